@@ -13,7 +13,7 @@ use std::time::Duration;
 use model::Clock;
 use model::Health;
 use model::{AuthId, CallUuid, Direction, Timestamp};
-use offhook::api::{Glance, LiveFilter, newest};
+use offhook::api::{CallSummary, LiveFilter, newest_page};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _};
 use store::{CallFilter, Compare, Scope, Store};
@@ -41,8 +41,8 @@ fn main() -> Outcome<()> {
 fn live() {
     let account = AuthId::from(MAIN);
     let (user, number) = ("919812345678", "918035737458");
-    let calls: Vec<Glance<'_>> = (0..LIVE)
-        .map(|n| Glance {
+    let calls: Vec<CallSummary<'_>> = (0..LIVE)
+        .map(|n| CallSummary {
             call: CallUuid(uuid::Uuid::from_u128(u128::from(n) * 0x9e37_79b9_7f4a_7c15)),
             account: &account,
             direction: if n % 2 == 0 { Direction::Inbound } else { Direction::Outbound },
@@ -61,10 +61,10 @@ fn live() {
         let best = best(&clock, || {
             let found = calls
                 .iter()
-                .filter(|call| filter.holds(call))
+                .filter(|call| filter.matches(call))
                 .map(|call| (call.started, call.call))
                 .collect();
-            std::hint::black_box(newest(found, skip, 20));
+            std::hint::black_box(newest_page(found, skip, 20));
         });
         println!("{LIVE} live calls, {what}: {:.2} ms (target 50)", millis(best));
     }

@@ -1,7 +1,9 @@
-//! Who asks (R15): HTTP Basic for the Plivo-compatible API, `X-API-Key` for ours.
+//! Authentication and rate limits: HTTP Basic for the Plivo-compatible API, `X-API-Key` for the number
+//! API. See `docs/reference/reliability.md#r15`.
 //!
-//! Secrets are kept as SHA-256 digests and compared in constant time; an unknown id is compared too, so that it takes
-//! as long as a wrong secret and gets the same answer. Failures are limited by address, successes by account (L21).
+//! Secrets are kept as SHA-256 digests and compared in constant time. An unknown id takes as long as a
+//! wrong secret and gets the same response. Failed authentications are limited per network, requests per
+//! account (`docs/reference/limits.md#l21`).
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -37,32 +39,29 @@ fn sha256(text: &str) -> Digest {
     out
 }
 
-/// The accounts' credentials in force; clones share them.
+/// The credentials that are in force; clones share them.
 #[derive(Clone)]
-pub struct Accounts(Arc<ArcSwap<Credentials>>);
+pub struct Credentials(Arc<ArcSwap<Digests>>);
 
-/// Credentials, as digests.
 #[derive(Default)]
-struct Credentials {
+struct Digests {
     tokens: Vec<(AuthId, Digest)>,
     keys: Vec<(Digest, AuthId, Role)>,
 }
 
-/// Somebody who proved who they are, with an API key or a session.
+/// Who makes a request of the number API: the holder of an API key, or a person with a session.
 #[derive(Clone, Debug)]
-pub(super) struct Member {
+pub(super) struct Principal {
     pub(super) scope: Scope,
-    /// What they may do.
     pub(super) role: Role,
-    /// The person, where it is one.
+    /// The id of the person; `None` for an API key.
     pub(super) user: Option<Uuid>,
-    /// Their own WhatsApp number, where it is known: whose sandbox it is.
+    /// The principal's own WhatsApp number, if it is known. Changes to sandbox numbers apply to it.
     pub(super) wa_id: Option<String>,
 }
 
-impl Member {
-    /// Somebody who is signed in.
-    pub(super) fn person(person: &Person) -> Self {
+impl Principal {
+    pub(super) fn from_person(person: &Person) -> Self {
         let user = &person.user;
         Self {
             scope: person.scope(),
@@ -72,21 +71,20 @@ impl Member {
         }
     }
 
-    /// Somebody with a key that was made here.
-    pub(super) fn holder(key: KeyHolder) -> Self {
+    /// The holder of an API key that was created over the API.
+    pub(super) fn from_key(key: KeyHolder) -> Self {
         Self { scope: Scope::of(key.account), role: key.role, user: None, wa_id: key.wa_id }
     }
 }
 
-impl Accounts {
-    /// The configured ones.
+impl Credentials {
     pub fn new(accounts: &[AccountSettings]) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(Credentials::of(accounts))))
+        Self(Arc::new(ArcSwap::from_pointee(Digests::of(accounts))))
     }
 
-    /// Puts others in force, for the next request on.
+    /// Replaces the credentials, from the next request on.
     pub fn replace(&self, accounts: &[AccountSettings]) {
-        self.0.store(Arc::new(Credentials::of(accounts)));
+        self.0.store(Arc::new(Digests::of(accounts)));
     }
 
     /// The account of an `Authorization: Basic` header.
@@ -94,25 +92,25 @@ impl Accounts {
         self.0.load().basic(headers)
     }
 
-    /// The account and role of an `X-API-Key` header.
-    pub(super) fn key(&self, headers: &HeaderMap) -> Option<Member> {
-        self.0.load().key(headers)
+    /// The principal of an `X-API-Key` header.
+    pub(super) fn api_key(&self, headers: &HeaderMap) -> Option<Principal> {
+        self.0.load().api_key(headers)
     }
 }
 
-impl Credentials {
+impl Digests {
     fn of(accounts: &[AccountSettings]) -> Self {
         let sum = |secret: &Secret| sha256(secret.reveal());
-        let mut made = Self::default();
+        let mut digests = Self::default();
         for account in accounts {
             for token in std::iter::once(&account.auth_token).chain(&account.auth_token_previous) {
-                made.tokens.push((account.auth_id.clone(), sum(token)));
+                digests.tokens.push((account.auth_id.clone(), sum(token)));
             }
-            made.keys.extend(
+            digests.keys.extend(
                 account.api_keys.iter().map(|k| (sum(&k.key), account.auth_id.clone(), k.role)),
             );
         }
-        made
+        digests
     }
 
     fn basic(&self, headers: &HeaderMap) -> Option<AuthId> {
@@ -124,22 +122,23 @@ impl Credentials {
         let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
         let (id, token) = decoded.split_once(':')?;
         let given = sha256(token);
-        let nobody = [0; 32];
+        // Compared even if the id is unknown.
+        let no_digest = [0; 32];
         let mut found = Choice::from(0);
         let own =
             self.tokens.iter().filter(|(known, _)| known.as_str() == id).map(|(_, digest)| digest);
-        for digest in own.chain([&nobody]) {
+        for digest in own.chain([&no_digest]) {
             found |= digest.ct_eq(&given);
         }
         bool::from(found).then(|| id.into())
     }
 
-    fn key(&self, headers: &HeaderMap) -> Option<Member> {
+    fn api_key(&self, headers: &HeaderMap) -> Option<Principal> {
         let given = sha256(headers.get("x-api-key")?.to_str().ok()?);
         let mut found = None;
         for (digest, account, role) in &self.keys {
             if bool::from(digest.ct_eq(&given)) {
-                found = Some(Member {
+                found = Some(Principal {
                     scope: Scope::of(account.clone()),
                     role: *role,
                     user: None,
@@ -151,93 +150,98 @@ impl Credentials {
     }
 }
 
-/// Failures a minute from one address (R15).
-const FAILURES: NonZeroU32 = NonZeroU32::new(60).expect("not 0");
-/// Requests of one account in any window of [`WINDOW`] (L21).
+/// Failed authentications per minute and network.
+const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("not 0");
+/// Requests of an account in any [`WINDOW_SECS`].
 const REQUESTS: u32 = 300;
-/// As many of a ring's seconds.
-const WINDOW: u32 = 5;
-/// Addresses remembered at most.
+const WINDOW_SECS: u32 = 5;
+/// The most networks that are remembered.
 const KEYS_MAX: usize = 100_000;
 
-/// Where many addresses are remembered, they are looked through for stale ones at each so many failures: that takes
-/// a millisecond, and somebody with a /48 has 65,536 of them.
+/// How many failures pass between sweeps for stale networks, once many are remembered. A sweep takes a
+/// millisecond, and a client with a /48 has 65,536 networks to fail from.
 const SWEEP_EVERY: u32 = 1_024;
 
-/// Limits what may be tried.
-pub(super) struct Guard {
-    failures: Keyed<IpAddr>,
-    /// Zero of the rings' times.
+/// The rate limits of the APIs.
+pub(super) struct RateLimits {
+    failures: KeyedLimiter<IpAddr>,
+    /// The origin of the times in `requests`.
     origin: Instant,
-    /// Of accounts that there are: as many as those at most. A ring counts calls of a second; its times are fifths here.
+    /// The latest requests of each account. A [`Ring`] limits events per second, so its times are divided
+    /// by [`WINDOW_SECS`] here.
     requests: DashMap<AuthId, Ring>,
 }
 
-/// A limiter by key, of a bounded number of keys.
-struct Keyed<K: Hash + Eq + Clone> {
+/// A rate limiter with a bounded number of keys.
+struct KeyedLimiter<K: Hash + Eq + Clone> {
     limiter: RateLimiter<K, HashMapStateStore<K>, DefaultClock>,
-    asked: AtomicU32,
+    spent: AtomicU32,
 }
 
-/// Why somebody is not answered; each API says it in its own shape.
+/// Why a request is refused before it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Denied {
-    /// 401.
-    Unknown,
-    /// 429, with seconds for `Retry-After`.
-    Wait { why: &'static str, seconds: u64 },
+pub(super) enum AuthError {
+    InvalidCredentials,
+    /// `retry_after` in seconds.
+    RateLimited {
+        message: &'static str,
+        retry_after: u64,
+    },
 }
 
-impl Guard {
-    /// Nobody has asked yet; `origin` is any moment before the first request.
+impl RateLimits {
+    /// Limits without any requests so far; `origin` is a time before the first request.
     pub(super) fn new(origin: Instant) -> Self {
-        #[allow(clippy::expect_used, reason = "of constants")]
-        let failures =
-            Quota::with_period(Duration::from_secs(60) / FAILURES.get()).expect("a period above 0");
-        let failures = failures.allow_burst(FAILURES);
-        Self { failures: Keyed::new(failures), origin, requests: DashMap::new() }
+        #[allow(clippy::expect_used, reason = "the values are constants")]
+        let failures = Quota::with_period(Duration::from_secs(60) / FAILURES_PER_MINUTE.get())
+            .expect("a period above 0");
+        let failures = failures.allow_burst(FAILURES_PER_MINUTE);
+        Self { failures: KeyedLimiter::new(failures), origin, requests: DashMap::new() }
     }
 
-    /// Notes a failed authentication, and what to answer.
-    pub(super) fn failed(&self, from: IpAddr) -> Denied {
-        let wait = self.failures.spend(network_prefix(from));
-        wait.map_or(Denied::Unknown, |wait| Denied::wait("too many failed authentications", wait))
+    /// Counts a failed authentication, and returns the error for it.
+    pub(super) fn record_failure(&self, from: IpAddr) -> AuthError {
+        match self.failures.spend(network_prefix(from)) {
+            None => AuthError::InvalidCredentials,
+            Some(wait) => AuthError::rate_limited("too many failed authentications", wait),
+        }
     }
 
-    /// Notes an account's request.
+    /// Counts a request of an account.
     ///
     /// # Errors
-    /// It asks too often.
-    pub(super) fn asked(&self, now: Instant, account: &AuthId) -> Result<(), Denied> {
-        let since = now.saturating_duration_since(self.origin) / WINDOW;
+    /// Returns `RateLimited` if the account has made too many requests.
+    pub(super) fn record_request(&self, now: Instant, account: &AuthId) -> Result<(), AuthError> {
+        let since = now.saturating_duration_since(self.origin) / WINDOW_SECS;
         let since = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        let ask = |ring: &Ring| {
-            let wait = || Duration::from_nanos(ring.room_at(since).saturating_sub(since)) * WINDOW;
-            ring.take(since)
-                .map(drop)
-                .ok_or_else(|| Denied::wait("more than 300 requests in 5 seconds", wait()))
+        let take = |ring: &Ring| {
+            let wait =
+                || Duration::from_nanos(ring.room_at(since).saturating_sub(since)) * WINDOW_SECS;
+            ring.take(since).map(drop).ok_or_else(|| {
+                AuthError::rate_limited("more than 300 requests in 5 seconds", wait())
+            })
         };
         if let Some(ring) = self.requests.get(account) {
-            return ask(&ring);
+            return take(&ring);
         }
-        ask(&self.requests.entry(account.clone()).or_insert_with(|| Ring::new(REQUESTS)))
+        take(&self.requests.entry(account.clone()).or_insert_with(|| Ring::new(REQUESTS)))
     }
 }
 
-impl Denied {
-    fn wait(why: &'static str, wait: Duration) -> Self {
-        Self::Wait { why, seconds: wait.as_secs() + 1 }
+impl AuthError {
+    fn rate_limited(message: &'static str, wait: Duration) -> Self {
+        Self::RateLimited { message, retry_after: wait.as_secs() + 1 }
     }
 }
 
-impl<K: Hash + Eq + Clone> Keyed<K> {
+impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
     fn new(quota: Quota) -> Self {
-        Self { limiter: RateLimiter::hashmap(quota), asked: AtomicU32::new(0) }
+        Self { limiter: RateLimiter::hashmap(quota), spent: AtomicU32::new(0) }
     }
 
-    /// Takes one of a key's; how long to wait if there is none.
+    /// Spends a permit of a key; returns how long to wait if there is none.
     fn spend(&self, key: K) -> Option<Duration> {
-        let sweep = self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY);
+        let sweep = self.spent.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY);
         if sweep && self.limiter.len() > KEYS_MAX / 2 {
             self.limiter.retain_recent();
         }
@@ -257,16 +261,16 @@ mod tests {
 
     use http::{HeaderMap, HeaderValue};
 
-    use super::{Accounts, Denied, Guard, Role, STANDARD, network_prefix};
+    use super::{AuthError, Credentials, RateLimits, Role, STANDARD, network_prefix};
     use crate::admission::settings::{AccountSettings, ApiKey};
     use base64::Engine as _;
     use model::Secret;
 
     const ID: &str = "MAXXXXXXXXXXXXXXXXXX";
 
-    fn accounts() -> Accounts {
+    fn credentials() -> Credentials {
         let key = |key: &str, role| ApiKey { key: Secret::new(key), role };
-        Accounts::new(&[AccountSettings {
+        Credentials::new(&[AccountSettings {
             auth_id: ID.into(),
             auth_token: Secret::new("now:with colon"),
             auth_token_previous: Some(Secret::new("before")),
@@ -284,7 +288,7 @@ mod tests {
 
     #[test]
     fn r15_basic_takes_both_tokens_and_nothing_else() {
-        let accounts = accounts();
+        let credentials = credentials();
         let encoded = |text: &str| STANDARD.encode(text);
         let cases = [
             (format!("Basic {}", encoded("MAXXXXXXXXXXXXXXXXXX:now:with colon")), true),
@@ -300,19 +304,21 @@ mod tests {
         ];
         for (value, taken) in cases {
             assert_eq!(
-                accounts.basic(&header("authorization", &value)).is_some(),
+                credentials.basic(&header("authorization", &value)).is_some(),
                 taken,
                 "{value}"
             );
         }
-        assert!(accounts.basic(&HeaderMap::new()).is_none());
+        assert!(credentials.basic(&HeaderMap::new()).is_none());
     }
 
     #[test]
     fn r15_keys_have_an_account_and_a_role() {
-        let accounts = accounts();
+        let credentials = credentials();
         let role = |key: &str| {
-            accounts.key(&header("x-api-key", key)).map(|m| (m.scope.auth_id().to_string(), m.role))
+            credentials
+                .api_key(&header("x-api-key", key))
+                .map(|m| (m.scope.auth_id().to_string(), m.role))
         };
         assert_eq!(role("one"), Some((ID.to_owned(), Role::Owner)));
         assert_eq!(role("two"), Some((ID.to_owned(), Role::Agent)));
@@ -320,42 +326,52 @@ mod tests {
     }
 
     #[test]
-    fn l21_an_account_asks_300_times_in_5_seconds() {
+    fn l21_an_account_makes_300_requests_in_5_seconds() {
         let clock = model::Clock::stepped(Default::default());
-        let guard = Guard::new(clock.now());
-        let asked = || guard.asked(clock.now(), &ID.into());
+        let limits = RateLimits::new(clock.now());
+        let request = || limits.record_request(clock.now(), &ID.into());
         for n in 0..300 {
-            assert_eq!(asked(), Ok(()), "{n}");
+            assert_eq!(request(), Ok(()), "{n}");
             clock.step(Duration::from_millis(16));
         }
         assert_eq!(
-            asked(),
-            Err(Denied::Wait { why: "more than 300 requests in 5 seconds", seconds: 1 })
+            request(),
+            Err(AuthError::RateLimited {
+                message: "more than 300 requests in 5 seconds",
+                retry_after: 1
+            })
         );
-        assert!(guard.asked(clock.now(), &"MAYYYYYYYYYYYYYYYYYY".into()).is_ok());
+        assert!(limits.record_request(clock.now(), &"MAYYYYYYYYYYYYYYYYYY".into()).is_ok());
         clock.step(Duration::from_millis(200));
-        assert_eq!(asked(), Ok(()), "the first is five seconds old");
-        assert!(asked().is_err(), "the second is not");
+        assert_eq!(request(), Ok(()), "the first request is five seconds old");
+        assert!(request().is_err(), "the second is younger");
     }
 
     #[test]
-    fn r15_failures_are_limited_by_address() {
-        let guard = Guard::new(model::Clock::real().now());
+    fn r15_limits_failures_per_network() {
+        let limits = RateLimits::new(model::Clock::real().now());
         let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
-        let refused =
-            (0..70).filter(|_| guard.failed(ip("203.0.113.1")) != Denied::Unknown).count();
+        let refused = (0..70)
+            .filter(|_| limits.record_failure(ip("203.0.113.1")) != AuthError::InvalidCredentials)
+            .count();
         assert!((9..=10).contains(&refused), "{refused}");
-        assert_eq!(guard.failed(ip("203.0.113.2")), Denied::Unknown, "another address is another");
-        // A flood from many networks costs each of them little, and remembers a bounded number.
+        assert_eq!(
+            limits.record_failure(ip("203.0.113.2")),
+            AuthError::InvalidCredentials,
+            "addresses are limited separately"
+        );
+        // A flood from many networks is fast to refuse, and a bounded number is remembered.
         let begun = model::Clock::real();
         let at = begun.now();
         for n in 0..150_000u128 {
-            guard.failed(std::net::Ipv6Addr::from_bits((0x2001_0db9 << 96) + (n << 64)).into());
+            limits.record_failure(
+                std::net::Ipv6Addr::from_bits((0x2001_0db9 << 96) + (n << 64)).into(),
+            );
         }
         assert!(
-            guard.failures.limiter.len() <= super::KEYS_MAX + 1,
+            limits.failures.limiter.len() <= super::KEYS_MAX + 1,
             "{}",
-            guard.failures.limiter.len()
+            limits.failures.limiter.len()
         );
         assert!(begun.now() - at < std::time::Duration::from_secs(20));
         assert_eq!(network_prefix(ip("2001:db8::1:2")), network_prefix(ip("2001:db8::ffff:1")));

@@ -1,4 +1,4 @@
-//! Request bodies: bounded in bytes, counted while they come, and in time (R10, R14).
+//! Reading of request bodies within bounds of size and time.
 
 use std::time::Duration;
 
@@ -8,36 +8,60 @@ use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Body as _;
 
-/// R14, of both APIs.
+/// The largest body that the APIs accept, in bytes (`docs/reference/reliability.md#r14`).
 const BYTES_MAX: usize = 256 << 10;
-/// R10.
+/// How long a body may take to arrive (`docs/reference/reliability.md#r10`).
 const TIME_MAX: Duration = Duration::from_secs(15);
 
-/// A body that is not taken: status, word and sentence.
-pub(super) type Refused = (StatusCode, &'static str, &'static str);
+/// Why a request's body was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    Compressed,
+    TooLarge,
+    TooSlow,
+    Unreadable,
+}
 
-/// Reads a body whole.
-pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refused> {
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err((
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "compressed",
-            "compressed request bodies are not taken",
-        ));
+impl BodyError {
+    /// The status that a response to such a request has.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Compressed => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Unreadable => StatusCode::BAD_REQUEST,
+        }
     }
-    const TOO_LARGE: Refused =
-        (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request body is larger than 256 KiB");
-    // Who says so beforehand is told so: nothing of it is read, and no `100 Continue` asks for it (RFC 9110 §10.1.1).
+
+    /// What is wrong, as a sentence for the client.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Compressed => "compressed request bodies are not supported",
+            Self::TooLarge => "the request body is larger than 256 KiB",
+            Self::TooSlow => "the request body took longer than 15 s",
+            Self::Unreadable => "the request body can't be read",
+        }
+    }
+}
+
+/// Reads a whole body.
+///
+/// # Errors
+/// Fails if the body is compressed, too large, too slow or can't be read.
+pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, BodyError> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(BodyError::Compressed);
+    }
+    // A body that is announced as too large is not read, and no `100 Continue` asks for it
+    // (RFC 9110 §10.1.1).
     if body.size_hint().lower() > BYTES_MAX as u64 {
-        return Err(TOO_LARGE);
+        return Err(BodyError::TooLarge);
     }
     match tokio::time::timeout(TIME_MAX, Limited::new(body, BYTES_MAX).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(TOO_LARGE),
-        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "bad_body", "the request body can't be read")),
-        Err(_) => {
-            Err((StatusCode::REQUEST_TIMEOUT, "slow", "the request body took longer than 15 s"))
-        }
+        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(BodyError::TooLarge),
+        Ok(Err(_)) => Err(BodyError::Unreadable),
+        Err(_) => Err(BodyError::TooSlow),
     }
 }
 
@@ -50,15 +74,15 @@ mod tests {
     use axum::body::Body;
     use bytes::Bytes;
     use futures_util::FutureExt as _;
-    use http::{HeaderMap, StatusCode};
+    use http::HeaderMap;
     use hyper::body::{Frame, SizeHint};
 
-    use super::{BYTES_MAX, read};
+    use super::{BYTES_MAX, BodyError, read};
 
-    /// Says how long it is, and never comes.
-    struct Claimed(u64);
+    /// A body that announces its length and never arrives.
+    struct Announced(u64);
 
-    impl hyper::body::Body for Claimed {
+    impl hyper::body::Body for Announced {
         type Data = Bytes;
         type Error = Infallible;
 
@@ -75,11 +99,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r14_a_body_that_says_it_is_too_long_is_not_waited_for() {
+    async fn r14_refuses_an_announced_body_that_is_too_large_without_waiting() {
         let headers = HeaderMap::new();
-        let at_once = |length| read(&headers, Body::new(Claimed(length))).now_or_never();
-        let refused = at_once(BYTES_MAX as u64 + 1).expect("an answer").unwrap_err();
-        assert_eq!(refused.0, StatusCode::PAYLOAD_TOO_LARGE);
-        assert!(at_once(BYTES_MAX as u64).is_none(), "it may come");
+        let at_once = |length| read(&headers, Body::new(Announced(length))).now_or_never();
+        let refused = at_once(BYTES_MAX as u64 + 1).expect("a result").unwrap_err();
+        assert_eq!(refused, BodyError::TooLarge);
+        assert!(at_once(BYTES_MAX as u64).is_none(), "waits for a body that fits");
     }
 }

@@ -1,8 +1,9 @@
-//! One connection of a listener, seen from outside hyper: how long it has been idle, whether its peer dawdles, and what the
-//! heads of its requests looked like on the wire (`heads`).
+//! A connection of a listener, observed from outside hyper: how long it has been idle, whether its peer is
+//! too slow, and what the heads of its requests looked like on the wire ([`heads`](super::heads)).
 //!
-//! hyper's own header timeout runs through keep-alive idleness and misses the first byte. So the stream is watched: by a
-//! sweep once a second (`server`), and at each request.
+//! hyper's own header timeout also runs while a connection is idle, and does not start at the first byte of
+//! a head. So the stream is observed instead: by a sweep every second ([`server`](super::server)), and at
+//! each request.
 
 use std::io;
 use std::pin::Pin;
@@ -20,66 +21,95 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::heads::{BadHead, Heads};
-use super::server::HttpLimits;
 use model::Clock;
 
-/// What is known of a connection; shared by its stream, its requests and the sweep.
-pub(super) struct Conn {
+/// Limits of a listener (`docs/reference/reliability.md#r10`).
+#[derive(Clone, Debug)]
+pub struct HttpLimits {
+    /// The most open connections. Beyond them the one that has been idle longest is closed.
+    pub connections: usize,
+    /// The time for the head of a request from its first byte; for the first head of a connection from
+    /// the accept.
+    pub head: Duration,
+    /// The time without a request.
+    pub idle: Duration,
+    /// The time in which the peer reads none of a response.
+    pub stalled: Duration,
+    /// The time that connections have to complete their requests when the server stops.
+    pub grace: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        let secs = Duration::from_secs;
+        Self {
+            connections: 8_192,
+            head: secs(10),
+            idle: secs(75),
+            stalled: secs(60),
+            grace: secs(5),
+        }
+    }
+}
+
+/// The state of a connection, shared by its stream, its requests and the sweep. Times are in milliseconds
+/// since `epoch`.
+pub(super) struct Connection {
     clock: Clock,
     epoch: Instant,
-    /// Requests whose answers are not out yet.
+    /// Requests whose responses have not been sent completely.
     in_flight: AtomicU32,
-    /// When it last became idle; milliseconds since `epoch`, as all below.
+    /// When the connection last became idle.
     idle_since: AtomicU64,
-    /// When a byte of a request came after that; 0: none yet.
+    /// When the first byte of a request arrived after that; 0 if none has.
     first_byte: AtomicU64,
-    /// Since when the peer takes no bytes; 0: it does.
+    /// Since when the peer has not read anything; 0 if it reads.
     stalled_since: AtomicU64,
-    /// Answers that have something which the peer has not taken; those that wait for their handlers are none.
-    untaken: AtomicU32,
-    /// When a piece of an answer was asked for last.
-    taken_at: AtomicU64,
-    /// Had a request already.
+    /// Responses with data that the peer has not read, not counting those that wait for a handler.
+    unsent: AtomicU32,
+    /// When a chunk of a response was last requested.
+    sent_at: AtomicU64,
+    /// Whether there has been a request.
     used: AtomicBool,
     http2: AtomicBool,
     heads: Mutex<Heads>,
-    /// Ends it at once.
+    /// Closes the connection immediately.
     pub(super) kill: CancellationToken,
 }
 
-impl Conn {
+impl Connection {
     pub(super) fn new(clock: &Clock, epoch: Instant) -> Arc<Self> {
-        let conn = Self {
+        let connection = Self {
             clock: clock.clone(),
             epoch,
             in_flight: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
             first_byte: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
-            untaken: AtomicU32::new(0),
-            taken_at: AtomicU64::new(0),
+            unsent: AtomicU32::new(0),
+            sent_at: AtomicU64::new(0),
             used: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             heads: Mutex::default(),
             kill: CancellationToken::new(),
         };
-        conn.idle_since.store(conn.now(), Ordering::Relaxed);
-        Arc::new(conn)
+        connection.idle_since.store(connection.now(), Ordering::Relaxed);
+        Arc::new(connection)
     }
 
-    /// Milliseconds since the server began, never 0.
+    /// Milliseconds since the server started, never 0.
     fn now(&self) -> u64 {
         let since = self.clock.now().saturating_duration_since(self.epoch);
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// Since when it is idle, if it is.
+    /// Since when the connection has been idle; `None` if it is not idle.
     pub(super) fn idle_since(&self) -> Option<u64> {
         (self.in_flight.load(Ordering::Relaxed) == 0)
             .then(|| self.idle_since.load(Ordering::Relaxed))
     }
 
-    /// Why it has been kept waiting for too long: the metric's word.
+    /// The limit that the peer exceeds, as the label of the metric.
     pub(super) fn overdue(&self, limits: &HttpLimits) -> Option<&'static str> {
         let now = self.now();
         let past =
@@ -88,9 +118,10 @@ impl Conn {
         if stalled != 0 && past(stalled, limits.stalled) {
             return Some("slow");
         }
-        // HTTP/2 has windows of its own: a peer that opens none takes nothing, though TCP flows.
-        if self.untaken.load(Ordering::Relaxed) > 0
-            && past(self.taken_at.load(Ordering::Relaxed), limits.stalled)
+        // HTTP/2 has flow control of its own: a peer that opens no window reads nothing, although TCP is
+        // not blocked.
+        if self.unsent.load(Ordering::Relaxed) > 0
+            && past(self.sent_at.load(Ordering::Relaxed), limits.stalled)
         {
             return Some("slow");
         }
@@ -117,7 +148,7 @@ impl Conn {
         heads.read(bytes);
         if heads.is_http2() {
             self.http2.store(true, Ordering::Relaxed);
-        } else if self.in_flight.load(Ordering::Relaxed) == 0 && heads.under_way() {
+        } else if self.in_flight.load(Ordering::Relaxed) == 0 && heads.is_in_progress() {
             let _ = self.first_byte.compare_exchange(
                 0,
                 self.now(),
@@ -127,20 +158,20 @@ impl Conn {
         }
     }
 
-    /// What is wrong with the head of the HTTP/1 request that just came, as it was on the wire; `headers` is what hyper made
-    /// of it. Once for each.
+    /// What is wrong with the next HTTP/1 head as it was on the wire; `headers` is what hyper parsed. Must be
+    /// called once for each request.
     pub(super) fn bad_head(&self, headers: &HeaderMap) -> Option<BadHead> {
-        let Some(seen) = self.heads().next() else { return Some(BadHead::Unseen) };
-        // Where nothing was repaired the two say the same; where they do not, one of them has lost its way.
-        seen.bad.or_else(|| (seen.fields != headers.len()).then_some(BadHead::Unseen))
+        let Some(head) = self.heads().next() else { return Some(BadHead::Unseen) };
+        // If hyper repaired nothing, it has seen as many fields.
+        head.bad.or_else(|| (head.fields != headers.len()).then_some(BadHead::Unseen))
     }
 
-    /// It is another protocol's now, or nobody's: what comes is not looked at.
-    pub(super) fn over(&self) {
-        *self.heads() = Heads::over();
+    /// Stops observing the stream, because it has been upgraded to another protocol or is closed.
+    pub(super) fn stop_observing(&self) {
+        *self.heads() = Heads::stopped();
     }
 
-    /// A request begins; it ends with the last holder of what this gives.
+    /// Counts a request until the returned value is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.used.store(true, Ordering::Relaxed);
@@ -148,55 +179,55 @@ impl Conn {
     }
 }
 
-/// A request that is being answered.
-pub(super) struct InFlight(Arc<Conn>);
+/// A request whose response has not been sent completely.
+pub(super) struct InFlight(Arc<Connection>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let conn = &self.0;
-        let now = conn.now();
-        // A request may have come behind this one, or a part of it.
-        let next = if conn.heads().under_way() { now } else { 0 };
-        conn.first_byte.store(next, Ordering::Relaxed);
-        conn.idle_since.store(now, Ordering::Relaxed);
-        conn.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let connection = &self.0;
+        let now = connection.now();
+        // A pipelined request may have arrived in the meantime, or a part of one.
+        let next = if connection.heads().is_in_progress() { now } else { 0 };
+        connection.first_byte.store(next, Ordering::Relaxed);
+        connection.idle_since.store(now, Ordering::Relaxed);
+        connection.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// An answer's body that keeps its request in flight until it is out, and notes whether its peer takes it: it is asked
-/// for a piece only where there is room to send it.
-pub(super) struct Answering {
+/// The body of a response. It keeps its request in flight until it has been sent, and records whether the
+/// peer reads it: hyper polls for a chunk only if there is room to send one.
+pub(super) struct ObservedBody {
     body: Body,
-    /// Counted among its connection's untaken ones.
-    untaken: bool,
+    /// Whether the body is counted in `unsent`.
+    unsent: bool,
     request: InFlight,
 }
 
-impl Answering {
+impl ObservedBody {
     pub(super) fn new(body: Body, request: InFlight) -> Self {
-        let mut answering = Self { body, untaken: false, request };
-        answering.note(true);
-        answering
+        let mut observed = Self { body, unsent: false, request };
+        observed.record(true);
+        observed
     }
 
-    fn note(&mut self, untaken: bool) {
-        let conn = &self.request.0;
-        conn.taken_at.store(conn.now(), Ordering::Relaxed);
-        match (std::mem::replace(&mut self.untaken, untaken), untaken) {
-            (false, true) => drop(conn.untaken.fetch_add(1, Ordering::Relaxed)),
-            (true, false) => drop(conn.untaken.fetch_sub(1, Ordering::Relaxed)),
+    fn record(&mut self, unsent: bool) {
+        let connection = &self.request.0;
+        connection.sent_at.store(connection.now(), Ordering::Relaxed);
+        match (std::mem::replace(&mut self.unsent, unsent), unsent) {
+            (false, true) => drop(connection.unsent.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(connection.unsent.fetch_sub(1, Ordering::Relaxed)),
             _ => {}
         }
     }
 }
 
-impl Drop for Answering {
+impl Drop for ObservedBody {
     fn drop(&mut self) {
-        self.note(false);
+        self.record(false);
     }
 }
 
-impl hyper::body::Body for Answering {
+impl hyper::body::Body for ObservedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -205,7 +236,7 @@ impl hyper::body::Body for Answering {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.note(polled.is_ready());
+        self.record(polled.is_ready());
         polled
     }
     fn is_end_stream(&self) -> bool {
@@ -216,15 +247,15 @@ impl hyper::body::Body for Answering {
     }
 }
 
-/// The stream, watched.
-pub(super) struct Watched {
+/// The stream of an observed connection.
+pub(super) struct ObservedStream {
     pub(super) stream: TcpStream,
-    pub(super) conn: Arc<Conn>,
+    pub(super) connection: Arc<Connection>,
 }
 
-impl Watched {
-    fn wrote<T>(&self, outcome: Poll<T>) -> Poll<T> {
-        let stalled = &self.conn.stalled_since;
+impl ObservedStream {
+    fn record_write<T>(&self, outcome: Poll<T>) -> Poll<T> {
+        let stalled = &self.connection.stalled_since;
         match outcome {
             Poll::Ready(_) if stalled.load(Ordering::Relaxed) != 0 => {
                 stalled.store(0, Ordering::Relaxed)
@@ -232,7 +263,7 @@ impl Watched {
             Poll::Pending => {
                 let _ = stalled.compare_exchange(
                     0,
-                    self.conn.now(),
+                    self.connection.now(),
                     Ordering::Relaxed,
                     Ordering::Relaxed,
                 );
@@ -243,7 +274,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for ObservedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -251,19 +282,19 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.conn.read(buf.filled().get(before..).unwrap_or_default());
+        self.connection.read(buf.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for ObservedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.wrote(outcome)
+        self.record_write(outcome)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
@@ -271,7 +302,7 @@ impl AsyncWrite for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.wrote(outcome)
+        self.record_write(outcome)
     }
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
@@ -290,65 +321,70 @@ mod tests {
 
     use http::HeaderMap;
 
-    use super::{BadHead, Clock, Conn, HttpLimits};
+    use super::{BadHead, Clock, Connection, HttpLimits};
     use model::Timestamp;
 
     #[test]
-    fn r14_a_head_that_was_not_seen_as_hyper_shows_it_is_refused() {
+    fn r14_refuses_a_head_that_differs_from_what_hyper_parsed() {
         let clock = Clock::stepped(Timestamp::default());
-        let conn = Conn::new(&clock, clock.now());
+        let connection = Connection::new(&clock, clock.now());
         let headers =
             HeaderMap::from_iter([(http::header::HOST, http::HeaderValue::from_static("a"))]);
-        assert_eq!(conn.bad_head(&headers), Some(BadHead::Unseen));
-        conn.read(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\nx: y\r\n\r\n");
-        assert_eq!(conn.bad_head(&headers), None);
-        assert_eq!(conn.bad_head(&headers), Some(BadHead::Unseen));
-        conn.over();
-        conn.read(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-        assert_eq!(conn.bad_head(&headers), Some(BadHead::Unseen));
+        assert_eq!(connection.bad_head(&headers), Some(BadHead::Unseen));
+        connection
+            .read(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\nx: y\r\n\r\n");
+        assert_eq!(connection.bad_head(&headers), None);
+        assert_eq!(connection.bad_head(&headers), Some(BadHead::Unseen));
+        connection.stop_observing();
+        connection.read(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!(connection.bad_head(&headers), Some(BadHead::Unseen));
     }
 
     #[test]
-    fn idle_and_slow_connections_come_due() {
+    fn finds_idle_and_slow_connections() {
         let clock = Clock::stepped(Timestamp::default());
         let limits = HttpLimits::default();
-        let conn = Conn::new(&clock, clock.now());
+        let connection = Connection::new(&clock, clock.now());
         let step = |secs| clock.step(Duration::from_secs(secs));
         step(9);
-        conn.read(b"GET / HT");
-        assert_eq!(conn.overdue(&limits), None);
+        connection.read(b"GET / HT");
+        assert_eq!(connection.overdue(&limits), None);
         step(2);
-        assert_eq!(conn.overdue(&limits), Some("slow"), "a first head has 10 s in all");
+        assert_eq!(
+            connection.overdue(&limits),
+            Some("slow"),
+            "the first head has 10 s from the accept"
+        );
 
-        conn.read(b"TP/1.1\r\n\r\n");
-        let request = conn.begin();
-        assert_eq!(conn.bad_head(&HeaderMap::new()), None);
+        connection.read(b"TP/1.1\r\n\r\n");
+        let request = connection.begin();
+        assert_eq!(connection.bad_head(&HeaderMap::new()), None);
         step(1000);
         assert_eq!(
-            (conn.overdue(&limits), conn.idle_since()),
+            (connection.overdue(&limits), connection.idle_since()),
             (None, None),
-            "an answer takes as long as it takes"
+            "a handler may take any time"
         );
         drop(request);
         step(74);
-        assert_eq!(conn.overdue(&limits), None);
+        assert_eq!(connection.overdue(&limits), None);
         step(2);
-        assert_eq!(conn.overdue(&limits), Some("idle"));
-        conn.read(b"G");
-        assert_eq!(conn.overdue(&limits), None);
+        assert_eq!(connection.overdue(&limits), Some("idle"));
+        connection.read(b"G");
+        assert_eq!(connection.overdue(&limits), None);
         step(11);
-        assert_eq!(conn.overdue(&limits), Some("slow"));
+        assert_eq!(connection.overdue(&limits), Some("slow"));
 
-        // One that began behind another has its time from when that is answered.
-        let conn = Conn::new(&clock, clock.now());
-        conn.read(b"GET / HTTP/1.1\r\n\r\n");
-        let request = conn.begin();
-        assert_eq!(conn.bad_head(&HeaderMap::new()), None);
-        conn.read(b"GET / HT");
+        // The time of a pipelined request starts when the previous one has been answered.
+        let connection = Connection::new(&clock, clock.now());
+        connection.read(b"GET / HTTP/1.1\r\n\r\n");
+        let request = connection.begin();
+        assert_eq!(connection.bad_head(&HeaderMap::new()), None);
+        connection.read(b"GET / HT");
         step(1000);
         drop(request);
-        assert_eq!(conn.overdue(&limits), None);
+        assert_eq!(connection.overdue(&limits), None);
         step(11);
-        assert_eq!(conn.overdue(&limits), Some("slow"));
+        assert_eq!(connection.overdue(&limits), Some("slow"));
     }
 }

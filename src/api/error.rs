@@ -1,6 +1,10 @@
-//! What our answers look like when the answer is no: status, body, and nothing that only we should know.
+//! Errors of the number API and of the public listener, and the response that each becomes.
 //!
-//! Two shapes: Plivo's (`plivo-call-api.md` §1.9) under `/v1`, ours (`number-api.md` §1) everywhere else.
+//! The body is `{"error": {"code", "message", "field", "requestId", "meta"}}`, see
+//! `docs/reference/rest.md#errors`. Errors of the Plivo-compatible API have another shape
+//! ([`PlivoError`](super::plivo::error::PlivoError)).
+
+use std::borrow::Cow;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -9,75 +13,91 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::body::BodyError;
+use super::operator::ConfigFinding;
+use super::with_header;
 use model::Timestamp;
 use store::StoreError;
 
-/// An answer in our own shape: `{"error":{"code","message","field","requestId","meta"}}`.
-pub fn json(status: StatusCode, code: &str, message: &str, field: Option<&str>) -> Response {
-    let request_id = Uuid::new_v4();
-    tracing::debug!(%request_id, status = status.as_u16(), code, "an API request was answered with an error");
-    let error = OurError {
-        code,
-        message,
-        field,
-        request_id,
-        meta: None,
-        next_request_at: None,
-        next_call_at: None,
-    };
-    body(status, &OurBody { error })
+type Text = Cow<'static, str>;
+
+/// Why a request of the number API failed.
+#[derive(Debug)]
+pub(super) enum ApiError {
+    /// 400. `field` is the path of the wrong field.
+    BadRequest { code: &'static str, message: Text, field: Option<Text> },
+    /// 400 `bad_configuration`: the configuration file that a reload read has errors.
+    InvalidConfiguration(Vec<ConfigFinding>),
+    /// 401.
+    Unauthorized,
+    /// 403.
+    Forbidden { code: &'static str, message: &'static str },
+    /// 404: the resource does not exist, or belongs to another account.
+    NotFound(&'static str),
+    /// 405, with the value of `Allow`.
+    MethodNotAllowed { code: &'static str, allow: Text, message: &'static str },
+    /// 408.
+    RequestTimeout(&'static str),
+    /// 409: the state of the resource does not allow it.
+    Conflict { code: &'static str, message: Text },
+    /// 412: the resource is not in the version that `If-Match` names.
+    Changed,
+    /// 413.
+    PayloadTooLarge(Text),
+    /// 415.
+    UnsupportedMediaType { code: &'static str, message: &'static str, field: Option<&'static str> },
+    /// 422.
+    RuleViolation(Box<RuleViolation>),
+    /// 429; `retry_after` in seconds.
+    TooManyRequests {
+        code: &'static str,
+        message: Text,
+        field: Option<&'static str>,
+        retry_after: Option<u64>,
+    },
+    /// 500. The cause is in the log only.
+    Internal,
+    /// 502: Meta or another server behind this one refused or failed.
+    BadGateway { code: &'static str, message: Text, meta: Option<MetaError> },
+    /// 503, with `Retry-After`.
+    Unavailable { code: &'static str, message: &'static str },
 }
 
-/// What Meta said, where it was Meta who refused.
+/// A rule of WhatsApp or of Meta that forbids what a request asks for.
+#[derive(Debug, Default)]
+pub(super) struct RuleViolation {
+    pub(super) code: &'static str,
+    pub(super) message: String,
+    pub(super) field: Option<&'static str>,
+    pub(super) meta: Option<MetaError>,
+    pub(super) next: Option<NextAttempt>,
+}
+
+/// When something that a rule forbids is allowed again; `None` inside if that is not known, or
+/// never.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NextAttempt {
+    PermissionRequest(Option<Timestamp>),
+    Call(Option<Timestamp>),
+}
+
+/// Meta's own code and text, if it was Meta that refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = ErrorOfMeta)]
-pub(super) struct MetaWord {
+pub(super) struct MetaError {
     pub(super) code: i64,
     pub(super) message: String,
 }
 
-/// An error with more to it than its word and sentence.
-pub(super) struct Trouble {
-    pub(super) status: StatusCode,
-    pub(super) code: &'static str,
-    pub(super) message: String,
-    /// The field that it is about.
-    pub(super) field: Option<&'static str>,
-    pub(super) meta: Option<MetaWord>,
-    /// When the next permission request is allowed; the inner none: it is not known, or never.
-    pub(super) next_request: Option<Option<Timestamp>>,
-    /// When a call is allowed again, likewise.
-    pub(super) next_call: Option<Option<Timestamp>>,
-}
+/// Value of `Retry-After` while the store is unavailable, in seconds.
+const STORE_RETRY_AFTER: &str = "5";
 
-/// [`json`] with all of it.
-pub(super) fn trouble(trouble: &Trouble) -> Response {
-    let request_id = Uuid::new_v4();
-    let Trouble { status, code, message, field, meta, next_request, next_call } = trouble;
-    tracing::debug!(%request_id, status = status.as_u16(), code, "an API request was answered with an error");
-    let time = |at: Option<Timestamp>| at.map(Timestamp::rfc3339);
-    let (next_request_at, next_call_at) = (next_request.map(time), next_call.map(time));
-    let error = OurError {
-        code,
-        message,
-        field: *field,
-        request_id,
-        meta: meta.as_ref(),
-        next_request_at,
-        next_call_at,
-    };
-    body(*status, &OurBody { error })
-}
-
-/// Seconds after which whoever finds the store away may ask again.
-const AGAIN: &str = "5";
-
-/// What is said where the store took nothing of what was set, as a word and a sentence.
+/// The code and the message for a change that the store did not take.
 pub(super) const NOT_STORED: (&str, &str) =
     ("not_stored", "nothing can be stored now, and nothing has changed: try again in a moment");
 
-/// What is said while the store is away, as a word and a sentence; `None`: the fault is another, and ours.
-pub(super) fn away(error: &StoreError) -> Option<(&'static str, &'static str)> {
+/// The code and the message for a store that is unavailable; `None` if the error is another one.
+pub(super) fn store_outage(error: &StoreError) -> Option<(&'static str, &'static str)> {
     match error {
         StoreError::NotTaken => Some(NOT_STORED),
         error if error.is_away() => {
@@ -87,55 +107,178 @@ pub(super) fn away(error: &StoreError) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// Says of a 503 when to come again.
-pub(super) fn in_a_moment(answer: Response) -> Response {
-    super::with_header(answer, header::RETRY_AFTER, AGAIN)
+/// Adds the `Retry-After` of a 503.
+pub(super) fn with_retry_after(response: Response) -> Response {
+    with_header(response, header::RETRY_AFTER, STORE_RETRY_AFTER)
 }
 
-/// The store's failure in our own shape, whatever was asked: 503 while it is away, and 500 for a fault of ours.
-pub(super) fn store(error: &StoreError) -> Response {
-    match away(error) {
-        Some((code, message)) => {
-            in_a_moment(json(StatusCode::SERVICE_UNAVAILABLE, code, message, None))
+impl ApiError {
+    /// A value that is missing, malformed or out of range.
+    pub(super) fn bad_value(field: impl Into<Text>, message: impl Into<Text>) -> Self {
+        Self::BadRequest { code: "bad_value", message: message.into(), field: Some(field.into()) }
+    }
+
+    /// A body that is wrong as a whole.
+    pub(super) fn bad_body(message: impl Into<Text>) -> Self {
+        Self::BadRequest { code: "bad_value", message: message.into(), field: None }
+    }
+
+    pub(super) fn forbidden(message: &'static str) -> Self {
+        Self::Forbidden { code: "forbidden", message }
+    }
+
+    pub(super) fn conflict(code: &'static str, message: impl Into<Text>) -> Self {
+        Self::Conflict { code, message: message.into() }
+    }
+
+    pub(super) fn rule(
+        code: &'static str,
+        message: impl Into<String>,
+        field: Option<&'static str>,
+    ) -> Self {
+        let message = message.into();
+        Self::RuleViolation(Box::new(RuleViolation {
+            code,
+            message,
+            field,
+            ..RuleViolation::default()
+        }))
+    }
+
+    /// Logs a failure of the store and makes the error: 503 while the store is unavailable, else
+    /// 500. The operation reads well after "could not".
+    pub(super) fn store(operation: &'static str) -> impl Fn(StoreError) -> Self {
+        move |error| {
+            tracing::warn!(%error, operation, "store operation failed");
+            Self::from_store(&error)
         }
-        None => super::number::internal(),
+    }
+
+    /// 503 while the store is unavailable, else 500.
+    pub(super) fn from_store(error: &StoreError) -> Self {
+        match store_outage(error) {
+            Some((code, message)) => Self::Unavailable { code, message },
+            None => Self::Internal,
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest { .. } | Self::InvalidConfiguration(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden { .. } => StatusCode::FORBIDDEN,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Conflict { .. } => StatusCode::CONFLICT,
+            Self::Changed => StatusCode::PRECONDITION_FAILED,
+            Self::PayloadTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::RuleViolation(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::BadGateway { .. } => StatusCode::BAD_GATEWAY,
+            Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn detail(&self) -> ErrorDetail<'_> {
+        let plain = ErrorDetail::new;
+        match self {
+            Self::BadRequest { code, message, field } => {
+                ErrorDetail { field: field.as_deref(), ..plain(code, message) }
+            }
+            Self::InvalidConfiguration(findings) => {
+                let message = "the configuration has errors: nothing has changed";
+                ErrorDetail { findings: Some(findings), ..plain("bad_configuration", message) }
+            }
+            Self::Unauthorized => plain("unauthorized", "missing or invalid API key"),
+            Self::Forbidden { code, message } | Self::Unavailable { code, message } => {
+                plain(code, message)
+            }
+            Self::NotFound(message) => plain("not_found", message),
+            Self::MethodNotAllowed { code, message, .. } => plain(code, message),
+            Self::RequestTimeout(message) => plain("slow", message),
+            Self::Conflict { code, message } => plain(code, message),
+            Self::Changed => {
+                let message = "the resource was changed since it was read: read it again, and send \
+                    its new ETag as If-Match";
+                plain("changed", message)
+            }
+            Self::PayloadTooLarge(message) => plain("too_large", message),
+            Self::UnsupportedMediaType { code, message, field } => {
+                ErrorDetail { field: *field, ..plain(code, message) }
+            }
+            Self::RuleViolation(violation) => {
+                let RuleViolation { code, message, field, meta, next } = &**violation;
+                let time = |at: Option<Timestamp>| at.map(Timestamp::rfc3339);
+                let (next_request_at, next_call_at) = match *next {
+                    None => (None, None),
+                    Some(NextAttempt::PermissionRequest(at)) => (Some(time(at)), None),
+                    Some(NextAttempt::Call(at)) => (None, Some(time(at))),
+                };
+                let (field, meta) = (*field, meta.as_ref());
+                ErrorDetail { field, meta, next_request_at, next_call_at, ..plain(code, message) }
+            }
+            Self::TooManyRequests { code, message, field, .. } => {
+                ErrorDetail { field: *field, ..plain(code, message) }
+            }
+            Self::Internal => plain("internal", "internal error"),
+            Self::BadGateway { code, message, meta } => {
+                ErrorDetail { meta: meta.as_ref(), ..plain(code, message) }
+            }
+        }
     }
 }
 
-/// An answer in Plivo's shape: `{"api_id","error"}`.
-pub fn plivo(status: StatusCode, error: &str) -> Response {
-    plivo_body(status, &PlivoError { error })
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, error) = (self.status(), self.detail());
+        tracing::debug!(
+            request_id = %error.request_id,
+            status = status.as_u16(),
+            code = error.code,
+            "API request failed"
+        );
+        let response = json_response(status, &ErrorBody { error });
+        match self {
+            Self::MethodNotAllowed { allow, .. } => with_header(response, header::ALLOW, &allow),
+            Self::TooManyRequests { retry_after: Some(seconds), .. } => {
+                with_header(response, header::RETRY_AFTER, &seconds.to_string())
+            }
+            Self::Unavailable { .. } => with_retry_after(response),
+            _ => response,
+        }
+    }
 }
 
-/// A body in Plivo's shape: the object's fields beside `api_id`, which is also in the header (1.5).
-pub(super) fn plivo_body<T: Serialize>(status: StatusCode, object: &T) -> Response {
-    #[derive(Serialize)]
-    struct WithId<'a, T> {
-        api_id: Uuid,
-        #[serde(flatten)]
-        object: &'a T,
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        let message = error.message();
+        match error {
+            BodyError::Compressed => {
+                Self::UnsupportedMediaType { code: "compressed", message, field: None }
+            }
+            BodyError::TooLarge => Self::PayloadTooLarge(message.into()),
+            BodyError::TooSlow => Self::RequestTimeout(message),
+            BodyError::Unreadable => {
+                Self::BadRequest { code: "bad_body", message: message.into(), field: None }
+            }
+        }
     }
-    let api_id = Uuid::new_v4();
-    let mut response = body(status, &WithId { api_id, object });
-    if let Ok(id) = HeaderValue::from_str(&api_id.to_string()) {
-        response.headers_mut().insert("x-api-id", id);
-    }
-    response
 }
 
-/// 204 in Plivo's shape: no body, but an id (1.5).
-pub(super) fn plivo_no_content() -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    if let Ok(id) = HeaderValue::from_str(&Uuid::new_v4().to_string()) {
-        response.headers_mut().insert("x-api-id", id);
-    }
-    response
+/// A response in the shape of an [`ApiError`], for the listener, which refuses requests before any
+/// API sees them.
+pub(super) fn listener_error(status: StatusCode, code: &str, message: &str) -> Response {
+    let error = ErrorDetail::new(code, message);
+    json_response(status, &ErrorBody { error })
 }
 
-/// A JSON answer that is not cached.
-pub(super) fn body<T: Serialize>(status: StatusCode, object: &T) -> Response {
+/// A JSON response that must not be cached.
+pub(super) fn json_response<T: Serialize>(status: StatusCode, object: &T) -> Response {
+    // The types of the APIs always serialize; a 500 is better than a panic should one not.
     let Ok(text) = serde_json::to_vec(object) else {
-        // Our own types serialise; should one not, there is an answer all the same.
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let mut response = Response::new(Body::from(text));
@@ -151,35 +294,47 @@ pub(super) fn body<T: Serialize>(status: StatusCode, object: &T) -> Response {
 /// An error of the number API.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
-pub(super) struct OurBody<'a> {
-    error: OurError<'a>,
+pub(super) struct ErrorBody<'a> {
+    error: ErrorDetail<'a>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ErrorDetail)]
-struct OurError<'a> {
+struct ErrorDetail<'a> {
     /// A word for programs.
     code: &'a str,
     message: &'a str,
-    /// The path of the field that is wrong.
+    /// The path of the wrong field.
     field: Option<&'a str>,
     #[schema(value_type = String, format = Uuid)]
     request_id: Uuid,
-    /// Meta's own code and text, where it was Meta who refused.
-    meta: Option<&'a MetaWord>,
-    /// When the next permission request is allowed, where that is what the error is about.
+    /// Meta's own code and text, if it was Meta that refused.
+    meta: Option<&'a MetaError>,
+    /// When the next permission request is allowed. Present only in errors about such requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     next_request_at: Option<Option<String>>,
-    /// When a call is allowed again, likewise; null: a time can't tell.
+    /// When a call is allowed again. Present only in errors about calls; null if no time is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     next_call_at: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    findings: Option<&'a [ConfigFinding]>,
 }
 
-/// An error of the Plivo-compatible API: one plain sentence.
-#[derive(Serialize, ToSchema)]
-pub(super) struct PlivoError<'a> {
-    error: &'a str,
+impl<'a> ErrorDetail<'a> {
+    fn new(code: &'a str, message: &'a str) -> Self {
+        Self {
+            code,
+            message,
+            field: None,
+            request_id: Uuid::new_v4(),
+            meta: None,
+            next_request_at: None,
+            next_call_at: None,
+            findings: None,
+        }
+    }
 }

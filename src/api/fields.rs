@@ -1,7 +1,7 @@
-//! The fields of a request's body: a JSON object or a form, read alike (`plivo-call-api.md` 1.4, R14).
+//! The fields of a request's body: a JSON object or a form. See `docs/reference/rest.md#bodies`.
 //!
-//! Values keep what they were; numbers and booleans may have come as strings, and `null` is absent. A name that stands
-//! twice is refused, since the two readers of a request must not disagree about it.
+//! Numbers and booleans may be strings, and `null` counts as absent. A name that is given twice is refused,
+//! because a proxy in front of the node might read the other value.
 
 use std::fmt;
 
@@ -9,18 +9,18 @@ use http::{HeaderMap, header};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// R14.
+/// The deepest nesting of a JSON body (`docs/reference/reliability.md#r14`).
 const DEPTH_MAX: usize = 64;
 
-/// A body's fields.
+/// The fields of a body.
 #[derive(Debug, Default)]
 pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
-    /// Reads a body; an empty one has no fields.
+    /// Reads a body. An empty body has no fields.
     ///
     /// # Errors
-    /// What is wrong with it, as a sentence.
+    /// Returns what is wrong with the body, as a sentence.
     pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, String> {
         let kind = headers
             .get(header::CONTENT_TYPE)
@@ -41,16 +41,16 @@ impl Fields {
         for (name, value) in url::form_urlencoded::parse(body) {
             if fields.insert(name.clone().into_owned(), Value::String(value.into_owned())).is_some()
             {
-                return Err(twice(&name));
+                return Err(given_twice(&name));
             }
         }
         Ok(Self(fields))
     }
 
-    /// A field as text; empty text counts as absent.
+    /// A field as text. Empty text counts as absent.
     ///
     /// # Errors
-    /// It is an object or a list.
+    /// Fails if the field is an object or a list.
     pub(super) fn text(&self, name: &str) -> Result<Option<String>, String> {
         let text = match self.0.get(name) {
             None | Some(Value::Null) => return Ok(None),
@@ -64,18 +64,17 @@ impl Fields {
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
-    /// Whether a field is there and says something.
+    /// Whether a field is present and not empty.
     pub(super) fn has(&self, name: &str) -> bool {
         !matches!(self.text(name), Ok(None))
     }
 
-    /// A list of texts, or one text with commas between them; blank ones are left out.
+    /// A list of texts, or the parts of one text that are separated by commas, without empty ones.
     ///
     /// # Errors
-    /// It is something else.
+    /// Fails if the field is neither.
     pub(super) fn texts(&self, name: &str) -> Result<Vec<String>, String> {
-        let wrong =
-            || format!("{name} must be a list of strings, or a string with commas between them");
+        let wrong = || format!("{name} must be a list of strings, or a string separated by commas");
         let texts: Vec<&str> = match self.0.get(name) {
             Some(Value::Array(items)) => items
                 .iter()
@@ -93,10 +92,10 @@ impl Fields {
             .collect())
     }
 
-    /// A field as text where it is given, be it empty: what takes away what was set.
+    /// A field as text, including empty text, which removes a value.
     ///
     /// # Errors
-    /// It is an object or a list.
+    /// Fails if the field is an object or a list.
     pub(super) fn given(&self, name: &str) -> Result<Option<String>, String> {
         match self.0.get(name) {
             Some(Value::String(text)) if text.trim().is_empty() => Ok(Some(String::new())),
@@ -104,10 +103,10 @@ impl Fields {
         }
     }
 
-    /// A field as it was sent, blanks and all: a password.
+    /// A field as text without trimming, for passwords.
     ///
     /// # Errors
-    /// It is an object or a list.
+    /// Fails if the field is an object or a list.
     pub(super) fn verbatim(&self, name: &str) -> Result<Option<String>, String> {
         match self.0.get(name) {
             Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -115,10 +114,10 @@ impl Fields {
         }
     }
 
-    /// [`Fields::given`] of a line of text of at most so many characters.
+    /// [`Fields::given`] for a line of text of limited length.
     ///
     /// # Errors
-    /// It is longer, or has control characters in it.
+    /// Fails if the text is too long or has control characters.
     pub(super) fn bounded(&self, name: &str, chars_max: usize) -> Result<Option<String>, String> {
         let text = self.given(name)?;
         let fits = |text: &String| {
@@ -130,18 +129,18 @@ impl Fields {
         }
     }
 
-    /// [`Fields::text`] of a field that must be there.
+    /// [`Fields::text`] for a required field.
     ///
     /// # Errors
-    /// It is not, or is no text.
+    /// Fails if the field is missing or not a text.
     pub(super) fn required(&self, name: &str) -> Result<String, String> {
         self.text(name)?.ok_or_else(|| format!("{name} parameter is missing"))
     }
 
-    /// An integer between the two.
+    /// An integer in a range, both ends included.
     ///
     /// # Errors
-    /// Something else.
+    /// Fails if the field is not an integer or out of range.
     pub(super) fn integer(&self, name: &str, least: u64, most: u64) -> Result<Option<u64>, String> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         let within = text.parse().ok().filter(|n| (least..=most).contains(n));
@@ -153,7 +152,7 @@ impl Fields {
     /// A boolean.
     ///
     /// # Errors
-    /// Another word.
+    /// Fails if the field is not a boolean.
     pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, String> {
         match self.text(name)?.map(|text| text.to_ascii_lowercase()).as_deref() {
             None => Ok(None),
@@ -164,15 +163,16 @@ impl Fields {
     }
 }
 
-fn twice(name: &str) -> String {
+fn given_twice(name: &str) -> String {
     let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
     format!("{name} is given twice")
 }
 
-/// Reads a JSON object: no name stands twice in an object of it, and it is not nested too deep (R14).
+/// Reads a JSON object.
 ///
 /// # Errors
-/// What is wrong with it, as a sentence.
+/// Fails if the body is not a JSON object, if a name is given twice in an object, or if it is nested too
+/// deeply. The message is a sentence.
 pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, String> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read =
@@ -186,7 +186,7 @@ pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// Reads any value, `depth` levels inside another.
+/// Deserializes any value, `depth` levels inside the body.
 #[derive(Clone, Copy)]
 struct Strict {
     depth: usize,
@@ -251,7 +251,7 @@ impl<'de> Visitor<'de> for Strict {
         while let Some(name) = map.next_key::<String>()? {
             let value = map.next_value_seed(inner)?;
             if members.contains_key(&name) {
-                return Err(serde::de::Error::custom(twice(&name)));
+                return Err(serde::de::Error::custom(given_twice(&name)));
             }
             members.insert(name, value);
         }
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn json_and_forms_say_the_same() {
+    fn reads_json_and_forms_alike() {
         let json = r#"{"from":"+91 80357","ring_timeout":"30","flag":true,"n":5,"none":null,"blank":"  "}"#;
         let form = "from=%2B91+80357&ring_timeout=30&flag=true&n=5&blank=+";
         for (kind, body) in
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn r14_what_is_no_object_or_says_something_twice_is_refused() {
+    fn r14_refuses_what_is_not_an_object_or_has_a_name_twice() {
         for bad in [
             "[1]",
             "{",

@@ -1,80 +1,86 @@
-//! The heads of a connection's HTTP/1 requests as they were on the wire, also of those that wait behind another one.
+//! The heads of HTTP/1 requests as they were on the wire, including pipelined ones.
 //!
-//! hyper repairs heads that R14 wants refused and shows nothing of what it repaired; so a connection's bytes are read
-//! beside it, far enough to know where one message ends and the next begins. Nothing is decided by this but refusals: where it
-//! loses its way it sees no further head, and a request whose head was not seen is refused (`connection`). Framing is hyper's,
-//! to the byte; what hyper gives up on needs no end here.
+//! hyper repairs heads that must be refused (`docs/reference/reliability.md#r14`) and does not report it.
+//! So the bytes of a connection are also parsed here, far enough to find where one message ends and the
+//! next begins. The result is only used to refuse requests: once the framing is lost no further head is
+//! found, and a request without a head is refused by [`connection`](super::connection). The framing of
+//! valid messages is exactly hyper's.
 
 use std::collections::VecDeque;
 
-/// Longest head (R14).
+/// The longest head, in bytes (`docs/reference/reliability.md#r14`).
 pub(super) const HEAD_BYTES_MAX: usize = 32 << 10;
-/// Heads that wait for hyper, at most: more than the shortest ones that fit into what it reads ahead.
-const WAITING_MAX: usize = 4_096;
+/// The most heads that hyper has not parsed yet: more than fit into what hyper reads ahead.
+const HEADS_MAX: usize = 4_096;
 
-/// Why a head is refused with 400, though hyper took it (R14).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a head is refused with 400 although hyper accepts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadHead {
+    #[error("it has both Content-Length and Transfer-Encoding")]
     LengthAndChunking,
+    #[error("it has more than one Content-Length")]
     TwoLengths,
+    #[error("it has a line feed without a carriage return")]
     BareLineFeed,
     /// A transfer coding other than `chunked`, or more than one.
+    #[error("it has a transfer coding other than chunked")]
     Coding,
-    /// What it looked like is not known.
+    /// The head is not known, or hyper parsed it differently.
+    #[error("it is malformed")]
     Unseen,
 }
 
-/// A head that was read to its end.
+/// A complete head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct Head {
     pub(super) bad: Option<BadHead>,
-    /// Its lines but for the first.
+    /// The number of lines after the request line.
     pub(super) fields: usize,
 }
 
-/// What a connection's bytes have been so far.
+/// Finds the heads in the bytes of a connection.
 #[derive(Default)]
 pub(super) struct Heads {
-    at: At,
-    /// Of a head that has not come to its end.
-    begun: Vec<u8>,
-    /// For which hyper has not come with its request yet.
-    waiting: VecDeque<Seen>,
+    state: State,
+    /// The bytes of an incomplete head.
+    partial: Vec<u8>,
+    /// Heads whose requests hyper has not parsed yet.
+    complete: VecDeque<Head>,
     http2: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum At {
+enum State {
     #[default]
     Head,
-    /// So many bytes of a body are to come.
+    /// Inside a body, with the number of bytes that are left.
     Body(u64),
     Chunked(Chunked),
-    /// No further head is known.
+    /// The framing is lost: no further head is found.
     Lost,
 }
 
-/// Where in a chunked body (RFC 9112 §7.1).
+/// A position in a chunked body (RFC 9112 §7.1).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Chunked {
-    /// In a size, so far this one; none: before its first digit.
+    /// In a chunk size, with its value so far; `None` before the first digit.
     Size(Option<u64>),
-    /// Behind the size's digits: white space, then an extension.
+    /// After the digits of a size: white space, then an extension (`true`).
     Extension(u64, bool),
-    /// The size's line feed.
+    /// Before the line feed of a size.
     SizeEnd(u64),
     Data(u64),
     DataCr,
     DataLf,
-    /// At the beginning of a trailer's line.
+    /// At the start of a line of the trailer.
     Line,
     Trailer,
     TrailerLf,
-    /// The last line feed.
+    /// Before the last line feed.
     Last,
 }
 
-/// What a head says of its body.
+/// The framing of a body, as the head declares it.
 enum Framing {
     None,
     Length(u64),
@@ -82,110 +88,113 @@ enum Framing {
 }
 
 impl Heads {
-    /// Of a connection that speaks HTTP/1 no more.
-    pub(super) fn over() -> Self {
-        Self { at: At::Lost, ..Self::default() }
+    /// For a connection that no longer speaks HTTP/1.
+    pub(super) fn stopped() -> Self {
+        Self { state: State::Lost, ..Self::default() }
     }
 
-    /// Takes in what came.
+    /// Parses bytes that were received.
     pub(super) fn read(&mut self, mut bytes: &[u8]) {
-        while let (Some(first), true) = (bytes.first(), self.at != At::Lost) {
-            bytes = match self.at {
-                At::Lost => return,
-                At::Head => self.head(bytes),
-                At::Body(left) => {
+        while let (Some(first), true) = (bytes.first(), self.state != State::Lost) {
+            bytes = match self.state {
+                State::Lost => return,
+                State::Head => self.head(bytes),
+                State::Body(left) => {
                     let (left, rest) = skip(left, bytes);
-                    self.at = if left == 0 { At::Head } else { At::Body(left) };
+                    self.state = if left == 0 { State::Head } else { State::Body(left) };
                     rest
                 }
-                At::Chunked(Chunked::Data(left)) => {
+                State::Chunked(Chunked::Data(left)) => {
                     let (left, rest) = skip(left, bytes);
-                    self.at =
-                        At::Chunked(if left == 0 { Chunked::DataCr } else { Chunked::Data(left) });
+                    self.state = State::Chunked(if left == 0 {
+                        Chunked::DataCr
+                    } else {
+                        Chunked::Data(left)
+                    });
                     rest
                 }
-                At::Chunked(at) => {
-                    self.at = at.step(*first);
+                State::Chunked(position) => {
+                    self.state = position.step(*first);
                     bytes.get(1..).unwrap_or_default()
                 }
             };
         }
     }
 
-    /// Takes in a piece of a head; gives what lies behind it.
+    /// Parses a part of a head; returns the bytes after it.
     fn head<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        // Empty lines before a request are nothing (RFC 9112 §2.2).
+        // Empty lines before a request are ignored (RFC 9112 §2.2).
         let blank = bytes
             .iter()
-            .take_while(|b| self.begun.is_empty() && matches!(b, b'\r' | b'\n'))
+            .take_while(|b| self.partial.is_empty() && matches!(b, b'\r' | b'\n'))
             .count();
         let bytes = bytes.get(blank..).unwrap_or_default();
-        let before = self.begun.len();
+        let before = self.partial.len();
         let piece = bytes.get(..HEAD_BYTES_MAX.saturating_sub(before)).unwrap_or(bytes);
-        // Most heads come whole, often several together: what is not cut is not copied.
+        // Most heads arrive complete, and are not copied.
         if before > 0 {
-            self.begun.extend_from_slice(piece);
+            self.partial.extend_from_slice(piece);
         }
-        let head = if before > 0 { &self.begun } else { piece };
+        let head = if before > 0 { &self.partial } else { piece };
         if head.starts_with(b"PRI * HTTP/2.0") {
-            *self = Self { http2: true, ..Self::over() };
+            *self = Self { http2: true, ..Self::stopped() };
             return &[];
         }
-        // The end can lie across two reads: look again from a little before.
+        // The end may be split between two reads: search from before the seam.
         let from = before.saturating_sub(2);
         match end_of_head(head.get(from..).unwrap_or_default()) {
             Some(end) => {
                 let end = from + end;
-                let (seen, framing) = look(head.get(..end).unwrap_or_default());
-                self.begun = Vec::new();
-                self.at = match framing {
-                    _ if self.waiting.len() >= WAITING_MAX => At::Lost,
-                    None => At::Lost,
-                    Some(Framing::None | Framing::Length(0)) => At::Head,
-                    Some(Framing::Length(bytes)) => At::Body(bytes),
-                    Some(Framing::Chunked) => At::Chunked(Chunked::Size(None)),
+                let (parsed, framing) = parse(head.get(..end).unwrap_or_default());
+                self.partial = Vec::new();
+                self.state = match framing {
+                    _ if self.complete.len() >= HEADS_MAX => State::Lost,
+                    None => State::Lost,
+                    Some(Framing::None | Framing::Length(0)) => State::Head,
+                    Some(Framing::Length(bytes)) => State::Body(bytes),
+                    Some(Framing::Chunked) => State::Chunked(Chunked::Size(None)),
                 };
-                self.waiting.push_back(seen);
+                self.complete.push_back(parsed);
                 bytes.get(end.saturating_sub(before)..).unwrap_or_default()
             }
             None => {
                 if before == 0 {
-                    self.begun = piece.to_vec();
+                    self.partial = piece.to_vec();
                 }
-                if self.begun.len() >= HEAD_BYTES_MAX {
-                    (self.at, self.begun) = (At::Lost, Vec::new());
+                if self.partial.len() >= HEAD_BYTES_MAX {
+                    (self.state, self.partial) = (State::Lost, Vec::new());
                 }
                 &[]
             }
         }
     }
 
-    /// The head of the next request, if it was seen.
-    pub(super) fn next(&mut self) -> Option<Seen> {
-        self.waiting.pop_front()
+    /// The head of the next request, if it was found.
+    pub(super) fn next(&mut self) -> Option<Head> {
+        self.complete.pop_front()
     }
 
-    /// There is something of a message for which hyper has not come yet.
-    pub(super) fn under_way(&self) -> bool {
-        self.at != At::Head || !self.begun.is_empty() || !self.waiting.is_empty()
+    /// Whether there are bytes of a message that hyper has not parsed yet.
+    pub(super) fn is_in_progress(&self) -> bool {
+        self.state != State::Head || !self.partial.is_empty() || !self.complete.is_empty()
     }
 
-    /// It began as HTTP/2 does; nothing of it is looked at.
+    /// Whether the connection began with the HTTP/2 preface; then nothing is parsed.
     pub(super) fn is_http2(&self) -> bool {
         self.http2
     }
 }
 
 impl Chunked {
-    fn step(self, byte: u8) -> At {
+    fn step(self, byte: u8) -> State {
         let digit = char::from(byte).to_digit(16).map(u64::from);
-        At::Chunked(match (self, byte) {
+        State::Chunked(match (self, byte) {
             (Self::Size(size), _) if digit.is_some() => {
                 let more = size
                     .unwrap_or(0)
                     .checked_mul(16)
                     .and_then(|size| size.checked_add(digit.unwrap_or(0)));
-                let Some(size) = more else { return At::Lost };
+                let Some(size) = more else { return State::Lost };
                 Self::Size(Some(size))
             }
             (Self::Size(Some(size)) | Self::Extension(size, _), b'\r') => Self::SizeEnd(size),
@@ -204,7 +213,7 @@ impl Chunked {
             (Self::Trailer, b'\r') => Self::TrailerLf,
             (Self::Line | Self::Trailer, _) => Self::Trailer,
             (Self::TrailerLf, b'\n') => Self::Line,
-            (Self::Last, b'\n') => return At::Head,
+            (Self::Last, b'\n') => return State::Head,
             (
                 Self::Size(_)
                 | Self::Extension(..)
@@ -215,12 +224,12 @@ impl Chunked {
                 | Self::TrailerLf
                 | Self::Last,
                 _,
-            ) => return At::Lost,
+            ) => return State::Lost,
         })
     }
 }
 
-/// Leaves out up to `left` bytes: how many are still to come, and what lies behind them.
+/// Skips up to `left` bytes; returns how many are left to skip, and the bytes after those skipped.
 fn skip(left: u64, bytes: &[u8]) -> (u64, &[u8]) {
     let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
     (
@@ -229,7 +238,7 @@ fn skip(left: u64, bytes: &[u8]) -> (u64, &[u8]) {
     )
 }
 
-/// Behind the empty line, also where line feeds are bare.
+/// The position after the empty line that ends a head, also with bare line feeds.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
     let feeds = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1);
     feeds.into_iter().find_map(|next| match bytes.get(next..) {
@@ -239,8 +248,8 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
     })
 }
 
-/// A whole head, its empty line included; no framing: nothing behind it is known.
-fn look(head: &[u8]) -> (Seen, Option<Framing>) {
+/// Parses a complete head with its empty line. The framing is `None` if it can't be determined.
+fn parse(head: &[u8]) -> (Head, Option<Framing>) {
     let (mut bare, mut lengths, mut codings, mut fields) = (false, 0, 0, 0_usize);
     let mut framing = Some(Framing::None);
     let lines = head.strip_suffix(b"\n").unwrap_or(head).split(|b| *b == b'\n');
@@ -271,10 +280,10 @@ fn look(head: &[u8]) -> (Seen, Option<Framing>) {
         (_, 1) if framing.is_none() => Some(BadHead::Coding),
         _ => None,
     };
-    (Seen { bad, fields }, framing.filter(|_| bad.is_none()))
+    (Head { bad, fields }, framing.filter(|_| bad.is_none()))
 }
 
-/// A length as RFC 9110 §8.6 has it.
+/// Parses a `Content-Length` (RFC 9110 §8.6).
 fn digits(value: &[u8]) -> Option<u64> {
     let text =
         std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
@@ -285,20 +294,20 @@ fn digits(value: &[u8]) -> Option<u64> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{BadHead, Heads, Seen};
+    use super::{BadHead, Head, Heads};
 
-    fn seen(reads: &[&[u8]]) -> Vec<Seen> {
+    fn parse_all(reads: &[&[u8]]) -> Vec<Head> {
         let mut heads = Heads::default();
         reads.iter().for_each(|bytes| heads.read(bytes));
         std::iter::from_fn(|| heads.next()).collect()
     }
 
     fn bad(text: &str) -> Vec<Option<BadHead>> {
-        seen(&[text.as_bytes()]).into_iter().map(|head| head.bad).collect()
+        parse_all(&[text.as_bytes()]).into_iter().map(|head| head.bad).collect()
     }
 
     #[test]
-    fn r14_heads_that_hyper_repairs_are_seen() {
+    fn r14_finds_heads_that_hyper_repairs() {
         let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
         let cases: &[(&str, &[Option<BadHead>])] = &[
             ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc", &[None]),
@@ -327,7 +336,7 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(bad(text), *expected, "{text:?}");
-            // Alone, behind another request, and behind one with a body that looks like one.
+            // Alone, after another request, and after one with a body that looks like a request.
             let behind: Vec<_> = [None].iter().chain(*expected).copied().collect();
             assert_eq!(bad(&format!("{get}{text}")), behind, "{text:?}");
             let body = format!("POST / HTTP/1.1\r\ncontent-length: {}\r\n\r\n{get}", get.len());
@@ -338,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_what_cannot_be_framed_no_head_is_seen() {
+    fn finds_no_head_after_the_framing_is_lost() {
         let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
         for (head, body) in [
             ("content-length: 3\r\ncontent-length: 3\r\n", "abc"),
@@ -365,9 +374,9 @@ mod tests {
     }
 
     proptest! {
-        /// However requests are cut into reads, each has its head, with what is in it.
+        /// Every head is found, however the requests are split into reads.
         #[test]
-        fn every_head_is_seen_however_it_comes(
+        fn finds_every_head_however_it_is_split(
             requests in prop::collection::vec((0_usize..5, prop::option::of((any::<bool>(), ".{0,40}"))), 1..8),
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
         ) {
@@ -387,19 +396,19 @@ mod tests {
                     }
                 };
                 wire.extend_from_slice(format!("POST / HTTP/1.1\r\n{fields}{framing}\r\n{body}").as_bytes());
-                expected.push(Seen { bad: None, fields: extra + usize::from(!framing.is_empty()) });
+                expected.push(Head { bad: None, fields: extra + usize::from(!framing.is_empty()) });
             }
             let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(wire.len() + 1)).collect();
             at.extend([0, wire.len()]);
             at.sort_unstable();
             let reads: Vec<&[u8]> = at.windows(2).map(|two| &wire[two[0]..two[1]]).collect();
-            prop_assert_eq!(seen(&reads), expected);
+            prop_assert_eq!(parse_all(&reads), expected);
         }
 
         #[test]
-        fn any_bytes_are_read(reads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 0..16)) {
+        fn accepts_any_bytes(reads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 0..16)) {
             let reads: Vec<&[u8]> = reads.iter().map(Vec::as_slice).collect();
-            seen(&reads);
+            parse_all(&reads);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the APIs need to know of calls that are up; `call::registry` knows it, `node` brings the two together.
+//! What the APIs need to know of live calls. `call::registry` knows it, and `node` connects the two.
 
 use std::sync::Arc;
 
@@ -11,12 +11,13 @@ use model::{AuthId, CallUuid, Direction, StreamId, Timestamp};
 use store::Scope;
 use xml::ast::Target;
 
-/// A call that is up, as the APIs show it.
+/// A live or queued call.
 #[derive(Clone, Debug)]
 pub struct LiveCall {
     pub call: CallUuid,
-    /// The owner, and its main account.
+    /// The account that the call belongs to.
     pub account: AuthId,
+    /// The main account of that account.
     pub main_account: AuthId,
     pub direction: Direction,
     pub from: String,
@@ -26,31 +27,30 @@ pub struct LiveCall {
     pub started: Timestamp,
     pub answered: Option<Timestamp>,
     pub parent_call: Option<CallUuid>,
-    /// A leg that a `Dial` made, while it is connected.
+    /// The call that a `Dial` of this call made, while the two are connected.
     pub b_leg: Option<CallUuid>,
 }
 
-/// Whether a call could be told something.
+/// Why a command was not passed to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    Yes,
-    /// It is behind with what it was told.
-    Full,
-    /// It is not up, or nobody's of the scope.
-    NotUp,
+pub enum CommandError {
+    /// The call has too many commands that it has not processed yet.
+    MailboxFull,
+    /// The call is not live, or not in the scope.
+    NotLive,
 }
 
-/// How far a live call is (`plivo-call-api.md` §2.4, §2.5).
+/// The status of a live call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LiveStatus {
-    /// Waiting for the account's calls per second; outbound only.
+    /// An outbound call that waits for the account's calls per second.
     Queued,
     Ringing,
     InProgress,
 }
 
 impl LiveStatus {
-    /// `call_status`.
+    /// The value of `call_status`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -60,10 +60,11 @@ impl LiveStatus {
     }
 }
 
-/// Which of the calls that are up, or wait, are asked for (`plivo-call-api.md` §2.4, §2.5).
+/// A filter for live and queued calls.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LiveFilter {
-    /// Those that wait; else those that are up.
+    /// Whether to select queued calls instead of live ones. [`LiveFilter::matches`] leaves this to
+    /// the caller.
     pub queued: bool,
     pub direction: Option<Direction>,
     pub from: Option<String>,
@@ -71,9 +72,9 @@ pub struct LiveFilter {
     pub subaccount: Option<AuthId>,
 }
 
-/// What a [`LiveFilter`] looks at.
+/// The properties of a call that a [`LiveFilter`] checks.
 #[derive(Clone, Copy, Debug)]
-pub struct Glance<'a> {
+pub struct CallSummary<'a> {
     pub call: CallUuid,
     pub account: &'a AuthId,
     pub direction: Direction,
@@ -83,8 +84,8 @@ pub struct Glance<'a> {
 }
 
 impl LiveFilter {
-    /// Whether it lets a call through; that it waits or is up is another question.
-    pub fn holds(&self, call: &Glance<'_>) -> bool {
+    /// Whether the filter selects a call, apart from its status.
+    pub fn matches(&self, call: &CallSummary<'_>) -> bool {
         self.direction.is_none_or(|direction| direction == call.direction)
             && self.from.as_ref().is_none_or(|from| from == call.from)
             && self.to.as_ref().is_none_or(|to| to == call.to)
@@ -92,10 +93,14 @@ impl LiveFilter {
     }
 }
 
-/// A page of calls that were let through, newest first.
-pub fn newest(mut calls: Vec<(Timestamp, CallUuid)>, skip: usize, take: usize) -> Vec<CallUuid> {
+/// A page of calls, newest first.
+pub fn newest_page(
+    mut calls: Vec<(Timestamp, CallUuid)>,
+    skip: usize,
+    take: usize,
+) -> Vec<CallUuid> {
     let newest = |(started, call): &(Timestamp, CallUuid)| std::cmp::Reverse((*started, *call));
-    // The page alone is put in order: what stands before it need not be.
+    // Only the calls up to the end of the page are sorted.
     let until = skip.saturating_add(take);
     if let Some(last) = until.checked_sub(1).filter(|last| *last < calls.len()) {
         calls.select_nth_unstable_by_key(last, newest);
@@ -105,57 +110,60 @@ pub fn newest(mut calls: Vec<(Timestamp, CallUuid)>, skip: usize, take: usize) -
     calls.into_iter().map(|(_, call)| call).skip(skip).take(take).collect()
 }
 
-/// The calls that are up. A call outside the scope is as good as none.
+/// The live calls of the node. A call outside the scope does not exist.
 pub trait LiveCalls: Send + Sync + 'static {
-    /// All of a scope's, newest first.
+    /// All calls of a scope, newest first.
     fn list(&self, scope: &Scope) -> Vec<LiveCall>;
 
-    /// Some of a scope's by their names, newest first.
-    fn some(&self, scope: &Scope, filter: &LiveFilter, skip: usize, take: usize) -> Vec<CallUuid>;
+    /// The UUIDs of a page of the calls that a filter selects, newest first.
+    fn page(&self, scope: &Scope, filter: &LiveFilter, skip: usize, take: usize) -> Vec<CallUuid>;
 
-    /// One of them.
     fn get(&self, scope: &Scope, call: CallUuid) -> Option<LiveCall>;
 
-    /// Asks it to hang up; `false` if it is not up.
+    /// Hangs up a call or cancels a queued one; `false` if the call is not live.
     fn hang_up(&self, scope: &Scope, call: CallUuid) -> bool;
 
-    /// Asks it for something.
-    fn command(&self, scope: &Scope, call: CallUuid, command: Command) -> Told;
-
-    /// Its streams, newest first.
-    fn streams(&self, scope: &Scope, call: CallUuid) -> Vec<StreamView>;
-
-    /// Asks it for a stream under this name; `Ok(false)`: it has one.
+    /// Passes a command to a call.
     ///
     /// # Errors
-    /// It could not be told.
-    fn begin_stream(
+    /// Fails if the call is not live or has too many commands already.
+    fn command(&self, scope: &Scope, call: CallUuid, command: Command) -> Result<(), CommandError>;
+
+    /// The streams of a call, newest first.
+    fn streams(&self, scope: &Scope, call: CallUuid) -> Vec<StreamView>;
+
+    /// Starts a stream with this id; `false` if the call has a stream already.
+    ///
+    /// # Errors
+    /// Fails if the call is not live or has too many commands already.
+    fn start_stream(
         &self,
         scope: &Scope,
         call: CallUuid,
         stream: StreamId,
         order: StreamOrder,
-    ) -> Result<bool, Told>;
+    ) -> Result<bool, CommandError>;
 
-    /// Has it recorded; `false`: it is already.
+    /// Starts a recording beside the document; `false` if the call is being recorded already.
     ///
     /// # Errors
-    /// It can't be told.
+    /// Fails if the call is not live or has too many commands already.
     fn record(
         &self,
         scope: &Scope,
         call: CallUuid,
         order: RecordingOrder,
         callback: Option<Target>,
-    ) -> Result<bool, Told>;
+    ) -> Result<bool, CommandError>;
 
-    /// Whether it is recorded in the background, or will be.
+    /// Whether a call is being recorded beside its document, or is about to be.
     fn is_recorded(&self, scope: &Scope, call: CallUuid) -> bool;
 
-    /// How its sound has gone so far; none: it is not up, or nothing was measured yet.
+    /// The audio quality of a call so far; `None` if the call is not live or nothing was measured yet.
     fn course(&self, scope: &Scope, call: CallUuid) -> Option<Course>;
 
-    /// Its event log: the lines so far (without their ends), and with `follow` those to come, until it is over.
+    /// The lines of the event log of a call, without line ends: those so far, and with `follow` those to
+    /// come until the call has ended. `None` if the call is not live.
     fn events(
         &self,
         scope: &Scope,

@@ -1,57 +1,52 @@
-//! `GET /media/{id}?until=…&tag=…`: a file that a user sent, for whoever has a link of ours (`number-api.md` §5).
+//! `GET /media/{id}?until=…&tag=…`: a file that a user sent, for whoever has the link.
 //!
-//! The link is the secret: it names the file and the end of its hour, and is signed. Whatever is not right about it has one
-//! answer.
+//! The link is the secret: it names the file and the time until which it is valid, and is signed. A link
+//! that is wrong in any way is 404.
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
-use http::{Method, StatusCode, header};
+use http::{Method, header};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 use uuid::Uuid;
 
-use super::{App, error, pairs, with_header};
+use super::error::ApiError;
+use super::{ApiState, App, query_pairs};
 use crate::inbox::MediaFile;
 
-/// `GET` and `HEAD`.
-pub(super) async fn serve(
-    State(shared): App,
-    Path(id): Path<String>,
-    request: Request,
-) -> Response {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let answer = error::json(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
-            "a file can be read",
-            None,
-        );
-        return with_header(answer, header::ALLOW, "GET, HEAD");
-    }
-    let given = pairs(&request);
-    let value = |name: &str| given.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
-    let (until, tag) =
-        (value("until").and_then(|until| until.parse().ok()), value("tag").unwrap_or_default());
-    let answer = match (id.parse::<Uuid>(), until) {
-        (Ok(id), Some(until)) => match shared.api.inbox.media_file(id, until, tag).await {
-            Ok(Some(found)) => answer(found).await,
-            Ok(None) => None,
-            Err(error) => {
-                tracing::warn!(%error, "a user's file could not be looked for");
-                Some(error::store(&error))
-            }
-        },
-        _ => None,
-    };
-    answer.unwrap_or_else(|| {
-        error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None)
-    })
+const NOT_FOUND: ApiError = ApiError::NotFound("no such file");
+
+pub(super) async fn serve(State(state): App, Path(id): Path<String>, request: Request) -> Response {
+    let (method, query) = (request.method().clone(), query_pairs(&request));
+    get(&state, &id, &method, &query).await.unwrap_or_else(ApiError::into_response)
 }
 
-async fn answer(found: MediaFile) -> Option<Response> {
+async fn get(
+    state: &ApiState,
+    id: &str,
+    method: &Method,
+    query: &[(String, String)],
+) -> Result<Response, ApiError> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(ApiError::MethodNotAllowed {
+            code: "method_not_allowed",
+            allow: "GET, HEAD".into(),
+            message: "method not allowed",
+        });
+    }
+    let value = |name: &str| query.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+    let until = value("until").and_then(|until| until.parse().ok());
+    let tag = value("tag").unwrap_or_default();
+    let (Ok(id), Some(until)) = (id.parse::<Uuid>(), until) else { return Err(NOT_FOUND) };
+    let found = state.api.inbox.media_file(id, until, tag).await;
+    let found = found.map_err(ApiError::store("find a user's file"))?.ok_or(NOT_FOUND)?;
+    file_response(found).await.ok_or(NOT_FOUND)
+}
+
+async fn file_response(found: MediaFile) -> Option<Response> {
     let file = File::open(&found.path).await.ok()?;
     let length = file.metadata().await.ok()?.len();
     Response::builder()
@@ -66,7 +61,7 @@ async fn answer(found: MediaFile) -> Option<Response> {
         .ok()
 }
 
-/// Bytes read at once.
+/// Bytes that are read at a time.
 const CHUNK: usize = 64 << 10;
 
 fn chunks(file: File) -> impl Stream<Item = std::io::Result<Bytes>> {

@@ -1,45 +1,52 @@
-//! HTTP in, one typed command or query, HTTP out; a file a resource. Status codes are decided in `error`.
+//! The HTTP APIs and the public listener.
 //!
-//! `server` is the public listener; `auth` and `session` say who asks; `plivo` and `number` are the two APIs,
-//! `routes` says what they serve, `openapi` makes a document of it. They ask the store
-//! for ended calls and [`LiveCalls`] for those that are up, and have calls placed by [`Placing`]; they never reach into a call. Tenants meet nowhere: each
-//! query takes the caller's [`store::Scope`] (R16).
+//! [`server`] is the listener; [`auth`] and [`session`] find out who makes a request. [`plivo`] and
+//! [`number`] are the two APIs, a module per resource. Their routes are rows of tables, from which
+//! requests are dispatched and [`openapi`] makes the OpenAPI document.
+//!
+//! The APIs read ended calls from the store and live calls from [`LiveCalls`], and place calls with
+//! [`CallPlacer`]; they never reach into a call. Every query takes the [`Scope`] of the principal, so
+//! that an account never sees another's resources (`docs/reference/reliability.md#r16`).
 
+mod apis;
 pub mod auth;
 mod body;
 mod connection;
-mod desk;
-pub mod error;
+mod error;
 mod fields;
 mod heads;
-mod leftover;
+mod idempotency;
 mod live;
 mod media;
 mod number;
-mod once;
 pub mod openapi;
 mod operator;
-mod placing;
+mod placement;
 mod plivo;
 mod recordings;
 mod routes;
 pub mod server;
 pub mod session;
+mod unread_body;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
-use http::StatusCode;
 
-pub use desk::{Answered, Desk};
-pub use live::{Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, Told, newest};
-pub(crate) use number::waterfall::{waterfall_of, whole_log};
-pub use operator::{Exchange, Finding, NodeState, NodeStatus, Operator, Reload, Reloaded};
-pub use placing::Placing;
+pub use apis::{ApiResponse, Apis};
+pub use body::BodyError;
+pub use live::{
+    CallSummary, CommandError, LiveCall, LiveCalls, LiveFilter, LiveStatus, newest_page,
+};
+pub(crate) use number::waterfall::{event_log, waterfall_of};
+pub use operator::{
+    ConfigFinding, NodeState, NodeStatus, Operator, ReloadOutcome, ReloadSummary, RequestCount,
+};
+pub use placement::CallPlacer;
 
 use crate::admission::Gate;
 use crate::admission::book::Keeper;
@@ -52,144 +59,142 @@ use crate::feed::Feed;
 use crate::inbox::Inbox;
 use crate::numbers::Numbers;
 use crate::people::People;
-use auth::{Accounts, Guard};
+use auth::{Credentials, RateLimits};
+use error::ApiError;
+use idempotency::Idempotency;
 use model::AuthId;
 use model::Clock;
-use once::Once;
 use speech::catalogue::Catalogue;
 use store::{Passwords, Scope, Store};
 
-/// What the APIs answer from.
+/// The services of the node that the APIs use.
 pub struct Api {
     pub clock: Clock,
-    /// What happens, for those who watch.
+    /// Where changes are announced.
     pub feed: Feed,
-    /// What is done about business numbers.
+    /// Business numbers: connecting them, and their settings at Meta.
     pub numbers: Numbers,
     /// Conversations and messages.
     pub inbox: Inbox,
-    pub accounts: Accounts,
+    pub credentials: Credentials,
     pub store: Store,
     pub live: Arc<dyn LiveCalls>,
-    pub placing: Arc<dyn Placing>,
+    pub placer: Arc<dyn CallPlacer>,
     pub operator: Arc<dyn Operator>,
     pub gate: Arc<Gate>,
-    /// The host of `public.base_url`: of SIP addresses.
+    /// The host of `public.base_url`, which SIP addresses of endpoints have.
     pub host: String,
-    /// As the outside reaches this node.
+    /// `public.base_url`: how the node is reached from outside.
     pub base_url: String,
-    /// What is set while the node runs.
+    /// Accounts, numbers and applications, as the configuration and the APIs set them.
     pub keeper: Keeper,
     pub permissions: PermissionDesk,
     pub passwords: Passwords,
-    /// Who signs in, and keys that were made here.
+    /// The people of the console, and API keys that were created over the API.
     pub people: People,
-    /// Where endpoints are registered.
+    /// Registered endpoints.
     pub phones: Phones,
     /// Conferences and multi-party calls.
     pub rooms: Rooms,
-    /// What documents may have said, and by whom.
+    /// The languages and voices that documents may use.
     pub voices: Arc<Catalogue>,
     pub recordings: Recordings,
     pub agents: Agents,
     pub eraser: Eraser,
 }
 
-/// What each handler gets.
-struct Shared {
+/// What every handler shares.
+struct ApiState {
     api: Api,
-    guard: Guard,
-    /// What was answered before, of each API.
-    once_number: Once,
-    once_plivo: Once,
+    rate_limits: RateLimits,
+    number_idempotency: Idempotency,
+    plivo_idempotency: Idempotency,
 }
 
-/// Reads a request's body whole, within the APIs' bounds of size and time.
+/// Reads a request's body, within the limits of the APIs.
 ///
 /// # Errors
-/// Status, word and sentence of what is wrong with it.
+/// Fails if the body is compressed, too large, too slow or can't be read.
 pub async fn read_body(
     headers: &http::HeaderMap,
     body: axum::body::Body,
-) -> Result<bytes::Bytes, (StatusCode, &'static str, &'static str)> {
+) -> Result<bytes::Bytes, BodyError> {
     body::read(headers, body).await
 }
 
-/// The APIs' paths (`/v1`, `/api/v1`), and 404 in our shape for every path that nobody else has.
-pub fn router(api: Api) -> Router {
-    Desk::new(api).router()
-}
-
-fn served(shared: Arc<Shared>) -> Router {
+/// The routes of the APIs and their files, and a 404 for every other path.
+fn router(state: Arc<ApiState>) -> Router {
     Router::new()
         .route("/v1/{*path}", any(plivo::handle))
         .route("/api/v1/{*path}", any(number::handle))
         .route("/openapi.json", get(openapi::serve))
         .route("/recordings/{file}", any(recordings::serve))
         .route("/media/{id}", any(media::serve))
-        .fallback(elsewhere)
-        .with_state(shared)
+        .fallback(fallback)
+        .with_state(state)
 }
 
-impl Shared {
+impl ApiState {
     fn new(api: Api) -> Self {
-        let [once_number, once_plivo] = [number::ONCE, plivo::ONCE]
-            .map(|rules| Once::new(rules, api.store.clone(), api.clock.clone()));
-        let guard = Guard::new(api.clock.now());
-        Self { api, guard, once_number, once_plivo }
+        let [number_idempotency, plivo_idempotency] = [number::IDEMPOTENCY, plivo::IDEMPOTENCY]
+            .map(|rules| Idempotency::new(rules, api.store.clone(), api.clock.clone()));
+        let rate_limits = RateLimits::new(api.clock.now());
+        Self { api, rate_limits, number_idempotency, plivo_idempotency }
     }
 
-    /// The main account of whoever asks.
-    fn main_of(&self, scope: &Scope) -> AuthId {
+    /// The main account of a scope.
+    fn main_account_of(&self, scope: &Scope) -> AuthId {
         self.api.keeper.book().main_of(scope.auth_id()).clone()
     }
 
-    /// Whether an account is there and enabled.
+    /// Whether an account exists and is enabled.
     fn is_enabled(&self, account: &AuthId) -> bool {
         self.api.keeper.book().account(account).is_some_and(|account| account.details.enabled)
     }
 }
 
-type App = State<Arc<Shared>>;
+type App = State<Arc<ApiState>>;
 
-/// A path that begins with doubled slashes is the one without them (1.3); others are nobody's.
-async fn elsewhere(state: App, request: Request) -> Response {
+/// Serves paths of the APIs that begin with doubled slashes, which the router does not match. Other
+/// paths are 404.
+async fn fallback(state: App, request: Request) -> Response {
     match segments(request.uri().path()).as_slice() {
         ["v1", ..] => plivo::handle(state, request).await,
         ["api", "v1", ..] => number::handle(state, request).await,
-        _ => error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None),
+        _ => ApiError::NotFound("no such path").into_response(),
     }
 }
 
-/// The parts of a path between its slashes; a missing last slash and doubled ones make no difference (1.3).
+/// The non-empty segments of a path. A missing final slash and doubled slashes make no difference.
 fn segments(path: &str) -> Vec<&str> {
     path.split('/').filter(|segment| !segment.is_empty()).collect()
 }
 
-/// A part of the path without its percent signs.
-fn decoded(part: &str) -> String {
-    // Read as a form's value; in a path these stand for themselves (RFC 3986, 3.3).
-    let form = format!("={}", part.replace('+', "%2B").replace('&', "%26"));
+/// Percent-decodes a segment of a path.
+fn decoded(segment: &str) -> String {
+    // The segment is decoded as the value of a form. In a path, the special characters of forms
+    // stand for themselves (RFC 3986, section 3.3).
+    let form = format!("={}", segment.replace('+', "%2B").replace('&', "%26"));
     url::form_urlencoded::parse(form.as_bytes())
         .map(|(_, value)| value.into_owned())
         .next()
         .unwrap_or_default()
 }
 
-/// The query's pairs, decoded.
-fn pairs(request: &Request) -> Vec<(String, String)> {
+/// The names and values of the query, decoded.
+fn query_pairs(request: &Request) -> Vec<(String, String)> {
     url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
         .into_owned()
         .collect()
 }
 
-/// Who asks, as the listener found out.
+/// The client's address, as the listener determined it.
 fn peer(request: &Request) -> IpAddr {
     let unknown = server::Peer(std::net::Ipv4Addr::UNSPECIFIED.into());
     request.extensions().get::<server::Peer>().unwrap_or(&unknown).0
 }
 
-/// Adds a header that is plain text.
+/// Adds a header, unless its value is not valid.
 fn with_header(mut response: Response, name: http::HeaderName, value: &str) -> Response {
     if let Ok(value) = http::HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);

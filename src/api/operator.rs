@@ -1,4 +1,4 @@
-//! What the APIs ask of the node itself; `node` answers.
+//! What the APIs need of the node itself; `node` implements it.
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -6,40 +6,41 @@ use utoipa::ToSchema;
 
 use model::Timestamp;
 
-/// The node, as its owner commands it.
+/// Control over the node.
 pub trait Operator: Send + Sync + 'static {
-    /// Reads the configuration again and puts in force what can change while the node runs.
-    fn reload(&self) -> BoxFuture<'static, Reload>;
+    /// Reads the configuration again and applies what can change while the node runs.
+    fn reload(&self) -> BoxFuture<'static, ReloadOutcome>;
 
-    /// The nodes there are, this one first; `None`: several main accounts share them, and no one of them is told (R16).
+    /// The nodes, this one first. `None` if several main accounts share the node, because none of them
+    /// may see what it does for the others.
     fn nodes(&self) -> Option<Vec<NodeStatus>>;
 
-    /// Takes no new calls any more; live ones go on. There is no way back but a restart. False: there is no such node.
+    /// Drains a node: it takes no new calls, and live calls go on. Only a restart ends the drain. Returns
+    /// `false` if the node does not exist.
     fn drain(&self, node: &str) -> bool;
 }
 
-/// A node and how it does.
+/// The status of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
     /// `cluster.node_id`.
     pub id: String,
     pub version: &'static str,
-    /// When its process began; RFC 3339.
+    /// When the process started (RFC 3339).
     #[serde(rename = "startedAt", serialize_with = "as_text")]
     #[schema(value_type = String, format = DateTime)]
     pub started: Timestamp,
     pub state: NodeState,
-    /// Why it should get no new calls: what `/readyz` says.
+    /// Why the node should get no new calls, in the words of `/readyz`; null if it is ready.
     pub not_ready: Option<&'static str>,
-    /// Calls that are up.
     pub live_calls: usize,
-    /// Resident memory, in bytes; none: the system does not tell.
+    /// Resident memory in bytes; null if the system does not report it.
     pub memory_bytes: Option<u64>,
-    /// Fetches of documents and sounds from customers' servers since it began.
-    pub fetches: Vec<Exchange>,
-    /// Requests to Meta's Graph API since it began.
-    pub graph: Vec<Exchange>,
+    /// Requests to customers' servers for documents and sounds since the start.
+    pub fetches: Vec<RequestCount>,
+    /// Requests to Meta's Graph API since the start.
+    pub graph: Vec<RequestCount>,
 }
 
 fn as_text<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
@@ -53,57 +54,60 @@ pub enum NodeState {
     Ready,
     /// New calls are rejected, live ones go on.
     Draining,
-    /// It takes none for now.
+    /// The node takes no calls for now.
     Unready,
 }
 
-/// What was asked of somebody else, and how often it came to what; words of the metrics (`interface.md` §4).
+/// The number of requests of one kind with one outcome. The words are those of the metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Exchange {
-    /// `kind` of a fetch, `action` of a Graph request.
+#[schema(as = Exchange)]
+pub struct RequestCount {
+    /// The `kind` of a fetch, or the `action` of a Graph request.
     pub kind: String,
-    /// `outcome` of a fetch, HTTP status of a Graph request, `timeout` or `error`.
+    /// The `outcome` of a fetch; of a Graph request the HTTP status, `timeout` or `error`.
     pub outcome: String,
-    /// Whether that is what was wanted.
+    /// Whether the outcome is a success.
     pub ok: bool,
     pub count: u64,
 }
 
-/// How a reload ended.
+/// The outcome of a reload of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reload {
-    Done(Reloaded),
-    /// Something is wrong with it; nothing has changed.
-    Refused(Vec<Finding>),
-    /// This node was started without a configuration file.
+pub enum ReloadOutcome {
+    /// The new configuration is in force.
+    Applied(ReloadSummary),
+    /// The configuration has errors; nothing has changed.
+    Invalid(Vec<ConfigFinding>),
+    /// The node was started without a configuration file.
     NoFile,
-    /// The file is about several main accounts: no one of them is told what stands in it (R16).
-    Shared,
+    /// Several main accounts share the node, and none of them may see the errors in the file.
+    SharedNode,
 }
 
-/// What is in force now.
+/// The configuration that is now in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Reloaded {
+#[schema(as = Reloaded)]
+pub struct ReloadSummary {
     pub accounts: usize,
     pub wabas: usize,
     pub numbers: usize,
-    /// Keys that changed in the file and are as they were until the node is restarted.
+    /// Keys that changed in the file and take effect at the next restart.
     pub needs_restart: Vec<String>,
 }
 
-/// What is wrong with a configuration. The line itself is not shown: it may hold a secret.
+/// An error in a configuration. The line itself is left out, because it may hold a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// From 1; none: it stands in the environment, or is missing.
+pub struct ConfigFinding {
+    /// Counted from 1; `None` if the error is in the environment, or a key is missing.
     pub line: Option<usize>,
     pub column: Option<usize>,
     pub message: String,
-    /// What to write instead; may be empty.
+    /// A correction; may be empty.
     pub hint: String,
 }
 
-impl Finding {
+impl ConfigFinding {
     pub fn new(position: Option<(usize, usize)>, message: impl Into<String>, hint: &str) -> Self {
         let (line, column) = (position.map(|p| p.0), position.map(|p| p.1));
         Self { line, column, message: message.into(), hint: hint.to_owned() }

@@ -1,205 +1,222 @@
-//! `GET /recordings/{id}.{wav,mp3}`: a recording's file, for whoever knows its id (`interface.md` §3, R21).
+//! `GET /recordings/{id}.{wav,mp3}`: the file of a recording, for whoever knows its id
+//! (`docs/reference/reliability.md#r21`).
 //!
-//! The id is the secret: 122 random bits, told only to the account. So whatever is asked for that is not there has one
-//! answer, and nothing is looked for on the disk whose name is not an id's. What the disk has no more comes from its copy in
-//! other storage, read for whoever asks, or they are sent there.
+//! The id is the secret: 122 random bits that only the account knows. So every file that does not exist is
+//! 404, and only names that are ids are looked up on the disk. A file that is no longer on the disk comes
+//! from its copy in a bucket: the node reads it for the client, or redirects the client there.
 
 use std::io::SeekFrom;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use http::response::Builder;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::fs::File;
 use tokio::io::AsyncSeekExt as _;
 use uuid::Uuid;
 
-use super::{Api, App, error};
+use super::error::ApiError;
+use super::{Api, ApiState, App};
 use crate::objects::{self, BucketError};
 use media::record::{Format, file_name};
 
-/// How long whoever is sent to the bucket may read there.
-const LINK: Duration = Duration::from_secs(300);
+/// How long a link to the bucket is valid.
+const LINK_LIFETIME: Duration = Duration::from_secs(300);
 
-/// `GET` and `HEAD`.
+const NOT_FOUND: ApiError = ApiError::NotFound("no such recording");
+
 pub(super) async fn serve(
-    State(shared): App,
+    State(state): App,
     Path(file): Path<String>,
     request: Request,
 ) -> Response {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let answer = error::json(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
-            "a recording can be read",
-            None,
-        );
-        return super::with_header(answer, header::ALLOW, "GET, HEAD");
-    }
-    let missing =
-        || error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None);
-    let Some((id, format)) = parse(&file) else { return missing() };
-    let (head, headers) = (*request.method() == Method::HEAD, request.headers().clone());
-    // Its body could not be held across a wait.
-    drop(request);
-    let path = shared.api.recordings.folder().join(file_name(id, format));
-    let etag = format!("\"{}\"", id.as_hyphenated());
-    let Ok(file) = File::open(path).await else {
-        return copy(&shared.api, id, format, &etag, (head, &headers))
-            .await
-            .unwrap_or_else(missing);
-    };
-    let Ok(meta) = file.metadata().await else { return missing() };
-    let asked = asked(&headers, &etag, meta.len());
-    match answer(file, id, format, &etag, meta.len(), asked).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            tracing::warn!(recording = %id, %error, "a recording could not be read");
-            missing()
-        }
-    }
+    // The body of the request can't be borrowed across an await.
+    let (head, _) = request.into_parts();
+    get(&state, &file, &head.method, &head.headers).await.unwrap_or_else(ApiError::into_response)
 }
 
-/// A recording that the disk has no more, from where it was copied to; `None`: it was not.
+async fn get(
+    state: &ApiState,
+    file: &str,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(ApiError::MethodNotAllowed {
+            code: "method_not_allowed",
+            allow: "GET, HEAD".into(),
+            message: "method not allowed",
+        });
+    }
+    let (id, format) = parse(file).ok_or(NOT_FOUND)?;
+    let is_head = *method == Method::HEAD;
+    let path = state.api.recordings.folder().join(file_name(id, format));
+    let etag = format!("\"{}\"", id.as_hyphenated());
+    let Ok(file) = File::open(path).await else {
+        let copy = copy(&state.api, id, format, &etag, (is_head, headers)).await;
+        return copy.ok_or(NOT_FOUND);
+    };
+    let len = file.metadata().await.map_err(|_| NOT_FOUND)?.len();
+    let part = part(headers, &etag, len);
+    file_response(file, id, format, &etag, len, part).await.map_err(|error| {
+        tracing::warn!(recording = %id, %error, "recording could not be read");
+        NOT_FOUND
+    })
+}
+
+/// The copy of a recording in the bucket; `None` if there is none.
 async fn copy(
     api: &Api,
     id: Uuid,
     format: Format,
     etag: &str,
-    (head, headers): (bool, &HeaderMap),
+    (is_head, headers): (bool, &HeaderMap),
 ) -> Option<Response> {
     let (bucket, redirect) = api.recordings.copies()?.bucket();
     let object = match api.store.recordings().object_name(id, format.as_str()).await {
         Ok(object) => object?,
         Err(error) => {
-            tracing::warn!(%error, "a recording's copy could not be looked for");
-            return Some(error::store(&error));
+            tracing::warn!(recording = %id, %error, "copy of a recording could not be found");
+            return Some(ApiError::from_store(&error).into_response());
         }
     };
-    // A link is signed for one method: who asks by HEAD is answered here.
-    if redirect && !head {
-        let link = bucket.link(&object, LINK).ok()?;
-        let answer = Response::builder()
+    // A link is signed for GET: a HEAD is answered here.
+    if redirect && !is_head {
+        let link = bucket.link(&object, LINK_LIFETIME).ok()?;
+        let response = Response::builder()
             .status(StatusCode::TEMPORARY_REDIRECT)
             .header(header::LOCATION, link.as_str());
-        return answer.header(header::CACHE_CONTROL, "private, no-store").body(Body::empty()).ok();
+        return response
+            .header(header::CACHE_CONTROL, "private, no-store")
+            .body(Body::empty())
+            .ok();
     }
-    match bucket.get(&object, head, range(headers, etag)).await {
+    match bucket.get(&object, is_head, range(headers, etag)).await {
         Ok(copy) => {
-            let mut answer = described(copy.status(), id, format, etag);
+            let mut response = response_head(copy.status(), id, format, etag);
             for name in [header::CONTENT_LENGTH, header::CONTENT_RANGE] {
-                let of_error = copy.status() == StatusCode::RANGE_NOT_SATISFIABLE
+                let is_of_error = copy.status() == StatusCode::RANGE_NOT_SATISFIABLE
                     && name == header::CONTENT_LENGTH;
-                if let Some(value) = copy.headers().get(&name).filter(|_| !of_error) {
-                    answer = answer.header(name, value);
+                if let Some(value) = copy.headers().get(&name).filter(|_| !is_of_error) {
+                    response = response.header(name, value);
                 }
             }
-            // What stands in the body of an error is the storage's business.
+            // The body of an error is not passed on.
             match copy.status() {
-                StatusCode::RANGE_NOT_SATISFIABLE => answer.body(Body::empty()).ok(),
-                _ => answer.body(Body::new(copy.into_body())).ok(),
+                StatusCode::RANGE_NOT_SATISFIABLE => response.body(Body::empty()).ok(),
+                _ => response.body(Body::new(copy.into_body())).ok(),
             }
         }
         Err(BucketError::Refused { status: StatusCode::NOT_FOUND, .. }) => {
-            tracing::warn!(recording = %id, object, "a recording's copy is not where it was put");
+            tracing::warn!(recording = %id, object, "copy of a recording is missing in the bucket");
             None
         }
         Err(error) => {
-            tracing::warn!(recording = %id, %error, "a recording's copy could not be read");
-            let what = "the storage that has it can't be read now; ask again later";
-            Some(error::json(StatusCode::BAD_GATEWAY, "storage_unreachable", what, None))
+            tracing::warn!(recording = %id, %error, "copy of a recording could not be read");
+            let error = ApiError::BadGateway {
+                code: "storage_unreachable",
+                message: "the storage of the recording can't be read now: try again later".into(),
+                meta: None,
+            };
+            Some(error.into_response())
         }
     }
 }
 
-/// `Range`, if it is to be heeded: one of bytes, of this very file.
+/// The `Range` header if it is honoured: a single range of bytes, of this version of the file.
 fn range<'a>(headers: &'a HeaderMap, etag: &str) -> Option<&'a HeaderValue> {
     let range = headers.get(header::RANGE)?;
     let text = range.to_str().ok()?.trim();
-    let same =
+    let is_same_version =
         headers.get(header::IF_RANGE).is_none_or(|known| known.as_bytes() == etag.as_bytes());
-    (text.starts_with("bytes=") && !text.contains(',') && same).then_some(range)
+    (text.starts_with("bytes=") && !text.contains(',') && is_same_version).then_some(range)
 }
 
-/// `^[0-9a-f-]{32,36}\.(wav|mp3)$`, and a UUID.
+/// Parses the name of a file: a UUID in lower case, and `.wav` or `.mp3`.
 fn parse(file: &str) -> Option<(Uuid, Format)> {
     let (id, ending) = file.split_once('.')?;
-    let fine = (32..=36).contains(&id.len())
+    let is_valid = (32..=36).contains(&id.len())
         && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'));
-    Some((fine.then(|| id.parse().ok()).flatten()?, Format::from_name(ending)?))
+    Some((is_valid.then(|| id.parse().ok()).flatten()?, Format::from_name(ending)?))
 }
 
-/// What of a file is wanted.
+/// The part of a file that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum Part {
     All,
-    /// From this byte, so many.
-    Part(u64, u64),
-    /// Behind its end.
-    Nothing,
+    Range {
+        start: u64,
+        length: u64,
+    },
+    /// A range after the end of the file.
+    Unsatisfiable,
 }
 
-/// RFC 9110 §14.2: one range is given, several are as good as none.
-fn asked(headers: &HeaderMap, etag: &str, len: u64) -> Asked {
+/// Parses `Range`. Several ranges are ignored, as RFC 9110 §14.2 permits.
+fn part(headers: &HeaderMap, etag: &str, len: u64) -> Part {
     let range = range(headers, etag).and_then(|range| range.to_str().ok());
     let Some(range) = range.and_then(|range| range.trim().strip_prefix("bytes=")) else {
-        return Asked::All;
+        return Part::All;
     };
-    let Some((first, last)) = range.trim().split_once('-') else { return Asked::All };
+    let Some((first, last)) = range.trim().split_once('-') else { return Part::All };
     let (first, last) = (first.trim(), last.trim());
     let number =
         |text: &str| text.parse::<u64>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
     let (from, until) = match (first.is_empty(), last.is_empty()) {
-        (true, true) => return Asked::All,
+        (true, true) => return Part::All,
         (true, false) => match number(last) {
-            Some(0) => return Asked::Nothing,
+            Some(0) => return Part::Unsatisfiable,
             Some(count) => (len.saturating_sub(count), len),
-            None => return Asked::All,
+            None => return Part::All,
         },
         (false, true) => match number(first) {
             Some(from) => (from, len),
-            None => return Asked::All,
+            None => return Part::All,
         },
         (false, false) => match (number(first), number(last)) {
             (Some(from), Some(last)) if from <= last => (from, last.saturating_add(1).min(len)),
-            _ => return Asked::All,
+            _ => return Part::All,
         },
     };
-    if from < until { Asked::Part(from, until - from) } else { Asked::Nothing }
+    match from < until {
+        true => Part::Range { start: from, length: until - from },
+        false => Part::Unsatisfiable,
+    }
 }
 
-async fn answer(
+async fn file_response(
     mut file: File,
     id: Uuid,
     format: Format,
     etag: &str,
     len: u64,
-    asked: Asked,
+    part: Part,
 ) -> std::io::Result<Response> {
-    let (status, from, count) = match asked {
-        Asked::All => (StatusCode::OK, 0, len),
-        Asked::Part(from, count) => (StatusCode::PARTIAL_CONTENT, from, count),
-        Asked::Nothing => (StatusCode::RANGE_NOT_SATISFIABLE, 0, 0),
+    let (status, start, length) = match part {
+        Part::All => (StatusCode::OK, 0, len),
+        Part::Range { start, length } => (StatusCode::PARTIAL_CONTENT, start, length),
+        Part::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0, 0),
     };
-    if from > 0 {
-        file.seek(SeekFrom::Start(from)).await?;
+    if start > 0 {
+        file.seek(SeekFrom::Start(start)).await?;
     }
-    let content_range = match asked {
-        Asked::All => None,
-        Asked::Part(..) => Some(format!("bytes {from}-{}/{len}", from + count - 1)),
-        Asked::Nothing => Some(format!("bytes */{len}")),
+    let content_range = match part {
+        Part::All => None,
+        Part::Range { .. } => Some(format!("bytes {start}-{}/{len}", start + length - 1)),
+        Part::Unsatisfiable => Some(format!("bytes */{len}")),
     };
-    let mut answer = described(status, id, format, etag).header(header::CONTENT_LENGTH, count);
+    let head = response_head(status, id, format, etag);
+    let mut response = head.header(header::CONTENT_LENGTH, length);
     if let Some(range) = content_range {
-        answer = answer.header(header::CONTENT_RANGE, range);
+        response = response.header(header::CONTENT_RANGE, range);
     }
-    answer.body(Body::from_stream(objects::pieces(file, count))).map_err(std::io::Error::other)
+    response.body(Body::from_stream(objects::pieces(file, length))).map_err(std::io::Error::other)
 }
 
-/// An answer with all that is said of every recording.
-fn described(status: StatusCode, id: Uuid, format: Format, etag: &str) -> Builder {
+/// A response with the headers of every recording.
+fn response_head(status: StatusCode, id: Uuid, format: Format, etag: &str) -> Builder {
     Response::builder()
         .status(status)
         .header(header::CONTENT_TYPE, format.content_type())
@@ -220,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn r21_only_the_names_of_recordings_are_looked_for() {
+    fn r21_looks_up_only_names_of_recordings() {
         let id = "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11";
         assert!(parse(&format!("{id}.wav")).is_some_and(|(_, format)| format == Format::Wav));
         assert!(
@@ -244,18 +261,18 @@ mod tests {
     }
 
     #[test]
-    fn one_range_is_given_and_what_is_none_is_the_whole() {
+    fn parses_a_single_range_and_ignores_invalid_ones() {
         let of = |range: &str| {
             let headers = [(header::RANGE, range.parse().unwrap())].into_iter().collect();
-            asked(&headers, "\"a\"", 1_000)
+            part(&headers, "\"a\"", 1_000)
         };
-        assert_eq!(of("bytes=0-99"), Asked::Part(0, 100));
-        assert_eq!(of("bytes=900-"), Asked::Part(900, 100));
-        assert_eq!(of("bytes=-10"), Asked::Part(990, 10));
-        assert_eq!(of("bytes=-5000"), Asked::Part(0, 1_000));
-        assert_eq!(of("bytes=999-99999999999"), Asked::Part(999, 1));
+        assert_eq!(of("bytes=0-99"), Part::Range { start: 0, length: 100 });
+        assert_eq!(of("bytes=900-"), Part::Range { start: 900, length: 100 });
+        assert_eq!(of("bytes=-10"), Part::Range { start: 990, length: 10 });
+        assert_eq!(of("bytes=-5000"), Part::Range { start: 0, length: 1_000 });
+        assert_eq!(of("bytes=999-99999999999"), Part::Range { start: 999, length: 1 });
         for behind in ["bytes=1000-", "bytes=1000-1001", "bytes=-0"] {
-            assert_eq!(of(behind), Asked::Nothing, "{behind}");
+            assert_eq!(of(behind), Part::Unsatisfiable, "{behind}");
         }
         for none in [
             "bytes=",
@@ -266,13 +283,17 @@ mod tests {
             "bytes=0-1,5-6",
             "lines=0-1",
         ] {
-            assert_eq!(of(none), Asked::All, "{none}");
+            assert_eq!(of(none), Part::All, "{none}");
         }
         let mut headers: HeaderMap =
             [(header::RANGE, "bytes=0-1".parse().unwrap())].into_iter().collect();
         headers.insert(header::IF_RANGE, "\"b\"".parse().unwrap());
-        assert_eq!(asked(&headers, "\"a\"", 1_000), Asked::All, "it has another file's beginning");
+        assert_eq!(
+            part(&headers, "\"a\"", 1_000),
+            Part::All,
+            "the client has a part of another version"
+        );
         headers.insert(header::IF_RANGE, "\"a\"".parse().unwrap());
-        assert_eq!(asked(&headers, "\"a\"", 1_000), Asked::Part(0, 2));
+        assert_eq!(part(&headers, "\"a\"", 1_000), Part::Range { start: 0, length: 2 });
     }
 }

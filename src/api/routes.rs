@@ -1,133 +1,406 @@
-//! What the APIs serve, as tables: each operation with its parameters, bodies and answers.
+//! Route tables: one row per operation, from which requests are dispatched and the OpenAPI document
+//! is made.
 //!
-//! The tables say what is served (a request that no row knows is refused before it is dispatched) and what the OpenAPI
-//! document says (`openapi`): nothing can be served and undocumented.
+//! This module has the parts that the rows of both APIs share. Each API adds what it needs to serve
+//! an operation: a handler, and in the number API the required role. A request that matches no row
+//! is refused, so nothing can be served without being documented.
 
 use http::Method;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// One operation.
-pub(super) struct Route {
+/// An operation: a method and a path, with all that the OpenAPI document says about them.
+pub(super) struct Operation {
     pub(super) method: &'static str,
-    /// With its parameters in braces and its last slash.
+    /// The path template: parameters in braces, a slash at the end.
     pub(super) path: &'static str,
     /// `operationId`.
     pub(super) id: &'static str,
     pub(super) summary: &'static str,
-    pub(super) query: &'static [Query],
-    pub(super) body: Option<Body>,
-    /// Those of success, and those of failure that its API does not have everywhere.
-    pub(super) answers: &'static [Answer],
+    pub(super) query: &'static [QueryParameter],
+    pub(super) body: Option<RequestBody>,
+    /// The successful responses, and the errors that are particular to this operation. Errors that
+    /// every operation of an API can return are added by [`openapi`](super::openapi).
+    pub(super) responses: &'static [ResponseSpec],
 }
 
-/// A parameter of the query.
-pub(super) struct Query {
+impl Operation {
+    pub(super) const fn get(path: &'static str, id: &'static str, summary: &'static str) -> Self {
+        Self::new("GET", path, id, summary)
+    }
+
+    pub(super) const fn post(path: &'static str, id: &'static str, summary: &'static str) -> Self {
+        Self::new("POST", path, id, summary)
+    }
+
+    pub(super) const fn patch(path: &'static str, id: &'static str, summary: &'static str) -> Self {
+        Self::new("PATCH", path, id, summary)
+    }
+
+    pub(super) const fn delete(
+        path: &'static str,
+        id: &'static str,
+        summary: &'static str,
+    ) -> Self {
+        Self::new("DELETE", path, id, summary)
+    }
+
+    const fn new(
+        method: &'static str,
+        path: &'static str,
+        id: &'static str,
+        summary: &'static str,
+    ) -> Self {
+        Self { method, path, id, summary, query: &[], body: None, responses: &[] }
+    }
+
+    pub(super) const fn query(mut self, query: &'static [QueryParameter]) -> Self {
+        self.query = query;
+        self
+    }
+
+    pub(super) const fn body(mut self, body: RequestBody) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    pub(super) const fn responses(mut self, responses: &'static [ResponseSpec]) -> Self {
+        self.responses = responses;
+        self
+    }
+}
+
+/// A query parameter. All query parameters are optional.
+pub(super) struct QueryParameter {
     pub(super) name: &'static str,
-    pub(super) what: &'static str,
-    pub(super) kind: Kind,
+    pub(super) description: &'static str,
+    pub(super) kind: ParameterKind,
 }
 
-/// What a parameter's value is.
-pub(super) enum Kind {
+/// The values that a query parameter accepts.
+pub(super) enum ParameterKind {
     Text,
     Uuid,
+    /// An integer between the two, both included.
     Integer(u32, u32),
-    Words(&'static [&'static str]),
+    OneOf(&'static [&'static str]),
 }
 
-/// A request's body.
-pub(super) struct Body {
-    pub(super) content_type: &'static str,
-    pub(super) what: &'static str,
+impl QueryParameter {
+    pub(super) const fn text(name: &'static str, description: &'static str) -> Self {
+        Self { name, description, kind: ParameterKind::Text }
+    }
+
+    pub(super) const fn uuid(name: &'static str, description: &'static str) -> Self {
+        Self { name, description, kind: ParameterKind::Uuid }
+    }
+
+    pub(super) const fn integer(
+        name: &'static str,
+        min: u32,
+        max: u32,
+        description: &'static str,
+    ) -> Self {
+        Self { name, description, kind: ParameterKind::Integer(min, max) }
+    }
+
+    pub(super) const fn one_of(
+        name: &'static str,
+        words: &'static [&'static str],
+        description: &'static str,
+    ) -> Self {
+        Self { name, description, kind: ParameterKind::OneOf(words) }
+    }
+
+    /// A parameter that is `true` or `false`.
+    pub(super) const fn flag(name: &'static str, description: &'static str) -> Self {
+        Self::one_of(name, &["true", "false"], description)
+    }
 }
 
-/// What comes back.
-pub(super) struct Answer {
+/// The body of a request.
+pub(super) struct RequestBody {
+    pub(super) description: &'static str,
+    pub(super) content: BodyContent,
+}
+
+/// What a request's body holds.
+pub(super) enum BodyContent {
+    /// A JSON object with a schema.
+    Json {
+        schema: Schema,
+        /// Reads an example as the handler does, or says why it can't be read.
+        #[cfg(test)]
+        read: fn(Value) -> Result<(), String>,
+    },
+    /// The fields of a JSON object or a form, in groups that operations share.
+    Fields(&'static [&'static [Field]]),
+    /// Bytes of this content type, without a schema.
+    Raw(&'static str),
+}
+
+impl RequestBody {
+    /// A JSON object that is deserialized into a `T`.
+    pub(super) const fn json<T>(description: &'static str) -> Self
+    where
+        T: ToSchema + serde::de::DeserializeOwned,
+    {
+        Self::json_with_schema::<T>(description, of::<T>)
+    }
+
+    /// A JSON object that is deserialized into a `T` and whose schema says more than that of `T`.
+    #[cfg_attr(not(test), allow(clippy::extra_unused_type_parameters, reason = "tests read a `T`"))]
+    pub(super) const fn json_with_schema<T>(description: &'static str, schema: Schema) -> Self
+    where
+        T: serde::de::DeserializeOwned,
+    {
+        let content = BodyContent::Json {
+            schema,
+            #[cfg(test)]
+            read: |body| serde_json::from_value::<T>(body).map(drop).map_err(|e| e.to_string()),
+        };
+        Self { description, content }
+    }
+
+    /// A JSON object that the handler reads field by field.
+    pub(super) const fn json_object(
+        description: &'static str,
+        schema: Schema,
+        #[cfg(test)] read: fn(Value) -> Result<(), String>,
+    ) -> Self {
+        let content = BodyContent::Json {
+            schema,
+            #[cfg(test)]
+            read,
+        };
+        Self { description, content }
+    }
+
+    pub(super) const fn fields(
+        description: &'static str,
+        groups: &'static [&'static [Field]],
+    ) -> Self {
+        Self { description, content: BodyContent::Fields(groups) }
+    }
+
+    pub(super) const fn raw(content_type: &'static str, description: &'static str) -> Self {
+        Self { description, content: BodyContent::Raw(content_type) }
+    }
+}
+
+/// A field of a body that may be a JSON object or a form.
+pub(super) struct Field {
+    pub(super) name: &'static str,
+    pub(super) kind: FieldKind,
+    pub(super) description: &'static str,
+    /// A request without it is refused.
+    pub(super) is_required: bool,
+    /// The example in the OpenAPI document has it, although it is optional.
+    pub(super) is_in_example: bool,
+}
+
+/// The values that a field accepts. Numbers and booleans may also be strings, and `null` counts as
+/// absent.
+pub(super) enum FieldKind {
+    /// Text of at most this many characters; `u32::MAX` for no limit.
+    Text(u32),
+    Url,
+    /// `GET` or `POST`.
+    Method,
+    Flag,
+    /// An integer between the two, both included.
+    Integer(u32, u32),
+    OneOf(&'static [&'static str]),
+    Uuid,
+    /// A list of URLs, or one string of URLs separated by commas.
+    Urls,
+}
+
+impl Field {
+    pub(super) const fn optional(
+        name: &'static str,
+        kind: FieldKind,
+        description: &'static str,
+    ) -> Self {
+        Self { name, kind, description, is_required: false, is_in_example: false }
+    }
+
+    pub(super) const fn required(
+        name: &'static str,
+        kind: FieldKind,
+        description: &'static str,
+    ) -> Self {
+        Self { is_required: true, ..Self::optional(name, kind, description) }
+    }
+
+    pub(super) const fn in_example(mut self) -> Self {
+        self.is_in_example = true;
+        self
+    }
+}
+
+/// A response of an operation.
+pub(super) struct ResponseSpec {
     pub(super) status: u16,
-    pub(super) what: &'static str,
+    pub(super) description: &'static str,
     pub(super) content: Content,
 }
 
-/// An answer's body.
+/// The body of a response.
 pub(super) enum Content {
-    Nothing,
-    /// A schema of ours.
+    Empty,
     Json(Schema),
-    /// One of these, beside Plivo's `api_id`.
+    /// One of these objects, with `api_id` beside its fields.
     Plivo(&'static [Schema]),
-    /// Text of another type.
-    Text(&'static str),
+    /// Bytes of this content type, without a schema.
+    Raw(&'static str),
 }
 
-/// Named schemas, as `components.schemas` has them.
+impl ResponseSpec {
+    pub(super) const fn empty(status: u16, description: &'static str) -> Self {
+        Self { status, description, content: Content::Empty }
+    }
+
+    pub(super) const fn json<T: ToSchema>(status: u16, description: &'static str) -> Self {
+        Self { status, description, content: Content::Json(of::<T>) }
+    }
+
+    pub(super) const fn raw(
+        status: u16,
+        description: &'static str,
+        content_type: &'static str,
+    ) -> Self {
+        Self { status, description, content: Content::Raw(content_type) }
+    }
+}
+
+/// Named schemas: `components.schemas` of the OpenAPI document.
 pub(super) type Schemas = Map<String, Value>;
 
-/// Puts a schema among the named ones and gives a reference to it.
+/// Adds a schema to the named ones and returns a reference to it.
 pub(super) type Schema = fn(&mut Schemas) -> Value;
 
-/// The schema of a type.
-pub(super) fn of<T: ToSchema>(into: &mut Schemas) -> Value {
+/// The [`Schema`] of a type, with the types that it contains.
+pub(super) fn of<T: ToSchema>(schemas: &mut Schemas) -> Value {
     let mut nested = Vec::new();
     T::schemas(&mut nested);
     nested.push((T::name().into_owned(), T::schema()));
     for (name, schema) in nested {
-        into.insert(name, serde_json::to_value(&schema).unwrap_or(Value::Null));
+        schemas.insert(name, serde_json::to_value(&schema).unwrap_or(Value::Null));
     }
     serde_json::json!({"$ref": format!("#/components/schemas/{}", T::name())})
 }
 
-/// Whether a table has a request's method and path.
+/// The methods of operations, in the order in which `Allow` lists them.
+const METHODS: [&str; 4] = ["GET", "POST", "PATCH", "DELETE"];
+
+/// The result of looking up a request in route tables.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    Served,
-    /// The path with other methods: `Allow`.
-    Method(String),
-    Nothing,
+pub(super) enum Match<'t, R> {
+    Found(&'t R),
+    /// Other methods are served at this path: the value of `Allow`.
+    WrongMethod(String),
+    NotFound,
 }
 
-/// Looks a request up. A missing last slash and doubled ones make no difference.
-pub(super) fn find(tables: &[&[Route]], method: &Method, segments: &[&str]) -> Found {
+/// Finds the row for a method and a path, given as its non-empty segments.
+pub(super) fn find<'t, R: AsRef<Operation>>(
+    tables: &[&'t [R]],
+    method: &Method,
+    segments: &[&str],
+) -> Match<'t, R> {
     let mut allowed = Vec::new();
-    for route in tables.iter().copied().flatten().filter(|route| is_at(route.path, segments)) {
-        if route.method == method.as_str() {
-            return Found::Served;
+    for row in tables.iter().copied().flatten() {
+        let operation = row.as_ref();
+        if !matches(operation.path, segments) {
+            continue;
         }
-        allowed.push(route.method);
+        if operation.method == method.as_str() {
+            return Match::Found(row);
+        }
+        allowed.push(operation.method);
     }
-    match allowed.is_empty() {
-        true => Found::Nothing,
-        false => Found::Method(allowed.join(", ")),
+    if allowed.is_empty() {
+        return Match::NotFound;
     }
+    allowed.sort_by_key(|method| METHODS.iter().position(|known| known == method));
+    Match::WrongMethod(allowed.join(", "))
 }
 
-fn is_at(path: &str, segments: &[&str]) -> bool {
-    let mut wanted = path.split('/').filter(|segment| !segment.is_empty());
+fn matches(template: &'static str, segments: &[&str]) -> bool {
+    let mut parts = parts(template);
     segments
         .iter()
-        .all(|have| wanted.next().is_some_and(|want| want.starts_with('{') || want == *have))
-        && wanted.next().is_none()
+        .all(|segment| parts.next().is_some_and(|part| name(part).is_some() || part == *segment))
+        && parts.next().is_none()
+}
+
+/// The path parameters of a request, percent-decoded, by the names that the template gives them.
+pub(super) struct PathParameters(Vec<(&'static str, String)>);
+
+impl PathParameters {
+    /// Reads the parameters of a path that matches the template.
+    pub(super) fn read(template: &'static str, segments: &[&str]) -> Self {
+        let named = parts(template).zip(segments);
+        Self(named.filter_map(|(part, value)| Some((name(part)?, super::decoded(value)))).collect())
+    }
+
+    /// A parameter of the path; empty if the template has none of that name.
+    pub(super) fn get(&self, name: &str) -> &str {
+        self.0.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
+    }
+}
+
+fn parts(template: &'static str) -> impl Iterator<Item = &'static str> {
+    template.split('/').filter(|part| !part.is_empty())
+}
+
+/// The name of a parameter in braces; `None` for a literal part.
+fn name(part: &str) -> Option<&str> {
+    part.strip_prefix('{')?.strip_suffix('}')
 }
 
 #[cfg(test)]
 mod tests {
     use http::Method;
 
-    use super::{Found, Route, find};
+    use super::{Match, Operation, PathParameters, find};
 
-    const fn at(method: &'static str, path: &'static str) -> Route {
-        Route { method, path, id: "", summary: "", query: &[], body: None, answers: &[] }
+    #[derive(Debug, PartialEq, Eq)]
+    struct Row(&'static str);
+
+    impl AsRef<Operation> for Row {
+        fn as_ref(&self) -> &Operation {
+            static GET_ONE: Operation = Operation::get("/a/{id}/", "", "");
+            static DELETE_ONE: Operation = Operation::delete("/a/{id}/", "", "");
+            static GET_ALL: Operation = Operation::get("/a/", "", "");
+            match self.0 {
+                "get one" => &GET_ONE,
+                "delete one" => &DELETE_ONE,
+                _ => &GET_ALL,
+            }
+        }
     }
 
     #[test]
-    fn a_row_is_found_by_method_and_path() {
-        let table = [at("GET", "/a/{id}/"), at("DELETE", "/a/{id}/"), at("GET", "/a/")];
-        let find = |method: Method, segments: &[&str]| find(&[&table], &method, segments);
-        assert_eq!(find(Method::GET, &["a"]), Found::Served);
-        assert_eq!(find(Method::GET, &["a", "7"]), Found::Served);
-        assert_eq!(find(Method::POST, &["a", "7"]), Found::Method("GET, DELETE".to_owned()));
+    fn finds_rows_by_method_and_path() {
+        let table = [Row("get one"), Row("delete one"), Row("get all")];
+        let tables = [&table[..]];
+        let find = |method: Method, segments: &[&str]| find(&tables, &method, segments);
+        assert_eq!(find(Method::GET, &["a"]), Match::Found(&Row("get all")));
+        assert_eq!(find(Method::GET, &["a", "7"]), Match::Found(&Row("get one")));
+        assert_eq!(find(Method::DELETE, &["a", "7"]), Match::Found(&Row("delete one")));
+        assert_eq!(find(Method::POST, &["a", "7"]), Match::WrongMethod("GET, DELETE".to_owned()));
         for segments in [&[][..], &["b"], &["a", "7", "b"]] {
-            assert_eq!(find(Method::GET, segments), Found::Nothing);
+            assert_eq!(find(Method::GET, segments), Match::NotFound);
         }
+    }
+
+    #[test]
+    fn reads_path_parameters_by_name() {
+        let parameters =
+            PathParameters::read("/a/{id}/b/{name}/", &["a", "7", "b", "R%26D+%C3%9C"]);
+        assert_eq!((parameters.get("id"), parameters.get("name")), ("7", "R&D+Ü"));
+        assert_eq!(parameters.get("other"), "");
     }
 }

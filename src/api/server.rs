@@ -1,8 +1,9 @@
-//! A listener, the public one or the admin one: an accept loop, its bounds (R10, R14), and who gets a request.
+//! An HTTP listener: the public one or the admin one. See `docs/reference/reliability.md#r10` and `#r14`.
 //!
-//! The two share nothing. `/webhooks/meta` goes to its own handler, free of every layer; everything else to the axum router. Bounded are
-//! connections, heads, idleness and slowness; bodies are their handlers' (`body`). WebSockets and streams live
-//! outside hyper's graceful shutdown: their handlers hold a cancellation token.
+//! The listener limits connections, heads, and idle and slow clients; limits of bodies are up to the
+//! handlers ([`body`](super::body)). `/webhooks/meta` goes to a handler of its own, without any layer, and
+//! everything else to the axum router. WebSockets and streams are outside of hyper's graceful shutdown:
+//! their handlers hold a cancellation token.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -25,70 +26,44 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use super::connection::{Answering, Conn, Watched};
+pub use super::connection::HttpLimits;
+use super::connection::{Connection, ObservedBody, ObservedStream};
 use super::heads::HEAD_BYTES_MAX;
-use super::{error, leftover};
+use super::{error, unread_body};
 use model::Clock;
 use model::metric;
 
-/// The handler of `/webhooks/meta`, all methods: raw bytes in, an answer out at once.
-pub type WebhookDoor =
+/// The handler of `/webhooks/meta` for all methods. It reads the raw body.
+pub type WebhookHandler =
     Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
-/// Who asks, in every request's extensions: the connection's address, or what a trusted proxy says it is.
+/// The address of the client, in the extensions of every request: that of the connection, or the one that
+/// a trusted proxy reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
 
-/// Bounds of the listener; the defaults are R10's.
-#[derive(Clone, Debug)]
-pub struct HttpLimits {
-    /// Past it the one that has been idle longest goes.
-    pub connections: usize,
-    /// A head, from its first byte; on a new connection from the accept.
-    pub head: Duration,
-    /// Keep-alive between two requests.
-    pub idle: Duration,
-    /// A peer that takes no bytes of its answer.
-    pub stalled: Duration,
-    /// How long connections have for what they are at, once the server is cancelled.
-    pub grace: Duration,
-}
-
-impl Default for HttpLimits {
-    fn default() -> Self {
-        let secs = Duration::from_secs;
-        Self {
-            connections: 8_192,
-            head: secs(10),
-            idle: secs(75),
-            stalled: secs(60),
-            grace: secs(5),
-        }
-    }
-}
-
-/// Longest request target (R14).
+/// The longest request target, in bytes.
 const URI_BYTES_MAX: usize = 8 << 10;
-/// Header fields of a request (R14).
+/// The most header fields of a request.
 const FIELDS_MAX: usize = 100;
 
-/// What a listener serves.
-pub struct Served {
-    /// `/webhooks/meta`'s; none: the router has that path, too.
-    pub webhook: Option<WebhookDoor>,
+/// The settings of a listener.
+pub struct ServerConfig {
+    /// The handler of `/webhooks/meta`; `None` if the router serves that path too.
+    pub webhook: Option<WebhookHandler>,
     pub router: Router,
     /// `listen.trusted_proxies`.
     pub trusted_proxies: Vec<IpNet>,
     pub limits: HttpLimits,
     pub clock: Clock,
-    /// The outside comes by https: browsers are told to stay with it.
-    pub secure: bool,
-    /// Its connections are those that the metrics tell of.
-    pub counted: bool,
+    /// Whether clients use HTTPS; then browsers are told to use nothing else.
+    pub is_https: bool,
+    /// Whether the metrics about connections are those of this listener.
+    pub has_metrics: bool,
 }
 
-impl Served {
-    /// The admin listener's: few connections, which nobody counts.
+impl ServerConfig {
+    /// The settings of the admin listener: few connections, without metrics.
     #[must_use]
     pub fn admin(router: Router, clock: Clock) -> Self {
         let limits = HttpLimits { connections: 64, ..HttpLimits::default() };
@@ -98,34 +73,35 @@ impl Served {
             trusted_proxies: Vec::new(),
             limits,
             clock,
-            secure: false,
-            counted: false,
+            is_https: false,
+            has_metrics: false,
         }
     }
 }
 
-/// Binds a listener and tells the address, which port 0 leaves open.
+/// Binds a listener and returns its address, which port 0 leaves to the system.
 ///
 /// # Errors
-/// The system's, with the address; reads well after "could not …".
+/// Fails if the address can't be bound; the message reads well after "could not".
 pub async fn bind(at: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
     let listener = TcpListener::bind(at).await.map_err(|e| format!("listen on {at}: {e}"))?;
     let bound = listener.local_addr().map_err(|e| format!("listen on {at}: {e}"))?;
     Ok((listener, bound))
 }
 
-/// Serves until cancelled; then takes no new connections, lets requests come to their end, and returns.
-pub async fn serve(listener: TcpListener, served: Served, cancel: CancellationToken) {
+/// Serves until cancelled. Then no new connections are accepted, and requests are completed within the
+/// grace period.
+pub async fn serve(listener: TcpListener, config: ServerConfig, cancel: CancellationToken) {
     let server = Arc::new(Server {
-        epoch: served.clock.now(),
+        epoch: config.clock.now(),
         builder: builder(),
         open: Mutex::default(),
         cancel: cancel.clone(),
-        gauge: served.counted.then(|| metrics::gauge!(metric::HTTP_CONNECTIONS)),
-        served,
+        gauge: config.has_metrics.then(|| metrics::gauge!(metric::HTTP_CONNECTIONS)),
+        config,
     });
     let tasks = TaskTracker::new();
-    let limits = &server.served.limits;
+    let limits = &server.config.limits;
     let sweep =
         [limits.head, limits.idle, limits.stalled].into_iter().min().unwrap_or_default() / 4;
     let mut sweep =
@@ -143,9 +119,10 @@ pub async fn serve(listener: TcpListener, served: Served, cancel: CancellationTo
                         tasks.spawn(server.clone().connection(entry, stream, from));
                     }
                 }
-                // Out of file descriptors, most likely: nothing dies; an idle connection makes room (R10).
+                // Most likely there are no file descriptors left: an idle connection is closed to make
+                // room.
                 Err(e) => {
-                    tracing::warn!(error = %e, "could not accept a connection; trying again in 100 ms");
+                    tracing::warn!(error = %e, "accept failed; retrying in 100 ms");
                     server.close_idle(&mut server.open());
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -154,15 +131,15 @@ pub async fn serve(listener: TcpListener, served: Served, cancel: CancellationTo
     }
     drop(listener);
     tasks.close();
-    if tokio::time::timeout(server.served.limits.grace, tasks.wait()).await.is_err() {
-        server.open().values().for_each(|conn| conn.kill.cancel());
+    if tokio::time::timeout(server.config.limits.grace, tasks.wait()).await.is_err() {
+        server.open().values().for_each(|connection| connection.kill.cancel());
         tasks.wait().await;
     }
 }
 
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    // `connection` watches the head's time; hyper's own timeout would end idle connections with it.
+    // `connection` limits the time of heads; hyper's own timeout would also close idle connections.
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -180,26 +157,26 @@ fn builder() -> auto::Builder<TokioExecutor> {
 }
 
 struct Server {
-    served: Served,
+    config: ServerConfig,
     epoch: Instant,
     builder: auto::Builder<TokioExecutor>,
-    open: Mutex<BTreeMap<u64, Arc<Conn>>>,
+    open: Mutex<BTreeMap<u64, Arc<Connection>>>,
     cancel: CancellationToken,
-    /// Of its open connections, where they are counted.
+    /// The gauge of open connections, if the listener has metrics.
     gauge: Option<metrics::Gauge>,
 }
 
-/// A connection's place among the open ones, given back on drop.
-struct Entry {
+/// The registration of an open connection, until it is dropped.
+struct OpenConnection {
     id: u64,
-    conn: Arc<Conn>,
+    connection: Arc<Connection>,
     server: Arc<Server>,
 }
 
-impl Drop for Entry {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
-        // What became of it after an upgrade is another's.
-        self.conn.over();
+        // After an upgrade the stream has another protocol.
+        self.connection.stop_observing();
         let mut open = self.server.open();
         open.remove(&self.id);
         self.server.gauge(open.len());
@@ -207,7 +184,7 @@ impl Drop for Entry {
 }
 
 impl Server {
-    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Conn>>> {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Connection>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -217,128 +194,134 @@ impl Server {
         }
     }
 
-    /// Ends of connections that aren't their peers' doing.
+    /// Counts a connection that the server closes.
     fn closed(&self, reason: &'static str) {
-        if self.served.counted {
+        if self.config.has_metrics {
             metrics::counter!(metric::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => reason)
                 .increment(1);
         }
     }
 
-    /// A place for a new connection: where there is none, that of the one idle longest; `None` if all are busy.
-    fn admit(self: &Arc<Self>, id: u64) -> Option<Entry> {
+    /// Registers a new connection. If there are too many, the one that has been idle longest is closed;
+    /// returns `None` if all are busy.
+    fn admit(self: &Arc<Self>, id: u64) -> Option<OpenConnection> {
         let mut open = self.open();
-        if open.len() >= self.served.limits.connections {
+        if open.len() >= self.config.limits.connections {
             self.closed("full");
             self.close_idle(&mut open)?;
         }
-        let conn = Conn::new(&self.served.clock, self.epoch);
-        open.insert(id, conn.clone());
+        let connection = Connection::new(&self.config.clock, self.epoch);
+        open.insert(id, connection.clone());
         self.gauge(open.len());
-        Some(Entry { id, conn, server: self.clone() })
+        Some(OpenConnection { id, connection, server: self.clone() })
     }
 
-    /// Ends the connection that has been idle longest; `None` if all are busy.
-    fn close_idle(&self, open: &mut BTreeMap<u64, Arc<Conn>>) -> Option<()> {
-        let idle = open.iter().filter_map(|(id, conn)| Some((conn.idle_since()?, *id))).min();
+    /// Closes the connection that has been idle longest; returns `None` if all are busy.
+    fn close_idle(&self, open: &mut BTreeMap<u64, Arc<Connection>>) -> Option<()> {
+        let idle = open.iter().filter_map(|(id, one)| Some((one.idle_since()?, *id))).min();
         open.remove(&idle?.1)?.kill.cancel();
         Some(())
     }
 
     fn sweep(&self) {
-        for conn in self.open().values() {
-            if let Some(reason) = conn.overdue(&self.served.limits)
-                && !conn.kill.is_cancelled()
+        for connection in self.open().values() {
+            if let Some(reason) = connection.overdue(&self.config.limits)
+                && !connection.kill.is_cancelled()
             {
                 self.closed(reason);
-                conn.kill.cancel();
+                connection.kill.cancel();
             }
         }
     }
 
-    async fn connection(self: Arc<Self>, entry: Entry, stream: TcpStream, from: SocketAddr) {
+    async fn connection(
+        self: Arc<Self>,
+        open: OpenConnection,
+        stream: TcpStream,
+        from: SocketAddr,
+    ) {
         let _ = stream.set_nodelay(true);
-        let conn = &entry.conn;
+        let connection = &open.connection;
         let service = service_fn(|request| {
-            let (server, conn) = (self.clone(), conn.clone());
-            async move { Ok::<_, Infallible>(server.request(request, &conn, from.ip()).await) }
+            let (server, connection) = (self.clone(), connection.clone());
+            async move { Ok::<_, Infallible>(server.request(request, &connection, from.ip()).await) }
         });
-        let io = TokioIo::new(Watched { stream, conn: conn.clone() });
+        let io = TokioIo::new(ObservedStream { stream, connection: connection.clone() });
         let mut serving = pin!(self.builder.serve_connection_with_upgrades(io, service));
         let outcome = tokio::select! {
             outcome = serving.as_mut() => outcome,
-            () = conn.kill.cancelled() => return,
+            () = connection.kill.cancelled() => return,
             () = self.cancel.cancelled() => {
                 serving.as_mut().graceful_shutdown();
                 tokio::select! {
                     outcome = serving.as_mut() => outcome,
-                    () = conn.kill.cancelled() => return,
+                    () = connection.kill.cancelled() => return,
                 }
             }
         };
         if let Err(e) = outcome {
-            tracing::debug!(error = %e, "a connection ended");
+            tracing::debug!(error = %e, "connection failed");
         }
     }
 
     async fn request(
         &self,
         mut request: Request<Incoming>,
-        conn: &Arc<Conn>,
+        connection: &Arc<Connection>,
         from: IpAddr,
     ) -> Response<Body> {
-        let in_flight = conn.begin();
-        let response = match refusal(&request, conn) {
+        let in_flight = connection.begin();
+        let response = match refusal(&request, connection) {
             Some(refused) => refused,
             None => {
-                let peer = Peer(client(from, request.headers(), &self.served.trusted_proxies));
+                let peer = Peer(client(from, request.headers(), &self.config.trusted_proxies));
                 request.extensions_mut().insert(peer);
                 if let Some(webhook) = self
-                    .served
+                    .config
                     .webhook
                     .as_ref()
                     .filter(|_| request.uri().path() == "/webhooks/meta")
                 {
                     webhook(request).await
                 } else {
-                    let is_one = request.version() < Version::HTTP_2;
-                    let (request, leftover) = leftover::lend(request);
+                    let is_http1 = request.version() < Version::HTTP_2;
+                    let (request, unread) = unread_body::lend(request);
                     let Ok(mut response) =
-                        self.served.router.clone().oneshot(request.map(Body::new)).await;
-                    if is_one {
-                        leftover.clear(&mut response).await;
+                        self.config.router.clone().oneshot(request.map(Body::new)).await;
+                    if is_http1 {
+                        unread.discard(&mut response).await;
                     }
                     response
                 }
             }
         };
-        let response = secured(response, self.served.secure);
-        response.map(|body| Body::new(Answering::new(body, in_flight)))
+        let response = with_security_headers(response, self.config.is_https);
+        response.map(|body| Body::new(ObservedBody::new(body, in_flight)))
     }
 }
 
-/// What a browser is told with every answer, the webhook's and refusals included (R20): nothing runs in it, is framed or taken
-/// for something else. Pages and files that say something of their own keep that.
-fn secured(mut response: Response<Body>, secure: bool) -> Response<Body> {
+/// Adds headers that forbid browsers to run, frame or reinterpret a response
+/// (`docs/reference/reliability.md#r20`). Headers that a handler has set are kept.
+fn with_security_headers(mut response: Response<Body>, is_https: bool) -> Response<Body> {
     const POLICY: &str =
         "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
     let headers = response.headers_mut();
-    let mut say = |name, value| {
+    let mut set = |name, value| {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     };
-    say(header::CONTENT_SECURITY_POLICY, POLICY);
-    say(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    say(header::REFERRER_POLICY, "no-referrer");
-    say(header::X_FRAME_OPTIONS, "DENY");
-    say(header::CACHE_CONTROL, "no-store");
-    if secure {
-        say(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
+    set(header::CONTENT_SECURITY_POLICY, POLICY);
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::REFERRER_POLICY, "no-referrer");
+    set(header::X_FRAME_OPTIONS, "DENY");
+    set(header::CACHE_CONTROL, "no-store");
+    if is_https {
+        set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
     }
     response
 }
 
-/// The answer to a request that is out of bounds or not well-formed (R14); the connection ends with it.
-fn refusal(request: &Request<Incoming>, conn: &Conn) -> Option<Response<Body>> {
+/// The response to a request that is malformed or exceeds a limit; the connection is closed after it.
+fn refusal(request: &Request<Incoming>, connection: &Connection) -> Option<Response<Body>> {
     let (status, code, message) = if uri_bytes(request.uri()) > URI_BYTES_MAX {
         (
             StatusCode::URI_TOO_LONG,
@@ -347,12 +330,12 @@ fn refusal(request: &Request<Incoming>, conn: &Conn) -> Option<Response<Body>> {
         )
     } else if request.version() < Version::HTTP_2 {
         let hosts = request.headers().get_all(header::HOST).iter().count();
-        let what = match conn.bad_head(request.headers()) {
-            Some(bad) => format!("the head of the request is not acceptable: {bad:?}"),
-            // hyper takes `CONNECT` and a bare authority.
+        let what = match connection.bad_head(request.headers()) {
+            Some(bad) => format!("the head of the request is refused: {bad}"),
+            // hyper accepts `CONNECT` and a bare authority.
             None if request.uri().path().is_empty() => "the request target has no path".to_owned(),
             None if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) => {
-                "exactly one Host is wanted".to_owned()
+                "the request must have exactly one Host".to_owned()
             }
             None => return None,
         };
@@ -363,19 +346,19 @@ fn refusal(request: &Request<Incoming>, conn: &Conn) -> Option<Response<Body>> {
     } else {
         return None;
     };
-    let mut response = error::json(status, code, &message, None);
+    let mut response = error::listener_error(status, code, &message);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     Some(response)
 }
 
-/// The length of a request target, that of its authority (absolute form) included.
+/// The length of a request target, including the authority of the absolute form.
 fn uri_bytes(uri: &http::Uri) -> usize {
     let authority = uri.authority().map_or(0, |a| a.as_str().len());
     authority + uri.path_and_query().map_or(0, |p| p.as_str().len())
 }
 
-/// Whose request it is: the peer, or, where that is a trusted proxy, the last address in `X-Forwarded-For` that
-/// isn't one.
+/// The address of the client: that of the peer, or if that is a trusted proxy, the last address in
+/// `X-Forwarded-For` that is not one.
 fn client(from: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let from = from.to_canonical();
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));

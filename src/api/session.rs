@@ -1,45 +1,48 @@
-//! The console's session as a way into the number API: a cookie, and for whatever changes something a token and the word
-//! of the browser that the request comes from our own pages (R20).
+//! The console's session as authentication for the number API: a cookie, and for requests that change
+//! something a CSRF token and a header of the browser that the request comes from a page of this node.
 
-use axum::response::Response;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method};
 use subtle::ConstantTimeEq as _;
 
-use super::Shared;
-use super::auth::Member;
-use super::error;
+use super::ApiState;
+use super::auth::Principal;
+use super::error::ApiError;
 use crate::people::Person;
 pub use crate::people::cookie::{COOKIE, COOKIE_SECURE, cookie, is_from_here, token};
 
-/// Where a script gives the token that a form has in a field.
-const CSRF: &str = "x-csrf-token";
+/// The header with the CSRF token of a script; forms have it in a field.
+const CSRF_HEADER: &str = "x-csrf-token";
 
-/// Whether a form's or a script's token is the session's.
-pub fn is_csrf(person: &Person, given: &str) -> bool {
-    bool::from(person.csrf.as_bytes().ct_eq(given.as_bytes()))
+/// Whether a CSRF token is that of a person's session.
+pub fn is_csrf_token(person: &Person, token: &str) -> bool {
+    bool::from(person.csrf.as_bytes().ct_eq(token.as_bytes()))
 }
 
-/// Who a request's session is of; `None`: it shows none that holds.
-pub(super) async fn member(
-    shared: &Shared,
+/// Finds out who makes a request by the session cookie. `None` if there is no valid session.
+///
+/// # Errors
+/// Fails if the session can't be read, or if the request lacks the protection against forged requests.
+pub(super) async fn authenticate(
+    state: &ApiState,
     headers: &HeaderMap,
     method: &Method,
-) -> Result<Option<Member>, Box<Response>> {
-    let secure = shared.api.base_url.starts_with("https:");
-    let Some(token) = token(headers, secure) else { return Ok(None) };
-    let ours = |error: store::StoreError| {
-        tracing::warn!(%error, "a session could not be read");
-        Box::new(error::store(&error))
+) -> Result<Option<Principal>, ApiError> {
+    let is_https = state.api.base_url.starts_with("https:");
+    let Some(token) = token(headers, is_https) else { return Ok(None) };
+    let person = state.api.people.who(&token).await;
+    let Some(person) = person.map_err(ApiError::store("read a session"))? else {
+        return Ok(None);
     };
-    let Some(person) = shared.api.people.who(&token).await.map_err(ours)? else { return Ok(None) };
-    if !shared.is_enabled(&person.user.account) {
+    if !state.is_enabled(&person.user.account) {
         return Ok(None);
     }
-    let reads = matches!(*method, Method::GET | Method::HEAD);
-    let given = headers.get(CSRF).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !is_from_here(headers) || (!reads && !is_csrf(&person, given)) {
-        let why = "a request with a session comes from the console, with X-CSRF-Token";
-        return Err(Box::new(error::json(StatusCode::FORBIDDEN, "csrf", why, None)));
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    let csrf = headers.get(CSRF_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !is_from_here(headers) || (!is_read && !is_csrf_token(&person, csrf)) {
+        return Err(ApiError::Forbidden {
+            code: "csrf",
+            message: "a request with a session must come from the console, with X-CSRF-Token",
+        });
     }
-    Ok(Some(Member::person(&person)))
+    Ok(Some(Principal::from_person(&person)))
 }

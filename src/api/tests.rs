@@ -1,4 +1,4 @@
-//! Both APIs over real HTTP on loopback, with a real store and made-up live calls.
+//! Tests of both APIs over HTTP on loopback, with a real store and simulated live calls.
 
 mod away;
 mod endpoints;
@@ -16,12 +16,13 @@ use futures_util::stream::{self, BoxStream};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::auth::Accounts;
+use super::auth::Credentials;
 use super::server::tests::exchange;
-use super::server::{HttpLimits, Served, bind, serve};
+use super::server::{HttpLimits, ServerConfig, bind, serve};
 use super::{
-    Api, Exchange, Finding, Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, NodeState,
-    NodeStatus, Operator, Placing, Reload, Reloaded, Told, newest, router,
+    Api, Apis, CallPlacer, CallSummary, CommandError, ConfigFinding, LiveCall, LiveCalls,
+    LiveFilter, LiveStatus, NodeState, NodeStatus, Operator, ReloadOutcome, ReloadSummary,
+    RequestCount, newest_page,
 };
 use crate::admission::book::Keeper;
 use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, Rules};
@@ -61,10 +62,10 @@ const OTHER: &str = "MABBBBBBBBBBBBBBBBBB";
 struct Calls {
     live: Vec<LiveCall>,
     hung_up: Mutex<Vec<CallUuid>>,
-    told: Mutex<Vec<(CallUuid, Command)>>,
-    reload: Mutex<Option<Reload>>,
-    shared: AtomicBool,
-    drained: AtomicBool,
+    commands: Mutex<Vec<(CallUuid, Command)>>,
+    reload: Mutex<Option<ReloadOutcome>>,
+    is_shared: AtomicBool,
+    is_draining: AtomicBool,
     /// Numbers: 918035737458 of `SUB`, 442071838750 of `OTHER`.
     directory: Directory,
     orders: Mutex<Vec<CallOrder>>,
@@ -73,23 +74,23 @@ struct Calls {
 }
 
 impl Operator for Calls {
-    fn reload(&self) -> BoxFuture<'static, Reload> {
-        let reload = self.reload.lock().unwrap().take().unwrap_or(Reload::NoFile);
+    fn reload(&self) -> BoxFuture<'static, ReloadOutcome> {
+        let reload = self.reload.lock().unwrap().take().unwrap_or(ReloadOutcome::NoFile);
         Box::pin(async move { reload })
     }
     fn nodes(&self) -> Option<Vec<NodeStatus>> {
-        let exchange = |kind: &str, outcome: &str| Exchange {
+        let count = |kind: &str, outcome: &str| RequestCount {
             kind: kind.to_owned(),
             outcome: outcome.to_owned(),
             ok: outcome == "ok",
             count: 2,
         };
-        (!self.shared.load(Ordering::Relaxed)).then(|| {
+        (!self.is_shared.load(Ordering::Relaxed)).then(|| {
             vec![NodeStatus {
                 id: "n1".to_owned(),
                 version: "0",
                 started: model::Timestamp::from_micros(1_000_000),
-                state: if self.drained.load(Ordering::Relaxed) {
+                state: if self.is_draining.load(Ordering::Relaxed) {
                     NodeState::Draining
                 } else {
                     NodeState::Ready
@@ -97,28 +98,28 @@ impl Operator for Calls {
                 not_ready: None,
                 live_calls: 3,
                 memory_bytes: None,
-                fetches: vec![exchange("answer", "ok"), exchange("answer", "timeout")],
+                fetches: vec![count("answer", "ok"), count("answer", "timeout")],
                 graph: Vec::new(),
             }]
         })
     }
     fn drain(&self, node: &str) -> bool {
-        self.drained.store(node == "n1", Ordering::Relaxed);
+        self.is_draining.store(node == "n1", Ordering::Relaxed);
         node == "n1"
     }
 }
 
-impl Placing for Calls {
+impl CallPlacer for Calls {
     fn number(&self, scope: &Scope, number: &E164) -> Option<Arc<NumberEntry>> {
         let entry = self.directory.tables().by_number(number)?.clone();
         scope.holds(&entry.account.auth_id, &entry.account.main().auth_id).then_some(entry)
     }
-    fn url(&self, text: &str) -> Result<DocUrl, String> {
+    fn check_url(&self, text: &str) -> Result<DocUrl, String> {
         let guard = egress::Guard::new(false, Vec::new());
         egress::CustomerUrl::parse(text, &guard).map_err(|refusal| refusal.to_string())?;
         Ok(DocUrl(text.into()))
     }
-    fn socket_url(&self, text: &str) -> Result<DocUrl, String> {
+    fn check_socket_url(&self, text: &str) -> Result<DocUrl, String> {
         let guard = egress::Guard::new(false, Vec::new());
         egress::CustomerUrl::socket(text, &guard).map_err(|refusal| refusal.to_string())?;
         Ok(DocUrl(text.into()))
@@ -137,11 +138,11 @@ impl LiveCalls for Calls {
     fn list(&self, scope: &Scope) -> Vec<LiveCall> {
         self.live.iter().filter(|c| scope.holds(&c.account, &c.main_account)).cloned().collect()
     }
-    fn some(&self, scope: &Scope, filter: &LiveFilter, skip: usize, take: usize) -> Vec<CallUuid> {
+    fn page(&self, scope: &Scope, filter: &LiveFilter, skip: usize, take: usize) -> Vec<CallUuid> {
         let all = self.list(scope);
         let wanted =
             all.iter().filter(|c| (c.status == LiveStatus::Queued) == filter.queued).filter(|c| {
-                filter.holds(&Glance {
+                filter.matches(&CallSummary {
                     call: c.call,
                     account: &c.account,
                     direction: c.direction,
@@ -150,7 +151,7 @@ impl LiveCalls for Calls {
                     started: c.started,
                 })
             });
-        newest(wanted.map(|c| (c.started, c.call)).collect(), skip, take)
+        newest_page(wanted.map(|c| (c.started, c.call)).collect(), skip, take)
     }
     fn get(&self, scope: &Scope, call: CallUuid) -> Option<LiveCall> {
         self.list(scope).into_iter().find(|c| c.call == call)
@@ -162,12 +163,10 @@ impl LiveCalls for Calls {
         }
         up
     }
-    fn command(&self, scope: &Scope, call: CallUuid, command: Command) -> Told {
-        if self.get(scope, call).is_none() {
-            return Told::NotUp;
-        }
-        self.told.lock().unwrap().push((call, command));
-        Told::Yes
+    fn command(&self, scope: &Scope, call: CallUuid, command: Command) -> Result<(), CommandError> {
+        self.get(scope, call).ok_or(CommandError::NotLive)?;
+        self.commands.lock().unwrap().push((call, command));
+        Ok(())
     }
     fn streams(&self, scope: &Scope, call: CallUuid) -> Vec<StreamView> {
         if self.get(scope, call).is_some() {
@@ -176,14 +175,14 @@ impl LiveCalls for Calls {
             Vec::new()
         }
     }
-    fn begin_stream(
+    fn start_stream(
         &self,
         scope: &Scope,
         call: CallUuid,
         id: StreamId,
         order: StreamOrder,
-    ) -> Result<bool, Told> {
-        self.get(scope, call).ok_or(Told::NotUp)?;
+    ) -> Result<bool, CommandError> {
+        self.get(scope, call).ok_or(CommandError::NotLive)?;
         let mut streams = self.streams.lock().unwrap();
         if streams.iter().any(|view| view.ended.is_none()) {
             return Ok(false);
@@ -207,8 +206,8 @@ impl LiveCalls for Calls {
         id: CallUuid,
         _: RecordingOrder,
         _: Option<Target>,
-    ) -> Result<bool, Told> {
-        self.get(scope, id).map(|_| true).ok_or(Told::NotUp)
+    ) -> Result<bool, CommandError> {
+        self.get(scope, id).map(|_| true).ok_or(CommandError::NotLive)
     }
     fn is_recorded(&self, _: &Scope, _: CallUuid) -> bool {
         false
@@ -362,10 +361,10 @@ async fn run() -> Running {
             live(104, MAIN, LiveStatus::Queued),
         ],
         hung_up: Mutex::default(),
-        told: Mutex::default(),
+        commands: Mutex::default(),
         reload: Mutex::default(),
-        shared: AtomicBool::default(),
-        drained: AtomicBool::default(),
+        is_shared: AtomicBool::default(),
+        is_draining: AtomicBool::default(),
         directory: numbers(),
         orders: Mutex::default(),
         streams: Mutex::default(),
@@ -384,13 +383,13 @@ async fn run() -> Running {
         parent: parent.map(Into::into),
     };
     let all = vec![account(MAIN, None), account(SUB, Some(MAIN)), account(OTHER, None)];
-    let accounts = Accounts::new(&[]);
-    let credentials = accounts.clone();
+    let credentials = Credentials::new(&[]);
+    let in_force = credentials.clone();
     let tables = Arc::new(Directory::new(10));
     let file = settings::file(all);
     let keeper =
         Keeper::open(store.clone(), tables.clone(), file.admission(), at(0)).await.unwrap();
-    keeper.tell(move |_, book| credentials.replace(&book.credentials()));
+    keeper.tell(move |_, book| in_force.replace(&book.credentials()));
     let clock = Clock::stepped(at(0));
     let graph = Server::start(graph_answers).await;
     let gate = Arc::new(Gate::new(tables.clone(), clock.now()));
@@ -425,17 +424,17 @@ async fn run() -> Running {
     let people =
         People::new(store.clone(), Passwords::default(), clock.clone(), crate::feed::Feed::new());
     let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let served = Served {
+    let config = ServerConfig {
         webhook: None,
-        router: router(Api {
+        router: Apis::new(Api {
             clock: Clock::real(),
             feed: crate::feed::Feed::new(),
             numbers: numbers_of(&store, &keeper, &desk, &clock),
             inbox: inbox.clone(),
-            accounts,
+            credentials,
             store: store.clone(),
             live: calls.clone(),
-            placing: calls.clone(),
+            placer: calls.clone(),
             operator: calls.clone(),
             gate: gate.clone(),
             host: "calls.example.com".to_owned(),
@@ -469,15 +468,16 @@ async fn run() -> Running {
                 model: None,
                 clock: clock.clone(),
             }),
-        }),
+        })
+        .router(),
         trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
         limits: HttpLimits::default(),
         clock: Clock::real(),
-        secure: true,
-        counted: true,
+        is_https: true,
+        has_metrics: true,
     };
     let cancel = CancellationToken::new();
-    tokio::spawn(serve(listener, served, cancel.clone()));
+    tokio::spawn(serve(listener, config, cancel.clone()));
     Running {
         at: address,
         calls,
@@ -599,17 +599,7 @@ async fn a_record_reads_as_plivo_writes_it() {
     let mut body = answer.json();
     let api_id = body["api_id"].take();
     assert!(answer.head.contains(&format!("x-api-id: {}", api_id.as_str().unwrap())));
-    let expected = json!({
-        "api_id": null, "answer_time": "2026-11-20 06:03:16+00:00", "bill_duration": 49, "billed_duration": 49,
-        "call_direction": "inbound", "call_duration": 51, "call_state": "ANSWER", "call_uuid": uuid(3).to_string(),
-        "conference_uuid": null, "end_time": "2026-11-20 06:04:05+00:00", "from_number": "919812345678",
-        "hangup_cause_code": 4000, "hangup_cause_name": "Normal Hangup", "hangup_source": "Caller",
-        "initiation_time": "2026-11-20 06:03:14+00:00", "parent_call_uuid": null,
-        "resource_uri": format!("/v1/Account/{MAIN}/Call/{}/", uuid(3)), "to_number": "918035737458",
-        "total_amount": "0.00000", "total_rate": "0.00000", "stir_verification": "Not Applicable",
-        "stir_attestation": "", "voice_network_group": "WhatsApp", "source_ip": "", "cnam_lookup": "",
-        "call_type": "whatsapp", "whatsapp_call_id": "wacid.abc"
-    });
+    let expected = json!({ "api_id": null, "answer_time": "2026-11-20 06:03:16+00:00", "bill_duration": 49, "billed_duration": 49, "call_direction": "inbound", "call_duration": 51, "call_state": "ANSWER", "call_uuid": uuid(3).to_string(), "conference_uuid": null, "end_time": "2026-11-20 06:04:05+00:00", "from_number": "919812345678", "hangup_cause_code": 4000, "hangup_cause_name": "Normal Hangup", "hangup_source": "Caller", "initiation_time": "2026-11-20 06:03:14+00:00", "parent_call_uuid": null, "resource_uri": format!("/v1/Account/{MAIN}/Call/{}/", uuid(3)), "to_number": "918035737458", "total_amount": "0.00000", "total_rate": "0.00000", "stir_verification": "Not Applicable", "stir_attestation": "", "voice_network_group": "WhatsApp", "source_ip": "", "cnam_lookup": "", "call_type": "whatsapp", "whatsapp_call_id": "wacid.abc" });
     assert_eq!(body, expected);
 
     let busy = node.plivo(MAIN, "GET", &format!("Call/{}/", uuid(2))).await.json();
@@ -684,7 +674,7 @@ async fn an_owner_of_the_only_main_account_sees_the_nodes_and_drains_one() {
         }
     }
     // R16: of a node that others share nobody is told anything.
-    node.calls.shared.store(true, Ordering::Relaxed);
+    node.calls.is_shared.store(true, Ordering::Relaxed);
     assert_eq!(node.ours(MAIN, "GET", "nodes/", "").await.status, 403);
     assert_eq!(node.ours(MAIN, "POST", "nodes/n1/drain/", "").await.status, 403);
     node.cancel.cancel();
@@ -693,27 +683,27 @@ async fn an_owner_of_the_only_main_account_sees_the_nodes_and_drains_one() {
 #[tokio::test]
 async fn an_owner_of_a_main_account_reloads() {
     let node = run().await;
-    let reload = async |who: &str, with: Option<Reload>| {
+    let reload = async |who: &str, with: Option<ReloadOutcome>| {
         *node.calls.reload.lock().unwrap() = with;
         node.ours(who, "POST", "reload/", "").await
     };
-    let reloaded = Reloaded {
+    let reloaded = ReloadSummary {
         accounts: 1,
         wabas: 2,
         numbers: 3,
         needs_restart: vec!["listen.public".to_owned()],
     };
-    let done = reload(MAIN, Some(Reload::Done(reloaded))).await;
+    let done = reload(MAIN, Some(ReloadOutcome::Applied(reloaded))).await;
     let expected =
         json!({"accounts": 1, "wabas": 2, "numbers": 3, "needsRestart": ["listen.public"]});
     assert_eq!((done.status, done.json()), (200, expected));
-    let finding = Finding::new(Some((3, 7)), "unknown key `csp`", "did you mean `cps`?");
-    let refused = reload(MAIN, Some(Reload::Refused(vec![finding]))).await;
+    let finding = ConfigFinding::new(Some((3, 7)), "unknown key `csp`", "did you mean `cps`?");
+    let refused = reload(MAIN, Some(ReloadOutcome::Invalid(vec![finding]))).await;
     let findings = json!([{"line": 3, "column": 7, "message": "unknown key `csp`", "hint": "did you mean `cps`?"}]);
     assert_eq!((refused.status, &refused.json()["error"]["findings"]), (400, &findings));
     assert_eq!(refused.json()["error"]["code"], "bad_configuration");
     assert_eq!(reload(MAIN, None).await.status, 409);
-    assert_eq!(reload(MAIN, Some(Reload::Shared)).await.status, 403);
+    assert_eq!(reload(MAIN, Some(ReloadOutcome::SharedNode)).await.status, 403);
     for who in [SUB.to_owned(), format!("admin-{MAIN}")] {
         let answer = reload(&who, None).await;
         assert_eq!(
@@ -822,12 +812,7 @@ async fn live_calls_are_listed_shown_and_hung_up() {
 
     let mut one = node.plivo(MAIN, "GET", &format!("Call/{}/?status=live", uuid(101))).await.json();
     one["api_id"].take();
-    let expected = json!({
-        "api_id": null, "call_status": "in-progress", "call_uuid": uuid(101).to_string(), "caller_name": "Asha",
-        "direction": "inbound", "from": "919812345678", "to": "918035737458", "request_uuid": uuid(101).to_string(),
-        "parent_call_uuid": null, "session_start": "2026-11-20 06:03:11.120394", "stir_verification": "Not Applicable",
-        "stir_attestation": ""
-    });
+    let expected = json!({ "api_id": null, "call_status": "in-progress", "call_uuid": uuid(101).to_string(), "caller_name": "Asha", "direction": "inbound", "from": "919812345678", "to": "918035737458", "request_uuid": uuid(101).to_string(), "parent_call_uuid": null, "session_start": "2026-11-20 06:03:11.120394", "stir_verification": "Not Applicable", "stir_attestation": "" });
     assert_eq!(one, expected);
     let as_record = node.plivo(MAIN, "GET", &format!("Call/{}/", uuid(101))).await;
     assert_eq!(as_record.status, 404);
@@ -951,14 +936,7 @@ fn order() -> Value {
 async fn a_call_is_ordered_with_every_field() {
     let node = run().await;
     let mut body = order();
-    let fields = json!({
-        "answer_method": "GET", "ring_url": "https://app.example.com/ring", "ring_method": "get",
-        "hangup_url": "https://app.example.com/hangup", "fallback_url": "https://app.example.com/fallback",
-        "fallback_method": "GET", "call_type": "whatsapp", "caller_name": "Asha", "send_digits": "1w2#@200",
-        "send_on_preanswer": false, "time_limit": "30", "hangup_on_ring": 0, "ring_timeout": 600,
-        "sip_headers": "A=1,x-ph-b=2,PH-c=3,Plivo-d=4", "parent_call_uuid": uuid(9).to_string(),
-        "machine_detection": false, "machine_detection_time": 5000, "nobody knows": {"this": []},
-    });
+    let fields = json!({ "answer_method": "GET", "ring_url": "https://app.example.com/ring", "ring_method": "get", "hangup_url": "https://app.example.com/hangup", "fallback_url": "https://app.example.com/fallback", "fallback_method": "GET", "call_type": "whatsapp", "caller_name": "Asha", "send_digits": "1w2#@200", "send_on_preanswer": false, "time_limit": "30", "hangup_on_ring": 0, "ring_timeout": 600, "sip_headers": "A=1,x-ph-b=2,PH-c=3,Plivo-d=4", "parent_call_uuid": uuid(9).to_string(), "machine_detection": false, "machine_detection_time": 5000, "nobody knows": {"this": []}, });
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let answer = node.post(MAIN, "application/json", "", &body.to_string()).await;
     assert_eq!(
@@ -1303,9 +1281,7 @@ async fn voices_are_listed_with_who_says_them() {
         .iter()
         .find(|v| v["voice"] == "Polly.Hans")
         .expect("Polly.Hans");
-    let expected = json!({
-        "voice": "Polly.Hans", "language": "de-DE", "gender": "male", "engine": "builtin", "engine_voice": "de-DE", "exact": true,
-    });
+    let expected = json!({ "voice": "Polly.Hans", "language": "de-DE", "gender": "male", "engine": "builtin", "engine_voice": "de-DE", "exact": true, });
     assert_eq!(*hans, expected);
     assert!(
         all["languages"]

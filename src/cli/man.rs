@@ -7,7 +7,7 @@ use super::{Exit, print};
 
 /// The arguments of `offhook man`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Print Markdown, as in docs/reference/cli.md
     #[arg(long)]
     markdown: bool,

@@ -19,7 +19,7 @@ use crate::admission::settings::{Limits, Permissions};
 use crate::agents::ModelSettings;
 use crate::answer::AnswerSettings;
 use crate::meta::MetaSettings;
-use model::{Secret, can_reach, is_loopback};
+use model::{Secret, can_reach};
 use store::Database;
 
 /// The range of `calls_per_number`.

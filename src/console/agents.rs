@@ -251,7 +251,7 @@ async fn told(
     console: &Console,
     visitor: &Visitor,
     agent: Agent,
-    answer: &crate::api::Answered,
+    answer: &crate::api::ApiResponse,
 ) -> Response {
     match answer.is_ok() {
         true => Redirect::to("/console/agents/").into_response(),

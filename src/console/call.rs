@@ -16,7 +16,7 @@ use super::page::{Page, failed, html, missing};
 use super::replay::{self, Replayed};
 use super::view::{self, When};
 use super::{App, Console};
-use crate::api::{waterfall_of, whole_log};
+use crate::api::{event_log, waterfall_of};
 use crate::call::waterfall::{Bar, Body, Kept, Kind, Sent, Waterfall};
 use model::{CallQuality, CallUuid, DirectionQuality};
 use store::{RecordingFilter, StoreError};
@@ -133,7 +133,7 @@ async fn shown(
     call: &str,
 ) -> Result<Option<Call>, StoreError> {
     let Ok(call) = call.parse::<CallUuid>() else { return Ok(None) };
-    let (lang, api, scope) = (visitor.lang(), console.desk.api(), visitor.person.scope());
+    let (lang, api, scope) = (visitor.lang(), console.apis.api(), visitor.person.scope());
     let live = api.live.get(&scope, call);
     let record = match &live {
         Some(_) => None,
@@ -147,7 +147,7 @@ async fn shown(
         (None, Some(record)) => calls::ended(lang, record),
         (None, None) => return Ok(None),
     };
-    let log = whole_log(api, &scope, call).await?;
+    let log = event_log(api, &scope, call).await?;
     let fall = waterfall_of(api, &scope, call, &log).await?;
     let chosen = visitor.query.get("step").parse::<usize>().ok();
     let replayed = replay::steps(lang, &log, chosen);
@@ -352,13 +352,13 @@ pub(super) async fn log(
     Path(call): Path<String>,
 ) -> Response {
     let Ok(id) = call.parse::<CallUuid>() else { return missing(&console, &visitor) };
-    let (api, scope) = (console.desk.api(), visitor.person.scope());
+    let (api, scope) = (console.apis.api(), visitor.person.scope());
     let known = api.live.get(&scope, id).is_some()
         || matches!(api.store.calls().get(&scope, id).await, Ok(Some(_)));
     if !known {
         return missing(&console, &visitor);
     }
-    match whole_log(api, &scope, id).await {
+    match event_log(api, &scope, id).await {
         Ok(text) => {
             let name = format!("attachment; filename=\"{id}.jsonl\"");
             let kind = "application/x-ndjson; charset=utf-8".to_owned();
@@ -381,13 +381,13 @@ pub(super) async fn hang_up(
     let visitor = posted.visitor;
     let Ok(id) = call.parse::<CallUuid>() else { return missing(&console, &visitor) };
     let path = format!("/api/v1/calls/{id}/hangup/");
-    if crate::api::Desk::serves(&Method::POST, &path) {
+    if crate::api::Apis::serves(&Method::POST, &path) {
         let answer = visitor.ask(&console, Method::POST, &path, None).await;
         if !answer.is_ok() && answer.status != StatusCode::NOT_FOUND {
             return failed(&console, &visitor, answer.status, answer.message());
         }
     } else {
-        console.desk.api().live.hang_up(&visitor.person.scope(), id);
+        console.apis.api().live.hang_up(&visitor.person.scope(), id);
     }
     Redirect::to(&format!("/console/calls/{id}/")).into_response()
 }

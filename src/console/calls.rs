@@ -76,7 +76,7 @@ struct Calls {
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let (lang, query) = (visitor.lang(), &visitor.query);
-    let api = console.desk.api();
+    let api = console.apis.api();
     let scope = visitor.person.scope();
     let filter = filter(query);
     let filtered = FIELDS.iter().any(|name| query.some(name).is_some());

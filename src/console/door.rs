@@ -14,7 +14,7 @@ use super::form::Form;
 use super::i18n::Lang;
 use super::page::{self, Page};
 use crate::api::session;
-use crate::api::{Answered, read_body, server};
+use crate::api::{ApiResponse, read_body, server};
 use crate::people::Person;
 use model::EndpointName;
 use model::Role;
@@ -91,8 +91,8 @@ impl Visitor {
         method: Method,
         path: &str,
         body: Option<&serde_json::Value>,
-    ) -> Answered {
-        console.desk.ask(&self.person, method, path, body).await
+    ) -> ApiResponse {
+        console.apis.request(&self.person, method, path, body).await
     }
 }
 
@@ -102,8 +102,8 @@ pub(super) async fn person(
     headers: &HeaderMap,
 ) -> Result<Option<Person>, Box<Response>> {
     let Some(token) = session::token(headers, console.is_secure()) else { return Ok(None) };
-    match console.desk.api().people.who(&token).await {
-        Ok(person) => Ok(person.filter(|person| console.desk.is_enabled(person))),
+    match console.apis.api().people.who(&token).await {
+        Ok(person) => Ok(person.filter(|person| console.apis.is_enabled(person))),
         Err(error) => {
             tracing::warn!(%error, "a session could not be read");
             Err(Box::new(StatusCode::SERVICE_UNAVAILABLE.into_response()))
@@ -113,7 +113,7 @@ pub(super) async fn person(
 
 /// How it is with the endpoint that bears their name.
 async fn phone(console: &Console, person: &Person) -> &'static str {
-    let api = console.desk.api();
+    let api = console.apis.api();
     let Ok(name) = EndpointName::parse(&person.user.name) else { return "none" };
     if api
         .phones
@@ -137,14 +137,14 @@ impl FromRequestParts<Arc<Console>> for Visitor {
         console: &Arc<Console>,
     ) -> Result<Self, Response> {
         let taste = Taste::of(&parts.headers);
-        let at = console.desk.api().feed.last();
+        let at = console.apis.api().feed.last();
         let path =
             parts.uri.path_and_query().map_or_else(|| "/console/".to_owned(), ToString::to_string);
         match person(console, &parts.headers).await.map_err(|no| *no)? {
             Some(person) => {
                 let query = Form::read(parts.uri.query().unwrap_or_default().as_bytes());
                 let unread = console
-                    .desk
+                    .apis
                     .api()
                     .store
                     .notifications()
@@ -186,7 +186,7 @@ impl FromRequest<Arc<Console>> for Posted {
         let visitor = Visitor::from_request_parts(&mut parts, console).await?;
         let form = read(&parts.headers, body).await.map_err(|no| *no)?;
         if !session::is_from_here(&parts.headers)
-            || !session::is_csrf(&visitor.person, form.raw("csrf"))
+            || !session::is_csrf_token(&visitor.person, form.raw("csrf"))
         {
             return Err(page::refused(console, Some(&visitor), visitor.taste, "error.csrf"));
         }
@@ -221,6 +221,6 @@ impl FromRequest<Arc<Console>> for Stranger {
 async fn read(headers: &HeaderMap, body: axum::body::Body) -> Result<Form, Box<Response>> {
     match read_body(headers, body).await {
         Ok(bytes) => Ok(Form::read(&bytes)),
-        Err((status, _, why)) => Err(Box::new((status, why).into_response())),
+        Err(error) => Err(Box::new((error.status(), error.message()).into_response())),
     }
 }

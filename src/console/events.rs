@@ -74,8 +74,8 @@ pub(super) async fn serve(
         Ok(None) => return StatusCode::UNAUTHORIZED.into_response(),
         Err(answer) => return *answer,
     };
-    let news = console.desk.api().feed.watch();
-    let last = console.desk.api().feed.last();
+    let news = console.apis.api().feed.watch();
+    let last = console.apis.api().feed.last();
     // A page says when it was made; whoever comes back, what they heard last.
     let query = Form::read(uri.query().unwrap_or_default().as_bytes());
     let again = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
@@ -145,7 +145,7 @@ impl Feed {
             let news = tokio::select! {
                 biased;
                 news = self.news.recv() => news,
-                () = &mut until => return Some((self.console.desk.api().feed.last(), heard)),
+                () = &mut until => return Some((self.console.apis.api().feed.last(), heard)),
             };
             match news {
                 Ok(news) if news.account == self.main => {
@@ -155,7 +155,7 @@ impl Feed {
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => {
                     heard.insert("all".to_owned());
-                    break self.console.desk.api().feed.last();
+                    break self.console.apis.api().feed.last();
                 }
                 Err(RecvError::Closed) => return None,
             }

@@ -36,7 +36,7 @@ const LATEST: usize = 6;
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let lang = visitor.lang();
-    let api = console.desk.api();
+    let api = console.apis.api();
     let scope = visitor.person.scope();
     let up = api.live.list(&scope);
     let live = up.iter().filter(|call| call.status != LiveStatus::Queued).count();

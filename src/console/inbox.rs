@@ -17,7 +17,7 @@ use super::page::{Page, failed, html, missing, respond};
 use super::phone::Named;
 use super::view::{self, When};
 use super::{App, Console};
-use crate::api::Desk;
+use crate::api::Apis;
 use crate::inbox::FILES;
 
 /// Where calls are placed.
@@ -383,7 +383,7 @@ async fn shown(
         }
         None => String::new(),
     };
-    let now = console.desk.api().clock.wall().rfc3339();
+    let now = console.apis.api().clock.wall().rfc3339();
     let until = conversation.window_expires_at.as_deref();
     // Both in UTC, of the same shape: their seconds compare as texts.
     let open = until.is_some_and(|until| until.get(..19) > now.get(..19));
@@ -406,7 +406,7 @@ async fn shown(
             lines: timeline
                 .items
                 .iter()
-                .map(|item| line(visitor.lang(), item, &console.desk.api().base_url))
+                .map(|item| line(visitor.lang(), item, &console.apis.api().base_url))
                 .collect(),
             older: timeline
                 .next
@@ -421,7 +421,7 @@ async fn shown(
             granted_until: permission.expires_at.as_deref().map(When::read),
             permission,
             may_delete: visitor.is_admin(),
-            may_call: Desk::serves(&Method::POST, CALLS),
+            may_call: Apis::serves(&Method::POST, CALLS),
             draft: refused.draft,
             wrong: refused.wrong,
             accepted: FILES.iter().map(|file| file.mime).collect::<Vec<_>>().join(","),
@@ -540,7 +540,7 @@ struct Calling {
 async fn found(console: &Console, visitor: &Visitor, id: &str) -> Option<Conversation> {
     let id = id.parse::<Uuid>().ok()?;
     let answer = visitor.ask(console, Method::GET, &path_of(id), None).await;
-    serde_json::from_value(answer.body).ok().filter(|_| Desk::serves(&Method::POST, CALLS))
+    serde_json::from_value(answer.body).ok().filter(|_| Apis::serves(&Method::POST, CALLS))
 }
 
 /// What is to answer when the user picks up.

@@ -1,6 +1,6 @@
 //! The web console: pages for the people of an account (`docs/console.md`).
 //!
-//! A door like the APIs, and a client of them: it asks what everybody can ask (`api::Desk`), as the person who is signed in,
+//! A door like the APIs, and a client of them: it asks what everybody can ask (`api::Apis`), as the person who is signed in,
 //! and shows it. Pages are templates in `console/templates`, filled here from typed values; every page is a URL that works
 //! without the script, every action a form. The script makes it live: `/console/events` sends what of the page has changed.
 
@@ -43,7 +43,7 @@ use axum::routing::{any, get, post};
 use axum::{Extension, Router};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Desk;
+use crate::api::Apis;
 use crate::call::drafts;
 use crate::call::walk::Walker;
 use crate::openid::{BACK, Provider};
@@ -53,7 +53,7 @@ pub use sign_up::SignUpWindow;
 
 /// What the console is made from.
 pub struct Console {
-    pub desk: Desk,
+    pub apis: Apis,
     /// Live calls of the last hour.
     pub samples: Samples,
     /// The simulated Meta's browser phone, on a node that has one.
@@ -77,7 +77,7 @@ pub struct Console {
 impl Console {
     /// Whether the outside comes by https.
     fn is_secure(&self) -> bool {
-        self.desk.api().base_url.starts_with("https:")
+        self.apis.api().base_url.starts_with("https:")
     }
 }
 

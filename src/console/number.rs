@@ -14,7 +14,7 @@ use super::numbers::{Number, assign, digits, found, whatsapp};
 use super::page::{Page, failed, missing, respond};
 use super::view;
 use super::{App, Console};
-use crate::api::Answered;
+use crate::api::ApiResponse;
 
 /// An account that a WABA may be mapped to.
 struct Owner {
@@ -104,7 +104,7 @@ async fn configure(
     let page = Configure {
         page: visitor.page(console, &was.shown(), "numbers"),
         agents: whatsapp(console, visitor).await,
-        insecure: console.desk.api().placing.url("http://example.com/").is_ok(),
+        insecure: console.apis.api().placer.check_url("http://example.com/").is_ok(),
         owners,
         account,
         affected,
@@ -142,7 +142,7 @@ async fn mapping(
         .filter_map(Value::as_str)
         .filter(|other| *other != number.number)
         .map(view::party);
-    let book = console.desk.api().keeper.book();
+    let book = console.apis.api().keeper.book();
     let main = &visitor.person.user.main_account;
     let subaccounts = book.subaccounts(main);
     let ids = book.account(main).into_iter().chain(subaccounts);
@@ -270,7 +270,7 @@ pub(super) async fn change(
 }
 
 /// Settings first, then who answers, at last whose the number is: after that the settings may be another account's to change.
-async fn save(console: &Console, visitor: &Visitor, number: &str, form: &Form) -> Answered {
+async fn save(console: &Console, visitor: &Visitor, number: &str, form: &Form) -> ApiResponse {
     let differs = |name: &str| form.get(name) != form.get(&format!("was.{name}"));
     let body = Value::Object(changes(form));
     let path = format!("/api/v1/phone-numbers/{number}/");

@@ -14,7 +14,7 @@ use super::form::Form;
 use super::page::{Page, failed, forbidden, missing, respond};
 use super::view;
 use super::{App, Console};
-use crate::api::Answered;
+use crate::api::ApiResponse;
 use model::E164;
 
 /// A number as the API has it.
@@ -220,7 +220,7 @@ pub(super) struct Known {
 }
 
 pub(super) fn known(console: &Console, visitor: &Visitor, number: &str) -> Known {
-    let book = console.desk.api().keeper.book();
+    let book = console.apis.api().keeper.book();
     let number = E164::parse(number).ok();
     let entry = number.and_then(|number| book.number(&visitor.person.scope(), &number));
     entry
@@ -244,7 +244,7 @@ pub(super) async fn assign(
     visitor: &Visitor,
     number: &str,
     agent: &str,
-) -> Answered {
+) -> ApiResponse {
     let one = format!("/api/v1/phone-numbers/{number}/");
     let (what, body) = match agent {
         "" => ("disconnect-agent", json!({})),

@@ -48,7 +48,7 @@ pub(super) async fn begin(State(console): App, headers: HeaderMap, uri: Uri) -> 
     if let Ok(Some(_)) = person(&console, &headers).await {
         return Redirect::to(to).into_response();
     }
-    let Some(flow) = Flow::begin(to, console.desk.api().clock.wall()) else {
+    let Some(flow) = Flow::begin(to, console.apis.api().clock.wall()) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     match provider.way(&flow).await {
@@ -67,7 +67,7 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
         return Redirect::to("/console/sign-in").into_response();
     };
     let query = Form::read(uri.query().unwrap_or_default().as_bytes());
-    let now = console.desk.api().clock.wall();
+    let now = console.apis.api().clock.wall();
     let flow = session::cookie(&headers, name(&console)).and_then(|cookie| Flow::read(cookie, now));
     let to = flow
         .as_ref()
@@ -116,7 +116,7 @@ async fn arrive(
     returned: Returned<'_>,
 ) -> Result<Token, No> {
     let claims = provider.finish(flow, returned).await?;
-    let (settings, api) = (provider.settings(), console.desk.api());
+    let (settings, api) = (provider.settings(), console.apis.api());
     let newcomers = match &settings.allow {
         Allow::Invited => None,
         Allow::Anyone { account, role } => {

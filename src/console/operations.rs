@@ -15,7 +15,7 @@ use super::page::{Page, failed, respond};
 use super::samples::{Failed, KEPT, Sample};
 use super::{App, Console, chart, view};
 use crate::admission::settings::Permissions;
-use crate::api::{Exchange, LiveStatus, NodeState, NodeStatus};
+use crate::api::{LiveStatus, NodeState, NodeStatus, RequestCount};
 use model::Role;
 use model::{CallType, Direction, Timestamp};
 use store::{CallFilter, CallRecord, Compare, Scope};
@@ -135,7 +135,7 @@ struct Faults {
     quiet: bool,
     table: Vec<(String, usize)>,
     /// Since the node began: what, what it came to, whether that is well, how often.
-    all: Vec<Exchange>,
+    all: Vec<RequestCount>,
     failed: u64,
     of: u64,
 }
@@ -166,7 +166,7 @@ async fn shown(
     status: StatusCode,
     wrong: String,
 ) -> Response {
-    let (lang, api, scope) = (visitor.lang(), console.desk.api(), visitor.person.scope());
+    let (lang, api, scope) = (visitor.lang(), console.apis.api(), visitor.person.scope());
     let now = api.clock.wall();
     let hour_ago = now.minus(Duration::from_secs(3600));
     api.store.flush().await;
@@ -293,7 +293,12 @@ fn shown_node(lang: Lang, node: NodeStatus) -> Node {
 }
 
 /// What came of exchanges: over the last hour what failed, since the node began all of it, what failed first.
-fn faults(all: &[Exchange], samples: &[Failed], of: fn(&Failed) -> usize, title: &str) -> Faults {
+fn faults(
+    all: &[RequestCount],
+    samples: &[Failed],
+    of: fn(&Failed) -> usize,
+    title: &str,
+) -> Faults {
     let each: Vec<usize> = samples.iter().map(of).collect();
     let sum = |ok: bool| {
         all.iter().filter(|one| one.ok == ok).fold(0, |sum: u64, one| sum.saturating_add(one.count))

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use super::door::{self, Taste, Visitor};
 use super::i18n::Lang;
 use super::{App, Console};
-use crate::api::Desk;
+use crate::api::Apis;
 use model::Role;
 
 /// A place in the navigation.
@@ -77,7 +77,7 @@ impl Page {
     ) -> Self {
         let user = &visitor.person.user;
         let places = PLACES.iter().filter(|(_, _, _, least, api)| {
-            user.role >= *least && api.is_none_or(|path| Desk::serves(&Method::GET, path))
+            user.role >= *least && api.is_none_or(|path| Apis::serves(&Method::GET, path))
         });
         Self {
             places: places.map(|(key, path, name, ..)| Place { key, path, name }).collect(),
@@ -270,7 +270,7 @@ pub(super) async fn nothing(
                 path,
                 unread: 0,
                 phone: "none",
-                at: console.desk.api().feed.last(),
+                at: console.apis.api().feed.last(),
             }
             .page(&console, title, "")
         }

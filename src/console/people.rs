@@ -156,7 +156,7 @@ pub(super) async fn remove_key(
 async fn told(
     console: &Console,
     visitor: &Visitor,
-    answer: &crate::api::Answered,
+    answer: &crate::api::ApiResponse,
     news: impl FnOnce(&Value) -> News,
 ) -> Response {
     if !answer.is_ok() {

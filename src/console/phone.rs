@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::door::{Posted, Visitor};
 use super::page::{Page, missing, respond};
 use super::{App, Console};
-use crate::api::Answered;
+use crate::api::ApiResponse;
 use crate::people::Token;
 use model::Role;
 
@@ -54,7 +54,7 @@ const MOST: u32 = 200;
 
 /// The account's endpoints.
 pub(super) async fn endpoints(console: &Console, visitor: &Visitor) -> Vec<Named> {
-    let api = console.desk.api();
+    let api = console.apis.api();
     let found = api.store.endpoints().list(&visitor.person.scope(), MOST, 0).await;
     let all = found.map(|(list, _)| list).unwrap_or_default().into_iter();
     let named = all.map(|one| Named {
@@ -93,8 +93,10 @@ async fn shown(
 }
 
 async fn applications(console: &Console, visitor: &Visitor) -> Vec<Choice> {
-    let answer =
-        console.desk.ask_plivo(&visitor.person, Method::GET, "Application/?limit=20", None).await;
+    let answer = console
+        .apis
+        .plivo_request(&visitor.person, Method::GET, "Application/?limit=20", None)
+        .await;
     let all = answer.body.get("objects").and_then(Value::as_array).cloned().unwrap_or_default();
     let of = |one: &Value| Choice { id: text(one, "app_id"), name: text(one, "app_name") };
     all.iter().map(of).collect()
@@ -113,13 +115,13 @@ pub(super) async fn make(State(console): App, posted: Posted) -> Response {
         };
     }
     let (name, alias, url) = (form.get("name"), form.get("alias"), form.get("answer_url"));
-    let again = |answer: &Answered| {
+    let again = |answer: &ApiResponse| {
         let (wrong, typed) = (answer.message().to_owned(), [name, alias, url].map(str::to_owned));
         (answer.status, wrong, typed)
     };
     let asked = |path: &'static str, body: Value| {
         let (console, visitor) = (console.clone(), &visitor);
-        async move { console.desk.ask_plivo(&visitor.person, Method::POST, path, Some(&body)).await }
+        async move { console.apis.plivo_request(&visitor.person, Method::POST, path, Some(&body)).await }
     };
     let mut application = form.get("app_id").to_owned();
     if !url.is_empty() {
@@ -145,7 +147,7 @@ pub(super) async fn make(State(console): App, posted: Posted) -> Response {
     if !url.is_empty() {
         // Nobody would have it.
         let path = format!("Application/{application}/");
-        console.desk.ask_plivo(&visitor.person, Method::DELETE, &path, None).await;
+        console.apis.plivo_request(&visitor.person, Method::DELETE, &path, None).await;
     }
     let (status, wrong, typed) = again(&made);
     shown(&console, &visitor, status, wrong, typed).await
@@ -160,7 +162,7 @@ pub(super) async fn make_own(console: &Console, visitor: &Visitor) -> Result<(),
     let password = Token::fresh();
     let body = json!({"username": name, "alias": user.full_name, "password": password.reveal()});
     let made =
-        console.desk.ask_plivo(&visitor.person, Method::POST, "Endpoint/", Some(&body)).await;
+        console.apis.plivo_request(&visitor.person, Method::POST, "Endpoint/", Some(&body)).await;
     if made.is_ok() { Ok(()) } else { Err(made.message().to_owned()) }
 }
 
@@ -175,7 +177,7 @@ pub(super) async fn remove(
         return missing(&console, &visitor);
     }
     let path = format!("Endpoint/{id}/");
-    let answer = console.desk.ask_plivo(&visitor.person, Method::DELETE, &path, None).await;
+    let answer = console.apis.plivo_request(&visitor.person, Method::DELETE, &path, None).await;
     match answer.status {
         status if status.is_success() => Redirect::to("/console/phone/").into_response(),
         StatusCode::NOT_FOUND => missing(&console, &visitor),

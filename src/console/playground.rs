@@ -154,7 +154,7 @@ async fn call(console: &Console, visitor: &Visitor, source: &str, make: bool) ->
             return Done::NotMade(why);
         }
     }
-    let (user, api) = (&visitor.person.user, console.desk.api());
+    let (user, api) = (&visitor.person.user, console.apis.api());
     let id = Token::fresh().reveal().to_owned();
     console.own_drafts.keep(&id, user.account.clone(), user.id, source, api.clock.now());
     Done::Kept(id)
@@ -248,7 +248,7 @@ impl Walked {
     fn of(console: &Console, keys: &str) -> Self {
         Self {
             document: None,
-            url: DocUrl(format!("{}/console/playground/", console.desk.api().base_url).into()),
+            url: DocUrl(format!("{}/console/playground/", console.apis.api().base_url).into()),
             method: Method::Post,
             from: "919812345678".to_owned(),
             to: None,
@@ -262,7 +262,7 @@ impl Walked {
 
 async fn walk(console: &Console, visitor: &Visitor, walked: Walked) -> Vec<Happened> {
     let Some(walker) = &console.walker else { return Vec::new() };
-    let (api, user) = (console.desk.api(), &visitor.person.user);
+    let (api, user) = (console.apis.api(), &visitor.person.user);
     let scope = visitor.person.scope();
     let tables = api.gate.directory().tables().clone();
     let number = tables
@@ -407,7 +407,7 @@ fn debugger(
     wrong: &str,
 ) -> Response {
     let scope = visitor.person.scope();
-    let tables = console.desk.api().gate.directory().tables().clone();
+    let tables = console.apis.api().gate.directory().tables().clone();
     let own =
         tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
     let own: Vec<_> = own.take(200).collect();
@@ -466,7 +466,7 @@ pub(super) async fn debug(State(console): App, posted: Posted) -> Response {
         return super::page::forbidden(&console, &visitor);
     }
     let asked = with_more(form.get("url"), form.raw("more"));
-    let asked = asked.map(|url| console.desk.api().placing.url(&url));
+    let asked = asked.map(|url| console.apis.api().placer.check_url(&url));
     let url = match asked {
         Ok(Ok(url)) => url,
         Ok(Err(why)) => {

@@ -71,7 +71,7 @@ impl Samples {
             for main in mains {
                 let id = main.auth_id.clone();
                 let up =
-                    live.some(&Scope::of(id.clone()), &LiveFilter::default(), 0, usize::MAX).len();
+                    live.page(&Scope::of(id.clone()), &LiveFilter::default(), 0, usize::MAX).len();
                 let (_, cps) = gate.cps(clock.now(), &main);
                 self.put(id, Sample { up, cps });
             }

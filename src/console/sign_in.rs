@@ -82,7 +82,7 @@ pub(super) async fn sign_in(State(console): App, stranger: Stranger) -> Response
     let Stranger { taste, from, form: said } = stranger;
     let (to, name) = (said.get("to"), said.get("name"));
     let password = Secret::new(said.raw("password"));
-    match console.desk.api().people.sign_in(name, password, from).await {
+    match console.apis.api().people.sign_in(name, password, from).await {
         Ok(token) => {
             with_cookie(Redirect::to(back(to)).into_response(), &session_cookie(&console, &token))
         }
@@ -124,7 +124,7 @@ pub(super) async fn sign_in(State(console): App, stranger: Stranger) -> Response
 }
 
 pub(super) async fn sign_out(State(console): App, headers: HeaderMap, posted: Posted) -> Response {
-    let people = &console.desk.api().people;
+    let people = &console.apis.api().people;
     let done = match (posted.form.get("everywhere"), token(&headers, console.is_secure())) {
         ("", Some(token)) => people.sign_out(&token).await,
         _ => people.sign_out_everywhere(posted.visitor.person.user.id).await,
@@ -170,7 +170,7 @@ async fn invited(
     wrong: String,
 ) -> Response {
     let found = match Token::read(link) {
-        Some(token) => console.desk.api().people.invited(&token).await.unwrap_or_default(),
+        Some(token) => console.apis.api().people.invited(&token).await.unwrap_or_default(),
         None => None,
     };
     let page = Page::bare(taste, taste.lang.t("invitation.title"));
@@ -185,7 +185,7 @@ pub(super) async fn accept(
     stranger: Stranger,
 ) -> Response {
     let Stranger { taste, from, form: said } = stranger;
-    let people = &console.desk.api().people;
+    let people = &console.apis.api().people;
     let Some(token) = Token::read(&link) else {
         return invited(&console, taste, &link, StatusCode::NOT_FOUND, String::new()).await;
     };

@@ -31,7 +31,7 @@ const COOKIE: &str = "offhook-sign-up";
 const COOKIE_AGE: u32 = 3_600;
 
 fn back_to(console: &Console) -> String {
-    format!("{}/console/numbers/sign-up/back", console.desk.api().base_url)
+    format!("{}/console/numbers/sign-up/back", console.apis.api().base_url)
 }
 
 /// Off to Meta.
@@ -88,7 +88,7 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
             &Back { page, again, code: String::new(), state: String::new(), wrong: String::new() },
         );
     };
-    let (path, at) = ("/console/numbers/".to_owned(), console.desk.api().feed.last());
+    let (path, at) = ("/console/numbers/".to_owned(), console.apis.api().feed.last());
     let visitor =
         Visitor { person, taste, query: Form::default(), path, unread: 0, phone: "none", at };
     let wrong = match query.get("code") {

@@ -115,7 +115,7 @@ fn order(console: &Console, visitor: &Visitor, form: &Form) -> Result<WebhookOrd
     if !(1..=NAME_MAX).contains(&name.chars().count()) || name.chars().any(char::is_control) {
         return Err(visitor.lang().t("webhooks.bad_name").to_owned());
     }
-    let url = console.desk.api().placing.url(form.get("url"));
+    let url = console.apis.api().placer.check_url(form.get("url"));
     let url = url.map_err(|why| visitor.lang().with("webhooks.bad_url", &[&why]))?;
     Ok(WebhookOrder { name: name.to_owned(), url })
 }
@@ -156,7 +156,7 @@ pub(super) async fn make(State(console): App, posted: Posted) -> Response {
         Ok(order) => order,
         Err(wrong) => return list(&console, &visitor, StatusCode::BAD_REQUEST, news(wrong)).await,
     };
-    match console.desk.api().inbox.make_webhook(&visitor.person.user.account, order).await {
+    match console.apis.api().inbox.make_webhook(&visitor.person.user.account, order).await {
         Ok(made) => {
             let news = News { secret: secret(&made), ..News::default() };
             shown(&console, &visitor, made.id, StatusCode::OK, news).await
@@ -229,7 +229,7 @@ pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Pos
         return forbidden(&console, &visitor);
     }
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
-    let (inbox, scope) = (&console.desk.api().inbox, visitor.person.scope());
+    let (inbox, scope) = (&console.apis.api().inbox, visitor.person.scope());
     let mut to = format!("/console/webhooks/{id}/");
     let done = match form.get("do") {
         "save" => match order(&console, &visitor, &form) {

@@ -23,7 +23,7 @@ use crate::admission::{Directory, Gate, Pressure};
 use crate::agents::{Agents, AgentsParts, VoiceAgents, answer_messages};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
-use crate::api::server::Served;
+use crate::api::server::ServerConfig;
 use crate::call::drafts::{self, WithDrafts};
 use crate::call::news::CallNews;
 use crate::call::phones::Phones;
@@ -108,7 +108,7 @@ impl Node {
         let admin_pages = observe::exporter::router(metrics.clone(), health.clone());
         tokio::spawn(api::server::serve(
             admin_listener,
-            Served::admin(admin_pages, clock.clone()),
+            ServerConfig::admin(admin_pages, clock.clone()),
             stop_all.clone(),
         ));
 
@@ -302,8 +302,8 @@ impl Node {
             older,
             stop_all.clone(),
         ));
-        let accounts = api::auth::Accounts::new(&[]);
-        news::connect(&keeper, &consents, accounts.clone(), &inbox, &directory);
+        let credentials = api::auth::Credentials::new(&[]);
+        news::connect(&keeper, &consents, credentials.clone(), &inbox, &directory);
         tokio::spawn(news::end_overlaps(keeper.clone(), clock.clone(), stop_all.clone()));
         let knobs = Arc::new(Knobs::of(&config));
         let secrets_of = door.clone();
@@ -318,7 +318,7 @@ impl Node {
             inbox: inbox.clone(),
         };
         let reloader = Reloader::new(loader, parts, config.clone());
-        let webhook: api::server::WebhookDoor = Arc::new(move |request| {
+        let webhook: api::server::WebhookHandler = Arc::new(move |request| {
             let door = door.clone();
             Box::pin(
                 async move { webhook::handle(&door, request).await.map(axum::body::Body::new) },
@@ -353,15 +353,15 @@ impl Node {
         });
         tokio::spawn(eraser.clone().run(stop_all.clone()));
         tokio::spawn(answer_messages(agents.clone(), inbox.clone(), stop_all.clone()));
-        let apis = api::Api {
+        let api_services = api::Api {
             clock: clock.clone(),
             feed,
             numbers: numbers.clone(),
             inbox: inbox.clone(),
-            accounts,
+            credentials,
             store: store.clone(),
             live: live.clone(),
-            placing: live,
+            placer: live,
             operator: Arc::new(ThisNode {
                 id: own_id,
                 started: clock.wall(),
@@ -399,11 +399,11 @@ impl Node {
             sip_host: host(&config, public),
             stop: stop_public.clone(),
         };
-        let desk = api::Desk::new(apis);
+        let apis = api::Apis::new(api_services);
         let samples = Samples::default();
         let counted = metrics.clone();
         let failed = Box::new(move || counted.tallies().failed());
-        let live = desk.api().live.clone();
+        let live = apis.api().live.clone();
         tokio::spawn(samples.clone().run(
             gate.clone(),
             live,
@@ -416,7 +416,7 @@ impl Node {
             .clone()
             .map(|oidc| Provider::new(oidc, &base_url(&config, public), clock.clone()));
         let console = Console {
-            desk: desk.clone(),
+            apis: apis.clone(),
             provider: provider.transpose()?,
             samples,
             simulated_phone: simulated
@@ -429,18 +429,18 @@ impl Node {
             walker: Some(walker),
             stop: stop_public.clone(),
         };
-        let router = desk.router().merge(console::router(console));
+        let router = apis.router().merge(console::router(console));
         let router = router.merge(routes::router(facts)).merge(routes::phones(phone_door));
-        let doors = Served {
+        let listener = ServerConfig {
             webhook: Some(webhook),
             router,
             trusted_proxies: config.listen.trusted_proxies.clone(),
             limits: connections.http,
             clock: clock.clone(),
-            secure: config.public.base_url.as_ref().is_some_and(|url| url.scheme() == "https"),
-            counted: true,
+            is_https: config.public.base_url.as_ref().is_some_and(|url| url.scheme() == "https"),
+            has_metrics: true,
         };
-        tokio::spawn(api::server::serve(public_listener, doors, stop_public.clone()));
+        tokio::spawn(api::server::serve(public_listener, listener, stop_public.clone()));
         let counted = gate.clone();
         metrics.refresh_with(move || counted.publish_gauges());
         tokio::spawn(forget_sessions(people, stop_all.clone()));

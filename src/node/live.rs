@@ -7,7 +7,9 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 
 use crate::admission::{Gate, NumberEntry};
-use crate::api::{Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, Placing, Told, newest};
+use crate::api::{
+    CallPlacer, CallSummary, CommandError, LiveCall, LiveCalls, LiveFilter, LiveStatus, newest_page,
+};
 use crate::call::course::Course;
 use crate::call::dialer::{CallOrder, Dialer, NotPlaced};
 use crate::call::streams::StreamView;
@@ -55,11 +57,11 @@ impl LiveCalls for Live {
         calls
     }
 
-    fn some(&self, scope: &Scope, filter: &LiveFilter, skip: usize, take: usize) -> Vec<CallUuid> {
+    fn page(&self, scope: &Scope, filter: &LiveFilter, skip: usize, take: usize) -> Vec<CallUuid> {
         let mut found = Vec::new();
         let mut look = |setup: &CallSetup| {
-            let call = glance(setup);
-            if holds(scope, setup) && filter.holds(&call) {
+            let call = summary(setup);
+            if holds(scope, setup) && filter.matches(&call) {
                 found.push((call.started, call.call));
             }
         };
@@ -72,7 +74,7 @@ impl LiveCalls for Live {
                 }
             });
         }
-        newest(found, skip, take)
+        newest_page(found, skip, take)
     }
 
     fn get(&self, scope: &Scope, id: CallUuid) -> Option<LiveCall> {
@@ -83,26 +85,27 @@ impl LiveCalls for Live {
 
     fn hang_up(&self, scope: &Scope, id: CallUuid) -> bool {
         let waits = self.dialer.find(id).is_some_and(|setup| holds(scope, &setup));
-        (waits && self.dialer.cancel(id)) || self.command(scope, id, Command::Hangup) == Told::Yes
+        (waits && self.dialer.cancel(id)) || self.command(scope, id, Command::Hangup).is_ok()
     }
 
-    fn command(&self, scope: &Scope, id: CallUuid, command: Command) -> Told {
-        self.find(scope, id).map_or(Told::NotUp, |call| told(call.command(command)))
+    fn command(&self, scope: &Scope, id: CallUuid, command: Command) -> Result<(), CommandError> {
+        let call = self.find(scope, id).ok_or(CommandError::NotLive)?;
+        command_result(call.command(command))
     }
 
     fn streams(&self, scope: &Scope, id: CallUuid) -> Vec<StreamView> {
         self.find(scope, id).map(|call| call.streams()).unwrap_or_default()
     }
 
-    fn begin_stream(
+    fn start_stream(
         &self,
         scope: &Scope,
         id: CallUuid,
         stream: StreamId,
         order: StreamOrder,
-    ) -> Result<bool, Told> {
-        let call = self.find(scope, id).ok_or(Told::NotUp)?;
-        call.begin_stream(stream, order, self.clock.wall()).map_err(told)
+    ) -> Result<bool, CommandError> {
+        let call = self.find(scope, id).ok_or(CommandError::NotLive)?;
+        call.begin_stream(stream, order, self.clock.wall()).map_err(command_error)
     }
 
     fn record(
@@ -111,13 +114,11 @@ impl LiveCalls for Live {
         id: CallUuid,
         order: RecordingOrder,
         callback: Option<Target>,
-    ) -> Result<bool, Told> {
-        let call = self.find(scope, id).ok_or(Told::NotUp)?;
+    ) -> Result<bool, CommandError> {
+        let call = self.find(scope, id).ok_or(CommandError::NotLive)?;
         match call.record(order, callback) {
             None => Ok(false),
-            Some(call::Told::Yes) => Ok(true),
-            Some(call::Told::Full) => Err(Told::Full),
-            Some(call::Told::Unknown) => Err(Told::NotUp),
+            Some(told) => command_result(told).map(|()| true),
         }
     }
 
@@ -140,19 +141,19 @@ impl LiveCalls for Live {
     }
 }
 
-impl Placing for Live {
+impl CallPlacer for Live {
     fn number(&self, scope: &Scope, number: &E164) -> Option<Arc<NumberEntry>> {
         let tables = self.gate.directory().tables();
         let entry = tables.by_number(number)?;
         scope.holds(&entry.account.auth_id, &entry.account.main().auth_id).then(|| entry.clone())
     }
 
-    fn url(&self, text: &str) -> Result<DocUrl, String> {
+    fn check_url(&self, text: &str) -> Result<DocUrl, String> {
         CustomerUrl::parse(text, &self.guard).map_err(|refusal| refusal.to_string())?;
         Ok(DocUrl(text.into()))
     }
 
-    fn socket_url(&self, text: &str) -> Result<DocUrl, String> {
+    fn check_socket_url(&self, text: &str) -> Result<DocUrl, String> {
         CustomerUrl::socket(text, &self.guard).map_err(|refusal| refusal.to_string())?;
         Ok(DocUrl(text.into()))
     }
@@ -162,16 +163,22 @@ impl Placing for Live {
     }
 }
 
-fn told(told: call::Told) -> Told {
+fn command_result(told: call::Told) -> Result<(), CommandError> {
     match told {
-        call::Told::Yes => Told::Yes,
-        call::Told::Full => Told::Full,
-        call::Told::Unknown => Told::NotUp,
+        call::Told::Yes => Ok(()),
+        told => Err(command_error(told)),
     }
 }
 
-fn glance(setup: &CallSetup) -> Glance<'_> {
-    Glance {
+fn command_error(told: call::Told) -> CommandError {
+    match told {
+        call::Told::Full => CommandError::MailboxFull,
+        call::Told::Yes | call::Told::Unknown => CommandError::NotLive,
+    }
+}
+
+fn summary(setup: &CallSetup) -> CallSummary<'_> {
+    CallSummary {
         call: setup.call,
         account: &setup.account,
         direction: setup.direction,

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Directory;
 use crate::admission::book::{Keeper, NotChanged};
 use crate::admission::permission::Consents;
-use crate::api::auth::Accounts;
+use crate::api::auth::Credentials;
 use crate::inbox::Inbox;
 use crate::numbers;
 use model::Clock;
@@ -22,13 +22,13 @@ const LOOK: Duration = Duration::from_secs(5);
 pub(super) fn connect(
     keeper: &Keeper,
     consents: &Consents,
-    accounts: Accounts,
+    credentials: Credentials,
     inbox: &Inbox,
     directory: &Arc<Directory>,
 ) {
     let (messages, known) = (inbox.clone(), directory.clone());
     keeper.tell(move |before, book| {
-        accounts.replace(&book.credentials());
+        credentials.replace(&book.credentials());
         // Subaccounts that went, numbers that came back: the next message is its owner's already.
         messages.claim_soon();
         for (number, data) in

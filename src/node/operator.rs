@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::reload::Reloader;
 use crate::admission::Gate;
-use crate::api::{Exchange, NodeState, NodeStatus, Operator, Reload};
+use crate::api::{NodeState, NodeStatus, Operator, ReloadOutcome, RequestCount};
 use crate::call::phones::Phones;
 use crate::call::{Dialer, Registry};
 use crate::observe::tally::{is_fetched, is_granted};
@@ -46,7 +46,7 @@ pub(super) struct ThisNode {
 }
 
 impl Operator for ThisNode {
-    fn reload(&self) -> BoxFuture<'static, Reload> {
+    fn reload(&self) -> BoxFuture<'static, ReloadOutcome> {
         self.reloader.reload()
     }
 
@@ -88,8 +88,8 @@ impl Operator for ThisNode {
     }
 }
 
-fn exchanges(tallies: Vec<Tally>, is_ok: fn(&str) -> bool) -> Vec<Exchange> {
-    let of = |Tally { what, came, count }| Exchange {
+fn exchanges(tallies: Vec<Tally>, is_ok: fn(&str) -> bool) -> Vec<RequestCount> {
+    let of = |Tally { what, came, count }| RequestCount {
         kind: what,
         ok: is_ok(&came),
         outcome: came,

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::build;
 use crate::admission::book::Keeper;
-use crate::api::{Finding, Reload, Reloaded};
+use crate::api::{ConfigFinding, ReloadOutcome, ReloadSummary};
 use crate::call::Services;
 use crate::config::{Config, ConfigError};
 use crate::inbox::{Dropped, Inbox};
@@ -118,14 +118,14 @@ impl Reloader {
     }
 
     /// Reads and applies. Blocks while reading files.
-    pub(super) fn run(&self) -> Reload {
+    pub(super) fn run(&self) -> ReloadOutcome {
         let _turn = self.0.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(loader) = &self.0.loader else { return Reload::NoFile };
+        let Some(loader) = &self.0.loader else { return ReloadOutcome::NoFile };
         match loader() {
             Ok(config) => self.0.apply(&config),
             Err(ConfigError::Unreadable { file, source }) => {
                 warn!(file = %file.display(), error = %source, "configuration not reloaded: nothing has changed");
-                refused(vec![Finding::new(
+                refused(vec![ConfigFinding::new(
                     None,
                     format!("the configuration file could not be read: {source}"),
                     "",
@@ -139,7 +139,7 @@ impl Reloader {
                     problems
                         .0
                         .iter()
-                        .map(|p| Finding::new(p.position, p.message.clone(), &p.hint))
+                        .map(|p| ConfigFinding::new(p.position, p.message.clone(), &p.hint))
                         .collect(),
                 )
             }
@@ -152,8 +152,8 @@ fn is_shared(config: &Config) -> bool {
     config.accounts.iter().filter(|account| account.parent.is_none()).count() > 1
 }
 
-fn refused(findings: Vec<Finding>) -> Reload {
-    Reload::Refused(findings)
+fn refused(findings: Vec<ConfigFinding>) -> ReloadOutcome {
+    ReloadOutcome::Invalid(findings)
 }
 
 impl Reloader {
@@ -163,15 +163,15 @@ impl Reloader {
     }
 
     /// Reloads for an owner.
-    pub(super) fn reload(&self) -> BoxFuture<'static, Reload> {
+    pub(super) fn reload(&self) -> BoxFuture<'static, ReloadOutcome> {
         let this = self.clone();
         Box::pin(async move {
             if this.is_shared() {
-                return Reload::Shared;
+                return ReloadOutcome::SharedNode;
             }
             let run = tokio::task::spawn_blocking(move || this.run());
             run.await.unwrap_or_else(|_| {
-                refused(vec![Finding::new(None, "a fault of ours; see the log", "")])
+                refused(vec![ConfigFinding::new(None, "a fault of ours; see the log", "")])
             })
         })
     }
@@ -189,7 +189,7 @@ impl Inner {
     }
 
     /// Webhooks that the file has no more and that something goes to: a finding each. Blocks, as the keeper does.
-    fn dropped(&self, config: &Config) -> Option<Vec<Finding>> {
+    fn dropped(&self, config: &Config) -> Option<Vec<ConfigFinding>> {
         let book = self.parts.keeper.book();
         let stays = |id: &E164| {
             config.numbers.iter().any(|number| number.number == *id)
@@ -198,7 +198,9 @@ impl Inner {
         let look = self.parts.inbox.dropped(&config.webhooks, stays);
         let dropped = match tokio::runtime::Handle::current().block_on(look) {
             Ok(dropped) => dropped,
-            Err(error) => return Some(vec![Finding::new(None, format!("could not {error}"), "")]),
+            Err(error) => {
+                return Some(vec![ConfigFinding::new(None, format!("could not {error}"), "")]);
+            }
         };
         let finding = |dropped: &Dropped| {
             let what = format!(
@@ -208,13 +210,13 @@ impl Inner {
             );
             let hint = "put it back, or route them elsewhere first: POST …/phone-numbers/{number}/subscribe/ with \
                 applyToExisting, or connect-agent/; then reload";
-            Finding::new(None, what, hint)
+            ConfigFinding::new(None, what, hint)
         };
         (!dropped.is_empty()).then(|| dropped.iter().map(finding).collect())
     }
 
     /// The only step that can fail comes first.
-    fn apply(&self, config: &Config) -> Reload {
+    fn apply(&self, config: &Config) -> ReloadOutcome {
         let parts = &self.parts;
         if let Some(findings) = self.dropped(config) {
             for finding in &findings {
@@ -224,7 +226,7 @@ impl Inner {
         }
         if let Err(e) = parts.keeper.reload(config.admission(), parts.clock.wall()) {
             warn!(error = %e, "configuration not reloaded: nothing has changed");
-            return refused(vec![Finding::new(None, format!("could not {e}"), "")]);
+            return refused(vec![ConfigFinding::new(None, format!("could not {e}"), "")]);
         }
         let transcribes = parts.services.recordings.can_transcribe();
         self.people(config);
@@ -238,7 +240,7 @@ impl Inner {
         parts.knobs.set(config);
         self.shared.store(is_shared(config), Ordering::Relaxed);
         let needs_restart = config.needs_restart(&self.started);
-        let reloaded = Reloaded {
+        let reloaded = ReloadSummary {
             accounts: config.accounts.len(),
             wabas: config.wabas.len(),
             numbers: config.numbers.len(),
@@ -253,6 +255,6 @@ impl Inner {
         if !reloaded.needs_restart.is_empty() {
             warn!(keys = reloaded.needs_restart.join(", "), "these changed and need a restart");
         }
-        Reload::Done(reloaded)
+        ReloadOutcome::Applied(reloaded)
     }
 }

@@ -24,7 +24,8 @@ use offhook::admission::book::Keeper;
 use offhook::admission::permission::Consents;
 use offhook::admission::{Directory, Gate, NumberEntry};
 use offhook::api::{
-    self, Api, LiveCall, LiveCalls, LiveFilter, NodeStatus, Operator, Placing, Reload, Told,
+    self, Api, Apis, CallPlacer, CommandError, LiveCall, LiveCalls, LiveFilter, NodeStatus,
+    Operator, ReloadOutcome,
 };
 use offhook::call::PermissionDesk;
 use offhook::call::dialer::{CallOrder, NotPlaced};
@@ -446,8 +447,8 @@ fn inet_aton(text: &str) -> Option<Ipv4Addr> {
 struct NoCalls;
 
 impl Operator for NoCalls {
-    fn reload(&self) -> BoxFuture<'static, Reload> {
-        Box::pin(async { Reload::NoFile })
+    fn reload(&self) -> BoxFuture<'static, ReloadOutcome> {
+        Box::pin(async { ReloadOutcome::NoFile })
     }
     fn nodes(&self) -> Option<Vec<NodeStatus>> {
         None
@@ -457,14 +458,14 @@ impl Operator for NoCalls {
     }
 }
 
-impl Placing for NoCalls {
+impl CallPlacer for NoCalls {
     fn number(&self, _: &Scope, _: &E164) -> Option<Arc<NumberEntry>> {
         None
     }
-    fn url(&self, text: &str) -> Result<DocUrl, String> {
+    fn check_url(&self, text: &str) -> Result<DocUrl, String> {
         Ok(DocUrl(text.into()))
     }
-    fn socket_url(&self, _: &str) -> Result<DocUrl, String> {
+    fn check_socket_url(&self, _: &str) -> Result<DocUrl, String> {
         Err("go there".to_owned())
     }
     fn place(&self, _: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
@@ -476,7 +477,7 @@ impl LiveCalls for NoCalls {
     fn list(&self, _: &Scope) -> Vec<LiveCall> {
         Vec::new()
     }
-    fn some(&self, _: &Scope, _: &LiveFilter, _: usize, _: usize) -> Vec<CallUuid> {
+    fn page(&self, _: &Scope, _: &LiveFilter, _: usize, _: usize) -> Vec<CallUuid> {
         Vec::new()
     }
     fn get(&self, _: &Scope, _: CallUuid) -> Option<LiveCall> {
@@ -485,20 +486,20 @@ impl LiveCalls for NoCalls {
     fn hang_up(&self, _: &Scope, _: CallUuid) -> bool {
         false
     }
-    fn command(&self, _: &Scope, _: CallUuid, _: Command) -> Told {
-        Told::NotUp
+    fn command(&self, _: &Scope, _: CallUuid, _: Command) -> Result<(), CommandError> {
+        Err(CommandError::NotLive)
     }
     fn streams(&self, _: &Scope, _: CallUuid) -> Vec<StreamView> {
         Vec::new()
     }
-    fn begin_stream(
+    fn start_stream(
         &self,
         _: &Scope,
         _: CallUuid,
         _: StreamId,
         _: StreamOrder,
-    ) -> Result<bool, Told> {
-        Err(Told::NotUp)
+    ) -> Result<bool, CommandError> {
+        Err(CommandError::NotLive)
     }
     fn record(
         &self,
@@ -506,8 +507,8 @@ impl LiveCalls for NoCalls {
         _: CallUuid,
         _: RecordingOrder,
         _: Option<Target>,
-    ) -> Result<bool, Told> {
-        Err(Told::NotUp)
+    ) -> Result<bool, CommandError> {
+        Err(CommandError::NotLive)
     }
     fn is_recorded(&self, _: &Scope, _: CallUuid) -> bool {
         false
@@ -541,7 +542,7 @@ fn rest_api() -> &'static Rest {
         let config =
             Config::from_parts("offhook.toml", CONFIGURATION, &BTreeMap::new(), &|_| Ok(()))
                 .expect("good");
-        let accounts = api::auth::Accounts::new(&config.accounts);
+        let credentials = api::auth::Credentials::new(&config.accounts);
         let clock = Clock::real();
         // No number is anybody's: nothing goes out to Graph.
         let gate = Arc::new(Gate::new(Arc::new(Directory::new(10)), clock.now()));
@@ -549,7 +550,7 @@ fn rest_api() -> &'static Rest {
         let graph = Arc::new(Graph::new(graph, clock.clone()).expect("a client"));
         let permissions =
             PermissionDesk::new(graph.clone(), Arc::new(Consents::new()), clock.clone());
-        let (live, placing, operator) = (Arc::new(NoCalls), Arc::new(NoCalls), Arc::new(NoCalls));
+        let (live, placer, operator) = (Arc::new(NoCalls), Arc::new(NoCalls), Arc::new(NoCalls));
         let host = "localhost".to_owned();
         let keeper = Keeper::open(
             store.clone(),
@@ -643,15 +644,15 @@ fn rest_api() -> &'static Rest {
             clock.clone(),
             feed.clone(),
         );
-        let router = api::router(Api {
+        let apis = Apis::new(Api {
             clock,
             feed,
             numbers,
             inbox,
-            accounts,
+            credentials,
             store,
             live,
-            placing,
+            placer,
             operator,
             gate,
             host,
@@ -667,7 +668,7 @@ fn rest_api() -> &'static Rest {
             agents,
             eraser,
         });
-        Rest { runtime, router, _dir: dir }
+        Rest { runtime, router: apis.router(), _dir: dir }
     })
 }
 

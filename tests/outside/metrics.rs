@@ -10,7 +10,7 @@ use crate::support::http;
 use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, wacid};
 use crate::support::node::{NUMBER, Node, Wanted};
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 14] = [
     "calls_active",
     "calls_total",
     "admission_total",

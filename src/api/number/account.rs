@@ -1,55 +1,55 @@
-//! `GET /api/v1/account/`: the limits in force for whoever asks, and how much of them is in use now (`number-api.md` §4).
+//! `GET /api/v1/account/`: the limits in force for an account, and how much of them is in use.
 
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::LiveStatus;
-use super::super::routes::{Answer, Content, Route, of};
-use super::Timestamp3339;
-use super::ask::{self, Asked, Fault};
-use model::{AuthId, E164};
+use super::super::error::ApiError;
+use super::super::routes::{Operation, ResponseSpec};
+use super::request::ApiRequest;
+use super::response::{Timestamp3339, ok};
+use super::route::{Route, handler};
+use model::{AuthId, E164, Role};
 
-/// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {
-    method: "GET",
-    path: "/api/v1/account/",
-    id: "accountUse",
-    summary: "The limits in force for the account, and how much of them is in use now",
-    query: &[],
-    body: None,
-    answers: &[Answer { status: 200, what: "As it stands", content: Content::Json(of::<Shown>) }],
+    role: Role::Agent,
+    handler: handler!(get),
+    operation: Operation::get(
+        "/api/v1/account/",
+        "accountUse",
+        "Retrieve the account's limits and their current use",
+    )
+    .responses(&[ResponseSpec::json::<AccountUse>(200, "The limits and their use")]),
 }];
 
-/// An account with its limits.
+/// The limits of an account and their use.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = AccountUse)]
-pub(super) struct Shown {
+struct AccountUse {
     #[schema(value_type = String)]
     account: AuthId,
     name: String,
-    /// The main account of a subaccount.
+    /// The main account, if this is a subaccount.
     #[schema(value_type = Option<String>)]
     parent: Option<AuthId>,
-    /// Calls that may begin in a second.
+    /// Calls that may start per second.
     cps_limit: usize,
-    /// How many did in the last one.
+    /// Calls that started in the last second.
     cps_used: usize,
-    /// The auth token before the newest one counts until then; null: there is none that was replaced over the API.
+    /// Until when the previous auth token is valid too; null if no token was replaced over the API.
     #[schema(value_type = Option<String>, format = DateTime)]
     previous_token_until: Option<Timestamp3339>,
     live_calls: usize,
-    /// Waiting for the calls per second.
+    /// Calls that wait for the calls per second.
     queued_calls: usize,
-    numbers: Vec<Slots>,
+    numbers: Vec<NumberSlots>,
 }
 
-/// A number's simultaneous calls.
+/// The simultaneous calls of a phone number.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = NumberSlots)]
-struct Slots {
+struct NumberSlots {
     #[schema(value_type = String)]
     number: E164,
     alias: String,
@@ -57,11 +57,11 @@ struct Slots {
     slots_used: u32,
 }
 
-pub(super) fn get(asked: &Asked) -> Result<Response, Fault> {
-    let (api, scope) = (asked.api(), asked.scope());
+async fn get(request: ApiRequest) -> Result<Response, ApiError> {
+    let (api, scope) = (request.api(), request.scope());
     let book = api.keeper.book();
     let account =
-        book.account(scope.auth_id()).ok_or_else(|| ask::missing("there is no such account"))?;
+        book.account(scope.auth_id()).ok_or_else(|| ApiError::NotFound("no such account"))?;
     let tables = api.gate.directory().tables();
     let entry = tables.account(scope.auth_id());
     let (cps_limit, cps_used) = entry.map_or((0, 0), |entry| api.gate.cps(api.clock.now(), entry));
@@ -69,8 +69,8 @@ pub(super) fn get(asked: &Asked) -> Result<Response, Fault> {
     let queued_calls = live.iter().filter(|call| call.status == LiveStatus::Queued).count();
     let own =
         tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
-    let mut numbers: Vec<Slots> = own
-        .map(|n| Slots {
+    let mut numbers: Vec<NumberSlots> = own
+        .map(|n| NumberSlots {
             number: n.spec.number.clone(),
             alias: n.spec.alias.clone(),
             slots_limit: n.slots.limit(),
@@ -78,7 +78,7 @@ pub(super) fn get(asked: &Asked) -> Result<Response, Fault> {
         })
         .collect();
     numbers.sort_by(|a, b| a.number.cmp(&b.number));
-    Ok(ask::ok(&Shown {
+    Ok(ok(&AccountUse {
         account: account.auth_id.clone(),
         name: account.details.name.clone(),
         parent: account.parent.clone(),

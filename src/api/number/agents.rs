@@ -1,134 +1,101 @@
-//! `/api/v1/agents/`: who answers messages and calls without a person (`number-api.md` §3). Secrets go in and never out.
+//! `/api/v1/agents/`: AI agents, which answer messages and calls. Their secrets are write-only.
 
 use axum::response::Response;
-use http::StatusCode;
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Array, ArrayBuilder, Object, ObjectBuilder, SchemaType, Type};
 use uuid::Uuid;
 
-use super::super::routes::{Answer, Body, Content, Kind, Query, Route, Schemas, of};
-use super::super::{Api, error, with_header};
-use super::Timestamp3339;
-use super::ask::{self, Asked, CHANGED, Fault, given};
-use super::bodies::{Taken, one_of};
-use super::conversations::not_routed;
+use super::super::Api;
+use super::super::error::ApiError;
+use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec, Schemas, of};
+use super::request::{ApiRequest, parse_number, parse_position, position};
+use super::response::{
+    Page, Timestamp3339, created, etag, no_content, ok, ok_with_etag, with_etag,
+};
+use super::route::{CHANGED, NOT_FOUND, PAGING, Route, error, handler};
+use super::schema::{nullable, one_of};
 use crate::feed::What;
 use model::E164;
+use model::Role;
 use model::Secret;
 use store::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec, Scope};
 
-const MISSING: Answer = Answer {
-    status: 404,
-    what: "There is none",
-    content: Content::Json(of::<error::OurBody<'static>>),
-};
-const CONFLICT: Answer = Answer {
-    status: 409,
-    what: "Not as it stands",
-    content: Content::Json(of::<error::OurBody<'static>>),
-};
-const BODY: Option<Body> = Some(Body {
-    content_type: "application/json",
-    what: "name, kind (http or llm), channels, endpoint, model, instructions, greeting, voice, language, historyTurns, \
-        maxReplyChars, timeoutMs, outboundNumber, enabled; write-only: apiKey, signingSecret",
-});
+const COLLECTION: &str = "/api/v1/agents/";
+const ITEM: &str = "/api/v1/agents/{agent_id}/";
+const NO_AGENT: &str = "no such agent";
+const FIELDS: &str = "name, kind (http or llm), channels, endpoint, model, instructions, greeting, \
+    voice, language, historyTurns, maxReplyChars, timeoutMs, outboundNumber, enabled; write-only: \
+    apiKey, signingSecret";
+const AGENT: ResponseSpec = ResponseSpec::json::<AgentView>(200, "The agent with its ETag");
 
-/// What is read of bodies.
-pub(super) const BODIES: &[Taken] =
-    &[Taken::with::<Given>("createAgent", wanted), Taken::of::<Given>("changeAgent")];
-
-/// What is served.
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        method: "GET",
-        path: "/api/v1/agents/",
-        id: "agents",
-        summary: "Agents, newest first",
-        query: &[
-            Query { name: "limit", what: "Items of a page (50)", kind: Kind::Integer(1, 200) },
-            Query {
-                name: "cursor",
-                what: "Where the page before ended: its `next`",
-                kind: Kind::Text,
-            },
-        ],
-        body: None,
-        answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<List>) }],
+        role: Role::Agent,
+        handler: handler!(list),
+        operation: Operation::get(COLLECTION, "agents", "List agents, newest first")
+            .query(PAGING)
+            .responses(&[ResponseSpec::json::<AgentList>(200, "A page of agents")]),
     },
     Route {
-        method: "POST",
-        path: "/api/v1/agents/",
-        id: "createAgent",
-        summary: "Makes an agent",
-        query: &[],
-        body: BODY,
-        answers: &[
-            Answer { status: 201, what: "The agent", content: Content::Json(of::<Shown>) },
-            CONFLICT,
-        ],
+        role: Role::Admin,
+        handler: handler!(create),
+        operation: Operation::post(COLLECTION, "createAgent", "Create an agent")
+            .body(RequestBody::json_with_schema::<AgentFields>(FIELDS, new_agent))
+            .responses(&[
+                ResponseSpec::json::<AgentView>(201, "The agent with its ETag"),
+                error(409, "The account has the maximum number of agents"),
+            ]),
     },
     Route {
-        method: "GET",
-        path: "/api/v1/agents/{agent_id}/",
-        id: "agent",
-        summary: "An agent",
-        query: &[],
-        body: None,
-        answers: &[
-            Answer { status: 200, what: "The agent", content: Content::Json(of::<Shown>) },
-            MISSING,
-        ],
+        role: Role::Agent,
+        handler: handler!(get),
+        operation: Operation::get(ITEM, "agent", "Retrieve an agent")
+            .responses(&[AGENT, NOT_FOUND]),
     },
     Route {
-        method: "PATCH",
-        path: "/api/v1/agents/{agent_id}/",
-        id: "changeAgent",
-        summary: "Changes an agent, from its next turn on",
-        query: &[],
-        body: BODY,
-        answers: &[
-            Answer { status: 200, what: "The agent", content: Content::Json(of::<Shown>) },
-            MISSING,
-            CONFLICT,
-            CHANGED,
-        ],
+        role: Role::Admin,
+        handler: handler!(change),
+        operation: Operation::patch(ITEM, "changeAgent", "Change an agent, from its next turn on")
+            .body(RequestBody::json::<AgentFields>(FIELDS))
+            .responses(&[
+                AGENT,
+                NOT_FOUND,
+                error(409, "Changed by another request at the same moment"),
+                CHANGED,
+            ]),
     },
     Route {
-        method: "DELETE",
-        path: "/api/v1/agents/{agent_id}/",
-        id: "deleteAgent",
-        summary: "Removes an agent",
-        query: &[Query {
-            name: "force",
-            what: "true: also one that answers numbers; nobody answers them then",
-            kind: Kind::Words(&["true", "false"]),
-        }],
-        body: None,
-        answers: &[
-            Answer { status: 204, what: "It is gone", content: Content::Nothing },
-            MISSING,
-            CONFLICT,
-            CHANGED,
-        ],
+        role: Role::Admin,
+        handler: handler!(delete),
+        operation: Operation::delete(ITEM, "deleteAgent", "Delete an agent")
+            .query(&[QueryParameter::flag(
+                "force",
+                "true: delete it even if it answers numbers; nobody answers them then",
+            )])
+            .responses(&[
+                ResponseSpec::empty(204, "Deleted"),
+                NOT_FOUND,
+                error(409, "It answers numbers or conversations"),
+                CHANGED,
+            ]),
     },
 ];
 
 /// A page of agents.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Agents)]
-pub(super) struct List {
-    items: Vec<Shown>,
+struct AgentList {
+    items: Vec<AgentView>,
     next: Option<String>,
 }
 
-/// An agent as our API shows it.
+/// An agent, without its secrets.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Agent)]
-pub(super) struct Shown {
+struct AgentView {
     id: Uuid,
     name: String,
     #[schema(value_type = String)]
@@ -145,7 +112,7 @@ pub(super) struct Shown {
     max_reply_chars: u16,
     timeout_ms: u32,
     outbound_number: Option<String>,
-    /// Numbers whose messages it answers.
+    /// Business numbers whose messages the agent answers.
     inbound_numbers: Vec<String>,
     enabled: bool,
     has_api_key: bool,
@@ -154,75 +121,76 @@ pub(super) struct Shown {
     created_at: Timestamp3339,
 }
 
-/// What is given of an agent: outer none: not given; inner none: null.
+/// The fields of a new agent, or those of an agent that change. The outer `None` is an absent
+/// field, the inner one `null`.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schema(as = AgentFields, examples(json!({"name": "Asha", "kind": "http", "channels": ["whatsapp"], "endpoint": "https://agent.example.com/turn"})))]
-struct Given {
+struct AgentFields {
     /// 1 to 100 characters.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     name: Option<Option<String>>,
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "nullable")]
     #[schema(schema_with = kinds)]
     kind: Option<Option<AgentKind>>,
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "nullable")]
     #[schema(schema_with = channels)]
     channels: Option<Option<Vec<AgentChannel>>>,
-    /// Of kind http its own server, of kind llm a model's; null: the operator's.
-    #[serde(deserialize_with = "given")]
+    /// URL of the agent's server (kind http) or of a model (kind llm); null: the operator's model.
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     endpoint: Option<Option<String>>,
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     model: Option<Option<String>>,
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     instructions: Option<Option<String>>,
-    /// Said when it takes a call.
-    #[serde(deserialize_with = "given")]
+    /// Spoken when the agent takes a call.
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     greeting: Option<Option<String>>,
-    /// WOMAN, MAN or a voice's name; null: the node's.
-    #[serde(deserialize_with = "given")]
+    /// WOMAN, MAN or the name of a voice; null: the default of the node.
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     voice: Option<Option<String>>,
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     language: Option<Option<String>>,
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<u16>)]
     history_turns: Option<Option<u16>>,
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<u16>)]
     max_reply_chars: Option<Option<u16>>,
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>)]
     timeout_ms: Option<Option<u32>>,
-    /// A number of the account's, registered with the Cloud API.
-    #[serde(deserialize_with = "given")]
+    /// A phone number of the account that is registered with the Cloud API.
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     outbound_number: Option<Option<String>>,
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<bool>)]
     enabled: Option<Option<bool>>,
-    /// Not shown again.
-    #[serde(deserialize_with = "given")]
+    /// Sent to the endpoint; write-only.
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     api_key: Option<Option<String>>,
-    /// Signs its requests; not shown again.
-    #[serde(deserialize_with = "given")]
+    /// Signs requests to the endpoint; write-only.
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     signing_secret: Option<Option<String>>,
 }
 
-/// What makes one: its kind has to be said.
-fn wanted(into: &mut Schemas) -> Value {
-    json!({"allOf": [of::<Given>(into), {"type": "object", "required": ["name", "kind"]}]})
+/// The schema of a new agent.
+fn new_agent(schemas: &mut Schemas) -> Value {
+    json!({"allOf": [of::<AgentFields>(schemas), {"type": "object", "required": ["name", "kind"]}]})
 }
 
 fn kinds() -> Object {
-    one_of(&["http", "llm"], "A server of the customer's, or an OpenAI-compatible model")
+    one_of(&["http", "llm"], "http: a server of the customer; llm: an OpenAI-compatible model")
 }
 
 fn channels() -> Array {
@@ -231,47 +199,52 @@ fn channels() -> Array {
     ArrayBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
         .items(item)
-        .description(Some("Where it can be spoken with (whatsapp)"))
+        .description(Some(
+            "What the agent answers: messages (whatsapp), calls (voice); default whatsapp",
+        ))
         .build()
 }
 
-impl Given {
-    /// Lays it over what is there; null is what a new one has.
-    fn over(
+impl AgentFields {
+    /// Applies the fields to an agent. `null` stands for the default of a new agent.
+    fn apply(
         self,
-        asked: &Asked,
+        request: &ApiRequest,
         spec: &mut AgentSpec,
         secrets: &mut AgentSecrets,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ApiError> {
         let new = AgentSpec::blank();
         if let Some(name) = self.name {
-            spec.name = text("name", name.unwrap_or_default(), 100)?;
+            spec.name = bounded("name", name.unwrap_or_default(), 100)?;
         }
         if let Some(kind) = self.kind {
-            spec.kind = kind.ok_or_else(|| ask::bad("kind", "kind must be http or llm"))?;
+            spec.kind =
+                kind.ok_or_else(|| ApiError::bad_value("kind", "kind must be http or llm"))?;
         }
         if let Some(channels) = self.channels {
-            spec.channels = channels_of(channels.unwrap_or(new.channels))?;
+            spec.channels = parse_channels(channels.unwrap_or(new.channels))?;
         }
         if let Some(endpoint) = self.endpoint {
-            spec.endpoint =
-                endpoint.filter(|url| !url.is_empty()).map(|url| url_of(asked, url)).transpose()?;
+            spec.endpoint = endpoint
+                .filter(|url| !url.is_empty())
+                .map(|url| parse_endpoint(request, url))
+                .transpose()?;
         }
         if let Some(model) = self.model {
             spec.model =
-                model.filter(|m| !m.is_empty()).map(|m| text("model", m, 100)).transpose()?;
+                model.filter(|m| !m.is_empty()).map(|m| bounded("model", m, 100)).transpose()?;
         }
         if let Some(instructions) = self.instructions {
-            spec.instructions = text("instructions", instructions.unwrap_or_default(), 20_000)?;
+            spec.instructions = bounded("instructions", instructions.unwrap_or_default(), 20_000)?;
         }
         if let Some(greeting) = self.greeting {
-            spec.greeting = text("greeting", greeting.unwrap_or_default(), 1_000)?;
+            spec.greeting = bounded("greeting", greeting.unwrap_or_default(), 1_000)?;
         }
         if let Some(voice) = self.voice {
-            spec.voice = voice.filter(|voice| !voice.is_empty()).map(voice_of).transpose()?;
+            spec.voice = voice.filter(|voice| !voice.is_empty()).map(parse_voice).transpose()?;
         }
         if let Some(language) = self.language {
-            spec.language = language.map_or(Ok(new.language), language_of)?;
+            spec.language = language.map_or(Ok(new.language), parse_language)?;
         }
         if let Some(turns) = self.history_turns {
             spec.history_turns =
@@ -285,42 +258,45 @@ impl Given {
             spec.timeout_ms = within("timeoutMs", timeout.unwrap_or(new.timeout_ms), 500, 60_000)?;
         }
         if let Some(number) = self.outbound_number {
-            spec.outbound_number = number.map(|number| outbound(asked, &number)).transpose()?;
+            spec.outbound_number =
+                number.map(|number| parse_outbound_number(request, &number)).transpose()?;
         }
         if let Some(enabled) = self.enabled {
             spec.enabled = enabled.unwrap_or(true);
         }
         if let Some(key) = self.api_key {
-            secrets.api_key = secret("apiKey", key)?;
+            secrets.api_key = parse_secret("apiKey", key)?;
         }
         if let Some(key) = self.signing_secret {
-            secrets.signing_secret = secret("signingSecret", key)?;
+            secrets.signing_secret = parse_secret("signingSecret", key)?;
         }
         Ok(())
     }
 }
 
-/// What holds of all of it together.
-fn check(api: &Api, spec: &AgentSpec) -> Result<(), Fault> {
+/// Cross-field validation.
+fn validate(api: &Api, spec: &AgentSpec) -> Result<(), ApiError> {
     if spec.name.trim().is_empty() {
-        return Err(ask::bad("name", "an agent needs a name"));
+        return Err(ApiError::bad_value("name", "name must not be empty"));
     }
     match (spec.kind, &spec.endpoint) {
         (AgentKind::Http, None) => {
-            Err(ask::bad("endpoint", "an agent of kind http needs an endpoint"))
+            Err(ApiError::bad_value("endpoint", "endpoint is required for an agent of kind http"))
         }
-        (AgentKind::Llm, None) if !api.agents.has_model() => Err(ask::bad(
+        (AgentKind::Llm, None) if !api.agents.has_model() => Err(ApiError::bad_value(
             "endpoint",
-            "this node has no model of its own ([model]): name an OpenAI-compatible endpoint",
+            "endpoint is required: this node has no model of its own ([model])",
         )),
         _ => Ok(()),
     }
 }
 
-fn text(field: &'static str, text: String, max: usize) -> Result<String, Fault> {
+fn bounded(field: &'static str, text: String, max: usize) -> Result<String, ApiError> {
     match text.chars().count() <= max {
         true => Ok(text),
-        false => Err(ask::bad(field, &format!("{field} must have {max} characters at most"))),
+        false => {
+            Err(ApiError::bad_value(field, format!("{field} must be at most {max} characters")))
+        }
     }
 }
 
@@ -329,44 +305,50 @@ fn within<T: PartialOrd + Copy + std::fmt::Display>(
     value: T,
     least: T,
     most: T,
-) -> Result<T, Fault> {
+) -> Result<T, ApiError> {
     match (least..=most).contains(&value) {
         true => Ok(value),
-        false => Err(ask::bad(field, &format!("{field} must be from {least} to {most}"))),
+        false => {
+            Err(ApiError::bad_value(field, format!("{field} must be between {least} and {most}")))
+        }
     }
 }
 
-fn channels_of(mut channels: Vec<AgentChannel>) -> Result<Vec<AgentChannel>, Fault> {
+fn parse_channels(mut channels: Vec<AgentChannel>) -> Result<Vec<AgentChannel>, ApiError> {
     channels.sort_unstable();
     channels.dedup();
     match channels.is_empty() {
-        true => Err(ask::bad("channels", "channels must name whatsapp, voice or both")),
+        true => Err(ApiError::bad_value("channels", "channels must name whatsapp, voice or both")),
         false => Ok(channels),
     }
 }
 
-/// Judged as any URL of a customer's (R17).
-fn url_of(asked: &Asked, url: String) -> Result<String, Fault> {
-    match asked.api().placing.url(&url).err() {
-        Some(why) => Err(ask::bad("endpoint", &format!("could not {why}"))),
-        None if url.contains('#') => Err(ask::bad("endpoint", "endpoint must have no fragment")),
+/// Checks the URL as every customer URL is checked (`docs/reference/reliability.md#r17`).
+fn parse_endpoint(request: &ApiRequest, url: String) -> Result<String, ApiError> {
+    match request.api().placer.check_url(&url).err() {
+        Some(why) => {
+            Err(ApiError::bad_value("endpoint", format!("endpoint is invalid: could not {why}")))
+        }
+        None if url.contains('#') => {
+            Err(ApiError::bad_value("endpoint", "endpoint must not have a fragment"))
+        }
         None => Ok(url),
     }
 }
 
-/// `WOMAN`, `MAN` or a voice of Polly's.
-fn voice_of(voice: String) -> Result<String, Fault> {
+/// Parses `WOMAN`, `MAN` or the name of an Amazon Polly voice.
+fn parse_voice(voice: String) -> Result<String, ApiError> {
     let named = voice.strip_prefix("Polly.").is_some_and(|name| {
         (1..=40).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     });
     match named || matches!(voice.as_str(), "WOMAN" | "MAN") {
         true => Ok(voice),
-        false => Err(ask::bad("voice", "voice must be WOMAN, MAN or Polly.NAME")),
+        false => Err(ApiError::bad_value("voice", "voice must be WOMAN, MAN or Polly.NAME")),
     }
 }
 
-fn language_of(language: String) -> Result<String, Fault> {
+fn parse_language(language: String) -> Result<String, ApiError> {
     let mut parts = language.split('-');
     let first = parts
         .next()
@@ -375,11 +357,11 @@ fn language_of(language: String) -> Result<String, Fault> {
         parts.all(|p| (2..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphanumeric()));
     match first && rest && language.len() <= 35 {
         true => Ok(language),
-        false => Err(ask::bad("language", "language must be a tag like en-US")),
+        false => Err(ApiError::bad_value("language", "language must be a tag like en-US")),
     }
 }
 
-fn secret(field: &'static str, secret: Option<String>) -> Result<Option<Secret>, Fault> {
+fn parse_secret(field: &'static str, secret: Option<String>) -> Result<Option<Secret>, ApiError> {
     match secret.filter(|secret| !secret.is_empty()) {
         None => Ok(None),
         Some(secret)
@@ -387,39 +369,45 @@ fn secret(field: &'static str, secret: Option<String>) -> Result<Option<Secret>,
         {
             Ok(Some(Secret::new(secret)))
         }
-        Some(_) => {
-            Err(ask::bad(field, &format!("{field} must have 512 visible ASCII characters at most")))
-        }
+        Some(_) => Err(ApiError::bad_value(
+            field,
+            format!("{field} must be at most 512 visible ASCII characters"),
+        )),
     }
 }
 
-/// Whether Meta has said that a number is not at its Cloud API; one that was not asked about yet counts as if it were.
-pub(super) fn is_elsewhere(api: &Api, scope: &Scope, number: &E164) -> bool {
+/// Whether Meta has said that a number is not registered with its Cloud API. `false` while Meta has
+/// not been asked about the number.
+pub(super) fn is_not_on_cloud_api(api: &Api, scope: &Scope, number: &E164) -> bool {
     let book = api.keeper.book();
     book.number(scope, number)
         .is_some_and(|n| !n.set.told.platform_type.is_empty() && !n.set.is_cloud())
 }
 
-/// One of the account's, by which it may write and call.
-fn outbound(asked: &Asked, text: &str) -> Result<E164, Fault> {
-    let number = ask::digits(text)
-        .and_then(|n| asked.api().gate.directory().tables().by_number(&n).cloned());
+/// Parses a business number of the scope from which an agent may send messages and call.
+fn parse_outbound_number(request: &ApiRequest, text: &str) -> Result<E164, ApiError> {
+    let number = parse_number(text)
+        .and_then(|n| request.api().gate.directory().tables().by_number(&n).cloned());
     let number =
-        number.filter(|n| asked.scope().holds(&n.account.auth_id, &n.account.main().auth_id));
-    let number =
-        number.ok_or_else(|| ask::bad("outboundNumber", "this account has no such number"))?;
-    if is_elsewhere(asked.api(), asked.scope(), &number.spec.number) {
-        return Err(ask::bad(
+        number.filter(|n| request.scope().holds(&n.account.auth_id, &n.account.main().auth_id));
+    let number = number.ok_or_else(|| {
+        ApiError::bad_value(
             "outboundNumber",
-            "this number is not registered with Meta's Cloud API: register it first",
+            "outboundNumber is not a phone number of this account",
+        )
+    })?;
+    if is_not_on_cloud_api(request.api(), request.scope(), &number.spec.number) {
+        return Err(ApiError::bad_value(
+            "outboundNumber",
+            "outboundNumber is not registered with Meta's Cloud API: register it first",
         ));
     }
     Ok(number.spec.number.clone())
 }
 
-fn shown(api: &Api, agent: &Agent) -> Shown {
+fn view(api: &Api, agent: &Agent) -> AgentView {
     let spec = agent.spec.clone();
-    Shown {
+    AgentView {
         id: agent.id,
         name: spec.name,
         kind: spec.kind,
@@ -447,105 +435,81 @@ fn shown(api: &Api, agent: &Agent) -> Shown {
     }
 }
 
-/// The agent that a path names.
-pub(super) async fn agent_of(asked: &Asked, id: &str) -> Result<Agent, Fault> {
-    const NONE: &str = "there is no such agent";
-    let id: Uuid = id.parse().map_err(|_| ask::missing(NONE))?;
-    let found = asked
-        .api()
-        .store
-        .agents()
-        .get(asked.scope(), id)
-        .await
-        .map_err(ask::store("read an agent"))?;
-    found.ok_or_else(|| ask::missing(NONE))
+/// The agent that the path names.
+async fn find(request: &ApiRequest) -> Result<Agent, ApiError> {
+    let id = request.id("agent_id", NO_AGENT)?;
+    let found = request.api().store.agents().get(request.scope(), id).await;
+    found.map_err(ApiError::store("read an agent"))?.ok_or(ApiError::NotFound(NO_AGENT))
 }
 
-/// Everything under `/api/v1/agents/`.
-pub(super) async fn serve(asked: Asked, path: &[&str]) -> Result<Response, Fault> {
-    match (asked.method().as_str(), path) {
-        ("GET", []) => list(&asked).await,
-        ("POST", []) => create(asked).await,
-        ("GET", [id]) => Ok(ask::tagged(&shown(asked.api(), &agent_of(&asked, id).await?))),
-        ("PATCH", [id]) => change(asked, id).await,
-        ("DELETE", [id]) => delete(&asked, id).await,
-        _ => Err(ask::missing("there is nothing at this path")),
-    }
+async fn list(request: ApiRequest) -> Result<Response, ApiError> {
+    let limit = request.limit()?;
+    let before = request.cursor(parse_position)?;
+    let api = request.api();
+    let agents = api.store.agents().list(request.scope(), before, limit + 1).await;
+    let agents = agents.map_err(ApiError::store("list agents"))?;
+    let page = Page::new(agents, limit, |agent| position(agent.created, agent.id));
+    let items = page.items.iter().map(|agent| view(api, agent)).collect();
+    Ok(ok(&AgentList { items, next: request.next_cursor(page.next) }))
 }
 
-async fn list(asked: &Asked) -> Result<Response, Fault> {
-    let limit = asked.limit()?;
-    let before = asked.cursor(ask::placed)?;
-    let agents = asked.api().store.agents().list(asked.scope(), before, limit + 1).await;
-    let agents = agents.map_err(ask::store("list agents"))?;
-    let page = ask::Page::of(agents, limit, |agent| ask::place(agent.created, agent.id));
-    Ok(ask::ok(&List {
-        items: page.items.iter().map(|agent| shown(asked.api(), agent)).collect(),
-        next: asked.next(page.next),
-    }))
-}
-
-async fn create(asked: Asked) -> Result<Response, Fault> {
-    let (asked, given) = asked.json::<Given>().await?;
-    if given.kind.is_none() {
-        return Err(ask::bad("kind", "kind is missing"));
+async fn create(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let fields: AgentFields = request.json().await?;
+    if fields.kind.is_none() {
+        return Err(ApiError::bad_value("kind", "kind is missing"));
     }
     let (mut spec, mut secrets) = (AgentSpec::blank(), AgentSecrets::default());
-    given.over(&asked, &mut spec, &mut secrets)?;
-    let api = asked.api();
-    check(api, &spec)?;
-    let main_account = asked.main_account();
+    fields.apply(&request, &mut spec, &mut secrets)?;
+    let api = request.api();
+    validate(api, &spec)?;
+    let main_account = request.main_account();
     let agent = Agent {
         id: Uuid::new_v4(),
-        account: asked.scope().auth_id().clone(),
+        account: request.scope().auth_id().clone(),
         main_account: main_account.clone(),
         spec,
         secrets,
         created: api.clock.steady(),
     };
-    if !api.store.agents().create(agent.clone()).await.map_err(ask::store("make an agent"))? {
-        return Err(ask::conflict(
-            "too_many",
-            &format!("an account has {AGENTS_MAX} agents at most"),
-        ));
+    let is_created = api.store.agents().create(agent.clone()).await;
+    if !is_created.map_err(ApiError::store("create an agent"))? {
+        let message = format!("an account can have at most {AGENTS_MAX} agents");
+        return Err(ApiError::conflict("too_many", message));
     }
     api.feed.tell(&main_account, What::Agent(agent.id));
-    let shown = shown(api, &agent);
-    let tag = ask::tag_of(&shown);
-    Ok(with_header(error::body(StatusCode::CREATED, &shown), http::header::ETAG, &tag))
+    let view = view(api, &agent);
+    let tag = etag(&view);
+    Ok(with_etag(created(&view), &tag))
 }
 
-async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
-    let mut agent = agent_of(&asked, id).await?;
-    asked.matches(&ask::tag_of(&shown(asked.api(), &agent)))?;
-    let (asked, given) = asked.json::<Given>().await?;
+async fn get(request: ApiRequest) -> Result<Response, ApiError> {
+    Ok(ok_with_etag(&view(request.api(), &find(&request).await?)))
+}
+
+async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let mut agent = find(&request).await?;
+    request.check_if_match(&etag(&view(request.api(), &agent)))?;
+    let fields: AgentFields = request.json().await?;
     let before = agent.spec.clone();
-    given.over(&asked, &mut agent.spec, &mut agent.secrets)?;
-    let api = asked.api();
-    check(api, &agent.spec)?;
-    if !api
-        .store
-        .agents()
-        .change(agent.clone(), before)
-        .await
-        .map_err(ask::store("change an agent"))?
-    {
-        return Err(ask::conflict(
-            "changed",
-            "somebody changed it at the same moment: read it again",
-        ));
+    fields.apply(&request, &mut agent.spec, &mut agent.secrets)?;
+    let api = request.api();
+    validate(api, &agent.spec)?;
+    let is_changed = api.store.agents().change(agent.clone(), before).await;
+    if !is_changed.map_err(ApiError::store("change an agent"))? {
+        let message = "the agent was changed by another request at the same moment: read it again";
+        return Err(ApiError::conflict("changed", message));
     }
     api.feed.tell(&agent.main_account, What::Agent(agent.id));
-    Ok(ask::tagged(&shown(api, &agent)))
+    Ok(ok_with_etag(&view(api, &agent)))
 }
 
-async fn delete(asked: &Asked, id: &str) -> Result<Response, Fault> {
-    let agent = agent_of(asked, id).await?;
-    let api = asked.api();
-    asked.matches(&ask::tag_of(&shown(api, &agent)))?;
-    let force = asked.flag("force")?.unwrap_or_default();
-    if !api.inbox.remove_agent(asked.scope(), &agent, force).await.map_err(not_routed)? {
-        return Err(ask::missing("there is no such agent"));
+async fn delete(request: ApiRequest) -> Result<Response, ApiError> {
+    let agent = find(&request).await?;
+    let api = request.api();
+    request.check_if_match(&etag(&view(api, &agent)))?;
+    let force = request.query_flag("force")?.unwrap_or_default();
+    match api.inbox.remove_agent(request.scope(), &agent, force).await? {
+        true => Ok(no_content()),
+        false => Err(ApiError::NotFound(NO_AGENT)),
     }
-    Ok(ask::gone())
 }

@@ -1,99 +1,38 @@
-//! `/api/v1/api-keys/`: keys of this API that are made while the node runs (`number-api.md` §4). For owners. A key's
-//! secret is shown once, when it is made.
+//! `/api/v1/api-keys/`: keys of the number API that are created while the node runs. A key's secret
+//! is shown once, when it is created.
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::routes::{Answer, Body, Content, Route, of};
-use super::super::{decoded, error, with_header};
-use super::Timestamp3339;
-use super::ask::{self, Asked, CHANGED, Fault, Page};
-use super::bodies::Taken;
-use super::users::{PAGING, RoleWord, account_of, not_done};
-use model::AuthId;
+use super::super::error::ApiError;
+use super::super::routes::{Operation, RequestBody, ResponseSpec};
+use super::request::{ApiRequest, parse_position, position};
+use super::response::{
+    Page, Timestamp3339, created, etag, no_content, ok, ok_with_etag, with_etag,
+};
+use super::route::{CHANGED, PAGING, Route, error, handler};
+use super::users::{RoleWord, account_of};
+use model::{AuthId, Role};
 use store::MadeKey;
 
-const ONE: &str = "/api/v1/api-keys/{key_id}/";
-const JSON: &str = "application/json";
+const COLLECTION: &str = "/api/v1/api-keys/";
+const ITEM: &str = "/api/v1/api-keys/{key_id}/";
+const NOT_FOUND: &str = "no such API key";
 
-/// What is read of bodies.
-pub(super) const BODIES: &[Taken] =
-    &[Taken::of::<Wanted>("createApiKey"), Taken::of::<Changed>("changeApiKey")];
+pub(super) const ROUTES: &[Route] = &[ Route { role: Role::Owner, handler: handler!(list), operation: Operation::get( COLLECTION, "apiKeys", "List API keys, newest first, without those of the configuration file", ) .query(PAGING) .responses(&[ResponseSpec::json::<ApiKeyList>(200, "A page of API keys")]), }, Route { role: Role::Owner, handler: handler!(create), operation: Operation::post( COLLECTION, "createApiKey", "Create an API key; its secret is shown only here", ) .body(RequestBody::json::<NewApiKey>( "name, role; optionally waId (whose sandbox the key changes) and account (a subaccount)", )) .responses(&[ ResponseSpec::json::<CreatedApiKey>(201, "The key with its secret and its ETag"), error(409, "The account has the maximum number of keys"), ]), }, Route { role: Role::Owner, handler: handler!(change), operation: Operation::patch( ITEM, "changeApiKey", "Rename an API key or change its role, from the next request on", ) .body(RequestBody::json::<ApiKeyChange>("name, role")) .responses(&[ ResponseSpec::json::<ApiKeyView>(200, "The changed key with its ETag"), CHANGED, ]), }, Route { role: Role::Owner, handler: handler!(delete), operation: Operation::delete( ITEM, "deleteApiKey", "Delete an API key; it is refused from the next request on", ) .responses(&[ResponseSpec::empty(204, "Deleted")]), }, ];
 
-/// What is served.
-pub(super) const ROUTES: &[Route] = &[
-    Route {
-        method: "GET",
-        path: "/api/v1/api-keys/",
-        id: "apiKeys",
-        summary: "The API keys that were made here, newest first; those of the configuration are not among them",
-        query: PAGING,
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "A page of them",
-            content: Content::Json(of::<Listed>),
-        }],
-    },
-    Route {
-        method: "POST",
-        path: "/api/v1/api-keys/",
-        id: "createApiKey",
-        summary: "Makes an API key; its secret is shown this once",
-        query: &[],
-        body: Some(Body {
-            content_type: JSON,
-            what: "name, role; waId (whose sandbox it is), account (a subaccount)",
-        }),
-        answers: &[
-            Answer { status: 201, what: "Made, with its ETag", content: Content::Json(of::<Made>) },
-            Answer {
-                status: 409,
-                what: "The account has as many as it may",
-                content: Content::Json(of::<error::OurBody<'static>>),
-            },
-        ],
-    },
-    Route {
-        method: "PATCH",
-        path: ONE,
-        id: "changeApiKey",
-        summary: "Renames an API key or gives it another role, from the next request on",
-        query: &[],
-        body: Some(Body { content_type: JSON, what: "name, role" }),
-        answers: &[
-            Answer {
-                status: 200,
-                what: "As it is now, with its ETag",
-                content: Content::Json(of::<Shown>),
-            },
-            CHANGED,
-        ],
-    },
-    Route {
-        method: "DELETE",
-        path: ONE,
-        id: "deleteApiKey",
-        summary: "Removes an API key: it opens nothing from now on",
-        query: &[],
-        body: None,
-        answers: &[Answer { status: 204, what: "Gone", content: Content::Nothing }],
-    },
-];
-
-/// A key as our API shows it.
+/// An API key, without its secret.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ApiKey, examples(json!({"id": "a87ff679-a2f3-471d-9181-a67b7542122c", "name": "crm", "role": "agent", "ending": "9f3c", "waId": null, "account": "MAXXXXXXXXXXXXXXXXXX", "createdAt": "2026-11-21T22:50:00.000Z"})))]
-pub(super) struct Shown {
+struct ApiKeyView {
     #[schema(value_type = String, format = Uuid)]
     id: Uuid,
     name: String,
     role: RoleWord,
-    /// Its last four characters.
+    /// The last four characters of the secret.
     ending: String,
     wa_id: Option<String>,
     #[schema(value_type = String)]
@@ -102,26 +41,26 @@ pub(super) struct Shown {
     created_at: Timestamp3339,
 }
 
-/// A key with its secret.
+/// An API key with its secret.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ApiKeyMade)]
-pub(super) struct Made {
+struct CreatedApiKey {
     #[serde(flatten)]
-    key: Shown,
-    /// What goes into `X-API-Key`; not shown again.
+    key: ApiKeyView,
+    /// The value of `X-API-Key`; not shown again.
     secret: String,
 }
 
-/// A page of them.
+/// A page of API keys.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ApiKeys)]
-pub(super) struct Listed {
-    items: Vec<Shown>,
+struct ApiKeyList {
+    items: Vec<ApiKeyView>,
     next: Option<String>,
 }
 
-impl From<MadeKey> for Shown {
+impl From<MadeKey> for ApiKeyView {
     fn from(key: MadeKey) -> Self {
         Self {
             id: key.id,
@@ -138,80 +77,61 @@ impl From<MadeKey> for Shown {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = NewApiKey, examples(json!({"name": "crm", "role": "agent"})))]
-struct Wanted {
+struct NewApiKey {
     name: String,
     role: RoleWord,
-    /// Whose sandbox it changes.
+    /// The WhatsApp number whose sandbox the key changes.
     wa_id: Option<String>,
-    /// A subaccount.
+    /// A subaccount; by default the account of the key or person that asks.
     account: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ApiKeyChange, examples(json!({"name": "crm of the shop"})))]
-struct Changed {
+struct ApiKeyChange {
     name: Option<String>,
     role: Option<RoleWord>,
 }
 
-/// Anything under `api-keys/`.
-pub(super) async fn serve(asked: Asked, path: &[&str]) -> Result<Response, Fault> {
-    match (asked.method().as_str(), path) {
-        ("GET", []) => list(&asked).await,
-        ("POST", []) => create(asked).await,
-        ("PATCH", [id]) => change(asked, id).await,
-        ("DELETE", [id]) => delete(&asked, id).await,
-        _ => Err(ask::missing("there is nothing at this path")),
+async fn list(request: ApiRequest) -> Result<Response, ApiError> {
+    let limit = request.limit()?;
+    let before = request.cursor(parse_position)?;
+    let keys = request.api().people.keys(request.scope(), before, limit + 1).await;
+    let keys = keys.map_err(ApiError::store("list API keys"))?;
+    let page = Page::new(keys, limit, |key| position(key.created, key.id));
+    let items = page.items.into_iter().map(ApiKeyView::from).collect();
+    Ok(ok(&ApiKeyList { items, next: request.next_cursor(page.next) }))
+}
+
+async fn create(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let new: NewApiKey = request.json().await?;
+    let accounts = account_of(&request, new.account.as_deref())?;
+    let people = &request.api().people;
+    let (key, token) = people.make_key(accounts, &new.name, new.role.into(), new.wa_id).await?;
+    let created_key = CreatedApiKey { key: key.into(), secret: token.reveal().to_owned() };
+    let tag = etag(&created_key.key);
+    Ok(with_etag(created(&created_key), &tag))
+}
+
+async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let change: ApiKeyChange = request.json().await?;
+    let id: Uuid = request.id("key_id", NOT_FOUND)?;
+    let (api, scope) = (request.api(), request.scope());
+    if request.is_conditional() {
+        let known = api.store.api_keys().get(scope, id).await;
+        let known = known.map_err(ApiError::store("read an API key"))?;
+        let known = known.ok_or(ApiError::NotFound(NOT_FOUND))?;
+        request.check_if_match(&etag(&ApiKeyView::from(known)))?;
     }
+    let main = api.keeper.book().main_of(scope.auth_id()).clone();
+    let role = change.role.map(Into::into);
+    let changed = api.people.change_key(scope, &main, id, change.name.as_deref(), role).await?;
+    Ok(ok_with_etag(&ApiKeyView::from(changed)))
 }
 
-async fn list(asked: &Asked) -> Result<Response, Fault> {
-    let limit = asked.limit()?;
-    let keys = asked.api().people.keys(asked.scope(), asked.cursor(ask::placed)?, limit + 1).await;
-    let keys = keys.map_err(ask::store("list the API keys"))?;
-    let page = Page::of(keys, limit, |key| ask::place(key.created, key.id));
-    let items: Vec<Shown> = page.items.into_iter().map(Shown::from).collect();
-    Ok(ask::ok(&Listed { items, next: asked.next(page.next) }))
-}
-
-async fn create(asked: Asked) -> Result<Response, Fault> {
-    let (asked, wanted) = asked.json::<Wanted>().await?;
-    let accounts = account_of(&asked, wanted.account.as_deref())?;
-    let made =
-        asked.api().people.make_key(accounts, &wanted.name, wanted.role.into(), wanted.wa_id).await;
-    let (key, token) = made.map_err(not_done)?;
-    let made = Made { key: key.into(), secret: token.reveal().to_owned() };
-    let tag = ask::tag_of(&made.key);
-    Ok(with_header(error::body(StatusCode::CREATED, &made), http::header::ETAG, &tag))
-}
-
-async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
-    let (asked, wanted) = asked.json::<Changed>().await?;
-    let id = id_of(id)?;
-    if asked.is_conditional() {
-        let known = asked
-            .api()
-            .store
-            .api_keys()
-            .get(asked.scope(), id)
-            .await
-            .map_err(ask::store("read an API key"))?;
-        let known = known.ok_or_else(|| ask::missing("there is no such API key"))?;
-        asked.matches(&ask::tag_of(&Shown::from(known)))?;
-    }
-    let main = asked.api().keeper.book().main_of(asked.scope().auth_id()).clone();
-    let role = wanted.role.map(Into::into);
-    let changed =
-        asked.api().people.change_key(asked.scope(), &main, id, wanted.name.as_deref(), role).await;
-    Ok(ask::tagged(&Shown::from(changed.map_err(not_done)?)))
-}
-
-async fn delete(asked: &Asked, id: &str) -> Result<Response, Fault> {
-    let main = asked.api().keeper.book().main_of(asked.scope().auth_id()).clone();
-    asked.api().people.remove_key(asked.scope(), &main, id_of(id)?).await.map_err(not_done)?;
-    Ok(ask::gone())
-}
-
-fn id_of(text: &str) -> Result<Uuid, Fault> {
-    decoded(text).parse().map_err(|_| ask::missing("there is no such API key"))
+async fn delete(request: ApiRequest) -> Result<Response, ApiError> {
+    let (api, scope) = (request.api(), request.scope());
+    let main = api.keeper.book().main_of(scope.auth_id()).clone();
+    api.people.remove_key(scope, &main, request.id("key_id", NOT_FOUND)?).await?;
+    Ok(no_content())
 }

@@ -1,101 +1,86 @@
-//! `GET /api/v1/calls/`: the scope's calls, newest first: on the first page those that are up, then those that ended.
-//! `GET /api/v1/calls/{call_uuid}/`: one of them, with what was found in its documents.
+//! `GET /api/v1/calls/` and `GET /api/v1/calls/{call_uuid}/`: live and ended calls.
 
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::routes::{Answer, Content, Kind, Query, Route, of};
-use super::super::{Glance, LiveCall, LiveFilter, LiveStatus};
-use super::Timestamp3339;
-use super::ask::{self, Asked, Fault};
-use model::{AuthId, CallQuality, CallUuid, Direction, Timestamp};
+use super::super::error::ApiError;
+use super::super::routes::{Operation, QueryParameter, ResponseSpec};
+use super::super::{CallSummary, LiveCall, LiveFilter, LiveStatus};
+use super::request::{ApiRequest, NO_CALL, parse_number, parse_position, position};
+use super::response::{Timestamp3339, ok};
+use super::route::{CURSOR, LIMIT, Route, handler};
+use model::{AuthId, CallQuality, CallUuid, Direction, Role, Timestamp};
 use store::{CallFilter, CallRecord, Compare};
 use xml::ast::Finding;
 
-/// What is served.
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        method: "GET",
-        path: "/api/v1/calls/",
-        id: "calls",
-        summary: "Calls, newest first: those that are up, then those that ended",
-        query: &[
-            Query { name: "limit", what: "Items of a page (50)", kind: Kind::Integer(1, 200) },
-            Query {
-                name: "cursor",
-                what: "Where the page before ended: its `next`",
-                kind: Kind::Text,
-            },
-            Query {
-                name: "direction",
-                what: "Who began them",
-                kind: Kind::Words(&["inbound", "outbound"]),
-            },
-            Query {
-                name: "from",
-                what: "Who calls: a number, or an endpoint's address",
-                kind: Kind::Text,
-            },
-            Query { name: "to", what: "Who is called", kind: Kind::Text },
-            Query {
-                name: "status",
-                what: "How far they are",
-                kind: Kind::Words(&["queued", "ringing", "in-progress", "ended", "live"]),
-            },
-            Query { name: "account", what: "A subaccount's only", kind: Kind::Text },
-            Query {
-                name: "endedAfter",
-                what: "Ended then or later (RFC 3339); none that are up",
-                kind: Kind::Text,
-            },
-            Query {
-                name: "endedBefore",
-                what: "Ended before then (RFC 3339); none that are up",
-                kind: Kind::Text,
-            },
-        ],
-        body: None,
-        answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<Page>) }],
+        role: Role::Agent,
+        handler: handler!(list),
+        operation: Operation::get(
+            "/api/v1/calls/",
+            "calls",
+            "List calls, newest first: live calls, then ended calls",
+        )
+        .query(&[
+            LIMIT,
+            CURSOR,
+            QueryParameter::one_of("direction", &["inbound", "outbound"], "Direction of the calls"),
+            QueryParameter::text("from", "Caller: a number or the address of an endpoint"),
+            QueryParameter::text("to", "Callee"),
+            QueryParameter::one_of(
+                "status",
+                &["queued", "ringing", "in-progress", "ended", "live"],
+                "Status; live stands for queued, ringing and in-progress",
+            ),
+            QueryParameter::text("account", "Only calls of this subaccount"),
+            QueryParameter::text(
+                "endedAfter",
+                "Only calls that ended at this time or later (RFC 3339)",
+            ),
+            QueryParameter::text(
+                "endedBefore",
+                "Only calls that ended before this time (RFC 3339)",
+            ),
+        ])
+        .responses(&[ResponseSpec::json::<CallList>(200, "A page of calls")]),
     },
     Route {
-        method: "GET",
-        path: "/api/v1/calls/{call_uuid}/",
-        id: "call",
-        summary: "One call, with its remarks and what the linter found in its documents",
-        query: &[],
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "The call",
-            content: Content::Json(of::<Detailed<'static>>),
-        }],
+        role: Role::Agent,
+        handler: handler!(get),
+        operation: Operation::get(
+            "/api/v1/calls/{call_uuid}/",
+            "call",
+            "Retrieve a call with its remarks and the findings about its documents",
+        )
+        .responses(&[ResponseSpec::json::<CallDetail<'static>>(200, "The call")]),
     },
 ];
 
 /// A page of calls.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Calls)]
-pub(super) struct Page {
-    items: Vec<Shown>,
+struct CallList {
+    items: Vec<CallView>,
     next: Option<String>,
 }
 
-/// A call as our API shows it.
+/// A call.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Call)]
-struct Shown {
+struct CallView {
     #[schema(value_type = String, format = Uuid)]
     call_uuid: CallUuid,
     direction: &'static str,
     from: String,
     to: String,
     caller_name: String,
-    /// Whose call it is.
+    /// The account that the call belongs to.
     #[schema(value_type = String)]
     account: AuthId,
-    /// The call that dialled it, or that its order named.
+    /// The call whose `Dial` made this one, or the parent that the request named.
     #[schema(value_type = Option<String>, format = Uuid)]
     parent_call_uuid: Option<CallUuid>,
     /// `queued`, `ringing`, `in-progress` or `ended`.
@@ -109,67 +94,63 @@ struct Shown {
     duration_seconds: Option<u64>,
     bill_seconds: Option<u64>,
     cause: Option<String>,
-    /// Who ended it, in Plivo's word.
+    /// Who ended the call, in Plivo's words.
     hangup_source: Option<String>,
 }
 
-/// A call with what is only of interest of one.
+/// A call with the details that lists leave out.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = CallDetail)]
-pub(super) struct Detailed<'a> {
+struct CallDetail<'a> {
     #[serde(flatten)]
-    call: Shown,
-    /// What happened and what to do about it; when the call has ended.
+    call: CallView,
+    /// What went wrong and how to mend it; empty until the call has ended.
     #[schema(value_type = Vec<String>)]
     remarks: &'a [String],
-    /// The linter's findings about the call's documents; when the call has ended.
+    /// Findings of the linter about the call's documents; empty until the call has ended.
     #[schema(value_type = Vec<Finding>)]
     findings: &'a [Finding],
-    /// How its sound got through: loss, jitter, round trip, an estimate of what was heard; when the call has ended.
+    /// Quality of the audio: loss, jitter, round trip, estimated MOS; null until the call has ended.
     quality: Option<CallQuality>,
-    /// Meta's id of it; when the call has ended.
+    /// Meta's id of the call; null until the call has ended.
     whatsapp_call_id: Option<String>,
 }
 
-/// Where a page begins.
+/// The last call of the previous page: its start and its UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Behind {
-    /// Behind this one of those that are up.
+enum After {
     Live((Timestamp, CallUuid)),
-    /// Behind this one of those that ended.
     Ended((Timestamp, CallUuid)),
 }
 
-/// Which calls are asked for.
-struct Wanted {
-    /// None: none that are up.
-    live: Option<LiveWanted>,
-    /// None: none that ended.
+/// The calls that a request selects.
+struct Filter {
+    /// `None` to leave out live calls.
+    live: Option<LiveCallFilter>,
+    /// `None` to leave out ended calls.
     ended: Option<CallFilter>,
 }
 
-/// Which of those that are up.
-struct LiveWanted {
+struct LiveCallFilter {
     filter: LiveFilter,
-    /// Only those that are that far.
     status: Option<LiveStatus>,
 }
 
-impl LiveWanted {
-    fn holds(&self, call: &LiveCall) -> bool {
+impl LiveCallFilter {
+    fn matches(&self, call: &LiveCall) -> bool {
         let LiveCall { call: id, account, direction, from, to, started, .. } = call;
-        let glance =
-            Glance { call: *id, account, direction: *direction, from, to, started: *started };
-        self.status.is_none_or(|status| status == call.status) && self.filter.holds(&glance)
+        let summary =
+            CallSummary { call: *id, account, direction: *direction, from, to, started: *started };
+        self.status.is_none_or(|status| status == call.status) && self.filter.matches(&summary)
     }
 }
 
-impl Wanted {
-    fn read(asked: &Asked) -> Result<Self, Fault> {
-        let text = |name: &str| asked.value(name).filter(|text| !text.is_empty());
+impl Filter {
+    fn parse(request: &ApiRequest) -> Result<Self, ApiError> {
+        let text = |name: &str| request.query_text(name);
         let party = |name: &str| {
-            text(name).map(|party| ask::digits(party).map_or(party.to_owned(), String::from))
+            text(name).map(|party| parse_number(party).map_or(party.to_owned(), String::from))
         };
         let (from, to) = (party("from"), party("to"));
         let subaccount = text("account").map(AuthId::from);
@@ -177,20 +158,25 @@ impl Wanted {
             None => None,
             Some("inbound") => Some(Direction::Inbound),
             Some("outbound") => Some(Direction::Outbound),
-            Some(_) => return Err(ask::bad("direction", "direction must be inbound or outbound")),
+            Some(_) => {
+                return Err(ApiError::bad_value(
+                    "direction",
+                    "direction must be inbound or outbound",
+                ));
+            }
         };
         let mut ended = Vec::new();
         for (name, compare) in
             [("endedAfter", Compare::GreaterEqual), ("endedBefore", Compare::Less)]
         {
             if let Some(text) = text(name) {
-                let at = text
-                    .parse::<jiff::Timestamp>()
-                    .map_err(|_| ask::bad(name, &format!("{name} must be RFC 3339")))?;
+                let at = text.parse::<jiff::Timestamp>().map_err(|_| {
+                    ApiError::bad_value(name, format!("{name} must be a time in RFC 3339"))
+                })?;
                 ended.push((compare, Timestamp::from_micros(at.as_microsecond())));
             }
         }
-        let (up, status, over) = match text("status") {
+        let (has_live, status, has_ended) = match text("status") {
             None => (ended.is_empty(), None, true),
             Some("ended") => (false, None, true),
             Some("live") => (true, None, false),
@@ -198,7 +184,7 @@ impl Wanted {
             Some("ringing") => (true, Some(LiveStatus::Ringing), false),
             Some("in-progress") => (true, Some(LiveStatus::InProgress), false),
             Some(_) => {
-                return Err(ask::bad(
+                return Err(ApiError::bad_value(
                     "status",
                     "status must be queued, ringing, in-progress, ended or live",
                 ));
@@ -212,8 +198,8 @@ impl Wanted {
             subaccount: subaccount.clone(),
         };
         Ok(Self {
-            live: (up && ended.is_empty()).then_some(LiveWanted { filter: live, status }),
-            ended: over.then(|| CallFilter {
+            live: (has_live && ended.is_empty()).then_some(LiveCallFilter { filter: live, status }),
+            ended: has_ended.then(|| CallFilter {
                 from,
                 to,
                 direction,
@@ -225,75 +211,78 @@ impl Wanted {
     }
 }
 
-pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
-    let (api, scope) = (asked.api(), asked.scope());
-    let limit = asked.limit()?;
-    let behind = asked.cursor(cursor)?;
-    let wanted = Wanted::read(asked)?;
-    let mut up = match (&wanted.live, &behind) {
-        (Some(wanted), None | Some(Behind::Live(_))) => {
-            let mut up = api.live.list(scope);
-            up.retain(|call| wanted.holds(call));
-            up
+async fn list(request: ApiRequest) -> Result<Response, ApiError> {
+    let (api, scope) = (request.api(), request.scope());
+    let limit = request.limit()?;
+    let after = request.cursor(parse_cursor)?;
+    let filter = Filter::parse(&request)?;
+    let mut live = match (&filter.live, &after) {
+        (Some(filter), None | Some(After::Live(_))) => {
+            let mut live = api.live.list(scope);
+            live.retain(|call| filter.matches(call));
+            live
         }
-        (None, _) | (_, Some(Behind::Ended(_))) => Vec::new(),
+        (None, _) | (_, Some(After::Ended(_))) => Vec::new(),
     };
-    if let Some(Behind::Live(last)) = behind {
-        up.retain(|call| (call.started, call.call) < last);
+    if let Some(After::Live(last)) = after {
+        live.retain(|call| (call.started, call.call) < last);
     }
-    up.sort_by_key(|call| std::cmp::Reverse((call.started, call.call)));
-    let more_up = up.len() > limit as usize;
-    up.truncate(limit as usize);
-    let mut items: Vec<Shown> = up.iter().map(Shown::live).collect();
-    let last_up = up.last().map(|call| format!("up.{}", ask::place(call.started, call.call)));
-    let filter = match wanted.ended {
-        Some(filter) if !more_up => filter,
-        _ => return Ok(ask::ok(&Page { items, next: asked.next(last_up.filter(|_| more_up)) })),
+    live.sort_by_key(|call| std::cmp::Reverse((call.started, call.call)));
+    let has_more_live = live.len() > limit as usize;
+    live.truncate(limit as usize);
+    let mut items: Vec<CallView> = live.iter().map(CallView::live).collect();
+    let last_live = live.last().map(|call| format!("up.{}", position(call.started, call.call)));
+    let ended = match filter.ended {
+        Some(filter) if !has_more_live => filter,
+        _ => {
+            let next = request.next_cursor(last_live.filter(|_| has_more_live));
+            return Ok(ok(&CallList { items, next }));
+        }
     };
-    // A call that just ended: its record may still be on its way.
+    // The record of a call that has just ended may still be on its way to the store.
     api.store.flush().await;
-    let before = match behind {
-        Some(Behind::Ended(last)) => Some(last),
-        None | Some(Behind::Live(_)) => None,
+    let before = match after {
+        Some(After::Ended(last)) => Some(last),
+        None | Some(After::Live(_)) => None,
     };
-    let filter = CallFilter { before, ..filter };
-    // One more than is shown tells whether there are more.
+    let filter = CallFilter { before, ..ended };
+    // One call more than fits tells whether there is another page.
     let room = limit - u32::try_from(items.len()).unwrap_or(limit);
     let ended = api.store.calls().newest(scope, &filter, room + 1).await;
-    let mut ended = ended.map_err(ask::store("list calls"))?;
-    let more = ended.len() > room as usize;
+    let mut ended = ended.map_err(ApiError::store("list calls"))?;
+    let has_more = ended.len() > room as usize;
     ended.truncate(room as usize);
-    let last_ended = ended.last().map(|call| ask::place(call.start.started, call.start.call));
-    items.extend(ended.iter().map(Shown::ended));
-    // A page full of calls that are up leads to the first that ended.
-    Ok(ask::ok(&Page { items, next: asked.next(last_ended.or(last_up).filter(|_| more)) }))
+    let last_ended = ended.last().map(|call| position(call.start.started, call.start.call));
+    items.extend(ended.iter().map(CallView::ended));
+    // After a page that live calls fill, the next one starts with the first ended call.
+    let next = request.next_cursor(last_ended.or(last_live).filter(|_| has_more));
+    Ok(ok(&CallList { items, next }))
 }
 
-/// One call: a live one as far as it is known, an ended one with its record's remarks and findings.
-pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
-    const NONE: &str = "there is no such call";
-    let (api, scope) = (asked.api(), asked.scope());
-    let call = uuid.parse::<CallUuid>().map_err(|_| ask::missing(NONE))?;
+async fn get(request: ApiRequest) -> Result<Response, ApiError> {
+    let (api, scope) = (request.api(), request.scope());
+    let call: CallUuid = request.id("call_uuid", NO_CALL)?;
     if let Some(live) = api.live.get(scope, call) {
-        let detailed = Detailed {
-            call: Shown::live(&live),
+        let detail = CallDetail {
+            call: CallView::live(&live),
             remarks: &[],
             findings: &[],
             quality: None,
             whatsapp_call_id: None,
         };
-        return Ok(ask::ok(&detailed));
+        return Ok(ok(&detail));
     }
-    // A call that just ended: its record may still be on its way.
+    // The record of a call that has just ended may still be on its way to the store.
     api.store.flush().await;
-    let record = api.store.calls().get(scope, call).await.map_err(ask::store("read a call"))?;
-    let record = record.ok_or_else(|| ask::missing(NONE))?;
+    let record =
+        api.store.calls().get(scope, call).await.map_err(ApiError::store("read a call"))?;
+    let record = record.ok_or(ApiError::NotFound(NO_CALL))?;
     let (remarks, findings): (&[String], &[Finding]) =
         record.end.as_ref().map_or((&[], &[]), |end| (&end.remarks, &end.findings));
     let quality = record.end.as_ref().and_then(|end| end.quality);
     let whatsapp_call_id = record.start.wacid.as_ref().map(ToString::to_string);
-    Ok(ask::ok(&Detailed {
-        call: Shown::ended(&record),
+    Ok(ok(&CallDetail {
+        call: CallView::ended(&record),
         remarks,
         findings,
         quality,
@@ -301,15 +290,14 @@ pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
     }))
 }
 
-/// Where the page before ended: its last call's beginning and UUID.
-fn cursor(text: &str) -> Option<Behind> {
+fn parse_cursor(text: &str) -> Option<After> {
     match text.strip_prefix("up.") {
-        Some(text) => ask::placed(text).map(Behind::Live),
-        None => ask::placed(text).map(Behind::Ended),
+        Some(text) => parse_position(text).map(After::Live),
+        None => parse_position(text).map(After::Ended),
     }
 }
 
-impl Shown {
+impl CallView {
     fn live(call: &LiveCall) -> Self {
         Self {
             call_uuid: call.call,

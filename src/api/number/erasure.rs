@@ -1,66 +1,65 @@
-//! `DELETE /api/v1/users/{waId}/`: forgets a WhatsApp user (`number-api.md` §4).
+//! `DELETE /api/v1/users/{user_id}/`: erases what the node knows about a WhatsApp user, or deletes a
+//! person of the console. Which of the two is told by the form of the id.
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::error;
-use super::super::routes::{Answer, Content, Route, of};
-use super::Timestamp3339;
-use super::ask::{self, Asked, Fault};
+use super::super::error::ApiError;
+use super::super::routes::{Operation, ResponseSpec};
 use super::permissions;
+use super::request::ApiRequest;
+use super::response::{Timestamp3339, accepted, no_content};
+use super::route::{Route, error, handler};
+use super::users::NO_USER;
+use model::Role;
 
-/// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {
-    method: "DELETE",
-    path: "/api/v1/users/{user_id}/",
-    id: "forgetUser",
-    summary: "By number: forgets everything about a WhatsApp user, within a minute. By id: removes one of the console's people",
-    query: &[],
-    body: None,
-    answers: &[
-        Answer {
-            status: 202,
-            what: "It will be done, whatever happens",
-            content: Content::Json(of::<Shown>),
-        },
-        Answer {
-            status: 204,
-            what: "One of the console's people is gone, with their sessions",
-            content: Content::Nothing,
-        },
-        Answer {
-            status: 409,
-            what: "It is oneself, or they stand in the configuration",
-            content: Content::Json(of::<error::OurBody<'static>>),
-        },
-        Answer {
-            status: 404,
-            what: "That is nobody",
-            content: Content::Json(of::<error::OurBody<'static>>),
-        },
-    ],
+    role: Role::Owner,
+    handler: handler!(delete),
+    operation: Operation::delete(
+        "/api/v1/users/{user_id}/",
+        "forgetUser",
+        "With a number: erase all data about a WhatsApp user, within a minute. With an id: delete a \
+         person of the console",
+    )
+    .responses(&[
+        ResponseSpec::json::<Erasure>(202, "The data will be erased"),
+        ResponseSpec::empty(204, "The person is deleted and their sessions are ended"),
+        error(409, "The person is the one who asks, or is defined in the configuration file"),
+        error(404, "No such user"),
+    ]),
 }];
 
-/// A request to forget somebody.
+/// A request to erase the data about a WhatsApp user.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Erasure)]
-struct Shown {
+struct Erasure {
     id: Uuid,
     wa_id: String,
     #[schema(value_type = String, format = DateTime)]
     asked_at: Timestamp3339,
 }
 
-/// `DELETE …/users/{wa_id}/`.
-pub(super) async fn forget(asked: &Asked, user: &str) -> Result<Response, Fault> {
-    let user = permissions::user_of(user).ok_or_else(|| ask::missing("there is no such user"))?;
-    let account = asked.scope().auth_id().clone();
-    let erasure = asked.api().eraser.ask(account, asked.main_account(), &user).await;
-    let erasure = erasure.map_err(ask::store("take a request to forget a user on"))?;
-    let shown = Shown { id: erasure.id, wa_id: user, asked_at: Timestamp3339(erasure.asked) };
-    Ok(error::body(StatusCode::ACCEPTED, &shown))
+async fn delete(request: ApiRequest) -> Result<Response, ApiError> {
+    match request.parameter("user_id").parse() {
+        Ok(id) => delete_person(&request, id).await,
+        Err(_) => erase_user(&request).await,
+    }
+}
+
+async fn delete_person(request: &ApiRequest, id: Uuid) -> Result<Response, ApiError> {
+    request.api().people.remove(request.scope(), id, request.principal.user).await?;
+    Ok(no_content())
+}
+
+async fn erase_user(request: &ApiRequest) -> Result<Response, ApiError> {
+    let user = permissions::parse_user(request.parameter("user_id"));
+    let wa_id = user.ok_or(ApiError::NotFound(NO_USER))?;
+    let account = request.scope().auth_id().clone();
+    let erasure = request.api().eraser.ask(account, request.main_account(), &wa_id).await;
+    let erasure = erasure.map_err(ApiError::store("store an erasure"))?;
+    let asked_at = Timestamp3339(erasure.asked);
+    Ok(accepted(&Erasure { id: erasure.id, wa_id, asked_at }))
 }

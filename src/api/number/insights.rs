@@ -1,75 +1,70 @@
-//! `POST /api/v1/conversations/{id}/insights/`: how a user feels, and what it was about (`number-api.md` §4).
+//! `POST /api/v1/conversations/{conversation_id}/insights/`: the sentiment and a summary of a
+//! conversation.
 
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::error;
-use super::super::routes::{Answer, Content, Route, of};
-use super::ask::{self, Asked, Fault};
-use crate::agents::contract::{Line, Role};
+use super::super::error::ApiError;
+use super::super::routes::{Operation, ResponseSpec};
+use super::conversations;
+use super::request::ApiRequest;
+use super::response::ok;
+use super::route::{NOT_FOUND, Route, handler};
+use crate::agents::contract::{Line, Role as Speaker};
 use crate::inbox::words;
-use model::Direction;
+use model::{Direction, Role};
 use store::{ConversationChange, Insights};
 
-/// Messages that are looked at, the latest.
+/// The number of messages that are assessed, the latest ones.
 const MESSAGES: u32 = 200;
 
-/// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {
-    method: "POST",
-    path: "/api/v1/conversations/{conversation_id}/insights/",
-    id: "assessConversation",
-    summary: "Sentiment and summary, by the node's model or, without one, by a plain reckoning",
-    query: &[],
-    body: None,
-    answers: &[
-        Answer { status: 200, what: "What it is like", content: Content::Json(of::<Shown>) },
-        Answer {
-            status: 404,
-            what: "There is none",
-            content: Content::Json(of::<error::OurBody<'static>>),
-        },
-    ],
+    role: Role::Agent,
+    handler: handler!(assess),
+    operation: Operation::post(
+        "/api/v1/conversations/{conversation_id}/insights/",
+        "assessConversation",
+        "Assess a conversation: sentiment and summary, by the node's model or a simple estimate",
+    )
+    .responses(&[ResponseSpec::json::<ConversationInsights>(200, "The insights"), NOT_FOUND]),
 }];
 
-/// What a conversation is like.
+/// The sentiment and the summary of a conversation.
 #[derive(Serialize, ToSchema)]
-#[schema(as = ConversationInsights)]
-pub(super) struct Shown {
+struct ConversationInsights {
     /// `positive`, `neutral` or `negative`.
     sentiment: String,
-    /// From -1 to 1.
+    /// From -1 (negative) to 1 (positive).
     score: f64,
     summary: String,
-    /// The model's name, or `local`.
+    /// Who made them: the name of the model, or `local`.
     by: String,
 }
 
-/// `POST …/conversations/{id}/insights/`.
-pub(super) async fn make(asked: &Asked, id: &str) -> Result<Response, Fault> {
-    let conversation = super::conversations::found(asked, id).await?;
-    let (api, scope) = (asked.api(), asked.scope());
+async fn assess(request: ApiRequest) -> Result<Response, ApiError> {
+    let conversation = conversations::find(&request).await?;
+    let (api, scope) = (request.api(), request.scope());
     let messages =
         api.store.messages().list(scope, conversation.pair.conversation, None, MESSAGES).await;
-    let mut messages = messages.map_err(ask::store("read a conversation's messages"))?;
+    let mut messages = messages.map_err(ApiError::store("read the messages of a conversation"))?;
     messages.reverse();
     let lines = messages.iter().map(|m| &m.message).filter(|m| m.kind != "call").map(|m| Line {
-        role: if m.direction == Direction::Inbound { Role::User } else { Role::Assistant },
+        role: if m.direction == Direction::Inbound { Speaker::User } else { Speaker::Assistant },
         text: words::text_of(&m.kind, &m.content).unwrap_or_else(|| m.text.clone()),
         at: m.at.rfc3339(),
     });
-    let made = api.agents.insight(&lines.collect::<Vec<_>>()).await;
+    let insight = api.agents.insight(&lines.collect::<Vec<_>>()).await;
     let insights = Insights {
-        sentiment: made.sentiment.to_owned(),
-        score: made.score,
-        summary: made.summary.clone(),
-        by: made.by.clone(),
+        sentiment: insight.sentiment.to_owned(),
+        score: insight.score,
+        summary: insight.summary.clone(),
+        by: insight.by.clone(),
         at: api.clock.wall(),
     };
     let change = ConversationChange { insights: Some(insights), ..ConversationChange::default() };
-    let kept = api.inbox.change(scope, &conversation.pair, change).await;
-    kept.map_err(ask::store("keep what a conversation is like"))?;
-    let (sentiment, score) = (made.sentiment.to_owned(), made.score);
-    Ok(ask::ok(&Shown { sentiment, score, summary: made.summary, by: made.by }))
+    let stored = api.inbox.change(scope, &conversation.pair, change).await;
+    stored.map_err(ApiError::store("store the insights of a conversation"))?;
+    let (sentiment, score) = (insight.sentiment.to_owned(), insight.score);
+    Ok(ok(&ConversationInsights { sentiment, score, summary: insight.summary, by: insight.by }))
 }

@@ -1,28 +1,31 @@
-//! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key` or the console's session. This version serves the
-//! linter, calls with their event logs, business numbers and WABAs, conversations, agents, people and their keys, and the reload of the
-//! configuration.
+//! The number API, `/api/v1/…`: a module per resource. Requests authenticate with `X-API-Key` or the
+//! console's session. See `docs/reference/rest.md#number-api`.
+//!
+//! A new resource is a module with a table of [`Route`]s and its line in [`TABLES`].
 
 mod account;
 mod agents;
 mod api_keys;
-mod ask;
-pub(in crate::api) mod bodies;
+mod call_events;
+mod call_quality;
 mod calls;
 mod conversations;
-mod course;
 mod erasure;
-mod events;
+mod error;
+mod field_errors;
 mod insights;
 mod messages;
 mod nodes;
 mod notifications;
 mod numbers;
 mod permissions;
-mod place;
-mod plain;
+mod place_call;
 mod reload;
-pub(super) mod roles;
+mod request;
+mod response;
+pub(in crate::api) mod route;
 mod routing;
+mod schema;
 mod tokens;
 mod uploads;
 mod users;
@@ -30,36 +33,39 @@ mod voices;
 mod wabas;
 pub(super) mod waterfall;
 mod webhooks;
-mod xml;
+mod xml_check;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::response::Response;
-use http::{HeaderMap, Method, StatusCode, header};
-use serde::Serialize;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, Method};
 
-use super::auth::{Denied, Member};
-use super::once::Rules;
-use super::routes::{self, Found, Route};
-use super::{App, Shared, error, peer, segments, session, with_header};
-use ask::{Asked, Fault};
-use model::Timestamp;
+use super::auth::Principal;
+use super::error::ApiError;
+use super::idempotency::Rules;
+use super::routes::{self, Match, PathParameters};
+use super::{ApiState, App, peer, segments, session};
+use request::ApiRequest;
+use route::Route;
 
-/// Answers to POSTs are given again for a day (§1).
-pub(super) const ONCE: Rules =
-    Rules { kept: Duration::from_secs(86_400), key_max: 255, fault: internal };
+/// Responses to POSTs with an `Idempotency-Key` are kept for a day.
+pub(super) const IDEMPOTENCY: Rules = Rules {
+    kept: Duration::from_secs(86_400),
+    key_bytes_max: 255,
+    internal_error: || ApiError::Internal.into_response(),
+};
 
-/// What is served, a table a resource.
+/// All routes, a table per resource.
 pub(super) const TABLES: &[&[Route]] = &[
-    xml::ROUTES,
+    xml_check::ROUTES,
     calls::ROUTES,
-    course::ROUTES,
+    call_quality::ROUTES,
     waterfall::ROUTES,
-    place::ROUTES,
-    events::ROUTES,
+    place_call::ROUTES,
+    call_events::ROUTES,
     permissions::ROUTES,
     voices::ROUTES,
     nodes::ROUTES,
@@ -81,172 +87,166 @@ pub(super) const TABLES: &[&[Route]] = &[
     tokens::ROUTES,
 ];
 
-/// Anything under `/api/v1/`.
-pub(super) async fn handle(State(shared): App, request: Request) -> Response {
+/// Serves every path below `/api/v1/`.
+pub(super) async fn handle(State(state): App, request: Request) -> Response {
     let from = peer(&request);
-    match authenticate(&shared, request.headers(), request.method(), from).await {
-        Ok(member) => dispatch(shared, member, request).await,
-        Err(no) => *no,
+    match authenticate(&state, request.headers(), request.method(), from).await {
+        Ok(principal) => dispatch(state, principal, request).await,
+        Err(error) => error.into_response(),
     }
 }
 
-/// A request of somebody who is known.
-pub(super) async fn dispatch(shared: Arc<Shared>, member: Member, request: Request) -> Response {
+/// Serves a request of an authenticated principal.
+pub(super) async fn dispatch(
+    state: Arc<ApiState>,
+    principal: Principal,
+    request: Request,
+) -> Response {
+    answer(state, principal, request).await.unwrap_or_else(ApiError::into_response)
+}
+
+async fn answer(
+    state: Arc<ApiState>,
+    principal: Principal,
+    request: Request,
+) -> Result<Response, ApiError> {
     let path = request.uri().path().to_owned();
     let segments = segments(&path);
-    match routes::find(TABLES, request.method(), &segments) {
-        Found::Served => {}
-        Found::Method(allow) => return wrong_method(&allow, request.method(), &segments),
-        Found::Nothing => return not_found("there is nothing at this path"),
-    }
-    let path: Vec<String> = segments.iter().skip(2).map(|part| (*part).to_owned()).collect();
-    if member.role < roles::least(request.method(), &path) {
-        return *ask::forbidden("your role does not allow this");
-    }
-    let once = match *request.method() {
-        Method::POST => {
-            let main = shared.main_of(&member.scope);
-            shared.once_number.key(&member.scope, &main, request.headers(), request.uri().path())
+    let route = match routes::find(TABLES, request.method(), &segments) {
+        Match::Found(route) => route,
+        Match::WrongMethod(allow) => {
+            let message = wrong_method_message(request.method(), &segments);
+            return Err(ApiError::MethodNotAllowed {
+                code: "method",
+                allow: allow.into(),
+                message,
+            });
         }
-        _ => Ok(None),
+        Match::NotFound => return Err(ApiError::NotFound("no such path")),
     };
-    let key = match once {
-        Ok(key) => key,
-        Err(why) => return *ask::bad("Idempotency-Key", &why),
-    };
-    let asked = Asked::new(shared.clone(), member, path, request);
-    match key {
-        // Events are told as they come, and are no answer to keep.
-        None => serve(asked).await,
-        key => shared.once_number.run(key, serve(asked)).await,
+    if principal.role < route.role {
+        return Err(ApiError::forbidden("your role does not permit this operation"));
     }
+    let key = match *request.method() {
+        Method::POST => state
+            .number_idempotency
+            .key(
+                &principal.scope,
+                &state.main_account_of(&principal.scope),
+                request.headers(),
+                &path,
+            )
+            .map_err(|why| ApiError::bad_value("Idempotency-Key", why))?,
+        _ => None,
+    };
+    let parameters = PathParameters::read(route.operation.path, &segments);
+    let request = ApiRequest::new(state.clone(), principal, parameters, request);
+    let Some(key) = key else { return (route.handler)(request).await };
+    let work = (route.handler)(request);
+    let work = async { work.await.unwrap_or_else(ApiError::into_response) };
+    Ok(state.number_idempotency.run(key, work).await)
 }
 
-/// Hands a request to its resource.
-async fn serve(asked: Asked) -> Response {
-    let path = asked.path.clone();
-    let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    let answered = match (asked.method().as_str(), path.as_slice()) {
-        (_, ["agents", rest @ ..]) => agents::serve(asked, rest).await,
-        // By its form: of the console's people an id, of WhatsApp's a number.
-        ("DELETE", ["users", user]) if !users::is_id(user) => erasure::forget(&asked, user).await,
-        ("POST", ["xml", "check"]) => xml::check(asked).await,
-        ("GET", ["calls"]) => calls::list(&asked).await,
-        ("POST", ["calls"]) => place::place(asked).await,
-        ("POST", ["calls", uuid, "hangup"]) => place::hang_up(&asked, uuid).await,
-        ("GET", ["calls", uuid]) => calls::get(&asked, uuid).await,
-        ("GET", ["calls", uuid, "quality"]) => course::get(&asked, uuid).await,
-        ("GET", ["calls", uuid, "waterfall"]) => waterfall::get(&asked, uuid).await,
-        ("GET", ["calls", uuid, "events"]) => events::log(&asked, uuid).await,
-        ("GET", ["permissions", number, user]) => permissions::view(&asked, [number, user]).await,
-        ("POST", ["permissions", number, user, "request"]) => {
-            permissions::request(asked, [number, user]).await
-        }
-        ("GET", ["notifications"]) => notifications::list(&asked).await,
-        ("POST", ["notifications", "read-all"]) => notifications::read_all(&asked).await,
-        ("POST", ["notifications", id, "read"]) => notifications::read(&asked, id).await,
-        (_, ["conversations", rest @ ..]) => conversations::serve(asked, rest).await,
-        (_, ["webhooks", rest @ ..]) => webhooks::serve(asked, rest).await,
-        ("POST", ["phone-numbers", number, "subscribe"]) => routing::subscribe(asked, number).await,
-        ("POST", ["phone-numbers", number, "connect-agent"]) => {
-            routing::connect_agent(asked, number).await
-        }
-        ("POST", ["phone-numbers", number, "disconnect-agent"]) => {
-            routing::disconnect_agent(asked, number).await
-        }
-        (_, ["users", rest @ ..]) => users::serve(asked, rest).await,
-        (_, ["api-keys", rest @ ..]) => api_keys::serve(asked, rest).await,
-        ("GET", ["account"]) => account::get(&asked),
-        ("POST", ["account", "token"]) => tokens::rotate(asked).await,
-        ("DELETE", ["account", "token", "previous"]) => tokens::end(&asked).await,
-        ("GET", ["voices"]) => Ok(voices::list(&asked)),
-        ("GET", ["nodes"]) => nodes::list(&asked),
-        ("POST", ["nodes", node, "drain"]) => nodes::drain(&asked, node),
-        ("POST", ["reload"]) => Ok(reload::reload(&asked).await),
-        (_, ["phone-numbers", ..]) => numbers::serve(asked).await,
-        (_, ["wabas", ..]) => wabas::serve(asked).await,
-        _ => Err(ask::missing("there is nothing at this path")),
-    };
-    answered.unwrap_or_else(|fault| *fault)
-}
-
-/// Whether the API has this method and path.
+/// Whether the API serves this method and path.
 pub(super) fn serves(method: &Method, path: &str) -> bool {
-    routes::find(TABLES, method, &segments(path)) == Found::Served
+    matches!(routes::find(TABLES, method, &segments(path)), Match::Found(_))
 }
 
-/// By key, or by the console's session.
+/// Finds out who makes a request, by API key or by the console's session.
 async fn authenticate(
-    shared: &Shared,
+    state: &ApiState,
     headers: &HeaderMap,
     method: &Method,
     from: IpAddr,
-) -> Result<Member, Fault> {
-    let member = if headers.contains_key("x-api-key") {
-        shared.api.accounts.key(headers).or_else(|| made_key(shared, headers))
+) -> Result<Principal, ApiError> {
+    let principal = if headers.contains_key("x-api-key") {
+        state.api.credentials.api_key(headers).or_else(|| created_key(state, headers))
     } else {
-        session::member(shared, headers, method).await?
+        session::authenticate(state, headers, method).await?
     };
-    let known = member.ok_or_else(|| Box::new(denied(shared.guard.failed(from))))?;
-    let now = shared.api.clock.now();
-    shared.guard.asked(now, known.scope.auth_id()).map_err(|why| Box::new(denied(why)))?;
-    Ok(known)
+    let principal = principal.ok_or_else(|| state.rate_limits.record_failure(from))?;
+    let now = state.api.clock.now();
+    state.rate_limits.record_request(now, principal.scope.auth_id())?;
+    Ok(principal)
 }
 
-/// Who a key that was made here is, unless their account is disabled.
-fn made_key(shared: &Shared, headers: &HeaderMap) -> Option<Member> {
-    let holder = shared.api.people.key(headers.get("x-api-key")?.to_str().ok()?)?;
-    shared.is_enabled(&holder.account).then(|| Member::holder(holder))
+/// The holder of a key that was created over the API, unless the account is disabled.
+fn created_key(state: &ApiState, headers: &HeaderMap) -> Option<Principal> {
+    let holder = state.api.people.key(headers.get("x-api-key")?.to_str().ok()?)?;
+    state.is_enabled(&holder.account).then(|| Principal::from_key(holder))
 }
 
-fn denied(denied: Denied) -> Response {
-    match denied {
-        Denied::Unknown => error::json(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            "a valid X-API-Key is wanted",
-            None,
-        ),
-        Denied::Wait { why, seconds } => {
-            let answer = error::json(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", why, None);
-            with_header(answer, header::RETRY_AFTER, &seconds.to_string())
+/// The message of a 405, with the way that is meant to be used if there is one.
+fn wrong_method_message(method: &Method, segments: &[&str]) -> &'static str {
+    match segments {
+        ["api", "v1", "phone-numbers", _] if *method == Method::DELETE => {
+            "phone numbers can't be deleted: POST …/disconnect/ takes one out of service, and \
+             Meta's console deletes it"
         }
-    }
-}
-
-fn wrong_method(allow: &str, method: &Method, segments: &[&str]) -> Response {
-    let message = match segments {
-        ["api", "v1", "phone-numbers", _] if *method == Method::DELETE => numbers::NO_DELETE,
         ["api", "v1", "webhooks", ..] => {
-            "the console makes, changes and removes webhooks; here they are read"
+            "webhooks are created, changed and removed in the console; the API only lists them"
         }
-        _ => "this method is not for this resource",
-    };
-    with_header(
-        error::json(StatusCode::METHOD_NOT_ALLOWED, "method", message, None),
-        header::ALLOW,
-        allow,
-    )
-}
-
-pub(super) fn internal() -> Response {
-    error::json(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "internal",
-        "something is wrong on this server",
-        None,
-    )
-}
-
-/// A time as `interface.md` §5 has it.
-struct Timestamp3339(Timestamp);
-
-impl Serialize for Timestamp3339 {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&self.0)
+        _ => "method not allowed",
     }
 }
 
-fn not_found(message: &str) -> Response {
-    error::json(StatusCode::NOT_FOUND, "not_found", message, None)
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::TABLES;
+    use model::Role;
+
+    /// Operations by the rule: GET requires an agent, everything else an admin. This lists the
+    /// exceptions, so that a changed role does not go unnoticed.
+    #[test]
+    fn lists_the_roles_that_differ_from_the_rule() {
+        let mut exceptions = BTreeSet::new();
+        for route in TABLES.iter().copied().flatten() {
+            let rule = if route.operation.method == "GET" { Role::Agent } else { Role::Admin };
+            if route.role != rule {
+                exceptions.insert((route.role, route.operation.id));
+            }
+        }
+        let agent = [
+            "archiveConversation",
+            "assessConversation",
+            "changeConversation",
+            "checkXml",
+            "closeConversation",
+            "hangUp",
+            "placeCall",
+            "readAllNotifications",
+            "readConversation",
+            "readNotification",
+            "reopenConversation",
+            "requestPermission",
+            "sendMessage",
+            "uploadMedia",
+        ];
+        let owner = [
+            "apiKeys",
+            "changeApiKey",
+            "changeUser",
+            "changeWaba",
+            "connectPhoneNumber",
+            "createApiKey",
+            "createUser",
+            "deleteApiKey",
+            "drainNode",
+            "endTokenOverlap",
+            "forgetUser",
+            "inviteUser",
+            "listNodes",
+            "reload",
+            "rotateToken",
+            "signOutUser",
+            "signUpPhoneNumbers",
+            "user",
+            "users",
+        ];
+        let expected = agent.map(|id| (Role::Agent, id)).into_iter();
+        let expected: BTreeSet<_> = expected.chain(owner.map(|id| (Role::Owner, id))).collect();
+        assert_eq!(exceptions, expected);
+    }
 }

@@ -1,89 +1,84 @@
-//! `/api/v1/nodes/`: the nodes, how they do, and the drain of one. For the owner of the only main account: what a node
-//! counts is of all who share it (R16).
+//! `/api/v1/nodes/`: the state of the node, and draining. Only for an owner of the node's only main
+//! account, because the counters of a node are about everybody who shares it.
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::routes::{Answer, Content, Route, of};
-use super::super::{NodeState, NodeStatus, error};
-use super::ask::{self, Asked, Fault};
+use super::super::error::ApiError;
+use super::super::routes::{Operation, ResponseSpec};
+use super::super::{NodeState, NodeStatus};
+use super::request::ApiRequest;
+use super::response::{accepted, ok};
+use super::route::{Route, error, handler};
+use model::Role;
 use store::Scope;
 
-const SHARED: Answer = Answer {
-    status: 403,
-    what: "Several main accounts share the node: its operator has /metrics and signals",
-    content: Content::Json(of::<error::OurBody<'static>>),
-};
+const NO_NODE: &str = "no such node";
+const SHARED: ResponseSpec = error(
+    403,
+    "Several main accounts share the node: its operator uses /metrics and signals instead",
+);
 
-/// What is served.
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        method: "GET",
-        path: "/api/v1/nodes/",
-        id: "listNodes",
-        summary: "The nodes, this one first: state, live calls, exchanges with Graph and with your servers; for an owner of the node's \
-            only main account",
-        query: &[],
-        body: None,
-        answers: &[
-            Answer { status: 200, what: "All of them", content: Content::Json(of::<List>) },
-            SHARED,
-        ],
+        role: Role::Owner,
+        handler: handler!(list),
+        operation: Operation::get(
+            "/api/v1/nodes/",
+            "listNodes",
+            "List the nodes, this one first: state, live calls, requests to Graph and to your \
+             servers; for an owner of the node's only main account",
+        )
+        .responses(&[ResponseSpec::json::<NodeList>(200, "All nodes"), SHARED]),
     },
     Route {
-        method: "POST",
-        path: "/api/v1/nodes/{node_id}/drain/",
-        id: "drainNode",
-        summary: "Drains a node: it rejects new calls and is not ready; live calls go on. Only a restart ends that",
-        query: &[],
-        body: None,
-        answers: &[
-            Answer { status: 202, what: "It drains", content: Content::Json(of::<Drains>) },
-            SHARED,
-        ],
+        role: Role::Owner,
+        handler: handler!(drain),
+        operation: Operation::post(
+            "/api/v1/nodes/{node_id}/drain/",
+            "drainNode",
+            "Drain a node: it refuses new calls, and live calls go on. Only a restart ends the drain",
+        )
+        .responses(&[ResponseSpec::json::<DrainingNode>(202, "Draining"), SHARED]),
     },
 ];
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Nodes)]
-pub(super) struct List {
+struct NodeList {
     items: Vec<NodeStatus>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = NodeDrains)]
-pub(super) struct Drains {
+struct DrainingNode {
     id: String,
     state: NodeState,
-    /// Calls that go on.
+    /// Calls that are still live.
     live_calls: usize,
 }
 
-fn nodes(asked: &Asked) -> Result<Vec<NodeStatus>, Fault> {
-    if !matches!(asked.scope(), Scope::Main(_)) {
-        return Err(ask::forbidden("this is for an owner of a main account"));
+fn nodes(request: &ApiRequest) -> Result<Vec<NodeStatus>, ApiError> {
+    if !matches!(request.scope(), Scope::Main(_)) {
+        return Err(ApiError::forbidden("only an owner of a main account may do this"));
     }
-    let shared = "this node serves several main accounts: its operator has /metrics, and drains it by SIGTERM";
-    asked.api().operator.nodes().ok_or_else(|| ask::forbidden(shared))
+    let shared = "this node serves several main accounts: its operator has /metrics, and drains it \
+        with SIGTERM";
+    request.api().operator.nodes().ok_or(ApiError::forbidden(shared))
 }
 
-/// `GET /nodes/`.
-pub(super) fn list(asked: &Asked) -> Result<Response, Fault> {
-    Ok(error::body(StatusCode::OK, &List { items: nodes(asked)? }))
+async fn list(request: ApiRequest) -> Result<Response, ApiError> {
+    Ok(ok(&NodeList { items: nodes(&request)? }))
 }
 
-/// `POST /nodes/{id}/drain/`.
-pub(super) fn drain(asked: &Asked, node: &str) -> Result<Response, Fault> {
-    let known = nodes(asked)?
-        .into_iter()
-        .find(|one| one.id == node)
-        .ok_or_else(|| ask::missing("there is no such node"))?;
-    if !asked.api().operator.drain(&known.id) {
-        return Err(ask::missing("there is no such node"));
+async fn drain(request: ApiRequest) -> Result<Response, ApiError> {
+    let id = request.parameter("node_id");
+    let node = nodes(&request)?.into_iter().find(|node| node.id == id);
+    let NodeStatus { id, live_calls, .. } = node.ok_or(ApiError::NotFound(NO_NODE))?;
+    match request.api().operator.drain(&id) {
+        true => Ok(accepted(&DrainingNode { id, state: NodeState::Draining, live_calls })),
+        false => Err(ApiError::NotFound(NO_NODE)),
     }
-    let NodeStatus { id, live_calls, .. } = known;
-    Ok(error::body(StatusCode::ACCEPTED, &Drains { id, state: NodeState::Draining, live_calls }))
 }

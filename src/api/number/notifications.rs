@@ -1,88 +1,74 @@
-//! `GET /api/v1/notifications/`: what people should know of, newest first; marked as read one by one or all at once.
+//! `/api/v1/notifications/`: messages to the people of an account. They are read one by one or all
+//! together.
 
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::error;
-use super::super::routes::{Answer, Content, Kind, Query, Route, of};
-use super::Timestamp3339;
-use super::ask::{self, Asked, Fault};
+use super::super::error::ApiError;
+use super::super::routes::{Operation, QueryParameter, ResponseSpec};
+use super::request::{ApiRequest, parse_position, position};
+use super::response::{Page, Timestamp3339, ok};
+use super::route::{CURSOR, LIMIT, NOT_FOUND, Route, handler};
 use crate::feed::What;
-use model::{CallUuid, NotificationTopic, Timestamp};
+use model::{CallUuid, NotificationTopic, Role, Timestamp};
 use store::{NoticeFilter, NoticeRow};
 
-/// What is served.
+const NO_NOTIFICATION: &str = "no such notification";
+const UNREAD: ResponseSpec =
+    ResponseSpec::json::<UnreadNotifications>(200, "The number of unread notifications");
+
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        method: "GET",
-        path: "/api/v1/notifications/",
-        id: "notifications",
-        summary: "Notifications, newest first, and how many are unread",
-        query: &[
-            Query {
-                name: "type",
-                what: "Only of this type",
-                kind: Kind::Words(NotificationTopic::WORDS),
-            },
-            Query {
-                name: "unread",
-                what: "true: only unread ones",
-                kind: Kind::Words(&["true", "false"]),
-            },
-            Query { name: "limit", what: "Items of a page (50)", kind: Kind::Integer(1, 200) },
-            Query {
-                name: "cursor",
-                what: "Where the page before ended: its `next`",
-                kind: Kind::Text,
-            },
-        ],
-        body: None,
-        answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<List>) }],
+        role: Role::Agent,
+        handler: handler!(list),
+        operation: Operation::get(
+            "/api/v1/notifications/",
+            "notifications",
+            "List notifications, newest first, with the number of unread ones",
+        )
+        .query(&[
+            QueryParameter::one_of(
+                "type",
+                NotificationTopic::WORDS,
+                "Only notifications of this type",
+            ),
+            QueryParameter::flag("unread", "true: only unread notifications"),
+            LIMIT,
+            CURSOR,
+        ])
+        .responses(&[ResponseSpec::json::<NotificationList>(200, "A page of notifications")]),
     },
     Route {
-        method: "POST",
-        path: "/api/v1/notifications/{notification_id}/read/",
-        id: "readNotification",
-        summary: "Marks a notification as read; one that is stays so",
-        query: &[],
-        body: None,
-        answers: &[
-            Answer {
-                status: 200,
-                what: "How many are unread now",
-                content: Content::Json(of::<Left>),
-            },
-            Answer {
-                status: 404,
-                what: "There is none",
-                content: Content::Json(of::<error::OurBody<'static>>),
-            },
-        ],
+        role: Role::Agent,
+        handler: handler!(read),
+        operation: Operation::post(
+            "/api/v1/notifications/{notification_id}/read/",
+            "readNotification",
+            "Mark a notification as read",
+        )
+        .responses(&[UNREAD, NOT_FOUND]),
     },
     Route {
-        method: "POST",
-        path: "/api/v1/notifications/read-all/",
-        id: "readAllNotifications",
-        summary: "Marks all notifications as read",
-        query: &[],
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "How many are unread now",
-            content: Content::Json(of::<Left>),
-        }],
+        role: Role::Agent,
+        handler: handler!(read_all),
+        operation: Operation::post(
+            "/api/v1/notifications/read-all/",
+            "readAllNotifications",
+            "Mark all notifications as read",
+        )
+        .responses(&[UNREAD]),
     },
 ];
 
 /// A page of notifications.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Notifications)]
-pub(super) struct List {
-    items: Vec<Shown>,
+struct NotificationList {
+    items: Vec<NotificationView>,
     next: Option<String>,
-    /// Of all pages, and of every type.
+    /// The number of unread notifications of all types, on all pages.
     unread: u64,
 }
 
@@ -90,13 +76,13 @@ pub(super) struct List {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Notification, examples(json!({"id": "0d2c1a52-13b5-4b7e-8a3c-5b7f9b0c6e11", "type": "message", "text": "Asha: Where is my order?", "number": "918035737458", "conversation": "5c0e6a1d-8a0e-5a53-9f2d-0c4d3b2a1f60", "callUuid": null, "createdAt": "2026-11-21T22:50:00.000Z", "read": false, "readAt": null})))]
-struct Shown {
+struct NotificationView {
     id: Uuid,
     #[serde(rename = "type")]
     topic: &'static str,
     text: String,
     number: Option<String>,
-    /// The conversation that it is about.
+    /// The conversation that the notification is about.
     conversation: Option<Uuid>,
     #[schema(value_type = Option<String>, format = Uuid)]
     call_uuid: Option<CallUuid>,
@@ -107,14 +93,14 @@ struct Shown {
     read_at: Option<Timestamp3339>,
 }
 
-/// What is left to read.
+/// The number of unread notifications.
 #[derive(Serialize, ToSchema)]
 #[schema(as = NotificationsLeft)]
-pub(super) struct Left {
+struct UnreadNotifications {
     unread: u64,
 }
 
-impl From<NoticeRow> for Shown {
+impl From<NoticeRow> for NotificationView {
     fn from(row: NoticeRow) -> Self {
         Self {
             id: row.id,
@@ -130,81 +116,69 @@ impl From<NoticeRow> for Shown {
     }
 }
 
-/// `GET …/notifications/`.
-pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
-    let (api, scope) = (asked.api(), asked.scope());
-    let limit = asked.limit()?;
-    let topic = match asked.value("type").filter(|word| !word.is_empty()) {
+async fn list(request: ApiRequest) -> Result<Response, ApiError> {
+    let (api, scope) = (request.api(), request.scope());
+    let limit = request.limit()?;
+    let topic = match request.query_text("type") {
         None => None,
         Some(word) => Some(NotificationTopic::parse(word).ok_or_else(|| {
-            ask::bad(
-                "type",
-                &format!("type must be one of {}", NotificationTopic::WORDS.join(", ")),
-            )
+            let words = NotificationTopic::WORDS.join(", ");
+            ApiError::bad_value("type", format!("type must be one of {words}"))
         })?),
     };
-    let read = asked.flag("unread")?.map(|unread| !unread);
-    let filter = NoticeFilter { topic, read, before: asked.cursor(placed)? };
-    // One that was told of a moment ago may still be on its way.
+    let read = request.query_flag("unread")?.map(|unread| !unread);
+    let filter = NoticeFilter { topic, read, before: request.cursor(parse_cursor)? };
+    // The latest notification may still be on its way to the store.
     api.store.flush().await;
-    let wrong = ask::store("list notifications");
-    let rows = api.store.notifications().list(scope, &filter, limit + 1).await.map_err(&wrong)?;
-    let unread = api.store.notifications().count_unread(scope).await.map_err(&wrong)?;
-    let page = ask::Page::of(rows, limit, |row| place(row.created, row.id));
-    Ok(ask::ok(&List {
-        items: page.items.into_iter().map(Shown::from).collect(),
-        next: asked.next(page.next),
-        unread,
-    }))
+    let failed = ApiError::store("list notifications");
+    let rows = api.store.notifications().list(scope, &filter, limit + 1).await.map_err(&failed)?;
+    let unread = api.store.notifications().count_unread(scope).await.map_err(&failed)?;
+    let page = Page::new(rows, limit, |row| cursor(row.created, row.id));
+    let items = page.items.into_iter().map(NotificationView::from).collect();
+    Ok(ok(&NotificationList { items, next: request.next_cursor(page.next), unread }))
 }
 
-/// Where a page ended. The letter tells it from other lists' places, which would be taken for one of these.
-fn place(at: Timestamp, id: Uuid) -> String {
-    format!("n{}", ask::place(at, id))
+/// The position of a notification. The letter tells it from positions of other lists.
+fn cursor(at: Timestamp, id: Uuid) -> String {
+    format!("n{}", position(at, id))
 }
 
-fn placed(text: &str) -> Option<(Timestamp, Uuid)> {
-    ask::placed(text.strip_prefix('n')?)
+fn parse_cursor(text: &str) -> Option<(Timestamp, Uuid)> {
+    parse_position(text.strip_prefix('n')?)
 }
 
-/// `POST …/notifications/{id}/read/`.
-pub(super) async fn read(asked: &Asked, id: &str) -> Result<Response, Fault> {
-    const NONE: &str = "there is no such notification";
-    let (api, scope) = (asked.api(), asked.scope());
-    let id: Uuid = id.parse().map_err(|_| ask::missing(NONE))?;
+async fn read(request: ApiRequest) -> Result<Response, ApiError> {
+    let (api, scope) = (request.api(), request.scope());
+    let id: Uuid = request.id("notification_id", NO_NOTIFICATION)?;
     api.store.flush().await;
-    let found = api
-        .store
-        .notifications()
-        .get(scope, id)
-        .await
-        .map_err(ask::store("read a notification"))?;
-    let found = found.ok_or_else(|| ask::missing(NONE))?;
-    if found.read.is_none() {
-        mark(asked, Some(id)).await?;
+    let found = api.store.notifications().get(scope, id).await;
+    let found = found.map_err(ApiError::store("read a notification"))?;
+    if found.ok_or(ApiError::NotFound(NO_NOTIFICATION))?.read.is_none() {
+        mark(&request, Some(id)).await?;
     }
-    left(asked).await
+    unread(&request).await
 }
 
-/// `POST …/notifications/read-all/`.
-pub(super) async fn read_all(asked: &Asked) -> Result<Response, Fault> {
-    mark(asked, None).await?;
-    left(asked).await
+async fn read_all(request: ApiRequest) -> Result<Response, ApiError> {
+    mark(&request, None).await?;
+    unread(&request).await
 }
 
-async fn mark(asked: &Asked, id: Option<Uuid>) -> Result<(), Fault> {
-    let api = asked.api();
-    let marked = api.store.notifications().mark_read(asked.scope(), id, api.clock.steady()).await;
-    if marked.map_err(ask::store("mark notifications as read"))? > 0 {
-        // Of no one in particular: who watches counts anew.
-        api.feed.tell(&asked.main_account(), What::Notification(id.unwrap_or_default()));
+/// Marks one notification as read, or all of them.
+async fn mark(request: &ApiRequest, id: Option<Uuid>) -> Result<(), ApiError> {
+    let api = request.api();
+    let marked = api.store.notifications().mark_read(request.scope(), id, api.clock.steady()).await;
+    if marked.map_err(ApiError::store("mark notifications as read"))? > 0 {
+        // The nil id stands for all notifications: watchers count them again.
+        api.feed.tell(&request.main_account(), What::Notification(id.unwrap_or_default()));
     }
     Ok(())
 }
 
-async fn left(asked: &Asked) -> Result<Response, Fault> {
-    let unread = asked.api().store.notifications().count_unread(asked.scope()).await;
-    Ok(ask::ok(&Left { unread: unread.map_err(ask::store("count notifications"))? }))
+async fn unread(request: &ApiRequest) -> Result<Response, ApiError> {
+    let unread = request.api().store.notifications().count_unread(request.scope()).await;
+    let unread = unread.map_err(ApiError::store("count notifications"))?;
+    Ok(ok(&UnreadNotifications { unread }))
 }
 
 #[cfg(test)]
@@ -212,10 +186,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_of_this_list_alone() {
+    fn cursors_are_not_those_of_other_lists() {
         let (at, id) = (Timestamp::from_secs(7), Uuid::max());
-        assert_eq!(placed(&place(at, id)), Some((at, id)));
-        assert_eq!(placed(&ask::place(at, id)), None);
-        assert_eq!(ask::placed::<Uuid>(&place(at, id)), None);
+        assert_eq!(parse_cursor(&cursor(at, id)), Some((at, id)));
+        assert_eq!(parse_cursor(&position(at, id)), None);
+        assert_eq!(parse_position::<Uuid>(&cursor(at, id)), None);
     }
 }

@@ -1,87 +1,42 @@
-//! `POST /api/v1/reload/`: the configuration is read again, as SIGHUP does it. For a main account's owner.
+//! `POST /api/v1/reload/`: reads the configuration again, as SIGHUP does.
 
 use axum::response::Response;
-use http::StatusCode;
-use serde::Serialize;
 
-use super::super::routes::{Answer, Content, Route, of};
-use super::super::{Finding, Reload, Reloaded, error};
-use super::ask::Asked;
+use super::super::error::ApiError;
+use super::super::routes::{Operation, ResponseSpec};
+use super::super::{ReloadOutcome, ReloadSummary};
+use super::request::ApiRequest;
+use super::response::ok;
+use super::route::{Route, error, handler};
+use model::Role;
 use store::Scope;
 
-/// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {
-    method: "POST",
-    path: "/api/v1/reload/",
-    id: "reload",
-    summary: "Reads the configuration again; for an owner of the node's only main account",
-    query: &[],
-    body: None,
-    answers: &[
-        Answer {
-            status: 200,
-            what: "What is in force now",
-            content: Content::Json(of::<Reloaded>),
-        },
-        Answer {
-            status: 409,
-            what: "The node was started without a file",
-            content: Content::Json(of::<error::OurBody<'static>>),
-        },
-    ],
+    role: Role::Owner,
+    handler: handler!(reload),
+    operation: Operation::post(
+        "/api/v1/reload/",
+        "reload",
+        "Reload the configuration; for an owner of the node's only main account",
+    )
+    .responses(&[
+        ResponseSpec::json::<ReloadSummary>(200, "The configuration that is now in force"),
+        error(409, "The node was started without a configuration file"),
+    ]),
 }];
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Refused {
-    error: Why,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Why {
-    code: &'static str,
-    message: &'static str,
-    field: Option<()>,
-    request_id: uuid::Uuid,
-    meta: Option<()>,
-    findings: Vec<Finding>,
-}
-
-pub(super) async fn reload(asked: &Asked) -> Response {
-    if !matches!(asked.scope(), Scope::Main(_)) {
-        return error::json(
-            StatusCode::FORBIDDEN,
-            "forbidden",
-            "this is for an owner of a main account",
-            None,
-        );
+async fn reload(request: ApiRequest) -> Result<Response, ApiError> {
+    if !matches!(request.scope(), Scope::Main(_)) {
+        return Err(ApiError::forbidden("only an owner of a main account may do this"));
     }
-    match asked.api().operator.reload().await {
-        Reload::Done(reloaded) => error::body(StatusCode::OK, &reloaded),
-        Reload::NoFile => error::json(
-            StatusCode::CONFLICT,
-            "no_file",
-            "this node was started without a configuration file",
-            None,
-        ),
-        Reload::Shared => {
-            let message =
-                "this node serves several main accounts: its operator reloads it by SIGHUP";
-            error::json(StatusCode::FORBIDDEN, "forbidden", message, None)
+    match request.api().operator.reload().await {
+        ReloadOutcome::Applied(summary) => Ok(ok(&summary)),
+        ReloadOutcome::NoFile => {
+            Err(ApiError::conflict("no_file", "the node was started without a configuration file"))
         }
-        Reload::Refused(findings) => {
-            let message = "the configuration is wrong: nothing has changed";
-            let request_id = uuid::Uuid::new_v4();
-            let error = Why {
-                code: "bad_configuration",
-                message,
-                field: None,
-                request_id,
-                meta: None,
-                findings,
-            };
-            error::body(StatusCode::BAD_REQUEST, &Refused { error })
-        }
+        ReloadOutcome::SharedNode => Err(ApiError::forbidden(
+            "this node serves several main accounts: its operator reloads it with SIGHUP",
+        )),
+        ReloadOutcome::Invalid(findings) => Err(ApiError::InvalidConfiguration(findings)),
     }
 }

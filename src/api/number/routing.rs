@@ -1,5 +1,5 @@
-//! `POST /api/v1/phone-numbers/{number}/subscribe/`, `connect-agent/` and `disconnect-agent/`: who gets what users write to
-//! a number (`number-api.md` §2, seed 004).
+//! `POST /api/v1/phone-numbers/{number}/subscribe/`, `connect-agent/` and `disconnect-agent/`: who
+//! answers the conversations of a business number.
 
 use std::sync::Arc;
 
@@ -8,79 +8,66 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::error;
-use super::super::routes::{Answer, Body, Content, Route, of};
-use super::ask::{self, Asked, Fault, digits};
-use super::bodies::Taken;
-use super::conversations::not_routed;
+use super::super::error::ApiError;
+use super::super::routes::{Operation, RequestBody, ResponseSpec};
+use super::agents;
+use super::request::{ApiRequest, parse_number};
+use super::response::ok;
+use super::route::{Route, error, handler};
 use crate::admission::NumberEntry;
 use crate::admission::book::Configuration;
-use crate::api::decoded;
 use crate::inbox::Inbox;
-use model::Routing;
+use model::{Role, Routing};
 use store::{AgentChannel, UserName};
 
-const ANSWERS: &[Answer] = &[
-    Answer { status: 200, what: "As it is now", content: Content::Json(of::<Shown>) },
-    Answer {
-        status: 409,
-        what: "It can't be so",
-        content: Content::Json(of::<error::OurBody<'static>>),
+const RESPONSES: &[ResponseSpec] = &[
+    ResponseSpec::json::<NumberRouting>(200, "The routing of the number"),
+    error(409, "The state of the number, the webhook or the agent does not allow it"),
+];
+
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        role: Role::Admin,
+        handler: handler!(subscribe),
+        operation: Operation::post(
+            "/api/v1/phone-numbers/{number}/subscribe/",
+            "subscribeNumber",
+            "Route the conversations of a phone number to a webhook, without an agent",
+        )
+        .body(RequestBody::json::<NumberSubscribe>(
+            "number, whatsappPhoneNumberId; optionally webhook (default: the account's only one) \
+             and applyToExisting (also the existing conversations, at once)",
+        ))
+        .responses(RESPONSES),
+    },
+    Route {
+        role: Role::Admin,
+        handler: handler!(connect_agent),
+        operation: Operation::post(
+            "/api/v1/phone-numbers/{number}/connect-agent/",
+            "connectAgent",
+            "Let an agent answer the conversations of a phone number",
+        )
+        .body(RequestBody::json::<NumberConnectAgent>("agent; optionally applyToExisting"))
+        .responses(RESPONSES),
+    },
+    Route {
+        role: Role::Admin,
+        handler: handler!(disconnect_agent),
+        operation: Operation::post(
+            "/api/v1/phone-numbers/{number}/disconnect-agent/",
+            "disconnectAgent",
+            "Disconnect the agent of a phone number: messages are kept and nobody answers",
+        )
+        .body(RequestBody::json::<NumberDisconnectAgent>("optionally applyToExisting"))
+        .responses(RESPONSES),
     },
 ];
 
-const fn route(
-    path: &'static str,
-    id: &'static str,
-    summary: &'static str,
-    what: &'static str,
-) -> Route {
-    Route {
-        method: "POST",
-        path,
-        id,
-        summary,
-        query: &[],
-        body: Some(Body { content_type: "application/json", what }),
-        answers: ANSWERS,
-    }
-}
-
-/// What is read of bodies.
-pub(super) const BODIES: &[Taken] = &[
-    Taken::of::<Subscribe>("subscribeNumber"),
-    Taken::of::<Connect>("connectAgent"),
-    Taken::of::<Disconnect>("disconnectAgent"),
-];
-
-/// What is served.
-pub(super) const ROUTES: &[Route] = &[
-    route(
-        "/api/v1/phone-numbers/{number}/subscribe/",
-        "subscribeNumber",
-        "The number's conversations go to a webhook, and no agent answers",
-        "{\"number\", \"whatsappPhoneNumberId\", \"webhook\"?: the account's only one where it is absent, \"applyToExisting\"?: \
-         also the conversations that there are, at once}",
-    ),
-    route(
-        "/api/v1/phone-numbers/{number}/connect-agent/",
-        "connectAgent",
-        "An agent answers in the number's conversations",
-        "{\"agent\", \"applyToExisting\"?}",
-    ),
-    route(
-        "/api/v1/phone-numbers/{number}/disconnect-agent/",
-        "disconnectAgent",
-        "Messages are kept, and nobody answers",
-        "{\"applyToExisting\"?}",
-    ),
-];
-
-/// A number's routing: the seed's eight fields.
+/// Who answers the conversations of a phone number.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = NumberRouting)]
-pub(super) struct Shown {
+struct NumberRouting {
     id: Uuid,
     number: String,
     whatsapp_phone_number_id: String,
@@ -92,7 +79,7 @@ pub(super) struct Shown {
     is_sandbox: bool,
 }
 
-impl Shown {
+impl NumberRouting {
     fn of(number: &NumberEntry, routing: Routing) -> Self {
         let spec = &number.spec;
         let waba = Some(spec.waba.as_str()).filter(|waba| !waba.is_empty());
@@ -109,153 +96,146 @@ impl Shown {
     }
 }
 
-/// A shared number of the system's, without a WABA (S4.16).
+/// Whether a number is a shared sandbox number, which has no WABA.
 fn is_sandbox(number: &NumberEntry) -> bool {
     number.spec.waba.as_str().is_empty()
 }
 
-/// The asking key's or person's own WhatsApp number.
-fn asking_user(asked: &Asked) -> Option<&str> {
-    asked.member.wa_id.as_deref()
-}
-
-/// Longest number that a body may name (S4.3).
-const NUMBER_MAX: usize = 15;
+/// The longest number that a body may name, in characters.
+const NUMBER_CHARS_MAX: usize = 15;
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = NumberSubscribe, examples(json!({"number": "918035737458", "whatsappPhoneNumberId": "106540352242922", "applyToExisting": true})))]
-struct Subscribe {
-    /// The one that the path names.
+#[schema(examples(json!({"number": "918035737458", "whatsappPhoneNumberId": "106540352242923", "applyToExisting": true})))]
+struct NumberSubscribe {
+    /// The number in the path.
     #[schema(max_length = 15)]
     number: String,
-    /// Meta's id of it.
+    /// Meta's id of the number.
     whatsapp_phone_number_id: String,
-    /// The account's only one where it is absent.
+    /// The id of a webhook; by default the account's only one.
     #[schema(format = Uuid)]
     webhook: Option<String>,
-    /// Conversations that there are go there too (false).
+    /// Also route the existing conversations there (default false).
     #[serde(default)]
     apply_to_existing: bool,
 }
 
-/// `POST …/subscribe/`.
-pub(super) async fn subscribe(asked: Asked, path: &str) -> Result<Response, Fault> {
-    let number = ask::number_of(&asked, path)?;
-    let (asked, body) = asked.json::<Subscribe>().await?;
-    if body.number.chars().count() > NUMBER_MAX {
-        return Err(ask::bad("number", "number must have at most 15 characters"));
+async fn subscribe(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let number = request.number()?;
+    let body: NumberSubscribe = request.json().await?;
+    if body.number.chars().count() > NUMBER_CHARS_MAX {
+        let message = format!("number must be at most {NUMBER_CHARS_MAX} characters");
+        return Err(ApiError::bad_value("number", message));
     }
-    if digits(&body.number).as_ref() != Some(&number.spec.number) {
-        return Err(ask::bad(
-            "number",
-            &format!("number is not {}, which the path names", decoded(path)),
-        ));
+    if parse_number(&body.number).as_ref() != Some(&number.spec.number) {
+        let message = format!("number must be that of the path, {}", request.parameter("number"));
+        return Err(ApiError::bad_value("number", message));
     }
     if body.whatsapp_phone_number_id != number.spec.phone_number_id.as_str() {
-        return Err(ask::bad("whatsappPhoneNumberId", "this is not Meta's id of the number"));
+        let message = "whatsappPhoneNumberId is not Meta's id of this number";
+        return Err(ApiError::bad_value("whatsappPhoneNumberId", message));
     }
-    let named = match body.webhook.as_deref().filter(|id| !id.is_empty()) {
-        Some(id) => Some(id.parse().map_err(|_| ask::bad("webhook", "there is no such webhook"))?),
+    let webhook = match body.webhook.as_deref().filter(|id| !id.is_empty()) {
+        Some(id) => {
+            Some(id.parse().map_err(|_| ApiError::bad_value("webhook", "no such webhook"))?)
+        }
         None => None,
     };
-    let webhook =
-        asked.api().inbox.webhook_or_only(asked.scope(), &number, named).map_err(not_routed)?;
-    put(&asked, &number, Routing::Webhook(Some(webhook.id)), body.apply_to_existing).await
+    let webhook = request.api().inbox.webhook_or_only(request.scope(), &number, webhook)?;
+    let routing = Routing::Webhook(Some(webhook.id));
+    apply(&request, &number, routing, body.apply_to_existing).await
 }
 
-/// Puts it in force: for the number, or of a sandbox for the asking user alone.
-async fn put(
-    asked: &Asked,
+/// Applies a routing to a number, or on a sandbox number to the conversation of the asking key's or
+/// person's own WhatsApp number.
+async fn apply(
+    request: &ApiRequest,
     number: &Arc<NumberEntry>,
     routing: Routing,
-    all: bool,
-) -> Result<Response, Fault> {
-    let inbox = &asked.api().inbox;
+    to_existing: bool,
+) -> Result<Response, ApiError> {
+    let inbox = &request.api().inbox;
     if !is_sandbox(number) {
-        inbox.route_number(number, routing, all).await.map_err(not_routed)?;
-        return Ok(ask::ok(&Shown::of(number, routing)));
+        inbox.route_number(number, routing, to_existing).await?;
+        return Ok(ok(&NumberRouting::of(number, routing)));
     }
-    let Some(user) = asking_user(asked) else {
-        let why = "this is a sandbox number: only the asking user's own conversation can be changed, and who asks has no waId";
-        return Err(ask::conflict("no_user", why));
+    let Some(user) = request.principal.wa_id.as_deref() else {
+        let message = "this is a sandbox number, where only the conversation of your own WhatsApp \
+            number can be changed: set waId of your user or API key";
+        return Err(ApiError::conflict("no_user", message));
     };
     let user = UserName { id: user.to_owned(), bsuid: None, name: String::new() };
     let pair = inbox.pair(number, user);
-    inbox.route_user(pair, routing).await.map_err(not_routed)?;
-    // What the asking user sees; the number's own stays.
-    Ok(ask::ok(&Shown::of(number, routing)))
+    inbox.route_user(pair, routing).await?;
+    // The routing that the asking user sees; that of the number is unchanged.
+    Ok(ok(&NumberRouting::of(number, routing)))
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = NumberConnectAgent, examples(json!({"agent": "5b1f0e2c-6a1e-4f0e-9a2b-5d7f3f0a9b11"})))]
-struct Connect {
+#[schema(examples(json!({"agent": "5b1f0e2c-6a1e-4f0e-9a2b-5d7f3f0a9b11"})))]
+struct NumberConnectAgent {
     agent: Uuid,
     #[serde(default)]
     apply_to_existing: bool,
 }
 
-/// `POST …/connect-agent/`.
-pub(super) async fn connect_agent(asked: Asked, path: &str) -> Result<Response, Fault> {
-    let number = ask::number_of(&asked, path)?;
-    let (asked, body) = asked.json::<Connect>().await?;
-    let agent = asked
-        .api()
-        .store
-        .agents()
-        .get(asked.scope(), body.agent)
-        .await
-        .map_err(ask::store("read an agent"))?;
-    // A subaccount's agent serves no number of its main account's.
+async fn connect_agent(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let number = request.number()?;
+    let body: NumberConnectAgent = request.json().await?;
+    let (api, scope) = (request.api(), request.scope());
+    let agent = api.store.agents().get(scope, body.agent).await;
+    let agent = agent.map_err(ApiError::store("read an agent"))?;
+    // An agent of a subaccount does not serve numbers of its main account.
     let agent = agent.filter(|agent| Inbox::may_serve(&number, &agent.account));
-    let agent = agent.ok_or_else(|| ask::bad("agent", "this account has no such agent"))?;
+    let agent = agent.ok_or_else(|| ApiError::bad_value("agent", "no such agent"))?;
     if !agent.spec.channels.contains(&AgentChannel::Whatsapp) {
-        return Err(ask::conflict(
+        return Err(ApiError::conflict(
             "no_channel",
-            "this agent has no channel whatsapp: add it to its channels",
+            "the agent does not answer messages: add whatsapp to its channels",
         ));
     }
-    if super::agents::is_elsewhere(asked.api(), asked.scope(), &number.spec.number) {
-        return Err(ask::conflict(
+    if agents::is_not_on_cloud_api(api, scope, &number.spec.number) {
+        return Err(ApiError::conflict(
             "not_cloud_api",
-            "only numbers registered with Meta's Cloud API can have an agent: register it",
+            "only numbers that are registered with Meta's Cloud API can have an agent: register it",
         ));
     }
-    let routing = asked.api().inbox.routing_of(&number);
-    let by_agent = {
-        let book = asked.api().keeper.book();
-        let entry = book.number(asked.scope(), &number.spec.number);
+    let routing = api.inbox.routing_of(&number);
+    let is_set_to_agent = {
+        let book = api.keeper.book();
+        let entry = book.number(scope, &number.spec.number);
         entry.is_some_and(|entry| entry.set.configuration == Configuration::Agent)
     };
-    // A number that is to go by its agent, and has none: nobody answers in its conversations until now.
-    let all = body.apply_to_existing || by_agent && routing == Routing::None;
+    // A number that is configured to be answered by an agent but has none: so far nobody answers
+    // its existing conversations.
+    let to_existing = body.apply_to_existing || is_set_to_agent && routing == Routing::None;
     if !is_sandbox(&number) {
-        // Without one before, there was nobody to be silent. Another one's silence stays.
+        // Without a previous agent there was none to be silenced. If there was one that is silent,
+        // the new one is too.
         let (wakes, takes_calls) =
             (routing.agent().is_none(), agent.spec.channels.contains(&AgentChannel::Voice));
-        // Its own URL goes on serving who wrote before (S4.10), and that hangs on the type.
-        let serves = routing == Routing::Webhook(None) && !all;
-        let numbers = &asked.api().numbers;
-        let ready = numbers
-            .prepare_for_agent(asked.scope(), &number.spec.number, wakes, takes_calls, serves)
-            .await;
-        ready.map_err(super::numbers::fault)?;
+        // The number's own URL goes on to serve existing conversations, which depends on its
+        // configuration type.
+        let serves = routing == Routing::Webhook(None) && !to_existing;
+        api.numbers
+            .prepare_for_agent(scope, &number.spec.number, wakes, takes_calls, serves)
+            .await?;
     }
-    put(&asked, &number, Routing::Agent(body.agent), all).await
+    apply(&request, &number, Routing::Agent(body.agent), to_existing).await
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = NumberDisconnectAgent, examples(json!({"applyToExisting": true})))]
-struct Disconnect {
+#[schema(examples(json!({"applyToExisting": true})))]
+struct NumberDisconnectAgent {
     #[serde(default)]
     apply_to_existing: bool,
 }
 
-/// `POST …/disconnect-agent/`.
-pub(super) async fn disconnect_agent(asked: Asked, path: &str) -> Result<Response, Fault> {
-    let number = ask::number_of(&asked, path)?;
-    let (asked, body) = asked.json::<Disconnect>().await?;
-    put(&asked, &number, Routing::None, body.apply_to_existing).await
+async fn disconnect_agent(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let number = request.number()?;
+    let body: NumberDisconnectAgent = request.json().await?;
+    apply(&request, &number, Routing::None, body.apply_to_existing).await
 }

@@ -1,64 +1,59 @@
-//! `POST /api/v1/conversations/{conversation_id}/media/`: a file that a message is to hold, handed to Meta. The body is the
-//! file itself, `Content-Type` its type; what comes back stands in the message (`messages`).
+//! `POST /api/v1/conversations/{conversation_id}/media/`: uploads a file for a message to Meta. The body
+//! is the file and `Content-Type` its type. The id in the response is used in a message.
 
 use axum::response::Response;
-use http::{StatusCode, header};
+use http::header;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::error;
-use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
-use super::super::with_header;
-use super::ask::{self, Asked, Fault};
-use super::{conversations, internal, numbers};
+use super::super::body::BodyError;
+use super::super::error::ApiError;
+use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec};
+use super::conversations;
+use super::error::conversation_without_number;
+use super::request::ApiRequest;
+use super::response::created;
+use super::route::{META_FAILED, Route, error, handler};
 use crate::inbox::{FileKind, NotUploaded};
+use model::Role;
 
-const fn no(status: u16, what: &'static str) -> Answer {
-    Answer { status, what, content: Content::Json(of::<error::OurBody<'static>>) }
-}
-
-/// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {
-    method: "POST",
-    path: "/api/v1/conversations/{conversation_id}/media/",
-    id: "uploadMedia",
-    summary: "Uploads a file for a message of this conversation: what comes back names it there",
-    query: &[Query {
-        name: "filename",
-        what: "How it is called; 1 to 240 characters",
-        kind: Kind::Text,
-    }],
-    body: Some(Body {
-        content_type: "*/*",
-        what: "The file, with its own Content-Type: image/jpeg and image/png (5 MiB), image/webp as a sticker (500 KiB), \
-            audio/aac, audio/amr, audio/mpeg, audio/mp4, audio/ogg, video/mp4 and video/3gpp (16 MiB), text/plain, \
-            application/pdf and documents of Word, Excel and PowerPoint (100 MiB)",
-    }),
-    answers: &[
-        Answer {
-            status: 201,
-            what: "Meta has it, for 30 days",
-            content: Content::Json(of::<Uploaded>),
-        },
-        no(408, "The file took longer than 120 s"),
-        no(
+    role: Role::Agent,
+    handler: handler!(upload),
+    operation: Operation::post(
+        "/api/v1/conversations/{conversation_id}/media/",
+        "uploadMedia",
+        "Upload a file for a message of the conversation",
+    )
+    .query(&[QueryParameter::text("filename", "Name of the file, 1 to 240 characters")])
+    .body(RequestBody::raw(
+        "*/*",
+        "The file, with its Content-Type: image/jpeg and image/png (5 MiB), image/webp as a sticker \
+         (500 KiB), audio/aac, audio/amr, audio/mpeg, audio/mp4, audio/ogg, video/mp4 and \
+         video/3gpp (16 MiB), text/plain, application/pdf and documents of Word, Excel and \
+         PowerPoint (100 MiB)",
+    ))
+    .responses(&[
+        ResponseSpec::json::<UploadedMedia>(201, "The file is at Meta for 30 days"),
+        error(408, "The file took longer than 120 s"),
+        error(
             409,
-            "`disconnected`: its number is to be reconnected first; `no_number`: it is not there any more",
+            "`disconnected`: the phone number must be reconnected first; `no_number`: it is no \
+             longer connected to this node",
         ),
-        no(413, "The file is larger than WhatsApp takes of its type"),
-        no(415, "WhatsApp does not take files of this type, or the body is compressed"),
-        no(502, "Meta refused or failed"),
-        no(503, "It could not be kept while it is on its way"),
-    ],
+        error(413, "The file is larger than WhatsApp accepts for its type"),
+        error(415, "WhatsApp does not accept files of this type, or the body is compressed"),
+        META_FAILED,
+        error(503, "The file could not be stored on its way to Meta"),
+    ]),
 }];
 
-/// A file that Meta has.
+/// A file that was uploaded to Meta.
 #[derive(Serialize, ToSchema)]
-#[schema(as = UploadedMedia)]
-struct Uploaded {
-    /// Meta's id of it: `{"type": "image", "image": {"id": …}}`.
+struct UploadedMedia {
+    /// Meta's id of the file, for a message: `{"type": "image", "image": {"id": …}}`.
     id: String,
-    /// The type of the message that holds it.
+    /// The type of message that can hold the file.
     #[serde(rename = "type")]
     #[schema(rename = "type")]
     kind: &'static str,
@@ -68,109 +63,94 @@ struct Uploaded {
     bytes: u64,
 }
 
-/// Characters of a file's name.
-const NAME_MAX: usize = 240;
+/// The longest file name, in characters.
+const NAME_CHARS_MAX: usize = 240;
+/// Value of `Retry-After` if too many files are being uploaded, in seconds.
+const RETRY_AFTER: u64 = 5;
 
-pub(super) async fn upload(mut asked: Asked, id: &str) -> Result<Response, Fault> {
-    let conversation = conversations::found(&asked, id).await?;
-    let filename = name(asked.value("filename"))?;
-    let headers = &asked.head.headers;
+async fn upload(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let conversation = conversations::find(&request).await?;
+    let filename = parse_filename(request.query("filename"))?;
+    let headers = &request.head.headers;
     if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(refuse(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "compressed",
-            "compressed request bodies are not taken",
-            None,
-        ));
+        return Err(BodyError::Compressed.into());
     }
     let content_type =
-        headers.get(header::CONTENT_TYPE).and_then(|of| of.to_str().ok()).unwrap_or_default();
-    let kind = FileKind::of(content_type).ok_or_else(wrong_type)?;
-    // Said before it comes, where its length is told.
+        headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = FileKind::of(content_type).ok_or(UNSUPPORTED_TYPE)?;
+    // A file that is announced as too large is refused before it arrives.
     let length = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > kind.bytes_max) {
         return Err(too_large(kind));
     }
-    let body = asked.body().into_data_stream();
-    let uploaded = asked.api().inbox.upload(&conversation, kind, &filename, body).await;
-    let refused = |why| match why {
-        NotUploaded::NoNumber => ask::out_of_service(&asked, &conversation.pair.number)
-            .unwrap_or_else(|| not_uploaded(why, kind)),
-        why => not_uploaded(why, kind),
-    };
-    let (media, bytes) = uploaded.map_err(refused)?;
-    let uploaded = Uploaded { id: media, kind: kind.kind, mime_type: kind.mime, filename, bytes };
-    Ok(error::body(StatusCode::CREATED, &uploaded))
+    let body = request.body().into_data_stream();
+    let uploaded = request.api().inbox.upload(&conversation, kind, &filename, body).await;
+    let (id, bytes) = uploaded.map_err(|why| match why {
+        NotUploaded::NoNumber => request
+            .disconnected(&conversation.pair.number)
+            .unwrap_or_else(|| upload_error(why, kind)),
+        why => upload_error(why, kind),
+    })?;
+    Ok(created(&UploadedMedia { id, kind: kind.kind, mime_type: kind.mime, filename, bytes }))
 }
 
-/// A file's name, which is shown and never a path.
-fn name(given: Option<&str>) -> Result<String, Fault> {
+/// Parses the name of a file. It is shown to users and never used as a path.
+fn parse_filename(given: Option<&str>) -> Result<String, ApiError> {
     let name = given.map(str::trim).filter(|name| !name.is_empty()).unwrap_or("file");
-    let fits = name.chars().count() <= NAME_MAX
+    let is_valid = name.chars().count() <= NAME_CHARS_MAX
         && !name.chars().any(|c| c.is_control() || c == '/' || c == '\\');
-    match fits {
+    match is_valid {
         true => Ok(name.to_owned()),
         false => {
-            Err(ask::bad("filename", "filename has 1 to 240 characters, and no slash among them"))
+            let message = "filename must be 1 to 240 characters without slashes";
+            Err(ApiError::bad_value("filename", message))
         }
     }
 }
 
-fn refuse(status: StatusCode, code: &str, message: &str, field: Option<&str>) -> Fault {
-    Box::new(error::json(status, code, message, field))
+const UNSUPPORTED_TYPE: ApiError = ApiError::UnsupportedMediaType {
+    code: "unsupported_type",
+    message: "Content-Type must be one that WhatsApp accepts: image/jpeg, image/png, image/webp, \
+        audio/aac, audio/amr, audio/mpeg, audio/mp4, audio/ogg, video/mp4, video/3gpp, text/plain, \
+        application/pdf, or a document of Word, Excel or PowerPoint",
+    field: Some("Content-Type"),
+};
+
+fn too_large(kind: &FileKind) -> ApiError {
+    let (mime, limit) = (kind.mime, kind.bytes_max >> 10);
+    ApiError::PayloadTooLarge(
+        format!("the file is too large: WhatsApp accepts at most {limit} KiB of {mime}").into(),
+    )
 }
 
-fn wrong_type() -> Fault {
-    let why = "WhatsApp does not take files of this Content-Type: image/jpeg, image/png, image/webp, audio/aac, audio/amr, \
-        audio/mpeg, audio/mp4, audio/ogg, video/mp4, video/3gpp, text/plain, application/pdf, or a document of Word, Excel \
-        or PowerPoint";
-    refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_type", why, Some("Content-Type"))
-}
-
-fn too_large(kind: &FileKind) -> Fault {
-    let why = format!(
-        "the file is too large: of {}, WhatsApp takes {} KiB at most",
-        kind.mime,
-        kind.bytes_max >> 10
-    );
-    refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &why, None)
-}
-
-fn not_uploaded(why: NotUploaded, kind: &FileKind) -> Fault {
+fn upload_error(why: NotUploaded, kind: &FileKind) -> ApiError {
     match why {
-        NotUploaded::NoNumber => ask::conflict("no_number", "its number is not there any more"),
-        NotUploaded::TooMany => {
-            let why = "too many files are on their way: try again in a moment";
-            let answer = error::json(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", why, None);
-            Box::new(with_header(answer, header::RETRY_AFTER, "5"))
-        }
+        NotUploaded::NoNumber => conversation_without_number(),
+        NotUploaded::TooMany => ApiError::TooManyRequests {
+            code: "too_many_requests",
+            message: "too many files are being uploaded: try again in a moment".into(),
+            field: None,
+            retry_after: Some(RETRY_AFTER),
+        },
         NotUploaded::TooLarge => too_large(kind),
-        NotUploaded::Empty => refuse(
-            StatusCode::BAD_REQUEST,
-            "bad_value",
-            "the file is empty: the body is the file itself",
-            None,
-        ),
-        NotUploaded::Broken => {
-            refuse(StatusCode::BAD_REQUEST, "bad_body", "the request body can't be read", None)
+        NotUploaded::Empty => {
+            ApiError::bad_body("the file is empty: the body of the request is the file itself")
         }
-        NotUploaded::Slow => {
-            refuse(StatusCode::REQUEST_TIMEOUT, "slow", "the file took longer than 120 s", None)
-        }
+        NotUploaded::Broken => BodyError::Unreadable.into(),
+        NotUploaded::Slow => ApiError::RequestTimeout("the file took longer than 120 s"),
         NotUploaded::Disk(error) => {
-            tracing::warn!(%error, "could not keep a file that is on its way to Meta");
+            tracing::warn!(%error, "uploaded file could not be stored");
             match error.kind() {
-                std::io::ErrorKind::StorageFull => {
-                    let why = "there is no room for the file now: try again later";
-                    let no = error::json(StatusCode::SERVICE_UNAVAILABLE, "not_stored", why, None);
-                    Box::new(error::in_a_moment(no))
-                }
-                _ => Box::new(internal()),
+                std::io::ErrorKind::StorageFull => ApiError::Unavailable {
+                    code: "not_stored",
+                    message: "there is no space for the file now: try again later",
+                },
+                _ => ApiError::Internal,
             }
         }
-        NotUploaded::Meta(outcome) => numbers::refused(outcome),
+        NotUploaded::Meta(outcome) => outcome.into(),
     }
 }
 
@@ -179,14 +159,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_shown_and_no_path() {
+    fn parses_file_names_and_refuses_paths() {
         assert_eq!(
-            (name(None).unwrap(), name(Some(" ")).unwrap()),
+            (parse_filename(None).unwrap(), parse_filename(Some(" ")).unwrap()),
             ("file".to_owned(), "file".to_owned())
         );
-        assert_eq!(name(Some("Übersicht 2026.pdf")).unwrap(), "Übersicht 2026.pdf");
+        assert_eq!(parse_filename(Some("Übersicht 2026.pdf")).unwrap(), "Übersicht 2026.pdf");
         for wrong in ["a/b", "..\\b", "a\nb", &"x".repeat(241)] {
-            assert_eq!(name(Some(wrong)).unwrap_err().status(), StatusCode::BAD_REQUEST, "{wrong}");
+            assert!(
+                matches!(parse_filename(Some(wrong)), Err(ApiError::BadRequest { .. })),
+                "{wrong}"
+            );
         }
     }
 }

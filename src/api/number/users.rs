@@ -1,118 +1,101 @@
-//! `/api/v1/users/`: who signs in to the console (`number-api.md` §4). For owners.
+//! `/api/v1/users/`: the people who sign in to the console. `DELETE` of one is in
+//! [`erasure`](super::erasure), which shares its path.
 //!
-//! A new user gets an invitation, a link that is shown this once, unless a password comes along. The row of DELETE is `erasure`'s, which shares its path.
+//! A new person is invited by a link, which is shown once, unless the request has a password.
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::error::OurBody;
-use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
-use super::super::{decoded, error};
-use super::Timestamp3339;
-use super::ask::{self, Asked, CHANGED, Fault, Page, given};
-use super::bodies::Taken;
-use crate::people::{Change, NewUser, NotDone, Token};
+use super::super::error::ApiError;
+use super::super::routes::{Operation, RequestBody, ResponseSpec};
+use super::request::{ApiRequest, parse_position, position};
+use super::response::{Page, Timestamp3339, created, etag, no_content, ok, ok_with_etag};
+use super::route::{CHANGED, PAGING, Route, error, handler};
+use super::schema::nullable;
+use crate::people::{Change, Token};
 use model::AuthId;
 use model::{Role, Secret};
 use store::User;
 
-const ONE: &str = "/api/v1/users/{user_id}/";
-const JSON: &str = "application/json";
-const CONFLICT: Answer = Answer {
-    status: 409,
-    what: "The name is taken, it is oneself, or they stand in the configuration",
-    content: Content::Json(of::<OurBody<'static>>),
-};
+const COLLECTION: &str = "/api/v1/users/";
+const ITEM: &str = "/api/v1/users/{user_id}/";
+pub(super) const NO_USER: &str = "no such user";
+const CONFLICT: ResponseSpec = error(
+    409,
+    "The name is taken, the person is the one who asks, or is defined in the configuration file",
+);
 
-/// What is read of bodies.
-pub(super) const BODIES: &[Taken] =
-    &[Taken::of::<Wanted>("createUser"), Taken::of::<Changed>("changeUser")];
-
-/// What is served.
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        method: "GET",
-        path: "/api/v1/users/",
-        id: "users",
-        summary: "The people who sign in to the console, newest first",
-        query: PAGING,
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "A page of them",
-            content: Content::Json(of::<Listed>),
-        }],
+        role: Role::Owner,
+        handler: handler!(list),
+        operation: Operation::get(
+            COLLECTION,
+            "users",
+            "List the people who sign in to the console, newest first",
+        )
+        .query(PAGING)
+        .responses(&[ResponseSpec::json::<UserList>(200, "A page of people")]),
     },
     Route {
-        method: "POST",
-        path: "/api/v1/users/",
-        id: "createUser",
-        summary: "Makes a user; without a password with an invitation, a link that is shown this once",
-        query: &[],
-        body: Some(Body {
-            content_type: JSON,
-            what: "name, role; fullName, waId, password, account (a subaccount)",
-        }),
-        answers: &[
-            Answer { status: 201, what: "Made", content: Content::Json(of::<Made>) },
+        role: Role::Owner,
+        handler: handler!(create),
+        operation: Operation::post(
+            COLLECTION,
+            "createUser",
+            "Create a person; without a password with an invitation link, shown only here",
+        )
+        .body(RequestBody::json::<NewUser>(
+            "name, role; optionally fullName, waId, password, account (a subaccount)",
+        ))
+        .responses(&[
+            ResponseSpec::json::<InvitedUser>(201, "The person, and the invitation link"),
             CONFLICT,
-        ],
+        ]),
     },
     Route {
-        method: "GET",
-        path: ONE,
-        id: "user",
-        summary: "One of them",
-        query: &[],
-        body: None,
-        answers: &[Answer { status: 200, what: "The user", content: Content::Json(of::<Shown>) }],
+        role: Role::Owner,
+        handler: handler!(get),
+        operation: Operation::get(ITEM, "user", "Retrieve a person of the console")
+            .responses(&[ResponseSpec::json::<UserView>(200, "The person")]),
     },
     Route {
-        method: "PATCH",
-        path: ONE,
-        id: "changeUser",
-        summary: "Changes a user; another password ends their sessions",
-        query: &[],
-        body: Some(Body {
-            content_type: JSON,
-            what: "fullName, role, waId (null: none), password",
-        }),
-        answers: &[
-            Answer { status: 200, what: "As it is now", content: Content::Json(of::<Shown>) },
+        role: Role::Owner,
+        handler: handler!(change),
+        operation: Operation::patch(
+            ITEM,
+            "changeUser",
+            "Change a person; a new password ends their sessions",
+        )
+        .body(RequestBody::json::<UserChange>("fullName, role, waId (null to remove), password"))
+        .responses(&[
+            ResponseSpec::json::<UserView>(200, "The changed person"),
             CONFLICT,
             CHANGED,
-        ],
+        ]),
     },
     Route {
-        method: "POST",
-        path: "/api/v1/users/{user_id}/invite/",
-        id: "inviteUser",
-        summary: "Another invitation instead of the last: also for who has forgotten their password",
-        query: &[],
-        body: None,
-        answers: &[
-            Answer { status: 200, what: "The link", content: Content::Json(of::<Made>) },
-            CONFLICT,
-        ],
+        role: Role::Owner,
+        handler: handler!(invite),
+        operation: Operation::post(
+            "/api/v1/users/{user_id}/invite/",
+            "inviteUser",
+            "Replace the invitation of a person, also to reset a forgotten password",
+        )
+        .responses(&[ResponseSpec::json::<InvitedUser>(200, "The invitation link"), CONFLICT]),
     },
     Route {
-        method: "POST",
-        path: "/api/v1/users/{user_id}/sign-out/",
-        id: "signOutUser",
-        summary: "Ends all of a user's sessions",
-        query: &[],
-        body: None,
-        answers: &[Answer { status: 204, what: "Ended", content: Content::Nothing }],
+        role: Role::Owner,
+        handler: handler!(sign_out),
+        operation: Operation::post(
+            "/api/v1/users/{user_id}/sign-out/",
+            "signOutUser",
+            "End all sessions of a person",
+        )
+        .responses(&[ResponseSpec::empty(204, "The sessions are ended")]),
     },
-];
-
-/// Parameters of a list.
-pub(super) const PAGING: &[Query] = &[
-    Query { name: "limit", what: "Items of a page (50)", kind: Kind::Integer(1, 200) },
-    Query { name: "cursor", what: "Where the page before ended", kind: Kind::Text },
 ];
 
 /// A role on the wire.
@@ -145,11 +128,11 @@ impl From<RoleWord> for Role {
     }
 }
 
-/// A user as our API shows them.
+/// A person of the console.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = User, examples(json!({"id": "3e0f5c6a-7c55-4c0b-8d7e-2f1a9b8c7d60", "name": "asha", "fullName": "Asha Verma", "role": "admin", "waId": null, "account": "MAXXXXXXXXXXXXXXXXXX", "invited": false, "inConfiguration": false, "createdAt": "2026-11-21T22:50:00.000Z"})))]
-pub(super) struct Shown {
+struct UserView {
     #[schema(value_type = String, format = Uuid)]
     id: Uuid,
     name: String,
@@ -158,34 +141,34 @@ pub(super) struct Shown {
     wa_id: Option<String>,
     #[schema(value_type = String)]
     account: AuthId,
-    /// Invited, and no password yet.
+    /// Has been invited and has no password yet.
     invited: bool,
-    /// Stands in the configuration: role and password are changed there.
+    /// Is defined in the configuration file, where role and password are changed.
     in_configuration: bool,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp3339,
 }
 
-/// A user with their invitation.
+/// A person with their invitation.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = UserMade)]
-pub(super) struct Made {
+struct InvitedUser {
     #[serde(flatten)]
-    user: Shown,
-    /// The link by which they set a password, good once and for seven days; none where one was given.
+    user: UserView,
+    /// The link to set a password, valid once and for seven days; null if a password was given.
     invitation: Option<String>,
 }
 
-/// A page of them.
+/// A page of people.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Users)]
-pub(super) struct Listed {
-    items: Vec<Shown>,
+struct UserList {
+    items: Vec<UserView>,
     next: Option<String>,
 }
 
-impl From<User> for Shown {
+impl From<User> for UserView {
     fn from(user: User) -> Self {
         Self {
             id: user.id,
@@ -204,175 +187,117 @@ impl From<User> for Shown {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = NewUser, examples(json!({"name": "ravi", "role": "agent", "fullName": "Ravi Iyer", "waId": "919812345678"})))]
-struct Wanted {
+struct NewUser {
     name: String,
     role: RoleWord,
     #[serde(default)]
     full_name: String,
-    /// Their own WhatsApp number.
+    /// The person's own WhatsApp number.
     wa_id: Option<String>,
-    /// Absent: they are invited by a link, which the answer has.
+    /// If absent, the response has an invitation link.
     password: Option<String>,
-    /// A subaccount.
+    /// A subaccount; by default the account of the key or person that asks.
     account: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = UserChange, examples(json!({"role": "admin"})))]
-struct Changed {
+struct UserChange {
     full_name: Option<String>,
     role: Option<RoleWord>,
     password: Option<String>,
-    /// null: none.
-    #[serde(default, deserialize_with = "given")]
+    /// The person's own WhatsApp number; null removes it.
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     wa_id: Option<Option<String>>,
 }
 
-/// Anything under `users/`.
-pub(super) async fn serve(asked: Asked, path: &[&str]) -> Result<Response, Fault> {
-    match (asked.method().as_str(), path) {
-        ("GET", []) => list(&asked).await,
-        ("POST", []) => create(asked).await,
-        ("GET", [id]) => get(&asked, id).await,
-        ("PATCH", [id]) => change(asked, id).await,
-        ("DELETE", [id]) => delete(&asked, id).await,
-        ("POST", [id, "invite"]) => invite(&asked, id).await,
-        ("POST", [id, "sign-out"]) => sign_out(&asked, id).await,
-        _ => Err(ask::missing("there is nothing at this path")),
-    }
+async fn list(request: ApiRequest) -> Result<Response, ApiError> {
+    let limit = request.limit()?;
+    let before = request.cursor(parse_position)?;
+    let users = request.api().people.users(request.scope(), before, limit + 1).await;
+    let users = users.map_err(ApiError::store("list people"))?;
+    let page = Page::new(users, limit, |user| position(user.created, user.id));
+    let items = page.items.into_iter().map(UserView::from).collect();
+    Ok(ok(&UserList { items, next: request.next_cursor(page.next) }))
 }
 
-async fn list(asked: &Asked) -> Result<Response, Fault> {
-    let limit = asked.limit()?;
-    let users =
-        asked.api().people.users(asked.scope(), asked.cursor(ask::placed)?, limit + 1).await;
-    let users = users.map_err(ask::store("list the users"))?;
-    let page = Page::of(users, limit, |user| ask::place(user.created, user.id));
-    let items: Vec<Shown> = page.items.into_iter().map(Shown::from).collect();
-    Ok(ask::ok(&Listed { items, next: asked.next(page.next) }))
-}
-
-async fn create(asked: Asked) -> Result<Response, Fault> {
-    let (asked, wanted) = asked.json::<Wanted>().await?;
-    let (account, main_account) = account_of(&asked, wanted.account.as_deref())?;
-    let new = NewUser {
+async fn create(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let new: NewUser = request.json().await?;
+    let (account, main_account) = account_of(&request, new.account.as_deref())?;
+    let new = crate::people::NewUser {
         account,
         main_account,
-        name: wanted.name,
-        full_name: wanted.full_name,
-        role: wanted.role.into(),
-        wa_id: wanted.wa_id,
-        password: wanted.password.map(Secret::new),
+        name: new.name,
+        full_name: new.full_name,
+        role: new.role.into(),
+        wa_id: new.wa_id,
+        password: new.password.map(Secret::new),
     };
-    let (user, token) = asked.api().people.make_user(new).await.map_err(not_done)?;
-    let invitation = token.map(|token| link(&asked, &token));
-    Ok(error::body(StatusCode::CREATED, &Made { user: user.into(), invitation }))
+    let (user, token) = request.api().people.make_user(new).await?;
+    let invitation = token.map(|token| invitation_link(&request, &token));
+    Ok(created(&InvitedUser { user: user.into(), invitation }))
 }
 
-async fn get(asked: &Asked, id: &str) -> Result<Response, Fault> {
-    let user = asked
-        .api()
-        .people
-        .user(asked.scope(), id_of(id)?)
-        .await
-        .map_err(ask::store("read a user"))?;
-    Ok(ask::tagged(&Shown::from(user.ok_or_else(none)?)))
+async fn find(request: &ApiRequest) -> Result<User, ApiError> {
+    let id = request.id("user_id", NO_USER)?;
+    let user = request.api().people.user(request.scope(), id).await;
+    user.map_err(ApiError::store("read a person"))?.ok_or(ApiError::NotFound(NO_USER))
 }
 
-async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
-    let (asked, wanted) = asked.json::<Changed>().await?;
-    let id = id_of(id)?;
-    let known =
-        asked.api().people.user(asked.scope(), id).await.map_err(ask::store("read a user"))?;
-    let known = known.ok_or_else(none)?;
-    asked.matches(&ask::tag_of(&Shown::from(known.clone())))?;
-    let is_conditional = asked.is_conditional();
+async fn get(request: ApiRequest) -> Result<Response, ApiError> {
+    Ok(ok_with_etag(&UserView::from(find(&request).await?)))
+}
+
+async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let body: UserChange = request.json().await?;
+    let known = find(&request).await?;
+    let id = known.id;
+    request.check_if_match(&etag(&UserView::from(known.clone())))?;
     let change = Change {
-        full_name: wanted.full_name,
-        role: wanted.role.map(Role::from),
-        password: wanted.password.map(Secret::new),
-        wa_id: wanted.wa_id,
-        seen: is_conditional.then(|| Box::new(known)),
+        full_name: body.full_name,
+        role: body.role.map(Role::from),
+        password: body.password.map(Secret::new),
+        wa_id: body.wa_id,
+        seen: request.is_conditional().then(|| Box::new(known)),
     };
-    let changed = asked
-        .api()
-        .people
-        .change(asked.scope(), id, asked.member.user, change)
-        .await
-        .map_err(not_done)?;
-    Ok(ask::tagged(&Shown::from(changed)))
+    let (people, asking) = (&request.api().people, request.principal.user);
+    let changed = people.change(request.scope(), id, asking, change).await?;
+    Ok(ok_with_etag(&UserView::from(changed)))
 }
 
-async fn delete(asked: &Asked, id: &str) -> Result<Response, Fault> {
-    asked
-        .api()
-        .people
-        .remove(asked.scope(), id_of(id)?, asked.member.user)
-        .await
-        .map_err(not_done)?;
-    Ok(ask::gone())
+async fn invite(request: ApiRequest) -> Result<Response, ApiError> {
+    let id = request.id("user_id", NO_USER)?;
+    let (user, token) = request.api().people.invite(request.scope(), id).await?;
+    let invitation = Some(invitation_link(&request, &token));
+    Ok(ok(&InvitedUser { user: user.into(), invitation }))
 }
 
-async fn invite(asked: &Asked, id: &str) -> Result<Response, Fault> {
-    let (user, token) =
-        asked.api().people.invite(asked.scope(), id_of(id)?).await.map_err(not_done)?;
-    let invitation = Some(link(asked, &token));
-    Ok(ask::ok(&Made { user: user.into(), invitation }))
+async fn sign_out(request: ApiRequest) -> Result<Response, ApiError> {
+    let user = find(&request).await?;
+    let ended = request.api().people.sign_out_everywhere(user.id).await;
+    ended.map_err(ApiError::store("end sessions"))?;
+    Ok(no_content())
 }
 
-async fn sign_out(asked: &Asked, id: &str) -> Result<Response, Fault> {
-    let user = asked
-        .api()
-        .people
-        .user(asked.scope(), id_of(id)?)
-        .await
-        .map_err(ask::store("read a user"))?;
-    let user = user.ok_or_else(none)?;
-    asked.api().people.sign_out_everywhere(user.id).await.map_err(ask::store("end sessions"))?;
-    Ok(ask::gone())
+fn invitation_link(request: &ApiRequest, token: &Token) -> String {
+    let base_url = request.api().base_url.trim_end_matches('/');
+    format!("{base_url}/console/invitation/{}", token.reveal())
 }
 
-fn link(asked: &Asked, token: &Token) -> String {
-    format!("{}/console/invitation/{}", asked.api().base_url.trim_end_matches('/'), token.reveal())
-}
-
-/// The account that something new is to be of: the asker's, or one of their subaccounts.
-pub(super) fn account_of(asked: &Asked, named: Option<&str>) -> Result<(AuthId, AuthId), Fault> {
-    let book = asked.api().keeper.book();
-    let account = named.map_or_else(|| asked.scope().auth_id().clone(), AuthId::from);
-    let known = book.account(&account).is_some() && book.is_within(asked.scope(), &account);
-    if !known {
-        return Err(ask::bad("account", "there is no such account"));
+/// The account that a request names, with its main account: one in the scope, by default the account
+/// that asks.
+pub(super) fn account_of(
+    request: &ApiRequest,
+    named: Option<&str>,
+) -> Result<(AuthId, AuthId), ApiError> {
+    let book = request.api().keeper.book();
+    let account = named.map_or_else(|| request.scope().auth_id().clone(), AuthId::from);
+    let is_known = book.account(&account).is_some() && book.is_within(request.scope(), &account);
+    if !is_known {
+        return Err(ApiError::bad_value("account", "no such account"));
     }
     let main = book.main_of(&account).clone();
     Ok((account, main))
-}
-
-/// Whether a path names one of the console's people.
-pub(super) fn is_id(text: &str) -> bool {
-    decoded(text).parse::<Uuid>().is_ok()
-}
-
-fn id_of(text: &str) -> Result<Uuid, Fault> {
-    decoded(text).parse().map_err(|_| none())
-}
-
-fn none() -> Fault {
-    ask::missing("there is no such user")
-}
-
-pub(super) fn not_done(why: NotDone) -> Fault {
-    match why {
-        NotDone::Missing => ask::missing("there is none of that id"),
-        NotDone::Changed => ask::changed(),
-        NotDone::Bad(field, why) => ask::bad(field, &why),
-        NotDone::Conflict(code, why) => ask::conflict(code, why),
-        NotDone::Busy => {
-            let why = "too many passwords are being checked: try again in a second";
-            Box::new(error::json(StatusCode::TOO_MANY_REQUESTS, "busy", why, None))
-        }
-        NotDone::Store(error) => ask::store("write about people")(error),
-    }
 }

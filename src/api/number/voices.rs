@@ -1,30 +1,31 @@
-//! `GET /api/v1/voices/`: the languages and voices that documents may name, and who says them on this node.
+//! `GET /api/v1/voices/`: the languages and voices that documents may use.
 
 use axum::response::Response;
 
-use super::super::routes::{Answer, Content, Kind, Query, Route, of};
-use super::ask::{self, Asked};
+use super::super::error::ApiError;
+use super::super::routes::{Operation, QueryParameter, ResponseSpec};
+use super::request::ApiRequest;
+use super::response::ok;
+use super::route::{Route, handler};
+use model::Role;
 use speech::catalogue::Catalogue;
 
-/// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {
-    method: "GET",
-    path: "/api/v1/voices/",
-    id: "voices",
-    summary: "The languages and voices that documents may name, and who says them on this node",
-    query: &[Query { name: "language", what: "Only this one: en, or en-GB", kind: Kind::Text }],
-    body: None,
-    answers: &[Answer {
-        status: 200,
-        what: "All of them",
-        content: Content::Json(of::<Catalogue>),
-    }],
+    role: Role::Agent,
+    handler: handler!(list),
+    operation: Operation::get(
+        "/api/v1/voices/",
+        "voices",
+        "List the languages and voices that documents may use, and the engine that speaks them",
+    )
+    .query(&[QueryParameter::text("language", "Only this language: en, or en-GB")])
+    .responses(&[ResponseSpec::json::<Catalogue>(200, "Languages and voices")]),
 }];
 
-pub(super) fn list(asked: &Asked) -> Response {
-    let voices = (*asked.api().voices).clone();
-    ask::ok(&match asked.value("language").filter(|language| !language.is_empty()) {
+async fn list(request: ApiRequest) -> Result<Response, ApiError> {
+    let voices = (*request.api().voices).clone();
+    Ok(ok(&match request.query_text("language") {
         Some(language) => voices.filter_language(language),
         None => voices,
-    })
+    }))
 }

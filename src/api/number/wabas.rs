@@ -1,107 +1,92 @@
-//! `/api/v1/wabas/` (`number-api.md` §2): the account's WhatsApp Business Accounts, whose calls their numbers' are, and
-//! reading at Meta what they have.
+//! `/api/v1/wabas/`: the WhatsApp Business Accounts of an account: which account their calls belong to,
+//! and reading their numbers at Meta.
 
 use axum::response::Response;
-use http::{Method, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
-use super::super::{decoded, error, with_header};
-use super::ask::{self, Asked, CHANGED, DRY_RUN, Fault, Page};
-use super::bodies::Taken;
-use super::numbers::{self, SyncShown};
+use super::super::error::ApiError;
+use super::super::routes::{Operation, RequestBody, ResponseSpec};
+use super::numbers::SyncResult;
+use super::request::ApiRequest;
+use super::response::{Page, etag, ok, with_etag};
+use super::route::{CHANGED, DRY_RUN, META_FAILED, PAGING, Route, handler};
 use crate::admission::book::{Book, Waba};
-use model::{AuthId, WabaId};
+use model::{AuthId, Role, WabaId};
 
-const NONE: &str = "there is no such WABA";
+const NO_WABA: &str = "no such WABA";
+const WABA: ResponseSpec = ResponseSpec::json::<WabaView>(200, "The WABA with its ETag");
+const ITEM: &str = "/api/v1/wabas/{waba_id}/";
 
-/// What is read of bodies.
-pub(super) const BODIES: &[Taken] = &[Taken::of::<Change>("changeWaba")];
-
-/// What is served.
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        method: "GET",
-        path: "/api/v1/wabas/",
-        id: "wabas",
-        summary: "The account's WhatsApp Business Accounts, in the order of their ids",
-        query: &[
-            Query { name: "limit", what: "Items a page", kind: Kind::Integer(1, 200) },
-            Query { name: "cursor", what: "Where the page before ended", kind: Kind::Text },
-        ],
-        body: None,
-        answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<List>) }],
+        role: Role::Agent,
+        handler: handler!(list),
+        operation: Operation::get(
+            "/api/v1/wabas/",
+            "wabas",
+            "List the account's WhatsApp Business Accounts, in the order of their ids",
+        )
+        .query(PAGING)
+        .responses(&[ResponseSpec::json::<WabaList>(200, "A page of WABAs")]),
     },
     Route {
-        method: "GET",
-        path: "/api/v1/wabas/{waba_id}/",
-        id: "waba",
-        summary: "One WhatsApp Business Account, and the numbers that its mapping is about",
-        query: &[],
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "It, with its ETag",
-            content: Content::Json(of::<Shown>),
-        }],
+        role: Role::Agent,
+        handler: handler!(get),
+        operation: Operation::get(
+            ITEM,
+            "waba",
+            "Retrieve a WhatsApp Business Account and its phone numbers",
+        )
+        .responses(&[WABA]),
     },
     Route {
-        method: "PATCH",
-        path: "/api/v1/wabas/{waba_id}/",
-        id: "changeWaba",
-        summary: "Gives a WABA with all its numbers to an account, for the next call on",
-        query: DRY_RUN,
-        body: Some(Body {
-            content_type: "application/json",
-            what: "account: the main account's id, or a subaccount's",
-        }),
-        answers: &[
-            Answer { status: 200, what: "It, with its ETag", content: Content::Json(of::<Shown>) },
-            CHANGED,
-        ],
+        role: Role::Owner,
+        handler: handler!(change),
+        operation: Operation::patch(
+            ITEM,
+            "changeWaba",
+            "Assign a WABA with all its phone numbers to an account, from the next call on",
+        )
+        .query(DRY_RUN)
+        .body(RequestBody::json::<WabaChange>("account: the main account or a subaccount"))
+        .responses(&[WABA, CHANGED]),
     },
     Route {
-        method: "POST",
-        path: "/api/v1/wabas/{waba_id}/sync/",
-        id: "syncWaba",
-        summary: "Reads a WABA's numbers at Meta, and takes in those that are not known yet",
-        query: &[],
-        body: None,
-        answers: &[
-            Answer { status: 200, what: "What changed", content: Content::Json(of::<SyncShown>) },
-            Answer {
-                status: 502,
-                what: "Meta refused or failed",
-                content: Content::Json(of::<error::OurBody<'static>>),
-            },
-        ],
+        role: Role::Admin,
+        handler: handler!(sync),
+        operation: Operation::post(
+            "/api/v1/wabas/{waba_id}/sync/",
+            "syncWaba",
+            "Read the phone numbers of a WABA at Meta, and add new ones",
+        )
+        .responses(&[ResponseSpec::json::<SyncResult>(200, "What changed"), META_FAILED]),
     },
 ];
 
-/// The account's WABAs.
+/// A page of WABAs.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Wabas)]
-struct List {
-    items: Vec<Shown>,
+struct WabaList {
+    items: Vec<WabaView>,
     next: Option<String>,
 }
 
-/// A WABA.
+/// A WhatsApp Business Account.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Waba, examples(json!({"id": "1029384756", "account": "MAXXXXXXXXXXXXXXXXXX", "hasToken": true, "affectedNumbers": ["918035737458"]})))]
-struct Shown {
+struct WabaView {
     id: String,
-    /// Whose calls its numbers' are.
+    /// The account that the calls of its numbers belong to.
     account: String,
     has_token: bool,
-    /// The numbers that a change of the account is about.
+    /// The phone numbers that a change of the account moves.
     affected_numbers: Vec<String>,
 }
 
-impl Shown {
-    fn of(book: &Book, waba: &Waba) -> Self {
+impl WabaView {
+    fn new(book: &Book, waba: &Waba) -> Self {
         Self {
             id: waba.id.to_string(),
             account: waba.account().to_string(),
@@ -114,87 +99,66 @@ impl Shown {
     }
 }
 
-/// `PATCH`.
 #[derive(Deserialize, ToSchema)]
-#[schema(as = WabaChange, examples(json!({"account": "MAXXXXXXXXXXXXXXXXXX"})))]
-struct Change {
-    /// The main account's id, or a subaccount's.
+#[schema(examples(json!({"account": "MAXXXXXXXXXXXXXXXXXX"})))]
+struct WabaChange {
+    /// The main account or a subaccount.
     #[schema(value_type = Option<String>)]
     account: Option<AuthId>,
 }
 
-/// Hands a request to what it is about.
-pub(super) async fn serve(asked: Asked) -> Result<Response, Fault> {
-    let path = asked.path.clone();
-    match (asked.method().clone(), path.as_slice()) {
-        (_, [_]) => list(&asked),
-        (Method::PATCH, [_, id]) => edit(asked, &waba_of(id)).await,
-        (_, [_, id]) => answer(&asked, &waba_of(id)),
-        (_, [_, id, _]) => {
-            let scope = asked.scope().clone();
-            let synced = asked
-                .api()
-                .numbers
-                .sync_waba(&scope, &waba_of(id))
-                .await
-                .map_err(numbers::fault)?;
-            numbers::synced(&synced)
-        }
-        _ => Err(ask::missing("there is nothing at this path")),
-    }
+fn waba_id(request: &ApiRequest) -> WabaId {
+    WabaId::from(request.parameter("waba_id").to_owned())
 }
 
-fn waba_of(part: &str) -> WabaId {
-    WabaId::from(decoded(part))
-}
-
-fn list(asked: &Asked) -> Result<Response, Fault> {
-    let (limit, after) = (asked.limit()?, asked.cursor(|id| Some(WabaId::from(id)))?);
-    let book = asked.api().keeper.book();
-    let own = book.wabas().filter(|waba| book.is_within(asked.scope(), waba.account()));
-    let behind = own.filter(|waba| after.as_ref().is_none_or(|after| waba.id > *after));
+async fn list(request: ApiRequest) -> Result<Response, ApiError> {
+    let (limit, after) = (request.limit()?, request.cursor(|id| Some(WabaId::from(id)))?);
+    let book = request.api().keeper.book();
+    let own = book.wabas().filter(|waba| book.is_within(request.scope(), waba.account()));
+    let rest = own.filter(|waba| after.as_ref().is_none_or(|after| waba.id > *after));
     let page =
-        Page::of(behind.take(limit as usize + 1).collect(), limit, |last| last.id.to_string());
-    let items = page.items.into_iter().map(|waba| Shown::of(&book, waba)).collect();
-    Ok(ask::ok(&List { items, next: asked.next(page.next) }))
+        Page::new(rest.take(limit as usize + 1).collect(), limit, |last| last.id.to_string());
+    let items = page.items.into_iter().map(|waba| WabaView::new(&book, waba)).collect();
+    Ok(ok(&WabaList { items, next: request.next_cursor(page.next) }))
 }
 
-fn answer(asked: &Asked, id: &WabaId) -> Result<Response, Fault> {
-    let book = asked.api().keeper.book();
-    let waba = book.waba(asked.scope(), id).ok_or_else(|| ask::missing(NONE))?;
-    Ok(with_header(ask::ok(&Shown::of(&book, waba)), header::ETAG, &tag_of(waba)))
+async fn get(request: ApiRequest) -> Result<Response, ApiError> {
+    view(&request, &waba_id(&request))
 }
 
-/// Of the mapping alone: numbers come and go by themselves.
-fn tag_of(waba: &Waba) -> String {
-    ask::tag_of(&waba.account())
+fn view(request: &ApiRequest, id: &WabaId) -> Result<Response, ApiError> {
+    let book = request.api().keeper.book();
+    let waba = book.waba(request.scope(), id).ok_or(ApiError::NotFound(NO_WABA))?;
+    Ok(with_etag(ok(&WabaView::new(&book, waba)), &tag(waba)))
 }
 
-async fn edit(asked: Asked, id: &WabaId) -> Result<Response, Fault> {
-    let (asked, change) = asked.json::<Change>().await?;
+/// The ETag of a WABA: only of its account, since its numbers change without anybody's doing.
+fn tag(waba: &Waba) -> String {
+    etag(&waba.account())
+}
+
+async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let id = waba_id(&request);
+    let change: WabaChange = request.json().await?;
+    let (api, scope) = (request.api(), request.scope());
     let seen = {
-        let book = asked.api().keeper.book();
-        let waba = book.waba(asked.scope(), id).ok_or_else(|| ask::missing(NONE))?;
-        asked.matches(&tag_of(waba))?;
-        asked.is_conditional().then(|| waba.account().clone())
+        let book = api.keeper.book();
+        let waba = book.waba(scope, &id).ok_or(ApiError::NotFound(NO_WABA))?;
+        request.check_if_match(&tag(waba))?;
+        request.is_conditional().then(|| waba.account().clone())
     };
     if let Some(account) = change.account {
-        let scope = asked.scope().clone();
-        if asked.flag("dryRun")? == Some(true) {
-            asked
-                .api()
-                .numbers
-                .judge_map(&scope, id, &account, seen.as_ref())
-                .map_err(numbers::fault)?;
-            return answer(&asked, id);
+        if request.query_flag("dryRun")? == Some(true) {
+            api.numbers.judge_map(scope, &id, &account, seen.as_ref())?;
+            return view(&request, &id);
         }
-        asked
-            .api()
-            .numbers
-            .map(&scope, id, &account, seen.as_ref())
-            .await
-            .map_err(numbers::fault)?;
-        asked.api().inbox.claim().await.map_err(ask::store("note the numbers' owner"))?;
+        api.numbers.map(scope, &id, &account, seen.as_ref()).await?;
+        api.inbox.claim().await.map_err(ApiError::store("store the owner of the numbers"))?;
     }
-    answer(&asked, id)
+    view(&request, &id)
+}
+
+async fn sync(request: ApiRequest) -> Result<Response, ApiError> {
+    let synced = request.api().numbers.sync_waba(request.scope(), &waba_id(&request)).await?;
+    Ok(ok(&SyncResult::from(&synced)))
 }

@@ -1,5 +1,4 @@
-//! `GET /api/v1/calls/{call_uuid}/waterfall/`: a call as bars over time, with what was sent and received for each; and a
-//! call's whole log, which the console reads, too.
+//! `GET /api/v1/calls/{call_uuid}/waterfall/`: a call as bars over time, with what was sent and received.
 
 use std::fmt::Write as _;
 
@@ -9,37 +8,39 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::Api;
-use super::super::routes::{Answer, Content, Route, of};
-use super::Timestamp3339;
-use super::ask::{self, Asked, Fault};
+use super::super::error::ApiError;
+use super::super::routes::{Operation, ResponseSpec};
+use super::request::{ApiRequest, NO_CALL};
+use super::response::{Timestamp3339, ok};
+use super::route::{Route, handler};
 use crate::call::waterfall::{self, Waterfall};
-use model::CallUuid;
+use model::{CallUuid, Role};
 use store::{Scope, StoreError};
 
-/// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {
-    method: "GET",
-    path: "/api/v1/calls/{call_uuid}/waterfall/",
-    id: "callWaterfall",
-    summary: "A call as a waterfall: what took how long, and what was sent and received for it",
-    query: &[],
-    body: None,
-    answers: &[Answer {
-        status: 200,
-        what: "Its bars in the order of their beginning; none where its event log is gone",
-        content: Content::Json(of::<Shown>),
-    }],
+    role: Role::Agent,
+    handler: handler!(get),
+    operation: Operation::get(
+        "/api/v1/calls/{call_uuid}/waterfall/",
+        "callWaterfall",
+        "Retrieve the waterfall of a call: how long each step took, and what was sent and received",
+    )
+    .responses(&[ResponseSpec::json::<CallWaterfall>(
+        200,
+        "The bars in the order in which they begin; empty if the event log is gone",
+    )]),
 }];
 
-/// Lines read from the store at once, and bytes of a log that are looked at.
+/// Lines read from the store at once.
 const LINES: u32 = 1_000;
+/// The most bytes of an event log that are read.
 const BYTES_MAX: usize = 8 << 20;
 
-/// A call as bars over time. Times are microseconds of the call, what lies before its webhook had been read is negative.
+/// A call as bars over time. Times are microseconds since the webhook of the call had been read;
+/// earlier ones are negative.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = CallWaterfall)]
-struct Shown {
+struct CallWaterfall {
     #[schema(value_type = String, format = Uuid)]
     call_uuid: CallUuid,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -48,47 +49,47 @@ struct Shown {
     ended_us: Option<i64>,
     cause: Option<&'static str>,
     bars: Vec<Bar>,
-    /// Bars that were too many.
+    /// The number of bars beyond the limit, which are left out.
     left_out: usize,
 }
 
-/// Something that took time, or a moment.
+/// A span of time, or a moment.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = CallWaterfallBar)]
 struct Bar {
     name: String,
-    /// Who took the time: `node`, `graph`, `customer`, `media`, `instruction`, `person`.
+    /// Who caused the span: `node`, `graph`, `customer`, `media`, `instruction`, `person`.
     who: &'static str,
     from_us: i64,
-    /// None: it never came to its end.
+    /// Null if it never ended.
     to_us: Option<i64>,
     /// How it ended.
     note: String,
     failed: bool,
-    /// Of a part the name of the bar that it is in: the one before it.
+    /// If this is a part of a bar: the name of that bar, which precedes this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     of: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     bodies: Vec<Body>,
 }
 
-/// What was sent or received. Tokens, signatures and passwords are in none.
+/// A message that was sent or received, without tokens, signatures and passwords.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = CallWaterfallBody)]
 struct Body {
     /// `sent` or `received`.
     way: &'static str,
-    /// The request's line, or the answer's status.
+    /// The request line, or the status of the response.
     head: String,
-    /// `json`, `form` (a name and its value a line), `xml`, `sdp`, or `none`.
+    /// `json`, `form` (one field per line), `xml`, `sdp`, or `none`.
     kind: &'static str,
     /// At most 4 KiB.
     text: String,
-    /// Bytes that it had, where it is cut.
+    /// The size in bytes before the text was cut; null if it is whole.
     cut_of: Option<usize>,
-    /// `whole`; `rebuilt` of what the event log knows; `not_kept`.
+    /// `whole`, `rebuilt` (from the event log) or `not_kept`.
     kept: &'static str,
 }
 
@@ -112,31 +113,29 @@ impl Bar {
     }
 }
 
-pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
-    const NONE: &str = "there is no such call";
-    let (api, scope) = (asked.api(), asked.scope());
-    let call_uuid = uuid.parse::<CallUuid>().map_err(|_| ask::missing(NONE))?;
+async fn get(request: ApiRequest) -> Result<Response, ApiError> {
+    let (api, scope) = (request.api(), request.scope());
+    let call_uuid: CallUuid = request.id("call_uuid", NO_CALL)?;
     if api.live.get(scope, call_uuid).is_none() {
         api.store.flush().await;
-        let record =
-            api.store.calls().get(scope, call_uuid).await.map_err(ask::store("read a call"))?;
-        record.ok_or_else(|| ask::missing(NONE))?;
+        let record = api.store.calls().get(scope, call_uuid).await;
+        record.map_err(ApiError::store("read a call"))?.ok_or(ApiError::NotFound(NO_CALL))?;
     }
-    let log = whole_log(api, scope, call_uuid).await.map_err(ask::store("read an event log"))?;
-    let fall = waterfall_of(api, scope, call_uuid, &log)
-        .await
-        .map_err(ask::store("read a call's callbacks"))?;
-    let shown = match fall {
-        Some(fall) => Shown {
+    let log = event_log(api, scope, call_uuid).await;
+    let log = log.map_err(ApiError::store("read an event log"))?;
+    let waterfall = waterfall_of(api, scope, call_uuid, &log).await;
+    let waterfall = waterfall.map_err(ApiError::store("read a call's callbacks"))?;
+    let view = match waterfall {
+        Some(waterfall) => CallWaterfall {
             call_uuid,
-            started: fall.started.map(Timestamp3339),
-            answered_us: fall.answered_us,
-            ended_us: fall.ended_us,
-            cause: fall.cause,
-            bars: fall.bars.into_iter().flat_map(|bar| Bar::of(bar, None)).collect(),
-            left_out: fall.left_out,
+            started: waterfall.started.map(Timestamp3339),
+            answered_us: waterfall.answered_us,
+            ended_us: waterfall.ended_us,
+            cause: waterfall.cause,
+            bars: waterfall.bars.into_iter().flat_map(|bar| Bar::of(bar, None)).collect(),
+            left_out: waterfall.left_out,
         },
-        None => Shown {
+        None => CallWaterfall {
             call_uuid,
             started: None,
             answered_us: None,
@@ -146,13 +145,14 @@ pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
             left_out: 0,
         },
     };
-    Ok(ask::ok(&shown))
+    Ok(ok(&view))
 }
 
-/// A call's log drawn, with what its callbacks carried; `None`: there is none, or it can't be read.
+/// The waterfall of an event log, with the bodies of the call's callbacks. `None` if the log is empty
+/// or can't be read.
 ///
 /// # Errors
-/// The store's.
+/// Fails if the store can't read the callbacks.
 pub(crate) async fn waterfall_of(
     api: &Api,
     scope: &Scope,
@@ -163,11 +163,11 @@ pub(crate) async fn waterfall_of(
     Ok(Waterfall::with(log.as_bytes(), &outbox).ok())
 }
 
-/// A call's log as it is kept, up to a bound; empty where there is none.
+/// The event log of a live or ended call, cut after 8 MiB; empty if there is none.
 ///
 /// # Errors
-/// The store's.
-pub(crate) async fn whole_log(
+/// Fails if the store can't read the log.
+pub(crate) async fn event_log(
     api: &Api,
     scope: &Scope,
     call: CallUuid,

@@ -1,89 +1,78 @@
-//! `/api/v1/webhooks/`: an account's webhooks and their deliveries. They are made in the console only: POST, PATCH and
-//! DELETE of one are 405 (`number-api.md` §5).
+//! `/api/v1/webhooks/`: the webhooks of an account and their deliveries. Webhooks are created, changed and
+//! removed in the console only.
 
 use std::cmp::Reverse;
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::error;
-use super::super::routes::{Answer, Content, Kind, Query, Route, of};
-use super::Timestamp3339;
-use super::ask::{self, Asked, Fault, Page};
+use super::super::error::ApiError;
+use super::super::routes::{Operation, ResponseSpec};
+use super::request::{ApiRequest, parse_position, position};
+use super::response::{Page, Timestamp3339, accepted, ok};
+use super::route::{PAGING, Route, handler};
 use crate::admission::Webhook;
+use model::Role;
 use store::{CallbackState, DeliveryView};
 
-/// What is served.
+const NO_DELIVERY: &str = "no such delivery";
+
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        method: "GET",
-        path: "/api/v1/webhooks/",
-        id: "listWebhooks",
-        summary: "The account's webhooks, newest first; they are made in the console",
-        query: &[
-            Query { name: "limit", what: "Items a page", kind: Kind::Integer(1, 200) },
-            Query { name: "cursor", what: "Where the page before ended", kind: Kind::Text },
-        ],
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "A page",
-            content: Content::Json(of::<WebhookPage>),
-        }],
+        role: Role::Agent,
+        handler: handler!(list),
+        operation: Operation::get(
+            "/api/v1/webhooks/",
+            "listWebhooks",
+            "List the account's webhooks, newest first; they are created in the console",
+        )
+        .query(PAGING)
+        .responses(&[ResponseSpec::json::<WebhookPage>(200, "A page of webhooks")]),
     },
     Route {
-        method: "GET",
-        path: "/api/v1/webhooks/{webhook_id}/deliveries/",
-        id: "listDeliveries",
-        summary: "What was posted to a webhook, or waits for it, the latest first",
-        query: &[
-            Query { name: "limit", what: "Items a page", kind: Kind::Integer(1, 200) },
-            Query { name: "cursor", what: "Where the page before ended", kind: Kind::Text },
-        ],
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "A page",
-            content: Content::Json(of::<DeliveryPage>),
-        }],
+        role: Role::Agent,
+        handler: handler!(deliveries),
+        operation: Operation::get(
+            "/api/v1/webhooks/{webhook_id}/deliveries/",
+            "listDeliveries",
+            "List the deliveries to a webhook, waiting ones included, newest first",
+        )
+        .query(PAGING)
+        .responses(&[ResponseSpec::json::<DeliveryPage>(200, "A page of deliveries")]),
     },
     Route {
-        method: "POST",
-        path: "/api/v1/webhooks/{webhook_id}/deliveries/{event_id}/redeliver/",
-        id: "redeliver",
-        summary: "Posts an event once more, with the same id",
-        query: &[],
-        body: None,
-        answers: &[Answer {
-            status: 202,
-            what: "It is on its way",
-            content: Content::Json(of::<Redelivered>),
-        }],
+        role: Role::Admin,
+        handler: handler!(redeliver),
+        operation: Operation::post(
+            "/api/v1/webhooks/{webhook_id}/deliveries/{event_id}/redeliver/",
+            "redeliver",
+            "Redeliver an event, with the same id",
+        )
+        .responses(&[ResponseSpec::json::<Redelivered>(202, "The delivery is scheduled")]),
     },
 ];
 
-/// A webhook. Its secret is shown where it is made, once.
+/// A webhook. Its secret is shown only when it is created.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Webhook, examples(json!({"id": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "name": "crm", "url": "https://app.example.com/offhook", "secrets": 1, "inConfiguration": false, "createdAt": "2026-11-21T22:50:00.000Z"})))]
-pub(super) struct Shown {
+struct WebhookView {
     id: Uuid,
     name: String,
     url: String,
-    /// Two while one takes the other's place.
+    /// The number of valid secrets: two while one replaces the other.
     secrets: usize,
-    /// It stands in the configuration file.
+    /// Is defined in the configuration file.
     in_configuration: bool,
-    /// None of one that stands in the configuration file.
+    /// Null if the webhook is defined in the configuration file.
     #[schema(value_type = Option<String>, format = DateTime)]
     created_at: Option<Timestamp3339>,
 }
 
-impl Shown {
-    fn of(webhook: &Webhook) -> Self {
+impl WebhookView {
+    fn new(webhook: &Webhook) -> Self {
         Self {
             id: webhook.id,
             name: webhook.name.clone(),
@@ -95,26 +84,26 @@ impl Shown {
     }
 }
 
-/// An account's webhooks.
+/// A page of webhooks.
 #[derive(Serialize, ToSchema)]
-pub(super) struct WebhookPage {
-    items: Vec<Shown>,
+struct WebhookPage {
+    items: Vec<WebhookView>,
     next: Option<String>,
 }
 
-/// An event on its way, or delivered, or given up.
+/// The delivery of an event to a webhook.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Delivery)]
-pub(super) struct DeliveryShown {
-    /// The event's: `X-Offhook-Event-Id`.
+struct DeliveryDetail {
+    /// The id of the event: `X-Offhook-Event-Id`.
     id: String,
     #[serde(rename = "type")]
     kind: String,
     /// `waiting`, `delivered` or `failed`.
     state: &'static str,
     attempts: u32,
-    /// The last answer's status, or what went wrong.
+    /// The status of the last response, or what went wrong.
     last: String,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp3339,
@@ -124,7 +113,7 @@ pub(super) struct DeliveryShown {
     done_at: Option<Timestamp3339>,
 }
 
-impl From<&DeliveryView> for DeliveryShown {
+impl From<&DeliveryView> for DeliveryDetail {
     fn from(view: &DeliveryView) -> Self {
         let (next, done) = match view.state {
             CallbackState::Waiting { due } => (Some(due), None),
@@ -145,69 +134,53 @@ impl From<&DeliveryView> for DeliveryShown {
 
 /// A page of deliveries.
 #[derive(Serialize, ToSchema)]
-pub(super) struct DeliveryPage {
-    items: Vec<DeliveryShown>,
+struct DeliveryPage {
+    items: Vec<DeliveryDetail>,
     next: Option<String>,
 }
 
-/// An event that goes out once more.
+/// An event that is delivered again.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Redelivered {
+struct Redelivered {
     id: Uuid,
     state: &'static str,
 }
 
-/// Everything under `/api/v1/webhooks/`.
-pub(super) async fn serve(asked: Asked, rest: &[&str]) -> Result<Response, Fault> {
-    match (asked.method().as_str(), rest) {
-        ("GET", []) => {
-            let (limit, after) = (asked.limit()?, asked.cursor(ask::placed::<Uuid>)?);
-            let place = |webhook: &Webhook| (Reverse(webhook.created), webhook.id);
-            let mut all = asked.api().inbox.webhooks(asked.scope());
-            all.retain(|webhook| after.is_none_or(|(at, id)| place(webhook) > (Reverse(at), id)));
-            let page = Page::of(all, limit, |last| ask::place(last.created, last.id));
-            let items = page.items.iter().map(|webhook| Shown::of(webhook)).collect();
-            Ok(ask::ok(&WebhookPage { items, next: asked.next(page.next) }))
-        }
-        ("GET", [id, "deliveries"]) => deliveries(&asked, id).await,
-        ("POST", [id, "deliveries", delivery, "redeliver"]) => {
-            redeliver(&asked, id, delivery).await
-        }
-        _ => Err(ask::missing("there is nothing at this path")),
+async fn list(request: ApiRequest) -> Result<Response, ApiError> {
+    let (limit, after) = (request.limit()?, request.cursor(parse_position::<Uuid>)?);
+    let order = |webhook: &Webhook| (Reverse(webhook.created), webhook.id);
+    let mut webhooks = request.api().inbox.webhooks(request.scope());
+    webhooks.retain(|webhook| after.is_none_or(|(at, id)| order(webhook) > (Reverse(at), id)));
+    let page = Page::new(webhooks, limit, |last| position(last.created, last.id));
+    let items = page.items.iter().map(|webhook| WebhookView::new(webhook)).collect();
+    Ok(ok(&WebhookPage { items, next: request.next_cursor(page.next) }))
+}
+
+/// The id of the webhook that the path names.
+fn find(request: &ApiRequest) -> Result<Uuid, ApiError> {
+    const NO_WEBHOOK: &str = "no such webhook";
+    let id = request.id("webhook_id", NO_WEBHOOK)?;
+    let webhook = request.api().inbox.webhook(request.scope(), id);
+    webhook.map(|webhook| webhook.id).ok_or(ApiError::NotFound(NO_WEBHOOK))
+}
+
+async fn deliveries(request: ApiRequest) -> Result<Response, ApiError> {
+    let webhook = find(&request)?;
+    let (limit, before) = (request.limit()?, request.cursor(|text| text.parse().ok())?);
+    let found = request.api().store.webhooks().deliveries(webhook, before, limit + 1).await;
+    let found = found.map_err(ApiError::store("list the deliveries of a webhook"))?;
+    let page = Page::new(found, limit, |last| last.row.to_string());
+    let items = page.items.iter().map(DeliveryDetail::from).collect();
+    Ok(ok(&DeliveryPage { items, next: request.next_cursor(page.next) }))
+}
+
+async fn redeliver(request: ApiRequest) -> Result<Response, ApiError> {
+    let webhook = find(&request)?;
+    let id: Uuid = request.id("event_id", NO_DELIVERY)?;
+    let api = request.api();
+    let is_scheduled = api.store.webhooks().redeliver(webhook, id, api.clock.steady()).await;
+    match is_scheduled.map_err(ApiError::store("redeliver an event"))? {
+        true => Ok(accepted(&Redelivered { id, state: "waiting" })),
+        false => Err(ApiError::NotFound(NO_DELIVERY)),
     }
-}
-
-fn found(asked: &Asked, id: &str) -> Result<Uuid, Fault> {
-    let webhook = id.parse().ok().and_then(|id| asked.api().inbox.webhook(asked.scope(), id));
-    webhook.map(|webhook| webhook.id).ok_or_else(|| ask::missing("there is no such webhook"))
-}
-
-async fn deliveries(asked: &Asked, id: &str) -> Result<Response, Fault> {
-    let webhook = found(asked, id)?;
-    let (limit, before) = (asked.limit()?, asked.cursor(|text| text.parse().ok())?);
-    let found = asked.api().store.webhooks().deliveries(webhook, before, limit + 1).await;
-    let found = found.map_err(ask::store("list a webhook's deliveries"))?;
-    let page = Page::of(found, limit, |last| last.row.to_string());
-    Ok(ask::ok(&DeliveryPage {
-        items: page.items.iter().map(DeliveryShown::from).collect(),
-        next: asked.next(page.next),
-    }))
-}
-
-async fn redeliver(asked: &Asked, id: &str, delivery: &str) -> Result<Response, Fault> {
-    let webhook = found(asked, id)?;
-    let none = || ask::missing("there is no such delivery");
-    let event: Uuid = delivery.parse().map_err(|_| none())?;
-    let now = asked.api().clock.steady();
-    let done = asked
-        .api()
-        .store
-        .webhooks()
-        .redeliver(webhook, event, now)
-        .await
-        .map_err(ask::store("send an event once more"))?;
-    if !done {
-        return Err(none());
-    }
-    Ok(error::body(StatusCode::ACCEPTED, &Redelivered { id: event, state: "waiting" }))
 }

@@ -1,54 +1,56 @@
-//! The account itself (`plivo-call-api.md` §5): what it is called, its limits, and how much of them it uses.
+//! The account itself: its name and address, its limits, and their use.
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::routes::{Answer, Body, Content, Route, of};
-use super::super::{Api, LiveStatus, error};
-use super::{Ask, No, changed, own_uri, settle};
+use super::super::LiveStatus;
+use super::super::routes::{Field, FieldKind, Operation, RequestBody};
+use super::error::PlivoError;
+use super::request::PlivoRequest;
+use super::response::{Changed, account_uri, changed, ok};
+use super::route::{Route, handler, object};
 use crate::admission::book::Account;
 
-/// Longest name, city, address or time zone, in characters.
+/// The longest name, city, address or time zone, in characters.
 pub(super) const TEXT_CHARS_MAX: usize = 200;
+
+const PATH: &str = "/v1/Account/{auth_id}/";
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/",
-        id: "account",
-        summary: "The account, its calls per second and its live calls",
-        query: &[],
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "The account",
-            content: Content::Plivo(&[of::<Shown<'static>>]),
-        }],
+        handler: handler!(get),
+        operation: Operation::get(
+            PATH,
+            "account",
+            "Retrieve the account, its calls per second and its live calls",
+        )
+        .responses(&[object::<AccountView<'static>>(200, "The account")]),
     },
     Route {
-        method: "POST",
-        path: "/v1/Account/{auth_id}/",
-        id: "changeAccount",
-        summary: "Changes the account's name, city, address or timezone",
-        query: &[],
-        body: Some(Body {
-            content_type: "application/json",
-            what: "name, city, address, timezone",
-        }),
-        answers: &[Answer {
-            status: 202,
-            what: "Changed",
-            content: Content::Plivo(&[of::<super::Changed>]),
-        }],
+        handler: handler!(change),
+        operation: Operation::post(
+            PATH,
+            "changeAccount",
+            "Change the name, city, address or timezone of the account",
+        )
+        .body(RequestBody::fields(
+            "name, city, address, timezone",
+            &[&[
+                Field::optional("name", FieldKind::Text(200), "One of the four is required"),
+                Field::optional("city", FieldKind::Text(200), ""),
+                Field::optional("address", FieldKind::Text(200), ""),
+                Field::optional("timezone", FieldKind::Text(200), "Only shown; times stay UTC"),
+            ]],
+        ))
+        .responses(&[object::<Changed>(202, "Changed")]),
     },
 ];
 
-/// An account, as Plivo describes one; the last three fields are ours.
+/// An account. The last three fields are extensions of Plivo's object.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoAccount)]
-pub(super) struct Shown<'a> {
+struct AccountView<'a> {
     account_type: &'static str,
     address: &'a str,
     auth_id: &'a str,
@@ -62,20 +64,20 @@ pub(super) struct Shown<'a> {
     timezone: &'a str,
     /// Calls per second.
     cps: usize,
-    /// Of these, calls admitted in the last second.
+    /// Calls that were admitted in the last second.
     cps_in_use: usize,
     calls_live: usize,
 }
 
-/// `GET` of the account.
-pub(super) fn get(api: &Api, ask: &Ask) -> Result<Response, No> {
-    let id = ask.scope.auth_id();
+async fn get(request: PlivoRequest) -> Result<Response, PlivoError> {
+    const NOT_FOUND: PlivoError = PlivoError::NotFound("account not found");
+    let (api, id) = (request.api(), request.scope.auth_id());
     let (book, tables) = (api.keeper.book(), api.gate.directory().tables());
-    let Account { details, .. } = book.account(id).ok_or(No::NotFound("account not found"))?;
+    let Account { details, .. } = book.account(id).ok_or(NOT_FOUND)?;
     let (cps, cps_in_use) =
         tables.account(id).map_or((0, 0), |entry| api.gate.cps(api.clock.now(), entry));
-    let live = api.live.list(&ask.scope);
-    let shown = Shown {
+    let live = api.live.list(&request.scope);
+    Ok(ok(&AccountView {
         account_type: "standard",
         address: &details.address,
         auth_id: id.as_str(),
@@ -84,28 +86,26 @@ pub(super) fn get(api: &Api, ask: &Ask) -> Result<Response, No> {
         cash_credits: "0.00000",
         city: &details.city,
         name: &details.name,
-        resource_uri: own_uri(id),
+        resource_uri: account_uri(id),
         state: "",
         timezone: &details.timezone,
         cps,
         cps_in_use,
         calls_live: live.iter().filter(|call| call.status != LiveStatus::Queued).count(),
-    };
-    Ok(error::plivo_body(StatusCode::OK, &shown))
+    }))
 }
 
-/// `POST` to the account.
-pub(super) async fn edit(api: &Api, ask: &Ask) -> Result<Response, No> {
-    let fields = ask.fields()?;
-    let text = |name: &str| fields.bounded(name, TEXT_CHARS_MAX).map_err(No::Bad);
+async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, fields) = (request.api(), request.fields()?);
+    let text = |name: &str| fields.bounded(name, TEXT_CHARS_MAX).map_err(PlivoError::BadRequest);
     let (name, city, address, timezone) =
         (text("name")?, text("city")?, text("address")?, text("timezone")?);
     if [&name, &city, &address, &timezone].into_iter().all(Option::is_none) {
-        return Err(No::Bad(
+        return Err(PlivoError::BadRequest(
             "one parameter of name, city, address and timezone is required".to_owned(),
         ));
     }
-    let (id, now) = (ask.scope.auth_id().clone(), api.clock.wall());
+    let (id, now) = (request.scope.auth_id().clone(), api.clock.wall());
     let change = api.keeper.change(now, |book| {
         let keys = book.edit_account(&id, now, |details| {
             let texts = [
@@ -118,8 +118,8 @@ pub(super) async fn edit(api: &Api, ask: &Ask) -> Result<Response, No> {
                 *to = text.unwrap_or_else(|| std::mem::take(to));
             }
         });
-        Ok(((), keys))
+        Ok::<_, PlivoError>(((), keys))
     });
-    settle(change.await)?;
+    change.await?;
     Ok(changed())
 }

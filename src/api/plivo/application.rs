@@ -1,116 +1,121 @@
-//! Applications (`plivo-call-api.md` §5): URLs under a name, for numbers that have none of their own, and for endpoints.
+//! Applications: answer, fallback, hangup and message URLs under one name, which numbers and endpoints can
+//! use. See `docs/reference/rest.md#applications`.
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::super::Api;
 use super::super::fields::Fields;
-use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
-use super::super::{Api, error};
-use super::number::owner_of;
-use super::paging::{Meta, paged};
-use super::query;
-use super::{
-    Ask, CONFLICT, LIMIT, No, OFFSET, changed, customer_url, method, own_uri, random_digits,
-    settle, uri,
+use super::super::placement::customer_url;
+use super::super::routes::{
+    Field, FieldKind, Operation, QueryParameter, RequestBody, ResponseSpec,
 };
+use super::error::PlivoError;
+use super::field_values::method;
+use super::number::parse_owner;
+use super::paging::{PageMeta, page_of};
+use super::random;
+use super::request::PlivoRequest;
+use super::response::{Changed, account_uri, changed, created, no_content, ok, resource_uri};
+use super::route::{CONFLICT, LIMIT, OFFSET, Route, handler, object};
 use crate::admission::book::{Application, Book, Link, TooMany, Used};
 use model::{AppId, Method};
 use store::Scope;
 use xml::ast::DocUrl;
 
-const NOT_FOUND: &str = "application not found";
-/// Longest name, in characters.
+const NOT_FOUND: PlivoError = PlivoError::NotFound("application not found");
+/// The longest name, in characters.
 const NAME_CHARS_MAX: usize = 100;
-/// Digits of an id, as Plivo's have.
+/// Digits of an id, as many as Plivo's have.
 const ID_DIGITS: u32 = 17;
-/// The links, by what their parameters begin with: `answer_url` and `answer_method`; the fallback's URL has a name of
-/// its own.
+/// The fields of the URLs and of their methods.
 const LINKS: [(&str, &str); 4] = [
     ("answer_url", "answer_method"),
     ("fallback_answer_url", "fallback_method"),
     ("hangup_url", "hangup_method"),
     ("message_url", "message_method"),
 ];
-const FIELDS: &str = "app_name, answer_url, hangup_url, fallback_answer_url, message_url, each with its method, \
-    default_number_app, default_endpoint_app, subaccount, public_uri, log_incoming_messages";
+
+const COLLECTION: &str = "/v1/Account/{auth_id}/Application/";
+const ITEM: &str = "/v1/Account/{auth_id}/Application/{app_id}/";
+const DESCRIPTION: &str = "app_name, answer_url, hangup_url, fallback_answer_url, message_url, each \
+    with its method, default_number_app, default_endpoint_app, subaccount, public_uri, \
+    log_incoming_messages";
+const FIELDS: &[Field] = &[
+    Field::optional("answer_url", FieldKind::Url, "An empty string removes a URL"),
+    Field::optional("answer_method", FieldKind::Method, "Default POST"),
+    Field::optional("fallback_answer_url", FieldKind::Url, ""),
+    Field::optional("fallback_method", FieldKind::Method, "Default POST"),
+    Field::optional("hangup_url", FieldKind::Url, "Default: the answer URL"),
+    Field::optional("hangup_method", FieldKind::Method, "Default POST"),
+    Field::optional("message_url", FieldKind::Url, "Stored"),
+    Field::optional("message_method", FieldKind::Method, "Default POST"),
+    Field::optional("default_number_app", FieldKind::Flag, "The default for new numbers"),
+    Field::optional(
+        "default_endpoint_app",
+        FieldKind::Flag,
+        "The default for endpoints without an application",
+    ),
+    Field::optional("subaccount", FieldKind::Text(20), "The owner; empty: the main account"),
+    Field::optional("public_uri", FieldKind::Flag, "Stored"),
+    Field::optional("log_incoming_messages", FieldKind::Flag, "Stored"),
+];
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/Application/",
-        id: "listApplications",
-        summary: "The account's applications",
-        query: &[
-            LIMIT,
-            OFFSET,
-            Query { name: "subaccount", what: "Only of this subaccount", kind: Kind::Text },
-            Query { name: "app_name", what: "Only with this name", kind: Kind::Text },
-        ],
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "A page",
-            content: Content::Plivo(&[of::<List<'static>>]),
-        }],
+        handler: handler!(list),
+        operation: Operation::get(COLLECTION, "listApplications", "List applications")
+            .query(&[
+                LIMIT,
+                OFFSET,
+                QueryParameter::text("subaccount", "Only applications of this subaccount"),
+                QueryParameter::text("app_name", "Only applications with this name"),
+            ])
+            .responses(&[object::<ApplicationList<'static>>(200, "A page of applications")]),
     },
     Route {
-        method: "POST",
-        path: "/v1/Account/{auth_id}/Application/",
-        id: "makeApplication",
-        summary: "Makes an application",
-        query: &[],
-        body: Some(Body { content_type: "application/json", what: FIELDS }),
-        answers: &[
-            Answer { status: 201, what: "Made", content: Content::Plivo(&[of::<Made>]) },
-            CONFLICT,
-        ],
+        handler: handler!(create),
+        operation: Operation::post(COLLECTION, "makeApplication", "Create an application")
+            .body(RequestBody::fields(
+                DESCRIPTION,
+                &[&[Field::required("app_name", FieldKind::Text(100), "")], FIELDS],
+            ))
+            .responses(&[object::<CreatedApplication>(201, "The application"), CONFLICT]),
     },
     Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/Application/{app_id}/",
-        id: "application",
-        summary: "One application",
-        query: &[],
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "It",
-            content: Content::Plivo(&[of::<Shown<'static>>]),
-        }],
+        handler: handler!(get),
+        operation: Operation::get(ITEM, "application", "Retrieve an application")
+            .responses(&[object::<ApplicationView<'static>>(200, "The application")]),
     },
     Route {
-        method: "POST",
-        path: "/v1/Account/{auth_id}/Application/{app_id}/",
-        id: "changeApplication",
-        summary: "Changes an application; in force for the next call",
-        query: &[],
-        body: Some(Body { content_type: "application/json", what: FIELDS }),
-        answers: &[
-            Answer {
-                status: 202,
-                what: "Changed",
-                content: Content::Plivo(&[of::<super::Changed>]),
-            },
-            CONFLICT,
-        ],
+        handler: handler!(change),
+        operation: Operation::post(
+            ITEM,
+            "changeApplication",
+            "Change an application, from the next call on",
+        )
+        .body(RequestBody::fields(
+            DESCRIPTION,
+            &[&[Field::optional("app_name", FieldKind::Text(100), "")], FIELDS],
+        ))
+        .responses(&[object::<Changed>(202, "Changed"), CONFLICT]),
     },
     Route {
-        method: "DELETE",
-        path: "/v1/Account/{auth_id}/Application/{app_id}/",
-        id: "removeApplication",
-        summary: "Takes an application away, unless a number takes calls by it alone",
-        query: &[],
-        body: None,
-        answers: &[Answer { status: 204, what: "It is gone", content: Content::Nothing }, CONFLICT],
+        handler: handler!(delete),
+        operation: Operation::delete(
+            ITEM,
+            "removeApplication",
+            "Delete an application, unless a number depends on it",
+        )
+        .responses(&[ResponseSpec::empty(204, "Deleted"), CONFLICT]),
     },
 ];
 
-/// An application, as Plivo describes one.
+/// An application.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoApplication)]
-pub(super) struct Shown<'a> {
+struct ApplicationView<'a> {
     answer_method: &'static str,
     answer_url: Option<&'a str>,
     app_id: &'a str,
@@ -132,8 +137,8 @@ pub(super) struct Shown<'a> {
     sub_account: Option<String>,
 }
 
-impl<'a> Shown<'a> {
-    fn of(api: &Api, scope: &Scope, book: &Book, app: &'a Application) -> Self {
+impl<'a> ApplicationView<'a> {
+    fn new(api: &Api, scope: &Scope, book: &Book, app: &'a Application) -> Self {
         let url = |link: &'a Link| link.url.as_ref().map(|url| &*url.0);
         Self {
             answer_method: app.answer.method.as_str(),
@@ -152,58 +157,68 @@ impl<'a> Shown<'a> {
             message_method: app.message.method.as_str(),
             message_url: url(&app.message),
             public_uri: app.public_uri,
-            resource_uri: uri(scope, &format!("Application/{}/", app.id)),
+            resource_uri: resource_uri(scope, &format!("Application/{}/", app.id)),
             sip_uri: format!("sip:{}@{}", app.id, api.host),
             sub_account: (app.account != *book.main_of(&app.account))
-                .then(|| own_uri(&app.account)),
+                .then(|| account_uri(&app.account)),
         }
     }
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoApplications)]
-pub(super) struct List<'a> {
-    meta: Meta,
-    objects: Vec<Shown<'a>>,
+struct ApplicationList<'a> {
+    meta: PageMeta,
+    objects: Vec<ApplicationView<'a>>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoApplicationMade)]
-pub(super) struct Made {
+struct CreatedApplication {
     app_id: String,
     message: &'static str,
 }
 
-pub(super) fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
+async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope) = (request.api(), &request.scope);
     let book = api.keeper.book();
-    let mut all = book.applications(&ask.scope);
-    let given = |name: &str| query::value(&ask.pairs, name).filter(|value| !value.is_empty());
-    all.retain(|app| {
+    let mut apps = book.applications(scope);
+    let given = |name: &str| request.query_text(name);
+    apps.retain(|app| {
         given("subaccount").is_none_or(|owner| app.account.as_str() == owner)
             && given("app_name").is_none_or(|name| app.name == name)
     });
-    let (meta, apps) = paged(all, &uri(&ask.scope, "Application/"), &ask.pairs)?;
-    let objects = apps.into_iter().map(|app| Shown::of(api, &ask.scope, &book, app)).collect();
-    Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
+    let list_uri = resource_uri(scope, "Application/");
+    let (meta, apps) = page_of(apps, &list_uri, request.query())?;
+    let objects = apps.into_iter();
+    let objects = objects.map(|app| ApplicationView::new(api, scope, &book, app)).collect();
+    Ok(ok(&ApplicationList { meta, objects }))
 }
 
-pub(super) fn get(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
+fn app_id(request: &PlivoRequest) -> AppId {
+    AppId::from(request.parameter("app_id"))
+}
+
+async fn get(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope) = (request.api(), &request.scope);
     let book = api.keeper.book();
-    let app = book.application(&ask.scope, &id.into()).ok_or(No::NotFound(NOT_FOUND))?;
-    Ok(error::plivo_body(StatusCode::OK, &Shown::of(api, &ask.scope, &book, app)))
+    let app = book.application(scope, &app_id(&request)).ok_or(NOT_FOUND)?;
+    Ok(ok(&ApplicationView::new(api, scope, &book, app)))
 }
 
-pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
-    let edit = Edit::read(api, &ask.fields()?).map_err(No::Bad)?;
-    let name =
-        edit.name.clone().ok_or_else(|| No::Bad("app_name parameter is missing".to_owned()))?;
-    let id = AppId::from(random_digits(ID_DIGITS).ok_or(No::Ours)?);
+async fn create(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope) = (request.api(), &request.scope);
+    let fields = ApplicationFields::parse(api, &request.fields()?);
+    let fields = fields.map_err(PlivoError::BadRequest)?;
+    let missing = || PlivoError::BadRequest("app_name parameter is missing".to_owned());
+    let name = fields.name.clone().ok_or_else(missing)?;
+    let id = AppId::from(random::digits(ID_DIGITS)?);
     let now = api.clock.wall();
-    let made = Made { app_id: id.to_string(), message: "created" };
+    let body = CreatedApplication { app_id: id.to_string(), message: "created" };
     let change = api.keeper.change(now, |book| {
         let app = Application {
             id,
-            account: ask.scope.auth_id().clone(),
+            account: scope.auth_id().clone(),
             name,
             answer: Link::default(),
             fallback: Link::default(),
@@ -215,60 +230,62 @@ pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
             log_incoming_messages: true,
             created: now,
         };
-        let app = edit.apply(book, &ask.scope, app)?;
+        let app = fields.apply(book, scope, app)?;
         book.put_application(app).map(|keys| ((), keys)).map_err(too_many)
     });
-    settle(change.await)?;
-    Ok(error::plivo_body(StatusCode::CREATED, &made))
+    change.await?;
+    Ok(created(&body))
 }
 
-pub(super) async fn edit(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
-    let id = AppId::from(id);
-    if api.keeper.book().application(&ask.scope, &id).is_none() {
-        return Err(No::NotFound(NOT_FOUND));
+async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope, id) = (request.api(), &request.scope, app_id(&request));
+    if api.keeper.book().application(scope, &id).is_none() {
+        return Err(NOT_FOUND);
     }
-    let edit = Edit::read(api, &ask.fields()?).map_err(No::Bad)?;
+    let fields = ApplicationFields::parse(api, &request.fields()?);
+    let fields = fields.map_err(PlivoError::BadRequest)?;
     let change = api.keeper.change(api.clock.wall(), |book| {
-        let app = book.application(&ask.scope, &id).cloned().ok_or(No::NotFound(NOT_FOUND))?;
-        let app = edit.apply(book, &ask.scope, app)?;
+        let app = book.application(scope, &id).cloned().ok_or(NOT_FOUND)?;
+        let app = fields.apply(book, scope, app)?;
         if app.answer.url.is_none()
             && let Some(number) = book.needing(&app.id)
         {
-            return Err(used(number.number.as_str()));
+            return Err(in_use(number.number.as_str()));
         }
         book.put_application(app).map(|keys| ((), keys)).map_err(too_many)
     });
-    settle(change.await)?;
+    change.await?;
     Ok(changed())
 }
 
-pub(super) async fn remove(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
-    let id = AppId::from(id);
+async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope, id) = (request.api(), &request.scope, app_id(&request));
     let change = api.keeper.change(api.clock.wall(), |book| {
-        if book.application(&ask.scope, &id).is_none() {
-            return Err(No::NotFound(NOT_FOUND));
+        if book.application(scope, &id).is_none() {
+            return Err(NOT_FOUND);
         }
-        book.remove_application(&id).map(|keys| ((), keys)).map_err(|Used { by }| used(by.as_str()))
+        let removed = book.remove_application(&id);
+        removed.map(|keys| ((), keys)).map_err(|Used { by }| in_use(by.as_str()))
     });
-    settle(change.await)?;
-    Ok(error::plivo_no_content())
+    change.await?;
+    Ok(no_content())
 }
 
-fn used(number: &str) -> No {
-    No::Conflict(format!(
-        "number {number} takes calls by this application alone: give it another one first"
+fn in_use(number: &str) -> PlivoError {
+    PlivoError::Conflict(format!(
+        "number {number} depends on this application: give it another application first"
     ))
 }
 
-fn too_many(TooMany(most): TooMany) -> No {
-    No::Conflict(format!("an account has at most {most} applications"))
+fn too_many(TooMany(most): TooMany) -> PlivoError {
+    PlivoError::Conflict(format!("an account can have at most {most} applications"))
 }
 
-/// What a request wants of an application, each field by itself sound.
-struct Edit {
+/// The fields of a new or changed application, each valid by itself.
+struct ApplicationFields {
     name: Option<String>,
     /// In the order of [`LINKS`].
-    links: [LinkEdit; 4],
+    links: [LinkFields; 4],
     owner: Option<String>,
     default_for_numbers: Option<bool>,
     default_for_endpoints: Option<bool>,
@@ -276,24 +293,23 @@ struct Edit {
     log_incoming_messages: Option<bool>,
 }
 
-/// What it wants of a link; an inner none takes the URL away.
-struct LinkEdit {
+/// A URL and its method. The inner `None` removes the URL.
+struct LinkFields {
     url: Option<Option<DocUrl>>,
     method: Option<Method>,
 }
 
-impl Edit {
-    fn read(api: &Api, fields: &Fields) -> Result<Self, String> {
+impl ApplicationFields {
+    fn parse(api: &Api, fields: &Fields) -> Result<Self, String> {
         let name = fields.bounded("app_name", NAME_CHARS_MAX)?;
         if name.as_ref().is_some_and(String::is_empty) {
             return Err("app_name parameter is missing".to_owned());
         }
-        let link = |(url, how): (&str, &str)| -> Result<LinkEdit, String> {
-            // An empty text: none.
+        let link = |(url, how): (&str, &str)| -> Result<LinkFields, String> {
             let read = |text: String| {
                 if text.is_empty() { Ok(None) } else { customer_url(api, url, &text).map(Some) }
             };
-            Ok(LinkEdit {
+            Ok(LinkFields {
                 url: fields.given(url)?.map(read).transpose()?,
                 method: method(fields, how)?,
             })
@@ -310,9 +326,14 @@ impl Edit {
         })
     }
 
-    fn apply(self, book: &Book, scope: &Scope, mut app: Application) -> Result<Application, No> {
+    fn apply(
+        self,
+        book: &Book,
+        scope: &Scope,
+        mut app: Application,
+    ) -> Result<Application, PlivoError> {
         if let Some(owner) = self.owner {
-            app.account = owner_of(book, scope, &owner)?;
+            app.account = parse_owner(book, scope, &owner)?;
         }
         app.name = self.name.unwrap_or(app.name);
         let links = [&mut app.answer, &mut app.fallback, &mut app.hangup, &mut app.message];

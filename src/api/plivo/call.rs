@@ -1,23 +1,101 @@
-//! Calls: retrieve, list, live, hang up (`plivo-call-api.md` §2.2–2.6).
+//! Calls: list, retrieve, hang up, cancel. See `docs/reference/rest.md#calls`.
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::{Api, LiveCall, LiveFilter, LiveStatus, error};
-use super::No;
-use super::paging::{self, Meta};
+use super::super::routes::{Operation, QueryParameter, ResponseSpec, of};
+use super::super::{LiveCall, LiveFilter, LiveStatus};
+use super::error::{CALL_NOT_FOUND, PlivoError};
+use super::paging::{PageMeta, PageRequest};
 use super::query::{self, Pairs};
+use super::request::PlivoRequest;
+use super::response::{no_content, ok, resource_uri};
+use super::route::{LIMIT, OFFSET, Route, TIME, handler, one_of};
 use model::{CallUuid, Direction, Timestamp};
 use store::{CallEnd, CallFilter, CallRecord, CallStart, Scope};
 
-const NOT_FOUND: &str = "call not found";
+const COLLECTION: &str = "/v1/Account/{auth_id}/Call/";
+const ITEM: &str = "/v1/Account/{auth_id}/Call/{call_uuid}/";
+const STATUS: QueryParameter = QueryParameter::one_of(
+    "status",
+    &["live", "queued"],
+    "Live calls, or calls queued for the account's calls per second; by default ended calls",
+);
 
-/// An ended call, as Plivo describes one; the last two fields are ours.
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        handler: handler!(list),
+        operation: Operation::get(COLLECTION, "listCalls", "List calls")
+            .query(&[
+                STATUS,
+                LIMIT,
+                OFFSET,
+                QueryParameter::text("from_number", "Only calls from this number"),
+                QueryParameter::text("to_number", "Only calls to this number"),
+                QueryParameter::one_of(
+                    "call_direction",
+                    &["inbound", "outbound"],
+                    "Only calls in this direction",
+                ),
+                QueryParameter::text("subaccount", "Only calls of this subaccount"),
+                QueryParameter::uuid("parent_call_uuid", "Only calls with this parent call"),
+                QueryParameter::integer(
+                    "hangup_cause_code",
+                    0,
+                    65_535,
+                    "Only calls with this hangup cause code",
+                ),
+                QueryParameter::text("hangup_source", "Only calls with this hangup source"),
+                QueryParameter::integer(
+                    "bill_duration",
+                    0,
+                    u32::MAX,
+                    "Seconds; also __gt, __gte, __lt, __lte",
+                ),
+                QueryParameter::text("end_time", TIME),
+            ])
+            .responses(&[one_of(
+                200,
+                "A page of ended calls; with status, the UUIDs of live or queued calls",
+                &[of::<EndedCalls<'static>>, of::<ActiveCalls>],
+            )]),
+    },
+    Route {
+        handler: handler!(cancel),
+        operation: Operation::delete(
+            "/v1/Account/{auth_id}/Request/{request_uuid}/",
+            "cancelCall",
+            "Cancel a queued or ringing call",
+        )
+        .responses(&[ResponseSpec::empty(204, "Cancelled")]),
+    },
+    Route {
+        handler: handler!(hang_up_all),
+        operation: Operation::delete(COLLECTION, "hangUpCalls", "Hang up all calls of the account")
+            .responses(&[ResponseSpec::empty(204, "The calls are being hung up")]),
+    },
+    Route {
+        handler: handler!(retrieve),
+        operation: Operation::get(ITEM, "retrieveCall", "Retrieve a call")
+            .query(&[STATUS])
+            .responses(&[one_of(
+                200,
+                "The ended call; with status, the live or queued call",
+                &[of::<EndedCall<'static>>, of::<ActiveCall<'static>>],
+            )]),
+    },
+    Route {
+        handler: handler!(hang_up),
+        operation: Operation::delete(ITEM, "hangUpCall", "Hang up a call")
+            .responses(&[ResponseSpec::empty(204, "The call is being hung up")]),
+    },
+];
+
+/// An ended call. `call_type` and `whatsapp_call_id` are extensions of Plivo's object.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoCall)]
-pub(super) struct Cdr<'a> {
+struct EndedCall<'a> {
     answer_time: Option<String>,
     bill_duration: u64,
     billed_duration: u64,
@@ -49,15 +127,15 @@ pub(super) struct Cdr<'a> {
     whatsapp_call_id: Option<&'a str>,
 }
 
-impl<'a> Cdr<'a> {
-    fn of(scope: &Scope, start: &'a CallStart, end: &'a CallEnd) -> Self {
+impl<'a> EndedCall<'a> {
+    fn new(scope: &Scope, start: &'a CallStart, end: &'a CallEnd) -> Self {
         Self {
             answer_time: end.answered.map(Timestamp::plivo_cdr),
             bill_duration: end.bill_secs,
             billed_duration: end.bill_secs,
             call_direction: start.direction.as_str(),
             call_duration: end.answered.map_or(0, |_| end.duration_secs),
-            call_state: state(end),
+            call_state: call_state(end),
             call_uuid: start.call,
             conference_uuid: end.conference,
             end_time: end.ended.plivo_cdr(),
@@ -82,8 +160,8 @@ impl<'a> Cdr<'a> {
     }
 }
 
-/// `call_state` (§2.2), in the words of `CallStatus` (`plivo-callbacks.md` §1.3).
-fn state(end: &CallEnd) -> &'static str {
+/// The `call_state` of an ended call.
+fn call_state(end: &CallEnd) -> &'static str {
     match end.hangup_code {
         _ if end.answered.is_some() => "ANSWER",
         1000..=1999 => "CANCEL",
@@ -94,10 +172,10 @@ fn state(end: &CallEnd) -> &'static str {
     }
 }
 
-/// A call that is up (§2.4).
+/// A live or queued call.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoLiveCall)]
-pub(super) struct Live<'a> {
+struct ActiveCall<'a> {
     call_status: &'static str,
     #[schema(value_type = String, format = Uuid)]
     call_uuid: CallUuid,
@@ -114,8 +192,8 @@ pub(super) struct Live<'a> {
     stir_attestation: &'static str,
 }
 
-impl<'a> Live<'a> {
-    fn of(call: &'a LiveCall) -> Self {
+impl<'a> ActiveCall<'a> {
+    fn new(call: &'a LiveCall) -> Self {
         Self {
             call_status: call.status.as_str(),
             call_uuid: call.call,
@@ -132,23 +210,24 @@ impl<'a> Live<'a> {
     }
 }
 
-/// What `status=` asks for; `None`: ended calls.
+/// The value of `status`.
 enum Status {
     Live,
     Queued,
 }
 
 impl Status {
-    fn asked(pairs: &Pairs) -> Result<Option<Self>, No> {
+    /// Parses `status`; `None` if the request is about ended calls.
+    fn parse(pairs: &Pairs) -> Result<Option<Self>, PlivoError> {
         match query::value(pairs, "status") {
             None => Ok(None),
             Some("live") => Ok(Some(Self::Live)),
             Some("queued") => Ok(Some(Self::Queued)),
-            Some(_) => Err(No::Bad("status must be live or queued".to_owned())),
+            Some(_) => Err(PlivoError::BadRequest("status must be live or queued".to_owned())),
         }
     }
 
-    fn holds(&self, call: &LiveCall) -> bool {
+    fn matches(&self, call: &LiveCall) -> bool {
         match self {
             Self::Live => call.status != LiveStatus::Queued,
             Self::Queued => call.status == LiveStatus::Queued,
@@ -156,102 +235,97 @@ impl Status {
     }
 }
 
-/// `GET Call/{uuid}/`.
-pub(super) async fn retrieve(
-    api: &Api,
-    scope: &Scope,
-    uuid: &str,
-    pairs: &Pairs,
-) -> Result<Response, No> {
-    let status = Status::asked(pairs)?;
-    let uuid: CallUuid = uuid.parse().map_err(|_| No::NotFound(NOT_FOUND))?;
+async fn retrieve(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope) = (request.api(), &request.scope);
+    let status = Status::parse(request.query())?;
+    let uuid: CallUuid = request.id("call_uuid", CALL_NOT_FOUND)?;
     let live = api.live.get(scope, uuid);
     if let Some(status) = status {
-        let call = live.filter(|call| status.holds(call)).ok_or(No::NotFound(NOT_FOUND))?;
-        return Ok(error::plivo_body(StatusCode::OK, &Live::of(&call)));
+        let call = live.filter(|call| status.matches(call)).ok_or(CALL_NOT_FOUND)?;
+        return Ok(ok(&ActiveCall::new(&call)));
     }
     if live.is_none() {
         api.store.flush().await;
     }
     match api.store.calls().get(scope, uuid).await? {
-        Some(CallRecord { start, end: Some(end) }) => {
-            Ok(error::plivo_body(StatusCode::OK, &Cdr::of(scope, &start, &end)))
+        Some(CallRecord { start, end: Some(end) }) => Ok(ok(&EndedCall::new(scope, &start, &end))),
+        _ if live.is_some() => {
+            Err(PlivoError::NotFound("not found; the call is live, use status=live"))
         }
-        _ if live.is_some() => Err(No::NotFound("not found; the call is live, use status=live")),
-        _ => Err(No::NotFound(NOT_FOUND)),
+        _ => Err(CALL_NOT_FOUND),
     }
 }
 
 /// A page of ended calls, newest first.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoCalls)]
-pub(super) struct List<'a> {
-    meta: Meta,
-    objects: Vec<Cdr<'a>>,
+struct EndedCalls<'a> {
+    meta: PageMeta,
+    objects: Vec<EndedCall<'a>>,
 }
 
-/// The calls that are up, or wait.
+/// The UUIDs of live or queued calls.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoLiveCalls)]
-pub(super) struct Uuids {
+struct ActiveCalls {
     #[schema(value_type = Vec<String>)]
     calls: Vec<CallUuid>,
 }
 
-/// `GET Call/`.
-pub(super) async fn list(api: &Api, scope: &Scope, pairs: &Pairs) -> Result<Response, No> {
-    let page = paging::page(pairs)?;
-    let filter = query::filter(pairs)?;
-    if let Some(status) = Status::asked(pairs)? {
+async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope, query) = (request.api(), &request.scope, request.query());
+    let page = PageRequest::parse(query)?;
+    let filter = query::call_filter(query)?;
+    if let Some(status) = Status::parse(query)? {
         let CallFilter { direction, from, to, subaccount, .. } = filter;
         let queued = matches!(status, Status::Queued);
         let filter = LiveFilter { queued, direction, from, to, subaccount };
-        let skipped = usize::try_from(page.offset).unwrap_or(usize::MAX);
-        let calls = api.live.some(scope, &filter, skipped, page.limit as usize);
-        return Ok(error::plivo_body(StatusCode::OK, &Uuids { calls }));
+        let skip = usize::try_from(page.offset).unwrap_or(usize::MAX);
+        let calls = api.live.page(scope, &filter, skip, page.limit as usize);
+        return Ok(ok(&ActiveCalls { calls }));
     }
-    // A call that just ended: its record may still be on its way.
+    // The record of a call that has just ended may still be on its way to the store.
     api.store.flush().await;
     let (records, total_count) =
         api.store.calls().list(scope, &filter, page.limit, page.offset).await?;
-    let objects =
-        records.iter().filter_map(|r| Some(Cdr::of(scope, &r.start, r.end.as_ref()?))).collect();
-    let meta = Meta::of(&list_uri(scope), pairs, page, total_count);
-    Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
+    let objects = records
+        .iter()
+        .filter_map(|r| Some(EndedCall::new(scope, &r.start, r.end.as_ref()?)))
+        .collect();
+    let meta = PageMeta::new(&list_uri(scope), query, page, total_count);
+    Ok(ok(&EndedCalls { meta, objects }))
 }
 
 fn list_uri(scope: &Scope) -> String {
-    super::uri(scope, "Call/")
+    resource_uri(scope, "Call/")
 }
 
-/// `DELETE Call/{uuid}/`.
-pub(super) fn hang_up(api: &Api, scope: &Scope, uuid: &str) -> Result<Response, No> {
-    let uuid: CallUuid = uuid.parse().map_err(|_| No::NotFound(NOT_FOUND))?;
-    if api.live.hang_up(scope, uuid) {
-        Ok(error::plivo_no_content())
-    } else {
-        Err(No::NotFound(NOT_FOUND))
+async fn hang_up(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let uuid = request.id("call_uuid", CALL_NOT_FOUND)?;
+    match request.api().live.hang_up(&request.scope, uuid) {
+        true => Ok(no_content()),
+        false => Err(CALL_NOT_FOUND),
     }
 }
 
-/// `DELETE Request/{uuid}/`: cancels a call that waits or rings (§2.7).
-pub(super) fn cancel(api: &Api, scope: &Scope, uuid: &str) -> Result<Response, No> {
-    const WHAT: &str = "request not found, or its call is answered or over";
-    let uuid: CallUuid = uuid.parse().map_err(|_| No::NotFound(WHAT))?;
-    let call = api.live.get(scope, uuid).filter(|call| call.direction == Direction::Outbound);
-    let call =
-        call.filter(|call| call.status != LiveStatus::InProgress).ok_or(No::NotFound(WHAT))?;
-    if api.live.hang_up(scope, call.call) {
-        Ok(error::plivo_no_content())
-    } else {
-        Err(No::NotFound(WHAT))
+async fn cancel(request: PlivoRequest) -> Result<Response, PlivoError> {
+    const NOT_FOUND: PlivoError =
+        PlivoError::NotFound("request not found, or its call is answered or has ended");
+    let (live, scope) = (&request.api().live, &request.scope);
+    let uuid: CallUuid = request.id("request_uuid", NOT_FOUND)?;
+    let call = live.get(scope, uuid).filter(|call| {
+        call.direction == Direction::Outbound && call.status != LiveStatus::InProgress
+    });
+    match live.hang_up(scope, call.ok_or(NOT_FOUND)?.call) {
+        true => Ok(no_content()),
+        false => Err(NOT_FOUND),
     }
 }
 
-/// `DELETE Call/`: all of the account's.
-pub(super) fn hang_up_all(api: &Api, scope: &Scope) -> Response {
-    for call in api.live.list(scope) {
-        api.live.hang_up(scope, call.call);
+async fn hang_up_all(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (live, scope) = (&request.api().live, &request.scope);
+    for call in live.list(scope) {
+        live.hang_up(scope, call.call);
     }
-    error::plivo_no_content()
+    Ok(no_content())
 }

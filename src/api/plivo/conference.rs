@@ -1,157 +1,187 @@
-//! Conferences over REST (`plivo-call-api.md` §3): the rooms that are there now, and what is asked of their members.
-
-use std::borrow::Cow;
+//! Conferences: the rooms that exist now, and commands for their members. See
+//! `docs/reference/rest.md#conferences`.
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::routes::{Answer, Body, Content, Route, of};
-use super::super::{Api, decoded, error};
-use super::recording::{self, Started};
-use super::{Ask, CONFLICT, No, control, customer_url};
+use super::super::routes::{Field, FieldKind, Operation, RequestBody, ResponseSpec};
+use super::error::PlivoError;
+use super::field_values::{SOUND_FIELDS, SPEECH_FIELDS};
+use super::recording::{FILE_FORMAT, StartedRecording};
+use super::request::PlivoRequest;
+use super::response::{accepted, no_content, ok};
+use super::rooms::{parse_members, play_command, speak_command, start_recording, stop_recording};
+use super::route::{CONFLICT, Route, handler, object};
 use crate::call::rooms::{Asked, MemberAsk, Members};
-use machine::{RoomKind, Sound, SoundItem};
+use machine::RoomKind;
 use media::SoundKind;
-use xml::ast::Speak;
 
-const NO_ROOM: No = No::NotFound("conference not found");
-const NO_MEMBER: No = No::NotFound("member not found");
+const NO_ROOM: PlivoError = PlivoError::NotFound("conference not found");
+const NO_MEMBER: PlivoError = PlivoError::NotFound("member not found");
 const KIND: RoomKind = RoomKind::Conference;
 
-const GONE: &[Answer] = &[Answer { status: 204, what: "They are told", content: Content::Nothing }];
-const DONE: &[Answer] = &[Answer {
-    status: 202,
-    what: "Whom it concerns",
-    content: Content::Plivo(&[of::<Done<'static>>]),
-}];
-
-const fn route(
-    method: &'static str,
-    path: &'static str,
-    id: &'static str,
-    summary: &'static str,
-) -> Route {
-    let answers = if method.len() == "DELETE".len() { GONE } else { DONE };
-    Route { method, path, id, summary, query: &[], body: None, answers }
-}
-
-const fn with_body(route: Route, what: &'static str) -> Route {
-    Route { body: Some(Body { content_type: "application/json", what }), ..route }
-}
-
+const COLLECTION: &str = "/v1/Account/{auth_id}/Conference/";
+const ITEM: &str = "/v1/Account/{auth_id}/Conference/{name}/";
 const RECORD: &str = "/v1/Account/{auth_id}/Conference/{name}/Record/";
+const MEMBER: &str = "/v1/Account/{auth_id}/Conference/{name}/Member/{member_ids}/";
 const MUTE: &str = "/v1/Account/{auth_id}/Conference/{name}/Member/{member_ids}/Mute/";
 const DEAF: &str = "/v1/Account/{auth_id}/Conference/{name}/Member/{member_ids}/Deaf/";
 const KICK: &str = "/v1/Account/{auth_id}/Conference/{name}/Member/{member_ids}/Kick/";
-const MEMBER: &str = "/v1/Account/{auth_id}/Conference/{name}/Member/{member_ids}/";
 const PLAY: &str = "/v1/Account/{auth_id}/Conference/{name}/Member/{member_ids}/Play/";
 const SPEAK: &str = "/v1/Account/{auth_id}/Conference/{name}/Member/{member_ids}/Speak/";
 
+const STOPPED: &[ResponseSpec] =
+    &[ResponseSpec::empty(204, "The command is passed to the members")];
+const ACCEPTED: &[ResponseSpec] =
+    &[object::<MembersCommanded>(202, "The members that the command is passed to")];
+
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        answers: &[Answer {
-            status: 200,
-            what: "The names",
-            content: Content::Plivo(&[of::<Conferences>]),
-        }],
-        ..route(
-            "GET",
-            "/v1/Account/{auth_id}/Conference/",
-            "listConferences",
-            "The names of the account's conferences",
-        )
+        handler: handler!(list),
+        operation: Operation::get(COLLECTION, "listConferences", "List the names of conferences")
+            .responses(&[object::<Conferences>(200, "The names")]),
     },
-    route(
-        "DELETE",
-        "/v1/Account/{auth_id}/Conference/",
-        "endConferences",
-        "Hangs up all members of all conferences",
-    ),
     Route {
-        answers: &[Answer {
-            status: 200,
-            what: "It and its members",
-            content: Content::Plivo(&[of::<Conference>]),
-        }],
-        ..route(
-            "GET",
-            "/v1/Account/{auth_id}/Conference/{name}/",
-            "conference",
-            "One conference that somebody is in",
+        handler: handler!(end_all),
+        operation: Operation::delete(
+            COLLECTION,
+            "endConferences",
+            "Hang up all members of all conferences",
         )
+        .responses(STOPPED),
     },
-    route(
-        "DELETE",
-        "/v1/Account/{auth_id}/Conference/{name}/",
-        "endConference",
-        "Hangs up all its members",
-    ),
     Route {
-        answers: &[
-            Answer {
-                status: 202,
-                what: "What the recording will be called",
-                content: Content::Plivo(&[of::<Started>]),
-            },
+        handler: handler!(get),
+        operation: Operation::get(ITEM, "conference", "Retrieve a conference and its members")
+            .responses(&[object::<Conference>(200, "The conference and its members")]),
+    },
+    Route {
+        handler: handler!(end),
+        operation: Operation::delete(ITEM, "endConference", "Hang up all members of a conference")
+            .responses(STOPPED),
+    },
+    Route {
+        handler: handler!(record),
+        operation: Operation::post(
+            RECORD,
+            "recordConference",
+            "Start recording a conference, until it ends",
+        )
+        .body(RequestBody::fields(
+            "file_format (mp3 or wav), callback_url, callback_method. A form is accepted too",
+            &[
+                &[FILE_FORMAT],
+                &[
+                    Field::optional(
+                        "callback_url",
+                        FieldKind::Url,
+                        "Receives a callback when the recording is complete",
+                    ),
+                    Field::optional("callback_method", FieldKind::Method, "Default POST"),
+                ],
+            ],
+        ))
+        .responses(&[
+            object::<StartedRecording>(202, "The id and the URL of the recording"),
             CONFLICT,
-        ],
-        ..with_body(
-            route(
-                "POST",
-                RECORD,
-                "recordConference",
-                "Records all that is said there until it is over",
-            ),
-            "file_format (mp3 or wav), callback_url, callback_method. A form is taken too",
-        )
+        ]),
     },
-    route("DELETE", RECORD, "stopRecordingConference", "Records it no longer"),
-    route(
-        "POST",
-        MUTE,
-        "muteMembers",
-        "They are heard no longer; ids with commas between them, or all",
-    ),
-    route("DELETE", MUTE, "unmuteMembers", "They are heard again"),
-    route("POST", DEAF, "deafenMembers", "They hear the others no longer"),
-    route("DELETE", DEAF, "undeafenMembers", "They hear the others again"),
-    route("POST", KICK, "kickMembers", "They leave the conference, and their documents go on"),
-    route("DELETE", MEMBER, "hangUpMembers", "They are hung up"),
-    with_body(
-        route(
-            "POST",
+    Route {
+        handler: handler!(stop_record),
+        operation: Operation::delete(
+            RECORD,
+            "stopRecordingConference",
+            "Stop recording a conference",
+        )
+        .responses(STOPPED),
+    },
+    Route {
+        handler: handler!(mute),
+        operation: Operation::post(
+            MUTE,
+            "muteMembers",
+            "Mute members: ids separated by commas, or all",
+        )
+        .responses(ACCEPTED),
+    },
+    Route {
+        handler: handler!(unmute),
+        operation: Operation::delete(MUTE, "unmuteMembers", "Unmute members").responses(STOPPED),
+    },
+    Route {
+        handler: handler!(deafen),
+        operation: Operation::post(
+            DEAF,
+            "deafenMembers",
+            "Deafen members, so that they do not hear the conference",
+        )
+        .responses(ACCEPTED),
+    },
+    Route {
+        handler: handler!(undeafen),
+        operation: Operation::delete(DEAF, "undeafenMembers", "Undeafen members")
+            .responses(STOPPED),
+    },
+    Route {
+        handler: handler!(kick),
+        operation: Operation::post(
+            KICK,
+            "kickMembers",
+            "Remove members from the conference; their documents go on",
+        )
+        .responses(ACCEPTED),
+    },
+    Route {
+        handler: handler!(hang_up),
+        operation: Operation::delete(MEMBER, "hangUpMembers", "Hang up members").responses(STOPPED),
+    },
+    Route {
+        handler: handler!(play),
+        operation: Operation::post(
             PLAY,
             "playToMembers",
-            "Plays a file to them, after what was so ordered before",
-        ),
-        "url. A form is taken too",
-    ),
-    route("DELETE", PLAY, "stopPlayingToMembers", "Plays it no longer"),
-    with_body(
-        route(
-            "POST",
+            "Play a sound to members, after the sounds that are queued for them",
+        )
+        .body(RequestBody::fields("url. A form is accepted too", &[SOUND_FIELDS]))
+        .responses(ACCEPTED),
+    },
+    Route {
+        handler: handler!(stop_playing),
+        operation: Operation::delete(PLAY, "stopPlayingToMembers", "Stop playing to members")
+            .responses(STOPPED),
+    },
+    Route {
+        handler: handler!(speak),
+        operation: Operation::post(
             SPEAK,
             "speakToMembers",
-            "Says a text to them, after what was so ordered before",
-        ),
-        "text, voice, language, type (text or ssml). A form is taken too",
-    ),
-    route("DELETE", SPEAK, "stopSpeakingToMembers", "Says it no longer"),
+            "Speak a text to members, after the texts that are queued for them",
+        )
+        .body(RequestBody::fields(
+            "text, voice, language, type (text or ssml). A form is accepted too",
+            &[SPEECH_FIELDS],
+        ))
+        .responses(ACCEPTED),
+    },
+    Route {
+        handler: handler!(stop_speaking),
+        operation: Operation::delete(SPEAK, "stopSpeakingToMembers", "Stop speaking to members")
+            .responses(STOPPED),
+    },
 ];
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoConferences)]
-pub(super) struct Conferences {
+struct Conferences {
     conferences: Vec<String>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoConference)]
-pub(super) struct Conference {
+struct Conference {
     conference_name: String,
-    /// Seconds, as digits; likewise the others.
+    /// Seconds, as a string, like the other numbers.
     conference_run_time: String,
     conference_member_count: String,
     members: Vec<Member>,
@@ -159,7 +189,7 @@ pub(super) struct Conference {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoConferenceMember)]
-pub(super) struct Member {
+struct Member {
     muted: bool,
     member_id: String,
     deaf: bool,
@@ -173,84 +203,37 @@ pub(super) struct Member {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoMembersAsked)]
-pub(super) struct Done<'a> {
-    message: Cow<'a, str>,
+struct MembersCommanded {
+    message: &'static str,
     #[schema(value_type = Vec<String>)]
-    member_id: Ids,
+    member_id: MemberIds,
 }
 
-/// One by itself, several as a list (§3).
+/// A single id, or a list of several.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Ids {
+enum MemberIds {
     One(String),
     Several(Vec<String>),
 }
 
-/// Anything below `Conference/`.
-pub(super) fn route_of(api: &Api, ask: &Ask, path: &[&str]) -> Result<Response, No> {
-    match (ask.method.as_str(), path) {
-        ("GET", []) => Ok(list(api, ask)),
-        ("DELETE", []) => Ok(hang_up_all(api, ask)),
-        ("GET", [name]) => one(api, ask, name),
-        ("DELETE", [name]) => hang_up(api, ask, name),
-        ("POST", [name, "Record"]) => {
-            let (recording_id, url) =
-                recording::begin_room(api, ask, KIND, &decoded(name))?.ok_or(NO_ROOM)?;
-            let started = Started { message: "conference recording started", recording_id, url };
-            Ok(error::plivo_body(StatusCode::ACCEPTED, &started))
-        }
-        ("DELETE", [name, "Record"]) => {
-            recording::end_room(api, ask, KIND, &decoded(name))?.ok_or(NO_ROOM)
-        }
-        ("POST", [name, "Member", ids, "Mute"]) => {
-            members(api, ask, name, ids, &MemberAsk::Mute(true), Some("muted"))
-        }
-        ("DELETE", [name, "Member", ids, "Mute"]) => {
-            members(api, ask, name, ids, &MemberAsk::Mute(false), None)
-        }
-        ("POST", [name, "Member", ids, "Deaf"]) => {
-            members(api, ask, name, ids, &MemberAsk::Deaf(true), Some("deaf"))
-        }
-        ("DELETE", [name, "Member", ids, "Deaf"]) => {
-            members(api, ask, name, ids, &MemberAsk::Deaf(false), None)
-        }
-        ("POST", [name, "Member", ids, "Kick"]) => {
-            members(api, ask, name, ids, &MemberAsk::Kick, Some("kicked"))
-        }
-        ("DELETE", [name, "Member", ids]) => members(api, ask, name, ids, &MemberAsk::HangUp, None),
-        ("POST", [name, "Member", ids, "Play"]) => {
-            let what = played(api, ask)?;
-            members(api, ask, name, ids, &what, Some("play queued into conference"))
-        }
-        ("DELETE", [name, "Member", ids, "Play"]) => {
-            members(api, ask, name, ids, &MemberAsk::Stop(SoundKind::Play), None)
-        }
-        ("POST", [name, "Member", ids, "Speak"]) => {
-            let what = spoken(ask)?;
-            members(api, ask, name, ids, &what, Some("speak queued into conference"))
-        }
-        ("DELETE", [name, "Member", ids, "Speak"]) => {
-            members(api, ask, name, ids, &MemberAsk::Stop(SoundKind::Speak), None)
-        }
-        _ => Err(No::NotFound(super::NOT_HERE)),
+async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let rooms = request.api().rooms.list(&request.scope, KIND);
+    let conferences = rooms.into_iter().map(|room| room.name).collect();
+    Ok(ok(&Conferences { conferences }))
+}
+
+async fn end_all(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (rooms, scope) = (&request.api().rooms, &request.scope);
+    for room in rooms.list(scope, KIND) {
+        rooms.ask(scope, KIND, &room.name, &Members::All, &MemberAsk::HangUp);
     }
+    Ok(no_content())
 }
 
-fn list(api: &Api, ask: &Ask) -> Response {
-    let conferences = api.rooms.list(&ask.scope, KIND).into_iter().map(|room| room.name).collect();
-    error::plivo_body(StatusCode::OK, &Conferences { conferences })
-}
-
-fn hang_up_all(api: &Api, ask: &Ask) -> Response {
-    for room in api.rooms.list(&ask.scope, KIND) {
-        api.rooms.ask(&ask.scope, KIND, &room.name, &Members::All, &MemberAsk::HangUp);
-    }
-    error::plivo_no_content()
-}
-
-fn one(api: &Api, ask: &Ask, name: &str) -> Result<Response, No> {
-    let room = api.rooms.find(&ask.scope, KIND, &decoded(name)).ok_or(NO_ROOM)?;
+async fn get(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let room = request.api().rooms.find(&request.scope, KIND, request.parameter("name"));
+    let room = room.ok_or(NO_ROOM)?;
     let members: Vec<Member> = room
         .members
         .into_iter()
@@ -266,67 +249,101 @@ fn one(api: &Api, ask: &Ask, name: &str) -> Result<Response, No> {
             join_time: member.since.as_secs().to_string(),
         })
         .collect();
-    let conference = Conference {
+    Ok(ok(&Conference {
         conference_name: room.name,
         conference_run_time: room.age.as_secs().to_string(),
         conference_member_count: members.len().to_string(),
         members,
-    };
-    Ok(error::plivo_body(StatusCode::OK, &conference))
+    }))
 }
 
-fn hang_up(api: &Api, ask: &Ask, name: &str) -> Result<Response, No> {
-    match api.rooms.ask(&ask.scope, KIND, &decoded(name), &Members::All, &MemberAsk::HangUp) {
-        Asked::Done(_) => Ok(error::plivo_no_content()),
+async fn end(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (rooms, name) = (&request.api().rooms, request.parameter("name"));
+    match rooms.ask(&request.scope, KIND, name, &Members::All, &MemberAsk::HangUp) {
+        Asked::Done(_) => Ok(no_content()),
         Asked::NoRoom | Asked::NoMember => Err(NO_ROOM),
     }
 }
 
-/// Asks something of members; without a message it is a 204.
-fn members(
-    api: &Api,
-    ask: &Ask,
-    name: &str,
-    ids: &str,
-    what: &MemberAsk,
-    message: Option<&'static str>,
-) -> Result<Response, No> {
-    let whom = whom(&decoded(ids)).ok_or(NO_MEMBER)?;
-    let asked = match api.rooms.ask(&ask.scope, KIND, &decoded(name), &whom, what) {
-        Asked::Done(asked) => asked,
-        Asked::NoRoom => return Err(NO_ROOM),
-        Asked::NoMember => return Err(NO_MEMBER),
-    };
-    let Some(message) = message else { return Ok(error::plivo_no_content()) };
-    let member_id = match (whom, asked.as_slice()) {
-        (Members::These(_), [one]) => Ids::One(one.to_string()),
+async fn record(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let started = start_recording(&request, KIND, request.parameter("name"))?;
+    let (recording_id, url) = started.ok_or(NO_ROOM)?;
+    let message = "conference recording started";
+    Ok(accepted(&StartedRecording { message, recording_id, url }))
+}
+
+async fn stop_record(request: PlivoRequest) -> Result<Response, PlivoError> {
+    stop_recording(&request, KIND, request.parameter("name"))?.ok_or(NO_ROOM)
+}
+
+async fn mute(request: PlivoRequest) -> Result<Response, PlivoError> {
+    start(&request, &MemberAsk::Mute(true), "muted")
+}
+
+async fn unmute(request: PlivoRequest) -> Result<Response, PlivoError> {
+    stop(&request, &MemberAsk::Mute(false))
+}
+
+async fn deafen(request: PlivoRequest) -> Result<Response, PlivoError> {
+    start(&request, &MemberAsk::Deaf(true), "deaf")
+}
+
+async fn undeafen(request: PlivoRequest) -> Result<Response, PlivoError> {
+    stop(&request, &MemberAsk::Deaf(false))
+}
+
+async fn kick(request: PlivoRequest) -> Result<Response, PlivoError> {
+    start(&request, &MemberAsk::Kick, "kicked")
+}
+
+async fn hang_up(request: PlivoRequest) -> Result<Response, PlivoError> {
+    stop(&request, &MemberAsk::HangUp)
+}
+
+async fn play(request: PlivoRequest) -> Result<Response, PlivoError> {
+    start(&request, &play_command(&request)?, "play queued into conference")
+}
+
+async fn stop_playing(request: PlivoRequest) -> Result<Response, PlivoError> {
+    stop(&request, &MemberAsk::Stop(SoundKind::Play))
+}
+
+async fn speak(request: PlivoRequest) -> Result<Response, PlivoError> {
+    start(&request, &speak_command(&request)?, "speak queued into conference")
+}
+
+async fn stop_speaking(request: PlivoRequest) -> Result<Response, PlivoError> {
+    stop(&request, &MemberAsk::Stop(SoundKind::Speak))
+}
+
+/// Passes a command to the members that the path names. The response is 202 with their ids.
+fn start(
+    request: &PlivoRequest,
+    command: &MemberAsk,
+    message: &'static str,
+) -> Result<Response, PlivoError> {
+    let (members, ids) = pass(request, command)?;
+    let member_id = match (members, ids.as_slice()) {
+        (Members::These(_), [one]) => MemberIds::One(one.to_string()),
         (Members::These(_) | Members::All, several) => {
-            Ids::Several(several.iter().map(u64::to_string).collect())
+            MemberIds::Several(several.iter().map(u64::to_string).collect())
         }
     };
-    Ok(error::plivo_body(StatusCode::ACCEPTED, &Done { message: message.into(), member_id }))
+    Ok(accepted(&MembersCommanded { message, member_id }))
 }
 
-/// One id, several between commas, or `all`.
-pub(super) fn whom(ids: &str) -> Option<Members> {
-    if ids == "all" {
-        return Some(Members::All);
+/// Passes a command to the members that the path names. The response is 204.
+fn stop(request: &PlivoRequest, command: &MemberAsk) -> Result<Response, PlivoError> {
+    pass(request, command)?;
+    Ok(no_content())
+}
+
+fn pass(request: &PlivoRequest, command: &MemberAsk) -> Result<(Members, Vec<u64>), PlivoError> {
+    let members = parse_members(request.parameter("member_ids")).ok_or(NO_MEMBER)?;
+    let (rooms, name) = (&request.api().rooms, request.parameter("name"));
+    match rooms.ask(&request.scope, KIND, name, &members, command) {
+        Asked::Done(ids) => Ok((members, ids)),
+        Asked::NoRoom => Err(NO_ROOM),
+        Asked::NoMember => Err(NO_MEMBER),
     }
-    ids.split(',').map(|id| id.trim().parse().ok()).collect::<Option<Vec<_>>>().map(Members::These)
-}
-
-/// `url`: a file.
-pub(super) fn played(api: &Api, ask: &Ask) -> Result<MemberAsk, No> {
-    let url = ask.fields()?.required("url").map_err(No::Bad)?;
-    let url = customer_url(api, "url", &url).map_err(No::Bad)?;
-    Ok(MemberAsk::Play(SoundKind::Play, vec![SoundItem::once(Sound::File { url })]))
-}
-
-/// `text` and how it is said.
-pub(super) fn spoken(ask: &Ask) -> Result<MemberAsk, No> {
-    let Speak { speech, voice, language, .. } = control::said(&ask.fields()?).map_err(No::Bad)?;
-    Ok(MemberAsk::Play(
-        SoundKind::Speak,
-        vec![SoundItem::once(Sound::Speak { speech, voice, language })],
-    ))
 }

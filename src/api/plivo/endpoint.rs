@@ -1,126 +1,152 @@
-//! Endpoints (`plivo-call-api.md` §5, `plivo-xml.md` §6): named phones of an account's people.
+//! Endpoints: named phones of an account. See `docs/reference/rest.md#endpoints`.
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::super::Api;
 use super::super::fields::Fields;
-use super::super::routes::{Answer, Body, Content, Route, of};
-use super::super::{Api, error};
-use super::paging::{Meta, page};
-use super::{Ask, LIMIT, No, OFFSET, not_stored, random_digits};
+use super::super::routes::{Field, FieldKind, Operation, RequestBody, ResponseSpec};
+use super::error::PlivoError;
+use super::paging::{PageMeta, PageRequest};
+use super::random;
+use super::request::PlivoRequest;
+use super::response::{Changed, account_uri, changed, created, no_content, ok, resource_uri};
+use super::route::{LIMIT, OFFSET, Route, error, handler, object};
 use model::Secret;
 use model::{AppId, EndpointId, EndpointName};
 use store::{Endpoint, EndpointChange, PasswordError, Scope};
 
-const NOT_FOUND: &str = "endpoint not found";
+const NOT_FOUND: PlivoError = PlivoError::NotFound("endpoint not found");
 const ALIAS_CHARS_MAX: usize = 100;
-/// Characters of a password.
-const PASSWORD_MIN: usize = 5;
-const PASSWORD_MAX: usize = 128;
-/// What Plivo puts behind every name: so many digits. Here a name keeps as it is where nobody has it.
-const APPENDED: u32 = 12;
-/// Endpoints of an account with its subaccounts.
+const PASSWORD_CHARS_MIN: usize = 5;
+const PASSWORD_CHARS_MAX: usize = 128;
+/// The longest name, in characters.
+const NAME_CHARS_MAX: usize = 64;
+/// Digits that are appended to a name that another account uses. Plivo appends 12 to every name.
+const APPENDED_DIGITS: u32 = 12;
+/// Digits of an id.
+const ID_DIGITS: u32 = 14;
+/// The most endpoints of an account and its subaccounts.
 const ENDPOINTS_MAX: u64 = 10_000;
+/// How often another name or id is tried if one is in use.
+const ATTEMPTS: usize = 4;
+
+const COLLECTION: &str = "/v1/Account/{auth_id}/Endpoint/";
+const ITEM: &str = "/v1/Account/{auth_id}/Endpoint/{endpoint_id}/";
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/Endpoint/",
-        id: "listEndpoints",
-        summary: "The account's endpoints",
-        query: &[LIMIT, OFFSET],
-        body: None,
-        answers: &[Answer { status: 200, what: "A page", content: Content::Plivo(&[of::<List>]) }],
+        handler: handler!(list),
+        operation: Operation::get(COLLECTION, "listEndpoints", "List endpoints")
+            .query(&[LIMIT, OFFSET])
+            .responses(&[object::<EndpointList>(200, "A page of endpoints")]),
     },
     Route {
-        method: "POST",
-        path: "/v1/Account/{auth_id}/Endpoint/",
-        id: "makeEndpoint",
-        summary: "Makes an endpoint: a phone that registers at /phone by its username and password",
-        query: &[],
-        body: Some(Body {
-            content_type: "application/json",
-            what: "username, password, alias, app_id",
-        }),
-        answers: &[
-            Answer {
-                status: 201,
-                what: "Made; its username has digits behind it where another's endpoint has that name",
-                content: Content::Plivo(&[of::<Made>]),
-            },
-            Answer {
-                status: 409,
-                what: "An endpoint of this account has that name, or there are too many",
-                content: Content::Plivo(&[of::<error::PlivoError<'static>>]),
-            },
-        ],
+        handler: handler!(create),
+        operation: Operation::post(
+            COLLECTION,
+            "makeEndpoint",
+            "Create an endpoint: a phone that registers at /phone with its username and password",
+        )
+        .body(RequestBody::fields(
+            "username, password, alias, app_id",
+            &[&[
+                Field::required(
+                    "username",
+                    FieldKind::Text(64),
+                    "Letters, digits, dots, dashes and underscores",
+                ),
+                Field::required("password", FieldKind::Text(128), "At least 5 characters"),
+                Field::optional("alias", FieldKind::Text(100), "Default: the username"),
+                Field::optional(
+                    "app_id",
+                    FieldKind::Text(64),
+                    "The application of its calls; empty: the account's default for endpoints",
+                ),
+            ]],
+        ))
+        .responses(&[
+            object::<CreatedEndpoint>(
+                201,
+                "The endpoint; its username has digits appended if another account uses the name",
+            ),
+            error(409, "The account has an endpoint of that name, or too many endpoints"),
+        ]),
     },
     Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/Endpoint/{endpoint_id}/",
-        id: "endpoint",
-        summary: "One endpoint, and whether it is registered",
-        query: &[],
-        body: None,
-        answers: &[Answer { status: 200, what: "It", content: Content::Plivo(&[of::<Shown>]) }],
+        handler: handler!(get),
+        operation: Operation::get(
+            ITEM,
+            "endpoint",
+            "Retrieve an endpoint, and whether it is registered",
+        )
+        .responses(&[object::<EndpointView>(200, "The endpoint")]),
     },
     Route {
-        method: "POST",
-        path: "/v1/Account/{auth_id}/Endpoint/{endpoint_id}/",
-        id: "changeEndpoint",
-        summary: "Changes an endpoint; with another password its phones have to register again",
-        query: &[],
-        body: Some(Body {
-            content_type: "application/json",
-            what: "alias, password, app_id (empty: none)",
-        }),
-        answers: &[Answer {
-            status: 202,
-            what: "Changed",
-            content: Content::Plivo(&[of::<super::Changed>]),
-        }],
+        handler: handler!(change),
+        operation: Operation::post(
+            ITEM,
+            "changeEndpoint",
+            "Change an endpoint; after a change of the password its phones must register again",
+        )
+        .body(RequestBody::fields(
+            "alias, password, app_id (empty to remove)",
+            &[&[
+                Field::optional("alias", FieldKind::Text(100), ""),
+                Field::optional(
+                    "password",
+                    FieldKind::Text(128),
+                    "At least 5 characters; its phones must register again",
+                ),
+                Field::optional(
+                    "app_id",
+                    FieldKind::Text(64),
+                    "Empty: the account's default for endpoints",
+                ),
+            ]],
+        ))
+        .responses(&[object::<Changed>(202, "Changed")]),
     },
     Route {
-        method: "DELETE",
-        path: "/v1/Account/{auth_id}/Endpoint/{endpoint_id}/",
-        id: "removeEndpoint",
-        summary: "Takes an endpoint away; its phones are registered no longer",
-        query: &[],
-        body: None,
-        answers: &[Answer { status: 204, what: "It is gone", content: Content::Nothing }],
+        handler: handler!(delete),
+        operation: Operation::delete(
+            ITEM,
+            "removeEndpoint",
+            "Delete an endpoint; its phones are unregistered",
+        )
+        .responses(&[ResponseSpec::empty(204, "Deleted")]),
     },
 ];
 
-/// An endpoint, as Plivo describes one. A password is never given back.
+/// An endpoint, without its password.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoEndpoint)]
-pub(super) struct Shown {
+struct EndpointView {
     alias: String,
     application: Option<String>,
     endpoint_id: String,
     password: &'static str,
     resource_uri: String,
-    /// `true` or `false`, as text.
+    /// `true` or `false`, as a string.
     sip_registered: &'static str,
     sip_uri: String,
     sub_account: Option<String>,
     username: String,
 }
 
-impl Shown {
-    fn of(api: &Api, scope: &Scope, endpoint: Endpoint) -> Self {
+impl EndpointView {
+    fn new(api: &Api, scope: &Scope, endpoint: Endpoint) -> Self {
         let Endpoint { id, account, main_account, name, alias, app_id, .. } = endpoint;
         Self {
             alias,
-            application: app_id.map(|app| super::uri(scope, &format!("Application/{app}/"))),
-            resource_uri: super::uri(scope, &format!("Endpoint/{id}/")),
+            application: app_id.map(|app| resource_uri(scope, &format!("Application/{app}/"))),
+            resource_uri: resource_uri(scope, &format!("Endpoint/{id}/")),
             endpoint_id: id.to_string(),
             password: "",
             sip_registered: if api.phones.is_registered(&name) { "true" } else { "false" },
             sip_uri: name.sip_address(&api.host),
-            sub_account: (account != main_account).then(|| super::own_uri(&account)),
+            sub_account: (account != main_account).then(|| account_uri(&account)),
             username: name.to_string(),
         }
     }
@@ -128,63 +154,71 @@ impl Shown {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoEndpoints)]
-pub(super) struct List {
-    meta: Meta,
-    objects: Vec<Shown>,
+struct EndpointList {
+    meta: PageMeta,
+    objects: Vec<EndpointView>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoEndpointMade)]
-pub(super) struct Made {
+struct CreatedEndpoint {
     alias: String,
     endpoint_id: String,
     message: &'static str,
     username: String,
 }
 
-pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
-    let page = page(&ask.pairs)?;
-    let (endpoints, total) =
-        api.store.endpoints().list(&ask.scope, page.limit, page.offset).await?;
-    let meta = Meta::of(&super::uri(&ask.scope, "Endpoint/"), &ask.pairs, page, total);
-    let objects =
-        endpoints.into_iter().map(|endpoint| Shown::of(api, &ask.scope, endpoint)).collect();
-    Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
+async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope) = (request.api(), &request.scope);
+    let page = PageRequest::parse(request.query())?;
+    let (endpoints, total) = api.store.endpoints().list(scope, page.limit, page.offset).await?;
+    let list_uri = resource_uri(scope, "Endpoint/");
+    let meta = PageMeta::new(&list_uri, request.query(), page, total);
+    let objects = endpoints.into_iter();
+    let objects = objects.map(|endpoint| EndpointView::new(api, scope, endpoint)).collect();
+    Ok(ok(&EndpointList { meta, objects }))
 }
 
-pub(super) async fn get(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
+async fn get(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope) = (request.api(), &request.scope);
     let endpoint =
-        api.store.endpoints().get(&ask.scope, &id.into()).await?.ok_or(No::NotFound(NOT_FOUND))?;
-    Ok(error::plivo_body(StatusCode::OK, &Shown::of(api, &ask.scope, endpoint)))
+        api.store.endpoints().get(scope, &endpoint_id(&request)).await?.ok_or(NOT_FOUND)?;
+    Ok(ok(&EndpointView::new(api, scope, endpoint)))
 }
 
-pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
-    let fields = ask.fields()?;
-    let wished = fields.required("username").map_err(No::Bad)?;
-    let wished = EndpointName::parse(&wished).map_err(|why| No::Bad(format!("username {why}")))?;
-    let password =
-        password(&fields)?.ok_or_else(|| No::Bad("password parameter is missing".to_owned()))?;
-    let alias = alias(&fields)?.unwrap_or_else(|| wished.to_string());
-    let app_id = application(api, &ask.scope, &fields)?.flatten();
-    let account = ask.scope.auth_id().clone();
+fn endpoint_id(request: &PlivoRequest) -> EndpointId {
+    EndpointId::from(request.parameter("endpoint_id"))
+}
+
+async fn create(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope, fields) = (request.api(), &request.scope, request.fields()?);
+    let requested = fields.required("username").map_err(PlivoError::BadRequest)?;
+    let requested = EndpointName::parse(&requested)
+        .map_err(|why| PlivoError::BadRequest(format!("username {why}")))?;
+    let password = parse_password(&fields)?;
+    let password = password
+        .ok_or_else(|| PlivoError::BadRequest("password parameter is missing".to_owned()))?;
+    let alias = parse_alias(&fields)?.unwrap_or_else(|| requested.to_string());
+    let app_id = parse_application(api, scope, &fields)?.flatten();
+    let account = scope.auth_id().clone();
     let main_account = api.keeper.book().main_of(&account).clone();
-    if let Some(taken) = api.store.endpoints().by_name(&wished).await?
-        && ask.scope.holds(&taken.account, &taken.main_account)
+    if let Some(known) = api.store.endpoints().by_name(&requested).await?
+        && scope.holds(&known.account, &known.main_account)
     {
-        return Err(No::Conflict(format!(
-            "username {wished} is taken by your endpoint {}",
-            taken.id
-        )));
+        let message = format!("username {requested} is used by your endpoint {}", known.id);
+        return Err(PlivoError::Conflict(message));
     }
     if api.store.endpoints().list(&Scope::of(main_account.clone()), 1, 0).await?.1 >= ENDPOINTS_MAX
     {
-        return Err(No::Conflict(format!("an account has at most {ENDPOINTS_MAX} endpoints")));
+        let message = format!("an account can have at most {ENDPOINTS_MAX} endpoints");
+        return Err(PlivoError::Conflict(message));
     }
     let password = hash(api, password).await?;
-    let mut name = wished.clone();
-    // The names of others are not told: who wishes for one of them gets digits behind it, as everybody does at Plivo.
-    for _ in 0..4 {
-        let id = EndpointId::from(random_digits(14).ok_or(No::Ours)?);
+    let mut name = requested.clone();
+    // If another account uses the name, digits are appended, so that no account learns the names of
+    // another.
+    for _ in 0..ATTEMPTS {
+        let id = EndpointId::from(random::digits(ID_DIGITS)?);
         let endpoint = Endpoint {
             id: id.clone(),
             account: account.clone(),
@@ -195,110 +229,119 @@ pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
             app_id: app_id.clone(),
             created: api.clock.wall(),
         };
-        if api.store.endpoints().create(endpoint).await.map_err(not_stored)? {
-            let made = Made {
+        let is_created = api.store.endpoints().create(endpoint).await;
+        if is_created.map_err(PlivoError::not_stored)? {
+            return Ok(created(&CreatedEndpoint {
                 alias,
                 endpoint_id: id.to_string(),
                 message: "created",
                 username: name.to_string(),
-            };
-            return Ok(error::plivo_body(StatusCode::CREATED, &made));
+            }));
         }
-        let room = 64 - APPENDED as usize;
-        let kept: String = wished.as_str().chars().take(room).collect();
-        let longer = format!("{kept}{}", random_digits(APPENDED).ok_or(No::Ours)?);
-        name = EndpointName::parse(&longer).map_err(|_| No::Ours)?;
+        let kept = NAME_CHARS_MAX - APPENDED_DIGITS as usize;
+        let kept: String = requested.as_str().chars().take(kept).collect();
+        let longer = format!("{kept}{}", random::digits(APPENDED_DIGITS)?);
+        name = EndpointName::parse(&longer).map_err(|_| PlivoError::Internal)?;
     }
-    Err(No::Ours)
+    Err(PlivoError::Internal)
 }
 
-pub(super) async fn edit(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
-    let id = EndpointId::from(id);
-    let fields = ask.fields()?;
-    if api.store.endpoints().get(&ask.scope, &id).await?.is_none() {
-        return Err(No::NotFound(NOT_FOUND));
+async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope, id) = (request.api(), &request.scope, endpoint_id(&request));
+    let fields = request.fields()?;
+    if api.store.endpoints().get(scope, &id).await?.is_none() {
+        return Err(NOT_FOUND);
     }
-    if fields.text("username").map_err(No::Bad)?.is_some() {
-        return Err(No::Bad("username can't be changed; make another endpoint".to_owned()));
+    if fields.text("username").map_err(PlivoError::BadRequest)?.is_some() {
+        let message = "username can't be changed: create another endpoint".to_owned();
+        return Err(PlivoError::BadRequest(message));
     }
-    let alias = alias(&fields)?;
-    let app_id = application(api, &ask.scope, &fields)?;
-    let password = match password(&fields)? {
+    let alias = parse_alias(&fields)?;
+    let app_id = parse_application(api, scope, &fields)?;
+    let password = match parse_password(&fields)? {
         Some(password) => Some(hash(api, password).await?),
         None => None,
     };
-    let is_another = password.is_some();
+    let has_new_password = password.is_some();
     let change = EndpointChange { alias, password, app_id };
-    if !api.store.endpoints().change(&ask.scope, &id, change).await.map_err(not_stored)? {
-        return Err(No::NotFound(NOT_FOUND));
+    let is_changed = api.store.endpoints().change(scope, &id, change).await;
+    if !is_changed.map_err(PlivoError::not_stored)? {
+        return Err(NOT_FOUND);
     }
-    if is_another {
+    if has_new_password {
         api.phones.unregister(&id, "password_changed");
     }
-    Ok(super::changed())
+    Ok(changed())
 }
 
-pub(super) async fn remove(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
-    let id = EndpointId::from(id);
-    if !api.store.endpoints().delete(&ask.scope, &id).await.map_err(not_stored)? {
-        return Err(No::NotFound(NOT_FOUND));
+async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, id) = (request.api(), endpoint_id(&request));
+    let is_deleted = api.store.endpoints().delete(&request.scope, &id).await;
+    if !is_deleted.map_err(PlivoError::not_stored)? {
+        return Err(NOT_FOUND);
     }
     api.phones.unregister(&id, "endpoint_removed");
-    Ok(error::plivo_no_content())
+    Ok(no_content())
 }
 
-async fn hash(api: &Api, password: Secret) -> Result<String, No> {
+async fn hash(api: &Api, password: Secret) -> Result<String, PlivoError> {
     api.passwords.hash(password).await.map_err(|why| match why {
-        PasswordError::Busy => No::TooMany {
-            why: "too many passwords are being set at this moment".to_owned(),
-            seconds: 1,
-        },
-        PasswordError::Hash => No::Ours,
+        PasswordError::Busy => {
+            PlivoError::too_many_requests("too many passwords are being set: try again", 1)
+        }
+        PasswordError::Hash => PlivoError::Internal,
     })
 }
 
-fn password(fields: &Fields) -> Result<Option<Secret>, No> {
-    // As it is: blanks at its ends are part of it.
-    let Some(text) = fields.verbatim("password").map_err(No::Bad)? else { return Ok(None) };
+fn parse_password(fields: &Fields) -> Result<Option<Secret>, PlivoError> {
+    // Blanks at its ends are part of a password.
+    let Some(text) = fields.verbatim("password").map_err(PlivoError::BadRequest)? else {
+        return Ok(None);
+    };
     let length = text.chars().count();
-    if !(PASSWORD_MIN..=PASSWORD_MAX).contains(&length) || text.chars().any(char::is_control) {
-        return Err(No::Bad(format!(
-            "password must be {PASSWORD_MIN} to {PASSWORD_MAX} characters"
+    if !(PASSWORD_CHARS_MIN..=PASSWORD_CHARS_MAX).contains(&length)
+        || text.chars().any(char::is_control)
+    {
+        return Err(PlivoError::BadRequest(format!(
+            "password must be {PASSWORD_CHARS_MIN} to {PASSWORD_CHARS_MAX} characters"
         )));
     }
     Ok(Some(Secret::new(text)))
 }
 
-fn alias(fields: &Fields) -> Result<Option<String>, No> {
-    // An empty one says nothing.
-    let alias = fields.bounded("alias", ALIAS_CHARS_MAX).map_err(No::Bad)?;
+fn parse_alias(fields: &Fields) -> Result<Option<String>, PlivoError> {
+    let alias = fields.bounded("alias", ALIAS_CHARS_MAX).map_err(PlivoError::BadRequest)?;
     Ok(alias.filter(|alias| !alias.is_empty()))
 }
 
-/// The application that is named; the inner none: an empty name takes it away.
-fn application(api: &Api, scope: &Scope, fields: &Fields) -> Result<Option<Option<AppId>>, No> {
-    let Some(id) = fields.given("app_id").map_err(No::Bad)? else { return Ok(None) };
+/// Parses the application of an endpoint: `Some(None)` if the field is empty, which removes it.
+fn parse_application(
+    api: &Api,
+    scope: &Scope,
+    fields: &Fields,
+) -> Result<Option<Option<AppId>>, PlivoError> {
+    let Some(id) = fields.given("app_id").map_err(PlivoError::BadRequest)? else { return Ok(None) };
     if id.is_empty() {
         return Ok(Some(None));
     }
-    // SDKs hand on what an endpoint's `application` says.
+    // SDKs pass the `application` of an endpoint, which is a URI.
     let id = AppId::from(id.trim_end_matches('/').rsplit('/').next().unwrap_or_default());
     match api.keeper.book().application(scope, &id).is_some() {
         true => Ok(Some(Some(id))),
-        false => Err(No::Bad("app_id is invalid: you have no such application".to_owned())),
+        false => Err(PlivoError::BadRequest("app_id is invalid: no such application".to_owned())),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Fields, password};
+    use super::{Fields, parse_password};
 
     #[test]
-    fn passwords_are_taken_as_they_are_within_bounds() {
+    fn parses_passwords_verbatim_within_bounds() {
         let read = |json: &str| {
             let kind = http::HeaderValue::from_static("application/json");
             let headers = http::HeaderMap::from_iter([(http::header::CONTENT_TYPE, kind)]);
-            password(&Fields::read(&headers, json.as_bytes()).unwrap())
+            parse_password(&Fields::read(&headers, json.as_bytes()).unwrap())
         };
         for (json, taken) in [
             ("{\"password\":\" five \"}", Some(" five ")),

@@ -1,162 +1,188 @@
-//! Multi-party calls over REST (`plivo-call-api.md` §4): those that are there, those that are over, and what is asked of their
-//! participants; how they are added is `multi_party_add`'s.
+//! Multi-party calls: those that exist, those that have ended, and commands for their participants. See
+//! `docs/reference/rest.md#multi-party-calls`.
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::routes::{Answer, Body, Content, Route, of};
-use super::super::{Api, decoded, error};
-use super::conference::{played, spoken, whom};
-use super::paging::{Meta, paged};
-use super::query::{self, Pairs, value};
-use super::{
-    Ask, BARRED, CONFLICT, LIMIT, NOT_ALLOWED, No, OFFSET, begun_seconds, multi_party_add,
-    multi_party_record, uri,
+use super::super::routes::{
+    Field, FieldKind, Operation, QueryParameter, RequestBody, ResponseSpec,
 };
-use crate::call::rooms::{Asked, MemberAsk, MemberView, Members, RoomView};
+use super::error::PlivoError;
+use super::field_values::{SOUND_FIELDS, SPEECH_FIELDS};
+use super::paging::{PageMeta, page_of};
+use super::query::{self, Pairs, value};
+use super::request::PlivoRequest;
+use super::response::{accepted, no_content, ok, resource_uri, seconds_rounded_up};
+use super::rooms::{parse_members, play_command, speak_command};
+use super::route::{LIMIT, OFFSET, Route, TIME, handler, object};
+use crate::call::rooms::{Asked, MemberAsk, MemberView, RoomView};
 use machine::RoomKind;
 use media::SoundKind;
 use model::{AuthId, Direction, HangupCause, Timestamp, WireCause};
+use store::Scope;
 
-pub(super) const NO_ROOM: No = No::NotFound("multiparty call not found");
-pub(super) const NO_MEMBER: No = No::NotFound("participant not found");
+pub(super) const NO_ROOM: PlivoError = PlivoError::NotFound("multiparty call not found");
+pub(super) const NO_MEMBER: PlivoError = PlivoError::NotFound("participant not found");
 pub(super) const KIND: RoomKind = RoomKind::MultiParty;
 const NO_COST: &str = "0.00000";
 
-const GONE: &[Answer] = &[Answer { status: 204, what: "It is told", content: Content::Nothing }];
-const DONE: &[Answer] =
-    &[Answer { status: 202, what: "Whom it concerns", content: Content::Plivo(&[of::<Done>]) }];
-const QUEUED: &[Answer] =
-    &[Answer { status: 202, what: "Whom it concerns", content: Content::Plivo(&[of::<Queued>]) }];
-
-const fn route(
-    method: &'static str,
-    path: &'static str,
-    id: &'static str,
-    summary: &'static str,
-) -> Route {
-    Route { method, path, id, summary, query: &[], body: None, answers: GONE }
-}
-
-const fn json(route: Route, what: &'static str, answers: &'static [Answer]) -> Route {
-    Route { body: Some(Body { content_type: "application/json", what }), answers, ..route }
-}
-
-const TIMES: &str = "YYYY-MM-DD[ HH:MM[:SS[.ffffff]]], UTC; also __gt, __gte, __lt, __lte";
-const ALL: &str = "/v1/Account/{auth_id}/MultiPartyCall/";
-const ONE: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/";
-const PARTICIPANTS: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/";
+const COLLECTION: &str = "/v1/Account/{auth_id}/MultiPartyCall/";
+const ITEM: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/";
 const PARTICIPANT: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/{member_id}/";
 const PLAY: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Member/{member_id}/Play/";
 const SPEAK: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Member/{member_id}/Speak/";
 
+const NO_CONTENT: &[ResponseSpec] = &[ResponseSpec::empty(204, "The command is carried out")];
+const QUEUED: &[ResponseSpec] =
+    &[object::<QueuedSound>(202, "The participants that the sound is queued for")];
+
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        query: &[
+        handler: handler!(list),
+        operation: Operation::get(
+            COLLECTION,
+            "listMultiPartyCalls",
+            "List multi-party calls: those with participants, and the latest that have ended",
+        )
+        .query(&[
             LIMIT,
             OFFSET,
-            super::Query {
-                name: "friendly_name",
-                what: "Only of this name",
-                kind: super::Kind::Text,
-            },
-            super::Query {
-                name: "status",
-                what: "Only those",
-                kind: super::Kind::Words(&["initialized", "active", "ended"]),
-            },
-            super::Query {
-                name: "sub_account",
-                what: "Only of this subaccount",
-                kind: super::Kind::Text,
-            },
-            super::Query { name: "creation_time", what: TIMES, kind: super::Kind::Text },
-            super::Query { name: "end_time", what: TIMES, kind: super::Kind::Text },
-        ],
-        answers: &[Answer { status: 200, what: "A page", content: Content::Plivo(&[of::<List>]) }],
-        ..route(
-            "GET",
-            ALL,
-            "listMultiPartyCalls",
-            "Multi-party calls that somebody is in, and the latest that are over",
+            QueryParameter::text("friendly_name", "Only calls with this name"),
+            QueryParameter::one_of(
+                "status",
+                &["initialized", "active", "ended"],
+                "Only calls with this status",
+            ),
+            QueryParameter::text("sub_account", "Only calls of this subaccount"),
+            QueryParameter::integer(
+                "termination_cause_code",
+                0,
+                65_535,
+                "Only calls with this termination cause code",
+            ),
+            QueryParameter::text("creation_time", TIME),
+            QueryParameter::text("end_time", TIME),
+        ])
+        .responses(&[object::<MultiPartyCalls>(200, "A page of multi-party calls")]),
+    },
+    Route {
+        handler: handler!(get),
+        operation: Operation::get(
+            ITEM,
+            "multiPartyCall",
+            "Retrieve a multi-party call, by name_NAME or uuid_UUID",
         )
+        .responses(&[object::<MultiPartyCall>(200, "The multi-party call")]),
     },
     Route {
-        answers: &[Answer {
-            status: 200,
-            what: "It",
-            content: Content::Plivo(&[of::<MultiParty>]),
-        }],
-        ..route("GET", ONE, "multiPartyCall", "One multi-party call, by name_NAME or uuid_UUID")
+        handler: handler!(start),
+        operation: Operation::post(
+            ITEM,
+            "startMultiPartyCall",
+            "Start a multi-party call whose participants wait",
+        )
+        .body(RequestBody::fields(
+            "status: active",
+            &[&[Field::required("status", FieldKind::OneOf(&["active"]), "")]],
+        ))
+        .responses(NO_CONTENT),
     },
-    json(
-        route("POST", ONE, "startMultiPartyCall", "Starts one whose participants wait"),
-        "status: active",
-        GONE,
-    ),
-    route("DELETE", ONE, "stopMultiPartyCall", "Ends it: its participants leave"),
     Route {
-        answers: &[Answer {
-            status: 200,
-            what: "They",
-            content: Content::Plivo(&[of::<Participants>]),
-        }],
-        ..route("GET", PARTICIPANTS, "listParticipants", "Its participants")
+        handler: handler!(stop),
+        operation: Operation::delete(
+            ITEM,
+            "stopMultiPartyCall",
+            "End a multi-party call; its participants leave",
+        )
+        .responses(NO_CONTENT),
     },
-    json(
-        route(
-            "POST",
-            PARTICIPANTS,
-            "addParticipant",
-            "Calls a user, or takes a call that is up, into it",
-        ),
-        "role, and from and to or call_uuid; the element's attributes in small letters with underscores; of who is called also \
-         send_digits, ring_timeout and delay_dial (one number, or several with < between them), caller_name, sip_headers, \
-         confirm_key, confirm_key_sound_url, dial_music, create_mpc_with_single_participant. A form is taken too",
-        &[
-            Answer {
-                status: 201,
-                what: "It is on its way",
-                content: Content::Plivo(&[of::<multi_party_add::Added>]),
-            },
-            BARRED,
-            CONFLICT,
-            NOT_ALLOWED,
-        ],
-    ),
     Route {
-        answers: &[Answer {
-            status: 200,
-            what: "It",
-            content: Content::Plivo(&[of::<Participant>]),
-        }],
-        ..route("GET", PARTICIPANT, "participant", "One participant")
+        handler: handler!(participants),
+        operation: Operation::get(
+            "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/",
+            "listParticipants",
+            "List the participants of a multi-party call",
+        )
+        .responses(&[object::<Participants>(200, "The participants")]),
     },
-    json(
-        route("POST", PARTICIPANT, "changeParticipant", "Mutes, holds or coaches"),
-        "mute, hold, coach_mode",
-        DONE,
-    ),
-    route("DELETE", PARTICIPANT, "kickParticipant", "It leaves, and its document goes on"),
-    json(
-        route("POST", PLAY, "playToParticipant", "Plays a file to it, or to all"),
-        "url. A form is taken too",
-        QUEUED,
-    ),
-    route("DELETE", PLAY, "stopPlayingToParticipant", "Plays it no longer"),
-    json(
-        route("POST", SPEAK, "speakToParticipant", "Says a text to it, or to all"),
-        "text, voice, language, type (text or ssml). A form is taken too",
-        QUEUED,
-    ),
-    route("DELETE", SPEAK, "stopSpeakingToParticipant", "Says it no longer"),
+    Route {
+        handler: handler!(participant),
+        operation: Operation::get(PARTICIPANT, "participant", "Retrieve a participant")
+            .responses(&[object::<Participant>(200, "The participant")]),
+    },
+    Route {
+        handler: handler!(change),
+        operation: Operation::post(
+            PARTICIPANT,
+            "changeParticipant",
+            "Mute or hold a participant, or set the coach mode",
+        )
+        .body(RequestBody::fields(
+            "mute, hold, coach_mode",
+            &[&[
+                Field::optional("mute", FieldKind::Flag, "One of the three is required"),
+                Field::optional("hold", FieldKind::Flag, ""),
+                Field::optional("coach_mode", FieldKind::Flag, "true: only agents hear it"),
+            ]],
+        ))
+        .responses(&[object::<ChangedParticipant>(202, "What changed")]),
+    },
+    Route {
+        handler: handler!(kick),
+        operation: Operation::delete(
+            PARTICIPANT,
+            "kickParticipant",
+            "Remove a participant; its document goes on",
+        )
+        .responses(NO_CONTENT),
+    },
+    Route {
+        handler: handler!(play),
+        operation: Operation::post(
+            PLAY,
+            "playToParticipant",
+            "Play a sound to a participant, or to all",
+        )
+        .body(RequestBody::fields("url. A form is accepted too", &[SOUND_FIELDS]))
+        .responses(QUEUED),
+    },
+    Route {
+        handler: handler!(stop_playing),
+        operation: Operation::delete(
+            PLAY,
+            "stopPlayingToParticipant",
+            "Stop playing to a participant, or to all",
+        )
+        .responses(NO_CONTENT),
+    },
+    Route {
+        handler: handler!(speak),
+        operation: Operation::post(
+            SPEAK,
+            "speakToParticipant",
+            "Speak a text to a participant, or to all",
+        )
+        .body(RequestBody::fields(
+            "text, voice, language, type (text or ssml). A form is accepted too",
+            &[SPEECH_FIELDS],
+        ))
+        .responses(QUEUED),
+    },
+    Route {
+        handler: handler!(stop_speaking),
+        operation: Operation::delete(
+            SPEAK,
+            "stopSpeakingToParticipant",
+            "Stop speaking to a participant, or to all",
+        )
+        .responses(NO_CONTENT),
+    },
 ];
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoMultiPartyCall)]
-pub(super) struct MultiParty {
+struct MultiPartyCall {
     billed_amount: &'static str,
     billed_duration: u64,
     creation_time: String,
@@ -178,14 +204,14 @@ pub(super) struct MultiParty {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoMultiPartyCalls)]
-pub(super) struct List {
-    meta: Meta,
-    objects: Vec<MultiParty>,
+struct MultiPartyCalls {
+    meta: PageMeta,
+    objects: Vec<MultiPartyCall>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoParticipant)]
-pub(super) struct Participant {
+struct Participant {
     billed_amount: &'static str,
     billed_duration: u64,
     call_uuid: String,
@@ -206,14 +232,14 @@ pub(super) struct Participant {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoParticipants)]
-pub(super) struct Participants {
-    meta: Meta,
+struct Participants {
+    meta: PageMeta,
     objects: Vec<Participant>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoParticipantChanged)]
-pub(super) struct Done {
+struct ChangedParticipant {
     message: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     mute: Option<bool>,
@@ -226,99 +252,72 @@ pub(super) struct Done {
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoQueuedIntoMpc)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Queued {
+struct QueuedSound {
     message: &'static str,
     mpc_member_id: Vec<String>,
     mpc_name: String,
 }
 
-/// Anything below `MultiPartyCall/`.
-pub(super) async fn route_of(api: &Api, ask: &Ask, path: &[&str]) -> Result<Response, No> {
-    let mpc = path.first().map(|mpc| decoded(mpc)).unwrap_or_default();
-    match (ask.method.as_str(), path.get(1..).unwrap_or_default()) {
-        ("GET", []) if path.is_empty() => list(api, ask),
-        ("GET", []) => one(api, ask, &mpc),
-        ("POST", []) => start(api, ask, &mpc),
-        ("DELETE", []) => match api.rooms.stop(&ask.scope, KIND, &mpc) {
-            true => Ok(error::plivo_no_content()),
-            false => Err(NO_ROOM),
-        },
-        ("GET", ["Participant"]) => participants(api, ask, &mpc),
-        ("POST", ["Participant"]) => multi_party_add::add(api, ask, &mpc).await,
-        ("GET", ["Participant", id]) => participant(api, ask, &mpc, id),
-        ("POST", ["Participant", id]) => change(api, ask, &mpc, id),
-        ("DELETE", ["Participant", id]) => told(api, ask, &mpc, id, &MemberAsk::Kick),
-        (_, ["Record", rest @ ..]) => multi_party_record::route_of(api, ask, &mpc, None, rest),
-        (_, ["Participant", id, "Record", rest @ ..]) => {
-            multi_party_record::route_of(api, ask, &mpc, Some(id), rest)
-        }
-        ("POST", ["Member", id, "Play"]) => {
-            queued(api, ask, &mpc, id, &played(api, ask)?, "play queued into MPC")
-        }
-        ("POST", ["Member", id, "Speak"]) => {
-            queued(api, ask, &mpc, id, &spoken(ask)?, "speak queued into MPC")
-        }
-        ("DELETE", ["Member", id, "Play"]) => {
-            told(api, ask, &mpc, id, &MemberAsk::Stop(SoundKind::Play))
-        }
-        ("DELETE", ["Member", id, "Speak"]) => {
-            told(api, ask, &mpc, id, &MemberAsk::Stop(SoundKind::Speak))
-        }
-        _ => Err(No::NotFound(super::NOT_HERE)),
-    }
+/// The `{mpc}` of the path: `name_NAME` or `uuid_UUID`.
+pub(super) fn room_id(request: &PlivoRequest) -> &str {
+    request.parameter("mpc")
 }
 
-pub(super) fn room(api: &Api, ask: &Ask, mpc: &str) -> Result<RoomView, No> {
-    api.rooms.find(&ask.scope, KIND, mpc).ok_or(NO_ROOM)
+/// The multi-party call that the path names, if it has not ended.
+pub(super) fn live_room(request: &PlivoRequest) -> Result<RoomView, PlivoError> {
+    request.api().rooms.find(&request.scope, KIND, room_id(request)).ok_or(NO_ROOM)
 }
 
-/// With those that are over, the latest of a name.
-fn any_room(api: &Api, ask: &Ask, mpc: &str) -> Result<RoomView, No> {
-    room(api, ask, mpc).or_else(|no| {
-        let is_it = |room: &RoomView| match (mpc.strip_prefix("name_"), mpc.strip_prefix("uuid_")) {
+/// The multi-party call that the path names; if there is none now, the latest that has ended.
+fn any_room(request: &PlivoRequest) -> Result<RoomView, PlivoError> {
+    live_room(request).or_else(|error| {
+        let id = room_id(request);
+        let is_it = |room: &RoomView| match (id.strip_prefix("name_"), id.strip_prefix("uuid_")) {
             (Some(name), _) => room.name == name,
             (None, Some(id)) => room.id.to_string() == id,
             (None, None) => false,
         };
-        api.rooms.ended(&ask.scope).into_iter().find(is_it).ok_or(no)
+        request.api().rooms.ended(&request.scope).into_iter().find(is_it).ok_or(error)
     })
 }
 
-fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
-    let mut rooms = api.rooms.list(&ask.scope, KIND);
+async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope) = (request.api(), &request.scope);
+    let mut rooms = api.rooms.list(scope, KIND);
     rooms.sort_by_key(|room| std::cmp::Reverse(room.made));
-    rooms.extend(api.rooms.ended(&ask.scope));
-    let wanted = Wanted::read(&ask.pairs)?;
-    rooms.retain(|room| wanted.has(room));
-    for (name, value) in ask.pairs.iter().filter(|(_, value)| !value.is_empty()) {
+    rooms.extend(api.rooms.ended(scope));
+    let filter = Filter::parse(request.query())?;
+    rooms.retain(|room| filter.matches(room));
+    for (name, value) in request.query().iter().filter(|(_, value)| !value.is_empty()) {
         let (field, compare) = query::compared(name);
         if let "creation_time" | "end_time" = field {
-            let at = query::time_of(name, value)?;
-            let of =
+            let bound = query::time_of(name, value)?;
+            let time =
                 |room: &RoomView| if field == "end_time" { room.ended } else { Some(room.made) };
-            rooms.retain(|room| of(room).is_some_and(|of| compare.holds(&of, &at)));
+            rooms.retain(|room| time(room).is_some_and(|time| compare.holds(&time, &bound)));
         }
     }
-    // Plivo's list and its single object write this word differently.
-    let in_list = |object: MultiParty| match object.status {
-        "Ended" => MultiParty { status: "ended", ..object },
+    // Plivo writes this status differently in a list and in a single object.
+    let in_list = |object: MultiPartyCall| match object.status {
+        "Ended" => MultiPartyCall { status: "ended", ..object },
         _ => object,
     };
-    let objects = rooms.into_iter().map(|room| in_list(shown(ask, room))).collect();
-    let (meta, objects) = paged(objects, &uri(&ask.scope, "MultiPartyCall/"), &ask.pairs)?;
-    Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
+    let objects = rooms.into_iter().map(|room| in_list(view(scope, room))).collect();
+    let list_uri = resource_uri(scope, "MultiPartyCall/");
+    let (meta, objects) = page_of(objects, &list_uri, request.query())?;
+    Ok(ok(&MultiPartyCalls { meta, objects }))
 }
 
-/// The list's filters, without those of times.
-struct Wanted<'q> {
+/// The filters of the list, except for those by time.
+struct Filter<'q> {
     name: Option<&'q str>,
     status: Option<&'static str>,
     account: Option<&'q str>,
-    ended_by: Option<u16>,
+    termination_cause_code: Option<u16>,
 }
 
-impl<'q> Wanted<'q> {
-    fn read(pairs: &'q Pairs) -> Result<Self, No> {
+impl<'q> Filter<'q> {
+    fn parse(pairs: &'q Pairs) -> Result<Self, PlivoError> {
         let value = |name| value(pairs, name).filter(|value| !value.is_empty());
         let status = |word: &str| {
             let known = STATUSES.into_iter().find(|known| known.eq_ignore_ascii_case(word));
@@ -331,29 +330,30 @@ impl<'q> Wanted<'q> {
             name: value("friendly_name"),
             status: value("status").map(status).transpose()?,
             account: value("sub_account"),
-            ended_by: value("termination_cause_code").map(code).transpose()?,
+            termination_cause_code: value("termination_cause_code").map(code).transpose()?,
         })
     }
 
-    fn has(&self, room: &RoomView) -> bool {
+    fn matches(&self, room: &RoomView) -> bool {
+        let has_cause = |code| termination_cause(room).is_some_and(|cause| cause.code == code);
         self.name.is_none_or(|name| name == room.name)
-            && self.status.is_none_or(|status| status == status_of(room))
+            && self.status.is_none_or(|wanted| wanted == status(room))
             && self.account.is_none_or(|account| account == room.account.as_str())
-            && self.ended_by.is_none_or(|code| ended_by(room).is_some_and(|by| by.code == code))
+            && self.termination_cause_code.is_none_or(has_cause)
     }
 }
 
-/// What ended it, if it is over (`plivo-callbacks.md` §6.2).
-fn ended_by(room: &RoomView) -> Option<WireCause> {
+/// The termination cause of a multi-party call that has ended.
+fn termination_cause(room: &RoomView) -> Option<WireCause> {
     let cause = if room.failed { HangupCause::NodeFailure } else { HangupCause::MpcEnded };
-    // Neither differs by the direction.
+    // Neither cause depends on the direction.
     room.ended.map(|_| cause.wire(Direction::Inbound))
 }
 
-/// How far one is.
+/// The values of `status`.
 const STATUSES: [&str; 3] = ["Initialized", "Active", "Ended"];
 
-fn status_of(room: &RoomView) -> &'static str {
+fn status(room: &RoomView) -> &'static str {
     let [initialized, active, ended] = STATUSES;
     match (room.ended, room.started) {
         (Some(_), _) => ended,
@@ -362,55 +362,62 @@ fn status_of(room: &RoomView) -> &'static str {
     }
 }
 
-fn shown(ask: &Ask, room: RoomView) -> MultiParty {
-    let at = uri(&ask.scope, &format!("MultiPartyCall/uuid_{}/", room.id));
-    MultiParty {
+fn view(scope: &Scope, room: RoomView) -> MultiPartyCall {
+    let uri = resource_uri(scope, &format!("MultiPartyCall/uuid_{}/", room.id));
+    let cause = termination_cause(&room);
+    // Of a call that has ended, the members are those that it had.
+    let members = if room.members.is_empty() { &room.left } else { &room.members };
+    MultiPartyCall {
         billed_amount: NO_COST,
-        billed_duration: begun_seconds(room.age),
+        billed_duration: seconds_rounded_up(room.age),
         creation_time: room.made.plivo_cdr(),
-        duration: begun_seconds(room.age),
+        duration: seconds_rounded_up(room.age),
         end_time: room.ended.map(Timestamp::plivo_cdr),
-        status: status_of(&room),
-        termination_cause: ended_by(&room).map(|by| by.name),
-        termination_cause_code: ended_by(&room).map(|by| by.code),
+        status: status(&room),
+        termination_cause: cause.as_ref().map(|cause| cause.name),
+        termination_cause_code: cause.as_ref().map(|cause| cause.code),
         mpc_uuid: room.id.to_string(),
-        participants: format!("{at}Participant/"),
-        recording: room.recording,
-        resource_uri: at,
+        participants: format!("{uri}Participant/"),
+        resource_uri: uri,
         start_time: room.started.map(Timestamp::plivo_cdr),
-        // Of those who are in; of one that is over, of those who were.
-        stay_alone: if room.members.is_empty() { &room.left } else { &room.members }
-            .iter()
-            .all(|one| one.stays_alone),
+        stay_alone: members.iter().all(|member| member.stays_alone),
+        recording: room.recording,
         sub_account: Some(room.account).filter(|account| account.as_str().starts_with("SA")),
         friendly_name: room.name,
     }
 }
 
-fn one(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
-    let room = any_room(api, ask, mpc)?;
-    Ok(error::plivo_body(StatusCode::OK, &shown(ask, room)))
+async fn get(request: PlivoRequest) -> Result<Response, PlivoError> {
+    Ok(ok(&view(&request.scope, any_room(&request)?)))
 }
 
-fn start(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
-    // Plivo's own Python SDK sends a list of the one word.
-    let status = ask.fields()?.texts("status").map_err(No::Bad)?;
+async fn start(request: PlivoRequest) -> Result<Response, PlivoError> {
+    // The Python SDK sends a list of one word.
+    let status = request.fields()?.texts("status").map_err(PlivoError::BadRequest)?;
     if !matches!(status.as_slice(), [one] if one.eq_ignore_ascii_case("active")) {
-        return Err(No::Bad("status must be active".to_owned()));
+        return Err(PlivoError::BadRequest("status must be active".to_owned()));
     }
-    match api.rooms.begin(&ask.scope, KIND, mpc) {
-        true => Ok(error::plivo_no_content()),
+    match request.api().rooms.begin(&request.scope, KIND, room_id(&request)) {
+        true => Ok(no_content()),
         false => Err(NO_ROOM),
     }
 }
 
-fn of_room(ask: &Ask, room: &RoomView, member: &MemberView) -> Participant {
+async fn stop(request: PlivoRequest) -> Result<Response, PlivoError> {
+    match request.api().rooms.stop(&request.scope, KIND, room_id(&request)) {
+        true => Ok(no_content()),
+        false => Err(NO_ROOM),
+    }
+}
+
+fn participant_view(scope: &Scope, room: &RoomView, member: &MemberView) -> Participant {
+    let path = format!("MultiPartyCall/uuid_{}/Participant/{}/", room.id, member.member);
     Participant {
         billed_amount: NO_COST,
-        billed_duration: begun_seconds(member.since),
+        billed_duration: seconds_rounded_up(member.since),
         call_uuid: member.call.to_string(),
         coach_mode: member.coaches,
-        duration: begun_seconds(member.since),
+        duration: seconds_rounded_up(member.since),
         end_mpc_on_exit: member.ends,
         exit_cause: member.left.as_ref().map(|left| left.cause.clone()),
         exit_time: member.left.as_ref().map(|left| left.at.plivo_cdr()),
@@ -419,93 +426,110 @@ fn of_room(ask: &Ask, room: &RoomView, member: &MemberView) -> Participant {
         member_id: member.member.to_string(),
         mpc_uuid: room.id.to_string(),
         mute: member.muted,
-        resource_uri: uri(
-            &ask.scope,
-            &format!("MultiPartyCall/uuid_{}/Participant/{}/", room.id, member.member),
-        ),
+        resource_uri: resource_uri(scope, &path),
         role: member.role.map_or("", machine::Role::as_str),
         start_mpc_on_enter: member.starts,
     }
 }
 
-fn participants(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
-    let room = any_room(api, ask, mpc)?;
-    let objects = room.everybody().into_iter().map(|member| of_room(ask, &room, member)).collect();
-    let at = uri(&ask.scope, &format!("MultiPartyCall/uuid_{}/Participant/", room.id));
-    let (meta, objects) = paged(objects, &at, &ask.pairs)?;
-    Ok(error::plivo_body(StatusCode::OK, &Participants { meta, objects }))
+async fn participants(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (room, scope) = (any_room(&request)?, &request.scope);
+    let objects = room.everybody().into_iter();
+    let objects = objects.map(|member| participant_view(scope, &room, member)).collect();
+    let list_uri = resource_uri(scope, &format!("MultiPartyCall/uuid_{}/Participant/", room.id));
+    let (meta, objects) = page_of(objects, &list_uri, request.query())?;
+    Ok(ok(&Participants { meta, objects }))
 }
 
-fn participant(api: &Api, ask: &Ask, mpc: &str, id: &str) -> Result<Response, No> {
-    let room = any_room(api, ask, mpc)?;
+async fn participant(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (room, id) = (any_room(&request)?, request.parameter("member_id"));
     let everybody = room.everybody();
-    let member =
-        everybody.iter().find(|member| member.member.to_string() == id).ok_or(NO_MEMBER)?;
-    Ok(error::plivo_body(StatusCode::OK, &of_room(ask, &room, member)))
+    let member = everybody.iter().find(|member| member.member.to_string() == id);
+    Ok(ok(&participant_view(&request.scope, &room, member.ok_or(NO_MEMBER)?)))
 }
 
-fn change(api: &Api, ask: &Ask, mpc: &str, id: &str) -> Result<Response, No> {
-    let fields = ask.fields()?;
-    let flag = |name| fields.flag(name).map_err(No::Bad);
+async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let fields = request.fields()?;
+    let flag = |name| fields.flag(name).map_err(PlivoError::BadRequest);
     let (mute, hold, coach_mode) = (flag("mute")?, flag("hold")?, flag("coach_mode")?);
     if mute.is_none() && hold.is_none() && coach_mode.is_none() {
-        return Err(No::Bad("mute parameter is missing".to_owned()));
+        return Err(PlivoError::BadRequest("mute parameter is missing".to_owned()));
     }
-    let asks =
+    let commands =
         [mute.map(MemberAsk::Mute), hold.map(MemberAsk::Hold), coach_mode.map(MemberAsk::Coach)];
-    for what in asks.into_iter().flatten() {
-        asked(api, ask, mpc, id, &what)?;
+    for command in commands.into_iter().flatten() {
+        pass(&request, &command)?;
     }
     let message = "multiparty call participant updated";
-    Ok(error::plivo_body(StatusCode::ACCEPTED, &Done { message, mute, hold, coach_mode }))
+    Ok(accepted(&ChangedParticipant { message, mute, hold, coach_mode }))
 }
 
-fn asked(api: &Api, ask: &Ask, mpc: &str, id: &str, what: &MemberAsk) -> Result<Vec<u64>, No> {
-    let whom: Members = whom(&decoded(id)).ok_or(NO_MEMBER)?;
-    match api.rooms.ask(&ask.scope, KIND, mpc, &whom, what) {
-        Asked::Done(asked) => Ok(asked),
+/// Passes a command to the participants that the path names, and returns their ids.
+fn pass(request: &PlivoRequest, command: &MemberAsk) -> Result<Vec<u64>, PlivoError> {
+    let members = parse_members(request.parameter("member_id")).ok_or(NO_MEMBER)?;
+    let rooms = &request.api().rooms;
+    match rooms.ask(&request.scope, KIND, room_id(request), &members, command) {
+        Asked::Done(ids) => Ok(ids),
         Asked::NoRoom => Err(NO_ROOM),
         Asked::NoMember => Err(NO_MEMBER),
     }
 }
 
-fn told(api: &Api, ask: &Ask, mpc: &str, id: &str, what: &MemberAsk) -> Result<Response, No> {
-    asked(api, ask, mpc, id, what)?;
-    Ok(error::plivo_no_content())
+async fn kick(request: PlivoRequest) -> Result<Response, PlivoError> {
+    pass(&request, &MemberAsk::Kick)?;
+    Ok(no_content())
 }
 
-fn queued(
-    api: &Api,
-    ask: &Ask,
-    mpc: &str,
-    id: &str,
-    what: &MemberAsk,
+async fn play(request: PlivoRequest) -> Result<Response, PlivoError> {
+    queue(&request, &play_command(&request)?, "play queued into MPC")
+}
+
+async fn stop_playing(request: PlivoRequest) -> Result<Response, PlivoError> {
+    pass(&request, &MemberAsk::Stop(SoundKind::Play))?;
+    Ok(no_content())
+}
+
+async fn speak(request: PlivoRequest) -> Result<Response, PlivoError> {
+    queue(&request, &speak_command(&request)?, "speak queued into MPC")
+}
+
+async fn stop_speaking(request: PlivoRequest) -> Result<Response, PlivoError> {
+    pass(&request, &MemberAsk::Stop(SoundKind::Speak))?;
+    Ok(no_content())
+}
+
+/// Queues a sound for the participants that the path names.
+fn queue(
+    request: &PlivoRequest,
+    command: &MemberAsk,
     message: &'static str,
-) -> Result<Response, No> {
-    let mpc_member_id = asked(api, ask, mpc, id, what)?.iter().map(u64::to_string).collect();
-    let mpc_name = room(api, ask, mpc)?.name;
-    Ok(error::plivo_body(StatusCode::ACCEPTED, &Queued { message, mpc_member_id, mpc_name }))
+) -> Result<Response, PlivoError> {
+    let mpc_member_id = pass(request, command)?.iter().map(u64::to_string).collect();
+    let mpc_name = live_room(request)?.name;
+    Ok(accepted(&QueuedSound { message, mpc_member_id, mpc_name }))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{No, Wanted};
+    use super::{Filter, PlivoError};
 
     #[test]
-    fn filters_are_read_or_named() {
+    fn parses_filters_and_names_bad_ones() {
         let pairs = |query: &str| -> Vec<(String, String)> {
             url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()
         };
         let all =
             pairs("status=ACTIVE&termination_cause_code=4020&friendly_name=Care&sub_account=");
-        let Ok(wanted) = Wanted::read(&all) else { panic!("good") };
-        assert_eq!((wanted.status, wanted.ended_by), (Some("Active"), Some(4020)));
-        assert_eq!((wanted.name, wanted.account), (Some("Care"), None));
+        let Ok(filter) = Filter::parse(&all) else { panic!("valid") };
+        assert_eq!((filter.status, filter.termination_cause_code), (Some("Active"), Some(4020)));
+        assert_eq!((filter.name, filter.account), (Some("Care"), None));
         for (query, why) in [
             ("status=bogus", "status must be initialized, active or ended"),
             ("termination_cause_code=x", "termination_cause_code must be an integer"),
         ] {
-            let Err(No::Bad(said)) = Wanted::read(&pairs(query)) else { panic!("{query}") };
+            let Err(PlivoError::BadRequest(said)) = Filter::parse(&pairs(query)) else {
+                panic!("{query}")
+            };
             assert_eq!(said, why);
         }
     }

@@ -1,174 +1,239 @@
-//! Recordings of multi-party calls over REST (`plivo-call-api.md` §4): of all that is said, and of what one participant says;
-//! begun, held up, taken up again and ended.
+//! Recordings of multi-party calls: of the whole call, and of a single participant.
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::super::Api;
 use super::super::fields::Fields;
-use super::super::routes::{Answer, Body, Content, Route, of};
-use super::super::{Api, decoded, error};
-use super::multi_party::{KIND, NO_MEMBER, NO_ROOM};
-use super::place::url;
-use super::recording::{ROOM_MAX_MS, is_mp3};
-use super::{Ask, CONFLICT, No};
+use super::super::routes::{Field, FieldKind, Operation, RequestBody, ResponseSpec};
+use super::error::PlivoError;
+use super::field_values::{is_mp3, target};
+use super::multi_party::{KIND, NO_MEMBER, NO_ROOM, room_id};
+use super::recording::{FILE_FORMAT, ROOM_MAX_MS};
+use super::request::PlivoRequest;
+use super::response::{accepted, no_content};
+use super::rooms::{NOT_RECORDED, already_recorded};
+use super::route::{CONFLICT, Route, handler, object};
 use crate::call::rooms::Tracked;
 use machine::{MemberId, RecordingOrder, TrackCommand, TranscriptOrder};
 use media::record::Format;
 use xml::ast::Target;
 
-const NOT_RECORDED: No = No::NotFound("it is not being recorded");
-const GONE: &[Answer] = &[Answer { status: 204, what: "It is told", content: Content::Nothing }];
-const STARTED: &[Answer] = &[
-    Answer { status: 202, what: "It is recorded", content: Content::Plivo(&[of::<Started>]) },
-    CONFLICT,
+const CALL: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Record/";
+const PARTICIPANT: &str =
+    "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/{member_id}/Record/";
+
+const FIELDS: &[&[Field]] = &[
+    &[FILE_FORMAT],
+    &[
+        Field::optional(
+            "recording_callback_url",
+            FieldKind::Url,
+            "Receives a callback when the recording is complete",
+        ),
+        Field::optional("recording_callback_method", FieldKind::Method, "Default POST"),
+        Field::optional("transcription_url", FieldKind::Url, "Receives the transcript"),
+        Field::optional("transcription_method", FieldKind::Method, "Default POST"),
+        Field::optional("transcript", FieldKind::Flag, "false: no transcript in spite of the URL"),
+    ],
 ];
-const HOW: Body = Body {
-    content_type: "application/json",
-    what: "file_format (mp3 or wav), recording_callback_url, recording_callback_method, transcription_url. A form is taken too",
-};
-
-const ALL: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Record/";
-const PAUSE: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Record/Pause/";
-const RESUME: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Record/Resume/";
-const ONE: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/{member_id}/Record/";
-const PAUSE_ONE: &str =
-    "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/{member_id}/Record/Pause/";
-const RESUME_ONE: &str =
-    "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/{member_id}/Record/Resume/";
-
-const fn begin(path: &'static str, id: &'static str, summary: &'static str) -> Route {
-    Route { method: "POST", path, id, summary, query: &[], body: Some(HOW), answers: STARTED }
-}
-
-const fn tell(
-    method: &'static str,
-    path: &'static str,
-    id: &'static str,
-    summary: &'static str,
-) -> Route {
-    Route { method, path, id, summary, query: &[], body: None, answers: GONE }
-}
+const BODY: RequestBody = RequestBody::fields(
+    "file_format (mp3 or wav), recording_callback_url, recording_callback_method, \
+     transcription_url. A form is accepted too",
+    FIELDS,
+);
+const STARTED: &[ResponseSpec] =
+    &[object::<StartedRecording>(202, "The id and the URL of the recording"), CONFLICT];
+const DONE: &[ResponseSpec] = &[ResponseSpec::empty(204, "The command is carried out")];
 
 pub(super) const ROUTES: &[Route] = &[
-    begin(ALL, "recordMultiPartyCall", "Records all that is said in it; once at a time"),
-    tell("DELETE", ALL, "stopRecordingMultiPartyCall", "Records it no longer"),
-    tell("POST", PAUSE, "pauseRecordingMultiPartyCall", "Leaves out what is said from now on"),
-    tell("POST", RESUME, "resumeRecordingMultiPartyCall", "Records what is said again"),
-    begin(ONE, "recordParticipant", "Records what one participant says; once at a time"),
-    tell("DELETE", ONE, "stopRecordingParticipant", "Records it no longer"),
-    tell("POST", PAUSE_ONE, "pauseRecordingParticipant", "Leaves out what it says from now on"),
-    tell("POST", RESUME_ONE, "resumeRecordingParticipant", "Records what it says again"),
+    Route {
+        handler: handler!(record_call),
+        operation: Operation::post(
+            CALL,
+            "recordMultiPartyCall",
+            "Start recording a multi-party call; one recording at a time",
+        )
+        .body(BODY)
+        .responses(STARTED),
+    },
+    Route {
+        handler: handler!(stop_call),
+        operation: Operation::delete(
+            CALL,
+            "stopRecordingMultiPartyCall",
+            "Stop recording a multi-party call",
+        )
+        .responses(DONE),
+    },
+    Route {
+        handler: handler!(pause_call),
+        operation: Operation::post(
+            "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Record/Pause/",
+            "pauseRecordingMultiPartyCall",
+            "Pause the recording of a multi-party call",
+        )
+        .responses(DONE),
+    },
+    Route {
+        handler: handler!(resume_call),
+        operation: Operation::post(
+            "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Record/Resume/",
+            "resumeRecordingMultiPartyCall",
+            "Resume the recording of a multi-party call",
+        )
+        .responses(DONE),
+    },
+    Route {
+        handler: handler!(record_participant),
+        operation: Operation::post(
+            PARTICIPANT,
+            "recordParticipant",
+            "Start recording a participant; one recording at a time",
+        )
+        .body(BODY)
+        .responses(STARTED),
+    },
+    Route {
+        handler: handler!(stop_participant),
+        operation: Operation::delete(
+            PARTICIPANT,
+            "stopRecordingParticipant",
+            "Stop recording a participant",
+        )
+        .responses(DONE),
+    },
+    Route {
+        handler: handler!(pause_participant),
+        operation: Operation::post(
+            "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/{member_id}/Record/Pause/",
+            "pauseRecordingParticipant",
+            "Pause the recording of a participant",
+        )
+        .responses(DONE),
+    },
+    Route {
+        handler: handler!(resume_participant),
+        operation: Operation::post(
+            "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/{member_id}/Record/Resume/",
+            "resumeRecordingParticipant",
+            "Resume the recording of a participant",
+        )
+        .responses(DONE),
+    },
 ];
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoMpcRecordingStarted)]
-pub(super) struct Started {
+struct StartedRecording {
     message: &'static str,
     recording_id: String,
     recording_url: String,
 }
 
-/// What stands behind `Record` of a multi-party call (`member`: of one of its participants).
-pub(super) fn route_of(
-    api: &Api,
-    ask: &Ask,
-    mpc: &str,
-    member: Option<&str>,
-    rest: &[&str],
-) -> Result<Response, No> {
-    match (ask.method.as_str(), rest, member) {
-        ("POST", [], None) => {
-            let (order, callback) = order(api, &ask.fields()?, false).map_err(No::Bad)?;
-            let started = started(api, &order, "MPC recording started");
-            done(api.rooms.begin_recording(&ask.scope, KIND, mpc, order, callback), taken())?;
-            Ok(error::plivo_body(StatusCode::ACCEPTED, &started))
-        }
-        ("DELETE", [], None) => {
-            done(api.rooms.end_recording(&ask.scope, KIND, mpc), NOT_RECORDED)?;
-            Ok(error::plivo_no_content())
-        }
-        ("POST", [word @ ("Pause" | "Resume")], None) => {
-            done(api.rooms.pause_recording(&ask.scope, KIND, mpc, *word == "Pause"), NOT_RECORDED)?;
-            Ok(error::plivo_no_content())
-        }
-        ("POST", [], Some(member)) => {
-            let (order, callback) = order(api, &ask.fields()?, true).map_err(No::Bad)?;
-            let started = started(api, &order, "participant recording started");
-            let what = TrackCommand::Begin { order: Box::new(order), callback };
-            track(api, ask, mpc, member, what, taken())?;
-            Ok(error::plivo_body(StatusCode::ACCEPTED, &started))
-        }
-        ("DELETE", [], Some(member)) => {
-            track(api, ask, mpc, member, TrackCommand::Stop, NOT_RECORDED)?;
-            Ok(error::plivo_no_content())
-        }
-        ("POST", [word @ ("Pause" | "Resume")], Some(member)) => {
-            track(
-                api,
-                ask,
-                mpc,
-                member,
-                TrackCommand::Pause { on: *word == "Pause" },
-                NOT_RECORDED,
-            )?;
-            Ok(error::plivo_no_content())
-        }
-        _ => Err(No::NotFound(super::NOT_HERE)),
-    }
+async fn record_call(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let api = request.api();
+    let (order, callback) =
+        parse_order(api, &request.fields()?, false).map_err(PlivoError::BadRequest)?;
+    let started = started(api, &order, "MPC recording started");
+    let rooms = &api.rooms;
+    let is_started =
+        rooms.begin_recording(&request.scope, KIND, room_id(&request), order, callback);
+    check(is_started, already_recorded())?;
+    Ok(accepted(&started))
 }
 
-fn taken() -> No {
-    No::Conflict("it is being recorded already".to_owned())
+async fn stop_call(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let rooms = &request.api().rooms;
+    check(rooms.end_recording(&request.scope, KIND, room_id(&request)), NOT_RECORDED)?;
+    Ok(no_content())
 }
 
-fn done(asked: Option<bool>, otherwise: No) -> Result<(), No> {
-    match asked {
+async fn pause_call(request: PlivoRequest) -> Result<Response, PlivoError> {
+    set_call_paused(&request, true)
+}
+
+async fn resume_call(request: PlivoRequest) -> Result<Response, PlivoError> {
+    set_call_paused(&request, false)
+}
+
+fn set_call_paused(request: &PlivoRequest, is_paused: bool) -> Result<Response, PlivoError> {
+    let rooms = &request.api().rooms;
+    let is_done = rooms.pause_recording(&request.scope, KIND, room_id(request), is_paused);
+    check(is_done, NOT_RECORDED)?;
+    Ok(no_content())
+}
+
+async fn record_participant(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let api = request.api();
+    let (order, callback) =
+        parse_order(api, &request.fields()?, true).map_err(PlivoError::BadRequest)?;
+    let started = started(api, &order, "participant recording started");
+    let command = TrackCommand::Begin { order: Box::new(order), callback };
+    track(&request, command, already_recorded())?;
+    Ok(accepted(&started))
+}
+
+async fn stop_participant(request: PlivoRequest) -> Result<Response, PlivoError> {
+    track(&request, TrackCommand::Stop, NOT_RECORDED)?;
+    Ok(no_content())
+}
+
+async fn pause_participant(request: PlivoRequest) -> Result<Response, PlivoError> {
+    track(&request, TrackCommand::Pause { on: true }, NOT_RECORDED)?;
+    Ok(no_content())
+}
+
+async fn resume_participant(request: PlivoRequest) -> Result<Response, PlivoError> {
+    track(&request, TrackCommand::Pause { on: false }, NOT_RECORDED)?;
+    Ok(no_content())
+}
+
+/// The result of a command to a room: `None` if the room does not exist, `false` if its state does
+/// not allow the command.
+fn check(is_done: Option<bool>, otherwise: PlivoError) -> Result<(), PlivoError> {
+    match is_done {
         Some(true) => Ok(()),
         Some(false) => Err(otherwise),
         None => Err(NO_ROOM),
     }
 }
 
+/// Passes a command about the recording of the participant that the path names.
 fn track(
-    api: &Api,
-    ask: &Ask,
-    mpc: &str,
-    member: &str,
-    what: TrackCommand,
-    otherwise: No,
-) -> Result<(), No> {
-    let member: MemberId = decoded(member).parse().map_err(|_| NO_MEMBER)?;
-    match api.rooms.track(&ask.scope, mpc, member, what) {
+    request: &PlivoRequest,
+    command: TrackCommand,
+    otherwise: PlivoError,
+) -> Result<(), PlivoError> {
+    let member: MemberId = request.id("member_id", NO_MEMBER)?;
+    match request.api().rooms.track(&request.scope, room_id(request), member, command) {
         Tracked::Done => Ok(()),
         Tracked::NoRoom => Err(NO_ROOM),
         Tracked::NoMember => Err(NO_MEMBER),
         Tracked::Otherwise => Err(otherwise),
-        Tracked::Full => Err(No::TooMany {
-            why: "too much is asked of this call at once".to_owned(),
-            seconds: 1,
-        }),
+        Tracked::Full => {
+            Err(PlivoError::too_many_requests("too many commands for this call at once", 1))
+        }
     }
 }
 
-fn started(api: &Api, order: &RecordingOrder, message: &'static str) -> Started {
+fn started(api: &Api, order: &RecordingOrder, message: &'static str) -> StartedRecording {
     let id = order.id.unwrap_or_default();
     let recording_url = api.recordings.url(id, Format::of(order.mp3).as_str());
-    Started { message, recording_id: id.as_hyphenated().to_string(), recording_url }
+    StartedRecording { message, recording_id: id.as_hyphenated().to_string(), recording_url }
 }
 
-fn order(
+/// Parses the order for a recording and the target of its callback. `own` is whether the recording is
+/// of one participant.
+fn parse_order(
     api: &Api,
     fields: &Fields,
     own: bool,
 ) -> Result<(RecordingOrder, Option<Target>), String> {
-    let target = |name: &str| {
-        url(api, fields, name).map(|to| to.map(|(url, method)| Target { url, method }))
-    };
-    let transcript =
-        target("transcription")?.filter(|_| !matches!(fields.flag("transcript"), Ok(Some(false))));
+    let is_unwanted = matches!(fields.flag("transcript"), Ok(Some(false)));
+    let transcript = target(api, fields, "transcription")?.filter(|_| !is_unwanted);
     let order = RecordingOrder {
         id: Some(Uuid::new_v4()),
         held: false,
@@ -181,5 +246,5 @@ fn order(
         action: None,
         transcript: transcript.map(|to| TranscriptOrder { to, full: false }),
     };
-    Ok((order, target("recording_callback")?))
+    Ok((order, target(api, fields, "recording_callback")?))
 }

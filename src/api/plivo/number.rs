@@ -1,79 +1,84 @@
-//! Numbers (`plivo-call-api.md` §5): the account's WhatsApp numbers; their alias and application can be set, and their
-//! whole WABA given to a subaccount.
+//! Phone numbers: their alias and application, and the subaccount that their WABA belongs to. See
+//! `docs/reference/rest.md#numbers`.
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
-use super::super::{Api, error};
-use super::paging::{Meta, paged};
-use super::query::{self, Pairs};
-use super::{Ask, LIMIT, No, OFFSET, decoded, own_uri, settle, uri};
+use super::super::Api;
+use super::super::routes::{Field, FieldKind, Operation, QueryParameter, RequestBody};
+use super::error::PlivoError;
+use super::paging::{PageMeta, page_of};
+use super::query;
+use super::request::PlivoRequest;
+use super::response::{accepted, account_uri, ok, resource_uri};
+use super::route::{LIMIT, OFFSET, Route, handler, object};
 use crate::admission::book::{Book, Number};
 use model::{AppId, AuthId, E164, Origin};
 use store::Scope;
 
-const NOT_FOUND: &str = "number not found";
-/// Longest alias, in characters.
+const NOT_FOUND: PlivoError = PlivoError::NotFound("number not found");
+/// The longest alias, in characters.
 const ALIAS_CHARS_MAX: usize = 100;
+
+const ITEM: &str = "/v1/Account/{auth_id}/Number/{number}/";
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/Number/",
-        id: "listNumbers",
-        summary: "The account's numbers",
-        query: &[
-            LIMIT,
-            OFFSET,
-            Query { name: "number_startswith", what: "Only those that begin so", kind: Kind::Text },
-            Query { name: "subaccount", what: "Only of this subaccount", kind: Kind::Text },
-            Query { name: "alias", what: "Only with this alias", kind: Kind::Text },
-        ],
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "A page",
-            content: Content::Plivo(&[of::<List<'static>>]),
-        }],
+        handler: handler!(list),
+        operation: Operation::get("/v1/Account/{auth_id}/Number/", "listNumbers", "List numbers")
+            .query(&[
+                LIMIT,
+                OFFSET,
+                QueryParameter::text(
+                    "number_startswith",
+                    "Only numbers that begin with these digits",
+                ),
+                QueryParameter::text("subaccount", "Only numbers of this subaccount"),
+                QueryParameter::text("alias", "Only numbers with this alias"),
+            ])
+            .responses(&[object::<NumberList<'static>>(200, "A page of numbers")]),
     },
     Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/Number/{number}/",
-        id: "number",
-        summary: "One number",
-        query: &[],
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "It",
-            content: Content::Plivo(&[of::<Shown<'static>>]),
-        }],
+        handler: handler!(get),
+        operation: Operation::get(ITEM, "number", "Retrieve a number").responses(&[object::<
+            NumberView<'static>,
+        >(
+            200,
+            "The number",
+        )]),
     },
     Route {
-        method: "POST",
-        path: "/v1/Account/{auth_id}/Number/{number}/",
-        id: "changeNumber",
-        summary: "Changes a number's alias or application, or gives its whole WABA to a subaccount",
-        query: &[],
-        body: Some(Body {
-            content_type: "application/json",
-            what: "alias, app_id, subaccount; an empty text takes what was set away",
-        }),
-        answers: &[Answer {
-            status: 202,
-            what: "Changed",
-            content: Content::Plivo(&[of::<Given>]),
-        }],
+        handler: handler!(change),
+        operation: Operation::post(
+            ITEM,
+            "changeNumber",
+            "Change the alias or application of a number, or assign its whole WABA to a subaccount",
+        )
+        .body(RequestBody::fields(
+            "alias, app_id, subaccount; an empty string removes a value",
+            &[&[
+                Field::optional("alias", FieldKind::Text(100), ""),
+                Field::optional(
+                    "app_id",
+                    FieldKind::Text(64),
+                    "An application of the account; empty to remove",
+                ),
+                Field::optional(
+                    "subaccount",
+                    FieldKind::Text(20),
+                    "The subaccount that gets the whole WABA; empty: the main account",
+                ),
+            ]],
+        ))
+        .responses(&[object::<ChangedNumber>(202, "Changed")]),
     },
 ];
 
-/// A number, as Plivo describes one; the fields from `phone_number_id` on are ours.
+/// A phone number. The fields from `phone_number_id` on are extensions of Plivo's object.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoNumber)]
-pub(super) struct Shown<'a> {
+struct NumberView<'a> {
     added_on: String,
     alias: &'a str,
     application: Option<String>,
@@ -81,7 +86,7 @@ pub(super) struct Shown<'a> {
     monthly_rental_rate: &'static str,
     number: &'a str,
     number_type: &'static str,
-    /// The country's code.
+    /// The ISO 3166 code of the country.
     region: String,
     resource_uri: String,
     sms_enabled: bool,
@@ -97,10 +102,10 @@ pub(super) struct Shown<'a> {
     calling_enabled: bool,
 }
 
-impl<'a> Shown<'a> {
-    fn of(api: &Api, scope: &Scope, book: &Book, number: &'a Number) -> Self {
+impl<'a> NumberView<'a> {
+    fn new(api: &Api, scope: &Scope, book: &Book, number: &'a Number) -> Self {
         let set = &number.set;
-        // What is in force, whoever it comes from.
+        // The URLs in force, be they those of the number or of its application.
         let entry = api.gate.directory().tables().by_number(&number.number).cloned();
         let spec = entry.as_ref().map(|entry| &entry.spec);
         let url =
@@ -110,16 +115,19 @@ impl<'a> Shown<'a> {
         Self {
             added_on: set.added.plivo_day(),
             alias: &set.alias,
-            application: set.app.as_ref().map(|app| uri(scope, &format!("Application/{app}/"))),
+            application: set
+                .app
+                .as_ref()
+                .map(|app| resource_uri(scope, &format!("Application/{app}/"))),
             carrier: "Meta",
             monthly_rental_rate: "0.00000",
             number: number.number.as_str(),
             number_type: "whatsapp",
             region: region(&number.number),
-            resource_uri: uri(scope, &format!("Number/{}/", number.number)),
+            resource_uri: resource_uri(scope, &format!("Number/{}/", number.number)),
             sms_enabled: false,
             sms_rate: "0.00000",
-            sub_account: (owner != book.main_of(owner)).then(|| own_uri(owner)),
+            sub_account: (owner != book.main_of(owner)).then(|| account_uri(owner)),
             voice_enabled: calling_enabled,
             voice_rate: "0.00000",
             phone_number_id: number.phone_number_id.as_str(),
@@ -132,7 +140,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// A number's country, as far as its digits tell it.
+/// The country of a number; empty if its digits do not tell it.
 fn region(number: &E164) -> String {
     match Origin::of(number) {
         Origin::Country(country) => country.to_string(),
@@ -142,59 +150,62 @@ fn region(number: &E164) -> String {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoNumbers)]
-pub(super) struct List<'a> {
-    meta: Meta,
-    objects: Vec<Shown<'a>>,
+struct NumberList<'a> {
+    meta: PageMeta,
+    objects: Vec<NumberView<'a>>,
 }
 
-/// That it is changed; with whose calls they are, every number that this is about.
+/// The response to a change. If the account changed: the numbers that it changed for.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoNumberChanged)]
-pub(super) struct Given {
+struct ChangedNumber {
     message: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     affected_numbers: Option<Vec<String>>,
 }
 
-pub(super) fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
+async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope) = (request.api(), &request.scope);
     let book = api.keeper.book();
-    let mut all = book.numbers(&ask.scope);
-    all.retain(|number| passes(&book, number, &ask.pairs));
-    let (meta, numbers) = paged(all, &uri(&ask.scope, "Number/"), &ask.pairs)?;
-    let objects =
-        numbers.into_iter().map(|number| Shown::of(api, &ask.scope, &book, number)).collect();
-    Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
+    let mut numbers = book.numbers(scope);
+    numbers.retain(|number| matches(&book, number, &request));
+    let list_uri = resource_uri(scope, "Number/");
+    let (meta, numbers) = page_of(numbers, &list_uri, request.query())?;
+    let objects = numbers.into_iter();
+    let objects = objects.map(|number| NumberView::new(api, scope, &book, number)).collect();
+    Ok(ok(&NumberList { meta, objects }))
 }
 
-fn passes(book: &Book, number: &Number, pairs: &Pairs) -> bool {
-    let given = |name: &str| query::value(pairs, name).filter(|value| !value.is_empty());
-    let begins = given("number_startswith").map(query::number);
-    begins.is_none_or(|digits| number.number.as_str().starts_with(&digits))
+/// Whether the filters of a request select a number.
+fn matches(book: &Book, number: &Number, request: &PlivoRequest) -> bool {
+    let given = |name: &str| request.query_text(name);
+    let start = given("number_startswith").map(query::number);
+    start.is_none_or(|digits| number.number.as_str().starts_with(&digits))
         && given("subaccount").is_none_or(|owner| book.owner(number).as_str() == owner)
         && given("alias").is_none_or(|alias| number.set.alias == alias)
 }
 
-pub(super) fn get(api: &Api, ask: &Ask, number: &str) -> Result<Response, No> {
+async fn get(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope) = (request.api(), &request.scope);
     let book = api.keeper.book();
-    let number = E164::parse(&decoded(number)).ok();
-    let number = number
-        .and_then(|number| book.number(&ask.scope, &number))
-        .ok_or(No::NotFound(NOT_FOUND))?;
-    Ok(error::plivo_body(StatusCode::OK, &Shown::of(api, &ask.scope, &book, number)))
+    let number = E164::parse(request.parameter("number")).ok();
+    let number = number.and_then(|number| book.number(scope, &number)).ok_or(NOT_FOUND)?;
+    Ok(ok(&NumberView::new(api, scope, &book, number)))
 }
 
-pub(super) async fn edit(api: &Api, ask: &Ask, number: &str) -> Result<Response, No> {
-    let number = E164::parse(&decoded(number)).map_err(|_| No::NotFound(NOT_FOUND))?;
-    if api.keeper.book().number(&ask.scope, &number).is_none() {
-        return Err(No::NotFound(NOT_FOUND));
+async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope) = (request.api(), &request.scope);
+    let number = E164::parse(request.parameter("number")).map_err(|_| NOT_FOUND)?;
+    if api.keeper.book().number(scope, &number).is_none() {
+        return Err(NOT_FOUND);
     }
-    let fields = ask.fields()?;
-    let alias = fields.bounded("alias", ALIAS_CHARS_MAX).map_err(No::Bad)?;
-    let app = fields.given("app_id").map_err(No::Bad)?;
-    let owner = fields.given("subaccount").map_err(No::Bad)?;
+    let fields = request.fields()?;
+    let alias = fields.bounded("alias", ALIAS_CHARS_MAX).map_err(PlivoError::BadRequest)?;
+    let app = fields.given("app_id").map_err(PlivoError::BadRequest)?;
+    let owner = fields.given("subaccount").map_err(PlivoError::BadRequest)?;
     let change = api.keeper.change(api.clock.wall(), |book| {
-        let app = app.map(|app| application(book, &ask.scope, &app)).transpose()?;
-        let owner = owner.map(|owner| owner_of(book, &ask.scope, &owner)).transpose()?;
+        let app = app.map(|app| parse_application(book, scope, &app)).transpose()?;
+        let owner = owner.map(|owner| parse_owner(book, scope, &owner)).transpose()?;
         let mut keys = book.edit_number(&number, |set| {
             set.alias = alias.unwrap_or_else(|| std::mem::take(&mut set.alias));
             set.app = app.unwrap_or_else(|| set.app.take());
@@ -204,30 +215,33 @@ pub(super) async fn edit(api: &Api, ask: &Ask, number: &str) -> Result<Response,
             keys.extend(waba);
             affected.iter().map(E164::to_string).collect()
         });
-        Ok((affected, keys))
+        Ok::<_, PlivoError>((affected, keys))
     });
-    let affected_numbers = settle(change.await)?;
-    Ok(error::plivo_body(StatusCode::ACCEPTED, &Given { message: "changed", affected_numbers }))
+    let affected_numbers = change.await?;
+    Ok(accepted(&ChangedNumber { message: "changed", affected_numbers }))
 }
 
-/// The application that a text names; an empty one: none.
-fn application(book: &Book, scope: &Scope, text: &str) -> Result<Option<AppId>, No> {
+/// Parses an application; `None` if the text is empty.
+fn parse_application(book: &Book, scope: &Scope, text: &str) -> Result<Option<AppId>, PlivoError> {
     if text.is_empty() {
         return Ok(None);
     }
     let app = book.application(scope, &text.into());
-    let missing = || No::Bad(format!("app_id is invalid: there is no application {text}"));
+    let missing =
+        || PlivoError::BadRequest(format!("app_id is invalid: no such application: {text}"));
     app.map(|app| Some(app.id.clone())).ok_or_else(missing)
 }
 
-/// The account that a text names: a subaccount, or by an empty one or its own id the main account.
-pub(super) fn owner_of(book: &Book, scope: &Scope, text: &str) -> Result<AuthId, No> {
+/// Parses an owner: a subaccount, or the main account if the text is empty or its id.
+pub(super) fn parse_owner(book: &Book, scope: &Scope, text: &str) -> Result<AuthId, PlivoError> {
     let Scope::Main(main) = scope else {
-        return Err(No::Bad("subaccount can be changed by the main account only".to_owned()));
+        let message = "subaccount can be changed by the main account only".to_owned();
+        return Err(PlivoError::BadRequest(message));
     };
     if text.is_empty() || text == main.as_str() {
         return Ok(main.clone());
     }
-    let missing = || No::Bad(format!("subaccount is invalid: there is no subaccount {text}"));
+    let missing =
+        || PlivoError::BadRequest(format!("subaccount is invalid: no such subaccount: {text}"));
     book.subaccount(main, &text.into()).map(|sub| sub.auth_id.clone()).ok_or_else(missing)
 }

@@ -1,39 +1,41 @@
-//! Pages of lists and their `meta`, as SDKs walk them (1.10).
+//! Pages of lists, and the `meta` that describes them.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::No;
+use super::error::PlivoError;
 use super::query::{self, Pairs};
 
-/// Longest list (L38).
+/// The most objects on a page, and the default (`docs/reference/limits.md#l38`).
 const LIMIT_MAX: u32 = 20;
 
-/// Which part of a list is asked for.
+/// The page that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Page {
+pub(super) struct PageRequest {
     pub(super) limit: u32,
     pub(super) offset: u64,
 }
 
-pub(super) fn page(pairs: &Pairs) -> Result<Page, No> {
-    let limit = match query::value(pairs, "limit").map(str::parse) {
-        None => LIMIT_MAX,
-        Some(Ok(limit @ 1..=LIMIT_MAX)) => limit,
-        Some(_) => return Err(No::Bad("limit must be an integer between 1 and 20".to_owned())),
-    };
-    let offset = match query::value(pairs, "offset").map(str::parse) {
-        None => 0,
-        Some(Ok(offset)) => offset,
-        Some(Err(_)) => return Err(No::Bad("offset must be an integer of 0 or more".to_owned())),
-    };
-    Ok(Page { limit, offset })
+impl PageRequest {
+    pub(super) fn parse(pairs: &Pairs) -> Result<Self, PlivoError> {
+        let limit = match query::value(pairs, "limit").map(str::parse) {
+            None => LIMIT_MAX,
+            Some(Ok(limit @ 1..=LIMIT_MAX)) => limit,
+            Some(_) => return Err(query::bad("limit", "an integer between 1 and 20")),
+        };
+        let offset = match query::value(pairs, "offset").map(str::parse) {
+            None => 0,
+            Some(Ok(offset)) => offset,
+            Some(Err(_)) => return Err(query::bad("offset", "an integer of 0 or more")),
+        };
+        Ok(Self { limit, offset })
+    }
 }
 
-/// What a page says of itself and the others; a list's own filters are kept in the ways to them.
+/// The description of a page. The links to other pages keep the filters of the list.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoPage)]
-pub(super) struct Meta {
+pub(super) struct PageMeta {
     limit: u32,
     offset: u64,
     next: Option<String>,
@@ -41,11 +43,11 @@ pub(super) struct Meta {
     total_count: u64,
 }
 
-impl Meta {
-    pub(super) fn of(
+impl PageMeta {
+    pub(super) fn new(
         list_uri: &str,
         pairs: &Pairs,
-        Page { limit, offset }: Page,
+        PageRequest { limit, offset }: PageRequest,
         total_count: u64,
     ) -> Self {
         let at = |offset: u64| {
@@ -68,25 +70,29 @@ impl Meta {
     }
 }
 
-/// A page of what is in memory whole.
-pub(super) fn paged<T>(all: Vec<T>, list_uri: &str, pairs: &Pairs) -> Result<(Meta, Vec<T>), No> {
-    let page = page(pairs)?;
+/// The requested page of a list that is in memory.
+pub(super) fn page_of<T>(
+    all: Vec<T>,
+    list_uri: &str,
+    pairs: &Pairs,
+) -> Result<(PageMeta, Vec<T>), PlivoError> {
+    let page = PageRequest::parse(pairs)?;
     let total = u64::try_from(all.len()).unwrap_or(u64::MAX);
-    let skipped = usize::try_from(page.offset).unwrap_or(usize::MAX);
-    let objects = all.into_iter().skip(skipped).take(page.limit as usize).collect();
-    Ok((Meta::of(list_uri, pairs, page, total), objects))
+    let skip = usize::try_from(page.offset).unwrap_or(usize::MAX);
+    let objects = all.into_iter().skip(skip).take(page.limit as usize).collect();
+    Ok((PageMeta::new(list_uri, pairs, page, total), objects))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::page;
+    use super::PageRequest;
 
     #[test]
-    fn pages_have_bounds() {
+    fn refuses_pages_out_of_range() {
         let pairs = |query: &str| {
             url::form_urlencoded::parse(query.as_bytes()).into_owned().collect::<Vec<_>>()
         };
-        let of = |query: &str| page(&pairs(query)).ok().map(|p| (p.limit, p.offset));
+        let of = |query: &str| PageRequest::parse(&pairs(query)).ok().map(|p| (p.limit, p.offset));
         assert_eq!(of(""), Some((20, 0)));
         assert_eq!(of("limit=1&offset=40"), Some((1, 40)));
         for query in ["limit=0", "limit=21", "limit=x", "limit=", "offset=-1", "offset=1.5"] {

@@ -1,20 +1,22 @@
-//! Query strings of lists (§2.3): filters and times. A bad value is 400 and names its field; an unknown
-//! filter is nothing.
+//! Filters in the query of a list. A bad value is 400 and names its parameter; unknown parameters are
+//! ignored.
 
 use jiff::civil::DateTime;
 
-use super::No;
+use super::error::PlivoError;
 use model::{Direction, Timestamp, digits_of};
 use store::{CallFilter, Compare};
 
-/// A query's pairs.
+/// The names and values of a query, decoded.
 pub(super) type Pairs = [(String, String)];
 
+/// The value of a parameter; the last one if there are several.
 pub(super) fn value<'q>(pairs: &'q Pairs, name: &str) -> Option<&'q str> {
     pairs.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
 }
 
-pub(super) fn filter(pairs: &Pairs) -> Result<CallFilter, No> {
+/// Parses the filters of the list of calls.
+pub(super) fn call_filter(pairs: &Pairs) -> Result<CallFilter, PlivoError> {
     let mut filter = CallFilter::default();
     for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
         match compared(name) {
@@ -46,7 +48,7 @@ pub(super) fn filter(pairs: &Pairs) -> Result<CallFilter, No> {
     Ok(filter)
 }
 
-/// A filter's field and its comparison: `end_time__gte`.
+/// Splits the name of a filter like `end_time__gte` into the field and the comparison.
 pub(super) fn compared(name: &str) -> (&str, Compare) {
     let suffixes = [
         ("__gte", Compare::GreaterEqual),
@@ -58,16 +60,17 @@ pub(super) fn compared(name: &str) -> (&str, Compare) {
     suffixes.into_iter().find_map(of).unwrap_or((name, Compare::Equal))
 }
 
-/// A filter's time.
-pub(super) fn time_of(name: &str, value: &str) -> Result<Timestamp, No> {
+/// Parses the time of a filter.
+pub(super) fn time_of(name: &str, value: &str) -> Result<Timestamp, PlivoError> {
     time(value).ok_or_else(|| bad(name, "YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS[.ffffff]]"))
 }
 
-pub(super) fn bad(name: &str, wanted: &str) -> No {
-    No::Bad(format!("{name} must be {wanted}"))
+/// The error for a parameter that is not what it must be.
+pub(super) fn bad(name: &str, expected: &str) -> PlivoError {
+    PlivoError::BadRequest(format!("{name} must be {expected}"))
 }
 
-/// Numbers come with or without a plus; what is no number (`anonymous`) stays as it is.
+/// Removes the notation of a number; a text that is not a number, like `anonymous`, is unchanged.
 pub(super) fn number(text: &str) -> String {
     let digits = digits_of(text);
     let plain =
@@ -75,7 +78,7 @@ pub(super) fn number(text: &str) -> String {
     if plain && !digits.is_empty() { digits } else { text.to_owned() }
 }
 
-pub(super) fn direction(text: &str) -> Result<Direction, No> {
+fn direction(text: &str) -> Result<Direction, PlivoError> {
     match text {
         "inbound" => Ok(Direction::Inbound),
         "outbound" => Ok(Direction::Outbound),
@@ -83,7 +86,7 @@ pub(super) fn direction(text: &str) -> Result<Direction, No> {
     }
 }
 
-pub(super) fn time(text: &str) -> Option<Timestamp> {
+fn time(text: &str) -> Option<Timestamp> {
     let text = text.trim().trim_end_matches("+00:00");
     let formats = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"];
     let civil =
@@ -96,14 +99,14 @@ pub(super) fn time(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Compare, No, compared, filter, number, time};
+    use super::{Compare, PlivoError, call_filter, compared, number, time};
 
     fn pairs(query: &str) -> Vec<(String, String)> {
         url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()
     }
 
     #[test]
-    fn times_have_four_forms() {
+    fn parses_times_in_four_notations() {
         let day = 1_795_132_800; // 2026-11-20
         let secs = |text: &str| time(text).map(model::Timestamp::micros);
         assert_eq!(secs("2026-11-20"), Some(day * 1_000_000));
@@ -112,7 +115,7 @@ mod tests {
         assert_eq!(
             secs("2026-11-20 06:03:11+00:00"),
             secs("2026-11-20 06:03:11"),
-            "as we print it"
+            "as responses have it"
         );
         assert_eq!(
             secs("2026-11-20 06:03:11.120394"),
@@ -124,10 +127,10 @@ mod tests {
     }
 
     #[test]
-    fn filters_are_read_or_named() {
+    fn parses_filters_and_names_bad_ones() {
         let all = "from_number=%2B91+98123&to_number=anonymous&call_direction=inbound&subaccount=SA1&hangup_cause_code=4000\
             &hangup_source=API+Request&bill_duration__gt=5&bill_duration=6&end_time__lte=2026-11-20&unknown=1&subaccount__gt=x";
-        let f = filter(&pairs(all)).expect("good");
+        let f = call_filter(&pairs(all)).expect("valid");
         assert_eq!((f.from.as_deref(), f.to.as_deref()), (Some("9198123"), Some("anonymous")));
         assert_eq!((f.hangup_code, f.hangup_source.as_deref()), (Some(4000), Some("API Request")));
         assert_eq!(f.bill_secs, [(Compare::Greater, 5), (Compare::Equal, 6)]);
@@ -139,7 +142,9 @@ mod tests {
             "bill_duration__lt=-1",
             "end_time__gte=soon",
         ] {
-            let No::Bad(what) = filter(&pairs(query)).expect_err(query) else { panic!("{query}") };
+            let PlivoError::BadRequest(what) = call_filter(&pairs(query)).expect_err(query) else {
+                panic!("{query}")
+            };
             assert!(what.starts_with(query.split('=').next().unwrap()), "{what}");
         }
         assert_eq!(compared("end_time__gte"), ("end_time", Compare::GreaterEqual));

@@ -1,130 +1,133 @@
-//! Recordings: of a live call, begun and ended (`plivo-call-api.md` §2.9), and those that are there (§5).
+//! Recordings: recording a live call, and the recordings of the account. See
+//! `docs/reference/rest.md#record-a-call` and `#recordings`.
 
 use std::time::Duration;
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::super::Api;
 use super::super::fields::Fields;
-use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
-use super::super::{Api, Told, error};
-use super::control::{answered, tell};
-use super::paging::{Meta, page};
-use super::place::url;
-use super::{Ask, CONFLICT, LIMIT, No, OFFSET, query, uri};
-use machine::{Command, RecordingOrder, RoomKind, TranscriptOrder};
+use super::super::routes::{
+    Field, FieldKind, Operation, QueryParameter, RequestBody, ResponseSpec,
+};
+use super::call_control::{answered_call, command};
+use super::error::PlivoError;
+use super::field_values::{is_mp3, target};
+use super::paging::{PageMeta, PageRequest};
+use super::query;
+use super::request::PlivoRequest;
+use super::response::{accepted, no_content, ok, resource_uri};
+use super::route::{CONFLICT, LIMIT, OFFSET, Route, TIME, handler, object};
+use machine::{Command, RecordingOrder, TranscriptOrder};
 use media::record::Format;
 use model::Timestamp;
-use store::{Compare, Recording, RecordingFilter, RoomFilter};
+use store::{Compare, Recording, RecordingFilter, RoomFilter, Scope};
 use xml::ast::Target;
 
-/// Of a room, in milliseconds: as long as a recording may be.
+/// The longest recording of a room, in milliseconds.
 pub(super) const ROOM_MAX_MS: u64 = 14_400_000;
-/// §2.9.
-const LIMIT_SECONDS_MAX: u64 = 14_400;
-const LIMIT_SECONDS: u64 = 60;
-const NOT_FOUND: No = No::NotFound("recording not found");
+/// The longest recording of a call and the default, in seconds.
+const TIME_LIMIT_MAX: u64 = 14_400;
+const TIME_LIMIT: u64 = 60;
+const NOT_FOUND: PlivoError = PlivoError::NotFound("recording not found");
 
-/// What is served.
+const RECORD: &str = "/v1/Account/{auth_id}/Call/{call_uuid}/Record/";
+const ITEM: &str = "/v1/Account/{auth_id}/Recording/{recording_id}/";
+
+pub(super) const FILE_FORMAT: Field =
+    Field::optional("file_format", FieldKind::OneOf(&["mp3", "wav"]), "Default mp3");
+const FIELDS: &[Field] = &[
+    FILE_FORMAT,
+    Field::optional("time_limit", FieldKind::Integer(1, 14_400), "Seconds (default 60)"),
+    Field::optional("record_channel_type", FieldKind::OneOf(&["mono", "stereo"]), "Default stereo"),
+    Field::optional(
+        "callback_url",
+        FieldKind::Url,
+        "Receives a callback when the recording is complete",
+    ),
+    Field::optional("callback_method", FieldKind::Method, "Default POST"),
+    Field::optional("transcription_url", FieldKind::Url, "Receives the transcript"),
+    Field::optional("transcription_method", FieldKind::Method, "Default POST"),
+    Field::optional("transcription_type", FieldKind::OneOf(&["auto", "hybrid", "manual"]), ""),
+    Field::optional(
+        "transcription_report_type",
+        FieldKind::OneOf(&["full", "compact"]),
+        "Default compact",
+    ),
+];
+
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        method: "POST",
-        path: "/v1/Account/{auth_id}/Call/{call_uuid}/Record/",
-        id: "recordCall",
-        summary: "Records a live call, beside its document; once at a time",
-        query: &[],
-        body: Some(Body {
-            content_type: "application/json",
-            what: "time_limit (seconds), file_format (mp3 or wav), record_channel_type (mono or stereo), callback_url, \
-                   callback_method, transcription_url, transcription_method, transcription_type (auto, hybrid or manual), \
-                   transcription_report_type (full or compact). A form is taken too",
-        }),
-        answers: &[
-            Answer {
-                status: 202,
-                what: "It is recorded",
-                content: Content::Plivo(&[of::<Started>]),
-            },
+        handler: handler!(start),
+        operation: Operation::post(
+            RECORD,
+            "recordCall",
+            "Start recording a live call, beside its document; one recording at a time",
+        )
+        .body(RequestBody::fields(
+            "time_limit (seconds), file_format (mp3 or wav), record_channel_type (mono or stereo), \
+             callback_url, callback_method, transcription_url, transcription_method, \
+             transcription_type (auto, hybrid or manual), transcription_report_type (full or \
+             compact). A form is accepted too",
+            &[FIELDS],
+        ))
+        .responses(&[
+            object::<StartedRecording>(202, "The id and the URL of the recording"),
             CONFLICT,
-        ],
+        ]),
     },
     Route {
-        method: "DELETE",
-        path: "/v1/Account/{auth_id}/Call/{call_uuid}/Record/",
-        id: "stopRecordingCall",
-        summary: "Records it no longer",
-        query: &[],
-        body: None,
-        answers: &[Answer { status: 204, what: "It is told", content: Content::Nothing }],
+        handler: handler!(stop),
+        operation: Operation::delete(RECORD, "stopRecordingCall", "Stop recording a call")
+            .responses(&[ResponseSpec::empty(204, "The recording stops")]),
     },
     Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/Recording/",
-        id: "listRecordings",
-        summary: "The account's recordings that are complete, newest first",
-        query: &[
+        handler: handler!(list),
+        operation: Operation::get(
+            "/v1/Account/{auth_id}/Recording/",
+            "listRecordings",
+            "List complete recordings, newest first",
+        )
+        .query(&[
             LIMIT,
             OFFSET,
-            Query { name: "call_uuid", what: "Only of this call", kind: Kind::Uuid },
-            Query { name: "conference_name", what: "Only of this conference", kind: Kind::Text },
-            Query { name: "conference_uuid", what: "Only of this conference", kind: Kind::Uuid },
-            Query {
-                name: "mpc_name",
-                what: "Only of multi-party calls of this name",
-                kind: Kind::Text,
-            },
-            Query { name: "mpc_uuid", what: "Only of this multi-party call", kind: Kind::Uuid },
-            Query { name: "from_number", what: "Only of calls from this number", kind: Kind::Text },
-            Query { name: "to_number", what: "Only of calls to this number", kind: Kind::Text },
-            Query {
-                name: "recording_storage_duration",
-                what: "Whole days that it has been there; also __gt, __gte, __lt, __lte",
-                kind: Kind::Text,
-            },
-            Query { name: "subaccount", what: "Only of this subaccount", kind: Kind::Text },
-            Query {
-                name: "add_time",
-                what: "YYYY-MM-DD[ HH:MM[:SS[.ffffff]]], UTC; also __gt, __gte, __lt, __lte",
-                kind: Kind::Text,
-            },
-        ],
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "A page",
-            content: Content::Plivo(&[of::<Recordings>]),
-        }],
+            QueryParameter::uuid("call_uuid", "Only recordings of this call"),
+            QueryParameter::text(
+                "conference_name",
+                "Only recordings of conferences with this name",
+            ),
+            QueryParameter::uuid("conference_uuid", "Only recordings of this conference"),
+            QueryParameter::text("mpc_name", "Only recordings of multi-party calls with this name"),
+            QueryParameter::uuid("mpc_uuid", "Only recordings of this multi-party call"),
+            QueryParameter::text("from_number", "Only recordings of calls from this number"),
+            QueryParameter::text("to_number", "Only recordings of calls to this number"),
+            QueryParameter::text(
+                "recording_storage_duration",
+                "Whole days since the recording was added; also __gt, __gte, __lt, __lte",
+            ),
+            QueryParameter::text("subaccount", "Only recordings of this subaccount"),
+            QueryParameter::text("add_time", TIME),
+        ])
+        .responses(&[object::<Recordings>(200, "A page of recordings")]),
     },
     Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/Recording/{recording_id}/",
-        id: "recording",
-        summary: "One recording",
-        query: &[],
-        body: None,
-        answers: &[Answer { status: 200, what: "It", content: Content::Plivo(&[of::<Object>]) }],
+        handler: handler!(get),
+        operation: Operation::get(ITEM, "recording", "Retrieve a recording")
+            .responses(&[object::<RecordingView>(200, "The recording")]),
     },
     Route {
-        method: "DELETE",
-        path: "/v1/Account/{auth_id}/Recording/{recording_id}/",
-        id: "removeRecording",
-        summary: "Takes a recording away, and its file",
-        query: &[],
-        body: None,
-        answers: &[Answer {
-            status: 204,
-            what: "There is none any more",
-            content: Content::Nothing,
-        }],
+        handler: handler!(delete),
+        operation: Operation::delete(ITEM, "removeRecording", "Delete a recording and its file")
+            .responses(&[ResponseSpec::empty(204, "Deleted")]),
     },
 ];
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoRecordingStarted)]
-pub(super) struct Started {
+pub(super) struct StartedRecording {
     pub(super) message: &'static str,
     pub(super) recording_id: String,
     pub(super) url: String,
@@ -132,15 +135,15 @@ pub(super) struct Started {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoRecordings)]
-pub(super) struct Recordings {
-    meta: Meta,
-    objects: Vec<Object>,
+struct Recordings {
+    meta: PageMeta,
+    objects: Vec<RecordingView>,
 }
 
-/// A recording. Its times are texts, as Plivo has them.
+/// A recording. Its times are strings, as in Plivo's object.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoRecording)]
-pub(super) struct Object {
+struct RecordingView {
     add_time: String,
     call_uuid: String,
     conference_name: Option<String>,
@@ -156,10 +159,10 @@ pub(super) struct Object {
     resource_uri: String,
 }
 
-fn object(api: &Api, ask: &Ask, recording: Recording) -> Object {
+fn view(api: &Api, scope: &Scope, recording: Recording) -> RecordingView {
     let id = recording.id.as_hyphenated().to_string();
     let millis = |number: i64| format!("{number}.00000");
-    Object {
+    RecordingView {
         add_time: recording.ended.plivo_cdr(),
         call_uuid: recording.call.to_string(),
         recording_duration_ms: format!("{}.00000", recording.duration_ms),
@@ -167,81 +170,34 @@ fn object(api: &Api, ask: &Ask, recording: Recording) -> Object {
         recording_start_ms: millis(recording.started.micros().div_euclid(1_000)),
         recording_type: if recording.conference.is_some() { "conference" } else { "normal" },
         recording_url: api.recordings.url(recording.id, &recording.format),
-        resource_uri: uri(&ask.scope, &format!("Recording/{id}/")),
+        resource_uri: resource_uri(scope, &format!("Recording/{id}/")),
         conference_name: recording.conference,
         recording_format: recording.format,
         recording_id: id,
     }
 }
 
-/// `POST Call/{uuid}/Record/`.
-pub(super) fn begin(api: &Api, ask: &Ask, uuid: &str) -> Result<Response, No> {
-    let call = answered(api, &ask.scope, uuid)?;
-    let (order, callback) = order(api, &ask.fields()?).map_err(No::Bad)?;
+async fn start(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let api = request.api();
+    let call = answered_call(&request)?;
+    let (order, callback) = parse_order(api, &request.fields()?).map_err(PlivoError::BadRequest)?;
     let (id, format) = (order.id.unwrap_or_default(), Format::of(order.mp3));
-    match api.live.record(&ask.scope, call.call, order, callback) {
-        Ok(true) => {}
-        Ok(false) => return Err(No::Conflict("the call is being recorded already".to_owned())),
-        Err(Told::Full) => {
-            return Err(No::TooMany {
-                why: "too much is asked of this call at once".to_owned(),
-                seconds: 1,
-            });
-        }
-        Err(Told::NotUp | Told::Yes) => return Err(No::NotFound("call not found")),
+    if !api.live.record(&request.scope, call.call, order, callback)? {
+        return Err(PlivoError::Conflict("the call is already being recorded".to_owned()));
     }
-    let started = Started {
+    Ok(accepted(&StartedRecording {
         message: "call recording started",
         recording_id: id.as_hyphenated().to_string(),
         url: api.recordings.url(id, format.as_str()),
-    };
-    Ok(error::plivo_body(StatusCode::ACCEPTED, &started))
+    }))
 }
 
-/// `POST …/Record/` of a room: its id and URL; none: there is no room.
-pub(super) fn begin_room(
+/// Parses the order for a recording and the target of its callback.
+pub(super) fn parse_order(
     api: &Api,
-    ask: &Ask,
-    kind: RoomKind,
-    name: &str,
-) -> Result<Option<(String, String)>, No> {
-    let (order, callback) = order(api, &ask.fields()?).map_err(No::Bad)?;
-    let order = RecordingOrder { stereo: false, max_ms: ROOM_MAX_MS, ..order };
-    let (id, format) = (order.id.unwrap_or_default(), Format::of(order.mp3));
-    match api.rooms.begin_recording(&ask.scope, kind, name, order, callback) {
-        Some(true) => {
-            Ok(Some((id.as_hyphenated().to_string(), api.recordings.url(id, format.as_str()))))
-        }
-        Some(false) => Err(No::Conflict("it is being recorded already".to_owned())),
-        None => Ok(None),
-    }
-}
-
-/// `DELETE …/Record/` of a room; none: there is no room.
-pub(super) fn end_room(
-    api: &Api,
-    ask: &Ask,
-    kind: RoomKind,
-    name: &str,
-) -> Result<Option<Response>, No> {
-    match api.rooms.end_recording(&ask.scope, kind, name) {
-        Some(true) => Ok(Some(error::plivo_no_content())),
-        Some(false) => Err(No::NotFound("it is not being recorded")),
-        None => Ok(None),
-    }
-}
-
-/// `file_format`.
-pub(super) fn is_mp3(fields: &Fields) -> Result<bool, String> {
-    match fields.text("file_format")?.map(|word| word.to_ascii_lowercase()).as_deref() {
-        None | Some("mp3") => Ok(true),
-        Some("wav") => Ok(false),
-        Some(_) => Err("file_format must be mp3 or wav".to_owned()),
-    }
-}
-
-fn order(api: &Api, fields: &Fields) -> Result<(RecordingOrder, Option<Target>), String> {
-    let seconds = fields.integer("time_limit", 1, LIMIT_SECONDS_MAX)?.unwrap_or(LIMIT_SECONDS);
+    fields: &Fields,
+) -> Result<(RecordingOrder, Option<Target>), String> {
+    let seconds = fields.integer("time_limit", 1, TIME_LIMIT_MAX)?.unwrap_or(TIME_LIMIT);
     let word =
         |name: &str| fields.text(name).map(|word| word.map(|word| word.to_ascii_lowercase()));
     let mp3 = is_mp3(fields)?;
@@ -250,7 +206,7 @@ fn order(api: &Api, fields: &Fields) -> Result<(RecordingOrder, Option<Target>),
         Some("mono") => false,
         Some(_) => return Err("record_channel_type must be mono or stereo".to_owned()),
     };
-    let callback = url(api, fields, "callback")?.map(|(url, method)| Target { url, method });
+    let callback = target(api, fields, "callback")?;
     let order = RecordingOrder {
         id: Some(Uuid::new_v4()),
         held: false,
@@ -261,13 +217,13 @@ fn order(api: &Api, fields: &Fields) -> Result<(RecordingOrder, Option<Target>),
         silence_ms: None,
         callback: None,
         action: None,
-        transcript: transcript(api, fields)?,
+        transcript: parse_transcript(api, fields)?,
     };
     Ok((order, callback))
 }
 
-/// `transcription_*`, as the elements' attributes; whether somebody can do it, the call says.
-fn transcript(api: &Api, fields: &Fields) -> Result<Option<TranscriptOrder>, String> {
+/// Parses the `transcription_` fields. Whether a speech recognizer is available is up to the call.
+fn parse_transcript(api: &Api, fields: &Fields) -> Result<Option<TranscriptOrder>, String> {
     let word =
         |name: &str| fields.text(name).map(|word| word.map(|word| word.to_ascii_lowercase()));
     if !matches!(word("transcription_type")?.as_deref(), None | Some("auto" | "hybrid" | "manual"))
@@ -279,44 +235,42 @@ fn transcript(api: &Api, fields: &Fields) -> Result<Option<TranscriptOrder>, Str
         Some("full") => true,
         Some(_) => return Err("transcription_report_type must be full or compact".to_owned()),
     };
-    let to = url(api, fields, "transcription")?.map(|(url, method)| Target { url, method });
-    Ok(to.map(|to| TranscriptOrder { to, full }))
+    Ok(target(api, fields, "transcription")?.map(|to| TranscriptOrder { to, full }))
 }
 
-/// `DELETE Call/{uuid}/Record/`.
-pub(super) fn stop(api: &Api, ask: &Ask, uuid: &str) -> Result<Response, No> {
-    let call = answered(api, &ask.scope, uuid)?;
-    if !api.live.is_recorded(&ask.scope, call.call) {
-        return Err(No::NotFound("the call is not being recorded"));
+async fn stop(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let call = answered_call(&request)?;
+    if !request.api().live.is_recorded(&request.scope, call.call) {
+        return Err(PlivoError::NotFound("the call is not being recorded"));
     }
-    tell(api, &ask.scope, &call, Command::StopRecord)?;
-    Ok(error::plivo_no_content())
+    command(&request, &call, Command::StopRecord)?;
+    Ok(no_content())
 }
 
-/// `GET Recording/`.
-pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
+async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope) = (request.api(), &request.scope);
     let mut filter = RecordingFilter::default();
-    for (name, value) in ask.pairs.iter().filter(|(_, value)| !value.is_empty()) {
+    for (name, value) in request.query().iter().filter(|(_, value)| !value.is_empty()) {
         match query::compared(name) {
             ("call_uuid", Compare::Equal) => {
                 filter.call = Some(value.parse().map_err(|_| query::bad("call_uuid", "a UUID"))?);
             }
             ("conference_name", Compare::Equal) => filter.conference = Some(value.clone()),
             ("conference_uuid", Compare::Equal) => {
-                filter.rooms.push(RoomFilter::Conference(uuid("conference_uuid", value)?))
+                filter.rooms.push(RoomFilter::Conference(parse_uuid("conference_uuid", value)?))
             }
             ("mpc_name", Compare::Equal) => {
                 filter.rooms.push(RoomFilter::MultiPartyName(value.clone()))
             }
             ("mpc_uuid", Compare::Equal) => {
-                filter.rooms.push(RoomFilter::MultiParty(uuid("mpc_uuid", value)?))
+                filter.rooms.push(RoomFilter::MultiParty(parse_uuid("mpc_uuid", value)?))
             }
-            ("from_number", Compare::Equal) => filter.from = Some(digits_of(value)),
-            ("to_number", Compare::Equal) => filter.to = Some(digits_of(value)),
+            ("from_number", Compare::Equal) => filter.from = Some(without_plus(value)),
+            ("to_number", Compare::Equal) => filter.to = Some(without_plus(value)),
             ("recording_storage_duration", compare) => {
                 let days =
                     value.parse::<u32>().map_err(|_| query::bad(name, "a whole number of days"))?;
-                filter.added.extend(stored_for(api.clock.wall(), compare, days));
+                filter.added.extend(added_filters(api.clock.wall(), compare, days));
             }
             ("subaccount", Compare::Equal) => filter.subaccount = Some(value.as_str().into()),
             ("add_time", compare) => {
@@ -325,25 +279,26 @@ pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
             _ => {}
         }
     }
-    let page = page(&ask.pairs)?;
+    let page = PageRequest::parse(request.query())?;
     let (recordings, total) =
-        api.store.recordings().list(&ask.scope, &filter, page.limit, page.offset).await?;
-    let meta = Meta::of(&uri(&ask.scope, "Recording/"), &ask.pairs, page, total);
-    let objects = recordings.into_iter().map(|recording| object(api, ask, recording)).collect();
-    Ok(error::plivo_body(StatusCode::OK, &Recordings { meta, objects }))
+        api.store.recordings().list(scope, &filter, page.limit, page.offset).await?;
+    let list_uri = resource_uri(scope, "Recording/");
+    let meta = PageMeta::new(&list_uri, request.query(), page, total);
+    let objects = recordings.into_iter().map(|recording| view(api, scope, recording)).collect();
+    Ok(ok(&Recordings { meta, objects }))
 }
 
-fn uuid(name: &str, value: &str) -> Result<Uuid, No> {
+fn parse_uuid(name: &str, value: &str) -> Result<Uuid, PlivoError> {
     value.parse().map_err(|_| query::bad(name, "a UUID"))
 }
 
-/// A number as calls have it: without the plus that may stand before it.
-fn digits_of(number: &str) -> String {
+/// A number as records of calls have it, without a plus.
+fn without_plus(number: &str) -> String {
     number.trim().trim_start_matches('+').to_owned()
 }
 
-/// Which recordings have been there for so many whole days: what that says of when they were there first.
-fn stored_for(now: Timestamp, compare: Compare, days: u32) -> Vec<(Compare, Timestamp)> {
+/// Turns a filter by storage duration in whole days into filters by the time a recording was added.
+fn added_filters(now: Timestamp, compare: Compare, days: u32) -> Vec<(Compare, Timestamp)> {
     let ago = |days: u32| now.minus(Duration::from_secs(u64::from(days) * 86_400));
     let (since, before) = (ago(days), ago(days.saturating_add(1)));
     match compare {
@@ -355,20 +310,19 @@ fn stored_for(now: Timestamp, compare: Compare, days: u32) -> Vec<(Compare, Time
     }
 }
 
-/// `GET Recording/{id}/`.
-pub(super) async fn get(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
-    let id: Uuid = id.parse().map_err(|_| NOT_FOUND)?;
-    let recording = api.store.recordings().get(&ask.scope, id).await?.ok_or(NOT_FOUND)?;
-    Ok(error::plivo_body(StatusCode::OK, &object(api, ask, recording)))
+async fn get(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, scope) = (request.api(), &request.scope);
+    let id: Uuid = request.id("recording_id", NOT_FOUND)?;
+    let recording = api.store.recordings().get(scope, id).await?.ok_or(NOT_FOUND)?;
+    Ok(ok(&view(api, scope, recording)))
 }
 
-/// `DELETE Recording/{id}/`.
-pub(super) async fn remove(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
-    let id: Uuid = id.parse().map_err(|_| NOT_FOUND)?;
-    match api.recordings.remove(&ask.scope, id).await {
-        Ok(true) => Ok(error::plivo_no_content()),
-        Ok(false) => Err(NOT_FOUND),
-        Err(error) => Err(super::not_stored(error)),
+async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let id: Uuid = request.id("recording_id", NOT_FOUND)?;
+    let is_removed = request.api().recordings.remove(&request.scope, id).await;
+    match is_removed.map_err(PlivoError::not_stored)? {
+        true => Ok(no_content()),
+        false => Err(NOT_FOUND),
     }
 }
 
@@ -377,11 +331,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_days_are_a_span_of_time() {
+    fn filters_by_storage_duration_in_whole_days() {
         let now = Timestamp::from_secs(100 * 86_400);
         let is_found = |compare, days, seconds_ago: u64| {
             let at = now.minus(Duration::from_secs(seconds_ago));
-            stored_for(now, compare, days).iter().all(|(compare, bound)| compare.holds(&at, bound))
+            added_filters(now, compare, days)
+                .iter()
+                .all(|(compare, bound)| compare.holds(&at, bound))
         };
         for days in [0, 2] {
             for seconds_ago in [0, 86_399, 86_400, 2 * 86_400, 2 * 86_400 + 1, 3 * 86_400] {

@@ -1,96 +1,121 @@
-//! Streams of a call's sound (`plivo-call-api.md` §2.13): one is begun, listed, looked at and ended. They are known as long
-//! as their call is up.
+//! Audio streams of a live call: start, list, retrieve, stop. Streams are known as long as their call is
+//! live. See `docs/reference/rest.md#streams`.
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::fields::Fields;
-use super::super::routes::{Answer, Body, Content, Route, of};
-use super::super::{Api, LiveCall, Told, error};
-use super::control::{answered, tell};
-use super::paging::{Meta, paged};
-use super::place::url;
-use super::{Ask, CONFLICT, LIMIT, No, OFFSET, URL_BYTES_MAX, begun_seconds, uri};
+use super::super::placement::URL_BYTES_MAX;
+use super::super::routes::{Field, FieldKind, Operation, RequestBody, ResponseSpec};
+use super::super::{Api, LiveCall};
+use super::call_control::{answered_call, command};
+use super::error::PlivoError;
+use super::field_values::url;
+use super::paging::{PageMeta, page_of};
+use super::random;
+use super::request::PlivoRequest;
+use super::response::{accepted, no_content, ok, resource_uri, seconds_rounded_up};
+use super::route::{CONFLICT, LIMIT, OFFSET, Route, handler, object};
 use crate::call::streams::StreamView;
 use machine::{Command, StreamFormat, StreamOrder, StreamTrack};
 use model::StreamId;
-use xml::ast::DocUrl;
 
-/// L37.
+/// The longest `stream_timeout`, in seconds (`docs/reference/limits.md#l37`).
 const TIMEOUT_MAX: u64 = 86_400;
-/// Per cent, where nothing is said (`plivo-xml.md` §5.11).
+/// The default `noise_cancellation_level`, in percent.
 const NOISE_LEVEL: u8 = 85;
+/// The longest `extra_headers`, in bytes (`docs/reference/limits.md#l37`).
 const EXTRA_HEADERS_MAX: usize = 512;
-const NOT_FOUND: No = No::NotFound("stream not found");
+const NOT_FOUND: PlivoError = PlivoError::NotFound("stream not found");
 
-const STOPPED: &[Answer] =
-    &[Answer { status: 204, what: "It is told to stop", content: Content::Nothing }];
+const COLLECTION: &str = "/v1/Account/{auth_id}/Call/{call_uuid}/Stream/";
+const ITEM: &str = "/v1/Account/{auth_id}/Call/{call_uuid}/Stream/{stream_id}/";
+const STOPPED: &[ResponseSpec] = &[ResponseSpec::empty(204, "The stream stops")];
 
-/// What is served.
+const FIELDS: &[Field] = &[
+    Field::required("service_url", FieldKind::Text(2_048), "ws:// or wss:// URL"),
+    Field::optional(
+        "bidirectional",
+        FieldKind::Flag,
+        "true: audio from the server is played (default false)",
+    ),
+    Field::optional(
+        "audio_track",
+        FieldKind::OneOf(&["inbound", "outbound", "both"]),
+        "Default inbound; bidirectional streams accept no other track",
+    ),
+    Field::optional("stream_timeout", FieldKind::Integer(1, 86_400), "Seconds (default 86400)"),
+    Field::optional("status_callback_url", FieldKind::Url, "Receives callbacks about the stream"),
+    Field::optional("status_callback_method", FieldKind::Method, "Default POST"),
+    Field::optional(
+        "content_type",
+        FieldKind::OneOf(&[
+            "audio/x-l16;rate=8000",
+            "audio/x-l16;rate=16000",
+            "audio/x-l16;rate=24000",
+            "audio/x-mulaw;rate=8000",
+        ]),
+        "Default audio/x-l16;rate=8000",
+    ),
+    Field::optional(
+        "extra_headers",
+        FieldKind::Text(512),
+        "name=value pairs separated by commas, passed in the messages of the stream",
+    ),
+    Field::optional("noise_cancellation", FieldKind::Flag, "Suppress noise around the user"),
+    Field::optional(
+        "noise_cancellation_level",
+        FieldKind::Integer(60, 100),
+        "How much noise is suppressed, in percent (default 85)",
+    ),
+];
+
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        method: "POST",
-        path: "/v1/Account/{auth_id}/Call/{call_uuid}/Stream/",
-        id: "beginStream",
-        summary: "Streams the call's sound to a WebSocket; a call has one stream at a time",
-        query: &[],
-        body: Some(Body {
-            content_type: "application/json",
-            what: "service_url, bidirectional, audio_track, stream_timeout, status_callback_url, status_callback_method, \
-                   content_type, extra_headers. A form is taken too",
-        }),
-        answers: &[
-            Answer {
-                status: 202,
-                what: "Its server is being connected to",
-                content: Content::Plivo(&[of::<Started>]),
-            },
-            CONFLICT,
-        ],
+        handler: handler!(start),
+        operation: Operation::post(
+            COLLECTION,
+            "beginStream",
+            "Stream the audio of a call to a WebSocket; one stream at a time",
+        )
+        .body(RequestBody::fields(
+            "service_url, bidirectional, audio_track, stream_timeout, status_callback_url, \
+             status_callback_method, content_type, extra_headers. A form is accepted too",
+            &[FIELDS],
+        ))
+        .responses(&[object::<StartedStream>(202, "The WebSocket is being opened"), CONFLICT]),
     },
     Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/Call/{call_uuid}/Stream/",
-        id: "listStreams",
-        summary: "The call's streams, newest first",
-        query: &[LIMIT, OFFSET],
-        body: None,
-        answers: &[Answer { status: 200, what: "A page", content: Content::Plivo(&[of::<List>]) }],
+        handler: handler!(list),
+        operation: Operation::get(
+            COLLECTION,
+            "listStreams",
+            "List the streams of a call, newest first",
+        )
+        .query(&[LIMIT, OFFSET])
+        .responses(&[object::<StreamList>(200, "A page of streams")]),
     },
     Route {
-        method: "DELETE",
-        path: "/v1/Account/{auth_id}/Call/{call_uuid}/Stream/",
-        id: "endStreams",
-        summary: "Ends the call's stream, if it has one",
-        query: &[],
-        body: None,
-        answers: STOPPED,
+        handler: handler!(stop_all),
+        operation: Operation::delete(COLLECTION, "endStreams", "Stop the stream of a call, if any")
+            .responses(STOPPED),
     },
     Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/Call/{call_uuid}/Stream/{stream_id}/",
-        id: "stream",
-        summary: "One stream of the call",
-        query: &[],
-        body: None,
-        answers: &[Answer { status: 200, what: "It", content: Content::Plivo(&[of::<Object>]) }],
+        handler: handler!(get),
+        operation: Operation::get(ITEM, "stream", "Retrieve a stream of a call")
+            .responses(&[object::<StreamObject>(200, "The stream")]),
     },
     Route {
-        method: "DELETE",
-        path: "/v1/Account/{auth_id}/Call/{call_uuid}/Stream/{stream_id}/",
-        id: "endStream",
-        summary: "Ends a stream of the call",
-        query: &[],
-        body: None,
-        answers: STOPPED,
+        handler: handler!(stop),
+        operation: Operation::delete(ITEM, "endStream", "Stop a stream of a call")
+            .responses(STOPPED),
     },
 ];
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoStreamStarted)]
-pub(super) struct Started {
+struct StartedStream {
     message: &'static str,
     #[schema(value_type = String, format = "uuid")]
     stream_id: StreamId,
@@ -98,35 +123,35 @@ pub(super) struct Started {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoStreams)]
-pub(super) struct List {
+struct StreamList {
     meta: StreamMeta,
-    objects: Vec<Object>,
+    objects: Vec<StreamObject>,
 }
 
-/// `count` beside what every page says.
+/// The description of a page, with the number of its objects.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoStreamPage)]
 struct StreamMeta {
     #[serde(flatten)]
-    page: Meta,
+    page: PageMeta,
     count: usize,
 }
 
-/// A stream. Nothing is billed.
+/// A stream. It costs nothing.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoStream)]
-pub(super) struct Object {
+struct StreamObject {
     audio_track: &'static str,
     bidirectional: bool,
     billed_amount: &'static str,
-    /// Seconds so far.
+    /// Duration so far, in seconds.
     bill_duration: u64,
     call_uuid: String,
     created_at: String,
     end_time: Option<String>,
     plivo_auth_id: String,
     resource_uri: String,
-    /// The same as text, as SDKs read it.
+    /// The same as a string, which SDKs read.
     rounded_bill_duration: String,
     service_url: String,
     start_time: Option<String>,
@@ -136,10 +161,10 @@ pub(super) struct Object {
     stream_id: String,
 }
 
-fn object(api: &Api, ask: &Ask, call: &LiveCall, view: StreamView) -> Object {
-    let until = view.ended.unwrap_or_else(|| api.clock.wall());
-    let bill_duration = view.started.map_or(0, |started| begun_seconds(until.since(started)));
-    Object {
+fn stream_object(request: &PlivoRequest, call: &LiveCall, view: StreamView) -> StreamObject {
+    let until = view.ended.unwrap_or_else(|| request.api().clock.wall());
+    let bill_duration = view.started.map_or(0, |started| seconds_rounded_up(until.since(started)));
+    StreamObject {
         audio_track: view.order.track.as_str(),
         bidirectional: view.order.bidirectional,
         billed_amount: "0.00000",
@@ -148,7 +173,10 @@ fn object(api: &Api, ask: &Ask, call: &LiveCall, view: StreamView) -> Object {
         created_at: view.created.plivo_cdr(),
         end_time: view.ended.map(model::Timestamp::plivo_cdr),
         plivo_auth_id: call.account.to_string(),
-        resource_uri: uri(&ask.scope, &format!("Call/{}/Stream/{}/", call.call, view.stream)),
+        resource_uri: resource_uri(
+            &request.scope,
+            &format!("Call/{}/Stream/{}/", call.call, view.stream),
+        ),
         rounded_bill_duration: bill_duration.to_string(),
         service_url: view.order.url.0.to_string(),
         start_time: view.started.map(model::Timestamp::plivo_cdr),
@@ -158,74 +186,62 @@ fn object(api: &Api, ask: &Ask, call: &LiveCall, view: StreamView) -> Object {
     }
 }
 
-/// `POST Call/{uuid}/Stream/`.
-pub(super) fn begin(api: &Api, ask: &Ask, uuid: &str) -> Result<Response, No> {
-    let call = answered(api, &ask.scope, uuid)?;
-    let order = order(api, &ask.fields()?).map_err(No::Bad)?;
-    let stream = fresh().ok_or(No::Ours)?;
-    match api.live.begin_stream(&ask.scope, call.call, stream, order) {
-        Ok(true) => {
-            let started = Started { message: "audio streaming started", stream_id: stream };
-            Ok(error::plivo_body(StatusCode::ACCEPTED, &started))
-        }
-        Ok(false) => Err(No::Conflict("the call has a stream; end that one first".to_owned())),
-        Err(Told::Full) => Err(No::TooMany {
-            why: "too much is asked of this call at once".to_owned(),
-            seconds: 1,
-        }),
-        Err(Told::NotUp | Told::Yes) => Err(No::NotFound("call not found")),
+async fn start(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let api = request.api();
+    let call = answered_call(&request)?;
+    let order = parse_order(api, &request.fields()?).map_err(PlivoError::BadRequest)?;
+    let stream_id = StreamId(random::uuid()?);
+    if !api.live.start_stream(&request.scope, call.call, stream_id, order)? {
+        let message = "the call already has a stream: stop that one first".to_owned();
+        return Err(PlivoError::Conflict(message));
     }
+    Ok(accepted(&StartedStream { message: "audio streaming started", stream_id }))
 }
 
-/// `GET Call/{uuid}/Stream/`.
-pub(super) fn list(api: &Api, ask: &Ask, uuid: &str) -> Result<Response, No> {
-    let call = answered(api, &ask.scope, uuid)?;
-    let views = api.live.streams(&ask.scope, call.call);
-    let (page, views) =
-        paged(views, &uri(&ask.scope, &format!("Call/{}/Stream/", call.call)), &ask.pairs)?;
-    let objects: Vec<Object> =
-        views.into_iter().map(|view| object(api, ask, &call, view)).collect();
+async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let call = answered_call(&request)?;
+    let views = request.api().live.streams(&request.scope, call.call);
+    let list_uri = resource_uri(&request.scope, &format!("Call/{}/Stream/", call.call));
+    let (page, views) = page_of(views, &list_uri, request.query())?;
+    let objects: Vec<StreamObject> =
+        views.into_iter().map(|view| stream_object(&request, &call, view)).collect();
     let meta = StreamMeta { page, count: objects.len() };
-    Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
+    Ok(ok(&StreamList { meta, objects }))
 }
 
-/// `GET Call/{uuid}/Stream/{id}/`.
-pub(super) fn get(api: &Api, ask: &Ask, uuid: &str, id: &str) -> Result<Response, No> {
-    let call = answered(api, &ask.scope, uuid)?;
-    let view = find(api, ask, &call, id)?;
-    Ok(error::plivo_body(StatusCode::OK, &object(api, ask, &call, view)))
+async fn get(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let call = answered_call(&request)?;
+    let view = find(&request, &call)?;
+    Ok(ok(&stream_object(&request, &call, view)))
 }
 
-/// `DELETE Call/{uuid}/Stream/`, and with `id` of that one.
-pub(super) fn end(api: &Api, ask: &Ask, uuid: &str, id: Option<&str>) -> Result<Response, No> {
-    let call = answered(api, &ask.scope, uuid)?;
-    let stream = id.map(|id| find(api, ask, &call, id)).transpose()?.map(|view| view.stream);
-    tell(api, &ask.scope, &call, Command::StopStream { stream })?;
-    Ok(error::plivo_no_content())
+async fn stop(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let call = answered_call(&request)?;
+    let stream = Some(find(&request, &call)?.stream);
+    command(&request, &call, Command::StopStream { stream })?;
+    Ok(no_content())
 }
 
-fn find(api: &Api, ask: &Ask, call: &LiveCall, id: &str) -> Result<StreamView, No> {
-    let id: StreamId = id.parse().map_err(|_| NOT_FOUND)?;
-    api.live
-        .streams(&ask.scope, call.call)
-        .into_iter()
-        .find(|view| view.stream == id)
-        .ok_or(NOT_FOUND)
+async fn stop_all(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let call = answered_call(&request)?;
+    command(&request, &call, Command::StopStream { stream: None })?;
+    Ok(no_content())
 }
 
-fn fresh() -> Option<StreamId> {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).ok()?;
-    Some(StreamId(uuid::Builder::from_random_bytes(bytes).into_uuid()))
+/// The stream that the path names.
+fn find(request: &PlivoRequest, call: &LiveCall) -> Result<StreamView, PlivoError> {
+    let id: StreamId = request.id("stream_id", NOT_FOUND)?;
+    let streams = request.api().live.streams(&request.scope, call.call);
+    streams.into_iter().find(|view| view.stream == id).ok_or(NOT_FOUND)
 }
 
-/// What is asked for, by the rules of `<Stream>` (`plivo-xml.md` §5.11).
-fn order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
+/// Parses the order for a stream by the rules of the element `Stream`.
+fn parse_order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
     let service = fields.required("service_url")?;
     if service.len() > URL_BYTES_MAX {
         return Err(format!("service_url must be a URL of at most {URL_BYTES_MAX} bytes"));
     }
-    let socket: Result<DocUrl, String> = api.placing.socket_url(&service);
+    let socket = api.placer.check_socket_url(&service);
     let socket = socket.map_err(|why| format!("service_url is invalid: could not {why}"))?;
     let bidirectional = fields.flag("bidirectional")?.unwrap_or(false);
     let track = match fields.text("audio_track")?.map(|word| word.to_ascii_lowercase()) {
@@ -235,7 +251,7 @@ fn order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
         }
     };
     if bidirectional && track != StreamTrack::Inbound {
-        return Err("audio_track must be inbound where bidirectional is true".to_owned());
+        return Err("audio_track must be inbound if bidirectional is true".to_owned());
     }
     let timeout = fields.integer("stream_timeout", 1, TIMEOUT_MAX)?.unwrap_or(TIMEOUT_MAX);
     let format = match fields.text("content_type")? {
@@ -252,7 +268,9 @@ fn order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
         timeout_s: u32::try_from(timeout).unwrap_or(u32::MAX),
         status: url(api, fields, "status_callback")?,
         format,
-        extra_headers: extra_headers(fields.text("extra_headers")?.as_deref().unwrap_or_default())?,
+        extra_headers: parse_extra_headers(
+            fields.text("extra_headers")?.as_deref().unwrap_or_default(),
+        )?,
         keep_call_alive: false,
         noise_level: noise_cancellation
             .then(|| level.and_then(|level| u8::try_from(level).ok()).unwrap_or(NOISE_LEVEL)),
@@ -260,8 +278,8 @@ fn order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
     })
 }
 
-/// `k=v,…`; the value may be empty.
-fn extra_headers(text: &str) -> Result<Vec<(String, String)>, String> {
+/// Parses `name=value` pairs separated by commas. A value may be empty.
+fn parse_extra_headers(text: &str) -> Result<Vec<(String, String)>, String> {
     if text.len() > EXTRA_HEADERS_MAX {
         return Err(format!("extra_headers must be at most {EXTRA_HEADERS_MAX} bytes"));
     }
@@ -273,25 +291,24 @@ fn extra_headers(text: &str) -> Result<Vec<(String, String)>, String> {
     };
     let items = text.split(',').filter(|item| !item.trim().is_empty());
     let pairs: Option<Vec<_>> = items.map(pair).collect();
-    pairs
-        .ok_or_else(|| "extra_headers must be name=value pairs with commas between them".to_owned())
+    pairs.ok_or_else(|| "extra_headers must be name=value pairs separated by commas".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::extra_headers;
+    use super::parse_extra_headers;
 
     #[test]
-    fn extra_headers_are_pairs() {
+    fn parses_extra_headers() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(extra_headers(""), Ok(Vec::new()));
+        assert_eq!(parse_extra_headers(""), Ok(Vec::new()));
         assert_eq!(
-            extra_headers("a=1, b-c=x=y,d="),
+            parse_extra_headers("a=1, b-c=x=y,d="),
             Ok(vec![pair("a", "1"), pair("b-c", "x=y"), pair("d", "")])
         );
         for bad in ["a", "=1", "a b=1", "a=1,b", "a=\u{7}"] {
-            assert!(extra_headers(bad).is_err(), "{bad}");
+            assert!(parse_extra_headers(bad).is_err(), "{bad}");
         }
-        assert!(extra_headers(&format!("a={}", "x".repeat(511))).is_err());
+        assert!(parse_extra_headers(&format!("a={}", "x".repeat(511))).is_err());
     }
 }

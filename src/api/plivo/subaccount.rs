@@ -1,100 +1,95 @@
-//! Subaccounts (`plivo-call-api.md` §5): made, listed, changed and taken away by their main account alone.
+//! Subaccounts, which only their main account can see and change. See
+//! `docs/reference/rest.md#subaccounts`.
 //!
-//! A disabled one's token is refused; calls of its numbers go on. The token is shown where Plivo shows it, to the main
-//! account, and is sealed in the store.
+//! A disabled subaccount cannot authenticate; calls of its numbers go on. The main account sees the auth
+//! token, which is encrypted in the store.
 
-use aws_lc_rs::rand;
 use axum::response::Response;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::routes::{Answer, Body, Content, Route, of};
-use super::super::{Api, error};
+use super::super::routes::{Field, FieldKind, Operation, RequestBody, ResponseSpec};
 use super::account::TEXT_CHARS_MAX;
-use super::paging::{Meta, paged};
-use super::{Ask, CONFLICT, LIMIT, No, OFFSET, changed, own_uri, settle, uri};
+use super::error::{NOT_AVAILABLE, PlivoError};
+use super::paging::{PageMeta, page_of};
+use super::random;
+use super::request::PlivoRequest;
+use super::response::{Changed, account_uri, changed, created, no_content, ok, resource_uri};
+use super::route::{CASCADE, CONFLICT, LIMIT, OFFSET, Route, handler, object};
 use crate::admission::book::{Account, Details, TooMany};
 use model::AuthId;
 use model::Secret;
 use store::Scope;
 
-const NOT_FOUND: &str = "subaccount not found";
-/// Characters of an auth_id behind its two letters, and what they are (1.2).
-const ID_CHARS: usize = 18;
-const ID_ALPHABET: &[u8; 36] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-/// Random bytes of a token: 40 characters.
-const TOKEN_BYTES: usize = 30;
+const NOT_FOUND: PlivoError = PlivoError::NotFound("subaccount not found");
+
+const COLLECTION: &str = "/v1/Account/{auth_id}/Subaccount/";
+const ITEM: &str = "/v1/Account/{auth_id}/Subaccount/{subauth_id}/";
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/Subaccount/",
-        id: "listSubaccounts",
-        summary: "The subaccounts of a main account",
-        query: &[LIMIT, OFFSET],
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "A page",
-            content: Content::Plivo(&[of::<List<'static>>]),
-        }],
+        handler: handler!(list),
+        operation: Operation::get(
+            COLLECTION,
+            "listSubaccounts",
+            "List the subaccounts of a main account",
+        )
+        .query(&[LIMIT, OFFSET])
+        .responses(&[object::<SubaccountList<'static>>(200, "A page of subaccounts")]),
     },
     Route {
-        method: "POST",
-        path: "/v1/Account/{auth_id}/Subaccount/",
-        id: "makeSubaccount",
-        summary: "Makes a subaccount",
-        query: &[],
-        body: Some(Body { content_type: "application/json", what: "name; enabled (true)" }),
-        answers: &[
-            Answer { status: 201, what: "Made", content: Content::Plivo(&[of::<Made>]) },
-            CONFLICT,
-        ],
+        handler: handler!(create),
+        operation: Operation::post(COLLECTION, "makeSubaccount", "Create a subaccount")
+            .body(RequestBody::fields(
+                "name; enabled (true)",
+                &[&[
+                    Field::required("name", FieldKind::Text(200), ""),
+                    Field::optional(
+                        "enabled",
+                        FieldKind::Flag,
+                        "true: its auth token is valid (default)",
+                    ),
+                ]],
+            ))
+            .responses(&[object::<CreatedSubaccount>(201, "The subaccount"), CONFLICT]),
     },
     Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/Subaccount/{subauth_id}/",
-        id: "subaccount",
-        summary: "One subaccount",
-        query: &[],
-        body: None,
-        answers: &[Answer {
-            status: 200,
-            what: "It",
-            content: Content::Plivo(&[of::<Shown<'static>>]),
-        }],
+        handler: handler!(get),
+        operation: Operation::get(ITEM, "subaccount", "Retrieve a subaccount")
+            .responses(&[object::<SubaccountView<'static>>(200, "The subaccount")]),
     },
     Route {
-        method: "POST",
-        path: "/v1/Account/{auth_id}/Subaccount/{subauth_id}/",
-        id: "changeSubaccount",
-        summary: "Changes a subaccount's name, and whether its token is taken",
-        query: &[],
-        body: Some(Body { content_type: "application/json", what: "name, enabled" }),
-        answers: &[Answer {
-            status: 202,
-            what: "Changed",
-            content: Content::Plivo(&[of::<super::Changed>]),
-        }],
+        handler: handler!(change),
+        operation: Operation::post(
+            ITEM,
+            "changeSubaccount",
+            "Rename a subaccount, or enable or disable it",
+        )
+        .body(RequestBody::fields(
+            "name, enabled",
+            &[&[
+                Field::optional("name", FieldKind::Text(200), "This or enabled is required"),
+                Field::optional("enabled", FieldKind::Flag, ""),
+            ]],
+        ))
+        .responses(&[object::<Changed>(202, "Changed")]),
     },
     Route {
-        method: "DELETE",
-        path: "/v1/Account/{auth_id}/Subaccount/{subauth_id}/",
-        id: "removeSubaccount",
-        summary: "Takes a subaccount away; its numbers and applications are the main account's then",
-        query: &[super::CASCADE],
-        body: None,
-        answers: &[Answer { status: 204, what: "It is gone", content: Content::Nothing }, CONFLICT],
+        handler: handler!(delete),
+        operation: Operation::delete(
+            ITEM,
+            "removeSubaccount",
+            "Delete a subaccount; the main account gets its numbers and applications",
+        )
+        .query(&[CASCADE])
+        .responses(&[ResponseSpec::empty(204, "Deleted"), CONFLICT]),
     },
 ];
 
-/// A subaccount, as Plivo describes one.
+/// A subaccount.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoSubaccount)]
-pub(super) struct Shown<'a> {
+struct SubaccountView<'a> {
     account: String,
     auth_id: &'a str,
     auth_token: &'a str,
@@ -106,12 +101,12 @@ pub(super) struct Shown<'a> {
     resource_uri: String,
 }
 
-impl<'a> Shown<'a> {
-    fn of(scope: &Scope, account: &'a Account) -> Self {
+impl<'a> SubaccountView<'a> {
+    fn new(scope: &Scope, account: &'a Account) -> Self {
         let Account { auth_id, tokens, details, .. } = account;
         let token = tokens.first().map_or("", Secret::reveal);
         Self {
-            account: own_uri(scope.auth_id()),
+            account: account_uri(scope.auth_id()),
             auth_id: auth_id.as_str(),
             auth_token: token,
             created: details.created.plivo_day(),
@@ -119,80 +114,83 @@ impl<'a> Shown<'a> {
             modified: details.modified.map(|at| at.plivo_day()),
             name: &details.name,
             new_auth_token: token,
-            resource_uri: uri(scope, &format!("Subaccount/{auth_id}/")),
+            resource_uri: resource_uri(scope, &format!("Subaccount/{auth_id}/")),
         }
     }
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoSubaccounts)]
-pub(super) struct List<'a> {
-    meta: Meta,
-    objects: Vec<Shown<'a>>,
+struct SubaccountList<'a> {
+    meta: PageMeta,
+    objects: Vec<SubaccountView<'a>>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoSubaccountMade)]
-pub(super) struct Made {
+struct CreatedSubaccount {
     auth_id: String,
     auth_token: String,
     message: &'static str,
 }
 
-/// Of a main account only.
-fn main(scope: &Scope) -> Result<&AuthId, No> {
-    match scope {
+/// The main account that makes the request. For subaccounts the resource does not exist.
+fn main_account(request: &PlivoRequest) -> Result<&AuthId, PlivoError> {
+    match &request.scope {
         Scope::Main(id) => Ok(id),
-        Scope::Sub(_) => Err(No::NotFound(super::NOT_HERE)),
+        Scope::Sub(_) => Err(NOT_AVAILABLE),
     }
 }
 
-pub(super) fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
-    let book = api.keeper.book();
-    let all = book.subaccounts(main(&ask.scope)?);
-    let (meta, accounts) = paged(all, &uri(&ask.scope, "Subaccount/"), &ask.pairs)?;
-    let objects = accounts.into_iter().map(|account| Shown::of(&ask.scope, account)).collect();
-    Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
+fn subaccount_id(request: &PlivoRequest) -> AuthId {
+    AuthId::from(request.parameter("subauth_id"))
 }
 
-pub(super) fn get(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
-    let book = api.keeper.book();
-    let account = book.subaccount(main(&ask.scope)?, &id.into()).ok_or(No::NotFound(NOT_FOUND))?;
-    Ok(error::plivo_body(StatusCode::OK, &Shown::of(&ask.scope, account)))
+async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let scope = &request.scope;
+    let book = request.api().keeper.book();
+    let accounts = book.subaccounts(main_account(&request)?);
+    let list_uri = resource_uri(scope, "Subaccount/");
+    let (meta, accounts) = page_of(accounts, &list_uri, request.query())?;
+    let objects = accounts.into_iter().map(|account| SubaccountView::new(scope, account)).collect();
+    Ok(ok(&SubaccountList { meta, objects }))
 }
 
-pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
-    let main = main(&ask.scope)?;
-    let fields = ask.fields()?;
-    let name = fields.bounded("name", TEXT_CHARS_MAX).map_err(No::Bad)?;
-    let name = name
-        .filter(|name| !name.is_empty())
-        .ok_or_else(|| No::Bad("name parameter is missing".to_owned()))?;
-    let enabled = fields.flag("enabled").map_err(No::Bad)?.unwrap_or(true);
-    let (id, token) = fresh().ok_or(No::Ours)?;
+async fn get(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let book = request.api().keeper.book();
+    let account = book.subaccount(main_account(&request)?, &subaccount_id(&request));
+    Ok(ok(&SubaccountView::new(&request.scope, account.ok_or(NOT_FOUND)?)))
+}
+
+async fn create(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, main, fields) = (request.api(), main_account(&request)?, request.fields()?);
+    let name = fields.bounded("name", TEXT_CHARS_MAX).map_err(PlivoError::BadRequest)?;
+    let missing = || PlivoError::BadRequest("name parameter is missing".to_owned());
+    let name = name.filter(|name| !name.is_empty()).ok_or_else(missing)?;
+    let enabled = fields.flag("enabled").map_err(PlivoError::BadRequest)?.unwrap_or(true);
+    let (auth_id, auth_token) = random::credentials()?;
     let now = api.clock.wall();
-    let made = Made { auth_id: id.clone(), auth_token: token.clone(), message: "created" };
     let change = api.keeper.change(now, |book| {
-        let credentials = (AuthId::from(id), Secret::new(token));
+        let credentials = (AuthId::from(auth_id.as_str()), Secret::new(auth_token.as_str()));
         let made = book.make_subaccount(main, credentials, Details::new(name, enabled, now));
-        let too_many =
-            |TooMany(most)| No::Conflict(format!("an account has at most {most} subaccounts"));
-        made.map(|keys| ((), keys)).map_err(too_many)
+        made.map(|keys| ((), keys)).map_err(|TooMany(most)| {
+            PlivoError::Conflict(format!("an account can have at most {most} subaccounts"))
+        })
     });
-    settle(change.await)?;
-    Ok(error::plivo_body(StatusCode::CREATED, &made))
+    change.await?;
+    Ok(created(&CreatedSubaccount { auth_id, auth_token, message: "created" }))
 }
 
-pub(super) async fn edit(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
-    let (main, id) = (main(&ask.scope)?, AuthId::from(id));
+async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, main, id) = (request.api(), main_account(&request)?, subaccount_id(&request));
     if api.keeper.book().subaccount(main, &id).is_none() {
-        return Err(No::NotFound(NOT_FOUND));
+        return Err(NOT_FOUND);
     }
-    let fields = ask.fields()?;
-    let name = fields.bounded("name", TEXT_CHARS_MAX).map_err(No::Bad)?;
-    let enabled = fields.flag("enabled").map_err(No::Bad)?;
+    let fields = request.fields()?;
+    let name = fields.bounded("name", TEXT_CHARS_MAX).map_err(PlivoError::BadRequest)?;
+    let enabled = fields.flag("enabled").map_err(PlivoError::BadRequest)?;
     if name.as_ref().is_some_and(String::is_empty) || (name.is_none() && enabled.is_none()) {
-        return Err(No::Bad("name parameter is missing".to_owned()));
+        return Err(PlivoError::BadRequest("name parameter is missing".to_owned()));
     }
     let now = api.clock.wall();
     let change = api.keeper.change(now, |book| {
@@ -200,54 +198,28 @@ pub(super) async fn edit(api: &Api, ask: &Ask, id: &str) -> Result<Response, No>
             details.name = name.unwrap_or_else(|| std::mem::take(&mut details.name));
             details.enabled = enabled.unwrap_or(details.enabled);
         });
-        Ok(((), keys))
+        Ok::<_, PlivoError>(((), keys))
     });
-    settle(change.await)?;
+    change.await?;
     Ok(changed())
 }
 
-pub(super) async fn remove(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
-    let (main, id) = (main(&ask.scope)?, AuthId::from(id));
+async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
+    let (api, main, id) = (request.api(), main_account(&request)?, subaccount_id(&request));
     if api.keeper.book().subaccount(main, &id).is_none() {
-        return Err(No::NotFound(NOT_FOUND));
+        return Err(NOT_FOUND);
     }
-    let cascade = ask.flag_of_delete("cascade");
+    let cascade = request.delete_flag("cascade");
     let change = api.keeper.change(api.clock.wall(), |book| {
         book.remove_subaccount(&id, cascade).map(|keys| ((), keys)).map_err(|_in_file| {
-            No::Conflict(format!(
-                "subaccount {id} stands in the configuration file: take it out there"
+            PlivoError::Conflict(format!(
+                "subaccount {id} is defined in the configuration file: remove it there"
             ))
         })
     });
-    settle(change.await)?;
-    if let Err(why) = api.inbox.inherit_webhooks(&id, main).await {
-        tracing::warn!(account = %id, ?why, "webhooks of a subaccount that was removed are not its main account's yet");
+    change.await?;
+    if let Err(error) = api.inbox.inherit_webhooks(&id, main).await {
+        tracing::warn!(account = %id, ?error, "webhooks of a deleted subaccount were not inherited");
     }
-    Ok(error::plivo_no_content())
-}
-
-/// An auth_id and a token that nobody had; none: the system has no random bytes.
-fn fresh() -> Option<(String, String)> {
-    let (mut id, mut token) = ([0; 2 * ID_CHARS], [0; TOKEN_BYTES]);
-    rand::fill(&mut id).ok()?;
-    rand::fill(&mut token).ok()?;
-    // Of two bytes, so that hardly any letter comes more often than another.
-    let letter = |pair: &[u8; 2]| {
-        let letter = ID_ALPHABET.get(usize::from(u16::from_be_bytes(*pair)) % ID_ALPHABET.len());
-        char::from(letter.copied().unwrap_or(b'X'))
-    };
-    let id: String = "SA".chars().chain(id.as_chunks::<2>().0.iter().map(letter)).collect();
-    Some((id, URL_SAFE_NO_PAD.encode(token)))
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn ids_are_as_sdks_want_them() {
-        let (id, token) = super::fresh().unwrap();
-        assert!(id.len() == 20 && id.starts_with("SA"), "{id}");
-        assert!(id.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()), "{id}");
-        assert_eq!(token.len(), 40);
-        assert_ne!(super::fresh().unwrap().0, id);
-    }
+    Ok(no_content())
 }

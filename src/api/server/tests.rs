@@ -1,4 +1,4 @@
-//! Over real sockets on loopback.
+//! Tests of the listener over real sockets on loopback.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{HttpLimits, Peer, Served, bind, client, serve};
+use super::{HttpLimits, Peer, ServerConfig, bind, client, serve};
 use model::Clock;
 
 struct Running {
@@ -28,7 +28,7 @@ async fn start(limits: HttpLimits) -> Running {
         tokio::time::sleep(Duration::from_millis(300)).await;
         "slept"
     };
-    let served = Served {
+    let config = ServerConfig {
         webhook: Some(Arc::new(|request: Request<hyper::body::Incoming>| {
             Box::pin(async move {
                 let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -53,11 +53,11 @@ async fn start(limits: HttpLimits) -> Running {
         trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
         limits,
         clock: Clock::real(),
-        secure: true,
-        counted: true,
+        is_https: true,
+        has_metrics: true,
     };
     let cancel = CancellationToken::new();
-    let task = tokio::spawn(serve(listener, served, cancel.clone()));
+    let task = tokio::spawn(serve(listener, config, cancel.clone()));
     Running { at, cancel, task }
 }
 
@@ -69,7 +69,7 @@ async fn connect(at: SocketAddr) -> TcpStream {
 /// Sends the bytes and reads until the server closes.
 pub(in crate::api) async fn exchange(at: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = connect(at).await;
-    // The server may answer and close before all is written.
+    // The server may respond and close before everything is written.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
@@ -131,7 +131,7 @@ async fn r14_requests_are_bounded_and_dispatched() {
                 "POST /webhooks/meta HTTP/1.1\r\n{close}content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
             ),
             "400",
-            "LengthAndChunking",
+            "both Content-Length and Transfer-Encoding",
         ),
         (
             "two lengths",
@@ -139,7 +139,7 @@ async fn r14_requests_are_bounded_and_dispatched() {
                 "POST /webhooks/meta HTTP/1.1\r\n{close}content-length: 3\r\ncontent-length: 3\r\n\r\nabc"
             ),
             "400",
-            "TwoLengths",
+            "more than one Content-Length",
         ),
         (
             "other lengths",
@@ -153,7 +153,7 @@ async fn r14_requests_are_bounded_and_dispatched() {
             "bare line feed",
             "GET /peer HTTP/1.1\r\nhost: a\nconnection: close\r\n\r\n".to_owned(),
             "400",
-            "BareLineFeed",
+            "line feed without a carriage return",
         ),
         ("folded", format!("GET /peer HTTP/1.1\r\nx: a\r\n b\r\n{close}\r\n"), "400", ""),
         ("NUL", format!("GET /peer HTTP/1.1\r\nx: a\0b\r\n{close}\r\n"), "400", ""),
@@ -168,9 +168,9 @@ async fn r14_requests_are_bounded_and_dispatched() {
     server.task.await.unwrap();
 }
 
-/// RFC 9112 §9.3.2: requests may come behind one another, before the first is answered.
+/// Requests may be sent before the response to the previous one (RFC 9112 §9.3.2).
 #[tokio::test]
-async fn pipelined_requests_are_answered_in_their_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let server = start(HttpLimits::default()).await;
     let post = |text: &str| {
         format!("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{text}", text.len())
@@ -193,7 +193,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
         "<two>",
         "<last>",
     ];
-    let told = |answers: &str| {
+    let check = |answers: &str| {
         let mut from = 0;
         for part in expected {
             let at = answers
@@ -205,8 +205,8 @@ async fn pipelined_requests_are_answered_in_their_order() {
         }
         assert_eq!(answers.matches("HTTP/1.1 200").count(), expected.len(), "{answers}");
     };
-    // In one write, and cut anywhere.
-    told(&exchange(server.at, all.as_bytes()).await);
+    // In one write, and split anywhere.
+    check(&exchange(server.at, all.as_bytes()).await);
     let mut stream = connect(server.at).await;
     for piece in all.as_bytes().chunks(7) {
         stream.write_all(piece).await.unwrap();
@@ -214,8 +214,8 @@ async fn pipelined_requests_are_answered_in_their_order() {
     }
     let mut answers = String::new();
     stream.read_to_string(&mut answers).await.unwrap();
-    told(&answers);
-    // A hundred and more, a body of some size among them.
+    check(&answers);
+    // More than a hundred, with bodies of different sizes.
     let many: String =
         (0..150).map(|n| post(&"x".repeat(n * 100))).chain([last.to_owned()]).collect();
     let answers = exchange(server.at, many.as_bytes()).await;
@@ -225,7 +225,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn r14_behind_another_request_a_bad_head_is_refused_all_the_same() {
+async fn r14_refuses_a_bad_head_of_a_pipelined_request() {
     let server = start(HttpLimits::default()).await;
     let first = "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\none";
     let next = "GET /peer HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -264,19 +264,20 @@ async fn r14_behind_another_request_a_bad_head_is_refused_all_the_same() {
     server.task.await.unwrap();
 }
 
-/// The admin listener keeps a scraper's connection (R10), and a livez is answered whoever holds the others (R23).
+/// The admin listener keeps the connection of a scraper alive, and answers `/livez` although all other
+/// connections are in use.
 #[tokio::test]
-async fn r10_the_admin_listener_is_idle_as_long_as_the_public_one_and_has_room() {
+async fn r10_the_admin_listener_keeps_idle_connections_and_has_room() {
     let (listener, at) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let router = Router::new().route("/livez", get(async || "alive"));
-    let served = Served::admin(router, Clock::real());
+    let config = ServerConfig::admin(router, Clock::real());
     assert_eq!(
-        (served.limits.idle, served.limits.head),
+        (config.limits.idle, config.limits.head),
         (Duration::from_secs(75), Duration::from_secs(10))
     );
-    let most = served.limits.connections;
+    let most = config.limits.connections;
     let cancel = CancellationToken::new();
-    let task = tokio::spawn(serve(listener, served, cancel.clone()));
+    let task = tokio::spawn(serve(listener, config, cancel.clone()));
     let mut held = Vec::new();
     for n in 0..most + 5 {
         let mut stream = connect(at).await;
@@ -296,7 +297,7 @@ async fn r10_the_admin_listener_is_idle_as_long_as_the_public_one_and_has_room()
 }
 
 #[tokio::test]
-async fn r10_slow_and_idle_peers_go() {
+async fn r10_closes_slow_and_idle_connections() {
     let ms = Duration::from_millis;
     let limits =
         HttpLimits { head: ms(80), idle: ms(80), stalled: ms(80), ..HttpLimits::default() };
@@ -304,14 +305,14 @@ async fn r10_slow_and_idle_peers_go() {
     let mut sink = Vec::new();
 
     let mut silent = connect(server.at).await;
-    assert_eq!(silent.read_to_end(&mut sink).await.unwrap(), 0, "said nothing");
+    assert_eq!(silent.read_to_end(&mut sink).await.unwrap(), 0, "a silent client");
 
     let mut dribbling = connect(server.at).await;
     dribbling.write_all(b"GET /peer HTTP/1.1\r\nho").await.unwrap();
     assert_eq!(
         dribbling.read_to_end(&mut sink).await.unwrap(),
         0,
-        "never came to the end of its head"
+        "a client that does not complete its head"
     );
 
     let mut idle = connect(server.at).await;
@@ -319,7 +320,7 @@ async fn r10_slow_and_idle_peers_go() {
     idle.read_to_end(&mut sink).await.unwrap();
     assert!(
         String::from_utf8_lossy(&sink).contains("slept"),
-        "an answer under way is not cut, its idle connection is"
+        "a response is completed, then the idle connection is closed"
     );
 
     let mut deaf = connect(server.at).await;
@@ -329,16 +330,16 @@ async fn r10_slow_and_idle_peers_go() {
     tokio::time::sleep(ms(400)).await;
     let mut rest = Vec::new();
     let _ = deaf.read_to_end(&mut rest).await;
-    assert!(rest.len() < 64 << 20, "took no bytes for too long");
+    assert!(rest.len() < 64 << 20, "a client that does not read");
     server.cancel.cancel();
     server.task.await.unwrap();
 }
 
 #[tokio::test]
-async fn r10_an_http2_peer_that_opens_no_window_goes() {
+async fn r10_closes_an_http2_connection_without_a_window() {
     let ms = Duration::from_millis;
     let server = start(HttpLimits { stalled: ms(80), ..HttpLimits::default() }).await;
-    let shut = async |path: &str, window: u32| {
+    let is_closed = async |path: &str, window: u32| {
         let io = hyper_util::rt::TokioIo::new(connect(server.at).await);
         let (mut send, connection) =
             hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
@@ -353,17 +354,17 @@ async fn r10_an_http2_peer_that_opens_no_window_goes() {
         drop((answer, send));
         end.is_ok()
     };
-    assert!(shut("/peer", 0).await, "its answer would never be out, and its place never free");
+    assert!(is_closed("/peer", 0).await, "the response could never be sent");
     assert!(
-        !shut("/follow", 1 << 16).await,
-        "an answer with nothing to say for a while is nobody's fault"
+        !is_closed("/follow", 1 << 16).await,
+        "a response that pauses is not the fault of the client"
     );
     server.cancel.cancel();
     server.task.await.unwrap();
 }
 
 #[tokio::test]
-async fn r10_the_longest_idle_connection_makes_room() {
+async fn r10_closes_the_longest_idle_connection_to_make_room() {
     let server = start(HttpLimits { connections: 2, ..HttpLimits::default() }).await;
     let ask = b"GET /peer HTTP/1.1\r\nhost: a\r\n\r\n";
     let mut first = connect(server.at).await;
@@ -376,15 +377,15 @@ async fn r10_the_longest_idle_connection_makes_room() {
     let mut third = connect(server.at).await;
     third.write_all(ask).await.unwrap();
     assert!(third.read(&mut answer).await.unwrap() > 0);
-    assert_eq!(first.read(&mut answer).await.unwrap_or(0), 0, "the first one went");
+    assert_eq!(first.read(&mut answer).await.unwrap_or(0), 0, "the first one is closed");
     second.write_all(ask).await.unwrap();
-    assert!(second.read(&mut answer).await.unwrap() > 0, "the second one stayed");
+    assert!(second.read(&mut answer).await.unwrap() > 0, "the second one is open");
     server.cancel.cancel();
     server.task.await.unwrap();
 }
 
 #[tokio::test]
-async fn cancelling_lets_a_request_end_and_closes_the_rest() {
+async fn shutdown_completes_requests_and_closes_idle_connections() {
     let server = start(HttpLimits::default()).await;
     let mut idle = connect(server.at).await;
     let mut busy = connect(server.at).await;
@@ -397,12 +398,12 @@ async fn cancelling_lets_a_request_end_and_closes_the_rest() {
     assert_eq!(idle.read(&mut [0; 1]).await.unwrap_or(0), 0);
     tokio::time::timeout(Duration::from_secs(4), server.task)
         .await
-        .expect("no need for the grace")
+        .expect("ends before the grace period")
         .unwrap();
 }
 
 #[test]
-fn r14_only_trusted_proxies_are_believed() {
+fn r14_trusts_only_the_configured_proxies() {
     let trusted: Vec<ipnet::IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
     let of = |from: &str, forwarded: &[&str]| {
         let mut headers = HeaderMap::new();
@@ -419,16 +420,16 @@ fn r14_only_trusted_proxies_are_believed() {
     assert_eq!(of("10.0.0.1", &[]), "10.0.0.1");
 }
 
-/// A client that keeps its connections must not lose its next request to a body that nobody wanted.
+/// A client that keeps connections alive must not lose its next request after a body that was not read.
 #[tokio::test]
-async fn an_answer_before_its_body_was_read_keeps_the_connection_or_says_that_it_ends() {
+async fn a_response_before_the_body_was_read_keeps_the_connection_or_announces_its_end() {
     let server = start(HttpLimits::default()).await;
     let ask = async |stream: &mut TcpStream, head: &str, body: &[u8]| -> String {
         stream
             .write_all(format!("POST /early HTTP/1.1\r\nhost: a\r\n{head}\r\n").as_bytes())
             .await
             .unwrap();
-        // What the head led to has been done by now, if it does not wait for the body.
+        // The handler has run by now, unless it waits for the body.
         stream.flush().await.unwrap();
         tokio::task::yield_now().await;
         let _ = stream.write_all(body).await;

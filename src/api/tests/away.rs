@@ -1,11 +1,14 @@
 //! Every operation of both APIs while the store is away (R11): what needs it is 503 and says when to come again.
 
+use axum::response::IntoResponse as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 
 use super::{MAIN, run, uuid};
-use crate::api::{error, number, plivo};
+use crate::api::error::ApiError;
+use crate::api::routes::Operation;
+use crate::api::{number, plivo};
 use store::StoreError;
 
 #[tokio::test]
@@ -14,9 +17,10 @@ async fn r11_while_the_store_is_away_every_route_says_503_and_when_to_come_again
     node.store.close().await;
     let id = uuid(3).to_string();
     let mut away = Vec::new();
-    for route in
-        plivo::ROUTES.iter().copied().flatten().chain(number::TABLES.iter().copied().flatten())
-    {
+    let plivo = plivo::TABLES.iter().copied().flatten().map(AsRef::as_ref);
+    let number = number::TABLES.iter().copied().flatten().map(AsRef::as_ref);
+    for operation in plivo.chain(number) {
+        let operation: &Operation = operation;
         let part = |part: &str| match part {
             "{auth_id}" => MAIN.to_owned(),
             "{number}" => "918035737458".to_owned(),
@@ -24,8 +28,8 @@ async fn r11_while_the_store_is_away_every_route_says_503_and_when_to_come_again
             named if named.starts_with('{') => id.clone(),
             named => named.to_owned(),
         };
-        let path = route.path.split('/').map(part).collect::<Vec<_>>().join("/");
-        let body = match route.id {
+        let path = operation.path.split('/').map(part).collect::<Vec<_>>().join("/");
+        let body = match operation.id {
             "makeApplication" => r#"{"app_name": "a"}"#,
             "makeSubaccount" => r#"{"name": "a"}"#,
             "createAgent" => {
@@ -34,26 +38,26 @@ async fn r11_while_the_store_is_away_every_route_says_503_and_when_to_come_again
             _ => "{}",
         };
         let answer = match path.strip_prefix("/api/v1/") {
-            Some(rest) => node.ours(MAIN, route.method, rest, body).await,
+            Some(rest) => node.ours(MAIN, operation.method, rest, body).await,
             None => {
                 let basic = STANDARD.encode(format!("{MAIN}:token"));
                 let head =
                     format!("authorization: Basic {basic}\r\ncontent-type: application/json\r\n");
-                node.ask(route.method, &path, &head, body).await
+                node.ask(operation.method, &path, &head, body).await
             }
         };
-        assert_ne!(answer.status, 500, "{} {path}: {}", route.method, answer.body);
+        assert_ne!(answer.status, 500, "{} {path}: {}", operation.method, answer.body);
         if answer.status == 503 {
             assert!(
                 answer.head.contains("retry-after: 5"),
                 "{} {path}: {}",
-                route.method,
+                operation.method,
                 answer.head
             );
             let said = &answer.json()["error"];
             let text = said["message"].as_str().or_else(|| said.as_str()).unwrap_or_default();
-            assert!(text.contains("try again"), "{} {path}: {}", route.method, answer.body);
-            away.push(route.id);
+            assert!(text.contains("try again"), "{} {path}: {}", operation.method, answer.body);
+            away.push(operation.id);
         }
     }
     for wanted in [
@@ -75,9 +79,10 @@ async fn r11_while_the_store_is_away_every_route_says_503_and_when_to_come_again
 #[tokio::test]
 async fn r11_a_fault_of_ours_stays_500() {
     let ours = StoreError::Unreadable { what: "read a call", detail: "no UUID".to_owned() };
-    assert_eq!(error::store(&ours).status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let response = ApiError::from_store(&ours).into_response();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     for away in [StoreError::NotTaken, StoreError::Closed] {
-        let answer = error::store(&away);
+        let answer = ApiError::from_store(&away).into_response();
         assert_eq!(
             (answer.status(), &answer.headers()["retry-after"]),
             (StatusCode::SERVICE_UNAVAILABLE, &"5".parse().unwrap())

@@ -20,8 +20,8 @@ impl Running {
         self.ask("POST", &format!("/v1/Account/{who}/{path}"), &head, body).await
     }
 
-    fn told(&self) -> Vec<Command> {
-        std::mem::take(&mut *self.calls.told.lock().unwrap())
+    fn commands(&self) -> Vec<Command> {
+        std::mem::take(&mut *self.calls.commands.lock().unwrap())
             .into_iter()
             .map(|(_, command)| command)
             .collect()
@@ -49,8 +49,7 @@ fn files(command: &Command) -> Vec<String> {
 #[tokio::test]
 async fn a_call_that_is_up_is_told_what_is_asked() {
     let node = run().await;
-    let play = json!({"urls": ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"], "length": "30",
-        "legs": "aleg", "loop": true, "mix": "false", "callback_url": "https://a.example.com/ignored"});
+    let play = json!({"urls": ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"], "length": "30", "legs": "aleg", "loop": true, "mix": "false", "callback_url": "https://a.example.com/ignored"});
     let answer = node.asks(MAIN, &at(101, "Play/"), &play).await;
     assert_eq!(
         (answer.status, &answer.json()["message"]),
@@ -59,7 +58,7 @@ async fn a_call_that_is_up_is_told_what_is_asked() {
         answer.body
     );
     assert!(answer.json()["api_id"].is_string());
-    let told = node.told();
+    let told = node.commands();
     assert_eq!(files(&told[0]), ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"]);
     let Command::Play { legs: Legs::A, overlay: aside } = &told[0] else { panic!("{told:?}") };
     assert_eq!(
@@ -77,14 +76,14 @@ async fn a_call_that_is_up_is_told_what_is_asked() {
         )
         .await;
     assert_eq!(answer.status, 202, "{}", answer.body);
-    let told = node.told();
+    let told = node.commands();
     let Command::Play { legs: Legs::Both, overlay: aside } = &told[0] else { panic!("{told:?}") };
     assert_eq!((aside.repeat, aside.mix, aside.length_ms), (false, true, None));
 
     let speak = json!({"text": "Hello", "voice": "MAN", "language": "en-GB"});
     let answer = node.asks(MAIN, &at(101, "Speak/"), &speak).await;
     assert_eq!((answer.status, &answer.json()["message"]), (202, &json!("speak started")));
-    let told = node.told();
+    let told = node.commands();
     assert!(
         matches!(&told[0], Command::Play { overlay: aside, .. } if aside.kind == OverlayKind::Speak),
         "{told:?}"
@@ -92,11 +91,11 @@ async fn a_call_that_is_up_is_told_what_is_asked() {
     let digits =
         node.asks(MAIN, &at(101, "DTMF/"), &json!({"digits": "1w2#", "leg": "aleg"})).await;
     assert_eq!((digits.status, &digits.json()["message"]), (202, &json!("digits sent")));
-    assert_eq!(node.told(), [Command::SendDigits { legs: Legs::A, digits: "1w2#".to_owned() }]);
+    assert_eq!(node.commands(), [Command::SendDigits { legs: Legs::A, digits: "1w2#".to_owned() }]);
     for (what, kind) in [("Play/", OverlayKind::Play), ("Speak/", OverlayKind::Speak)] {
         let stopped = node.plivo(MAIN, "DELETE", &at(101, what)).await;
         assert_eq!((stopped.status, stopped.body.as_str()), (204, ""));
-        assert_eq!(node.told(), [Command::StopPlay { kind: kind }]);
+        assert_eq!(node.commands(), [Command::StopPlay { kind: kind }]);
     }
 
     let transfer = json!({"legs": "aleg", "aleg_url": URL, "aleg_method": "get", "bleg_url": ""});
@@ -106,7 +105,7 @@ async fn a_call_that_is_up_is_told_what_is_asked() {
     body["api_id"].take();
     let expected = json!({"api_id": null, "message": "call transfered", "call_uuids": [uuid(101).to_string()]});
     assert_eq!(body, expected);
-    let told = node.told();
+    let told = node.commands();
     let Command::Transfer { aleg: Some(target), bleg: None } = &told[0] else { panic!("{told:?}") };
     assert_eq!((&*target.url.0, target.method), (URL, Method::Get));
     answer = node.asks(MAIN, &at(101, ""), &json!({"aleg_url": URL})).await;
@@ -175,7 +174,7 @@ async fn what_is_wrong_with_a_request_is_named() {
             "{what} {body}"
         );
     }
-    assert_eq!(node.told(), []);
+    assert_eq!(node.commands(), []);
     node.cancel.cancel();
 }
 
@@ -210,7 +209,7 @@ async fn only_answered_calls_of_the_account_are_told_anything() {
     assert_eq!(node.asks(MAIN, "Call/nonsense/Play/", &json!({"urls": URL})).await.status, 404);
     let get = node.plivo(MAIN, "GET", &at(101, "Play/")).await;
     assert_eq!((get.status, get.head.contains("allow: post, delete")), (405, true));
-    assert_eq!(node.told(), []);
+    assert_eq!(node.commands(), []);
     node.cancel.cancel();
 }
 
@@ -257,9 +256,7 @@ async fn live_lists_are_filtered_and_paged() {
 #[tokio::test]
 async fn streams_are_begun_listed_and_ended() {
     let node = run().await;
-    let body = json!({"service_url": "wss://bot.example.com/socket", "bidirectional": "true", "audio_track": "inbound",
-        "stream_timeout": 60, "content_type": "audio/x-mulaw;rate=8000", "extra_headers": "user=42,lang=hi",
-        "status_callback_url": URL, "status_callback_method": "get", "noise_cancellation": true});
+    let body = json!({"service_url": "wss://bot.example.com/socket", "bidirectional": "true", "audio_track": "inbound", "stream_timeout": 60, "content_type": "audio/x-mulaw;rate=8000", "extra_headers": "user=42,lang=hi", "status_callback_url": URL, "status_callback_method": "get", "noise_cancellation": true});
     let begun = node.asks(MAIN, &at(101, "Stream/"), &body).await;
     assert_eq!(
         (begun.status, &begun.json()["message"]),
@@ -309,7 +306,7 @@ async fn streams_are_begun_listed_and_ended() {
     for path in [format!("Stream/{id}/"), "Stream/".to_owned()] {
         assert_eq!(node.plivo(MAIN, "DELETE", &at(101, &path)).await.status, 204);
     }
-    let ended = node.told();
+    let ended = node.commands();
     assert!(
         matches!(ended[0], Command::StopStream { stream: Some(stream) } if stream.to_string() == id),
         "{ended:?}"

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{MAIN, SUB, run, uuid};
 use crate::api::openapi::document;
+use crate::api::routes::{BodyContent, Operation};
 use crate::api::{number, plivo};
 
 /// Holds a value against a schema. Knows the keywords that our schemas have, and no other: one that is new fails here
@@ -219,30 +220,30 @@ fn the_number_apis_bodies_are_the_ones_that_are_read() {
         .values()
         .flat_map(|path| path.as_object().unwrap().values())
         .collect();
-    let mut known = BTreeSet::new();
-    for taken in number::bodies::BODIES.iter().copied().flatten() {
-        let operation = operations.iter().find(|operation| operation["operationId"] == taken.id);
-        let operation =
-            operation.unwrap_or_else(|| panic!("{}: there is no such operation", taken.id));
-        assert!(known.insert(taken.id), "{} twice", taken.id);
+    let mut seen = 0;
+    for route in number::TABLES.iter().copied().flatten() {
+        let Some(BodyContent::Json { read, .. }) =
+            route.operation.body.as_ref().map(|body| &body.content)
+        else {
+            continue;
+        };
+        seen += 1;
+        let id = route.operation.id;
+        let operation = operations.iter().find(|operation| operation["operationId"] == id).unwrap();
         let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
         let example = example(&document, schema).unwrap();
-        (taken.read)(example.clone())
-            .unwrap_or_else(|why| panic!("{}: {example}: {why}", taken.id));
+        read(example.clone()).unwrap_or_else(|why| panic!("{id}: {example}: {why}"));
         for (name, _) in properties(&document, schema) {
             let mut with = example.clone();
-            // What a message holds is read under its type's name.
-            if taken.id == "sendMessage" && !["type", "context"].contains(&name.as_str()) {
+            // The content of a message is read under the name of its type.
+            if id == "sendMessage" && !["type", "context"].contains(&name.as_str()) {
                 with["type"] = name.as_str().into();
             }
             with[name] = serde_json::json!({"no": ["such", "thing"]});
-            assert!((taken.read)(with).is_err(), "{}: {name} is not read", taken.id);
+            assert!(read(with).is_err(), "{id}: {name} is not read");
         }
     }
-    for route in number::TABLES.iter().copied().flatten() {
-        let json = route.body.as_ref().is_some_and(|body| body.content_type == "application/json");
-        assert_eq!(json, known.contains(route.id), "{}", route.id);
-    }
+    assert!(seen > 15, "{seen}");
 }
 
 #[test]
@@ -280,9 +281,10 @@ async fn every_operation_is_served_and_answers_as_documented() {
     let node = run().await;
     // (method, path as asked, path of the document, body)
     let mut asked = Vec::new();
-    for route in
-        plivo::ROUTES.iter().copied().flatten().chain(number::TABLES.iter().copied().flatten())
-    {
+    let plivo = plivo::TABLES.iter().copied().flatten().map(AsRef::as_ref);
+    let number = number::TABLES.iter().copied().flatten().map(AsRef::as_ref);
+    for operation in plivo.chain(number) {
+        let operation: &Operation = operation;
         // Those of `uuid(101)` are live, of `uuid(3)` over, and there is no `uuid(99)`.
         for call in [3, 101, 99] {
             let call = uuid(call).to_string();
@@ -311,12 +313,12 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("event_id", "00000000-0000-0000-0000-000000000007"),
                 ("key_id", &*call),
             ];
-            let path = named.iter().fold(route.path.to_owned(), |path, (name, value)| {
+            let path = named.iter().fold(operation.path.to_owned(), |path, (name, value)| {
                 path.replace(&format!("{{{name}}}"), value)
             });
             assert!(!path.contains('{'), "{path}: what is this parameter?");
             for query in ["", "?status=live", "?status=nonsense", "?limit=0"] {
-                asked.push((route.method, format!("{path}{query}"), route.path));
+                asked.push((operation.method, format!("{path}{query}"), operation.path));
             }
         }
     }
@@ -334,7 +336,7 @@ async fn every_operation_is_served_and_answers_as_documented() {
         assert!(documented.is_object(), "{method} {path}: {} is not documented", answer.status);
         assert_ne!(answer.status, 405, "{method} {path}");
         assert!(
-            !answer.body.contains("nothing at this path") && !answer.body.contains("not available"),
+            !answer.body.contains("no such path") && !answer.body.contains("not available"),
             "{path}"
         );
         let schema = &documented["content"]["application/json"]["schema"];

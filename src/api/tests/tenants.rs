@@ -1,11 +1,10 @@
 //! Accounts and roles over every operation that the number API's document has (R16, R20): what is written here for one
 //! resource holds for those that come later.
 
-use http::Method;
 use serde_json::Value;
 
 use super::{MAIN, OTHER, Running, run, uuid};
-use crate::api::number::{self, roles};
+use crate::api::number;
 use crate::people::NewUser;
 use model::Role;
 
@@ -69,16 +68,19 @@ async fn r16_anothers_ids_are_answered_as_ids_that_never_were() {
         ("wa_id", "919412341234"),
     ];
     let mut seen = 0;
-    for route in number::TABLES.iter().copied().flatten().filter(|route| route.path.contains('{')) {
-        let path = |named| filled(route.path, named).trim_start_matches("/api/v1/").to_owned();
-        let known = node.ours(OTHER, route.method, &path(&theirs), "{}").await;
-        let unknown = node.ours(OTHER, route.method, &path(&nobodys), "{}").await;
-        assert!(known.status >= 400, "{} {}: {}", route.method, route.path, known.body);
+    for route in
+        number::TABLES.iter().copied().flatten().filter(|route| route.operation.path.contains('{'))
+    {
+        let path =
+            |named| filled(route.operation.path, named).trim_start_matches("/api/v1/").to_owned();
+        let known = node.ours(OTHER, route.operation.method, &path(&theirs), "{}").await;
+        let unknown = node.ours(OTHER, route.operation.method, &path(&nobodys), "{}").await;
+        let (method, template) = (route.operation.method, route.operation.path);
+        assert!(known.status >= 400, "{method} {template}: {}", known.body);
         assert_eq!(
             (known.status, told(&known.body)),
             (unknown.status, told(&unknown.body)),
-            "{}",
-            route.path
+            "{template}"
         );
         seen += 1;
     }
@@ -109,19 +111,15 @@ async fn each_operation_is_for_its_role_and_those_above() {
         ("wa_id", "919412341234"),
     ];
     for route in number::TABLES.iter().copied().flatten() {
-        let path = filled(route.path, &named);
+        let path = filled(route.operation.path, &named);
         let path = path.trim_start_matches("/api/v1/");
-        let parts: Vec<String> =
-            path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
-        let least = roles::least(&Method::from_bytes(route.method.as_bytes()).unwrap(), &parts);
+        let method = route.operation.method;
         for (role, key) in [(Role::Agent, "agent-"), (Role::Admin, "admin-"), (Role::Owner, "")] {
-            let answer = node.ours(&format!("{key}{MAIN}"), route.method, path, "").await;
+            let answer = node.ours(&format!("{key}{MAIN}"), method, path, "").await;
             assert_eq!(
                 answer.status == 403,
-                role < least,
-                "{} {} as {role:?}: {}",
-                route.method,
-                route.path,
+                role < route.role,
+                "{method} {path} as {role:?}: {}",
                 answer.body
             );
         }

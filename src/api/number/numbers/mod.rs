@@ -1,699 +1,632 @@
-//! `/api/v1/phone-numbers/` (`number-api.md` §2): the account's numbers, what is set of them, and what is done with them.
-//! How one looks is `shown`'s, what comes in is `given`'s; the doing is `numbers`'.
+//! `/api/v1/phone-numbers/`: the business numbers of an account: their settings, connecting them, and
+//! what is done with them at Meta.
 
-mod given;
-mod shown;
+mod body;
+mod view;
 
 use axum::response::Response;
-use http::{StatusCode, header};
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::error::{MetaWord, Trouble};
-use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
-use super::super::{error, with_header};
-use super::ask::{self, Asked, CHANGED, Fault};
-use super::bodies::Taken;
-use super::conversations::not_routed;
+use super::super::error::ApiError;
+use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec};
+use super::request::{ApiRequest, NO_NUMBER, parse_number, parse_position, position};
+use super::response::{Page, accepted, created, no_content, ok, with_etag};
+use super::route::{CHANGED, CURSOR, DRY_RUN, Handler, LIMIT, META_FAILED, Route, error, handler};
 use crate::admission::book::{Configuration, Elsewhere, Number};
-use crate::numbers::{Change, Checked, No, SignUp, Synced, UrlCheck};
-use given::{Connect, Panel, Pin, Signed};
-use machine::GraphOutcome;
+use crate::numbers::{Change, Checked, SignUp, Synced, UrlCheck};
+use body::{ConnectBody, PinBody, SettingsBody, SignUpBody};
 use model::Secret;
-use model::{E164, Method, Routing, Timestamp};
-use shown::Shown;
-pub(super) use shown::tag_of;
+use model::{E164, Role, Routing};
 use store::{Agent, AgentChannel, Scope, StoreError};
+use view::{NumberView, tag};
 use xml::ast::Finding;
 
-const NONE: &str = "there is no such number";
-
-const META_FAILED: Answer = Answer {
-    status: 502,
-    what: "Meta refused or failed",
-    content: Content::Json(of::<error::OurBody<'static>>),
-};
-const CONFLICT: Answer = Answer {
-    status: 409,
-    what: "Not in its state",
-    content: Content::Json(of::<error::OurBody<'static>>),
-};
-const RULE: Answer = Answer {
-    status: 422,
-    what: "Meta did not prove it",
-    content: Content::Json(of::<error::OurBody<'static>>),
-};
-
-const fn row(
-    method: &'static str,
-    path: &'static str,
-    id: &'static str,
-    summary: &'static str,
-) -> Route {
-    Route { method, path, id, summary, query: &[], body: None, answers: &[] }
-}
-
-const fn json(what: &'static str) -> Option<Body> {
-    Some(Body { content_type: "application/json", what })
-}
-
-/// What `platformType` may be.
+const COLLECTION: &str = "/api/v1/phone-numbers/";
+const ITEM: &str = "/api/v1/phone-numbers/{number}/";
+const DISCONNECT: &str = "/api/v1/phone-numbers/{number}/disconnect/";
+/// The values of `platformType`.
 const PLATFORMS: &[&str] = &["CLOUD_API", "ON_PREMISE", "NOT_APPLICABLE"];
 
-/// What is read of bodies.
-pub(super) const BODIES: &[Taken] = &[
-    Taken::of::<Connect>("connectPhoneNumber"),
-    Taken::of::<Signed>("signUpPhoneNumbers"),
-    Taken::of::<Panel>("changePhoneNumber"),
-    Taken::of::<Pin>("registerPhoneNumber"),
-];
+const CONFLICT: ResponseSpec = error(409, "The state of the number does not allow it");
+const NOT_VERIFIED: ResponseSpec = error(422, "Meta did not confirm the credentials or the number");
 
-/// What is served.
+/// Makes a [`Handler`] whose future runs to its end even if the client disconnects: half of a change
+/// may already be done at Meta.
+macro_rules! change_handler {
+    ($function:path) => {
+        |request| run_to_completion(request, handler!($function))
+    };
+}
+
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        query: &[
-            Query {
-                name: "q",
-                what: "Part of the number, alias or verified name",
-                kind: Kind::Text,
-            },
-            Query { name: "waba", what: "Only of this WABA", kind: Kind::Text },
-            Query {
-                name: "platformType",
-                what: "Only of this platform",
-                kind: Kind::Words(PLATFORMS),
-            },
-            Query { name: "limit", what: "Items of a page (50)", kind: Kind::Integer(1, 200) },
-            Query {
-                name: "cursor",
-                what: "Where the page before ended: its `next`",
-                kind: Kind::Text,
-            },
-        ],
-        answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<List>) }],
-        ..row(
-            "GET",
-            "/api/v1/phone-numbers/",
-            "phoneNumbers",
-            "The account's numbers, newest first",
-        )
+        role: Role::Agent,
+        handler: handler!(list),
+        operation: Operation::get(COLLECTION, "phoneNumbers", "List phone numbers, newest first")
+            .query(&[
+                QueryParameter::text("q", "Part of the number, alias or verified name"),
+                QueryParameter::text("waba", "Only numbers of this WABA"),
+                QueryParameter::one_of(
+                    "platformType",
+                    PLATFORMS,
+                    "Only numbers on this platform of Meta's",
+                ),
+                LIMIT,
+                CURSOR,
+            ])
+            .responses(&[ResponseSpec::json::<NumberList>(200, "A page of phone numbers")]),
     },
     Route {
-        body: json(
-            "displayName, number, whatsappPhoneNumberId, whatsappBusinessAccount, accessToken, active, assignedAgent",
-        ),
-        answers: &[
-            Answer { status: 201, what: "Connected", content: Content::Json(of::<Shown>) },
-            CONFLICT,
-            RULE,
-            META_FAILED,
-        ],
-        ..row(
-            "POST",
-            "/api/v1/phone-numbers/",
+        role: Role::Owner,
+        handler: change_handler!(connect),
+        operation: Operation::post(
+            COLLECTION,
             "connectPhoneNumber",
-            "Connects a number by its credentials",
+            "Connect a phone number by its credentials",
         )
+        .body(RequestBody::json::<ConnectBody>(
+            "displayName, number, whatsappPhoneNumberId, whatsappBusinessAccount, accessToken, \
+             active, assignedAgent",
+        ))
+        .responses(&[
+            ResponseSpec::json::<NumberView>(201, "The connected number"),
+            CONFLICT,
+            NOT_VERIFIED,
+            META_FAILED,
+        ]),
     },
     Route {
-        body: json(
-            "code, redirectUri (where the window came back to, if it did), whatsappBusinessAccount, whatsappPhoneNumberId",
-        ),
-        answers: &[
-            Answer { status: 201, what: "The numbers", content: Content::Json(of::<List>) },
-            CONFLICT,
-            RULE,
-            META_FAILED,
-        ],
-        ..row(
-            "POST",
+        role: Role::Owner,
+        handler: change_handler!(sign_up),
+        operation: Operation::post(
             "/api/v1/phone-numbers/signup/",
             "signUpPhoneNumbers",
-            "Takes in what Meta's sign-up window gave",
+            "Connect the phone numbers of Meta's embedded sign-up",
         )
+        .body(RequestBody::json::<SignUpBody>(
+            "code, redirectUri (the URL that the sign-up window returned to, if it did), \
+             whatsappBusinessAccount, whatsappPhoneNumberId",
+        ))
+        .responses(&[
+            ResponseSpec::json::<NumberList>(201, "The connected numbers"),
+            CONFLICT,
+            NOT_VERIFIED,
+            META_FAILED,
+        ]),
     },
     Route {
-        answers: &[Answer {
-            status: 200,
-            what: "It, with its ETag",
-            content: Content::Json(of::<Shown>),
-        }],
-        ..row("GET", "/api/v1/phone-numbers/{number}/", "phoneNumber", "One number")
+        role: Role::Agent,
+        handler: handler!(get),
+        operation: Operation::get(ITEM, "phoneNumber", "Retrieve a phone number")
+            .responses(&[ResponseSpec::json::<NumberView>(200, "The number with its ETag")]),
     },
     Route {
-        query: ask::DRY_RUN,
-        body: json("The fields of the panel that change"),
-        answers: &[
-            Answer {
-                status: 200,
-                what: "It, changed, with its ETag",
-                content: Content::Json(of::<Shown>),
-            },
+        role: Role::Admin,
+        handler: change_handler!(change),
+        operation: Operation::patch(
+            ITEM,
+            "changePhoneNumber",
+            "Change the settings of a phone number",
+        )
+        .query(DRY_RUN)
+        .body(RequestBody::json::<SettingsBody>("The settings that change"))
+        .responses(&[
+            ResponseSpec::json::<NumberView>(200, "The changed number with its ETag"),
             CONFLICT,
             CHANGED,
-            RULE,
+            NOT_VERIFIED,
             META_FAILED,
-        ],
-        ..row(
-            "PATCH",
-            "/api/v1/phone-numbers/{number}/",
-            "changePhoneNumber",
-            "Changes what is set of a number",
-        )
+        ]),
     },
     Route {
-        answers: &[
-            Answer { status: 200, what: "What changed", content: Content::Json(of::<SyncShown>) },
-            CONFLICT,
-            RULE,
-            META_FAILED,
-        ],
-        ..row(
-            "POST",
+        role: Role::Admin,
+        handler: change_handler!(sync),
+        operation: Operation::post(
             "/api/v1/phone-numbers/{number}/sync/",
             "syncPhoneNumber",
-            "Reads what Meta knows of a number",
+            "Read the name, platform, quality and settings of a phone number at Meta",
         )
+        .responses(&[
+            ResponseSpec::json::<SyncResult>(200, "What changed"),
+            CONFLICT,
+            NOT_VERIFIED,
+            META_FAILED,
+        ]),
     },
     Route {
-        body: json("pin: six digits"),
-        answers: &[
-            Answer {
-                status: 202,
-                what: "It is being registered",
-                content: Content::Json(of::<Shown>),
-            },
-            CONFLICT,
-            Answer {
-                status: 429,
-                what: "The last attempt failed a moment ago",
-                content: Content::Json(of::<error::OurBody<'static>>),
-            },
-        ],
-        ..row(
-            "POST",
+        role: Role::Admin,
+        handler: change_handler!(register),
+        operation: Operation::post(
             "/api/v1/phone-numbers/{number}/register/",
             "registerPhoneNumber",
-            "Registers a number with Meta's Cloud API",
+            "Register a phone number with Meta's Cloud API",
         )
+        .body(RequestBody::json::<PinBody>("pin: six digits"))
+        .responses(&[
+            ResponseSpec::json::<NumberView>(202, "The registration has started"),
+            CONFLICT,
+            error(429, "The previous attempt failed a moment ago"),
+        ]),
     },
     Route {
-        answers: &[Answer {
-            status: 200,
-            what: "What each URL did",
-            content: Content::Json(of::<Checks>),
-        }],
-        ..row(
-            "POST",
+        role: Role::Admin,
+        handler: change_handler!(check_urls),
+        operation: Operation::post(
             "/api/v1/phone-numbers/{number}/check-urls/",
             "checkUrls",
-            "Asks a number's URLs once, as a call would",
+            "Request each URL of a phone number once, as a call would",
         )
+        .responses(&[ResponseSpec::json::<UrlChecks>(200, "The result for each URL")]),
     },
     Route {
-        answers: &[Answer {
-            status: 200,
-            what: "What would break",
-            content: Content::Json(of::<Breaks>),
-        }],
-        ..row(
-            "GET",
-            "/api/v1/phone-numbers/{number}/disconnect/",
+        role: Role::Agent,
+        handler: handler!(disconnect_effects),
+        operation: Operation::get(
+            DISCONNECT,
             "whatDisconnectBreaks",
-            "What would break if the number were disconnected",
+            "Retrieve what a disconnect of the phone number would break",
         )
+        .responses(&[ResponseSpec::json::<DisconnectBreaks>(200, "The effects of a disconnect")]),
     },
     Route {
-        answers: &[
-            Answer {
-                status: 200,
-                what: "It is out of service",
-                content: Content::Json(of::<Shown>),
-            },
-            Answer {
-                status: 204,
-                what: "The same, and the main account's from now on",
-                content: Content::Nothing,
-            },
-            CONFLICT,
-        ],
-        ..row(
-            "POST",
-            "/api/v1/phone-numbers/{number}/disconnect/",
+        role: Role::Admin,
+        handler: change_handler!(disconnect),
+        operation: Operation::post(
+            DISCONNECT,
             "disconnectPhoneNumber",
-            "Takes a number out of service; Meta is not touched",
+            "Take a phone number out of service; nothing changes at Meta",
         )
+        .responses(&[
+            ResponseSpec::json::<NumberView>(200, "The number is out of service"),
+            ResponseSpec::empty(
+                204,
+                "The number is out of service and belongs to the main account again",
+            ),
+            CONFLICT,
+        ]),
     },
     Route {
-        answers: &[
-            Answer { status: 200, what: "It serves again", content: Content::Json(of::<Shown>) },
-            CONFLICT,
-        ],
-        ..row(
-            "POST",
+        role: Role::Admin,
+        handler: change_handler!(reconnect),
+        operation: Operation::post(
             "/api/v1/phone-numbers/{number}/reconnect/",
             "reconnectPhoneNumber",
-            "Puts a number back into service, its URLs to be set anew",
+            "Put a phone number back into service; its URLs have to be set again",
         )
+        .responses(&[ResponseSpec::json::<NumberView>(200, "The number is in service"), CONFLICT]),
     },
 ];
 
-/// A page of numbers.
+/// A page of phone numbers.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PhoneNumbers)]
-pub(super) struct List {
-    items: Vec<Shown>,
+struct NumberList {
+    items: Vec<NumberView>,
     next: Option<String>,
 }
 
-/// What a sync changed.
+/// What a synchronization with Meta changed.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Synced)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct SyncShown {
-    /// Numbers that were not known before.
+pub(super) struct SyncResult {
+    /// New numbers.
     added: Vec<String>,
     changed: Vec<FieldsChanged>,
-    /// Numbers that Meta lists and that were not added.
+    /// Numbers that Meta lists and that could not be added.
     left_out: Vec<LeftOut>,
-    /// Numbers whose calling settings Meta did not give: they are shown as they were.
+    /// Numbers whose calling settings Meta did not return: the previous ones are shown.
     settings_unread: Vec<String>,
 }
 
-/// A number that was not added.
+/// A number that could not be added.
 #[derive(Serialize, ToSchema)]
 struct LeftOut {
     number: String,
-    /// `taken`: it is connected elsewhere on this node; `too_many`: the account has as many as it may; `in_configuration`: the
-    /// configuration file names it with another id of Meta's.
+    /// `taken`: another account of this node has it; `too_many`: the account has the maximum number
+    /// of phone numbers; `in_configuration`: the configuration file has it with another id of Meta's.
     reason: &'static str,
 }
 
-/// Fields of a number that are not as they were.
+/// The fields of a number that changed.
 #[derive(Serialize, ToSchema)]
 struct FieldsChanged {
     number: String,
     fields: Vec<&'static str>,
 }
 
-/// What each of a number's URLs did.
+/// The results of requesting the URLs of a number.
 #[derive(Serialize, ToSchema)]
-#[schema(as = UrlChecks)]
-struct Checks {
-    items: Vec<CheckShown>,
+struct UrlChecks {
+    items: Vec<UrlCheckResult>,
 }
 
-/// What one URL did.
+/// The result of requesting a URL.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = UrlCheck)]
-struct CheckShown {
-    /// The field that has it.
+struct UrlCheckResult {
+    /// The field with the URL.
     field: &'static str,
     url: String,
     method: &'static str,
     ok: bool,
-    /// Of the HTTP answer, where there was one.
+    /// The status of the response, if there was one.
     status: Option<u16>,
     latency_ms: u64,
     /// What went wrong.
     error: Option<String>,
-    /// The linter's, of a document.
+    /// The findings of the linter, if the response was a document.
     #[schema(value_type = Vec<Finding>)]
     findings: Vec<Finding>,
 }
 
-/// What a disconnect breaks.
+/// What a disconnect would break.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = DisconnectBreaks)]
-struct Breaks {
+struct DisconnectBreaks {
     open_conversations: u64,
     live_calls: u32,
-    /// What has to be set anew afterwards.
+    /// The fields that would be cleared.
     cleared: Vec<&'static str>,
 }
 
-/// Hands a request to what it is about. What changes something goes on to its end, also where the client goes away meanwhile:
-/// half of it may be done at Meta already.
-pub(super) async fn serve(asked: Asked) -> Result<Response, Fault> {
-    if *asked.method() == http::Method::GET {
-        return carry_out(asked).await;
-    }
-    let numbers = asked.api().numbers.clone();
-    let done = numbers.to_its_end(carry_out(asked)).await;
-    done.unwrap_or_else(|| Err(ask::store("change a number")(StoreError::Closed)))
+fn run_to_completion(
+    request: ApiRequest,
+    handler: Handler,
+) -> BoxFuture<'static, Result<Response, ApiError>> {
+    let numbers = request.api().numbers.clone();
+    Box::pin(async move {
+        // `None` if the runtime is being shut down.
+        let response = numbers.to_its_end(handler(request)).await;
+        response.unwrap_or_else(|| Err(ApiError::store("change a number")(StoreError::Closed)))
+    })
 }
 
-async fn carry_out(asked: Asked) -> Result<Response, Fault> {
-    let path = asked.path.clone();
-    let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    match (asked.method().as_str(), path.as_slice()) {
-        ("GET", [_]) => list(&asked).await,
-        ("POST", [_]) => connect(asked).await,
-        ("POST", [_, "signup"]) => sign_up(asked).await,
-        (_, [_, number]) => one(asked, number).await,
-        (_, [_, number, what]) => deed(asked, number, what).await,
-        _ => Err(ask::missing("there is nothing at this path")),
+/// The business number that the path names, connected or not. A number outside the scope does not
+/// exist.
+fn number(request: &ApiRequest) -> Result<E164, ApiError> {
+    let number = parse_number(request.parameter("number")).ok_or(ApiError::NotFound(NO_NUMBER))?;
+    match request.api().keeper.book().number(request.scope(), &number).is_some() {
+        true => Ok(number),
+        false => Err(ApiError::NotFound(NO_NUMBER)),
     }
 }
 
-async fn one(asked: Asked, number: &str) -> Result<Response, Fault> {
-    let number = number_in(&asked, number)?;
-    match *asked.method() {
-        http::Method::PATCH => edit(asked, &number).await,
-        _ => answer(&asked, &number, StatusCode::OK).await,
-    }
-}
-
-async fn deed(asked: Asked, number: &str, what: &str) -> Result<Response, Fault> {
-    let number = number_in(&asked, number)?;
-    let numbers = asked.api().numbers.clone();
-    let scope = asked.scope().clone();
-    match (asked.method().as_str(), what) {
-        ("POST", "sync") => synced(&numbers.sync_number(&scope, &number).await.map_err(fault)?),
-        ("POST", "register") => register(asked, &number).await,
-        ("POST", "check-urls") => {
-            let checks = numbers.check_urls(&scope, &number).await.map_err(fault)?;
-            Ok(ask::ok(&Checks { items: checks.into_iter().map(CheckShown::from).collect() }))
-        }
-        ("GET", "disconnect") => breaks(&asked, &number).await,
-        ("POST", "disconnect") => {
-            numbers.disconnect(&scope, &number).await.map_err(fault)?;
-            // With its mapping its main account may be the only one that sees it.
-            match answer(&asked, &number, StatusCode::OK).await {
-                Ok(shown) => Ok(shown),
-                Err(_) => Ok(ask::gone()),
-            }
-        }
-        ("POST", "reconnect") => {
-            numbers.reconnect(&scope, &number).await.map_err(fault)?;
-            answer(&asked, &number, StatusCode::OK).await
-        }
-        _ => Err(ask::missing("there is nothing at this path")),
-    }
-}
-
-/// A number of the scope's, disconnected or not.
-fn number_in(asked: &Asked, text: &str) -> Result<E164, Fault> {
-    let number = ask::digits(&super::super::decoded(text)).ok_or_else(|| ask::missing(NONE))?;
-    let there = asked.api().keeper.book().number(asked.scope(), &number).is_some();
-    if there { Ok(number) } else { Err(ask::missing(NONE)) }
-}
-
-/// A number as it stands now, and its ETag.
-async fn answer(asked: &Asked, number: &E164, status: StatusCode) -> Result<Response, Fault> {
-    let (shown, tag) = {
-        let api = asked.api();
+/// A number as it is now, and its ETag.
+async fn view(request: &ApiRequest, number: &E164) -> Result<(NumberView, String), ApiError> {
+    let (view, tag) = {
+        let api = request.api();
         let book = api.keeper.book();
-        let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
-        (Shown::of(api, &book, entry), tag_of(entry))
+        let entry = book.number(request.scope(), number).ok_or(ApiError::NotFound(NO_NUMBER))?;
+        (NumberView::new(api, &book, entry), tag(entry))
     };
-    let [shown] = counted(asked, [shown]).await?;
-    Ok(with_header(error::body(status, &shown), header::ETAG, &tag))
+    let [view] = with_open_conversations(request, [view]).await?;
+    Ok((view, tag))
 }
 
-/// With how many conversations of each are open, all by one question.
-async fn counted<T: AsMut<[Shown]>>(asked: &Asked, mut shown: T) -> Result<T, Fault> {
+/// 200 with a number as it is now.
+async fn ok_view(request: &ApiRequest, number: &E164) -> Result<Response, ApiError> {
+    let (view, tag) = view(request, number).await?;
+    Ok(with_etag(ok(&view), &tag))
+}
+
+/// Adds the numbers of open conversations, with one query for all of them.
+async fn with_open_conversations<T: AsMut<[NumberView]>>(
+    request: &ApiRequest,
+    mut views: T,
+) -> Result<T, ApiError> {
     let numbers: Vec<E164> =
-        shown.as_mut().iter().filter_map(|one| E164::parse(&one.number).ok()).collect();
-    let open = asked.api().store.conversations().count_open(asked.scope(), &numbers).await;
-    let open = open.map_err(ask::store("count open conversations"))?;
-    for one in shown.as_mut() {
-        one.open_conversations =
-            E164::parse(&one.number).ok().and_then(|n| open.get(&n).copied()).unwrap_or_default();
+        views.as_mut().iter().filter_map(|view| E164::parse(&view.number).ok()).collect();
+    let open = request.api().store.conversations().count_open(request.scope(), &numbers).await;
+    let open = open.map_err(ApiError::store("count open conversations"))?;
+    for view in views.as_mut() {
+        let count = E164::parse(&view.number).ok().and_then(|number| open.get(&number).copied());
+        view.open_conversations = count.unwrap_or_default();
     }
-    Ok(shown)
+    Ok(views)
 }
 
-async fn list(asked: &Asked) -> Result<Response, Fault> {
-    let (items, next) = listed(asked)?;
-    Ok(ask::ok(&List { items: counted(asked, items).await?, next }))
+async fn list(request: ApiRequest) -> Result<Response, ApiError> {
+    let (items, next) = page(&request)?;
+    Ok(ok(&NumberList { items: with_open_conversations(&request, items).await?, next }))
 }
 
-fn listed(asked: &Asked) -> Result<(Vec<Shown>, Option<String>), Fault> {
-    let limit = asked.limit()?;
-    let after = asked.cursor(read_cursor)?;
-    check_platform(asked.value("platformType").unwrap_or_default())?;
-    let api = asked.api();
+fn page(request: &ApiRequest) -> Result<(Vec<NumberView>, Option<String>), ApiError> {
+    let limit = request.limit()?;
+    let after = request.cursor(parse_cursor)?;
+    check_platform(request.query("platformType").unwrap_or_default())?;
+    let api = request.api();
     let book = api.keeper.book();
-    let wanted = book.numbers(asked.scope()).into_iter().filter(|number| passes(asked, number));
-    let behind =
-        wanted.filter(|number| after.as_ref().is_none_or(|after| is_behind(number, after)));
-    let items: Vec<&Number> = behind.take(limit as usize + 1).collect();
-    let page = ask::Page::of(items, limit, |last| ask::place(last.set.added, &last.number));
-    Ok((
-        page.items.into_iter().map(|number| Shown::of(api, &book, number)).collect(),
-        asked.next(page.next),
-    ))
+    let selected =
+        book.numbers(request.scope()).into_iter().filter(|number| matches(request, number));
+    let rest = selected.filter(|number| after.as_ref().is_none_or(|after| is_after(number, after)));
+    let items: Vec<&Number> = rest.take(limit as usize + 1).collect();
+    let page = Page::new(items, limit, |last| position(last.set.added, &last.number));
+    let items = page.items.into_iter().map(|number| NumberView::new(api, &book, number));
+    Ok((items.collect(), request.next_cursor(page.next)))
 }
 
-fn check_platform(word: &str) -> Result<(), Fault> {
+fn check_platform(word: &str) -> Result<(), ApiError> {
     let word = word.trim();
     if word.is_empty() || PLATFORMS.contains(&word) {
         return Ok(());
     }
-    Err(ask::bad("platformType", &format!("platformType must be one of {}", PLATFORMS.join(", "))))
+    let message = format!("platformType must be one of {}", PLATFORMS.join(", "));
+    Err(ApiError::bad_value("platformType", message))
 }
 
-/// Where a page ended: when that number was added, and the number.
-fn read_cursor(text: &str) -> Option<(i64, E164)> {
-    let (added, number) = ask::placed::<String>(text)?;
+/// The last number of the previous page: when it was added, in microseconds, and the number.
+fn parse_cursor(text: &str) -> Option<(i64, E164)> {
+    let (added, number) = parse_position::<String>(text)?;
     Some((added.micros(), E164::parse(&number).ok()?))
 }
 
-/// Newest first, and of the same moment in the order of digits.
-fn is_behind(number: &Number, (added, last): &(i64, E164)) -> bool {
+/// Whether a number follows another one in the list: newest first, then in the order of digits.
+fn is_after(number: &Number, (added, last): &(i64, E164)) -> bool {
     let at = number.set.added.micros();
     at < *added || (at == *added && number.number > *last)
 }
 
-fn passes(asked: &Asked, number: &Number) -> bool {
-    let given = |name: &str| asked.value(name).map(str::trim).filter(|value| !value.is_empty());
-    let told = &number.set.told;
-    let has = |text: &str, part: &str| text.to_lowercase().contains(&part.to_lowercase());
-    let found = |part: &str| {
+/// Whether the filters of a request select a number.
+fn matches(request: &ApiRequest, number: &Number) -> bool {
+    let given = |name: &str| request.query(name).map(str::trim).filter(|value| !value.is_empty());
+    let contains = |text: &str, part: &str| text.to_lowercase().contains(&part.to_lowercase());
+    let is_found = |part: &str| {
         let digits = model::digits_of(part);
         (!digits.is_empty() && number.number.as_str().contains(&digits))
-            || has(&number.set.alias, part)
-            || has(&told.verified_name, part)
+            || contains(&number.set.alias, part)
+            || contains(&number.set.told.verified_name, part)
     };
-    given("q").is_none_or(found)
+    given("q").is_none_or(is_found)
         && given("waba")
             .is_none_or(|waba| number.waba.as_ref().is_some_and(|of| of.as_str() == waba))
         && given("platformType")
             .is_none_or(|platform| crate::numbers::platform_of(&number.set) == platform)
 }
 
-async fn connect(asked: Asked) -> Result<Response, Fault> {
-    let (asked, given) = asked.json::<Connect>().await?;
-    let agent = given.assigned_agent;
-    let credentials = given.read()?;
-    let scope = asked.scope().clone();
+async fn connect(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let body: ConnectBody = request.json().await?;
+    let agent = body.assigned_agent;
+    let credentials = body.validate()?;
+    let (api, scope) = (request.api(), request.scope());
     if let Some(id) = agent {
-        let found = asked
-            .api()
-            .store
-            .agents()
-            .get(&scope, id)
-            .await
-            .map_err(ask::store("read an agent"))?;
-        // The number is the asker's own: no subaccount's agent serves it.
-        let own = |agent: &Agent| {
-            agent.account == *scope.auth_id() || agent.account == asked.main_account()
+        let found = api.store.agents().get(scope, id).await;
+        let found = found.map_err(ApiError::store("read an agent"))?;
+        // The number will belong to the account that asks: agents of subaccounts can't serve it.
+        let is_own = |agent: &Agent| {
+            agent.account == *scope.auth_id() || agent.account == request.main_account()
         };
-        if !found.is_some_and(|agent| {
-            own(&agent) && agent.spec.channels.contains(&AgentChannel::Whatsapp)
-        }) {
-            return Err(ask::bad(
-                "assignedAgent",
-                "there is no such agent with the whatsapp channel",
-            ));
+        let is_suitable =
+            |agent: Agent| is_own(&agent) && agent.spec.channels.contains(&AgentChannel::Whatsapp);
+        if !found.is_some_and(is_suitable) {
+            let message = "no such agent with the channel whatsapp";
+            return Err(ApiError::bad_value("assignedAgent", message));
         }
     }
-    let number = asked.api().numbers.connect(&scope, credentials).await.map_err(fault)?;
-    let own = asked.api().keeper.book().number(&scope, &number).is_some();
-    let entry = asked.api().gate.directory().tables().by_number(&number).filter(|_| own).cloned();
+    let number = api.numbers.connect(scope, credentials).await?;
+    let is_own = api.keeper.book().number(scope, &number).is_some();
+    let entry = api.gate.directory().tables().by_number(&number).filter(|_| is_own).cloned();
     if let (Some(id), Some(entry)) = (agent, entry) {
-        let routed = asked.api().inbox.route_number(&entry, Routing::Agent(id), false).await;
-        routed.map_err(super::conversations::not_routed)?;
+        api.inbox.route_number(&entry, Routing::Agent(id), false).await?;
     }
-    answer(&asked, &number, StatusCode::CREATED).await
+    let (view, tag) = view(&request, &number).await?;
+    Ok(with_etag(created(&view), &tag))
 }
 
-async fn sign_up(asked: Asked) -> Result<Response, Fault> {
-    let (asked, given) = asked.json::<Signed>().await?;
-    let given: SignUp = given.read()?;
-    let scope = asked.scope().clone();
-    let numbers = asked.api().numbers.sign_up(&scope, given).await.map_err(fault)?;
-    let items: Vec<Shown> = {
-        let book = asked.api().keeper.book();
-        let entries = numbers.iter().filter_map(|number| book.number(&scope, number));
-        entries.map(|entry| Shown::of(asked.api(), &book, entry)).collect()
+async fn sign_up(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let body: SignUpBody = request.json().await?;
+    let sign_up: SignUp = body.validate()?;
+    let (api, scope) = (request.api(), request.scope());
+    let numbers = api.numbers.sign_up(scope, sign_up).await?;
+    let items: Vec<NumberView> = {
+        let book = api.keeper.book();
+        let entries = numbers.iter().filter_map(|number| book.number(scope, number));
+        entries.map(|entry| NumberView::new(api, &book, entry)).collect()
     };
-    let items = counted(&asked, items).await?;
-    Ok(error::body(StatusCode::CREATED, &List { items, next: None }))
+    let items = with_open_conversations(&request, items).await?;
+    Ok(created(&NumberList { items, next: None }))
 }
 
-async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
-    let (asked, panel) = asked.json::<Panel>().await?;
-    let (seen, was) = {
-        let book = asked.api().keeper.book();
-        let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
-        asked.matches(&tag_of(entry))?;
-        (asked.is_conditional().then(|| entry.set.clone()), entry.set.configuration)
+async fn get(request: ApiRequest) -> Result<Response, ApiError> {
+    ok_view(&request, &number(&request)?).await
+}
+
+async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let number = &number(&request)?;
+    let body: SettingsBody = request.json().await?;
+    let (api, scope) = (request.api(), request.scope());
+    let (seen, configuration) = {
+        let book = api.keeper.book();
+        let entry = book.number(scope, number).ok_or(ApiError::NotFound(NO_NUMBER))?;
+        request.check_if_match(&tag(entry))?;
+        (request.is_conditional().then(|| entry.set.clone()), entry.set.configuration)
     };
-    let change = panel.change();
-    // What is written at Meta would make it ring again.
+    let change = body.change();
+    // These are written at Meta, where a disconnected number would ring again.
     if (change.calling_enabled == Some(true) || change.callback_permission.is_some())
-        && let Some(no) = ask::out_of_service(&asked, number)
+        && let Some(error) = request.disconnected(number)
     {
-        return Err(no);
+        return Err(error);
     }
-    let scope = asked.scope().clone();
-    if asked.flag("dryRun")? == Some(true) {
-        asked.api().numbers.judge(&scope, number, &change, seen.as_ref()).map_err(fault)?;
-        return answer(&asked, number, StatusCode::OK).await;
+    if request.query_flag("dryRun")? == Some(true) {
+        api.numbers.judge(scope, number, &change, seen.as_ref())?;
+        return ok_view(&request, number).await;
     }
-    somebody_takes_calls(&asked, number, was, &change).await?;
-    let went = routing_of(&asked, number);
-    asked.api().numbers.change(&scope, number, &change, seen.as_ref()).await.map_err(fault)?;
+    check_calls_are_answered(&request, number, configuration, &change).await?;
+    let routing = routing_of(&request, number);
+    api.numbers.change(scope, number, &change, seen.as_ref()).await?;
     if change.configuration.is_some() || change.webhook_url.is_some() {
-        goes_by_its_type(&asked, number, (was, went), change.configuration.is_some()).await?;
+        let is_named = change.configuration.is_some();
+        route_by_configuration(&request, number, (configuration, routing), is_named).await?;
     }
     if change.active == Some(false) {
-        let entry = asked.api().gate.directory().tables().by_number(number).cloned();
+        let entry = api.gate.directory().tables().by_number(number).cloned();
         if let Some(entry) = entry {
-            asked.api().inbox.quiet(&entry).await;
+            api.inbox.quiet(&entry).await;
         }
     }
-    answer(&asked, number, StatusCode::OK).await
+    ok_view(&request, number).await
 }
 
-/// Users see a call button once calling is on: where a number goes by its agent, that agent takes the calls.
-async fn somebody_takes_calls(
-    asked: &Asked,
+/// Users see a call button as soon as calling is enabled. If the number is answered by an agent, that
+/// agent must take calls.
+async fn check_calls_are_answered(
+    request: &ApiRequest,
     number: &E164,
-    was: Configuration,
+    configuration: Configuration,
     change: &Change,
-) -> Result<(), Fault> {
-    let by_agent = change
+) -> Result<(), ApiError> {
+    let is_by_agent = change
         .configuration
         .as_deref()
-        .map_or(was == Configuration::Agent, |named| named == "agent");
-    if change.calling_enabled != Some(true) || !by_agent {
+        .map_or(configuration == Configuration::Agent, |named| named == "agent");
+    if change.calling_enabled != Some(true) || !is_by_agent {
         return Ok(());
     }
-    let agent = match routing_of(asked, number).and_then(|routing| routing.agent()) {
-        // The main account's may serve its subaccounts' numbers.
-        Some(id) => asked
-            .api()
-            .store
-            .agents()
-            .get(&Scope::of(asked.main_account()), id)
-            .await
-            .map_err(ask::store("read an agent"))?,
+    let agent = match routing_of(request, number).and_then(|routing| routing.agent()) {
+        // An agent of the main account may serve numbers of its subaccounts.
+        Some(id) => {
+            let agent =
+                request.api().store.agents().get(&Scope::of(request.main_account()), id).await;
+            agent.map_err(ApiError::store("read an agent"))?
+        }
         None => None,
     };
     match agent.is_some_and(|agent| agent.spec.channels.contains(&AgentChannel::Voice)) {
         true => Ok(()),
-        false => Err(ask::bad(
+        false => Err(ApiError::bad_value(
             "answerUrl",
-            "nobody would take its calls: connect an agent with the channel voice first, or set answerUrl with \
-             configurationType webhook",
+            "calls would not be answered: connect an agent with the channel voice first, or set \
+             answerUrl with configurationType webhook",
         )),
     }
 }
 
-/// Where a number's new conversations go; none: it is not connected.
-fn routing_of(asked: &Asked, number: &E164) -> Option<Routing> {
-    let entry = asked.api().gate.directory().tables().by_number(number).cloned();
-    entry.map(|entry| asked.api().inbox.routing_of(&entry))
+/// The routing of a number's new conversations; `None` if the number is not connected.
+fn routing_of(request: &ApiRequest, number: &E164) -> Option<Routing> {
+    let api = request.api();
+    let entry = api.gate.directory().tables().by_number(number).cloned();
+    entry.map(|entry| api.inbox.routing_of(&entry))
 }
 
-/// Who names the configuration type, or gives a number its first URL, means it: where the number's messages went otherwise, all of them go by it
-/// from the next on (S0.6, S0.24).
-async fn goes_by_its_type(
-    asked: &Asked,
+/// Adapts the routing to a changed configuration type or webhook URL, also for existing
+/// conversations, if they were routed otherwise. `before` is the previous configuration type and
+/// routing, and `is_named` tells whether the request named the type.
+async fn route_by_configuration(
+    request: &ApiRequest,
     number: &E164,
-    (was, went): (Configuration, Option<Routing>),
+    before: (Configuration, Option<Routing>),
     is_named: bool,
-) -> Result<(), Fault> {
-    let is = asked
-        .api()
-        .keeper
-        .book()
-        .number(asked.scope(), number)
-        .map(|entry| entry.set.configuration);
-    let entry = asked.api().gate.directory().tables().by_number(number).cloned();
-    let (Some(is), Some(entry)) = (is, entry) else { return Ok(()) };
-    let goes = asked.api().inbox.routing_of(&entry);
-    let to = match (is, goes) {
-        // A URL alone takes nobody's agent away.
-        _ if !is_named => goes,
+) -> Result<(), ApiError> {
+    let api = request.api();
+    let configuration =
+        api.keeper.book().number(request.scope(), number).map(|entry| entry.set.configuration);
+    let entry = api.gate.directory().tables().by_number(number).cloned();
+    let (Some(configuration), Some(entry)) = (configuration, entry) else { return Ok(()) };
+    let current = api.inbox.routing_of(&entry);
+    let routing = match (configuration, current) {
+        // A URL alone does not disconnect an agent.
+        _ if !is_named => current,
         (Configuration::Webhook, Routing::Webhook(_))
-        | (Configuration::Agent, Routing::Agent(_) | Routing::None) => goes,
+        | (Configuration::Agent, Routing::Agent(_) | Routing::None) => current,
         (Configuration::Webhook, Routing::Agent(_) | Routing::None) => Routing::Webhook(None),
         (Configuration::Agent, Routing::Webhook(_)) => Routing::None,
     };
-    if is != was || went.is_some_and(|went| went != to) || goes != to {
-        asked.api().inbox.route_number(&entry, to, true).await.map_err(not_routed)?;
+    let (configuration_before, routing_before) = before;
+    if configuration != configuration_before
+        || routing_before.is_some_and(|before| before != routing)
+        || current != routing
+    {
+        api.inbox.route_number(&entry, routing, true).await?;
     }
     Ok(())
 }
 
-async fn register(asked: Asked, number: &E164) -> Result<Response, Fault> {
-    let (asked, Pin { pin }) = asked.json::<Pin>().await?;
-    if let Some(no) = ask::out_of_service(&asked, number) {
-        return Err(no);
-    }
-    let scope = asked.scope().clone();
-    asked.api().numbers.register(&scope, number, Secret::new(pin)).await.map_err(fault)?;
-    answer(&asked, number, StatusCode::ACCEPTED).await
+async fn sync(request: ApiRequest) -> Result<Response, ApiError> {
+    let number = number(&request)?;
+    let synced = request.api().numbers.sync_number(request.scope(), &number).await?;
+    Ok(ok(&SyncResult::from(&synced)))
 }
 
-async fn breaks(asked: &Asked, number: &E164) -> Result<Response, Fault> {
-    let (shown, is_last) = {
-        let api = asked.api();
+async fn register(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let number = number(&request)?;
+    let PinBody { pin } = request.json().await?;
+    if let Some(error) = request.disconnected(&number) {
+        return Err(error);
+    }
+    request.api().numbers.register(request.scope(), &number, Secret::new(pin)).await?;
+    let (view, tag) = view(&request, &number).await?;
+    Ok(with_etag(accepted(&view), &tag))
+}
+
+async fn check_urls(request: ApiRequest) -> Result<Response, ApiError> {
+    let number = number(&request)?;
+    let checks = request.api().numbers.check_urls(request.scope(), &number).await?;
+    Ok(ok(&UrlChecks { items: checks.into_iter().map(UrlCheckResult::from).collect() }))
+}
+
+async fn disconnect_effects(request: ApiRequest) -> Result<Response, ApiError> {
+    let number = number(&request)?;
+    let (view, is_last) = {
+        let api = request.api();
         let book = api.keeper.book();
-        let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
-        let others = |waba| {
-            book.numbers_of(waba).any(|other| other.number != *number && !other.set.disconnected)
+        let entry = book.number(request.scope(), &number);
+        let entry = entry.ok_or(ApiError::NotFound(NO_NUMBER))?;
+        let has_others = |waba| {
+            book.numbers_of(waba).any(|other| other.number != number && !other.set.disconnected)
         };
-        (Shown::of(api, &book, entry), !entry.waba.as_ref().is_some_and(others))
+        (NumberView::new(api, &book, entry), !entry.waba.as_ref().is_some_and(has_others))
     };
-    let [Shown { open_conversations, live_calls, .. }] = counted(asked, [shown]).await?;
+    let [NumberView { open_conversations, live_calls, .. }] =
+        with_open_conversations(&request, [view]).await?;
     let mut cleared = vec!["webhookUrl", "answerUrl", "callingEnabled"];
-    // The mapping is the WABA's, and goes with the last of its numbers (S0.28).
+    // The account is set for the WABA, and is cleared with the last of its numbers.
     if is_last {
         cleared.push("account");
     }
-    Ok(ask::ok(&Breaks { open_conversations, live_calls, cleared }))
+    Ok(ok(&DisconnectBreaks { open_conversations, live_calls, cleared }))
 }
 
-pub(super) fn synced(synced: &Synced) -> Result<Response, Fault> {
-    let changed = synced.changed.iter();
-    let changed = changed.map(|(number, fields)| FieldsChanged {
-        number: number.to_string(),
-        fields: fields.clone(),
-    });
-    let left_out = synced.left_out.iter().map(|(number, why)| LeftOut {
-        number: number.to_string(),
-        reason: match why {
-            Elsewhere::Taken => "taken",
-            Elsewhere::TooMany(_) => "too_many",
-            Elsewhere::InFile(_) => "in_configuration",
-        },
-    });
-    Ok(ask::ok(&SyncShown {
-        added: synced.added.iter().map(E164::to_string).collect(),
-        changed: changed.collect(),
-        left_out: left_out.collect(),
-        settings_unread: synced.unread.iter().map(E164::to_string).collect(),
-    }))
+async fn disconnect(request: ApiRequest) -> Result<Response, ApiError> {
+    let number = number(&request)?;
+    request.api().numbers.disconnect(request.scope(), &number).await?;
+    // The number may belong to the main account now, outside the scope.
+    Ok(ok_view(&request, &number).await.unwrap_or_else(|_| no_content()))
 }
 
-impl From<UrlCheck> for CheckShown {
+async fn reconnect(request: ApiRequest) -> Result<Response, ApiError> {
+    let number = number(&request)?;
+    request.api().numbers.reconnect(request.scope(), &number).await?;
+    ok_view(&request, &number).await
+}
+
+impl From<&Synced> for SyncResult {
+    fn from(synced: &Synced) -> Self {
+        let changed = synced.changed.iter().map(|(number, fields)| FieldsChanged {
+            number: number.to_string(),
+            fields: fields.clone(),
+        });
+        let left_out = synced.left_out.iter().map(|(number, why)| LeftOut {
+            number: number.to_string(),
+            reason: match why {
+                Elsewhere::Taken => "taken",
+                Elsewhere::TooMany(_) => "too_many",
+                Elsewhere::InFile(_) => "in_configuration",
+            },
+        });
+        Self {
+            added: synced.added.iter().map(E164::to_string).collect(),
+            changed: changed.collect(),
+            left_out: left_out.collect(),
+            settings_unread: synced.unread.iter().map(E164::to_string).collect(),
+        }
+    }
+}
+
+impl From<UrlCheck> for UrlCheckResult {
     fn from(check: UrlCheck) -> Self {
         let ok = check.checked.is_ok();
         let (status, error, findings) = match check.checked {
@@ -706,92 +639,15 @@ impl From<UrlCheck> for CheckShown {
     }
 }
 
-/// What to do where a number was to be deleted (S2.22).
-pub(super) const NO_DELETE: &str = "numbers are never deleted here: POST …/disconnect/ takes one out of service, and Meta's console deletes it";
-
-/// The answer to what was not done.
-pub(super) fn fault(no: No) -> Fault {
-    match no {
-        No::Missing(what) => ask::missing(what),
-        No::Bad { field, message } => ask::bad(field, &message),
-        No::State { code, message } => ask::conflict(code, &message),
-        No::Rule { code, message, field, meta: None } => ask::rule(code, &message, field),
-        No::Rule { code, message, field, meta: Some((meta, details)) } => {
-            let meta = Some(MetaWord { code: meta, message: details });
-            of_meta(StatusCode::UNPROCESSABLE_ENTITY, code, message, field, meta)
-        }
-        No::Wait { seconds, message } => {
-            let answer = error::json(StatusCode::TOO_MANY_REQUESTS, "too_soon", &message, None);
-            Box::new(with_header(answer, header::RETRY_AFTER, &seconds.to_string()))
-        }
-        No::Changed => ask::changed(),
-        No::Meta(outcome) => refused(outcome),
-        No::Store(error) => ask::store("change a number")(error),
-    }
-}
-
-/// Meta's no, or its silence.
-pub(super) fn refused(outcome: GraphOutcome) -> Fault {
-    let (code, message, meta) = match outcome {
-        GraphOutcome::Refused { code, details, .. } => {
-            let message = format!("Meta refused: {details}");
-            ("meta_refused", message, Some(MetaWord { code, message: details }))
-        }
-        GraphOutcome::RateLimited { code } => {
-            let meta = Some(MetaWord { code, message: "asked too often".to_owned() });
-            ("meta_busy", "Meta is asked too often; try again later".to_owned(), meta)
-        }
-        GraphOutcome::Done
-        | GraphOutcome::Gone
-        | GraphOutcome::ServerError { .. }
-        | GraphOutcome::Timeout
-        | GraphOutcome::Unreachable => (
-            "meta_failed",
-            "Meta did not answer as it should: nothing has changed here".to_owned(),
-            None,
-        ),
-    };
-    of_meta(StatusCode::BAD_GATEWAY, code, message, None, meta)
-}
-
-fn of_meta(
-    status: StatusCode,
-    code: &'static str,
-    message: String,
-    field: Option<&'static str>,
-    meta: Option<MetaWord>,
-) -> Fault {
-    Box::new(error::trouble(&Trouble {
-        status,
-        code,
-        message,
-        field,
-        meta,
-        next_request: None,
-        next_call: None,
-    }))
-}
-
-/// A word of a method, as the resource has it.
-fn word(method: Method) -> &'static str {
-    method.as_str()
-}
-
-/// A time that may not have come.
-fn time(at: Option<Timestamp>) -> Option<super::Timestamp3339> {
-    at.map(super::Timestamp3339)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::{ApiError, check_platform};
+
     #[test]
-    fn a_platform_is_one_of_three() {
-        for fine in ["", " CLOUD_API ", "ON_PREMISE", "NOT_APPLICABLE"] {
-            assert!(super::check_platform(fine).is_ok(), "{fine}");
+    fn refuses_unknown_platforms() {
+        for valid in ["", " CLOUD_API ", "ON_PREMISE", "NOT_APPLICABLE"] {
+            assert!(check_platform(valid).is_ok(), "{valid}");
         }
-        assert_eq!(
-            super::check_platform("zz").unwrap_err().status(),
-            super::StatusCode::BAD_REQUEST
-        );
+        assert!(matches!(check_platform("zz"), Err(ApiError::BadRequest { .. })));
     }
 }

@@ -1,70 +1,71 @@
-//! What comes in about a number: read by the names of `number-api.md` §2, nothing judged yet.
+//! Bodies of requests about phone numbers, and the validation that needs nothing but the body.
 
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::Object;
 use uuid::Uuid;
 
-use super::super::ask::{self, Fault, given};
-use super::super::bodies::one_of;
+use super::super::super::error::ApiError;
+use super::super::request::parse_number;
+use super::super::schema::{nullable, one_of};
 use crate::numbers::{Change, Credentials, SignUp};
 use model::Secret;
-use model::{E164, PhoneNumberId, WabaId};
+use model::{PhoneNumberId, WabaId};
 
-/// Longest id of Meta's, name and token, in characters.
-const ID_MAX: usize = 64;
-const NAME_MAX: usize = 100;
-const TOKEN_MAX: usize = 4_096;
+/// The longest id of Meta's, in characters.
+const ID_CHARS_MAX: usize = 64;
+const NAME_CHARS_MAX: usize = 100;
+const TOKEN_CHARS_MAX: usize = 4_096;
 
-/// `PATCH`: only what changes; `null` empties what can be empty.
+/// The settings that a request changes. `null` clears a setting.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(default, rename_all = "camelCase")]
 #[schema(as = PhoneNumberPanel, examples(json!({"alias": "Desk", "callsPerNumber": 20})))]
-pub(super) struct Panel {
+pub(super) struct SettingsBody {
     /// At most 100 characters.
     #[serde(deserialize_with = "text_or_empty")]
     alias: Option<String>,
     #[schema(schema_with = configuration)]
     configuration_type: Option<String>,
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     webhook_url: Option<Option<String>>,
-    /// Written at Meta first, as is `callbackPermission`.
+    /// Written at Meta first, like `callbackPermission`.
     calling_enabled: Option<bool>,
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     answer_url: Option<Option<String>>,
-    #[schema(schema_with = super::super::bodies::method)]
+    #[schema(schema_with = super::super::schema::method)]
     answer_method: Option<String>,
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     fallback_url: Option<Option<String>>,
-    #[schema(schema_with = super::super::bodies::method)]
+    #[schema(schema_with = super::super::schema::method)]
     fallback_method: Option<String>,
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     hangup_url: Option<Option<String>>,
-    #[schema(schema_with = super::super::bodies::method)]
+    #[schema(schema_with = super::super::schema::method)]
     hangup_method: Option<String>,
-    #[serde(deserialize_with = "given")]
-    /// null: what the configuration has.
+    /// null: the default of the configuration.
+    #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100_000)]
     calls_per_number: Option<Option<u32>>,
     callback_permission: Option<bool>,
-    /// false: its agent stays silent.
+    /// false: the agent stays silent.
     active: Option<bool>,
 }
 
 fn configuration() -> Object {
-    one_of(&["webhook", "agent"], "Who answers: the number's webhook URL, or its agent")
+    one_of(&["webhook", "agent"], "Who answers: the webhook URL of the number, or its agent")
 }
 
-/// `null` is an empty text.
+/// Deserializes `null` as an empty text.
 fn text_or_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     Option::<String>::deserialize(from).map(|text| Some(text.unwrap_or_default()))
 }
 
-impl Panel {
+impl SettingsBody {
     pub(super) fn change(self) -> Change {
         Change {
             alias: self.alias,
@@ -84,56 +85,66 @@ impl Panel {
     }
 }
 
-/// `POST /phone-numbers/`.
+/// The credentials of a number to be connected.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = PhoneNumberConnect, examples(json!({"displayName": "Brasil", "whatsappPhoneNumberId": "106540352242923", "whatsappBusinessAccount": "2029384756", "accessToken": "EAAG"})))]
-pub(super) struct Connect {
+pub(super) struct ConnectBody {
     #[schema(min_length = 1, max_length = 100)]
     display_name: String,
-    /// Read at Meta where it is absent.
+    /// By default read at Meta.
     number: Option<String>,
     whatsapp_phone_number_id: String,
     whatsapp_business_account: Option<String>,
-    /// Proven at Meta, sealed, and not shown again.
+    /// Verified at Meta, stored encrypted, and not shown again.
     #[schema(min_length = 1, max_length = 4_096)]
     access_token: String,
-    /// true needs `assignedAgent`.
+    /// true requires `assignedAgent`.
     active: Option<bool>,
     pub(super) assigned_agent: Option<Uuid>,
 }
 
-impl Connect {
-    pub(super) fn read(self) -> Result<Credentials, Fault> {
+impl ConnectBody {
+    pub(super) fn validate(self) -> Result<Credentials, ApiError> {
         let display_name = self.display_name.trim().to_owned();
         if display_name.is_empty()
-            || display_name.chars().count() > NAME_MAX
+            || display_name.chars().count() > NAME_CHARS_MAX
             || display_name.chars().any(char::is_control)
         {
-            return Err(ask::bad("displayName", "displayName must have 1 to 100 characters"));
+            return Err(ApiError::bad_value(
+                "displayName",
+                "displayName must be 1 to 100 characters",
+            ));
         }
         let number = match self.number.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
             None => None,
-            Some(text) => Some(digits(text)?),
+            Some(text) => {
+                let error =
+                    || ApiError::bad_value("number", "number must be digits with the country code");
+                Some(parse_number(text).ok_or_else(error)?)
+            }
         };
         let token = self.access_token.trim();
         if token.is_empty()
-            || token.len() > TOKEN_MAX
+            || token.len() > TOKEN_CHARS_MAX
             || token.bytes().any(|b| !b.is_ascii_graphic())
         {
-            return Err(ask::bad(
+            return Err(ApiError::bad_value(
                 "accessToken",
                 "accessToken must be Meta's token: 1 to 4,096 characters without spaces",
             ));
         }
-        let id = id("whatsappPhoneNumberId", &self.whatsapp_phone_number_id)?;
-        let waba =
-            optional_id("whatsappBusinessAccount", self.whatsapp_business_account.as_deref())?;
+        let id = parse_id("whatsappPhoneNumberId", &self.whatsapp_phone_number_id)?;
+        let waba = parse_optional_id(
+            "whatsappBusinessAccount",
+            self.whatsapp_business_account.as_deref(),
+        )?;
         match (self.active, self.assigned_agent) {
-            (Some(true), None) => {
-                Err(ask::bad("assignedAgent", "assignedAgent is needed where active is true"))
-            }
-            // Whether it is there is looked up by who connects.
+            (Some(true), None) => Err(ApiError::bad_value(
+                "assignedAgent",
+                "assignedAgent is required if active is true",
+            )),
+            // The handler looks the agent up.
             (active, _) => Ok(Credentials {
                 display_name,
                 number,
@@ -146,41 +157,47 @@ impl Connect {
     }
 }
 
-/// `POST /phone-numbers/signup/`.
+/// The result of Meta's embedded sign-up.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = PhoneNumberSignUp, examples(json!({"code": "AQB8", "whatsappBusinessAccount": "2029384756"})))]
-pub(super) struct Signed {
-    /// What the window gave.
+pub(super) struct SignUpBody {
+    /// The code that the sign-up window returned.
     #[schema(min_length = 1, max_length = 4_096)]
     code: String,
-    /// Where the window came back to, if it did.
+    /// The URL that the sign-up window returned to, if it did.
     redirect_uri: Option<String>,
     whatsapp_business_account: Option<String>,
     whatsapp_phone_number_id: Option<String>,
 }
 
-impl Signed {
-    pub(super) fn read(self) -> Result<SignUp, Fault> {
+impl SignUpBody {
+    pub(super) fn validate(self) -> Result<SignUp, ApiError> {
         let code = self.code.trim().to_owned();
-        if code.is_empty() || code.len() > TOKEN_MAX || code.bytes().any(|b| !b.is_ascii_graphic())
+        if code.is_empty()
+            || code.len() > TOKEN_CHARS_MAX
+            || code.bytes().any(|b| !b.is_ascii_graphic())
         {
-            return Err(ask::bad("code", "code must be what Meta's sign-up window gave"));
-        }
-        let redirect_uri = self.redirect_uri.filter(|uri| !uri.is_empty());
-        if redirect_uri
-            .as_ref()
-            .is_some_and(|uri| uri.len() > TOKEN_MAX || uri.bytes().any(|b| !b.is_ascii_graphic()))
-        {
-            return Err(ask::bad(
-                "redirectUri",
-                "redirectUri must be the URL that Meta's window came back to",
+            return Err(ApiError::bad_value(
+                "code",
+                "code must be the code that Meta's sign-up window returned",
             ));
         }
-        let waba =
-            optional_id("whatsappBusinessAccount", self.whatsapp_business_account.as_deref())?;
+        let redirect_uri = self.redirect_uri.filter(|uri| !uri.is_empty());
+        if redirect_uri.as_ref().is_some_and(|uri| {
+            uri.len() > TOKEN_CHARS_MAX || uri.bytes().any(|b| !b.is_ascii_graphic())
+        }) {
+            return Err(ApiError::bad_value(
+                "redirectUri",
+                "redirectUri must be the URL that Meta's sign-up window returned to",
+            ));
+        }
+        let waba = parse_optional_id(
+            "whatsappBusinessAccount",
+            self.whatsapp_business_account.as_deref(),
+        )?;
         let number =
-            optional_id("whatsappPhoneNumberId", self.whatsapp_phone_number_id.as_deref())?;
+            parse_optional_id("whatsappPhoneNumberId", self.whatsapp_phone_number_id.as_deref())?;
         Ok(SignUp {
             code,
             redirect_uri,
@@ -190,28 +207,24 @@ impl Signed {
     }
 }
 
-/// `POST …/register/`.
+/// The two-step verification PIN for a registration.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = PhoneNumberPin, examples(json!({"pin": "123456"})))]
-pub(super) struct Pin {
+pub(super) struct PinBody {
     #[schema(pattern = "^[0-9]{6}$")]
     pub(super) pin: String,
 }
 
-fn digits(text: &str) -> Result<E164, Fault> {
-    ask::digits(text).ok_or_else(|| ask::bad("number", "number must be digits with country code"))
-}
-
-fn id(field: &str, text: &str) -> Result<String, Fault> {
+fn parse_id(field: &'static str, text: &str) -> Result<String, ApiError> {
     let text = text.trim();
-    let fits = (1..=ID_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    let fits = (1..=ID_CHARS_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     if fits {
         Ok(text.to_owned())
     } else {
-        Err(ask::bad(field, &format!("{field} must be Meta's id: digits")))
+        Err(ApiError::bad_value(field, format!("{field} must be an id of Meta's: digits")))
     }
 }
 
-fn optional_id(field: &str, text: Option<&str>) -> Result<Option<String>, Fault> {
-    text.filter(|text| !text.trim().is_empty()).map(|text| id(field, text)).transpose()
+fn parse_optional_id(field: &'static str, text: Option<&str>) -> Result<Option<String>, ApiError> {
+    text.filter(|text| !text.trim().is_empty()).map(|text| parse_id(field, text)).transpose()
 }

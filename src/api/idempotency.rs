@@ -1,10 +1,10 @@
-//! `Idempotency-Key`: a POST that came before gets the answer it got then, and nothing is done twice
-//! (`plivo-call-api.md` §1.9, `number-api.md` §1). Both APIs keep answers here, each by its own [`Rules`].
+//! `Idempotency-Key`: a POST with a key that was used before gets the first response, and nothing is done
+//! twice. See `docs/reference/rest.md#idempotency`.
 //!
-//! Answers are in the store before anybody sees them, so that a restart changes nothing; in memory are those to come, and those
-//! that the store did not take. The work goes on when whoever asked goes away, and those who ask the same meanwhile wait
-//! for it. An answer that says "later" (5xx, 429) is not kept: the next try is a new one. Work that ends with its process has
-//! given no answer, and is done anew.
+//! A response is stored before the client gets it, so that it survives a restart. Responses that the store
+//! does not take are kept in memory. The work is completed even if the client disconnects, and requests
+//! with the same key wait for it. Responses that ask to try again later (5xx, 429) are not kept. If the
+//! process ends before there is a response, the next request does the work again.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -27,77 +27,78 @@ use model::AuthId;
 use model::Clock;
 use store::{GivenAnswer, Scope, Store};
 
-/// Answers kept in memory at most, while the store takes none; the oldest go first.
-const KEPT_MAX: u64 = 10_000;
-/// The largest answer that the store gets: more than any that makes or sends something.
-const STORED_MAX: usize = 256 << 10;
-/// How long an answer waits to be stored: past it the store takes nothing, and whoever asked waits for nothing else.
-const STORING: Duration = Duration::from_secs(2);
+/// The most responses in memory while the store takes none; the least recently used are dropped.
+const RESPONSES_MAX: u64 = 10_000;
+/// The largest response that is stored, in bytes. No response to a POST that creates or sends something
+/// is larger.
+const STORED_BYTES_MAX: usize = 256 << 10;
+/// How long a client waits for its response to be stored.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What one API says of its keys.
+/// The rules of one API.
 pub(super) struct Rules {
-    /// How long an answer is given again.
+    /// How long a response is kept.
     pub(super) kept: Duration,
-    /// Longest key, in bytes.
-    pub(super) key_max: usize,
-    /// The API's word for a fault of ours.
-    pub(super) fault: fn() -> Response,
+    /// The longest key, in bytes.
+    pub(super) key_bytes_max: usize,
+    /// Makes the response to a request whose handler panicked.
+    pub(super) internal_error: fn() -> Response,
 }
 
-/// A request that is the same as another: who asks, what for, and their key.
+/// Identifies a request: its account, its path and its `Idempotency-Key`.
 #[derive(Clone)]
-pub(super) struct Key {
+pub(super) struct RequestKey {
     account: AuthId,
     main_account: AuthId,
-    /// Whom the answer tells of, by the path.
+    /// The conversation or user that the path names, so that an erasure also removes the response.
     about: Option<String>,
     digest: [u8; 32],
 }
 
-/// An answer, to be given again.
+/// A response that is kept.
 #[derive(Clone)]
-struct Kept {
+struct KeptResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
-type Coming = Shared<BoxFuture<'static, Kept>>;
+type PendingResponse = Shared<BoxFuture<'static, KeptResponse>>;
 
-/// The answers given, and those to come.
-pub(super) struct Once(Arc<Inner>);
+/// The kept responses of one API, and those that are pending.
+pub(super) struct Idempotency(Arc<Inner>);
 
 struct Inner {
     rules: Rules,
     store: Store,
     clock: Clock,
-    /// Never more than requests that are being worked on.
-    coming: Mutex<HashMap<[u8; 32], Coming>>,
-    /// What the store did not take.
-    unstored: Cache<[u8; 32], Kept>,
+    /// Responses to requests that are being served.
+    pending: Mutex<HashMap<[u8; 32], PendingResponse>>,
+    /// Responses that the store did not take.
+    unstored: Cache<[u8; 32], KeptResponse>,
 }
 
-impl Once {
+impl Idempotency {
     pub(super) fn new(rules: Rules, store: Store, clock: Clock) -> Self {
         let unstored =
-            Cache::builder().max_capacity(KEPT_MAX).eviction_policy(EvictionPolicy::lru());
+            Cache::builder().max_capacity(RESPONSES_MAX).eviction_policy(EvictionPolicy::lru());
         let unstored = unstored.time_to_live(rules.kept).build();
-        Self(Arc::new(Inner { rules, store, clock, coming: Mutex::default(), unstored }))
+        Self(Arc::new(Inner { rules, store, clock, pending: Mutex::default(), unstored }))
     }
 
-    /// The key that a request names, if it names one.
+    /// The key of a request, if it has an `Idempotency-Key`.
     ///
     /// # Errors
-    /// It is none, as a sentence.
+    /// Returns what is wrong with the header, as a sentence.
     pub(super) fn key(
         &self,
         scope: &Scope,
         main_account: &AuthId,
         headers: &HeaderMap,
         path: &str,
-    ) -> Result<Option<Key>, String> {
+    ) -> Result<Option<RequestKey>, String> {
         let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
-        let most = self.0.rules.key_max;
+        let most = self.0.rules.key_bytes_max;
         let key = key.to_str().ok().filter(|key| (1..=most).contains(&key.len()));
         let key = key.ok_or_else(|| format!("Idempotency-Key must be 1 to {most} characters"))?;
         let segments = segments(path);
@@ -108,11 +109,11 @@ impl Once {
         };
         let mut digest = Context::new(&SHA256);
         for part in [scope.auth_id().as_str(), segments.join("/").as_str(), key] {
-            // No part has a zero byte in it.
+            // No part contains the zero byte that separates them.
             digest.update(part.as_bytes());
             digest.update(&[0]);
         }
-        let mut key = Key {
+        let mut key = RequestKey {
             account: scope.auth_id().clone(),
             main_account: main_account.clone(),
             about,
@@ -122,58 +123,67 @@ impl Once {
         Ok(Some(key))
     }
 
-    /// Does the work, or gives the answer that it got before; of several at the same moment one does it.
+    /// Returns the kept response for a key, or does the work and keeps its response. Of several requests
+    /// with the same key at the same time, one does the work.
     pub(super) async fn run(
         &self,
-        key: Option<Key>,
+        key: RequestKey,
         work: impl Future<Output = Response> + Send + 'static,
     ) -> Response {
-        let Some(key) = key else { return work.await };
-        let kept = self.coming(key, work).await;
+        let kept = self.response(key, work).await;
         let mut response = Response::new(Body::from(kept.body));
         *response.status_mut() = kept.status;
         *response.headers_mut() = kept.headers;
         response
     }
 
-    fn coming(&self, key: Key, work: impl Future<Output = Response> + Send + 'static) -> Coming {
+    fn response(
+        &self,
+        key: RequestKey,
+        work: impl Future<Output = Response> + Send + 'static,
+    ) -> PendingResponse {
         let (inner, digest) = (self.0.clone(), key.digest);
-        let mut coming = self.0.coming();
-        if let Some(coming) = coming.get(&digest) {
-            return coming.clone();
+        let mut pending = self.0.pending();
+        if let Some(response) = pending.get(&digest) {
+            return response.clone();
         }
         let task = tokio::spawn(async move {
-            let kept = AssertUnwindSafe(inner.again_or(&key, work)).catch_unwind().await;
-            // Under the lock that it was put there with: it is there by now. Who asks later finds it in the store.
-            inner.coming().remove(&key.digest);
+            let kept = AssertUnwindSafe(inner.kept_or(&key, work)).catch_unwind().await;
+            // The entry exists, because it was inserted under the lock that is held until then. Later
+            // requests find the response in the store.
+            inner.pending().remove(&key.digest);
             kept.ok()
         });
-        let fault = self.0.rules.fault;
-        let answer = async move {
+        let internal_error = self.0.rules.internal_error;
+        let response = async move {
             match task.await {
                 Ok(Some(kept)) => kept,
-                // The runtime is being stopped.
-                Ok(None) | Err(_) => keep(fault()).await,
+                // The runtime is being shut down.
+                Ok(None) | Err(_) => keep(internal_error()).await,
             }
         };
-        let answer = answer.boxed().shared();
-        coming.insert(digest, answer.clone());
-        answer
+        let response = response.boxed().shared();
+        pending.insert(digest, response.clone());
+        response
     }
 }
 
 impl Inner {
-    fn coming(&self) -> MutexGuard<'_, HashMap<[u8; 32], Coming>> {
-        self.coming.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, HashMap<[u8; 32], PendingResponse>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was answered before, or what the work answers now.
-    async fn again_or(&self, key: &Key, work: impl Future<Output = Response> + Send) -> Kept {
-        if let Some(before) = self.before(key).await {
-            return before;
+    /// The kept response, or that of the work.
+    async fn kept_or(
+        &self,
+        key: &RequestKey,
+        work: impl Future<Output = Response> + Send,
+    ) -> KeptResponse {
+        if let Some(kept) = self.kept(key).await {
+            return kept;
         }
         let work = AssertUnwindSafe(work).catch_unwind().await;
-        let kept = keep(work.unwrap_or_else(|_| (self.rules.fault)())).await;
+        let kept = keep(work.unwrap_or_else(|_| (self.rules.internal_error)())).await;
         if !kept.status.is_server_error()
             && kept.status != StatusCode::TOO_MANY_REQUESTS
             && !self.store(key, &kept).await
@@ -183,49 +193,50 @@ impl Inner {
         kept
     }
 
-    async fn before(&self, key: &Key) -> Option<Kept> {
+    async fn kept(&self, key: &RequestKey) -> Option<KeptResponse> {
         if let Some(kept) = self.unstored.get(&key.digest).await {
             return Some(kept);
         }
         match self.store.responses().get(&key.digest, self.clock.wall()).await {
-            Ok(given) => given.as_deref().and_then(Kept::read),
+            Ok(stored) => stored.as_deref().and_then(KeptResponse::from_bytes),
             Err(error) => {
-                // As if it had not been asked before: a store that can't be read must keep nobody from calling.
-                tracing::warn!(%error, "whether a request came before cannot be seen");
+                // The request is served as a new one: a store that can't be read must not prevent calls.
+                tracing::warn!(%error, "kept response could not be read");
                 None
             }
         }
     }
 
-    async fn store(&self, key: &Key, kept: &Kept) -> bool {
-        let (Some(answer), given) = (kept.written(), self.clock.wall()) else { return false };
+    async fn store(&self, key: &RequestKey, kept: &KeptResponse) -> bool {
+        let (Some(answer), given) = (kept.to_bytes(), self.clock.wall()) else { return false };
         let until = given.plus(self.rules.kept);
         let (account, main_account, about) =
             (key.account.clone(), key.main_account.clone(), key.about.clone());
         let answer =
             GivenAnswer { digest: key.digest, account, main_account, about, answer, given, until };
         let Some(written) = self.store.responses().put(answer) else { return false };
-        matches!(tokio::time::timeout(STORING, written).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(STORE_TIMEOUT, written).await, Ok(Ok(_)))
     }
 }
 
-impl Kept {
-    /// A line of JSON, and the body behind it.
-    fn written(&self) -> Option<Vec<u8>> {
+impl KeptResponse {
+    /// A line of JSON with the status and the headers, followed by the body. `None` if the response is too
+    /// large to be stored.
+    fn to_bytes(&self) -> Option<Vec<u8>> {
         let headers: Option<Vec<_>> = self
             .headers
             .iter()
             .map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
             .collect();
-        let mut written = serde_json::to_vec(&(self.status.as_u16(), headers?)).ok()?;
-        written.push(b'\n');
-        written.extend_from_slice(&self.body);
-        (written.len() <= STORED_MAX).then_some(written)
+        let mut bytes = serde_json::to_vec(&(self.status.as_u16(), headers?)).ok()?;
+        bytes.push(b'\n');
+        bytes.extend_from_slice(&self.body);
+        (bytes.len() <= STORED_BYTES_MAX).then_some(bytes)
     }
 
-    fn read(written: &[u8]) -> Option<Self> {
-        let end = written.iter().position(|byte| *byte == b'\n')?;
-        let (head, body) = written.split_at(end);
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.iter().position(|byte| *byte == b'\n')?;
+        let (head, body) = bytes.split_at(end);
         let (status, named): (u16, Vec<(String, String)>) = serde_json::from_slice(head).ok()?;
         let mut headers = HeaderMap::new();
         for (name, value) in named {
@@ -236,11 +247,11 @@ impl Kept {
     }
 }
 
-async fn keep(response: Response) -> Kept {
+async fn keep(response: Response) -> KeptResponse {
     let (head, body) = response.into_parts();
-    // Our own answers are in memory whole.
+    // Reading can't fail: the bodies of our responses are in memory.
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    Kept { status: head.status, headers: head.headers, body }
+    KeptResponse { status: head.status, headers: head.headers, body }
 }
 
 #[cfg(test)]
@@ -254,10 +265,10 @@ mod tests {
     use model::Health;
     use store::{Fail, Part, StoreOptions};
 
-    fn once(store: &Store) -> Once {
-        let fault = || StatusCode::INTERNAL_SERVER_ERROR.into_response();
-        Once::new(
-            Rules { kept: Duration::from_secs(600), key_max: 64, fault },
+    fn idempotency(store: &Store) -> Idempotency {
+        let internal_error = || StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        Idempotency::new(
+            Rules { kept: Duration::from_secs(600), key_bytes_max: 64, internal_error },
             store.clone(),
             Clock::real(),
         )
@@ -270,10 +281,12 @@ mod tests {
         Store::open_with(&folder.path().join("o.db"), options, Health::new()).await.unwrap()
     }
 
-    fn key(once: &Once, account: &str, path: &str, key: &str) -> Option<Key> {
+    fn key(cache: &Idempotency, account: &str, path: &str, key: &str) -> RequestKey {
         let request = http::Request::post(path).header("idempotency-key", key).body(()).unwrap();
-        once.key(&Scope::of(account.into()), &account.into(), request.headers(), path)
-            .unwrap_or_default()
+        cache
+            .key(&Scope::of(account.into()), &account.into(), request.headers(), path)
+            .unwrap()
+            .unwrap()
     }
 
     async fn text(response: Response) -> Bytes {
@@ -281,67 +294,62 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_is_done_once_for_each_account_and_path_and_a_failure_is_tried_again() {
+    async fn work_is_done_once_for_a_key_account_and_path_and_repeated_after_a_failure() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = store(&folder, false).await;
-        let (once, done) = (once(&kept), Arc::new(AtomicU16::new(0)));
+        let store = store(&folder, false).await;
+        let (cache, done) = (idempotency(&store), Arc::new(AtomicU16::new(0)));
         let run = |key, status: u16| {
             let done = done.clone();
-            once.run(key, async move {
+            cache.run(key, async move {
                 let n = done.fetch_add(1, Ordering::SeqCst);
                 (StatusCode::from_u16(status).unwrap(), n.to_string()).into_response()
             })
         };
-        let key = |account: &str, name: &str| key(&once, account, "/v1/x/", name);
+        let key = |account: &str, name: &str| key(&cache, account, "/v1/x/", name);
         let (first, again) = tokio::join!(run(key("MA1", "a"), 202), run(key("MA1", "a"), 202));
         assert_eq!((text(first).await, text(again).await), ("0".into(), "0".into()));
         assert_eq!(text(run(key("MA1", "a"), 202).await).await, "0");
-        assert_eq!(
-            text(run(key("MA2", "a"), 202).await).await,
-            "1",
-            "another account's key is another key"
-        );
+        assert_eq!(text(run(key("MA2", "a"), 202).await).await, "1", "the key of another account");
         for later in [502, 429, 503] {
             run(key("MA1", "b"), later).await;
         }
         assert_eq!(text(run(key("MA1", "b"), 422).await).await, "5");
-        assert_eq!(text(run(key("MA1", "b"), 202).await).await, "5", "a refusal is an answer");
-        assert_eq!(text(run(None, 202).await).await, "6");
-        let elsewhere = super::tests::key(&once, "MA1", "//v1//y", "a");
-        assert_eq!(text(run(elsewhere, 202).await).await, "7", "another path");
-        let same = super::tests::key(&once, "MA1", "//v1//x", "a");
+        assert_eq!(text(run(key("MA1", "b"), 202).await).await, "5", "a refusal is kept");
+        let elsewhere = super::tests::key(&cache, "MA1", "//v1//y", "a");
+        assert_eq!(text(run(elsewhere, 202).await).await, "6", "another path");
+        let same = super::tests::key(&cache, "MA1", "//v1//x", "a");
         assert_eq!(text(run(same, 202).await).await, "0", "slashes make no difference");
         assert!(
-            once.0.coming().is_empty() && once.0.unstored.iter().next().is_none(),
-            "all of it is in the store"
+            cache.0.pending().is_empty() && cache.0.unstored.iter().next().is_none(),
+            "all responses are in the store"
         );
-        kept.close().await;
+        store.close().await;
     }
 
     #[tokio::test]
-    async fn an_answer_is_given_again_after_a_restart_and_where_the_store_takes_nothing() {
+    async fn a_response_is_repeated_after_a_restart_and_if_the_store_takes_nothing() {
         for broken in [false, true] {
             let folder = tempfile::tempdir().unwrap();
             let kept = store(&folder, broken).await;
-            let once = once(&kept);
+            let cache = idempotency(&kept);
             let answers = |text: &'static str| async move {
                 (StatusCode::CREATED, [("etag", "\"7\"")], text).into_response()
             };
             let first =
-                once.run(key(&once, "MA1", "/api/v1/x", "a"), answers("first\nof two")).await;
+                cache.run(key(&cache, "MA1", "/api/v1/x", "a"), answers("first\nof two")).await;
             assert_eq!(
                 (first.status(), text(first).await),
                 (StatusCode::CREATED, "first\nof two".into())
             );
-            let again = once.run(key(&once, "MA1", "/api/v1/x", "a"), answers("second")).await;
+            let again = cache.run(key(&cache, "MA1", "/api/v1/x", "a"), answers("second")).await;
             assert_eq!(text(again).await, "first\nof two", "broken: {broken}");
             kept.close().await;
             if broken {
                 continue;
             }
             let kept = store(&folder, false).await;
-            let once = super::tests::once(&kept);
-            let again = once.run(key(&once, "MA1", "/api/v1/x", "a"), answers("third")).await;
+            let cache = idempotency(&kept);
+            let again = cache.run(key(&cache, "MA1", "/api/v1/x", "a"), answers("third")).await;
             assert_eq!(
                 (again.status(), &again.headers()["etag"]),
                 (StatusCode::CREATED, &HeaderValue::from_static("\"7\""))
@@ -352,36 +360,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_work_goes_on_when_whoever_asked_has_gone_and_a_fault_ends_one_answer() {
+    async fn work_is_completed_without_its_client_and_a_panic_is_one_response() {
         let folder = tempfile::tempdir().unwrap();
         let kept = store(&folder, false).await;
-        let once = once(&kept);
+        let cache = idempotency(&kept);
         let (go, gone) = tokio::sync::oneshot::channel::<()>();
-        let mut asked = Box::pin(once.run(key(&once, "MA1", "/x", "a"), async move {
+        let mut response = Box::pin(cache.run(key(&cache, "MA1", "/x", "a"), async move {
             let _ = gone.await;
             "first".into_response()
         }));
-        assert!(futures_util::poll!(asked.as_mut()).is_pending());
-        drop(asked);
-        let again = once.run(key(&once, "MA1", "/x", "a"), async { "second".into_response() });
+        assert!(futures_util::poll!(response.as_mut()).is_pending());
+        drop(response);
+        let again = cache.run(key(&cache, "MA1", "/x", "a"), async { "second".into_response() });
         let _ = go.send(());
         assert_eq!(text(again.await).await, "first");
-        let broken = once.run(key(&once, "MA1", "/x", "b"), async { panic!("a fault of ours") });
+        let broken = cache.run(key(&cache, "MA1", "/x", "b"), async { panic!("a bug") });
         assert_eq!(broken.await.status(), 500);
-        let again = once.run(key(&once, "MA1", "/x", "b"), async { "third".into_response() });
+        let again = cache.run(key(&cache, "MA1", "/x", "b"), async { "third".into_response() });
         assert_eq!(text(again.await).await, "third");
         kept.close().await;
     }
 
     #[tokio::test]
-    async fn keys_have_a_length() {
+    async fn refuses_keys_that_are_empty_or_too_long() {
         let folder = tempfile::tempdir().unwrap();
         let kept = store(&folder, false).await;
-        let once = once(&kept);
+        let cache = idempotency(&kept);
         let of = |key: &str| {
             let request =
                 http::Request::post("/x").header("idempotency-key", key).body(()).unwrap();
-            once.key(&Scope::of("MA1".into()), &"MA1".into(), request.headers(), "/x")
+            cache
+                .key(&Scope::of("MA1".into()), &"MA1".into(), request.headers(), "/x")
                 .map(|key| key.is_some())
         };
         assert_eq!(of(&"k".repeat(64)), Ok(true));
@@ -390,7 +399,9 @@ mod tests {
         }
         let none = HeaderMap::new();
         assert_eq!(
-            once.key(&Scope::of("MA1".into()), &"MA1".into(), &none, "/x").map(|key| key.is_none()),
+            cache
+                .key(&Scope::of("MA1".into()), &"MA1".into(), &none, "/x")
+                .map(|key| key.is_none()),
             Ok(true)
         );
         kept.close().await;

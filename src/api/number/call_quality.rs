@@ -1,48 +1,49 @@
-//! `GET /api/v1/calls/{call_uuid}/quality/`: how a call's sound went, stretch by stretch. A live call's comes from memory,
-//! an ended one's from its event log.
+//! `GET /api/v1/calls/{call_uuid}/quality/`: the audio quality of a call over time. That of a live call
+//! comes from memory, that of an ended call from its event log.
 
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::routes::{Answer, Content, Route, of};
-use super::Timestamp3339;
-use super::ask::{self, Asked, Fault};
+use super::super::error::ApiError;
+use super::super::routes::{Operation, ResponseSpec};
+use super::request::{ApiRequest, NO_CALL};
+use super::response::{Timestamp3339, ok};
+use super::route::{Route, handler};
 use crate::call::course::{Course, Moment};
-use model::{CallUuid, DirectionQuality, Timestamp};
+use model::{CallUuid, DirectionQuality, Role, Timestamp};
 use store::{Scope, Store, StoreError};
 
-/// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {
-    method: "GET",
-    path: "/api/v1/calls/{call_uuid}/quality/",
-    id: "callQuality",
-    summary: "How a call's sound went: loss, jitter, round trip and the estimate, some seconds at a time",
-    query: &[],
-    body: None,
-    answers: &[Answer {
-        status: 200,
-        what: "Its samples, oldest first; none where nothing was measured, or its event log is gone",
-        content: Content::Json(of::<Shown>),
-    }],
+    role: Role::Agent,
+    handler: handler!(get),
+    operation: Operation::get(
+        "/api/v1/calls/{call_uuid}/quality/",
+        "callQuality",
+        "Retrieve the audio quality of a call over time: loss, jitter, round trip, estimated MOS",
+    )
+    .responses(&[ResponseSpec::json::<CallQualityCourse>(
+        200,
+        "The samples, oldest first; empty if nothing was measured or the event log is gone",
+    )]),
 }];
 
 /// Lines read from the store at once.
 const PAGE: u32 = 1_000;
 
-/// A call's sound over time.
+/// The audio quality of a call over time.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = CallQualityCourse)]
-pub(super) struct Shown {
+struct CallQualityCourse {
     #[schema(value_type = String, format = Uuid)]
     call_uuid: CallUuid,
-    /// What a sample spans at least, the last one aside: 5, and twice as much each time a call has had 240 of them.
+    /// The least span of a sample but the last, in seconds: 5, and doubled each time the call has 240
+    /// samples.
     interval_seconds: u32,
     samples: Vec<Sample>,
 }
 
-/// One stretch of it: what was measured then, and not of the call so far.
+/// The quality within one span of the call.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = CallQualitySample)]
@@ -51,11 +52,11 @@ struct Sample {
     from: Timestamp3339,
     #[schema(value_type = String, format = DateTime)]
     until: Timestamp3339,
-    /// The user's sound, as it came to the node.
+    /// The user's audio as the node received it.
     inbound: Option<DirectionQuality>,
-    /// The node's, as the user's side reported; none: it did not.
+    /// The node's audio as the user's device reported it; null if it did not.
     outbound: Option<DirectionQuality>,
-    /// The latest by then.
+    /// The latest value at the end of the span.
     round_trip_ms: Option<f64>,
 }
 
@@ -72,30 +73,28 @@ impl Sample {
     }
 }
 
-pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
-    const NONE: &str = "there is no such call";
-    let (api, scope) = (asked.api(), asked.scope());
-    let call_uuid = uuid.parse::<CallUuid>().map_err(|_| ask::missing(NONE))?;
+async fn get(request: ApiRequest) -> Result<Response, ApiError> {
+    let (api, scope) = (request.api(), request.scope());
+    let call_uuid: CallUuid = request.id("call_uuid", NO_CALL)?;
     let (started, course) = match api.live.get(scope, call_uuid) {
         Some(live) => (live.started, api.live.course(scope, call_uuid)),
         None => {
-            // A call that just ended: its last lines may still be on their way.
+            // The last lines of a call that has just ended may still be on their way to the store.
             api.store.flush().await;
-            let record =
-                api.store.calls().get(scope, call_uuid).await.map_err(ask::store("read a call"))?;
-            let record = record.ok_or_else(|| ask::missing(NONE))?;
-            let course = stored(&api.store, scope, call_uuid)
-                .await
-                .map_err(ask::store("read an event log"))?;
-            (record.start.started, course)
+            let record = api.store.calls().get(scope, call_uuid).await;
+            let record = record.map_err(ApiError::store("read a call"))?;
+            let record = record.ok_or(ApiError::NotFound(NO_CALL))?;
+            let course = stored(&api.store, scope, call_uuid).await;
+            (record.start.started, course.map_err(ApiError::store("read an event log"))?)
         }
     };
     let course = course.unwrap_or_default();
     let samples = course.moments().map(|moment| Sample::of(&moment, started)).collect();
-    Ok(ask::ok(&Shown { call_uuid, interval_seconds: course.every_ms / 1_000, samples }))
+    let interval_seconds = course.every_ms / 1_000;
+    Ok(ok(&CallQualityCourse { call_uuid, interval_seconds, samples }))
 }
 
-/// The one in its event log.
+/// The quality line of a call's event log.
 async fn stored(
     store: &Store,
     scope: &Scope,

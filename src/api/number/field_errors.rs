@@ -1,11 +1,32 @@
-//! What is wrong with a field, for people: the JSON reader speaks of Rust's types.
+//! Messages about wrong fields of JSON bodies. serde words them in terms of Rust's types; clients get
+//! them in terms of JSON.
 
-/// The reader's words on a field, as a sentence. Words of our own pass as they are.
-pub(super) fn said(field: &str, why: &str) -> String {
-    // What follows is where in the text it is; the field says it better.
+use super::super::error::ApiError;
+
+/// The error for a body that can't be deserialized, from the path of the field and serde's message.
+pub(super) fn error(path: &str, message: &str) -> ApiError {
+    // serde names a missing field in its message only.
+    let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+    match (missing, path) {
+        (Some(name), "." | "?") => {
+            ApiError::bad_value(name.to_owned(), format!("{name} is missing"))
+        }
+        (Some(name), path) => {
+            let field = format!("{path}.{name}");
+            let message = format!("{field} is missing");
+            ApiError::bad_value(field, message)
+        }
+        (None, "." | "?") => ApiError::bad_body(plain("the body", message)),
+        (None, path) => ApiError::bad_value(path.to_owned(), plain(path, message)),
+    }
+}
+
+/// Words serde's message about a field for the client. Messages of our own types pass unchanged.
+fn plain(field: &str, why: &str) -> String {
+    // The position in the text follows; the field's path says more.
     let why = why.split(" at line ").next().unwrap_or(why);
     if why.starts_with("UUID parsing failed") {
-        return format!("{field} must be an id: a UUID");
+        return format!("{field} must be a UUID");
     }
     if let Some(rest) = why.strip_prefix("unknown variant ") {
         let words: Vec<&str> = rest
@@ -19,38 +40,36 @@ pub(super) fn said(field: &str, why: &str) -> String {
     }
     if let Some(name) = why.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
     {
-        return format!("there is no field {name}");
+        return format!("unknown field {name}");
     }
     if let Some(name) =
         why.strip_prefix("duplicate field `").and_then(|rest| rest.split('`').next())
     {
-        return format!("{name} is there twice");
+        return format!("{name} is given twice");
     }
     if why.starts_with("data did not match any variant") {
-        return format!("{field} has no form that is known");
+        return format!("{field} has an unknown form");
     }
     let wrong = ["invalid type: ", "invalid value: ", "invalid length "]
         .into_iter()
         .any(|start| why.starts_with(start));
     match why.split_once(", expected ").filter(|_| wrong) {
-        Some((_, expected)) => format!("{field} must be {}", kind(expected)),
+        Some((_, expected)) => format!("{field} must be {}", json_type(expected)),
         None => why.to_owned(),
     }
 }
 
-/// A type of Rust's, in words.
-fn kind(expected: &str) -> String {
+/// Names a Rust type in terms of JSON.
+fn json_type(expected: &str) -> String {
     let word = match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" => {
-            "a whole number that is not negative, and not too large"
-        }
-        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number, and not too large",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not negative and not too large",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number, not too large",
         "f32" | "f64" => "a number",
         "a boolean" => "true or false",
-        "a string" | "a borrowed string" | "str" | "string or map" => "a text",
-        "a formatted UUID string" => "an id: a UUID",
+        "a string" | "a borrowed string" | "str" | "string or map" => "a string",
+        "a formatted UUID string" => "a UUID",
         "a map" => "an object",
-        other if other.contains("UUID") => "an id: a UUID",
+        other if other.contains("UUID") => "a UUID",
         other
             if other.starts_with("a sequence")
                 || other.starts_with("an array")
@@ -61,7 +80,7 @@ fn kind(expected: &str) -> String {
         other if other.starts_with("struct ") || other.starts_with("internally tagged enum") => {
             "an object"
         }
-        // What our own types expect is worded by them.
+        // Our own types word what they expect.
         other => return other.to_owned(),
     };
     word.to_owned()
@@ -69,7 +88,7 @@ fn kind(expected: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::said;
+    use super::plain;
     use serde::Deserialize;
     use serde_json::json;
     use uuid::Uuid;
@@ -88,23 +107,23 @@ mod tests {
     }
 
     fn wrong<T: serde::de::DeserializeOwned + std::fmt::Debug>(value: serde_json::Value) -> String {
-        said("field", &serde_json::from_value::<T>(value).unwrap_err().to_string())
+        plain("field", &serde_json::from_value::<T>(value).unwrap_err().to_string())
     }
 
     #[test]
-    fn the_readers_words_are_plain_sentences() {
-        let small = "field must be a whole number that is not negative, and not too large";
+    fn names_types_in_terms_of_json() {
+        let small = "field must be a whole number, not negative and not too large";
         assert_eq!(wrong::<u32>(json!(-1)), small);
         assert_eq!(wrong::<u32>(json!("7")), small);
         assert_eq!(wrong::<u32>(json!(1.5)), small);
-        assert_eq!(wrong::<String>(json!(7)), "field must be a text");
+        assert_eq!(wrong::<String>(json!(7)), "field must be a string");
         assert_eq!(wrong::<bool>(json!("yes")), "field must be true or false");
         assert_eq!(wrong::<f64>(json!("x")), "field must be a number");
         assert_eq!(wrong::<Vec<u32>>(json!({})), "field must be a list");
         assert_eq!(wrong::<Inner>(json!(7)), "field must be an object");
-        assert_eq!(wrong::<Uuid>(json!("zz")), "field must be an id: a UUID");
-        assert_eq!(wrong::<Uuid>(json!(7)), "field must be an id: a UUID");
+        assert_eq!(wrong::<Uuid>(json!("zz")), "field must be a UUID");
+        assert_eq!(wrong::<Uuid>(json!(7)), "field must be a UUID");
         assert_eq!(wrong::<Word>(json!("three")), "field must be one of one, two");
-        assert_eq!(said("field", "alias is too long"), "alias is too long");
+        assert_eq!(plain("field", "alias is too long"), "alias is too long");
     }
 }

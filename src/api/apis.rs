@@ -1,0 +1,125 @@
+//! Both APIs, as the console uses them: the same operations with the same checks as over HTTP, on behalf
+//! of the person who is signed in.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::{Method, StatusCode, header};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+
+use super::auth::Principal;
+use super::{Api, ApiState, number, plivo, router};
+use crate::people::Person;
+use model::Role;
+
+/// The HTTP APIs and their state; cheap to clone.
+#[derive(Clone)]
+pub struct Apis(Arc<ApiState>);
+
+/// A response of one of the APIs.
+#[derive(Clone, Debug)]
+pub struct ApiResponse {
+    pub status: StatusCode,
+    /// The JSON body; null if there is none.
+    pub body: Value,
+}
+
+impl ApiResponse {
+    pub fn is_ok(&self) -> bool {
+        self.status.is_success()
+    }
+
+    /// The message of an error; empty if the request succeeded.
+    pub fn message(&self) -> &str {
+        let message = self.body.pointer("/error/message").and_then(Value::as_str);
+        // An error of the Plivo-compatible API is a string.
+        message.or_else(|| self.body.get("error").and_then(Value::as_str)).unwrap_or_default()
+    }
+
+    /// The path of the wrong field, if the error is about a field.
+    pub fn field(&self) -> Option<&str> {
+        self.body.pointer("/error/field").and_then(Value::as_str)
+    }
+
+    async fn read(response: Response) -> Self {
+        let status = response.status();
+        match response.into_body().collect().await {
+            Ok(body) => {
+                let body = serde_json::from_slice(&body.to_bytes()).unwrap_or(Value::Null);
+                Self { status, body }
+            }
+            Err(_) => Self::internal_error(),
+        }
+    }
+
+    fn internal_error() -> Self {
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, body: Value::Null }
+    }
+}
+
+impl Apis {
+    pub fn new(api: Api) -> Self {
+        Self(Arc::new(ApiState::new(api)))
+    }
+
+    /// The routes of the APIs and their files.
+    pub fn router(&self) -> Router {
+        router(self.0.clone())
+    }
+
+    pub fn api(&self) -> &Api {
+        &self.0.api
+    }
+
+    /// Whether the account of a person exists and is enabled.
+    pub fn is_enabled(&self, person: &Person) -> bool {
+        self.0.is_enabled(&person.user.account)
+    }
+
+    /// Whether the number API serves this method and path.
+    pub fn serves(method: &Method, path: &str) -> bool {
+        number::serves(method, path)
+    }
+
+    /// Makes a request to the number API on behalf of a person; `path` begins with `/api/v1/` and may
+    /// have a query.
+    pub async fn request(
+        &self,
+        person: &Person,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> ApiResponse {
+        let bytes = body.map_or_else(Vec::new, |body| body.to_string().into_bytes());
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, "application/json");
+        let Ok(request) = request.body(Body::from(bytes)) else {
+            return ApiResponse::internal_error();
+        };
+        let principal = Principal::from_person(person);
+        ApiResponse::read(number::dispatch(self.0.clone(), principal, request).await).await
+    }
+
+    /// Makes a request to the Plivo-compatible API on behalf of a person; `path` is what follows the
+    /// account. That API has no roles, so changes require an admin.
+    pub async fn plivo_request(
+        &self,
+        person: &Person,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> ApiResponse {
+        if method != Method::GET && person.user.role == Role::Agent {
+            let error = serde_json::json!({"error": "only an admin or an owner may do this"});
+            return ApiResponse { status: StatusCode::FORBIDDEN, body: error };
+        }
+        let response = plivo::dispatch(&self.0, person.scope(), &method, path, body).await;
+        ApiResponse::read(response).await
+    }
+}

@@ -1,0 +1,304 @@
+//! How failures of the node become errors of the number API.
+
+use super::super::auth::AuthError;
+use super::super::error::{ApiError, MetaError, NextAttempt, RuleViolation};
+use crate::admission::permission::{Refusal, Why};
+use crate::admission::{Because, Denied, Reason};
+use crate::call::consent;
+use crate::call::dialer::NotPlaced;
+use crate::inbox::{self, NotRouted};
+use crate::meta::code;
+use crate::numbers;
+use crate::people::NotDone;
+use machine::GraphOutcome;
+
+pub(super) const NO_CONVERSATION: &str = "no such conversation";
+/// The code and the message if a conversation's business number is no longer connected.
+const NO_NUMBER: (&str, &str) =
+    ("no_number", "the conversation's phone number is no longer connected to this node");
+/// The message for a `from` that the account does not have.
+pub(super) const NOT_OWN_NUMBER: &str = "from is not a phone number of this account";
+const UNAVAILABLE: ApiError = ApiError::Unavailable {
+    code: "draining",
+    message: "the node is shutting down: try again in a moment",
+};
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::InvalidCredentials => Self::Unauthorized,
+            AuthError::RateLimited { message, retry_after } => Self::TooManyRequests {
+                code: "too_many_requests",
+                message: message.into(),
+                field: None,
+                retry_after: Some(retry_after),
+            },
+        }
+    }
+}
+
+impl From<NotRouted> for ApiError {
+    fn from(error: NotRouted) -> Self {
+        match error {
+            NotRouted::NoWebhook => Self::bad_value("webhook", "no such webhook"),
+            NotRouted::WhichWebhook => Self::bad_value(
+                "webhook",
+                "webhook is required: the account has no webhook or several; webhooks are created \
+                 in the console",
+            ),
+            NotRouted::Not(why) => Self::conflict("wrong_state", why),
+            NotRouted::TooMany => {
+                Self::conflict("too_many", "the account has the maximum number of webhooks")
+            }
+            NotRouted::InFile => Self::conflict(
+                "in_file",
+                "the webhook is defined in the configuration file: change it there",
+            ),
+            NotRouted::InUse => Self::conflict(
+                "in_use",
+                "numbers or conversations use this webhook: subscribe them to another one first, \
+                 with applyToExisting",
+            ),
+            NotRouted::NoAgent => Self::bad_value("agent", "no such agent"),
+            NotRouted::Answers(numbers) => Self::conflict(
+                "in_use",
+                format!(
+                    "the agent answers {numbers}: connect another agent there, or add ?force=true"
+                ),
+            ),
+            NotRouted::Store(error) => Self::store("change the routing")(error),
+        }
+    }
+}
+
+impl From<numbers::No> for ApiError {
+    fn from(error: numbers::No) -> Self {
+        match error {
+            numbers::No::Missing(what) => Self::NotFound(what),
+            numbers::No::Bad { field, message } => Self::bad_value(field, message),
+            numbers::No::State { code, message } => Self::conflict(code, message),
+            numbers::No::Rule { code, message, field, meta } => {
+                let meta = meta.map(|(code, message)| MetaError { code, message });
+                Self::RuleViolation(Box::new(RuleViolation {
+                    code,
+                    message,
+                    field,
+                    meta,
+                    next: None,
+                }))
+            }
+            numbers::No::Wait { seconds, message } => Self::TooManyRequests {
+                code: "too_soon",
+                message: message.into(),
+                field: None,
+                retry_after: Some(seconds),
+            },
+            numbers::No::Changed => Self::Changed,
+            numbers::No::Meta(outcome) => outcome.into(),
+            numbers::No::Store(error) => Self::store("change a number")(error),
+        }
+    }
+}
+
+/// A Graph request that failed where nothing was changed.
+impl From<GraphOutcome> for ApiError {
+    fn from(outcome: GraphOutcome) -> Self {
+        match outcome {
+            GraphOutcome::Refused { code, details, .. } => Self::BadGateway {
+                code: "meta_refused",
+                message: format!("Meta refused: {details}").into(),
+                meta: Some(MetaError { code, message: details }),
+            },
+            GraphOutcome::RateLimited { code } => meta_busy(code),
+            GraphOutcome::Done
+            | GraphOutcome::Gone
+            | GraphOutcome::ServerError { .. }
+            | GraphOutcome::Timeout
+            | GraphOutcome::Unreachable => Self::BadGateway {
+                code: "meta_failed",
+                message: "the request to Meta failed: nothing has changed here".into(),
+                meta: None,
+            },
+        }
+    }
+}
+
+fn meta_busy(code: i64) -> ApiError {
+    ApiError::BadGateway {
+        code: "meta_busy",
+        message: "Meta's rate limit is exceeded: try again later".into(),
+        meta: Some(MetaError { code, message: "rate limited".to_owned() }),
+    }
+}
+
+impl From<NotDone> for ApiError {
+    fn from(error: NotDone) -> Self {
+        match error {
+            NotDone::Missing => Self::NotFound("no such resource"),
+            NotDone::Changed => Self::Changed,
+            NotDone::Bad(field, why) => Self::bad_value(field, why),
+            NotDone::Conflict(code, why) => Self::conflict(code, why),
+            NotDone::Busy => Self::TooManyRequests {
+                code: "busy",
+                message: "too many passwords are being checked: try again in a second".into(),
+                field: None,
+                retry_after: None,
+            },
+            NotDone::Store(error) => Self::store("change people or keys")(error),
+        }
+    }
+}
+
+/// A permission request that WhatsApp's limits do not allow yet.
+fn permission_request_too_soon(refusal: &Refusal) -> ApiError {
+    ApiError::RuleViolation(Box::new(RuleViolation {
+        code: "permission_request_too_soon",
+        message: refusal.to_string(),
+        next: Some(NextAttempt::PermissionRequest(refusal.again)),
+        ..RuleViolation::default()
+    }))
+}
+
+fn permission_request_under_way() -> ApiError {
+    ApiError::conflict("request_under_way", "a permission request to this user is being sent")
+}
+
+impl From<inbox::NotSent> for ApiError {
+    fn from(error: inbox::NotSent) -> Self {
+        match error {
+            inbox::NotSent::Gone => Self::NotFound(NO_CONVERSATION),
+            inbox::NotSent::NoNumber => Self::conflict(NO_NUMBER.0, NO_NUMBER.1),
+            inbox::NotSent::Stale => {
+                Self::conflict("stale", "the conversation is answered by someone else now")
+            }
+            inbox::NotSent::WindowClosed => Self::rule(
+                "window_closed",
+                "the user has not written or called for 24 hours: only a template can be sent, \
+                 {\"type\": \"template\", \"template\": {\"name\", \"language\": {\"code\"}}}",
+                None,
+            ),
+            inbox::NotSent::TooSoon(refusal) => permission_request_too_soon(&refusal),
+            inbox::NotSent::Asking => permission_request_under_way(),
+            inbox::NotSent::TooMany(seconds) => Self::TooManyRequests {
+                code: "too_many_requests",
+                message: "too many messages at once".into(),
+                field: None,
+                retry_after: Some(seconds),
+            },
+            inbox::NotSent::Store(error) => Self::store("send a message")(error),
+        }
+    }
+}
+
+impl From<consent::NotSent> for ApiError {
+    fn from(error: consent::NotSent) -> Self {
+        match error {
+            consent::NotSent::TooSoon(refusal) => permission_request_too_soon(&refusal),
+            consent::NotSent::UnderWay => permission_request_under_way(),
+            consent::NotSent::Graph(GraphOutcome::Refused { code, details, .. }) => {
+                let meta = Some(MetaError { code, message: details });
+                let rule = |word, message: &str, meta| {
+                    Self::RuleViolation(Box::new(RuleViolation {
+                        code: word,
+                        message: message.to_owned(),
+                        meta,
+                        ..RuleViolation::default()
+                    }))
+                };
+                match code {
+                    code::WINDOW_CLOSED => rule(
+                        "window_closed",
+                        "the user has not written or called for 24 hours: send a template",
+                        meta,
+                    ),
+                    code::UNDELIVERABLE => {
+                        rule("undeliverable", "the user can't be reached on WhatsApp", meta)
+                    }
+                    _ => Self::BadGateway {
+                        code: "meta_refused",
+                        message: "Meta refused the request".into(),
+                        meta,
+                    },
+                }
+            }
+            consent::NotSent::Graph(GraphOutcome::RateLimited { code }) => meta_busy(code),
+            consent::NotSent::Graph(
+                GraphOutcome::Done
+                | GraphOutcome::Gone
+                | GraphOutcome::ServerError { .. }
+                | GraphOutcome::Timeout
+                | GraphOutcome::Unreachable,
+            ) => Self::BadGateway {
+                code: "meta_failed",
+                message: "the request to Meta failed: whether the user was asked is not known"
+                    .into(),
+                meta: None,
+            },
+        }
+    }
+}
+
+impl From<NotPlaced> for ApiError {
+    fn from(error: NotPlaced) -> Self {
+        match error {
+            NotPlaced::Denied { denied, .. } => denied.into(),
+            NotPlaced::QueueFull { after } => Self::TooManyRequests {
+                code: "cps_exceeded",
+                message: "too many calls of the account are queued for its calls per second".into(),
+                field: None,
+                retry_after: Some(after.as_secs().saturating_add(1)),
+            },
+            NotPlaced::Draining => UNAVAILABLE,
+        }
+    }
+}
+
+/// A call that admission denied.
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        let code = denied.reason.as_str();
+        let rule = |code, field, next| {
+            Self::RuleViolation(Box::new(RuleViolation {
+                code,
+                message: denied.to_string(),
+                field: Some(field),
+                meta: None,
+                next,
+            }))
+        };
+        let full = |message: &'static str| Self::TooManyRequests {
+            code,
+            message: message.into(),
+            field: Some("from"),
+            retry_after: Some(1),
+        };
+        match denied.reason {
+            Reason::NoPermission => {
+                let is_daily_limit = matches!(
+                    denied.because,
+                    Because::Permission(refusal) if refusal.why == Why::DailyLimit
+                );
+                let code = if is_daily_limit { "daily_limit" } else { code };
+                rule(code, "to", Some(NextAttempt::Call(denied.again())))
+            }
+            Reason::GeoBlocked => rule(code, "from", None),
+            Reason::CallingDisabled => {
+                Self::conflict(code, "calling is not enabled for this number")
+            }
+            Reason::UserBusy => {
+                Self::conflict(code, "a call between this number and this user is in progress")
+            }
+            Reason::NumberFull => full("the number has reached its limit of simultaneous calls"),
+            Reason::CpsExceeded => full("the account has reached its limit of calls per second"),
+            Reason::UnknownNumber => Self::bad_value("from", NOT_OWN_NUMBER),
+            Reason::Draining | Reason::Overloaded => UNAVAILABLE,
+            // Reasons of inbound calls.
+            Reason::BadOffer | Reason::Duplicate => Self::Internal,
+        }
+    }
+}
+
+/// The error if a conversation's business number is no longer connected.
+pub(super) fn conversation_without_number() -> ApiError {
+    ApiError::conflict(NO_NUMBER.0, NO_NUMBER.1)
+}

@@ -1,0 +1,74 @@
+//! A request of the Plivo-compatible API as its handlers see it.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::super::fields::Fields;
+use super::super::routes::PathParameters;
+use super::super::{Api, ApiState};
+use super::error::PlivoError;
+use super::query::{self, Pairs};
+use store::Scope;
+
+/// An authenticated request that matches a row.
+pub(in crate::api) struct PlivoRequest {
+    pub(super) state: Arc<ApiState>,
+    pub(super) scope: Scope,
+    pub(super) parameters: PathParameters,
+    /// The query, decoded.
+    pub(super) query: Vec<(String, String)>,
+    pub(super) headers: HeaderMap,
+    /// The whole body; empty if the operation ignores it.
+    pub(super) body: Bytes,
+}
+
+impl PlivoRequest {
+    pub(super) fn api(&self) -> &Api {
+        &self.state.api
+    }
+
+    pub(super) fn query(&self) -> &Pairs {
+        &self.query
+    }
+
+    /// A query parameter that is not empty.
+    pub(super) fn query_text(&self, name: &str) -> Option<&str> {
+        query::value(&self.query, name).filter(|value| !value.is_empty())
+    }
+
+    /// A path parameter, decoded, by its name in the row's path.
+    pub(super) fn parameter(&self, name: &str) -> &str {
+        self.parameters.get(name)
+    }
+
+    /// A path parameter that is an id. An id that can't be read is one that does not exist.
+    ///
+    /// # Errors
+    /// Returns the given error if the parameter can't be read.
+    pub(super) fn id<T: FromStr>(
+        &self,
+        name: &str,
+        not_found: PlivoError,
+    ) -> Result<T, PlivoError> {
+        self.parameter(name).parse().map_err(|_| not_found)
+    }
+
+    /// The fields of the body.
+    ///
+    /// # Errors
+    /// Returns `BadRequest` if the body is neither a JSON object nor a form.
+    pub(super) fn fields(&self) -> Result<Fields, PlivoError> {
+        Fields::read(&self.headers, &self.body).map_err(PlivoError::BadRequest)
+    }
+
+    /// A flag of a DELETE: in the query, or in the body, where the Python and Node SDKs send it. A
+    /// value that is not a boolean counts as absent.
+    pub(super) fn delete_flag(&self, name: &str) -> bool {
+        let is_in_query = self.query_text(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
+        let in_body = || Fields::read(&self.headers, &self.body).ok()?.flag(name).ok()?;
+        is_in_query || in_body().unwrap_or(false)
+    }
+}

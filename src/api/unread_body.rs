@@ -1,0 +1,98 @@
+//! The unread rest of a request's body on HTTP/1.
+//!
+//! hyper closes a connection without notice if a request was not read to its end. A client that keeps
+//! connections alive then loses its next request. So a short rest is read and discarded; if it is long or
+//! slow, the response has `Connection: close`.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+/// The longest rest that is read, twice the limit of [`body`](super::body): a client that is still sending
+/// a body that was refused gets the response, not a broken connection.
+const BYTES_MAX: u64 = 512 << 10;
+/// How long a rest may take to arrive.
+const TIME_MAX: Duration = Duration::from_secs(1);
+
+/// A request's body for a handler. When it is dropped, the unread rest goes to [`UnreadBody`].
+pub(super) struct LentBody {
+    body: Option<Incoming>,
+    rest: Arc<Mutex<Option<Incoming>>>,
+}
+
+/// What a handler left unread of a request's body.
+pub(super) struct UnreadBody {
+    rest: Arc<Mutex<Option<Incoming>>>,
+    /// The client waits for `100 Continue` before it sends the body (RFC 9110 §10.1.1).
+    expects_continue: bool,
+}
+
+/// Lends the body of a request to its handler.
+pub(super) fn lend(request: Request<Incoming>) -> (Request<LentBody>, UnreadBody) {
+    let expects_continue = request.headers().contains_key(header::EXPECT);
+    let unread = UnreadBody { rest: Arc::default(), expects_continue };
+    (request.map(|body| LentBody { body: Some(body), rest: unread.rest.clone() }), unread)
+}
+
+impl UnreadBody {
+    /// Reads the rest or announces the end of the connection, before the response is sent. Does nothing if
+    /// the handler still has the body.
+    pub(super) async fn discard<B>(self, response: &mut Response<B>) {
+        let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(body) = rest.filter(|body| !body.is_end_stream()) else { return };
+        let is_too_long = body.size_hint().lower() > BYTES_MAX;
+        if self.expects_continue || is_too_long || !read_to_end(body).await {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+}
+
+/// Reads a body to its end; `false` if it is too long or too slow.
+async fn read_to_end(mut body: Incoming) -> bool {
+    let reading = async {
+        let mut read = 0_u64;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            read = read.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+            if read > BYTES_MAX {
+                return false;
+            }
+        }
+        true
+    };
+    tokio::time::timeout(TIME_MAX, reading).await.unwrap_or(false)
+}
+
+impl Drop for LentBody {
+    fn drop(&mut self) {
+        *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
+    }
+}
+
+impl Body for LentBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+    }
+}
