@@ -119,7 +119,7 @@ pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> Replayed {
 fn fields(lang: Lang, before: &[machine::Field], now: &[machine::Field]) -> Vec<Field> {
     let said = |said: &Said| match said {
         Said::Word(word) => lang
-            .find(&format!("holds.{word}"))
+            .find(&format!("machine.{word}"))
             .map_or_else(|| word.replace('_', " "), str::to_owned),
         Said::Text(text) => text.clone(),
         Said::At(at) => time(lang, *at),
