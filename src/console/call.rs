@@ -275,7 +275,7 @@ fn carried(lang: Lang, body: &Body, room: &mut usize) -> Carried {
     *room -= if fits { body.text.len() } else { 0 };
     let mut says = Vec::new();
     match (body.kept, body.way) {
-        _ if !fits => says.push(lang.t("body.elsewhere").to_owned()),
+        _ if !fits => says.push(lang.t("body.too_large").to_owned()),
         (Kept::Whole, _) => {}
         (Kept::Rebuilt, _) if body.kind == Kind::Sdp => {
             says.push(lang.t("body.without_passwords").to_owned())
@@ -333,7 +333,7 @@ fn sounds(lang: Lang, quality: &CallQuality) -> Vec<Sound> {
             },
         })
     };
-    [way("call.sound.in", quality.inbound), way("call.sound.out", quality.outbound)]
+    [way("call.audio.in", quality.inbound), way("call.audio.out", quality.outbound)]
         .into_iter()
         .flatten()
         .collect()

@@ -40,12 +40,12 @@ pub(super) struct Shown {
 type Drawn = (&'static str, &'static str, fn(&Moment) -> Option<f64>);
 
 const MOS: [Drawn; 2] = [
-    ("in", "call.sound.in", |m| inbound(m).map(|w| w.mos)),
-    ("out", "call.sound.out", |m| outbound(m).map(|w| w.mos)),
+    ("in", "call.audio.in", |m| inbound(m).map(|w| w.mos)),
+    ("out", "call.audio.out", |m| outbound(m).map(|w| w.mos)),
 ];
 const LOSS: [Drawn; 2] = [
-    ("in", "call.sound.in", |m| inbound(m).map(|w| w.loss_percent)),
-    ("out", "call.sound.out", |m| outbound(m).map(|w| w.loss_percent)),
+    ("in", "call.audio.in", |m| inbound(m).map(|w| w.loss_percent)),
+    ("out", "call.audio.out", |m| outbound(m).map(|w| w.loss_percent)),
 ];
 const DELAY: [Drawn; 3] = [
     ("in", "call.jitter.in", |m| inbound(m).map(|w| w.jitter_ms)),

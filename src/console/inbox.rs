@@ -259,10 +259,10 @@ fn transcript(item: &Value) -> Vec<Spoken> {
 fn consent(item: &Value) -> Option<&'static str> {
     let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str);
     match text("/interactive/call_permission_reply/response") {
-        Some("accept") => Some("permission_given"),
-        Some(_) => Some("permission_refused"),
+        Some("accept") => Some("permission_granted"),
+        Some(_) => Some("permission_denied"),
         None => (text("/interactive/type") == Some("call_permission_request"))
-            .then_some("permission_asked"),
+            .then_some("permission_requested"),
     }
 }
 

@@ -137,7 +137,7 @@ fn refused(console: &Console, taste: Taste, provider: &Provider, to: &str, no: &
             OpenIdError::Unreachable { .. } | OpenIdError::Document { .. } | OpenIdError::Away(_),
         ) => {
             tracing::warn!(error = %no, "nobody can sign in with the provider now");
-            (StatusCode::BAD_GATEWAY, lang.with("sign_in.openid.away", &[name]))
+            (StatusCode::BAD_GATEWAY, lang.with("sign_in.openid.unavailable", &[name]))
         }
         No::Provider(OpenIdError::State) => {
             (StatusCode::BAD_REQUEST, lang.t("sign_in.openid.state").to_owned())
@@ -172,7 +172,7 @@ fn refused(console: &Console, taste: Taste, provider: &Provider, to: &str, no: &
         }
         No::Here(NotWelcome::Store(error)) => {
             tracing::warn!(%error, "somebody could not be signed in");
-            (StatusCode::SERVICE_UNAVAILABLE, lang.t("error.ours").to_owned())
+            (StatusCode::SERVICE_UNAVAILABLE, lang.t("error.internal").to_owned())
         }
     };
     tracing::info!(reason = %no, "somebody came from the sign-in provider and not in");

@@ -226,8 +226,8 @@ pub(super) fn refused(
 
 /// 404: it is not there, or another account's.
 pub(super) fn missing(console: &Console, visitor: &Visitor) -> Response {
-    let page = visitor.page(console, visitor.lang().t("error.missing.title"), "");
-    notice(StatusCode::NOT_FOUND, page, visitor.lang().t("error.missing").to_owned())
+    let page = visitor.page(console, visitor.lang().t("error.not_found.title"), "");
+    notice(StatusCode::NOT_FOUND, page, visitor.lang().t("error.not_found").to_owned())
 }
 
 /// What went wrong in words.
@@ -238,7 +238,7 @@ pub(super) fn failed(
     text: &str,
 ) -> Response {
     let page = visitor.page(console, visitor.lang().t("error.title"), "");
-    let text = if text.is_empty() { visitor.lang().t("error.ours") } else { text };
+    let text = if text.is_empty() { visitor.lang().t("error.internal") } else { text };
     notice(status, page, text.to_owned())
 }
 
@@ -259,7 +259,7 @@ pub(super) async fn nothing(
         return Redirect::to(&format!("{}/{query}", uri.path())).into_response();
     }
     let taste = Taste::of(&headers);
-    let title = taste.lang.t("error.missing.title");
+    let title = taste.lang.t("error.not_found.title");
     let page = match door::person(&console, &headers).await {
         Ok(Some(person)) => {
             let (query, path) = (super::form::Form::default(), "/console/".to_owned());
@@ -276,5 +276,5 @@ pub(super) async fn nothing(
         }
         _ => Page::bare(taste, title),
     };
-    notice(StatusCode::NOT_FOUND, page, taste.lang.t("error.missing").to_owned())
+    notice(StatusCode::NOT_FOUND, page, taste.lang.t("error.not_found").to_owned())
 }

@@ -44,7 +44,7 @@ pub(super) const SNIPPETS: &[(&str, &str)] = &[
     ("playground.snippet.whatsapp", include_str!("../../console/snippets/whatsapp.xml")),
     ("playground.snippet.stream", include_str!("../../console/snippets/stream.xml")),
     ("playground.snippet.multiparty", include_str!("../../console/snippets/multiparty.xml")),
-    ("playground.snippet.refuse", include_str!("../../console/snippets/refuse.xml")),
+    ("playground.snippet.reject", include_str!("../../console/snippets/refuse.xml")),
 ];
 
 struct Snippet {
@@ -470,7 +470,7 @@ pub(super) async fn debug(State(console): App, posted: Posted) -> Response {
     let url = match asked {
         Ok(Ok(url)) => url,
         Ok(Err(why)) => {
-            let wrong = visitor.lang().with("webhooks.bad_url", &[&why]);
+            let wrong = visitor.lang().with("webhooks.invalid_url", &[&why]);
             return debugger(&console, &visitor, form, None, &wrong);
         }
         Err(line) => {

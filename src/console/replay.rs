@@ -122,7 +122,7 @@ pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> Replayed {
 fn fields(lang: Lang, before: &[machine::Field], now: &[machine::Field]) -> Vec<Field> {
     let said = |said: &Segment| match said {
         Segment::Word(word) => lang
-            .find(&format!("holds.{word}"))
+            .find(&format!("machine.{word}"))
             .map_or_else(|| word.replace('_', " "), str::to_owned),
         Segment::Text(text) => text.clone(),
         Segment::At(at) => time(lang, *at),

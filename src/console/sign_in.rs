@@ -117,7 +117,7 @@ pub(super) async fn sign_in(State(console): App, stranger: Stranger) -> Response
                 StatusCode::SERVICE_UNAVAILABLE,
                 to,
                 name,
-                taste.lang.t("error.ours").to_owned(),
+                taste.lang.t("error.internal").to_owned(),
             )
         }
     }
@@ -210,7 +210,7 @@ pub(super) async fn accept(
                 Err(NotDone::Missing | NotDone::Changed | NotDone::Conflict(..)) => {
                     "invitation.over"
                 }
-                Err(NotDone::Busy | NotDone::Store(_)) => "error.ours",
+                Err(NotDone::Busy | NotDone::Store(_)) => "error.internal",
             }
         }
     };

@@ -113,10 +113,10 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
 fn order(console: &Console, visitor: &Visitor, form: &Form) -> Result<WebhookOrder, String> {
     let name = form.get("name");
     if !(1..=NAME_MAX).contains(&name.chars().count()) || name.chars().any(char::is_control) {
-        return Err(visitor.lang().t("webhooks.bad_name").to_owned());
+        return Err(visitor.lang().t("webhooks.invalid_name").to_owned());
     }
     let url = console.apis.api().placer.check_url(form.get("url"));
-    let url = url.map_err(|why| visitor.lang().with("webhooks.bad_url", &[&why]))?;
+    let url = url.map_err(|why| visitor.lang().with("webhooks.invalid_url", &[&why]))?;
     Ok(WebhookOrder { name: name.to_owned(), url })
 }
 
@@ -124,14 +124,16 @@ fn order(console: &Console, visitor: &Visitor, form: &Form) -> Result<WebhookOrd
 fn why(visitor: &Visitor, no: &NotRouted) -> (StatusCode, String) {
     let (status, key) = match no {
         NotRouted::NoWebhook | NotRouted::WhichWebhook | NotRouted::NoAgent => {
-            (StatusCode::NOT_FOUND, "error.missing")
+            (StatusCode::NOT_FOUND, "error.not_found")
         }
-        NotRouted::Not(_) | NotRouted::InFile => (StatusCode::CONFLICT, "webhooks.in_file"),
+        NotRouted::Not(_) | NotRouted::InFile => {
+            (StatusCode::CONFLICT, "webhooks.in_configuration")
+        }
         NotRouted::InUse | NotRouted::Answers(_) => (StatusCode::CONFLICT, "webhooks.in_use"),
         NotRouted::TooMany => (StatusCode::CONFLICT, "webhooks.too_many"),
         NotRouted::Store(error) => {
             tracing::warn!(%error, "a webhook could not be changed");
-            (StatusCode::SERVICE_UNAVAILABLE, "error.ours")
+            (StatusCode::SERVICE_UNAVAILABLE, "error.internal")
         }
     };
     (status, visitor.lang().t(key).to_owned())
