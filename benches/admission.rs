@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use engine::admission::{AccountSpec, Directory, Gate, NumberSpec, Ring, Slots};
 use model::Clock;
 use model::{Direction, E164, PhoneNumberId};
-use offhook::admission::{AccountSpec, Directory, Gate, NumberSpec, Ring, Slots};
 
 fn gate(clock: &Clock) -> Result<Gate, Box<dyn std::error::Error>> {
     let directory = Directory::new(10);

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::auth::Principal;
 use super::{Api, ApiState, number, plivo, router};
-use crate::people::Person;
+use engine::people::Person;
 use model::Role;
 
 /// The HTTP APIs and their state; cheap to clone.

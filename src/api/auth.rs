@@ -24,9 +24,9 @@ use http::{HeaderMap, header};
 use subtle::{Choice, ConstantTimeEq as _};
 use uuid::Uuid;
 
-use crate::admission::Ring;
-use crate::admission::settings::AccountSettings;
-use crate::people::{KeyHolder, Person};
+use engine::admission::Ring;
+use engine::admission::settings::AccountSettings;
+use engine::people::{KeyHolder, Person};
 use model::{AuthId, network_prefix};
 use model::{Role, Secret};
 use store::Scope;
@@ -262,8 +262,8 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::{AuthError, Credentials, RateLimits, Role, STANDARD, network_prefix};
-    use crate::admission::settings::{AccountSettings, ApiKey};
     use base64::Engine as _;
+    use engine::admission::settings::{AccountSettings, ApiKey};
     use model::Secret;
 
     const ID: &str = "MAXXXXXXXXXXXXXXXXXX";

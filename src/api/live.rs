@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 
-use crate::call::course::Course;
-use crate::call::streams::StreamView;
+use engine::call::course::Course;
+use engine::call::streams::StreamView;
 use machine::{Command, RecordingOrder, StreamOrder};
 use model::{AuthId, CallUuid, Direction, StreamId, Timestamp};
 use store::Scope;

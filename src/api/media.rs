@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::error::ApiError;
 use super::{ApiState, App, query_pairs};
-use crate::inbox::MediaFile;
+use engine::inbox::MediaFile;
 
 const NOT_FOUND: ApiError = ApiError::NotFound("no such file");
 

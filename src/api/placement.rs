@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 
 use super::Api;
-use crate::admission::NumberEntry;
-use crate::call::dialer::{CallOrder, NotPlaced};
+use engine::admission::NumberEntry;
+use engine::call::dialer::{CallOrder, NotPlaced};
 use model::{CallUuid, E164};
 use store::Scope;
 use xml::ast::DocUrl;

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::error::ApiError;
 use super::{Api, ApiState, App};
-use crate::objects::{self, BucketError};
+use engine::objects::{self, BucketError};
 use media::record::{Format, file_name};
 
 /// How long a link to the bucket is valid.

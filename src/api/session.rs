@@ -7,8 +7,8 @@ use subtle::ConstantTimeEq as _;
 use super::ApiState;
 use super::auth::Principal;
 use super::error::ApiError;
-use crate::people::Person;
-pub use crate::people::cookie::{COOKIE, COOKIE_SECURE, cookie, is_from_here, token};
+use engine::people::Person;
+pub use engine::people::cookie::{COOKIE, COOKIE_SECURE, cookie, is_from_here, token};
 
 /// The header with the CSRF token of a script; forms have it in a field.
 const CSRF_HEADER: &str = "x-csrf-token";

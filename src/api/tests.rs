@@ -24,19 +24,19 @@ use super::{
     LiveFilter, LiveStatus, NodeState, NodeStatus, Operator, ReloadOutcome, ReloadSummary,
     RequestCount, newest_page,
 };
-use crate::admission::book::Keeper;
-use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, Rules};
-use crate::admission::settings::{AccountSettings, ApiKey, Permissions};
-use crate::admission::{AccountSpec, Directory, Gate, NumberEntry, NumberSpec};
-use crate::call::course::Course;
-use crate::call::dialer::{CallOrder, NotPlaced};
-use crate::call::phones::Phones;
-use crate::call::streams::{StreamStatus, StreamView};
-use crate::call::{PermissionDesk, Recordings};
-use crate::inbox::{Inbox, InboxParts};
-use crate::meta::{Graph, GraphConfig, Policy};
-use crate::people::People;
 use egress::testing::{Reply, Server};
+use engine::admission::book::Keeper;
+use engine::admission::permission::{Consents, Event, PairKey, Reply as Answered, Rules};
+use engine::admission::settings::{AccountSettings, ApiKey, Permissions};
+use engine::admission::{AccountSpec, Directory, Gate, NumberEntry, NumberSpec};
+use engine::call::course::Course;
+use engine::call::dialer::{CallOrder, NotPlaced};
+use engine::call::phones::Phones;
+use engine::call::streams::{StreamStatus, StreamView};
+use engine::call::{PermissionDesk, Recordings};
+use engine::inbox::{Inbox, InboxParts};
+use engine::meta::{Graph, GraphConfig, Policy};
+use engine::people::People;
 use machine::{Command, RecordingOrder, StreamOrder};
 use model::Clock;
 use model::Health;
@@ -318,7 +318,7 @@ struct Running {
     gate: Arc<Gate>,
     keeper: Keeper,
     /// Its configuration.
-    file: crate::config::Config,
+    file: engine::config::Config,
     _folder: tempfile::TempDir,
 }
 
@@ -407,12 +407,12 @@ async fn run() -> Running {
         outbox,
         directory: tables.clone(),
         graph: desk.clone(),
-        notices: crate::notices::Notices::new(
+        notices: engine::notices::Notices::new(
             store.clone(),
-            crate::feed::Feed::new(),
+            engine::feed::Feed::new(),
             clock.clone(),
         ),
-        feed: crate::feed::Feed::new(),
+        feed: engine::feed::Feed::new(),
         clock: clock.clone(),
         node_id: "node".to_owned(),
         base_url: "https://calls.example.com".to_owned(),
@@ -422,13 +422,13 @@ async fn run() -> Running {
     });
     inbox.open(&file.webhooks).await.unwrap();
     let people =
-        People::new(store.clone(), Passwords::default(), clock.clone(), crate::feed::Feed::new());
+        People::new(store.clone(), Passwords::default(), clock.clone(), engine::feed::Feed::new());
     let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let config = ServerConfig {
         webhook: None,
         router: Apis::new(Api {
             clock: Clock::real(),
-            feed: crate::feed::Feed::new(),
+            feed: engine::feed::Feed::new(),
             numbers: numbers_of(&store, &keeper, &desk, &clock),
             inbox: inbox.clone(),
             credentials,
@@ -444,10 +444,10 @@ async fn run() -> Running {
             people: people.clone(),
             base_url: "https://calls.example.com".to_owned(),
             phones: Phones::default(),
-            rooms: crate::call::rooms::Rooms::silent(Clock::real()),
+            rooms: engine::call::rooms::Rooms::silent(Clock::real()),
             voices: Arc::new(Catalogue::new(&SpeechConfig::default())),
             recordings: recordings.clone(),
-            eraser: crate::erasure::Eraser::new(crate::erasure::ErasureParts {
+            eraser: engine::erasure::Eraser::new(engine::erasure::ErasureParts {
                 store: store.clone(),
                 recordings: recordings.clone(),
                 inbox: inbox.clone(),
@@ -455,12 +455,12 @@ async fn run() -> Running {
                 keeper: keeper.clone(),
                 clock: clock.clone(),
             }),
-            agents: crate::agents::Agents::new(crate::agents::AgentsParts {
+            agents: engine::agents::Agents::new(engine::agents::AgentsParts {
                 store: store.clone(),
                 directory: tables.clone(),
-                notices: crate::notices::Notices::new(
+                notices: engine::notices::Notices::new(
                     store.clone(),
-                    crate::feed::Feed::new(),
+                    engine::feed::Feed::new(),
                     clock.clone(),
                 ),
                 egress: egress::testing::egress(egress::testing::open_guard(), Vec::new()),
@@ -500,17 +500,17 @@ fn numbers_of(
     keeper: &Keeper,
     graph: &Arc<Graph>,
     clock: &Clock,
-) -> crate::numbers::Numbers {
-    use crate::answer::{Dice, Fetcher};
+) -> engine::numbers::Numbers {
     use egress::testing::{egress, open_guard};
-    crate::numbers::Numbers::new(crate::numbers::Parts {
+    use engine::answer::{Dice, Fetcher};
+    engine::numbers::Numbers::new(engine::numbers::Parts {
         keeper: keeper.clone(),
         graph: graph.clone(),
         clock: clock.clone(),
-        feed: crate::feed::Feed::new(),
-        notices: crate::notices::Notices::new(
+        feed: engine::feed::Feed::new(),
+        notices: engine::notices::Notices::new(
             store.clone(),
-            crate::feed::Feed::new(),
+            engine::feed::Feed::new(),
             clock.clone(),
         ),
         guard: egress::Guard::new(false, Vec::new()),
@@ -520,10 +520,10 @@ fn numbers_of(
 }
 
 /// Recordings in a folder, whose callbacks go nowhere.
-fn outbox_of(store: &Store, tables: &Arc<Directory>, clock: &Clock) -> crate::call::Outbox {
-    use crate::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
-    use crate::call::{Outbox, OutboxLimits};
+fn outbox_of(store: &Store, tables: &Arc<Directory>, clock: &Clock) -> engine::call::Outbox {
     use egress::testing::{egress, open_guard};
+    use engine::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
+    use engine::call::{Outbox, OutboxLimits};
     let out = egress(open_guard(), Vec::new());
     let notifier = Notifier::new(out, clock.clone(), Dice::system(), AT_ONCE_PER_HOST);
     let limits = OutboxLimits::default();
@@ -533,11 +533,11 @@ fn outbox_of(store: &Store, tables: &Arc<Directory>, clock: &Clock) -> crate::ca
 fn recordings_of(
     store: &Store,
     folder: &std::path::Path,
-    outbox: crate::call::Outbox,
+    outbox: engine::call::Outbox,
     clock: &Clock,
 ) -> Recordings {
-    use crate::answer::Dice;
-    use crate::call::RecordingsConfig;
+    use engine::answer::Dice;
+    use engine::call::RecordingsConfig;
     use speech::recognise::Recognisers;
     let config = RecordingsConfig {
         data_dir: folder.to_owned(),
@@ -1088,7 +1088,7 @@ async fn the_first_bad_field_is_named() {
 
 #[tokio::test]
 async fn what_forbids_an_order_is_said_with_its_status() {
-    use crate::admission::{Because, Denied, Reason};
+    use engine::admission::{Because, Denied, Reason};
     let node = run().await;
     let denied = |reason| {
         let denied = Denied { reason, because: Because::Reason, number: None };

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Exit, print};
-use crate::config::{Config, ConfigError, Reference};
+use engine::config::{Config, ConfigError, Reference};
 use speech::config::SpeechConfig;
 use store::Database;
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::config::StoreArgs;
 use super::{Exit, print};
-use crate::inbox::words;
+use engine::inbox::words;
 use model::E164;
 use store::Database;
 use store::{Archive, Conversation, Message, Scope, StoreError};

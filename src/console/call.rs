@@ -17,7 +17,7 @@ use super::replay::{self, Replayed};
 use super::view::{self, When};
 use super::{App, Console};
 use crate::api::{event_log, waterfall_of};
-use crate::call::waterfall::{Bar, Body, Kept, Kind, Sent, Waterfall};
+use engine::call::waterfall::{Bar, Body, Kept, Kind, Sent, Waterfall};
 use model::{CallQuality, CallUuid, DirectionQuality};
 use store::{RecordingFilter, StoreError};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::chart::{self, Line};
 use super::i18n::Lang;
 use super::view;
-use crate::call::course::{Course, Moment};
+use engine::call::course::{Course, Moment};
 use model::DirectionQuality;
 
 /// One drawing: its values, with the marks of its axis from the top down.

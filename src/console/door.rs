@@ -15,7 +15,7 @@ use super::i18n::Lang;
 use super::page::{self, Page};
 use crate::api::session;
 use crate::api::{ApiResponse, read_body, server};
-use crate::people::Person;
+use engine::people::Person;
 use model::EndpointName;
 use model::Role;
 

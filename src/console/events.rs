@@ -27,7 +27,7 @@ use super::form::Form;
 use super::parts::{self, Shown};
 use super::{App, Console, door};
 use crate::api::session;
-use crate::feed::{News, What};
+use engine::feed::{News, What};
 use model::AuthId;
 
 /// News that come within are told together.

@@ -18,7 +18,7 @@ use super::phone::Named;
 use super::view::{self, When};
 use super::{App, Console};
 use crate::api::Apis;
-use crate::inbox::FILES;
+use engine::inbox::FILES;
 
 /// Where calls are placed.
 const CALLS: &str = "/api/v1/calls/";

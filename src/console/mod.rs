@@ -44,10 +44,10 @@ use axum::{Extension, Router};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Apis;
-use crate::call::drafts;
-use crate::call::walk::Walker;
-use crate::openid::{BACK, Provider};
 pub use draft::{Drafts, PATH as DRAFT_PATH, serve as serve_drafts};
+use engine::call::drafts;
+use engine::call::walk::Walker;
+use engine::openid::{BACK, Provider};
 pub use samples::Samples;
 pub use sign_up::SignUpWindow;
 

@@ -13,8 +13,8 @@ use super::form::Form;
 use super::page::{Page, respond};
 use super::{App, Console, sign_in};
 use crate::api::session;
-use crate::openid::{AT_MOST, Allow, Flow, OpenIdError, Provider, Returned};
-use crate::people::{Newcomers, NotWelcome, Rules, Token};
+use engine::openid::{AT_MOST, Allow, Flow, OpenIdError, Provider, Returned};
+use engine::people::{Newcomers, NotWelcome, Rules, Token};
 
 /// The cookie of a way there and back.
 const COOKIE: &str = "offhook-openid";

@@ -11,7 +11,7 @@ use super::door::{Posted, Visitor};
 use super::page::{Page, missing, respond};
 use super::{App, Console};
 use crate::api::ApiResponse;
-use crate::people::Token;
+use engine::people::Token;
 use model::Role;
 
 /// An endpoint.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Gate;
 use crate::api::{LiveCalls, LiveFilter};
+use engine::admission::Gate;
 use model::AuthId;
 use model::Clock;
 use store::Scope;

@@ -11,7 +11,7 @@ use super::i18n::Lang;
 use super::page::{Page, respond};
 use super::{App, Console};
 use crate::api::session::{COOKIE, COOKIE_SECURE, token};
-use crate::people::{NotDone, NotIn, PASSWORD_MIN, Token};
+use engine::people::{NotDone, NotIn, PASSWORD_MIN, Token};
 use model::Secret;
 
 #[derive(Template)]

@@ -14,7 +14,7 @@ use super::page::{Page, failed, forbidden, respond};
 use super::sign_in::{cookie, with_cookie};
 use super::{App, Console};
 use crate::api::session;
-use crate::people::Token;
+use engine::people::Token;
 
 /// Meta's window, and as what it is opened.
 #[derive(Clone, Debug)]

@@ -14,8 +14,8 @@ use super::form::Form;
 use super::page::{Page, failed, forbidden, missing, respond};
 use super::view::When;
 use super::{App, Console};
-use crate::admission::Webhook as Made;
-use crate::inbox::{NotRouted, WebhookOrder};
+use engine::admission::Webhook as Made;
+use engine::inbox::{NotRouted, WebhookOrder};
 
 /// Longest name, in characters.
 const NAME_MAX: usize = 64;

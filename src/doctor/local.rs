@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::{Doctor, Line, certificate};
-use crate::config::Listen;
 use egress::{BodyPolicy, EgressError, EgressRequest, is_public};
+use engine::config::Listen;
 use store::Database;
 
 /// What the node must answer within.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Doctor, Line};
-use crate::admission::book::{MetaApp, Waba};
-use crate::meta::numbers::{FIELDS_NEEDED, Subscription, TokenFacts};
+use engine::admission::book::{MetaApp, Waba};
+use engine::meta::numbers::{FIELDS_NEEDED, Subscription, TokenFacts};
 use machine::GraphOutcome;
 use model::Secret;
 use model::Timestamp;

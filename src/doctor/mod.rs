@@ -14,12 +14,12 @@ mod oidc;
 
 use serde::Serialize;
 
-use crate::admission::book::Book;
-use crate::answer::{Dice, Fetcher};
-use crate::config::Config;
-use crate::inbox::WebhookSettings;
-use crate::meta::{Graph, GraphConfig};
 use egress::{Egress, EgressConfig, Guard};
+use engine::admission::book::Book;
+use engine::answer::{Dice, Fetcher};
+use engine::config::Config;
+use engine::inbox::WebhookSettings;
+use engine::meta::{Graph, GraphConfig};
 use model::Clock;
 use model::Secret;
 use model::is_loopback;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::meta::said;
 use super::{Doctor, Line};
-use crate::admission::book::Number;
-use crate::answer::Settings;
-use crate::meta::numbers::{CallingSettings, PhoneNumber};
-use crate::numbers::{Checked, UrlCheck, check_url, urls_of};
+use engine::admission::book::Number;
+use engine::answer::Settings;
+use engine::meta::numbers::{CallingSettings, PhoneNumber};
+use engine::numbers::{Checked, UrlCheck, check_url, urls_of};
 use model::PhoneNumberId;
 use store::WebhookUse;
 

@@ -1,7 +1,7 @@
 //! The provider that vouches for the console's people, where one is configured.
 
 use super::{Doctor, Line};
-use crate::openid::{OpenIdError, Provider};
+use engine::openid::{OpenIdError, Provider};
 
 const IS: &str = "oidc";
 

@@ -6,10 +6,10 @@ use super::State;
 use super::local::{advertised, media_port};
 use super::meta::{clock, judged, subscribed};
 use super::numbers::{calling, registered, standing, url};
-use crate::admission::book::{Number, NumberSet, testing};
-use crate::config::Listen;
-use crate::meta::numbers::{CallingSettings, PhoneNumber, Subscription, TokenFacts};
-use crate::numbers::{Checked, UrlCheck};
+use engine::admission::book::{Number, NumberSet, testing};
+use engine::config::Listen;
+use engine::meta::numbers::{CallingSettings, PhoneNumber, Subscription, TokenFacts};
+use engine::numbers::{Checked, UrlCheck};
 use model::{Method, Timestamp};
 use xml::ast::DocUrl;
 

@@ -16,40 +16,40 @@ use super::live::Live;
 use super::operator::{Drain, ThisNode};
 use super::reload::{Knobs, Loader, Parts, Reloader};
 use super::{Node, StartError, news, routes};
-use crate::admission::book::Keeper;
-use crate::admission::permission::Consents;
-use crate::admission::settings::NumberSettings;
-use crate::admission::{Directory, Gate, Pressure};
-use crate::agents::{Agents, AgentsParts, VoiceAgents, answer_messages};
-use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::ServerConfig;
-use crate::call::drafts::{self, WithDrafts};
-use crate::call::news::CallNews;
-use crate::call::phones::Phones;
-use crate::call::recordings::Copies;
-use crate::call::rooms::Rooms;
-use crate::call::walk::Walker;
-use crate::call::{
+use crate::console::{self, Console, DRAFT_PATH, Drafts, Samples, SignUpWindow};
+use crate::observe::{self, Metrics};
+use crate::phone::PhoneDoor;
+use egress::{Egress, EgressConfig, Guard, warm_up};
+use engine::admission::book::Keeper;
+use engine::admission::permission::Consents;
+use engine::admission::settings::NumberSettings;
+use engine::admission::{Directory, Gate, Pressure};
+use engine::agents::{Agents, AgentsParts, VoiceAgents, answer_messages};
+use engine::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
+use engine::call::drafts::{self, WithDrafts};
+use engine::call::news::CallNews;
+use engine::call::phones::Phones;
+use engine::call::recordings::Copies;
+use engine::call::rooms::Rooms;
+use engine::call::walk::Walker;
+use engine::call::{
     CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig,
     Registry, RejectThread, Services, farewell, orphan,
 };
-use crate::config::Config;
-use crate::console::{self, Console, DRAFT_PATH, Drafts, Samples, SignUpWindow};
-use crate::erasure::{Eraser, ErasureParts};
-use crate::feed::Feed;
-use crate::inbox::{Inbox, InboxParts};
-use crate::meta::{Graph, GraphConfig};
-use crate::notices::Notices;
-use crate::numbers::{self, Numbers};
-use crate::objects::Bucket;
-use crate::observe::{self, Metrics};
-use crate::openid::Provider;
-use crate::people::{People, UserSettings};
-use crate::phone::PhoneDoor;
-use crate::stream::Streams;
-use crate::webhook::{self, CallKey, Door, DoorConfig};
-use egress::{Egress, EgressConfig, Guard, warm_up};
+use engine::config::Config;
+use engine::erasure::{Eraser, ErasureParts};
+use engine::feed::Feed;
+use engine::inbox::{Inbox, InboxParts};
+use engine::meta::{Graph, GraphConfig};
+use engine::notices::Notices;
+use engine::numbers::{self, Numbers};
+use engine::objects::Bucket;
+use engine::openid::Provider;
+use engine::people::{People, UserSettings};
+use engine::stream::Streams;
+use engine::webhook::{self, CallKey, Door, DoorConfig};
 use machine::MachineLimits;
 use media::{Media, MediaConfig, Mixer};
 use model::Clock;
@@ -671,7 +671,7 @@ fn host_name() -> String {
 
 /// None are exported; somebody who expects them is told.
 #[cfg(not(feature = "otel"))]
-fn no_traces() -> Option<crate::call::trace::Sink> {
+fn no_traces() -> Option<engine::call::trace::Sink> {
     let collectors = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
     for name in collectors
         .into_iter()

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::drain::EndTimes;
 use super::{Node, StartError};
-use crate::admission::settings::{AccountSettings, ApiKey, NumberSettings, WabaSettings};
-use crate::config::{self, Config};
-use crate::people::UserSettings;
+use engine::admission::settings::{AccountSettings, ApiKey, NumberSettings, WabaSettings};
+use engine::config::{self, Config};
+use engine::people::UserSettings;
 use model::Clock;
 use model::Secret;
 use model::{E164, Method};

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::admission::{Admitted, NumberEntry, Reason, Starting};
-use crate::call::CallEvent;
-use crate::call::registry::{self, EventTold, Registry, Told};
-use crate::webhook::{Busy, CallKey, Calls, Full, Heard, Incoming, Known, Said};
+use engine::admission::{Admitted, NumberEntry, Reason, Starting};
+use engine::call::CallEvent;
+use engine::call::registry::{self, EventTold, Registry, Told};
+use engine::webhook::{Busy, CallKey, Calls, Full, Heard, Incoming, Known, Said};
 use machine::Termination;
 use media::Media;
 use media::sdp::Offer;

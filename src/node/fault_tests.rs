@@ -13,10 +13,10 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
 use super::{Node, Signals, until_stopped};
-use crate::call::PANICS;
-use crate::config::Config;
 use crate::observe::logs::{LogFormat, LogLevel, LogSettings, install};
 use egress::testing::{Reply, Server};
+use engine::call::PANICS;
+use engine::config::Config;
 use model::Clock;
 
 const NUMBER: &str = "918035737458";

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::door::Doorway;
-use crate::webhook::{Door, Ledger};
+use engine::webhook::{Door, Ledger};
 use model::Clock;
 use model::Timestamp;
 use store::{KeyKind, SeenKey, Store, StoreError};

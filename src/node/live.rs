@@ -6,15 +6,15 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 
-use crate::admission::{Gate, NumberEntry};
 use crate::api::{
     CallPlacer, CallSummary, CommandError, LiveCall, LiveCalls, LiveFilter, LiveStatus, newest_page,
 };
-use crate::call::course::Course;
-use crate::call::dialer::{CallOrder, Dialer, NotPlaced};
-use crate::call::streams::StreamView;
-use crate::call::{self, Registry};
 use egress::{CustomerUrl, Guard};
+use engine::admission::{Gate, NumberEntry};
+use engine::call::course::Course;
+use engine::call::dialer::{CallOrder, Dialer, NotPlaced};
+use engine::call::streams::StreamView;
+use engine::call::{self, Registry};
 use machine::{CallSetup, Command, RecordingOrder, StreamOrder};
 use model::Clock;
 use model::{CallUuid, E164, StreamId};

@@ -27,8 +27,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::book::OpenError;
-use crate::call::{Outbox, Recordings, Registry};
+use engine::admission::book::OpenError;
+use engine::call::{Outbox, Recordings, Registry};
 use media::Media;
 use store::{Hold, Store};
 
@@ -50,13 +50,13 @@ pub enum StartError {
         source: std::io::Error,
     },
     #[error("set up the client for Graph: {0}")]
-    Graph(#[from] crate::meta::SetupError),
+    Graph(#[from] engine::meta::SetupError),
     #[error("set up TLS: {0}")]
     Tls(#[from] rustls::Error),
     #[error("set up speech: {0}")]
     Speech(String),
     #[error("put the numbers in force: {0}")]
-    Directory(#[from] crate::admission::DirectoryError),
+    Directory(#[from] engine::admission::DirectoryError),
     #[error("take signals: {0}")]
     Signals(std::io::Error),
     #[cfg(feature = "otel")]
@@ -67,7 +67,7 @@ pub enum StartError {
     #[error("make the folder and the threads for recordings: {0}; see store.data_dir")]
     Recordings(std::io::Error),
     #[error(transparent)]
-    Bucket(#[from] crate::objects::BucketError),
+    Bucket(#[from] engine::objects::BucketError),
     #[error("set up the metrics: {0}")]
     Metrics(String),
 }

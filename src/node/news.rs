@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Directory;
-use crate::admission::book::{Keeper, NotChanged};
-use crate::admission::permission::Consents;
 use crate::api::auth::Credentials;
-use crate::inbox::Inbox;
-use crate::numbers;
+use engine::admission::Directory;
+use engine::admission::book::{Keeper, NotChanged};
+use engine::admission::permission::Consents;
+use engine::inbox::Inbox;
+use engine::numbers;
 use model::Clock;
 use model::E164;
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::reload::Reloader;
-use crate::admission::Gate;
 use crate::api::{NodeState, NodeStatus, Operator, ReloadOutcome, RequestCount};
-use crate::call::phones::Phones;
-use crate::call::{Dialer, Registry};
 use crate::observe::tally::{is_fetched, is_granted};
 use crate::observe::{Metrics, Tally};
+use engine::admission::Gate;
+use engine::call::phones::Phones;
+use engine::call::{Dialer, Registry};
 use model::Timestamp;
 use model::{Health, metric};
 

@@ -27,9 +27,9 @@ use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanProcessor as _};
 
-use crate::call::trace::{Sink, Traced};
-use crate::call::waterfall::{Bar, Waterfall, What};
 use egress::client_tls;
+use engine::call::trace::{Sink, Traced};
+use engine::call::waterfall::{Bar, Waterfall, What};
 use model::Clock;
 use model::{self, CallUuid, Timestamp};
 

@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::build;
-use crate::admission::book::Keeper;
 use crate::api::{ConfigFinding, ReloadOutcome, ReloadSummary};
-use crate::call::Services;
-use crate::config::{Config, ConfigError};
-use crate::inbox::{Dropped, Inbox};
-use crate::people::People;
-use crate::webhook::DoorConfig;
+use engine::admission::book::Keeper;
+use engine::call::Services;
+use engine::config::{Config, ConfigError};
+use engine::inbox::{Dropped, Inbox};
+use engine::people::People;
+use engine::webhook::DoorConfig;
 use model::Clock;
 use model::E164;
 

@@ -10,9 +10,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use crate::admission::Gate;
 use crate::api::server::Peer;
 use crate::phone::{self, PhoneDoor};
+use engine::admission::Gate;
 
 /// What the discovery document tells.
 pub(super) struct Facts {

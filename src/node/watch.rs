@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::admission::{Lag, Pressure};
+use engine::admission::{Lag, Pressure};
 use model::Clock;
 
 /// Below that much memory left no further call is taken: what the live ones may still need.

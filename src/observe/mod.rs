@@ -10,8 +10,3 @@ pub mod tally;
 
 pub use exporter::Metrics;
 pub use tally::{Tallies, Tally};
-
-/// Counts an entry that a full queue refused. `queue` is a word of [`model::metric::queue`].
-pub fn count_refused(queue: &'static str) {
-    metrics::counter!(model::metric::QUEUE_REFUSED_TOTAL, "queue" => queue).increment(1);
-}

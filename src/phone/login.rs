@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::Inner;
 use super::message::Trouble;
-use crate::people::{Person, Token};
+use engine::people::{Person, Token};
 use model::EndpointName;
 use model::Secret;
 use store::Endpoint;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::call::phones::ToPhone;
+use engine::call::phones::ToPhone;
 use model::CallUuid;
 use model::Secret;
 
@@ -310,7 +310,7 @@ impl<'a> From<&'a Trouble> for Said<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::captions::{Caption, Speaker};
+    use engine::call::captions::{Caption, Speaker};
 
     #[test]
     fn messages_are_read_or_named_and_say_no_secret() {

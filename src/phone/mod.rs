@@ -24,12 +24,12 @@ use axum::{Extension, Router};
 use http::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Gate;
-use crate::answer::Dice;
-use crate::call::Registry;
-use crate::call::drafts::Drafts;
-use crate::call::phones::Phones;
-use crate::people::{Failures, People, cookie};
+use engine::admission::Gate;
+use engine::answer::Dice;
+use engine::call::Registry;
+use engine::call::drafts::Drafts;
+use engine::call::phones::Phones;
+use engine::people::{Failures, People, cookie};
 use model::Clock;
 use sessions::Sessions;
 use speech::recognise::Recognisers;

@@ -13,10 +13,10 @@ use super::message::{FromPhone, Password, Said, Trouble};
 use super::sessions::Found;
 use super::transfer::transfer;
 use super::{Inner, Seat, login};
-use crate::admission::{ApplicationSpec, Reason};
-use crate::call::phones::{Owner, PlaceId, Registration, ToPhone};
-use crate::call::web::{BACK_WITHIN, NotDone, Silence, WebCall};
-use crate::people::Token;
+use engine::admission::{ApplicationSpec, Reason};
+use engine::call::phones::{Owner, PlaceId, Registration, ToPhone};
+use engine::call::web::{BACK_WITHIN, NotDone, Silence, WebCall};
+use engine::people::Token;
 use machine::CallUrls;
 use media::sdp::Offer;
 use model::metric;
@@ -291,7 +291,7 @@ impl Session {
             return Ok(Err(Trouble::new("not_registered", "register first")));
         };
         let (place, inner) = (phone.registration.place(), self.inner.clone());
-        let on = |call: CallUuid, act: &dyn Fn(&crate::call::LiveCall) -> Result<(), NotDone>| {
+        let on = |call: CallUuid, act: &dyn Fn(&engine::call::LiveCall) -> Result<(), NotDone>| {
             let done = inner.registry.get(call).ok_or(NotDone::NoCall).and_then(|call| act(&call));
             done.map_err(|why| refusal(why).about(call))
         };
@@ -465,7 +465,7 @@ impl Session {
         let (inner, owner, place) = (&self.inner, &phone.owner, phone.registration.place());
         let to = dialled(to)?;
         let offer = offer(sdp)?;
-        if inner.phones.calls(place).len() >= crate::call::phones::CALLS_MAX {
+        if inner.phones.calls(place).len() >= engine::call::phones::CALLS_MAX {
             return Err(Trouble::new("too_many_calls", "this phone has as many calls as it may"));
         }
         let account = inner.gate.directory().tables().account(&owner.account).cloned();

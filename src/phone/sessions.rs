@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::call::phones::PlaceId;
-use crate::call::web::BACK_WITHIN;
+use engine::call::phones::PlaceId;
+use engine::call::web::BACK_WITHIN;
 use model::{CallUuid, EndpointId};
 
 /// By the secret.

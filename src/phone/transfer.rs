@@ -4,9 +4,9 @@
 use super::Inner;
 use super::message::Trouble;
 use super::session::refusal;
-use crate::call::Told;
-use crate::call::phones::{Owner, PlaceId};
-use crate::call::web::NotDone;
+use engine::call::Told;
+use engine::call::phones::{Owner, PlaceId};
+use engine::call::web::NotDone;
 use machine::Command;
 use model::{CallUuid, EndpointName};
 use xml;

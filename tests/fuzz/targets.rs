@@ -6,6 +6,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use egress::{CustomerUrl, Egress, EgressConfig, Guard, is_public};
+use engine::admission::book::Keeper;
+use engine::admission::permission::Consents;
+use engine::admission::{Directory, Gate, NumberEntry};
+use engine::call::PermissionDesk;
+use engine::call::dialer::{CallOrder, NotPlaced};
+use engine::call::streams::StreamView;
+use engine::config::Config;
+use engine::meta::{Graph, GraphConfig};
+use engine::webhook::{Secrets, What};
+use engine::{answer, call, webhook};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Request};
@@ -20,20 +30,10 @@ use model::Clock;
 use model::Health;
 use model::Secret;
 use model::{CallUuid, E164, StreamId};
-use offhook::admission::book::Keeper;
-use offhook::admission::permission::Consents;
-use offhook::admission::{Directory, Gate, NumberEntry};
 use offhook::api::{
     self, Api, Apis, CallPlacer, CommandError, LiveCall, LiveCalls, LiveFilter, NodeStatus,
     Operator, ReloadOutcome,
 };
-use offhook::call::PermissionDesk;
-use offhook::call::dialer::{CallOrder, NotPlaced};
-use offhook::call::streams::StreamView;
-use offhook::config::Config;
-use offhook::meta::{Graph, GraphConfig};
-use offhook::webhook::{Secrets, What};
-use offhook::{answer, call, webhook};
 use store::{Scope, Store};
 use tower::ServiceExt as _;
 use url::Host;
@@ -513,7 +513,7 @@ impl LiveCalls for NoCalls {
     fn is_recorded(&self, _: &Scope, _: CallUuid) -> bool {
         false
     }
-    fn course(&self, _: &Scope, _: CallUuid) -> Option<offhook::call::course::Course> {
+    fn course(&self, _: &Scope, _: CallUuid) -> Option<engine::call::course::Course> {
         None
     }
     fn events(&self, _: &Scope, _: CallUuid, _: bool) -> Option<BoxStream<'static, Arc<str>>> {
@@ -559,16 +559,16 @@ fn rest_api() -> &'static Rest {
             clock.wall(),
         );
         let keeper = runtime.block_on(keeper).expect("a book");
-        let rooms = offhook::call::rooms::Rooms::silent(clock.clone());
+        let rooms = engine::call::rooms::Rooms::silent(clock.clone());
         let out = Egress::new(EgressConfig::new(Guard::new(false, Vec::new()))).expect("a client");
         let numbers = {
             let _inside = runtime.enter();
-            let feed = offhook::feed::Feed::new();
-            offhook::numbers::Numbers::new(offhook::numbers::Parts {
+            let feed = engine::feed::Feed::new();
+            engine::numbers::Numbers::new(engine::numbers::Parts {
                 keeper: keeper.clone(),
                 graph: graph.clone(),
                 clock: clock.clone(),
-                notices: offhook::notices::Notices::new(store.clone(), feed.clone(), clock.clone()),
+                notices: engine::notices::Notices::new(store.clone(), feed.clone(), clock.clone()),
                 feed,
                 guard: Guard::new(false, Vec::new()),
                 fetcher: answer::Fetcher::new(out.clone(), clock.clone(), answer::Dice::system()),
@@ -602,12 +602,12 @@ fn rest_api() -> &'static Rest {
             call::Recordings::start(kept, store.clone(), outbox.clone(), clock.clone(), dice, tasks)
                 .expect("a folder")
         };
-        let agents = offhook::agents::Agents::new(offhook::agents::AgentsParts {
+        let agents = engine::agents::Agents::new(engine::agents::AgentsParts {
             store: store.clone(),
             directory: Arc::new(Directory::new(10)),
-            notices: offhook::notices::Notices::new(
+            notices: engine::notices::Notices::new(
                 store.clone(),
-                offhook::feed::Feed::new(),
+                engine::feed::Feed::new(),
                 clock.clone(),
             ),
             egress: out.clone(),
@@ -615,13 +615,13 @@ fn rest_api() -> &'static Rest {
             model: None,
             clock: clock.clone(),
         });
-        let feed = offhook::feed::Feed::new();
-        let inbox = offhook::inbox::Inbox::new(offhook::inbox::InboxParts {
+        let feed = engine::feed::Feed::new();
+        let inbox = engine::inbox::Inbox::new(engine::inbox::InboxParts {
             store: store.clone(),
             outbox,
             directory: Arc::new(Directory::new(10)),
             graph,
-            notices: offhook::notices::Notices::new(store.clone(), feed.clone(), clock.clone()),
+            notices: engine::notices::Notices::new(store.clone(), feed.clone(), clock.clone()),
             feed: feed.clone(),
             clock: clock.clone(),
             node_id: "fuzz".to_owned(),
@@ -630,7 +630,7 @@ fn rest_api() -> &'static Rest {
             consents: Arc::new(Consents::new()),
             tasks: Default::default(),
         });
-        let eraser = offhook::erasure::Eraser::new(offhook::erasure::ErasureParts {
+        let eraser = engine::erasure::Eraser::new(engine::erasure::ErasureParts {
             store: store.clone(),
             recordings: recordings.clone(),
             inbox: inbox.clone(),
@@ -638,7 +638,7 @@ fn rest_api() -> &'static Rest {
             keeper: keeper.clone(),
             clock: clock.clone(),
         });
-        let people = offhook::people::People::new(
+        let people = engine::people::People::new(
             store.clone(),
             Default::default(),
             clock.clone(),
@@ -731,7 +731,7 @@ pub fn webhook_request(bytes: &[u8]) {
 /// What a stream's server sends: a message a line.
 pub fn stream_message(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let trial = offhook::stream::read_messages(text.lines());
+    let trial = engine::stream::read_messages(text.lines());
     // A byte of µ-law is the least that a sample takes, and each message may leave a part of a frame.
     assert!(trial.frames <= text.len() / 160 + trial.outcomes.len() + 1, "{} frames", trial.frames);
     assert!(trial.frames <= 40 * 50, "what waits is bounded");

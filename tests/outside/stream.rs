@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use engine::answer::{SigningKeys, sign};
 use media::opus::{Encoder, Rate};
 use model::Method;
 use model::Secret;
-use offhook::answer::{SigningKeys, sign};
 use serde_json::{Value, json};
 use sim::{
     CallEvent, CallEventKind, CallEvents, CallScript, CalleeAction, EventOrder, HangupRule,

@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use engine::answer::{SigningKeys, sign};
 use model::Method;
 use model::Secret;
-use offhook::answer::{SigningKeys, sign};
 use serde_json::Value;
 
 use crate::support::app::{App, Seen};

@@ -4,13 +4,13 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
+use engine::admission::permission::{Engaged, Event as PermissionEvent, PairKey};
+use engine::admission::{Admitted, NumberEntry};
+use engine::call::binding::Party as _;
+use engine::call::dialer::NotPlaced;
+use engine::call::queues::{Exit, Rules, Waiting};
 use machine::{CallSetup, CallTime, CallUrls, Command, Input, Outbound, orphan_summary};
 use model::{CallType, CallUuid, Direction, E164, HangupCause, Method};
-use offhook::admission::permission::{Engaged, Event as PermissionEvent, PairKey};
-use offhook::admission::{Admitted, NumberEntry};
-use offhook::call::binding::Party as _;
-use offhook::call::dialer::NotPlaced;
-use offhook::call::queues::{Exit, Rules, Waiting};
 use store::{CallEnd, CallStart};
 use xml::ast::DocUrl;
 
@@ -258,7 +258,7 @@ impl Node {
 }
 
 /// Whether an order was refused for a reason that is one.
-pub fn is_denied(asked: &Result<(), NotPlaced>) -> Option<offhook::admission::Reason> {
+pub fn is_denied(asked: &Result<(), NotPlaced>) -> Option<engine::admission::Reason> {
     match asked {
         Err(NotPlaced::Denied { denied, .. }) => Some(denied.reason),
         _ => None,

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use engine::admission::permission;
+use engine::call::consent::refusal_of;
+use engine::meta::{Action, Asking, Fault, Next, Verdict};
+use engine::webhook::CallKey;
 use machine::{GraphAction, GraphOutcome, Input};
 use model::{CallUuid, Wacid};
-use offhook::admission::permission;
-use offhook::call::consent::refusal_of;
-use offhook::meta::{Action, Asking, Fault, Next, Verdict};
-use offhook::webhook::CallKey;
 
 use crate::meta::{CallIx, Reply};
 use crate::node::View;

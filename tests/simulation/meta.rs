@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
+use engine::meta::Action;
+use engine::webhook::{CallKey, Effect};
 use machine::{Command, Input, MediaEvent, MediaFault};
 use model::{CallUuid, Digit, Leg};
-use offhook::meta::Action;
-use offhook::webhook::{CallKey, Effect};
 
 use crate::plan::{MS, SECOND};
 use crate::world::{Came, Event, Go, Trouble, World};
@@ -423,7 +423,7 @@ impl World {
         let us = self.dice.between(5, if slow { 7_000 } else { 60 }) * MS;
         let came = match trouble {
             Trouble::Silent { .. } => return Ok(()),
-            Trouble::ResetAfter => Came::Fault(offhook::meta::Fault::Broken),
+            Trouble::ResetAfter => Came::Fault(engine::meta::Fault::Broken),
             _ => Came::Answer(reply),
         };
         self.after(us, Event::GraphCame { life, request, attempt, came });

@@ -6,23 +6,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
+use engine::admission::permission::{Engaged, PairKey};
+use engine::admission::{
+    AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Reason, Slot, Slots,
+};
+use engine::call::CallEvent;
+use engine::call::binding::{self, AtMeta, Bindings, EventTold, Parties, Party};
+use engine::call::queues::Queues;
+use engine::meta::{Budget, Policy};
+use engine::webhook::{
+    Busy, CallKey, Calls, Door, DoorConfig, Effect, Full, Heard, Incoming, Known, Said,
+};
 use machine::{CallSetup, CallUrls, Input, MachineLimits, MediaEvent, Termination};
 use media::sdp::Offer;
 use model::Clock;
 use model::Secret;
 use model::{
     AuthId, CallType, CallUuid, Direction, E164, HangupCause, Method, PhoneNumberId, Wacid,
-};
-use offhook::admission::permission::{Engaged, PairKey};
-use offhook::admission::{
-    AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Reason, Slot, Slots,
-};
-use offhook::call::CallEvent;
-use offhook::call::binding::{self, AtMeta, Bindings, EventTold, Parties, Party};
-use offhook::call::queues::Queues;
-use offhook::meta::{Budget, Policy};
-use offhook::webhook::{
-    Busy, CallKey, Calls, Door, DoorConfig, Effect, Full, Heard, Incoming, Known, Said,
 };
 use store::CallStart;
 use xml::ast::DocUrl;
@@ -61,7 +61,7 @@ pub struct Node {
     pub budget: Budget,
     pub policy: Policy,
     pub writer: Writer,
-    pub pauses: offhook::answer::Dice,
+    pub pauses: engine::answer::Dice,
 }
 
 /// A call that has been started and whose task has not run yet.
@@ -387,7 +387,7 @@ impl World {
             budget: Budget::new(self.instant()),
             policy: Policy::default(),
             writer: Writer::default(),
-            pauses: offhook::answer::Dice::from_fn(move || {
+            pauses: engine::answer::Dice::from_fn(move || {
                 pauses.lock().expect("one thread").number()
             }),
         });

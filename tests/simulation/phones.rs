@@ -108,7 +108,7 @@ impl World {
 impl MetaCall {
     /// A call that the business wants, before Graph has heard of it.
     pub fn unmade(number: usize, wacid: &str, placed: Option<crate::meta::Placed>) -> Self {
-        let key = offhook::webhook::CallKey {
+        let key = engine::webhook::CallKey {
             phone_number_id: phone_number_id(number).as_str().into(),
             wacid: wacid.into(),
         };

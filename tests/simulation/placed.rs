@@ -1,11 +1,11 @@
 //! What must hold of calls that the business places, held against a small account of its own: who waits, what a user
 //! permits, which calls at Meta somebody here has heard of.
 
+use engine::admission::Reason;
+use engine::call::dialer::NotPlaced;
+use engine::meta::Action;
+use engine::webhook::Effect;
 use model::{AuthId, CallUuid, HangupCause};
-use offhook::admission::Reason;
-use offhook::call::dialer::NotPlaced;
-use offhook::meta::Action;
-use offhook::webhook::Effect;
 
 use crate::dialer::is_denied;
 use crate::meta::{CallIx, Phase, Said};
@@ -148,7 +148,7 @@ impl World {
             .any(|call| of_pair(call.ix) && call.holds_a_slot() && Some(call.uuid) != but)
             || node.beginning.iter().any(|(call, begin)| of_pair(begin.ix) && Some(*call) != but);
         let waits =
-            |waiting: &offhook::call::queues::Waiting| of_pair(self.watch.ix(waiting.setup.call));
+            |waiting: &engine::call::queues::Waiting| of_pair(self.watch.ix(waiting.setup.call));
         up || waiting_too && node.queues.iter().any(waits)
     }
 
@@ -359,7 +359,7 @@ impl World {
         }
         for order in &self.plan.orders {
             let number = crate::meta::phone_number_id(order.number).as_str().into();
-            let key = offhook::admission::permission::PairKey::new(
+            let key = engine::admission::permission::PairKey::new(
                 &number,
                 &crate::meta::user(order.user),
             );

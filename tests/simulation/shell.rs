@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use engine::admission::Slot;
+use engine::admission::permission::{self, Engaged};
+use engine::call::step::{Step, Stepper};
+use engine::webhook::CallKey;
 use machine::log;
 use machine::replay::replay;
 use machine::{
@@ -15,10 +19,6 @@ use machine::{
     RecordingEvent, VoiceEvent,
 };
 use model::{CallUuid, Direction, HangupCause, Leg, Wacid};
-use offhook::admission::Slot;
-use offhook::admission::permission::{self, Engaged};
-use offhook::call::step::{Step, Stepper};
-use offhook::webhook::CallKey;
 use store::CallEnd;
 use xml::ast::Repeat;
 

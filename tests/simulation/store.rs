@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::admission::permission::Consents;
+use engine::answer::next_pause;
+use engine::call::orphan::{PLACED_SINCE, closing};
+use engine::webhook::{CONNECT_AGAIN, CallKey};
 use machine::{
     CallSetup, CallTime, CallbackKind, CallbackRequest, GraphAction, GraphOutcome, orphan_summary,
 };
 use model::{CallUuid, Direction, HangupCause, Timestamp, Wacid};
-use offhook::admission::permission::Consents;
-use offhook::answer::next_pause;
-use offhook::call::orphan::{PLACED_SINCE, closing};
-use offhook::webhook::{CONNECT_AGAIN, CallKey};
 use store::{CallEnd, CallStart, Orphan, PlacedCall};
 use uuid::Uuid;
 

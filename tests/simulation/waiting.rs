@@ -5,14 +5,14 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use engine::admission::permission::{Consents, Engaged};
+use engine::admission::settings::Permissions;
+use engine::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec};
+use engine::call::dialer::NotPlaced;
+use engine::call::queues::{Exit, QUEUE_MAX, Queues, Rules, WAIT_MAX, Waiting};
 use machine::{CallSetup, CallUrls, MachineLimits};
 use model::Clock;
 use model::{CallType, CallUuid, Direction, E164, HangupCause, Method, Timestamp};
-use offhook::admission::permission::{Consents, Engaged};
-use offhook::admission::settings::Permissions;
-use offhook::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec};
-use offhook::call::dialer::NotPlaced;
-use offhook::call::queues::{Exit, QUEUE_MAX, Queues, Rules, WAIT_MAX, Waiting};
 use xml::ast::DocUrl;
 
 use crate::meta::{number, phone_number_id, user};

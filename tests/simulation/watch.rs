@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use engine::admission::Reason;
+use engine::meta::Action;
+use engine::webhook::{CallKey, Effect};
 use machine::{
     CallState, CallTime, CallbackKind, FetchId, GraphAction, GraphOutcome, MediaCommand, Output,
     Summary,
 };
 use model::{CallUuid, HangupCause};
-use offhook::admission::Reason;
-use offhook::meta::Action;
-use offhook::webhook::{CallKey, Effect};
 
 use crate::meta::{CallIx, Phase, Said};
 use crate::node::MAILBOX;

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use engine::admission::permission::{self, PairKey, Reply};
+use engine::meta::{Fault, Verdict};
 use machine::{FetchFailure, FetchId, FetchResponse, Input};
 use model::Clock;
 use model::{CallUuid, Timestamp};
-use offhook::admission::permission::{self, PairKey, Reply};
-use offhook::meta::{Fault, Verdict};
 use uuid::Uuid;
 
 use crate::customer::Customer;
@@ -167,9 +167,9 @@ pub enum Came {
 }
 
 impl Came {
-    pub fn verdict(self, action: offhook::meta::Action) -> Result<Verdict, Fault> {
+    pub fn verdict(self, action: engine::meta::Action) -> Result<Verdict, Fault> {
         match self {
-            Self::Answer(GraphReply { status, after, body }) => Ok(offhook::meta::classify(
+            Self::Answer(GraphReply { status, after, body }) => Ok(engine::meta::classify(
                 action,
                 status,
                 after.map(Duration::from_secs),

@@ -16,7 +16,7 @@ use super::response::{
 };
 use super::route::{CHANGED, NOT_FOUND, PAGING, Route, error, handler};
 use super::schema::{nullable, one_of};
-use crate::feed::What;
+use engine::feed::What;
 use model::E164;
 use model::Role;
 use model::Secret;

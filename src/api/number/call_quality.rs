@@ -10,7 +10,7 @@ use super::super::routes::{Operation, ResponseSpec};
 use super::request::{ApiRequest, NO_CALL};
 use super::response::{Timestamp3339, ok};
 use super::route::{Route, handler};
-use crate::call::course::{Course, Moment};
+use engine::call::course::{Course, Moment};
 use model::{CallUuid, DirectionQuality, Role, Timestamp};
 use store::{Scope, Store, StoreError};
 

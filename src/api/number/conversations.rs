@@ -14,9 +14,9 @@ use super::error::{NO_CONVERSATION, conversation_without_number};
 use super::request::{ApiRequest, parse_number, parse_position, position};
 use super::response::{Page, Timestamp3339, etag, no_content, ok, with_etag};
 use super::route::{CHANGED, CURSOR, LIMIT, PAGING, Route, error, handler};
-use crate::admission::NumberEntry;
 use crate::api::Api;
-use crate::inbox::words;
+use engine::admission::NumberEntry;
+use engine::inbox::words;
 use model::{ConversationStatus, Direction, Role};
 use store::{Conversation, ConversationChange, ConversationFilter, Message};
 
@@ -239,7 +239,7 @@ impl ConversationView {
                 at: Timestamp3339(last.at),
                 direction: last.direction,
             },
-            window_expires_at: heard.map(|heard| Timestamp3339(heard.plus(crate::inbox::WINDOW))),
+            window_expires_at: heard.map(|heard| Timestamp3339(heard.plus(engine::inbox::WINDOW))),
             unread: *unread,
             sentiment: insights.as_ref().map(|i| i.sentiment.clone()),
             score: insights.as_ref().map(|i| i.score),

@@ -2,14 +2,14 @@
 
 use super::super::auth::AuthError;
 use super::super::error::{ApiError, MetaError, NextAttempt, RuleViolation};
-use crate::admission::permission::{Refusal, Why};
-use crate::admission::{Because, Denied, Reason};
-use crate::call::consent;
-use crate::call::dialer::NotPlaced;
-use crate::inbox::{self, NotRouted};
-use crate::meta::code;
-use crate::numbers;
-use crate::people::NotDone;
+use engine::admission::permission::{Refusal, Why};
+use engine::admission::{Because, Denied, Reason};
+use engine::call::consent;
+use engine::call::dialer::NotPlaced;
+use engine::inbox::{self, NotRouted};
+use engine::meta::code;
+use engine::numbers;
+use engine::people::NotDone;
 use machine::GraphOutcome;
 
 pub(super) const NO_CONVERSATION: &str = "no such conversation";

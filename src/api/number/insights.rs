@@ -11,8 +11,8 @@ use super::conversations;
 use super::request::ApiRequest;
 use super::response::ok;
 use super::route::{NOT_FOUND, Route, handler};
-use crate::agents::contract::{Line, Role as Speaker};
-use crate::inbox::words;
+use engine::agents::contract::{Line, Role as Speaker};
+use engine::inbox::words;
 use model::{Direction, Role};
 use store::{ConversationChange, Insights};
 

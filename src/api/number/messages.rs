@@ -13,7 +13,7 @@ use super::conversations;
 use super::request::ApiRequest;
 use super::response::accepted;
 use super::route::{Route, error, handler};
-use crate::inbox::{NotSent, Outgoing, words};
+use engine::inbox::{NotSent, Outgoing, words};
 use model::Role;
 
 pub(super) const ROUTES: &[Route] = &[Route {

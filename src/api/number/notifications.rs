@@ -11,7 +11,7 @@ use super::super::routes::{Operation, QueryParameter, ResponseSpec};
 use super::request::{ApiRequest, parse_position, position};
 use super::response::{Page, Timestamp3339, ok};
 use super::route::{CURSOR, LIMIT, NOT_FOUND, Route, handler};
-use crate::feed::What;
+use engine::feed::What;
 use model::{CallUuid, NotificationTopic, Role, Timestamp};
 use store::{NoticeFilter, NoticeRow};
 

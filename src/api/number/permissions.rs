@@ -13,9 +13,9 @@ use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec,
 use super::request::{ApiRequest, parse_number};
 use super::response::{Timestamp3339, accepted, ok};
 use super::route::{META_FAILED, Route, error, handler};
-use crate::admission::NumberEntry;
-use crate::admission::permission::{State, View};
-use crate::meta::permissions::Request;
+use engine::admission::NumberEntry;
+use engine::admission::permission::{State, View};
+use engine::meta::permissions::Request;
 use model::{Role, Timestamp};
 
 pub(super) const ROUTES: &[Route] = &[

@@ -14,7 +14,7 @@ use super::super::error::ApiError;
 use super::super::routes::PathParameters;
 use super::super::{Api, ApiState, body, fields, query_pairs, segments};
 use super::field_errors;
-use crate::admission::NumberEntry;
+use engine::admission::NumberEntry;
 use model::{AuthId, E164, Timestamp, stable_id};
 use store::Scope;
 

@@ -14,9 +14,9 @@ use super::agents;
 use super::request::{ApiRequest, parse_number};
 use super::response::ok;
 use super::route::{Route, error, handler};
-use crate::admission::NumberEntry;
-use crate::admission::book::Configuration;
-use crate::inbox::Inbox;
+use engine::admission::NumberEntry;
+use engine::admission::book::Configuration;
+use engine::inbox::Inbox;
 use model::{Role, Routing};
 use store::{AgentChannel, UserName};
 

@@ -16,7 +16,7 @@ use super::request::ApiRequest;
 use super::response::{Timestamp3339, created, no_content};
 use super::route::{Route, error, handler};
 use super::users::account_of;
-use crate::admission::book::{NotChanged, NotRotated};
+use engine::admission::book::{NotChanged, NotRotated};
 use model::Secret;
 use model::{AuthId, Role};
 

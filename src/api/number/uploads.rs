@@ -14,7 +14,7 @@ use super::error::conversation_without_number;
 use super::request::ApiRequest;
 use super::response::created;
 use super::route::{META_FAILED, Route, error, handler};
-use crate::inbox::{FileKind, NotUploaded};
+use engine::inbox::{FileKind, NotUploaded};
 use model::Role;
 
 pub(super) const ROUTES: &[Route] = &[Route {

@@ -14,7 +14,7 @@ use super::request::{ApiRequest, parse_position, position};
 use super::response::{Page, Timestamp3339, created, etag, no_content, ok, ok_with_etag};
 use super::route::{CHANGED, PAGING, Route, error, handler};
 use super::schema::nullable;
-use crate::people::{Change, Token};
+use engine::people::{Change, Token};
 use model::AuthId;
 use model::{Role, Secret};
 use store::User;
@@ -226,7 +226,7 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
 async fn create(mut request: ApiRequest) -> Result<Response, ApiError> {
     let new: NewUser = request.json().await?;
     let (account, main_account) = account_of(&request, new.account.as_deref())?;
-    let new = crate::people::NewUser {
+    let new = engine::people::NewUser {
         account,
         main_account,
         name: new.name,

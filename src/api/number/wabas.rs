@@ -11,7 +11,7 @@ use super::numbers::SyncResult;
 use super::request::ApiRequest;
 use super::response::{Page, etag, ok, with_etag};
 use super::route::{CHANGED, DRY_RUN, META_FAILED, PAGING, Route, handler};
-use crate::admission::book::{Book, Waba};
+use engine::admission::book::{Book, Waba};
 use model::{AuthId, Role, WabaId};
 
 const NO_WABA: &str = "no such WABA";

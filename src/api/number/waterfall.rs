@@ -13,7 +13,7 @@ use super::super::routes::{Operation, ResponseSpec};
 use super::request::{ApiRequest, NO_CALL};
 use super::response::{Timestamp3339, ok};
 use super::route::{Route, handler};
-use crate::call::waterfall::{self, Waterfall};
+use engine::call::waterfall::{self, Waterfall};
 use model::{CallUuid, Role};
 use store::{Scope, StoreError};
 

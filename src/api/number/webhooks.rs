@@ -13,7 +13,7 @@ use super::super::routes::{Operation, ResponseSpec};
 use super::request::{ApiRequest, parse_position, position};
 use super::response::{Page, Timestamp3339, accepted, ok};
 use super::route::{PAGING, Route, handler};
-use crate::admission::Webhook;
+use engine::admission::Webhook;
 use model::Role;
 use store::{CallbackState, DeliveryView};
 

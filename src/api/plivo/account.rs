@@ -10,7 +10,7 @@ use super::error::PlivoError;
 use super::request::PlivoRequest;
 use super::response::{Changed, account_uri, changed, ok};
 use super::route::{Route, handler, object};
-use crate::admission::book::Account;
+use engine::admission::book::Account;
 
 /// The longest name, city, address or time zone, in characters.
 pub(super) const TEXT_CHARS_MAX: usize = 200;

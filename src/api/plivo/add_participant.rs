@@ -25,7 +25,7 @@ use super::multi_party::{NO_ROOM, live_room, room_id};
 use super::request::PlivoRequest;
 use super::response::created;
 use super::route::{BARRED_COUNTRY, CONFLICT, NOT_ALLOWED, Route, handler, object};
-use crate::call::dialer::{CallOrder, Each};
+use engine::call::dialer::{CallOrder, Each};
 use machine::{Command, Confirmation, Outbound, RoomMusic};
 use model::{CallUuid, Digit, E164, Method};
 use xml::Document;

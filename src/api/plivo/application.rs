@@ -19,7 +19,7 @@ use super::random;
 use super::request::PlivoRequest;
 use super::response::{Changed, account_uri, changed, created, no_content, ok, resource_uri};
 use super::route::{CONFLICT, LIMIT, OFFSET, Route, handler, object};
-use crate::admission::book::{Application, Book, Link, TooMany, Used};
+use engine::admission::book::{Application, Book, Link, TooMany, Used};
 use model::{AppId, Method};
 use store::Scope;
 use xml::ast::DocUrl;

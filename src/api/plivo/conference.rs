@@ -13,7 +13,7 @@ use super::request::PlivoRequest;
 use super::response::{accepted, no_content, ok};
 use super::rooms::{parse_members, play_command, speak_command, start_recording, stop_recording};
 use super::route::{CONFLICT, Route, handler, object};
-use crate::call::rooms::{Asked, MemberAsk, Members};
+use engine::call::rooms::{Asked, MemberAsk, Members};
 use machine::RoomKind;
 use media::SoundKind;
 

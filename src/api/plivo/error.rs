@@ -14,9 +14,9 @@ use super::super::error::{NOT_STORED, store_outage, with_retry_after};
 use super::super::live::CommandError;
 use super::super::with_header;
 use super::response::object;
-use crate::admission::book::NotChanged;
-use crate::admission::{Denied, Reason};
-use crate::call::dialer::NotPlaced;
+use engine::admission::book::NotChanged;
+use engine::admission::{Denied, Reason};
+use engine::call::dialer::NotPlaced;
 use model::E164;
 use store::StoreError;
 

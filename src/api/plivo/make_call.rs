@@ -18,7 +18,7 @@ use super::field_values::{
 use super::request::PlivoRequest;
 use super::response::created;
 use super::route::{BARRED_COUNTRY, CONFLICT, NOT_ALLOWED, Route, handler, object};
-use crate::call::dialer::CallOrder;
+use engine::call::dialer::CallOrder;
 use machine::Outbound;
 use model::{CallUuid, E164, Method};
 use store::Scope;

@@ -16,7 +16,7 @@ use super::request::PlivoRequest;
 use super::response::{accepted, no_content, ok, resource_uri, seconds_rounded_up};
 use super::rooms::{parse_members, play_command, speak_command};
 use super::route::{LIMIT, OFFSET, Route, TIME, handler, object};
-use crate::call::rooms::{Asked, MemberAsk, MemberView, RoomView};
+use engine::call::rooms::{Asked, MemberAsk, MemberView, RoomView};
 use machine::RoomKind;
 use media::SoundKind;
 use model::{AuthId, Direction, HangupCause, Timestamp, WireCause};

@@ -16,7 +16,7 @@ use super::request::PlivoRequest;
 use super::response::{accepted, no_content};
 use super::rooms::{NOT_RECORDED, already_recorded};
 use super::route::{CONFLICT, Route, handler, object};
-use crate::call::rooms::Tracked;
+use engine::call::rooms::Tracked;
 use machine::{MemberId, RecordingOrder, TrackCommand, TranscriptOrder};
 use media::record::Format;
 use xml::ast::Target;

@@ -13,7 +13,7 @@ use super::query;
 use super::request::PlivoRequest;
 use super::response::{accepted, account_uri, ok, resource_uri};
 use super::route::{LIMIT, OFFSET, Route, handler, object};
-use crate::admission::book::{Book, Number};
+use engine::admission::book::{Book, Number};
 use model::{AppId, AuthId, E164, Origin};
 use store::Scope;
 

@@ -8,7 +8,7 @@ use super::recording::{self, ROOM_MAX_MS};
 use super::request::PlivoRequest;
 use super::response::no_content;
 use super::speech;
-use crate::call::rooms::{MemberAsk, Members};
+use engine::call::rooms::{MemberAsk, Members};
 use machine::{RecordingOrder, RoomKind, Sound, SoundItem};
 use media::SoundKind;
 use media::record::Format;

@@ -17,7 +17,7 @@ use super::random;
 use super::request::PlivoRequest;
 use super::response::{accepted, no_content, ok, resource_uri, seconds_rounded_up};
 use super::route::{CONFLICT, LIMIT, OFFSET, Route, handler, object};
-use crate::call::streams::StreamView;
+use engine::call::streams::StreamView;
 use machine::{Command, StreamFormat, StreamOrder, StreamTrack};
 use model::StreamId;
 

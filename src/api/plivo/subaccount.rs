@@ -16,7 +16,7 @@ use super::random;
 use super::request::PlivoRequest;
 use super::response::{Changed, account_uri, changed, created, no_content, ok, resource_uri};
 use super::route::{CASCADE, CONFLICT, LIMIT, OFFSET, Route, handler, object};
-use crate::admission::book::{Account, Details, TooMany};
+use engine::admission::book::{Account, Details, TooMany};
 use model::AuthId;
 use model::Secret;
 use store::Scope;

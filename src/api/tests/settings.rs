@@ -2,10 +2,10 @@
 
 use super::permissions::NUMBERS;
 use super::*;
-use crate::admission::settings::{NumberSettings, WabaSettings};
 use crate::api::plivo;
 use crate::api::routes::BodyContent;
-use crate::config;
+use engine::admission::settings::{NumberSettings, WabaSettings};
+use engine::config;
 
 /// The configuration that the tests' node has.
 pub(super) fn file(accounts: Vec<AccountSettings>) -> config::Config {
@@ -373,7 +373,7 @@ async fn what_was_set_is_there_after_a_start() {
     );
     let accounts = node.file.accounts.clone();
     let book = |file: config::Config, settings| {
-        crate::admission::book::Book::read(file.admission(), settings, at(9))
+        engine::admission::book::Book::read(file.admission(), settings, at(9))
     };
     let (again, writes, passed_over) =
         book(file(accounts.clone()), node.store.settings().list().await.unwrap());

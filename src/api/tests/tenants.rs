@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{MAIN, OTHER, Running, run, uuid};
 use crate::api::number;
-use crate::people::NewUser;
+use engine::people::NewUser;
 use model::Role;
 
 /// A path with these in the place of its parameters.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::super::print::plain;
-use crate::call::waterfall::{Body, Kept, Kind, Sent, Waterfall};
+use engine::call::waterfall::{Body, Kept, Kind, Sent, Waterfall};
 
 /// All of them, by bar.
 pub(super) fn text(fall: &Waterfall) -> String {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::super::print::plain;
 use super::spark;
-use crate::call::waterfall::{Bar, Waterfall, What};
+use engine::call::waterfall::{Bar, Waterfall, What};
 use model::{CallQuality, DirectionQuality};
 use xml::ast::Severity;
 
@@ -362,7 +362,7 @@ mod tests {
     use std::path::Path;
 
     use super::{Paint, sound, time, waterfall};
-    use crate::call::waterfall::{Bar, Waterfall, What};
+    use engine::call::waterfall::{Bar, Waterfall, What};
     use model::{CallQuality, DirectionQuality};
 
     fn menu() -> Waterfall {

@@ -14,9 +14,9 @@ use std::io::IsTerminal as _;
 use serde_json::json;
 
 use super::{Exit, print};
-use crate::call::course::Course;
-use crate::call::waterfall::{Bar, Waterfall};
 use draw::Paint;
+use engine::call::course::Course;
+use engine::call::waterfall::{Bar, Waterfall};
 use model::{CallUuid, Timestamp};
 use source::{Source, Where};
 

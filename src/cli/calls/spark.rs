@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::call::course::{Course, Moment};
+use engine::call::course::{Course, Moment};
 use model::DirectionQuality;
 
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -92,7 +92,7 @@ mod tests {
     use serde_json::json;
 
     use super::{MANY, lines};
-    use crate::call::course::Course;
+    use engine::call::course::Course;
 
     fn course(samples: &serde_json::Value) -> Course {
         serde_json::from_value(json!({"from_ms": 1_000, "every_ms": 5_000, "samples": samples}))

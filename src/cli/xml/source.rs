@@ -12,8 +12,8 @@ use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::super::runtime;
-use crate::answer::charset;
 use egress::{self, BodyPolicy, Egress, EgressConfig, EgressError, EgressRequest, Guard};
+use engine::answer::charset;
 use xml::{self, MAX_BODY, ParseOutcome};
 
 /// Standard input, as an argument.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::super::print;
-use crate::call::walk::{Event, Heard, Step, Walked};
+use engine::call::walk::{Event, Heard, Step, Walked};
 use machine::{InstructionOutcome, Params};
 use xml::ast::Severity;
 
@@ -263,7 +263,7 @@ fn verdict(walked: &Walked, strict: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Printer, numbered, placed, time, verdict};
-    use crate::call::walk::{Event, Heard, Step, Walked};
+    use engine::call::walk::{Event, Heard, Step, Walked};
     use machine::{FetchKind, Param, Params};
     use model::Method;
 

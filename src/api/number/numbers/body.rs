@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::super::super::error::ApiError;
 use super::super::request::parse_number;
 use super::super::schema::{nullable, one_of};
-use crate::numbers::{Change, Credentials, SignUp};
+use engine::numbers::{Change, Credentials, SignUp};
 use model::Secret;
 use model::{PhoneNumberId, WabaId};
 

@@ -14,9 +14,9 @@ use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec}
 use super::request::{ApiRequest, NO_NUMBER, parse_number, parse_position, position};
 use super::response::{Page, accepted, created, no_content, ok, with_etag};
 use super::route::{CHANGED, CURSOR, DRY_RUN, Handler, LIMIT, META_FAILED, Route, error, handler};
-use crate::admission::book::{Configuration, Elsewhere, Number};
-use crate::numbers::{Change, Checked, SignUp, Synced, UrlCheck};
 use body::{ConnectBody, PinBody, SettingsBody, SignUpBody};
+use engine::admission::book::{Configuration, Elsewhere, Number};
+use engine::numbers::{Change, Checked, SignUp, Synced, UrlCheck};
 use model::Secret;
 use model::{E164, Role, Routing};
 use store::{Agent, AgentChannel, Scope, StoreError};
@@ -384,7 +384,7 @@ fn matches(request: &ApiRequest, number: &Number) -> bool {
         && given("waba")
             .is_none_or(|waba| number.waba.as_ref().is_some_and(|of| of.as_str() == waba))
         && given("platformType")
-            .is_none_or(|platform| crate::numbers::platform_of(&number.set) == platform)
+            .is_none_or(|platform| engine::numbers::platform_of(&number.set) == platform)
 }
 
 async fn connect(mut request: ApiRequest) -> Result<Response, ApiError> {

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::super::super::Api;
 use super::super::response::{Timestamp3339, etag};
-use crate::admission::book::{Book, Link, Number, NumberSet, Registration};
-use crate::numbers::{platform_of, quality_of};
+use engine::admission::book::{Book, Link, Number, NumberSet, Registration};
+use engine::numbers::{platform_of, quality_of};
 use model::Origin;
 
 /// A phone number.

@@ -1,0 +1,328 @@
+//! Who there is and what they have set: accounts, applications, WABAs and numbers, as the configuration and the store
+//! tell it together (`interface.md` §2).
+//!
+//! [`Book`] is a value: read from both, changed by pure functions (`change`) that say which rows to write. [`Keeper`]
+//! holds the one in force, writes its rows, and puts what it says into the routing tables, for the next call on.
+//!
+//! The configuration wins for what it names, each time it is read: what was set over it is gone then. What it doesn't
+//! name (subaccounts made here, applications, numbers connected here, what the file leaves open of a number) stays as it was set.
+
+mod change;
+mod entries;
+mod keeper;
+mod numbers;
+mod panel;
+mod tokens;
+
+use std::collections::BTreeMap;
+
+pub use change::{InFile, Key, TooMany, Used};
+pub use entries::{Account, Application, Details, Link, Number, Waba};
+pub use keeper::{Keeper, NotChanged, OpenError};
+pub use numbers::{Elsewhere, MetaApp};
+pub use panel::{Calling, Configuration, Drift, Made, NumberSet, Registration, Told};
+pub use tokens::{NotRotated, Rotated};
+
+use self::entries::AccountRow;
+use super::directory::{AccountSpec, ApplicationSpec, Specs};
+use crate::admission::settings::{AccountSettings, AdmissionSettings, Permissions};
+use model::Secret;
+use model::{AppId, AuthId, E164, Timestamp, WabaId};
+use store::{Scope, Setting, SettingKind, SettingWrite};
+
+/// All of it, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Book {
+    accounts: BTreeMap<AuthId, Account>,
+    applications: BTreeMap<AppId, Application>,
+    wabas: BTreeMap<WabaId, Waba>,
+    numbers: BTreeMap<E164, Number>,
+    /// `[limits]`.
+    default_cps: u32,
+    calls_per_number: u32,
+    /// `[permissions]`.
+    permissions: Permissions,
+    /// `[meta]`.
+    default_token: Option<Secret>,
+    app: Option<MetaApp>,
+    /// `[answer].allow_insecure`.
+    insecure: bool,
+}
+
+/// Rows of the store that are of no use with this configuration; they stay, and count again when it changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedOver {
+    pub kind: SettingKind,
+    pub id: String,
+    pub why: &'static str,
+}
+
+/// A book, what of it the store does not have yet, and what was passed over.
+pub type Opened = (Book, Vec<SettingWrite>, Vec<PassedOver>);
+
+impl Book {
+    /// What the configuration alone says.
+    pub fn of_file(file: AdmissionSettings<'_>) -> Self {
+        Self::read(file, Vec::new(), Timestamp::default()).0
+    }
+
+    /// What configuration and store say together. Entries that are seen for the first time begin at `now`.
+    pub fn read(file: AdmissionSettings<'_>, settings: Vec<Setting>, now: Timestamp) -> Opened {
+        let mut reading = Reading::begin(file, settings, now);
+        reading.accounts();
+        reading.applications();
+        reading.wabas();
+        reading.numbers();
+        (reading.book, reading.writes, reading.passed_over)
+    }
+
+    /// An account or subaccount.
+    pub fn account(&self, id: &AuthId) -> Option<&Account> {
+        self.accounts.get(id)
+    }
+
+    /// A main account's subaccounts, newest first.
+    pub fn subaccounts(&self, main: &AuthId) -> Vec<&Account> {
+        let mut found: Vec<_> =
+            self.accounts.values().filter(|a| a.parent.as_ref() == Some(main)).collect();
+        found.sort_by_key(|a| (std::cmp::Reverse(a.details.created), a.auth_id.clone()));
+        found
+    }
+
+    /// A subaccount of a main account's.
+    pub fn subaccount(&self, main: &AuthId, id: &AuthId) -> Option<&Account> {
+        self.accounts.get(id).filter(|a| a.parent.as_ref() == Some(main))
+    }
+
+    /// The main account of an account: itself, or its parent.
+    pub fn main_of<'a>(&'a self, id: &'a AuthId) -> &'a AuthId {
+        self.accounts.get(id).and_then(|a| a.parent.as_ref()).unwrap_or(id)
+    }
+
+    /// Whether something of an account's may be seen from there.
+    pub fn is_within(&self, scope: &Scope, owner: &AuthId) -> bool {
+        scope.holds(owner, self.main_of(owner))
+    }
+
+    /// An application of the scope's.
+    pub fn application(&self, scope: &Scope, id: &AppId) -> Option<&Application> {
+        self.applications.get(id).filter(|app| self.is_within(scope, &app.account))
+    }
+
+    /// The scope's applications, newest first.
+    pub fn applications(&self, scope: &Scope) -> Vec<&Application> {
+        let mut found: Vec<_> =
+            self.applications.values().filter(|a| self.is_within(scope, &a.account)).collect();
+        found.sort_by_key(|app| (std::cmp::Reverse(app.created), app.id.clone()));
+        found
+    }
+
+    /// A number of the scope's.
+    pub fn number(&self, scope: &Scope, number: &E164) -> Option<&Number> {
+        self.numbers.get(number).filter(|number| self.is_within(scope, self.owner(number)))
+    }
+
+    /// The scope's numbers, newest first.
+    pub fn numbers(&self, scope: &Scope) -> Vec<&Number> {
+        let mut found: Vec<_> =
+            self.numbers.values().filter(|n| self.is_within(scope, self.owner(n))).collect();
+        found.sort_by_key(|n| (std::cmp::Reverse(n.set.added), n.number.clone()));
+        found
+    }
+
+    /// The account or subaccount that a number's calls are of.
+    pub fn owner<'a>(&'a self, number: &'a Number) -> &'a AuthId {
+        number.waba.as_ref().and_then(|waba| self.wabas.get(waba)).map_or(&number.of, Waba::account)
+    }
+
+    /// What the routing tables are made of.
+    pub fn specs(&self) -> Specs {
+        let account = |a: &Account| AccountSpec {
+            auth_id: a.auth_id.clone(),
+            parent: a.parent.clone(),
+            cps: a.cps,
+            tokens: a.tokens.clone(),
+        };
+        let application = |a: &Application| ApplicationSpec {
+            id: a.id.clone(),
+            account: a.account.clone(),
+            answer: a.answer.get(),
+            fallback: a.fallback.get(),
+            hangup: a.hangup.get(),
+            default_for_endpoints: a.default_for_endpoints,
+        };
+        Specs {
+            default_cps: self.default_cps,
+            accounts: self.accounts.values().map(account).collect(),
+            numbers: self.numbers.values().filter_map(|n| self.number_spec(n)).collect(),
+            applications: self.applications.values().map(application).collect(),
+        }
+    }
+
+    /// Whose token and keys are taken: every account's that is not disabled.
+    pub fn credentials(&self) -> Vec<AccountSettings> {
+        let enabled = self.accounts.values().filter(|account| account.details.enabled);
+        let credentials = |a: &Account| {
+            Some(AccountSettings {
+                auth_id: a.auth_id.clone(),
+                auth_token: a.tokens.first()?.clone(),
+                auth_token_previous: a.tokens.get(1).cloned(),
+                cps: a.cps,
+                api_keys: a.api_keys.clone(),
+                parent: a.parent.clone(),
+            })
+        };
+        enabled.filter_map(credentials).collect()
+    }
+}
+
+/// A book being read.
+struct Reading<'c> {
+    file: AdmissionSettings<'c>,
+    settings: BTreeMap<(SettingKind, String), Setting>,
+    now: Timestamp,
+    book: Book,
+    writes: Vec<SettingWrite>,
+    passed_over: Vec<PassedOver>,
+}
+
+impl<'c> Reading<'c> {
+    fn begin(file: AdmissionSettings<'c>, settings: Vec<Setting>, now: Timestamp) -> Self {
+        let limits = file.limits;
+        let book = Book {
+            default_cps: limits.default_cps,
+            calls_per_number: limits.calls_per_number,
+            ..Book::of_meta(file)
+        };
+        let settings = settings.into_iter().map(|s| ((s.kind, s.id.clone()), s)).collect();
+        Self { file, settings, now, book, writes: Vec::new(), passed_over: Vec::new() }
+    }
+
+    /// Takes a row; one that can't be read is as good as none.
+    fn take<T: serde::de::DeserializeOwned>(&mut self, kind: SettingKind, id: &str) -> Option<T> {
+        let setting = self.settings.remove(&(kind, id.to_owned()))?;
+        self.parsed(&setting)
+    }
+
+    fn parsed<T: serde::de::DeserializeOwned>(&mut self, setting: &Setting) -> Option<T> {
+        let parsed = serde_json::from_str(&setting.body).ok();
+        if parsed.is_none() {
+            self.pass_over(setting, "it can't be read");
+        }
+        parsed
+    }
+
+    fn pass_over(&mut self, setting: &Setting, why: &'static str) {
+        self.passed_over.push(PassedOver { kind: setting.kind, id: setting.id.clone(), why });
+    }
+
+    /// What is left of a kind: it is not in the configuration.
+    fn rest(&mut self, kind: SettingKind) -> Vec<Setting> {
+        let rest = self.settings.extract_if(.., |(of, _), _| *of == kind);
+        rest.map(|(_, setting)| setting).collect()
+    }
+
+    fn accounts(&mut self) {
+        for account in self.file.accounts {
+            let setting = self.row_of(&account.auth_id);
+            let (tokens, rotated) = self.tokens_of_file(account, setting.as_ref());
+            let row = self.take::<AccountRow>(SettingKind::Account, account.auth_id.as_str());
+            // A token that counts no more is forgotten; one that can't be opened now may be again.
+            let is_new = row.as_ref().is_none_or(|row| {
+                let shut = setting.is_some_and(|setting| setting.shut);
+                row.rotated && rotated.is_none() && !shut
+            });
+            let details =
+                row.map_or_else(|| Details::new(String::new(), true, self.now), |row| row.details);
+            let account = Account {
+                auth_id: account.auth_id.clone(),
+                parent: account.parent.clone(),
+                tokens,
+                rotated,
+                cps: account.cps,
+                api_keys: account.api_keys.clone(),
+                in_file: true,
+                details,
+            };
+            self.writes.extend(is_new.then(|| account.row()));
+            self.book.accounts.insert(account.auth_id.clone(), account);
+        }
+        for setting in self.rest(SettingKind::Account) {
+            let Some(row) = self.parsed::<AccountRow>(&setting) else { continue };
+            let is_main =
+                |id: &AuthId| self.book.accounts.get(id).is_some_and(|a| a.parent.is_none());
+            match (row.parent.clone().filter(is_main), setting.secret.clone()) {
+                (Some(parent), Some(token)) => {
+                    let (tokens, rotated) = match row.rotated {
+                        false => (vec![token], None),
+                        true => match self.made_here(&row, Some(&token)) {
+                            Some((tokens, rotated)) => (tokens, Some(rotated)),
+                            None => {
+                                self.pass_over(&setting, "its auth tokens can't be read");
+                                continue;
+                            }
+                        },
+                    };
+                    let auth_id = AuthId::from(setting.id);
+                    let (parent, details) = (Some(parent), row.details);
+                    let made = Account {
+                        auth_id: auth_id.clone(),
+                        parent,
+                        tokens,
+                        rotated,
+                        cps: None,
+                        api_keys: Vec::new(),
+                        in_file: false,
+                        details,
+                    };
+                    self.book.accounts.insert(auth_id, made);
+                }
+                (Some(_), None) if setting.shut => {
+                    self.pass_over(
+                        &setting,
+                        "another store.secret_key sealed its token: put that one back",
+                    );
+                }
+                (Some(_), None) => {
+                    self.pass_over(&setting, "it stood in the configuration, and does so no more")
+                }
+                (None, _) => {
+                    self.pass_over(&setting, "its main account is not in the configuration")
+                }
+            }
+        }
+    }
+
+    fn applications(&mut self) {
+        for setting in self.rest(SettingKind::Application) {
+            let Some(app) = self.parsed::<Application>(&setting) else { continue };
+            if self.book.accounts.contains_key(&app.account) {
+                self.book.applications.insert(app.id.clone(), app);
+            } else {
+                self.pass_over(&setting, "its account is not there");
+            }
+        }
+    }
+}
+
+/// A number for the tests of several modules.
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing {
+    use super::{Number, NumberSet};
+    use model::E164;
+
+    /// A number of the account `MA` and the WABA `1`.
+    pub fn number(set: NumberSet) -> Number {
+        Number {
+            number: E164::parse("918035737458").unwrap(),
+            phone_number_id: "7".into(),
+            waba: Some("1".into()),
+            of: "MA".into(),
+            permissions: Default::default(),
+            set_token: None,
+            shut: false,
+            in_file: false,
+            set,
+        }
+    }
+}

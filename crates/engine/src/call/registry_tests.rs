@@ -1,0 +1,248 @@
+//! Whole calls over real services, on loopback: what only a fault of ours can bring about.
+
+use std::net::Ipv4Addr;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::admission::permission::Consents;
+use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
+use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
+use crate::call::{
+    CallSettings, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig, RejectThread,
+    farewell,
+};
+use crate::meta::{Graph, GraphConfig};
+use crate::stream::Streams;
+use egress::testing::{Reply, Server, egress, open_guard};
+use machine::{Command, MachineLimits};
+use media::{Media, MediaConfig};
+use model::Clock;
+use model::Health;
+use model::Secret;
+use model::{E164, Method};
+use speech::config::SpeechConfig;
+use speech::library::Library;
+use speech::recognise::Recognisers;
+use store::{Scope, Store};
+use xml::ast::DocUrl;
+
+const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
+const PHONE_NUMBER_ID: &str = "106540352242922";
+
+struct World {
+    registry: Registry,
+    services: Arc<Services>,
+    gate: Arc<Gate>,
+    graph: Server,
+    app: Server,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let clock = Clock::real();
+        let graph = Server::start(|_| {
+            Reply::ok(r#"{"messaging_product":"whatsapp","success":true}"#.as_bytes().to_vec())
+        })
+        .await;
+        let app = Server::start(|seen| match seen.target.as_str() {
+            "/answer" => Reply::ok(&b"<Response><Wait length=\"60\"/></Response>"[..]),
+            _ => Reply::status(200),
+        })
+        .await;
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let directory = Arc::new(Directory::new(100));
+        let url = |path: &str| Some((DocUrl(app.url(path).into()), Method::Post));
+        let number = NumberSpec {
+            number: E164::parse("918035737458").unwrap(),
+            mail_id: PHONE_NUMBER_ID.into(),
+            phone_number_id: PHONE_NUMBER_ID.into(),
+            waba: "1029384756".into(),
+            account: MAIN.into(),
+            alias: String::new(),
+            calling_enabled: true,
+            silent: false,
+            answer: url("/answer"),
+            fallback: None,
+            hangup: url("/hangup"),
+            messages: None,
+            calls_per_number: 2,
+            permissions: Default::default(),
+            access_token: None,
+        };
+        let tokens = vec![Secret::new("token")];
+        let account = AccountSpec { auth_id: MAIN.into(), parent: None, cps: None, tokens };
+        directory.replace(vec![account], vec![number]).unwrap();
+        let media = MediaConfig {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            max_ports: 1,
+            public_ips: vec![Ipv4Addr::LOCALHOST.into()],
+            shards: 1,
+            media_dead: Duration::from_secs(30),
+        };
+        let out = egress(open_guard(), Vec::new());
+        let (dice, node_id) = (Dice::system(), "node".to_owned());
+        let runtime = tokio::runtime::Handle::current();
+        let notifier = Notifier::new(out.clone(), clock.clone(), dice.clone(), AT_ONCE_PER_HOST);
+        let outbox = OutboxLimits::default();
+        let outbox = Outbox::new(
+            store.clone(),
+            notifier.clone(),
+            directory.clone(),
+            clock.clone(),
+            node_id.clone(),
+            outbox,
+        );
+        let graph_client = Arc::new(
+            Graph::new(GraphConfig::new(graph.url(""), Secret::new("t")), clock.clone()).unwrap(),
+        );
+        let media = Media::start(media, clock.clone()).unwrap();
+        let recordings = {
+            let data_dir = folder.path().to_owned();
+            let (base_url, node_id) = ("http://node".to_owned(), node_id.clone());
+            let recognisers = Recognisers::new(&SpeechConfig::default()).unwrap();
+            let made = RecordingsConfig {
+                data_dir,
+                base_url,
+                node_id,
+                threads: 1,
+                copies: None,
+                recognisers,
+            };
+            let (store, outbox, clock) = (store.clone(), outbox.clone(), clock.clone());
+            Recordings::start(made, store, outbox, clock, dice.clone(), TaskTracker::new()).unwrap()
+        };
+        let services = Arc::new(Services {
+            clock: clock.clone(),
+            feed: crate::feed::Feed::new(),
+            dice: dice.clone(),
+            node_id,
+            pressure: Pressure::new(Health::new(), clock.now()),
+            rooms: crate::call::rooms::Rooms::silent(clock.clone()),
+            media,
+            sounds: Library::new(
+                SpeechConfig::default(),
+                clock.clone(),
+                runtime,
+                Arc::new(out.clone()),
+            )
+            .unwrap(),
+            recognisers: Recognisers::new(&SpeechConfig::default()).unwrap(),
+            permissions: PermissionDesk::new(
+                graph_client.clone(),
+                Arc::new(Consents::new()),
+                clock.clone(),
+            ),
+            graph: graph_client,
+            rejects: RejectThread::start().unwrap(),
+            streams: Streams::new(out.clone(), clock.clone(), dice.clone(), TaskTracker::new()),
+            fetcher: Fetcher::new(out, clock.clone(), dice),
+            notifier,
+            outbox,
+            author: Arc::new(crate::call::author::NoAuthor),
+            notices: crate::notices::Notices::new(
+                store.clone(),
+                crate::feed::Feed::new(),
+                clock.clone(),
+            ),
+            store,
+            phones: crate::call::phones::Phones::default(),
+            recordings,
+            news: std::sync::OnceLock::new(),
+            traces: None,
+            settings: ArcSwap::from_pointee(CallSettings {
+                limits: MachineLimits::default(),
+                max_body: 102_400,
+            }),
+            tasks: TaskTracker::new(),
+        });
+        tokio::spawn(farewell::keep_telling(
+            services.clone(),
+            directory.clone(),
+            CancellationToken::new(),
+        ));
+        let gate = Arc::new(Gate::new(directory, clock.now()));
+        Self {
+            registry: Registry::new(services.clone(), gate.clone()),
+            services,
+            gate,
+            graph,
+            app,
+            _folder: folder,
+        }
+    }
+
+    fn call(&self, wacid: &str, caller_name: &str) -> Arc<LiveCall> {
+        let clock = &self.services.clock;
+        let sdp = include_str!("../../../../fixtures/meta/sdp/offer_relay_full.sdp")
+            .replace("198.51.100.62", "127.0.0.1");
+        let offer = || Offer::parse(&sdp, true).map_err(|_| Reason::BadOffer);
+        let id: PhoneNumberId = PHONE_NUMBER_ID.into();
+        let (admitted, offer) =
+            self.gate.admit(clock.now(), &id, Direction::Inbound, offer).unwrap();
+        let incoming = Incoming {
+            key: (id, wacid.into()),
+            from: "919412341234".to_owned(),
+            caller_name: caller_name.to_owned(),
+            cta_payload: None,
+            deeplink_payload: None,
+            offer,
+            received: clock.now(),
+            arrived: clock.now(),
+            arrived_wall: clock.wall(),
+        };
+        let room = self.registry.room(&incoming.key.0).unwrap();
+        self.registry.start(room, admitted, incoming).unwrap();
+        self.registry.list().into_iter().find(|c| c.setup.wacid == Some(wacid.into())).unwrap()
+    }
+
+    fn slots(&self) -> u32 {
+        self.gate.directory().slots_in_use()[0].1
+    }
+}
+
+#[tokio::test]
+async fn r03_a_panic_inside_one_call_ends_that_call_only() {
+    let world = World::new().await;
+    let other = world.call("wacid.other", "Asha");
+    let broken = world.call("wacid.broken", shell::PANICS);
+    assert_eq!(world.slots(), 2);
+    // Both answers, and the broken call's hangup callback.
+    world.app.until_seen(3).await;
+    let hangup = world.app.seen().into_iter().find(|s| s.target == "/hangup").unwrap();
+    let body = String::from_utf8(hangup.body.to_vec()).unwrap();
+    assert!(body.contains(&format!("CallUUID={}", broken.setup.call)), "{body}");
+    assert!(body.contains("HangupCauseCode=5010") && body.contains("HangupSource=Error"), "{body}");
+    let scope = Scope::of(MAIN.into());
+    let record =
+        world.services.store.calls().get(&scope, broken.setup.call).await.unwrap().unwrap();
+    assert_eq!(record.end.unwrap().cause, "internal_error");
+    let terminate = async {
+        for requests in 1.. {
+            world.graph.until_seen(requests).await;
+            let seen = world.graph.seen();
+            let body = String::from_utf8(seen[requests - 1].body.to_vec()).unwrap();
+            if body.contains("wacid.broken") && body.contains("terminate") {
+                return;
+            }
+        }
+    };
+    terminate.await;
+
+    while world.registry.get(broken.setup.call).is_some() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.slots(), 1, "its slot is free, the other's is not");
+    assert!(
+        !other.is_closing() && world.registry.get(other.setup.call).is_some(),
+        "the other goes on"
+    );
+    assert_eq!(other.command(Command::Hangup), super::Told::Yes);
+    assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
+    assert_eq!(world.slots(), 0);
+    world.app.until_seen(4).await;
+}

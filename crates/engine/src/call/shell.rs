@@ -1,0 +1,526 @@
+//! Runs one call: carries the machine's wishes out, brings facts in, writes both down.
+//!
+//! One task a call, one bounded mailbox. Every input is stamped where it came in; the machine is given times
+//! that never run backwards. Nothing is decided here: what to do when a fetch fails or a user hangs up is the
+//! machine's business. What it wishes of the other side goes to Graph, or over a line to an endpoint's phone (`phone`). Long work (a fetch, a Graph request) runs in tasks of its own and comes back as a fact.
+
+mod asking;
+mod begin;
+mod ending;
+mod legs;
+mod mailbox;
+mod phone;
+mod quality;
+mod rooms;
+mod sound;
+mod speech;
+mod stream;
+mod tapes;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info, warn};
+
+use super::captions::Captions;
+use super::hearing::Hearing;
+use super::phones::{KeyWay, Line};
+use super::registry::Registry;
+use super::services::Services;
+use super::step::{Step, Stepper};
+use super::trace::{Journal, Trace};
+use super::web::Silence;
+use super::{farewell, record};
+use crate::admission::permission::{Engaged, Event};
+use crate::admission::{NumberEntry, Slot};
+use crate::answer::SigningKeys;
+use crate::stream::StreamHandle;
+use machine::log;
+use machine::{
+    BLegCommand, CallState, CallTime, CallbackKind, Command, FetchId, GraphAction, Input,
+    InstructionOutcome, Output, PlayId, RecordingEvent, Sound,
+};
+use media::prompt::Prompt;
+use media::sdp::{self, Offer};
+use media::{BridgeEnd, LegEvent, LegHandle, OfferedLeg};
+use model::metric;
+use model::{CallQuality, CallUuid, Direction, HangupCause, Leg, Wacid};
+use speech::Interims;
+use store::{NewCallback, StoreError};
+
+pub(super) use begin::{Begin, Peer, Way};
+pub(super) use ending::end_after_fault;
+pub(super) use mailbox::{Fact, Mailbox, What, mailbox};
+
+/// A caller of this name brings a call's task down when its document comes.
+#[cfg(any(test, feature = "test-util"))]
+pub const PANICS: &str = "brings it down";
+
+/// The A-leg's media.
+enum Media {
+    /// It could not be had, or is over.
+    None,
+    /// We have offered, and wait for the answer.
+    Offered(Box<OfferedLeg>),
+    /// It comes with the offer of whoever takes the call.
+    Awaited,
+    Leg(LegHandle),
+}
+
+/// A request to Graph.
+struct Asked {
+    action: GraphAction,
+    answered: JoinHandle<()>,
+    /// Ends its tries.
+    overtaken: CancellationToken,
+}
+
+/// A running call.
+struct Shell {
+    services: Arc<Services>,
+    call: CallUuid,
+    wacid: Option<Wacid>,
+    /// The business number; none of a web leg.
+    number: Option<Arc<NumberEntry>>,
+    /// The way to an endpoint's phone; of a web leg only.
+    line: Option<Arc<Line>>,
+    keys: SigningKeys,
+    stepper: Stepper,
+    mailbox: Mailbox,
+    journal: Journal,
+    view: Arc<super::registry::LiveCall>,
+    /// Held until the call is over: its slot, and that its user is on the line.
+    held: Option<(Slot, Engaged)>,
+    /// Where Meta's id of a call that we place is told, and other legs are found.
+    registry: Registry,
+    media: Media,
+    /// The user's phone has rung.
+    rung: bool,
+    /// Meta's answer to our offer, until it is put to use.
+    answer: Option<Box<Offer>>,
+    /// An end of a bridge, likewise. Nobody else looks in there: a bridge's end can't be shared, and a shell must.
+    bridge: Mutex<Option<Box<BridgeEnd>>>,
+    /// As its view has it.
+    b_leg: Option<CallUuid>,
+    /// It has got a document over REST: from then on it tells its own end, also if another call had dialled it.
+    transferred: bool,
+    sdp: Arc<str>,
+    /// Why its phone is not heard.
+    silences: Vec<Silence>,
+    /// What is said is written for its phone.
+    captions: Option<Captions>,
+    fetches: BTreeMap<FetchId, AbortHandle>,
+    /// The last request to Graph.
+    asked: Option<Asked>,
+    prepared: HashMap<Sound, Arc<Prompt>>,
+    /// This node writes its documents: what plays now, and since when.
+    written: bool,
+    playing: Option<(PlayId, Instant)>,
+    /// Whoever listens for a recogniser now, and interim results on their way.
+    hearing: Option<Hearing>,
+    interims: Option<Interims>,
+    /// The stream that is open, or being opened.
+    streaming: Option<StreamHandle>,
+    tapes: tapes::Tapes,
+    /// What Graph was last asked to end the call with, while its answer is out.
+    farewell: Option<GraphAction>,
+    remarks: Vec<String>,
+    /// Of a leg that is closed.
+    quality: Option<CallQuality>,
+    findings: record::Findings,
+    over: bool,
+}
+
+/// Runs a call to its end. The slot goes back when this future is done or dropped, whatever way that is.
+pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
+    let Begin {
+        registry,
+        setup,
+        way,
+        peer,
+        turn,
+        received,
+        arrived,
+        admitted,
+        mailbox,
+        mut inbox,
+        journal,
+        view,
+    } = *begin;
+    let running = services.clock.now();
+    let events = leg_events(&mailbox, peer.line());
+    let theirs = match &way {
+        Way::Offered(offer) => Some(offer.redacted.to_string()),
+        Way::Placed | Way::Rung => None,
+    };
+    let made = match way {
+        Way::Offered(offer) => {
+            let answered = services.media.answer(&offer, events);
+            answered.map(|(leg, sdp)| (Media::Leg(leg), sdp))
+        }
+        Way::Placed => {
+            let offered = services.media.offer();
+            offered.map(|(leg, sdp)| (Media::Offered(Box::new(leg)), sdp))
+        }
+        Way::Rung => Ok((Media::Awaited, String::new())),
+    };
+    let (media, sdp) = made.unwrap_or_else(|e| {
+        warn!(error = %e, "could not set up media");
+        (Media::None, String::new())
+    });
+    let mut shell = Shell {
+        call: setup.call,
+        wacid: setup.wacid.clone(),
+        keys: services.keys(peer.account()),
+        number: peer.number().cloned(),
+        line: peer.line().cloned(),
+        stepper: Stepper::new(arrived),
+        mailbox,
+        journal,
+        view,
+        held: match peer {
+            Peer::User { slot, engaged, .. } => Some((slot, engaged)),
+            Peer::Phone { .. } => None,
+        },
+        registry,
+        media,
+        rung: false,
+        answer: None,
+        bridge: Mutex::default(),
+        b_leg: None,
+        transferred: false,
+        sdp: Arc::from(sdp),
+        silences: Vec::new(),
+        captions: None,
+        fetches: BTreeMap::new(),
+        asked: None,
+        prepared: HashMap::new(),
+        written: false,
+        playing: None,
+        hearing: None,
+        interims: None,
+        streaming: None,
+        tapes: tapes::Tapes::default(),
+        farewell: None,
+        remarks: Vec::new(),
+        quality: None,
+        findings: record::Findings::default(),
+        over: false,
+        services,
+    };
+    shell.journal.keep(log::header_line(&log::Header::of(shell.call)));
+    shell.journal.trace(&Trace::Begun {
+        received_us: shell.journal.us(received),
+        admitted_us: shell.journal.us(admitted),
+        running_us: shell.journal.us(running),
+        media_us: shell.journal.us(shell.services.clock.now()),
+    });
+    let has_media = !matches!(shell.media, Media::None);
+    let setup = Box::new(setup);
+    let first = match setup.direction {
+        Direction::Outbound => Input::Placed { setup },
+        Direction::Inbound => Input::Offered { setup },
+    };
+    shell.step(arrived, first);
+    // Behind `pre_accept`, which waits for nothing.
+    shell.keep_sdp(theirs);
+    if !has_media {
+        shell.step(arrived, Input::HangUp { cause: HangupCause::InternalError });
+    }
+    drop(turn);
+    while !shell.over {
+        // A request that is over leaves its task's memory to whoever holds the handle.
+        shell.asked.take_if(|asked| asked.answered.is_finished());
+        let fact = shell.next_fact(&mut inbox).await;
+        match fact.what {
+            What::Fact(input) => shell.step(fact.at, input),
+            What::Answer(answer) => {
+                let shown = answer.redacted.to_string();
+                shell.answer = Some(answer);
+                shell.step(fact.at, Input::SdpAnswer { usable: true });
+                shell.journal.trace(&Trace::Sdp { offer: None, answer: Some(shown) });
+            }
+            What::Joined(end) => {
+                *shell.bridge() = Some(end);
+                shell.step(fact.at, Input::ALeg { command: BLegCommand::Join });
+                // Where it came too late, it is of no use.
+                *shell.bridge() = None;
+            }
+            What::Taken(offer) => shell.taken(fact.at, &offer),
+            What::Silence(silence, on) => shell.silence(silence, on),
+            What::Captions(language) => shell.caption(language.as_deref()),
+            What::Look => shell.look(fact.at),
+            What::Missing(missing, waited, checking) => {
+                shell.missing(fact.at, missing, waited, checking)
+            }
+            What::FirstSent => {
+                shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(fact.at) })
+            }
+        }
+    }
+    shell.journal.close();
+}
+
+/// Where a leg's events go: the call's mailbox, as facts.
+fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
+    let (mailbox, line) = (mailbox.clone(), line.cloned());
+    Arc::new(move |event| {
+        let leg = Leg::A;
+        let input = match event {
+            LegEvent::FirstSent => {
+                mailbox.put(What::FirstSent);
+                return;
+            }
+            LegEvent::NoAudio { missing, waited, checking } => {
+                mailbox.put(What::Missing(missing, waited, checking));
+                return;
+            }
+            LegEvent::Media(what) => Input::Media { leg, event: what },
+            LegEvent::PlayStarted(play) => Input::PlayStarted { leg, play },
+            LegEvent::Played(play) => Input::Played { leg, play },
+            LegEvent::PlayFailed { play, item, reason } => {
+                Input::PlayFailed { leg, play, item, reason }
+            }
+            // A phone may have told it over its socket.
+            LegEvent::Digit(_)
+                if line.as_ref().is_some_and(|line| !line.takes_key(KeyWay::Stream)) =>
+            {
+                return;
+            }
+            LegEvent::Digit(digit) => Input::Digit { leg, digit },
+            LegEvent::Voice(what) => Input::Voice { leg, event: what },
+            LegEvent::DigitsSent(play) => Input::DigitsSent { leg, play },
+        };
+        mailbox.tell(input);
+    })
+}
+
+impl Shell {
+    /// What the call begins with of both sides' session descriptions, for whoever looks at it later.
+    fn keep_sdp(&self, theirs: Option<String>) {
+        let ours = (!self.sdp.is_empty()).then(|| sdp::redacted(&self.sdp));
+        let (offer, answer) = match theirs {
+            Some(theirs) => (Some(theirs), ours),
+            None => (ours, None),
+        };
+        if offer.is_some() {
+            self.journal.trace(&Trace::Sdp { offer, answer });
+        }
+    }
+
+    fn bridge(&mut self) -> &mut Option<Box<BridgeEnd>> {
+        self.bridge.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next fact, the machine's own deadline, or that it is time to look how the sound goes: one timer for both.
+    async fn next_fact(&self, inbox: &mut mpsc::Receiver<Box<Fact>>) -> Fact {
+        let look = self.next_look().map(|at| (at, What::Look));
+        let deadline = self.stepper.deadline().map(|at| (at, What::Fact(Input::Timer)));
+        let next = deadline.into_iter().chain(look).min_by_key(|(at, _)| *at);
+        let timer = async {
+            match next {
+                Some((at, what)) => {
+                    tokio::time::sleep_until(at.into()).await;
+                    what
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            fact = inbox.recv() => match fact {
+                Some(fact) => *fact,
+                None => Fact {
+                    at: self.services.clock.now(),
+                    what: What::Fact(Input::HangUp { cause: HangupCause::InternalError }),
+                },
+            },
+            what = timer => Fact { at: self.services.clock.now(), what },
+        }
+    }
+
+    #[cfg(any(test, feature = "test-util"))]
+    fn fault(&self, input: &Input) {
+        let wanted =
+            self.view.setup.caller_name == PANICS && matches!(input, Input::Fetched { .. });
+        // With all that a panic's words could have in them.
+        let held = (&self.view.setup, &self.number, &self.services.graph, &self.keys);
+        assert!(!wanted, "as a test wants it: {held:?}");
+    }
+
+    #[cfg(not(any(test, feature = "test-util")))]
+    fn fault(&self, _: &Input) {}
+
+    /// One fact through the machine: what it wished for is written down, then carried out.
+    fn step(&mut self, at: Instant, input: Input) {
+        self.fault(&input);
+        match &input {
+            Input::Fetched { fetch, .. } => {
+                self.fetches.remove(fetch);
+            }
+            Input::Bound { wacid } => {
+                self.wacid = Some(wacid.clone());
+                let due = self.services.clock.steady().plus(farewell::OURS);
+                self.services.store.calls().set_wacid(self.call, wacid.clone(), due);
+            }
+            Input::Terminated { .. } if self.farewell.take().is_some() => {
+                self.services.store.calls().settle_farewell(self.call, None);
+            }
+            Input::Command {
+                command: Command::Transfer { aleg: Some(_), .. } | Command::Run { .. },
+            } => {
+                self.transferred = true;
+            }
+            Input::ALeg { command: BLegCommand::Forward { command } } => {
+                self.transferred |= matches!(**command, Command::Transfer { aleg: Some(_), .. });
+            }
+            Input::Digit { leg: Leg::A, digit } => self.key_to_stream(*digit),
+            Input::Played { leg: Leg::A, play } => {
+                self.playing.take_if(|(playing, _)| playing == play);
+            }
+            Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } => {
+                let awaited = self.stepper.machine().awaits(*record);
+                self.tapes.ended(*record, awaited);
+            }
+            Input::Graph { action, outcome }
+                if self.farewell == Some(*action) && outcome.is_settled() =>
+            {
+                self.farewell = None;
+            }
+            _ => {}
+        }
+        let asks_to_record = matches!(&input, Input::Command { command: Command::Record { .. } });
+        let step = self.stepper.step(at, input);
+        if let Some(asked) = self.asked.as_ref().filter(|asked| step.overtakes(asked.action)) {
+            asked.overtaken.cancel();
+        }
+        let Step { at, logged, outputs, worth_a_line } = step;
+        if worth_a_line {
+            self.journal.keep(log::entry_line(at, &logged, &outputs));
+        }
+        self.view.set_recorded(self.stepper.machine().is_recorded());
+        if asks_to_record {
+            self.view.looked_at_recording();
+        }
+        let b_leg = self.stepper.machine().b_leg();
+        if b_leg != std::mem::replace(&mut self.b_leg, b_leg) {
+            self.view.set_b_leg(b_leg);
+        }
+        let last = outputs.iter().any(|output| matches!(output, Output::Over));
+        for output in outputs {
+            self.carry_out(at, output, last);
+        }
+    }
+
+    /// `last`: with this step the call is over.
+    fn carry_out(&mut self, at: CallTime, output: Output, last: bool) {
+        match output {
+            Output::Graph { action } => self.ask_graph(action),
+            Output::Fetch { fetch, kind, url, method, params, deadline_ms } => {
+                // No interim result goes out once the application knows what was said.
+                self.interims = None;
+                self.fetch(fetch, kind, url, method, params, Duration::from_millis(deadline_ms));
+            }
+            Output::CancelFetch { fetch } => {
+                if let Some(task) = self.fetches.remove(&fetch) {
+                    task.abort();
+                }
+            }
+            Output::Prepare { sounds } => {
+                for sound in sounds {
+                    self.prompt(&sound);
+                }
+            }
+            Output::Media { leg: _, command: order } => self.media(order),
+            Output::Speech { recognition, command: order } => self.recognise(recognition, order),
+            Output::Dial { order } => self.dial(*order),
+            Output::BLeg { call, command: leg } => self.order_leg(call, leg),
+            Output::ALeg { event: news } => self.tell_a_leg(news),
+            Output::Callback { callback: notice } if notice.kind == CallbackKind::Interim => {
+                self.interim(notice)
+            }
+            Output::Room { command: room } => self.room(room),
+            Output::Stream { stream, command: wish } => self.stream(at, stream, wish),
+            Output::Callback { callback: notice } => self.notify(notice),
+            Output::Instruction { element, line, outcome, note } => {
+                self.instruction(&element, line, outcome, &note)
+            }
+            Output::State { state } => self.state(at, state),
+            Output::Remark { text } => {
+                info!(remark = %text, "call");
+                self.remarks.push(text);
+            }
+            Output::Findings { findings } => self.findings.add(findings),
+            Output::Concluded { summary } => self.conclude(at, *summary, last),
+            Output::FreeSlot => self.held = None,
+            Output::Over => self.end(),
+        }
+    }
+
+    fn callback(&self, notice: machine::CallbackRequest) -> NewCallback {
+        self.services.callback(&self.view.setup, notice)
+    }
+
+    /// A callback goes out once it is in the outbox.
+    fn notify(&mut self, notice: machine::CallbackRequest) {
+        if notice.kind == CallbackKind::Action {
+            self.interims = None;
+        }
+        self.write_callback(self.callback(notice));
+    }
+
+    fn write_callback(&self, new: NewCallback) {
+        let written = self.services.store.outbox().add(new);
+        let (outbox, keys) = (self.services.outbox.clone(), self.keys.clone());
+        let work = async move {
+            match written.await {
+                Ok(written) => outbox.send(written, keys),
+                Err(error @ StoreError::Journalled) => {
+                    debug!(%error, "could not hand a callback on")
+                }
+                Err(error) => tracing::error!(%error, "could not write a callback"),
+            }
+        };
+        self.services.tasks.spawn(work.in_current_span());
+    }
+
+    fn instruction(&self, element: &str, line: u32, outcome: InstructionOutcome, note: &str) {
+        let word = match outcome {
+            InstructionOutcome::Started => {
+                debug!(element, line, "instruction");
+                return;
+            }
+            InstructionOutcome::Done => metric::instruction::DONE,
+            InstructionOutcome::Skipped => metric::instruction::SKIPPED,
+            InstructionOutcome::Failed => metric::instruction::FAILED,
+            InstructionOutcome::Cut => metric::instruction::CUT,
+        };
+        debug!(element, line, outcome = word, note, "instruction");
+        metrics::counter!(metric::INSTRUCTIONS_TOTAL, "element" => element.to_owned(), "outcome" => word).increment(1);
+    }
+
+    fn state(&mut self, at: CallTime, state: CallState) {
+        info!(?state, "call");
+        self.view.set_state(state);
+        self.rung |= state == CallState::Ringing;
+        if state == CallState::Live {
+            self.view.set_answered(at);
+            self.view.tell_news(&self.services.feed);
+            let answered = self.view.setup.started.plus(Duration::from_millis(at.0));
+            self.services.store.calls().set_answered(self.call, answered);
+            if let Some(news) = self.services.news.get() {
+                news.answered(&self.view.setup, answered);
+            }
+            let Some(number) = &self.number else { return };
+            let (user, event) = match self.view.setup.direction {
+                Direction::Inbound => (&self.view.setup.from, Event::UserConnected),
+                Direction::Outbound => (&self.view.setup.to, Event::Connected),
+            };
+            self.services.permissions.note(number, user, event);
+        }
+    }
+}

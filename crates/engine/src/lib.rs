@@ -1,0 +1,56 @@
+//! What a node does for its calls and conversations.
+//!
+//! [`webhook`] takes Meta's events in, [`admission`] decides which calls may start, [`call`] drives
+//! the machine of each call, [`answer`] asks the customer's server, [`meta`] calls the Graph API,
+//! [`inbox`] and [`agents`] handle conversations, [`numbers`] and [`people`] the settings behind
+//! the REST APIs. [`config`] reads the configuration file.
+
+// Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+#![forbid(unsafe_code)]
+
+pub mod admission;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod agents;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod answer;
+pub mod call;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod config;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod erasure;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod feed;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod inbox;
+pub mod meta;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod notices;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod numbers;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod objects;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod openid;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod people;
+pub mod stream;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod webhook;
+
+/// Counts an entry that a full queue refused. `queue` is a word of [`model::metric::queue`].
+pub(crate) fn count_refused(queue: &'static str) {
+    metrics::counter!(model::metric::QUEUE_REFUSED_TOTAL, "queue" => queue).increment(1);
+}

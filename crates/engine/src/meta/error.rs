@@ -1,0 +1,447 @@
+//! Graph's answers: what each means for the request that got it (`meta-calling.md` §4.1.6, §4.6, §4.7).
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::types::{Action, CallAnswer, ErrorBody, ErrorDetail};
+use model::Wacid;
+
+/// Codes of errors that somebody does more about than to give up (§4.6).
+pub mod code {
+    /// The user can't be reached.
+    pub const UNDELIVERABLE: i64 = 131_026;
+    /// The user has not written or called for 24 hours.
+    pub const WINDOW_CLOSED: i64 = 131_047;
+    /// No permission from this user.
+    pub const NO_PERMISSION: i64 = 138_006;
+    /// As many permission requests were sent as may be.
+    pub const REQUESTS_USED_UP: i64 = 138_009;
+    /// As many calls were connected in 24 hours as may be.
+    pub const CALLS_USED_UP: i64 = 138_012;
+}
+
+/// What an answer means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Success as §4.1.6 has it.
+    Done,
+    /// The same of `connect`: the call that Meta has made.
+    Connected { wacid: Wacid },
+    /// Code 100: the call is unknown or over. To a terminate or reject as good as done.
+    Gone,
+    /// Code 100: it was accepted before. Success where an earlier try's outcome is not known.
+    AlreadyAccepted { details: String },
+    /// Worth another try.
+    Again(Again),
+    /// Not worth another try.
+    Refused { status: u16, code: i64, details: String },
+}
+
+/// Why and how an answer is worth another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again {
+    pub trouble: Trouble,
+    /// One more try at most.
+    pub once: bool,
+    /// What `Retry-After` said.
+    pub after: Option<Duration>,
+}
+
+/// What keeps Graph from doing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Out of order for a moment.
+    Server { status: u16 },
+    /// Asked too often; `code` is 0 where only the status said so.
+    Rate { code: i64 },
+}
+
+/// How a code is taken, whatever the HTTP status (of the 138xxx family it is not confirmed).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    No,
+    Transient,
+    TransientOnce,
+    Rate,
+    RateOnce,
+    /// By the error's own `is_transient`.
+    AsSaid,
+}
+
+/// The table of §4.6; the first row that holds a code counts.
+const TABLE: &[(RangeInclusive<i64>, Class)] = &[
+    (0..=0, Class::No),
+    (1..=2, Class::Transient),
+    (3..=3, Class::No),
+    (4..=4, Class::Rate),
+    (10..=10, Class::No),
+    (33..=33, Class::No),
+    (100..=100, Class::No),
+    (190..=190, Class::No),
+    (200..=299, Class::No),
+    (368..=368, Class::No),
+    (613..=613, Class::Rate),
+    (80_007..=80_008, Class::Rate),
+    (130_429..=130_429, Class::Rate),
+    (131_000..=131_000, Class::Transient),
+    (131_005..=131_009, Class::No),
+    (131_016..=131_016, Class::Transient),
+    (131_026..=131_047, Class::No),
+    (131_048..=131_048, Class::Rate),
+    (131_051..=131_051, Class::No),
+    (131_056..=131_056, Class::Rate),
+    // Calling not enabled, receiver unreachable, number full, user busy.
+    (138_000..=138_003, Class::No),
+    (138_004..=138_004, Class::TransientOnce),
+    (138_005..=138_005, Class::RateOnce),
+    // No permission, SDP not applied in time, requests or calls used up, prerequisites missing.
+    (138_006..=138_012, Class::No),
+    (138_013..=138_013, Class::Rate),
+    (138_018..=138_018, Class::No),
+    (138_000..=138_999, Class::AsSaid),
+];
+
+/// Whether an error means that nothing will work until somebody puts it right: token, policy, account, payment.
+pub fn is_alarm(status: u16, code: i64) -> bool {
+    // Code 0 is a bad token at 401, and no code at all anywhere else.
+    matches!((code, status), (0, 401) | (190 | 368 | 131_031 | 131_042 | 131_044, _))
+}
+
+/// Whether the token itself is refused: expired, revoked, or none.
+pub fn is_token_refused(status: u16, code: i64) -> bool {
+    matches!((code, status), (190, _) | (0, 401))
+}
+
+/// Longest text of Graph's that is kept, in characters.
+const DETAILS_MAX: usize = 500;
+
+/// Longest call id (§1.3).
+const ID_BYTES_MAX: usize = 512;
+
+/// Reads the answer to a request about a call. `after` is its `Retry-After`.
+pub fn classify(action: Action, status: u16, after: Option<Duration>, body: &[u8]) -> Verdict {
+    let error = serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.error);
+    let class = match &error {
+        Some(error) => by_code(error, status),
+        None => match succeeded(action, status, body) {
+            Some(done) => return done,
+            None => by_status(status),
+        },
+    };
+    let code = error.as_ref().map_or(0, |error| error.code);
+    if let Some(special) = error.as_ref().and_then(special) {
+        return special;
+    }
+    let again = |trouble, once| Verdict::Again(Again { trouble, once, after });
+    let ending = matches!(action, Action::Reject | Action::Terminate);
+    match class {
+        // Ending a call is given up only where Graph clearly says no (§4.7).
+        Class::No | Class::AsSaid if ending && status == 429 => {
+            again(Trouble::Rate { code }, false)
+        }
+        Class::No | Class::AsSaid if ending && !(400..500).contains(&status) => {
+            again(Trouble::Server { status }, false)
+        }
+        Class::No | Class::AsSaid => {
+            let details =
+                error.as_ref().map_or("", ErrorDetail::details).chars().take(DETAILS_MAX).collect();
+            Verdict::Refused { status, code, details }
+        }
+        Class::Transient => again(Trouble::Server { status }, false),
+        Class::TransientOnce => again(Trouble::Server { status }, !ending),
+        Class::Rate => again(Trouble::Rate { code }, false),
+        Class::RateOnce => again(Trouble::Rate { code }, !ending),
+    }
+}
+
+/// Reads the answer to a request about no call; the body goes along with success.
+pub(super) fn classify_question(status: u16, after: Option<Duration>, body: &[u8]) -> Verdict {
+    let error = serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.error);
+    if error.is_none() && is_success(status, body) {
+        return Verdict::Done;
+    }
+    let code = error.as_ref().map_or(0, |error| error.code);
+    let again = |trouble, once| Verdict::Again(Again { trouble, once, after });
+    match error.as_ref().map_or_else(|| by_status(status), |error| by_code(error, status)) {
+        Class::No | Class::AsSaid => {
+            let details =
+                error.as_ref().map_or("", ErrorDetail::details).chars().take(DETAILS_MAX).collect();
+            Verdict::Refused { status, code, details }
+        }
+        Class::Transient => again(Trouble::Server { status }, false),
+        Class::TransientOnce => again(Trouble::Server { status }, true),
+        Class::Rate => again(Trouble::Rate { code }, false),
+        Class::RateOnce => again(Trouble::Rate { code }, true),
+    }
+}
+
+/// Whether an answer leaves open what became of a request: a success that can't be read, or a gateway that gave up on
+/// Graph. An error in Graph's own words says that nothing was done, whatever its status.
+pub(super) fn leaves_open(trouble: Trouble, body: &[u8]) -> bool {
+    let by_gateway = |status| matches!(status, 200..=299 | 502 | 504);
+    match trouble {
+        Trouble::Server { status } => {
+            by_gateway(status) && serde_json::from_slice::<ErrorBody>(body).is_err()
+        }
+        Trouble::Rate { .. } => false,
+    }
+}
+
+/// Status 200 and a JSON object with no `error` (§4.1.6); `null` is none (§1.1).
+fn is_success(status: u16, body: &[u8]) -> bool {
+    let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body);
+    status == 200
+        && object.is_ok_and(|object| object.get("error").is_none_or(serde_json::Value::is_null))
+}
+
+/// A success; to `connect` one with a call id.
+fn succeeded(action: Action, status: u16, body: &[u8]) -> Option<Verdict> {
+    let clean = is_success(status, body);
+    if !clean || action != Action::Connect {
+        return clean.then_some(Verdict::Done);
+    }
+    let answer = serde_json::from_slice::<CallAnswer>(body).unwrap_or_default();
+    let wacid = answer.calls.into_iter().next().map(|call| call.id);
+    let usable =
+        |id: &Wacid| (1..=ID_BYTES_MAX).contains(&id.as_str().len()) && id.as_str().is_ascii();
+    wacid.filter(usable).map(|wacid| Verdict::Connected { wacid })
+}
+
+fn by_code(error: &ErrorDetail, status: u16) -> Class {
+    let row = TABLE.iter().find(|(codes, _)| codes.contains(&error.code));
+    match row.map(|(_, class)| *class) {
+        Some(Class::AsSaid) | None if error.is_transient == Some(true) => Class::Transient,
+        Some(class) => class,
+        None => by_status(status),
+    }
+}
+
+fn by_status(status: u16) -> Class {
+    match status {
+        429 => Class::Rate,
+        // A success that is none: an empty, cut or senseless body.
+        200..=299 | 500.. => Class::Transient,
+        _ => Class::No,
+    }
+}
+
+/// Code 100 stands for many things; two of them are told by their text alone, since Meta gives no subcode.
+fn special(error: &ErrorDetail) -> Option<Verdict> {
+    if error.code != 100 || error.error_subcode == Some(33) {
+        return None;
+    }
+    let text = error.details().to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if says(&["already accepted", "already been accepted", "already connected"]) {
+        return Some(Verdict::AlreadyAccepted {
+            details: error.details().chars().take(DETAILS_MAX).collect(),
+        });
+    }
+    let of_call = says(&["call"]);
+    let over = says(&[
+        "not found",
+        "ended",
+        "terminated",
+        "does not exist",
+        "is over",
+        "already over",
+        "unknown call",
+    ]);
+    (of_call && over).then_some(Verdict::Gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::types::CallRequest;
+
+    /// What `engine` of each error fixture comes to.
+    #[derive(Debug, PartialEq)]
+    enum Want {
+        Done,
+        Gone,
+        No(i64),
+        Server { once: bool },
+        Rate { code: i64, once: bool },
+    }
+
+    fn kind_of(verdict: &Verdict) -> Want {
+        match verdict {
+            Verdict::Done | Verdict::Connected { .. } => Want::Done,
+            Verdict::Gone => Want::Gone,
+            Verdict::AlreadyAccepted { .. } => panic!("no fixture says so"),
+            Verdict::Refused { code, .. } => Want::No(*code),
+            Verdict::Again(Again { trouble: Trouble::Server { .. }, once, .. }) => {
+                Want::Server { once: *once }
+            }
+            Verdict::Again(Again { trouble: Trouble::Rate { code }, once, .. }) => {
+                Want::Rate { code: *code, once: *once }
+            }
+        }
+    }
+
+    #[test]
+    fn every_fixture_of_graph() {
+        let want = |file: &str| match file {
+            "error_100_call_ended" => Want::Gone,
+            "error_131016_overloaded" | "ok_status_with_error" | "error_html_502" => {
+                Want::Server { once: false }
+            }
+            "error_138004" => Want::Server { once: true },
+            "error_138005" => Want::Rate { code: 138_005, once: true },
+            "error_4_rate" => Want::Rate { code: 4, once: false },
+            "error_80007_rate" => Want::Rate { code: 80_007, once: false },
+            "error_613_permissions" => Want::Rate { code: 613, once: false },
+            "error_190_token" => Want::No(190),
+            "error_100_fingerprint" | "error_data_is_string" | "error_unregistered_waba" => {
+                Want::No(100)
+            }
+            code if code.starts_with("error_138") => {
+                Want::No(code["error_".len()..].parse().unwrap())
+            }
+            _ => Want::Done,
+        };
+        let folder =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/meta/graph");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let file = path.file_stem().unwrap().to_str().unwrap();
+            let row: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            let body = match row["response_text"].as_str() {
+                Some(text) => text.as_bytes().to_vec(),
+                None => serde_json::to_vec(&row["response"]).unwrap(),
+            };
+            let status = u16::try_from(row["status"].as_u64().unwrap()).unwrap();
+            let verdict = classify(Action::Accept, status, None, &body);
+            assert_eq!(kind_of(&verdict), want(file), "{file}");
+            if let Verdict::Refused { details, .. } = &verdict {
+                assert!(!details.is_empty(), "{file}: the reason is kept for the log");
+            }
+            // Our own request types read and write what the fixtures show.
+            if row["path"].as_str().is_some_and(|path| path.ends_with("/calls")) {
+                let request: CallRequest = serde_json::from_value(row["request"].clone()).unwrap();
+                assert_eq!(serde_json::to_value(&request).unwrap(), row["request"], "{file}");
+                let answer: CallAnswer = serde_json::from_value(row["response"].clone()).unwrap();
+                assert_eq!(serde_json::to_value(&answer).unwrap(), row["response"], "{file}");
+            }
+            seen += 1;
+        }
+        assert_eq!(seen, 36);
+    }
+
+    #[test]
+    fn a_connect_without_id_is_no_success() {
+        let none = br#"{"messaging_product":"whatsapp","calls":[]}"#;
+        let one = br#"{"messaging_product":"whatsapp","calls":[{"id":"wacid.A"}]}"#;
+        assert_eq!(
+            kind_of(&classify(Action::Connect, 200, None, none)),
+            Want::Server { once: false }
+        );
+        assert_eq!(
+            classify(Action::Connect, 200, None, one),
+            Verdict::Connected { wacid: "wacid.A".into() }
+        );
+        for bad in ["", "wacid.\u{e9}", &"w".repeat(513)] {
+            let body = serde_json::json!({"calls": [{"id": bad}]}).to_string();
+            assert_eq!(
+                kind_of(&classify(Action::Connect, 200, None, body.as_bytes())),
+                Want::Server { once: false }
+            );
+        }
+        assert_eq!(classify(Action::Accept, 200, None, none), Verdict::Done);
+    }
+
+    #[test]
+    fn bodies_that_are_no_json_go_by_their_status() {
+        let rows: [(u16, &[u8], Want); 9] = [
+            (200, b"", Want::Server { once: false }),
+            (200, b"{\"success\":tr", Want::Server { once: false }),
+            (200, b"[]", Want::Server { once: false }),
+            (200, b"{}", Want::Done),
+            (200, b"{\"error\":null}", Want::Done),
+            (503, b"<html>", Want::Server { once: false }),
+            (429, b"", Want::Rate { code: 0, once: false }),
+            (404, b"<html>", Want::No(0)),
+            (302, b"", Want::No(0)),
+        ];
+        for (status, body, want) in rows {
+            assert_eq!(
+                kind_of(&classify(Action::PreAccept, status, None, body)),
+                want,
+                "{status} {body:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn ending_a_call_is_given_up_only_at_a_clear_no() {
+        let error = |code: i64, text: &str| {
+            serde_json::to_vec(&serde_json::json!({"error": {"message": text, "code": code}}))
+                .unwrap()
+        };
+        for (status, code, tried_again) in [
+            (400, 100, false),
+            (401, 190, false),
+            (401, 138_006, false),
+            (500, 138_007, true),
+            (200, 138_000, true),
+            (500, 138_999, true),
+            (400, 138_999, false),
+            (429, 138_002, true),
+            (400, 131_016, true),
+        ] {
+            let verdict = classify(Action::Terminate, status, None, &error(code, "no"));
+            assert_eq!(matches!(verdict, Verdict::Again(_)), tried_again, "{status} {code}");
+        }
+        assert_eq!(
+            classify(Action::Reject, 400, None, &error(100, "Call not found or ended")),
+            Verdict::Gone
+        );
+        let accepted = classify(Action::Accept, 400, None, &error(100, "Call already accepted"));
+        assert!(matches!(accepted, Verdict::AlreadyAccepted { .. }));
+        let gone_number = br#"{"error":{"message":"Object does not exist for calls","code":100,"error_subcode":33}}"#;
+        assert_eq!(kind_of(&classify(Action::Terminate, 400, None, gone_number)), Want::No(100));
+    }
+
+    #[test]
+    fn r06_what_a_gateway_says_leaves_a_deed_open_and_what_graph_says_does_not() {
+        let said = br#"{"error":{"message":"overloaded","code":131016}}"#;
+        for (status, body, open) in [
+            (200, &b""[..], true),
+            (200, b"{\"messages\":[{\"id\":\"wam", true),
+            (502, b"<html>", true),
+            (504, b"", true),
+            (503, b"<html>", false),
+            (200, said, false),
+            (502, said, false),
+        ] {
+            let Verdict::Again(again) = classify_question(status, None, body) else {
+                panic!("{status}")
+            };
+            assert_eq!(leaves_open(again.trouble, body), open, "{status}");
+        }
+    }
+
+    #[test]
+    fn unknown_codes_go_by_what_they_say_of_themselves() {
+        let error = |code: i64, transient: Option<bool>| {
+            serde_json::to_vec(&serde_json::json!({"error": {"message": "x", "code": code, "is_transient": transient}}))
+                .unwrap()
+        };
+        for (status, code, transient, want) in [
+            (400, 138_500, Some(true), Want::Server { once: false }),
+            (500, 138_500, Some(false), Want::No(138_500)),
+            (500, 138_500, None, Want::No(138_500)),
+            (400, 777, Some(true), Want::Server { once: false }),
+            (400, 777, None, Want::No(777)),
+            (503, 777, None, Want::Server { once: false }),
+            (429, 777, None, Want::Rate { code: 777, once: false }),
+            (500, 100, Some(true), Want::No(100)),
+        ] {
+            let verdict = classify(Action::Accept, status, None, &error(code, transient));
+            assert_eq!(kind_of(&verdict), want, "{status} {code} {transient:?}");
+        }
+    }
+}

@@ -1,0 +1,528 @@
+//! Asking Graph about business numbers and their accounts (`meta-calling.md` §4.4, §4.5): what Meta knows of a number, its
+//! calling settings, registering it, our app's subscription. Payloads, written strictly and read tolerantly.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use serde_json::{Map, Value, json};
+
+use super::graph::Graph;
+use super::question::Question;
+use machine::GraphOutcome;
+use model::Secret;
+use model::{PhoneNumberId, Timestamp, WabaId, digits_of};
+
+/// What is asked of a number.
+const FIELDS: &str = "id,display_phone_number,verified_name,quality_rating,platform_type,status";
+/// Numbers of a page, and pages of a WABA, at most: 2,000 numbers.
+const PAGE: usize = 100;
+const PAGES_MAX: usize = 20;
+/// Longest text of Meta's that is kept, in characters.
+const TEXT_MAX: usize = 200;
+/// The word in metrics of what is no call, message or setting (`interface.md` §4 has no other).
+const OTHER: &str = "other";
+/// Our app's fields without which something does not reach us.
+pub const FIELDS_NEEDED: &[&str] = &[
+    "calls",
+    "messages",
+    "account_update",
+    "account_settings_update",
+    "phone_number_quality_update",
+];
+
+/// What Meta knows of a number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PhoneNumber {
+    pub id: String,
+    /// Digits of the number itself.
+    pub number: String,
+    pub verified_name: String,
+    /// Meta's words, in capitals; empty where it does not say.
+    pub quality_rating: String,
+    pub platform_type: String,
+    pub status: String,
+}
+
+/// A number's calling settings; none: Meta does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallingSettings {
+    pub enabled: Option<bool>,
+    pub callback_permission: Option<bool>,
+    pub sip: Option<bool>,
+    /// Media keys are exchanged in the SDP (SDES): with it no call has sound here, where DTLS is spoken (§4.4).
+    pub sdes: Option<bool>,
+    /// Calling is restricted just now.
+    pub restricted: bool,
+}
+
+/// A change of them: what is none stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallingChange {
+    pub enabled: Option<bool>,
+    pub callback_permission: Option<bool>,
+}
+
+/// What our app is subscribed to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscription {
+    /// Where webhooks go; empty: it is subscribed to nothing.
+    pub url: String,
+    pub fields: Vec<String>,
+    /// Meta has switched it off, or somebody has.
+    pub inactive: bool,
+}
+
+/// What Meta says of a token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenFacts {
+    pub valid: bool,
+    /// None: never.
+    pub expires: Option<Timestamp>,
+    pub scopes: Vec<String>,
+    /// The app that it was made for; none: Meta does not say.
+    pub app: Option<String>,
+    /// The WhatsApp Business Accounts that it was granted for.
+    pub wabas: Vec<WabaId>,
+}
+
+impl Graph {
+    /// `GET /{phone_number_id}`.
+    ///
+    /// # Errors
+    /// How it failed, further tries included.
+    pub async fn phone_number(
+        &self,
+        number: &PhoneNumberId,
+        token: Option<&Secret>,
+    ) -> Result<PhoneNumber, GraphOutcome> {
+        let question = Question::get(number, token, format!("?fields={FIELDS}"), OTHER);
+        let answer = read(&self.question(&question).await?)?;
+        PhoneNumber::read(&answer).ok_or(UNREADABLE)
+    }
+
+    /// `GET /{waba_id}/phone_numbers`, all pages.
+    ///
+    /// # Errors
+    /// How it failed, further tries included.
+    pub async fn numbers_of_waba(
+        &self,
+        waba: &WabaId,
+        token: Option<&Secret>,
+    ) -> Result<Vec<PhoneNumber>, GraphOutcome> {
+        let node = PhoneNumberId::from(waba.as_str());
+        let (mut found, mut after) = (Vec::new(), String::new());
+        for _ in 0..PAGES_MAX {
+            let path = page_after(&after);
+            let answer = read(&self.question(&Question::get(&node, token, path, OTHER)).await?)?;
+            let page = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
+            found.extend(page.iter().take(PAGE).filter_map(PhoneNumber::read));
+            let next = answer.pointer("/paging/next").is_some();
+            match answer.pointer("/paging/cursors/after").and_then(Value::as_str) {
+                Some(cursor) if next && cursor != after => cursor.clone_into(&mut after),
+                _ => break,
+            }
+        }
+        Ok(found)
+    }
+
+    /// `GET /{phone_number_id}/settings`.
+    ///
+    /// # Errors
+    /// How it failed, further tries included.
+    pub async fn calling_settings(
+        &self,
+        number: &PhoneNumberId,
+        token: Option<&Secret>,
+    ) -> Result<CallingSettings, GraphOutcome> {
+        let answer =
+            self.question(&Question::get(number, token, "settings".to_owned(), "settings")).await?;
+        read(&answer)?.get("calling").map(CallingSettings::read).ok_or(UNREADABLE)
+    }
+
+    /// `POST /{phone_number_id}/settings`. SIP and SDES are never touched (§4.4).
+    ///
+    /// # Errors
+    /// How it failed, further tries included.
+    pub async fn change_calling(
+        &self,
+        number: &PhoneNumberId,
+        token: Option<&Secret>,
+        change: CallingChange,
+    ) -> Result<(), GraphOutcome> {
+        self.deed(number, token, "settings", "settings", &json!({"calling": change.members()}))
+            .await
+    }
+
+    /// `POST /{phone_number_id}/register`.
+    ///
+    /// # Errors
+    /// How it failed, further tries included.
+    pub async fn register(
+        &self,
+        number: &PhoneNumberId,
+        token: Option<&Secret>,
+        pin: &Secret,
+    ) -> Result<(), GraphOutcome> {
+        let body = json!({"messaging_product": "whatsapp", "pin": pin.reveal()});
+        self.deed(number, token, "register", OTHER, &body).await
+    }
+
+    /// `POST /{waba_id}/subscribed_apps`: webhooks of the WABA come to our app from now on.
+    ///
+    /// # Errors
+    /// How it failed, further tries included.
+    pub async fn subscribe_app(
+        &self,
+        waba: &WabaId,
+        token: Option<&Secret>,
+    ) -> Result<(), GraphOutcome> {
+        let node = PhoneNumberId::from(waba.as_str());
+        self.deed(&node, token, "subscribed_apps", OTHER, &json!({})).await
+    }
+
+    /// `GET /{waba_id}/subscribed_apps`: the ids of the apps that get its webhooks.
+    ///
+    /// # Errors
+    /// How it failed, further tries included.
+    pub async fn subscribed_apps(
+        &self,
+        waba: &WabaId,
+        token: Option<&Secret>,
+    ) -> Result<Vec<String>, GraphOutcome> {
+        let node = PhoneNumberId::from(waba.as_str());
+        let question = Question::get(&node, token, "subscribed_apps".to_owned(), OTHER);
+        let answer = read(&self.question(&question).await?)?;
+        let apps = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
+        Ok(apps.iter().filter_map(|app| text_at(app, "/whatsapp_business_api_data/id")).collect())
+    }
+
+    /// `GET /{app_id}/subscriptions`: the fields that our app gets webhooks of, and where they go.
+    ///
+    /// # Errors
+    /// How it failed, further tries included.
+    pub async fn app_subscriptions(
+        &self,
+        app_id: &str,
+        app_secret: &Secret,
+    ) -> Result<Subscription, GraphOutcome> {
+        let (node, token) = (PhoneNumberId::from(app_id), app_token(app_id, app_secret));
+        let question = Question::get(&node, Some(&token), "subscriptions".to_owned(), OTHER);
+        let answer = read(&self.question(&question).await?)?;
+        let all = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
+        let ours = all
+            .iter()
+            .find(|one| text_at(one, "/object").as_deref() == Some("whatsapp_business_account"));
+        let Some(ours) = ours else { return Ok(Subscription::default()) };
+        let fields =
+            ours.get("fields").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let name =
+            |field: &Value| field.as_str().map(str::to_owned).or_else(|| text_at(field, "/name"));
+        Ok(Subscription {
+            url: text_at(ours, "/callback_url").unwrap_or_default(),
+            fields: fields.iter().filter_map(name).collect(),
+            inactive: ours.get("active").and_then(Value::as_bool) == Some(false),
+        })
+    }
+
+    /// `POST /oauth/access_token`: the token that an embedded sign-up's code stands for.
+    ///
+    /// # Errors
+    /// How it failed. The code is good for one try.
+    pub async fn exchange_code(
+        &self,
+        app_id: &str,
+        app_secret: &Secret,
+        code: &str,
+        redirect_uri: Option<&str>,
+    ) -> Result<Secret, GraphOutcome> {
+        let token = app_token(app_id, app_secret);
+        let mut body = json!({"client_id": app_id, "client_secret": app_secret.reveal(), "code": code,
+            "grant_type": "authorization_code"});
+        if let (Some(members), Some(uri)) = (body.as_object_mut(), redirect_uri) {
+            members.insert("redirect_uri".to_owned(), uri.into());
+        }
+        let path = "access_token".to_owned();
+        let body = body.to_string().into_bytes();
+        let node = PhoneNumberId::from("oauth");
+        let answer = self.question(&Question::post(&node, Some(&token), path, OTHER, body)).await?;
+        text_at(&read(&answer)?, "/access_token")
+            .filter(|t| !t.is_empty())
+            .map(Secret::new)
+            .ok_or(UNREADABLE)
+    }
+
+    /// `debug_token`, as a POST that means a GET: no token stands in a URL (§4).
+    ///
+    /// # Errors
+    /// How it failed, further tries included.
+    pub async fn token_facts(
+        &self,
+        app_id: &str,
+        app_secret: &Secret,
+        token: &Secret,
+    ) -> Result<TokenFacts, GraphOutcome> {
+        let asking = app_token(app_id, app_secret);
+        let body = json!({"method": "get", "input_token": token.reveal()}).to_string().into_bytes();
+        let node = PhoneNumberId::from("debug_token");
+        let answer = self
+            .question(&Question::post(&node, Some(&asking), String::new(), OTHER, body))
+            .await?;
+        read(&answer)?.get("data").map(TokenFacts::read).ok_or(UNREADABLE)
+    }
+
+    /// Whether a number is used in the WhatsApp Business app too (coexistence); asked apart, since not every version of Graph
+    /// knows the field.
+    ///
+    /// # Errors
+    /// How it failed, further tries included.
+    pub async fn is_on_phone(
+        &self,
+        number: &PhoneNumberId,
+        token: Option<&Secret>,
+    ) -> Result<bool, GraphOutcome> {
+        let question = Question::get(number, token, "?fields=is_on_biz_app".to_owned(), OTHER);
+        let answer = read(&self.question(&question).await?)?;
+        Ok(answer.get("is_on_biz_app").and_then(Value::as_bool).unwrap_or_default())
+    }
+
+    /// What time it is at Graph: the `Date` of whatever it answers.
+    ///
+    /// # Errors
+    /// It can't be reached, or says no time.
+    pub async fn date(&self) -> Result<Timestamp, GraphOutcome> {
+        let request =
+            http::Request::get(format!("{}/", self.config.base_url)).body(Full::default());
+        let request = request.map_err(|_| GraphOutcome::Unreachable)?;
+        let asked =
+            tokio::time::timeout(self.config.request_timeout, self.http.request(request)).await;
+        let answer =
+            asked.map_err(|_| GraphOutcome::Timeout)?.map_err(|_| GraphOutcome::Unreachable)?;
+        let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
+        date.and_then(http_date).ok_or(UNREADABLE)
+    }
+
+    async fn deed(
+        &self,
+        node: &PhoneNumberId,
+        token: Option<&Secret>,
+        path: &str,
+        word: &'static str,
+        body: &Value,
+    ) -> Result<(), GraphOutcome> {
+        let body = body.to_string().into_bytes();
+        self.question(&Question::post(node, token, path.to_owned(), word, body)).await.map(drop)
+    }
+}
+
+/// A WABA's numbers behind a cursor.
+fn page_after(after: &str) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("fields", FIELDS).append_pair("limit", &PAGE.to_string());
+    if !after.is_empty() {
+        query.append_pair("after", after);
+    }
+    format!("phone_numbers?{}", query.finish())
+}
+
+/// A 200 that says nothing readable is no word of Meta's.
+const UNREADABLE: GraphOutcome = GraphOutcome::ServerError { status: 200 };
+
+fn read(answer: &Bytes) -> Result<Value, GraphOutcome> {
+    serde_json::from_slice(answer).map_err(|_| UNREADABLE)
+}
+
+/// A date as HTTP writes it: `Sat, 21 Nov 2026 00:05:05 GMT` (RFC 9110 §5.6.7).
+fn http_date(text: &str) -> Option<Timestamp> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let rest = text.split_once(", ")?.1.strip_suffix(" GMT")?;
+    let mut parts = rest.split([' ', ':']);
+    let number = |parts: &mut std::str::Split<'_, [char; 2]>| parts.next()?.parse::<i64>().ok();
+    let day = number(&mut parts)?;
+    let name = parts.next()?;
+    let month = i64::try_from(MONTHS.iter().position(|month| *month == name)?).ok()? + 1;
+    let (year, hour) = (number(&mut parts)?, number(&mut parts)?);
+    let (minute, second) = (number(&mut parts)?, number(&mut parts)?);
+    let sound = (1970..=9999).contains(&year)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60;
+    // Days since 1970, a year beginning in March.
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days =
+        y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (m * 153 + 2) / 5 + day
+            - 719_469;
+    sound.then(|| Timestamp::from_secs(((days * 24 + hour) * 60 + minute) * 60 + second))
+}
+
+/// How an app speaks for itself.
+fn app_token(app_id: &str, app_secret: &Secret) -> Secret {
+    Secret::new(format!("{app_id}|{}", app_secret.reveal()))
+}
+
+/// A text at a place, bounded; an integer counts as one (§1.1).
+fn text_at(value: &Value, at: &str) -> Option<String> {
+    let found = value.pointer(at)?;
+    let text =
+        found.as_str().map(str::to_owned).or_else(|| found.as_u64().map(|n| n.to_string()))?;
+    Some(if at == "/access_token" { text } else { text.chars().take(TEXT_MAX).collect() })
+}
+
+impl PhoneNumber {
+    /// Reads a phone-number object; none without an id and digits.
+    pub fn read(object: &Value) -> Option<Self> {
+        let text = |at: &str| text_at(object, at).unwrap_or_default();
+        let word = |at: &str| text(at).to_ascii_uppercase();
+        let (id, number) = (text("/id"), digits_of(&text("/display_phone_number")));
+        let verified_name = text("/verified_name").chars().filter(|c| !c.is_control()).collect();
+        let read = Self {
+            id,
+            number,
+            verified_name,
+            quality_rating: word("/quality_rating"),
+            platform_type: word("/platform_type"),
+            status: word("/status"),
+        };
+        (!read.id.is_empty() && !read.number.is_empty()).then_some(read)
+    }
+}
+
+impl CallingSettings {
+    /// Reads the `calling` object.
+    pub fn read(calling: &Value) -> Self {
+        let switch = |at: &str| match text_at(calling, at)?.to_ascii_uppercase().as_str() {
+            "ENABLED" => Some(true),
+            "DISABLED" => Some(false),
+            _ => None,
+        };
+        let restrictions =
+            calling.pointer("/restrictions/restrictions_list").and_then(Value::as_array);
+        Self {
+            enabled: switch("/status"),
+            callback_permission: switch("/callback_permission_status"),
+            sip: switch("/sip/status"),
+            sdes: text_at(calling, "/srtp_key_exchange_protocol")
+                .map(|word| word.eq_ignore_ascii_case("SDES")),
+            restricted: restrictions.is_some_and(|list| !list.is_empty()),
+        }
+    }
+}
+
+impl CallingChange {
+    /// Whether it changes anything.
+    pub fn is_some(&self) -> bool {
+        *self != Self::default()
+    }
+
+    fn members(self) -> Map<String, Value> {
+        let switch = |on: bool| json!(if on { "ENABLED" } else { "DISABLED" });
+        let members =
+            [("status", self.enabled), ("callback_permission_status", self.callback_permission)];
+        members.into_iter().filter_map(|(name, on)| Some((name.to_owned(), switch(on?)))).collect()
+    }
+}
+
+impl TokenFacts {
+    /// Reads the `data` object.
+    pub fn read(data: &Value) -> Self {
+        let list = |at: &str| {
+            data.pointer(at).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+        };
+        let expires = data.get("expires_at").and_then(Value::as_i64).filter(|secs| *secs > 0);
+        let granted = list("/granular_scopes").iter().filter(|scope| {
+            text_at(scope, "/scope").is_some_and(|scope| scope.starts_with("whatsapp_business"))
+        });
+        let ids = granted.filter_map(|scope| scope.get("target_ids")?.as_array()).flatten();
+        let mut wabas: Vec<WabaId> =
+            ids.filter_map(|id| text_at(id, "")).map(WabaId::from).collect();
+        wabas.sort();
+        wabas.dedup();
+        wabas.truncate(100);
+        Self {
+            valid: data.get("is_valid").and_then(Value::as_bool).unwrap_or_default(),
+            expires: expires.map(Timestamp::from_secs),
+            app: text_at(data, "/app_id").filter(|id| !id.is_empty()),
+            scopes: list("/scopes").iter().filter_map(|scope| text_at(scope, "")).collect(),
+            wabas,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(name: &str) -> Value {
+        let path = format!("{}/../../fixtures/meta/graph/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_fixtures() {
+        let page = fixture("phone_numbers");
+        let all: Vec<_> =
+            page["response"]["data"].as_array().unwrap().iter().map(PhoneNumber::read).collect();
+        assert!(!all.is_empty() && all.iter().all(Option::is_some), "{all:?}");
+        let first = all[0].clone().unwrap();
+        assert!(first.number.bytes().all(|b| b.is_ascii_digit()), "{first:?}");
+        let enable = fixture("settings_enable");
+        let read = CallingSettings::read(&enable["request"]["calling"]);
+        let change =
+            CallingChange { enabled: read.enabled, callback_permission: read.callback_permission };
+        let ours = Value::Object(change.members());
+        assert_eq!(ours["status"], enable["request"]["calling"]["status"]);
+    }
+
+    #[test]
+    fn dates_of_http() {
+        for (text, secs) in [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Tue, 29 Feb 2028 23:59:59 GMT", Some(1_835_481_599)),
+            ("Sat, 21 Nov 2026 00:05:05 GMT", Some(1_795_219_505)),
+            ("Sat, 21 Nov 2026 00:05 GMT", None),
+            ("21 Nov 2026", None),
+            ("", None),
+        ] {
+            assert_eq!(http_date(text), secs.map(Timestamp::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_odd_is_read_all_the_same() {
+        let number = PhoneNumber::read(
+            &json!({"id": 7, "display_phone_number": "+1 631-555-3601", "status": null,
+            "verified_name": "A\u{7}b", "quality_rating": "green"}),
+        );
+        let number = number.unwrap();
+        assert_eq!(
+            (number.id.as_str(), number.number.as_str(), number.verified_name.as_str()),
+            ("7", "16315553601", "Ab")
+        );
+        assert_eq!((number.quality_rating.as_str(), number.status.as_str()), ("GREEN", ""));
+        for none in [
+            json!({}),
+            json!([]),
+            json!({"id": "7"}),
+            json!({"display_phone_number": "7"}),
+            json!(null),
+        ] {
+            assert_eq!(PhoneNumber::read(&none), None, "{none}");
+        }
+        let settings =
+            CallingSettings::read(&json!({"status": "enabled", "sip": {"status": "MAYBE"},
+            "restrictions": {"restrictions_list": [{}]}}));
+        assert_eq!((settings.enabled, settings.sip, settings.restricted), (Some(true), None, true));
+        let sdes =
+            |word: &str| CallingSettings::read(&json!({"srtp_key_exchange_protocol": word})).sdes;
+        assert_eq!((sdes("SDES"), sdes("DTLS"), settings.sdes), (Some(true), Some(false), None));
+        assert_eq!(CallingSettings::read(&json!(null)), CallingSettings::default());
+        let token = TokenFacts::read(
+            &json!({"is_valid": true, "expires_at": 0, "granular_scopes": [
+            {"scope": "whatsapp_business_management", "target_ids": ["2", 1]}, {"scope": "email", "target_ids": ["3"]}, 5]}),
+        );
+        assert_eq!((token.valid, token.expires), (true, None));
+        assert_eq!(token.wabas, [WabaId::from("1"), WabaId::from("2")]);
+        assert!(!CallingChange::default().is_some());
+    }
+}

@@ -1,0 +1,293 @@
+//! Asking users for permission and Graph for what they said: `messages` with a `call_permission_request` (§4.3) and
+//! `call_permissions` (§4.2). Payloads, written strictly and read tolerantly; who asks when is not decided here.
+
+use serde_json::{Value, json};
+
+use super::graph::Graph;
+use super::question::Question;
+use machine::GraphOutcome;
+use model::Secret;
+use model::{PermissionStatus, PhoneNumberId, Timestamp};
+
+/// How a user is asked.
+#[derive(Clone, PartialEq)]
+pub enum Request {
+    /// A free-form message, within 24 hours of the user's last one.
+    Text(Option<String>),
+    /// A template with a permission component: the `template` object of the message.
+    Template(Value),
+}
+
+/// Graph's word on a (business number, user).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallPermissions {
+    pub status: PermissionStatus,
+    pub start_call: Vec<Limit>,
+    pub send_request: Vec<Limit>,
+}
+
+/// One of `limits[]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub period_secs: u64,
+    pub used: u32,
+    /// When it is used up no more; only where it is.
+    pub expires: Option<Timestamp>,
+}
+
+impl Graph {
+    /// `GET /{phone_number_id}/call_permissions`: what Graph knows of a user, digits or a business-scoped id.
+    ///
+    /// # Errors
+    /// How it failed, further tries included.
+    pub async fn call_permissions(
+        &self,
+        number: &PhoneNumberId,
+        token: Option<&Secret>,
+        user: &str,
+    ) -> Result<CallPermissions, GraphOutcome> {
+        let name = if is_digits(user) { "user_wa_id" } else { "recipient" };
+        let query =
+            url::form_urlencoded::Serializer::new(String::new()).append_pair(name, user).finish();
+        let question =
+            Question::get(number, token, format!("call_permissions?{query}"), "permissions");
+        let answer = self.question(&question).await?;
+        // A 200 that says nothing readable is no word of Meta's.
+        CallPermissions::read(&answer).ok_or(GraphOutcome::ServerError { status: 200 })
+    }
+
+    /// `POST /{phone_number_id}/messages` with a request for permission; gives the message's id.
+    ///
+    /// # Errors
+    /// How it failed, further tries included. After a time-out it may have been sent.
+    pub async fn request_permission(
+        &self,
+        number: &PhoneNumberId,
+        token: Option<&Secret>,
+        user: &str,
+        request: &Request,
+    ) -> Result<String, GraphOutcome> {
+        let body = request.message(user).to_string().into_bytes();
+        let answer = self
+            .question(&Question::post(number, token, "messages".to_owned(), "message", body))
+            .await?;
+        let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
+        let id = answer.pointer("/messages/0/id").and_then(Value::as_str).unwrap_or_default();
+        Ok(id.to_owned())
+    }
+}
+
+fn is_digits(user: &str) -> bool {
+    user.bytes().all(|b| b.is_ascii_digit())
+}
+
+impl Request {
+    /// The body of the message.
+    pub fn message(&self, user: &str) -> Value {
+        let to = if is_digits(user) { "to" } else { "recipient" };
+        let mut message =
+            json!({"messaging_product": "whatsapp", "recipient_type": "individual", to: user});
+        let (kind, content) = match self {
+            Self::Template(template) => ("template", template.clone()),
+            Self::Text(text) => {
+                let mut content = json!({"type": "call_permission_request", "action": {"name": "call_permission_request"}});
+                if let (Some(text), Some(members)) = (text, content.as_object_mut()) {
+                    members.insert("body".to_owned(), json!({"text": text}));
+                }
+                ("interactive", content)
+            }
+        };
+        if let Some(members) = message.as_object_mut() {
+            members.insert("type".to_owned(), kind.into());
+            members.insert(kind.to_owned(), content);
+        }
+        message
+    }
+}
+
+/// Without its text (R22).
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Text(_) => "Text",
+            Self::Template(_) => "Template",
+        })
+    }
+}
+
+impl CallPermissions {
+    /// Reads Graph's answer; none if it has no status that we know.
+    pub fn read(body: &[u8]) -> Option<Self> {
+        let body: Value = serde_json::from_slice(body).ok()?;
+        let permission = body.get("permission")?;
+        let status = match permission.get("status")?.as_str()?.to_ascii_lowercase().as_str() {
+            "no_permission" => PermissionStatus::NoPermission,
+            "temporary" => PermissionStatus::Temporary {
+                until: permission.get("expiration_time").and_then(time),
+            },
+            "permanent" => PermissionStatus::Permanent,
+            _ => return None,
+        };
+        let actions =
+            body.get("actions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let limits = |name: &str| {
+            let action = actions
+                .iter()
+                .find(|action| action.get("action_name").and_then(Value::as_str) == Some(name));
+            let limits = action.and_then(|action| action.get("limits")).and_then(Value::as_array);
+            limits.into_iter().flatten().filter_map(Limit::read).collect()
+        };
+        Some(Self {
+            status,
+            start_call: limits("start_call"),
+            send_request: limits("send_call_permission_request"),
+        })
+    }
+
+    /// The limit of a period among some.
+    pub fn of_period(limits: &[Limit], period_secs: u64) -> Option<Limit> {
+        limits.iter().copied().find(|limit| limit.period_secs == period_secs)
+    }
+}
+
+impl Limit {
+    fn read(limit: &Value) -> Option<Self> {
+        Some(Self {
+            period_secs: period(limit.get("time_period")?.as_str()?)?,
+            used: u32::try_from(integer(limit.get("current_usage")?)?).unwrap_or(u32::MAX),
+            expires: limit.get("limit_expiration_time").and_then(time),
+        })
+    }
+}
+
+/// A non-negative integer, as number or as decimal string (§1.1).
+fn integer(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
+}
+
+fn time(value: &Value) -> Option<Timestamp> {
+    integer(value).and_then(|secs| i64::try_from(secs).ok()).map(Timestamp::from_secs)
+}
+
+/// Seconds of an ISO 8601 duration of weeks, days, hours, minutes and seconds: `PT24H`, `P7D`.
+fn period(text: &str) -> Option<u64> {
+    let rest = text.strip_prefix('P')?;
+    let (mut total, mut digits, mut of_time) = (0u64, String::new(), false);
+    for c in rest.chars() {
+        let unit = match (c, of_time) {
+            ('0'..='9', _) => {
+                digits.push(c);
+                continue;
+            }
+            ('T', false) if digits.is_empty() => {
+                of_time = true;
+                continue;
+            }
+            ('W', false) => 604_800,
+            ('D', false) => 86_400,
+            ('H', true) => 3_600,
+            ('M', true) => 60,
+            ('S', true) => 1,
+            _ => return None,
+        };
+        total = total
+            .checked_add(std::mem::take(&mut digits).parse::<u64>().ok()?.checked_mul(unit)?)?;
+    }
+    (digits.is_empty() && total > 0).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(name: &str) -> Value {
+        let path = format!("{}/../../fixtures/meta/graph/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    fn read(answer: &Value) -> Option<CallPermissions> {
+        CallPermissions::read(answer.to_string().as_bytes())
+    }
+
+    #[test]
+    fn the_fixtures() {
+        let none = read(&fixture("call_permissions_none")["response"]).unwrap();
+        assert_eq!(none, CallPermissions::default());
+        let some = read(&fixture("call_permissions_temporary")["response"]).unwrap();
+        assert_eq!(
+            some.status,
+            PermissionStatus::Temporary { until: Some(Timestamp::from_secs(1_790_604_800)) }
+        );
+        let calls = CallPermissions::of_period(&some.start_call, 86_400).unwrap();
+        assert_eq!((calls.used, calls.expires), (5, Some(Timestamp::from_secs(1_790_003_600))));
+        assert_eq!(CallPermissions::of_period(&some.send_request, 86_400).unwrap().used, 0);
+        assert_eq!(CallPermissions::of_period(&some.send_request, 604_800).unwrap().used, 1);
+        let request = fixture("permission_request");
+        let text = request["request"]["interactive"]["body"]["text"].as_str().unwrap();
+        let ours = Request::Text(Some(text.to_owned()))
+            .message(request["request"]["to"].as_str().unwrap());
+        assert_eq!(ours, request["request"]);
+    }
+
+    #[test]
+    fn what_is_odd_is_read_all_the_same() {
+        let answer = |permission: Value, limit: Value| {
+            read(&json!({"permission": permission, "actions": [
+                {"action_name": "start_call", "limits": [limit, 7, {}]}, {"action_name": "dance"}, null], "new": {}}))
+        };
+        let temporary = json!({"status": "TEMPORARY", "expiration_time": "1790604800"});
+        let said = answer(temporary, json!({"time_period": "P1D", "current_usage": "3"})).unwrap();
+        assert_eq!(
+            said.status,
+            PermissionStatus::Temporary { until: Some(Timestamp::from_secs(1_790_604_800)) }
+        );
+        assert_eq!(said.start_call, [Limit { period_secs: 86_400, used: 3, expires: None }]);
+        let said = answer(
+            json!({"status": "temporary", "expiration_time": -4}),
+            json!({"time_period": "a day"}),
+        );
+        let nothing_said = CallPermissions {
+            status: PermissionStatus::Temporary { until: None },
+            ..Default::default()
+        };
+        assert_eq!(said, Some(nothing_said));
+        for unreadable in
+            ["", "[]", "{}", "{\"permission\":7}", "{\"permission\":{\"status\":\"maybe\"}}"]
+        {
+            assert_eq!(CallPermissions::read(unreadable.as_bytes()), None, "{unreadable}");
+        }
+        let bare = json!({"permission": {"status": "permanent"}});
+        assert_eq!(read(&bare).unwrap().status, PermissionStatus::Permanent);
+    }
+
+    #[test]
+    fn periods() {
+        let rows = [
+            ("PT24H", Some(86_400)),
+            ("P1D", Some(86_400)),
+            ("P7D", Some(604_800)),
+            ("P1W", Some(604_800)),
+            ("PT168H", Some(604_800)),
+            ("P1DT12H30M5S", Some(131_405)),
+            ("P", None),
+            ("PT", None),
+            ("P7", None),
+            ("24H", None),
+            ("PT24D", None),
+            ("P99999999999999999999D", None),
+        ];
+        for (text, seconds) in rows {
+            assert_eq!(period(text), seconds, "{text}");
+        }
+    }
+
+    #[test]
+    fn users_without_a_number_and_templates() {
+        let message = Request::Text(None).message("IN.30155408211934477");
+        assert_eq!(message["recipient"], "IN.30155408211934477");
+        assert!(message.get("to").is_none() && message["interactive"].get("body").is_none());
+        let template = json!({"name": "may_we_call", "language": {"code": "en"}});
+        let message = Request::Template(template.clone()).message("919412341234");
+        assert_eq!((&message["type"], &message["template"]), (&json!("template"), &template));
+    }
+}
