@@ -1,44 +1,56 @@
-//! Who may import whom: downwards; neighbours in a row do not know each other unless noted. Reads the `crate::` paths
-//! of every file in `src/` (tests aside) and holds them against the drawing below, which is `ARCHITECTURE.md`'s.
+//! Which module may import which: downwards only; modules of one row do not import each other unless listed. Between
+//! crates Cargo sees to it. Reads the `crate::` paths of every file in `src/` and `crates/engine/src/`, tests aside, and
+//! compares them with the tables below, which `ARCHITECTURE.md` draws.
 //!
-//! When this complains, ask which of the two is wrong: the import or the drawing.
+//! When this fails, ask which of the two is wrong: the import or the table.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms by row, lowest first. The longest name that a path begins with is its room.
-const ROWS: &[&[&str]] = &[
-    &["observe", "feed"],
-    &["admission", "answer", "meta", "notices", "stream", "objects", "openid"],
-    &["agents", "call", "erasure", "inbox", "numbers", "people"],
-    &["webhook", "api", "phone", "console"],
-    &["config"],
-    &["doctor", "node"],
-    &["cli"],
-];
+/// The modules of a crate in rows, lowest first, and the imports that are allowed within a row.
+struct Layers {
+    src: &'static str,
+    rows: &'static [&'static [&'static str]],
+    /// (importing module, imported module).
+    neighbours: &'static [(&'static str, &'static str)],
+}
 
-/// Neighbours in a row that do know each other: (who, whom).
-const NEIGHBOURS: &[(&str, &str)] = &[
-    // An agent takes calls: it writes their documents.
-    ("agents", "call"),
-    ("agents", "inbox"),
-    ("erasure", "inbox"),
-    // What is forgotten of a person is in recordings too.
-    ("erasure", "call"),
-    // A stream's upgrade is signed as every request is.
-    ("stream", "answer"),
-    // Messages go out by the calls' outbox, and calls into conversations.
-    ("inbox", "call"),
-    // The console is a client of the APIs' own commands and questions.
-    ("console", "api"),
-];
+const ENGINE: Layers = Layers {
+    src: "crates/engine/src",
+    rows: &[
+        &["feed"],
+        &["admission", "answer", "meta", "notices", "stream", "objects", "openid"],
+        &["agents", "call", "erasure", "inbox", "numbers", "people"],
+        &["webhook"],
+        &["config"],
+    ],
+    neighbours: &[
+        // An AI agent takes calls and conversations: it writes their documents.
+        ("agents", "call"),
+        ("agents", "inbox"),
+        // A person's messages and recordings are deleted together.
+        ("erasure", "inbox"),
+        ("erasure", "call"),
+        // The upgrade request of a stream is signed like every request to a customer.
+        ("stream", "answer"),
+        // Messages use the outbox of calls, and calls appear in conversations.
+        ("inbox", "call"),
+    ],
+};
+
+const ROOT: Layers = Layers {
+    src: "src",
+    rows: &[&["observe"], &["api", "phone", "console"], &["doctor", "node"], &["cli"]],
+    // The console calls the functions behind the REST APIs.
+    neighbours: &[("console", "api")],
+};
 
 /// Who has a client for HTTP or connects: customers' servers and the operator's own speech endpoints and storage
 /// (`egress`), Graph, the recogniser's socket, the trace collector, the stand-in.
 const CLIENTS: &[&str] = &[
     "crates/egress/",
-    "src/meta/graph.rs",
+    "crates/engine/src/meta/graph.rs",
     "crates/speech/src/recognise/websocket.rs",
     "src/node/otel.rs",
     "crates/sim/",
@@ -93,47 +105,47 @@ fn r26_unsafe_code_is_in_media_and_speech_alone() {
 
 #[test]
 fn imports_point_downwards() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    collect(&src, &mut files);
-    assert!(files.len() > 50, "the sources are where they are looked for");
     let mut wrong = BTreeSet::new();
-    for file in files {
-        let inside = file.strip_prefix(&src).expect("a file of src");
-        let here = module_of(inside);
-        // `lib.rs` and `main.rs` belong to no room.
-        let Some(from) = room(&here) else { continue };
-        let text = fs::read_to_string(&file).expect("a readable file");
-        for path in imports(&text) {
-            let Some(to) = room(&path) else { continue };
-            if !allowed(from, to) {
-                wrong.insert(format!(
-                    "src/{}: {from} may not use {to} (crate::{path})",
-                    inside.display()
-                ));
+    for layers in [&ENGINE, &ROOT] {
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join(layers.src);
+        let mut files = Vec::new();
+        collect(&src, &mut files);
+        assert!(files.len() > 50, "{}: too few files", layers.src);
+        for file in files {
+            let inside = file.strip_prefix(&src).expect("a file of src");
+            let here = module_of(inside);
+            // `lib.rs` and `main.rs` belong to no module.
+            let Some(from) = layers.module(&here) else { continue };
+            let text = fs::read_to_string(&file).expect("a readable file");
+            for path in imports(&text) {
+                let Some(to) = layers.module(&path) else { continue };
+                if !layers.allows(from, to) {
+                    wrong.insert(format!(
+                        "{}/{}: {from} may not import {to} (crate::{path})",
+                        layers.src,
+                        inside.display()
+                    ));
+                }
             }
         }
     }
     assert!(wrong.is_empty(), "\n{}\n", wrong.into_iter().collect::<Vec<_>>().join("\n"));
 }
 
-fn allowed(from: &str, to: &str) -> bool {
-    let row = |room: &str| ROWS.iter().position(|rooms| rooms.contains(&room));
-    if from == to {
-        return true;
+impl Layers {
+    fn allows(&self, from: &str, to: &str) -> bool {
+        let row = |module: &str| self.rows.iter().position(|row| row.contains(&module));
+        from == to || row(to) < row(from) || self.neighbours.contains(&(from, to))
     }
-    row(to) < row(from) || NEIGHBOURS.contains(&(from, to))
+
+    /// The module of a path such as `call::rooms::Rooms`.
+    fn module(&self, path: &str) -> Option<&'static str> {
+        let first = path.split("::").next()?;
+        self.rows.iter().flat_map(|row| row.iter().copied()).find(|module| *module == first)
+    }
 }
 
-/// The room of a path such as `call::machine::Input`.
-fn room(path: &str) -> Option<&'static str> {
-    let inside = |room: &&str| {
-        path == *room || path.strip_prefix(*room).is_some_and(|rest| rest.starts_with("::"))
-    };
-    ROWS.iter().flat_map(|row| row.iter().copied()).filter(inside).max_by_key(|room| room.len())
-}
-
-/// `call/machine/input.rs` → `call::machine::input`.
+/// `call/rooms/state.rs` → `call::rooms::state`.
 fn module_of(file: &Path) -> String {
     let path = file.with_extension("");
     let mut parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
@@ -217,7 +229,7 @@ fn paths_are_found_however_they_are_written() {
         "store::Store",
     ];
     assert_eq!(imports(text), expected);
-    assert_eq!((room("callous"), room("call::shell")), (None, Some("call")));
+    assert_eq!((ENGINE.module("callous"), ENGINE.module("call::shell")), (None, Some("call")));
     assert_eq!(module_of(Path::new("call/rooms/mod.rs")), "call::rooms");
-    assert!(allowed("api", "call") && !allowed("call", "api"));
+    assert!(ENGINE.allows("webhook", "call") && !ENGINE.allows("call", "webhook"));
 }

@@ -1004,7 +1004,7 @@ async fn the_first_bad_field_is_named() {
         (400, with("from", json!("abc")), "from parameter is invalid"),
         (400, with("to", json!("sip:a@example.com")), "to parameter is invalid"),
         (400, with("to", json!("919412341234<+919412341234")), "twice"),
-        (400, with("to", json!("918035737458")), "it is the number that calls"),
+        (400, with("to", json!("918035737458")), "it is the calling number"),
         (400, with("to", json!(many(1_001))), "more than 1000"),
         (201, with("to", json!(many(1_000))), "calls fired"),
         (400, with("answer_url", json!("ftp://app.example.com/")), "answer_url is invalid"),

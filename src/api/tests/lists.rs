@@ -93,7 +93,7 @@ async fn faults_of_fields_are_in_plain_words() {
     for (body, field, words) in [
         (r#"{"callsPerNumber":"many"}"#, "callsPerNumber", "callsPerNumber must be a whole number"),
         (r#"{"callingEnabled":"yes"}"#, "callingEnabled", "callingEnabled must be true or false"),
-        (r#"{"alias":7}"#, "alias", "alias must be a text"),
+        (r#"{"alias":7}"#, "alias", "alias must be a string"),
     ] {
         let error =
             node.change_if("phone-numbers/918035737458/", "", body).await.json()["error"].clone();
