@@ -599,7 +599,17 @@ async fn a_record_reads_as_plivo_writes_it() {
     let mut body = answer.json();
     let api_id = body["api_id"].take();
     assert!(answer.head.contains(&format!("x-api-id: {}", api_id.as_str().unwrap())));
-    let expected = json!({ "api_id": null, "answer_time": "2026-11-20 06:03:16+00:00", "bill_duration": 49, "billed_duration": 49, "call_direction": "inbound", "call_duration": 51, "call_state": "ANSWER", "call_uuid": uuid(3).to_string(), "conference_uuid": null, "end_time": "2026-11-20 06:04:05+00:00", "from_number": "919812345678", "hangup_cause_code": 4000, "hangup_cause_name": "Normal Hangup", "hangup_source": "Caller", "initiation_time": "2026-11-20 06:03:14+00:00", "parent_call_uuid": null, "resource_uri": format!("/v1/Account/{MAIN}/Call/{}/", uuid(3)), "to_number": "918035737458", "total_amount": "0.00000", "total_rate": "0.00000", "stir_verification": "Not Applicable", "stir_attestation": "", "voice_network_group": "WhatsApp", "source_ip": "", "cnam_lookup": "", "call_type": "whatsapp", "whatsapp_call_id": "wacid.abc" });
+    let expected = json!({
+        "api_id": null, "answer_time": "2026-11-20 06:03:16+00:00", "bill_duration": 49, "billed_duration": 49,
+        "call_direction": "inbound", "call_duration": 51, "call_state": "ANSWER", "call_uuid": uuid(3).to_string(),
+        "conference_uuid": null, "end_time": "2026-11-20 06:04:05+00:00", "from_number": "919812345678",
+        "hangup_cause_code": 4000, "hangup_cause_name": "Normal Hangup", "hangup_source": "Caller",
+        "initiation_time": "2026-11-20 06:03:14+00:00", "parent_call_uuid": null,
+        "resource_uri": format!("/v1/Account/{MAIN}/Call/{}/", uuid(3)), "to_number": "918035737458",
+        "total_amount": "0.00000", "total_rate": "0.00000", "stir_verification": "Not Applicable",
+        "stir_attestation": "", "voice_network_group": "WhatsApp", "source_ip": "", "cnam_lookup": "",
+        "call_type": "whatsapp", "whatsapp_call_id": "wacid.abc"
+    });
     assert_eq!(body, expected);
 
     let busy = node.plivo(MAIN, "GET", &format!("Call/{}/", uuid(2))).await.json();
@@ -812,7 +822,12 @@ async fn live_calls_are_listed_shown_and_hung_up() {
 
     let mut one = node.plivo(MAIN, "GET", &format!("Call/{}/?status=live", uuid(101))).await.json();
     one["api_id"].take();
-    let expected = json!({ "api_id": null, "call_status": "in-progress", "call_uuid": uuid(101).to_string(), "caller_name": "Asha", "direction": "inbound", "from": "919812345678", "to": "918035737458", "request_uuid": uuid(101).to_string(), "parent_call_uuid": null, "session_start": "2026-11-20 06:03:11.120394", "stir_verification": "Not Applicable", "stir_attestation": "" });
+    let expected = json!({
+        "api_id": null, "call_status": "in-progress", "call_uuid": uuid(101).to_string(), "caller_name": "Asha",
+        "direction": "inbound", "from": "919812345678", "to": "918035737458", "request_uuid": uuid(101).to_string(),
+        "parent_call_uuid": null, "session_start": "2026-11-20 06:03:11.120394", "stir_verification": "Not Applicable",
+        "stir_attestation": ""
+    });
     assert_eq!(one, expected);
     let as_record = node.plivo(MAIN, "GET", &format!("Call/{}/", uuid(101))).await;
     assert_eq!(as_record.status, 404);
@@ -936,7 +951,14 @@ fn order() -> Value {
 async fn a_call_is_ordered_with_every_field() {
     let node = run().await;
     let mut body = order();
-    let fields = json!({ "answer_method": "GET", "ring_url": "https://app.example.com/ring", "ring_method": "get", "hangup_url": "https://app.example.com/hangup", "fallback_url": "https://app.example.com/fallback", "fallback_method": "GET", "call_type": "whatsapp", "caller_name": "Asha", "send_digits": "1w2#@200", "send_on_preanswer": false, "time_limit": "30", "hangup_on_ring": 0, "ring_timeout": 600, "sip_headers": "A=1,x-ph-b=2,PH-c=3,Plivo-d=4", "parent_call_uuid": uuid(9).to_string(), "machine_detection": false, "machine_detection_time": 5000, "nobody knows": {"this": []}, });
+    let fields = json!({
+        "answer_method": "GET", "ring_url": "https://app.example.com/ring", "ring_method": "get",
+        "hangup_url": "https://app.example.com/hangup", "fallback_url": "https://app.example.com/fallback",
+        "fallback_method": "GET", "call_type": "whatsapp", "caller_name": "Asha", "send_digits": "1w2#@200",
+        "send_on_preanswer": false, "time_limit": "30", "hangup_on_ring": 0, "ring_timeout": 600,
+        "sip_headers": "A=1,x-ph-b=2,PH-c=3,Plivo-d=4", "parent_call_uuid": uuid(9).to_string(),
+        "machine_detection": false, "machine_detection_time": 5000, "nobody knows": {"this": []},
+    });
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let answer = node.post(MAIN, "application/json", "", &body.to_string()).await;
     assert_eq!(
@@ -1281,7 +1303,9 @@ async fn voices_are_listed_with_who_says_them() {
         .iter()
         .find(|v| v["voice"] == "Polly.Hans")
         .expect("Polly.Hans");
-    let expected = json!({ "voice": "Polly.Hans", "language": "de-DE", "gender": "male", "engine": "builtin", "engine_voice": "de-DE", "exact": true, });
+    let expected = json!({
+        "voice": "Polly.Hans", "language": "de-DE", "gender": "male", "engine": "builtin", "engine_voice": "de-DE", "exact": true,
+    });
     assert_eq!(*hans, expected);
     assert!(
         all["languages"]

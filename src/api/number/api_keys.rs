@@ -21,7 +21,59 @@ const COLLECTION: &str = "/api/v1/api-keys/";
 const ITEM: &str = "/api/v1/api-keys/{key_id}/";
 const NOT_FOUND: &str = "no such API key";
 
-pub(super) const ROUTES: &[Route] = &[ Route { role: Role::Owner, handler: handler!(list), operation: Operation::get( COLLECTION, "apiKeys", "List API keys, newest first, without those of the configuration file", ) .query(PAGING) .responses(&[ResponseSpec::json::<ApiKeyList>(200, "A page of API keys")]), }, Route { role: Role::Owner, handler: handler!(create), operation: Operation::post( COLLECTION, "createApiKey", "Create an API key; its secret is shown only here", ) .body(RequestBody::json::<NewApiKey>( "name, role; optionally waId (whose sandbox the key changes) and account (a subaccount)", )) .responses(&[ ResponseSpec::json::<CreatedApiKey>(201, "The key with its secret and its ETag"), error(409, "The account has the maximum number of keys"), ]), }, Route { role: Role::Owner, handler: handler!(change), operation: Operation::patch( ITEM, "changeApiKey", "Rename an API key or change its role, from the next request on", ) .body(RequestBody::json::<ApiKeyChange>("name, role")) .responses(&[ ResponseSpec::json::<ApiKeyView>(200, "The changed key with its ETag"), CHANGED, ]), }, Route { role: Role::Owner, handler: handler!(delete), operation: Operation::delete( ITEM, "deleteApiKey", "Delete an API key; it is refused from the next request on", ) .responses(&[ResponseSpec::empty(204, "Deleted")]), }, ];
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        role: Role::Owner,
+        handler: handler!(list),
+        operation: Operation::get(
+            COLLECTION,
+            "apiKeys",
+            "List API keys, newest first, without those of the configuration file",
+        )
+        .query(PAGING)
+        .responses(&[ResponseSpec::json::<ApiKeyList>(200, "A page of API keys")]),
+    },
+    Route {
+        role: Role::Owner,
+        handler: handler!(create),
+        operation: Operation::post(
+            COLLECTION,
+            "createApiKey",
+            "Create an API key; its secret is shown only here",
+        )
+        .body(RequestBody::json::<NewApiKey>(
+            "name, role; optionally waId (whose sandbox the key changes) and account (a subaccount)",
+        ))
+        .responses(&[
+            ResponseSpec::json::<CreatedApiKey>(201, "The key with its secret and its ETag"),
+            error(409, "The account has the maximum number of keys"),
+        ]),
+    },
+    Route {
+        role: Role::Owner,
+        handler: handler!(change),
+        operation: Operation::patch(
+            ITEM,
+            "changeApiKey",
+            "Rename an API key or change its role, from the next request on",
+        )
+        .body(RequestBody::json::<ApiKeyChange>("name, role"))
+        .responses(&[
+            ResponseSpec::json::<ApiKeyView>(200, "The changed key with its ETag"),
+            CHANGED,
+        ]),
+    },
+    Route {
+        role: Role::Owner,
+        handler: handler!(delete),
+        operation: Operation::delete(
+            ITEM,
+            "deleteApiKey",
+            "Delete an API key; it is refused from the next request on",
+        )
+        .responses(&[ResponseSpec::empty(204, "Deleted")]),
+    },
+];
 
 /// An API key, without its secret.
 #[derive(Serialize, ToSchema)]

@@ -49,7 +49,8 @@ fn files(command: &Command) -> Vec<String> {
 #[tokio::test]
 async fn a_call_that_is_up_is_told_what_is_asked() {
     let node = run().await;
-    let play = json!({"urls": ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"], "length": "30", "legs": "aleg", "loop": true, "mix": "false", "callback_url": "https://a.example.com/ignored"});
+    let play = json!({"urls": ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"], "length": "30",
+        "legs": "aleg", "loop": true, "mix": "false", "callback_url": "https://a.example.com/ignored"});
     let answer = node.asks(MAIN, &at(101, "Play/"), &play).await;
     assert_eq!(
         (answer.status, &answer.json()["message"]),
@@ -256,7 +257,9 @@ async fn live_lists_are_filtered_and_paged() {
 #[tokio::test]
 async fn streams_are_begun_listed_and_ended() {
     let node = run().await;
-    let body = json!({"service_url": "wss://bot.example.com/socket", "bidirectional": "true", "audio_track": "inbound", "stream_timeout": 60, "content_type": "audio/x-mulaw;rate=8000", "extra_headers": "user=42,lang=hi", "status_callback_url": URL, "status_callback_method": "get", "noise_cancellation": true});
+    let body = json!({"service_url": "wss://bot.example.com/socket", "bidirectional": "true", "audio_track": "inbound",
+        "stream_timeout": 60, "content_type": "audio/x-mulaw;rate=8000", "extra_headers": "user=42,lang=hi",
+        "status_callback_url": URL, "status_callback_method": "get", "noise_cancellation": true});
     let begun = node.asks(MAIN, &at(101, "Stream/"), &body).await;
     assert_eq!(
         (begun.status, &begun.json()["message"]),

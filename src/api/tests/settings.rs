@@ -86,7 +86,11 @@ async fn an_account_reads_as_plivo_writes_it_and_can_be_changed() {
     let (status, mut account) = node.main("GET", "", Value::Null).await;
     account["api_id"].take();
     assert_eq!(status, 200);
-    let expected = json!({ "api_id": null, "account_type": "standard", "address": "", "auth_id": MAIN, "auto_recharge": false, "billing_mode": "prepaid", "cash_credits": "0.00000", "city": "", "name": "", "resource_uri": format!("/v1/Account/{MAIN}/"), "state": "", "timezone": "UTC", "cps": 10, "cps_in_use": 0, "calls_live": 2, });
+    let expected = json!({
+        "api_id": null, "account_type": "standard", "address": "", "auth_id": MAIN, "auto_recharge": false,
+        "billing_mode": "prepaid", "cash_credits": "0.00000", "city": "", "name": "", "resource_uri":
+        format!("/v1/Account/{MAIN}/"), "state": "", "timezone": "UTC", "cps": 10, "cps_in_use": 0, "calls_live": 2,
+    });
     assert_eq!(account, expected);
     let changed =
         node.main("POST", "", json!({"name": "Asha", "city": "Pune", "address": null})).await;
@@ -189,7 +193,14 @@ async fn a_number_is_renamed_and_its_waba_given_to_a_subaccount() {
     let path = format!("Number/%2B{}/", NUMBERS[0].0);
     let (status, mut number) = node.main("GET", &path, Value::Null).await;
     number["api_id"].take();
-    let expected = json!({ "api_id": null, "added_on": "2026-11-20", "alias": "Support", "application": null, "carrier": "Meta", "monthly_rental_rate": "0.00000", "number": NUMBERS[0].0, "number_type": "whatsapp", "region": "IN", "resource_uri": format!("/v1/Account/{MAIN}/Number/{}/", NUMBERS[0].0), "sms_enabled": false, "sms_rate": "0.00000", "sub_account": null, "voice_enabled": true, "voice_rate": "0.00000", "phone_number_id": "1001", "waba_id": "700", "answer_url": "https://app.example.com/own", "hangup_url": null, "fallback_url": null, "calling_enabled": true, });
+    let expected = json!({
+        "api_id": null, "added_on": "2026-11-20", "alias": "Support", "application": null, "carrier": "Meta",
+        "monthly_rental_rate": "0.00000", "number": NUMBERS[0].0, "number_type": "whatsapp", "region": "IN",
+        "resource_uri": format!("/v1/Account/{MAIN}/Number/{}/", NUMBERS[0].0), "sms_enabled": false,
+        "sms_rate": "0.00000", "sub_account": null, "voice_enabled": true, "voice_rate": "0.00000",
+        "phone_number_id": "1001", "waba_id": "700", "answer_url": "https://app.example.com/own",
+        "hangup_url": null, "fallback_url": null, "calling_enabled": true,
+    });
     assert_eq!((status, number), (200, expected));
     let answer = node.main("POST", &path, json!({"alias": "Sales", "subaccount": sub})).await;
     assert_eq!((answer.0, answer.1["message"].as_str()), (202, Some("changed")), "{answer:?}");
@@ -257,10 +268,24 @@ async fn a_subaccount_goes_with_its_applications_where_that_is_wanted() {
 #[tokio::test]
 async fn an_application_answers_a_number_that_has_no_url_of_its_own() {
     let node = run().await;
-    let app = node .application(json!({ "app_name": "Menu", "answer_url": "https://app.example.com/menu", "answer_method": "GET", "hangup_url": "https://app.example.com/bye", "fallback_answer_url": "https://app.example.com/else", "fallback_method": "get", "message_url": "https://app.example.com/text", "default_endpoint_app": true, })) .await;
+    let app = node
+        .application(json!({
+            "app_name": "Menu", "answer_url": "https://app.example.com/menu", "answer_method": "GET",
+            "hangup_url": "https://app.example.com/bye", "fallback_answer_url": "https://app.example.com/else",
+            "fallback_method": "get", "message_url": "https://app.example.com/text", "default_endpoint_app": true,
+        }))
+        .await;
     let (status, mut shown) = node.main("GET", &format!("Application/{app}/"), Value::Null).await;
     shown["api_id"].take();
-    let expected = json!({ "api_id": null, "answer_method": "GET", "answer_url": "https://app.example.com/menu", "app_id": app, "app_name": "Menu", "application_type": "XML", "default_app": false, "default_endpoint_app": true, "enabled": true, "fallback_answer_url": "https://app.example.com/else", "fallback_method": "GET", "hangup_method": "POST", "hangup_url": "https://app.example.com/bye", "log_incoming_message": true, "message_method": "POST", "message_url": "https://app.example.com/text", "public_uri": false, "resource_uri": format!("/v1/Account/{MAIN}/Application/{app}/"), "sip_uri": format!("sip:{app}@calls.example.com"), "sub_account": null, });
+    let expected = json!({
+        "api_id": null, "answer_method": "GET", "answer_url": "https://app.example.com/menu", "app_id": app,
+        "app_name": "Menu", "application_type": "XML", "default_app": false, "default_endpoint_app": true,
+        "enabled": true, "fallback_answer_url": "https://app.example.com/else", "fallback_method": "GET",
+        "hangup_method": "POST", "hangup_url": "https://app.example.com/bye", "log_incoming_message": true,
+        "message_method": "POST", "message_url": "https://app.example.com/text", "public_uri": false,
+        "resource_uri": format!("/v1/Account/{MAIN}/Application/{app}/"), "sip_uri":
+        format!("sip:{app}@calls.example.com"), "sub_account": null,
+    });
     assert_eq!((status, shown), (200, expected));
     let spec = |id: &str| node.gate.directory().tables().number(&id.into()).unwrap().spec.clone();
     assert!(!spec("1009").calling_enabled, "without a document no call is taken");

@@ -640,7 +640,13 @@ fn a_syntax_error_has_its_place() {
 
 proptest::proptest! {
 /// No text makes the reader panic.
-#[test] fn any_text_is_read_or_rejected(text in "[ -~éß\\n\\t\"'=\\[\\]{}#]{0,200}") { if let Err(problems) = Config::from_parts("f", &text, &BTreeMap::new(), &|_| Ok(())) { let _ = problems.to_string(); } } }
+#[test]
+    fn any_text_is_read_or_rejected(text in "[ -~éß\\n\\t\"'=\\[\\]{}#]{0,200}") {
+        if let Err(problems) = Config::from_parts("f", &text, &BTreeMap::new(), &|_| Ok(())) {
+            let _ = problems.to_string();
+        }
+    }
+}
 
 #[test]
 fn r25_a_hostile_file_is_rejected_in_bounded_time() {

@@ -109,7 +109,8 @@ impl SpeechInput {
         self.closed(ctx);
         if !std::mem::replace(&mut self.deaf, true) {
             ctx.findings(&[xml::unrecognised_language(self.at, &self.how.language)]);
-            ctx.remark(format!( "speech is asked for, and no recogniser understands {}: it counts as no input; set [speech.transcribe] or \
+            ctx.remark(format!(
+                "speech is asked for, and no recogniser understands {}: it counts as no input; set [speech.transcribe] or \
                  [speech.websocket]", self.how.language ));
         }
     }

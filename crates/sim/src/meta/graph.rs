@@ -76,7 +76,12 @@ impl GraphError {
     }
 
     pub(super) fn body(&self, trace: &str) -> Value {
-        let mut error = json!({ "message": self.message(), "type": if self.subcode == Some(33) { "GraphMethodException" } else { "OAuthException" }, "code": self.code, "fbtrace_id": trace, });
+        let mut error = json!({
+            "message": self.message(),
+            "type": if self.subcode == Some(33) { "GraphMethodException" } else { "OAuthException" },
+            "code": self.code,
+            "fbtrace_id": trace,
+        });
         if let Some(members) = error.as_object_mut() {
             if let Some(subcode) = self.subcode {
                 members.insert("error_subcode".into(), json!(subcode));

@@ -112,15 +112,65 @@ impl Entry {
     /// What of a write belongs into the journal; `None`: nothing. What became of a callback waits in memory, where who
     /// delivers it remembers that it did; the rest is of no use later.
     pub(crate) fn of(write: &Write, seal: &Seal) -> Option<Self> {
-        Some(
-            match write { Write::Born(birth) => { Self::Born { start: birth.start.clone(), setup: birth.setup.clone(), born: birth.born } } Write::Bound(call, wacid, farewell) => { Self::Bound { call: *call, wacid: wacid.clone(), farewell: Some(*farewell) } } Write::Answered(call, at) => Self::Answered { call: *call, at: *at }, Write::Alive(node_id, at) => Self::Alive { node_id: node_id.clone(), at: *at }, Write::Late { call, line } => Self::Late { call: *call, line: line.clone() }, Write::Line { call, seq, line } => Self::Line { call: *call, seq: *seq, line: line.clone() }, Write::Concluded(c, _) => Self::Concluded { start: c.start.clone(), end: c.end.clone(), callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(), farewell: c.farewell, }, Write::Callback(new, _) => Self::Callback { callback: Kept::of(new, seal) }, Write::Farewell(call, again) => Self::Farewell { call: *call, again: *again }, Write::Key(key) => Self::Key { key: format!("{:032x}", key.key), tombstone: key.kind == KeyKind::Tombstone, seen: key.seen, }, Write::Permission(write, _) => Self::Permission { row: write.row.clone(), reply: write.reply.clone() }, Write::RecordingBegun(start) => Self::RecordingBegun { start: (**start).clone() }, Write::RecordingEnded(c, _) => Self::RecordingEnded { start: c.start.clone(), end: c.end, callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(), }, Write::Inbox(write, _) => match &**write { InboxWrite::Came(came) => Self::MessageCame { came: Box::new(came.clone()) }, InboxWrite::Status(status) => Self::MessageStatus { status: Box::new(status.clone()) },
+        Some(match write {
+            Write::Born(birth) => {
+                Self::Born { start: birth.start.clone(), setup: birth.setup.clone(), born: birth.born }
+            }
+            Write::Bound(call, wacid, farewell) => {
+                Self::Bound { call: *call, wacid: wacid.clone(), farewell: Some(*farewell) }
+            }
+            Write::Answered(call, at) => Self::Answered { call: *call, at: *at },
+            Write::Alive(node_id, at) => Self::Alive { node_id: node_id.clone(), at: *at },
+            Write::Late { call, line } => Self::Late { call: *call, line: line.clone() },
+            Write::Line { call, seq, line } => Self::Line { call: *call, seq: *seq, line: line.clone() },
+            Write::Concluded(c, _) => Self::Concluded {
+                start: c.start.clone(),
+                end: c.end.clone(),
+                callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(),
+                farewell: c.farewell,
+            },
+            Write::Callback(new, _) => Self::Callback { callback: Kept::of(new, seal) },
+            Write::Farewell(call, again) => Self::Farewell { call: *call, again: *again },
+            Write::Key(key) => Self::Key {
+                key: format!("{:032x}", key.key),
+                tombstone: key.kind == KeyKind::Tombstone,
+                seen: key.seen,
+            },
+            Write::Permission(write, _) => Self::Permission { row: write.row.clone(), reply: write.reply.clone() },
+            Write::RecordingBegun(start) => Self::RecordingBegun { start: (**start).clone() },
+            Write::RecordingEnded(c, _) => Self::RecordingEnded {
+                start: c.start.clone(),
+                end: c.end,
+                callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(),
+            },
+            Write::Inbox(write, _) => match &**write {
+                InboxWrite::Came(came) => Self::MessageCame { came: Box::new(came.clone()) },
+                InboxWrite::Status(status) => Self::MessageStatus { status: Box::new(status.clone()) },
             // Whoever asked is told that it was not done.
-InboxWrite::Going(_) | InboxWrite::Asking { .. } | InboxWrite::Claim(_) | InboxWrite::Posted { .. } | InboxWrite::Change { .. } | InboxWrite::Delete { .. } | InboxWrite::Reroute(_) | InboxWrite::Open { .. } | InboxWrite::Webhook(_) | InboxWrite::Redeliver { .. } | InboxWrite::Forget { .. } => return None, }, Write::Settle(..) | Write::Settings(..) | Write::ForgetRecordings(..)
+InboxWrite::Going(_)
+                | InboxWrite::Asking { .. }
+                | InboxWrite::Claim(_)
+                | InboxWrite::Posted { .. }
+                | InboxWrite::Change { .. }
+                | InboxWrite::Delete { .. }
+                | InboxWrite::Reroute(_)
+                | InboxWrite::Open { .. }
+                | InboxWrite::Webhook(_)
+                | InboxWrite::Redeliver { .. }
+                | InboxWrite::Forget { .. } => return None,
+            },
+            Write::Settle(..)
+            | Write::Settings(..)
+            | Write::ForgetRecordings(..)
 // They are done once more.
 | Write::Copy(..) | Write::Transcribed(..) | Write::FarewellsDue(_) | Write::Unkey(_)
 // Whoever asked is told that it was not done.
-| Write::Endpoint(..) | Write::Deed(..) | Write::ForgetPermission(..) | Write::ForgetKeys(_) | Write::Settled(_) => return None, },
-        )
+| Write::Endpoint(..)
+            | Write::Deed(..)
+            | Write::ForgetPermission(..)
+            | Write::ForgetKeys(_)
+            | Write::Settled(_) => return None,
+        })
     }
 
     /// The write, for which nobody waits any more.

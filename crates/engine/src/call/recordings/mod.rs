@@ -430,7 +430,9 @@ impl Inner {
     }
 
     fn unlink(&self, id: Uuid, format: Format) -> bool {
-        record::remove(self.recorder.folder(), id, format) .inspect_err(|error| tracing::warn!(recording = %id, %error, "a recording's file could not be removed")) .is_ok()
+        record::remove(self.recorder.folder(), id, format)
+            .inspect_err(|error| tracing::warn!(recording = %id, %error, "a recording's file could not be removed"))
+            .is_ok()
     }
 }
 
