@@ -1,7 +1,10 @@
-//! A B-leg once it was picked up: it has no document of its own. It waits for its A-leg's word, confirms that somebody is
-//! there, sends its keys, and is brought together with the A-leg (`plivo-xml.md` §5.7).
+//! A B-leg that has been answered.
 //!
-//! Who was called into a multi-party call confirms it in the same way, without an A-leg: its document follows then.
+//! It has no document. It waits for its A-leg's command, plays the confirmation and waits for its
+//! key, sends digits, and is connected to the A-leg (docs/reference/xml.md#dial).
+//!
+//! A call that is placed for a multi-party call confirms in the same way, without an A-leg. Its
+//! document runs afterwards.
 
 use std::sync::Arc;
 
@@ -21,38 +24,38 @@ use model::HangupCause;
 use xml::Document;
 use xml::ast::Target;
 
-/// See the module's note.
+/// The foreground of a called leg. See the [module documentation](self).
 pub(super) struct CalledParty {
     confirm: Option<Confirmation>,
     digits: Option<String>,
     reports_digits: bool,
-    /// What it runs once it is confirmed, where nobody dialled it.
+    /// The document that runs after the confirmation. `None` on a B-leg.
     document: Option<Arc<Document>>,
     phase: Phase,
 }
 
 enum Phase {
-    /// The A-leg knows, and has not said yet that this leg was the first.
+    /// The A-leg knows of the answer. It has not yet reported that this leg was the first.
     Told,
-    /// The confirm sound's document.
+    /// Fetches the document of the confirmation sound.
     Fetching(FetchId),
-    /// To be played as soon as it can be heard.
+    /// The confirmation sound, which waits for the media path.
     Sound(Vec<SoundItem>),
     Sounding(PlayId),
-    /// The sound is over, the key is waited for.
+    /// The sound has been played. Waits for the confirmation key.
     Key,
-    /// To be sent as soon as they can be heard.
+    /// Digits that wait for the media path.
     Digits(String),
     Sending(PlayId),
-    /// Nothing is missing but the path.
+    /// Confirmed. Waits for the media path only.
     Confirmed,
-    /// The A-leg knows.
+    /// The A-leg knows that this leg is ready.
     Ready,
     Joined,
 }
 
 impl CalledParty {
-    /// Of a B-leg that has just been picked up.
+    /// Begins on a B-leg that has just been answered.
     pub(super) fn begin(ctx: &mut CallContext) -> Self {
         let placed = ctx.setup.outbound.clone().unwrap_or_default();
         let dialled = placed.b_leg;
@@ -66,7 +69,8 @@ impl CalledParty {
         }
     }
 
-    /// Of a call that has just been picked up and confirms that somebody is there before it runs a document.
+    /// Begins on a call that has just been answered and needs a confirmation before it runs a
+    /// document.
     pub(super) fn confirming(
         ctx: &mut CallContext,
         readiness: Readiness,
@@ -85,7 +89,7 @@ impl CalledParty {
         called_party
     }
 
-    /// The A-leg wants something.
+    /// Handles a command of the A-leg.
     fn ordered(&mut self, ctx: &mut CallContext, readiness: Readiness, wish: &BLegCommand) {
         match (wish, &self.phase) {
             (BLegCommand::Proceed, Phase::Told) => {
@@ -106,7 +110,7 @@ impl CalledParty {
                 ctx.media(MediaCommand::Join);
                 self.phase = Phase::Joined;
             }
-            // Said twice, or too late.
+            // A repeated or late command.
             (
                 BLegCommand::Proceed
                 | BLegCommand::Join
@@ -117,7 +121,7 @@ impl CalledParty {
         }
     }
 
-    /// The path may have come up.
+    /// Continues what waits for the media path, if the path is up.
     fn resume(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         if readiness != Readiness::Open {
             return;
@@ -137,7 +141,8 @@ impl CalledParty {
         }
     }
 
-    /// The confirm sound's document came, or not: then it is as if there was none (`plivo-callbacks.md` §4.3).
+    /// Handles the end of the sound fetch. If it failed, there is no confirmation sound
+    /// (docs/reference/callbacks.md#failures).
     fn sound_fetched(
         &mut self,
         ctx: &mut CallContext,
@@ -151,7 +156,7 @@ impl CalledParty {
         ctx.timers.clear(Timer::Fetch);
         let items = sounds::sounds_fetched(ctx, self.sound_name(), result);
         if items.is_empty() && self.document.is_some() {
-            // Its key counts by itself.
+            // The key is required even if there is no sound.
             return self.await_key(ctx, readiness);
         }
         if items.is_empty() {
@@ -162,7 +167,7 @@ impl CalledParty {
         self.resume(ctx, readiness);
     }
 
-    /// Nothing more is to be heard: the key is waited for, where there is one.
+    /// Waits for the confirmation key, if one is set.
     fn await_key(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         match self.confirm.as_ref().filter(|confirm| confirm.key.is_some()) {
             Some(confirm) => {
@@ -173,7 +178,7 @@ impl CalledParty {
         }
     }
 
-    /// What the sound is called where it was asked for.
+    /// Returns the attribute or parameter that named the sound.
     fn sound_name(&self) -> &'static str {
         if self.document.is_some() { "confirm_key_sound_url" } else { "confirmSound" }
     }
@@ -185,7 +190,7 @@ impl CalledParty {
         };
         self.resume(ctx, readiness);
     }
-    /// Its document runs once it is confirmed.
+    /// Runs the document once the call is confirmed.
     fn progress(&mut self) -> Progress {
         let document = match self.phase {
             Phase::Ready => self.document.take(),
@@ -295,12 +300,13 @@ impl Activity for CalledParty {
         self.progress()
     }
 
-    /// The leg ends, or gets a document of its own and goes on as a call of its own.
+    /// Ends the confirmation. On `Replaced`, the leg gets a document of its own and leaves the
+    /// `Dial`.
     fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
         let ctx = &mut *env.ctx;
         ctx.timers.clear(Timer::Confirm);
         if self.document.is_some() {
-            // It was answered, or nothing would be confirmed.
+            // The phone was answered, but the confirmation was not completed.
             add_participant::report_failed(ctx, (why == Stop::CallEnds).then_some(COMPLETED));
         }
         match self.phase {

@@ -1,12 +1,12 @@
-//! What REST has played and typed beside the document (`plivo-call-api.md` §2.10–2.12): the document goes on meanwhile,
-//! whatever is heard of it, and knows nothing of it.
+//! Sounds and digits that API requests play beside the document (docs/reference/rest.md#play). They
+//! do not affect the document, which continues.
 
 use super::context::CallContext;
 use super::snapshot::{SnapshotBuilder, text, word};
 use crate::contract::display::foreign;
 use crate::contract::{Legs, MediaCommand, Overlay, OverlayKind, PlayId};
 
-/// What plays beside the document, and what of it may still be told of.
+/// The overlays of a call, one of each kind.
 #[derive(Debug, Default)]
 pub(super) struct Overlays {
     play: Option<PlayId>,
@@ -50,14 +50,14 @@ impl Overlays {
         }
     }
 
-    /// One has come to its end.
+    /// Notes that a playlist has ended.
     pub(super) fn played(&mut self, ended: PlayId) {
         for place in [&mut self.play, &mut self.speak] {
             place.take_if(|play| *play == ended);
         }
     }
 
-    /// A sound could not be had. Gives whether it was one of these.
+    /// Logs that a sound could not be played. Returns whether it belongs to an overlay.
     pub(super) fn failed(
         &self,
         ctx: &mut CallContext,

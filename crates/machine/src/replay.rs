@@ -1,6 +1,7 @@
-//! Runs a recorded call's event log through the call machine again.
+//! Replays the event log of a call.
 //!
-//! The same facts at the same times must lead to the same wishes, byte for byte as JSON. Nothing is carried out.
+//! The same inputs at the same times must lead to the same outputs, byte for byte as JSON. No
+//! output is executed.
 
 use std::io::BufRead;
 
@@ -10,50 +11,51 @@ use crate::Machine;
 use crate::contract::{CallState, CallTime, Input, Output};
 use crate::log::{Entry, Header, LogError, Reader};
 
-/// One fact, replayed.
+/// A replayed input.
 pub struct Step<'a> {
-    /// The log's line.
+    /// The line of the log, from 1.
     pub line: u64,
     pub at: CallTime,
     pub input: &'a Input,
-    /// What the machine wishes for now.
+    /// The outputs of this machine.
     pub outputs: &'a [Output],
-    /// As the fact left it.
+    /// The machine after the input.
     pub machine: &'a Machine,
 }
 
-/// The first place where this machine decides otherwise.
+/// The first output that differs from the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
     pub line: u64,
     pub at: CallTime,
-    /// The fact, in words.
+    /// The input, for display.
     pub input: String,
-    /// Which wish of that fact, from 1.
+    /// The position of the output among those of the input, from 1.
     pub output: usize,
-    /// What the log has there; none: the log ends.
+    /// The output in the log. `None` if the log has no further one for this input.
     pub expected: Option<Value>,
-    /// What the machine wishes for there; none: nothing more.
+    /// The output of this machine. `None` if it has no further one for this input.
     pub actual: Option<Value>,
 }
 
-/// How a replay ended.
+/// The result of a replay.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplayReport {
     pub header: Header,
-    /// Facts that led to the same decisions.
+    /// The number of inputs that led to the same outputs.
     pub same: u64,
     pub difference: Option<Difference>,
-    /// The log's last line, where it is cut short; it was not replayed.
+    /// The last line of the log if it is incomplete. It is not replayed.
     pub cut: Option<u64>,
-    /// The last fact ended the call.
+    /// The call is over after the last input.
     pub over: bool,
 }
 
-/// Replays a log up to its end or its first difference; `on_step` sees each fact.
+/// Replays a log up to its end or its first difference. Calls `on_step` for each input.
 ///
 /// # Errors
-/// The log can't be read.
+///
+/// Fails if the log cannot be read.
 pub fn replay(
     log: impl BufRead,
     mut on_step: impl FnMut(&Step<'_>),
@@ -178,7 +180,7 @@ mod tests {
         assert_eq!((found.output, found.expected), (4, None));
     }
 
-    /// What each step changed of the machine's fields.
+    /// Lists the fields that each step changes.
     #[test]
     fn what_the_machine_holds_is_shown_step_by_step() {
         let mut before = crate::Machine::new().picture();

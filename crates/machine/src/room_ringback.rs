@@ -1,7 +1,8 @@
-//! Calls that are placed to enter a multi-party call (`plivo-call-api.md` §4): what those who are in it hear until such a
-//! call is answered, which is `dial_music`.
+//! The ring-back of calls that are placed for a multi-party call: `dial_music`, which its
+//! participants hear until the call is answered (docs/reference/rest.md#multi-party-calls).
 //!
-//! The room is asked by its name, since the call is not in it yet; where there is none of that name, nobody hears anything.
+//! The call is not in the room yet and therefore names it. If no room has the name, nothing is
+//! played.
 
 use super::context::CallContext;
 use super::params::Event;
@@ -11,7 +12,7 @@ use crate::contract::{
     FetchFailure, FetchId, FetchResponse, Output, RoomCommand, RoomMusic, SoundItem,
 };
 
-/// The call is on its way to the user.
+/// Begins when the call has been placed at Meta.
 pub(super) fn begin(ctx: &mut CallContext) {
     match ctx.setup.outbound.as_ref().and_then(|placed| placed.room_music.clone()) {
         Some(RoomMusic::RingBack) => ring(ctx, sounds::ring_back()),
@@ -22,7 +23,8 @@ pub(super) fn begin(ctx: &mut CallContext) {
     }
 }
 
-/// Its document came, or not: then it is as if none was asked for (`plivo-callbacks.md` §4.3).
+/// Handles the end of the fetch of `dial_music`. If it failed, a ring-back tone is played
+/// (docs/reference/callbacks.md#failures).
 pub(super) fn fetched(
     ctx: &mut CallContext,
     fetch: FetchId,
@@ -36,7 +38,7 @@ pub(super) fn fetched(
     ring(ctx, if items.is_empty() { sounds::ring_back() } else { items });
 }
 
-/// Whoever fetches has forgotten us.
+/// Handles a fetch that has exceeded its deadline.
 pub(super) fn fetch_timed_out(ctx: &mut CallContext) {
     if let Some(fetch) = ctx.ringing.fetch {
         ctx.wish(Output::CancelFetch { fetch });
@@ -44,7 +46,7 @@ pub(super) fn fetch_timed_out(ctx: &mut CallContext) {
     }
 }
 
-/// It has been answered, or never will be.
+/// Stops the ring-back, since the call was answered or has ended.
 pub(super) fn over(ctx: &mut CallContext) {
     if let Some(fetch) = ctx.ringing.fetch.take() {
         ctx.cancel_fetch(fetch);

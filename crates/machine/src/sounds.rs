@@ -1,4 +1,4 @@
-//! Sounds: playlists of elements, and documents that are fetched only to be heard.
+//! Sounds: the playlists of elements, and documents that are fetched for their sounds only.
 
 use std::time::Duration;
 
@@ -8,12 +8,13 @@ use crate::contract::{FetchFailure, FetchId, FetchKind, FetchResponse, Output, S
 use model::Method;
 use xml::ast::{DocUrl, ElementKind, Play, Prompt, Repeat, Speak, Target};
 
-/// 425 Hz, a second on and four off: ITU-T E.180, and what most of the world hears.
+/// The ring-back tone: 425 Hz, one second on and four seconds off (ITU-T E.180).
 const TONE_HZ: u16 = 425;
 const TONE_MS: u16 = 1_000;
 const PAUSE_SECS: u16 = 4;
 
-/// Whether anything is to be said at all: without text and SSML it says nothing (W306), and answers no call.
+/// Whether the element has anything to play. Without text and SSML it is skipped (W306) and does
+/// not answer the call.
 pub(crate) fn is_heard(speak: &Speak) -> bool {
     !speak.speech.0.is_empty()
 }
@@ -38,13 +39,13 @@ pub(crate) fn play_item(play: &Play) -> SoundItem {
     SoundItem { sound: of_file(&play.url), repeat: play.repeat }
 }
 
-/// Seconds of silence, as one second repeated: every call's pauses share its frames.
+/// Returns silence as a repeated second, so that the pauses of all calls share one prompt.
 pub(crate) fn silence(length: Duration) -> SoundItem {
     let seconds = u16::try_from(length.as_secs()).unwrap_or(u16::MAX);
     SoundItem { sound: Sound::Silence { ms: 1000 }, repeat: Repeat::Times(seconds) }
 }
 
-/// The tone, once around.
+/// Returns one period of the ring-back tone.
 pub(crate) fn ring_back() -> Vec<SoundItem> {
     let tone = SoundItem::once(Sound::Tone { hz: TONE_HZ, ms: TONE_MS });
     let pause =
@@ -52,7 +53,7 @@ pub(crate) fn ring_back() -> Vec<SoundItem> {
     vec![tone, pause]
 }
 
-/// The children of a prompt-and-keys element as one playlist.
+/// Returns the children of a prompt element as one playlist.
 pub(crate) fn playlist(prompts: &[Prompt]) -> Vec<SoundItem> {
     prompts
         .iter()
@@ -64,7 +65,7 @@ pub(crate) fn playlist(prompts: &[Prompt]) -> Vec<SoundItem> {
         .collect()
 }
 
-/// Has what must be fetched or said made ready.
+/// Prepares the sounds that must be fetched or synthesized.
 pub(crate) fn prepare(ctx: &mut CallContext, items: &[SoundItem]) {
     let fetched =
         |item: &&SoundItem| matches!(item.sound, Sound::Speak { .. } | Sound::File { .. });
@@ -74,19 +75,22 @@ pub(crate) fn prepare(ctx: &mut CallContext, items: &[SoundItem]) {
     }
 }
 
-/// Asks for a document that is only to be heard: what comes is [`sounds_fetched`].
+/// Fetches a document for its sounds. Pass the result to [`sounds_fetched`].
 pub(crate) fn fetch_sounds(ctx: &mut CallContext, url: &DocUrl, event: Event) -> FetchId {
     fetch_sounds_at(ctx, Target { url: url.clone(), method: Method::Post }, event)
 }
 
-/// The same, however its URL is to be asked.
+/// Fetches a document for its sounds, with the method of `target`.
 pub(crate) fn fetch_sounds_at(ctx: &mut CallContext, target: Target, event: Event) -> FetchId {
     let (params, deadline_ms) = (params::common(ctx, event), ctx.setup.limits.fetch_ms);
     ctx.fetch(FetchKind::Sound, target, params, deadline_ms)
 }
 
-/// The sounds of a document that is only to be heard: `Speak`, `Play` and `Wait`, and nothing else. None where it did not
-/// come, or has none; `what` asked for it.
+/// Returns the sounds of a document that was fetched for them: those of `Speak`, `Play` and `Wait`.
+/// Other elements are skipped.
+///
+/// The result is empty if the fetch failed or the document has no sounds. `what` names the
+/// attribute with the URL in remarks.
 pub(crate) fn sounds_fetched(
     ctx: &mut CallContext,
     what: &str,

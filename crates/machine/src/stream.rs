@@ -1,8 +1,8 @@
-//! The stream of a call's sound to a customer's WebSocket (`plivo-xml.md` §5.11): when it begins and ends, and what its
-//! status callback is told (`plivo-callbacks.md` §3.8). A call has one at a time.
+//! The stream of a call's audio to a customer's WebSocket: its beginning, its end and its status
+//! callbacks (docs/reference/xml.md#stream, docs/reference/callbacks.md#stream-status).
 //!
-//! The socket and the sound are the `stream` room's, which tells [`StreamFact`]s and is wished [`StreamWish`]es. The
-//! element is `element/stream.rs`; a stream outlives the document that began it.
+//! A call has at most one stream at a time, which outlives the document that began it. The socket
+//! itself is operated by the node, which gets [`StreamCommand`]s and reports [`StreamEvent`]s.
 
 use super::context::{CallContext, OpenStream};
 use super::params::{self, Event};
@@ -15,7 +15,7 @@ use crate::contract::{
 use model::StreamId;
 use xml::ast::Target;
 
-/// Why a stream is ended from our side: `StatusReason`.
+/// Why we end a stream: the parameter `StatusReason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     Api,
@@ -33,24 +33,25 @@ impl Stop {
     }
 }
 
-/// `StatusReason` of a stream that came to nothing.
+/// The `StatusReason` of a stream that could not connect or was lost.
 const CONNECTION_ERROR: &str = "connection_error";
 
 /// A stream that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ended {
     pub(super) stream: StreamId,
-    /// It never was, or was lost.
+    /// The stream could not connect, or was lost.
     pub(super) dropped: bool,
 }
 
-/// Opens a stream. `false`: the call has one, and the status callback of this one says that it is dropped.
+/// Opens a stream. Returns `false` if the call has one already. Then a status callback reports that
+/// the new one is dropped.
 pub(super) fn open(ctx: &mut CallContext, id: StreamId, order: Box<StreamOrder>) -> bool {
     if ctx.stream.is_some() {
         ctx.remark("a call has one stream at a time: this one is dropped".to_owned());
         let refused = OpenStream { id, order, began: false };
         tell(ctx, &refused, Event::DroppedStream, Some(CONNECTION_ERROR), None);
-        // Where REST asked for it, its record is closed.
+        // Closes the record of a stream that an API request opened.
         ctx.wish(Output::Stream { stream: id, command: StreamCommand::Close { dropped: true } });
         return false;
     }
@@ -59,9 +60,9 @@ pub(super) fn open(ctx: &mut CallContext, id: StreamId, order: Box<StreamOrder>)
     true
 }
 
-/// Takes in what the stream tells; gives its end, if that is what it is.
+/// Handles an event of a stream. Returns the stream if it has ended.
 pub(super) fn told(ctx: &mut CallContext, id: StreamId, fact: StreamEvent) -> Option<Ended> {
-    // Of one that was ended here meanwhile.
+    // Events of a stream that has been ended here are ignored.
     let mut streaming = ctx.stream.take_if(|streaming| streaming.id == id)?;
     let mut ended = None;
     match fact {
@@ -80,7 +81,8 @@ pub(super) fn told(ctx: &mut CallContext, id: StreamId, fact: StreamEvent) -> Op
             ctx.remark(format!("the stream was lost: {}", foreign(&why)));
             ended = Some((Event::DroppedStream, Some(CONNECTION_ERROR)));
         }
-        // Of the words of `StatusReason` the one for an end that the application asked for: its server is its own.
+        // The customer's server closed the socket. This is the `StatusReason` for an end that the
+        // application requested.
         StreamEvent::Closed => ended = Some((Event::StopStream, Some(Stop::Api.as_str()))),
         StreamEvent::Degraded { .. } => tell(ctx, &streaming, Event::DegradedStream, None, None),
         StreamEvent::Played { name } => {
@@ -101,7 +103,7 @@ pub(super) fn told(ctx: &mut CallContext, id: StreamId, fact: StreamEvent) -> Op
     }
 }
 
-/// Ends the call's stream, if there is one; with `only`, that one.
+/// Ends the call's stream. If `only` is set, ends it only if it has this id.
 pub(super) fn stop(ctx: &mut CallContext, only: Option<StreamId>, why: Stop) -> Option<Ended> {
     let streaming = ctx.stream.take_if(|streaming| only.is_none_or(|only| streaming.id == only))?;
     Some(end(ctx, &streaming, Event::StopStream, Some(why.as_str())))
@@ -115,7 +117,7 @@ fn end(ctx: &mut CallContext, streaming: &OpenStream, event: Event, reason: Opti
     Ended { stream: streaming.id, dropped }
 }
 
-/// A status callback (§3.8).
+/// Sends a status callback (docs/reference/callbacks.md#stream-status).
 fn tell(
     ctx: &mut CallContext,
     streaming: &OpenStream,

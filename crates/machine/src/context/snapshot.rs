@@ -1,4 +1,5 @@
-//! What all parts of a machine share, drawn: the times, the media path, what Meta was asked for and has said.
+//! The fields of the snapshot that all parts of a machine share: times, media path, requests to
+//! Graph.
 
 use super::super::snapshot::{Segment, SnapshotBuilder, brief, text, word};
 use super::CallContext;

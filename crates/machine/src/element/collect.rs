@@ -1,8 +1,12 @@
-//! Collecting keys and speech: the engine behind `GetInput` and `GetDigits` (`plivo-xml.md` §5.5, §5.6).
+//! Collects digits and speech for `GetInput` and `GetDigits` (docs/reference/xml.md#getinput,
+//! docs/reference/xml.md#getdigits).
 //!
-//! One attempt is: prompt (stopped by the first key, or by a voice) → listening, under up to three clocks → keys, what was
-//! said, or nothing. Type-ahead is taken first, as if pressed the moment the attempt began. Whichever starts first wins:
-//! a key stops the recognition, and once words are heard keys mean nothing.
+//! An attempt plays the prompt, which the first digit or speech stops, then waits for input under
+//! up to three clocks. It ends with digits, with speech, or without input. Digits that were pressed
+//! earlier are taken first, as if they were pressed at the beginning of the attempt.
+//!
+//! The kind of input that starts first is used: a digit stops the recognition, and digits are
+//! ignored once words have been recognised.
 
 use super::Flow;
 use super::prompt::PromptPart;
@@ -21,38 +25,39 @@ use crate::timers::Timer;
 use model::Digit;
 use xml::ast::Target;
 
-/// The clocks of a collection; each is `None` where the element has no such clock.
+/// The clocks of a collection (docs/reference/xml.md#getinput-clocks). `None` if the element does
+/// not have the clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
-    /// D, restarted by each key.
+    /// Clock D, restarted by each digit.
     pub(super) inter_digit_ms: u64,
-    /// X, from the end of the prompt or the barge-in.
+    /// Clock X, from the end of the prompt or the barge-in.
     pub(super) execution_ms: Option<u64>,
-    /// S, from the end of the prompt, until the first key.
+    /// Clock S, from the end of the prompt until the first digit.
     pub(super) start_input_ms: Option<u64>,
 }
 
-/// Where the keys go.
+/// The action URL of the element.
 pub(super) struct Action {
     pub(super) target: Target,
     pub(super) redirect: bool,
-    /// The parameters that carry the keys.
+    /// Returns the parameters for these digits.
     pub(super) params: fn(Param) -> Params,
 }
 
-/// What became of a collection.
+/// The state of a collection after an input.
 enum AttemptResult {
-    /// It goes on.
+    /// The collection continues.
     More,
-    /// All attempts are used up.
+    /// All attempts have been used.
     NoInput,
     Input(CallerInput),
 }
 
-/// What the caller entered.
+/// The input of the caller.
 enum CallerInput {
     Digits(Param),
-    /// `confidence` in per cent.
+    /// `confidence` is in per cent.
     Speech {
         text: Param,
         confidence: u8,
@@ -62,39 +67,39 @@ enum CallerInput {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Prompt(PlayId),
-    /// A wait within the prompt, that what is heard may end.
+    /// A wait within the prompt that can end early.
     Quiet {
         early: EarlyEnd,
     },
     Listening,
-    /// The caller has spoken: what was said is being found out.
+    /// The caller has spoken. Waits for the result of the recognition.
     Transcribing,
-    /// The sound that an invalid key brings; the attempt is used up.
+    /// Plays the sound for an invalid digit. The attempt is used up.
     Invalid(PlayId),
 }
 
-/// What one key did.
+/// The effect of a digit.
 enum DigitEffect {
     Unheard,
     More,
     Complete,
-    /// The finishing key with nothing before it: no input.
+    /// The finishing key without any digit before it, which counts as no input.
     Bare,
     Invalid,
 }
 
-/// A `GetInput` or `GetDigits` being carried out.
+/// A `GetInput` or `GetDigits` that runs.
 pub(super) struct InputCollector {
     rules: Rules,
     clocks: Timeouts,
     attempts_left: u8,
     prompt: Vec<PromptPart>,
-    /// The next stretch of the prompt.
+    /// The index of the next part of the prompt.
     next: usize,
     invalid_sound: Option<SoundItem>,
     action: Option<Action>,
     digits: String,
-    /// One of `digits` must stay out of logs.
+    /// At least one of `digits` must stay out of logs.
     secret: bool,
     hearing: Option<SpeechInput>,
     phase: Phase,
@@ -125,7 +130,7 @@ impl InputCollector {
         }
     }
 
-    /// Speech is listened for as well.
+    /// Adds speech recognition.
     pub(super) fn hearing(mut self, hearing: SpeechInput) -> Self {
         self.hearing = Some(hearing);
         self
@@ -140,7 +145,7 @@ impl InputCollector {
         }
     }
 
-    /// How the element ended. `None` while the collection goes on.
+    /// Returns how the element ended. `None` while the collection continues.
     fn finished(&mut self, env: &mut Env<'_>, collected: AttemptResult) -> Option<Completion> {
         let entered = match collected {
             AttemptResult::More => return None,
@@ -157,12 +162,12 @@ impl InputCollector {
         self.finished(env, collected).map_or(Progress::Pending, Progress::Finished)
     }
 
-    /// Whether that is its prompt, or the sound an invalid key brings.
+    /// Whether the playlist belongs to the prompt or is the sound for an invalid digit.
     fn is_playing(&self, which: PlayId) -> bool {
         matches!(self.phase, Phase::Prompt(play) | Phase::Invalid(play) if play == which)
     }
 
-    /// Where that is to go, and the parameters that carry it.
+    /// Returns the request that reports the input. `None` if the element has no action.
     fn action(&mut self, entered: CallerInput) -> Option<activity::Action> {
         let Action { target, redirect, params } = self.action.take()?;
         let params = match entered {
@@ -172,7 +177,7 @@ impl InputCollector {
         Some(activity::Action { target, redirect, params, repeat_after_hangup: false })
     }
 
-    /// A playlist came to its end.
+    /// Handles the end of a playlist.
     fn sound_played(&mut self, env: &mut Env<'_>, which: PlayId) -> AttemptResult {
         match self.phase {
             Phase::Prompt(play) if play == which => {
@@ -180,7 +185,7 @@ impl InputCollector {
                 AttemptResult::More
             }
             Phase::Invalid(play) if play == which => self.next_attempt(env),
-            // One that was stopped in the moment it ended.
+            // A playlist that was stopped while it ended.
             Phase::Prompt(_)
             | Phase::Quiet { .. }
             | Phase::Invalid(_)
@@ -189,24 +194,25 @@ impl InputCollector {
         }
     }
 
-    /// A key was pressed.
+    /// Handles a digit.
     fn pressed(&mut self, env: &mut Env<'_>, key: Key) -> AttemptResult {
         if !self.rules.hears_keys || self.hearing.as_ref().is_some_and(SpeechInput::has_won) {
             return AttemptResult::More;
         }
         match self.phase {
             Phase::Listening => {}
-            // The speech came first. Should it turn out to have no words, the next attempt begins with this key.
+            // Speech came first. If it turns out to contain no words, the next attempt takes this
+            // digit.
             Phase::Transcribing => {
                 env.keys.push(key);
                 return AttemptResult::More;
             }
-            // Barge-in: the rest of the prompt is skipped, the clocks start now.
+            // Barge-in: the rest of the prompt is skipped, and the clocks start.
             Phase::Prompt(_) | Phase::Quiet { .. } => {
                 self.stop_prompt(env.ctx);
                 self.start_execution(env.ctx);
             }
-            // The key interrupts the sound and is the first of the next attempt.
+            // The digit stops the sound and is the first one of the next attempt.
             Phase::Invalid(play) => {
                 env.ctx.media(MediaCommand::Stop { play });
                 if !self.take_attempt() {
@@ -229,7 +235,7 @@ impl InputCollector {
         }
     }
 
-    /// Something about what the caller says.
+    /// Handles an event of the recognition.
     fn heard(
         &mut self,
         env: &mut Env<'_>,
@@ -252,7 +258,8 @@ impl InputCollector {
                 self.spoken_to(env.ctx);
             }
             SpeechEvent::Ended { ago_ms } => match phase {
-                // Too short to be speech, over a prompt: a cough, or an echo. What follows is heard afresh.
+                // A short sound over the prompt, such as a cough or an echo. It is not taken as
+                // speech, and recognition starts over.
                 Phase::Prompt(_) | Phase::Quiet { .. } if !hearing.has_begun() => {
                     hearing.begin(env.ctx)
                 }
@@ -288,7 +295,7 @@ impl InputCollector {
         AttemptResult::More
     }
 
-    /// What is heard of the prompt, or of the sound that an invalid key brings, ends now.
+    /// Stops the prompt, or the sound for an invalid digit.
     fn stop_prompt(&self, ctx: &mut CallContext) {
         match self.phase {
             Phase::Prompt(play) | Phase::Invalid(play) => ctx.media(MediaCommand::Stop { play }),
@@ -297,14 +304,15 @@ impl InputCollector {
         }
     }
 
-    /// The call ends, and its media with it: nobody listens any more.
+    /// Stops the recognition.
     fn hear_no_more(&mut self, ctx: &mut CallContext) {
         if let Some(hearing) = &mut self.hearing {
             hearing.stop(ctx);
         }
     }
 
-    /// One of its clocks ran out. What was typed or said counts; nothing is an attempt used up.
+    /// Handles a timer. Digits or speech so far become the input. If there are none, the attempt is
+    /// used up.
     fn timed_out(&mut self, env: &mut Env<'_>, timer: Timer) -> AttemptResult {
         if matches!(timer, Timer::Wait | Timer::Silence) {
             if let Phase::Quiet { early } = self.phase {
@@ -326,7 +334,7 @@ impl InputCollector {
                 );
                 self.next_attempt(env)
             }
-            // Also where X runs out while somebody speaks: the result so far is used.
+            // Also reached if clock X runs out while the caller speaks. The result so far is used.
             (_, Some(hearing)) if hearing.has_begun() => {
                 Self::stop_clocks(env.ctx);
                 hearing.finish(env.ctx);
@@ -338,7 +346,7 @@ impl InputCollector {
         }
     }
 
-    /// A voice counts: it stops the prompt, and the clocks start.
+    /// Handles speech that counts: stops the prompt and starts the clocks.
     fn spoken_to(&mut self, ctx: &mut CallContext) {
         ctx.timers.clear(Timer::StartInput);
         if matches!(self.phase, Phase::Prompt(_) | Phase::Quiet { .. }) {
@@ -348,7 +356,8 @@ impl InputCollector {
         }
     }
 
-    /// There was speech, and no words in it: no input. What is heard over a prompt costs no attempt.
+    /// Handles speech without words, which counts as no input. During the prompt it does not use up
+    /// the attempt.
     fn no_words(&mut self, env: &mut Env<'_>) -> AttemptResult {
         match self.phase {
             Phase::Prompt(_) | Phase::Quiet { .. } | Phase::Invalid(_) => AttemptResult::More,
@@ -356,13 +365,13 @@ impl InputCollector {
         }
     }
 
-    /// Begins the next attempt: type-ahead first, then the prompt.
+    /// Begins the next attempt. Digits pressed earlier are taken first, then the prompt is played.
     fn next_attempt(&mut self, env: &mut Env<'_>) -> AttemptResult {
         Self::stop_clocks(env.ctx);
         self.hear_no_more(env.ctx);
         while self.take_attempt() {
             match self.take_type_ahead(env.keys) {
-                // Nothing was typed ahead (or nothing is listened for).
+                // No digits were pressed earlier, or none are collected.
                 DigitEffect::Unheard => {
                     if let Some(hearing) = &mut self.hearing {
                         hearing.begin(env.ctx);
@@ -371,7 +380,7 @@ impl InputCollector {
                     self.go_on(env.ctx);
                     return AttemptResult::More;
                 }
-                // As a barge-in in the prompt's first moment.
+                // Handled like a barge-in at the beginning of the prompt.
                 DigitEffect::More => {
                     self.phase = Phase::Listening;
                     self.start_execution(env.ctx);
@@ -380,7 +389,7 @@ impl InputCollector {
                 }
                 DigitEffect::Complete => return self.complete(env.ctx),
                 DigitEffect::Bare => {}
-                // A key typed after it interrupts the sound before it was heard.
+                // Digits that follow the invalid one stop its sound before it begins.
                 DigitEffect::Invalid => {
                     if env.keys.is_empty()
                         && let Some(playing) = self.spoiled(env.ctx)
@@ -393,7 +402,7 @@ impl InputCollector {
         AttemptResult::NoInput
     }
 
-    /// Feeds type-ahead to this attempt, as far as it takes any.
+    /// Takes the digits that were pressed earlier, up to the end of this attempt.
     fn take_type_ahead(&mut self, keys: &mut DigitBuffer) -> DigitEffect {
         let mut last = DigitEffect::Unheard;
         while let Some(key) = keys.pop() {
@@ -419,7 +428,7 @@ impl InputCollector {
         } else {
             self.digits.push(digit.as_char());
             self.secret |= hidden;
-            // All of them are ASCII.
+            // All digits are ASCII.
             if self.digits.len() >= self.rules.count {
                 DigitEffect::Complete
             } else {
@@ -428,7 +437,7 @@ impl InputCollector {
         }
     }
 
-    /// Uses up one attempt, if there is one.
+    /// Uses up an attempt. Returns `false` if none is left.
     fn take_attempt(&mut self) -> bool {
         self.digits.clear();
         self.secret = self.rules.hidden;
@@ -448,7 +457,7 @@ impl InputCollector {
         AttemptResult::Input(CallerInput::Digits(digits))
     }
 
-    /// An invalid key: the attempt is used up, its sound plays if there is one.
+    /// Handles an invalid digit: uses up the attempt and plays the sound, if one is set.
     fn spoiled(&mut self, ctx: &mut CallContext) -> Option<AttemptResult> {
         Self::stop_clocks(ctx);
         self.digits.clear();
@@ -457,7 +466,7 @@ impl InputCollector {
         Some(AttemptResult::More)
     }
 
-    /// The next stretch of the prompt, or its end.
+    /// Plays the next part of the prompt, or ends it.
     fn go_on(&mut self, ctx: &mut CallContext) {
         match self.prompt.get(self.next) {
             None => self.listen(ctx),
@@ -470,7 +479,7 @@ impl InputCollector {
         self.next = self.next.saturating_add(1);
     }
 
-    /// The prompt is over and no key has come: X and S start.
+    /// The prompt has ended without input: starts the clocks X and S.
     fn listen(&mut self, ctx: &mut CallContext) {
         self.phase = Phase::Listening;
         self.start_execution(ctx);
@@ -487,7 +496,7 @@ impl InputCollector {
         }
     }
 
-    /// Input has begun: S is met, D starts again.
+    /// A digit has been taken: clears clock S and restarts clock D.
     fn heard_one(&self, ctx: &mut CallContext) {
         ctx.timers.clear(Timer::StartInput);
         ctx.set(Timer::InterDigit, self.clocks.inter_digit_ms);
@@ -522,7 +531,7 @@ impl Activity for InputCollector {
         self.progress(env, collected)
     }
 
-    /// The caller's voice, or a beep, while a wait within the prompt listens for it.
+    /// Handles voice or a beep while a wait within the prompt listens.
     fn voice(&mut self, env: &mut Env<'_>, voice: VoiceEvent) -> Progress {
         if let Phase::Quiet { early } = self.phase
             && early.heard(env.ctx, voice)

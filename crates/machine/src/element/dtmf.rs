@@ -1,4 +1,4 @@
-//! `DTMF`: tones towards the user (`plivo-xml.md` §5.12).
+//! `DTMF`: sends tones to the user (docs/reference/xml.md#dtmf).
 
 use super::{At, Flow, Instruction, pre_answer};
 use crate::activity::{Activity, Completion, Env, Progress, Readiness, Stop};
@@ -29,10 +29,10 @@ impl Instruction for Dtmf {
     }
 }
 
-/// Tones that are waited for.
+/// Waits until tones have been sent.
 pub(crate) struct ToneWait {
     pub(crate) play: PlayId,
-    /// They began in the background. Only the end of the document waits for them.
+    /// The tones were started in the background. Only the end of the document waits for them.
     pub(crate) in_background: bool,
 }
 

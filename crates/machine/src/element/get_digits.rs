@@ -1,4 +1,4 @@
-//! `GetDigits`: keys, the older form (`plivo-xml.md` §5.6).
+//! `GetDigits`: collects digits, the older form (docs/reference/xml.md#getdigits).
 
 use super::collect::{Action, InputCollector, Timeouts};
 use super::prompt::{self, PromptPart, parts};
@@ -11,7 +11,7 @@ use crate::params;
 use crate::sounds;
 use xml::ast::GetDigits;
 
-/// `playBeep`.
+/// The sound of `playBeep`.
 pub(super) const BEEP: Sound = Sound::Tone { hz: 800, ms: 400 };
 
 impl Instruction for GetDigits {

@@ -1,4 +1,4 @@
-//! `GetInput`: keys, speech, or whichever comes first (`plivo-xml.md` §5.5).
+//! `GetInput`: collects digits, speech, or whichever starts first (docs/reference/xml.md#getinput).
 
 use super::collect::{Action, InputCollector, Timeouts};
 use super::prompt::{self, parts};

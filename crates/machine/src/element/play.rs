@@ -1,4 +1,4 @@
-//! `Play`: an audio file (`plivo-xml.md` §5.3).
+//! `Play`: plays an audio file (docs/reference/xml.md#play).
 
 use super::{At, Flow, Instruction, playback, pre_answer};
 use crate::activity::{Env, Readiness};

@@ -1,4 +1,4 @@
-//! A sound that is played in the foreground: `Speak` and `Play`.
+//! A sound in the foreground: `Speak` and `Play`.
 
 use super::Flow;
 use crate::activity::{Activity, Completion, Env, Progress, Stop};
@@ -8,7 +8,7 @@ use crate::snapshot::{SnapshotBuilder, text, word};
 /// A sound that is being played.
 struct Playback {
     play: PlayId,
-    /// Why it could not be played.
+    /// Why the sound could not be played.
     failed: Option<String>,
 }
 

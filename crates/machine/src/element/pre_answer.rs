@@ -1,16 +1,16 @@
-//! `PreAnswer`: what may happen while the phone rings (`plivo-xml.md` §5.12, §6).
+//! `PreAnswer`: elements that run while the phone rings (docs/reference/xml.md#preanswer).
 //!
-//! Meta lets no audio through before `accept`: of its children `Wait`, `Redirect` and `Message` do what they do
-//! anywhere, the others are skipped.
+//! Meta carries no audio before `accept`. Of the children, `Wait`, `Redirect` and `Message` work as
+//! elsewhere, and the others are skipped.
 
 use super::{At, Flow, Instruction};
 use crate::activity::{Env, Readiness};
 use xml::ast::PreAnswer;
 
-/// Of a child that nobody could hear or answer.
+/// The reason for skipping a child that needs audio.
 pub(super) const UNHEARD: &str = "WhatsApp carries no audio before the call is answered";
 
-/// Of a `PreAnswer` on an answered call (W309).
+/// The reason for skipping a `PreAnswer` on an answered call (W309).
 const LATE: &str = "the call is answered already";
 
 impl Instruction for PreAnswer {

@@ -1,8 +1,9 @@
-//! `Record`: the caller's voice into a file (`plivo-xml.md` §5.8).
+//! `Record`: records the caller (docs/reference/xml.md#record).
 //!
-//! In the foreground: beep, recording, action. How long it is and how long nobody spoke the recorder knows; here are the
-//! keys. In the background (`recordSession`, `startOnDialAnswer`) it belongs to the call and not to its document:
-//! `document::tape` has it.
+//! In the foreground it plays a beep, records, and requests its action. The recorder measures the
+//! duration and the silence. Digits are handled here. In the background (`recordSession`,
+//! `startOnDialAnswer`) a recording belongs to the call and outlives the document. See
+//! [`crate::interpreter`].
 
 use super::get_digits::BEEP;
 use super::{At, Flow, Instruction};
@@ -22,10 +23,11 @@ use crate::timers::Timer;
 use model::Digit;
 use xml::ast::{Record, Target, Transcription};
 
-/// Without `maxLength`: in the foreground and after a `Dial` connected, and of a whole call.
+/// The longest duration without `maxLength`: in the foreground or after a `Dial`, and of a whole
+/// call.
 const MAX_MS: u64 = 60_000;
 pub(super) const SESSION_MAX_MS: u64 = 14_400_000;
-/// A recorder that has said nothing so long after the recording must have ended has forgotten us.
+/// How long after its end was due a recorder may take to report the end.
 const GRACE_MS: u64 = 5_000;
 
 /// A `Record` in the foreground.
@@ -33,9 +35,9 @@ struct Recording {
     element: Box<Record>,
     transcript: Option<TranscriptOrder>,
     phase: Phase,
-    /// Its id and URL.
+    /// The id and the URL of the recording.
     known: Option<(uuid::Uuid, String)>,
-    /// Ended it.
+    /// The key that ended the recording.
     finished_by: Option<Digit>,
 }
 
@@ -43,7 +45,7 @@ struct Recording {
 enum Phase {
     Beep(PlayId),
     Recording(RecordingId),
-    /// The file is being completed.
+    /// The recorder completes the file.
     Ending(RecordingId),
 }
 
@@ -71,7 +73,8 @@ impl Instruction for Record {
     }
 }
 
-/// What is to be written down of a recording, where somebody can, and somebody is told; else a remark says why not.
+/// Returns the order for a transcript. `None`, with a remark, if transcripts are not configured or
+/// no URL is set for the result.
 pub(crate) fn transcript(
     ctx: &mut CallContext,
     wanted: Option<&Transcription>,
@@ -86,7 +89,7 @@ pub(crate) fn transcript(
     transcript_if_able(ctx, Some(TranscriptOrder { to, full: wanted.report_full }))
 }
 
-/// The same, of what was ordered in another way.
+/// Returns the order if transcripts are configured. Otherwise logs that they are not.
 pub(crate) fn transcript_if_able(
     ctx: &mut CallContext,
     order: Option<TranscriptOrder>,
@@ -106,7 +109,7 @@ fn is_background(record: &Record) -> bool {
     record.record_session || record.start_on_dial_answer
 }
 
-/// Has the foreground recorded, from now on.
+/// Starts a recording in the foreground.
 fn order(
     record: &Record,
     transcript: Option<TranscriptOrder>,
@@ -124,7 +127,7 @@ fn order(
     id
 }
 
-/// What is ordered for a recording in the background.
+/// Returns the order for a recording in the background.
 pub(crate) fn background(record: &Record, ctx: &CallContext) -> RecordingOrder {
     RecordingOrder {
         id: None,
@@ -144,7 +147,7 @@ fn max_ms(record: &Record) -> u64 {
     record.max_length.map_or(if record.record_session { SESSION_MAX_MS } else { MAX_MS }, millis)
 }
 
-/// The callback that says that the file is there; what it says of the file is added when it is.
+/// Returns the callback that reports the file. The recorder adds the parameters about the file.
 pub(crate) fn callback(ctx: &CallContext, target: &Target) -> CallbackRequest {
     let params = params::common(ctx, Event::RecordStop);
     CallbackRequest {
@@ -155,7 +158,8 @@ pub(crate) fn callback(ctx: &CallContext, target: &Target) -> CallbackRequest {
     }
 }
 
-/// The action of a call that ends while it is recorded: asked all the same, its answer is not read (§4 rule 9).
+/// Returns the action of a call that ends during the recording. It is sent as a callback, and its
+/// response is not used (docs/reference/xml.md#hang-up).
 pub(crate) fn after_hangup(ctx: &CallContext, target: &Target) -> CallbackRequest {
     let mut params = params::common(ctx, Event::Redirect);
     params.insert("CallStatus".into(), Param::Plain("completed".into()));
@@ -176,7 +180,7 @@ impl Recording {
         }
     }
 
-    /// Whether this is one of its `finishOnKey`.
+    /// Whether the digit is one of `finishOnKey`.
     fn ends_by(&self, digit: Digit) -> bool {
         self.element.finish_on_key.contains(&digit)
     }
@@ -205,7 +209,7 @@ impl Recording {
         params
     }
 
-    /// The recording is over. `failure`: why nothing, or not all of it, could be recorded.
+    /// Handles the end of the recording. `failure` is the reason why it is missing or incomplete.
     fn finished(&self, env: &mut Env<'_>, params: Params, failure: Option<String>) -> Progress {
         let finished = match failure {
             Some(why) => {
@@ -228,7 +232,7 @@ impl Recording {
 }
 
 impl Activity for Recording {
-    /// A sound is over; the beep is followed by the recording.
+    /// Starts the recording after the beep.
     fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
         if self.phase == Phase::Beep(play) {
             self.phase = Phase::Recording(order(&self.element, self.transcript.take(), env.ctx));
@@ -274,7 +278,7 @@ impl Activity for Recording {
     }
 
     fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
-        // The others are timers of other instructions.
+        // All other timers belong to other instructions.
         if timer != Timer::Record {
             return Progress::Pending;
         }
@@ -306,7 +310,8 @@ impl Activity for Recording {
         }
     }
 
-    /// The key that ends the recording is told to the application, and stands for itself.
+    /// The key that ends the recording is reported to the customer's server and therefore is not
+    /// hidden.
     fn stand_in(&self, digit: Digit, next: Rules) -> Digit {
         if self.ends_by(digit) {
             return digit;

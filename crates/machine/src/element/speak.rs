@@ -1,4 +1,4 @@
-//! `Speak`: text to be said (`plivo-xml.md` §5.2).
+//! `Speak`: synthesized speech (docs/reference/xml.md#speak).
 
 use super::{At, Flow, Instruction, playback, pre_answer};
 use crate::activity::{Completion, Env, Readiness};
@@ -18,7 +18,7 @@ impl Instruction for Speak {
         sounds::is_heard(self)
     }
 
-    /// Text lasts, and so does a pause.
+    /// Text and pauses take time.
     fn takes_time(&self) -> bool {
         lasts(&self.speech)
     }
@@ -36,7 +36,7 @@ fn lasts(speech: &Speech) -> bool {
     speech.0.iter().any(|node| match node {
         SpeechNode::Text(text) => !text.trim().is_empty(),
         SpeechNode::Break { millis } => *millis > 0,
-        // The parser bounds the depth of a document (E105).
+        // The parser limits the depth of a document (E105).
         SpeechNode::Tag { content, .. } => lasts(content),
     })
 }

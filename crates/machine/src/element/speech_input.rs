@@ -1,6 +1,7 @@
-//! The speech half of a `GetInput` (`plivo-xml.md` §5.5): one recognition an attempt, and its interim results.
+//! The speech part of a `GetInput` (docs/reference/xml.md#getinput): a recognition per attempt, and
+//! its interim results.
 //!
-//! Which half a collection ends by is decided in `collect`; here is what speech adds to it.
+//! Whether digits or speech end a collection is decided in `collect`.
 
 use crate::context::CallContext;
 use crate::contract::{
@@ -12,36 +13,37 @@ use crate::timers::Timer;
 use xml;
 use xml::ast::{Position, Target};
 
-/// Milliseconds between two interim requests: five a second (L36).
+/// The least time between two requests with interim results, in milliseconds.
 const INTERIM_MS: u64 = 200;
-/// How long a result may take, from the end of the speech.
+/// How long a result may take after the end of the speech, in milliseconds.
 const RESULT_MS: u64 = 15_000;
 
-/// An interim result on its way to the application.
+/// An interim result that has not been sent yet.
 struct Interim {
     stable: String,
     unstable: String,
     stability: u8,
 }
 
-/// Whoever listens.
+/// The speech recognition of an element.
 pub(super) struct SpeechInput {
     how: RecognitionSettings,
-    /// Where its element stands.
+    /// The position of the element.
     at: Position,
-    /// Silence that ends speech.
+    /// The silence that ends speech, in milliseconds.
     end_ms: u64,
     interim_url: Option<Target>,
-    /// The recognition of this attempt; none: it has ended, or there is nobody to ask.
+    /// The recognition of this attempt. `None` if it has ended or there is no recogniser.
     open: Option<RecognitionId>,
     /// There is no recogniser.
     deaf: bool,
-    /// A voice was heard that counts, and is heard now.
+    /// Speech that counts has begun, and whether it is in progress.
     begun: bool,
     speaking: bool,
-    /// An interim result had words in it: keys count no more.
+    /// An interim result contained words. Digits are ignored from then on.
     won: bool,
-    /// Requests so far, the moment of the last, and a newer result that waits for its turn.
+    /// The number of requests so far, the time of the last one, and the newest result that has not
+    /// been sent.
     sequence: u32,
     sent: Option<CallTime>,
     waiting: Option<Interim>,
@@ -70,7 +72,7 @@ impl SpeechInput {
         }
     }
 
-    /// A new attempt begins.
+    /// Begins a recognition for a new attempt.
     pub(super) fn begin(&mut self, ctx: &mut CallContext) {
         self.stop(ctx);
         (self.begun, self.speaking, self.won) = (false, false, false);
@@ -81,7 +83,7 @@ impl SpeechInput {
         }
     }
 
-    /// What is heard from now on is nobody's business.
+    /// Stops the recognition without a result.
     pub(super) fn stop(&mut self, ctx: &mut CallContext) {
         self.forget_clocks(ctx);
         if let Some(recognition) = self.open.take() {
@@ -89,7 +91,7 @@ impl SpeechInput {
         }
     }
 
-    /// The caller has ended: the result is waited for.
+    /// Ends the recognition and waits for its result.
     pub(super) fn finish(&mut self, ctx: &mut CallContext) {
         self.forget_clocks(ctx);
         if let Some(recognition) = self.open {
@@ -98,13 +100,13 @@ impl SpeechInput {
         }
     }
 
-    /// The result is there, or none will be.
+    /// Handles the end of the recognition.
     pub(super) fn closed(&mut self, ctx: &mut CallContext) {
         self.forget_clocks(ctx);
         self.open = None;
     }
 
-    /// There is no recogniser: that is said once.
+    /// Handles the lack of a recogniser. Logged once.
     pub(super) fn unavailable(&mut self, ctx: &mut CallContext) {
         self.closed(ctx);
         if !std::mem::replace(&mut self.deaf, true) {
@@ -125,12 +127,12 @@ impl SpeechInput {
         self.open == Some(recognition)
     }
 
-    /// Somebody has said something, or does now.
+    /// Whether the caller has begun to speak.
     pub(super) fn has_begun(&self) -> bool {
         self.open.is_some() && self.begun
     }
 
-    /// Words were heard before any key.
+    /// Whether words were recognised before any digit.
     pub(super) fn has_won(&self) -> bool {
         self.open.is_some() && self.won
     }
@@ -139,14 +141,15 @@ impl SpeechInput {
         self.open.is_some() && self.speaking
     }
 
-    /// A voice is heard; one during a prompt counts only once it has lasted.
+    /// Handles the beginning of speech. `counts` is false for speech over a prompt that has not
+    /// lasted long enough.
     pub(super) fn voice(&mut self, ctx: &mut CallContext, counts: bool) {
         self.speaking = true;
         self.begun |= counts;
         ctx.timers.clear(Timer::SpeechEnd);
     }
 
-    /// It is quiet again since `ago_ms`.
+    /// Handles the end of speech `ago_ms` milliseconds ago.
     pub(super) fn quiet(&mut self, ctx: &mut CallContext, ago_ms: u64) {
         self.speaking = false;
         if self.begun {
@@ -154,7 +157,7 @@ impl SpeechInput {
         }
     }
 
-    /// Words were heard so far.
+    /// Handles an interim result.
     pub(super) fn interim(
         &mut self,
         ctx: &mut CallContext,
@@ -171,12 +174,12 @@ impl SpeechInput {
         if since_ms >= INTERIM_MS {
             self.tell(ctx);
         } else {
-            // The latest one is told when its turn comes; those between are stale by then.
+            // When the timer fires, the newest result is sent. Those before it are outdated.
             ctx.set(Timer::Interim, INTERIM_MS - since_ms);
         }
     }
 
-    /// Sends the interim result that waits.
+    /// Sends the pending interim result.
     pub(super) fn tell(&mut self, ctx: &mut CallContext) {
         ctx.timers.clear(Timer::Interim);
         let (Some(target), Some(Interim { stable, unstable, stability })) =
@@ -199,7 +202,7 @@ impl SpeechInput {
         });
     }
 
-    /// The caller's words, as a parameter.
+    /// Returns the caller's words as a parameter.
     pub(super) fn words(&self, text: String) -> Param {
         if self.how.hidden { Param::Secret(text) } else { Param::Plain(text.into()) }
     }

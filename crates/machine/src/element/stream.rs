@@ -1,5 +1,7 @@
-//! `Stream`: the call's sound to a customer's WebSocket (`plivo-xml.md` §5.11). In the background, unless it keeps the
-//! call alive; what becomes of it is [`super::super::stream`]'s.
+//! `Stream`: the call's audio on a customer's WebSocket (docs/reference/xml.md#stream).
+//!
+//! It runs in the background unless it keeps the call alive. The stream itself is managed in
+//! [`crate::stream`].
 
 use super::{At, Flow, Instruction};
 use crate::activity::{Activity, Completion, Env, Progress, Stop};
@@ -9,7 +11,7 @@ use crate::stream;
 use model::StreamId;
 use xml::ast::Stream;
 
-/// Note of an instruction that came to nothing.
+/// The note on an instruction without a stream.
 pub(super) const DROPPED: &str = "stream dropped";
 
 impl Instruction for Stream {
@@ -33,7 +35,7 @@ impl Instruction for Stream {
     }
 }
 
-/// The parser has refused all words but these.
+/// Returns the order. The parser has validated the words.
 fn order(element: &Stream) -> StreamOrder {
     StreamOrder {
         url: element.url.clone(),
@@ -49,7 +51,7 @@ fn order(element: &Stream) -> StreamOrder {
     }
 }
 
-/// A stream that keeps the call alive.
+/// Waits for the end of a stream that keeps the call alive.
 struct OpenStream {
     stream: StreamId,
 }
@@ -65,7 +67,8 @@ impl Activity for OpenStream {
         })
     }
 
-    /// It ends with its element if another document takes over. The end of the call ends every stream.
+    /// Ends the stream if another document replaces this one. The end of the call ends every
+    /// stream.
     fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
         if why == Stop::Replaced {
             stream::stop(env.ctx, Some(self.stream), stream::Stop::Api);

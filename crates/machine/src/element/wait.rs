@@ -1,7 +1,8 @@
-//! `Wait`: silence for a while (`plivo-xml.md` §5.4). Before the answer the phone goes on ringing meanwhile.
+//! `Wait`: silence (docs/reference/xml.md#wait). Before the answer the phone keeps ringing.
 //!
-//! With `silence="true"` it ends early once the caller has said nothing for `minSilence`: the leg tells where voice begins
-//! and ends, a timer runs while there is none. With `beep` it ends once a voicemail has beeped: the leg tells that.
+//! With `silence="true"` it ends early after `minSilence` of silence. The leg reports the beginning
+//! and the end of voice, and a timer runs in between. With `beep` it ends early after a voicemail
+//! beep, which the leg reports.
 
 use super::{At, Flow, Instruction};
 use crate::activity::{Activity, Completion, Env, Progress, Stop};
@@ -33,7 +34,7 @@ impl Instruction for Wait {
 
 /// A `Wait` that runs.
 struct Pause {
-    /// What ends it early, if something does.
+    /// What can end the wait early.
     early: Option<EarlyEnd>,
 }
 
@@ -75,22 +76,22 @@ impl Activity for Pause {
     }
 }
 
-/// What ends a wait before its time.
+/// The conditions that end a wait early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EarlyEnd {
-    /// Nobody has said anything for so long.
+    /// The silence that ends the wait, in milliseconds.
     quiet_ms: Option<u64>,
     beep: Option<Beep>,
 }
 
 impl EarlyEnd {
-    /// None: the wait runs its length.
+    /// Reads the attributes. `None` if the wait cannot end early.
     pub(super) fn of(wait: &Wait) -> Option<Self> {
         let early = Self { quiet_ms: wait.min_silence.map(millis), beep: wait.beep };
         (early.quiet_ms.is_some() || early.beep.is_some()).then_some(early)
     }
 
-    /// Waits for `ms`, or until what is listened for has been heard.
+    /// Starts the timers and detectors of a wait of `ms` milliseconds.
     pub(super) fn begin(self, ctx: &mut CallContext, ms: u64) {
         ctx.set(Timer::Wait, ms);
         if let Some(quiet_ms) = self.quiet_ms {
@@ -102,7 +103,7 @@ impl EarlyEnd {
         }
     }
 
-    /// Something of the caller's during the wait; `true`: it was waited for.
+    /// Handles a voice event. Returns `true` if it ends the wait.
     #[must_use]
     pub(super) fn heard(self, ctx: &mut CallContext, what: VoiceEvent) -> bool {
         match (what, self.quiet_ms) {
@@ -116,7 +117,7 @@ impl EarlyEnd {
         false
     }
 
-    /// The wait is over, one way or the other.
+    /// Stops the timers and detectors.
     pub(super) fn stop(self, ctx: &mut CallContext) {
         ctx.timers.clear(Timer::Wait);
         if self.quiet_ms.is_some() {

@@ -1,5 +1,8 @@
-//! The recording in the background (`plivo-xml.md` §5.8, `plivo-call-api.md` §2.9): one of a call at a time. It outlives the
-//! document that began it, and waits for what it is to begin with: the call's sound, or a `Dial` that connects.
+//! The background recording of a call (docs/reference/xml.md#record,
+//! docs/reference/rest.md#record-a-call).
+//!
+//! A call has at most one. It outlives the document that began it. It starts when the media path is
+//! up, or when a `Dial` connects.
 
 use crate::activity::{Action, Activity, Completion, Env, Progress, Readiness, Stop};
 use crate::context::CallContext;
@@ -11,7 +14,7 @@ use crate::element::record::{background, callback, transcript, transcript_if_abl
 use crate::snapshot::{SnapshotBuilder, text, word};
 use xml::ast::{Record, Target};
 
-/// See the module's note.
+/// The background recording of a call. See the [module documentation](self).
 pub(super) struct BackgroundRecording {
     record: RecordingId,
     phase: Phase,
@@ -19,15 +22,15 @@ pub(super) struct BackgroundRecording {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Until the call is heard.
+    /// Waits for the media path.
     ForSound,
-    /// Until a `Dial` has connected.
+    /// Waits for a `Dial` to connect.
     ForDial,
     On,
 }
 
 impl BackgroundRecording {
-    /// Begins what a `Record` asks for.
+    /// Begins the recording that a `Record` element describes.
     pub(super) fn begin(ctx: &mut CallContext, readiness: Readiness, record: &Record) -> Self {
         let transcript = transcript(ctx, record.transcription.as_ref());
         let phase = match (record.start_on_dial_answer && !record.record_session, readiness) {
@@ -37,7 +40,8 @@ impl BackgroundRecording {
         Self::order(ctx, phase, RecordingOrder { transcript, ..background(record, ctx) })
     }
 
-    /// Begins what REST asks for; whether it may, whoever was asked has seen to.
+    /// Begins the recording that an API request describes. The caller has checked that none is
+    /// running.
     pub(super) fn begin_over_rest(
         ctx: &mut CallContext,
         readiness: Readiness,
@@ -54,12 +58,12 @@ impl BackgroundRecording {
         Self { record, phase }
     }
 
-    /// Whether this is its name.
+    /// Whether this recording has the id.
     pub(super) fn is(&self, record: RecordingId) -> bool {
         self.record == record
     }
 
-    /// The call can be heard, or a `Dial` may have connected: what waited for that begins.
+    /// Starts the recording, if what it waits for has happened.
     pub(super) fn go_on(&mut self, ctx: &mut CallContext, readiness: Readiness, is_joined: bool) {
         let goes = match self.phase {
             Phase::ForSound => readiness == Readiness::Open,
@@ -72,12 +76,13 @@ impl BackgroundRecording {
         }
     }
 
-    /// Ends it.
+    /// Ends the recording.
     pub(super) fn stop(self, ctx: &mut CallContext, end: RecordingEndReason) {
         ctx.media(MediaCommand::RecordStop { recording: self.record, reason: end, key: None });
     }
 
-    /// Waits for its name, which the action of its element is told.
+    /// Returns an activity that waits for the name of the recording, which the action of the
+    /// element reports.
     pub(super) fn naming(&self, target: Target, redirect: bool) -> RecordingNameWait {
         RecordingNameWait { record: self.record, target, redirect }
     }
@@ -93,7 +98,7 @@ impl BackgroundRecording {
 }
 
 impl Phase {
-    /// Of a recording that begins with the call's sound.
+    /// Returns the phase of a recording that starts with the media path.
     fn at(readiness: Readiness) -> Self {
         match readiness {
             Readiness::Open => Self::On,
@@ -102,7 +107,7 @@ impl Phase {
     }
 }
 
-/// A `Record` in the background whose name is not known yet.
+/// Waits for the name of a `Record` in the background, and then requests its action.
 pub(super) struct RecordingNameWait {
     record: RecordingId,
     target: Target,

@@ -1,8 +1,12 @@
-//! Walking a document: which instruction runs, what it waits for, what comes next (`plivo-xml.md` §4).
+//! The interpreter of documents: which instruction runs, what it waits for, what comes next
+//! (docs/reference/xml.md#how-a-document-runs).
 //!
-//! A [`Interpreter`] outlives its documents: it fetches the first, carries each out element by element, and on a
-//! control transfer drops one and takes in the next. What a single element does is in [`crate::element`].
-//! It knows nothing of Meta: whether the call is answered reaches it as a [`Readiness`].
+//! An [`Interpreter`] outlives its documents. It fetches the first one, executes it element by
+//! element, and replaces it when control is transferred. The behaviour of each element is defined
+//! in [`crate::element`].
+//!
+//! The interpreter is independent of Meta. It learns from a [`Readiness`] whether the call is
+//! answered.
 
 mod background_recording;
 mod cursor;
@@ -34,45 +38,45 @@ use model::{CallUuid, Digit, HangupCause, Leg};
 use xml::Document;
 use xml::ast::{Record, Target};
 
-/// What an input made of the script.
+/// The state of the interpreter after an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// It waits: for an instruction, a fetch, or the gate.
+    /// Waits for an instruction, a fetch, or the answer of the call.
     Busy,
-    /// It hangs up.
+    /// The call is to be hung up with this cause.
     End(HangupCause),
 }
 
-/// What the script waits for.
+/// What the interpreter waits for.
 enum Running {
-    /// Nothing: between elements, or the call has ended.
+    /// Between elements, or the call has ended.
     Nothing,
-    /// The next element needs the call answered and its media up.
+    /// The next element needs the call to be answered and its media path to be up.
     AtGate,
-    /// A document.
+    /// A document is being fetched.
     Fetching(DocumentFetch),
-    /// An instruction.
+    /// An instruction runs.
     Activity(Box<dyn Activity>),
 }
 
-/// See the module's note.
+/// Executes the documents of a call. See the [module documentation](self).
 pub(crate) struct Interpreter {
     /// `None` before the first document.
     cursor: Option<Cursor>,
     running: Running,
-    /// The instruction being carried out.
+    /// The instruction that is being executed.
     place: Option<Place>,
-    /// Tones that go out in the background.
+    /// Tones that are sent in the background.
     tones: Option<PlayId>,
     recording: Option<BackgroundRecording>,
     keys: DigitBuffer,
     loops: LoopGuard,
-    /// What the call ends with where nothing follows the room that it was in.
+    /// The cause with which the call ends if no element follows the room that it was in.
     left_by: Option<HangupCause>,
 }
 
 impl Interpreter {
-    /// A script that has asked for the answer document.
+    /// Begins with a fetch of the answer document.
     pub(crate) fn begin(ctx: &mut CallContext) -> Self {
         Self::waiting_for(Running::Fetching(DocumentFetch::answer(ctx)))
     }
@@ -90,12 +94,12 @@ impl Interpreter {
         }
     }
 
-    /// A script of a B-leg that was picked up: it has no document, and waits for its A-leg.
+    /// Begins on a B-leg that was answered. It has no document and waits for its A-leg.
     pub(crate) fn called(ctx: &mut CallContext) -> Self {
         Self::waiting_for(Running::Activity(Box::new(CalledParty::begin(ctx))))
     }
 
-    /// A script of a call that was picked up, and confirms that somebody is there before it runs its document.
+    /// Begins on a call that was answered and needs a confirmation before its document runs.
     pub(crate) fn confirming(
         ctx: &mut CallContext,
         readiness: Readiness,
@@ -106,7 +110,7 @@ impl Interpreter {
         Self::waiting_for(Running::Activity(Box::new(called_party)))
     }
 
-    /// A script whose first document is there already.
+    /// Begins with a document.
     pub(crate) fn with(
         ctx: &mut CallContext,
         readiness: Readiness,
@@ -119,7 +123,8 @@ impl Interpreter {
 
     // --- inputs ---
 
-    /// Takes in a fact about a fetch, a play or a key; what concerns the call is its state's business.
+    /// Handles an input that concerns the document. Inputs that concern the call itself are handled
+    /// by its state.
     pub(crate) fn handle(
         &mut self,
         ctx: &mut CallContext,
@@ -185,7 +190,7 @@ impl Interpreter {
         }
     }
 
-    /// A timer of an instruction fired.
+    /// Handles a timer of an instruction.
     pub(crate) fn handle_timer(
         &mut self,
         ctx: &mut CallContext,
@@ -202,7 +207,7 @@ impl Interpreter {
         }
     }
 
-    /// The gate has changed: what stood before it may go on.
+    /// Continues after the readiness has changed.
     pub(crate) fn resume(&mut self, ctx: &mut CallContext, readiness: Readiness) -> Step {
         self.resume_recording(ctx, readiness);
         match &self.running {
@@ -214,7 +219,8 @@ impl Interpreter {
         }
     }
 
-    /// The call's stream has ended: where it kept the call alive, the next element follows.
+    /// Handles the end of the call's stream. If the document waited for it, the next element
+    /// follows.
     pub(crate) fn stream_ended(
         &mut self,
         ctx: &mut CallContext,
@@ -224,7 +230,7 @@ impl Interpreter {
         self.hand_on(ctx, readiness, |activity, env| activity.stream_ended(env, ended))
     }
 
-    /// The call ends: whatever runs is cut (§4 rule 9).
+    /// Stops everything that runs, since the call ends (docs/reference/xml.md#hang-up).
     pub(crate) fn cut(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         match self.take_running() {
             Running::Nothing | Running::AtGate => {}
@@ -240,7 +246,8 @@ impl Interpreter {
     }
 
     fn digit(&mut self, ctx: &mut CallContext, readiness: Readiness, digit: Digit) -> Step {
-        // Read from the wire, but they mean nothing to a document (§4.1).
+        // The letters A to D can be received but have no meaning in a document
+        // (docs/reference/xml.md#digits).
         if digit.is_letter() {
             return Step::Busy;
         }
@@ -265,7 +272,7 @@ impl Interpreter {
     ) -> Step {
         let fetching = match self.take_running() {
             Running::Fetching(fetching) if fetching.fetch == fetch => fetching,
-            // Also of a fetch that was cancelled or timed out here.
+            // Also reached for a fetch that was cancelled or has timed out.
             other => {
                 self.running = other;
                 return self
@@ -303,7 +310,7 @@ impl Interpreter {
         if !in_foreground && let RecordingEvent::Ended { error: why, .. } = event {
             let which = match self.recording.take_if(|recording| recording.is(record)) {
                 Some(_) => "the recording in the background",
-                // What a participant of a multi-party call says.
+                // The recording of a participant of a multi-party call.
                 None => "a recording",
             };
             if let Some(why) = why {
@@ -313,7 +320,7 @@ impl Interpreter {
         step
     }
 
-    /// Hands an input on to the activity, if one runs.
+    /// Passes an input to the activity, if one runs, and acts on the result.
     fn hand_on(
         &mut self,
         ctx: &mut CallContext,
@@ -338,7 +345,7 @@ impl Interpreter {
 
     // --- the document ---
 
-    /// A document begins.
+    /// Begins a document.
     fn load(
         &mut self,
         ctx: &mut CallContext,
@@ -354,7 +361,7 @@ impl Interpreter {
         self.walk(ctx, readiness)
     }
 
-    /// Carries elements out until one takes time.
+    /// Executes elements until one takes time.
     fn walk(&mut self, ctx: &mut CallContext, readiness: Readiness) -> Step {
         loop {
             self.running = Running::Nothing;
@@ -418,7 +425,7 @@ impl Interpreter {
         }
     }
 
-    /// The instruction is over. `None` where the next element follows.
+    /// Ends the instruction. Returns `None` if the next element follows.
     fn finish(&mut self, ctx: &mut CallContext, finished: Completion) -> Option<Step> {
         self.running = Running::Nothing;
         self.end_place(ctx, finished.outcome, &finished.note);
@@ -434,8 +441,10 @@ impl Interpreter {
         None
     }
 
-    /// The end of the document (§4 rule 7). Tones already ordered are let out: a document that ends in `DTMF`
-    /// would send none of them otherwise.
+    /// Handles the end of the document (docs/reference/xml.md#end-of-the-document).
+    ///
+    /// Tones that have been ordered are sent first. Otherwise a document that ends in `DTMF` would
+    /// send none.
     fn at_end(&mut self) -> Step {
         match self.tones {
             Some(play) => {
@@ -447,7 +456,8 @@ impl Interpreter {
         }
     }
 
-    /// Another document takes over by REST: what is being carried out ends at once (§4 rule 4).
+    /// Replaces the document on behalf of an API request. The running instruction stops immediately
+    /// (docs/reference/xml.md#control-transfer).
     pub(crate) fn transferred(
         &mut self,
         ctx: &mut CallContext,
@@ -458,7 +468,7 @@ impl Interpreter {
         self.transfer(ctx, FetchKind::Transfer, target, Params::new(), false)
     }
 
-    /// The same, with a document that came with the request.
+    /// Replaces the document by one that an API request contains.
     pub(crate) fn given(
         &mut self,
         ctx: &mut CallContext,
@@ -469,7 +479,7 @@ impl Interpreter {
         self.load(ctx, readiness, document)
     }
 
-    /// What is being carried out ends. What runs in the background goes on.
+    /// Stops the foreground. The background continues.
     fn dropped(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         match self.take_running() {
             Running::Nothing | Running::AtGate => {}
@@ -481,7 +491,7 @@ impl Interpreter {
         self.end_place(ctx, InstructionOutcome::Cut, "transferred");
     }
 
-    /// Drops this document and asks for the next (§4 rule 4).
+    /// Leaves this document and fetches the next (docs/reference/xml.md#control-transfer).
     fn transfer(
         &mut self,
         ctx: &mut CallContext,
@@ -527,7 +537,9 @@ impl Interpreter {
 
     // --- recordings ---
 
-    /// `Record` in the background; `None`: the next element follows. Its action is asked once its name is known.
+    /// Begins a `Record` in the background. Returns `None` if the next element follows.
+    ///
+    /// The action is requested once the recording has a name.
     fn record_in_background(
         &mut self,
         ctx: &mut CallContext,
@@ -556,7 +568,7 @@ impl Interpreter {
         }
     }
 
-    /// REST has the call recorded; whether it may, whoever was asked has seen to.
+    /// Records the call on behalf of an API request, unless it is being recorded.
     pub(crate) fn record(
         &mut self,
         ctx: &mut CallContext,
@@ -575,7 +587,8 @@ impl Interpreter {
         self.recording = Some(recording);
     }
 
-    /// REST ends the recording in the background, or else the `Record` that runs, whose action follows.
+    /// Ends the background recording on behalf of an API request. If there is none, ends the
+    /// `Record` that runs, and its action follows.
     pub(crate) fn stop_recording(&mut self, ctx: &mut CallContext) {
         match (self.recording.take(), &mut self.running) {
             (Some(recording), _) => recording.stop(ctx, RecordingEndReason::Stopped),
@@ -589,19 +602,19 @@ impl Interpreter {
         self.recording.is_some() || self.activity().is_some_and(Activity::is_recording)
     }
 
-    /// Whether the end of that recording is waited for, to have its action asked.
+    /// Whether the activity waits for the end of that recording and then requests an action.
     pub(crate) fn awaits(&self, record: RecordingId) -> bool {
         self.activity().is_some_and(|activity| activity.awaits_recording(record))
     }
 
     // --- the B-leg ---
 
-    /// The leg that this call dialled, once it has answered.
+    /// Returns the leg that this call dialled, once it has answered.
     pub(crate) fn b_leg(&self) -> Option<CallUuid> {
         self.activity()?.b_leg()
     }
 
-    /// Asks that leg for something, if there is one.
+    /// Forwards a command to the B-leg, if there is one.
     pub(crate) fn ask_leg(&self, ctx: &mut CallContext, command: Command) {
         if let Some(call) = self.b_leg() {
             ctx.wish(Output::BLeg {
@@ -611,7 +624,8 @@ impl Interpreter {
         }
     }
 
-    /// That leg gets a document of its own and is no longer this call's. `false`: there is none.
+    /// Transfers the B-leg to a document of its own and gives it up. Returns `false` if there is
+    /// none.
     pub(crate) fn transfer_leg(&mut self, ctx: &mut CallContext, target: Target) -> bool {
         if self.b_leg().is_none() {
             return false;
@@ -623,9 +637,10 @@ impl Interpreter {
         true
     }
 
-    // --- what the call, the event log and people want to know ---
+    // --- queries ---
 
-    /// Whether it stands before an element that needs the call answered and its media up, or dials already.
+    /// Whether the call must be answered for the document to continue: the next element needs
+    /// media, or a `Dial` is ringing.
     pub(crate) fn wants_media(&self) -> bool {
         match &self.running {
             Running::AtGate => true,
@@ -634,13 +649,15 @@ impl Interpreter {
         }
     }
 
-    /// The instruction being carried out.
+    /// Returns the instruction that is being executed.
     pub(crate) fn place(&self) -> Option<Place> {
         self.place
     }
 
-    /// Whether a key pressed now must not be written down (`log="false"`): it would be taken by such a
-    /// collection, or follows what one has taken.
+    /// Whether a digit pressed now must stay out of logs.
+    ///
+    /// This is so if a collection with `log="false"` would take it, or if it follows digits that
+    /// such a collection has taken.
     pub(crate) fn hides_digits(&self) -> bool {
         let after_hidden = self.keys.is_after_hidden();
         match &self.running {
@@ -654,12 +671,13 @@ impl Interpreter {
         }
     }
 
-    /// Whether what that recognition hears must not be written down; `None`: nobody waits for it.
+    /// Whether the words of that recognition must stay out of logs. `None` if no activity waits for
+    /// them.
     pub(crate) fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
         self.activity()?.hides_speech(recognition)
     }
 
-    /// A key that leads to the same decisions and says nothing about the one pressed.
+    /// Returns a digit that leads to the same decisions as `digit` and does not reveal it.
     pub(crate) fn stand_in(&self, digit: Digit) -> Digit {
         let next = || self.next_rules().unwrap_or_else(Rules::taking_all);
         match &self.running {
@@ -669,12 +687,12 @@ impl Interpreter {
         }
     }
 
-    /// The rules of the collection that will take the keys pressed now.
+    /// Returns the rules of the collection that takes the digits which are pressed now.
     fn next_rules(&self) -> Option<Rules> {
         self.cursor.as_ref()?.next_rules()
     }
 
-    /// Where in its document the script stands, and what it waits for.
+    /// Adds the position in the document, and what the interpreter waits for, to the snapshot.
     pub(crate) fn draw(&self, snapshot: &mut SnapshotBuilder) {
         if let Some(cursor) = &self.cursor {
             cursor.draw(self.loops.documents(), snapshot);

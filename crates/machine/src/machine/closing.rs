@@ -1,4 +1,4 @@
-//! A call that has ended here, and that Meta still holds: its record is written, its slot still held.
+//! A call that has ended here and not yet at Meta. Its record is written, its slot is still held.
 
 use super::{State, gone, note};
 use crate::conclude::conclude;
@@ -7,11 +7,12 @@ use crate::contract::{CallState, CallTime, GraphAction, GraphOutcome, Input, Med
 use crate::timers::Timer;
 use model::HangupCause;
 
-/// The reaper asks again so often, and no more than a minute in all (`meta-calling.md` §4.7, §7.3).
+/// Intervals of further `terminate` requests, and how long they are sent
+/// (docs/reference/meta.md#reaper).
 const TERMINATE_AGAIN_MS: u64 = 15_000;
 const TERMINATE_ASKING_MS: u64 = 60_000;
 
-/// `terminate` was sent; the record is written, the slot still held.
+/// `terminate` was sent, and Meta has not confirmed the end of the call.
 pub(super) struct ClosingState {
     /// Until when a failed `terminate` is sent again.
     asking_until: CallTime,
@@ -106,20 +107,21 @@ impl ClosingState {
     }
 }
 
-/// We end a call that Meta still holds: the record is written now, the slot goes when Meta's side is done.
+/// Ends a call that Meta still holds. Its record is written now. Its slot is released when Meta
+/// confirms the end.
 pub(super) fn close(ctx: &mut CallContext, cause: HangupCause) -> State {
     ctx.graph(GraphAction::Terminate);
     close_here(ctx, cause)
 }
 
-/// The user ended it, and Meta's terminate webhook will say so; where it does not, Graph is asked.
+/// Ends a call that the user has ended. If no terminate webhook follows, `terminate` is sent.
 pub(super) fn close_ended(ctx: &mut CallContext, cause: HangupCause) -> State {
     let closing = close_here(ctx, cause);
     ctx.set(Timer::TerminateAgain, TERMINATE_AGAIN_MS);
     closing
 }
 
-/// A call whose record is closed already turns out to be there at Meta.
+/// Ends a call at Meta whose record is written already.
 pub(super) fn close_late(ctx: &mut CallContext) -> State {
     ctx.graph(GraphAction::Terminate);
     wait(ctx)
@@ -130,7 +132,7 @@ fn close_here(ctx: &mut CallContext, cause: HangupCause) -> State {
     wait(ctx)
 }
 
-/// The call has ended on our side, whatever there still is at Meta: no media from now on, and its record is written.
+/// Ends the call on our side: closes its media and writes its record.
 pub(super) fn end_here(ctx: &mut CallContext, cause: HangupCause) {
     ctx.media(MediaCommand::Close);
     ctx.state(CallState::Closing);

@@ -1,5 +1,5 @@
-//! A user-initiated call until it is answered: it rings at the user's, then `accept` is under way
-//! (`meta-calling.md` §7.1).
+//! An inbound call until it is answered: the user's phone rings, then `accept` is sent
+//! (docs/reference/meta.md#user-initiated-calls).
 
 use super::live::LiveState;
 use super::{State, close, describe, graph_cause, note, over};
@@ -11,30 +11,32 @@ use crate::snapshot::{SnapshotBuilder, text, word};
 use crate::timers::Timer;
 use model::HangupCause;
 
-/// The phone rings: the document is fetched and run up to where it needs media, while the path comes up.
+/// The user's phone rings. The document is fetched and run up to the first element that needs
+/// media, while ICE and DTLS proceed.
 pub(super) struct PreparingState {
     interpreter: Box<Interpreter>,
-    /// `accept` waits no longer for ICE and DTLS.
+    /// `accept` does not wait for ICE and DTLS any longer.
     waited: bool,
 }
 
-/// `accept` is under way.
+/// `accept` is in flight.
 pub(super) struct AcceptingState {
     interpreter: Box<Interpreter>,
     ending: Option<Ending>,
 }
 
-/// The call ended while `accept` was under way: its outcome is waited for, so that no request overtakes it.
+/// How the call ended while `accept` was in flight. Its outcome is awaited, so that no other
+/// request overtakes it.
 #[derive(Clone, Copy)]
 enum Ending {
-    /// Meta's terminate webhook: nothing is to be sent.
+    /// Meta reported the end. Nothing is sent.
     Theirs,
-    /// Ours: `terminate` follows the outcome. Never a reject (R6).
+    /// We end the call. `terminate` follows the outcome, never a reject.
     Ours(HangupCause),
 }
 
 impl PreparingState {
-    /// A call begins: our answer and the customer's URL are asked for at once, side by side.
+    /// Begins a call. The SDP answer is sent and the answer URL is requested at the same time.
     pub(super) fn begin(ctx: &mut CallContext) -> Self {
         ctx.graph(GraphAction::PreAccept);
         ctx.media(MediaCommand::Begin);
@@ -63,7 +65,8 @@ impl PreparingState {
         match fact {
             Input::Graph { action: GraphAction::PreAccept, outcome } => {
                 if outcome != GraphOutcome::Done {
-                    // It is optional: `accept` brings the same SDP, and only then can the path come up.
+                    // `pre_accept` is optional. `accept` carries the same SDP, and the media path
+                    // comes up after it.
                     ctx.remark(format!("pre_accept failed ({}): accept is sent all the same", describe(&outcome)));
                     self.waited = true;
                 }
@@ -102,7 +105,7 @@ impl PreparingState {
             | Input::SdpAnswer { .. }
             | Input::Status { .. }
             | Input::Graph { .. }
-            // What else is asked for is for answered calls.
+            // All other commands need an answered call.
             | Input::Command { .. }
             | Input::Timer => State::Preparing(self),
         }
@@ -163,7 +166,8 @@ impl PreparingState {
         }
     }
 
-    /// Picks up once the document needs it and the path is up, or has been waited for.
+    /// Answers the call if the document needs media and the media path is up or has been waited
+    /// for.
     fn accept_if_ready(self, ctx: &mut CallContext) -> State {
         if self.interpreter.wants_media() && !ctx.path_lost && (ctx.connected || self.waited) {
             self.accept(ctx)
@@ -175,7 +179,7 @@ impl PreparingState {
     fn accept(self, ctx: &mut CallContext) -> State {
         ctx.timers.clear(Timer::AcceptWait);
         ctx.timers.clear(Timer::Accept);
-        // No outcome at all would be a fault of ours; a call must not hang on it.
+        // Guards against an outcome that is never reported.
         ctx.reap();
         ctx.graph(GraphAction::Accept);
         ctx.state(CallState::Accepting);
@@ -301,7 +305,7 @@ impl AcceptingState {
         }
     }
 
-    /// `accept` came to its end.
+    /// Handles the outcome of `accept`.
     fn outcome(mut self, ctx: &mut CallContext, outcome: &GraphOutcome) -> State {
         match (self.ending, outcome) {
             (Some(Ending::Theirs), _) => over(ctx, HangupCause::CallerCancelled),
@@ -328,7 +332,8 @@ impl AcceptingState {
         }
     }
 
-    /// The call is over, `accept` is not yet: no media from now on, and at most a moment for the outcome.
+    /// Ends the call while `accept` is in flight. Closes its media and waits a short time for the
+    /// outcome.
     fn end(mut self, ctx: &mut CallContext, ending: Ending) -> State {
         match (self.ending, ending) {
             (None, _) => {
@@ -339,7 +344,7 @@ impl AcceptingState {
                 ctx.set(Timer::AcceptOutcome, outcome_ms);
                 self.ending = Some(ending);
             }
-            // Ours first, then the webhook: nothing is left to terminate.
+            // We ended the call first. After the webhook nothing is left to terminate.
             (Some(Ending::Ours(cause)), Ending::Theirs) => return over(ctx, cause),
             (Some(_), _) => {}
         }

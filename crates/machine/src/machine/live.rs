@@ -1,4 +1,5 @@
-//! An answered call, whoever began it: its document runs (`meta-calling.md` §7.1).
+//! An answered call, inbound or outbound. Its document runs
+//! (docs/reference/meta.md#life-of-a-call).
 
 use super::{State, UNUSABLE_ANSWER, close, note, over};
 use crate::activity::Readiness;
@@ -13,24 +14,26 @@ use crate::stream::{self, Ended};
 use crate::timers::Timer;
 use model::HangupCause;
 
-/// Answered.
+/// The call is answered.
 pub(super) struct LiveState {
     interpreter: Box<Interpreter>,
-    /// Keys that a call we placed sends once it is heard.
+    /// Digits that an outbound call sends once the media path is up.
     digits: Option<String>,
-    /// What REST plays beside the document.
+    /// Sounds that API requests play beside the document.
     overlays: Overlays,
 }
 
 impl LiveState {
-    /// Picked up: `script` goes on where it waited for that.
+    /// Begins after `accept` has succeeded. The interpreter continues with the element that waited
+    /// for it.
     pub(super) fn begin(mut interpreter: Box<Interpreter>, ctx: &mut CallContext) -> State {
         Self::answered(ctx);
         let step = interpreter.resume(ctx, live_readiness(ctx));
         Self { interpreter, digits: None, overlays: Overlays::default() }.after(ctx, step)
     }
 
-    /// The user picked up a call of ours: the answer URL is asked now, or the leg that dialled.
+    /// Begins after the user has answered an outbound call. Requests the answer URL, or reports to
+    /// the leg that dialled.
     pub(super) fn begin_placed(ctx: &mut CallContext) -> State {
         Self::answered(ctx);
         add_participant::report(ctx, "AddParticipantAnswered");
@@ -44,7 +47,7 @@ impl LiveState {
             (Some(document), Some(confirm)) => {
                 let interpreter =
                     Box::new(Interpreter::confirming(ctx, live_readiness(ctx), confirm, document));
-                // Its keys go out once somebody is known to be there.
+                // The digits are sent after the confirmation.
                 return State::Live(Self {
                     interpreter,
                     digits: None,
@@ -74,7 +77,7 @@ impl LiveState {
         ctx.media(MediaCommand::Open);
     }
 
-    /// Sends the keys that a call was placed with, once it is heard.
+    /// Sends the digits of an outbound call, if the media path is up.
     fn send_digits(&mut self, ctx: &mut CallContext) {
         if ctx.connected
             && let Some(digits) = self.digits.take()
@@ -142,7 +145,8 @@ impl LiveState {
                 let step = self.interpreter.handle(ctx, live_readiness(ctx), fact);
                 self.after(ctx, step)
             }
-            // The answer to our offer, overtaken by ACCEPTED (`meta-calling.md` §7.2).
+            // The answer to our offer arrived after ACCEPTED
+            // (docs/reference/meta.md#business-initiated-calls).
             Input::SdpAnswer { usable: true } => {
                 ctx.media(MediaCommand::Begin);
                 ctx.media(MediaCommand::Open);
@@ -152,7 +156,8 @@ impl LiveState {
                 ctx.remark(UNUSABLE_ANSWER.to_owned());
                 self.hang_up(ctx, HangupCause::GraphError)
             }
-            // Outcomes of `pre_accept` that accept overtook, RINGING after ACCEPTED.
+            // Outcomes of `pre_accept` that arrive after that of `accept`, and RINGING after
+            // ACCEPTED.
             Input::Offered { .. }
             | Input::Placed { .. }
             | Input::Bound { .. }
@@ -162,7 +167,7 @@ impl LiveState {
         }
     }
 
-    /// What REST wants. What is meant for the leg that this call dialled is asked of that one.
+    /// Executes an API request. The part that concerns the B-leg is forwarded to it.
     fn command(mut self, ctx: &mut CallContext, command: Command) -> State {
         match command {
             Command::Hangup => return self.hang_up(ctx, HangupCause::ApiHangup),
@@ -173,13 +178,14 @@ impl LiveState {
                         let step = self.interpreter.transferred(ctx, live_readiness(ctx), target);
                         return self.after(ctx, step);
                     }
-                    // A leg that is not transferred is hung up (`plivo-call-api.md` §2.8).
+                    // A leg that is not transferred is hung up (docs/reference/rest.md#transfer).
                     None if left => return self.hang_up(ctx, HangupCause::ApiHangup),
                     None => {}
                 }
             }
             Command::Run { document, room } => {
-                // It is taken into a multi-party call, and has been picked up long since.
+                // The call enters a multi-party call. Its participant events are reported now,
+                // since it was answered before.
                 for event in ["AddParticipantInitiated", "AddParticipantAnswered"] {
                     add_participant::report_for(ctx, &document, room, event);
                 }
@@ -265,7 +271,7 @@ impl LiveState {
         }
     }
 
-    /// A stream that kept the call alive lets its document go on.
+    /// Continues the document, if it waited for the end of the stream.
     fn after_stream(mut self, ctx: &mut CallContext, ended: Option<Ended>) -> State {
         let Some(ended) = ended else { return State::Live(self) };
         let step = self.interpreter.stream_ended(ctx, live_readiness(ctx), ended);

@@ -1,7 +1,7 @@
-//! The machine of a call, and its states: the table of `meta-calling.md` §7.
+//! The machine of a call and its states (docs/reference/meta.md#life-of-a-call).
 //!
-//! A state takes a fact and gives the state after it. What only one state knows lives in its variant, in a file of its
-//! own; what a document does meanwhile is the [`Interpreter`]'s business.
+//! A state handles an input and returns the next state. Data that only one state needs is stored in
+//! its variant, which has a file of its own. Documents are run by the [`Interpreter`].
 
 mod closing;
 mod inbound;
@@ -26,29 +26,30 @@ use live::LiveState;
 use model::{CallType, CallUuid, Digit, HangupCause};
 use outbound::{CallingState, UnboundState};
 
-/// One call's whole behaviour.
+/// The state machine of one call.
 #[derive(Default)]
 pub struct Machine {
-    /// None until the first input.
+    /// `None` before the first input.
     call: Option<Call>,
 }
 
 struct Call {
     ctx: CallContext,
-    /// Always there but while a fact is taken in.
+    /// `None` only while an input is handled.
     state: Option<State>,
 }
 
 impl Machine {
-    /// A machine that waits for its [`Input::Offered`] or [`Input::Placed`].
+    /// Returns a machine that waits for [`Input::Offered`] or [`Input::Placed`].
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes in one fact. Afterwards call [`Machine::poll`] until it is empty.
+    /// Handles an input. Call [`Machine::poll`] afterwards until it returns `None`.
     ///
-    /// A time before the last one counts as the last one. Facts before the first and after `Over` are allowed
-    /// and do nothing, as do facts about a fetch, play or request that nothing waits for any more.
+    /// An `at` before that of the previous input counts as equal to it. Inputs before the first of
+    /// these and after `Over` are ignored, as are those about a fetch, a playlist or a request that
+    /// the machine does not wait for any more.
     pub fn handle(&mut self, at: CallTime, input: Input) {
         match (&mut self.call, input) {
             (Some(call), input) => call.handle(at, input),
@@ -66,37 +67,41 @@ impl Machine {
         self.call = Some(Call { ctx, state: Some(state) });
     }
 
-    /// The next wish, oldest first.
+    /// Returns the next output, in order.
     pub fn poll(&mut self) -> Option<Output> {
         self.call.as_mut()?.ctx.take_wish()
     }
 
-    /// Gives room back that wishes took: most calls wait for minutes between two facts. To be called when
-    /// [`Machine::poll`] has nothing more; without it all is the same.
+    /// Frees memory that the output queue does not need. Most calls wait for minutes between two
+    /// inputs. Call it when [`Machine::poll`] returns `None`. It has no other effect.
     pub fn rest(&mut self) {
         if let Some(call) = &mut self.call {
             call.ctx.rest();
         }
     }
 
-    /// When to come back with [`Input::Timer`]. Coming early is harmless; asking again after each
-    /// [`Machine::handle`] is needed, since the moment moves. A timer that fires may wish for nothing and decide
-    /// something all the same: the event log may leave out only those that came early.
+    /// Returns when [`Input::Timer`] is due, and why.
+    ///
+    /// Call it again after each [`Machine::handle`], since the time can change. An early
+    /// [`Input::Timer`] is harmless. A timer that fires may change the state without an output.
+    /// Therefore an event log may omit only those that came early.
     pub fn poll_timeout(&self) -> Option<(CallTime, Timer)> {
         self.call.as_ref()?.ctx.timers.next()
     }
 
-    /// What must hold after each step; only a fault of ours can break it.
+    /// Asserts the invariants that hold after each step.
     ///
     /// # Panics
-    /// When it does not hold.
+    ///
+    /// Panics if one does not hold, which is a bug in this crate.
     pub fn check_invariants(&self) {
         if let Some(call) = &self.call {
             call.ctx.check();
         }
     }
 
-    /// What it holds now. Pure, and the same for the same facts; before the first one every field is empty.
+    /// Returns the state for display. The same inputs lead to the same fields. Before the first
+    /// input all fields are empty.
     pub fn picture(&self) -> Vec<Field> {
         let mut snapshot = SnapshotBuilder::new();
         if let Some(call) = &self.call {
@@ -108,18 +113,18 @@ impl Machine {
         snapshot.fields()
     }
 
-    /// The state; none before the first input.
+    /// Returns the state. `None` before the first input.
     pub fn state(&self) -> Option<CallState> {
         Some(self.call.as_ref()?.state.as_ref()?.name())
     }
 
-    /// The instruction being carried out: its element and line.
+    /// Returns the element and line of the instruction that is being executed.
     pub fn current_element(&self) -> Option<(&'static str, u32)> {
         let place = self.call.as_ref()?.state.as_ref()?.interpreter()?.place()?;
         Some((place.element, place.at.line))
     }
 
-    /// The leg that the call has dialled, once it has answered.
+    /// Returns the leg that the call has dialled, once it has answered.
     pub fn b_leg(&self) -> Option<CallUuid> {
         self.interpreter()?.b_leg()
     }
@@ -129,36 +134,42 @@ impl Machine {
         self.interpreter().is_some_and(Interpreter::is_recorded)
     }
 
-    /// Whether that recording's action will be asked once its end is told; else it is somebody else's to send.
+    /// Whether the machine requests an action at the end of that recording. If not, the caller must
+    /// report the recording.
     pub fn awaits(&self, record: RecordingId) -> bool {
         self.interpreter().is_some_and(|interpreter| interpreter.awaits(record))
     }
 
-    /// When the call was answered, if it was.
+    /// Returns when the call was answered.
     pub fn answered(&self) -> Option<CallTime> {
         self.call.as_ref()?.ctx.answered
     }
 
-    /// What the call began with.
+    /// Returns the setup of the call. `None` before the first input.
     pub fn setup(&self) -> Option<&CallSetup> {
         Some(&self.call.as_ref()?.ctx.setup)
     }
 
-    /// Whether a key pressed now must stay out of logs, traces and the console (`log="false"`).
+    /// Whether a digit pressed now must stay out of logs, traces and the console, because of
+    /// `log="false"`.
     pub fn hides_input(&self) -> bool {
         self.interpreter().is_some_and(Interpreter::hides_digits)
     }
 
-    /// A key that leads to the same decisions as `digit` would now, and says nothing about it.
+    /// Returns a digit that leads to the same decisions as `digit` would now and does not reveal
+    /// it.
     pub fn redact(&self, digit: Digit) -> Digit {
         self.interpreter().map_or(digit, |interpreter| interpreter.stand_in(digit))
     }
 
-    /// A fact as the event log may hold it, asked just before it is handled, with the same time. Replaying what
-    /// this gives leads to the same wishes: a hidden key is replaced by its stand-in, findings past the first
-    /// hundred are left out.
+    /// Returns the form of an input that the event log may contain. Call it just before
+    /// [`Machine::handle`], with the same time.
     ///
-    /// Timers that were due before `at` fire first: they may change which collection takes the key.
+    /// A replay of the result leads to the same outputs. Digits and words that must stay out of
+    /// logs are replaced, and findings beyond the first 100 are omitted.
+    ///
+    /// Timers that are due before `at` fire first, since they may change which collection takes the
+    /// digit.
     pub fn loggable<'a>(&mut self, at: CallTime, input: &'a Input) -> Cow<'a, Input> {
         if let Some(call) = &mut self.call {
             call.catch_up(at, input);
@@ -167,7 +178,7 @@ impl Machine {
             Input::Digit { leg, digit } if self.hides_input() => {
                 Cow::Owned(Input::Digit { leg: *leg, digit: self.redact(*digit) })
             }
-            // Words that nobody waits for any more are nobody's to keep.
+            // Words that no activity waits for are removed.
             Input::Speech { recognition, event: what } => match self.hides_speech(*recognition) {
                 Some(false) => Cow::Borrowed(input),
                 Some(true) => {
@@ -189,7 +200,8 @@ impl Machine {
         }
     }
 
-    /// Whether what that recognition hears must stay out of logs; `None`: nobody waits for it.
+    /// Whether the words of that recognition must stay out of logs. `None` if no activity waits for
+    /// them.
     fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
         self.interpreter()?.hides_speech(recognition)
     }
@@ -210,8 +222,10 @@ impl Call {
         }
     }
 
-    /// Comes to `at`. What was due before this fact happened comes first, so that a late wake-up changes no
-    /// decision; what is due at this very moment fires with `Input::Timer` alone.
+    /// Advances the time to `at` and fires the timers that were due before it.
+    ///
+    /// A late wake-up therefore changes no decision. Timers that are due exactly at `at` fire with
+    /// `Input::Timer` only.
     fn catch_up(&mut self, at: CallTime, input: &Input) {
         self.ctx.now = self.ctx.now.max(at);
         let due = match input {
@@ -224,7 +238,7 @@ impl Call {
     }
 }
 
-/// Where a call is.
+/// The state of a call.
 enum State {
     Calling(CallingState),
     Unbound(UnboundState),
@@ -236,17 +250,17 @@ enum State {
 }
 
 impl State {
-    /// A user-initiated call begins.
+    /// Begins an inbound call.
     fn offered(ctx: &mut CallContext) -> Self {
         Self::Preparing(PreparingState::begin(ctx))
     }
 
-    /// A business-initiated call begins.
+    /// Begins an outbound call.
     fn placed(ctx: &mut CallContext) -> Self {
         Self::Calling(CallingState::begin(ctx))
     }
 
-    /// Takes in a fact. Timers come one by one through [`State::handle_timer`].
+    /// Handles an input. Timers are handled by [`State::handle_timer`].
     fn handle(self, ctx: &mut CallContext, fact: Input) -> Self {
         match self {
             Self::Calling(state) => state.handle(ctx, fact),
@@ -255,12 +269,12 @@ impl State {
             Self::Accepting(state) => state.handle(ctx, fact),
             Self::Live(state) => state.handle(ctx, fact),
             Self::Closing(state) => state.handle(ctx, fact),
-            // Late facts are normal, and mean nothing any more.
+            // Late inputs are normal and have no effect.
             Self::Over => Self::Over,
         }
     }
 
-    /// A timer fired.
+    /// Handles a timer.
     fn handle_timer(self, ctx: &mut CallContext, timer: Timer) -> Self {
         match self {
             Self::Calling(state) => state.handle_timer(ctx, timer),
@@ -284,7 +298,8 @@ impl State {
         }
     }
 
-    /// What only the state knows, and whether the slot is held: it is until Meta is done with the call.
+    /// Adds what only the state knows to the snapshot, and whether the slot is held, which it is
+    /// until Meta confirms the end.
     fn draw(&self, ctx: &CallContext, snapshot: &mut SnapshotBuilder) {
         snapshot.say("state", [word(self.name().as_str())]);
         let slot = match (ctx.setup.call_type, self) {
@@ -308,7 +323,7 @@ impl State {
         }
     }
 
-    /// The script, while there is one.
+    /// Returns the interpreter, if the state has one.
     fn interpreter(&self) -> Option<&Interpreter> {
         match self {
             Self::Preparing(state) => Some(state.interpreter()),
@@ -319,27 +334,28 @@ impl State {
     }
 }
 
-/// Keeps what the terminate webhook said: Meta's duration stands beside ours.
+/// Stores the terminate webhook. Its duration is recorded beside ours.
 fn note(ctx: &mut CallContext, termination: Termination) {
     ctx.termination = Some(termination);
 }
 
-/// The call is over on both sides.
+/// Ends the call on both sides.
 fn over(ctx: &mut CallContext, cause: HangupCause) -> State {
     conclude(ctx, cause);
     gone(ctx)
 }
 
-/// The same of a call whose record is closed already.
+/// Ends a call whose record is written already.
 fn gone(ctx: &mut CallContext) -> State {
     ctx.over();
     State::Over
 }
 
-/// `plivo-callbacks.md` §6.3: what it is called that Graph refused or failed.
+/// Returns the hangup cause for a request that Graph refused or that failed
+/// (docs/reference/hangup-causes.md).
 fn graph_cause(outcome: &GraphOutcome) -> HangupCause {
     match outcome {
-        // The number's call rate (`meta-calling.md` §4.6).
+        // The limit of calls per second of the number (docs/reference/meta.md#error-codes).
         GraphOutcome::RateLimited { code: 138_005 } => HangupCause::CpsExceeded,
         GraphOutcome::RateLimited { .. } => HangupCause::GraphRateLimited,
         GraphOutcome::Timeout | GraphOutcome::Unreachable => HangupCause::GraphTimeout,
@@ -364,5 +380,5 @@ fn describe(outcome: &GraphOutcome) -> String {
     }
 }
 
-/// Remark on Meta's SDP answer to our offer.
+/// The remark on an SDP answer of Meta that cannot be used.
 const UNUSABLE_ANSWER: &str = "Meta's SDP answer is unusable: the call is ended";

@@ -1,7 +1,9 @@
-//! A business-initiated call until it is answered (`meta-calling.md` §7.2), and what its beginning leaves behind.
+//! An outbound call until it is answered (docs/reference/meta.md#business-initiated-calls), and one
+//! that ended before its id was known.
 //!
-//! Meta promises no order: the SDP answer, RINGING and ACCEPTED come as they like, also before Graph has told us the
-//! call's id. The shell sees to it that [`Input::Bound`] comes before all of them.
+//! Meta guarantees no order: the SDP answer, RINGING and ACCEPTED can arrive in any order, even
+//! before Graph has returned the id of the call. The call driver delivers [`Input::Bound`] before
+//! all of them.
 
 use super::closing::{close_ended, close_late, end_here};
 use super::live::LiveState;
@@ -18,31 +20,31 @@ use crate::snapshot::{SnapshotBuilder, word};
 use crate::timers::Timer;
 use model::{CallType, HangupCause};
 
-/// A user who is heard has picked up; ACCEPTED may come so much later (`meta-calling.md` §7.2).
+/// How long ACCEPTED may follow the user's first audio. Audio means that the user has answered.
 const HEARD_MS: u64 = 2_000;
-/// How long a call may still turn out to exist whose `connect` had no outcome (`meta-calling.md` §7.2).
+/// How long a call may still turn out to exist after a `connect` without an outcome.
 const DOUBT_MS: u64 = 60_000;
 
-/// The phone of the user is to ring, or rings.
+/// The call is being placed, or the user's phone rings.
 pub(super) struct CallingState {
-    /// Meta's id is known.
+    /// Meta's id of the call is known.
     bound: bool,
-    /// RINGING has come.
+    /// RINGING has been received.
     rung: bool,
 }
 
-/// Ended here before Meta's id of the call was known: should there be one, it is ended when it is.
+/// The call ended before Meta's id was known. If an id arrives, the call is terminated at Meta.
 pub(super) struct UnboundState {
-    /// `connect` is still under way.
+    /// `connect` is in flight.
     asked: bool,
 }
 
 impl CallingState {
-    /// Our offer goes to Graph.
+    /// Begins a call: the SDP offer is sent to Graph.
     pub(super) fn begin(ctx: &mut CallContext) -> Self {
         ctx.graph(GraphAction::Connect);
         ctx.state(CallState::Dialing);
-        // No outcome at all would be a fault of ours; a call must not hang on it.
+        // Guards against an outcome that is never reported.
         ctx.reap();
         Self { bound: false, rung: false }
     }
@@ -110,7 +112,7 @@ impl CallingState {
             | Input::Stream { .. }
             | Input::Recording { .. }
             | Input::DigitsSent { .. }
-            // What else is asked for is for answered calls.
+            // All other commands need an answered call.
             | Input::Command { .. }
             | Input::BLeg { .. }
             | Input::Room { .. }
@@ -165,7 +167,7 @@ impl CallingState {
         }
     }
 
-    /// The call is on its way: from now on the other side has its time to pick up.
+    /// Meta's id is known: the ring timeout begins.
     fn proceed(self, ctx: &mut CallContext) -> State {
         ctx.timers.clear(Timer::Reap);
         let ring_ms = ctx.setup.outbound.as_ref().map_or(0, |placed| placed.ring_timeout_ms);
@@ -177,14 +179,14 @@ impl CallingState {
         State::Calling(Self { bound: true, ..self })
     }
 
-    /// `connect` came to its end.
+    /// Handles the outcome of `connect`.
     fn outcome(self, ctx: &mut CallContext, outcome: &GraphOutcome) -> State {
-        // A webhook has named the call: it is there, whatever became of the request.
+        // A webhook has delivered the id. The call exists, whatever the outcome of the request is.
         if self.bound {
             return State::Calling(self);
         }
         match (ctx.setup.call_type, outcome) {
-            // A web leg has no name at Meta to wait for: its phones ring, or there are none.
+            // A web leg gets no id from Meta. Either its phones ring, or none is registered.
             (CallType::Web, GraphOutcome::Done) => return self.proceed(ctx),
             (CallType::Web, _) => {
                 ctx.remark("no phone has registered as this endpoint".to_owned());
@@ -202,7 +204,7 @@ impl CallingState {
         over(ctx, cause)
     }
 
-    /// The user's phone rings: told once.
+    /// The user's phone rings. Reported once.
     fn ringing(self, ctx: &mut CallContext) -> State {
         if self.rung {
             return State::Calling(self);
@@ -223,7 +225,7 @@ impl CallingState {
         State::Calling(Self { rung: true, ..self })
     }
 
-    /// Ours: `terminate` follows, as soon as there is an id to name.
+    /// Ends the call. `terminate` is sent as soon as the id is known.
     fn end(self, ctx: &mut CallContext, cause: HangupCause) -> State {
         if self.bound {
             return close(ctx, cause);
@@ -234,7 +236,7 @@ impl CallingState {
     }
 }
 
-/// Answered: by our clock, whatever Meta says of the moment.
+/// The call is answered now by our clock, whatever timestamp Meta reports.
 fn pick_up(ctx: &mut CallContext) -> State {
     for timer in [Timer::Ring, Timer::RingLimit, Timer::Heard] {
         ctx.timers.clear(timer);
@@ -243,7 +245,7 @@ fn pick_up(ctx: &mut CallContext) -> State {
 }
 
 impl UnboundState {
-    /// Nothing is known of the call any more: its slot is given back, its name is kept for a while.
+    /// The outcome of `connect` is unknown. Releases the slot and waits a while for an id.
     fn doubt(ctx: &mut CallContext) -> State {
         ctx.wish(Output::FreeSlot);
         ctx.timers.clear(Timer::Reap);
@@ -251,7 +253,7 @@ impl UnboundState {
         State::Unbound(Self { asked: false })
     }
 
-    /// Nothing is known of the call, and its slot has gone back.
+    /// Whether the outcome of `connect` is unknown. The slot is released then.
     pub(super) fn is_in_doubt(&self) -> bool {
         !self.asked
     }
@@ -272,7 +274,7 @@ impl UnboundState {
             {
                 Self::doubt(ctx)
             }
-            // With `Done` came `Bound`, before this.
+            // After `Done`, `Bound` has come first.
             Input::Graph { action: GraphAction::Connect, .. } if self.asked => gone(ctx),
             Input::Terminated { .. } => gone(ctx),
             Input::Offered { .. }
@@ -335,7 +337,7 @@ impl UnboundState {
     }
 }
 
-/// Whether Meta may have made the call all the same: no answer, or one that is none.
+/// Whether Meta may have created the call although the request failed.
 fn is_unknown(outcome: &GraphOutcome) -> bool {
     match outcome {
         GraphOutcome::Timeout | GraphOutcome::ServerError { .. } => true,
@@ -347,7 +349,8 @@ fn is_unknown(outcome: &GraphOutcome) -> bool {
     }
 }
 
-/// What a refused `connect` is called (`meta-calling.md` §4.6, `plivo-callbacks.md` §6.3).
+/// Returns the hangup cause for a `connect` that Graph refused
+/// (docs/reference/meta.md#error-codes).
 fn connect_cause(outcome: &GraphOutcome) -> HangupCause {
     let (GraphOutcome::Refused { code, .. } | GraphOutcome::RateLimited { code }) = outcome else {
         return graph_cause(outcome);
@@ -364,7 +367,7 @@ fn connect_cause(outcome: &GraphOutcome) -> HangupCause {
     }
 }
 
-/// What whoever reads the record had better do.
+/// Returns a remedy for the log.
 fn advice(cause: HangupCause) -> &'static str {
     match cause {
         HangupCause::CallingDisabled => "enable calling for the number at Meta",

@@ -1,4 +1,5 @@
-//! What a `Dial` tells the application: its callbacks for each target, and its action (`plivo-callbacks.md` §3.3).
+//! Reports of a `Dial` to the customer's server: callbacks for each target, and the action
+//! (docs/reference/callbacks.md#dial).
 
 use super::DialAttempt;
 use crate::context::CallContext;
@@ -6,10 +7,10 @@ use crate::contract::{CallbackKind, CallbackRequest, DialError, Output, Param, P
 use crate::params::{self, Event};
 use model::{Direction, HangupCause};
 
-/// What happened to a target.
+/// An event of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TargetEvent<'a> {
-    /// It never was placed where there is an error.
+    /// If `error` is set, the target was never placed.
     Hangup {
         cause: HangupCause,
         error: Option<DialError>,
@@ -23,7 +24,7 @@ pub(super) enum TargetEvent<'a> {
 }
 
 impl DialAttempt {
-    /// Tells `callbackUrl`, if there is one.
+    /// Sends an event of the target `at` to `callbackUrl`, if it is set.
     pub(super) fn tell(&self, ctx: &mut CallContext, at: usize, what: TargetEvent<'_>) {
         let (Some(target), Some(leg)) = (&self.dial.callback, self.legs.get(at)) else { return };
         let (event, action, status) = match what {
@@ -77,7 +78,7 @@ impl DialAttempt {
         ctx.wish(Output::Callback { callback: notice });
     }
 
-    /// What the action adds.
+    /// Returns the parameters that the action adds.
     pub(super) fn outcome(&self, ctx: &CallContext) -> Params {
         let plain = |text: &str| Param::Plain(text.to_owned().into());
         let (status, cause) = self.status();

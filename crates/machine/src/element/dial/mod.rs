@@ -1,9 +1,12 @@
-//! `Dial`: other people are called, and one of them is brought together with the caller (`plivo-xml.md` §5.7, §6).
+//! `Dial`: calls targets and connects one of them to the caller (docs/reference/xml.md#dial).
 //!
-//! This is the A-leg's side: which targets may be placed at all, who of those that ring was first, what the caller hears
-//! meanwhile, what the application is told of each, and what became of them together. A B-leg is a call of its own; what it
-//! tells comes as [`LegNews`], and it is ordered by [`LegWish`]. What the A-leg decides of a leg counts at once: whatever
-//! comes of it later is not waited for.
+//! This is the side of the A-leg. It decides which targets may be called, which of them was the
+//! first to answer, what the caller hears in the meantime, and what is reported to the customer's
+//! server.
+//!
+//! Each B-leg is a call of its own, which gets [`BLegCommand`]s and reports [`BLegEvent`]s.
+//! Decisions of the A-leg about a B-leg take effect immediately. Later events of a leg that was
+//! ended are ignored.
 
 mod events;
 mod music;
@@ -28,23 +31,24 @@ use model::{CallUuid, Digit, Direction, HangupCause, Method, last_four};
 use music::Music;
 use xml::ast::{Dial, DialTarget};
 
-/// A `Dial` being carried out.
+/// A `Dial` that runs.
 struct DialAttempt {
     dial: Box<Dial>,
     legs: Vec<BLeg>,
-    /// Of `legs`: who answered.
+    /// The index in `legs` of the target that answered first.
     winner: Option<usize>,
-    /// The winner is confirmed and can be heard.
+    /// The winner has confirmed and its media path is up.
     ready: bool,
-    /// The two hear each other.
+    /// The two legs are connected.
     joined: bool,
-    /// A target was placed.
+    /// At least one target was placed.
     placed: bool,
-    /// Somebody's phone has rung.
+    /// At least one target's phone has rung.
     rang: bool,
-    /// Of targets that were not placed.
+    /// The first error among targets that were not placed.
     first_error: Option<DialError>,
-    /// What the target ended with that was placed and ended last; the winner, if there was one.
+    /// The cause of the winner's end. Without a winner, the cause of the placed target that ended
+    /// last.
     last_end: Option<HangupCause>,
     music: Music,
     typed_by_a: DigitPatterns,
@@ -54,7 +58,7 @@ struct DialAttempt {
 /// A target.
 pub(super) struct BLeg {
     call: CallUuid,
-    /// From 1.
+    /// The position in the `Dial`, from 1.
     position: u8,
     from: String,
     to: String,
@@ -63,16 +67,16 @@ pub(super) struct BLeg {
     answered: Option<CallTime>,
 }
 
-/// How far a target is.
+/// The state of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// It is to be placed.
+    /// To be placed.
     Asked,
     Placed,
     Over,
 }
 
-/// Begins: whoever may not be called is not, all others are at once.
+/// Calls all targets that may be called.
 impl Instruction for Dial {
     fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
         let mut dialing = DialAttempt::place(self, env.ctx);
@@ -82,7 +86,7 @@ impl Instruction for Dial {
         }
     }
 
-    /// It asks for itself, once a target is called.
+    /// The activity requests the answer once a target has been placed.
     fn needs_media(&self) -> bool {
         false
     }
@@ -133,7 +137,7 @@ impl DialAttempt {
         dialing
     }
 
-    /// Whether it is over already; else its time begins.
+    /// Starts the ring timeout. Returns how the element ended, if no target may be called.
     fn begin(&mut self, ctx: &mut CallContext) -> Option<Completion> {
         if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
             ctx.set(Timer::DialRing, self.ring_ms());
@@ -154,7 +158,7 @@ impl DialAttempt {
         destination: Destination,
     ) -> DialOrder {
         let dial = &self.dial;
-        // A key without a sound has no effect (W312).
+        // `confirmKey` has no effect without a sound (W312).
         let confirm = dial.confirm_sound.is_some().then(|| Confirmation {
             sound: dial.confirm_sound.clone(),
             method: Method::Post,
@@ -188,7 +192,8 @@ impl DialAttempt {
         }
     }
 
-    /// Whether the caller's keys are meant for this: they are no secret then, the application is told of them.
+    /// Whether the `Dial` uses the caller's digits. They are then reported to the customer's server
+    /// and are not kept out of logs.
     fn takes_digits(&self) -> bool {
         self.joined && (self.dial.hangup_on_star || !self.dial.digits_match.is_empty())
     }
@@ -205,7 +210,7 @@ impl DialAttempt {
         }
     }
 
-    /// The first to answer has won; the others ring no longer.
+    /// Handles an answer. The first leg to answer wins, and the others are hung up.
     fn answered(&mut self, ctx: &mut CallContext, at: usize) {
         if self.winner.is_some() {
             return;
@@ -248,7 +253,7 @@ impl DialAttempt {
         }
     }
 
-    /// A target is not placed: said plainly, and told as its hangup.
+    /// Notes that a target is not placed, logs the reason, and reports a hangup.
     fn not_placed(&mut self, ctx: &mut CallContext, at: usize, error: DialError, detail: &str) {
         let Some(leg) = self.legs.get_mut(at) else { return };
         leg.phase = Phase::Over;
@@ -262,7 +267,7 @@ impl DialAttempt {
         self.tell(ctx, at, TargetEvent::Hangup { cause: error.cause(), error: Some(error) });
     }
 
-    /// A leg is to end, and counts as ended.
+    /// Hangs up a leg and counts it as ended.
     fn end(&mut self, ctx: &mut CallContext, at: usize, cause: HangupCause) {
         let Some(leg) = self.legs.get(at).filter(|leg| leg.phase != Phase::Over) else { return };
         ctx.wish(Output::BLeg { call: leg.call, command: BLegCommand::HangUp { cause } });
@@ -289,7 +294,7 @@ impl DialAttempt {
         self.tell(ctx, at, TargetEvent::Hangup { cause, error: None });
     }
 
-    /// How the element ended. `None` while a leg is up.
+    /// Returns how the element ended. `None` while a leg is up.
     fn so_far(&mut self, ctx: &mut CallContext) -> Option<Completion> {
         if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
             return None;
@@ -312,7 +317,7 @@ impl DialAttempt {
         self.music.stop(ctx);
     }
 
-    /// `DialStatus`, and the cause behind it.
+    /// Returns `DialStatus`, and the cause behind it.
     fn status(&self) -> (&'static str, HangupCause) {
         match (self.winner, self.last_end, self.first_error) {
             (Some(_), cause, _) => ("completed", cause.unwrap_or(HangupCause::DialEnded)),
@@ -322,12 +327,12 @@ impl DialAttempt {
         }
     }
 
-    /// The first error, where no target was placed.
+    /// Returns the first error if no target was placed.
     fn failed_before_placing(&self) -> Option<DialError> {
         self.first_error.filter(|_| self.last_end.is_none())
     }
 
-    /// Where the outcome goes.
+    /// Returns the request that reports the result.
     fn action(&self, ctx: &CallContext) -> Option<Action> {
         Some(Action {
             target: self.dial.action.clone()?,
@@ -432,7 +437,7 @@ impl Activity for DialAttempt {
         Progress::Pending
     }
 
-    /// The legs end with the call, or with the document that dialled them. No action follows.
+    /// Ends the legs, with the call or with the document that dialled them. No action follows.
     fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
         let (answered, unanswered) = match why {
             Stop::CallEnds => (HangupCause::DialEnded, HangupCause::CallerCancelled),
@@ -445,7 +450,8 @@ impl Activity for DialAttempt {
         self.clean_up(env.ctx);
     }
 
-    /// Somebody is being called, so that the caller has to be answered and hear something (§4 rule 2).
+    /// Once a target is being called, the caller must be answered to hear the ringing
+    /// (docs/reference/xml.md#answering).
     fn wants_media(&self) -> bool {
         self.placed
     }
@@ -495,7 +501,7 @@ impl Activity for DialAttempt {
     }
 }
 
-/// A target in the log: people by their last four digits.
+/// Formats a target for the log: the last four digits of a number.
 fn shown(to: &str) -> String {
     if to.bytes().all(|b| b.is_ascii_digit()) {
         format!("…{}", last_four(to))

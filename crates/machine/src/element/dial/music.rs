@@ -1,5 +1,5 @@
-//! What the caller hears while others ring: a ring-back tone, nothing, or a document of `Speak`, `Play` and `Wait`, again
-//! and again (`plivo-xml.md` §5.7, dialMusic).
+//! The sound for the caller while targets ring: a ring-back tone, nothing, or the sounds of a
+//! document in a loop (docs/reference/xml.md#dial, `dialMusic`).
 
 use crate::activity::Readiness;
 use crate::context::CallContext;
@@ -10,11 +10,11 @@ use crate::sounds::{fetch_sounds, ring_back, sounds_fetched};
 use crate::timers::Timer;
 use xml::ast::{DialMusic, DocUrl};
 
-/// See the module's note.
+/// The sound for the waiting caller. See the [module documentation](self).
 pub(super) enum Music {
     None,
     RingBack,
-    /// Not asked for yet.
+    /// The document has not been requested yet.
     Document(DocUrl),
     Fetching(FetchId),
     Ready(LoopedPlaylist),
@@ -29,7 +29,7 @@ impl Music {
         }
     }
 
-    /// Somebody is being called: its sounds are made ready.
+    /// Prepares the sounds when the first target has been placed.
     pub(super) fn begin(&mut self, ctx: &mut CallContext) {
         match self {
             Self::Document(url) => {
@@ -40,14 +40,15 @@ impl Music {
         }
     }
 
-    /// Plays, if it is there and can be heard.
+    /// Plays the sounds if they are available and the media path is up.
     pub(super) fn play(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         if let Self::Ready(round) = self {
             round.play(ctx, readiness);
         }
     }
 
-    /// Its document came, or not: then it is as if none was asked for (`plivo-callbacks.md` §4.3).
+    /// Handles the end of the fetch. If it failed, a ring-back tone is played
+    /// (docs/reference/callbacks.md#failures).
     pub(super) fn fetched(
         &mut self,
         ctx: &mut CallContext,
@@ -67,7 +68,7 @@ impl Music {
         self.play(ctx, readiness);
     }
 
-    /// Whoever fetches has forgotten us.
+    /// Handles a fetch that has exceeded its deadline.
     pub(super) fn fetch_timed_out(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         if let Self::Fetching(fetch) = *self {
             ctx.wish(Output::CancelFetch { fetch });
@@ -75,7 +76,7 @@ impl Music {
         }
     }
 
-    /// A round is over: the next one.
+    /// Handles the end of a playlist.
     pub(super) fn played(&mut self, ctx: &mut CallContext, readiness: Readiness, ended: PlayId) {
         if let Self::Ready(round) = self {
             round.played(ctx, readiness, ended);
@@ -86,7 +87,7 @@ impl Music {
         matches!(self, Self::Ready(round) if round.is_playing(which))
     }
 
-    /// No more of it.
+    /// Stops the sounds for good.
     pub(super) fn stop(&mut self, ctx: &mut CallContext) {
         match std::mem::replace(self, Self::None) {
             Self::Ready(mut round) => round.stop(ctx),

@@ -1,7 +1,8 @@
-//! Callbacks about calls that are added to a multi-party call: `AddParticipantInitiated` to `AddParticipantFailed`
-//! (`plivo-callbacks.md` §3.6).
+//! Callbacks about calls that are added to a multi-party call: `AddParticipantInitiated` to
+//! `AddParticipantFailed` (docs/reference/callbacks.md#multi-party-call).
 //!
-//! They go to the status callback URL of the `MultiPartyCall` in the document that the call will run.
+//! They are sent to the status callback URL of the `MultiPartyCall` in the document that the call
+//! runs.
 
 use super::multi_party::MultiPartyElement;
 use crate::context::CallContext;
@@ -10,14 +11,15 @@ use uuid::Uuid;
 use xml::Document;
 use xml::ast::ElementKind;
 
-/// Reports how far a call has come that was placed for a multi-party call. Does nothing for other calls.
+/// Reports the progress of a call that was placed for a multi-party call. Does nothing for other
+/// calls.
 pub(crate) fn report(ctx: &mut CallContext, event: &str) {
     report_placed(ctx, event, None);
 }
 
 /// Reports that a call will not enter the multi-party call that it was placed for.
 ///
-/// `status`: the `CallStatus` of the call, if it is over.
+/// `status` is the `CallStatus` of the call if it is over.
 pub(crate) fn report_failed(ctx: &mut CallContext, status: Option<&'static str>) {
     report_placed(ctx, "AddParticipantFailed", status);
 }
@@ -35,7 +37,7 @@ fn report_placed(ctx: &mut CallContext, event: &str, status: Option<&'static str
     }
 }
 
-/// Reports on a call that is taken into the multi-party call of `document` while it is up.
+/// Reports the progress of an answered call that moves to the multi-party call of `document`.
 pub(crate) fn report_for(
     ctx: &mut CallContext,
     document: &Document,
@@ -47,9 +49,10 @@ pub(crate) fn report_for(
     }
 }
 
-/// Builds the callback. `None` if the document asks for none.
+/// Returns the callback. `None` if the document does not request it.
 ///
-/// `room`: the multi-party call, if it exists yet. `status`: the `CallStatus` of the call, if it is over.
+/// `room` is the multi-party call if it exists yet. `status` is the `CallStatus` of the call if it
+/// is over.
 pub(crate) fn callback(
     ctx: &CallContext,
     document: &Document,

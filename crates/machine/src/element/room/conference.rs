@@ -1,4 +1,5 @@
-//! `Conference`: its attributes, and what it tells the application (`plivo-xml.md` §5.9, `plivo-callbacks.md` §3.5).
+//! `Conference`: its attributes and callbacks (docs/reference/xml.md#conference,
+//! docs/reference/callbacks.md#conference).
 
 use super::sounds::{Events, Sounds};
 use super::{Element, Membership, Rules, Told, start, whole_room};
@@ -28,14 +29,15 @@ impl Instruction for Conference {
     }
 }
 
-/// What it knows of itself.
+/// The attributes of a `Conference` that its callbacks need.
 pub(super) struct ConferenceElement {
     name: String,
     callback: Option<Target>,
     action: Option<Target>,
     redirect: bool,
     floor: bool,
-    /// MP3, and whether one alone is recorded too; none: this one does not ask for it.
+    /// Whether the file is MP3, and whether the room is recorded while only one member is in it.
+    /// `None` if the element does not request a recording.
     record: Option<(bool, bool)>,
     transcription: Option<Transcription>,
 }
@@ -88,7 +90,7 @@ impl ConferenceElement {
             hold: Event::ConferenceWait,
             enter: Event::ConferenceEnterSound,
             exit: Event::ConferenceExitSound,
-            // It has no sounds of that.
+            // A conference has no recording sounds.
             record: Event::ConferenceEnterSound,
         };
         let wait = conference.wait_sound.clone().map(|url| Target { url, method: Method::Post });
@@ -102,7 +104,7 @@ impl ConferenceElement {
         (element, rules, entry, sounds)
     }
 
-    /// The callback about it, if it has one.
+    /// Returns the callback for an event, if one is sent.
     pub(super) fn told(
         &self,
         ctx: &CallContext,
@@ -134,7 +136,7 @@ impl ConferenceElement {
         }
     }
 
-    /// How it wants the room recorded.
+    /// Returns the order for the recording of the room.
     pub(super) fn record(
         &self,
         ctx: &mut CallContext,
@@ -146,7 +148,7 @@ impl ConferenceElement {
         Some((Box::new(whole_room(mp3, callback, transcript)), when_alone))
     }
 
-    /// It has left; `last`: nobody else is in.
+    /// Returns the callback for the exit. `last` is set if no other member remains.
     pub(super) fn left(
         &self,
         ctx: &CallContext,
@@ -169,7 +171,7 @@ impl ConferenceElement {
         Some(self.notice_to(target, ctx, inside, (event, action), last, pattern))
     }
 
-    /// `event`: its `Event` and `ConferenceAction`.
+    /// `event` consists of the parameters `Event` and `ConferenceAction`.
     pub(super) fn notice_to(
         &self,
         target: &Target,
@@ -197,7 +199,7 @@ impl ConferenceElement {
         CallbackRequest { kind: CallbackKind::Conference, url, method, params }
     }
 
-    /// A member that never was in has no id.
+    /// Returns the action. `ConferenceMemberID` is empty if the call did not enter the room.
     pub(super) fn action(
         &self,
         room: Option<uuid::Uuid>,

@@ -1,8 +1,8 @@
-//! Being in a room, as `Conference` and `MultiPartyCall` have it: entering, waiting with music, the sounds of coming and
-//! going, keys, and leaving, for whatever reason (`plivo-xml.md` §5.9, §5.10).
+//! A call in a room, for `Conference` and `MultiPartyCall`: entering, waiting with music, sounds,
+//! digits and leaving (docs/reference/xml.md#conference).
 //!
-//! Who else is in, and what that means for this call, the room decides (`call::rooms`); it tells by [`RoomNews`]. What the
-//! two elements call things, and what they tell the application, is `conference`'s and `multi_party`'s.
+//! The room manages its members and reports changes with [`RoomEvent`]s. The modules `conference`
+//! and `multi_party` contain the differences between the two elements and their callbacks.
 
 pub(crate) mod add_participant;
 mod ai_agent;
@@ -36,49 +36,49 @@ use sounds::Sounds;
 use uuid::Uuid;
 use xml::ast::Target;
 
-/// A call in a room, or on its way in.
+/// A call that is in a room or enters it.
 struct RoomVisit {
     element: Element,
     rules: Rules,
-    /// The room, also where it is full.
+    /// The room. Also set if it was full.
     room: Option<Uuid>,
     inside: Option<Membership>,
-    /// It does not take part yet, or again not.
+    /// The call does not take part in the room at present.
     waits: bool,
     held: bool,
     muted: bool,
-    /// It was heard to speak, and not yet to stop.
+    /// The caller speaks, as last reported by the room.
     speaks: bool,
     sounds: Sounds,
     typed: DigitPatterns,
-    /// The room's recording.
+    /// The id and the URL of the room's recording.
     recorded: Option<(Uuid, String)>,
-    /// What tells of a recording that this one has asked for, until it begins.
+    /// The callback for the start of the recording that this call has requested.
     record_asked: Option<CallbackRequest>,
-    /// The recording of what this one says.
+    /// The recording of this participant alone.
     track: Option<RecordingId>,
 }
 
-/// Which element it is.
+/// The element, with its attributes.
 enum Element {
     Conference(Box<ConferenceElement>),
     MultiParty(Box<MultiPartyElement>),
 }
 
-/// What both elements have.
+/// Attributes that both elements have.
 struct Rules {
     hangup_on_star: bool,
     digits_match: Vec<String>,
-    /// It is over after so long, in milliseconds from entering.
+    /// How long the call may stay in the room, in milliseconds from entering it.
     limit_ms: Option<u64>,
-    /// So long it waits to take part.
+    /// How long the call waits to take part, in milliseconds.
     wait_ms: Option<u64>,
-    /// Keys for the caller, once in.
+    /// Digits that are sent to the caller after entering.
     send_digits: Option<String>,
     relays_keys: bool,
 }
 
-/// What it is in the room.
+/// The membership of the call in the room.
 #[derive(Clone, Copy, Debug)]
 struct Membership {
     room: Uuid,
@@ -87,22 +87,22 @@ struct Membership {
     since: CallTime,
 }
 
-/// Why it is over.
+/// Why the call left the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
     Full,
     Out(LeaveReason),
     /// The caller pressed `*`.
     Star,
-    /// `timeLimit` or `waitTime`.
+    /// `timeLimit` or `waitTime` has passed.
     TimeLimit,
-    /// The stream of its agent has ended. `dropped`: it was lost, or never was.
+    /// The stream of the AI agent has ended. `dropped` is set if it could not connect or was lost.
     AgentGone {
         dropped: bool,
     },
 }
 
-/// Something that the application is told.
+/// An event that is reported to the customer's server.
 #[derive(Clone, Copy, Debug)]
 enum Told<'a> {
     Entered { starts: bool },
@@ -116,7 +116,7 @@ enum Told<'a> {
     Held { on: bool },
 }
 
-/// What is ordered for a recording of all that is said in a room.
+/// Returns the order for a recording of the whole room.
 fn whole_room(
     mp3: bool,
     callback: Option<CallbackRequest>,
@@ -193,7 +193,8 @@ impl RoomVisit {
         ctx.wish(Output::Room { command: RoomCommand::Record { order: how, when_alone } });
     }
 
-    /// The room is recorded. A conference's application hears of the beginning, too (`plivo-callbacks.md` §3.5).
+    /// Notes the recording of the room. For a conference, its start is reported too
+    /// (docs/reference/callbacks.md#conference).
     fn recorded(&mut self, ctx: &mut CallContext, id: Uuid, url: &str, begun: bool) {
         self.recorded = Some((id, url.to_owned()));
         if begun {
@@ -202,14 +203,14 @@ impl RoomVisit {
         let asked = self.record_asked.take_if(|_| begun);
         if let (Element::Conference(_), Some(mut notice)) = (&self.element, asked) {
             let mut params = recording::started_params(id, url);
-            // That is the element `Record`'s: nobody presses a key to end a room's recording.
+            // `Digits` belongs to the element `Record`. No digit ends the recording of a room.
             params.remove("Digits");
             notice.params.extend(params);
             ctx.wish(Output::Callback { callback: notice });
         }
     }
 
-    /// What somebody wants over an API of the recording of what this one says.
+    /// Executes an API request about the recording of this participant.
     fn record_track(&mut self, ctx: &mut CallContext, what: &TrackCommand) {
         match (what, self.track) {
             (TrackCommand::Begin { order: how, callback }, None) => {
@@ -231,7 +232,7 @@ impl RoomVisit {
             (TrackCommand::Pause { on }, Some(record)) => {
                 ctx.media(MediaCommand::RecordPause { recording: record, on: *on })
             }
-            // Two asked at the same time.
+            // Two requests at the same time.
             (TrackCommand::Begin { .. }, Some(_))
             | (TrackCommand::Stop | TrackCommand::Pause { .. }, None) => {}
         }
@@ -243,14 +244,15 @@ impl RoomVisit {
         }
     }
 
-    /// What is heard instead of the room: music while it waits or is on hold.
+    /// Plays the music for the current state of the call: waiting, on hold, or neither.
     fn tune(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         if self.inside.is_some() {
             self.sounds.tune(ctx, readiness, self.waits, self.held);
         }
     }
 
-    /// Whether the caller's keys are meant for this: they are no secret then, the application is told of them.
+    /// Whether the room uses the caller's digits. They are then reported to the customer's server
+    /// and are not kept out of logs.
     fn takes_digits(&self) -> bool {
         self.inside.is_some()
             && (self.rules.hangup_on_star
@@ -269,7 +271,7 @@ impl RoomVisit {
         })
     }
 
-    /// Out of the room, with all that is told of it.
+    /// Leaves the room and reports it.
     fn out(&mut self, ctx: &mut CallContext) {
         for timer in [Timer::RoomLimit, Timer::RoomWait] {
             ctx.timers.clear(timer);
@@ -282,7 +284,7 @@ impl RoomVisit {
             });
         }
         self.element.stop_agent(ctx);
-        // Nobody hears it any more.
+        // Speech ends with the membership.
         if std::mem::take(&mut self.speaks) {
             self.tell(ctx, Told::Speech { on: false });
         }
@@ -313,7 +315,8 @@ impl RoomVisit {
         }
     }
 
-    /// What the call ends with where nothing follows in its document; the usual, where there is none.
+    /// Returns the cause with which the call ends if no element follows. `None` for
+    /// [`HangupCause::EndOfInstructions`].
     fn end_cause(&self, why: Ended) -> Option<HangupCause> {
         match (&self.element, why) {
             (Element::Conference(_), _) => None,
@@ -330,7 +333,7 @@ impl RoomVisit {
         }
     }
 
-    /// Where the outcome goes: the URL, whether its document runs next, and what is told.
+    /// Returns the request that reports the result.
     fn action(&self, ctx: &CallContext) -> Option<Action> {
         let (target, redirect, params) = match &self.element {
             Element::Conference(of) => {
@@ -343,7 +346,7 @@ impl RoomVisit {
 }
 
 impl Ended {
-    /// How the instruction went.
+    /// Returns the outcome of the instruction, with a note.
     fn outcome(self) -> (InstructionOutcome, &'static str) {
         match self {
             Self::Full => (InstructionOutcome::Failed, "full"),
@@ -483,7 +486,7 @@ impl Activity for RoomVisit {
         Progress::Pending
     }
 
-    /// Where the stream was the agent's, that one leaves.
+    /// Leaves the room if the stream was the AI agent's.
     fn stream_ended(&mut self, env: &mut Env<'_>, ended: stream::Ended) -> Progress {
         let is_its_agents = match &mut self.element {
             Element::MultiParty(of) => of.agent.ended(ended.stream),
@@ -497,7 +500,8 @@ impl Activity for RoomVisit {
 
     fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
         match timer {
-            // The call that they are in is over for all of them at this moment.
+            // Without a limit of its own, the call has reached the limit of the whole multi-party
+            // call.
             Timer::RoomLimit if self.rules.limit_ms.is_none() => {
                 self.leave(env.ctx, Ended::Out(LeaveReason::TimeUp))
             }
@@ -517,7 +521,7 @@ impl Activity for RoomVisit {
         Progress::Pending
     }
 
-    /// No action follows.
+    /// Leaves the room. No action follows.
     fn stop(&mut self, env: &mut Env<'_>, _: Stop) {
         self.out(env.ctx);
     }
@@ -574,7 +578,7 @@ impl Element {
         }
     }
 
-    /// What says that the room's recording is there.
+    /// Returns the callback that reports the recording of the room to `target`.
     fn recorded(&self, ctx: &CallContext, inside: &Membership, target: &Target) -> CallbackRequest {
         match self {
             Self::Conference(of) => {
@@ -584,7 +588,8 @@ impl Element {
         }
     }
 
-    /// How it wants the room recorded, and whether also while one is alone.
+    /// Returns the order for the recording of the room, and whether it also covers times with one
+    /// member only.
     fn record(
         &self,
         ctx: &mut CallContext,
@@ -596,7 +601,7 @@ impl Element {
         }
     }
 
-    /// How it wants what this one says recorded.
+    /// Returns the order for the recording of this participant.
     fn track(&self, ctx: &mut CallContext, inside: &Membership) -> Option<RecordingOrder> {
         match self {
             Self::Conference(_) => None,

@@ -1,4 +1,5 @@
-//! `MultiPartyCall`: its attributes, and what it tells the application (`plivo-xml.md` §5.10, `plivo-callbacks.md` §3.6).
+//! `MultiPartyCall`: its attributes and callbacks (docs/reference/xml.md#multipartycall,
+//! docs/reference/callbacks.md#multi-party-call).
 
 use super::ai_agent::AgentStream;
 use super::attributes::Attributes;
@@ -15,10 +16,10 @@ use crate::params::{self, Event};
 use model::Method;
 use xml::ast::{MultiPartyCall, Target};
 
-/// What says that a participant is out.
+/// `EventName` of a participant's exit.
 const EXIT: &str = "ParticipantExit";
 
-/// Where nothing else is said (§5.10).
+/// Defaults of `maxDuration` and `maxParticipants`.
 const LASTS_SECS: u64 = 14_400;
 const PARTICIPANTS_MAX: u8 = 10;
 
@@ -40,7 +41,7 @@ impl Instruction for MultiPartyCall {
     }
 }
 
-/// What it knows of itself.
+/// The attributes of a `MultiPartyCall` that its callbacks need.
 pub(super) struct MultiPartyElement {
     name: String,
     role: Role,
@@ -48,16 +49,17 @@ pub(super) struct MultiPartyElement {
     status: Option<Target>,
     events: Vec<EventGroup>,
     on_exit: Option<Target>,
-    /// What this one says is recorded by itself, too.
+    /// This participant is recorded separately as well.
     track: bool,
-    /// MP3, and whether one alone is recorded too; none: this one does not ask for it.
+    /// Whether the file is MP3, and whether the call is recorded while only one participant is in
+    /// it. `None` if the element does not request a recording.
     record: Option<(bool, bool)>,
     recorded: Option<Target>,
     pub(super) agent: AgentStream,
     transcript: Option<TranscriptOrder>,
 }
 
-/// What `statusCallbackEvents` names.
+/// A group of events that `statusCallbackEvents` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EventGroup {
     Mpc,
@@ -68,7 +70,7 @@ enum EventGroup {
     Audio,
 }
 
-/// In the order of the names; the first two where the attribute is not there.
+/// The groups with their names. Without the attribute, the first two are reported.
 const GROUPS: [(&str, EventGroup); 6] = [
     ("mpc-state-changes", EventGroup::Mpc),
     ("participant-state-changes", EventGroup::Participant),
@@ -108,7 +110,7 @@ impl MultiPartyElement {
             }),
             agent: AgentStream::read(&a, role),
             recorded: a.target("recordingCallbackUrl", "recordingCallbackMethod", Method::Post),
-            // `transcript="false"` beside it is somebody who does not want it.
+            // `transcript="false"` disables the transcript although a URL is set.
             transcript: a
                 .target("transcriptionUrl", "transcriptionMethod", Method::Post)
                 .filter(|_| a.flag("transcript", true))
@@ -182,7 +184,7 @@ impl MultiPartyElement {
         (element, rules, entry, sounds)
     }
 
-    /// How it wants the call recorded.
+    /// Returns the order for the recording of the multi-party call.
     pub(super) fn record(
         &self,
         ctx: &mut CallContext,
@@ -194,14 +196,14 @@ impl MultiPartyElement {
         Some((Box::new(whole_room(mp3, callback, transcript)), when_alone))
     }
 
-    /// How it wants what this one says recorded.
+    /// Returns the order for the recording of this participant.
     pub(super) fn track(&self, ctx: &CallContext, inside: &Membership) -> Option<RecordingOrder> {
         let (mp3, _) = self.record.filter(|_| self.track)?;
         let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, ctx, inside));
         Some(RecordingOrder { peer_only: true, ..whole_room(mp3, callback, None) })
     }
 
-    /// What says there that the recording is done.
+    /// Returns the callback that reports a recording to `target`.
     pub(super) fn recorded_to(
         &self,
         target: &Target,
@@ -218,12 +220,12 @@ impl MultiPartyElement {
         self.status.is_some() && self.events.contains(&group)
     }
 
-    /// Whether its keys are somebody's business.
+    /// Whether the digits of the participant are reported.
     pub(super) fn reports_digits(&self) -> bool {
         self.tells(EventGroup::Digits)
     }
 
-    /// The callbacks about it, in order.
+    /// Returns the callbacks for an event, in order.
     pub(super) fn told(
         &self,
         ctx: &CallContext,
@@ -270,13 +272,13 @@ impl MultiPartyElement {
         }
     }
 
-    /// It has left.
+    /// Returns the callback for the exit.
     pub(super) fn left(&self, ctx: &CallContext, inside: &Membership) -> Option<CallbackRequest> {
         self.notice(ctx, inside, EventGroup::Participant, EXIT)
     }
 
-    /// Should nobody else be in, the call is over. Who asked to be told of that need not be the one who leaves last, so the
-    /// address is not this one's to say.
+    /// Returns the parameters of the end of the multi-party call, for the case that this
+    /// participant is the last one. The room knows the URL, which another participant may have set.
     pub(super) fn over(&self, ctx: &CallContext, inside: &Membership) -> Params {
         over(ctx, &self.seat(inside))
     }
@@ -286,7 +288,8 @@ impl MultiPartyElement {
         ParticipantInfo { room, name: &self.name, member, role: self.role, coaching: self.coaches }
     }
 
-    /// A call that is to enter one has come so far; there may be no room yet, and this one is no member.
+    /// Returns the callback for the progress of a call that will enter. It has no member id yet,
+    /// and the room may not exist.
     pub(super) fn added(
         &self,
         ctx: &CallContext,
@@ -329,7 +332,8 @@ impl MultiPartyElement {
         })
     }
 
-    /// A participant that never was in has no id and no times.
+    /// Returns the action. The member id and the times are empty if the call did not enter the
+    /// room.
     pub(super) fn action(
         &self,
         ctx: &CallContext,
@@ -351,14 +355,15 @@ impl MultiPartyElement {
     }
 }
 
-/// What is told of a participant whose process died: that it is out, and that the call is over.
+/// Returns the parameters of the exit, and those of the end of the multi-party call, for a
+/// participant whose process died.
 pub(crate) fn cut_off(ctx: &CallContext, seat: &ParticipantInfo<'_>) -> (Params, Params) {
     let mut exit = happened(ctx, seat.name, EXIT);
     exit.extend(seated(ctx, seat));
     (exit, over(ctx, seat))
 }
 
-/// Something has happened in the call of this name.
+/// Returns the parameters of an event of the multi-party call with this name.
 fn happened(ctx: &CallContext, call: &str, event: &str) -> Params {
     let mut params = params::common(ctx, Event::MultiPartyCall);
     let mut put = |name: &'static str, value: String| {
@@ -370,7 +375,7 @@ fn happened(ctx: &CallContext, call: &str, event: &str) -> Params {
     params
 }
 
-/// It is over; how long it was there, the room adds.
+/// Returns the parameters of the end. The room adds its duration.
 fn over(ctx: &CallContext, seat: &ParticipantInfo<'_>) -> Params {
     let mut end = happened(ctx, seat.name, MPC_END);
     end.insert("MPCUUID".into(), Param::Plain(seat.room.to_string().into()));
@@ -378,7 +383,7 @@ fn over(ctx: &CallContext, seat: &ParticipantInfo<'_>) -> Params {
     end
 }
 
-/// Whom it is about.
+/// Returns the parameters about a participant.
 fn seated(ctx: &CallContext, seat: &ParticipantInfo<'_>) -> Params {
     let mut params = participant(ctx, seat.role, seat.coaching);
     params.insert("MPCUUID".into(), Param::Plain(seat.room.to_string().into()));

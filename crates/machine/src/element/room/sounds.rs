@@ -1,8 +1,8 @@
-//! What a call in a room hears beside its members: music while it waits or is on hold; and what the members hear when it
-//! comes and goes.
+//! The sounds of a call in a room: its own music while it waits or is on hold, and the sounds that
+//! all members hear when it enters or leaves.
 //!
-//! Documents are fetched one after the other, that of coming in before it is needed no more, that of leaving before it is
-//! needed: a call that has been hung up fetches nothing.
+//! Documents are fetched one after the other. The exit sound is fetched in advance, since a call
+//! that has been hung up fetches nothing.
 
 use std::collections::VecDeque;
 
@@ -17,11 +17,11 @@ use crate::sounds::{fetch_sounds_at, prepare, sounds_fetched};
 use crate::timers::Timer;
 use xml::ast::{MemberSound, Target};
 
-/// Plivo names the beeps and not how they sound.
+/// The beep. Plivo does not document its sound.
 const BEEP: Sound = Sound::Tone { hz: 800, ms: 200 };
 const BETWEEN: Sound = Sound::Silence { ms: 100 };
 
-/// A document that may be asked for.
+/// A document with sounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SoundDocument {
     Wait,
@@ -32,13 +32,13 @@ enum SoundDocument {
     RecordEnded,
 }
 
-/// See the module's note.
+/// The sounds of a call in a room. See the [module documentation](self).
 pub(super) struct Sounds {
     wait: Music,
     hold: Music,
     enter: MemberSound,
     exit: MemberSound,
-    /// Of `exit`, once it is here.
+    /// The sounds of `exit`, once they are available.
     exit_items: Vec<SoundItem>,
     record_begun: Announcement,
     record_ended: Announcement,
@@ -47,17 +47,17 @@ pub(super) struct Sounds {
     open: Option<(FetchId, SoundDocument)>,
 }
 
-/// `Event` of each document's request.
+/// The parameter `Event` of each document's request.
 pub(super) struct Events {
     pub(super) wait: Event,
     pub(super) hold: Event,
     pub(super) enter: Event,
     pub(super) exit: Event,
-    /// That the recording begins or has ended.
+    /// The documents for the start and the end of the recording.
     pub(super) record: Event,
 }
 
-/// Something that all hear when it happens. It may happen before its document is here.
+/// A sound that all members hear at an event, which may occur before the document has been fetched.
 #[derive(Default)]
 struct Announcement {
     target: Option<Target>,
@@ -70,7 +70,7 @@ impl Announcement {
         Self { target, ..Self::default() }
     }
 
-    /// Its document is here, or never will be.
+    /// Stores the sounds of the document. Plays them if the event has occurred already.
     fn have(&mut self, ctx: &mut CallContext, items: Vec<SoundItem>) {
         match std::mem::take(&mut self.due) {
             true => into_the_room(ctx, items.clone()),
@@ -79,7 +79,7 @@ impl Announcement {
         self.items = Some(items);
     }
 
-    /// It has happened.
+    /// Handles the event.
     fn play(&mut self, ctx: &mut CallContext) {
         match &self.items {
             Some(items) => into_the_room(ctx, items.clone()),
@@ -88,7 +88,7 @@ impl Announcement {
     }
 }
 
-/// Music that is there, or can be asked for.
+/// Music in a loop, from a document that is fetched when it is needed.
 #[derive(Default)]
 struct Music {
     target: Option<Target>,
@@ -125,7 +125,7 @@ impl Sounds {
         }
     }
 
-    /// With these documents for all when a recording begins and when it ends.
+    /// Adds the documents for the start and the end of a recording.
     pub(super) fn of_recording(self, begun: Option<Target>, ended: Option<Target>) -> Self {
         Self {
             record_begun: Announcement::of(begun),
@@ -134,17 +134,17 @@ impl Sounds {
         }
     }
 
-    /// The recording that this one has asked for begins.
+    /// Handles the start of the recording that this call has requested.
     pub(super) fn record_begun(&mut self, ctx: &mut CallContext) {
         self.record_begun.play(ctx);
     }
 
-    /// It has ended, and the room goes on.
+    /// Handles the end of the recording while the room continues.
     pub(super) fn record_ended(&mut self, ctx: &mut CallContext) {
         self.record_ended.play(ctx);
     }
 
-    /// The call is in the room.
+    /// Handles the entry of the call into the room.
     pub(super) fn entered(&mut self, ctx: &mut CallContext, waits: bool, held: bool) {
         self.want(waits, held);
         match &self.enter {
@@ -166,7 +166,7 @@ impl Sounds {
         self.ask(ctx);
     }
 
-    /// Asks for the music that will be needed.
+    /// Queues the music that is needed now.
     fn want(&mut self, waits: bool, held: bool) {
         for (wanted, tune, which) in [
             (waits, &mut self.wait, SoundDocument::Wait),
@@ -178,7 +178,7 @@ impl Sounds {
         }
     }
 
-    /// The next document, if none is under way.
+    /// Fetches the next document, if none is being fetched.
     fn ask(&mut self, ctx: &mut CallContext) {
         while self.open.is_none() {
             let Some(which) = self.asked.pop_front() else { return };
@@ -200,7 +200,8 @@ impl Sounds {
         }
     }
 
-    /// A document came, or not: then it is as if there was none (`plivo-callbacks.md` §4.3).
+    /// Handles the end of a fetch. If it failed, there is no such sound
+    /// (docs/reference/callbacks.md#failures).
     pub(super) fn fetched(
         &mut self,
         ctx: &mut CallContext,
@@ -236,7 +237,7 @@ impl Sounds {
         self.ask(ctx);
     }
 
-    /// Whoever fetches has forgotten us.
+    /// Handles a fetch that has exceeded its deadline.
     pub(super) fn timed_out(&mut self, ctx: &mut CallContext) {
         if let Some((fetch, _)) = self.open {
             ctx.wish(Output::CancelFetch { fetch });
@@ -244,7 +245,7 @@ impl Sounds {
         }
     }
 
-    /// Plays what is to be heard now, and nothing else.
+    /// Plays the music for the current state and stops all other music.
     pub(super) fn tune(
         &mut self,
         ctx: &mut CallContext,
@@ -283,7 +284,7 @@ impl Sounds {
             .any(|tune| tune.round.as_ref().is_some_and(|round| round.is_playing(which)))
     }
 
-    /// Silence, and nothing more is fetched.
+    /// Stops the music and all fetches.
     pub(super) fn stop(&mut self, ctx: &mut CallContext) {
         for tune in [&mut self.wait, &mut self.hold] {
             if let Some(round) = &mut tune.round {
@@ -296,7 +297,7 @@ impl Sounds {
         }
     }
 
-    /// What those who stay hear.
+    /// Returns the sounds that the remaining members hear.
     pub(super) fn of_leaving(&mut self) -> Vec<SoundItem> {
         std::mem::take(&mut self.exit_items)
     }
