@@ -20,7 +20,7 @@ use model::{CallUuid, Digit, HangupCause};
 use xml::Document;
 use xml::ast::Target;
 
-/// How far the call has been set up, as far as it matters to instructions.
+/// How far the set-up of the call has come, from the view of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
     /// Not answered. Elements that need no media run. The first element that needs media waits and
@@ -28,7 +28,7 @@ pub(crate) enum Readiness {
     Ringing,
     /// `accept` is in flight. No element begins.
     Answering,
-    /// Answered, but ICE or DTLS is not complete. Elements run as in `Ringing`.
+    /// The call is answered, but ICE or DTLS is not complete. Elements run as in `Ringing`.
     Unconnected,
     /// Audio can flow.
     Open,
@@ -40,7 +40,7 @@ impl Readiness {
     }
 }
 
-/// What an activity can use while it handles an input.
+/// The context in which an activity handles an input.
 pub(crate) struct Env<'a> {
     pub(crate) ctx: &'a mut CallContext,
     pub(crate) readiness: Readiness,
@@ -154,7 +154,7 @@ pub(crate) trait Activity: Send + Sync {
         Progress::Pending
     }
 
-    /// A recogniser reports on what the caller says.
+    /// A recogniser reports an event of the caller's speech.
     fn speech(
         &mut self,
         env: &mut Env<'_>,
@@ -260,7 +260,7 @@ pub(crate) trait Activity: Send + Sync {
         None
     }
 
-    /// Gives up the B-leg, which gets a document of its own.
+    /// Gives up the B-leg, which gets another document.
     fn release_b_leg(&mut self, ctx: &mut CallContext) {
         let _ = ctx;
     }
@@ -270,6 +270,6 @@ pub(crate) trait Activity: Send + Sync {
         false
     }
 
-    /// Adds what the activity waits for to the snapshot.
+    /// Adds the condition that the activity waits for to the snapshot.
     fn draw(&self, snapshot: &mut SnapshotBuilder);
 }

@@ -156,7 +156,7 @@ impl CalledParty {
         ctx.timers.clear(Timer::Fetch);
         let items = sounds::sounds_fetched(ctx, self.sound_name(), result);
         if items.is_empty() && self.document.is_some() {
-            // The key is required even if there is no sound.
+            // The key is required even without a sound.
             return self.await_key(ctx, readiness);
         }
         if items.is_empty() {
@@ -300,8 +300,7 @@ impl Activity for CalledParty {
         self.progress()
     }
 
-    /// Ends the confirmation. On `Replaced`, the leg gets a document of its own and leaves the
-    /// `Dial`.
+    /// Ends the confirmation. On `Replaced`, the leg gets another document and leaves the `Dial`.
     fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
         let ctx = &mut *env.ctx;
         ctx.timers.clear(Timer::Confirm);

@@ -310,7 +310,7 @@ impl CallContext {
         self.wish(Output::CancelFetch { fetch });
     }
 
-    /// Sends an action as a callback, whose response is not used.
+    /// Sends an action as a callback and ignores its response.
     pub(super) fn notify_action(&mut self, target: Target, params: Params) {
         let notice = CallbackRequest {
             kind: CallbackKind::Action,

@@ -193,7 +193,7 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
-/// Whether a line belongs to the trace. Such a line is an object whose first key is `trace`.
+/// Whether a line belongs to the trace: an object that begins with the key `trace`.
 fn is_trace(line: &[u8]) -> bool {
     line.trim_ascii_start().starts_with(br#"{"trace":"#)
 }

@@ -1,4 +1,4 @@
-//! Calls whose machine is lost, and calls that never had one.
+//! Calls without a machine, because it is lost or never existed.
 
 use super::conclude::summary;
 use super::context::CallContext;
@@ -7,8 +7,8 @@ use super::params;
 use crate::contract::{CallSetup, CallTime, CallbackRequest, Params, ParticipantInfo, Summary};
 use model::HangupCause;
 
-/// Returns the record and the hangup callback of a call whose machine is lost, because the process
-/// died or the call driver failed. Times count from the beginning of the call.
+/// Returns the record and the hangup callback of a call that has lost its machine, because the
+/// process died or the call driver failed. Times count from the beginning of the call.
 pub fn orphan_summary(
     setup: CallSetup,
     answered: Option<CallTime>,
@@ -32,11 +32,12 @@ pub fn add_participant_failed(setup: &CallSetup, cause: HangupCause) -> Option<C
     add_participant::callback(&ctx, &document, placed.room, "AddParticipantFailed", Some(status))
 }
 
-/// Returns the parameters of the last callbacks for a participant whose process died
+/// Returns the parameters of the last callbacks for a participant that was lost with its process
 /// (docs/reference/callbacks.md#multi-party-call).
 ///
 /// The first are those of its exit, the second those of the end of the multi-party call, which
-/// applies if it was the last participant. Times count from the beginning of its own call.
+/// applies if it was the last participant. Times count from the beginning of the participant's
+/// call.
 pub fn orphan_participant_params(
     setup: &CallSetup,
     answered: Option<CallTime>,

@@ -33,9 +33,9 @@ pub(super) struct SpeechInput {
     /// The silence that ends speech, in milliseconds.
     end_ms: u64,
     interim_url: Option<Target>,
-    /// The recognition of this attempt. `None` if it has ended or there is no recogniser.
+    /// The recognition of this attempt. `None` after its end, or without a recogniser.
     open: Option<RecognitionId>,
-    /// There is no recogniser.
+    /// No recogniser is available.
     deaf: bool,
     /// Speech that counts has begun, and whether it is in progress.
     begun: bool,

@@ -34,7 +34,7 @@ impl Instruction for Wait {
 
 /// A `Wait` that runs.
 struct Pause {
-    /// What can end the wait early.
+    /// The conditions that end the wait early.
     early: Option<EarlyEnd>,
 }
 

@@ -63,7 +63,7 @@ impl BackgroundRecording {
         self.record == record
     }
 
-    /// Starts the recording, if what it waits for has happened.
+    /// Starts the recording when the path or the `Dial` that it waits for is connected.
     pub(super) fn go_on(&mut self, ctx: &mut CallContext, readiness: Readiness, is_joined: bool) {
         let goes = match self.phase {
             Phase::ForSound => readiness == Readiness::Open,

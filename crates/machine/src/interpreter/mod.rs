@@ -1,5 +1,4 @@
-//! The interpreter of documents: which instruction runs, what it waits for, what comes next
-//! (docs/reference/xml.md#how-a-document-runs).
+//! The interpreter of documents (docs/reference/xml.md#how-a-document-runs).
 //!
 //! An [`Interpreter`] outlives its documents. It fetches the first one, executes it element by
 //! element, and replaces it when control is transferred. The behaviour of each element is defined
@@ -47,7 +46,7 @@ pub(crate) enum Step {
     End(HangupCause),
 }
 
-/// What the interpreter waits for.
+/// The current state of the interpreter.
 enum Running {
     /// Between elements, or the call has ended.
     Nothing,
@@ -587,8 +586,8 @@ impl Interpreter {
         self.recording = Some(recording);
     }
 
-    /// Ends the background recording on behalf of an API request. If there is none, ends the
-    /// `Record` that runs, and its action follows.
+    /// Ends the background recording on behalf of an API request. Without one, ends the `Record`
+    /// that runs, and its action follows.
     pub(crate) fn stop_recording(&mut self, ctx: &mut CallContext) {
         match (self.recording.take(), &mut self.running) {
             (Some(recording), _) => recording.stop(ctx, RecordingEndReason::Stopped),
@@ -624,8 +623,7 @@ impl Interpreter {
         }
     }
 
-    /// Transfers the B-leg to a document of its own and gives it up. Returns `false` if there is
-    /// none.
+    /// Transfers the B-leg to another document and gives it up. Returns `false` without a B-leg.
     pub(crate) fn transfer_leg(&mut self, ctx: &mut CallContext, target: Target) -> bool {
         if self.b_leg().is_none() {
             return false;
@@ -692,7 +690,7 @@ impl Interpreter {
         self.cursor.as_ref()?.next_rules()
     }
 
-    /// Adds the position in the document, and what the interpreter waits for, to the snapshot.
+    /// Adds the position in the document and the current state to the snapshot.
     pub(crate) fn draw(&self, snapshot: &mut SnapshotBuilder) {
         if let Some(cursor) = &self.cursor {
             cursor.draw(self.loops.documents(), snapshot);

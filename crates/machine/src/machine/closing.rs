@@ -121,7 +121,7 @@ pub(super) fn close_ended(ctx: &mut CallContext, cause: HangupCause) -> State {
     closing
 }
 
-/// Ends a call at Meta whose record is written already.
+/// Ends a call at Meta after its record has been written.
 pub(super) fn close_late(ctx: &mut CallContext) -> State {
     ctx.graph(GraphAction::Terminate);
     wait(ctx)

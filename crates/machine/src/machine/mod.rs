@@ -1,7 +1,7 @@
 //! The machine of a call and its states (docs/reference/meta.md#life-of-a-call).
 //!
-//! A state handles an input and returns the next state. Data that only one state needs is stored in
-//! its variant, which has a file of its own. Documents are run by the [`Interpreter`].
+//! A state handles an input and returns the next state. Each state has a file and stores the data
+//! that only it needs. Documents are run by the [`Interpreter`].
 
 mod closing;
 mod inbound;
@@ -345,7 +345,7 @@ fn over(ctx: &mut CallContext, cause: HangupCause) -> State {
     gone(ctx)
 }
 
-/// Ends a call whose record is written already.
+/// Ends a call after its record has been written.
 fn gone(ctx: &mut CallContext) -> State {
     ctx.over();
     State::Over

@@ -1,4 +1,5 @@
-//! `log="false"`: keys stay out of the event log, and the log still replays to the same decisions.
+//! `log="false"`: digits stay out of the event log, and a replay of the log still leads to the same
+//! decisions.
 
 use super::{Bench, digit, document, setup};
 use crate::Machine;
@@ -20,7 +21,7 @@ fn key(c: char) -> Digit {
 #[test]
 fn keys_of_a_hidden_collection_are_replaced_by_such_as_decide_alike() {
     let mut bench = Bench::live(setup(), document(PIN));
-    // Typed ahead, for the hidden collection.
+    // Digits pressed now are type-ahead for the hidden collection.
     assert!(bench.machine.hides_input());
     assert_eq!(bench.machine.redact(key('7')).as_char(), '1');
     assert_eq!(
@@ -44,7 +45,7 @@ fn keys_of_a_hidden_collection_are_replaced_by_such_as_decide_alike() {
     assert_eq!(digits.reveal(), "7895", "the wire has the digits");
     assert_eq!(serde_json::to_string(digits).expect("JSON"), "\"xxxx\"");
     assert_eq!(format!("{digits:?}"), "\"xxxx\"");
-    // One typed too many says something about the others.
+    // A surplus digit would reveal something about the others.
     assert!(bench.machine.hides_input());
 }
 

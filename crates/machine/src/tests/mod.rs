@@ -1,5 +1,5 @@
-//! The machine from outside: scenarios, timed traces, properties. Cases are in the files beside this one; here
-//! is what they share.
+//! Tests of the machine by its inputs and outputs: scenarios, timed traces, properties. This file
+//! has the helpers that they share.
 
 mod callback_rows;
 mod log_false;
@@ -24,7 +24,7 @@ use model::{
 use xml::Document;
 use xml::ast::{DocUrl, Repeat, Target};
 
-/// What most calls begin with.
+/// Returns the setup of a usual call.
 fn setup() -> CallSetup {
     CallSetup {
         call: CallUuid(uuid::Uuid::from_u128(0x3f0c_2f1a_6a1e_4f0e_9a2b_5d7f_3f0a_9b11)),
@@ -74,12 +74,12 @@ fn fetched(fetch: FetchId, document: Arc<Document>) -> Input {
     Input::Fetched { fetch, result: Ok(FetchResponse::Document { document }) }
 }
 
-/// A machine under a stepped clock, which fires its own timers and remembers every wish.
+/// A machine with a manual clock that records every output.
 struct Bench {
     machine: Machine,
     now: u64,
     wishes: Vec<(u64, Output)>,
-    /// The latest play that came to its end.
+    /// The latest playlist that has ended.
     played: u32,
 }
 
@@ -90,7 +90,7 @@ impl Bench {
         bench
     }
 
-    /// A call that is answered and whose media is up, running `document`, at 0 ms.
+    /// Returns an answered call with its media path up, which runs `document` from 0 ms.
     fn live(setup: CallSetup, document: Arc<Document>) -> Self {
         let mut bench = Self::new(setup);
         bench.give(Input::Graph { action: GraphAction::PreAccept, outcome: GraphOutcome::Done });
@@ -110,7 +110,7 @@ impl Bench {
         }
     }
 
-    /// The play that is heard: when it was ordered, and its name.
+    /// Returns the playlist that is being played and when it was started.
     fn playing(&self) -> Option<(u64, PlayId)> {
         let last = self.wishes.iter().rev().find_map(|(at, wish)| match wish {
             Output::Media { command: MediaCommand::Play { play, .. }, .. } => {
@@ -125,7 +125,7 @@ impl Bench {
     }
 }
 
-/// What REST has recorded.
+/// Returns the order of a recording that an API request started.
 fn recorded_over_rest() -> RecordingOrder {
     RecordingOrder {
         id: Some(uuid::Uuid::from_u128(0x7e57)),
@@ -141,7 +141,7 @@ fn recorded_over_rest() -> RecordingOrder {
     }
 }
 
-/// One of the things that REST asks of a call.
+/// Returns one of several API requests.
 fn asked_over_rest(what: u8) -> Command {
     let url = || DocUrl("https://a.example.com/rest".into());
     let target = || Some(Target { url: url(), method: Method::Post });

@@ -1,4 +1,4 @@
-//! Parameters to the letter (`plivo-callbacks.md` §1–§3).
+//! The exact parameters of requests (docs/reference/callbacks.md).
 
 use super::{Bench, digit, document, fetched, setup};
 use crate::contract::{CallSetup, FetchId, Input, Output, Params, Termination};
@@ -157,7 +157,7 @@ fn a_get_digits_action_adds_digits_alone_and_a_caller_without_a_number_is_named_
             && params.iter().any(|p| p == "From=IN.21300411725500934")
     );
     assert!(!params.iter().any(|p| p.starts_with("InputType") || p.starts_with("Speech")));
-    // Facts of another leg are not this one's.
+    // Inputs about another leg have no effect.
     let wishes = bench.wishes.len();
     bench.give(Input::Digit { leg: Leg::B(1), digit: model::Digit::try_from('1').expect("a key") });
     bench.give(fetched(FetchId(9), document(xml)));

@@ -1,4 +1,5 @@
-//! Calls that we place, under whatever order of facts: concluded once, over once, and nothing said after it.
+//! Properties of outbound calls: whatever the order of inputs, a call ends once and outputs nothing
+//! afterwards.
 
 use proptest::prelude::*;
 
@@ -26,7 +27,7 @@ fn placed() -> CallSetup {
     }
 }
 
-/// One that is to enter a multi-party call, confirms it first, and is heard to ring there.
+/// Returns a call that enters a multi-party call after a confirmation and plays a ring-back there.
 fn placed_for_a_room(music: bool, key: bool) -> CallSetup {
     let setup = placed();
     let url = || xml::ast::DocUrl("https://a.example.com/".into());
@@ -92,9 +93,9 @@ struct Watch {
     begun: bool,
     open: bool,
     over: bool,
-    /// It rings in a room.
+    /// A room plays the ring-back.
     rings: bool,
-    /// It may be heard to ring by a document's sounds.
+    /// The ring-back comes from a document.
     has_music: bool,
 }
 
@@ -157,7 +158,7 @@ proptest! {
             while let Some(output) = machine.poll() {
                 watch.see(&output, machine.answered().is_some());
             }
-            // What was due before may come out together with the answer.
+            // Timers that were due before the answer fire in the same step.
             assert!(!watch.rings || machine.answered().is_none(), "it rings while it rings");
         };
         give(&mut machine, 0, Input::Placed { setup: Box::new(setup) });
@@ -165,7 +166,7 @@ proptest! {
             at += pause;
             give(&mut machine, at, fact);
         }
-        // Left alone, it comes to its end by its own timers.
+        // Without further inputs, the timers end the call.
         while let Some((due, _)) = machine.poll_timeout() {
             at = at.max(due.0);
             prop_assert!(at < 24 * 3_600_000, "it never ends");
@@ -176,7 +177,8 @@ proptest! {
     }
 }
 
-/// A call that was to enter a multi-party call and never went out (`plivo-callbacks.md` §3.6).
+/// A call that was to enter a multi-party call and could not be placed
+/// (docs/reference/callbacks.md#multi-party-call).
 #[test]
 fn who_is_add_participant_failed_after_all_is_told_of_where_that_is_asked_for() {
     let with = |events: &str| {

@@ -1,4 +1,5 @@
-//! Whatever happens in whatever order: one end, said once, and nothing after it.
+//! Properties of inbound calls: whatever the order of inputs, a call ends once and outputs nothing
+//! afterwards.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::replay::replay;
 use model::{CallUuid, Digit, HangupCause, Leg, StreamId};
 use xml::Document;
 
-/// What a caller says, now and then.
+/// The text that speech recognition returns.
 const SAID: &str = "book a table";
 
 const DOCUMENTS: [&str; 16] = [
@@ -56,7 +57,7 @@ const DOCUMENTS: [&str; 16] = [
      bidirectional='true' streamTimeout='3' statusCallbackUrl='https://a.example.com/s'>wss://a.example.com/two</Stream></Response>",
 ];
 
-/// A fact as the generator picks it; ids count from what the machine wished for last.
+/// An input as the generator chooses it. Its ids are relative to those of the latest outputs.
 #[derive(Clone, Debug)]
 enum Pick {
     Graph(u8, u8),
@@ -77,11 +78,11 @@ enum Pick {
     Cut,
     Timer,
     Offered,
-    /// What one of the legs dialled last tells.
+    /// An event of one of the latest B-legs.
     Leg(u8, u8),
-    /// What the room tells.
+    /// An event of the room.
     Room(u8),
-    /// What the stream opened last tells.
+    /// An event of the latest stream.
     Stream(u8),
 }
 
@@ -111,7 +112,7 @@ fn pick() -> impl Strategy<Value = Pick> {
     ]
 }
 
-/// What a run knows from outside, and what it has seen.
+/// A machine with the state that an observer derives from its inputs and outputs.
 struct Watch {
     machine: Machine,
     documents: Vec<Arc<Document>>,
@@ -120,12 +121,14 @@ struct Watch {
     fetch: u32,
     play: u32,
     recognition: u32,
-    /// The recognition that has begun and not ended.
+    /// The recognition that is in progress.
     hearing: Option<u32>,
-    /// The one that is telling its result; an overdue timer may still come before it.
+    /// The recognition that returns its result in this step. A timer that is overdue may fire
+    /// before it.
     told: Option<u32>,
     open_fetch: Option<FetchId>,
-    /// The open one whose answer is being given; an overdue timer may still come before it.
+    /// The open fetch that returns its response in this step. A timer that is overdue may fire
+    /// before it.
     answered_fetch: Option<FetchId>,
     document_given: bool,
     accept_sent: bool,
@@ -135,20 +138,20 @@ struct Watch {
     closed: bool,
     concluded: u32,
     over: bool,
-    /// Legs dialled, in order, and those that have not ended yet.
+    /// The legs that were dialled, in order, and those that have not ended.
     legs: Vec<CallUuid>,
     up: BTreeSet<CallUuid>,
-    /// The one that is telling its end; an overdue timer may still come before it.
+    /// The leg that ends in this step. A timer that is overdue may fire before it.
     ended: Option<CallUuid>,
     joined: bool,
-    /// It has asked to be let into a room, and has not left it.
+    /// The call has entered a room, or has asked to, and has not left it.
     in_room: bool,
-    /// The stream opened last, and whether it is open.
+    /// The latest stream, and whether it is open.
     stream: StreamId,
     streaming: bool,
-    /// Streams that REST asked for.
+    /// The number of streams that API requests have opened.
     asked: u128,
-    /// The recording ordered last, and those that are on.
+    /// The latest recording, and all that have started.
     record: u32,
     rolling: BTreeSet<RecordingId>,
 }
@@ -316,7 +319,7 @@ impl Watch {
             Pick::Command(what) => {
                 let mut command = super::asked_over_rest(*what);
                 if let Command::Stream { stream, .. } = &mut command {
-                    // Each has an id of its own.
+                    // Every stream has its own id.
                     self.asked += 1;
                     *stream = StreamId(uuid::Uuid::from_u128(self.asked));
                 }
@@ -325,7 +328,7 @@ impl Watch {
             Pick::Cut => Input::HangUp { cause: HangupCause::Drained },
             Pick::Timer => Input::Timer,
             Pick::Leg(which, news) => {
-                // Now and then one of an earlier Dial.
+                // Sometimes a leg of an earlier `Dial`.
                 let call = self.legs.iter().rev().nth(usize::from(*which));
                 let news = match news {
                     0 => {
@@ -397,7 +400,7 @@ impl Watch {
                 self.answered_fetch = Some(*fetch);
                 self.document_given |= matches!(result, Ok(FetchResponse::Document { .. }));
             }
-            // Before it was asked for, too: an overdue timer may send it in the same step.
+            // Also before `accept` is sent, since an overdue timer may send it in the same step.
             Input::Graph { action: GraphAction::Accept, outcome: GraphOutcome::Done } => {
                 self.accepted = true
             }
@@ -460,7 +463,7 @@ impl Watch {
                     | MediaCommand::SendDigits { play, .. }
                     | MediaCommand::Overlay { play, .. } => {
                         assert!(self.accept_sent && self.accepted, "sound before the call is up");
-                        // What REST asks for waits at the leg for the path.
+                        // Sounds of API requests wait in the leg for the media path.
                         assert!(
                             self.connected || !matches!(order, MediaCommand::Play { .. }),
                             "a prompt without a path"
@@ -499,7 +502,7 @@ impl Watch {
             Output::Speech { recognition, command: order } => match order {
                 SpeechCommand::Begin { .. } => {
                     assert!(recognition.0 > self.recognition && !self.closed);
-                    // One that has told its result is over by itself.
+                    // A recognition ends with its result.
                     (self.recognition, self.hearing) = (recognition.0, Some(recognition.0));
                 }
                 SpeechCommand::Finish => {
@@ -521,7 +524,7 @@ impl Watch {
                 StreamCommand::Begin => {
                     assert!(self.streaming && self.stream == *stream && self.accepted)
                 }
-                // One that was refused is closed too.
+                // A stream that was refused is closed as well.
                 StreamCommand::Close { .. } => self.streaming &= self.stream != *stream,
             },
             Output::Concluded { summary } => {
@@ -626,7 +629,7 @@ proptest! {
             let input = watch.input(fact);
             watch.give(input);
         }
-        // Nobody says anything more: time alone ends every call.
+        // Without further inputs, the timers end every call.
         while let Some((due, _)) = watch.machine.poll_timeout() {
             watch.at = watch.at.max(due.0);
             watch.give(Input::Timer);
@@ -651,7 +654,7 @@ proptest! {
 
 const AGAIN: &str = "<Response><Redirect>https://app.example.com/again</Redirect></Response>";
 
-/// The cause of the call's end, and how many documents were asked for.
+/// Returns the cause of the call's end and the number of fetches.
 fn circle(bench: &mut Bench, mut next: impl FnMut(&mut Bench, FetchId)) -> (HangupCause, usize) {
     loop {
         let last = bench.wishes.iter().rev().find_map(|(_, wish)| match wish {

@@ -1,4 +1,6 @@
-//! `fixtures/scenarios/*.scn`: facts at the left, the wishes that follow indented.
+//! Runs the scenarios in `fixtures/scenarios/*.scn`.
+//!
+//! A scenario has documents and timed inputs. The outputs that follow an input are indented:
 //!
 //! ```text
 //! # A comment.
@@ -9,36 +11,39 @@
 //!           graph pre_accept
 //! @120    fetched menu
 //! ```
-//! The runner fires timers itself (`@T  timer` lines are written, not read), runs every call's event log through
-//! `replay` as well, and compares the whole file. `UPDATE=1 cargo test scenarios` writes what happens now.
 //!
-//! | fact | words |
+//! The runner fires timers itself: `@T  timer` lines are written, but not read. It replays the
+//! event log of every call and compares the whole file. `UPDATE=1 cargo test scenarios` rewrites
+//! the files.
+//!
+//! | input | words |
 //! |---|---|
-//! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= wa_bridge=1 transcribes=1 web=1` and any `*_ms` of the limits |
-//! | `placed` | the same, and `ring=1 ring_timeout_ms= hangup_on_ring_ms= send_digits=`; a B-leg by `dialled=1 confirm=1 key= tells_keys=1`; for a room by `room=ROOM events=1 confirm=1\|no-sound key= music=ring\|document` |
+//! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= wa_bridge=1 transcribes=1 web=1` and each `*_ms` of the limits |
+//! | `placed` | the same, and `ring=1 ring_timeout_ms= hangup_on_ring_ms= send_digits=`; for a B-leg `dialled=1 confirm=1 key= tells_keys=1`; for a room `room=ROOM events=1 confirm=1\|no-sound key= music=ring\|document` |
 //! | `bound`, `sdp-answer`, `sdp-answer unusable` | |
 //! | `status` | `ringing accepted rejected` |
-//! | `graph ACTION` | `done gone refused rate_limited server_error timeout unreachable`, `code=` of Graph's |
-//! | `fetched DOC`, `refused WHAT`, `fetch-failed HOW`, `fetched-nothing` | of the fetch wished for last, or `fetch=N` |
-//! | `media A` | `ice-up connected first-packet flowing lost silent|fingerprint|dtls-closed|dtls-failed|broken` |
-//! | `play-started A`, `played A`, `play-failed A item=0 WHY` | of the play ordered last, or `play=N` |
+//! | `graph ACTION` | `done gone refused rate_limited server_error timeout unreachable`; `code=` is Graph's error code |
+//! | `fetched DOC`, `refused REASON`, `fetch-failed REASON`, `fetched-nothing` | ends the latest fetch, or `fetch=N` |
+//! | `media A` | `ice-up connected first-packet flowing lost silent\|fingerprint\|dtls-closed\|dtls-failed\|broken` |
+//! | `play-started A`, `played A`, `play-failed A item=0 REASON` | about the latest playlist, or `play=N` |
 //! | `digit A 5`, `digits-sent A` | |
-//! | `speech` | `began`, `lasting`, `ended 300 ms ago`, `interim 50 STABLE / UNSTABLE`, `understood 87 WORDS`, `failed WHY`, `unavailable`; of the recognition begun last, or `recognition=N` |
-//! | `terminated STATUS`, `duration=5` | |
-//! | `leg 1` | of the B-leg dialled last at that place: `placed ringing answered ready`, `key 5`, `ended CAUSE`, `refused ERROR` |
-//! | `stream` | of the stream opened last: `opened closed cleared`, `failed WHY`, `lost WHY`, `degraded 30`, `played NAME`, `send-digits 12` |
-//! | `ordered` | of a B-leg: `proceed join`, `hang-up CAUSE`, `ask` with a command |
-//! | `room entered 7` | of a member: `first starts waits`, `left_ms=` |
-//! | `room` | `full begins waits recorded`, `recorded begun`, `record-ended`, `floor speech audio muted held coaches` `on off`, `out kicked ended stopped alone` |
+//! | `voice A` | `began`, `ended 300 ms ago`, `beep` |
+//! | `speech` | `began`, `lasting`, `ended 300 ms ago`, `interim 50 STABLE / UNSTABLE`, `understood 87 WORDS`, `failed REASON`, `unavailable`; about the latest recognition, or `recognition=N` |
+//! | `terminated STATUS` | `duration=5` |
+//! | `leg 1` | about the latest B-leg at this position: `placed ringing answered ready`, `key 5`, `ended CAUSE`, `refused ERROR` |
+//! | `stream` | about the latest stream: `opened closed cleared`, `failed REASON`, `lost REASON`, `degraded 30`, `played NAME`, `send-digits 12` |
+//! | `ordered` | a command of the A-leg: `proceed join`, `hang-up CAUSE`, `ask` with an API request |
+//! | `room entered 7` | enters as this member: `first starts waits`, `left_ms=` |
+//! | `room` | `full begins waits recorded`, `recorded begun`, `record-ended`, `record-failed REASON`, `floor speech audio muted held coaches` with `on off`, `track`, `track stop\|pause\|resume`, `out kicked ended stopped alone` |
 //! | `command hangup`, `cut CAUSE` | |
-//! | `command transfer A URL` | with `B URL` behind it, or that alone |
-//! | `command run ROOM` | a document with that multi-party call, `events=1`; `placed room=ROOM` begins with it |
+//! | `command transfer A URL` | also `command transfer B URL` and `command transfer A URL B URL` |
+//! | `command run ROOM` | moves to a document with this multi-party call; `events=1` |
 //! | `command play over\|instead URL…`, `command speak over\|instead TEXT`, `command stop play\|speak` | `legs= length_ms= again=1` |
 //! | `command send-digits 12` | `legs=` |
-//! | `command stream URL`, `command stop stream` | its status goes to `…/rest`; `noise=1` |
-//! | `recording` | of the recording ordered last, or `record=N`: `ready`, `ended REASON 3200` |
-//! | `command record`, `command stop record` | with `callback=1` |
-//! | `wait` | nothing: time passes |
+//! | `command stream URL`, `command stop stream` | reports to `…/rest`; `noise=1` |
+//! | `recording` | about the latest recording, or `record=N`: `ready`, `ended REASON 3200` |
+//! | `command record`, `command stop record` | `callback=1` |
+//! | `wait` | no input: time passes |
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -61,7 +66,7 @@ use model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, Stre
 use xml::ast::{Finding, Position, Repeat, Severity, Speech, SpeechNode, Target};
 use xml::{self, Document};
 
-/// Scenarios whose event log is kept as a golden one in `fixtures/calls`.
+/// Scenarios that have a golden event log in `fixtures/calls`.
 const GOLDEN: [&str; 6] = [
     "menu_by_keys",
     "log_false_hides_keys",
@@ -150,7 +155,7 @@ fn first_difference(expected: &str, actual: &str) -> Option<(usize, String, Stri
 }
 
 struct Fact {
-    /// Comment lines before it.
+    /// The comment lines before the input.
     comments: Vec<String>,
     at: u64,
     words: String,
@@ -158,7 +163,7 @@ struct Fact {
 
 struct Scenario {
     name: String,
-    /// What stands before the first fact, verbatim.
+    /// The text before the first input, verbatim.
     head: String,
     documents: BTreeMap<String, Arc<Document>>,
     facts: Vec<Fact>,
@@ -251,15 +256,15 @@ struct Run<'a> {
     machine: Machine,
     text: String,
     log: String,
-    /// The fetch wished for last, and the play or digits ordered last.
+    /// The latest fetch, and the latest playlist or sequence of digits.
     fetch: FetchId,
     play: PlayId,
     recognition: RecognitionId,
-    /// The stream opened last.
+    /// The latest stream.
     stream: StreamId,
-    /// The recording ordered last.
+    /// The latest recording.
     record: RecordingId,
-    /// The B-legs dialled last, by their places.
+    /// The latest B-leg at each position.
     legs: BTreeMap<u8, CallUuid>,
 }
 
@@ -398,7 +403,7 @@ impl Run<'_> {
     }
 }
 
-/// What a recogniser tells.
+/// Parses an event of a recognition.
 fn speech_fact(words: &[&str]) -> SpeechEvent {
     let per_cent = |word: &str| word.parse().expect("per cent");
     match words {
@@ -422,8 +427,8 @@ fn speech_fact(words: &[&str]) -> SpeechEvent {
     }
 }
 
-/// What somebody asks for over REST: `transfer A URL`, `play over URL…`, `speak instead TEXT`, with `length_ms=`, `again=`
-/// and `legs=` as they are wanted.
+/// Parses an API request, such as `transfer A URL`, `play over URL…` or `speak instead TEXT`, with
+/// the options `length_ms=`, `again=` and `legs=`.
 fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
     let legs = match options.get("legs") {
         None | Some(&"aleg") => Legs::A,
@@ -535,7 +540,7 @@ fn offer(options: &BTreeMap<&str, &str>) -> CallSetup {
     setup
 }
 
-/// A call that we place, with what a scenario says of it.
+/// Returns the setup of an outbound call with the options of the scenario.
 fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
     let ours = [
         "ring",
@@ -594,14 +599,15 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
     setup
 }
 
-/// A document with one multi-party call; with `events` its status callback is told how far who is added has come.
+/// Returns a document with one multi-party call. With `events`, it has a status callback for added
+/// participants.
 fn room_xml(name: &str, events: bool) -> String {
     let told = "statusCallbackUrl='https://app.example.com/status' statusCallbackEvents='add-participant-api-events'";
     let told = if events { told } else { "" };
     format!("<Response><MultiPartyCall role='customer' {told}>{name}</MultiPartyCall></Response>")
 }
 
-/// Of recordings that begin when the call does.
+/// Parses an event of a recording. Its times begin with the call.
 fn recording(words: &[&str]) -> RecordingEvent {
     match words {
         ["ready"] => RecordingEvent::Ready {
@@ -643,7 +649,7 @@ fn leg_news(words: &[&str]) -> BLegEvent {
     }
 }
 
-/// What a room tells.
+/// Parses an event of a room.
 fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomEvent {
     let room = uuid::Uuid::from_u128(0x700);
     let ms = |name: &str| options.get(name).map(|ms| ms.parse().expect("milliseconds"));
@@ -693,13 +699,13 @@ fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomEvent {
     }
 }
 
-/// A cause that is one word.
+/// Parses a hangup cause without parameters.
 fn cause(word: &str) -> HangupCause {
     serde_json::from_value(serde_json::Value::from(word))
         .unwrap_or_else(|_| panic!("no such cause: {word}"))
 }
 
-/// The same outcome with another code of Graph's.
+/// Replaces the Graph error code of an outcome.
 fn with_code(outcome: GraphOutcome, code: Option<u32>) -> GraphOutcome {
     match (outcome, code) {
         (GraphOutcome::Refused { status, details, .. }, Some(code)) => {

@@ -1,12 +1,12 @@
 //! `Dial`: calls targets and connects one of them to the caller (docs/reference/xml.md#dial).
 //!
-//! This is the side of the A-leg. It decides which targets may be called, which of them was the
-//! first to answer, what the caller hears in the meantime, and what is reported to the customer's
-//! server.
+//! This is the side of the A-leg. It decides which targets may be called and which of them was the
+//! first to answer. It plays sounds to the waiting caller and sends the callbacks about the
+//! targets.
 //!
-//! Each B-leg is a call of its own, which gets [`BLegCommand`]s and reports [`BLegEvent`]s.
-//! Decisions of the A-leg about a B-leg take effect immediately. Later events of a leg that was
-//! ended are ignored.
+//! Each B-leg is a separate call, which gets [`BLegCommand`]s and reports [`BLegEvent`]s. Decisions
+//! of the A-leg about a B-leg take effect immediately. Later events of a leg that was ended are
+//! ignored.
 
 mod events;
 mod music;
@@ -317,7 +317,7 @@ impl DialAttempt {
         self.music.stop(ctx);
     }
 
-    /// Returns `DialStatus`, and the cause behind it.
+    /// Returns `DialStatus` and its cause.
     fn status(&self) -> (&'static str, HangupCause) {
         match (self.winner, self.last_end, self.first_error) {
             (Some(_), cause, _) => ("completed", cause.unwrap_or(HangupCause::DialEnded)),

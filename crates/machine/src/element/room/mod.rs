@@ -500,8 +500,7 @@ impl Activity for RoomVisit {
 
     fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
         match timer {
-            // Without a limit of its own, the call has reached the limit of the whole multi-party
-            // call.
+            // Without its own limit, the call has reached the limit of the whole multi-party call.
             Timer::RoomLimit if self.rules.limit_ms.is_none() => {
                 self.leave(env.ctx, Ended::Out(LeaveReason::TimeUp))
             }

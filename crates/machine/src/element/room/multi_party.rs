@@ -356,7 +356,7 @@ impl MultiPartyElement {
 }
 
 /// Returns the parameters of the exit, and those of the end of the multi-party call, for a
-/// participant whose process died.
+/// participant that was lost with its process.
 pub(crate) fn cut_off(ctx: &CallContext, seat: &ParticipantInfo<'_>) -> (Params, Params) {
     let mut exit = happened(ctx, seat.name, EXIT);
     exit.extend(seated(ctx, seat));

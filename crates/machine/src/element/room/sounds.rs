@@ -200,7 +200,7 @@ impl Sounds {
         }
     }
 
-    /// Handles the end of a fetch. If it failed, there is no such sound
+    /// Handles the end of a fetch. If it failed, the sound is omitted
     /// (docs/reference/callbacks.md#failures).
     pub(super) fn fetched(
         &mut self,
