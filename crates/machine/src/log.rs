@@ -57,11 +57,11 @@ pub enum LogError {
     Malformed { line: u64, column: usize, why: String },
     /// The last line has no line break and is incomplete. The writer was killed, the disk was full,
     /// or the file was copied in part.
-    #[error("read line {line}, the last one, to its end: it is cut short")]
+    #[error("read line {line}: the last line is incomplete")]
     Cut { line: u64 },
     #[error("find the header: the log is empty")]
     Empty,
-    #[error("write a line: {0}")]
+    #[error("serialize a line: {0}")]
     Write(serde_json::Error),
 }
 
