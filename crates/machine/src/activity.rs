@@ -80,8 +80,8 @@ impl Completion {
     }
 
     /// Returns the completion of an instruction that failed and has no action.
-    pub(crate) fn failed(why: impl Into<Cow<'static, str>>) -> Self {
-        Self { outcome: InstructionOutcome::Failed, note: why.into(), ..Self::done("") }
+    pub(crate) fn failed(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { outcome: InstructionOutcome::Failed, note: reason.into(), ..Self::done("") }
     }
 
     /// Replaces the action.
@@ -195,7 +195,7 @@ pub(crate) trait Activity: Send + Sync {
     }
 
     /// The stream of the call has ended.
-    fn stream_ended(&mut self, env: &mut Env<'_>, ended: stream::Ended) -> Progress {
+    fn stream_ended(&mut self, env: &mut Env<'_>, ended: stream::EndedStream) -> Progress {
         let _ = (env, ended);
         Progress::Pending
     }
@@ -213,7 +213,7 @@ pub(crate) trait Activity: Send + Sync {
     }
 
     /// The activity is stopped from outside and dropped afterwards.
-    fn stop(&mut self, env: &mut Env<'_>, why: Stop);
+    fn stop(&mut self, env: &mut Env<'_>, reason: StopReason);
 
     /// Whether the activity needs the call to be answered, although its element needs no media.
     fn wants_media(&self) -> bool {
@@ -271,5 +271,5 @@ pub(crate) trait Activity: Send + Sync {
     }
 
     /// Adds the condition that the activity waits for to the snapshot.
-    fn draw(&self, snapshot: &mut SnapshotBuilder);
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder);
 }

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::activity::{Activity, Env, Progress, Readiness, Stop};
+use super::activity::{Activity, Env, Progress, Readiness, StopReason};
 use super::context::CallContext;
 use super::digits::Key;
 use super::element::add_participant;
@@ -36,17 +36,17 @@ pub(super) struct CalledParty {
 
 enum Phase {
     /// The A-leg knows of the answer. It has not yet reported that this leg was the first.
-    Told,
+    WaitingForProceed,
     /// Fetches the document of the confirmation sound.
     Fetching(FetchId),
     /// The confirmation sound, which waits for the media path.
-    Sound(Vec<SoundItem>),
-    Sounding(PlayId),
+    SoundPending(Vec<SoundItem>),
+    PlayingSound(PlayId),
     /// The sound has been played. Waits for the confirmation key.
-    Key,
+    WaitingForKey,
     /// Digits that wait for the media path.
-    Digits(String),
-    Sending(PlayId),
+    DigitsPending(String),
+    SendingDigits(PlayId),
     /// Confirmed. Waits for the media path only.
     Confirmed,
     /// The A-leg knows that this leg is ready.
@@ -57,15 +57,15 @@ enum Phase {
 impl CalledParty {
     /// Begins on a B-leg that has just been answered.
     pub(super) fn begin(ctx: &mut CallContext) -> Self {
-        let placed = ctx.setup.outbound.clone().unwrap_or_default();
-        let dialled = placed.b_leg;
-        ctx.news(BLegEvent::Answered);
+        let outbound = ctx.setup.outbound.clone().unwrap_or_default();
+        let b_leg = outbound.b_leg;
+        ctx.report_to_a_leg(BLegEvent::Answered);
         Self {
-            confirm: dialled.as_ref().and_then(|dialled| dialled.confirm.clone()),
-            digits: placed.send_digits.clone(),
-            reports_digits: dialled.is_some_and(|dialled| dialled.report_digits),
+            confirm: b_leg.as_ref().and_then(|b_leg| b_leg.confirm.clone()),
+            digits: outbound.send_digits.clone(),
+            reports_digits: b_leg.is_some_and(|b_leg| b_leg.report_digits),
             document: None,
-            phase: Phase::Told,
+            phase: Phase::WaitingForProceed,
         }
     }
 
@@ -77,22 +77,27 @@ impl CalledParty {
         confirm: Confirmation,
         document: Arc<Document>,
     ) -> Self {
-        let digits = ctx.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
+        let digits = ctx.setup.outbound.as_ref().and_then(|outbound| outbound.send_digits.clone());
         let mut called_party = Self {
             confirm: Some(confirm),
             digits,
             reports_digits: false,
             document: Some(document),
-            phase: Phase::Told,
+            phase: Phase::WaitingForProceed,
         };
-        called_party.ordered(ctx, readiness, &BLegCommand::Proceed);
+        called_party.handle_command(ctx, readiness, &BLegCommand::Proceed);
         called_party
     }
 
     /// Handles a command of the A-leg.
-    fn ordered(&mut self, ctx: &mut CallContext, readiness: Readiness, wish: &BLegCommand) {
-        match (wish, &self.phase) {
-            (BLegCommand::Proceed, Phase::Told) => {
+    fn handle_command(
+        &mut self,
+        ctx: &mut CallContext,
+        readiness: Readiness,
+        command: &BLegCommand,
+    ) {
+        match (command, &self.phase) {
+            (BLegCommand::Proceed, Phase::WaitingForProceed) => {
                 match self.confirm.as_ref().map(|confirm| (&confirm.sound, confirm.method)) {
                     Some((Some(url), method)) => {
                         let target = Target { url: url.clone(), method };
@@ -127,15 +132,15 @@ impl CalledParty {
             return;
         }
         match std::mem::replace(&mut self.phase, Phase::Confirmed) {
-            Phase::Sound(items) => self.phase = Phase::Sounding(ctx.play(items)),
-            Phase::Digits(digits) => {
+            Phase::SoundPending(items) => self.phase = Phase::PlayingSound(ctx.play(items)),
+            Phase::DigitsPending(digits) => {
                 let play = ctx.next_play();
                 ctx.media(MediaCommand::SendDigits { play, digits });
-                self.phase = Phase::Sending(play);
+                self.phase = Phase::SendingDigits(play);
             }
             Phase::Confirmed => {
                 self.phase = Phase::Ready;
-                ctx.news(BLegEvent::Ready);
+                ctx.report_to_a_leg(BLegEvent::Ready);
             }
             other => self.phase = other,
         }
@@ -163,7 +168,7 @@ impl CalledParty {
             self.confirm = None;
             return self.send_digits(ctx, readiness);
         }
-        self.phase = Phase::Sound(items);
+        self.phase = Phase::SoundPending(items);
         self.resume(ctx, readiness);
     }
 
@@ -171,8 +176,8 @@ impl CalledParty {
     fn await_key(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         match self.confirm.as_ref().filter(|confirm| confirm.key.is_some()) {
             Some(confirm) => {
-                ctx.set(Timer::Confirm, confirm.timeout_ms);
-                self.phase = Phase::Key;
+                ctx.set_timer(Timer::Confirm, confirm.timeout_ms);
+                self.phase = Phase::WaitingForKey;
             }
             None => self.send_digits(ctx, readiness),
         }
@@ -185,7 +190,7 @@ impl CalledParty {
 
     fn send_digits(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         self.phase = match self.digits.take() {
-            Some(digits) => Phase::Digits(digits),
+            Some(digits) => Phase::DigitsPending(digits),
             None => Phase::Confirmed,
         };
         self.resume(ctx, readiness);
@@ -194,13 +199,13 @@ impl CalledParty {
     fn progress(&mut self) -> Progress {
         let document = match self.phase {
             Phase::Ready => self.document.take(),
-            Phase::Told
+            Phase::WaitingForProceed
             | Phase::Fetching(_)
-            | Phase::Sound(_)
-            | Phase::Sounding(_)
-            | Phase::Key
-            | Phase::Digits(_)
-            | Phase::Sending(_)
+            | Phase::SoundPending(_)
+            | Phase::PlayingSound(_)
+            | Phase::WaitingForKey
+            | Phase::DigitsPending(_)
+            | Phase::SendingDigits(_)
             | Phase::Confirmed
             | Phase::Joined => None,
         };
@@ -220,43 +225,44 @@ impl Activity for CalledParty {
     }
 
     fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
-        if matches!(self.phase, Phase::Sounding(sounding) if sounding == play) {
+        if matches!(self.phase, Phase::PlayingSound(playing) if playing == play) {
             self.await_key(env.ctx, env.readiness);
         }
         self.progress()
     }
 
     fn play_failed(&mut self, env: &mut Env<'_>, play: PlayId, item: u16, reason: &str) {
-        if matches!(self.phase, Phase::Sounding(sounding) if sounding == play) {
-            let what = self.sound_name();
+        if matches!(self.phase, Phase::PlayingSound(playing) if playing == play) {
+            let sound = self.sound_name();
             env.ctx.remark(format!(
-                "item {} of {what} could not be played: {reason}; it is skipped",
+                "item {} of {sound} could not be played: {reason}; it is skipped",
                 item + 1
             ));
         }
     }
 
     fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
-        let wanted = self.confirm.as_ref().and_then(|confirm| confirm.key) == Some(key.digit);
+        let is_confirm_key =
+            self.confirm.as_ref().and_then(|confirm| confirm.key) == Some(key.digit);
         match self.phase {
-            Phase::Sounding(play) if wanted => {
+            Phase::PlayingSound(play) if is_confirm_key => {
                 env.ctx.media(MediaCommand::Stop { play });
                 self.send_digits(env.ctx, env.readiness);
             }
-            Phase::Key if wanted => {
+            Phase::WaitingForKey if is_confirm_key => {
                 env.ctx.timers.clear(Timer::Confirm);
                 self.send_digits(env.ctx, env.readiness);
             }
             Phase::Joined if self.reports_digits => {
-                env.ctx.news(BLegEvent::Digit { digit: key.digit })
+                env.ctx.report_to_a_leg(BLegEvent::Digit { digit: key.digit })
             }
-            Phase::Told
+            Phase::WaitingForProceed
             | Phase::Fetching(_)
-            | Phase::Sound(_)
-            | Phase::Sounding(_)
-            | Phase::Key
-            | Phase::Digits(_)
-            | Phase::Sending(_)
+            | Phase::SoundPending(_)
+            | Phase::PlayingSound(_)
+            | Phase::WaitingForKey
+            | Phase::DigitsPending(_)
+            | Phase::SendingDigits(_)
             | Phase::Confirmed
             | Phase::Ready
             | Phase::Joined => {}
@@ -265,7 +271,7 @@ impl Activity for CalledParty {
     }
 
     fn digits_sent(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
-        if matches!(self.phase, Phase::Sending(sending) if sending == play) {
+        if matches!(self.phase, Phase::SendingDigits(sending) if sending == play) {
             self.phase = Phase::Confirmed;
             self.resume(env.ctx, env.readiness);
         }
@@ -273,7 +279,7 @@ impl Activity for CalledParty {
     }
 
     fn leg_command(&mut self, env: &mut Env<'_>, command: &BLegCommand) -> Progress {
-        self.ordered(env.ctx, env.readiness, command);
+        self.handle_command(env.ctx, env.readiness, command);
         Progress::Pending
     }
 
@@ -281,7 +287,7 @@ impl Activity for CalledParty {
         match (timer, &self.phase) {
             (Timer::Fetch, Phase::Fetching(fetch)) => {
                 let fetch = *fetch;
-                env.ctx.wish(Output::CancelFetch { fetch });
+                env.ctx.emit(Output::CancelFetch { fetch });
                 self.fetched(env, fetch, Err(FetchFailure::Timeout))
             }
             (Timer::Fetch, _) => self.progress(),
@@ -301,40 +307,47 @@ impl Activity for CalledParty {
     }
 
     /// Ends the confirmation. On `Replaced`, the leg gets another document and leaves the `Dial`.
-    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
+    fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
         let ctx = &mut *env.ctx;
         ctx.timers.clear(Timer::Confirm);
         if self.document.is_some() {
             // The phone was answered, but the confirmation was not completed.
-            add_participant::report_failed(ctx, (why == Stop::CallEnds).then_some(COMPLETED));
+            add_participant::report_failed(
+                ctx,
+                (reason == StopReason::CallEnds).then_some(COMPLETED),
+            );
         }
         match self.phase {
             Phase::Fetching(fetch) => ctx.cancel_fetch(fetch),
-            Phase::Sounding(play) | Phase::Sending(play) => ctx.media(MediaCommand::Stop { play }),
+            Phase::PlayingSound(play) | Phase::SendingDigits(play) => {
+                ctx.media(MediaCommand::Stop { play })
+            }
             Phase::Joined => ctx.media(MediaCommand::Unjoin),
-            Phase::Told
-            | Phase::Sound(_)
-            | Phase::Key
-            | Phase::Digits(_)
+            Phase::WaitingForProceed
+            | Phase::SoundPending(_)
+            | Phase::WaitingForKey
+            | Phase::DigitsPending(_)
             | Phase::Confirmed
             | Phase::Ready => {}
         }
-        match why {
-            Stop::Replaced => ctx.news(BLegEvent::Ended { cause: HangupCause::ApiHangup }),
-            Stop::CallEnds => {}
+        match reason {
+            StopReason::Replaced => {
+                ctx.report_to_a_leg(BLegEvent::Ended { cause: HangupCause::ApiHangup })
+            }
+            StopReason::CallEnds => {}
         }
     }
 
-    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         let waits = match self.phase {
-            Phase::Told => "a_legs_word",
+            Phase::WaitingForProceed => "a_legs_word",
             Phase::Fetching(_) => "confirm_sound",
-            Phase::Sound(_) | Phase::Digits(_) | Phase::Confirmed => "media_path",
-            Phase::Sounding(_) | Phase::Key => "confirm_key",
-            Phase::Sending(_) => "tones",
+            Phase::SoundPending(_) | Phase::DigitsPending(_) | Phase::Confirmed => "media_path",
+            Phase::PlayingSound(_) | Phase::WaitingForKey => "confirm_key",
+            Phase::SendingDigits(_) => "tones",
             Phase::Ready => "a_leg_to_join",
             Phase::Joined => "legs_to_part",
         };
-        snapshot.say("waits_for", [word(waits)]);
+        snapshot.add("waits_for", [word(waits)]);
     }
 }

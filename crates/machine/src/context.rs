@@ -27,7 +27,7 @@ const FETCH_GRACE_MS: u64 = 1_000;
 /// The most findings of one document that are output.
 const FINDINGS_MAX: usize = 100;
 /// Distinguishes the derived ids of streams from those of legs.
-const STREAMS: u64 = 1 << 32;
+const STREAM_IDS: u64 = 1 << 32;
 
 /// The place of an instruction in its document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl std::fmt::Display for Place {
 pub(super) struct RoomRingback {
     pub(super) fetch: Option<FetchId>,
     /// The room plays the ring-back.
-    pub(super) heard: bool,
+    pub(super) is_playing: bool,
 }
 
 /// A stream that is being opened, or is open.
@@ -64,7 +64,7 @@ pub(super) struct CallContext {
     pub(super) setup: Box<CallSetup>,
     pub(super) answered: Option<CallTime>,
     /// The document of the answer URL or the fallback URL has been received.
-    pub(super) document_in: bool,
+    pub(super) document_received: bool,
     /// ICE and DTLS are complete, or have been.
     pub(super) connected: bool,
     /// The media path is lost. `accept` is not sent any more.
@@ -74,19 +74,19 @@ pub(super) struct CallContext {
     /// The conference that the call is in, or was in last.
     pub(super) conference: Option<uuid::Uuid>,
     /// The ring-back in the room that this call is placed for.
-    pub(super) ringing: RoomRingback,
+    pub(super) room_ringback: RoomRingback,
     /// The stream of the call.
     pub(super) stream: Option<OpenStream>,
     began: CallTime,
-    wishes: VecDeque<Output>,
+    outputs: VecDeque<Output>,
     fetches: u32,
     plays: u32,
     recognitions: u32,
     legs: u32,
     streams: u32,
-    records: u32,
+    recordings: u32,
     /// The requests to Graph, each action once, and whether Graph has responded.
-    asked: Vec<(GraphAction, bool)>,
+    graph_requests: Vec<(GraphAction, bool)>,
     closed: bool,
     /// The cause with which the call has ended.
     concluded: Option<HangupCause>,
@@ -100,22 +100,22 @@ impl CallContext {
             timers: Timers::default(),
             setup,
             answered: None,
-            document_in: false,
+            document_received: false,
             connected: false,
             path_lost: false,
             termination: None,
             conference: None,
-            ringing: RoomRingback::default(),
+            room_ringback: RoomRingback::default(),
             stream: None,
             began: now,
-            wishes: VecDeque::with_capacity(16),
+            outputs: VecDeque::with_capacity(16),
             fetches: 0,
             plays: 0,
             recognitions: 0,
             legs: 0,
             streams: 0,
-            records: 0,
-            asked: Vec::new(),
+            recordings: 0,
+            graph_requests: Vec::new(),
             closed: false,
             concluded: None,
             over: false,
@@ -123,17 +123,17 @@ impl CallContext {
     }
 
     /// Removes the oldest output.
-    pub(super) fn take_wish(&mut self) -> Option<Output> {
-        self.wishes.pop_front()
+    pub(super) fn next_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
     }
 
     /// Shrinks the output queue to the size that a usual step needs.
-    pub(super) fn rest(&mut self) {
-        self.wishes.shrink_to(4);
+    pub(super) fn shrink(&mut self) {
+        self.outputs.shrink_to(4);
     }
 
     /// Returns the wall-clock time of a time of the call. For display only.
-    pub(super) fn wall(&self, at: CallTime) -> Timestamp {
+    pub(super) fn wall_clock(&self, at: CallTime) -> Timestamp {
         self.setup.started.plus(Duration::from_millis(at.0.saturating_sub(self.began.0)))
     }
 
@@ -151,28 +151,28 @@ impl CallContext {
     }
 
     /// Sets a timer `millis` from now.
-    pub(super) fn set(&mut self, timer: Timer, millis: u64) {
+    pub(super) fn set_timer(&mut self, timer: Timer, millis: u64) {
         self.timers.set(timer, self.now.plus(millis));
     }
     /// Ends the call after T_reap, whatever happens until then.
-    pub(super) fn reap(&mut self) {
-        self.set(Timer::Reap, self.setup.limits.reap_ms);
+    pub(super) fn set_reap_timer(&mut self) {
+        self.set_timer(Timer::Reap, self.setup.limits.reap_ms);
     }
 
-    pub(super) fn wish(&mut self, wish: Output) {
-        self.wishes.push_back(wish);
+    pub(super) fn emit(&mut self, output: Output) {
+        self.outputs.push_back(output);
     }
 
-    pub(super) fn state(&mut self, state: CallState) {
-        self.wish(Output::State { state });
+    pub(super) fn report_state(&mut self, state: CallState) {
+        self.emit(Output::State { state });
     }
 
     pub(super) fn remark(&mut self, text: String) {
-        self.wish(Output::Remark { text });
+        self.emit(Output::Remark { text });
     }
 
     pub(super) fn instruction(&mut self, place: Place, outcome: InstructionOutcome, note: &str) {
-        self.wish(Output::Instruction {
+        self.emit(Output::Instruction {
             element: place.element.to_owned(),
             line: place.at.line,
             outcome,
@@ -181,38 +181,40 @@ impl CallContext {
     }
 
     /// Skips an instruction and logs the reason.
-    pub(super) fn skip(&mut self, place: Place, why: &str) {
-        self.remark(format!("{place} is skipped: {why}"));
-        self.instruction(place, InstructionOutcome::Skipped, why);
+    pub(super) fn skip(&mut self, place: Place, reason: &str) {
+        self.remark(format!("{place} is skipped: {reason}"));
+        self.instruction(place, InstructionOutcome::Skipped, reason);
     }
 
     pub(super) fn findings(&mut self, findings: &[Finding]) {
         if !findings.is_empty() {
-            self.wish(Output::Findings { findings: shown(findings) });
+            self.emit(Output::Findings { findings: limit_findings(findings) });
         }
     }
 
     /// Sends a request to Graph. A call never sends both a reject and an accept.
     pub(super) fn graph(&mut self, action: GraphAction) {
-        self.asked.retain(|(asked, _)| *asked != action);
-        self.asked.push((action, false));
-        self.wish(Output::Graph { action });
+        self.graph_requests.retain(|(requested, _)| *requested != action);
+        self.graph_requests.push((action, false));
+        self.emit(Output::Graph { action });
     }
 
     /// Marks a request as answered by Graph.
     pub(super) fn graph_answered(&mut self, action: GraphAction) {
-        for (_, answered) in self.asked.iter_mut().filter(|(asked, _)| *asked == action) {
+        for (_, answered) in
+            self.graph_requests.iter_mut().filter(|(requested, _)| *requested == action)
+        {
             *answered = true;
         }
     }
 
     /// Sends a command to the media of the A-leg. Does nothing after `Close`.
-    pub(super) fn media(&mut self, order: MediaCommand) {
+    pub(super) fn media(&mut self, command: MediaCommand) {
         if self.closed {
             return;
         }
-        self.closed = order == MediaCommand::Close;
-        self.wish(Output::Media { leg: Leg::A, command: order });
+        self.closed = command == MediaCommand::Close;
+        self.emit(Output::Media { leg: Leg::A, command });
     }
 
     /// Plays a playlist.
@@ -236,10 +238,10 @@ impl CallContext {
 
     /// Records the A-leg.
     pub(super) fn record(&mut self, order: RecordingOrder) -> RecordingId {
-        self.records = self.records.saturating_add(1);
-        let record = RecordingId(self.records);
-        self.media(MediaCommand::Record { recording: record, order: Box::new(order) });
-        record
+        self.recordings = self.recordings.saturating_add(1);
+        let recording = RecordingId(self.recordings);
+        self.media(MediaCommand::Record { recording, order: Box::new(order) });
+        recording
     }
 
     /// Returns the id of a new B-leg.
@@ -254,7 +256,7 @@ impl CallContext {
     /// Returns the id of a new stream, derived like that of a B-leg.
     pub(super) fn next_stream(&mut self) -> StreamId {
         self.streams = self.streams.saturating_add(1);
-        StreamId(self.derived(u64::from(self.streams) | STREAMS))
+        StreamId(self.derived(u64::from(self.streams) | STREAM_IDS))
     }
 
     /// Derives the `nth` id from that of the call.
@@ -292,8 +294,8 @@ impl CallContext {
     ) -> FetchId {
         self.fetches = self.fetches.saturating_add(1);
         let fetch = FetchId(self.fetches);
-        self.set(Timer::Fetch, deadline_ms.saturating_add(FETCH_GRACE_MS));
-        self.wish(Output::Fetch {
+        self.set_timer(Timer::Fetch, deadline_ms.saturating_add(FETCH_GRACE_MS));
+        self.emit(Output::Fetch {
             fetch,
             kind,
             url: target.url,
@@ -307,30 +309,30 @@ impl CallContext {
     /// Cancels the fetch of a document.
     pub(super) fn cancel_fetch(&mut self, fetch: FetchId) {
         self.timers.clear(Timer::Fetch);
-        self.wish(Output::CancelFetch { fetch });
+        self.emit(Output::CancelFetch { fetch });
     }
 
     /// Sends an action as a callback and ignores its response.
     pub(super) fn notify_action(&mut self, target: Target, params: Params) {
-        let notice = CallbackRequest {
+        let callback = CallbackRequest {
             kind: CallbackKind::Action,
             url: target.url,
             method: target.method,
             params,
         };
-        self.wish(Output::Callback { callback: notice });
+        self.emit(Output::Callback { callback });
     }
 
     /// Reports an event to the leg that dialled this one, if there is one.
-    pub(super) fn news(&mut self, news: BLegEvent) {
+    pub(super) fn report_to_a_leg(&mut self, event: BLegEvent) {
         if self.setup.b_leg().is_some() {
-            self.wish(Output::ALeg { event: news });
+            self.emit(Output::ALeg { event });
         }
     }
 
     /// Handles a change of the media path. Returns the cause if the call must end now.
-    pub(super) fn path_changed(&mut self, what: &MediaEvent) -> Option<HangupCause> {
-        match what {
+    pub(super) fn handle_media(&mut self, event: &MediaEvent) -> Option<HangupCause> {
+        match event {
             MediaEvent::IceUp | MediaEvent::FirstPacket | MediaEvent::Flowing => None,
             MediaEvent::Connected => {
                 self.connected = true;
@@ -343,7 +345,7 @@ impl CallContext {
                     // Meta's relay closes DTLS when the user hangs up. The terminate webhook
                     // follows.
                     MediaFault::DtlsClosed => {
-                        self.set(Timer::PathClosed, PATH_CLOSED_MS);
+                        self.set_timer(Timer::PathClosed, PATH_CLOSED_MS);
                         None
                     }
                     MediaFault::Silent | MediaFault::Fingerprint | MediaFault::DtlsFailed => {
@@ -361,26 +363,26 @@ impl CallContext {
     }
 
     /// Ends the machine. This is its last output.
-    pub(super) fn over(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.timers.clear_all();
-        self.state(CallState::Over);
+        self.report_state(CallState::Over);
         self.over = true;
-        self.wish(Output::Over);
+        self.emit(Output::Over);
     }
 
     /// Asserts the invariants that hold after each step, whatever the inputs were.
-    pub(super) fn check(&self) {
-        let sent = |action| self.asked.iter().any(|(asked, _)| *asked == action);
+    pub(super) fn assert_invariants(&self) {
+        let sent = |action| self.graph_requests.iter().any(|(requested, _)| *requested == action);
         let both = sent(GraphAction::Accept) && sent(GraphAction::Reject);
-        assert!(!both, "both an accept and a reject were sent (R6)");
+        assert!(!both, "both an accept and a reject were sent");
         assert!(
             !self.over || (self.concluded.is_some() && self.closed),
-            "over before it was concluded and its media closed"
+            "the machine ended before its call and media did"
         );
         assert!(!self.over || self.timers.next().is_none(), "a timer outlives the call");
         assert!(
             self.timers.next().is_none_or(|(at, _)| at >= self.now),
-            "a timer was left behind: {:?}",
+            "a timer was not fired: {:?}",
             self.timers
         );
     }
@@ -397,7 +399,7 @@ fn scramble(bits: u64) -> u64 {
 /// Returns the findings that are output and logged: the first 100, and in any case the first error.
 ///
 /// The function is idempotent.
-pub(super) fn shown(findings: &[Finding]) -> Vec<Finding> {
+pub(super) fn limit_findings(findings: &[Finding]) -> Vec<Finding> {
     let mut shown: Vec<_> = findings.iter().take(FINDINGS_MAX).cloned().collect();
     let first_error = findings.iter().position(|f| f.severity == Severity::Error);
     if let Some(error) =

@@ -37,7 +37,7 @@ impl DigitBuffer {
     }
 
     /// Returns all digits, oldest first, with `x` in place of each that must stay out of logs.
-    pub(crate) fn shown(&self) -> String {
+    pub(crate) fn redacted(&self) -> String {
         self.keys.iter().map(|key| if key.hidden { 'x' } else { key.digit.as_char() }).collect()
     }
 
@@ -85,7 +85,7 @@ impl DigitSet {
 /// How a collection treats digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
-    pub(crate) hears_keys: bool,
+    pub(crate) accepts_digits: bool,
     /// The key that ends the input and is not part of it.
     pub(crate) finish: Option<Digit>,
     /// The number of digits that complete an input.
@@ -99,7 +99,7 @@ impl Rules {
     /// Returns rules under which all keys have the same effect.
     pub(crate) fn taking_all() -> Self {
         Self {
-            hears_keys: true,
+            accepts_digits: true,
             finish: None,
             count: usize::MAX,
             valid: DigitSet::all(),

@@ -53,8 +53,8 @@ pub enum LogError {
     Read(io::Error),
     #[error("read line {line}: it is longer than {LINE_BYTES_MAX} bytes")]
     TooLong { line: u64 },
-    #[error("read line {line}, column {column}: {why}")]
-    Malformed { line: u64, column: usize, why: String },
+    #[error("read line {line}, column {column}: {message}")]
+    Malformed { line: u64, column: usize, message: String },
     /// The last line has no line break and is incomplete. The writer was killed, the disk was full,
     /// or the file was copied in part.
     #[error("read line {line}: the last line is incomplete")]
@@ -99,8 +99,8 @@ pub fn trace_line(trace: &impl Serialize) -> Result<String, LogError> {
     line_of(trace)
 }
 
-fn line_of(what: &impl Serialize) -> Result<String, LogError> {
-    let mut line = serde_json::to_string(what).map_err(LogError::Write)?;
+fn line_of(value: &impl Serialize) -> Result<String, LogError> {
+    let mut line = serde_json::to_string(value).map_err(LogError::Write)?;
     line.push('\n');
     Ok(line)
 }
@@ -202,8 +202,9 @@ fn is_trace(line: &[u8]) -> bool {
 /// line.
 fn malformed(line: u64, error: &serde_json::Error) -> LogError {
     let text = error.to_string();
-    let why = text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why).to_owned();
-    LogError::Malformed { line, column: error.column(), why }
+    let message =
+        text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message).to_owned();
+    LogError::Malformed { line, column: error.column(), message }
 }
 
 #[cfg(test)]
@@ -216,18 +217,18 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_read_line_by_line() {
+    fn reads_a_log_line_by_line() {
         let log =
             format!("{}\n{{\"at\":5,\"input\":{{\"fact\":\"timer\"}},\"outputs\":[]}}\n", header());
         let (read, mut reader) = Reader::open(log.as_bytes()).expect("a log");
         assert_eq!(read.offhook, env!("CARGO_PKG_VERSION"));
         let entry = reader.next_entry().expect("readable").expect("an entry");
-        assert_eq!((entry.at.0, reader.line()), (5, 3), "a blank line counts, but is none");
+        assert_eq!((entry.at.0, reader.line()), (5, 3), "a blank line counts, but is skipped");
         assert!(reader.next_entry().expect("readable").is_none());
     }
 
     #[test]
-    fn the_traces_lines_are_passed_over_or_read() {
+    fn skips_or_returns_trace_lines() {
         let trace = r#"{"trace":"first_sent","at_us":7}"#;
         let entry = r#"{"at":5,"input":{"fact":"timer"},"outputs":[]}"#;
         let log = format!("{}{trace}\n{entry}\n{trace}\n", header());
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_log_is_told_with_its_line() {
+    fn reports_the_line_of_an_error() {
         let long = format!("{}{}\n", header(), " ".repeat(LINE_BYTES_MAX + 1));
         let cut = format!("{}{{\"at\":5,\"inp", header());
         let cut_trace = format!("{}{{\"trace\":\"first_s", header());
@@ -270,7 +271,7 @@ mod tests {
                 format!("{cut}\n{{\"at\":5,\"input\":{{\"fact\":\"timer\"}},\"outputs\":[]}}\n");
             assert!(
                 matches!(error(&more), LogError::Malformed { line: 2, .. }),
-                "in the middle it is no end"
+                "only the last line can be incomplete"
             );
         }
         assert!(matches!(error(header().get(..20).unwrap()), LogError::Cut { line: 1 }));

@@ -14,16 +14,16 @@ const ROUND_MIN_MS: u64 = 200;
 pub(crate) struct LoopedPlaylist {
     items: Vec<SoundItem>,
     /// Played instead of `items` if these fail. If it fails too, nothing is played.
-    instead: Vec<SoundItem>,
+    fallback: Vec<SoundItem>,
     playing: Option<(PlayId, CallTime)>,
 }
 
 impl LoopedPlaylist {
     /// Returns a loop of `items` and prepares them.
-    pub(crate) fn of(
+    pub(crate) fn new(
         ctx: &mut CallContext,
         mut items: Vec<SoundItem>,
-        instead: Vec<SoundItem>,
+        fallback: Vec<SoundItem>,
     ) -> Self {
         prepare(ctx, &items);
         // A single sound is repeated by the player, without a gap.
@@ -32,7 +32,7 @@ impl LoopedPlaylist {
         {
             one.repeat = Repeat::Endless;
         }
-        Self { items, instead, playing: None }
+        Self { items, fallback, playing: None }
     }
 
     /// Plays the sounds if the media path is up and they are not being played.
@@ -46,13 +46,13 @@ impl LoopedPlaylist {
     pub(crate) fn played(&mut self, ctx: &mut CallContext, readiness: Readiness, ended: PlayId) {
         let Some((_, since)) = self.playing.take_if(|(play, _)| *play == ended) else { return };
         if ctx.now.0.saturating_sub(since.0) < ROUND_MIN_MS {
-            self.items = std::mem::take(&mut self.instead);
+            self.items = std::mem::take(&mut self.fallback);
         }
         self.play(ctx, readiness);
     }
 
-    pub(crate) fn is_playing(&self, which: PlayId) -> bool {
-        self.playing.is_some_and(|(play, _)| play == which)
+    pub(crate) fn is_playing(&self, play_id: PlayId) -> bool {
+        self.playing.is_some_and(|(play, _)| play == play_id)
     }
 
     /// Stops the sounds until they are played again.

@@ -25,11 +25,11 @@ pub fn orphan_summary(
 /// (docs/reference/callbacks.md#multi-party-call). `None` if it was not to enter one, or no
 /// callback is set.
 pub fn add_participant_failed(setup: &CallSetup, cause: HangupCause) -> Option<CallbackRequest> {
-    let placed = setup.outbound.as_ref()?;
-    let document = placed.document.clone()?;
+    let outbound = setup.outbound.as_ref()?;
+    let document = outbound.document.clone()?;
     let ctx = CallContext::new(CallTime(0), Box::new(setup.clone()));
     let status = params::final_status(&ctx, cause);
-    add_participant::callback(&ctx, &document, placed.room, "AddParticipantFailed", Some(status))
+    add_participant::callback(&ctx, &document, outbound.room, "AddParticipantFailed", Some(status))
 }
 
 /// Returns the parameters of the last callbacks for a participant that was lost with its process
@@ -42,11 +42,11 @@ pub fn orphan_participant_params(
     setup: &CallSetup,
     answered: Option<CallTime>,
     at: CallTime,
-    seat: &ParticipantInfo<'_>,
+    info: &ParticipantInfo<'_>,
 ) -> (Params, Params) {
     let mut ctx = CallContext::new(CallTime(0), Box::new(setup.clone()));
     ctx.answered = answered;
-    ctx.document_in = true;
+    ctx.document_received = true;
     ctx.now = at;
-    element::cut_off(&ctx, seat)
+    element::lost_participant_params(&ctx, info)
 }

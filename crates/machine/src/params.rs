@@ -63,7 +63,7 @@ pub(super) enum Event {
 
 impl Event {
     /// Returns the value of the parameter.
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Redirect => "Redirect",
             Self::Ring => "Ring",
@@ -114,7 +114,7 @@ const NO_COST: &str = "0.00000";
 
 /// Returns the parameters of every request, and those that answered calls add.
 pub(super) fn common(ctx: &CallContext, event: Event) -> Params {
-    all(ctx, event, None)
+    request_params(ctx, event, None)
 }
 
 /// Formats the id like `Display`, without the cost of a formatter.
@@ -124,7 +124,7 @@ fn hyphenated(call: CallUuid) -> String {
 
 /// Returns the parameters of the hangup request.
 pub(super) fn hangup(ctx: &CallContext, ending: &Ending) -> Params {
-    all(ctx, Event::Hangup, Some(ending))
+    request_params(ctx, Event::Hangup, Some(ending))
 }
 
 /// `CallStatus` of a call that was answered and has ended.
@@ -140,27 +140,27 @@ pub(super) fn final_status(ctx: &CallContext, cause: HangupCause) -> &'static st
 }
 
 /// Inserts the parameters in sorted order, which is the fastest for [`Params`].
-fn all(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> Params {
+fn request_params(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> Params {
     let setup = &ctx.setup;
     let mut params = Params::with_capacity(32);
     let mut put = |name: &'static str, value: Cow<'static, str>| {
         params.insert(name.into(), Param::Plain(value));
     };
     let call = hyphenated(setup.call);
-    let dialled = setup.b_leg();
+    let b_leg = setup.b_leg();
     // The id of the request is that of the call (docs/reference/rest.md#make-a-call).
-    let ordered = dialled.is_none() && setup.direction == Direction::Outbound;
-    if let Some(dialled) = &dialled {
-        if let Some(request) = dialled.a_request {
+    let ordered = b_leg.is_none() && setup.direction == Direction::Outbound;
+    if let Some(b_leg) = &b_leg {
+        if let Some(request) = b_leg.a_request {
             put("ALegRequestUUID", hyphenated(request).into());
         }
-        put("ALegUUID", hyphenated(dialled.a_leg).into());
+        put("ALegUUID", hyphenated(b_leg.a_leg).into());
     } else if ordered {
         put("ALegRequestUUID", call.clone().into());
         put("ALegUUID", call.clone().into());
     }
     match (ctx.answered, ending) {
-        (Some(answered), _) => put("AnswerTime", ctx.wall(answered).plivo_secs().into()),
+        (Some(answered), _) => put("AnswerTime", ctx.wall_clock(answered).plivo_secs().into()),
         (None, Some(_)) => put("AnswerTime", "".into()),
         (None, None) => {}
     }
@@ -186,9 +186,9 @@ fn all(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> Params {
     put("Direction", setup.direction.as_str().into());
     if let Some(ending) = ending {
         put("Duration", ending.duration_secs.to_string().into());
-        put("EndTime", ctx.wall(ending.at).plivo_secs().into());
+        put("EndTime", ctx.wall_clock(ending.at).plivo_secs().into());
     }
-    put("Event", event.word().into());
+    put("Event", event.as_str().into());
     put("From", setup.from.clone().into());
     if let Some(wire) = wire {
         put("HangupCause", wire.word.into());
@@ -201,7 +201,7 @@ fn all(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> Params {
         put("STIRVerification", "Not Applicable".into());
     }
     put("SessionStart", setup.started.plivo_micros().into());
-    if ctx.document_in || ending.is_some() {
+    if ctx.document_received || ending.is_some() {
         put("StartTime", setup.started.plivo_secs().into());
     }
     put("To", setup.to.clone().into());
@@ -226,15 +226,15 @@ fn all(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> Params {
 /// Returns the parameters that a `GetInput` action adds after digits
 /// (docs/reference/callbacks.md#getinput-action).
 pub(super) fn get_input_digits(digits: Param) -> Params {
-    of_get_input("dtmf", digits, word(""), word(""))
+    get_input_params("dtmf", digits, word(""), word(""))
 }
 
 /// Returns the parameters that a `GetInput` action adds after speech. `confidence` is in per cent.
 pub(super) fn get_input_speech(text: Param, confidence: u8) -> Params {
-    of_get_input("speech", word(""), text, plain(share(confidence)))
+    get_input_params("speech", word(""), text, plain(share(confidence)))
 }
 
-fn of_get_input(kind: &'static str, digits: Param, speech: Param, confidence: Param) -> Params {
+fn get_input_params(kind: &'static str, digits: Param, speech: Param, confidence: Param) -> Params {
     Params::from([
         ("BilledAmount".into(), word(NO_COST)),
         ("Digits".into(), digits),

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_log_leads_to_the_same_decisions() {
+    fn replays_the_same_decisions() {
         let mut steps = Vec::new();
         let replayed = replay(LOG.as_bytes(), |step| steps.push(step.line)).expect("the log reads");
         assert_eq!(replayed.difference, None);
@@ -134,15 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_cut_is_replayed_up_to_there() {
+    fn replays_a_truncated_log_up_to_its_last_complete_line() {
         let lines = LOG.lines().count() as u64;
         let whole = replay(LOG.as_bytes(), |_| {}).expect("the log reads");
         assert_eq!((whole.cut, whole.over), (None, true));
         let unbroken = replay(LOG.trim_end().as_bytes(), |_| {}).expect("the log reads");
-        assert_eq!(
-            unbroken, whole,
-            "a line that is whole is whole, with its line break or without"
-        );
+        assert_eq!(unbroken, whole, "the line break of the last line is optional");
 
         let cut = LOG.trim_end().strip_suffix('}').expect("an object");
         let replayed = replay(cut.as_bytes(), |_| {}).expect("the log reads");
@@ -161,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_difference_is_told_with_what_was_logged_and_what_is_decided_now() {
+    fn reports_the_first_difference() {
         let other = LOG.replacen("\"Digits\":\"1\"", "\"Digits\":\"2\"", 1);
         let found = difference(&other).expect("a difference");
         assert_eq!((found.at.0, found.input.as_str(), found.output), (1500, "digit A 1", 3));
@@ -170,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_too_many_or_too_few_is_a_difference() {
+    fn an_additional_or_missing_output_is_a_difference() {
         let wish = "{\"wish\":\"graph\",\"action\":\"pre_accept\"}";
         let more = LOG.replacen(wish, &format!("{wish},{wish}"), 1);
         let found = difference(&more).expect("a difference");
@@ -182,17 +179,20 @@ mod tests {
 
     /// Lists the fields that each step changes.
     #[test]
-    fn what_the_machine_holds_is_shown_step_by_step() {
-        let mut before = crate::Machine::new().picture();
-        assert!(before.iter().all(|field| field.lines.is_empty()), "nothing before the first fact");
+    fn snapshots_show_each_step() {
+        let mut before = crate::Machine::new().snapshot();
+        assert!(
+            before.iter().all(|field| field.lines.is_empty()),
+            "no lines before the first input"
+        );
         assert_eq!(
             before.iter().map(|field| field.name).collect::<Vec<_>>(),
             crate::SNAPSHOT_FIELDS
         );
         let mut table = Vec::new();
         replay(LOG.as_bytes(), |step| {
-            let now = step.machine.picture();
-            assert_eq!(now, step.machine.picture(), "looking changes nothing");
+            let now = step.machine.snapshot();
+            assert_eq!(now, step.machine.snapshot(), "a snapshot changes nothing");
             let changed =
                 now.iter().zip(&before).filter(|(now, was)| now != was).map(|(field, _)| {
                     let lines: Vec<String> = field.lines.iter().map(ToString::to_string).collect();
@@ -222,14 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_must_stay_out_of_logs_are_shown_to_nobody() {
+    fn snapshots_hide_secret_digits() {
         let log = include_str!(concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/../../fixtures/calls/log_false_hides_keys.jsonl"
         ));
         let mut digits = Vec::new();
         replay(log.as_bytes(), |step| {
-            let picture = step.machine.picture();
+            let picture = step.machine.snapshot();
             let field = picture.iter().find(|field| field.name == "digits").expect("the field");
             digits.extend(
                 field

@@ -14,10 +14,10 @@ use crate::contract::{
 
 /// Begins when the call has been placed at Meta.
 pub(super) fn begin(ctx: &mut CallContext) {
-    match ctx.setup.outbound.as_ref().and_then(|placed| placed.room_music.clone()) {
+    match ctx.setup.outbound.as_ref().and_then(|outbound| outbound.room_music.clone()) {
         Some(RoomMusic::RingBack) => ring(ctx, sounds::ring_back()),
         Some(RoomMusic::Document { url }) => {
-            ctx.ringing.fetch = Some(sounds::fetch_sounds(ctx, &url, Event::DialMusic));
+            ctx.room_ringback.fetch = Some(sounds::fetch_sounds(ctx, &url, Event::DialMusic));
         }
         None => {}
     }
@@ -30,7 +30,7 @@ pub(super) fn fetched(
     fetch: FetchId,
     result: Result<FetchResponse, FetchFailure>,
 ) {
-    if ctx.ringing.fetch.take_if(|open| *open == fetch).is_none() {
+    if ctx.room_ringback.fetch.take_if(|open| *open == fetch).is_none() {
         return;
     }
     ctx.timers.clear(Timer::Fetch);
@@ -40,19 +40,19 @@ pub(super) fn fetched(
 
 /// Handles a fetch that has exceeded its deadline.
 pub(super) fn fetch_timed_out(ctx: &mut CallContext) {
-    if let Some(fetch) = ctx.ringing.fetch {
-        ctx.wish(Output::CancelFetch { fetch });
+    if let Some(fetch) = ctx.room_ringback.fetch {
+        ctx.emit(Output::CancelFetch { fetch });
         fetched(ctx, fetch, Err(FetchFailure::Timeout));
     }
 }
 
 /// Stops the ring-back, since the call was answered or has ended.
-pub(super) fn over(ctx: &mut CallContext) {
-    if let Some(fetch) = ctx.ringing.fetch.take() {
+pub(super) fn stop(ctx: &mut CallContext) {
+    if let Some(fetch) = ctx.room_ringback.fetch.take() {
         ctx.cancel_fetch(fetch);
     }
-    if std::mem::take(&mut ctx.ringing.heard) {
-        ctx.wish(Output::Room { command: RoomCommand::StopRing });
+    if std::mem::take(&mut ctx.room_ringback.is_playing) {
+        ctx.emit(Output::Room { command: RoomCommand::StopRing });
     }
 }
 
@@ -60,7 +60,7 @@ fn ring(ctx: &mut CallContext, items: Vec<SoundItem>) {
     let name = ctx.setup.multi_party_call().map(|(name, _)| name.to_owned());
     if let Some(name) = name {
         sounds::prepare(ctx, &items);
-        ctx.wish(Output::Room { command: RoomCommand::Ring { name, items } });
-        ctx.ringing.heard = true;
+        ctx.emit(Output::Room { command: RoomCommand::Ring { name, items } });
+        ctx.room_ringback.is_playing = true;
     }
 }

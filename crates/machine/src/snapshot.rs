@@ -42,9 +42,9 @@ impl Display for Segment {
 
 impl Display for Line {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for (n, said) in self.0.iter().enumerate() {
+        for (n, segment) in self.0.iter().enumerate() {
             f.write_str(if n > 0 { " " } else { "" })?;
-            said.fmt(f)?;
+            segment.fmt(f)?;
         }
         Ok(())
     }
@@ -85,17 +85,17 @@ impl SnapshotBuilder {
     }
 
     /// Adds a line at the beginning of a field.
-    pub(crate) fn say_first<const N: usize>(&mut self, name: &'static str, line: [Segment; N]) {
+    pub(crate) fn add_first<const N: usize>(&mut self, name: &'static str, line: [Segment; N]) {
         self.insert(name, false, Line(line.into()));
     }
 
     /// Adds a line at the end of a field.
-    pub(crate) fn say<const N: usize>(&mut self, name: &'static str, line: [Segment; N]) {
+    pub(crate) fn add<const N: usize>(&mut self, name: &'static str, line: [Segment; N]) {
         self.insert(name, true, Line(line.into()));
     }
 
     fn insert(&mut self, name: &str, last: bool, mut line: Line) {
-        line.0.retain(|said| !matches!(said, Segment::Text(text) if text.is_empty()));
+        line.0.retain(|segment| !matches!(segment, Segment::Text(text) if text.is_empty()));
         let field = self.0.iter_mut().find(|field| field.name == name);
         debug_assert!(field.is_some(), "{name} is no field");
         if let Some(field) = field {

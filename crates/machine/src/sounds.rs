@@ -15,11 +15,11 @@ const PAUSE_SECS: u16 = 4;
 
 /// Whether the element has anything to play. Without text and SSML it is skipped (W306) and does
 /// not answer the call.
-pub(crate) fn is_heard(speak: &Speak) -> bool {
+pub(crate) fn has_speech(speak: &Speak) -> bool {
     !speak.speech.0.is_empty()
 }
 
-pub(crate) fn of_speak(speak: &Speak) -> Sound {
+pub(crate) fn speak_sound(speak: &Speak) -> Sound {
     Sound::Speak {
         speech: speak.speech.clone(),
         voice: speak.voice.clone(),
@@ -27,16 +27,16 @@ pub(crate) fn of_speak(speak: &Speak) -> Sound {
     }
 }
 
-pub(crate) fn of_file(url: &DocUrl) -> Sound {
+pub(crate) fn file_sound(url: &DocUrl) -> Sound {
     Sound::File { url: url.clone() }
 }
 
 pub(crate) fn speak_item(speak: &Speak) -> SoundItem {
-    SoundItem { sound: of_speak(speak), repeat: speak.repeat }
+    SoundItem { sound: speak_sound(speak), repeat: speak.repeat }
 }
 
 pub(crate) fn play_item(play: &Play) -> SoundItem {
-    SoundItem { sound: of_file(&play.url), repeat: play.repeat }
+    SoundItem { sound: file_sound(&play.url), repeat: play.repeat }
 }
 
 /// Returns silence as a repeated second, so that the pauses of all calls share one prompt.
@@ -58,7 +58,7 @@ pub(crate) fn playlist(prompts: &[Prompt]) -> Vec<SoundItem> {
     prompts
         .iter()
         .filter_map(|prompt| match prompt {
-            Prompt::Speak(speak) => is_heard(speak).then(|| speak_item(speak)),
+            Prompt::Speak(speak) => has_speech(speak).then(|| speak_item(speak)),
             Prompt::Play(play) => Some(play_item(play)),
             Prompt::Wait(wait) => Some(silence(wait.length)),
         })
@@ -71,7 +71,7 @@ pub(crate) fn prepare(ctx: &mut CallContext, items: &[SoundItem]) {
         |item: &&SoundItem| matches!(item.sound, Sound::Speak { .. } | Sound::File { .. });
     let sounds: Vec<Sound> = items.iter().filter(fetched).map(|item| item.sound.clone()).collect();
     if !sounds.is_empty() {
-        ctx.wish(Output::Prepare { sounds });
+        ctx.emit(Output::Prepare { sounds });
     }
 }
 
@@ -93,33 +93,33 @@ pub(crate) fn fetch_sounds_at(ctx: &mut CallContext, target: Target, event: Even
 /// attribute with the URL in remarks.
 pub(crate) fn sounds_fetched(
     ctx: &mut CallContext,
-    what: &str,
+    attribute: &str,
     result: Result<FetchResponse, FetchFailure>,
 ) -> Vec<SoundItem> {
     let document = match result {
         Ok(FetchResponse::Document { document }) => document,
         Ok(FetchResponse::Refused { refusal }) => {
             ctx.findings(&refusal.findings);
-            ctx.remark(format!("{what}: its document was refused; it is left out"));
+            ctx.remark(format!("{attribute}: its document was refused; it is left out"));
             return Vec::new();
         }
         Ok(FetchResponse::Ignored) => return Vec::new(),
         Err(failure) => {
-            ctx.remark(format!("{what}: {failure}; it is left out"));
+            ctx.remark(format!("{attribute}: {failure}; it is left out"));
             return Vec::new();
         }
     };
     let mut items = Vec::new();
     for element in &document.elements {
         match &element.kind {
-            ElementKind::Speak(speak) if is_heard(speak) => items.push(speak_item(speak)),
+            ElementKind::Speak(speak) if has_speech(speak) => items.push(speak_item(speak)),
             ElementKind::Speak(_) => {}
             ElementKind::Play(play) => items.push(play_item(play)),
             ElementKind::Wait(wait) => items.push(silence(wait.length)),
             other => {
                 let (name, line) = (other.name(), element.at.line);
                 ctx.remark(format!(
-                    "{what}: {name} at line {line} is skipped: only Speak, Play and Wait are heard there"
+                    "{attribute}: {name} at line {line} is skipped: only Speak, Play and Wait are heard there"
                 ));
             }
         }

@@ -19,7 +19,7 @@ pub enum Timer {
     RingLimit,
     /// The user's audio arrives, but ACCEPTED has not been received. Its webhook is taken as lost
     /// (docs/reference/meta.md#business-initiated-calls).
-    Heard,
+    AcceptedOverdue,
     /// The outcome of `accept` is not awaited any longer, after the call has ended.
     AcceptOutcome,
     /// T_media: ICE and DTLS are not complete in time after `accept` has succeeded.
@@ -66,9 +66,9 @@ pub enum Timer {
     /// No webhook has followed within five seconds of a successful `terminate`.
     Close,
     /// `terminate` has failed and is sent again, as by the reaper.
-    TerminateAgain,
+    TerminateRetry,
     /// No webhook has delivered the id within a minute of a `connect` without an outcome.
-    Doubt,
+    UnknownConnect,
     /// T_reap: Meta is not waited for any longer.
     Reap,
 }
@@ -81,7 +81,7 @@ impl Timer {
             Self::Accept => "accept_deadline",
             Self::Ring => "ring",
             Self::RingLimit => "ring_limit",
-            Self::Heard => "heard",
+            Self::AcceptedOverdue => "heard",
             Self::AcceptOutcome => "accept_outcome",
             Self::MediaSetup => "media_setup",
             Self::PathClosed => "path_closed",
@@ -104,8 +104,8 @@ impl Timer {
             Self::StreamLimit => "stream_limit",
             Self::Confirm => "confirm",
             Self::Close => "close",
-            Self::TerminateAgain => "terminate_again",
-            Self::Doubt => "doubt",
+            Self::TerminateRetry => "terminate_again",
+            Self::UnknownConnect => "doubt",
             Self::Reap => "reap",
         }
     }
@@ -160,7 +160,7 @@ mod tests {
     use super::{CallTime, Timer, Timers};
 
     #[test]
-    fn fire_in_order_of_time_then_of_declaration_and_once() {
+    fn fires_once_in_order_of_time_then_of_declaration() {
         let mut timers = Timers::default();
         timers.set(Timer::Reap, CallTime(5));
         timers.set(Timer::Wait, CallTime(9));

@@ -14,7 +14,7 @@ impl Instruction for Hangup {
             // No element follows that could take the time, so the call ends now (W305).
             Some(_) if at.is_last => end(HangupCause::ScheduledHangup),
             Some(schedule) => {
-                env.ctx.set(Timer::ScheduledHangup, millis(schedule));
+                env.ctx.set_timer(Timer::ScheduledHangup, millis(schedule));
                 Flow::Finished(Completion::done(""))
             }
             None if env.readiness.is_answered() => end(HangupCause::XmlHangup),

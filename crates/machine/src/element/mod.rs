@@ -24,7 +24,7 @@ mod stream;
 mod wait;
 
 pub(crate) use dtmf::ToneWait;
-pub(crate) use room::{add_participant, cut_off};
+pub(crate) use room::{add_participant, lost_participant_params};
 
 use super::activity::{Activity, Completion, Env, Readiness};
 use super::context::Place;

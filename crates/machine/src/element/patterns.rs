@@ -52,7 +52,7 @@ mod tests {
     use model::Digit;
 
     #[test]
-    fn each_pattern_uses_a_key_once() {
+    fn each_pattern_uses_a_digit_once() {
         let mut patterns = DigitPatterns::new(&[
             "1".to_owned(),
             "12".to_owned(),

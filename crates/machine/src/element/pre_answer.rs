@@ -8,10 +8,10 @@ use crate::activity::{Env, Readiness};
 use xml::ast::PreAnswer;
 
 /// The reason for skipping a child that needs audio.
-pub(super) const UNHEARD: &str = "WhatsApp carries no audio before the call is answered";
+pub(super) const NO_AUDIO: &str = "WhatsApp carries no audio before the call is answered";
 
 /// The reason for skipping a `PreAnswer` on an answered call (W309).
-const LATE: &str = "the call is answered already";
+const ALREADY_ANSWERED: &str = "the call is answered already";
 
 impl Instruction for PreAnswer {
     fn start(&self, _: &mut Env<'_>, _: At) -> Flow {
@@ -27,6 +27,6 @@ impl Instruction for PreAnswer {
     }
 
     fn skip_reason(&self, readiness: Readiness, _within_pre_answer: bool) -> Option<&'static str> {
-        readiness.is_answered().then_some(LATE)
+        readiness.is_answered().then_some(ALREADY_ANSWERED)
     }
 }

@@ -11,15 +11,15 @@ pub(super) enum PromptPart {
     /// Sounds that are played without a gap.
     Sounds(Vec<SoundItem>),
     /// A `Wait` that can end early: silence for `ms` milliseconds at most.
-    Quiet { ms: u64, early: EarlyEnd },
+    Wait { ms: u64, early: EarlyEnd },
 }
 
 /// Splits the children of a prompt element into parts: a playlist for each group of sounds, and the
 /// waits that can end early.
 pub(super) fn parts(prompts: &[Prompt]) -> Vec<PromptPart> {
     let mut parts = Vec::new();
-    for prompts in prompts.chunk_by(|a, b| quiet(a).is_none() && quiet(b).is_none()) {
-        match prompts.first().and_then(quiet) {
+    for prompts in prompts.chunk_by(|a, b| early_wait(a).is_none() && early_wait(b).is_none()) {
+        match prompts.first().and_then(early_wait) {
             Some(wait) => parts.push(wait),
             None => {
                 let items = playlist(prompts);
@@ -32,9 +32,9 @@ pub(super) fn parts(prompts: &[Prompt]) -> Vec<PromptPart> {
     parts
 }
 
-fn quiet(prompt: &Prompt) -> Option<PromptPart> {
+fn early_wait(prompt: &Prompt) -> Option<PromptPart> {
     let Prompt::Wait(wait) = prompt else { return None };
-    Some(PromptPart::Quiet { ms: millis(wait.length), early: EarlyEnd::of(wait)? })
+    Some(PromptPart::Wait { ms: millis(wait.length), early: EarlyEnd::of(wait)? })
 }
 
 /// Returns the sounds of a prompt that must be fetched or synthesized.

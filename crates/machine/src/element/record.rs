@@ -7,7 +7,7 @@
 
 use super::get_digits::BEEP;
 use super::{At, Flow, Instruction};
-use crate::activity::{Action, Activity, Completion, Env, Progress, Stop};
+use crate::activity::{Action, Activity, Completion, Env, Progress, StopReason};
 use crate::context::CallContext;
 use crate::contract::display::foreign;
 use crate::contract::recording;
@@ -77,16 +77,16 @@ impl Instruction for Record {
 /// no URL is set for the result.
 pub(crate) fn transcript(
     ctx: &mut CallContext,
-    wanted: Option<&Transcription>,
+    transcription: Option<&Transcription>,
 ) -> Option<TranscriptOrder> {
-    let wanted = wanted?;
-    let Some(to) = wanted.target.clone() else {
+    let transcription = transcription?;
+    let Some(to) = transcription.target.clone() else {
         ctx.remark(
             "transcriptionType without a transcriptionUrl: nobody would be told; nothing is transcribed".to_owned(),
         );
         return None;
     };
-    transcript_if_able(ctx, Some(TranscriptOrder { to, full: wanted.report_full }))
+    transcript_if_able(ctx, Some(TranscriptOrder { to, full: transcription.report_full }))
 }
 
 /// Returns the order if transcripts are configured. Otherwise logs that they are not.
@@ -123,7 +123,7 @@ fn order(
         ..background(record, ctx)
     };
     let id = ctx.record(order);
-    ctx.set(Timer::Record, max_ms.saturating_add(GRACE_MS));
+    ctx.set_timer(Timer::Record, max_ms.saturating_add(GRACE_MS));
     id
 }
 
@@ -181,7 +181,7 @@ impl Recording {
     }
 
     /// Whether the digit is one of `finishOnKey`.
-    fn ends_by(&self, digit: Digit) -> bool {
+    fn is_finish_key(&self, digit: Digit) -> bool {
         self.element.finish_on_key.contains(&digit)
     }
 
@@ -191,7 +191,7 @@ impl Recording {
             reason: end,
             key: self.finished_by,
         });
-        ctx.set(Timer::Record, GRACE_MS);
+        ctx.set_timer(Timer::Record, GRACE_MS);
         self.phase = Phase::Ending(record);
     }
 
@@ -212,12 +212,12 @@ impl Recording {
     /// Handles the end of the recording. `failure` is the reason why it is missing or incomplete.
     fn finished(&self, env: &mut Env<'_>, params: Params, failure: Option<String>) -> Progress {
         let finished = match failure {
-            Some(why) => {
-                let why = foreign(&why);
+            Some(reason) => {
+                let reason = foreign(&reason);
                 if let Some(place) = env.place {
                     env.ctx.remark(format!("{place} could not record: {why}; the call goes on"));
                 }
-                Completion::failed(why)
+                Completion::failed(reason)
             }
             None => Completion::done("recorded"),
         };
@@ -242,7 +242,7 @@ impl Activity for Recording {
 
     fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
         match self.phase {
-            Phase::Recording(record) if self.ends_by(key.digit) => {
+            Phase::Recording(record) if self.is_finish_key(key.digit) => {
                 self.finished_by = Some(key.digit);
                 self.end(env.ctx, record, RecordingEndReason::FinishedOnKey);
             }
@@ -265,13 +265,13 @@ impl Activity for Recording {
                 self.known = Some((*id, url.clone()));
                 Progress::Pending
             }
-            RecordingEvent::Ended { reason: end, duration_ms, start_ms, end_ms, error: why } => {
+            RecordingEvent::Ended { reason, duration_ms, start_ms, end_ms, error } => {
                 env.ctx.timers.clear(Timer::Record);
-                let failure = why.clone().or_else(|| {
-                    (*end == RecordingEndReason::Failed)
+                let failure = error.clone().or_else(|| {
+                    (*reason == RecordingEndReason::Failed)
                         .then(|| "it could not be written".to_owned())
                 });
-                let params = self.params(*end, *duration_ms, *start_ms, *end_ms);
+                let params = self.params(*reason, *duration_ms, *start_ms, *end_ms);
                 self.finished(env, params, failure)
             }
         }
@@ -293,17 +293,17 @@ impl Activity for Recording {
         self.finished(env, params, Some("the recorder did not end it in time".to_owned()))
     }
 
-    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
+    fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
         env.ctx.timers.clear(Timer::Record);
-        let end = match why {
-            Stop::CallEnds => RecordingEndReason::HungUp,
-            Stop::Replaced => RecordingEndReason::Stopped,
+        let end_reason = match reason {
+            StopReason::CallEnds => RecordingEndReason::HungUp,
+            StopReason::Replaced => RecordingEndReason::Stopped,
         };
         match self.phase {
             Phase::Beep(play) => env.ctx.media(MediaCommand::Stop { play }),
             Phase::Recording(record) => env.ctx.media(MediaCommand::RecordStop {
                 recording: record,
-                reason: end,
+                reason: end_reason,
                 key: None,
             }),
             Phase::Ending(_) => {}
@@ -313,12 +313,13 @@ impl Activity for Recording {
     /// The key that ends the recording is reported to the customer's server and therefore is not
     /// hidden.
     fn stand_in(&self, digit: Digit, next: Rules) -> Digit {
-        if self.ends_by(digit) {
+        if self.is_finish_key(digit) {
             return digit;
         }
-        let is_alike =
-            |other: &Digit| !self.ends_by(*other) && next.stand_in(*other) == next.stand_in(digit);
-        (0..12).filter_map(Digit::from_event).find(is_alike).unwrap_or(digit)
+        let is_equivalent = |other: &Digit| {
+            !self.is_finish_key(*other) && next.stand_in(*other) == next.stand_in(digit)
+        };
+        (0..12).filter_map(Digit::from_event).find(is_equivalent).unwrap_or(digit)
     }
 
     fn is_recording(&self) -> bool {
@@ -335,16 +336,16 @@ impl Activity for Recording {
         }
     }
 
-    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         match self.phase {
-            Phase::Beep(play) => snapshot.say("waits_for", [word("beep"), text(play.0)]),
+            Phase::Beep(play) => snapshot.add("waits_for", [word("beep"), text(play.0)]),
             Phase::Recording(record) => {
-                snapshot.say("recording", [text(record.0), word("recording_on")]);
-                snapshot.say("waits_for", [word("recording_to_end")]);
+                snapshot.add("recording", [text(record.0), word("recording_on")]);
+                snapshot.add("waits_for", [word("recording_to_end")]);
             }
             Phase::Ending(record) => {
-                snapshot.say("recording", [text(record.0), word("recording_completed")]);
-                snapshot.say("waits_for", [word("recording_to_end")]);
+                snapshot.add("recording", [text(record.0), word("recording_completed")]);
+                snapshot.add("waits_for", [word("recording_to_end")]);
             }
         }
     }

@@ -8,14 +8,14 @@ use xml::ast::{Speak, Speech, SpeechNode};
 
 impl Instruction for Speak {
     fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
-        match sounds::is_heard(self) {
+        match sounds::has_speech(self) {
             true => playback::start(env, sounds::speak_item(self)),
             false => Flow::Finished(Completion::done("")),
         }
     }
 
     fn needs_media(&self) -> bool {
-        sounds::is_heard(self)
+        sounds::has_speech(self)
     }
 
     /// Text and pauses take time.
@@ -24,11 +24,11 @@ impl Instruction for Speak {
     }
 
     fn skip_reason(&self, _: Readiness, within_pre_answer: bool) -> Option<&'static str> {
-        within_pre_answer.then_some(pre_answer::UNHEARD)
+        within_pre_answer.then_some(pre_answer::NO_AUDIO)
     }
 
     fn sounds(&self) -> Vec<Sound> {
-        if sounds::is_heard(self) { vec![sounds::of_speak(self)] } else { Vec::new() }
+        if sounds::has_speech(self) { vec![sounds::speak_sound(self)] } else { Vec::new() }
     }
 }
 

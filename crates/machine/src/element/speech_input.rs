@@ -10,7 +10,6 @@ use crate::contract::{
 };
 use crate::params::{self, Event};
 use crate::timers::Timer;
-use xml;
 use xml::ast::{Position, Target};
 
 /// The least time between two requests with interim results, in milliseconds.
@@ -27,7 +26,7 @@ struct Interim {
 
 /// The speech recognition of an element.
 pub(super) struct SpeechInput {
-    how: RecognitionSettings,
+    settings: RecognitionSettings,
     /// The position of the element.
     at: Position,
     /// The silence that ends speech, in milliseconds.
@@ -36,12 +35,12 @@ pub(super) struct SpeechInput {
     /// The recognition of this attempt. `None` after its end, or without a recogniser.
     open: Option<RecognitionId>,
     /// No recogniser is available.
-    deaf: bool,
+    no_recogniser: bool,
     /// Speech that counts has begun, and whether it is in progress.
     begun: bool,
     speaking: bool,
     /// An interim result contained words. Digits are ignored from then on.
-    won: bool,
+    words_heard: bool,
     /// The number of requests so far, the time of the last one, and the newest result that has not
     /// been sent.
     sequence: u32,
@@ -51,21 +50,21 @@ pub(super) struct SpeechInput {
 
 impl SpeechInput {
     pub(super) fn new(
-        how: RecognitionSettings,
+        settings: RecognitionSettings,
         at: Position,
         end_ms: u64,
         interim_url: Option<Target>,
     ) -> Self {
         Self {
-            how,
+            settings,
             at,
             end_ms,
             interim_url,
             open: None,
-            deaf: false,
+            no_recogniser: false,
             begun: false,
             speaking: false,
-            won: false,
+            words_heard: false,
             sequence: 0,
             sent: None,
             waiting: None,
@@ -75,55 +74,59 @@ impl SpeechInput {
     /// Begins a recognition for a new attempt.
     pub(super) fn begin(&mut self, ctx: &mut CallContext) {
         self.stop(ctx);
-        (self.begun, self.speaking, self.won) = (false, false, false);
-        if !self.deaf {
+        (self.begun, self.speaking, self.words_heard) = (false, false, false);
+        if !self.no_recogniser {
             let recognition = ctx.next_recognition();
             self.open = Some(recognition);
-            order(ctx, recognition, SpeechCommand::Begin { settings: Box::new(self.how.clone()) });
+            send_command(
+                ctx,
+                recognition,
+                SpeechCommand::Begin { settings: Box::new(self.settings.clone()) },
+            );
         }
     }
 
     /// Stops the recognition without a result.
     pub(super) fn stop(&mut self, ctx: &mut CallContext) {
-        self.forget_clocks(ctx);
+        self.clear_timers(ctx);
         if let Some(recognition) = self.open.take() {
-            order(ctx, recognition, SpeechCommand::Stop);
+            send_command(ctx, recognition, SpeechCommand::Stop);
         }
     }
 
     /// Ends the recognition and waits for its result.
     pub(super) fn finish(&mut self, ctx: &mut CallContext) {
-        self.forget_clocks(ctx);
+        self.clear_timers(ctx);
         if let Some(recognition) = self.open {
-            order(ctx, recognition, SpeechCommand::Finish);
-            ctx.set(Timer::Transcript, RESULT_MS);
+            send_command(ctx, recognition, SpeechCommand::Finish);
+            ctx.set_timer(Timer::Transcript, RESULT_MS);
         }
     }
 
     /// Handles the end of the recognition.
-    pub(super) fn closed(&mut self, ctx: &mut CallContext) {
-        self.forget_clocks(ctx);
+    pub(super) fn clear(&mut self, ctx: &mut CallContext) {
+        self.clear_timers(ctx);
         self.open = None;
     }
 
     /// Handles the lack of a recogniser. Logged once.
     pub(super) fn unavailable(&mut self, ctx: &mut CallContext) {
-        self.closed(ctx);
-        if !std::mem::replace(&mut self.deaf, true) {
-            ctx.findings(&[xml::unrecognised_language(self.at, &self.how.language)]);
+        self.clear(ctx);
+        if !std::mem::replace(&mut self.no_recogniser, true) {
+            ctx.findings(&[xml::unrecognised_language(self.at, &self.settings.language)]);
             ctx.remark(format!( "speech is asked for, and no recogniser understands {}: it counts as no input; set [speech.transcribe] or \
-                 [speech.websocket]", self.how.language ));
+                 [speech.websocket]", self.settings.language ));
         }
     }
 
-    fn forget_clocks(&mut self, ctx: &mut CallContext) {
+    fn clear_timers(&mut self, ctx: &mut CallContext) {
         self.waiting = None;
         for clock in [Timer::SpeechEnd, Timer::Transcript, Timer::Interim] {
             ctx.timers.clear(clock);
         }
     }
 
-    pub(super) fn is(&self, recognition: RecognitionId) -> bool {
+    pub(super) fn is_current(&self, recognition: RecognitionId) -> bool {
         self.open == Some(recognition)
     }
 
@@ -133,8 +136,8 @@ impl SpeechInput {
     }
 
     /// Whether words were recognised before any digit.
-    pub(super) fn has_won(&self) -> bool {
-        self.open.is_some() && self.won
+    pub(super) fn has_words(&self) -> bool {
+        self.open.is_some() && self.words_heard
     }
 
     pub(super) fn is_speaking(&self) -> bool {
@@ -153,7 +156,7 @@ impl SpeechInput {
     pub(super) fn quiet(&mut self, ctx: &mut CallContext, ago_ms: u64) {
         self.speaking = false;
         if self.begun {
-            ctx.set(Timer::SpeechEnd, self.end_ms.saturating_sub(ago_ms));
+            ctx.set_timer(Timer::SpeechEnd, self.end_ms.saturating_sub(ago_ms));
         }
     }
 
@@ -165,22 +168,22 @@ impl SpeechInput {
         unstable: String,
         stability: u8,
     ) {
-        (self.begun, self.won) = (true, true);
+        (self.begun, self.words_heard) = (true, true);
         if self.interim_url.is_none() {
             return;
         }
         self.waiting = Some(Interim { stable, unstable, stability });
         let since_ms = self.sent.map_or(INTERIM_MS, |sent| ctx.now.0.saturating_sub(sent.0));
         if since_ms >= INTERIM_MS {
-            self.tell(ctx);
+            self.send_interim(ctx);
         } else {
             // When the timer fires, the newest result is sent. Those before it are outdated.
-            ctx.set(Timer::Interim, INTERIM_MS - since_ms);
+            ctx.set_timer(Timer::Interim, INTERIM_MS - since_ms);
         }
     }
 
     /// Sends the pending interim result.
-    pub(super) fn tell(&mut self, ctx: &mut CallContext) {
+    pub(super) fn send_interim(&mut self, ctx: &mut CallContext) {
         ctx.timers.clear(Timer::Interim);
         let (Some(target), Some(Interim { stable, unstable, stability })) =
             (self.interim_url.clone(), self.waiting.take())
@@ -197,17 +200,17 @@ impl SpeechInput {
             self.sequence,
         ));
         let Target { url, method } = target;
-        ctx.wish(Output::Callback {
+        ctx.emit(Output::Callback {
             callback: CallbackRequest { kind: CallbackKind::Interim, url, method, params },
         });
     }
 
     /// Returns the caller's words as a parameter.
     pub(super) fn words(&self, text: String) -> Param {
-        if self.how.hidden { Param::Secret(text) } else { Param::Plain(text.into()) }
+        if self.settings.hidden { Param::Secret(text) } else { Param::Plain(text.into()) }
     }
 }
 
-fn order(ctx: &mut CallContext, recognition: RecognitionId, order: SpeechCommand) {
-    ctx.wish(Output::Speech { recognition, command: order });
+fn send_command(ctx: &mut CallContext, recognition: RecognitionId, command: SpeechCommand) {
+    ctx.emit(Output::Speech { recognition, command });
 }

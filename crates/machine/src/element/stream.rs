@@ -4,7 +4,7 @@
 //! [`crate::stream`].
 
 use super::{At, Flow, Instruction};
-use crate::activity::{Activity, Completion, Env, Progress, Stop};
+use crate::activity::{Activity, Completion, Env, Progress, StopReason};
 use crate::contract::{StreamFormat, StreamOrder, StreamTrack};
 use crate::snapshot::{SnapshotBuilder, text, word};
 use crate::stream;
@@ -57,7 +57,7 @@ struct OpenStream {
 }
 
 impl Activity for OpenStream {
-    fn stream_ended(&mut self, _: &mut Env<'_>, ended: stream::Ended) -> Progress {
+    fn stream_ended(&mut self, _: &mut Env<'_>, ended: stream::EndedStream) -> Progress {
         if ended.stream != self.stream {
             return Progress::Pending;
         }
@@ -69,13 +69,13 @@ impl Activity for OpenStream {
 
     /// Ends the stream if another document replaces this one. The end of the call ends every
     /// stream.
-    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
-        if why == Stop::Replaced {
-            stream::stop(env.ctx, Some(self.stream), stream::Stop::Api);
+    fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
+        if reason == StopReason::Replaced {
+            stream::stop(env.ctx, Some(self.stream), stream::StopReason::Api);
         }
     }
 
-    fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        snapshot.say("waits_for", [word("stream_to_end"), text("")]);
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.add("waits_for", [word("stream_to_end"), text("")]);
     }
 }

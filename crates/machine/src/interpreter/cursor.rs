@@ -101,10 +101,10 @@ impl Cursor {
 
     /// Adds the position to the snapshot. `number` is the number of documents that the call has
     /// had.
-    pub(super) fn draw(&self, number: u32, snapshot: &mut SnapshotBuilder) {
+    pub(super) fn write_snapshot(&self, number: u32, snapshot: &mut SnapshotBuilder) {
         let (next, all) =
             (self.next.min(self.document.elements.len()), self.document.elements.len());
-        snapshot.say(
+        snapshot.add(
             "document",
             [word("number"), text(number), word("element"), text(format!("{next}/{all}"))],
         );

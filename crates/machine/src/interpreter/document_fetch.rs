@@ -27,7 +27,7 @@ pub(super) struct DocumentFetch {
 /// Why a call cannot run the fetched document.
 pub(super) struct Failure {
     pub(super) cause: HangupCause,
-    pub(super) why: String,
+    pub(super) reason: String,
 }
 
 impl DocumentFetch {
@@ -41,13 +41,13 @@ impl DocumentFetch {
 
     /// Requests the document of the fallback URL, since the answer URL has failed. `None` if there
     /// is none, or no time is left.
-    pub(super) fn fallback(&self, ctx: &mut CallContext, why: &str) -> Option<Self> {
+    pub(super) fn fallback(&self, ctx: &mut CallContext, reason: &str) -> Option<Self> {
         let left_ms = ctx.answer_budget_ms();
         if self.kind != FetchKind::Answer || left_ms == 0 {
             return None;
         }
         let (url, method) = ctx.setup.urls.fallback.clone()?;
-        ctx.remark(format!("the answer URL failed: {why}; the fallback URL is asked"));
+        ctx.remark(format!("the answer URL failed: {reason}; the fallback URL is asked"));
         let deadline_ms = ctx.setup.limits.fetch_ms.min(left_ms);
         Some(Self::start_app(ctx, FetchKind::Fallback, Target { url, method }, deadline_ms))
     }
@@ -75,7 +75,7 @@ impl DocumentFetch {
             Ok(FetchResponse::Refused { refusal }) => {
                 ctx.findings(&refusal.findings);
                 let first = refusal.findings.iter().find(|f| f.severity == Severity::Error);
-                let why = first.map_or_else(
+                let reason = first.map_or_else(
                     || "its document was refused".to_owned(),
                     |f| {
                         format!(
@@ -86,11 +86,11 @@ impl DocumentFetch {
                         )
                     },
                 );
-                Err(Failure { cause: refused_cause(refusal.first, kind), why })
+                Err(Failure { cause: refused_cause(refusal.first, kind), reason })
             }
             Ok(FetchResponse::Ignored) => Err(Failure {
                 cause: HangupCause::Unreachable(kind),
-                why: "no document came back".to_owned(),
+                reason: "no document came back".to_owned(),
             }),
             Err(failure) => {
                 let cause = match failure {
@@ -103,23 +103,23 @@ impl DocumentFetch {
                     | FetchFailure::UrlRefused { .. }
                     | FetchFailure::Invalid { .. } => HangupCause::Unreachable(kind),
                 };
-                Err(Failure { cause, why: failure.to_string() })
+                Err(Failure { cause, reason: failure.to_string() })
             }
         }
     }
 
     /// Cancels the fetch, since the call ends.
     pub(super) fn abandon(self, ctx: &mut CallContext) {
-        ctx.wish(Output::CancelFetch { fetch: self.fetch });
+        ctx.emit(Output::CancelFetch { fetch: self.fetch });
         if let Some((target, extra)) = self.repeat_after_hangup {
-            let mut notice: CallbackRequest = record::after_hangup(ctx, &target);
-            notice.params.extend(extra);
-            ctx.wish(Output::Callback { callback: notice });
+            let mut callback: CallbackRequest = record::after_hangup(ctx, &target);
+            callback.params.extend(extra);
+            ctx.emit(Output::Callback { callback });
         }
     }
 
-    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        snapshot.say("waits_for", [word("fetch"), text(self.fetch.0), text(self.kind.as_str())]);
+    pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.add("waits_for", [word("fetch"), text(self.fetch.0), text(self.kind.as_str())]);
     }
 }
 

@@ -53,8 +53,8 @@ impl Machine {
     pub fn handle(&mut self, at: CallTime, input: Input) {
         match (&mut self.call, input) {
             (Some(call), input) => call.handle(at, input),
-            (None, Input::Offered { setup }) => self.begin(at, setup, State::offered),
-            (None, Input::Placed { setup }) => self.begin(at, setup, State::placed),
+            (None, Input::Offered { setup }) => self.begin(at, setup, State::begin_inbound),
+            (None, Input::Placed { setup }) => self.begin(at, setup, State::begin_outbound),
             (None, _) => {}
         }
         #[cfg(debug_assertions)]
@@ -69,14 +69,14 @@ impl Machine {
 
     /// Returns the next output, in order.
     pub fn poll(&mut self) -> Option<Output> {
-        self.call.as_mut()?.ctx.take_wish()
+        self.call.as_mut()?.ctx.next_output()
     }
 
     /// Frees memory that the output queue does not need. Most calls wait for minutes between two
     /// inputs. Call it when [`Machine::poll`] returns `None`. It has no other effect.
-    pub fn rest(&mut self) {
+    pub fn shrink(&mut self) {
         if let Some(call) = &mut self.call {
-            call.ctx.rest();
+            call.ctx.shrink();
         }
     }
 
@@ -96,19 +96,19 @@ impl Machine {
     /// Panics if one does not hold, which is a bug in this crate.
     pub fn check_invariants(&self) {
         if let Some(call) = &self.call {
-            call.ctx.check();
+            call.ctx.assert_invariants();
         }
     }
 
     /// Returns the state for display. The same inputs lead to the same fields. Before the first
     /// input all fields are empty.
-    pub fn picture(&self) -> Vec<Field> {
+    pub fn snapshot(&self) -> Vec<Field> {
         let mut snapshot = SnapshotBuilder::new();
         if let Some(call) = &self.call {
             if let Some(state) = &call.state {
-                state.draw(&call.ctx, &mut snapshot);
+                state.write_snapshot(&call.ctx, &mut snapshot);
             }
-            call.ctx.draw(&mut snapshot);
+            call.ctx.write_snapshot(&mut snapshot);
         }
         snapshot.fields()
     }
@@ -136,8 +136,8 @@ impl Machine {
 
     /// Whether the machine requests an action at the end of that recording. If not, the caller must
     /// report the recording.
-    pub fn awaits(&self, record: RecordingId) -> bool {
-        self.interpreter().is_some_and(|interpreter| interpreter.awaits(record))
+    pub fn awaits_recording(&self, recording: RecordingId) -> bool {
+        self.interpreter().is_some_and(|interpreter| interpreter.awaits_recording(recording))
     }
 
     /// Returns when the call was answered.
@@ -179,18 +179,20 @@ impl Machine {
                 Cow::Owned(Input::Digit { leg: *leg, digit: self.redact(*digit) })
             }
             // Words that no activity waits for are removed.
-            Input::Speech { recognition, event: what } => match self.hides_speech(*recognition) {
+            Input::Speech { recognition, event } => match self.hides_speech(*recognition) {
                 Some(false) => Cow::Borrowed(input),
                 Some(true) => {
-                    Cow::Owned(Input::Speech { recognition: *recognition, event: what.masked() })
+                    Cow::Owned(Input::Speech { recognition: *recognition, event: event.masked() })
                 }
                 None => {
-                    Cow::Owned(Input::Speech { recognition: *recognition, event: what.blank() })
+                    Cow::Owned(Input::Speech { recognition: *recognition, event: event.blank() })
                 }
             },
             Input::Fetched { fetch, result: Ok(FetchResponse::Refused { refusal }) } => {
-                let refusal =
-                    Refusal { findings: context::shown(&refusal.findings), first: refusal.first };
+                let refusal = Refusal {
+                    findings: context::limit_findings(&refusal.findings),
+                    first: refusal.first,
+                };
                 Cow::Owned(Input::Fetched {
                     fetch: *fetch,
                     result: Ok(FetchResponse::Refused { refusal }),
@@ -251,24 +253,24 @@ enum State {
 
 impl State {
     /// Begins an inbound call.
-    fn offered(ctx: &mut CallContext) -> Self {
+    fn begin_inbound(ctx: &mut CallContext) -> Self {
         Self::Preparing(PreparingState::begin(ctx))
     }
 
     /// Begins an outbound call.
-    fn placed(ctx: &mut CallContext) -> Self {
+    fn begin_outbound(ctx: &mut CallContext) -> Self {
         Self::Calling(CallingState::begin(ctx))
     }
 
     /// Handles an input. Timers are handled by [`State::handle_timer`].
-    fn handle(self, ctx: &mut CallContext, fact: Input) -> Self {
+    fn handle(self, ctx: &mut CallContext, input: Input) -> Self {
         match self {
-            Self::Calling(state) => state.handle(ctx, fact),
-            Self::Unbound(state) => state.handle(ctx, fact),
-            Self::Preparing(state) => state.handle(ctx, fact),
-            Self::Accepting(state) => state.handle(ctx, fact),
-            Self::Live(state) => state.handle(ctx, fact),
-            Self::Closing(state) => state.handle(ctx, fact),
+            Self::Calling(state) => state.handle(ctx, input),
+            Self::Unbound(state) => state.handle(ctx, input),
+            Self::Preparing(state) => state.handle(ctx, input),
+            Self::Accepting(state) => state.handle(ctx, input),
+            Self::Live(state) => state.handle(ctx, input),
+            Self::Closing(state) => state.handle(ctx, input),
             // Late inputs are normal and have no effect.
             Self::Over => Self::Over,
         }
@@ -300,26 +302,26 @@ impl State {
 
     /// Adds what only the state knows to the snapshot, and whether the slot is held, which it is
     /// until Meta confirms the end.
-    fn draw(&self, ctx: &CallContext, snapshot: &mut SnapshotBuilder) {
-        snapshot.say("state", [word(self.name().as_str())]);
+    fn write_snapshot(&self, ctx: &CallContext, snapshot: &mut SnapshotBuilder) {
+        snapshot.add("state", [word(self.name().as_str())]);
         let slot = match (ctx.setup.call_type, self) {
             (CallType::Web, _) => "no_slot",
             (_, Self::Over) => "given_back",
-            (_, Self::Unbound(state)) if state.is_in_doubt() => "given_back",
+            (_, Self::Unbound(state)) if state.is_outcome_unknown() => "given_back",
             _ => "held",
         };
-        snapshot.say("slot", [word(slot)]);
+        snapshot.add("slot", [word(slot)]);
         match self {
-            Self::Calling(state) => state.draw(snapshot),
-            Self::Unbound(state) => state.draw(snapshot),
-            Self::Preparing(state) => state.draw(ctx, snapshot),
-            Self::Accepting(state) => state.draw(snapshot),
-            Self::Live(state) => state.draw(snapshot),
-            Self::Closing(_) => snapshot.say("waits_for", [word("metas_goodbye")]),
+            Self::Calling(state) => state.write_snapshot(snapshot),
+            Self::Unbound(state) => state.write_snapshot(snapshot),
+            Self::Preparing(state) => state.write_snapshot(ctx, snapshot),
+            Self::Accepting(state) => state.write_snapshot(snapshot),
+            Self::Live(state) => state.write_snapshot(snapshot),
+            Self::Closing(_) => snapshot.add("waits_for", [word("metas_goodbye")]),
             Self::Over => {}
         }
         if let Some(interpreter) = self.interpreter() {
-            interpreter.draw(snapshot);
+            interpreter.write_snapshot(snapshot);
         }
     }
 
@@ -335,19 +337,19 @@ impl State {
 }
 
 /// Stores the terminate webhook. Its duration is recorded beside ours.
-fn note(ctx: &mut CallContext, termination: Termination) {
+fn store_termination(ctx: &mut CallContext, termination: Termination) {
     ctx.termination = Some(termination);
 }
 
 /// Ends the call on both sides.
-fn over(ctx: &mut CallContext, cause: HangupCause) -> State {
+fn end(ctx: &mut CallContext, cause: HangupCause) -> State {
     conclude(ctx, cause);
-    gone(ctx)
+    finish(ctx)
 }
 
 /// Ends a call after its record has been written.
-fn gone(ctx: &mut CallContext) -> State {
-    ctx.over();
+fn finish(ctx: &mut CallContext) -> State {
+    ctx.finish();
     State::Over
 }
 

@@ -7,7 +7,7 @@
 
 use super::closing::{close_ended, close_late, end_here};
 use super::live::LiveState;
-use super::{State, UNUSABLE_ANSWER, close, describe, gone, graph_cause, note, over};
+use super::{State, UNUSABLE_ANSWER, close, describe, end, finish, graph_cause, store_termination};
 use crate::context::CallContext;
 use crate::contract::{
     BLegCommand, BLegEvent, CallState, CallbackKind, CallbackRequest, Command, GraphAction,
@@ -21,9 +21,9 @@ use crate::timers::Timer;
 use model::{CallType, HangupCause};
 
 /// How long ACCEPTED may follow the user's first audio. Audio means that the user has answered.
-const HEARD_MS: u64 = 2_000;
+const ACCEPTED_GRACE_MS: u64 = 2_000;
 /// How long a call may still turn out to exist after a `connect` without an outcome.
-const DOUBT_MS: u64 = 60_000;
+const UNKNOWN_CONNECT_MS: u64 = 60_000;
 
 /// The call is being placed, or the user's phone rings.
 pub(super) struct CallingState {
@@ -36,22 +36,22 @@ pub(super) struct CallingState {
 /// The call ended before Meta's id was known. If an id arrives, the call is terminated at Meta.
 pub(super) struct UnboundState {
     /// `connect` is in flight.
-    asked: bool,
+    connect_in_flight: bool,
 }
 
 impl CallingState {
     /// Begins a call: the SDP offer is sent to Graph.
     pub(super) fn begin(ctx: &mut CallContext) -> Self {
         ctx.graph(GraphAction::Connect);
-        ctx.state(CallState::Dialing);
+        ctx.report_state(CallState::Dialing);
         // Guards against an outcome that is never reported.
-        ctx.reap();
+        ctx.set_reap_timer();
         Self { bound: false, rung: false }
     }
 
-    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
+    pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         snapshot
-            .say("waits_for", [word(if self.bound { "somebody_to_pick_up" } else { "metas_id" })]);
+            .add("waits_for", [word(if self.bound { "somebody_to_pick_up" } else { "metas_id" })]);
     }
 
     pub(super) fn name(&self) -> CallState {
@@ -62,8 +62,8 @@ impl CallingState {
         }
     }
 
-    pub(super) fn handle(self, ctx: &mut CallContext, fact: Input) -> State {
-        match fact {
+    pub(super) fn handle(self, ctx: &mut CallContext, input: Input) -> State {
+        match input {
             Input::Graph { action: GraphAction::Connect, outcome } => self.outcome(ctx, &outcome),
             Input::Bound { wacid } if !self.bound => {
                 ctx.setup.wacid = Some(wacid);
@@ -78,20 +78,20 @@ impl CallingState {
                 self.end(ctx, HangupCause::GraphError)
             }
             Input::Status { status: PhoneStatus::Ringing } => self.ringing(ctx),
-            Input::Status { status: PhoneStatus::Accepted } => pick_up(ctx),
+            Input::Status { status: PhoneStatus::Accepted } => answer(ctx),
             Input::Status { status: PhoneStatus::Rejected } => close_ended(ctx, HangupCause::Rejected),
-            Input::Media { event: what, .. } => match ctx.path_changed(&what) {
+            Input::Media { event, .. } => match ctx.handle_media(&event) {
                 Some(cause) => self.end(ctx, cause),
                 None => {
-                    if what == MediaEvent::Flowing {
-                        ctx.set(Timer::Heard, HEARD_MS);
+                    if event == MediaEvent::Flowing {
+                        ctx.set_timer(Timer::AcceptedOverdue, ACCEPTED_GRACE_MS);
                     }
                     State::Calling(self)
                 }
             },
             Input::Terminated { termination } => {
-                note(ctx, termination);
-                over(ctx, HangupCause::NoAnswer)
+                store_termination(ctx, termination);
+                end(ctx, HangupCause::NoAnswer)
             }
             Input::Command { command: Command::Hangup } => self.end(ctx, HangupCause::CancelledByApi),
             Input::HangUp { cause } | Input::ALeg { command: BLegCommand::HangUp { cause } } => self.end(ctx, cause),
@@ -124,12 +124,12 @@ impl CallingState {
     pub(super) fn handle_timer(self, ctx: &mut CallContext, timer: Timer) -> State {
         match timer {
             Timer::Ring | Timer::RingLimit => self.end(ctx, HangupCause::RingTimeout),
-            Timer::Heard => {
+            Timer::AcceptedOverdue => {
                 ctx.remark(
                     "the user is heard, and no ACCEPTED has come: the call counts as answered"
                         .to_owned(),
                 );
-                pick_up(ctx)
+                answer(ctx)
             }
             Timer::PathClosed => {
                 let cause = ctx.path_cause();
@@ -162,19 +162,19 @@ impl CallingState {
             | Timer::StreamLimit
             | Timer::Confirm
             | Timer::Close
-            | Timer::TerminateAgain
-            | Timer::Doubt => State::Calling(self),
+            | Timer::TerminateRetry
+            | Timer::UnknownConnect => State::Calling(self),
         }
     }
 
     /// Meta's id is known: the ring timeout begins.
     fn proceed(self, ctx: &mut CallContext) -> State {
         ctx.timers.clear(Timer::Reap);
-        let ring_ms = ctx.setup.outbound.as_ref().map_or(0, |placed| placed.ring_timeout_ms);
-        ctx.set(Timer::Ring, ring_ms);
-        ctx.state(CallState::Proceeding);
+        let ring_ms = ctx.setup.outbound.as_ref().map_or(0, |outbound| outbound.ring_timeout_ms);
+        ctx.set_timer(Timer::Ring, ring_ms);
+        ctx.report_state(CallState::Proceeding);
         add_participant::report(ctx, "AddParticipantInitiated");
-        ctx.news(BLegEvent::Placed);
+        ctx.report_to_a_leg(BLegEvent::Placed);
         room_ringback::begin(ctx);
         State::Calling(Self { bound: true, ..self })
     }
@@ -190,18 +190,18 @@ impl CallingState {
             (CallType::Web, GraphOutcome::Done) => return self.proceed(ctx),
             (CallType::Web, _) => {
                 ctx.remark("no phone has registered as this endpoint".to_owned());
-                return over(ctx, HangupCause::EndpointNotRegistered);
+                return end(ctx, HangupCause::EndpointNotRegistered);
             }
             (CallType::Whatsapp, GraphOutcome::Done) => return State::Calling(self),
             (CallType::Whatsapp, _) => {}
         }
         let cause = connect_cause(outcome);
-        ctx.remark(format!("connect failed ({}): {}", describe(outcome), advice(cause)));
+        ctx.remark(format!("connect failed ({}): {}", describe(outcome), remedy(cause)));
         if is_unknown(outcome) {
             end_here(ctx, cause);
-            return UnboundState::doubt(ctx);
+            return UnboundState::outcome_unknown(ctx);
         }
-        over(ctx, cause)
+        end(ctx, cause)
     }
 
     /// The user's phone rings. Reported once.
@@ -209,18 +209,18 @@ impl CallingState {
         if self.rung {
             return State::Calling(self);
         }
-        ctx.state(CallState::Ringing);
+        ctx.report_state(CallState::Ringing);
         add_participant::report(ctx, "AddParticipantRinging");
-        ctx.news(BLegEvent::Ringing);
-        let placed = ctx.setup.outbound.clone().unwrap_or_default();
-        if let Some((url, method)) = placed.ring {
+        ctx.report_to_a_leg(BLegEvent::Ringing);
+        let outbound = ctx.setup.outbound.clone().unwrap_or_default();
+        if let Some((url, method)) = outbound.ring {
             let params = params::common(ctx, Event::Ring);
-            ctx.wish(Output::Callback {
+            ctx.emit(Output::Callback {
                 callback: CallbackRequest { kind: CallbackKind::Ring, url, method, params },
             });
         }
-        if let Some(limit_ms) = placed.hangup_on_ring_ms {
-            ctx.set(Timer::RingLimit, limit_ms);
+        if let Some(limit_ms) = outbound.hangup_on_ring_ms {
+            ctx.set_timer(Timer::RingLimit, limit_ms);
         }
         State::Calling(Self { rung: true, ..self })
     }
@@ -231,14 +231,14 @@ impl CallingState {
             return close(ctx, cause);
         }
         end_here(ctx, cause);
-        ctx.reap();
-        State::Unbound(UnboundState { asked: true })
+        ctx.set_reap_timer();
+        State::Unbound(UnboundState { connect_in_flight: true })
     }
 }
 
 /// The call is answered now by our clock, whatever timestamp Meta reports.
-fn pick_up(ctx: &mut CallContext) -> State {
-    for timer in [Timer::Ring, Timer::RingLimit, Timer::Heard] {
+fn answer(ctx: &mut CallContext) -> State {
+    for timer in [Timer::Ring, Timer::RingLimit, Timer::AcceptedOverdue] {
         ctx.timers.clear(timer);
     }
     LiveState::begin_placed(ctx)
@@ -246,37 +246,42 @@ fn pick_up(ctx: &mut CallContext) -> State {
 
 impl UnboundState {
     /// The outcome of `connect` is unknown. Releases the slot and waits a while for an id.
-    fn doubt(ctx: &mut CallContext) -> State {
-        ctx.wish(Output::FreeSlot);
+    fn outcome_unknown(ctx: &mut CallContext) -> State {
+        ctx.emit(Output::FreeSlot);
         ctx.timers.clear(Timer::Reap);
-        ctx.set(Timer::Doubt, DOUBT_MS);
-        State::Unbound(Self { asked: false })
+        ctx.set_timer(Timer::UnknownConnect, UNKNOWN_CONNECT_MS);
+        State::Unbound(Self { connect_in_flight: false })
     }
 
     /// Whether the outcome of `connect` is unknown. The slot is released then.
-    pub(super) fn is_in_doubt(&self) -> bool {
-        !self.asked
+    pub(super) fn is_outcome_unknown(&self) -> bool {
+        !self.connect_in_flight
     }
 
-    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        snapshot.say("waits_for", [word(if self.asked { "connects_answer" } else { "metas_id" })]);
+    pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.add(
+            "waits_for",
+            [word(if self.connect_in_flight { "connects_answer" } else { "metas_id" })],
+        );
     }
 
-    pub(super) fn handle(self, ctx: &mut CallContext, fact: Input) -> State {
-        match fact {
+    pub(super) fn handle(self, ctx: &mut CallContext, input: Input) -> State {
+        match input {
             Input::Bound { wacid } => {
                 ctx.setup.wacid = Some(wacid);
-                ctx.timers.clear(Timer::Doubt);
+                ctx.timers.clear(Timer::UnknownConnect);
                 close_late(ctx)
             }
             Input::Graph { action: GraphAction::Connect, outcome }
-                if self.asked && is_unknown(&outcome) =>
+                if self.connect_in_flight && is_unknown(&outcome) =>
             {
-                Self::doubt(ctx)
+                Self::outcome_unknown(ctx)
             }
             // After `Done`, `Bound` has come first.
-            Input::Graph { action: GraphAction::Connect, .. } if self.asked => gone(ctx),
-            Input::Terminated { .. } => gone(ctx),
+            Input::Graph { action: GraphAction::Connect, .. } if self.connect_in_flight => {
+                finish(ctx)
+            }
+            Input::Terminated { .. } => finish(ctx),
             Input::Offered { .. }
             | Input::Placed { .. }
             | Input::SdpAnswer { .. }
@@ -304,12 +309,12 @@ impl UnboundState {
 
     pub(super) fn handle_timer(self, ctx: &mut CallContext, timer: Timer) -> State {
         match timer {
-            Timer::Doubt | Timer::Reap => gone(ctx),
+            Timer::UnknownConnect | Timer::Reap => finish(ctx),
             Timer::AcceptWait
             | Timer::Accept
             | Timer::Ring
             | Timer::RingLimit
-            | Timer::Heard
+            | Timer::AcceptedOverdue
             | Timer::AcceptOutcome
             | Timer::MediaSetup
             | Timer::PathClosed
@@ -332,7 +337,7 @@ impl UnboundState {
             | Timer::StreamLimit
             | Timer::Confirm
             | Timer::Close
-            | Timer::TerminateAgain => State::Unbound(self),
+            | Timer::TerminateRetry => State::Unbound(self),
         }
     }
 }
@@ -368,7 +373,7 @@ fn connect_cause(outcome: &GraphOutcome) -> HangupCause {
 }
 
 /// Returns a remedy for the log.
-fn advice(cause: HangupCause) -> &'static str {
+fn remedy(cause: HangupCause) -> &'static str {
     match cause {
         HangupCause::CallingDisabled => "enable calling for the number at Meta",
         HangupCause::UserUnreachable => "the user cannot be called on WhatsApp",

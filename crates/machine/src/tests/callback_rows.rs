@@ -213,8 +213,8 @@ fn scenario(name: &str) -> String {
 
 #[test]
 fn every_row_has_its_scenario() {
-    for (row, name, says) in ROWS {
-        assert!(scenario(name).contains(*says), "{row}: {name}.scn does not say {says:?}");
+    for (row, name, text) in ROWS {
+        assert!(scenario(name).contains(*text), "{row}: {name}.scn does not say {text:?}");
     }
     let once = scenario("placed_rings_after_the_answer");
     assert!(once.matches("notify ring").count() <= 1);
@@ -223,19 +223,20 @@ fn every_row_has_its_scenario() {
 #[test]
 fn every_code_has_its_scenario() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/scenarios");
-    let mut said = BTreeSet::new();
+    let mut codes_seen = BTreeSet::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         let codes = text.split("HangupCauseCode=").skip(1);
-        said.extend(codes.filter_map(|rest| rest.split_whitespace().next()?.parse::<u16>().ok()));
+        codes_seen
+            .extend(codes.filter_map(|rest| rest.split_whitespace().next()?.parse::<u16>().ok()));
     }
-    let missing: Vec<_> = CODES.iter().filter(|code| !said.contains(*code)).collect();
+    let missing: Vec<_> = CODES.iter().filter(|code| !codes_seen.contains(*code)).collect();
     assert!(missing.is_empty(), "no scenario ends with {missing:?}");
 }
 
 /// The store writes the label and reads the serialized form.
 #[test]
-fn a_kind_is_read_by_the_word_it_is_written_with() {
+fn callback_kinds_serialize_as_their_label() {
     use crate::CallbackKind as K;
     for kind in [K::Hangup, K::Ring, K::Action, K::Dial, K::Interim, K::Conference, K::MultiParty] {
         assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());

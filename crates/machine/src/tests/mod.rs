@@ -78,14 +78,14 @@ fn fetched(fetch: FetchId, document: Arc<Document>) -> Input {
 struct Bench {
     machine: Machine,
     now: u64,
-    wishes: Vec<(u64, Output)>,
+    outputs: Vec<(u64, Output)>,
     /// The latest playlist that has ended.
     played: u32,
 }
 
 impl Bench {
     fn new(setup: CallSetup) -> Self {
-        let mut bench = Self { machine: Machine::new(), now: 0, wishes: Vec::new(), played: 0 };
+        let mut bench = Self { machine: Machine::new(), now: 0, outputs: Vec::new(), played: 0 };
         bench.give(Input::Offered { setup: Box::new(setup) });
         bench
     }
@@ -105,14 +105,14 @@ impl Bench {
             self.played = self.played.max(play.0);
         }
         self.machine.handle(CallTime(self.now), input);
-        while let Some(wish) = self.machine.poll() {
-            self.wishes.push((self.now, wish));
+        while let Some(output) = self.machine.poll() {
+            self.outputs.push((self.now, output));
         }
     }
 
     /// Returns the playlist that is being played and when it was started.
     fn playing(&self) -> Option<(u64, PlayId)> {
-        let last = self.wishes.iter().rev().find_map(|(at, wish)| match wish {
+        let last = self.outputs.iter().rev().find_map(|(at, output)| match output {
             Output::Media { command: MediaCommand::Play { play, .. }, .. } => {
                 Some(Some((*at, *play)))
             }
@@ -126,7 +126,7 @@ impl Bench {
 }
 
 /// Returns the order of a recording that an API request started.
-fn recorded_over_rest() -> RecordingOrder {
+fn api_recording() -> RecordingOrder {
     RecordingOrder {
         id: Some(uuid::Uuid::from_u128(0x7e57)),
         held: false,
@@ -142,20 +142,20 @@ fn recorded_over_rest() -> RecordingOrder {
 }
 
 /// Returns one of several API requests.
-fn asked_over_rest(what: u8) -> Command {
+fn api_command(number: u8) -> Command {
     let url = || DocUrl("https://a.example.com/rest".into());
     let target = || Some(Target { url: url(), method: Method::Post });
     let item = SoundItem { sound: Sound::File { url: url() }, repeat: Repeat::Times(1) };
-    let aside = |kind| Overlay {
+    let overlay = |kind| Overlay {
         kind,
         items: vec![item.clone()],
         repeat: false,
         mix: true,
         length_ms: None,
     };
-    match what {
-        0 => Command::Play { legs: Legs::A, overlay: aside(OverlayKind::Play) },
-        1 => Command::Play { legs: Legs::Both, overlay: aside(OverlayKind::Speak) },
+    match number {
+        0 => Command::Play { legs: Legs::A, overlay: overlay(OverlayKind::Play) },
+        1 => Command::Play { legs: Legs::Both, overlay: overlay(OverlayKind::Speak) },
         2 => Command::StopPlay { kind: OverlayKind::Play },
         7 => Command::Stream {
             stream: StreamId(uuid::Uuid::from_u128(7)),
@@ -176,7 +176,7 @@ fn asked_over_rest(what: u8) -> Command {
         3 => Command::SendDigits { legs: Legs::A, digits: "1w2".to_owned() },
         4 => Command::Transfer { aleg: None, bleg: target() },
         5 => Command::Transfer { aleg: target(), bleg: target() },
-        9 => Command::Record { order: Box::new(recorded_over_rest()), callback: target() },
+        9 => Command::Record { order: Box::new(api_recording()), callback: target() },
         10 => Command::StopRecord,
         _ => Command::Transfer { aleg: target(), bleg: None },
     }

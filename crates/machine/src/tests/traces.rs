@@ -113,7 +113,7 @@ impl Trace {
     /// Returns the sound that is being played and when it ends.
     fn sound(&self, bench: &Bench) -> Option<(u64, PlayId)> {
         let (since, playing) = bench.playing()?;
-        bench.wishes.iter().find_map(|(_, wish)| match wish {
+        bench.outputs.iter().find_map(|(_, output)| match output {
             Output::Media { command: MediaCommand::Play { play, items }, .. }
                 if *play == playing =>
             {
@@ -125,7 +125,7 @@ impl Trace {
 
     /// Returns the time of the action's request with its digits, or of the next element.
     fn ended(&self, bench: &Bench) -> Option<(u64, Option<String>)> {
-        bench.wishes.iter().find_map(|(at, wish)| match wish {
+        bench.outputs.iter().find_map(|(at, output)| match output {
             Output::Fetch { kind: FetchKind::Action, params, .. } => {
                 Some((*at, params.get("Digits").map(|digits| digits.reveal().to_owned())))
             }
@@ -139,7 +139,7 @@ impl Trace {
 
     /// Returns the number of prompts that were started, at least 1. Type-ahead skips the prompt.
     fn attempts(&self, bench: &Bench) -> usize {
-        let prompts = bench.wishes.iter().filter(|(_, wish)| match wish {
+        let prompts = bench.outputs.iter().filter(|(_, output)| match output {
             Output::Media { command: MediaCommand::Play { items, .. }, .. } => items
                 .iter()
                 .any(|item| matches!(&item.sound, Sound::File { url } if &*url.0 == PROMPT)),
@@ -150,7 +150,7 @@ impl Trace {
 }
 
 #[test]
-fn every_trace_ends_where_and_when_it_should() {
+fn every_trace_ends_as_expected() {
     let text = include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../fixtures/plivo-xml/input-traces.json"

@@ -25,9 +25,9 @@ pub(super) enum TargetEvent<'a> {
 
 impl DialAttempt {
     /// Sends an event of the target `at` to `callbackUrl`, if it is set.
-    pub(super) fn tell(&self, ctx: &mut CallContext, at: usize, what: TargetEvent<'_>) {
+    pub(super) fn report(&self, ctx: &mut CallContext, at: usize, target_event: TargetEvent<'_>) {
         let (Some(target), Some(leg)) = (&self.dial.callback, self.legs.get(at)) else { return };
-        let (event, action, status) = match what {
+        let (event, action, status) = match target_event {
             TargetEvent::Hangup { .. } => (Event::DialHangup, "hangup", "hangup"),
             TargetEvent::Answer => (Event::DialAnswer, "answer", "answer"),
             TargetEvent::Connected => (Event::DialConnected, "connected", "connected"),
@@ -44,7 +44,7 @@ impl DialAttempt {
         put("DialBLegFrom", leg.from.clone());
         put("DialBLegTo", leg.to.clone());
         put("DialBLegPosition", leg.position.to_string());
-        match what {
+        match target_event {
             TargetEvent::Answer | TargetEvent::Connected => {}
             TargetEvent::Digits { pattern, by_a } => {
                 put("DialDigitsMatch", pattern.to_owned());
@@ -69,13 +69,13 @@ impl DialAttempt {
                 }
             }
         }
-        let notice = CallbackRequest {
+        let callback = CallbackRequest {
             kind: CallbackKind::Dial,
             url: target.url.clone(),
             method: target.method,
             params,
         };
-        ctx.wish(Output::Callback { callback: notice });
+        ctx.emit(Output::Callback { callback });
     }
 
     /// Returns the parameters that the action adds.

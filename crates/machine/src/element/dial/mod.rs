@@ -14,7 +14,7 @@ mod target;
 
 use super::patterns::DigitPatterns;
 use super::{At, Flow, Instruction};
-use crate::activity::{Action, Activity, Completion, Env, Progress, Readiness, Stop};
+use crate::activity::{Action, Activity, Completion, Env, Progress, Readiness, StopReason};
 use crate::context::CallContext;
 use crate::contract::dial::sip_headers;
 use crate::contract::display::foreign;
@@ -51,8 +51,8 @@ struct DialAttempt {
     /// last.
     last_end: Option<HangupCause>,
     music: Music,
-    typed_by_a: DigitPatterns,
-    typed_by_b: DigitPatterns,
+    a_patterns: DigitPatterns,
+    b_patterns: DigitPatterns,
 }
 
 /// A target.
@@ -79,10 +79,10 @@ enum Phase {
 /// Calls all targets that may be called.
 impl Instruction for Dial {
     fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
-        let mut dialing = DialAttempt::place(self, env.ctx);
-        match dialing.begin(env.ctx) {
+        let mut attempt = DialAttempt::place(self, env.ctx);
+        match attempt.begin(env.ctx) {
             Some(finished) => Flow::Finished(finished),
-            None => Flow::run(dialing),
+            None => Flow::run(attempt),
         }
     }
 
@@ -98,7 +98,7 @@ impl Instruction for Dial {
 
 impl DialAttempt {
     fn place(dial: &Dial, ctx: &mut CallContext) -> Self {
-        let mut dialing = Self {
+        let mut attempt = Self {
             dial: Box::new(dial.clone()),
             legs: Vec::with_capacity(dial.targets.len()),
             winner: None,
@@ -108,9 +108,9 @@ impl DialAttempt {
             rang: false,
             first_error: None,
             last_end: None,
-            music: Music::of(&dial.dial_music),
-            typed_by_a: DigitPatterns::new(&dial.digits_match),
-            typed_by_b: DigitPatterns::new(&dial.digits_match_b_leg),
+            music: Music::new(&dial.dial_music),
+            a_patterns: DigitPatterns::new(&dial.digits_match),
+            b_patterns: DigitPatterns::new(&dial.digits_match_b_leg),
         };
         for (position, target) in (1..).zip(&dial.targets) {
             let (from, to) = target::parties(dial, target, ctx);
@@ -125,24 +125,24 @@ impl DialAttempt {
                 answered: None,
             };
             let destination = target::destination(ctx, target, &leg.from);
-            dialing.legs.push(leg);
+            attempt.legs.push(leg);
             match destination {
                 Ok(destination) => {
-                    let order = Box::new(dialing.order(ctx, target, call, position, destination));
-                    ctx.wish(Output::Dial { order });
+                    let order = Box::new(attempt.order(ctx, target, call, position, destination));
+                    ctx.emit(Output::Dial { order });
                 }
-                Err(error) => dialing.not_placed(ctx, dialing.legs.len() - 1, error, ""),
+                Err(error) => attempt.not_placed(ctx, attempt.legs.len() - 1, error, ""),
             }
         }
-        dialing
+        attempt
     }
 
     /// Starts the ring timeout. Returns how the element ended, if no target may be called.
     fn begin(&mut self, ctx: &mut CallContext) -> Option<Completion> {
         if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
-            ctx.set(Timer::DialRing, self.ring_ms());
+            ctx.set_timer(Timer::DialRing, self.ring_ms());
         }
-        self.so_far(ctx)
+        self.completion(ctx)
     }
 
     fn ring_ms(&self) -> u64 {
@@ -166,10 +166,10 @@ impl DialAttempt {
             timeout_ms: millis(dial.confirm_timeout),
         });
         let a_request = (ctx.setup.direction == Direction::Outbound).then_some(ctx.setup.call);
-        let mut pairs = sip_headers(&dial.sip_headers);
+        let mut headers = sip_headers(&dial.sip_headers);
         for (name, value) in sip_headers(&target.sip_headers) {
-            pairs.retain(|(other, _)| *other != name);
-            pairs.push((name, value));
+            headers.retain(|(other, _)| *other != name);
+            headers.push((name, value));
         }
         DialOrder {
             call,
@@ -180,7 +180,7 @@ impl DialAttempt {
                 .clone()
                 .or_else(|| dial.caller_name.clone())
                 .unwrap_or_default(),
-            headers: pairs,
+            headers,
             ring_timeout_ms: self.ring_ms(),
             send_digits: target.send_digits.clone(),
             b_leg: BLegSetup {
@@ -220,8 +220,8 @@ impl DialAttempt {
         let now = ctx.now;
         let Some(leg) = self.legs.get_mut(at) else { return };
         leg.answered = Some(now);
-        ctx.wish(Output::BLeg { call: leg.call, command: BLegCommand::Proceed });
-        self.tell(ctx, at, TargetEvent::Answer);
+        ctx.emit(Output::BLeg { call: leg.call, command: BLegCommand::Proceed });
+        self.report(ctx, at, TargetEvent::Answer);
         for other in 0..self.legs.len() {
             if other != at {
                 self.end(ctx, other, HangupCause::LostRace);
@@ -240,16 +240,16 @@ impl DialAttempt {
         };
         self.joined = true;
         self.music.stop(ctx);
-        ctx.wish(Output::BLeg { call: leg.call, command: BLegCommand::Join });
-        ctx.set(Timer::DialLimit, millis(self.dial.time_limit));
-        self.tell(ctx, winner, TargetEvent::Connected);
+        ctx.emit(Output::BLeg { call: leg.call, command: BLegCommand::Join });
+        ctx.set_timer(Timer::DialLimit, millis(self.dial.time_limit));
+        self.report(ctx, winner, TargetEvent::Connected);
     }
 
     fn match_patterns(&mut self, ctx: &mut CallContext, digit: Digit, by_a: bool) {
         let Some(winner) = self.winner.filter(|_| self.joined) else { return };
-        let patterns = if by_a { &mut self.typed_by_a } else { &mut self.typed_by_b };
+        let patterns = if by_a { &mut self.a_patterns } else { &mut self.b_patterns };
         for pattern in patterns.pressed(digit) {
-            self.tell(ctx, winner, TargetEvent::Digits { pattern: &pattern, by_a });
+            self.report(ctx, winner, TargetEvent::Digits { pattern: &pattern, by_a });
         }
     }
 
@@ -257,20 +257,20 @@ impl DialAttempt {
     fn not_placed(&mut self, ctx: &mut CallContext, at: usize, error: DialError, detail: &str) {
         let Some(leg) = self.legs.get_mut(at) else { return };
         leg.phase = Phase::Over;
-        let (position, to) = (leg.position, shown(&leg.to));
-        let why = if detail.is_empty() { error.explanation() } else { detail };
+        let (position, to) = (leg.position, redacted_target(&leg.to));
+        let reason = if detail.is_empty() { error.explanation() } else { detail };
         ctx.remark(format!(
-            "Dial: target {position}, {to}, is not called: {}: {why}",
+            "Dial: target {position}, {to}, is not called: {}: {reason}",
             error.as_str()
         ));
         self.first_error.get_or_insert(error);
-        self.tell(ctx, at, TargetEvent::Hangup { cause: error.cause(), error: Some(error) });
+        self.report(ctx, at, TargetEvent::Hangup { cause: error.cause(), error: Some(error) });
     }
 
     /// Hangs up a leg and counts it as ended.
     fn end(&mut self, ctx: &mut CallContext, at: usize, cause: HangupCause) {
         let Some(leg) = self.legs.get(at).filter(|leg| leg.phase != Phase::Over) else { return };
-        ctx.wish(Output::BLeg { call: leg.call, command: BLegCommand::HangUp { cause } });
+        ctx.emit(Output::BLeg { call: leg.call, command: BLegCommand::HangUp { cause } });
         self.ended(ctx, at, cause);
     }
 
@@ -291,11 +291,11 @@ impl DialAttempt {
         if self.winner == Some(at) && self.joined {
             ctx.media(MediaCommand::Unjoin);
         }
-        self.tell(ctx, at, TargetEvent::Hangup { cause, error: None });
+        self.report(ctx, at, TargetEvent::Hangup { cause, error: None });
     }
 
     /// Returns how the element ended. `None` while a leg is up.
-    fn so_far(&mut self, ctx: &mut CallContext) -> Option<Completion> {
+    fn completion(&mut self, ctx: &mut CallContext) -> Option<Completion> {
         if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
             return None;
         }
@@ -308,7 +308,7 @@ impl DialAttempt {
     }
 
     fn progress(&mut self, ctx: &mut CallContext) -> Progress {
-        self.so_far(ctx).map_or(Progress::Pending, Progress::Finished)
+        self.completion(ctx).map_or(Progress::Pending, Progress::Finished)
     }
 
     fn clean_up(&mut self, ctx: &mut CallContext) {
@@ -438,10 +438,10 @@ impl Activity for DialAttempt {
     }
 
     /// Ends the legs, with the call or with the document that dialled them. No action follows.
-    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
-        let (answered, unanswered) = match why {
-            Stop::CallEnds => (HangupCause::DialEnded, HangupCause::CallerCancelled),
-            Stop::Replaced => (HangupCause::ApiHangup, HangupCause::CancelledByApi),
+    fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
+        let (answered, unanswered) = match reason {
+            StopReason::CallEnds => (HangupCause::DialEnded, HangupCause::CallerCancelled),
+            StopReason::Replaced => (HangupCause::ApiHangup, HangupCause::CancelledByApi),
         };
         self.end_all(env.ctx, |leg| match leg.answered {
             Some(_) => answered,
@@ -476,10 +476,10 @@ impl Activity for DialAttempt {
         self.joined
     }
 
-    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         for (index, leg) in self.legs.iter().enumerate() {
             let won = self.winner == Some(index);
-            let how = match (leg.phase, leg.answered) {
+            let label = match (leg.phase, leg.answered) {
                 (Phase::Over, _) => "leg_over",
                 (_, Some(_)) if won && self.joined => "leg_joined",
                 (_, Some(_)) => "leg_answered",
@@ -487,22 +487,22 @@ impl Activity for DialAttempt {
                 (Phase::Asked, None) => "leg_asked",
             };
             let name = format!("B{}", leg.position);
-            snapshot.say(
+            snapshot.add(
                 "legs",
-                [text(name), text(format_args!("…{}", last_four(&leg.to))), word(how)],
+                [text(name), text(format_args!("…{}", last_four(&leg.to))), word(label)],
             );
         }
-        let waits = match (self.winner, self.joined) {
+        let waits_for = match (self.winner, self.joined) {
             (None, _) => "leg_to_answer",
             (Some(_), false) => "leg_to_be_ready",
             (Some(_), true) => "legs_to_part",
         };
-        snapshot.say("waits_for", [word(waits)]);
+        snapshot.add("waits_for", [word(waits_for)]);
     }
 }
 
 /// Formats a target for the log: the last four digits of a number.
-fn shown(to: &str) -> String {
+fn redacted_target(to: &str) -> String {
     if to.bytes().all(|b| b.is_ascii_digit()) {
         format!("…{}", last_four(to))
     } else {

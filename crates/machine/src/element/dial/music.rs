@@ -21,8 +21,8 @@ pub(super) enum Music {
 }
 
 impl Music {
-    pub(super) fn of(what: &DialMusic) -> Self {
-        match what {
+    pub(super) fn new(music: &DialMusic) -> Self {
+        match music {
             DialMusic::RingBack => Self::RingBack,
             DialMusic::None => Self::None,
             DialMusic::Document(url) => Self::Document(url.clone()),
@@ -35,15 +35,17 @@ impl Music {
             Self::Document(url) => {
                 *self = Self::Fetching(fetch_sounds(ctx, url, Event::DialMusic));
             }
-            Self::RingBack => *self = Self::Ready(LoopedPlaylist::of(ctx, ring_back(), Vec::new())),
+            Self::RingBack => {
+                *self = Self::Ready(LoopedPlaylist::new(ctx, ring_back(), Vec::new()))
+            }
             Self::None | Self::Fetching(_) | Self::Ready(_) => {}
         }
     }
 
     /// Plays the sounds if they are available and the media path is up.
     pub(super) fn play(&mut self, ctx: &mut CallContext, readiness: Readiness) {
-        if let Self::Ready(round) = self {
-            round.play(ctx, readiness);
+        if let Self::Ready(playlist) = self {
+            playlist.play(ctx, readiness);
         }
     }
 
@@ -62,8 +64,8 @@ impl Music {
         ctx.timers.clear(Timer::Fetch);
         let items = sounds_fetched(ctx, "dialMusic", result);
         *self = Self::Ready(match items.is_empty() {
-            true => LoopedPlaylist::of(ctx, ring_back(), Vec::new()),
-            false => LoopedPlaylist::of(ctx, items, ring_back()),
+            true => LoopedPlaylist::new(ctx, ring_back(), Vec::new()),
+            false => LoopedPlaylist::new(ctx, items, ring_back()),
         });
         self.play(ctx, readiness);
     }
@@ -71,26 +73,26 @@ impl Music {
     /// Handles a fetch that has exceeded its deadline.
     pub(super) fn fetch_timed_out(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         if let Self::Fetching(fetch) = *self {
-            ctx.wish(Output::CancelFetch { fetch });
+            ctx.emit(Output::CancelFetch { fetch });
             self.fetched(ctx, readiness, fetch, Err(FetchFailure::Timeout));
         }
     }
 
     /// Handles the end of a playlist.
     pub(super) fn played(&mut self, ctx: &mut CallContext, readiness: Readiness, ended: PlayId) {
-        if let Self::Ready(round) = self {
-            round.played(ctx, readiness, ended);
+        if let Self::Ready(playlist) = self {
+            playlist.played(ctx, readiness, ended);
         }
     }
 
-    pub(super) fn is_playing(&self, which: PlayId) -> bool {
-        matches!(self, Self::Ready(round) if round.is_playing(which))
+    pub(super) fn is_playing(&self, play_id: PlayId) -> bool {
+        matches!(self, Self::Ready(playlist) if playlist.is_playing(play_id))
     }
 
     /// Stops the sounds for good.
     pub(super) fn stop(&mut self, ctx: &mut CallContext) {
         match std::mem::replace(self, Self::None) {
-            Self::Ready(mut round) => round.stop(ctx),
+            Self::Ready(mut playlist) => playlist.stop(ctx),
             Self::Fetching(fetch) => ctx.cancel_fetch(fetch),
             Self::None | Self::RingBack | Self::Document(_) => {}
         }

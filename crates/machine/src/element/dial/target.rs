@@ -92,7 +92,7 @@ mod tests {
     use super::name_and_host;
 
     #[test]
-    fn sip_addresses_have_a_name_and_a_host() {
+    fn parses_name_and_host_of_sip_addresses() {
         for (address, expected) in [
             ("sip:asha@calls.example.com", Some(("asha", "calls.example.com"))),
             ("SIPS:asha@calls.example.com:5061;transport=tls", Some(("asha", "calls.example.com"))),

@@ -25,15 +25,15 @@ pub(crate) fn report_failed(ctx: &mut CallContext, status: Option<&'static str>)
 }
 
 fn report_placed(ctx: &mut CallContext, event: &str, status: Option<&'static str>) {
-    let placed = ctx
+    let outbound = ctx
         .setup
         .outbound
         .as_ref()
-        .and_then(|placed| Some((placed.document.clone()?, placed.room)));
-    if let Some((document, room)) = placed
-        && let Some(notice) = callback(ctx, &document, room, event, status)
+        .and_then(|outbound| Some((outbound.document.clone()?, outbound.room)));
+    if let Some((document, room)) = outbound
+        && let Some(callback) = callback(ctx, &document, room, event, status)
     {
-        ctx.wish(Output::Callback { callback: notice });
+        ctx.emit(Output::Callback { callback });
     }
 }
 
@@ -44,8 +44,8 @@ pub(crate) fn report_for(
     room: Option<Uuid>,
     event: &str,
 ) {
-    if let Some(notice) = callback(ctx, document, room, event, None) {
-        ctx.wish(Output::Callback { callback: notice });
+    if let Some(callback) = callback(ctx, document, room, event, None) {
+        ctx.emit(Output::Callback { callback });
     }
 }
 
@@ -64,9 +64,9 @@ pub(crate) fn callback(
         ElementKind::MultiPartyCall(call) => Some(call),
         _ => None,
     });
-    let mut notice = MultiPartyElement::read(call?).0.added(ctx, room, event)?;
+    let mut callback = MultiPartyElement::read(call?).0.progress_callback(ctx, room, event)?;
     if let Some(status) = status {
-        notice.params.insert("CallStatus".into(), Param::Plain(status.into()));
+        callback.params.insert("CallStatus".into(), Param::Plain(status.into()));
     }
-    Some(notice)
+    Some(callback)
 }

@@ -8,12 +8,12 @@
 use super::attributes::Attributes;
 use crate::context::CallContext;
 use crate::contract::{Role, StreamFormat, StreamOrder, StreamTrack};
-use crate::stream::{self, Stop};
+use crate::stream::{self, StopReason};
 use model::{Method, StreamId};
 use xml::ast::DocUrl;
 
 /// The longest duration of a stream, in seconds.
-const LASTS_SECS: u32 = 86_400;
+const MAX_SECS: u32 = 86_400;
 
 /// The stream of an AI agent.
 #[derive(Default)]
@@ -36,7 +36,7 @@ impl AgentStream {
                 url: DocUrl(url.into()),
                 bidirectional: true,
                 track: StreamTrack::Inbound,
-                timeout_s: LASTS_SECS,
+                timeout_s: MAX_SECS,
                 status: status.map(|target| (target.url, target.method)),
                 format: format(a),
                 extra_headers: pairs(a.text("aiAgentStreamExtraHeaders").unwrap_or_default()),
@@ -65,7 +65,7 @@ impl AgentStream {
     /// Ends the stream when the call leaves the room.
     pub(super) fn stop(&mut self, ctx: &mut CallContext) {
         if let Some(open) = self.open.take() {
-            stream::stop(ctx, Some(open), Stop::CallEnd);
+            stream::stop(ctx, Some(open), StopReason::CallEnd);
         }
     }
 }
