@@ -340,13 +340,13 @@ impl Activity for CalledParty {
 
     fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         let waits = match self.phase {
-            Phase::WaitingForProceed => "a_legs_word",
+            Phase::WaitingForProceed => "a_leg_command",
             Phase::Fetching(_) => "confirm_sound",
             Phase::SoundPending(_) | Phase::DigitsPending(_) | Phase::Confirmed => "media_path",
             Phase::PlayingSound(_) | Phase::WaitingForKey => "confirm_key",
             Phase::SendingDigits(_) => "tones",
             Phase::Ready => "a_leg_to_join",
-            Phase::Joined => "legs_to_part",
+            Phase::Joined => "end_of_connection",
         };
         snapshot.add("waits_for", [word(waits)]);
     }

@@ -122,7 +122,7 @@ impl CallContext {
         }
     }
 
-    /// Removes the oldest output.
+    /// Removes and returns the oldest output.
     pub(super) fn next_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }

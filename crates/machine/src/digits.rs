@@ -31,7 +31,7 @@ impl DigitBuffer {
         }
     }
 
-    /// Removes the oldest digit.
+    /// Removes and returns the oldest digit.
     pub(crate) fn pop(&mut self) -> Option<Key> {
         self.keys.pop_front()
     }

@@ -22,7 +22,7 @@ impl Overlays {
     }
 
     pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
-        for (label, play) in [("aside_play", self.play), ("aside_speak", self.speak)] {
+        for (label, play) in [("overlay_play", self.play), ("overlay_speak", self.speak)] {
             if let Some(play) = play {
                 snapshot.add("beside", [word(label), text(play.0)]);
             }

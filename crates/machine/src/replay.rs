@@ -203,18 +203,18 @@ mod tests {
         })
         .expect("the log reads");
         let expected = [
-            "0 state=preparing; slot=held; graph=pre_accept under_way; waits_for=media_path · fetch 1 answer; legs=A …5678 \
+            "0 state=preparing; slot=held; graph=pre_accept in_flight; waits_for=media_path · fetch 1 answer; legs=A …5678 \
              path_not_up; timers=accept_wait 3000 ms · fetch 11000 ms · accept_deadline 20000 ms",
             "90 graph=pre_accept answered",
             "150 waits_for=fetch 1 answer; legs=A …5678 path_up",
-            "200 state=accepting; graph=pre_accept answered · accept under_way; document=number 1 element 0/2; \
-             waits_for=accepts_answer · answered_and_connected; timers=reap 90200 ms",
+            "200 state=accepting; graph=pre_accept answered · accept in_flight; document=number 1 element 0/2; \
+             waits_for=accept_response · answered_and_connected; timers=reap 90200 ms",
             "350 state=live; answered=350 ms; graph=pre_accept answered · accept answered; document=number 1 element 1/2; \
-             instruction=<GetInput> line 2; waits_for=prompt_or_key 1; digits=attempts_left 0; timers=max_call 14400350 ms",
+             instruction=<GetInput> line 2; waits_for=prompt_or_digit 1; digits=attempts_left 0; timers=max_call 14400350 ms",
             "1500 instruction=; waits_for=fetch 2 action; digits=; timers=fetch 12500 ms · max_call 14400350 ms",
             "1650 document=number 2 element 1/1; instruction=<Speak> line 2; waits_for=play 2; timers=max_call 14400350 ms",
-            "2900 state=closing; graph=pre_accept answered · accept answered · terminate under_way; document=; instruction=; \
-             waits_for=metas_goodbye; legs=A …5678 path_closed; ended=end_of_instructions; timers=reap 92900 ms",
+            "2900 state=closing; graph=pre_accept answered · accept answered · terminate in_flight; document=; instruction=; \
+             waits_for=terminate_webhook; legs=A …5678 path_closed; ended=end_of_instructions; timers=reap 92900 ms",
             "3100 graph=pre_accept answered · accept answered · terminate answered; timers=close 8100 ms · reap 92900 ms",
             "3200 state=over; slot=given_back; waits_for=; hung_up=COMPLETED; timers=",
         ];

@@ -89,7 +89,7 @@ pub(crate) fn fetch_sounds_at(ctx: &mut CallContext, target: Target, event: Even
 /// Returns the sounds of a document that was fetched for them: those of `Speak`, `Play` and `Wait`.
 /// Other elements are skipped.
 ///
-/// The result is empty if the fetch failed or the document has no sounds. `what` names the
+/// The result is empty if the fetch failed or the document has no sounds. `attribute` names the
 /// attribute with the URL in remarks.
 pub(crate) fn sounds_fetched(
     ctx: &mut CallContext,

@@ -81,7 +81,7 @@ impl Timer {
             Self::Accept => "accept_deadline",
             Self::Ring => "ring",
             Self::RingLimit => "ring_limit",
-            Self::AcceptedOverdue => "heard",
+            Self::AcceptedOverdue => "accepted_overdue",
             Self::AcceptOutcome => "accept_outcome",
             Self::MediaSetup => "media_setup",
             Self::PathClosed => "path_closed",
@@ -104,8 +104,8 @@ impl Timer {
             Self::StreamLimit => "stream_limit",
             Self::Confirm => "confirm",
             Self::Close => "close",
-            Self::TerminateRetry => "terminate_again",
-            Self::UnknownConnect => "doubt",
+            Self::TerminateRetry => "terminate_retry",
+            Self::UnknownConnect => "unknown_connect",
             Self::Reap => "reap",
         }
     }

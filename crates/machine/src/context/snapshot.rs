@@ -14,7 +14,7 @@ impl CallContext {
         for (action, answered) in &self.graph_requests {
             snapshot.add(
                 "graph",
-                [text(action.as_str()), word(if *answered { "answered" } else { "under_way" })],
+                [text(action.as_str()), word(if *answered { "answered" } else { "in_flight" })],
             );
         }
         let path = match (self.closed, self.path_lost, self.connected) {
@@ -33,7 +33,7 @@ impl CallContext {
             snapshot.add_first("room", [word("conference"), text(brief(room))]);
         }
         if let Some(stream) = &self.stream {
-            let label = if stream.began { "flows" } else { "being_opened" };
+            let label = if stream.began { "streaming" } else { "opening" };
             snapshot.add("stream", [text(brief(stream.id.0)), word(label)]);
         }
         if let Some(termination) = &self.termination {

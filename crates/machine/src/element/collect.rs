@@ -605,10 +605,10 @@ impl Activity for InputCollector {
 
     fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         let line = match self.phase {
-            Phase::Prompt(play) => [word("prompt_or_key"), text(play.0)],
-            Phase::Wait { .. } => [word("prompts_pause"), text("")],
+            Phase::Prompt(play) => [word("prompt_or_digit"), text(play.0)],
+            Phase::Wait { .. } => [word("prompt_pause"), text("")],
             Phase::Listening => [word("input"), text("")],
-            Phase::Transcribing => [word("what_was_said"), text("")],
+            Phase::Transcribing => [word("speech_result"), text("")],
             Phase::Invalid(play) => [word("invalid_sound"), text(play.0)],
         };
         snapshot.add("waits_for", line);

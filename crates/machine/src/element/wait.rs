@@ -71,7 +71,7 @@ impl Activity for Pause {
     }
 
     fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
-        let label = if self.early.is_some() { "wait_that_listens" } else { "wait" };
+        let label = if self.early.is_some() { "wait_or_event" } else { "wait" };
         snapshot.add("waits_for", [word(label), text("")]);
     }
 }

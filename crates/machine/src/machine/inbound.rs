@@ -195,11 +195,11 @@ impl PreparingState {
 
 impl AcceptingState {
     pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
-        snapshot.add("waits_for", [word("accepts_answer")]);
+        snapshot.add("waits_for", [word("accept_response")]);
         match self.ending {
-            Some(Ending::Remote) => snapshot.add("hung_up", [word("by_them")]),
+            Some(Ending::Remote) => snapshot.add("hung_up", [word("by_user")]),
             Some(Ending::Local(cause)) => {
-                snapshot.add("hung_up", [word("by_us"), text(cause.as_str())])
+                snapshot.add("hung_up", [word("by_offhook"), text(cause.as_str())])
             }
             None => {}
         }

@@ -99,7 +99,7 @@ impl LiveState {
 
     pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         if let Some(digits) = &self.digits {
-            snapshot.add("beside", [word("keys_to_send"), text(digits)]);
+            snapshot.add("beside", [word("digits_to_send"), text(digits)]);
         }
         self.overlays.write_snapshot(snapshot);
     }

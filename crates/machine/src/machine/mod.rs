@@ -317,7 +317,7 @@ impl State {
             Self::Preparing(state) => state.write_snapshot(ctx, snapshot),
             Self::Accepting(state) => state.write_snapshot(snapshot),
             Self::Live(state) => state.write_snapshot(snapshot),
-            Self::Closing(_) => snapshot.add("waits_for", [word("metas_goodbye")]),
+            Self::Closing(_) => snapshot.add("waits_for", [word("terminate_webhook")]),
             Self::Over => {}
         }
         if let Some(interpreter) = self.interpreter() {

@@ -50,8 +50,7 @@ impl CallingState {
     }
 
     pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
-        snapshot
-            .add("waits_for", [word(if self.bound { "somebody_to_pick_up" } else { "metas_id" })]);
+        snapshot.add("waits_for", [word(if self.bound { "answer" } else { "meta_call_id" })]);
     }
 
     pub(super) fn name(&self) -> CallState {
@@ -261,7 +260,7 @@ impl UnboundState {
     pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         snapshot.add(
             "waits_for",
-            [word(if self.connect_in_flight { "connects_answer" } else { "metas_id" })],
+            [word(if self.connect_in_flight { "connect_response" } else { "meta_call_id" })],
         );
     }
 

@@ -458,7 +458,7 @@ impl Observer {
                 );
             }
             Output::Media { command, .. } => {
-                assert!(!self.closed, "ordered after Close: {order}");
+                assert!(!self.closed, "command after Close: {command}");
                 match command {
                     MediaCommand::Play { play, .. }
                     | MediaCommand::SendDigits { play, .. }

@@ -495,7 +495,7 @@ impl Activity for DialAttempt {
         let waits_for = match (self.winner, self.joined) {
             (None, _) => "leg_to_answer",
             (Some(_), false) => "leg_to_be_ready",
-            (Some(_), true) => "legs_to_part",
+            (Some(_), true) => "end_of_connection",
         };
         snapshot.add("waits_for", [word(waits_for)]);
     }
