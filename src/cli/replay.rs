@@ -75,7 +75,7 @@ impl Shown<'_> {
         if !states && only.is_none() {
             return if json { step_object(step, None) } else { step_lines(step) };
         }
-        let fields = step.machine.picture();
+        let fields = step.machine.snapshot();
         let changed: Vec<&Field> = match self.before.is_empty() {
             true => fields.iter().filter(|field| !field.lines.is_empty()).collect(),
             false => fields

@@ -80,7 +80,7 @@ pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> Replayed {
             return;
         }
         if number <= until {
-            before = std::mem::replace(&mut now, step.machine.picture());
+            before = std::mem::replace(&mut now, step.machine.snapshot());
         }
         // All of them, also those that are still to come: the page is as long at every step.
         if let Input::Fetched { result: Ok(FetchResponse::Document { document }), .. } = step.input

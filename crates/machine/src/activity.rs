@@ -1,7 +1,8 @@
-//! What runs in the foreground of a call, as the script sees it.
+//! The foreground of a call, as the interpreter sees it.
 //!
-//! An [`Activity`] is an instruction that waits for something: the end of a sound, digits, other legs, a room. The
-//! script hands it the inputs of the call and acts on the [`Progress`] that it returns.
+//! An [`Activity`] is an instruction that waits for something: the end of a sound, digits, other
+//! legs, a room. The interpreter hands it the inputs of the call and acts on the [`Progress`] that
+//! it returns.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,14 +20,15 @@ use model::{CallUuid, Digit, HangupCause};
 use xml::Document;
 use xml::ast::Target;
 
-/// How far the call is, as far as instructions are concerned.
+/// How far the set-up of the call has come, from the view of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// Not answered: what needs no media runs, the first element that does waits and wants an answer.
+    /// Not answered. Elements that need no media run. The first element that needs media waits and
+    /// requests an answer.
     Ringing,
-    /// `accept` is under way: nothing new begins.
+    /// `accept` is in flight. No element begins.
     Answering,
-    /// Answered, ICE or DTLS not up: as `Ringing`.
+    /// The call is answered, but ICE or DTLS is not complete. Elements run as in `Ringing`.
     Unconnected,
     /// Audio can flow.
     Open,
@@ -38,7 +40,7 @@ impl Readiness {
     }
 }
 
-/// What an activity can use while it handles an input.
+/// The context in which an activity handles an input.
 pub(crate) struct Env<'a> {
     pub(crate) ctx: &'a mut CallContext,
     pub(crate) readiness: Readiness,
@@ -48,13 +50,13 @@ pub(crate) struct Env<'a> {
     pub(crate) place: Option<Place>,
 }
 
-/// What an input made of an activity.
+/// The state of an activity after an input.
 pub(crate) enum Progress {
-    /// It goes on.
+    /// The activity waits for further inputs.
     Pending,
-    /// It is over.
+    /// The activity has ended.
     Finished(Completion),
-    /// The call runs this document from now on.
+    /// The call runs this document next.
     Run(Arc<Document>),
     /// The call ends.
     HangUp(HangupCause),
@@ -66,22 +68,23 @@ pub(crate) struct Completion {
     /// A detail for the event log. May be empty.
     pub(crate) note: Cow<'static, str>,
     pub(crate) action: Option<Action>,
-    /// The cause of the call's end if this was the last instruction of its document. `None` for the usual one.
+    /// The cause with which the call ends if this was the last instruction of its document. `None`
+    /// for [`HangupCause::EndOfInstructions`].
     pub(crate) end_cause: Option<HangupCause>,
 }
 
 impl Completion {
-    /// An instruction that did what it should, and has no action.
+    /// Returns the completion of an instruction that succeeded and has no action.
     pub(crate) fn done(note: &'static str) -> Self {
         Self { outcome: InstructionOutcome::Done, note: note.into(), action: None, end_cause: None }
     }
 
-    /// An instruction that failed, and has no action.
-    pub(crate) fn failed(why: impl Into<Cow<'static, str>>) -> Self {
-        Self { outcome: InstructionOutcome::Failed, note: why.into(), ..Self::done("") }
+    /// Returns the completion of an instruction that failed and has no action.
+    pub(crate) fn failed(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { outcome: InstructionOutcome::Failed, note: reason.into(), ..Self::done("") }
     }
 
-    /// The same with an action.
+    /// Replaces the action.
     pub(crate) fn with_action(self, action: Option<Action>) -> Self {
         Self { action, ..self }
     }
@@ -107,11 +110,11 @@ pub(crate) enum Stop {
     Replaced,
 }
 
-/// An instruction, or something else in the foreground, that waits for inputs.
+/// An instruction, or another task in the foreground, that waits for inputs.
 ///
-/// Inputs that an activity does not implement do not concern it.
+/// The default methods ignore their input.
 pub(crate) trait Activity: Send + Sync {
-    /// A fetch that the activity may have asked for came to its end.
+    /// A fetch has ended, which may be one of this activity.
     fn fetched(
         &mut self,
         env: &mut Env<'_>,
@@ -139,7 +142,7 @@ pub(crate) trait Activity: Send + Sync {
         Progress::Pending
     }
 
-    /// Digits towards the peer have gone out.
+    /// The digits of this play have been sent to the peer.
     fn digits_sent(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
         let _ = (env, play);
         Progress::Pending
@@ -151,7 +154,7 @@ pub(crate) trait Activity: Send + Sync {
         Progress::Pending
     }
 
-    /// A recogniser reports on what the caller says.
+    /// A recogniser reports an event of the caller's speech.
     fn speech(
         &mut self,
         env: &mut Env<'_>,
@@ -162,7 +165,7 @@ pub(crate) trait Activity: Send + Sync {
         Progress::Pending
     }
 
-    /// A recording has got its name, or has ended.
+    /// A recording has been named, or has ended.
     fn recording(
         &mut self,
         env: &mut Env<'_>,
@@ -173,26 +176,26 @@ pub(crate) trait Activity: Send + Sync {
         Progress::Pending
     }
 
-    /// A leg that this call dialled reports.
+    /// A leg that this call dialled reports an event.
     fn leg_event(&mut self, env: &mut Env<'_>, call: CallUuid, event: BLegEvent) -> Progress {
         let _ = (env, call, event);
         Progress::Pending
     }
 
-    /// The leg that dialled this call orders something.
+    /// The leg that dialled this call sends a command.
     fn leg_command(&mut self, env: &mut Env<'_>, command: &BLegCommand) -> Progress {
         let _ = (env, command);
         Progress::Pending
     }
 
-    /// The room that the call is in reports.
+    /// The room that the call is in reports an event.
     fn room_event(&mut self, env: &mut Env<'_>, event: &RoomEvent) -> Progress {
         let _ = (env, event);
         Progress::Pending
     }
 
     /// The stream of the call has ended.
-    fn stream_ended(&mut self, env: &mut Env<'_>, ended: stream::Ended) -> Progress {
+    fn stream_ended(&mut self, env: &mut Env<'_>, ended: stream::EndedStream) -> Progress {
         let _ = (env, ended);
         Progress::Pending
     }
@@ -210,9 +213,9 @@ pub(crate) trait Activity: Send + Sync {
     }
 
     /// The activity is stopped from outside and dropped afterwards.
-    fn stop(&mut self, env: &mut Env<'_>, why: Stop);
+    fn stop(&mut self, env: &mut Env<'_>, reason: StopReason);
 
-    /// Whether the call must be answered for it, although its element needs no media.
+    /// Whether the activity needs the call to be answered, although its element needs no media.
     fn wants_media(&self) -> bool {
         false
     }
@@ -222,24 +225,26 @@ pub(crate) trait Activity: Send + Sync {
         None
     }
 
-    /// A digit that leads to the same decisions as `digit` and does not reveal it. `next`: the rules of the collection
-    /// that takes the digits that this activity leaves.
+    /// Returns a digit that leads to the same decisions as `digit` and does not reveal it.
+    ///
+    /// `next` holds the rules of the collection that takes the digits which this activity leaves.
     fn stand_in(&self, digit: Digit, next: Rules) -> Digit {
         next.stand_in(digit)
     }
 
-    /// Whether the words of that recognition must stay out of logs. `None` if the activity does not wait for them.
+    /// Whether the words of that recognition must stay out of logs. `None` if the activity does not
+    /// wait for them.
     fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
         let _ = recognition;
         None
     }
 
-    /// Whether it records the caller now.
+    /// Whether the activity records the caller now.
     fn is_recording(&self) -> bool {
         false
     }
 
-    /// Whether it waits for the end of that recording.
+    /// Whether the activity waits for the end of that recording.
     fn awaits_recording(&self, recording: RecordingId) -> bool {
         let _ = recording;
         false
@@ -250,21 +255,21 @@ pub(crate) trait Activity: Send + Sync {
         let _ = ctx;
     }
 
-    /// The leg that has answered this call's `Dial` and is up.
+    /// Returns the leg that has answered this call's `Dial` and is still up.
     fn b_leg(&self) -> Option<CallUuid> {
         None
     }
 
-    /// The B-leg gets a document of its own and is no longer this call's.
+    /// Gives up the B-leg, which gets another document.
     fn release_b_leg(&mut self, ctx: &mut CallContext) {
         let _ = ctx;
     }
 
-    /// Whether the two legs of a `Dial` hear each other.
+    /// Whether the two legs of a `Dial` are connected to each other.
     fn is_joined(&self) -> bool {
         false
     }
 
-    /// Writes what the activity waits for.
-    fn draw(&self, snapshot: &mut SnapshotBuilder);
+    /// Adds the condition that the activity waits for to the snapshot.
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder);
 }

@@ -1,11 +1,14 @@
-//! A B-leg once it was picked up: it has no document of its own. It waits for its A-leg's word, confirms that somebody is
-//! there, sends its keys, and is brought together with the A-leg (`plivo-xml.md` §5.7).
+//! A B-leg that has been answered.
 //!
-//! Who was called into a multi-party call confirms it in the same way, without an A-leg: its document follows then.
+//! It has no document. It waits for its A-leg's command, plays the confirmation and waits for its
+//! key, sends digits, and is connected to the A-leg (docs/reference/xml.md#dial).
+//!
+//! A call that is placed for a multi-party call confirms in the same way, without an A-leg. Its
+//! document runs afterwards.
 
 use std::sync::Arc;
 
-use super::activity::{Activity, Env, Progress, Readiness, Stop};
+use super::activity::{Activity, Env, Progress, Readiness, StopReason};
 use super::context::CallContext;
 use super::digits::Key;
 use super::element::add_participant;
@@ -21,74 +24,80 @@ use model::HangupCause;
 use xml::Document;
 use xml::ast::Target;
 
-/// See the module's note.
+/// The foreground of a called leg. See the [module documentation](self).
 pub(super) struct CalledParty {
     confirm: Option<Confirmation>,
     digits: Option<String>,
     reports_digits: bool,
-    /// What it runs once it is confirmed, where nobody dialled it.
+    /// The document that runs after the confirmation. `None` on a B-leg.
     document: Option<Arc<Document>>,
     phase: Phase,
 }
 
 enum Phase {
-    /// The A-leg knows, and has not said yet that this leg was the first.
-    Told,
-    /// The confirm sound's document.
+    /// The A-leg knows of the answer. It has not yet reported that this leg was the first.
+    WaitingForProceed,
+    /// Fetches the document of the confirmation sound.
     Fetching(FetchId),
-    /// To be played as soon as it can be heard.
-    Sound(Vec<SoundItem>),
-    Sounding(PlayId),
-    /// The sound is over, the key is waited for.
-    Key,
-    /// To be sent as soon as they can be heard.
-    Digits(String),
-    Sending(PlayId),
-    /// Nothing is missing but the path.
+    /// The confirmation sound, which waits for the media path.
+    SoundPending(Vec<SoundItem>),
+    PlayingSound(PlayId),
+    /// The sound has been played. Waits for the confirmation key.
+    WaitingForKey,
+    /// Digits that wait for the media path.
+    DigitsPending(String),
+    SendingDigits(PlayId),
+    /// Confirmed. Waits for the media path only.
     Confirmed,
-    /// The A-leg knows.
+    /// The A-leg knows that this leg is ready.
     Ready,
     Joined,
 }
 
 impl CalledParty {
-    /// Of a B-leg that has just been picked up.
+    /// Begins on a B-leg that has just been answered.
     pub(super) fn begin(ctx: &mut CallContext) -> Self {
-        let placed = ctx.setup.outbound.clone().unwrap_or_default();
-        let dialled = placed.b_leg;
-        ctx.news(BLegEvent::Answered);
+        let outbound = ctx.setup.outbound.clone().unwrap_or_default();
+        let b_leg = outbound.b_leg;
+        ctx.report_to_a_leg(BLegEvent::Answered);
         Self {
-            confirm: dialled.as_ref().and_then(|dialled| dialled.confirm.clone()),
-            digits: placed.send_digits.clone(),
-            reports_digits: dialled.is_some_and(|dialled| dialled.report_digits),
+            confirm: b_leg.as_ref().and_then(|b_leg| b_leg.confirm.clone()),
+            digits: outbound.send_digits.clone(),
+            reports_digits: b_leg.is_some_and(|b_leg| b_leg.report_digits),
             document: None,
-            phase: Phase::Told,
+            phase: Phase::WaitingForProceed,
         }
     }
 
-    /// Of a call that has just been picked up and confirms that somebody is there before it runs a document.
+    /// Begins on a call that has just been answered and needs a confirmation before it runs a
+    /// document.
     pub(super) fn confirming(
         ctx: &mut CallContext,
         readiness: Readiness,
         confirm: Confirmation,
         document: Arc<Document>,
     ) -> Self {
-        let digits = ctx.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
+        let digits = ctx.setup.outbound.as_ref().and_then(|outbound| outbound.send_digits.clone());
         let mut called_party = Self {
             confirm: Some(confirm),
             digits,
             reports_digits: false,
             document: Some(document),
-            phase: Phase::Told,
+            phase: Phase::WaitingForProceed,
         };
-        called_party.ordered(ctx, readiness, &BLegCommand::Proceed);
+        called_party.handle_command(ctx, readiness, &BLegCommand::Proceed);
         called_party
     }
 
-    /// The A-leg wants something.
-    fn ordered(&mut self, ctx: &mut CallContext, readiness: Readiness, wish: &BLegCommand) {
-        match (wish, &self.phase) {
-            (BLegCommand::Proceed, Phase::Told) => {
+    /// Handles a command of the A-leg.
+    fn handle_command(
+        &mut self,
+        ctx: &mut CallContext,
+        readiness: Readiness,
+        command: &BLegCommand,
+    ) {
+        match (command, &self.phase) {
+            (BLegCommand::Proceed, Phase::WaitingForProceed) => {
                 match self.confirm.as_ref().map(|confirm| (&confirm.sound, confirm.method)) {
                     Some((Some(url), method)) => {
                         let target = Target { url: url.clone(), method };
@@ -106,7 +115,7 @@ impl CalledParty {
                 ctx.media(MediaCommand::Join);
                 self.phase = Phase::Joined;
             }
-            // Said twice, or too late.
+            // A repeated or late command.
             (
                 BLegCommand::Proceed
                 | BLegCommand::Join
@@ -117,27 +126,28 @@ impl CalledParty {
         }
     }
 
-    /// The path may have come up.
+    /// Continues what waits for the media path, if the path is up.
     fn resume(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         if readiness != Readiness::Open {
             return;
         }
         match std::mem::replace(&mut self.phase, Phase::Confirmed) {
-            Phase::Sound(items) => self.phase = Phase::Sounding(ctx.play(items)),
-            Phase::Digits(digits) => {
+            Phase::SoundPending(items) => self.phase = Phase::PlayingSound(ctx.play(items)),
+            Phase::DigitsPending(digits) => {
                 let play = ctx.next_play();
                 ctx.media(MediaCommand::SendDigits { play, digits });
-                self.phase = Phase::Sending(play);
+                self.phase = Phase::SendingDigits(play);
             }
             Phase::Confirmed => {
                 self.phase = Phase::Ready;
-                ctx.news(BLegEvent::Ready);
+                ctx.report_to_a_leg(BLegEvent::Ready);
             }
             other => self.phase = other,
         }
     }
 
-    /// The confirm sound's document came, or not: then it is as if there was none (`plivo-callbacks.md` §4.3).
+    /// Handles the end of the sound fetch. If it failed, there is no confirmation sound
+    /// (docs/reference/callbacks.md#failures).
     fn sound_fetched(
         &mut self,
         ctx: &mut CallContext,
@@ -151,51 +161,51 @@ impl CalledParty {
         ctx.timers.clear(Timer::Fetch);
         let items = sounds::sounds_fetched(ctx, self.sound_name(), result);
         if items.is_empty() && self.document.is_some() {
-            // Its key counts by itself.
+            // The key is required even without a sound.
             return self.await_key(ctx, readiness);
         }
         if items.is_empty() {
             self.confirm = None;
             return self.send_digits(ctx, readiness);
         }
-        self.phase = Phase::Sound(items);
+        self.phase = Phase::SoundPending(items);
         self.resume(ctx, readiness);
     }
 
-    /// Nothing more is to be heard: the key is waited for, where there is one.
+    /// Waits for the confirmation key, if one is set.
     fn await_key(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         match self.confirm.as_ref().filter(|confirm| confirm.key.is_some()) {
             Some(confirm) => {
-                ctx.set(Timer::Confirm, confirm.timeout_ms);
-                self.phase = Phase::Key;
+                ctx.set_timer(Timer::Confirm, confirm.timeout_ms);
+                self.phase = Phase::WaitingForKey;
             }
             None => self.send_digits(ctx, readiness),
         }
     }
 
-    /// What the sound is called where it was asked for.
+    /// Returns the attribute or parameter that named the sound.
     fn sound_name(&self) -> &'static str {
         if self.document.is_some() { "confirm_key_sound_url" } else { "confirmSound" }
     }
 
     fn send_digits(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         self.phase = match self.digits.take() {
-            Some(digits) => Phase::Digits(digits),
+            Some(digits) => Phase::DigitsPending(digits),
             None => Phase::Confirmed,
         };
         self.resume(ctx, readiness);
     }
-    /// Its document runs once it is confirmed.
+    /// Runs the document once the call is confirmed.
     fn progress(&mut self) -> Progress {
         let document = match self.phase {
             Phase::Ready => self.document.take(),
-            Phase::Told
+            Phase::WaitingForProceed
             | Phase::Fetching(_)
-            | Phase::Sound(_)
-            | Phase::Sounding(_)
-            | Phase::Key
-            | Phase::Digits(_)
-            | Phase::Sending(_)
+            | Phase::SoundPending(_)
+            | Phase::PlayingSound(_)
+            | Phase::WaitingForKey
+            | Phase::DigitsPending(_)
+            | Phase::SendingDigits(_)
             | Phase::Confirmed
             | Phase::Joined => None,
         };
@@ -215,43 +225,44 @@ impl Activity for CalledParty {
     }
 
     fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
-        if matches!(self.phase, Phase::Sounding(sounding) if sounding == play) {
+        if matches!(self.phase, Phase::PlayingSound(playing) if playing == play) {
             self.await_key(env.ctx, env.readiness);
         }
         self.progress()
     }
 
     fn play_failed(&mut self, env: &mut Env<'_>, play: PlayId, item: u16, reason: &str) {
-        if matches!(self.phase, Phase::Sounding(sounding) if sounding == play) {
-            let what = self.sound_name();
+        if matches!(self.phase, Phase::PlayingSound(playing) if playing == play) {
+            let sound = self.sound_name();
             env.ctx.remark(format!(
-                "item {} of {what} could not be played: {reason}; it is skipped",
+                "item {} of {sound} could not be played: {reason}; it is skipped",
                 item + 1
             ));
         }
     }
 
     fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
-        let wanted = self.confirm.as_ref().and_then(|confirm| confirm.key) == Some(key.digit);
+        let is_confirm_key =
+            self.confirm.as_ref().and_then(|confirm| confirm.key) == Some(key.digit);
         match self.phase {
-            Phase::Sounding(play) if wanted => {
+            Phase::PlayingSound(play) if is_confirm_key => {
                 env.ctx.media(MediaCommand::Stop { play });
                 self.send_digits(env.ctx, env.readiness);
             }
-            Phase::Key if wanted => {
+            Phase::WaitingForKey if is_confirm_key => {
                 env.ctx.timers.clear(Timer::Confirm);
                 self.send_digits(env.ctx, env.readiness);
             }
             Phase::Joined if self.reports_digits => {
-                env.ctx.news(BLegEvent::Digit { digit: key.digit })
+                env.ctx.report_to_a_leg(BLegEvent::Digit { digit: key.digit })
             }
-            Phase::Told
+            Phase::WaitingForProceed
             | Phase::Fetching(_)
-            | Phase::Sound(_)
-            | Phase::Sounding(_)
-            | Phase::Key
-            | Phase::Digits(_)
-            | Phase::Sending(_)
+            | Phase::SoundPending(_)
+            | Phase::PlayingSound(_)
+            | Phase::WaitingForKey
+            | Phase::DigitsPending(_)
+            | Phase::SendingDigits(_)
             | Phase::Confirmed
             | Phase::Ready
             | Phase::Joined => {}
@@ -260,7 +271,7 @@ impl Activity for CalledParty {
     }
 
     fn digits_sent(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
-        if matches!(self.phase, Phase::Sending(sending) if sending == play) {
+        if matches!(self.phase, Phase::SendingDigits(sending) if sending == play) {
             self.phase = Phase::Confirmed;
             self.resume(env.ctx, env.readiness);
         }
@@ -268,7 +279,7 @@ impl Activity for CalledParty {
     }
 
     fn leg_command(&mut self, env: &mut Env<'_>, command: &BLegCommand) -> Progress {
-        self.ordered(env.ctx, env.readiness, command);
+        self.handle_command(env.ctx, env.readiness, command);
         Progress::Pending
     }
 
@@ -276,7 +287,7 @@ impl Activity for CalledParty {
         match (timer, &self.phase) {
             (Timer::Fetch, Phase::Fetching(fetch)) => {
                 let fetch = *fetch;
-                env.ctx.wish(Output::CancelFetch { fetch });
+                env.ctx.emit(Output::CancelFetch { fetch });
                 self.fetched(env, fetch, Err(FetchFailure::Timeout))
             }
             (Timer::Fetch, _) => self.progress(),
@@ -295,41 +306,48 @@ impl Activity for CalledParty {
         self.progress()
     }
 
-    /// The leg ends, or gets a document of its own and goes on as a call of its own.
-    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
+    /// Ends the confirmation. On `Replaced`, the leg gets another document and leaves the `Dial`.
+    fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
         let ctx = &mut *env.ctx;
         ctx.timers.clear(Timer::Confirm);
         if self.document.is_some() {
-            // It was answered, or nothing would be confirmed.
-            add_participant::report_failed(ctx, (why == Stop::CallEnds).then_some(COMPLETED));
+            // The phone was answered, but the confirmation was not completed.
+            add_participant::report_failed(
+                ctx,
+                (reason == StopReason::CallEnds).then_some(COMPLETED),
+            );
         }
         match self.phase {
             Phase::Fetching(fetch) => ctx.cancel_fetch(fetch),
-            Phase::Sounding(play) | Phase::Sending(play) => ctx.media(MediaCommand::Stop { play }),
+            Phase::PlayingSound(play) | Phase::SendingDigits(play) => {
+                ctx.media(MediaCommand::Stop { play })
+            }
             Phase::Joined => ctx.media(MediaCommand::Unjoin),
-            Phase::Told
-            | Phase::Sound(_)
-            | Phase::Key
-            | Phase::Digits(_)
+            Phase::WaitingForProceed
+            | Phase::SoundPending(_)
+            | Phase::WaitingForKey
+            | Phase::DigitsPending(_)
             | Phase::Confirmed
             | Phase::Ready => {}
         }
-        match why {
-            Stop::Replaced => ctx.news(BLegEvent::Ended { cause: HangupCause::ApiHangup }),
-            Stop::CallEnds => {}
+        match reason {
+            StopReason::Replaced => {
+                ctx.report_to_a_leg(BLegEvent::Ended { cause: HangupCause::ApiHangup })
+            }
+            StopReason::CallEnds => {}
         }
     }
 
-    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         let waits = match self.phase {
-            Phase::Told => "a_legs_word",
+            Phase::WaitingForProceed => "a_leg_command",
             Phase::Fetching(_) => "confirm_sound",
-            Phase::Sound(_) | Phase::Digits(_) | Phase::Confirmed => "media_path",
-            Phase::Sounding(_) | Phase::Key => "confirm_key",
-            Phase::Sending(_) => "tones",
+            Phase::SoundPending(_) | Phase::DigitsPending(_) | Phase::Confirmed => "media_path",
+            Phase::PlayingSound(_) | Phase::WaitingForKey => "confirm_key",
+            Phase::SendingDigits(_) => "tones",
             Phase::Ready => "a_leg_to_join",
-            Phase::Joined => "legs_to_part",
+            Phase::Joined => "end_of_connection",
         };
-        snapshot.say("waits_for", [word(waits)]);
+        snapshot.add("waits_for", [word(waits)]);
     }
 }

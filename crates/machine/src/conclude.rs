@@ -14,9 +14,9 @@ use model::HangupCause;
 pub(super) fn conclude(ctx: &mut CallContext, cause: HangupCause) {
     ctx.media(MediaCommand::Close);
     ctx.timers.clear_all();
-    room_ringback::over(ctx);
+    room_ringback::stop(ctx);
     // The end of the stream is reported before the end of the call.
-    stream::stop(ctx, None, stream::Stop::CallEnd);
+    stream::stop(ctx, None, stream::StopReason::CallEnd);
     if !ctx.set_concluded(cause) {
         return;
     }
@@ -24,9 +24,9 @@ pub(super) fn conclude(ctx: &mut CallContext, cause: HangupCause) {
         let status = params::final_status(ctx, cause);
         add_participant::report_failed(ctx, Some(status));
     }
-    ctx.news(BLegEvent::Ended { cause });
+    ctx.report_to_a_leg(BLegEvent::Ended { cause });
     let summary = Box::new(summary(ctx, cause));
-    ctx.wish(Output::Concluded { summary });
+    ctx.emit(Output::Concluded { summary });
 }
 
 /// Returns the record and the hangup callback of a call that ends now.

@@ -1,7 +1,9 @@
-//! What every part of a machine may touch: the time, the timers, the facts of the call, the wishes made.
+//! State that all parts of a machine share: the time, the timers, the facts about the call and its
+//! outputs.
 //!
-//! States and instructions decide; whatever they wish for passes here, so that the rules which bind all of
-//! them (no order to a closed leg, never both a reject and an accept) are kept in one place.
+//! Every output passes through here. Rules that bind all states and instructions are therefore
+//! enforced in one place: a closed leg gets no further command, and a call never sends both a
+//! reject and an accept.
 
 mod snapshot;
 
@@ -17,14 +19,15 @@ use crate::contract::{
 use model::{CallUuid, Direction, HangupCause, Leg, StreamId, Timestamp};
 use xml::ast::{Finding, Position, Severity, Target};
 
-/// How long a terminate webhook may take to explain a DTLS close: Meta's comes 50–500 ms after (§8 M11).
+/// How long Meta's terminate webhook may take after the relay has closed DTLS. Usually it arrives
+/// 50–500 ms later.
 const PATH_CLOSED_MS: u64 = 1_500;
-/// Beyond a fetch's own deadline: whoever fetches has forgotten us.
+/// How long a fetch may exceed its deadline before the machine gives up on it.
 const FETCH_GRACE_MS: u64 = 1_000;
-/// Findings of one document that are passed on.
+/// The most findings of one document that are output.
 const FINDINGS_MAX: usize = 100;
-/// What tells the names of streams from those of legs.
-const STREAMS: u64 = 1 << 32;
+/// Distinguishes the derived ids of streams from those of legs.
+const STREAM_IDS: u64 = 1 << 32;
 
 /// The place of an instruction in its document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +42,12 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// How far it is.
+/// The ring-back that a room plays while a call is placed for it.
 #[derive(Debug, Default)]
 pub(super) struct RoomRingback {
     pub(super) fetch: Option<FetchId>,
-    /// The room has been told.
-    pub(super) heard: bool,
+    /// The room plays the ring-back.
+    pub(super) is_playing: bool,
 }
 
 /// A stream that is being opened, or is open.
@@ -54,38 +57,38 @@ pub(super) struct OpenStream {
     pub(super) began: bool,
 }
 
-/// See the module's note.
+/// The shared state of a call. See the [module documentation](self).
 pub(super) struct CallContext {
     pub(super) now: CallTime,
     pub(super) timers: Timers,
     pub(super) setup: Box<CallSetup>,
     pub(super) answered: Option<CallTime>,
-    /// The answer document (or the fallback's) has come in.
-    pub(super) document_in: bool,
-    /// ICE and DTLS are, or have been, up.
+    /// The document of the answer URL or the fallback URL has been received.
+    pub(super) document_received: bool,
+    /// ICE and DTLS are complete, or have been.
     pub(super) connected: bool,
-    /// The path is gone: no use in picking up.
+    /// The media path is lost. `accept` is not sent any more.
     pub(super) path_lost: bool,
-    /// What Meta's terminate webhook said, if it came.
+    /// The terminate webhook of Meta, if it has been received.
     pub(super) termination: Option<Termination>,
-    /// The conference that it is, or was last, in.
+    /// The conference that the call is in, or was in last.
     pub(super) conference: Option<uuid::Uuid>,
-    /// What those in a room hear while this call is placed for it.
-    pub(super) ringing: RoomRingback,
-    /// The call's stream.
+    /// The ring-back in the room that this call is placed for.
+    pub(super) room_ringback: RoomRingback,
+    /// The stream of the call.
     pub(super) stream: Option<OpenStream>,
     began: CallTime,
-    wishes: VecDeque<Output>,
+    outputs: VecDeque<Output>,
     fetches: u32,
     plays: u32,
     recognitions: u32,
     legs: u32,
     streams: u32,
-    records: u32,
-    /// What Graph was asked for, each action once, and whether it has answered.
-    asked: Vec<(GraphAction, bool)>,
+    recordings: u32,
+    /// The requests to Graph, each action once, and whether Graph has responded.
+    graph_requests: Vec<(GraphAction, bool)>,
     closed: bool,
-    /// By what the call ended.
+    /// The cause with which the call has ended.
     concluded: Option<HangupCause>,
     over: bool,
 }
@@ -97,45 +100,46 @@ impl CallContext {
             timers: Timers::default(),
             setup,
             answered: None,
-            document_in: false,
+            document_received: false,
             connected: false,
             path_lost: false,
             termination: None,
             conference: None,
-            ringing: RoomRingback::default(),
+            room_ringback: RoomRingback::default(),
             stream: None,
             began: now,
-            wishes: VecDeque::with_capacity(16),
+            outputs: VecDeque::with_capacity(16),
             fetches: 0,
             plays: 0,
             recognitions: 0,
             legs: 0,
             streams: 0,
-            records: 0,
-            asked: Vec::new(),
+            recordings: 0,
+            graph_requests: Vec::new(),
             closed: false,
             concluded: None,
             over: false,
         }
     }
 
-    /// The oldest wish not yet taken.
-    pub(super) fn take_wish(&mut self) -> Option<Output> {
-        self.wishes.pop_front()
+    /// Removes and returns the oldest output.
+    pub(super) fn next_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
     }
 
-    /// Leaves room for the wishes of a usual step.
-    pub(super) fn rest(&mut self) {
-        self.wishes.shrink_to(4);
+    /// Shrinks the output queue to the size that a usual step needs.
+    pub(super) fn shrink(&mut self) {
+        self.outputs.shrink_to(4);
     }
 
-    /// Wall-clock time of a moment of the call, for printing.
-    pub(super) fn wall(&self, at: CallTime) -> Timestamp {
+    /// Returns the wall-clock time of a time of the call. For display only.
+    pub(super) fn wall_clock(&self, at: CallTime) -> Timestamp {
         self.setup.started.plus(Duration::from_millis(at.0.saturating_sub(self.began.0)))
     }
 
-    /// What is left for answer and fallback together: a caller whose phone rings waits no longer. Whoever was called
-    /// and picked up has each fetch's own deadline.
+    /// How much time is left for the answer URL and the fallback URL together, in milliseconds.
+    ///
+    /// Only inbound calls have such a limit, since the caller's phone rings in the meantime.
     pub(super) fn answer_budget_ms(&self) -> u64 {
         match self.setup.direction {
             Direction::Inbound => {
@@ -147,28 +151,28 @@ impl CallContext {
     }
 
     /// Sets a timer `millis` from now.
-    pub(super) fn set(&mut self, timer: Timer, millis: u64) {
+    pub(super) fn set_timer(&mut self, timer: Timer, millis: u64) {
         self.timers.set(timer, self.now.plus(millis));
     }
-    /// From now on the call ends after T_reap, whatever comes.
-    pub(super) fn reap(&mut self) {
-        self.set(Timer::Reap, self.setup.limits.reap_ms);
+    /// Ends the call after T_reap, whatever happens until then.
+    pub(super) fn set_reap_timer(&mut self) {
+        self.set_timer(Timer::Reap, self.setup.limits.reap_ms);
     }
 
-    pub(super) fn wish(&mut self, wish: Output) {
-        self.wishes.push_back(wish);
+    pub(super) fn emit(&mut self, output: Output) {
+        self.outputs.push_back(output);
     }
 
-    pub(super) fn state(&mut self, state: CallState) {
-        self.wish(Output::State { state });
+    pub(super) fn report_state(&mut self, state: CallState) {
+        self.emit(Output::State { state });
     }
 
     pub(super) fn remark(&mut self, text: String) {
-        self.wish(Output::Remark { text });
+        self.emit(Output::Remark { text });
     }
 
     pub(super) fn instruction(&mut self, place: Place, outcome: InstructionOutcome, note: &str) {
-        self.wish(Output::Instruction {
+        self.emit(Output::Instruction {
             element: place.element.to_owned(),
             line: place.at.line,
             outcome,
@@ -176,39 +180,41 @@ impl CallContext {
         });
     }
 
-    /// Skips an instruction and says why.
-    pub(super) fn skip(&mut self, place: Place, why: &str) {
-        self.remark(format!("{place} is skipped: {why}"));
-        self.instruction(place, InstructionOutcome::Skipped, why);
+    /// Skips an instruction and logs the reason.
+    pub(super) fn skip(&mut self, place: Place, reason: &str) {
+        self.remark(format!("{place} is skipped: {reason}"));
+        self.instruction(place, InstructionOutcome::Skipped, reason);
     }
 
     pub(super) fn findings(&mut self, findings: &[Finding]) {
         if !findings.is_empty() {
-            self.wish(Output::Findings { findings: shown(findings) });
+            self.emit(Output::Findings { findings: limit_findings(findings) });
         }
     }
 
-    /// Sends to Graph. A call never has both a reject and an accept sent (R6).
+    /// Sends a request to Graph. A call never sends both a reject and an accept.
     pub(super) fn graph(&mut self, action: GraphAction) {
-        self.asked.retain(|(asked, _)| *asked != action);
-        self.asked.push((action, false));
-        self.wish(Output::Graph { action });
+        self.graph_requests.retain(|(requested, _)| *requested != action);
+        self.graph_requests.push((action, false));
+        self.emit(Output::Graph { action });
     }
 
-    /// Graph has answered that.
+    /// Marks a request as answered by Graph.
     pub(super) fn graph_answered(&mut self, action: GraphAction) {
-        for (_, answered) in self.asked.iter_mut().filter(|(asked, _)| *asked == action) {
+        for (_, answered) in
+            self.graph_requests.iter_mut().filter(|(requested, _)| *requested == action)
+        {
             *answered = true;
         }
     }
 
-    /// Orders the A-leg's media; after `Close` nothing more is ordered.
-    pub(super) fn media(&mut self, order: MediaCommand) {
+    /// Sends a command to the media of the A-leg. Does nothing after `Close`.
+    pub(super) fn media(&mut self, command: MediaCommand) {
         if self.closed {
             return;
         }
-        self.closed = order == MediaCommand::Close;
-        self.wish(Output::Media { leg: Leg::A, command: order });
+        self.closed = command == MediaCommand::Close;
+        self.emit(Output::Media { leg: Leg::A, command });
     }
 
     /// Plays a playlist.
@@ -218,39 +224,42 @@ impl CallContext {
         play
     }
 
-    /// A fresh name for a play or a row of digits.
+    /// Returns a new id for a playlist or a sequence of digits.
     pub(super) fn next_play(&mut self) -> PlayId {
         self.plays = self.plays.saturating_add(1);
         PlayId(self.plays)
     }
 
-    /// A fresh name for a recognition.
+    /// Returns a new id for a recognition.
     pub(super) fn next_recognition(&mut self) -> RecognitionId {
         self.recognitions = self.recognitions.saturating_add(1);
         RecognitionId(self.recognitions)
     }
 
-    /// Has the A-leg recorded.
+    /// Records the A-leg.
     pub(super) fn record(&mut self, order: RecordingOrder) -> RecordingId {
-        self.records = self.records.saturating_add(1);
-        let record = RecordingId(self.records);
-        self.media(MediaCommand::Record { recording: record, order: Box::new(order) });
-        record
+        self.recordings = self.recordings.saturating_add(1);
+        let recording = RecordingId(self.recordings);
+        self.media(MediaCommand::Record { recording, order: Box::new(order) });
+        recording
     }
 
-    /// A fresh name for a B-leg: as random as the call's own, and the same in every run of its log.
+    /// Returns the id of a new B-leg.
+    ///
+    /// The id is derived from that of the call, so that a replay of the event log yields the same
+    /// one.
     pub(super) fn next_leg(&mut self) -> CallUuid {
         self.legs = self.legs.saturating_add(1);
         CallUuid(self.derived(u64::from(self.legs)))
     }
 
-    /// A fresh name for a stream, likewise.
+    /// Returns the id of a new stream, derived like that of a B-leg.
     pub(super) fn next_stream(&mut self) -> StreamId {
         self.streams = self.streams.saturating_add(1);
-        StreamId(self.derived(u64::from(self.streams) | STREAMS))
+        StreamId(self.derived(u64::from(self.streams) | STREAM_IDS))
     }
 
-    /// The `nth` name that the call's own leads to.
+    /// Derives the `nth` id from that of the call.
     fn derived(&self, nth: u64) -> uuid::Uuid {
         let (high, low) = self.setup.call.0.as_u64_pair();
         let mixed = |of: u64, with: u64| scramble(of ^ scramble(with ^ nth));
@@ -258,24 +267,24 @@ impl CallContext {
         uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
     }
 
-    /// The time of the call's first input.
+    /// Returns the time of the call's first input.
     pub(super) fn began(&self) -> CallTime {
         self.began
     }
 
-    /// Notes the cause that the call ended with. Returns `false` if it has ended already.
+    /// Stores the cause with which the call ended. Returns `false` if it had ended already.
     pub(super) fn set_concluded(&mut self, cause: HangupCause) -> bool {
         let first = self.concluded.is_none();
         self.concluded.get_or_insert(cause);
         first
     }
 
-    /// Whole seconds since then, rounded up.
+    /// Returns the seconds since `from`, rounded up.
     pub(super) fn seconds_since(&self, from: CallTime) -> u64 {
         self.now.0.saturating_sub(from.0).div_ceil(1_000)
     }
 
-    /// Asks for a document.
+    /// Fetches a document.
     pub(super) fn fetch(
         &mut self,
         kind: FetchKind,
@@ -285,8 +294,8 @@ impl CallContext {
     ) -> FetchId {
         self.fetches = self.fetches.saturating_add(1);
         let fetch = FetchId(self.fetches);
-        self.set(Timer::Fetch, deadline_ms.saturating_add(FETCH_GRACE_MS));
-        self.wish(Output::Fetch {
+        self.set_timer(Timer::Fetch, deadline_ms.saturating_add(FETCH_GRACE_MS));
+        self.emit(Output::Fetch {
             fetch,
             kind,
             url: target.url,
@@ -297,33 +306,33 @@ impl CallContext {
         fetch
     }
 
-    /// A document is not wanted any more.
+    /// Cancels the fetch of a document.
     pub(super) fn cancel_fetch(&mut self, fetch: FetchId) {
         self.timers.clear(Timer::Fetch);
-        self.wish(Output::CancelFetch { fetch });
+        self.emit(Output::CancelFetch { fetch });
     }
 
-    /// Sends an action whose answer nobody waits for.
+    /// Sends an action as a callback and ignores its response.
     pub(super) fn notify_action(&mut self, target: Target, params: Params) {
-        let notice = CallbackRequest {
+        let callback = CallbackRequest {
             kind: CallbackKind::Action,
             url: target.url,
             method: target.method,
             params,
         };
-        self.wish(Output::Callback { callback: notice });
+        self.emit(Output::Callback { callback });
     }
 
-    /// Tells the leg that dialled this one, if one did.
-    pub(super) fn news(&mut self, news: BLegEvent) {
+    /// Reports an event to the leg that dialled this one, if there is one.
+    pub(super) fn report_to_a_leg(&mut self, event: BLegEvent) {
         if self.setup.b_leg().is_some() {
-            self.wish(Output::ALeg { event: news });
+            self.emit(Output::ALeg { event });
         }
     }
 
-    /// Takes in a change of the media path. Gives the cause if the call must end at once.
-    pub(super) fn path_changed(&mut self, what: &MediaEvent) -> Option<HangupCause> {
-        match what {
+    /// Handles a change of the media path. Returns the cause if the call must end now.
+    pub(super) fn handle_media(&mut self, event: &MediaEvent) -> Option<HangupCause> {
+        match event {
             MediaEvent::IceUp | MediaEvent::FirstPacket | MediaEvent::Flowing => None,
             MediaEvent::Connected => {
                 self.connected = true;
@@ -333,9 +342,10 @@ impl CallContext {
             MediaEvent::Lost { fault } => {
                 self.path_lost = true;
                 match fault {
-                    // Meta's relay closes its DTLS when the user hangs up; the webhook that says so is on its way.
+                    // Meta's relay closes DTLS when the user hangs up. The terminate webhook
+                    // follows.
                     MediaFault::DtlsClosed => {
-                        self.set(Timer::PathClosed, PATH_CLOSED_MS);
+                        self.set_timer(Timer::PathClosed, PATH_CLOSED_MS);
                         None
                     }
                     MediaFault::Silent | MediaFault::Fingerprint | MediaFault::DtlsFailed => {
@@ -347,32 +357,32 @@ impl CallContext {
         }
     }
 
-    /// The cause of a lost path: it never came up, or it went away.
+    /// Returns the cause for a lost path, which depends on whether it was ever up.
     pub(super) fn path_cause(&self) -> HangupCause {
         if self.connected { HangupCause::MediaTimeout } else { HangupCause::MediaSetupTimeout }
     }
 
-    /// The machine's last wish.
-    pub(super) fn over(&mut self) {
+    /// Ends the machine. This is its last output.
+    pub(super) fn finish(&mut self) {
         self.timers.clear_all();
-        self.state(CallState::Over);
+        self.report_state(CallState::Over);
         self.over = true;
-        self.wish(Output::Over);
+        self.emit(Output::Over);
     }
 
-    /// What must hold after each step, whatever strangers sent.
-    pub(super) fn check(&self) {
-        let sent = |action| self.asked.iter().any(|(asked, _)| *asked == action);
+    /// Asserts the invariants that hold after each step, whatever the inputs were.
+    pub(super) fn assert_invariants(&self) {
+        let sent = |action| self.graph_requests.iter().any(|(requested, _)| *requested == action);
         let both = sent(GraphAction::Accept) && sent(GraphAction::Reject);
-        assert!(!both, "both an accept and a reject were sent (R6)");
+        assert!(!both, "both an accept and a reject were sent");
         assert!(
             !self.over || (self.concluded.is_some() && self.closed),
-            "over before it was concluded and its media closed"
+            "the machine ended before its call and media did"
         );
         assert!(!self.over || self.timers.next().is_none(), "a timer outlives the call");
         assert!(
             self.timers.next().is_none_or(|(at, _)| at >= self.now),
-            "a timer was left behind: {:?}",
+            "a timer was not fired: {:?}",
             self.timers
         );
     }
@@ -386,9 +396,10 @@ fn scramble(bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// The findings that are passed on and logged: the first hundred, the first error among them in any case.
-/// Those of those are the same again.
-pub(super) fn shown(findings: &[Finding]) -> Vec<Finding> {
+/// Returns the findings that are output and logged: the first 100, and in any case the first error.
+///
+/// The function is idempotent.
+pub(super) fn limit_findings(findings: &[Finding]) -> Vec<Finding> {
     let mut shown: Vec<_> = findings.iter().take(FINDINGS_MAX).cloned().collect();
     let first_error = findings.iter().position(|f| f.severity == Severity::Error);
     if let Some(error) =

@@ -1,10 +1,11 @@
-//! Keys pressed while nobody collects them: type-ahead within one document (`plivo-xml.md` §4.1).
+//! Digits that are pressed while no instruction collects them: type-ahead within one document
+//! (docs/reference/xml.md#digits).
 
 use std::collections::VecDeque;
 
 use model::Digit;
 
-/// L31.
+/// The most digits that are kept.
 const KEYS_MAX: usize = 32;
 
 /// A digit that was pressed.
@@ -23,20 +24,20 @@ pub(crate) struct DigitBuffer {
 }
 
 impl DigitBuffer {
-    /// Keeps a key; the 33rd is dropped.
+    /// Appends a digit. Digits beyond the 32nd are dropped.
     pub(crate) fn push(&mut self, key: Key) {
         if self.keys.len() < KEYS_MAX {
             self.keys.push_back(key);
         }
     }
 
-    /// The oldest key.
+    /// Removes and returns the oldest digit.
     pub(crate) fn pop(&mut self) -> Option<Key> {
         self.keys.pop_front()
     }
 
-    /// All of them, oldest first; `x` for one that must stay out of logs.
-    pub(crate) fn shown(&self) -> String {
+    /// Returns all digits, oldest first, with `x` in place of each that must stay out of logs.
+    pub(crate) fn redacted(&self) -> String {
         self.keys.iter().map(|key| if key.hidden { 'x' } else { key.digit.as_char() }).collect()
     }
 
@@ -44,15 +45,16 @@ impl DigitBuffer {
         self.keys.is_empty()
     }
 
-    /// Forgets all digits, since a collection has ended or a new document begins.
+    /// Discards all digits, since a collection has ended or a new document begins.
     ///
-    /// `after_hidden`: that collection must stay out of logs, and so must digits that follow it in the same document.
+    /// If `after_hidden`, the collection that has ended must stay out of logs, and so must the
+    /// digits that follow it in the same document.
     pub(crate) fn clear(&mut self, after_hidden: bool) {
         self.keys.clear();
         self.after_hidden = after_hidden;
     }
 
-    /// A collection was interrupted: the digits stay.
+    /// Notes that a collection was interrupted. The digits are kept.
     pub(crate) fn interrupted(&mut self, hidden: bool) {
         self.after_hidden = hidden;
     }
@@ -68,7 +70,7 @@ impl DigitBuffer {
 pub(crate) struct DigitSet(u16);
 
 impl DigitSet {
-    /// `0-9 * #`; letters never reach a collection.
+    /// Returns all keys that a collection can take: `0-9 * #`.
     pub(crate) fn all() -> Self {
         Self(0x0fff)
     }
@@ -80,24 +82,24 @@ impl DigitSet {
     }
 }
 
-/// What a key means to a collection.
+/// How a collection treats digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
-    pub(crate) hears_keys: bool,
-    /// Ends the input, is no part of it.
+    pub(crate) accepts_digits: bool,
+    /// The key that ends the input and is not part of it.
     pub(crate) finish: Option<Digit>,
-    /// So many keys are an input.
+    /// The number of digits that complete an input.
     pub(crate) count: usize,
     pub(crate) valid: DigitSet,
-    /// `log="false"`.
+    /// `log="false"`: the digits must stay out of logs.
     pub(crate) hidden: bool,
 }
 
 impl Rules {
-    /// Rules under which all keys are alike.
+    /// Returns rules under which all keys have the same effect.
     pub(crate) fn taking_all() -> Self {
         Self {
-            hears_keys: true,
+            accepts_digits: true,
             finish: None,
             count: usize::MAX,
             valid: DigitSet::all(),
@@ -105,8 +107,11 @@ impl Rules {
         }
     }
 
-    /// A key that means the same here and does not tell which was pressed: the finishing key stays itself,
-    /// every valid one becomes the first valid one, every invalid one the first invalid one.
+    /// Returns a key that has the same effect under these rules and does not reveal which was
+    /// pressed.
+    ///
+    /// The finishing key is returned as it is. Every valid key becomes the first valid one, every
+    /// invalid key the first invalid one.
     pub(crate) fn stand_in(&self, digit: Digit) -> Digit {
         if digit.is_letter() || self.finish == Some(digit) {
             return digit;

@@ -1,12 +1,20 @@
-//! One call, from the offer to the last callback, as a pure state machine.
+//! The state machine of a call: inputs in, outputs out, no I/O.
 //!
-//! [`Input`]s are facts that have happened; [`Output`]s are wishes, which `call::shell` carries out; `xml`
-//! supplies the document walked. No clock, socket, lock or dice here: `call::replay` depends on it.
+//! An [`Input`] is something that happened to the call. An [`Output`] is something to be done,
+//! which the call driver of the node does. [`Machine::handle`] takes an input, [`Machine::poll`]
+//! returns the outputs, and [`Machine::poll_timeout`] returns the time of the next timer.
 //!
-//! `state` has the call's states, `document` walks a document, `element` has a file an element, `timers` what
-//! is waited for, `params` what requests carry (as `param` has it), and `desk` what all of them share.
+//! The machine uses no clock, socket, lock or random number generator. It depends on its inputs and
+//! their times alone, and therefore an event log can be replayed ([`replay`]).
+//!
+//! - `contract` defines inputs, outputs and their types.
+//! - `machine` has a state of the call per file.
+//! - `interpreter` runs documents. `element` has an element per file.
+//! - `activity` is the interface between the interpreter and an instruction that waits.
+//! - `context` holds the state that all of these share.
 
-// Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
+// Input from outside must not make the process panic. Each exception carries an `allow` with a
+// reason.
 #![cfg_attr(
     not(test),
     deny(

@@ -1,8 +1,10 @@
-//! The event log's lines: a header, a line for each fact with the wishes it led to, and among these the trace's, which
-//! no replay needs (`trace`).
+//! The format of event logs.
 //!
-//! Only the format is here. `call::shell` writes lines as they happen, the store keeps them, `replay` reads them.
-//! A line is bounded when read ([`LINE_BYTES_MAX`]): a log is a file from outside (R25).
+//! A log is a text file with a JSON object on each line: a [`Header`], then an [`Entry`] for each
+//! input with the outputs that followed. Lines of the trace may appear between entries, and a
+//! replay ignores them.
+//!
+//! Lines are read up to [`LINE_BYTES_MAX`], since a log may come from an untrusted source.
 
 use std::io::{self, BufRead, Read as _};
 
@@ -13,28 +15,30 @@ use serde_json::Value;
 use crate::contract::{CallTime, Input, Output};
 use model::{CallUuid, TraceId};
 
-/// The longest line that is read.
+/// The longest line that is read, in bytes.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// The first line: which program wrote it, and of which call.
+/// The first line of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// The version of the program.
+    /// The version of the program that wrote the log.
     pub offhook: String,
     pub call: CallUuid,
-    /// The trace that requests to the customer's server name in `traceparent`.
+    /// The trace id, which requests to the customer's server carry in `traceparent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<TraceId>,
 }
 
 impl Header {
-    /// The header that this version writes.
+    /// Returns the header that this version writes.
     pub fn of(call: CallUuid) -> Self {
         Self { offhook: env!("CARGO_PKG_VERSION").to_owned(), call, trace_id: Some(call.into()) }
     }
 }
 
-/// One fact and what followed, as written: the wishes stay JSON, since that is what a replay is compared with.
+/// An input and the outputs that followed.
+///
+/// The outputs stay JSON, since a replay compares them in this form.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Entry {
     pub at: CallTime,
@@ -49,29 +53,33 @@ pub enum LogError {
     Read(io::Error),
     #[error("read line {line}: it is longer than {LINE_BYTES_MAX} bytes")]
     TooLong { line: u64 },
-    #[error("read line {line}, column {column}: {why}")]
-    Malformed { line: u64, column: usize, why: String },
-    /// The last line, which has no line break: who wrote it was killed, or its disk full, or a copy broke off.
-    #[error("read line {line}, the last one, to its end: it is cut short")]
+    #[error("read line {line}, column {column}: {message}")]
+    Malformed { line: u64, column: usize, message: String },
+    /// The last line has no line break and is incomplete. The writer was killed, the disk was full,
+    /// or the file was copied in part.
+    #[error("read line {line}: the last line is incomplete")]
     Cut { line: u64 },
     #[error("find the header: the log is empty")]
     Empty,
-    #[error("write a line: {0}")]
+    #[error("serialize a line: {0}")]
     Write(serde_json::Error),
 }
 
-/// The header's line, with its line break.
+/// Returns the line of a header, with its line break.
 ///
 /// # Errors
-/// The header does not serialise; it always does.
+///
+/// Fails if the header cannot be serialized, which does not happen.
 pub fn header_line(header: &Header) -> Result<String, LogError> {
     line_of(header)
 }
 
-/// A fact's line, with its line break. `input` is what [`machine::Machine::loggable`] gave.
+/// Returns the line of an entry, with its line break. `input` is the result of
+/// [`Machine::loggable`](crate::Machine::loggable).
 ///
 /// # Errors
-/// The entry does not serialise; it always does.
+///
+/// Fails if the entry cannot be serialized, which does not happen.
 pub fn entry_line(at: CallTime, input: &Input, outputs: &[Output]) -> Result<String, LogError> {
     #[derive(Serialize)]
     struct Line<'a> {
@@ -82,16 +90,17 @@ pub fn entry_line(at: CallTime, input: &Input, outputs: &[Output]) -> Result<Str
     line_of(&Line { at, input, outputs })
 }
 
-/// A line of the trace, with its line break.
+/// Returns a line of the trace, with its line break.
 ///
 /// # Errors
-/// It does not serialise; it always does.
+///
+/// Fails if `trace` cannot be serialized.
 pub fn trace_line(trace: &impl Serialize) -> Result<String, LogError> {
     line_of(trace)
 }
 
-fn line_of(what: &impl Serialize) -> Result<String, LogError> {
-    let mut line = serde_json::to_string(what).map_err(LogError::Write)?;
+fn line_of(value: &impl Serialize) -> Result<String, LogError> {
+    let mut line = serde_json::to_string(value).map_err(LogError::Write)?;
     line.push('\n');
     Ok(line)
 }
@@ -110,10 +119,11 @@ pub struct Reader<R> {
 }
 
 impl<R: BufRead> Reader<R> {
-    /// Reads the header and stands before the first entry.
+    /// Reads the header.
     ///
     /// # Errors
-    /// No header, an unreadable one, or nothing can be read.
+    ///
+    /// Fails if the log cannot be read or does not begin with a header.
     pub fn open(from: R) -> Result<(Header, Self), LogError> {
         let mut reader = Self { from, line: 0 };
         let bytes = reader.next_bytes()?.ok_or(LogError::Empty)?;
@@ -121,10 +131,12 @@ impl<R: BufRead> Reader<R> {
         Ok((header, reader))
     }
 
-    /// The next entry; blank lines and those of the trace are passed over, whatever they tell of.
+    /// Returns the next entry. Skips blank lines and lines of the trace. `None` at the end of the
+    /// log.
     ///
     /// # Errors
-    /// The line is too long, cut short, or no entry.
+    ///
+    /// Fails if a line cannot be read, is too long or incomplete, or is not an entry.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, LogError> {
         while let Some(bytes) = self.next_bytes()? {
             if !is_trace(&bytes) {
@@ -135,10 +147,12 @@ impl<R: BufRead> Reader<R> {
         Ok(None)
     }
 
-    /// The next line of either kind; blank lines are passed over.
+    /// Returns the next line of either kind. Skips blank lines. `None` at the end of the log.
     ///
     /// # Errors
-    /// The line is too long, cut short, or neither an entry nor of the trace.
+    ///
+    /// Fails if a line cannot be read, is too long or incomplete, or is neither an entry nor of the
+    /// trace.
     pub fn next_line<T: for<'de> Deserialize<'de>>(&mut self) -> Result<Option<Line<T>>, LogError> {
         let Some(bytes) = self.next_bytes()? else { return Ok(None) };
         Ok(Some(match is_trace(&bytes) {
@@ -147,7 +161,7 @@ impl<R: BufRead> Reader<R> {
         }))
     }
 
-    /// The number of the line last read, from 1.
+    /// The number of the line that was read last, from 1.
     pub fn line(&self) -> u64 {
         self.line
     }
@@ -179,16 +193,18 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
-/// Whether a line is one of the trace: an object whose first key says so, as we write it.
+/// Whether a line belongs to the trace: an object that begins with the key `trace`.
 fn is_trace(line: &[u8]) -> bool {
     line.trim_ascii_start().starts_with(br#"{"trace":"#)
 }
 
-/// JSON's own "line" is of the text it was given, which is one line of ours.
+/// Removes the position from the message of `serde_json`, which counts lines within this single
+/// line.
 fn malformed(line: u64, error: &serde_json::Error) -> LogError {
     let text = error.to_string();
-    let why = text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why).to_owned();
-    LogError::Malformed { line, column: error.column(), why }
+    let message =
+        text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message).to_owned();
+    LogError::Malformed { line, column: error.column(), message }
 }
 
 #[cfg(test)]
@@ -201,18 +217,18 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_read_line_by_line() {
+    fn reads_a_log_line_by_line() {
         let log =
             format!("{}\n{{\"at\":5,\"input\":{{\"fact\":\"timer\"}},\"outputs\":[]}}\n", header());
         let (read, mut reader) = Reader::open(log.as_bytes()).expect("a log");
         assert_eq!(read.offhook, env!("CARGO_PKG_VERSION"));
         let entry = reader.next_entry().expect("readable").expect("an entry");
-        assert_eq!((entry.at.0, reader.line()), (5, 3), "a blank line counts, but is none");
+        assert_eq!((entry.at.0, reader.line()), (5, 3), "a blank line counts, but is skipped");
         assert!(reader.next_entry().expect("readable").is_none());
     }
 
     #[test]
-    fn the_traces_lines_are_passed_over_or_read() {
+    fn skips_or_returns_trace_lines() {
         let trace = r#"{"trace":"first_sent","at_us":7}"#;
         let entry = r#"{"at":5,"input":{"fact":"timer"},"outputs":[]}"#;
         let log = format!("{}{trace}\n{entry}\n{trace}\n", header());
@@ -232,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_log_is_told_with_its_line() {
+    fn reports_the_line_of_an_error() {
         let long = format!("{}{}\n", header(), " ".repeat(LINE_BYTES_MAX + 1));
         let cut = format!("{}{{\"at\":5,\"inp", header());
         let cut_trace = format!("{}{{\"trace\":\"first_s", header());
@@ -255,7 +271,7 @@ mod tests {
                 format!("{cut}\n{{\"at\":5,\"input\":{{\"fact\":\"timer\"}},\"outputs\":[]}}\n");
             assert!(
                 matches!(error(&more), LogError::Malformed { line: 2, .. }),
-                "in the middle it is no end"
+                "only the last line can be incomplete"
             );
         }
         assert!(matches!(error(header().get(..20).unwrap()), LogError::Cut { line: 1 }));

@@ -1,4 +1,4 @@
-//! Sounds that are played again and again while something is waited for: `dialMusic`, `waitSound`, music on hold.
+//! Sounds that are played in a loop while a call waits: `dialMusic`, `waitSound`, music on hold.
 
 use super::activity::Readiness;
 use super::context::CallContext;
@@ -6,55 +6,56 @@ use super::sounds::prepare;
 use crate::contract::{CallTime, MediaCommand, PlayId, SoundItem};
 use xml::ast::Repeat;
 
-/// A round that is over sooner could not be had: again and again would be a loop without sound.
+/// A round shorter than this is taken as a failure to play. Without the limit, sounds that fail
+/// would make a busy loop.
 const ROUND_MIN_MS: u64 = 200;
 
-/// See the module's note.
+/// A playlist that is repeated until it is stopped. See the [module documentation](self).
 pub(crate) struct LoopedPlaylist {
     items: Vec<SoundItem>,
-    /// What is played where the items can't be had; then nothing.
-    instead: Vec<SoundItem>,
+    /// Played instead of `items` if these fail. If it fails too, nothing is played.
+    fallback: Vec<SoundItem>,
     playing: Option<(PlayId, CallTime)>,
 }
 
 impl LoopedPlaylist {
-    /// These, made ready.
-    pub(crate) fn of(
+    /// Returns a loop of `items` and prepares them.
+    pub(crate) fn new(
         ctx: &mut CallContext,
         mut items: Vec<SoundItem>,
-        instead: Vec<SoundItem>,
+        fallback: Vec<SoundItem>,
     ) -> Self {
         prepare(ctx, &items);
-        // One alone goes over into itself.
+        // A single sound is repeated by the player, without a gap.
         if let [one] = items.as_mut_slice()
             && one.repeat != Repeat::Times(0)
         {
             one.repeat = Repeat::Endless;
         }
-        Self { items, instead, playing: None }
+        Self { items, fallback, playing: None }
     }
 
-    /// Plays, unless it does, if it can be heard.
+    /// Plays the sounds if the media path is up and they are not being played.
     pub(crate) fn play(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         if readiness == Readiness::Open && self.playing.is_none() && !self.items.is_empty() {
             self.playing = Some((ctx.play(self.items.clone()), ctx.now));
         }
     }
 
-    /// A round is over: the next one.
+    /// Handles the end of a playlist. If it is this one, begins the next round.
     pub(crate) fn played(&mut self, ctx: &mut CallContext, readiness: Readiness, ended: PlayId) {
         let Some((_, since)) = self.playing.take_if(|(play, _)| *play == ended) else { return };
         if ctx.now.0.saturating_sub(since.0) < ROUND_MIN_MS {
-            self.items = std::mem::take(&mut self.instead);
+            self.items = std::mem::take(&mut self.fallback);
         }
         self.play(ctx, readiness);
     }
 
-    pub(crate) fn is_playing(&self, which: PlayId) -> bool {
-        self.playing.is_some_and(|(play, _)| play == which)
+    pub(crate) fn is_playing(&self, play_id: PlayId) -> bool {
+        self.playing.is_some_and(|(play, _)| play == play_id)
     }
 
-    /// Silence, until it is played again.
+    /// Stops the sounds until they are played again.
     pub(crate) fn stop(&mut self, ctx: &mut CallContext) {
         if let Some((play, _)) = self.playing.take() {
             ctx.media(MediaCommand::Stop { play });

@@ -1,4 +1,4 @@
-//! Calls whose machine is gone, and calls that never got one.
+//! Calls without a machine, because it is lost or never existed.
 
 use super::conclude::summary;
 use super::context::CallContext;
@@ -7,8 +7,8 @@ use super::params;
 use crate::contract::{CallSetup, CallTime, CallbackRequest, Params, ParticipantInfo, Summary};
 use model::HangupCause;
 
-/// The end of a call whose machine is gone, with the process it ran in or by a fault of ours: what its record and its
-/// hangup callback say. Times are from its beginning.
+/// Returns the record and the hangup callback of a call that has lost its machine, because the
+/// process died or the call driver failed. Times count from the beginning of the call.
 pub fn orphan_summary(
     setup: CallSetup,
     answered: Option<CallTime>,
@@ -21,26 +21,32 @@ pub fn orphan_summary(
     summary(&ctx, cause)
 }
 
-/// What is told where a call that was to enter a multi-party call is not placed after all (`plivo-callbacks.md` §3.6).
+/// Returns the callback for a call that was to enter a multi-party call and could not be placed
+/// (docs/reference/callbacks.md#multi-party-call). `None` if it was not to enter one, or no
+/// callback is set.
 pub fn add_participant_failed(setup: &CallSetup, cause: HangupCause) -> Option<CallbackRequest> {
-    let placed = setup.outbound.as_ref()?;
-    let document = placed.document.clone()?;
+    let outbound = setup.outbound.as_ref()?;
+    let document = outbound.document.clone()?;
     let ctx = CallContext::new(CallTime(0), Box::new(setup.clone()));
     let status = params::final_status(&ctx, cause);
-    add_participant::callback(&ctx, &document, placed.room, "AddParticipantFailed", Some(status))
+    add_participant::callback(&ctx, &document, outbound.room, "AddParticipantFailed", Some(status))
 }
 
-/// What is told of one who was in a multi-party call when its process died (`plivo-callbacks.md` §3.6): that it is out, and
-/// that the call is over, should this one be the last. Times are from its own call's beginning.
+/// Returns the parameters of the last callbacks for a participant that was lost with its process
+/// (docs/reference/callbacks.md#multi-party-call).
+///
+/// The first are those of its exit, the second those of the end of the multi-party call, which
+/// applies if it was the last participant. Times count from the beginning of the participant's
+/// call.
 pub fn orphan_participant_params(
     setup: &CallSetup,
     answered: Option<CallTime>,
     at: CallTime,
-    seat: &ParticipantInfo<'_>,
+    info: &ParticipantInfo<'_>,
 ) -> (Params, Params) {
     let mut ctx = CallContext::new(CallTime(0), Box::new(setup.clone()));
     ctx.answered = answered;
-    ctx.document_in = true;
+    ctx.document_received = true;
     ctx.now = at;
-    element::cut_off(&ctx, seat)
+    element::lost_participant_params(&ctx, info)
 }

@@ -1,12 +1,12 @@
-//! What REST has played and typed beside the document (`plivo-call-api.md` §2.10–2.12): the document goes on meanwhile,
-//! whatever is heard of it, and knows nothing of it.
+//! Sounds and digits that API requests play beside the document (docs/reference/rest.md#play). They
+//! do not affect the document, which continues.
 
 use super::context::CallContext;
 use super::snapshot::{SnapshotBuilder, text, word};
 use crate::contract::display::foreign;
 use crate::contract::{Legs, MediaCommand, Overlay, OverlayKind, PlayId};
 
-/// What plays beside the document, and what of it may still be told of.
+/// The overlays of a call, one of each kind.
 #[derive(Debug, Default)]
 pub(super) struct Overlays {
     play: Option<PlayId>,
@@ -14,31 +14,31 @@ pub(super) struct Overlays {
 }
 
 impl Overlays {
-    fn place(&mut self, kind: OverlayKind) -> &mut Option<PlayId> {
+    fn slot(&mut self, kind: OverlayKind) -> &mut Option<PlayId> {
         match kind {
             OverlayKind::Play => &mut self.play,
             OverlayKind::Speak => &mut self.speak,
         }
     }
 
-    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        for (what, play) in [("aside_play", self.play), ("aside_speak", self.speak)] {
+    pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        for (label, play) in [("overlay_play", self.play), ("overlay_speak", self.speak)] {
             if let Some(play) = play {
-                snapshot.say("beside", [word(what), text(play.0)]);
+                snapshot.add("beside", [word(label), text(play.0)]);
             }
         }
     }
 
-    pub(super) fn play(&mut self, ctx: &mut CallContext, legs: Legs, aside: Overlay) {
+    pub(super) fn play(&mut self, ctx: &mut CallContext, legs: Legs, overlay: Overlay) {
         if legs.has_a() {
             let play = ctx.next_play();
-            *self.place(aside.kind) = Some(play);
-            ctx.media(MediaCommand::Overlay { play, overlay: aside });
+            *self.slot(overlay.kind) = Some(play);
+            ctx.media(MediaCommand::Overlay { play, overlay });
         }
     }
 
-    pub(super) fn stop(&mut self, ctx: &mut CallContext, what: OverlayKind) {
-        if let Some(play) = self.place(what).take() {
+    pub(super) fn stop(&mut self, ctx: &mut CallContext, kind: OverlayKind) {
+        if let Some(play) = self.slot(kind).take() {
             ctx.media(MediaCommand::Stop { play });
         }
     }
@@ -50,29 +50,29 @@ impl Overlays {
         }
     }
 
-    /// One has come to its end.
+    /// Notes that a playlist has ended.
     pub(super) fn played(&mut self, ended: PlayId) {
-        for place in [&mut self.play, &mut self.speak] {
-            place.take_if(|play| *play == ended);
+        for slot in [&mut self.play, &mut self.speak] {
+            slot.take_if(|play| *play == ended);
         }
     }
 
-    /// A sound could not be had. Gives whether it was one of these.
+    /// Logs that a sound could not be played. Returns whether it belongs to an overlay.
     pub(super) fn failed(
         &self,
         ctx: &mut CallContext,
-        which: PlayId,
+        play_id: PlayId,
         item: u16,
         reason: &str,
     ) -> bool {
-        let what = match (self.play, self.speak) {
-            (Some(play), _) if play == which => "Play",
-            (_, Some(play)) if play == which => "Speak",
+        let name = match (self.play, self.speak) {
+            (Some(play), _) if play == play_id => "Play",
+            (_, Some(play)) if play == play_id => "Speak",
             _ => return false,
         };
-        let (nr, reason) = (item.saturating_add(1), foreign(reason));
+        let (number, reason) = (item.saturating_add(1), foreign(reason));
         ctx.remark(format!(
-            "sound {nr} of {what} over REST could not be played: {reason}; it is skipped"
+            "sound {number} of {name} over REST could not be played: {reason}; it is skipped"
         ));
         true
     }

@@ -1,6 +1,7 @@
-//! Parameters of the requests a call makes to its customer (`plivo-callbacks.md` §1–§3), as pure values.
+//! Parameters of the requests that a call makes to the customer's server
+//! (docs/reference/callbacks.md#common-parameters).
 //!
-//! Which URL they go to and how they are signed is the business of `answer`.
+//! Choosing the URL, signing and sending happen elsewhere.
 
 use std::borrow::Cow;
 
@@ -10,7 +11,7 @@ use super::context::CallContext;
 use crate::contract::{CallTime, Param, Params};
 use model::{CallUuid, Direction, HangupCause};
 
-/// `Event` of a request.
+/// The parameter `Event`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// The answer and fallback URLs.
@@ -37,13 +38,13 @@ pub(super) enum Event {
     ConferenceDigitsMatch,
     ConferenceFloor,
     ConferenceRecord,
-    /// `waitSound`, `enterSound` and `exitSound` of it.
+    /// `waitSound`, `enterSound` and `exitSound` of `Conference`.
     ConferenceWait,
     ConferenceEnterSound,
     ConferenceExitSound,
-    /// `statusCallbackUrl` of `MultiPartyCall`: `EventName` says what happened.
+    /// `statusCallbackUrl` of `MultiPartyCall`. `EventName` names the event.
     MultiPartyCall,
-    /// Its music and sounds.
+    /// The music and sounds of `MultiPartyCall`.
     MpcWait,
     MpcHold,
     MpcEnterSound,
@@ -61,8 +62,8 @@ pub(super) enum Event {
 }
 
 impl Event {
-    /// The word on the wire.
-    fn word(self) -> &'static str {
+    /// Returns the value of the parameter.
+    fn as_str(self) -> &'static str {
         match self {
             Self::Redirect => "Redirect",
             Self::Ring => "Ring",
@@ -100,7 +101,7 @@ impl Event {
     }
 }
 
-/// How a call ended, as far as parameters tell it.
+/// The end of a call, as its parameters report it.
 pub(super) struct Ending {
     pub(super) cause: HangupCause,
     pub(super) at: CallTime,
@@ -108,28 +109,29 @@ pub(super) struct Ending {
     pub(super) bill_secs: u64,
 }
 
-/// Offhook does not bill; Plivo's names are there all the same.
+/// The cost of a call. Plivo sends these parameters, and Offhook does not bill.
 const NO_COST: &str = "0.00000";
 
-/// The parameters every request carries (§1.1), and those an answered call adds (§1.2).
+/// Returns the parameters of every request, and those that answered calls add.
 pub(super) fn common(ctx: &CallContext, event: Event) -> Params {
-    all(ctx, event, None)
+    request_params(ctx, event, None)
 }
 
-/// As `Display` writes it, without what a formatter costs.
+/// Formats the id like `Display`, without the cost of a formatter.
 fn hyphenated(call: CallUuid) -> String {
     call.0.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
 }
 
-/// The parameters of the hangup request (§1.2, §2).
+/// Returns the parameters of the hangup request.
 pub(super) fn hangup(ctx: &CallContext, ending: &Ending) -> Params {
-    all(ctx, Event::Hangup, Some(ending))
+    request_params(ctx, Event::Hangup, Some(ending))
 }
 
 /// `CallStatus` of a call that was answered and has ended.
 pub(super) const COMPLETED: &str = "completed";
 
-/// `CallStatus` of a call that has ended by this (`plivo-callbacks.md` §1.3).
+/// Returns the `CallStatus` of a call that ended with `cause`
+/// (docs/reference/callbacks.md#callstatus).
 pub(super) fn final_status(ctx: &CallContext, cause: HangupCause) -> &'static str {
     match (ctx.setup.direction, ctx.answered) {
         (Direction::Outbound, None) => cause.wire(Direction::Outbound).unanswered_status(),
@@ -137,28 +139,28 @@ pub(super) fn final_status(ctx: &CallContext, cause: HangupCause) -> &'static st
     }
 }
 
-/// In the order of the wire, in which [`Params`] takes them fastest.
-fn all(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> Params {
+/// Inserts the parameters in sorted order, which is the fastest for [`Params`].
+fn request_params(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> Params {
     let setup = &ctx.setup;
     let mut params = Params::with_capacity(32);
     let mut put = |name: &'static str, value: Cow<'static, str>| {
         params.insert(name.into(), Param::Plain(value));
     };
     let call = hyphenated(setup.call);
-    let dialled = setup.b_leg();
-    // The request's UUID is the call's (`plivo-call-api.md` §2.1).
-    let ordered = dialled.is_none() && setup.direction == Direction::Outbound;
-    if let Some(dialled) = &dialled {
-        if let Some(request) = dialled.a_request {
+    let b_leg = setup.b_leg();
+    // The id of the request is that of the call (docs/reference/rest.md#make-a-call).
+    let ordered = b_leg.is_none() && setup.direction == Direction::Outbound;
+    if let Some(b_leg) = &b_leg {
+        if let Some(request) = b_leg.a_request {
             put("ALegRequestUUID", hyphenated(request).into());
         }
-        put("ALegUUID", hyphenated(dialled.a_leg).into());
+        put("ALegUUID", hyphenated(b_leg.a_leg).into());
     } else if ordered {
         put("ALegRequestUUID", call.clone().into());
         put("ALegUUID", call.clone().into());
     }
     match (ctx.answered, ending) {
-        (Some(answered), _) => put("AnswerTime", ctx.wall(answered).plivo_secs().into()),
+        (Some(answered), _) => put("AnswerTime", ctx.wall_clock(answered).plivo_secs().into()),
         (None, Some(_)) => put("AnswerTime", "".into()),
         (None, None) => {}
     }
@@ -184,9 +186,9 @@ fn all(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> Params {
     put("Direction", setup.direction.as_str().into());
     if let Some(ending) = ending {
         put("Duration", ending.duration_secs.to_string().into());
-        put("EndTime", ctx.wall(ending.at).plivo_secs().into());
+        put("EndTime", ctx.wall_clock(ending.at).plivo_secs().into());
     }
-    put("Event", event.word().into());
+    put("Event", event.as_str().into());
     put("From", setup.from.clone().into());
     if let Some(wire) = wire {
         put("HangupCause", wire.word.into());
@@ -199,7 +201,7 @@ fn all(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> Params {
         put("STIRVerification", "Not Applicable".into());
     }
     put("SessionStart", setup.started.plivo_micros().into());
-    if ctx.document_in || ending.is_some() {
+    if ctx.document_received || ending.is_some() {
         put("StartTime", setup.started.plivo_secs().into());
     }
     put("To", setup.to.clone().into());
@@ -221,17 +223,18 @@ fn all(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> Params {
     params
 }
 
-/// What a `GetInput` action adds to keys (§3.1).
+/// Returns the parameters that a `GetInput` action adds after digits
+/// (docs/reference/callbacks.md#getinput-action).
 pub(super) fn get_input_digits(digits: Param) -> Params {
-    of_get_input("dtmf", digits, word(""), word(""))
+    get_input_params("dtmf", digits, word(""), word(""))
 }
 
-/// What a `GetInput` action adds to speech (§3.1); `confidence` in per cent.
+/// Returns the parameters that a `GetInput` action adds after speech. `confidence` is in per cent.
 pub(super) fn get_input_speech(text: Param, confidence: u8) -> Params {
-    of_get_input("speech", word(""), text, plain(share(confidence)))
+    get_input_params("speech", word(""), text, plain(share(confidence)))
 }
 
-fn of_get_input(kind: &'static str, digits: Param, speech: Param, confidence: Param) -> Params {
+fn get_input_params(kind: &'static str, digits: Param, speech: Param, confidence: Param) -> Params {
     Params::from([
         ("BilledAmount".into(), word(NO_COST)),
         ("Digits".into(), digits),
@@ -241,7 +244,8 @@ fn of_get_input(kind: &'static str, digits: Param, speech: Param, confidence: Pa
     ])
 }
 
-/// What an interim result adds (§3.1); `stability` in per cent, `sequence` from 1.
+/// Returns the parameters of an interim result. `stability` is in per cent, `sequence` counts from
+/// 1.
 pub(super) fn interim(stable: Param, unstable: Param, stability: u8, sequence: u32) -> Params {
     Params::from([
         ("SequenceNumber".into(), plain(sequence.to_string())),
@@ -259,13 +263,14 @@ fn word(text: &'static str) -> Param {
     Param::Plain(text.into())
 }
 
-/// Per cent as `0.00` to `1.00`.
+/// Formats per cent as `0.00` to `1.00`.
 fn share(percent: u8) -> String {
     let percent = percent.min(100);
     format!("{}.{:02}", percent / 100, percent % 100)
 }
 
-/// What a `GetDigits` action adds (§3.2).
+/// Returns the parameters that a `GetDigits` action adds
+/// (docs/reference/callbacks.md#getdigits-action).
 pub(super) fn get_digits_digits(digits: Param) -> Params {
     Params::from([("Digits".into(), digits)])
 }

@@ -1,6 +1,7 @@
-//! Runs a recorded call's event log through the call machine again.
+//! Replays the event log of a call.
 //!
-//! The same facts at the same times must lead to the same wishes, byte for byte as JSON. Nothing is carried out.
+//! The same inputs at the same times must lead to the same outputs, byte for byte as JSON. No
+//! output is executed.
 
 use std::io::BufRead;
 
@@ -10,50 +11,51 @@ use crate::Machine;
 use crate::contract::{CallState, CallTime, Input, Output};
 use crate::log::{Entry, Header, LogError, Reader};
 
-/// One fact, replayed.
+/// A replayed input.
 pub struct Step<'a> {
-    /// The log's line.
+    /// The line of the log, from 1.
     pub line: u64,
     pub at: CallTime,
     pub input: &'a Input,
-    /// What the machine wishes for now.
+    /// The outputs of this machine.
     pub outputs: &'a [Output],
-    /// As the fact left it.
+    /// The machine after the input.
     pub machine: &'a Machine,
 }
 
-/// The first place where this machine decides otherwise.
+/// The first output that differs from the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
     pub line: u64,
     pub at: CallTime,
-    /// The fact, in words.
+    /// The input, for display.
     pub input: String,
-    /// Which wish of that fact, from 1.
+    /// The position of the output among those of the input, from 1.
     pub output: usize,
-    /// What the log has there; none: the log ends.
+    /// The output in the log. `None` if the log has no further one for this input.
     pub expected: Option<Value>,
-    /// What the machine wishes for there; none: nothing more.
+    /// The output of this machine. `None` if it has no further one for this input.
     pub actual: Option<Value>,
 }
 
-/// How a replay ended.
+/// The result of a replay.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplayReport {
     pub header: Header,
-    /// Facts that led to the same decisions.
+    /// The number of inputs that led to the same outputs.
     pub same: u64,
     pub difference: Option<Difference>,
-    /// The log's last line, where it is cut short; it was not replayed.
+    /// The last line of the log if it is incomplete. It is not replayed.
     pub cut: Option<u64>,
-    /// The last fact ended the call.
+    /// The call is over after the last input.
     pub over: bool,
 }
 
-/// Replays a log up to its end or its first difference; `on_step` sees each fact.
+/// Replays a log up to its end or its first difference. Calls `on_step` for each input.
 ///
 /// # Errors
-/// The log can't be read.
+///
+/// Fails if the log cannot be read.
 pub fn replay(
     log: impl BufRead,
     mut on_step: impl FnMut(&Step<'_>),
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_log_leads_to_the_same_decisions() {
+    fn replays_the_same_decisions() {
         let mut steps = Vec::new();
         let replayed = replay(LOG.as_bytes(), |step| steps.push(step.line)).expect("the log reads");
         assert_eq!(replayed.difference, None);
@@ -132,15 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_cut_is_replayed_up_to_there() {
+    fn replays_a_truncated_log_up_to_its_last_complete_line() {
         let lines = LOG.lines().count() as u64;
         let whole = replay(LOG.as_bytes(), |_| {}).expect("the log reads");
         assert_eq!((whole.cut, whole.over), (None, true));
         let unbroken = replay(LOG.trim_end().as_bytes(), |_| {}).expect("the log reads");
-        assert_eq!(
-            unbroken, whole,
-            "a line that is whole is whole, with its line break or without"
-        );
+        assert_eq!(unbroken, whole, "the line break of the last line is optional");
 
         let cut = LOG.trim_end().strip_suffix('}').expect("an object");
         let replayed = replay(cut.as_bytes(), |_| {}).expect("the log reads");
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_difference_is_told_with_what_was_logged_and_what_is_decided_now() {
+    fn reports_the_first_difference() {
         let other = LOG.replacen("\"Digits\":\"1\"", "\"Digits\":\"2\"", 1);
         let found = difference(&other).expect("a difference");
         assert_eq!((found.at.0, found.input.as_str(), found.output), (1500, "digit A 1", 3));
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_too_many_or_too_few_is_a_difference() {
+    fn an_additional_or_missing_output_is_a_difference() {
         let wish = "{\"wish\":\"graph\",\"action\":\"pre_accept\"}";
         let more = LOG.replacen(wish, &format!("{wish},{wish}"), 1);
         let found = difference(&more).expect("a difference");
@@ -178,19 +177,22 @@ mod tests {
         assert_eq!((found.output, found.expected), (4, None));
     }
 
-    /// What each step changed of the machine's fields.
+    /// Lists the fields that each step changes.
     #[test]
-    fn what_the_machine_holds_is_shown_step_by_step() {
-        let mut before = crate::Machine::new().picture();
-        assert!(before.iter().all(|field| field.lines.is_empty()), "nothing before the first fact");
+    fn snapshots_show_each_step() {
+        let mut before = crate::Machine::new().snapshot();
+        assert!(
+            before.iter().all(|field| field.lines.is_empty()),
+            "no lines before the first input"
+        );
         assert_eq!(
             before.iter().map(|field| field.name).collect::<Vec<_>>(),
             crate::SNAPSHOT_FIELDS
         );
         let mut table = Vec::new();
         replay(LOG.as_bytes(), |step| {
-            let now = step.machine.picture();
-            assert_eq!(now, step.machine.picture(), "looking changes nothing");
+            let now = step.machine.snapshot();
+            assert_eq!(now, step.machine.snapshot(), "a snapshot changes nothing");
             let changed =
                 now.iter().zip(&before).filter(|(now, was)| now != was).map(|(field, _)| {
                     let lines: Vec<String> = field.lines.iter().map(ToString::to_string).collect();
@@ -201,18 +203,18 @@ mod tests {
         })
         .expect("the log reads");
         let expected = [
-            "0 state=preparing; slot=held; graph=pre_accept under_way; waits_for=media_path · fetch 1 answer; legs=A …5678 \
+            "0 state=preparing; slot=held; graph=pre_accept in_flight; waits_for=media_path · fetch 1 answer; legs=A …5678 \
              path_not_up; timers=accept_wait 3000 ms · fetch 11000 ms · accept_deadline 20000 ms",
             "90 graph=pre_accept answered",
             "150 waits_for=fetch 1 answer; legs=A …5678 path_up",
-            "200 state=accepting; graph=pre_accept answered · accept under_way; document=number 1 element 0/2; \
-             waits_for=accepts_answer · answered_and_connected; timers=reap 90200 ms",
+            "200 state=accepting; graph=pre_accept answered · accept in_flight; document=number 1 element 0/2; \
+             waits_for=accept_response · answered_and_connected; timers=reap 90200 ms",
             "350 state=live; answered=350 ms; graph=pre_accept answered · accept answered; document=number 1 element 1/2; \
-             instruction=<GetInput> line 2; waits_for=prompt_or_key 1; digits=attempts_left 0; timers=max_call 14400350 ms",
+             instruction=<GetInput> line 2; waits_for=prompt_or_digit 1; digits=attempts_left 0; timers=max_call 14400350 ms",
             "1500 instruction=; waits_for=fetch 2 action; digits=; timers=fetch 12500 ms · max_call 14400350 ms",
             "1650 document=number 2 element 1/1; instruction=<Speak> line 2; waits_for=play 2; timers=max_call 14400350 ms",
-            "2900 state=closing; graph=pre_accept answered · accept answered · terminate under_way; document=; instruction=; \
-             waits_for=metas_goodbye; legs=A …5678 path_closed; ended=end_of_instructions; timers=reap 92900 ms",
+            "2900 state=closing; graph=pre_accept answered · accept answered · terminate in_flight; document=; instruction=; \
+             waits_for=terminate_webhook; legs=A …5678 path_closed; ended=end_of_instructions; timers=reap 92900 ms",
             "3100 graph=pre_accept answered · accept answered · terminate answered; timers=close 8100 ms · reap 92900 ms",
             "3200 state=over; slot=given_back; waits_for=; hung_up=COMPLETED; timers=",
         ];
@@ -220,14 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_must_stay_out_of_logs_are_shown_to_nobody() {
+    fn snapshots_hide_secret_digits() {
         let log = include_str!(concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/../../fixtures/calls/log_false_hides_keys.jsonl"
         ));
         let mut digits = Vec::new();
         replay(log.as_bytes(), |step| {
-            let picture = step.machine.picture();
+            let picture = step.machine.snapshot();
             let field = picture.iter().find(|field| field.name == "digits").expect("the field");
             digits.extend(
                 field

@@ -1,7 +1,8 @@
-//! Calls that are placed to enter a multi-party call (`plivo-call-api.md` §4): what those who are in it hear until such a
-//! call is answered, which is `dial_music`.
+//! The ring-back of calls that are placed for a multi-party call: `dial_music`, which its
+//! participants hear until the call is answered (docs/reference/rest.md#multi-party-calls).
 //!
-//! The room is asked by its name, since the call is not in it yet; where there is none of that name, nobody hears anything.
+//! The call is not in the room yet and therefore names it. If no room has the name, nothing is
+//! played.
 
 use super::context::CallContext;
 use super::params::Event;
@@ -11,24 +12,25 @@ use crate::contract::{
     FetchFailure, FetchId, FetchResponse, Output, RoomCommand, RoomMusic, SoundItem,
 };
 
-/// The call is on its way to the user.
+/// Begins when the call has been placed at Meta.
 pub(super) fn begin(ctx: &mut CallContext) {
-    match ctx.setup.outbound.as_ref().and_then(|placed| placed.room_music.clone()) {
+    match ctx.setup.outbound.as_ref().and_then(|outbound| outbound.room_music.clone()) {
         Some(RoomMusic::RingBack) => ring(ctx, sounds::ring_back()),
         Some(RoomMusic::Document { url }) => {
-            ctx.ringing.fetch = Some(sounds::fetch_sounds(ctx, &url, Event::DialMusic));
+            ctx.room_ringback.fetch = Some(sounds::fetch_sounds(ctx, &url, Event::DialMusic));
         }
         None => {}
     }
 }
 
-/// Its document came, or not: then it is as if none was asked for (`plivo-callbacks.md` §4.3).
+/// Handles the end of the fetch of `dial_music`. If it failed, a ring-back tone is played
+/// (docs/reference/callbacks.md#failures).
 pub(super) fn fetched(
     ctx: &mut CallContext,
     fetch: FetchId,
     result: Result<FetchResponse, FetchFailure>,
 ) {
-    if ctx.ringing.fetch.take_if(|open| *open == fetch).is_none() {
+    if ctx.room_ringback.fetch.take_if(|open| *open == fetch).is_none() {
         return;
     }
     ctx.timers.clear(Timer::Fetch);
@@ -36,21 +38,21 @@ pub(super) fn fetched(
     ring(ctx, if items.is_empty() { sounds::ring_back() } else { items });
 }
 
-/// Whoever fetches has forgotten us.
+/// Handles a fetch that has exceeded its deadline.
 pub(super) fn fetch_timed_out(ctx: &mut CallContext) {
-    if let Some(fetch) = ctx.ringing.fetch {
-        ctx.wish(Output::CancelFetch { fetch });
+    if let Some(fetch) = ctx.room_ringback.fetch {
+        ctx.emit(Output::CancelFetch { fetch });
         fetched(ctx, fetch, Err(FetchFailure::Timeout));
     }
 }
 
-/// It has been answered, or never will be.
-pub(super) fn over(ctx: &mut CallContext) {
-    if let Some(fetch) = ctx.ringing.fetch.take() {
+/// Stops the ring-back, since the call was answered or has ended.
+pub(super) fn stop(ctx: &mut CallContext) {
+    if let Some(fetch) = ctx.room_ringback.fetch.take() {
         ctx.cancel_fetch(fetch);
     }
-    if std::mem::take(&mut ctx.ringing.heard) {
-        ctx.wish(Output::Room { command: RoomCommand::StopRing });
+    if std::mem::take(&mut ctx.room_ringback.is_playing) {
+        ctx.emit(Output::Room { command: RoomCommand::StopRing });
     }
 }
 
@@ -58,7 +60,7 @@ fn ring(ctx: &mut CallContext, items: Vec<SoundItem>) {
     let name = ctx.setup.multi_party_call().map(|(name, _)| name.to_owned());
     if let Some(name) = name {
         sounds::prepare(ctx, &items);
-        ctx.wish(Output::Room { command: RoomCommand::Ring { name, items } });
-        ctx.ringing.heard = true;
+        ctx.emit(Output::Room { command: RoomCommand::Ring { name, items } });
+        ctx.room_ringback.is_playing = true;
     }
 }

@@ -1,31 +1,32 @@
-//! What a machine holds at a moment, in words, for people who step through a call: nothing decides by it.
+//! The state of a machine for display, for people who step through a call. It does not affect
+//! decisions.
 //!
-//! Always the same fields in the same order; one that has nothing to say is empty, so that what a step changed can be
-//! seen. Each part of the machine draws what only it knows. Keys that must stay out of logs are `x` here, too.
+//! A snapshot always has the same fields in the same order. A field may be empty. Each part of the
+//! machine adds its own lines. Digits that must stay out of logs appear as `x`.
 
 use std::fmt::{self, Display, Formatter};
 
 use crate::contract::CallTime;
 
-/// A field of a machine and what it says: a line each.
+/// A field of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
     pub name: &'static str,
     pub lines: Vec<Line>,
 }
 
-/// One thing that a field says.
+/// A line of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line(pub Vec<Segment>);
 
 /// A part of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// One of ours, of which a page may have its own.
+    /// A fixed word, which a user interface may translate.
     Word(&'static str),
-    /// What came from outside, a name of the application's, a number.
+    /// A name, a number or other variable text.
     Text(String),
-    /// A moment of the call.
+    /// A time of the call.
     At(CallTime),
 }
 
@@ -41,15 +42,15 @@ impl Display for Segment {
 
 impl Display for Line {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for (n, said) in self.0.iter().enumerate() {
+        for (n, segment) in self.0.iter().enumerate() {
             f.write_str(if n > 0 { " " } else { "" })?;
-            said.fmt(f)?;
+            segment.fmt(f)?;
         }
         Ok(())
     }
 }
 
-/// The fields, in their order.
+/// The names of all fields, in order.
 pub const SNAPSHOT_FIELDS: [&str; 17] = [
     "state",
     "answered",
@@ -70,7 +71,7 @@ pub const SNAPSHOT_FIELDS: [&str; 17] = [
     "timers",
 ];
 
-/// A picture being drawn.
+/// A snapshot in progress.
 pub(crate) struct SnapshotBuilder(Vec<Field>);
 
 impl SnapshotBuilder {
@@ -78,23 +79,23 @@ impl SnapshotBuilder {
         Self(SNAPSHOT_FIELDS.iter().map(|name| Field { name, lines: Vec::new() }).collect())
     }
 
-    /// The picture as it was drawn.
+    /// Returns the fields.
     pub(crate) fn fields(self) -> Vec<Field> {
         self.0
     }
 
-    /// A line before all others of its field.
-    pub(crate) fn say_first<const N: usize>(&mut self, name: &'static str, line: [Segment; N]) {
+    /// Adds a line at the beginning of a field.
+    pub(crate) fn add_first<const N: usize>(&mut self, name: &'static str, line: [Segment; N]) {
         self.insert(name, false, Line(line.into()));
     }
 
-    /// One more line of a field.
-    pub(crate) fn say<const N: usize>(&mut self, name: &'static str, line: [Segment; N]) {
+    /// Adds a line at the end of a field.
+    pub(crate) fn add<const N: usize>(&mut self, name: &'static str, line: [Segment; N]) {
         self.insert(name, true, Line(line.into()));
     }
 
     fn insert(&mut self, name: &str, last: bool, mut line: Line) {
-        line.0.retain(|said| !matches!(said, Segment::Text(text) if text.is_empty()));
+        line.0.retain(|segment| !matches!(segment, Segment::Text(text) if text.is_empty()));
         let field = self.0.iter_mut().find(|field| field.name == name);
         debug_assert!(field.is_some(), "{name} is no field");
         if let Some(field) = field {
@@ -104,17 +105,17 @@ impl SnapshotBuilder {
     }
 }
 
-/// A word of ours.
+/// Returns a segment with a fixed word.
 pub(crate) fn word(word: &'static str) -> Segment {
     Segment::Word(word)
 }
 
-/// Anything else.
+/// Returns a segment with variable text.
 pub(crate) fn text(text: impl Display) -> Segment {
     Segment::Text(text.to_string())
 }
 
-/// The beginning of a long name.
+/// Returns the first eight characters of an id.
 pub(crate) fn brief(id: impl Display) -> String {
     id.to_string().chars().take(8).collect()
 }

@@ -1,4 +1,4 @@
-//! Sounds: playlists of elements, and documents that are fetched only to be heard.
+//! Sounds: the playlists of elements, and documents that are fetched for their sounds only.
 
 use std::time::Duration;
 
@@ -8,17 +8,18 @@ use crate::contract::{FetchFailure, FetchId, FetchKind, FetchResponse, Output, S
 use model::Method;
 use xml::ast::{DocUrl, ElementKind, Play, Prompt, Repeat, Speak, Target};
 
-/// 425 Hz, a second on and four off: ITU-T E.180, and what most of the world hears.
+/// The ring-back tone: 425 Hz, one second on and four seconds off (ITU-T E.180).
 const TONE_HZ: u16 = 425;
 const TONE_MS: u16 = 1_000;
 const PAUSE_SECS: u16 = 4;
 
-/// Whether anything is to be said at all: without text and SSML it says nothing (W306), and answers no call.
-pub(crate) fn is_heard(speak: &Speak) -> bool {
+/// Whether the element has anything to play. Without text and SSML it is skipped (W306) and does
+/// not answer the call.
+pub(crate) fn has_speech(speak: &Speak) -> bool {
     !speak.speech.0.is_empty()
 }
 
-pub(crate) fn of_speak(speak: &Speak) -> Sound {
+pub(crate) fn speak_sound(speak: &Speak) -> Sound {
     Sound::Speak {
         speech: speak.speech.clone(),
         voice: speak.voice.clone(),
@@ -26,25 +27,25 @@ pub(crate) fn of_speak(speak: &Speak) -> Sound {
     }
 }
 
-pub(crate) fn of_file(url: &DocUrl) -> Sound {
+pub(crate) fn file_sound(url: &DocUrl) -> Sound {
     Sound::File { url: url.clone() }
 }
 
 pub(crate) fn speak_item(speak: &Speak) -> SoundItem {
-    SoundItem { sound: of_speak(speak), repeat: speak.repeat }
+    SoundItem { sound: speak_sound(speak), repeat: speak.repeat }
 }
 
 pub(crate) fn play_item(play: &Play) -> SoundItem {
-    SoundItem { sound: of_file(&play.url), repeat: play.repeat }
+    SoundItem { sound: file_sound(&play.url), repeat: play.repeat }
 }
 
-/// Seconds of silence, as one second repeated: every call's pauses share its frames.
+/// Returns silence as a repeated second, so that the pauses of all calls share one prompt.
 pub(crate) fn silence(length: Duration) -> SoundItem {
     let seconds = u16::try_from(length.as_secs()).unwrap_or(u16::MAX);
     SoundItem { sound: Sound::Silence { ms: 1000 }, repeat: Repeat::Times(seconds) }
 }
 
-/// The tone, once around.
+/// Returns one period of the ring-back tone.
 pub(crate) fn ring_back() -> Vec<SoundItem> {
     let tone = SoundItem::once(Sound::Tone { hz: TONE_HZ, ms: TONE_MS });
     let pause =
@@ -52,70 +53,73 @@ pub(crate) fn ring_back() -> Vec<SoundItem> {
     vec![tone, pause]
 }
 
-/// The children of a prompt-and-keys element as one playlist.
+/// Returns the children of a prompt element as one playlist.
 pub(crate) fn playlist(prompts: &[Prompt]) -> Vec<SoundItem> {
     prompts
         .iter()
         .filter_map(|prompt| match prompt {
-            Prompt::Speak(speak) => is_heard(speak).then(|| speak_item(speak)),
+            Prompt::Speak(speak) => has_speech(speak).then(|| speak_item(speak)),
             Prompt::Play(play) => Some(play_item(play)),
             Prompt::Wait(wait) => Some(silence(wait.length)),
         })
         .collect()
 }
 
-/// Has what must be fetched or said made ready.
+/// Prepares the sounds that must be fetched or synthesized.
 pub(crate) fn prepare(ctx: &mut CallContext, items: &[SoundItem]) {
     let fetched =
         |item: &&SoundItem| matches!(item.sound, Sound::Speak { .. } | Sound::File { .. });
     let sounds: Vec<Sound> = items.iter().filter(fetched).map(|item| item.sound.clone()).collect();
     if !sounds.is_empty() {
-        ctx.wish(Output::Prepare { sounds });
+        ctx.emit(Output::Prepare { sounds });
     }
 }
 
-/// Asks for a document that is only to be heard: what comes is [`sounds_fetched`].
+/// Fetches a document for its sounds. Pass the result to [`sounds_fetched`].
 pub(crate) fn fetch_sounds(ctx: &mut CallContext, url: &DocUrl, event: Event) -> FetchId {
     fetch_sounds_at(ctx, Target { url: url.clone(), method: Method::Post }, event)
 }
 
-/// The same, however its URL is to be asked.
+/// Fetches a document for its sounds, with the method of `target`.
 pub(crate) fn fetch_sounds_at(ctx: &mut CallContext, target: Target, event: Event) -> FetchId {
     let (params, deadline_ms) = (params::common(ctx, event), ctx.setup.limits.fetch_ms);
     ctx.fetch(FetchKind::Sound, target, params, deadline_ms)
 }
 
-/// The sounds of a document that is only to be heard: `Speak`, `Play` and `Wait`, and nothing else. None where it did not
-/// come, or has none; `what` asked for it.
+/// Returns the sounds of a document that was fetched for them: those of `Speak`, `Play` and `Wait`.
+/// Other elements are skipped.
+///
+/// The result is empty if the fetch failed or the document has no sounds. `attribute` names the
+/// attribute with the URL in remarks.
 pub(crate) fn sounds_fetched(
     ctx: &mut CallContext,
-    what: &str,
+    attribute: &str,
     result: Result<FetchResponse, FetchFailure>,
 ) -> Vec<SoundItem> {
     let document = match result {
         Ok(FetchResponse::Document { document }) => document,
         Ok(FetchResponse::Refused { refusal }) => {
             ctx.findings(&refusal.findings);
-            ctx.remark(format!("{what}: its document was refused; it is left out"));
+            ctx.remark(format!("{attribute}: its document was refused; it is left out"));
             return Vec::new();
         }
         Ok(FetchResponse::Ignored) => return Vec::new(),
         Err(failure) => {
-            ctx.remark(format!("{what}: {failure}; it is left out"));
+            ctx.remark(format!("{attribute}: {failure}; it is left out"));
             return Vec::new();
         }
     };
     let mut items = Vec::new();
     for element in &document.elements {
         match &element.kind {
-            ElementKind::Speak(speak) if is_heard(speak) => items.push(speak_item(speak)),
+            ElementKind::Speak(speak) if has_speech(speak) => items.push(speak_item(speak)),
             ElementKind::Speak(_) => {}
             ElementKind::Play(play) => items.push(play_item(play)),
             ElementKind::Wait(wait) => items.push(silence(wait.length)),
             other => {
                 let (name, line) = (other.name(), element.at.line);
                 ctx.remark(format!(
-                    "{what}: {name} at line {line} is skipped: only Speak, Play and Wait are heard there"
+                    "{attribute}: {name} at line {line} is skipped: only Speak, Play and Wait are heard there"
                 ));
             }
         }

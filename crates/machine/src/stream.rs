@@ -1,8 +1,8 @@
-//! The stream of a call's sound to a customer's WebSocket (`plivo-xml.md` §5.11): when it begins and ends, and what its
-//! status callback is told (`plivo-callbacks.md` §3.8). A call has one at a time.
+//! The stream of a call's audio to a customer's WebSocket: its beginning, its end and its status
+//! callbacks (docs/reference/xml.md#stream, docs/reference/callbacks.md#stream-status).
 //!
-//! The socket and the sound are the `stream` room's, which tells [`StreamFact`]s and is wished [`StreamWish`]es. The
-//! element is `element/stream.rs`; a stream outlives the document that began it.
+//! A call has at most one stream at a time, which outlives the document that began it. The socket
+//! itself is operated by the node, which gets [`StreamCommand`]s and reports [`StreamEvent`]s.
 
 use super::context::{CallContext, OpenStream};
 use super::params::{self, Event};
@@ -15,15 +15,15 @@ use crate::contract::{
 use model::StreamId;
 use xml::ast::Target;
 
-/// Why a stream is ended from our side: `StatusReason`.
+/// Why we end a stream: the parameter `StatusReason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(super) enum StopReason {
     Api,
     CallEnd,
     Timeout,
 }
 
-impl Stop {
+impl StopReason {
     fn as_str(self) -> &'static str {
         match self {
             Self::Api => "api_request",
@@ -33,117 +33,135 @@ impl Stop {
     }
 }
 
-/// `StatusReason` of a stream that came to nothing.
+/// The `StatusReason` of a stream that could not connect or was lost.
 const CONNECTION_ERROR: &str = "connection_error";
 
 /// A stream that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ended {
+pub(super) struct EndedStream {
     pub(super) stream: StreamId,
-    /// It never was, or was lost.
+    /// The stream could not connect, or was lost.
     pub(super) dropped: bool,
 }
 
-/// Opens a stream. `false`: the call has one, and the status callback of this one says that it is dropped.
+/// Opens a stream. Returns `false` if the call has one already. Then a status callback reports that
+/// the new one is dropped.
 pub(super) fn open(ctx: &mut CallContext, id: StreamId, order: Box<StreamOrder>) -> bool {
     if ctx.stream.is_some() {
         ctx.remark("a call has one stream at a time: this one is dropped".to_owned());
         let refused = OpenStream { id, order, began: false };
-        tell(ctx, &refused, Event::DroppedStream, Some(CONNECTION_ERROR), None);
-        // Where REST asked for it, its record is closed.
-        ctx.wish(Output::Stream { stream: id, command: StreamCommand::Close { dropped: true } });
+        report(ctx, &refused, Event::DroppedStream, Some(CONNECTION_ERROR), None);
+        // Closes the record of a stream that an API request opened.
+        ctx.emit(Output::Stream { stream: id, command: StreamCommand::Close { dropped: true } });
         return false;
     }
-    ctx.wish(Output::Stream { stream: id, command: StreamCommand::Open(order.clone()) });
+    ctx.emit(Output::Stream { stream: id, command: StreamCommand::Open(order.clone()) });
     ctx.stream = Some(OpenStream { id, order, began: false });
     true
 }
 
-/// Takes in what the stream tells; gives its end, if that is what it is.
-pub(super) fn told(ctx: &mut CallContext, id: StreamId, fact: StreamEvent) -> Option<Ended> {
-    // Of one that was ended here meanwhile.
-    let mut streaming = ctx.stream.take_if(|streaming| streaming.id == id)?;
+/// Handles an event of a stream. Returns the stream if it has ended.
+pub(super) fn handle_event(
+    ctx: &mut CallContext,
+    id: StreamId,
+    event: StreamEvent,
+) -> Option<EndedStream> {
+    // Events of a stream that has been ended here are ignored.
+    let mut stream = ctx.stream.take_if(|stream| stream.id == id)?;
     let mut ended = None;
-    match fact {
-        StreamEvent::Opened if !streaming.began => {
-            streaming.began = true;
-            ctx.set(Timer::StreamLimit, u64::from(streaming.order.timeout_s).saturating_mul(1_000));
-            ctx.wish(Output::Stream { stream: id, command: StreamCommand::Begin });
-            tell(ctx, &streaming, Event::StartStream, None, None);
+    match event {
+        StreamEvent::Opened if !stream.began => {
+            stream.began = true;
+            ctx.set_timer(
+                Timer::StreamLimit,
+                u64::from(stream.order.timeout_s).saturating_mul(1_000),
+            );
+            ctx.emit(Output::Stream { stream: id, command: StreamCommand::Begin });
+            report(ctx, &stream, Event::StartStream, None, None);
         }
         StreamEvent::Opened => {}
-        StreamEvent::Failed { reason: why } => {
-            ctx.remark(format!("the stream's server could not be reached: {}", foreign(&why)));
+        StreamEvent::Failed { reason } => {
+            ctx.remark(format!("the stream's server could not be reached: {}", foreign(&reason)));
             ended = Some((Event::DroppedStream, Some(CONNECTION_ERROR)));
         }
-        StreamEvent::Lost { reason: why } => {
-            ctx.remark(format!("the stream was lost: {}", foreign(&why)));
+        StreamEvent::Lost { reason } => {
+            ctx.remark(format!("the stream was lost: {}", foreign(&reason)));
             ended = Some((Event::DroppedStream, Some(CONNECTION_ERROR)));
         }
-        // Of the words of `StatusReason` the one for an end that the application asked for: its server is its own.
-        StreamEvent::Closed => ended = Some((Event::StopStream, Some(Stop::Api.as_str()))),
-        StreamEvent::Degraded { .. } => tell(ctx, &streaming, Event::DegradedStream, None, None),
+        // The customer's server closed the socket. This is the `StatusReason` for an end that the
+        // application requested.
+        StreamEvent::Closed => ended = Some((Event::StopStream, Some(StopReason::Api.as_str()))),
+        StreamEvent::Degraded { .. } => report(ctx, &stream, Event::DegradedStream, None, None),
         StreamEvent::Played { name } => {
-            tell(ctx, &streaming, Event::PlayedStream, None, Some(&foreign(&name)))
+            report(ctx, &stream, Event::PlayedStream, None, Some(&foreign(&name)))
         }
-        StreamEvent::Cleared => tell(ctx, &streaming, Event::ClearedAudio, None, None),
+        StreamEvent::Cleared => report(ctx, &stream, Event::ClearedAudio, None, None),
         StreamEvent::SendDigits { digits } => {
             let play = ctx.next_play();
             ctx.media(MediaCommand::SendDigits { play, digits });
         }
     }
     match ended {
-        Some((event, reason)) => Some(end(ctx, &streaming, event, reason)),
+        Some((event, reason)) => Some(end(ctx, &stream, event, reason)),
         None => {
-            ctx.stream = Some(streaming);
+            ctx.stream = Some(stream);
             None
         }
     }
 }
 
-/// Ends the call's stream, if there is one; with `only`, that one.
-pub(super) fn stop(ctx: &mut CallContext, only: Option<StreamId>, why: Stop) -> Option<Ended> {
-    let streaming = ctx.stream.take_if(|streaming| only.is_none_or(|only| streaming.id == only))?;
-    Some(end(ctx, &streaming, Event::StopStream, Some(why.as_str())))
+/// Ends the call's stream. With an `id`, ends it only if it has this id.
+pub(super) fn stop(
+    ctx: &mut CallContext,
+    id: Option<StreamId>,
+    reason: StopReason,
+) -> Option<EndedStream> {
+    let stream = ctx.stream.take_if(|stream| id.is_none_or(|id| stream.id == id))?;
+    Some(end(ctx, &stream, Event::StopStream, Some(reason.as_str())))
 }
 
-fn end(ctx: &mut CallContext, streaming: &OpenStream, event: Event, reason: Option<&str>) -> Ended {
+fn end(
+    ctx: &mut CallContext,
+    stream: &OpenStream,
+    event: Event,
+    reason: Option<&str>,
+) -> EndedStream {
     let dropped = event == Event::DroppedStream;
     ctx.timers.clear(Timer::StreamLimit);
-    ctx.wish(Output::Stream { stream: streaming.id, command: StreamCommand::Close { dropped } });
-    tell(ctx, streaming, event, reason, None);
-    Ended { stream: streaming.id, dropped }
+    ctx.emit(Output::Stream { stream: stream.id, command: StreamCommand::Close { dropped } });
+    report(ctx, stream, event, reason, None);
+    EndedStream { stream: stream.id, dropped }
 }
 
-/// A status callback (§3.8).
-fn tell(
+/// Sends a status callback (docs/reference/callbacks.md#stream-status).
+fn report(
     ctx: &mut CallContext,
-    streaming: &OpenStream,
+    stream: &OpenStream,
     event: Event,
     reason: Option<&str>,
     name: Option<&str>,
 ) {
-    let Some(Target { url, method }) = streaming.order.status_target() else { return };
+    let Some(Target { url, method }) = stream.order.status_target() else { return };
     let mut params = params::common(ctx, event);
-    params.extend(about(streaming, ctx, ctx.now));
+    params.extend(stream_params(stream, ctx, ctx.now));
     if let Some(reason) = reason {
         params.insert("StatusReason".into(), Param::Plain(reason.to_owned().into()));
     }
     if let Some(name) = name {
         params.insert("Name".into(), Param::Plain(name.to_owned().into()));
     }
-    ctx.wish(Output::Callback {
+    ctx.emit(Output::Callback {
         callback: CallbackRequest { kind: CallbackKind::Stream, url, method, params },
     });
 }
 
-fn about(streaming: &OpenStream, ctx: &CallContext, at: CallTime) -> Params {
-    let order = &streaming.order;
+fn stream_params(stream: &OpenStream, ctx: &CallContext, at: CallTime) -> Params {
+    let order = &stream.order;
     let plain = |text: String| Param::Plain(text.into());
     Params::from([
-        ("StreamID".into(), plain(streaming.id.to_string())),
+        ("StreamID".into(), plain(stream.id.to_string())),
         ("ServiceURL".into(), plain(order.url.0.to_string())),
-        ("Timestamp".into(), plain(ctx.wall(at).plivo_micros())),
+        ("Timestamp".into(), plain(ctx.wall_clock(at).plivo_micros())),
         ("bidirectional".into(), plain(order.bidirectional.to_string())),
         ("audioTrack".into(), plain(order.track.as_str().to_owned())),
         ("streamTimeout".into(), plain(order.timeout_s.to_string())),

@@ -1,84 +1,87 @@
-//! What a call waits for besides facts: one name a timer, one table.
+//! The timers of a call.
 //!
-//! A timer is a moment, not a thread: the shell asks `Machine::poll_timeout` for the earliest and comes back
-//! with `Input::Timer` then. Setting one again moves it.
+//! A timer is a time in a table. The call driver reads the earliest from `Machine::poll_timeout`
+//! and sends `Input::Timer` at this time. Setting a timer again moves it.
 
 use crate::contract::CallTime;
 
-/// What fires, and why then. Declared in the order in which those of one moment fire.
+/// A timer. Timers that are due at the same time fire in the order of declaration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
     /// `media.accept_wait_ms` after `pre_accept` was sent: `accept` no longer waits for ICE and DTLS.
     AcceptWait,
-    /// T_accept: pick up now if a document is in, else reject (`meta-calling.md` §7.1).
+    /// T_accept: answer now if a document has been received, otherwise reject
+    /// (docs/reference/meta.md#t-accept).
     Accept,
-    /// `ring_timeout`, or T_ring: the user has not picked up.
+    /// `ring_timeout`, or T_ring: the user has not answered.
     Ring,
     /// `hangup_on_ring` after RINGING.
     RingLimit,
-    /// The user is heard and ACCEPTED has not come: its webhook was lost (`meta-calling.md` §7.2).
-    Heard,
-    /// The wait for `accept`'s outcome, once the call is known to be over, is itself over.
+    /// The user's audio arrives, but ACCEPTED has not been received. Its webhook is taken as lost
+    /// (docs/reference/meta.md#business-initiated-calls).
+    AcceptedOverdue,
+    /// The outcome of `accept` is not awaited any longer, after the call has ended.
     AcceptOutcome,
-    /// T_media: ICE and DTLS are not up in time after `accept`'s 200.
+    /// T_media: ICE and DTLS are not complete in time after `accept` has succeeded.
     MediaSetup,
-    /// The peer closed its DTLS a moment ago and no terminate webhook has explained it.
+    /// The peer has closed DTLS, and no terminate webhook has followed.
     PathClosed,
-    /// `max_call_seconds` from the answer.
+    /// `max_call_seconds`, from the answer.
     MaxCall,
     /// `<Hangup schedule>`.
     ScheduledHangup,
-    /// A fetch has outlived its own deadline by a second: whoever fetches it has forgotten us.
+    /// A fetch has exceeded its deadline by one second without a result.
     Fetch,
-    /// `<Wait>` is over.
+    /// A `<Wait>` ends.
     Wait,
-    /// It has been quiet for `minSilence` of a `<Wait silence="true">`.
+    /// Silence has lasted for `minSilence` of a `<Wait silence="true">`.
     Silence,
-    /// Clock D of a collection: too long since the last digit (`plivo-xml.md` §5.5).
+    /// Clock D of a collection: too long since the last digit
+    /// (docs/reference/xml.md#getinput-clocks).
     InterDigit,
-    /// Clock X: the collection has lasted long enough.
+    /// Clock X: the collection has reached its time limit.
     Execution,
     /// Clock S: no input has begun.
     StartInput,
-    /// `speechEndTimeout`: it has been quiet for long enough since somebody spoke.
+    /// `speechEndTimeout`: silence has lasted long enough since the caller spoke.
     SpeechEnd,
-    /// A recogniser was asked what was said, and has not answered.
+    /// A recogniser has been asked for the result and has not answered.
     Transcript,
-    /// The next interim result may be sent: five a second (L36).
+    /// The next interim result may be sent. At most five are sent per second.
     Interim,
-    /// A recorder has said nothing long after a `Record` must have ended: it has forgotten us.
+    /// A recorder has reported no end long after a `Record` must have ended.
     Record,
-    /// `timeout` of a `Dial`: nobody has answered.
+    /// `timeout` of a `Dial`: no target has answered.
     DialRing,
     /// `timeLimit` of a `Dial`.
     DialLimit,
     /// `timeLimit` of a `Conference`.
     RoomLimit,
-    /// `waitTime` of a `MultiPartyCall`: it has not begun.
+    /// `waitTime` of a `MultiPartyCall`: the room has not started.
     RoomWait,
-    /// `streamTimeout`, from the stream's beginning.
+    /// `streamTimeout`, from the beginning of the stream.
     StreamLimit,
     /// `confirmTimeout`: the key has not been pressed.
     Confirm,
-    /// Five seconds after `terminate` succeeded, no webhook having come.
+    /// No webhook has followed within five seconds of a successful `terminate`.
     Close,
-    /// `terminate` failed for good: ask once more, as the reaper does.
-    TerminateAgain,
-    /// A minute after `connect` ended without an outcome: no webhook has named the call.
-    Doubt,
-    /// T_reap: whatever we were still waiting for from Meta, we are not any more.
+    /// `terminate` has failed and is sent again, as by the reaper.
+    TerminateRetry,
+    /// No webhook has delivered the id within a minute of a `connect` without an outcome.
+    UnknownConnect,
+    /// T_reap: Meta is not waited for any longer.
     Reap,
 }
 
 impl Timer {
-    /// Its name for people.
+    /// Returns the name of the timer for display.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AcceptWait => "accept_wait",
             Self::Accept => "accept_deadline",
             Self::Ring => "ring",
             Self::RingLimit => "ring_limit",
-            Self::Heard => "heard",
+            Self::AcceptedOverdue => "accepted_overdue",
             Self::AcceptOutcome => "accept_outcome",
             Self::MediaSetup => "media_setup",
             Self::PathClosed => "path_closed",
@@ -101,14 +104,14 @@ impl Timer {
             Self::StreamLimit => "stream_limit",
             Self::Confirm => "confirm",
             Self::Close => "close",
-            Self::TerminateAgain => "terminate_again",
-            Self::Doubt => "doubt",
+            Self::TerminateRetry => "terminate_retry",
+            Self::UnknownConnect => "unknown_connect",
             Self::Reap => "reap",
         }
     }
 }
 
-/// The moments that are set.
+/// The timers that are set.
 #[derive(Debug, Default)]
 pub(super) struct Timers(Vec<(CallTime, Timer)>);
 
@@ -119,29 +122,29 @@ impl Timers {
         self.0.push((at, timer));
     }
 
-    /// Forgets a timer; one that is not set is no fault.
+    /// Clears a timer. Does nothing if it is not set.
     pub(super) fn clear(&mut self, timer: Timer) {
         self.0.retain(|(_, t)| *t != timer);
     }
 
-    /// Forgets all: the call is over.
+    /// Clears all timers, since the call has ended.
     pub(super) fn clear_all(&mut self) {
         self.0.clear();
     }
 
-    /// All that are set, the earliest first.
+    /// Returns all timers that are set, the earliest first.
     pub(super) fn all(&self) -> Vec<(CallTime, Timer)> {
         let mut all = self.0.clone();
         all.sort_unstable();
         all
     }
 
-    /// The timer that fires next.
+    /// Returns the timer that fires next.
     pub(super) fn next(&self) -> Option<(CallTime, Timer)> {
         self.0.iter().min().copied()
     }
 
-    /// Takes out the earliest timer that is due at `now`.
+    /// Removes the earliest timer that is due at `now`.
     pub(super) fn take_due(&mut self, now: CallTime) -> Option<Timer> {
         let (at, timer) = self.next()?;
         if at > now {
@@ -157,7 +160,7 @@ mod tests {
     use super::{CallTime, Timer, Timers};
 
     #[test]
-    fn fire_in_order_of_time_then_of_declaration_and_once() {
+    fn fires_once_in_order_of_time_then_of_declaration() {
         let mut timers = Timers::default();
         timers.set(Timer::Reap, CallTime(5));
         timers.set(Timer::Wait, CallTime(9));

@@ -383,7 +383,7 @@ impl Shell {
                 self.playing.take_if(|(playing, _)| playing == play);
             }
             Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } => {
-                let awaited = self.stepper.machine().awaits(*record);
+                let awaited = self.stepper.machine().awaits_recording(*record);
                 self.tapes.ended(*record, awaited);
             }
             Input::Graph { action, outcome }

@@ -60,7 +60,7 @@ impl Stepper {
         let logged = self.machine.loggable(at, &input).into_owned();
         self.machine.handle(at, input);
         let outputs: Vec<_> = std::iter::from_fn(|| self.machine.poll()).collect();
-        self.machine.rest();
+        self.machine.shrink();
         let worth_a_line = due || !outputs.is_empty() || logged != Input::Timer;
         Step { at, logged, outputs, worth_a_line }
     }

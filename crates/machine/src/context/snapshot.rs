@@ -1,4 +1,5 @@
-//! What all parts of a machine share, drawn: the times, the media path, what Meta was asked for and has said.
+//! The fields of the snapshot that all parts of a machine share: times, media path, requests to
+//! Graph.
 
 use super::super::snapshot::{Segment, SnapshotBuilder, brief, text, word};
 use super::CallContext;
@@ -6,14 +7,14 @@ use crate::contract::display::foreign;
 use model::{Direction, last_four};
 
 impl CallContext {
-    pub(crate) fn draw(&self, snapshot: &mut SnapshotBuilder) {
+    pub(crate) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         if let Some(at) = self.answered {
-            snapshot.say("answered", [Segment::At(at)]);
+            snapshot.add("answered", [Segment::At(at)]);
         }
-        for (action, answered) in &self.asked {
-            snapshot.say(
+        for (action, answered) in &self.graph_requests {
+            snapshot.add(
                 "graph",
-                [text(action.as_str()), word(if *answered { "answered" } else { "under_way" })],
+                [text(action.as_str()), word(if *answered { "answered" } else { "in_flight" })],
             );
         }
         let path = match (self.closed, self.path_lost, self.connected) {
@@ -27,23 +28,23 @@ impl CallContext {
             Direction::Outbound => &self.setup.to,
         };
         snapshot
-            .say_first("legs", [text("A"), text(format_args!("…{}", last_four(user))), word(path)]);
+            .add_first("legs", [text("A"), text(format_args!("…{}", last_four(user))), word(path)]);
         if let Some(room) = self.conference {
-            snapshot.say_first("room", [word("conference"), text(brief(room))]);
+            snapshot.add_first("room", [word("conference"), text(brief(room))]);
         }
         if let Some(stream) = &self.stream {
-            let how = if stream.began { "flows" } else { "being_opened" };
-            snapshot.say("stream", [text(brief(stream.id.0)), word(how)]);
+            let label = if stream.began { "streaming" } else { "opening" };
+            snapshot.add("stream", [text(brief(stream.id.0)), word(label)]);
         }
         if let Some(termination) = &self.termination {
             let status = termination.status.as_deref().unwrap_or("–");
-            snapshot.say("hung_up", [text(foreign(status))]);
+            snapshot.add("hung_up", [text(foreign(status))]);
         }
         if let Some(cause) = self.concluded {
-            snapshot.say("ended", [text(cause.as_str())]);
+            snapshot.add("ended", [text(cause.as_str())]);
         }
         for (at, timer) in self.timers.all() {
-            snapshot.say("timers", [word(timer.as_str()), Segment::At(at)]);
+            snapshot.add("timers", [word(timer.as_str()), Segment::At(at)]);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Callbacks: requests to a customer's URL whose answer no call waits for.
+//! Callbacks: requests to a customer's URL that do not affect the call.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ pub struct CallbackRequest {
     pub params: Params,
 }
 
-/// What a callback reports. It is the label `kind` of the metric `offhook_callback_total`.
+/// The kind of a callback. It is the label `kind` of the metric `offhook_callback_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallbackKind {

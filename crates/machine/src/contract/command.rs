@@ -24,7 +24,7 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bleg: Option<Target>,
     },
-    /// Replaces the document of the call by this one. The running instruction stops at once.
+    /// Replaces the document of the call by this one. The running instruction stops immediately.
     Run {
         document: Arc<xml::Document>,
         /// The multi-party call that the document enters, if it exists already.

@@ -1,4 +1,4 @@
-//! What the two legs of a `Dial` exchange (docs/reference/xml.md#dial).
+//! The messages between the two legs of a `Dial` (docs/reference/xml.md#dial).
 //!
 //! Each target of a `Dial` is a *B-leg*: a call with its own machine. The machine of the A-leg
 //! sends it [`BLegCommand`]s, and it answers with [`BLegEvent`]s.
@@ -163,7 +163,7 @@ impl std::fmt::Debug for DialOrder {
     }
 }
 
-/// What a B-leg knows about the call that dialled it.
+/// The data of a B-leg about the call that dialled it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BLegSetup {
     /// The call that dialled it.
@@ -178,13 +178,13 @@ pub struct BLegSetup {
     pub report_digits: bool,
 }
 
-/// The confirmation that somebody is there, which a called leg asks for before it is connected.
+/// The confirmation that a person has answered, which a called leg requires before it is connected.
 ///
-/// It comes from `confirmSound`, `confirmKey` and `confirmTimeout` of a `Dial`, or from
+/// It is set by `confirmSound`, `confirmKey` and `confirmTimeout` of a `Dial`, or by
 /// `confirm_key_sound_url` and `confirm_key` of a call that is added to a multi-party call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Confirmation {
-    /// A document whose sounds are played first.
+    /// The URL of a document with sounds that are played first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sound: Option<DocUrl>,
     /// The method of the request for `sound`.
@@ -201,7 +201,7 @@ fn is_post(method: &Method) -> bool {
     *method == Method::Post
 }
 
-/// What a B-leg reports to its A-leg.
+/// A report of a B-leg to its A-leg.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "news", rename_all = "snake_case")]
 pub enum BLegEvent {
@@ -226,7 +226,7 @@ pub enum BLegEvent {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "leg", rename_all = "snake_case")]
 pub enum BLegCommand {
-    /// The leg was the first to answer and goes on with its confirmation.
+    /// The leg was the first to answer. It continues with its confirmation.
     Proceed,
     /// Connects the audio of the two legs.
     Join,

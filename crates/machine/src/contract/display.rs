@@ -1,7 +1,8 @@
-//! Inputs and outputs as one line of text: what `offhook replay` prints and scenario files contain.
+//! Inputs and outputs as one line of text, which `offhook replay` prints and scenario files
+//! contain.
 //!
 //! Phone numbers are shortened to their last four digits. Parameters that every request of a call
-//! has are left out.
+//! has are omitted.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -634,7 +635,7 @@ impl Display for BLegCommand {
     }
 }
 
-/// The word for a value whose type has no `Display`.
+/// Returns the serialized name of a value whose type has no `Display`.
 struct Word<T>(T);
 
 impl Display for Word<Leg> {
@@ -681,7 +682,7 @@ impl Display for Word<&Params> {
     }
 }
 
-/// Makes a text from outside fit for a log line: without control characters, and bounded.
+/// Makes a text from outside safe for a log line: removes control characters and limits its length.
 pub(crate) fn foreign(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(FOREIGN_CHARS).collect()
 }

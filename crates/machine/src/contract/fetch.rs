@@ -12,8 +12,7 @@ use xml::ast::Finding;
 #[serde(transparent)]
 pub struct FetchId(pub u32);
 
-/// What a document is fetched for. It is the label `kind` of the metric
-/// `offhook_answer_fetch_seconds`.
+/// The purpose of a fetch. It is the label `kind` of the metric `offhook_answer_fetch_seconds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FetchKind {
@@ -52,7 +51,7 @@ pub enum FetchResponse {
     Document { document: Arc<xml::Document> },
     /// A body that the validator has refused. Nothing of it runs.
     Refused { refusal: Refusal },
-    /// A status of 2xx whose body was not read, since nobody needs it (`redirect="false"`).
+    /// A 2xx status. The body was not read, since the response is not used (`redirect="false"`).
     Ignored,
 }
 

@@ -1,4 +1,4 @@
-//! What happened to a call.
+//! The events of a call.
 
 use serde::{Deserialize, Serialize};
 

@@ -46,7 +46,7 @@ pub enum MediaCommand {
         #[serde(default, skip_serializing_if = "Option::is_none", rename = "how")]
         settings: Option<Beep>,
     },
-    /// Records the peer and what it hears. `Input::Recording` reports the name and the end.
+    /// Records both directions of the audio. `Input::Recording` reports the name and the end.
     Record {
         #[serde(rename = "record")]
         recording: RecordingId,
@@ -59,7 +59,7 @@ pub enum MediaCommand {
         #[serde(rename = "record")]
         recording: RecordingId,
     },
-    /// Pauses a recording, or resumes it. What is heard during the pause is left out.
+    /// Pauses or resumes a recording. The audio of the pause is omitted from the file.
     RecordPause {
         #[serde(rename = "record")]
         recording: RecordingId,
@@ -77,14 +77,15 @@ pub enum MediaCommand {
     },
     /// Connects the audio of this B-leg with that of its A-leg.
     Join,
-    /// Disconnects the audio of the two legs. The peer hears silence, or what is played.
+    /// Disconnects the audio of the two legs. Afterwards the peer receives silence, or the sounds
+    /// that are played.
     #[serde(rename = "part")]
     Unjoin,
     /// Sends RTCP BYE, closes DTLS and drops the leg.
     Close,
 }
 
-/// A change in what is heard of the peer.
+/// A change in the peer's audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "voice", rename_all = "snake_case")]
 pub enum VoiceEvent {

@@ -1,8 +1,8 @@
 //! Types that a call's machine and its driver exchange.
 //!
 //! An [`Input`] is something that happened to a call, an [`Output`] is something that its machine
-//! wants done. All other types here are parts of these two. They are serialised into the event log
-//! of the call, so their serialised form never changes: a field or variant that is renamed keeps
+//! wants done. All other types here are parts of these two. They are serialized into the event log
+//! of the call, and their serialized form never changes: a field or variant that is renamed keeps
 //! its old name there by a `serde(rename)`.
 
 mod callback;

@@ -1,4 +1,4 @@
-//! What a machine wants done.
+//! The outputs of a machine.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,9 +16,9 @@ use super::time::CallTime;
 use model::{CallUuid, Direction, HangupCause, Leg, Method, StreamId};
 use xml::ast::{DocUrl, Finding};
 
-/// Something that a machine wants done.
+/// Something to be done on behalf of a machine.
 ///
-/// No output returns a value. What comes of it is reported by a later [`Input`](super::Input).
+/// No output returns a value. Its result is reported by a later [`Input`](super::Input).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "wish", rename_all = "snake_case")]
 pub enum Output {
@@ -94,14 +94,14 @@ pub enum Output {
     /// The call has ended. In one transaction its record is written and its hangup callback is put
     /// into the outbox. A machine outputs this exactly once.
     Concluded { summary: Box<Summary> },
-    /// Gives the slot back now, although Meta may still hold the call: nothing is known of it.
+    /// Releases the slot now, although Meta may still hold the call, since its state is unknown.
     FreeSlot,
-    /// The machine has ended. The slot is given back if it is still held. This is the last output,
+    /// The machine has ended. The slot is released if it is still held. This is the last output,
     /// exactly once, after [`Output::Concluded`].
     Over,
 }
 
-/// What became of an instruction. Metrics count all of these except `Started`.
+/// The outcome of an instruction. Metrics count all of these except `Started`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InstructionOutcome {

@@ -1,7 +1,8 @@
 //! Instructions to a speech recogniser, and its reports.
 //!
-//! A recognition listens to one attempt of a `GetInput` and has one result. The machine decides who
-//! spoke when, by the reports that a voice began and ended; the recogniser decides what was said.
+//! A recognition covers one attempt of a `GetInput` and has one result. The machine decides when
+//! the caller has finished, based on the reports that voice began and ended. The recogniser
+//! determines the words.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,12 +16,12 @@ pub struct RecognitionId(pub u32);
 pub struct RecognitionSettings {
     /// A BCP 47 language tag.
     pub language: String,
-    /// Phrases that are likely to be said.
+    /// Phrases that the caller is likely to use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
     /// The attribute `speechModel`, unchanged.
     pub model: String,
-    /// Interim results are wanted.
+    /// Whether interim results are requested.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interim: bool,
     /// Profane words are masked except for their first letter.
@@ -51,7 +52,7 @@ pub enum SpeechCommand {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "speech", rename_all = "snake_case")]
 pub enum SpeechEvent {
-    /// A voice is heard.
+    /// The caller's voice begins.
     Began,
     /// The voice has been heard for 250 ms, which no cough lasts. It counts as barge-in
     /// (docs/reference/xml.md#barge-in).

@@ -1,8 +1,8 @@
 //! Recordings: orders, reports, and the parameters of their callbacks.
 //!
-//! A recording is named as soon as it is ordered ([`RecordingEvent::Ready`]), starts at once or when
-//! it is told to, and ends once ([`RecordingEvent::Ended`]). Its order carries the callbacks about
-//! its end, which are sent even if the call or the node ends first.
+//! A recording is named when it is ordered ([`RecordingEvent::Ready`]), starts immediately or on
+//! command, and ends once ([`RecordingEvent::Ended`]). Its order carries the callbacks about its
+//! end, which are sent even if the call or the node ends first.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -23,15 +23,15 @@ pub struct RecordingOrder {
     /// The id that the REST API has returned, if the recording was ordered there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Uuid>,
-    /// The recording starts with [`MediaCommand::RecordStart`](super::MediaCommand::RecordStart),
-    /// and not at once.
+    /// The recording does not start until
+    /// [`MediaCommand::RecordStart`](super::MediaCommand::RecordStart).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
     /// The file is MP3, otherwise WAV.
     pub mp3: bool,
     /// Each side has its own channel.
     pub stereo: bool,
-    /// Only the peer is recorded, and not what it hears.
+    /// Only the audio from the peer is recorded, without the audio to the peer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "own")]
     pub peer_only: bool,
     /// The longest duration, in milliseconds.

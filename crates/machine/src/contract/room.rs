@@ -1,8 +1,8 @@
 //! Instructions to rooms, and their reports.
 //!
-//! In a room several calls hear each other: it is a conference or a multi-party call. Rooms belong
-//! to no call. What a room decides for all of its members, such as its end, is reported to the
-//! machine of each of them.
+//! A room is a conference or a multi-party call, in which several calls hear each other. Rooms
+//! belong to no call. Decisions that affect all members, such as the end of the room, are reported
+//! to the machine of each of them.
 
 use std::time::Duration;
 
@@ -109,13 +109,13 @@ pub struct RoomEntry {
     /// Only agents hear the member.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "coaches")]
     pub coaching: bool,
-    /// The recording of the room contains what a coach says to agents.
+    /// The recording of the room contains the coach's audio for agents.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "records_coaches")]
     pub record_coach: bool,
-    /// The member has a recording of its own, from the beginning.
+    /// The member is recorded separately, from the beginning.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub track: bool,
-    /// Where the end of the room is reported, whoever leaves last.
+    /// The URL for the report of the room's end, whichever member leaves last.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "told_end")]
     pub end_callback: Option<Target>,
     /// Where the exit of this member is reported. The machine of the member sends the callback, or
@@ -155,8 +155,8 @@ pub enum RoomCommand {
     /// Sends a digit of this member to the others.
     #[serde(rename = "key")]
     Digit { digit: Digit },
-    /// Plays sounds to the members of the multi-party call of this name, over and over, while this
-    /// call is being placed for it. Does nothing if there is no such multi-party call.
+    /// Plays sounds in a loop to the members of the multi-party call of this name while this call
+    /// is being placed for it. Does nothing if no such multi-party call exists.
     Ring { name: String, items: Vec<SoundItem> },
     /// Stops the sounds of [`RoomCommand::Ring`].
     #[serde(rename = "ring_over")]
@@ -240,7 +240,7 @@ pub enum RoomEvent {
     /// The REST API has ended the recording that this member had ordered.
     #[serde(rename = "record_ended")]
     RecordingEnded,
-    /// The recording of the room has failed. What was written before is kept.
+    /// The recording of the room has failed. The file keeps the audio up to this time.
     #[serde(rename = "record_failed")]
     RecordingFailed {
         #[serde(rename = "why")]
@@ -277,7 +277,7 @@ pub enum TrackCommand {
 pub enum LeaveReason {
     /// The REST API has removed the member.
     Kicked,
-    /// A member has left without whom the room ends.
+    /// A member has left with whose exit the room ends (`end_on_exit`).
     Ended,
     /// The REST API has ended the room.
     Stopped,

@@ -1,4 +1,4 @@
-//! What is fixed when a call begins.
+//! The setup of a call, which is fixed when the call begins.
 
 use std::fmt::{self, Formatter};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::dial::{BLegSetup, Confirmation};
 use model::{AuthId, CallType, CallUuid, Direction, Method, PhoneNumberId, Timestamp, Wacid};
 use xml::ast::{DocUrl, ElementKind};
 
-/// What is fixed when a call begins.
+/// The setup of a call, which is fixed when the call begins.
 ///
 /// Its `Debug` form contains no phone number.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -40,13 +40,13 @@ pub struct CallSetup {
     /// The `X-PH-` parameters of an outbound call, named without the prefix.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
-    /// What an outbound call has besides. `None` on inbound calls.
+    /// The part of the setup that only outbound calls have. `None` on inbound calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outbound: Option<Box<Outbound>>,
 }
 
-/// What only an outbound call has (docs/reference/rest.md#make-a-call). The id of the call is also
-/// that of the request that placed it.
+/// The part of the setup that only outbound calls have (docs/reference/rest.md#make-a-call). The id
+/// of the call is also that of the request that placed it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outbound {
     /// The ring URL.
@@ -71,7 +71,7 @@ pub struct Outbound {
     /// The multi-party call that `document` enters, if it existed when the call was ordered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<Uuid>,
-    /// What the participants of that multi-party call hear until the call is answered.
+    /// The sound for the participants of that multi-party call until the call is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room_music: Option<RoomMusic>,
     /// That multi-party call does not start while this call is alone in it.
@@ -80,7 +80,7 @@ pub struct Outbound {
 }
 
 impl CallSetup {
-    /// Returns what makes the call a B-leg. `None` if it is none.
+    /// Returns the B-leg part of the setup. `None` if the call is not a B-leg.
     pub fn b_leg(&self) -> Option<&BLegSetup> {
         self.outbound.as_ref()?.b_leg.as_deref()
     }
@@ -170,12 +170,13 @@ impl Default for MachineLimits {
     }
 }
 
-/// What the participants of a multi-party call hear while a call is placed for it: `dial_music`.
+/// The sound for the participants of a multi-party call while a call is placed for it:
+/// `dial_music`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "music", rename_all = "snake_case")]
 pub enum RoomMusic {
     /// A ring-back tone.
     RingBack,
-    /// The sounds of a document, over and over.
+    /// The sounds of a document in a loop.
     Document { url: DocUrl },
 }

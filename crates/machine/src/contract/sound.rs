@@ -60,7 +60,8 @@ pub struct Overlay {
     /// All items are repeated without end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "again")]
     pub repeat: bool,
-    /// Mixed with the sounds of the document. Otherwise these go on unheard.
+    /// Mixed with the sounds of the document. Otherwise the sounds of the document continue
+    /// inaudibly.
     pub mix: bool,
     /// The longest duration in milliseconds, from the first sound.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -51,9 +51,9 @@ impl StreamOrder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamTrack {
-    /// What the peer says.
+    /// The audio from the peer.
     Inbound,
-    /// What the peer hears.
+    /// The audio to the peer.
     Outbound,
     Both,
 }
@@ -129,7 +129,7 @@ pub enum StreamCommand {
     Open(Box<StreamOrder>),
     /// Begins to send and play audio.
     Begin,
-    /// Ends the stream. If its socket is open, the server is told and the socket is closed.
+    /// Ends the stream. If its socket is open, the server is notified and the socket is closed.
     Close {
         /// The stream was refused, could not connect, or was lost.
         dropped: bool,

@@ -1,14 +1,18 @@
-//! Collecting keys and speech: the engine behind `GetInput` and `GetDigits` (`plivo-xml.md` §5.5, §5.6).
+//! Collects digits and speech for `GetInput` and `GetDigits` (docs/reference/xml.md#getinput,
+//! docs/reference/xml.md#getdigits).
 //!
-//! One attempt is: prompt (stopped by the first key, or by a voice) → listening, under up to three clocks → keys, what was
-//! said, or nothing. Type-ahead is taken first, as if pressed the moment the attempt began. Whichever starts first wins:
-//! a key stops the recognition, and once words are heard keys mean nothing.
+//! An attempt plays the prompt, which the first digit or speech stops, then waits for input under
+//! up to three clocks. It ends with digits, with speech, or without input. Digits that were pressed
+//! earlier are taken first, as if they were pressed at the beginning of the attempt.
+//!
+//! The kind of input that starts first is used: a digit stops the recognition, and digits are
+//! ignored once words have been recognised.
 
 use super::Flow;
 use super::prompt::PromptPart;
 use super::speech_input::SpeechInput;
 use super::wait::EarlyEnd;
-use crate::activity::{self, Activity, Completion, Env, Progress, Stop};
+use crate::activity::{self, Activity, Completion, Env, Progress, StopReason};
 use crate::context::CallContext;
 use crate::contract::display::foreign;
 use crate::contract::{
@@ -21,38 +25,39 @@ use crate::timers::Timer;
 use model::Digit;
 use xml::ast::Target;
 
-/// The clocks of a collection; each is `None` where the element has no such clock.
+/// The clocks of a collection (docs/reference/xml.md#getinput-clocks). `None` if the element does
+/// not have the clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
-    /// D, restarted by each key.
+    /// Clock D, restarted by each digit.
     pub(super) inter_digit_ms: u64,
-    /// X, from the end of the prompt or the barge-in.
+    /// Clock X, from the end of the prompt or the barge-in.
     pub(super) execution_ms: Option<u64>,
-    /// S, from the end of the prompt, until the first key.
+    /// Clock S, from the end of the prompt until the first digit.
     pub(super) start_input_ms: Option<u64>,
 }
 
-/// Where the keys go.
+/// The action URL of the element.
 pub(super) struct Action {
     pub(super) target: Target,
     pub(super) redirect: bool,
-    /// The parameters that carry the keys.
+    /// Returns the parameters for these digits.
     pub(super) params: fn(Param) -> Params,
 }
 
-/// What became of a collection.
+/// The state of a collection after an input.
 enum AttemptResult {
-    /// It goes on.
-    More,
-    /// All attempts are used up.
+    /// The collection continues.
+    Pending,
+    /// All attempts have been used.
     NoInput,
     Input(CallerInput),
 }
 
-/// What the caller entered.
+/// The input of the caller.
 enum CallerInput {
     Digits(Param),
-    /// `confidence` in per cent.
+    /// `confidence` is in per cent.
     Speech {
         text: Param,
         confidence: u8,
@@ -62,41 +67,41 @@ enum CallerInput {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Prompt(PlayId),
-    /// A wait within the prompt, that what is heard may end.
-    Quiet {
+    /// A wait within the prompt that can end early.
+    Wait {
         early: EarlyEnd,
     },
     Listening,
-    /// The caller has spoken: what was said is being found out.
+    /// The caller has spoken. Waits for the result of the recognition.
     Transcribing,
-    /// The sound that an invalid key brings; the attempt is used up.
+    /// Plays the sound for an invalid digit. The attempt is used up.
     Invalid(PlayId),
 }
 
-/// What one key did.
+/// The effect of a digit.
 enum DigitEffect {
-    Unheard,
+    Ignored,
     More,
     Complete,
-    /// The finishing key with nothing before it: no input.
-    Bare,
+    /// The finishing key without any digit before it, which counts as no input.
+    BareFinish,
     Invalid,
 }
 
-/// A `GetInput` or `GetDigits` being carried out.
+/// A `GetInput` or `GetDigits` that runs.
 pub(super) struct InputCollector {
     rules: Rules,
     clocks: Timeouts,
     attempts_left: u8,
     prompt: Vec<PromptPart>,
-    /// The next stretch of the prompt.
+    /// The index of the next part of the prompt.
     next: usize,
     invalid_sound: Option<SoundItem>,
     action: Option<Action>,
     digits: String,
-    /// One of `digits` must stay out of logs.
+    /// At least one of `digits` must stay out of logs.
     secret: bool,
-    hearing: Option<SpeechInput>,
+    speech_input: Option<SpeechInput>,
     phase: Phase,
 }
 
@@ -120,14 +125,14 @@ impl InputCollector {
             action,
             digits,
             secret: rules.hidden,
-            hearing: None,
+            speech_input: None,
             phase,
         }
     }
 
-    /// Speech is listened for as well.
-    pub(super) fn hearing(mut self, hearing: SpeechInput) -> Self {
-        self.hearing = Some(hearing);
+    /// Adds speech recognition.
+    pub(super) fn with_speech(mut self, speech: SpeechInput) -> Self {
+        self.speech_input = Some(speech);
         self
     }
 
@@ -140,10 +145,10 @@ impl InputCollector {
         }
     }
 
-    /// How the element ended. `None` while the collection goes on.
+    /// Returns how the element ended. `None` while the collection continues.
     fn finished(&mut self, env: &mut Env<'_>, collected: AttemptResult) -> Option<Completion> {
         let entered = match collected {
-            AttemptResult::More => return None,
+            AttemptResult::Pending => return None,
             AttemptResult::NoInput => None,
             AttemptResult::Input(entered) => Some(entered),
         };
@@ -157,12 +162,12 @@ impl InputCollector {
         self.finished(env, collected).map_or(Progress::Pending, Progress::Finished)
     }
 
-    /// Whether that is its prompt, or the sound an invalid key brings.
-    fn is_playing(&self, which: PlayId) -> bool {
-        matches!(self.phase, Phase::Prompt(play) | Phase::Invalid(play) if play == which)
+    /// Whether the playlist belongs to the prompt or is the sound for an invalid digit.
+    fn is_playing(&self, play_id: PlayId) -> bool {
+        matches!(self.phase, Phase::Prompt(play) | Phase::Invalid(play) if play == play_id)
     }
 
-    /// Where that is to go, and the parameters that carry it.
+    /// Returns the request that reports the input. `None` if the element has no action.
     fn action(&mut self, entered: CallerInput) -> Option<activity::Action> {
         let Action { target, redirect, params } = self.action.take()?;
         let params = match entered {
@@ -172,41 +177,44 @@ impl InputCollector {
         Some(activity::Action { target, redirect, params, repeat_after_hangup: false })
     }
 
-    /// A playlist came to its end.
-    fn sound_played(&mut self, env: &mut Env<'_>, which: PlayId) -> AttemptResult {
+    /// Handles the end of a playlist.
+    fn sound_played(&mut self, env: &mut Env<'_>, play_id: PlayId) -> AttemptResult {
         match self.phase {
-            Phase::Prompt(play) if play == which => {
-                self.go_on(env.ctx);
-                AttemptResult::More
+            Phase::Prompt(play) if play == play_id => {
+                self.begin_next_part(env.ctx);
+                AttemptResult::Pending
             }
-            Phase::Invalid(play) if play == which => self.next_attempt(env),
-            // One that was stopped in the moment it ended.
+            Phase::Invalid(play) if play == play_id => self.next_attempt(env),
+            // A playlist that was stopped while it ended.
             Phase::Prompt(_)
-            | Phase::Quiet { .. }
+            | Phase::Wait { .. }
             | Phase::Invalid(_)
             | Phase::Listening
-            | Phase::Transcribing => AttemptResult::More,
+            | Phase::Transcribing => AttemptResult::Pending,
         }
     }
 
-    /// A key was pressed.
-    fn pressed(&mut self, env: &mut Env<'_>, key: Key) -> AttemptResult {
-        if !self.rules.hears_keys || self.hearing.as_ref().is_some_and(SpeechInput::has_won) {
-            return AttemptResult::More;
+    /// Handles a digit.
+    fn handle_digit(&mut self, env: &mut Env<'_>, key: Key) -> AttemptResult {
+        if !self.rules.accepts_digits
+            || self.speech_input.as_ref().is_some_and(SpeechInput::has_words)
+        {
+            return AttemptResult::Pending;
         }
         match self.phase {
             Phase::Listening => {}
-            // The speech came first. Should it turn out to have no words, the next attempt begins with this key.
+            // Speech came first. If it turns out to contain no words, the next attempt takes this
+            // digit.
             Phase::Transcribing => {
                 env.keys.push(key);
-                return AttemptResult::More;
+                return AttemptResult::Pending;
             }
-            // Barge-in: the rest of the prompt is skipped, the clocks start now.
-            Phase::Prompt(_) | Phase::Quiet { .. } => {
+            // Barge-in: the rest of the prompt is skipped, and the clocks start.
+            Phase::Prompt(_) | Phase::Wait { .. } => {
                 self.stop_prompt(env.ctx);
                 self.start_execution(env.ctx);
             }
-            // The key interrupts the sound and is the first of the next attempt.
+            // The digit stops the sound and is the first one of the next attempt.
             Phase::Invalid(play) => {
                 env.ctx.media(MediaCommand::Stop { play });
                 if !self.take_attempt() {
@@ -216,174 +224,181 @@ impl InputCollector {
             }
         }
         self.phase = Phase::Listening;
-        self.hear_no_more(env.ctx);
-        match self.press(key) {
-            DigitEffect::Unheard => AttemptResult::More,
+        self.stop_recognition(env.ctx);
+        match self.take_digit(key) {
+            DigitEffect::Ignored => AttemptResult::Pending,
             DigitEffect::More => {
-                self.heard_one(env.ctx);
-                AttemptResult::More
+                self.begin_input(env.ctx);
+                AttemptResult::Pending
             }
             DigitEffect::Complete => self.complete(env.ctx),
-            DigitEffect::Bare => self.next_attempt(env),
-            DigitEffect::Invalid => self.spoiled(env.ctx).unwrap_or_else(|| self.next_attempt(env)),
+            DigitEffect::BareFinish => self.next_attempt(env),
+            DigitEffect::Invalid => {
+                self.reject_digit(env.ctx).unwrap_or_else(|| self.next_attempt(env))
+            }
         }
     }
 
-    /// Something about what the caller says.
-    fn heard(
+    /// Handles an event of the recognition.
+    fn handle_speech(
         &mut self,
         env: &mut Env<'_>,
         recognition: RecognitionId,
-        fact: SpeechEvent,
+        event: SpeechEvent,
     ) -> AttemptResult {
         let phase = self.phase;
-        let Some(hearing) = self.hearing.as_mut().filter(|hearing| hearing.is(recognition)) else {
-            return AttemptResult::More;
+        let Some(speech_input) =
+            self.speech_input.as_mut().filter(|speech_input| speech_input.is_current(recognition))
+        else {
+            return AttemptResult::Pending;
         };
-        match fact {
+        match event {
             SpeechEvent::Began => {
-                hearing.voice(env.ctx, phase == Phase::Listening);
+                speech_input.voice(env.ctx, phase == Phase::Listening);
                 if phase == Phase::Listening {
                     env.ctx.timers.clear(Timer::StartInput);
                 }
             }
             SpeechEvent::Lasting => {
-                hearing.voice(env.ctx, true);
-                self.spoken_to(env.ctx);
+                speech_input.voice(env.ctx, true);
+                self.accept_speech(env.ctx);
             }
             SpeechEvent::Ended { ago_ms } => match phase {
-                // Too short to be speech, over a prompt: a cough, or an echo. What follows is heard afresh.
-                Phase::Prompt(_) | Phase::Quiet { .. } if !hearing.has_begun() => {
-                    hearing.begin(env.ctx)
+                // A short sound over the prompt, such as a cough or an echo. It is not taken as
+                // speech, and recognition starts over.
+                Phase::Prompt(_) | Phase::Wait { .. } if !speech_input.has_begun() => {
+                    speech_input.begin(env.ctx)
                 }
-                Phase::Prompt(_) | Phase::Quiet { .. } | Phase::Listening | Phase::Invalid(_) => {
-                    hearing.quiet(env.ctx, ago_ms);
+                Phase::Prompt(_) | Phase::Wait { .. } | Phase::Listening | Phase::Invalid(_) => {
+                    speech_input.quiet(env.ctx, ago_ms);
                 }
                 Phase::Transcribing => {}
             },
             SpeechEvent::Interim { stable, unstable, stability } => {
-                hearing.interim(env.ctx, stable, unstable, stability);
-                self.spoken_to(env.ctx);
+                speech_input.interim(env.ctx, stable, unstable, stability);
+                self.accept_speech(env.ctx);
             }
             SpeechEvent::Understood { text, confidence } => {
-                hearing.closed(env.ctx);
+                speech_input.clear(env.ctx);
                 if text.is_empty() {
                     return self.no_words(env);
                 }
-                let text = hearing.words(text);
-                self.spoken_to(env.ctx);
+                let text = speech_input.words(text);
+                self.accept_speech(env.ctx);
                 Self::stop_clocks(env.ctx);
                 return AttemptResult::Input(CallerInput::Speech { text, confidence });
             }
             SpeechEvent::Failed { reason } => {
-                hearing.closed(env.ctx);
+                speech_input.clear(env.ctx);
                 let reason = foreign(&reason);
                 env.ctx.remark(format!(
                     "speech could not be recognised: {reason}; it counts as no input"
                 ));
                 return self.no_words(env);
             }
-            SpeechEvent::Unavailable => hearing.unavailable(env.ctx),
+            SpeechEvent::Unavailable => speech_input.unavailable(env.ctx),
         }
-        AttemptResult::More
+        AttemptResult::Pending
     }
 
-    /// What is heard of the prompt, or of the sound that an invalid key brings, ends now.
+    /// Stops the prompt, or the sound for an invalid digit.
     fn stop_prompt(&self, ctx: &mut CallContext) {
         match self.phase {
             Phase::Prompt(play) | Phase::Invalid(play) => ctx.media(MediaCommand::Stop { play }),
-            Phase::Quiet { early } => early.stop(ctx),
+            Phase::Wait { early } => early.stop(ctx),
             Phase::Listening | Phase::Transcribing => {}
         }
     }
 
-    /// The call ends, and its media with it: nobody listens any more.
-    fn hear_no_more(&mut self, ctx: &mut CallContext) {
-        if let Some(hearing) = &mut self.hearing {
-            hearing.stop(ctx);
+    /// Stops the recognition.
+    fn stop_recognition(&mut self, ctx: &mut CallContext) {
+        if let Some(speech_input) = &mut self.speech_input {
+            speech_input.stop(ctx);
         }
     }
 
-    /// One of its clocks ran out. What was typed or said counts; nothing is an attempt used up.
-    fn timed_out(&mut self, env: &mut Env<'_>, timer: Timer) -> AttemptResult {
+    /// Handles a timer. Digits or speech so far become the input. If there are none, the attempt is
+    /// used up.
+    fn handle_timer(&mut self, env: &mut Env<'_>, timer: Timer) -> AttemptResult {
         if matches!(timer, Timer::Wait | Timer::Silence) {
-            if let Phase::Quiet { early } = self.phase {
+            if let Phase::Wait { early } = self.phase {
                 early.stop(env.ctx);
-                self.go_on(env.ctx);
+                self.begin_next_part(env.ctx);
             }
-            return AttemptResult::More;
+            return AttemptResult::Pending;
         }
-        match (timer, &mut self.hearing) {
-            (Timer::Interim, Some(hearing)) => {
-                hearing.tell(env.ctx);
-                AttemptResult::More
+        match (timer, &mut self.speech_input) {
+            (Timer::Interim, Some(speech_input)) => {
+                speech_input.send_interim(env.ctx);
+                AttemptResult::Pending
             }
-            (Timer::Transcript, Some(hearing)) => {
-                hearing.stop(env.ctx);
+            (Timer::Transcript, Some(speech_input)) => {
+                speech_input.stop(env.ctx);
                 env.ctx.remark(
                     "speech could not be recognised: no result came in time; it counts as no input"
                         .to_owned(),
                 );
                 self.next_attempt(env)
             }
-            // Also where X runs out while somebody speaks: the result so far is used.
-            (_, Some(hearing)) if hearing.has_begun() => {
+            // Also reached if clock X runs out while the caller speaks. The result so far is used.
+            (_, Some(speech_input)) if speech_input.has_begun() => {
                 Self::stop_clocks(env.ctx);
-                hearing.finish(env.ctx);
+                speech_input.finish(env.ctx);
                 self.phase = Phase::Transcribing;
-                AttemptResult::More
+                AttemptResult::Pending
             }
             _ if self.digits.is_empty() => self.next_attempt(env),
             _ => self.complete(env.ctx),
         }
     }
 
-    /// A voice counts: it stops the prompt, and the clocks start.
-    fn spoken_to(&mut self, ctx: &mut CallContext) {
+    /// Handles speech that counts: stops the prompt and starts the clocks.
+    fn accept_speech(&mut self, ctx: &mut CallContext) {
         ctx.timers.clear(Timer::StartInput);
-        if matches!(self.phase, Phase::Prompt(_) | Phase::Quiet { .. }) {
+        if matches!(self.phase, Phase::Prompt(_) | Phase::Wait { .. }) {
             self.stop_prompt(ctx);
             self.phase = Phase::Listening;
             self.start_execution(ctx);
         }
     }
 
-    /// There was speech, and no words in it: no input. What is heard over a prompt costs no attempt.
+    /// Handles speech without words, which counts as no input. During the prompt it does not use up
+    /// the attempt.
     fn no_words(&mut self, env: &mut Env<'_>) -> AttemptResult {
         match self.phase {
-            Phase::Prompt(_) | Phase::Quiet { .. } | Phase::Invalid(_) => AttemptResult::More,
+            Phase::Prompt(_) | Phase::Wait { .. } | Phase::Invalid(_) => AttemptResult::Pending,
             Phase::Listening | Phase::Transcribing => self.next_attempt(env),
         }
     }
 
-    /// Begins the next attempt: type-ahead first, then the prompt.
+    /// Begins the next attempt. Digits pressed earlier are taken first, then the prompt is played.
     fn next_attempt(&mut self, env: &mut Env<'_>) -> AttemptResult {
         Self::stop_clocks(env.ctx);
-        self.hear_no_more(env.ctx);
+        self.stop_recognition(env.ctx);
         while self.take_attempt() {
             match self.take_type_ahead(env.keys) {
-                // Nothing was typed ahead (or nothing is listened for).
-                DigitEffect::Unheard => {
-                    if let Some(hearing) = &mut self.hearing {
-                        hearing.begin(env.ctx);
+                // No digits were pressed earlier, or none are collected.
+                DigitEffect::Ignored => {
+                    if let Some(speech_input) = &mut self.speech_input {
+                        speech_input.begin(env.ctx);
                     }
                     self.next = 0;
-                    self.go_on(env.ctx);
-                    return AttemptResult::More;
+                    self.begin_next_part(env.ctx);
+                    return AttemptResult::Pending;
                 }
-                // As a barge-in in the prompt's first moment.
+                // Handled like a barge-in at the beginning of the prompt.
                 DigitEffect::More => {
                     self.phase = Phase::Listening;
                     self.start_execution(env.ctx);
-                    self.heard_one(env.ctx);
-                    return AttemptResult::More;
+                    self.begin_input(env.ctx);
+                    return AttemptResult::Pending;
                 }
                 DigitEffect::Complete => return self.complete(env.ctx),
-                DigitEffect::Bare => {}
-                // A key typed after it interrupts the sound before it was heard.
+                DigitEffect::BareFinish => {}
+                // Digits that follow the invalid one stop its sound before it begins.
                 DigitEffect::Invalid => {
                     if env.keys.is_empty()
-                        && let Some(playing) = self.spoiled(env.ctx)
+                        && let Some(playing) = self.reject_digit(env.ctx)
                     {
                         return playing;
                     }
@@ -393,14 +408,15 @@ impl InputCollector {
         AttemptResult::NoInput
     }
 
-    /// Feeds type-ahead to this attempt, as far as it takes any.
+    /// Takes the digits that were pressed earlier, up to the end of this attempt.
     fn take_type_ahead(&mut self, keys: &mut DigitBuffer) -> DigitEffect {
-        let mut last = DigitEffect::Unheard;
+        let mut last = DigitEffect::Ignored;
         while let Some(key) = keys.pop() {
-            match self.press(key) {
-                DigitEffect::Unheard => {}
+            match self.take_digit(key) {
+                DigitEffect::Ignored => {}
                 DigitEffect::More => last = DigitEffect::More,
-                ended @ (DigitEffect::Complete | DigitEffect::Bare | DigitEffect::Invalid) => {
+                ended
+                @ (DigitEffect::Complete | DigitEffect::BareFinish | DigitEffect::Invalid) => {
                     return ended;
                 }
             }
@@ -408,18 +424,18 @@ impl InputCollector {
         last
     }
 
-    fn press(&mut self, key: Key) -> DigitEffect {
+    fn take_digit(&mut self, key: Key) -> DigitEffect {
         let Key { digit, hidden } = key;
-        if !self.rules.hears_keys {
-            DigitEffect::Unheard
+        if !self.rules.accepts_digits {
+            DigitEffect::Ignored
         } else if self.rules.finish == Some(digit) {
-            if self.digits.is_empty() { DigitEffect::Bare } else { DigitEffect::Complete }
+            if self.digits.is_empty() { DigitEffect::BareFinish } else { DigitEffect::Complete }
         } else if !self.rules.valid.has(digit) {
             DigitEffect::Invalid
         } else {
             self.digits.push(digit.as_char());
             self.secret |= hidden;
-            // All of them are ASCII.
+            // All digits are ASCII.
             if self.digits.len() >= self.rules.count {
                 DigitEffect::Complete
             } else {
@@ -428,7 +444,7 @@ impl InputCollector {
         }
     }
 
-    /// Uses up one attempt, if there is one.
+    /// Uses up an attempt. Returns `false` if none is left.
     fn take_attempt(&mut self) -> bool {
         self.digits.clear();
         self.secret = self.rules.hidden;
@@ -448,49 +464,51 @@ impl InputCollector {
         AttemptResult::Input(CallerInput::Digits(digits))
     }
 
-    /// An invalid key: the attempt is used up, its sound plays if there is one.
-    fn spoiled(&mut self, ctx: &mut CallContext) -> Option<AttemptResult> {
+    /// Handles an invalid digit: uses up the attempt and plays the sound, if one is set.
+    fn reject_digit(&mut self, ctx: &mut CallContext) -> Option<AttemptResult> {
         Self::stop_clocks(ctx);
         self.digits.clear();
         let sound = self.invalid_sound.clone()?;
         self.phase = Phase::Invalid(ctx.play(vec![sound]));
-        Some(AttemptResult::More)
+        Some(AttemptResult::Pending)
     }
 
-    /// The next stretch of the prompt, or its end.
-    fn go_on(&mut self, ctx: &mut CallContext) {
+    /// Plays the next part of the prompt, or ends it.
+    fn begin_next_part(&mut self, ctx: &mut CallContext) {
         match self.prompt.get(self.next) {
             None => self.listen(ctx),
             Some(PromptPart::Sounds(items)) => self.phase = Phase::Prompt(ctx.play(items.clone())),
-            Some(PromptPart::Quiet { ms, early }) => {
+            Some(PromptPart::Wait { ms, early }) => {
                 early.begin(ctx, *ms);
-                self.phase = Phase::Quiet { early: *early };
+                self.phase = Phase::Wait { early: *early };
             }
         }
         self.next = self.next.saturating_add(1);
     }
 
-    /// The prompt is over and no key has come: X and S start.
+    /// The prompt has ended without input: starts the clocks X and S.
     fn listen(&mut self, ctx: &mut CallContext) {
         self.phase = Phase::Listening;
         self.start_execution(ctx);
-        if let Some(hearing) = self.hearing.as_mut().filter(|hearing| hearing.is_speaking()) {
-            hearing.voice(ctx, true);
+        if let Some(speech_input) =
+            self.speech_input.as_mut().filter(|speech_input| speech_input.is_speaking())
+        {
+            speech_input.voice(ctx, true);
         } else if let Some(ms) = self.clocks.start_input_ms {
-            ctx.set(Timer::StartInput, ms);
+            ctx.set_timer(Timer::StartInput, ms);
         }
     }
 
     fn start_execution(&self, ctx: &mut CallContext) {
         if let Some(ms) = self.clocks.execution_ms {
-            ctx.set(Timer::Execution, ms);
+            ctx.set_timer(Timer::Execution, ms);
         }
     }
 
-    /// Input has begun: S is met, D starts again.
-    fn heard_one(&self, ctx: &mut CallContext) {
+    /// A digit has been taken: clears clock S and restarts clock D.
+    fn begin_input(&self, ctx: &mut CallContext) {
         ctx.timers.clear(Timer::StartInput);
-        ctx.set(Timer::InterDigit, self.clocks.inter_digit_ms);
+        ctx.set_timer(Timer::InterDigit, self.clocks.inter_digit_ms);
     }
 
     fn stop_clocks(ctx: &mut CallContext) {
@@ -518,17 +536,17 @@ impl Activity for InputCollector {
     }
 
     fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
-        let collected = self.pressed(env, key);
+        let collected = self.handle_digit(env, key);
         self.progress(env, collected)
     }
 
-    /// The caller's voice, or a beep, while a wait within the prompt listens for it.
+    /// Handles voice or a beep while a wait within the prompt listens.
     fn voice(&mut self, env: &mut Env<'_>, voice: VoiceEvent) -> Progress {
-        if let Phase::Quiet { early } = self.phase
-            && early.heard(env.ctx, voice)
+        if let Phase::Wait { early } = self.phase
+            && early.ends_wait(env.ctx, voice)
         {
             early.stop(env.ctx);
-            self.go_on(env.ctx);
+            self.begin_next_part(env.ctx);
         }
         Progress::Pending
     }
@@ -539,7 +557,7 @@ impl Activity for InputCollector {
         recognition: RecognitionId,
         event: SpeechEvent,
     ) -> Progress {
-        let collected = self.heard(env, recognition, event);
+        let collected = self.handle_speech(env, recognition, event);
         self.progress(env, collected)
     }
 
@@ -552,20 +570,20 @@ impl Activity for InputCollector {
             | Timer::StartInput
             | Timer::SpeechEnd
             | Timer::Transcript
-            | Timer::Interim => self.timed_out(env, timer),
+            | Timer::Interim => self.handle_timer(env, timer),
             // Timers of other instructions.
             _ => return Progress::Pending,
         };
         self.progress(env, collected)
     }
 
-    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
-        match why {
-            Stop::CallEnds => self.hear_no_more(env.ctx),
-            Stop::Replaced => {
+    fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
+        match reason {
+            StopReason::CallEnds => self.stop_recognition(env.ctx),
+            StopReason::Replaced => {
                 env.keys.interrupted(self.rules.hidden);
                 Self::stop_clocks(env.ctx);
-                self.hear_no_more(env.ctx);
+                self.stop_recognition(env.ctx);
                 self.stop_prompt(env.ctx);
             }
         }
@@ -580,27 +598,28 @@ impl Activity for InputCollector {
     }
 
     fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
-        let hearing = self.hearing.as_ref().filter(|hearing| hearing.is(recognition));
-        hearing.map(|_| self.rules.hidden)
+        let speech_input =
+            self.speech_input.as_ref().filter(|speech_input| speech_input.is_current(recognition));
+        speech_input.map(|_| self.rules.hidden)
     }
 
-    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         let line = match self.phase {
-            Phase::Prompt(play) => [word("prompt_or_key"), text(play.0)],
-            Phase::Quiet { .. } => [word("prompts_pause"), text("")],
+            Phase::Prompt(play) => [word("prompt_or_digit"), text(play.0)],
+            Phase::Wait { .. } => [word("prompt_pause"), text("")],
             Phase::Listening => [word("input"), text("")],
-            Phase::Transcribing => [word("what_was_said"), text("")],
+            Phase::Transcribing => [word("speech_result"), text("")],
             Phase::Invalid(play) => [word("invalid_sound"), text(play.0)],
         };
-        snapshot.say("waits_for", line);
+        snapshot.add("waits_for", line);
         if !self.digits.is_empty() {
             let digits =
                 if self.secret { "x".repeat(self.digits.len()) } else { self.digits.clone() };
-            snapshot.say("digits", [text(digits)]);
+            snapshot.add("digits", [text(digits)]);
         }
-        if self.hearing.as_ref().is_some_and(SpeechInput::has_begun) {
-            snapshot.say("digits", [word("speech_heard")]);
+        if self.speech_input.as_ref().is_some_and(SpeechInput::has_begun) {
+            snapshot.add("digits", [word("speech_heard")]);
         }
-        snapshot.say("digits", [word("attempts_left"), text(self.attempts_left)]);
+        snapshot.add("digits", [word("attempts_left"), text(self.attempts_left)]);
     }
 }

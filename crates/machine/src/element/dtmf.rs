@@ -1,7 +1,7 @@
-//! `DTMF`: tones towards the user (`plivo-xml.md` §5.12).
+//! `DTMF`: sends tones to the user (docs/reference/xml.md#dtmf).
 
 use super::{At, Flow, Instruction, pre_answer};
-use crate::activity::{Activity, Completion, Env, Progress, Readiness, Stop};
+use crate::activity::{Activity, Completion, Env, Progress, Readiness, StopReason};
 use crate::contract::{MediaCommand, PlayId};
 use crate::snapshot::{SnapshotBuilder, text, word};
 use xml::ast::Dtmf;
@@ -25,14 +25,14 @@ impl Instruction for Dtmf {
     }
 
     fn skip_reason(&self, _: Readiness, within_pre_answer: bool) -> Option<&'static str> {
-        within_pre_answer.then_some(pre_answer::UNHEARD)
+        within_pre_answer.then_some(pre_answer::NO_AUDIO)
     }
 }
 
-/// Tones that are waited for.
+/// Waits until tones have been sent.
 pub(crate) struct ToneWait {
     pub(crate) play: PlayId,
-    /// They began in the background. Only the end of the document waits for them.
+    /// The tones were started in the background. Only the end of the document waits for them.
     pub(crate) in_background: bool,
 }
 
@@ -44,13 +44,13 @@ impl Activity for ToneWait {
         }
     }
 
-    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
-        if why == Stop::Replaced && !self.in_background {
+    fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
+        if reason == StopReason::Replaced && !self.in_background {
             env.ctx.media(MediaCommand::Stop { play: self.play });
         }
     }
 
-    fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        snapshot.say("waits_for", [word("tones"), text(self.play.0)]);
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.add("waits_for", [word("tones"), text(self.play.0)]);
     }
 }

@@ -1,4 +1,4 @@
-//! `GetDigits`: keys, the older form (`plivo-xml.md` §5.6).
+//! `GetDigits`: collects digits, the older form (docs/reference/xml.md#getdigits).
 
 use super::collect::{Action, InputCollector, Timeouts};
 use super::prompt::{self, PromptPart, parts};
@@ -11,7 +11,7 @@ use crate::params;
 use crate::sounds;
 use xml::ast::GetDigits;
 
-/// `playBeep`.
+/// The sound of `playBeep`.
 pub(super) const BEEP: Sound = Sound::Tone { hz: 800, ms: 400 };
 
 impl Instruction for GetDigits {
@@ -20,7 +20,7 @@ impl Instruction for GetDigits {
         if self.play_beep {
             match prompt.last_mut() {
                 Some(PromptPart::Sounds(items)) => items.push(SoundItem::once(BEEP)),
-                Some(PromptPart::Quiet { .. }) | None => {
+                Some(PromptPart::Wait { .. }) | None => {
                     prompt.push(PromptPart::Sounds(vec![SoundItem::once(BEEP)]))
                 }
             }
@@ -34,7 +34,7 @@ impl Instruction for GetDigits {
             },
             self.retries,
             prompt,
-            self.invalid_digits_sound.as_ref().map(|url| SoundItem::once(sounds::of_file(url))),
+            self.invalid_digits_sound.as_ref().map(|url| SoundItem::once(sounds::file_sound(url))),
             self.action.clone().map(|target| Action {
                 target,
                 redirect: self.redirect,
@@ -53,12 +53,12 @@ impl Instruction for GetDigits {
     }
 
     fn skip_reason(&self, _: Readiness, within_pre_answer: bool) -> Option<&'static str> {
-        within_pre_answer.then_some(pre_answer::UNHEARD)
+        within_pre_answer.then_some(pre_answer::NO_AUDIO)
     }
 
     fn sounds(&self) -> Vec<Sound> {
         let mut all = prompt::sounds(&self.prompts);
-        all.extend(self.invalid_digits_sound.as_ref().map(sounds::of_file));
+        all.extend(self.invalid_digits_sound.as_ref().map(sounds::file_sound));
         all
     }
 
@@ -69,7 +69,7 @@ impl Instruction for GetDigits {
 
 fn rules(get: &GetDigits) -> Rules {
     Rules {
-        hears_keys: true,
+        accepts_digits: true,
         finish: get.finish_on_key,
         count: usize::from(get.num_digits),
         valid: DigitSet::of(&get.valid_digits),

@@ -1,4 +1,4 @@
-//! `GetInput`: keys, speech, or whichever comes first (`plivo-xml.md` §5.5).
+//! `GetInput`: collects digits, speech, or whichever starts first (docs/reference/xml.md#getinput).
 
 use super::collect::{Action, InputCollector, Timeouts};
 use super::prompt::{self, parts};
@@ -32,7 +32,7 @@ impl Instruction for GetInput {
         match self.input_type {
             InputType::Dtmf => collection.start(env),
             InputType::Speech | InputType::DtmfSpeech => {
-                collection.hearing(hearing(self, at.place.at)).start(env)
+                collection.with_speech(speech_input(self, at.place.at)).start(env)
             }
         }
     }
@@ -54,8 +54,8 @@ impl Instruction for GetInput {
     }
 }
 
-fn hearing(get: &GetInput, at: Position) -> SpeechInput {
-    let how = RecognitionSettings {
+fn speech_input(get: &GetInput, at: Position) -> SpeechInput {
+    let settings = RecognitionSettings {
         language: get.language.clone(),
         hints: get.hints.clone(),
         model: get.speech_model.clone(),
@@ -63,12 +63,12 @@ fn hearing(get: &GetInput, at: Position) -> SpeechInput {
         profanity_filter: get.profanity_filter,
         hidden: !get.log,
     };
-    SpeechInput::new(how, at, millis(get.speech_end_timeout), get.interim.clone())
+    SpeechInput::new(settings, at, millis(get.speech_end_timeout), get.interim.clone())
 }
 
 fn rules(get: &GetInput) -> Rules {
     Rules {
-        hears_keys: get.input_type != InputType::Speech,
+        accepts_digits: get.input_type != InputType::Speech,
         finish: get.finish_on_key,
         count: usize::from(get.num_digits),
         valid: DigitSet::all(),

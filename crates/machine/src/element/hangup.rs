@@ -1,4 +1,4 @@
-//! `Hangup`: now, or later (`plivo-xml.md` §5.12).
+//! `Hangup`: ends the call now or later (docs/reference/xml.md#hangup).
 
 use super::{At, Flow, Instruction};
 use crate::activity::{Completion, Env};
@@ -11,10 +11,10 @@ use xml::ast::{Hangup, HangupReason};
 impl Instruction for Hangup {
     fn start(&self, env: &mut Env<'_>, at: At) -> Flow {
         match self.schedule {
-            // Nothing follows that could pass the time: at once (W305).
+            // No element follows that could take the time, so the call ends now (W305).
             Some(_) if at.is_last => end(HangupCause::ScheduledHangup),
             Some(schedule) => {
-                env.ctx.set(Timer::ScheduledHangup, millis(schedule));
+                env.ctx.set_timer(Timer::ScheduledHangup, millis(schedule));
                 Flow::Finished(Completion::done(""))
             }
             None if env.readiness.is_answered() => end(HangupCause::XmlHangup),

@@ -1,4 +1,4 @@
-//! `Message`: an SMS in Plivo's world, nothing here (`plivo-xml.md` §5.12, W404).
+//! `Message`: sends an SMS on Plivo. It is skipped here (docs/reference/xml.md#message).
 
 use super::{At, Flow, Instruction};
 use crate::activity::{Completion, Env, Readiness};

@@ -1,6 +1,7 @@
-//! What each element does: one file an element, one line in [`instruction`].
+//! The behaviour of elements: a file per element, and an entry in [`instruction`].
 //!
-//! Starting an element gives a [`Flow`]. An element that waits for something gives an [`Activity`], which its file has, too.
+//! Starting an element returns a [`Flow`]. An element that waits for something returns an
+//! [`Activity`], which its file defines.
 
 mod collect;
 mod dial;
@@ -23,7 +24,7 @@ mod stream;
 mod wait;
 
 pub(crate) use dtmf::ToneWait;
-pub(crate) use room::{add_participant, cut_off};
+pub(crate) use room::{add_participant, lost_participant_params};
 
 use super::activity::{Activity, Completion, Env, Readiness};
 use super::context::Place;
@@ -32,35 +33,35 @@ use crate::contract::{FetchKind, InstructionOutcome, PlayId, Sound};
 use model::HangupCause;
 use xml::ast::{ElementKind, Record, Target};
 
-/// How the machine carries out an element.
+/// The behaviour of an element.
 pub(crate) trait Instruction: Sync {
     /// Begins an element that is not skipped.
     fn start(&self, env: &mut Env<'_>, at: At) -> Flow;
 
-    /// Whether it needs the call answered and its media up.
+    /// Whether the element needs the call to be answered and its media path to be up.
     fn needs_media(&self) -> bool;
 
-    /// Whether it takes time. Documents in which nothing does count as a loop.
+    /// Whether the element takes time. Documents without such an element count as a loop.
     fn takes_time(&self) -> bool;
 
-    /// Why it does nothing here, if it does nothing.
+    /// Returns why the element is skipped. `None` if it is executed.
     fn skip_reason(&self, readiness: Readiness, within_pre_answer: bool) -> Option<&'static str> {
         let _ = (readiness, within_pre_answer);
         None
     }
 
-    /// The sounds that it will want and that have to be fetched or synthesised.
+    /// Returns the sounds of the element that must be fetched or synthesized.
     fn sounds(&self) -> Vec<Sound> {
         Vec::new()
     }
 
-    /// What digits mean to it, if it collects them.
+    /// Returns how the element treats digits. `None` if it does not collect them.
     fn digit_rules(&self) -> Option<Rules> {
         None
     }
 }
 
-/// The instruction of an element.
+/// Returns the instruction of an element.
 pub(crate) fn instruction(kind: &ElementKind) -> &dyn Instruction {
     match kind {
         ElementKind::Speak(element) => element,
@@ -81,7 +82,7 @@ pub(crate) fn instruction(kind: &ElementKind) -> &dyn Instruction {
     }
 }
 
-/// Where an element stands.
+/// The position of an element.
 #[derive(Clone, Copy)]
 pub(crate) struct At {
     pub(crate) place: Place,
@@ -89,19 +90,19 @@ pub(crate) struct At {
     pub(crate) is_last: bool,
 }
 
-/// What starting an element led to.
+/// How the document continues after an element has been started.
 pub(crate) enum Flow {
-    /// It is over already.
+    /// The element has ended already.
     Finished(Completion),
-    /// Its children come next.
+    /// The children of the element follow.
     Inside,
-    /// It waits for something.
+    /// The element waits for something.
     Run(Box<dyn Activity>),
-    /// Tones go out in the background.
+    /// Tones are sent in the background.
     Tones(PlayId),
     /// The call is recorded in the background.
     Background(Box<Record>),
-    /// Another document takes over.
+    /// Another document replaces this one.
     Transfer { kind: FetchKind, target: Target },
     /// The call ends.
     End { cause: HangupCause, outcome: InstructionOutcome, note: &'static str },

@@ -1,15 +1,16 @@
-//! `digitsMatch`, `digitsMatchBLeg`: rows of keys that the application wants to hear of.
+//! `digitsMatch` and `digitsMatchBLeg`: sequences of digits that are reported to the customer's
+//! server.
 
 use std::collections::VecDeque;
 
 use model::Digit;
 
-/// The longest pattern (`plivo-xml.md` §3).
+/// The longest pattern (docs/reference/xml.md#attribute-types).
 const KEYS_MAX: usize = 16;
 
-/// The patterns, and the keys that may yet become one of them.
+/// The patterns, and the latest digits.
 pub(super) struct DigitPatterns {
-    /// With how many of the latest keys are still free for it: a key is used once by each pattern.
+    /// Each pattern, and how many of the latest digits it may use. A pattern uses each digit once.
     patterns: Vec<(String, usize)>,
     keys: VecDeque<char>,
 }
@@ -22,7 +23,7 @@ impl DigitPatterns {
         }
     }
 
-    /// The patterns that this key completes.
+    /// Returns the patterns that this digit completes.
     pub(super) fn pressed(&mut self, digit: Digit) -> Vec<String> {
         if self.patterns.is_empty() || digit.is_letter() {
             return Vec::new();
@@ -51,7 +52,7 @@ mod tests {
     use model::Digit;
 
     #[test]
-    fn each_pattern_uses_a_key_once() {
+    fn each_pattern_uses_a_digit_once() {
         let mut patterns = DigitPatterns::new(&[
             "1".to_owned(),
             "12".to_owned(),

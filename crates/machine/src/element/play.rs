@@ -1,4 +1,4 @@
-//! `Play`: an audio file (`plivo-xml.md` §5.3).
+//! `Play`: plays an audio file (docs/reference/xml.md#play).
 
 use super::{At, Flow, Instruction, playback, pre_answer};
 use crate::activity::{Env, Readiness};
@@ -20,10 +20,10 @@ impl Instruction for Play {
     }
 
     fn skip_reason(&self, _: Readiness, within_pre_answer: bool) -> Option<&'static str> {
-        within_pre_answer.then_some(pre_answer::UNHEARD)
+        within_pre_answer.then_some(pre_answer::NO_AUDIO)
     }
 
     fn sounds(&self) -> Vec<Sound> {
-        vec![sounds::of_file(&self.url)]
+        vec![sounds::file_sound(&self.url)]
     }
 }

@@ -1,14 +1,14 @@
-//! A sound that is played in the foreground: `Speak` and `Play`.
+//! A sound in the foreground: `Speak` and `Play`.
 
 use super::Flow;
-use crate::activity::{Activity, Completion, Env, Progress, Stop};
+use crate::activity::{Activity, Completion, Env, Progress, StopReason};
 use crate::contract::{MediaCommand, PlayId, SoundItem};
 use crate::snapshot::{SnapshotBuilder, text, word};
 
 /// A sound that is being played.
 struct Playback {
     play: PlayId,
-    /// Why it could not be played.
+    /// Why the sound could not be played.
     failed: Option<String>,
 }
 
@@ -25,7 +25,7 @@ impl Activity for Playback {
         }
         Progress::Finished(match self.failed.take() {
             None => Completion::done(""),
-            Some(why) => Completion::failed(why),
+            Some(reason) => Completion::failed(reason),
         })
     }
 
@@ -39,14 +39,14 @@ impl Activity for Playback {
         self.failed = Some(reason.to_owned());
     }
 
-    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
-        match why {
-            Stop::Replaced => env.ctx.media(MediaCommand::Stop { play: self.play }),
-            Stop::CallEnds => {}
+    fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
+        match reason {
+            StopReason::Replaced => env.ctx.media(MediaCommand::Stop { play: self.play }),
+            StopReason::CallEnds => {}
         }
     }
 
-    fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        snapshot.say("waits_for", [word("play"), text(self.play.0)]);
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.add("waits_for", [word("play"), text(self.play.0)]);
     }
 }

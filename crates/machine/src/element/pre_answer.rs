@@ -1,17 +1,17 @@
-//! `PreAnswer`: what may happen while the phone rings (`plivo-xml.md` §5.12, §6).
+//! `PreAnswer`: elements that run while the phone rings (docs/reference/xml.md#preanswer).
 //!
-//! Meta lets no audio through before `accept`: of its children `Wait`, `Redirect` and `Message` do what they do
-//! anywhere, the others are skipped.
+//! Meta carries no audio before `accept`. Of the children, `Wait`, `Redirect` and `Message` work as
+//! elsewhere, and the others are skipped.
 
 use super::{At, Flow, Instruction};
 use crate::activity::{Env, Readiness};
 use xml::ast::PreAnswer;
 
-/// Of a child that nobody could hear or answer.
-pub(super) const UNHEARD: &str = "WhatsApp carries no audio before the call is answered";
+/// The reason for skipping a child that needs audio.
+pub(super) const NO_AUDIO: &str = "WhatsApp carries no audio before the call is answered";
 
-/// Of a `PreAnswer` on an answered call (W309).
-const LATE: &str = "the call is answered already";
+/// The reason for skipping a `PreAnswer` on an answered call (W309).
+const ALREADY_ANSWERED: &str = "the call is answered already";
 
 impl Instruction for PreAnswer {
     fn start(&self, _: &mut Env<'_>, _: At) -> Flow {
@@ -27,6 +27,6 @@ impl Instruction for PreAnswer {
     }
 
     fn skip_reason(&self, readiness: Readiness, _within_pre_answer: bool) -> Option<&'static str> {
-        readiness.is_answered().then_some(LATE)
+        readiness.is_answered().then_some(ALREADY_ANSWERED)
     }
 }

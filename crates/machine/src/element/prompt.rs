@@ -6,19 +6,20 @@ use crate::contract::{Sound, SoundItem};
 use crate::sounds::playlist;
 use xml::ast::Prompt;
 
-/// A stretch of the prompt of a prompt-and-keys element.
+/// A part of a prompt.
 pub(super) enum PromptPart {
-    /// Played without a gap.
+    /// Sounds that are played without a gap.
     Sounds(Vec<SoundItem>),
-    /// A `Wait` that listens: silence for `ms`, or until it has heard what it waits for.
-    Quiet { ms: u64, early: EarlyEnd },
+    /// A `Wait` that can end early: silence for `ms` milliseconds at most.
+    Wait { ms: u64, early: EarlyEnd },
 }
 
-/// The children of a prompt-and-keys element: one playlist, but for a wait that ends by itself.
+/// Splits the children of a prompt element into parts: a playlist for each group of sounds, and the
+/// waits that can end early.
 pub(super) fn parts(prompts: &[Prompt]) -> Vec<PromptPart> {
     let mut parts = Vec::new();
-    for prompts in prompts.chunk_by(|a, b| quiet(a).is_none() && quiet(b).is_none()) {
-        match prompts.first().and_then(quiet) {
+    for prompts in prompts.chunk_by(|a, b| early_wait(a).is_none() && early_wait(b).is_none()) {
+        match prompts.first().and_then(early_wait) {
             Some(wait) => parts.push(wait),
             None => {
                 let items = playlist(prompts);
@@ -31,12 +32,12 @@ pub(super) fn parts(prompts: &[Prompt]) -> Vec<PromptPart> {
     parts
 }
 
-fn quiet(prompt: &Prompt) -> Option<PromptPart> {
+fn early_wait(prompt: &Prompt) -> Option<PromptPart> {
     let Prompt::Wait(wait) = prompt else { return None };
-    Some(PromptPart::Quiet { ms: millis(wait.length), early: EarlyEnd::of(wait)? })
+    Some(PromptPart::Wait { ms: millis(wait.length), early: EarlyEnd::of(wait)? })
 }
 
-/// The sounds of a prompt that have to be fetched or synthesised.
+/// Returns the sounds of a prompt that must be fetched or synthesized.
 pub(super) fn sounds(prompts: &[Prompt]) -> Vec<Sound> {
     let items = playlist(prompts).into_iter().map(|item| item.sound);
     items.filter(|sound| matches!(sound, Sound::Speak { .. } | Sound::File { .. })).collect()

@@ -1,12 +1,13 @@
-//! `Record`: the caller's voice into a file (`plivo-xml.md` §5.8).
+//! `Record`: records the caller (docs/reference/xml.md#record).
 //!
-//! In the foreground: beep, recording, action. How long it is and how long nobody spoke the recorder knows; here are the
-//! keys. In the background (`recordSession`, `startOnDialAnswer`) it belongs to the call and not to its document:
-//! `document::tape` has it.
+//! In the foreground it plays a beep, records, and requests its action. The recorder measures the
+//! duration and the silence. Digits are handled here. In the background (`recordSession`,
+//! `startOnDialAnswer`) a recording belongs to the call and outlives the document. See
+//! [`crate::interpreter`].
 
 use super::get_digits::BEEP;
 use super::{At, Flow, Instruction};
-use crate::activity::{Action, Activity, Completion, Env, Progress, Stop};
+use crate::activity::{Action, Activity, Completion, Env, Progress, StopReason};
 use crate::context::CallContext;
 use crate::contract::display::foreign;
 use crate::contract::recording;
@@ -22,10 +23,11 @@ use crate::timers::Timer;
 use model::Digit;
 use xml::ast::{Record, Target, Transcription};
 
-/// Without `maxLength`: in the foreground and after a `Dial` connected, and of a whole call.
+/// The longest duration without `maxLength`: in the foreground or after a `Dial`, and of a whole
+/// call.
 const MAX_MS: u64 = 60_000;
 pub(super) const SESSION_MAX_MS: u64 = 14_400_000;
-/// A recorder that has said nothing so long after the recording must have ended has forgotten us.
+/// How long after its end was due a recorder may take to report the end.
 const GRACE_MS: u64 = 5_000;
 
 /// A `Record` in the foreground.
@@ -33,9 +35,9 @@ struct Recording {
     element: Box<Record>,
     transcript: Option<TranscriptOrder>,
     phase: Phase,
-    /// Its id and URL.
+    /// The id and the URL of the recording.
     known: Option<(uuid::Uuid, String)>,
-    /// Ended it.
+    /// The key that ended the recording.
     finished_by: Option<Digit>,
 }
 
@@ -43,7 +45,7 @@ struct Recording {
 enum Phase {
     Beep(PlayId),
     Recording(RecordingId),
-    /// The file is being completed.
+    /// The recorder completes the file.
     Ending(RecordingId),
 }
 
@@ -71,22 +73,23 @@ impl Instruction for Record {
     }
 }
 
-/// What is to be written down of a recording, where somebody can, and somebody is told; else a remark says why not.
+/// Returns the order for a transcript. `None`, with a remark, if transcripts are not configured or
+/// no URL is set for the result.
 pub(crate) fn transcript(
     ctx: &mut CallContext,
-    wanted: Option<&Transcription>,
+    transcription: Option<&Transcription>,
 ) -> Option<TranscriptOrder> {
-    let wanted = wanted?;
-    let Some(to) = wanted.target.clone() else {
+    let transcription = transcription?;
+    let Some(to) = transcription.target.clone() else {
         ctx.remark(
             "transcriptionType without a transcriptionUrl: nobody would be told; nothing is transcribed".to_owned(),
         );
         return None;
     };
-    transcript_if_able(ctx, Some(TranscriptOrder { to, full: wanted.report_full }))
+    transcript_if_able(ctx, Some(TranscriptOrder { to, full: transcription.report_full }))
 }
 
-/// The same, of what was ordered in another way.
+/// Returns the order if transcripts are configured. Otherwise logs that they are not.
 pub(crate) fn transcript_if_able(
     ctx: &mut CallContext,
     order: Option<TranscriptOrder>,
@@ -106,7 +109,7 @@ fn is_background(record: &Record) -> bool {
     record.record_session || record.start_on_dial_answer
 }
 
-/// Has the foreground recorded, from now on.
+/// Starts a recording in the foreground.
 fn order(
     record: &Record,
     transcript: Option<TranscriptOrder>,
@@ -120,11 +123,11 @@ fn order(
         ..background(record, ctx)
     };
     let id = ctx.record(order);
-    ctx.set(Timer::Record, max_ms.saturating_add(GRACE_MS));
+    ctx.set_timer(Timer::Record, max_ms.saturating_add(GRACE_MS));
     id
 }
 
-/// What is ordered for a recording in the background.
+/// Returns the order for a recording in the background.
 pub(crate) fn background(record: &Record, ctx: &CallContext) -> RecordingOrder {
     RecordingOrder {
         id: None,
@@ -144,7 +147,7 @@ fn max_ms(record: &Record) -> u64 {
     record.max_length.map_or(if record.record_session { SESSION_MAX_MS } else { MAX_MS }, millis)
 }
 
-/// The callback that says that the file is there; what it says of the file is added when it is.
+/// Returns the callback that reports the file. The recorder adds the parameters about the file.
 pub(crate) fn callback(ctx: &CallContext, target: &Target) -> CallbackRequest {
     let params = params::common(ctx, Event::RecordStop);
     CallbackRequest {
@@ -155,7 +158,8 @@ pub(crate) fn callback(ctx: &CallContext, target: &Target) -> CallbackRequest {
     }
 }
 
-/// The action of a call that ends while it is recorded: asked all the same, its answer is not read (§4 rule 9).
+/// Returns the action of a call that ends during the recording. It is sent as a callback, and its
+/// response is not used (docs/reference/xml.md#hang-up).
 pub(crate) fn after_hangup(ctx: &CallContext, target: &Target) -> CallbackRequest {
     let mut params = params::common(ctx, Event::Redirect);
     params.insert("CallStatus".into(), Param::Plain("completed".into()));
@@ -176,8 +180,8 @@ impl Recording {
         }
     }
 
-    /// Whether this is one of its `finishOnKey`.
-    fn ends_by(&self, digit: Digit) -> bool {
+    /// Whether the digit is one of `finishOnKey`.
+    fn is_finish_key(&self, digit: Digit) -> bool {
         self.element.finish_on_key.contains(&digit)
     }
 
@@ -187,7 +191,7 @@ impl Recording {
             reason: end,
             key: self.finished_by,
         });
-        ctx.set(Timer::Record, GRACE_MS);
+        ctx.set_timer(Timer::Record, GRACE_MS);
         self.phase = Phase::Ending(record);
     }
 
@@ -205,15 +209,15 @@ impl Recording {
         params
     }
 
-    /// The recording is over. `failure`: why nothing, or not all of it, could be recorded.
+    /// Handles the end of the recording. `failure` is the reason why it is missing or incomplete.
     fn finished(&self, env: &mut Env<'_>, params: Params, failure: Option<String>) -> Progress {
         let finished = match failure {
-            Some(why) => {
-                let why = foreign(&why);
+            Some(reason) => {
+                let reason = foreign(&reason);
                 if let Some(place) = env.place {
                     env.ctx.remark(format!("{place} could not record: {why}; the call goes on"));
                 }
-                Completion::failed(why)
+                Completion::failed(reason)
             }
             None => Completion::done("recorded"),
         };
@@ -228,7 +232,7 @@ impl Recording {
 }
 
 impl Activity for Recording {
-    /// A sound is over; the beep is followed by the recording.
+    /// Starts the recording after the beep.
     fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
         if self.phase == Phase::Beep(play) {
             self.phase = Phase::Recording(order(&self.element, self.transcript.take(), env.ctx));
@@ -238,7 +242,7 @@ impl Activity for Recording {
 
     fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
         match self.phase {
-            Phase::Recording(record) if self.ends_by(key.digit) => {
+            Phase::Recording(record) if self.is_finish_key(key.digit) => {
                 self.finished_by = Some(key.digit);
                 self.end(env.ctx, record, RecordingEndReason::FinishedOnKey);
             }
@@ -261,20 +265,20 @@ impl Activity for Recording {
                 self.known = Some((*id, url.clone()));
                 Progress::Pending
             }
-            RecordingEvent::Ended { reason: end, duration_ms, start_ms, end_ms, error: why } => {
+            RecordingEvent::Ended { reason, duration_ms, start_ms, end_ms, error } => {
                 env.ctx.timers.clear(Timer::Record);
-                let failure = why.clone().or_else(|| {
-                    (*end == RecordingEndReason::Failed)
+                let failure = error.clone().or_else(|| {
+                    (*reason == RecordingEndReason::Failed)
                         .then(|| "it could not be written".to_owned())
                 });
-                let params = self.params(*end, *duration_ms, *start_ms, *end_ms);
+                let params = self.params(*reason, *duration_ms, *start_ms, *end_ms);
                 self.finished(env, params, failure)
             }
         }
     }
 
     fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
-        // The others are timers of other instructions.
+        // All other timers belong to other instructions.
         if timer != Timer::Record {
             return Progress::Pending;
         }
@@ -289,31 +293,33 @@ impl Activity for Recording {
         self.finished(env, params, Some("the recorder did not end it in time".to_owned()))
     }
 
-    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
+    fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
         env.ctx.timers.clear(Timer::Record);
-        let end = match why {
-            Stop::CallEnds => RecordingEndReason::HungUp,
-            Stop::Replaced => RecordingEndReason::Stopped,
+        let end_reason = match reason {
+            StopReason::CallEnds => RecordingEndReason::HungUp,
+            StopReason::Replaced => RecordingEndReason::Stopped,
         };
         match self.phase {
             Phase::Beep(play) => env.ctx.media(MediaCommand::Stop { play }),
             Phase::Recording(record) => env.ctx.media(MediaCommand::RecordStop {
                 recording: record,
-                reason: end,
+                reason: end_reason,
                 key: None,
             }),
             Phase::Ending(_) => {}
         }
     }
 
-    /// The key that ends the recording is told to the application, and stands for itself.
+    /// The key that ends the recording is reported to the customer's server and therefore is not
+    /// hidden.
     fn stand_in(&self, digit: Digit, next: Rules) -> Digit {
-        if self.ends_by(digit) {
+        if self.is_finish_key(digit) {
             return digit;
         }
-        let is_alike =
-            |other: &Digit| !self.ends_by(*other) && next.stand_in(*other) == next.stand_in(digit);
-        (0..12).filter_map(Digit::from_event).find(is_alike).unwrap_or(digit)
+        let is_equivalent = |other: &Digit| {
+            !self.is_finish_key(*other) && next.stand_in(*other) == next.stand_in(digit)
+        };
+        (0..12).filter_map(Digit::from_event).find(is_equivalent).unwrap_or(digit)
     }
 
     fn is_recording(&self) -> bool {
@@ -330,16 +336,16 @@ impl Activity for Recording {
         }
     }
 
-    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         match self.phase {
-            Phase::Beep(play) => snapshot.say("waits_for", [word("beep"), text(play.0)]),
+            Phase::Beep(play) => snapshot.add("waits_for", [word("beep"), text(play.0)]),
             Phase::Recording(record) => {
-                snapshot.say("recording", [text(record.0), word("recording_on")]);
-                snapshot.say("waits_for", [word("recording_to_end")]);
+                snapshot.add("recording", [text(record.0), word("recording_on")]);
+                snapshot.add("waits_for", [word("recording_to_end")]);
             }
             Phase::Ending(record) => {
-                snapshot.say("recording", [text(record.0), word("recording_completed")]);
-                snapshot.say("waits_for", [word("recording_to_end")]);
+                snapshot.add("recording", [text(record.0), word("recording_completed")]);
+                snapshot.add("waits_for", [word("recording_to_end")]);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `Redirect`: another document takes over (`plivo-xml.md` §5.12, §4 rule 4).
+//! `Redirect`: replaces the document (docs/reference/xml.md#redirect).
 
 use super::{At, Flow, Instruction};
 use crate::activity::Env;

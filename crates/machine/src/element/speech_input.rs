@@ -1,6 +1,7 @@
-//! The speech half of a `GetInput` (`plivo-xml.md` §5.5): one recognition an attempt, and its interim results.
+//! The speech part of a `GetInput` (docs/reference/xml.md#getinput): a recognition per attempt, and
+//! its interim results.
 //!
-//! Which half a collection ends by is decided in `collect`; here is what speech adds to it.
+//! Whether digits or speech end a collection is decided in `collect`.
 
 use crate::context::CallContext;
 use crate::contract::{
@@ -9,39 +10,39 @@ use crate::contract::{
 };
 use crate::params::{self, Event};
 use crate::timers::Timer;
-use xml;
 use xml::ast::{Position, Target};
 
-/// Milliseconds between two interim requests: five a second (L36).
+/// The least time between two requests with interim results, in milliseconds.
 const INTERIM_MS: u64 = 200;
-/// How long a result may take, from the end of the speech.
+/// How long a result may take after the end of the speech, in milliseconds.
 const RESULT_MS: u64 = 15_000;
 
-/// An interim result on its way to the application.
+/// An interim result that has not been sent yet.
 struct Interim {
     stable: String,
     unstable: String,
     stability: u8,
 }
 
-/// Whoever listens.
+/// The speech recognition of an element.
 pub(super) struct SpeechInput {
-    how: RecognitionSettings,
-    /// Where its element stands.
+    settings: RecognitionSettings,
+    /// The position of the element.
     at: Position,
-    /// Silence that ends speech.
+    /// The silence that ends speech, in milliseconds.
     end_ms: u64,
     interim_url: Option<Target>,
-    /// The recognition of this attempt; none: it has ended, or there is nobody to ask.
+    /// The recognition of this attempt. `None` after its end, or without a recogniser.
     open: Option<RecognitionId>,
-    /// There is no recogniser.
-    deaf: bool,
-    /// A voice was heard that counts, and is heard now.
+    /// No recogniser is available.
+    no_recogniser: bool,
+    /// Speech that counts has begun, and whether it is in progress.
     begun: bool,
     speaking: bool,
-    /// An interim result had words in it: keys count no more.
-    won: bool,
-    /// Requests so far, the moment of the last, and a newer result that waits for its turn.
+    /// An interim result contained words. Digits are ignored from then on.
+    words_heard: bool,
+    /// The number of requests so far, the time of the last one, and the newest result that has not
+    /// been sent.
     sequence: u32,
     sent: Option<CallTime>,
     waiting: Option<Interim>,
@@ -49,113 +50,118 @@ pub(super) struct SpeechInput {
 
 impl SpeechInput {
     pub(super) fn new(
-        how: RecognitionSettings,
+        settings: RecognitionSettings,
         at: Position,
         end_ms: u64,
         interim_url: Option<Target>,
     ) -> Self {
         Self {
-            how,
+            settings,
             at,
             end_ms,
             interim_url,
             open: None,
-            deaf: false,
+            no_recogniser: false,
             begun: false,
             speaking: false,
-            won: false,
+            words_heard: false,
             sequence: 0,
             sent: None,
             waiting: None,
         }
     }
 
-    /// A new attempt begins.
+    /// Begins a recognition for a new attempt.
     pub(super) fn begin(&mut self, ctx: &mut CallContext) {
         self.stop(ctx);
-        (self.begun, self.speaking, self.won) = (false, false, false);
-        if !self.deaf {
+        (self.begun, self.speaking, self.words_heard) = (false, false, false);
+        if !self.no_recogniser {
             let recognition = ctx.next_recognition();
             self.open = Some(recognition);
-            order(ctx, recognition, SpeechCommand::Begin { settings: Box::new(self.how.clone()) });
+            send_command(
+                ctx,
+                recognition,
+                SpeechCommand::Begin { settings: Box::new(self.settings.clone()) },
+            );
         }
     }
 
-    /// What is heard from now on is nobody's business.
+    /// Stops the recognition without a result.
     pub(super) fn stop(&mut self, ctx: &mut CallContext) {
-        self.forget_clocks(ctx);
+        self.clear_timers(ctx);
         if let Some(recognition) = self.open.take() {
-            order(ctx, recognition, SpeechCommand::Stop);
+            send_command(ctx, recognition, SpeechCommand::Stop);
         }
     }
 
-    /// The caller has ended: the result is waited for.
+    /// Ends the recognition and waits for its result.
     pub(super) fn finish(&mut self, ctx: &mut CallContext) {
-        self.forget_clocks(ctx);
+        self.clear_timers(ctx);
         if let Some(recognition) = self.open {
-            order(ctx, recognition, SpeechCommand::Finish);
-            ctx.set(Timer::Transcript, RESULT_MS);
+            send_command(ctx, recognition, SpeechCommand::Finish);
+            ctx.set_timer(Timer::Transcript, RESULT_MS);
         }
     }
 
-    /// The result is there, or none will be.
-    pub(super) fn closed(&mut self, ctx: &mut CallContext) {
-        self.forget_clocks(ctx);
+    /// Handles the end of the recognition.
+    pub(super) fn clear(&mut self, ctx: &mut CallContext) {
+        self.clear_timers(ctx);
         self.open = None;
     }
 
-    /// There is no recogniser: that is said once.
+    /// Handles the lack of a recogniser. Logged once.
     pub(super) fn unavailable(&mut self, ctx: &mut CallContext) {
-        self.closed(ctx);
-        if !std::mem::replace(&mut self.deaf, true) {
-            ctx.findings(&[xml::unrecognised_language(self.at, &self.how.language)]);
+        self.clear(ctx);
+        if !std::mem::replace(&mut self.no_recogniser, true) {
+            ctx.findings(&[xml::unrecognised_language(self.at, &self.settings.language)]);
             ctx.remark(format!(
                 "speech is asked for, and no recogniser understands {}: it counts as no input; set [speech.transcribe] or \
-                 [speech.websocket]", self.how.language ));
+                 [speech.websocket]", self.settings.language ));
         }
     }
 
-    fn forget_clocks(&mut self, ctx: &mut CallContext) {
+    fn clear_timers(&mut self, ctx: &mut CallContext) {
         self.waiting = None;
         for clock in [Timer::SpeechEnd, Timer::Transcript, Timer::Interim] {
             ctx.timers.clear(clock);
         }
     }
 
-    pub(super) fn is(&self, recognition: RecognitionId) -> bool {
+    pub(super) fn is_current(&self, recognition: RecognitionId) -> bool {
         self.open == Some(recognition)
     }
 
-    /// Somebody has said something, or does now.
+    /// Whether the caller has begun to speak.
     pub(super) fn has_begun(&self) -> bool {
         self.open.is_some() && self.begun
     }
 
-    /// Words were heard before any key.
-    pub(super) fn has_won(&self) -> bool {
-        self.open.is_some() && self.won
+    /// Whether words were recognised before any digit.
+    pub(super) fn has_words(&self) -> bool {
+        self.open.is_some() && self.words_heard
     }
 
     pub(super) fn is_speaking(&self) -> bool {
         self.open.is_some() && self.speaking
     }
 
-    /// A voice is heard; one during a prompt counts only once it has lasted.
+    /// Handles the beginning of speech. `counts` is false for speech over a prompt that has not
+    /// lasted long enough.
     pub(super) fn voice(&mut self, ctx: &mut CallContext, counts: bool) {
         self.speaking = true;
         self.begun |= counts;
         ctx.timers.clear(Timer::SpeechEnd);
     }
 
-    /// It is quiet again since `ago_ms`.
+    /// Handles the end of speech `ago_ms` milliseconds ago.
     pub(super) fn quiet(&mut self, ctx: &mut CallContext, ago_ms: u64) {
         self.speaking = false;
         if self.begun {
-            ctx.set(Timer::SpeechEnd, self.end_ms.saturating_sub(ago_ms));
+            ctx.set_timer(Timer::SpeechEnd, self.end_ms.saturating_sub(ago_ms));
         }
     }
 
-    /// Words were heard so far.
+    /// Handles an interim result.
     pub(super) fn interim(
         &mut self,
         ctx: &mut CallContext,
@@ -163,22 +169,22 @@ impl SpeechInput {
         unstable: String,
         stability: u8,
     ) {
-        (self.begun, self.won) = (true, true);
+        (self.begun, self.words_heard) = (true, true);
         if self.interim_url.is_none() {
             return;
         }
         self.waiting = Some(Interim { stable, unstable, stability });
         let since_ms = self.sent.map_or(INTERIM_MS, |sent| ctx.now.0.saturating_sub(sent.0));
         if since_ms >= INTERIM_MS {
-            self.tell(ctx);
+            self.send_interim(ctx);
         } else {
-            // The latest one is told when its turn comes; those between are stale by then.
-            ctx.set(Timer::Interim, INTERIM_MS - since_ms);
+            // When the timer fires, the newest result is sent. Those before it are outdated.
+            ctx.set_timer(Timer::Interim, INTERIM_MS - since_ms);
         }
     }
 
-    /// Sends the interim result that waits.
-    pub(super) fn tell(&mut self, ctx: &mut CallContext) {
+    /// Sends the pending interim result.
+    pub(super) fn send_interim(&mut self, ctx: &mut CallContext) {
         ctx.timers.clear(Timer::Interim);
         let (Some(target), Some(Interim { stable, unstable, stability })) =
             (self.interim_url.clone(), self.waiting.take())
@@ -195,17 +201,17 @@ impl SpeechInput {
             self.sequence,
         ));
         let Target { url, method } = target;
-        ctx.wish(Output::Callback {
+        ctx.emit(Output::Callback {
             callback: CallbackRequest { kind: CallbackKind::Interim, url, method, params },
         });
     }
 
-    /// The caller's words, as a parameter.
+    /// Returns the caller's words as a parameter.
     pub(super) fn words(&self, text: String) -> Param {
-        if self.how.hidden { Param::Secret(text) } else { Param::Plain(text.into()) }
+        if self.settings.hidden { Param::Secret(text) } else { Param::Plain(text.into()) }
     }
 }
 
-fn order(ctx: &mut CallContext, recognition: RecognitionId, order: SpeechCommand) {
-    ctx.wish(Output::Speech { recognition, command: order });
+fn send_command(ctx: &mut CallContext, recognition: RecognitionId, command: SpeechCommand) {
+    ctx.emit(Output::Speech { recognition, command });
 }

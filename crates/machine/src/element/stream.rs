@@ -1,15 +1,17 @@
-//! `Stream`: the call's sound to a customer's WebSocket (`plivo-xml.md` §5.11). In the background, unless it keeps the
-//! call alive; what becomes of it is [`super::super::stream`]'s.
+//! `Stream`: the call's audio on a customer's WebSocket (docs/reference/xml.md#stream).
+//!
+//! It runs in the background unless it keeps the call alive. The stream itself is managed in
+//! [`crate::stream`].
 
 use super::{At, Flow, Instruction};
-use crate::activity::{Activity, Completion, Env, Progress, Stop};
+use crate::activity::{Activity, Completion, Env, Progress, StopReason};
 use crate::contract::{StreamFormat, StreamOrder, StreamTrack};
 use crate::snapshot::{SnapshotBuilder, text, word};
 use crate::stream;
 use model::StreamId;
 use xml::ast::Stream;
 
-/// Note of an instruction that came to nothing.
+/// The note on an instruction without a stream.
 pub(super) const DROPPED: &str = "stream dropped";
 
 impl Instruction for Stream {
@@ -33,7 +35,7 @@ impl Instruction for Stream {
     }
 }
 
-/// The parser has refused all words but these.
+/// Returns the order. The parser has validated the words.
 fn order(element: &Stream) -> StreamOrder {
     StreamOrder {
         url: element.url.clone(),
@@ -49,13 +51,13 @@ fn order(element: &Stream) -> StreamOrder {
     }
 }
 
-/// A stream that keeps the call alive.
+/// Waits for the end of a stream that keeps the call alive.
 struct OpenStream {
     stream: StreamId,
 }
 
 impl Activity for OpenStream {
-    fn stream_ended(&mut self, _: &mut Env<'_>, ended: stream::Ended) -> Progress {
+    fn stream_ended(&mut self, _: &mut Env<'_>, ended: stream::EndedStream) -> Progress {
         if ended.stream != self.stream {
             return Progress::Pending;
         }
@@ -65,14 +67,15 @@ impl Activity for OpenStream {
         })
     }
 
-    /// It ends with its element if another document takes over. The end of the call ends every stream.
-    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
-        if why == Stop::Replaced {
-            stream::stop(env.ctx, Some(self.stream), stream::Stop::Api);
+    /// Ends the stream if another document replaces this one. The end of the call ends every
+    /// stream.
+    fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
+        if reason == StopReason::Replaced {
+            stream::stop(env.ctx, Some(self.stream), stream::StopReason::Api);
         }
     }
 
-    fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        snapshot.say("waits_for", [word("stream_to_end"), text("")]);
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.add("waits_for", [word("stream_to_end"), text("")]);
     }
 }

@@ -1,10 +1,11 @@
-//! `Wait`: silence for a while (`plivo-xml.md` §5.4). Before the answer the phone goes on ringing meanwhile.
+//! `Wait`: silence (docs/reference/xml.md#wait). Before the answer the phone keeps ringing.
 //!
-//! With `silence="true"` it ends early once the caller has said nothing for `minSilence`: the leg tells where voice begins
-//! and ends, a timer runs while there is none. With `beep` it ends once a voicemail has beeped: the leg tells that.
+//! With `silence="true"` it ends early after `minSilence` of silence. The leg reports the beginning
+//! and the end of voice, and a timer runs in between. With `beep` it ends early after a voicemail
+//! beep, which the leg reports.
 
 use super::{At, Flow, Instruction};
-use crate::activity::{Activity, Completion, Env, Progress, Stop};
+use crate::activity::{Activity, Completion, Env, Progress, StopReason};
 use crate::context::CallContext;
 use crate::contract::time::millis;
 use crate::contract::{MediaCommand, VoiceEvent};
@@ -17,7 +18,7 @@ impl Instruction for Wait {
         let early = EarlyEnd::of(self);
         match early {
             Some(early) => early.begin(env.ctx, millis(self.length)),
-            None => env.ctx.set(Timer::Wait, millis(self.length)),
+            None => env.ctx.set_timer(Timer::Wait, millis(self.length)),
         }
         Flow::run(Pause { early })
     }
@@ -33,14 +34,14 @@ impl Instruction for Wait {
 
 /// A `Wait` that runs.
 struct Pause {
-    /// What ends it early, if something does.
+    /// The conditions that end the wait early.
     early: Option<EarlyEnd>,
 }
 
 impl Activity for Pause {
     fn voice(&mut self, env: &mut Env<'_>, voice: VoiceEvent) -> Progress {
         match self.early {
-            Some(early) if early.heard(env.ctx, voice) => {
+            Some(early) if early.ends_wait(env.ctx, voice) => {
                 early.stop(env.ctx);
                 Progress::Finished(Completion::done("beep"))
             }
@@ -61,65 +62,65 @@ impl Activity for Pause {
         }
     }
 
-    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
-        match (why, self.early) {
-            (Stop::CallEnds, _) => {}
-            (Stop::Replaced, None) => env.ctx.timers.clear(Timer::Wait),
-            (Stop::Replaced, Some(early)) => early.stop(env.ctx),
+    fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
+        match (reason, self.early) {
+            (StopReason::CallEnds, _) => {}
+            (StopReason::Replaced, None) => env.ctx.timers.clear(Timer::Wait),
+            (StopReason::Replaced, Some(early)) => early.stop(env.ctx),
         }
     }
 
-    fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        let what = if self.early.is_some() { "wait_that_listens" } else { "wait" };
-        snapshot.say("waits_for", [word(what), text("")]);
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        let label = if self.early.is_some() { "wait_or_event" } else { "wait" };
+        snapshot.add("waits_for", [word(label), text("")]);
     }
 }
 
-/// What ends a wait before its time.
+/// The conditions that end a wait early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EarlyEnd {
-    /// Nobody has said anything for so long.
-    quiet_ms: Option<u64>,
+    /// The silence that ends the wait, in milliseconds.
+    silence_ms: Option<u64>,
     beep: Option<Beep>,
 }
 
 impl EarlyEnd {
-    /// None: the wait runs its length.
+    /// Reads the attributes. `None` if the wait cannot end early.
     pub(super) fn of(wait: &Wait) -> Option<Self> {
-        let early = Self { quiet_ms: wait.min_silence.map(millis), beep: wait.beep };
-        (early.quiet_ms.is_some() || early.beep.is_some()).then_some(early)
+        let early = Self { silence_ms: wait.min_silence.map(millis), beep: wait.beep };
+        (early.silence_ms.is_some() || early.beep.is_some()).then_some(early)
     }
 
-    /// Waits for `ms`, or until what is listened for has been heard.
+    /// Starts the timers and detectors of a wait of `ms` milliseconds.
     pub(super) fn begin(self, ctx: &mut CallContext, ms: u64) {
-        ctx.set(Timer::Wait, ms);
-        if let Some(quiet_ms) = self.quiet_ms {
+        ctx.set_timer(Timer::Wait, ms);
+        if let Some(silence_ms) = self.silence_ms {
             ctx.media(MediaCommand::DetectVoice { on: true });
-            ctx.set(Timer::Silence, quiet_ms);
+            ctx.set_timer(Timer::Silence, silence_ms);
         }
         if self.beep.is_some() {
             ctx.media(MediaCommand::DetectBeep { settings: self.beep });
         }
     }
 
-    /// Something of the caller's during the wait; `true`: it was waited for.
+    /// Handles a voice event. Returns `true` if it ends the wait.
     #[must_use]
-    pub(super) fn heard(self, ctx: &mut CallContext, what: VoiceEvent) -> bool {
-        match (what, self.quiet_ms) {
+    pub(super) fn ends_wait(self, ctx: &mut CallContext, voice: VoiceEvent) -> bool {
+        match (voice, self.silence_ms) {
             (VoiceEvent::Beep, _) => return self.beep.is_some(),
             (VoiceEvent::Began, _) => ctx.timers.clear(Timer::Silence),
-            (VoiceEvent::Ended { ago_ms }, Some(quiet_ms)) => {
-                ctx.set(Timer::Silence, quiet_ms.saturating_sub(ago_ms))
+            (VoiceEvent::Ended { ago_ms }, Some(silence_ms)) => {
+                ctx.set_timer(Timer::Silence, silence_ms.saturating_sub(ago_ms))
             }
             (VoiceEvent::Ended { .. }, None) => {}
         }
         false
     }
 
-    /// The wait is over, one way or the other.
+    /// Stops the timers and detectors.
     pub(super) fn stop(self, ctx: &mut CallContext) {
         ctx.timers.clear(Timer::Wait);
-        if self.quiet_ms.is_some() {
+        if self.silence_ms.is_some() {
             ctx.timers.clear(Timer::Silence);
             ctx.media(MediaCommand::DetectVoice { on: false });
         }

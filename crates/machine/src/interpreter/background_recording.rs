@@ -1,7 +1,10 @@
-//! The recording in the background (`plivo-xml.md` §5.8, `plivo-call-api.md` §2.9): one of a call at a time. It outlives the
-//! document that began it, and waits for what it is to begin with: the call's sound, or a `Dial` that connects.
+//! The background recording of a call (docs/reference/xml.md#record,
+//! docs/reference/rest.md#record-a-call).
+//!
+//! A call has at most one. It outlives the document that began it. It starts when the media path is
+//! up, or when a `Dial` connects.
 
-use crate::activity::{Action, Activity, Completion, Env, Progress, Readiness, Stop};
+use crate::activity::{Action, Activity, Completion, Env, Progress, Readiness, StopReason};
 use crate::context::CallContext;
 use crate::contract::recording;
 use crate::contract::{
@@ -11,34 +14,35 @@ use crate::element::record::{background, callback, transcript, transcript_if_abl
 use crate::snapshot::{SnapshotBuilder, text, word};
 use xml::ast::{Record, Target};
 
-/// See the module's note.
+/// The background recording of a call. See the [module documentation](self).
 pub(super) struct BackgroundRecording {
-    record: RecordingId,
+    recording: RecordingId,
     phase: Phase,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Until the call is heard.
-    ForSound,
-    /// Until a `Dial` has connected.
-    ForDial,
-    On,
+    /// Waits for the media path.
+    WaitingForMedia,
+    /// Waits for a `Dial` to connect.
+    WaitingForDial,
+    Recording,
 }
 
 impl BackgroundRecording {
-    /// Begins what a `Record` asks for.
+    /// Begins the recording that a `Record` element describes.
     pub(super) fn begin(ctx: &mut CallContext, readiness: Readiness, record: &Record) -> Self {
         let transcript = transcript(ctx, record.transcription.as_ref());
         let phase = match (record.start_on_dial_answer && !record.record_session, readiness) {
-            (true, _) => Phase::ForDial,
+            (true, _) => Phase::WaitingForDial,
             (false, readiness) => Phase::at(readiness),
         };
         Self::order(ctx, phase, RecordingOrder { transcript, ..background(record, ctx) })
     }
 
-    /// Begins what REST asks for; whether it may, whoever was asked has seen to.
-    pub(super) fn begin_over_rest(
+    /// Begins the recording that an API request describes. The caller has checked that none is
+    /// running.
+    pub(super) fn begin_for_api(
         ctx: &mut CallContext,
         readiness: Readiness,
         order: RecordingOrder,
@@ -50,61 +54,64 @@ impl BackgroundRecording {
     }
 
     fn order(ctx: &mut CallContext, phase: Phase, order: RecordingOrder) -> Self {
-        let record = ctx.record(RecordingOrder { held: phase != Phase::On, ..order });
-        Self { record, phase }
+        let recording = ctx.record(RecordingOrder { held: phase != Phase::Recording, ..order });
+        Self { recording, phase }
     }
 
-    /// Whether this is its name.
-    pub(super) fn is(&self, record: RecordingId) -> bool {
-        self.record == record
+    /// Whether this recording has the id.
+    pub(super) fn has_id(&self, recording: RecordingId) -> bool {
+        self.recording == recording
     }
 
-    /// The call can be heard, or a `Dial` may have connected: what waited for that begins.
-    pub(super) fn go_on(&mut self, ctx: &mut CallContext, readiness: Readiness, is_joined: bool) {
-        let goes = match self.phase {
-            Phase::ForSound => readiness == Readiness::Open,
-            Phase::ForDial => is_joined,
-            Phase::On => false,
+    /// Starts the recording when the path or the `Dial` that it waits for is connected.
+    pub(super) fn resume(&mut self, ctx: &mut CallContext, readiness: Readiness, is_joined: bool) {
+        let starts = match self.phase {
+            Phase::WaitingForMedia => readiness == Readiness::Open,
+            Phase::WaitingForDial => is_joined,
+            Phase::Recording => false,
         };
-        if goes {
-            self.phase = Phase::On;
-            ctx.media(MediaCommand::RecordStart { recording: self.record });
+        if starts {
+            self.phase = Phase::Recording;
+            ctx.media(MediaCommand::RecordStart { recording: self.recording });
         }
     }
 
-    /// Ends it.
+    /// Ends the recording.
     pub(super) fn stop(self, ctx: &mut CallContext, end: RecordingEndReason) {
-        ctx.media(MediaCommand::RecordStop { recording: self.record, reason: end, key: None });
+        ctx.media(MediaCommand::RecordStop { recording: self.recording, reason: end, key: None });
     }
 
-    /// Waits for its name, which the action of its element is told.
-    pub(super) fn naming(&self, target: Target, redirect: bool) -> RecordingNameWait {
-        RecordingNameWait { record: self.record, target, redirect }
+    /// Returns an activity that waits for the name of the recording, which the action of the
+    /// element reports.
+    pub(super) fn await_name(&self, target: Target, redirect: bool) -> RecordingNameWait {
+        RecordingNameWait { recording: self.recording, target, redirect }
     }
 
-    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        let how = match self.phase {
-            Phase::ForSound => "recording_for_sound",
-            Phase::ForDial => "recording_for_dial",
-            Phase::On => "recording_on",
+    pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        let label = match self.phase {
+            Phase::WaitingForMedia => "recording_for_sound",
+            Phase::WaitingForDial => "recording_for_dial",
+            Phase::Recording => "recording_on",
         };
-        snapshot.say("recording", [text(self.record.0), word(how)]);
+        snapshot.add("recording", [text(self.recording.0), word(label)]);
     }
 }
 
 impl Phase {
-    /// Of a recording that begins with the call's sound.
+    /// Returns the phase of a recording that starts with the media path.
     fn at(readiness: Readiness) -> Self {
         match readiness {
-            Readiness::Open => Self::On,
-            Readiness::Ringing | Readiness::Answering | Readiness::Unconnected => Self::ForSound,
+            Readiness::Open => Self::Recording,
+            Readiness::Ringing | Readiness::Answering | Readiness::Unconnected => {
+                Self::WaitingForMedia
+            }
         }
     }
 }
 
-/// A `Record` in the background whose name is not known yet.
+/// Waits for the name of a `Record` in the background, and then requests its action.
 pub(super) struct RecordingNameWait {
-    record: RecordingId,
+    recording: RecordingId,
     target: Target,
     redirect: bool,
 }
@@ -116,7 +123,7 @@ impl Activity for RecordingNameWait {
         recording: RecordingId,
         event: &RecordingEvent,
     ) -> Progress {
-        if recording != self.record {
+        if recording != self.recording {
             return Progress::Pending;
         }
         let params = match event {
@@ -132,9 +139,9 @@ impl Activity for RecordingNameWait {
         Progress::Finished(Completion::done("in the background").with_action(Some(action)))
     }
 
-    fn stop(&mut self, _: &mut Env<'_>, _: Stop) {}
+    fn stop(&mut self, _: &mut Env<'_>, _: StopReason) {}
 
-    fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        snapshot.say("waits_for", [word("name_of_recording"), text(self.record.0)]);
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.add("waits_for", [word("name_of_recording"), text(self.recording.0)]);
     }
 }

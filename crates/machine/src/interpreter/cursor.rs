@@ -9,7 +9,7 @@ use crate::snapshot::{SnapshotBuilder, text, word};
 use xml::Document;
 use xml::ast::{Element, ElementKind};
 
-/// How many elements ahead sounds are made ready.
+/// How many elements ahead sounds are prepared.
 const LOOKAHEAD: usize = 8;
 
 /// A document, and the element that comes next.
@@ -17,9 +17,9 @@ pub(super) struct Cursor {
     document: Arc<Document>,
     /// The next child of `Response`.
     next: usize,
-    /// The next child of the `PreAnswer` before `next`, while the cursor is inside of it.
+    /// The next child of the `PreAnswer` before `next`, while the cursor is inside it.
     inner: Option<usize>,
-    /// The sounds of elements before this one have been made ready.
+    /// The sounds of elements before this one have been prepared.
     prepared: usize,
 }
 
@@ -29,7 +29,8 @@ impl Cursor {
         Self { document, next: 0, inner: None, prepared: 0 }
     }
 
-    /// A handle to the document, from which [`Cursor::upcoming`] borrows while the cursor moves on.
+    /// Returns a handle to the document, from which [`Cursor::upcoming`] can borrow while the
+    /// cursor moves.
     pub(super) fn document(&self) -> Arc<Document> {
         self.document.clone()
     }
@@ -57,7 +58,8 @@ impl Cursor {
         self.inner = Some(0);
     }
 
-    /// Leaves a `PreAnswer` whose children are done. Returns whether the cursor is still inside of one.
+    /// Leaves a `PreAnswer` that has no further children. Returns whether the cursor is still
+    /// inside one.
     pub(super) fn is_inside(&mut self) -> bool {
         let children = self.pre_answer(&self.document).len();
         if self.inner.is_some_and(|child| child >= children) {
@@ -66,7 +68,7 @@ impl Cursor {
         self.inner.is_some()
     }
 
-    /// The children of the `PreAnswer` before the next element.
+    /// Returns the children of the `PreAnswer` before the next element.
     fn pre_answer<'a>(&self, document: &'a Document) -> &'a [Element] {
         let before = self.next.checked_sub(1).and_then(|at| document.elements.get(at));
         match before.map(|element| &element.kind) {
@@ -75,7 +77,7 @@ impl Cursor {
         }
     }
 
-    /// The sounds of the next few elements that have not been returned before, each once.
+    /// Returns the sounds of the next few elements, without those that were returned before.
     pub(super) fn sounds_ahead(&mut self) -> Vec<Sound> {
         let until = self.next.saturating_add(LOOKAHEAD);
         let mut sounds = Vec::new();
@@ -91,17 +93,18 @@ impl Cursor {
         sounds
     }
 
-    /// The rules of the next collection of digits, which takes the digits that are pressed now.
+    /// Returns the rules of the next collection, which takes the digits that are pressed now.
     pub(super) fn next_rules(&self) -> Option<Rules> {
         let mut ahead = self.document.elements.iter().skip(self.next);
         ahead.find_map(|element| element::instruction(&element.kind).digit_rules())
     }
 
-    /// `number`: how many documents the call has had.
-    pub(super) fn draw(&self, number: u32, snapshot: &mut SnapshotBuilder) {
+    /// Adds the position to the snapshot. `number` is the number of documents that the call has
+    /// had.
+    pub(super) fn write_snapshot(&self, number: u32, snapshot: &mut SnapshotBuilder) {
         let (next, all) =
             (self.next.min(self.document.elements.len()), self.document.elements.len());
-        snapshot.say(
+        snapshot.add(
             "document",
             [word("number"), text(number), word("element"), text(format!("{next}/{all}"))],
         );

@@ -1,4 +1,5 @@
-//! The request for a document, and what its failure means (`plivo-xml.md` §2.3, §4).
+//! The fetch of a document, and the consequences of its failure
+//! (docs/reference/xml.md#refused-documents, docs/reference/xml.md#how-a-document-runs).
 
 use std::sync::Arc;
 
@@ -18,18 +19,19 @@ use xml::ast::{Severity, Target};
 pub(super) struct DocumentFetch {
     pub(super) fetch: FetchId,
     pub(super) kind: FetchKind,
-    /// The action of a `Record`, which is told again if the call ends before its document has come.
+    /// The action of a `Record`. It is sent again as a callback if the call ends before the
+    /// document has been received.
     pub(super) repeat_after_hangup: Option<(Target, Params)>,
 }
 
-/// Why no document runs.
+/// Why a call cannot run the fetched document.
 pub(super) struct Failure {
     pub(super) cause: HangupCause,
-    pub(super) why: String,
+    pub(super) reason: String,
 }
 
 impl DocumentFetch {
-    /// Asks the answer URL.
+    /// Requests the document of the answer URL.
     pub(super) fn answer(ctx: &mut CallContext) -> Self {
         let urls = &ctx.setup.urls;
         let target = Target { url: urls.answer.clone(), method: urls.answer_method };
@@ -37,14 +39,15 @@ impl DocumentFetch {
         Self::start_app(ctx, FetchKind::Answer, target, deadline_ms)
     }
 
-    /// Asks the fallback URL in place of the answer URL, which has failed. `None` if there is none, or no time is left.
-    pub(super) fn fallback(&self, ctx: &mut CallContext, why: &str) -> Option<Self> {
+    /// Requests the document of the fallback URL, since the answer URL has failed. `None` if there
+    /// is none, or no time is left.
+    pub(super) fn fallback(&self, ctx: &mut CallContext, reason: &str) -> Option<Self> {
         let left_ms = ctx.answer_budget_ms();
         if self.kind != FetchKind::Answer || left_ms == 0 {
             return None;
         }
         let (url, method) = ctx.setup.urls.fallback.clone()?;
-        ctx.remark(format!("the answer URL failed: {why}; the fallback URL is asked"));
+        ctx.remark(format!("the answer URL failed: {reason}; the fallback URL is asked"));
         let deadline_ms = ctx.setup.limits.fetch_ms.min(left_ms);
         Some(Self::start_app(ctx, FetchKind::Fallback, Target { url, method }, deadline_ms))
     }
@@ -55,10 +58,12 @@ impl DocumentFetch {
         Self { fetch, kind, repeat_after_hangup: None }
     }
 
-    /// The document that the fetch has brought.
+    /// Returns the fetched document.
     ///
     /// # Errors
-    /// Fails if none came, or it was refused. Findings of a refused one are output.
+    ///
+    /// Fails if no document was received, or if it was refused. The findings of a refused document
+    /// are output.
     pub(super) fn document(
         &self,
         ctx: &mut CallContext,
@@ -70,7 +75,7 @@ impl DocumentFetch {
             Ok(FetchResponse::Refused { refusal }) => {
                 ctx.findings(&refusal.findings);
                 let first = refusal.findings.iter().find(|f| f.severity == Severity::Error);
-                let why = first.map_or_else(
+                let reason = first.map_or_else(
                     || "its document was refused".to_owned(),
                     |f| {
                         format!(
@@ -81,15 +86,15 @@ impl DocumentFetch {
                         )
                     },
                 );
-                Err(Failure { cause: refused_cause(refusal.first, kind), why })
+                Err(Failure { cause: refused_cause(refusal.first, kind), reason })
             }
             Ok(FetchResponse::Ignored) => Err(Failure {
                 cause: HangupCause::Unreachable(kind),
-                why: "no document came back".to_owned(),
+                reason: "no document came back".to_owned(),
             }),
             Err(failure) => {
                 let cause = match failure {
-                    // A body past the limit is a refused document: E101 (`plivo-xml.md` §1).
+                    // A body that exceeds the limit counts as a refused document (E101).
                     FetchFailure::TooLarge => HangupCause::InvalidXml(kind),
                     FetchFailure::Timeout
                     | FetchFailure::Handshake
@@ -98,39 +103,40 @@ impl DocumentFetch {
                     | FetchFailure::UrlRefused { .. }
                     | FetchFailure::Invalid { .. } => HangupCause::Unreachable(kind),
                 };
-                Err(Failure { cause, why: failure.to_string() })
+                Err(Failure { cause, reason: failure.to_string() })
             }
         }
     }
 
-    /// The call ends while the document is fetched.
+    /// Cancels the fetch, since the call ends.
     pub(super) fn abandon(self, ctx: &mut CallContext) {
-        ctx.wish(Output::CancelFetch { fetch: self.fetch });
+        ctx.emit(Output::CancelFetch { fetch: self.fetch });
         if let Some((target, extra)) = self.repeat_after_hangup {
-            let mut notice: CallbackRequest = record::after_hangup(ctx, &target);
-            notice.params.extend(extra);
-            ctx.wish(Output::Callback { callback: notice });
+            let mut callback: CallbackRequest = record::after_hangup(ctx, &target);
+            callback.params.extend(extra);
+            ctx.emit(Output::Callback { callback });
         }
     }
 
-    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        snapshot.say("waits_for", [word("fetch"), text(self.fetch.0), text(self.kind.as_str())]);
+    pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.add("waits_for", [word("fetch"), text(self.fetch.0), text(self.kind.as_str())]);
     }
 }
 
-/// Which document a fetch is about: it picks the last digit of the cause's code.
+/// Returns the kind of the fetched document, which decides the last digit of the cause's code.
 fn document_kind(kind: FetchKind) -> DocumentKind {
     match kind {
         FetchKind::Answer | FetchKind::Fallback => DocumentKind::Answer,
         FetchKind::Action => DocumentKind::Action,
         FetchKind::Redirect => DocumentKind::Redirect,
         FetchKind::Transfer => DocumentKind::Transfer,
-        // Never a document that runs.
+        // Documents of this kind do not run.
         FetchKind::Sound => DocumentKind::Answer,
     }
 }
 
-/// `plivo-xml.md` §2.3: the first error names the code where it is a URL or method, else the document does.
+/// Returns the cause for a refused document. If its first error is a URL or a method, that decides
+/// the cause, otherwise the kind of document does (docs/reference/xml.md#refused-documents).
 fn refused_cause(first: FirstFault, kind: DocumentKind) -> HangupCause {
     match first {
         FirstFault::ActionUrl => HangupCause::InvalidUrl(DocumentKind::Action),

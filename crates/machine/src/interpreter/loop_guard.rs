@@ -1,8 +1,8 @@
-//! The end of calls whose documents send them in a circle (`plivo-xml.md` §4 rule 8).
+//! Ends calls whose documents form an endless loop (docs/reference/xml.md#loops).
 
-/// Consecutive documents without an instruction that takes time.
+/// The most consecutive documents without an instruction that takes time.
 const IDLE_DOCUMENTS_MAX: u32 = 100;
-/// Documents of a call.
+/// The most documents of a call.
 const DOCUMENTS_MAX: u32 = 2_000;
 
 /// Counts the documents of a call.
@@ -20,20 +20,22 @@ impl LoopGuard {
         self.took_time = false;
     }
 
-    /// An instruction of the document begins. `takes_time`: it does not end at once.
+    /// Notes that an instruction of the document begins. `takes_time` is false if it ends
+    /// immediately.
     pub(super) fn note(&mut self, takes_time: bool) {
         self.took_time |= takes_time;
     }
 
-    /// How many documents the call has had.
+    /// Returns the number of documents that the call has had.
     pub(super) fn documents(&self) -> u32 {
         self.documents
     }
 
-    /// Ends the document, since another one takes over.
+    /// Ends the document, since another one replaces it.
     ///
     /// # Errors
-    /// Fails if the call has had too many. The error says which bound was passed.
+    ///
+    /// Fails if the call has had too many documents. The error names the limit.
     pub(super) fn end_document(&mut self) -> Result<(), String> {
         self.idle_documents =
             if self.took_time { 0 } else { self.idle_documents.saturating_add(1) };

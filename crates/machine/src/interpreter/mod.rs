@@ -1,8 +1,11 @@
-//! Walking a document: which instruction runs, what it waits for, what comes next (`plivo-xml.md` §4).
+//! The interpreter of documents (docs/reference/xml.md#how-a-document-runs).
 //!
-//! A [`Interpreter`] outlives its documents: it fetches the first, carries each out element by element, and on a
-//! control transfer drops one and takes in the next. What a single element does is in [`crate::element`].
-//! It knows nothing of Meta: whether the call is answered reaches it as a [`Readiness`].
+//! An [`Interpreter`] outlives its documents. It fetches the first one, executes it element by
+//! element, and replaces it when control is transferred. The behaviour of each element is defined
+//! in [`crate::element`].
+//!
+//! The interpreter is independent of Meta. It learns from a [`Readiness`] whether the call is
+//! answered.
 
 mod background_recording;
 mod cursor;
@@ -11,7 +14,7 @@ mod loop_guard;
 
 use std::sync::Arc;
 
-use crate::activity::{Action, Activity, Completion, Env, Progress, Readiness, Stop};
+use crate::activity::{Action, Activity, Completion, Env, Progress, Readiness, StopReason};
 use crate::called_party::CalledParty;
 use crate::context::{CallContext, Place};
 use crate::contract::display::foreign;
@@ -34,135 +37,136 @@ use model::{CallUuid, Digit, HangupCause, Leg};
 use xml::Document;
 use xml::ast::{Record, Target};
 
-/// What an input made of the script.
+/// The state of the interpreter after an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// It waits: for an instruction, a fetch, or the gate.
+    /// Waits for an instruction, a fetch, or the answer of the call.
     Busy,
-    /// It hangs up.
+    /// The call is to be hung up with this cause.
     End(HangupCause),
 }
 
-/// What the script waits for.
-enum Running {
-    /// Nothing: between elements, or the call has ended.
-    Nothing,
-    /// The next element needs the call answered and its media up.
-    AtGate,
-    /// A document.
+/// The current state of the interpreter.
+enum Foreground {
+    /// Between elements, or the call has ended.
+    Idle,
+    /// The next element needs the call to be answered and its media path to be up.
+    WaitingForMedia,
+    /// A document is being fetched.
     Fetching(DocumentFetch),
-    /// An instruction.
+    /// An instruction runs.
     Activity(Box<dyn Activity>),
 }
 
-/// See the module's note.
+/// Executes the documents of a call. See the [module documentation](self).
 pub(crate) struct Interpreter {
     /// `None` before the first document.
     cursor: Option<Cursor>,
-    running: Running,
-    /// The instruction being carried out.
+    foreground: Foreground,
+    /// The instruction that is being executed.
     place: Option<Place>,
-    /// Tones that go out in the background.
+    /// Tones that are sent in the background.
     tones: Option<PlayId>,
     recording: Option<BackgroundRecording>,
     keys: DigitBuffer,
     loops: LoopGuard,
-    /// What the call ends with where nothing follows the room that it was in.
-    left_by: Option<HangupCause>,
+    /// The cause with which the call ends if no element follows the room that it was in.
+    room_end_cause: Option<HangupCause>,
 }
 
 impl Interpreter {
-    /// A script that has asked for the answer document.
+    /// Begins with a fetch of the answer document.
     pub(crate) fn begin(ctx: &mut CallContext) -> Self {
-        Self::waiting_for(Running::Fetching(DocumentFetch::answer(ctx)))
+        Self::with_foreground(Foreground::Fetching(DocumentFetch::answer(ctx)))
     }
 
-    fn waiting_for(running: Running) -> Self {
+    fn with_foreground(foreground: Foreground) -> Self {
         Self {
             cursor: None,
-            running,
+            foreground,
             place: None,
             tones: None,
             recording: None,
             keys: DigitBuffer::default(),
             loops: LoopGuard::default(),
-            left_by: None,
+            room_end_cause: None,
         }
     }
 
-    /// A script of a B-leg that was picked up: it has no document, and waits for its A-leg.
-    pub(crate) fn called(ctx: &mut CallContext) -> Self {
-        Self::waiting_for(Running::Activity(Box::new(CalledParty::begin(ctx))))
+    /// Begins on a B-leg that was answered. It has no document and waits for its A-leg.
+    pub(crate) fn for_b_leg(ctx: &mut CallContext) -> Self {
+        Self::with_foreground(Foreground::Activity(Box::new(CalledParty::begin(ctx))))
     }
 
-    /// A script of a call that was picked up, and confirms that somebody is there before it runs its document.
-    pub(crate) fn confirming(
+    /// Begins on a call that was answered and needs a confirmation before its document runs.
+    pub(crate) fn with_confirmation(
         ctx: &mut CallContext,
         readiness: Readiness,
         confirm: Confirmation,
         document: Arc<Document>,
     ) -> Self {
         let called_party = CalledParty::confirming(ctx, readiness, confirm, document);
-        Self::waiting_for(Running::Activity(Box::new(called_party)))
+        Self::with_foreground(Foreground::Activity(Box::new(called_party)))
     }
 
-    /// A script whose first document is there already.
-    pub(crate) fn with(
+    /// Begins with a document.
+    pub(crate) fn with_document(
         ctx: &mut CallContext,
         readiness: Readiness,
         document: Arc<Document>,
     ) -> (Self, Step) {
-        let mut interpreter = Self::waiting_for(Running::Nothing);
+        let mut interpreter = Self::with_foreground(Foreground::Idle);
         let step = interpreter.load(ctx, readiness, document);
         (interpreter, step)
     }
 
     // --- inputs ---
 
-    /// Takes in a fact about a fetch, a play or a key; what concerns the call is its state's business.
+    /// Handles an input that concerns the document. Inputs that concern the call itself are handled
+    /// by its state.
     pub(crate) fn handle(
         &mut self,
         ctx: &mut CallContext,
         readiness: Readiness,
-        fact: Input,
+        input: Input,
     ) -> Step {
-        match fact {
+        match input {
             Input::Digit { leg: Leg::A, digit } => self.digit(ctx, readiness, digit),
             Input::Fetched { fetch, result } => self.fetched(ctx, readiness, fetch, result),
             Input::Played { leg: Leg::A, play } => {
-                self.hand_on(ctx, readiness, |activity, env| activity.played(env, play))
+                self.dispatch(ctx, readiness, |activity, env| activity.played(env, play))
             }
             Input::PlayFailed { leg: Leg::A, play, item, reason } => {
                 let reason = foreign(&reason);
-                self.hand_on(ctx, readiness, |activity, env| {
+                self.dispatch(ctx, readiness, |activity, env| {
                     activity.play_failed(env, play, item, &reason);
                     Progress::Pending
                 })
             }
             Input::DigitsSent { leg: Leg::A, play } => {
                 self.tones.take_if(|tones| *tones == play);
-                self.hand_on(ctx, readiness, |activity, env| activity.digits_sent(env, play))
+                self.dispatch(ctx, readiness, |activity, env| activity.digits_sent(env, play))
             }
-            Input::Voice { leg: Leg::A, event: what } => {
-                self.hand_on(ctx, readiness, |activity, env| activity.voice(env, what))
+            Input::Voice { leg: Leg::A, event } => {
+                self.dispatch(ctx, readiness, |activity, env| activity.voice(env, event))
             }
-            Input::Speech { recognition, event: what } => {
-                self.hand_on(ctx, readiness, |activity, env| {
-                    activity.speech(env, recognition, what)
+            Input::Speech { recognition, event } => {
+                self.dispatch(ctx, readiness, |activity, env| {
+                    activity.speech(env, recognition, event)
                 })
             }
-            Input::BLeg { call, event: news } => {
-                self.hand_on(ctx, readiness, |activity, env| activity.leg_event(env, call, news))
+            Input::BLeg { call, event } => {
+                self.dispatch(ctx, readiness, |activity, env| activity.leg_event(env, call, event))
             }
-            Input::Recording { recording: record, event: what } => {
-                self.recorded(ctx, readiness, record, &what)
+            Input::Recording { recording: record, event } => {
+                self.handle_recording(ctx, readiness, record, &event)
             }
             Input::ALeg { command: BLegCommand::HangUp { cause } } => Step::End(cause),
-            Input::ALeg { command: leg } => {
-                self.hand_on(ctx, readiness, |activity, env| activity.leg_command(env, &leg))
+            Input::ALeg { command } => {
+                self.dispatch(ctx, readiness, |activity, env| activity.leg_command(env, &command))
             }
-            Input::Room { event: news } => {
-                self.hand_on(ctx, readiness, |activity, env| activity.room_event(env, &news))
+            Input::Room { event } => {
+                self.dispatch(ctx, readiness, |activity, env| activity.room_event(env, &event))
             }
             Input::Voice { leg: Leg::B(_), .. }
             | Input::Played { leg: Leg::B(_), .. }
@@ -185,52 +189,53 @@ impl Interpreter {
         }
     }
 
-    /// A timer of an instruction fired.
+    /// Handles a timer of an instruction.
     pub(crate) fn handle_timer(
         &mut self,
         ctx: &mut CallContext,
         readiness: Readiness,
         timer: Timer,
     ) -> Step {
-        match (timer, &self.running) {
-            (Timer::Fetch, Running::Fetching(fetching)) => {
+        match (timer, &self.foreground) {
+            (Timer::Fetch, Foreground::Fetching(fetching)) => {
                 let fetch = fetching.fetch;
-                ctx.wish(Output::CancelFetch { fetch });
+                ctx.emit(Output::CancelFetch { fetch });
                 self.fetched(ctx, readiness, fetch, Err(FetchFailure::Timeout))
             }
-            (timer, _) => self.hand_on(ctx, readiness, |activity, env| activity.timer(env, timer)),
+            (timer, _) => self.dispatch(ctx, readiness, |activity, env| activity.timer(env, timer)),
         }
     }
 
-    /// The gate has changed: what stood before it may go on.
+    /// Continues after the readiness has changed.
     pub(crate) fn resume(&mut self, ctx: &mut CallContext, readiness: Readiness) -> Step {
         self.resume_recording(ctx, readiness);
-        match &self.running {
-            Running::AtGate => self.walk(ctx, readiness),
-            Running::Nothing | Running::Fetching(_) => Step::Busy,
-            Running::Activity(_) => {
-                self.hand_on(ctx, readiness, |activity, env| activity.readiness_changed(env))
+        match &self.foreground {
+            Foreground::WaitingForMedia => self.run_elements(ctx, readiness),
+            Foreground::Idle | Foreground::Fetching(_) => Step::Busy,
+            Foreground::Activity(_) => {
+                self.dispatch(ctx, readiness, |activity, env| activity.readiness_changed(env))
             }
         }
     }
 
-    /// The call's stream has ended: where it kept the call alive, the next element follows.
+    /// Handles the end of the call's stream. If the document waited for it, the next element
+    /// follows.
     pub(crate) fn stream_ended(
         &mut self,
         ctx: &mut CallContext,
         readiness: Readiness,
-        ended: stream::Ended,
+        ended: stream::EndedStream,
     ) -> Step {
-        self.hand_on(ctx, readiness, |activity, env| activity.stream_ended(env, ended))
+        self.dispatch(ctx, readiness, |activity, env| activity.stream_ended(env, ended))
     }
 
-    /// The call ends: whatever runs is cut (§4 rule 9).
-    pub(crate) fn cut(&mut self, ctx: &mut CallContext, readiness: Readiness) {
-        match self.take_running() {
-            Running::Nothing | Running::AtGate => {}
-            Running::Fetching(fetching) => fetching.abandon(ctx),
-            Running::Activity(mut activity) => {
-                activity.stop(&mut self.env(ctx, readiness), Stop::CallEnds);
+    /// Stops everything that runs, since the call ends (docs/reference/xml.md#hang-up).
+    pub(crate) fn end_call(&mut self, ctx: &mut CallContext, readiness: Readiness) {
+        match self.take_foreground() {
+            Foreground::Idle | Foreground::WaitingForMedia => {}
+            Foreground::Fetching(fetching) => fetching.abandon(ctx),
+            Foreground::Activity(mut activity) => {
+                activity.stop(&mut self.env(ctx, readiness), StopReason::CallEnds);
             }
         }
         if let Some(recording) = self.recording.take() {
@@ -240,16 +245,17 @@ impl Interpreter {
     }
 
     fn digit(&mut self, ctx: &mut CallContext, readiness: Readiness, digit: Digit) -> Step {
-        // Read from the wire, but they mean nothing to a document (§4.1).
+        // The letters A to D can be received but have no meaning in a document
+        // (docs/reference/xml.md#digits).
         if digit.is_letter() {
             return Step::Busy;
         }
         let key = Key { digit, hidden: self.hides_digits() };
-        match &self.running {
-            Running::Activity(_) => {
-                self.hand_on(ctx, readiness, |activity, env| activity.digit(env, key))
+        match &self.foreground {
+            Foreground::Activity(_) => {
+                self.dispatch(ctx, readiness, |activity, env| activity.digit(env, key))
             }
-            Running::Nothing | Running::AtGate | Running::Fetching(_) => {
+            Foreground::Idle | Foreground::WaitingForMedia | Foreground::Fetching(_) => {
                 self.keys.push(key);
                 Step::Busy
             }
@@ -263,13 +269,14 @@ impl Interpreter {
         fetch: FetchId,
         result: Result<FetchResponse, FetchFailure>,
     ) -> Step {
-        let fetching = match self.take_running() {
-            Running::Fetching(fetching) if fetching.fetch == fetch => fetching,
-            // Also of a fetch that was cancelled or timed out here.
+        let fetching = match self.take_foreground() {
+            Foreground::Fetching(fetching) if fetching.fetch == fetch => fetching,
+            // Also reached for a fetch that was cancelled or has timed out.
             other => {
-                self.running = other;
-                return self
-                    .hand_on(ctx, readiness, |activity, env| activity.fetched(env, fetch, result));
+                self.foreground = other;
+                return self.dispatch(ctx, readiness, |activity, env| {
+                    activity.fetched(env, fetch, result)
+                });
             }
         };
         ctx.timers.clear(Timer::Fetch);
@@ -280,56 +287,56 @@ impl Interpreter {
             }
             Err(failure) => failure,
         };
-        self.end_place(ctx, InstructionOutcome::Failed, &failure.why);
-        if let Some(fallback) = fetching.fallback(ctx, &failure.why) {
-            self.running = Running::Fetching(fallback);
+        self.end_place(ctx, InstructionOutcome::Failed, &failure.reason);
+        if let Some(fallback) = fetching.fallback(ctx, &failure.reason) {
+            self.foreground = Foreground::Fetching(fallback);
             return Step::Busy;
         }
-        let (kind, why) = (fetching.kind.as_str(), &failure.why);
-        ctx.remark(format!("the {kind} URL failed: {why}; the call ends"));
+        let (kind, reason) = (fetching.kind.as_str(), &failure.reason);
+        ctx.remark(format!("the {kind} URL failed: {reason}; the call ends"));
         Step::End(failure.cause)
     }
 
-    fn recorded(
+    fn handle_recording(
         &mut self,
         ctx: &mut CallContext,
         readiness: Readiness,
         record: RecordingId,
         event: &RecordingEvent,
     ) -> Step {
-        let in_foreground = self.awaits(record);
+        let in_foreground = self.awaits_recording(record);
         let step =
-            self.hand_on(ctx, readiness, |activity, env| activity.recording(env, record, event));
-        if !in_foreground && let RecordingEvent::Ended { error: why, .. } = event {
-            let which = match self.recording.take_if(|recording| recording.is(record)) {
+            self.dispatch(ctx, readiness, |activity, env| activity.recording(env, record, event));
+        if !in_foreground && let RecordingEvent::Ended { error, .. } = event {
+            let label = match self.recording.take_if(|recording| recording.has_id(record)) {
                 Some(_) => "the recording in the background",
-                // What a participant of a multi-party call says.
+                // The recording of a participant of a multi-party call.
                 None => "a recording",
             };
-            if let Some(why) = why {
-                ctx.remark(format!("{which} failed: {}; the call goes on", foreign(why)));
+            if let Some(error) = error {
+                ctx.remark(format!("{label} failed: {}; the call goes on", foreign(error)));
             }
         }
         step
     }
 
-    /// Hands an input on to the activity, if one runs.
-    fn hand_on(
+    /// Passes an input to the activity, if one runs, and acts on the result.
+    fn dispatch(
         &mut self,
         ctx: &mut CallContext,
         readiness: Readiness,
-        input: impl FnOnce(&mut dyn Activity, &mut Env<'_>) -> Progress,
+        handler: impl FnOnce(&mut dyn Activity, &mut Env<'_>) -> Progress,
     ) -> Step {
-        let Running::Activity(activity) = &mut self.running else { return Step::Busy };
+        let Foreground::Activity(activity) = &mut self.foreground else { return Step::Busy };
         let mut env = Env { ctx, readiness, keys: &mut self.keys, place: self.place };
-        let progress = input(activity.as_mut(), &mut env);
+        let progress = handler(activity.as_mut(), &mut env);
         self.loops.note(activity.wants_media());
         self.resume_recording(ctx, readiness);
         match progress {
             Progress::Pending => Step::Busy,
             Progress::Finished(finished) => match self.finish(ctx, finished) {
                 Some(step) => step,
-                None => self.walk(ctx, readiness),
+                None => self.run_elements(ctx, readiness),
             },
             Progress::Run(document) => self.load(ctx, readiness, document),
             Progress::HangUp(cause) => Step::End(cause),
@@ -338,7 +345,7 @@ impl Interpreter {
 
     // --- the document ---
 
-    /// A document begins.
+    /// Begins a document.
     fn load(
         &mut self,
         ctx: &mut CallContext,
@@ -346,41 +353,41 @@ impl Interpreter {
         document: Arc<Document>,
     ) -> Step {
         self.loops.begin_document();
-        ctx.document_in = true;
+        ctx.document_received = true;
         ctx.findings(&document.warnings);
         self.cursor = Some(Cursor::new(document));
         self.keys.clear(false);
-        self.left_by = None;
-        self.walk(ctx, readiness)
+        self.room_end_cause = None;
+        self.run_elements(ctx, readiness)
     }
 
-    /// Carries elements out until one takes time.
-    fn walk(&mut self, ctx: &mut CallContext, readiness: Readiness) -> Step {
+    /// Executes elements until one takes time.
+    fn run_elements(&mut self, ctx: &mut CallContext, readiness: Readiness) -> Step {
         loop {
-            self.running = Running::Nothing;
+            self.foreground = Foreground::Idle;
             if readiness == Readiness::Answering {
-                self.running = Running::AtGate;
+                self.foreground = Foreground::WaitingForMedia;
                 return Step::Busy;
             }
             let Some(cursor) = &mut self.cursor else { return Step::Busy };
             let within_pre_answer = cursor.is_inside();
             let sounds = cursor.sounds_ahead();
             if !sounds.is_empty() {
-                ctx.wish(Output::Prepare { sounds });
+                ctx.emit(Output::Prepare { sounds });
             }
             let document = cursor.document();
-            let Some(element) = cursor.upcoming(&document) else { return self.at_end() };
+            let Some(element) = cursor.upcoming(&document) else { return self.end_document() };
             let instruction = element::instruction(&element.kind);
             if !within_pre_answer && readiness != Readiness::Open && instruction.needs_media() {
-                self.running = Running::AtGate;
+                self.foreground = Foreground::WaitingForMedia;
                 return Step::Busy;
             }
             cursor.advance();
             let is_last = cursor.upcoming(&document).is_none();
-            self.left_by = None;
+            self.room_end_cause = None;
             let place = Place { element: element.kind.name(), at: element.at };
-            if let Some(why) = instruction.skip_reason(readiness, within_pre_answer) {
-                ctx.skip(place, why);
+            if let Some(reason) = instruction.skip_reason(readiness, within_pre_answer) {
+                ctx.skip(place, reason);
                 continue;
             }
             self.loops.note(instruction.takes_time());
@@ -396,7 +403,7 @@ impl Interpreter {
                     self.finish(ctx, Completion::done(""))
                 }
                 Flow::Run(activity) => {
-                    self.running = Running::Activity(activity);
+                    self.foreground = Foreground::Activity(activity);
                     Some(Step::Busy)
                 }
                 Flow::Tones(play) => {
@@ -405,7 +412,7 @@ impl Interpreter {
                 }
                 Flow::Background(record) => self.record_in_background(ctx, readiness, &record),
                 Flow::Transfer { kind, target } => {
-                    Some(self.transfer(ctx, kind, target, Params::new(), false))
+                    Some(self.fetch_next(ctx, kind, target, Params::new(), false))
                 }
                 Flow::End { cause, outcome, note } => {
                     self.end_place(ctx, outcome, note);
@@ -418,15 +425,15 @@ impl Interpreter {
         }
     }
 
-    /// The instruction is over. `None` where the next element follows.
+    /// Ends the instruction. Returns `None` if the next element follows.
     fn finish(&mut self, ctx: &mut CallContext, finished: Completion) -> Option<Step> {
-        self.running = Running::Nothing;
+        self.foreground = Foreground::Idle;
         self.end_place(ctx, finished.outcome, &finished.note);
-        self.left_by = finished.end_cause;
+        self.room_end_cause = finished.end_cause;
         let Action { target, redirect, params: extra, repeat_after_hangup } = finished.action?;
         if redirect {
             let kind = FetchKind::Action;
-            return Some(self.transfer(ctx, kind, target, extra, repeat_after_hangup));
+            return Some(self.fetch_next(ctx, kind, target, extra, repeat_after_hangup));
         }
         let mut params = params::common(ctx, Event::Redirect);
         params.extend(extra);
@@ -434,55 +441,58 @@ impl Interpreter {
         None
     }
 
-    /// The end of the document (§4 rule 7). Tones already ordered are let out: a document that ends in `DTMF`
-    /// would send none of them otherwise.
-    fn at_end(&mut self) -> Step {
+    /// Handles the end of the document (docs/reference/xml.md#end-of-the-document).
+    ///
+    /// Tones that have been ordered are sent first. Otherwise a document that ends in `DTMF` would
+    /// send none.
+    fn end_document(&mut self) -> Step {
         match self.tones {
             Some(play) => {
                 let tones = ToneWait { play, in_background: true };
-                self.running = Running::Activity(Box::new(tones));
+                self.foreground = Foreground::Activity(Box::new(tones));
                 Step::Busy
             }
-            None => Step::End(self.left_by.take().unwrap_or(HangupCause::EndOfInstructions)),
+            None => Step::End(self.room_end_cause.take().unwrap_or(HangupCause::EndOfInstructions)),
         }
     }
 
-    /// Another document takes over by REST: what is being carried out ends at once (§4 rule 4).
-    pub(crate) fn transferred(
+    /// Replaces the document on behalf of an API request. The running instruction stops immediately
+    /// (docs/reference/xml.md#control-transfer).
+    pub(crate) fn transfer_to(
         &mut self,
         ctx: &mut CallContext,
         readiness: Readiness,
         target: Target,
     ) -> Step {
-        self.dropped(ctx, readiness);
-        self.transfer(ctx, FetchKind::Transfer, target, Params::new(), false)
+        self.stop_foreground(ctx, readiness);
+        self.fetch_next(ctx, FetchKind::Transfer, target, Params::new(), false)
     }
 
-    /// The same, with a document that came with the request.
-    pub(crate) fn given(
+    /// Replaces the document by one that an API request contains.
+    pub(crate) fn replace_document(
         &mut self,
         ctx: &mut CallContext,
         readiness: Readiness,
         document: Arc<Document>,
     ) -> Step {
-        self.dropped(ctx, readiness);
+        self.stop_foreground(ctx, readiness);
         self.load(ctx, readiness, document)
     }
 
-    /// What is being carried out ends. What runs in the background goes on.
-    fn dropped(&mut self, ctx: &mut CallContext, readiness: Readiness) {
-        match self.take_running() {
-            Running::Nothing | Running::AtGate => {}
-            Running::Fetching(fetching) => ctx.cancel_fetch(fetching.fetch),
-            Running::Activity(mut activity) => {
-                activity.stop(&mut self.env(ctx, readiness), Stop::Replaced);
+    /// Stops the foreground. The background continues.
+    fn stop_foreground(&mut self, ctx: &mut CallContext, readiness: Readiness) {
+        match self.take_foreground() {
+            Foreground::Idle | Foreground::WaitingForMedia => {}
+            Foreground::Fetching(fetching) => ctx.cancel_fetch(fetching.fetch),
+            Foreground::Activity(mut activity) => {
+                activity.stop(&mut self.env(ctx, readiness), StopReason::Replaced);
             }
         }
         self.end_place(ctx, InstructionOutcome::Cut, "transferred");
     }
 
-    /// Drops this document and asks for the next (§4 rule 4).
-    fn transfer(
+    /// Leaves this document and fetches the next (docs/reference/xml.md#control-transfer).
+    fn fetch_next(
         &mut self,
         ctx: &mut CallContext,
         kind: FetchKind,
@@ -490,8 +500,8 @@ impl Interpreter {
         extra: Params,
         repeat_after_hangup: bool,
     ) -> Step {
-        if let Err(what) = self.loops.end_document() {
-            ctx.remark(format!("{what}: the documents send the call in a circle, it ends"));
+        if let Err(limit) = self.loops.end_document() {
+            ctx.remark(format!("{limit}: the documents send the call in a circle, it ends"));
             self.end_place(ctx, InstructionOutcome::Failed, "instruction loop");
             return Step::End(HangupCause::InstructionLoop);
         }
@@ -500,7 +510,7 @@ impl Interpreter {
         params.extend(extra);
         let deadline_ms = ctx.setup.limits.fetch_ms;
         let fetch = ctx.fetch(kind, target, params, deadline_ms);
-        self.running = Running::Fetching(DocumentFetch { fetch, kind, repeat_after_hangup });
+        self.foreground = Foreground::Fetching(DocumentFetch { fetch, kind, repeat_after_hangup });
         Step::Busy
     }
 
@@ -510,8 +520,8 @@ impl Interpreter {
         }
     }
 
-    fn take_running(&mut self) -> Running {
-        std::mem::replace(&mut self.running, Running::Nothing)
+    fn take_foreground(&mut self) -> Foreground {
+        std::mem::replace(&mut self.foreground, Foreground::Idle)
     }
 
     fn env<'a>(&'a mut self, ctx: &'a mut CallContext, readiness: Readiness) -> Env<'a> {
@@ -519,15 +529,17 @@ impl Interpreter {
     }
 
     fn activity(&self) -> Option<&dyn Activity> {
-        match &self.running {
-            Running::Activity(activity) => Some(activity.as_ref()),
-            Running::Nothing | Running::AtGate | Running::Fetching(_) => None,
+        match &self.foreground {
+            Foreground::Activity(activity) => Some(activity.as_ref()),
+            Foreground::Idle | Foreground::WaitingForMedia | Foreground::Fetching(_) => None,
         }
     }
 
     // --- recordings ---
 
-    /// `Record` in the background; `None`: the next element follows. Its action is asked once its name is known.
+    /// Begins a `Record` in the background. Returns `None` if the next element follows.
+    ///
+    /// The action is requested once the recording has a name.
     fn record_in_background(
         &mut self,
         ctx: &mut CallContext,
@@ -545,18 +557,19 @@ impl Interpreter {
         let Some(target) = record.action.clone() else {
             return self.finish(ctx, Completion::done("in the background"));
         };
-        self.running = Running::Activity(Box::new(recording.naming(target, record.redirect)));
+        self.foreground =
+            Foreground::Activity(Box::new(recording.await_name(target, record.redirect)));
         Some(Step::Busy)
     }
 
     fn resume_recording(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         let is_joined = self.activity().is_some_and(Activity::is_joined);
         if let Some(recording) = &mut self.recording {
-            recording.go_on(ctx, readiness, is_joined);
+            recording.resume(ctx, readiness, is_joined);
         }
     }
 
-    /// REST has the call recorded; whether it may, whoever was asked has seen to.
+    /// Records the call on behalf of an API request, unless it is being recorded.
     pub(crate) fn record(
         &mut self,
         ctx: &mut CallContext,
@@ -571,16 +584,17 @@ impl Interpreter {
             );
             return;
         }
-        let recording = BackgroundRecording::begin_over_rest(ctx, readiness, order, callback);
+        let recording = BackgroundRecording::begin_for_api(ctx, readiness, order, callback);
         self.recording = Some(recording);
     }
 
-    /// REST ends the recording in the background, or else the `Record` that runs, whose action follows.
+    /// Ends the background recording on behalf of an API request. Without one, ends the `Record`
+    /// that runs, and its action follows.
     pub(crate) fn stop_recording(&mut self, ctx: &mut CallContext) {
-        match (self.recording.take(), &mut self.running) {
+        match (self.recording.take(), &mut self.foreground) {
             (Some(recording), _) => recording.stop(ctx, RecordingEndReason::Stopped),
-            (None, Running::Activity(activity)) => activity.stop_recording(ctx),
-            (None, Running::Nothing | Running::AtGate | Running::Fetching(_)) => {}
+            (None, Foreground::Activity(activity)) => activity.stop_recording(ctx),
+            (None, Foreground::Idle | Foreground::WaitingForMedia | Foreground::Fetching(_)) => {}
         }
     }
 
@@ -589,63 +603,66 @@ impl Interpreter {
         self.recording.is_some() || self.activity().is_some_and(Activity::is_recording)
     }
 
-    /// Whether the end of that recording is waited for, to have its action asked.
-    pub(crate) fn awaits(&self, record: RecordingId) -> bool {
+    /// Whether the activity waits for the end of that recording and then requests an action.
+    pub(crate) fn awaits_recording(&self, record: RecordingId) -> bool {
         self.activity().is_some_and(|activity| activity.awaits_recording(record))
     }
 
     // --- the B-leg ---
 
-    /// The leg that this call dialled, once it has answered.
+    /// Returns the leg that this call dialled, once it has answered.
     pub(crate) fn b_leg(&self) -> Option<CallUuid> {
         self.activity()?.b_leg()
     }
 
-    /// Asks that leg for something, if there is one.
-    pub(crate) fn ask_leg(&self, ctx: &mut CallContext, command: Command) {
+    /// Forwards a command to the B-leg, if there is one.
+    pub(crate) fn forward_to_b_leg(&self, ctx: &mut CallContext, command: Command) {
         if let Some(call) = self.b_leg() {
-            ctx.wish(Output::BLeg {
+            ctx.emit(Output::BLeg {
                 call,
                 command: BLegCommand::Forward { command: Box::new(command) },
             });
         }
     }
 
-    /// That leg gets a document of its own and is no longer this call's. `false`: there is none.
-    pub(crate) fn transfer_leg(&mut self, ctx: &mut CallContext, target: Target) -> bool {
+    /// Transfers the B-leg to another document and gives it up. Returns `false` without a B-leg.
+    pub(crate) fn transfer_b_leg(&mut self, ctx: &mut CallContext, target: Target) -> bool {
         if self.b_leg().is_none() {
             return false;
         }
-        self.ask_leg(ctx, Command::Transfer { aleg: Some(target), bleg: None });
-        if let Running::Activity(activity) = &mut self.running {
+        self.forward_to_b_leg(ctx, Command::Transfer { aleg: Some(target), bleg: None });
+        if let Foreground::Activity(activity) = &mut self.foreground {
             activity.release_b_leg(ctx);
         }
         true
     }
 
-    // --- what the call, the event log and people want to know ---
+    // --- queries ---
 
-    /// Whether it stands before an element that needs the call answered and its media up, or dials already.
+    /// Whether the call must be answered for the document to continue: the next element needs
+    /// media, or a `Dial` is ringing.
     pub(crate) fn wants_media(&self) -> bool {
-        match &self.running {
-            Running::AtGate => true,
-            Running::Activity(activity) => activity.wants_media(),
-            Running::Nothing | Running::Fetching(_) => false,
+        match &self.foreground {
+            Foreground::WaitingForMedia => true,
+            Foreground::Activity(activity) => activity.wants_media(),
+            Foreground::Idle | Foreground::Fetching(_) => false,
         }
     }
 
-    /// The instruction being carried out.
+    /// Returns the instruction that is being executed.
     pub(crate) fn place(&self) -> Option<Place> {
         self.place
     }
 
-    /// Whether a key pressed now must not be written down (`log="false"`): it would be taken by such a
-    /// collection, or follows what one has taken.
+    /// Whether a digit pressed now must stay out of logs.
+    ///
+    /// This is so if a collection with `log="false"` would take it, or if it follows digits that
+    /// such a collection has taken.
     pub(crate) fn hides_digits(&self) -> bool {
         let after_hidden = self.keys.is_after_hidden();
-        match &self.running {
-            Running::Fetching(_) => after_hidden,
-            Running::Nothing | Running::AtGate | Running::Activity(_) => {
+        match &self.foreground {
+            Foreground::Fetching(_) => after_hidden,
+            Foreground::Idle | Foreground::WaitingForMedia | Foreground::Activity(_) => {
                 let taken = self.activity().and_then(Activity::hides_digits);
                 taken.unwrap_or_else(|| {
                     after_hidden || self.next_rules().is_some_and(|rules| rules.hidden)
@@ -654,53 +671,54 @@ impl Interpreter {
         }
     }
 
-    /// Whether what that recognition hears must not be written down; `None`: nobody waits for it.
+    /// Whether the words of that recognition must stay out of logs. `None` if no activity waits for
+    /// them.
     pub(crate) fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
         self.activity()?.hides_speech(recognition)
     }
 
-    /// A key that leads to the same decisions and says nothing about the one pressed.
+    /// Returns a digit that leads to the same decisions as `digit` and does not reveal it.
     pub(crate) fn stand_in(&self, digit: Digit) -> Digit {
         let next = || self.next_rules().unwrap_or_else(Rules::taking_all);
-        match &self.running {
-            Running::Fetching(_) => Rules::taking_all().stand_in(digit),
-            Running::Nothing | Running::AtGate => next().stand_in(digit),
-            Running::Activity(activity) => activity.stand_in(digit, next()),
+        match &self.foreground {
+            Foreground::Fetching(_) => Rules::taking_all().stand_in(digit),
+            Foreground::Idle | Foreground::WaitingForMedia => next().stand_in(digit),
+            Foreground::Activity(activity) => activity.stand_in(digit, next()),
         }
     }
 
-    /// The rules of the collection that will take the keys pressed now.
+    /// Returns the rules of the collection that takes the digits which are pressed now.
     fn next_rules(&self) -> Option<Rules> {
         self.cursor.as_ref()?.next_rules()
     }
 
-    /// Where in its document the script stands, and what it waits for.
-    pub(crate) fn draw(&self, snapshot: &mut SnapshotBuilder) {
+    /// Adds the position in the document and the current state to the snapshot.
+    pub(crate) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         if let Some(cursor) = &self.cursor {
-            cursor.draw(self.loops.documents(), snapshot);
+            cursor.write_snapshot(self.loops.documents(), snapshot);
         }
         if let Some(place) = self.place {
-            snapshot.say(
+            snapshot.add(
                 "instruction",
                 [text(format!("<{}>", place.element)), word("line"), text(place.at.line)],
             );
         }
         if !self.keys.is_empty() {
-            snapshot.say("typed_ahead", [text(self.keys.shown())]);
+            snapshot.add("typed_ahead", [text(self.keys.redacted())]);
         }
         if let Some(play) = self.tones {
-            snapshot.say("beside", [word("tones"), text(play.0)]);
+            snapshot.add("beside", [word("tones"), text(play.0)]);
         }
         if let Some(recording) = &self.recording {
-            recording.draw(snapshot);
+            recording.write_snapshot(snapshot);
         }
-        match &self.running {
-            Running::Nothing => {}
-            Running::AtGate => {
-                snapshot.say("waits_for", [word("answered_and_connected"), text("")])
+        match &self.foreground {
+            Foreground::Idle => {}
+            Foreground::WaitingForMedia => {
+                snapshot.add("waits_for", [word("answered_and_connected"), text("")])
             }
-            Running::Fetching(fetching) => fetching.draw(snapshot),
-            Running::Activity(activity) => activity.draw(snapshot),
+            Foreground::Fetching(fetching) => fetching.write_snapshot(snapshot),
+            Foreground::Activity(activity) => activity.write_snapshot(snapshot),
         }
     }
 }

@@ -1,42 +1,43 @@
-//! A call that has ended here, and that Meta still holds: its record is written, its slot still held.
+//! A call that has ended here and not yet at Meta. Its record is written, its slot is still held.
 
-use super::{State, gone, note};
+use super::{State, finish, store_termination};
 use crate::conclude::conclude;
 use crate::context::CallContext;
 use crate::contract::{CallState, CallTime, GraphAction, GraphOutcome, Input, MediaCommand};
 use crate::timers::Timer;
 use model::HangupCause;
 
-/// The reaper asks again so often, and no more than a minute in all (`meta-calling.md` §4.7, §7.3).
-const TERMINATE_AGAIN_MS: u64 = 15_000;
-const TERMINATE_ASKING_MS: u64 = 60_000;
+/// Intervals of further `terminate` requests, and how long they are sent
+/// (docs/reference/meta.md#reaper).
+const TERMINATE_RETRY_MS: u64 = 15_000;
+const TERMINATE_RETRIES_MS: u64 = 60_000;
 
-/// `terminate` was sent; the record is written, the slot still held.
+/// `terminate` was sent, and Meta has not confirmed the end of the call.
 pub(super) struct ClosingState {
     /// Until when a failed `terminate` is sent again.
-    asking_until: CallTime,
+    retry_until: CallTime,
 }
 
 impl ClosingState {
-    pub(super) fn handle(self, ctx: &mut CallContext, fact: Input) -> State {
-        match fact {
+    pub(super) fn handle(self, ctx: &mut CallContext, input: Input) -> State {
+        match input {
             Input::Terminated { termination } => {
-                note(ctx, termination);
-                gone(ctx)
+                store_termination(ctx, termination);
+                finish(ctx)
             }
             Input::Graph { action: GraphAction::Terminate, outcome } => {
                 match outcome {
                     GraphOutcome::Done | GraphOutcome::Gone => {
                         let close_ms = ctx.setup.limits.close_ms;
-                        ctx.set(Timer::Close, close_ms);
+                        ctx.set_timer(Timer::Close, close_ms);
                     }
                     GraphOutcome::Refused { .. }
                     | GraphOutcome::RateLimited { .. }
                     | GraphOutcome::ServerError { .. }
                     | GraphOutcome::Timeout
                     | GraphOutcome::Unreachable => {
-                        if ctx.now < self.asking_until {
-                            ctx.set(Timer::TerminateAgain, TERMINATE_AGAIN_MS);
+                        if ctx.now < self.retry_until {
+                            ctx.set_timer(Timer::TerminateRetry, TERMINATE_RETRY_MS);
                         }
                     }
                 }
@@ -70,17 +71,17 @@ impl ClosingState {
 
     pub(super) fn handle_timer(self, ctx: &mut CallContext, timer: Timer) -> State {
         match timer {
-            Timer::TerminateAgain => {
+            Timer::TerminateRetry => {
                 ctx.graph(GraphAction::Terminate);
                 State::Closing(self)
             }
-            Timer::Close | Timer::Reap => gone(ctx),
+            Timer::Close | Timer::Reap => finish(ctx),
             Timer::AcceptWait
             | Timer::Accept
             | Timer::Ring
             | Timer::RingLimit
-            | Timer::Heard
-            | Timer::Doubt
+            | Timer::AcceptedOverdue
+            | Timer::UnknownConnect
             | Timer::AcceptOutcome
             | Timer::MediaSetup
             | Timer::PathClosed
@@ -106,38 +107,39 @@ impl ClosingState {
     }
 }
 
-/// We end a call that Meta still holds: the record is written now, the slot goes when Meta's side is done.
+/// Ends a call that Meta still holds. Its record is written now. Its slot is released when Meta
+/// confirms the end.
 pub(super) fn close(ctx: &mut CallContext, cause: HangupCause) -> State {
     ctx.graph(GraphAction::Terminate);
     close_here(ctx, cause)
 }
 
-/// The user ended it, and Meta's terminate webhook will say so; where it does not, Graph is asked.
+/// Ends a call that the user has ended. If no terminate webhook follows, `terminate` is sent.
 pub(super) fn close_ended(ctx: &mut CallContext, cause: HangupCause) -> State {
     let closing = close_here(ctx, cause);
-    ctx.set(Timer::TerminateAgain, TERMINATE_AGAIN_MS);
+    ctx.set_timer(Timer::TerminateRetry, TERMINATE_RETRY_MS);
     closing
 }
 
-/// A call whose record is closed already turns out to be there at Meta.
+/// Ends a call at Meta after its record has been written.
 pub(super) fn close_late(ctx: &mut CallContext) -> State {
     ctx.graph(GraphAction::Terminate);
-    wait(ctx)
+    begin_waiting(ctx)
 }
 
 fn close_here(ctx: &mut CallContext, cause: HangupCause) -> State {
     end_here(ctx, cause);
-    wait(ctx)
+    begin_waiting(ctx)
 }
 
-/// The call has ended on our side, whatever there still is at Meta: no media from now on, and its record is written.
+/// Ends the call on our side: closes its media and writes its record.
 pub(super) fn end_here(ctx: &mut CallContext, cause: HangupCause) {
     ctx.media(MediaCommand::Close);
-    ctx.state(CallState::Closing);
+    ctx.report_state(CallState::Closing);
     conclude(ctx, cause);
 }
 
-fn wait(ctx: &mut CallContext) -> State {
-    ctx.reap();
-    State::Closing(ClosingState { asking_until: ctx.now.plus(TERMINATE_ASKING_MS) })
+fn begin_waiting(ctx: &mut CallContext) -> State {
+    ctx.set_reap_timer();
+    State::Closing(ClosingState { retry_until: ctx.now.plus(TERMINATE_RETRIES_MS) })
 }

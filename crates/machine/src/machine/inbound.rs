@@ -1,8 +1,8 @@
-//! A user-initiated call until it is answered: it rings at the user's, then `accept` is under way
-//! (`meta-calling.md` §7.1).
+//! An inbound call until it is answered: the user's phone rings, then `accept` is sent
+//! (docs/reference/meta.md#user-initiated-calls).
 
 use super::live::LiveState;
-use super::{State, close, describe, graph_cause, note, over};
+use super::{State, close, describe, end, graph_cause, store_termination};
 use crate::activity::Readiness;
 use crate::context::CallContext;
 use crate::contract::{CallState, Command, GraphAction, GraphOutcome, Input, MediaCommand};
@@ -11,41 +11,43 @@ use crate::snapshot::{SnapshotBuilder, text, word};
 use crate::timers::Timer;
 use model::HangupCause;
 
-/// The phone rings: the document is fetched and run up to where it needs media, while the path comes up.
+/// The user's phone rings. The document is fetched and run up to the first element that needs
+/// media, while ICE and DTLS proceed.
 pub(super) struct PreparingState {
     interpreter: Box<Interpreter>,
-    /// `accept` waits no longer for ICE and DTLS.
+    /// `accept` does not wait for ICE and DTLS any longer.
     waited: bool,
 }
 
-/// `accept` is under way.
+/// `accept` is in flight.
 pub(super) struct AcceptingState {
     interpreter: Box<Interpreter>,
     ending: Option<Ending>,
 }
 
-/// The call ended while `accept` was under way: its outcome is waited for, so that no request overtakes it.
+/// How the call ended while `accept` was in flight. Its outcome is awaited, so that no other
+/// request overtakes it.
 #[derive(Clone, Copy)]
 enum Ending {
-    /// Meta's terminate webhook: nothing is to be sent.
-    Theirs,
-    /// Ours: `terminate` follows the outcome. Never a reject (R6).
-    Ours(HangupCause),
+    /// Meta reported the end. Nothing is sent.
+    Remote,
+    /// We end the call. `terminate` follows the outcome, never a reject.
+    Local(HangupCause),
 }
 
 impl PreparingState {
-    /// A call begins: our answer and the customer's URL are asked for at once, side by side.
+    /// Begins a call. The SDP answer is sent and the answer URL is requested at the same time.
     pub(super) fn begin(ctx: &mut CallContext) -> Self {
         ctx.graph(GraphAction::PreAccept);
         ctx.media(MediaCommand::Begin);
         let interpreter = Box::new(Interpreter::begin(ctx));
-        ctx.state(CallState::Preparing);
+        ctx.report_state(CallState::Preparing);
         let limits = &ctx.setup.limits;
         let (wait_ms, deadline_ms) = (limits.accept_wait_ms, limits.accept_deadline_ms);
         if wait_ms > 0 {
-            ctx.set(Timer::AcceptWait, wait_ms);
+            ctx.set_timer(Timer::AcceptWait, wait_ms);
         }
-        ctx.set(Timer::Accept, deadline_ms);
+        ctx.set_timer(Timer::Accept, deadline_ms);
         Self { interpreter, waited: wait_ms == 0 }
     }
 
@@ -53,34 +55,35 @@ impl PreparingState {
         &self.interpreter
     }
 
-    pub(super) fn draw(&self, ctx: &CallContext, snapshot: &mut SnapshotBuilder) {
+    pub(super) fn write_snapshot(&self, ctx: &CallContext, snapshot: &mut SnapshotBuilder) {
         if !ctx.connected && !self.waited {
-            snapshot.say("waits_for", [word("media_path")]);
+            snapshot.add("waits_for", [word("media_path")]);
         }
     }
 
-    pub(super) fn handle(mut self, ctx: &mut CallContext, fact: Input) -> State {
-        match fact {
+    pub(super) fn handle(mut self, ctx: &mut CallContext, input: Input) -> State {
+        match input {
             Input::Graph { action: GraphAction::PreAccept, outcome } => {
                 if outcome != GraphOutcome::Done {
-                    // It is optional: `accept` brings the same SDP, and only then can the path come up.
+                    // `pre_accept` is optional. `accept` carries the same SDP, and the media path
+                    // comes up after it.
                     ctx.remark(format!("pre_accept failed ({}): accept is sent all the same", describe(&outcome)));
                     self.waited = true;
                 }
                 self.accept_if_ready(ctx)
             }
-            Input::Media { event: what, .. } => match ctx.path_changed(&what) {
+            Input::Media { event, .. } => match ctx.handle_media(&event) {
                 Some(cause) => self.reject(ctx, cause),
                 None => self.accept_if_ready(ctx),
             },
             Input::Terminated { termination } => {
-                self.interpreter.cut(ctx, Readiness::Ringing);
-                note(ctx, termination);
-                over(ctx, HangupCause::CallerCancelled)
+                self.interpreter.end_call(ctx, Readiness::Ringing);
+                store_termination(ctx, termination);
+                end(ctx, HangupCause::CallerCancelled)
             }
             Input::Command { command: Command::Hangup } => self.reject(ctx, HangupCause::CancelledByApi),
             Input::HangUp { cause } => self.reject(ctx, cause),
-            fact @ (Input::Fetched { .. }
+            input @ (Input::Fetched { .. }
             | Input::BLeg { .. }
             | Input::ALeg { .. }
             | Input::Room { .. }
@@ -93,7 +96,7 @@ impl PreparingState {
             | Input::Stream { .. }
             | Input::Recording { .. }
             | Input::DigitsSent { .. }) => {
-                let step = self.interpreter.handle(ctx, Readiness::Ringing, fact);
+                let step = self.interpreter.handle(ctx, Readiness::Ringing, input);
                 self.after(ctx, step)
             }
             Input::Offered { .. }
@@ -102,7 +105,7 @@ impl PreparingState {
             | Input::SdpAnswer { .. }
             | Input::Status { .. }
             | Input::Graph { .. }
-            // What else is asked for is for answered calls.
+            // All other commands need an answered call.
             | Input::Command { .. }
             | Input::Timer => State::Preparing(self),
         }
@@ -114,7 +117,7 @@ impl PreparingState {
                 self.waited = true;
                 self.accept_if_ready(ctx)
             }
-            Timer::Accept if ctx.document_in => self.accept(ctx),
+            Timer::Accept if ctx.document_received => self.accept(ctx),
             Timer::Accept => {
                 ctx.remark("no document came in time to pick up: the call is rejected".to_owned());
                 self.reject(ctx, HangupCause::Unreachable(model::DocumentKind::Answer))
@@ -146,12 +149,12 @@ impl PreparingState {
             Timer::AcceptOutcome
             | Timer::Ring
             | Timer::RingLimit
-            | Timer::Heard
-            | Timer::Doubt
+            | Timer::AcceptedOverdue
+            | Timer::UnknownConnect
             | Timer::MediaSetup
             | Timer::MaxCall
             | Timer::Close
-            | Timer::TerminateAgain
+            | Timer::TerminateRetry
             | Timer::Reap => State::Preparing(self),
         }
     }
@@ -163,7 +166,8 @@ impl PreparingState {
         }
     }
 
-    /// Picks up once the document needs it and the path is up, or has been waited for.
+    /// Answers the call if the document needs media and the media path is up or has been waited
+    /// for.
     fn accept_if_ready(self, ctx: &mut CallContext) -> State {
         if self.interpreter.wants_media() && !ctx.path_lost && (ctx.connected || self.waited) {
             self.accept(ctx)
@@ -175,27 +179,27 @@ impl PreparingState {
     fn accept(self, ctx: &mut CallContext) -> State {
         ctx.timers.clear(Timer::AcceptWait);
         ctx.timers.clear(Timer::Accept);
-        // No outcome at all would be a fault of ours; a call must not hang on it.
-        ctx.reap();
+        // Guards against an outcome that is never reported.
+        ctx.set_reap_timer();
         ctx.graph(GraphAction::Accept);
-        ctx.state(CallState::Accepting);
+        ctx.report_state(CallState::Accepting);
         State::Accepting(AcceptingState { interpreter: self.interpreter, ending: None })
     }
 
     fn reject(mut self, ctx: &mut CallContext, cause: HangupCause) -> State {
-        self.interpreter.cut(ctx, Readiness::Ringing);
+        self.interpreter.end_call(ctx, Readiness::Ringing);
         ctx.graph(GraphAction::Reject);
-        over(ctx, cause)
+        end(ctx, cause)
     }
 }
 
 impl AcceptingState {
-    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        snapshot.say("waits_for", [word("accepts_answer")]);
+    pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.add("waits_for", [word("accept_response")]);
         match self.ending {
-            Some(Ending::Theirs) => snapshot.say("hung_up", [word("by_them")]),
-            Some(Ending::Ours(cause)) => {
-                snapshot.say("hung_up", [word("by_us"), text(cause.as_str())])
+            Some(Ending::Remote) => snapshot.add("hung_up", [word("by_user")]),
+            Some(Ending::Local(cause)) => {
+                snapshot.add("hung_up", [word("by_offhook"), text(cause.as_str())])
             }
             None => {}
         }
@@ -205,22 +209,22 @@ impl AcceptingState {
         &self.interpreter
     }
 
-    pub(super) fn handle(mut self, ctx: &mut CallContext, fact: Input) -> State {
-        match fact {
+    pub(super) fn handle(mut self, ctx: &mut CallContext, input: Input) -> State {
+        match input {
             Input::Graph { action: GraphAction::Accept, outcome } => self.outcome(ctx, &outcome),
-            Input::Media { event: what, .. } => match ctx.path_changed(&what) {
-                Some(cause) => self.end(ctx, Ending::Ours(cause)),
+            Input::Media { event, .. } => match ctx.handle_media(&event) {
+                Some(cause) => self.end(ctx, Ending::Local(cause)),
                 None => State::Accepting(self),
             },
             Input::Terminated { termination } => {
-                note(ctx, termination);
-                self.end(ctx, Ending::Theirs)
+                store_termination(ctx, termination);
+                self.end(ctx, Ending::Remote)
             }
             Input::Command { command: Command::Hangup } => {
-                self.end(ctx, Ending::Ours(HangupCause::CancelledByApi))
+                self.end(ctx, Ending::Local(HangupCause::CancelledByApi))
             }
-            Input::HangUp { cause } => self.end(ctx, Ending::Ours(cause)),
-            fact @ (Input::Fetched { .. }
+            Input::HangUp { cause } => self.end(ctx, Ending::Local(cause)),
+            input @ (Input::Fetched { .. }
             | Input::BLeg { .. }
             | Input::ALeg { .. }
             | Input::Room { .. }
@@ -236,7 +240,7 @@ impl AcceptingState {
                 if self.ending.is_some() {
                     return State::Accepting(self);
                 }
-                let step = self.interpreter.handle(ctx, Readiness::Answering, fact);
+                let step = self.interpreter.handle(ctx, Readiness::Answering, input);
                 self.after(ctx, step)
             }
             Input::Offered { .. }
@@ -253,15 +257,15 @@ impl AcceptingState {
     pub(super) fn handle_timer(mut self, ctx: &mut CallContext, timer: Timer) -> State {
         match timer {
             Timer::AcceptOutcome => match self.ending {
-                Some(Ending::Ours(cause)) => close(ctx, cause),
-                Some(Ending::Theirs) | None => over(ctx, HangupCause::CallerCancelled),
+                Some(Ending::Local(cause)) => close(ctx, cause),
+                Some(Ending::Remote) | None => end(ctx, HangupCause::CallerCancelled),
             },
             Timer::Reap => self.outcome(ctx, &GraphOutcome::Timeout),
             Timer::PathClosed => {
                 let cause = ctx.path_cause();
-                self.end(ctx, Ending::Ours(cause))
+                self.end(ctx, Ending::Local(cause))
             }
-            Timer::ScheduledHangup => self.end(ctx, Ending::Ours(HangupCause::ScheduledHangup)),
+            Timer::ScheduledHangup => self.end(ctx, Ending::Local(HangupCause::ScheduledHangup)),
             Timer::Fetch
             | Timer::Wait
             | Timer::Silence
@@ -285,62 +289,63 @@ impl AcceptingState {
             | Timer::Accept
             | Timer::Ring
             | Timer::RingLimit
-            | Timer::Heard
-            | Timer::Doubt
+            | Timer::AcceptedOverdue
+            | Timer::UnknownConnect
             | Timer::MediaSetup
             | Timer::MaxCall
             | Timer::Close
-            | Timer::TerminateAgain => State::Accepting(self),
+            | Timer::TerminateRetry => State::Accepting(self),
         }
     }
 
     fn after(self, ctx: &mut CallContext, step: Step) -> State {
         match step {
             Step::Busy => State::Accepting(self),
-            Step::End(cause) => self.end(ctx, Ending::Ours(cause)),
+            Step::End(cause) => self.end(ctx, Ending::Local(cause)),
         }
     }
 
-    /// `accept` came to its end.
+    /// Handles the outcome of `accept`.
     fn outcome(mut self, ctx: &mut CallContext, outcome: &GraphOutcome) -> State {
         match (self.ending, outcome) {
-            (Some(Ending::Theirs), _) => over(ctx, HangupCause::CallerCancelled),
-            (Some(Ending::Ours(cause)), GraphOutcome::Done) => close(ctx, cause),
-            (Some(Ending::Ours(cause)), GraphOutcome::Gone) => over(ctx, cause),
-            (Some(Ending::Ours(cause)), _) => {
+            (Some(Ending::Remote), _) => end(ctx, HangupCause::CallerCancelled),
+            (Some(Ending::Local(cause)), GraphOutcome::Done) => close(ctx, cause),
+            (Some(Ending::Local(cause)), GraphOutcome::Gone) => end(ctx, cause),
+            (Some(Ending::Local(cause)), _) => {
                 ctx.graph(GraphAction::Terminate);
-                over(ctx, cause)
+                end(ctx, cause)
             }
             (None, GraphOutcome::Done) => {
                 ctx.timers.clear(Timer::Reap);
                 LiveState::begin(self.interpreter, ctx)
             }
             (None, GraphOutcome::Gone) => {
-                self.interpreter.cut(ctx, Readiness::Answering);
-                over(ctx, HangupCause::CallerCancelled)
+                self.interpreter.end_call(ctx, Readiness::Answering);
+                end(ctx, HangupCause::CallerCancelled)
             }
             (None, failed) => {
                 ctx.remark(format!("accept failed ({}): the call is given up", describe(failed)));
-                self.interpreter.cut(ctx, Readiness::Answering);
+                self.interpreter.end_call(ctx, Readiness::Answering);
                 ctx.graph(GraphAction::Terminate);
-                over(ctx, graph_cause(failed))
+                end(ctx, graph_cause(failed))
             }
         }
     }
 
-    /// The call is over, `accept` is not yet: no media from now on, and at most a moment for the outcome.
+    /// Ends the call while `accept` is in flight. Closes its media and waits a short time for the
+    /// outcome.
     fn end(mut self, ctx: &mut CallContext, ending: Ending) -> State {
         match (self.ending, ending) {
             (None, _) => {
-                self.interpreter.cut(ctx, Readiness::Answering);
+                self.interpreter.end_call(ctx, Readiness::Answering);
                 ctx.media(MediaCommand::Close);
                 ctx.timers.clear_all();
                 let outcome_ms = ctx.setup.limits.accept_outcome_ms;
-                ctx.set(Timer::AcceptOutcome, outcome_ms);
+                ctx.set_timer(Timer::AcceptOutcome, outcome_ms);
                 self.ending = Some(ending);
             }
-            // Ours first, then the webhook: nothing is left to terminate.
-            (Some(Ending::Ours(cause)), Ending::Theirs) => return over(ctx, cause),
+            // We ended the call first. After the webhook nothing is left to terminate.
+            (Some(Ending::Local(cause)), Ending::Remote) => return end(ctx, cause),
             (Some(_), _) => {}
         }
         State::Accepting(self)

@@ -1,6 +1,7 @@
-//! An answered call, whoever began it: its document runs (`meta-calling.md` §7.1).
+//! An answered call, inbound or outbound. Its document runs
+//! (docs/reference/meta.md#life-of-a-call).
 
-use super::{State, UNUSABLE_ANSWER, close, note, over};
+use super::{State, UNUSABLE_ANSWER, close, end, store_termination};
 use crate::activity::Readiness;
 use crate::context::CallContext;
 use crate::contract::{BLegCommand, CallState, Command, Input, Legs, MediaCommand};
@@ -9,72 +10,80 @@ use crate::interpreter::{Interpreter, Step};
 use crate::overlays::Overlays;
 use crate::room_ringback;
 use crate::snapshot::{SnapshotBuilder, text, word};
-use crate::stream::{self, Ended};
+use crate::stream::{self, EndedStream};
 use crate::timers::Timer;
 use model::HangupCause;
 
-/// Answered.
+/// The call is answered.
 pub(super) struct LiveState {
     interpreter: Box<Interpreter>,
-    /// Keys that a call we placed sends once it is heard.
+    /// Digits that an outbound call sends once the media path is up.
     digits: Option<String>,
-    /// What REST plays beside the document.
+    /// Sounds that API requests play beside the document.
     overlays: Overlays,
 }
 
 impl LiveState {
-    /// Picked up: `script` goes on where it waited for that.
+    /// Begins after `accept` has succeeded. The interpreter continues with the element that waited
+    /// for it.
     pub(super) fn begin(mut interpreter: Box<Interpreter>, ctx: &mut CallContext) -> State {
-        Self::answered(ctx);
+        Self::mark_answered(ctx);
         let step = interpreter.resume(ctx, live_readiness(ctx));
         Self { interpreter, digits: None, overlays: Overlays::default() }.after(ctx, step)
     }
 
-    /// The user picked up a call of ours: the answer URL is asked now, or the leg that dialled.
-    pub(super) fn begin_placed(ctx: &mut CallContext) -> State {
-        Self::answered(ctx);
+    /// Begins after the user has answered an outbound call. Requests the answer URL, or reports to
+    /// the leg that dialled.
+    pub(super) fn begin_outbound(ctx: &mut CallContext) -> State {
+        Self::mark_answered(ctx);
         add_participant::report(ctx, "AddParticipantAnswered");
         if ctx.setup.b_leg().is_some() {
-            let interpreter = Box::new(Interpreter::called(ctx));
+            let interpreter = Box::new(Interpreter::for_b_leg(ctx));
             return State::Live(Self { interpreter, digits: None, overlays: Overlays::default() });
         }
-        let given = ctx.setup.outbound.as_ref().and_then(|placed| placed.document.clone());
-        let confirm = ctx.setup.outbound.as_ref().and_then(|placed| placed.confirm.clone());
-        let (interpreter, step) = match (given, confirm) {
+        let document = ctx.setup.outbound.as_ref().and_then(|outbound| outbound.document.clone());
+        let confirm = ctx.setup.outbound.as_ref().and_then(|outbound| outbound.confirm.clone());
+        let (interpreter, step) = match (document, confirm) {
             (Some(document), Some(confirm)) => {
-                let interpreter =
-                    Box::new(Interpreter::confirming(ctx, live_readiness(ctx), confirm, document));
-                // Its keys go out once somebody is known to be there.
+                let interpreter = Box::new(Interpreter::with_confirmation(
+                    ctx,
+                    live_readiness(ctx),
+                    confirm,
+                    document,
+                ));
+                // The digits are sent after the confirmation.
                 return State::Live(Self {
                     interpreter,
                     digits: None,
                     overlays: Overlays::default(),
                 });
             }
-            (Some(document), None) => Interpreter::with(ctx, live_readiness(ctx), document),
+            (Some(document), None) => {
+                Interpreter::with_document(ctx, live_readiness(ctx), document)
+            }
             (None, _) => (Interpreter::begin(ctx), Step::Busy),
         };
-        let digits = ctx.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
+        let digits = ctx.setup.outbound.as_ref().and_then(|outbound| outbound.send_digits.clone());
         let mut live =
             Self { interpreter: Box::new(interpreter), digits, overlays: Overlays::default() };
         live.send_digits(ctx);
         live.after(ctx, step)
     }
 
-    fn answered(ctx: &mut CallContext) {
+    fn mark_answered(ctx: &mut CallContext) {
         ctx.answered = Some(ctx.now);
-        room_ringback::over(ctx);
+        room_ringback::stop(ctx);
         let limits = &ctx.setup.limits;
         let (media_setup_ms, max_call_ms) = (limits.media_setup_ms, limits.max_call_ms);
-        ctx.set(Timer::MaxCall, max_call_ms);
+        ctx.set_timer(Timer::MaxCall, max_call_ms);
         if !ctx.connected {
-            ctx.set(Timer::MediaSetup, media_setup_ms);
+            ctx.set_timer(Timer::MediaSetup, media_setup_ms);
         }
-        ctx.state(CallState::Live);
+        ctx.report_state(CallState::Live);
         ctx.media(MediaCommand::Open);
     }
 
-    /// Sends the keys that a call was placed with, once it is heard.
+    /// Sends the digits of an outbound call, if the media path is up.
     fn send_digits(&mut self, ctx: &mut CallContext) {
         if ctx.connected
             && let Some(digits) = self.digits.take()
@@ -88,16 +97,16 @@ impl LiveState {
         &self.interpreter
     }
 
-    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
+    pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         if let Some(digits) = &self.digits {
-            snapshot.say("beside", [word("keys_to_send"), text(digits)]);
+            snapshot.add("beside", [word("digits_to_send"), text(digits)]);
         }
-        self.overlays.draw(snapshot);
+        self.overlays.write_snapshot(snapshot);
     }
 
-    pub(super) fn handle(mut self, ctx: &mut CallContext, fact: Input) -> State {
-        match fact {
-            Input::Media { event: what, .. } => match ctx.path_changed(&what) {
+    pub(super) fn handle(mut self, ctx: &mut CallContext, input: Input) -> State {
+        match input {
+            Input::Media { event, .. } => match ctx.handle_media(&event) {
                 Some(cause) => self.hang_up(ctx, cause),
                 None => {
                     self.send_digits(ctx);
@@ -106,12 +115,12 @@ impl LiveState {
                 }
             },
             Input::Terminated { termination } => {
-                self.interpreter.cut(ctx, live_readiness(ctx));
-                note(ctx, termination);
-                over(ctx, HangupCause::CallerHangup)
+                self.interpreter.end_call(ctx, live_readiness(ctx));
+                store_termination(ctx, termination);
+                end(ctx, HangupCause::CallerHangup)
             }
-            Input::Stream { stream, event: what } => {
-                let ended = stream::told(ctx, stream, what);
+            Input::Stream { stream, event } => {
+                let ended = stream::handle_event(ctx, stream, event);
                 self.after_stream(ctx, ended)
             }
             Input::Command { command } => self.command(ctx, command),
@@ -124,7 +133,7 @@ impl LiveState {
                 State::Live(self)
             }
             Input::HangUp { cause } => self.hang_up(ctx, cause),
-            fact @ (Input::Fetched { .. }
+            input @ (Input::Fetched { .. }
             | Input::BLeg { .. }
             | Input::ALeg { .. }
             | Input::Room { .. }
@@ -136,13 +145,14 @@ impl LiveState {
             | Input::Speech { .. }
             | Input::Recording { .. }
             | Input::DigitsSent { .. }) => {
-                if let Input::Played { play, .. } = &fact {
+                if let Input::Played { play, .. } = &input {
                     self.overlays.played(*play);
                 }
-                let step = self.interpreter.handle(ctx, live_readiness(ctx), fact);
+                let step = self.interpreter.handle(ctx, live_readiness(ctx), input);
                 self.after(ctx, step)
             }
-            // The answer to our offer, overtaken by ACCEPTED (`meta-calling.md` §7.2).
+            // The answer to our offer arrived after ACCEPTED
+            // (docs/reference/meta.md#business-initiated-calls).
             Input::SdpAnswer { usable: true } => {
                 ctx.media(MediaCommand::Begin);
                 ctx.media(MediaCommand::Open);
@@ -152,7 +162,8 @@ impl LiveState {
                 ctx.remark(UNUSABLE_ANSWER.to_owned());
                 self.hang_up(ctx, HangupCause::GraphError)
             }
-            // Outcomes of `pre_accept` that accept overtook, RINGING after ACCEPTED.
+            // Outcomes of `pre_accept` that arrive after that of `accept`, and RINGING after
+            // ACCEPTED.
             Input::Offered { .. }
             | Input::Placed { .. }
             | Input::Bound { .. }
@@ -162,40 +173,44 @@ impl LiveState {
         }
     }
 
-    /// What REST wants. What is meant for the leg that this call dialled is asked of that one.
+    /// Executes an API request. The part that concerns the B-leg is forwarded to it.
     fn command(mut self, ctx: &mut CallContext, command: Command) -> State {
         match command {
             Command::Hangup => return self.hang_up(ctx, HangupCause::ApiHangup),
             Command::Transfer { aleg, bleg } => {
-                let left = bleg.is_some_and(|target| self.interpreter.transfer_leg(ctx, target));
+                let is_released =
+                    bleg.is_some_and(|target| self.interpreter.transfer_b_leg(ctx, target));
                 match aleg {
                     Some(target) => {
-                        let step = self.interpreter.transferred(ctx, live_readiness(ctx), target);
+                        let step = self.interpreter.transfer_to(ctx, live_readiness(ctx), target);
                         return self.after(ctx, step);
                     }
-                    // A leg that is not transferred is hung up (`plivo-call-api.md` §2.8).
-                    None if left => return self.hang_up(ctx, HangupCause::ApiHangup),
+                    // A leg that is not transferred is hung up (docs/reference/rest.md#transfer).
+                    None if is_released => return self.hang_up(ctx, HangupCause::ApiHangup),
                     None => {}
                 }
             }
             Command::Run { document, room } => {
-                // It is taken into a multi-party call, and has been picked up long since.
+                // The call enters a multi-party call. Its participant events are reported now,
+                // since it was answered before.
                 for event in ["AddParticipantInitiated", "AddParticipantAnswered"] {
                     add_participant::report_for(ctx, &document, room, event);
                 }
-                let step = self.interpreter.given(ctx, live_readiness(ctx), document);
+                let step = self.interpreter.replace_document(ctx, live_readiness(ctx), document);
                 return self.after(ctx, step);
             }
-            Command::Play { legs, overlay: aside } => {
+            Command::Play { legs, overlay } => {
                 if legs.has_b() {
-                    self.interpreter
-                        .ask_leg(ctx, Command::Play { legs: Legs::A, overlay: aside.clone() });
+                    self.interpreter.forward_to_b_leg(
+                        ctx,
+                        Command::Play { legs: Legs::A, overlay: overlay.clone() },
+                    );
                 }
-                self.overlays.play(ctx, legs, aside);
+                self.overlays.play(ctx, legs, overlay);
             }
-            Command::StopPlay { kind: what } => {
-                self.interpreter.ask_leg(ctx, Command::StopPlay { kind: what });
-                self.overlays.stop(ctx, what);
+            Command::StopPlay { kind } => {
+                self.interpreter.forward_to_b_leg(ctx, Command::StopPlay { kind });
+                self.overlays.stop(ctx, kind);
             }
             Command::Record { order, callback } => {
                 self.interpreter.record(ctx, live_readiness(ctx), *order, callback)
@@ -203,7 +218,7 @@ impl LiveState {
             Command::StopRecord => self.interpreter.stop_recording(ctx),
             Command::SendDigits { legs, digits } => {
                 if legs.has_b() {
-                    self.interpreter.ask_leg(
+                    self.interpreter.forward_to_b_leg(
                         ctx,
                         Command::SendDigits { legs: Legs::A, digits: digits.clone() },
                     );
@@ -214,7 +229,7 @@ impl LiveState {
                 stream::open(ctx, stream, order);
             }
             Command::StopStream { stream } => {
-                let ended = stream::stop(ctx, stream, stream::Stop::Api);
+                let ended = stream::stop(ctx, stream, stream::StopReason::Api);
                 return self.after_stream(ctx, ended);
             }
         }
@@ -231,7 +246,7 @@ impl LiveState {
             Timer::MaxCall => self.hang_up(ctx, HangupCause::TimeLimit),
             Timer::ScheduledHangup => self.hang_up(ctx, HangupCause::ScheduledHangup),
             Timer::StreamLimit => {
-                let ended = stream::stop(ctx, None, stream::Stop::Timeout);
+                let ended = stream::stop(ctx, None, stream::StopReason::Timeout);
                 self.after_stream(ctx, ended)
             }
             Timer::Fetch
@@ -256,17 +271,17 @@ impl LiveState {
             | Timer::Accept
             | Timer::Ring
             | Timer::RingLimit
-            | Timer::Heard
-            | Timer::Doubt
+            | Timer::AcceptedOverdue
+            | Timer::UnknownConnect
             | Timer::AcceptOutcome
             | Timer::Close
-            | Timer::TerminateAgain
+            | Timer::TerminateRetry
             | Timer::Reap => State::Live(self),
         }
     }
 
-    /// A stream that kept the call alive lets its document go on.
-    fn after_stream(mut self, ctx: &mut CallContext, ended: Option<Ended>) -> State {
+    /// Continues the document, if it waited for the end of the stream.
+    fn after_stream(mut self, ctx: &mut CallContext, ended: Option<EndedStream>) -> State {
         let Some(ended) = ended else { return State::Live(self) };
         let step = self.interpreter.stream_ended(ctx, live_readiness(ctx), ended);
         self.after(ctx, step)
@@ -280,7 +295,7 @@ impl LiveState {
     }
 
     fn hang_up(mut self, ctx: &mut CallContext, cause: HangupCause) -> State {
-        self.interpreter.cut(ctx, live_readiness(ctx));
+        self.interpreter.end_call(ctx, live_readiness(ctx));
         close(ctx, cause)
     }
 }

@@ -1,7 +1,7 @@
-//! The machine of a call, and its states: the table of `meta-calling.md` §7.
+//! The machine of a call and its states (docs/reference/meta.md#life-of-a-call).
 //!
-//! A state takes a fact and gives the state after it. What only one state knows lives in its variant, in a file of its
-//! own; what a document does meanwhile is the [`Interpreter`]'s business.
+//! A state handles an input and returns the next state. Each state has a file and stores the data
+//! that only it needs. Documents are run by the [`Interpreter`].
 
 mod closing;
 mod inbound;
@@ -26,34 +26,35 @@ use live::LiveState;
 use model::{CallType, CallUuid, Digit, HangupCause};
 use outbound::{CallingState, UnboundState};
 
-/// One call's whole behaviour.
+/// The state machine of one call.
 #[derive(Default)]
 pub struct Machine {
-    /// None until the first input.
+    /// `None` before the first input.
     call: Option<Call>,
 }
 
 struct Call {
     ctx: CallContext,
-    /// Always there but while a fact is taken in.
+    /// `None` only while an input is handled.
     state: Option<State>,
 }
 
 impl Machine {
-    /// A machine that waits for its [`Input::Offered`] or [`Input::Placed`].
+    /// Returns a machine that waits for [`Input::Offered`] or [`Input::Placed`].
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes in one fact. Afterwards call [`Machine::poll`] until it is empty.
+    /// Handles an input. Call [`Machine::poll`] afterwards until it returns `None`.
     ///
-    /// A time before the last one counts as the last one. Facts before the first and after `Over` are allowed
-    /// and do nothing, as do facts about a fetch, play or request that nothing waits for any more.
+    /// An `at` before that of the previous input counts as equal to it. Inputs before the first of
+    /// these and after `Over` are ignored, as are those about a fetch, a playlist or a request that
+    /// the machine does not wait for any more.
     pub fn handle(&mut self, at: CallTime, input: Input) {
         match (&mut self.call, input) {
             (Some(call), input) => call.handle(at, input),
-            (None, Input::Offered { setup }) => self.begin(at, setup, State::offered),
-            (None, Input::Placed { setup }) => self.begin(at, setup, State::placed),
+            (None, Input::Offered { setup }) => self.begin(at, setup, State::begin_inbound),
+            (None, Input::Placed { setup }) => self.begin(at, setup, State::begin_outbound),
             (None, _) => {}
         }
         #[cfg(debug_assertions)]
@@ -66,60 +67,64 @@ impl Machine {
         self.call = Some(Call { ctx, state: Some(state) });
     }
 
-    /// The next wish, oldest first.
+    /// Returns the next output, in order.
     pub fn poll(&mut self) -> Option<Output> {
-        self.call.as_mut()?.ctx.take_wish()
+        self.call.as_mut()?.ctx.next_output()
     }
 
-    /// Gives room back that wishes took: most calls wait for minutes between two facts. To be called when
-    /// [`Machine::poll`] has nothing more; without it all is the same.
-    pub fn rest(&mut self) {
+    /// Frees memory that the output queue does not need. Most calls wait for minutes between two
+    /// inputs. Call it when [`Machine::poll`] returns `None`. It has no other effect.
+    pub fn shrink(&mut self) {
         if let Some(call) = &mut self.call {
-            call.ctx.rest();
+            call.ctx.shrink();
         }
     }
 
-    /// When to come back with [`Input::Timer`]. Coming early is harmless; asking again after each
-    /// [`Machine::handle`] is needed, since the moment moves. A timer that fires may wish for nothing and decide
-    /// something all the same: the event log may leave out only those that came early.
+    /// Returns when [`Input::Timer`] is due, and why.
+    ///
+    /// Call it again after each [`Machine::handle`], since the time can change. An early
+    /// [`Input::Timer`] is harmless. A timer that fires may change the state without an output.
+    /// Therefore an event log may omit only those that came early.
     pub fn poll_timeout(&self) -> Option<(CallTime, Timer)> {
         self.call.as_ref()?.ctx.timers.next()
     }
 
-    /// What must hold after each step; only a fault of ours can break it.
+    /// Asserts the invariants that hold after each step.
     ///
     /// # Panics
-    /// When it does not hold.
+    ///
+    /// Panics if one does not hold, which is a bug in this crate.
     pub fn check_invariants(&self) {
         if let Some(call) = &self.call {
-            call.ctx.check();
+            call.ctx.assert_invariants();
         }
     }
 
-    /// What it holds now. Pure, and the same for the same facts; before the first one every field is empty.
-    pub fn picture(&self) -> Vec<Field> {
+    /// Returns the state for display. The same inputs lead to the same fields. Before the first
+    /// input all fields are empty.
+    pub fn snapshot(&self) -> Vec<Field> {
         let mut snapshot = SnapshotBuilder::new();
         if let Some(call) = &self.call {
             if let Some(state) = &call.state {
-                state.draw(&call.ctx, &mut snapshot);
+                state.write_snapshot(&call.ctx, &mut snapshot);
             }
-            call.ctx.draw(&mut snapshot);
+            call.ctx.write_snapshot(&mut snapshot);
         }
         snapshot.fields()
     }
 
-    /// The state; none before the first input.
+    /// Returns the state. `None` before the first input.
     pub fn state(&self) -> Option<CallState> {
         Some(self.call.as_ref()?.state.as_ref()?.name())
     }
 
-    /// The instruction being carried out: its element and line.
+    /// Returns the element and line of the instruction that is being executed.
     pub fn current_element(&self) -> Option<(&'static str, u32)> {
         let place = self.call.as_ref()?.state.as_ref()?.interpreter()?.place()?;
         Some((place.element, place.at.line))
     }
 
-    /// The leg that the call has dialled, once it has answered.
+    /// Returns the leg that the call has dialled, once it has answered.
     pub fn b_leg(&self) -> Option<CallUuid> {
         self.interpreter()?.b_leg()
     }
@@ -129,36 +134,42 @@ impl Machine {
         self.interpreter().is_some_and(Interpreter::is_recorded)
     }
 
-    /// Whether that recording's action will be asked once its end is told; else it is somebody else's to send.
-    pub fn awaits(&self, record: RecordingId) -> bool {
-        self.interpreter().is_some_and(|interpreter| interpreter.awaits(record))
+    /// Whether the machine requests an action at the end of that recording. If not, the caller must
+    /// report the recording.
+    pub fn awaits_recording(&self, recording: RecordingId) -> bool {
+        self.interpreter().is_some_and(|interpreter| interpreter.awaits_recording(recording))
     }
 
-    /// When the call was answered, if it was.
+    /// Returns when the call was answered.
     pub fn answered(&self) -> Option<CallTime> {
         self.call.as_ref()?.ctx.answered
     }
 
-    /// What the call began with.
+    /// Returns the setup of the call. `None` before the first input.
     pub fn setup(&self) -> Option<&CallSetup> {
         Some(&self.call.as_ref()?.ctx.setup)
     }
 
-    /// Whether a key pressed now must stay out of logs, traces and the console (`log="false"`).
+    /// Whether a digit pressed now must stay out of logs, traces and the console, because of
+    /// `log="false"`.
     pub fn hides_input(&self) -> bool {
         self.interpreter().is_some_and(Interpreter::hides_digits)
     }
 
-    /// A key that leads to the same decisions as `digit` would now, and says nothing about it.
+    /// Returns a digit that leads to the same decisions as `digit` would now and does not reveal
+    /// it.
     pub fn redact(&self, digit: Digit) -> Digit {
         self.interpreter().map_or(digit, |interpreter| interpreter.stand_in(digit))
     }
 
-    /// A fact as the event log may hold it, asked just before it is handled, with the same time. Replaying what
-    /// this gives leads to the same wishes: a hidden key is replaced by its stand-in, findings past the first
-    /// hundred are left out.
+    /// Returns the form of an input that the event log may contain. Call it just before
+    /// [`Machine::handle`], with the same time.
     ///
-    /// Timers that were due before `at` fire first: they may change which collection takes the key.
+    /// A replay of the result leads to the same outputs. Digits and words that must stay out of
+    /// logs are replaced, and findings beyond the first 100 are omitted.
+    ///
+    /// Timers that are due before `at` fire first, since they may change which collection takes the
+    /// digit.
     pub fn loggable<'a>(&mut self, at: CallTime, input: &'a Input) -> Cow<'a, Input> {
         if let Some(call) = &mut self.call {
             call.catch_up(at, input);
@@ -167,19 +178,21 @@ impl Machine {
             Input::Digit { leg, digit } if self.hides_input() => {
                 Cow::Owned(Input::Digit { leg: *leg, digit: self.redact(*digit) })
             }
-            // Words that nobody waits for any more are nobody's to keep.
-            Input::Speech { recognition, event: what } => match self.hides_speech(*recognition) {
+            // Words that no activity waits for are removed.
+            Input::Speech { recognition, event } => match self.hides_speech(*recognition) {
                 Some(false) => Cow::Borrowed(input),
                 Some(true) => {
-                    Cow::Owned(Input::Speech { recognition: *recognition, event: what.masked() })
+                    Cow::Owned(Input::Speech { recognition: *recognition, event: event.masked() })
                 }
                 None => {
-                    Cow::Owned(Input::Speech { recognition: *recognition, event: what.blank() })
+                    Cow::Owned(Input::Speech { recognition: *recognition, event: event.blank() })
                 }
             },
             Input::Fetched { fetch, result: Ok(FetchResponse::Refused { refusal }) } => {
-                let refusal =
-                    Refusal { findings: context::shown(&refusal.findings), first: refusal.first };
+                let refusal = Refusal {
+                    findings: context::limit_findings(&refusal.findings),
+                    first: refusal.first,
+                };
                 Cow::Owned(Input::Fetched {
                     fetch: *fetch,
                     result: Ok(FetchResponse::Refused { refusal }),
@@ -189,7 +202,8 @@ impl Machine {
         }
     }
 
-    /// Whether what that recognition hears must stay out of logs; `None`: nobody waits for it.
+    /// Whether the words of that recognition must stay out of logs. `None` if no activity waits for
+    /// them.
     fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
         self.interpreter()?.hides_speech(recognition)
     }
@@ -210,8 +224,10 @@ impl Call {
         }
     }
 
-    /// Comes to `at`. What was due before this fact happened comes first, so that a late wake-up changes no
-    /// decision; what is due at this very moment fires with `Input::Timer` alone.
+    /// Advances the time to `at` and fires the timers that were due before it.
+    ///
+    /// A late wake-up therefore changes no decision. Timers that are due exactly at `at` fire with
+    /// `Input::Timer` only.
     fn catch_up(&mut self, at: CallTime, input: &Input) {
         self.ctx.now = self.ctx.now.max(at);
         let due = match input {
@@ -224,7 +240,7 @@ impl Call {
     }
 }
 
-/// Where a call is.
+/// The state of a call.
 enum State {
     Calling(CallingState),
     Unbound(UnboundState),
@@ -236,31 +252,31 @@ enum State {
 }
 
 impl State {
-    /// A user-initiated call begins.
-    fn offered(ctx: &mut CallContext) -> Self {
+    /// Begins an inbound call.
+    fn begin_inbound(ctx: &mut CallContext) -> Self {
         Self::Preparing(PreparingState::begin(ctx))
     }
 
-    /// A business-initiated call begins.
-    fn placed(ctx: &mut CallContext) -> Self {
+    /// Begins an outbound call.
+    fn begin_outbound(ctx: &mut CallContext) -> Self {
         Self::Calling(CallingState::begin(ctx))
     }
 
-    /// Takes in a fact. Timers come one by one through [`State::handle_timer`].
-    fn handle(self, ctx: &mut CallContext, fact: Input) -> Self {
+    /// Handles an input. Timers are handled by [`State::handle_timer`].
+    fn handle(self, ctx: &mut CallContext, input: Input) -> Self {
         match self {
-            Self::Calling(state) => state.handle(ctx, fact),
-            Self::Unbound(state) => state.handle(ctx, fact),
-            Self::Preparing(state) => state.handle(ctx, fact),
-            Self::Accepting(state) => state.handle(ctx, fact),
-            Self::Live(state) => state.handle(ctx, fact),
-            Self::Closing(state) => state.handle(ctx, fact),
-            // Late facts are normal, and mean nothing any more.
+            Self::Calling(state) => state.handle(ctx, input),
+            Self::Unbound(state) => state.handle(ctx, input),
+            Self::Preparing(state) => state.handle(ctx, input),
+            Self::Accepting(state) => state.handle(ctx, input),
+            Self::Live(state) => state.handle(ctx, input),
+            Self::Closing(state) => state.handle(ctx, input),
+            // Late inputs are normal and have no effect.
             Self::Over => Self::Over,
         }
     }
 
-    /// A timer fired.
+    /// Handles a timer.
     fn handle_timer(self, ctx: &mut CallContext, timer: Timer) -> Self {
         match self {
             Self::Calling(state) => state.handle_timer(ctx, timer),
@@ -284,31 +300,32 @@ impl State {
         }
     }
 
-    /// What only the state knows, and whether the slot is held: it is until Meta is done with the call.
-    fn draw(&self, ctx: &CallContext, snapshot: &mut SnapshotBuilder) {
-        snapshot.say("state", [word(self.name().as_str())]);
+    /// Adds what only the state knows to the snapshot, and whether the slot is held, which it is
+    /// until Meta confirms the end.
+    fn write_snapshot(&self, ctx: &CallContext, snapshot: &mut SnapshotBuilder) {
+        snapshot.add("state", [word(self.name().as_str())]);
         let slot = match (ctx.setup.call_type, self) {
             (CallType::Web, _) => "no_slot",
             (_, Self::Over) => "given_back",
-            (_, Self::Unbound(state)) if state.is_in_doubt() => "given_back",
+            (_, Self::Unbound(state)) if state.is_outcome_unknown() => "given_back",
             _ => "held",
         };
-        snapshot.say("slot", [word(slot)]);
+        snapshot.add("slot", [word(slot)]);
         match self {
-            Self::Calling(state) => state.draw(snapshot),
-            Self::Unbound(state) => state.draw(snapshot),
-            Self::Preparing(state) => state.draw(ctx, snapshot),
-            Self::Accepting(state) => state.draw(snapshot),
-            Self::Live(state) => state.draw(snapshot),
-            Self::Closing(_) => snapshot.say("waits_for", [word("metas_goodbye")]),
+            Self::Calling(state) => state.write_snapshot(snapshot),
+            Self::Unbound(state) => state.write_snapshot(snapshot),
+            Self::Preparing(state) => state.write_snapshot(ctx, snapshot),
+            Self::Accepting(state) => state.write_snapshot(snapshot),
+            Self::Live(state) => state.write_snapshot(snapshot),
+            Self::Closing(_) => snapshot.add("waits_for", [word("terminate_webhook")]),
             Self::Over => {}
         }
         if let Some(interpreter) = self.interpreter() {
-            interpreter.draw(snapshot);
+            interpreter.write_snapshot(snapshot);
         }
     }
 
-    /// The script, while there is one.
+    /// Returns the interpreter, if the state has one.
     fn interpreter(&self) -> Option<&Interpreter> {
         match self {
             Self::Preparing(state) => Some(state.interpreter()),
@@ -319,27 +336,28 @@ impl State {
     }
 }
 
-/// Keeps what the terminate webhook said: Meta's duration stands beside ours.
-fn note(ctx: &mut CallContext, termination: Termination) {
+/// Stores the terminate webhook. Its duration is recorded beside ours.
+fn store_termination(ctx: &mut CallContext, termination: Termination) {
     ctx.termination = Some(termination);
 }
 
-/// The call is over on both sides.
-fn over(ctx: &mut CallContext, cause: HangupCause) -> State {
+/// Ends the call on both sides.
+fn end(ctx: &mut CallContext, cause: HangupCause) -> State {
     conclude(ctx, cause);
-    gone(ctx)
+    finish(ctx)
 }
 
-/// The same of a call whose record is closed already.
-fn gone(ctx: &mut CallContext) -> State {
-    ctx.over();
+/// Ends a call after its record has been written.
+fn finish(ctx: &mut CallContext) -> State {
+    ctx.finish();
     State::Over
 }
 
-/// `plivo-callbacks.md` §6.3: what it is called that Graph refused or failed.
+/// Returns the hangup cause for a request that Graph refused or that failed
+/// (docs/reference/hangup-causes.md).
 fn graph_cause(outcome: &GraphOutcome) -> HangupCause {
     match outcome {
-        // The number's call rate (`meta-calling.md` §4.6).
+        // The limit of calls per second of the number (docs/reference/meta.md#error-codes).
         GraphOutcome::RateLimited { code: 138_005 } => HangupCause::CpsExceeded,
         GraphOutcome::RateLimited { .. } => HangupCause::GraphRateLimited,
         GraphOutcome::Timeout | GraphOutcome::Unreachable => HangupCause::GraphTimeout,
@@ -364,5 +382,5 @@ fn describe(outcome: &GraphOutcome) -> String {
     }
 }
 
-/// Remark on Meta's SDP answer to our offer.
+/// The remark on an SDP answer of Meta that cannot be used.
 const UNUSABLE_ANSWER: &str = "Meta's SDP answer is unusable: the call is ended";

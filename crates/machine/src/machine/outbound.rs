@@ -1,11 +1,13 @@
-//! A business-initiated call until it is answered (`meta-calling.md` §7.2), and what its beginning leaves behind.
+//! An outbound call until it is answered (docs/reference/meta.md#business-initiated-calls), and one
+//! that ended before its id was known.
 //!
-//! Meta promises no order: the SDP answer, RINGING and ACCEPTED come as they like, also before Graph has told us the
-//! call's id. The shell sees to it that [`Input::Bound`] comes before all of them.
+//! Meta guarantees no order: the SDP answer, RINGING and ACCEPTED can arrive in any order, even
+//! before Graph has returned the id of the call. The call driver delivers [`Input::Bound`] before
+//! all of them.
 
 use super::closing::{close_ended, close_late, end_here};
 use super::live::LiveState;
-use super::{State, UNUSABLE_ANSWER, close, describe, gone, graph_cause, note, over};
+use super::{State, UNUSABLE_ANSWER, close, describe, end, finish, graph_cause, store_termination};
 use crate::context::CallContext;
 use crate::contract::{
     BLegCommand, BLegEvent, CallState, CallbackKind, CallbackRequest, Command, GraphAction,
@@ -18,38 +20,37 @@ use crate::snapshot::{SnapshotBuilder, word};
 use crate::timers::Timer;
 use model::{CallType, HangupCause};
 
-/// A user who is heard has picked up; ACCEPTED may come so much later (`meta-calling.md` §7.2).
-const HEARD_MS: u64 = 2_000;
-/// How long a call may still turn out to exist whose `connect` had no outcome (`meta-calling.md` §7.2).
-const DOUBT_MS: u64 = 60_000;
+/// How long ACCEPTED may follow the user's first audio. Audio means that the user has answered.
+const ACCEPTED_GRACE_MS: u64 = 2_000;
+/// How long a call may still turn out to exist after a `connect` without an outcome.
+const UNKNOWN_CONNECT_MS: u64 = 60_000;
 
-/// The phone of the user is to ring, or rings.
+/// The call is being placed, or the user's phone rings.
 pub(super) struct CallingState {
-    /// Meta's id is known.
+    /// Meta's id of the call is known.
     bound: bool,
-    /// RINGING has come.
+    /// RINGING has been received.
     rung: bool,
 }
 
-/// Ended here before Meta's id of the call was known: should there be one, it is ended when it is.
+/// The call ended before Meta's id was known. If an id arrives, the call is terminated at Meta.
 pub(super) struct UnboundState {
-    /// `connect` is still under way.
-    asked: bool,
+    /// `connect` is in flight.
+    connect_in_flight: bool,
 }
 
 impl CallingState {
-    /// Our offer goes to Graph.
+    /// Begins a call: the SDP offer is sent to Graph.
     pub(super) fn begin(ctx: &mut CallContext) -> Self {
         ctx.graph(GraphAction::Connect);
-        ctx.state(CallState::Dialing);
-        // No outcome at all would be a fault of ours; a call must not hang on it.
-        ctx.reap();
+        ctx.report_state(CallState::Dialing);
+        // Guards against an outcome that is never reported.
+        ctx.set_reap_timer();
         Self { bound: false, rung: false }
     }
 
-    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        snapshot
-            .say("waits_for", [word(if self.bound { "somebody_to_pick_up" } else { "metas_id" })]);
+    pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.add("waits_for", [word(if self.bound { "answer" } else { "meta_call_id" })]);
     }
 
     pub(super) fn name(&self) -> CallState {
@@ -60,8 +61,8 @@ impl CallingState {
         }
     }
 
-    pub(super) fn handle(self, ctx: &mut CallContext, fact: Input) -> State {
-        match fact {
+    pub(super) fn handle(self, ctx: &mut CallContext, input: Input) -> State {
+        match input {
             Input::Graph { action: GraphAction::Connect, outcome } => self.outcome(ctx, &outcome),
             Input::Bound { wacid } if !self.bound => {
                 ctx.setup.wacid = Some(wacid);
@@ -76,20 +77,20 @@ impl CallingState {
                 self.end(ctx, HangupCause::GraphError)
             }
             Input::Status { status: PhoneStatus::Ringing } => self.ringing(ctx),
-            Input::Status { status: PhoneStatus::Accepted } => pick_up(ctx),
+            Input::Status { status: PhoneStatus::Accepted } => answer(ctx),
             Input::Status { status: PhoneStatus::Rejected } => close_ended(ctx, HangupCause::Rejected),
-            Input::Media { event: what, .. } => match ctx.path_changed(&what) {
+            Input::Media { event, .. } => match ctx.handle_media(&event) {
                 Some(cause) => self.end(ctx, cause),
                 None => {
-                    if what == MediaEvent::Flowing {
-                        ctx.set(Timer::Heard, HEARD_MS);
+                    if event == MediaEvent::Flowing {
+                        ctx.set_timer(Timer::AcceptedOverdue, ACCEPTED_GRACE_MS);
                     }
                     State::Calling(self)
                 }
             },
             Input::Terminated { termination } => {
-                note(ctx, termination);
-                over(ctx, HangupCause::NoAnswer)
+                store_termination(ctx, termination);
+                end(ctx, HangupCause::NoAnswer)
             }
             Input::Command { command: Command::Hangup } => self.end(ctx, HangupCause::CancelledByApi),
             Input::HangUp { cause } | Input::ALeg { command: BLegCommand::HangUp { cause } } => self.end(ctx, cause),
@@ -110,7 +111,7 @@ impl CallingState {
             | Input::Stream { .. }
             | Input::Recording { .. }
             | Input::DigitsSent { .. }
-            // What else is asked for is for answered calls.
+            // All other commands need an answered call.
             | Input::Command { .. }
             | Input::BLeg { .. }
             | Input::Room { .. }
@@ -122,12 +123,12 @@ impl CallingState {
     pub(super) fn handle_timer(self, ctx: &mut CallContext, timer: Timer) -> State {
         match timer {
             Timer::Ring | Timer::RingLimit => self.end(ctx, HangupCause::RingTimeout),
-            Timer::Heard => {
+            Timer::AcceptedOverdue => {
                 ctx.remark(
                     "the user is heard, and no ACCEPTED has come: the call counts as answered"
                         .to_owned(),
                 );
-                pick_up(ctx)
+                answer(ctx)
             }
             Timer::PathClosed => {
                 let cause = ctx.path_cause();
@@ -160,121 +161,126 @@ impl CallingState {
             | Timer::StreamLimit
             | Timer::Confirm
             | Timer::Close
-            | Timer::TerminateAgain
-            | Timer::Doubt => State::Calling(self),
+            | Timer::TerminateRetry
+            | Timer::UnknownConnect => State::Calling(self),
         }
     }
 
-    /// The call is on its way: from now on the other side has its time to pick up.
+    /// Meta's id is known: the ring timeout begins.
     fn proceed(self, ctx: &mut CallContext) -> State {
         ctx.timers.clear(Timer::Reap);
-        let ring_ms = ctx.setup.outbound.as_ref().map_or(0, |placed| placed.ring_timeout_ms);
-        ctx.set(Timer::Ring, ring_ms);
-        ctx.state(CallState::Proceeding);
+        let ring_ms = ctx.setup.outbound.as_ref().map_or(0, |outbound| outbound.ring_timeout_ms);
+        ctx.set_timer(Timer::Ring, ring_ms);
+        ctx.report_state(CallState::Proceeding);
         add_participant::report(ctx, "AddParticipantInitiated");
-        ctx.news(BLegEvent::Placed);
+        ctx.report_to_a_leg(BLegEvent::Placed);
         room_ringback::begin(ctx);
         State::Calling(Self { bound: true, ..self })
     }
 
-    /// `connect` came to its end.
+    /// Handles the outcome of `connect`.
     fn outcome(self, ctx: &mut CallContext, outcome: &GraphOutcome) -> State {
-        // A webhook has named the call: it is there, whatever became of the request.
+        // A webhook has delivered the id. The call exists, whatever the outcome of the request is.
         if self.bound {
             return State::Calling(self);
         }
         match (ctx.setup.call_type, outcome) {
-            // A web leg has no name at Meta to wait for: its phones ring, or there are none.
+            // A web leg gets no id from Meta. Either its phones ring, or none is registered.
             (CallType::Web, GraphOutcome::Done) => return self.proceed(ctx),
             (CallType::Web, _) => {
                 ctx.remark("no phone has registered as this endpoint".to_owned());
-                return over(ctx, HangupCause::EndpointNotRegistered);
+                return end(ctx, HangupCause::EndpointNotRegistered);
             }
             (CallType::Whatsapp, GraphOutcome::Done) => return State::Calling(self),
             (CallType::Whatsapp, _) => {}
         }
         let cause = connect_cause(outcome);
-        ctx.remark(format!("connect failed ({}): {}", describe(outcome), advice(cause)));
+        ctx.remark(format!("connect failed ({}): {}", describe(outcome), remedy(cause)));
         if is_unknown(outcome) {
             end_here(ctx, cause);
-            return UnboundState::doubt(ctx);
+            return UnboundState::outcome_unknown(ctx);
         }
-        over(ctx, cause)
+        end(ctx, cause)
     }
 
-    /// The user's phone rings: told once.
+    /// The user's phone rings. Reported once.
     fn ringing(self, ctx: &mut CallContext) -> State {
         if self.rung {
             return State::Calling(self);
         }
-        ctx.state(CallState::Ringing);
+        ctx.report_state(CallState::Ringing);
         add_participant::report(ctx, "AddParticipantRinging");
-        ctx.news(BLegEvent::Ringing);
-        let placed = ctx.setup.outbound.clone().unwrap_or_default();
-        if let Some((url, method)) = placed.ring {
+        ctx.report_to_a_leg(BLegEvent::Ringing);
+        let outbound = ctx.setup.outbound.clone().unwrap_or_default();
+        if let Some((url, method)) = outbound.ring {
             let params = params::common(ctx, Event::Ring);
-            ctx.wish(Output::Callback {
+            ctx.emit(Output::Callback {
                 callback: CallbackRequest { kind: CallbackKind::Ring, url, method, params },
             });
         }
-        if let Some(limit_ms) = placed.hangup_on_ring_ms {
-            ctx.set(Timer::RingLimit, limit_ms);
+        if let Some(limit_ms) = outbound.hangup_on_ring_ms {
+            ctx.set_timer(Timer::RingLimit, limit_ms);
         }
         State::Calling(Self { rung: true, ..self })
     }
 
-    /// Ours: `terminate` follows, as soon as there is an id to name.
+    /// Ends the call. `terminate` is sent as soon as the id is known.
     fn end(self, ctx: &mut CallContext, cause: HangupCause) -> State {
         if self.bound {
             return close(ctx, cause);
         }
         end_here(ctx, cause);
-        ctx.reap();
-        State::Unbound(UnboundState { asked: true })
+        ctx.set_reap_timer();
+        State::Unbound(UnboundState { connect_in_flight: true })
     }
 }
 
-/// Answered: by our clock, whatever Meta says of the moment.
-fn pick_up(ctx: &mut CallContext) -> State {
-    for timer in [Timer::Ring, Timer::RingLimit, Timer::Heard] {
+/// The call is answered now by our clock, whatever timestamp Meta reports.
+fn answer(ctx: &mut CallContext) -> State {
+    for timer in [Timer::Ring, Timer::RingLimit, Timer::AcceptedOverdue] {
         ctx.timers.clear(timer);
     }
     LiveState::begin_placed(ctx)
 }
 
 impl UnboundState {
-    /// Nothing is known of the call any more: its slot is given back, its name is kept for a while.
-    fn doubt(ctx: &mut CallContext) -> State {
-        ctx.wish(Output::FreeSlot);
+    /// The outcome of `connect` is unknown. Releases the slot and waits a while for an id.
+    fn outcome_unknown(ctx: &mut CallContext) -> State {
+        ctx.emit(Output::FreeSlot);
         ctx.timers.clear(Timer::Reap);
-        ctx.set(Timer::Doubt, DOUBT_MS);
-        State::Unbound(Self { asked: false })
+        ctx.set_timer(Timer::UnknownConnect, UNKNOWN_CONNECT_MS);
+        State::Unbound(Self { connect_in_flight: false })
     }
 
-    /// Nothing is known of the call, and its slot has gone back.
-    pub(super) fn is_in_doubt(&self) -> bool {
-        !self.asked
+    /// Whether the outcome of `connect` is unknown. The slot is released then.
+    pub(super) fn is_outcome_unknown(&self) -> bool {
+        !self.connect_in_flight
     }
 
-    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        snapshot.say("waits_for", [word(if self.asked { "connects_answer" } else { "metas_id" })]);
+    pub(super) fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.add(
+            "waits_for",
+            [word(if self.connect_in_flight { "connect_response" } else { "meta_call_id" })],
+        );
     }
 
-    pub(super) fn handle(self, ctx: &mut CallContext, fact: Input) -> State {
-        match fact {
+    pub(super) fn handle(self, ctx: &mut CallContext, input: Input) -> State {
+        match input {
             Input::Bound { wacid } => {
                 ctx.setup.wacid = Some(wacid);
-                ctx.timers.clear(Timer::Doubt);
+                ctx.timers.clear(Timer::UnknownConnect);
                 close_late(ctx)
             }
             Input::Graph { action: GraphAction::Connect, outcome }
-                if self.asked && is_unknown(&outcome) =>
+                if self.connect_in_flight && is_unknown(&outcome) =>
             {
-                Self::doubt(ctx)
+                Self::outcome_unknown(ctx)
             }
-            // With `Done` came `Bound`, before this.
-            Input::Graph { action: GraphAction::Connect, .. } if self.asked => gone(ctx),
-            Input::Terminated { .. } => gone(ctx),
+            // After `Done`, `Bound` has come first.
+            Input::Graph { action: GraphAction::Connect, .. } if self.connect_in_flight => {
+                finish(ctx)
+            }
+            Input::Terminated { .. } => finish(ctx),
             Input::Offered { .. }
             | Input::Placed { .. }
             | Input::SdpAnswer { .. }
@@ -302,12 +308,12 @@ impl UnboundState {
 
     pub(super) fn handle_timer(self, ctx: &mut CallContext, timer: Timer) -> State {
         match timer {
-            Timer::Doubt | Timer::Reap => gone(ctx),
+            Timer::UnknownConnect | Timer::Reap => finish(ctx),
             Timer::AcceptWait
             | Timer::Accept
             | Timer::Ring
             | Timer::RingLimit
-            | Timer::Heard
+            | Timer::AcceptedOverdue
             | Timer::AcceptOutcome
             | Timer::MediaSetup
             | Timer::PathClosed
@@ -330,12 +336,12 @@ impl UnboundState {
             | Timer::StreamLimit
             | Timer::Confirm
             | Timer::Close
-            | Timer::TerminateAgain => State::Unbound(self),
+            | Timer::TerminateRetry => State::Unbound(self),
         }
     }
 }
 
-/// Whether Meta may have made the call all the same: no answer, or one that is none.
+/// Whether Meta may have created the call although the request failed.
 fn is_unknown(outcome: &GraphOutcome) -> bool {
     match outcome {
         GraphOutcome::Timeout | GraphOutcome::ServerError { .. } => true,
@@ -347,7 +353,8 @@ fn is_unknown(outcome: &GraphOutcome) -> bool {
     }
 }
 
-/// What a refused `connect` is called (`meta-calling.md` §4.6, `plivo-callbacks.md` §6.3).
+/// Returns the hangup cause for a `connect` that Graph refused
+/// (docs/reference/meta.md#error-codes).
 fn connect_cause(outcome: &GraphOutcome) -> HangupCause {
     let (GraphOutcome::Refused { code, .. } | GraphOutcome::RateLimited { code }) = outcome else {
         return graph_cause(outcome);
@@ -364,8 +371,8 @@ fn connect_cause(outcome: &GraphOutcome) -> HangupCause {
     }
 }
 
-/// What whoever reads the record had better do.
-fn advice(cause: HangupCause) -> &'static str {
+/// Returns a remedy for the log.
+fn remedy(cause: HangupCause) -> &'static str {
     match cause {
         HangupCause::CallingDisabled => "enable calling for the number at Meta",
         HangupCause::UserUnreachable => "the user cannot be called on WhatsApp",

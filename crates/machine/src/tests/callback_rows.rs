@@ -1,167 +1,203 @@
-//! Every row of the callback tables (`plivo-callbacks.md` §2–§4, §6.2) that a call of this version can make has a
-//! scenario that shows it.
+//! Checks that every row of the callback tables (docs/reference/callbacks.md,
+//! docs/reference/hangup-causes.md) has a scenario.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Row, scenario, and what the scenario must say.
+/// The row, the scenario, and a text that the scenario must contain.
 const ROWS: &[(&str, &str, &str)] = &[
-    ("2 answer, inbound", "caller_details", "fetch 1 answer POST"),
+    ("call: answer, inbound", "caller_details", "fetch 1 answer POST"),
     (
-        "2 answer, outbound",
+        "call: answer, outbound",
         "placed_answered",
         "fetch 1 answer POST https://app.example.com/answer in 10000 ms AnswerTime=",
     ),
-    ("2 fallback", "fallback_after_a_refused_answer", "fetch 2 fallback POST"),
+    ("call: fallback", "fallback_after_a_refused_answer", "fetch 2 fallback POST"),
     (
-        "2 ring",
+        "call: ring",
         "placed_answered",
         "notify ring POST https://app.example.com/ring CallStatus=ringing",
     ),
-    ("2 ring, once", "placed_rings_after_the_answer", "status ringing"),
-    ("2 hangup", "caller_hangs_up", "hangup POST https://app.example.com/hangup"),
-    ("2 hangup, never answered", "placed_declined", "CallStatus=busy"),
-    ("2 redirect", "redirect", "fetch 2 redirect GET"),
-    ("3.1 action", "menu_by_keys", "InputType=dtmf"),
-    ("3.1 action without redirect", "get_input_redirect_false", "notify action GET"),
+    ("call: ring, once", "placed_rings_after_the_answer", "status ringing"),
+    ("call: hangup", "caller_hangs_up", "hangup POST https://app.example.com/hangup"),
+    ("call: hangup, never answered", "placed_declined", "CallStatus=busy"),
+    ("call: redirect", "redirect", "fetch 2 redirect GET"),
+    ("GetInput: action", "menu_by_keys", "InputType=dtmf"),
+    ("GetInput: action without redirect", "get_input_redirect_false", "notify action GET"),
     (
-        "3.1 action, speech",
+        "GetInput: action, speech",
         "speech_understood",
         "InputType=speech Speech=\"book a table\" SpeechConfidenceScore=0.87",
     ),
-    ("3.1 action, speech without redirect", "speech_redirect_false", "notify action POST"),
-    ("3.1 interim", "speech_interim", "CallStatus=in-progress SequenceNumber=1 Stability=0.00"),
+    ("GetInput: action, speech without redirect", "speech_redirect_false", "notify action POST"),
     (
-        "3.1 interim, at most five a second",
+        "GetInput: interim",
+        "speech_interim",
+        "CallStatus=in-progress SequenceNumber=1 Stability=0.00",
+    ),
+    (
+        "GetInput: interim, at most five a second",
         "speech_interim",
         "@2650   timer\n          notify interim POST https://app.example.com/so-far",
     ),
-    ("3.2 action", "retries_of_get_digits", "Digits="),
-    ("3.2 action without redirect", "get_digits_redirect_false", "notify action GET"),
-    ("3.3 DialAnswer", "dial_answered", "DialAction=answer"),
-    ("3.3 DialConnected", "dial_answered", "DialAction=connected"),
-    ("3.3 DialDigitsMatch, A", "dial_keys", "DialDigitsMatch=12 DialDigitsPressedBy=ALeg"),
-    ("3.3 DialDigitsMatch, B", "dial_keys", "DialDigitsMatch=#9 DialDigitsPressedBy=BLeg"),
-    ("3.3 DialHangup", "dial_answered", "DialAction=hangup"),
-    ("3.3 confirmSound", "bleg_confirms", "fetch 1 sound POST"),
-    ("3.3 dialMusic", "dial_music", "fetch 2 sound POST"),
-    ("3.3 confirmSound, of who is added", "mpc_confirmed", "fetch 1 sound GET"),
-    ("3.3 dialMusic, of who is added", "mpc_rings_with_music", "fetch 1 sound POST"),
+    ("GetDigits: action", "retries_of_get_digits", "Digits="),
+    ("GetDigits: action without redirect", "get_digits_redirect_false", "notify action GET"),
+    ("Dial: DialAnswer", "dial_answered", "DialAction=answer"),
+    ("Dial: DialConnected", "dial_answered", "DialAction=connected"),
+    ("Dial: DialDigitsMatch, A", "dial_keys", "DialDigitsMatch=12 DialDigitsPressedBy=ALeg"),
+    ("Dial: DialDigitsMatch, B", "dial_keys", "DialDigitsMatch=#9 DialDigitsPressedBy=BLeg"),
+    ("Dial: DialHangup", "dial_answered", "DialAction=hangup"),
+    ("Dial: confirmSound", "bleg_confirms", "fetch 1 sound POST"),
+    ("Dial: dialMusic", "dial_music", "fetch 2 sound POST"),
+    ("Dial: confirmSound, added participant", "mpc_confirmed", "fetch 1 sound GET"),
+    ("Dial: dialMusic, added participant", "mpc_rings_with_music", "fetch 1 sound POST"),
     (
-        "3.6 AddParticipantFailed, not confirmed",
+        "MultiPartyCall: AddParticipantFailed, not confirmed",
         "mpc_not_confirmed",
         "EventName=AddParticipantFailed",
     ),
-    ("xml 5.7 not confirmed, of who is added", "mpc_not_confirmed", "HangupCauseCode=9110"),
-    ("xml 6 completed", "dial_answered", "DialStatus=completed"),
-    ("xml 6 busy, declined", "dial_declined", "DialStatus=busy"),
-    ("xml 6 busy, 138003", "dial_user_busy", "DialStatus=busy"),
-    ("xml 6 no-answer", "dial_ring_timeout", "DialStatus=no-answer"),
-    ("xml 6 no-answer, Meta", "dial_no_answer", "DialBLegHangupCauseCode=3000"),
-    ("xml 6 cancel", "dial_caller_hangs_up_while_it_rings", "DialBLegHangupCauseCode=1000"),
-    ("xml 6 timeout", "dial_meta_times_out", "DialStatus=timeout"),
-    ("xml 6 failed", "dial_meta_fails", "DialStatus=failed"),
-    ("xml 5.7 lost race", "dial_lost_race", "DialBLegHangupCauseCode=9000"),
-    ("xml 5.7 not confirmed", "dial_confirm_fails", "DialBLegHangupCauseCode=9110"),
+    ("Dial: not confirmed, added participant", "mpc_not_confirmed", "HangupCauseCode=9110"),
+    ("Dial result: completed", "dial_answered", "DialStatus=completed"),
+    ("Dial result: busy, declined", "dial_declined", "DialStatus=busy"),
+    ("Dial result: busy, 138003", "dial_user_busy", "DialStatus=busy"),
+    ("Dial result: no-answer", "dial_ring_timeout", "DialStatus=no-answer"),
+    ("Dial result: no-answer, Meta", "dial_no_answer", "DialBLegHangupCauseCode=3000"),
+    ("Dial result: cancel", "dial_caller_hangs_up_while_it_rings", "DialBLegHangupCauseCode=1000"),
+    ("Dial result: timeout", "dial_meta_times_out", "DialStatus=timeout"),
+    ("Dial result: failed", "dial_meta_fails", "DialStatus=failed"),
+    ("Dial: lost race", "dial_lost_race", "DialBLegHangupCauseCode=9000"),
+    ("Dial: not confirmed", "dial_confirm_fails", "DialBLegHangupCauseCode=9110"),
     (
-        "xml 6 pstn_forwarding_not_supported",
+        "Dial result: pstn_forwarding_not_supported",
         "dial_without_an_action",
         "pstn_forwarding_not_supported",
     ),
     (
-        "xml 6 whatsapp_to_whatsapp_not_supported",
+        "Dial result: whatsapp_to_whatsapp_not_supported",
         "dial_whatsapp_to_whatsapp",
         "DialBLegHangupCauseCode=2040",
     ),
-    ("xml 6 sip_not_supported", "dial_several_not_placed", "DialError=sip_not_supported"),
-    ("xml 6 loop", "dial_loop", "DialBLegHangupCauseCode=2060"),
+    ("Dial result: sip_not_supported", "dial_several_not_placed", "DialError=sip_not_supported"),
+    ("Dial result: loop", "dial_loop", "DialBLegHangupCauseCode=2060"),
     (
-        "xml 6 invalid_destination",
+        "Dial result: invalid_destination",
         "dial_meta_refuses_invalid_destination",
         "DialBLegHangupCauseCode=2000",
     ),
     (
-        "xml 6 caller_id_not_enabled",
+        "Dial result: caller_id_not_enabled",
         "dial_refused_caller_id_not_enabled",
         "DialBLegHangupCauseCode=3030",
     ),
-    ("xml 6 no_permission", "dial_refused_no_permission", "DialBLegHangupCauseCode=3040"),
-    ("xml 6 geo_blocked", "dial_refused_geo_blocked", "DialBLegHangupCauseCode=2030"),
-    ("xml 6 number_full", "dial_refused_number_full", "DialBLegHangupCauseCode=5030"),
-    ("xml 6 cps_exceeded", "dial_refused_cps_exceeded", "DialBLegHangupCauseCode=5030"),
-    ("xml 6 draining", "dial_refused_draining", "DialBLegHangupCauseCode=5010"),
-    ("xml 6 overloaded", "dial_refused_overloaded", "DialBLegHangupCauseCode=5010"),
+    ("Dial result: no_permission", "dial_refused_no_permission", "DialBLegHangupCauseCode=3040"),
+    ("Dial result: geo_blocked", "dial_refused_geo_blocked", "DialBLegHangupCauseCode=2030"),
+    ("Dial result: number_full", "dial_refused_number_full", "DialBLegHangupCauseCode=5030"),
+    ("Dial result: cps_exceeded", "dial_refused_cps_exceeded", "DialBLegHangupCauseCode=5030"),
+    ("Dial result: draining", "dial_refused_draining", "DialBLegHangupCauseCode=5010"),
+    ("Dial result: overloaded", "dial_refused_overloaded", "DialBLegHangupCauseCode=5010"),
     (
-        "xml 6 endpoint_not_registered",
+        "Dial result: endpoint_not_registered",
         "dial_refused_endpoint_not_registered",
         "DialBLegHangupCauseCode=2020",
     ),
-    ("3.5 enter", "conference_in_and_out", "ConferenceAction=enter"),
-    ("3.5 exit", "conference_in_and_out", "ConferenceAction=exit"),
-    ("3.5 exit, hung up", "conference_caller_hangs_up", "ConferenceAction=exit"),
-    ("3.5 digits", "conference_in_and_out", "ConferenceAction=digits ConferenceDigitsMatch=12"),
-    ("3.5 floor", "conference_in_and_out", "ConferenceAction=floor"),
-    ("3.5 action", "conference_in_and_out", "fetch 2 action POST https://app.example.com/left"),
-    ("3.5 action, full", "conference_full", "ConferenceMemberID= "),
-    ("3.5 waitSound", "conference_waits", "sound POST https://app.example.com/wait"),
-    ("3.5 enterSound", "conference_waits", "sound POST https://app.example.com/enter"),
-    ("3.5 exitSound", "conference_waits", "sound POST https://app.example.com/exit"),
-    ("3.6 MPCInitialized", "mpc_agent", "EventName=MPCInitialized"),
-    ("3.6 MPCStart", "mpc_agent", "EventName=MPCStart"),
-    ("3.6 MPCStart, later", "mpc_stopped", "EventName=MPCStart"),
-    ("3.6 MPCEnd", "mpc_agent", "and that it is over where it was the last"),
-    ("3.6 ParticipantJoin", "mpc_agent", "EventName=ParticipantJoin"),
-    ("3.6 ParticipantExit", "mpc_agent", "EventName=ParticipantExit"),
-    ("3.6 ParticipantMute", "mpc_agent", "EventName=ParticipantMute"),
-    ("3.6 ParticipantUnmute", "mpc_agent", "EventName=ParticipantUnmute"),
-    ("3.6 ParticipantHold", "mpc_agent", "EventName=ParticipantHold"),
-    ("3.6 ParticipantUnhold", "mpc_agent", "EventName=ParticipantUnhold"),
-    ("3.6 ParticipantSpeakStart", "mpc_customer_waits", "EventName=ParticipantSpeakStart"),
-    ("3.6 ParticipantSpeakStop", "mpc_customer_waits", "EventName=ParticipantSpeakStop"),
-    ("3.6 ParticipantDigitInput", "mpc_customer_waits", "Digits=4 EventName=ParticipantDigitInput"),
-    ("3.6 onExitActionUrl", "mpc_agent", "fetch 2 action POST https://app.example.com/exit"),
-    ("6.2 4020, of itself", "mpc_time_is_up", "HangupCauseCode=4020 HangupSource=Plivo"),
-    ("6.2 4020, over REST", "mpc_stopped", "HangupCauseCode=4020 HangupSource=\"API Request\""),
-    ("6.2 4030", "mpc_kicked", "HangupCauseCode=4030 HangupSource=\"API Request\""),
-    ("4.3 answer unreachable", "answer_timeout", "HangupCauseCode=7011"),
-    ("4.3 answer not 2xx", "answer_status", "HangupCauseCode=7011"),
-    ("4.3 answer refused", "answer_refused", "HangupCauseCode=8011"),
-    ("4.3 URL refused", "answer_url_refused", "HangupCauseCode=7011"),
-    ("4.3 fallback fails too", "fallback_fails_too", "HangupCauseCode=8011"),
-    ("4.3 answer budget", "fallback_within_the_budget", "HangupCauseCode=7011"),
-    ("4.3 action unreachable", "action_unreachable", "HangupCauseCode=7012"),
-    ("4.3 action refused", "action_refused", "HangupCauseCode=8012"),
-    ("4.3 redirect unreachable", "redirect_unreachable", "HangupCauseCode=7014"),
-    ("4.3 redirect refused", "redirect_refused", "HangupCauseCode=8014"),
-    ("1.3 no-answer", "placed_not_answered", "CallStatus=no-answer"),
-    ("1.3 timeout", "placed_unreachable", "CallStatus=timeout"),
-    ("1.3 cancel", "placed_cancelled_while_it_rings", "CallStatus=cancel"),
-    ("1.3 failed", "placed_refused_138006", "CallStatus=failed"),
-    ("2 transfer", "transfer_ends_what_runs", " transfer POST"),
-    ("4.3 transfer unreachable", "transfer_fails", "HangupCauseCode=7013"),
-    ("4.3 transfer refused", "transfer_refused_xml", "HangupCauseCode=8013"),
-    ("3.3 DialHangup, never placed", "dial_refused_geo_blocked", "DialBLegHangupCauseCode=2030"),
-    ("3.3 action", "dial_answered", "DialStatus="),
-    ("3.3 action, never placed", "dial_loop", "DialError="),
-    ("3.8 StartStream", "stream_of_a_bot", "stream StartStream AnswerTime="),
+    ("Conference: enter", "conference_in_and_out", "ConferenceAction=enter"),
+    ("Conference: exit", "conference_in_and_out", "ConferenceAction=exit"),
+    ("Conference: exit, hung up", "conference_caller_hangs_up", "ConferenceAction=exit"),
     (
-        "3.8 PlayedStream",
+        "Conference: digits",
+        "conference_in_and_out",
+        "ConferenceAction=digits ConferenceDigitsMatch=12",
+    ),
+    ("Conference: floor", "conference_in_and_out", "ConferenceAction=floor"),
+    (
+        "Conference: action",
+        "conference_in_and_out",
+        "fetch 2 action POST https://app.example.com/left",
+    ),
+    ("Conference: action, full", "conference_full", "ConferenceMemberID= "),
+    ("Conference: waitSound", "conference_waits", "sound POST https://app.example.com/wait"),
+    ("Conference: enterSound", "conference_waits", "sound POST https://app.example.com/enter"),
+    ("Conference: exitSound", "conference_waits", "sound POST https://app.example.com/exit"),
+    ("MultiPartyCall: MPCInitialized", "mpc_agent", "EventName=MPCInitialized"),
+    ("MultiPartyCall: MPCStart", "mpc_agent", "EventName=MPCStart"),
+    ("MultiPartyCall: MPCStart, later", "mpc_stopped", "EventName=MPCStart"),
+    ("MultiPartyCall: MPCEnd", "mpc_agent", "and that it is over where it was the last"),
+    ("MultiPartyCall: ParticipantJoin", "mpc_agent", "EventName=ParticipantJoin"),
+    ("MultiPartyCall: ParticipantExit", "mpc_agent", "EventName=ParticipantExit"),
+    ("MultiPartyCall: ParticipantMute", "mpc_agent", "EventName=ParticipantMute"),
+    ("MultiPartyCall: ParticipantUnmute", "mpc_agent", "EventName=ParticipantUnmute"),
+    ("MultiPartyCall: ParticipantHold", "mpc_agent", "EventName=ParticipantHold"),
+    ("MultiPartyCall: ParticipantUnhold", "mpc_agent", "EventName=ParticipantUnhold"),
+    (
+        "MultiPartyCall: ParticipantSpeakStart",
+        "mpc_customer_waits",
+        "EventName=ParticipantSpeakStart",
+    ),
+    (
+        "MultiPartyCall: ParticipantSpeakStop",
+        "mpc_customer_waits",
+        "EventName=ParticipantSpeakStop",
+    ),
+    (
+        "MultiPartyCall: ParticipantDigitInput",
+        "mpc_customer_waits",
+        "Digits=4 EventName=ParticipantDigitInput",
+    ),
+    (
+        "MultiPartyCall: onExitActionUrl",
+        "mpc_agent",
+        "fetch 2 action POST https://app.example.com/exit",
+    ),
+    ("hangup code: 4020, own limit", "mpc_time_is_up", "HangupCauseCode=4020 HangupSource=Plivo"),
+    (
+        "hangup code: 4020, over REST",
+        "mpc_stopped",
+        "HangupCauseCode=4020 HangupSource=\"API Request\"",
+    ),
+    ("hangup code: 4030", "mpc_kicked", "HangupCauseCode=4030 HangupSource=\"API Request\""),
+    ("failure: answer unreachable", "answer_timeout", "HangupCauseCode=7011"),
+    ("failure: answer not 2xx", "answer_status", "HangupCauseCode=7011"),
+    ("failure: answer refused", "answer_refused", "HangupCauseCode=8011"),
+    ("failure: URL refused", "answer_url_refused", "HangupCauseCode=7011"),
+    ("failure: fallback fails too", "fallback_fails_too", "HangupCauseCode=8011"),
+    ("failure: answer budget", "fallback_within_the_budget", "HangupCauseCode=7011"),
+    ("failure: action unreachable", "action_unreachable", "HangupCauseCode=7012"),
+    ("failure: action refused", "action_refused", "HangupCauseCode=8012"),
+    ("failure: redirect unreachable", "redirect_unreachable", "HangupCauseCode=7014"),
+    ("failure: redirect refused", "redirect_refused", "HangupCauseCode=8014"),
+    ("CallStatus: no-answer", "placed_not_answered", "CallStatus=no-answer"),
+    ("CallStatus: timeout", "placed_unreachable", "CallStatus=timeout"),
+    ("CallStatus: cancel", "placed_cancelled_while_it_rings", "CallStatus=cancel"),
+    ("CallStatus: failed", "placed_refused_138006", "CallStatus=failed"),
+    ("call: transfer", "transfer_ends_what_runs", " transfer POST"),
+    ("failure: transfer unreachable", "transfer_fails", "HangupCauseCode=7013"),
+    ("failure: transfer refused", "transfer_refused_xml", "HangupCauseCode=8013"),
+    ("Dial: DialHangup, never placed", "dial_refused_geo_blocked", "DialBLegHangupCauseCode=2030"),
+    ("Dial: action", "dial_answered", "DialStatus="),
+    ("Dial: action, never placed", "dial_loop", "DialError="),
+    ("Stream: StartStream", "stream_of_a_bot", "stream StartStream AnswerTime="),
+    (
+        "Stream: PlayedStream",
         "stream_of_a_bot",
         "PlayedStream AnswerTime=\"2026-11-20 06:03:11\" CallStatus=in-progress Name=hello",
     ),
-    ("3.8 ClearedAudio", "stream_of_a_bot", "ClearedAudio"),
-    ("3.8 DegradedStream", "stream_of_a_bot", "DegradedStream"),
-    ("3.8 StopStream, closed", "stream_of_a_bot", "StatusReason=api_request"),
-    ("3.8 StopStream, call end", "stream_in_the_background", "StatusReason=call_hangup"),
-    ("3.8 StopStream, API", "stream_over_rest", "StatusReason=api_request"),
-    ("3.8 StopStream, streamTimeout", "stream_timeout", "StatusReason=stream_timeout"),
-    ("3.8 DroppedStream, lost", "stream_lost", "DroppedStream"),
-    ("3.8 DroppedStream, connect failed", "stream_cannot_connect", "StatusReason=connection_error"),
-    ("xml 5.11 one at a time", "stream_over_rest", "DroppedStream"),
-    ("xml 4 rule 4, stream", "stream_transferred", "StatusReason=api_request"),
+    ("Stream: ClearedAudio", "stream_of_a_bot", "ClearedAudio"),
+    ("Stream: DegradedStream", "stream_of_a_bot", "DegradedStream"),
+    ("Stream: StopStream, closed", "stream_of_a_bot", "StatusReason=api_request"),
+    ("Stream: StopStream, call end", "stream_in_the_background", "StatusReason=call_hangup"),
+    ("Stream: StopStream, API", "stream_over_rest", "StatusReason=api_request"),
+    ("Stream: StopStream, streamTimeout", "stream_timeout", "StatusReason=stream_timeout"),
+    ("Stream: DroppedStream, lost", "stream_lost", "DroppedStream"),
+    (
+        "Stream: DroppedStream, connect failed",
+        "stream_cannot_connect",
+        "StatusReason=connection_error",
+    ),
+    ("Stream: one at a time", "stream_over_rest", "DroppedStream"),
+    ("Stream: ended by a transfer", "stream_transferred", "StatusReason=api_request"),
 ];
 
-/// Codes of §6.2 that a call, or a leg of it, can end with today.
+/// The hangup codes with which a call or one of its legs can end.
 const CODES: &[u16] = &[
     1000, 2000, 2020, 2030, 2040, 2060, 3000, 3010, 3020, 3030, 3040, 3070, 3080, 3090, 4000, 4010,
     4020, 4030, 5000, 5010, 5030, 6000, 6010, 6020, 7011, 7012, 7013, 7014, 7022, 7024, 7032, 7034,
@@ -177,8 +213,8 @@ fn scenario(name: &str) -> String {
 
 #[test]
 fn every_row_has_its_scenario() {
-    for (row, name, says) in ROWS {
-        assert!(scenario(name).contains(*says), "{row}: {name}.scn does not say {says:?}");
+    for (row, name, text) in ROWS {
+        assert!(scenario(name).contains(*text), "{row}: {name}.scn does not say {text:?}");
     }
     let once = scenario("placed_rings_after_the_answer");
     assert!(once.matches("notify ring").count() <= 1);
@@ -187,19 +223,20 @@ fn every_row_has_its_scenario() {
 #[test]
 fn every_code_has_its_scenario() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/scenarios");
-    let mut said = BTreeSet::new();
+    let mut codes_seen = BTreeSet::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         let codes = text.split("HangupCauseCode=").skip(1);
-        said.extend(codes.filter_map(|rest| rest.split_whitespace().next()?.parse::<u16>().ok()));
+        codes_seen
+            .extend(codes.filter_map(|rest| rest.split_whitespace().next()?.parse::<u16>().ok()));
     }
-    let missing: Vec<_> = CODES.iter().filter(|code| !said.contains(*code)).collect();
+    let missing: Vec<_> = CODES.iter().filter(|code| !codes_seen.contains(*code)).collect();
     assert!(missing.is_empty(), "no scenario ends with {missing:?}");
 }
 
-/// The store writes the word and reads the value.
+/// The store writes the label and reads the serialized form.
 #[test]
-fn a_kind_is_read_by_the_word_it_is_written_with() {
+fn callback_kinds_serialize_as_their_label() {
     use crate::CallbackKind as K;
     for kind in [K::Hangup, K::Ring, K::Action, K::Dial, K::Interim, K::Conference, K::MultiParty] {
         assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());

@@ -1,5 +1,5 @@
-//! The machine from outside: scenarios, timed traces, properties. Cases are in the files beside this one; here
-//! is what they share.
+//! Tests of the machine by its inputs and outputs: scenarios, timed traces, properties. This file
+//! has the helpers that they share.
 
 mod callback_rows;
 mod log_false;
@@ -24,7 +24,7 @@ use model::{
 use xml::Document;
 use xml::ast::{DocUrl, Repeat, Target};
 
-/// What most calls begin with.
+/// Returns the setup of a usual call.
 fn setup() -> CallSetup {
     CallSetup {
         call: CallUuid(uuid::Uuid::from_u128(0x3f0c_2f1a_6a1e_4f0e_9a2b_5d7f_3f0a_9b11)),
@@ -74,23 +74,23 @@ fn fetched(fetch: FetchId, document: Arc<Document>) -> Input {
     Input::Fetched { fetch, result: Ok(FetchResponse::Document { document }) }
 }
 
-/// A machine under a stepped clock, which fires its own timers and remembers every wish.
+/// A machine with a manual clock that records every output.
 struct Bench {
     machine: Machine,
     now: u64,
-    wishes: Vec<(u64, Output)>,
-    /// The latest play that came to its end.
+    outputs: Vec<(u64, Output)>,
+    /// The latest playlist that has ended.
     played: u32,
 }
 
 impl Bench {
     fn new(setup: CallSetup) -> Self {
-        let mut bench = Self { machine: Machine::new(), now: 0, wishes: Vec::new(), played: 0 };
+        let mut bench = Self { machine: Machine::new(), now: 0, outputs: Vec::new(), played: 0 };
         bench.give(Input::Offered { setup: Box::new(setup) });
         bench
     }
 
-    /// A call that is answered and whose media is up, running `document`, at 0 ms.
+    /// Returns an answered call with its media path up, which runs `document` from 0 ms.
     fn live(setup: CallSetup, document: Arc<Document>) -> Self {
         let mut bench = Self::new(setup);
         bench.give(Input::Graph { action: GraphAction::PreAccept, outcome: GraphOutcome::Done });
@@ -105,14 +105,14 @@ impl Bench {
             self.played = self.played.max(play.0);
         }
         self.machine.handle(CallTime(self.now), input);
-        while let Some(wish) = self.machine.poll() {
-            self.wishes.push((self.now, wish));
+        while let Some(output) = self.machine.poll() {
+            self.outputs.push((self.now, output));
         }
     }
 
-    /// The play that is heard: when it was ordered, and its name.
+    /// Returns the playlist that is being played and when it was started.
     fn playing(&self) -> Option<(u64, PlayId)> {
-        let last = self.wishes.iter().rev().find_map(|(at, wish)| match wish {
+        let last = self.outputs.iter().rev().find_map(|(at, output)| match output {
             Output::Media { command: MediaCommand::Play { play, .. }, .. } => {
                 Some(Some((*at, *play)))
             }
@@ -125,8 +125,8 @@ impl Bench {
     }
 }
 
-/// What REST has recorded.
-fn recorded_over_rest() -> RecordingOrder {
+/// Returns the order of a recording that an API request started.
+fn api_recording() -> RecordingOrder {
     RecordingOrder {
         id: Some(uuid::Uuid::from_u128(0x7e57)),
         held: false,
@@ -141,21 +141,21 @@ fn recorded_over_rest() -> RecordingOrder {
     }
 }
 
-/// One of the things that REST asks of a call.
-fn asked_over_rest(what: u8) -> Command {
+/// Returns one of several API requests.
+fn api_command(number: u8) -> Command {
     let url = || DocUrl("https://a.example.com/rest".into());
     let target = || Some(Target { url: url(), method: Method::Post });
     let item = SoundItem { sound: Sound::File { url: url() }, repeat: Repeat::Times(1) };
-    let aside = |kind| Overlay {
+    let overlay = |kind| Overlay {
         kind,
         items: vec![item.clone()],
         repeat: false,
         mix: true,
         length_ms: None,
     };
-    match what {
-        0 => Command::Play { legs: Legs::A, overlay: aside(OverlayKind::Play) },
-        1 => Command::Play { legs: Legs::Both, overlay: aside(OverlayKind::Speak) },
+    match number {
+        0 => Command::Play { legs: Legs::A, overlay: overlay(OverlayKind::Play) },
+        1 => Command::Play { legs: Legs::Both, overlay: overlay(OverlayKind::Speak) },
         2 => Command::StopPlay { kind: OverlayKind::Play },
         7 => Command::Stream {
             stream: StreamId(uuid::Uuid::from_u128(7)),
@@ -176,7 +176,7 @@ fn asked_over_rest(what: u8) -> Command {
         3 => Command::SendDigits { legs: Legs::A, digits: "1w2".to_owned() },
         4 => Command::Transfer { aleg: None, bleg: target() },
         5 => Command::Transfer { aleg: target(), bleg: target() },
-        9 => Command::Record { order: Box::new(recorded_over_rest()), callback: target() },
+        9 => Command::Record { order: Box::new(api_recording()), callback: target() },
         10 => Command::StopRecord,
         _ => Command::Transfer { aleg: target(), bleg: None },
     }

@@ -1,4 +1,4 @@
-//! Parameters to the letter (`plivo-callbacks.md` §1–§3).
+//! The exact parameters of requests (docs/reference/callbacks.md).
 
 use super::{Bench, digit, document, fetched, setup};
 use crate::contract::{CallSetup, FetchId, Input, Output, Params, Termination};
@@ -7,24 +7,24 @@ use model::Leg;
 const GET_INPUT: &str =
     r#"<Response><GetInput action="https://app.example.com/do" numDigits="2"/></Response>"#;
 
-fn shown(params: &Params) -> Vec<String> {
+fn to_lines(params: &Params) -> Vec<String> {
     params.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect()
 }
 
 fn fetch_params(bench: &Bench, id: u32) -> Vec<String> {
-    let find = |wish: &Output| match wish {
-        Output::Fetch { fetch, params, .. } if *fetch == FetchId(id) => Some(shown(params)),
+    let find = |output: &Output| match output {
+        Output::Fetch { fetch, params, .. } if *fetch == FetchId(id) => Some(to_lines(params)),
         _ => None,
     };
-    bench.wishes.iter().find_map(|(_, wish)| find(wish)).expect("the fetch")
+    bench.outputs.iter().find_map(|(_, output)| find(output)).expect("the fetch")
 }
 
 fn hangup_params(bench: &Bench) -> Vec<String> {
-    let find = |wish: &Output| match wish {
-        Output::Concluded { summary } => Some(shown(&summary.hangup.params)),
+    let find = |output: &Output| match output {
+        Output::Concluded { summary } => Some(to_lines(&summary.hangup.params)),
         _ => None,
     };
-    bench.wishes.iter().find_map(|(_, wish)| find(wish)).expect("the end")
+    bench.outputs.iter().find_map(|(_, output)| find(output)).expect("the end")
 }
 
 fn with_payloads() -> CallSetup {
@@ -37,7 +37,7 @@ fn with_payloads() -> CallSetup {
 }
 
 #[test]
-fn of_the_answer_request() {
+fn answer_request_parameters() {
     let bench = Bench::new(with_payloads());
     let expected = [
         "BillRate=0.00000",
@@ -61,7 +61,7 @@ fn of_the_answer_request() {
 }
 
 #[test]
-fn of_a_get_input_action() {
+fn get_input_action_parameters() {
     let mut bench = Bench::live(setup(), document(GET_INPUT));
     bench.now = 2_000;
     bench.give(digit('4'));
@@ -91,7 +91,7 @@ fn of_a_get_input_action() {
 }
 
 #[test]
-fn of_the_hangup_of_an_answered_call() {
+fn hangup_parameters_of_an_answered_call() {
     let mut bench = Bench::live(setup(), document(GET_INPUT));
     bench.now = 4_001;
     bench.give(Input::Terminated { termination: Termination::default() });
@@ -124,7 +124,7 @@ fn of_the_hangup_of_an_answered_call() {
 }
 
 #[test]
-fn of_the_hangup_of_a_call_never_answered() {
+fn hangup_parameters_of_an_unanswered_call() {
     let mut bench = Bench::new(setup());
     bench.now = 3_000;
     bench.give(Input::Terminated { termination: Termination::default() });
@@ -143,7 +143,7 @@ fn of_the_hangup_of_a_call_never_answered() {
 }
 
 #[test]
-fn a_get_digits_action_adds_digits_alone_and_a_caller_without_a_number_is_named_as_given() {
+fn get_digits_action_adds_digits_only() {
     let xml =
         r#"<Response><GetDigits action="https://app.example.com/do" numDigits="1"/></Response>"#;
     let mut bench = Bench::live(
@@ -157,9 +157,9 @@ fn a_get_digits_action_adds_digits_alone_and_a_caller_without_a_number_is_named_
             && params.iter().any(|p| p == "From=IN.21300411725500934")
     );
     assert!(!params.iter().any(|p| p.starts_with("InputType") || p.starts_with("Speech")));
-    // Facts of another leg are not this one's.
-    let wishes = bench.wishes.len();
+    // Inputs about another leg have no effect.
+    let outputs = bench.outputs.len();
     bench.give(Input::Digit { leg: Leg::B(1), digit: model::Digit::try_from('1').expect("a key") });
     bench.give(fetched(FetchId(9), document(xml)));
-    assert_eq!(bench.wishes.len(), wishes);
+    assert_eq!(bench.outputs.len(), outputs);
 }

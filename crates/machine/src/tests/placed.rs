@@ -1,4 +1,5 @@
-//! Calls that we place, under whatever order of facts: concluded once, over once, and nothing said after it.
+//! Properties of outbound calls: whatever the order of inputs, a call ends once and outputs nothing
+//! afterwards.
 
 use proptest::prelude::*;
 
@@ -26,7 +27,7 @@ fn placed() -> CallSetup {
     }
 }
 
-/// One that is to enter a multi-party call, confirms it first, and is heard to ring there.
+/// Returns a call that enters a multi-party call after a confirmation and plays a ring-back there.
 fn placed_for_a_room(music: bool, key: bool) -> CallSetup {
     let setup = placed();
     let url = || xml::ast::DocUrl("https://a.example.com/".into());
@@ -45,15 +46,15 @@ fn placed_for_a_room(music: bool, key: bool) -> CallSetup {
         } else {
             RoomMusic::RingBack
         }),
-        ..*setup.outbound.expect("it is placed")
+        ..*setup.outbound.expect("an outbound call")
     };
     CallSetup { outbound: Some(Box::new(outbound)), ..setup }
 }
 
-fn facts() -> impl Strategy<Value = Input> {
+fn inputs() -> impl Strategy<Value = Input> {
     let status = |status| Just(Input::Status { status });
     let graph = |action, outcome| Just(Input::Graph { action, outcome });
-    let media = |what| Just(Input::Media { leg: Leg::A, event: what });
+    let media = |event| Just(Input::Media { leg: Leg::A, event });
     prop_oneof![
         6 => Just(Input::Bound { wacid: "wacid.a".into() }),
         3 => graph(GraphAction::Connect, GraphOutcome::Done),
@@ -76,7 +77,7 @@ fn facts() -> impl Strategy<Value = Input> {
         2 => Just(Input::DigitsSent { leg: Leg::A, play: PlayId(1) }),
         1 => Just(Input::Terminated { termination: Termination::default() }),
         1 => Just(Input::Command { command: Command::Hangup }),
-        2 => (0..7u8).prop_map(|what| Input::Command { command: super::asked_over_rest(what) }),
+        2 => (0..7u8).prop_map(|number| Input::Command { command: super::api_command(number) }),
         1 => Just(Input::HangUp { cause: HangupCause::Drained }),
         2 => Just(super::digit('1')),
         6 => Just(Input::Timer),
@@ -84,7 +85,7 @@ fn facts() -> impl Strategy<Value = Input> {
 }
 
 #[derive(Default)]
-struct Watch {
+struct Observer {
     connects: u32,
     concluded: u32,
     freed: u32,
@@ -92,30 +93,34 @@ struct Watch {
     begun: bool,
     open: bool,
     over: bool,
-    /// It rings in a room.
-    rings: bool,
-    /// It may be heard to ring by a document's sounds.
+    /// A room plays the ring-back.
+    room_rings: bool,
+    /// The ring-back comes from a document.
     has_music: bool,
 }
 
-impl Watch {
-    fn see(&mut self, output: &Output, answered: bool) {
+impl Observer {
+    fn observe(&mut self, output: &Output, answered: bool) {
         assert!(!self.over, "after Over: {output}");
         match output {
             Output::Graph { action: GraphAction::Connect } => self.connects += 1,
             Output::Graph { action } => {
-                assert_eq!(*action, GraphAction::Terminate, "of a call that we placed")
+                assert_eq!(
+                    *action,
+                    GraphAction::Terminate,
+                    "the only other request of an outbound call"
+                )
             }
             Output::Fetch { kind: FetchKind::Sound, .. } if self.has_music => {}
-            Output::Fetch { .. } => assert!(answered, "a document before the user has picked up"),
+            Output::Fetch { .. } => assert!(answered, "a document was fetched before the answer"),
             Output::Room { command: RoomCommand::Ring { .. } } => {
-                assert!(!std::mem::replace(&mut self.rings, true), "it rings once");
+                assert!(!std::mem::replace(&mut self.room_rings, true), "the room rings twice");
             }
             Output::Room { command: RoomCommand::StopRing } => {
-                assert!(std::mem::take(&mut self.rings), "it does not ring")
+                assert!(std::mem::take(&mut self.room_rings), "the room did not ring")
             }
             Output::Room { command: RoomCommand::Enter { .. } } => {
-                assert!(answered && !self.rings, "in before it is there")
+                assert!(answered && !self.room_rings, "entered the room before the answer")
             }
             Output::Media { command: MediaCommand::Begin, .. } => self.begun = true,
             Output::Media { command: MediaCommand::Open, .. } => self.open = true,
@@ -126,59 +131,60 @@ impl Watch {
                     | MediaCommand::Overlay { .. },
                 ..
             } => {
-                assert!(answered && self.open, "sound before the user has picked up");
+                assert!(answered && self.open, "sound before the answer");
             }
             Output::Callback { .. } => self.rang += 1,
             Output::FreeSlot => self.freed += 1,
             Output::Concluded { summary } => {
                 self.concluded += 1;
-                assert!(!self.rings, "heard to ring after its end");
+                assert!(!self.room_rings, "the room rings after the end of the call");
                 assert_eq!(summary.answered.is_some(), answered);
             }
             Output::Over => self.over = true,
             _ => {}
         }
         assert!(self.connects == 1 && self.concluded <= 1 && self.freed <= 1);
-        assert!(self.freed == 0 || self.concluded == 1, "the slot of a call that goes on");
+        assert!(self.freed == 0 || self.concluded == 1, "the slot of a live call was released");
     }
 }
 
 proptest! {
     #[test]
-    fn a_placed_call_ends_once_whatever_comes_in_whatever_order(
+    fn an_outbound_call_ends_once_in_any_order_of_inputs(
         room in proptest::option::of((any::<bool>(), any::<bool>())),
-        facts in proptest::collection::vec((facts(), 0u64..6_000), 0..40),
+        inputs in proptest::collection::vec((inputs(), 0u64..6_000), 0..40),
     ) {
         let has_music = room.is_some_and(|(music, _)| music);
-        let (mut machine, mut watch, mut at) = (Machine::new(), Watch { has_music, ..Watch::default() }, 0);
+        let (mut machine, mut observer, mut at) = (Machine::new(), Observer { has_music, ..Observer::default() }, 0);
         let setup = room.map_or_else(placed, |(music, key)| placed_for_a_room(music, key));
         let mut give = |machine: &mut Machine, at: u64, input: Input| {
             machine.handle(CallTime(at), input);
             while let Some(output) = machine.poll() {
-                watch.see(&output, machine.answered().is_some());
+                observer.observe(&output, machine.answered().is_some());
             }
-            // What was due before may come out together with the answer.
-            assert!(!watch.rings || machine.answered().is_none(), "it rings while it rings");
+            // Timers that were due before the answer fire in the same step.
+            assert!(!observer.room_rings || machine.answered().is_none(), "the room rings after the answer");
         };
         give(&mut machine, 0, Input::Placed { setup: Box::new(setup) });
-        for (fact, pause) in facts {
+        for (input, pause) in inputs {
             at += pause;
-            give(&mut machine, at, fact);
+            give(&mut machine, at, input);
         }
-        // Left alone, it comes to its end by its own timers.
+        // Without further inputs, the timers end the call.
         while let Some((due, _)) = machine.poll_timeout() {
             at = at.max(due.0);
-            prop_assert!(at < 24 * 3_600_000, "it never ends");
+            prop_assert!(at < 24 * 3_600_000, "the call does not end");
             give(&mut machine, at, Input::Timer);
         }
         prop_assert_eq!(machine.state(), Some(CallState::Over));
-        prop_assert!(watch.over && watch.concluded == 1);
+        prop_assert!(observer.over && observer.concluded == 1);
     }
 }
 
-/// A call that was to enter a multi-party call and never went out (`plivo-callbacks.md` §3.6).
+/// A call that was to enter a multi-party call and could not be placed
+/// (docs/reference/callbacks.md#multi-party-call).
 #[test]
-fn who_is_add_participant_failed_after_all_is_told_of_where_that_is_asked_for() {
+fn reports_a_participant_that_cannot_be_added() {
     let with = |events: &str| {
         let document = document(&format!(
             "<Response><MultiPartyCall role='agent' statusCallbackUrl='https://a.example.com/status' \
@@ -190,12 +196,12 @@ fn who_is_add_participant_failed_after_all_is_told_of_where_that_is_asked_for() 
             HangupCause::CpsExceeded,
         )
     };
-    let notice = with("add-participant-api-events").expect("it is asked for");
-    let param = |name: &str| match notice.params.get(name) {
+    let callback = with("add-participant-api-events").expect("a callback");
+    let param = |name: &str| match callback.params.get(name) {
         Some(Param::Plain(text)) => text.to_string(),
         other => panic!("{name}: {other:?}"),
     };
-    assert_eq!(&*notice.url.0, "https://a.example.com/status");
+    assert_eq!(&*callback.url.0, "https://a.example.com/status");
     assert_eq!(
         (param("EventName"), param("MPCName")),
         ("AddParticipantFailed".to_owned(), "Care".to_owned())
@@ -203,7 +209,7 @@ fn who_is_add_participant_failed_after_all_is_told_of_where_that_is_asked_for() 
     assert_eq!(
         (param("MPCUUID"), param("MemberID")),
         (String::new(), String::new()),
-        "there is none yet"
+        "the room does not exist yet"
     );
     assert_eq!(
         param("CallStatus"),

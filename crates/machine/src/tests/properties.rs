@@ -1,4 +1,5 @@
-//! Whatever happens in whatever order: one end, said once, and nothing after it.
+//! Properties of inbound calls: whatever the order of inputs, a call ends once and outputs nothing
+//! afterwards.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::replay::replay;
 use model::{CallUuid, Digit, HangupCause, Leg, StreamId};
 use xml::Document;
 
-/// What a caller says, now and then.
+/// The text that speech recognition returns.
 const SAID: &str = "book a table";
 
 const DOCUMENTS: [&str; 16] = [
@@ -56,7 +57,7 @@ const DOCUMENTS: [&str; 16] = [
      bidirectional='true' streamTimeout='3' statusCallbackUrl='https://a.example.com/s'>wss://a.example.com/two</Stream></Response>",
 ];
 
-/// A fact as the generator picks it; ids count from what the machine wished for last.
+/// An input as the generator chooses it. Its ids are relative to those of the latest outputs.
 #[derive(Clone, Debug)]
 enum Pick {
     Graph(u8, u8),
@@ -77,11 +78,11 @@ enum Pick {
     Cut,
     Timer,
     Offered,
-    /// What one of the legs dialled last tells.
+    /// An event of one of the latest B-legs.
     Leg(u8, u8),
-    /// What the room tells.
+    /// An event of the room.
     Room(u8),
-    /// What the stream opened last tells.
+    /// An event of the latest stream.
     Stream(u8),
 }
 
@@ -89,7 +90,7 @@ fn pick() -> impl Strategy<Value = Pick> {
     prop_oneof![
         6 => (0..4u8, 0..7u8).prop_map(|(action, outcome)| Pick::Graph(action, outcome)),
         6 => (0..16u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
-        12 => (0..4u8, 0..9u8).prop_map(|(leg, news)| Pick::Leg(leg, news)),
+        12 => (0..4u8, 0..9u8).prop_map(|(leg, event)| Pick::Leg(leg, event)),
         8 => (0..15u8).prop_map(Pick::Room),
         2 => (0..6u8).prop_map(Pick::FetchFailed),
         1 => (0..5u8).prop_map(Pick::Refused),
@@ -111,8 +112,8 @@ fn pick() -> impl Strategy<Value = Pick> {
     ]
 }
 
-/// What a run knows from outside, and what it has seen.
-struct Watch {
+/// A machine with the state that an observer derives from its inputs and outputs.
+struct Observer {
     machine: Machine,
     documents: Vec<Arc<Document>>,
     at: u64,
@@ -120,12 +121,14 @@ struct Watch {
     fetch: u32,
     play: u32,
     recognition: u32,
-    /// The recognition that has begun and not ended.
-    hearing: Option<u32>,
-    /// The one that is telling its result; an overdue timer may still come before it.
-    told: Option<u32>,
+    /// The recognition that is in progress.
+    open_recognition: Option<u32>,
+    /// The recognition that returns its result in this step. A timer that is overdue may fire
+    /// before it.
+    finished_recognition: Option<u32>,
     open_fetch: Option<FetchId>,
-    /// The open one whose answer is being given; an overdue timer may still come before it.
+    /// The open fetch that returns its response in this step. A timer that is overdue may fire
+    /// before it.
     answered_fetch: Option<FetchId>,
     document_given: bool,
     accept_sent: bool,
@@ -135,29 +138,29 @@ struct Watch {
     closed: bool,
     concluded: u32,
     over: bool,
-    /// Legs dialled, in order, and those that have not ended yet.
+    /// The legs that were dialled, in order, and those that have not ended.
     legs: Vec<CallUuid>,
     up: BTreeSet<CallUuid>,
-    /// The one that is telling its end; an overdue timer may still come before it.
+    /// The leg that ends in this step. A timer that is overdue may fire before it.
     ended: Option<CallUuid>,
     joined: bool,
-    /// It has asked to be let into a room, and has not left it.
+    /// The call has entered a room, or has asked to, and has not left it.
     in_room: bool,
-    /// The stream opened last, and whether it is open.
+    /// The latest stream, and whether it is open.
     stream: StreamId,
     streaming: bool,
-    /// Streams that REST asked for.
-    asked: u128,
-    /// The recording ordered last, and those that are on.
+    /// The number of streams that API requests have opened.
+    api_streams: u128,
+    /// The latest recording, and all that have started.
     record: u32,
-    rolling: BTreeSet<RecordingId>,
+    recordings: BTreeSet<RecordingId>,
 }
 
-impl Watch {
+impl Observer {
     fn new(setup: CallSetup) -> Self {
         let documents = DOCUMENTS.iter().map(|xml| document(xml)).collect();
         let header = log::header_line(&log::Header::of(setup.call)).expect("JSON");
-        let mut watch = Self {
+        let mut observer = Self {
             machine: Machine::new(),
             documents,
             at: 0,
@@ -165,8 +168,8 @@ impl Watch {
             fetch: 0,
             play: 0,
             recognition: 0,
-            hearing: None,
-            told: None,
+            open_recognition: None,
+            finished_recognition: None,
             open_fetch: None,
             answered_fetch: None,
             document_given: false,
@@ -184,12 +187,12 @@ impl Watch {
             in_room: false,
             stream: StreamId(uuid::Uuid::nil()),
             streaming: false,
-            asked: 0,
+            api_streams: 0,
             record: 0,
-            rolling: BTreeSet::new(),
+            recordings: BTreeSet::new(),
         };
-        watch.give(Input::Offered { setup: Box::new(setup) });
-        watch
+        observer.give(Input::Offered { setup: Box::new(setup) });
+        observer
     }
 
     fn input(&mut self, pick: &Pick) -> Input {
@@ -314,20 +317,20 @@ impl Watch {
             Pick::Terminated => Input::Terminated { termination: Termination::default() },
             Pick::Hangup => Input::Command { command: Command::Hangup },
             Pick::Command(what) => {
-                let mut command = super::asked_over_rest(*what);
+                let mut command = super::api_command(*what);
                 if let Command::Stream { stream, .. } = &mut command {
-                    // Each has an id of its own.
-                    self.asked += 1;
-                    *stream = StreamId(uuid::Uuid::from_u128(self.asked));
+                    // Every stream has its own id.
+                    self.api_streams += 1;
+                    *stream = StreamId(uuid::Uuid::from_u128(self.api_streams));
                 }
                 Input::Command { command }
             }
             Pick::Cut => Input::HangUp { cause: HangupCause::Drained },
             Pick::Timer => Input::Timer,
-            Pick::Leg(which, news) => {
-                // Now and then one of an earlier Dial.
+            Pick::Leg(which, event) => {
+                // Sometimes a leg of an earlier `Dial`.
                 let call = self.legs.iter().rev().nth(usize::from(*which));
-                let news = match news {
+                let event = match event {
                     0 => {
                         BLegEvent::Refused { error: DialError::NoPermission, detail: String::new() }
                     }
@@ -338,12 +341,9 @@ impl Watch {
                     7 => BLegEvent::Digit { digit: Digit::try_from('9').expect("a key") },
                     _ => BLegEvent::Ended { cause: HangupCause::Rejected },
                 };
-                Input::BLeg {
-                    call: call.copied().unwrap_or(CallUuid(uuid::Uuid::nil())),
-                    event: news,
-                }
+                Input::BLeg { call: call.copied().unwrap_or(CallUuid(uuid::Uuid::nil())), event }
             }
-            Pick::Room(news) => {
+            Pick::Room(event) => {
                 let room = uuid::Uuid::nil();
                 let entered = |begins| RoomEvent::Entered {
                     room,
@@ -353,7 +353,7 @@ impl Watch {
                     starts_room: begins,
                     room_left_ms: Some(4_000),
                 };
-                let news = match news {
+                let event = match event {
                     0 => entered(true),
                     1 | 2 => entered(false),
                     3 => RoomEvent::Full { room },
@@ -365,7 +365,7 @@ impl Watch {
                     9 => RoomEvent::MustLeave { reason: LeaveReason::Kicked },
                     12 => RoomEvent::Track {
                         command: TrackCommand::Begin {
-                            order: Box::new(super::recorded_over_rest()),
+                            order: Box::new(super::api_recording()),
                             callback: None,
                         },
                     },
@@ -374,7 +374,7 @@ impl Watch {
                     10 => RoomEvent::MustLeave { reason: LeaveReason::Ended },
                     _ => RoomEvent::Muted { on: true },
                 };
-                Input::Room { event: news }
+                Input::Room { event }
             }
             Pick::Offered => Input::Offered { setup: Box::new(setup()) },
             Pick::Stream(what) => Input::Stream {
@@ -397,7 +397,7 @@ impl Watch {
                 self.answered_fetch = Some(*fetch);
                 self.document_given |= matches!(result, Ok(FetchResponse::Document { .. }));
             }
-            // Before it was asked for, too: an overdue timer may send it in the same step.
+            // Also before `accept` is sent, since an overdue timer may send it in the same step.
             Input::Graph { action: GraphAction::Accept, outcome: GraphOutcome::Done } => {
                 self.accepted = true
             }
@@ -408,7 +408,7 @@ impl Watch {
                     SpeechEvent::Understood { .. }
                     | SpeechEvent::Failed { .. }
                     | SpeechEvent::Unavailable,
-            } => self.told = Some(recognition.0),
+            } => self.finished_recognition = Some(recognition.0),
             Input::BLeg { call, event: BLegEvent::Refused { .. } | BLegEvent::Ended { .. } } => {
                 self.ended = Some(*call)
             }
@@ -422,13 +422,13 @@ impl Watch {
         if let Some(ended) = self.ended.take() {
             self.up.remove(&ended);
         }
-        if self.hearing == self.told.take() {
-            self.hearing = None;
+        if self.open_recognition == self.finished_recognition.take() {
+            self.open_recognition = None;
         }
         self.open_fetch = self.open_fetch.filter(|open| self.answered_fetch != Some(*open));
         assert!(
             self.machine.poll_timeout().is_none_or(|(due, _)| due.0 >= self.at),
-            "a timer stays behind"
+            "a timer was not fired"
         );
         assert_eq!(self.over, self.machine.state() == Some(CallState::Over));
     }
@@ -451,19 +451,23 @@ impl Watch {
                 (self.fetch, self.open_fetch) = (fetch.0, Some(*fetch));
             }
             Output::CancelFetch { fetch } => {
-                assert_eq!(self.open_fetch.take(), Some(*fetch), "cancelled what was not open");
+                assert_eq!(
+                    self.open_fetch.take(),
+                    Some(*fetch),
+                    "cancelled a fetch that is not open"
+                );
             }
-            Output::Media { command: order, .. } => {
-                assert!(!self.closed, "ordered after Close: {order}");
-                match order {
+            Output::Media { command, .. } => {
+                assert!(!self.closed, "command after Close: {command}");
+                match command {
                     MediaCommand::Play { play, .. }
                     | MediaCommand::SendDigits { play, .. }
                     | MediaCommand::Overlay { play, .. } => {
-                        assert!(self.accept_sent && self.accepted, "sound before the call is up");
-                        // What REST asks for waits at the leg for the path.
+                        assert!(self.accept_sent && self.accepted, "sound before the answer");
+                        // Sounds of API requests wait in the leg for the media path.
                         assert!(
-                            self.connected || !matches!(order, MediaCommand::Play { .. }),
-                            "a prompt without a path"
+                            self.connected || !matches!(command, MediaCommand::Play { .. }),
+                            "a prompt without a media path"
                         );
                         assert!(play.0 > self.play);
                         self.play = play.0;
@@ -474,46 +478,57 @@ impl Watch {
                     | MediaCommand::Stop { .. }
                     | MediaCommand::DetectVoice { .. }
                     | MediaCommand::DetectBeep { .. } => {}
-                    MediaCommand::Record { recording: record, order: how } => {
-                        assert!(record.0 > self.record, "a name twice");
+                    MediaCommand::Record { recording: record, order } => {
+                        assert!(record.0 > self.record, "an id was used twice");
                         self.record = record.0;
-                        if !how.held {
-                            assert!(self.accepted && self.connected, "recorded before it is heard");
-                            self.rolling.insert(*record);
+                        if !order.held {
+                            assert!(
+                                self.accepted && self.connected,
+                                "recorded before the media path is up"
+                            );
+                            self.recordings.insert(*record);
                         }
                     }
                     MediaCommand::RecordStart { recording: record } => {
-                        assert!(self.accepted && self.connected, "recorded before it is heard");
-                        assert!(self.rolling.insert(*record), "began twice");
+                        assert!(
+                            self.accepted && self.connected,
+                            "recorded before the media path is up"
+                        );
+                        assert!(self.recordings.insert(*record), "the recording began twice");
                     }
                     MediaCommand::RecordStop { recording: record, .. }
                     | MediaCommand::RecordPause { recording: record, .. } => {
                         assert!(record.0 <= self.record);
                     }
                     MediaCommand::Unjoin => {
-                        assert!(std::mem::take(&mut self.joined), "parted from nobody");
+                        assert!(std::mem::take(&mut self.joined), "not joined");
                     }
                     MediaCommand::Join => panic!("only a B-leg is joined"),
                 }
             }
-            Output::Speech { recognition, command: order } => match order {
+            Output::Speech { recognition, command } => match command {
                 SpeechCommand::Begin { .. } => {
                     assert!(recognition.0 > self.recognition && !self.closed);
-                    // One that has told its result is over by itself.
-                    (self.recognition, self.hearing) = (recognition.0, Some(recognition.0));
+                    // A recognition ends with its result.
+                    (self.recognition, self.open_recognition) =
+                        (recognition.0, Some(recognition.0));
                 }
                 SpeechCommand::Finish => {
-                    assert_eq!(self.hearing, Some(recognition.0), "finished what does not hear")
+                    assert_eq!(
+                        self.open_recognition,
+                        Some(recognition.0),
+                        "finished a recognition that is not open"
+                    )
                 }
                 SpeechCommand::Stop => {
                     assert_eq!(
-                        self.hearing.take(),
+                        self.open_recognition.take(),
                         Some(recognition.0),
-                        "stopped what does not hear"
+                        "stopped a recognition that is not open"
                     );
                 }
             },
-            Output::Stream { stream, command: wish } => match wish {
+            Output::Stream { stream, command } => match command {
                 StreamCommand::Open(_) => {
                     assert!(!self.streaming, "two streams at once");
                     (self.stream, self.streaming) = (*stream, true);
@@ -521,14 +536,14 @@ impl Watch {
                 StreamCommand::Begin => {
                     assert!(self.streaming && self.stream == *stream && self.accepted)
                 }
-                // One that was refused is closed too.
+                // A stream that was refused is closed as well.
                 StreamCommand::Close { .. } => self.streaming &= self.stream != *stream,
             },
             Output::Concluded { summary } => {
                 self.concluded += 1;
                 assert!(!self.streaming, "a stream outlives its call");
                 let left = self.up.iter().filter(|leg| self.ended != Some(**leg)).count();
-                assert!(!self.in_room, "it is over and still in a room");
+                assert!(!self.in_room, "the call ended in a room");
                 assert_eq!(left, 0, "a leg outlives the call that dialled it");
                 assert!(
                     self.closed
@@ -542,7 +557,7 @@ impl Watch {
                 self.legs.push(order.call);
             }
             Output::BLeg { call, command: leg } => {
-                assert!(self.up.contains(call), "ordered a leg that is gone: {output}");
+                assert!(self.up.contains(call), "command to a leg that has ended: {output}");
                 match leg {
                     BLegCommand::Proceed => {}
                     BLegCommand::Join => {
@@ -567,7 +582,7 @@ impl Watch {
                     );
                 }
                 RoomCommand::Leave { .. } => {
-                    assert!(std::mem::take(&mut self.in_room), "left what it was not in")
+                    assert!(std::mem::take(&mut self.in_room), "left a room without being in one")
                 }
                 RoomCommand::Sound { .. }
                 | RoomCommand::Digit { .. }
@@ -575,14 +590,14 @@ impl Watch {
                     assert!(self.in_room)
                 }
                 RoomCommand::Ring { .. } | RoomCommand::StopRing => {
-                    panic!("nobody placed this call for a room")
+                    panic!("the call was not placed for a room")
                 }
             },
-            Output::ALeg { .. } => panic!("this is no B-leg"),
+            Output::ALeg { .. } => panic!("the call is not a B-leg"),
             Output::Over => self.over = true,
             _ => {}
         }
-        assert!(!(self.accept_sent && self.reject_sent), "both an accept and a reject (R6)");
+        assert!(!(self.accept_sent && self.reject_sent), "both an accept and a reject were sent");
         assert!(self.concluded <= 1, "concluded twice");
     }
 }
@@ -608,41 +623,41 @@ proptest! {
         limits in limits(),
         with_fallback in any::<bool>(),
         accepted in any::<bool>(),
-        facts in prop::collection::vec((prop_oneof![3 => 0..50u64, 2 => 0..4_000u64], pick()), 0..60),
+        picks in prop::collection::vec((prop_oneof![3 => 0..50u64, 2 => 0..4_000u64], pick()), 0..60),
     ) {
         let mut setup = CallSetup { limits, ..setup() };
         if with_fallback {
             setup.urls.fallback = Some((super::url("https://app.example.com/fallback"), model::Method::Get));
         }
-        let mut watch = Watch::new(setup);
+        let mut observer = Observer::new(setup);
         if accepted {
-            for fact in [Pick::Graph(0, 0), Pick::Media(1), Pick::Fetched(4, 0), Pick::Graph(1, 0)] {
-                let input = watch.input(&fact);
-                watch.give(input);
+            for pick in [Pick::Graph(0, 0), Pick::Media(1), Pick::Fetched(4, 0), Pick::Graph(1, 0)] {
+                let input = observer.input(&pick);
+                observer.give(input);
             }
         }
-        for (passes, fact) in &facts {
-            watch.at += passes;
-            let input = watch.input(fact);
-            watch.give(input);
+        for (passes, pick) in &picks {
+            observer.at += passes;
+            let input = observer.input(pick);
+            observer.give(input);
         }
-        // Nobody says anything more: time alone ends every call.
-        while let Some((due, _)) = watch.machine.poll_timeout() {
-            watch.at = watch.at.max(due.0);
-            watch.give(Input::Timer);
+        // Without further inputs, the timers end every call.
+        while let Some((due, _)) = observer.machine.poll_timeout() {
+            observer.at = observer.at.max(due.0);
+            observer.give(Input::Timer);
         }
-        prop_assert!(watch.over, "left in {:?}", watch.machine.state());
-        prop_assert_eq!(watch.concluded, 1);
-        let replayed = replay(watch.log.as_bytes(), |_| {}).expect("the log reads");
+        prop_assert!(observer.over, "left in {:?}", observer.machine.state());
+        prop_assert_eq!(observer.concluded, 1);
+        let replayed = replay(observer.log.as_bytes(), |_| {}).expect("the log reads");
         prop_assert_eq!(replayed.difference, None);
     }
 
     #[test]
-    fn facts_before_the_offer_do_nothing(facts in prop::collection::vec(pick(), 0..10)) {
-        let mut watch = Watch::new(setup());
+    fn ignores_inputs_before_the_offer(picks in prop::collection::vec(pick(), 0..10)) {
+        let mut observer = Observer::new(setup());
         let mut machine = Machine::new();
-        for fact in facts.iter().filter(|fact| !matches!(fact, Pick::Offered)) {
-            machine.handle(CallTime(1), watch.input(fact));
+        for pick in picks.iter().filter(|pick| !matches!(pick, Pick::Offered)) {
+            machine.handle(CallTime(1), observer.input(pick));
             prop_assert_eq!(machine.poll(), None);
             prop_assert_eq!(machine.poll_timeout(), None);
         }
@@ -651,10 +666,10 @@ proptest! {
 
 const AGAIN: &str = "<Response><Redirect>https://app.example.com/again</Redirect></Response>";
 
-/// The cause of the call's end, and how many documents were asked for.
-fn circle(bench: &mut Bench, mut next: impl FnMut(&mut Bench, FetchId)) -> (HangupCause, usize) {
+/// Returns the cause of the call's end and the number of fetches.
+fn run_loop(bench: &mut Bench, mut next: impl FnMut(&mut Bench, FetchId)) -> (HangupCause, usize) {
     loop {
-        let last = bench.wishes.iter().rev().find_map(|(_, wish)| match wish {
+        let last = bench.outputs.iter().rev().find_map(|(_, output)| match output {
             Output::Concluded { summary } => Some(Err(summary.cause)),
             Output::Fetch { fetch, .. } => Some(Ok(*fetch)),
             _ => None,
@@ -663,9 +678,9 @@ fn circle(bench: &mut Bench, mut next: impl FnMut(&mut Bench, FetchId)) -> (Hang
             Ok(fetch) => next(bench, fetch),
             Err(cause) => {
                 let fetches = bench
-                    .wishes
+                    .outputs
                     .iter()
-                    .filter(|(_, wish)| matches!(wish, Output::Fetch { .. }))
+                    .filter(|(_, output)| matches!(output, Output::Fetch { .. }))
                     .count();
                 return (cause, fetches);
             }
@@ -674,25 +689,25 @@ fn circle(bench: &mut Bench, mut next: impl FnMut(&mut Bench, FetchId)) -> (Hang
 }
 
 #[test]
-fn r07_a_hundred_documents_without_anything_that_takes_time_are_a_loop_and_one_more() {
+fn r07_ends_the_call_after_100_idle_documents() {
     let mut bench = Bench::new(setup());
-    let ended = circle(&mut bench, |bench, fetch| bench.give(fetched(fetch, document(AGAIN))));
+    let ended = run_loop(&mut bench, |bench, fetch| bench.give(fetched(fetch, document(AGAIN))));
     assert_eq!(ended, (HangupCause::InstructionLoop, 101));
     assert!(
         bench
-            .wishes
+            .outputs
             .iter()
-            .any(|(_, wish)| matches!(wish, Output::Graph { action: GraphAction::Reject }))
+            .any(|(_, output)| matches!(output, Output::Graph { action: GraphAction::Reject }))
     );
 }
 
 #[test]
-fn r07_two_thousand_documents_are_the_most_a_call_may_have() {
+fn r07_ends_the_call_after_2000_documents() {
     let waits = "<Response><Wait/><Redirect>https://app.example.com/again</Redirect></Response>";
     let limits = MachineLimits { accept_deadline_ms: u64::MAX, ..MachineLimits::default() };
     let mut bench = Bench::new(CallSetup { limits, ..setup() });
     let waits = document(waits);
-    let ended = circle(&mut bench, |bench, fetch| {
+    let ended = run_loop(&mut bench, |bench, fetch| {
         bench.give(fetched(fetch, waits.clone()));
         bench.now += 1_000;
         bench.give(Input::Timer);
@@ -701,12 +716,12 @@ fn r07_two_thousand_documents_are_the_most_a_call_may_have() {
 }
 
 #[test]
-fn something_that_takes_time_begins_the_count_again() {
+fn an_instruction_that_takes_time_resets_the_loop_count() {
     let mut bench = Bench::new(setup());
     let mut documents = 0;
     let waits =
         document("<Response><Wait/><Redirect>https://app.example.com/again</Redirect></Response>");
-    let ended = circle(&mut bench, |bench, fetch| {
+    let ended = run_loop(&mut bench, |bench, fetch| {
         documents += 1;
         let rests = documents == 60;
         bench.give(fetched(fetch, if rests { waits.clone() } else { document(AGAIN) }));
@@ -716,11 +731,11 @@ fn something_that_takes_time_begins_the_count_again() {
         }
     });
     assert_eq!(ended, (HangupCause::InstructionLoop, 161));
-    assert!(matches!(bench.wishes[2], (0, Output::Fetch { kind: FetchKind::Answer, .. })));
+    assert!(matches!(bench.outputs[2], (0, Output::Fetch { kind: FetchKind::Answer, .. })));
 }
 
 #[test]
-fn a_thousand_collections_end_one_by_one() {
+fn runs_a_thousand_collections_in_a_row() {
     let many = "<GetDigits action='https://app.example.com/x' redirect='false' numDigits='1'/>"
         .repeat(1_000);
     let xml = format!("<Response><Speak>Hello</Speak>{many}</Response>");
@@ -730,8 +745,11 @@ fn a_thousand_collections_end_one_by_one() {
     for _ in 1..1_000 {
         bench.give(digit('1'));
     }
-    let notices =
-        bench.wishes.iter().filter(|(_, wish)| matches!(wish, Output::Callback { .. })).count();
+    let notices = bench
+        .outputs
+        .iter()
+        .filter(|(_, output)| matches!(output, Output::Callback { .. }))
+        .count();
     assert_eq!(notices, 1_000);
     assert_eq!(bench.machine.state(), Some(CallState::Closing));
 }

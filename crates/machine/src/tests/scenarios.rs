@@ -1,4 +1,6 @@
-//! `fixtures/scenarios/*.scn`: facts at the left, the wishes that follow indented.
+//! Runs the scenarios in `fixtures/scenarios/*.scn`.
+//!
+//! A scenario has documents and timed inputs. The outputs that follow an input are indented:
 //!
 //! ```text
 //! # A comment.
@@ -9,36 +11,39 @@
 //!           graph pre_accept
 //! @120    fetched menu
 //! ```
-//! The runner fires timers itself (`@T  timer` lines are written, not read), runs every call's event log through
-//! `replay` as well, and compares the whole file. `UPDATE=1 cargo test scenarios` writes what happens now.
 //!
-//! | fact | words |
+//! The runner fires timers itself: `@T  timer` lines are written, but not read. It replays the
+//! event log of every call and compares the whole file. `UPDATE=1 cargo test scenarios` rewrites
+//! the files.
+//!
+//! | input | words |
 //! |---|---|
-//! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= wa_bridge=1 transcribes=1 web=1` and any `*_ms` of the limits |
-//! | `placed` | the same, and `ring=1 ring_timeout_ms= hangup_on_ring_ms= send_digits=`; a B-leg by `dialled=1 confirm=1 key= tells_keys=1`; for a room by `room=ROOM events=1 confirm=1\|no-sound key= music=ring\|document` |
+//! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= wa_bridge=1 transcribes=1 web=1` and each `*_ms` of the limits |
+//! | `placed` | the same, and `ring=1 ring_timeout_ms= hangup_on_ring_ms= send_digits=`; for a B-leg `dialled=1 confirm=1 key= tells_keys=1`; for a room `room=ROOM events=1 confirm=1\|no-sound key= music=ring\|document` |
 //! | `bound`, `sdp-answer`, `sdp-answer unusable` | |
 //! | `status` | `ringing accepted rejected` |
-//! | `graph ACTION` | `done gone refused rate_limited server_error timeout unreachable`, `code=` of Graph's |
-//! | `fetched DOC`, `refused WHAT`, `fetch-failed HOW`, `fetched-nothing` | of the fetch wished for last, or `fetch=N` |
-//! | `media A` | `ice-up connected first-packet flowing lost silent|fingerprint|dtls-closed|dtls-failed|broken` |
-//! | `play-started A`, `played A`, `play-failed A item=0 WHY` | of the play ordered last, or `play=N` |
+//! | `graph ACTION` | `done gone refused rate_limited server_error timeout unreachable`; `code=` is Graph's error code |
+//! | `fetched DOC`, `refused REASON`, `fetch-failed REASON`, `fetched-nothing` | ends the latest fetch, or `fetch=N` |
+//! | `media A` | `ice-up connected first-packet flowing lost silent\|fingerprint\|dtls-closed\|dtls-failed\|broken` |
+//! | `play-started A`, `played A`, `play-failed A item=0 REASON` | about the latest playlist, or `play=N` |
 //! | `digit A 5`, `digits-sent A` | |
-//! | `speech` | `began`, `lasting`, `ended 300 ms ago`, `interim 50 STABLE / UNSTABLE`, `understood 87 WORDS`, `failed WHY`, `unavailable`; of the recognition begun last, or `recognition=N` |
-//! | `terminated STATUS`, `duration=5` | |
-//! | `leg 1` | of the B-leg dialled last at that place: `placed ringing answered ready`, `key 5`, `ended CAUSE`, `refused ERROR` |
-//! | `stream` | of the stream opened last: `opened closed cleared`, `failed WHY`, `lost WHY`, `degraded 30`, `played NAME`, `send-digits 12` |
-//! | `ordered` | of a B-leg: `proceed join`, `hang-up CAUSE`, `ask` with a command |
-//! | `room entered 7` | of a member: `first starts waits`, `left_ms=` |
-//! | `room` | `full begins waits recorded`, `recorded begun`, `record-ended`, `floor speech audio muted held coaches` `on off`, `out kicked ended stopped alone` |
+//! | `voice A` | `began`, `ended 300 ms ago`, `beep` |
+//! | `speech` | `began`, `lasting`, `ended 300 ms ago`, `interim 50 STABLE / UNSTABLE`, `understood 87 WORDS`, `failed REASON`, `unavailable`; about the latest recognition, or `recognition=N` |
+//! | `terminated STATUS` | `duration=5` |
+//! | `leg 1` | about the latest B-leg at this position: `placed ringing answered ready`, `key 5`, `ended CAUSE`, `refused ERROR` |
+//! | `stream` | about the latest stream: `opened closed cleared`, `failed REASON`, `lost REASON`, `degraded 30`, `played NAME`, `send-digits 12` |
+//! | `ordered` | a command of the A-leg: `proceed join`, `hang-up CAUSE`, `ask` with an API request |
+//! | `room entered 7` | enters as this member: `first starts waits`, `left_ms=` |
+//! | `room` | `full begins waits recorded`, `recorded begun`, `record-ended`, `record-failed REASON`, `floor speech audio muted held coaches` with `on off`, `track`, `track stop\|pause\|resume`, `out kicked ended stopped alone` |
 //! | `command hangup`, `cut CAUSE` | |
-//! | `command transfer A URL` | with `B URL` behind it, or that alone |
-//! | `command run ROOM` | a document with that multi-party call, `events=1`; `placed room=ROOM` begins with it |
+//! | `command transfer A URL` | also `command transfer B URL` and `command transfer A URL B URL` |
+//! | `command run ROOM` | moves to a document with this multi-party call; `events=1` |
 //! | `command play over\|instead URL…`, `command speak over\|instead TEXT`, `command stop play\|speak` | `legs= length_ms= again=1` |
 //! | `command send-digits 12` | `legs=` |
-//! | `command stream URL`, `command stop stream` | its status goes to `…/rest`; `noise=1` |
-//! | `recording` | of the recording ordered last, or `record=N`: `ready`, `ended REASON 3200` |
-//! | `command record`, `command stop record` | with `callback=1` |
-//! | `wait` | nothing: time passes |
+//! | `command stream URL`, `command stop stream` | reports to `…/rest`; `noise=1` |
+//! | `recording` | about the latest recording, or `record=N`: `ready`, `ended REASON 3200` |
+//! | `command record`, `command stop record` | `callback=1` |
+//! | `wait` | no input: time passes |
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -61,7 +66,7 @@ use model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, Stre
 use xml::ast::{Finding, Position, Repeat, Severity, Speech, SpeechNode, Target};
 use xml::{self, Document};
 
-/// Scenarios whose event log is kept as a golden one in `fixtures/calls`.
+/// Scenarios that have a golden event log in `fixtures/calls`.
 const GOLDEN: [&str; 6] = [
     "menu_by_keys",
     "log_false_hides_keys",
@@ -76,7 +81,7 @@ fn fixtures(what: &str) -> PathBuf {
 }
 
 #[test]
-fn every_scenario_happens_as_written() {
+fn every_scenario_matches_its_file() {
     let update = std::env::var_os("UPDATE").is_some();
     let mut files: Vec<PathBuf> = std::fs::read_dir(fixtures("scenarios"))
         .expect("the folder")
@@ -89,34 +94,34 @@ fn every_scenario_happens_as_written() {
     for path in files {
         let name = path.file_stem().and_then(|s| s.to_str()).expect("a name").to_owned();
         let text = std::fs::read_to_string(&path).expect("a scenario");
-        let ran = Scenario::read(&name, &text).run();
+        let result = Scenario::read(&name, &text).run();
         if update {
-            std::fs::write(&path, &ran.text).expect("written");
-        } else if let Some((line, expected, actual)) = first_difference(&text, &ran.text) {
+            std::fs::write(&path, &result.text).expect("written");
+        } else if let Some((line, expected, actual)) = first_difference(&text, &result.text) {
             let _ = writeln!(
                 failures,
                 "{name}.scn line {line}\n  expected {expected}\n  actual   {actual}"
             );
         }
-        let replayed = replay::replay(ran.log.as_bytes(), |_| {}).expect("the log reads");
+        let replayed = replay::replay(result.log.as_bytes(), |_| {}).expect("the log reads");
         if let Some(difference) = replayed.difference {
-            let _ = writeln!(failures, "{name}.scn replays otherwise: {difference:?}");
+            let _ = writeln!(failures, "{name}.scn replays differently: {difference:?}");
         }
         if GOLDEN.contains(&name.as_str()) {
             let golden = fixtures("calls").join(format!("{name}.jsonl"));
             if update {
-                std::fs::write(&golden, &ran.log).expect("written");
-            } else if std::fs::read_to_string(&golden).ok().as_ref() != Some(&ran.log) {
+                std::fs::write(&golden, &result.log).expect("written");
+            } else if std::fs::read_to_string(&golden).ok().as_ref() != Some(&result.log) {
                 let _ =
                     writeln!(failures, "fixtures/calls/{name}.jsonl is not the log of this run");
             }
         }
     }
-    assert!(failures.is_empty(), "{failures}UPDATE=1 writes what happens now");
+    assert!(failures.is_empty(), "{failures}UPDATE=1 rewrites the files");
 }
 
 #[test]
-fn every_golden_log_replays_line_by_line() {
+fn every_golden_log_replays() {
     let mut logs = 0;
     for entry in std::fs::read_dir(fixtures("calls")).expect("the folder") {
         let path = entry.expect("an entry").path();
@@ -149,8 +154,8 @@ fn first_difference(expected: &str, actual: &str) -> Option<(usize, String, Stri
     }
 }
 
-struct Fact {
-    /// Comment lines before it.
+struct TimedInput {
+    /// The comment lines before the input.
     comments: Vec<String>,
     at: u64,
     words: String,
@@ -158,13 +163,13 @@ struct Fact {
 
 struct Scenario {
     name: String,
-    /// What stands before the first fact, verbatim.
+    /// The text before the first input, verbatim.
     head: String,
     documents: BTreeMap<String, Arc<Document>>,
-    facts: Vec<Fact>,
+    inputs: Vec<TimedInput>,
 }
 
-struct Ran {
+struct RunResult {
     text: String,
     log: String,
 }
@@ -172,16 +177,16 @@ struct Ran {
 impl Scenario {
     fn read(name: &str, text: &str) -> Self {
         let (mut head, mut sources) = (String::new(), BTreeMap::<String, String>::new());
-        let (mut facts, mut comments, mut open) = (Vec::new(), Vec::new(), None::<String>);
+        let (mut inputs, mut comments, mut open) = (Vec::new(), Vec::new(), None::<String>);
         for line in text.lines() {
-            if let Some(fact) = line.strip_prefix('@') {
-                let (at, words) = fact.split_once(char::is_whitespace).unwrap_or((fact, ""));
+            if let Some(input) = line.strip_prefix('@') {
+                let (at, words) = input.split_once(char::is_whitespace).unwrap_or((input, ""));
                 let words = words.trim().to_owned();
                 if words != "timer" {
                     let at = at.parse().unwrap_or_else(|_| panic!("{name}: a time in {line:?}"));
-                    facts.push(Fact { comments: std::mem::take(&mut comments), at, words });
+                    inputs.push(TimedInput { comments: std::mem::take(&mut comments), at, words });
                 }
-            } else if !facts.is_empty() || !comments.is_empty() {
+            } else if !inputs.is_empty() || !comments.is_empty() {
                 if line.starts_with('#') {
                     comments.push(line.to_owned());
                 }
@@ -210,10 +215,10 @@ impl Scenario {
                 (doc, document)
             })
             .collect();
-        Self { name: name.to_owned(), head, documents, facts }
+        Self { name: name.to_owned(), head, documents, inputs }
     }
 
-    fn run(&self) -> Ran {
+    fn run(&self) -> RunResult {
         let mut run = Run {
             scenario: self,
             machine: Machine::new(),
@@ -226,23 +231,23 @@ impl Scenario {
             record: RecordingId(0),
             legs: BTreeMap::new(),
         };
-        for fact in &self.facts {
+        for input in &self.inputs {
             while let Some(due) =
-                run.machine.poll_timeout().map(|(due, _)| due).filter(|due| due.0 < fact.at)
+                run.machine.poll_timeout().map(|(due, _)| due).filter(|due| due.0 < input.at)
             {
                 run.give(due.0, "timer", Input::Timer);
             }
-            for comment in &fact.comments {
+            for comment in &input.comments {
                 let _ = writeln!(run.text, "{comment}");
             }
-            match run.input(&fact.words) {
-                Some(input) => run.give(fact.at, &fact.words, input),
+            match run.input(&input.words) {
+                Some(input) => run.give(input.at, &input.words, input),
                 None => {
-                    let _ = writeln!(run.text, "{:<8}{}", format!("@{}", fact.at), fact.words);
+                    let _ = writeln!(run.text, "{:<8}{}", format!("@{}", input.at), input.words);
                 }
             }
         }
-        Ran { text: run.text, log: run.log }
+        RunResult { text: run.text, log: run.log }
     }
 }
 
@@ -251,15 +256,15 @@ struct Run<'a> {
     machine: Machine,
     text: String,
     log: String,
-    /// The fetch wished for last, and the play or digits ordered last.
+    /// The latest fetch, and the latest playlist or sequence of digits.
     fetch: FetchId,
     play: PlayId,
     recognition: RecognitionId,
-    /// The stream opened last.
+    /// The latest stream.
     stream: StreamId,
-    /// The recording ordered last.
+    /// The latest recording.
     record: RecordingId,
-    /// The B-legs dialled last, by their places.
+    /// The latest B-leg at each position.
     legs: BTreeMap<u8, CallUuid>,
 }
 
@@ -320,8 +325,8 @@ impl Run<'_> {
                 recording: number("record").map_or(self.record, RecordingId),
                 event: recording(words),
             },
-            ["offered"] => Input::Offered { setup: Box::new(offer(&options)) },
-            ["placed"] => Input::Placed { setup: Box::new(order(&options)) },
+            ["offered"] => Input::Offered { setup: Box::new(inbound_setup(&options)) },
+            ["placed"] => Input::Placed { setup: Box::new(outbound_setup(&options)) },
             ["bound"] => Input::Bound { wacid: "wacid.bound".into() },
             ["sdp-answer"] => Input::SdpAnswer { usable: true },
             ["sdp-answer", "unusable"] => Input::SdpAnswer { usable: false },
@@ -344,12 +349,12 @@ impl Run<'_> {
                 result: Ok(FetchResponse::Refused { refusal: refusal(what) }),
             },
             ["fetch-failed", how] => Input::Fetched { fetch, result: Err(failure(how)) },
-            ["media", "A", what @ ..] => Input::Media { leg, event: media_fact(what) },
+            ["media", "A", what @ ..] => Input::Media { leg, event: media_event(what) },
             ["play-started", "A"] => Input::PlayStarted { leg, play },
             ["played", "A"] => Input::Played { leg, play },
-            ["play-failed", "A", why @ ..] => {
+            ["play-failed", "A", reason @ ..] => {
                 let item = u16::try_from(number("item").unwrap_or(0)).expect("an item");
-                Input::PlayFailed { leg, play, item, reason: why.join(" ") }
+                Input::PlayFailed { leg, play, item, reason: reason.join(" ") }
             }
             ["digit", "A", key] => digit(key.chars().next().expect("a key")),
             ["voice", "A", "beep"] => Input::Voice { leg, event: VoiceEvent::Beep },
@@ -360,7 +365,7 @@ impl Run<'_> {
             },
             ["speech", what @ ..] => {
                 let recognition = number("recognition").map_or(self.recognition, RecognitionId);
-                Input::Speech { recognition, event: speech_fact(what) }
+                Input::Speech { recognition, event: speech_event(what) }
             }
             ["digits-sent", "A"] => Input::DigitsSent { leg, play },
             ["terminated", status] => Input::Terminated {
@@ -376,30 +381,30 @@ impl Run<'_> {
                     .get(&place.parse().expect("a place"))
                     .copied()
                     .expect("it was dialled");
-                Input::BLeg { call, event: leg_news(news) }
+                Input::BLeg { call, event: leg_event(news) }
             }
             ["stream", what @ ..] => {
-                Input::Stream { stream: self.stream, event: stream_fact(what) }
+                Input::Stream { stream: self.stream, event: stream_event(what) }
             }
             ["ordered", "proceed"] => Input::ALeg { command: BLegCommand::Proceed },
             ["ordered", "join"] => Input::ALeg { command: BLegCommand::Join },
-            ["ordered", "hang-up", why] => {
-                Input::ALeg { command: BLegCommand::HangUp { cause: cause(why) } }
+            ["ordered", "hang-up", reason] => {
+                Input::ALeg { command: BLegCommand::HangUp { cause: cause(reason) } }
             }
             ["ordered", "ask", words @ ..] => Input::ALeg {
                 command: BLegCommand::Forward { command: Box::new(command(words, &options)) },
             },
-            ["room", words @ ..] => Input::Room { event: room_news(words, &options) },
+            ["room", words @ ..] => Input::Room { event: room_event(words, &options) },
             ["command", words @ ..] => Input::Command { command: command(words, &options) },
             ["cut", "drained"] => Input::HangUp { cause: HangupCause::Drained },
             ["cut", "internal_error"] => Input::HangUp { cause: HangupCause::InternalError },
-            other => panic!("{}: no such fact: {other:?}", self.scenario.name),
+            other => panic!("{}: no such input: {other:?}", self.scenario.name),
         })
     }
 }
 
-/// What a recogniser tells.
-fn speech_fact(words: &[&str]) -> SpeechEvent {
+/// Parses an event of a recognition.
+fn speech_event(words: &[&str]) -> SpeechEvent {
     let per_cent = |word: &str| word.parse().expect("per cent");
     match words {
         ["began"] => SpeechEvent::Began,
@@ -416,14 +421,14 @@ fn speech_fact(words: &[&str]) -> SpeechEvent {
         ["understood", confidence, text @ ..] => {
             SpeechEvent::Understood { text: text.join(" "), confidence: per_cent(confidence) }
         }
-        ["failed", why @ ..] => SpeechEvent::Failed { reason: why.join(" ") },
+        ["failed", reason @ ..] => SpeechEvent::Failed { reason: reason.join(" ") },
         ["unavailable"] => SpeechEvent::Unavailable,
-        other => panic!("no such speech: {other:?}"),
+        other => panic!("no such event of a recognition: {other:?}"),
     }
 }
 
-/// What somebody asks for over REST: `transfer A URL`, `play over URL…`, `speak instead TEXT`, with `length_ms=`, `again=`
-/// and `legs=` as they are wanted.
+/// Parses an API request, such as `transfer A URL`, `play over URL…` or `speak instead TEXT`, with
+/// the options `length_ms=`, `again=` and `legs=`.
 fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
     let legs = match options.get("legs") {
         None | Some(&"aleg") => Legs::A,
@@ -431,7 +436,7 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
         Some(_) => Legs::Both,
     };
     let item = |sound| SoundItem { sound, repeat: Repeat::Times(1) };
-    let aside = |kind, how: &str, items| Overlay {
+    let overlay = |kind, how: &str, items| Overlay {
         kind,
         items,
         repeat: options.contains_key("again"),
@@ -452,12 +457,12 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
         }
         ["play", how, urls @ ..] => {
             let items = urls.iter().map(|at| item(Sound::File { url: url(at) })).collect();
-            Command::Play { legs, overlay: aside(OverlayKind::Play, how, items) }
+            Command::Play { legs, overlay: overlay(OverlayKind::Play, how, items) }
         }
         ["speak", how, text @ ..] => {
             let speech = Speech(vec![SpeechNode::Text(text.join(" "))]);
             let sound = Sound::Speak { speech, voice: xml::ast::Voice::Woman, language: None };
-            Command::Play { legs, overlay: aside(OverlayKind::Speak, how, vec![item(sound)]) }
+            Command::Play { legs, overlay: overlay(OverlayKind::Speak, how, vec![item(sound)]) }
         }
         ["stream", at] => Command::Stream {
             stream: StreamId(uuid::Uuid::from_u128(0x20)),
@@ -478,7 +483,7 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
         ["stop", "play"] => Command::StopPlay { kind: OverlayKind::Play },
         ["stop", "speak"] => Command::StopPlay { kind: OverlayKind::Speak },
         ["record"] => Command::Record {
-            order: Box::new(super::recorded_over_rest()),
+            order: Box::new(super::api_recording()),
             callback: options.get("callback").map(|_| target("https://app.example.com/recorded")),
         },
         ["stop", "record"] => Command::StopRecord,
@@ -487,11 +492,11 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
     }
 }
 
-fn stream_fact(words: &[&str]) -> StreamEvent {
+fn stream_event(words: &[&str]) -> StreamEvent {
     match words {
         ["opened"] => StreamEvent::Opened,
-        ["failed", why @ ..] => StreamEvent::Failed { reason: why.join(" ") },
-        ["lost", why @ ..] => StreamEvent::Lost { reason: why.join(" ") },
+        ["failed", reason @ ..] => StreamEvent::Failed { reason: reason.join(" ") },
+        ["lost", reason @ ..] => StreamEvent::Lost { reason: reason.join(" ") },
         ["closed"] => StreamEvent::Closed,
         ["degraded", percent] => {
             StreamEvent::Degraded { percent: percent.parse().expect("percent") }
@@ -499,11 +504,11 @@ fn stream_fact(words: &[&str]) -> StreamEvent {
         ["played", name] => StreamEvent::Played { name: (*name).to_owned() },
         ["cleared"] => StreamEvent::Cleared,
         ["send-digits", digits] => StreamEvent::SendDigits { digits: (*digits).to_owned() },
-        other => panic!("no such fact of a stream: {other:?}"),
+        other => panic!("no such event of a stream: {other:?}"),
     }
 }
 
-fn offer(options: &BTreeMap<&str, &str>) -> CallSetup {
+fn inbound_setup(options: &BTreeMap<&str, &str>) -> CallSetup {
     let mut setup = setup();
     for (name, value) in options {
         let text = || (*value).to_owned();
@@ -535,9 +540,9 @@ fn offer(options: &BTreeMap<&str, &str>) -> CallSetup {
     setup
 }
 
-/// A call that we place, with what a scenario says of it.
-fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
-    let ours = [
+/// Returns the setup of an outbound call with the options of the scenario.
+fn outbound_setup(options: &BTreeMap<&str, &str>) -> CallSetup {
+    let outbound_names = [
         "ring",
         "ring_timeout_ms",
         "hangup_on_ring_ms",
@@ -550,43 +555,46 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
         "music",
         "events",
     ];
-    let (placed, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        options.iter().partition(|(name, _)| ours.contains(name));
-    let mut setup = offer(&others);
-    let ms = |name: &str| placed.get(name).map(|value| value.parse().expect("milliseconds"));
+    let (outbound_options, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        options.iter().partition(|(name, _)| outbound_names.contains(name));
+    let mut setup = inbound_setup(&others);
+    let ms =
+        |name: &str| outbound_options.get(name).map(|value| value.parse().expect("milliseconds"));
     setup.direction = Direction::Outbound;
     setup.wacid = None;
     std::mem::swap(&mut setup.from, &mut setup.to);
-    let confirm = placed.get("confirm").map(|sound| Confirmation {
+    let confirm = outbound_options.get("confirm").map(|sound| Confirmation {
         sound: (*sound != "no-sound").then(|| url("https://app.example.com/confirm")),
-        method: if placed.contains_key("room") { Method::Get } else { Method::Post },
-        key: placed
+        method: if outbound_options.contains_key("room") { Method::Get } else { Method::Post },
+        key: outbound_options
             .get("key")
             .map(|key| Digit::try_from(key.chars().next().expect("a key")).expect("a key")),
         timeout_ms: 5_000,
     });
-    let is_dialled = placed.contains_key("dialled");
+    let is_dialled = outbound_options.contains_key("dialled");
     setup.outbound = Some(Box::new(Outbound {
-        ring: placed.get("ring").map(|_| (url("https://app.example.com/ring"), Method::Post)),
+        ring: outbound_options
+            .get("ring")
+            .map(|_| (url("https://app.example.com/ring"), Method::Post)),
         ring_timeout_ms: ms("ring_timeout_ms").unwrap_or(60_000),
         hangup_on_ring_ms: ms("hangup_on_ring_ms"),
-        send_digits: placed.get("send_digits").map(|digits| (*digits).to_owned()),
+        send_digits: outbound_options.get("send_digits").map(|digits| (*digits).to_owned()),
         parent_call: None,
         needs_company: false,
-        b_leg: placed.get("dialled").map(|_| {
+        b_leg: outbound_options.get("dialled").map(|_| {
             Box::new(BLegSetup {
                 a_leg: CallUuid(uuid::Uuid::from_u128(0xa)),
                 a_request: None,
                 confirm: confirm.clone(),
-                report_digits: placed.contains_key("tells_keys"),
+                report_digits: outbound_options.contains_key("tells_keys"),
             })
         }),
-        document: placed
+        document: outbound_options
             .get("room")
-            .map(|name| super::document(&room_xml(name, placed.contains_key("events")))),
+            .map(|name| super::document(&room_xml(name, outbound_options.contains_key("events")))),
         confirm: confirm.filter(|_| !is_dialled),
-        room: placed.get("room").map(|_| uuid::Uuid::from_u128(0x700)),
-        room_music: placed.get("music").map(|music| match *music {
+        room: outbound_options.get("room").map(|_| uuid::Uuid::from_u128(0x700)),
+        room_music: outbound_options.get("music").map(|music| match *music {
             "ring" => RoomMusic::RingBack,
             _ => RoomMusic::Document { url: url("https://app.example.com/ringing") },
         }),
@@ -594,14 +602,15 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
     setup
 }
 
-/// A document with one multi-party call; with `events` its status callback is told how far who is added has come.
+/// Returns a document with one multi-party call. With `events`, it has a status callback for added
+/// participants.
 fn room_xml(name: &str, events: bool) -> String {
-    let told = "statusCallbackUrl='https://app.example.com/status' statusCallbackEvents='add-participant-api-events'";
-    let told = if events { told } else { "" };
+    let attributes = "statusCallbackUrl='https://app.example.com/status' statusCallbackEvents='add-participant-api-events'";
+    let attributes = if events { attributes } else { "" };
     format!("<Response><MultiPartyCall role='customer' {told}>{name}</MultiPartyCall></Response>")
 }
 
-/// Of recordings that begin when the call does.
+/// Parses an event of a recording. Its times begin with the call.
 fn recording(words: &[&str]) -> RecordingEvent {
     match words {
         ["ready"] => RecordingEvent::Ready {
@@ -612,20 +621,20 @@ fn recording(words: &[&str]) -> RecordingEvent {
             let duration_ms = duration_ms.parse().expect("milliseconds");
             let end = RecordingEndReason::parse(end).expect("an end");
             let start_ms = setup().started.micros() / 1_000;
-            let why = (end == RecordingEndReason::Failed).then(|| "the disk is full".to_owned());
+            let reason = (end == RecordingEndReason::Failed).then(|| "the disk is full".to_owned());
             RecordingEvent::Ended {
                 reason: end,
                 duration_ms,
                 start_ms,
                 end_ms: start_ms.saturating_add_unsigned(duration_ms),
-                error: why,
+                error: reason,
             }
         }
-        other => panic!("no such news of a recording: {other:?}"),
+        other => panic!("no such event of a recording: {other:?}"),
     }
 }
 
-fn leg_news(words: &[&str]) -> BLegEvent {
+fn leg_event(words: &[&str]) -> BLegEvent {
     match words {
         ["placed"] => BLegEvent::Placed,
         ["ringing"] => BLegEvent::Ringing,
@@ -634,17 +643,17 @@ fn leg_news(words: &[&str]) -> BLegEvent {
         ["key", key] => BLegEvent::Digit {
             digit: Digit::try_from(key.chars().next().expect("a key")).expect("a key"),
         },
-        ["ended", why] => BLegEvent::Ended { cause: cause(why) },
+        ["ended", reason] => BLegEvent::Ended { cause: cause(reason) },
         ["refused", error] => BLegEvent::Refused {
             error: serde_json::from_value(serde_json::Value::from(*error)).expect("an error"),
             detail: String::new(),
         },
-        other => panic!("no such news: {other:?}"),
+        other => panic!("no such event: {other:?}"),
     }
 }
 
-/// What a room tells.
-fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomEvent {
+/// Parses an event of a room.
+fn room_event(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomEvent {
     let room = uuid::Uuid::from_u128(0x700);
     let ms = |name: &str| options.get(name).map(|ms| ms.parse().expect("milliseconds"));
     match words {
@@ -663,7 +672,7 @@ fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomEvent {
         ["speech", on] => RoomEvent::Speech { on: *on == "on" },
         ["audio", on] => RoomEvent::Audio { on: *on == "on" },
         ["record-ended"] => RoomEvent::RecordingEnded,
-        ["record-failed", why @ ..] => RoomEvent::RecordingFailed { reason: why.join(" ") },
+        ["record-failed", reason @ ..] => RoomEvent::RecordingFailed { reason: reason.join(" ") },
         ["muted", on] => RoomEvent::Muted { on: *on == "on" },
         ["held", on] => RoomEvent::Held { on: *on == "on" },
         ["recorded", how @ ..] => RoomEvent::Recording {
@@ -675,7 +684,7 @@ fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomEvent {
             let how = Box::new(RecordingOrder {
                 peer_only: true,
                 stereo: false,
-                ..super::recorded_over_rest()
+                ..super::api_recording()
             });
             let callback =
                 Some(Target { url: url("https://app.example.com/track"), method: Method::Post });
@@ -686,20 +695,20 @@ fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomEvent {
             RoomEvent::Track { command: TrackCommand::Pause { on: *word == "pause" } }
         }
         ["coaches", on] => RoomEvent::Coaching { on: *on == "on" },
-        ["out", why] => RoomEvent::MustLeave {
-            reason: serde_json::from_value(serde_json::Value::from(*why)).expect("a reason"),
+        ["out", reason] => RoomEvent::MustLeave {
+            reason: serde_json::from_value(serde_json::Value::from(*reason)).expect("a reason"),
         },
-        other => panic!("no such news: {other:?}"),
+        other => panic!("no such event: {other:?}"),
     }
 }
 
-/// A cause that is one word.
+/// Parses a hangup cause without parameters.
 fn cause(word: &str) -> HangupCause {
     serde_json::from_value(serde_json::Value::from(word))
         .unwrap_or_else(|_| panic!("no such cause: {word}"))
 }
 
-/// The same outcome with another code of Graph's.
+/// Replaces the Graph error code of an outcome.
 fn with_code(outcome: GraphOutcome, code: Option<u32>) -> GraphOutcome {
     match (outcome, code) {
         (GraphOutcome::Refused { status, details, .. }, Some(code)) => {
@@ -769,7 +778,7 @@ fn refusal(word: &str) -> Refusal {
     Refusal { findings: vec![finding], first }
 }
 
-fn media_fact(words: &[&str]) -> MediaEvent {
+fn media_event(words: &[&str]) -> MediaEvent {
     let lost = |fault| MediaEvent::Lost { fault };
     match words {
         ["ice-up"] => MediaEvent::IceUp,
@@ -781,6 +790,6 @@ fn media_fact(words: &[&str]) -> MediaEvent {
         ["lost", "dtls-closed"] => lost(MediaFault::DtlsClosed),
         ["lost", "dtls-failed"] => lost(MediaFault::DtlsFailed),
         ["lost", "broken"] => lost(MediaFault::Broken),
-        other => panic!("no such media fact: {other:?}"),
+        other => panic!("no such media event: {other:?}"),
     }
 }

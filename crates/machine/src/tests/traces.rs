@@ -1,5 +1,7 @@
-//! `fixtures/plivo-xml/input-traces.json`: timed collections, which element and moment they lead to. The media
-//! side is simulated: a prompt lasts as long as the trace says, the beep 400 ms.
+//! `fixtures/plivo-xml/input-traces.json`: timed collections, with the element and the time that
+//! follow.
+//!
+//! The media are simulated: a prompt lasts as long as the trace says, the beep lasts 400 ms.
 
 use std::collections::BTreeMap;
 
@@ -42,14 +44,15 @@ struct Expect {
     attempt: Option<usize>,
 }
 
-/// Traces count from the start of the element, the call a little earlier.
+/// The time at which the element begins. Traces count from there.
 const BASE_MS: u64 = 1_000;
 const NEXT: &str = "https://app.example.com/next.wav";
 const INVALID: &str = "https://app.example.com/invalid.wav";
 const PROMPT: &str = "https://app.example.com/prompt.wav";
 
 impl Trace {
-    /// A `Play` to press the buffered keys in, the element, and a `Play` whose order shows the next element.
+    /// Returns a document with a `Play` during which the buffered digits are pressed, the element,
+    /// and a `Play` that marks the next element.
     fn xml(&self) -> String {
         let attributes: String =
             self.attributes.iter().map(|(name, value)| format!(" {name}=\"{value}\"")).collect();
@@ -107,10 +110,10 @@ impl Trace {
         }
     }
 
-    /// The sound that plays and when it ends.
+    /// Returns the sound that is being played and when it ends.
     fn sound(&self, bench: &Bench) -> Option<(u64, PlayId)> {
         let (since, playing) = bench.playing()?;
-        bench.wishes.iter().find_map(|(_, wish)| match wish {
+        bench.outputs.iter().find_map(|(_, output)| match output {
             Output::Media { command: MediaCommand::Play { play, items }, .. }
                 if *play == playing =>
             {
@@ -120,9 +123,9 @@ impl Trace {
         })
     }
 
-    /// The action's request, or the order of the next element.
+    /// Returns the time of the action's request with its digits, or of the next element.
     fn ended(&self, bench: &Bench) -> Option<(u64, Option<String>)> {
-        bench.wishes.iter().find_map(|(at, wish)| match wish {
+        bench.outputs.iter().find_map(|(at, output)| match output {
             Output::Fetch { kind: FetchKind::Action, params, .. } => {
                 Some((*at, params.get("Digits").map(|digits| digits.reveal().to_owned())))
             }
@@ -134,9 +137,9 @@ impl Trace {
         })
     }
 
-    /// Prompts that were begun; one attempt where there is no prompt or it was skipped by type-ahead.
+    /// Returns the number of prompts that were started, at least 1. Type-ahead skips the prompt.
     fn attempts(&self, bench: &Bench) -> usize {
-        let prompts = bench.wishes.iter().filter(|(_, wish)| match wish {
+        let prompts = bench.outputs.iter().filter(|(_, output)| match output {
             Output::Media { command: MediaCommand::Play { items, .. }, .. } => items
                 .iter()
                 .any(|item| matches!(&item.sound, Sound::File { url } if &*url.0 == PROMPT)),
@@ -147,7 +150,7 @@ impl Trace {
 }
 
 #[test]
-fn every_trace_ends_where_and_when_it_should() {
+fn every_trace_ends_as_expected() {
     let text = include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../fixtures/plivo-xml/input-traces.json"

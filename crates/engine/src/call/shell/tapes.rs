@@ -75,8 +75,8 @@ impl Shell {
             }
             MediaCommand::RecordStop { recording: record, reason: end, key } => {
                 // Another document has taken over: no action follows.
-                let dropped =
-                    end == RecordingEndReason::Stopped && !self.stepper.machine().awaits(record);
+                let dropped = end == RecordingEndReason::Stopped
+                    && !self.stepper.machine().awaits_recording(record);
                 match self.tapes.0.get_mut(&record) {
                     Some(One { tape: Some(tape), action, key: of, .. }) => {
                         if let Some(key) = key {

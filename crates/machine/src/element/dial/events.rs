@@ -1,4 +1,5 @@
-//! What a `Dial` tells the application: its callbacks for each target, and its action (`plivo-callbacks.md` §3.3).
+//! Reports of a `Dial` to the customer's server: callbacks for each target, and the action
+//! (docs/reference/callbacks.md#dial).
 
 use super::DialAttempt;
 use crate::context::CallContext;
@@ -6,10 +7,10 @@ use crate::contract::{CallbackKind, CallbackRequest, DialError, Output, Param, P
 use crate::params::{self, Event};
 use model::{Direction, HangupCause};
 
-/// What happened to a target.
+/// An event of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TargetEvent<'a> {
-    /// It never was placed where there is an error.
+    /// If `error` is set, the target was never placed.
     Hangup {
         cause: HangupCause,
         error: Option<DialError>,
@@ -23,10 +24,10 @@ pub(super) enum TargetEvent<'a> {
 }
 
 impl DialAttempt {
-    /// Tells `callbackUrl`, if there is one.
-    pub(super) fn tell(&self, ctx: &mut CallContext, at: usize, what: TargetEvent<'_>) {
+    /// Sends an event of the target `at` to `callbackUrl`, if it is set.
+    pub(super) fn report(&self, ctx: &mut CallContext, at: usize, target_event: TargetEvent<'_>) {
         let (Some(target), Some(leg)) = (&self.dial.callback, self.legs.get(at)) else { return };
-        let (event, action, status) = match what {
+        let (event, action, status) = match target_event {
             TargetEvent::Hangup { .. } => (Event::DialHangup, "hangup", "hangup"),
             TargetEvent::Answer => (Event::DialAnswer, "answer", "answer"),
             TargetEvent::Connected => (Event::DialConnected, "connected", "connected"),
@@ -43,7 +44,7 @@ impl DialAttempt {
         put("DialBLegFrom", leg.from.clone());
         put("DialBLegTo", leg.to.clone());
         put("DialBLegPosition", leg.position.to_string());
-        match what {
+        match target_event {
             TargetEvent::Answer | TargetEvent::Connected => {}
             TargetEvent::Digits { pattern, by_a } => {
                 put("DialDigitsMatch", pattern.to_owned());
@@ -68,16 +69,16 @@ impl DialAttempt {
                 }
             }
         }
-        let notice = CallbackRequest {
+        let callback = CallbackRequest {
             kind: CallbackKind::Dial,
             url: target.url.clone(),
             method: target.method,
             params,
         };
-        ctx.wish(Output::Callback { callback: notice });
+        ctx.emit(Output::Callback { callback });
     }
 
-    /// What the action adds.
+    /// Returns the parameters that the action adds.
     pub(super) fn outcome(&self, ctx: &CallContext) -> Params {
         let plain = |text: &str| Param::Plain(text.to_owned().into());
         let (status, cause) = self.status();

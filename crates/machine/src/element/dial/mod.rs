@@ -1,9 +1,12 @@
-//! `Dial`: other people are called, and one of them is brought together with the caller (`plivo-xml.md` §5.7, §6).
+//! `Dial`: calls targets and connects one of them to the caller (docs/reference/xml.md#dial).
 //!
-//! This is the A-leg's side: which targets may be placed at all, who of those that ring was first, what the caller hears
-//! meanwhile, what the application is told of each, and what became of them together. A B-leg is a call of its own; what it
-//! tells comes as [`LegNews`], and it is ordered by [`LegWish`]. What the A-leg decides of a leg counts at once: whatever
-//! comes of it later is not waited for.
+//! This is the side of the A-leg. It decides which targets may be called and which of them was the
+//! first to answer. It plays sounds to the waiting caller and sends the callbacks about the
+//! targets.
+//!
+//! Each B-leg is a separate call, which gets [`BLegCommand`]s and reports [`BLegEvent`]s. Decisions
+//! of the A-leg about a B-leg take effect immediately. Later events of a leg that was ended are
+//! ignored.
 
 mod events;
 mod music;
@@ -11,7 +14,7 @@ mod target;
 
 use super::patterns::DigitPatterns;
 use super::{At, Flow, Instruction};
-use crate::activity::{Action, Activity, Completion, Env, Progress, Readiness, Stop};
+use crate::activity::{Action, Activity, Completion, Env, Progress, Readiness, StopReason};
 use crate::context::CallContext;
 use crate::contract::dial::sip_headers;
 use crate::contract::display::foreign;
@@ -28,33 +31,34 @@ use model::{CallUuid, Digit, Direction, HangupCause, Method, last_four};
 use music::Music;
 use xml::ast::{Dial, DialTarget};
 
-/// A `Dial` being carried out.
+/// A `Dial` that runs.
 struct DialAttempt {
     dial: Box<Dial>,
     legs: Vec<BLeg>,
-    /// Of `legs`: who answered.
+    /// The index in `legs` of the target that answered first.
     winner: Option<usize>,
-    /// The winner is confirmed and can be heard.
+    /// The winner has confirmed and its media path is up.
     ready: bool,
-    /// The two hear each other.
+    /// The two legs are connected.
     joined: bool,
-    /// A target was placed.
+    /// At least one target was placed.
     placed: bool,
-    /// Somebody's phone has rung.
+    /// At least one target's phone has rung.
     rang: bool,
-    /// Of targets that were not placed.
+    /// The first error among targets that were not placed.
     first_error: Option<DialError>,
-    /// What the target ended with that was placed and ended last; the winner, if there was one.
+    /// The cause of the winner's end. Without a winner, the cause of the placed target that ended
+    /// last.
     last_end: Option<HangupCause>,
     music: Music,
-    typed_by_a: DigitPatterns,
-    typed_by_b: DigitPatterns,
+    a_patterns: DigitPatterns,
+    b_patterns: DigitPatterns,
 }
 
 /// A target.
 pub(super) struct BLeg {
     call: CallUuid,
-    /// From 1.
+    /// The position in the `Dial`, from 1.
     position: u8,
     from: String,
     to: String,
@@ -63,26 +67,26 @@ pub(super) struct BLeg {
     answered: Option<CallTime>,
 }
 
-/// How far a target is.
+/// The state of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// It is to be placed.
+    /// To be placed.
     Asked,
     Placed,
     Over,
 }
 
-/// Begins: whoever may not be called is not, all others are at once.
+/// Calls all targets that may be called.
 impl Instruction for Dial {
     fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
-        let mut dialing = DialAttempt::place(self, env.ctx);
-        match dialing.begin(env.ctx) {
+        let mut attempt = DialAttempt::place(self, env.ctx);
+        match attempt.begin(env.ctx) {
             Some(finished) => Flow::Finished(finished),
-            None => Flow::run(dialing),
+            None => Flow::run(attempt),
         }
     }
 
-    /// It asks for itself, once a target is called.
+    /// The activity requests the answer once a target has been placed.
     fn needs_media(&self) -> bool {
         false
     }
@@ -94,7 +98,7 @@ impl Instruction for Dial {
 
 impl DialAttempt {
     fn place(dial: &Dial, ctx: &mut CallContext) -> Self {
-        let mut dialing = Self {
+        let mut attempt = Self {
             dial: Box::new(dial.clone()),
             legs: Vec::with_capacity(dial.targets.len()),
             winner: None,
@@ -104,9 +108,9 @@ impl DialAttempt {
             rang: false,
             first_error: None,
             last_end: None,
-            music: Music::of(&dial.dial_music),
-            typed_by_a: DigitPatterns::new(&dial.digits_match),
-            typed_by_b: DigitPatterns::new(&dial.digits_match_b_leg),
+            music: Music::new(&dial.dial_music),
+            a_patterns: DigitPatterns::new(&dial.digits_match),
+            b_patterns: DigitPatterns::new(&dial.digits_match_b_leg),
         };
         for (position, target) in (1..).zip(&dial.targets) {
             let (from, to) = target::parties(dial, target, ctx);
@@ -121,24 +125,24 @@ impl DialAttempt {
                 answered: None,
             };
             let destination = target::destination(ctx, target, &leg.from);
-            dialing.legs.push(leg);
+            attempt.legs.push(leg);
             match destination {
                 Ok(destination) => {
-                    let order = Box::new(dialing.order(ctx, target, call, position, destination));
-                    ctx.wish(Output::Dial { order });
+                    let order = Box::new(attempt.order(ctx, target, call, position, destination));
+                    ctx.emit(Output::Dial { order });
                 }
-                Err(error) => dialing.not_placed(ctx, dialing.legs.len() - 1, error, ""),
+                Err(error) => attempt.not_placed(ctx, attempt.legs.len() - 1, error, ""),
             }
         }
-        dialing
+        attempt
     }
 
-    /// Whether it is over already; else its time begins.
+    /// Starts the ring timeout. Returns how the element ended, if no target may be called.
     fn begin(&mut self, ctx: &mut CallContext) -> Option<Completion> {
         if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
-            ctx.set(Timer::DialRing, self.ring_ms());
+            ctx.set_timer(Timer::DialRing, self.ring_ms());
         }
-        self.so_far(ctx)
+        self.completion(ctx)
     }
 
     fn ring_ms(&self) -> u64 {
@@ -154,7 +158,7 @@ impl DialAttempt {
         destination: Destination,
     ) -> DialOrder {
         let dial = &self.dial;
-        // A key without a sound has no effect (W312).
+        // `confirmKey` has no effect without a sound (W312).
         let confirm = dial.confirm_sound.is_some().then(|| Confirmation {
             sound: dial.confirm_sound.clone(),
             method: Method::Post,
@@ -162,10 +166,10 @@ impl DialAttempt {
             timeout_ms: millis(dial.confirm_timeout),
         });
         let a_request = (ctx.setup.direction == Direction::Outbound).then_some(ctx.setup.call);
-        let mut pairs = sip_headers(&dial.sip_headers);
+        let mut headers = sip_headers(&dial.sip_headers);
         for (name, value) in sip_headers(&target.sip_headers) {
-            pairs.retain(|(other, _)| *other != name);
-            pairs.push((name, value));
+            headers.retain(|(other, _)| *other != name);
+            headers.push((name, value));
         }
         DialOrder {
             call,
@@ -176,7 +180,7 @@ impl DialAttempt {
                 .clone()
                 .or_else(|| dial.caller_name.clone())
                 .unwrap_or_default(),
-            headers: pairs,
+            headers,
             ring_timeout_ms: self.ring_ms(),
             send_digits: target.send_digits.clone(),
             b_leg: BLegSetup {
@@ -188,7 +192,8 @@ impl DialAttempt {
         }
     }
 
-    /// Whether the caller's keys are meant for this: they are no secret then, the application is told of them.
+    /// Whether the `Dial` uses the caller's digits. They are then reported to the customer's server
+    /// and are not kept out of logs.
     fn takes_digits(&self) -> bool {
         self.joined && (self.dial.hangup_on_star || !self.dial.digits_match.is_empty())
     }
@@ -205,7 +210,7 @@ impl DialAttempt {
         }
     }
 
-    /// The first to answer has won; the others ring no longer.
+    /// Handles an answer. The first leg to answer wins, and the others are hung up.
     fn answered(&mut self, ctx: &mut CallContext, at: usize) {
         if self.winner.is_some() {
             return;
@@ -215,8 +220,8 @@ impl DialAttempt {
         let now = ctx.now;
         let Some(leg) = self.legs.get_mut(at) else { return };
         leg.answered = Some(now);
-        ctx.wish(Output::BLeg { call: leg.call, command: BLegCommand::Proceed });
-        self.tell(ctx, at, TargetEvent::Answer);
+        ctx.emit(Output::BLeg { call: leg.call, command: BLegCommand::Proceed });
+        self.report(ctx, at, TargetEvent::Answer);
         for other in 0..self.legs.len() {
             if other != at {
                 self.end(ctx, other, HangupCause::LostRace);
@@ -235,37 +240,37 @@ impl DialAttempt {
         };
         self.joined = true;
         self.music.stop(ctx);
-        ctx.wish(Output::BLeg { call: leg.call, command: BLegCommand::Join });
-        ctx.set(Timer::DialLimit, millis(self.dial.time_limit));
-        self.tell(ctx, winner, TargetEvent::Connected);
+        ctx.emit(Output::BLeg { call: leg.call, command: BLegCommand::Join });
+        ctx.set_timer(Timer::DialLimit, millis(self.dial.time_limit));
+        self.report(ctx, winner, TargetEvent::Connected);
     }
 
     fn match_patterns(&mut self, ctx: &mut CallContext, digit: Digit, by_a: bool) {
         let Some(winner) = self.winner.filter(|_| self.joined) else { return };
-        let patterns = if by_a { &mut self.typed_by_a } else { &mut self.typed_by_b };
+        let patterns = if by_a { &mut self.a_patterns } else { &mut self.b_patterns };
         for pattern in patterns.pressed(digit) {
-            self.tell(ctx, winner, TargetEvent::Digits { pattern: &pattern, by_a });
+            self.report(ctx, winner, TargetEvent::Digits { pattern: &pattern, by_a });
         }
     }
 
-    /// A target is not placed: said plainly, and told as its hangup.
+    /// Notes that a target is not placed, logs the reason, and reports a hangup.
     fn not_placed(&mut self, ctx: &mut CallContext, at: usize, error: DialError, detail: &str) {
         let Some(leg) = self.legs.get_mut(at) else { return };
         leg.phase = Phase::Over;
-        let (position, to) = (leg.position, shown(&leg.to));
-        let why = if detail.is_empty() { error.explanation() } else { detail };
+        let (position, to) = (leg.position, redacted_target(&leg.to));
+        let reason = if detail.is_empty() { error.explanation() } else { detail };
         ctx.remark(format!(
-            "Dial: target {position}, {to}, is not called: {}: {why}",
+            "Dial: target {position}, {to}, is not called: {}: {reason}",
             error.as_str()
         ));
         self.first_error.get_or_insert(error);
-        self.tell(ctx, at, TargetEvent::Hangup { cause: error.cause(), error: Some(error) });
+        self.report(ctx, at, TargetEvent::Hangup { cause: error.cause(), error: Some(error) });
     }
 
-    /// A leg is to end, and counts as ended.
+    /// Hangs up a leg and counts it as ended.
     fn end(&mut self, ctx: &mut CallContext, at: usize, cause: HangupCause) {
         let Some(leg) = self.legs.get(at).filter(|leg| leg.phase != Phase::Over) else { return };
-        ctx.wish(Output::BLeg { call: leg.call, command: BLegCommand::HangUp { cause } });
+        ctx.emit(Output::BLeg { call: leg.call, command: BLegCommand::HangUp { cause } });
         self.ended(ctx, at, cause);
     }
 
@@ -286,11 +291,11 @@ impl DialAttempt {
         if self.winner == Some(at) && self.joined {
             ctx.media(MediaCommand::Unjoin);
         }
-        self.tell(ctx, at, TargetEvent::Hangup { cause, error: None });
+        self.report(ctx, at, TargetEvent::Hangup { cause, error: None });
     }
 
-    /// How the element ended. `None` while a leg is up.
-    fn so_far(&mut self, ctx: &mut CallContext) -> Option<Completion> {
+    /// Returns how the element ended. `None` while a leg is up.
+    fn completion(&mut self, ctx: &mut CallContext) -> Option<Completion> {
         if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
             return None;
         }
@@ -303,7 +308,7 @@ impl DialAttempt {
     }
 
     fn progress(&mut self, ctx: &mut CallContext) -> Progress {
-        self.so_far(ctx).map_or(Progress::Pending, Progress::Finished)
+        self.completion(ctx).map_or(Progress::Pending, Progress::Finished)
     }
 
     fn clean_up(&mut self, ctx: &mut CallContext) {
@@ -312,7 +317,7 @@ impl DialAttempt {
         self.music.stop(ctx);
     }
 
-    /// `DialStatus`, and the cause behind it.
+    /// Returns `DialStatus` and its cause.
     fn status(&self) -> (&'static str, HangupCause) {
         match (self.winner, self.last_end, self.first_error) {
             (Some(_), cause, _) => ("completed", cause.unwrap_or(HangupCause::DialEnded)),
@@ -322,12 +327,12 @@ impl DialAttempt {
         }
     }
 
-    /// The first error, where no target was placed.
+    /// Returns the first error if no target was placed.
     fn failed_before_placing(&self) -> Option<DialError> {
         self.first_error.filter(|_| self.last_end.is_none())
     }
 
-    /// Where the outcome goes.
+    /// Returns the request that reports the result.
     fn action(&self, ctx: &CallContext) -> Option<Action> {
         Some(Action {
             target: self.dial.action.clone()?,
@@ -432,11 +437,11 @@ impl Activity for DialAttempt {
         Progress::Pending
     }
 
-    /// The legs end with the call, or with the document that dialled them. No action follows.
-    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
-        let (answered, unanswered) = match why {
-            Stop::CallEnds => (HangupCause::DialEnded, HangupCause::CallerCancelled),
-            Stop::Replaced => (HangupCause::ApiHangup, HangupCause::CancelledByApi),
+    /// Ends the legs, with the call or with the document that dialled them. No action follows.
+    fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
+        let (answered, unanswered) = match reason {
+            StopReason::CallEnds => (HangupCause::DialEnded, HangupCause::CallerCancelled),
+            StopReason::Replaced => (HangupCause::ApiHangup, HangupCause::CancelledByApi),
         };
         self.end_all(env.ctx, |leg| match leg.answered {
             Some(_) => answered,
@@ -445,7 +450,8 @@ impl Activity for DialAttempt {
         self.clean_up(env.ctx);
     }
 
-    /// Somebody is being called, so that the caller has to be answered and hear something (§4 rule 2).
+    /// Once a target is being called, the caller must be answered to hear the ringing
+    /// (docs/reference/xml.md#answering).
     fn wants_media(&self) -> bool {
         self.placed
     }
@@ -470,10 +476,10 @@ impl Activity for DialAttempt {
         self.joined
     }
 
-    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
         for (index, leg) in self.legs.iter().enumerate() {
             let won = self.winner == Some(index);
-            let how = match (leg.phase, leg.answered) {
+            let label = match (leg.phase, leg.answered) {
                 (Phase::Over, _) => "leg_over",
                 (_, Some(_)) if won && self.joined => "leg_joined",
                 (_, Some(_)) => "leg_answered",
@@ -481,22 +487,22 @@ impl Activity for DialAttempt {
                 (Phase::Asked, None) => "leg_asked",
             };
             let name = format!("B{}", leg.position);
-            snapshot.say(
+            snapshot.add(
                 "legs",
-                [text(name), text(format_args!("…{}", last_four(&leg.to))), word(how)],
+                [text(name), text(format_args!("…{}", last_four(&leg.to))), word(label)],
             );
         }
-        let waits = match (self.winner, self.joined) {
+        let waits_for = match (self.winner, self.joined) {
             (None, _) => "leg_to_answer",
             (Some(_), false) => "leg_to_be_ready",
-            (Some(_), true) => "legs_to_part",
+            (Some(_), true) => "end_of_connection",
         };
-        snapshot.say("waits_for", [word(waits)]);
+        snapshot.add("waits_for", [word(waits_for)]);
     }
 }
 
-/// A target in the log: people by their last four digits.
-fn shown(to: &str) -> String {
+/// Formats a target for the log: the last four digits of a number.
+fn redacted_target(to: &str) -> String {
     if to.bytes().all(|b| b.is_ascii_digit()) {
         format!("…{}", last_four(to))
     } else {

@@ -1,5 +1,5 @@
-//! What the caller hears while others ring: a ring-back tone, nothing, or a document of `Speak`, `Play` and `Wait`, again
-//! and again (`plivo-xml.md` §5.7, dialMusic).
+//! The sound for the caller while targets ring: a ring-back tone, nothing, or the sounds of a
+//! document in a loop (docs/reference/xml.md#dial, `dialMusic`).
 
 use crate::activity::Readiness;
 use crate::context::CallContext;
@@ -10,44 +10,47 @@ use crate::sounds::{fetch_sounds, ring_back, sounds_fetched};
 use crate::timers::Timer;
 use xml::ast::{DialMusic, DocUrl};
 
-/// See the module's note.
+/// The sound for the waiting caller. See the [module documentation](self).
 pub(super) enum Music {
     None,
     RingBack,
-    /// Not asked for yet.
+    /// The document has not been requested yet.
     Document(DocUrl),
     Fetching(FetchId),
     Ready(LoopedPlaylist),
 }
 
 impl Music {
-    pub(super) fn of(what: &DialMusic) -> Self {
-        match what {
+    pub(super) fn new(music: &DialMusic) -> Self {
+        match music {
             DialMusic::RingBack => Self::RingBack,
             DialMusic::None => Self::None,
             DialMusic::Document(url) => Self::Document(url.clone()),
         }
     }
 
-    /// Somebody is being called: its sounds are made ready.
+    /// Prepares the sounds when the first target has been placed.
     pub(super) fn begin(&mut self, ctx: &mut CallContext) {
         match self {
             Self::Document(url) => {
                 *self = Self::Fetching(fetch_sounds(ctx, url, Event::DialMusic));
             }
-            Self::RingBack => *self = Self::Ready(LoopedPlaylist::of(ctx, ring_back(), Vec::new())),
+            Self::RingBack => {
+                *self = Self::Ready(LoopedPlaylist::new(ctx, ring_back(), Vec::new()))
+            }
             Self::None | Self::Fetching(_) | Self::Ready(_) => {}
         }
     }
 
-    /// Plays, if it is there and can be heard.
+    /// Plays the sounds if they are available and the media path is up.
     pub(super) fn play(&mut self, ctx: &mut CallContext, readiness: Readiness) {
-        if let Self::Ready(round) = self {
-            round.play(ctx, readiness);
+        if let Self::Ready(playlist) = self {
+            playlist.play(ctx, readiness);
         }
     }
 
-    /// Its document came, or not: then it is as if none was asked for (`plivo-callbacks.md` §4.3).
+    /// Handles the end of the fetch. If it failed, a ring-back tone is played
+    /// (docs/reference/callbacks.md#failures).
     pub(super) fn fetched(
         &mut self,
         ctx: &mut CallContext,
@@ -61,35 +64,35 @@ impl Music {
         ctx.timers.clear(Timer::Fetch);
         let items = sounds_fetched(ctx, "dialMusic", result);
         *self = Self::Ready(match items.is_empty() {
-            true => LoopedPlaylist::of(ctx, ring_back(), Vec::new()),
-            false => LoopedPlaylist::of(ctx, items, ring_back()),
+            true => LoopedPlaylist::new(ctx, ring_back(), Vec::new()),
+            false => LoopedPlaylist::new(ctx, items, ring_back()),
         });
         self.play(ctx, readiness);
     }
 
-    /// Whoever fetches has forgotten us.
+    /// Handles a fetch that has exceeded its deadline.
     pub(super) fn fetch_timed_out(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         if let Self::Fetching(fetch) = *self {
-            ctx.wish(Output::CancelFetch { fetch });
+            ctx.emit(Output::CancelFetch { fetch });
             self.fetched(ctx, readiness, fetch, Err(FetchFailure::Timeout));
         }
     }
 
-    /// A round is over: the next one.
+    /// Handles the end of a playlist.
     pub(super) fn played(&mut self, ctx: &mut CallContext, readiness: Readiness, ended: PlayId) {
-        if let Self::Ready(round) = self {
-            round.played(ctx, readiness, ended);
+        if let Self::Ready(playlist) = self {
+            playlist.played(ctx, readiness, ended);
         }
     }
 
-    pub(super) fn is_playing(&self, which: PlayId) -> bool {
-        matches!(self, Self::Ready(round) if round.is_playing(which))
+    pub(super) fn is_playing(&self, play_id: PlayId) -> bool {
+        matches!(self, Self::Ready(playlist) if playlist.is_playing(play_id))
     }
 
-    /// No more of it.
+    /// Stops the sounds for good.
     pub(super) fn stop(&mut self, ctx: &mut CallContext) {
         match std::mem::replace(self, Self::None) {
-            Self::Ready(mut round) => round.stop(ctx),
+            Self::Ready(mut playlist) => playlist.stop(ctx),
             Self::Fetching(fetch) => ctx.cancel_fetch(fetch),
             Self::None | Self::RingBack | Self::Document(_) => {}
         }

@@ -1,14 +1,15 @@
-//! Who a target of a `Dial` is, and which rule forbids it whatever the world says (`plivo-xml.md` §6).
+//! Where a target of a `Dial` goes, and the rules that forbid it
+//! (docs/reference/xml.md#where-a-target-goes).
 
 use crate::context::CallContext;
 use crate::contract::{Destination, DialError};
 use model::{CallType, Direction};
 use xml::ast::{Dial, DialAddress, DialTarget};
 
-/// The host that Plivo's own documents name (`plivo-xml.md` §6).
+/// The host in the SIP addresses of Plivo's documentation, which is accepted as ours.
 const PLIVO_HOST: &str = "phone.plivo.com";
 
-/// `DialBLegFrom` and `DialBLegTo`.
+/// Returns `DialBLegFrom` and `DialBLegTo`.
 pub(super) fn parties(dial: &Dial, target: &DialTarget, ctx: &CallContext) -> (String, String) {
     let caller = target.caller_id.as_ref().or(dial.caller_id.as_ref());
     let from = match (caller, dial.whatsapp) {
@@ -22,13 +23,18 @@ pub(super) fn parties(dial: &Dial, target: &DialTarget, ctx: &CallContext) -> (S
     (from, to)
 }
 
-/// Where it goes, or the rule that forbids it.
+/// Returns the destination of a target.
+///
+/// # Errors
+///
+/// Fails with the rule that forbids the target.
 pub(super) fn destination(
     ctx: &CallContext,
     target: &DialTarget,
     from: &str,
 ) -> Result<Destination, DialError> {
-    // What an endpoint dialled is no number of its own: it is whom its document calls, as a rule.
+    // The number that an endpoint dialled is not its own: often its document dials this very
+    // number.
     let has_number = ctx.setup.call_type == CallType::Whatsapp;
     let own = |number: &str| has_number && (number == ctx.setup.from || number == ctx.setup.to);
     match &target.address {
@@ -60,7 +66,7 @@ pub(super) fn destination(
     }
 }
 
-/// NAME and HOST of `sip:NAME@HOST`, without port, parameters and headers.
+/// Returns NAME and HOST of `sip:NAME@HOST`, without port, parameters and headers.
 fn name_and_host(address: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = address.split_once(':')?;
     if !scheme.eq_ignore_ascii_case("sip") && !scheme.eq_ignore_ascii_case("sips") {
@@ -76,7 +82,7 @@ fn name_and_host(address: &str) -> Option<(&str, &str)> {
     (!name.is_empty() && !host.is_empty()).then_some((name, host))
 }
 
-/// A number as it goes over the wire.
+/// Returns the digits of a number.
 fn digits(number: &str) -> String {
     number.chars().filter(char::is_ascii_digit).collect()
 }
@@ -86,7 +92,7 @@ mod tests {
     use super::name_and_host;
 
     #[test]
-    fn sip_addresses_have_a_name_and_a_host() {
+    fn parses_name_and_host_of_sip_addresses() {
         for (address, expected) in [
             ("sip:asha@calls.example.com", Some(("asha", "calls.example.com"))),
             ("SIPS:asha@calls.example.com:5061;transport=tls", Some(("asha", "calls.example.com"))),

@@ -1,7 +1,8 @@
-//! Callbacks about calls that are added to a multi-party call: `AddParticipantInitiated` to `AddParticipantFailed`
-//! (`plivo-callbacks.md` §3.6).
+//! Callbacks about calls that are added to a multi-party call: `AddParticipantInitiated` to
+//! `AddParticipantFailed` (docs/reference/callbacks.md#multi-party-call).
 //!
-//! They go to the status callback URL of the `MultiPartyCall` in the document that the call will run.
+//! They are sent to the status callback URL of the `MultiPartyCall` in the document that the call
+//! runs.
 
 use super::multi_party::MultiPartyElement;
 use crate::context::CallContext;
@@ -10,46 +11,48 @@ use uuid::Uuid;
 use xml::Document;
 use xml::ast::ElementKind;
 
-/// Reports how far a call has come that was placed for a multi-party call. Does nothing for other calls.
+/// Reports the progress of a call that was placed for a multi-party call. Does nothing for other
+/// calls.
 pub(crate) fn report(ctx: &mut CallContext, event: &str) {
     report_placed(ctx, event, None);
 }
 
 /// Reports that a call will not enter the multi-party call that it was placed for.
 ///
-/// `status`: the `CallStatus` of the call, if it is over.
+/// `status` is the `CallStatus` of the call if it is over.
 pub(crate) fn report_failed(ctx: &mut CallContext, status: Option<&'static str>) {
     report_placed(ctx, "AddParticipantFailed", status);
 }
 
 fn report_placed(ctx: &mut CallContext, event: &str, status: Option<&'static str>) {
-    let placed = ctx
+    let outbound = ctx
         .setup
         .outbound
         .as_ref()
-        .and_then(|placed| Some((placed.document.clone()?, placed.room)));
-    if let Some((document, room)) = placed
-        && let Some(notice) = callback(ctx, &document, room, event, status)
+        .and_then(|outbound| Some((outbound.document.clone()?, outbound.room)));
+    if let Some((document, room)) = outbound
+        && let Some(callback) = callback(ctx, &document, room, event, status)
     {
-        ctx.wish(Output::Callback { callback: notice });
+        ctx.emit(Output::Callback { callback });
     }
 }
 
-/// Reports on a call that is taken into the multi-party call of `document` while it is up.
+/// Reports the progress of an answered call that moves to the multi-party call of `document`.
 pub(crate) fn report_for(
     ctx: &mut CallContext,
     document: &Document,
     room: Option<Uuid>,
     event: &str,
 ) {
-    if let Some(notice) = callback(ctx, document, room, event, None) {
-        ctx.wish(Output::Callback { callback: notice });
+    if let Some(callback) = callback(ctx, document, room, event, None) {
+        ctx.emit(Output::Callback { callback });
     }
 }
 
-/// Builds the callback. `None` if the document asks for none.
+/// Returns the callback. `None` if the document does not request it.
 ///
-/// `room`: the multi-party call, if it exists yet. `status`: the `CallStatus` of the call, if it is over.
+/// `room` is the multi-party call if it exists yet. `status` is the `CallStatus` of the call if it
+/// is over.
 pub(crate) fn callback(
     ctx: &CallContext,
     document: &Document,
@@ -61,9 +64,9 @@ pub(crate) fn callback(
         ElementKind::MultiPartyCall(call) => Some(call),
         _ => None,
     });
-    let mut notice = MultiPartyElement::read(call?).0.added(ctx, room, event)?;
+    let mut callback = MultiPartyElement::read(call?).0.progress_callback(ctx, room, event)?;
     if let Some(status) = status {
-        notice.params.insert("CallStatus".into(), Param::Plain(status.into()));
+        callback.params.insert("CallStatus".into(), Param::Plain(status.into()));
     }
-    Some(notice)
+    Some(callback)
 }

@@ -1,21 +1,21 @@
-//! `role="ai-agent"` with a server of its own (`plivo-xml.md` §5.10): it hears and speaks in the room over a stream as long as
-//! this call is in.
+//! `role="ai-agent"` with a server (docs/reference/xml.md#multipartycall). The server receives and
+//! sends the room's audio over a stream while the call is in the room.
 //!
-//! The specification names the attributes and not how the two belong together. Here the call's own peer takes part as
-//! everybody does, and the server sits beside it as the same participant: what is asked of that one is asked of both. When the
-//! stream ends, the participant leaves: a room whose agent has gone is told so.
+//! Plivo documents the attributes but not how the call and the server interact. Here the peer of
+//! the call takes part like every participant, and the server shares its member id: mute, hold and
+//! kick apply to both. When the stream ends, the participant leaves the room.
 
 use super::attributes::Attributes;
 use crate::context::CallContext;
 use crate::contract::{Role, StreamFormat, StreamOrder, StreamTrack};
-use crate::stream::{self, Stop};
+use crate::stream::{self, StopReason};
 use model::{Method, StreamId};
 use xml::ast::DocUrl;
 
-/// As long as a `Stream` may last.
-const LASTS_SECS: u32 = 86_400;
+/// The longest duration of a stream, in seconds.
+const MAX_SECS: u32 = 86_400;
 
-/// An agent's stream, or what it is to be.
+/// The stream of an AI agent.
 #[derive(Default)]
 pub(super) struct AgentStream {
     order: Option<Box<StreamOrder>>,
@@ -23,7 +23,7 @@ pub(super) struct AgentStream {
 }
 
 impl AgentStream {
-    /// What the attributes say; nothing, where the role is another one or there is no server.
+    /// Reads the attributes. There is no stream if the role is another one or no server is set.
     pub(super) fn read(a: &Attributes<'_>, role: Role) -> Self {
         let url = a.text("aiAgentStreamServiceUrl").filter(|_| role == Role::AiAgent);
         let order = url.map(|url| {
@@ -36,7 +36,7 @@ impl AgentStream {
                 url: DocUrl(url.into()),
                 bidirectional: true,
                 track: StreamTrack::Inbound,
-                timeout_s: LASTS_SECS,
+                timeout_s: MAX_SECS,
                 status: status.map(|target| (target.url, target.method)),
                 format: format(a),
                 extra_headers: pairs(a.text("aiAgentStreamExtraHeaders").unwrap_or_default()),
@@ -48,7 +48,8 @@ impl AgentStream {
         Self { order, open: None }
     }
 
-    /// The call is in: its agent is connected, unless the call has a stream already (which is said then).
+    /// Connects to the server after the call has entered the room. Fails with a remark if the call
+    /// has a stream already.
     pub(super) fn begin(&mut self, ctx: &mut CallContext) {
         if let Some(order) = self.order.clone() {
             let id = ctx.next_stream();
@@ -56,20 +57,21 @@ impl AgentStream {
         }
     }
 
-    /// A stream has ended; whether it was this one's.
+    /// Handles the end of a stream. Returns whether it was the agent's.
     pub(super) fn ended(&mut self, stream: StreamId) -> bool {
         self.open.take_if(|open| *open == stream).is_some()
     }
 
-    /// The call is out.
+    /// Ends the stream when the call leaves the room.
     pub(super) fn stop(&mut self, ctx: &mut CallContext) {
         if let Some(open) = self.open.take() {
-            stream::stop(ctx, Some(open), Stop::CallEnd);
+            stream::stop(ctx, Some(open), StopReason::CallEnd);
         }
     }
 }
 
-/// The rate may stand by itself; where the encoding has none such, it means nothing.
+/// Returns the audio format. `aiAgentStreamSamplingRate` replaces the rate of the content type, and
+/// is ignored if the encoding does not support it.
 fn format(a: &Attributes<'_>) -> StreamFormat {
     let named = a
         .text("aiAgentStreamContentType")

@@ -1,9 +1,9 @@
-//! The attributes of `MultiPartyCall`, which the parser hands on as text.
+//! The attributes of `MultiPartyCall`, which the parser returns as text.
 
 use model::Method;
 use xml::ast::{DocUrl, MemberSound, MultiPartyCall, Target};
 
-/// The attributes, which are text that was checked.
+/// Attributes that the parser has validated.
 pub(super) struct Attributes<'a>(&'a [(String, String)]);
 
 impl<'a> Attributes<'a> {
@@ -23,7 +23,7 @@ impl<'a> Attributes<'a> {
         self.text(name)?.parse().ok()
     }
 
-    /// `nameUrl` with `nameMethod`, or `name` with `nameMethod`.
+    /// Returns the URL in the attribute `url` with the method in the attribute `method`.
     pub(super) fn target(&self, url: &str, method: &str, otherwise: Method) -> Option<Target> {
         let url = DocUrl(self.text(url)?.into());
         Some(Target { url, method: self.method(method, otherwise) })

@@ -1,7 +1,8 @@
-//! `Conference`: its attributes, and what it tells the application (`plivo-xml.md` §5.9, `plivo-callbacks.md` §3.5).
+//! `Conference`: its attributes and callbacks (docs/reference/xml.md#conference,
+//! docs/reference/callbacks.md#conference).
 
 use super::sounds::{Events, Sounds};
-use super::{Element, Membership, Rules, Told, start, whole_room};
+use super::{Element, MemberEvent, Membership, Rules, room_recording, start};
 use crate::activity::Env;
 use crate::context::CallContext;
 use crate::contract::time::millis;
@@ -28,14 +29,15 @@ impl Instruction for Conference {
     }
 }
 
-/// What it knows of itself.
+/// The attributes of a `Conference` that its callbacks need.
 pub(super) struct ConferenceElement {
     name: String,
     callback: Option<Target>,
     action: Option<Target>,
     redirect: bool,
     floor: bool,
-    /// MP3, and whether one alone is recorded too; none: this one does not ask for it.
+    /// Whether the file is MP3, and whether the room is recorded while only one member is in it.
+    /// `None` if the element does not request a recording.
     record: Option<(bool, bool)>,
     transcription: Option<Transcription>,
 }
@@ -88,7 +90,7 @@ impl ConferenceElement {
             hold: Event::ConferenceWait,
             enter: Event::ConferenceEnterSound,
             exit: Event::ConferenceExitSound,
-            // It has no sounds of that.
+            // A conference has no recording sounds.
             record: Event::ConferenceEnterSound,
         };
         let wait = conference.wait_sound.clone().map(|url| Target { url, method: Method::Post });
@@ -102,79 +104,80 @@ impl ConferenceElement {
         (element, rules, entry, sounds)
     }
 
-    /// The callback about it, if it has one.
-    pub(super) fn told(
+    /// Returns the callback for an event, if one is sent.
+    pub(super) fn event_callback(
         &self,
         ctx: &CallContext,
-        inside: &Membership,
-        what: Told<'_>,
+        membership: &Membership,
+        event: MemberEvent<'_>,
     ) -> Option<CallbackRequest> {
-        match what {
-            Told::Entered { .. } => {
-                self.notice(ctx, inside, Event::ConferenceEnter, "enter", false, None)
+        match event {
+            MemberEvent::Entered { .. } => {
+                self.callback(ctx, membership, Event::ConferenceEnter, "enter", false, None)
             }
-            Told::Digits(pattern) => self.notice(
+            MemberEvent::Digits(pattern) => self.callback(
                 ctx,
-                inside,
+                membership,
                 Event::ConferenceDigitsMatch,
                 "digits",
                 false,
                 Some(pattern),
             ),
-            Told::Floor { has: true } if self.floor => {
-                self.notice(ctx, inside, Event::ConferenceFloor, "floor", false, None)
+            MemberEvent::Floor { has: true } if self.floor => {
+                self.callback(ctx, membership, Event::ConferenceFloor, "floor", false, None)
             }
-            Told::Started
-            | Told::Key(_)
-            | Told::Floor { .. }
-            | Told::Speech { .. }
-            | Told::Audio { .. }
-            | Told::Muted { .. }
-            | Told::Held { .. } => None,
+            MemberEvent::Started
+            | MemberEvent::Key(_)
+            | MemberEvent::Floor { .. }
+            | MemberEvent::Speech { .. }
+            | MemberEvent::Audio { .. }
+            | MemberEvent::Muted { .. }
+            | MemberEvent::Held { .. } => None,
         }
     }
 
-    /// How it wants the room recorded.
+    /// Returns the order for the recording of the room.
     pub(super) fn record(
         &self,
         ctx: &mut CallContext,
-        inside: &Membership,
+        membership: &Membership,
     ) -> Option<(Box<RecordingOrder>, bool)> {
         let (mp3, when_alone) = self.record?;
-        let callback = self.notice(ctx, inside, Event::ConferenceRecord, "record", false, None);
+        let callback =
+            self.callback(ctx, membership, Event::ConferenceRecord, "record", false, None);
         let transcript = record::transcript(ctx, self.transcription.as_ref());
-        Some((Box::new(whole_room(mp3, callback, transcript)), when_alone))
+        Some((Box::new(room_recording(mp3, callback, transcript)), when_alone))
     }
 
-    /// It has left; `last`: nobody else is in.
-    pub(super) fn left(
+    /// Returns the callback for the exit. `last` is set if no other member remains.
+    pub(super) fn exit_callback(
         &self,
         ctx: &CallContext,
-        inside: &Membership,
+        membership: &Membership,
         last: bool,
     ) -> Option<CallbackRequest> {
-        self.notice(ctx, inside, Event::ConferenceExit, "exit", last, None)
+        self.callback(ctx, membership, Event::ConferenceExit, "exit", last, None)
     }
 
-    fn notice(
+    fn callback(
         &self,
         ctx: &CallContext,
-        inside: &Membership,
+        membership: &Membership,
         event: Event,
         action: &str,
         last: bool,
         pattern: Option<&str>,
     ) -> Option<CallbackRequest> {
         let target = self.callback.as_ref()?;
-        Some(self.notice_to(target, ctx, inside, (event, action), last, pattern))
+        Some(self.callback_to(target, ctx, membership, (event, action), last, pattern))
     }
 
-    /// `event`: its `Event` and `ConferenceAction`.
-    pub(super) fn notice_to(
+    /// `event` consists of the parameters `Event` and `ConferenceAction`.
+    pub(super) fn callback_to(
         &self,
         target: &Target,
         ctx: &CallContext,
-        inside: &Membership,
+        membership: &Membership,
         (event, action): (Event, &str),
         last: bool,
         pattern: Option<&str>,
@@ -187,9 +190,9 @@ impl ConferenceElement {
         };
         put("ConferenceAction", action.to_owned());
         put("ConferenceName", self.name.clone());
-        put("ConferenceUUID", inside.room.to_string());
-        put("ConferenceMemberID", inside.member.to_string());
-        put("ConferenceFirstMember", word(inside.first));
+        put("ConferenceUUID", membership.room.to_string());
+        put("ConferenceMemberID", membership.member.to_string());
+        put("ConferenceFirstMember", word(membership.first));
         put("ConferenceLastMember", word(last));
         if let Some(pattern) = pattern {
             put("ConferenceDigitsMatch", pattern.to_owned());
@@ -197,11 +200,11 @@ impl ConferenceElement {
         CallbackRequest { kind: CallbackKind::Conference, url, method, params }
     }
 
-    /// A member that never was in has no id.
+    /// Returns the action. `ConferenceMemberID` is empty if the call did not enter the room.
     pub(super) fn action(
         &self,
         room: Option<uuid::Uuid>,
-        inside: Option<&Membership>,
+        membership: Option<&Membership>,
         recorded: Option<&(uuid::Uuid, String)>,
     ) -> Option<(Target, bool, Params)> {
         let plain = |text: String| Param::Plain(text.into());
@@ -210,7 +213,9 @@ impl ConferenceElement {
             ("ConferenceUUID".into(), plain(room.map(|room| room.to_string()).unwrap_or_default())),
             (
                 "ConferenceMemberID".into(),
-                plain(inside.map(|in_it| in_it.member.to_string()).unwrap_or_default()),
+                plain(
+                    membership.map(|membership| membership.member.to_string()).unwrap_or_default(),
+                ),
             ),
         ]);
         if let Some((id, url)) = recorded {

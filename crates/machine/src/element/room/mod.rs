@@ -1,8 +1,8 @@
-//! Being in a room, as `Conference` and `MultiPartyCall` have it: entering, waiting with music, the sounds of coming and
-//! going, keys, and leaving, for whatever reason (`plivo-xml.md` §5.9, §5.10).
+//! A call in a room, for `Conference` and `MultiPartyCall`: entering, waiting with music, sounds,
+//! digits and leaving (docs/reference/xml.md#conference).
 //!
-//! Who else is in, and what that means for this call, the room decides (`call::rooms`); it tells by [`RoomNews`]. What the
-//! two elements call things, and what they tell the application, is `conference`'s and `multi_party`'s.
+//! The room manages its members and reports changes with [`RoomEvent`]s. The modules `conference`
+//! and `multi_party` contain the differences between the two elements and their callbacks.
 
 pub(crate) mod add_participant;
 mod ai_agent;
@@ -14,7 +14,7 @@ mod sounds;
 use super::Flow;
 use super::patterns::DigitPatterns;
 use super::stream::DROPPED;
-use crate::activity::{Action, Activity, Completion, Env, Progress, Readiness, Stop};
+use crate::activity::{Action, Activity, Completion, Env, Progress, Readiness, StopReason};
 use crate::context::CallContext;
 use crate::contract::display::foreign;
 use crate::contract::recording;
@@ -31,54 +31,54 @@ use crate::timers::Timer;
 use conference::ConferenceElement;
 use model::{Digit, HangupCause};
 use multi_party::MultiPartyElement;
-pub(crate) use multi_party::cut_off;
+pub(crate) use multi_party::lost_participant_params;
 use sounds::Sounds;
 use uuid::Uuid;
 use xml::ast::Target;
 
-/// A call in a room, or on its way in.
+/// A call that is in a room or enters it.
 struct RoomVisit {
     element: Element,
     rules: Rules,
-    /// The room, also where it is full.
+    /// The room. Also set if it was full.
     room: Option<Uuid>,
-    inside: Option<Membership>,
-    /// It does not take part yet, or again not.
-    waits: bool,
+    membership: Option<Membership>,
+    /// The call does not take part in the room at present.
+    waiting: bool,
     held: bool,
     muted: bool,
-    /// It was heard to speak, and not yet to stop.
-    speaks: bool,
+    /// The caller speaks, as last reported by the room.
+    speaking: bool,
     sounds: Sounds,
-    typed: DigitPatterns,
-    /// The room's recording.
+    patterns: DigitPatterns,
+    /// The id and the URL of the room's recording.
     recorded: Option<(Uuid, String)>,
-    /// What tells of a recording that this one has asked for, until it begins.
-    record_asked: Option<CallbackRequest>,
-    /// The recording of what this one says.
+    /// The callback for the start of the recording that this call has requested.
+    recording_start_callback: Option<CallbackRequest>,
+    /// The recording of this participant alone.
     track: Option<RecordingId>,
 }
 
-/// Which element it is.
+/// The element, with its attributes.
 enum Element {
     Conference(Box<ConferenceElement>),
     MultiParty(Box<MultiPartyElement>),
 }
 
-/// What both elements have.
+/// Attributes that both elements have.
 struct Rules {
     hangup_on_star: bool,
     digits_match: Vec<String>,
-    /// It is over after so long, in milliseconds from entering.
+    /// How long the call may stay in the room, in milliseconds from entering it.
     limit_ms: Option<u64>,
-    /// So long it waits to take part.
+    /// How long the call waits to take part, in milliseconds.
     wait_ms: Option<u64>,
-    /// Keys for the caller, once in.
+    /// Digits that are sent to the caller after entering.
     send_digits: Option<String>,
     relays_keys: bool,
 }
 
-/// What it is in the room.
+/// The membership of the call in the room.
 #[derive(Clone, Copy, Debug)]
 struct Membership {
     room: Uuid,
@@ -87,24 +87,24 @@ struct Membership {
     since: CallTime,
 }
 
-/// Why it is over.
+/// Why the call left the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+enum VisitEnd {
     Full,
     Out(LeaveReason),
     /// The caller pressed `*`.
     Star,
-    /// `timeLimit` or `waitTime`.
+    /// `timeLimit` or `waitTime` has passed.
     TimeLimit,
-    /// The stream of its agent has ended. `dropped`: it was lost, or never was.
+    /// The stream of the AI agent has ended. `dropped` is set if it could not connect or was lost.
     AgentGone {
         dropped: bool,
     },
 }
 
-/// Something that the application is told.
+/// An event that is reported to the customer's server.
 #[derive(Clone, Copy, Debug)]
-enum Told<'a> {
+enum MemberEvent<'a> {
     Entered { starts: bool },
     Started,
     Digits(&'a str),
@@ -116,8 +116,8 @@ enum Told<'a> {
     Held { on: bool },
 }
 
-/// What is ordered for a recording of all that is said in a room.
-fn whole_room(
+/// Returns the order for a recording of the whole room.
+fn room_recording(
     mp3: bool,
     callback: Option<CallbackRequest>,
     transcript: Option<TranscriptOrder>,
@@ -143,41 +143,42 @@ fn start(
     sounds: Sounds,
     ctx: &mut CallContext,
 ) -> Flow {
-    let attending = RoomVisit {
+    let visit = RoomVisit {
         element,
-        typed: DigitPatterns::new(&rules.digits_match),
+        patterns: DigitPatterns::new(&rules.digits_match),
         rules,
         room: None,
-        inside: None,
-        waits: true,
+        membership: None,
+        waiting: true,
         held: entry.held,
         muted: entry.muted,
-        speaks: false,
+        speaking: false,
         sounds,
         recorded: None,
-        record_asked: None,
+        recording_start_callback: None,
         track: None,
     };
-    ctx.wish(Output::Room { command: RoomCommand::Enter { entry: Box::new(entry) } });
-    Flow::run(attending)
+    ctx.emit(Output::Room { command: RoomCommand::Enter { entry: Box::new(entry) } });
+    Flow::run(visit)
 }
 
 impl RoomVisit {
     fn entered(&mut self, ctx: &mut CallContext, starts: bool, room_left_ms: Option<u64>) {
-        self.tell(ctx, Told::Entered { starts });
-        if let Some((how, when_alone)) =
-            self.inside.as_ref().and_then(|inside| self.element.record(ctx, inside))
+        self.report(ctx, MemberEvent::Entered { starts });
+        if let Some((order, when_alone)) =
+            self.membership.as_ref().and_then(|membership| self.element.record(ctx, membership))
         {
-            self.record_room(ctx, how, when_alone);
+            self.record_room(ctx, order, when_alone);
         }
-        if let Some(order) = self.inside.as_ref().and_then(|inside| self.element.track(ctx, inside))
+        if let Some(order) =
+            self.membership.as_ref().and_then(|membership| self.element.track(ctx, membership))
         {
             self.track = Some(ctx.record(order));
         }
         if let Some(ms) = self.rules.limit_ms.or(room_left_ms) {
-            ctx.set(Timer::RoomLimit, ms);
+            ctx.set_timer(Timer::RoomLimit, ms);
         }
-        if self.waits {
+        if self.waiting {
             self.wait(ctx);
         }
         self.element.begin_agent(ctx);
@@ -185,40 +186,42 @@ impl RoomVisit {
             let play = ctx.next_play();
             ctx.media(MediaCommand::SendDigits { play, digits });
         }
-        self.sounds.entered(ctx, self.waits, self.held);
+        self.sounds.entered(ctx, self.waiting, self.held);
     }
 
-    fn record_room(&mut self, ctx: &mut CallContext, how: Box<RecordingOrder>, when_alone: bool) {
-        self.record_asked = how.callback.clone();
-        ctx.wish(Output::Room { command: RoomCommand::Record { order: how, when_alone } });
+    fn record_room(&mut self, ctx: &mut CallContext, order: Box<RecordingOrder>, when_alone: bool) {
+        self.recording_start_callback = order.callback.clone();
+        ctx.emit(Output::Room { command: RoomCommand::Record { order, when_alone } });
     }
 
-    /// The room is recorded. A conference's application hears of the beginning, too (`plivo-callbacks.md` §3.5).
-    fn recorded(&mut self, ctx: &mut CallContext, id: Uuid, url: &str, begun: bool) {
+    /// Notes the recording of the room. For a conference, its start is reported too
+    /// (docs/reference/callbacks.md#conference).
+    fn handle_recording(&mut self, ctx: &mut CallContext, id: Uuid, url: &str, begun: bool) {
         self.recorded = Some((id, url.to_owned()));
         if begun {
             self.sounds.record_begun(ctx);
         }
-        let asked = self.record_asked.take_if(|_| begun);
-        if let (Element::Conference(_), Some(mut notice)) = (&self.element, asked) {
+        let callback = self.recording_start_callback.take_if(|_| begun);
+        if let (Element::Conference(_), Some(mut callback)) = (&self.element, callback) {
             let mut params = recording::started_params(id, url);
-            // That is the element `Record`'s: nobody presses a key to end a room's recording.
+            // `Digits` belongs to the element `Record`. No digit ends the recording of a room.
             params.remove("Digits");
-            notice.params.extend(params);
-            ctx.wish(Output::Callback { callback: notice });
+            callback.params.extend(params);
+            ctx.emit(Output::Callback { callback });
         }
     }
 
-    /// What somebody wants over an API of the recording of what this one says.
-    fn record_track(&mut self, ctx: &mut CallContext, what: &TrackCommand) {
-        match (what, self.track) {
-            (TrackCommand::Begin { order: how, callback }, None) => {
-                let Some(inside) = &self.inside else { return };
-                let callback =
-                    callback.as_ref().map(|target| self.element.recorded(ctx, inside, target));
-                let transcript = super::record::transcript_if_able(ctx, how.transcript.clone());
+    /// Executes an API request about the recording of this participant.
+    fn record_track(&mut self, ctx: &mut CallContext, command: &TrackCommand) {
+        match (command, self.track) {
+            (TrackCommand::Begin { order, callback }, None) => {
+                let Some(membership) = &self.membership else { return };
+                let callback = callback
+                    .as_ref()
+                    .map(|target| self.element.recording_callback(ctx, membership, target));
+                let transcript = super::record::transcript_if_able(ctx, order.transcript.clone());
                 self.track =
-                    Some(ctx.record(RecordingOrder { callback, transcript, ..(**how).clone() }));
+                    Some(ctx.record(RecordingOrder { callback, transcript, ..(**order).clone() }));
             }
             (TrackCommand::Stop, Some(record)) => {
                 ctx.media(MediaCommand::RecordStop {
@@ -231,7 +234,7 @@ impl RoomVisit {
             (TrackCommand::Pause { on }, Some(record)) => {
                 ctx.media(MediaCommand::RecordPause { recording: record, on: *on })
             }
-            // Two asked at the same time.
+            // Two requests at the same time.
             (TrackCommand::Begin { .. }, Some(_))
             | (TrackCommand::Stop | TrackCommand::Pause { .. }, None) => {}
         }
@@ -239,38 +242,39 @@ impl RoomVisit {
 
     fn wait(&self, ctx: &mut CallContext) {
         if let Some(ms) = self.rules.wait_ms {
-            ctx.set(Timer::RoomWait, ms);
+            ctx.set_timer(Timer::RoomWait, ms);
         }
     }
 
-    /// What is heard instead of the room: music while it waits or is on hold.
-    fn tune(&mut self, ctx: &mut CallContext, readiness: Readiness) {
-        if self.inside.is_some() {
-            self.sounds.tune(ctx, readiness, self.waits, self.held);
+    /// Plays the music for the current state of the call: waiting, on hold, or neither.
+    fn update_music(&mut self, ctx: &mut CallContext, readiness: Readiness) {
+        if self.membership.is_some() {
+            self.sounds.update_music(ctx, readiness, self.waiting, self.held);
         }
     }
 
-    /// Whether the caller's keys are meant for this: they are no secret then, the application is told of them.
+    /// Whether the room uses the caller's digits. They are then reported to the customer's server
+    /// and are not kept out of logs.
     fn takes_digits(&self) -> bool {
-        self.inside.is_some()
+        self.membership.is_some()
             && (self.rules.hangup_on_star
                 || !self.rules.digits_match.is_empty()
                 || self.element.reports_digits())
     }
 
-    fn leave(&mut self, ctx: &mut CallContext, why: Ended) -> Progress {
-        self.out(ctx);
-        let (outcome, note) = why.outcome();
+    fn leave(&mut self, ctx: &mut CallContext, reason: VisitEnd) -> Progress {
+        self.leave_room(ctx);
+        let (outcome, note) = reason.outcome();
         Progress::Finished(Completion {
             outcome,
             note: note.into(),
             action: self.action(ctx),
-            end_cause: self.end_cause(why),
+            end_cause: self.end_cause(reason),
         })
     }
 
-    /// Out of the room, with all that is told of it.
-    fn out(&mut self, ctx: &mut CallContext) {
+    /// Leaves the room and reports it.
+    fn leave_room(&mut self, ctx: &mut CallContext) {
         for timer in [Timer::RoomLimit, Timer::RoomWait] {
             ctx.timers.clear(timer);
         }
@@ -282,42 +286,47 @@ impl RoomVisit {
             });
         }
         self.element.stop_agent(ctx);
-        // Nobody hears it any more.
-        if std::mem::take(&mut self.speaks) {
-            self.tell(ctx, Told::Speech { on: false });
+        // Speech ends with the membership.
+        if std::mem::take(&mut self.speaking) {
+            self.report(ctx, MemberEvent::Speech { on: false });
         }
         self.sounds.stop(ctx);
-        let sounds = if self.inside.is_some() { self.sounds.of_leaving() } else { Vec::new() };
-        let [others_stay, was_last] = match &self.inside {
-            Some(inside) => {
-                [false, true].map(|last| self.element.left(ctx, inside, last).into_iter().collect())
-            }
+        let sounds =
+            if self.membership.is_some() { self.sounds.take_exit_sounds() } else { Vec::new() };
+        let [others_stay, was_last] = match &self.membership {
+            Some(membership) => [false, true].map(|last| {
+                self.element.exit_callback(ctx, membership, last).into_iter().collect()
+            }),
             None => Default::default(),
         };
-        let over =
-            self.inside.as_ref().and_then(|inside| self.element.over(ctx, inside)).map(Box::new);
-        ctx.wish(Output::Room {
+        let end_params = self
+            .membership
+            .as_ref()
+            .and_then(|membership| self.element.end_params(ctx, membership))
+            .map(Box::new);
+        ctx.emit(Output::Room {
             command: RoomCommand::Leave {
                 sounds,
                 if_others_stay: others_stay,
                 if_last: was_last,
-                end_params: over,
+                end_params,
             },
         });
     }
 
-    fn tell(&self, ctx: &mut CallContext, what: Told<'_>) {
-        let Some(inside) = &self.inside else { return };
-        for notice in self.element.told(ctx, inside, what) {
-            ctx.wish(Output::Callback { callback: notice });
+    fn report(&self, ctx: &mut CallContext, event: MemberEvent<'_>) {
+        let Some(membership) = &self.membership else { return };
+        for callback in self.element.event_callbacks(ctx, membership, event) {
+            ctx.emit(Output::Callback { callback });
         }
     }
 
-    /// What the call ends with where nothing follows in its document; the usual, where there is none.
-    fn end_cause(&self, why: Ended) -> Option<HangupCause> {
-        match (&self.element, why) {
+    /// Returns the cause with which the call ends if no element follows. `None` for
+    /// [`HangupCause::EndOfInstructions`].
+    fn end_cause(&self, reason: VisitEnd) -> Option<HangupCause> {
+        match (&self.element, reason) {
             (Element::Conference(_), _) => None,
-            (Element::MultiParty(_), Ended::Out(why)) => match why {
+            (Element::MultiParty(_), VisitEnd::Out(reason)) => match reason {
                 LeaveReason::Kicked => Some(HangupCause::MpcKicked),
                 LeaveReason::Ended | LeaveReason::TimeUp => Some(HangupCause::MpcEnded),
                 LeaveReason::Stopped => Some(HangupCause::MpcStopped),
@@ -325,29 +334,31 @@ impl RoomVisit {
             },
             (
                 Element::MultiParty(_),
-                Ended::Full | Ended::Star | Ended::TimeLimit | Ended::AgentGone { .. },
+                VisitEnd::Full | VisitEnd::Star | VisitEnd::TimeLimit | VisitEnd::AgentGone { .. },
             ) => None,
         }
     }
 
-    /// Where the outcome goes: the URL, whether its document runs next, and what is told.
+    /// Returns the request that reports the result.
     fn action(&self, ctx: &CallContext) -> Option<Action> {
         let (target, redirect, params) = match &self.element {
-            Element::Conference(of) => {
-                of.action(self.room, self.inside.as_ref(), self.recorded.as_ref())
+            Element::Conference(conference) => {
+                conference.action(self.room, self.membership.as_ref(), self.recorded.as_ref())
             }
-            Element::MultiParty(of) => of.action(ctx, self.room, self.inside.as_ref()),
+            Element::MultiParty(multi_party) => {
+                multi_party.action(ctx, self.room, self.membership.as_ref())
+            }
         }?;
         Some(Action { target, redirect, params, repeat_after_hangup: false })
     }
 }
 
-impl Ended {
-    /// How the instruction went.
+impl VisitEnd {
+    /// Returns the outcome of the instruction, with a note.
     fn outcome(self) -> (InstructionOutcome, &'static str) {
         match self {
             Self::Full => (InstructionOutcome::Failed, "full"),
-            Self::Out(why) => (InstructionOutcome::Done, why.as_str()),
+            Self::Out(reason) => (InstructionOutcome::Done, reason.as_str()),
             Self::Star => (InstructionOutcome::Done, "star"),
             Self::TimeLimit => (InstructionOutcome::Done, "time limit"),
             Self::AgentGone { dropped: true } => (InstructionOutcome::Failed, DROPPED),
@@ -368,10 +379,10 @@ impl Activity for RoomVisit {
                 starts_room: starts,
                 room_left_ms,
             } => {
-                if self.inside.is_none() {
+                if self.membership.is_none() {
                     self.room = Some(room);
-                    self.inside = Some(Membership { room, member, first, since: ctx.now });
-                    self.waits = !begins;
+                    self.membership = Some(Membership { room, member, first, since: ctx.now });
+                    self.waiting = !begins;
                     if matches!(self.element, Element::Conference(_)) {
                         ctx.conference = Some(room);
                     }
@@ -379,58 +390,63 @@ impl Activity for RoomVisit {
                 }
             }
             RoomEvent::Full { room } => {
-                if self.inside.is_none() {
+                if self.membership.is_none() {
                     self.room = Some(room);
-                    return self.leave(ctx, Ended::Full);
+                    return self.leave(ctx, VisitEnd::Full);
                 }
             }
-            RoomEvent::MustLeave { reason: why } => return self.leave(ctx, Ended::Out(why)),
+            RoomEvent::MustLeave { reason } => return self.leave(ctx, VisitEnd::Out(reason)),
             RoomEvent::Active { starts_room: starts } => {
-                self.waits = false;
+                self.waiting = false;
                 ctx.timers.clear(Timer::RoomWait);
                 if starts {
-                    self.tell(ctx, Told::Started);
+                    self.report(ctx, MemberEvent::Started);
                 }
             }
             RoomEvent::Waiting => {
-                self.waits = true;
+                self.waiting = true;
                 self.wait(ctx);
             }
-            RoomEvent::Floor { has } => self.tell(ctx, Told::Floor { has }),
+            RoomEvent::Floor { has } => self.report(ctx, MemberEvent::Floor { has }),
             RoomEvent::Speech { on } => {
-                self.speaks = on;
-                self.tell(ctx, Told::Speech { on });
+                self.speaking = on;
+                self.report(ctx, MemberEvent::Speech { on });
             }
-            RoomEvent::Audio { on } => self.tell(ctx, Told::Audio { on }),
+            RoomEvent::Audio { on } => self.report(ctx, MemberEvent::Audio { on }),
             RoomEvent::RecordingEnded => self.sounds.record_ended(ctx),
-            RoomEvent::RecordingFailed { reason: ref why } => {
+            RoomEvent::RecordingFailed { ref reason } => {
                 ctx.remark(format!(
                     "the recording of the room failed: {}; the room goes on",
-                    foreign(why)
+                    foreign(reason)
                 ));
             }
             RoomEvent::Muted { on } => {
                 self.muted = on;
-                self.tell(ctx, Told::Muted { on });
+                self.report(ctx, MemberEvent::Muted { on });
             }
             RoomEvent::Held { on } => {
                 self.held = on;
-                self.tell(ctx, Told::Held { on });
+                self.report(ctx, MemberEvent::Held { on });
             }
-            RoomEvent::Coaching { on } => self.element.coaches(on),
-            RoomEvent::Record { order: ref how, ref callback } => {
-                if let Some(inside) = &self.inside {
-                    let callback =
-                        callback.as_ref().map(|target| self.element.recorded(ctx, inside, target));
-                    let transcript = super::record::transcript_if_able(ctx, how.transcript.clone());
-                    let how = Box::new(RecordingOrder { callback, transcript, ..(**how).clone() });
-                    self.record_room(ctx, how, true);
+            RoomEvent::Coaching { on } => self.element.set_coaching(on),
+            RoomEvent::Record { ref order, ref callback } => {
+                if let Some(membership) = &self.membership {
+                    let callback = callback
+                        .as_ref()
+                        .map(|target| self.element.recording_callback(ctx, membership, target));
+                    let transcript =
+                        super::record::transcript_if_able(ctx, order.transcript.clone());
+                    let order =
+                        Box::new(RecordingOrder { callback, transcript, ..(**order).clone() });
+                    self.record_room(ctx, order, true);
                 }
             }
-            RoomEvent::Track { command: ref what } => self.record_track(ctx, what),
-            RoomEvent::Recording { id, ref url, begun } => self.recorded(ctx, id, url, begun),
+            RoomEvent::Track { ref command } => self.record_track(ctx, command),
+            RoomEvent::Recording { id, ref url, begun } => {
+                self.handle_recording(ctx, id, url, begun)
+            }
         }
-        self.tune(ctx, env.readiness);
+        self.update_music(ctx, env.readiness);
         Progress::Pending
     }
 
@@ -441,7 +457,7 @@ impl Activity for RoomVisit {
         result: Result<FetchResponse, FetchFailure>,
     ) -> Progress {
         self.sounds.fetched(env.ctx, fetch, result);
-        self.tune(env.ctx, env.readiness);
+        self.update_music(env.ctx, env.readiness);
         Progress::Pending
     }
 
@@ -462,20 +478,20 @@ impl Activity for RoomVisit {
     }
 
     fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
-        if self.inside.is_none() {
+        if self.membership.is_none() {
             env.keys.push(key);
             return Progress::Pending;
         }
         let digit = key.digit;
-        for pattern in self.typed.pressed(digit) {
-            self.tell(env.ctx, Told::Digits(&pattern));
+        for pattern in self.patterns.pressed(digit) {
+            self.report(env.ctx, MemberEvent::Digits(&pattern));
         }
-        self.tell(env.ctx, Told::Key(digit));
+        self.report(env.ctx, MemberEvent::Key(digit));
         if self.rules.hangup_on_star && digit.as_char() == '*' {
-            return self.leave(env.ctx, Ended::Star);
+            return self.leave(env.ctx, VisitEnd::Star);
         }
         if self.rules.relays_keys {
-            env.ctx.wish(Output::Room { command: RoomCommand::Digit { digit } });
+            env.ctx.emit(Output::Room { command: RoomCommand::Digit { digit } });
         }
         if !self.takes_digits() {
             env.keys.push(key);
@@ -483,28 +499,28 @@ impl Activity for RoomVisit {
         Progress::Pending
     }
 
-    /// Where the stream was the agent's, that one leaves.
-    fn stream_ended(&mut self, env: &mut Env<'_>, ended: stream::Ended) -> Progress {
-        let is_its_agents = match &mut self.element {
-            Element::MultiParty(of) => of.agent.ended(ended.stream),
+    /// Leaves the room if the stream was the AI agent's.
+    fn stream_ended(&mut self, env: &mut Env<'_>, ended: stream::EndedStream) -> Progress {
+        let is_agent_stream = match &mut self.element {
+            Element::MultiParty(multi_party) => multi_party.agent.ended(ended.stream),
             Element::Conference(_) => false,
         };
-        match is_its_agents {
-            true => self.leave(env.ctx, Ended::AgentGone { dropped: ended.dropped }),
+        match is_agent_stream {
+            true => self.leave(env.ctx, VisitEnd::AgentGone { dropped: ended.dropped }),
             false => Progress::Pending,
         }
     }
 
     fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
         match timer {
-            // The call that they are in is over for all of them at this moment.
+            // Without its own limit, the call has reached the limit of the whole multi-party call.
             Timer::RoomLimit if self.rules.limit_ms.is_none() => {
-                self.leave(env.ctx, Ended::Out(LeaveReason::TimeUp))
+                self.leave(env.ctx, VisitEnd::Out(LeaveReason::TimeUp))
             }
-            Timer::RoomLimit | Timer::RoomWait => self.leave(env.ctx, Ended::TimeLimit),
+            Timer::RoomLimit | Timer::RoomWait => self.leave(env.ctx, VisitEnd::TimeLimit),
             Timer::Fetch => {
-                self.sounds.timed_out(env.ctx);
-                self.tune(env.ctx, env.readiness);
+                self.sounds.fetch_timed_out(env.ctx);
+                self.update_music(env.ctx, env.readiness);
                 Progress::Pending
             }
             // Timers of other instructions.
@@ -513,122 +529,147 @@ impl Activity for RoomVisit {
     }
 
     fn readiness_changed(&mut self, env: &mut Env<'_>) -> Progress {
-        self.tune(env.ctx, env.readiness);
+        self.update_music(env.ctx, env.readiness);
         Progress::Pending
     }
 
-    /// No action follows.
-    fn stop(&mut self, env: &mut Env<'_>, _: Stop) {
-        self.out(env.ctx);
+    /// Leaves the room. No action follows.
+    fn stop(&mut self, env: &mut Env<'_>, _: StopReason) {
+        self.leave_room(env.ctx);
     }
 
     fn hides_digits(&self) -> Option<bool> {
         self.takes_digits().then_some(false)
     }
 
-    fn draw(&self, snapshot: &mut SnapshotBuilder) {
-        let what = match self.element {
+    fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {
+        let label = match self.element {
             Element::Conference(_) => "conference",
             Element::MultiParty(_) => "multi_party_call",
         };
-        match &self.inside {
-            Some(inside) => {
-                snapshot.say("room", [word(what), text(brief(inside.room)), word("inside")])
+        match &self.membership {
+            Some(membership) => {
+                snapshot.add("room", [word(label), text(brief(membership.room)), word("inside")])
             }
-            None => snapshot.say("room", [word(what), word("outside")]),
+            None => snapshot.add("room", [word(label), word("outside")]),
         }
-        for (is, how) in
-            [(self.waits, "room_waits"), (self.held, "room_held"), (self.muted, "room_muted")]
+        for (is, label) in
+            [(self.waiting, "room_waits"), (self.held, "room_held"), (self.muted, "room_muted")]
         {
             if is {
-                snapshot.say("room", [word(how)]);
+                snapshot.add("room", [word(label)]);
             }
         }
         if let Some(track) = self.track {
-            snapshot.say("recording", [word("own_track"), text(track.0)]);
+            snapshot.add("recording", [word("own_track"), text(track.0)]);
         }
-        let waits = if self.inside.is_some() { "room_to_end" } else { "room_to_enter" };
-        snapshot.say("waits_for", [word(waits)]);
+        let waits_for = if self.membership.is_some() { "room_to_end" } else { "room_to_enter" };
+        snapshot.add("waits_for", [word(waits_for)]);
     }
 }
 
 impl Element {
-    fn told(&self, ctx: &CallContext, inside: &Membership, what: Told<'_>) -> Vec<CallbackRequest> {
+    fn event_callbacks(
+        &self,
+        ctx: &CallContext,
+        membership: &Membership,
+        event: MemberEvent<'_>,
+    ) -> Vec<CallbackRequest> {
         match self {
-            Self::Conference(of) => of.told(ctx, inside, what).into_iter().collect(),
-            Self::MultiParty(of) => of.told(ctx, inside, what),
+            Self::Conference(conference) => {
+                conference.event_callbacks(ctx, membership, event).into_iter().collect()
+            }
+            Self::MultiParty(multi_party) => multi_party.event_callbacks(ctx, membership, event),
         }
     }
 
-    fn left(&self, ctx: &CallContext, inside: &Membership, last: bool) -> Option<CallbackRequest> {
+    fn exit_callback(
+        &self,
+        ctx: &CallContext,
+        membership: &Membership,
+        last: bool,
+    ) -> Option<CallbackRequest> {
         match self {
-            Self::Conference(of) => of.left(ctx, inside, last),
-            Self::MultiParty(of) => of.left(ctx, inside),
+            Self::Conference(conference) => conference.exit_callback(ctx, membership, last),
+            Self::MultiParty(multi_party) => multi_party.exit_callback(ctx, membership),
         }
     }
 
-    fn over(&self, ctx: &CallContext, inside: &Membership) -> Option<Params> {
+    fn end_params(&self, ctx: &CallContext, membership: &Membership) -> Option<Params> {
         match self {
             Self::Conference(_) => None,
-            Self::MultiParty(of) => Some(of.over(ctx, inside)),
+            Self::MultiParty(multi_party) => Some(multi_party.end_params(ctx, membership)),
         }
     }
 
-    /// What says that the room's recording is there.
-    fn recorded(&self, ctx: &CallContext, inside: &Membership, target: &Target) -> CallbackRequest {
+    /// Returns the callback that reports the recording of the room to `target`.
+    fn recording_callback(
+        &self,
+        ctx: &CallContext,
+        membership: &Membership,
+        target: &Target,
+    ) -> CallbackRequest {
         match self {
-            Self::Conference(of) => {
-                of.notice_to(target, ctx, inside, (Event::ConferenceRecord, "record"), false, None)
+            Self::Conference(conference) => conference.callback_to(
+                target,
+                ctx,
+                membership,
+                (Event::ConferenceRecord, "record"),
+                false,
+                None,
+            ),
+            Self::MultiParty(multi_party) => {
+                multi_party.recording_callback(target, ctx, membership)
             }
-            Self::MultiParty(of) => of.recorded_to(target, ctx, inside),
         }
     }
 
-    /// How it wants the room recorded, and whether also while one is alone.
+    /// Returns the order for the recording of the room, and whether it also covers times with one
+    /// member only.
     fn record(
         &self,
         ctx: &mut CallContext,
-        inside: &Membership,
+        membership: &Membership,
     ) -> Option<(Box<RecordingOrder>, bool)> {
         match self {
-            Self::Conference(of) => of.record(ctx, inside),
-            Self::MultiParty(of) => of.record(ctx, inside),
+            Self::Conference(conference) => conference.record(ctx, membership),
+            Self::MultiParty(multi_party) => multi_party.record(ctx, membership),
         }
     }
 
-    /// How it wants what this one says recorded.
-    fn track(&self, ctx: &mut CallContext, inside: &Membership) -> Option<RecordingOrder> {
+    /// Returns the order for the recording of this participant.
+    fn track(&self, ctx: &mut CallContext, membership: &Membership) -> Option<RecordingOrder> {
         match self {
             Self::Conference(_) => None,
-            Self::MultiParty(of) => of.track(ctx, inside),
+            Self::MultiParty(multi_party) => multi_party.track(ctx, membership),
         }
     }
 
     fn begin_agent(&mut self, ctx: &mut CallContext) {
         match self {
             Self::Conference(_) => {}
-            Self::MultiParty(of) => of.agent.begin(ctx),
+            Self::MultiParty(multi_party) => multi_party.agent.begin(ctx),
         }
     }
 
     fn stop_agent(&mut self, ctx: &mut CallContext) {
         match self {
             Self::Conference(_) => {}
-            Self::MultiParty(of) => of.agent.stop(ctx),
+            Self::MultiParty(multi_party) => multi_party.agent.stop(ctx),
         }
     }
 
-    fn coaches(&mut self, on: bool) {
+    fn set_coaching(&mut self, on: bool) {
         match self {
             Self::Conference(_) => {}
-            Self::MultiParty(of) => of.coaches = on,
+            Self::MultiParty(multi_party) => multi_party.coaching = on,
         }
     }
 
     fn reports_digits(&self) -> bool {
         match self {
             Self::Conference(_) => false,
-            Self::MultiParty(of) => of.reports_digits(),
+            Self::MultiParty(multi_party) => multi_party.reports_digits(),
         }
     }
 }

@@ -1,9 +1,10 @@
-//! `MultiPartyCall`: its attributes, and what it tells the application (`plivo-xml.md` §5.10, `plivo-callbacks.md` §3.6).
+//! `MultiPartyCall`: its attributes and callbacks (docs/reference/xml.md#multipartycall,
+//! docs/reference/callbacks.md#multi-party-call).
 
 use super::ai_agent::AgentStream;
 use super::attributes::Attributes;
 use super::sounds::{Events, Sounds};
-use super::{Element, Membership, Rules, Told, start, whole_room};
+use super::{Element, MemberEvent, Membership, Rules, room_recording, start};
 use crate::activity::Env;
 use crate::context::CallContext;
 use crate::contract::{
@@ -15,11 +16,11 @@ use crate::params::{self, Event};
 use model::Method;
 use xml::ast::{MultiPartyCall, Target};
 
-/// What says that a participant is out.
+/// `EventName` of a participant's exit.
 const EXIT: &str = "ParticipantExit";
 
-/// Where nothing else is said (§5.10).
-const LASTS_SECS: u64 = 14_400;
+/// Defaults of `maxDuration` and `maxParticipants`.
+const MAX_DURATION_SECS: u64 = 14_400;
 const PARTICIPANTS_MAX: u8 = 10;
 
 impl Instruction for MultiPartyCall {
@@ -27,7 +28,7 @@ impl Instruction for MultiPartyCall {
         let ctx = &mut *env.ctx;
         let (element, rules, mut entry, sounds) = MultiPartyElement::read(self);
         entry.needs_company =
-            ctx.setup.outbound.as_ref().is_some_and(|placed| placed.needs_company);
+            ctx.setup.outbound.as_ref().is_some_and(|outbound| outbound.needs_company);
         start(Element::MultiParty(Box::new(element)), rules, entry, sounds, ctx)
     }
 
@@ -40,24 +41,25 @@ impl Instruction for MultiPartyCall {
     }
 }
 
-/// What it knows of itself.
+/// The attributes of a `MultiPartyCall` that its callbacks need.
 pub(super) struct MultiPartyElement {
     name: String,
     role: Role,
-    pub(super) coaches: bool,
+    pub(super) coaching: bool,
     status: Option<Target>,
     events: Vec<EventGroup>,
     on_exit: Option<Target>,
-    /// What this one says is recorded by itself, too.
+    /// This participant is recorded separately as well.
     track: bool,
-    /// MP3, and whether one alone is recorded too; none: this one does not ask for it.
+    /// Whether the file is MP3, and whether the call is recorded while only one participant is in
+    /// it. `None` if the element does not request a recording.
     record: Option<(bool, bool)>,
     recorded: Option<Target>,
     pub(super) agent: AgentStream,
     transcript: Option<TranscriptOrder>,
 }
 
-/// What `statusCallbackEvents` names.
+/// A group of events that `statusCallbackEvents` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EventGroup {
     Mpc,
@@ -68,7 +70,7 @@ enum EventGroup {
     Audio,
 }
 
-/// In the order of the names; the first two where the attribute is not there.
+/// The groups with their names. Without the attribute, the first two are reported.
 const GROUPS: [(&str, EventGroup); 6] = [
     ("mpc-state-changes", EventGroup::Mpc),
     ("participant-state-changes", EventGroup::Participant),
@@ -82,7 +84,7 @@ impl MultiPartyElement {
     pub(super) fn read(call: &MultiPartyCall) -> (Self, Rules, RoomEntry, Sounds) {
         let a = Attributes::of(call);
         let role = Role::parse(&call.role).unwrap_or(Role::Customer);
-        let coaches = role == Role::Supervisor && a.flag("coachMode", true);
+        let coaching = role == Role::Supervisor && a.flag("coachMode", true);
         let events = match a.text("statusCallbackEvents") {
             None => vec![EventGroup::Mpc, EventGroup::Participant],
             Some(words) => {
@@ -95,7 +97,7 @@ impl MultiPartyElement {
         let element = Self {
             name: call.name.clone(),
             role,
-            coaches,
+            coaching,
             status: a.target("statusCallbackUrl", "statusCallbackMethod", Method::Post),
             events,
             on_exit: a.target("onExitActionUrl", "onExitActionMethod", Method::Post),
@@ -108,7 +110,7 @@ impl MultiPartyElement {
             }),
             agent: AgentStream::read(&a, role),
             recorded: a.target("recordingCallbackUrl", "recordingCallbackMethod", Method::Post),
-            // `transcript="false"` beside it is somebody who does not want it.
+            // `transcript="false"` disables the transcript although a URL is set.
             transcript: a
                 .target("transcriptionUrl", "transcriptionMethod", Method::Post)
                 .filter(|_| a.flag("transcript", true))
@@ -140,19 +142,19 @@ impl MultiPartyElement {
                 .unwrap_or(PARTICIPANTS_MAX),
             waits_for_agent: role == Role::Customer && a.flag("waitForAgent", false),
             report_floor: false,
-            report_speech: element.tells(EventGroup::Speech),
-            report_audio: element.tells(EventGroup::Audio),
-            end_callback: element.status.clone().filter(|_| element.tells(EventGroup::Mpc)),
+            report_speech: element.reports(EventGroup::Speech),
+            report_audio: element.reports(EventGroup::Audio),
+            end_callback: element.status.clone().filter(|_| element.reports(EventGroup::Mpc)),
             exit_callback: element
                 .status
                 .clone()
-                .filter(|_| element.tells(EventGroup::Participant)),
+                .filter(|_| element.reports(EventGroup::Participant)),
             role: Some(role),
-            coaching: coaches,
+            coaching,
             record_coach: a.flag("recordCoachVoice", false),
             track: element.track,
             max_duration_ms: Some(
-                a.number("maxDuration").unwrap_or(LASTS_SECS).saturating_mul(1_000),
+                a.number("maxDuration").unwrap_or(MAX_DURATION_SECS).saturating_mul(1_000),
             ),
         };
         let sounds_events = Events {
@@ -175,224 +177,252 @@ impl MultiPartyElement {
             a.sound("exitSound", "exitSoundMethod", 2),
             sounds_events,
         )
-        .of_recording(
+        .with_recording_sounds(
             a.target("startRecordingAudio", "startRecordingAudioMethod", Method::Get),
             a.target("stopRecordingAudio", "stopRecordingAudioMethod", Method::Get),
         );
         (element, rules, entry, sounds)
     }
 
-    /// How it wants the call recorded.
+    /// Returns the order for the recording of the multi-party call.
     pub(super) fn record(
         &self,
         ctx: &mut CallContext,
-        inside: &Membership,
+        membership: &Membership,
     ) -> Option<(Box<RecordingOrder>, bool)> {
         let (mp3, when_alone) = self.record?;
-        let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, ctx, inside));
+        let callback =
+            self.recorded.as_ref().map(|target| self.recording_callback(target, ctx, membership));
         let transcript = record::transcript_if_able(ctx, self.transcript.clone());
-        Some((Box::new(whole_room(mp3, callback, transcript)), when_alone))
+        Some((Box::new(room_recording(mp3, callback, transcript)), when_alone))
     }
 
-    /// How it wants what this one says recorded.
-    pub(super) fn track(&self, ctx: &CallContext, inside: &Membership) -> Option<RecordingOrder> {
+    /// Returns the order for the recording of this participant.
+    pub(super) fn track(
+        &self,
+        ctx: &CallContext,
+        membership: &Membership,
+    ) -> Option<RecordingOrder> {
         let (mp3, _) = self.record.filter(|_| self.track)?;
-        let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, ctx, inside));
-        Some(RecordingOrder { peer_only: true, ..whole_room(mp3, callback, None) })
+        let callback =
+            self.recorded.as_ref().map(|target| self.recording_callback(target, ctx, membership));
+        Some(RecordingOrder { peer_only: true, ..room_recording(mp3, callback, None) })
     }
 
-    /// What says there that the recording is done.
-    pub(super) fn recorded_to(
+    /// Returns the callback that reports a recording to `target`.
+    pub(super) fn recording_callback(
         &self,
         target: &Target,
         ctx: &CallContext,
-        inside: &Membership,
+        membership: &Membership,
     ) -> CallbackRequest {
-        let mut notice = record::callback(ctx, target);
-        notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string().into()));
-        notice.params.insert("MPCName".into(), Param::Plain(self.name.clone().into()));
-        notice
+        let mut callback = record::callback(ctx, target);
+        callback.params.insert("MPCUUID".into(), Param::Plain(membership.room.to_string().into()));
+        callback.params.insert("MPCName".into(), Param::Plain(self.name.clone().into()));
+        callback
     }
 
-    fn tells(&self, group: EventGroup) -> bool {
+    fn reports(&self, group: EventGroup) -> bool {
         self.status.is_some() && self.events.contains(&group)
     }
 
-    /// Whether its keys are somebody's business.
+    /// Whether the digits of the participant are reported.
     pub(super) fn reports_digits(&self) -> bool {
-        self.tells(EventGroup::Digits)
+        self.reports(EventGroup::Digits)
     }
 
-    /// The callbacks about it, in order.
-    pub(super) fn told(
+    /// Returns the callbacks for an event, in order.
+    pub(super) fn event_callbacks(
         &self,
         ctx: &CallContext,
-        inside: &Membership,
-        what: Told<'_>,
+        membership: &Membership,
+        event: MemberEvent<'_>,
     ) -> Vec<CallbackRequest> {
-        let one = |group, name| self.notice(ctx, inside, group, name).into_iter().collect();
+        let one = |group, name| self.callback(ctx, membership, group, name).into_iter().collect();
         let on = |on: bool, began, ended| if on { began } else { ended };
-        match what {
-            Told::Entered { starts } => {
-                let made = inside
+        match event {
+            MemberEvent::Entered { starts } => {
+                let initialized = membership
                     .first
-                    .then(|| self.notice(ctx, inside, EventGroup::Mpc, "MPCInitialized"))
+                    .then(|| self.callback(ctx, membership, EventGroup::Mpc, "MPCInitialized"))
                     .flatten();
-                let started =
-                    starts.then(|| self.notice(ctx, inside, EventGroup::Mpc, "MPCStart")).flatten();
-                let joined = self.notice(ctx, inside, EventGroup::Participant, "ParticipantJoin");
-                made.into_iter().chain(joined).chain(started).collect()
+                let started = starts
+                    .then(|| self.callback(ctx, membership, EventGroup::Mpc, "MPCStart"))
+                    .flatten();
+                let joined =
+                    self.callback(ctx, membership, EventGroup::Participant, "ParticipantJoin");
+                initialized.into_iter().chain(joined).chain(started).collect()
             }
-            Told::Started => one(EventGroup::Mpc, "MPCStart"),
-            Told::Key(digit) => {
-                let mut notice =
-                    self.notice(ctx, inside, EventGroup::Digits, "ParticipantDigitInput");
-                if let Some(notice) = &mut notice {
-                    notice
+            MemberEvent::Started => one(EventGroup::Mpc, "MPCStart"),
+            MemberEvent::Key(digit) => {
+                let mut callback =
+                    self.callback(ctx, membership, EventGroup::Digits, "ParticipantDigitInput");
+                if let Some(callback) = &mut callback {
+                    callback
                         .params
                         .insert("Digits".into(), Param::Plain(digit.as_char().to_string().into()));
                 }
-                notice.into_iter().collect()
+                callback.into_iter().collect()
             }
-            Told::Speech { on: is } => {
+            MemberEvent::Speech { on: is } => {
                 one(EventGroup::Speech, on(is, "ParticipantSpeakStart", "ParticipantSpeakStop"))
             }
-            Told::Audio { on: is } => {
+            MemberEvent::Audio { on: is } => {
                 one(EventGroup::Audio, on(is, "ParticipantAudioStart", "ParticipantAudioStop"))
             }
-            Told::Muted { on: is } => {
+            MemberEvent::Muted { on: is } => {
                 one(EventGroup::Participant, on(is, "ParticipantMute", "ParticipantUnmute"))
             }
-            Told::Held { on: is } => {
+            MemberEvent::Held { on: is } => {
                 one(EventGroup::Participant, on(is, "ParticipantHold", "ParticipantUnhold"))
             }
-            Told::Digits(_) | Told::Floor { .. } => Vec::new(),
+            MemberEvent::Digits(_) | MemberEvent::Floor { .. } => Vec::new(),
         }
     }
 
-    /// It has left.
-    pub(super) fn left(&self, ctx: &CallContext, inside: &Membership) -> Option<CallbackRequest> {
-        self.notice(ctx, inside, EventGroup::Participant, EXIT)
+    /// Returns the callback for the exit.
+    pub(super) fn exit_callback(
+        &self,
+        ctx: &CallContext,
+        membership: &Membership,
+    ) -> Option<CallbackRequest> {
+        self.callback(ctx, membership, EventGroup::Participant, EXIT)
     }
 
-    /// Should nobody else be in, the call is over. Who asked to be told of that need not be the one who leaves last, so the
-    /// address is not this one's to say.
-    pub(super) fn over(&self, ctx: &CallContext, inside: &Membership) -> Params {
-        over(ctx, &self.seat(inside))
+    /// Returns the parameters of the end of the multi-party call, for the case that this
+    /// participant is the last one. The room knows the URL, which another participant may have set.
+    pub(super) fn end_params(&self, ctx: &CallContext, membership: &Membership) -> Params {
+        end_params(ctx, &self.info(membership))
     }
 
-    fn seat(&self, inside: &Membership) -> ParticipantInfo<'_> {
-        let Membership { room, member, .. } = *inside;
-        ParticipantInfo { room, name: &self.name, member, role: self.role, coaching: self.coaches }
+    fn info(&self, membership: &Membership) -> ParticipantInfo<'_> {
+        let Membership { room, member, .. } = *membership;
+        ParticipantInfo { room, name: &self.name, member, role: self.role, coaching: self.coaching }
     }
 
-    /// A call that is to enter one has come so far; there may be no room yet, and this one is no member.
-    pub(super) fn added(
+    /// Returns the callback for the progress of a call that will enter. It has no member id yet,
+    /// and the room may not exist.
+    pub(super) fn progress_callback(
         &self,
         ctx: &CallContext,
         room: Option<uuid::Uuid>,
         name: &str,
     ) -> Option<CallbackRequest> {
-        let mut notice = self.event(ctx, EventGroup::AddParticipant, name)?;
+        let mut callback = self.base_callback(ctx, EventGroup::AddParticipant, name)?;
         let room = room.map(|room| room.to_string()).unwrap_or_default();
-        notice.params.insert("MPCUUID".into(), Param::Plain(room.into()));
-        notice.params.insert("MemberID".into(), Param::Plain("".into()));
-        notice.params.extend(participant(ctx, self.role, self.coaches));
-        Some(notice)
+        callback.params.insert("MPCUUID".into(), Param::Plain(room.into()));
+        callback.params.insert("MemberID".into(), Param::Plain("".into()));
+        callback.params.extend(role_params(ctx, self.role, self.coaching));
+        Some(callback)
     }
 
-    fn notice(
+    fn callback(
         &self,
         ctx: &CallContext,
-        inside: &Membership,
+        membership: &Membership,
         group: EventGroup,
         name: &str,
     ) -> Option<CallbackRequest> {
-        let mut notice = self.event(ctx, group, name)?;
-        notice.params.extend(match group {
+        let mut callback = self.base_callback(ctx, group, name)?;
+        callback.params.extend(match group {
             EventGroup::Mpc => {
-                Params::from([("MPCUUID".into(), Param::Plain(inside.room.to_string().into()))])
+                Params::from([("MPCUUID".into(), Param::Plain(membership.room.to_string().into()))])
             }
-            _ => seated(ctx, &self.seat(inside)),
+            _ => participant_params(ctx, &self.info(membership)),
         });
-        Some(notice)
+        Some(callback)
     }
 
-    fn event(&self, ctx: &CallContext, group: EventGroup, name: &str) -> Option<CallbackRequest> {
+    fn base_callback(
+        &self,
+        ctx: &CallContext,
+        group: EventGroup,
+        name: &str,
+    ) -> Option<CallbackRequest> {
         let Target { url, method } =
             self.status.clone().filter(|_| self.events.contains(&group))?;
         Some(CallbackRequest {
             kind: CallbackKind::MultiParty,
             url,
             method,
-            params: happened(ctx, &self.name, name),
+            params: event_params(ctx, &self.name, name),
         })
     }
 
-    /// A participant that never was in has no id and no times.
+    /// Returns the action. The member id and the times are empty if the call did not enter the
+    /// room.
     pub(super) fn action(
         &self,
         ctx: &CallContext,
         room: Option<uuid::Uuid>,
-        inside: Option<&Membership>,
+        membership: Option<&Membership>,
     ) -> Option<(Target, bool, Params)> {
         let plain = |text: String| Param::Plain(text.into());
-        let of = |what: &dyn Fn(&Membership) -> String| plain(inside.map(what).unwrap_or_default());
+        let of_member = |value: &dyn Fn(&Membership) -> String| {
+            plain(membership.map(value).unwrap_or_default())
+        };
         let params = Params::from([
             ("MPCUUID".into(), plain(room.map(|room| room.to_string()).unwrap_or_default())),
             ("MPCFriendlyName".into(), plain(self.name.clone())),
-            ("MemberID".into(), of(&|inside| inside.member.to_string())),
+            ("MemberID".into(), of_member(&|membership| membership.member.to_string())),
             ("ParticipantCallUUID".into(), plain(ctx.setup.call.to_string())),
-            ("ParticipantJoinTime".into(), of(&|inside| ctx.wall(inside.since).plivo_secs())),
-            ("ParticipantEndTime".into(), of(&|_| ctx.wall(ctx.now).plivo_secs())),
+            (
+                "ParticipantJoinTime".into(),
+                of_member(&|membership| ctx.wall_clock(membership.since).plivo_secs()),
+            ),
+            ("ParticipantEndTime".into(), of_member(&|_| ctx.wall_clock(ctx.now).plivo_secs())),
             ("ParticipantRole".into(), plain(self.role.as_str().to_owned())),
         ]);
         Some((self.on_exit.clone()?, true, params))
     }
 }
 
-/// What is told of a participant whose process died: that it is out, and that the call is over.
-pub(crate) fn cut_off(ctx: &CallContext, seat: &ParticipantInfo<'_>) -> (Params, Params) {
-    let mut exit = happened(ctx, seat.name, EXIT);
-    exit.extend(seated(ctx, seat));
-    (exit, over(ctx, seat))
+/// Returns the parameters of the exit, and those of the end of the multi-party call, for a
+/// participant that was lost with its process.
+pub(crate) fn lost_participant_params(
+    ctx: &CallContext,
+    info: &ParticipantInfo<'_>,
+) -> (Params, Params) {
+    let mut exit = event_params(ctx, info.name, EXIT);
+    exit.extend(participant_params(ctx, info));
+    (exit, end_params(ctx, info))
 }
 
-/// Something has happened in the call of this name.
-fn happened(ctx: &CallContext, call: &str, event: &str) -> Params {
+/// Returns the parameters of an event of the multi-party call with this name.
+fn event_params(ctx: &CallContext, call: &str, event: &str) -> Params {
     let mut params = params::common(ctx, Event::MultiPartyCall);
     let mut put = |name: &'static str, value: String| {
         params.insert(name.into(), Param::Plain(value.into()));
     };
     put("EventName", event.to_owned());
-    put("EventTimestamp", ctx.wall(ctx.now).plivo_micros());
+    put("EventTimestamp", ctx.wall_clock(ctx.now).plivo_micros());
     put("MPCName", call.to_owned());
     params
 }
 
-/// It is over; how long it was there, the room adds.
-fn over(ctx: &CallContext, seat: &ParticipantInfo<'_>) -> Params {
-    let mut end = happened(ctx, seat.name, MPC_END);
-    end.insert("MPCUUID".into(), Param::Plain(seat.room.to_string().into()));
+/// Returns the parameters of the end. The room adds its duration.
+fn end_params(ctx: &CallContext, info: &ParticipantInfo<'_>) -> Params {
+    let mut end = event_params(ctx, info.name, MPC_END);
+    end.insert("MPCUUID".into(), Param::Plain(info.room.to_string().into()));
     end.insert("MPCBilledAmount".into(), Param::Plain("0.00000".into()));
     end
 }
 
-/// Whom it is about.
-fn seated(ctx: &CallContext, seat: &ParticipantInfo<'_>) -> Params {
-    let mut params = participant(ctx, seat.role, seat.coaching);
-    params.insert("MPCUUID".into(), Param::Plain(seat.room.to_string().into()));
-    params.insert("MemberID".into(), Param::Plain(seat.member.to_string().into()));
+/// Returns the parameters about a participant.
+fn participant_params(ctx: &CallContext, info: &ParticipantInfo<'_>) -> Params {
+    let mut params = role_params(ctx, info.role, info.coaching);
+    params.insert("MPCUUID".into(), Param::Plain(info.room.to_string().into()));
+    params.insert("MemberID".into(), Param::Plain(info.member.to_string().into()));
     params
 }
 
-fn participant(ctx: &CallContext, role: Role, coaches: bool) -> Params {
+fn role_params(ctx: &CallContext, role: Role, coaching: bool) -> Params {
     Params::from([
         ("ParticipantRole".into(), Param::Plain(role.as_str().into())),
         ("ParticipantCallUUID".into(), Param::Plain(ctx.setup.call.to_string().into())),
         (
             "ParticipantCoachMode".into(),
-            Param::Plain(if coaches { "true" } else { "false" }.into()),
+            Param::Plain(if coaching { "true" } else { "false" }.into()),
         ),
     ])
 }

@@ -1,8 +1,8 @@
-//! What a call in a room hears beside its members: music while it waits or is on hold; and what the members hear when it
-//! comes and goes.
+//! The sounds of a call in a room: its own music while it waits or is on hold, and the sounds that
+//! all members hear when it enters or leaves.
 //!
-//! Documents are fetched one after the other, that of coming in before it is needed no more, that of leaving before it is
-//! needed: a call that has been hung up fetches nothing.
+//! Documents are fetched one after the other. The exit sound is fetched in advance, since a call
+//! that has been hung up fetches nothing.
 
 use std::collections::VecDeque;
 
@@ -17,11 +17,11 @@ use crate::sounds::{fetch_sounds_at, prepare, sounds_fetched};
 use crate::timers::Timer;
 use xml::ast::{MemberSound, Target};
 
-/// Plivo names the beeps and not how they sound.
+/// The beep. Plivo does not document its sound.
 const BEEP: Sound = Sound::Tone { hz: 800, ms: 200 };
 const BETWEEN: Sound = Sound::Silence { ms: 100 };
 
-/// A document that may be asked for.
+/// A document with sounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SoundDocument {
     Wait,
@@ -32,32 +32,32 @@ enum SoundDocument {
     RecordEnded,
 }
 
-/// See the module's note.
+/// The sounds of a call in a room. See the [module documentation](self).
 pub(super) struct Sounds {
     wait: Music,
     hold: Music,
     enter: MemberSound,
     exit: MemberSound,
-    /// Of `exit`, once it is here.
+    /// The sounds of `exit`, once they are available.
     exit_items: Vec<SoundItem>,
     record_begun: Announcement,
     record_ended: Announcement,
     events: Events,
-    asked: VecDeque<SoundDocument>,
+    queued: VecDeque<SoundDocument>,
     open: Option<(FetchId, SoundDocument)>,
 }
 
-/// `Event` of each document's request.
+/// The parameter `Event` of each document's request.
 pub(super) struct Events {
     pub(super) wait: Event,
     pub(super) hold: Event,
     pub(super) enter: Event,
     pub(super) exit: Event,
-    /// That the recording begins or has ended.
+    /// The documents for the start and the end of the recording.
     pub(super) record: Event,
 }
 
-/// Something that all hear when it happens. It may happen before its document is here.
+/// A sound that all members hear at an event, which may occur before the document has been fetched.
 #[derive(Default)]
 struct Announcement {
     target: Option<Target>,
@@ -66,38 +66,38 @@ struct Announcement {
 }
 
 impl Announcement {
-    fn of(target: Option<Target>) -> Self {
+    fn new(target: Option<Target>) -> Self {
         Self { target, ..Self::default() }
     }
 
-    /// Its document is here, or never will be.
-    fn have(&mut self, ctx: &mut CallContext, items: Vec<SoundItem>) {
+    /// Stores the sounds of the document. Plays them if the event has occurred already.
+    fn set_items(&mut self, ctx: &mut CallContext, items: Vec<SoundItem>) {
         match std::mem::take(&mut self.due) {
-            true => into_the_room(ctx, items.clone()),
+            true => play_to_room(ctx, items.clone()),
             false => prepare(ctx, &items),
         }
         self.items = Some(items);
     }
 
-    /// It has happened.
+    /// Handles the event.
     fn play(&mut self, ctx: &mut CallContext) {
         match &self.items {
-            Some(items) => into_the_room(ctx, items.clone()),
+            Some(items) => play_to_room(ctx, items.clone()),
             None => self.due = self.target.is_some(),
         }
     }
 }
 
-/// Music that is there, or can be asked for.
+/// Music in a loop, from a document that is fetched when it is needed.
 #[derive(Default)]
 struct Music {
     target: Option<Target>,
-    asked: bool,
-    round: Option<LoopedPlaylist>,
+    is_requested: bool,
+    playlist: Option<LoopedPlaylist>,
 }
 
 impl Music {
-    fn of(target: Option<Target>) -> Self {
+    fn new(target: Option<Target>) -> Self {
         Self { target, ..Self::default() }
     }
 }
@@ -112,77 +112,84 @@ impl Sounds {
     ) -> Self {
         let exit_items = beeps(&exit);
         Self {
-            wait: Music::of(wait),
-            hold: Music::of(hold),
+            wait: Music::new(wait),
+            hold: Music::new(hold),
             enter,
             exit,
             exit_items,
             record_begun: Announcement::default(),
             record_ended: Announcement::default(),
             events,
-            asked: VecDeque::new(),
+            queued: VecDeque::new(),
             open: None,
         }
     }
 
-    /// With these documents for all when a recording begins and when it ends.
-    pub(super) fn of_recording(self, begun: Option<Target>, ended: Option<Target>) -> Self {
+    /// Adds the documents for the start and the end of a recording.
+    pub(super) fn with_recording_sounds(
+        self,
+        begun: Option<Target>,
+        ended: Option<Target>,
+    ) -> Self {
         Self {
-            record_begun: Announcement::of(begun),
-            record_ended: Announcement::of(ended),
+            record_begun: Announcement::new(begun),
+            record_ended: Announcement::new(ended),
             ..self
         }
     }
 
-    /// The recording that this one has asked for begins.
+    /// Handles the start of the recording that this call has requested.
     pub(super) fn record_begun(&mut self, ctx: &mut CallContext) {
         self.record_begun.play(ctx);
     }
 
-    /// It has ended, and the room goes on.
+    /// Handles the end of the recording while the room continues.
     pub(super) fn record_ended(&mut self, ctx: &mut CallContext) {
         self.record_ended.play(ctx);
     }
 
-    /// The call is in the room.
-    pub(super) fn entered(&mut self, ctx: &mut CallContext, waits: bool, held: bool) {
-        self.want(waits, held);
+    /// Handles the entry of the call into the room.
+    pub(super) fn entered(&mut self, ctx: &mut CallContext, waiting: bool, held: bool) {
+        self.queue_music(waiting, held);
         match &self.enter {
             MemberSound::None => {}
-            MemberSound::Beep(_) => into_the_room(ctx, beeps(&self.enter)),
-            MemberSound::Document(_) => self.asked.push_back(SoundDocument::Enter),
+            MemberSound::Beep(_) => play_to_room(ctx, beeps(&self.enter)),
+            MemberSound::Document(_) => self.queued.push_back(SoundDocument::Enter),
         }
         if matches!(self.exit, MemberSound::Document(_)) {
-            self.asked.push_back(SoundDocument::Exit);
+            self.queued.push_back(SoundDocument::Exit);
         }
-        for (cue, which) in [
+        for (announcement, sound) in [
             (&self.record_begun, SoundDocument::RecordBegun),
             (&self.record_ended, SoundDocument::RecordEnded),
         ] {
-            if cue.target.is_some() {
-                self.asked.push_back(which);
+            if announcement.target.is_some() {
+                self.queued.push_back(sound);
             }
         }
-        self.ask(ctx);
+        self.fetch_next(ctx);
     }
 
-    /// Asks for the music that will be needed.
-    fn want(&mut self, waits: bool, held: bool) {
-        for (wanted, tune, which) in [
-            (waits, &mut self.wait, SoundDocument::Wait),
+    /// Queues the music that is needed now.
+    fn queue_music(&mut self, waiting: bool, held: bool) {
+        for (is_needed, music, sound) in [
+            (waiting, &mut self.wait, SoundDocument::Wait),
             (held, &mut self.hold, SoundDocument::Hold),
         ] {
-            if wanted && tune.target.is_some() && !std::mem::replace(&mut tune.asked, true) {
-                self.asked.push_back(which);
+            if is_needed
+                && music.target.is_some()
+                && !std::mem::replace(&mut music.is_requested, true)
+            {
+                self.queued.push_back(sound);
             }
         }
     }
 
-    /// The next document, if none is under way.
-    fn ask(&mut self, ctx: &mut CallContext) {
+    /// Fetches the next document, if none is being fetched.
+    fn fetch_next(&mut self, ctx: &mut CallContext) {
         while self.open.is_none() {
-            let Some(which) = self.asked.pop_front() else { return };
-            let (target, event) = match which {
+            let Some(sound) = self.queued.pop_front() else { return };
+            let (target, event) = match sound {
                 SoundDocument::Wait => (self.wait.target.clone(), self.events.wait),
                 SoundDocument::Hold => (self.hold.target.clone(), self.events.hold),
                 SoundDocument::Enter => (document(&self.enter), self.events.enter),
@@ -195,21 +202,22 @@ impl Sounds {
                 }
             };
             if let Some(target) = target {
-                self.open = Some((fetch_sounds_at(ctx, target, event), which));
+                self.open = Some((fetch_sounds_at(ctx, target, event), sound));
             }
         }
     }
 
-    /// A document came, or not: then it is as if there was none (`plivo-callbacks.md` §4.3).
+    /// Handles the end of a fetch. If it failed, the sound is omitted
+    /// (docs/reference/callbacks.md#failures).
     pub(super) fn fetched(
         &mut self,
         ctx: &mut CallContext,
         fetch: FetchId,
         result: Result<FetchResponse, FetchFailure>,
     ) {
-        let Some((_, which)) = self.open.take_if(|(open, _)| *open == fetch) else { return };
+        let Some((_, sound)) = self.open.take_if(|(open, _)| *open == fetch) else { return };
         ctx.timers.clear(Timer::Fetch);
-        let what = match which {
+        let label = match sound {
             SoundDocument::Wait => "the wait sound",
             SoundDocument::Hold => "the hold music",
             SoundDocument::Enter => "the enter sound",
@@ -217,95 +225,97 @@ impl Sounds {
             SoundDocument::RecordBegun => "startRecordingAudio",
             SoundDocument::RecordEnded => "stopRecordingAudio",
         };
-        let items = sounds_fetched(ctx, what, result);
-        match which {
+        let items = sounds_fetched(ctx, label, result);
+        match sound {
             SoundDocument::Wait => {
-                self.wait.round = Some(LoopedPlaylist::of(ctx, items, Vec::new()))
+                self.wait.playlist = Some(LoopedPlaylist::new(ctx, items, Vec::new()))
             }
             SoundDocument::Hold => {
-                self.hold.round = Some(LoopedPlaylist::of(ctx, items, Vec::new()))
+                self.hold.playlist = Some(LoopedPlaylist::new(ctx, items, Vec::new()))
             }
-            SoundDocument::Enter => into_the_room(ctx, items),
-            SoundDocument::RecordBegun => self.record_begun.have(ctx, items),
-            SoundDocument::RecordEnded => self.record_ended.have(ctx, items),
+            SoundDocument::Enter => play_to_room(ctx, items),
+            SoundDocument::RecordBegun => self.record_begun.set_items(ctx, items),
+            SoundDocument::RecordEnded => self.record_ended.set_items(ctx, items),
             SoundDocument::Exit => {
                 prepare(ctx, &items);
                 self.exit_items = items;
             }
         }
-        self.ask(ctx);
+        self.fetch_next(ctx);
     }
 
-    /// Whoever fetches has forgotten us.
-    pub(super) fn timed_out(&mut self, ctx: &mut CallContext) {
+    /// Handles a fetch that has exceeded its deadline.
+    pub(super) fn fetch_timed_out(&mut self, ctx: &mut CallContext) {
         if let Some((fetch, _)) = self.open {
-            ctx.wish(Output::CancelFetch { fetch });
+            ctx.emit(Output::CancelFetch { fetch });
             self.fetched(ctx, fetch, Err(FetchFailure::Timeout));
         }
     }
 
-    /// Plays what is to be heard now, and nothing else.
-    pub(super) fn tune(
+    /// Plays the music for the current state and stops all other music.
+    pub(super) fn update_music(
         &mut self,
         ctx: &mut CallContext,
         readiness: Readiness,
-        waits: bool,
+        waiting: bool,
         held: bool,
     ) {
-        self.want(waits, held);
-        self.ask(ctx);
-        let (on, off) = match (held, waits) {
+        self.queue_music(waiting, held);
+        self.fetch_next(ctx);
+        let (on, off) = match (held, waiting) {
             (true, _) => (Some(&mut self.hold), [Some(&mut self.wait), None]),
             (false, true) => (Some(&mut self.wait), [Some(&mut self.hold), None]),
             (false, false) => (None, [Some(&mut self.wait), Some(&mut self.hold)]),
         };
-        for tune in off.into_iter().flatten() {
-            if let Some(round) = &mut tune.round {
-                round.stop(ctx);
+        for music in off.into_iter().flatten() {
+            if let Some(playlist) = &mut music.playlist {
+                playlist.stop(ctx);
             }
         }
-        if let Some(round) = on.and_then(|tune| tune.round.as_mut()) {
-            round.play(ctx, readiness);
+        if let Some(playlist) = on.and_then(|music| music.playlist.as_mut()) {
+            playlist.play(ctx, readiness);
         }
     }
 
     pub(super) fn played(&mut self, ctx: &mut CallContext, readiness: Readiness, ended: PlayId) {
-        for tune in [&mut self.wait, &mut self.hold] {
-            if let Some(round) = tune.round.as_mut().filter(|round| round.is_playing(ended)) {
-                round.played(ctx, readiness, ended);
+        for music in [&mut self.wait, &mut self.hold] {
+            if let Some(playlist) =
+                music.playlist.as_mut().filter(|playlist| playlist.is_playing(ended))
+            {
+                playlist.played(ctx, readiness, ended);
             }
         }
     }
 
-    pub(super) fn is_playing(&self, which: PlayId) -> bool {
-        [&self.wait, &self.hold]
-            .iter()
-            .any(|tune| tune.round.as_ref().is_some_and(|round| round.is_playing(which)))
+    pub(super) fn is_playing(&self, play_id: PlayId) -> bool {
+        [&self.wait, &self.hold].iter().any(|music| {
+            music.playlist.as_ref().is_some_and(|playlist| playlist.is_playing(play_id))
+        })
     }
 
-    /// Silence, and nothing more is fetched.
+    /// Stops the music and all fetches.
     pub(super) fn stop(&mut self, ctx: &mut CallContext) {
-        for tune in [&mut self.wait, &mut self.hold] {
-            if let Some(round) = &mut tune.round {
-                round.stop(ctx);
+        for music in [&mut self.wait, &mut self.hold] {
+            if let Some(playlist) = &mut music.playlist {
+                playlist.stop(ctx);
             }
         }
-        self.asked.clear();
+        self.queued.clear();
         if let Some((fetch, _)) = self.open.take() {
             ctx.cancel_fetch(fetch);
         }
     }
 
-    /// What those who stay hear.
-    pub(super) fn of_leaving(&mut self) -> Vec<SoundItem> {
+    /// Returns the sounds that the remaining members hear.
+    pub(super) fn take_exit_sounds(&mut self) -> Vec<SoundItem> {
         std::mem::take(&mut self.exit_items)
     }
 }
 
-fn into_the_room(ctx: &mut CallContext, items: Vec<SoundItem>) {
+fn play_to_room(ctx: &mut CallContext, items: Vec<SoundItem>) {
     if !items.is_empty() {
         prepare(ctx, &items);
-        ctx.wish(Output::Room { command: RoomCommand::Sound { items } });
+        ctx.emit(Output::Room { command: RoomCommand::Sound { items } });
     }
 }
 
