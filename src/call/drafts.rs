@@ -1,6 +1,9 @@
-//! Documents that somebody is writing: each is run by one call of a phone of theirs, instead of its application's answer URL.
-//! They are in memory, for the minute until that call and then as long as it goes on. What a document names elsewhere is
-//! fetched as ever; it has no server of its own behind it, so its own URL gives it again and nothing else is below it.
+//! Drafts: documents that a person is writing in the playground. Each draft runs in one call of
+//! that person's phone, instead of the answer URL of an application.
+//!
+//! Drafts are kept in memory, for a minute until the call begins and then for its duration.
+//! Absolute URLs in a draft are fetched as usual. A draft has no server: its own URL returns the
+//! draft again, and relative URLs do not exist.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,14 +19,14 @@ use media::prompt::Prompt;
 use model::{AuthId, CallUuid, Method};
 use xml::ast::DocUrl;
 
-/// How long a document waits for its call.
+/// How long a draft waits for its call.
 const WAITS: Duration = Duration::from_secs(60);
-/// Documents that wait at a time; the oldest goes for a further one. Of 100 KiB at most each.
+/// Maximum number of waiting drafts. A further one displaces the oldest. Each has at most 100 KiB.
 const WAITING_MAX: usize = 100;
-/// What a draft's URL has behind the host.
+/// Path prefix of draft URLs.
 const BELOW: &str = "draft/";
 
-/// The drafts of this node; cheap to clone.
+/// The drafts of this node. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Drafts(Arc<Mutex<Table>>);
 
@@ -40,7 +43,8 @@ struct Waiting {
     person: Uuid,
     text: Arc<str>,
     since: Instant,
-    /// Whose call has named it: the endpoint's account, which may be one below the writer's.
+    /// The account of the call that claimed the draft. It is the endpoint's account, which may be a
+    /// subaccount of the author's.
     claimed: Option<AuthId>,
 }
 
@@ -50,7 +54,7 @@ struct Running {
 }
 
 impl Drafts {
-    /// Keeps a document until its writer's phone calls, under an id that nobody can guess.
+    /// Keeps a draft until its author's phone calls. `id` must not be guessable.
     pub fn keep(&self, id: &str, account: AuthId, person: Uuid, text: &str, now: Instant) {
         let mut table = self.table();
         table.forget(now);
@@ -61,7 +65,8 @@ impl Drafts {
         table.waiting.push_back(Waiting { id, account, person, text, since: now, claimed: None });
     }
 
-    /// Where the call that runs it finds it: asked for once, by who has written it, for a call of `of`, an account of theirs.
+    /// Returns the answer URL for the call that runs the draft. A draft can be claimed once, by its
+    /// author, for a call of the account `of`. Returns `None` if there is no such unclaimed draft.
     pub fn claim(
         &self,
         id: &str,
@@ -81,7 +86,7 @@ impl Drafts {
         Some((DocUrl(url_of(&format!("{BELOW}{id}")).into()), Method::Post))
     }
 
-    /// The document of a call, once it is known to be its own.
+    /// Returns the draft of a call. `None` if the path is not that of a draft.
     fn text(&self, wish: &Wish) -> Option<Result<String, FetchFailure>> {
         let gone = |what: &str| Some(Err(FetchFailure::Unreachable { detail: what.to_owned() }));
         let mut table = self.table();
@@ -89,7 +94,7 @@ impl Drafts {
             return match running.path == wish.path {
                 true => Some(Ok(running.text.to_string())),
                 false => {
-                    gone("a draft has no server behind it: name what it asks for by a whole URL")
+                    gone("a draft has no server: use absolute URLs in it")
                 }
             };
         }
@@ -99,7 +104,7 @@ impl Drafts {
             .iter()
             .position(|one| *one.id == *id && one.claimed.as_ref() == Some(&wish.account));
         let Some(draft) = found.and_then(|at| table.waiting.remove(at)) else {
-            return gone("this draft is gone: run it again");
+            return gone("this draft has expired: run it again");
         };
         let text = draft.text.to_string();
         table.running.insert(wish.call, Running { path: wish.path.clone(), text: draft.text });
@@ -117,7 +122,7 @@ impl Table {
     }
 }
 
-/// Drafts, and beside them who else writes documents here.
+/// An author that serves drafts and passes all other requests on.
 pub struct WithDrafts {
     pub drafts: Drafts,
     pub others: Arc<dyn Author>,

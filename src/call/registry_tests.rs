@@ -1,4 +1,4 @@
-//! Whole calls over real services, on loopback: what only a fault of ours can bring about.
+//! Whole calls with real services on loopback, for behaviour after a panic.
 
 use std::net::Ipv4Addr;
 
@@ -211,7 +211,7 @@ async fn r03_a_panic_inside_one_call_ends_that_call_only() {
     let other = world.call("wacid.other", "Asha");
     let broken = world.call("wacid.broken", shell::PANICS);
     assert_eq!(world.slots(), 2);
-    // Both answers, and the broken call's hangup callback.
+    // The two answer requests and the hangup callback of the broken call.
     world.app.until_seen(3).await;
     let hangup = world.app.seen().into_iter().find(|s| s.target == "/hangup").unwrap();
     let body = String::from_utf8(hangup.body.to_vec()).unwrap();

@@ -1,5 +1,6 @@
-//! What is to be done about complete recordings: copied (`copies`), written down (`transcripts`), taken away elsewhere. It
-//! stands in the store, so that a restart forgets nothing; here it is found and carried out, some at a time.
+//! Background work on complete recordings: uploads (`copies`), transcripts (`transcripts`) and the
+//! deletion of copies. The pending work is in the store, so it survives a restart; this module
+//! reads it and runs a few tasks at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +12,16 @@ use uuid::Uuid;
 use super::{Inner, Recordings};
 use store::{RecordingWork, StoreError};
 
-/// Files on their way, and objects being taken away, at a time.
+/// Maximum number of concurrent uploads and deletions.
 const COPIES_MAX: usize = 4;
-/// Recordings being written down: live calls want recognisers too.
+/// Maximum number of concurrent transcripts. Live calls need recognisers, too.
 const TRANSCRIPTS_MAX: usize = 2;
-/// The longest time until the store is asked again.
+/// Maximum interval between two reads of the store.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// The same where the store gave no answer.
+/// Interval after a failed read.
 const LOOK_SOON: Duration = Duration::from_secs(5);
 
-/// One errand, which is run once at a time.
+/// One unit of work. The same unit never runs twice at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Errand {
     Copy(Uuid),
@@ -28,7 +29,7 @@ enum Errand {
     WriteDown(Uuid),
 }
 
-/// Those under way.
+/// Running tasks.
 #[derive(Default)]
 struct UnderWay {
     tasks: JoinSet<()>,
@@ -36,7 +37,7 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    /// Begins one, if there is room for its kind and it is not under way.
+    /// Starts a task unless it is already running or the limit of its kind is reached.
     fn begin(&mut self, errand: Errand, work: impl Future<Output = ()> + Send + 'static) {
         let is_transcript = |errand: &Errand| matches!(errand, Errand::WriteDown(_));
         let most = if is_transcript(&errand) { TRANSCRIPTS_MAX } else { COPIES_MAX };
@@ -51,7 +52,7 @@ impl UnderWay {
         }
     }
 
-    /// Waits until one is over; for ever, where there is none.
+    /// Waits until a task ends. Never returns if there is no task.
     async fn one_is_over(&mut self) {
         let over = match self.tasks.join_next_with_id().await {
             Some(over) => over.as_ref().map_or_else(JoinError::id, |(id, ())| *id),
@@ -62,7 +63,7 @@ impl UnderWay {
 }
 
 impl Recordings {
-    /// Does what is to be done until the node stops. What is cut off then is done once more.
+    /// Runs background work until `stop`. Interrupted tasks are repeated after the next start.
     pub async fn run_errands(self, stop: CancellationToken) {
         let mut under_way = UnderWay::default();
         loop {
@@ -78,14 +79,14 @@ impl Recordings {
 }
 
 impl Inner {
-    /// Takes on as much as there is room for; gives how long there is nothing else to look for.
+    /// Starts as many tasks as the limits allow. Returns how long to wait before the next read.
     async fn begin_errands(self: &Arc<Self>, under_way: &mut UnderWay) -> Duration {
         let now = self.clock.wall();
         let limit = u32::try_from(COPIES_MAX + under_way.errands.len()).unwrap_or(u32::MAX);
         let work = match self.store.recordings().work(&self.node_id, now, limit).await {
             Ok(work) => work,
             Err(error) => {
-                tracing::warn!(%error, "what is to be done about recordings is not known; asking again");
+                tracing::warn!(%error, "reading pending recording work failed");
                 return LOOK_SOON;
             }
         };
@@ -112,9 +113,9 @@ impl Inner {
         next.map_or(LOOK_AGAIN, |next| next.since(now)).min(LOOK_AGAIN)
     }
 
-    /// What became of an errand is not in the store: it is run once more, and not at once.
+    /// Handles a result that could not be stored: pauses, since the work will be repeated.
     pub(super) async fn not_written(&self, error: &StoreError) {
-        tracing::warn!(%error, "what became of an errand about a recording is not written; it is run once more");
+        tracing::warn!(%error, "result of recording work not stored, work will be repeated");
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

@@ -1,4 +1,4 @@
-//! A live call, seen from outside: what others may know of it, and its mailbox.
+//! The handle of a live call: its public state and its mailbox.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -24,25 +24,26 @@ use xml::ast::Target;
 pub struct LiveCall {
     pub setup: CallSetup,
     pub log: Arc<LiveLog>,
-    /// When its webhook came in.
+    /// When its webhook arrived.
     pub(in crate::call) arrived: Instant,
-    /// The number's signing keys and token, as they stood when the call began.
+    /// The number's signing keys and access token as of the start of the call.
     pub(in crate::call) keys: SigningKeys,
     pub(super) token: Option<Secret>,
     pub(in crate::call) mailbox: Mailbox,
     pub(super) state: AtomicU8,
     pub(super) answered: OnceLock<CallTime>,
     pub(super) at_meta: AtMeta,
-    /// The legs that it has dialled, and the one of them that has answered.
+    /// The B-legs of the call, and the one that has answered.
     pub(super) legs: Mutex<Vec<CallUuid>>,
     pub(super) b_leg: Mutex<Option<CallUuid>>,
     pub(in crate::call) streams: StreamViews,
-    /// How its sound goes.
+    /// Audio quality over time.
     pub(in crate::call) sampler: Sampler,
-    /// It is recorded in the background; and it was asked to be, and has not looked at that yet.
+    /// Whether the call is being recorded in the background, and whether a request to record it is
+    /// pending.
     pub(super) recorded: AtomicBool,
     pub(super) record_asked: AtomicBool,
-    /// Of a web leg: the way to its phone.
+    /// The connection to the phone, if this is a web leg.
     pub(in crate::call) line: Option<Arc<Line>>,
 }
 
@@ -55,22 +56,22 @@ impl LiveCall {
         let _ = self.answered.set(at);
     }
 
-    /// When it was answered.
+    /// When the call was answered.
     pub fn answered(&self) -> Option<CallTime> {
         self.answered.get().copied()
     }
 
-    /// That it began, was answered, or ended.
+    /// Notifies the console's live feed that the call began, was answered or ended.
     pub(in crate::call) fn tell_news(&self, feed: &Feed) {
         feed.tell(&self.setup.parent_account, crate::feed::What::Call(self.setup.call));
     }
 
-    /// Meta's id of the call, once there is one.
+    /// Returns Meta's id of the call, if it is known.
     pub fn wacid(&self) -> Option<&Wacid> {
         self.at_meta.wacid()
     }
 
-    /// The leg that it dialled and that has answered.
+    /// Returns the B-leg that has answered.
     pub fn b_leg(&self) -> Option<CallUuid> {
         *self.b_leg.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,12 +80,12 @@ impl LiveCall {
         *self.b_leg.lock().unwrap_or_else(PoisonError::into_inner) = leg;
     }
 
-    /// How its sound has gone so far; none: there was none to measure yet.
+    /// Returns the audio quality so far. `None` if nothing was measured yet.
     pub fn course(&self) -> Option<Course> {
         self.sampler.course()
     }
 
-    /// Whether it is recorded in the background, or will be.
+    /// Whether the call is recorded in the background, or a request to record it is pending.
     pub fn is_recorded(&self) -> bool {
         self.recorded.load(Ordering::Acquire) || self.record_asked.load(Ordering::Acquire)
     }
@@ -93,12 +94,12 @@ impl LiveCall {
         self.recorded.store(recorded, Ordering::Release);
     }
 
-    /// What was asked of it about recording has been looked at.
+    /// Marks the pending request to record the call as handled.
     pub(in crate::call) fn looked_at_recording(&self) {
         self.record_asked.store(false, Ordering::Release);
     }
 
-    /// Has it recorded; `None`: it is already.
+    /// Requests a recording of the call. Returns `None` if it is already being recorded.
     pub fn record(&self, order: RecordingOrder, callback: Option<Target>) -> Option<Told> {
         if self.recorded.load(Ordering::Acquire) || self.record_asked.swap(true, Ordering::AcqRel) {
             return None;
@@ -110,27 +111,28 @@ impl LiveCall {
         Some(told)
     }
 
-    /// A leg that it dialled has ended, or goes on without it.
+    /// Removes a B-leg that has ended or was separated from the call.
     pub(in crate::call) fn forget_leg(&self, leg: CallUuid) {
         self.legs.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != leg);
     }
 
-    /// Puts something into its mailbox; `false`: it is over, or full.
+    /// Puts a message into the call's mailbox. Returns `false` if the call has ended or the mailbox
+    /// is full.
     pub(in crate::call) fn put(&self, what: What) -> bool {
         self.mailbox.put(what)
     }
 
-    /// Whether it was answered and goes on.
+    /// Whether the call was answered.
     pub fn is_answered(&self) -> bool {
         self.answered.get().is_some()
     }
 
-    /// Whether it has come to its end, and only Meta's word for it is missing.
+    /// Whether the call has ended and waits only for Meta's `terminate`.
     pub fn is_closing(&self) -> bool {
         self.state.load(Ordering::Acquire) >= CallState::Closing as u8
     }
 
-    /// Asks the call for something.
+    /// Sends a command to the call.
     pub fn command(&self, command: Command) -> Told {
         if self.is_closing() {
             return Told::Unknown;
@@ -144,15 +146,16 @@ impl LiveCall {
 }
 
 impl LiveCall {
-    /// Its streams, newest first.
+    /// Returns the call's streams, newest first.
     pub fn streams(&self) -> Vec<StreamView> {
         self.streams.list()
     }
 
-    /// Asks it for a stream under this name; `Ok(false)`: it has one.
+    /// Requests a stream with the id `stream`. Returns `Ok(false)` if the limit on streams is
+    /// reached or the call has this stream already.
     ///
     /// # Errors
-    /// It could not be told.
+    /// Returns an error if the command could not be delivered.
     pub fn begin_stream(
         &self,
         stream: StreamId,
