@@ -1,4 +1,4 @@
-//! `/webhooks/meta` on the public listener (`interface.md` §3, `meta-calling.md` §2.1).
+//! `/webhooks/meta` on the public listener (`docs/reference/meta.md#webhook-endpoint`).
 
 use crate::observe;
 use std::pin::Pin;
@@ -17,21 +17,24 @@ use super::kind::Kind;
 use super::route::Door;
 use model::metric;
 
-/// 3 MiB: Meta's stated ceiling, and ours.
+/// Maximum body size: 3 MiB, as documented by Meta.
 const BODY_MAX: usize = 3 * 1024 * 1024;
-/// Bytes of all bodies that are being read at a time, signed or not: 8,192 connections of 3 MiB would be 24 GiB (R10).
+/// Maximum size of all bodies that are being read, signed or not. Without it, 8,192 connections of
+/// 3 MiB would need 24 GiB (`docs/reference/reliability.md#r10`).
 const BODIES_MAX: usize = 96 * 1024 * 1024;
-/// A body up to here, as those of calls are, may use all of that; a larger one only half.
+/// A body of up to this size, typical of calls, may use the whole budget. Larger ones may use half
+/// of it.
 const SMALL_MAX: usize = 64 * 1024;
-/// A body that takes longer is given up (R10).
+/// Timeout for reading a body.
 const BODY_TIME: Duration = Duration::from_secs(15);
-/// What is not on the disk by then is to come again; Meta waits some seconds for an answer.
+/// Timeout for writes to the store. After that Meta is asked to redeliver; it waits only some
+/// seconds for a response.
 const STORE_TIME: Duration = Duration::from_secs(3);
-/// What is still taken of a body that is too large, and for how long, before the answer is given.
+/// How much of an oversized body is still read, and for how long, before the response is sent.
 const REST_MAX: usize = 16 * 1024 * 1024;
 const REST_TIME: Duration = Duration::from_secs(2);
 
-/// Answers one request to `/webhooks/meta`. Everything a body says has been taken on when the answer is given.
+/// Answers a request to `/webhooks/meta`. All items have been processed when the response is sent.
 pub async fn handle<C, B>(door: &Door<C>, request: Request<B>) -> Response<Full<Bytes>>
 where
     C: Calls,
@@ -40,7 +43,7 @@ where
     handle_within(door, request, BODY_TIME).await
 }
 
-/// [`handle`] with another time for the body.
+/// Like [`handle`], with another timeout for the body.
 pub(super) async fn handle_within<C, B>(
     door: &Door<C>,
     request: Request<B>,
@@ -88,7 +91,8 @@ async fn event<C: Calls, B: Body>(
         door.count(&Kind::BODY, effect);
         empty(status)
     };
-    // Before the body is read and its signature reckoned: here a webhook costs the least, and Meta brings it again.
+    // Checked before the body is read and its signature verified: refusing is cheapest here, and
+    // Meta retries.
     if !door.takes_webhook() {
         observe::count_refused(metric::queue::WEBHOOKS);
         return refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE);
@@ -101,14 +105,15 @@ async fn event<C: Calls, B: Body>(
             return refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE);
         }
         Ok(Err(Unread::TooLarge)) => {
-            // Its bytes are gone already.
+            // Releases the budget before the rest is read, which is discarded.
             drop(room);
             if !head.headers.contains_key(EXPECT) {
                 let _ = tokio::time::timeout(REST_TIME, drop_rest(body)).await;
             }
             return refused(Effect::TooLarge, StatusCode::PAYLOAD_TOO_LARGE);
         }
-        // The sender has gone, or dawdles: nobody to count, and nothing was read.
+        // The sender closed the connection or was too slow. Nothing was read, so nothing is
+        // counted.
         Ok(Err(Unread::Broken)) => return empty(StatusCode::BAD_REQUEST),
         Err(_) => return empty(StatusCode::REQUEST_TIMEOUT),
     };
@@ -132,11 +137,11 @@ async fn event<C: Calls, B: Body>(
 enum Unread {
     TooLarge,
     Broken,
-    /// Others are sending too much just now: Meta comes again.
+    /// The budget for bodies is exhausted. Meta is asked to retry.
     NoRoom,
 }
 
-/// What a body takes of [`BODIES_MAX`]; given back on drop.
+/// A body's share of [`BODIES_MAX`]. Released on drop.
 struct Room<'a> {
     held: usize,
     shared: &'a AtomicUsize,
@@ -157,7 +162,7 @@ impl Drop for Room<'_> {
     }
 }
 
-/// The body, counted while it is read, whatever length it claims.
+/// Reads a body and enforces the limits on the actual size, whatever its declared length.
 async fn read<B: Body>(mut body: Pin<&mut B>, room: &mut Room<'_>) -> Result<Vec<u8>, Unread> {
     let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if claimed > BODY_MAX {
@@ -180,8 +185,9 @@ async fn read<B: Body>(mut body: Pin<&mut B>, room: &mut Room<'_>) -> Result<Vec
     Ok(read)
 }
 
-/// Takes and drops what the sender of a body that is too large still writes: closed on unread bytes, a connection
-/// is reset, and the answer is lost with it (RFC 9112 §9.6). One that waits to be asked for its body has none.
+/// Reads and discards the rest of an oversized body. Closing a connection with unread bytes resets
+/// it, and the response would be lost (RFC 9112, section 9.6). Not needed with `Expect:
+/// 100-continue`, where the body is not sent.
 async fn drop_rest<B: Body>(mut body: Pin<&mut B>) {
     let mut dropped = 0;
     while let Some(Ok(frame)) = body.as_mut().frame().await {

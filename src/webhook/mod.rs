@@ -1,8 +1,8 @@
-//! The door Meta knocks at: signature over the raw bytes, typed items, and what becomes of each.
+//! Meta's webhook: verifies the signature over the raw bytes, decodes the items and processes each.
 //!
-//! `verify` says whether the bytes are Meta's, `decode` reads them without ever refusing one item for another,
-//! `route` takes the items in order to admission and to the calls, `http` is the listener's side of it. What a
-//! call does with its events is not known here: see [`Calls`].
+//! `verify` checks the signature, `decode` converts the body to items, `route` passes the items in
+//! order to admission and to the calls, and `http` implements the listener. How a call handles its
+//! events is not known here: see [`Calls`].
 
 mod calls;
 mod decode;

@@ -1,4 +1,4 @@
-//! The fixtures of `fixtures/meta`, and what a hostile sender might try.
+//! Tests with the fixtures of `fixtures/meta` and with hostile input.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,7 @@ fn index() -> Value {
     serde_json::from_slice(&fixture("index.json")).unwrap()
 }
 
-/// Calls as a registry would keep them, with everything written down.
+/// A fake registry that records all calls of its methods.
 #[derive(Default)]
 struct Phones {
     live: Mutex<BTreeMap<CallKey, Slot>>,
@@ -55,7 +55,7 @@ struct Started {
     connect: Connect,
 }
 
-/// A call that the business placed.
+/// An event of an outbound call.
 #[derive(Clone, Debug)]
 struct Placed {
     call: CallUuid,
@@ -64,7 +64,7 @@ struct Placed {
 }
 
 impl Placed {
-    /// As a row of the index has it.
+    /// Builds the event from a row of the index.
     fn of(row: &Value) -> Self {
         let number = row["phone_number_id"].as_str().unwrap();
         let key = |id: &str| CallKey { phone_number_id: number.into(), wacid: id.into() };
@@ -144,7 +144,7 @@ impl Calls for Phones {
     }
 }
 
-/// A node's doorstep as the fixtures' world describes it.
+/// A webhook handler with the configuration that the fixtures assume.
 struct World {
     door: Door<Phones>,
     gate: Arc<Gate>,
@@ -229,7 +229,7 @@ fn signed(body: impl Into<Bytes>) -> Request<Whole<Bytes>> {
 
 const NOW: i64 = 1_790_000_000;
 
-/// `connect_user.json` with its one call changed.
+/// `connect_user.json` with its call changed.
 fn connect(id: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut body: Value = serde_json::from_slice(&fixture("webhooks/connect_user.json")).unwrap();
     let call = &mut body["entry"][0]["changes"][0]["value"]["calls"][0];
@@ -242,7 +242,7 @@ fn terminate(id: &str) -> Vec<u8> {
     connect(id, |call| *call = json!({"id": id, "event": "terminate", "timestamp": "1790000000"}))
 }
 
-/// What this version makes of an effect that the index promises.
+/// Maps an effect of the index to the effect in this version.
 fn for_now(promised: &str) -> String {
     match promised {
         "account_noted" | "settings_noted" => "ignored",
@@ -300,7 +300,7 @@ async fn every_webhook_of_the_fixtures_does_what_its_row_says() {
     }
 }
 
-/// What the table holds of the pair that a body's first message is from.
+/// Checks the permission of the pair in the first message of a body.
 fn permission(world: &World, body: &[u8], expected: &Value, file: &str) {
     let body: Value = serde_json::from_slice(body).unwrap();
     let value = &body["entry"][0]["changes"][0]["value"];
@@ -314,7 +314,7 @@ fn permission(world: &World, body: &[u8], expected: &Value, file: &str) {
     assert_eq!(&shown, expected, "{file}");
 }
 
-/// `permission_accept_temporary.json` with its one message, and what is around it, changed.
+/// `permission_accept_temporary.json` with its message and context changed.
 fn reply(change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut body: Value =
         serde_json::from_slice(&fixture("webhooks/permission_accept_temporary.json")).unwrap();
@@ -432,7 +432,7 @@ async fn r05_the_200_for_a_permission_reply_comes_when_it_is_on_the_disk() {
     world.consents = Arc::new(Consents::load(store.clone()).await.unwrap());
     world.door = world.door.with_consents(world.consents.clone());
     assert_eq!(world.post(reply(|_| ())).await, StatusCode::OK);
-    // No word to the store that it is to come to an end: what was answered 200 is there all the same.
+    // The store is not closed in order: items answered with 200 must be stored already.
     let rows = store.permissions().list(None, 10).await.unwrap();
     assert_eq!(
         (rows.len(), rows[0].state.as_str(), rows[0].user.as_str()),
@@ -459,7 +459,7 @@ async fn r05_the_200_for_a_permission_reply_comes_when_it_is_on_the_disk() {
     again.close().await;
 }
 
-/// Of one item: the actions at Graph, the reason, and what the call is told.
+/// Checks the Graph actions, the reason and the call's event of one item.
 fn graph_and_call(world: &World, file: &str, item: &Value) {
     let Some(id) = item["id"].as_str() else { return };
     let number = item["number"].as_str();
@@ -562,7 +562,7 @@ async fn r14_the_order_of_checks_is_size_signature_json() {
         handle(&world.door, unsigned(padded.clone())).await.status(),
         StatusCode::PAYLOAD_TOO_LARGE
     );
-    // The same without a length told beforehand: counted while it is read.
+    // Without a declared length: counted while it is read.
     let chunks = padded.chunks(60_000).map(|c| {
         Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::copy_from_slice(c)))
     });
@@ -595,7 +595,7 @@ async fn r14_the_order_of_checks_is_size_signature_json() {
         let shown: String = body.chars().take(20).collect();
         assert_eq!(world.post(body).await, status, "{shown}");
     }
-    // gzip is not undone: signed, and no JSON.
+    // gzip is not decoded: the signature is valid, but the body is not JSON.
     assert_eq!(world.post(vec![0x1f, 0x8b, 8, 0, 0]).await, StatusCode::BAD_REQUEST);
 }
 
@@ -632,7 +632,7 @@ async fn r10_many_large_bodies_at_once_take_a_bounded_room() {
     let flood = futures_util::future::join_all(
         (0..60).map(|_| super::http::handle_within(&world.door, slow(2), time)),
     );
-    // Asked in this order: the flood has what it can have.
+    // Polled in this order, so that the large bodies take their budget first.
     let (flooded, meanwhile) = tokio::join!(flood, world.post(connect("wacid.A", |_| {})));
     assert_eq!(meanwhile, StatusCode::OK, "a call's own small body has room");
     let refused =
@@ -644,7 +644,7 @@ async fn r10_many_large_bodies_at_once_take_a_bounded_room() {
     assert_eq!(large.status(), StatusCode::BAD_REQUEST, "the room is given back");
 }
 
-/// Not even a body is asked for, and what was put off comes again as if for the first time.
+/// The body is not read, and a redelivery counts as the first delivery.
 #[tokio::test]
 async fn r10_a_door_that_sheds_puts_webhooks_off_unread() {
     let mut world = World::at(NOW);
@@ -817,7 +817,7 @@ fn every_call_of_a_body_has_the_contact_of_its_own_user() {
     let value = &mut body["entry"][0]["changes"][0]["value"];
     let mut call = value["calls"][0].clone();
     let mut calls = vec![];
-    // By number; by number in the other order; by business-scoped id; a stranger to the contacts; nobody.
+    // By number, by numbers in another order, by business-scoped id, an unknown user, and no user.
     for (id, from, to, bsuid) in [
         ("wacid.1", json!("15550002222"), json!("918035737458"), json!(null)),
         ("wacid.2", json!("918035737458"), json!("15550001111"), json!(null)),
@@ -854,7 +854,7 @@ fn every_call_of_a_body_has_the_contact_of_its_own_user() {
             ("15550001111", "One"),
         ]
     );
-    // A single contact is the user's, also where Meta writes the number in its other form.
+    // A single contact belongs to the user, even if Meta writes the number differently.
     let mut body: Value =
         serde_json::from_slice(&connect("wacid.B", |call| call["from"] = json!("5511912345678")))
             .unwrap();
@@ -1027,7 +1027,7 @@ fn r23_labels_stay_a_closed_list() {
     assert_eq!(kinds.len(), 9);
 }
 
-/// Puts `with` in the place of the `nth` value of a document, counted depth first.
+/// Replaces the `nth` value of a document, counted depth first, with `with`.
 fn replace(value: &mut Value, nth: &mut usize, with: &Value) {
     if *nth == 0 {
         *value = with.clone();
@@ -1102,7 +1102,7 @@ fn what_could_not_be_stored_is_not_counted_as_stored() {
                 .block_on(world.door.settle(route::Waiting::all_of(stored), Duration::from_secs(1)))
         };
         assert!(settled(&[true]));
-        // One thing of an item is enough: Meta brings all of it again.
+        // One failed write is enough: Meta redelivers the whole item.
         assert!(!settled(&[true, false]));
         drop(route::Waiting::all_of(&[true]));
     });

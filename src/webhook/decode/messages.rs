@@ -1,5 +1,5 @@
-//! What users write, what became of what was written to them, and how they answered a request for permission
-//! (`meta-calling.md` §3.5 to §3.7).
+//! Decodes inbound messages, message statuses and replies to permission requests
+//! (`docs/reference/meta.md#messages`).
 
 use super::super::items::{Item, PermissionReply, What};
 use super::super::kind::Kind;
@@ -22,7 +22,7 @@ pub(super) fn messages(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
     each_item(arrays, around.as_ref(), errors.map(|_| Kind::of("messages.errors")), take);
 }
 
-/// Types of `meta-calling.md` §3.5, `interactive` aside; anything else is stored as `unknown`.
+/// Known message types except `interactive`. Any other type is stored as `unknown`.
 const MESSAGE_TYPES: &[&str] = &[
     "text",
     "button",
@@ -70,10 +70,10 @@ fn message(item: Value<'_>, around: &Around) -> Item {
     Item { kind, id, what }
 }
 
-/// A message larger than this is kept without what it holds.
+/// Larger messages are stored without their content.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-/// What a user wrote, with what its type holds.
+/// Decodes a user's message with the content of its type.
 fn said(item: Value<'_>, id: &str, around: &Around) -> UserMessage {
     let names = ["from", "from_user_id", "from_parent_user_id", "timestamp", "type"];
     let [from, user_id, parent, timestamp, told] = item.members(names).unwrap_or_default();
@@ -111,7 +111,8 @@ fn said(item: Value<'_>, id: &str, around: &Around) -> UserMessage {
     }
 }
 
-/// A user's answer to a permission request: usable where its word is known and its user can be told.
+/// Decodes a reply to a permission request. Usable if its response is known and its user can be
+/// determined.
 fn permission_reply(
     item: Value<'_>,
     id: Option<String>,
