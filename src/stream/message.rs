@@ -1,5 +1,5 @@
-//! What is said on a stream's socket (`plivo-callbacks.md` §3.9): JSON text, ours as text ready to go, the server's as
-//! values. Pure; which size a message may have is the socket's business.
+//! Messages of the stream protocol (`docs/stream.md`): JSON text, encoded for sending, or decoded
+//! from the server. No I/O; the socket limits the message size.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD as ALPHABET;
@@ -10,17 +10,17 @@ use serde_json::value::RawValue;
 use super::mulaw;
 use machine::{StreamFormat, StreamOrder, StreamTrack};
 
-/// Padding or none: libraries differ.
+/// Accepts Base64 with or without padding, since libraries differ.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &ALPHABET,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-/// Longest name of a checkpoint, in characters.
+/// Maximum length of a checkpoint's name, in characters.
 const NAME_CHARS_MAX: usize = 256;
-/// Most keys of one order, as everywhere.
+/// Maximum number of keys in a `sendDTMF` message.
 const KEYS_MAX: usize = 64;
 
-/// What all messages of one stream have in common.
+/// The values that all messages of a stream share.
 #[derive(Clone, Debug)]
 pub(super) struct Phrases {
     pub(super) call: String,
@@ -29,13 +29,13 @@ pub(super) struct Phrases {
     pub(super) extra_headers: String,
 }
 
-/// A message of ours. Each has its place in the stream's sequence, from 1.
+/// A message to the server. Each has a sequence number, from 1.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ours<'a> {
     Start {
         order: &'a StreamOrder,
     },
-    /// 20 ms of sound.
+    /// 20 ms of audio.
     Media {
         track: Track,
         at_ms: i64,
@@ -57,7 +57,7 @@ pub(super) enum Ours<'a> {
     Stop,
 }
 
-/// Whose sound.
+/// The direction of audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Track {
@@ -65,7 +65,7 @@ pub(super) enum Track {
     Outbound,
 }
 
-/// The tracks of an order.
+/// Returns the tracks of an order.
 pub(super) fn tracks(track: StreamTrack) -> &'static [Track] {
     match track {
         StreamTrack::Inbound => &[Track::Inbound],
@@ -74,22 +74,22 @@ pub(super) fn tracks(track: StreamTrack) -> &'static [Track] {
     }
 }
 
-/// Why a message of the server's had no effect: `code` of an error frame.
+/// Why a message of the server was not executed: the `code` of an error message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// More waits to be played than there is room for.
+    /// The playback buffer is full.
     BufferOverflow,
-    /// Not JSON, not an object, or a field is missing or of another kind.
+    /// Not JSON, not an object, or a field is missing or has the wrong type.
     InvalidMessage,
-    /// `contentType` and `sampleRate` are nothing that this stream plays.
+    /// `contentType` and `sampleRate` are not supported by this stream.
     InvalidFormat,
-    /// Not Base64, or half a sample at its end.
+    /// Not Base64, or an incomplete sample at the end.
     InvalidPayload,
-    /// Sound for a stream that is not bidirectional.
+    /// Audio for a stream that is not bidirectional.
     NotBidirectional,
     /// Not keys, or too many.
     InvalidDigits,
-    /// Too many checkpoints wait, or the name of one is too long.
+    /// Too many pending checkpoints, or a name that is too long.
     InvalidCheckpoint,
 }
 
@@ -108,7 +108,7 @@ impl Fault {
 }
 
 impl Phrases {
-    /// The message as it goes out.
+    /// Returns the JSON text of a message.
     pub(super) fn text(&self, sequence: u64, ours: Ours<'_>) -> String {
         let stream_id = &self.stream;
         match ours {
@@ -158,12 +158,12 @@ impl Phrases {
     }
 }
 
-/// Text, numbers and lists only: nothing in them can fail.
+/// Serializing strings, numbers and lists cannot fail.
 fn json(message: &impl Serialize) -> String {
     serde_json::to_string(message).unwrap_or_default()
 }
 
-/// Sound as a stream of this format has it.
+/// Encodes audio in the format of the stream.
 fn payload(pcm: &[i16], format: StreamFormat) -> String {
     let bytes: Vec<u8> = match format {
         StreamFormat::Mulaw8000 => pcm.iter().map(|sample| mulaw::encode(*sample)).collect(),
@@ -254,7 +254,7 @@ impl<'a> Plain<'a> {
     }
 }
 
-/// A message of the server's that asks for something.
+/// A command from the server.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Theirs {
     PlayAudio(Sound),
@@ -263,17 +263,17 @@ pub(super) enum Theirs {
     SendDtmf { digits: String },
 }
 
-/// Sound to be played.
+/// Audio to play.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sound {
     pub(super) hz: u32,
     pub(super) pcm: Vec<i16>,
 }
 
-/// Reads a message. None: an event that we do not know, which is passed over.
+/// Parses a message. Returns `None` for an unknown event, which is ignored.
 ///
 /// # Errors
-/// What is told in an error frame.
+/// Returns the code for an error message.
 pub(super) fn read(text: &str) -> Result<Option<Theirs>, Fault> {
     let message: Message<'_> = serde_json::from_str(text).map_err(|_| Fault::InvalidMessage)?;
     match message.event.as_deref() {
@@ -302,7 +302,7 @@ pub(super) fn read(text: &str) -> Result<Option<Theirs>, Fault> {
     }
 }
 
-/// Fields of other events are left unread, whatever they are.
+/// Fields of other events are not parsed.
 #[derive(Deserialize)]
 struct Message<'a> {
     #[serde(default, borrow)]
@@ -323,7 +323,7 @@ struct TheirMedia {
     payload: String,
 }
 
-/// A number, or a text of one.
+/// A number, possibly as a string.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Hertz {
@@ -336,7 +336,7 @@ fn sound(media: &TheirMedia) -> Result<Sound, Fault> {
         Hertz::Number(hz) => *hz,
         Hertz::Text(text) => text.trim().parse().map_err(|_| Fault::InvalidFormat)?,
     };
-    // Some write the rate into both.
+    // Some servers repeat the rate in `contentType`.
     let encoding = media.content_type.split(';').next().unwrap_or_default().trim();
     let format = StreamFormat::parse(&format!("{};rate={hz}", encoding.to_ascii_lowercase()))
         .ok_or(Fault::InvalidFormat)?;

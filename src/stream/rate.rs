@@ -1,13 +1,14 @@
-//! From 8 to 16 kHz and back: what a server plays at the other one of the two rates.
+//! Converts between 8 and 16 kHz, for servers that send audio at the other one of the two rates.
 //!
-//! One half-band low-pass of 31 taps for both ways (0 to 3.2 kHz flat, 60 dB down from 4.8 kHz). It keeps its last
-//! samples between calls, so that pieces of one sound join without a click, and delays by 15 samples at 16 kHz.
+//! Both directions use a half-band low-pass filter with 31 taps (flat to 3.2 kHz, 60 dB down from
+//! 4.8 kHz). The filter keeps its state between calls, so consecutive pieces join without clicks.
+//! The delay is 15 samples at 16 kHz.
 
-/// Taps of the filter, an odd number.
+/// Number of filter taps. Must be odd.
 const TAPS: usize = 31;
 const MIDDLE: usize = TAPS / 2;
 
-/// Which way.
+/// Direction of the conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// 8 kHz in, 16 kHz out.
@@ -16,13 +17,13 @@ pub(super) enum Way {
     Halve,
 }
 
-/// Changes the rate of a sound that comes piece by piece.
+/// Converts the rate of audio that arrives in pieces.
 pub(super) struct Rates {
     way: Way,
     taps: [f32; TAPS],
     /// The latest samples at 16 kHz, oldest first.
     past: [f32; TAPS],
-    /// Of `Halve`: the next sample is left out.
+    /// Whether `Halve` omits the next sample.
     skip: bool,
 }
 
@@ -35,13 +36,13 @@ impl Rates {
         self.way
     }
 
-    /// Appends what `pcm` becomes: twice as many samples, or half as many.
+    /// Appends the converted samples: twice or half as many.
     pub(super) fn push(&mut self, pcm: &[i16], out: &mut Vec<i16>) {
         for sample in pcm {
             let sample = f32::from(*sample);
             match self.way {
                 Way::Double => {
-                    // The sample between is zero, which takes half of the power away.
+                    // The inserted sample is zero, which halves the amplitude.
                     for with in [sample * 2.0, 0.0] {
                         self.take(with);
                         out.push(self.filtered());
@@ -69,7 +70,7 @@ impl Rates {
     }
 }
 
-/// A sinc of a quarter of the rate under a Blackman window; its sum is one.
+/// A sinc with a cut-off at a quarter of the rate, with a Blackman window. The sum is one.
 fn taps() -> [f32; TAPS] {
     let at = |n: usize| {
         let from_middle = n as f64 - MIDDLE as f64;
@@ -97,7 +98,7 @@ mod tests {
             .collect()
     }
 
-    /// How loud this tone is in there (Goertzel), full scale being that of a sample.
+    /// Amplitude of a tone in `pcm` (Goertzel), in units of a sample.
     fn level(pcm: &[i16], rate: f64, hz: f64) -> f64 {
         let (mut re, mut im) = (0.0, 0.0);
         for (n, sample) in pcm.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! A stream's sound, every few milliseconds: what passes at the leg becomes messages, what the server has sent becomes
-//! frames of the leg's feed. Runs beside the shards and waits for nothing.
+//! The worker job of a stream: converts the leg's audio to messages and the server's audio to
+//! frames for the leg. Never blocks.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,52 +12,53 @@ use media::opus::{Encoder, Rate};
 use media::workers::{Job, JobStatus};
 use media::{Buffering, Feed, Tap, TapReader};
 
-/// Frames that are kept at the leg: three of its ticks, whatever keeps this thread.
+/// Frames kept ahead at the leg: three ticks, in case this thread is delayed.
 const AHEAD: usize = 3;
-/// Beats for which a piece that is no whole frame waits for the rest of it, once the leg has nothing left: most of a
-/// tick.
+/// Runs of the job for which an incomplete frame waits for more samples after the leg has run out
+/// of audio. Most of a tick.
 const TAIL_BEATS: u8 = 3;
-/// Bits a second and complexity of what is played, as for prompts.
+/// Opus bit rate in bit/s and complexity, as for prompts.
 const BITRATE: u32 = 24_000;
 const COMPLEXITY: u8 = 5;
-/// Ticks without a packet after which silence is sent for it: a late packet is not taken for a lost one at once.
+/// Ticks without a packet before silence is sent instead, so that a late packet does not count as
+/// lost immediately.
 const LATE_TICKS: i64 = 3;
 
-/// See the module's note.
+/// The job. See the module documentation.
 pub(super) struct Sound {
     shared: Arc<Shared>,
     line: TapReader,
     hushed: Option<Hushed>,
     speaking: Option<Speaking>,
     heard: Pieces,
-    /// Pieces sent of what was said, less the ticks that have passed.
+    /// Inbound pieces sent, minus the ticks that have passed.
     ahead: i64,
     sent: Pieces,
 }
 
-/// Where noise is taken away: both sides come at 48 kHz, and what of them is ready at the stream's rate waits here. A side
-/// that the server has not asked for is left out.
+/// Noise suppression: both sides are decoded at 48 kHz, and the output at the stream's rate is
+/// collected here. A side that the server does not receive is omitted.
 struct Hushed {
     heard: Option<Hush>,
     sent: Option<Down>,
     pcm: (Vec<i16>, Vec<i16>),
 }
 
-/// The way from the server to the leg.
+/// Audio from the server to the leg.
 struct Speaking {
     feed: Feed,
     encoder: Encoder,
     pcm: Vec<i16>,
-    /// Beats since the leg had nothing left.
+    /// Runs of the job since the leg ran out of audio.
     dry: u8,
 }
 
-/// One track on its way to the server.
+/// One track to the server.
 struct Pieces {
     track: Track,
     wanted: bool,
     chunk: u64,
-    /// What is not yet a whole piece.
+    /// Samples of an incomplete piece.
     pcm: Vec<i16>,
 }
 
@@ -89,7 +90,7 @@ impl Sound {
         }
     }
 
-    /// What the leg's peer has said and was sent since the last beat.
+    /// Sends the audio since the last run.
     fn hear(&mut self) {
         let frame = rate(self.shared.order.format).frame();
         while let Some(piece) = self.line.next() {
@@ -99,7 +100,7 @@ impl Sound {
             };
             self.ahead += self.heard.put(&self.shared, frame, heard);
             if !piece.sent.is_empty() {
-                // A tick.
+                // A tick has passed.
                 self.sent.put(&self.shared, frame, sent);
                 self.ahead -= 1;
                 if self.ahead < -LATE_TICKS {
@@ -143,13 +144,13 @@ impl Pieces {
         Self { track, wanted, chunk: 0, pcm: Vec::new() }
     }
 
-    /// Sends what has become whole; gives how many pieces that were.
+    /// Sends complete pieces. Returns their number.
     fn put(&mut self, shared: &Shared, frame: usize, pcm: &[i16]) -> i64 {
         if !self.wanted {
             return 0;
         }
         let mut sent = 0;
-        // As a rule a packet is a piece.
+        // Usually a packet is exactly one piece.
         if self.pcm.is_empty() && pcm.len() == frame {
             self.chunk += 1;
             self.say(shared, pcm);
@@ -169,7 +170,7 @@ impl Pieces {
 
     fn silence(&mut self, shared: &Shared, frame: usize) -> i64 {
         const NOTHING: [i16; Rate::Hz48000.frame()] = [0; Rate::Hz48000.frame()];
-        // What was left of a packet goes before it.
+        // Completes the rest of a packet first.
         let filled = frame.saturating_sub(self.pcm.len());
         self.put(shared, frame, NOTHING.get(..filled).unwrap_or(&NOTHING))
     }
@@ -204,7 +205,7 @@ impl Speaking {
             }
             self.dry = 0;
             let frame = self.encoder.encode(&self.pcm);
-            // Full it is not, and a leg that is gone takes nothing more.
+            // The feed is not full here, and a closed leg ignores the frame.
             self.feed.push(frame);
         }
         let taken = self.feed.taken();
@@ -216,7 +217,7 @@ impl Speaking {
     }
 }
 
-/// Throws away what is at the leg where the server wants that, and says so.
+/// Executes `clearAudio`: discards the audio at the leg and confirms it.
 fn answer_clears(shared: &Shared, feed: Option<&Feed>) {
     let cleared = std::mem::take(&mut shared.play().cleared);
     if cleared > 0
