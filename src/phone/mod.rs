@@ -1,9 +1,9 @@
-//! `/phone`: the WebSocket of endpoints' phones (`plivo-xml.md` §6, `docs/phone.md`).
+//! `/phone`: the WebSocket for endpoints' phones (`docs/phone.md`).
 //!
-//! A door: `message` decodes what a phone says and encodes what it is told, `session` is one socket's life, `login` says
-//! who it is, `sessions` lets a phone whose socket was lost come back to its calls. What becomes of a call is the registry's
-//! business (`call::web`). Everything from outside is bounded: sockets, messages and their rate, tries at a password, the
-//! time until somebody says who they are.
+//! `message` decodes and encodes messages, `session` serves one socket, `login` authenticates the
+//! phone, and `sessions` lets a phone with a lost socket reclaim its calls. Calls are handled by
+//! the registry (`call::web`). All input is bounded: sockets, message size and rate, password
+//! attempts, and the time until registration.
 
 mod login;
 mod message;
@@ -35,35 +35,35 @@ use sessions::Sessions;
 use speech::recognise::Recognisers;
 use store::{Passwords, Store};
 
-/// The longest message, in bytes: an offer of 16 KiB as JSON has it.
+/// Maximum message size in bytes: an SDP offer of 16 KiB, escaped as JSON.
 const MESSAGE_BYTES_MAX: usize = 48 << 10;
-/// Sockets at a time.
+/// Maximum number of sockets.
 const SOCKETS_MAX: usize = 5_000;
 
-/// What phones are answered from.
+/// The services behind the phone listener.
 pub struct PhoneDoor {
     pub clock: Clock,
     pub dice: Dice,
     pub store: Store,
     pub passwords: Passwords,
-    /// Who is signed in to the console.
+    /// The console sessions.
     pub people: People,
-    /// The outside comes by https: the session's cookie has another name.
+    /// Whether clients connect over https, which changes the name of the session cookie.
     pub secure: bool,
     pub gate: Arc<Gate>,
     pub registry: Registry,
     pub phones: Phones,
-    /// Documents that people are writing in the console.
+    /// Drafts that people write in the console.
     pub drafts: Drafts,
-    /// Who can write what is said.
+    /// Recognisers for captions.
     pub recognisers: Recognisers,
-    /// The host of this platform's SIP addresses.
+    /// The host of the node's SIP addresses.
     pub sip_host: String,
-    /// Ends the sockets.
+    /// Ends all sockets.
     pub stop: CancellationToken,
 }
 
-/// The door with what it keeps.
+/// The services and the state of the listener.
 struct Inner {
     door: PhoneDoor,
     failures: Failures,
@@ -78,11 +78,12 @@ impl std::ops::Deref for Inner {
     }
 }
 
-/// Who asks, as the listener found out.
+/// The client's address, set by the listener.
 #[derive(Clone, Copy, Debug)]
 pub struct From(pub IpAddr);
 
-/// The path of phones. Every origin may ask; a cookie counts from our own pages only (R20).
+/// Returns the route for phones. All origins may connect, but cookies are only accepted from the
+/// node's own pages (`docs/reference/reliability.md#r20`).
 pub fn router(door: PhoneDoor) -> Router {
     let inner = Inner {
         door,
@@ -93,7 +94,7 @@ pub fn router(door: PhoneDoor) -> Router {
     Router::new().route("/phone", get(upgrade)).with_state(Arc::new(inner))
 }
 
-/// A socket's place among them, given back on drop.
+/// A socket's slot. Released on drop.
 struct Seat(Arc<Inner>);
 
 impl Seat {

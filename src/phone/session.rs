@@ -1,4 +1,4 @@
-//! One phone's socket, from its upgrade to its end.
+//! Serves one phone's socket.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,27 +23,27 @@ use model::metric;
 use model::{CallUuid, Digit, Direction, E164};
 use store::Endpoint;
 
-/// Until somebody says who they are.
+/// Maximum time until the phone registers.
 const LOGIN_WITHIN: Duration = Duration::from_secs(10);
-/// Wrong log-ins of one socket.
+/// Maximum number of failed logins per socket.
 const LOGINS_MAX: u32 = 3;
-/// A phone is asked so often whether it is there; one that has said nothing for twice as long is lost.
+/// Ping interval. A phone that sends nothing for twice as long is lost.
 const PING_EVERY: Duration = Duration::from_secs(20);
-/// A socket that takes nothing for so long is lost.
+/// Timeout of a write. A socket that does not accept data for this long is lost.
 const SEND_WITHIN: Duration = Duration::from_secs(10);
-/// Messages at once, and a second.
+/// Burst size and rate limit of messages.
 const BURST: u32 = 40;
 const PER_SECOND: u32 = 10;
-/// Keys of one message.
+/// Maximum number of keys in a message.
 const DIGITS_MAX: usize = 64;
-/// What may be dialled, in characters.
+/// Maximum length of a dialled number or address, in characters.
 const TO_MAX: usize = 128;
-/// The longest language tag (RFC 5646 §4.4.1).
+/// Maximum length of a language tag (RFC 5646, section 4.4.1).
 const LANGUAGE_MAX: usize = 35;
-/// A phone's own name of a call, in characters.
+/// Maximum length of a phone's call reference, in characters.
 const REFERENCE_MAX: usize = 64;
 
-/// Close codes; those from 4000 on are ours.
+/// WebSocket close codes. Those from 4000 are private.
 const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;
 const POLICY: u16 = 1008;
@@ -52,17 +52,17 @@ const REPLACED: u16 = 4409;
 
 /// How a socket ends.
 enum Exit {
-    /// The phone closed it, or said that it goes: its calls end.
+    /// The phone closed the socket or unregistered. Its calls end.
     Left,
-    /// It broke off: its calls wait for it.
+    /// The connection was lost. Its calls wait for the phone.
     Lost,
-    /// We close it; the calls wait where the phone may come back.
+    /// The node closes the socket. `left` is whether its calls end, too.
     Close { code: u16, why: &'static str, left: bool },
 }
 
 type Next = Result<(), Exit>;
 
-/// Runs a socket to its end.
+/// Serves a socket until it ends.
 pub(super) async fn run(
     socket: WebSocket,
     inner: Arc<Inner>,
@@ -92,28 +92,28 @@ pub(super) async fn run(
     drop(seat);
 }
 
-/// A socket whose phone may be known.
+/// State of a socket.
 struct Session {
     inner: Arc<Inner>,
     socket: WebSocket,
     from: IpAddr,
-    /// The console session that the socket came with.
+    /// The console session with which the socket was opened.
     signed_in: Option<Token>,
-    /// It is by that session that the phone is registered: it is over with it.
+    /// Whether the phone was registered by that session. Its end then ends the registration.
     by_session: bool,
     phone: Option<Phone>,
-    /// Wrong ones.
+    /// Failed logins.
     logins: u32,
-    /// Messages that may come now, as of then.
+    /// Remaining messages of the rate limit, and when that was computed.
     room: u32,
     counted: Instant,
-    /// When the phone said anything last.
+    /// When the phone sent its latest message.
     heard: Instant,
-    /// Another socket has taken the phone's place.
+    /// Cancelled when the session is resumed on another socket.
     over: CancellationToken,
 }
 
-/// A phone that has registered.
+/// A registered phone.
 struct Phone {
     endpoint: Endpoint,
     owner: Owner,
@@ -122,12 +122,12 @@ struct Phone {
     told: mpsc::Receiver<ToPhone>,
 }
 
-/// What woke a socket.
+/// An event that a socket handles.
 enum Woken {
     Said(Option<Result<Message, axum::Error>>),
     Told(Option<ToPhone>),
     Tick,
-    /// Somebody has; perhaps whose session this is.
+    /// A console session has ended, possibly this one.
     SignedOut,
     Late,
     Replaced,
@@ -187,7 +187,7 @@ impl Session {
                 }
                 Woken::Tick => self.tick().await?,
                 Woken::SignedOut => self.is_still_signed_in().await?,
-                // Too far behind: given up by the table of phones.
+                // The phone's queue was full, and the table of phones dropped it.
                 Woken::Told(None) => return Err(Exit::Lost),
                 Woken::Told(Some(told)) => self.hear(&told).await?,
                 Woken::Said(said) => self.said(said).await?,
@@ -197,14 +197,14 @@ impl Session {
 
     async fn tick(&mut self) -> Next {
         if self.inner.clock.now().saturating_duration_since(self.heard) > PING_EVERY * 2 {
-            debug!("a phone has said nothing for too long");
+            debug!("phone timed out");
             return Err(Exit::Lost);
         }
         self.put(Message::Ping(bytes::Bytes::new())).await?;
         self.is_still_signed_in().await
     }
 
-    /// Whoever signs out, here or everywhere, has no phone here any more. A store that does not answer signs nobody out.
+    /// Unregisters the phone if its console session has ended. A failing store does not end it.
     async fn is_still_signed_in(&mut self) -> Next {
         let Some(token) = self.signed_in.as_ref().filter(|_| self.by_session) else {
             return Ok(());
@@ -223,7 +223,7 @@ impl Session {
         }
     }
 
-    /// What was told before the node stops: how its calls ended.
+    /// Sends the remaining messages before shutdown: how the calls ended.
     async fn hear_the_rest(&mut self) -> Next {
         while let Some(told) = self.phone.as_mut().and_then(|phone| phone.told.try_recv().ok()) {
             self.hear(&told).await?;
@@ -236,7 +236,7 @@ impl Session {
             Some(Ok(message)) => message,
             None => return Err(Exit::Lost),
             Some(Err(error)) => {
-                debug!(%error, "a phone's socket ended");
+                debug!(%error, "phone socket failed");
                 return Err(Exit::Lost);
             }
         };
@@ -256,13 +256,13 @@ impl Session {
             Message::Binary(_) => {
                 self.refuse(&Trouble::new("bad_message", "messages are text")).await
             }
-            // Pings are answered below us.
+            // axum answers pings.
             Message::Ping(_) | Message::Pong(_) => Ok(()),
             Message::Close(_) => Err(Exit::Left),
         }
     }
 
-    /// Whether the phone may say something more.
+    /// Applies the rate limit to a message.
     fn count(&mut self) -> Next {
         let seconds = self.heard.saturating_duration_since(self.counted).as_secs();
         if seconds > 0 {
@@ -278,7 +278,7 @@ impl Session {
         Ok(())
     }
 
-    /// Carries out what a phone says. The outer error ends the socket, the inner one is told.
+    /// Executes a message. The outer error ends the socket; the inner one is sent to the phone.
     async fn take(&mut self, said: FromPhone) -> Result<Result<(), Trouble>, Exit> {
         let said = match said {
             FromPhone::Ping => return self.say(&Said::Pong).await.map(Ok),
@@ -350,7 +350,7 @@ impl Session {
         }
     }
 
-    /// Says so, if it was done.
+    /// Sends the confirmation if the request succeeded.
     async fn done(
         &mut self,
         done: Result<(), Trouble>,
@@ -371,7 +371,7 @@ impl Session {
         if self.phone.is_some() {
             return Ok(Err(Trouble::new(
                 "already_registered",
-                "this socket has registered; open another for another",
+                "this socket is already registered; open another socket",
             )));
         }
         let inner = self.inner.clone();
@@ -381,7 +381,7 @@ impl Session {
                 login::endpoint(&inner, name, password, self.from).await
             }
             (Some(_), None) => {
-                Err(Trouble::new("bad_message", "a password is of an endpoint: name it"))
+                Err(Trouble::new("bad_message", "a password needs an endpoint: set endpoint"))
             }
             (None, name) => login::by_session(&inner, self.signed_in.as_ref(), name).await,
         };
@@ -406,7 +406,7 @@ impl Session {
         let Ok((registration, told)) = inner.phones.register(owner.clone()) else {
             return Ok(Err(Trouble::new(
                 "too_many_places",
-                "this endpoint is registered at as many places as may be",
+                "this endpoint has the maximum number of registrations",
             )));
         };
         let place = registration.place();
@@ -414,7 +414,7 @@ impl Session {
         let secret = format!("{:016x}{:016x}", inner.dice.roll(), inner.dice.roll());
         inner.sessions.begin(&secret, endpoint.id.clone(), place, self.over.clone());
         self.by_session = by_session;
-        info!(endpoint = %endpoint.name, by_session, calls = calls.len(), "a phone has registered");
+        info!(endpoint = %endpoint.name, by_session, calls = calls.len(), "phone registered");
         let recognisers = &inner.recognisers;
         let offered = recognisers.offered_languages();
         let said = Said::Registered {
@@ -432,7 +432,7 @@ impl Session {
         self.put(Message::Text(said.into())).await.map(Ok)
     }
 
-    /// The calls of a session that was lost, which this place has from now on.
+    /// Reclaims the calls of a lost session for this registration.
     fn resume(&self, secret: &str, endpoint: &Endpoint, place: PlaceId) -> Vec<CallUuid> {
         let inner = &self.inner;
         let calls = match inner.sessions.take(secret, &endpoint.id) {
@@ -448,7 +448,7 @@ impl Session {
         inner.registry.phone_back(place, &calls)
     }
 
-    /// A call of the phone's own.
+    /// Makes a call.
     async fn call(
         &mut self,
         to: &str,
@@ -466,11 +466,14 @@ impl Session {
         let to = dialled(to)?;
         let offer = offer(sdp)?;
         if inner.phones.calls(place).len() >= crate::call::phones::CALLS_MAX {
-            return Err(Trouble::new("too_many_calls", "this phone has as many calls as it may"));
+            return Err(Trouble::new(
+                "too_many_calls",
+                "this phone has the maximum number of calls",
+            ));
         }
         let account = inner.gate.directory().tables().account(&owner.account).cloned();
-        let account = account
-            .ok_or(Trouble::new("no_account", "the endpoint's account is not served any more"))?;
+        let account =
+            account.ok_or(Trouble::new("no_account", "the endpoint's account no longer exists"))?;
         let urls = match of {
             Some(id) => draft(&self.inner, self.signed_in.as_ref(), &id, &phone.endpoint).await?,
             None => application_urls(&self.inner, &phone.endpoint)?,
@@ -528,14 +531,14 @@ impl Session {
         if let Some(phone) = self.phone.take() {
             let place = phone.registration.place();
             let calls = self.inner.phones.calls(place);
-            // From here on it rings no longer; what it has is asked for above.
+            // Unregister first: no further call rings here, and the list of calls is final.
             drop(phone.registration);
             self.inner.registry.phone_gone(place, &calls, left);
             match left {
                 true => self.inner.sessions.end(&phone.secret),
                 false => self.inner.sessions.lost(&phone.secret, calls, self.inner.clock.now()),
             }
-            info!(endpoint = %phone.endpoint.name, left, "a phone is gone");
+            info!(endpoint = %phone.endpoint.name, left, "phone disconnected");
         }
         let close = match exit {
             Exit::Close { code, why, .. } => Some(CloseFrame { code, reason: why.into() }),
@@ -546,15 +549,15 @@ impl Session {
     }
 }
 
-/// The URLs of a document that the person who is signed in there has written: nobody else is told how its call ends.
+/// Returns the URLs of a draft by the signed-in person. The draft itself receives the hangup
+/// callback.
 async fn draft(
     inner: &Inner,
     token: Option<&Token>,
     id: &str,
     endpoint: &Endpoint,
 ) -> Result<CallUrls, Trouble> {
-    const NONE: Trouble =
-        Trouble::new("no_draft", "there is no such draft of yours any more: run it again");
+    const NONE: Trouble = Trouble::new("no_draft", "you have no such draft: run it again");
     let person = login::person(inner, token.ok_or(NONE)?).await?;
     let theirs =
         person.filter(|person| person.scope().holds(&endpoint.account, &endpoint.main_account));
@@ -566,9 +569,9 @@ async fn draft(
     Ok(CallUrls { answer, answer_method, fallback: None, hangup })
 }
 
-/// Those of its application.
+/// Returns the URLs of the endpoint's application.
 fn application_urls(inner: &Inner, endpoint: &Endpoint) -> Result<CallUrls, Trouble> {
-    const NONE: &str = "this endpoint has no application to call with: give it one by its app_id, or make one the \
+    const NONE: &str = "this endpoint has no application for calls: set its app_id, or make one the \
         default of endpoints (default_endpoint_app)";
     let tables = inner.gate.directory().tables();
     let application = match &endpoint.app_id {
@@ -586,13 +589,13 @@ fn urls(application: &ApplicationSpec) -> Option<CallUrls> {
     Some(CallUrls { answer, answer_method, fallback: application.fallback.clone(), hangup })
 }
 
-/// What was dialled, as callbacks give it: a number's digits, or the text as it is.
+/// Normalizes the dialled target: the digits of a phone number, or the text unchanged.
 fn dialled(to: &str) -> Result<String, Trouble> {
     let to = to.trim();
     if to.is_empty() || to.chars().count() > TO_MAX || to.chars().any(char::is_control) {
         return Err(Trouble::new(
             "bad_number",
-            "to is 1 to 128 characters: a number, or any word that your application knows",
+            "to must have 1 to 128 characters: a number, or any word that your application knows",
         ));
     }
     Ok(E164::parse(to).map_or_else(|_| to.to_owned(), |number| number.to_string()))
@@ -603,7 +606,7 @@ fn offer(sdp: &str) -> Result<Offer, Trouble> {
         .map_err(|why| Trouble::told("bad_offer", format!("the offer is not usable: {why}")))
 }
 
-/// The language that captions are asked for in; none: they are not wanted.
+/// Returns the language for captions. `None` if captions are not wanted.
 fn spoken(
     inner: &Inner,
     wanted: bool,
@@ -621,9 +624,7 @@ fn spoken(
     }
     match recognisers.can_recognise(&language) {
         true => Ok(Some(language)),
-        false => {
-            Err(Trouble::new("no_recogniser", "nobody here understands speech in this language"))
-        }
+        false => Err(Trouble::new("no_recogniser", "no speech recogniser for this language")),
     }
 }
 
@@ -637,7 +638,7 @@ fn keys(digits: &str) -> Result<Vec<Digit>, Trouble> {
 pub(super) fn refusal(why: NotDone) -> Trouble {
     match why {
         NotDone::NoCall => Trouble::new("no_call", "this phone has no such call"),
-        NotDone::NotRinging => Trouble::new("not_ringing", "it does not ring here any more"),
+        NotDone::NotRinging => Trouble::new("not_ringing", "the call no longer rings here"),
     }
 }
 
@@ -646,8 +647,8 @@ fn denied(reason: Reason) -> Trouble {
         Reason::CpsExceeded => {
             Trouble::new("cps_exceeded", "the account's calls per second are used up; try again")
         }
-        Reason::Draining => Trouble::new("draining", "this server is stopping: no further calls"),
-        _ => Trouble::new("overloaded", "this server has no room for a further call; try again"),
+        Reason::Draining => Trouble::new("draining", "this server is stopping: no new calls"),
+        _ => Trouble::new("overloaded", "this server is overloaded; try again"),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Phones that may come back: whoever lost a socket and knows its session's secret takes its calls along.
+//! Sessions of phones: a client that lost its socket and knows the session's secret can reclaim its
+//! calls.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use crate::call::phones::PlaceId;
 use crate::call::web::BACK_WITHIN;
 use model::{CallUuid, EndpointId};
 
-/// By the secret.
+/// Sessions by secret.
 #[derive(Default)]
 pub(super) struct Sessions(Mutex<HashMap<String, Session>>);
 
@@ -20,7 +21,7 @@ struct Session {
 }
 
 enum State {
-    /// Its socket is open, as far as we know.
+    /// The socket is believed to be open.
     Here {
         place: PlaceId,
         over: CancellationToken,
@@ -31,9 +32,9 @@ enum State {
     },
 }
 
-/// What somebody who comes back finds.
+/// State of a session that is resumed.
 pub(super) enum Found {
-    /// The old socket was not known to be dead; it is given up now.
+    /// The old socket seemed to be alive; it is closed now.
     Here {
         place: PlaceId,
         over: CancellationToken,
@@ -42,7 +43,7 @@ pub(super) enum Found {
 }
 
 impl Sessions {
-    /// A session begins.
+    /// Adds a session.
     pub(super) fn begin(
         &self,
         secret: &str,
@@ -54,7 +55,7 @@ impl Sessions {
             .insert(secret.to_owned(), Session { endpoint, state: State::Here { place, over } });
     }
 
-    /// Its socket was lost.
+    /// Marks a session's socket as lost.
     pub(super) fn lost(&self, secret: &str, calls: Vec<CallUuid>, now: Instant) {
         let mut table = self.table();
         table.retain(|_, session| match &session.state {
@@ -67,12 +68,12 @@ impl Sessions {
         }
     }
 
-    /// It is over.
+    /// Removes a session.
     pub(super) fn end(&self, secret: &str) {
         self.table().remove(secret);
     }
 
-    /// The endpoint's phone is back, and its old session is over.
+    /// Removes a session to resume it. Returns `None` if the endpoint has no such session.
     pub(super) fn take(&self, secret: &str, endpoint: &EndpointId) -> Option<Found> {
         let mut table = self.table();
         table.get(secret).filter(|session| session.endpoint == *endpoint)?;
