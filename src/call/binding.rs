@@ -55,7 +55,7 @@ pub enum EventTold {
     Full,
 }
 
-/// What is known of a call at Meta: its id and the state of the user's phone.
+/// The state of a call at Meta: its id and the state of the user's phone.
 #[derive(Debug, Default)]
 pub struct AtMeta {
     wacid: OnceLock<Wacid>,

@@ -2,7 +2,7 @@
 //!
 //! A worker job reads both sides of the leg as PCM. One `Cutter` per side splits the audio into
 //! utterances, and one task per side sends them to the speech recogniser in order. Without a
-//! request for captions there is no tap, job or task. Captions are not stored and are not part of
+//! request for captions no tap, job or task exists. Captions are not stored and are not part of
 //! the event log.
 
 use std::collections::VecDeque;

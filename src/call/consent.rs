@@ -61,8 +61,8 @@ impl PermissionDesk {
         self.clock.steady()
     }
 
-    /// Queries Graph about a pair that is unknown or whose row Graph contradicted, at most once a
-    /// minute.
+    /// Queries Graph about a pair that is unknown or has a row that Graph contradicted, at most once
+    /// a minute.
     pub async fn settle(&self, number: &NumberEntry, user: &str) {
         self.ask(number, user, false).await;
     }

@@ -66,7 +66,7 @@ impl Drafts {
     }
 
     /// Returns the answer URL for the call that runs the draft. A draft can be claimed once, by its
-    /// author, for a call of the account `of`. Returns `None` if there is no such unclaimed draft.
+    /// author, for a call of the account `of`. Returns `None` if no such unclaimed draft exists.
     pub fn claim(
         &self,
         id: &str,
@@ -93,9 +93,7 @@ impl Drafts {
         if let Some(running) = table.running.get(&wish.call) {
             return match running.path == wish.path {
                 true => Some(Ok(running.text.to_string())),
-                false => {
-                    gone("a draft has no server: use absolute URLs in it")
-                }
+                false => gone("a draft has no server: use absolute URLs in it"),
             };
         }
         let id = wish.path.strip_prefix(BELOW)?;

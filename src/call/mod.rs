@@ -2,17 +2,17 @@
 //!
 //! | modules | task |
 //! |---|---|
-//! | `shell`, `step` | the task of a call: executes outputs, feeds inputs and the time to the machine |
+//! | `shell`, `step` | the task of a call: runs the machine and executes its outputs |
 //! | `registry`, `binding` | the live calls, and Meta's ids of them |
 //! | `dialer`, `queues` | outbound calls that wait for calls per second |
-//! | `orphan`, `farewell`, `rejects` | end calls of a process that died, and calls that Meta still holds |
+//! | `orphan`, `farewell`, `rejects` | end calls of a dead process, and calls that Meta still holds |
 //! | `outbox`, `links` | deliver stored callbacks |
 //! | `consent` | call permissions, synchronised with Meta |
 //! | `phones`, `web`, `captions` | registered endpoints, their calls and live captions |
 //! | `rooms` | conferences and multi-party calls |
 //! | `recordings`, `streams`, `hearing` | recordings, stream status, speech recognition |
 //! | `author`, `drafts` | documents that the node writes itself |
-//! | `live`, `trace`, `course`, `waterfall` | event log, timings, audio quality, and the timeline made from them |
+//! | `live`, `trace`, `course`, `waterfall` | event log, timings, audio quality, timeline |
 //! | `walk` | runs a machine without a call |
 
 pub mod author;

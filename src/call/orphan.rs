@@ -79,11 +79,7 @@ pub async fn end_all(services: &Services) -> Result<Orphans, StoreError> {
     }
     services.store.dialogues().delete_ended();
     let took = services.clock.now().saturating_duration_since(begun);
-    tracing::warn!(
-        calls = orphans.len(),
-        took_ms = took.as_millis(),
-        "ended orphaned calls"
-    );
+    tracing::warn!(calls = orphans.len(), took_ms = took.as_millis(), "ended orphaned calls");
     Ok(ended)
 }
 

@@ -234,7 +234,7 @@ impl Inner {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reserves a slot. Returns `None` if the callback already has one or there is no space. A new
+    /// Reserves a slot. Returns `None` if the callback already has one or memory is full. A new
     /// callback must wait behind earlier ones of its origin in the store.
     fn place(self: &Arc<Self>, callback: &Callback, fresh: bool) -> Option<Place> {
         let (id, origin) = (callback.id, &callback.new.origin);

@@ -20,7 +20,7 @@ pub const PLACES_MAX: usize = 10;
 const ALL_PLACES_MAX: usize = 5_000;
 /// Maximum number of calls of one registration, including ringing ones.
 pub const CALLS_MAX: usize = 8;
-/// Capacity of a phone's message queue. A phone whose queue is full is disconnected.
+/// Capacity of a phone's message queue. A phone with a full queue is disconnected.
 const BEHIND: usize = 64;
 /// Queue capacity that captions must leave free: a slow phone loses captions but still gets call
 /// events.
@@ -43,7 +43,7 @@ pub struct Owner {
 #[derive(Clone, PartialEq)]
 pub enum ToPhone {
     /// An incoming call. `via` is the business number that was called or is calling, and its alias;
-    /// both are empty if there is none.
+    /// both may be empty.
     Ring {
         call: CallUuid,
         from: String,
@@ -332,7 +332,7 @@ impl Line {
         &self.name
     }
 
-    /// Rings wherever the endpoint is registered, and at each later registration. Returns the
+    /// Rings at all registrations of the endpoint, and at each later one. Returns the
     /// number of phones that ring now.
     pub(super) fn ring(self: &Arc<Self>, ring: ToPhone) -> usize {
         *self.ring.lock().unwrap_or_else(PoisonError::into_inner) = Some(ring);

@@ -38,7 +38,7 @@ pub struct Waiting {
 /// Receives the calls that leave the queue. Called with the queues locked, so no method may block
 /// or wait.
 pub trait Exit {
-    /// Starts the call, which holds its admission from now on.
+    /// Starts the call, which then holds its admission.
     ///
     /// # Errors
     /// Returns the admission if the node has no capacity for the call.

@@ -46,7 +46,7 @@ const LIVE_MAX: usize = 20_000;
 /// (`meta::GraphConfig`), so that an accepted reject is always sent.
 const REJECTS_MAX: usize = 4_000;
 
-/// What a call holds while it is live: its slot, and the mark that its user is busy.
+/// The admission of a live call: its slot, and the mark that its user is busy.
 pub type LetIn = (Admitted, Engaged);
 
 /// A user-initiated call before its start.
@@ -258,7 +258,7 @@ impl Drop for Leaving {
 }
 
 impl Registry {
-    /// Starts a user-initiated call in a task of its own.
+    /// Starts a user-initiated call in its own task.
     ///
     /// # Errors
     /// Returns the admission, to be withdrawn, if the store is overloaded or the number has no
@@ -288,7 +288,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Starts a business-initiated call in a task of its own.
+    /// Starts a business-initiated call in its own task.
     ///
     /// # Errors
     /// Returns the admission, to be withdrawn, if the node or the store is overloaded.

@@ -105,8 +105,8 @@ impl Services {
         }
     }
 
-    /// Builds a call's hangup callback. A B-leg has none: its A-leg reports its end to the
-    /// `callbackUrl` of `Dial`.
+    /// Builds a call's hangup callback. A B-leg has no such callback: its A-leg reports its end to
+    /// the `callbackUrl` of `Dial`.
     pub(super) fn hangup_callback(
         &self,
         setup: &CallSetup,

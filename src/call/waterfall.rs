@@ -1,7 +1,8 @@
-//! A call's event log as bars over time: what took how long, for people who ask why a call was slow.
+//! Timeline of a call: converts its event log to bars that show what took how long.
 //!
-//! Pure: lines in, a [`Waterfall`] out; `cli` draws it. Two kinds of lines tell: facts, in whole milliseconds, and the
-//! trace's (`trace`), in microseconds. Nothing is guessed: what neither tells has no bar.
+//! This module has no I/O: it converts lines to a [`Waterfall`], which `cli` and the console
+//! display. Inputs are logged in whole milliseconds, trace lines in microseconds (`trace`). There
+//! is no bar for a time that neither contains.
 
 mod bar;
 mod bodies;
@@ -26,37 +27,37 @@ use machine::{
 use model::{CallQuality, CallType, CallUuid, Direction, Timestamp, TraceId, Wacid, last_four};
 use xml::ast::Finding;
 
-/// Bars kept of one call: a menu of an hour stays below, and a log from outside can't have more.
+/// Maximum number of bars of a call. An hour in a menu has fewer, and an untrusted log is bounded.
 const BARS_MAX: usize = 2_000;
 
-/// Findings and remarks kept of one call.
+/// Maximum number of findings and of remarks of a call.
 const NOTES_MAX: usize = 200;
 
-/// A call as bars, in the order of their beginning.
+/// The timeline of a call. Bars are ordered by their beginning.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Waterfall {
     pub call: CallUuid,
     pub trace_id: Option<TraceId>,
-    /// The caller's last four digits, and the number called.
+    /// The last four digits of the caller, and the called number.
     pub from: String,
     pub to: String,
     pub direction: Option<Direction>,
     pub started: Option<Timestamp>,
-    /// Microseconds since the call's zero, as everything here.
+    /// Microseconds since the call's zero, like all times here.
     pub answered_us: Option<i64>,
-    /// When it was terminal, and why.
+    /// When the call ended, and why.
     pub ended_us: Option<i64>,
     pub cause: Option<&'static str>,
     pub bars: Vec<Bar>,
-    /// Bars that were too many.
+    /// Number of omitted bars.
     pub left_out: usize,
-    /// What the linter found in the call's documents, and when; each once.
+    /// Linter findings with their times, without duplicates.
     pub findings: Vec<(i64, Finding)>,
-    /// What happened and what to do about it, and when.
+    /// Remarks with their times.
     pub remarks: Vec<(i64, String)>,
-    /// How its sound got through, once it is over.
+    /// Audio quality of the call, after its end.
     pub quality: Option<CallQuality>,
-    /// And how it went.
+    /// Audio quality over time.
     pub course: Option<Course>,
 }
 
@@ -65,20 +66,20 @@ pub struct Waterfall {
 pub enum What {
     /// This node.
     Node,
-    /// Graph, Meta's API.
+    /// Meta's Graph API.
     Graph,
     /// The customer's server.
     Customer,
     /// The media path.
     Media,
-    /// The document's instructions.
+    /// An instruction of the document.
     Instruction,
-    /// The user, or somebody over an API.
+    /// The user, or a client of the API.
     Person,
 }
 
 impl What {
-    /// The word in JSON.
+    /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Node => "node",
@@ -92,18 +93,19 @@ impl What {
 }
 
 impl Waterfall {
-    /// Reads a log.
+    /// Reads an event log.
     ///
     /// # Errors
-    /// The log can't be read.
+    /// Returns an error if the log cannot be read.
     pub fn of(log: impl BufRead) -> Result<Self, LogError> {
         Self::with(log, &BTreeMap::new())
     }
 
-    /// Reads a log, with the outbox's rows of its call, by event id: what callbacks carried.
+    /// Reads an event log together with the call's rows of the outbox by event id, which contain
+    /// the bodies of callbacks.
     ///
     /// # Errors
-    /// The log can't be read.
+    /// Returns an error if the log cannot be read.
     pub fn with(
         log: impl BufRead,
         outbox: &BTreeMap<Uuid, CallbackRequest>,
@@ -113,7 +115,7 @@ impl Waterfall {
         while let Some(line) = reader.next_line()? {
             match line {
                 Line::Entry(entry) => {
-                    // Wishes of another version may have other forms: one that is not known has no bar.
+                    // Skip outputs with an unknown form, which other versions write.
                     let wishes =
                         entry.outputs.into_iter().filter_map(|o| serde_json::from_value(o).ok());
                     drawing.entry(entry.at, &entry.input, &wishes.collect::<Vec<Output>>());
@@ -126,7 +128,8 @@ impl Waterfall {
         Ok(drawing.done())
     }
 
-    /// The bar of a callback's line, its times counted from `zero`; none of any other line.
+    /// Returns the bar of a callback's trace line, with times relative to `zero`. `None` for other
+    /// lines.
     pub fn callback(trace: &Trace, zero: Timestamp) -> Option<Bar> {
         let Trace::Callback { kind, event_id: _, began, took_us, attempts, outcome, tries } = trace
         else {
@@ -146,7 +149,8 @@ impl Waterfall {
         Some(bar)
     }
 
-    /// When the call's beginning was over: the first sound of ours went out, or else it was answered; none: neither.
+    /// Returns when the set-up was complete: at the first outbound audio, or else at the answer.
+    /// `None` if there was neither.
     pub fn set_up_us(&self) -> Option<i64> {
         let first_sound =
             self.bars.iter().filter(|b| b.name == FIRST_SOUND).filter_map(|b| b.to_us).min();
@@ -154,36 +158,36 @@ impl Waterfall {
     }
 }
 
-/// From the order to play to its first packet.
+/// From the play command to its first packet.
 const FIRST_SOUND: &str = "first sound";
-/// What a call begins with, until its first fact tells otherwise.
+/// Name of the first bar, until the first input provides a better one.
 const WEBHOOK: &str = "webhook";
 
-/// A waterfall being made.
+/// A waterfall under construction.
 struct Drawing {
     fall: Waterfall,
-    /// Orders that were given and what they wait for: indices of bars.
+    /// Indices of bars that wait for their end.
     ice: Option<usize>,
     dtls: Option<usize>,
     play: Option<(PlayId, usize)>,
     instruction: Option<usize>,
-    /// Bars of requests to Graph and fetches for which no line of the trace has come: logs of before it was kept.
+    /// Bars of Graph requests and fetches without a trace line yet. Old logs have none.
     untraced: Vec<(Asked, usize)>,
-    /// Requests whose answer's body is still to come.
+    /// Requests that wait for their response body.
     unanswered: Vec<(Asked, usize)>,
-    /// What the call began with, and Meta's id of it.
+    /// The call's setup and Meta's id.
     setup: Option<Box<CallSetup>>,
     wacid: Option<Wacid>,
-    /// Where the call's beginning, the offer and the answer stand.
+    /// Indices of the bars for the start of the call, the SDP offer and the SDP answer.
     webhook: Option<usize>,
     offer_at: Vec<usize>,
     answer_at: Vec<usize>,
     offer: Option<String>,
     answer: Option<String>,
-    /// Callbacks that the machine wished for, and bars of callbacks.
+    /// Callbacks in the machine's outputs, and the bars of callbacks.
     notices: Vec<(&'static str, Body)>,
     callbacks: Vec<(usize, String, Option<Uuid>)>,
-    /// Endpoints that the call dialled, and whether a phone of each rang.
+    /// The endpoints that the call dialled, and whether a phone of each rang.
     endpoints: BTreeMap<CallUuid, bool>,
 }
 
@@ -234,7 +238,8 @@ impl Drawing {
     }
 
     fn done(mut self) -> Waterfall {
-        // "Only our own endpoints are reached" is nothing to tell where each was.
+        // W403 warns that only endpoints of this node can be reached. Irrelevant if all of them
+        // were reached.
         if !self.endpoints.is_empty() && self.endpoints.values().all(|rang| *rang) {
             self.fall.findings.retain(|(_, finding)| finding.rule != "W403");
         }
@@ -242,7 +247,7 @@ impl Drawing {
         self.fall
     }
 
-    /// Keeps a bar and gives its place.
+    /// Adds a bar and returns its index. `None` if there are too many.
     fn add(&mut self, bar: Bar) -> Option<usize> {
         if self.fall.bars.len() >= BARS_MAX {
             self.fall.left_out += 1;
@@ -325,7 +330,7 @@ impl Drawing {
                     Bar::moment(What::Person, "voice", at).noted(said(input, "voice A "), false),
                 );
             }
-            // Words are the caller's: that some came is enough here.
+            // The caller's words are omitted.
             Input::Speech { event: what, .. } => {
                 let note = match what {
                     SpeechEvent::Interim { .. } => "words so far".to_owned(),
@@ -424,7 +429,7 @@ impl Drawing {
                 self.open(Asked::Fetch(fetch.0), bar);
             }
             Output::CancelFetch { fetch } => {
-                // Its line of the trace is still to come.
+                // The trace line of the fetch follows later.
                 let open = self
                     .untraced
                     .iter()
@@ -438,7 +443,7 @@ impl Drawing {
                 self.ice = self.add(Bar::new(What::Media, "ICE", at, None));
             }
             Output::Media { command: MediaCommand::Close, .. } => {
-                // What had not come up by then never will; it is not what the call waited for.
+                // The call ended before the step completed, so the bar is not a failure.
                 for place in [self.ice.take(), self.dtls.take()].into_iter().flatten() {
                     self.note(place, at, "closed", false);
                 }
@@ -449,7 +454,7 @@ impl Drawing {
                     .map(|place| (*play, place));
             }
             Output::Media { command: MediaCommand::Stop { play }, .. } => {
-                // Stopped before a packet of it went out: it was cut, not slow.
+                // Stopped before its first packet, so the bar does not show a delay.
                 if let Some((_, place)) = self.play.take_if(|(waiting, _)| waiting == play) {
                     self.note(place, at, "stopped", false);
                 }
@@ -531,7 +536,7 @@ impl Drawing {
         }
     }
 
-    /// A request came to its end, as its fact has it.
+    /// Completes the bar of a request from its input.
     fn settle(&mut self, asked: Asked, at: i64, note: String) {
         if let Some(index) = self.untraced.iter().position(|(open, _)| *open == asked) {
             let (_, place) = self.untraced.swap_remove(index);
@@ -540,8 +545,8 @@ impl Drawing {
         }
     }
 
-    /// A line of the trace knows better than the facts: its bar takes the place of theirs. Where nothing was `sent`, the
-    /// fact that follows says why.
+    /// Replaces the bar of a request with that of its trace line, which is more precise. If nothing
+    /// was sent (`unsent`), the input that follows gives the reason.
     fn replace(&mut self, asked: Asked, bar: Bar, unsent: bool) {
         let Some(index) = self.untraced.iter().position(|(open, _)| *open == asked) else {
             self.add(bar);
@@ -595,7 +600,8 @@ impl Drawing {
                 self.answer = self.answer.take().or(answer);
             }
             Trace::Callback { began, ref kind, event_id, .. } => {
-                // Wall-clock time against the call's own: good enough for what may come hours later.
+                // Wall-clock time compared with the call's time: precise enough for events that can
+                // be hours later.
                 let zero = self.fall.started.unwrap_or(began);
                 let place = Waterfall::callback(&trace, zero).and_then(|bar| self.add(bar));
                 self.callbacks.extend(place.map(|place| (place, kind.clone(), event_id)));
@@ -605,7 +611,7 @@ impl Drawing {
     }
 }
 
-/// A fact in its own words, without the first ones.
+/// Formats an input without the prefix `without`.
 fn said(input: &Input, without: &str) -> String {
     let text = input.to_string();
     text.strip_prefix(without).map_or(text.clone(), str::to_owned)

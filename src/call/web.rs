@@ -1,5 +1,6 @@
-//! Web legs (`plivo-xml.md` §6): a call that an endpoint's phone begins, one that rings an endpoint, and what a phone says
-//! of either. The path is that of every call; only who is asked and told is another.
+//! Web legs (`docs/reference/xml.md#endpoints`): calls that an endpoint's phone makes, calls that
+//! ring an endpoint, and a phone's requests about both. They run like other calls, with a phone in
+//! the place of Meta.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,41 +15,41 @@ use machine::{CallSetup, CallUrls, Input, PhoneStatus, Termination};
 use media::sdp::Offer;
 use model::{CallType, CallUuid, Digit, Direction, EndpointName, Leg, Timestamp};
 
-/// How long a phone whose socket was lost may take to come back to its calls; their sound goes on meanwhile.
+/// How long a phone may take to reconnect after its socket was lost. Its calls continue.
 pub const BACK_WITHIN: Duration = Duration::from_secs(15);
 
-/// A call of a phone's own, with all that it begins with.
+/// A call that a phone makes, before its start.
 pub struct WebCall {
     pub place: PlaceId,
     pub owner: Owner,
     /// `From`: the endpoint's SIP address.
     pub from: String,
-    /// What was dialled.
+    /// The dialled number or address.
     pub to: String,
     pub caller_name: String,
     pub headers: Vec<(String, String)>,
-    /// Its application's.
+    /// The URLs of the endpoint's application.
     pub urls: CallUrls,
     pub offer: Offer,
-    /// When it was asked for: the zero of its time.
+    /// When the phone requested the call. The zero of the call's time.
     pub arrived: Instant,
     pub arrived_wall: Timestamp,
 }
 
-/// What a phone could not do.
+/// Why a request of a phone failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotDone {
-    /// No such call here, or over.
+    /// The phone has no such live call.
     NoCall,
-    /// It does not ring here any more: it was taken elsewhere, or given up.
+    /// The call no longer rings at this phone: it was answered elsewhere or given up.
     NotRinging,
 }
 
 impl Registry {
-    /// Starts a call of a phone's own; what follows happens behind it.
+    /// Starts a call that a phone makes, in its own task.
     ///
     /// # Errors
-    /// No room, or a store that takes no more: the admission comes back, to be withdrawn.
+    /// Returns the admission, to be withdrawn, if the node or the store is overloaded.
     pub fn start_web(
         &self,
         admitted: WebAdmitted,
@@ -91,11 +92,11 @@ impl Registry {
         Ok(call)
     }
 
-    /// Rings an endpoint wherever it is registered; what follows happens behind it. `outgoing.setup` is a web leg's, its
-    /// direction outbound, with `To` the endpoint's SIP address.
+    /// Starts a call to an endpoint, which rings at all of its registrations. `outgoing.setup` must
+    /// be that of an outbound web leg with the endpoint's SIP address as `To`.
     ///
     /// # Errors
-    /// No room, or a store that takes no more: the admission comes back, to be withdrawn.
+    /// Returns the admission, to be withdrawn, if the node or the store is overloaded.
     pub fn ring_endpoint(
         &self,
         admitted: WebAdmitted,
@@ -113,7 +114,8 @@ impl Registry {
         Ok(())
     }
 
-    /// A place's socket is gone. With `left` the phone went on purpose and its calls end; else it may come back.
+    /// Handles the loss of a phone's socket. With `left` the phone disconnected on purpose and its
+    /// calls end; otherwise it may reconnect.
     pub fn phone_gone(&self, place: PlaceId, calls: &[CallUuid], left: bool) {
         for call in calls.iter().filter_map(|call| self.get(*call)) {
             let Some(line) = call.line.clone().filter(|line| line.lost(place)) else { continue };
@@ -121,7 +123,7 @@ impl Registry {
                 call.hung_up();
                 continue;
             }
-            info!(call_uuid = %call.setup.call, "the phone's socket was lost; it may come back");
+            info!(call_uuid = %call.setup.call, "phone socket lost, waiting for reconnect");
             self.services().tasks.spawn(async move {
                 tokio::time::sleep(BACK_WITHIN).await;
                 if line.is_away() {
@@ -131,7 +133,7 @@ impl Registry {
         }
     }
 
-    /// A phone is back at another place: gives those of its calls that it has again.
+    /// Reconnects a phone to its calls. Returns the calls that it has again.
     pub fn phone_back(&self, place: PlaceId, calls: &[CallUuid]) -> Vec<CallUuid> {
         let back = |call: &&CallUuid| {
             let found = self.get(**call).filter(|call| !call.is_closing());
@@ -141,12 +143,12 @@ impl Registry {
     }
 }
 
-/// What a phone says of a call.
+/// Requests of a phone about a call.
 impl LiveCall {
-    /// It takes the call that rings, by this offer.
+    /// Accepts the ringing call with an SDP offer.
     ///
     /// # Errors
-    /// It does not ring there any more.
+    /// Returns an error if the call no longer rings at this phone.
     pub fn take(&self, place: PlaceId, offer: Offer) -> Result<(), NotDone> {
         let line = self.line.as_ref().filter(|_| !self.is_closing()).ok_or(NotDone::NoCall)?;
         if !line.accept(place) {
@@ -155,10 +157,10 @@ impl LiveCall {
         if self.mailbox.put(What::Taken(Box::new(offer))) { Ok(()) } else { Err(NotDone::NoCall) }
     }
 
-    /// It does not want the call that rings. When no place rings any more, the call is declined.
+    /// Declines the ringing call. The call ends if it rings nowhere else.
     ///
     /// # Errors
-    /// It does not ring there any more.
+    /// Returns an error if the call no longer rings at this phone.
     pub fn decline(&self, place: PlaceId) -> Result<(), NotDone> {
         let line = self.line.as_ref().ok_or(NotDone::NoCall)?;
         if line.decline(place).ok_or(NotDone::NotRinging)? {
@@ -168,20 +170,20 @@ impl LiveCall {
         Ok(())
     }
 
-    /// It hangs up.
+    /// Hangs up.
     ///
     /// # Errors
-    /// It does not have the call.
+    /// Returns an error if the phone does not have the call.
     pub fn hang_up(&self, place: PlaceId) -> Result<(), NotDone> {
         self.had_by(place)?;
         self.hung_up();
         Ok(())
     }
 
-    /// It sends keys, one after another.
+    /// Sends keys in order.
     ///
     /// # Errors
-    /// It does not have the call.
+    /// Returns an error if the phone does not have the call.
     pub fn press(
         &self,
         place: PlaceId,
@@ -196,19 +198,19 @@ impl LiveCall {
         Ok(())
     }
 
-    /// It is to be heard, or not.
+    /// Mutes or unmutes the phone for a reason.
     ///
     /// # Errors
-    /// It does not have the call.
+    /// Returns an error if the phone does not have the call.
     pub fn mute(&self, place: PlaceId, silence: Silence, on: bool) -> Result<(), NotDone> {
         self.had_by(place)?;
         if self.mailbox.put(What::Silence(silence, on)) { Ok(()) } else { Err(NotDone::NoCall) }
     }
 
-    /// It wants to read what is said in this language, or nothing any more.
+    /// Starts captions in a language, or stops them.
     ///
     /// # Errors
-    /// It does not have the call.
+    /// Returns an error if the phone does not have the call.
     pub fn caption(&self, place: PlaceId, language: Option<&str>) -> Result<(), NotDone> {
         self.had_by(place)?;
         if self.mailbox.put(What::Captions(language.map(Box::from))) {
@@ -218,10 +220,10 @@ impl LiveCall {
         }
     }
 
-    /// Whether a phone has this call.
+    /// Checks that a phone has this call.
     ///
     /// # Errors
-    /// It does not.
+    /// Returns an error if it does not.
     pub fn is_with(&self, place: PlaceId) -> Result<(), NotDone> {
         self.had_by(place).map(drop)
     }
@@ -238,11 +240,11 @@ impl LiveCall {
     }
 }
 
-/// Why a phone is not heard.
+/// Why a phone's audio is muted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
-    /// Its microphone is off.
+    /// The microphone is off.
     Mute,
-    /// The call is put aside.
+    /// The call is on hold.
     Hold,
 }

@@ -105,7 +105,7 @@ impl Inner {
         }
     }
 
-    /// Returns the time of the next try. Pauses grow to one hour, and there is no limit on tries.
+    /// Returns the time of the next try. Pauses grow to one hour, and tries are unlimited.
     fn again(&self, tries: u32) -> Timestamp {
         let pause = next_pause(tries.saturating_add(1), Duration::ZERO, None, &self.dice);
         self.clock.wall().plus(pause.unwrap_or(PAUSE))

@@ -52,7 +52,7 @@ impl UnderWay {
         }
     }
 
-    /// Waits until a task ends. Never returns if there is no task.
+    /// Waits until a task ends. Never returns without a task.
     async fn one_is_over(&mut self) {
         let over = match self.tasks.join_next_with_id().await {
             Some(over) => over.as_ref().map_or_else(JoinError::id, |(id, ())| *id),

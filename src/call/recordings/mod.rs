@@ -289,10 +289,7 @@ impl Recordings {
                 .await;
         }
         if count > 0 {
-            tracing::warn!(
-                recordings = count,
-                "completed interrupted recordings"
-            );
+            tracing::warn!(recordings = count, "completed interrupted recordings");
         }
         for (id, format) in record::list_unfinished(self.folder()).unwrap_or_default() {
             self.0.unlink(id, format);
@@ -438,7 +435,11 @@ impl Inner {
     }
 
     fn unlink(&self, id: Uuid, format: Format) -> bool {
-        record::remove(self.recorder.folder(), id, format) .inspect_err(|error| tracing::warn!(recording = %id, %error, "deleting a recording file failed")) .is_ok()
+        record::remove(self.recorder.folder(), id, format)
+            .inspect_err(
+                |error| tracing::warn!(recording = %id, %error, "deleting a recording file failed"),
+            )
+            .is_ok()
     }
 }
 

@@ -151,8 +151,8 @@ impl LiveCall {
         self.streams.list()
     }
 
-    /// Requests a stream with the id `stream`. Returns `Ok(false)` if the limit on streams is
-    /// reached or the call has this stream already.
+    /// Requests a stream with the id `stream`. Returns `Ok(false)` if the call already has a
+    /// stream.
     ///
     /// # Errors
     /// Returns an error if the command could not be delivered.

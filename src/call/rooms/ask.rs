@@ -263,7 +263,7 @@ impl Rooms {
         self.cells(scope, kind).iter().map(|cell| self.view(cell)).collect()
     }
 
-    /// Returns the ended multi-party calls in the scope, latest first, as far as they are kept.
+    /// Returns the ended multi-party calls in the scope, latest first, up to the limit of the list.
     pub fn ended(&self, scope: &Scope) -> Vec<RoomView> {
         let tables = locked(&self.0.tables);
         let seen = tables

@@ -20,7 +20,7 @@ use store::{
 };
 use xml::ast::Target;
 
-/// What is stored when a member leaves.
+/// The row to write when a member leaves.
 pub(super) enum LeftRow {
     Member(Uuid, OpenMember),
     /// The last member has left.
@@ -40,7 +40,7 @@ pub(in crate::call) fn exit_id(notice: &CallbackRequest) -> Uuid {
 
 impl Rooms {
     /// Ends the multi-party calls that an earlier process of this node left open, loads those that
-    /// have ended, and stores those that begin from now on. The callbacks about the ends are in the
+    /// have ended, and stores those that begin later. The callbacks about the ends are in the
     /// outbox when this returns. Must be called before the orphaned calls are ended, since their
     /// hangup callbacks come later. `origin` returns the queue of a URL.
     ///
@@ -55,10 +55,7 @@ impl Rooms {
         let orphans = store.rooms().orphans(node_id).await?;
         let mut left = Vec::with_capacity(orphans.len());
         if !orphans.is_empty() {
-            tracing::warn!(
-                rooms = orphans.len(),
-                "ended orphaned multi-party calls"
-            );
+            tracing::warn!(rooms = orphans.len(), "ended orphaned multi-party calls");
             let calls = store.calls().orphans(node_id).await?;
             let calls: BTreeMap<CallUuid, Orphan> =
                 calls.into_iter().map(|call| (call.start.call, call)).collect();

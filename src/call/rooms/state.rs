@@ -21,7 +21,7 @@ const TOLD_MAX: usize = 32;
 pub(super) enum Effect {
     /// Sends an event to a member's machine.
     Tell(MemberId, RoomEvent),
-    /// Changes what a member sends to and receives from the mix.
+    /// Changes a member's audio in the mix.
     Part(MemberId, MemberAudio),
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Member {
 pub(super) struct Room {
     pub(super) id: Uuid,
     pub(super) started: bool,
-    /// Whether all members were told to leave. New calls then join a new room.
+    /// Whether all members have been asked to leave. New calls then join a new room.
     pub(super) ending: bool,
     /// Maximum duration in milliseconds, set by the first member.
     lasts_ms: Option<u64>,
@@ -92,7 +92,7 @@ impl Room {
         self.members.get(&id).filter(|member| member.out.is_none())
     }
 
-    /// Returns what a member sends to and receives from the mix.
+    /// Returns a member's audio in the mix.
     pub(super) fn part_of(&self, id: MemberId) -> Option<MemberAudio> {
         self.members.get(&id).map(|member| member.part)
     }
@@ -280,7 +280,7 @@ impl Room {
         effects
     }
 
-    /// Whether a member is present whose entry starts the room.
+    /// Whether a present member's entry starts the room.
     fn ought_to_start(&self) -> bool {
         let alone = self.present().count() < 2;
         self.present().any(|(_, member)| {

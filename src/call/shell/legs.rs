@@ -1,4 +1,4 @@
-//! A call and the legs that it dialled, or the leg that dialled it: what they want and tell goes from mailbox to mailbox.
+//! Commands and events between an A-leg and its B-legs, which pass from mailbox to mailbox.
 
 use super::{Media, Shell};
 use machine::{BLegCommand, BLegEvent, Command, DialOrder, Input, MediaCommand};
@@ -8,7 +8,7 @@ use model::{CallUuid, HangupCause};
 use super::What;
 
 impl Shell {
-    /// A further leg is to be begun.
+    /// Starts a B-leg.
     pub(super) fn dial(&self, order: DialOrder) {
         let call = order.call;
         if let Err(news) = self.registry.dial(&self.view, order) {
@@ -16,9 +16,9 @@ impl Shell {
         }
     }
 
-    /// A leg that this call dialled is told something.
+    /// Sends a command to a B-leg.
     pub(super) fn order_leg(&self, call: CallUuid, wish: BLegCommand) {
-        // One that is gone has told so.
+        // A B-leg that has ended has reported its end.
         let Some(leg) = self.registry.get(call) else { return };
         match (wish, &self.media) {
             (BLegCommand::Join, Media::Leg(own)) => {
@@ -27,7 +27,7 @@ impl Shell {
                 leg.put(What::Joined(Box::new(theirs)));
             }
             (wish, _) => {
-                // It goes on without this call, also past its end.
+                // The B-leg continues without this call, even after its end.
                 if matches!(&wish, BLegCommand::Forward { command } if matches!(**command, Command::Transfer { .. }))
                 {
                     self.view.forget_leg(call);
@@ -37,7 +37,7 @@ impl Shell {
         }
     }
 
-    /// The leg that dialled this one is told something. Where it is gone, this one ends too.
+    /// Reports an event to the A-leg. Hangs up if the A-leg no longer exists.
     pub(super) fn tell_a_leg(&self, news: BLegEvent) {
         let Some(dialled) = self.view.setup.b_leg() else { return };
         let last = matches!(news, BLegEvent::Ended { .. });
@@ -53,7 +53,7 @@ impl Shell {
         }
     }
 
-    /// The two legs' media are brought together, or parted.
+    /// Connects or disconnects the media of the two legs.
     pub(super) fn bridge_media(&mut self, order: &MediaCommand, end: Option<Box<BridgeEnd>>) {
         let Media::Leg(leg) = &self.media else { return };
         match (order, end) {

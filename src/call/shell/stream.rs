@@ -1,4 +1,4 @@
-//! A call's stream: what the machine wishes of it is done here, and the rest is the `stream` room's.
+//! Executes the outputs of a call about its stream, with the help of the module `stream`.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl Shell {
         }
     }
 
-    /// Whoever streams a call's sound is told its keys too.
+    /// Passes a key of the caller to the stream.
     pub(super) fn key_to_stream(&self, digit: Digit) {
         if let Some(streaming) = &self.streaming {
             streaming.key(digit);

@@ -1,4 +1,4 @@
-//! A call's recordings: their names, and what is to become of them. Dropping one ends it.
+//! The recordings of a call.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -16,7 +16,7 @@ use media::record::{Format, PausableSource, Pause, RATE, RecordingHandle};
 use media::{Buffering, TapReader, TapSides};
 use model::Digit;
 
-/// The recordings of a call that are not over.
+/// The running recordings of a call. Dropping one ends it.
 #[derive(Default)]
 pub(super) struct Tapes(BTreeMap<RecordingId, One>);
 
@@ -24,15 +24,17 @@ struct One {
     id: Uuid,
     order: RecordingOrder,
     pause: Pause,
-    /// None before it begins.
+    /// `None` before it begins.
     tape: Option<RecordingHandle>,
-    /// Says that the action is asked here, or not wanted. Dropped without a word: it is sent with the recording's end.
+    /// Reports that the call requests the action URL itself or that the request is not wanted. If
+    /// dropped, the action is sent as a callback when the recording ends.
     action: Option<oneshot::Sender<()>>,
     key: Arc<OnceLock<Digit>>,
 }
 
 impl Tapes {
-    /// One is over. `awaited`: the machine waits for that, and asks the action.
+    /// Removes a recording that has ended. `awaited` is whether the machine waits for its end and
+    /// requests the action.
     pub(super) fn ended(&mut self, record: RecordingId, awaited: bool) {
         if let Some(action) = self.0.remove(&record).and_then(|one| one.action).filter(|_| awaited)
         {
@@ -40,14 +42,14 @@ impl Tapes {
         }
     }
 
-    /// The call is over: so are they.
+    /// Ends all recordings at the end of the call.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 }
 
 impl Shell {
-    /// An order about a recording.
+    /// Executes a command about a recording.
     pub(super) fn record(&mut self, order: MediaCommand) {
         match order {
             MediaCommand::Record { recording: record, order: how } => {
@@ -74,7 +76,7 @@ impl Shell {
                 }
             }
             MediaCommand::RecordStop { recording: record, reason: end, key } => {
-                // Another document has taken over: no action follows.
+                // Another document has taken over, so no action follows.
                 let dropped =
                     end == RecordingEndReason::Stopped && !self.stepper.machine().awaits(record);
                 match self.tapes.0.get_mut(&record) {
@@ -94,17 +96,17 @@ impl Shell {
         }
     }
 
-    /// Says once, in the call's record, where recordings are other files than was asked for.
+    /// Adds a remark, once per call, if recordings use another format than requested.
     pub(super) fn note_format(&mut self, mp3: bool) {
         if let Some(why) = Format::substitution_remark(mp3)
             .filter(|why| !self.remarks.iter().any(|remark| remark == why))
         {
-            tracing::info!(remark = why, "call");
+            tracing::info!(remark = why, "call remark");
             self.remarks.push(why.to_owned());
         }
     }
 
-    /// A recording of this call's, or of the room that it is in.
+    /// Describes a recording of this call or of its room.
     pub(super) fn taking(&self, id: Uuid, room: Option<OfRoom>, order: RecordingOrder) -> Taking {
         let (setup, view, standing) = (&self.view.setup, self.view.clone(), self.view.clone());
         Taking {
@@ -123,7 +125,7 @@ impl Shell {
         }
     }
 
-    /// A recording begins.
+    /// Starts a recording.
     fn roll(&mut self, record: RecordingId) {
         let Some(one) = self.tapes.0.get(&record).filter(|one| one.tape.is_none()) else { return };
         let (asks, by_call) = oneshot::channel();
@@ -141,7 +143,7 @@ impl Shell {
                 };
                 self.services.recordings.begin(taking, source, told)
             }
-            Media::None | Media::Offered(_) | Media::Awaited => Err("the call has no sound"),
+            Media::None | Media::Offered(_) | Media::Awaited => Err("the call has no media"),
         };
         match begun {
             Ok(tape) => {

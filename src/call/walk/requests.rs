@@ -1,4 +1,5 @@
-//! A walk's requests: the documents that the machine waits for, and the callbacks that nobody waits for.
+//! HTTP requests of a walk: documents, which the machine waits for, and callbacks, which it does
+//! not.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use model::Method;
 use xml::ast::{DocUrl, Severity};
 use xml::{self, ParseOutcome};
 
-/// A document that the machine wishes for.
+/// A document that the machine requests.
 pub(super) struct Wanted {
     pub(super) fetch: FetchId,
     pub(super) kind: FetchKind,
@@ -23,14 +24,14 @@ pub(super) struct Wanted {
     pub(super) deadline_ms: u64,
 }
 
-/// A request that went out.
+/// A request that was sent.
 struct Gone {
     method: Method,
     url: String,
     signed_by: Vec<String>,
 }
 
-/// Sees requests go out.
+/// Records outgoing requests.
 #[derive(Clone, Default)]
 struct Witness(Arc<Mutex<Vec<Gone>>>);
 
@@ -52,7 +53,7 @@ impl Witness {
         }))
     }
 
-    /// Each request with how it ended.
+    /// Returns the recorded requests with their results.
     fn answers(&self, hops: &Hops) -> Vec<Event> {
         let gone = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         gone.into_iter().zip(hops.so_far()).map(|(gone, hop)| answer(gone, &hop)).collect()
@@ -63,7 +64,7 @@ fn answer(gone: Gone, hop: &Hop) -> Event {
     let (status, failure, took) = match hop.ended {
         Some((at, Ok(status))) => (Some(status), None, at.saturating_duration_since(hop.begun)),
         Some((at, Err(failure))) => (None, Some(failure), at.saturating_duration_since(hop.begun)),
-        // Broken off by the deadline over all.
+        // Aborted by the total deadline.
         None => (None, Some("timeout"), Duration::ZERO),
     };
     let Gone { method, url, signed_by } = gone;
@@ -79,7 +80,7 @@ fn answer(gone: Gone, hop: &Hop) -> Event {
 }
 
 impl Walk<'_> {
-    /// Asks for a document now; the machine is told when it would have come.
+    /// Fetches a document. The machine receives it at the corresponding simulated time.
     pub(super) async fn fetch(&mut self, wanted: Wanted) {
         let Wanted { fetch, kind, url, method, params, deadline_ms } = wanted;
         if kind == FetchKind::Answer
@@ -153,13 +154,13 @@ impl Walk<'_> {
         self.comes(took_ms, Input::Fetched { fetch, result });
     }
 
-    /// Sends a callback, or shows it.
+    /// Sends a callback or only displays it.
     pub(super) async fn callback(&mut self, notice: CallbackRequest) {
         let is_nowhere = self.is_nowhere(&notice);
         let (kind, method, url) = (notice.kind, notice.method, notice.url.0.to_string());
         let params = notice.params.clone();
         if is_nowhere || !self.job.callbacks {
-            let failure = is_nowhere.then(|| "a file takes no callbacks".to_owned());
+            let failure = is_nowhere.then(|| "a file cannot receive callbacks".to_owned());
             let url = if is_nowhere { String::new() } else { url };
             return self.tell(Event::Callback {
                 kind,

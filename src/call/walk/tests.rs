@@ -1,4 +1,4 @@
-//! Walks of documents that ask for nothing; those over HTTP are in `tests/outside/walk.rs`.
+//! Walks of documents without requests. Walks over HTTP are in `tests/outside/walk.rs`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -70,7 +70,7 @@ fn typing(entries: &[&str]) -> Caller {
     }
 }
 
-/// The keys as they are shown, with their times.
+/// The displayed keys with their times.
 fn pressed(steps: &[Step]) -> Vec<(u64, char)> {
     steps
         .iter()
@@ -113,7 +113,7 @@ async fn a_greeting_is_read_and_the_call_ends_as_it_should() {
         })
         .collect();
     assert_eq!(ends, [(1_300, "Speak", 2), (4_300, "Wait", 2)]);
-    // Each step is one JSON object with its time and name.
+    // Each step serializes to a JSON object with its time and name.
     for step in &steps {
         let json = serde_json::to_value(step).expect("JSON");
         assert!(json["at_ms"].is_u64() && json["event"].is_string(), "{json}");
@@ -149,7 +149,7 @@ async fn each_collection_takes_its_keys_when_its_prompt_is_over() {
                  <GetDigits numDigits=\"1\" log=\"false\"/>";
     let (steps, walked) = walked(inner, typing(&["12", "", "7"])).await;
     assert!(walked.ok(true), "{:?}", walked.faults);
-    // 650 ms of prompt, 300 ms to think; the second collection waits for 4 s in vain.
+    // 650 ms of prompt and 300 ms before the first key. The second collection times out after 4 s.
     assert_eq!(pressed(&steps), [(950, '1'), (1_100, '2'), (5_400, 'x')]);
     let notes: Vec<_> = steps
         .iter()

@@ -1,8 +1,9 @@
-//! What was sent and received for a bar: webhooks, requests to Graph, documents, callbacks. What belongs to which bar is
-//! `tell`'s.
+//! Bodies that were sent and received: webhooks, Graph requests, documents and callbacks. `tell`
+//! assigns them to bars.
 //!
-//! Nothing is kept for this but the event log and the outbox's rows: a customer's requests stand in them as they went out;
-//! what Meta sent and got is rebuilt of what the log knows, and says so. No token, signature or password is in either.
+//! Bodies are derived from the event log and the outbox; nothing else is stored for this purpose.
+//! Requests to customers are shown unchanged. Meta's messages are reconstructed from the
+//! log and marked as such. None of them contains a token, signature or password.
 
 use serde_json::{Value, json};
 
@@ -14,55 +15,55 @@ use machine::{
 use media::sdp::REDACTED_MAX;
 use model::{CallType, Direction, Method, Wacid};
 
-/// Bytes of a body that are shown.
+/// Maximum number of bytes of a body that are shown.
 pub const BODY_MAX: usize = 4 * 1024;
 
-/// A body, and what stood above it.
+/// A body and its headline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
     pub way: Sent,
-    /// The request's line, or the answer's status.
+    /// The request line, or the status of the response.
     pub head: String,
     pub kind: Kind,
     /// Cut at [`BODY_MAX`].
     pub text: String,
-    /// Bytes that it has in all, where it is cut.
+    /// Total length in bytes if the text was cut.
     pub cut_of: Option<usize>,
     pub kept: Kept,
 }
 
-/// Which way it went, seen from us.
+/// Direction, as seen from this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     Out,
     In,
 }
 
-/// What a body is.
+/// Format of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Json,
-    /// A name and its value a line; secret ones are `x` per character.
+    /// One name and value per line. Each character of a secret value is shown as `x`.
     Form,
     Xml,
     Sdp,
-    /// There is none, or it is not kept.
+    /// No body, or it is not available.
     None,
 }
 
-/// How true it is.
+/// Accuracy of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// As it was on the wire, in other characters at most.
+    /// As sent, except for the encoding.
     Whole,
-    /// Of what the event log knows: what nobody used is not in it.
+    /// Reconstructed from the event log, without fields that were not used.
     Rebuilt,
-    /// It is not read, or not kept.
+    /// Not available.
     Not,
 }
 
 impl Sent {
-    /// The word in JSON.
+    /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Out => "sent",
@@ -72,7 +73,7 @@ impl Sent {
 }
 
 impl Kind {
-    /// The word in JSON.
+    /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Json => "json",
@@ -85,7 +86,7 @@ impl Kind {
 }
 
 impl Kept {
-    /// The word in JSON.
+    /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Whole => "whole",
@@ -111,24 +112,24 @@ impl Body {
         Self::new(way, head, Kind::Json, text, Kept::Rebuilt)
     }
 
-    /// Nothing to show but the head.
+    /// Creates an entry that has only a headline.
     pub(super) fn none(way: Sent, head: impl Into<String>, kept: Kept) -> Self {
         Self::new(way, head, Kind::None, "", kept)
     }
 
-    /// A session description, shortened when it was kept.
+    /// Creates a session description, which may have been shortened in the log.
     pub(super) fn sdp(way: Sent, kind: SdpType, text: &str) -> Self {
         let kept = if text.contains('…') { Kept::Rebuilt } else { Kept::Whole };
         const { assert!(REDACTED_MAX <= BODY_MAX, "an SDP is cut where it is kept") };
         Self::new(way, sdp_head(kind), Kind::Sdp, text, kept)
     }
 
-    /// One that the log has not.
+    /// Creates an entry for a session description that the log does not contain.
     pub(super) fn no_sdp(way: Sent, kind: SdpType) -> Self {
         Self::none(way, sdp_head(kind), Kept::Not)
     }
 
-    /// A request with parameters to a customer.
+    /// Creates the body of a request with parameters to a customer.
     pub(super) fn form(method: Method, url: &str, params: &Params) -> Self {
         let line = |(name, value): (&_, &machine::Param)| {
             let value = serde_json::to_value(value).ok();
@@ -139,12 +140,12 @@ impl Body {
         Self::new(Sent::Out, format!("{} {url}", method.as_str()), Kind::Form, &text, Kept::Whole)
     }
 
-    /// A callback as it went out.
+    /// Creates the body of a callback.
     pub(super) fn notice(notice: &CallbackRequest) -> Self {
         Self::form(notice.method, &notice.url.0, &notice.params)
     }
 
-    /// What came of a fetch; `status` where it is known.
+    /// Creates the body of a fetch's response, with its status if known.
     pub(super) fn fetched(result: &Result<FetchResponse, FetchFailure>) -> Self {
         match result {
             Ok(FetchResponse::Document { document }) => {
@@ -173,10 +174,10 @@ fn sdp_head(kind: SdpType) -> &'static str {
 
 const CALLS: &str = "calls";
 
-/// What an endpoint's phone and we tell each other.
+/// Messages between an endpoint's phone and the node.
 const PHONE: &str = "/phone (WebSocket)";
 
-/// How Meta says the direction of a call.
+/// Meta's word for the direction of a call.
 fn direction(direction: Direction) -> &'static str {
     match direction {
         Direction::Inbound => "USER_INITIATED",
@@ -184,14 +185,14 @@ fn direction(direction: Direction) -> &'static str {
     }
 }
 
-/// A further field of an object.
+/// Adds a field to an object.
 fn put(object: &mut Value, name: &str, value: Value) {
     if let Value::Object(fields) = object {
         fields.insert(name.to_owned(), value);
     }
 }
 
-/// The `value` of a webhook about calls, with this in it.
+/// Builds a calls webhook's `value` that contains `item` in `list`.
 fn of_calls(setup: &CallSetup, list: &str, item: Value) -> Value {
     let (business, user) = match setup.direction {
         Direction::Inbound => (&setup.to, &setup.from),
@@ -212,7 +213,7 @@ fn of_calls(setup: &CallSetup, list: &str, item: Value) -> Value {
     json!({ "field": CALLS, "value": value })
 }
 
-/// What began the call: Meta's webhook, or somebody's order to place it.
+/// Builds what started the call: Meta's webhook or an order to place it.
 pub(super) fn began(setup: &CallSetup) -> Body {
     match (&setup.outbound, setup.call_type) {
         (Some(placed), _) => return ordered(setup, placed),
@@ -251,7 +252,7 @@ fn ordered(setup: &CallSetup, placed: &Outbound) -> Body {
     Body::json(Sent::In, "the order to place it", &order)
 }
 
-/// Meta's answer to our offer.
+/// Builds the webhook with Meta's answer to our offer.
 pub(super) fn answered(setup: &CallSetup, wacid: Option<&Wacid>) -> Body {
     let call = json!({
         "id": wacid.map(Wacid::as_str), "event": "connect", "from": setup.from, "to": setup.to,
@@ -260,7 +261,7 @@ pub(super) fn answered(setup: &CallSetup, wacid: Option<&Wacid>) -> Body {
     Body::json(Sent::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
 }
 
-/// How far the user's phone is.
+/// Builds the webhook with the status of the user's phone.
 pub(super) fn status(setup: &CallSetup, wacid: Option<&Wacid>, status: PhoneStatus) -> Body {
     let item = json!({
         "id": wacid.map(Wacid::as_str), "type": "call", "status": status.as_str().to_uppercase(),
@@ -269,7 +270,7 @@ pub(super) fn status(setup: &CallSetup, wacid: Option<&Wacid>, status: PhoneStat
     Body::json(Sent::In, "POST /webhooks/meta", &of_calls(setup, "statuses", item))
 }
 
-/// Meta's last word.
+/// Builds Meta's terminate webhook.
 pub(super) fn terminated(setup: &CallSetup, wacid: Option<&Wacid>, told: &Termination) -> Body {
     let mut call = json!({
         "id": wacid.map(Wacid::as_str), "event": "terminate", "from": setup.from, "to": setup.to,
@@ -290,7 +291,7 @@ pub(super) fn terminated(setup: &CallSetup, wacid: Option<&Wacid>, told: &Termin
     Body::json(Sent::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
 }
 
-/// What Graph was asked.
+/// Builds the body of a Graph request.
 pub(super) fn asked(setup: &CallSetup, wacid: Option<&Wacid>, action: GraphAction) -> Body {
     if setup.call_type == CallType::Web {
         return Body::none(Sent::Out, PHONE, Kept::Not);
@@ -304,14 +305,14 @@ pub(super) fn asked(setup: &CallSetup, wacid: Option<&Wacid>, action: GraphActio
         body.session = Some(Session { sdp_type: SdpType::Answer, sdp: "…".to_owned() });
     }
     if matches!(action, GraphAction::Connect | GraphAction::Accept) {
-        // Behind it stands the node's name, which is not the log's.
+        // The node id is not in the event log.
         body.biz_opaque_callback_data = Some(callback_data(setup.call, "…"));
     }
     let head = format!("POST /{}/calls", setup.phone_number_id.as_str());
     Body::rebuilt(Sent::Out, head, &serde_json::to_string_pretty(&body).unwrap_or_default())
 }
 
-/// What Graph answered in the end.
+/// Builds the body of Graph's final response.
 pub(super) fn answer(action: GraphAction, outcome: &GraphOutcome, made: Option<&Wacid>) -> Body {
     let error = |status: u16, code: i64, details: &str| {
         let mut error = json!({ "code": code });

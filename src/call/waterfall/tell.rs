@@ -1,4 +1,4 @@
-//! Which bar carried which body.
+//! Assigns bodies to bars.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::meta::SdpType;
 use machine::{CallSetup, CallbackRequest};
 use model::{CallType, Direction};
 
-/// What a call begins with: Meta's webhook, or somebody's word.
+/// Name of the first bar: Meta's webhook, or an order to place the call.
 fn began_by(setup: &CallSetup) -> &'static str {
     match (&setup.outbound, setup.call_type) {
         (Some(placed), _) if placed.b_leg.is_some() => "dialled by the A-leg",
@@ -21,7 +21,7 @@ fn began_by(setup: &CallSetup) -> &'static str {
 }
 
 impl Drawing {
-    /// The call's first fact.
+    /// Handles the first input of the call.
     pub(super) fn begin(&mut self, setup: &CallSetup) {
         self.wacid.clone_from(&setup.wacid);
         if let Some(bar) = self.webhook.and_then(|place| self.fall.bars.get_mut(place)) {
@@ -34,7 +34,7 @@ impl Drawing {
         self.setup = Some(Box::new(setup.clone()));
     }
 
-    /// A request's answer. The status is the trace's, where it has one.
+    /// Adds a request's response. A status from the trace takes precedence.
     pub(super) fn answered(&mut self, asked: Asked, mut body: Body) {
         let Some(index) = self.unanswered.iter().position(|(open, _)| *open == asked) else {
             return;
@@ -49,15 +49,15 @@ impl Drawing {
         }
     }
 
-    /// A callback that the machine wishes for.
+    /// Records a callback among the machine's outputs.
     pub(super) fn notice(&mut self, notice: &CallbackRequest) {
         if self.notices.len() < super::BARS_MAX {
             self.notices.push((notice.kind.as_str(), Body::notice(notice)));
         }
     }
 
-    /// What callbacks carried: as the machine wished for it where it wished for one of that kind only, else as the outbox
-    /// has it.
+    /// Adds the bodies of callbacks: from the machine's outputs if there is only one of that kind,
+    /// otherwise from the outbox.
     pub(super) fn tell_callbacks(&mut self, outbox: &BTreeMap<Uuid, CallbackRequest>) {
         for (place, kind, event) in std::mem::take(&mut self.callbacks) {
             let Some(bar) = self.fall.bars.get_mut(place) else { continue };
@@ -68,7 +68,7 @@ impl Drawing {
                 (Some(only), None) => Some(only.clone()),
                 _ => None,
             };
-            // The machine's has the names of secret ones, too.
+            // The machine's version also contains the names of secret parameters.
             bar.bodies
                 .push(only.or(row).unwrap_or_else(|| Body::none(Sent::Out, "POST", Kept::Not)));
             let status = bar.note.split(' ').next().unwrap_or_default().to_owned();
@@ -76,7 +76,7 @@ impl Drawing {
         }
     }
 
-    /// Session descriptions behind the bodies that they stood in.
+    /// Adds session descriptions after the bodies that contained them.
     pub(super) fn show_sdp(&mut self) {
         let web = self.setup.as_deref().is_none_or(|setup| setup.call_type == CallType::Web);
         let kinds = [
