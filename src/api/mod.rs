@@ -53,7 +53,7 @@ use crate::admission::book::Keeper;
 use crate::agents::Agents;
 use crate::call::phones::Phones;
 use crate::call::rooms::Rooms;
-use crate::call::{PermissionDesk, Recordings};
+use crate::call::{PermissionService, Recordings};
 use crate::erasure::Eraser;
 use crate::feed::Feed;
 use crate::inbox::Inbox;
@@ -88,7 +88,7 @@ pub struct Api {
     pub base_url: String,
     /// Accounts, numbers and applications, as the configuration and the APIs set them.
     pub keeper: Keeper,
-    pub permissions: PermissionDesk,
+    pub permissions: PermissionService,
     pub passwords: Passwords,
     /// The people of the console, and API keys that were created over the API.
     pub people: People,

@@ -32,7 +32,7 @@ use crate::call::course::Course;
 use crate::call::dialer::{CallOrder, NotPlaced};
 use crate::call::phones::Phones;
 use crate::call::streams::{StreamStatus, StreamView};
-use crate::call::{PermissionDesk, Recordings};
+use crate::call::{PermissionService, Recordings};
 use crate::inbox::{Inbox, InboxParts};
 use crate::meta::{Graph, GraphConfig, Policy};
 use crate::people::People;
@@ -399,7 +399,7 @@ async fn run() -> Running {
     };
     let desk = Arc::new(Graph::new(config, clock.clone()).unwrap());
     let consents = Arc::new(Consents::load(store.clone()).await.unwrap());
-    let permissions = PermissionDesk::new(desk.clone(), consents.clone(), clock.clone());
+    let permissions = PermissionService::new(desk.clone(), consents.clone(), clock.clone());
     let outbox = outbox_of(&store, &tables, &clock);
     let recordings = recordings_of(&store, folder.path(), outbox.clone(), &clock);
     let inbox = Inbox::new(InboxParts {

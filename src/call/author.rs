@@ -23,7 +23,7 @@ const BELOW: &str = "https://agent.invalid/";
 
 /// A request for a generated document.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct DocumentRequest {
     pub call: CallUuid,
     /// The account of the call. Only an agent of this account may answer it.
     pub account: AuthId,
@@ -37,7 +37,7 @@ pub struct Wish {
 
 /// One utterance of a conversation with an agent. `Debug` redacts the text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SaidLine {
+pub struct DialogueLine {
     /// `user` or `assistant`.
     pub role: &'static str,
     pub text: String,
@@ -45,7 +45,7 @@ pub struct SaidLine {
     pub at: String,
 }
 
-impl SaidLine {
+impl DialogueLine {
     /// Converts a stored line. Returns `None` if its role is unknown.
     pub(super) fn kept(line: CallLine) -> Option<Self> {
         let role = ["user", "assistant"].into_iter().find(|role| *role == line.role)?;
@@ -53,16 +53,19 @@ impl SaidLine {
     }
 }
 
-impl std::fmt::Debug for SaidLine {
+impl std::fmt::Debug for DialogueLine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SaidLine({} {})", self.role, self.at)
+        write!(f, "DialogueLine({} {})", self.role, self.at)
     }
 }
 
 /// Writes documents for calls.
 pub trait Author: Send + Sync + 'static {
     /// Writes the document as XML.
-    fn document(&self, wish: Wish) -> BoxFuture<'static, Result<String, FetchFailure>>;
+    fn document(
+        &self,
+        request: DocumentRequest,
+    ) -> BoxFuture<'static, Result<String, FetchFailure>>;
 
     /// Returns the audio that a document of the call plays from a URL below the host. `None` if it
     /// does not exist.
@@ -74,7 +77,7 @@ pub trait Author: Send + Sync + 'static {
 
     /// Returns the conversation of the call so far, oldest line first. It is empty if this author
     /// does not handle the call.
-    fn said(&self, call: CallUuid) -> Vec<SaidLine>;
+    fn said(&self, call: CallUuid) -> Vec<DialogueLine>;
 
     /// Reports the end of the call.
     fn over(&self, call: CallUuid);
@@ -84,7 +87,7 @@ pub trait Author: Send + Sync + 'static {
 pub struct NoAuthor;
 
 impl Author for NoAuthor {
-    fn document(&self, _: Wish) -> BoxFuture<'static, Result<String, FetchFailure>> {
+    fn document(&self, _: DocumentRequest) -> BoxFuture<'static, Result<String, FetchFailure>> {
         futures_util::future::ready(Err(FetchFailure::Unreachable {
             detail: "no agent answers here".to_owned(),
         }))
@@ -94,7 +97,7 @@ impl Author for NoAuthor {
         None
     }
     fn cut(&self, _: CallUuid, _: Duration) {}
-    fn said(&self, _: CallUuid) -> Vec<SaidLine> {
+    fn said(&self, _: CallUuid) -> Vec<DialogueLine> {
         Vec::new()
     }
     fn over(&self, _: CallUuid) {}

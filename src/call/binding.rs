@@ -32,7 +32,7 @@ const PARK: Duration = Duration::from_secs(10);
 /// Maximum number of parked events. A call has about four.
 const PARKED_MAX: usize = 4_096;
 /// How long an ended call without a known id may still appear at Meta.
-const LEFT_MAX: Duration = Duration::from_secs(60);
+const ENDED_KEPT: Duration = Duration::from_secs(60);
 
 /// An event that Meta reports for an outbound call.
 #[derive(Clone, Debug)]
@@ -45,8 +45,8 @@ pub enum CallEvent {
 
 /// How an event of an outbound call was handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventTold {
-    Yes,
+pub enum EventOutcome {
+    Delivered,
     /// The call has passed the state that the event reports, or has ended.
     Late,
     /// The call is not known yet.
@@ -57,7 +57,7 @@ pub enum EventTold {
 
 /// The state of a call at Meta: its id and the state of the user's phone.
 #[derive(Debug, Default)]
-pub struct AtMeta {
+pub struct MetaState {
     wacid: OnceLock<Wacid>,
     /// Whether the id is still expected.
     awaited: AtomicBool,
@@ -65,7 +65,7 @@ pub struct AtMeta {
     phone: AtomicU8,
 }
 
-impl AtMeta {
+impl MetaState {
     /// Creates the state of a call. `wacid` is `None` if the id is not known yet.
     pub fn new(wacid: Option<Wacid>) -> Self {
         Self { wacid: wacid.map(OnceLock::from).unwrap_or_default(), ..Self::default() }
@@ -92,7 +92,7 @@ pub trait Party {
     fn setup(&self) -> &CallSetup;
 
     /// The state of the call at Meta.
-    fn at_meta(&self) -> &AtMeta;
+    fn at_meta(&self) -> &MetaState;
 
     /// The access token for Graph requests about this call.
     fn token(&self) -> Option<Secret>;
@@ -124,7 +124,7 @@ pub trait Parties {
 }
 
 /// An outbound call that has ended.
-struct Left {
+struct EndedCall {
     since: Instant,
     number: PhoneNumberId,
     token: Option<Secret>,
@@ -139,7 +139,7 @@ pub struct Bindings {
     /// Number of calls that wait for their id.
     unnamed: AtomicUsize,
     parked: Mutex<VecDeque<(Instant, CallKey, CallEvent)>>,
-    left: DashMap<CallUuid, Left>,
+    left: DashMap<CallUuid, EndedCall>,
     /// Keys of `left`, oldest first.
     leaving: Mutex<VecDeque<(Instant, CallUuid)>>,
 }
@@ -223,7 +223,7 @@ impl Bindings {
         named: Option<CallUuid>,
         event: CallEvent,
         now: Instant,
-    ) -> EventTold {
+    ) -> EventOutcome {
         let ends = matches!(event, CallEvent::Terminated(_));
         let found = match self.find(key) {
             Some(call) => calls.get(call),
@@ -240,15 +240,15 @@ impl Bindings {
             if !ends {
                 end_stray(calls, &**call, &key.1);
             }
-            return EventTold::Late;
+            return EventOutcome::Late;
         }
         match found.or_else(|| calls.get(self.park(key, &event, now)?)) {
             Some(call) => tell(&*call, event),
             None => {
                 if !ends {
-                    self.end_left(calls, key, named, now);
+                    self.end_ended(calls, key, named, now);
                 }
-                EventTold::Parked
+                EventOutcome::Parked
             }
         }
     }
@@ -257,20 +257,26 @@ impl Bindings {
     /// with its name appears at Meta within a minute, that call is ended there.
     pub fn remember(&self, placed: PlacedCall, token: Option<Secret>, now: Instant) {
         let PlacedCall { call, phone_number_id: number, wacid } = placed;
-        self.left.insert(call, Left { since: now, number, token, wacid });
+        self.left.insert(call, EndedCall { since: now, number, token, wacid });
         let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
         leaving.push_back((now, call));
         while let Some((_, old)) =
-            leaving.pop_front_if(|(at, _)| now.saturating_duration_since(*at) >= LEFT_MAX)
+            leaving.pop_front_if(|(at, _)| now.saturating_duration_since(*at) >= ENDED_KEPT)
         {
             self.left.remove(&old);
         }
     }
 
     /// Ends a call at Meta if it belongs to an ended call of this node.
-    fn end_left(&self, calls: &impl Parties, key: &CallKey, named: Option<CallUuid>, now: Instant) {
-        let young = |left: &Left| {
-            left.number == key.0 && now.saturating_duration_since(left.since) < LEFT_MAX
+    fn end_ended(
+        &self,
+        calls: &impl Parties,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        now: Instant,
+    ) {
+        let young = |left: &EndedCall| {
+            left.number == key.0 && now.saturating_duration_since(left.since) < ENDED_KEPT
         };
         let Some(call) = named else { return };
         let (token, late) = match self.left.get_mut(&call) {
@@ -350,19 +356,21 @@ fn end_stray<C: Parties>(calls: &C, call: &C::Party, wacid: &Wacid) {
 }
 
 /// Delivers an event to its call.
-fn tell(call: &impl Party, event: CallEvent) -> EventTold {
+fn tell(call: &impl Party, event: CallEvent) -> EventOutcome {
     let told = match event {
-        CallEvent::Answer(_) | CallEvent::Status(_) if call.is_closing() => return EventTold::Late,
+        CallEvent::Answer(_) | CallEvent::Status(_) if call.is_closing() => {
+            return EventOutcome::Late;
+        }
         CallEvent::Answer(Some(answer)) => call.answer(answer),
         CallEvent::Answer(None) => call.tell(Input::SdpAnswer { usable: false }),
-        CallEvent::Status(status) if !call.at_meta().moves_to(status) => return EventTold::Late,
+        CallEvent::Status(status) if !call.at_meta().moves_to(status) => return EventOutcome::Late,
         CallEvent::Status(status) => call.tell(Input::Status { status }),
         CallEvent::Terminated(termination) => call.tell(Input::Terminated { termination }),
     };
     match told {
-        true => EventTold::Yes,
-        false if call.is_open() => EventTold::Full,
-        false => EventTold::Late,
+        true => EventOutcome::Delivered,
+        false if call.is_open() => EventOutcome::Full,
+        false => EventOutcome::Late,
     }
 }
 

@@ -74,7 +74,7 @@ pub(super) struct Captions {
 }
 
 /// The services that captions need.
-pub(super) struct Maker<'a> {
+pub(super) struct CaptionServices<'a> {
     pub(super) workers: &'a Workers,
     pub(super) recognisers: &'a Recognisers,
     pub(super) tasks: &'a TaskTracker,
@@ -83,7 +83,7 @@ pub(super) struct Maker<'a> {
 
 impl Captions {
     /// Starts captions in `language` for `leg`.
-    pub(super) fn begin(language: &str, leg: &LegHandle, with: &Maker<'_>) -> Self {
+    pub(super) fn begin(language: &str, leg: &LegHandle, with: &CaptionServices<'_>) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
         let lines = Arc::new(AtomicU32::new(0));
         let side = |speaker| {
@@ -101,7 +101,7 @@ impl Captions {
                 stopped: stopped.clone(),
             };
             let task = with.tasks.spawn(writer.write(utterances).in_current_span());
-            (Ear { cutter: Cutter::default(), to, open: None }, task.abort_handle())
+            (UtteranceSender { cutter: Cutter::default(), to, open: None }, task.abort_handle())
         };
         let ((them, first), (you, second)) = (side(Speaker::Them), side(Speaker::You));
         let line = TapReader::new(leg.tap(TapSides::Both), Rate::Hz16000, Buffering::Jitter);
@@ -120,16 +120,16 @@ impl Drop for Captions {
 /// The worker job that reads the leg's audio.
 struct Captioning {
     line: TapReader,
-    them: Ear,
-    you: Ear,
+    them: UtteranceSender,
+    you: UtteranceSender,
     stopped: Arc<AtomicBool>,
 }
 
 impl Job for Captioning {
     fn run(&mut self, _now: Instant) -> JobStatus {
         while let Some(frame) = self.line.next() {
-            self.you.hear(frame.received);
-            self.them.hear(frame.sent);
+            self.you.push(frame.received);
+            self.them.push(frame.sent);
         }
         // Dropping the job closes the channels, which ends the tasks.
         if self.stopped.load(Ordering::Acquire) || self.line.is_over() {
@@ -141,16 +141,16 @@ impl Job for Captioning {
 }
 
 /// Passes the audio of one side to its writer.
-struct Ear {
+struct UtteranceSender {
     cutter: Cutter,
     to: mpsc::Sender<UtteranceAudio>,
     /// The current utterance, if there is one.
     open: Option<mpsc::Sender<Vec<i16>>>,
 }
 
-impl Ear {
-    fn hear(&mut self, pcm: &[i16]) {
-        match self.cutter.hear(pcm) {
+impl UtteranceSender {
+    fn push(&mut self, pcm: &[i16]) {
+        match self.cutter.push(pcm) {
             Cut::Nothing => {}
             Cut::Begins(onset) => {
                 let (pieces, sound) = UtteranceAudio::new();
@@ -158,7 +158,7 @@ impl Ear {
                 let _ = pieces.try_send(onset);
                 self.open = self.to.try_send(sound).is_ok().then_some(pieces);
             }
-            Cut::GoesOn => self.pass_on(pcm),
+            Cut::Continues => self.pass_on(pcm),
             Cut::Ends => {
                 self.pass_on(pcm);
                 self.open = None;
@@ -181,7 +181,7 @@ enum Cut {
     Nothing,
     /// An utterance begins. Contains this frame and the frames just before it.
     Begins(Vec<i16>),
-    GoesOn,
+    Continues,
     /// The last frame of the utterance.
     Ends,
 }
@@ -189,7 +189,7 @@ enum Cut {
 /// Splits the audio of one side into utterances, in media time.
 #[derive(Default)]
 struct Cutter {
-    judge: VoiceDetector,
+    detector: VoiceDetector,
     /// The current utterance: its number of frames, and how many of the latest were silent.
     open: Option<(usize, usize)>,
     /// The latest frames outside of an utterance.
@@ -198,16 +198,16 @@ struct Cutter {
 
 impl Cutter {
     /// Processes the next 20 ms.
-    fn hear(&mut self, pcm: &[i16]) -> Cut {
-        let voiced = self.judge.push(pcm);
+    fn push(&mut self, pcm: &[i16]) -> Cut {
+        let voiced = self.detector.push(pcm);
         if let Some((frames, quiet)) = &mut self.open {
             *frames += 1;
             *quiet = if voiced { 0 } else { *quiet + 1 };
             if *quiet < PAUSE && *frames < UTTERANCE_MAX {
-                return Cut::GoesOn;
+                return Cut::Continues;
             }
             if *quiet >= PAUSE {
-                self.judge.reset();
+                self.detector.reset();
             }
             self.open = None;
             return Cut::Ends;
@@ -299,8 +299,8 @@ mod tests {
         let mut cuts = Vec::new();
         for (n, loud) in frames {
             let pcm: Vec<i16> = (0..FRAME).map(|i| sample(n * FRAME + i, loud)).collect();
-            match cutter.hear(&pcm) {
-                Cut::Nothing | Cut::GoesOn => {}
+            match cutter.push(&pcm) {
+                Cut::Nothing | Cut::Continues => {}
                 Cut::Begins(onset) => cuts.push((n, "begins", onset.len() / FRAME)),
                 Cut::Ends => cuts.push((n, "ends", 0)),
             }
@@ -332,10 +332,10 @@ mod tests {
             let loud = n % 16 < 10;
             let pcm: Vec<i16> =
                 (0..FRAME).map(|i| if loud { ((i % 114) as i16 - 57) * 60 } else { 0 }).collect();
-            match cutter.hear(&pcm) {
+            match cutter.push(&pcm) {
                 Cut::Begins(_) => begun += 1,
                 Cut::Ends => ended += 1,
-                Cut::Nothing | Cut::GoesOn => {}
+                Cut::Nothing | Cut::Continues => {}
             }
         }
         assert_eq!((begun, ended), (2, 1), "one is under way");

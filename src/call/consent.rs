@@ -3,7 +3,7 @@
 //!
 //! The rules are in `admission::permission`, the formats of Graph's responses in `meta`. This
 //! module connects both: the responses and refusals of Graph update the table. An outbound call
-//! passes [`PermissionDesk::settle`] before it reaches the gate.
+//! passes [`PermissionService::settle`] before it reaches the gate.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ const WEEK_SECS: u64 = 604_800;
 
 /// Reads and requests call permissions. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct PermissionDesk {
+pub struct PermissionService {
     graph: Arc<Graph>,
     consents: Arc<Consents>,
     clock: Clock,
@@ -28,7 +28,7 @@ pub struct PermissionDesk {
 
 /// A permission request that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
+pub struct SentRequest {
     /// Meta's id of the message.
     pub message: String,
     pub view: View,
@@ -45,7 +45,7 @@ pub enum NotSent {
     Graph(GraphOutcome),
 }
 
-impl PermissionDesk {
+impl PermissionService {
     /// Creates the service over a permission table. `clock` is the node's clock.
     pub fn new(graph: Arc<Graph>, consents: Arc<Consents>, clock: Clock) -> Self {
         Self { graph, consents, clock }
@@ -113,7 +113,7 @@ impl PermissionDesk {
         number: &NumberEntry,
         user: &str,
         request: &Request,
-    ) -> Result<Sent, NotSent> {
+    ) -> Result<SentRequest, NotSent> {
         let spec = &number.spec;
         let key = PairKey::new(&spec.phone_number_id, user);
         let may = || self.consents.may_request(&key, &spec.permissions, self.now());
@@ -133,7 +133,7 @@ impl PermissionDesk {
                 {
                     stored.await;
                 }
-                Ok(Sent { message, view: self.view(number, user, false).await })
+                Ok(SentRequest { message, view: self.view(number, user, false).await })
             }
             Err(GraphOutcome::Refused { code: code::REQUESTS_USED_UP, .. }) => {
                 self.note(number, user, Event::Doubted);

@@ -167,10 +167,10 @@ impl Course {
 
 /// The samples of a live call. The shell adds to it and the API reads it.
 #[derive(Debug, Default)]
-pub(super) struct Sampler(Mutex<Option<Looks>>);
+pub(super) struct Sampler(Mutex<Option<SamplerState>>);
 
 #[derive(Debug)]
-struct Looks {
+struct SamplerState {
     course: Course,
     /// The counters at the last reading.
     before: Quality,
@@ -179,14 +179,14 @@ struct Looks {
 }
 
 impl Sampler {
-    fn with<T>(&self, act: impl FnOnce(&mut Option<Looks>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut Option<SamplerState>) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Starts sampling at `at_ms` of the call. A second call has no effect.
     pub(super) fn begin(&self, at_ms: u32) {
-        self.with(|looks| {
-            looks.get_or_insert_with(|| Looks {
+        self.with(|state| {
+            state.get_or_insert_with(|| SamplerState {
                 course: Course { from_ms: at_ms, every_ms: EVERY_MS, samples: Vec::new() },
                 before: Quality::default(),
                 due_ms: Some(at_ms.saturating_add(EVERY_MS)),
@@ -196,14 +196,14 @@ impl Sampler {
 
     /// Time of the next reading, in milliseconds of the call.
     pub(super) fn due_ms(&self) -> Option<u32> {
-        self.with(|looks| looks.as_ref()?.due_ms)
+        self.with(|state| state.as_ref()?.due_ms)
     }
 
     /// Adds a reading of the leg's counters.
     pub(super) fn look(&self, at_ms: u32, now: &Quality) {
-        self.with(|looks| {
-            if let Some(looks) = looks {
-                looks.look(at_ms, now);
+        self.with(|state| {
+            if let Some(state) = state {
+                state.look(at_ms, now);
             }
         });
     }
@@ -211,22 +211,22 @@ impl Sampler {
     /// Adds the last reading and returns the course. Returns `None` if there was no audio or if
     /// sampling had already ended.
     pub(super) fn end(&self, at_ms: u32, now: &Quality) -> Option<Course> {
-        self.with(|looks| {
-            let looks = looks.as_mut().filter(|looks| looks.due_ms.is_some())?;
-            looks.look(at_ms, now);
-            looks.due_ms = None;
-            looks.course.has_sound().then(|| looks.course.clone())
+        self.with(|state| {
+            let state = state.as_mut().filter(|state| state.due_ms.is_some())?;
+            state.look(at_ms, now);
+            state.due_ms = None;
+            state.course.has_sound().then(|| state.course.clone())
         })
     }
 
     /// Returns the course so far. `None` if there was no audio.
     pub(super) fn course(&self) -> Option<Course> {
-        self.with(|looks| looks.as_ref().map(|looks| looks.course.clone()))
+        self.with(|state| state.as_ref().map(|state| state.course.clone()))
             .filter(Course::has_sound)
     }
 }
 
-impl Looks {
+impl SamplerState {
     fn look(&mut self, at_ms: u32, now: &Quality) {
         let (inbound, in_late) = Stretch::between(&self.before.inbound, &now.inbound);
         let (outbound, out_late) = Stretch::between(&self.before.outbound, &now.outbound);
@@ -373,10 +373,10 @@ mod tests {
         let sampler = Sampler::default();
         sampler.begin(0);
         let mut account = Quality::default();
-        let mut looks = 0_u32;
+        let mut state = 0_u32;
         // Ten hours at 50 packets a second, with five bad seconds in the ninth minute.
         while let Some(due) = sampler.due_ms().filter(|due| *due <= 36_000_000) {
-            looks += 1;
+            state += 1;
             account.inbound.packets = u64::from(due) / 20;
             let bad = (540_000..545_000).contains(&(due - 1));
             account.inbound.lost += if bad { 100 } else { 0 };
@@ -390,8 +390,8 @@ mod tests {
             course.samples.len()
         );
         assert!(
-            looks < 1_500 && course.every_ms == 160_000,
-            "{looks} looks, each {} ms",
+            state < 1_500 && course.every_ms == 160_000,
+            "{state} state, each {} ms",
             course.every_ms
         );
         let sum = |of: fn(&Sample) -> u32| course.samples.iter().map(of).sum::<u32>();

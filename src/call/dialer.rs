@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::queues::{Exit, Queues, Rules, Waiting};
-use super::registry::{LetIn, Outgoing, Registry};
+use super::registry::{CallAdmission, Outgoing, Registry};
 use super::services::Services;
 use crate::admission::{Admitted, Denied, Gate, NumberEntry};
 use crate::answer::SigningKeys;
@@ -38,12 +38,12 @@ pub struct CallOrder {
     pub time_limit: Duration,
     pub outbound: Outbound,
     /// Differences of single targets, in the order of `to`. May be shorter than `to`.
-    pub each: Vec<Each>,
+    pub each: Vec<TargetSettings>,
 }
 
 /// Properties of one target.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Each {
+pub struct TargetSettings {
     /// Overrides the ring timeout of the order.
     pub ring_timeout_ms: Option<u64>,
     /// Delay before this target is called.
@@ -98,14 +98,14 @@ impl Dialer {
     pub fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
         let services = &self.0.services;
         let mut queues = self.queues();
-        queues.may_take(self.rules(), &order.number, &order.to)?;
+        queues.check_order(self.rules(), &order.number, &order.to)?;
         let calls: Vec<CallUuid> = order.to.iter().map(|_| CallUuid(services.uuid())).collect();
         let now = services.clock.now();
         for (n, (call, to)) in calls.iter().zip(&order.to).enumerate() {
             let each = order.each.get(n).copied().unwrap_or_default();
             queues.push(order.number.clone(), self.setup(order, *call, to, each), now + each.after);
         }
-        if queues.let_out(self.rules(), &*self.0).is_some() {
+        if queues.release(self.rules(), &*self.0).is_some() {
             self.0.filled.notify_one();
         }
         Ok(calls)
@@ -116,7 +116,13 @@ impl Dialer {
         Rules { gate, consents: services.permissions.consents(), clock: &services.clock }
     }
 
-    fn setup(&self, order: &CallOrder, call: CallUuid, to: &E164, each: Each) -> CallSetup {
+    fn setup(
+        &self,
+        order: &CallOrder,
+        call: CallUuid,
+        to: &E164,
+        each: TargetSettings,
+    ) -> CallSetup {
         let services = &self.0.services;
         let spec = &order.number.spec;
         let mut limits = services.settings.load().limits.clone();
@@ -188,7 +194,7 @@ impl Dialer {
     /// Places queued calls when their time comes, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         loop {
-            let next = self.queues().let_out(self.rules(), &*self.0);
+            let next = self.queues().release(self.rules(), &*self.0);
             let filled = self.0.filled.notified();
             let wait = async {
                 match next {
@@ -208,10 +214,15 @@ impl Dialer {
 }
 
 impl Exit for Inner {
-    fn start(&self, waiting: &Waiting, let_in: LetIn, now: Instant) -> Result<(), Box<Admitted>> {
+    fn start(
+        &self,
+        waiting: &Waiting,
+        admission: CallAdmission,
+        now: Instant,
+    ) -> Result<(), Box<Admitted>> {
         let mut setup = waiting.setup.clone();
         setup.started = self.services.clock.wall();
-        self.registry.place(let_in, Outgoing { setup, received: waiting.since, placed: now })
+        self.registry.place(admission, Outgoing { setup, received: waiting.since, placed: now })
     }
 
     fn is_late(&self, setup: &CallSetup) -> Option<(HangupCause, String)> {

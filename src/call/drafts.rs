@@ -13,7 +13,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
 use uuid::Uuid;
 
-use super::author::{Author, SaidLine, Wish, url_of};
+use super::author::{Author, DialogueLine, DocumentRequest, url_of};
 use machine::FetchFailure;
 use media::prompt::Prompt;
 use model::{AuthId, CallUuid, Method};
@@ -87,25 +87,27 @@ impl Drafts {
     }
 
     /// Returns the draft of a call. `None` if the path is not that of a draft.
-    fn text(&self, wish: &Wish) -> Option<Result<String, FetchFailure>> {
+    fn text(&self, request: &DocumentRequest) -> Option<Result<String, FetchFailure>> {
         let gone = |what: &str| Some(Err(FetchFailure::Unreachable { detail: what.to_owned() }));
         let mut table = self.table();
-        if let Some(running) = table.running.get(&wish.call) {
-            return match running.path == wish.path {
+        if let Some(running) = table.running.get(&request.call) {
+            return match running.path == request.path {
                 true => Some(Ok(running.text.to_string())),
                 false => gone("a draft has no server: use absolute URLs in it"),
             };
         }
-        let id = wish.path.strip_prefix(BELOW)?;
+        let id = request.path.strip_prefix(BELOW)?;
         let found = table
             .waiting
             .iter()
-            .position(|one| *one.id == *id && one.claimed.as_ref() == Some(&wish.account));
+            .position(|one| *one.id == *id && one.claimed.as_ref() == Some(&request.account));
         let Some(draft) = found.and_then(|at| table.waiting.remove(at)) else {
             return gone("this draft has expired: run it again");
         };
         let text = draft.text.to_string();
-        table.running.insert(wish.call, Running { path: wish.path.clone(), text: draft.text });
+        table
+            .running
+            .insert(request.call, Running { path: request.path.clone(), text: draft.text });
         Some(Ok(text))
     }
 
@@ -127,10 +129,13 @@ pub struct WithDrafts {
 }
 
 impl Author for WithDrafts {
-    fn document(&self, wish: Wish) -> BoxFuture<'static, Result<String, FetchFailure>> {
-        match self.drafts.text(&wish) {
+    fn document(
+        &self,
+        request: DocumentRequest,
+    ) -> BoxFuture<'static, Result<String, FetchFailure>> {
+        match self.drafts.text(&request) {
             Some(text) => ready(text).boxed(),
-            None => self.others.document(wish),
+            None => self.others.document(request),
         }
     }
 
@@ -142,7 +147,7 @@ impl Author for WithDrafts {
         self.others.cut(call, after);
     }
 
-    fn said(&self, call: CallUuid) -> Vec<SaidLine> {
+    fn said(&self, call: CallUuid) -> Vec<DialogueLine> {
         self.others.said(call)
     }
 
@@ -160,8 +165,8 @@ mod tests {
 
     const TEXT: &str = "<Response><Speak>Hi</Speak></Response>";
 
-    fn wish(call: u128, account: &AuthId, path: &str) -> Wish {
-        Wish {
+    fn request(call: u128, account: &AuthId, path: &str) -> DocumentRequest {
+        DocumentRequest {
             call: CallUuid(Uuid::from_u128(call)),
             account: account.clone(),
             main_account: account.clone(),
@@ -171,8 +176,8 @@ mod tests {
         }
     }
 
-    fn asked(author: &WithDrafts, wish: Wish) -> Result<String, FetchFailure> {
-        author.document(wish).now_or_never().expect("a draft is there or not")
+    fn asked(author: &WithDrafts, request: DocumentRequest) -> Result<String, FetchFailure> {
+        author.document(request).now_or_never().expect("a draft is there or not")
     }
 
     #[test]
@@ -187,21 +192,21 @@ mod tests {
         assert!(drafts.claim("x7", (&account, ravi), &account, now).is_none(), "another person");
         assert!(drafts.claim("x7", (&other, asha), &account, now).is_none(), "another account");
         assert!(drafts.claim("x8", hers, &account, now).is_none(), "another id");
-        assert!(asked(&author, wish(1, &account, "draft/x7")).is_err(), "no phone has called");
+        assert!(asked(&author, request(1, &account, "draft/x7")).is_err(), "no phone has called");
         let (url, _) = drafts.claim("x7", hers, &account, now).expect("hers");
         let path = path_of(&url.0).expect("below our host");
         assert!(drafts.claim("x7", hers, &account, now).is_none(), "once");
-        assert!(asked(&author, wish(9, &other, path)).is_err(), "another account's call");
-        assert_eq!(asked(&author, wish(1, &account, path)).as_deref(), Ok(TEXT));
+        assert!(asked(&author, request(9, &other, path)).is_err(), "another account's call");
+        assert_eq!(asked(&author, request(1, &account, path)).as_deref(), Ok(TEXT));
         assert_eq!(
-            asked(&author, wish(1, &account, path)).as_deref(),
+            asked(&author, request(1, &account, path)).as_deref(),
             Ok(TEXT),
             "an element without an action"
         );
-        assert!(asked(&author, wish(2, &account, path)).is_err(), "another call");
-        assert!(asked(&author, wish(1, &account, "next")).is_err(), "nothing else is below it");
+        assert!(asked(&author, request(2, &account, path)).is_err(), "another call");
+        assert!(asked(&author, request(1, &account, "next")).is_err(), "nothing else is below it");
         author.over(CallUuid(Uuid::from_u128(1)));
-        assert!(asked(&author, wish(1, &account, path)).is_err(), "the call is over");
+        assert!(asked(&author, request(1, &account, path)).is_err(), "the call is over");
     }
 
     #[test]

@@ -17,10 +17,10 @@ use store::{FarewellDue, StoreError};
 
 /// How long the process that ended a call retries the Graph request itself. Longer than the closing
 /// phase of a call.
-pub(super) const OURS: Duration = Duration::from_secs(120);
+pub(super) const RETRY_TIME: Duration = Duration::from_secs(120);
 /// The same limit for a call that ends immediately, where only the tries of a single request are
 /// made. The user's phone may still ring, and Meta stops that only after 30 to 60 s.
-pub(super) const OURS_AT_ONCE: Duration = Duration::from_secs(15);
+pub(super) const SHORT_RETRY_TIME: Duration = Duration::from_secs(15);
 /// Interval at which the store is polled for due requests.
 const POLL: Duration = Duration::from_secs(2);
 /// Rows per read, and concurrent requests.
@@ -28,7 +28,7 @@ const BATCH: u32 = 256;
 const AT_ONCE: usize = 32;
 
 /// Sends due requests until `stop`. Uses the current access tokens of the numbers.
-pub async fn keep_telling(
+pub async fn send_pending(
     services: Arc<Services>,
     directory: Arc<Directory>,
     stop: CancellationToken,
@@ -36,14 +36,14 @@ pub async fn keep_telling(
     let mut every = tokio::time::interval(POLL);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        let told = stop.run_until_cancelled(tell_all(&services, &directory)).await;
+        let told = stop.run_until_cancelled(send_all(&services, &directory)).await;
         if let Some(Err(error)) = told {
             tracing::warn!(%error, "reading pending call terminations failed");
         }
     }
 }
 
-async fn tell_all(services: &Services, directory: &Directory) -> Result<(), StoreError> {
+async fn send_all(services: &Services, directory: &Directory) -> Result<(), StoreError> {
     loop {
         let due = services
             .store
@@ -53,12 +53,12 @@ async fn tell_all(services: &Services, directory: &Directory) -> Result<(), Stor
         if due.is_empty() {
             return Ok(());
         }
-        stream::iter(due).for_each_concurrent(AT_ONCE, |due| tell(services, directory, due)).await;
+        stream::iter(due).for_each_concurrent(AT_ONCE, |due| send(services, directory, due)).await;
         services.store.flush().await;
     }
 }
 
-async fn tell(services: &Services, directory: &Directory, due: FarewellDue) {
+async fn send(services: &Services, directory: &Directory, due: FarewellDue) {
     let FarewellDue { call, wacid, phone_number_id, action, ended, tries } = due;
     let token =
         directory.number(&phone_number_id).and_then(|number| number.spec.access_token.clone());

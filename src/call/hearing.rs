@@ -29,7 +29,7 @@ const FRAME_MS: u64 = 20;
 /// frames that the voice detector needs.
 const ONSET: usize = 20;
 /// Frames that the voice detector needs before it reports a voice.
-const JUDGED: u64 = 4;
+const DETECTOR_FRAMES: u64 = 4;
 /// A voice of this duration is speech and barges in (`docs/reference/xml.md#barge-in`).
 const LASTING_MS: u64 = 250;
 /// Pauses shorter than this are part of the speech.
@@ -67,9 +67,14 @@ impl Hearing {
     ) -> Self {
         let state = Arc::new(AtomicU8::new(HEARING));
         let (to, sound) = UtteranceAudio::new();
-        let told = Told { recognition, mailbox: with.mailbox.clone(), state: state.clone() };
+        let told =
+            EventReporter { recognition, mailbox: with.mailbox.clone(), state: state.clone() };
         let line = TapReader::new(leg.tap(TapSides::Received), Rate::Hz16000, Buffering::Jitter);
-        with.workers.add(Box::new(Utterance { line, ear: Ear::new(to), told: told.clone() }));
+        with.workers.add(Box::new(Utterance {
+            line,
+            detector: UtteranceDetector::new(to),
+            told: told.clone(),
+        }));
         let task = with
             .tasks
             .spawn(understand(with.recognisers.clone(), how, sound, told).in_current_span());
@@ -95,13 +100,13 @@ impl Drop for Hearing {
 
 /// Reports the events of a recognition to its call.
 #[derive(Clone)]
-struct Told {
+struct EventReporter {
     recognition: RecognitionId,
     mailbox: Mailbox,
     state: Arc<AtomicU8>,
 }
 
-impl Told {
+impl EventReporter {
     fn tell(&self, what: SpeechEvent) {
         if self.state.load(Ordering::Acquire) != STOPPED {
             self.mailbox.tell(Input::Speech { recognition: self.recognition, event: what });
@@ -114,7 +119,7 @@ async fn understand(
     recognisers: Recognisers,
     how: RecognitionSettings,
     mut sound: UtteranceAudio,
-    told: Told,
+    told: EventReporter,
 ) {
     let RecognitionSettings { language, hints, model, interim, profanity_filter, hidden: _ } = how;
     let ask = RecognitionOptions { language, hints, model, interim, profanity_filter };
@@ -140,15 +145,15 @@ async fn understand(
 /// The worker job that reads the leg's audio.
 struct Utterance {
     line: TapReader,
-    ear: Ear,
-    told: Told,
+    detector: UtteranceDetector,
+    told: EventReporter,
 }
 
 impl Job for Utterance {
     fn run(&mut self, _now: Instant) -> JobStatus {
         while let Some(frame) = self.line.next() {
-            if let Some(fact) = self.ear.hear(frame.received) {
-                self.told.tell(fact);
+            if let Some(event) = self.detector.push(frame.received) {
+                self.told.tell(event);
             }
         }
         // Dropping the job closes the audio channel, which ends the utterance.
@@ -158,8 +163,8 @@ impl Job for Utterance {
 }
 
 /// Runs the voice detector frame by frame, in media time, and passes on the audio of the utterance.
-struct Ear {
-    judge: VoiceDetector,
+struct UtteranceDetector {
+    voice_detector: VoiceDetector,
     to: mpsc::Sender<Vec<i16>>,
     /// Number of frames so far.
     at: u64,
@@ -172,10 +177,10 @@ struct Ear {
     kept: VecDeque<Vec<i16>>,
 }
 
-impl Ear {
+impl UtteranceDetector {
     fn new(to: mpsc::Sender<Vec<i16>>) -> Self {
         Self {
-            judge: VoiceDetector::default(),
+            voice_detector: VoiceDetector::default(),
             to,
             at: 0,
             voice: None,
@@ -185,31 +190,31 @@ impl Ear {
     }
 
     /// Processes the next 20 ms of mono 16 kHz audio. Returns an event if the state changed.
-    fn hear(&mut self, pcm: &[i16]) -> Option<SpeechEvent> {
-        let voiced = self.judge.push(pcm);
+    fn push(&mut self, pcm: &[i16]) -> Option<SpeechEvent> {
+        let voiced = self.voice_detector.push(pcm);
         self.at += 1;
-        let fact = match (&mut self.voice, voiced) {
+        let event = match (&mut self.voice, voiced) {
             (voice @ None, true) => {
                 *voice = Some((self.at, self.at, false));
                 Some(SpeechEvent::Began)
             }
             (Some((first, last, lasting)), true) => {
                 *last = self.at;
-                let lasts = (self.at - *first + JUDGED) * FRAME_MS >= LASTING_MS;
+                let lasts = (self.at - *first + DETECTOR_FRAMES) * FRAME_MS >= LASTING_MS;
                 (lasts && !std::mem::replace(lasting, true)).then_some(SpeechEvent::Lasting)
             }
             (Some((_, last, _)), false) => {
                 let ago_ms = (self.at - *last) * FRAME_MS;
                 (ago_ms >= PAUSE_MS).then(|| {
                     self.voice = None;
-                    self.judge.reset();
+                    self.voice_detector.reset();
                     SpeechEvent::Ended { ago_ms }
                 })
             }
             (None, false) => None,
         };
         self.pass_on(pcm);
-        fact
+        event
     }
 
     fn pass_on(&mut self, pcm: &[i16]) {
@@ -230,7 +235,7 @@ impl Ear {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ear, ONSET, SpeechEvent};
+    use super::{ONSET, SpeechEvent, UtteranceDetector};
     use tokio::sync::mpsc;
 
     const FRAME: usize = 320;
@@ -245,10 +250,10 @@ mod tests {
     /// that were passed on.
     fn told(stretches: &[(usize, bool)]) -> (Vec<(usize, SpeechEvent)>, usize) {
         let (to, mut from) = mpsc::channel(10_000);
-        let mut ear = Ear::new(to);
+        let mut detector = UtteranceDetector::new(to);
         let frames = stretches.iter().flat_map(|(frames, loud)| sound(*frames, *loud));
         let told =
-            frames.enumerate().filter_map(|(n, frame)| Some((n, ear.hear(&frame)?))).collect();
+            frames.enumerate().filter_map(|(n, frame)| Some((n, detector.push(&frame)?))).collect();
         let passed = std::iter::from_fn(|| from.try_recv().ok()).count();
         (told, passed)
     }

@@ -5,7 +5,7 @@
 //! | `shell`, `step` | the task of a call: runs the machine and executes its outputs |
 //! | `registry`, `binding` | the live calls, and Meta's ids of them |
 //! | `dialer`, `queues` | outbound calls that wait for calls per second |
-//! | `orphan`, `farewell`, `rejects` | end calls of a dead process, and calls that Meta still holds |
+//! | `orphan`, `farewell`, `rejects` | end orphans, and calls that Meta still holds |
 //! | `outbox`, `links` | deliver stored callbacks |
 //! | `consent` | call permissions, synchronised with Meta |
 //! | `phones`, `web`, `captions` | registered endpoints, their calls and live captions |
@@ -48,11 +48,11 @@ pub mod waterfall;
 pub mod web;
 
 pub use binding::CallEvent;
-pub use consent::PermissionDesk;
+pub use consent::PermissionService;
 pub use dialer::Dialer;
 pub use outbox::{GivenUp, Outbox, OutboxLimits};
 pub use recordings::{Recordings, RecordingsConfig};
-pub use registry::{LiveCall, Registry, Told};
+pub use registry::{LiveCall, Registry, SendOutcome};
 pub use rejects::RejectThread;
 pub use services::{CallSettings, Services};
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Observers of calls besides their own callbacks: conversations and customer webhooks. Set once
 //! when the node starts.
 
-use super::author::SaidLine;
+use super::author::DialogueLine;
 use machine::{CallSetup, Summary};
 use model::Timestamp;
 use store::NewCallback;
@@ -14,5 +14,10 @@ pub trait CallNews: Send + Sync {
     fn answered(&self, setup: &CallSetup, at: Timestamp);
     /// The call has ended. `said` is the conversation of an agent with the user. The returned
     /// callbacks are written to the outbox in the transaction that closes the call's record.
-    fn ended(&self, setup: &CallSetup, summary: &Summary, said: &[SaidLine]) -> Vec<NewCallback>;
+    fn ended(
+        &self,
+        setup: &CallSetup,
+        summary: &Summary,
+        said: &[DialogueLine],
+    ) -> Vec<NewCallback>;
 }

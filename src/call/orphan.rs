@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::author::SaidLine;
+use super::author::DialogueLine;
 use super::record;
 use super::registry::{CallKey, Registry};
 use super::services::Services;
@@ -113,7 +113,7 @@ pub fn closing(orphan: &Orphan) -> Closing {
 }
 
 fn end(services: &Services, orphan: &Orphan, said: Vec<CallLine>) -> Conclusion {
-    let said: Vec<SaidLine> = said.into_iter().filter_map(SaidLine::kept).collect();
+    let said: Vec<DialogueLine> = said.into_iter().filter_map(DialogueLine::kept).collect();
     let start = orphan.start.clone();
     let Closing { end, hangup, farewell } = closing(orphan);
     let due = services.clock.steady();

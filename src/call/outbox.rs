@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::links;
-use super::trace::{Request, Sink, Trace, Traced, since as us_since};
+use super::trace::{ExportedTrace, Request, Sink, Trace, since as us_since};
 use crate::admission::{Directory, Webhook};
 use crate::answer::{Delivery, Hops, NoticeJob, NoticeOutcome, Notifier, SigningKeys};
 use machine::CallbackKind;
@@ -63,7 +63,7 @@ struct Inner {
     clock: Clock,
     node_id: String,
     limits: OutboxLimits,
-    held: Mutex<Held>,
+    held: Mutex<InMemory>,
     /// Wakes the reader: there may be callbacks to read from the store.
     woken: Notify,
     tasks: TaskTracker,
@@ -97,7 +97,7 @@ pub type Links = Box<dyn Fn(Uuid) -> String + Send + Sync>;
 
 /// The callbacks in memory.
 #[derive(Default)]
-struct Held {
+struct InMemory {
     ids: HashSet<i64>,
     of_origin: HashMap<String, usize>,
     /// Origins that have more callbacks in the store because there was no space in memory.
@@ -108,13 +108,13 @@ struct Held {
 }
 
 /// The slot of a callback in memory. Released on drop, after the result is stored.
-struct Place {
+struct MemorySlot {
     outbox: Arc<Inner>,
     id: i64,
     origin: String,
 }
 
-impl Drop for Place {
+impl Drop for MemorySlot {
     fn drop(&mut self) {
         let mut held = self.outbox.held();
         held.ids.remove(&self.id);
@@ -170,12 +170,12 @@ impl Outbox {
     }
 
     /// Sets the function that creates links to media files. Only the first call has an effect.
-    pub fn links_by(&self, links: Links) {
+    pub fn set_link_signer(&self, links: Links) {
         let _ = self.0.links.set(links);
     }
 
     /// Sets the receiver of given-up callbacks. Only the first call has an effect.
-    pub fn undelivered_to(&self, undelivered: Undelivered) {
+    pub fn set_undelivered(&self, undelivered: Undelivered) {
         let _ = self.0.undelivered.set(undelivered);
     }
 
@@ -230,13 +230,13 @@ impl Outbox {
 }
 
 impl Inner {
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, InMemory> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reserves a slot. Returns `None` if the callback already has one or memory is full. A new
     /// callback must wait behind earlier ones of its origin in the store.
-    fn place(self: &Arc<Self>, callback: &Callback, fresh: bool) -> Option<Place> {
+    fn place(self: &Arc<Self>, callback: &Callback, fresh: bool) -> Option<MemorySlot> {
         let (id, origin) = (callback.id, &callback.new.origin);
         let mut held = self.held();
         let gone = !fresh && held.gone.as_ref().is_some_and(|gone| gone.contains(&id));
@@ -250,17 +250,17 @@ impl Inner {
         }
         held.ids.insert(id);
         *held.of_origin.entry(origin.clone()).or_default() += 1;
-        Some(Place { outbox: self.clone(), id, origin: origin.clone() })
+        Some(MemorySlot { outbox: self.clone(), id, origin: origin.clone() })
     }
 
     /// Maximum number of callbacks in memory for one host: a share of the free space, so that many
     /// dead hosts leave space for others.
-    fn room(&self, held: &Held) -> usize {
+    fn room(&self, held: &InMemory) -> usize {
         let free = self.limits.held.saturating_sub(held.ids.len());
         (free / 8).clamp(usize::from(free > 0), self.limits.held_per_host)
     }
 
-    fn spawn(self: &Arc<Self>, callback: Callback, place: Place, keys: Option<SigningKeys>) {
+    fn spawn(self: &Arc<Self>, callback: Callback, place: MemorySlot, keys: Option<SigningKeys>) {
         let inner = self.clone();
         let aborted = self.aborted.clone();
         let work = async move { inner.deliver(callback, place, keys).await };
@@ -285,7 +285,7 @@ impl Inner {
     }
 
     /// Makes one delivery attempt and stores its result.
-    async fn deliver(&self, callback: Callback, place: Place, keys: Option<SigningKeys>) {
+    async fn deliver(&self, callback: Callback, place: MemorySlot, keys: Option<SigningKeys>) {
         let Callback { id, new, since, attempts, retries } = callback;
         let (call, kind, event_id, hops) = (new.call, new.notice.kind, new.event_id, Hops::new());
         // Messages and events do not belong to a call.
@@ -359,7 +359,7 @@ impl Inner {
             self.store.event_log().append_late(call, line.trim_end().to_owned());
         }
         if let Some(sink) = self.traces.get() {
-            sink(Traced::Callback { call, trace });
+            sink(ExportedTrace::Callback { call, trace });
         }
         let at = self.clock.steady();
         let (outcome, last) = match delivery.outcome {

@@ -28,7 +28,7 @@ const BESIDE_CAPTIONS: usize = BEHIND / 2;
 
 /// Identifies a registration, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PlaceId(u64);
+pub struct RegistrationId(u64);
 
 /// The owner of a phone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ pub struct Phones(Arc<Mutex<Table>>);
 #[derive(Default)]
 struct Table {
     last: u64,
-    places: BTreeMap<PlaceId, Place>,
+    places: BTreeMap<RegistrationId, Place>,
     /// Ringing lines by endpoint.
     ringing: HashMap<EndpointName, Vec<Weak<Line>>>,
     /// Set after all phones were notified. New registrations are notified immediately.
@@ -125,12 +125,12 @@ struct Place {
 /// A phone's registration. Dropping the value ends it.
 pub struct Registration {
     phones: Phones,
-    place: PlaceId,
+    place: RegistrationId,
 }
 
 impl Registration {
     /// The id of the registration.
-    pub fn place(&self) -> PlaceId {
+    pub fn place(&self) -> RegistrationId {
         self.place
     }
 }
@@ -158,7 +158,7 @@ impl Phones {
             return Err(NoRoom);
         }
         table.last += 1;
-        let place = PlaceId(table.last);
+        let place = RegistrationId(table.last);
         let name = owner.name.clone();
         if table.draining {
             let _ = to.try_send(ToPhone::Draining);
@@ -214,7 +214,7 @@ impl Phones {
     }
 
     /// Returns the calls of a registration.
-    pub fn calls(&self, place: PlaceId) -> Vec<CallUuid> {
+    pub fn calls(&self, place: RegistrationId) -> Vec<CallUuid> {
         self.table()
             .places
             .get(&place)
@@ -223,18 +223,23 @@ impl Phones {
     }
 
     /// Creates a line for a call that a phone makes.
-    pub fn line_from(&self, call: CallUuid, place: PlaceId, name: EndpointName) -> Arc<Line> {
+    pub fn line_from(
+        &self,
+        call: CallUuid,
+        place: RegistrationId,
+        name: EndpointName,
+    ) -> Arc<Line> {
         self.note(place, call);
-        Arc::new(Line::new(self.clone(), call, name, At::Place(place)))
+        Arc::new(Line::new(self.clone(), call, name, LineState::Place(place)))
     }
 
     /// Creates a line for a call to an endpoint. It rings nowhere until `Line::ring`.
     pub fn line_to(&self, call: CallUuid, name: EndpointName) -> Arc<Line> {
-        Arc::new(Line::new(self.clone(), call, name, At::Ringing(BTreeSet::new())))
+        Arc::new(Line::new(self.clone(), call, name, LineState::Ringing(BTreeSet::new())))
     }
 
     /// Sends a message to a registration. Disconnects the phone if its queue is full.
-    fn tell(&self, place: PlaceId, what: ToPhone) {
+    fn tell(&self, place: RegistrationId, what: ToPhone) {
         let mut table = self.table();
         let behind = table.places.get(&place).is_some_and(|place| place.to.try_send(what).is_err());
         if behind {
@@ -245,7 +250,7 @@ impl Phones {
     }
 
     /// Sends a message unless the phone's queue is more than half full.
-    fn mention(&self, place: PlaceId, what: ToPhone) {
+    fn mention(&self, place: RegistrationId, what: ToPhone) {
         if let Some(place) =
             self.table().places.get(&place).filter(|place| place.to.capacity() > BESIDE_CAPTIONS)
         {
@@ -253,7 +258,7 @@ impl Phones {
         }
     }
 
-    fn note(&self, place: PlaceId, call: CallUuid) -> bool {
+    fn note(&self, place: RegistrationId, call: CallUuid) -> bool {
         let mut table = self.table();
         let Some(place) =
             table.places.get_mut(&place).filter(|place| place.calls.len() < CALLS_MAX)
@@ -263,7 +268,7 @@ impl Phones {
         place.calls.insert(call)
     }
 
-    fn forget(&self, place: PlaceId, call: CallUuid) {
+    fn forget(&self, place: RegistrationId, call: CallUuid) {
         if let Some(place) = self.table().places.get_mut(&place) {
             place.calls.remove(&call);
         }
@@ -275,11 +280,11 @@ impl Phones {
 }
 
 /// State of a line.
-enum At {
+enum LineState {
     /// Rings at these registrations.
-    Ringing(BTreeSet<PlaceId>),
+    Ringing(BTreeSet<RegistrationId>),
     /// Connected to the phone that has the call.
-    Place(PlaceId),
+    Place(RegistrationId),
     /// The phone's socket was lost. It may reconnect.
     Away,
     Over,
@@ -290,7 +295,7 @@ pub struct Line {
     phones: Phones,
     call: CallUuid,
     name: EndpointName,
-    at: Mutex<At>,
+    at: Mutex<LineState>,
     ring: Mutex<Option<ToPhone>>,
     /// The first key decides how keys arrive, so that a phone that sends each key both ways counts
     /// once.
@@ -299,7 +304,7 @@ pub struct Line {
 
 /// How a key was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyWay {
+pub enum KeySource {
     /// In the audio stream (RFC 4733).
     Stream = 1,
     /// As a message over the socket.
@@ -316,7 +321,7 @@ impl std::fmt::Debug for Line {
 }
 
 impl Line {
-    fn new(phones: Phones, call: CallUuid, name: EndpointName, at: At) -> Self {
+    fn new(phones: Phones, call: CallUuid, name: EndpointName, at: LineState) -> Self {
         Self {
             phones,
             call,
@@ -350,18 +355,18 @@ impl Line {
         };
         places.iter().for_each(|place| self.ring_also(*place));
         match &*self.at() {
-            At::Ringing(places) => places.len(),
-            At::Place(_) | At::Away | At::Over => 0,
+            LineState::Ringing(places) => places.len(),
+            LineState::Place(_) | LineState::Away | LineState::Over => 0,
         }
     }
 
-    fn ring_also(&self, place: PlaceId) {
+    fn ring_also(&self, place: RegistrationId) {
         let Some(ring) = self.ring.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
             return;
         };
         {
             let mut at = self.at();
-            let At::Ringing(places) = &mut *at else { return };
+            let LineState::Ringing(places) = &mut *at else { return };
             if !self.phones.note(place, self.call) {
                 return;
             }
@@ -372,15 +377,15 @@ impl Line {
 
     /// A phone accepts the call; the others stop ringing. Returns `false` if the call does not ring
     /// there.
-    pub(super) fn accept(&self, place: PlaceId) -> bool {
+    pub(super) fn accept(&self, place: RegistrationId) -> bool {
         let others = {
             let mut at = self.at();
-            let At::Ringing(places) = &mut *at else { return false };
+            let LineState::Ringing(places) = &mut *at else { return false };
             if !places.remove(&place) {
                 return false;
             }
             let others = std::mem::take(places);
-            *at = At::Place(place);
+            *at = LineState::Place(place);
             others
         };
         self.stop_ringing(others, "answered_elsewhere");
@@ -389,10 +394,10 @@ impl Line {
 
     /// A phone declines the call. Returns whether the call now rings nowhere, or `None` if it did
     /// not ring there.
-    pub(super) fn decline(&self, place: PlaceId) -> Option<bool> {
+    pub(super) fn decline(&self, place: RegistrationId) -> Option<bool> {
         let last = {
             let mut at = self.at();
-            let At::Ringing(places) = &mut *at else { return None };
+            let LineState::Ringing(places) = &mut *at else { return None };
             if !places.remove(&place) {
                 return None;
             }
@@ -403,40 +408,40 @@ impl Line {
     }
 
     /// Whether this registration has the call.
-    pub fn is_at(&self, place: PlaceId) -> bool {
-        matches!(&*self.at(), At::Place(at) if *at == place)
+    pub fn is_at(&self, place: RegistrationId) -> bool {
+        matches!(&*self.at(), LineState::Place(at) if *at == place)
     }
 
     /// Handles the loss of a registration. Returns `true` if it had the call.
-    pub(super) fn lost(&self, place: PlaceId) -> bool {
+    pub(super) fn lost(&self, place: RegistrationId) -> bool {
         let mut at = self.at();
         match &mut *at {
-            At::Ringing(places) => {
+            LineState::Ringing(places) => {
                 places.remove(&place);
                 false
             }
-            At::Place(had) if *had == place => {
-                *at = At::Away;
+            LineState::Place(had) if *had == place => {
+                *at = LineState::Away;
                 true
             }
-            At::Place(_) | At::Away | At::Over => false,
+            LineState::Place(_) | LineState::Away | LineState::Over => false,
         }
     }
 
     /// Reconnects the line to a new registration of the phone. Returns `false` if the line is not
     /// disconnected.
-    pub(super) fn back(&self, place: PlaceId) -> bool {
+    pub(super) fn back(&self, place: RegistrationId) -> bool {
         let mut at = self.at();
-        let away = matches!(*at, At::Away) && self.phones.note(place, self.call);
+        let away = matches!(*at, LineState::Away) && self.phones.note(place, self.call);
         if away {
-            *at = At::Place(place);
+            *at = LineState::Place(place);
         }
         away
     }
 
     /// Whether the phone's socket was lost and has not reconnected.
     pub(super) fn is_away(&self) -> bool {
-        matches!(*self.at(), At::Away)
+        matches!(*self.at(), LineState::Away)
     }
 
     /// Sends a message to the phone that has the call.
@@ -459,23 +464,23 @@ impl Line {
     }
 
     /// Returns the registration of the phone that has the call.
-    fn place(&self) -> Option<PlaceId> {
+    fn place(&self) -> Option<RegistrationId> {
         match &*self.at() {
-            At::Place(place) => Some(*place),
-            At::Ringing(_) | At::Away | At::Over => None,
+            LineState::Place(place) => Some(*place),
+            LineState::Ringing(_) | LineState::Away | LineState::Over => None,
         }
     }
 
     /// Ends the call: notifies the phones that ring or have it.
     pub(super) fn end(&self, cause: HangupCause, ended: Ended) {
-        let was = std::mem::replace(&mut *self.at(), At::Over);
+        let was = std::mem::replace(&mut *self.at(), LineState::Over);
         match was {
-            At::Ringing(places) => self.stop_ringing(places, why_cancelled(cause)),
-            At::Place(place) => {
+            LineState::Ringing(places) => self.stop_ringing(places, why_cancelled(cause)),
+            LineState::Place(place) => {
                 self.phones.tell(place, ToPhone::Ended { call: self.call, ended });
                 self.phones.forget(place, self.call);
             }
-            At::Away | At::Over => {}
+            LineState::Away | LineState::Over => {}
         }
         let mut table = self.phones.table();
         if let Some(lines) = table.ringing.get_mut(&self.name) {
@@ -487,7 +492,7 @@ impl Line {
     }
 
     /// Whether a key that arrived this way counts.
-    pub(super) fn takes_key(&self, way: KeyWay) -> bool {
+    pub(super) fn takes_key(&self, way: KeySource) -> bool {
         let word = way as u8;
         match self.keys.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => true,
@@ -495,14 +500,14 @@ impl Line {
         }
     }
 
-    fn stop_ringing(&self, places: BTreeSet<PlaceId>, why: &'static str) {
+    fn stop_ringing(&self, places: BTreeSet<RegistrationId>, why: &'static str) {
         for place in places {
             self.phones.tell(place, ToPhone::Cancelled { call: self.call, why });
             self.phones.forget(place, self.call);
         }
     }
 
-    fn at(&self) -> MutexGuard<'_, At> {
+    fn at(&self) -> MutexGuard<'_, LineState> {
         self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -629,7 +634,9 @@ mod tests {
     #[test]
     fn keys_come_one_way() {
         let phones = Phones::default();
-        for (first, other) in [(KeyWay::Stream, KeyWay::Socket), (KeyWay::Socket, KeyWay::Stream)] {
+        for (first, other) in
+            [(KeySource::Stream, KeySource::Socket), (KeySource::Socket, KeySource::Stream)]
+        {
             let line = phones.line_to(call(), name());
             assert!(line.takes_key(first) && !line.takes_key(other) && line.takes_key(first));
         }

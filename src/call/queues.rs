@@ -32,7 +32,7 @@ pub struct Waiting {
     /// The call must not be placed before this time.
     pub since: Instant,
     /// Whether the call already has an open record.
-    noted: bool,
+    recorded: bool,
 }
 
 /// Receives the calls that leave the queue. Called with the queues locked, so no method may block
@@ -45,7 +45,7 @@ pub trait Exit {
     fn start(
         &self,
         waiting: &Waiting,
-        let_in: (Admitted, Engaged),
+        admission: (Admitted, Engaged),
         now: Instant,
     ) -> Result<(), Box<Admitted>>;
 
@@ -77,7 +77,7 @@ pub struct Rules<'a> {
 pub struct Queues(BTreeMap<AuthId, VecDeque<Waiting>>);
 
 /// Result of trying the first call of a queue.
-enum Tried {
+enum TryResult {
     Gone,
     /// The call stays queued. Try again at this time.
     Until(Instant),
@@ -88,7 +88,7 @@ impl Queues {
     ///
     /// # Errors
     /// Returns the first limit or rule that forbids it.
-    pub fn may_take(
+    pub fn check_order(
         &self,
         rules: Rules<'_>,
         number: &Arc<NumberEntry>,
@@ -145,7 +145,7 @@ impl Queues {
             setup,
             number,
             since,
-            noted: false,
+            recorded: false,
         });
     }
 
@@ -164,7 +164,7 @@ impl Queues {
 
     /// Places the calls that may go out now and gives up those that waited too long. Returns when
     /// to try again, or `None` if the queues are empty.
-    pub fn let_out(&mut self, rules: Rules<'_>, exit: &impl Exit) -> Option<Instant> {
+    pub fn release(&mut self, rules: Rules<'_>, exit: &impl Exit) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         let mut look_at = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         for queue in self.0.values_mut() {
@@ -173,8 +173,8 @@ impl Queues {
                 && let Some(waiting) = queue.remove(first)
             {
                 match try_one(waiting, queue, rules, exit) {
-                    Tried::Gone => {}
-                    Tried::Until(at) => {
+                    TryResult::Gone => {}
+                    TryResult::Until(at) => {
                         look_at(at);
                         break;
                     }
@@ -187,8 +187,8 @@ impl Queues {
                 .for_each(&mut look_at);
         }
         self.0.retain(|_, queue| !queue.is_empty());
-        for waiting in self.0.values_mut().flatten().filter(|waiting| !waiting.noted) {
-            waiting.noted = exit.note(&waiting.setup);
+        for waiting in self.0.values_mut().flatten().filter(|waiting| !waiting.recorded) {
+            waiting.recorded = exit.note(&waiting.setup);
         }
         next
     }
@@ -211,28 +211,28 @@ fn try_one(
     queue: &mut VecDeque<Waiting>,
     rules: Rules<'_>,
     exit: &impl Exit,
-) -> Tried {
+) -> TryResult {
     let Rules { gate, consents, clock } = rules;
     let now = clock.now();
     if now.saturating_duration_since(waiting.since) >= WAIT_MAX {
         let why = "the call waited two minutes for the account's calls per second: place fewer calls or raise cps";
         exit.give_up(waiting, HangupCause::CpsExceeded, Some(why.to_owned()));
-        return Tried::Gone;
+        return TryResult::Gone;
     }
     if let Some((cause, why)) = exit.is_late(&waiting.setup) {
         exit.give_up(waiting, cause, Some(why));
-        return Tried::Gone;
+        return TryResult::Gone;
     }
     let next = gate.next_permit(now, &waiting.number.account);
     if next > now {
         let at = next.min(now + LOOK).min(waiting.since + WAIT_MAX);
         queue.push_front(waiting);
-        return Tried::Until(at);
+        return TryResult::Until(at);
     }
     let setup = &waiting.setup;
     match gate.admit_business(now, clock.wall(), &setup.phone_number_id, &setup.to, consents) {
-        Ok(let_in) => {
-            match exit.start(&waiting, let_in, now) {
+        Ok(admission) => {
+            match exit.start(&waiting, admission, now) {
                 Ok(()) => gate.count(Direction::Outbound, metric::admission::ADMITTED),
                 Err(admitted) => {
                     admitted.withdraw();
@@ -241,12 +241,12 @@ fn try_one(
                     exit.give_up(waiting, HangupCause::CpsExceeded, Some(why));
                 }
             }
-            Tried::Gone
+            TryResult::Gone
         }
         // Another call took the permit in the meantime.
         Err(denied) if denied.reason == Reason::CpsExceeded => {
             queue.push_front(waiting);
-            Tried::Until(now + Duration::from_millis(1))
+            TryResult::Until(now + Duration::from_millis(1))
         }
         Err(denied) => {
             exit.give_up(
@@ -254,7 +254,7 @@ fn try_one(
                 cause_of(denied.reason),
                 Some(format!("the call was not placed: {denied}")),
             );
-            Tried::Gone
+            TryResult::Gone
         }
     }
 }

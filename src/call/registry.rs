@@ -17,15 +17,15 @@ use tracing::{Instrument, error, info, info_span};
 
 pub use self::live_call::LiveCall;
 use super::author;
-use super::binding::{AtMeta, Bindings, CallEvent, Parties};
-pub use super::binding::{CallKey, EventTold};
+use super::binding::{Bindings, CallEvent, MetaState, Parties};
+pub use super::binding::{CallKey, EventOutcome};
 use super::course::Sampler;
 use super::farewell;
 use super::live::LiveLog;
 use super::services::Services;
-use super::shell::{self, Begin, Peer, Way};
+use super::shell::{self, Peer, StartMode, StartParams};
 use super::streams::StreamViews;
-use super::trace::{Journal, Traced};
+use super::trace::{EventLogWriter, ExportedTrace};
 use super::turns::Turns;
 use crate::admission::permission::{Engaged, PairKey};
 use crate::admission::{Admitted, Gate, NumberEntry, Reason, Starting, Strain};
@@ -47,7 +47,7 @@ const LIVE_MAX: usize = 20_000;
 const REJECTS_MAX: usize = 4_000;
 
 /// The admission of a live call: its slot, and the mark that its user is busy.
-pub type LetIn = (Admitted, Engaged);
+pub type CallAdmission = (Admitted, Engaged);
 
 /// A user-initiated call before its start.
 #[derive(Clone, Debug)]
@@ -79,8 +79,8 @@ pub struct Outgoing {
 
 /// Whether an input was delivered to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    Yes,
+pub enum SendOutcome {
+    Delivered,
     /// The call's mailbox is full.
     Full,
     /// The call does not exist or has ended.
@@ -145,7 +145,7 @@ impl Registry {
         self.list()
             .iter()
             .filter_map(|call| call.log.export())
-            .for_each(|lines| sink(Traced::Call(lines)));
+            .for_each(|lines| sink(ExportedTrace::Call(lines)));
     }
 
     /// The services that calls run with.
@@ -234,12 +234,12 @@ impl Registry {
 }
 
 /// Removes a call from the tables on drop, however its task ends.
-struct Leaving {
+struct CallGuard {
     registry: Registry,
     view: Arc<LiveCall>,
 }
 
-impl Drop for Leaving {
+impl Drop for CallGuard {
     fn drop(&mut self) {
         let inner = &self.registry.0;
         let setup = &self.view.setup;
@@ -274,7 +274,7 @@ impl Registry {
             return Err(Box::new(admitted));
         };
         let Incoming { offer, received, arrived, .. } = incoming;
-        if !self.born(&setup) {
+        if !self.write_record(&setup) {
             return Err(Box::new(admitted));
         }
         let engaged = self
@@ -283,7 +283,7 @@ impl Registry {
             .permissions
             .consents()
             .engage(PairKey::new(&setup.phone_number_id, &setup.from));
-        let way = Way::Offered(Box::new(offer));
+        let way = StartMode::Offered(Box::new(offer));
         self.begin(Peer::user((admitted, engaged)), starting, setup, way, [received, arrived]);
         Ok(())
     }
@@ -294,41 +294,41 @@ impl Registry {
     /// Returns the admission, to be withdrawn, if the node or the store is overloaded.
     pub fn place(
         &self,
-        (admitted, engaged): LetIn,
+        (admitted, engaged): CallAdmission,
         outgoing: Outgoing,
     ) -> Result<(), Box<Admitted>> {
         let Some(starting) = self.room(&outgoing.setup.phone_number_id) else {
             return Err(Box::new(admitted));
         };
         let Outgoing { setup, received, placed } = outgoing;
-        if !self.born(&setup) {
+        if !self.write_record(&setup) {
             return Err(Box::new(admitted));
         }
         let peer = Peer::user((admitted, engaged));
-        self.begin(peer, starting, setup, Way::Placed, [received, placed]);
+        self.begin(peer, starting, setup, StartMode::Placed, [received, placed]);
         Ok(())
     }
 
     /// Writes the record of a call before the call becomes visible, so that it survives a crash.
     /// Returns `false` if the store does not accept it.
-    pub(super) fn born(&self, setup: &CallSetup) -> bool {
+    pub(super) fn write_record(&self, setup: &CallSetup) -> bool {
         let services = &self.0.services;
         let start = CallStart::of(setup, &services.node_id);
-        let born = services.store.calls().begin(start, setup, services.clock.steady());
-        if !born {
+        let write_record = services.store.calls().begin(start, setup, services.clock.steady());
+        if !write_record {
             Strain::Store.count();
         }
-        born
+        write_record
     }
 
-    /// Starts a call whose record was written by [`Registry::born`]. The times are those of its
+    /// Starts a call whose record was written by [`Registry::write_record`]. The times are those of its
     /// request and the zero of its time.
     pub(super) fn begin(
         &self,
         peer: Peer,
         starting: Starting,
         setup: CallSetup,
-        way: Way,
+        way: StartMode,
         [received, arrived]: [Instant; 2],
     ) {
         let services = self.0.services.clone();
@@ -344,7 +344,7 @@ impl Registry {
             mailbox: mailbox.clone(),
             state: AtomicU8::new(CallState::Dialing as u8),
             answered: OnceLock::new(),
-            at_meta: AtMeta::new(setup.wacid.clone()),
+            at_meta: MetaState::new(setup.wacid.clone()),
             legs: Mutex::default(),
             b_leg: Mutex::default(),
             streams: StreamViews::default(),
@@ -363,18 +363,23 @@ impl Registry {
         view.tell_news(&self.0.services.feed);
         services.rooms.expect(&setup, &mailbox);
         self.gauge(setup.direction).increment(1);
-        let leaving = Leaving { registry: self.clone(), view: view.clone() };
+        let guard = CallGuard { registry: self.clone(), view: view.clone() };
         // `trace_id` is sent in `traceparent` with requests to the customer's server.
         let number =
             peer.number().map(|number| tracing::field::display(number.spec.number.clone()));
         let span = info_span!("call", call_uuid = %call, trace_id = %TraceId::from(call), number);
-        let journal =
-            Journal::new(call, arrived, log, services.store.event_log(), services.traces.clone());
+        let journal = EventLogWriter::new(
+            call,
+            arrived,
+            log,
+            services.store.event_log(),
+            services.traces.clone(),
+        );
         let admitted = services.clock.now();
         let (turns, registry) = (self.0.turns.clone(), self.clone());
         let task = async move {
             let turn = turns.wait(starting).await;
-            let begin = Begin {
+            let begin = StartParams {
                 registry,
                 setup,
                 way,
@@ -395,9 +400,9 @@ impl Registry {
                 std::panic::AssertUnwindSafe(shell::run(services, begin)).catch_unwind().await;
             if ran.is_err() {
                 error!("call task panicked");
-                leaving.registry.mourn(&leaving.view).await;
+                guard.registry.clean_up_after_panic(&guard.view).await;
             }
-            drop(leaving);
+            drop(guard);
         };
         self.0.services.tasks.spawn(task.instrument(span));
     }
@@ -408,7 +413,7 @@ impl Registry {
     }
 
     /// Delivers an event of an outbound call. `named` is the call that its opaque data name.
-    pub fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventTold {
+    pub fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventOutcome {
         self.0.bindings.event(self, key, named, event, self.0.services.clock.now())
     }
 
@@ -424,11 +429,11 @@ impl Registry {
             Strain::Graph.count();
             return None;
         }
-        self.room_here()
+        self.reserve_locally()
     }
 
     /// Like [`Registry::room`] but ignores the state of Graph, for calls without Meta.
-    pub(super) fn room_here(&self) -> Option<Starting> {
+    pub(super) fn reserve_locally(&self) -> Option<Starting> {
         let services = &self.0.services;
         let room = match services.media.is_behind() {
             _ if self.len() >= LIVE_MAX => Err(Strain::Calls),
@@ -444,11 +449,11 @@ impl Registry {
         key: &CallKey,
         named: Option<CallUuid>,
         termination: Termination,
-    ) -> Told {
+    ) -> SendOutcome {
         match self.event(key, named, CallEvent::Terminated(termination)) {
-            EventTold::Yes => Told::Yes,
-            EventTold::Full => Told::Full,
-            EventTold::Parked | EventTold::Late => Told::Unknown,
+            EventOutcome::Delivered => SendOutcome::Delivered,
+            EventOutcome::Full => SendOutcome::Full,
+            EventOutcome::Parked | EventOutcome::Late => SendOutcome::Unknown,
         }
     }
 
@@ -502,7 +507,7 @@ impl Parties for Registry {
             store.calls().set_wacid(
                 call,
                 wacid.clone(),
-                services.clock.steady().plus(farewell::OURS),
+                services.clock.steady().plus(farewell::RETRY_TIME),
             );
         }
         let request = ActionRequest::ending(phone_number_id, token, wacid, GraphAction::Terminate);
@@ -517,7 +522,7 @@ impl Parties for Registry {
 
 impl Registry {
     /// After a panic in a call's task: ends the call at Meta and completes its record.
-    async fn mourn(&self, view: &LiveCall) {
+    async fn clean_up_after_panic(&self, view: &LiveCall) {
         self.lost_leg(view);
         shell::end_after_fault(&self.0.services, view).await;
     }

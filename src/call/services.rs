@@ -6,8 +6,8 @@ use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::author::{self, Author, SaidLine};
-use super::consent::PermissionDesk;
+use super::author::{self, Author, DialogueLine};
+use super::consent::PermissionService;
 use super::news::CallNews;
 use super::outbox::Outbox;
 use super::phones::Phones;
@@ -48,7 +48,7 @@ pub struct Services {
     pub graph: Arc<Graph>,
     /// Runs the rejects of calls that were not admitted.
     pub rejects: RejectThread,
-    pub permissions: PermissionDesk,
+    pub permissions: PermissionService,
     pub fetcher: Fetcher,
     /// Sends callbacks that are useless when late. All others go through the outbox.
     pub notifier: Notifier,
@@ -130,7 +130,7 @@ impl Services {
         &self,
         setup: &CallSetup,
         summary: &Summary,
-        said: &[SaidLine],
+        said: &[DialogueLine],
     ) -> Vec<NewCallback> {
         let mut reports = self.hangup_callback(setup, summary.hangup.clone());
         reports.extend(self.news_of(setup, summary, said));
@@ -142,7 +142,12 @@ impl Services {
         self.news_of(setup, summary, &self.author.said(setup.call))
     }
 
-    fn news_of(&self, setup: &CallSetup, summary: &Summary, said: &[SaidLine]) -> Vec<NewCallback> {
+    fn news_of(
+        &self,
+        setup: &CallSetup,
+        summary: &Summary,
+        said: &[DialogueLine],
+    ) -> Vec<NewCallback> {
         self.news.get().map(|news| news.ended(setup, summary, said)).unwrap_or_default()
     }
 

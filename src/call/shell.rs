@@ -31,12 +31,12 @@ use tracing::{Instrument, debug, info, warn};
 
 use super::captions::Captions;
 use super::hearing::Hearing;
-use super::phones::{KeyWay, Line};
+use super::phones::{KeySource, Line};
 use super::registry::Registry;
 use super::services::Services;
 use super::step::{Step, Stepper};
-use super::trace::{Journal, Trace};
-use super::web::Silence;
+use super::trace::{EventLogWriter, Trace};
+use super::web::MuteReason;
 use super::{farewell, record};
 use crate::admission::permission::{Engaged, Event};
 use crate::admission::{NumberEntry, Slot};
@@ -55,9 +55,9 @@ use model::{CallQuality, CallUuid, Direction, HangupCause, Leg, Wacid};
 use speech::Interims;
 use store::{NewCallback, StoreError};
 
-pub(super) use begin::{Begin, Peer, Way};
+pub(super) use begin::{Peer, StartMode, StartParams};
 pub(super) use ending::end_after_fault;
-pub(super) use mailbox::{Fact, Mailbox, What, mailbox};
+pub(super) use mailbox::{Envelope, Mailbox, Message, mailbox};
 
 /// A caller with this name makes the call's task panic when its document arrives.
 #[cfg(test)]
@@ -75,7 +75,7 @@ enum Media {
 }
 
 /// A running request to Graph.
-struct Asked {
+struct PendingRequest {
     action: GraphAction,
     answered: JoinHandle<()>,
     /// Cancels further tries.
@@ -94,7 +94,7 @@ struct Shell {
     keys: SigningKeys,
     stepper: Stepper,
     mailbox: Mailbox,
-    journal: Journal,
+    journal: EventLogWriter,
     view: Arc<super::registry::LiveCall>,
     /// The call's slot and its user's busy mark. Held until the call ends.
     held: Option<(Slot, Engaged)>,
@@ -115,12 +115,12 @@ struct Shell {
     transferred: bool,
     sdp: Arc<str>,
     /// Reasons why the phone's audio is muted.
-    silences: Vec<Silence>,
+    mute_reasons: Vec<MuteReason>,
     /// Live captions for the phone.
     captions: Option<Captions>,
     fetches: BTreeMap<FetchId, AbortHandle>,
     /// The latest request to Graph.
-    asked: Option<Asked>,
+    asked: Option<PendingRequest>,
     prepared: HashMap<Sound, Arc<Prompt>>,
     /// Whether this node writes the call's documents, and the current playback with its start.
     written: bool,
@@ -130,7 +130,7 @@ struct Shell {
     interims: Option<Interims>,
     /// The open or opening stream.
     streaming: Option<StreamHandle>,
-    tapes: tapes::Tapes,
+    tapes: tapes::CallRecordings,
     /// The pending request that ends the call at Meta.
     farewell: Option<GraphAction>,
     remarks: Vec<String>,
@@ -141,8 +141,8 @@ struct Shell {
 }
 
 /// Runs a call to its end. The slot is released when this future completes or is dropped.
-pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
-    let Begin {
+pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
+    let StartParams {
         registry,
         setup,
         way,
@@ -159,19 +159,19 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
     let running = services.clock.now();
     let events = leg_events(&mailbox, peer.line());
     let theirs = match &way {
-        Way::Offered(offer) => Some(offer.redacted.to_string()),
-        Way::Placed | Way::Rung => None,
+        StartMode::Offered(offer) => Some(offer.redacted.to_string()),
+        StartMode::Placed | StartMode::Rung => None,
     };
     let made = match way {
-        Way::Offered(offer) => {
+        StartMode::Offered(offer) => {
             let answered = services.media.answer(&offer, events);
             answered.map(|(leg, sdp)| (Media::Leg(leg), sdp))
         }
-        Way::Placed => {
+        StartMode::Placed => {
             let offered = services.media.offer();
             offered.map(|(leg, sdp)| (Media::Offered(Box::new(leg)), sdp))
         }
-        Way::Rung => Ok((Media::Awaited, String::new())),
+        StartMode::Rung => Ok((Media::Awaited, String::new())),
     };
     let (media, sdp) = made.unwrap_or_else(|e| {
         warn!(error = %e, "media set-up failed");
@@ -199,7 +199,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         b_leg: None,
         transferred: false,
         sdp: Arc::from(sdp),
-        silences: Vec::new(),
+        mute_reasons: Vec::new(),
         captions: None,
         fetches: BTreeMap::new(),
         asked: None,
@@ -209,7 +209,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         hearing: None,
         interims: None,
         streaming: None,
-        tapes: tapes::Tapes::default(),
+        tapes: tapes::CallRecordings::default(),
         farewell: None,
         remarks: Vec::new(),
         quality: None,
@@ -240,30 +240,30 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
     while !shell.over {
         // Drop the handle of a finished request, which keeps its task's memory alive.
         shell.asked.take_if(|asked| asked.answered.is_finished());
-        let fact = shell.next_fact(&mut inbox).await;
-        match fact.what {
-            What::Fact(input) => shell.step(fact.at, input),
-            What::Answer(answer) => {
+        let envelope = shell.next_message(&mut inbox).await;
+        match envelope.message {
+            Message::Input(input) => shell.step(envelope.at, input),
+            Message::Answer(answer) => {
                 let shown = answer.redacted.to_string();
                 shell.answer = Some(answer);
-                shell.step(fact.at, Input::SdpAnswer { usable: true });
+                shell.step(envelope.at, Input::SdpAnswer { usable: true });
                 shell.journal.trace(&Trace::Sdp { offer: None, answer: Some(shown) });
             }
-            What::Joined(end) => {
+            Message::Joined(end) => {
                 *shell.bridge() = Some(end);
-                shell.step(fact.at, Input::ALeg { command: BLegCommand::Join });
+                shell.step(envelope.at, Input::ALeg { command: BLegCommand::Join });
                 // Unused if the machine no longer accepts it.
                 *shell.bridge() = None;
             }
-            What::Taken(offer) => shell.taken(fact.at, &offer),
-            What::Silence(silence, on) => shell.silence(silence, on),
-            What::Captions(language) => shell.caption(language.as_deref()),
-            What::Look => shell.look(fact.at),
-            What::Missing(missing, waited, checking) => {
-                shell.missing(fact.at, missing, waited, checking)
+            Message::Taken(offer) => shell.taken(envelope.at, &offer),
+            Message::MuteReason(silence, on) => shell.silence(silence, on),
+            Message::Captions(language) => shell.caption(language.as_deref()),
+            Message::Sample => shell.sample(envelope.at),
+            Message::Missing(missing, waited, checking) => {
+                shell.missing(envelope.at, missing, waited, checking)
             }
-            What::FirstSent => {
-                shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(fact.at) })
+            Message::FirstSent => {
+                shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(envelope.at) })
             }
         }
     }
@@ -277,11 +277,11 @@ fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
         let leg = Leg::A;
         let input = match event {
             LegEvent::FirstSent => {
-                mailbox.put(What::FirstSent);
+                mailbox.put(Message::FirstSent);
                 return;
             }
             LegEvent::NoAudio { missing, waited, checking } => {
-                mailbox.put(What::Missing(missing, waited, checking));
+                mailbox.put(Message::Missing(missing, waited, checking));
                 return;
             }
             LegEvent::Media(what) => Input::Media { leg, event: what },
@@ -292,7 +292,7 @@ fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
             }
             // Phones may also send keys over their socket. Only one way counts.
             LegEvent::Digit(_)
-                if line.as_ref().is_some_and(|line| !line.takes_key(KeyWay::Stream)) =>
+                if line.as_ref().is_some_and(|line| !line.takes_key(KeySource::Stream)) =>
             {
                 return;
             }
@@ -323,9 +323,9 @@ impl Shell {
 
     /// Waits for the next input, the machine's timer or the next quality reading. One timer serves
     /// both.
-    async fn next_fact(&self, inbox: &mut mpsc::Receiver<Box<Fact>>) -> Fact {
-        let look = self.next_look().map(|at| (at, What::Look));
-        let deadline = self.stepper.deadline().map(|at| (at, What::Fact(Input::Timer)));
+    async fn next_message(&self, inbox: &mut mpsc::Receiver<Box<Envelope>>) -> Envelope {
+        let look = self.next_sample().map(|at| (at, Message::Sample));
+        let deadline = self.stepper.deadline().map(|at| (at, Message::Input(Input::Timer)));
         let next = deadline.into_iter().chain(look).min_by_key(|(at, _)| *at);
         let timer = async {
             match next {
@@ -336,7 +336,7 @@ impl Shell {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! { biased; fact = inbox.recv() => match fact { Some(fact) => *fact, None => Fact { at: self.services.clock.now(), what: What::Fact(Input::HangUp { cause: HangupCause::InternalError }), }, }, what = timer => Fact { at: self.services.clock.now(), what }, }
+        tokio::select! { biased; envelope = inbox.recv() => match envelope { Some(envelope) => *envelope, None => Envelope { at: self.services.clock.now(), message: Message::Input(Input::HangUp { cause: HangupCause::InternalError }), }, }, what = timer => Envelope { at: self.services.clock.now(), message: what }, }
     }
 
     #[cfg(test)]
@@ -360,7 +360,7 @@ impl Shell {
             }
             Input::Bound { wacid } => {
                 self.wacid = Some(wacid.clone());
-                let due = self.services.clock.steady().plus(farewell::OURS);
+                let due = self.services.clock.steady().plus(farewell::RETRY_TIME);
                 self.services.store.calls().set_wacid(self.call, wacid.clone(), due);
             }
             Input::Terminated { .. } if self.farewell.take().is_some() => {
@@ -408,12 +408,12 @@ impl Shell {
         }
         let last = outputs.iter().any(|output| matches!(output, Output::Over));
         for output in outputs {
-            self.carry_out(at, output, last);
+            self.execute(at, output, last);
         }
     }
 
     /// Executes an output. `last` is set if the call ends with this step.
-    fn carry_out(&mut self, at: CallTime, output: Output, last: bool) {
+    fn execute(&mut self, at: CallTime, output: Output, last: bool) {
         match output {
             Output::Graph { action } => self.ask_graph(action),
             Output::Fetch { fetch, kind, url, method, params, deadline_ms } => {
@@ -440,7 +440,7 @@ impl Shell {
                 self.interim(notice)
             }
             Output::Room { command: room } => self.room(room),
-            Output::Stream { stream, command: wish } => self.stream(at, stream, wish),
+            Output::Stream { stream, command } => self.stream(at, stream, command),
             Output::Callback { callback: notice } => self.notify(notice),
             Output::Instruction { element, line, outcome, note } => {
                 self.instruction(&element, line, outcome, &note)

@@ -1,6 +1,6 @@
 //! Timing of a call outside of its machine: trace lines of the event log, which a replay ignores.
 //!
-//! The shell writes a line through `Journal` when an operation ends, so lines are not in the order
+//! The shell writes a line through `EventLogWriter` when an operation ends, so lines are not in the order
 //! of their beginning. `waterfall` reads them. Times are microseconds since the call's zero, which
 //! is when its webhook had been parsed; earlier times are negative. Callbacks can be delivered long
 //! after the call and by another process, so their lines carry wall-clock time.
@@ -101,7 +101,7 @@ pub struct GraphTry {
     pub sent_us: Option<i64>,
     pub to_us: i64,
     #[serde(flatten)]
-    pub end: Ended,
+    pub end: RequestEnd,
 }
 
 /// One HTTP request to a customer's URL.
@@ -122,12 +122,12 @@ pub struct Request {
     pub head_us: Option<i64>,
     pub to_us: i64,
     #[serde(flatten)]
-    pub end: Ended,
+    pub end: RequestEnd,
 }
 
 /// How a request ended: with a status or a failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ended {
+pub struct RequestEnd {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// A label of the metrics: `timeout`, `unreachable`, `error` and so on, or `cut` if the request
@@ -136,7 +136,7 @@ pub struct Ended {
     pub failure: Option<String>,
 }
 
-impl From<Result<u16, &str>> for Ended {
+impl From<Result<u16, &str>> for RequestEnd {
     fn from(how: Result<u16, &str>) -> Self {
         match how {
             Ok(status) => Self { status: Some(status), failure: None },
@@ -147,7 +147,7 @@ impl From<Result<u16, &str>> for Ended {
 
 /// Data for the trace exporter.
 #[derive(Clone, Debug)]
-pub enum Traced {
+pub enum ExportedTrace {
     /// The lines of a call that has ended or that this process gives up. Complete except for
     /// callbacks.
     Call(Vec<Arc<str>>),
@@ -158,11 +158,11 @@ pub enum Traced {
 }
 
 /// Receives the data. Called on a runtime thread, so it must not block.
-pub type Sink = Arc<dyn Fn(Traced) + Send + Sync>;
+pub type Sink = Arc<dyn Fn(ExportedTrace) + Send + Sync>;
 
 /// Writes the event log of a call. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Journal(Arc<Inner>);
+pub(super) struct EventLogWriter(Arc<Inner>);
 
 struct Inner {
     call: CallUuid,
@@ -178,12 +178,12 @@ impl Drop for Inner {
         if let Some(sink) = &self.sink
             && let Some(lines) = self.live.export()
         {
-            sink(Traced::Call(lines));
+            sink(ExportedTrace::Call(lines));
         }
     }
 }
 
-impl Journal {
+impl EventLogWriter {
     /// Creates the writer of a call whose time begins at `zero`. `sink` receives the lines when the
     /// last clone is dropped.
     pub(super) fn new(
@@ -269,7 +269,7 @@ pub(super) fn since(zero: Instant, at: Instant) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ended, GraphTry, Request, Trace};
+    use super::{GraphTry, Request, RequestEnd, Trace};
     use machine::{FetchId, FetchKind, GraphAction};
     use model::SpanId;
 
@@ -317,7 +317,7 @@ mod tests {
                         ready_us: Some(2),
                         head_us: Some(5),
                         to_us: 8,
-                        end: Ended { status: Some(200), failure: None },
+                        end: RequestEnd { status: Some(200), failure: None },
                     }],
                     parse_us: Some(1),
                 },

@@ -4,9 +4,9 @@
 //! display. Inputs are logged in whole milliseconds, trace lines in microseconds (`trace`). There
 //! is no bar for a time that neither contains.
 
+mod attach;
 mod bar;
 mod bodies;
-mod tell;
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 pub use bar::Bar;
 use bar::{fetch_bar, fetch_name, graph_bar, graph_name, verdict};
-pub use bodies::{BODY_MAX, Body, Kept, Kind, Sent};
+pub use bodies::{BODY_MAX, Body, Fidelity, Flow, Kind};
 
 use super::course::Course;
 use super::trace::Trace;
@@ -63,7 +63,7 @@ pub struct Waterfall {
 
 /// Who took the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum Actor {
     /// This node.
     Node,
     /// Meta's Graph API.
@@ -78,7 +78,7 @@ pub enum What {
     Person,
 }
 
-impl What {
+impl Actor {
     /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -111,20 +111,20 @@ impl Waterfall {
         outbox: &BTreeMap<Uuid, CallbackRequest>,
     ) -> Result<Self, LogError> {
         let (header, mut reader) = Reader::open(log)?;
-        let mut drawing = Drawing::new(header);
+        let mut drawing = Builder::new(header);
         while let Some(line) = reader.next_line()? {
             match line {
                 Line::Entry(entry) => {
                     // Skip outputs with an unknown form, which other versions write.
-                    let wishes =
+                    let outputs =
                         entry.outputs.into_iter().filter_map(|o| serde_json::from_value(o).ok());
-                    drawing.entry(entry.at, &entry.input, &wishes.collect::<Vec<Output>>());
+                    drawing.entry(entry.at, &entry.input, &outputs.collect::<Vec<Output>>());
                 }
                 Line::Trace(trace) => drawing.trace(trace),
             }
         }
-        drawing.tell_callbacks(outbox);
-        drawing.show_sdp();
+        drawing.attach_callbacks(outbox);
+        drawing.attach_sdp();
         Ok(drawing.done())
     }
 
@@ -140,7 +140,7 @@ impl Waterfall {
             tries.last().map_or_else(String::new, |t| verdict(Some(&t.end), 1, "").0 + " ");
         let again = if *attempts > 1 { format!(", attempt {attempts}") } else { String::new() };
         let to = from.saturating_add(*took_us);
-        let mut bar = Bar::new(What::Customer, format!("callback {kind}"), from, Some(to))
+        let mut bar = Bar::new(Actor::Customer, format!("callback {kind}"), from, Some(to))
             .noted(format!("{status}{outcome}{again}"), outcome != "delivered");
         if let Some(first) = tries.first() {
             bar.part("waits for its host", from, from.saturating_add(first.from_us));
@@ -164,7 +164,7 @@ const FIRST_SOUND: &str = "first sound";
 const WEBHOOK: &str = "webhook";
 
 /// A waterfall under construction.
-struct Drawing {
+struct Builder {
     fall: Waterfall,
     /// Indices of bars that wait for their end.
     ice: Option<usize>,
@@ -172,9 +172,9 @@ struct Drawing {
     play: Option<(PlayId, usize)>,
     instruction: Option<usize>,
     /// Bars of Graph requests and fetches without a trace line yet. Old logs have none.
-    untraced: Vec<(Asked, usize)>,
+    untraced: Vec<(RequestKey, usize)>,
     /// Requests that wait for their response body.
-    unanswered: Vec<(Asked, usize)>,
+    unanswered: Vec<(RequestKey, usize)>,
     /// The call's setup and Meta's id.
     setup: Option<Box<CallSetup>>,
     wacid: Option<Wacid>,
@@ -192,12 +192,12 @@ struct Drawing {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Asked {
+enum RequestKey {
     Graph(GraphAction),
     Fetch(u32),
 }
 
-impl Drawing {
+impl Builder {
     fn new(header: Header) -> Self {
         let fall = Waterfall {
             call: header.call,
@@ -263,15 +263,15 @@ impl Drawing {
         }
     }
 
-    fn entry(&mut self, at: CallTime, input: &Input, wishes: &[Output]) {
+    fn entry(&mut self, at: CallTime, input: &Input, outputs: &[Output]) {
         let at = us(at);
-        self.fact(at, input);
-        for wish in wishes {
-            self.wish(at, wish);
+        self.input(at, input);
+        for output in outputs {
+            self.output(at, output);
         }
     }
 
-    fn fact(&mut self, at: i64, input: &Input) {
+    fn input(&mut self, at: i64, input: &Input) {
         match input {
             Input::Offered { setup } | Input::Placed { setup } => {
                 self.fall.from = format!("…{}", last_four(&setup.from));
@@ -281,9 +281,9 @@ impl Drawing {
                 self.begin(setup);
             }
             Input::Graph { action, outcome } => {
-                self.settle(Asked::Graph(*action), at, outcome.to_string());
+                self.settle(RequestKey::Graph(*action), at, outcome.to_string());
                 let body = bodies::answer(*action, outcome, self.wacid.as_ref());
-                self.answered(Asked::Graph(*action), body);
+                self.answered(RequestKey::Graph(*action), body);
             }
             Input::Fetched { fetch, result } => {
                 let note = match result {
@@ -291,13 +291,13 @@ impl Drawing {
                     Ok(FetchResponse::Refused { .. }) => "not valid",
                     Err(failure) => failure.outcome(),
                 };
-                self.settle(Asked::Fetch(fetch.0), at, note.to_owned());
-                self.answered(Asked::Fetch(fetch.0), Body::fetched(result));
+                self.settle(RequestKey::Fetch(fetch.0), at, note.to_owned());
+                self.answered(RequestKey::Fetch(fetch.0), Body::fetched(result));
             }
             Input::Media { event: MediaEvent::IceUp, .. } => {
                 let ice = self.ice.take();
                 self.end(ice, at);
-                self.dtls = self.add(Bar::new(What::Media, "DTLS", at, None));
+                self.dtls = self.add(Bar::new(Actor::Media, "DTLS", at, None));
             }
             Input::Media { event: MediaEvent::Connected, .. } => {
                 let (ice, dtls) = (self.ice.take(), self.dtls.take());
@@ -305,10 +305,10 @@ impl Drawing {
                 self.end(dtls, at);
             }
             Input::Media { event: MediaEvent::FirstPacket, .. } => {
-                self.add(Bar::moment(What::Media, "first packet in", at));
+                self.add(Bar::moment(Actor::Media, "first packet in", at));
             }
             Input::Media { event: what @ MediaEvent::Lost { .. }, .. } => {
-                self.add(Bar::moment(What::Media, "media", at).noted(what.to_string(), true));
+                self.add(Bar::moment(Actor::Media, "media", at).noted(what.to_string(), true));
             }
             Input::PlayStarted { play, .. } => {
                 if let Some((_, place)) = self.play.take_if(|(waiting, _)| waiting == play) {
@@ -317,17 +317,19 @@ impl Drawing {
             }
             Input::PlayFailed { reason, .. } => {
                 self.add(
-                    Bar::moment(What::Media, "a sound failed", at).noted(reason.clone(), true),
+                    Bar::moment(Actor::Media, "a sound failed", at).noted(reason.clone(), true),
                 );
             }
             Input::Digit { .. } => {
                 self.add(
-                    Bar::moment(What::Person, "digit", at).noted(said(input, "digit A "), false),
+                    Bar::moment(Actor::Person, "digit", at)
+                        .noted(describe(input, "digit A "), false),
                 );
             }
             Input::Voice { .. } => {
                 self.add(
-                    Bar::moment(What::Person, "voice", at).noted(said(input, "voice A "), false),
+                    Bar::moment(Actor::Person, "voice", at)
+                        .noted(describe(input, "voice A "), false),
                 );
             }
             // The caller's words are omitted.
@@ -338,37 +340,37 @@ impl Drawing {
                     other => other.to_string(),
                 };
                 self.add(
-                    Bar::moment(What::Person, "speech", at)
+                    Bar::moment(Actor::Person, "speech", at)
                         .noted(note, matches!(what, SpeechEvent::Failed { .. })),
                 );
             }
             Input::Recording { .. } => {
                 self.add(
-                    Bar::moment(What::Media, "recording", at)
-                        .noted(said(input, "recording "), false),
+                    Bar::moment(Actor::Media, "recording", at)
+                        .noted(describe(input, "recording "), false),
                 );
             }
             Input::Terminated { .. } => {
                 let Input::Terminated { termination } = input else { return };
                 let is_web = self.setup.as_deref().is_some_and(|s| s.call_type == CallType::Web);
                 let name = if is_web { "hung up" } else { "terminate webhook" };
-                let bar =
-                    Bar::moment(What::Person, name, at).noted(said(input, "terminated "), false);
+                let bar = Bar::moment(Actor::Person, name, at)
+                    .noted(describe(input, "terminated "), false);
                 let setup = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
                 let body = setup.map(|s| bodies::terminated(s, self.wacid.as_ref(), termination));
                 self.add(bar.with(body));
             }
             Input::Command { .. } => {
                 self.add(
-                    Bar::moment(What::Person, "over the API", at)
-                        .noted(said(input, "command "), false),
+                    Bar::moment(Actor::Person, "over the API", at)
+                        .noted(describe(input, "command "), false),
                 );
             }
             Input::HangUp { cause } => {
-                self.add(Bar::moment(What::Node, "cut", at).noted(cause.as_str(), true));
+                self.add(Bar::moment(Actor::Node, "cut", at).noted(cause.as_str(), true));
             }
             Input::SdpAnswer { usable } => {
-                let bar = Bar::moment(What::Node, "SDP answer", at)
+                let bar = Bar::moment(Actor::Node, "SDP answer", at)
                     .noted(if *usable { "" } else { "unusable" }, !usable);
                 let body = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
                 let body = body.map(|s| bodies::answered(s, self.wacid.as_ref()));
@@ -378,28 +380,32 @@ impl Drawing {
             Input::Status { status } => {
                 let body = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
                 let body = body.map(|s| bodies::status(s, self.wacid.as_ref(), *status));
-                self.add(Bar::moment(What::Person, status.as_str(), at).with(body));
+                self.add(Bar::moment(Actor::Person, status.as_str(), at).with(body));
             }
             Input::BLeg { call, event: news } => {
                 if let (BLegEvent::Placed, Some(rang)) = (news, self.endpoints.get_mut(call)) {
                     *rang = true;
                 }
-                self.add(Bar::moment(What::Person, "B-leg", at).noted(said(input, "leg "), false));
+                self.add(
+                    Bar::moment(Actor::Person, "B-leg", at).noted(describe(input, "leg "), false),
+                );
             }
             Input::ALeg { .. } => {
                 self.add(
-                    Bar::moment(What::Person, "by the A-leg", at)
-                        .noted(said(input, "ordered "), false),
+                    Bar::moment(Actor::Person, "by the A-leg", at)
+                        .noted(describe(input, "ordered "), false),
                 );
             }
             Input::Room { .. } => {
                 self.add(
-                    Bar::moment(What::Person, "in a room", at).noted(said(input, "room "), false),
+                    Bar::moment(Actor::Person, "in a room", at)
+                        .noted(describe(input, "room "), false),
                 );
             }
             Input::Stream { .. } => {
                 self.add(
-                    Bar::moment(What::Media, "stream", at).noted(said(input, "stream "), false),
+                    Bar::moment(Actor::Media, "stream", at)
+                        .noted(describe(input, "stream "), false),
                 );
             }
             Input::Bound { wacid } => self.wacid = Some(wacid.clone()),
@@ -410,13 +416,13 @@ impl Drawing {
         }
     }
 
-    fn wish(&mut self, at: i64, wish: &Output) {
-        match wish {
+    fn output(&mut self, at: i64, output: &Output) {
+        match output {
             Output::Graph { action } => {
                 let body =
                     self.setup.as_deref().map(|s| bodies::asked(s, self.wacid.as_ref(), *action));
-                let bar = Bar::new(What::Graph, graph_name(*action), at, None).with(body);
-                let place = self.open(Asked::Graph(*action), bar);
+                let bar = Bar::new(Actor::Graph, graph_name(*action), at, None).with(body);
+                let place = self.open(RequestKey::Graph(*action), bar);
                 match action {
                     GraphAction::Connect => self.offer_at.extend(place),
                     GraphAction::PreAccept | GraphAction::Accept => self.answer_at.extend(place),
@@ -425,22 +431,22 @@ impl Drawing {
             }
             Output::Fetch { fetch, kind, url, method, params, .. } => {
                 let body = Body::form(*method, &url.0, params);
-                let bar = Bar::new(What::Customer, fetch_name(*kind), at, None).with(Some(body));
-                self.open(Asked::Fetch(fetch.0), bar);
+                let bar = Bar::new(Actor::Customer, fetch_name(*kind), at, None).with(Some(body));
+                self.open(RequestKey::Fetch(fetch.0), bar);
             }
             Output::CancelFetch { fetch } => {
                 // The trace line of the fetch follows later.
                 let open = self
                     .untraced
                     .iter()
-                    .find(|(open, _)| *open == Asked::Fetch(fetch.0))
+                    .find(|(open, _)| *open == RequestKey::Fetch(fetch.0))
                     .map(|(_, place)| *place);
                 if let Some(place) = open {
                     self.note(place, at, "cut", false);
                 }
             }
             Output::Media { command: MediaCommand::Begin, .. } => {
-                self.ice = self.add(Bar::new(What::Media, "ICE", at, None));
+                self.ice = self.add(Bar::new(Actor::Media, "ICE", at, None));
             }
             Output::Media { command: MediaCommand::Close, .. } => {
                 // The call ended before the step completed, so the bar is not a failure.
@@ -450,7 +456,7 @@ impl Drawing {
             }
             Output::Media { command: MediaCommand::Play { play, .. }, .. } => {
                 self.play = self
-                    .add(Bar::new(What::Media, FIRST_SOUND, at, None))
+                    .add(Bar::new(Actor::Media, FIRST_SOUND, at, None))
                     .map(|place| (*play, place));
             }
             Output::Media { command: MediaCommand::Stop { play }, .. } => {
@@ -461,7 +467,7 @@ impl Drawing {
             }
             Output::Instruction { element, line, outcome: InstructionOutcome::Started, .. } => {
                 let name = format!("<{element}> line {line}");
-                self.instruction = self.add(Bar::new(What::Instruction, name, at, None));
+                self.instruction = self.add(Bar::new(Actor::Instruction, name, at, None));
             }
             Output::Instruction { element, line, outcome, note } => {
                 let word = match outcome {
@@ -477,7 +483,7 @@ impl Drawing {
                     Some(place) => self.note(place, at, &note, failed),
                     None => {
                         let bar =
-                            Bar::moment(What::Instruction, format!("<{element}> line {line}"), at);
+                            Bar::moment(Actor::Instruction, format!("<{element}> line {line}"), at);
                         self.add(bar.noted(note, failed));
                     }
                 }
@@ -522,7 +528,7 @@ impl Drawing {
         }
     }
 
-    fn open(&mut self, asked: Asked, bar: Bar) -> Option<usize> {
+    fn open(&mut self, asked: RequestKey, bar: Bar) -> Option<usize> {
         let place = self.add(bar)?;
         self.untraced.push((asked, place));
         self.unanswered.push((asked, place));
@@ -537,7 +543,7 @@ impl Drawing {
     }
 
     /// Completes the bar of a request from its input.
-    fn settle(&mut self, asked: Asked, at: i64, note: String) {
+    fn settle(&mut self, asked: RequestKey, at: i64, note: String) {
         if let Some(index) = self.untraced.iter().position(|(open, _)| *open == asked) {
             let (_, place) = self.untraced.swap_remove(index);
             let failed = !matches!(note.as_str(), "ok" | "done" | "gone");
@@ -547,7 +553,7 @@ impl Drawing {
 
     /// Replaces the bar of a request with that of its trace line, which is more precise. If nothing
     /// was sent (`unsent`), the input that follows gives the reason.
-    fn replace(&mut self, asked: Asked, bar: Bar, unsent: bool) {
+    fn replace(&mut self, asked: RequestKey, bar: Bar, unsent: bool) {
         let Some(index) = self.untraced.iter().position(|(open, _)| *open == asked) else {
             self.add(bar);
             return;
@@ -571,7 +577,7 @@ impl Drawing {
                     ("queue", admitted_us, running_us),
                     ("media port, SDP", running_us, media_us),
                 ] {
-                    let place = self.add(Bar::new(What::Node, name, from, Some(to.max(from))));
+                    let place = self.add(Bar::new(Actor::Node, name, from, Some(to.max(from))));
                     if name == WEBHOOK {
                         self.webhook = place;
                     }
@@ -579,14 +585,14 @@ impl Drawing {
             }
             Trace::Graph { action, from_us, to_us, tries } => {
                 let bar = graph_bar(action, from_us, to_us, &tries);
-                self.replace(Asked::Graph(action), bar, tries.is_empty());
+                self.replace(RequestKey::Graph(action), bar, tries.is_empty());
             }
             Trace::Fetch { fetch, kind, from_us, to_us, tries, parse_us } => {
                 let bar = fetch_bar(kind, from_us, to_us, &tries, parse_us);
-                self.replace(Asked::Fetch(fetch.0), bar, tries.is_empty());
+                self.replace(RequestKey::Fetch(fetch.0), bar, tries.is_empty());
             }
             Trace::FirstSent { at_us } => {
-                self.add(Bar::moment(What::Media, "first packet out", at_us));
+                self.add(Bar::moment(Actor::Media, "first packet out", at_us));
             }
             Trace::Remark { at_us, text } => {
                 if self.fall.remarks.len() < NOTES_MAX {
@@ -612,7 +618,7 @@ impl Drawing {
 }
 
 /// Formats an input without the prefix `without`.
-fn said(input: &Input, without: &str) -> String {
+fn describe(input: &Input, without: &str) -> String {
     let text = input.to_string();
     text.strip_prefix(without).map_or(text.clone(), str::to_owned)
 }

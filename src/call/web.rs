@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::phones::{KeyWay, Owner, PlaceId};
+use super::phones::{KeySource, Owner, RegistrationId};
 use super::registry::{LiveCall, Outgoing, Registry};
-use super::shell::{Peer, Way, What};
+use super::shell::{Message, Peer, StartMode};
 use crate::admission::WebAdmitted;
 use machine::{CallSetup, CallUrls, Input, PhoneStatus, Termination};
 use media::sdp::Offer;
@@ -20,7 +20,7 @@ pub const BACK_WITHIN: Duration = Duration::from_secs(15);
 
 /// A call that a phone makes, before its start.
 pub struct WebCall {
-    pub place: PlaceId,
+    pub place: RegistrationId,
     pub owner: Owner,
     /// `From`: the endpoint's SIP address.
     pub from: String,
@@ -38,7 +38,7 @@ pub struct WebCall {
 
 /// Why a request of a phone failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotDone {
+pub enum PhoneCommandError {
     /// The phone has no such live call.
     NoCall,
     /// The call no longer rings at this phone: it was answered elsewhere or given up.
@@ -56,7 +56,7 @@ impl Registry {
         web: WebCall,
     ) -> Result<CallUuid, Box<WebAdmitted>> {
         let services = self.services();
-        let Some(starting) = self.room_here() else { return Err(Box::new(admitted)) };
+        let Some(starting) = self.reserve_locally() else { return Err(Box::new(admitted)) };
         let setup = CallSetup {
             call: CallUuid(services.uuid()),
             direction: Direction::Inbound,
@@ -76,7 +76,7 @@ impl Registry {
             headers: web.headers,
             outbound: None,
         };
-        if !self.born(&setup) {
+        if !self.write_record(&setup) {
             return Err(Box::new(admitted));
         }
         let call = setup.call;
@@ -86,7 +86,7 @@ impl Registry {
             peer,
             starting,
             setup,
-            Way::Offered(Box::new(web.offer)),
+            StartMode::Offered(Box::new(web.offer)),
             [web.arrived, web.arrived],
         );
         Ok(call)
@@ -103,20 +103,20 @@ impl Registry {
         outgoing: Outgoing,
         endpoint: EndpointName,
     ) -> Result<(), Box<WebAdmitted>> {
-        let Some(starting) = self.room_here() else { return Err(Box::new(admitted)) };
+        let Some(starting) = self.reserve_locally() else { return Err(Box::new(admitted)) };
         let Outgoing { setup, received, placed } = outgoing;
-        if !self.born(&setup) {
+        if !self.write_record(&setup) {
             return Err(Box::new(admitted));
         }
         let line = self.services().phones.line_to(setup.call, endpoint);
         let peer = Peer::Phone { account: admitted.begin(), line };
-        self.begin(peer, starting, setup, Way::Rung, [received, placed]);
+        self.begin(peer, starting, setup, StartMode::Rung, [received, placed]);
         Ok(())
     }
 
     /// Handles the loss of a phone's socket. With `left` the phone disconnected on purpose and its
     /// calls end; otherwise it may reconnect.
-    pub fn phone_gone(&self, place: PlaceId, calls: &[CallUuid], left: bool) {
+    pub fn phone_gone(&self, place: RegistrationId, calls: &[CallUuid], left: bool) {
         for call in calls.iter().filter_map(|call| self.get(*call)) {
             let Some(line) = call.line.clone().filter(|line| line.lost(place)) else { continue };
             if left {
@@ -134,7 +134,7 @@ impl Registry {
     }
 
     /// Reconnects a phone to its calls. Returns the calls that it has again.
-    pub fn phone_back(&self, place: PlaceId, calls: &[CallUuid]) -> Vec<CallUuid> {
+    pub fn phone_back(&self, place: RegistrationId, calls: &[CallUuid]) -> Vec<CallUuid> {
         let back = |call: &&CallUuid| {
             let found = self.get(**call).filter(|call| !call.is_closing());
             found.is_some_and(|call| call.line.as_ref().is_some_and(|line| line.back(place)))
@@ -149,21 +149,26 @@ impl LiveCall {
     ///
     /// # Errors
     /// Returns an error if the call no longer rings at this phone.
-    pub fn take(&self, place: PlaceId, offer: Offer) -> Result<(), NotDone> {
-        let line = self.line.as_ref().filter(|_| !self.is_closing()).ok_or(NotDone::NoCall)?;
+    pub fn take(&self, place: RegistrationId, offer: Offer) -> Result<(), PhoneCommandError> {
+        let line =
+            self.line.as_ref().filter(|_| !self.is_closing()).ok_or(PhoneCommandError::NoCall)?;
         if !line.accept(place) {
-            return Err(NotDone::NotRinging);
+            return Err(PhoneCommandError::NotRinging);
         }
-        if self.mailbox.put(What::Taken(Box::new(offer))) { Ok(()) } else { Err(NotDone::NoCall) }
+        if self.mailbox.put(Message::Taken(Box::new(offer))) {
+            Ok(())
+        } else {
+            Err(PhoneCommandError::NoCall)
+        }
     }
 
     /// Declines the ringing call. The call ends if it rings nowhere else.
     ///
     /// # Errors
     /// Returns an error if the call no longer rings at this phone.
-    pub fn decline(&self, place: PlaceId) -> Result<(), NotDone> {
-        let line = self.line.as_ref().ok_or(NotDone::NoCall)?;
-        if line.decline(place).ok_or(NotDone::NotRinging)? {
+    pub fn decline(&self, place: RegistrationId) -> Result<(), PhoneCommandError> {
+        let line = self.line.as_ref().ok_or(PhoneCommandError::NoCall)?;
+        if line.decline(place).ok_or(PhoneCommandError::NotRinging)? {
             self.mailbox.tell(Input::Status { status: PhoneStatus::Rejected });
             self.hung_up();
         }
@@ -174,7 +179,7 @@ impl LiveCall {
     ///
     /// # Errors
     /// Returns an error if the phone does not have the call.
-    pub fn hang_up(&self, place: PlaceId) -> Result<(), NotDone> {
+    pub fn hang_up(&self, place: RegistrationId) -> Result<(), PhoneCommandError> {
         self.had_by(place)?;
         self.hung_up();
         Ok(())
@@ -186,11 +191,11 @@ impl LiveCall {
     /// Returns an error if the phone does not have the call.
     pub fn press(
         &self,
-        place: PlaceId,
+        place: RegistrationId,
         digits: impl Iterator<Item = Digit>,
-    ) -> Result<(), NotDone> {
+    ) -> Result<(), PhoneCommandError> {
         let line = self.had_by(place)?;
-        if line.takes_key(KeyWay::Socket) {
+        if line.takes_key(KeySource::Socket) {
             for digit in digits {
                 self.mailbox.tell(Input::Digit { leg: Leg::A, digit });
             }
@@ -202,21 +207,34 @@ impl LiveCall {
     ///
     /// # Errors
     /// Returns an error if the phone does not have the call.
-    pub fn mute(&self, place: PlaceId, silence: Silence, on: bool) -> Result<(), NotDone> {
+    pub fn mute(
+        &self,
+        place: RegistrationId,
+        silence: MuteReason,
+        on: bool,
+    ) -> Result<(), PhoneCommandError> {
         self.had_by(place)?;
-        if self.mailbox.put(What::Silence(silence, on)) { Ok(()) } else { Err(NotDone::NoCall) }
+        if self.mailbox.put(Message::MuteReason(silence, on)) {
+            Ok(())
+        } else {
+            Err(PhoneCommandError::NoCall)
+        }
     }
 
     /// Starts captions in a language, or stops them.
     ///
     /// # Errors
     /// Returns an error if the phone does not have the call.
-    pub fn caption(&self, place: PlaceId, language: Option<&str>) -> Result<(), NotDone> {
+    pub fn caption(
+        &self,
+        place: RegistrationId,
+        language: Option<&str>,
+    ) -> Result<(), PhoneCommandError> {
         self.had_by(place)?;
-        if self.mailbox.put(What::Captions(language.map(Box::from))) {
+        if self.mailbox.put(Message::Captions(language.map(Box::from))) {
             Ok(())
         } else {
-            Err(NotDone::NoCall)
+            Err(PhoneCommandError::NoCall)
         }
     }
 
@@ -224,15 +242,18 @@ impl LiveCall {
     ///
     /// # Errors
     /// Returns an error if it does not.
-    pub fn is_with(&self, place: PlaceId) -> Result<(), NotDone> {
+    pub fn is_with(&self, place: RegistrationId) -> Result<(), PhoneCommandError> {
         self.had_by(place).map(drop)
     }
 
-    fn had_by(&self, place: PlaceId) -> Result<&Arc<super::phones::Line>, NotDone> {
+    fn had_by(
+        &self,
+        place: RegistrationId,
+    ) -> Result<&Arc<super::phones::Line>, PhoneCommandError> {
         self.line
             .as_ref()
             .filter(|line| !self.is_closing() && line.is_at(place))
-            .ok_or(NotDone::NoCall)
+            .ok_or(PhoneCommandError::NoCall)
     }
 
     fn hung_up(&self) {
@@ -242,7 +263,7 @@ impl LiveCall {
 
 /// Why a phone's audio is muted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Silence {
+pub enum MuteReason {
     /// The microphone is off.
     Mute,
     /// The call is on hold.

@@ -20,7 +20,7 @@ use crate::call::Services;
 use crate::config::{Config, ConfigError};
 use crate::inbox::{Dropped, Inbox};
 use crate::people::People;
-use crate::webhook::DoorConfig;
+use crate::webhook::WebhookConfig;
 use model::Clock;
 use model::E164;
 
@@ -85,7 +85,7 @@ pub(super) struct Parts {
     pub(super) knobs: Arc<Knobs>,
     pub(super) inbox: Inbox,
     /// The webhook's secrets.
-    pub(super) door: Box<dyn Fn(&DoorConfig) + Send + Sync>,
+    pub(super) door: Box<dyn Fn(&WebhookConfig) + Send + Sync>,
 }
 
 /// Reloads, one at a time; cheap to clone.

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use super::Inner;
-use super::message::Trouble;
+use super::message::RequestError;
 use crate::people::{Person, Token};
 use model::EndpointName;
 use model::Secret;
@@ -19,13 +19,13 @@ fn named(text: &str) -> Option<EndpointName> {
     EndpointName::parse(name).ok()
 }
 
-fn ours(error: &dyn std::fmt::Display) -> Trouble {
+fn ours(error: &dyn std::fmt::Display) -> RequestError {
     tracing::warn!(%error, "phone login failed");
-    Trouble::new("unavailable", "internal error; try again")
+    RequestError::new("unavailable", "internal error; try again")
 }
 
 /// Returns the person of a session, if the session is valid and its account is served by this node.
-pub(super) async fn person(inner: &Inner, token: &Token) -> Result<Option<Person>, Trouble> {
+pub(super) async fn person(inner: &Inner, token: &Token) -> Result<Option<Person>, RequestError> {
     let person = inner.people.who(token).await.map_err(|error| ours(&error))?;
     Ok(person
         .filter(|person| inner.gate.directory().tables().account(&person.user.account).is_some()))
@@ -37,12 +37,13 @@ pub(super) async fn by_session(
     inner: &Inner,
     token: Option<&Token>,
     name: Option<&str>,
-) -> Result<Endpoint, Trouble> {
-    const SIGNED_OUT: Trouble = Trouble::new(
+) -> Result<Endpoint, RequestError> {
+    const SIGNED_OUT: RequestError = RequestError::new(
         "unauthorized",
         "without a password, register from a page of a signed-in console session",
     );
-    const NOT_THEIRS: Trouble = Trouble::new("unauthorized", "your account has no such endpoint");
+    const NOT_THEIRS: RequestError =
+        RequestError::new("unauthorized", "your account has no such endpoint");
     let token = token.ok_or(SIGNED_OUT)?;
     let person = person(inner, token).await?.ok_or(SIGNED_OUT)?;
     let name = named(name.unwrap_or(&person.user.name)).ok_or(NOT_THEIRS)?;
@@ -59,14 +60,14 @@ pub(super) async fn endpoint(
     name: &str,
     password: Secret,
     from: IpAddr,
-) -> Result<Endpoint, Trouble> {
-    const UNAUTHORIZED: Trouble =
-        Trouble::new("unauthorized", "no such endpoint, or wrong password");
+) -> Result<Endpoint, RequestError> {
+    const UNAUTHORIZED: RequestError =
+        RequestError::new("unauthorized", "no such endpoint, or wrong password");
     let Some(name) = named(name) else { return Err(UNAUTHORIZED) };
     let now = inner.clock.now();
     let begun = inner.failures.begin(name.as_str(), from, now).map_err(|wait| {
         let text = format!("too many wrong passwords; try again in {} seconds", wait.as_secs() + 1);
-        Trouble::told("too_many_failures", text)
+        RequestError::with_text("too_many_failures", text)
     })?;
     let found = match inner.store.endpoints().by_name(&name).await {
         Ok(found) => found,
@@ -84,7 +85,7 @@ pub(super) async fn endpoint(
         }
         Err(store::PasswordError::Busy) => {
             begun.untried();
-            return Err(Trouble::new(
+            return Err(RequestError::new(
                 "busy",
                 "too many phones are logging in; try again in a second",
             ));

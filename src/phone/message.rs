@@ -100,7 +100,7 @@ impl FromPhone {
     ///
     /// # Errors
     /// Returns the fault of the message without quoting its values.
-    pub(super) fn read(text: &str) -> Result<Self, Trouble> {
+    pub(super) fn read(text: &str) -> Result<Self, RequestError> {
         serde_json::from_str(text).map_err(|e| match e.classify() {
             serde_json::error::Category::Data => {
                 // Unknown kind, missing field or wrong type. The message of serde names it.
@@ -111,16 +111,16 @@ impl FromPhone {
                 } else {
                     "bad_message"
                 };
-                Trouble::told(code, text)
+                RequestError::with_text(code, text)
             }
-            _ => Trouble::new("bad_message", "a message is one JSON object"),
+            _ => RequestError::new("bad_message", "a message is one JSON object"),
         })
     }
 }
 
 /// Why a request of a phone failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct RequestError {
     /// A word for programs.
     pub(super) code: &'static str,
     pub(super) message: Cow<'static, str>,
@@ -128,12 +128,12 @@ pub(super) struct Trouble {
     pub(super) reference: Option<String>,
 }
 
-impl Trouble {
+impl RequestError {
     pub(super) const fn new(code: &'static str, message: &'static str) -> Self {
         Self { code, message: Cow::Borrowed(message), call: None, reference: None }
     }
 
-    pub(super) fn told(code: &'static str, message: String) -> Self {
+    pub(super) fn with_text(code: &'static str, message: String) -> Self {
         Self { code, message: message.into(), call: None, reference: None }
     }
 
@@ -149,7 +149,7 @@ impl Trouble {
 /// A message to a phone.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum Said<'a> {
+pub(super) enum NodeMessage<'a> {
     Registered {
         endpoint: &'a str,
         sip_uri: String,
@@ -245,7 +245,7 @@ pub(super) enum Said<'a> {
     },
 }
 
-impl Said<'_> {
+impl NodeMessage<'_> {
     /// Returns the JSON text of the message.
     pub(super) fn text(&self) -> String {
         // Serializing strings and numbers cannot fail.
@@ -253,7 +253,7 @@ impl Said<'_> {
     }
 }
 
-impl<'a> From<&'a ToPhone> for Said<'a> {
+impl<'a> From<&'a ToPhone> for NodeMessage<'a> {
     fn from(told: &'a ToPhone) -> Self {
         match told {
             ToPhone::Ring { call, from, to, caller_name, via: [via, via_alias], headers } => {
@@ -299,8 +299,8 @@ impl<'a> From<&'a ToPhone> for Said<'a> {
     }
 }
 
-impl<'a> From<&'a Trouble> for Said<'a> {
-    fn from(trouble: &'a Trouble) -> Self {
+impl<'a> From<&'a RequestError> for NodeMessage<'a> {
+    fn from(trouble: &'a RequestError) -> Self {
         Self::Error {
             code: trouble.code,
             message: &trouble.message,
@@ -359,7 +359,7 @@ mod tests {
             headers: vec![("A".to_owned(), "1".to_owned())],
         };
         assert_eq!(
-            Said::from(&ring).text(),
+            NodeMessage::from(&ring).text(),
             "{\"type\":\"ring\",\"call\":\"00000000-0000-0000-0000-000000000000\",\"from\":\"919812345678\",\
              \"to\":\"sip:asha@h\",\"caller_name\":\"Ravi \\\"R\\\"\",\"via\":\"918035737458\",\"headers\":{\"X-PH-A\":\"1\"}}"
         );
@@ -371,14 +371,14 @@ mod tests {
         };
         let told = ToPhone::Caption { call, caption: said };
         assert_eq!(
-            Said::from(&told).text(),
+            NodeMessage::from(&told).text(),
             "{\"type\":\"caption\",\"call\":\"00000000-0000-0000-0000-000000000000\",\"speaker\":\"them\",\"line\":3,\
              \"text\":\"Good \\\"morning\\\"\",\"last\":false}"
         );
         assert!(!format!("{told:?}").contains("morning"), "Debug redacts captions");
-        let trouble = Trouble::new("no_call", "gone").about(call).named(Some("7".to_owned()));
+        let trouble = RequestError::new("no_call", "gone").about(call).named(Some("7".to_owned()));
         assert_eq!(
-            Said::from(&trouble).text(),
+            NodeMessage::from(&trouble).text(),
             "{\"type\":\"error\",\"code\":\"no_call\",\"message\":\"gone\",\
              \"call\":\"00000000-0000-0000-0000-000000000000\",\"ref\":\"7\"}"
         );

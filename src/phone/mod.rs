@@ -41,7 +41,7 @@ const MESSAGE_BYTES_MAX: usize = 48 << 10;
 const SOCKETS_MAX: usize = 5_000;
 
 /// The services behind the phone listener.
-pub struct PhoneDoor {
+pub struct PhoneService {
     pub clock: Clock,
     pub dice: Dice,
     pub store: Store,
@@ -65,28 +65,28 @@ pub struct PhoneDoor {
 
 /// The services and the state of the listener.
 struct Inner {
-    door: PhoneDoor,
+    service: PhoneService,
     failures: Failures,
     sessions: Sessions,
     sockets: AtomicUsize,
 }
 
 impl std::ops::Deref for Inner {
-    type Target = PhoneDoor;
-    fn deref(&self) -> &PhoneDoor {
-        &self.door
+    type Target = PhoneService;
+    fn deref(&self) -> &PhoneService {
+        &self.service
     }
 }
 
 /// The client's address, set by the listener.
 #[derive(Clone, Copy, Debug)]
-pub struct From(pub IpAddr);
+pub struct ClientAddress(pub IpAddr);
 
 /// Returns the route for phones. All origins may connect, but cookies are only accepted from the
 /// node's own pages (`docs/reference/reliability.md#r20`).
-pub fn router(door: PhoneDoor) -> Router {
+pub fn router(service: PhoneService) -> Router {
     let inner = Inner {
-        door,
+        service,
         failures: Failures::default(),
         sessions: Sessions::default(),
         sockets: AtomicUsize::new(0),
@@ -95,9 +95,9 @@ pub fn router(door: PhoneDoor) -> Router {
 }
 
 /// A socket's slot. Released on drop.
-struct Seat(Arc<Inner>);
+struct SocketSlot(Arc<Inner>);
 
-impl Seat {
+impl SocketSlot {
     fn take(inner: &Arc<Inner>) -> Option<Self> {
         let room = |taken| (taken < SOCKETS_MAX).then_some(taken + 1);
         inner.sockets.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).ok()?;
@@ -105,7 +105,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for SocketSlot {
     fn drop(&mut self) {
         self.0.sockets.fetch_sub(1, Ordering::AcqRel);
     }
@@ -113,7 +113,7 @@ impl Drop for Seat {
 
 async fn upgrade(
     State(inner): State<Arc<Inner>>,
-    from: Option<Extension<From>>,
+    from: Option<Extension<ClientAddress>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
@@ -124,13 +124,13 @@ async fn upgrade(
                 .into_response();
         }
     };
-    let Some(seat) = Seat::take(&inner) else {
+    let Some(seat) = SocketSlot::take(&inner) else {
         return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "5")], "too many phones\n")
             .into_response();
     };
     let signed_in =
         cookie::is_from_here(&headers).then(|| cookie::token(&headers, inner.secure)).flatten();
-    let from = from.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(From(ip))| ip);
+    let from = from.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(ClientAddress(ip))| ip);
     upgrade
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX)

@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::message::{FromPhone, Password, Said, Trouble};
-use super::sessions::Found;
+use super::message::{FromPhone, NodeMessage, Password, RequestError};
+use super::sessions::Resumed;
 use super::transfer::transfer;
-use super::{Inner, Seat, login};
+use super::{Inner, SocketSlot, login};
 use crate::admission::{ApplicationSpec, Reason};
-use crate::call::phones::{Owner, PlaceId, Registration, ToPhone};
-use crate::call::web::{BACK_WITHIN, NotDone, Silence, WebCall};
+use crate::call::phones::{Owner, Registration, RegistrationId, ToPhone};
+use crate::call::web::{BACK_WITHIN, MuteReason, PhoneCommandError, WebCall};
 use crate::people::Token;
 use machine::CallUrls;
 use media::sdp::Offer;
@@ -68,7 +68,7 @@ pub(super) async fn run(
     inner: Arc<Inner>,
     from: IpAddr,
     signed_in: Option<Token>,
-    seat: Seat,
+    seat: SocketSlot,
 ) {
     let now = inner.clock.now();
     let mut session = Session {
@@ -123,9 +123,9 @@ struct Phone {
 }
 
 /// An event that a socket handles.
-enum Woken {
-    Said(Option<Result<Message, axum::Error>>),
-    Told(Option<ToPhone>),
+enum Wakeup {
+    Received(Option<Result<Message, axum::Error>>),
+    Outgoing(Option<ToPhone>),
     Tick,
     /// A console session has ended, possibly this one.
     SignedOut,
@@ -154,16 +154,16 @@ impl Session {
             };
             let woken = tokio::select! {
                 biased;
-                () = stop.cancelled() => Woken::Stopped,
-                () = over.cancelled() => Woken::Replaced,
-                told = told => Woken::Told(told),
-                said = self.socket.recv() => Woken::Said(said),
-                _ = ping.tick() => Woken::Tick,
-                Ok(()) = signed_out.changed(), if by_session => Woken::SignedOut,
-                () = &mut login, if !is_known => Woken::Late,
+                () = stop.cancelled() => Wakeup::Stopped,
+                () = over.cancelled() => Wakeup::Replaced,
+                told = told => Wakeup::Outgoing(told),
+                said = self.socket.recv() => Wakeup::Received(said),
+                _ = ping.tick() => Wakeup::Tick,
+                Ok(()) = signed_out.changed(), if by_session => Wakeup::SignedOut,
+                () = &mut login, if !is_known => Wakeup::Late,
             };
             match woken {
-                Woken::Stopped => {
+                Wakeup::Stopped => {
                     self.hear_the_rest().await?;
                     return Err(Exit::Close {
                         code: GOING_AWAY,
@@ -171,26 +171,26 @@ impl Session {
                         left: true,
                     });
                 }
-                Woken::Replaced => {
+                Wakeup::Replaced => {
                     return Err(Exit::Close {
                         code: REPLACED,
                         why: "resumed elsewhere",
                         left: false,
                     });
                 }
-                Woken::Late => {
+                Wakeup::Late => {
                     return Err(Exit::Close {
                         code: UNAUTHORIZED,
                         why: "nobody registered",
                         left: true,
                     });
                 }
-                Woken::Tick => self.tick().await?,
-                Woken::SignedOut => self.is_still_signed_in().await?,
+                Wakeup::Tick => self.tick().await?,
+                Wakeup::SignedOut => self.is_still_signed_in().await?,
                 // The phone's queue was full, and the table of phones dropped it.
-                Woken::Told(None) => return Err(Exit::Lost),
-                Woken::Told(Some(told)) => self.hear(&told).await?,
-                Woken::Said(said) => self.said(said).await?,
+                Wakeup::Outgoing(None) => return Err(Exit::Lost),
+                Wakeup::Outgoing(Some(told)) => self.hear(&told).await?,
+                Wakeup::Received(said) => self.said(said).await?,
             }
         }
     }
@@ -216,7 +216,7 @@ impl Session {
     }
 
     async fn hear(&mut self, told: &ToPhone) -> Next {
-        self.say(&Said::from(told)).await?;
+        self.say(&NodeMessage::from(told)).await?;
         match told {
             ToPhone::Unregistered { why } => Err(Exit::Close { code: NORMAL, why, left: true }),
             _ => Ok(()),
@@ -254,7 +254,7 @@ impl Session {
                 }
             }
             Message::Binary(_) => {
-                self.refuse(&Trouble::new("bad_message", "messages are text")).await
+                self.refuse(&RequestError::new("bad_message", "messages are text")).await
             }
             // axum answers pings.
             Message::Ping(_) | Message::Pong(_) => Ok(()),
@@ -279,34 +279,40 @@ impl Session {
     }
 
     /// Executes a message. The outer error ends the socket; the inner one is sent to the phone.
-    async fn take(&mut self, said: FromPhone) -> Result<Result<(), Trouble>, Exit> {
+    async fn take(&mut self, said: FromPhone) -> Result<Result<(), RequestError>, Exit> {
         let said = match said {
-            FromPhone::Ping => return self.say(&Said::Pong).await.map(Ok),
+            FromPhone::Ping => return self.say(&NodeMessage::Pong).await.map(Ok),
             FromPhone::Register { endpoint, password, resume } => {
                 return self.register(endpoint.as_deref(), password, resume).await;
             }
             said => said,
         };
         let Some(phone) = &self.phone else {
-            return Ok(Err(Trouble::new("not_registered", "register first")));
+            return Ok(Err(RequestError::new("not_registered", "register first")));
         };
         let (place, inner) = (phone.registration.place(), self.inner.clone());
-        let on = |call: CallUuid, act: &dyn Fn(&crate::call::LiveCall) -> Result<(), NotDone>| {
-            let done = inner.registry.get(call).ok_or(NotDone::NoCall).and_then(|call| act(&call));
-            done.map_err(|why| refusal(why).about(call))
-        };
+        let on =
+            |call: CallUuid,
+             act: &dyn Fn(&crate::call::LiveCall) -> Result<(), PhoneCommandError>| {
+                let done = inner
+                    .registry
+                    .get(call)
+                    .ok_or(PhoneCommandError::NoCall)
+                    .and_then(|call| act(&call));
+                done.map_err(|why| refusal(why).about(call))
+            };
         let owner = phone.owner.clone();
         let silence = |call, silence, is_on| on(call, &|live| live.mute(place, silence, is_on));
         match said {
             FromPhone::Register { .. } | FromPhone::Ping => Ok(Ok(())),
             FromPhone::Unregister => {
-                self.say(&Said::Unregistered { why: "asked" }).await?;
+                self.say(&NodeMessage::Unregistered { why: "asked" }).await?;
                 Err(Exit::Close { code: NORMAL, why: "unregistered", left: true })
             }
             FromPhone::Call { to, sdp, reference, draft } => {
                 match self.call(&to, &sdp, reference.as_deref(), draft).await {
                     Ok(call) => self
-                        .say(&Said::Calling { call, reference: reference.as_deref() })
+                        .say(&NodeMessage::Calling { call, reference: reference.as_deref() })
                         .await
                         .map(Ok),
                     Err(trouble) => {
@@ -325,7 +331,7 @@ impl Session {
                 .and_then(|keys| on(call, &|live| live.press(place, keys.iter().copied())))),
             FromPhone::Transfer { call, to } => {
                 let handed = transfer(&inner, (place, &owner), call, &to);
-                self.done(handed, &Said::Transferred { call }).await
+                self.done(handed, &NodeMessage::Transferred { call }).await
             }
             FromPhone::Captions { call, on: wanted, language } => {
                 let written =
@@ -333,19 +339,21 @@ impl Session {
                 let asked = written.and_then(|language| {
                     on(call, &|live| live.caption(place, language.as_deref()))
                 });
-                self.done(asked, &Said::Captions { call, on: wanted, why: None }).await
+                self.done(asked, &NodeMessage::Captions { call, on: wanted, why: None }).await
             }
             FromPhone::Mute { call } => {
-                self.done(silence(call, Silence::Mute, true), &Said::Muted { call }).await
+                self.done(silence(call, MuteReason::Mute, true), &NodeMessage::Muted { call }).await
             }
             FromPhone::Unmute { call } => {
-                self.done(silence(call, Silence::Mute, false), &Said::Unmuted { call }).await
+                self.done(silence(call, MuteReason::Mute, false), &NodeMessage::Unmuted { call })
+                    .await
             }
             FromPhone::Hold { call } => {
-                self.done(silence(call, Silence::Hold, true), &Said::Held { call }).await
+                self.done(silence(call, MuteReason::Hold, true), &NodeMessage::Held { call }).await
             }
             FromPhone::Unhold { call } => {
-                self.done(silence(call, Silence::Hold, false), &Said::Unheld { call }).await
+                self.done(silence(call, MuteReason::Hold, false), &NodeMessage::Unheld { call })
+                    .await
             }
         }
     }
@@ -353,9 +361,9 @@ impl Session {
     /// Sends the confirmation if the request succeeded.
     async fn done(
         &mut self,
-        done: Result<(), Trouble>,
-        say: &Said<'_>,
-    ) -> Result<Result<(), Trouble>, Exit> {
+        done: Result<(), RequestError>,
+        say: &NodeMessage<'_>,
+    ) -> Result<Result<(), RequestError>, Exit> {
         match done {
             Ok(()) => self.say(say).await.map(Ok),
             Err(trouble) => Ok(Err(trouble)),
@@ -367,9 +375,9 @@ impl Session {
         name: Option<&str>,
         password: Option<Password>,
         resume: Option<String>,
-    ) -> Result<Result<(), Trouble>, Exit> {
+    ) -> Result<Result<(), RequestError>, Exit> {
         if self.phone.is_some() {
-            return Ok(Err(Trouble::new(
+            return Ok(Err(RequestError::new(
                 "already_registered",
                 "this socket is already registered; open another socket",
             )));
@@ -381,7 +389,7 @@ impl Session {
                 login::endpoint(&inner, name, password, self.from).await
             }
             (Some(_), None) => {
-                Err(Trouble::new("bad_message", "a password needs an endpoint: set endpoint"))
+                Err(RequestError::new("bad_message", "a password needs an endpoint: set endpoint"))
             }
             (None, name) => login::by_session(&inner, self.signed_in.as_ref(), name).await,
         };
@@ -404,7 +412,7 @@ impl Session {
             main_account: endpoint.main_account.clone(),
         };
         let Ok((registration, told)) = inner.phones.register(owner.clone()) else {
-            return Ok(Err(Trouble::new(
+            return Ok(Err(RequestError::new(
                 "too_many_places",
                 "this endpoint has the maximum number of registrations",
             )));
@@ -417,7 +425,7 @@ impl Session {
         info!(endpoint = %endpoint.name, by_session, calls = calls.len(), "phone registered");
         let recognisers = &inner.recognisers;
         let offered = recognisers.offered_languages();
-        let said = Said::Registered {
+        let said = NodeMessage::Registered {
             endpoint: endpoint.name.as_str(),
             sip_uri: endpoint.name.sip_address(&inner.sip_host),
             session: &secret,
@@ -433,12 +441,12 @@ impl Session {
     }
 
     /// Reclaims the calls of a lost session for this registration.
-    fn resume(&self, secret: &str, endpoint: &Endpoint, place: PlaceId) -> Vec<CallUuid> {
+    fn resume(&self, secret: &str, endpoint: &Endpoint, place: RegistrationId) -> Vec<CallUuid> {
         let inner = &self.inner;
         let calls = match inner.sessions.take(secret, &endpoint.id) {
             None => return Vec::new(),
-            Some(Found::Gone(calls)) => calls,
-            Some(Found::Here { place: old, over }) => {
+            Some(Resumed::Gone(calls)) => calls,
+            Some(Resumed::Here { place: old, over }) => {
                 let calls = inner.phones.calls(old);
                 inner.registry.phone_gone(old, &calls, false);
                 over.cancel();
@@ -455,25 +463,25 @@ impl Session {
         sdp: &str,
         reference: Option<&str>,
         of: Option<String>,
-    ) -> Result<CallUuid, Trouble> {
+    ) -> Result<CallUuid, RequestError> {
         let Some(phone) = &self.phone else {
-            return Err(Trouble::new("not_registered", "register first"));
+            return Err(RequestError::new("not_registered", "register first"));
         };
         if reference.is_some_and(|reference| reference.chars().count() > REFERENCE_MAX) {
-            return Err(Trouble::new("bad_message", "ref is at most 64 characters"));
+            return Err(RequestError::new("bad_message", "ref is at most 64 characters"));
         }
         let (inner, owner, place) = (&self.inner, &phone.owner, phone.registration.place());
         let to = dialled(to)?;
         let offer = offer(sdp)?;
         if inner.phones.calls(place).len() >= crate::call::phones::CALLS_MAX {
-            return Err(Trouble::new(
+            return Err(RequestError::new(
                 "too_many_calls",
                 "this phone has the maximum number of calls",
             ));
         }
         let account = inner.gate.directory().tables().account(&owner.account).cloned();
-        let account =
-            account.ok_or(Trouble::new("no_account", "the endpoint's account no longer exists"))?;
+        let account = account
+            .ok_or(RequestError::new("no_account", "the endpoint's account no longer exists"))?;
         let urls = match of {
             Some(id) => draft(&self.inner, self.signed_in.as_ref(), &id, &phone.endpoint).await?,
             None => application_urls(&self.inner, &phone.endpoint)?,
@@ -507,12 +515,12 @@ impl Session {
         }
     }
 
-    async fn say(&mut self, said: &Said<'_>) -> Next {
+    async fn say(&mut self, said: &NodeMessage<'_>) -> Next {
         self.put(Message::Text(said.text().into())).await
     }
 
-    async fn refuse(&mut self, trouble: &Trouble) -> Next {
-        self.say(&Said::from(trouble)).await
+    async fn refuse(&mut self, trouble: &RequestError) -> Next {
+        self.say(&NodeMessage::from(trouble)).await
     }
 
     async fn put(&mut self, message: Message) -> Next {
@@ -556,8 +564,9 @@ async fn draft(
     token: Option<&Token>,
     id: &str,
     endpoint: &Endpoint,
-) -> Result<CallUrls, Trouble> {
-    const NONE: Trouble = Trouble::new("no_draft", "you have no such draft: run it again");
+) -> Result<CallUrls, RequestError> {
+    const NONE: RequestError =
+        RequestError::new("no_draft", "you have no such draft: run it again");
     let person = login::person(inner, token.ok_or(NONE)?).await?;
     let theirs =
         person.filter(|person| person.scope().holds(&endpoint.account, &endpoint.main_account));
@@ -570,7 +579,7 @@ async fn draft(
 }
 
 /// Returns the URLs of the endpoint's application.
-fn application_urls(inner: &Inner, endpoint: &Endpoint) -> Result<CallUrls, Trouble> {
+fn application_urls(inner: &Inner, endpoint: &Endpoint) -> Result<CallUrls, RequestError> {
     const NONE: &str = "this endpoint has no application for calls: set its app_id, or make one the \
         default of endpoints (default_endpoint_app)";
     let tables = inner.gate.directory().tables();
@@ -578,9 +587,9 @@ fn application_urls(inner: &Inner, endpoint: &Endpoint) -> Result<CallUrls, Trou
         Some(id) => tables.application(id),
         None => tables.endpoints_application(&endpoint.account),
     };
-    let application = application.ok_or(Trouble::new("no_application", NONE))?;
+    let application = application.ok_or(RequestError::new("no_application", NONE))?;
     urls(application)
-        .ok_or(Trouble::new("no_application", "this endpoint's application has no answer_url"))
+        .ok_or(RequestError::new("no_application", "this endpoint's application has no answer_url"))
 }
 
 fn urls(application: &ApplicationSpec) -> Option<CallUrls> {
@@ -590,10 +599,10 @@ fn urls(application: &ApplicationSpec) -> Option<CallUrls> {
 }
 
 /// Normalizes the dialled target: the digits of a phone number, or the text unchanged.
-fn dialled(to: &str) -> Result<String, Trouble> {
+fn dialled(to: &str) -> Result<String, RequestError> {
     let to = to.trim();
     if to.is_empty() || to.chars().count() > TO_MAX || to.chars().any(char::is_control) {
-        return Err(Trouble::new(
+        return Err(RequestError::new(
             "bad_number",
             "to must have 1 to 128 characters: a number, or any word that your application knows",
         ));
@@ -601,9 +610,10 @@ fn dialled(to: &str) -> Result<String, Trouble> {
     Ok(E164::parse(to).map_or_else(|_| to.to_owned(), |number| number.to_string()))
 }
 
-fn offer(sdp: &str) -> Result<Offer, Trouble> {
-    Offer::parse_phone(sdp)
-        .map_err(|why| Trouble::told("bad_offer", format!("the offer is not usable: {why}")))
+fn offer(sdp: &str) -> Result<Offer, RequestError> {
+    Offer::parse_phone(sdp).map_err(|why| {
+        RequestError::with_text("bad_offer", format!("the offer is not usable: {why}"))
+    })
 }
 
 /// Returns the language for captions. `None` if captions are not wanted.
@@ -611,7 +621,7 @@ fn spoken(
     inner: &Inner,
     wanted: bool,
     language: Option<String>,
-) -> Result<Option<String>, Trouble> {
+) -> Result<Option<String>, RequestError> {
     if !wanted {
         return Ok(None);
     }
@@ -620,35 +630,38 @@ fn spoken(
     let is_tag = (1..=LANGUAGE_MAX).contains(&language.len())
         && language.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if !is_tag {
-        return Err(Trouble::new("bad_message", "language is a BCP 47 tag, such as en-IN"));
+        return Err(RequestError::new("bad_message", "language is a BCP 47 tag, such as en-IN"));
     }
     match recognisers.can_recognise(&language) {
         true => Ok(Some(language)),
-        false => Err(Trouble::new("no_recogniser", "no speech recogniser for this language")),
+        false => Err(RequestError::new("no_recogniser", "no speech recogniser for this language")),
     }
 }
 
-fn keys(digits: &str) -> Result<Vec<Digit>, Trouble> {
+fn keys(digits: &str) -> Result<Vec<Digit>, RequestError> {
     let keys: Option<Vec<Digit>> =
         digits.chars().map(|c| Digit::try_from(c).ok().filter(|key| !key.is_letter())).collect();
     keys.filter(|keys| (1..=DIGITS_MAX).contains(&keys.len()))
-        .ok_or(Trouble::new("bad_digits", "digits is 1 to 64 of 0-9, * and #"))
+        .ok_or(RequestError::new("bad_digits", "digits is 1 to 64 of 0-9, * and #"))
 }
 
-pub(super) fn refusal(why: NotDone) -> Trouble {
+pub(super) fn refusal(why: PhoneCommandError) -> RequestError {
     match why {
-        NotDone::NoCall => Trouble::new("no_call", "this phone has no such call"),
-        NotDone::NotRinging => Trouble::new("not_ringing", "the call no longer rings here"),
+        PhoneCommandError::NoCall => RequestError::new("no_call", "this phone has no such call"),
+        PhoneCommandError::NotRinging => {
+            RequestError::new("not_ringing", "the call no longer rings here")
+        }
     }
 }
 
-fn denied(reason: Reason) -> Trouble {
+fn denied(reason: Reason) -> RequestError {
     match reason {
-        Reason::CpsExceeded => {
-            Trouble::new("cps_exceeded", "the account's calls per second are used up; try again")
-        }
-        Reason::Draining => Trouble::new("draining", "this server is stopping: no new calls"),
-        _ => Trouble::new("overloaded", "this server is overloaded; try again"),
+        Reason::CpsExceeded => RequestError::new(
+            "cps_exceeded",
+            "the account's calls per second are used up; try again",
+        ),
+        Reason::Draining => RequestError::new("draining", "this server is stopping: no new calls"),
+        _ => RequestError::new("overloaded", "this server is overloaded; try again"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::call::phones::PlaceId;
+use crate::call::phones::RegistrationId;
 use crate::call::web::BACK_WITHIN;
 use model::{CallUuid, EndpointId};
 
@@ -23,7 +23,7 @@ struct Session {
 enum State {
     /// The socket is believed to be open.
     Here {
-        place: PlaceId,
+        place: RegistrationId,
         over: CancellationToken,
     },
     Gone {
@@ -33,10 +33,10 @@ enum State {
 }
 
 /// State of a session that is resumed.
-pub(super) enum Found {
+pub(super) enum Resumed {
     /// The old socket seemed to be alive; it is closed now.
     Here {
-        place: PlaceId,
+        place: RegistrationId,
         over: CancellationToken,
     },
     Gone(Vec<CallUuid>),
@@ -48,7 +48,7 @@ impl Sessions {
         &self,
         secret: &str,
         endpoint: EndpointId,
-        place: PlaceId,
+        place: RegistrationId,
         over: CancellationToken,
     ) {
         self.table()
@@ -74,12 +74,12 @@ impl Sessions {
     }
 
     /// Removes a session to resume it. Returns `None` if the endpoint has no such session.
-    pub(super) fn take(&self, secret: &str, endpoint: &EndpointId) -> Option<Found> {
+    pub(super) fn take(&self, secret: &str, endpoint: &EndpointId) -> Option<Resumed> {
         let mut table = self.table();
         table.get(secret).filter(|session| session.endpoint == *endpoint)?;
         Some(match table.remove(secret)?.state {
-            State::Here { place, over } => Found::Here { place, over },
-            State::Gone { calls, .. } => Found::Gone(calls),
+            State::Here { place, over } => Resumed::Here { place, over },
+            State::Gone { calls, .. } => Resumed::Gone(calls),
         })
     }
 

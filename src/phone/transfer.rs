@@ -3,11 +3,11 @@
 //! phone's leg.
 
 use super::Inner;
-use super::message::Trouble;
+use super::message::RequestError;
 use super::session::refusal;
-use crate::call::Told;
-use crate::call::phones::{Owner, PlaceId};
-use crate::call::web::NotDone;
+use crate::call::SendOutcome;
+use crate::call::phones::{Owner, RegistrationId};
+use crate::call::web::PhoneCommandError;
 use machine::Command;
 use model::{CallUuid, EndpointName};
 use xml;
@@ -15,12 +15,12 @@ use xml;
 /// Transfers a call of `place` to the named endpoint.
 pub(super) fn transfer(
     inner: &Inner,
-    (place, owner): (PlaceId, &Owner),
+    (place, owner): (RegistrationId, &Owner),
     call: CallUuid,
     to: &str,
-) -> Result<(), Trouble> {
-    let no = |code, why| Trouble::new(code, why).about(call);
-    let live = inner.registry.get(call).ok_or(NotDone::NoCall).map_err(refusal)?;
+) -> Result<(), RequestError> {
+    let no = |code, why| RequestError::new(code, why).about(call);
+    let live = inner.registry.get(call).ok_or(PhoneCommandError::NoCall).map_err(refusal)?;
     live.is_with(place).map_err(|why| refusal(why).about(call))?;
     let outbound = live
         .setup
@@ -48,8 +48,8 @@ pub(super) fn transfer(
     let document =
         xml::parse(source.as_bytes(), None).document.ok_or(no("unavailable", "internal error"))?;
     match a_leg.command(Command::Run { document, room: None }) {
-        Told::Yes => Ok(()),
-        Told::Full => Err(no("busy", "too many commands for this call; try again")),
-        Told::Unknown => Err(no("no_call", "the call has ended")),
+        SendOutcome::Delivered => Ok(()),
+        SendOutcome::Full => Err(no("busy", "too many commands for this call; try again")),
+        SendOutcome::Unknown => Err(no("no_call", "the call has ended")),
     }
 }

@@ -22,7 +22,7 @@ const KEYS_MAX: usize = 64;
 
 /// The values that all messages of a stream share.
 #[derive(Clone, Debug)]
-pub(super) struct Phrases {
+pub(super) struct StreamIds {
     pub(super) call: String,
     pub(super) stream: String,
     pub(super) account: String,
@@ -31,7 +31,7 @@ pub(super) struct Phrases {
 
 /// A message to the server. Each has a sequence number, from 1.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Ours<'a> {
+pub(super) enum ServerMessage<'a> {
     Start {
         order: &'a StreamOrder,
     },
@@ -107,12 +107,12 @@ impl Fault {
     }
 }
 
-impl Phrases {
+impl StreamIds {
     /// Returns the JSON text of a message.
-    pub(super) fn text(&self, sequence: u64, ours: Ours<'_>) -> String {
+    pub(super) fn text(&self, sequence: u64, ours: ServerMessage<'_>) -> String {
         let stream_id = &self.stream;
         match ours {
-            Ours::Start { order } => json(&Start {
+            ServerMessage::Start { order } => json(&Start {
                 sequence_number: sequence,
                 event: "start",
                 start: Starting {
@@ -127,7 +127,7 @@ impl Phrases {
                 },
                 extra_headers: &self.extra_headers,
             }),
-            Ours::Media { track, at_ms, chunk, pcm, format } => json(&Media {
+            ServerMessage::Media { track, at_ms, chunk, pcm, format } => json(&Media {
                 sequence_number: sequence,
                 event: "media",
                 stream_id,
@@ -139,21 +139,21 @@ impl Phrases {
                 },
                 extra_headers: &self.extra_headers,
             }),
-            Ours::Dtmf { digit, at_ms } => json(&Dtmf {
+            ServerMessage::Dtmf { digit, at_ms } => json(&Dtmf {
                 event: "dtmf",
                 stream_id,
                 sequence_number: sequence,
                 dtmf: Key { track: Track::Inbound, digit, timestamp: at_ms.to_string() },
             }),
-            Ours::PlayedStream { name } => {
+            ServerMessage::PlayedStream { name } => {
                 json(&Plain { name: Some(name), ..Plain::of("playedStream", sequence, stream_id) })
             }
-            Ours::ClearedAudio => json(&Plain::of("clearedAudio", sequence, stream_id)),
-            Ours::Error { code } => json(&Plain {
+            ServerMessage::ClearedAudio => json(&Plain::of("clearedAudio", sequence, stream_id)),
+            ServerMessage::Error { code } => json(&Plain {
                 code: Some(code.as_str()),
                 ..Plain::of("error", sequence, stream_id)
             }),
-            Ours::Stop => json(&Plain::of("stop", sequence, stream_id)),
+            ServerMessage::Stop => json(&Plain::of("stop", sequence, stream_id)),
         }
     }
 }
@@ -256,7 +256,7 @@ impl<'a> Plain<'a> {
 
 /// A command from the server.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Theirs {
+pub(super) enum Command {
     PlayAudio(Sound),
     Checkpoint { name: String },
     ClearAudio,
@@ -274,28 +274,28 @@ pub(super) struct Sound {
 ///
 /// # Errors
 /// Returns the code for an error message.
-pub(super) fn read(text: &str) -> Result<Option<Theirs>, Fault> {
+pub(super) fn read(text: &str) -> Result<Option<Command>, Fault> {
     let message: Message<'_> = serde_json::from_str(text).map_err(|_| Fault::InvalidMessage)?;
     match message.event.as_deref() {
         Some("playAudio") => {
             let media = message.media.ok_or(Fault::InvalidMessage)?;
             let media: TheirMedia =
                 serde_json::from_str(media.get()).map_err(|_| Fault::InvalidMessage)?;
-            sound(&media).map(|sound| Some(Theirs::PlayAudio(sound)))
+            sound(&media).map(|sound| Some(Command::PlayAudio(sound)))
         }
         Some("checkpoint") => {
             let name = message.name.map(|name| serde_json::from_str::<String>(name.get()));
             let name = name.and_then(Result::ok).ok_or(Fault::InvalidMessage)?;
             let fits = name.chars().count() <= NAME_CHARS_MAX;
-            fits.then_some(Some(Theirs::Checkpoint { name })).ok_or(Fault::InvalidCheckpoint)
+            fits.then_some(Some(Command::Checkpoint { name })).ok_or(Fault::InvalidCheckpoint)
         }
-        Some("clearAudio") => Ok(Some(Theirs::ClearAudio)),
+        Some("clearAudio") => Ok(Some(Command::ClearAudio)),
         Some("sendDTMF") => {
             let digits = message.dtmf.map(|dtmf| serde_json::from_str::<String>(dtmf.get()));
             let digits = digits.and_then(Result::ok).ok_or(Fault::InvalidMessage)?;
             let keys = (1..=KEYS_MAX).contains(&digits.len())
                 && digits.chars().all(|c| "0123456789*#wW".contains(c));
-            keys.then_some(Some(Theirs::SendDtmf { digits })).ok_or(Fault::InvalidDigits)
+            keys.then_some(Some(Command::SendDtmf { digits })).ok_or(Fault::InvalidDigits)
         }
         Some(_) => Ok(None),
         None => Err(Fault::InvalidMessage),
@@ -362,8 +362,8 @@ mod tests {
     use super::*;
     use xml::ast::DocUrl;
 
-    fn phrases() -> Phrases {
-        Phrases {
+    fn ids() -> StreamIds {
+        StreamIds {
             call: "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11".to_owned(),
             stream: "20170ada-f610-433b-8758-c02a2aab3662".to_owned(),
             account: "MAXXXXXXXXXXXXXXXXXX".to_owned(),
@@ -371,8 +371,8 @@ mod tests {
         }
     }
 
-    fn said(sequence: u64, ours: Ours<'_>) -> Value {
-        serde_json::from_str(&phrases().text(sequence, ours)).expect("JSON")
+    fn said(sequence: u64, ours: ServerMessage<'_>) -> Value {
+        serde_json::from_str(&ids().text(sequence, ours)).expect("JSON")
     }
 
     #[test]
@@ -390,7 +390,7 @@ mod tests {
             noise_level: None,
             in_room: false,
         };
-        let media = |pcm, format| Ours::Media {
+        let media = |pcm, format| ServerMessage::Media {
             track: Track::Outbound,
             at_ms: 1_795_154_591_120,
             chunk: 7,
@@ -399,7 +399,7 @@ mod tests {
         };
         for (ours, wanted) in [
             (
-                Ours::Start { order: &order },
+                ServerMessage::Start { order: &order },
                 json!({"sequenceNumber": 3, "event": "start", "start": {
                     "callId": "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", "streamId": stream, "accountId": "MAXXXXXXXXXXXXXXXXXX",
                     "tracks": ["inbound", "outbound"],
@@ -419,23 +419,26 @@ mod tests {
                     "extra_headers": "user=42,lang=hi"}),
             ),
             (
-                Ours::Dtmf { digit: '5', at_ms: 9 },
+                ServerMessage::Dtmf { digit: '5', at_ms: 9 },
                 json!({"event": "dtmf", "streamId": stream, "sequenceNumber": 3,
                     "dtmf": {"track": "inbound", "digit": "5", "timestamp": "9"}}),
             ),
             (
-                Ours::PlayedStream { name: "a \"b\"" },
+                ServerMessage::PlayedStream { name: "a \"b\"" },
                 json!({"event": "playedStream", "sequenceNumber": 3, "streamId": stream, "name": "a \"b\""}),
             ),
             (
-                Ours::ClearedAudio,
+                ServerMessage::ClearedAudio,
                 json!({"event": "clearedAudio", "sequenceNumber": 3, "streamId": stream}),
             ),
             (
-                Ours::Error { code: Fault::BufferOverflow },
+                ServerMessage::Error { code: Fault::BufferOverflow },
                 json!({"event": "error", "code": "buffer_overflow", "sequenceNumber": 3, "streamId": stream}),
             ),
-            (Ours::Stop, json!({"event": "stop", "sequenceNumber": 3, "streamId": stream})),
+            (
+                ServerMessage::Stop,
+                json!({"event": "stop", "sequenceNumber": 3, "streamId": stream}),
+            ),
         ] {
             assert_eq!(said(3, ours), wanted);
         }
@@ -444,7 +447,7 @@ mod tests {
     #[test]
     fn the_servers_messages_are_read_as_they_come() {
         let play =
-            |hz: u32, pcm: &[i16]| Ok(Some(Theirs::PlayAudio(Sound { hz, pcm: pcm.to_vec() })));
+            |hz: u32, pcm: &[i16]| Ok(Some(Command::PlayAudio(Sound { hz, pcm: pcm.to_vec() })));
         for (text, read_as) in [
             (
                 json!({"event": "playAudio", "media": {"contentType": "audio/x-l16", "sampleRate": 16000, "payload": "AADoAxj8"}}),
@@ -464,12 +467,12 @@ mod tests {
             ),
             (
                 json!({"event": "checkpoint", "streamId": "x", "name": "end \u{1f600}"}),
-                Ok(Some(Theirs::Checkpoint { name: "end 😀".to_owned() })),
+                Ok(Some(Command::Checkpoint { name: "end 😀".to_owned() })),
             ),
-            (json!({"event": "clearAudio", "streamId": "x"}), Ok(Some(Theirs::ClearAudio))),
+            (json!({"event": "clearAudio", "streamId": "x"}), Ok(Some(Command::ClearAudio))),
             (
                 json!({"event": "sendDTMF", "dtmf": "12#w"}),
-                Ok(Some(Theirs::SendDtmf { digits: "12#w".to_owned() })),
+                Ok(Some(Command::SendDtmf { digits: "12#w".to_owned() })),
             ),
             (json!({"event": "somethingElse", "media": 7, "name": {"a": []}}), Ok(None)),
         ] {
@@ -541,7 +544,7 @@ mod tests {
             for format in [StreamFormat::L16At8000, StreamFormat::L16At16000, StreamFormat::L16At24000] {
                 let media = json!({"contentType": format.encoding(), "sampleRate": format.hz(), "payload": payload(&pcm, format)});
                 let back = read(&json!({"event": "playAudio", "media": media}).to_string());
-                prop_assert_eq!(back, Ok(Some(Theirs::PlayAudio(Sound { hz: format.hz(), pcm: pcm.clone() }))));
+                prop_assert_eq!(back, Ok(Some(Command::PlayAudio(Sound { hz: format.hz(), pcm: pcm.clone() }))));
             }
         }
     }

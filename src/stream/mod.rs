@@ -4,10 +4,10 @@
 //! `call::shell` opens a stream and starts its audio; events are reported to a [`StreamSink`].
 //! `socket` is the task that talks to the server. `sound` is a worker job that takes frames from
 //! the leg and supplies frames to it. `outbox` and `queue` buffer data between the two. `message`
-//! is the protocol; `mulaw`, `rate` and `hush` convert audio. The call's machine decides when a
+//! is the protocol; `mulaw`, `rate` and `denoise` convert audio. The call's machine decides when a
 //! stream begins, what ends it and which callbacks are sent.
 
-mod hush;
+mod denoise;
 mod message;
 mod mulaw;
 mod outbox;
@@ -32,7 +32,7 @@ use machine::{StreamEvent, StreamFormat, StreamOrder, StreamTrack};
 use media::opus::Rate;
 use media::workers::Workers;
 use media::{CableEnd, Feed, LegHandle, Tap, TapSides};
-use message::{Ours, Phrases};
+use message::{ServerMessage, StreamIds};
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, StreamId, Timestamp};
 use outbox::Outbox;
@@ -81,7 +81,7 @@ impl Streams {
     pub fn open(&self, job: StreamJob) -> StreamHandle {
         let StreamJob { call, stream, account, order, keys, sink } = job;
         let shared = Arc::new(Shared {
-            phrases: Phrases {
+            ids: StreamIds {
                 call: call.to_string(),
                 stream: stream.to_string(),
                 account: account.to_string(),
@@ -95,8 +95,12 @@ impl Streams {
             opened: AtomicBool::new(false),
             stopped: CancellationToken::new(),
         });
-        let way =
-            socket::Way { egress: self.egress.clone(), dice: self.dice.clone(), keys, stream };
+        let way = socket::Connector {
+            egress: self.egress.clone(),
+            dice: self.dice.clone(),
+            keys,
+            stream,
+        };
         self.tasks.spawn(socket::run(shared.clone(), way).in_current_span());
         StreamHandle { stream, shared }
     }
@@ -149,7 +153,7 @@ impl StreamHandle {
     pub fn key(&self, digit: Digit) {
         if self.shared.opened.load(Ordering::Acquire) {
             let at_ms = epoch_ms(self.shared.clock.wall());
-            self.shared.say(Ours::Dtmf { digit: digit.as_char(), at_ms });
+            self.shared.say(ServerMessage::Dtmf { digit: digit.as_char(), at_ms });
         }
     }
 }
@@ -163,7 +167,7 @@ impl Drop for StreamHandle {
 /// State shared by a stream's task, its job and its handle.
 struct Shared {
     order: StreamOrder,
-    phrases: Phrases,
+    ids: StreamIds,
     outbox: Outbox,
     play: Mutex<Play>,
     sink: StreamSink,
@@ -186,8 +190,8 @@ impl Shared {
         self.play.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn say(&self, ours: Ours<'_>) {
-        self.outbox.other(|sequence| self.phrases.text(sequence, ours));
+    fn say(&self, ours: ServerMessage<'_>) {
+        self.outbox.other(|sequence| self.ids.text(sequence, ours));
     }
 
     fn tell(&self, fact: StreamEvent) {
@@ -205,7 +209,7 @@ impl Shared {
 
     fn stop(&self) {
         if !self.stopped.is_cancelled() {
-            self.outbox.close(|sequence| self.phrases.text(sequence, Ours::Stop));
+            self.outbox.close(|sequence| self.ids.text(sequence, ServerMessage::Stop));
             self.stopped.cancel();
         }
     }

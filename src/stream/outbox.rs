@@ -18,7 +18,7 @@ const OTHERS_MAX: usize = 2_000;
 
 /// The next thing to send.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Going {
+pub(super) enum NextSend {
     Text(String),
     Ping,
     /// The queue is closed and empty, so the socket is to be closed.
@@ -104,18 +104,18 @@ impl Outbox {
     }
 
     /// Returns the next message, waiting for it if necessary. Only one reader is supported.
-    pub(super) async fn next(&self) -> Going {
+    pub(super) async fn next(&self) -> NextSend {
         loop {
             {
                 let mut inner = self.inner();
                 match inner.waiting.pop_front() {
                     Some(Waiting::Media(text)) => {
                         inner.media -= 1;
-                        return Going::Text(text);
+                        return NextSend::Text(text);
                     }
-                    Some(Waiting::Other(text)) => return Going::Text(text),
-                    Some(Waiting::Ping) => return Going::Ping,
-                    None if inner.closed => return Going::Over,
+                    Some(Waiting::Other(text)) => return NextSend::Text(text),
+                    Some(Waiting::Ping) => return NextSend::Ping,
+                    None if inner.closed => return NextSend::Over,
                     None => {}
                 }
             }
@@ -131,7 +131,7 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use super::{Going, MEDIA_MAX, Outbox};
+    use super::{MEDIA_MAX, NextSend, Outbox};
 
     #[tokio::test]
     async fn of_sound_the_oldest_is_left_out_and_the_gap_is_seen() {
@@ -145,7 +145,7 @@ mod tests {
         outbox.media(|_| unreachable!("it is closed"));
         assert_eq!(outbox.dropped(), 3);
         let mut all = Vec::new();
-        while let Going::Text(text) = outbox.next().await {
+        while let NextSend::Text(text) = outbox.next().await {
             all.push(text);
         }
         assert_eq!(all.len(), MEDIA_MAX + 3);
@@ -165,6 +165,9 @@ mod tests {
         writer.ping();
         tokio::task::yield_now().await;
         writer.close(|n| n.to_string());
-        assert_eq!(reader.await.unwrap(), [Going::Ping, Going::Text("1".to_owned()), Going::Over]);
+        assert_eq!(
+            reader.await.unwrap(),
+            [NextSend::Ping, NextSend::Text("1".to_owned()), NextSend::Over]
+        );
     }
 }

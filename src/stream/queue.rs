@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::message::{Fault, Sound};
-use super::rate::{Rates, Way};
+use super::rate::{Conversion, RateConverter};
 
 /// Capacity in seconds (`docs/reference/limits.md#l12`).
 const SECONDS_MAX: usize = 40;
@@ -22,7 +22,7 @@ const BELOW: u8 = 10;
 pub(super) struct Queue {
     hz: u32,
     /// Converts audio that has the other sample rate.
-    rates: Option<Rates>,
+    rates: Option<RateConverter>,
     samples: VecDeque<i16>,
     /// Number of samples taken so far. Positions are relative to this count.
     given: u64,
@@ -60,14 +60,14 @@ impl Queue {
     pub(super) fn push(&mut self, sound: Sound) -> Result<Option<u8>, Fault> {
         let way = match (sound.hz, self.hz) {
             (from, to) if from == to => None,
-            (8_000, 16_000) => Some(Way::Double),
-            (16_000, 8_000) => Some(Way::Halve),
+            (8_000, 16_000) => Some(Conversion::Double),
+            (16_000, 8_000) => Some(Conversion::Halve),
             _ => return Err(Fault::InvalidFormat),
         };
         let length = match way {
             None => sound.pcm.len(),
-            Some(Way::Double) => sound.pcm.len().saturating_mul(2),
-            Some(Way::Halve) => sound.pcm.len().div_ceil(2),
+            Some(Conversion::Double) => sound.pcm.len().saturating_mul(2),
+            Some(Conversion::Halve) => sound.pcm.len().div_ceil(2),
         };
         if self.samples.len().saturating_add(length) > self.room() {
             return Err(Fault::BufferOverflow);
@@ -77,7 +77,7 @@ impl Queue {
             Some(way) => {
                 let rates = match self.rates.take().filter(|rates| rates.way() == way) {
                     Some(rates) => self.rates.insert(rates),
-                    None => self.rates.insert(Rates::new(way)),
+                    None => self.rates.insert(RateConverter::new(way)),
                 };
                 let mut pcm = Vec::with_capacity(length);
                 rates.push(&sound.pcm, &mut pcm);

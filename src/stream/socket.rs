@@ -14,8 +14,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::Shared;
-use super::message::{self, Fault, Ours, Theirs};
-use super::outbox::Going;
+use super::message::{self, Command, Fault, ServerMessage};
+use super::outbox::NextSend;
 use crate::answer::{Dice, SigningKeys, sign};
 use egress::{CustomerUrl, Egress, EgressError, Socket, USER_AGENT, is_too_large};
 use machine::StreamEvent;
@@ -45,7 +45,7 @@ const BYTES_A_SECOND: u32 = 1024 * 1024;
 const STREAM_ID: HeaderName = HeaderName::from_static("x-plivo-stream-id");
 
 /// The services and keys for connecting.
-pub(super) struct Way {
+pub(super) struct Connector {
     pub(super) egress: Egress,
     pub(super) dice: Dice,
     pub(super) keys: SigningKeys,
@@ -55,15 +55,15 @@ pub(super) struct Way {
 /// How a socket ended.
 enum End {
     /// The stream has ended here, and the server was notified.
-    Ours,
+    Local,
     /// The server closed the socket.
-    Theirs,
+    Remote,
     Lost(String),
     TooLarge,
 }
 
 /// Serves a stream's socket, including the connection attempts.
-pub(super) async fn run(shared: Arc<Shared>, way: Way) {
+pub(super) async fn run(shared: Arc<Shared>, way: Connector) {
     let socket = tokio::select! {
         biased;
         () = shared.stopped.cancelled() => return count("ended"),
@@ -77,13 +77,13 @@ pub(super) async fn run(shared: Arc<Shared>, way: Way) {
         }
     };
     let active = Active::new();
-    shared.say(Ours::Start { order: &shared.order });
+    shared.say(ServerMessage::Start { order: &shared.order });
     shared.opened.store(true, Ordering::Release);
     shared.tell(StreamEvent::Opened);
     let end = serve(&shared, socket).await;
     drop(active);
     count(match &end {
-        End::Ours | End::Theirs => "ended",
+        End::Local | End::Remote => "ended",
         End::Lost(_) | End::TooLarge => "lost",
     });
     let dropped = shared.outbox.dropped();
@@ -91,8 +91,8 @@ pub(super) async fn run(shared: Arc<Shared>, way: Way) {
         tracing::info!(dropped, "stream audio dropped: server reads too slowly");
     }
     match end {
-        End::Ours => {}
-        End::Theirs => shared.tell(StreamEvent::Closed),
+        End::Local => {}
+        End::Remote => shared.tell(StreamEvent::Closed),
         End::Lost(why) => shared.tell(StreamEvent::Lost { reason: why }),
         End::TooLarge => {
             let why = format!("its server sent a message of more than {MESSAGE_BYTES_MAX} bytes");
@@ -121,7 +121,7 @@ impl Drop for Active {
     }
 }
 
-async fn connect(shared: &Shared, way: &Way) -> Result<Socket, EgressError> {
+async fn connect(shared: &Shared, way: &Connector) -> Result<Socket, EgressError> {
     let url = CustomerUrl::socket(&shared.order.url.0, way.egress.guard())?;
     let mut tries = 0;
     loop {
@@ -143,7 +143,7 @@ async fn connect(shared: &Shared, way: &Way) -> Result<Socket, EgressError> {
 
 /// Builds the headers of one attempt, with a new signature
 /// (`docs/reference/callbacks.md#stream-sockets`).
-fn headers(url: &CustomerUrl, way: &Way) -> HeaderMap {
+fn headers(url: &CustomerUrl, way: &Connector) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(USER_AGENT_HEADER, HeaderValue::from_static(USER_AGENT));
     let signed = sign(Method::Get, url.text(), &[], &way.keys, way.dice.nonce());
@@ -169,7 +169,7 @@ async fn serve(shared: &Shared, socket: Socket) -> End {
             written = &mut writing => after(written, &mut reading).await,
             () = pings(shared, &unanswered) => End::Lost("its server answers no pings".to_owned()),
             // Ends the socket even if the server does not read.
-            () = async { shared.stopped.cancelled().await; sleep(CLOSING).await; } => End::Ours,
+            () = async { shared.stopped.cancelled().await; sleep(CLOSING).await; } => End::Local,
         }
     };
     if let End::TooLarge = end {
@@ -184,7 +184,7 @@ async fn serve(shared: &Shared, socket: Socket) -> End {
 async fn after(written: Result<(), Error>, reading: impl Future<Output = End>) -> End {
     let last = timeout(CLOSING, reading).await;
     match written {
-        Ok(()) => End::Ours,
+        Ok(()) => End::Local,
         Err(error) => last.unwrap_or_else(|_| End::Lost(error.to_string())),
     }
 }
@@ -195,9 +195,9 @@ async fn write(
 ) -> Result<(), Error> {
     loop {
         match shared.outbox.next().await {
-            Going::Text(text) => to.send(Message::text(text)).await?,
-            Going::Ping => to.send(Message::Ping(Bytes::new())).await?,
-            Going::Over => {
+            NextSend::Text(text) => to.send(Message::text(text)).await?,
+            NextSend::Ping => to.send(Message::Ping(Bytes::new())).await?,
+            NextSend::Over => {
                 let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
                 return to.send(Message::Close(Some(goodbye))).await;
             }
@@ -246,9 +246,9 @@ async fn read(
             Some(Ok(Message::Close(_))) => {
                 // Reading on sends our close frame.
                 let _ = timeout(CLOSING, from.next()).await;
-                return End::Theirs;
+                return End::Remote;
             }
-            Some(Err(Error::ConnectionClosed)) | None => return End::Theirs,
+            Some(Err(Error::ConnectionClosed)) | None => return End::Remote,
             Some(Err(error)) if is_too_large(&error) => return End::TooLarge,
             Some(Err(error)) => return End::Lost(error.to_string()),
         }
@@ -258,10 +258,10 @@ async fn read(
 /// Executes a command.
 fn take(shared: &Shared, text: &str) {
     let done = match message::read(text) {
-        Ok(Some(Theirs::PlayAudio(_))) if !shared.order.bidirectional => {
+        Ok(Some(Command::PlayAudio(_))) if !shared.order.bidirectional => {
             Err(Fault::NotBidirectional)
         }
-        Ok(Some(Theirs::PlayAudio(sound))) => {
+        Ok(Some(Command::PlayAudio(sound))) => {
             let pushed = shared.play().queue.push(sound);
             pushed.map(|level| {
                 if let Some(percent) = level {
@@ -269,14 +269,14 @@ fn take(shared: &Shared, text: &str) {
                 }
             })
         }
-        Ok(Some(Theirs::Checkpoint { name })) => shared.play().queue.checkpoint(name),
-        Ok(Some(Theirs::ClearAudio)) => {
+        Ok(Some(Command::Checkpoint { name })) => shared.play().queue.checkpoint(name),
+        Ok(Some(Command::ClearAudio)) => {
             let mut play = shared.play();
             play.queue.clear();
             play.cleared = play.cleared.saturating_add(1);
             Ok(())
         }
-        Ok(Some(Theirs::SendDtmf { digits })) => {
+        Ok(Some(Command::SendDtmf { digits })) => {
             shared.tell(StreamEvent::SendDigits { digits });
             Ok(())
         }
@@ -284,7 +284,7 @@ fn take(shared: &Shared, text: &str) {
         Err(fault) => Err(fault),
     };
     if let Err(code) = done {
-        shared.say(Ours::Error { code });
+        shared.say(ServerMessage::Error { code });
     }
 }
 
@@ -331,12 +331,12 @@ mod tests {
     #[tokio::test]
     async fn a_goodbye_that_ends_our_writing_is_a_goodbye() {
         let failed = || Err(Error::ConnectionClosed);
-        assert!(matches!(after(failed(), ready(End::Theirs)).await, End::Theirs));
+        assert!(matches!(after(failed(), ready(End::Remote)).await, End::Remote));
         assert!(matches!(after(failed(), ready(End::TooLarge)).await, End::TooLarge));
         assert!(matches!(
             after(failed(), ready(End::Lost("reset".to_owned()))).await,
             End::Lost(_)
         ));
-        assert!(matches!(after(Ok(()), ready(End::Theirs)).await, End::Ours));
+        assert!(matches!(after(Ok(()), ready(End::Remote)).await, End::Local));
     }
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::hush::{Down, Hush};
-use super::message::{Ours, Track};
+use super::denoise::{Denoiser, Downsampler};
+use super::message::{ServerMessage, Track};
 use super::{Shared, epoch_ms, rate};
 use machine::{StreamEvent, StreamTrack};
 use media::opus::{Encoder, Rate};
@@ -28,8 +28,8 @@ const LATE_TICKS: i64 = 3;
 pub(super) struct Sound {
     shared: Arc<Shared>,
     line: TapReader,
-    hushed: Option<Hushed>,
-    speaking: Option<Speaking>,
+    denoised: Option<DenoisedTracks>,
+    playback: Option<Playback>,
     heard: Pieces,
     /// Inbound pieces sent, minus the ticks that have passed.
     ahead: i64,
@@ -38,14 +38,14 @@ pub(super) struct Sound {
 
 /// Noise suppression: both sides are decoded at 48 kHz, and the output at the stream's rate is
 /// collected here. A side that the server does not receive is omitted.
-struct Hushed {
-    heard: Option<Hush>,
-    sent: Option<Down>,
+struct DenoisedTracks {
+    heard: Option<Denoiser>,
+    sent: Option<Downsampler>,
     pcm: (Vec<i16>, Vec<i16>),
 }
 
 /// Audio from the server to the leg.
-struct Speaking {
+struct Playback {
     feed: Feed,
     encoder: Encoder,
     pcm: Vec<i16>,
@@ -68,16 +68,16 @@ impl Sound {
         let wants = |track: StreamTrack| {
             shared.order.track == track || shared.order.track == StreamTrack::Both
         };
-        let hushed = shared.order.noise_level.map(|level| Hushed {
-            heard: wants(StreamTrack::Inbound).then(|| Hush::new(level, rate)),
-            sent: wants(StreamTrack::Outbound).then(|| Down::new(rate)),
+        let denoised = shared.order.noise_level.map(|level| DenoisedTracks {
+            heard: wants(StreamTrack::Inbound).then(|| Denoiser::new(level, rate)),
+            sent: wants(StreamTrack::Outbound).then(|| Downsampler::new(rate)),
             pcm: (Vec::new(), Vec::new()),
         });
-        let at = if hushed.is_some() { Rate::Hz48000 } else { rate };
+        let at = if denoised.is_some() { Rate::Hz48000 } else { rate };
         Self {
             line: TapReader::new(tap, at, Buffering::Immediate),
-            hushed,
-            speaking: feed.map(|feed| Speaking {
+            denoised,
+            playback: feed.map(|feed| Playback {
                 feed,
                 encoder: Encoder::new(rate, COMPLEXITY, BITRATE),
                 pcm: vec![0; rate.frame()],
@@ -94,9 +94,9 @@ impl Sound {
     fn hear(&mut self) {
         let frame = rate(self.shared.order.format).frame();
         while let Some(piece) = self.line.next() {
-            let (heard, sent) = match &mut self.hushed {
+            let (heard, sent) = match &mut self.denoised {
                 None => (piece.received, piece.sent),
-                Some(hushed) => hushed.take(piece.received, piece.sent),
+                Some(denoised) => denoised.take(piece.received, piece.sent),
             };
             self.ahead += self.heard.put(&self.shared, frame, heard);
             if !piece.sent.is_empty() {
@@ -111,12 +111,12 @@ impl Sound {
     }
 }
 
-impl Hushed {
+impl DenoisedTracks {
     fn take(&mut self, heard: &[i16], sent: &[i16]) -> (&[i16], &[i16]) {
         self.pcm.0.clear();
         self.pcm.1.clear();
-        if let Some(hush) = &mut self.heard {
-            hush.push(heard, &mut self.pcm.0);
+        if let Some(denoise) = &mut self.heard {
+            denoise.push(heard, &mut self.pcm.0);
         }
         if let Some(down) = &mut self.sent {
             down.push(sent, &mut self.pcm.1);
@@ -130,8 +130,8 @@ impl Job for Sound {
         if self.shared.stopped.is_cancelled() {
             return JobStatus::Done;
         }
-        match &mut self.speaking {
-            Some(speaking) => speaking.beat(&self.shared),
+        match &mut self.playback {
+            Some(playback) => playback.beat(&self.shared),
             None => answer_clears(&self.shared, None),
         }
         self.hear();
@@ -177,18 +177,18 @@ impl Pieces {
 
     fn say(&self, shared: &Shared, pcm: &[i16]) {
         let at_ms = epoch_ms(shared.clock.wall());
-        let ours = Ours::Media {
+        let ours = ServerMessage::Media {
             track: self.track,
             at_ms,
             chunk: self.chunk,
             pcm,
             format: shared.order.format,
         };
-        shared.outbox.media(|sequence| shared.phrases.text(sequence, ours));
+        shared.outbox.media(|sequence| shared.ids.text(sequence, ours));
     }
 }
 
-impl Speaking {
+impl Playback {
     fn beat(&mut self, shared: &Shared) {
         answer_clears(shared, Some(&self.feed));
         let waiting = self.feed.waiting();
@@ -211,7 +211,7 @@ impl Speaking {
         let taken = self.feed.taken();
         loop {
             let Some(name) = shared.play().queue.heard(taken) else { return };
-            shared.say(Ours::PlayedStream { name: &name });
+            shared.say(ServerMessage::PlayedStream { name: &name });
             shared.report(StreamEvent::Played { name });
         }
     }
@@ -226,7 +226,7 @@ fn answer_clears(shared: &Shared, feed: Option<&Feed>) {
         feed.clear();
     }
     for _ in 0..cleared {
-        shared.say(Ours::ClearedAudio);
+        shared.say(ServerMessage::ClearedAudio);
         shared.report(StreamEvent::Cleared);
     }
 }

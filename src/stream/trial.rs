@@ -1,7 +1,7 @@
 //! Effects of a server's messages without a socket, for fuzzing
 //! (`docs/reference/reliability.md#r25`).
 
-use super::message::{self, Theirs};
+use super::message::{self, Command};
 use super::queue::Queue;
 
 /// Effects of a list of messages.
@@ -25,13 +25,13 @@ pub fn read_messages<'a>(messages: impl Iterator<Item = &'a str>) -> Trial {
     let mut queue = Queue::new(8_000);
     for text in messages {
         let outcome = match message::read(text) {
-            Ok(Some(Theirs::PlayAudio(sound))) => queue.push(sound).map(|_| "playAudio"),
-            Ok(Some(Theirs::Checkpoint { name })) => queue.checkpoint(name).map(|()| "checkpoint"),
-            Ok(Some(Theirs::ClearAudio)) => {
+            Ok(Some(Command::PlayAudio(sound))) => queue.push(sound).map(|_| "playAudio"),
+            Ok(Some(Command::Checkpoint { name })) => queue.checkpoint(name).map(|()| "checkpoint"),
+            Ok(Some(Command::ClearAudio)) => {
                 queue.clear();
                 Ok("clearAudio")
             }
-            Ok(Some(Theirs::SendDtmf { digits })) => {
+            Ok(Some(Command::SendDtmf { digits })) => {
                 trial.keys.push_str(&digits);
                 Ok("sendDTMF")
             }

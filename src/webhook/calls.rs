@@ -36,11 +36,20 @@ pub trait Calls: Send + Sync {
     ) -> Result<(), Busy>;
 
     /// Reports Meta's `terminate`. `named` is the call that its opaque data name.
-    fn terminated(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination)
-    -> Known;
+    fn terminated(
+        &self,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        termination: Termination,
+    ) -> TerminateOutcome;
 
     /// Reports an event of an outbound call.
-    fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<Self::Offer>) -> Heard;
+    fn placed(
+        &self,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        said: CallUpdate<Self::Offer>,
+    ) -> UpdateOutcome;
 
     /// Sends `reject` to Graph for a call that was not admitted.
     ///
@@ -52,7 +61,7 @@ pub trait Calls: Send + Sync {
 
 /// An event of an outbound call other than its end.
 #[derive(Clone, Debug)]
-pub enum Said<O> {
+pub enum CallUpdate<O> {
     /// The SDP answer to our offer. `None` if it is unusable.
     Answer(Option<O>),
     Status(PhoneStatus),
@@ -60,9 +69,9 @@ pub enum Said<O> {
 
 /// How an event of an outbound call was handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum UpdateOutcome {
     /// Delivered to its call.
-    Yes,
+    Delivered,
     /// The call has passed that state or has ended.
     Late,
     /// The call is not known yet.
@@ -93,7 +102,7 @@ pub struct Full;
 
 /// How a `terminate` was handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum TerminateOutcome {
     /// Delivered to a live call.
     Ended,
     /// The call does not exist or has ended.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::items::{CallKey, Connect, Item, Sdp, What};
+use super::items::{CallKey, Connect, Content, Item, Sdp};
 use super::kind::Kind;
 use super::read::{self, Value};
 use crate::meta::call_named;
@@ -58,18 +58,18 @@ fn change(change: Value<'_>, waba: Option<Value<'_>>, take: &mut impl FnMut(Item
         Some(field) if field == "calls" => calls(value, take),
         Some(field) if field == "messages" => messages::messages(value, take),
         Some(field) => {
-            let heard = value.and_then(|value| heard(waba, &field, value)).map(Box::new);
+            let heard = value.and_then(|value| account_news(waba, &field, value)).map(Box::new);
             take(Item {
                 kind: Kind::of(&field),
                 id: None,
-                what: What::Change { digest: sorted(change), heard },
+                what: Content::Change { digest: change_digest(change), heard },
             });
         }
     }
 }
 
 /// Extracts account news from a change. Large changes are not parsed.
-fn heard(waba: Option<Value<'_>>, field: &str, value: Value<'_>) -> Option<NewsOfMeta> {
+fn account_news(waba: Option<Value<'_>>, field: &str, value: Value<'_>) -> Option<NewsOfMeta> {
     let raw = Some(value.raw()).filter(|raw| raw.len() <= SORTED_BYTES_MAX)?;
     let waba = usable_id(waba).unwrap_or_default();
     numbers::heard_in(&waba, field, &serde_json::from_str(raw).ok()?)
@@ -79,7 +79,7 @@ fn heard(waba: Option<Value<'_>>, field: &str, value: Value<'_>) -> Option<NewsO
 const SORTED_BYTES_MAX: usize = 64 << 10;
 
 /// Returns the SHA-256 of a change with sorted members, or of its bytes if it is too large to sort.
-fn sorted(change: Value<'_>) -> [u8; 32] {
+fn change_digest(change: Value<'_>) -> [u8; 32] {
     let raw = change.raw();
     // `serde_json::Value` keeps members in a sorted map.
     let tree = (raw.len() <= SORTED_BYTES_MAX)
@@ -111,7 +111,7 @@ fn text(value: Option<Value<'_>>) -> Option<String> {
 }
 
 /// The context that all items of a `calls` or `messages` value share.
-struct Around {
+struct ValueContext {
     phone_number_id: PhoneNumberId,
     /// The digits of `metadata.display_phone_number`.
     display: Option<String>,
@@ -131,7 +131,7 @@ struct Contact {
     name: String,
 }
 
-impl Around {
+impl ValueContext {
     /// Maximum number of contacts of a body. Meta sends at most 1,000 updates.
     const CONTACTS_MAX: usize = 1_000;
 
@@ -173,10 +173,10 @@ fn calls(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
         return take(Item::malformed(Kind::CALLS));
     };
     // Without a phone number id the items cannot be assigned.
-    let around = around(metadata, contacts, errors);
-    let arrays: Arrays<'_, Around> =
+    let context = value_context(metadata, contacts, errors);
+    let arrays: Arrays<'_, ValueContext> =
         [(calls, Kind::CALLS, call), (statuses, Kind::CALL_STATUS, call_status)];
-    each_item(arrays, around.as_ref(), errors.map(|_| Kind::of("calls.errors")), take);
+    each_item(arrays, context.as_ref(), errors.map(|_| Kind::of("calls.errors")), take);
 }
 
 /// The two arrays of a `calls` or `messages` value: each with its kind and the decoder of its
@@ -215,13 +215,13 @@ fn each_item<C>(
     }
 }
 
-fn around(
+fn value_context(
     metadata: Option<Value<'_>>,
     contacts: Option<Value<'_>>,
     errors: Option<Value<'_>>,
-) -> Option<Around> {
+) -> Option<ValueContext> {
     let [id, display] = metadata?.members(["phone_number_id", "display_phone_number"])?;
-    let mut around = Around {
+    let mut context = ValueContext {
         phone_number_id: usable_id(id)?.into(),
         display: digits(display),
         contacts: Vec::new(),
@@ -229,9 +229,9 @@ fn around(
         error_code: first_code(errors),
     };
     if let Some(contacts) = contacts {
-        contacts.each(|contact| around.add_contact(contact));
+        contacts.each(|contact| context.add_contact(contact));
     }
-    Some(around)
+    Some(context)
 }
 
 /// Returns `code` of the first element of `errors`.
@@ -251,28 +251,28 @@ fn first_words(errors: Option<Value<'_>>) -> String {
 }
 
 /// Decodes one element of `calls`.
-fn call(item: Value<'_>, around: &Around) -> Item {
+fn call(item: Value<'_>, context: &ValueContext) -> Item {
     let Some([event, id]) = item.members(["event", "id"]) else {
         return Item::malformed(Kind::CALLS);
     };
     let id = usable_id(id);
     let Some(event) = event.and_then(Value::string) else {
-        return Item { kind: Kind::CALLS, id, what: What::Malformed };
+        return Item { kind: Kind::CALLS, id, what: Content::Malformed };
     };
     let kind = Kind::within("calls", &event);
     let key = id
         .as_deref()
-        .map(|id| CallKey { phone_number_id: around.phone_number_id.clone(), wacid: id.into() });
+        .map(|id| CallKey { phone_number_id: context.phone_number_id.clone(), wacid: id.into() });
     let what = match (event.to_ascii_lowercase().as_str(), key) {
-        ("connect", Some(key)) => connect(item, key, around),
-        ("terminate", Some(key)) => terminate(item, key, around),
-        ("connect" | "terminate", None) => What::Malformed,
-        _ => What::Ignored,
+        ("connect", Some(key)) => connect(item, key, context),
+        ("terminate", Some(key)) => terminate(item, key, context),
+        ("connect" | "terminate", None) => Content::Malformed,
+        _ => Content::Ignored,
     };
     Item { kind, id, what }
 }
 
-fn connect(item: Value<'_>, key: CallKey, around: &Around) -> What {
+fn connect(item: Value<'_>, key: CallKey, context: &ValueContext) -> Content {
     let names = [
         "from",
         "to",
@@ -287,24 +287,24 @@ fn connect(item: Value<'_>, key: CallKey, around: &Around) -> What {
     let Some([from, to, timestamp, direction, session, connection, opaque, cta, deeplink]) =
         item.members(names)
     else {
-        return What::Malformed;
+        return Content::Malformed;
     };
     let (from, to) = (digits(from), digits(to));
-    let Some(session) = Session::read(session, connection) else { return What::Ignored };
-    let display = around.display.as_deref();
+    let Some(session) = Session::read(session, connection) else { return Content::Ignored };
+    let display = context.display.as_deref();
     let direction = match direction {
         Some(word) => match word.string().unwrap_or_default().to_ascii_uppercase().as_str() {
             "USER_INITIATED" => Direction::Inbound,
             "BUSINESS_INITIATED" => Direction::Outbound,
             // An unknown direction is never guessed (`docs/reference/meta.md#connect-direction`).
-            _ => return What::Ignored,
+            _ => return Content::Ignored,
         },
         None => match session.kind.as_deref() {
             Some("offer") => Direction::Inbound,
             Some("answer") => Direction::Outbound,
             _ if display.is_some() && to.as_deref() == display => Direction::Inbound,
             _ if display.is_some() && from.as_deref() == display => Direction::Outbound,
-            _ => return What::Malformed,
+            _ => return Content::Malformed,
         },
     };
     let names = match direction {
@@ -318,10 +318,10 @@ fn connect(item: Value<'_>, key: CallKey, around: &Around) -> What {
         .as_deref()
         .filter(|told| Some(*told) != display)
         .or(other.as_deref().filter(|other| Some(*other) != display));
-    let contact = around.contact([told, user_id.as_deref(), parent.as_deref()]);
+    let contact = context.contact([told, user_id.as_deref(), parent.as_deref()]);
     let expected = if direction == Direction::Inbound { "offer" } else { "answer" };
     let right_kind = session.kind.as_deref().is_none_or(|kind| kind == expected);
-    What::Connect(Box::new(Connect {
+    Content::Connect(Box::new(Connect {
         key,
         direction,
         timestamp: timestamp.and_then(Value::integer),
@@ -376,7 +376,7 @@ impl Session {
     }
 }
 
-fn terminate(item: Value<'_>, key: CallKey, around: &Around) -> What {
+fn terminate(item: Value<'_>, key: CallKey, context: &ValueContext) -> Content {
     let names =
         ["status", "start_time", "end_time", "duration", "errors", "biz_opaque_callback_data"];
     let [status, start, end, duration, errors, opaque] = item.members(names).unwrap_or_default();
@@ -392,29 +392,29 @@ fn terminate(item: Value<'_>, key: CallKey, around: &Around) -> What {
         start_time: start.and_then(Value::integer),
         end_time: end.and_then(Value::integer),
         duration_secs: duration.and_then(Value::integer).and_then(|secs| u64::try_from(secs).ok()),
-        error_code: first_code(errors).or(around.error_code),
+        error_code: first_code(errors).or(context.error_code),
     };
-    What::Terminate { key, named: named(opaque), termination }
+    Content::Terminate { key, named: named(opaque), termination }
 }
 
 /// Decodes one element of `statuses` in a `calls` value.
-fn call_status(item: Value<'_>, around: &Around) -> Item {
+fn call_status(item: Value<'_>, context: &ValueContext) -> Item {
     let [id, status, opaque] =
         item.members(["id", "status", "biz_opaque_callback_data"]).unwrap_or_default();
     let id = usable_id(id);
     let what = match (&id, status.and_then(Value::string)) {
         (Some(id), Some(word)) => {
             let key = CallKey {
-                phone_number_id: around.phone_number_id.clone(),
+                phone_number_id: context.phone_number_id.clone(),
                 wacid: id.as_str().into(),
             };
             let all = [PhoneStatus::Ringing, PhoneStatus::Accepted, PhoneStatus::Rejected];
             match all.into_iter().find(|status| word.eq_ignore_ascii_case(status.as_str())) {
-                Some(status) => What::Status { key, named: named(opaque), status },
-                None => What::Ignored,
+                Some(status) => Content::Status { key, named: named(opaque), status },
+                None => Content::Ignored,
             }
         }
-        _ => What::Malformed,
+        _ => Content::Malformed,
     };
     Item { kind: Kind::CALL_STATUS, id, what }
 }

@@ -35,7 +35,7 @@ const SHARDS: usize = 16;
 const PAGE: usize = 1_024;
 
 /// A set of keys that expire.
-pub(super) struct Seen {
+pub(super) struct KeyTable {
     shards: [Mutex<Shard>; SHARDS],
     /// The first time passed in, which is the zero of all others.
     origin: OnceLock<Instant>,
@@ -65,7 +65,7 @@ struct Page {
     keys: Vec<u64>,
 }
 
-impl Seen {
+impl KeyTable {
     /// Creates a table that keeps each key for `ttl`, and about `capacity` keys in total.
     pub(super) fn new(ttl: Duration, capacity: usize) -> Self {
         let capacity = capacity.div_ceil(SHARDS).max(1);
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn r05_what_an_earlier_process_noted_is_remembered_for_the_rest_of_its_time() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
-        let seen = Seen::new(Duration::from_secs(600), 1_600);
+        let seen = KeyTable::new(Duration::from_secs(600), 1_600);
         assert!(seen.claim(1, clock.now()));
         for (key, age) in [(2, 100), (3, 599), (4, 601)] {
             assert!(seen.remember(key, Duration::from_secs(age), clock.now()));
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn keys_live_as_long_as_they_should() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
-        let seen = Seen::new(Duration::from_secs(600), 100);
+        let seen = KeyTable::new(Duration::from_secs(600), 100);
         assert!(seen.claim(1, clock.now()));
         assert!(!seen.claim(1, clock.now()));
         assert!(seen.claim(2, clock.now()));
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_claim_taken_back_can_be_made_again_and_lives_its_own_time() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
-        let seen = Seen::new(Duration::from_secs(10), 100);
+        let seen = KeyTable::new(Duration::from_secs(10), 100);
         assert!(seen.claim(1, clock.now()));
         seen.forget(1);
         clock.step(Duration::from_secs(5));
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn r05_memory_is_bounded_and_the_oldest_go_first() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
-        let seen = Seen::new(Duration::from_secs(600), 1_600);
+        let seen = KeyTable::new(Duration::from_secs(600), 1_600);
         for n in 0..100_000_u32 {
             assert!(seen.claim(spread(n), clock.now()));
         }
@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn r05_what_was_put_away_is_remembered_forgotten_and_over_as_the_rest_is() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
-        let seen = Seen::new(Duration::from_secs(600), 500_000);
+        let seen = KeyTable::new(Duration::from_secs(600), 500_000);
         let all = 100_000_u32;
         for n in 0..all {
             assert!(seen.claim(spread(n), clock.now()));
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn r05_an_earlier_process_s_keys_are_put_away_among_the_rest() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
-        let seen = Seen::new(Duration::from_secs(600), 500_000);
+        let seen = KeyTable::new(Duration::from_secs(600), 500_000);
         for n in 0..60_000_u32 {
             assert!(seen.claim(spread(n), clock.now()));
         }
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn r05_of_ten_at_once_one_is_first() {
         let now = Clock::real().now();
-        let seen = Seen::new(Duration::from_secs(600), 1_000);
+        let seen = KeyTable::new(Duration::from_secs(600), 1_000);
         for key in 0..200 {
             let first = std::thread::scope(|scope| {
                 let threads: Vec<_> =

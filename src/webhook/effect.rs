@@ -67,7 +67,7 @@ impl Effect {
 
 /// An item and its result.
 #[derive(Clone, Debug)]
-pub struct Handled {
+pub struct ItemResult {
     pub kind: Kind,
     pub id: Option<String>,
     pub effect: Effect,

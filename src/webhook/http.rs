@@ -14,7 +14,7 @@ use hyper::body::Body;
 use super::calls::Calls;
 use super::effect::Effect;
 use super::kind::Kind;
-use super::route::Door;
+use super::route::WebhookHandler;
 use model::metric;
 
 /// Maximum body size: 3 MiB, as documented by Meta.
@@ -35,17 +35,17 @@ const REST_MAX: usize = 16 * 1024 * 1024;
 const REST_TIME: Duration = Duration::from_secs(2);
 
 /// Answers a request to `/webhooks/meta`. All items have been processed when the response is sent.
-pub async fn handle<C, B>(door: &Door<C>, request: Request<B>) -> Response<Full<Bytes>>
+pub async fn handle<C, B>(handler: &WebhookHandler<C>, request: Request<B>) -> Response<Full<Bytes>>
 where
     C: Calls,
     B: Body,
 {
-    handle_within(door, request, BODY_TIME).await
+    handle_within(handler, request, BODY_TIME).await
 }
 
 /// Like [`handle`], with another timeout for the body.
 pub(super) async fn handle_within<C, B>(
-    door: &Door<C>,
+    handler: &WebhookHandler<C>,
     request: Request<B>,
     body_time: Duration,
 ) -> Response<Full<Bytes>>
@@ -54,8 +54,8 @@ where
     B: Body,
 {
     match *request.method() {
-        Method::GET => verification(door, request.uri().query().unwrap_or_default()),
-        Method::POST => event(door, request, body_time).await,
+        Method::GET => verification(handler, request.uri().query().unwrap_or_default()),
+        Method::POST => event(handler, request, body_time).await,
         _ => {
             let mut answer = empty(StatusCode::METHOD_NOT_ALLOWED);
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
@@ -70,8 +70,8 @@ fn empty(status: StatusCode) -> Response<Full<Bytes>> {
     answer
 }
 
-fn verification<C: Calls>(door: &Door<C>, query: &str) -> Response<Full<Bytes>> {
-    let Some(challenge) = door.secrets().challenge(query) else {
+fn verification<C: Calls>(handler: &WebhookHandler<C>, query: &str) -> Response<Full<Bytes>> {
+    let Some(challenge) = handler.secrets().challenge(query) else {
         return empty(StatusCode::FORBIDDEN);
     };
     let mut answer = Response::new(Full::from(challenge));
@@ -80,33 +80,33 @@ fn verification<C: Calls>(door: &Door<C>, query: &str) -> Response<Full<Bytes>> 
 }
 
 async fn event<C: Calls, B: Body>(
-    door: &Door<C>,
+    handler: &WebhookHandler<C>,
     request: Request<B>,
     body_time: Duration,
 ) -> Response<Full<Bytes>> {
-    let received = door.clock.now();
+    let received = handler.clock.now();
     let (head, body) = request.into_parts();
     let mut body = std::pin::pin!(body);
     let refused = |effect, status| {
-        door.count(&Kind::BODY, effect);
+        handler.count(&Kind::BODY, effect);
         empty(status)
     };
     // Checked before the body is read and its signature verified: refusing is cheapest here, and
     // Meta retries.
-    if !door.takes_webhook() {
+    if !handler.takes_webhook() {
         observe::count_refused(metric::queue::WEBHOOKS);
         return refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE);
     }
-    let mut room = Room { held: 0, shared: &door.reading };
-    let body = match tokio::time::timeout(body_time, read(body.as_mut(), &mut room)).await {
+    let mut budget = BodyBudget { held: 0, shared: &handler.reading };
+    let body = match tokio::time::timeout(body_time, read(body.as_mut(), &mut budget)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(Unread::NoRoom)) => {
+        Ok(Err(ReadError::OverBudget)) => {
             observe::count_refused(metric::queue::BODIES);
             return refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE);
         }
-        Ok(Err(Unread::TooLarge)) => {
+        Ok(Err(ReadError::TooLarge)) => {
             // Releases the budget before the rest is read, which is discarded.
-            drop(room);
+            drop(budget);
             if !head.headers.contains_key(EXPECT) {
                 let _ = tokio::time::timeout(REST_TIME, drop_rest(body)).await;
             }
@@ -114,17 +114,19 @@ async fn event<C: Calls, B: Body>(
         }
         // The sender closed the connection or was too slow. Nothing was read, so nothing is
         // counted.
-        Ok(Err(Unread::Broken)) => return empty(StatusCode::BAD_REQUEST),
+        Ok(Err(ReadError::Broken)) => return empty(StatusCode::BAD_REQUEST),
         Err(_) => return empty(StatusCode::REQUEST_TIMEOUT),
     };
-    if !door.secrets().signed(&head.headers, &body) {
+    if !handler.secrets().signed(&head.headers, &body) {
         return refused(Effect::BadSignature, StatusCode::UNAUTHORIZED);
     }
     let mut busy = false;
-    match door.deliver_received(received, &body, |handled| busy |= handled.effect == Effect::Busy) {
+    match handler
+        .deliver_received(received, &body, |handled| busy |= handled.effect == Effect::Busy)
+    {
         Err(_) => refused(Effect::BadJson, StatusCode::BAD_REQUEST),
         Ok(waiting) => {
-            busy |= !door.settle(waiting, STORE_TIME).await;
+            busy |= !handler.settle(waiting, STORE_TIME).await;
             if busy {
                 refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE)
             } else {
@@ -134,47 +136,50 @@ async fn event<C: Calls, B: Body>(
     }
 }
 
-enum Unread {
+enum ReadError {
     TooLarge,
     Broken,
     /// The budget for bodies is exhausted. Meta is asked to retry.
-    NoRoom,
+    OverBudget,
 }
 
 /// A body's share of [`BODIES_MAX`]. Released on drop.
-struct Room<'a> {
+struct BodyBudget<'a> {
     held: usize,
     shared: &'a AtomicUsize,
 }
 
-impl Room<'_> {
-    fn take(&mut self, bytes: usize) -> Result<(), Unread> {
+impl BodyBudget<'_> {
+    fn take(&mut self, bytes: usize) -> Result<(), ReadError> {
         self.held += bytes;
         let all = self.shared.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let bound = if self.held <= SMALL_MAX { BODIES_MAX } else { BODIES_MAX / 2 };
-        if all <= bound { Ok(()) } else { Err(Unread::NoRoom) }
+        if all <= bound { Ok(()) } else { Err(ReadError::OverBudget) }
     }
 }
 
-impl Drop for Room<'_> {
+impl Drop for BodyBudget<'_> {
     fn drop(&mut self) {
         self.shared.fetch_sub(self.held, Ordering::Relaxed);
     }
 }
 
 /// Reads a body and enforces the limits on the actual size, whatever its declared length.
-async fn read<B: Body>(mut body: Pin<&mut B>, room: &mut Room<'_>) -> Result<Vec<u8>, Unread> {
+async fn read<B: Body>(
+    mut body: Pin<&mut B>,
+    budget: &mut BodyBudget<'_>,
+) -> Result<Vec<u8>, ReadError> {
     let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if claimed > BODY_MAX {
-        return Err(Unread::TooLarge);
+        return Err(ReadError::TooLarge);
     }
     let mut read = Vec::new();
     while let Some(frame) = body.as_mut().frame().await {
-        let Ok(mut data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+        let Ok(mut data) = frame.map_err(|_| ReadError::Broken)?.into_data() else { continue };
         if read.len() + data.remaining() > BODY_MAX {
-            return Err(Unread::TooLarge);
+            return Err(ReadError::TooLarge);
         }
-        room.take(data.remaining())?;
+        budget.take(data.remaining())?;
         while data.has_remaining() {
             let chunk = data.chunk();
             read.extend_from_slice(chunk);

@@ -20,21 +20,21 @@ pub struct Item {
     pub kind: Kind,
     /// The id of the call or message, if it is usable.
     pub id: Option<String>,
-    pub what: What,
+    pub what: Content,
 }
 
 impl Item {
     pub(super) fn malformed(kind: Kind) -> Self {
-        Self { kind, id: None, what: What::Malformed }
+        Self { kind, id: None, what: Content::Malformed }
     }
     pub(super) fn ignored(kind: Kind) -> Self {
-        Self { kind, id: None, what: What::Ignored }
+        Self { kind, id: None, what: Content::Ignored }
     }
 }
 
 /// The content of an item.
 #[derive(Clone, Debug)]
-pub enum What {
+pub enum Content {
     Connect(Box<Connect>),
     Terminate {
         key: CallKey,

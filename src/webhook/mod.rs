@@ -18,11 +18,13 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use calls::{Busy, Calls, Full, Heard, Incoming, Known, Said};
+pub use calls::{Busy, CallUpdate, Calls, Full, Incoming, TerminateOutcome, UpdateOutcome};
 pub use decode::{BadJson, decode};
-pub use effect::{Effect, Handled};
+pub use effect::{Effect, ItemResult};
 pub use http::handle;
-pub use items::{CallKey, Connect, Item, PermissionReply, Sdp, What};
+pub use items::{CallKey, Connect, Content, Item, PermissionReply, Sdp};
 pub use kind::Kind;
-pub use route::{CONNECT_AGAIN, ChangesHeard, Door, DoorConfig, Ledger, Waiting};
+pub use route::{
+    AccountNewsSink, CONNECT_AGAIN, Ledger, PendingWrite, WebhookConfig, WebhookHandler,
+};
 pub use verify::Secrets;

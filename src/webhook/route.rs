@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::calls::{Busy, Calls, Full, Heard, Incoming, Known, Said};
+use super::calls::{Busy, CallUpdate, Calls, Full, Incoming, TerminateOutcome, UpdateOutcome};
 use super::decode::{self, BadJson};
-use super::dedupe::{Seen, key_of};
-use super::effect::{Effect, Handled, Tally, count};
-use super::items::{CallKey, Connect, Item, PermissionReply, Sdp, What};
+use super::dedupe::{KeyTable, key_of};
+use super::effect::{Effect, ItemResult, Tally, count};
+use super::items::{CallKey, Connect, Content, Item, PermissionReply, Sdp};
 use super::kind::Kind;
 use super::verify::Secrets;
 use crate::admission::permission::{Consents, PairKey, Stored};
@@ -27,7 +27,7 @@ use store::{KeyKind, SeenKey};
 
 /// The secrets for Meta's webhook.
 #[derive(Clone, Debug)]
-pub struct DoorConfig {
+pub struct WebhookConfig {
     pub app_secret: Secret,
     pub app_secret_previous: Option<Secret>,
     pub verify_token: Secret,
@@ -43,29 +43,29 @@ pub trait Ledger: Send + Sync {
 }
 
 /// The handler of Meta's webhook. One per node.
-pub struct Door<C> {
+pub struct WebhookHandler<C> {
     calls: C,
     gate: Arc<Gate>,
     pub(super) clock: Clock,
     secrets: ArcSwap<Secrets>,
     /// Total size of the bodies that are being read.
     pub(super) reading: AtomicUsize,
-    events: Seen,
-    changes: Seen,
-    tombstones: Seen,
+    events: KeyTable,
+    changes: KeyTable,
+    tombstones: KeyTable,
     ledger: Option<Arc<dyn Ledger>>,
     consents: Option<Arc<Consents>>,
     inbox: Option<Inbox>,
     pressure: Option<Arc<Pressure>>,
-    changes_heard: Option<ChangesHeard>,
+    account_news: Option<AccountNewsSink>,
 }
 
 /// Receives account news from Meta. It must not block or wait.
-pub type ChangesHeard = Box<dyn Fn(NewsOfMeta) + Send + Sync>;
+pub type AccountNewsSink = Box<dyn Fn(NewsOfMeta) + Send + Sync>;
 
 /// A write that must be durable before the 200, and the key of its event
 /// (`docs/reference/meta.md#when-200`).
-pub struct Waiting {
+pub struct PendingWrite {
     key: u128,
     stored: Stored,
     /// The count of its item. Set after the item was processed.
@@ -73,7 +73,7 @@ pub struct Waiting {
 }
 
 #[cfg(test)]
-impl Waiting {
+impl PendingWrite {
     /// Creates the writes of one item with these results.
     pub(super) fn all_of(stored: &[bool]) -> Vec<Self> {
         let tally = Arc::new(Tally {
@@ -107,10 +107,10 @@ const CONNECT_AHEAD_MAX: i64 = 300;
 pub const CONNECT_AGAIN: Duration =
     Duration::from_secs((CONNECT_AGE_MAX + CONNECT_AHEAD_MAX).unsigned_abs());
 
-impl<C: Calls> Door<C> {
+impl<C: Calls> WebhookHandler<C> {
     /// Creates the handler in front of `calls` and `gate`.
-    pub fn new(calls: C, gate: Arc<Gate>, clock: Clock, config: &DoorConfig) -> Self {
-        let seen = |(ttl, capacity)| Seen::new(ttl, capacity);
+    pub fn new(calls: C, gate: Arc<Gate>, clock: Clock, config: &WebhookConfig) -> Self {
+        let seen = |(ttl, capacity)| KeyTable::new(ttl, capacity);
         Self {
             calls,
             gate,
@@ -124,7 +124,7 @@ impl<C: Calls> Door<C> {
             consents: None,
             inbox: None,
             pressure: None,
-            changes_heard: None,
+            account_news: None,
         }
     }
 
@@ -134,7 +134,7 @@ impl<C: Calls> Door<C> {
     }
 
     /// Replaces the secrets for later requests.
-    pub fn replace_secrets(&self, config: &DoorConfig) {
+    pub fn replace_secrets(&self, config: &WebhookConfig) {
         self.secrets.store(Arc::new(secrets(config)));
     }
 
@@ -160,8 +160,8 @@ impl<C: Calls> Door<C> {
 
     /// Sets the receiver of account news.
     #[must_use]
-    pub fn with_changes(mut self, heard: ChangesHeard) -> Self {
-        self.changes_heard = Some(heard);
+    pub fn with_changes(mut self, heard: AccountNewsSink) -> Self {
+        self.account_news = Some(heard);
         self
     }
 
@@ -202,11 +202,11 @@ impl<C: Calls> Door<C> {
         &self.calls
     }
 
-    /// Like [`Door::deliver_received`] for a body that arrives now.
+    /// Like [`WebhookHandler::deliver_received`] for a body that arrives now.
     ///
     /// # Errors
     /// Returns an error if the body is not JSON.
-    pub fn deliver(&self, body: &[u8], each: impl FnMut(Handled)) -> Result<(), BadJson> {
+    pub fn deliver(&self, body: &[u8], each: impl FnMut(ItemResult)) -> Result<(), BadJson> {
         self.deliver_received(self.clock.now(), body, each).map(drop)
     }
 
@@ -219,18 +219,18 @@ impl<C: Calls> Door<C> {
         &self,
         received: Instant,
         body: &[u8],
-        mut each: impl FnMut(Handled),
-    ) -> Result<Vec<Waiting>, BadJson> {
-        let mut waiting = Vec::<Waiting>::new();
+        mut each: impl FnMut(ItemResult),
+    ) -> Result<Vec<PendingWrite>, BadJson> {
+        let mut waiting = Vec::<PendingWrite>::new();
         decode::decode(body, |item| {
             let before = waiting.len();
             let Item { kind, id, what } = item;
             let effect = match what {
-                What::Permission(reply) => self.permission(*reply, &mut waiting),
-                What::Message { phone_number_id, said } => {
+                Content::Permission(reply) => self.permission(*reply, &mut waiting),
+                Content::Message { phone_number_id, said } => {
                     self.message(&phone_number_id, *said, &mut waiting)
                 }
-                What::MessageStatus { phone_number_id, told } => {
+                Content::MessageStatus { phone_number_id, told } => {
                     self.message_status(&phone_number_id, *told, &mut waiting)
                 }
                 what => self.item(&kind, what, received),
@@ -238,14 +238,14 @@ impl<C: Calls> Door<C> {
             let tally =
                 Arc::new(Tally { kind: kind.label(), effect, busy: AtomicBool::new(false) });
             waiting.iter_mut().skip(before).for_each(|one| one.tally = Some(tally.clone()));
-            each(Handled { kind, id, effect });
+            each(ItemResult { kind, id, effect });
         })?;
         Ok(waiting)
     }
 
     /// Waits for the writes of a body, for `at_most`. Returns `false` if one of them failed, so
     /// that Meta must redeliver the body.
-    pub(super) async fn settle(&self, waiting: Vec<Waiting>, at_most: Duration) -> bool {
+    pub(super) async fn settle(&self, waiting: Vec<PendingWrite>, at_most: Duration) -> bool {
         let all = waiting.into_iter().map(|one| async move {
             let stored = tokio::time::timeout(at_most, one.stored).await.unwrap_or(false);
             if !stored {
@@ -265,7 +265,7 @@ impl<C: Calls> Door<C> {
         number: &PhoneNumberId,
         key: u128,
         effect: Effect,
-        waiting: &mut Vec<Waiting>,
+        waiting: &mut Vec<PendingWrite>,
         keep: impl FnOnce(&Inbox, &Arc<NumberEntry>) -> Result<Option<inbox::Stored>, inbox::Full>,
     ) -> Effect {
         let now = self.clock.now();
@@ -279,7 +279,7 @@ impl<C: Calls> Door<C> {
             Ok(stored) => {
                 // Enqueued after the message, so that a stored key implies a stored message.
                 self.note(key);
-                waiting.extend(stored.map(|stored| Waiting { key, stored, tally: None }));
+                waiting.extend(stored.map(|stored| PendingWrite { key, stored, tally: None }));
                 effect
             }
             Err(inbox::Full) => {
@@ -293,7 +293,7 @@ impl<C: Calls> Door<C> {
         &self,
         number: &PhoneNumberId,
         said: UserMessage,
-        waiting: &mut Vec<Waiting>,
+        waiting: &mut Vec<PendingWrite>,
     ) -> Effect {
         let key = key_of(&[b"message", of(number), said.wamid.as_bytes()]);
         self.kept(number, key, Effect::MessageStored, waiting, |inbox, entry| {
@@ -305,7 +305,7 @@ impl<C: Calls> Door<C> {
         &self,
         number: &PhoneNumberId,
         told: StatusTold,
-        waiting: &mut Vec<Waiting>,
+        waiting: &mut Vec<PendingWrite>,
     ) -> Effect {
         let code = told.error.as_ref().map(|(code, _)| code.to_string()).unwrap_or_default();
         let words =
@@ -316,7 +316,7 @@ impl<C: Calls> Door<C> {
         })
     }
 
-    fn permission(&self, said: PermissionReply, waiting: &mut Vec<Waiting>) -> Effect {
+    fn permission(&self, said: PermissionReply, waiting: &mut Vec<PendingWrite>) -> Effect {
         let now = self.clock.now();
         let key = key_of(&[b"message", of(&said.phone_number_id), said.id.as_bytes()]);
         let (Some(number), Some(consents)) =
@@ -336,13 +336,13 @@ impl<C: Calls> Door<C> {
         };
         // Enqueued after the reply, so that a stored key implies a stored reply.
         self.note(key);
-        waiting.extend(taken.stored.map(|stored| Waiting { key, stored, tally: None }));
+        waiting.extend(taken.stored.map(|stored| PendingWrite { key, stored, tally: None }));
         if let Some(inbox) = &self.inbox {
             // The reply is also a message. The permission is stored even if the message queue is
             // full.
             match inbox.came(&number, said.said) {
                 Ok(stored) => {
-                    waiting.extend(stored.map(|stored| Waiting { key, stored, tally: None }))
+                    waiting.extend(stored.map(|stored| PendingWrite { key, stored, tally: None }))
                 }
                 Err(inbox::Full) => {
                     tracing::warn!("permission reply not added to its conversation: queue full")
@@ -357,14 +357,14 @@ impl<C: Calls> Door<C> {
         count(kind.label(), effect);
     }
 
-    fn item(&self, kind: &Kind, what: What, received: Instant) -> Effect {
+    fn item(&self, kind: &Kind, what: Content, received: Instant) -> Effect {
         let now = self.clock.now();
         match what {
-            What::Connect(connect) => self.connect(*connect, now, received),
-            What::Terminate { key, named, termination } => {
+            Content::Connect(connect) => self.connect(*connect, now, received),
+            Content::Terminate { key, named, termination } => {
                 self.terminate(&key, named, termination, now)
             }
-            What::Status { key, named, status } => {
+            Content::Status { key, named, status } => {
                 let id = key_of(&[
                     b"status",
                     of(&key.phone_number_id),
@@ -373,7 +373,7 @@ impl<C: Calls> Door<C> {
                 ]);
                 match self.once(&key.phone_number_id, id, now, Effect::StatusApplied) {
                     Effect::StatusApplied => {
-                        let effect = self.placed(&key, named, Said::Status(status), now);
+                        let effect = self.placed(&key, named, CallUpdate::Status(status), now);
                         if effect == Effect::Busy {
                             self.unclaim(id);
                         }
@@ -382,23 +382,23 @@ impl<C: Calls> Door<C> {
                     other => other,
                 }
             }
-            What::Change { digest, heard } if self.changes.claim(key_of(&[&digest]), now) => {
+            Content::Change { digest, heard } if self.changes.claim(key_of(&[&digest]), now) => {
                 tracing::info!(kind = kind.label(), "account change received");
                 self.changed(heard)
             }
-            What::Change { .. } => Effect::Duplicate,
+            Content::Change { .. } => Effect::Duplicate,
             // Handled by the caller, since their writes must be awaited.
-            What::Permission(_)
-            | What::Message { .. }
-            | What::MessageStatus { .. }
-            | What::Ignored => Effect::Ignored,
-            What::Malformed => Effect::Malformed,
+            Content::Permission(_)
+            | Content::Message { .. }
+            | Content::MessageStatus { .. }
+            | Content::Ignored => Effect::Ignored,
+            Content::Malformed => Effect::Malformed,
         }
     }
 
     /// Reports account news.
     fn changed(&self, heard: Option<Box<NewsOfMeta>>) -> Effect {
-        let (Some(heard), Some(hear)) = (heard, &self.changes_heard) else {
+        let (Some(heard), Some(hear)) = (heard, &self.account_news) else {
             return Effect::Ignored;
         };
         let effect = match *heard {
@@ -439,22 +439,22 @@ impl<C: Calls> Door<C> {
         &self,
         key: &CallKey,
         named: Option<CallUuid>,
-        said: Said<C::Offer>,
+        said: CallUpdate<C::Offer>,
         now: Instant,
     ) -> Effect {
         if self.tombstones.contains(tombstone(key), now) {
             return Effect::Late;
         }
         let applied = match &said {
-            Said::Answer(Some(_)) => Effect::AnswerApplied,
-            Said::Answer(None) => Effect::AnswerBad,
-            Said::Status(_) => Effect::StatusApplied,
+            CallUpdate::Answer(Some(_)) => Effect::AnswerApplied,
+            CallUpdate::Answer(None) => Effect::AnswerBad,
+            CallUpdate::Status(_) => Effect::StatusApplied,
         };
         match self.calls.placed(key, named, said) {
-            Heard::Yes => applied,
-            Heard::Late => Effect::Late,
-            Heard::Parked => Effect::Parked,
-            Heard::Busy => Effect::Busy,
+            UpdateOutcome::Delivered => applied,
+            UpdateOutcome::Late => Effect::Late,
+            UpdateOutcome::Parked => Effect::Parked,
+            UpdateOutcome::Busy => Effect::Busy,
         }
     }
 
@@ -507,7 +507,7 @@ impl<C: Calls> Door<C> {
             }
             Direction::Outbound => {
                 let answer = self.read(&connect.sdp);
-                self.placed(&connect.key, connect.named, Said::Answer(answer), now)
+                self.placed(&connect.key, connect.named, CallUpdate::Answer(answer), now)
             }
         }
     }
@@ -569,7 +569,7 @@ impl<C: Calls> Door<C> {
             return Effect::Duplicate;
         }
         let mut known = self.calls.terminated(key, named, termination.clone());
-        if known == Known::Unknown {
+        if known == TerminateOutcome::Unknown {
             // Checked again after the tombstone is set, so that a call that is being started
             // concurrently sees either the tombstone or this. If its connect was seen, the
             // tombstone need not be stored: a later connect would be a duplicate.
@@ -582,12 +582,14 @@ impl<C: Calls> Door<C> {
             known = self.calls.terminated(key, named, termination);
         }
         match known {
-            Known::Ended => Effect::Ended,
-            Known::Unknown if self.gate.directory().number(&key.phone_number_id).is_none() => {
+            TerminateOutcome::Ended => Effect::Ended,
+            TerminateOutcome::Unknown
+                if self.gate.directory().number(&key.phone_number_id).is_none() =>
+            {
                 Effect::UnknownNumber
             }
-            Known::Unknown => Effect::Late,
-            Known::Busy => {
+            TerminateOutcome::Unknown => Effect::Late,
+            TerminateOutcome::Busy => {
                 self.unclaim(event);
                 Effect::Busy
             }
@@ -595,7 +597,7 @@ impl<C: Calls> Door<C> {
     }
 }
 
-fn secrets(config: &DoorConfig) -> Secrets {
+fn secrets(config: &WebhookConfig) -> Secrets {
     Secrets::new(
         &config.app_secret,
         config.app_secret_previous.as_ref(),

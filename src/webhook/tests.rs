@@ -101,36 +101,46 @@ impl Calls for Phones {
         Ok(())
     }
 
-    fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<Offer>) -> Heard {
+    fn placed(
+        &self,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        said: CallUpdate<Offer>,
+    ) -> UpdateOutcome {
         let mut placed = self.placed.lock().unwrap();
         let of = |one: &&mut Placed| {
             one.wacid.as_ref() == Some(key) || (one.wacid.is_none() && named == Some(one.call))
         };
-        let Some(one) = placed.iter_mut().find(of) else { return Heard::Parked };
+        let Some(one) = placed.iter_mut().find(of) else { return UpdateOutcome::Parked };
         one.wacid.get_or_insert_with(|| key.clone());
-        if let Said::Status(status) = said {
+        if let CallUpdate::Status(status) = said {
             if one.phone >= Some(status) {
-                return Heard::Late;
+                return UpdateOutcome::Late;
             }
             one.phone = Some(status);
         }
-        Heard::Yes
+        UpdateOutcome::Delivered
     }
 
-    fn terminated(&self, key: &CallKey, _: Option<CallUuid>, termination: Termination) -> Known {
+    fn terminated(
+        &self,
+        key: &CallKey,
+        _: Option<CallUuid>,
+        termination: Termination,
+    ) -> TerminateOutcome {
         if self.placed.lock().unwrap().iter().any(|one| one.wacid.as_ref() == Some(key)) {
             self.placed.lock().unwrap().retain(|one| one.wacid.as_ref() != Some(key));
-            return Known::Ended;
+            return TerminateOutcome::Ended;
         }
         if self.no_room_to_tell.load(Ordering::SeqCst) {
-            return Known::Busy;
+            return TerminateOutcome::Busy;
         }
         match self.live.lock().unwrap().remove(key) {
             Some(_) => {
                 self.ended.lock().unwrap().push((key.clone(), termination));
-                Known::Ended
+                TerminateOutcome::Ended
             }
-            None => Known::Unknown,
+            None => TerminateOutcome::Unknown,
         }
     }
 
@@ -146,7 +156,7 @@ impl Calls for Phones {
 
 /// A webhook handler with the configuration that the fixtures assume.
 struct World {
-    door: Door<Phones>,
+    door: WebhookHandler<Phones>,
     gate: Arc<Gate>,
     clock: Clock,
     consents: Arc<Consents>,
@@ -187,13 +197,13 @@ impl World {
         let directory = Directory::new(10);
         directory.replace(vec![account.clone()], numbers.collect()).unwrap();
         let gate = Arc::new(Gate::new(Arc::new(directory), clock.now()));
-        let config = DoorConfig {
+        let config = WebhookConfig {
             app_secret: Secret::new(text(&world["app_secret"])),
             app_secret_previous: None,
             verify_token: Secret::new(text(&world["verify_token"])),
         };
         let consents = Arc::new(Consents::new());
-        let door = Door::new(Phones::default(), gate.clone(), clock.clone(), &config)
+        let door = WebhookHandler::new(Phones::default(), gate.clone(), clock.clone(), &config)
             .with_consents(consents.clone());
         Self { door, gate, clock, consents }
     }
@@ -202,7 +212,7 @@ impl World {
         self.door.calls()
     }
 
-    fn deliver(&self, body: &[u8]) -> Vec<Handled> {
+    fn deliver(&self, body: &[u8]) -> Vec<ItemResult> {
         let mut handled = Vec::new();
         self.door.deliver(body, |item| handled.push(item)).unwrap();
         handled
@@ -1098,13 +1108,14 @@ fn what_could_not_be_stored_is_not_counted_as_stored() {
     metrics::with_local_recorder(&recorder, || {
         let world = World::at(NOW);
         let settled = |stored: &[bool]| {
-            runtime
-                .block_on(world.door.settle(route::Waiting::all_of(stored), Duration::from_secs(1)))
+            runtime.block_on(
+                world.door.settle(route::PendingWrite::all_of(stored), Duration::from_secs(1)),
+            )
         };
         assert!(settled(&[true]));
         // One failed write is enough: Meta redelivers the whole item.
         assert!(!settled(&[true, false]));
-        drop(route::Waiting::all_of(&[true]));
+        drop(route::PendingWrite::all_of(&[true]));
     });
     let text = shown.render();
     let counted = |result: &str, count: u8| {

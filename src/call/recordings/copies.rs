@@ -51,11 +51,11 @@ impl Inner {
         let object = format!("{}{}", copies.prefix, record::file_name(recording.id, format));
         let (outcome, write) = match self.send(copies, &recording, format, &object).await {
             Ok(()) => (recording_copy::STORED, CopyWrite::Copied { id: recording.id, object }),
-            Err(Unsent::NoFile(error)) => {
+            Err(UploadError::NoFile(error)) => {
                 tracing::warn!(recording = %recording.id, %error, "recording file missing, not copied");
                 (recording_copy::LOST, CopyWrite::Failed { id: recording.id, again: None })
             }
-            Err(Unsent::Bucket(error)) => {
+            Err(UploadError::Bucket(error)) => {
                 let again = self.again(recording.copy_tries);
                 tracing::warn!(recording = %recording.id, %error, again = %again.rfc3339(), "recording upload failed");
                 (recording_copy::RETRY, CopyWrite::Failed { id: recording.id, again: Some(again) })
@@ -73,15 +73,19 @@ impl Inner {
         recording: &Recording,
         format: Format,
         object: &str,
-    ) -> Result<(), Unsent> {
+    ) -> Result<(), UploadError> {
         let path = self.recorder.folder().join(record::file_name(recording.id, format));
-        let file = File::open(path).await.map_err(Unsent::NoFile)?;
-        let len = file.metadata().await.map_err(Unsent::NoFile)?.len();
-        copies.bucket.put(object, file, len, format.content_type()).await.map_err(Unsent::Bucket)
+        let file = File::open(path).await.map_err(UploadError::NoFile)?;
+        let len = file.metadata().await.map_err(UploadError::NoFile)?.len();
+        copies
+            .bucket
+            .put(object, file, len, format.content_type())
+            .await
+            .map_err(UploadError::Bucket)
     }
 
     /// Deletes the copy of a deleted recording.
-    pub(super) async fn take_copy_away(&self, copies: &Copies, object: String, tries: u32) {
+    pub(super) async fn delete_copy(&self, copies: &Copies, object: String, tries: u32) {
         let write = match copies.bucket.remove(&object).await {
             Ok(()) => CopyWrite::Removed { object },
             Err(error) => {
@@ -112,7 +116,7 @@ impl Inner {
     }
 }
 
-enum Unsent {
+enum UploadError {
     NoFile(std::io::Error),
     Bucket(BucketError),
 }

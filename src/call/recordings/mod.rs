@@ -4,13 +4,13 @@
 //! `media::record` writes the audio. This module manages the row of a recording, its callbacks, its
 //! deletion and its retention. However a recording ends (a key, a hang-up, a full disk, a killed
 //! node), its row is completed once, in the same transaction as its callbacks. Background work on
-//! complete recordings runs in `errands`: `copies` uploads files, and `transcripts` transcribes
+//! complete recordings runs in `work`: `copies` uploads files, and `transcripts` transcribes
 //! them.
 
 mod copies;
-mod errands;
-mod stretches;
 mod transcripts;
+mod utterances;
+mod work;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -78,26 +78,26 @@ struct Inner {
     copies: Option<Arc<Copies>>,
     recognisers: Recognisers,
     /// Wakes the background work on complete recordings.
-    errand: Notify,
+    work_ready: Notify,
     /// Tracks background tasks. The node waits for it at shutdown.
     tasks: TaskTracker,
     runtime: Handle,
 }
 
 /// A recording to start.
-pub struct Taking {
+pub struct RecordingRequest {
     pub id: Uuid,
     /// The owner of the recording and its main account.
     pub account: AuthId,
     pub main_account: AuthId,
     pub call: CallUuid,
     /// The room, if a room is recorded.
-    pub room: Option<OfRoom>,
+    pub room: Option<RecordedRoom>,
     pub order: RecordingOrder,
     /// Signing keys for the callbacks.
     pub keys: SigningKeys,
     /// How the action URL is requested, if the call may do that itself.
-    pub action: Option<ActionAsked>,
+    pub action: Option<ActionHandover>,
     /// Returns when the call was answered, if it was. Evaluated at the end of the recording, which
     /// may begin before the answer.
     pub answered: Box<dyn Fn() -> Option<Timestamp> + Send>,
@@ -106,7 +106,7 @@ pub struct Taking {
 }
 
 /// The room that is recorded.
-pub struct OfRoom {
+pub struct RecordedRoom {
     pub id: Uuid,
     pub name: String,
     /// `true` for a multi-party call, `false` for a conference.
@@ -115,7 +115,7 @@ pub struct OfRoom {
 
 /// Decides whether the call requests the action URL. Otherwise it is sent as a callback when the
 /// recording ends.
-pub struct ActionAsked {
+pub struct ActionHandover {
     /// A message means that the call requests the URL, or that the request is not wanted. Closed
     /// without a message if the call ended first.
     pub by_call: tokio::sync::oneshot::Receiver<()>,
@@ -140,7 +140,7 @@ impl Recordings {
         let RecordingsConfig { data_dir, base_url, node_id, threads, copies, recognisers } = config;
         let recorder = Recorder::start(&data_dir.join(FOLDER), threads)?;
         let runtime = Handle::current();
-        let (copies, errand) = (copies.map(Arc::new), Notify::new());
+        let (copies, work_ready) = (copies.map(Arc::new), Notify::new());
         Ok(Self(Arc::new(Inner {
             recorder,
             base_url,
@@ -151,7 +151,7 @@ impl Recordings {
             dice,
             copies,
             recognisers,
-            errand,
+            work_ready,
             tasks,
             runtime,
         })))
@@ -194,12 +194,22 @@ impl Recordings {
     /// Returns a message if the recorder has no capacity. `told` is not called then.
     pub fn begin(
         &self,
-        taking: Taking,
+        taking: RecordingRequest,
         source: Box<dyn Source>,
         told: impl FnOnce(RecordingEvent) + Send + 'static,
     ) -> Result<RecordingHandle, &'static str> {
-        let Taking { id, account, main_account, call, room, order, keys, action, answered, is_up } =
-            taking;
+        let RecordingRequest {
+            id,
+            account,
+            main_account,
+            call,
+            room,
+            order,
+            keys,
+            action,
+            answered,
+            is_up,
+        } = taking;
         let format = Format::of(order.mp3);
         let started = self.0.clock.wall();
         let start = RecordingStart {
@@ -264,7 +274,7 @@ impl Recordings {
     ///
     /// # Errors
     /// Returns an error if the store fails.
-    pub async fn take_in_what_was_left(&self) -> Result<(), StoreError> {
+    pub async fn recover(&self) -> Result<(), StoreError> {
         let left = self.0.store.recordings().unfinished(&self.0.node_id).await?;
         let count = left.len();
         for start in left {
@@ -306,7 +316,7 @@ impl Recordings {
         let Some(recording) = self.0.store.recordings().get(scope, id).await? else {
             return Ok(false);
         };
-        self.0.take_away(&[recording]).await?;
+        self.0.delete_all(&[recording]).await?;
         Ok(true)
     }
 
@@ -320,7 +330,7 @@ impl Recordings {
             if old.is_empty() {
                 return Ok(());
             }
-            self.0.take_away(&old).await?;
+            self.0.delete_all(&old).await?;
             tracing::info!(recordings = old.len(), "expired recordings deleted");
         }
     }
@@ -387,7 +397,7 @@ impl Inner {
         match self.store.recordings().conclude(RecordingConclusion { start, end, callbacks }).await
         {
             Ok(written) => {
-                self.errand.notify_one();
+                self.work_ready.notify_one();
                 if keys.is_some() {
                     written.into_iter().for_each(|written| self.outbox.send(written, keys.clone()));
                 }
@@ -418,7 +428,7 @@ impl Inner {
     }
 
     /// Deletes files before rows: a row without a file is found again, a file without a row is not.
-    async fn take_away(&self, recordings: &[Recording]) -> Result<(), StoreError> {
+    async fn delete_all(&self, recordings: &[Recording]) -> Result<(), StoreError> {
         let mut gone = Vec::with_capacity(recordings.len());
         for recording in recordings {
             let format = Format::from_name(&recording.format).unwrap_or(Format::Wav);
@@ -430,7 +440,7 @@ impl Inner {
             return Err(StoreError::NotTaken);
         }
         self.store.recordings().delete(gone).await?;
-        self.errand.notify_one();
+        self.work_ready.notify_one();
         Ok(())
     }
 
@@ -462,8 +472,8 @@ enum Action {
 }
 
 impl Action {
-    async fn of(asked: Option<ActionAsked>) -> Self {
-        let Some(ActionAsked { by_call, key }) = asked else { return Self::Due { key: None } };
+    async fn of(asked: Option<ActionHandover>) -> Self {
+        let Some(ActionHandover { by_call, key }) = asked else { return Self::Due { key: None } };
         match tokio::time::timeout(CALL_ANSWERS, by_call).await {
             Ok(Ok(())) => Self::Asked,
             Ok(Err(_)) | Err(_) => Self::Due { key: key.get().copied() },

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Inner;
-use super::stretches::{Cutter, Stretch};
+use super::utterances::{Cutter, Utterance};
 use crate::answer::next_pause;
 use machine::{TranscriptOrder, transcription_callback};
 use media::record::{self, Format};
@@ -32,7 +32,7 @@ const TEXT_IN_URL_MAX: usize = 2 << 10;
 const SAMPLES: usize = 1_600;
 
 /// A recognised utterance.
-struct Said {
+struct RecognisedText {
     channel: usize,
     from_ms: u64,
     text: String,
@@ -40,7 +40,7 @@ struct Said {
 
 impl Inner {
     /// Transcribes one recording.
-    pub(super) async fn write_down(&self, work: ToTranscribe) {
+    pub(super) async fn transcribe(&self, work: ToTranscribe) {
         let Some(order) = work.start.transcript.clone() else { return };
         let last = work.tries + 1 >= TRIES_MAX;
         let (said, failure) = self.hear(&work, last).await;
@@ -78,10 +78,10 @@ impl Inner {
 
     /// Returns the recognised utterances in order, and the first error. Only the `last` try
     /// continues after an utterance that failed.
-    async fn hear(&self, work: &ToTranscribe, last: bool) -> (Vec<Said>, Option<String>) {
+    async fn hear(&self, work: &ToTranscribe, last: bool) -> (Vec<RecognisedText>, Option<String>) {
         let (folder, id) = (self.recorder.folder().to_owned(), work.start.id);
         let format = Format::from_name(&work.start.format).unwrap_or(Format::Wav);
-        let (to, mut pieces) = mpsc::channel::<(usize, Stretch)>(1);
+        let (to, mut pieces) = mpsc::channel::<(usize, Utterance)>(1);
         let reading = tokio::task::spawn_blocking(move || {
             let mut cutters = [Cutter::default(), Cutter::default()];
             let mut wanted = true;
@@ -108,7 +108,7 @@ impl Inner {
                 Ok(text) if text.is_empty() => {}
                 Ok(text) => {
                     bytes += text.len();
-                    said.push(Said { channel, from_ms, text });
+                    said.push(RecognisedText { channel, from_ms, text });
                     if bytes > TEXT_MAX {
                         break;
                     }
@@ -135,7 +135,7 @@ impl Inner {
     }
 
     /// Recognises one utterance.
-    async fn understand(&self, piece: Stretch) -> Result<String, RecognitionError> {
+    async fn understand(&self, piece: Utterance) -> Result<String, RecognitionError> {
         let ask = RecognitionOptions {
             language: self.recognisers.transcript_language().to_owned(),
             ..RecognitionOptions::default()
@@ -168,9 +168,9 @@ impl Inner {
 
 /// Formats the transcript: the plain text, or one line per utterance with its time and, in stereo,
 /// the speaker.
-fn text(order: &TranscriptOrder, said: &[Said], stereo: bool) -> String {
+fn text(order: &TranscriptOrder, said: &[RecognisedText], stereo: bool) -> String {
     let mut text = String::new();
-    for Said { channel, from_ms, text: words } in said {
+    for RecognisedText { channel, from_ms, text: words } in said {
         if order.full {
             let (minutes, seconds) = (from_ms / 60_000, from_ms / 1_000 % 60);
             let who = match (stereo, channel) {
@@ -203,7 +203,11 @@ mod tests {
 
     #[test]
     fn words_are_told_in_a_row_or_with_who_said_them_when() {
-        let said = |channel, from_ms, text: &str| Said { channel, from_ms, text: text.to_owned() };
+        let said = |channel, from_ms, text: &str| RecognisedText {
+            channel,
+            from_ms,
+            text: text.to_owned(),
+        };
         let all = [said(0, 400, "Good morning."), said(1, 61_000, "Hello, who is there?")];
         assert_eq!(
             text(&order(false, Method::Post), &all, true),

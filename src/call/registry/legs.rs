@@ -50,13 +50,13 @@ impl Registry {
         };
         let id = number.spec.phone_number_id.clone();
         let (now, wall) = (services.clock.now(), services.clock.wall());
-        let let_in = gate
+        let admission = gate
             .admit_business(now, wall, &id, user, services.permissions.consents())
             .map_err(|denied| not_admitted(&denied))?;
         let parties = [number.spec.number.to_string(), user.to_owned()];
         let setup = self.b_leg(a_leg, &number.account, order, parties);
         let setup = CallSetup { phone_number_id: id, ..setup };
-        let begun = self.place(let_in, Outgoing { setup, received: now, placed: now });
+        let begun = self.place(admission, Outgoing { setup, received: now, placed: now });
         self.count_leg(begun.map_err(|admitted| admitted.withdraw()).is_ok())
     }
 

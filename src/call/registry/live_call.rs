@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use super::super::binding::{AtMeta, Party};
+use super::super::binding::{MetaState, Party};
 use super::super::course::{Course, Sampler};
 use super::super::live::LiveLog;
 use super::super::phones::Line;
-use super::super::shell::{Mailbox, What};
+use super::super::shell::{Mailbox, Message};
 use super::super::streams::{StreamView, StreamViews};
-use super::Told;
+use super::SendOutcome;
 use crate::answer::SigningKeys;
 use crate::feed::Feed;
 use machine::{CallSetup, CallState, CallTime, Command, Input, RecordingOrder, StreamOrder};
@@ -32,7 +32,7 @@ pub struct LiveCall {
     pub(in crate::call) mailbox: Mailbox,
     pub(super) state: AtomicU8,
     pub(super) answered: OnceLock<CallTime>,
-    pub(super) at_meta: AtMeta,
+    pub(super) at_meta: MetaState,
     /// The B-legs of the call, and the one that has answered.
     pub(super) legs: Mutex<Vec<CallUuid>>,
     pub(super) b_leg: Mutex<Option<CallUuid>>,
@@ -100,12 +100,12 @@ impl LiveCall {
     }
 
     /// Requests a recording of the call. Returns `None` if it is already being recorded.
-    pub fn record(&self, order: RecordingOrder, callback: Option<Target>) -> Option<Told> {
+    pub fn record(&self, order: RecordingOrder, callback: Option<Target>) -> Option<SendOutcome> {
         if self.recorded.load(Ordering::Acquire) || self.record_asked.swap(true, Ordering::AcqRel) {
             return None;
         }
         let told = self.command(Command::Record { order: Box::new(order), callback });
-        if told != Told::Yes {
+        if told != SendOutcome::Delivered {
             self.looked_at_recording();
         }
         Some(told)
@@ -118,8 +118,8 @@ impl LiveCall {
 
     /// Puts a message into the call's mailbox. Returns `false` if the call has ended or the mailbox
     /// is full.
-    pub(in crate::call) fn put(&self, what: What) -> bool {
-        self.mailbox.put(what)
+    pub(in crate::call) fn put(&self, message: Message) -> bool {
+        self.mailbox.put(message)
     }
 
     /// Whether the call was answered.
@@ -133,14 +133,14 @@ impl LiveCall {
     }
 
     /// Sends a command to the call.
-    pub fn command(&self, command: Command) -> Told {
+    pub fn command(&self, command: Command) -> SendOutcome {
         if self.is_closing() {
-            return Told::Unknown;
+            return SendOutcome::Unknown;
         }
         match self.mailbox.tell(Input::Command { command }) {
-            true => Told::Yes,
-            false if self.mailbox.is_open() => Told::Full,
-            false => Told::Unknown,
+            true => SendOutcome::Delivered,
+            false if self.mailbox.is_open() => SendOutcome::Full,
+            false => SendOutcome::Unknown,
         }
     }
 }
@@ -161,12 +161,12 @@ impl LiveCall {
         stream: StreamId,
         order: StreamOrder,
         now: Timestamp,
-    ) -> Result<bool, Told> {
+    ) -> Result<bool, SendOutcome> {
         if !self.streams.claim(stream, &order, now) {
             return Ok(false);
         }
         match self.command(Command::Stream { stream, order: Box::new(order) }) {
-            Told::Yes => Ok(true),
+            SendOutcome::Delivered => Ok(true),
             not => {
                 self.streams.withdraw(stream);
                 Err(not)
@@ -180,7 +180,7 @@ impl Party for LiveCall {
         &self.setup
     }
 
-    fn at_meta(&self) -> &AtMeta {
+    fn at_meta(&self) -> &MetaState {
         &self.at_meta
     }
 
@@ -201,6 +201,6 @@ impl Party for LiveCall {
     }
 
     fn answer(&self, answer: Box<Offer>) -> bool {
-        self.mailbox.put(What::Answer(answer))
+        self.mailbox.put(Message::Answer(answer))
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::state::Member;
-use super::{Caller, Cell, Inside, Rooms, locked};
+use super::{Cell, CellState, MemberCall, Rooms, locked};
 use machine::{
     Command, Input, LeaveReason, MemberId, RecordingEndReason, RecordingOrder, Role, RoomEvent,
     RoomKind, SoundItem, TrackCommand,
@@ -187,11 +187,11 @@ pub(super) fn cause_of(out: Option<LeaveReason>) -> String {
 /// Returns the snapshot of a member.
 pub(super) fn member_view(
     id: MemberId,
-    of: (&Member, &Caller),
+    of: (&Member, &MemberCall),
     now: Instant,
     wall: Timestamp,
 ) -> MemberView {
-    let (member, Caller { setup, since, .. }) = of;
+    let (member, MemberCall { setup, since, .. }) = of;
     let since = now.saturating_duration_since(*since);
     MemberView {
         member: id,
@@ -223,7 +223,7 @@ pub enum Members {
 
 /// A command to members.
 #[derive(Clone, Debug)]
-pub enum MemberAsk {
+pub enum MemberCommand {
     Mute(bool),
     Deaf(bool),
     Hold(bool),
@@ -237,7 +237,7 @@ pub enum MemberAsk {
 
 /// Result of a command to members.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum CommandResult {
     /// The command was sent to these members.
     Done(Vec<MemberId>),
     NoRoom,
@@ -247,7 +247,7 @@ pub enum Asked {
 
 /// Result of a command about the recording of one participant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tracked {
+pub enum TrackResult {
     Done,
     NoRoom,
     NoMember,
@@ -286,11 +286,11 @@ impl Rooms {
         kind: RoomKind,
         name: &str,
         whom: &Members,
-        what: &MemberAsk,
-    ) -> Asked {
-        let Some(cell) = self.cell(scope, kind, name) else { return Asked::NoRoom };
+        what: &MemberCommand,
+    ) -> CommandResult {
+        let Some(cell) = self.cell(scope, kind, name) else { return CommandResult::NoRoom };
         let items =
-            if let MemberAsk::Play(_, items) = what { self.items(items) } else { Vec::new() };
+            if let MemberCommand::Play(_, items) = what { self.items(items) } else { Vec::new() };
         let mut inside = locked(&cell.state);
         let present: Vec<MemberId> = inside.room.present().map(|(member, _)| member).collect();
         let asked = match whom {
@@ -298,7 +298,7 @@ impl Rooms {
             Members::These(these) if these.iter().all(|member| present.contains(member)) => {
                 these.clone()
             }
-            Members::These(_) => return Asked::NoMember,
+            Members::These(_) => return CommandResult::NoMember,
         };
         // A sound for all members is played once in the mix.
         let audiences: Vec<Audience> = match whom {
@@ -306,28 +306,28 @@ impl Rooms {
             Members::These(these) => these.iter().copied().map(Audience::Member).collect(),
         };
         match what {
-            MemberAsk::Play(played, _) => {
+            MemberCommand::Play(played, _) => {
                 for to in audiences {
                     inside.mixer.play(to, *played, items.clone());
                 }
             }
-            MemberAsk::Stop(played) => {
+            MemberCommand::Stop(played) => {
                 let each = asked.iter().copied().map(Audience::Member);
                 audiences.into_iter().chain(each).for_each(|to| inside.mixer.stop(to, *played));
             }
-            MemberAsk::Mute(_)
-            | MemberAsk::Deaf(_)
-            | MemberAsk::Hold(_)
-            | MemberAsk::Coach(_)
-            | MemberAsk::Kick
-            | MemberAsk::HangUp => {
+            MemberCommand::Mute(_)
+            | MemberCommand::Deaf(_)
+            | MemberCommand::Hold(_)
+            | MemberCommand::Coach(_)
+            | MemberCommand::Kick
+            | MemberCommand::HangUp => {
                 for member in &asked {
                     inside.ask(*member, what);
                     self.keep_member(&cell, &inside, *member);
                 }
             }
         }
-        Asked::Done(asked)
+        CommandResult::Done(asked)
     }
 
     /// Requests a recording of a room; the call of one of its members starts it. Returns `None` if
@@ -393,25 +393,25 @@ impl Rooms {
         name: &str,
         member: MemberId,
         what: TrackCommand,
-    ) -> Tracked {
+    ) -> TrackResult {
         let Some(cell) = self.cell(scope, RoomKind::MultiParty, name) else {
-            return Tracked::NoRoom;
+            return TrackResult::NoRoom;
         };
         let mut inside = locked(&cell.state);
         let is_in = inside.room.member(member).is_some();
         let Some(caller) = inside.calls.get_mut(&member).filter(|_| is_in) else {
-            return Tracked::NoMember;
+            return TrackResult::NoMember;
         };
         let begins = matches!(what, TrackCommand::Begin { .. });
         if caller.tracked == begins {
-            return Tracked::Otherwise;
+            return TrackResult::Otherwise;
         }
         let tracked = begins || matches!(what, TrackCommand::Pause { .. });
         if !caller.mailbox.tell(Input::Room { event: RoomEvent::Track { command: what } }) {
-            return Tracked::Full;
+            return TrackResult::Full;
         }
         caller.tracked = tracked;
-        Tracked::Done
+        TrackResult::Done
     }
 
     /// Ends a room: its members leave and their documents continue. Returns `false` if the room
@@ -423,7 +423,7 @@ impl Rooms {
         inside.carry_out(effects);
         let id = inside.room.id;
         drop(inside);
-        locked(&self.0.tables).let_go(&cell.key, id, HangupCause::MpcStopped);
+        locked(&self.0.tables).hang_up_expected(&cell.key, id, HangupCause::MpcStopped);
         true
     }
 
@@ -463,7 +463,7 @@ impl Rooms {
         self.view_of(cell, &locked(&cell.state))
     }
 
-    pub(super) fn view_of(&self, cell: &Cell, inside: &Inside) -> RoomView {
+    pub(super) fn view_of(&self, cell: &Cell, inside: &CellState) -> RoomView {
         let (now, wall) = (self.0.clock.now(), self.0.clock.wall());
         let ago = |age: Duration| wall.minus(age);
         let members = inside.room.present().filter_map(|(id, member)| {
@@ -506,22 +506,22 @@ impl Cell {
     }
 }
 
-impl Inside {
-    fn ask(&mut self, member: MemberId, what: &MemberAsk) {
+impl CellState {
+    fn ask(&mut self, member: MemberId, what: &MemberCommand) {
         let effects = match what {
-            MemberAsk::Mute(on) => self.room.mute(member, *on),
-            MemberAsk::Deaf(on) => self.room.deafen(member, *on),
-            MemberAsk::Hold(on) => self.room.hold(member, *on),
-            MemberAsk::Coach(on) => self.room.coach(member, *on),
-            MemberAsk::Kick => self.room.kick(member),
-            MemberAsk::HangUp => {
+            MemberCommand::Mute(on) => self.room.mute(member, *on),
+            MemberCommand::Deaf(on) => self.room.deafen(member, *on),
+            MemberCommand::Hold(on) => self.room.hold(member, *on),
+            MemberCommand::Coach(on) => self.room.coach(member, *on),
+            MemberCommand::Kick => self.room.kick(member),
+            MemberCommand::HangUp => {
                 if let Some(caller) = self.calls.get(&member) {
                     caller.mailbox.tell(Input::Command { command: Command::Hangup });
                 }
                 return;
             }
             // Handled by the mixer.
-            MemberAsk::Play(..) | MemberAsk::Stop(_) => return,
+            MemberCommand::Play(..) | MemberCommand::Stop(_) => return,
         };
         self.carry_out(effects);
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::ask::member_view;
-use super::{Cell, ENDED_MAX, Inside, Rooms, locked};
+use super::{Cell, CellState, ENDED_MAX, Rooms, locked};
 use machine::{
     CallSetup, CallTime, CallbackKind, CallbackRequest, MemberId, Param, ParticipantInfo, Role,
     RoomKind, orphan_participant_params, set_mpc_duration,
@@ -46,7 +46,7 @@ impl Rooms {
     ///
     /// # Errors
     /// Returns an error if the store cannot be read.
-    pub async fn keep_in(
+    pub async fn recover_and_store(
         &self,
         store: &Store,
         node_id: &str,
@@ -72,7 +72,8 @@ impl Rooms {
                     shut: None,
                     created: self.0.clock.steady(),
                 };
-                let told = told_of(&orphan, ended, &calls).into_iter().map(callback).collect();
+                let told =
+                    end_callbacks(&orphan, ended, &calls).into_iter().map(callback).collect();
                 let room = over(orphan, ended);
                 // Listed anyway. The next start ends it again.
                 if let Err(error) = store.rooms().end_orphan(room.clone(), told).await {
@@ -93,7 +94,7 @@ impl Rooms {
     }
 
     /// Stores a new or changed multi-party call.
-    pub(super) fn keep_room(&self, cell: &Cell, inside: &Inside) {
+    pub(super) fn keep_room(&self, cell: &Cell, inside: &CellState) {
         let Some((store, node_id)) = self.kept_in(cell) else { return };
         let view = self.view_of(cell, inside);
         let born = self.0.clock.steady().minus(cell.age(self.0.clock.now()));
@@ -106,7 +107,7 @@ impl Rooms {
     }
 
     /// Stores a new or changed member.
-    pub(super) fn keep_member(&self, cell: &Cell, inside: &Inside, member: MemberId) {
+    pub(super) fn keep_member(&self, cell: &Cell, inside: &CellState, member: MemberId) {
         let Some((store, _)) = self.kept_in(cell) else { return };
         let Some(is) = inside.room.member(member).zip(inside.calls.get(&member)) else { return };
         let view = member_view(member, is, self.0.clock.now(), self.0.clock.wall());
@@ -115,7 +116,7 @@ impl Rooms {
     }
 
     /// Returns the row of the member that left last, while others remain.
-    pub(super) fn latest_left(&self, cell: &Cell, inside: &Inside) -> Option<LeftRow> {
+    pub(super) fn latest_left(&self, cell: &Cell, inside: &CellState) -> Option<LeftRow> {
         self.kept_in(cell)?;
         let view = inside.left.back()?;
         let left = view.left.as_ref().map(|left| (left.at, left.cause.clone()));
@@ -163,7 +164,7 @@ fn over(orphan: OrphanRoom, ended: Timestamp) -> EndedRoom {
 /// remaining member left, and that the multi-party call ended, which belongs to the last member.
 /// `calls` are the orphaned calls of the same process. A member without one of these has no
 /// callbacks. Pure function.
-fn told_of<'c>(
+fn end_callbacks<'c>(
     orphan: &OrphanRoom,
     ended: Timestamp,
     calls: &'c BTreeMap<CallUuid, Orphan>,
@@ -300,12 +301,12 @@ mod tests {
         let calls = store.calls().orphans("node").await.unwrap();
         let calls = calls.into_iter().map(|call| (call.start.call, call)).collect();
         let orphan = store.rooms().orphans("node").await.unwrap().remove(0);
-        let (_, exit) = told_of(&orphan, ended(&orphan), &calls).remove(0);
+        let (_, exit) = end_callbacks(&orphan, ended(&orphan), &calls).remove(0);
         let earlier = NewCallback { event_id: exit_id(&exit), ..callback(1, exit) };
         store.outbox().add(earlier).await.unwrap();
         for _ in 0..2 {
             let rooms = Rooms::silent(Clock::real());
-            rooms.keep_in(&store, "node", |_| "app".to_owned()).await.unwrap();
+            rooms.recover_and_store(&store, "node", |_| "app".to_owned()).await.unwrap();
             let shown = rooms.ended(&Scope::Main("MAXXXXXXXXXXXXXXXXXX".into()));
             let [one] = shown.as_slice() else { panic!("{shown:?}") };
             assert_eq!((one.id, one.ended, one.failed), (room().id, Some(at(17)), true));

@@ -7,7 +7,7 @@
 //! told to leave.
 
 mod ask;
-mod awaited;
+mod expected;
 mod kept;
 mod state;
 
@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-pub use ask::{Asked, Left, MemberAsk, MemberView, Members, RoomView, Tracked};
+pub use ask::{CommandResult, Left, MemberCommand, MemberView, Members, RoomView, TrackResult};
 
-use super::recordings::OfRoom;
+use super::recordings::RecordedRoom;
 use super::shell::Mailbox;
-use awaited::Awaited;
+use expected::ExpectedCall;
 use kept::LeftRow;
 pub(super) use kept::exit_id;
 use machine::{
@@ -55,7 +55,7 @@ struct Key {
 }
 
 /// Receives the end of a room's recording, on a recorder thread.
-pub(super) type RecordTold = Box<dyn FnOnce(RecordingEvent) + Send>;
+pub(super) type RecordingEndSink = Box<dyn FnOnce(RecordingEvent) + Send>;
 
 /// Prepares a sound for playback.
 type Prompts = Box<dyn Fn(&Sound) -> Arc<Prompt> + Send + Sync>;
@@ -83,13 +83,13 @@ struct Tables {
     /// Outbound calls whose ringback is played in a room.
     ringing: BTreeMap<CallUuid, Weak<Cell>>,
     /// Outbound calls for a multi-party call that have not joined yet.
-    awaited: BTreeMap<CallUuid, Awaited>,
+    expected: BTreeMap<CallUuid, ExpectedCall>,
     /// Ended multi-party calls, latest first.
     ended: VecDeque<EndedRoom>,
 }
 
 /// The result of a call leaving its room.
-pub(super) struct Gone {
+pub(super) struct LeaveResult {
     /// Whether it was the last member.
     pub(super) last: bool,
     /// URLs to notify of the room's end, and the duration of the room.
@@ -103,13 +103,13 @@ struct Cell {
     key: Key,
     main_account: AuthId,
     born: Instant,
-    state: Mutex<Inside>,
+    state: Mutex<CellState>,
 }
 
-struct Inside {
+struct CellState {
     room: Room,
     mixer: Mixer,
-    calls: BTreeMap<MemberId, Caller>,
+    calls: BTreeMap<MemberId, MemberCall>,
     /// Members with an agent beside them.
     agents: BTreeSet<MemberId>,
     /// Ringback of outbound calls to this room. Only the first is audible.
@@ -140,7 +140,7 @@ struct Recording {
 }
 
 /// The call of a member.
-struct Caller {
+struct MemberCall {
     setup: Box<CallSetup>,
     mailbox: Mailbox,
     since: Instant,
@@ -198,7 +198,7 @@ impl Rooms {
         let now = self.0.clock.now();
         let member = self.0.next_member.fetch_add(1, Ordering::Relaxed);
         let mut tables = locked(&self.0.tables);
-        tables.awaited.remove(&setup.call);
+        tables.expected.remove(&setup.call);
         let there = tables.rooms.get(&key).filter(|cell| !locked(&cell.state).room.ending).cloned();
         let is_new = there.is_none();
         let cell = there.unwrap_or_else(|| self.open(&key, setup, id, now));
@@ -208,7 +208,7 @@ impl Rooms {
         let entered = inside.room.enter(member, entry, now.saturating_duration_since(cell.born));
         if entered.is_in {
             inside.mixer.add(member, leg);
-            let caller = Caller {
+            let caller = MemberCall {
                 setup: Box::new(setup.clone()),
                 mailbox: mailbox.clone(),
                 since: now,
@@ -247,7 +247,7 @@ impl Rooms {
                 key: key.clone(),
                 main_account: setup.parent_account.clone(),
                 born: now,
-                state: Mutex::new(Inside {
+                state: Mutex::new(CellState {
                     room: Room::new(id),
                     mixer,
                     calls: BTreeMap::new(),
@@ -269,7 +269,12 @@ impl Rooms {
     /// later come after these; the last member announces the end of the room. The callbacks are
     /// also written before the rows. If the process dies in between, the next one finds the member
     /// still in the room and repeats the callbacks with the same ids (`exit_id`).
-    pub(super) fn leave(&self, call: CallUuid, sounds: &[SoundItem], tell: impl FnOnce(Gone)) {
+    pub(super) fn leave(
+        &self,
+        call: CallUuid,
+        sounds: &[SoundItem],
+        tell: impl FnOnce(LeaveResult),
+    ) {
         let sounds = self.items(sounds);
         let mut tables = locked(&self.0.tables);
         let (gone, row) = self.taken_out(&mut tables, call, sounds);
@@ -282,9 +287,10 @@ impl Rooms {
         tables: &mut Tables,
         call: CallUuid,
         sounds: Vec<PlayItem>,
-    ) -> (Gone, Option<LeftRow>) {
-        let unknown = || (Gone { last: true, told: Vec::new(), lasted: Duration::ZERO }, None);
-        tables.awaited.remove(&call);
+    ) -> (LeaveResult, Option<LeftRow>) {
+        let unknown =
+            || (LeaveResult { last: true, told: Vec::new(), lasted: Duration::ZERO }, None);
+        tables.expected.remove(&call);
         let Some((cell, member)) = tables.calls.remove(&call) else { return unknown() };
         let mut inside = locked(&cell.state);
         let was_ending = inside.room.ending;
@@ -295,7 +301,7 @@ impl Rooms {
         inside.calls.remove(&member);
         inside.mixer.remove(member);
         if inside.agents.remove(&member) {
-            inside.mixer.remove(agents_seat(member));
+            inside.mixer.remove(agent_mixer_id(member));
         }
         let Some((effects, last)) = inside.room.leave(member) else { return unknown() };
         let told = if last { inside.room.take_told() } else { Vec::new() };
@@ -308,7 +314,7 @@ impl Rooms {
         let (id, ends) = (inside.room.id, last || inside.room.ending);
         drop(inside);
         if ends && !was_ending {
-            tables.let_go(&cell.key, id, HangupCause::MpcEnded);
+            tables.hang_up_expected(&cell.key, id, HangupCause::MpcEnded);
         }
         let view = self.view(&cell);
         let lasted = view.age;
@@ -322,7 +328,7 @@ impl Rooms {
         if last && tables.rooms.get(&cell.key).is_some_and(|named| Arc::ptr_eq(named, &cell)) {
             tables.rooms.remove(&cell.key);
         }
-        (Gone { last, told, lasted }, row)
+        (LeaveResult { last, told, lasted }, row)
     }
 
     /// Connects an agent to the room as part of the call's participant. Returns the other end of
@@ -334,8 +340,8 @@ impl Rooms {
         // The prebuffer of the stream side equals the lead of a stream at a leg.
         let part = inside.room.part_of(member)?;
         inside.agents.insert(member);
-        inside.mixer.add_cable(agents_seat(member), ours);
-        inside.mixer.set_member(agents_seat(member), part);
+        inside.mixer.add_cable(agent_mixer_id(member), ours);
+        inside.mixer.set_member(agent_mixer_id(member), part);
         Some(theirs)
     }
 
@@ -393,7 +399,11 @@ impl Rooms {
         call: CallUuid,
         (id, url): (uuid::Uuid, String),
         when_alone: bool,
-        begin: impl FnOnce(OfRoom, Box<dyn Source>, RecordTold) -> Result<RecordingHandle, &'static str>,
+        begin: impl FnOnce(
+            RecordedRoom,
+            Box<dyn Source>,
+            RecordingEndSink,
+        ) -> Result<RecordingHandle, &'static str>,
     ) -> Result<(), &'static str> {
         let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
         let Some(cell) = cell else { return Ok(()) };
@@ -406,7 +416,7 @@ impl Rooms {
         pause.set(!when_alone && inside.calls.len() < 2);
         let source = PausableSource::new(inside.mixer.listen(), pause.clone(), false);
         let multi_party = cell.key.kind == RoomKind::MultiParty;
-        let of = OfRoom { id: inside.room.id, name: cell.key.name.clone(), multi_party };
+        let of = RecordedRoom { id: inside.room.id, name: cell.key.name.clone(), multi_party };
         let room = Arc::downgrade(&cell);
         let told = move |what| {
             if let (Some(cell), RecordingEvent::Ended { error: Some(why), duration_ms, .. }) =
@@ -444,7 +454,7 @@ impl Rooms {
     }
 }
 
-impl Inside {
+impl CellState {
     /// Plays the ringback of the first ringing call.
     fn play_ring(&self) {
         if let Some((_, items)) = self.ringing.first() {
@@ -459,7 +469,7 @@ impl Inside {
                 Effect::Part(member, part) => {
                     self.mixer.set_member(member, part);
                     if self.agents.contains(&member) {
-                        self.mixer.set_member(agents_seat(member), part);
+                        self.mixer.set_member(agent_mixer_id(member), part);
                     }
                 }
             }
@@ -546,7 +556,7 @@ impl Inside {
         };
         match event {
             MixEvent::Floor { from, to } => {
-                let (from, to) = (from.map(whose), to.map(whose));
+                let (from, to) = (from.map(member_of), to.map(member_of));
                 for (member, has) in
                     from.map(|from| (from, false)).into_iter().chain(to.map(|to| (to, true)))
                 {
@@ -567,7 +577,7 @@ impl Inside {
                 }
             }
             MixEvent::Speech { member, on } => {
-                let member = whose(member);
+                let member = member_of(member);
                 if wants(member, |entry| entry.report_speech) {
                     self.tell(member, RoomEvent::Speech { on });
                 }
@@ -577,12 +587,12 @@ impl Inside {
 }
 
 /// Returns the mixer id of the agent beside a member.
-fn agents_seat(member: MemberId) -> u64 {
+fn agent_mixer_id(member: MemberId) -> u64 {
     member | AGENT
 }
 
 /// Returns the member of a mixer id.
-fn whose(seat: u64) -> MemberId {
+fn member_of(seat: u64) -> MemberId {
     seat & !AGENT
 }
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
 
-use super::super::author::{self, Wish};
+use super::super::author::{self, DocumentRequest};
 use super::super::consent::refusal_of;
-use super::super::trace::{Journal, Request, Trace};
-use super::{Asked, Shell};
+use super::super::trace::{EventLogWriter, Request, Trace};
+use super::{PendingRequest, Shell};
 use crate::answer::{DocumentBody, FetchJob, Hops, Validity};
 use crate::meta::{About, ActionRequest};
 use machine::{
@@ -109,7 +109,7 @@ impl Shell {
             }
             mailbox.tell(Input::Graph { action, outcome });
         };
-        self.asked = Some(Asked {
+        self.asked = Some(PendingRequest {
             action,
             answered: self.services.tasks.spawn(ask.in_current_span()),
             overtaken,
@@ -198,9 +198,15 @@ impl Shell {
         self.written = true;
         let setup = &self.view.setup;
         let (account, main_account) = (setup.account.clone(), setup.parent_account.clone());
-        let wish =
-            Wish { call: self.call, account, main_account, path: path.to_owned(), params, within };
-        let written = self.services.author.document(wish);
+        let request = DocumentRequest {
+            call: self.call,
+            account,
+            main_account,
+            path: path.to_owned(),
+            params,
+            within,
+        };
+        let written = self.services.author.document(request);
         let (mailbox, max_body) = (self.mailbox.clone(), self.services.settings.load().max_body);
         let work = async move {
             let late = |_| Err(FetchFailure::Timeout);
@@ -232,7 +238,7 @@ fn said(message: &str) -> String {
 
 /// Trace line of a fetch. Written on drop, so that an aborted fetch leaves a line as well.
 struct TracedFetch {
-    journal: Journal,
+    journal: EventLogWriter,
     clock: model::Clock,
     fetch: FetchId,
     kind: FetchKind,

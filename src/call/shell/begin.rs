@@ -6,20 +6,20 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::super::phones::Line;
-use super::super::registry::{LetIn, LiveCall, Registry};
-use super::super::trace::Journal;
+use super::super::registry::{CallAdmission, LiveCall, Registry};
+use super::super::trace::EventLogWriter;
 use super::super::turns::Turn;
-use super::{Fact, Mailbox};
+use super::{Envelope, Mailbox};
 use crate::admission::permission::Engaged;
 use crate::admission::{AccountEntry, NumberEntry, Slot};
 use machine::CallSetup;
 use media::sdp::Offer;
 
 /// The parameters of a call's start.
-pub(in crate::call) struct Begin {
+pub(in crate::call) struct StartParams {
     pub(in crate::call) registry: Registry,
     pub(in crate::call) setup: CallSetup,
-    pub(in crate::call) way: Way,
+    pub(in crate::call) way: StartMode,
     pub(in crate::call) peer: Peer,
     /// Held until Graph and the application have been asked.
     pub(in crate::call) turn: Turn,
@@ -28,8 +28,8 @@ pub(in crate::call) struct Begin {
     pub(in crate::call) arrived: Instant,
     pub(in crate::call) admitted: Instant,
     pub(in crate::call) mailbox: Mailbox,
-    pub(in crate::call) inbox: mpsc::Receiver<Box<Fact>>,
-    pub(in crate::call) journal: Journal,
+    pub(in crate::call) inbox: mpsc::Receiver<Box<Envelope>>,
+    pub(in crate::call) journal: EventLogWriter,
     pub(in crate::call) view: Arc<LiveCall>,
 }
 
@@ -43,7 +43,7 @@ pub(in crate::call) enum Peer {
 }
 
 impl Peer {
-    pub(in crate::call) fn user((admitted, engaged): LetIn) -> Self {
+    pub(in crate::call) fn user((admitted, engaged): CallAdmission) -> Self {
         let (number, slot) = admitted.begin();
         Self::User { number, slot, engaged }
     }
@@ -71,7 +71,7 @@ impl Peer {
 }
 
 /// How a call begins.
-pub(in crate::call) enum Way {
+pub(in crate::call) enum StartMode {
     /// With the user's SDP offer.
     Offered(Box<Offer>),
     /// With our own SDP offer. Meta's id of the call is not known yet.

@@ -41,12 +41,12 @@ impl Shell {
             .increment(1);
         let (remarks, findings) =
             (std::mem::take(&mut self.remarks), std::mem::take(&mut self.findings).kept());
-        let ours = if last { farewell::OURS_AT_ONCE } else { farewell::OURS };
+        let ours = if last { farewell::SHORT_RETRY_TIME } else { farewell::RETRY_TIME };
         let due = self.services.clock.steady().plus(ours);
         let conclusion = Conclusion {
             start: CallStart::of(&self.view.setup, &self.services.node_id),
             end: CallEnd {
-                quality: self.heard_as(),
+                quality: self.final_quality(),
                 ..CallEnd::of(&summary, self.view.setup.started, remarks, findings)
             },
             callbacks: match self.transferred {

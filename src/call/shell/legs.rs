@@ -5,7 +5,7 @@ use machine::{BLegCommand, BLegEvent, Command, DialOrder, Input, MediaCommand};
 use media::{BridgeEnd, bridge};
 use model::{CallUuid, HangupCause};
 
-use super::What;
+use super::Message;
 
 impl Shell {
     /// Starts a B-leg.
@@ -17,22 +17,22 @@ impl Shell {
     }
 
     /// Sends a command to a B-leg.
-    pub(super) fn order_leg(&self, call: CallUuid, wish: BLegCommand) {
+    pub(super) fn order_leg(&self, call: CallUuid, command: BLegCommand) {
         // A B-leg that has ended has reported its end.
         let Some(leg) = self.registry.get(call) else { return };
-        match (wish, &self.media) {
+        match (command, &self.media) {
             (BLegCommand::Join, Media::Leg(own)) => {
                 let (mine, theirs) = bridge();
                 own.bridge(mine);
-                leg.put(What::Joined(Box::new(theirs)));
+                leg.put(Message::Joined(Box::new(theirs)));
             }
-            (wish, _) => {
+            (command, _) => {
                 // The B-leg continues without this call, even after its end.
-                if matches!(&wish, BLegCommand::Forward { command } if matches!(**command, Command::Transfer { .. }))
+                if matches!(&command, BLegCommand::Forward { command } if matches!(**command, Command::Transfer { .. }))
                 {
                     self.view.forget_leg(call);
                 }
-                leg.put(What::Fact(Input::ALeg { command: wish }));
+                leg.put(Message::Input(Input::ALeg { command }));
             }
         }
     }
@@ -45,7 +45,7 @@ impl Shell {
             if last {
                 a_leg.forget_leg(self.call);
             }
-            a_leg.put(What::Fact(Input::BLeg { call: self.call, event: news }))
+            a_leg.put(Message::Input(Input::BLeg { call: self.call, event: news }))
         });
         if !told && !last {
             let leg = BLegCommand::HangUp { cause: HangupCause::DialEnded };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::super::web::Silence;
+use super::super::web::MuteReason;
 use machine::Input;
 use media::sdp::Offer;
 use media::{BridgeEnd, MissingStep};
@@ -19,16 +19,16 @@ const MAILBOX: usize = 256;
 
 /// An input with its time of arrival.
 #[derive(Debug)]
-pub(in crate::call) struct Fact {
+pub(in crate::call) struct Envelope {
     pub at: Instant,
-    pub what: What,
+    pub message: Message,
 }
 
 /// A message to a call's task.
 #[derive(Debug)]
-pub(in crate::call) enum What {
+pub(in crate::call) enum Message {
     /// An input of the machine.
-    Fact(Input),
+    Input(Input),
     /// Meta's answer to our offer. The machine only receives the fact that it arrived.
     Answer(Box<Offer>),
     /// The A-leg has bridged both legs. Contains this leg's end of the bridge.
@@ -36,13 +36,13 @@ pub(in crate::call) enum What {
     /// An endpoint's phone accepts the call with this offer.
     Taken(Box<Offer>),
     /// Mutes or unmutes the phone for this reason.
-    Silence(Silence, bool),
+    MuteReason(MuteReason, bool),
     /// Starts captions in a language, or stops them.
     Captions(Option<Box<str>>),
     /// The first packet was sent. Only for the trace.
     FirstSent,
     /// Time for the next quality reading.
-    Look,
+    Sample,
     /// The media step that is missing some seconds after `accept`, how long it was awaited, and
     /// whether we send the ICE checks.
     Missing(MissingStep, Duration, bool),
@@ -53,30 +53,30 @@ pub(in crate::call) enum What {
 pub(in crate::call) struct Mailbox {
     call: CallUuid,
     /// Boxed because the channel allocates blocks of 32 entries for each call.
-    facts: mpsc::Sender<Box<Fact>>,
+    sender: mpsc::Sender<Box<Envelope>>,
     clock: model::Clock,
 }
 
 impl Mailbox {
     /// Whether the call still reads its mailbox.
     pub(in crate::call) fn is_open(&self) -> bool {
-        !self.facts.is_closed()
+        !self.sender.is_closed()
     }
 
     /// Sends an input, stamped with the current time. Returns `false` if the call has ended or the
     /// mailbox is full.
     pub(in crate::call) fn tell(&self, input: Input) -> bool {
-        self.put(What::Fact(input))
+        self.put(Message::Input(input))
     }
 
-    pub(in crate::call) fn put(&self, what: What) -> bool {
-        let fact = Fact { at: self.clock.now(), what };
-        match self.facts.try_send(Box::new(fact)) {
+    pub(in crate::call) fn put(&self, message: Message) -> bool {
+        let envelope = Envelope { at: self.clock.now(), message };
+        match self.sender.try_send(Box::new(envelope)) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
-            Err(mpsc::error::TrySendError::Full(fact)) => {
+            Err(mpsc::error::TrySendError::Full(envelope)) => {
                 observe::count_refused(metric::queue::MAILBOX);
-                warn!(call_uuid = %self.call, fact = ?std::mem::discriminant(&fact.what), "mailbox full, input dropped");
+                warn!(call_uuid = %self.call, kind = ?std::mem::discriminant(&envelope.message), "mailbox full, input dropped");
                 false
             }
         }
@@ -87,7 +87,7 @@ impl Mailbox {
 pub(in crate::call) fn mailbox(
     call: CallUuid,
     clock: &model::Clock,
-) -> (Mailbox, mpsc::Receiver<Box<Fact>>) {
-    let (facts, inbox) = mpsc::channel(MAILBOX);
-    (Mailbox { call, facts, clock: clock.clone() }, inbox)
+) -> (Mailbox, mpsc::Receiver<Box<Envelope>>) {
+    let (sender, inbox) = mpsc::channel(MAILBOX);
+    (Mailbox { call, sender, clock: clock.clone() }, inbox)
 }

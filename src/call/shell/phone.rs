@@ -9,9 +9,9 @@ use std::time::Instant;
 use tracing::warn;
 
 use super::{Media, Shell, leg_events};
-use crate::call::captions::{Captions, Maker};
+use crate::call::captions::{CaptionServices, Captions};
 use crate::call::phones::{Ended, ToPhone};
-use crate::call::web::Silence;
+use crate::call::web::MuteReason;
 use machine::{GraphAction, GraphOutcome, Input, PhoneStatus, Summary, Termination};
 use media::sdp::Offer;
 use model::{CallType, Direction, HangupCause};
@@ -94,13 +94,13 @@ impl Shell {
     }
 
     /// Adds or removes a reason to mute the phone. The audio is muted while there is a reason.
-    pub(super) fn silence(&mut self, silence: Silence, on: bool) {
-        self.silences.retain(|other| *other != silence);
+    pub(super) fn silence(&mut self, silence: MuteReason, on: bool) {
+        self.mute_reasons.retain(|other| *other != silence);
         if on {
-            self.silences.push(silence);
+            self.mute_reasons.push(silence);
         }
         if let Media::Leg(leg) = &self.media {
-            leg.mute(!self.silences.is_empty());
+            leg.mute(!self.mute_reasons.is_empty());
         }
     }
 
@@ -110,7 +110,8 @@ impl Shell {
         if let (Some(language), Media::Leg(leg), Some(phone)) = (language, &self.media, &self.line)
         {
             let (workers, tasks) = (self.services.media.workers(), &self.services.tasks);
-            let maker = Maker { workers, recognisers: &self.services.recognisers, tasks, phone };
+            let maker =
+                CaptionServices { workers, recognisers: &self.services.recognisers, tasks, phone };
             self.captions = Some(Captions::begin(language, leg, &maker));
         }
     }

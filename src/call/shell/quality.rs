@@ -29,18 +29,18 @@ impl Shell {
     }
 
     /// Starts quality readings: the user may hear audio from now.
-    pub(super) fn begin_to_look(&self) {
+    pub(super) fn start_sampling(&self) {
         self.view.sampler.begin(self.ms(self.services.clock.now()));
     }
 
     /// When to read the counters again.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    pub(super) fn next_sample(&self) -> Option<Instant> {
         let due = self.view.sampler.due_ms()?;
         Some(self.journal.zero() + Duration::from_millis(due.into()))
     }
 
     /// Reads the leg's counters.
-    pub(super) fn look(&self, at: Instant) {
+    pub(super) fn sample(&self, at: Instant) {
         // Without a leg there are no further counts.
         let measured = match &self.media {
             Media::Leg(leg) => leg.stats().quality,
@@ -50,7 +50,7 @@ impl Shell {
     }
 
     /// Records the final counters of the leg.
-    pub(super) fn was_heard(&mut self, measured: &Quality) {
+    pub(super) fn report_quality(&mut self, measured: &Quality) {
         self.quality = sound::quality(measured);
         let now = self.services.clock.now();
         if let Some(course) = self.view.sampler.end(self.ms(now), measured) {
@@ -65,10 +65,10 @@ impl Shell {
     }
 
     /// Returns the call's final quality and adds it to the metrics and the trace.
-    pub(super) fn heard_as(&mut self) -> Option<CallQuality> {
+    pub(super) fn final_quality(&mut self) -> Option<CallQuality> {
         if let Media::Leg(leg) = &self.media {
             let measured = leg.stats().quality;
-            self.was_heard(&measured);
+            self.report_quality(&measured);
         }
         let quality = self.quality.take()?;
         sound::observe(&quality);

@@ -13,9 +13,9 @@ use xml::ast::Target;
 use super::Input;
 
 impl Shell {
-    pub(super) fn room(&mut self, wish: RoomCommand) {
+    pub(super) fn room(&mut self, command: RoomCommand) {
         let rooms = self.services.rooms.clone();
-        match wish {
+        match command {
             RoomCommand::Enter { entry } => match &self.media {
                 Media::Leg(leg) => {
                     rooms.enter(&self.view.setup, *entry, &self.mailbox, leg, self.services.uuid())

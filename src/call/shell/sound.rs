@@ -73,7 +73,7 @@ impl Shell {
             MediaCommand::Begin => leg.begin(),
             MediaCommand::Open => {
                 leg.open();
-                self.begin_to_look();
+                self.start_sampling();
             }
             MediaCommand::Play { play, .. } => leg.play(play, items),
             MediaCommand::Overlay { play, overlay: aside } => leg.play_aside(play, aside, items),
@@ -90,7 +90,7 @@ impl Shell {
                 let measured = leg.stats().quality;
                 leg.close();
                 self.media = Media::None;
-                self.was_heard(&measured);
+                self.report_quality(&measured);
             }
         }
     }

@@ -8,9 +8,9 @@ use machine::{CallTime, Input, StreamCommand};
 use model::{Digit, StreamId};
 
 impl Shell {
-    pub(super) fn stream(&mut self, at: CallTime, id: StreamId, wish: StreamCommand) {
+    pub(super) fn stream(&mut self, at: CallTime, id: StreamId, command: StreamCommand) {
         let now = self.view.setup.started.plus(std::time::Duration::from_millis(at.0));
-        match wish {
+        match command {
             StreamCommand::Open(order) => {
                 self.view.streams.opening(id, &order, now);
                 let mailbox = self.mailbox.clone();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::super::recordings::{ActionAsked, OfRoom, Taking};
+use super::super::recordings::{ActionHandover, RecordedRoom, RecordingRequest};
 use super::{Media, Shell};
 use machine::{
     Input, MediaCommand, RecordingEndReason, RecordingEvent, RecordingId, RecordingOrder,
@@ -18,9 +18,9 @@ use model::Digit;
 
 /// The running recordings of a call. Dropping one ends it.
 #[derive(Default)]
-pub(super) struct Tapes(BTreeMap<RecordingId, One>);
+pub(super) struct CallRecordings(BTreeMap<RecordingId, CallRecording>);
 
-struct One {
+struct CallRecording {
     id: Uuid,
     order: RecordingOrder,
     pause: Pause,
@@ -32,7 +32,7 @@ struct One {
     key: Arc<OnceLock<Digit>>,
 }
 
-impl Tapes {
+impl CallRecordings {
     /// Removes a recording that has ended. `awaited` is whether the machine waits for its end and
     /// requests the action.
     pub(super) fn ended(&mut self, record: RecordingId, awaited: bool) {
@@ -62,14 +62,15 @@ impl Shell {
                 self.note_format(how.mp3);
                 let held = how.held;
                 let (pause, key) = (Pause::default(), Arc::default());
-                self.tapes
-                    .0
-                    .insert(record, One { id, order: *how, pause, tape: None, action: None, key });
+                self.tapes.0.insert(
+                    record,
+                    CallRecording { id, order: *how, pause, tape: None, action: None, key },
+                );
                 if !held {
-                    self.roll(record);
+                    self.start_recording(record);
                 }
             }
-            MediaCommand::RecordStart { recording: record } => self.roll(record),
+            MediaCommand::RecordStart { recording: record } => self.start_recording(record),
             MediaCommand::RecordPause { recording: record, on } => {
                 if let Some(one) = self.tapes.0.get(&record) {
                     one.pause.set(on);
@@ -80,7 +81,7 @@ impl Shell {
                 let dropped =
                     end == RecordingEndReason::Stopped && !self.stepper.machine().awaits(record);
                 match self.tapes.0.get_mut(&record) {
-                    Some(One { tape: Some(tape), action, key: of, .. }) => {
+                    Some(CallRecording { tape: Some(tape), action, key: of, .. }) => {
                         if let Some(key) = key {
                             let _ = of.set(key);
                         }
@@ -89,7 +90,9 @@ impl Shell {
                         }
                         tape.stop(end);
                     }
-                    Some(One { tape: None, .. }) | None => self.tapes.ended(record, false),
+                    Some(CallRecording { tape: None, .. }) | None => {
+                        self.tapes.ended(record, false)
+                    }
                 }
             }
             _ => {}
@@ -107,9 +110,14 @@ impl Shell {
     }
 
     /// Describes a recording of this call or of its room.
-    pub(super) fn taking(&self, id: Uuid, room: Option<OfRoom>, order: RecordingOrder) -> Taking {
+    pub(super) fn taking(
+        &self,
+        id: Uuid,
+        room: Option<RecordedRoom>,
+        order: RecordingOrder,
+    ) -> RecordingRequest {
         let (setup, view, standing) = (&self.view.setup, self.view.clone(), self.view.clone());
-        Taking {
+        RecordingRequest {
             id,
             account: setup.account.clone(),
             main_account: setup.parent_account.clone(),
@@ -126,17 +134,19 @@ impl Shell {
     }
 
     /// Starts a recording.
-    fn roll(&mut self, record: RecordingId) {
+    fn start_recording(&mut self, record: RecordingId) {
         let Some(one) = self.tapes.0.get(&record).filter(|one| one.tape.is_none()) else { return };
         let (asks, by_call) = oneshot::channel();
-        let action = ActionAsked { by_call, key: one.key.clone() };
+        let action = ActionHandover { by_call, key: one.key.clone() };
         let begun = match &self.media {
             Media::Leg(leg) => {
                 let line = TapReader::new(leg.tap(TapSides::Both), RATE, Buffering::Jitter);
                 let source =
                     Box::new(PausableSource::new(line, one.pause.clone(), one.order.peer_only));
-                let taking =
-                    Taking { action: Some(action), ..self.taking(one.id, None, one.order.clone()) };
+                let taking = RecordingRequest {
+                    action: Some(action),
+                    ..self.taking(one.id, None, one.order.clone())
+                };
                 let mailbox = self.mailbox.clone();
                 let told = move |what| {
                     mailbox.tell(Input::Recording { recording: record, event: what });

@@ -72,7 +72,7 @@ pub enum Event {
     },
     /// Audio for the caller and its estimated duration.
     Prompt {
-        heard: Vec<Heard>,
+        heard: Vec<PromptPiece>,
         ms: u64,
         endless: bool,
     },
@@ -128,7 +128,7 @@ pub enum Event {
 /// A piece of a prompt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "sound", rename_all = "snake_case")]
-pub enum Heard {
+pub enum PromptPiece {
     /// In all variants, 0 `times` means without end.
     Speak {
         text: String,
@@ -150,7 +150,7 @@ pub enum Heard {
 
 /// The result of a walk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Walked {
+pub struct WalkResult {
     /// Set at the end of each walk.
     pub cause: Option<HangupCause>,
     /// Number of documents received, including refused ones.
@@ -163,7 +163,7 @@ pub struct Walked {
     pub took_ms: u64,
 }
 
-impl Walked {
+impl WalkResult {
     /// Whether the walk succeeded. With `strict`, warnings count as failures.
     pub fn ok(&self, strict: bool) -> bool {
         self.faults.is_empty() && self.errors == 0 && !(strict && self.warnings > 0)

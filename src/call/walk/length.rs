@@ -1,6 +1,6 @@
 //! Estimates the duration of a prompt without synthesising or fetching it. This module has no I/O.
 
-use super::event::Heard;
+use super::event::PromptPiece;
 use machine::{Sound, SoundItem};
 use xml::ast::{Repeat, Speech, SpeechNode, Voice};
 
@@ -22,7 +22,7 @@ pub(super) struct Length {
 
 /// Returns the pieces of a playlist and its duration. Items after an endless one are never heard
 /// and are omitted.
-pub(super) fn of(items: &[SoundItem]) -> (Vec<Heard>, Length) {
+pub(super) fn of(items: &[SoundItem]) -> (Vec<PromptPiece>, Length) {
     let mut heard = Vec::new();
     let mut once_ms: u64 = 0;
     for SoundItem { sound, repeat } in items {
@@ -40,7 +40,7 @@ pub(super) fn of(items: &[SoundItem]) -> (Vec<Heard>, Length) {
     (heard, Length { once_ms, endless: false })
 }
 
-fn one(sound: &Sound, times: u16) -> (Heard, u64) {
+fn one(sound: &Sound, times: u16) -> (PromptPiece, u64) {
     match sound {
         Sound::Speak { speech, voice, language } => {
             let voice = match voice {
@@ -48,18 +48,22 @@ fn one(sound: &Sound, times: u16) -> (Heard, u64) {
                 Voice::Man => "MAN".to_owned(),
                 Voice::Polly(name) => format!("Polly.{name}"),
             };
-            let heard =
-                Heard::Speak { text: speech.text(), voice, language: language.clone(), times };
+            let heard = PromptPiece::Speak {
+                text: speech.text(),
+                voice,
+                language: language.clone(),
+                times,
+            };
             (heard, spoken_ms(speech))
         }
-        Sound::File { url } => (Heard::Play { url: url.0.to_string(), times }, FILE_MS),
+        Sound::File { url } => (PromptPiece::Play { url: url.0.to_string(), times }, FILE_MS),
         Sound::Silence { ms } => {
             let ms = u64::from(*ms);
-            (Heard::Silence { ms: ms.saturating_mul(u64::from(times.max(1))) }, ms)
+            (PromptPiece::Silence { ms: ms.saturating_mul(u64::from(times.max(1))) }, ms)
         }
         Sound::Tone { ms, .. } => {
             let ms = u64::from(*ms);
-            (Heard::Tone { ms }, ms)
+            (PromptPiece::Tone { ms }, ms)
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Nothing is played and nothing waits: simulated time advances from one input to the next. Graph
 //! requests succeed, media connects, and a prompt ends after its estimated duration (`length`).
 //! Only HTTP requests take real time. Progress is reported as [`Event`]s and the result as
-//! [`Walked`].
+//! [`WalkResult`].
 
 mod event;
 mod length;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-pub use event::{Event, Heard, Step, Walked};
+pub use event::{Event, PromptPiece, Step, WalkResult};
 
 use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
 use machine::{
@@ -55,7 +55,7 @@ pub struct Walker {
 
 /// The parties and the application of a call.
 #[derive(Clone, Debug)]
-pub struct Calling {
+pub struct CallParties {
     /// Both as digits without `+`.
     pub from: String,
     pub to: String,
@@ -73,7 +73,7 @@ pub struct Calling {
 /// The parameters of a walk.
 #[derive(Clone, Debug)]
 pub struct Job {
-    pub calling: Calling,
+    pub calling: CallParties,
     pub keys: SigningKeys,
     /// Maximum size of a decoded document in bytes (`answer.max_body_bytes`).
     pub max_body: usize,
@@ -125,7 +125,7 @@ pub struct Bounds {
 
 impl Walker {
     /// Runs a walk. `told` receives each event as it happens.
-    pub async fn walk(&self, job: Job, mut told: impl FnMut(Step) + Send) -> Walked {
+    pub async fn walk(&self, job: Job, mut told: impl FnMut(Step) + Send) -> WalkResult {
         let begun = self.clock.now();
         let setup = self.setup(job.calling.clone());
         let mut walk = Walk {
@@ -140,7 +140,7 @@ impl Walker {
             typing: None,
             begun,
             told: &mut told,
-            walked: Walked::default(),
+            walked: WalkResult::default(),
             why_hung_up: "as it was told to",
             gave_up: false,
             over: false,
@@ -151,7 +151,7 @@ impl Walker {
         walk.walked
     }
 
-    fn setup(&self, calling: Calling) -> CallSetup {
+    fn setup(&self, calling: CallParties) -> CallSetup {
         let call = CallUuid(self.uuid());
         CallSetup {
             call,
@@ -198,7 +198,7 @@ struct Walk<'a> {
     typing: Option<Vec<Key>>,
     begun: Instant,
     told: &'a mut (dyn FnMut(Step) + Send),
-    walked: Walked,
+    walked: WalkResult,
     why_hung_up: &'static str,
     /// Whether a limit was reached.
     gave_up: bool,
@@ -209,16 +209,16 @@ impl Walk<'_> {
     async fn run(&mut self, setup: CallSetup) {
         self.take(Input::Offered { setup: Box::new(setup) }).await;
         while !self.over {
-            let fact = self.next_fact();
-            self.tell_of(&fact);
-            self.take(fact).await;
+            let input = self.next_input();
+            self.report_input(&input);
+            self.take(input).await;
             self.bound();
         }
     }
 
     /// Reports an input that is an action of the caller.
-    fn tell_of(&mut self, fact: &Input) {
-        match fact {
+    fn report_input(&mut self, input: &Input) {
+        match input {
             Input::Digit { digit, .. } => {
                 let key = if self.machine.hides_input() { 'x' } else { digit.as_char() };
                 self.tell(Event::Key { key });
@@ -232,14 +232,14 @@ impl Walk<'_> {
     }
 
     /// Takes the next input and advances the time to it.
-    fn next_fact(&mut self) -> Input {
+    fn next_input(&mut self) -> Input {
         let timer = self.machine.poll_timeout().map(|(at, _)| at);
         if let Some((&(at, order), _)) = self.coming.first_key_value()
             && timer.is_none_or(|timer| at <= timer)
-            && let Some(fact) = self.coming.remove(&(at, order))
+            && let Some(input) = self.coming.remove(&(at, order))
         {
             self.now = self.now.max(at);
-            return fact;
+            return input;
         }
         match timer {
             // Only the call's time limit is left: endless music. The caller hangs up after hearing
@@ -282,9 +282,9 @@ impl Walk<'_> {
         };
         self.gave_up = true;
         self.fault(why);
-        let fact = self.hang_up("the walk's bound");
+        let input = self.hang_up("the walk's bound");
         self.coming.clear();
-        self.comes(0, fact);
+        self.comes(0, input);
     }
 
     fn is_closing(&self) -> bool {
@@ -293,7 +293,7 @@ impl Walk<'_> {
 
     /// Whether a document is being fetched.
     fn is_fetching(&self) -> bool {
-        self.coming.values().any(|fact| matches!(fact, Input::Fetched { .. }))
+        self.coming.values().any(|input| matches!(input, Input::Fetched { .. }))
     }
 
     /// Remaining real time.
@@ -302,9 +302,9 @@ impl Walk<'_> {
         self.job.bounds.time.saturating_sub(taken)
     }
 
-    fn comes(&mut self, in_ms: u64, fact: Input) {
+    fn comes(&mut self, in_ms: u64, input: Input) {
         self.order += 1;
-        self.coming.insert((self.now.plus(in_ms), self.order), fact);
+        self.coming.insert((self.now.plus(in_ms), self.order), input);
     }
 
     fn tell(&mut self, event: Event) {
@@ -320,24 +320,31 @@ impl Walk<'_> {
     }
 
     /// Processes one input and executes the outputs immediately.
-    async fn take(&mut self, fact: Input) {
-        self.machine.handle(self.now, fact);
-        while let Some(wish) = self.machine.poll() {
-            self.carry_out(wish).await;
+    async fn take(&mut self, input: Input) {
+        self.machine.handle(self.now, input);
+        while let Some(output) = self.machine.poll() {
+            self.execute(output).await;
         }
         self.type_keys();
     }
 
-    async fn carry_out(&mut self, wish: Output) {
-        match wish {
+    async fn execute(&mut self, output: Output) {
+        match output {
             Output::Graph { action } => self.graph(action),
             Output::Fetch { fetch, kind, url, method, params, deadline_ms } => {
-                self.fetch(requests::Wanted { fetch, kind, url, method, params, deadline_ms })
-                    .await;
+                self.fetch(requests::DocumentRequest {
+                    fetch,
+                    kind,
+                    url,
+                    method,
+                    params,
+                    deadline_ms,
+                })
+                .await;
             }
             Output::CancelFetch { fetch: unwanted } => {
                 self.coming.retain(
-                    |_, fact| !matches!(fact, Input::Fetched { fetch, .. } if *fetch == unwanted),
+                    |_, input| !matches!(input, Input::Fetched { fetch, .. } if *fetch == unwanted),
                 );
             }
             Output::Media { leg: Leg::A, command: order } => self.media(order),
@@ -350,7 +357,7 @@ impl Walk<'_> {
             Output::Room { command: room } => self.room(&room),
             // A walked call has no A-leg.
             Output::ALeg { .. } => {}
-            Output::Stream { stream, command: wish } => self.stream(stream, wish),
+            Output::Stream { stream, command } => self.stream(stream, command),
             Output::Callback { callback: notice } => self.callback(notice).await,
             Output::Instruction { element, line, outcome, note } => {
                 if outcome == InstructionOutcome::Started
@@ -403,8 +410,8 @@ impl Walk<'_> {
     }
 
     /// Simulates a room without other members that ends after a while.
-    fn room(&mut self, wish: &RoomCommand) {
-        match wish {
+    fn room(&mut self, command: &RoomCommand) {
+        match command {
             RoomCommand::Enter { .. } => {
                 let entered = RoomEvent::Entered {
                     room: uuid::Uuid::nil(),
@@ -421,7 +428,7 @@ impl Walk<'_> {
                 );
             }
             RoomCommand::Leave { .. } => {
-                self.coming.retain(|_, fact| !matches!(fact, Input::Room { .. }))
+                self.coming.retain(|_, input| !matches!(input, Input::Room { .. }))
             }
             RoomCommand::Sound { .. }
             | RoomCommand::Digit { .. }
@@ -431,8 +438,8 @@ impl Walk<'_> {
         }
     }
 
-    fn order_leg(&mut self, of: CallUuid, wish: &BLegCommand) {
-        match wish {
+    fn order_leg(&mut self, of: CallUuid, command: &BLegCommand) {
+        match command {
             BLegCommand::Proceed => {
                 self.comes(0, Input::BLeg { call: of, event: BLegEvent::Ready })
             }
@@ -443,15 +450,15 @@ impl Walk<'_> {
             BLegCommand::Forward { .. } => {}
             BLegCommand::HangUp { .. } => {
                 self.coming
-                    .retain(|_, fact| !matches!(fact, Input::BLeg { call, .. } if *call == of));
+                    .retain(|_, input| !matches!(input, Input::BLeg { call, .. } if *call == of));
             }
         }
     }
 
     /// Simulates a stream's server, which accepts the stream and closes it after a while. No audio
     /// is sent.
-    fn stream(&mut self, stream: StreamId, wish: StreamCommand) {
-        match wish {
+    fn stream(&mut self, stream: StreamId, command: StreamCommand) {
+        match command {
             StreamCommand::Open(order) => {
                 self.tell(Event::Stream {
                     url: order.url.0.to_string(),
@@ -465,7 +472,7 @@ impl Walk<'_> {
             StreamCommand::Begin => {}
             StreamCommand::Close { .. } => {
                 self.coming.retain(
-                    |_, fact| !matches!(fact, Input::Stream { stream: of, .. } if *of == stream),
+                    |_, input| !matches!(input, Input::Stream { stream: of, .. } if *of == stream),
                 );
             }
         }
@@ -532,8 +539,8 @@ impl Walk<'_> {
                 }
             }
             MediaCommand::RecordStop { recording: stopped, reason: end, .. } => {
-                let is_its = |fact: &Input| matches!(fact, Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } if *record == stopped);
-                self.coming.retain(|_, fact| !is_its(fact));
+                let is_its = |input: &Input| matches!(input, Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } if *record == stopped);
+                self.coming.retain(|_, input| !is_its(input));
                 self.comes(0, Input::Recording { recording: stopped, event: heard_out(end, 0) });
             }
             MediaCommand::SendDigits { play, digits } => {
@@ -548,7 +555,7 @@ impl Walk<'_> {
     /// Stops the current prompt and discards its scheduled inputs.
     fn stop_playing(&mut self) {
         if let Some(stopped) = self.playing.take() {
-            self.coming.retain(|_, fact| match fact {
+            self.coming.retain(|_, input| match input {
                 Input::Played { play, .. } | Input::PlayStarted { play, .. } => *play != stopped,
                 _ => true,
             });
@@ -577,7 +584,7 @@ impl Walk<'_> {
 
     async fn conclude(&mut self, summary: Summary) {
         let wire = summary.cause.wire(summary.direction);
-        self.coming.retain(|_, fact| !matches!(fact, Input::Digit { .. }));
+        self.coming.retain(|_, input| !matches!(input, Input::Digit { .. }));
         self.tell(Event::Hangup {
             cause: summary.cause.as_str(),
             code: wire.code,

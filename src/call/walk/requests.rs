@@ -15,7 +15,7 @@ use xml::ast::{DocUrl, Severity};
 use xml::{self, ParseOutcome};
 
 /// A document that the machine requests.
-pub(super) struct Wanted {
+pub(super) struct DocumentRequest {
     pub(super) fetch: FetchId,
     pub(super) kind: FetchKind,
     pub(super) url: DocUrl,
@@ -25,7 +25,7 @@ pub(super) struct Wanted {
 }
 
 /// A request that was sent.
-struct Gone {
+struct SentRequest {
     method: Method,
     url: String,
     signed_by: Vec<String>,
@@ -33,9 +33,9 @@ struct Gone {
 
 /// Records outgoing requests.
 #[derive(Clone, Default)]
-struct Witness(Arc<Mutex<Vec<Gone>>>);
+struct RequestRecorder(Arc<Mutex<Vec<SentRequest>>>);
 
-impl Witness {
+impl RequestRecorder {
     fn hops(&self) -> Hops {
         let seen = self.0.clone();
         Hops::watched(Arc::new(move |sent: &Sent<'_>| {
@@ -44,7 +44,7 @@ impl Witness {
                 .keys()
                 .map(|name| name.as_str())
                 .filter(|name| name.contains("-signature-"));
-            let gone = Gone {
+            let gone = SentRequest {
                 method: sent.method,
                 url: sent.url.to_owned(),
                 signed_by: signed_by.map(str::to_owned).collect(),
@@ -60,14 +60,14 @@ impl Witness {
     }
 }
 
-fn answer(gone: Gone, hop: &Hop) -> Event {
+fn answer(gone: SentRequest, hop: &Hop) -> Event {
     let (status, failure, took) = match hop.ended {
         Some((at, Ok(status))) => (Some(status), None, at.saturating_duration_since(hop.begun)),
         Some((at, Err(failure))) => (None, Some(failure), at.saturating_duration_since(hop.begun)),
         // Aborted by the total deadline.
         None => (None, Some("timeout"), Duration::ZERO),
     };
-    let Gone { method, url, signed_by } = gone;
+    let SentRequest { method, url, signed_by } = gone;
     Event::Answer {
         attempt: hop.attempt,
         method,
@@ -81,8 +81,8 @@ fn answer(gone: Gone, hop: &Hop) -> Event {
 
 impl Walk<'_> {
     /// Fetches a document. The machine receives it at the corresponding simulated time.
-    pub(super) async fn fetch(&mut self, wanted: Wanted) {
-        let Wanted { fetch, kind, url, method, params, deadline_ms } = wanted;
+    pub(super) async fn fetch(&mut self, wanted: DocumentRequest) {
+        let DocumentRequest { fetch, kind, url, method, params, deadline_ms } = wanted;
         if kind == FetchKind::Answer
             && let Some(body) = self.job.document.clone()
         {
@@ -91,8 +91,8 @@ impl Walk<'_> {
             return self.came(fetch, kind, 0, Ok((body, parsed)));
         }
         self.tell(Event::Request { kind, method, url: url.0.to_string(), params: params.clone() });
-        let witness = Witness::default();
-        let hops = witness.hops();
+        let recorder = RequestRecorder::default();
+        let hops = recorder.hops();
         let max_body = self.job.max_body;
         let job = FetchJob {
             call: self.setup.call,
@@ -114,7 +114,7 @@ impl Walk<'_> {
         let from = self.walker.clock.now();
         let result = self.walker.fetcher.document(&job, read).await;
         let took_ms = millis(self.walker.clock.now().saturating_duration_since(from));
-        witness.answers(&hops).into_iter().for_each(|answer| self.tell_in(took_ms, answer));
+        recorder.answers(&hops).into_iter().for_each(|answer| self.tell_in(took_ms, answer));
         self.came(fetch, kind, took_ms, result);
     }
 

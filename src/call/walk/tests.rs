@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Bounds, Callee, Caller, Calling, Event, Heard, Job, Key, Step, Walked, Walker};
+use super::{
+    Bounds, CallParties, Callee, Caller, Event, Job, Key, PromptPiece, Step, WalkResult, Walker,
+};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier, SigningKeys};
 use egress::testing::{egress, open_guard};
 use machine::{CallUrls, InstructionOutcome, MachineLimits};
@@ -22,7 +24,7 @@ fn job(document: &str, caller: Caller) -> Job {
     let answer = DocUrl("file:///menu.xml".into());
     let account = AuthId::from("MAXXXXXXXXXXXXXXXXXX");
     Job {
-        calling: Calling {
+        calling: CallParties {
             from: "919812345678".to_owned(),
             to: "918035737458".to_owned(),
             caller_name: String::new(),
@@ -48,7 +50,7 @@ fn job(document: &str, caller: Caller) -> Job {
     }
 }
 
-async fn walked(inner: &str, caller: Caller) -> (Vec<Step>, Walked) {
+async fn walked(inner: &str, caller: Caller) -> (Vec<Step>, WalkResult) {
     let egress = egress(open_guard(), Vec::new());
     let (clock, dice) = (Clock::real(), Dice::system());
     let walker = Walker {
@@ -96,7 +98,7 @@ async fn a_greeting_is_read_and_the_call_ends_as_it_should() {
             _ => None,
         })
         .collect();
-    let said = Heard::Speak {
+    let said = PromptPiece::Speak {
         text: "Ten chars.".to_owned(),
         voice: "WOMAN".to_owned(),
         language: None,
@@ -183,7 +185,7 @@ async fn a_document_that_is_refused_is_a_fault_with_its_line() {
     assert_eq!((warned.ok(false), warned.ok(true)), (true, false), "{:?}", warned.faults);
 }
 
-async fn walked_with_a_warning() -> (Vec<Step>, Walked) {
+async fn walked_with_a_warning() -> (Vec<Step>, WalkResult) {
     walked("<Speak bogus=\"1\">Hi</Speak>", Caller::default()).await
 }
 

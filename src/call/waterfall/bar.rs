@@ -1,7 +1,7 @@
 //! One bar of a waterfall: an operation with its parts and its result.
 
-use super::super::trace::{Ended, GraphTry, Request};
-use super::What;
+use super::super::trace::{GraphTry, Request, RequestEnd};
+use super::Actor;
 use super::bodies::Body;
 use machine::{FetchKind, GraphAction};
 use model::SpanId;
@@ -12,7 +12,7 @@ const PART_MIN_US: i64 = 50;
 /// An operation, or an instant if `to_us` equals `from_us`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
-    pub what: What,
+    pub what: Actor,
     pub name: String,
     pub from_us: i64,
     /// `None` if the operation never ended.
@@ -31,7 +31,7 @@ pub struct Bar {
 
 impl Bar {
     pub(super) fn new(
-        what: What,
+        what: Actor,
         name: impl Into<String>,
         from_us: i64,
         to_us: Option<i64>,
@@ -50,7 +50,7 @@ impl Bar {
         }
     }
 
-    pub(super) fn moment(what: What, name: impl Into<String>, at_us: i64) -> Self {
+    pub(super) fn moment(what: Actor, name: impl Into<String>, at_us: i64) -> Self {
         Self::new(what, name, at_us, Some(at_us))
     }
 
@@ -122,7 +122,7 @@ pub(super) fn fetch_name(kind: FetchKind) -> String {
 }
 
 pub(super) fn graph_bar(action: GraphAction, from_us: i64, to_us: i64, tries: &[GraphTry]) -> Bar {
-    let mut bar = Bar::new(What::Graph, graph_name(action), from_us, Some(to_us));
+    let mut bar = Bar::new(Actor::Graph, graph_name(action), from_us, Some(to_us));
     let last = tries.last().map(|t| &t.end);
     (bar.note, bar.failed) = verdict(last, tries.len(), "not sent");
     if let Some(first) = tries.first() {
@@ -133,7 +133,7 @@ pub(super) fn graph_bar(action: GraphAction, from_us: i64, to_us: i64, tries: &[
         if let Some(sent) = t.sent_us.filter(|_| tries.len() > 1) {
             let (note, failed) = verdict(Some(&t.end), 1, "");
             let name = format!("try {}", number + 1);
-            bar.parts.push(Bar::new(What::Graph, name, sent, Some(t.to_us)).noted(note, failed));
+            bar.parts.push(Bar::new(Actor::Graph, name, sent, Some(t.to_us)).noted(note, failed));
         }
     }
     bar
@@ -146,7 +146,7 @@ pub(super) fn fetch_bar(
     tries: &[Request],
     parse_us: Option<i64>,
 ) -> Bar {
-    let mut bar = Bar::new(What::Customer, fetch_name(kind), from_us, Some(to_us));
+    let mut bar = Bar::new(Actor::Customer, fetch_name(kind), from_us, Some(to_us));
     (bar.note, bar.failed) = verdict(tries.last().map(|t| &t.end), tries.len(), "not sent");
     bar.requests(tries, 0);
     if let Some(took) = parse_us {
@@ -157,13 +157,13 @@ pub(super) fn fetch_bar(
 }
 
 /// Returns the result of a request and whether it failed.
-pub(super) fn verdict(last: Option<&Ended>, tries: usize, otherwise: &str) -> (String, bool) {
+pub(super) fn verdict(last: Option<&RequestEnd>, tries: usize, otherwise: &str) -> (String, bool) {
     let (note, failed) = match last {
-        Some(Ended { status: Some(status), .. }) => {
+        Some(RequestEnd { status: Some(status), .. }) => {
             (status.to_string(), !(200..300).contains(status))
         }
-        Some(Ended { failure: Some(failure), .. }) => (failure.clone(), true),
-        Some(Ended { status: None, failure: None }) | None => (otherwise.to_owned(), true),
+        Some(RequestEnd { failure: Some(failure), .. }) => (failure.clone(), true),
+        Some(RequestEnd { status: None, failure: None }) | None => (otherwise.to_owned(), true),
     };
     (if tries > 1 { format!("{note} ({tries} requests)") } else { note }, failed)
 }

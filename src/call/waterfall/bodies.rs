@@ -21,7 +21,7 @@ pub const BODY_MAX: usize = 4 * 1024;
 /// A body and its headline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
-    pub way: Sent,
+    pub way: Flow,
     /// The request line, or the status of the response.
     pub head: String,
     pub kind: Kind,
@@ -29,12 +29,12 @@ pub struct Body {
     pub text: String,
     /// Total length in bytes if the text was cut.
     pub cut_of: Option<usize>,
-    pub kept: Kept,
+    pub kept: Fidelity,
 }
 
 /// Direction, as seen from this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
+pub enum Flow {
     Out,
     In,
 }
@@ -53,7 +53,7 @@ pub enum Kind {
 
 /// Accuracy of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum Fidelity {
     /// As sent, except for the encoding.
     Whole,
     /// Reconstructed from the event log, without fields that were not used.
@@ -62,7 +62,7 @@ pub enum Kept {
     Not,
 }
 
-impl Sent {
+impl Flow {
     /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -85,7 +85,7 @@ impl Kind {
     }
 }
 
-impl Kept {
+impl Fidelity {
     /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -97,36 +97,36 @@ impl Kept {
 }
 
 impl Body {
-    fn new(way: Sent, head: impl Into<String>, kind: Kind, text: &str, kept: Kept) -> Self {
+    fn new(way: Flow, head: impl Into<String>, kind: Kind, text: &str, kept: Fidelity) -> Self {
         let end = text.floor_char_boundary(BODY_MAX);
         let cut = text.get(..end).unwrap_or_default().to_owned();
         let cut_of = (end < text.len()).then_some(text.len());
         Self { way, head: head.into(), kind, text: cut, cut_of, kept }
     }
 
-    fn json(way: Sent, head: impl Into<String>, value: &Value) -> Self {
+    fn json(way: Flow, head: impl Into<String>, value: &Value) -> Self {
         Self::rebuilt(way, head, &serde_json::to_string_pretty(value).unwrap_or_default())
     }
 
-    fn rebuilt(way: Sent, head: impl Into<String>, text: &str) -> Self {
-        Self::new(way, head, Kind::Json, text, Kept::Rebuilt)
+    fn rebuilt(way: Flow, head: impl Into<String>, text: &str) -> Self {
+        Self::new(way, head, Kind::Json, text, Fidelity::Rebuilt)
     }
 
     /// Creates an entry that has only a headline.
-    pub(super) fn none(way: Sent, head: impl Into<String>, kept: Kept) -> Self {
+    pub(super) fn none(way: Flow, head: impl Into<String>, kept: Fidelity) -> Self {
         Self::new(way, head, Kind::None, "", kept)
     }
 
     /// Creates a session description, which may have been shortened in the log.
-    pub(super) fn sdp(way: Sent, kind: SdpType, text: &str) -> Self {
-        let kept = if text.contains('…') { Kept::Rebuilt } else { Kept::Whole };
+    pub(super) fn sdp(way: Flow, kind: SdpType, text: &str) -> Self {
+        let kept = if text.contains('…') { Fidelity::Rebuilt } else { Fidelity::Whole };
         const { assert!(REDACTED_MAX <= BODY_MAX, "an SDP is cut where it is kept") };
         Self::new(way, sdp_head(kind), Kind::Sdp, text, kept)
     }
 
     /// Creates an entry for a session description that the log does not contain.
-    pub(super) fn no_sdp(way: Sent, kind: SdpType) -> Self {
-        Self::none(way, sdp_head(kind), Kept::Not)
+    pub(super) fn no_sdp(way: Flow, kind: SdpType) -> Self {
+        Self::none(way, sdp_head(kind), Fidelity::Not)
     }
 
     /// Creates the body of a request with parameters to a customer.
@@ -137,7 +137,13 @@ impl Body {
             format!("{name}={value}\n")
         };
         let text: String = params.iter().map(line).collect();
-        Self::new(Sent::Out, format!("{} {url}", method.as_str()), Kind::Form, &text, Kept::Whole)
+        Self::new(
+            Flow::Out,
+            format!("{} {url}", method.as_str()),
+            Kind::Form,
+            &text,
+            Fidelity::Whole,
+        )
     }
 
     /// Creates the body of a callback.
@@ -149,18 +155,18 @@ impl Body {
     pub(super) fn fetched(result: &Result<FetchResponse, FetchFailure>) -> Self {
         match result {
             Ok(FetchResponse::Document { document }) => {
-                Self::new(Sent::In, "200", Kind::Xml, &document.source, Kept::Whole)
+                Self::new(Flow::In, "200", Kind::Xml, &document.source, Fidelity::Whole)
             }
             Ok(FetchResponse::Refused { refusal: Refusal { findings, .. } }) => Self::none(
-                Sent::In,
+                Flow::In,
                 format!("200, refused: {} findings", findings.len()),
-                Kept::Not,
+                Fidelity::Not,
             ),
-            Ok(FetchResponse::Ignored) => Self::none(Sent::In, "2xx", Kept::Not),
+            Ok(FetchResponse::Ignored) => Self::none(Flow::In, "2xx", Fidelity::Not),
             Err(FetchFailure::Status { status }) => {
-                Self::none(Sent::In, status.to_string(), Kept::Not)
+                Self::none(Flow::In, status.to_string(), Fidelity::Not)
             }
-            Err(failure) => Self::none(Sent::In, failure.to_string(), Kept::Not),
+            Err(failure) => Self::none(Flow::In, failure.to_string(), Fidelity::Not),
         }
     }
 }
@@ -217,7 +223,7 @@ fn of_calls(setup: &CallSetup, list: &str, item: Value) -> Value {
 pub(super) fn began(setup: &CallSetup) -> Body {
     match (&setup.outbound, setup.call_type) {
         (Some(placed), _) => return ordered(setup, placed),
-        (None, CallType::Web) => return Body::none(Sent::In, PHONE, Kept::Not),
+        (None, CallType::Web) => return Body::none(Flow::In, PHONE, Fidelity::Not),
         (None, CallType::Whatsapp) => {}
     }
     let mut call = json!({
@@ -234,7 +240,7 @@ pub(super) fn began(setup: &CallSetup) -> Body {
             put(&mut call, name, json!(value));
         }
     }
-    Body::json(Sent::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
+    Body::json(Flow::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
 }
 
 fn ordered(setup: &CallSetup, placed: &Outbound) -> Body {
@@ -249,7 +255,7 @@ fn ordered(setup: &CallSetup, placed: &Outbound) -> Body {
     if let Some(parent) = placed.parent_call {
         put(&mut order, "parent_call_uuid", json!(parent));
     }
-    Body::json(Sent::In, "the order to place it", &order)
+    Body::json(Flow::In, "the order to place it", &order)
 }
 
 /// Builds the webhook with Meta's answer to our offer.
@@ -258,7 +264,7 @@ pub(super) fn answered(setup: &CallSetup, wacid: Option<&Wacid>) -> Body {
         "id": wacid.map(Wacid::as_str), "event": "connect", "from": setup.from, "to": setup.to,
         "direction": direction(setup.direction), "session": { "sdp_type": "answer", "sdp": "…" },
     });
-    Body::json(Sent::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
+    Body::json(Flow::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
 }
 
 /// Builds the webhook with the status of the user's phone.
@@ -267,7 +273,7 @@ pub(super) fn status(setup: &CallSetup, wacid: Option<&Wacid>, status: PhoneStat
         "id": wacid.map(Wacid::as_str), "type": "call", "status": status.as_str().to_uppercase(),
         "recipient_id": setup.to,
     });
-    Body::json(Sent::In, "POST /webhooks/meta", &of_calls(setup, "statuses", item))
+    Body::json(Flow::In, "POST /webhooks/meta", &of_calls(setup, "statuses", item))
 }
 
 /// Builds Meta's terminate webhook.
@@ -288,18 +294,18 @@ pub(super) fn terminated(setup: &CallSetup, wacid: Option<&Wacid>, told: &Termin
             put(&mut call, name, value);
         }
     }
-    Body::json(Sent::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
+    Body::json(Flow::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
 }
 
 /// Builds the body of a Graph request.
 pub(super) fn asked(setup: &CallSetup, wacid: Option<&Wacid>, action: GraphAction) -> Body {
     if setup.call_type == CallType::Web {
-        return Body::none(Sent::Out, PHONE, Kept::Not);
+        return Body::none(Flow::Out, PHONE, Fidelity::Not);
     }
     let mut body = match (action, wacid) {
         (GraphAction::Connect, _) => CallRequest::connect(&setup.to, "…".to_owned()),
         (_, Some(wacid)) => CallRequest::about(wacid.clone(), action.into()),
-        (_, None) => return Body::none(Sent::Out, "POST", Kept::Not),
+        (_, None) => return Body::none(Flow::Out, "POST", Fidelity::Not),
     };
     if matches!(action, GraphAction::PreAccept | GraphAction::Accept) {
         body.session = Some(Session { sdp_type: SdpType::Answer, sdp: "…".to_owned() });
@@ -309,7 +315,7 @@ pub(super) fn asked(setup: &CallSetup, wacid: Option<&Wacid>, action: GraphActio
         body.biz_opaque_callback_data = Some(callback_data(setup.call, "…"));
     }
     let head = format!("POST /{}/calls", setup.phone_number_id.as_str());
-    Body::rebuilt(Sent::Out, head, &serde_json::to_string_pretty(&body).unwrap_or_default())
+    Body::rebuilt(Flow::Out, head, &serde_json::to_string_pretty(&body).unwrap_or_default())
 }
 
 /// Builds the body of Graph's final response.
@@ -319,7 +325,7 @@ pub(super) fn answer(action: GraphAction, outcome: &GraphOutcome, made: Option<&
         if !details.is_empty() {
             put(&mut error, "error_data", json!({ "details": details }));
         }
-        Body::json(Sent::In, status.to_string(), &json!({ "error": error }))
+        Body::json(Flow::In, status.to_string(), &json!({ "error": error }))
     };
     match outcome {
         GraphOutcome::Done => {
@@ -332,7 +338,7 @@ pub(super) fn answer(action: GraphAction, outcome: &GraphOutcome, made: Option<&
                 _ => answer.success = Some(true),
             }
             Body::rebuilt(
-                Sent::In,
+                Flow::In,
                 "200",
                 &serde_json::to_string_pretty(&answer).unwrap_or_default(),
             )
@@ -340,9 +346,11 @@ pub(super) fn answer(action: GraphAction, outcome: &GraphOutcome, made: Option<&
         GraphOutcome::Refused { status, code, details } => error(*status, *code, details),
         GraphOutcome::RateLimited { code } => error(429, *code, ""),
         GraphOutcome::Gone => error(400, 100, ""),
-        GraphOutcome::ServerError { status } => Body::none(Sent::In, status.to_string(), Kept::Not),
+        GraphOutcome::ServerError { status } => {
+            Body::none(Flow::In, status.to_string(), Fidelity::Not)
+        }
         GraphOutcome::Timeout | GraphOutcome::Unreachable => {
-            Body::none(Sent::In, outcome.to_string(), Kept::Not)
+            Body::none(Flow::In, outcome.to_string(), Fidelity::Not)
         }
     }
 }
@@ -350,7 +358,7 @@ pub(super) fn answer(action: GraphAction, outcome: &GraphOutcome, made: Option<&
 #[cfg(test)]
 mod tests {
     use super::super::Waterfall;
-    use super::{BODY_MAX, Body, Kept, Kind, Sent};
+    use super::{BODY_MAX, Body, Fidelity, Flow, Kind};
 
     const MENU: &str =
         include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/calls/menu_by_keys.jsonl"));
@@ -370,9 +378,9 @@ mod tests {
     #[test]
     fn a_body_is_cut_between_characters_and_says_so() {
         let long = "ä".repeat(BODY_MAX);
-        let cut = Body::new(Sent::In, "200", Kind::Xml, &format!("x{long}"), Kept::Whole);
+        let cut = Body::new(Flow::In, "200", Kind::Xml, &format!("x{long}"), Fidelity::Whole);
         assert_eq!((cut.text.len(), cut.cut_of), (BODY_MAX - 1, Some(2 * BODY_MAX + 1)));
-        let whole = Body::new(Sent::In, "200", Kind::Xml, &long[..BODY_MAX], Kept::Whole);
+        let whole = Body::new(Flow::In, "200", Kind::Xml, &long[..BODY_MAX], Fidelity::Whole);
         assert_eq!((whole.text.len(), whole.cut_of), (BODY_MAX, None));
     }
 
@@ -388,16 +396,17 @@ mod tests {
         let kept = |name: &str| {
             bodies(&fall, name).iter().map(|b| (b.way, b.kind, b.kept)).collect::<Vec<_>>()
         };
-        let (json, none) = ((Kind::Json, Kept::Rebuilt), (Kind::None, Kept::Not));
-        assert_eq!(kept("webhook"), [(Sent::In, json.0, json.1), (Sent::In, none.0, none.1)]);
+        let (json, none) = ((Kind::Json, Fidelity::Rebuilt), (Kind::None, Fidelity::Not));
+        assert_eq!(kept("webhook"), [(Flow::In, json.0, json.1), (Flow::In, none.0, none.1)]);
         let graph =
-            [(Sent::Out, json.0, json.1), (Sent::Out, none.0, none.1), (Sent::In, json.0, json.1)];
+            [(Flow::Out, json.0, json.1), (Flow::Out, none.0, none.1), (Flow::In, json.0, json.1)];
         assert_eq!(
             (kept("graph pre_accept"), kept("graph accept")),
             (graph.to_vec(), graph.to_vec())
         );
         assert_eq!(kept("graph terminate").len(), 2, "no SDP goes with it");
-        let fetch = [(Sent::Out, Kind::Form, Kept::Whole), (Sent::In, Kind::Xml, Kept::Whole)];
+        let fetch =
+            [(Flow::Out, Kind::Form, Fidelity::Whole), (Flow::In, Kind::Xml, Fidelity::Whole)];
         assert_eq!(kept("fetch action"), fetch);
         assert!(bodies(&fall, "fetch action")[0].text.contains("\nDigits=1\n"));
         let hangup = bodies(&fall, "callback hangup");
@@ -408,7 +417,7 @@ mod tests {
         );
         assert_eq!(
             bodies(&fall, "callback recording")[0].kept,
-            Kept::Not,
+            Fidelity::Not,
             "the machine wished for none"
         );
         let terminate = bodies(&fall, "terminate webhook");
@@ -426,11 +435,11 @@ mod tests {
         let (head, rest) = MENU.split_once('\n').expect("lines");
         let fall = fall(&format!("{head}\n{begun}\n{rest}{sdp}\n"));
         let offer = &bodies(&fall, "webhook")[1];
-        assert_eq!((offer.kind, offer.way, offer.kept), (Kind::Sdp, Sent::In, Kept::Rebuilt));
+        assert_eq!((offer.kind, offer.way, offer.kept), (Kind::Sdp, Flow::In, Fidelity::Rebuilt));
         let answer = &bodies(&fall, "graph accept")[1];
         assert_eq!(
             (answer.text.as_str(), answer.way, answer.kept),
-            ("v=0\na=setup:active\n", Sent::Out, Kept::Whole)
+            ("v=0\na=setup:active\n", Flow::Out, Fidelity::Whole)
         );
     }
 

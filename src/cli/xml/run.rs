@@ -14,7 +14,7 @@ use crate::admission::Specs;
 use crate::admission::book::Book;
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier, SigningKeys};
 use crate::call::CallSettings;
-use crate::call::walk::{Bounds, Callee, Caller, Calling, Job, Key, Walker};
+use crate::call::walk::{Bounds, CallParties, Callee, Caller, Job, Key, Walker};
 use crate::config::Config;
 use crate::node;
 use machine::{CallUrls, MachineLimits};
@@ -140,7 +140,7 @@ fn prepare(args: &Args) -> Result<(Job, bool), Exit> {
     let keys = typed(&args.digits)
         .map_err(|e| Exit::usage(format_args!("--digits {}: {e}", args.digits)))?;
     let job = Job {
-        calling: Calling {
+        calling: CallParties {
             from,
             to: account.number,
             caller_name: args.name.clone(),

@@ -18,7 +18,7 @@ const FRAMES_MAX: usize = 1_400;
 
 /// One utterance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stretch {
+pub(super) struct Utterance {
     /// Position in the recording.
     pub(super) from_ms: u64,
     /// Mono, 16 kHz.
@@ -46,7 +46,7 @@ struct Open {
 
 impl Cutter {
     /// Processes the next 20 ms. Returns an utterance that is complete.
-    pub(super) fn push(&mut self, frame: &[i16]) -> Option<Stretch> {
+    pub(super) fn push(&mut self, frame: &[i16]) -> Option<Utterance> {
         let voiced = self.judge.push(frame);
         self.at += 1;
         match &mut self.open {
@@ -77,9 +77,9 @@ impl Cutter {
     }
 
     /// Returns the incomplete utterance, if there is one.
-    pub(super) fn finish(&mut self) -> Option<Stretch> {
+    pub(super) fn finish(&mut self) -> Option<Utterance> {
         let Open { from, pcm, .. } = self.open.take()?;
-        Some(Stretch { from_ms: from * FRAME_MS, pcm })
+        Some(Utterance { from_ms: from * FRAME_MS, pcm })
     }
 }
 
@@ -89,12 +89,12 @@ mod tests {
 
     const FRAME: usize = 320;
 
-    /// Returns the utterances of these stretches of loud or silent frames: their position and
+    /// Returns the utterances in these stretches of loud or silent frames: their position and
     /// number of frames.
-    fn cut(stretches: &[(usize, bool)]) -> Vec<(u64, usize)> {
+    fn cut(utterances: &[(usize, bool)]) -> Vec<(u64, usize)> {
         let mut cutter = Cutter::default();
         let (mut pieces, mut n) = (Vec::new(), 0);
-        for (frames, loud) in stretches {
+        for (frames, loud) in utterances {
             for _ in 0..*frames {
                 let sample =
                     |i: usize| if *loud { (((n * FRAME + i) % 114) as i16 - 57) * 60 } else { 0 };

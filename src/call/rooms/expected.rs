@@ -9,7 +9,7 @@ use machine::{CallSetup, Input, RoomKind};
 use model::HangupCause;
 
 /// An outbound call that has not joined its multi-party call yet.
-pub(super) struct Awaited {
+pub(super) struct ExpectedCall {
     key: Key,
     /// The id of the multi-party call, if it existed when the call was ordered. `None` matches the
     /// next one of that name.
@@ -26,7 +26,7 @@ impl Rooms {
             mailbox.tell(Input::HangUp { cause: HangupCause::MpcEnded });
             return;
         }
-        tables.awaited.insert(setup.call, Awaited { key, room, mailbox: mailbox.clone() });
+        tables.expected.insert(setup.call, ExpectedCall { key, room, mailbox: mailbox.clone() });
     }
 
     /// Whether the multi-party call for which a call was ordered has ended.
@@ -46,11 +46,12 @@ impl Tables {
     }
 
     /// Hangs up the calls that are placed for a room that ends.
-    pub(super) fn let_go(&mut self, key: &Key, id: Uuid, cause: HangupCause) {
-        let is_its =
-            |awaited: &Awaited| awaited.key == *key && awaited.room.is_none_or(|room| room == id);
-        for (_, awaited) in self.awaited.extract_if(.., |_, awaited| is_its(awaited)) {
-            awaited.mailbox.tell(Input::HangUp { cause });
+    pub(super) fn hang_up_expected(&mut self, key: &Key, id: Uuid, cause: HangupCause) {
+        let is_its = |expected: &ExpectedCall| {
+            expected.key == *key && expected.room.is_none_or(|room| room == id)
+        };
+        for (_, expected) in self.expected.extract_if(.., |_, expected| is_its(expected)) {
+            expected.mailbox.tell(Input::HangUp { cause });
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use super::bodies::{self, Body, Kept, Sent};
-use super::{Asked, Drawing, WEBHOOK};
+use super::bodies::{self, Body, Fidelity, Flow};
+use super::{Builder, RequestKey, WEBHOOK};
 use crate::meta::SdpType;
 use machine::{CallSetup, CallbackRequest};
 use model::{CallType, Direction};
@@ -20,7 +20,7 @@ fn began_by(setup: &CallSetup) -> &'static str {
     }
 }
 
-impl Drawing {
+impl Builder {
     /// Handles the first input of the call.
     pub(super) fn begin(&mut self, setup: &CallSetup) {
         self.wacid.clone_from(&setup.wacid);
@@ -35,7 +35,7 @@ impl Drawing {
     }
 
     /// Adds a request's response. A status from the trace takes precedence.
-    pub(super) fn answered(&mut self, asked: Asked, mut body: Body) {
+    pub(super) fn answered(&mut self, asked: RequestKey, mut body: Body) {
         let Some(index) = self.unanswered.iter().position(|(open, _)| *open == asked) else {
             return;
         };
@@ -58,7 +58,7 @@ impl Drawing {
 
     /// Adds the bodies of callbacks: from the machine's outputs if there is only one of that kind,
     /// otherwise from the outbox.
-    pub(super) fn tell_callbacks(&mut self, outbox: &BTreeMap<Uuid, CallbackRequest>) {
+    pub(super) fn attach_callbacks(&mut self, outbox: &BTreeMap<Uuid, CallbackRequest>) {
         for (place, kind, event) in std::mem::take(&mut self.callbacks) {
             let Some(bar) = self.fall.bars.get_mut(place) else { continue };
             let row = event.and_then(|event| outbox.get(&event)).map(Body::notice);
@@ -70,14 +70,14 @@ impl Drawing {
             };
             // The machine's version also contains the names of secret parameters.
             bar.bodies
-                .push(only.or(row).unwrap_or_else(|| Body::none(Sent::Out, "POST", Kept::Not)));
+                .push(only.or(row).unwrap_or_else(|| Body::none(Flow::Out, "POST", Fidelity::Not)));
             let status = bar.note.split(' ').next().unwrap_or_default().to_owned();
-            bar.bodies.push(Body::none(Sent::In, status, Kept::Not));
+            bar.bodies.push(Body::none(Flow::In, status, Fidelity::Not));
         }
     }
 
     /// Adds session descriptions after the bodies that contained them.
-    pub(super) fn show_sdp(&mut self) {
+    pub(super) fn attach_sdp(&mut self) {
         let web = self.setup.as_deref().is_none_or(|setup| setup.call_type == CallType::Web);
         let kinds = [
             (SdpType::Offer, self.offer.take(), std::mem::take(&mut self.offer_at)),
@@ -86,7 +86,7 @@ impl Drawing {
         for (kind, text, places) in kinds {
             for place in places.into_iter().collect::<BTreeSet<_>>() {
                 let Some(bar) = self.fall.bars.get_mut(place) else { continue };
-                let way = bar.bodies.first().map_or(Sent::In, |body| body.way);
+                let way = bar.bodies.first().map_or(Flow::In, |body| body.way);
                 let body = match &text {
                     Some(text) => Body::sdp(way, kind, text),
                     None if web || bar.bodies.is_empty() => continue,

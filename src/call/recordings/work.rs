@@ -23,32 +23,32 @@ const LOOK_SOON: Duration = Duration::from_secs(5);
 
 /// One unit of work. The same unit never runs twice at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Errand {
+enum Work {
     Copy(Uuid),
     Remove(String),
-    WriteDown(Uuid),
+    Transcribe(Uuid),
 }
 
 /// Running tasks.
 #[derive(Default)]
-struct UnderWay {
+struct RunningWork {
     tasks: JoinSet<()>,
-    errands: Vec<(Id, Errand)>,
+    work: Vec<(Id, Work)>,
 }
 
-impl UnderWay {
+impl RunningWork {
     /// Starts a task unless it is already running or the limit of its kind is reached.
-    fn begin(&mut self, errand: Errand, work: impl Future<Output = ()> + Send + 'static) {
-        let is_transcript = |errand: &Errand| matches!(errand, Errand::WriteDown(_));
-        let most = if is_transcript(&errand) { TRANSCRIPTS_MAX } else { COPIES_MAX };
+    fn begin(&mut self, work_ready: Work, work: impl Future<Output = ()> + Send + 'static) {
+        let is_transcript = |work_ready: &Work| matches!(work_ready, Work::Transcribe(_));
+        let most = if is_transcript(&work_ready) { TRANSCRIPTS_MAX } else { COPIES_MAX };
         let alike = self
-            .errands
+            .work
             .iter()
-            .filter(|(_, other)| is_transcript(other) == is_transcript(&errand))
+            .filter(|(_, other)| is_transcript(other) == is_transcript(&work_ready))
             .count();
-        if alike < most && self.errands.iter().all(|(_, other)| *other != errand) {
+        if alike < most && self.work.iter().all(|(_, other)| *other != work_ready) {
             let task = self.tasks.spawn(work);
-            self.errands.push((task.id(), errand));
+            self.work.push((task.id(), work_ready));
         }
     }
 
@@ -58,20 +58,20 @@ impl UnderWay {
             Some(over) => over.as_ref().map_or_else(JoinError::id, |(id, ())| *id),
             None => std::future::pending().await,
         };
-        self.errands.retain(|(id, _)| *id != over);
+        self.work.retain(|(id, _)| *id != over);
     }
 }
 
 impl Recordings {
     /// Runs background work until `stop`. Interrupted tasks are repeated after the next start.
-    pub async fn run_errands(self, stop: CancellationToken) {
-        let mut under_way = UnderWay::default();
+    pub async fn run_background_work(self, stop: CancellationToken) {
+        let mut under_way = RunningWork::default();
         loop {
-            let wait = self.0.begin_errands(&mut under_way).await;
+            let wait = self.0.begin_background_work(&mut under_way).await;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = under_way.one_is_over() => {}
-                () = self.0.errand.notified() => {}
+                () = self.0.work_ready.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -80,9 +80,9 @@ impl Recordings {
 
 impl Inner {
     /// Starts as many tasks as the limits allow. Returns how long to wait before the next read.
-    async fn begin_errands(self: &Arc<Self>, under_way: &mut UnderWay) -> Duration {
+    async fn begin_background_work(self: &Arc<Self>, under_way: &mut RunningWork) -> Duration {
         let now = self.clock.wall();
-        let limit = u32::try_from(COPIES_MAX + under_way.errands.len()).unwrap_or(u32::MAX);
+        let limit = u32::try_from(COPIES_MAX + under_way.work.len()).unwrap_or(u32::MAX);
         let work = match self.store.recordings().work(&self.node_id, now, limit).await {
             Ok(work) => work,
             Err(error) => {
@@ -94,21 +94,21 @@ impl Inner {
         if let Some(copies) = &self.copies {
             for recording in to_copy {
                 let (inner, copies) = (self.clone(), copies.clone());
-                let errand = Errand::Copy(recording.id);
-                under_way.begin(errand, async move { inner.copy(&copies, recording).await });
+                let work_ready = Work::Copy(recording.id);
+                under_way.begin(work_ready, async move { inner.copy(&copies, recording).await });
             }
             for (object, tries) in objects {
                 let (inner, copies) = (self.clone(), copies.clone());
-                let errand = Errand::Remove(object.clone());
-                under_way.begin(errand, async move {
-                    inner.take_copy_away(&copies, object, tries).await
+                let work_ready = Work::Remove(object.clone());
+                under_way.begin(work_ready, async move {
+                    inner.delete_copy(&copies, object, tries).await
                 });
             }
         }
         for work in transcripts {
             let inner = self.clone();
-            let errand = Errand::WriteDown(work.start.id);
-            under_way.begin(errand, async move { inner.write_down(work).await });
+            let work_ready = Work::Transcribe(work.start.id);
+            under_way.begin(work_ready, async move { inner.transcribe(work).await });
         }
         next.map_or(LOOK_AGAIN, |next| next.since(now)).min(LOOK_AGAIN)
     }

@@ -77,12 +77,12 @@ impl Converter {
 }
 
 /// Converts from 48 kHz without noise suppression.
-pub(super) struct Down {
+pub(super) struct Downsampler {
     pieces: Pieces,
     converter: Converter,
 }
 
-impl Down {
+impl Downsampler {
     pub(super) fn new(to: Rate) -> Self {
         Self { pieces: Pieces::new(), converter: Converter::new(to) }
     }
@@ -94,7 +94,7 @@ impl Down {
 }
 
 /// Suppresses noise and converts from 48 kHz.
-pub(super) struct Hush {
+pub(super) struct Denoiser {
     pieces: Pieces,
     network: Box<DenoiseState<'static>>,
     /// Share of the network's output, 0 to 1. The rest is the original audio.
@@ -104,7 +104,7 @@ pub(super) struct Hush {
     converter: Converter,
 }
 
-impl Hush {
+impl Denoiser {
     /// Creates a filter. `level` is the attribute's value, 60 to 100.
     pub(super) fn new(level: u8, to: Rate) -> Self {
         Self {
@@ -133,7 +133,7 @@ impl Hush {
 
 #[cfg(test)]
 mod tests {
-    use super::{Down, Hush};
+    use super::{Denoiser, Downsampler};
     use media::opus::Rate;
 
     /// Deterministic low-frequency noise as in rooms and cars: its power falls with the frequency.
@@ -152,8 +152,8 @@ mod tests {
     }
 
     fn through(level: u8, rate: Rate, pcm: &[i16], piece: usize) -> Vec<i16> {
-        let (mut hush, mut out) = (Hush::new(level, rate), Vec::new());
-        pcm.chunks(piece).for_each(|piece| hush.push(piece, &mut out));
+        let (mut denoise, mut out) = (Denoiser::new(level, rate), Vec::new());
+        pcm.chunks(piece).for_each(|piece| denoise.push(piece, &mut out));
         out
     }
 
@@ -163,7 +163,7 @@ mod tests {
         for rate in [Rate::Hz8000, Rate::Hz16000, Rate::Hz24000] {
             let second = usize::try_from(rate.hz()).unwrap();
             let mut down = Vec::new();
-            Down::new(rate).push(&rumble, &mut down);
+            Downsampler::new(rate).push(&rumble, &mut down);
             let left = [60, 85, 100].map(|level| {
                 let out = through(level, rate, &rumble, 960);
                 assert_eq!(out.len(), 3 * second, "{rate:?}");
@@ -190,7 +190,7 @@ mod tests {
         let tone: Vec<i16> = (0..48_000).map(tone).collect();
         for rate in [Rate::Hz8000, Rate::Hz16000, Rate::Hz24000, Rate::Hz48000] {
             let mut out = Vec::new();
-            let mut down = Down::new(rate);
+            let mut down = Downsampler::new(rate);
             tone.chunks(700).for_each(|part| down.push(part, &mut out));
             let second = usize::try_from(rate.hz()).unwrap();
             assert!(
