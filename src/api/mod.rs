@@ -54,7 +54,7 @@ use engine::admission::book::Keeper;
 use engine::agents::Agents;
 use engine::call::phones::Phones;
 use engine::call::rooms::Rooms;
-use engine::call::{PermissionDesk, Recordings};
+use engine::call::{PermissionService, Recordings};
 use engine::erasure::Eraser;
 use engine::feed::Feed;
 use engine::inbox::Inbox;
@@ -88,7 +88,7 @@ pub struct Api {
     pub base_url: String,
     /// Accounts, numbers and applications, as the configuration and the APIs set them.
     pub keeper: Keeper,
-    pub permissions: PermissionDesk,
+    pub permissions: PermissionService,
     pub passwords: Passwords,
     /// The people of the console, and API keys that were created over the API.
     pub people: People,

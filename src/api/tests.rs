@@ -33,7 +33,7 @@ use engine::call::course::Course;
 use engine::call::dialer::{CallOrder, NotPlaced};
 use engine::call::phones::Phones;
 use engine::call::streams::{StreamStatus, StreamView};
-use engine::call::{PermissionDesk, Recordings};
+use engine::call::{PermissionService, Recordings};
 use engine::inbox::{Inbox, InboxParts};
 use engine::meta::{Graph, GraphConfig, Policy};
 use engine::people::People;
@@ -399,7 +399,7 @@ async fn run() -> Running {
     };
     let desk = Arc::new(Graph::new(config, clock.clone()).unwrap());
     let consents = Arc::new(Consents::load(store.clone()).await.unwrap());
-    let permissions = PermissionDesk::new(desk.clone(), consents.clone(), clock.clone());
+    let permissions = PermissionService::new(desk.clone(), consents.clone(), clock.clone());
     let outbox = outbox_of(&store, &tables, &clock);
     let recordings = recordings_of(&store, folder.path(), outbox.clone(), &clock);
     let inbox = Inbox::new(InboxParts {

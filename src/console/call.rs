@@ -17,7 +17,7 @@ use super::replay::{self, Replayed};
 use super::view::{self, When};
 use super::{App, Console};
 use crate::api::{event_log, waterfall_of};
-use engine::call::waterfall::{Bar, Body, Kept, Kind, Sent, Waterfall};
+use engine::call::waterfall::{Bar, Body, Fidelity, Flow, Kind, Waterfall};
 use model::{CallQuality, CallUuid, DirectionQuality};
 use store::{RecordingFilter, StoreError};
 
@@ -276,25 +276,25 @@ fn carried(lang: Lang, body: &Body, room: &mut usize) -> Carried {
     let mut says = Vec::new();
     match (body.kept, body.way) {
         _ if !fits => says.push(lang.t("body.too_large").to_owned()),
-        (Kept::Whole, _) => {}
-        (Kept::Rebuilt, _) if body.kind == Kind::Sdp => {
+        (Fidelity::Whole, _) => {}
+        (Fidelity::Rebuilt, _) if body.kind == Kind::Sdp => {
             says.push(lang.t("body.without_passwords").to_owned())
         }
-        (Kept::Rebuilt, _) => says.push(lang.t("body.rebuilt").to_owned()),
-        (Kept::Not, Sent::Out) => says.push(lang.t("body.not_kept").to_owned()),
-        (Kept::Not, Sent::In) => says.push(lang.t("body.not_read").to_owned()),
+        (Fidelity::Rebuilt, _) => says.push(lang.t("body.rebuilt").to_owned()),
+        (Fidelity::Not, Flow::Out) => says.push(lang.t("body.not_kept").to_owned()),
+        (Fidelity::Not, Flow::In) => says.push(lang.t("body.not_read").to_owned()),
     }
     if let Some(whole) = body.cut_of.filter(|_| fits) {
         says.push(lang.with("body.cut", &[&body.text.len().to_string(), &whole.to_string()]));
     }
     Carried {
         way: match body.way {
-            Sent::Out => "body.sent",
-            Sent::In => "body.received",
+            Flow::Out => "body.sent",
+            Flow::In => "body.received",
         },
         arrow: match body.way {
-            Sent::Out => "out",
-            Sent::In => "in",
+            Flow::Out => "out",
+            Flow::In => "in",
         },
         head: body.head.clone(),
         kind: body.kind.as_str(),

@@ -19,7 +19,7 @@ use super::phone::{Named, endpoints};
 use super::view;
 use super::{App, Console};
 use engine::answer::SigningKeys;
-use engine::call::walk::{Bounds, Caller, Calling, Job, Key, Step};
+use engine::call::walk::{Bounds, CallParties, Caller, Job, Key, Step};
 use engine::people::Token;
 use machine::{CallUrls, MachineLimits};
 use model::{Digit, Method, PhoneNumberId};
@@ -283,7 +283,7 @@ async fn walk(console: &Console, visitor: &Visitor, walked: Walked) -> Vec<Happe
         keys,
     } = walked;
     let job = Job {
-        calling: Calling {
+        calling: CallParties {
             from,
             to: to.unwrap_or_else(|| {
                 number

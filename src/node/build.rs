@@ -21,6 +21,7 @@ use crate::api::server::ServerConfig;
 use crate::console::{self, Console, DRAFT_PATH, Drafts, Samples, SignUpWindow};
 use crate::observe::{self, Metrics};
 use crate::phone::PhoneDoor;
+use crate::phone::PhoneService;
 use egress::{Egress, EgressConfig, Guard, warm_up};
 use engine::admission::book::Keeper;
 use engine::admission::permission::Consents;
@@ -35,7 +36,7 @@ use engine::call::recordings::Copies;
 use engine::call::rooms::Rooms;
 use engine::call::walk::Walker;
 use engine::call::{
-    CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig,
+    CallSettings, Dialer, Outbox, OutboxLimits, PermissionService, Recordings, RecordingsConfig,
     Registry, RejectThread, Services, farewell, orphan,
 };
 use engine::config::Config;
@@ -49,7 +50,7 @@ use engine::objects::Bucket;
 use engine::openid::Provider;
 use engine::people::{People, UserSettings};
 use engine::stream::Streams;
-use engine::webhook::{self, CallKey, Door, DoorConfig};
+use engine::webhook::{self, CallKey, WebhookConfig, WebhookHandler};
 use machine::MachineLimits;
 use media::{Media, MediaConfig, Mixer};
 use model::Clock;
@@ -146,7 +147,7 @@ impl Node {
             connections.graph.map_or(asked.under_way_max, |most| most.min(asked.under_way_max));
         let graph = Arc::new(Graph::new(asked, clock.clone())?);
         let consents = Arc::new(Consents::load(store.clone()).await?);
-        let permissions = PermissionDesk::new(graph.clone(), consents.clone(), clock.clone());
+        let permissions = PermissionService::new(graph.clone(), consents.clone(), clock.clone());
         let (sounds, recognisers, voices) = speech(&config, &clock, &egress)?;
         #[cfg(feature = "otel")]
         let otel = super::otel::Export::start(&clock, &node_id).map_err(StartError::Otel)?;
@@ -159,7 +160,7 @@ impl Node {
         }
         let phones = Phones::default();
         let rooms = rooms(&clock, &media, &sounds);
-        rooms.keep_in(&store, &node_id, |url| outbox.origin(url)).await?;
+        rooms.recover_and_store(&store, &node_id, |url| outbox.origin(url)).await?;
         let pressure = Pressure::new(health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
         let making = RecordingsConfig {
@@ -255,9 +256,9 @@ impl Node {
         let simulated = is_loopback(&config.meta.graph_url);
         // What an earlier process left behind comes first; until then no call is taken, and `/readyz` says 503.
         let orphans = orphan::end_all(&services).await?;
-        recordings.take_in_what_was_left().await?;
+        recordings.recover().await?;
         store.calls().take_over_farewells(&services.node_id);
-        tokio::spawn(farewell::keep_telling(services.clone(), directory.clone(), stop_all.clone()));
+        tokio::spawn(farewell::send_pending(services.clone(), directory.clone(), stop_all.clone()));
         let registry = Registry::new(services.clone(), gate.clone());
         tokio::spawn(orphan::keep_alive(services.clone(), registry.clone(), stop_all.clone()));
         let numbers = Numbers::new(numbers::Parts {
@@ -280,7 +281,7 @@ impl Node {
             media: media.clone(),
             loopback_offers: simulated,
         };
-        let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config))
+        let door = WebhookHandler::new(doorway, gate.clone(), clock.clone(), &door_config(&config))
             .with_ledger(Arc::new(Kept(store.clone())))
             .with_consents(consents.clone())
             .with_inbox(inbox.clone())
@@ -384,7 +385,7 @@ impl Node {
             agents,
             eraser,
         };
-        let phone_door = PhoneDoor {
+        let phone_door = PhoneService {
             clock: clock.clone(),
             dice: phone_dice,
             store: store.clone(),
@@ -453,7 +454,7 @@ impl Node {
             knobs.clone(),
             stop_all.clone(),
         ));
-        tokio::spawn(recordings.clone().run_errands(stop_all.clone()));
+        tokio::spawn(recordings.clone().run_background_work(stop_all.clone()));
         outbox.start();
         tokio::spawn(numbers.keep_in_step(stop_all.clone()));
         if let Some(hangup) = hangup {
@@ -543,8 +544,8 @@ pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
 }
 
 /// What a configuration says of the webhook.
-pub(super) fn door_config(config: &Config) -> DoorConfig {
-    DoorConfig {
+pub(super) fn door_config(config: &Config) -> WebhookConfig {
+    WebhookConfig {
         app_secret: config.meta.app_secret.clone(),
         app_secret_previous: config.meta.app_secret_previous.clone(),
         verify_token: config.meta.verify_token.clone(),

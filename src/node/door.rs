@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use engine::admission::{Admitted, NumberEntry, Reason, Starting};
 use engine::call::CallEvent;
-use engine::call::registry::{self, EventTold, Registry, Told};
-use engine::webhook::{Busy, CallKey, Calls, Full, Heard, Incoming, Known, Said};
+use engine::call::registry::{self, EventOutcome, Registry, SendOutcome};
+use engine::webhook::{
+    Busy, CallKey, CallUpdate, Calls, Full, Incoming, TerminateOutcome, UpdateOutcome,
+};
 use machine::Termination;
 use media::Media;
 use media::sdp::Offer;
@@ -66,17 +68,22 @@ impl Calls for Doorway {
         self.registry.start(room, admitted, call).map_err(|admitted| Busy(*admitted))
     }
 
-    fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<Offer>) -> Heard {
+    fn placed(
+        &self,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        said: CallUpdate<Offer>,
+    ) -> UpdateOutcome {
         let key = (key.phone_number_id.clone(), key.wacid.clone());
         let event = match said {
-            Said::Answer(answer) => CallEvent::Answer(answer.map(Box::new)),
-            Said::Status(status) => CallEvent::Status(status),
+            CallUpdate::Answer(answer) => CallEvent::Answer(answer.map(Box::new)),
+            CallUpdate::Status(status) => CallEvent::Status(status),
         };
         match self.registry.event(&key, named, event) {
-            EventTold::Yes => Heard::Yes,
-            EventTold::Late => Heard::Late,
-            EventTold::Parked => Heard::Parked,
-            EventTold::Full => Heard::Busy,
+            EventOutcome::Delivered => UpdateOutcome::Delivered,
+            EventOutcome::Late => UpdateOutcome::Late,
+            EventOutcome::Parked => UpdateOutcome::Parked,
+            EventOutcome::Full => UpdateOutcome::Busy,
         }
     }
 
@@ -85,12 +92,12 @@ impl Calls for Doorway {
         key: &CallKey,
         named: Option<CallUuid>,
         termination: Termination,
-    ) -> Known {
+    ) -> TerminateOutcome {
         let key = (key.phone_number_id.clone(), key.wacid.clone());
         match self.registry.terminated(&key, named, termination) {
-            Told::Yes => Known::Ended,
-            Told::Full => Known::Busy,
-            Told::Unknown => Known::Unknown,
+            SendOutcome::Delivered => TerminateOutcome::Ended,
+            SendOutcome::Full => TerminateOutcome::Busy,
+            SendOutcome::Unknown => TerminateOutcome::Unknown,
         }
     }
 

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::door::Doorway;
-use engine::webhook::{Door, Ledger};
+use engine::webhook::{Ledger, WebhookHandler};
 use model::Clock;
 use model::Timestamp;
 use store::{KeyKind, SeenKey, Store, StoreError};
@@ -48,7 +48,7 @@ fn before(now: Timestamp, by: Duration) -> Timestamp {
 /// The store's.
 pub(super) async fn remember_late(
     store: &Store,
-    door: &Door<Doorway>,
+    door: &WebhookHandler<Doorway>,
     clock: &Clock,
 ) -> Result<Timestamp, StoreError> {
     let now = clock.wall();
@@ -68,7 +68,7 @@ pub(super) async fn remember_late(
 /// Tells the door the older keys, then forgets those that are too old, until `stop`.
 pub(super) async fn keep(
     store: Store,
-    door: Arc<Door<Doorway>>,
+    door: Arc<WebhookHandler<Doorway>>,
     clock: Clock,
     mut rest: Timestamp,
     stop: CancellationToken,

@@ -163,17 +163,17 @@ impl CallPlacer for Live {
     }
 }
 
-fn command_result(told: call::Told) -> Result<(), CommandError> {
+fn command_result(told: call::SendOutcome) -> Result<(), CommandError> {
     match told {
-        call::Told::Yes => Ok(()),
+        call::SendOutcome::Delivered => Ok(()),
         told => Err(command_error(told)),
     }
 }
 
-fn command_error(told: call::Told) -> CommandError {
+fn command_error(told: call::SendOutcome) -> CommandError {
     match told {
-        call::Told::Full => CommandError::MailboxFull,
-        call::Told::Yes | call::Told::Unknown => CommandError::NotLive,
+        call::SendOutcome::Full => CommandError::MailboxFull,
+        call::SendOutcome::Delivered | call::SendOutcome::Unknown => CommandError::NotLive,
     }
 }
 

@@ -28,8 +28,8 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanProcessor as _};
 
 use egress::client_tls;
-use engine::call::trace::{Sink, Traced};
-use engine::call::waterfall::{Bar, Waterfall, What};
+use engine::call::trace::{ExportedTrace, Sink};
+use engine::call::waterfall::{Actor, Bar, Waterfall};
 use model::Clock;
 use model::{self, CallUuid, Timestamp};
 
@@ -47,7 +47,7 @@ pub(super) struct Export {
 }
 
 enum Order {
-    Spans(Traced),
+    Spans(ExportedTrace),
     /// Out with what is there; told when it is.
     Flush(SyncSender<()>),
 }
@@ -126,9 +126,9 @@ fn run(orders: &Receiver<Order>, processor: &BatchSpanProcessor, clock: &Clock) 
 }
 
 /// The spans of a call that is over, or of a callback. `now` ends what never came to its end.
-fn spans(traced: Traced, now: Timestamp) -> Vec<SpanData> {
+fn spans(traced: ExportedTrace, now: Timestamp) -> Vec<SpanData> {
     match traced {
-        Traced::Call(lines) => {
+        ExportedTrace::Call(lines) => {
             let log: Vec<u8> = lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect();
             match Waterfall::of(log.as_slice()) {
                 Ok(fall) => of_call(&fall, now),
@@ -138,7 +138,7 @@ fn spans(traced: Traced, now: Timestamp) -> Vec<SpanData> {
                 }
             }
         }
-        Traced::Callback { call, trace } => {
+        ExportedTrace::Callback { call, trace } => {
             // Times since the epoch.
             let zero = Timestamp::default();
             let mut made = Making { call, zero, end_us: now.micros(), spans: Vec::new() };
@@ -210,7 +210,7 @@ impl Making {
         );
         let kind = match bar.what {
             // Requests that leave this node; their parts do not.
-            What::Graph | What::Customer if bar.parts.is_empty() || bar.span.is_some() => {
+            Actor::Graph | Actor::Customer if bar.parts.is_empty() || bar.span.is_some() => {
                 SpanKind::Client
             }
             _ => SpanKind::Internal,
@@ -315,7 +315,7 @@ impl HttpClient for Https {
 mod tests {
     use std::collections::HashMap;
 
-    use super::{SpanId, SpanKind, Status, Timestamp, Traced, spans};
+    use super::{ExportedTrace, SpanId, SpanKind, Status, Timestamp, spans};
     use machine::log::{Line, Reader};
 
     const LOG: &str =
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn a_call_is_one_trace_with_a_span_for_each_bar() {
         let lines = LOG.lines().map(std::sync::Arc::from).collect();
-        let made = spans(Traced::Call(lines), Timestamp::from_secs(2_000_000_000));
+        let made = spans(ExportedTrace::Call(lines), Timestamp::from_secs(2_000_000_000));
         let root = &made[0];
         assert_eq!((root.name.as_ref(), root.parent_span_id), ("call", SpanId::INVALID));
         assert_eq!(root.span_context.trace_id().to_string(), "4736b1de5e4d476da061e75ab30368ca");
@@ -363,7 +363,8 @@ mod tests {
         }
         let call = "4736b1de-5e4d-476d-a061-e75ab30368ca".parse().expect("a UUID");
         let trace = callback.expect("its last line");
-        let made = spans(Traced::Callback { call, trace }, Timestamp::from_secs(2_000_000_000));
+        let made =
+            spans(ExportedTrace::Callback { call, trace }, Timestamp::from_secs(2_000_000_000));
         assert_eq!(made[0].name, "callback hangup");
         assert_eq!(made[0].parent_span_id.to_string(), "a061e75ab30368ca");
         assert_eq!(made[0].span_context.span_id().to_string(), "00f067aa0ba902b8");

@@ -20,7 +20,7 @@ use engine::call::Services;
 use engine::config::{Config, ConfigError};
 use engine::inbox::{Dropped, Inbox};
 use engine::people::People;
-use engine::webhook::DoorConfig;
+use engine::webhook::WebhookConfig;
 use model::Clock;
 use model::E164;
 
@@ -85,7 +85,7 @@ pub(super) struct Parts {
     pub(super) knobs: Arc<Knobs>,
     pub(super) inbox: Inbox,
     /// The webhook's secrets.
-    pub(super) door: Box<dyn Fn(&DoorConfig) + Send + Sync>,
+    pub(super) door: Box<dyn Fn(&WebhookConfig) + Send + Sync>,
 }
 
 /// Reloads, one at a time; cheap to clone.

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use crate::api::server::Peer;
-use crate::phone::{self, PhoneDoor};
+use crate::phone::{self, PhoneService};
 use engine::admission::Gate;
 
 /// What the discovery document tells.
@@ -58,10 +58,10 @@ fn example(text: &'static str, kind: &'static str) -> Response {
 }
 
 /// `/phone`, told who asks as the listener found out.
-pub(super) fn phones(door: PhoneDoor) -> Router {
+pub(super) fn phones(door: PhoneService) -> Router {
     phone::router(door).layer(map_request(|mut request: Request| async {
         if let Some(Peer(address)) = request.extensions().get::<Peer>().copied() {
-            request.extensions_mut().insert(phone::From(address));
+            request.extensions_mut().insert(phone::ClientAddress(address));
         }
         request
     }))

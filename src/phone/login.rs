@@ -1,16 +1,17 @@
-//! Who a phone is: its endpoint's name and password, and how often somebody may be wrong about them (R15); or an endpoint of
-//! the account whose person is signed in to the console in that browser (`interface.md` §3).
+//! Authentication of phones: by the name and password of an endpoint, with limits on wrong
+//! passwords (`docs/reference/reliability.md#r15`), or by the console session of the browser
+//! (`docs/phone.md`).
 
 use std::net::IpAddr;
 
 use super::Inner;
-use super::message::Trouble;
+use super::message::RequestError;
 use engine::people::{Person, Token};
 use model::EndpointName;
 use model::Secret;
 use store::Endpoint;
 
-/// An endpoint's name, as it is or out of its SIP address.
+/// Parses an endpoint's name, which may be given as its SIP address.
 fn named(text: &str) -> Option<EndpointName> {
     let text = text.trim();
     let name =
@@ -18,29 +19,31 @@ fn named(text: &str) -> Option<EndpointName> {
     EndpointName::parse(name).ok()
 }
 
-fn ours(error: &dyn std::fmt::Display) -> Trouble {
-    tracing::warn!(%error, "a phone could not be logged in");
-    Trouble::new("unavailable", "something is wrong on this server; try again")
+fn ours(error: &dyn std::fmt::Display) -> RequestError {
+    tracing::warn!(%error, "phone login failed");
+    RequestError::new("unavailable", "internal error; try again")
 }
 
-/// Who is signed in, if the session holds and its account is served.
-pub(super) async fn person(inner: &Inner, token: &Token) -> Result<Option<Person>, Trouble> {
+/// Returns the person of a session, if the session is valid and its account is served by this node.
+pub(super) async fn person(inner: &Inner, token: &Token) -> Result<Option<Person>, RequestError> {
     let person = inner.people.who(token).await.map_err(|error| ours(&error))?;
     Ok(person
         .filter(|person| inner.gate.directory().tables().account(&person.user.account).is_some()))
 }
 
-/// The endpoint that a session's person registers: one of their account's, and where none is named the one with their name.
+/// Returns the endpoint that a session may register: one of the person's account. Without `name`,
+/// it is the endpoint with the person's name.
 pub(super) async fn by_session(
     inner: &Inner,
     token: Option<&Token>,
     name: Option<&str>,
-) -> Result<Endpoint, Trouble> {
-    const SIGNED_OUT: Trouble = Trouble::new(
+) -> Result<Endpoint, RequestError> {
+    const SIGNED_OUT: RequestError = RequestError::new(
         "unauthorized",
-        "without a password an endpoint is registered from a page where somebody is signed in",
+        "without a password, register from a page of a signed-in console session",
     );
-    const NOT_THEIRS: Trouble = Trouble::new("unauthorized", "your account has no such endpoint");
+    const NOT_THEIRS: RequestError =
+        RequestError::new("unauthorized", "your account has no such endpoint");
     let token = token.ok_or(SIGNED_OUT)?;
     let person = person(inner, token).await?.ok_or(SIGNED_OUT)?;
     let name = named(name.unwrap_or(&person.user.name)).ok_or(NOT_THEIRS)?;
@@ -50,20 +53,21 @@ pub(super) async fn by_session(
         .ok_or(NOT_THEIRS)
 }
 
-/// The endpoint of a name and password. A name that nobody has takes as long as a wrong password, and is one answer with it.
+/// Returns the endpoint with this name and password. An unknown name takes as long as a wrong
+/// password and gives the same error.
 pub(super) async fn endpoint(
     inner: &Inner,
     name: &str,
     password: Secret,
     from: IpAddr,
-) -> Result<Endpoint, Trouble> {
-    const UNAUTHORIZED: Trouble =
-        Trouble::new("unauthorized", "there is no such endpoint, or its password is another");
+) -> Result<Endpoint, RequestError> {
+    const UNAUTHORIZED: RequestError =
+        RequestError::new("unauthorized", "no such endpoint, or wrong password");
     let Some(name) = named(name) else { return Err(UNAUTHORIZED) };
     let now = inner.clock.now();
     let begun = inner.failures.begin(name.as_str(), from, now).map_err(|wait| {
         let text = format!("too many wrong passwords; try again in {} seconds", wait.as_secs() + 1);
-        Trouble::told("too_many_failures", text)
+        RequestError::with_text("too_many_failures", text)
     })?;
     let found = match inner.store.endpoints().by_name(&name).await {
         Ok(found) => found,
@@ -76,14 +80,14 @@ pub(super) async fn endpoint(
     match inner.passwords.is_of(from, password, hash).await {
         Ok(true) => begun.right(),
         Ok(false) => {
-            tracing::info!(endpoint = %name, "a phone came with a wrong name or password");
+            tracing::info!(endpoint = %name, "phone login refused: wrong name or password");
             return Err(UNAUTHORIZED);
         }
         Err(store::PasswordError::Busy) => {
             begun.untried();
-            return Err(Trouble::new(
+            return Err(RequestError::new(
                 "busy",
-                "too many phones log in at this moment; try again in a second",
+                "too many phones are logging in; try again in a second",
             ));
         }
         Err(e @ store::PasswordError::Hash) => {

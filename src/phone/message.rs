@@ -1,4 +1,5 @@
-//! What phones say and hear, as JSON text (`docs/phone.md`): one object a message, its kind in `type`.
+//! Messages of the phone protocol in JSON (`docs/phone.md`): one object per message with its kind
+//! in `type`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,12 +10,14 @@ use engine::call::phones::ToPhone;
 use model::CallUuid;
 use model::Secret;
 
-/// What a phone says. Fields that are not known are passed over, so that a newer phone can speak with an older node.
+/// A message from a phone. Unknown fields are ignored, so that a newer phone works with an older
+/// node.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum FromPhone {
-    /// Who it is; with `resume` it wants its calls back. Without a password the socket's console session vouches for it,
-    /// and without an endpoint it is the one that bears the person's name.
+    /// Registers the phone. `resume` reclaims its calls. Without a password the socket's console
+    /// session authenticates it; without an endpoint as well, the endpoint with the person's name
+    /// is used.
     Register {
         #[serde(default)]
         endpoint: Option<String>,
@@ -23,25 +26,25 @@ pub(super) enum FromPhone {
         #[serde(default)]
         resume: Option<String>,
     },
-    /// It goes, and its calls end.
+    /// Unregisters the phone and ends its calls.
     Unregister,
-    /// It calls somebody.
+    /// Makes a call.
     Call {
         to: String,
         sdp: String,
-        /// The phone's own name of the call until it knows ours.
+        /// The phone's reference for the call until it receives the call id.
         #[serde(default, rename = "ref")]
         reference: Option<String>,
-        /// The document that the call runs instead of its application's: one that the signed-in person has written.
+        /// A draft by the signed-in person, which runs instead of the application's document.
         #[serde(default)]
         draft: Option<String>,
     },
-    /// It takes a call that rings.
+    /// Accepts a ringing call.
     Accept {
         call: CallUuid,
         sdp: String,
     },
-    /// It does not want it.
+    /// Declines a ringing call.
     Reject {
         call: CallUuid,
     },
@@ -64,24 +67,24 @@ pub(super) enum FromPhone {
         call: CallUuid,
         digits: String,
     },
-    /// Another endpoint is to have the call.
+    /// Transfers the call to another endpoint.
     Transfer {
         call: CallUuid,
         to: String,
     },
-    /// What is said is to be written, or no longer.
+    /// Starts or stops captions.
     Captions {
         call: CallUuid,
         on: bool,
-        /// What is spoken; BCP 47.
+        /// The spoken language as a BCP 47 tag.
         #[serde(default)]
         language: Option<String>,
     },
-    /// Is anybody there?
+    /// Asks for a `pong`.
     Ping,
 }
 
-/// A password, which nothing prints.
+/// A password with a redacted `Debug`.
 #[derive(Deserialize)]
 #[serde(from = "String")]
 pub(super) struct Password(pub(super) Secret);
@@ -93,14 +96,14 @@ impl From<String> for Password {
 }
 
 impl FromPhone {
-    /// Reads a message.
+    /// Parses a message.
     ///
     /// # Errors
-    /// What is wrong with it, without repeating any of it.
-    pub(super) fn read(text: &str) -> Result<Self, Trouble> {
+    /// Returns the fault of the message without quoting its values.
+    pub(super) fn read(text: &str) -> Result<Self, RequestError> {
         serde_json::from_str(text).map_err(|e| match e.classify() {
             serde_json::error::Category::Data => {
-                // A kind that nobody knows, or a field that is missing, or of another type: the reader names them.
+                // Unknown kind, missing field or wrong type. The message of serde names it.
                 let text: String =
                     e.to_string().chars().filter(|c| !c.is_control()).take(160).collect();
                 let code = if text.starts_with("unknown variant") {
@@ -108,16 +111,16 @@ impl FromPhone {
                 } else {
                     "bad_message"
                 };
-                Trouble::told(code, text)
+                RequestError::with_text(code, text)
             }
-            _ => Trouble::new("bad_message", "a message is one JSON object"),
+            _ => RequestError::new("bad_message", "a message is one JSON object"),
         })
     }
 }
 
-/// Why something that a phone wanted was not done.
+/// Why a request of a phone failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct RequestError {
     /// A word for programs.
     pub(super) code: &'static str,
     pub(super) message: Cow<'static, str>,
@@ -125,12 +128,12 @@ pub(super) struct Trouble {
     pub(super) reference: Option<String>,
 }
 
-impl Trouble {
+impl RequestError {
     pub(super) const fn new(code: &'static str, message: &'static str) -> Self {
         Self { code, message: Cow::Borrowed(message), call: None, reference: None }
     }
 
-    pub(super) fn told(code: &'static str, message: String) -> Self {
+    pub(super) fn with_text(code: &'static str, message: String) -> Self {
         Self { code, message: message.into(), call: None, reference: None }
     }
 
@@ -143,21 +146,21 @@ impl Trouble {
     }
 }
 
-/// What a phone hears.
+/// A message to a phone.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum Said<'a> {
+pub(super) enum NodeMessage<'a> {
     Registered {
         endpoint: &'a str,
         sip_uri: String,
-        /// For `resume`.
+        /// The secret for `resume`.
         session: &'a str,
-        /// The calls that it has again.
+        /// The calls that were reclaimed.
         calls: &'a [CallUuid],
         resume_within_seconds: u64,
-        /// What is said can be written here.
+        /// Whether captions are available.
         captions: bool,
-        /// The languages that a person may choose from for that, and the one that it is where none is named.
+        /// The languages that captions offer, and the default.
         caption_languages: &'a [&'a str],
         caption_language: &'a str,
     },
@@ -171,7 +174,7 @@ pub(super) enum Said<'a> {
         from: &'a str,
         to: &'a str,
         caller_name: &'a str,
-        /// The business number by which they came.
+        /// The business number that was called.
         #[serde(skip_serializing_if = "str::is_empty")]
         via: &'a str,
         #[serde(skip_serializing_if = "str::is_empty")]
@@ -242,15 +245,15 @@ pub(super) enum Said<'a> {
     },
 }
 
-impl Said<'_> {
-    /// The message's text.
+impl NodeMessage<'_> {
+    /// Returns the JSON text of the message.
     pub(super) fn text(&self) -> String {
-        // Words and numbers: there is nothing in it that JSON could not say.
+        // Serializing strings and numbers cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-impl<'a> From<&'a ToPhone> for Said<'a> {
+impl<'a> From<&'a ToPhone> for NodeMessage<'a> {
     fn from(told: &'a ToPhone) -> Self {
         match told {
             ToPhone::Ring { call, from, to, caller_name, via: [via, via_alias], headers } => {
@@ -289,15 +292,15 @@ impl<'a> From<&'a ToPhone> for Said<'a> {
                 bill_seconds: ended.bill_secs,
             },
             ToPhone::Draining => Self::Draining {
-                message: "this server is stopping: no further calls; live ones go on",
+                message: "this server is stopping: no new calls; live calls continue",
             },
             ToPhone::Unregistered { why } => Self::Unregistered { why },
         }
     }
 }
 
-impl<'a> From<&'a Trouble> for Said<'a> {
-    fn from(trouble: &'a Trouble) -> Self {
+impl<'a> From<&'a RequestError> for NodeMessage<'a> {
+    fn from(trouble: &'a RequestError) -> Self {
         Self::Error {
             code: trouble.code,
             message: &trouble.message,
@@ -356,7 +359,7 @@ mod tests {
             headers: vec![("A".to_owned(), "1".to_owned())],
         };
         assert_eq!(
-            Said::from(&ring).text(),
+            NodeMessage::from(&ring).text(),
             "{\"type\":\"ring\",\"call\":\"00000000-0000-0000-0000-000000000000\",\"from\":\"919812345678\",\
              \"to\":\"sip:asha@h\",\"caller_name\":\"Ravi \\\"R\\\"\",\"via\":\"918035737458\",\"headers\":{\"X-PH-A\":\"1\"}}"
         );
@@ -368,14 +371,14 @@ mod tests {
         };
         let told = ToPhone::Caption { call, caption: said };
         assert_eq!(
-            Said::from(&told).text(),
+            NodeMessage::from(&told).text(),
             "{\"type\":\"caption\",\"call\":\"00000000-0000-0000-0000-000000000000\",\"speaker\":\"them\",\"line\":3,\
              \"text\":\"Good \\\"morning\\\"\",\"last\":false}"
         );
-        assert!(!format!("{told:?}").contains("morning"), "R22");
-        let trouble = Trouble::new("no_call", "gone").about(call).named(Some("7".to_owned()));
+        assert!(!format!("{told:?}").contains("morning"), "Debug redacts captions");
+        let trouble = RequestError::new("no_call", "gone").about(call).named(Some("7".to_owned()));
         assert_eq!(
-            Said::from(&trouble).text(),
+            NodeMessage::from(&trouble).text(),
             "{\"type\":\"error\",\"code\":\"no_call\",\"message\":\"gone\",\
              \"call\":\"00000000-0000-0000-0000-000000000000\",\"ref\":\"7\"}"
         );

@@ -1,9 +1,9 @@
-//! `/phone`: the WebSocket of endpoints' phones (`plivo-xml.md` §6, `docs/phone.md`).
+//! `/phone`: the WebSocket for endpoints' phones (`docs/phone.md`).
 //!
-//! A door: `message` decodes what a phone says and encodes what it is told, `session` is one socket's life, `login` says
-//! who it is, `sessions` lets a phone whose socket was lost come back to its calls. What becomes of a call is the registry's
-//! business (`call::web`). Everything from outside is bounded: sockets, messages and their rate, tries at a password, the
-//! time until somebody says who they are.
+//! `message` decodes and encodes messages, `session` serves one socket, `login` authenticates the
+//! phone, and `sessions` lets a phone with a lost socket reclaim its calls. Calls are handled by
+//! the registry (`call::web`). All input is bounded: sockets, message size and rate, password
+//! attempts, and the time until registration.
 
 mod login;
 mod message;
@@ -35,57 +35,58 @@ use sessions::Sessions;
 use speech::recognise::Recognisers;
 use store::{Passwords, Store};
 
-/// The longest message, in bytes: an offer of 16 KiB as JSON has it.
+/// Maximum message size in bytes: an SDP offer of 16 KiB, escaped as JSON.
 const MESSAGE_BYTES_MAX: usize = 48 << 10;
-/// Sockets at a time.
+/// Maximum number of sockets.
 const SOCKETS_MAX: usize = 5_000;
 
-/// What phones are answered from.
-pub struct PhoneDoor {
+/// The services behind the phone listener.
+pub struct PhoneService {
     pub clock: Clock,
     pub dice: Dice,
     pub store: Store,
     pub passwords: Passwords,
-    /// Who is signed in to the console.
+    /// The console sessions.
     pub people: People,
-    /// The outside comes by https: the session's cookie has another name.
+    /// Whether clients connect over https, which changes the name of the session cookie.
     pub secure: bool,
     pub gate: Arc<Gate>,
     pub registry: Registry,
     pub phones: Phones,
-    /// Documents that people are writing in the console.
+    /// Drafts that people write in the console.
     pub drafts: Drafts,
-    /// Who can write what is said.
+    /// Recognisers for captions.
     pub recognisers: Recognisers,
-    /// The host of this platform's SIP addresses.
+    /// The host of the node's SIP addresses.
     pub sip_host: String,
-    /// Ends the sockets.
+    /// Ends all sockets.
     pub stop: CancellationToken,
 }
 
-/// The door with what it keeps.
+/// The services and the state of the listener.
 struct Inner {
-    door: PhoneDoor,
+    service: PhoneService,
     failures: Failures,
     sessions: Sessions,
     sockets: AtomicUsize,
 }
 
 impl std::ops::Deref for Inner {
-    type Target = PhoneDoor;
-    fn deref(&self) -> &PhoneDoor {
-        &self.door
+    type Target = PhoneService;
+    fn deref(&self) -> &PhoneService {
+        &self.service
     }
 }
 
-/// Who asks, as the listener found out.
+/// The client's address, set by the listener.
 #[derive(Clone, Copy, Debug)]
-pub struct From(pub IpAddr);
+pub struct ClientAddress(pub IpAddr);
 
-/// The path of phones. Every origin may ask; a cookie counts from our own pages only (R20).
-pub fn router(door: PhoneDoor) -> Router {
+/// Returns the route for phones. All origins may connect, but cookies are only accepted from the
+/// node's own pages (`docs/reference/reliability.md#r20`).
+pub fn router(service: PhoneService) -> Router {
     let inner = Inner {
-        door,
+        service,
         failures: Failures::default(),
         sessions: Sessions::default(),
         sockets: AtomicUsize::new(0),
@@ -93,10 +94,10 @@ pub fn router(door: PhoneDoor) -> Router {
     Router::new().route("/phone", get(upgrade)).with_state(Arc::new(inner))
 }
 
-/// A socket's place among them, given back on drop.
-struct Seat(Arc<Inner>);
+/// A socket's slot. Released on drop.
+struct SocketSlot(Arc<Inner>);
 
-impl Seat {
+impl SocketSlot {
     fn take(inner: &Arc<Inner>) -> Option<Self> {
         let room = |taken| (taken < SOCKETS_MAX).then_some(taken + 1);
         inner.sockets.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).ok()?;
@@ -104,7 +105,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for SocketSlot {
     fn drop(&mut self) {
         self.0.sockets.fetch_sub(1, Ordering::AcqRel);
     }
@@ -112,7 +113,7 @@ impl Drop for Seat {
 
 async fn upgrade(
     State(inner): State<Arc<Inner>>,
-    from: Option<Extension<From>>,
+    from: Option<Extension<ClientAddress>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
@@ -123,13 +124,13 @@ async fn upgrade(
                 .into_response();
         }
     };
-    let Some(seat) = Seat::take(&inner) else {
+    let Some(seat) = SocketSlot::take(&inner) else {
         return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "5")], "too many phones\n")
             .into_response();
     };
     let signed_in =
         cookie::is_from_here(&headers).then(|| cookie::token(&headers, inner.secure)).flatten();
-    let from = from.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(From(ip))| ip);
+    let from = from.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(ClientAddress(ip))| ip);
     upgrade
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX)

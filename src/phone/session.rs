@@ -1,4 +1,4 @@
-//! One phone's socket, from its upgrade to its end.
+//! Serves one phone's socket.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::message::{FromPhone, Password, Said, Trouble};
-use super::sessions::Found;
+use super::message::{FromPhone, NodeMessage, Password, RequestError};
+use super::sessions::Resumed;
 use super::transfer::transfer;
-use super::{Inner, Seat, login};
+use super::{Inner, SocketSlot, login};
 use engine::admission::{ApplicationSpec, Reason};
-use engine::call::phones::{Owner, PlaceId, Registration, ToPhone};
-use engine::call::web::{BACK_WITHIN, NotDone, Silence, WebCall};
+use engine::call::phones::{Owner, Registration, RegistrationId, ToPhone};
+use engine::call::web::{BACK_WITHIN, MuteReason, PhoneCommandError, WebCall};
 use engine::people::Token;
 use machine::CallUrls;
 use media::sdp::Offer;
@@ -23,27 +23,27 @@ use model::metric;
 use model::{CallUuid, Digit, Direction, E164};
 use store::Endpoint;
 
-/// Until somebody says who they are.
+/// Maximum time until the phone registers.
 const LOGIN_WITHIN: Duration = Duration::from_secs(10);
-/// Wrong log-ins of one socket.
+/// Maximum number of failed logins per socket.
 const LOGINS_MAX: u32 = 3;
-/// A phone is asked so often whether it is there; one that has said nothing for twice as long is lost.
+/// Ping interval. A phone that sends nothing for twice as long is lost.
 const PING_EVERY: Duration = Duration::from_secs(20);
-/// A socket that takes nothing for so long is lost.
+/// Timeout of a write. A socket that does not accept data for this long is lost.
 const SEND_WITHIN: Duration = Duration::from_secs(10);
-/// Messages at once, and a second.
+/// Burst size and rate limit of messages.
 const BURST: u32 = 40;
 const PER_SECOND: u32 = 10;
-/// Keys of one message.
+/// Maximum number of keys in a message.
 const DIGITS_MAX: usize = 64;
-/// What may be dialled, in characters.
+/// Maximum length of a dialled number or address, in characters.
 const TO_MAX: usize = 128;
-/// The longest language tag (RFC 5646 §4.4.1).
+/// Maximum length of a language tag (RFC 5646, section 4.4.1).
 const LANGUAGE_MAX: usize = 35;
-/// A phone's own name of a call, in characters.
+/// Maximum length of a phone's call reference, in characters.
 const REFERENCE_MAX: usize = 64;
 
-/// Close codes; those from 4000 on are ours.
+/// WebSocket close codes. Those from 4000 are private.
 const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;
 const POLICY: u16 = 1008;
@@ -52,23 +52,23 @@ const REPLACED: u16 = 4409;
 
 /// How a socket ends.
 enum Exit {
-    /// The phone closed it, or said that it goes: its calls end.
+    /// The phone closed the socket or unregistered. Its calls end.
     Left,
-    /// It broke off: its calls wait for it.
+    /// The connection was lost. Its calls wait for the phone.
     Lost,
-    /// We close it; the calls wait where the phone may come back.
+    /// The node closes the socket. `left` is whether its calls end, too.
     Close { code: u16, why: &'static str, left: bool },
 }
 
 type Next = Result<(), Exit>;
 
-/// Runs a socket to its end.
+/// Serves a socket until it ends.
 pub(super) async fn run(
     socket: WebSocket,
     inner: Arc<Inner>,
     from: IpAddr,
     signed_in: Option<Token>,
-    seat: Seat,
+    seat: SocketSlot,
 ) {
     let now = inner.clock.now();
     let mut session = Session {
@@ -92,28 +92,28 @@ pub(super) async fn run(
     drop(seat);
 }
 
-/// A socket whose phone may be known.
+/// State of a socket.
 struct Session {
     inner: Arc<Inner>,
     socket: WebSocket,
     from: IpAddr,
-    /// The console session that the socket came with.
+    /// The console session with which the socket was opened.
     signed_in: Option<Token>,
-    /// It is by that session that the phone is registered: it is over with it.
+    /// Whether the phone was registered by that session. Its end then ends the registration.
     by_session: bool,
     phone: Option<Phone>,
-    /// Wrong ones.
+    /// Failed logins.
     logins: u32,
-    /// Messages that may come now, as of then.
+    /// Remaining messages of the rate limit, and when that was computed.
     room: u32,
     counted: Instant,
-    /// When the phone said anything last.
+    /// When the phone sent its latest message.
     heard: Instant,
-    /// Another socket has taken the phone's place.
+    /// Cancelled when the session is resumed on another socket.
     over: CancellationToken,
 }
 
-/// A phone that has registered.
+/// A registered phone.
 struct Phone {
     endpoint: Endpoint,
     owner: Owner,
@@ -122,12 +122,12 @@ struct Phone {
     told: mpsc::Receiver<ToPhone>,
 }
 
-/// What woke a socket.
-enum Woken {
-    Said(Option<Result<Message, axum::Error>>),
-    Told(Option<ToPhone>),
+/// An event that a socket handles.
+enum Wakeup {
+    Received(Option<Result<Message, axum::Error>>),
+    Outgoing(Option<ToPhone>),
     Tick,
-    /// Somebody has; perhaps whose session this is.
+    /// A console session has ended, possibly this one.
     SignedOut,
     Late,
     Replaced,
@@ -154,16 +154,16 @@ impl Session {
             };
             let woken = tokio::select! {
                 biased;
-                () = stop.cancelled() => Woken::Stopped,
-                () = over.cancelled() => Woken::Replaced,
-                told = told => Woken::Told(told),
-                said = self.socket.recv() => Woken::Said(said),
-                _ = ping.tick() => Woken::Tick,
-                Ok(()) = signed_out.changed(), if by_session => Woken::SignedOut,
-                () = &mut login, if !is_known => Woken::Late,
+                () = stop.cancelled() => Wakeup::Stopped,
+                () = over.cancelled() => Wakeup::Replaced,
+                told = told => Wakeup::Outgoing(told),
+                said = self.socket.recv() => Wakeup::Received(said),
+                _ = ping.tick() => Wakeup::Tick,
+                Ok(()) = signed_out.changed(), if by_session => Wakeup::SignedOut,
+                () = &mut login, if !is_known => Wakeup::Late,
             };
             match woken {
-                Woken::Stopped => {
+                Wakeup::Stopped => {
                     self.hear_the_rest().await?;
                     return Err(Exit::Close {
                         code: GOING_AWAY,
@@ -171,40 +171,40 @@ impl Session {
                         left: true,
                     });
                 }
-                Woken::Replaced => {
+                Wakeup::Replaced => {
                     return Err(Exit::Close {
                         code: REPLACED,
                         why: "resumed elsewhere",
                         left: false,
                     });
                 }
-                Woken::Late => {
+                Wakeup::Late => {
                     return Err(Exit::Close {
                         code: UNAUTHORIZED,
                         why: "nobody registered",
                         left: true,
                     });
                 }
-                Woken::Tick => self.tick().await?,
-                Woken::SignedOut => self.is_still_signed_in().await?,
-                // Too far behind: given up by the table of phones.
-                Woken::Told(None) => return Err(Exit::Lost),
-                Woken::Told(Some(told)) => self.hear(&told).await?,
-                Woken::Said(said) => self.said(said).await?,
+                Wakeup::Tick => self.tick().await?,
+                Wakeup::SignedOut => self.is_still_signed_in().await?,
+                // The phone's queue was full, and the table of phones dropped it.
+                Wakeup::Outgoing(None) => return Err(Exit::Lost),
+                Wakeup::Outgoing(Some(told)) => self.hear(&told).await?,
+                Wakeup::Received(said) => self.said(said).await?,
             }
         }
     }
 
     async fn tick(&mut self) -> Next {
         if self.inner.clock.now().saturating_duration_since(self.heard) > PING_EVERY * 2 {
-            debug!("a phone has said nothing for too long");
+            debug!("phone timed out");
             return Err(Exit::Lost);
         }
         self.put(Message::Ping(bytes::Bytes::new())).await?;
         self.is_still_signed_in().await
     }
 
-    /// Whoever signs out, here or everywhere, has no phone here any more. A store that does not answer signs nobody out.
+    /// Unregisters the phone if its console session has ended. A failing store does not end it.
     async fn is_still_signed_in(&mut self) -> Next {
         let Some(token) = self.signed_in.as_ref().filter(|_| self.by_session) else {
             return Ok(());
@@ -216,14 +216,14 @@ impl Session {
     }
 
     async fn hear(&mut self, told: &ToPhone) -> Next {
-        self.say(&Said::from(told)).await?;
+        self.say(&NodeMessage::from(told)).await?;
         match told {
             ToPhone::Unregistered { why } => Err(Exit::Close { code: NORMAL, why, left: true }),
             _ => Ok(()),
         }
     }
 
-    /// What was told before the node stops: how its calls ended.
+    /// Sends the remaining messages before shutdown: how the calls ended.
     async fn hear_the_rest(&mut self) -> Next {
         while let Some(told) = self.phone.as_mut().and_then(|phone| phone.told.try_recv().ok()) {
             self.hear(&told).await?;
@@ -236,7 +236,7 @@ impl Session {
             Some(Ok(message)) => message,
             None => return Err(Exit::Lost),
             Some(Err(error)) => {
-                debug!(%error, "a phone's socket ended");
+                debug!(%error, "phone socket failed");
                 return Err(Exit::Lost);
             }
         };
@@ -254,15 +254,15 @@ impl Session {
                 }
             }
             Message::Binary(_) => {
-                self.refuse(&Trouble::new("bad_message", "messages are text")).await
+                self.refuse(&RequestError::new("bad_message", "messages are text")).await
             }
-            // Pings are answered below us.
+            // axum answers pings.
             Message::Ping(_) | Message::Pong(_) => Ok(()),
             Message::Close(_) => Err(Exit::Left),
         }
     }
 
-    /// Whether the phone may say something more.
+    /// Applies the rate limit to a message.
     fn count(&mut self) -> Next {
         let seconds = self.heard.saturating_duration_since(self.counted).as_secs();
         if seconds > 0 {
@@ -278,35 +278,41 @@ impl Session {
         Ok(())
     }
 
-    /// Carries out what a phone says. The outer error ends the socket, the inner one is told.
-    async fn take(&mut self, said: FromPhone) -> Result<Result<(), Trouble>, Exit> {
+    /// Executes a message. The outer error ends the socket; the inner one is sent to the phone.
+    async fn take(&mut self, said: FromPhone) -> Result<Result<(), RequestError>, Exit> {
         let said = match said {
-            FromPhone::Ping => return self.say(&Said::Pong).await.map(Ok),
+            FromPhone::Ping => return self.say(&NodeMessage::Pong).await.map(Ok),
             FromPhone::Register { endpoint, password, resume } => {
                 return self.register(endpoint.as_deref(), password, resume).await;
             }
             said => said,
         };
         let Some(phone) = &self.phone else {
-            return Ok(Err(Trouble::new("not_registered", "register first")));
+            return Ok(Err(RequestError::new("not_registered", "register first")));
         };
         let (place, inner) = (phone.registration.place(), self.inner.clone());
-        let on = |call: CallUuid, act: &dyn Fn(&engine::call::LiveCall) -> Result<(), NotDone>| {
-            let done = inner.registry.get(call).ok_or(NotDone::NoCall).and_then(|call| act(&call));
-            done.map_err(|why| refusal(why).about(call))
-        };
+        let on =
+            |call: CallUuid,
+             act: &dyn Fn(&engine::call::LiveCall) -> Result<(), PhoneCommandError>| {
+                let done = inner
+                    .registry
+                    .get(call)
+                    .ok_or(PhoneCommandError::NoCall)
+                    .and_then(|call| act(&call));
+                done.map_err(|why| refusal(why).about(call))
+            };
         let owner = phone.owner.clone();
         let silence = |call, silence, is_on| on(call, &|live| live.mute(place, silence, is_on));
         match said {
             FromPhone::Register { .. } | FromPhone::Ping => Ok(Ok(())),
             FromPhone::Unregister => {
-                self.say(&Said::Unregistered { why: "asked" }).await?;
+                self.say(&NodeMessage::Unregistered { why: "asked" }).await?;
                 Err(Exit::Close { code: NORMAL, why: "unregistered", left: true })
             }
             FromPhone::Call { to, sdp, reference, draft } => {
                 match self.call(&to, &sdp, reference.as_deref(), draft).await {
                     Ok(call) => self
-                        .say(&Said::Calling { call, reference: reference.as_deref() })
+                        .say(&NodeMessage::Calling { call, reference: reference.as_deref() })
                         .await
                         .map(Ok),
                     Err(trouble) => {
@@ -325,7 +331,7 @@ impl Session {
                 .and_then(|keys| on(call, &|live| live.press(place, keys.iter().copied())))),
             FromPhone::Transfer { call, to } => {
                 let handed = transfer(&inner, (place, &owner), call, &to);
-                self.done(handed, &Said::Transferred { call }).await
+                self.done(handed, &NodeMessage::Transferred { call }).await
             }
             FromPhone::Captions { call, on: wanted, language } => {
                 let written =
@@ -333,29 +339,31 @@ impl Session {
                 let asked = written.and_then(|language| {
                     on(call, &|live| live.caption(place, language.as_deref()))
                 });
-                self.done(asked, &Said::Captions { call, on: wanted, why: None }).await
+                self.done(asked, &NodeMessage::Captions { call, on: wanted, why: None }).await
             }
             FromPhone::Mute { call } => {
-                self.done(silence(call, Silence::Mute, true), &Said::Muted { call }).await
+                self.done(silence(call, MuteReason::Mute, true), &NodeMessage::Muted { call }).await
             }
             FromPhone::Unmute { call } => {
-                self.done(silence(call, Silence::Mute, false), &Said::Unmuted { call }).await
+                self.done(silence(call, MuteReason::Mute, false), &NodeMessage::Unmuted { call })
+                    .await
             }
             FromPhone::Hold { call } => {
-                self.done(silence(call, Silence::Hold, true), &Said::Held { call }).await
+                self.done(silence(call, MuteReason::Hold, true), &NodeMessage::Held { call }).await
             }
             FromPhone::Unhold { call } => {
-                self.done(silence(call, Silence::Hold, false), &Said::Unheld { call }).await
+                self.done(silence(call, MuteReason::Hold, false), &NodeMessage::Unheld { call })
+                    .await
             }
         }
     }
 
-    /// Says so, if it was done.
+    /// Sends the confirmation if the request succeeded.
     async fn done(
         &mut self,
-        done: Result<(), Trouble>,
-        say: &Said<'_>,
-    ) -> Result<Result<(), Trouble>, Exit> {
+        done: Result<(), RequestError>,
+        say: &NodeMessage<'_>,
+    ) -> Result<Result<(), RequestError>, Exit> {
         match done {
             Ok(()) => self.say(say).await.map(Ok),
             Err(trouble) => Ok(Err(trouble)),
@@ -367,11 +375,11 @@ impl Session {
         name: Option<&str>,
         password: Option<Password>,
         resume: Option<String>,
-    ) -> Result<Result<(), Trouble>, Exit> {
+    ) -> Result<Result<(), RequestError>, Exit> {
         if self.phone.is_some() {
-            return Ok(Err(Trouble::new(
+            return Ok(Err(RequestError::new(
                 "already_registered",
-                "this socket has registered; open another for another",
+                "this socket is already registered; open another socket",
             )));
         }
         let inner = self.inner.clone();
@@ -381,7 +389,7 @@ impl Session {
                 login::endpoint(&inner, name, password, self.from).await
             }
             (Some(_), None) => {
-                Err(Trouble::new("bad_message", "a password is of an endpoint: name it"))
+                Err(RequestError::new("bad_message", "a password needs an endpoint: set endpoint"))
             }
             (None, name) => login::by_session(&inner, self.signed_in.as_ref(), name).await,
         };
@@ -404,9 +412,9 @@ impl Session {
             main_account: endpoint.main_account.clone(),
         };
         let Ok((registration, told)) = inner.phones.register(owner.clone()) else {
-            return Ok(Err(Trouble::new(
+            return Ok(Err(RequestError::new(
                 "too_many_places",
-                "this endpoint is registered at as many places as may be",
+                "this endpoint has the maximum number of registrations",
             )));
         };
         let place = registration.place();
@@ -414,10 +422,10 @@ impl Session {
         let secret = format!("{:016x}{:016x}", inner.dice.roll(), inner.dice.roll());
         inner.sessions.begin(&secret, endpoint.id.clone(), place, self.over.clone());
         self.by_session = by_session;
-        info!(endpoint = %endpoint.name, by_session, calls = calls.len(), "a phone has registered");
+        info!(endpoint = %endpoint.name, by_session, calls = calls.len(), "phone registered");
         let recognisers = &inner.recognisers;
         let offered = recognisers.offered_languages();
-        let said = Said::Registered {
+        let said = NodeMessage::Registered {
             endpoint: endpoint.name.as_str(),
             sip_uri: endpoint.name.sip_address(&inner.sip_host),
             session: &secret,
@@ -432,13 +440,13 @@ impl Session {
         self.put(Message::Text(said.into())).await.map(Ok)
     }
 
-    /// The calls of a session that was lost, which this place has from now on.
-    fn resume(&self, secret: &str, endpoint: &Endpoint, place: PlaceId) -> Vec<CallUuid> {
+    /// Reclaims the calls of a lost session for this registration.
+    fn resume(&self, secret: &str, endpoint: &Endpoint, place: RegistrationId) -> Vec<CallUuid> {
         let inner = &self.inner;
         let calls = match inner.sessions.take(secret, &endpoint.id) {
             None => return Vec::new(),
-            Some(Found::Gone(calls)) => calls,
-            Some(Found::Here { place: old, over }) => {
+            Some(Resumed::Gone(calls)) => calls,
+            Some(Resumed::Here { place: old, over }) => {
                 let calls = inner.phones.calls(old);
                 inner.registry.phone_gone(old, &calls, false);
                 over.cancel();
@@ -448,29 +456,32 @@ impl Session {
         inner.registry.phone_back(place, &calls)
     }
 
-    /// A call of the phone's own.
+    /// Makes a call.
     async fn call(
         &mut self,
         to: &str,
         sdp: &str,
         reference: Option<&str>,
         of: Option<String>,
-    ) -> Result<CallUuid, Trouble> {
+    ) -> Result<CallUuid, RequestError> {
         let Some(phone) = &self.phone else {
-            return Err(Trouble::new("not_registered", "register first"));
+            return Err(RequestError::new("not_registered", "register first"));
         };
         if reference.is_some_and(|reference| reference.chars().count() > REFERENCE_MAX) {
-            return Err(Trouble::new("bad_message", "ref is at most 64 characters"));
+            return Err(RequestError::new("bad_message", "ref is at most 64 characters"));
         }
         let (inner, owner, place) = (&self.inner, &phone.owner, phone.registration.place());
         let to = dialled(to)?;
         let offer = offer(sdp)?;
         if inner.phones.calls(place).len() >= engine::call::phones::CALLS_MAX {
-            return Err(Trouble::new("too_many_calls", "this phone has as many calls as it may"));
+            return Err(RequestError::new(
+                "too_many_calls",
+                "this phone has the maximum number of calls",
+            ));
         }
         let account = inner.gate.directory().tables().account(&owner.account).cloned();
         let account = account
-            .ok_or(Trouble::new("no_account", "the endpoint's account is not served any more"))?;
+            .ok_or(RequestError::new("no_account", "the endpoint's account no longer exists"))?;
         let urls = match of {
             Some(id) => draft(&self.inner, self.signed_in.as_ref(), &id, &phone.endpoint).await?,
             None => application_urls(&self.inner, &phone.endpoint)?,
@@ -504,12 +515,12 @@ impl Session {
         }
     }
 
-    async fn say(&mut self, said: &Said<'_>) -> Next {
+    async fn say(&mut self, said: &NodeMessage<'_>) -> Next {
         self.put(Message::Text(said.text().into())).await
     }
 
-    async fn refuse(&mut self, trouble: &Trouble) -> Next {
-        self.say(&Said::from(trouble)).await
+    async fn refuse(&mut self, trouble: &RequestError) -> Next {
+        self.say(&NodeMessage::from(trouble)).await
     }
 
     async fn put(&mut self, message: Message) -> Next {
@@ -528,14 +539,14 @@ impl Session {
         if let Some(phone) = self.phone.take() {
             let place = phone.registration.place();
             let calls = self.inner.phones.calls(place);
-            // From here on it rings no longer; what it has is asked for above.
+            // Unregister first: no further call rings here, and the list of calls is final.
             drop(phone.registration);
             self.inner.registry.phone_gone(place, &calls, left);
             match left {
                 true => self.inner.sessions.end(&phone.secret),
                 false => self.inner.sessions.lost(&phone.secret, calls, self.inner.clock.now()),
             }
-            info!(endpoint = %phone.endpoint.name, left, "a phone is gone");
+            info!(endpoint = %phone.endpoint.name, left, "phone disconnected");
         }
         let close = match exit {
             Exit::Close { code, why, .. } => Some(CloseFrame { code, reason: why.into() }),
@@ -546,15 +557,16 @@ impl Session {
     }
 }
 
-/// The URLs of a document that the person who is signed in there has written: nobody else is told how its call ends.
+/// Returns the URLs of a draft by the signed-in person. The draft itself receives the hangup
+/// callback.
 async fn draft(
     inner: &Inner,
     token: Option<&Token>,
     id: &str,
     endpoint: &Endpoint,
-) -> Result<CallUrls, Trouble> {
-    const NONE: Trouble =
-        Trouble::new("no_draft", "there is no such draft of yours any more: run it again");
+) -> Result<CallUrls, RequestError> {
+    const NONE: RequestError =
+        RequestError::new("no_draft", "you have no such draft: run it again");
     let person = login::person(inner, token.ok_or(NONE)?).await?;
     let theirs =
         person.filter(|person| person.scope().holds(&endpoint.account, &endpoint.main_account));
@@ -566,18 +578,18 @@ async fn draft(
     Ok(CallUrls { answer, answer_method, fallback: None, hangup })
 }
 
-/// Those of its application.
-fn application_urls(inner: &Inner, endpoint: &Endpoint) -> Result<CallUrls, Trouble> {
-    const NONE: &str = "this endpoint has no application to call with: give it one by its app_id, or make one the \
+/// Returns the URLs of the endpoint's application.
+fn application_urls(inner: &Inner, endpoint: &Endpoint) -> Result<CallUrls, RequestError> {
+    const NONE: &str = "this endpoint has no application for calls: set its app_id, or make one the \
         default of endpoints (default_endpoint_app)";
     let tables = inner.gate.directory().tables();
     let application = match &endpoint.app_id {
         Some(id) => tables.application(id),
         None => tables.endpoints_application(&endpoint.account),
     };
-    let application = application.ok_or(Trouble::new("no_application", NONE))?;
+    let application = application.ok_or(RequestError::new("no_application", NONE))?;
     urls(application)
-        .ok_or(Trouble::new("no_application", "this endpoint's application has no answer_url"))
+        .ok_or(RequestError::new("no_application", "this endpoint's application has no answer_url"))
 }
 
 fn urls(application: &ApplicationSpec) -> Option<CallUrls> {
@@ -586,29 +598,30 @@ fn urls(application: &ApplicationSpec) -> Option<CallUrls> {
     Some(CallUrls { answer, answer_method, fallback: application.fallback.clone(), hangup })
 }
 
-/// What was dialled, as callbacks give it: a number's digits, or the text as it is.
-fn dialled(to: &str) -> Result<String, Trouble> {
+/// Normalizes the dialled target: the digits of a phone number, or the text unchanged.
+fn dialled(to: &str) -> Result<String, RequestError> {
     let to = to.trim();
     if to.is_empty() || to.chars().count() > TO_MAX || to.chars().any(char::is_control) {
-        return Err(Trouble::new(
+        return Err(RequestError::new(
             "bad_number",
-            "to is 1 to 128 characters: a number, or any word that your application knows",
+            "to must have 1 to 128 characters: a number, or any word that your application knows",
         ));
     }
     Ok(E164::parse(to).map_or_else(|_| to.to_owned(), |number| number.to_string()))
 }
 
-fn offer(sdp: &str) -> Result<Offer, Trouble> {
-    Offer::parse_phone(sdp)
-        .map_err(|why| Trouble::told("bad_offer", format!("the offer is not usable: {why}")))
+fn offer(sdp: &str) -> Result<Offer, RequestError> {
+    Offer::parse_phone(sdp).map_err(|why| {
+        RequestError::with_text("bad_offer", format!("the offer is not usable: {why}"))
+    })
 }
 
-/// The language that captions are asked for in; none: they are not wanted.
+/// Returns the language for captions. `None` if captions are not wanted.
 fn spoken(
     inner: &Inner,
     wanted: bool,
     language: Option<String>,
-) -> Result<Option<String>, Trouble> {
+) -> Result<Option<String>, RequestError> {
     if !wanted {
         return Ok(None);
     }
@@ -617,37 +630,38 @@ fn spoken(
     let is_tag = (1..=LANGUAGE_MAX).contains(&language.len())
         && language.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if !is_tag {
-        return Err(Trouble::new("bad_message", "language is a BCP 47 tag, such as en-IN"));
+        return Err(RequestError::new("bad_message", "language is a BCP 47 tag, such as en-IN"));
     }
     match recognisers.can_recognise(&language) {
         true => Ok(Some(language)),
-        false => {
-            Err(Trouble::new("no_recogniser", "nobody here understands speech in this language"))
-        }
+        false => Err(RequestError::new("no_recogniser", "no speech recogniser for this language")),
     }
 }
 
-fn keys(digits: &str) -> Result<Vec<Digit>, Trouble> {
+fn keys(digits: &str) -> Result<Vec<Digit>, RequestError> {
     let keys: Option<Vec<Digit>> =
         digits.chars().map(|c| Digit::try_from(c).ok().filter(|key| !key.is_letter())).collect();
     keys.filter(|keys| (1..=DIGITS_MAX).contains(&keys.len()))
-        .ok_or(Trouble::new("bad_digits", "digits is 1 to 64 of 0-9, * and #"))
+        .ok_or(RequestError::new("bad_digits", "digits is 1 to 64 of 0-9, * and #"))
 }
 
-pub(super) fn refusal(why: NotDone) -> Trouble {
+pub(super) fn refusal(why: PhoneCommandError) -> RequestError {
     match why {
-        NotDone::NoCall => Trouble::new("no_call", "this phone has no such call"),
-        NotDone::NotRinging => Trouble::new("not_ringing", "it does not ring here any more"),
+        PhoneCommandError::NoCall => RequestError::new("no_call", "this phone has no such call"),
+        PhoneCommandError::NotRinging => {
+            RequestError::new("not_ringing", "the call no longer rings here")
+        }
     }
 }
 
-fn denied(reason: Reason) -> Trouble {
+fn denied(reason: Reason) -> RequestError {
     match reason {
-        Reason::CpsExceeded => {
-            Trouble::new("cps_exceeded", "the account's calls per second are used up; try again")
-        }
-        Reason::Draining => Trouble::new("draining", "this server is stopping: no further calls"),
-        _ => Trouble::new("overloaded", "this server has no room for a further call; try again"),
+        Reason::CpsExceeded => RequestError::new(
+            "cps_exceeded",
+            "the account's calls per second are used up; try again",
+        ),
+        Reason::Draining => RequestError::new("draining", "this server is stopping: no new calls"),
+        _ => RequestError::new("overloaded", "this server is overloaded; try again"),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Phones that may come back: whoever lost a socket and knows its session's secret takes its calls along.
+//! Sessions of phones: a client that lost its socket and knows the session's secret can reclaim its
+//! calls.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,11 +7,11 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use engine::call::phones::PlaceId;
+use engine::call::phones::RegistrationId;
 use engine::call::web::BACK_WITHIN;
 use model::{CallUuid, EndpointId};
 
-/// By the secret.
+/// Sessions by secret.
 #[derive(Default)]
 pub(super) struct Sessions(Mutex<HashMap<String, Session>>);
 
@@ -20,9 +21,9 @@ struct Session {
 }
 
 enum State {
-    /// Its socket is open, as far as we know.
+    /// The socket is believed to be open.
     Here {
-        place: PlaceId,
+        place: RegistrationId,
         over: CancellationToken,
     },
     Gone {
@@ -31,30 +32,30 @@ enum State {
     },
 }
 
-/// What somebody who comes back finds.
-pub(super) enum Found {
-    /// The old socket was not known to be dead; it is given up now.
+/// State of a session that is resumed.
+pub(super) enum Resumed {
+    /// The old socket seemed to be alive; it is closed now.
     Here {
-        place: PlaceId,
+        place: RegistrationId,
         over: CancellationToken,
     },
     Gone(Vec<CallUuid>),
 }
 
 impl Sessions {
-    /// A session begins.
+    /// Adds a session.
     pub(super) fn begin(
         &self,
         secret: &str,
         endpoint: EndpointId,
-        place: PlaceId,
+        place: RegistrationId,
         over: CancellationToken,
     ) {
         self.table()
             .insert(secret.to_owned(), Session { endpoint, state: State::Here { place, over } });
     }
 
-    /// Its socket was lost.
+    /// Marks a session's socket as lost.
     pub(super) fn lost(&self, secret: &str, calls: Vec<CallUuid>, now: Instant) {
         let mut table = self.table();
         table.retain(|_, session| match &session.state {
@@ -67,18 +68,18 @@ impl Sessions {
         }
     }
 
-    /// It is over.
+    /// Removes a session.
     pub(super) fn end(&self, secret: &str) {
         self.table().remove(secret);
     }
 
-    /// The endpoint's phone is back, and its old session is over.
-    pub(super) fn take(&self, secret: &str, endpoint: &EndpointId) -> Option<Found> {
+    /// Removes a session to resume it. Returns `None` if the endpoint has no such session.
+    pub(super) fn take(&self, secret: &str, endpoint: &EndpointId) -> Option<Resumed> {
         let mut table = self.table();
         table.get(secret).filter(|session| session.endpoint == *endpoint)?;
         Some(match table.remove(secret)?.state {
-            State::Here { place, over } => Found::Here { place, over },
-            State::Gone { calls, .. } => Found::Gone(calls),
+            State::Here { place, over } => Resumed::Here { place, over },
+            State::Gone { calls, .. } => Resumed::Gone(calls),
         })
     }
 

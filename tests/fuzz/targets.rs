@@ -9,12 +9,12 @@ use egress::{CustomerUrl, Egress, EgressConfig, Guard, is_public};
 use engine::admission::book::Keeper;
 use engine::admission::permission::Consents;
 use engine::admission::{Directory, Gate, NumberEntry};
-use engine::call::PermissionDesk;
+use engine::call::PermissionService;
 use engine::call::dialer::{CallOrder, NotPlaced};
 use engine::call::streams::StreamView;
 use engine::config::Config;
 use engine::meta::{Graph, GraphConfig};
-use engine::webhook::{Secrets, What};
+use engine::webhook::{Content, Secrets};
 use engine::{answer, call, webhook};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -47,7 +47,7 @@ pub fn webhook(body: &[u8]) {
         let shown = format!("{item:?}");
         assert!(shown.len() < 20_000, "what is kept of an item is bounded");
         assert!(item.id.as_ref().is_none_or(|id| id.len() <= 512 && id.is_ascii()));
-        if let What::Connect(connect) = item.what {
+        if let Content::Connect(connect) = item.what {
             assert!(connect.name.len() <= 4_096 && !connect.name.contains(char::is_control));
             let business = E164::parse("918035737458").expect("a number");
             assert!(connect.user(&business).len() <= 4_096);
@@ -549,7 +549,7 @@ fn rest_api() -> &'static Rest {
         let graph = GraphConfig::new("http://127.0.0.1:9/v23.0", Secret::new("CANARY-6"));
         let graph = Arc::new(Graph::new(graph, clock.clone()).expect("a client"));
         let permissions =
-            PermissionDesk::new(graph.clone(), Arc::new(Consents::new()), clock.clone());
+            PermissionService::new(graph.clone(), Arc::new(Consents::new()), clock.clone());
         let (live, placer, operator) = (Arc::new(NoCalls), Arc::new(NoCalls), Arc::new(NoCalls));
         let host = "localhost".to_owned();
         let keeper = Keeper::open(

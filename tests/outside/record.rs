@@ -480,5 +480,5 @@ async fn a_recording_that_cannot_be_completed_when_the_call_is_over_is_told_and_
         remarks.contains("a recording could not be completed after the call: its file"),
         "{record:#}"
     );
-    assert!(remarks.contains("nothing of it is there"), "{record:#}");
+    assert!(remarks.contains("nothing of it was kept"), "{record:#}");
 }

@@ -177,7 +177,7 @@ async fn a_slow_call_shows_what_was_slow() {
         (&"W311".into(), &"caller_hangup".into())
     );
     assert!(
-        node.log().contains("a document has findings") && node.log().contains("W311:1"),
+        node.log().contains("document has findings") && node.log().contains("W311:1"),
         "{}",
         node.log()
     );

@@ -231,7 +231,7 @@ async fn a_file_is_walked_and_wrong_usage_is_2() {
         "signed by  x-plivo-signature-v3",
         "says \"Good bye.\"",
         "the call ends: 4010 End Of XML Instructions",
-        "hangup callback: would be sent: a file takes no callbacks",
+        "hangup callback: would be sent: a file cannot receive callbacks",
         "\nok: 2 documents",
     ] {
         assert!(shown.contains(part), "{part:?} in {shown}");

@@ -27,12 +27,12 @@ enum Left {
 }
 
 /// Takes down what the queues want done: it is done when they are let go.
-struct Door {
+struct WebhookHandler {
     room: usize,
     left: RefCell<Vec<Left>>,
 }
 
-impl Exit for Door {
+impl Exit for WebhookHandler {
     fn start(
         &self,
         waiting: &Waiting,
@@ -73,7 +73,7 @@ impl World {
             let (clock, consents) = (self.clock.clone(), self.store.consents.clone());
             let node = self.node();
             let rules = Rules { gate: &node.gate, consents: &consents, clock: &clock };
-            node.queues.may_take(rules, &number, std::slice::from_ref(&to))
+            node.queues.check_order(rules, &number, std::slice::from_ref(&to))
         };
         self.judge_order(&order, &asked);
         if let Err(why) = asked {
@@ -96,7 +96,7 @@ impl World {
         let setup = self.setup_of(call, &order, &number, &to);
         let now = self.instant();
         self.node().queues.push(number, setup, now);
-        self.let_out()
+        self.release()
     }
 
     fn setup_of(
@@ -144,15 +144,17 @@ impl World {
     }
 
     /// Lets out what may go out, and looks again when the queues want it.
-    pub fn let_out(&mut self) -> Go {
+    pub fn release(&mut self) -> Go {
         let (clock, consents, live_max) =
             (self.clock.clone(), self.store.consents.clone(), self.plan.live_max);
         let node = self.node();
-        let door =
-            Door { room: live_max.saturating_sub(node.book().live), left: RefCell::default() };
+        let door = WebhookHandler {
+            room: live_max.saturating_sub(node.book().live),
+            left: RefCell::default(),
+        };
         let mut queues = std::mem::take(&mut node.queues);
         let rules = Rules { gate: &node.gate, consents: &consents, clock: &clock };
-        let next = queues.let_out(rules, &door);
+        let next = queues.release(rules, &door);
         let node = self.node();
         node.queues = queues;
         node.look += 1;
@@ -175,7 +177,7 @@ impl World {
     }
 
     pub fn let_out_again(&mut self, turn: u64) -> Go {
-        if self.node().look == turn { self.let_out() } else { Ok(()) }
+        if self.node().look == turn { self.release() } else { Ok(()) }
     }
 
     /// `Registry::place`.

@@ -6,7 +6,7 @@
 //! OFFHOOK_SEED=7 cargo test --test simulation replay -- --nocapture        one run, step by step
 //! ```
 //!
-//! What runs is the program's own wherever something is decided: the webhook's door (`webhook::Door`: JSON, duplicates,
+//! What runs is the program's own wherever something is decided: the webhook's handler (`webhook::WebhookHandler`: JSON, duplicates,
 //! tombstones, age), the gate with its slots and calls per second, the call machine as the shell steps it
 //! (`call::step`), the queues of calls to be placed (`call::queues`) and what users permit, which call Meta means
 //! (`call::binding`), further tries at Graph (`meta::Asking`, `Policy`, `Budget`, `classify`), the callbacks' schedule

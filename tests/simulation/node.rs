@@ -11,12 +11,14 @@ use engine::admission::{
     AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Reason, Slot, Slots,
 };
 use engine::call::CallEvent;
-use engine::call::binding::{self, AtMeta, Bindings, EventTold, Parties, Party};
+use engine::call::binding::{self, Bindings, EventOutcome, MetaState, Parties, Party};
 use engine::call::queues::Queues;
 use engine::meta::{Budget, Policy};
 use engine::webhook::{
-    Busy, CallKey, Calls, Door, DoorConfig, Effect, Full, Heard, Incoming, Known, Said,
+    Busy, CallKey, CallUpdate, Calls, Effect, Full, Incoming, TerminateOutcome, UpdateOutcome,
+    WebhookConfig, WebhookHandler,
 };
+
 use machine::{CallSetup, CallUrls, Input, MachineLimits, MediaEvent, Termination};
 use media::sdp::Offer;
 use model::Clock;
@@ -53,7 +55,7 @@ pub struct Node {
     pub look: u64,
     pub tables: Arc<Tables>,
     pub slots: Vec<&'static Slots>,
-    pub door: Door<Phones>,
+    pub door: WebhookHandler<Phones>,
     book: Arc<Mutex<Book>>,
     pub beginning: BTreeMap<CallUuid, Begin>,
     pub calls: BTreeMap<CallUuid, Call>,
@@ -113,7 +115,7 @@ impl Book {
 /// A live call, seen from outside.
 pub struct View {
     pub setup: CallSetup,
-    pub at_meta: AtMeta,
+    pub at_meta: MetaState,
     pub closing: AtomicBool,
     book: Arc<Mutex<Book>>,
 }
@@ -123,7 +125,7 @@ impl Party for View {
         &self.setup
     }
 
-    fn at_meta(&self) -> &AtMeta {
+    fn at_meta(&self) -> &MetaState {
         &self.at_meta
     }
 
@@ -183,7 +185,7 @@ impl Tables {
 
     pub fn enter(&self, setup: &CallSetup, now: Instant) -> Arc<View> {
         let call = setup.call;
-        let at_meta = AtMeta::new(setup.wacid.clone());
+        let at_meta = MetaState::new(setup.wacid.clone());
         let view = View {
             setup: setup.clone(),
             at_meta,
@@ -197,7 +199,7 @@ impl Tables {
         view
     }
 
-    fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventTold {
+    fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventOutcome {
         let now = self.book.lock().expect("one thread").clock.now();
         let key = (key.phone_number_id.clone(), key.wacid.clone());
         self.bindings.event(self, &key, named, event, now)
@@ -238,16 +240,21 @@ impl Calls for Phones {
         Ok(())
     }
 
-    fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<Offer>) -> Heard {
+    fn placed(
+        &self,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        said: CallUpdate<Offer>,
+    ) -> UpdateOutcome {
         let event = match said {
-            Said::Answer(answer) => CallEvent::Answer(answer.map(Box::new)),
-            Said::Status(status) => CallEvent::Status(status),
+            CallUpdate::Answer(answer) => CallEvent::Answer(answer.map(Box::new)),
+            CallUpdate::Status(status) => CallEvent::Status(status),
         };
         match self.tables.event(key, named, event) {
-            EventTold::Yes => Heard::Yes,
-            EventTold::Late => Heard::Late,
-            EventTold::Parked => Heard::Parked,
-            EventTold::Full => Heard::Busy,
+            EventOutcome::Delivered => UpdateOutcome::Delivered,
+            EventOutcome::Late => UpdateOutcome::Late,
+            EventOutcome::Parked => UpdateOutcome::Parked,
+            EventOutcome::Full => UpdateOutcome::Busy,
         }
     }
 
@@ -256,11 +263,11 @@ impl Calls for Phones {
         key: &CallKey,
         named: Option<CallUuid>,
         termination: Termination,
-    ) -> Known {
+    ) -> TerminateOutcome {
         match self.tables.event(key, named, CallEvent::Terminated(termination)) {
-            EventTold::Yes => Known::Ended,
-            EventTold::Full => Known::Busy,
-            EventTold::Parked | EventTold::Late => Known::Unknown,
+            EventOutcome::Delivered => TerminateOutcome::Ended,
+            EventOutcome::Full => TerminateOutcome::Busy,
+            EventOutcome::Parked | EventOutcome::Late => TerminateOutcome::Unknown,
         }
     }
 
@@ -362,7 +369,7 @@ impl World {
         let tables = Arc::new(Tables { views, bindings, book: book.clone() });
         let phones =
             Phones { book: book.clone(), tables: tables.clone(), limits: self.plan.limits.clone() };
-        let config = DoorConfig {
+        let config = WebhookConfig {
             app_secret: Secret::new("app secret"),
             app_secret_previous: None,
             verify_token: Secret::new("verify token"),
@@ -375,7 +382,7 @@ impl World {
             ending: false,
             directory,
             slots,
-            door: Door::new(phones, gate.clone(), self.clock.clone(), &config),
+            door: WebhookHandler::new(phones, gate.clone(), self.clock.clone(), &config),
             gate,
             queues: Queues::default(),
             look: 0,

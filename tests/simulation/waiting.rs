@@ -102,13 +102,13 @@ impl World {
         Rules { gate: &self.gate, consents: &self.consents, clock: &self.clock }
     }
 
-    fn may_take(&self, id: usize) -> Result<(), NotPlaced> {
-        self.queues.may_take(self.rules(), &self.number, &[E164::parse(&user(id)).unwrap()])
+    fn check_order(&self, id: usize) -> Result<(), NotPlaced> {
+        self.queues.check_order(self.rules(), &self.number, &[E164::parse(&user(id)).unwrap()])
     }
 
     /// A call to the user of that number, which is its id too.
     fn order(&mut self, id: usize) {
-        self.may_take(id).unwrap();
+        self.check_order(id).unwrap();
         let url = |path: &str| {
             (DocUrl(format!("https://app.example.com/{path}").as_str().into()), Method::Post)
         };
@@ -135,9 +135,9 @@ impl World {
         self.queues.push(self.number.clone(), setup, self.clock.now());
     }
 
-    fn let_out(&mut self) -> Option<Instant> {
+    fn release(&mut self) -> Option<Instant> {
         let rules = Rules { gate: &self.gate, consents: &self.consents, clock: &self.clock };
-        self.queues.let_out(rules, &self.out)
+        self.queues.release(rules, &self.out)
     }
 
     fn began(&self) -> Vec<u128> {
@@ -149,7 +149,7 @@ impl World {
 fn l06_calls_go_out_in_their_order_and_no_faster_than_the_account_may() {
     let mut world = World::new(2);
     (0..5).for_each(|id| world.order(id));
-    let next = world.let_out().expect("three wait");
+    let next = world.release().expect("three wait");
     assert_eq!(world.began(), [0, 1]);
     assert_eq!(*world.out.noted.borrow(), [2, 3, 4], "those that wait have a record");
     assert_eq!(
@@ -158,13 +158,13 @@ fn l06_calls_go_out_in_their_order_and_no_faster_than_the_account_may() {
         "a rate may be raised meanwhile"
     );
     world.clock.step(Duration::from_micros(999_999));
-    world.let_out();
+    world.release();
     assert_eq!(world.began().len(), 2, "a second is not over");
     world.clock.step(Duration::from_micros(1));
-    world.let_out();
+    world.release();
     assert_eq!(world.began(), [0, 1, 2, 3]);
     world.clock.step(Duration::from_secs(1));
-    assert_eq!(world.let_out(), None);
+    assert_eq!(world.release(), None);
     assert_eq!(world.began(), [0, 1, 2, 3, 4]);
     assert_eq!(world.out.noted.borrow().len(), 3, "once each");
 }
@@ -173,17 +173,17 @@ fn l06_calls_go_out_in_their_order_and_no_faster_than_the_account_may() {
 fn l06_a_call_waits_for_two_minutes_at_most() {
     let mut world = World::new(1);
     (0..125).for_each(|id| world.order(id));
-    world.let_out();
+    world.release();
     for _ in 0..119 {
         world.clock.step(Duration::from_secs(1));
-        world.let_out();
+        world.release();
     }
     assert_eq!(world.began().len(), 120);
     assert!(world.out.given_up.borrow().is_empty(), "119 s are not too long");
     // A moment before, one that is ordered then waits anew.
     world.clock.step(WAIT_MAX - Duration::from_secs(119) - Duration::from_micros(1));
     world.order(200);
-    let next = world.let_out().expect("some wait");
+    let next = world.release().expect("some wait");
     assert_eq!(
         next,
         world.clock.now() + Duration::from_micros(1),
@@ -191,7 +191,7 @@ fn l06_a_call_waits_for_two_minutes_at_most() {
     );
     assert!(world.out.given_up.borrow().is_empty());
     world.clock.step(Duration::from_micros(1));
-    world.let_out();
+    world.release();
     let expired: Vec<_> = (120..125).map(|id| (id, HangupCause::CpsExceeded)).collect();
     assert_eq!(
         *world.out.given_up.borrow(),
@@ -206,15 +206,15 @@ fn l06_a_call_waits_for_two_minutes_at_most() {
 fn l06_a_queue_is_bounded_and_a_second_call_to_a_user_does_not_wait_behind_the_first() {
     let mut world = World::new(1);
     world.order(0);
-    world.let_out();
+    world.release();
     (1..=QUEUE_MAX).for_each(|id| world.order(id));
-    let full = world.may_take(5_000);
+    let full = world.check_order(5_000);
     assert!(
         matches!(full, Err(NotPlaced::QueueFull { after }) if after == Duration::from_secs(1)),
         "{full:?}"
     );
     for (id, what) in [(0, "is up"), (1, "waits")] {
-        let busy = world.may_take(id);
+        let busy = world.check_order(id);
         assert!(
             matches!(busy, Err(NotPlaced::Denied { .. })),
             "a call with the user {what}: {busy:?}"
@@ -222,9 +222,9 @@ fn l06_a_queue_is_bounded_and_a_second_call_to_a_user_does_not_wait_behind_the_f
     }
     let waiting = world.queues.remove(CallUuid(uuid::Uuid::from_u128(1))).expect("it waits");
     assert_eq!(waiting.setup.to, user(1));
-    world.may_take(1).unwrap();
+    world.check_order(1).unwrap();
     world.gate.drain();
-    assert!(matches!(world.may_take(1), Err(NotPlaced::Draining)));
+    assert!(matches!(world.check_order(1), Err(NotPlaced::Draining)));
 }
 
 #[test]
@@ -232,12 +232,12 @@ fn r10_what_the_node_has_no_room_for_keeps_no_permit_and_no_slot() {
     let mut world = World::new(1);
     world.out.no_room = true;
     world.order(0);
-    world.let_out();
+    world.release();
     assert_eq!(*world.out.given_up.borrow(), [(0, HangupCause::CpsExceeded)]);
     assert_eq!(world.number.slots.in_use(), 0);
     world.out.no_room = false;
     world.order(1);
-    world.let_out();
+    world.release();
     assert_eq!(world.began(), [1], "the permit is there at the same moment");
     assert_eq!(world.number.slots.in_use(), 1);
 }

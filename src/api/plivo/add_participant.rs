@@ -25,7 +25,7 @@ use super::multi_party::{NO_ROOM, live_room, room_id};
 use super::request::PlivoRequest;
 use super::response::created;
 use super::route::{BARRED_COUNTRY, CONFLICT, NOT_ALLOWED, Route, handler, object};
-use engine::call::dialer::{CallOrder, Each};
+use engine::call::dialer::{CallOrder, TargetSettings};
 use machine::{Command, Confirmation, Outbound, RoomMusic};
 use model::{CallUuid, Digit, E164, Method};
 use xml::Document;
@@ -288,7 +288,7 @@ struct CalledUsers {
     headers: Vec<(String, String)>,
     outbound: Outbound,
     callback: Option<(DocUrl, Method)>,
-    each: Vec<Each>,
+    each: Vec<TargetSettings>,
 }
 
 impl CalledUsers {
@@ -303,7 +303,7 @@ impl CalledUsers {
         let ring_timeouts =
             parse_per_target(fields, "ring_timeout", (1, RING_TIMEOUT_MAX), to.len())?;
         let delays = parse_per_target(fields, "delay_dial", (0, DELAY_MAX), to.len())?;
-        let each = (0..to.len()).map(|n| Each {
+        let each = (0..to.len()).map(|n| TargetSettings {
             ring_timeout_ms: value_for(&ring_timeouts, n).map(|secs| secs.saturating_mul(1_000)),
             after: Duration::from_secs(value_for(&delays, n).unwrap_or(0)),
         });

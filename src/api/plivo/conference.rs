@@ -13,7 +13,7 @@ use super::request::PlivoRequest;
 use super::response::{accepted, no_content, ok};
 use super::rooms::{parse_members, play_command, speak_command, start_recording, stop_recording};
 use super::route::{CONFLICT, Route, handler, object};
-use engine::call::rooms::{Asked, MemberAsk, Members};
+use engine::call::rooms::{CommandResult, MemberCommand, Members};
 use machine::RoomKind;
 use media::SoundKind;
 
@@ -226,7 +226,7 @@ async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
 async fn end_all(request: PlivoRequest) -> Result<Response, PlivoError> {
     let (rooms, scope) = (&request.api().rooms, &request.scope);
     for room in rooms.list(scope, KIND) {
-        rooms.ask(scope, KIND, &room.name, &Members::All, &MemberAsk::HangUp);
+        rooms.ask(scope, KIND, &room.name, &Members::All, &MemberCommand::HangUp);
     }
     Ok(no_content())
 }
@@ -259,9 +259,9 @@ async fn get(request: PlivoRequest) -> Result<Response, PlivoError> {
 
 async fn end(request: PlivoRequest) -> Result<Response, PlivoError> {
     let (rooms, name) = (&request.api().rooms, request.parameter("name"));
-    match rooms.ask(&request.scope, KIND, name, &Members::All, &MemberAsk::HangUp) {
-        Asked::Done(_) => Ok(no_content()),
-        Asked::NoRoom | Asked::NoMember => Err(NO_ROOM),
+    match rooms.ask(&request.scope, KIND, name, &Members::All, &MemberCommand::HangUp) {
+        CommandResult::Done(_) => Ok(no_content()),
+        CommandResult::NoRoom | CommandResult::NoMember => Err(NO_ROOM),
     }
 }
 
@@ -277,27 +277,27 @@ async fn stop_record(request: PlivoRequest) -> Result<Response, PlivoError> {
 }
 
 async fn mute(request: PlivoRequest) -> Result<Response, PlivoError> {
-    start(&request, &MemberAsk::Mute(true), "muted")
+    start(&request, &MemberCommand::Mute(true), "muted")
 }
 
 async fn unmute(request: PlivoRequest) -> Result<Response, PlivoError> {
-    stop(&request, &MemberAsk::Mute(false))
+    stop(&request, &MemberCommand::Mute(false))
 }
 
 async fn deafen(request: PlivoRequest) -> Result<Response, PlivoError> {
-    start(&request, &MemberAsk::Deaf(true), "deaf")
+    start(&request, &MemberCommand::Deaf(true), "deaf")
 }
 
 async fn undeafen(request: PlivoRequest) -> Result<Response, PlivoError> {
-    stop(&request, &MemberAsk::Deaf(false))
+    stop(&request, &MemberCommand::Deaf(false))
 }
 
 async fn kick(request: PlivoRequest) -> Result<Response, PlivoError> {
-    start(&request, &MemberAsk::Kick, "kicked")
+    start(&request, &MemberCommand::Kick, "kicked")
 }
 
 async fn hang_up(request: PlivoRequest) -> Result<Response, PlivoError> {
-    stop(&request, &MemberAsk::HangUp)
+    stop(&request, &MemberCommand::HangUp)
 }
 
 async fn play(request: PlivoRequest) -> Result<Response, PlivoError> {
@@ -305,7 +305,7 @@ async fn play(request: PlivoRequest) -> Result<Response, PlivoError> {
 }
 
 async fn stop_playing(request: PlivoRequest) -> Result<Response, PlivoError> {
-    stop(&request, &MemberAsk::Stop(SoundKind::Play))
+    stop(&request, &MemberCommand::Stop(SoundKind::Play))
 }
 
 async fn speak(request: PlivoRequest) -> Result<Response, PlivoError> {
@@ -313,13 +313,13 @@ async fn speak(request: PlivoRequest) -> Result<Response, PlivoError> {
 }
 
 async fn stop_speaking(request: PlivoRequest) -> Result<Response, PlivoError> {
-    stop(&request, &MemberAsk::Stop(SoundKind::Speak))
+    stop(&request, &MemberCommand::Stop(SoundKind::Speak))
 }
 
 /// Passes a command to the members that the path names. The response is 202 with their ids.
 fn start(
     request: &PlivoRequest,
-    command: &MemberAsk,
+    command: &MemberCommand,
     message: &'static str,
 ) -> Result<Response, PlivoError> {
     let (members, ids) = pass(request, command)?;
@@ -333,17 +333,20 @@ fn start(
 }
 
 /// Passes a command to the members that the path names. The response is 204.
-fn stop(request: &PlivoRequest, command: &MemberAsk) -> Result<Response, PlivoError> {
+fn stop(request: &PlivoRequest, command: &MemberCommand) -> Result<Response, PlivoError> {
     pass(request, command)?;
     Ok(no_content())
 }
 
-fn pass(request: &PlivoRequest, command: &MemberAsk) -> Result<(Members, Vec<u64>), PlivoError> {
+fn pass(
+    request: &PlivoRequest,
+    command: &MemberCommand,
+) -> Result<(Members, Vec<u64>), PlivoError> {
     let members = parse_members(request.parameter("member_ids")).ok_or(NO_MEMBER)?;
     let (rooms, name) = (&request.api().rooms, request.parameter("name"));
     match rooms.ask(&request.scope, KIND, name, &members, command) {
-        Asked::Done(ids) => Ok((members, ids)),
-        Asked::NoRoom => Err(NO_ROOM),
-        Asked::NoMember => Err(NO_MEMBER),
+        CommandResult::Done(ids) => Ok((members, ids)),
+        CommandResult::NoRoom => Err(NO_ROOM),
+        CommandResult::NoMember => Err(NO_MEMBER),
     }
 }

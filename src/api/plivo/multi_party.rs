@@ -16,7 +16,7 @@ use super::request::PlivoRequest;
 use super::response::{accepted, no_content, ok, resource_uri, seconds_rounded_up};
 use super::rooms::{parse_members, play_command, speak_command};
 use super::route::{LIMIT, OFFSET, Route, TIME, handler, object};
-use engine::call::rooms::{Asked, MemberAsk, MemberView, RoomView};
+use engine::call::rooms::{CommandResult, MemberCommand, MemberView, RoomView};
 use machine::RoomKind;
 use media::SoundKind;
 use model::{AuthId, Direction, HangupCause, Timestamp, WireCause};
@@ -455,8 +455,11 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
     if mute.is_none() && hold.is_none() && coach_mode.is_none() {
         return Err(PlivoError::BadRequest("mute parameter is missing".to_owned()));
     }
-    let commands =
-        [mute.map(MemberAsk::Mute), hold.map(MemberAsk::Hold), coach_mode.map(MemberAsk::Coach)];
+    let commands = [
+        mute.map(MemberCommand::Mute),
+        hold.map(MemberCommand::Hold),
+        coach_mode.map(MemberCommand::Coach),
+    ];
     for command in commands.into_iter().flatten() {
         pass(&request, &command)?;
     }
@@ -465,18 +468,18 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
 }
 
 /// Passes a command to the participants that the path names, and returns their ids.
-fn pass(request: &PlivoRequest, command: &MemberAsk) -> Result<Vec<u64>, PlivoError> {
+fn pass(request: &PlivoRequest, command: &MemberCommand) -> Result<Vec<u64>, PlivoError> {
     let members = parse_members(request.parameter("member_id")).ok_or(NO_MEMBER)?;
     let rooms = &request.api().rooms;
     match rooms.ask(&request.scope, KIND, room_id(request), &members, command) {
-        Asked::Done(ids) => Ok(ids),
-        Asked::NoRoom => Err(NO_ROOM),
-        Asked::NoMember => Err(NO_MEMBER),
+        CommandResult::Done(ids) => Ok(ids),
+        CommandResult::NoRoom => Err(NO_ROOM),
+        CommandResult::NoMember => Err(NO_MEMBER),
     }
 }
 
 async fn kick(request: PlivoRequest) -> Result<Response, PlivoError> {
-    pass(&request, &MemberAsk::Kick)?;
+    pass(&request, &MemberCommand::Kick)?;
     Ok(no_content())
 }
 
@@ -485,7 +488,7 @@ async fn play(request: PlivoRequest) -> Result<Response, PlivoError> {
 }
 
 async fn stop_playing(request: PlivoRequest) -> Result<Response, PlivoError> {
-    pass(&request, &MemberAsk::Stop(SoundKind::Play))?;
+    pass(&request, &MemberCommand::Stop(SoundKind::Play))?;
     Ok(no_content())
 }
 
@@ -494,14 +497,14 @@ async fn speak(request: PlivoRequest) -> Result<Response, PlivoError> {
 }
 
 async fn stop_speaking(request: PlivoRequest) -> Result<Response, PlivoError> {
-    pass(&request, &MemberAsk::Stop(SoundKind::Speak))?;
+    pass(&request, &MemberCommand::Stop(SoundKind::Speak))?;
     Ok(no_content())
 }
 
 /// Queues a sound for the participants that the path names.
 fn queue(
     request: &PlivoRequest,
-    command: &MemberAsk,
+    command: &MemberCommand,
     message: &'static str,
 ) -> Result<Response, PlivoError> {
     let mpc_member_id = pass(request, command)?.iter().map(u64::to_string).collect();

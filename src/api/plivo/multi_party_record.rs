@@ -16,7 +16,7 @@ use super::request::PlivoRequest;
 use super::response::{accepted, no_content};
 use super::rooms::{NOT_RECORDED, already_recorded};
 use super::route::{CONFLICT, Route, handler, object};
-use engine::call::rooms::Tracked;
+use engine::call::rooms::TrackResult;
 use machine::{MemberId, RecordingOrder, TrackCommand, TranscriptOrder};
 use media::record::Format;
 use xml::ast::Target;
@@ -209,11 +209,11 @@ fn track(
 ) -> Result<(), PlivoError> {
     let member: MemberId = request.id("member_id", NO_MEMBER)?;
     match request.api().rooms.track(&request.scope, room_id(request), member, command) {
-        Tracked::Done => Ok(()),
-        Tracked::NoRoom => Err(NO_ROOM),
-        Tracked::NoMember => Err(NO_MEMBER),
-        Tracked::Otherwise => Err(otherwise),
-        Tracked::Full => {
+        TrackResult::Done => Ok(()),
+        TrackResult::NoRoom => Err(NO_ROOM),
+        TrackResult::NoMember => Err(NO_MEMBER),
+        TrackResult::Otherwise => Err(otherwise),
+        TrackResult::Full => {
             Err(PlivoError::too_many_requests("too many commands for this call at once", 1))
         }
     }

@@ -8,7 +8,7 @@ use super::recording::{self, ROOM_MAX_MS};
 use super::request::PlivoRequest;
 use super::response::no_content;
 use super::speech;
-use engine::call::rooms::{MemberAsk, Members};
+use engine::call::rooms::{MemberCommand, Members};
 use machine::{RecordingOrder, RoomKind, Sound, SoundItem};
 use media::SoundKind;
 use media::record::Format;
@@ -29,18 +29,18 @@ pub(super) fn parse_members(ids: &str) -> Option<Members> {
 }
 
 /// The command to play the sound that the field `url` names.
-pub(super) fn play_command(request: &PlivoRequest) -> Result<MemberAsk, PlivoError> {
+pub(super) fn play_command(request: &PlivoRequest) -> Result<MemberCommand, PlivoError> {
     let url = request.fields()?.required("url").map_err(PlivoError::BadRequest)?;
     let url = customer_url(request.api(), "url", &url).map_err(PlivoError::BadRequest)?;
-    Ok(MemberAsk::Play(SoundKind::Play, vec![SoundItem::once(Sound::File { url })]))
+    Ok(MemberCommand::Play(SoundKind::Play, vec![SoundItem::once(Sound::File { url })]))
 }
 
 /// The command to speak the text in the fields of a request.
-pub(super) fn speak_command(request: &PlivoRequest) -> Result<MemberAsk, PlivoError> {
+pub(super) fn speak_command(request: &PlivoRequest) -> Result<MemberCommand, PlivoError> {
     let Speak { speech, voice, language, .. } =
         speech::parse(&request.fields()?).map_err(PlivoError::BadRequest)?;
     let sound = Sound::Speak { speech, voice, language };
-    Ok(MemberAsk::Play(SoundKind::Speak, vec![SoundItem::once(sound)]))
+    Ok(MemberCommand::Play(SoundKind::Speak, vec![SoundItem::once(sound)]))
 }
 
 /// Starts the recording of a room; returns the id and the URL of the recording, or `None` if the room

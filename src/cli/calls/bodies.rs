@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::super::print::plain;
-use engine::call::waterfall::{Body, Kept, Kind, Sent, Waterfall};
+use engine::call::waterfall::{Body, Fidelity, Flow, Kind, Waterfall};
 
 /// All of them, by bar.
 pub(super) fn text(fall: &Waterfall) -> String {
@@ -14,8 +14,8 @@ pub(super) fn text(fall: &Waterfall) -> String {
         let _ = writeln!(text, "\n{}", plain(&bar.name));
         for body in &bar.bodies {
             let way = match body.way {
-                Sent::Out => "→",
-                Sent::In => "←",
+                Flow::Out => "→",
+                Flow::In => "←",
             };
             let _ = writeln!(text, "  {way} {}{}", plain(&body.head), says(body));
             for line in body.text.lines() {
@@ -31,11 +31,11 @@ pub(super) fn text(fall: &Waterfall) -> String {
 
 fn says(body: &Body) -> &'static str {
     match (body.kept, body.kind, body.way) {
-        (Kept::Whole, ..) => "",
-        (Kept::Rebuilt, Kind::Sdp, _) => "  (without passwords)",
-        (Kept::Rebuilt, ..) => "  (rebuilt from the event log)",
-        (Kept::Not, _, Sent::Out) => "  (its body is not kept)",
-        (Kept::Not, _, Sent::In) => "  (a body of the answer is not kept)",
+        (Fidelity::Whole, ..) => "",
+        (Fidelity::Rebuilt, Kind::Sdp, _) => "  (without passwords)",
+        (Fidelity::Rebuilt, ..) => "  (rebuilt from the event log)",
+        (Fidelity::Not, _, Flow::Out) => "  (its body is not kept)",
+        (Fidelity::Not, _, Flow::In) => "  (a body of the answer is not kept)",
     }
 }
 

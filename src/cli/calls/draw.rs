@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::super::print::plain;
 use super::spark;
-use engine::call::waterfall::{Bar, Waterfall, What};
+use engine::call::waterfall::{Actor, Bar, Waterfall};
 use model::{CallQuality, DirectionQuality};
 use xml::ast::Severity;
 
@@ -36,14 +36,14 @@ const DIM: &str = "2";
 const RED: &str = "31";
 const YELLOW: &str = "1;33";
 
-fn colour_of(what: What) -> &'static str {
+fn colour_of(what: Actor) -> &'static str {
     match what {
-        What::Node => "35",
-        What::Graph => "36",
-        What::Customer => "34",
-        What::Media => "32",
-        What::Instruction => "37",
-        What::Person => "33",
+        Actor::Node => "35",
+        Actor::Graph => "36",
+        Actor::Customer => "34",
+        Actor::Media => "32",
+        Actor::Instruction => "37",
+        Actor::Person => "33",
     }
 }
 
@@ -66,8 +66,8 @@ pub(super) fn waterfall(fall: &Waterfall, width: usize, paint: Paint) -> String 
     let set_up_end = fall.set_up_us();
     // What belongs to the beginning, and what to the call as a whole.
     let beginning = |bar: &&Bar| {
-        bar.what != What::Instruction
-            && bar.what != What::Person
+        bar.what != Actor::Instruction
+            && bar.what != Actor::Person
             && set_up_end.is_none_or(|end| bar.from_us <= end)
     };
     let (set_up, rest): (Vec<&Bar>, Vec<&Bar>) = fall.bars.iter().partition(beginning);
@@ -362,7 +362,7 @@ mod tests {
     use std::path::Path;
 
     use super::{Paint, sound, time, waterfall};
-    use engine::call::waterfall::{Bar, Waterfall, What};
+    use engine::call::waterfall::{Actor, Bar, Waterfall};
     use model::{CallQuality, DirectionQuality};
 
     fn menu() -> Waterfall {
@@ -371,7 +371,7 @@ mod tests {
         Waterfall::of(log.as_bytes()).expect("it reads")
     }
 
-    fn bar(what: What, name: &str, note: &str, from_ms: i64, to_ms: i64, parts: Vec<Bar>) -> Bar {
+    fn bar(what: Actor, name: &str, note: &str, from_ms: i64, to_ms: i64, parts: Vec<Bar>) -> Bar {
         Bar {
             what,
             name: name.to_owned(),
@@ -395,12 +395,12 @@ mod tests {
     #[test]
     fn the_phase_that_took_most_of_the_set_up_is_named_also_where_no_part_of_it_did() {
         let graph = |name: &str, from, to, parts| {
-            bar(What::Graph, name, "200 (3 requests)", from, to, parts)
+            bar(Actor::Graph, name, "200 (3 requests)", from, to, parts)
         };
-        let tried = |at| bar(What::Graph, "try", "503", at, at + 2, Vec::new());
+        let tried = |at| bar(Actor::Graph, "try", "503", at, at + 2, Vec::new());
         // Retries: short each, with pauses between them.
         let accept = vec![
-            bar(What::Media, "ICE", "", 0, 30, Vec::new()),
+            bar(Actor::Media, "ICE", "", 0, 30, Vec::new()),
             graph("graph pre_accept", 2, 20, Vec::new()),
             graph("graph accept", 38, 914, vec![tried(38), tried(440), tried(912)]),
         ];
@@ -409,7 +409,7 @@ mod tests {
             "Set-up took 914 ms; 876 ms of 914 ms went into graph accept, 200 (3 requests)."
         );
         // One try that was met with silence is most of its request.
-        let silent = bar(What::Graph, "try 1", "timeout", 40, 3_040, Vec::new());
+        let silent = bar(Actor::Graph, "try 1", "timeout", 40, 3_040, Vec::new());
         let silence = vec![graph("graph accept", 40, 3_100, vec![silent, tried(3_098)])];
         assert_eq!(
             of_set_up(silence),
@@ -417,24 +417,24 @@ mod tests {
         );
         // Before Graph has our SDP there is nothing that ICE could do.
         let told_late = vec![
-            bar(What::Media, "ICE", "", 0, 1_000, Vec::new()),
+            bar(Actor::Media, "ICE", "", 0, 1_000, Vec::new()),
             graph("graph pre_accept", 10, 900, vec![tried(10), tried(400), tried(898)]),
-            bar(What::Graph, "graph accept", "200", 1_010, 1_050, Vec::new()),
+            bar(Actor::Graph, "graph accept", "200", 1_010, 1_050, Vec::new()),
         ];
         assert_eq!(
             of_set_up(told_late),
             "Set-up took 1.05 s; 890 ms of 1.05 s went into graph pre_accept, 200 (3 requests)."
         );
         let no_path = vec![
-            bar(What::Media, "ICE", "", 0, 1_000, Vec::new()),
-            bar(What::Graph, "graph pre_accept", "200", 10, 50, Vec::new()),
+            bar(Actor::Media, "ICE", "", 0, 1_000, Vec::new()),
+            bar(Actor::Graph, "graph pre_accept", "200", 10, 50, Vec::new()),
         ];
         assert_eq!(of_set_up(no_path), "Set-up took 1.00 s; 1.00 s of 1.00 s went into ICE.");
         // A chain of redirects.
         let hop =
-            |n: i64| bar(What::Customer, "request", "302", n * 200, n * 200 + 180, Vec::new());
+            |n: i64| bar(Actor::Customer, "request", "302", n * 200, n * 200 + 180, Vec::new());
         let hops = vec![bar(
-            What::Customer,
+            Actor::Customer,
             "fetch answer",
             "200 (5 requests)",
             0,

@@ -15,7 +15,7 @@ use engine::admission::Specs;
 use engine::admission::book::Book;
 use engine::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier, SigningKeys};
 use engine::call::CallSettings;
-use engine::call::walk::{Bounds, Callee, Caller, Calling, Job, Key, Walker};
+use engine::call::walk::{Bounds, CallParties, Callee, Caller, Job, Key, Walker};
 use engine::config::Config;
 use machine::{CallUrls, MachineLimits};
 use model::Clock;
@@ -140,7 +140,7 @@ fn prepare(args: &Args) -> Result<(Job, bool), Exit> {
     let keys = typed(&args.digits)
         .map_err(|e| Exit::usage(format_args!("--digits {}: {e}", args.digits)))?;
     let job = Job {
-        calling: Calling {
+        calling: CallParties {
             from,
             to: account.number,
             caller_name: args.name.clone(),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::super::print;
-use engine::call::walk::{Event, Heard, Step, Walked};
+use engine::call::walk::{Event, PromptPiece, Step, WalkResult};
 use machine::{InstructionOutcome, Params};
 use xml::ast::Severity;
 
@@ -37,7 +37,7 @@ impl Printer {
     }
 
     /// The last object, or the verdict.
-    pub(super) fn end(&self, walked: &Walked, strict: bool) {
+    pub(super) fn end(&self, walked: &WalkResult, strict: bool) {
         if self.json {
             return print::json(&json!({
                 "event": "ended", "ok": walked.ok(strict), "cause": walked.cause.map(|cause| cause.as_str()),
@@ -181,7 +181,7 @@ fn instruction(element: &str, line: u32, outcome: InstructionOutcome, note: &str
     format!("line {line}: {element} {outcome}{note}")
 }
 
-fn prompt(heard: &[Heard], ms: u64, endless: bool) -> String {
+fn prompt(heard: &[PromptPiece], ms: u64, endless: bool) -> String {
     let repeated = |times: u16| match times {
         0 => ", again and again".to_owned(),
         1 => String::new(),
@@ -190,13 +190,13 @@ fn prompt(heard: &[Heard], ms: u64, endless: bool) -> String {
     let mut lines = Vec::new();
     for piece in heard {
         lines.push(match piece {
-            Heard::Speak { text, voice, language, times } => {
+            PromptPiece::Speak { text, voice, language, times } => {
                 let language = language.as_deref().map(|l| format!(", {l}")).unwrap_or_default();
                 format!("  says {text:?} ({voice}{language}){}", repeated(*times))
             }
-            Heard::Play { url, times } => format!("  plays {url}{}", repeated(*times)),
-            Heard::Silence { ms } => format!("  pauses for {}", time(*ms)),
-            Heard::Tone { .. } => "  beeps".to_owned(),
+            PromptPiece::Play { url, times } => format!("  plays {url}{}", repeated(*times)),
+            PromptPiece::Silence { ms } => format!("  pauses for {}", time(*ms)),
+            PromptPiece::Tone { .. } => "  beeps".to_owned(),
         });
     }
     let length = if endless { "without end".to_owned() } else { format!("about {}", time(ms)) };
@@ -239,7 +239,7 @@ fn time(ms: u64) -> String {
     if ms < 1_000 { format!("{ms} ms") } else { format!("{}.{} s", ms / 1_000, ms % 1_000 / 100) }
 }
 
-fn verdict(walked: &Walked, strict: bool) -> String {
+fn verdict(walked: &WalkResult, strict: bool) -> String {
     let mut text = String::from("\n");
     for fault in &walked.faults {
         let _ = writeln!(text, "failed: {fault}");
@@ -263,7 +263,7 @@ fn verdict(walked: &Walked, strict: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Printer, numbered, placed, time, verdict};
-    use engine::call::walk::{Event, Heard, Step, Walked};
+    use engine::call::walk::{Event, PromptPiece, Step, WalkResult};
     use machine::{FetchKind, Param, Params};
     use model::Method;
 
@@ -296,13 +296,13 @@ mod tests {
     #[test]
     fn prompts_and_documents_are_text_without_control_characters() {
         let heard = vec![
-            Heard::Speak {
+            PromptPiece::Speak {
                 text: "Hi\u{1b}[2J".to_owned(),
                 voice: "WOMAN".to_owned(),
                 language: None,
                 times: 2,
             },
-            Heard::Play { url: "https://a.example/a.mp3".to_owned(), times: 0 },
+            PromptPiece::Play { url: "https://a.example/a.mp3".to_owned(), times: 0 },
         ];
         let text = Printer::new(false)
             .text(&Step { at_ms: 0, event: Event::Prompt { heard, ms: 900, endless: true } });
@@ -319,14 +319,14 @@ mod tests {
 
     #[test]
     fn the_verdict_names_what_failed() {
-        let walked = Walked { documents: 1, warnings: 2, took_ms: 12, ..Walked::default() };
+        let walked = WalkResult { documents: 1, warnings: 2, took_ms: 12, ..WalkResult::default() };
         assert_eq!(
             verdict(&walked, false),
             "\nok: 1 document, 0 errors, 2 warnings; walked in 12 ms\n"
         );
         assert!(verdict(&walked, true).contains("failed: there are warnings (--strict)\nnot ok: "));
         let failed =
-            Walked { faults: vec!["the answer URL gave no document".to_owned()], ..walked };
+            WalkResult { faults: vec!["the answer URL gave no document".to_owned()], ..walked };
         assert!(
             verdict(&failed, false)
                 .starts_with("\nfailed: the answer URL gave no document\nnot ok: ")

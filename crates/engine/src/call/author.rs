@@ -1,6 +1,9 @@
-//! Documents that this node writes itself, for calls that an agent answers instead of a customer's application. Their
-//! URLs are below a host that is nobody's (RFC 6761), so that the machine, the log and a replay see a document like any
-//! other; only the shell knows that nothing is fetched. Who writes them is above this room.
+//! Documents that this node writes itself, for calls that an AI agent answers instead of a
+//! customer's application.
+//!
+//! Their URLs use a host below `.invalid` (RFC 6761), which never resolves. The machine, the event
+//! log and a replay treat such a document like any other; only the shell knows that it is not
+//! fetched over HTTP. The implementations of [`Author`] live in higher modules.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,70 +18,76 @@ use model::{AuthId, CallUuid, Method};
 use store::CallLine;
 use xml::ast::DocUrl;
 
-/// What these URLs begin with.
+/// Prefix of the URLs of generated documents.
 const BELOW: &str = "https://agent.invalid/";
 
-/// A document that is wished for.
+/// A request for a generated document.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct DocumentRequest {
     pub call: CallUuid,
-    /// Whose call it is: nobody else's agent may answer it.
+    /// The account of the call. Only an agent of this account may answer it.
     pub account: AuthId,
     pub main_account: AuthId,
-    /// Behind the host.
+    /// The path below the host, without query and fragment.
     pub path: String,
     pub params: Params,
-    /// The call waits no longer.
+    /// How long the call waits for the document.
     pub within: Duration,
 }
 
-/// A line of what was said in a call. Its `Debug` does not show it (R22).
+/// One utterance of a conversation with an agent. `Debug` redacts the text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SaidLine {
+pub struct DialogueLine {
     /// `user` or `assistant`.
     pub role: &'static str,
     pub text: String,
-    /// RFC 3339.
+    /// In RFC 3339 format.
     pub at: String,
 }
 
-impl SaidLine {
-    /// One that the store kept.
+impl DialogueLine {
+    /// Converts a stored line. Returns `None` if its role is unknown.
     pub(super) fn kept(line: CallLine) -> Option<Self> {
         let role = ["user", "assistant"].into_iter().find(|role| *role == line.role)?;
         Some(Self { role, text: line.text, at: line.at })
     }
 }
 
-impl std::fmt::Debug for SaidLine {
+impl std::fmt::Debug for DialogueLine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SaidLine({} {})", self.role, self.at)
+        write!(f, "DialogueLine({} {})", self.role, self.at)
     }
 }
 
-/// Who writes them.
+/// Writes documents for calls.
 pub trait Author: Send + Sync + 'static {
-    /// The document, as XML.
-    fn document(&self, wish: Wish) -> BoxFuture<'static, Result<String, FetchFailure>>;
+    /// Writes the document as XML.
+    fn document(
+        &self,
+        request: DocumentRequest,
+    ) -> BoxFuture<'static, Result<String, FetchFailure>>;
 
-    /// A sound that one of a call's documents plays from below the host; none: there is no such.
+    /// Returns the audio that a document of the call plays from a URL below the host. `None` if it
+    /// does not exist.
     fn sound(&self, call: CallUuid, path: &str) -> Option<Arc<Prompt>>;
 
-    /// What the caller was hearing of a call's documents was cut short after so long: they have spoken, pressed a key, or gone.
+    /// Reports that the audio of the call's document was interrupted after `after`: the caller
+    /// spoke, pressed a key or hung up.
     fn cut(&self, call: CallUuid, after: Duration);
 
-    /// What was said in a call so far, oldest first; empty where it is nobody's here.
-    fn said(&self, call: CallUuid) -> Vec<SaidLine>;
+    /// Returns the conversation of the call so far, oldest line first. It is empty if this author
+    /// does not handle the call.
+    fn said(&self, call: CallUuid) -> Vec<DialogueLine>;
 
-    /// The call is over.
+    /// Reports the end of the call.
     fn over(&self, call: CallUuid);
 }
 
-/// Nobody.
+/// An author without documents: every request fails.
 pub struct NoAuthor;
 
 impl Author for NoAuthor {
-    fn document(&self, _: Wish) -> BoxFuture<'static, Result<String, FetchFailure>> {
+    fn document(&self, _: DocumentRequest) -> BoxFuture<'static, Result<String, FetchFailure>> {
         futures_util::future::ready(Err(FetchFailure::Unreachable {
             detail: "no agent answers here".to_owned(),
         }))
@@ -88,29 +97,30 @@ impl Author for NoAuthor {
         None
     }
     fn cut(&self, _: CallUuid, _: Duration) {}
-    fn said(&self, _: CallUuid) -> Vec<SaidLine> {
+    fn said(&self, _: CallUuid) -> Vec<DialogueLine> {
         Vec::new()
     }
     fn over(&self, _: CallUuid) {}
 }
 
-/// The URL of something below the host.
+/// Builds the URL of `path` below the host.
 pub fn url_of(path: &str) -> String {
     format!("{BELOW}{path}")
 }
 
-/// Where a call with this agent begins.
+/// Returns the answer URL of calls that go to this agent.
 pub fn agent_url(agent: uuid::Uuid) -> (DocUrl, Method) {
     (DocUrl(url_of(&format!("{agent}/answer")).into()), Method::Post)
 }
 
-/// Where the documents of a number's calls are: at its answer URL, or, without an application, with its agent.
+/// Returns the answer URL of a number: that of its application, or that of its agent if it has no
+/// application.
 pub fn answer_of(directory: &Directory, number: &NumberSpec) -> Option<(DocUrl, Method)> {
     let agent = || directory.mail().routing(&number.mail_id)?.agent().map(agent_url);
     number.answer.clone().or_else(|| agent().filter(|_| !number.silent))
 }
 
-/// What is behind the host of a URL that this node writes the documents of.
+/// Returns the path of a URL below the host of generated documents. `None` for all other URLs.
 pub(super) fn path_of(url: &str) -> Option<&str> {
     Some(url.strip_prefix(BELOW)?.split(['?', '#']).next().unwrap_or_default())
 }

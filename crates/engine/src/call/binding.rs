@@ -1,8 +1,12 @@
-//! Which of our calls a webhook of Meta's is about, where the call is one that we placed (`meta-calling.md` §7.3).
+//! Assigns Meta's webhooks to outbound calls.
 //!
-//! Meta's id is known once Graph has answered `connect`; webhooks may come before. One that names our call ties the two
-//! together at once; any other waits here for the id, a moment, and is forgotten then. What turns up at Meta and is no
-//! call of ours any more is ended there. Decided without tokio: `registry` has the calls, `tests/simulation` others.
+//! Meta's call id is known when Graph answers `connect`, and webhooks may arrive before that. A
+//! webhook that names the call in its opaque data binds the id immediately; any other is parked
+//! until the id is known, for T_park at most. A call that appears at Meta but no longer exists here
+//! is ended there. See `docs/reference/meta.md#races`.
+//!
+//! This module does not depend on tokio: `registry` provides the live calls, and `tests/simulation`
+//! simulated ones.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -19,59 +23,59 @@ use model::metric;
 use model::{CallUuid, Direction, PhoneNumberId, Wacid};
 use store::PlacedCall;
 
-/// Meta's name of a call: its id, at one number.
+/// Identifies a call at Meta: the phone number id and Meta's call id.
 pub type CallKey = (PhoneNumberId, Wacid);
 
-/// T_park (`meta-calling.md` §7).
+/// T_park: how long an event waits until its call is known (`docs/reference/meta.md#t-park`).
 const PARK: Duration = Duration::from_secs(10);
-/// Events that may wait; a call has four.
+/// Maximum number of parked events. A call has about four.
 const PARKED_MAX: usize = 4_096;
-/// How long a call may turn up of which nothing was known when it left (`meta-calling.md` §7.2).
-const LEFT_MAX: Duration = Duration::from_secs(60);
+/// How long an ended call without a known id may still appear at Meta.
+const ENDED_KEPT: Duration = Duration::from_secs(60);
 
-/// What Meta says about a call that we placed.
+/// An event that Meta reports for an outbound call.
 #[derive(Clone, Debug)]
 pub enum CallEvent {
-    /// Its SDP answer; none: it is unusable.
+    /// Meta's SDP answer. `None` if it is unusable.
     Answer(Option<Box<Offer>>),
     Status(PhoneStatus),
     Terminated(Termination),
 }
 
-/// What became of an event of a call that we placed.
+/// How an event of an outbound call was handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventTold {
-    Yes,
-    /// The call is past that, or over.
+pub enum EventOutcome {
+    Delivered,
+    /// The call has passed the state that the event reports, or has ended.
     Late,
-    /// Its call is not known; it may be yet.
+    /// The call is not known yet.
     Parked,
-    /// Its mailbox is full.
+    /// The call's mailbox is full.
     Full,
 }
 
-/// What is known of a call from Meta: its id there, and how far its phone is.
+/// The state of a call at Meta: its id and the state of the user's phone.
 #[derive(Debug, Default)]
-pub struct AtMeta {
+pub struct MetaState {
     wacid: OnceLock<Wacid>,
-    /// The id is waited for.
+    /// Whether the id is still expected.
     awaited: AtomicBool,
-    /// How far its phone was by the last status that moved it: the status' place, from 1.
+    /// Rank of the latest status that changed the phone's state, from 1. 0 before the first status.
     phone: AtomicU8,
 }
 
-impl AtMeta {
-    /// Of a call whose id is known, or is to come.
+impl MetaState {
+    /// Creates the state of a call. `wacid` is `None` if the id is not known yet.
     pub fn new(wacid: Option<Wacid>) -> Self {
         Self { wacid: wacid.map(OnceLock::from).unwrap_or_default(), ..Self::default() }
     }
 
-    /// Meta's id of the call, once there is one.
+    /// Returns Meta's id of the call, if it is known.
     pub fn wacid(&self) -> Option<&Wacid> {
         self.wacid.get()
     }
 
-    /// Whether a status says more than those before it.
+    /// Records a status. Returns whether it is newer than all earlier ones.
     fn moves_to(&self, status: PhoneStatus) -> bool {
         let rank = match status {
             PhoneStatus::Ringing => 1,
@@ -81,65 +85,66 @@ impl AtMeta {
     }
 }
 
-/// A live call, as it is told what Meta says of it.
+/// A live call that receives events from Meta.
 pub trait Party {
-    /// What it began with.
+    /// The call's setup.
     fn setup(&self) -> &CallSetup;
 
-    /// What Meta has said.
-    fn at_meta(&self) -> &AtMeta;
+    /// The state of the call at Meta.
+    fn at_meta(&self) -> &MetaState;
 
-    /// With which token Graph is asked about it.
+    /// The access token for Graph requests about this call.
     fn token(&self) -> Option<Secret>;
 
-    /// Whether it has come to its end, and only Meta's word for it is missing.
+    /// Whether the call has ended and waits only for Meta's `terminate`.
     fn is_closing(&self) -> bool;
 
-    /// Whether it still reads its mailbox.
+    /// Whether the call still reads its mailbox.
     fn is_open(&self) -> bool;
 
-    /// Puts a fact into its mailbox; `false`: the mailbox is closed or full.
+    /// Puts an input into the call's mailbox. Returns `false` if the mailbox is closed or full.
     fn tell(&self, fact: Input) -> bool;
 
-    /// Puts Meta's answer to our offer there.
+    /// Puts Meta's answer to our offer into the mailbox. Returns `false` like [`Party::tell`].
     fn answer(&self, answer: Box<Offer>) -> bool;
 }
 
-/// The live calls, and Graph. Nothing here may block or wait.
+/// The live calls and access to Graph. No method may block or wait.
 pub trait Parties {
     type Party: Party;
 
-    /// A live call.
+    /// Looks up a live call.
     fn get(&self, call: CallUuid) -> Option<Arc<Self::Party>>;
 
-    /// Graph is to end a call that is none of ours, or not any more; asked until it hears. `late`: the one of ours whose
-    /// name this turns out to be, so that it can be written down.
+    /// Ends a call at Meta that does not exist here or no longer exists. The request is retried
+    /// until Graph confirms it. `late` is our call that this id turned out to belong to, so that
+    /// the id can be stored.
     fn end_at_meta(&self, key: CallKey, token: Option<Secret>, late: Option<CallUuid>);
 }
 
-/// A call that we placed and that is no more.
-struct Left {
+/// An outbound call that has ended.
+struct EndedCall {
     since: Instant,
     number: PhoneNumberId,
     token: Option<Secret>,
-    /// Meta's id of it, which is over. None: it never came.
+    /// Meta's id of the ended call. `None` if it never became known.
     wacid: Option<Wacid>,
 }
 
-/// Meta's names of the calls of a node, and the events whose call is not known yet.
+/// Maps Meta's call ids to calls of this node, and parks events of unknown calls.
 #[derive(Default)]
 pub struct Bindings {
     by_key: DashMap<CallKey, CallUuid>,
-    /// Calls whose id is still to come.
+    /// Number of calls that wait for their id.
     unnamed: AtomicUsize,
     parked: Mutex<VecDeque<(Instant, CallKey, CallEvent)>>,
-    left: DashMap<CallUuid, Left>,
-    /// Those, the oldest first.
+    left: DashMap<CallUuid, EndedCall>,
+    /// Keys of `left`, oldest first.
     leaving: Mutex<VecDeque<(Instant, CallUuid)>>,
 }
 
 impl Bindings {
-    /// A call enters the tables.
+    /// Registers a call.
     pub fn enter(&self, call: &impl Party, now: Instant) {
         match call.at_meta().wacid() {
             Some(wacid) => drop(self.claim(key_of(call, wacid), call.setup().call, now)),
@@ -150,7 +155,7 @@ impl Bindings {
         }
     }
 
-    /// It leaves them, whatever way it ended.
+    /// Removes a call after its end.
     pub fn leave(&self, call: &impl Party, now: Instant) {
         let (setup, wacid) = (call.setup(), call.at_meta().wacid());
         if setup.direction == Direction::Outbound {
@@ -167,26 +172,26 @@ impl Bindings {
         }
     }
 
-    /// Whether no call is known here, or waited for.
+    /// Whether no call is registered or waits for its id.
     pub fn is_empty(&self) -> bool {
         self.by_key.is_empty() && self.unnamed.load(Ordering::Acquire) == 0
     }
 
-    /// Graph has told Meta's id of a call that we placed. One that is not the call's, since it has another by now or has
-    /// left, is ended.
+    /// Binds the id that Graph returned for an outbound call. If the call already has another id or
+    /// has ended, the call at Meta is ended.
     pub fn bind<C: Parties>(&self, calls: &C, call: &C::Party, wacid: Wacid, now: Instant) {
         if !self.takes(call, &wacid, now) {
             end_stray(calls, call, &wacid);
         }
     }
 
-    /// Whether a call at Meta is this one of ours, which will see to it.
+    /// Whether `wacid` is the id of this call and the call handles its events.
     fn takes(&self, call: &impl Party, wacid: &Wacid, now: Instant) -> bool {
         let is_news = call.at_meta().wacid().is_none();
         self.name(call, wacid, now) && (call.is_open() || !is_news)
     }
 
-    /// This is the call's id, unless it has one; whether it is now.
+    /// Sets the call's id unless it has one. Returns whether `wacid` is now the call's id.
     fn name(&self, call: &impl Party, wacid: &Wacid, now: Instant) -> bool {
         let mut first = false;
         let known = call.at_meta().wacid.get_or_init(|| {
@@ -194,7 +199,7 @@ impl Bindings {
             wacid.clone()
         });
         if first {
-            // Before anybody finds the call by it.
+            // The input precedes the entry in `by_key`, so no event overtakes it.
             call.tell(Input::Bound { wacid: wacid.clone() });
             let key = key_of(call, wacid);
             let waited = self.claim(key.clone(), call.setup().call, now);
@@ -209,7 +214,7 @@ impl Bindings {
         known == wacid
     }
 
-    /// Meta says something about a call that we placed. `named`: the call that its opaque data name.
+    /// Delivers an event of an outbound call. `named` is the call that its opaque data name.
     pub fn event<C: Parties>(
         &self,
         calls: &C,
@@ -217,7 +222,7 @@ impl Bindings {
         named: Option<CallUuid>,
         event: CallEvent,
         now: Instant,
-    ) -> EventTold {
+    ) -> EventOutcome {
         let ends = matches!(event, CallEvent::Terminated(_));
         let found = match self.find(key) {
             Some(call) => calls.get(call),
@@ -229,41 +234,48 @@ impl Bindings {
         if let Some(call) = &found
             && !self.takes(&**call, &key.1, now)
         {
-            // Of another call that Meta made of this one, or of one whose task is no more: not for its ears.
+            // Meta made a second call for this one, or the call's task has ended. The call must not
+            // receive the event.
             if !ends {
                 end_stray(calls, &**call, &key.1);
             }
-            return EventTold::Late;
+            return EventOutcome::Late;
         }
         match found.or_else(|| calls.get(self.park(key, &event, now)?)) {
             Some(call) => tell(&*call, event),
             None => {
                 if !ends {
-                    self.end_left(calls, key, named, now);
+                    self.end_ended(calls, key, named, now);
                 }
-                EventTold::Parked
+                EventOutcome::Parked
             }
         }
     }
 
-    /// A call that we placed is no more, in this process or in an earlier one: should it, or another of its name, turn up
-    /// at Meta within a minute, that is ended.
+    /// Remembers an ended outbound call, of this process or an earlier one. If it or a second call
+    /// with its name appears at Meta within a minute, that call is ended there.
     pub fn remember(&self, placed: PlacedCall, token: Option<Secret>, now: Instant) {
         let PlacedCall { call, phone_number_id: number, wacid } = placed;
-        self.left.insert(call, Left { since: now, number, token, wacid });
+        self.left.insert(call, EndedCall { since: now, number, token, wacid });
         let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
         leaving.push_back((now, call));
         while let Some((_, old)) =
-            leaving.pop_front_if(|(at, _)| now.saturating_duration_since(*at) >= LEFT_MAX)
+            leaving.pop_front_if(|(at, _)| now.saturating_duration_since(*at) >= ENDED_KEPT)
         {
             self.left.remove(&old);
         }
     }
 
-    /// Ends a call at Meta that is none of ours any more, if it is one.
-    fn end_left(&self, calls: &impl Parties, key: &CallKey, named: Option<CallUuid>, now: Instant) {
-        let young = |left: &Left| {
-            left.number == key.0 && now.saturating_duration_since(left.since) < LEFT_MAX
+    /// Ends a call at Meta if it belongs to an ended call of this node.
+    fn end_ended(
+        &self,
+        calls: &impl Parties,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        now: Instant,
+    ) {
+        let young = |left: &EndedCall| {
+            left.number == key.0 && now.saturating_duration_since(left.since) < ENDED_KEPT
         };
         let Some(call) = named else { return };
         let (token, late) = match self.left.get_mut(&call) {
@@ -274,7 +286,7 @@ impl Bindings {
             }
             _ => return,
         };
-        info!(call_uuid = %call, "a call that was given up turns up at Meta: it is ended");
+        info!(call_uuid = %call, "abandoned call appeared at Meta and is ended");
         calls.end_at_meta(key.clone(), token, late);
     }
 
@@ -282,7 +294,7 @@ impl Bindings {
         self.by_key.get(key).map(|call| *call.value())
     }
 
-    /// From now on the call is found by its key; gives what has waited for that, in order.
+    /// Maps `key` to `call`. Returns the parked events of that key, in order.
     fn claim(&self, key: CallKey, call: CallUuid, now: Instant) -> Vec<CallEvent> {
         self.by_key.insert(key.clone(), call);
         if self.unnamed.load(Ordering::Acquire) == 0 {
@@ -301,13 +313,15 @@ impl Bindings {
         self.by_key.remove_if(key, |_, of| *of == call);
     }
 
-    /// Keeps an event until its call is known, if there is one that may be it. Gives the call if it is known by now.
+    /// Parks an event if some call still waits for its id. Returns the call if the key has become
+    /// known in the meantime.
     fn park(&self, key: &CallKey, event: &CallEvent, now: Instant) -> Option<CallUuid> {
         if self.unnamed.load(Ordering::Acquire) == 0 {
             return self.find(key);
         }
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        // Claimed meanwhile: whoever claims looks here only after the key is in its place.
+        // `claim` inserts the key before it takes this lock, so checking again under the lock
+        // misses no event.
         if let Some(call) = self.find(key) {
             return Some(call);
         }
@@ -320,7 +334,7 @@ impl Bindings {
         None
     }
 
-    /// A call's id has come, or never will.
+    /// Marks the call's id as no longer expected.
     fn expect_no_more(&self, call: &impl Party) {
         if call.at_meta().awaited.swap(false, Ordering::AcqRel) {
             self.unnamed.fetch_sub(1, Ordering::AcqRel);
@@ -332,27 +346,30 @@ fn key_of(call: &impl Party, wacid: &Wacid) -> CallKey {
     (call.setup().phone_number_id.clone(), wacid.clone())
 }
 
-/// A call at Meta that is not, or not any more, the one that is named: Graph made one without telling us, and we asked
-/// again; or it told us when the call had left.
+/// Ends a call at Meta that carries the name of a live call but another id. Graph can create a
+/// second call when a `connect` is retried after a lost response, or can answer after the call has
+/// ended.
 fn end_stray<C: Parties>(calls: &C, call: &C::Party, wacid: &Wacid) {
-    error!(call_uuid = %call.setup().call, "Meta holds a call of this name that is none of ours; it is ended");
+    error!(call_uuid = %call.setup().call, "unexpected call at Meta is ended");
     calls.end_at_meta(key_of(call, wacid), call.token(), None);
 }
 
-/// Tells a call that we placed what Meta says of it.
-fn tell(call: &impl Party, event: CallEvent) -> EventTold {
+/// Delivers an event to its call.
+fn tell(call: &impl Party, event: CallEvent) -> EventOutcome {
     let told = match event {
-        CallEvent::Answer(_) | CallEvent::Status(_) if call.is_closing() => return EventTold::Late,
+        CallEvent::Answer(_) | CallEvent::Status(_) if call.is_closing() => {
+            return EventOutcome::Late;
+        }
         CallEvent::Answer(Some(answer)) => call.answer(answer),
         CallEvent::Answer(None) => call.tell(Input::SdpAnswer { usable: false }),
-        CallEvent::Status(status) if !call.at_meta().moves_to(status) => return EventTold::Late,
+        CallEvent::Status(status) if !call.at_meta().moves_to(status) => return EventOutcome::Late,
         CallEvent::Status(status) => call.tell(Input::Status { status }),
         CallEvent::Terminated(termination) => call.tell(Input::Terminated { termination }),
     };
     match told {
-        true => EventTold::Yes,
-        false if call.is_open() => EventTold::Full,
-        false => EventTold::Late,
+        true => EventOutcome::Delivered,
+        false if call.is_open() => EventOutcome::Full,
+        false => EventOutcome::Late,
     }
 }
 
@@ -360,7 +377,7 @@ fn forget(parked: &mut VecDeque<(Instant, CallKey, CallEvent)>, now: Instant) {
     while let Some((at, (number, _), event)) = parked.front()
         && now.saturating_duration_since(*at) >= PARK
     {
-        tracing::debug!(%number, ?event, "late: no call of ours turned out to be meant");
+        tracing::debug!(%number, ?event, "parked event expired without a call");
         parked.pop_front();
     }
 }

@@ -1,8 +1,9 @@
-//! Live captions: what each side of a web leg says, as text for the endpoint's phone, while it asks for them.
+//! Live captions: transcribes both sides of a web leg for the endpoint's phone.
 //!
-//! A job beside the shards reads both sides of the leg as PCM. A `Cutter` for each decides where an utterance begins and
-//! ends, and a task for each has the recognisers hear one after another. A phone that wants none costs nothing: there is no
-//! tap, job or task then. What was said is told and kept nowhere; it is no fact of the call, and its log has none of it.
+//! A worker job reads both sides of the leg as PCM. One `Cutter` per side splits the audio into
+//! utterances, and one task per side sends them to the speech recogniser in order. Without a
+//! request for captions no tap, job or task exists. Captions are not stored and are not part of
+//! the event log.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,29 +22,30 @@ use media::workers::{Job, JobStatus, Workers};
 use media::{Buffering, LegHandle, TapReader, TapSides};
 use speech::recognise::{InterimResult, Recognisers, RecognitionOptions, UtteranceAudio};
 
-/// Frames before the first voice that are part of it: a soft onset, and those that the judge waits for.
+/// Frames before the first voiced frame that belong to the utterance: a soft onset, and the frames
+/// that the voice detector needs.
 const ONSET: usize = 20;
-/// Frames of quiet that end an utterance: 700 ms. Shorter pauses are breath.
+/// Silent frames that end an utterance: 700 ms. Shorter pauses are breaths.
 const PAUSE: usize = 35;
-/// Frames of the longest utterance: who goes on for longer is read every 15 s all the same.
+/// Maximum length of an utterance in frames: 15 s. Longer speech is split.
 const UTTERANCE_MAX: usize = 750;
-/// Utterances of a side that wait for the one before them; where a recogniser is slower than people speak, further ones are
-/// left out.
+/// Maximum number of queued utterances per side. If the recogniser is slower than the speakers,
+/// further utterances are dropped.
 const WAITING_MAX: usize = 3;
-/// Failures in a row after which the phone is told that there are no captions.
+/// Consecutive failures after which the phone is notified that captions are unavailable.
 const FAILURES_MAX: u32 = 3;
 
-/// Who speaks, as the phone sees it.
+/// The speaker, from the phone's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaker {
-    /// Whoever the phone hears.
+    /// The other party.
     Them,
-    /// The phone itself.
+    /// The person at the phone.
     You,
 }
 
 impl Speaker {
-    /// The protocol's word.
+    /// Returns the word of the phone protocol.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Them => "them",
@@ -52,26 +54,27 @@ impl Speaker {
     }
 }
 
-/// What somebody said, or is saying.
+/// The text of an utterance, complete or partial.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Caption {
     pub speaker: Speaker,
-    /// Counts the call's utterances, from 1: what is told later of the same one takes its place.
+    /// Number of the utterance in the call, from 1. A later caption of the same line replaces the
+    /// earlier one.
     pub line: u32,
-    /// All of the utterance so far. Empty with `last`: there were no words after all.
+    /// The whole utterance so far. Empty together with `last` if no words were recognised.
     pub text: String,
-    /// It is complete.
+    /// Whether the utterance is complete.
     pub last: bool,
 }
 
-/// A web leg's captions. Dropping them ends them.
+/// The captions of a web leg. Dropping the value stops them.
 pub(super) struct Captions {
     stopped: Arc<AtomicBool>,
     tasks: [AbortHandle; 2],
 }
 
-/// What captions are made with.
-pub(super) struct Maker<'a> {
+/// The services that captions need.
+pub(super) struct CaptionServices<'a> {
     pub(super) workers: &'a Workers,
     pub(super) recognisers: &'a Recognisers,
     pub(super) tasks: &'a TaskTracker,
@@ -79,8 +82,8 @@ pub(super) struct Maker<'a> {
 }
 
 impl Captions {
-    /// Captions of what is said in `language` at `leg` from now on.
-    pub(super) fn begin(language: &str, leg: &LegHandle, with: &Maker<'_>) -> Self {
+    /// Starts captions in `language` for `leg`.
+    pub(super) fn begin(language: &str, leg: &LegHandle, with: &CaptionServices<'_>) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
         let lines = Arc::new(AtomicU32::new(0));
         let side = |speaker| {
@@ -98,7 +101,7 @@ impl Captions {
                 stopped: stopped.clone(),
             };
             let task = with.tasks.spawn(writer.write(utterances).in_current_span());
-            (Ear { cutter: Cutter::default(), to, open: None }, task.abort_handle())
+            (UtteranceSender { cutter: Cutter::default(), to, open: None }, task.abort_handle())
         };
         let ((them, first), (you, second)) = (side(Speaker::Them), side(Speaker::You));
         let line = TapReader::new(leg.tap(TapSides::Both), Rate::Hz16000, Buffering::Jitter);
@@ -114,21 +117,21 @@ impl Drop for Captions {
     }
 }
 
-/// The job.
+/// The worker job that reads the leg's audio.
 struct Captioning {
     line: TapReader,
-    them: Ear,
-    you: Ear,
+    them: UtteranceSender,
+    you: UtteranceSender,
     stopped: Arc<AtomicBool>,
 }
 
 impl Job for Captioning {
     fn run(&mut self, _now: Instant) -> JobStatus {
         while let Some(frame) = self.line.next() {
-            self.you.hear(frame.received);
-            self.them.hear(frame.sent);
+            self.you.push(frame.received);
+            self.them.push(frame.sent);
         }
-        // With the ears the sound ends, and so do the tasks.
+        // Dropping the job closes the channels, which ends the tasks.
         if self.stopped.load(Ordering::Acquire) || self.line.is_over() {
             JobStatus::Done
         } else {
@@ -137,25 +140,25 @@ impl Job for Captioning {
     }
 }
 
-/// One side's sound on its way to its writer.
-struct Ear {
+/// Passes the audio of one side to its writer.
+struct UtteranceSender {
     cutter: Cutter,
     to: mpsc::Sender<UtteranceAudio>,
-    /// The utterance that goes on.
+    /// The current utterance, if there is one.
     open: Option<mpsc::Sender<Vec<i16>>>,
 }
 
-impl Ear {
-    fn hear(&mut self, pcm: &[i16]) {
-        match self.cutter.hear(pcm) {
+impl UtteranceSender {
+    fn push(&mut self, pcm: &[i16]) {
+        match self.cutter.push(pcm) {
             Cut::Nothing => {}
             Cut::Begins(onset) => {
                 let (pieces, sound) = UtteranceAudio::new();
-                // There is room: nothing is in it yet.
+                // The new channel is empty, so this cannot fail.
                 let _ = pieces.try_send(onset);
                 self.open = self.to.try_send(sound).is_ok().then_some(pieces);
             }
-            Cut::GoesOn => self.pass_on(pcm),
+            Cut::Continues => self.pass_on(pcm),
             Cut::Ends => {
                 self.pass_on(pcm);
                 self.open = None;
@@ -165,46 +168,46 @@ impl Ear {
 
     fn pass_on(&self, pcm: &[i16]) {
         if let Some(pieces) = &self.open {
-            // A recogniser that is a minute behind hears no more.
+            // If the recogniser is a minute behind, the rest is dropped.
             let _ = pieces.try_send(pcm.to_vec());
         }
     }
 }
 
-/// What a frame is to its side's utterances.
+/// Effect of a frame on the utterances of its side.
 #[derive(Debug, PartialEq, Eq)]
 enum Cut {
-    /// Nobody speaks.
+    /// Silence outside of an utterance.
     Nothing,
-    /// Somebody has begun: this frame, and what was heard just before it.
+    /// An utterance begins. Contains this frame and the frames just before it.
     Begins(Vec<i16>),
-    GoesOn,
-    /// It is the last of its utterance.
+    Continues,
+    /// The last frame of the utterance.
     Ends,
 }
 
-/// Cuts a side's sound into utterances, in media time.
+/// Splits the audio of one side into utterances, in media time.
 #[derive(Default)]
 struct Cutter {
-    judge: VoiceDetector,
-    /// Of the utterance that goes on: its frames, and how many of the latest were quiet.
+    detector: VoiceDetector,
+    /// The current utterance: its number of frames, and how many of the latest were silent.
     open: Option<(usize, usize)>,
-    /// The latest frames while nobody speaks.
+    /// The latest frames outside of an utterance.
     kept: VecDeque<Vec<i16>>,
 }
 
 impl Cutter {
-    /// Takes in the next 20 ms.
-    fn hear(&mut self, pcm: &[i16]) -> Cut {
-        let voiced = self.judge.push(pcm);
+    /// Processes the next 20 ms.
+    fn push(&mut self, pcm: &[i16]) -> Cut {
+        let voiced = self.detector.push(pcm);
         if let Some((frames, quiet)) = &mut self.open {
             *frames += 1;
             *quiet = if voiced { 0 } else { *quiet + 1 };
             if *quiet < PAUSE && *frames < UTTERANCE_MAX {
-                return Cut::GoesOn;
+                return Cut::Continues;
             }
             if *quiet >= PAUSE {
-                self.judge.reset();
+                self.detector.reset();
             }
             self.open = None;
             return Cut::Ends;
@@ -221,7 +224,7 @@ impl Cutter {
     }
 }
 
-/// Has one side's utterances recognised, one after another, so that lines come in their order.
+/// Transcribes the utterances of one side one after another, so that captions arrive in order.
 struct Writer {
     speaker: Speaker,
     ask: RecognitionOptions,
@@ -235,7 +238,7 @@ impl Writer {
     async fn write(self, mut utterances: mpsc::Receiver<UtteranceAudio>) {
         let mut failures = 0;
         while let Some(mut sound) = utterances.recv().await {
-            // What documents ask for goes first.
+            // Recognition that documents ask for has priority.
             if !self.recognisers.has_spare_capacity() {
                 continue;
             }
@@ -256,12 +259,12 @@ impl Writer {
                     said.text
                 }
                 Err(error) => {
-                    debug!(%error, "no caption");
+                    debug!(%error, "caption failed");
                     failures += 1;
                     String::new()
                 }
             };
-            // What was shown on the way is taken back where there were no words.
+            // An empty final caption withdraws the interim text if no words were recognised.
             if told || !text.is_empty() {
                 self.tell(Caption { speaker: self.speaker, line, text, last: true });
             }
@@ -284,7 +287,8 @@ mod tests {
 
     const FRAME: usize = 320;
 
-    /// Where utterances begin (with how many frames at once) and end, of stretches of frames with a buzz or without.
+    /// Lists where utterances begin (with their number of frames so far) and end, for stretches of
+    /// frames that are loud or silent.
     fn cuts(stretches: &[(usize, bool)]) -> Vec<(usize, &'static str, usize)> {
         let mut cutter = Cutter::default();
         let sample = |i: usize, loud: bool| if loud { ((i % 114) as i16 - 57) * 60 } else { 0 };
@@ -295,8 +299,8 @@ mod tests {
         let mut cuts = Vec::new();
         for (n, loud) in frames {
             let pcm: Vec<i16> = (0..FRAME).map(|i| sample(n * FRAME + i, loud)).collect();
-            match cutter.hear(&pcm) {
-                Cut::Nothing | Cut::GoesOn => {}
+            match cutter.push(&pcm) {
+                Cut::Nothing | Cut::Continues => {}
                 Cut::Begins(onset) => cuts.push((n, "begins", onset.len() / FRAME)),
                 Cut::Ends => cuts.push((n, "ends", 0)),
             }
@@ -306,7 +310,7 @@ mod tests {
 
     #[test]
     fn an_utterance_has_its_onset_and_ends_with_a_pause() {
-        // The judge waits for four frames.
+        // The voice detector needs four frames.
         let expected = [(53, "begins", ONSET + 1), (50 + 60 + PAUSE - 1, "ends", 0)];
         assert_eq!(cuts(&[(50, false), (60, true), (100, false)]), expected);
     }
@@ -321,16 +325,17 @@ mod tests {
     #[test]
     fn who_goes_on_is_cut_and_heard_on() {
         let mut cutter = Cutter::default();
-        // Syllables: a steady sound would be taken for the line's own before long.
+        // The detector adapts to a steady sound as background noise, so the test alternates like
+        // syllables.
         let (mut begun, mut ended) = (0, 0);
         for n in 0..2 * UTTERANCE_MAX {
             let loud = n % 16 < 10;
             let pcm: Vec<i16> =
                 (0..FRAME).map(|i| if loud { ((i % 114) as i16 - 57) * 60 } else { 0 }).collect();
-            match cutter.hear(&pcm) {
+            match cutter.push(&pcm) {
                 Cut::Begins(_) => begun += 1,
                 Cut::Ends => ended += 1,
-                Cut::Nothing | Cut::GoesOn => {}
+                Cut::Nothing | Cut::Continues => {}
             }
         }
         assert_eq!((begun, ended), (2, 1), "one is under way");

@@ -1,7 +1,9 @@
-//! What users allow, in step with Meta: asks Graph where the table knows too little, and sends users requests.
+//! Call permissions of users, synchronised with Meta: queries Graph where the local table is
+//! incomplete, and sends permission requests.
 //!
-//! The rules are `admission::permission`'s; what Graph's answers look like is `meta`'s. Here they meet, and what Graph
-//! did or refused goes into the table. A call that goes out passes [`PermissionDesk::settle`] before the gate is asked.
+//! The rules are in `admission::permission`, the formats of Graph's responses in `meta`. This
+//! module connects both: the responses and refusals of Graph update the table. An outbound call
+//! passes [`PermissionService::settle`] before it reaches the gate.
 
 use std::sync::Arc;
 
@@ -16,55 +18,57 @@ use model::Timestamp;
 const DAY_SECS: u64 = 86_400;
 const WEEK_SECS: u64 = 604_800;
 
-/// Reads and asks for permissions; cheap to clone.
+/// Reads and requests call permissions. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct PermissionDesk {
+pub struct PermissionService {
     graph: Arc<Graph>,
     consents: Arc<Consents>,
     clock: Clock,
 }
 
-/// A request that was sent.
+/// A permission request that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
+pub struct SentRequest {
     /// Meta's id of the message.
     pub message: String,
     pub view: View,
 }
 
-/// Why a request was not sent.
+/// Why a permission request was not sent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NotSent {
-    /// As many were sent as may be: by our count, or by Meta's.
+    /// The limit on requests is reached, by our count or by Meta's.
     TooSoon(Refusal),
-    /// One to this user is on its way.
+    /// Another request to this user is in progress.
     UnderWay,
-    /// Graph refused or failed.
+    /// Graph refused the request, or the request failed.
     Graph(GraphOutcome),
 }
 
-impl PermissionDesk {
-    /// A desk of this table; `clock` is the node's.
+impl PermissionService {
+    /// Creates the service over a permission table. `clock` is the node's clock.
     pub fn new(graph: Arc<Graph>, consents: Arc<Consents>, clock: Clock) -> Self {
         Self { graph, consents, clock }
     }
 
-    /// The table it keeps.
+    /// The permission table.
     pub fn consents(&self) -> &Arc<Consents> {
         &self.consents
     }
 
-    /// The time by which the table goes.
+    /// The current time of the table.
     pub fn now(&self) -> Timestamp {
         self.clock.steady()
     }
 
-    /// Asks Graph about a pair of which nothing is known, or whose row Graph contradicted; at most once a minute.
+    /// Queries Graph about a pair that is unknown or has a row that Graph contradicted, at most once
+    /// a minute.
     pub async fn settle(&self, number: &NumberEntry, user: &str) {
         self.ask(number, user, false).await;
     }
 
-    /// What is known of a pair; with `refresh`, Graph is asked first, unless it was within the last minute.
+    /// Returns the permission of a pair. With `refresh`, queries Graph first unless it was queried
+    /// within the last minute.
     pub async fn view(&self, number: &NumberEntry, user: &str, refresh: bool) -> View {
         if refresh {
             self.ask(number, user, true).await;
@@ -73,7 +77,7 @@ impl PermissionDesk {
         self.consents.view(&key, &number.spec.permissions, self.now())
     }
 
-    /// Something happened between a number and a user.
+    /// Records an event between a number and a user.
     pub fn note(&self, number: &NumberEntry, user: &str, event: Event) {
         let key = PairKey::new(&number.spec.phone_number_id, user);
         self.consents.apply(&key, &number.spec.permissions, self.now(), event);
@@ -92,29 +96,30 @@ impl PermissionDesk {
             .await
         {
             Ok(said) => self.note(number, user, Event::Told(told(&said, asked))),
-            // What was known stays (`meta-calling.md` §4.6, code 613).
+            // The known permission stays. Error 613 of Meta's permission API is a rate limit
+            // (`docs/reference/meta.md#error-codes`).
             Err(outcome) => {
-                tracing::info!(number = %spec.number, ?outcome, "Graph does not say what a user allows")
+                tracing::info!(number = %spec.number, ?outcome, "call permission query failed")
             }
         }
     }
 
-    /// Asks the user for permission.
+    /// Sends the user a permission request.
     ///
     /// # Errors
-    /// The rule that forbids it, and when it will not any more; or what Graph said.
+    /// Returns the rule that forbids the request and the time when it expires, or Graph's error.
     pub async fn request(
         &self,
         number: &NumberEntry,
         user: &str,
         request: &Request,
-    ) -> Result<Sent, NotSent> {
+    ) -> Result<SentRequest, NotSent> {
         let spec = &number.spec;
         let key = PairKey::new(&spec.phone_number_id, user);
         let may = || self.consents.may_request(&key, &spec.permissions, self.now());
         may().map_err(NotSent::TooSoon)?;
         let _under_way = self.consents.begin_request(&key).ok_or(NotSent::UnderWay)?;
-        // One that went into a conversation meanwhile counts too.
+        // A request may have been sent in a conversation since the first check.
         may().map_err(NotSent::TooSoon)?;
         let sent = self
             .graph
@@ -122,13 +127,13 @@ impl PermissionDesk {
             .await;
         match sent {
             Ok(message) => {
-                // It counts, whatever becomes of this process.
+                // The request counts even if the process dies now.
                 if let Some(stored) =
                     self.consents.take(&key, &spec.permissions, self.now(), Event::Requested).stored
                 {
                     stored.await;
                 }
-                Ok(Sent { message, view: self.view(number, user, false).await })
+                Ok(SentRequest { message, view: self.view(number, user, false).await })
             }
             Err(GraphOutcome::Refused { code: code::REQUESTS_USED_UP, .. }) => {
                 self.note(number, user, Event::Doubted);
@@ -138,7 +143,8 @@ impl PermissionDesk {
             }
             Err(outcome) => {
                 if matches!(outcome, GraphOutcome::Timeout | GraphOutcome::ServerError { .. }) {
-                    // It may have been sent all the same: Graph knows.
+                    // Meta may have sent the request despite the error, so the row must be checked
+                    // with Graph.
                     self.note(number, user, Event::Doubted);
                 }
                 Err(NotSent::Graph(outcome))
@@ -147,7 +153,7 @@ impl PermissionDesk {
     }
 }
 
-/// Graph's word, as the table takes it.
+/// Converts Graph's response to an update of the table.
 fn told(said: &CallPermissions, asked: Timestamp) -> Told {
     let counter = |limits: &[Limit], period| {
         CallPermissions::of_period(limits, period)
@@ -162,7 +168,8 @@ fn told(said: &CallPermissions, asked: Timestamp) -> Told {
     }
 }
 
-/// What Graph's refusal of a `connect` says of the pair (§4.6); none: nothing.
+/// Returns the event that Graph's refusal of a `connect` implies for the pair. `None` if the error
+/// code says nothing about the permission.
 pub fn refusal_of(code: i64, details: &str) -> Option<Event> {
     match code {
         code::NO_PERMISSION => Some(Event::NoPermission),
@@ -171,7 +178,7 @@ pub fn refusal_of(code: i64, details: &str) -> Option<Event> {
     }
 }
 
-/// A time in Unix seconds in a text of Meta's: "Next call allowed at 1790050000".
+/// Finds a time in Unix seconds in Meta's text, such as "Next call allowed at 1790050000".
 fn time_in(details: &str) -> Option<Timestamp> {
     let mut numbers =
         details.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() == 10);

@@ -1,8 +1,9 @@
-//! How a call's sound went, stretch by stretch: what the graph of a call is drawn of.
+//! Audio quality of a call over time, the data behind the quality graph of a call.
 //!
-//! Pure. A leg's account counts from its beginning (`media::quality`); what lies between two looks at it is a [`Sample`].
-//! The shell looks when its one timer rings, and puts the whole [`Course`] into the trace when the sound is over.
-//! Bounded: where there would be more than `SAMPLES_MAX`, neighbours become one, and looks half as frequent.
+//! This module has no I/O. The counters of a leg are cumulative (`media::quality`); the difference
+//! between two readings is a [`Sample`]. The shell reads the counters when its timer fires, and
+//! writes the whole [`Course`] into the trace when the audio ends. Memory is bounded: at
+//! `SAMPLES_MAX` samples, neighbours are merged and the interval doubles.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,28 +15,32 @@ use super::trace::Trace;
 use media::{Quality, StreamStats};
 use model::CallQuality;
 
-/// Milliseconds between two looks, at first: as often as most peers report how they hear us.
+/// Initial milliseconds between two readings. Most peers send RTCP receiver reports at this
+/// interval.
 const EVERY_MS: u32 = 5_000;
-/// Samples kept of one call: twenty minutes at that pace. Even, so that each has a neighbour.
+/// Maximum number of samples of a call: twenty minutes at the initial interval. Even, because
+/// samples are merged in pairs.
 const SAMPLES_MAX: usize = 240;
-/// A shorter rest at the end belongs to the sample before it: a percentage of a few packets says nothing.
+/// A shorter last sample is merged into the one before it: a percentage of a few packets means
+/// nothing.
 const REST_MIN_MS: u32 = 1_000;
-/// What is read of a line that comes from outside.
+/// Maximum number of samples that are read from a log line, which is untrusted input.
 const READ_MAX: usize = 4 * SAMPLES_MAX;
 
-/// One stretch of a call's sound. Eight numbers in a row, in this order, are its form in the event log.
+/// Quality of one stretch of a call. Serialized in the event log as an array of eight numbers in
+/// this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "[u32; 8]", into = "[u32; 8]")]
 pub struct Sample {
-    /// Its end, in milliseconds of the call; it begins where the one before it ends.
+    /// End of the stretch in milliseconds of the call. It begins where the previous one ends.
     pub until_ms: u32,
     inbound: Stretch,
     outbound: Stretch,
-    /// Microseconds, as it was known then; 0: not at all.
+    /// In microseconds. 0 if unknown.
     round_trip_us: u32,
 }
 
-/// One way of it.
+/// Packet counts of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Stretch {
     packets: u32,
@@ -43,23 +48,23 @@ struct Stretch {
     jitter_us: u32,
 }
 
-/// All of a call's.
+/// All samples of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Course {
-    /// Where the first sample begins, in milliseconds of the call.
+    /// Begin of the first sample, in milliseconds of the call.
     pub from_ms: u32,
-    /// What a sample spans at least, the last one aside.
+    /// Minimum duration of a sample. The last one may be shorter.
     pub every_ms: u32,
     pub samples: Vec<Sample>,
 }
 
-/// A stretch as people ask about it.
+/// Quality of one stretch, as reported to users.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moment {
-    /// Milliseconds of the call.
+    /// In milliseconds of the call.
     pub from_ms: u32,
     pub until_ms: u32,
-    /// None: nothing was measured then.
+    /// `None` if nothing was measured.
     pub quality: Option<CallQuality>,
 }
 
@@ -85,9 +90,10 @@ impl From<Sample> for [u32; 8] {
 }
 
 impl Stretch {
-    /// What came between two accounts, and how many that counted as lost before have come late.
+    /// Returns the difference of two readings, and the number of packets that were counted as lost
+    /// before but arrived late.
     fn between(before: &StreamStats, now: &StreamStats) -> (Self, u32) {
-        // Less than there was: another stream is counted by now.
+        // A smaller count means that another stream is counted now.
         let before = if now.packets < before.packets { &StreamStats::default() } else { before };
         let packets = whole(now.packets - before.packets);
         let lost = whole(now.lost.saturating_sub(before.lost)).min(packets);
@@ -95,7 +101,8 @@ impl Stretch {
         (Self { packets, lost, jitter_us }, whole(before.lost.saturating_sub(now.lost)))
     }
 
-    /// Both as one: packets add up, and of jitter the worse counts, so that what was bad for a moment stays to be seen.
+    /// Merges two stretches. Packets add up. The larger jitter is kept, so that a short disturbance
+    /// stays visible.
     fn with(self, next: Self) -> Self {
         Self {
             packets: self.packets.saturating_add(next.packets),
@@ -120,7 +127,7 @@ impl Sample {
         }
     }
 
-    /// Loss, jitter, round trip and the estimate of this stretch alone.
+    /// Loss, jitter, round trip and estimated MOS of this stretch alone.
     fn quality(self) -> Option<CallQuality> {
         let round_trip =
             (self.round_trip_us > 0).then(|| Duration::from_micros(self.round_trip_us.into()));
@@ -133,7 +140,7 @@ impl Sample {
 }
 
 impl Course {
-    /// Each stretch in its order.
+    /// Iterates over the stretches in order.
     pub fn moments(&self) -> impl Iterator<Item = Moment> {
         self.samples.iter().take(READ_MAX).scan(self.from_ms, |from, sample| {
             let from_ms = std::mem::replace(from, sample.until_ms);
@@ -141,12 +148,12 @@ impl Course {
         })
     }
 
-    /// Whether anything came, either way.
+    /// Whether any packet was counted in either direction.
     fn has_sound(&self) -> bool {
         self.samples.iter().any(|sample| sample.inbound.packets > 0 || sample.outbound.packets > 0)
     }
 
-    /// The one in a line of an event log, if that line has one.
+    /// Parses a line of an event log. Returns `None` if the line contains no course.
     pub fn of_line(line: &str) -> Option<Self> {
         if !line.starts_with("{\"trace\":\"course\"") {
             return None;
@@ -158,28 +165,28 @@ impl Course {
     }
 }
 
-/// The course of a call that is up: the shell adds to it, whoever asks reads it.
+/// The samples of a live call. The shell adds to it and the API reads it.
 #[derive(Debug, Default)]
-pub(super) struct Sampler(Mutex<Option<Looks>>);
+pub(super) struct Sampler(Mutex<Option<SamplerState>>);
 
 #[derive(Debug)]
-struct Looks {
+struct SamplerState {
     course: Course,
-    /// The account at the last one.
+    /// The counters at the last reading.
     before: Quality,
-    /// When to look again; none: the sound is over.
+    /// Time of the next reading. `None` after the audio has ended.
     due_ms: Option<u32>,
 }
 
 impl Sampler {
-    fn with<T>(&self, act: impl FnOnce(&mut Option<Looks>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut Option<SamplerState>) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on, in milliseconds of the call; a second time changes nothing.
+    /// Starts sampling at `at_ms` of the call. A second call has no effect.
     pub(super) fn begin(&self, at_ms: u32) {
-        self.with(|looks| {
-            looks.get_or_insert_with(|| Looks {
+        self.with(|state| {
+            state.get_or_insert_with(|| SamplerState {
                 course: Course { from_ms: at_ms, every_ms: EVERY_MS, samples: Vec::new() },
                 before: Quality::default(),
                 due_ms: Some(at_ms.saturating_add(EVERY_MS)),
@@ -187,38 +194,39 @@ impl Sampler {
         });
     }
 
-    /// When to look again.
+    /// Time of the next reading, in milliseconds of the call.
     pub(super) fn due_ms(&self) -> Option<u32> {
-        self.with(|looks| looks.as_ref()?.due_ms)
+        self.with(|state| state.as_ref()?.due_ms)
     }
 
-    /// What the leg has counted by now.
+    /// Adds a reading of the leg's counters.
     pub(super) fn look(&self, at_ms: u32, now: &Quality) {
-        self.with(|looks| {
-            if let Some(looks) = looks {
-                looks.look(at_ms, now);
+        self.with(|state| {
+            if let Some(state) = state {
+                state.look(at_ms, now);
             }
         });
     }
 
-    /// The last look. The whole course, where there was something to hear; the second time none.
+    /// Adds the last reading and returns the course. Returns `None` if there was no audio or if
+    /// sampling had already ended.
     pub(super) fn end(&self, at_ms: u32, now: &Quality) -> Option<Course> {
-        self.with(|looks| {
-            let looks = looks.as_mut().filter(|looks| looks.due_ms.is_some())?;
-            looks.look(at_ms, now);
-            looks.due_ms = None;
-            looks.course.has_sound().then(|| looks.course.clone())
+        self.with(|state| {
+            let state = state.as_mut().filter(|state| state.due_ms.is_some())?;
+            state.look(at_ms, now);
+            state.due_ms = None;
+            state.course.has_sound().then(|| state.course.clone())
         })
     }
 
-    /// So far.
+    /// Returns the course so far. `None` if there was no audio.
     pub(super) fn course(&self) -> Option<Course> {
-        self.with(|looks| looks.as_ref().map(|looks| looks.course.clone()))
+        self.with(|state| state.as_ref().map(|state| state.course.clone()))
             .filter(Course::has_sound)
     }
 }
 
-impl Looks {
+impl SamplerState {
     fn look(&mut self, at_ms: u32, now: &Quality) {
         let (inbound, in_late) = Stretch::between(&self.before.inbound, &now.inbound);
         let (outbound, out_late) = Stretch::between(&self.before.outbound, &now.outbound);
@@ -238,7 +246,7 @@ impl Looks {
         }
         self.course.thin();
         let every = self.course.every_ms;
-        // By the clock and not by this look, which may have come late.
+        // Relative to the due time, since this reading may be late.
         let due = self.due_ms.unwrap_or(at_ms).saturating_add(every);
         self.due_ms = Some(if due > at_ms { due } else { at_ms.saturating_add(every) });
     }
@@ -276,7 +284,7 @@ mod tests {
         Quality { inbound, outbound, round_trip }
     }
 
-    /// What samples say, one row each: end, packets and lost both ways.
+    /// One row per sample: end, packets and lost packets in each direction.
     fn table(course: &Course) -> Vec<[u32; 5]> {
         let row = |s: &Sample| {
             [s.until_ms, s.inbound.packets, s.inbound.lost, s.outbound.packets, s.outbound.lost]
@@ -295,10 +303,10 @@ mod tests {
         sampler.look(6_203, &account(way(250, 10, 4), way(240, 0, 3), 80));
         assert_eq!(sampler.due_ms(), Some(11_200), "by the clock");
         sampler.look(11_200, &account(way(500, 10, 6), way(240, 0, 3), 90));
-        // Two that counted as lost came late; the next look comes late too.
+        // Two packets that counted as lost arrived late, and the next reading is late too.
         sampler.look(31_000, &account(way(1_400, 8, 40), way(1_200, 60, 3), 700));
         assert_eq!(sampler.due_ms(), Some(36_000));
-        // Another stream counts from its own beginning.
+        // Another stream counts from zero.
         let course =
             sampler.end(33_000, &account(way(100, 5, 1), way(1_300, 60, 3), 60)).expect("a course");
         let expected = [
@@ -365,10 +373,10 @@ mod tests {
         let sampler = Sampler::default();
         sampler.begin(0);
         let mut account = Quality::default();
-        let mut looks = 0_u32;
-        // Ten hours, 50 packets a second; in the ninth minute five seconds are bad.
+        let mut state = 0_u32;
+        // Ten hours at 50 packets a second, with five bad seconds in the ninth minute.
         while let Some(due) = sampler.due_ms().filter(|due| *due <= 36_000_000) {
-            looks += 1;
+            state += 1;
             account.inbound.packets = u64::from(due) / 20;
             let bad = (540_000..545_000).contains(&(due - 1));
             account.inbound.lost += if bad { 100 } else { 0 };
@@ -382,8 +390,8 @@ mod tests {
             course.samples.len()
         );
         assert!(
-            looks < 1_500 && course.every_ms == 160_000,
-            "{looks} looks, each {} ms",
+            state < 1_500 && course.every_ms == 160_000,
+            "{state} state, each {} ms",
             course.every_ms
         );
         let sum = |of: fn(&Sample) -> u32| course.samples.iter().map(of).sum::<u32>();

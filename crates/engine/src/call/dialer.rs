@@ -1,8 +1,8 @@
-//! Calls that are to be placed: each account's wait in their order for its calls per second (L6), and go out as soon as
-//! there are some, never faster. Which goes when is decided in `queues`.
+//! Places outbound calls. The calls of each account wait in order for its calls per second
+//! (`docs/reference/limits.md#l6`) and never go out faster. `queues` decides which call goes next.
 //!
-//! Who places a call tries its queue at once; a task tries again when the next permit is due. A call that can't go out
-//! after all has its record and its hangup callback like every other (`plivo-callbacks.md` §2).
+//! Placing a call tries the queue immediately; a task tries again when the next permit is due. A
+//! call that cannot be placed gets a record and a hangup callback like every other call.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::queues::{Exit, Queues, Rules, Waiting};
-use super::registry::{LetIn, Outgoing, Registry};
+use super::registry::{CallAdmission, Outgoing, Registry};
 use super::services::Services;
 use crate::admission::{Admitted, Denied, Gate, NumberEntry};
 use crate::answer::SigningKeys;
@@ -23,49 +23,49 @@ use model::{CallType, CallUuid, Direction, E164, HangupCause, Method};
 use store::{CallEnd, CallStart, Conclusion};
 use xml::ast::DocUrl;
 
-/// Calls to be placed: one to each of `to`, alike but for that.
+/// Calls to place: one to each entry of `to`, with the same properties.
 #[derive(Clone, Debug)]
 pub struct CallOrder {
     pub number: Arc<NumberEntry>,
     pub to: Vec<E164>,
     pub answer: (DocUrl, Method),
     pub fallback: Option<(DocUrl, Method)>,
-    /// Already the answer URL where none was set.
+    /// Equal to the answer URL if none was set.
     pub hangup: (DocUrl, Method),
     pub caller_name: String,
     pub headers: Vec<(String, String)>,
-    /// From the answer; the node's own limit holds beside it.
+    /// Counted from the answer. The node's own limit applies as well.
     pub time_limit: Duration,
     pub outbound: Outbound,
-    /// What is otherwise for some of `to`, in their order.
-    pub each: Vec<Each>,
+    /// Differences of single targets, in the order of `to`. May be shorter than `to`.
+    pub each: Vec<TargetSettings>,
 }
 
-/// What is one target's own.
+/// Properties of one target.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Each {
-    /// In place of the order's.
+pub struct TargetSettings {
+    /// Overrides the ring timeout of the order.
     pub ring_timeout_ms: Option<u64>,
-    /// It is called so much later.
+    /// Delay before this target is called.
     pub after: Duration,
 }
 
 /// Why no call of an order was placed.
 #[derive(Clone, Debug)]
 pub enum NotPlaced {
-    /// To this user.
+    /// The call to this user was denied.
     Denied {
         to: E164,
         denied: Denied,
     },
-    /// As many calls of the account wait as may; try again after this.
+    /// The account's queue is full. `after` is when to try again.
     QueueFull {
         after: Duration,
     },
     Draining,
 }
 
-/// See the module's note; cheap to clone.
+/// Places calls from the queues. Cheap to clone.
 #[derive(Clone)]
 pub struct Dialer(Arc<Inner>);
 
@@ -74,12 +74,12 @@ struct Inner {
     registry: Registry,
     gate: Arc<Gate>,
     queues: Mutex<Queues>,
-    /// A queue has something to wait for.
+    /// Wakes the task when a queue is no longer empty.
     filled: Notify,
 }
 
 impl Dialer {
-    /// A dialer with nothing to do; [`Dialer::run`] has to run.
+    /// Creates an idle dialer. [`Dialer::run`] must run for queued calls to go out.
     pub fn new(services: Arc<Services>, registry: Registry, gate: Arc<Gate>) -> Self {
         Self(Arc::new(Inner {
             services,
@@ -90,21 +90,22 @@ impl Dialer {
         }))
     }
 
-    /// Takes an order on, all of it or nothing; gives the calls in the order of `to`. Those that may go out at once do.
+    /// Accepts an order as a whole or not at all. Returns the call ids in the order of `to`. Calls
+    /// that have a permit are placed before this returns.
     ///
     /// # Errors
-    /// What forbids it.
+    /// Returns the limit or rule that forbids the order.
     pub fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
         let services = &self.0.services;
         let mut queues = self.queues();
-        queues.may_take(self.rules(), &order.number, &order.to)?;
+        queues.check_order(self.rules(), &order.number, &order.to)?;
         let calls: Vec<CallUuid> = order.to.iter().map(|_| CallUuid(services.uuid())).collect();
         let now = services.clock.now();
         for (n, (call, to)) in calls.iter().zip(&order.to).enumerate() {
             let each = order.each.get(n).copied().unwrap_or_default();
             queues.push(order.number.clone(), self.setup(order, *call, to, each), now + each.after);
         }
-        if queues.let_out(self.rules(), &*self.0).is_some() {
+        if queues.release(self.rules(), &*self.0).is_some() {
             self.0.filled.notify_one();
         }
         Ok(calls)
@@ -115,7 +116,13 @@ impl Dialer {
         Rules { gate, consents: services.permissions.consents(), clock: &services.clock }
     }
 
-    fn setup(&self, order: &CallOrder, call: CallUuid, to: &E164, each: Each) -> CallSetup {
+    fn setup(
+        &self,
+        order: &CallOrder,
+        call: CallUuid,
+        to: &E164,
+        each: TargetSettings,
+    ) -> CallSetup {
         let services = &self.0.services;
         let spec = &order.number.spec;
         let mut limits = services.settings.load().limits.clone();
@@ -150,17 +157,17 @@ impl Dialer {
         }
     }
 
-    /// Shows each call that waits, as it will begin.
+    /// Passes the setup of each queued call to `look`.
     pub fn each(&self, mut look: impl FnMut(&CallSetup)) {
         self.queues().iter().for_each(|waiting| look(&waiting.setup));
     }
 
-    /// The calls that wait, as they will begin.
+    /// Returns the setups of all queued calls.
     pub fn queued(&self) -> Vec<CallSetup> {
         self.queues().iter().map(|waiting| waiting.setup.clone()).collect()
     }
 
-    /// One of them.
+    /// Returns the setup of a queued call.
     pub fn find(&self, call: CallUuid) -> Option<CallSetup> {
         self.queues()
             .iter()
@@ -168,7 +175,7 @@ impl Dialer {
             .map(|waiting| waiting.setup.clone())
     }
 
-    /// Takes a call out of its queue; `false`: it does not wait.
+    /// Removes a call from its queue. Returns `false` if it is not queued.
     pub fn cancel(&self, call: CallUuid) -> bool {
         let waiting = self.queues().remove(call);
         let waited = waiting.is_some();
@@ -178,16 +185,16 @@ impl Dialer {
         waited
     }
 
-    /// Gives up all that wait: the node stops (R9).
+    /// Gives up all queued calls because the node is draining.
     pub fn drain(&self) {
         let all = std::mem::take(&mut *self.queues());
         all.into_iter().for_each(|waiting| self.0.give_up(waiting, HangupCause::Drained, None));
     }
 
-    /// Lets calls out as their time comes, until `stop`.
+    /// Places queued calls when their time comes, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         loop {
-            let next = self.queues().let_out(self.rules(), &*self.0);
+            let next = self.queues().release(self.rules(), &*self.0);
             let filled = self.0.filled.notified();
             let wait = async {
                 match next {
@@ -207,10 +214,15 @@ impl Dialer {
 }
 
 impl Exit for Inner {
-    fn start(&self, waiting: &Waiting, let_in: LetIn, now: Instant) -> Result<(), Box<Admitted>> {
+    fn start(
+        &self,
+        waiting: &Waiting,
+        admission: CallAdmission,
+        now: Instant,
+    ) -> Result<(), Box<Admitted>> {
         let mut setup = waiting.setup.clone();
         setup.started = self.services.clock.wall();
-        self.registry.place(let_in, Outgoing { setup, received: waiting.since, placed: now })
+        self.registry.place(admission, Outgoing { setup, received: waiting.since, placed: now })
     }
 
     fn is_late(&self, setup: &CallSetup) -> Option<(HangupCause, String)> {
@@ -230,7 +242,7 @@ impl Exit for Inner {
     fn give_up(&self, waiting: Waiting, cause: HangupCause, why: Option<String>) {
         let services = self.services.clone();
         let Waiting { mut setup, number, .. } = waiting;
-        info!(call_uuid = %setup.call, cause = cause.as_str(), "a call is not placed after all");
+        info!(call_uuid = %setup.call, cause = cause.as_str(), "queued call given up");
         setup.started = services.clock.wall();
         let summary = orphan_summary(setup.clone(), None, CallTime(0), cause);
         let end = CallEnd::of(&summary, setup.started, why.into_iter().collect(), Vec::new());
@@ -245,7 +257,7 @@ impl Exit for Inner {
             farewell: None,
         };
         let keys: SigningKeys = services.keys(&number.account);
-        // Queued in the store before this returns.
+        // The write is enqueued in the store before this returns.
         let concluded = services.store.calls().conclude(conclusion);
         let outbox = services.outbox.clone();
         services.tasks.spawn(async move {
@@ -254,7 +266,7 @@ impl Exit for Inner {
                     .callbacks
                     .into_iter()
                     .for_each(|written| outbox.send(written, keys.clone())),
-                Err(error) => error!(%error, "could not write the call's record"),
+                Err(error) => error!(%error, "call record not written"),
             }
         });
     }

@@ -1,6 +1,9 @@
-//! Documents that somebody is writing: each is run by one call of a phone of theirs, instead of its application's answer URL.
-//! They are in memory, for the minute until that call and then as long as it goes on. What a document names elsewhere is
-//! fetched as ever; it has no server of its own behind it, so its own URL gives it again and nothing else is below it.
+//! Drafts: documents that a person is writing in the playground. Each draft runs in one call of
+//! that person's phone, instead of the answer URL of an application.
+//!
+//! Drafts are kept in memory, for a minute until the call begins and then for its duration.
+//! Absolute URLs in a draft are fetched as usual. A draft has no server: its own URL returns the
+//! draft again, and relative URLs do not exist.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,20 +13,20 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
 use uuid::Uuid;
 
-use super::author::{Author, SaidLine, Wish, url_of};
+use super::author::{Author, DialogueLine, DocumentRequest, url_of};
 use machine::FetchFailure;
 use media::prompt::Prompt;
 use model::{AuthId, CallUuid, Method};
 use xml::ast::DocUrl;
 
-/// How long a document waits for its call.
+/// How long a draft waits for its call.
 const WAITS: Duration = Duration::from_secs(60);
-/// Documents that wait at a time; the oldest goes for a further one. Of 100 KiB at most each.
+/// Maximum number of waiting drafts. A further one displaces the oldest. Each has at most 100 KiB.
 const WAITING_MAX: usize = 100;
-/// What a draft's URL has behind the host.
+/// Path prefix of draft URLs.
 const BELOW: &str = "draft/";
 
-/// The drafts of this node; cheap to clone.
+/// The drafts of this node. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Drafts(Arc<Mutex<Table>>);
 
@@ -40,7 +43,8 @@ struct Waiting {
     person: Uuid,
     text: Arc<str>,
     since: Instant,
-    /// Whose call has named it: the endpoint's account, which may be one below the writer's.
+    /// The account of the call that claimed the draft. It is the endpoint's account, which may be a
+    /// subaccount of the author's.
     claimed: Option<AuthId>,
 }
 
@@ -50,7 +54,7 @@ struct Running {
 }
 
 impl Drafts {
-    /// Keeps a document until its writer's phone calls, under an id that nobody can guess.
+    /// Keeps a draft until its author's phone calls. `id` must not be guessable.
     pub fn keep(&self, id: &str, account: AuthId, person: Uuid, text: &str, now: Instant) {
         let mut table = self.table();
         table.forget(now);
@@ -61,7 +65,8 @@ impl Drafts {
         table.waiting.push_back(Waiting { id, account, person, text, since: now, claimed: None });
     }
 
-    /// Where the call that runs it finds it: asked for once, by who has written it, for a call of `of`, an account of theirs.
+    /// Returns the answer URL for the call that runs the draft. A draft can be claimed once, by its
+    /// author, for a call of the account `of`. Returns `None` if no such unclaimed draft exists.
     pub fn claim(
         &self,
         id: &str,
@@ -81,28 +86,28 @@ impl Drafts {
         Some((DocUrl(url_of(&format!("{BELOW}{id}")).into()), Method::Post))
     }
 
-    /// The document of a call, once it is known to be its own.
-    fn text(&self, wish: &Wish) -> Option<Result<String, FetchFailure>> {
+    /// Returns the draft of a call. `None` if the path is not that of a draft.
+    fn text(&self, request: &DocumentRequest) -> Option<Result<String, FetchFailure>> {
         let gone = |what: &str| Some(Err(FetchFailure::Unreachable { detail: what.to_owned() }));
         let mut table = self.table();
-        if let Some(running) = table.running.get(&wish.call) {
-            return match running.path == wish.path {
+        if let Some(running) = table.running.get(&request.call) {
+            return match running.path == request.path {
                 true => Some(Ok(running.text.to_string())),
-                false => {
-                    gone("a draft has no server behind it: name what it asks for by a whole URL")
-                }
+                false => gone("a draft has no server: use absolute URLs in it"),
             };
         }
-        let id = wish.path.strip_prefix(BELOW)?;
+        let id = request.path.strip_prefix(BELOW)?;
         let found = table
             .waiting
             .iter()
-            .position(|one| *one.id == *id && one.claimed.as_ref() == Some(&wish.account));
+            .position(|one| *one.id == *id && one.claimed.as_ref() == Some(&request.account));
         let Some(draft) = found.and_then(|at| table.waiting.remove(at)) else {
-            return gone("this draft is gone: run it again");
+            return gone("this draft has expired: run it again");
         };
         let text = draft.text.to_string();
-        table.running.insert(wish.call, Running { path: wish.path.clone(), text: draft.text });
+        table
+            .running
+            .insert(request.call, Running { path: request.path.clone(), text: draft.text });
         Some(Ok(text))
     }
 
@@ -117,17 +122,20 @@ impl Table {
     }
 }
 
-/// Drafts, and beside them who else writes documents here.
+/// An author that serves drafts and passes all other requests on.
 pub struct WithDrafts {
     pub drafts: Drafts,
     pub others: Arc<dyn Author>,
 }
 
 impl Author for WithDrafts {
-    fn document(&self, wish: Wish) -> BoxFuture<'static, Result<String, FetchFailure>> {
-        match self.drafts.text(&wish) {
+    fn document(
+        &self,
+        request: DocumentRequest,
+    ) -> BoxFuture<'static, Result<String, FetchFailure>> {
+        match self.drafts.text(&request) {
             Some(text) => ready(text).boxed(),
-            None => self.others.document(wish),
+            None => self.others.document(request),
         }
     }
 
@@ -139,7 +147,7 @@ impl Author for WithDrafts {
         self.others.cut(call, after);
     }
 
-    fn said(&self, call: CallUuid) -> Vec<SaidLine> {
+    fn said(&self, call: CallUuid) -> Vec<DialogueLine> {
         self.others.said(call)
     }
 
@@ -157,8 +165,8 @@ mod tests {
 
     const TEXT: &str = "<Response><Speak>Hi</Speak></Response>";
 
-    fn wish(call: u128, account: &AuthId, path: &str) -> Wish {
-        Wish {
+    fn request(call: u128, account: &AuthId, path: &str) -> DocumentRequest {
+        DocumentRequest {
             call: CallUuid(Uuid::from_u128(call)),
             account: account.clone(),
             main_account: account.clone(),
@@ -168,8 +176,8 @@ mod tests {
         }
     }
 
-    fn asked(author: &WithDrafts, wish: Wish) -> Result<String, FetchFailure> {
-        author.document(wish).now_or_never().expect("a draft is there or not")
+    fn asked(author: &WithDrafts, request: DocumentRequest) -> Result<String, FetchFailure> {
+        author.document(request).now_or_never().expect("a draft is there or not")
     }
 
     #[test]
@@ -184,21 +192,21 @@ mod tests {
         assert!(drafts.claim("x7", (&account, ravi), &account, now).is_none(), "another person");
         assert!(drafts.claim("x7", (&other, asha), &account, now).is_none(), "another account");
         assert!(drafts.claim("x8", hers, &account, now).is_none(), "another id");
-        assert!(asked(&author, wish(1, &account, "draft/x7")).is_err(), "no phone has called");
+        assert!(asked(&author, request(1, &account, "draft/x7")).is_err(), "no phone has called");
         let (url, _) = drafts.claim("x7", hers, &account, now).expect("hers");
         let path = path_of(&url.0).expect("below our host");
         assert!(drafts.claim("x7", hers, &account, now).is_none(), "once");
-        assert!(asked(&author, wish(9, &other, path)).is_err(), "another account's call");
-        assert_eq!(asked(&author, wish(1, &account, path)).as_deref(), Ok(TEXT));
+        assert!(asked(&author, request(9, &other, path)).is_err(), "another account's call");
+        assert_eq!(asked(&author, request(1, &account, path)).as_deref(), Ok(TEXT));
         assert_eq!(
-            asked(&author, wish(1, &account, path)).as_deref(),
+            asked(&author, request(1, &account, path)).as_deref(),
             Ok(TEXT),
             "an element without an action"
         );
-        assert!(asked(&author, wish(2, &account, path)).is_err(), "another call");
-        assert!(asked(&author, wish(1, &account, "next")).is_err(), "nothing else is below it");
+        assert!(asked(&author, request(2, &account, path)).is_err(), "another call");
+        assert!(asked(&author, request(1, &account, "next")).is_err(), "nothing else is below it");
         author.over(CallUuid(Uuid::from_u128(1)));
-        assert!(asked(&author, wish(1, &account, path)).is_err(), "the call is over");
+        assert!(asked(&author, request(1, &account, path)).is_err(), "the call is over");
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Tells Graph of ended calls that it may still hold (R3, R6): those of a process that died, and those of which it
-//! would not hear when they ended. What is to be told stands in the store with the call's record.
+//! Ends calls at Meta that have already ended here: those of a process that died, and those whose
+//! `terminate` or `reject` failed when they ended. The pending requests are stored with the call's
+//! record, so they survive a restart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +15,20 @@ use crate::answer::next_pause;
 use crate::meta::ActionRequest;
 use store::{FarewellDue, StoreError};
 
-/// How long the process that ended a call asks Graph itself: longer than a call closes at most.
-pub(super) const OURS: Duration = Duration::from_secs(120);
-/// The same of a call that is over at once, so that only the tries of one request are made for it: its user may still
-/// hear it ring, and Meta ends that by itself only after 30 to 60 s.
-pub(super) const OURS_AT_ONCE: Duration = Duration::from_secs(15);
-/// How often the store is asked for what is due.
+/// How long the process that ended a call retries the Graph request itself. Longer than the closing
+/// phase of a call.
+pub(super) const RETRY_TIME: Duration = Duration::from_secs(120);
+/// The same limit for a call that ends immediately, where only the tries of a single request are
+/// made. The user's phone may still ring, and Meta stops that only after 30 to 60 s.
+pub(super) const SHORT_RETRY_TIME: Duration = Duration::from_secs(15);
+/// Interval at which the store is polled for due requests.
 const POLL: Duration = Duration::from_secs(2);
-/// Read from the store at once, and asked at once.
+/// Rows per read, and concurrent requests.
 const BATCH: u32 = 256;
 const AT_ONCE: usize = 32;
 
-/// Keeps telling until `stop`. Tokens are those that the numbers have now.
-pub async fn keep_telling(
+/// Sends due requests until `stop`. Uses the current access tokens of the numbers.
+pub async fn send_pending(
     services: Arc<Services>,
     directory: Arc<Directory>,
     stop: CancellationToken,
@@ -34,14 +36,14 @@ pub async fn keep_telling(
     let mut every = tokio::time::interval(POLL);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        let told = stop.run_until_cancelled(tell_all(&services, &directory)).await;
+        let told = stop.run_until_cancelled(send_all(&services, &directory)).await;
         if let Some(Err(error)) = told {
-            tracing::warn!(%error, "calls that Graph still holds can't be read; trying again");
+            tracing::warn!(%error, "reading pending call terminations failed");
         }
     }
 }
 
-async fn tell_all(services: &Services, directory: &Directory) -> Result<(), StoreError> {
+async fn send_all(services: &Services, directory: &Directory) -> Result<(), StoreError> {
     loop {
         let due = services
             .store
@@ -51,12 +53,12 @@ async fn tell_all(services: &Services, directory: &Directory) -> Result<(), Stor
         if due.is_empty() {
             return Ok(());
         }
-        stream::iter(due).for_each_concurrent(AT_ONCE, |due| tell(services, directory, due)).await;
+        stream::iter(due).for_each_concurrent(AT_ONCE, |due| send(services, directory, due)).await;
         services.store.flush().await;
     }
 }
 
-async fn tell(services: &Services, directory: &Directory, due: FarewellDue) {
+async fn send(services: &Services, directory: &Directory, due: FarewellDue) {
     let FarewellDue { call, wacid, phone_number_id, action, ended, tries } = due;
     let token =
         directory.number(&phone_number_id).and_then(|number| number.spec.access_token.clone());
@@ -69,6 +71,6 @@ async fn tell(services: &Services, directory: &Directory, due: FarewellDue) {
     } else {
         next_pause(tries.saturating_add(1), age, None, &services.dice)
     };
-    tracing::info!(call_uuid = %call, action = action.as_str(), ?outcome, again_in = ?pause, "Graph is told of an ended call");
+    tracing::info!(call_uuid = %call, action = action.as_str(), ?outcome, again_in = ?pause, "ended call reported to Graph");
     services.store.calls().settle_farewell(call, pause.map(|pause| now.plus(pause)));
 }

@@ -1,8 +1,9 @@
-//! Hearing a caller for a recogniser: who speaks when, and the sound of it.
+//! Speech recognition of a caller.
 //!
-//! An [`Utterance`] is a job beside the shards: it reads the leg as PCM, judges where a voice begins and ends and tells the
-//! call's machine, and hands the sound from the first voice on to a task that has the recogniser. What it makes of it comes
-//! back as facts, too. Nothing is decided here: when speech has ended is the machine's business.
+//! An [`Utterance`] is a worker job: it reads the leg as PCM, detects where a voice begins and
+//! ends, reports this to the call's machine, and passes the audio from the first voice on to a task
+//! that runs the recogniser. The recognised text is reported as inputs, too. The machine decides
+//! when the speech has ended.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,31 +23,33 @@ use media::workers::{Job, JobStatus, Workers};
 use media::{Buffering, LegHandle, TapReader, TapSides};
 use speech::recognise::{InterimResult, Recognisers, RecognitionOptions, UtteranceAudio};
 
-/// Milliseconds of a frame.
+/// Duration of a frame in milliseconds.
 const FRAME_MS: u64 = 20;
-/// Frames before the first voice that are part of it: a soft onset, and the four that the judge waits for.
+/// Frames before the first voiced frame that belong to the utterance: a soft onset, and the four
+/// frames that the voice detector needs.
 const ONSET: usize = 20;
-/// Frames that the judge waits for before it calls a sound a voice.
-const JUDGED: u64 = 4;
-/// A voice that has lasted so long is somebody who speaks (`plivo-xml.md` §5.5 step 2).
+/// Frames that the voice detector needs before it reports a voice.
+const DETECTOR_FRAMES: u64 = 4;
+/// A voice of this duration is speech and barges in (`docs/reference/xml.md#barge-in`).
 const LASTING_MS: u64 = 250;
-/// Pauses shorter than this are part of speech.
+/// Pauses shorter than this are part of the speech.
 const PAUSE_MS: u64 = 300;
-/// Frames of a longer pause that are kept until the voice goes on: more than `speechEndTimeout` lets pass.
+/// Maximum number of buffered frames of a longer pause. More than the largest `speechEndTimeout`
+/// allows.
 const PAUSED_MAX: usize = 600;
 
 const HEARING: u8 = 0;
 const FINISHED: u8 = 1;
 const STOPPED: u8 = 2;
 
-/// A call's hold on a recognition. Dropping it stops it: nothing more is told.
+/// A running recognition. Dropping the value stops it; no more events are reported.
 pub(super) struct Hearing {
     recognition: RecognitionId,
     state: Arc<AtomicU8>,
     task: AbortHandle,
 }
 
-/// What a recognition is run with.
+/// The services that a recognition needs.
 pub(super) struct Listener<'a> {
     pub(super) workers: &'a Workers,
     pub(super) recognisers: &'a Recognisers,
@@ -55,7 +58,7 @@ pub(super) struct Listener<'a> {
 }
 
 impl Hearing {
-    /// Hears `leg` from now on.
+    /// Starts to recognise the audio that `leg` receives.
     pub(super) fn begin(
         recognition: RecognitionId,
         how: RecognitionSettings,
@@ -64,9 +67,14 @@ impl Hearing {
     ) -> Self {
         let state = Arc::new(AtomicU8::new(HEARING));
         let (to, sound) = UtteranceAudio::new();
-        let told = Told { recognition, mailbox: with.mailbox.clone(), state: state.clone() };
+        let told =
+            EventReporter { recognition, mailbox: with.mailbox.clone(), state: state.clone() };
         let line = TapReader::new(leg.tap(TapSides::Received), Rate::Hz16000, Buffering::Jitter);
-        with.workers.add(Box::new(Utterance { line, ear: Ear::new(to), told: told.clone() }));
+        with.workers.add(Box::new(Utterance {
+            line,
+            detector: UtteranceDetector::new(to),
+            told: told.clone(),
+        }));
         let task = with
             .tasks
             .spawn(understand(with.recognisers.clone(), how, sound, told).in_current_span());
@@ -77,7 +85,7 @@ impl Hearing {
         self.recognition == recognition
     }
 
-    /// That was all: what was said is to be told.
+    /// Ends the audio. The recogniser then reports the result.
     pub(super) fn finish(&self) {
         self.state.store(FINISHED, Ordering::Release);
     }
@@ -90,15 +98,15 @@ impl Drop for Hearing {
     }
 }
 
-/// Where a recognition's facts go.
+/// Reports the events of a recognition to its call.
 #[derive(Clone)]
-struct Told {
+struct EventReporter {
     recognition: RecognitionId,
     mailbox: Mailbox,
     state: Arc<AtomicU8>,
 }
 
-impl Told {
+impl EventReporter {
     fn tell(&self, what: SpeechEvent) {
         if self.state.load(Ordering::Acquire) != STOPPED {
             self.mailbox.tell(Input::Speech { recognition: self.recognition, event: what });
@@ -106,16 +114,16 @@ impl Told {
     }
 }
 
-/// Has the recogniser hear the sound to its end, and tells what it understood.
+/// Runs the recogniser on the audio to its end and reports the result.
 async fn understand(
     recognisers: Recognisers,
     how: RecognitionSettings,
     mut sound: UtteranceAudio,
-    told: Told,
+    told: EventReporter,
 ) {
     let RecognitionSettings { language, hints, model, interim, profanity_filter, hidden: _ } = how;
     let ask = RecognitionOptions { language, hints, model, interim, profanity_filter };
-    // Nobody is asked before somebody speaks, and nobody at all where nobody does.
+    // Don't start the recogniser before there is speech.
     if !sound.wait_for_speech().await {
         return;
     }
@@ -128,50 +136,51 @@ async fn understand(
             told.tell(SpeechEvent::Understood { text: said.text, confidence: said.confidence })
         }
         Err(error) => {
-            warn!(%error, "could not recognise speech");
+            warn!(%error, "speech recognition failed");
             told.tell(SpeechEvent::Failed { reason: format!("could not {error}") });
         }
     }
 }
 
-/// The job.
+/// The worker job that reads the leg's audio.
 struct Utterance {
     line: TapReader,
-    ear: Ear,
-    told: Told,
+    detector: UtteranceDetector,
+    told: EventReporter,
 }
 
 impl Job for Utterance {
     fn run(&mut self, _now: Instant) -> JobStatus {
         while let Some(frame) = self.line.next() {
-            if let Some(fact) = self.ear.hear(frame.received) {
-                self.told.tell(fact);
+            if let Some(event) = self.detector.push(frame.received) {
+                self.told.tell(event);
             }
         }
-        // Its end of the sound goes with it: that is the end of the utterance.
+        // Dropping the job closes the audio channel, which ends the utterance.
         let hears = self.told.state.load(Ordering::Acquire) == HEARING && !self.line.is_over();
         if hears && self.told.mailbox.is_open() { JobStatus::Running } else { JobStatus::Done }
     }
 }
 
-/// Judges the sound frame by frame, in media time, and passes on what belongs to the utterance.
-struct Ear {
-    judge: VoiceDetector,
+/// Runs the voice detector frame by frame, in media time, and passes on the audio of the utterance.
+struct UtteranceDetector {
+    voice_detector: VoiceDetector,
     to: mpsc::Sender<Vec<i16>>,
-    /// Frames so far.
+    /// Number of frames so far.
     at: u64,
-    /// The voice that is heard: its first frame, the latest that had voice in it, and whether it was told to last.
+    /// The current voice: its first frame, its latest voiced frame, and whether `Lasting` was
+    /// reported.
     voice: Option<(u64, u64, bool)>,
-    /// A voice has begun: from here on everything is part of the utterance.
+    /// Whether a voice has begun. All audio after that belongs to the utterance.
     begun: bool,
-    /// Frames that are not passed on yet: before the first voice, or of a pause.
+    /// Frames that are not passed on yet: before the first voice, or during a pause.
     kept: VecDeque<Vec<i16>>,
 }
 
-impl Ear {
+impl UtteranceDetector {
     fn new(to: mpsc::Sender<Vec<i16>>) -> Self {
         Self {
-            judge: VoiceDetector::default(),
+            voice_detector: VoiceDetector::default(),
             to,
             at: 0,
             voice: None,
@@ -180,32 +189,32 @@ impl Ear {
         }
     }
 
-    /// Takes in the next 20 ms, mono 16 kHz; tells what has changed.
-    fn hear(&mut self, pcm: &[i16]) -> Option<SpeechEvent> {
-        let voiced = self.judge.push(pcm);
+    /// Processes the next 20 ms of mono 16 kHz audio. Returns an event if the state changed.
+    fn push(&mut self, pcm: &[i16]) -> Option<SpeechEvent> {
+        let voiced = self.voice_detector.push(pcm);
         self.at += 1;
-        let fact = match (&mut self.voice, voiced) {
+        let event = match (&mut self.voice, voiced) {
             (voice @ None, true) => {
                 *voice = Some((self.at, self.at, false));
                 Some(SpeechEvent::Began)
             }
             (Some((first, last, lasting)), true) => {
                 *last = self.at;
-                let lasts = (self.at - *first + JUDGED) * FRAME_MS >= LASTING_MS;
+                let lasts = (self.at - *first + DETECTOR_FRAMES) * FRAME_MS >= LASTING_MS;
                 (lasts && !std::mem::replace(lasting, true)).then_some(SpeechEvent::Lasting)
             }
             (Some((_, last, _)), false) => {
                 let ago_ms = (self.at - *last) * FRAME_MS;
                 (ago_ms >= PAUSE_MS).then(|| {
                     self.voice = None;
-                    self.judge.reset();
+                    self.voice_detector.reset();
                     SpeechEvent::Ended { ago_ms }
                 })
             }
             (None, false) => None,
         };
         self.pass_on(pcm);
-        fact
+        event
     }
 
     fn pass_on(&mut self, pcm: &[i16]) {
@@ -213,7 +222,7 @@ impl Ear {
         self.kept.push_back(pcm.to_vec());
         if self.voice.is_some() {
             for frame in self.kept.drain(..) {
-                // A recogniser that is a minute behind hears no more.
+                // If the recogniser is a minute behind, the rest is dropped.
                 let _ = self.to.try_send(frame);
             }
         }
@@ -226,24 +235,25 @@ impl Ear {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ear, ONSET, SpeechEvent};
+    use super::{ONSET, SpeechEvent, UtteranceDetector};
     use tokio::sync::mpsc;
 
     const FRAME: usize = 320;
 
-    /// So many frames of a buzz, or of silence.
+    /// Generates frames of a buzz or of silence.
     fn sound(frames: usize, loud: bool) -> Vec<[i16; FRAME]> {
         let sample = |i: usize| if loud { ((i % 114) as i16 - 57) * 60 } else { 0 };
         (0..frames).map(|n| std::array::from_fn(|i| sample(n * FRAME + i))).collect()
     }
 
-    /// What is told of these stretches, with the frame of each fact, and how many frames were passed on.
+    /// Returns the events for these stretches, each with its frame number, and the number of frames
+    /// that were passed on.
     fn told(stretches: &[(usize, bool)]) -> (Vec<(usize, SpeechEvent)>, usize) {
         let (to, mut from) = mpsc::channel(10_000);
-        let mut ear = Ear::new(to);
+        let mut detector = UtteranceDetector::new(to);
         let frames = stretches.iter().flat_map(|(frames, loud)| sound(*frames, *loud));
         let told =
-            frames.enumerate().filter_map(|(n, frame)| Some((n, ear.hear(&frame)?))).collect();
+            frames.enumerate().filter_map(|(n, frame)| Some((n, detector.push(&frame)?))).collect();
         let passed = std::iter::from_fn(|| from.try_recv().ok()).count();
         (told, passed)
     }
@@ -255,7 +265,7 @@ mod tests {
             told,
             [
                 (53, SpeechEvent::Began),
-                // 250 ms after the voice set in.
+                // 250 ms after the onset of the voice.
                 (62, SpeechEvent::Lasting),
                 (124, SpeechEvent::Ended { ago_ms: 300 }),
             ]

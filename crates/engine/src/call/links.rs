@@ -1,6 +1,8 @@
-//! Links to users' files in what waits in the outbox: written there as a name, and signed when it goes out, so that a webhook
-//! that was down for a day gets a link that is good for its hour all the same. Only where our own words have their place for
-//! it: nothing that a user writes becomes a link.
+//! Links to users' media files in queued callbacks.
+//!
+//! A queued callback contains a placeholder, which is replaced with a signed link when the callback
+//! is sent. A webhook that was down for a day still gets a link that is valid for its full hour.
+//! Only the known fields are replaced, so text that a user writes never becomes a link.
 
 use std::borrow::Cow;
 
@@ -9,16 +11,16 @@ use uuid::Uuid;
 use machine::{CallbackRequest, EVENT_BODY, Param};
 
 const NAME: &str = "media:";
-/// Where an event has it, and the form of Plivo's shape.
+/// JSON pointer of the link in an event, and its parameter in Plivo's message format.
 const PLACE: &str = "/data/message/media/url";
 const FORM: &str = "Media0";
 
-/// A file's name until it is signed.
+/// Returns the placeholder of a file.
 pub fn named(message: Uuid) -> String {
     format!("{NAME}{message}")
 }
 
-/// Puts links in the names' place.
+/// Replaces the placeholders with links.
 pub(super) fn sign(notice: &mut CallbackRequest, link: &(dyn Fn(Uuid) -> String + Send + Sync)) {
     let of = |text: &str| text.strip_prefix(NAME)?.parse().ok().map(link);
     for (name, param) in notice.params.iter_mut() {

@@ -1,7 +1,7 @@
-//! A live call's event log as it grows: written by the shell, followed by the API and whoever watches.
+//! The event log of a live call: written by the shell, followed by the API and its clients.
 //!
-//! Bounded: past `LINES_MAX` lines or `BYTES_MAX` bytes the log says so once and keeps no more; the store
-//! gets the same lines. What a line holds is the business of `call::log`.
+//! At `LINES_MAX` lines or `BYTES_MAX` bytes the log is full and keeps no further lines. The store
+//! receives the same lines. `machine::log` defines their format.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::stream::{self, Stream};
 use tokio::sync::watch;
 
-/// Lines kept of one call. A menu of an hour stays far below.
+/// Maximum number of lines of one call. An hour in a menu stays far below this.
 const LINES_MAX: usize = 20_000;
-/// Bytes kept of one call.
+/// Maximum number of bytes of one call.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// The log of one live call.
+/// The event log of one live call.
 #[derive(Debug)]
 pub struct LiveLog {
     lines: Mutex<Lines>,
-    /// Number of lines, and whether no more will come.
+    /// Number of lines, and whether the log is closed.
     progress: watch::Sender<(usize, bool)>,
     exported: AtomicBool,
 }
@@ -31,7 +31,7 @@ struct Lines {
 }
 
 impl LiveLog {
-    /// An empty log.
+    /// Creates an empty log.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             lines: Mutex::default(),
@@ -40,7 +40,7 @@ impl LiveLog {
         })
     }
 
-    /// Adds a line and gives its number, from 0; none once the log is full.
+    /// Appends a line and returns its number, from 0. Returns `None` if the log is full.
     pub fn push(&self, line: Arc<str>) -> Option<u64> {
         let count = {
             let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,22 +52,22 @@ impl LiveLog {
             lines.full = lines.kept.len() >= LINES_MAX || lines.bytes >= BYTES_MAX;
             lines.kept.len()
         };
-        // Two may come at once: the count never goes back.
+        // Two writers may race here, so the count must not decrease.
         self.progress.send_modify(|p| p.0 = p.0.max(count));
         u64::try_from(count - 1).ok()
     }
 
-    /// No more lines will come.
+    /// Marks the log as complete.
     pub fn close(&self) {
         self.progress.send_modify(|p| p.1 = true);
     }
 
-    /// The lines so far.
+    /// Returns the lines so far.
     pub fn snapshot(&self) -> Vec<Arc<str>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).kept.clone()
     }
 
-    /// The lines so far, for whoever exports them: once.
+    /// Returns the lines so far for the trace exporter. Returns `None` on the second call.
     pub fn export(&self) -> Option<Vec<Arc<str>>> {
         (!self.exported.swap(true, Ordering::Relaxed)).then(|| self.snapshot())
     }
@@ -82,7 +82,7 @@ impl LiveLog {
             .to_vec()
     }
 
-    /// The lines from the first on, and each new one as it comes, until the call is over.
+    /// Returns a stream of all lines, existing and future, that ends when the log is closed.
     pub fn follow(self: &Arc<Self>) -> impl Stream<Item = Arc<str>> + Send + use<> {
         let state =
             (self.clone(), self.progress.subscribe(), 0_usize, Vec::<Arc<str>>::new().into_iter());

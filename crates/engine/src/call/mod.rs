@@ -1,13 +1,19 @@
-//! A call: the pure [`machine`] that decides, and the thin rooms that run it.
+//! Calls: the pure [`machine`] decides, and the modules here execute its outputs.
 //!
-//! `shell` carries the machine's outputs out and facts in, `step` tells the machine the time, `dialer` has the calls that
-//! are to be placed (`queues` decides which goes when), `registry` knows the live calls and `binding` what Meta calls them, `log` writes the event log down,
-//! `trace` the lines in it that tell where the time went, `waterfall` reads both, `replay` runs one again; `course` is how the sound went, stretch by stretch. `outbox` delivers
-//! the callbacks that the store holds, `farewell` tells Graph of the calls that it may still hold, `orphan` ends those of a
-//! process that died, `consent` keeps what users allow in step with Meta. `phones` knows where endpoints are registered,
-//! `web` has their calls and `captions` what is said in them as text, `rooms` the calls that hear each other, `streams` what is told of streams. `recordings` keeps what is recorded of calls. `walk` runs a machine
-//! without a call. Media,
-//! Graph, fetching and the store are services below.
+//! | modules | task |
+//! |---|---|
+//! | `shell`, `step` | the task of a call: runs the machine and executes its outputs |
+//! | `registry`, `binding` | the live calls, and Meta's ids of them |
+//! | `dialer`, `queues` | outbound calls that wait for calls per second |
+//! | `orphan`, `farewell`, `rejects` | end orphans, and calls that Meta still holds |
+//! | `outbox`, `links` | deliver stored callbacks |
+//! | `consent` | call permissions, synchronised with Meta |
+//! | `phones`, `web`, `captions` | registered endpoints, their calls and live captions |
+//! | `rooms` | conferences and multi-party calls |
+//! | `recordings`, `streams`, `hearing` | recordings, stream status, speech recognition |
+//! | `author`, `drafts` | documents that the node writes itself |
+//! | `live`, `trace`, `course`, `waterfall` | event log, timings, audio quality, timeline |
+//! | `walk` | runs a machine without a call |
 
 pub mod author;
 pub mod binding;
@@ -42,11 +48,11 @@ pub mod waterfall;
 pub mod web;
 
 pub use binding::CallEvent;
-pub use consent::PermissionDesk;
+pub use consent::PermissionService;
 pub use dialer::Dialer;
 pub use outbox::{GivenUp, Outbox, OutboxLimits};
 pub use recordings::{Recordings, RecordingsConfig};
-pub use registry::{LiveCall, Registry, Told};
+pub use registry::{LiveCall, Registry, SendOutcome};
 pub use rejects::RejectThread;
 pub use services::{CallSettings, Services};
 #[cfg(any(test, feature = "test-util"))]

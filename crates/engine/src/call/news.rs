@@ -1,17 +1,23 @@
-//! Who hears of calls beside their own callbacks: conversations and webhooks. Given once, when the node is assembled.
+//! Observers of calls besides their own callbacks: conversations and customer webhooks. Set once
+//! when the node starts.
 
-use super::author::SaidLine;
+use super::author::DialogueLine;
 use machine::{CallSetup, Summary};
 use model::Timestamp;
 use store::NewCallback;
 
-/// Hears of calls. Nothing here may block or wait.
+/// Receives the events of calls. No method may block or wait.
 pub trait CallNews: Send + Sync {
-    /// A call begins.
+    /// A call has begun.
     fn started(&self, setup: &CallSetup);
-    /// It was answered.
+    /// The call was answered.
     fn answered(&self, setup: &CallSetup, at: Timestamp);
-    /// It is over; `said`: what an agent and the user said. What comes back goes into the outbox in the transaction that
-    /// closes its record.
-    fn ended(&self, setup: &CallSetup, summary: &Summary, said: &[SaidLine]) -> Vec<NewCallback>;
+    /// The call has ended. `said` is the conversation of an agent with the user. The returned
+    /// callbacks are written to the outbox in the transaction that closes the call's record.
+    fn ended(
+        &self,
+        setup: &CallSetup,
+        summary: &Summary,
+        said: &[DialogueLine],
+    ) -> Vec<NewCallback>;
 }

@@ -1,5 +1,5 @@
-//! Calls whose process died in their middle: the next one ends them (R3), and leaves a sign of life in its own turn,
-//! from which the one after it can tell how long its calls lasted.
+//! Ends orphans: calls that were live when their process died (`docs/reference/reliability.md#r3`).
+//! Also writes the heartbeat from which the next process knows how long the calls lasted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::author::SaidLine;
+use super::author::DialogueLine;
 use super::record;
 use super::registry::{CallKey, Registry};
 use super::services::Services;
@@ -16,30 +16,32 @@ use model::metric;
 use model::{CallType, Direction, HangupCause};
 use store::{CallEnd, CallLine, Conclusion, Farewell, Orphan, PlacedCall, StoreError};
 
-/// How often a node with live calls says that it lives. With the time a write takes, a record loses less than a second.
+/// Heartbeat interval of a node with live calls. Including the write, a record loses less than a
+/// second.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(400);
-/// Calls that ended so recently may turn up at Meta yet: a minute, and the time that a node is away.
+/// Calls that ended this recently may still appear at Meta: one minute, plus the time of a restart.
 pub const PLACED_SINCE: Duration = Duration::from_secs(120);
-/// Ended at once: well below what the store's queue takes.
+/// Batch size, well below the capacity of the store's queue.
 const AT_ONCE: usize = 2_000;
 
 const REMARK: &str = "the node stopped in the middle of this call (killed, crashed or without power); the call ends where \
     the node last showed a sign of life";
 
-/// The calls that an earlier process left open, ended now.
+/// The calls that an earlier process left open, now ended.
 #[derive(Debug, Default)]
 pub struct Orphans {
-    /// Meta's names of them.
+    /// Meta's ids of the orphans.
     pub named: Vec<CallKey>,
-    /// Those that we placed, and others of a moment ago: they may turn up at Meta yet.
+    /// Outbound orphans and other recent outbound calls. They may still appear at Meta.
     pub placed: Vec<PlacedCall>,
 }
 
-/// Ends the calls that an earlier process of this node left open: closes their records, puts their hangup callbacks
-/// into the outbox, and notes that Graph has to be told. All of it is on the disk when this returns; gives the calls.
+/// Ends the calls that an earlier process of this node left open: closes their records, puts their
+/// hangup callbacks into the outbox, and stores the requests that end them at Meta. All writes are
+/// durable when this returns.
 ///
 /// # Errors
-/// The store's.
+/// Returns an error if the store fails.
 pub async fn end_all(services: &Services) -> Result<Orphans, StoreError> {
     let orphans = services.store.calls().orphans(&services.node_id).await?;
     let since = services.clock.wall().minus(PLACED_SINCE);
@@ -63,7 +65,7 @@ pub async fn end_all(services: &Services) -> Result<Orphans, StoreError> {
         for orphan in some {
             let Orphan { start, .. } = orphan;
             let phone_number_id = start.phone_number_id.clone();
-            // A web leg has nobody at Meta who holds it.
+            // A web leg does not exist at Meta.
             if start.direction == Direction::Outbound && start.call_type == CallType::Whatsapp {
                 let (call, wacid) = (start.call, start.wacid.clone());
                 ended.placed.push(PlacedCall {
@@ -77,25 +79,21 @@ pub async fn end_all(services: &Services) -> Result<Orphans, StoreError> {
     }
     services.store.dialogues().delete_ended();
     let took = services.clock.now().saturating_duration_since(begun);
-    tracing::warn!(
-        calls = orphans.len(),
-        took_ms = took.as_millis(),
-        "ended the calls that this node left open when it died"
-    );
+    tracing::warn!(calls = orphans.len(), took_ms = took.as_millis(), "ended orphaned calls");
     Ok(ended)
 }
 
-/// What an orphan's row says of its end.
+/// How an orphan is ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Closing {
     pub end: CallEnd,
-    /// What it began with, and what its hangup callback says; none where the row can't be read (any more).
+    /// The setup and summary for the hangup callback. `None` if the stored setup cannot be read.
     pub hangup: Option<(CallSetup, Summary)>,
-    /// What Graph is to be told.
+    /// The request that ends the call at Meta.
     pub farewell: Option<GraphAction>,
 }
 
-/// How an orphan ends: as a node failure, where its node last showed a sign of life. Pure.
+/// Decides how an orphan ends: with the cause `node_failure`, at the last heartbeat of its node.
 pub fn closing(orphan: &Orphan) -> Closing {
     let Orphan { start, setup, answered, lived } = orphan;
     let cause = HangupCause::NodeFailure;
@@ -115,7 +113,7 @@ pub fn closing(orphan: &Orphan) -> Closing {
 }
 
 fn end(services: &Services, orphan: &Orphan, said: Vec<CallLine>) -> Conclusion {
-    let said: Vec<SaidLine> = said.into_iter().filter_map(SaidLine::kept).collect();
+    let said: Vec<DialogueLine> = said.into_iter().filter_map(DialogueLine::kept).collect();
     let start = orphan.start.clone();
     let Closing { end, hangup, farewell } = closing(orphan);
     let due = services.clock.steady();
@@ -129,13 +127,13 @@ fn end(services: &Services, orphan: &Orphan, said: Vec<CallLine>) -> Conclusion 
             callbacks = services.reports_of(&setup, &summary, &said);
         }
         None => {
-            tracing::error!(call_uuid = %start.call, "what this call began with can't be read: it gets no hangup callback");
+            tracing::error!(call_uuid = %start.call, "call setup not readable, hangup callback skipped");
         }
     }
     Conclusion { start, end, callbacks, farewell }
 }
 
-/// Leaves a sign of life while calls are up, until `stop`.
+/// Writes the heartbeat while calls are live, until `stop`.
 pub async fn keep_alive(services: Arc<Services>, registry: Registry, stop: CancellationToken) {
     let mut every = tokio::time::interval(SIGN_OF_LIFE);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -1,9 +1,10 @@
-//! Delivers the callbacks of the store's outbox (R4).
+//! Delivers the callbacks of the store's outbox (`docs/reference/reliability.md#r4`).
 //!
-//! A fresh callback goes out from memory as soon as its row is written; what waits for a retry, was left by another
-//! process, or found no room here is read from the store when it is due. So little of each host's queue is in memory,
-//! and a dead host takes room from no other. Who may go first, when and how often is the store's and `answer`'s
-//! business; a crash at any moment repeats a delivery at worst.
+//! A new callback is sent from memory as soon as its row is written. Callbacks that wait for a
+//! retry, come from another process or found no space in memory are read from the store when they
+//! are due. Only a small part of each host's queue is in memory, so a dead host does not take space
+//! from others. The store and `answer` decide the order and the retries. A crash at any time can
+//! repeat a delivery but not lose one.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -18,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::links;
-use super::trace::{Request, Sink, Trace, Traced, since as us_since};
+use super::trace::{ExportedTrace, Request, Sink, Trace, since as us_since};
 use crate::admission::{Directory, Webhook};
 use crate::answer::{Delivery, Hops, NoticeJob, NoticeOutcome, Notifier, SigningKeys};
 use machine::CallbackKind;
@@ -27,19 +28,21 @@ use model::Clock;
 use model::{AuthId, Timestamp};
 use store::{Callback, NewCallback, Settled, Settlement, Store, StoreError, WEBHOOK, Written};
 
-/// How often the store is asked for what is due, at least: an operator's "once more" comes by no other way.
+/// Maximum interval between two reads of the store. A redelivery that an operator requests is found
+/// only by polling.
 const POLL: Duration = Duration::from_secs(1);
-/// And at most.
+/// Minimum interval between two reads.
 const REST: Duration = Duration::from_millis(20);
-/// For the rows of attempts that are cut off; what the store has not taken by then is due again at the next start.
+/// Time to write the results of attempts that are cut off. Rows that the store has not written
+/// after that are due again at the next start.
 const NOTING: Duration = Duration::from_millis(250);
 
-/// How much is in memory at once; the rest waits in the store.
+/// Limits on callbacks in memory. The rest waits in the store.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxLimits {
     /// Callbacks in memory.
     pub held: usize,
-    /// Of these, for one host: enough to keep its connections busy while more is read.
+    /// Callbacks in memory for one host: enough to keep its connections busy while more are read.
     pub held_per_host: usize,
 }
 
@@ -49,7 +52,7 @@ impl Default for OutboxLimits {
     }
 }
 
-/// The outbox's delivering end; cheap to clone.
+/// Delivers the callbacks of the outbox. Cheap to clone.
 #[derive(Clone)]
 pub struct Outbox(Arc<Inner>);
 
@@ -60,57 +63,58 @@ struct Inner {
     clock: Clock,
     node_id: String,
     limits: OutboxLimits,
-    held: Mutex<Held>,
-    /// There may be something to read from the store.
+    held: Mutex<InMemory>,
+    /// Wakes the reader: there may be callbacks to read from the store.
     woken: Notify,
     tasks: TaskTracker,
-    /// Nothing more is begun.
+    /// Cancelled when no more deliveries may begin.
     stopping: CancellationToken,
-    /// What is under way ends, and its row says so.
+    /// Cancelled to end running deliveries and store their result.
     cut: CancellationToken,
-    /// What is left is dropped.
+    /// Cancelled to drop the remaining deliveries.
     aborted: CancellationToken,
     traces: OnceLock<Sink>,
     links: OnceLock<Links>,
     undelivered: OnceLock<Undelivered>,
 }
 
-/// Hears of what reports messages and numbers and is given up.
+/// Receives the events and messages that were given up.
 pub type Undelivered = Box<dyn Fn(GivenUp) + Send + Sync>;
 
-/// Something that its receiver would not take.
+/// A callback that could not be delivered.
 #[derive(Clone, Debug)]
 pub struct GivenUp {
     pub account: AuthId,
     pub main_account: AuthId,
-    /// The receiver: a webhook by its name, or scheme, host and port.
+    /// The receiver: the name of a webhook, or scheme, host and port of a URL.
     pub to: String,
-    /// How the last attempt ended.
+    /// The result of the last attempt.
     pub why: String,
 }
 
-/// Makes a link to a message's file that is good from now on.
+/// Creates a link to the media file of a message, valid from now.
 pub type Links = Box<dyn Fn(Uuid) -> String + Send + Sync>;
 
-/// What is in memory.
+/// The callbacks in memory.
 #[derive(Default)]
-struct Held {
+struct InMemory {
     ids: HashSet<i64>,
     of_origin: HashMap<String, usize>,
-    /// Origins of which more waits in the store, for want of room here.
+    /// Origins that have more callbacks in the store because there was no space in memory.
     left: HashSet<String>,
-    /// Given back while the store is being read: what was read then may say that they wait still.
+    /// Ids released while the store is being read. A row that was read before the release may be
+    /// out of date.
     gone: Option<HashSet<i64>>,
 }
 
-/// A callback's place in memory; goes back when dropped, after its row says what became of it.
-struct Place {
+/// The slot of a callback in memory. Released on drop, after the result is stored.
+struct MemorySlot {
     outbox: Arc<Inner>,
     id: i64,
     origin: String,
 }
 
-impl Drop for Place {
+impl Drop for MemorySlot {
     fn drop(&mut self) {
         let mut held = self.outbox.held();
         held.ids.remove(&self.id);
@@ -131,8 +135,8 @@ impl Drop for Place {
 }
 
 impl Outbox {
-    /// Delivers what `store` holds for this node, signed with the keys that `directory` has, once [`Outbox::start`]
-    /// is said.
+    /// Creates the delivery of the callbacks that `store` holds for this node, signed with the keys
+    /// from `directory`. Nothing is delivered before [`Outbox::start`].
     pub fn new(
         store: Store,
         notifier: Notifier,
@@ -160,22 +164,22 @@ impl Outbox {
         }))
     }
 
-    /// From now on each stage is also told to whoever exports traces.
+    /// Exports a trace of each delivery to `sink`.
     pub fn export_traces(&self, sink: Sink) {
         let _ = self.0.traces.set(sink);
     }
 
-    /// From now on links to users' files are made by this; the first who says so counts.
-    pub fn links_by(&self, links: Links) {
+    /// Sets the function that creates links to media files. Only the first call has an effect.
+    pub fn set_link_signer(&self, links: Links) {
         let _ = self.0.links.set(links);
     }
 
-    /// From now on whoever this is hears of each that is given up; the first who says so counts.
-    pub fn undelivered_to(&self, undelivered: Undelivered) {
+    /// Sets the receiver of given-up callbacks. Only the first call has an effect.
+    pub fn set_undelivered(&self, undelivered: Undelivered) {
         let _ = self.0.undelivered.set(undelivered);
     }
 
-    /// Begins to read what waits in the store.
+    /// Starts to read due callbacks from the store.
     pub fn start(&self) {
         let inner = self.0.clone();
         self.0.tasks.spawn(async move {
@@ -184,13 +188,14 @@ impl Outbox {
         });
     }
 
-    /// Whose queue a URL stands in.
+    /// Returns the origin of a URL, which identifies its queue.
     pub fn origin(&self, url: &str) -> String {
         self.0.notifier.origin(url)
     }
 
-    /// Sends a callback that was just written, if there is room and no other goes before it; if
-    /// not, it is read again in time. `keys` are those that its call began with, if they are known.
+    /// Sends a callback that was just written, if there is space in memory and no other callback
+    /// precedes it. Otherwise it is read from the store later. `keys` are the signing keys of its
+    /// call, if known.
     pub fn send(&self, written: Written, keys: impl Into<Option<SigningKeys>>) {
         if !written.first {
             return;
@@ -200,14 +205,14 @@ impl Outbox {
         }
     }
 
-    /// Callbacks in memory.
+    /// Number of callbacks in memory.
     pub fn held(&self) -> usize {
         self.0.held().ids.len()
     }
 
-    /// Takes on nothing more, and waits until what is in memory is delivered or put off, until `deadline` is over.
-    /// Returns how many were cut off by it; an attempt of theirs that was under way counts as one that failed. Whatever is
-    /// not delivered stays in the store.
+    /// Stops accepting callbacks and waits until those in memory are delivered or postponed, for
+    /// `deadline` at most. Returns how many were cut off; a running attempt counts as failed.
+    /// Undelivered callbacks stay in the store.
     pub async fn drain(&self, deadline: Duration) -> usize {
         self.0.stopping.cancel();
         self.0.tasks.close();
@@ -225,12 +230,13 @@ impl Outbox {
 }
 
 impl Inner {
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, InMemory> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a callback; none: it has one, or there is no room. A fresh one comes after those left in the store.
-    fn place(self: &Arc<Self>, callback: &Callback, fresh: bool) -> Option<Place> {
+    /// Reserves a slot. Returns `None` if the callback already has one or memory is full. A new
+    /// callback must wait behind earlier ones of its origin in the store.
+    fn place(self: &Arc<Self>, callback: &Callback, fresh: bool) -> Option<MemorySlot> {
         let (id, origin) = (callback.id, &callback.new.origin);
         let mut held = self.held();
         let gone = !fresh && held.gone.as_ref().is_some_and(|gone| gone.contains(&id));
@@ -244,16 +250,17 @@ impl Inner {
         }
         held.ids.insert(id);
         *held.of_origin.entry(origin.clone()).or_default() += 1;
-        Some(Place { outbox: self.clone(), id, origin: origin.clone() })
+        Some(MemorySlot { outbox: self.clone(), id, origin: origin.clone() })
     }
 
-    /// What one host may hold just now: a share of what is free, so that many dead ones leave room for the living.
-    fn room(&self, held: &Held) -> usize {
+    /// Maximum number of callbacks in memory for one host: a share of the free space, so that many
+    /// dead hosts leave space for others.
+    fn room(&self, held: &InMemory) -> usize {
         let free = self.limits.held.saturating_sub(held.ids.len());
         (free / 8).clamp(usize::from(free > 0), self.limits.held_per_host)
     }
 
-    fn spawn(self: &Arc<Self>, callback: Callback, place: Place, keys: Option<SigningKeys>) {
+    fn spawn(self: &Arc<Self>, callback: Callback, place: MemorySlot, keys: Option<SigningKeys>) {
         let inner = self.clone();
         let aborted = self.aborted.clone();
         let work = async move { inner.deliver(callback, place, keys).await };
@@ -263,13 +270,13 @@ impl Inner {
     fn keys(&self, account: &AuthId, main: &AuthId) -> Option<SigningKeys> {
         let tables = self.directory.tables();
         let main = tables.account(main)?;
-        // A subaccount that was taken away meanwhile: its main account has what is left of it.
+        // The subaccount was deleted; its main account signs the remaining callbacks.
         let account = tables.account(account).unwrap_or(main);
         Some(SigningKeys::new(account.tokens.clone(), main.tokens.clone()))
     }
 
-    /// The webhook of an event. It is told of its own account, and a main account's of its subaccounts: whatever routing
-    /// says, no account's events go to another.
+    /// Returns the webhook of an event. Only webhooks of the event's account and of its main
+    /// account are eligible, whatever the routing says.
     fn webhook(&self, new: &NewCallback) -> Option<Arc<Webhook>> {
         let id = new.notice.url.0.strip_prefix(WEBHOOK)?.parse().ok()?;
         let found = self.directory.mail().webhook(id);
@@ -277,11 +284,11 @@ impl Inner {
             .filter(|webhook| webhook.account == new.account || webhook.account == new.main_account)
     }
 
-    /// One stage of a callback, written down.
-    async fn deliver(&self, callback: Callback, place: Place, keys: Option<SigningKeys>) {
+    /// Makes one delivery attempt and stores its result.
+    async fn deliver(&self, callback: Callback, place: MemorySlot, keys: Option<SigningKeys>) {
         let Callback { id, new, since, attempts, retries } = callback;
         let (call, kind, event_id, hops) = (new.call, new.notice.kind, new.event_id, Hops::new());
-        // What reports messages and numbers is no call's.
+        // Messages and events do not belong to a call.
         let of_a_call = !matches!(kind, CallbackKind::Event | CallbackKind::Message);
         let webhook = self.webhook(&new);
         let (began, begun) = (self.clock.wall(), self.clock.now());
@@ -290,18 +297,18 @@ impl Inner {
             outcome: NoticeOutcome::Failed { why: why.to_owned() },
         };
         let delivery = match keys.or_else(|| self.keys(&new.account, &new.main_account)) {
-            None => failed("its account is not there any more: nothing to sign it with"),
+            None => failed("its account was deleted: there is no key to sign it with"),
             Some(_) if new.shut.is_some() => {
-                failed("another store.secret_key sealed its parameters: put that one back")
+                failed("its parameters were sealed with another store.secret_key: restore that key")
             }
             Some(_) if kind == CallbackKind::Event && webhook.is_none() => {
-                failed("its webhook is not there any more, or another account's")
+                failed("its webhook was deleted or belongs to another account")
             }
             Some(keys) => {
                 let age = self.clock.steady().since(since);
                 let mut notice = new.notice;
                 if let Some(webhook) = &webhook {
-                    // Where it is now, whatever it was when the event came up.
+                    // The webhook's current URL, which may have changed since the event.
                     notice.url.clone_from(&webhook.url);
                 }
                 if let Some(link) = self.links.get() {
@@ -323,17 +330,18 @@ impl Inner {
                 };
                 let mut delivering =
                     pin!(AssertUnwindSafe(self.notifier.deliver(&job)).catch_unwind());
-                // The cut first: a place that another one leaves now is nobody's.
+                // `biased`: a slot at the host that becomes free during shutdown must not start
+                // this delivery.
                 let delivery = tokio::select! {
                     biased;
-                    // It is due as it was, if it waited still.
+                    // Without a running attempt the row stays unchanged.
                     () = self.cut.cancelled() => match self.notifier.cut_off(&job) {
                         Some(cut_off) => Ok(cut_off),
                         None => return,
                     },
                     delivery = &mut delivering => delivery,
                 };
-                delivery.unwrap_or_else(|_| failed("a fault of ours ended the attempt"))
+                delivery.unwrap_or_else(|_| failed("an internal error ended the attempt"))
             }
         };
         let now = self.clock.now();
@@ -346,12 +354,12 @@ impl Inner {
             outcome: delivery.outcome.as_str().to_owned(),
             tries: hops.so_far().iter().map(|hop| Request::of(hop, begun, now)).collect(),
         };
-        // There is no log that anything else could stand in.
+        // Written directly to the store, since the call has usually ended.
         if let (true, Ok(line)) = (of_a_call, log::trace_line(&trace)) {
             self.store.event_log().append_late(call, line.trim_end().to_owned());
         }
         if let Some(sink) = self.traces.get() {
-            sink(Traced::Callback { call, trace });
+            sink(ExportedTrace::Callback { call, trace });
         }
         let at = self.clock.steady();
         let (outcome, last) = match delivery.outcome {
@@ -361,14 +369,14 @@ impl Inner {
         };
         let why = (!of_a_call && matches!(outcome, Settled::Failed)).then(|| last.clone());
         let settlement = Settlement { id, attempts: delivery.attempts, at, outcome, last };
-        // Only a store that is being closed fails here: then the row is due at the next start.
+        // Fails only while the store closes. The row is then due again at the next start.
         let others_wait = self.store.outbox().settle(settlement).await.unwrap_or_default();
         drop(place);
         if let (Some(why), Some(tell)) = (why, self.undelivered.get()) {
             let to = webhook.map_or(new.origin, |webhook| format!("webhook {}", webhook.name));
             tell(GivenUp { account: new.account, main_account: new.main_account, to, why });
         }
-        // What a multi-party call's end waits for is other calls'.
+        // Callbacks of other calls may wait for the last one of a multi-party call.
         if others_wait
             || kind == CallbackKind::MultiParty
             || matches!(outcome, Settled::Again { .. })
@@ -383,7 +391,7 @@ impl Inner {
                 Ok(Some(next)) => next.since(self.clock.steady()).clamp(REST, POLL),
                 Ok(None) => POLL,
                 Err(error) => {
-                    tracing::warn!(%error, "callbacks that wait can't be read; trying again");
+                    tracing::warn!(%error, "reading due callbacks failed");
                     POLL
                 }
             };
@@ -393,7 +401,7 @@ impl Inner {
         }
     }
 
-    /// Takes in what is due, as far as there is room; gives when more will be.
+    /// Reads due callbacks as space permits. Returns when the next one is due.
     async fn read(self: &Arc<Self>) -> Result<Option<Timestamp>, StoreError> {
         let now = self.clock.steady();
         let (origins, next) = self.store.outbox().due_origins(&self.node_id, now).await?;
@@ -406,10 +414,11 @@ impl Inner {
                     held.left.insert(origin);
                     continue;
                 }
-                // What is left out from now on is told again.
+                // Set again by `place` if another callback finds no space.
                 held.left.remove(&origin);
                 held.gone = Some(HashSet::new());
-                // Those in memory may be read again, and are passed over.
+                // The result may include rows that are already in memory, so the limit includes
+                // them.
                 here + room
             };
             let rows = self

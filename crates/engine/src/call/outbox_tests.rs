@@ -1,4 +1,4 @@
-//! Against customers' servers on loopback and real files.
+//! Tests with real HTTP servers on loopback and a store on disk.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -22,7 +22,7 @@ struct Room {
     folder: tempfile::TempDir,
 }
 
-/// A node's outbox over a store that outlives it.
+/// An outbox on a store that outlives it.
 struct Node {
     store: Store,
     outbox: Outbox,
@@ -74,14 +74,14 @@ impl Node {
         }
     }
 
-    /// As a call does it: the row first, then out.
+    /// Writes the row, then sends the callback, as a call does.
     async fn notify(&self, call: u128, event: u128, kind: CallbackKind, url: &str) {
         let written =
             self.store.outbox().add(self.new_callback(call, event, kind, url)).await.unwrap();
         self.outbox.send(written, SigningKeys::of_main([Secret::new("token")]));
     }
 
-    /// As a kill does it: nothing is waited for, nothing written.
+    /// Simulates a kill: waits for nothing and writes nothing.
     async fn kill(self) {
         self.outbox.0.stopping.cancel();
         self.outbox.0.aborted.cancel();
@@ -177,7 +177,7 @@ async fn r04_outbox_survives_kill() {
     .await;
     let room = Room::new();
     let node = room.node(OutboxLimits::default()).await;
-    // One whose answer is out, one put off, one written and never sent.
+    // One in progress, one postponed, one written but not sent.
     node.notify(1, 1, CallbackKind::Hangup, &server.url("/stuck#rc=0")).await;
     node.notify(2, 2, CallbackKind::Hangup, &server.url("/down#rc=0")).await;
     server.until_seen(2).await;
@@ -208,7 +208,7 @@ async fn r04_outbox_survives_kill() {
     node.store.close().await;
 }
 
-/// An attempt that a graceful stop cuts off is one of those that a callback has.
+/// A graceful stop that cuts off an attempt counts it as one of the callback's attempts.
 #[tokio::test]
 async fn r04_an_attempt_that_the_stop_cuts_off_is_counted() {
     let server = Server::start(move |seen| match seen.header("x-offhook-attempt") {
@@ -260,7 +260,7 @@ async fn r04_an_attempt_that_the_stop_cuts_off_is_counted() {
     node.store.close().await;
 }
 
-/// What waited for a place at its host was not under way.
+/// A callback that waited for a connection slot of its host was not in progress.
 #[tokio::test]
 async fn what_the_stop_finds_waiting_is_due_as_it_was() {
     let hole = Server::start(|_| Reply::Never).await;
@@ -310,7 +310,7 @@ async fn r04_a_black_hole_delays_no_other_host() {
     waits.sort();
     assert!(waits[98] < Duration::from_millis(500), "p99 {:?}", waits[98]);
     assert!(hole.connections() <= 32, "{} at once", hole.connections());
-    // The living host's may wait for their rows still.
+    // Rows of the live host may still be in the write queue.
     assert!(node.outbox.held() <= 64 + 100, "the rest waits in the store: {}", node.outbox.held());
     node.outbox.drain(Duration::from_millis(50)).await;
     node.store.close().await;
@@ -363,7 +363,7 @@ async fn r04_an_operator_sends_what_was_given_up_once_more() {
         tokio::task::yield_now().await;
     }
     assert_eq!(rearm(&at, Rearm::One("no-such-id"), now).await.unwrap(), 0);
-    // By its event id, beside the running node; the other with all of them.
+    // The first by its event id while the node runs, the second with `AllFailed`.
     let event = Uuid::from_u128(1);
     assert_eq!(rearm(&at, Rearm::One(&event.to_string().to_uppercase()), now).await.unwrap(), 1);
     server.until_seen(3).await;

@@ -1,8 +1,9 @@
-//! The phones of endpoints: where each is registered, which of them ring, and where a web leg's words go.
+//! The phones of endpoints: registrations, ringing, and the messages to a phone about its calls.
 //!
-//! A *place* is one registration: a browser's socket, kept by the door `phone`, which hears of a call by [`ToPhone`]. A
-//! *line* is a web leg's side of it: the places that ring, then the one that took the call. Neither decides anything about
-//! the call; that is its machine's business, whose wishes `shell` carries out over the line.
+//! A *place* is one registration: a browser's WebSocket, served by the module `phone`, which
+//! receives [`ToPhone`] messages. A *line* is the connection of a web leg to its phones: first all
+//! places that ring, then the one that accepted the call. The call's machine makes all decisions;
+//! `shell` executes its outputs on the line.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,22 +14,23 @@ use tokio::sync::mpsc;
 use super::captions::Caption;
 use model::{AuthId, CallUuid, EndpointId, EndpointName, HangupCause};
 
-/// Places of one endpoint at a time.
+/// Maximum number of registrations of one endpoint.
 pub const PLACES_MAX: usize = 10;
-/// Places of all endpoints.
+/// Maximum number of registrations of the node.
 const ALL_PLACES_MAX: usize = 5_000;
-/// Calls of one place at a time, ringing ones included.
+/// Maximum number of calls of one registration, including ringing ones.
 pub const CALLS_MAX: usize = 8;
-/// Words that a place may be behind with; one that is further behind is given up.
+/// Capacity of a phone's message queue. A phone with a full queue is disconnected.
 const BEHIND: usize = 64;
-/// Words that must have room behind a caption: a phone that is slow reads fewer of them, and hears of its calls.
+/// Queue capacity that captions must leave free: a slow phone loses captions but still gets call
+/// events.
 const BESIDE_CAPTIONS: usize = BEHIND / 2;
 
-/// Names a place, from 1.
+/// Identifies a registration, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PlaceId(u64);
+pub struct RegistrationId(u64);
 
-/// Whose phone it is.
+/// The owner of a phone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     pub endpoint: EndpointId,
@@ -37,10 +39,11 @@ pub struct Owner {
     pub main_account: AuthId,
 }
 
-/// What a phone is told. Its `Debug` names the call and nobody's number, words or SDP (R22).
+/// A message to a phone. `Debug` shows the call id but no number, text or SDP.
 #[derive(Clone, PartialEq)]
 pub enum ToPhone {
-    /// Somebody calls. `via` is the business number that they called, or were called from, with its alias; both empty: none.
+    /// An incoming call. `via` is the business number that was called or is calling, and its alias;
+    /// both may be empty.
     Ring {
         call: CallUuid,
         from: String,
@@ -49,21 +52,21 @@ pub enum ToPhone {
         via: [String; 2],
         headers: Vec<(String, String)>,
     },
-    /// It rings no longer: `why` is a word of the protocol.
+    /// The call no longer rings. `why` is a word of the phone protocol.
     Cancelled { call: CallUuid, why: &'static str },
     /// Our SDP answer to the phone's offer.
     Answer { call: CallUuid, sdp: Arc<str> },
-    /// A call of the phone's own was picked up.
+    /// An outgoing call of the phone was answered.
     Answered { call: CallUuid },
-    /// What is said in it.
+    /// A live caption of the call.
     Caption { call: CallUuid, caption: Caption },
-    /// Nobody can tell any more what is said in it.
+    /// Captions of the call are no longer available.
     NoCaptions { call: CallUuid },
-    /// The call is over.
+    /// The call has ended.
     Ended { call: CallUuid, ended: Ended },
-    /// The node takes no further calls.
+    /// The node accepts no further calls.
     Draining,
-    /// The registration is over, and the socket with it: `why` is a word of the protocol.
+    /// The registration has ended and the socket closes. `why` is a word of the phone protocol.
     Unregistered { why: &'static str },
 }
 
@@ -83,33 +86,33 @@ impl std::fmt::Debug for ToPhone {
     }
 }
 
-/// How a call ended, as its phone is told.
+/// How a call ended, in the words of the phone protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     pub code: u16,
     pub name: &'static str,
     pub source: &'static str,
-    /// Our own word.
+    /// The hangup cause.
     pub cause: &'static str,
     pub bill_secs: u64,
 }
 
-/// Why a phone could not be registered.
+/// The limit on registrations is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("register a phone: too many are registered")]
+#[error("register a phone: limit of registrations reached")]
 pub struct NoRoom;
 
-/// See the module's note; cheap to clone.
+/// All registrations of the node. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Phones(Arc<Mutex<Table>>);
 
 #[derive(Default)]
 struct Table {
     last: u64,
-    places: BTreeMap<PlaceId, Place>,
-    /// Lines that ring, by who is rung.
+    places: BTreeMap<RegistrationId, Place>,
+    /// Ringing lines by endpoint.
     ringing: HashMap<EndpointName, Vec<Weak<Line>>>,
-    /// All have been told that no further calls are taken, and each that comes is told.
+    /// Set after all phones were notified. New registrations are notified immediately.
     draining: bool,
 }
 
@@ -119,15 +122,15 @@ struct Place {
     calls: BTreeSet<CallUuid>,
 }
 
-/// A phone's registration; dropping it ends it.
+/// A phone's registration. Dropping the value ends it.
 pub struct Registration {
     phones: Phones,
-    place: PlaceId,
+    place: RegistrationId,
 }
 
 impl Registration {
-    /// Its place.
-    pub fn place(&self) -> PlaceId {
+    /// The id of the registration.
+    pub fn place(&self) -> RegistrationId {
         self.place
     }
 }
@@ -139,10 +142,10 @@ impl Drop for Registration {
 }
 
 impl Phones {
-    /// A phone registers: it rings from now on, also for calls that ring already.
+    /// Registers a phone. Calls that already ring the endpoint ring here, too.
     ///
     /// # Errors
-    /// As many are registered as may be.
+    /// Returns an error if the limit on registrations is reached.
     pub fn register(
         &self,
         owner: Owner,
@@ -155,7 +158,7 @@ impl Phones {
             return Err(NoRoom);
         }
         table.last += 1;
-        let place = PlaceId(table.last);
+        let place = RegistrationId(table.last);
         let name = owner.name.clone();
         if table.draining {
             let _ = to.try_send(ToPhone::Draining);
@@ -168,12 +171,12 @@ impl Phones {
         Ok((Registration { phones: self.clone(), place }, told))
     }
 
-    /// Whether an endpoint is registered anywhere.
+    /// Whether an endpoint has a registration.
     pub fn is_registered(&self, name: &EndpointName) -> bool {
         self.table().places.values().any(|place| place.owner.name == *name)
     }
 
-    /// Whose phones these are, if the endpoint is registered.
+    /// Returns the owner of an endpoint, if it is registered.
     pub fn owner(&self, name: &EndpointName) -> Option<Owner> {
         self.table()
             .places
@@ -182,17 +185,17 @@ impl Phones {
             .map(|place| place.owner.clone())
     }
 
-    /// How many places there are.
+    /// Number of registrations.
     pub fn len(&self) -> usize {
         self.table().places.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no registrations.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Ends an endpoint's registrations: it was removed, or its password is another now.
+    /// Ends the registrations of an endpoint, because it was deleted or its password has changed.
     pub fn unregister(&self, endpoint: &EndpointId, why: &'static str) {
         let table = self.table();
         for place in table.places.values().filter(|place| place.owner.endpoint == *endpoint) {
@@ -200,7 +203,7 @@ impl Phones {
         }
     }
 
-    /// Tells all phones that no further calls are taken; once.
+    /// Notifies all phones that the node accepts no further calls. Has an effect once.
     pub fn drain(&self) {
         let mut table = self.table();
         if !std::mem::replace(&mut table.draining, true) {
@@ -210,8 +213,8 @@ impl Phones {
         }
     }
 
-    /// The calls of a place.
-    pub fn calls(&self, place: PlaceId) -> Vec<CallUuid> {
+    /// Returns the calls of a registration.
+    pub fn calls(&self, place: RegistrationId) -> Vec<CallUuid> {
         self.table()
             .places
             .get(&place)
@@ -219,30 +222,35 @@ impl Phones {
             .unwrap_or_default()
     }
 
-    /// A line for a call of a phone's own.
-    pub fn line_from(&self, call: CallUuid, place: PlaceId, name: EndpointName) -> Arc<Line> {
+    /// Creates a line for a call that a phone makes.
+    pub fn line_from(
+        &self,
+        call: CallUuid,
+        place: RegistrationId,
+        name: EndpointName,
+    ) -> Arc<Line> {
         self.note(place, call);
-        Arc::new(Line::new(self.clone(), call, name, At::Place(place)))
+        Arc::new(Line::new(self.clone(), call, name, LineState::Place(place)))
     }
 
-    /// A line for a call to an endpoint: it rings nowhere until `Line::ring`.
+    /// Creates a line for a call to an endpoint. It rings nowhere until `Line::ring`.
     pub fn line_to(&self, call: CallUuid, name: EndpointName) -> Arc<Line> {
-        Arc::new(Line::new(self.clone(), call, name, At::Ringing(BTreeSet::new())))
+        Arc::new(Line::new(self.clone(), call, name, LineState::Ringing(BTreeSet::new())))
     }
 
-    /// Tells a place something; one that is gone, or does not take what it is told, hears nothing.
-    fn tell(&self, place: PlaceId, what: ToPhone) {
+    /// Sends a message to a registration. Disconnects the phone if its queue is full.
+    fn tell(&self, place: RegistrationId, what: ToPhone) {
         let mut table = self.table();
         let behind = table.places.get(&place).is_some_and(|place| place.to.try_send(what).is_err());
         if behind {
-            // Its socket takes nothing any more. With its sender gone, the door ends it.
-            tracing::info!("a phone takes nothing that it is told: it is given up");
+            // Dropping the sender closes the socket.
+            tracing::info!("phone message queue full, phone disconnected");
             table.places.remove(&place);
         }
     }
 
-    /// Tells a place something that may as well be left out, where it is behind.
-    fn mention(&self, place: PlaceId, what: ToPhone) {
+    /// Sends a message unless the phone's queue is more than half full.
+    fn mention(&self, place: RegistrationId, what: ToPhone) {
         if let Some(place) =
             self.table().places.get(&place).filter(|place| place.to.capacity() > BESIDE_CAPTIONS)
         {
@@ -250,7 +258,7 @@ impl Phones {
         }
     }
 
-    fn note(&self, place: PlaceId, call: CallUuid) -> bool {
+    fn note(&self, place: RegistrationId, call: CallUuid) -> bool {
         let mut table = self.table();
         let Some(place) =
             table.places.get_mut(&place).filter(|place| place.calls.len() < CALLS_MAX)
@@ -260,7 +268,7 @@ impl Phones {
         place.calls.insert(call)
     }
 
-    fn forget(&self, place: PlaceId, call: CallUuid) {
+    fn forget(&self, place: RegistrationId, call: CallUuid) {
         if let Some(place) = self.table().places.get_mut(&place) {
             place.calls.remove(&call);
         }
@@ -271,32 +279,33 @@ impl Phones {
     }
 }
 
-/// Where a line is.
-enum At {
-    /// It rings at these places.
-    Ringing(BTreeSet<PlaceId>),
-    /// The phone that has the call.
-    Place(PlaceId),
-    /// That one's socket was lost; it may come back.
+/// State of a line.
+enum LineState {
+    /// Rings at these registrations.
+    Ringing(BTreeSet<RegistrationId>),
+    /// Connected to the phone that has the call.
+    Place(RegistrationId),
+    /// The phone's socket was lost. It may reconnect.
     Away,
     Over,
 }
 
-/// A web leg's line to its phone.
+/// The connection of a web leg to its phones.
 pub struct Line {
     phones: Phones,
     call: CallUuid,
     name: EndpointName,
-    at: Mutex<At>,
+    at: Mutex<LineState>,
     ring: Mutex<Option<ToPhone>>,
-    /// How keys come: the first one says it, so that a phone that sends each both ways counts once.
+    /// The first key decides how keys arrive, so that a phone that sends each key both ways counts
+    /// once.
     keys: AtomicU8,
 }
 
-/// How a key came.
+/// How a key was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyWay {
-    /// In the sound's stream (RFC 4733).
+pub enum KeySource {
+    /// In the audio stream (RFC 4733).
     Stream = 1,
     /// As a message over the socket.
     Socket = 2,
@@ -312,7 +321,7 @@ impl std::fmt::Debug for Line {
 }
 
 impl Line {
-    fn new(phones: Phones, call: CallUuid, name: EndpointName, at: At) -> Self {
+    fn new(phones: Phones, call: CallUuid, name: EndpointName, at: LineState) -> Self {
         Self {
             phones,
             call,
@@ -323,12 +332,13 @@ impl Line {
         }
     }
 
-    /// The endpoint.
+    /// The name of the endpoint.
     pub fn name(&self) -> &EndpointName {
         &self.name
     }
 
-    /// Rings wherever the endpoint is registered, and wherever it registers from now on; at how many places now.
+    /// Rings at all registrations of the endpoint, and at each later one. Returns the
+    /// number of phones that ring now.
     pub(super) fn ring(self: &Arc<Self>, ring: ToPhone) -> usize {
         *self.ring.lock().unwrap_or_else(PoisonError::into_inner) = Some(ring);
         let places: Vec<_> = {
@@ -345,18 +355,18 @@ impl Line {
         };
         places.iter().for_each(|place| self.ring_also(*place));
         match &*self.at() {
-            At::Ringing(places) => places.len(),
-            At::Place(_) | At::Away | At::Over => 0,
+            LineState::Ringing(places) => places.len(),
+            LineState::Place(_) | LineState::Away | LineState::Over => 0,
         }
     }
 
-    fn ring_also(&self, place: PlaceId) {
+    fn ring_also(&self, place: RegistrationId) {
         let Some(ring) = self.ring.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
             return;
         };
         {
             let mut at = self.at();
-            let At::Ringing(places) = &mut *at else { return };
+            let LineState::Ringing(places) = &mut *at else { return };
             if !self.phones.note(place, self.call) {
                 return;
             }
@@ -365,27 +375,29 @@ impl Line {
         self.phones.tell(place, ring);
     }
 
-    /// A place takes the call: the first one does, and the others ring no longer. `false`: it does not ring there.
-    pub(super) fn accept(&self, place: PlaceId) -> bool {
+    /// A phone accepts the call; the others stop ringing. Returns `false` if the call does not ring
+    /// there.
+    pub(super) fn accept(&self, place: RegistrationId) -> bool {
         let others = {
             let mut at = self.at();
-            let At::Ringing(places) = &mut *at else { return false };
+            let LineState::Ringing(places) = &mut *at else { return false };
             if !places.remove(&place) {
                 return false;
             }
             let others = std::mem::take(places);
-            *at = At::Place(place);
+            *at = LineState::Place(place);
             others
         };
         self.stop_ringing(others, "answered_elsewhere");
         true
     }
 
-    /// A place does not want the call; none: it does not ring there, else whether it rings nowhere now.
-    pub(super) fn decline(&self, place: PlaceId) -> Option<bool> {
+    /// A phone declines the call. Returns whether the call now rings nowhere, or `None` if it did
+    /// not ring there.
+    pub(super) fn decline(&self, place: RegistrationId) -> Option<bool> {
         let last = {
             let mut at = self.at();
-            let At::Ringing(places) = &mut *at else { return None };
+            let LineState::Ringing(places) = &mut *at else { return None };
             if !places.remove(&place) {
                 return None;
             }
@@ -395,79 +407,80 @@ impl Line {
         Some(last)
     }
 
-    /// Whether this is the phone that has the call.
-    pub fn is_at(&self, place: PlaceId) -> bool {
-        matches!(&*self.at(), At::Place(at) if *at == place)
+    /// Whether this registration has the call.
+    pub fn is_at(&self, place: RegistrationId) -> bool {
+        matches!(&*self.at(), LineState::Place(at) if *at == place)
     }
 
-    /// A place's socket is gone. `true`: it had the call.
-    pub(super) fn lost(&self, place: PlaceId) -> bool {
+    /// Handles the loss of a registration. Returns `true` if it had the call.
+    pub(super) fn lost(&self, place: RegistrationId) -> bool {
         let mut at = self.at();
         match &mut *at {
-            At::Ringing(places) => {
+            LineState::Ringing(places) => {
                 places.remove(&place);
                 false
             }
-            At::Place(had) if *had == place => {
-                *at = At::Away;
+            LineState::Place(had) if *had == place => {
+                *at = LineState::Away;
                 true
             }
-            At::Place(_) | At::Away | At::Over => false,
+            LineState::Place(_) | LineState::Away | LineState::Over => false,
         }
     }
 
-    /// The phone is back, at another place. `false`: the line is not away any more.
-    pub(super) fn back(&self, place: PlaceId) -> bool {
+    /// Reconnects the line to a new registration of the phone. Returns `false` if the line is not
+    /// disconnected.
+    pub(super) fn back(&self, place: RegistrationId) -> bool {
         let mut at = self.at();
-        let away = matches!(*at, At::Away) && self.phones.note(place, self.call);
+        let away = matches!(*at, LineState::Away) && self.phones.note(place, self.call);
         if away {
-            *at = At::Place(place);
+            *at = LineState::Place(place);
         }
         away
     }
 
-    /// Whether its phone's socket was lost, and has not come back.
+    /// Whether the phone's socket was lost and has not reconnected.
     pub(super) fn is_away(&self) -> bool {
-        matches!(*self.at(), At::Away)
+        matches!(*self.at(), LineState::Away)
     }
 
-    /// Tells the phone that has the call.
+    /// Sends a message to the phone that has the call.
     pub(super) fn tell(&self, what: ToPhone) {
         if let Some(place) = self.place() {
             self.phones.tell(place, what);
         }
     }
 
-    /// Tells it what is said, unless it is behind.
+    /// Sends a caption, unless the phone's queue is too full.
     pub(super) fn caption(&self, caption: Caption) {
         if let Some(place) = self.place() {
             self.phones.mention(place, ToPhone::Caption { call: self.call, caption });
         }
     }
 
-    /// Tells it that there are no captions any more.
+    /// Notifies the phone that captions are no longer available.
     pub(super) fn no_captions(&self) {
         self.tell(ToPhone::NoCaptions { call: self.call });
     }
 
-    /// The place of the phone that has the call.
-    fn place(&self) -> Option<PlaceId> {
+    /// Returns the registration of the phone that has the call.
+    fn place(&self) -> Option<RegistrationId> {
         match &*self.at() {
-            At::Place(place) => Some(*place),
-            At::Ringing(_) | At::Away | At::Over => None,
+            LineState::Place(place) => Some(*place),
+            LineState::Ringing(_) | LineState::Away | LineState::Over => None,
         }
     }
 
-    /// The call is over: whoever rings or has it is told.
+    /// Ends the call: notifies the phones that ring or have it.
     pub(super) fn end(&self, cause: HangupCause, ended: Ended) {
-        let was = std::mem::replace(&mut *self.at(), At::Over);
+        let was = std::mem::replace(&mut *self.at(), LineState::Over);
         match was {
-            At::Ringing(places) => self.stop_ringing(places, why_cancelled(cause)),
-            At::Place(place) => {
+            LineState::Ringing(places) => self.stop_ringing(places, why_cancelled(cause)),
+            LineState::Place(place) => {
                 self.phones.tell(place, ToPhone::Ended { call: self.call, ended });
                 self.phones.forget(place, self.call);
             }
-            At::Away | At::Over => {}
+            LineState::Away | LineState::Over => {}
         }
         let mut table = self.phones.table();
         if let Some(lines) = table.ringing.get_mut(&self.name) {
@@ -478,8 +491,8 @@ impl Line {
         }
     }
 
-    /// Whether a key that came this way counts.
-    pub(super) fn takes_key(&self, way: KeyWay) -> bool {
+    /// Whether a key that arrived this way counts.
+    pub(super) fn takes_key(&self, way: KeySource) -> bool {
         let word = way as u8;
         match self.keys.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => true,
@@ -487,19 +500,19 @@ impl Line {
         }
     }
 
-    fn stop_ringing(&self, places: BTreeSet<PlaceId>, why: &'static str) {
+    fn stop_ringing(&self, places: BTreeSet<RegistrationId>, why: &'static str) {
         for place in places {
             self.phones.tell(place, ToPhone::Cancelled { call: self.call, why });
             self.phones.forget(place, self.call);
         }
     }
 
-    fn at(&self) -> MutexGuard<'_, At> {
+    fn at(&self) -> MutexGuard<'_, LineState> {
         self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Why a call that rang rings no longer, for whoever looks at the phone.
+/// Maps the cause of an unanswered call to a word of the phone protocol.
 fn why_cancelled(cause: HangupCause) -> &'static str {
     match cause {
         HangupCause::RingTimeout | HangupCause::NoAnswer => "timeout",
@@ -621,7 +634,9 @@ mod tests {
     #[test]
     fn keys_come_one_way() {
         let phones = Phones::default();
-        for (first, other) in [(KeyWay::Stream, KeyWay::Socket), (KeyWay::Socket, KeyWay::Stream)] {
+        for (first, other) in
+            [(KeySource::Stream, KeySource::Socket), (KeySource::Socket, KeySource::Stream)]
+        {
             let line = phones.line_to(call(), name());
             assert!(line.takes_key(first) && !line.takes_key(other) && line.takes_key(first));
         }

@@ -1,7 +1,8 @@
-//! The calls that wait to go out: each account's in their order, for its calls per second (L6). Decided without IO.
+//! Queues of outbound calls that wait for the calls per second of their account
+//! (`docs/reference/limits.md#l6`). This module has no I/O.
 //!
-//! `dialer` carries out what becomes of them under tokio, `tests/simulation` in simulated time. What a call needs is
-//! asked for at the head of its queue alone, so that none overtakes another.
+//! `dialer` executes the decisions under tokio, `tests/simulation` in simulated time. Admission is
+//! only tried at the head of a queue, so calls of one account cannot overtake each other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,50 +16,54 @@ use model::Clock;
 use model::metric;
 use model::{AuthId, CallUuid, Direction, E164, HangupCause};
 
-/// Calls of an account that wait, and how long one does at most (L6).
+/// Maximum number of queued calls of an account, and the maximum time in the queue.
 pub const QUEUE_MAX: usize = 1_000;
 pub const WAIT_MAX: Duration = Duration::from_secs(120);
-/// A queue is looked at so often at least, since a rate may be changed meanwhile.
+/// Maximum interval between two attempts, since the account's rate can be changed.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A call that waits.
+/// A queued call.
 #[derive(Debug)]
 pub struct Waiting {
-    /// As it was ordered; `started` is set anew when it goes out.
+    /// The setup as ordered. `started` is set again when the call is placed.
     pub setup: CallSetup,
     pub number: Arc<NumberEntry>,
-    /// It is not to go out before.
+    /// The call must not be placed before this time.
     pub since: Instant,
-    /// It has an open record already.
-    noted: bool,
+    /// Whether the call already has an open record.
+    recorded: bool,
 }
 
-/// Where calls leave the queue to. Asked with the queues locked: nothing here may block or wait.
+/// Receives the calls that leave the queue. Called with the queues locked, so no method may block
+/// or wait.
 pub trait Exit {
-    /// The call begins now, and holds what it was let in with.
+    /// Starts the call, which then holds its admission.
     ///
     /// # Errors
-    /// No room for it, for a reason that is ours: the admission comes back.
+    /// Returns the admission if the node has no capacity for the call.
     fn start(
         &self,
         waiting: &Waiting,
-        let_in: (Admitted, Engaged),
+        admission: (Admitted, Engaged),
         now: Instant,
     ) -> Result<(), Box<Admitted>>;
 
-    /// What the call was to be placed for is over: with which cause it is given up, and why.
+    /// Whether the purpose of the call no longer exists. Returns the hangup cause and an
+    /// explanation.
     fn is_late(&self, _: &CallSetup) -> Option<(HangupCause, String)> {
         None
     }
 
-    /// The call ends before it began: record and hangup callback, of no length.
+    /// Ends a call that never began: writes its record with a duration of zero and its hangup
+    /// callback.
     fn give_up(&self, waiting: Waiting, cause: HangupCause, why: Option<String>);
 
-    /// A call that waits gets its record, whatever becomes of this process (R3); `false`: it is to be tried again.
+    /// Writes the record of a queued call, so that it survives a crash. Returns `false` if the
+    /// store did not accept it; the write is then retried.
     fn note(&self, setup: &CallSetup) -> bool;
 }
 
-/// What calls are let out by.
+/// The limits that a call must satisfy to leave its queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
     pub gate: &'a Gate,
@@ -66,23 +71,23 @@ pub struct Rules<'a> {
     pub clock: &'a Clock,
 }
 
-/// The calls that wait, by account.
+/// Queued calls by account.
 #[derive(Debug, Default)]
 pub struct Queues(BTreeMap<AuthId, VecDeque<Waiting>>);
 
-/// What became of a queue's first call.
-enum Tried {
+/// Result of trying the first call of a queue.
+enum TryResult {
     Gone,
-    /// It waits on, until then at least.
+    /// The call stays queued. Try again at this time.
     Until(Instant),
 }
 
 impl Queues {
-    /// Whether calls from `number` to these users may be ordered now: all of them, or none.
+    /// Checks whether calls from `number` to all of these users may be queued.
     ///
     /// # Errors
-    /// What forbids it.
-    pub fn may_take(
+    /// Returns the first limit or rule that forbids it.
+    pub fn check_order(
         &self,
         rules: Rules<'_>,
         number: &Arc<NumberEntry>,
@@ -96,8 +101,8 @@ impl Queues {
             |waiting: &&Waiting| waiting.setup.phone_number_id == number.spec.phone_number_id;
         let queued: BTreeSet<&str> =
             self.iter().filter(of_number).map(|waiting| waiting.setup.to.as_str()).collect();
-        // Check by check, not user by user (`plivo-call-api.md` §2.1): who may not be called at all is told of before who is
-        // on the line, and that before a number that is full.
+        // The error with the highest priority wins, whichever user it concerns: users that may not
+        // be called at all, then busy users, then a full number.
         let mut later: Option<(&E164, Denied)> = None;
         for to in to {
             let asked = gate.may_be_placed(clock.wall(), number, to.as_str(), consents);
@@ -132,23 +137,23 @@ impl Queues {
         Ok(())
     }
 
-    /// Puts a call behind those of its account; one that is wanted later than now is overtaken until then.
+    /// Appends a call to the queue of its account. Calls behind it may overtake it until `since`.
     pub fn push(&mut self, number: Arc<NumberEntry>, setup: CallSetup, since: Instant) {
         let account = number.account.auth_id.clone();
         self.0.entry(account).or_default().push_back(Waiting {
             setup,
             number,
             since,
-            noted: false,
+            recorded: false,
         });
     }
 
-    /// The calls that wait; those of one account in their order.
+    /// Iterates over the queued calls, in order per account.
     pub fn iter(&self) -> impl Iterator<Item = &Waiting> {
         self.0.values().flatten()
     }
 
-    /// Takes a call out, if it waits.
+    /// Removes a queued call.
     pub fn remove(&mut self, call: CallUuid) -> Option<Waiting> {
         self.0.values_mut().find_map(|queue| {
             let at = queue.iter().position(|waiting| waiting.setup.call == call)?;
@@ -156,8 +161,9 @@ impl Queues {
         })
     }
 
-    /// Lets out what may go out now, and ends what has waited too long; gives when to look again, if something waits.
-    pub fn let_out(&mut self, rules: Rules<'_>, exit: &impl Exit) -> Option<Instant> {
+    /// Places the calls that may go out now and gives up those that waited too long. Returns when
+    /// to try again, or `None` if the queues are empty.
+    pub fn release(&mut self, rules: Rules<'_>, exit: &impl Exit) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         let mut look_at = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         for queue in self.0.values_mut() {
@@ -166,8 +172,8 @@ impl Queues {
                 && let Some(waiting) = queue.remove(first)
             {
                 match try_one(waiting, queue, rules, exit) {
-                    Tried::Gone => {}
-                    Tried::Until(at) => {
+                    TryResult::Gone => {}
+                    TryResult::Until(at) => {
                         look_at(at);
                         break;
                     }
@@ -180,8 +186,8 @@ impl Queues {
                 .for_each(&mut look_at);
         }
         self.0.retain(|_, queue| !queue.is_empty());
-        for waiting in self.0.values_mut().flatten().filter(|waiting| !waiting.noted) {
-            waiting.noted = exit.note(&waiting.setup);
+        for waiting in self.0.values_mut().flatten().filter(|waiting| !waiting.recorded) {
+            waiting.recorded = exit.note(&waiting.setup);
         }
         next
     }
@@ -192,67 +198,68 @@ impl IntoIterator for Queues {
     type IntoIter =
         std::iter::Flatten<std::collections::btree_map::IntoValues<AuthId, VecDeque<Waiting>>>;
 
-    /// All that wait; those of one account in their order.
+    /// Iterates over the queued calls, in order per account.
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_values().flatten()
     }
 }
 
-/// Tries the call that was first in `queue`.
+/// Tries to place `waiting`, which was the first call of `queue`.
 fn try_one(
     waiting: Waiting,
     queue: &mut VecDeque<Waiting>,
     rules: Rules<'_>,
     exit: &impl Exit,
-) -> Tried {
+) -> TryResult {
     let Rules { gate, consents, clock } = rules;
     let now = clock.now();
     if now.saturating_duration_since(waiting.since) >= WAIT_MAX {
-        let why = "it has waited two minutes for the account's calls per second; call more slowly, or raise cps";
+        let why = "the call waited two minutes for the account's calls per second: place fewer calls or raise cps";
         exit.give_up(waiting, HangupCause::CpsExceeded, Some(why.to_owned()));
-        return Tried::Gone;
+        return TryResult::Gone;
     }
     if let Some((cause, why)) = exit.is_late(&waiting.setup) {
         exit.give_up(waiting, cause, Some(why));
-        return Tried::Gone;
+        return TryResult::Gone;
     }
     let next = gate.next_permit(now, &waiting.number.account);
     if next > now {
         let at = next.min(now + LOOK).min(waiting.since + WAIT_MAX);
         queue.push_front(waiting);
-        return Tried::Until(at);
+        return TryResult::Until(at);
     }
     let setup = &waiting.setup;
     match gate.admit_business(now, clock.wall(), &setup.phone_number_id, &setup.to, consents) {
-        Ok(let_in) => {
-            match exit.start(&waiting, let_in, now) {
+        Ok(admission) => {
+            match exit.start(&waiting, admission, now) {
                 Ok(()) => gate.count(Direction::Outbound, metric::admission::ADMITTED),
                 Err(admitted) => {
                     admitted.withdraw();
                     gate.count(Direction::Outbound, Reason::Overloaded.as_str());
-                    let why = "the node had no room for a further call".to_owned();
+                    let why = "the node is overloaded".to_owned();
                     exit.give_up(waiting, HangupCause::CpsExceeded, Some(why));
                 }
             }
-            Tried::Gone
+            TryResult::Gone
         }
-        // Somebody else was faster by a hair.
+        // Another call took the permit in the meantime.
         Err(denied) if denied.reason == Reason::CpsExceeded => {
             queue.push_front(waiting);
-            Tried::Until(now + Duration::from_millis(1))
+            TryResult::Until(now + Duration::from_millis(1))
         }
         Err(denied) => {
             exit.give_up(
                 waiting,
                 cause_of(denied.reason),
-                Some(format!("it was not placed: {denied}")),
+                Some(format!("the call was not placed: {denied}")),
             );
-            Tried::Gone
+            TryResult::Gone
         }
     }
 }
 
-/// What a call that was denied when its turn came ends with (`plivo-callbacks.md` §6.3).
+/// Hangup cause of a call that is denied at the head of its queue
+/// (`docs/reference/hangup-causes.md`).
 fn cause_of(reason: Reason) -> HangupCause {
     match reason {
         Reason::NumberFull => HangupCause::NumberFull,

@@ -1,5 +1,5 @@
-//! A call's end as metrics tell it, and what was found in its documents. Its record is `store::CallEnd`, made from the
-//! same summary.
+//! The metrics of a call's end and the linter findings of its documents. The record itself is
+//! `store::CallEnd`, built from the same summary.
 
 use tracing::{debug, info};
 
@@ -8,18 +8,19 @@ use model::HangupCause;
 use model::metric::outcome as word;
 use xml::ast::{Finding, Severity};
 
-/// Findings of one document that a line of the log names.
+/// Maximum number of findings in one log message.
 const LOGGED: usize = 10;
-/// Findings that a record keeps: a call may have 2,000 documents with a hundred each.
+/// Maximum number of findings in a record: a call can run 2,000 documents with a hundred findings
+/// each.
 const KEPT: usize = 200;
 
-/// The linter's findings about a call's documents.
+/// Linter findings about a call's documents.
 #[derive(Default)]
 pub(super) struct Findings(Vec<Finding>);
 
 impl Findings {
-    /// Those of a document that came in: a line for the log, and what the record keeps. A document that comes again and
-    /// again has the same ones each time; they are kept once.
+    /// Logs the findings of a document and keeps them for the record. Equal findings of repeated
+    /// documents are kept once.
     pub(super) fn add(&mut self, findings: Vec<Finding>) {
         let errors = findings.iter().filter(|f| f.severity == Severity::Error).count();
         let named: Vec<String> =
@@ -28,7 +29,7 @@ impl Findings {
             errors,
             warnings = findings.len() - errors,
             findings = named.join(" "),
-            "a document has findings"
+            "document has findings"
         );
         for finding in findings {
             let (rule, at) = (&finding.rule, finding.at);
@@ -44,7 +45,7 @@ impl Findings {
     }
 }
 
-/// `outcome` of `offhook_calls_total` (`interface.md` §4).
+/// The label `outcome` of `offhook_calls_total` (`docs/reference/metrics.md#calls`).
 pub(super) fn outcome(summary: &Summary) -> &'static str {
     use HangupCause as C;
     if summary.answered.is_some() {

@@ -1,7 +1,7 @@
-//! The live calls: who starts them, finds them and speaks to them.
+//! The live calls of a node: starts calls, finds them and sends them inputs.
 //!
-//! The doors start calls here and tell of their end, ask and command (`node` brings them together). Nobody reaches
-//! into a call: what they get is a [`LiveCall`], a view with a mailbox.
+//! The listeners and APIs start calls here, report their end, query and command them. They get a
+//! [`LiveCall`], a handle with a mailbox, and never the call's own state.
 
 mod legs;
 mod live_call;
@@ -17,15 +17,15 @@ use tracing::{Instrument, error, info, info_span};
 
 pub use self::live_call::LiveCall;
 use super::author;
-use super::binding::{AtMeta, Bindings, CallEvent, Parties};
-pub use super::binding::{CallKey, EventTold};
+use super::binding::{Bindings, CallEvent, MetaState, Parties};
+pub use super::binding::{CallKey, EventOutcome};
 use super::course::Sampler;
 use super::farewell;
 use super::live::LiveLog;
 use super::services::Services;
-use super::shell::{self, Begin, Peer, Way};
+use super::shell::{self, Peer, StartMode, StartParams};
 use super::streams::StreamViews;
-use super::trace::{Journal, Traced};
+use super::trace::{EventLogWriter, ExportedTrace};
 use super::turns::Turns;
 use crate::admission::permission::{Engaged, PairKey};
 use crate::admission::{Admitted, Gate, NumberEntry, Reason, Starting, Strain};
@@ -37,76 +37,79 @@ use model::metric;
 use model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, TraceId, Wacid};
 use store::{CallStart, PlacedCall};
 
-/// Calls of a node, whatever the numbers' limits allow: past it they are refused as `overloaded` (R10).
+/// Maximum number of live calls of a node, whatever the limits of its numbers. Further calls are
+/// rejected as `overloaded` (`docs/reference/reliability.md#r10`).
 const LIVE_MAX: usize = 20_000;
-/// Rejects on their way to Graph; past it the webhook is answered 503, and Meta comes again: more work than to let one
-/// wait. Not more than wait for Graph in one number's queue (`meta::GraphConfig`), so that one that was taken on is sent.
+/// Maximum number of pending rejects. Above that the webhook is answered with 503 and Meta retries
+/// it, which is more work than to let a reject wait. Not larger than the Graph queue of one number
+/// (`meta::GraphConfig`), so that an accepted reject is always sent.
 const REJECTS_MAX: usize = 4_000;
 
-/// What a call holds while it is up: its slot, and that its user is on the line.
-pub type LetIn = (Admitted, Engaged);
+/// The admission of a live call: its slot, and the mark that its user is busy.
+pub type CallAdmission = (Admitted, Engaged);
 
-/// A user-initiated call with all that it begins with.
+/// A user-initiated call before its start.
 #[derive(Clone, Debug)]
 pub struct Incoming {
     pub key: CallKey,
-    /// The user as callbacks name them (`meta-calling.md` §1.2).
+    /// The user as callbacks name them (`docs/reference/meta.md#identifiers`).
     pub from: String,
     pub caller_name: String,
     pub cta_payload: Option<String>,
     pub deeplink_payload: Option<String>,
     pub offer: Offer,
-    /// When its webhook's request came.
+    /// When the webhook request arrived.
     pub received: Instant,
-    /// When that had been read: the zero of the call's time.
+    /// When the webhook had been parsed. The zero of the call's time.
     pub arrived: Instant,
     pub arrived_wall: Timestamp,
 }
 
-/// A business-initiated call with all that it begins with.
+/// A business-initiated call before its start.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
-    /// As it is to be from the moment at which the call may start.
+    /// The setup as of the moment when the call may start.
     pub setup: CallSetup,
-    /// When its request came, and when it could start: the zero of the call's time.
+    /// When the request for the call arrived, and when the call could start. The latter is the zero
+    /// of the call's time.
     pub received: Instant,
     pub placed: Instant,
 }
 
-/// Whether a call could be told something.
+/// Whether an input was delivered to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    Yes,
-    /// Its mailbox is full.
+pub enum SendOutcome {
+    Delivered,
+    /// The call's mailbox is full.
     Full,
-    /// No such call, or one that is over.
+    /// The call does not exist or has ended.
     Unknown,
 }
 
-/// No room for a further reject just now.
+/// The limit on pending rejects is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RejectsFull;
 
-/// The live calls of a node; cheap to clone.
+/// The live calls of a node. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry(Arc<Inner>);
 
 struct Inner {
     services: Arc<Services>,
-    /// Lets in the legs that calls dial.
+    /// Admits B-legs.
     gate: Arc<Gate>,
     live: DashMap<CallUuid, Arc<LiveCall>>,
     bindings: Bindings,
     rejects: Arc<Semaphore>,
     turns: Turns,
-    /// Woken each time a call is over.
+    /// Notified each time a call ends.
     one_over: Notify,
-    /// Of inbound calls, and of outbound ones.
+    /// For inbound and for outbound calls.
     gauges: [OnceLock<metrics::Gauge>; 2],
 }
 
 impl Registry {
-    /// An empty registry.
+    /// Creates an empty registry.
     pub fn new(services: Arc<Services>, gate: Arc<Gate>) -> Self {
         Self(Arc::new(Inner {
             services,
@@ -120,53 +123,53 @@ impl Registry {
         }))
     }
 
-    /// A live call.
+    /// Looks up a live call.
     pub fn get(&self, call: CallUuid) -> Option<Arc<LiveCall>> {
         self.0.live.get(&call).map(|entry| entry.value().clone())
     }
 
-    /// Live calls, in no order.
+    /// Returns the live calls in no particular order.
     pub fn list(&self) -> Vec<Arc<LiveCall>> {
         self.0.live.iter().map(|entry| entry.value().clone()).collect()
     }
 
-    /// Shows each live call, in no order. `look` must not come back to the registry.
+    /// Passes each live call to `look`, in no particular order. `look` must not call the registry.
     pub fn each(&self, mut look: impl FnMut(&LiveCall)) {
         self.0.live.iter().for_each(|entry| look(entry.value()));
     }
 
-    /// Gives what calls have in their logs to whoever exports traces, where their end will not be waited for.
+    /// Exports the traces of calls that are still live, at shutdown.
     pub fn export_live(&self) {
         let Some(sink) = &self.0.services.traces else { return };
         self.list()
             .iter()
             .filter_map(|call| call.log.export())
-            .for_each(|lines| sink(Traced::Call(lines)));
+            .for_each(|lines| sink(ExportedTrace::Call(lines)));
     }
 
-    /// What calls are run with.
+    /// The services that calls run with.
     pub(super) fn services(&self) -> &Arc<Services> {
         &self.0.services
     }
 
-    /// How many there are.
+    /// Number of live calls.
     pub fn len(&self) -> usize {
         self.0.live.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no live calls.
     pub fn is_empty(&self) -> bool {
         self.0.live.is_empty()
     }
 
-    /// Ends every call with this cause.
+    /// Ends all calls with `cause`.
     pub fn cut_all(&self, cause: HangupCause) {
         for call in self.list() {
             call.mailbox.tell(Input::HangUp { cause });
         }
     }
 
-    /// Waits until no call is live, at most so long; gives how many are left.
+    /// Waits until no call is live, for `at_most`. Returns the number of remaining calls.
     pub async fn until_empty(&self, at_most: Duration) -> usize {
         let wait = async {
             loop {
@@ -181,7 +184,7 @@ impl Registry {
         self.len()
     }
 
-    /// What people call a number; may be empty.
+    /// Returns the alias of a number. May be empty.
     pub(super) fn alias(&self, number: &PhoneNumberId) -> String {
         self.0
             .gate
@@ -193,7 +196,7 @@ impl Registry {
 
     fn setup(&self, number: &NumberEntry, incoming: &Incoming) -> Option<CallSetup> {
         let spec = &number.spec;
-        // Without an application, the number's agent takes the call.
+        // Without an application, the number's agent answers the call.
         let (answer, answer_method) = author::answer_of(self.0.gate.directory(), spec)?;
         let hangup = spec.hangup.clone().unwrap_or_else(|| (answer.clone(), answer_method));
         Some(CallSetup {
@@ -229,35 +232,36 @@ impl Registry {
     }
 }
 
-/// Takes a call out of the tables, whatever way its task ends.
-struct Leaving {
+/// Removes a call from the tables on drop, however its task ends.
+struct CallGuard {
     registry: Registry,
     view: Arc<LiveCall>,
 }
 
-impl Drop for Leaving {
+impl Drop for CallGuard {
     fn drop(&mut self) {
         let inner = &self.registry.0;
         let setup = &self.view.setup;
         inner.live.remove(&setup.call);
         self.view.tell_news(&inner.services.feed);
-        // A web leg has no name at Meta.
+        // A web leg has no id at Meta.
         if self.view.line.is_none() {
             inner.bindings.leave(&*self.view, inner.services.clock.now());
         }
         self.registry.gauge(setup.direction).decrement(1);
         inner.one_over.notify_waiters();
         self.registry.leave_legs(&self.view);
-        // A machine that came to its end has left already.
+        // A call that ended normally has already left its room.
         inner.services.rooms.leave(setup.call, &[], drop);
     }
 }
 
 impl Registry {
-    /// Starts a call; what follows happens behind it.
+    /// Starts a user-initiated call in its own task.
     ///
     /// # Errors
-    /// A store that takes no more, or no answer URL: the admission comes back, to be withdrawn.
+    /// Returns the admission, to be withdrawn, if the store is overloaded or the number has no
+    /// answer URL.
     pub fn start(
         &self,
         starting: Starting,
@@ -265,11 +269,11 @@ impl Registry {
         incoming: Incoming,
     ) -> Result<(), Box<Admitted>> {
         let Some(setup) = self.setup(admitted.number(), &incoming) else {
-            error!(number = %admitted.number().spec.number, "calling is enabled without an answer URL; set one");
+            error!(number = %admitted.number().spec.number, "calling is enabled but the number has no answer URL");
             return Err(Box::new(admitted));
         };
         let Incoming { offer, received, arrived, .. } = incoming;
-        if !self.born(&setup) {
+        if !self.write_record(&setup) {
             return Err(Box::new(admitted));
         }
         let engaged = self
@@ -278,51 +282,52 @@ impl Registry {
             .permissions
             .consents()
             .engage(PairKey::new(&setup.phone_number_id, &setup.from));
-        let way = Way::Offered(Box::new(offer));
+        let way = StartMode::Offered(Box::new(offer));
         self.begin(Peer::user((admitted, engaged)), starting, setup, way, [received, arrived]);
         Ok(())
     }
 
-    /// Starts a call that we place; what follows happens behind it.
+    /// Starts a business-initiated call in its own task.
     ///
     /// # Errors
-    /// No room, or a store that takes no more: the admission comes back, to be withdrawn.
+    /// Returns the admission, to be withdrawn, if the node or the store is overloaded.
     pub fn place(
         &self,
-        (admitted, engaged): LetIn,
+        (admitted, engaged): CallAdmission,
         outgoing: Outgoing,
     ) -> Result<(), Box<Admitted>> {
         let Some(starting) = self.room(&outgoing.setup.phone_number_id) else {
             return Err(Box::new(admitted));
         };
         let Outgoing { setup, received, placed } = outgoing;
-        if !self.born(&setup) {
+        if !self.write_record(&setup) {
             return Err(Box::new(admitted));
         }
         let peer = Peer::user((admitted, engaged));
-        self.begin(peer, starting, setup, Way::Placed, [received, placed]);
+        self.begin(peer, starting, setup, StartMode::Placed, [received, placed]);
         Ok(())
     }
 
-    /// Before anybody hears of the call: from here on it has a record, whatever becomes of this process (R3). `false`: the
-    /// store takes no more.
-    pub(super) fn born(&self, setup: &CallSetup) -> bool {
+    /// Writes the record of a call before the call becomes visible, so that it survives a crash.
+    /// Returns `false` if the store does not accept it.
+    pub(super) fn write_record(&self, setup: &CallSetup) -> bool {
         let services = &self.0.services;
         let start = CallStart::of(setup, &services.node_id);
-        let born = services.store.calls().begin(start, setup, services.clock.steady());
-        if !born {
+        let write_record = services.store.calls().begin(start, setup, services.clock.steady());
+        if !write_record {
             Strain::Store.count();
         }
-        born
+        write_record
     }
 
-    /// A call that is [`Registry::born`] begins. `times`: when its request came, and the zero of its time.
+    /// Starts a call whose record was written by [`Registry::write_record`]. The times are those of its
+    /// request and the zero of its time.
     pub(super) fn begin(
         &self,
         peer: Peer,
         starting: Starting,
         setup: CallSetup,
-        way: Way,
+        way: StartMode,
         [received, arrived]: [Instant; 2],
     ) {
         let services = self.0.services.clone();
@@ -338,7 +343,7 @@ impl Registry {
             mailbox: mailbox.clone(),
             state: AtomicU8::new(CallState::Dialing as u8),
             answered: OnceLock::new(),
-            at_meta: AtMeta::new(setup.wacid.clone()),
+            at_meta: MetaState::new(setup.wacid.clone()),
             legs: Mutex::default(),
             b_leg: Mutex::default(),
             streams: StreamViews::default(),
@@ -357,18 +362,23 @@ impl Registry {
         view.tell_news(&self.0.services.feed);
         services.rooms.expect(&setup, &mailbox);
         self.gauge(setup.direction).increment(1);
-        let leaving = Leaving { registry: self.clone(), view: view.clone() };
-        // `trace_id` is what requests to the customer's server carry in `traceparent`.
+        let guard = CallGuard { registry: self.clone(), view: view.clone() };
+        // `trace_id` is sent in `traceparent` with requests to the customer's server.
         let number =
             peer.number().map(|number| tracing::field::display(number.spec.number.clone()));
         let span = info_span!("call", call_uuid = %call, trace_id = %TraceId::from(call), number);
-        let journal =
-            Journal::new(call, arrived, log, services.store.event_log(), services.traces.clone());
+        let journal = EventLogWriter::new(
+            call,
+            arrived,
+            log,
+            services.store.event_log(),
+            services.traces.clone(),
+        );
         let admitted = services.clock.now();
         let (turns, registry) = (self.0.turns.clone(), self.clone());
         let task = async move {
             let turn = turns.wait(starting).await;
-            let begin = Begin {
+            let begin = StartParams {
                 registry,
                 setup,
                 way,
@@ -382,46 +392,47 @@ impl Registry {
                 journal,
                 view,
             };
-            // A future has room for all that it is ever given, as long as it lives.
+            // Boxed because a future reserves space for all of its captures for its whole life.
             let begin = Box::new(begin);
-            // A fault inside one call ends that call only; the slot went back with the call's future (R3).
+            // A panic ends only this call. Its slot is released with the call's future.
             let ran =
                 std::panic::AssertUnwindSafe(shell::run(services, begin)).catch_unwind().await;
             if ran.is_err() {
-                error!("a fault of ours ended the call");
-                leaving.registry.mourn(&leaving.view).await;
+                error!("call task panicked");
+                guard.registry.clean_up_after_panic(&guard.view).await;
             }
-            drop(leaving);
+            drop(guard);
         };
         self.0.services.tasks.spawn(task.instrument(span));
     }
 
-    /// Meta's id of a call that we placed is known from Graph's answer.
+    /// Binds Meta's id of an outbound call, known from Graph's response.
     pub(super) fn bind(&self, call: &LiveCall, wacid: Wacid) {
         self.0.bindings.bind(self, call, wacid, self.0.services.clock.now());
     }
 
-    /// Meta says something about a call that we placed. `named`: the call that its opaque data name.
-    pub fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventTold {
+    /// Delivers an event of an outbound call. `named` is the call that its opaque data name.
+    pub fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventOutcome {
         self.0.bindings.event(self, key, named, event, self.0.services.clock.now())
     }
 
-    /// An earlier process placed this call: what turns up of it at Meta is ended.
+    /// Remembers an outbound call of an earlier process. If it appears at Meta, it is ended there.
     pub fn remember(&self, placed: PlacedCall, token: Option<Secret>) {
         self.0.bindings.remember(placed, token, self.0.services.clock.now());
     }
 
-    /// A place for a further call; none where there is too much of something, which is counted.
+    /// Reserves capacity for a new call. Returns `None` and counts the reason if the node is
+    /// overloaded.
     pub fn room(&self, number: &PhoneNumberId) -> Option<Starting> {
         if self.0.services.graph.is_behind(number) {
             Strain::Graph.count();
             return None;
         }
-        self.room_here()
+        self.reserve_locally()
     }
 
-    /// The same, whatever Graph does: for a call that Meta has no part in.
-    pub(super) fn room_here(&self) -> Option<Starting> {
+    /// Like [`Registry::room`] but ignores the state of Graph, for calls without Meta.
+    pub(super) fn reserve_locally(&self) -> Option<Starting> {
         let services = &self.0.services;
         let room = match services.media.is_behind() {
             _ if self.len() >= LIVE_MAX => Err(Strain::Calls),
@@ -431,24 +442,24 @@ impl Registry {
         room.inspect_err(|strain| strain.count()).ok()
     }
 
-    /// Meta says that a call is over.
+    /// Delivers Meta's `terminate`.
     pub fn terminated(
         &self,
         key: &CallKey,
         named: Option<CallUuid>,
         termination: Termination,
-    ) -> Told {
+    ) -> SendOutcome {
         match self.event(key, named, CallEvent::Terminated(termination)) {
-            EventTold::Yes => Told::Yes,
-            EventTold::Full => Told::Full,
-            EventTold::Parked | EventTold::Late => Told::Unknown,
+            EventOutcome::Delivered => SendOutcome::Delivered,
+            EventOutcome::Full => SendOutcome::Full,
+            EventOutcome::Parked | EventOutcome::Late => SendOutcome::Unknown,
         }
     }
 
-    /// Sends Graph `reject` for a call that was not admitted.
+    /// Sends `reject` to Graph for a call that was not admitted.
     ///
     /// # Errors
-    /// Too many are under way.
+    /// Returns an error if too many rejects are pending.
     pub fn reject(
         &self,
         number: &Arc<NumberEntry>,
@@ -463,7 +474,7 @@ impl Registry {
         if self.0.services.graph.is_behind_with_rejects(&number.spec.phone_number_id) {
             return Err(full());
         }
-        info!(number = %number.spec.number, reason = reason.as_str(), "a call is refused");
+        info!(number = %number.spec.number, reason = reason.as_str(), "call rejected");
         let (id, token) = (number.spec.phone_number_id.clone(), number.spec.access_token.clone());
         let request = ActionRequest::ending(id, token, wacid, GraphAction::Reject);
         let graph = self.0.services.graph.clone();
@@ -491,11 +502,11 @@ impl Parties for Registry {
         let services = &self.0.services;
         let (graph, store) = (services.graph.clone(), services.store.clone());
         if let Some(call) = late {
-            // Should this process not come to it.
+            // Stored, so that a later process ends the call if this one dies first.
             store.calls().set_wacid(
                 call,
                 wacid.clone(),
-                services.clock.steady().plus(farewell::OURS),
+                services.clock.steady().plus(farewell::RETRY_TIME),
             );
         }
         let request = ActionRequest::ending(phone_number_id, token, wacid, GraphAction::Terminate);
@@ -509,8 +520,8 @@ impl Parties for Registry {
 }
 
 impl Registry {
-    /// After a panic in a call's task: the user must not be left hanging, and the record must have an end.
-    async fn mourn(&self, view: &LiveCall) {
+    /// After a panic in a call's task: ends the call at Meta and completes its record.
+    async fn clean_up_after_panic(&self, view: &LiveCall) {
         self.lost_leg(view);
         shell::end_after_fault(&self.0.services, view).await;
     }

@@ -1,4 +1,4 @@
-//! Whole calls over real services, on loopback: what only a fault of ours can bring about.
+//! Whole calls with real services on loopback, for behaviour after a panic.
 
 use std::net::Ipv4Addr;
 
@@ -11,8 +11,8 @@ use crate::admission::permission::Consents;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::call::{
-    CallSettings, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig, RejectThread,
-    farewell,
+    CallSettings, Outbox, OutboxLimits, PermissionService, Recordings, RecordingsConfig,
+    RejectThread, farewell,
 };
 use crate::meta::{Graph, GraphConfig};
 use crate::stream::Streams;
@@ -132,7 +132,7 @@ impl World {
             )
             .unwrap(),
             recognisers: Recognisers::new(&SpeechConfig::default()).unwrap(),
-            permissions: PermissionDesk::new(
+            permissions: PermissionService::new(
                 graph_client.clone(),
                 Arc::new(Consents::new()),
                 clock.clone(),
@@ -160,7 +160,7 @@ impl World {
             }),
             tasks: TaskTracker::new(),
         });
-        tokio::spawn(farewell::keep_telling(
+        tokio::spawn(farewell::send_pending(
             services.clone(),
             directory.clone(),
             CancellationToken::new(),
@@ -211,7 +211,7 @@ async fn r03_a_panic_inside_one_call_ends_that_call_only() {
     let other = world.call("wacid.other", "Asha");
     let broken = world.call("wacid.broken", shell::PANICS);
     assert_eq!(world.slots(), 2);
-    // Both answers, and the broken call's hangup callback.
+    // The two answer requests and the hangup callback of the broken call.
     world.app.until_seen(3).await;
     let hangup = world.app.seen().into_iter().find(|s| s.target == "/hangup").unwrap();
     let body = String::from_utf8(hangup.body.to_vec()).unwrap();
@@ -241,7 +241,7 @@ async fn r03_a_panic_inside_one_call_ends_that_call_only() {
         !other.is_closing() && world.registry.get(other.setup.call).is_some(),
         "the other goes on"
     );
-    assert_eq!(other.command(Command::Hangup), super::Told::Yes);
+    assert_eq!(other.command(Command::Hangup), super::SendOutcome::Delivered);
     assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
     assert_eq!(world.slots(), 0);
     world.app.until_seen(4).await;

@@ -1,22 +1,23 @@
-//! Rejects run on a thread of their own, with connections of their own (`meta::Graph`).
+//! Rejects run on their own thread with their own connections (`meta::Graph`).
 //!
-//! A node that has too much to do has a long line of work, and a request to Graph stands in it at each of its steps. A call
-//! that was let in bears that; rejects are what an overload consists of, and were they to wait for the webhooks that
-//! bring ever more of them, they would never get through (R10). The system shares the processor between threads, and so
-//! between the two.
+//! On an overloaded node, each step of a Graph request waits in a long run queue of the runtime.
+//! Admitted calls tolerate that. Rejects make up most of the load in an overload; if they queued
+//! behind the webhooks that cause them, they would never be sent
+//! (`docs/reference/reliability.md#r10`). The operating system shares the processor fairly between
+//! the two threads.
 
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::TaskTracker;
 
-/// The thread; it ends when this is dropped.
+/// The thread for rejects. It ends when this value is dropped.
 #[derive(Debug)]
 pub struct RejectThread(Option<Runtime>);
 
 impl RejectThread {
-    /// Starts it.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// The system gives no further thread.
+    /// Fails if the operating system cannot create a thread.
     pub fn start() -> std::io::Result<Self> {
         Builder::new_multi_thread()
             .worker_threads(1)
@@ -27,7 +28,7 @@ impl RejectThread {
             .map(Self)
     }
 
-    /// Runs a task there; `tasks` counts it among its own.
+    /// Spawns a task on the thread, tracked by `tasks`.
     pub(super) fn spawn(
         &self,
         tasks: &TaskTracker,
@@ -41,7 +42,7 @@ impl RejectThread {
 
 impl Drop for RejectThread {
     fn drop(&mut self) {
-        // Not waited for: a runtime can't be within another one's task.
+        // A runtime must not be dropped with blocking inside of an async context.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }

@@ -1,4 +1,4 @@
-//! What every call of a node is run with: the rooms below, made once by `node`.
+//! The services that all calls of a node share. Created once by `node`.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::author::{self, Author, SaidLine};
-use super::consent::PermissionDesk;
+use super::author::{self, Author, DialogueLine};
+use super::consent::PermissionService;
 use super::news::CallNews;
 use super::outbox::Outbox;
 use super::phones::Phones;
@@ -28,29 +28,29 @@ use speech::library::Library;
 use speech::recognise::Recognisers;
 use store::{NewCallback, Store};
 
-/// The services below a call.
+/// The services that calls use.
 ///
-/// Nothing here is owned by a call: dropping a call leaves all of it as it was.
+/// A call owns none of them: dropping a call leaves them unchanged.
 pub struct Services {
     pub clock: Clock,
-    /// What happens, for those who watch.
+    /// Live notifications for the console.
     pub feed: Feed,
-    /// Where ids come from.
+    /// Source of random ids.
     pub dice: Dice,
-    /// This node's name, in `biz_opaque_callback_data`.
+    /// The node's id, sent to Meta in `biz_opaque_callback_data`.
     pub node_id: String,
-    /// Whether there is room for a further call.
+    /// Whether the node has capacity for a further call.
     pub pressure: Arc<Pressure>,
     pub media: Arc<Media>,
     pub sounds: Library,
-    /// Who understands what callers say.
+    /// Speech recognisers.
     pub recognisers: Recognisers,
     pub graph: Arc<Graph>,
-    /// Where calls that are not let in are rejected.
+    /// Runs the rejects of calls that were not admitted.
     pub rejects: RejectThread,
-    pub permissions: PermissionDesk,
+    pub permissions: PermissionService,
     pub fetcher: Fetcher,
-    /// For callbacks that are worth nothing later; all others go by the outbox.
+    /// Sends callbacks that are useless when late. All others go through the outbox.
     pub notifier: Notifier,
     pub outbox: Outbox,
     pub store: Store,
@@ -58,39 +58,39 @@ pub struct Services {
     pub phones: Phones,
     /// Conferences and multi-party calls.
     pub rooms: Rooms,
-    /// Calls' sound on customers' sockets.
+    /// Audio streams on customers' WebSockets.
     pub streams: Streams,
     pub recordings: Recordings,
-    /// What people should know of.
+    /// Notifications for the people of an account.
     pub notices: Notices,
-    /// Who writes the documents of calls that agents answer.
+    /// Writes the documents of calls that agents answer.
     pub author: Arc<dyn Author>,
-    /// Who hears of calls beside their own callbacks.
+    /// Observer of calls besides their own callbacks.
     pub news: std::sync::OnceLock<Arc<dyn CallNews>>,
-    /// Where traces are exported to, if they are.
+    /// Trace exporter, if configured.
     pub traces: Option<Sink>,
-    /// What may change while calls go on.
+    /// Settings that can change while calls are live.
     pub settings: ArcSwap<CallSettings>,
-    /// Where calls and their errands run; the node waits for it when it stops.
+    /// Tracks the tasks of calls. The node waits for it at shutdown.
     pub tasks: TaskTracker,
 }
 
-/// What the configuration says of calls; a call that has begun keeps its limits.
+/// Settings of calls. A call keeps the limits with which it began.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallSettings {
     pub limits: MachineLimits,
-    /// `[answer].max_body_bytes`.
+    /// `answer.max_body_bytes`.
     pub max_body: usize,
 }
 
 impl Services {
-    /// What requests about an account's calls are signed with: its tokens, and the main account's
-    /// (`plivo-callbacks.md` §5).
+    /// Signing keys for requests about an account's calls: its own tokens and those of its main
+    /// account (`docs/reference/callbacks.md#signatures`).
     pub(super) fn keys(&self, account: &AccountEntry) -> SigningKeys {
         SigningKeys::new(account.tokens.clone(), account.main().tokens.clone())
     }
 
-    /// A callback of a call, as the outbox takes it: a fresh identity, due now.
+    /// Builds the outbox entry of a call's callback, with a new event id and due immediately.
     pub(super) fn callback(&self, setup: &CallSetup, notice: CallbackRequest) -> NewCallback {
         NewCallback {
             event_id: self.uuid(),
@@ -105,46 +105,53 @@ impl Services {
         }
     }
 
-    /// A call's hangup callback. A B-leg has none: what there is to say of it, its A-leg says to `Dial`'s callbackUrl.
+    /// Builds a call's hangup callback. A B-leg has no such callback: its A-leg reports its end to
+    /// the `callbackUrl` of `Dial`.
     pub(super) fn hangup_callback(
         &self,
         setup: &CallSetup,
         notice: CallbackRequest,
     ) -> Vec<NewCallback> {
-        // Nor has one that REST added to a multi-party call without naming any.
-        // Nor an agent's: the node knows.
+        // A participant that REST added without a hangup URL has none either, and a generated URL
+        // has no server.
         let url = &notice.url.0;
         let own = setup.b_leg().is_none() && !url.is_empty() && author::path_of(url).is_none();
         own.then(|| self.callback(setup, notice)).into_iter().collect()
     }
 
-    /// What reports a call's end: its hangup callback, and what webhooks are told.
+    /// Builds the reports of a call's end: the hangup callback and the events for customer
+    /// webhooks.
     pub(super) fn reports(&self, setup: &CallSetup, summary: &Summary) -> Vec<NewCallback> {
         self.reports_of(setup, summary, &self.author.said(setup.call))
     }
 
-    /// The same of a call in which this was said.
+    /// Like [`Services::reports`], with an explicit conversation.
     pub(super) fn reports_of(
         &self,
         setup: &CallSetup,
         summary: &Summary,
-        said: &[SaidLine],
+        said: &[DialogueLine],
     ) -> Vec<NewCallback> {
         let mut reports = self.hangup_callback(setup, summary.hangup.clone());
         reports.extend(self.news_of(setup, summary, said));
         reports
     }
 
-    /// What webhooks are told of a call's end; its conversation has it then.
+    /// Builds the events for customer webhooks about a call's end.
     pub(super) fn news_of_end(&self, setup: &CallSetup, summary: &Summary) -> Vec<NewCallback> {
         self.news_of(setup, summary, &self.author.said(setup.call))
     }
 
-    fn news_of(&self, setup: &CallSetup, summary: &Summary, said: &[SaidLine]) -> Vec<NewCallback> {
+    fn news_of(
+        &self,
+        setup: &CallSetup,
+        summary: &Summary,
+        said: &[DialogueLine],
+    ) -> Vec<NewCallback> {
         self.news.get().map(|news| news.ended(setup, summary, said)).unwrap_or_default()
     }
 
-    /// A fresh id for a call or an event.
+    /// Generates a random UUID.
     pub(super) fn uuid(&self) -> Uuid {
         let (high, low) = (self.dice.roll(), self.dice.roll());
         uuid::Builder::from_random_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes())

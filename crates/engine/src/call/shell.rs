@@ -1,8 +1,11 @@
-//! Runs one call: carries the machine's wishes out, brings facts in, writes both down.
+//! The shell runs one call: it executes the machine's outputs, collects inputs, and writes both to
+//! the event log.
 //!
-//! One task a call, one bounded mailbox. Every input is stamped where it came in; the machine is given times
-//! that never run backwards. Nothing is decided here: what to do when a fetch fails or a user hangs up is the
-//! machine's business. What it wishes of the other side goes to Graph, or over a line to an endpoint's phone (`phone`). Long work (a fetch, a Graph request) runs in tasks of its own and comes back as a fact.
+//! Each call has one task and one bounded mailbox. Inputs are stamped when they arrive, and the
+//! machine's time never runs backwards. The shell makes no decisions; what to do after a failed
+//! fetch or a hang-up is the machine's task. Outputs for the other party go to Graph, or to an
+//! endpoint's phone (`phone`). Long operations, such as a fetch or a Graph request, run in tasks of
+//! their own and return their result as an input.
 
 mod asking;
 mod begin;
@@ -28,12 +31,12 @@ use tracing::{Instrument, debug, info, warn};
 
 use super::captions::Captions;
 use super::hearing::Hearing;
-use super::phones::{KeyWay, Line};
+use super::phones::{KeySource, Line};
 use super::registry::Registry;
 use super::services::Services;
 use super::step::{Step, Stepper};
-use super::trace::{Journal, Trace};
-use super::web::Silence;
+use super::trace::{EventLogWriter, Trace};
+use super::web::MuteReason;
 use super::{farewell, record};
 use crate::admission::permission::{Engaged, Event};
 use crate::admission::{NumberEntry, Slot};
@@ -52,92 +55,94 @@ use model::{CallQuality, CallUuid, Direction, HangupCause, Leg, Wacid};
 use speech::Interims;
 use store::{NewCallback, StoreError};
 
-pub(super) use begin::{Begin, Peer, Way};
+pub(super) use begin::{Peer, StartMode, StartParams};
 pub(super) use ending::end_after_fault;
-pub(super) use mailbox::{Fact, Mailbox, What, mailbox};
+pub(super) use mailbox::{Envelope, Mailbox, Message, mailbox};
 
-/// A caller of this name brings a call's task down when its document comes.
+/// A caller with this name makes the call's task panic when its document arrives.
 #[cfg(any(test, feature = "test-util"))]
 pub const PANICS: &str = "brings it down";
 
-/// The A-leg's media.
+/// State of the A-leg's media.
 enum Media {
-    /// It could not be had, or is over.
+    /// Set-up failed, or the leg is closed.
     None,
-    /// We have offered, and wait for the answer.
+    /// Our offer was sent; the answer is pending.
     Offered(Box<OfferedLeg>),
-    /// It comes with the offer of whoever takes the call.
+    /// The phone that accepts the call will send an offer.
     Awaited,
     Leg(LegHandle),
 }
 
-/// A request to Graph.
-struct Asked {
+/// A running request to Graph.
+struct PendingRequest {
     action: GraphAction,
     answered: JoinHandle<()>,
-    /// Ends its tries.
+    /// Cancels further tries.
     overtaken: CancellationToken,
 }
 
-/// A running call.
+/// The state of a running call.
 struct Shell {
     services: Arc<Services>,
     call: CallUuid,
     wacid: Option<Wacid>,
-    /// The business number; none of a web leg.
+    /// The business number. `None` for a web leg.
     number: Option<Arc<NumberEntry>>,
-    /// The way to an endpoint's phone; of a web leg only.
+    /// The connection to an endpoint's phone. `None` unless this is a web leg.
     line: Option<Arc<Line>>,
     keys: SigningKeys,
     stepper: Stepper,
     mailbox: Mailbox,
-    journal: Journal,
+    journal: EventLogWriter,
     view: Arc<super::registry::LiveCall>,
-    /// Held until the call is over: its slot, and that its user is on the line.
+    /// The call's slot and its user's busy mark. Held until the call ends.
     held: Option<(Slot, Engaged)>,
-    /// Where Meta's id of a call that we place is told, and other legs are found.
+    /// Binds Meta's ids of outbound calls and finds other legs.
     registry: Registry,
     media: Media,
-    /// The user's phone has rung.
+    /// Whether the user's phone has rung.
     rung: bool,
-    /// Meta's answer to our offer, until it is put to use.
+    /// Meta's answer to our offer, until the leg uses it.
     answer: Option<Box<Offer>>,
-    /// An end of a bridge, likewise. Nobody else looks in there: a bridge's end can't be shared, and a shell must.
+    /// A bridge end, until the leg uses it. The mutex is uncontended: it makes the shell `Sync`,
+    /// which a bridge end is not.
     bridge: Mutex<Option<Box<BridgeEnd>>>,
-    /// As its view has it.
+    /// The B-leg as shown in `view`.
     b_leg: Option<CallUuid>,
-    /// It has got a document over REST: from then on it tells its own end, also if another call had dialled it.
+    /// Whether a document was transferred to the call over REST. Its end is then reported as that
+    /// of a call of its own, even if another call dialled it.
     transferred: bool,
     sdp: Arc<str>,
-    /// Why its phone is not heard.
-    silences: Vec<Silence>,
-    /// What is said is written for its phone.
+    /// Reasons why the phone's audio is muted.
+    mute_reasons: Vec<MuteReason>,
+    /// Live captions for the phone.
     captions: Option<Captions>,
     fetches: BTreeMap<FetchId, AbortHandle>,
-    /// The last request to Graph.
-    asked: Option<Asked>,
+    /// The latest request to Graph.
+    asked: Option<PendingRequest>,
     prepared: HashMap<Sound, Arc<Prompt>>,
-    /// This node writes its documents: what plays now, and since when.
+    /// Whether this node writes the call's documents, and the current playback with its start.
     written: bool,
     playing: Option<(PlayId, Instant)>,
-    /// Whoever listens for a recogniser now, and interim results on their way.
+    /// The running speech recognition, and the queue of interim results.
     hearing: Option<Hearing>,
     interims: Option<Interims>,
-    /// The stream that is open, or being opened.
+    /// The open or opening stream.
     streaming: Option<StreamHandle>,
-    tapes: tapes::Tapes,
-    /// What Graph was last asked to end the call with, while its answer is out.
+    tapes: tapes::CallRecordings,
+    /// The pending request that ends the call at Meta.
     farewell: Option<GraphAction>,
     remarks: Vec<String>,
-    /// Of a leg that is closed.
+    /// Quality of a closed leg.
     quality: Option<CallQuality>,
     findings: record::Findings,
     over: bool,
 }
 
-/// Runs a call to its end. The slot goes back when this future is done or dropped, whatever way that is.
-pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
-    let Begin {
+/// Runs a call to its end. The slot is released when this future completes or is dropped.
+pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
+    let StartParams {
         registry,
         setup,
         way,
@@ -154,22 +159,22 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
     let running = services.clock.now();
     let events = leg_events(&mailbox, peer.line());
     let theirs = match &way {
-        Way::Offered(offer) => Some(offer.redacted.to_string()),
-        Way::Placed | Way::Rung => None,
+        StartMode::Offered(offer) => Some(offer.redacted.to_string()),
+        StartMode::Placed | StartMode::Rung => None,
     };
     let made = match way {
-        Way::Offered(offer) => {
+        StartMode::Offered(offer) => {
             let answered = services.media.answer(&offer, events);
             answered.map(|(leg, sdp)| (Media::Leg(leg), sdp))
         }
-        Way::Placed => {
+        StartMode::Placed => {
             let offered = services.media.offer();
             offered.map(|(leg, sdp)| (Media::Offered(Box::new(leg)), sdp))
         }
-        Way::Rung => Ok((Media::Awaited, String::new())),
+        StartMode::Rung => Ok((Media::Awaited, String::new())),
     };
     let (media, sdp) = made.unwrap_or_else(|e| {
-        warn!(error = %e, "could not set up media");
+        warn!(error = %e, "media set-up failed");
         (Media::None, String::new())
     });
     let mut shell = Shell {
@@ -194,7 +199,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         b_leg: None,
         transferred: false,
         sdp: Arc::from(sdp),
-        silences: Vec::new(),
+        mute_reasons: Vec::new(),
         captions: None,
         fetches: BTreeMap::new(),
         asked: None,
@@ -204,7 +209,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         hearing: None,
         interims: None,
         streaming: None,
-        tapes: tapes::Tapes::default(),
+        tapes: tapes::CallRecordings::default(),
         farewell: None,
         remarks: Vec::new(),
         quality: None,
@@ -226,57 +231,57 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         Direction::Inbound => Input::Offered { setup },
     };
     shell.step(arrived, first);
-    // Behind `pre_accept`, which waits for nothing.
+    // After the first step, so that `pre_accept` is not delayed.
     shell.keep_sdp(theirs);
     if !has_media {
         shell.step(arrived, Input::HangUp { cause: HangupCause::InternalError });
     }
     drop(turn);
     while !shell.over {
-        // A request that is over leaves its task's memory to whoever holds the handle.
+        // Drop the handle of a finished request, which keeps its task's memory alive.
         shell.asked.take_if(|asked| asked.answered.is_finished());
-        let fact = shell.next_fact(&mut inbox).await;
-        match fact.what {
-            What::Fact(input) => shell.step(fact.at, input),
-            What::Answer(answer) => {
+        let envelope = shell.next_message(&mut inbox).await;
+        match envelope.message {
+            Message::Input(input) => shell.step(envelope.at, input),
+            Message::Answer(answer) => {
                 let shown = answer.redacted.to_string();
                 shell.answer = Some(answer);
-                shell.step(fact.at, Input::SdpAnswer { usable: true });
+                shell.step(envelope.at, Input::SdpAnswer { usable: true });
                 shell.journal.trace(&Trace::Sdp { offer: None, answer: Some(shown) });
             }
-            What::Joined(end) => {
+            Message::Joined(end) => {
                 *shell.bridge() = Some(end);
-                shell.step(fact.at, Input::ALeg { command: BLegCommand::Join });
-                // Where it came too late, it is of no use.
+                shell.step(envelope.at, Input::ALeg { command: BLegCommand::Join });
+                // Unused if the machine no longer accepts it.
                 *shell.bridge() = None;
             }
-            What::Taken(offer) => shell.taken(fact.at, &offer),
-            What::Silence(silence, on) => shell.silence(silence, on),
-            What::Captions(language) => shell.caption(language.as_deref()),
-            What::Look => shell.look(fact.at),
-            What::Missing(missing, waited, checking) => {
-                shell.missing(fact.at, missing, waited, checking)
+            Message::Taken(offer) => shell.taken(envelope.at, &offer),
+            Message::MuteReason(silence, on) => shell.silence(silence, on),
+            Message::Captions(language) => shell.caption(language.as_deref()),
+            Message::Sample => shell.sample(envelope.at),
+            Message::Missing(missing, waited, checking) => {
+                shell.missing(envelope.at, missing, waited, checking)
             }
-            What::FirstSent => {
-                shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(fact.at) })
+            Message::FirstSent => {
+                shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(envelope.at) })
             }
         }
     }
     shell.journal.close();
 }
 
-/// Where a leg's events go: the call's mailbox, as facts.
+/// Returns a sink that converts a leg's events to inputs of the call.
 fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
     let (mailbox, line) = (mailbox.clone(), line.cloned());
     Arc::new(move |event| {
         let leg = Leg::A;
         let input = match event {
             LegEvent::FirstSent => {
-                mailbox.put(What::FirstSent);
+                mailbox.put(Message::FirstSent);
                 return;
             }
             LegEvent::NoAudio { missing, waited, checking } => {
-                mailbox.put(What::Missing(missing, waited, checking));
+                mailbox.put(Message::Missing(missing, waited, checking));
                 return;
             }
             LegEvent::Media(what) => Input::Media { leg, event: what },
@@ -285,9 +290,9 @@ fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
             LegEvent::PlayFailed { play, item, reason } => {
                 Input::PlayFailed { leg, play, item, reason }
             }
-            // A phone may have told it over its socket.
+            // Phones may also send keys over their socket. Only one way counts.
             LegEvent::Digit(_)
-                if line.as_ref().is_some_and(|line| !line.takes_key(KeyWay::Stream)) =>
+                if line.as_ref().is_some_and(|line| !line.takes_key(KeySource::Stream)) =>
             {
                 return;
             }
@@ -300,7 +305,7 @@ fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
 }
 
 impl Shell {
-    /// What the call begins with of both sides' session descriptions, for whoever looks at it later.
+    /// Writes the initial session descriptions of both sides to the trace.
     fn keep_sdp(&self, theirs: Option<String>) {
         let ours = (!self.sdp.is_empty()).then(|| sdp::redacted(&self.sdp));
         let (offer, answer) = match theirs {
@@ -316,10 +321,11 @@ impl Shell {
         self.bridge.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next fact, the machine's own deadline, or that it is time to look how the sound goes: one timer for both.
-    async fn next_fact(&self, inbox: &mut mpsc::Receiver<Box<Fact>>) -> Fact {
-        let look = self.next_look().map(|at| (at, What::Look));
-        let deadline = self.stepper.deadline().map(|at| (at, What::Fact(Input::Timer)));
+    /// Waits for the next input, the machine's timer or the next quality reading. One timer serves
+    /// both.
+    async fn next_message(&self, inbox: &mut mpsc::Receiver<Box<Envelope>>) -> Envelope {
+        let look = self.next_sample().map(|at| (at, Message::Sample));
+        let deadline = self.stepper.deadline().map(|at| (at, Message::Input(Input::Timer)));
         let next = deadline.into_iter().chain(look).min_by_key(|(at, _)| *at);
         let timer = async {
             match next {
@@ -331,15 +337,13 @@ impl Shell {
             }
         };
         tokio::select! {
-            biased;
-            fact = inbox.recv() => match fact {
-                Some(fact) => *fact,
-                None => Fact {
-                    at: self.services.clock.now(),
-                    what: What::Fact(Input::HangUp { cause: HangupCause::InternalError }),
+            biased; envelope = inbox.recv() => match envelope {
+                Some(envelope) => *envelope,
+                None => Envelope {
+                    at: self.services.clock.now(), message: Message::Input(Input::HangUp { cause: HangupCause::InternalError }),
                 },
             },
-            what = timer => Fact { at: self.services.clock.now(), what },
+            what = timer => Envelope { at: self.services.clock.now(), message: what },
         }
     }
 
@@ -347,7 +351,7 @@ impl Shell {
     fn fault(&self, input: &Input) {
         let wanted =
             self.view.setup.caller_name == PANICS && matches!(input, Input::Fetched { .. });
-        // With all that a panic's words could have in them.
+        // The panic message must redact everything here.
         let held = (&self.view.setup, &self.number, &self.services.graph, &self.keys);
         assert!(!wanted, "as a test wants it: {held:?}");
     }
@@ -355,7 +359,7 @@ impl Shell {
     #[cfg(not(any(test, feature = "test-util")))]
     fn fault(&self, _: &Input) {}
 
-    /// One fact through the machine: what it wished for is written down, then carried out.
+    /// Processes one input: runs the machine, logs the outputs, then executes them.
     fn step(&mut self, at: Instant, input: Input) {
         self.fault(&input);
         match &input {
@@ -364,7 +368,7 @@ impl Shell {
             }
             Input::Bound { wacid } => {
                 self.wacid = Some(wacid.clone());
-                let due = self.services.clock.steady().plus(farewell::OURS);
+                let due = self.services.clock.steady().plus(farewell::RETRY_TIME);
                 self.services.store.calls().set_wacid(self.call, wacid.clone(), due);
             }
             Input::Terminated { .. } if self.farewell.take().is_some() => {
@@ -412,16 +416,16 @@ impl Shell {
         }
         let last = outputs.iter().any(|output| matches!(output, Output::Over));
         for output in outputs {
-            self.carry_out(at, output, last);
+            self.execute(at, output, last);
         }
     }
 
-    /// `last`: with this step the call is over.
-    fn carry_out(&mut self, at: CallTime, output: Output, last: bool) {
+    /// Executes an output. `last` is set if the call ends with this step.
+    fn execute(&mut self, at: CallTime, output: Output, last: bool) {
         match output {
             Output::Graph { action } => self.ask_graph(action),
             Output::Fetch { fetch, kind, url, method, params, deadline_ms } => {
-                // No interim result goes out once the application knows what was said.
+                // Interim results are useless after the final one was sent.
                 self.interims = None;
                 self.fetch(fetch, kind, url, method, params, Duration::from_millis(deadline_ms));
             }
@@ -444,14 +448,14 @@ impl Shell {
                 self.interim(notice)
             }
             Output::Room { command: room } => self.room(room),
-            Output::Stream { stream, command: wish } => self.stream(at, stream, wish),
+            Output::Stream { stream, command } => self.stream(at, stream, command),
             Output::Callback { callback: notice } => self.notify(notice),
             Output::Instruction { element, line, outcome, note } => {
                 self.instruction(&element, line, outcome, &note)
             }
             Output::State { state } => self.state(at, state),
             Output::Remark { text } => {
-                info!(remark = %text, "call");
+                info!(remark = %text, "call remark");
                 self.remarks.push(text);
             }
             Output::Findings { findings } => self.findings.add(findings),
@@ -465,7 +469,7 @@ impl Shell {
         self.services.callback(&self.view.setup, notice)
     }
 
-    /// A callback goes out once it is in the outbox.
+    /// Writes a callback to the outbox, then sends it.
     fn notify(&mut self, notice: machine::CallbackRequest) {
         if notice.kind == CallbackKind::Action {
             self.interims = None;
@@ -480,9 +484,9 @@ impl Shell {
             match written.await {
                 Ok(written) => outbox.send(written, keys),
                 Err(error @ StoreError::Journalled) => {
-                    debug!(%error, "could not hand a callback on")
+                    debug!(%error, "callback journalled, delivery postponed")
                 }
-                Err(error) => tracing::error!(%error, "could not write a callback"),
+                Err(error) => tracing::error!(%error, "callback not written"),
             }
         };
         self.services.tasks.spawn(work.in_current_span());
@@ -504,7 +508,7 @@ impl Shell {
     }
 
     fn state(&mut self, at: CallTime, state: CallState) {
-        info!(?state, "call");
+        info!(?state, "call state changed");
         self.view.set_state(state);
         self.rung |= state == CallState::Ringing;
         if state == CallState::Live {

@@ -1,6 +1,7 @@
-//! What a leg tells of its sound, for people: what is missing and what to do about it, and how good it was.
+//! Explains missing audio to operators, and rates the audio quality of a call.
 //!
-//! Pure but for the metrics. The leg measures and watches (`media::{quality, watchdog}`); the record keeps (`model::CallQuality`).
+//! No I/O except for metrics. The leg measures (`media::{quality, watchdog}`), and the record
+//! stores the result (`model::CallQuality`).
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use media::{MissingStep, Quality, StreamStats};
 use model::metric;
 use model::{CallQuality, DirectionQuality};
 
-/// A remark for a call whose media lacks something after so long.
+/// Returns a remark about a media step that is missing after `waited`, with its remedy.
 pub(super) fn remark(missing: MissingStep, waited: Duration, checking: bool) -> String {
     let after = format!("{} s after the call was accepted", waited.as_secs());
     match (missing, checking) {
@@ -38,12 +39,12 @@ pub(super) fn remark(missing: MissingStep, waited: Duration, checking: bool) -> 
     }
 }
 
-/// Counts it.
+/// Counts a missing step.
 pub(super) fn count_missing(missing: MissingStep) {
     metrics::counter!(metric::MEDIA_MISSING_TOTAL, "what" => missing.as_str()).increment(1);
 }
 
-/// What the record keeps; none where nothing was measured.
+/// Returns the quality for the record. `None` if nothing was measured.
 pub(super) fn quality(measured: &Quality) -> Option<CallQuality> {
     let way = |way: &StreamStats| {
         let mos = measured.mos(way)?;
@@ -63,7 +64,7 @@ pub(super) fn quality(measured: &Quality) -> Option<CallQuality> {
     (quality.inbound.is_some() || quality.outbound.is_some()).then_some(quality)
 }
 
-/// Two decimals are more than is known.
+/// Rounds to two decimals.
 fn rounded(n: f32) -> f64 {
     (f64::from(n) * 100.0).round() / 100.0
 }

@@ -1,37 +1,38 @@
-//! A machine and the time it is told: what a shell does with a fact before anything is carried out.
+//! Drives a machine with time: a shell's work on an input before it executes outputs.
 //!
-//! No IO: `shell` runs it under tokio, `tests/simulation` in simulated time. Facts come stamped; the machine is
-//! given times that never run backwards.
+//! No I/O: `shell` uses it under tokio, and `tests/simulation` in simulated time. The machine's
+//! time never runs backwards.
 
 use std::time::{Duration, Instant};
 
 use machine::{CallTime, GraphAction, Input, Machine, Output};
 
-/// T_window at its shortest (`meta-calling.md` §7).
+/// Minimum of T_window (`docs/reference/meta.md#t-window`).
 const ANSWER_WINDOW: Duration = Duration::from_secs(30);
 
-/// One call's machine, begun when its webhook came in.
+/// One call's machine. Its time begins when the webhook arrived.
 pub struct Stepper {
     machine: Machine,
     arrived: Instant,
     last: CallTime,
 }
 
-/// What one fact led to.
+/// The result of one input.
 #[derive(Debug)]
 pub struct Step {
     pub at: CallTime,
-    /// The fact as the event log may hold it.
+    /// The input in the form for the event log.
     pub logged: Input,
-    /// What was wished for, in order.
+    /// The outputs, in order.
     pub outputs: Vec<Output>,
-    /// A timer that came early moves nothing and is not worth a line of the event log.
+    /// Whether the step belongs into the event log. A timer that fired early changes nothing and is
+    /// omitted.
     pub worth_a_line: bool,
 }
 
 impl Step {
-    /// Whether no further try of this request begins from here on: the user has gone (R6), or a call that was to be made
-    /// is known to be there, or wanted no more. Asked before what was wished for is carried out.
+    /// Whether the request must not be tried again: the user has hung up, or an outbound call is
+    /// known at Meta or no longer wanted. Evaluated before the outputs are executed.
     pub fn overtakes(&self, asked: GraphAction) -> bool {
         match self.logged {
             Input::Terminated { .. } => true,
@@ -46,12 +47,12 @@ impl Step {
 }
 
 impl Stepper {
-    /// A machine that waits for its `Offered`; `arrived` is the zero of its time.
+    /// Creates a machine that waits for `Offered` or `Placed`. `arrived` is the zero of its time.
     pub fn new(arrived: Instant) -> Self {
         Self { machine: Machine::new(), arrived, last: CallTime(0) }
     }
 
-    /// Takes in a fact that came at `at`.
+    /// Processes an input that arrived at `at`.
     pub fn step(&mut self, at: Instant, input: Input) -> Step {
         let since = at.saturating_duration_since(self.arrived);
         let at = CallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)).max(self.last);
@@ -65,24 +66,25 @@ impl Stepper {
         Step { at, logged, outputs, worth_a_line }
     }
 
-    /// When to come back with `Input::Timer`; it moves with each step.
+    /// When `Input::Timer` is due. Changes with each step.
     pub fn deadline(&self) -> Option<Instant> {
         let (at, _) = self.machine.poll_timeout()?;
         Some(self.arrived + Duration::from_millis(at.0))
     }
 
-    /// When the call's webhook came in.
+    /// When the call's webhook arrived.
     pub fn arrived(&self) -> Instant {
         self.arrived
     }
 
-    /// No try of `pre_accept` or `accept` begins past the user's ringing (T_window, at most 60 s).
+    /// Returns the time after which `pre_accept` and `accept` are not tried again, since the user's
+    /// phone no longer rings.
     pub fn answer_window(&self, action: GraphAction) -> Option<Instant> {
         matches!(action, GraphAction::PreAccept | GraphAction::Accept)
             .then(|| self.arrived + ANSWER_WINDOW)
     }
 
-    /// The machine, to be looked at.
+    /// The machine.
     pub fn machine(&self) -> &Machine {
         &self.machine
     }

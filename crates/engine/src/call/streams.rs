@@ -1,5 +1,6 @@
-//! The streams of a live call, seen from outside: what REST lists (`plivo-call-api.md` §2.13), and the claim by which one
-//! of two requests gets the call's only stream. They are forgotten with the call.
+//! The streams of a live call as the REST API lists them (`docs/reference/rest.md#streams`). A
+//! claim ensures that only one of two concurrent requests gets the call's single stream. The list
+//! ends with the call.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use machine::StreamOrder;
 use model::{StreamId, Timestamp};
 
-/// Streams of one call that are listed: the newest. A call has one at a time.
+/// Maximum number of listed streams per call. A call has one open stream at a time.
 const KEPT_MAX: usize = 100;
 
 /// One stream.
@@ -16,25 +17,25 @@ pub struct StreamView {
     pub stream: StreamId,
     pub order: StreamOrder,
     pub created: Timestamp,
-    /// When its sound began to flow.
+    /// When its audio began to flow.
     pub started: Option<Timestamp>,
     pub ended: Option<Timestamp>,
     pub status: StreamStatus,
 }
 
-/// How far a stream is.
+/// State of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamStatus {
-    /// Its server is being connected to.
+    /// The connection to its server is being opened.
     Initiated,
     InProgress,
     Stopped,
-    /// Never opened, or lost.
+    /// The connection could not be opened or was lost.
     Failed,
 }
 
 impl StreamStatus {
-    /// `status`.
+    /// The value of the API's `status`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Initiated => "initiated",
@@ -45,7 +46,7 @@ impl StreamStatus {
     }
 }
 
-/// Those of one call, oldest first.
+/// The streams of one call, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct StreamViews(Mutex<VecDeque<StreamView>>);
 
@@ -54,12 +55,13 @@ impl StreamViews {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All of them, newest first.
+    /// Returns all streams, newest first.
     pub(super) fn list(&self) -> Vec<StreamView> {
         self.views().iter().rev().cloned().collect()
     }
 
-    /// A stream that REST wants; `false`: the call has one.
+    /// Reserves the call's stream for an API request. Returns `false` if the call already has an
+    /// open stream.
     pub(super) fn claim(&self, stream: StreamId, order: &StreamOrder, at: Timestamp) -> bool {
         let mut views = self.views();
         if views.iter().any(|view| view.ended.is_none()) {
@@ -69,12 +71,12 @@ impl StreamViews {
         true
     }
 
-    /// The call could not be told of it.
+    /// Releases a claim because the call could not be notified.
     pub(super) fn withdraw(&self, stream: StreamId) {
         self.views().retain(|view| view.stream != stream);
     }
 
-    /// It is being opened.
+    /// Adds a stream that is being connected.
     pub(super) fn opening(&self, stream: StreamId, order: &StreamOrder, at: Timestamp) {
         let mut views = self.views();
         if !views.iter().any(|view| view.stream == stream) {
@@ -82,7 +84,7 @@ impl StreamViews {
         }
     }
 
-    /// Its sound flows.
+    /// Marks a stream as started.
     pub(super) fn began(&self, stream: StreamId, at: Timestamp) {
         if let Some(view) = self.views().iter_mut().find(|view| view.stream == stream) {
             view.started = Some(at);
@@ -90,7 +92,7 @@ impl StreamViews {
         }
     }
 
-    /// It is over.
+    /// Marks a stream as ended.
     pub(super) fn ended(&self, stream: StreamId, dropped: bool, at: Timestamp) {
         if let Some(view) = self.views().iter_mut().find(|view| view.stream == stream) {
             view.ended = Some(at);

@@ -1,8 +1,9 @@
-//! Where a call's time went, as far as its machine does not see it: lines of the event log that a replay passes over.
+//! Timing of a call outside of its machine: trace lines of the event log, which a replay ignores.
 //!
-//! Written by `shell` through `Journal` as things come to their end, so not in the order of their beginning; read by
-//! `waterfall`. All times are microseconds since the call's zero, the moment its webhook had been read; what lies
-//! before it is negative. Callbacks may come long after the call, out of another process: they carry wall-clock time.
+//! The shell writes a line through `EventLogWriter` when an operation ends, so lines are not in the order
+//! of their beginning. `waterfall` reads them. Times are microseconds since the call's zero, which
+//! is when its webhook had been parsed; earlier times are negative. Callbacks can be delivered long
+//! after the call and by another process, so their lines carry wall-clock time.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,73 +20,74 @@ use machine::{FetchId, FetchKind, GraphAction};
 use model::{CallQuality, CallUuid, SpanId, Timestamp};
 use store::EventLog;
 
-/// One line.
+/// A trace line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "trace", rename_all = "snake_case")]
 pub enum Trace {
-    /// The call's beginning.
+    /// The start of the call.
     Begun {
-        /// The webhook's request came: before its body was read and its signature checked.
+        /// When the webhook request arrived, before its body was read and its signature checked.
         received_us: i64,
-        /// It had its number, slot and permit, and its offer had been read.
+        /// When the call had its number, slot and permit, and its offer was parsed.
         admitted_us: i64,
-        /// Its task ran.
+        /// When its task ran.
         running_us: i64,
-        /// Our SDP answer was made and a media port found.
+        /// When our SDP answer was created and a media port assigned.
         media_us: i64,
     },
-    /// The two sides' session descriptions, as far as they are known by then; without passwords, and bounded (`media::sdp::shown`).
+    /// The session descriptions known so far, without passwords and bounded in size
+    /// (`media::sdp::shown`).
     Sdp {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         offer: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         answer: Option<String>,
     },
-    /// A request to Graph came to its end, retries included.
+    /// A request to Graph, with its retries.
     Graph { action: GraphAction, from_us: i64, to_us: i64, tries: Vec<GraphTry> },
-    /// A fetch came to its end or was broken off.
+    /// A fetch that ended or was aborted.
     Fetch {
         fetch: FetchId,
         kind: FetchKind,
         from_us: i64,
         to_us: i64,
         tries: Vec<Request>,
-        /// Spent on reading and checking the document.
+        /// Time spent on parsing and validating the document.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parse_us: Option<i64>,
     },
-    /// The first packet of ours went out, silence included.
+    /// The first outbound packet, silence included.
     FirstSent { at_us: i64 },
-    /// What somebody should know of the call, and what to do about it; the machine's own remarks are among its wishes.
+    /// A remark about the call with a remedy. Remarks of the machine are in its outputs.
     Remark { at_us: i64, text: String },
-    /// How its sound got through; when it was over.
+    /// Audio quality of the whole call.
     Quality {
         at_us: i64,
         #[serde(flatten)]
         quality: CallQuality,
     },
-    /// How its sound went, stretch by stretch; when it was over.
+    /// Audio quality over time.
     Course {
         at_us: i64,
         #[serde(flatten)]
         course: Course,
     },
-    /// A callback went out, or one of its retries.
+    /// One delivery attempt of a callback.
     Callback {
         kind: String,
-        /// Its row of the outbox.
+        /// Its id in the outbox.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         event_id: Option<uuid::Uuid>,
-        /// When it was its turn; times of `tries` count from here.
+        /// When the attempt began. The times of `tries` are relative to this.
         began: Timestamp,
         took_us: i64,
-        /// Attempts made so far, these included.
+        /// Attempts so far, including this one.
         attempts: u32,
-        /// `delivered`, `retry`, `failed`.
+        /// `delivered`, `retry` or `failed`.
         outcome: String,
         tries: Vec<Request>,
     },
-    /// What a later version writes.
+    /// A line of a later version.
     #[serde(other)]
     Unknown,
 }
@@ -94,46 +96,47 @@ pub enum Trace {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GraphTry {
     pub from_us: i64,
-    /// It left its queue; absent where it never did.
+    /// When the request left its queue. `None` if it was never sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_us: Option<i64>,
     pub to_us: i64,
     #[serde(flatten)]
-    pub end: Ended,
+    pub end: RequestEnd,
 }
 
-/// One request to a customer's URL.
+/// One HTTP request to a customer's URL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     pub attempt: u32,
     pub span: SpanId,
     pub from_us: i64,
-    /// Addresses found, connected: only where a connection was made for it.
+    /// When the address was resolved and connected. `None` if an existing connection was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looked_up_us: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connected_us: Option<i64>,
-    /// A connection was at hand, TLS included.
+    /// When a connection was ready, TLS included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_us: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head_us: Option<i64>,
     pub to_us: i64,
     #[serde(flatten)]
-    pub end: Ended,
+    pub end: RequestEnd,
 }
 
-/// How a request ended: one of the two.
+/// How a request ended: with a status or a failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ended {
+pub struct RequestEnd {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// A word of the metrics: `timeout`, `unreachable`, `error`, …; `cut`: it was broken off.
+    /// A label of the metrics: `timeout`, `unreachable`, `error` and so on, or `cut` if the request
+    /// was aborted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }
 
-impl From<Result<u16, &str>> for Ended {
+impl From<Result<u16, &str>> for RequestEnd {
     fn from(how: Result<u16, &str>) -> Self {
         match how {
             Ok(status) => Self { status: Some(status), failure: None },
@@ -142,10 +145,11 @@ impl From<Result<u16, &str>> for Ended {
     }
 }
 
-/// What is left for whoever exports traces.
+/// Data for the trace exporter.
 #[derive(Clone, Debug)]
-pub enum Traced {
-    /// The lines of a call that is over, or of which this process sees no more; all but its callbacks' are there.
+pub enum ExportedTrace {
+    /// The lines of a call that has ended or that this process gives up. Complete except for
+    /// callbacks.
     Call(Vec<Arc<str>>),
     Callback {
         call: CallUuid,
@@ -153,12 +157,12 @@ pub enum Traced {
     },
 }
 
-/// Where that goes. Called on a worker: must not block.
-pub type Sink = Arc<dyn Fn(Traced) + Send + Sync>;
+/// Receives the data. Called on a runtime thread, so it must not block.
+pub type Sink = Arc<dyn Fn(ExportedTrace) + Send + Sync>;
 
-/// Where a call's lines go, from whatever task has one; cheap to clone.
+/// Writes the event log of a call. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Journal(Arc<Inner>);
+pub(super) struct EventLogWriter(Arc<Inner>);
 
 struct Inner {
     call: CallUuid,
@@ -169,18 +173,19 @@ struct Inner {
 }
 
 impl Drop for Inner {
-    /// The call and all its errands are over.
+    /// Exports the log after the call and all of its tasks have ended.
     fn drop(&mut self) {
         if let Some(sink) = &self.sink
             && let Some(lines) = self.live.export()
         {
-            sink(Traced::Call(lines));
+            sink(ExportedTrace::Call(lines));
         }
     }
 }
 
-impl Journal {
-    /// Of a call whose time begins at `zero`; `sink` gets the lines when the last clone is gone.
+impl EventLogWriter {
+    /// Creates the writer of a call whose time begins at `zero`. `sink` receives the lines when the
+    /// last clone is dropped.
     pub(super) fn new(
         call: CallUuid,
         zero: Instant,
@@ -191,11 +196,11 @@ impl Journal {
         Self(Arc::new(Inner { call, zero, live, written, sink }))
     }
 
-    /// Keeps a line in memory and in the store, while the log has room.
+    /// Appends a line in memory and in the store, unless the log is full.
     pub(super) fn keep(&self, line: Result<String, LogError>) {
         let mut line = match line {
             Ok(line) => line,
-            Err(e) => return warn!(error = %e, "could not write a line of the event log"),
+            Err(e) => return warn!(error = %e, "event log line not written"),
         };
         line.truncate(line.trim_end().len());
         if let Some(number) = self.0.live.push(line.as_str().into()) {
@@ -203,27 +208,27 @@ impl Journal {
         }
     }
 
-    /// Keeps a line of the trace.
+    /// Appends a trace line.
     pub(super) fn trace(&self, trace: &Trace) {
         self.keep(log::trace_line(trace));
     }
 
-    /// Microseconds since the call's zero.
+    /// Converts to microseconds since the call's zero.
     pub(super) fn us(&self, at: Instant) -> i64 {
         since(self.0.zero, at)
     }
 
-    /// The call's zero.
+    /// The zero of the call's time.
     pub(super) fn zero(&self) -> Instant {
         self.0.zero
     }
 
-    /// No more facts will come; what is still under way may add to the trace.
+    /// Marks the log as complete. Running tasks may still append trace lines.
     pub(super) fn close(&self) {
         self.0.live.close();
     }
 
-    /// A try of a request to Graph, as a line has it.
+    /// Converts a try of a Graph request.
     pub(super) fn graph_try(&self, t: &Try) -> GraphTry {
         GraphTry {
             from_us: self.us(t.begun),
@@ -235,7 +240,7 @@ impl Journal {
 }
 
 impl Request {
-    /// As a line has it, times since `zero`; `now` is the end of one that was broken off.
+    /// Converts a request, with times relative to `zero`. `now` is the end of an aborted one.
     pub(super) fn of(hop: &Hop, zero: Instant, now: Instant) -> Self {
         let us = |at| since(zero, at);
         let (to, how) = hop.ended.unwrap_or((now, Err("cut")));
@@ -253,7 +258,7 @@ impl Request {
     }
 }
 
-/// Microseconds from `zero` to `at`; negative where that lies before.
+/// Microseconds from `zero` to `at`. Negative if `at` is earlier.
 pub(super) fn since(zero: Instant, at: Instant) -> i64 {
     let micros = |d: std::time::Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
     match at.checked_duration_since(zero) {
@@ -264,7 +269,7 @@ pub(super) fn since(zero: Instant, at: Instant) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ended, GraphTry, Request, Trace};
+    use super::{GraphTry, Request, RequestEnd, Trace};
     use machine::{FetchId, FetchKind, GraphAction};
     use model::SpanId;
 
@@ -312,7 +317,7 @@ mod tests {
                         ready_us: Some(2),
                         head_us: Some(5),
                         to_us: 8,
-                        end: Ended { status: Some(200), failure: None },
+                        end: RequestEnd { status: Some(200), failure: None },
                     }],
                     parse_us: Some(1),
                 },

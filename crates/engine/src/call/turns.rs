@@ -1,9 +1,10 @@
-//! Set-ups begin by turns: a few at a time, first come, first served, each behind all that is ready to run.
+//! Limits concurrent call set-ups: a few at a time, first come, first served, and each behind all
+//! tasks that are ready to run.
 //!
-//! A set-up is by far the most that a webhook leads to. Were each to begin at once, a thousand of them would stand
-//! in the runtime's one line, and webhooks, Graph's answers and the calls that are nearly through behind them. By turns
-//! the line stays as short as what a few set-ups lead to, however many wait; whether more may wait is
-//! `admission::Pressure`'s to say.
+//! A set-up is the largest amount of work that a webhook causes. If all of them started
+//! immediately, a thousand would fill the run queue of the runtime, and webhooks, Graph responses
+//! and calls that are almost set up would be delayed. With a limit the run queue stays short
+//! however many set-ups wait. `admission::Pressure` decides whether more of them may wait.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -13,14 +14,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::admission::Starting;
 
-/// Turns for each thread of the runtime: one set-up is under way, another stands ready.
+/// Concurrent set-ups per runtime thread: one runs, another is ready.
 const EACH: usize = 2;
 
-/// Gives turns; cheap to clone.
+/// Grants turns. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Turns(Arc<Semaphore>);
 
-/// A turn; over when dropped.
+/// The permission to run a set-up. Released on drop.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Turn {
@@ -28,7 +29,7 @@ pub(super) struct Turn {
 }
 
 impl Turns {
-    /// As many as keep this runtime at work.
+    /// Creates as many turns as keep this runtime busy.
     pub(super) fn for_this_machine() -> Self {
         let threads = tokio::runtime::Handle::try_current()
             .map_or(1, |runtime| runtime.metrics().num_workers());
@@ -37,17 +38,18 @@ impl Turns {
 
     /// Waits for a turn.
     pub(super) async fn wait(&self, starting: Starting) -> Turn {
-        // Never closed; were it, nobody would wait.
+        // The semaphore is never closed.
         let permit = self.0.clone().acquire_owned().await.ok();
-        // Held meanwhile: that is what bounds how many set-ups are begun while all that is ready runs once.
+        // The permit is held here, which limits how many set-ups start before all ready tasks have
+        // run once.
         behind().await;
         starting.begun();
         Turn { _permit: permit }
     }
 }
 
-/// Lets everything run that is ready now: the runtime puts a task that wakes itself at the end of its line. Unlike its
-/// `yield_now`, this does not wait for the line to be empty.
+/// Lets all tasks run that are ready now: the runtime puts a task that wakes itself at the end of
+/// its run queue. Unlike tokio's `yield_now`, this does not wait until the queue is empty.
 async fn behind() {
     let mut woken = false;
     poll_fn(|context| {
@@ -71,8 +73,8 @@ mod tests {
     use model::Clock;
     use model::Health;
 
-    /// Set-ups that wait begin in the order they came, and between any two that need a turn given back what was ready
-    /// before has run.
+    /// Set-ups start in the order of their arrival. When a turn is released, tasks that were ready
+    /// before run before the next set-up.
     #[tokio::test(flavor = "current_thread")]
     async fn r10_set_ups_begin_in_order_and_others_run_between_them() {
         let clock = Clock::real();
@@ -86,7 +88,7 @@ mod tests {
             set_ups.spawn(async move {
                 let turn = turns.wait(starting).await;
                 told.lock().expect("no panic").push(format!("set-up {nr}"));
-                // What it leads to.
+                // A task that the set-up spawns.
                 let others = told.clone();
                 tokio::spawn(
                     async move { others.lock().expect("no panic").push(format!("of {nr}")) },

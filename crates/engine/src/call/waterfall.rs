@@ -1,11 +1,12 @@
-//! A call's event log as bars over time: what took how long, for people who ask why a call was slow.
+//! Timeline of a call: converts its event log to bars that show what took how long.
 //!
-//! Pure: lines in, a [`Waterfall`] out; `cli` draws it. Two kinds of lines tell: facts, in whole milliseconds, and the
-//! trace's (`trace`), in microseconds. Nothing is guessed: what neither tells has no bar.
+//! This module has no I/O: it converts lines to a [`Waterfall`], which `cli` and the console
+//! display. Inputs are logged in whole milliseconds, trace lines in microseconds (`trace`). There
+//! is no bar for a time that neither contains.
 
+mod attach;
 mod bar;
 mod bodies;
-mod tell;
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 pub use bar::Bar;
 use bar::{fetch_bar, fetch_name, graph_bar, graph_name, verdict};
-pub use bodies::{BODY_MAX, Body, Kept, Kind, Sent};
+pub use bodies::{BODY_MAX, Body, Fidelity, Flow, Kind};
 
 use super::course::Course;
 use super::trace::Trace;
@@ -26,59 +27,59 @@ use machine::{
 use model::{CallQuality, CallType, CallUuid, Direction, Timestamp, TraceId, Wacid, last_four};
 use xml::ast::Finding;
 
-/// Bars kept of one call: a menu of an hour stays below, and a log from outside can't have more.
+/// Maximum number of bars of a call. An hour in a menu has fewer, and an untrusted log is bounded.
 const BARS_MAX: usize = 2_000;
 
-/// Findings and remarks kept of one call.
+/// Maximum number of findings and of remarks of a call.
 const NOTES_MAX: usize = 200;
 
-/// A call as bars, in the order of their beginning.
+/// The timeline of a call. Bars are ordered by their beginning.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Waterfall {
     pub call: CallUuid,
     pub trace_id: Option<TraceId>,
-    /// The caller's last four digits, and the number called.
+    /// The last four digits of the caller, and the called number.
     pub from: String,
     pub to: String,
     pub direction: Option<Direction>,
     pub started: Option<Timestamp>,
-    /// Microseconds since the call's zero, as everything here.
+    /// Microseconds since the call's zero, like all times here.
     pub answered_us: Option<i64>,
-    /// When it was terminal, and why.
+    /// When the call ended, and why.
     pub ended_us: Option<i64>,
     pub cause: Option<&'static str>,
     pub bars: Vec<Bar>,
-    /// Bars that were too many.
+    /// Number of omitted bars.
     pub left_out: usize,
-    /// What the linter found in the call's documents, and when; each once.
+    /// Linter findings with their times, without duplicates.
     pub findings: Vec<(i64, Finding)>,
-    /// What happened and what to do about it, and when.
+    /// Remarks with their times.
     pub remarks: Vec<(i64, String)>,
-    /// How its sound got through, once it is over.
+    /// Audio quality of the call, after its end.
     pub quality: Option<CallQuality>,
-    /// And how it went.
+    /// Audio quality over time.
     pub course: Option<Course>,
 }
 
 /// Who took the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum Actor {
     /// This node.
     Node,
-    /// Graph, Meta's API.
+    /// Meta's Graph API.
     Graph,
     /// The customer's server.
     Customer,
     /// The media path.
     Media,
-    /// The document's instructions.
+    /// An instruction of the document.
     Instruction,
-    /// The user, or somebody over an API.
+    /// The user, or a client of the API.
     Person,
 }
 
-impl What {
-    /// The word in JSON.
+impl Actor {
+    /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Node => "node",
@@ -92,41 +93,43 @@ impl What {
 }
 
 impl Waterfall {
-    /// Reads a log.
+    /// Reads an event log.
     ///
     /// # Errors
-    /// The log can't be read.
+    /// Returns an error if the log cannot be read.
     pub fn of(log: impl BufRead) -> Result<Self, LogError> {
         Self::with(log, &BTreeMap::new())
     }
 
-    /// Reads a log, with the outbox's rows of its call, by event id: what callbacks carried.
+    /// Reads an event log together with the call's rows of the outbox by event id, which contain
+    /// the bodies of callbacks.
     ///
     /// # Errors
-    /// The log can't be read.
+    /// Returns an error if the log cannot be read.
     pub fn with(
         log: impl BufRead,
         outbox: &BTreeMap<Uuid, CallbackRequest>,
     ) -> Result<Self, LogError> {
         let (header, mut reader) = Reader::open(log)?;
-        let mut drawing = Drawing::new(header);
+        let mut drawing = Builder::new(header);
         while let Some(line) = reader.next_line()? {
             match line {
                 Line::Entry(entry) => {
-                    // Wishes of another version may have other forms: one that is not known has no bar.
-                    let wishes =
+                    // Skip outputs with an unknown form, which other versions write.
+                    let outputs =
                         entry.outputs.into_iter().filter_map(|o| serde_json::from_value(o).ok());
-                    drawing.entry(entry.at, &entry.input, &wishes.collect::<Vec<Output>>());
+                    drawing.entry(entry.at, &entry.input, &outputs.collect::<Vec<Output>>());
                 }
                 Line::Trace(trace) => drawing.trace(trace),
             }
         }
-        drawing.tell_callbacks(outbox);
-        drawing.show_sdp();
+        drawing.attach_callbacks(outbox);
+        drawing.attach_sdp();
         Ok(drawing.done())
     }
 
-    /// The bar of a callback's line, its times counted from `zero`; none of any other line.
+    /// Returns the bar of a callback's trace line, with times relative to `zero`. `None` for other
+    /// lines.
     pub fn callback(trace: &Trace, zero: Timestamp) -> Option<Bar> {
         let Trace::Callback { kind, event_id: _, began, took_us, attempts, outcome, tries } = trace
         else {
@@ -137,7 +140,7 @@ impl Waterfall {
             tries.last().map_or_else(String::new, |t| verdict(Some(&t.end), 1, "").0 + " ");
         let again = if *attempts > 1 { format!(", attempt {attempts}") } else { String::new() };
         let to = from.saturating_add(*took_us);
-        let mut bar = Bar::new(What::Customer, format!("callback {kind}"), from, Some(to))
+        let mut bar = Bar::new(Actor::Customer, format!("callback {kind}"), from, Some(to))
             .noted(format!("{status}{outcome}{again}"), outcome != "delivered");
         if let Some(first) = tries.first() {
             bar.part("waits for its host", from, from.saturating_add(first.from_us));
@@ -146,7 +149,8 @@ impl Waterfall {
         Some(bar)
     }
 
-    /// When the call's beginning was over: the first sound of ours went out, or else it was answered; none: neither.
+    /// Returns when the set-up was complete: at the first outbound audio, or else at the answer.
+    /// `None` if there was neither.
     pub fn set_up_us(&self) -> Option<i64> {
         let first_sound =
             self.bars.iter().filter(|b| b.name == FIRST_SOUND).filter_map(|b| b.to_us).min();
@@ -154,46 +158,46 @@ impl Waterfall {
     }
 }
 
-/// From the order to play to its first packet.
+/// From the play command to its first packet.
 const FIRST_SOUND: &str = "first sound";
-/// What a call begins with, until its first fact tells otherwise.
+/// Name of the first bar, until the first input provides a better one.
 const WEBHOOK: &str = "webhook";
 
-/// A waterfall being made.
-struct Drawing {
+/// A waterfall under construction.
+struct Builder {
     fall: Waterfall,
-    /// Orders that were given and what they wait for: indices of bars.
+    /// Indices of bars that wait for their end.
     ice: Option<usize>,
     dtls: Option<usize>,
     play: Option<(PlayId, usize)>,
     instruction: Option<usize>,
-    /// Bars of requests to Graph and fetches for which no line of the trace has come: logs of before it was kept.
-    untraced: Vec<(Asked, usize)>,
-    /// Requests whose answer's body is still to come.
-    unanswered: Vec<(Asked, usize)>,
-    /// What the call began with, and Meta's id of it.
+    /// Bars of Graph requests and fetches without a trace line yet. Old logs have none.
+    untraced: Vec<(RequestKey, usize)>,
+    /// Requests that wait for their response body.
+    unanswered: Vec<(RequestKey, usize)>,
+    /// The call's setup and Meta's id.
     setup: Option<Box<CallSetup>>,
     wacid: Option<Wacid>,
-    /// Where the call's beginning, the offer and the answer stand.
+    /// Indices of the bars for the start of the call, the SDP offer and the SDP answer.
     webhook: Option<usize>,
     offer_at: Vec<usize>,
     answer_at: Vec<usize>,
     offer: Option<String>,
     answer: Option<String>,
-    /// Callbacks that the machine wished for, and bars of callbacks.
+    /// Callbacks in the machine's outputs, and the bars of callbacks.
     notices: Vec<(&'static str, Body)>,
     callbacks: Vec<(usize, String, Option<Uuid>)>,
-    /// Endpoints that the call dialled, and whether a phone of each rang.
+    /// The endpoints that the call dialled, and whether a phone of each rang.
     endpoints: BTreeMap<CallUuid, bool>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Asked {
+enum RequestKey {
     Graph(GraphAction),
     Fetch(u32),
 }
 
-impl Drawing {
+impl Builder {
     fn new(header: Header) -> Self {
         let fall = Waterfall {
             call: header.call,
@@ -234,7 +238,8 @@ impl Drawing {
     }
 
     fn done(mut self) -> Waterfall {
-        // "Only our own endpoints are reached" is nothing to tell where each was.
+        // W403 warns that only endpoints of this node can be reached. Irrelevant if all of them
+        // were reached.
         if !self.endpoints.is_empty() && self.endpoints.values().all(|rang| *rang) {
             self.fall.findings.retain(|(_, finding)| finding.rule != "W403");
         }
@@ -242,7 +247,7 @@ impl Drawing {
         self.fall
     }
 
-    /// Keeps a bar and gives its place.
+    /// Adds a bar and returns its index. `None` if there are too many.
     fn add(&mut self, bar: Bar) -> Option<usize> {
         if self.fall.bars.len() >= BARS_MAX {
             self.fall.left_out += 1;
@@ -258,15 +263,15 @@ impl Drawing {
         }
     }
 
-    fn entry(&mut self, at: CallTime, input: &Input, wishes: &[Output]) {
+    fn entry(&mut self, at: CallTime, input: &Input, outputs: &[Output]) {
         let at = us(at);
-        self.fact(at, input);
-        for wish in wishes {
-            self.wish(at, wish);
+        self.input(at, input);
+        for output in outputs {
+            self.output(at, output);
         }
     }
 
-    fn fact(&mut self, at: i64, input: &Input) {
+    fn input(&mut self, at: i64, input: &Input) {
         match input {
             Input::Offered { setup } | Input::Placed { setup } => {
                 self.fall.from = format!("…{}", last_four(&setup.from));
@@ -276,9 +281,9 @@ impl Drawing {
                 self.begin(setup);
             }
             Input::Graph { action, outcome } => {
-                self.settle(Asked::Graph(*action), at, outcome.to_string());
+                self.settle(RequestKey::Graph(*action), at, outcome.to_string());
                 let body = bodies::answer(*action, outcome, self.wacid.as_ref());
-                self.answered(Asked::Graph(*action), body);
+                self.answered(RequestKey::Graph(*action), body);
             }
             Input::Fetched { fetch, result } => {
                 let note = match result {
@@ -286,13 +291,13 @@ impl Drawing {
                     Ok(FetchResponse::Refused { .. }) => "not valid",
                     Err(failure) => failure.outcome(),
                 };
-                self.settle(Asked::Fetch(fetch.0), at, note.to_owned());
-                self.answered(Asked::Fetch(fetch.0), Body::fetched(result));
+                self.settle(RequestKey::Fetch(fetch.0), at, note.to_owned());
+                self.answered(RequestKey::Fetch(fetch.0), Body::fetched(result));
             }
             Input::Media { event: MediaEvent::IceUp, .. } => {
                 let ice = self.ice.take();
                 self.end(ice, at);
-                self.dtls = self.add(Bar::new(What::Media, "DTLS", at, None));
+                self.dtls = self.add(Bar::new(Actor::Media, "DTLS", at, None));
             }
             Input::Media { event: MediaEvent::Connected, .. } => {
                 let (ice, dtls) = (self.ice.take(), self.dtls.take());
@@ -300,10 +305,10 @@ impl Drawing {
                 self.end(dtls, at);
             }
             Input::Media { event: MediaEvent::FirstPacket, .. } => {
-                self.add(Bar::moment(What::Media, "first packet in", at));
+                self.add(Bar::moment(Actor::Media, "first packet in", at));
             }
             Input::Media { event: what @ MediaEvent::Lost { .. }, .. } => {
-                self.add(Bar::moment(What::Media, "media", at).noted(what.to_string(), true));
+                self.add(Bar::moment(Actor::Media, "media", at).noted(what.to_string(), true));
             }
             Input::PlayStarted { play, .. } => {
                 if let Some((_, place)) = self.play.take_if(|(waiting, _)| waiting == play) {
@@ -312,20 +317,22 @@ impl Drawing {
             }
             Input::PlayFailed { reason, .. } => {
                 self.add(
-                    Bar::moment(What::Media, "a sound failed", at).noted(reason.clone(), true),
+                    Bar::moment(Actor::Media, "a sound failed", at).noted(reason.clone(), true),
                 );
             }
             Input::Digit { .. } => {
                 self.add(
-                    Bar::moment(What::Person, "digit", at).noted(said(input, "digit A "), false),
+                    Bar::moment(Actor::Person, "digit", at)
+                        .noted(describe(input, "digit A "), false),
                 );
             }
             Input::Voice { .. } => {
                 self.add(
-                    Bar::moment(What::Person, "voice", at).noted(said(input, "voice A "), false),
+                    Bar::moment(Actor::Person, "voice", at)
+                        .noted(describe(input, "voice A "), false),
                 );
             }
-            // Words are the caller's: that some came is enough here.
+            // The caller's words are omitted.
             Input::Speech { event: what, .. } => {
                 let note = match what {
                     SpeechEvent::Interim { .. } => "words so far".to_owned(),
@@ -333,37 +340,37 @@ impl Drawing {
                     other => other.to_string(),
                 };
                 self.add(
-                    Bar::moment(What::Person, "speech", at)
+                    Bar::moment(Actor::Person, "speech", at)
                         .noted(note, matches!(what, SpeechEvent::Failed { .. })),
                 );
             }
             Input::Recording { .. } => {
                 self.add(
-                    Bar::moment(What::Media, "recording", at)
-                        .noted(said(input, "recording "), false),
+                    Bar::moment(Actor::Media, "recording", at)
+                        .noted(describe(input, "recording "), false),
                 );
             }
             Input::Terminated { .. } => {
                 let Input::Terminated { termination } = input else { return };
                 let is_web = self.setup.as_deref().is_some_and(|s| s.call_type == CallType::Web);
                 let name = if is_web { "hung up" } else { "terminate webhook" };
-                let bar =
-                    Bar::moment(What::Person, name, at).noted(said(input, "terminated "), false);
+                let bar = Bar::moment(Actor::Person, name, at)
+                    .noted(describe(input, "terminated "), false);
                 let setup = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
                 let body = setup.map(|s| bodies::terminated(s, self.wacid.as_ref(), termination));
                 self.add(bar.with(body));
             }
             Input::Command { .. } => {
                 self.add(
-                    Bar::moment(What::Person, "over the API", at)
-                        .noted(said(input, "command "), false),
+                    Bar::moment(Actor::Person, "over the API", at)
+                        .noted(describe(input, "command "), false),
                 );
             }
             Input::HangUp { cause } => {
-                self.add(Bar::moment(What::Node, "cut", at).noted(cause.as_str(), true));
+                self.add(Bar::moment(Actor::Node, "cut", at).noted(cause.as_str(), true));
             }
             Input::SdpAnswer { usable } => {
-                let bar = Bar::moment(What::Node, "SDP answer", at)
+                let bar = Bar::moment(Actor::Node, "SDP answer", at)
                     .noted(if *usable { "" } else { "unusable" }, !usable);
                 let body = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
                 let body = body.map(|s| bodies::answered(s, self.wacid.as_ref()));
@@ -373,28 +380,32 @@ impl Drawing {
             Input::Status { status } => {
                 let body = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
                 let body = body.map(|s| bodies::status(s, self.wacid.as_ref(), *status));
-                self.add(Bar::moment(What::Person, status.as_str(), at).with(body));
+                self.add(Bar::moment(Actor::Person, status.as_str(), at).with(body));
             }
             Input::BLeg { call, event: news } => {
                 if let (BLegEvent::Placed, Some(rang)) = (news, self.endpoints.get_mut(call)) {
                     *rang = true;
                 }
-                self.add(Bar::moment(What::Person, "B-leg", at).noted(said(input, "leg "), false));
+                self.add(
+                    Bar::moment(Actor::Person, "B-leg", at).noted(describe(input, "leg "), false),
+                );
             }
             Input::ALeg { .. } => {
                 self.add(
-                    Bar::moment(What::Person, "by the A-leg", at)
-                        .noted(said(input, "ordered "), false),
+                    Bar::moment(Actor::Person, "by the A-leg", at)
+                        .noted(describe(input, "ordered "), false),
                 );
             }
             Input::Room { .. } => {
                 self.add(
-                    Bar::moment(What::Person, "in a room", at).noted(said(input, "room "), false),
+                    Bar::moment(Actor::Person, "in a room", at)
+                        .noted(describe(input, "room "), false),
                 );
             }
             Input::Stream { .. } => {
                 self.add(
-                    Bar::moment(What::Media, "stream", at).noted(said(input, "stream "), false),
+                    Bar::moment(Actor::Media, "stream", at)
+                        .noted(describe(input, "stream "), false),
                 );
             }
             Input::Bound { wacid } => self.wacid = Some(wacid.clone()),
@@ -405,13 +416,13 @@ impl Drawing {
         }
     }
 
-    fn wish(&mut self, at: i64, wish: &Output) {
-        match wish {
+    fn output(&mut self, at: i64, output: &Output) {
+        match output {
             Output::Graph { action } => {
                 let body =
                     self.setup.as_deref().map(|s| bodies::asked(s, self.wacid.as_ref(), *action));
-                let bar = Bar::new(What::Graph, graph_name(*action), at, None).with(body);
-                let place = self.open(Asked::Graph(*action), bar);
+                let bar = Bar::new(Actor::Graph, graph_name(*action), at, None).with(body);
+                let place = self.open(RequestKey::Graph(*action), bar);
                 match action {
                     GraphAction::Connect => self.offer_at.extend(place),
                     GraphAction::PreAccept | GraphAction::Accept => self.answer_at.extend(place),
@@ -420,43 +431,43 @@ impl Drawing {
             }
             Output::Fetch { fetch, kind, url, method, params, .. } => {
                 let body = Body::form(*method, &url.0, params);
-                let bar = Bar::new(What::Customer, fetch_name(*kind), at, None).with(Some(body));
-                self.open(Asked::Fetch(fetch.0), bar);
+                let bar = Bar::new(Actor::Customer, fetch_name(*kind), at, None).with(Some(body));
+                self.open(RequestKey::Fetch(fetch.0), bar);
             }
             Output::CancelFetch { fetch } => {
-                // Its line of the trace is still to come.
+                // The trace line of the fetch follows later.
                 let open = self
                     .untraced
                     .iter()
-                    .find(|(open, _)| *open == Asked::Fetch(fetch.0))
+                    .find(|(open, _)| *open == RequestKey::Fetch(fetch.0))
                     .map(|(_, place)| *place);
                 if let Some(place) = open {
                     self.note(place, at, "cut", false);
                 }
             }
             Output::Media { command: MediaCommand::Begin, .. } => {
-                self.ice = self.add(Bar::new(What::Media, "ICE", at, None));
+                self.ice = self.add(Bar::new(Actor::Media, "ICE", at, None));
             }
             Output::Media { command: MediaCommand::Close, .. } => {
-                // What had not come up by then never will; it is not what the call waited for.
+                // The call ended before the step completed, so the bar is not a failure.
                 for place in [self.ice.take(), self.dtls.take()].into_iter().flatten() {
                     self.note(place, at, "closed", false);
                 }
             }
             Output::Media { command: MediaCommand::Play { play, .. }, .. } => {
                 self.play = self
-                    .add(Bar::new(What::Media, FIRST_SOUND, at, None))
+                    .add(Bar::new(Actor::Media, FIRST_SOUND, at, None))
                     .map(|place| (*play, place));
             }
             Output::Media { command: MediaCommand::Stop { play }, .. } => {
-                // Stopped before a packet of it went out: it was cut, not slow.
+                // Stopped before its first packet, so the bar does not show a delay.
                 if let Some((_, place)) = self.play.take_if(|(waiting, _)| waiting == play) {
                     self.note(place, at, "stopped", false);
                 }
             }
             Output::Instruction { element, line, outcome: InstructionOutcome::Started, .. } => {
                 let name = format!("<{element}> line {line}");
-                self.instruction = self.add(Bar::new(What::Instruction, name, at, None));
+                self.instruction = self.add(Bar::new(Actor::Instruction, name, at, None));
             }
             Output::Instruction { element, line, outcome, note } => {
                 let word = match outcome {
@@ -472,7 +483,7 @@ impl Drawing {
                     Some(place) => self.note(place, at, &note, failed),
                     None => {
                         let bar =
-                            Bar::moment(What::Instruction, format!("<{element}> line {line}"), at);
+                            Bar::moment(Actor::Instruction, format!("<{element}> line {line}"), at);
                         self.add(bar.noted(note, failed));
                     }
                 }
@@ -517,7 +528,7 @@ impl Drawing {
         }
     }
 
-    fn open(&mut self, asked: Asked, bar: Bar) -> Option<usize> {
+    fn open(&mut self, asked: RequestKey, bar: Bar) -> Option<usize> {
         let place = self.add(bar)?;
         self.untraced.push((asked, place));
         self.unanswered.push((asked, place));
@@ -531,8 +542,8 @@ impl Drawing {
         }
     }
 
-    /// A request came to its end, as its fact has it.
-    fn settle(&mut self, asked: Asked, at: i64, note: String) {
+    /// Completes the bar of a request from its input.
+    fn settle(&mut self, asked: RequestKey, at: i64, note: String) {
         if let Some(index) = self.untraced.iter().position(|(open, _)| *open == asked) {
             let (_, place) = self.untraced.swap_remove(index);
             let failed = !matches!(note.as_str(), "ok" | "done" | "gone");
@@ -540,9 +551,9 @@ impl Drawing {
         }
     }
 
-    /// A line of the trace knows better than the facts: its bar takes the place of theirs. Where nothing was `sent`, the
-    /// fact that follows says why.
-    fn replace(&mut self, asked: Asked, bar: Bar, unsent: bool) {
+    /// Replaces the bar of a request with that of its trace line, which is more precise. If nothing
+    /// was sent (`unsent`), the input that follows gives the reason.
+    fn replace(&mut self, asked: RequestKey, bar: Bar, unsent: bool) {
         let Some(index) = self.untraced.iter().position(|(open, _)| *open == asked) else {
             self.add(bar);
             return;
@@ -566,7 +577,7 @@ impl Drawing {
                     ("queue", admitted_us, running_us),
                     ("media port, SDP", running_us, media_us),
                 ] {
-                    let place = self.add(Bar::new(What::Node, name, from, Some(to.max(from))));
+                    let place = self.add(Bar::new(Actor::Node, name, from, Some(to.max(from))));
                     if name == WEBHOOK {
                         self.webhook = place;
                     }
@@ -574,14 +585,14 @@ impl Drawing {
             }
             Trace::Graph { action, from_us, to_us, tries } => {
                 let bar = graph_bar(action, from_us, to_us, &tries);
-                self.replace(Asked::Graph(action), bar, tries.is_empty());
+                self.replace(RequestKey::Graph(action), bar, tries.is_empty());
             }
             Trace::Fetch { fetch, kind, from_us, to_us, tries, parse_us } => {
                 let bar = fetch_bar(kind, from_us, to_us, &tries, parse_us);
-                self.replace(Asked::Fetch(fetch.0), bar, tries.is_empty());
+                self.replace(RequestKey::Fetch(fetch.0), bar, tries.is_empty());
             }
             Trace::FirstSent { at_us } => {
-                self.add(Bar::moment(What::Media, "first packet out", at_us));
+                self.add(Bar::moment(Actor::Media, "first packet out", at_us));
             }
             Trace::Remark { at_us, text } => {
                 if self.fall.remarks.len() < NOTES_MAX {
@@ -595,7 +606,8 @@ impl Drawing {
                 self.answer = self.answer.take().or(answer);
             }
             Trace::Callback { began, ref kind, event_id, .. } => {
-                // Wall-clock time against the call's own: good enough for what may come hours later.
+                // Wall-clock time compared with the call's time: precise enough for events that can
+                // be hours later.
                 let zero = self.fall.started.unwrap_or(began);
                 let place = Waterfall::callback(&trace, zero).and_then(|bar| self.add(bar));
                 self.callbacks.extend(place.map(|place| (place, kind.clone(), event_id)));
@@ -605,8 +617,8 @@ impl Drawing {
     }
 }
 
-/// A fact in its own words, without the first ones.
-fn said(input: &Input, without: &str) -> String {
+/// Formats an input without the prefix `without`.
+fn describe(input: &Input, without: &str) -> String {
     let text = input.to_string();
     text.strip_prefix(without).map_or(text.clone(), str::to_owned)
 }

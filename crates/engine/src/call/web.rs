@@ -1,61 +1,62 @@
-//! Web legs (`plivo-xml.md` §6): a call that an endpoint's phone begins, one that rings an endpoint, and what a phone says
-//! of either. The path is that of every call; only who is asked and told is another.
+//! Web legs (`docs/reference/xml.md#endpoints`): calls that an endpoint's phone makes, calls that
+//! ring an endpoint, and a phone's requests about both. They run like other calls, with a phone in
+//! the place of Meta.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::phones::{KeyWay, Owner, PlaceId};
+use super::phones::{KeySource, Owner, RegistrationId};
 use super::registry::{LiveCall, Outgoing, Registry};
-use super::shell::{Peer, Way, What};
+use super::shell::{Message, Peer, StartMode};
 use crate::admission::WebAdmitted;
 use machine::{CallSetup, CallUrls, Input, PhoneStatus, Termination};
 use media::sdp::Offer;
 use model::{CallType, CallUuid, Digit, Direction, EndpointName, Leg, Timestamp};
 
-/// How long a phone whose socket was lost may take to come back to its calls; their sound goes on meanwhile.
+/// How long a phone may take to reconnect after its socket was lost. Its calls continue.
 pub const BACK_WITHIN: Duration = Duration::from_secs(15);
 
-/// A call of a phone's own, with all that it begins with.
+/// A call that a phone makes, before its start.
 pub struct WebCall {
-    pub place: PlaceId,
+    pub place: RegistrationId,
     pub owner: Owner,
     /// `From`: the endpoint's SIP address.
     pub from: String,
-    /// What was dialled.
+    /// The dialled number or address.
     pub to: String,
     pub caller_name: String,
     pub headers: Vec<(String, String)>,
-    /// Its application's.
+    /// The URLs of the endpoint's application.
     pub urls: CallUrls,
     pub offer: Offer,
-    /// When it was asked for: the zero of its time.
+    /// When the phone requested the call. The zero of the call's time.
     pub arrived: Instant,
     pub arrived_wall: Timestamp,
 }
 
-/// What a phone could not do.
+/// Why a request of a phone failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotDone {
-    /// No such call here, or over.
+pub enum PhoneCommandError {
+    /// The phone has no such live call.
     NoCall,
-    /// It does not ring here any more: it was taken elsewhere, or given up.
+    /// The call no longer rings at this phone: it was answered elsewhere or given up.
     NotRinging,
 }
 
 impl Registry {
-    /// Starts a call of a phone's own; what follows happens behind it.
+    /// Starts a call that a phone makes, in its own task.
     ///
     /// # Errors
-    /// No room, or a store that takes no more: the admission comes back, to be withdrawn.
+    /// Returns the admission, to be withdrawn, if the node or the store is overloaded.
     pub fn start_web(
         &self,
         admitted: WebAdmitted,
         web: WebCall,
     ) -> Result<CallUuid, Box<WebAdmitted>> {
         let services = self.services();
-        let Some(starting) = self.room_here() else { return Err(Box::new(admitted)) };
+        let Some(starting) = self.reserve_locally() else { return Err(Box::new(admitted)) };
         let setup = CallSetup {
             call: CallUuid(services.uuid()),
             direction: Direction::Inbound,
@@ -75,7 +76,7 @@ impl Registry {
             headers: web.headers,
             outbound: None,
         };
-        if !self.born(&setup) {
+        if !self.write_record(&setup) {
             return Err(Box::new(admitted));
         }
         let call = setup.call;
@@ -85,43 +86,44 @@ impl Registry {
             peer,
             starting,
             setup,
-            Way::Offered(Box::new(web.offer)),
+            StartMode::Offered(Box::new(web.offer)),
             [web.arrived, web.arrived],
         );
         Ok(call)
     }
 
-    /// Rings an endpoint wherever it is registered; what follows happens behind it. `outgoing.setup` is a web leg's, its
-    /// direction outbound, with `To` the endpoint's SIP address.
+    /// Starts a call to an endpoint, which rings at all of its registrations. `outgoing.setup` must
+    /// be that of an outbound web leg with the endpoint's SIP address as `To`.
     ///
     /// # Errors
-    /// No room, or a store that takes no more: the admission comes back, to be withdrawn.
+    /// Returns the admission, to be withdrawn, if the node or the store is overloaded.
     pub fn ring_endpoint(
         &self,
         admitted: WebAdmitted,
         outgoing: Outgoing,
         endpoint: EndpointName,
     ) -> Result<(), Box<WebAdmitted>> {
-        let Some(starting) = self.room_here() else { return Err(Box::new(admitted)) };
+        let Some(starting) = self.reserve_locally() else { return Err(Box::new(admitted)) };
         let Outgoing { setup, received, placed } = outgoing;
-        if !self.born(&setup) {
+        if !self.write_record(&setup) {
             return Err(Box::new(admitted));
         }
         let line = self.services().phones.line_to(setup.call, endpoint);
         let peer = Peer::Phone { account: admitted.begin(), line };
-        self.begin(peer, starting, setup, Way::Rung, [received, placed]);
+        self.begin(peer, starting, setup, StartMode::Rung, [received, placed]);
         Ok(())
     }
 
-    /// A place's socket is gone. With `left` the phone went on purpose and its calls end; else it may come back.
-    pub fn phone_gone(&self, place: PlaceId, calls: &[CallUuid], left: bool) {
+    /// Handles the loss of a phone's socket. With `left` the phone disconnected on purpose and its
+    /// calls end; otherwise it may reconnect.
+    pub fn phone_gone(&self, place: RegistrationId, calls: &[CallUuid], left: bool) {
         for call in calls.iter().filter_map(|call| self.get(*call)) {
             let Some(line) = call.line.clone().filter(|line| line.lost(place)) else { continue };
             if left {
                 call.hung_up();
                 continue;
             }
-            info!(call_uuid = %call.setup.call, "the phone's socket was lost; it may come back");
+            info!(call_uuid = %call.setup.call, "phone socket lost, waiting for reconnect");
             self.services().tasks.spawn(async move {
                 tokio::time::sleep(BACK_WITHIN).await;
                 if line.is_away() {
@@ -131,8 +133,8 @@ impl Registry {
         }
     }
 
-    /// A phone is back at another place: gives those of its calls that it has again.
-    pub fn phone_back(&self, place: PlaceId, calls: &[CallUuid]) -> Vec<CallUuid> {
+    /// Reconnects a phone to its calls. Returns the calls that it has again.
+    pub fn phone_back(&self, place: RegistrationId, calls: &[CallUuid]) -> Vec<CallUuid> {
         let back = |call: &&CallUuid| {
             let found = self.get(**call).filter(|call| !call.is_closing());
             found.is_some_and(|call| call.line.as_ref().is_some_and(|line| line.back(place)))
@@ -141,54 +143,59 @@ impl Registry {
     }
 }
 
-/// What a phone says of a call.
+/// Requests of a phone about a call.
 impl LiveCall {
-    /// It takes the call that rings, by this offer.
+    /// Accepts the ringing call with an SDP offer.
     ///
     /// # Errors
-    /// It does not ring there any more.
-    pub fn take(&self, place: PlaceId, offer: Offer) -> Result<(), NotDone> {
-        let line = self.line.as_ref().filter(|_| !self.is_closing()).ok_or(NotDone::NoCall)?;
+    /// Returns an error if the call no longer rings at this phone.
+    pub fn take(&self, place: RegistrationId, offer: Offer) -> Result<(), PhoneCommandError> {
+        let line =
+            self.line.as_ref().filter(|_| !self.is_closing()).ok_or(PhoneCommandError::NoCall)?;
         if !line.accept(place) {
-            return Err(NotDone::NotRinging);
+            return Err(PhoneCommandError::NotRinging);
         }
-        if self.mailbox.put(What::Taken(Box::new(offer))) { Ok(()) } else { Err(NotDone::NoCall) }
+        if self.mailbox.put(Message::Taken(Box::new(offer))) {
+            Ok(())
+        } else {
+            Err(PhoneCommandError::NoCall)
+        }
     }
 
-    /// It does not want the call that rings. When no place rings any more, the call is declined.
+    /// Declines the ringing call. The call ends if it rings nowhere else.
     ///
     /// # Errors
-    /// It does not ring there any more.
-    pub fn decline(&self, place: PlaceId) -> Result<(), NotDone> {
-        let line = self.line.as_ref().ok_or(NotDone::NoCall)?;
-        if line.decline(place).ok_or(NotDone::NotRinging)? {
+    /// Returns an error if the call no longer rings at this phone.
+    pub fn decline(&self, place: RegistrationId) -> Result<(), PhoneCommandError> {
+        let line = self.line.as_ref().ok_or(PhoneCommandError::NoCall)?;
+        if line.decline(place).ok_or(PhoneCommandError::NotRinging)? {
             self.mailbox.tell(Input::Status { status: PhoneStatus::Rejected });
             self.hung_up();
         }
         Ok(())
     }
 
-    /// It hangs up.
+    /// Hangs up.
     ///
     /// # Errors
-    /// It does not have the call.
-    pub fn hang_up(&self, place: PlaceId) -> Result<(), NotDone> {
+    /// Returns an error if the phone does not have the call.
+    pub fn hang_up(&self, place: RegistrationId) -> Result<(), PhoneCommandError> {
         self.had_by(place)?;
         self.hung_up();
         Ok(())
     }
 
-    /// It sends keys, one after another.
+    /// Sends keys in order.
     ///
     /// # Errors
-    /// It does not have the call.
+    /// Returns an error if the phone does not have the call.
     pub fn press(
         &self,
-        place: PlaceId,
+        place: RegistrationId,
         digits: impl Iterator<Item = Digit>,
-    ) -> Result<(), NotDone> {
+    ) -> Result<(), PhoneCommandError> {
         let line = self.had_by(place)?;
-        if line.takes_key(KeyWay::Socket) {
+        if line.takes_key(KeySource::Socket) {
             for digit in digits {
                 self.mailbox.tell(Input::Digit { leg: Leg::A, digit });
             }
@@ -196,41 +203,57 @@ impl LiveCall {
         Ok(())
     }
 
-    /// It is to be heard, or not.
+    /// Mutes or unmutes the phone for a reason.
     ///
     /// # Errors
-    /// It does not have the call.
-    pub fn mute(&self, place: PlaceId, silence: Silence, on: bool) -> Result<(), NotDone> {
+    /// Returns an error if the phone does not have the call.
+    pub fn mute(
+        &self,
+        place: RegistrationId,
+        silence: MuteReason,
+        on: bool,
+    ) -> Result<(), PhoneCommandError> {
         self.had_by(place)?;
-        if self.mailbox.put(What::Silence(silence, on)) { Ok(()) } else { Err(NotDone::NoCall) }
-    }
-
-    /// It wants to read what is said in this language, or nothing any more.
-    ///
-    /// # Errors
-    /// It does not have the call.
-    pub fn caption(&self, place: PlaceId, language: Option<&str>) -> Result<(), NotDone> {
-        self.had_by(place)?;
-        if self.mailbox.put(What::Captions(language.map(Box::from))) {
+        if self.mailbox.put(Message::MuteReason(silence, on)) {
             Ok(())
         } else {
-            Err(NotDone::NoCall)
+            Err(PhoneCommandError::NoCall)
         }
     }
 
-    /// Whether a phone has this call.
+    /// Starts captions in a language, or stops them.
     ///
     /// # Errors
-    /// It does not.
-    pub fn is_with(&self, place: PlaceId) -> Result<(), NotDone> {
+    /// Returns an error if the phone does not have the call.
+    pub fn caption(
+        &self,
+        place: RegistrationId,
+        language: Option<&str>,
+    ) -> Result<(), PhoneCommandError> {
+        self.had_by(place)?;
+        if self.mailbox.put(Message::Captions(language.map(Box::from))) {
+            Ok(())
+        } else {
+            Err(PhoneCommandError::NoCall)
+        }
+    }
+
+    /// Checks that a phone has this call.
+    ///
+    /// # Errors
+    /// Returns an error if it does not.
+    pub fn is_with(&self, place: RegistrationId) -> Result<(), PhoneCommandError> {
         self.had_by(place).map(drop)
     }
 
-    fn had_by(&self, place: PlaceId) -> Result<&Arc<super::phones::Line>, NotDone> {
+    fn had_by(
+        &self,
+        place: RegistrationId,
+    ) -> Result<&Arc<super::phones::Line>, PhoneCommandError> {
         self.line
             .as_ref()
             .filter(|line| !self.is_closing() && line.is_at(place))
-            .ok_or(NotDone::NoCall)
+            .ok_or(PhoneCommandError::NoCall)
     }
 
     fn hung_up(&self) {
@@ -238,11 +261,11 @@ impl LiveCall {
     }
 }
 
-/// Why a phone is not heard.
+/// Why a phone's audio is muted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Silence {
-    /// Its microphone is off.
+pub enum MuteReason {
+    /// The microphone is off.
     Mute,
-    /// The call is put aside.
+    /// The call is on hold.
     Hold,
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Inbox;
 use super::incoming::report_ids;
 use crate::admission::NumberEntry;
-use crate::call::author::SaidLine;
+use crate::call::author::DialogueLine;
 use crate::call::news::CallNews;
 use machine::{CallSetup, CallTime, Summary};
 use model::{CallType, CallUuid, Direction, MessageStatus, Timestamp, stable_id};
@@ -106,7 +106,12 @@ impl CallNews for Inbox {
         }
     }
 
-    fn ended(&self, setup: &CallSetup, summary: &Summary, said: &[SaidLine]) -> Vec<NewCallback> {
+    fn ended(
+        &self,
+        setup: &CallSetup,
+        summary: &Summary,
+        said: &[DialogueLine],
+    ) -> Vec<NewCallback> {
         let Some(of) = self.of(setup) else { return Vec::new() };
         let time = |at: CallTime| setup.started.plus(std::time::Duration::from_millis(at.0));
         let missed = setup.direction == Direction::Inbound && summary.answered.is_none();
@@ -129,8 +134,7 @@ impl CallNews for Inbox {
             members.insert("uuid".to_owned(), json!(setup.call));
             members.insert("text".to_owned(), json!(text));
             if !said.is_empty() {
-                let line =
-                    |line: &SaidLine| json!({"role": line.role, "text": line.text, "at": line.at});
+                let line = |line: &DialogueLine| json!({"role": line.role, "text": line.text, "at": line.at});
                 members.insert("transcript".to_owned(), said.iter().map(line).collect());
             }
         }

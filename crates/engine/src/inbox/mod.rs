@@ -120,10 +120,10 @@ impl Inbox {
         let (signs, clock, base_url) = (shelf.clone(), parts.clock.clone(), parts.base_url.clone());
         parts
             .outbox
-            .links_by(Box::new(move |message| signs.link(&base_url, message, clock.wall())));
+            .set_link_signer(Box::new(move |message| signs.link(&base_url, message, clock.wall())));
         let (undelivered, notices, clock) =
             (undelivered::Undelivered::default(), parts.notices.clone(), parts.clock.clone());
-        parts.outbox.undelivered_to(Box::new(move |given_up| {
+        parts.outbox.set_undelivered(Box::new(move |given_up| {
             if let Some(notice) = undelivered.notice(given_up, clock.steady()) {
                 notices.note(notice);
             }

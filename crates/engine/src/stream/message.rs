@@ -1,5 +1,5 @@
-//! What is said on a stream's socket (`plivo-callbacks.md` §3.9): JSON text, ours as text ready to go, the server's as
-//! values. Pure; which size a message may have is the socket's business.
+//! Messages of the stream protocol (`docs/stream.md`): JSON text, encoded for sending, or decoded
+//! from the server. No I/O; the socket limits the message size.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD as ALPHABET;
@@ -10,32 +10,32 @@ use serde_json::value::RawValue;
 use super::mulaw;
 use machine::{StreamFormat, StreamOrder, StreamTrack};
 
-/// Padding or none: libraries differ.
+/// Accepts Base64 with or without padding, since libraries differ.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &ALPHABET,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-/// Longest name of a checkpoint, in characters.
+/// Maximum length of a checkpoint's name, in characters.
 const NAME_CHARS_MAX: usize = 256;
-/// Most keys of one order, as everywhere.
+/// Maximum number of keys in a `sendDTMF` message.
 const KEYS_MAX: usize = 64;
 
-/// What all messages of one stream have in common.
+/// The values that all messages of a stream share.
 #[derive(Clone, Debug)]
-pub(super) struct Phrases {
+pub(super) struct StreamIds {
     pub(super) call: String,
     pub(super) stream: String,
     pub(super) account: String,
     pub(super) extra_headers: String,
 }
 
-/// A message of ours. Each has its place in the stream's sequence, from 1.
+/// A message to the server. Each has a sequence number, from 1.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Ours<'a> {
+pub(super) enum ServerMessage<'a> {
     Start {
         order: &'a StreamOrder,
     },
-    /// 20 ms of sound.
+    /// 20 ms of audio.
     Media {
         track: Track,
         at_ms: i64,
@@ -57,7 +57,7 @@ pub(super) enum Ours<'a> {
     Stop,
 }
 
-/// Whose sound.
+/// The direction of audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Track {
@@ -65,7 +65,7 @@ pub(super) enum Track {
     Outbound,
 }
 
-/// The tracks of an order.
+/// Returns the tracks of an order.
 pub(super) fn tracks(track: StreamTrack) -> &'static [Track] {
     match track {
         StreamTrack::Inbound => &[Track::Inbound],
@@ -74,22 +74,22 @@ pub(super) fn tracks(track: StreamTrack) -> &'static [Track] {
     }
 }
 
-/// Why a message of the server's had no effect: `code` of an error frame.
+/// Why a message of the server was not executed: the `code` of an error message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// More waits to be played than there is room for.
+    /// The playback buffer is full.
     BufferOverflow,
-    /// Not JSON, not an object, or a field is missing or of another kind.
+    /// Not JSON, not an object, or a field is missing or has the wrong type.
     InvalidMessage,
-    /// `contentType` and `sampleRate` are nothing that this stream plays.
+    /// `contentType` and `sampleRate` are not supported by this stream.
     InvalidFormat,
-    /// Not Base64, or half a sample at its end.
+    /// Not Base64, or an incomplete sample at the end.
     InvalidPayload,
-    /// Sound for a stream that is not bidirectional.
+    /// Audio for a stream that is not bidirectional.
     NotBidirectional,
     /// Not keys, or too many.
     InvalidDigits,
-    /// Too many checkpoints wait, or the name of one is too long.
+    /// Too many pending checkpoints, or a name that is too long.
     InvalidCheckpoint,
 }
 
@@ -107,12 +107,12 @@ impl Fault {
     }
 }
 
-impl Phrases {
-    /// The message as it goes out.
-    pub(super) fn text(&self, sequence: u64, ours: Ours<'_>) -> String {
+impl StreamIds {
+    /// Returns the JSON text of a message.
+    pub(super) fn text(&self, sequence: u64, ours: ServerMessage<'_>) -> String {
         let stream_id = &self.stream;
         match ours {
-            Ours::Start { order } => json(&Start {
+            ServerMessage::Start { order } => json(&Start {
                 sequence_number: sequence,
                 event: "start",
                 start: Starting {
@@ -127,7 +127,7 @@ impl Phrases {
                 },
                 extra_headers: &self.extra_headers,
             }),
-            Ours::Media { track, at_ms, chunk, pcm, format } => json(&Media {
+            ServerMessage::Media { track, at_ms, chunk, pcm, format } => json(&Media {
                 sequence_number: sequence,
                 event: "media",
                 stream_id,
@@ -139,31 +139,31 @@ impl Phrases {
                 },
                 extra_headers: &self.extra_headers,
             }),
-            Ours::Dtmf { digit, at_ms } => json(&Dtmf {
+            ServerMessage::Dtmf { digit, at_ms } => json(&Dtmf {
                 event: "dtmf",
                 stream_id,
                 sequence_number: sequence,
                 dtmf: Key { track: Track::Inbound, digit, timestamp: at_ms.to_string() },
             }),
-            Ours::PlayedStream { name } => {
+            ServerMessage::PlayedStream { name } => {
                 json(&Plain { name: Some(name), ..Plain::of("playedStream", sequence, stream_id) })
             }
-            Ours::ClearedAudio => json(&Plain::of("clearedAudio", sequence, stream_id)),
-            Ours::Error { code } => json(&Plain {
+            ServerMessage::ClearedAudio => json(&Plain::of("clearedAudio", sequence, stream_id)),
+            ServerMessage::Error { code } => json(&Plain {
                 code: Some(code.as_str()),
                 ..Plain::of("error", sequence, stream_id)
             }),
-            Ours::Stop => json(&Plain::of("stop", sequence, stream_id)),
+            ServerMessage::Stop => json(&Plain::of("stop", sequence, stream_id)),
         }
     }
 }
 
-/// Text, numbers and lists only: nothing in them can fail.
+/// Serializing strings, numbers and lists cannot fail.
 fn json(message: &impl Serialize) -> String {
     serde_json::to_string(message).unwrap_or_default()
 }
 
-/// Sound as a stream of this format has it.
+/// Encodes audio in the format of the stream.
 fn payload(pcm: &[i16], format: StreamFormat) -> String {
     let bytes: Vec<u8> = match format {
         StreamFormat::Mulaw8000 => pcm.iter().map(|sample| mulaw::encode(*sample)).collect(),
@@ -254,55 +254,55 @@ impl<'a> Plain<'a> {
     }
 }
 
-/// A message of the server's that asks for something.
+/// A command from the server.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Theirs {
+pub(super) enum Command {
     PlayAudio(Sound),
     Checkpoint { name: String },
     ClearAudio,
     SendDtmf { digits: String },
 }
 
-/// Sound to be played.
+/// Audio to play.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sound {
     pub(super) hz: u32,
     pub(super) pcm: Vec<i16>,
 }
 
-/// Reads a message. None: an event that we do not know, which is passed over.
+/// Parses a message. Returns `None` for an unknown event, which is ignored.
 ///
 /// # Errors
-/// What is told in an error frame.
-pub(super) fn read(text: &str) -> Result<Option<Theirs>, Fault> {
+/// Returns the code for an error message.
+pub(super) fn read(text: &str) -> Result<Option<Command>, Fault> {
     let message: Message<'_> = serde_json::from_str(text).map_err(|_| Fault::InvalidMessage)?;
     match message.event.as_deref() {
         Some("playAudio") => {
             let media = message.media.ok_or(Fault::InvalidMessage)?;
             let media: TheirMedia =
                 serde_json::from_str(media.get()).map_err(|_| Fault::InvalidMessage)?;
-            sound(&media).map(|sound| Some(Theirs::PlayAudio(sound)))
+            sound(&media).map(|sound| Some(Command::PlayAudio(sound)))
         }
         Some("checkpoint") => {
             let name = message.name.map(|name| serde_json::from_str::<String>(name.get()));
             let name = name.and_then(Result::ok).ok_or(Fault::InvalidMessage)?;
             let fits = name.chars().count() <= NAME_CHARS_MAX;
-            fits.then_some(Some(Theirs::Checkpoint { name })).ok_or(Fault::InvalidCheckpoint)
+            fits.then_some(Some(Command::Checkpoint { name })).ok_or(Fault::InvalidCheckpoint)
         }
-        Some("clearAudio") => Ok(Some(Theirs::ClearAudio)),
+        Some("clearAudio") => Ok(Some(Command::ClearAudio)),
         Some("sendDTMF") => {
             let digits = message.dtmf.map(|dtmf| serde_json::from_str::<String>(dtmf.get()));
             let digits = digits.and_then(Result::ok).ok_or(Fault::InvalidMessage)?;
             let keys = (1..=KEYS_MAX).contains(&digits.len())
                 && digits.chars().all(|c| "0123456789*#wW".contains(c));
-            keys.then_some(Some(Theirs::SendDtmf { digits })).ok_or(Fault::InvalidDigits)
+            keys.then_some(Some(Command::SendDtmf { digits })).ok_or(Fault::InvalidDigits)
         }
         Some(_) => Ok(None),
         None => Err(Fault::InvalidMessage),
     }
 }
 
-/// Fields of other events are left unread, whatever they are.
+/// Fields of other events are not parsed.
 #[derive(Deserialize)]
 struct Message<'a> {
     #[serde(default, borrow)]
@@ -323,7 +323,7 @@ struct TheirMedia {
     payload: String,
 }
 
-/// A number, or a text of one.
+/// A number, possibly as a string.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Hertz {
@@ -336,7 +336,7 @@ fn sound(media: &TheirMedia) -> Result<Sound, Fault> {
         Hertz::Number(hz) => *hz,
         Hertz::Text(text) => text.trim().parse().map_err(|_| Fault::InvalidFormat)?,
     };
-    // Some write the rate into both.
+    // Some servers repeat the rate in `contentType`.
     let encoding = media.content_type.split(';').next().unwrap_or_default().trim();
     let format = StreamFormat::parse(&format!("{};rate={hz}", encoding.to_ascii_lowercase()))
         .ok_or(Fault::InvalidFormat)?;
@@ -362,8 +362,8 @@ mod tests {
     use super::*;
     use xml::ast::DocUrl;
 
-    fn phrases() -> Phrases {
-        Phrases {
+    fn ids() -> StreamIds {
+        StreamIds {
             call: "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11".to_owned(),
             stream: "20170ada-f610-433b-8758-c02a2aab3662".to_owned(),
             account: "MAXXXXXXXXXXXXXXXXXX".to_owned(),
@@ -371,8 +371,8 @@ mod tests {
         }
     }
 
-    fn said(sequence: u64, ours: Ours<'_>) -> Value {
-        serde_json::from_str(&phrases().text(sequence, ours)).expect("JSON")
+    fn said(sequence: u64, ours: ServerMessage<'_>) -> Value {
+        serde_json::from_str(&ids().text(sequence, ours)).expect("JSON")
     }
 
     #[test]
@@ -390,7 +390,7 @@ mod tests {
             noise_level: None,
             in_room: false,
         };
-        let media = |pcm, format| Ours::Media {
+        let media = |pcm, format| ServerMessage::Media {
             track: Track::Outbound,
             at_ms: 1_795_154_591_120,
             chunk: 7,
@@ -399,7 +399,7 @@ mod tests {
         };
         for (ours, wanted) in [
             (
-                Ours::Start { order: &order },
+                ServerMessage::Start { order: &order },
                 json!({"sequenceNumber": 3, "event": "start", "start": {
                     "callId": "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", "streamId": stream, "accountId": "MAXXXXXXXXXXXXXXXXXX",
                     "tracks": ["inbound", "outbound"],
@@ -419,23 +419,26 @@ mod tests {
                     "extra_headers": "user=42,lang=hi"}),
             ),
             (
-                Ours::Dtmf { digit: '5', at_ms: 9 },
+                ServerMessage::Dtmf { digit: '5', at_ms: 9 },
                 json!({"event": "dtmf", "streamId": stream, "sequenceNumber": 3,
                     "dtmf": {"track": "inbound", "digit": "5", "timestamp": "9"}}),
             ),
             (
-                Ours::PlayedStream { name: "a \"b\"" },
+                ServerMessage::PlayedStream { name: "a \"b\"" },
                 json!({"event": "playedStream", "sequenceNumber": 3, "streamId": stream, "name": "a \"b\""}),
             ),
             (
-                Ours::ClearedAudio,
+                ServerMessage::ClearedAudio,
                 json!({"event": "clearedAudio", "sequenceNumber": 3, "streamId": stream}),
             ),
             (
-                Ours::Error { code: Fault::BufferOverflow },
+                ServerMessage::Error { code: Fault::BufferOverflow },
                 json!({"event": "error", "code": "buffer_overflow", "sequenceNumber": 3, "streamId": stream}),
             ),
-            (Ours::Stop, json!({"event": "stop", "sequenceNumber": 3, "streamId": stream})),
+            (
+                ServerMessage::Stop,
+                json!({"event": "stop", "sequenceNumber": 3, "streamId": stream}),
+            ),
         ] {
             assert_eq!(said(3, ours), wanted);
         }
@@ -444,7 +447,7 @@ mod tests {
     #[test]
     fn the_servers_messages_are_read_as_they_come() {
         let play =
-            |hz: u32, pcm: &[i16]| Ok(Some(Theirs::PlayAudio(Sound { hz, pcm: pcm.to_vec() })));
+            |hz: u32, pcm: &[i16]| Ok(Some(Command::PlayAudio(Sound { hz, pcm: pcm.to_vec() })));
         for (text, read_as) in [
             (
                 json!({"event": "playAudio", "media": {"contentType": "audio/x-l16", "sampleRate": 16000, "payload": "AADoAxj8"}}),
@@ -464,12 +467,12 @@ mod tests {
             ),
             (
                 json!({"event": "checkpoint", "streamId": "x", "name": "end \u{1f600}"}),
-                Ok(Some(Theirs::Checkpoint { name: "end 😀".to_owned() })),
+                Ok(Some(Command::Checkpoint { name: "end 😀".to_owned() })),
             ),
-            (json!({"event": "clearAudio", "streamId": "x"}), Ok(Some(Theirs::ClearAudio))),
+            (json!({"event": "clearAudio", "streamId": "x"}), Ok(Some(Command::ClearAudio))),
             (
                 json!({"event": "sendDTMF", "dtmf": "12#w"}),
-                Ok(Some(Theirs::SendDtmf { digits: "12#w".to_owned() })),
+                Ok(Some(Command::SendDtmf { digits: "12#w".to_owned() })),
             ),
             (json!({"event": "somethingElse", "media": 7, "name": {"a": []}}), Ok(None)),
         ] {
@@ -541,7 +544,7 @@ mod tests {
             for format in [StreamFormat::L16At8000, StreamFormat::L16At16000, StreamFormat::L16At24000] {
                 let media = json!({"contentType": format.encoding(), "sampleRate": format.hz(), "payload": payload(&pcm, format)});
                 let back = read(&json!({"event": "playAudio", "media": media}).to_string());
-                prop_assert_eq!(back, Ok(Some(Theirs::PlayAudio(Sound { hz: format.hz(), pcm: pcm.clone() }))));
+                prop_assert_eq!(back, Ok(Some(Command::PlayAudio(Sound { hz: format.hz(), pcm: pcm.clone() }))));
             }
         }
     }

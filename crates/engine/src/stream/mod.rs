@@ -1,12 +1,13 @@
-//! A call's sound on a customer's WebSocket, and the customer's sound in the call (`plivo-xml.md` §5.11,
-//! `plivo-callbacks.md` §3.9).
+//! Audio streams: a call's audio on a customer's WebSocket, and the customer's audio in the call
+//! (`docs/reference/xml.md#stream`, `docs/stream.md`).
 //!
-//! `call::shell` opens a stream and lets its sound flow; what happens comes back as [`StreamFact`]s. `socket` is the task
-//! that speaks with the server, `sound` the job beside the shards that takes frames from the leg and gives it some,
-//! `outbox` and `queue` what waits between the two, `message` the protocol, `mulaw` and `rate` how sound is written.
-//! When a stream begins, what ends it and which callbacks are sent is the machine's business (`call::machine`).
+//! `call::shell` opens a stream and starts its audio; events are reported to a [`StreamSink`].
+//! `socket` is the task that talks to the server. `sound` is a worker job that takes frames from
+//! the leg and supplies frames to it. `outbox` and `queue` buffer data between the two. `message`
+//! is the protocol; `mulaw`, `rate` and `denoise` convert audio. The call's machine decides when a
+//! stream begins, what ends it and which callbacks are sent.
 
-mod hush;
+mod denoise;
 mod message;
 mod mulaw;
 mod outbox;
@@ -31,7 +32,7 @@ use machine::{StreamEvent, StreamFormat, StreamOrder, StreamTrack};
 use media::opus::Rate;
 use media::workers::Workers;
 use media::{CableEnd, Feed, LegHandle, Tap, TapSides};
-use message::{Ours, Phrases};
+use message::{ServerMessage, StreamIds};
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, StreamId, Timestamp};
 use outbox::Outbox;
@@ -40,27 +41,27 @@ use sound::Sound;
 #[doc(hidden)]
 pub use trial::{Trial, read_messages};
 
-/// Frames of the server's that are at the leg before sound begins: what comes in time is heard at once, and what comes
-/// late makes room for itself.
+/// Frames of the server's audio that are buffered at the leg before playback starts.
 pub const LEAD: usize = 1;
-const NO_ROOM: &str = "this node has no room for its sound";
+const NO_ROOM: &str = "this node has no capacity for its audio";
 
-/// Where a stream's facts go. Called from its task and from a worker: must not wait.
+/// Receives the events of a stream. Called from the stream's task and from a worker, so it must not
+/// block.
 pub type StreamSink = Arc<dyn Fn(StreamEvent) + Send + Sync>;
 
-/// What a stream is opened with.
+/// The parameters of a stream.
 pub struct StreamJob {
     pub call: CallUuid,
     pub stream: StreamId,
-    /// The call's owner.
+    /// The owner of the call.
     pub account: AuthId,
     pub order: StreamOrder,
-    /// What the upgrade is signed with.
+    /// Signing keys for the WebSocket upgrade.
     pub keys: SigningKeys,
     pub sink: StreamSink,
 }
 
-/// Opens streams; cheap to clone.
+/// Opens streams. Cheap to clone.
 #[derive(Clone)]
 pub struct Streams {
     egress: Egress,
@@ -70,16 +71,17 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// `tasks`: where sockets are served; whoever stops the node waits for it.
+    /// Creates the value. Sockets are served by tasks in `tasks`, for which the node waits at
+    /// shutdown.
     pub fn new(egress: Egress, clock: Clock, dice: Dice, tasks: TaskTracker) -> Self {
         Self { egress, clock, dice, tasks }
     }
 
-    /// Connects; what comes of it is told to the job's sink.
+    /// Connects to the server. Events are reported to the job's sink.
     pub fn open(&self, job: StreamJob) -> StreamHandle {
         let StreamJob { call, stream, account, order, keys, sink } = job;
         let shared = Arc::new(Shared {
-            phrases: Phrases {
+            ids: StreamIds {
                 call: call.to_string(),
                 stream: stream.to_string(),
                 account: account.to_string(),
@@ -93,26 +95,30 @@ impl Streams {
             opened: AtomicBool::new(false),
             stopped: CancellationToken::new(),
         });
-        let way =
-            socket::Way { egress: self.egress.clone(), dice: self.dice.clone(), keys, stream };
+        let way = socket::Connector {
+            egress: self.egress.clone(),
+            dice: self.dice.clone(),
+            keys,
+            stream,
+        };
         self.tasks.spawn(socket::run(shared.clone(), way).in_current_span());
         StreamHandle { stream, shared }
     }
 }
 
-/// A call's hold on its stream. Dropping it ends the stream.
+/// A call's handle of its stream. Dropping it ends the stream.
 pub struct StreamHandle {
     stream: StreamId,
     shared: Arc<Shared>,
 }
 
 impl StreamHandle {
-    /// Its name.
+    /// The stream's id.
     pub fn id(&self) -> StreamId {
         self.stream
     }
 
-    /// The sound flows between `leg` and the server from now on.
+    /// Starts the audio between `leg` and the server.
     pub fn begin(&self, leg: &LegHandle, workers: &Workers) {
         let order = &self.shared.order;
         let sides = match order.track {
@@ -124,7 +130,7 @@ impl StreamHandle {
         self.flow(leg.tap(sides), feed, workers);
     }
 
-    /// The same with what is at the end of a cable, in place of a leg; none: there is nothing.
+    /// Starts the audio with a cable end instead of a leg. `None` reports the stream as lost.
     pub fn begin_at(&self, end: Option<CableEnd>, workers: &Workers) {
         match end {
             Some(CableEnd { tap, feed }) => self.flow(tap, Some(feed), workers),
@@ -132,7 +138,7 @@ impl StreamHandle {
         }
     }
 
-    /// Whether it is for the room that the call is in.
+    /// Whether the stream is connected to the call's room.
     pub fn is_in_room(&self) -> bool {
         self.shared.order.in_room
     }
@@ -143,11 +149,11 @@ impl StreamHandle {
         }
     }
 
-    /// The caller has pressed a key.
+    /// Sends a key of the caller to the server.
     pub fn key(&self, digit: Digit) {
         if self.shared.opened.load(Ordering::Acquire) {
             let at_ms = epoch_ms(self.shared.clock.wall());
-            self.shared.say(Ours::Dtmf { digit: digit.as_char(), at_ms });
+            self.shared.say(ServerMessage::Dtmf { digit: digit.as_char(), at_ms });
         }
     }
 }
@@ -158,24 +164,24 @@ impl Drop for StreamHandle {
     }
 }
 
-/// What a stream's task, its job and its handle share.
+/// State shared by a stream's task, its job and its handle.
 struct Shared {
     order: StreamOrder,
-    phrases: Phrases,
+    ids: StreamIds,
     outbox: Outbox,
     play: Mutex<Play>,
     sink: StreamSink,
     clock: Clock,
-    /// The server has been told of the stream.
+    /// Whether the `start` message was sent.
     opened: AtomicBool,
-    /// Nothing more is to come of it.
+    /// Cancelled when the stream has ended.
     stopped: CancellationToken,
 }
 
-/// What the server has sent to be played.
+/// The server's audio.
 struct Play {
     queue: Queue,
-    /// How often it was thrown away since the job looked last.
+    /// Number of `clearAudio` commands that the job has not executed yet.
     cleared: u32,
 }
 
@@ -184,8 +190,8 @@ impl Shared {
         self.play.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn say(&self, ours: Ours<'_>) {
-        self.outbox.other(|sequence| self.phrases.text(sequence, ours));
+    fn say(&self, ours: ServerMessage<'_>) {
+        self.outbox.other(|sequence| self.ids.text(sequence, ours));
     }
 
     fn tell(&self, fact: StreamEvent) {
@@ -194,7 +200,7 @@ impl Shared {
         }
     }
 
-    /// Tells what nobody but the status callback wants to know.
+    /// Reports an event that only status callbacks need.
     fn report(&self, fact: StreamEvent) {
         if self.order.status.is_some() {
             self.tell(fact);
@@ -203,13 +209,14 @@ impl Shared {
 
     fn stop(&self) {
         if !self.stopped.is_cancelled() {
-            self.outbox.close(|sequence| self.phrases.text(sequence, Ours::Stop));
+            self.outbox.close(|sequence| self.ids.text(sequence, ServerMessage::Stop));
             self.stopped.cancel();
         }
     }
 }
 
-/// The rate at which a stream's sound is decoded and encoded: its own, nothing is resampled.
+/// The rate at which the stream's audio is decoded and encoded. It equals the stream's own rate, so
+/// nothing is resampled.
 fn rate(format: StreamFormat) -> Rate {
     match format {
         StreamFormat::Mulaw8000 | StreamFormat::L16At8000 => Rate::Hz8000,
@@ -218,7 +225,7 @@ fn rate(format: StreamFormat) -> Rate {
     }
 }
 
-/// `timestamp` of a message.
+/// Returns the `timestamp` of a message.
 fn epoch_ms(at: Timestamp) -> i64 {
     at.micros().div_euclid(1_000)
 }

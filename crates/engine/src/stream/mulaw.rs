@@ -1,23 +1,23 @@
-//! µ-law (ITU-T G.711): eight bits a sample, as telephones write sound.
+//! µ-law coding (ITU-T G.711): eight bits per sample.
 
-/// Added before the segment is looked for, so that each has its own leading bit.
+/// Added before the segment search, so that each segment has its own leading bit.
 const BIAS: i32 = 0x84;
-/// Louder samples are cut to this.
+/// Louder samples are clipped to this value.
 const CLIP: i32 = 32_635;
 
-/// A sample as µ-law.
+/// Encodes a sample.
 pub(super) fn encode(sample: i16) -> u8 {
     let wide = i32::from(sample);
     let sign = if wide < 0 { 0x80 } else { 0 };
     let biased = wide.abs().min(CLIP) + BIAS;
-    // 0x84..=0x7fff: the leading bit is one of 7 to 14.
+    // The value is in 0x84..=0x7fff, so the leading bit is one of 7 to 14.
     let segment = (31 - biased.leading_zeros() as i32) - 7;
     let step = (biased >> (segment + 3)) & 0x0f;
     let coded = sign | (segment << 4) | step;
     !(coded as u8)
 }
 
-/// µ-law as a sample.
+/// Decodes a sample.
 pub(super) const fn decode(coded: u8) -> i16 {
     let coded = !coded;
     let segment = (coded >> 4) & 0x07;

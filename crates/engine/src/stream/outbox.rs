@@ -1,7 +1,8 @@
-//! Messages on their way to a stream's server, in their order and numbered by it.
+//! Queue of messages to a stream's server, numbered in order.
 //!
-//! Sound comes every 20 ms whether the server reads or not: of sound so much waits, and then the oldest is left out and
-//! counted, its number with it, so that the server sees the gap. Other messages are few, and wait.
+//! Audio is produced every 20 ms, whether or not the server reads. When too much audio is queued,
+//! the oldest message is dropped and counted; its number is missing, so the server can detect the
+//! gap. Other messages are rare and are kept.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,17 +11,17 @@ use tokio::sync::Notify;
 
 use model::metric;
 
-/// Sound that waits at most, in messages: five seconds of one track.
+/// Maximum number of queued audio messages: five seconds of one track.
 const MEDIA_MAX: usize = 250;
-/// Other messages that wait at most; a server that asks for more answers than it reads has none of them.
+/// Maximum number of other queued messages. Further ones are dropped.
 const OTHERS_MAX: usize = 2_000;
 
-/// What goes out next.
+/// The next thing to send.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Going {
+pub(super) enum NextSend {
     Text(String),
     Ping,
-    /// Nothing comes any more: the socket is to be closed.
+    /// The queue is closed and empty, so the socket is to be closed.
     Over,
 }
 
@@ -31,7 +32,7 @@ enum Waiting {
     Ping,
 }
 
-/// See the module's note.
+/// The queue. See the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     inner: Mutex<Inner>,
@@ -40,7 +41,7 @@ pub(super) struct Outbox {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The last number given.
+    /// The latest sequence number.
     sequence: u64,
     waiting: VecDeque<Waiting>,
     media: usize,
@@ -53,7 +54,7 @@ impl Outbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts 20 ms of sound in; `text` writes the message with this number.
+    /// Enqueues 20 ms of audio. `text` encodes the message with its sequence number.
     pub(super) fn media(&self, text: impl FnOnce(u64) -> String) {
         let mut inner = self.inner();
         if inner.closed {
@@ -76,7 +77,7 @@ impl Outbox {
         self.woken.notify_one();
     }
 
-    /// Puts another message in.
+    /// Enqueues another message.
     pub(super) fn other(&self, text: impl FnOnce(u64) -> String) {
         let mut inner = self.inner();
         if inner.closed || inner.waiting.len() - inner.media >= OTHERS_MAX {
@@ -89,32 +90,32 @@ impl Outbox {
         self.woken.notify_one();
     }
 
-    /// Asks the server for a sign of life, before all that waits.
+    /// Enqueues a ping before all other messages.
     pub(super) fn ping(&self) {
         self.inner().waiting.push_front(Waiting::Ping);
         self.woken.notify_one();
     }
 
-    /// Takes nothing more: after what waits, and after this last message, the socket is to be closed.
+    /// Enqueues a final message and closes the queue.
     pub(super) fn close(&self, last: impl FnOnce(u64) -> String) {
         self.other(last);
         self.inner().closed = true;
         self.woken.notify_one();
     }
 
-    /// The next one, as soon as there is one. For one reader.
-    pub(super) async fn next(&self) -> Going {
+    /// Returns the next message, waiting for it if necessary. Only one reader is supported.
+    pub(super) async fn next(&self) -> NextSend {
         loop {
             {
                 let mut inner = self.inner();
                 match inner.waiting.pop_front() {
                     Some(Waiting::Media(text)) => {
                         inner.media -= 1;
-                        return Going::Text(text);
+                        return NextSend::Text(text);
                     }
-                    Some(Waiting::Other(text)) => return Going::Text(text),
-                    Some(Waiting::Ping) => return Going::Ping,
-                    None if inner.closed => return Going::Over,
+                    Some(Waiting::Other(text)) => return NextSend::Text(text),
+                    Some(Waiting::Ping) => return NextSend::Ping,
+                    None if inner.closed => return NextSend::Over,
                     None => {}
                 }
             }
@@ -122,7 +123,7 @@ impl Outbox {
         }
     }
 
-    /// Messages of sound that were left out so far.
+    /// Number of dropped audio messages.
     pub(super) fn dropped(&self) -> u64 {
         self.inner().dropped
     }
@@ -130,7 +131,7 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use super::{Going, MEDIA_MAX, Outbox};
+    use super::{MEDIA_MAX, NextSend, Outbox};
 
     #[tokio::test]
     async fn of_sound_the_oldest_is_left_out_and_the_gap_is_seen() {
@@ -144,7 +145,7 @@ mod tests {
         outbox.media(|_| unreachable!("it is closed"));
         assert_eq!(outbox.dropped(), 3);
         let mut all = Vec::new();
-        while let Going::Text(text) = outbox.next().await {
+        while let NextSend::Text(text) = outbox.next().await {
             all.push(text);
         }
         assert_eq!(all.len(), MEDIA_MAX + 3);
@@ -164,6 +165,9 @@ mod tests {
         writer.ping();
         tokio::task::yield_now().await;
         writer.close(|n| n.to_string());
-        assert_eq!(reader.await.unwrap(), [Going::Ping, Going::Text("1".to_owned()), Going::Over]);
+        assert_eq!(
+            reader.await.unwrap(),
+            [NextSend::Ping, NextSend::Text("1".to_owned()), NextSend::Over]
+        );
     }
 }

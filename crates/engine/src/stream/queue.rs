@@ -1,42 +1,43 @@
-//! What a stream's server has sent and what of it has been played: samples in a row, and checkpoints between them.
+//! Playback buffer of a stream: the server's samples with checkpoints between them.
 //!
-//! Pure. The socket puts sound in as it comes, in pieces of any length; the leg's side takes frames of 20 ms out and
-//! says how many of them have been heard, which is when checkpoints are reached (`plivo-callbacks.md` §3.9).
+//! No I/O. The socket adds audio in pieces of any length. The leg's side takes frames of 20 ms and
+//! reports how many of them have been played, which determines when checkpoints are reached
+//! (`docs/stream.md`).
 
 use std::collections::VecDeque;
 
 use super::message::{Fault, Sound};
-use super::rate::{Rates, Way};
+use super::rate::{Conversion, RateConverter};
 
-/// Seconds that may wait (L12).
+/// Capacity in seconds (`docs/reference/limits.md#l12`).
 const SECONDS_MAX: usize = 40;
-/// Checkpoints that may wait.
+/// Maximum number of pending checkpoints.
 const CHECKPOINTS_MAX: usize = 1_000;
-/// Parts of the room, in percent, at which it is told that it fills.
+/// Fill levels in percent that are reported.
 const LEVELS: [u8; 3] = [30, 60, 90];
-/// A level is told again only after the queue was so much below it.
+/// A level is reported again only after the buffer has fallen this far below it.
 const BELOW: u8 = 10;
 
-/// See the module's note.
+/// The buffer. See the module documentation.
 pub(super) struct Queue {
     hz: u32,
-    /// Of sound that comes at the other rate.
-    rates: Option<Rates>,
+    /// Converts audio that has the other sample rate.
+    rates: Option<RateConverter>,
     samples: VecDeque<i16>,
-    /// Samples that were given out so far: positions are counted by it.
+    /// Number of samples taken so far. Positions are relative to this count.
     given: u64,
-    /// Where each frame that was given out and not heard yet ends.
+    /// End positions of the frames that were taken but not played yet.
     frames: VecDeque<u64>,
-    /// Frames heard so far, and where the last of them ended.
+    /// Number of played frames, and the end position of the last of them.
     heard_frames: u64,
     heard: u64,
     checkpoints: VecDeque<(u64, String)>,
-    /// The level that was told last; 0: none.
+    /// The level that was reported last, or 0.
     level: u8,
 }
 
 impl Queue {
-    /// Of sound at so many samples a second.
+    /// Creates a buffer for a sample rate in Hz.
     pub(super) fn new(hz: u32) -> Self {
         Self {
             hz,
@@ -51,21 +52,22 @@ impl Queue {
         }
     }
 
-    /// Puts sound at the end. Gives the level that is reached by it, if one is.
+    /// Appends audio. Returns a fill level that is reached by it.
     ///
     /// # Errors
-    /// No room, or a rate that is not played: nothing of it is put in.
+    /// Returns an error if the buffer is full or the rate is not supported. Nothing is appended
+    /// then.
     pub(super) fn push(&mut self, sound: Sound) -> Result<Option<u8>, Fault> {
         let way = match (sound.hz, self.hz) {
             (from, to) if from == to => None,
-            (8_000, 16_000) => Some(Way::Double),
-            (16_000, 8_000) => Some(Way::Halve),
+            (8_000, 16_000) => Some(Conversion::Double),
+            (16_000, 8_000) => Some(Conversion::Halve),
             _ => return Err(Fault::InvalidFormat),
         };
         let length = match way {
             None => sound.pcm.len(),
-            Some(Way::Double) => sound.pcm.len().saturating_mul(2),
-            Some(Way::Halve) => sound.pcm.len().div_ceil(2),
+            Some(Conversion::Double) => sound.pcm.len().saturating_mul(2),
+            Some(Conversion::Halve) => sound.pcm.len().div_ceil(2),
         };
         if self.samples.len().saturating_add(length) > self.room() {
             return Err(Fault::BufferOverflow);
@@ -75,7 +77,7 @@ impl Queue {
             Some(way) => {
                 let rates = match self.rates.take().filter(|rates| rates.way() == way) {
                     Some(rates) => self.rates.insert(rates),
-                    None => self.rates.insert(Rates::new(way)),
+                    None => self.rates.insert(RateConverter::new(way)),
                 };
                 let mut pcm = Vec::with_capacity(length);
                 rates.push(&sound.pcm, &mut pcm);
@@ -89,7 +91,7 @@ impl Queue {
         Ok(reached)
     }
 
-    /// Samples that may wait.
+    /// Capacity in samples.
     fn room(&self) -> usize {
         usize::try_from(self.hz).unwrap_or(usize::MAX).saturating_mul(SECONDS_MAX)
     }
@@ -98,17 +100,17 @@ impl Queue {
         u8::try_from(self.samples.len() * 100 / self.room().max(1)).unwrap_or(100)
     }
 
-    /// Whether a whole frame of so many samples waits.
+    /// Whether at least this many samples are buffered.
     pub(super) fn has(&self, samples: usize) -> bool {
         self.samples.len() >= samples
     }
 
-    /// Whether nothing waits.
+    /// Whether no samples are buffered.
     pub(super) fn is_empty(&self) -> bool {
         self.samples.is_empty()
     }
 
-    /// Takes the next frame out; what is missing of it is silence. The frame's fate is told by [`Queue::heard`].
+    /// Takes the next frame, padded with silence. Report its playback with [`Queue::heard`].
     pub(super) fn take(&mut self, frame: &mut [i16]) {
         let taken = self.samples.len().min(frame.len());
         for (into, sample) in frame.iter_mut().zip(self.samples.drain(..taken)) {
@@ -125,10 +127,10 @@ impl Queue {
         }
     }
 
-    /// A point to be told of when all that was queued before it has been heard.
+    /// Adds a checkpoint, which is reached when all samples before it have been played.
     ///
     /// # Errors
-    /// Too many wait already.
+    /// Returns an error if too many checkpoints are pending.
     pub(super) fn checkpoint(&mut self, name: String) -> Result<(), Fault> {
         if self.checkpoints.len() >= CHECKPOINTS_MAX {
             return Err(Fault::InvalidCheckpoint);
@@ -138,13 +140,13 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether somebody waits to be told that all before has been heard.
+    /// Whether a checkpoint is pending.
     pub(super) fn has_checkpoint(&self) -> bool {
         !self.checkpoints.is_empty()
     }
 
-    /// So many frames have been heard, or thrown away, since the beginning: the next checkpoint that is reached by it.
-    /// To be asked until there is none.
+    /// Records that this many frames have been played or discarded since the beginning. Returns the
+    /// next checkpoint reached; call this until it returns `None`.
     pub(super) fn heard(&mut self, frames: u64) -> Option<String> {
         while self.heard_frames < frames
             && let Some(end) = self.frames.pop_front()
@@ -159,7 +161,7 @@ impl Queue {
         self.checkpoints.pop_front().map(|(_, name)| name)
     }
 
-    /// Throws away what waits, and the checkpoints in it.
+    /// Discards the buffered samples and pending checkpoints.
     pub(super) fn clear(&mut self) {
         self.samples.clear();
         self.checkpoints.clear();

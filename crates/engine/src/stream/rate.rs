@@ -1,53 +1,54 @@
-//! From 8 to 16 kHz and back: what a server plays at the other one of the two rates.
+//! Converts between 8 and 16 kHz, for servers that send audio at the other one of the two rates.
 //!
-//! One half-band low-pass of 31 taps for both ways (0 to 3.2 kHz flat, 60 dB down from 4.8 kHz). It keeps its last
-//! samples between calls, so that pieces of one sound join without a click, and delays by 15 samples at 16 kHz.
+//! Both directions use a half-band low-pass filter with 31 taps (flat to 3.2 kHz, 60 dB down from
+//! 4.8 kHz). The filter keeps its state between calls, so consecutive pieces join without clicks.
+//! The delay is 15 samples at 16 kHz.
 
-/// Taps of the filter, an odd number.
+/// Number of filter taps. Must be odd.
 const TAPS: usize = 31;
 const MIDDLE: usize = TAPS / 2;
 
-/// Which way.
+/// Direction of the conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Conversion {
     /// 8 kHz in, 16 kHz out.
     Double,
     /// 16 kHz in, 8 kHz out.
     Halve,
 }
 
-/// Changes the rate of a sound that comes piece by piece.
-pub(super) struct Rates {
-    way: Way,
+/// Converts the rate of audio that arrives in pieces.
+pub(super) struct RateConverter {
+    way: Conversion,
     taps: [f32; TAPS],
     /// The latest samples at 16 kHz, oldest first.
     past: [f32; TAPS],
-    /// Of `Halve`: the next sample is left out.
+    /// Whether `Halve` omits the next sample.
     skip: bool,
 }
 
-impl Rates {
-    pub(super) fn new(way: Way) -> Self {
+impl RateConverter {
+    pub(super) fn new(way: Conversion) -> Self {
         Self { way, taps: taps(), past: [0.0; TAPS], skip: false }
     }
 
-    pub(super) fn way(&self) -> Way {
+    pub(super) fn way(&self) -> Conversion {
         self.way
     }
 
-    /// Appends what `pcm` becomes: twice as many samples, or half as many.
+    /// Appends the converted samples: twice or half as many.
     pub(super) fn push(&mut self, pcm: &[i16], out: &mut Vec<i16>) {
         for sample in pcm {
             let sample = f32::from(*sample);
             match self.way {
-                Way::Double => {
-                    // The sample between is zero, which takes half of the power away.
+                Conversion::Double => {
+                    // The inserted sample is zero, which halves the amplitude.
                     for with in [sample * 2.0, 0.0] {
                         self.take(with);
                         out.push(self.filtered());
                     }
                 }
-                Way::Halve => {
+                Conversion::Halve => {
                     self.take(sample);
                     if !self.skip {
                         out.push(self.filtered());
@@ -69,7 +70,7 @@ impl Rates {
     }
 }
 
-/// A sinc of a quarter of the rate under a Blackman window; its sum is one.
+/// A sinc with a cut-off at a quarter of the rate, with a Blackman window. The sum is one.
 fn taps() -> [f32; TAPS] {
     let at = |n: usize| {
         let from_middle = n as f64 - MIDDLE as f64;
@@ -89,7 +90,7 @@ fn taps() -> [f32; TAPS] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Rates, Way};
+    use super::{Conversion, RateConverter};
 
     fn tone(rate: f64, hz: f64, samples: usize) -> Vec<i16> {
         (0..samples)
@@ -97,7 +98,7 @@ mod tests {
             .collect()
     }
 
-    /// How loud this tone is in there (Goertzel), full scale being that of a sample.
+    /// Amplitude of a tone in `pcm` (Goertzel), in units of a sample.
     fn level(pcm: &[i16], rate: f64, hz: f64) -> f64 {
         let (mut re, mut im) = (0.0, 0.0);
         for (n, sample) in pcm.iter().enumerate() {
@@ -108,8 +109,8 @@ mod tests {
         (re * re + im * im).sqrt() * 2.0 / pcm.len() as f64
     }
 
-    fn through(way: Way, pcm: &[i16], piece: usize) -> Vec<i16> {
-        let (mut rates, mut out) = (Rates::new(way), Vec::new());
+    fn through(way: Conversion, pcm: &[i16], piece: usize) -> Vec<i16> {
+        let (mut rates, mut out) = (RateConverter::new(way), Vec::new());
         pcm.chunks(piece).for_each(|piece| rates.push(piece, &mut out));
         out
     }
@@ -117,25 +118,28 @@ mod tests {
     #[test]
     fn a_tone_keeps_its_pitch_and_loudness_both_ways() {
         for hz in [200.0, 1_000.0, 3_000.0] {
-            let up = through(Way::Double, &tone(8_000.0, hz, 8_000), 160);
+            let up = through(Conversion::Double, &tone(8_000.0, hz, 8_000), 160);
             assert_eq!(up.len(), 16_000);
             let kept = level(&up, 16_000.0, hz);
             assert!((9_500.0..10_500.0).contains(&kept), "{hz}: {kept}");
             let image = level(&up, 16_000.0, 8_000.0 - hz);
             assert!(image < 100.0 || hz > 2_900.0, "{hz}: an image of {image}");
-            let down = through(Way::Halve, &tone(16_000.0, hz, 16_000), 320);
+            let down = through(Conversion::Halve, &tone(16_000.0, hz, 16_000), 320);
             assert_eq!(down.len(), 8_000);
             let kept = level(&down, 8_000.0, hz);
             assert!((9_500.0..10_500.0).contains(&kept), "{hz}: {kept}");
         }
-        let folded =
-            level(&through(Way::Halve, &tone(16_000.0, 5_500.0, 16_000), 320), 8_000.0, 2_500.0);
+        let folded = level(
+            &through(Conversion::Halve, &tone(16_000.0, 5_500.0, 16_000), 320),
+            8_000.0,
+            2_500.0,
+        );
         assert!(folded < 50.0, "{folded}");
     }
 
     #[test]
     fn pieces_join_as_if_they_were_one() {
-        for way in [Way::Double, Way::Halve] {
+        for way in [Conversion::Double, Conversion::Halve] {
             let sound = tone(8_000.0, 440.0, 4_001);
             let whole = through(way, &sound, sound.len());
             for piece in [1, 7, 160] {
@@ -148,7 +152,7 @@ mod tests {
     fn loud_sound_is_cut_and_never_wraps() {
         let loud: Vec<i16> =
             (0..800).map(|n| if n / 8 % 2 == 0 { i16::MAX } else { i16::MIN }).collect();
-        let out = through(Way::Double, &loud, 160);
+        let out = through(Conversion::Double, &loud, 160);
         let worst =
             out.windows(2).map(|pair| (i32::from(pair[0]) - i32::from(pair[1])).abs()).max();
         assert!(worst < Some(60_000), "{worst:?}");

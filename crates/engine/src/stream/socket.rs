@@ -1,4 +1,5 @@
-//! A stream's socket: connects, reads what the server wants, writes what waits for it, and says how it ended.
+//! The WebSocket of a stream: connects, reads commands, writes queued messages, and reports how it
+//! ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,8 +14,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::Shared;
-use super::message::{self, Fault, Ours, Theirs};
-use super::outbox::Going;
+use super::message::{self, Command, Fault, ServerMessage};
+use super::outbox::NextSend;
 use crate::answer::{Dice, SigningKeys, sign};
 use egress::{CustomerUrl, Egress, EgressError, Socket, USER_AGENT, is_too_large};
 use machine::StreamEvent;
@@ -22,20 +23,20 @@ use model::Clock;
 use model::metric;
 use model::{Method, StreamId};
 
-/// One try: look-up, TCP, TLS and upgrade (`plivo-callbacks.md` §3.9).
+/// Timeout of one connection attempt: DNS, TCP, TLS and upgrade (`docs/stream.md#connection`).
 const CONNECT: Duration = Duration::from_secs(5);
-/// Tries, and the pause between two.
+/// Maximum number of connection attempts, and the pause between them.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
-/// L12.
+/// Maximum message size (`docs/reference/limits.md#l12`).
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// A server that answers two of these no more is gone.
+/// Ping interval. A server that misses two pongs is lost.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PINGS_MISSED_MAX: u32 = 2;
-/// For what waits, the last word and the server's own, once the stream is over.
+/// Time for queued messages and the closing handshake at the end of a stream.
 const CLOSING: Duration = Duration::from_secs(2);
-/// What a server may send at once and, past that, each second: in messages, and in bytes. 40 s of sound fit at once, in
-/// pieces of 20 ms. Whoever sends more is read more slowly.
+/// Rate limits for the server, in messages and bytes: burst sizes and rates per second. 40 s of
+/// audio in pieces of 20 ms fit into the burst. Beyond the limit the socket is read more slowly.
 const MESSAGES_AT_ONCE: u32 = 2_500;
 const MESSAGES_A_SECOND: u32 = 1_000;
 const BYTES_AT_ONCE: u32 = 6 * 1024 * 1024;
@@ -43,8 +44,8 @@ const BYTES_A_SECOND: u32 = 1024 * 1024;
 
 const STREAM_ID: HeaderName = HeaderName::from_static("x-plivo-stream-id");
 
-/// What a socket is opened with.
-pub(super) struct Way {
+/// The services and keys for connecting.
+pub(super) struct Connector {
     pub(super) egress: Egress,
     pub(super) dice: Dice,
     pub(super) keys: SigningKeys,
@@ -53,16 +54,16 @@ pub(super) struct Way {
 
 /// How a socket ended.
 enum End {
-    /// The stream is over, and the server knows.
-    Ours,
-    /// The server closed it.
-    Theirs,
+    /// The stream has ended here, and the server was notified.
+    Local,
+    /// The server closed the socket.
+    Remote,
     Lost(String),
     TooLarge,
 }
 
-/// Serves a stream's socket from the first try to its end.
-pub(super) async fn run(shared: Arc<Shared>, way: Way) {
+/// Serves a stream's socket, including the connection attempts.
+pub(super) async fn run(shared: Arc<Shared>, way: Connector) {
     let socket = tokio::select! {
         biased;
         () = shared.stopped.cancelled() => return count("ended"),
@@ -76,25 +77,22 @@ pub(super) async fn run(shared: Arc<Shared>, way: Way) {
         }
     };
     let active = Active::new();
-    shared.say(Ours::Start { order: &shared.order });
+    shared.say(ServerMessage::Start { order: &shared.order });
     shared.opened.store(true, Ordering::Release);
     shared.tell(StreamEvent::Opened);
     let end = serve(&shared, socket).await;
     drop(active);
     count(match &end {
-        End::Ours | End::Theirs => "ended",
+        End::Local | End::Remote => "ended",
         End::Lost(_) | End::TooLarge => "lost",
     });
     let dropped = shared.outbox.dropped();
     if dropped > 0 {
-        tracing::info!(
-            dropped,
-            "a stream's server read too slowly: messages of sound were left out"
-        );
+        tracing::info!(dropped, "stream audio dropped: server reads too slowly");
     }
     match end {
-        End::Ours => {}
-        End::Theirs => shared.tell(StreamEvent::Closed),
+        End::Local => {}
+        End::Remote => shared.tell(StreamEvent::Closed),
         End::Lost(why) => shared.tell(StreamEvent::Lost { reason: why }),
         End::TooLarge => {
             let why = format!("its server sent a message of more than {MESSAGE_BYTES_MAX} bytes");
@@ -107,7 +105,7 @@ fn count(outcome: &'static str) {
     metrics::counter!(metric::STREAMS_TOTAL, "outcome" => outcome).increment(1);
 }
 
-/// Counted as long as it is there.
+/// Counts an open stream in the metrics until dropped.
 struct Active;
 
 impl Active {
@@ -123,7 +121,7 @@ impl Drop for Active {
     }
 }
 
-async fn connect(shared: &Shared, way: &Way) -> Result<Socket, EgressError> {
+async fn connect(shared: &Shared, way: &Connector) -> Result<Socket, EgressError> {
     let url = CustomerUrl::socket(&shared.order.url.0, way.egress.guard())?;
     let mut tries = 0;
     loop {
@@ -131,11 +129,11 @@ async fn connect(shared: &Shared, way: &Way) -> Result<Socket, EgressError> {
         let error =
             match way.egress.socket(&url, headers(&url, way), MESSAGE_BYTES_MAX, CONNECT).await {
                 Ok(socket) => return Ok(socket),
-                // It will not be less forbidden the next time.
+                // A forbidden URL stays forbidden.
                 Err(error @ EgressError::Refused(_)) => return Err(error),
                 Err(error) => error,
             };
-        tracing::info!(%error, tries, "a stream's server could not be reached");
+        tracing::info!(%error, tries, "stream connection failed");
         if tries == TRIES {
             return Err(error);
         }
@@ -143,13 +141,14 @@ async fn connect(shared: &Shared, way: &Way) -> Result<Socket, EgressError> {
     }
 }
 
-/// Those of one try: it is signed afresh (`plivo-callbacks.md` §5.6).
-fn headers(url: &CustomerUrl, way: &Way) -> HeaderMap {
+/// Builds the headers of one attempt, with a new signature
+/// (`docs/reference/callbacks.md#stream-sockets`).
+fn headers(url: &CustomerUrl, way: &Connector) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(USER_AGENT_HEADER, HeaderValue::from_static(USER_AGENT));
     let signed = sign(Method::Get, url.text(), &[], &way.keys, way.dice.nonce());
     for (name, value) in signed.into_iter().chain([(STREAM_ID, way.stream.to_string())]) {
-        // Base64, commas, digits, hyphens: always a header's value.
+        // Base64, commas, digits and hyphens are valid in header values.
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }
@@ -157,7 +156,7 @@ fn headers(url: &CustomerUrl, way: &Way) -> HeaderMap {
     headers
 }
 
-/// Reads and writes until one of the two is over.
+/// Reads and writes until either ends.
 async fn serve(shared: &Shared, socket: Socket) -> End {
     let (mut to, mut from) = socket.split();
     let unanswered = AtomicU32::new(0);
@@ -169,8 +168,8 @@ async fn serve(shared: &Shared, socket: Socket) -> End {
             end = &mut reading => end,
             written = &mut writing => after(written, &mut reading).await,
             () = pings(shared, &unanswered) => End::Lost("its server answers no pings".to_owned()),
-            // Whether it reads or not.
-            () = async { shared.stopped.cancelled().await; sleep(CLOSING).await; } => End::Ours,
+            // Ends the socket even if the server does not read.
+            () = async { shared.stopped.cancelled().await; sleep(CLOSING).await; } => End::Local,
         }
     };
     if let End::TooLarge = end {
@@ -180,12 +179,12 @@ async fn serve(shared: &Shared, socket: Socket) -> End {
     end
 }
 
-/// Nothing is written any more: what that means, by the server's last word. A goodbye of its own ends our writing too, and
-/// whichever of the two is seen first.
+/// Determines how the socket ended after writing ended. A close by the server makes writes fail,
+/// too, and either can be noticed first, so the reader gets time to see the close.
 async fn after(written: Result<(), Error>, reading: impl Future<Output = End>) -> End {
     let last = timeout(CLOSING, reading).await;
     match written {
-        Ok(()) => End::Ours,
+        Ok(()) => End::Local,
         Err(error) => last.unwrap_or_else(|_| End::Lost(error.to_string())),
     }
 }
@@ -196,9 +195,9 @@ async fn write(
 ) -> Result<(), Error> {
     loop {
         match shared.outbox.next().await {
-            Going::Text(text) => to.send(Message::text(text)).await?,
-            Going::Ping => to.send(Message::Ping(Bytes::new())).await?,
-            Going::Over => {
+            NextSend::Text(text) => to.send(Message::text(text)).await?,
+            NextSend::Ping => to.send(Message::Ping(Bytes::new())).await?,
+            NextSend::Over => {
                 let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
                 return to.send(Message::Close(Some(goodbye))).await;
             }
@@ -206,7 +205,7 @@ async fn write(
     }
 }
 
-/// Over when the server has answered too few.
+/// Completes when the server has missed too many pings.
 async fn pings(shared: &Shared, unanswered: &AtomicU32) {
     loop {
         sleep(PING_EVERY).await;
@@ -232,7 +231,7 @@ async fn read(
                 }
             }
             Some(Ok(Message::Pong(_))) => unanswered.store(0, Ordering::Relaxed),
-            // They mean nothing here, and cost as much.
+            // Ignored, but counted by the rate limit.
             Some(Ok(Message::Binary(bytes))) => {
                 if let Some(pause) = pace.after(bytes.len()) {
                     sleep(pause).await;
@@ -245,24 +244,24 @@ async fn read(
             }
             Some(Ok(Message::Frame(_))) => {}
             Some(Ok(Message::Close(_))) => {
-                // Our answer to it goes out as it is read on.
+                // Reading on sends our close frame.
                 let _ = timeout(CLOSING, from.next()).await;
-                return End::Theirs;
+                return End::Remote;
             }
-            Some(Err(Error::ConnectionClosed)) | None => return End::Theirs,
+            Some(Err(Error::ConnectionClosed)) | None => return End::Remote,
             Some(Err(error)) if is_too_large(&error) => return End::TooLarge,
             Some(Err(error)) => return End::Lost(error.to_string()),
         }
     }
 }
 
-/// Does what a message asks for.
+/// Executes a command.
 fn take(shared: &Shared, text: &str) {
     let done = match message::read(text) {
-        Ok(Some(Theirs::PlayAudio(_))) if !shared.order.bidirectional => {
+        Ok(Some(Command::PlayAudio(_))) if !shared.order.bidirectional => {
             Err(Fault::NotBidirectional)
         }
-        Ok(Some(Theirs::PlayAudio(sound))) => {
+        Ok(Some(Command::PlayAudio(sound))) => {
             let pushed = shared.play().queue.push(sound);
             pushed.map(|level| {
                 if let Some(percent) = level {
@@ -270,14 +269,14 @@ fn take(shared: &Shared, text: &str) {
                 }
             })
         }
-        Ok(Some(Theirs::Checkpoint { name })) => shared.play().queue.checkpoint(name),
-        Ok(Some(Theirs::ClearAudio)) => {
+        Ok(Some(Command::Checkpoint { name })) => shared.play().queue.checkpoint(name),
+        Ok(Some(Command::ClearAudio)) => {
             let mut play = shared.play();
             play.queue.clear();
             play.cleared = play.cleared.saturating_add(1);
             Ok(())
         }
-        Ok(Some(Theirs::SendDtmf { digits })) => {
+        Ok(Some(Command::SendDtmf { digits })) => {
             shared.tell(StreamEvent::SendDigits { digits });
             Ok(())
         }
@@ -285,11 +284,11 @@ fn take(shared: &Shared, text: &str) {
         Err(fault) => Err(fault),
     };
     if let Err(code) = done {
-        shared.say(Ours::Error { code });
+        shared.say(ServerMessage::Error { code });
     }
 }
 
-/// How fast a server is read.
+/// Rate limit for reading from a server.
 struct Pace<'a> {
     clock: &'a Clock,
     at: Instant,
@@ -307,7 +306,7 @@ impl<'a> Pace<'a> {
         }
     }
 
-    /// A message of so many bytes has been read: how long no other is.
+    /// Accounts for a message of this size. Returns the pause before the next read.
     fn after(&mut self, bytes: usize) -> Option<Duration> {
         let now = self.clock.now();
         let passed =
@@ -332,12 +331,12 @@ mod tests {
     #[tokio::test]
     async fn a_goodbye_that_ends_our_writing_is_a_goodbye() {
         let failed = || Err(Error::ConnectionClosed);
-        assert!(matches!(after(failed(), ready(End::Theirs)).await, End::Theirs));
+        assert!(matches!(after(failed(), ready(End::Remote)).await, End::Remote));
         assert!(matches!(after(failed(), ready(End::TooLarge)).await, End::TooLarge));
         assert!(matches!(
             after(failed(), ready(End::Lost("reset".to_owned()))).await,
             End::Lost(_)
         ));
-        assert!(matches!(after(Ok(()), ready(End::Theirs)).await, End::Ours));
+        assert!(matches!(after(Ok(()), ready(End::Remote)).await, End::Local));
     }
 }

@@ -1,63 +1,64 @@
-//! A stream's sound, every few milliseconds: what passes at the leg becomes messages, what the server has sent becomes
-//! frames of the leg's feed. Runs beside the shards and waits for nothing.
+//! The worker job of a stream: converts the leg's audio to messages and the server's audio to
+//! frames for the leg. Never blocks.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::hush::{Down, Hush};
-use super::message::{Ours, Track};
+use super::denoise::{Denoiser, Downsampler};
+use super::message::{ServerMessage, Track};
 use super::{Shared, epoch_ms, rate};
 use machine::{StreamEvent, StreamTrack};
 use media::opus::{Encoder, Rate};
 use media::workers::{Job, JobStatus};
 use media::{Buffering, Feed, Tap, TapReader};
 
-/// Frames that are kept at the leg: three of its ticks, whatever keeps this thread.
+/// Frames kept ahead at the leg: three ticks, in case this thread is delayed.
 const AHEAD: usize = 3;
-/// Beats for which a piece that is no whole frame waits for the rest of it, once the leg has nothing left: most of a
-/// tick.
+/// Runs of the job for which an incomplete frame waits for more samples after the leg has run out
+/// of audio. Most of a tick.
 const TAIL_BEATS: u8 = 3;
-/// Bits a second and complexity of what is played, as for prompts.
+/// Opus bit rate in bit/s and complexity, as for prompts.
 const BITRATE: u32 = 24_000;
 const COMPLEXITY: u8 = 5;
-/// Ticks without a packet after which silence is sent for it: a late packet is not taken for a lost one at once.
+/// Ticks without a packet before silence is sent instead, so that a late packet does not count as
+/// lost immediately.
 const LATE_TICKS: i64 = 3;
 
-/// See the module's note.
+/// The job. See the module documentation.
 pub(super) struct Sound {
     shared: Arc<Shared>,
     line: TapReader,
-    hushed: Option<Hushed>,
-    speaking: Option<Speaking>,
+    denoised: Option<DenoisedTracks>,
+    playback: Option<Playback>,
     heard: Pieces,
-    /// Pieces sent of what was said, less the ticks that have passed.
+    /// Inbound pieces sent, minus the ticks that have passed.
     ahead: i64,
     sent: Pieces,
 }
 
-/// Where noise is taken away: both sides come at 48 kHz, and what of them is ready at the stream's rate waits here. A side
-/// that the server has not asked for is left out.
-struct Hushed {
-    heard: Option<Hush>,
-    sent: Option<Down>,
+/// Noise suppression: both sides are decoded at 48 kHz, and the output at the stream's rate is
+/// collected here. A side that the server does not receive is omitted.
+struct DenoisedTracks {
+    heard: Option<Denoiser>,
+    sent: Option<Downsampler>,
     pcm: (Vec<i16>, Vec<i16>),
 }
 
-/// The way from the server to the leg.
-struct Speaking {
+/// Audio from the server to the leg.
+struct Playback {
     feed: Feed,
     encoder: Encoder,
     pcm: Vec<i16>,
-    /// Beats since the leg had nothing left.
+    /// Runs of the job since the leg ran out of audio.
     dry: u8,
 }
 
-/// One track on its way to the server.
+/// One track to the server.
 struct Pieces {
     track: Track,
     wanted: bool,
     chunk: u64,
-    /// What is not yet a whole piece.
+    /// Samples of an incomplete piece.
     pcm: Vec<i16>,
 }
 
@@ -67,16 +68,16 @@ impl Sound {
         let wants = |track: StreamTrack| {
             shared.order.track == track || shared.order.track == StreamTrack::Both
         };
-        let hushed = shared.order.noise_level.map(|level| Hushed {
-            heard: wants(StreamTrack::Inbound).then(|| Hush::new(level, rate)),
-            sent: wants(StreamTrack::Outbound).then(|| Down::new(rate)),
+        let denoised = shared.order.noise_level.map(|level| DenoisedTracks {
+            heard: wants(StreamTrack::Inbound).then(|| Denoiser::new(level, rate)),
+            sent: wants(StreamTrack::Outbound).then(|| Downsampler::new(rate)),
             pcm: (Vec::new(), Vec::new()),
         });
-        let at = if hushed.is_some() { Rate::Hz48000 } else { rate };
+        let at = if denoised.is_some() { Rate::Hz48000 } else { rate };
         Self {
             line: TapReader::new(tap, at, Buffering::Immediate),
-            hushed,
-            speaking: feed.map(|feed| Speaking {
+            denoised,
+            playback: feed.map(|feed| Playback {
                 feed,
                 encoder: Encoder::new(rate, COMPLEXITY, BITRATE),
                 pcm: vec![0; rate.frame()],
@@ -89,17 +90,17 @@ impl Sound {
         }
     }
 
-    /// What the leg's peer has said and was sent since the last beat.
+    /// Sends the audio since the last run.
     fn hear(&mut self) {
         let frame = rate(self.shared.order.format).frame();
         while let Some(piece) = self.line.next() {
-            let (heard, sent) = match &mut self.hushed {
+            let (heard, sent) = match &mut self.denoised {
                 None => (piece.received, piece.sent),
-                Some(hushed) => hushed.take(piece.received, piece.sent),
+                Some(denoised) => denoised.take(piece.received, piece.sent),
             };
             self.ahead += self.heard.put(&self.shared, frame, heard);
             if !piece.sent.is_empty() {
-                // A tick.
+                // A tick has passed.
                 self.sent.put(&self.shared, frame, sent);
                 self.ahead -= 1;
                 if self.ahead < -LATE_TICKS {
@@ -110,12 +111,12 @@ impl Sound {
     }
 }
 
-impl Hushed {
+impl DenoisedTracks {
     fn take(&mut self, heard: &[i16], sent: &[i16]) -> (&[i16], &[i16]) {
         self.pcm.0.clear();
         self.pcm.1.clear();
-        if let Some(hush) = &mut self.heard {
-            hush.push(heard, &mut self.pcm.0);
+        if let Some(denoise) = &mut self.heard {
+            denoise.push(heard, &mut self.pcm.0);
         }
         if let Some(down) = &mut self.sent {
             down.push(sent, &mut self.pcm.1);
@@ -129,8 +130,8 @@ impl Job for Sound {
         if self.shared.stopped.is_cancelled() {
             return JobStatus::Done;
         }
-        match &mut self.speaking {
-            Some(speaking) => speaking.beat(&self.shared),
+        match &mut self.playback {
+            Some(playback) => playback.beat(&self.shared),
             None => answer_clears(&self.shared, None),
         }
         self.hear();
@@ -143,13 +144,13 @@ impl Pieces {
         Self { track, wanted, chunk: 0, pcm: Vec::new() }
     }
 
-    /// Sends what has become whole; gives how many pieces that were.
+    /// Sends complete pieces. Returns their number.
     fn put(&mut self, shared: &Shared, frame: usize, pcm: &[i16]) -> i64 {
         if !self.wanted {
             return 0;
         }
         let mut sent = 0;
-        // As a rule a packet is a piece.
+        // Usually a packet is exactly one piece.
         if self.pcm.is_empty() && pcm.len() == frame {
             self.chunk += 1;
             self.say(shared, pcm);
@@ -169,25 +170,25 @@ impl Pieces {
 
     fn silence(&mut self, shared: &Shared, frame: usize) -> i64 {
         const NOTHING: [i16; Rate::Hz48000.frame()] = [0; Rate::Hz48000.frame()];
-        // What was left of a packet goes before it.
+        // Completes the rest of a packet first.
         let filled = frame.saturating_sub(self.pcm.len());
         self.put(shared, frame, NOTHING.get(..filled).unwrap_or(&NOTHING))
     }
 
     fn say(&self, shared: &Shared, pcm: &[i16]) {
         let at_ms = epoch_ms(shared.clock.wall());
-        let ours = Ours::Media {
+        let ours = ServerMessage::Media {
             track: self.track,
             at_ms,
             chunk: self.chunk,
             pcm,
             format: shared.order.format,
         };
-        shared.outbox.media(|sequence| shared.phrases.text(sequence, ours));
+        shared.outbox.media(|sequence| shared.ids.text(sequence, ours));
     }
 }
 
-impl Speaking {
+impl Playback {
     fn beat(&mut self, shared: &Shared) {
         answer_clears(shared, Some(&self.feed));
         let waiting = self.feed.waiting();
@@ -204,19 +205,19 @@ impl Speaking {
             }
             self.dry = 0;
             let frame = self.encoder.encode(&self.pcm);
-            // Full it is not, and a leg that is gone takes nothing more.
+            // The feed is not full here, and a closed leg ignores the frame.
             self.feed.push(frame);
         }
         let taken = self.feed.taken();
         loop {
             let Some(name) = shared.play().queue.heard(taken) else { return };
-            shared.say(Ours::PlayedStream { name: &name });
+            shared.say(ServerMessage::PlayedStream { name: &name });
             shared.report(StreamEvent::Played { name });
         }
     }
 }
 
-/// Throws away what is at the leg where the server wants that, and says so.
+/// Executes `clearAudio`: discards the audio at the leg and confirms it.
 fn answer_clears(shared: &Shared, feed: Option<&Feed>) {
     let cleared = std::mem::take(&mut shared.play().cleared);
     if cleared > 0
@@ -225,7 +226,7 @@ fn answer_clears(shared: &Shared, feed: Option<&Feed>) {
         feed.clear();
     }
     for _ in 0..cleared {
-        shared.say(Ours::ClearedAudio);
+        shared.say(ServerMessage::ClearedAudio);
         shared.report(StreamEvent::Cleared);
     }
 }

@@ -1,4 +1,4 @@
-//! A stream between a leg with a peer and a server, over loopback: with TLS, and how late sound is.
+//! Tests of a stream between a leg and a server over loopback: TLS, and the latency of the audio.
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -43,7 +43,7 @@ fn order(url: &str) -> StreamOrder {
     }
 }
 
-/// Opens a stream; what it tells comes out of the other end.
+/// Opens a stream. Returns its handle and the receiver of its events.
 fn open(
     url: &str,
     roots: Vec<CertificateDer<'static>>,
@@ -125,7 +125,7 @@ async fn r17_an_address_that_is_shut_is_not_tried() {
     }
 }
 
-/// A leg with a peer that hears it.
+/// Creates a connected leg with its peer.
 fn leg() -> (Arc<Media>, LegHandle, Peer) {
     let config = MediaConfig {
         listen: "127.0.0.1:0".parse().expect("address"),
@@ -146,7 +146,7 @@ fn leg() -> (Arc<Media>, LegHandle, Peer) {
     (media, leg, peer)
 }
 
-/// 20 ms packets: silence and a loud buzz.
+/// Two 20 ms packets: silence and a loud buzz.
 fn packets() -> [Frame; 2] {
     let mut encoder = Encoder::for_prompts();
     let buzz: Vec<i16> = (0..320).map(|n| if n % 40 < 20 { 9_000 } else { -9_000 }).collect();
@@ -162,8 +162,8 @@ fn percentiles(mut took: Vec<Duration>) -> [f64; 3] {
     [at(500), at(990), at(1_000)]
 }
 
-/// Not part of a test run: prints how long sound is in the node, each way, beyond its packet's own 20 ms.
-/// `cargo test --release --lib stream::tests::how_late -- --ignored --nocapture`
+/// Not part of a test run: prints the latency that the node adds in each direction, beyond the 20
+/// ms of a packet. `cargo test --release --lib stream::tests::how_late -- --ignored --nocapture`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "measures, for benches/README.md"]
 #[allow(clippy::print_stdout, reason = "prints its figures")]
@@ -185,7 +185,7 @@ async fn how_late_sound_is() {
             let media = json!({"contentType": "audio/x-l16", "sampleRate": 16_000, "payload": STANDARD.encode(buzz)});
             let mut n = 0;
             loop {
-                // At any moment of the leg's tick.
+                // Spread over the leg's tick.
                 n += 1;
                 tokio::time::sleep(Duration::from_micros(400_000 + n * 1_300 % 20_000)).await;
                 let text = Message::text(json!({"event": "playAudio", "media": media}).to_string());
@@ -245,7 +245,7 @@ async fn how_late_sound_is() {
         }
         pump(&mut peers, "the last", |_| now() >= due + Duration::from_millis(200));
         let came: Vec<Instant> = coming.try_iter().collect();
-        // The first may have been filled up before the first packet.
+        // The first piece may be silence, sent before the first packet.
         let extra = came.len().saturating_sub(sent.len());
         let inward = sent
             .iter()

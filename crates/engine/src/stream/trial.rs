@@ -1,36 +1,37 @@
-//! What a server's messages come to, without a socket: for fuzzing (R25).
+//! Effects of a server's messages without a socket, for fuzzing
+//! (`docs/reference/reliability.md#r25`).
 
-use super::message::{self, Theirs};
+use super::message::{self, Command};
 use super::queue::Queue;
 
-/// What came of some messages.
+/// Effects of a list of messages.
 #[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Trial {
-    /// Of each in its order: what it asked for (nothing where its event is not known), or the code of the error frame.
+    /// For each message in order: its event (empty if unknown), or the code of the error message.
     pub outcomes: Vec<Result<&'static str, &'static str>>,
-    /// Frames of 20 ms that would be played then.
+    /// Number of 20 ms frames that would be played.
     pub frames: usize,
-    /// Checkpoints that would be told of.
+    /// Checkpoints that would be reported.
     pub checkpoints: Vec<String>,
     /// Keys that would be sent.
     pub keys: String,
 }
 
-/// What these do to a stream that plays sound of 8 kHz, one after the other; what waits at the end is played.
+/// Applies messages in order to a stream with 8 kHz audio, then plays the rest of the buffer.
 #[doc(hidden)]
 pub fn read_messages<'a>(messages: impl Iterator<Item = &'a str>) -> Trial {
     let mut trial = Trial::default();
     let mut queue = Queue::new(8_000);
     for text in messages {
         let outcome = match message::read(text) {
-            Ok(Some(Theirs::PlayAudio(sound))) => queue.push(sound).map(|_| "playAudio"),
-            Ok(Some(Theirs::Checkpoint { name })) => queue.checkpoint(name).map(|()| "checkpoint"),
-            Ok(Some(Theirs::ClearAudio)) => {
+            Ok(Some(Command::PlayAudio(sound))) => queue.push(sound).map(|_| "playAudio"),
+            Ok(Some(Command::Checkpoint { name })) => queue.checkpoint(name).map(|()| "checkpoint"),
+            Ok(Some(Command::ClearAudio)) => {
                 queue.clear();
                 Ok("clearAudio")
             }
-            Ok(Some(Theirs::SendDtmf { digits })) => {
+            Ok(Some(Command::SendDtmf { digits })) => {
                 trial.keys.push_str(&digits);
                 Ok("sendDTMF")
             }

@@ -1,4 +1,4 @@
-//! What the door asks of whoever runs the calls.
+//! The interface between the webhook handler and the calls.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,23 +8,26 @@ use crate::admission::{Admitted, NumberEntry, Reason};
 use machine::{PhoneStatus, Termination};
 use model::{CallUuid, PhoneNumberId, Timestamp, Wacid};
 
-/// Who runs the calls. Nothing here may block or wait: the 200 comes after it.
+/// Runs the calls. No method may block or wait, since Meta waits for the response.
 pub trait Calls: Send + Sync {
-    /// A usable SDP offer, ready to be answered.
+    /// A usable SDP offer.
     type Offer;
-    /// A place for one further call; given back on drop.
+    /// Capacity for one call. Released on drop.
     type Room;
 
-    /// Room for a further call to this number (R10): asked before its offer is read, so that a refusal costs little.
+    /// Reserves capacity for a call to this number (`docs/reference/reliability.md#r10`). Called
+    /// before the offer is parsed, so that a refusal is cheap.
     fn room(&self, number: &PhoneNumberId) -> Option<Self::Room>;
 
-    /// Reads an offer as `meta-calling.md` §5.2 does, or an answer to ours; none if it is unusable (`bad_offer`).
+    /// Parses an SDP offer, or an answer to our offer (`docs/reference/meta.md#usable-offer`).
+    /// Returns `None` if it is unusable.
     fn read_offer(&self, sdp: &str) -> Option<Self::Offer>;
 
-    /// Starts a call, or can't after all; then it is rejected as `overloaded`.
+    /// Starts a call.
     ///
     /// # Errors
-    /// Gives the admission back, to be withdrawn.
+    /// Returns the admission if the node is overloaded after all. The call is then rejected as
+    /// `overloaded`.
     fn start(
         &self,
         room: Self::Room,
@@ -32,68 +35,78 @@ pub trait Calls: Send + Sync {
         incoming: Incoming<Self::Offer>,
     ) -> Result<(), Busy>;
 
-    /// Meta says that a call is over; `named`: the call of ours that it names itself, if it does.
-    fn terminated(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination)
-    -> Known;
+    /// Reports Meta's `terminate`. `named` is the call that its opaque data name.
+    fn terminated(
+        &self,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        termination: Termination,
+    ) -> TerminateOutcome;
 
-    /// Meta says something about a call that we placed.
-    fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<Self::Offer>) -> Heard;
+    /// Reports an event of an outbound call.
+    fn placed(
+        &self,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        said: CallUpdate<Self::Offer>,
+    ) -> UpdateOutcome;
 
-    /// Sends Graph `reject` for a call that was not admitted.
+    /// Sends `reject` to Graph for a call that was not admitted.
     ///
     /// # Errors
-    /// The list of rejects under way is full: Meta is asked to come again (503).
+    /// Returns an error if the queue of rejects is full. Meta is then answered with 503 and
+    /// retries.
     fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Result<(), Full>;
 }
 
-/// What Meta says about a call that we placed, but for its end.
+/// An event of an outbound call other than its end.
 #[derive(Clone, Debug)]
-pub enum Said<O> {
-    /// The SDP answer to our offer; none: it is unusable.
+pub enum CallUpdate<O> {
+    /// The SDP answer to our offer. `None` if it is unusable.
     Answer(Option<O>),
     Status(PhoneStatus),
 }
 
-/// What became of it.
+/// How an event of an outbound call was handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// Its call has been told.
-    Yes,
-    /// Its call is past that, or over.
+pub enum UpdateOutcome {
+    /// Delivered to its call.
+    Delivered,
+    /// The call has passed that state or has ended.
     Late,
-    /// Its call is not known, and may be within a moment.
+    /// The call is not known yet.
     Parked,
-    /// Its call could not be told: Meta is asked to come again.
+    /// The call's mailbox is full. Meta is asked to retry.
     Busy,
 }
 
-/// A user-initiated call with all that it begins with.
+/// A user-initiated call before its start.
 #[derive(Debug)]
 pub struct Incoming<O> {
     pub connect: Connect,
     pub offer: O,
-    /// When its webhook's request came: before the body was read and the signature checked.
+    /// When the webhook request arrived, before its body was read and its signature checked.
     pub received: Instant,
-    /// When it had been read: the zero of the call's time, and of `offhook_setup_seconds`.
+    /// When it had been parsed. The zero of the call's time and of `offhook_setup_seconds`.
     pub arrived: Instant,
     pub arrived_wall: Timestamp,
 }
 
-/// No room for a further call just now.
+/// The node has no capacity for a call.
 #[derive(Debug)]
 pub struct Busy(pub Admitted);
 
-/// No room for a further reject just now.
+/// The queue of rejects is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// Whether a call is known.
+/// How a `terminate` was handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// It was live here and has been told.
+pub enum TerminateOutcome {
+    /// Delivered to a live call.
     Ended,
-    /// No such call, or one that is over.
+    /// The call does not exist or has ended.
     Unknown,
-    /// It is live here and could not be told: Meta is asked to come again.
+    /// The call is live but its mailbox is full. Meta is asked to retry.
     Busy,
 }

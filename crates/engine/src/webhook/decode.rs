@@ -1,5 +1,6 @@
-//! Bytes → items, in the order given (`meta-calling.md` §3). Pure, and tolerant as §1 says: whatever the shape, one
-//! item's fault is its own.
+//! Decodes webhook bodies to items in order (`docs/reference/meta.md#webhook-bodies`). Pure and
+//! tolerant: an error in one item does not affect the others
+//! (`docs/reference/meta.md#tolerant-reading`).
 
 mod messages;
 
@@ -7,7 +8,7 @@ use std::collections::HashMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::items::{CallKey, Connect, Item, Sdp, What};
+use super::items::{CallKey, Connect, Content, Item, Sdp};
 use super::kind::Kind;
 use super::read::{self, Value};
 use crate::meta::call_named;
@@ -15,15 +16,16 @@ use crate::numbers::{self, NewsOfMeta};
 use machine::{PhoneStatus, Termination};
 use model::{CallUuid, Direction, PhoneNumberId, digits_of};
 
-/// The body is not JSON as `meta-calling.md` §2.2 has it.
+/// The body is not JSON (`docs/reference/meta.md#not-json`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("read the webhook's body: it is not JSON of at most 128 levels")]
+#[error("read the webhook body: it is not JSON of at most 128 levels")]
 pub struct BadJson;
 
-/// Hands over every item of a body, one at a time, so that a large body never stands in memory twice.
+/// Decodes a body and passes each item to `take`. Items are not collected, so a large body is held
+/// in memory only once.
 ///
 /// # Errors
-/// The body is not JSON; then nothing was handed over.
+/// Returns an error if the body is not JSON. `take` was not called then.
 pub fn decode(body: &[u8], mut take: impl FnMut(Item)) -> Result<(), BadJson> {
     let document = read::document(body).ok_or(BadJson)?;
     let Some([object, entries]) = document.members(["object", "entry"]) else {
@@ -48,7 +50,7 @@ pub fn decode(body: &[u8], mut take: impl FnMut(Item)) -> Result<(), BadJson> {
     Ok(())
 }
 
-/// One element of `changes`.
+/// Decodes one element of `changes`.
 fn change(change: Value<'_>, waba: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
     let [field, value] = change.members(["field", "value"]).unwrap_or_default();
     match field.and_then(Value::string) {
@@ -56,28 +58,28 @@ fn change(change: Value<'_>, waba: Option<Value<'_>>, take: &mut impl FnMut(Item
         Some(field) if field == "calls" => calls(value, take),
         Some(field) if field == "messages" => messages::messages(value, take),
         Some(field) => {
-            let heard = value.and_then(|value| heard(waba, &field, value)).map(Box::new);
+            let heard = value.and_then(|value| account_news(waba, &field, value)).map(Box::new);
             take(Item {
                 kind: Kind::of(&field),
                 id: None,
-                what: What::Change { digest: sorted(change), heard },
+                what: Content::Change { digest: change_digest(change), heard },
             });
         }
     }
 }
 
-/// What a change says of numbers; of one that is too large nothing is read.
-fn heard(waba: Option<Value<'_>>, field: &str, value: Value<'_>) -> Option<NewsOfMeta> {
+/// Extracts account news from a change. Large changes are not parsed.
+fn account_news(waba: Option<Value<'_>>, field: &str, value: Value<'_>) -> Option<NewsOfMeta> {
     let raw = Some(value.raw()).filter(|raw| raw.len() <= SORTED_BYTES_MAX)?;
     let waba = usable_id(waba).unwrap_or_default();
     numbers::heard_in(&waba, field, &serde_json::from_str(raw).ok()?)
 }
 
-/// A change larger than this is not sorted: as a tree it takes up to eighty times its size.
+/// Larger changes are not parsed: a `serde_json::Value` needs up to eighty times as much memory.
 const SORTED_BYTES_MAX: usize = 64 << 10;
 
-/// SHA-256 of a change with its members sorted; of its bytes as they came where they can't be sorted.
-fn sorted(change: Value<'_>) -> [u8; 32] {
+/// Returns the SHA-256 of a change with sorted members, or of its bytes if it is too large to sort.
+fn change_digest(change: Value<'_>) -> [u8; 32] {
     let raw = change.raw();
     // `serde_json::Value` keeps members in a sorted map.
     let tree = (raw.len() <= SORTED_BYTES_MAX)
@@ -88,7 +90,7 @@ fn sorted(change: Value<'_>) -> [u8; 32] {
     hash.as_ref().try_into().unwrap_or_default()
 }
 
-/// An id as §1.3 bounds it: 1–512 bytes of printable ASCII.
+/// Returns an id of 1 to 512 bytes of printable ASCII (`docs/reference/meta.md#bounds`).
 fn usable_id(value: Option<Value<'_>>) -> Option<String> {
     value?
         .id()
@@ -108,33 +110,34 @@ fn text(value: Option<Value<'_>>) -> Option<String> {
     value?.text()
 }
 
-/// What all items of one `calls` value share.
-struct Around {
+/// The context that all items of a `calls` or `messages` value share.
+struct ValueContext {
     phone_number_id: PhoneNumberId,
-    /// `metadata.display_phone_number`, digits.
+    /// The digits of `metadata.display_phone_number`.
     display: Option<String>,
     contacts: Vec<Contact>,
-    /// Where in `contacts` a user stands, by every id that it has there.
+    /// Maps each id of a user to an index in `contacts`.
     contact_of: HashMap<String, usize>,
-    /// `errors[0].code` beside the items.
+    /// The code of `errors[0]` beside the items.
     error_code: Option<i64>,
 }
 
-/// One of `contacts`.
+/// An element of `contacts`.
 struct Contact {
     /// Digits.
     wa_id: Option<String>,
     bsuid: Option<String>,
-    /// The profile name without control characters; may be empty.
+    /// The profile name without control characters. May be empty.
     name: String,
 }
 
-impl Around {
-    /// How many contacts of one body are kept: Meta's most are 1,000 updates (§2).
+impl ValueContext {
+    /// Maximum number of contacts of a body. Meta sends at most 1,000 updates.
     const CONTACTS_MAX: usize = 1_000;
 
-    /// Whose contact is that of a user with these ids. One body may tell of several users, each with its contact: only
-    /// where none can be told apart (a single one, whose number Meta may write otherwise; no id) the first counts.
+    /// Returns the contact of the user with these ids. A body can contain several users with a
+    /// contact each. The first contact is used only if it is unambiguous: it is the only one (Meta
+    /// may write its number differently), or the item has no ids.
     fn contact(&self, ids: [Option<&str>; 3]) -> Option<&Contact> {
         let known = ids.iter().any(Option::is_some);
         let found = ids.into_iter().flatten().find_map(|id| self.contact_of.get(id));
@@ -169,18 +172,20 @@ fn calls(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
     else {
         return take(Item::malformed(Kind::CALLS));
     };
-    // No number: nobody's call (§3.2.2).
-    let around = around(metadata, contacts, errors);
-    let arrays: Arrays<'_, Around> =
+    // Without a phone number id the items cannot be assigned.
+    let context = value_context(metadata, contacts, errors);
+    let arrays: Arrays<'_, ValueContext> =
         [(calls, Kind::CALLS, call), (statuses, Kind::CALL_STATUS, call_status)];
-    each_item(arrays, around.as_ref(), errors.map(|_| Kind::of("calls.errors")), take);
+    each_item(arrays, context.as_ref(), errors.map(|_| Kind::of("calls.errors")), take);
 }
 
-/// The two arrays that a value of `calls` or `messages` may hold: where, as what, and how an element is read.
+/// The two arrays of a `calls` or `messages` value: each with its kind and the decoder of its
+/// elements.
 type Arrays<'a, C> = [(Option<Value<'a>>, Kind, fn(Value<'a>, &C) -> Item); 2];
 
-/// Hands over every element of both arrays. `context` is what all of them need, if it could be had; `errors` is the
-/// kind of an `errors` member, which says something by itself only where there is neither array (§3.8).
+/// Decodes the elements of both arrays. Without `context` they are malformed. `errors` is the kind
+/// of an `errors` member, which is an item of its own only if neither array exists
+/// (`docs/reference/meta.md#errors`).
 fn each_item<C>(
     arrays: Arrays<'_, C>,
     context: Option<&C>,
@@ -210,13 +215,13 @@ fn each_item<C>(
     }
 }
 
-fn around(
+fn value_context(
     metadata: Option<Value<'_>>,
     contacts: Option<Value<'_>>,
     errors: Option<Value<'_>>,
-) -> Option<Around> {
+) -> Option<ValueContext> {
     let [id, display] = metadata?.members(["phone_number_id", "display_phone_number"])?;
-    let mut around = Around {
+    let mut context = ValueContext {
         phone_number_id: usable_id(id)?.into(),
         display: digits(display),
         contacts: Vec::new(),
@@ -224,18 +229,18 @@ fn around(
         error_code: first_code(errors),
     };
     if let Some(contacts) = contacts {
-        contacts.each(|contact| around.add_contact(contact));
+        contacts.each(|contact| context.add_contact(contact));
     }
-    Some(around)
+    Some(context)
 }
 
-/// `code` of the first of `errors`.
+/// Returns `code` of the first element of `errors`.
 fn first_code(errors: Option<Value<'_>>) -> Option<i64> {
     let [code] = errors?.first()?.members(["code"])?;
     code?.integer()
 }
 
-/// What the first of `errors` says, for people.
+/// Returns the text of the first element of `errors`.
 fn first_words(errors: Option<Value<'_>>) -> String {
     let said = errors
         .and_then(Value::first)
@@ -245,29 +250,29 @@ fn first_words(errors: Option<Value<'_>>) -> String {
     text(details).or_else(|| text(message)).or_else(|| text(title)).unwrap_or_default()
 }
 
-/// One element of `calls`.
-fn call(item: Value<'_>, around: &Around) -> Item {
+/// Decodes one element of `calls`.
+fn call(item: Value<'_>, context: &ValueContext) -> Item {
     let Some([event, id]) = item.members(["event", "id"]) else {
         return Item::malformed(Kind::CALLS);
     };
     let id = usable_id(id);
     let Some(event) = event.and_then(Value::string) else {
-        return Item { kind: Kind::CALLS, id, what: What::Malformed };
+        return Item { kind: Kind::CALLS, id, what: Content::Malformed };
     };
     let kind = Kind::within("calls", &event);
     let key = id
         .as_deref()
-        .map(|id| CallKey { phone_number_id: around.phone_number_id.clone(), wacid: id.into() });
+        .map(|id| CallKey { phone_number_id: context.phone_number_id.clone(), wacid: id.into() });
     let what = match (event.to_ascii_lowercase().as_str(), key) {
-        ("connect", Some(key)) => connect(item, key, around),
-        ("terminate", Some(key)) => terminate(item, key, around),
-        ("connect" | "terminate", None) => What::Malformed,
-        _ => What::Ignored,
+        ("connect", Some(key)) => connect(item, key, context),
+        ("terminate", Some(key)) => terminate(item, key, context),
+        ("connect" | "terminate", None) => Content::Malformed,
+        _ => Content::Ignored,
     };
     Item { kind, id, what }
 }
 
-fn connect(item: Value<'_>, key: CallKey, around: &Around) -> What {
+fn connect(item: Value<'_>, key: CallKey, context: &ValueContext) -> Content {
     let names = [
         "from",
         "to",
@@ -282,24 +287,24 @@ fn connect(item: Value<'_>, key: CallKey, around: &Around) -> What {
     let Some([from, to, timestamp, direction, session, connection, opaque, cta, deeplink]) =
         item.members(names)
     else {
-        return What::Malformed;
+        return Content::Malformed;
     };
     let (from, to) = (digits(from), digits(to));
-    let Some(session) = Session::read(session, connection) else { return What::Ignored };
-    let display = around.display.as_deref();
+    let Some(session) = Session::read(session, connection) else { return Content::Ignored };
+    let display = context.display.as_deref();
     let direction = match direction {
         Some(word) => match word.string().unwrap_or_default().to_ascii_uppercase().as_str() {
             "USER_INITIATED" => Direction::Inbound,
             "BUSINESS_INITIATED" => Direction::Outbound,
-            // A direction that we do not know: never guess (§3.2.4).
-            _ => return What::Ignored,
+            // An unknown direction is never guessed (`docs/reference/meta.md#connect-direction`).
+            _ => return Content::Ignored,
         },
         None => match session.kind.as_deref() {
             Some("offer") => Direction::Inbound,
             Some("answer") => Direction::Outbound,
             _ if display.is_some() && to.as_deref() == display => Direction::Inbound,
             _ if display.is_some() && from.as_deref() == display => Direction::Outbound,
-            _ => return What::Malformed,
+            _ => return Content::Malformed,
         },
     };
     let names = match direction {
@@ -313,10 +318,10 @@ fn connect(item: Value<'_>, key: CallKey, around: &Around) -> What {
         .as_deref()
         .filter(|told| Some(*told) != display)
         .or(other.as_deref().filter(|other| Some(*other) != display));
-    let contact = around.contact([told, user_id.as_deref(), parent.as_deref()]);
+    let contact = context.contact([told, user_id.as_deref(), parent.as_deref()]);
     let expected = if direction == Direction::Inbound { "offer" } else { "answer" };
     let right_kind = session.kind.as_deref().is_none_or(|kind| kind == expected);
-    What::Connect(Box::new(Connect {
+    Content::Connect(Box::new(Connect {
         key,
         direction,
         timestamp: timestamp.and_then(Value::integer),
@@ -332,23 +337,24 @@ fn connect(item: Value<'_>, key: CallKey, around: &Around) -> What {
     }))
 }
 
-/// Our call that `biz_opaque_callback_data` names, if it is ours (§4.1.5).
+/// Returns our call that `biz_opaque_callback_data` names (`docs/reference/meta.md#opaque-data`).
 fn named(opaque: Option<Value<'_>>) -> Option<CallUuid> {
     call_named(&text(opaque)?)
 }
 
-/// `session`, or the older `connection.webrtc` where that is absent.
+/// The object `session`, or the older `connection.webrtc` if that is absent.
 struct Session {
-    /// `sdp_type` in lower case; an unusable one is a word that is neither offer nor answer.
+    /// `sdp_type` in lower case. Neither "offer" nor "answer" if it is unusable.
     kind: Option<String>,
     sdp: Sdp,
 }
 
 impl Session {
-    /// Bound of an SDP in bytes (§1.3).
+    /// Maximum size of an SDP in bytes (`docs/reference/meta.md#bounds`).
     const SDP_MAX: usize = 16_384;
 
-    /// None where there is no SDP at all: the shape of SIP-signalled calls (§3.2.3).
+    /// Returns `None` without any SDP, as in SIP-signalled calls
+    /// (`docs/reference/meta.md#connect-sdp`).
     fn read(session: Option<Value<'_>>, connection: Option<Value<'_>>) -> Option<Self> {
         let Some(session) = session else {
             let [webrtc] = connection?.members(["webrtc"])?;
@@ -370,11 +376,12 @@ impl Session {
     }
 }
 
-fn terminate(item: Value<'_>, key: CallKey, around: &Around) -> What {
+fn terminate(item: Value<'_>, key: CallKey, context: &ValueContext) -> Content {
     let names =
         ["status", "start_time", "end_time", "duration", "errors", "biz_opaque_callback_data"];
     let [status, start, end, duration, errors, opaque] = item.members(names).unwrap_or_default();
-    // Meta's own samples have arrays and mixed case: of an array the first word (§3.3).
+    // Meta's own samples have arrays and mixed case. The first element of an array counts
+    // (`docs/reference/meta.md#terminate`).
     let status = status.and_then(|status| text(Some(status)).or_else(|| text(status.first())));
     let status = status.map(|word| match word.to_ascii_lowercase() {
         known if known == "completed" || known == "failed" => known,
@@ -385,29 +392,29 @@ fn terminate(item: Value<'_>, key: CallKey, around: &Around) -> What {
         start_time: start.and_then(Value::integer),
         end_time: end.and_then(Value::integer),
         duration_secs: duration.and_then(Value::integer).and_then(|secs| u64::try_from(secs).ok()),
-        error_code: first_code(errors).or(around.error_code),
+        error_code: first_code(errors).or(context.error_code),
     };
-    What::Terminate { key, named: named(opaque), termination }
+    Content::Terminate { key, named: named(opaque), termination }
 }
 
-/// One element of `statuses` under `calls`.
-fn call_status(item: Value<'_>, around: &Around) -> Item {
+/// Decodes one element of `statuses` in a `calls` value.
+fn call_status(item: Value<'_>, context: &ValueContext) -> Item {
     let [id, status, opaque] =
         item.members(["id", "status", "biz_opaque_callback_data"]).unwrap_or_default();
     let id = usable_id(id);
     let what = match (&id, status.and_then(Value::string)) {
         (Some(id), Some(word)) => {
             let key = CallKey {
-                phone_number_id: around.phone_number_id.clone(),
+                phone_number_id: context.phone_number_id.clone(),
                 wacid: id.as_str().into(),
             };
             let all = [PhoneStatus::Ringing, PhoneStatus::Accepted, PhoneStatus::Rejected];
             match all.into_iter().find(|status| word.eq_ignore_ascii_case(status.as_str())) {
-                Some(status) => What::Status { key, named: named(opaque), status },
-                None => What::Ignored,
+                Some(status) => Content::Status { key, named: named(opaque), status },
+                None => Content::Ignored,
             }
         }
-        _ => What::Malformed,
+        _ => Content::Malformed,
     };
     Item { kind: Kind::CALL_STATUS, id, what }
 }

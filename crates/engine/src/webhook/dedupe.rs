@@ -1,11 +1,14 @@
-//! Keys seen before (`meta-calling.md` §2.7), bounded in time and in memory.
+//! Deduplication of events (`docs/reference/meta.md#duplicates`), bounded in time and memory.
 //!
-//! A key is 128 bits of a SHA-256, the same in every process; half of them are kept here, which two of half a million keys
-//! have in common once in ten trillion events. All keys of one table live equally long, so they leave in the order
-//! they came and no clean-up task is needed; full, a table forgets its oldest. A call leaves two or three, for a week:
-//! but for the latest they lie in sorted pages of a thousand, where each takes its 8 bytes and lives as long as the latest
-//! of its page. Not `moka`: its time is its own, and
-//! this one must be stepped, asked synchronously, and say who was first.
+//! A key is 128 bits of a SHA-256 and the same in every process. Tables keep 64 bits of it; with
+//! half a million keys, a collision happens about once in ten trillion events. All keys of a table
+//! have the same lifetime, so they expire in the order of insertion without a clean-up task. A full
+//! table drops its oldest keys.
+//!
+//! A call leaves two or three keys for a week. All but the latest are stored in sorted pages of a
+//! thousand keys, with 8 bytes per key and one expiry time per page, which is that of its latest
+//! key. `moka` is unsuitable: it has its own clock, while this table needs a controllable one,
+//! synchronous access, and an atomic claim.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-/// The key of what these words name together.
+/// Returns the key of a list of words.
 pub(super) fn key_of(words: &[&[u8]]) -> u128 {
     let mut digest = Context::new(&SHA256);
     for word in words {
-        // Its length first, so that no two rows of words run together the same way.
+        // The length prefix keeps lists distinct whose concatenations are equal.
         digest.update(&u32::try_from(word.len()).unwrap_or(u32::MAX).to_be_bytes());
         digest.update(word);
     }
@@ -25,19 +28,19 @@ pub(super) fn key_of(words: &[&[u8]]) -> u128 {
     digest.as_ref().iter().take(16).fold(0, |key, byte| key << 8 | u128::from(*byte))
 }
 
-/// Tables are split by key, so that two webhooks rarely meet at one lock.
+/// Number of shards, so that concurrent webhooks rarely share a lock.
 const SHARDS: usize = 16;
 
-/// Keys of a page, and of the latest that have their own time.
+/// Keys per page, and minimum number of latest keys with their own expiry time.
 const PAGE: usize = 1_024;
 
-/// A table of keys that are remembered for a while.
-pub(super) struct Seen {
+/// A set of keys that expire.
+pub(super) struct KeyTable {
     shards: [Mutex<Shard>; SHARDS],
-    /// The first time that was told: the zero of the others.
+    /// The first time passed in, which is the zero of all others.
     origin: OnceLock<Instant>,
     ttl: Duration,
-    /// Keys of one shard.
+    /// Maximum number of keys per shard.
     capacity: usize,
 }
 
@@ -48,28 +51,29 @@ type Nanos = u64;
 struct Shard {
     until: HashMap<u64, Nanos>,
     order: VecDeque<(u64, Nanos)>,
-    /// Older ones, by their ends.
+    /// Older keys, ordered by expiry time.
     pages: VecDeque<Page>,
-    /// How many the pages hold.
+    /// Number of keys in the pages.
     paged: usize,
 }
 
-/// Keys that came one after another.
+/// Consecutive keys.
 struct Page {
-    /// The end of the last one.
+    /// Expiry time of the last key.
     until: Nanos,
     /// Sorted.
     keys: Vec<u64>,
 }
 
-impl Seen {
-    /// Remembers each key for `ttl`, and no more than about `capacity` of them.
+impl KeyTable {
+    /// Creates a table that keeps each key for `ttl`, and about `capacity` keys in total.
     pub(super) fn new(ttl: Duration, capacity: usize) -> Self {
         let capacity = capacity.div_ceil(SHARDS).max(1);
         Self { shards: Default::default(), origin: OnceLock::new(), ttl, capacity }
     }
 
-    /// Notes the key; true for the first to do so within its time, whoever else asks at the same moment.
+    /// Inserts the key. Returns `true` if it was not present; of concurrent callers exactly one
+    /// gets `true`.
     pub(super) fn claim(&self, key: u128, now: Instant) -> bool {
         let (mut shard, key) = self.shard(key);
         shard.expire(self.nanos(now));
@@ -86,14 +90,14 @@ impl Seen {
         true
     }
 
-    /// Whether the key is remembered.
+    /// Whether the key is present.
     pub(super) fn contains(&self, key: u128, now: Instant) -> bool {
         let (mut shard, key) = self.shard(key);
         shard.expire(self.nanos(now));
         shard.holds(key)
     }
 
-    /// Takes a claim back: what it stood for could not be done, and will come again.
+    /// Removes a key because its event could not be processed and will be redelivered.
     pub(super) fn forget(&self, key: u128) {
         let (mut shard, key) = self.shard(key);
         if shard.until.remove(&key).is_none() {
@@ -101,8 +105,8 @@ impl Seen {
         }
     }
 
-    /// Remembers a key that an earlier process noted, `age` ago. They come the newest first; `false`: there is no room
-    /// for this one, nor for older ones.
+    /// Inserts a key of an earlier process that was first seen `age` ago. Keys must be passed
+    /// newest first. Returns `false` if this and older keys have no space.
     pub(super) fn remember(&self, key: u128, age: Duration, now: Instant) -> bool {
         let (mut shard, key) = self.shard(key);
         if shard.len() >= self.capacity {
@@ -126,7 +130,7 @@ impl Seen {
         Nanos::try_from(since.as_nanos()).unwrap_or(Nanos::MAX)
     }
 
-    /// Where a key is, and the half of it that is kept.
+    /// Returns the shard of a key and the half of the key that is stored.
     #[allow(clippy::indexing_slicing, reason = "the remainder is below the number of places")]
     fn shard(&self, key: u128) -> (MutexGuard<'_, Shard>, u64) {
         let place = usize::from(key.to_le_bytes()[0]) % SHARDS;
@@ -151,7 +155,7 @@ impl Shard {
         self.pages.iter().any(|page| page.keys.binary_search(&key).is_ok())
     }
 
-    /// Seldom: what is forgotten came a moment ago.
+    /// Rarely needed, since keys are usually removed right after their insertion.
     fn forget_paged(&mut self, key: u64) {
         for page in &mut self.pages {
             if let Ok(at) = page.keys.binary_search(&key) {
@@ -161,14 +165,15 @@ impl Shard {
         }
     }
 
-    /// Makes a page of the oldest, once there are two pages' worth with their own times.
+    /// Moves the oldest keys to a page once there are two pages' worth of single keys.
     fn put_away(&mut self) {
         if self.order.len() < 2 * PAGE {
             return;
         }
         let mut page = Page { until: 0, keys: Vec::with_capacity(PAGE) };
         for (key, until) in self.order.drain(..PAGE) {
-            // Forgotten ones are left out, and those claimed anew, which have a later place.
+            // Skips keys that were removed, or removed and inserted again: those have a later
+            // entry.
             if self.until.get(&key) == Some(&until) {
                 self.until.remove(&key);
                 page.keys.push(key);
@@ -178,7 +183,7 @@ impl Shard {
         page.keys.sort_unstable();
         page.keys.shrink_to_fit();
         self.paged += page.keys.len();
-        // Mostly the last one; what an earlier process noted may come later and is older.
+        // Usually the last position. Keys of an earlier process can be older.
         let place = self.pages.partition_point(|other| other.until <= page.until);
         self.pages.insert(place, page);
     }
@@ -201,7 +206,7 @@ impl Shard {
 
     fn drop_oldest(&mut self) {
         if let Some((key, until)) = self.order.pop_front()
-            // Forgotten and claimed anew, it has a later end and a later place in the order.
+            // A key that was removed and inserted again has a later entry with a later expiry time.
             && self.until.get(&key) == Some(&until)
         {
             self.until.remove(&key);
@@ -229,7 +234,7 @@ mod tests {
     #[test]
     fn r05_what_an_earlier_process_noted_is_remembered_for_the_rest_of_its_time() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
-        let seen = Seen::new(Duration::from_secs(600), 1_600);
+        let seen = KeyTable::new(Duration::from_secs(600), 1_600);
         assert!(seen.claim(1, clock.now()));
         for (key, age) in [(2, 100), (3, 599), (4, 601)] {
             assert!(seen.remember(key, Duration::from_secs(age), clock.now()));
@@ -247,7 +252,7 @@ mod tests {
     #[test]
     fn keys_live_as_long_as_they_should() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
-        let seen = Seen::new(Duration::from_secs(600), 100);
+        let seen = KeyTable::new(Duration::from_secs(600), 100);
         assert!(seen.claim(1, clock.now()));
         assert!(!seen.claim(1, clock.now()));
         assert!(seen.claim(2, clock.now()));
@@ -261,7 +266,7 @@ mod tests {
     #[test]
     fn a_claim_taken_back_can_be_made_again_and_lives_its_own_time() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
-        let seen = Seen::new(Duration::from_secs(10), 100);
+        let seen = KeyTable::new(Duration::from_secs(10), 100);
         assert!(seen.claim(1, clock.now()));
         seen.forget(1);
         clock.step(Duration::from_secs(5));
@@ -273,7 +278,7 @@ mod tests {
     #[test]
     fn r05_memory_is_bounded_and_the_oldest_go_first() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
-        let seen = Seen::new(Duration::from_secs(600), 1_600);
+        let seen = KeyTable::new(Duration::from_secs(600), 1_600);
         for n in 0..100_000_u32 {
             assert!(seen.claim(spread(n), clock.now()));
         }
@@ -286,7 +291,7 @@ mod tests {
     #[test]
     fn r05_what_was_put_away_is_remembered_forgotten_and_over_as_the_rest_is() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
-        let seen = Seen::new(Duration::from_secs(600), 500_000);
+        let seen = KeyTable::new(Duration::from_secs(600), 500_000);
         let all = 100_000_u32;
         for n in 0..all {
             assert!(seen.claim(spread(n), clock.now()));
@@ -317,11 +322,11 @@ mod tests {
     #[test]
     fn r05_an_earlier_process_s_keys_are_put_away_among_the_rest() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
-        let seen = Seen::new(Duration::from_secs(600), 500_000);
+        let seen = KeyTable::new(Duration::from_secs(600), 500_000);
         for n in 0..60_000_u32 {
             assert!(seen.claim(spread(n), clock.now()));
         }
-        // The newest first, as they are read.
+        // Newest first, as they are read from the store.
         for n in 0..100_000_u32 {
             assert!(seen.remember(spread(n), Duration::from_secs(n.into()) / 200, clock.now()));
         }
@@ -337,7 +342,7 @@ mod tests {
     #[test]
     fn r05_of_ten_at_once_one_is_first() {
         let now = Clock::real().now();
-        let seen = Seen::new(Duration::from_secs(600), 1_000);
+        let seen = KeyTable::new(Duration::from_secs(600), 1_000);
         for key in 0..200 {
             let first = std::thread::scope(|scope| {
                 let threads: Vec<_> =

@@ -1,4 +1,4 @@
-//! What became of an item, and how it is counted.
+//! The result of an item and its metric.
 
 use std::sync::atomic::AtomicBool;
 
@@ -6,7 +6,7 @@ use super::kind::Kind;
 use crate::admission::Reason;
 use model::metric;
 
-/// What became of an item: `result` of `offhook_webhook_events_total`.
+/// The result of an item: the label `result` of `offhook_webhook_events_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     Admitted,
@@ -27,16 +27,16 @@ pub enum Effect {
     UnknownNumber,
     Ignored,
     Malformed,
-    /// Could be neither stored nor acted upon: the body is answered 503.
+    /// Could not be stored or executed: the request is answered with 503.
     Busy,
-    /// Of whole bodies.
+    /// Results of whole bodies.
     BadSignature,
     BadJson,
     TooLarge,
 }
 
 impl Effect {
-    /// The word of `meta-calling.md` §2.8.
+    /// The label word (`docs/reference/meta.md#results`).
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Admitted => "admitted",
@@ -65,19 +65,19 @@ impl Effect {
     }
 }
 
-/// An item and what became of it.
+/// An item and its result.
 #[derive(Clone, Debug)]
-pub struct Handled {
+pub struct ItemResult {
     pub kind: Kind,
     pub id: Option<String>,
     pub effect: Effect,
 }
 
-/// What an item will be counted as: when all that it waits for is known, or nobody waits any more.
+/// The pending count of an item. Counted on drop, after the result of all its writes is known.
 pub(super) struct Tally {
     pub(super) kind: &'static str,
     pub(super) effect: Effect,
-    /// Something of it could not be stored: Meta brings it again.
+    /// Set if a write failed, so that Meta redelivers the item.
     pub(super) busy: AtomicBool,
 }
 

@@ -1,4 +1,4 @@
-//! What a webhook's body says, item by item.
+//! The items of a webhook body.
 
 use super::kind::Kind;
 use crate::admission::permission::Reply;
@@ -7,42 +7,42 @@ use crate::numbers::NewsOfMeta;
 use machine::{PhoneStatus, Termination};
 use model::{CallUuid, Direction, E164, PhoneNumberId, Wacid};
 
-/// What tells one call from another: Meta's id, at one number.
+/// Identifies a call at Meta: the phone number id and Meta's call id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallKey {
     pub phone_number_id: PhoneNumberId,
     pub wacid: Wacid,
 }
 
-/// One thing a body says.
+/// One item of a body.
 #[derive(Clone, Debug)]
 pub struct Item {
     pub kind: Kind,
-    /// Call or message id, where there is a usable one.
+    /// The id of the call or message, if it is usable.
     pub id: Option<String>,
-    pub what: What,
+    pub what: Content,
 }
 
 impl Item {
     pub(super) fn malformed(kind: Kind) -> Self {
-        Self { kind, id: None, what: What::Malformed }
+        Self { kind, id: None, what: Content::Malformed }
     }
     pub(super) fn ignored(kind: Kind) -> Self {
-        Self { kind, id: None, what: What::Ignored }
+        Self { kind, id: None, what: Content::Ignored }
     }
 }
 
-/// What an item wants.
+/// The content of an item.
 #[derive(Clone, Debug)]
-pub enum What {
+pub enum Content {
     Connect(Box<Connect>),
     Terminate {
         key: CallKey,
-        /// The call of ours that its opaque data name.
+        /// Our call that its opaque data name.
         named: Option<CallUuid>,
         termination: Termination,
     },
-    /// How far a business-initiated call is.
+    /// The status of the user's phone in a business-initiated call.
     Status {
         key: CallKey,
         named: Option<CallUuid>,
@@ -52,64 +52,65 @@ pub enum What {
         phone_number_id: PhoneNumberId,
         said: Box<UserMessage>,
     },
-    /// A user's answer to a permission request.
+    /// A user's reply to a permission request.
     Permission(Box<PermissionReply>),
     MessageStatus {
         phone_number_id: PhoneNumberId,
         told: Box<StatusTold>,
     },
-    /// A change of another field; the digest is of its members in sorted order (§2.7).
+    /// A change of another field. The digest is computed over its members in sorted order
+    /// (`docs/reference/meta.md#duplicates`).
     Change {
         digest: [u8; 32],
-        /// What it says of numbers, where it does.
+        /// Account news in the change, if any.
         heard: Option<Box<NewsOfMeta>>,
     },
-    /// Of no kind that we know, or of one that wants nothing.
+    /// Of an unknown kind, or without effect.
     Ignored,
-    /// Of a kind that we know, and unusable.
+    /// Of a known kind but unusable.
     Malformed,
 }
 
-/// A `call_permission_reply` (`meta-calling.md` §6.2).
+/// A `call_permission_reply` (`docs/reference/meta.md#permission-replies`).
 #[derive(Clone)]
 pub struct PermissionReply {
     pub phone_number_id: PhoneNumberId,
     pub id: String,
-    /// Digits, else the business-scoped id.
+    /// The user's digits, or the business-scoped id.
     pub user: String,
-    /// By Meta's clock, in seconds; none: take the time of arrival.
+    /// Unix time in seconds by Meta's clock. `None` means the time of arrival.
     pub timestamp: Option<i64>,
     pub reply: Reply,
     /// The reply as a message of the conversation.
     pub said: UserMessage,
 }
 
-/// Without the user's number (R22).
+/// Redacts the user's number.
 impl std::fmt::Debug for PermissionReply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "PermissionReply({} {:?})", self.id, self.reply)
     }
 }
 
-/// A call begins, or is answered if the business began it.
+/// A user-initiated call begins, or a business-initiated call is answered.
 #[derive(Clone)]
 pub struct Connect {
     pub key: CallKey,
     pub direction: Direction,
-    /// Seconds since the epoch by Meta's clock; none: take the time of arrival.
+    /// Unix time in seconds by Meta's clock. `None` means the time of arrival.
     pub timestamp: Option<i64>,
-    /// Digits, as told: [`Connect::user`] knows better.
+    /// Digits as sent by Meta. Prefer [`Connect::user`].
     pub from: Option<String>,
     pub to: Option<String>,
-    /// `wa_id` of the user's contact, of the first one where none is the user's; digits.
+    /// `wa_id` of the user's contact as digits.
     pub contact: Option<String>,
     /// The user's business-scoped id.
     pub bsuid: Option<String>,
-    /// The user's profile name without control characters; may be empty.
+    /// The user's profile name without control characters. May be empty.
     pub name: String,
     pub cta_payload: Option<String>,
     pub deeplink_payload: Option<String>,
-    /// The call of ours that its opaque data name.
+    /// Our call that its opaque data name.
     pub named: Option<CallUuid>,
     pub sdp: Sdp,
 }
@@ -117,21 +118,22 @@ pub struct Connect {
 /// The session description of a connect.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Sdp {
-    /// There, of the right type, not empty and within its bound.
+    /// Present, of the right type, not empty and within the size limit.
     Given(String),
-    /// There and unusable: `bad_offer`, or `answer_bad`.
+    /// Present but unusable.
     Bad,
 }
 
 impl Connect {
-    /// The user as callbacks name them: digits, else the business-scoped id, else `anonymous` (§1.2, §3.2.2).
+    /// Returns the user as callbacks name them: digits, else the business-scoped id, else
+    /// `anonymous` (`docs/reference/meta.md#connect-parties`).
     pub fn user(&self, business: &E164) -> String {
         let (told, other) = match self.direction {
             Direction::Inbound => (&self.from, &self.to),
             Direction::Outbound => (&self.to, &self.from),
         };
         let user = |digits: &&String| **digits != business.as_str();
-        // The other one only where the body has the two the wrong way round.
+        // Only if the body has both numbers swapped.
         let swapped =
             other.as_ref().filter(user).filter(|_| told.as_deref() == Some(business.as_str()));
         let told = told.as_ref().filter(user);
@@ -140,7 +142,7 @@ impl Connect {
     }
 }
 
-/// Shows who and what to a log without numbers, names or SDP (R22).
+/// Redacts numbers, names and the SDP.
 impl std::fmt::Debug for Connect {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Connect({:?} {:?} at {:?})", self.direction, self.key, self.timestamp)

@@ -1,16 +1,18 @@
-//! What an item is: the words of `meta-calling.md` §2.8, and the bounded label made of them (R23).
+//! The kind of an item and its metric label, which has a bounded set of values
+//! (`docs/reference/reliability.md#r23`).
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Field and event or type of an item, as Meta spells them: `calls.connect`, `messages.text`, `account_update`, …
+/// Field and event or type of an item as spelled by Meta, such as `calls.connect`, `messages.text`
+/// or `account_update`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kind(Cow<'static, str>);
 
-/// Longest kind that is kept, in characters; ours are far shorter.
+/// Maximum length of a kind in characters. Known kinds are far shorter.
 const KIND_MAX: usize = 64;
 
-/// The kinds of `meta-calling.md` §3; any other is `other` as a label.
+/// The known kinds. The label of all others is `other`.
 const KNOWN: &[&str] = &[
     "body",
     "object",
@@ -67,7 +69,7 @@ impl Kind {
     pub(super) const MESSAGES: Self = Self(Cow::Borrowed("messages"));
     pub(super) const MESSAGE_STATUS: Self = Self(Cow::Borrowed("messages.status"));
 
-    /// A kind by its spelling; too long a one is cut.
+    /// Creates a kind from its spelling, which is cut at the maximum length.
     pub(super) fn of(spelling: &str) -> Self {
         match KNOWN.iter().find(|known| **known == spelling) {
             Some(known) => Self(Cow::Borrowed(known)),
@@ -75,7 +77,7 @@ impl Kind {
         }
     }
 
-    /// `field.word`, in lower case.
+    /// Creates the kind `field.word` in lower case.
     pub(super) fn within(field: &str, word: &str) -> Self {
         Self::of(&format!("{field}.{}", word.to_ascii_lowercase()))
     }
@@ -85,7 +87,7 @@ impl Kind {
         &self.0
     }
 
-    /// The metric label: the spelling where it is one we know, else `other`.
+    /// The metric label: the spelling of a known kind, otherwise `other`.
     pub fn label(&self) -> &'static str {
         match &self.0 {
             Cow::Borrowed(known) => known,

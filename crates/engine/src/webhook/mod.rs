@@ -1,8 +1,8 @@
-//! The door Meta knocks at: signature over the raw bytes, typed items, and what becomes of each.
+//! Meta's webhook: verifies the signature over the raw bytes, decodes the items and processes each.
 //!
-//! `verify` says whether the bytes are Meta's, `decode` reads them without ever refusing one item for another,
-//! `route` takes the items in order to admission and to the calls, `http` is the listener's side of it. What a
-//! call does with its events is not known here: see [`Calls`].
+//! `verify` checks the signature, `decode` converts the body to items, `route` passes the items in
+//! order to admission and to the calls, and `http` implements the listener. How a call handles its
+//! events is not known here: see [`Calls`].
 
 mod calls;
 mod decode;
@@ -18,11 +18,13 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use calls::{Busy, Calls, Full, Heard, Incoming, Known, Said};
+pub use calls::{Busy, CallUpdate, Calls, Full, Incoming, TerminateOutcome, UpdateOutcome};
 pub use decode::{BadJson, decode};
-pub use effect::{Effect, Handled};
+pub use effect::{Effect, ItemResult};
 pub use http::handle;
-pub use items::{CallKey, Connect, Item, PermissionReply, Sdp, What};
+pub use items::{CallKey, Connect, Content, Item, PermissionReply, Sdp};
 pub use kind::Kind;
-pub use route::{CONNECT_AGAIN, ChangesHeard, Door, DoorConfig, Ledger, Waiting};
+pub use route::{
+    AccountNewsSink, CONNECT_AGAIN, Ledger, PendingWrite, WebhookConfig, WebhookHandler,
+};
 pub use verify::Secrets;

@@ -1,9 +1,9 @@
-//! Reading JSON of which nothing is sure: one level at a time, by reference, nothing kept that was not asked for.
+//! A tolerant JSON reader that borrows from the body and reads one level at a time.
 //!
-//! serde_json checks the whole text once; after that a value is a slice of it, and each level picks the members it
-//! knows. So a wrong type spoils its own member only, unknown members cost a scan, and nothing here recurses on what a
-//! stranger sends. A body has ten levels around its longest text, the SDP: what was checked once is passed over from
-//! quote to quote ([`Scan`]).
+//! serde_json validates the whole text once. After that a value is a slice of the text, and each
+//! level extracts the members it knows. A wrong type only affects its own member, unknown members
+//! cost one scan, and nothing recurses on untrusted nesting. The longest text of a body, the SDP,
+//! lies ten levels deep; [`Scan`] skips validated strings from quote to quote.
 
 use std::fmt;
 
@@ -12,22 +12,22 @@ use serde::Deserializer as _;
 use serde::de::Visitor;
 use serde_json::value::RawValue;
 
-/// Levels of nesting that are still read (`meta-calling.md` §2.2).
+/// Maximum nesting depth (`docs/reference/meta.md#not-json`).
 const DEPTH_MAX: usize = 128;
-/// Text that is kept is cut at that many bytes (`meta-calling.md` §1.3).
+/// Maximum length of a text in bytes. Longer texts are cut (`docs/reference/meta.md#bounds`).
 pub(super) const TEXT_MAX: usize = 4_096;
 
-/// Checks that the bytes are one JSON value (§2.2) and gives it.
+/// Validates that the bytes are one JSON value within the maximum depth, and returns it.
 pub(super) fn document(body: &[u8]) -> Option<Value<'_>> {
     let text = std::str::from_utf8(body).ok()?;
     if depth(text) > DEPTH_MAX {
         return None;
     }
-    // A BOM, trailing text, `NaN`, bare control characters and cut text all end here.
+    // Rejects a BOM, trailing text, `NaN`, bare control characters and truncated text.
     serde_json::from_str::<&RawValue>(text).ok().map(|raw| Value(raw.get()))
 }
 
-/// The deepest nesting of brackets outside strings; right for valid JSON, harmless for anything else.
+/// Returns the maximum nesting of brackets outside of strings. Exact for valid JSON.
 fn depth(text: &str) -> usize {
     let (mut depth, mut deepest) = (0usize, 0usize);
     let mut scan = Scan { text, at: 0 };
@@ -49,14 +49,15 @@ fn depth(text: &str) -> usize {
     deepest
 }
 
-/// A place in JSON that was checked before; over anything else it says nonsense, and comes to its end all the same.
+/// A position in validated JSON. In other text the results are meaningless, but scanning still
+/// terminates.
 struct Scan<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl<'a> Scan<'a> {
-    /// Behind the bracket that an object or an array begins with.
+    /// Starts after the opening bracket of an object or array.
     fn inside(text: &'a str, bracket: u8) -> Option<Self> {
         (text.as_bytes().first() == Some(&bracket)).then_some(Self { text, at: 1 })
     }
@@ -65,7 +66,7 @@ impl<'a> Scan<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Passes over white space and these.
+    /// Skips white space and `mark`.
     fn pass(&mut self, mark: u8) {
         while self
             .byte()
@@ -75,7 +76,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Passes over a string, from its first quote on.
+    /// Skips a string, starting at its opening quote.
     fn pass_string(&mut self) {
         self.at += 1;
         let rest = |at: usize| self.text.as_bytes().get(at..).unwrap_or_default();
@@ -84,13 +85,14 @@ impl<'a> Scan<'a> {
             if self.text.as_bytes().get(self.at - 1) == Some(&b'"') {
                 return;
             }
-            // Whatever was escaped: of `\u` the digits that follow are neither.
+            // Skips the escaped character. The digits after `\u` are neither quotes nor
+            // backslashes.
             self.at += 1;
         }
         self.at = self.text.len();
     }
 
-    /// Passes over a value, and gives it; none where there is no further one.
+    /// Skips a value and returns it. `None` at the end of the text.
     fn value(&mut self) -> Option<&'a str> {
         let (from, mut depth) = (self.at, 0usize);
         while let Some(byte) = self.byte() {
@@ -109,7 +111,7 @@ impl<'a> Scan<'a> {
                     self.at += 1;
                     continue;
                 }
-                // A number or a word: up to what ends it.
+                // A number or literal extends to the next delimiter.
                 b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' => break,
                 _ => {
                     self.at += 1;
@@ -124,7 +126,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// A value of the document. `null` is no value.
+/// A value of the document. `null` counts as absent.
 #[derive(Clone, Copy)]
 pub(super) struct Value<'a>(&'a str);
 
@@ -133,12 +135,13 @@ impl<'a> Value<'a> {
         (raw != "null").then_some(Self(raw))
     }
 
-    /// Its text as it came.
+    /// The text of the value.
     pub(super) fn raw(self) -> &'a str {
         self.0
     }
 
-    /// The members of these names of an object: the last of each name, none where `null`. None if it is no object.
+    /// Returns the members with these names: the last one of each name, and `None` for `null`.
+    /// Returns `None` if the value is not an object.
     pub(super) fn members<const N: usize>(
         self,
         names: [&str; N],
@@ -157,7 +160,8 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Hands over each element of an array, `null` ones included. False if it is no array.
+    /// Passes each element of an array to `take`, including `null`. Returns `false` if the value is
+    /// not an array.
     pub(super) fn each(self, mut take: impl FnMut(Value<'a>)) -> bool {
         let Some(mut scan) = Scan::inside(self.0, b'[') else { return false };
         loop {
@@ -167,7 +171,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The first element of an array, if there is one and it is not `null`.
+    /// Returns the first element of an array, unless it is `null`.
     pub(super) fn first(self) -> Option<Value<'a>> {
         let mut first = None;
         let mut at_first = true;
@@ -179,7 +183,7 @@ impl<'a> Value<'a> {
         first
     }
 
-    /// A string, decoded; a lone surrogate becomes U+FFFD, one for each of its bytes.
+    /// Decodes a string. Each byte of a lone surrogate becomes U+FFFD.
     pub(super) fn string(self) -> Option<String> {
         let inner = self.0.strip_prefix('"')?.strip_suffix('"')?;
         if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
@@ -195,11 +199,11 @@ impl<'a> Value<'a> {
                 Ok(String::from_utf8_lossy(bytes).into_owned())
             }
         }
-        // As bytes: a lone surrogate is no reason to give it up.
+        // Decoded as bytes, because serde_json rejects lone surrogates in a `str`.
         serde_json::Deserializer::from_str(self.0).deserialize_bytes(Text).ok()
     }
 
-    /// A string cut at [`TEXT_MAX`] bytes on a character boundary.
+    /// Decodes a string and cuts it to [`TEXT_MAX`] bytes at a character boundary.
     pub(super) fn text(self) -> Option<String> {
         let mut text = self.string()?;
         let mut end = text.len().min(TEXT_MAX);
@@ -210,7 +214,7 @@ impl<'a> Value<'a> {
         Some(text)
     }
 
-    /// A string, or a non-negative integer as its digits (§1.1).
+    /// Returns a string, or the digits of a non-negative integer.
     pub(super) fn id(self) -> Option<String> {
         self.string().or_else(|| {
             let digits = self.0;
@@ -218,7 +222,7 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// A non-negative integer below 2^63, as number or as decimal string.
+    /// Returns a non-negative integer below 2^63, given as a number or a decimal string.
     pub(super) fn integer(self) -> Option<i64> {
         let digits = self.id()?;
         let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
@@ -226,7 +230,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Whether a member's name, with its quotes, says that; an escaped one is decoded for it.
+/// Whether a member's name, given with its quotes, equals `wanted` after decoding.
 fn is_name(name: &str, wanted: &str) -> bool {
     match memchr::memchr(b'\\', name.as_bytes()) {
         None => name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) == Some(wanted),
@@ -264,7 +268,7 @@ mod tests {
         })
     }
 
-    /// Every value of the document, found level by level, is what serde_json finds there.
+    /// Compares each value with that of serde_json, level by level.
     fn same(found: Value<'_>, expected: &serde_json::Value) {
         let read: serde_json::Value = serde_json::from_str(found.raw()).expect("a whole value");
         assert_eq!(&read, expected);
@@ -296,7 +300,7 @@ mod tests {
             same(value(&text.expect("JSON")), &json);
         }
 
-        /// Whatever the bytes: nothing panics, and what is no JSON is none.
+        /// Arbitrary bytes never cause a panic, and only valid JSON is accepted.
         #[test]
         fn any_bytes_are_json_or_not(body in prop_oneof![
             prop::collection::vec(any::<u8>(), 0..64),

@@ -1,4 +1,5 @@
-//! What becomes of an item: duplicates, tombstones, age, then the gate and the calls (`meta-calling.md` §2.8, §7).
+//! Processes items: deduplication, tombstones and age, then admission and calls
+//! (`docs/reference/meta.md#results`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -6,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::calls::{Busy, Calls, Full, Heard, Incoming, Known, Said};
+use super::calls::{Busy, CallUpdate, Calls, Full, Incoming, TerminateOutcome, UpdateOutcome};
 use super::decode::{self, BadJson};
-use super::dedupe::{Seen, key_of};
-use super::effect::{Effect, Handled, Tally, count};
-use super::items::{CallKey, Connect, Item, PermissionReply, Sdp, What};
+use super::dedupe::{KeyTable, key_of};
+use super::effect::{Effect, ItemResult, Tally, count};
+use super::items::{CallKey, Connect, Content, Item, PermissionReply, Sdp};
 use super::kind::Kind;
 use super::verify::Secrets;
 use crate::admission::permission::{Consents, PairKey, Stored};
@@ -24,55 +25,56 @@ use model::metric;
 use model::{CallUuid, Direction, PhoneNumberId, Timestamp, Wacid};
 use store::{KeyKind, SeenKey};
 
-/// What the door must know of Meta.
+/// The secrets for Meta's webhook.
 #[derive(Clone, Debug)]
-pub struct DoorConfig {
+pub struct WebhookConfig {
     pub app_secret: Secret,
     pub app_secret_previous: Option<Secret>,
     pub verify_token: Secret,
 }
 
-/// What keeps the keys of events for the process after this one. Nothing here may block or wait.
+/// Stores the keys of events for the next process. No method may block or wait.
 pub trait Ledger: Send + Sync {
-    /// A key was seen for the first time.
+    /// Stores a key that was seen for the first time.
     fn note(&self, key: u128, kind: KeyKind, seen: Timestamp);
 
-    /// It is taken back: the event could not be acted upon, and will come again.
+    /// Removes a key because its event could not be processed and will be redelivered.
     fn forget(&self, key: u128);
 }
 
-/// The webhook's door: one per node.
-pub struct Door<C> {
+/// The handler of Meta's webhook. One per node.
+pub struct WebhookHandler<C> {
     calls: C,
     gate: Arc<Gate>,
     pub(super) clock: Clock,
     secrets: ArcSwap<Secrets>,
-    /// Bytes of the bodies that are being read.
+    /// Total size of the bodies that are being read.
     pub(super) reading: AtomicUsize,
-    events: Seen,
-    changes: Seen,
-    tombstones: Seen,
+    events: KeyTable,
+    changes: KeyTable,
+    tombstones: KeyTable,
     ledger: Option<Arc<dyn Ledger>>,
     consents: Option<Arc<Consents>>,
     inbox: Option<Inbox>,
     pressure: Option<Arc<Pressure>>,
-    changes_heard: Option<ChangesHeard>,
+    account_news: Option<AccountNewsSink>,
 }
 
-/// Told what Meta says of numbers and WABAs. It may neither block nor wait.
-pub type ChangesHeard = Box<dyn Fn(NewsOfMeta) + Send + Sync>;
+/// Receives account news from Meta. It must not block or wait.
+pub type AccountNewsSink = Box<dyn Fn(NewsOfMeta) + Send + Sync>;
 
-/// Something of a body that the 200 has to wait for: its key, and when it is on the disk (`meta-calling.md` §2.5).
-pub struct Waiting {
+/// A write that must be durable before the 200, and the key of its event
+/// (`docs/reference/meta.md#when-200`).
+pub struct PendingWrite {
     key: u128,
     stored: Stored,
-    /// Of the item that it is of; set once the item has been looked at.
+    /// The count of its item. Set after the item was processed.
     tally: Option<Arc<Tally>>,
 }
 
 #[cfg(test)]
-impl Waiting {
-    /// Messages of one item, of which these are stored or not.
+impl PendingWrite {
+    /// Creates the writes of one item with these results.
     pub(super) fn all_of(stored: &[bool]) -> Vec<Self> {
         let tally = Arc::new(Tally {
             kind: "messages.text",
@@ -88,26 +90,27 @@ impl Waiting {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// How long a key of calls and messages is kept, and how many: Meta redelivers for a week (§2.7). 500,000 keys are
-/// under 30 MB and six hours of a node under rated load; an older connect is `stale` anyway.
+/// Lifetime and number of keys of calls and messages. Meta redelivers for a week. 500,000 keys need
+/// less than 30 MB and correspond to six hours of rated load; older connects are `stale` anyway.
 const EVENTS_KEPT: (Duration, usize) = (Duration::from_secs(7 * 86_400), 500_000);
-/// The same of account events, which are rare.
+/// Lifetime and number of keys of account events, which are rare.
 const CHANGES_KEPT: (Duration, usize) = (DAY, 20_000);
-/// T_tomb: how long a terminate without its call bars the connect that comes after it (§7.3).
+/// T_tomb: how long a `terminate` without its call bars a later connect
+/// (`docs/reference/meta.md#t-tomb`).
 const TOMBSTONES_KEPT: (Duration, usize) = (Duration::from_secs(600), 100_000);
-/// A connect older than that is `stale`, in seconds: nobody listens any more.
+/// Maximum age of a connect in seconds. Older ones are `stale`, because the user has hung up.
 const CONNECT_AGE_MAX: i64 = 60;
-/// A connect further ahead of our clock than that is `stale` too, in seconds.
+/// Maximum time in seconds that a connect may be ahead of our clock.
 const CONNECT_AHEAD_MAX: i64 = 300;
 
-/// For so long after a call began its connect may come again and not be `stale`.
+/// How long after the start of a call its connect can be redelivered without being `stale`.
 pub const CONNECT_AGAIN: Duration =
     Duration::from_secs((CONNECT_AGE_MAX + CONNECT_AHEAD_MAX).unsigned_abs());
 
-impl<C: Calls> Door<C> {
-    /// A door in front of `calls` and `gate`.
-    pub fn new(calls: C, gate: Arc<Gate>, clock: Clock, config: &DoorConfig) -> Self {
-        let seen = |(ttl, capacity)| Seen::new(ttl, capacity);
+impl<C: Calls> WebhookHandler<C> {
+    /// Creates the handler in front of `calls` and `gate`.
+    pub fn new(calls: C, gate: Arc<Gate>, clock: Clock, config: &WebhookConfig) -> Self {
+        let seen = |(ttl, capacity)| KeyTable::new(ttl, capacity);
         Self {
             calls,
             gate,
@@ -121,67 +124,68 @@ impl<C: Calls> Door<C> {
             consents: None,
             inbox: None,
             pressure: None,
-            changes_heard: None,
+            account_news: None,
         }
     }
 
-    /// What Meta and we both know, as it stands for the next request.
+    /// Returns the current secrets.
     pub(super) fn secrets(&self) -> Arc<Secrets> {
         self.secrets.load_full()
     }
 
-    /// From the next request on these count.
-    pub fn replace_secrets(&self, config: &DoorConfig) {
+    /// Replaces the secrets for later requests.
+    pub fn replace_secrets(&self, config: &WebhookConfig) {
         self.secrets.store(Arc::new(secrets(config)));
     }
 
-    /// Takes the connect of a call as seen: the process before this one began the call, and Meta may say it once more
-    /// (R5). Calls older than [`CONNECT_AGAIN`] need not be remembered.
+    /// Marks the connect of a call as seen: the previous process started the call, and Meta may
+    /// redeliver the connect. Not needed for calls older than [`CONNECT_AGAIN`].
     pub fn remember(&self, key: CallKey) {
         self.events.claim(call_event("connect", &key), self.clock.now());
     }
 
-    /// Notes keys for the process after this one.
+    /// Stores keys for the next process.
     #[must_use]
     pub fn with_ledger(mut self, ledger: Arc<dyn Ledger>) -> Self {
         self.ledger = Some(ledger);
         self
     }
 
-    /// Takes users' answers to permission requests in.
+    /// Processes replies to permission requests.
     #[must_use]
     pub fn with_consents(mut self, consents: Arc<Consents>) -> Self {
         self.consents = Some(consents);
         self
     }
 
-    /// Has somebody told what Meta says of numbers.
+    /// Sets the receiver of account news.
     #[must_use]
-    pub fn with_changes(mut self, heard: ChangesHeard) -> Self {
-        self.changes_heard = Some(heard);
+    pub fn with_changes(mut self, heard: AccountNewsSink) -> Self {
+        self.account_news = Some(heard);
         self
     }
 
-    /// Keeps what users write.
+    /// Stores inbound messages.
     #[must_use]
     pub fn with_inbox(mut self, inbox: Inbox) -> Self {
         self.inbox = Some(inbox);
         self
     }
 
-    /// Sheds webhooks where that says so.
+    /// Sheds webhooks when the node is overloaded.
     #[must_use]
     pub fn with_pressure(mut self, pressure: Arc<Pressure>) -> Self {
         self.pressure = Some(pressure);
         self
     }
 
-    /// Whether a further webhook is looked at, or Meta is asked to come again.
+    /// Whether a webhook is processed. Otherwise Meta is asked to retry.
     pub(super) fn takes_webhook(&self) -> bool {
         self.pressure.as_ref().is_none_or(|pressure| pressure.takes_webhook())
     }
 
-    /// Remembers what an earlier process noted. The newest come first; `false`: there is no room for older ones.
+    /// Inserts a key of an earlier process. Keys must be passed newest first. Returns `false` if
+    /// older keys have no space.
     pub fn remember_key(&self, noted: &SeenKey) -> bool {
         let now = self.clock.now();
         let age = self.clock.wall().since(noted.seen);
@@ -193,40 +197,40 @@ impl<C: Calls> Door<C> {
         }
     }
 
-    /// Who runs the calls.
+    /// The calls.
     pub fn calls(&self) -> &C {
         &self.calls
     }
 
-    /// [`Door::deliver_received`] of a body that comes just now.
+    /// Like [`WebhookHandler::deliver_received`] for a body that arrives now.
     ///
     /// # Errors
-    /// The same.
-    pub fn deliver(&self, body: &[u8], each: impl FnMut(Handled)) -> Result<(), BadJson> {
+    /// Returns an error if the body is not JSON.
+    pub fn deliver(&self, body: &[u8], each: impl FnMut(ItemResult)) -> Result<(), BadJson> {
         self.deliver_received(self.clock.now(), body, each).map(drop)
     }
 
-    /// Carries out a signed body, item by item, and tells what became of each. Its request came at `received`. What
-    /// comes back is to be waited for before the answer.
+    /// Processes the items of a verified body and passes each result to `each`. `received` is when
+    /// its request arrived. The caller must wait for the returned writes before it responds.
     ///
     /// # Errors
-    /// The body is not JSON; nothing has happened.
+    /// Returns an error if the body is not JSON. Nothing has been processed then.
     pub fn deliver_received(
         &self,
         received: Instant,
         body: &[u8],
-        mut each: impl FnMut(Handled),
-    ) -> Result<Vec<Waiting>, BadJson> {
-        let mut waiting = Vec::<Waiting>::new();
+        mut each: impl FnMut(ItemResult),
+    ) -> Result<Vec<PendingWrite>, BadJson> {
+        let mut waiting = Vec::<PendingWrite>::new();
         decode::decode(body, |item| {
             let before = waiting.len();
             let Item { kind, id, what } = item;
             let effect = match what {
-                What::Permission(reply) => self.permission(*reply, &mut waiting),
-                What::Message { phone_number_id, said } => {
+                Content::Permission(reply) => self.permission(*reply, &mut waiting),
+                Content::Message { phone_number_id, said } => {
                     self.message(&phone_number_id, *said, &mut waiting)
                 }
-                What::MessageStatus { phone_number_id, told } => {
+                Content::MessageStatus { phone_number_id, told } => {
                     self.message_status(&phone_number_id, *told, &mut waiting)
                 }
                 what => self.item(&kind, what, received),
@@ -234,13 +238,14 @@ impl<C: Calls> Door<C> {
             let tally =
                 Arc::new(Tally { kind: kind.label(), effect, busy: AtomicBool::new(false) });
             waiting.iter_mut().skip(before).for_each(|one| one.tally = Some(tally.clone()));
-            each(Handled { kind, id, effect });
+            each(ItemResult { kind, id, effect });
         })?;
         Ok(waiting)
     }
 
-    /// Waits until all of a body is on the disk, at most so long. `false`: something is not, and is to come again.
-    pub(super) async fn settle(&self, waiting: Vec<Waiting>, at_most: Duration) -> bool {
+    /// Waits for the writes of a body, for `at_most`. Returns `false` if one of them failed, so
+    /// that Meta must redeliver the body.
+    pub(super) async fn settle(&self, waiting: Vec<PendingWrite>, at_most: Duration) -> bool {
         let all = waiting.into_iter().map(|one| async move {
             let stored = tokio::time::timeout(at_most, one.stored).await.unwrap_or(false);
             if !stored {
@@ -254,13 +259,13 @@ impl<C: Calls> Door<C> {
         futures_util::future::join_all(all).await.into_iter().all(|stored| stored)
     }
 
-    /// Stored with all that reports it, before the 200.
+    /// Processes an event that must be stored, with its notifications, before the 200.
     fn kept(
         &self,
         number: &PhoneNumberId,
         key: u128,
         effect: Effect,
-        waiting: &mut Vec<Waiting>,
+        waiting: &mut Vec<PendingWrite>,
         keep: impl FnOnce(&Inbox, &Arc<NumberEntry>) -> Result<Option<inbox::Stored>, inbox::Full>,
     ) -> Effect {
         let now = self.clock.now();
@@ -272,9 +277,9 @@ impl<C: Calls> Door<C> {
         }
         match keep(inbox, &entry) {
             Ok(stored) => {
-                // Behind the message in the store's queue: a key that is kept stands for a message that is.
+                // Enqueued after the message, so that a stored key implies a stored message.
                 self.note(key);
-                waiting.extend(stored.map(|stored| Waiting { key, stored, tally: None }));
+                waiting.extend(stored.map(|stored| PendingWrite { key, stored, tally: None }));
                 effect
             }
             Err(inbox::Full) => {
@@ -288,7 +293,7 @@ impl<C: Calls> Door<C> {
         &self,
         number: &PhoneNumberId,
         said: UserMessage,
-        waiting: &mut Vec<Waiting>,
+        waiting: &mut Vec<PendingWrite>,
     ) -> Effect {
         let key = key_of(&[b"message", of(number), said.wamid.as_bytes()]);
         self.kept(number, key, Effect::MessageStored, waiting, |inbox, entry| {
@@ -300,7 +305,7 @@ impl<C: Calls> Door<C> {
         &self,
         number: &PhoneNumberId,
         told: StatusTold,
-        waiting: &mut Vec<Waiting>,
+        waiting: &mut Vec<PendingWrite>,
     ) -> Effect {
         let code = told.error.as_ref().map(|(code, _)| code.to_string()).unwrap_or_default();
         let words =
@@ -311,7 +316,7 @@ impl<C: Calls> Door<C> {
         })
     }
 
-    fn permission(&self, said: PermissionReply, waiting: &mut Vec<Waiting>) -> Effect {
+    fn permission(&self, said: PermissionReply, waiting: &mut Vec<PendingWrite>) -> Effect {
         let now = self.clock.now();
         let key = key_of(&[b"message", of(&said.phone_number_id), said.id.as_bytes()]);
         let (Some(number), Some(consents)) =
@@ -329,36 +334,37 @@ impl<C: Calls> Door<C> {
             self.events.forget(key);
             return Effect::Busy;
         };
-        // Behind the reply in the store's queue: a key that is kept stands for a reply that is.
+        // Enqueued after the reply, so that a stored key implies a stored reply.
         self.note(key);
-        waiting.extend(taken.stored.map(|stored| Waiting { key, stored, tally: None }));
+        waiting.extend(taken.stored.map(|stored| PendingWrite { key, stored, tally: None }));
         if let Some(inbox) = &self.inbox {
-            // The reply is a message too; what the user allows is kept without it, so that a full queue costs no more.
+            // The reply is also a message. The permission is stored even if the message queue is
+            // full.
             match inbox.came(&number, said.said) {
                 Ok(stored) => {
-                    waiting.extend(stored.map(|stored| Waiting { key, stored, tally: None }))
+                    waiting.extend(stored.map(|stored| PendingWrite { key, stored, tally: None }))
                 }
                 Err(inbox::Full) => {
-                    tracing::warn!("there is no room for a permission reply in its conversation")
+                    tracing::warn!("permission reply not added to its conversation: queue full")
                 }
             }
         }
         if taken.changed { Effect::PermissionUpdated } else { Effect::MessageStored }
     }
 
-    /// Counts an effect of an item, or of a whole body as kind `body`.
+    /// Counts the result of an item, or of a whole body as kind `body`.
     pub(super) fn count(&self, kind: &Kind, effect: Effect) {
         count(kind.label(), effect);
     }
 
-    fn item(&self, kind: &Kind, what: What, received: Instant) -> Effect {
+    fn item(&self, kind: &Kind, what: Content, received: Instant) -> Effect {
         let now = self.clock.now();
         match what {
-            What::Connect(connect) => self.connect(*connect, now, received),
-            What::Terminate { key, named, termination } => {
+            Content::Connect(connect) => self.connect(*connect, now, received),
+            Content::Terminate { key, named, termination } => {
                 self.terminate(&key, named, termination, now)
             }
-            What::Status { key, named, status } => {
+            Content::Status { key, named, status } => {
                 let id = key_of(&[
                     b"status",
                     of(&key.phone_number_id),
@@ -367,7 +373,7 @@ impl<C: Calls> Door<C> {
                 ]);
                 match self.once(&key.phone_number_id, id, now, Effect::StatusApplied) {
                     Effect::StatusApplied => {
-                        let effect = self.placed(&key, named, Said::Status(status), now);
+                        let effect = self.placed(&key, named, CallUpdate::Status(status), now);
                         if effect == Effect::Busy {
                             self.unclaim(id);
                         }
@@ -376,23 +382,23 @@ impl<C: Calls> Door<C> {
                     other => other,
                 }
             }
-            What::Change { digest, heard } if self.changes.claim(key_of(&[&digest]), now) => {
-                tracing::info!(kind = kind.label(), "Meta reports a change of the account");
+            Content::Change { digest, heard } if self.changes.claim(key_of(&[&digest]), now) => {
+                tracing::info!(kind = kind.label(), "account change received");
                 self.changed(heard)
             }
-            What::Change { .. } => Effect::Duplicate,
-            // Taken in by the one who asks, which has something to wait for.
-            What::Permission(_)
-            | What::Message { .. }
-            | What::MessageStatus { .. }
-            | What::Ignored => Effect::Ignored,
-            What::Malformed => Effect::Malformed,
+            Content::Change { .. } => Effect::Duplicate,
+            // Handled by the caller, since their writes must be awaited.
+            Content::Permission(_)
+            | Content::Message { .. }
+            | Content::MessageStatus { .. }
+            | Content::Ignored => Effect::Ignored,
+            Content::Malformed => Effect::Malformed,
         }
     }
 
-    /// Meta says something about a number or a WABA.
+    /// Reports account news.
     fn changed(&self, heard: Option<Box<NewsOfMeta>>) -> Effect {
-        let (Some(heard), Some(hear)) = (heard, &self.changes_heard) else {
+        let (Some(heard), Some(hear)) = (heard, &self.account_news) else {
             return Effect::Ignored;
         };
         let effect = match *heard {
@@ -405,7 +411,7 @@ impl<C: Calls> Door<C> {
         effect
     }
 
-    /// Whether an event is the first of its key; if so, the key is noted.
+    /// Claims a key and stores it. Returns whether this is the first event with the key.
     fn claim(&self, key: u128, now: Instant) -> bool {
         let first = self.events.claim(key, now);
         if first {
@@ -414,7 +420,7 @@ impl<C: Calls> Door<C> {
         first
     }
 
-    /// Notes an event's key for the process after this one.
+    /// Stores the key of an event for the next process.
     fn note(&self, key: u128) {
         if let Some(ledger) = &self.ledger {
             ledger.note(key, KeyKind::Event, self.clock.wall());
@@ -428,31 +434,32 @@ impl<C: Calls> Door<C> {
         }
     }
 
-    /// Tells a call that we placed.
+    /// Reports an event to an outbound call.
     fn placed(
         &self,
         key: &CallKey,
         named: Option<CallUuid>,
-        said: Said<C::Offer>,
+        said: CallUpdate<C::Offer>,
         now: Instant,
     ) -> Effect {
         if self.tombstones.contains(tombstone(key), now) {
             return Effect::Late;
         }
         let applied = match &said {
-            Said::Answer(Some(_)) => Effect::AnswerApplied,
-            Said::Answer(None) => Effect::AnswerBad,
-            Said::Status(_) => Effect::StatusApplied,
+            CallUpdate::Answer(Some(_)) => Effect::AnswerApplied,
+            CallUpdate::Answer(None) => Effect::AnswerBad,
+            CallUpdate::Status(_) => Effect::StatusApplied,
         };
         match self.calls.placed(key, named, said) {
-            Heard::Yes => applied,
-            Heard::Late => Effect::Late,
-            Heard::Parked => Effect::Parked,
-            Heard::Busy => Effect::Busy,
+            UpdateOutcome::Delivered => applied,
+            UpdateOutcome::Late => Effect::Late,
+            UpdateOutcome::Parked => Effect::Parked,
+            UpdateOutcome::Busy => Effect::Busy,
         }
     }
 
-    /// An event of this key: what it is, if it is new and the number ours.
+    /// Returns the result of an event that is processed once: `effect`, unless the event is a
+    /// duplicate or the number unknown.
     fn once(&self, number: &PhoneNumberId, key: u128, now: Instant, effect: Effect) -> Effect {
         if !self.claim(key, now) {
             Effect::Duplicate
@@ -472,8 +479,8 @@ impl<C: Calls> Door<C> {
             return Effect::Duplicate;
         }
         let effect = self.connected(connect, now, received);
-        // Noted when its effect is known: what is put off in overload comes again and again, and costs the store nothing.
-        // A call that began is remembered by its beginning, should the process end just here.
+        // Stored after processing: in an overload the same connects are redelivered repeatedly and
+        // should not load the store. If the process ends here, the call's record replaces the key.
         match effect {
             Effect::Busy => self.events.forget(key),
             _ => self.note(key),
@@ -481,7 +488,7 @@ impl<C: Calls> Door<C> {
         effect
     }
 
-    /// A connect that was not seen before.
+    /// Processes a connect that is not a duplicate.
     fn connected(&self, connect: Connect, now: Instant, received: Instant) -> Effect {
         if self.tombstones.contains(tombstone(&connect.key), now) {
             return Effect::Late;
@@ -500,7 +507,7 @@ impl<C: Calls> Door<C> {
             }
             Direction::Outbound => {
                 let answer = self.read(&connect.sdp);
-                self.placed(&connect.key, connect.named, Said::Answer(answer), now)
+                self.placed(&connect.key, connect.named, CallUpdate::Answer(answer), now)
             }
         }
     }
@@ -530,7 +537,7 @@ impl<C: Calls> Door<C> {
                     return self.reject(&number, key.wacid, Reason::Overloaded);
                 }
                 self.gate.count(Direction::Inbound, metric::admission::ADMITTED);
-                // Its terminate may have come while it was being started, and found nothing to end.
+                // A concurrent `terminate` may have found no call while this one was being started.
                 if self.tombstones.contains(tombstone(&key), now) {
                     self.calls.terminated(&key, None, Termination::default());
                 }
@@ -562,9 +569,10 @@ impl<C: Calls> Door<C> {
             return Effect::Duplicate;
         }
         let mut known = self.calls.terminated(key, named, termination.clone());
-        if known == Known::Unknown {
-            // Asked again behind the tombstone: a call that is being started meanwhile sees one or the other. Where its
-            // connect was seen, the next process needs none: the connect that could come then is a copy.
+        if known == TerminateOutcome::Unknown {
+            // Checked again after the tombstone is set, so that a call that is being started
+            // concurrently sees either the tombstone or this. If its connect was seen, the
+            // tombstone need not be stored: a later connect would be a duplicate.
             if self.tombstones.claim(tombstone(key), now)
                 && !self.events.contains(call_event("connect", key), now)
                 && let Some(ledger) = &self.ledger
@@ -574,12 +582,14 @@ impl<C: Calls> Door<C> {
             known = self.calls.terminated(key, named, termination);
         }
         match known {
-            Known::Ended => Effect::Ended,
-            Known::Unknown if self.gate.directory().number(&key.phone_number_id).is_none() => {
+            TerminateOutcome::Ended => Effect::Ended,
+            TerminateOutcome::Unknown
+                if self.gate.directory().number(&key.phone_number_id).is_none() =>
+            {
                 Effect::UnknownNumber
             }
-            Known::Unknown => Effect::Late,
-            Known::Busy => {
+            TerminateOutcome::Unknown => Effect::Late,
+            TerminateOutcome::Busy => {
                 self.unclaim(event);
                 Effect::Busy
             }
@@ -587,7 +597,7 @@ impl<C: Calls> Door<C> {
     }
 }
 
-fn secrets(config: &DoorConfig) -> Secrets {
+fn secrets(config: &WebhookConfig) -> Secrets {
     Secrets::new(
         &config.app_secret,
         config.app_secret_previous.as_ref(),
@@ -595,7 +605,7 @@ fn secrets(config: &DoorConfig) -> Secrets {
     )
 }
 
-/// The key of an event of a call (`meta-calling.md` §2.7).
+/// Returns the key of a call event (`docs/reference/meta.md#duplicates`).
 fn call_event(event: &str, key: &CallKey) -> u128 {
     key_of(&[event.as_bytes(), of(&key.phone_number_id), of(&key.wacid)])
 }
@@ -608,9 +618,9 @@ fn of(id: &impl AsRef<str>) -> &[u8] {
     id.as_ref().as_bytes()
 }
 
-/// Says once a call that Meta names another number than the one it is for (`meta-calling.md` §3.2.2).
+/// Logs a connect whose callee is not the called number (`docs/reference/meta.md#connect-parties`).
 fn log_difference(connect: &Connect, number: &NumberEntry) {
     if connect.to.as_deref().is_some_and(|to| to != number.spec.number.as_str()) {
-        tracing::debug!(number = ?number.spec.number, wacid = %connect.key.wacid, "the connect names another callee");
+        tracing::debug!(number = ?number.spec.number, wacid = %connect.key.wacid, "connect names another callee");
     }
 }

@@ -1,4 +1,4 @@
-//! The fixtures of `fixtures/meta`, and what a hostile sender might try.
+//! Tests with the fixtures of `fixtures/meta` and with hostile input.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +36,7 @@ fn index() -> Value {
     serde_json::from_slice(&fixture("index.json")).unwrap()
 }
 
-/// Calls as a registry would keep them, with everything written down.
+/// A fake registry that records all calls of its methods.
 #[derive(Default)]
 struct Phones {
     live: Mutex<BTreeMap<CallKey, Slot>>,
@@ -56,7 +56,7 @@ struct Started {
     connect: Connect,
 }
 
-/// A call that the business placed.
+/// An event of an outbound call.
 #[derive(Clone, Debug)]
 struct Placed {
     call: CallUuid,
@@ -65,7 +65,7 @@ struct Placed {
 }
 
 impl Placed {
-    /// As a row of the index has it.
+    /// Builds the event from a row of the index.
     fn of(row: &Value) -> Self {
         let number = row["phone_number_id"].as_str().unwrap();
         let key = |id: &str| CallKey { phone_number_id: number.into(), wacid: id.into() };
@@ -102,36 +102,46 @@ impl Calls for Phones {
         Ok(())
     }
 
-    fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<Offer>) -> Heard {
+    fn placed(
+        &self,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        said: CallUpdate<Offer>,
+    ) -> UpdateOutcome {
         let mut placed = self.placed.lock().unwrap();
         let of = |one: &&mut Placed| {
             one.wacid.as_ref() == Some(key) || (one.wacid.is_none() && named == Some(one.call))
         };
-        let Some(one) = placed.iter_mut().find(of) else { return Heard::Parked };
+        let Some(one) = placed.iter_mut().find(of) else { return UpdateOutcome::Parked };
         one.wacid.get_or_insert_with(|| key.clone());
-        if let Said::Status(status) = said {
+        if let CallUpdate::Status(status) = said {
             if one.phone >= Some(status) {
-                return Heard::Late;
+                return UpdateOutcome::Late;
             }
             one.phone = Some(status);
         }
-        Heard::Yes
+        UpdateOutcome::Delivered
     }
 
-    fn terminated(&self, key: &CallKey, _: Option<CallUuid>, termination: Termination) -> Known {
+    fn terminated(
+        &self,
+        key: &CallKey,
+        _: Option<CallUuid>,
+        termination: Termination,
+    ) -> TerminateOutcome {
         if self.placed.lock().unwrap().iter().any(|one| one.wacid.as_ref() == Some(key)) {
             self.placed.lock().unwrap().retain(|one| one.wacid.as_ref() != Some(key));
-            return Known::Ended;
+            return TerminateOutcome::Ended;
         }
         if self.no_room_to_tell.load(Ordering::SeqCst) {
-            return Known::Busy;
+            return TerminateOutcome::Busy;
         }
         match self.live.lock().unwrap().remove(key) {
             Some(_) => {
                 self.ended.lock().unwrap().push((key.clone(), termination));
-                Known::Ended
+                TerminateOutcome::Ended
             }
-            None => Known::Unknown,
+            None => TerminateOutcome::Unknown,
         }
     }
 
@@ -145,9 +155,9 @@ impl Calls for Phones {
     }
 }
 
-/// A node's doorstep as the fixtures' world describes it.
+/// A webhook handler with the configuration that the fixtures assume.
 struct World {
-    door: Door<Phones>,
+    door: WebhookHandler<Phones>,
     gate: Arc<Gate>,
     clock: Clock,
     consents: Arc<Consents>,
@@ -188,13 +198,13 @@ impl World {
         let directory = Directory::new(10);
         directory.replace(vec![account.clone()], numbers.collect()).unwrap();
         let gate = Arc::new(Gate::new(Arc::new(directory), clock.now()));
-        let config = DoorConfig {
+        let config = WebhookConfig {
             app_secret: Secret::new(text(&world["app_secret"])),
             app_secret_previous: None,
             verify_token: Secret::new(text(&world["verify_token"])),
         };
         let consents = Arc::new(Consents::new());
-        let door = Door::new(Phones::default(), gate.clone(), clock.clone(), &config)
+        let door = WebhookHandler::new(Phones::default(), gate.clone(), clock.clone(), &config)
             .with_consents(consents.clone());
         Self { door, gate, clock, consents }
     }
@@ -203,7 +213,7 @@ impl World {
         self.door.calls()
     }
 
-    fn deliver(&self, body: &[u8]) -> Vec<Handled> {
+    fn deliver(&self, body: &[u8]) -> Vec<ItemResult> {
         let mut handled = Vec::new();
         self.door.deliver(body, |item| handled.push(item)).unwrap();
         handled
@@ -230,7 +240,7 @@ fn signed(body: impl Into<Bytes>) -> Request<Whole<Bytes>> {
 
 const NOW: i64 = 1_790_000_000;
 
-/// `connect_user.json` with its one call changed.
+/// `connect_user.json` with its call changed.
 fn connect(id: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut body: Value = serde_json::from_slice(&fixture("webhooks/connect_user.json")).unwrap();
     let call = &mut body["entry"][0]["changes"][0]["value"]["calls"][0];
@@ -243,7 +253,7 @@ fn terminate(id: &str) -> Vec<u8> {
     connect(id, |call| *call = json!({"id": id, "event": "terminate", "timestamp": "1790000000"}))
 }
 
-/// What this version makes of an effect that the index promises.
+/// Maps an effect of the index to the effect in this version.
 fn for_now(promised: &str) -> String {
     match promised {
         "account_noted" | "settings_noted" => "ignored",
@@ -301,7 +311,7 @@ async fn every_webhook_of_the_fixtures_does_what_its_row_says() {
     }
 }
 
-/// What the table holds of the pair that a body's first message is from.
+/// Checks the permission of the pair in the first message of a body.
 fn permission(world: &World, body: &[u8], expected: &Value, file: &str) {
     let body: Value = serde_json::from_slice(body).unwrap();
     let value = &body["entry"][0]["changes"][0]["value"];
@@ -315,7 +325,7 @@ fn permission(world: &World, body: &[u8], expected: &Value, file: &str) {
     assert_eq!(&shown, expected, "{file}");
 }
 
-/// `permission_accept_temporary.json` with its one message, and what is around it, changed.
+/// `permission_accept_temporary.json` with its message and context changed.
 fn reply(change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut body: Value =
         serde_json::from_slice(&fixture("webhooks/permission_accept_temporary.json")).unwrap();
@@ -433,7 +443,7 @@ async fn r05_the_200_for_a_permission_reply_comes_when_it_is_on_the_disk() {
     world.consents = Arc::new(Consents::load(store.clone()).await.unwrap());
     world.door = world.door.with_consents(world.consents.clone());
     assert_eq!(world.post(reply(|_| ())).await, StatusCode::OK);
-    // No word to the store that it is to come to an end: what was answered 200 is there all the same.
+    // The store is not closed in order: items answered with 200 must be stored already.
     let rows = store.permissions().list(None, 10).await.unwrap();
     assert_eq!(
         (rows.len(), rows[0].state.as_str(), rows[0].user.as_str()),
@@ -460,7 +470,7 @@ async fn r05_the_200_for_a_permission_reply_comes_when_it_is_on_the_disk() {
     again.close().await;
 }
 
-/// Of one item: the actions at Graph, the reason, and what the call is told.
+/// Checks the Graph actions, the reason and the call's event of one item.
 fn graph_and_call(world: &World, file: &str, item: &Value) {
     let Some(id) = item["id"].as_str() else { return };
     let number = item["number"].as_str();
@@ -563,7 +573,7 @@ async fn r14_the_order_of_checks_is_size_signature_json() {
         handle(&world.door, unsigned(padded.clone())).await.status(),
         StatusCode::PAYLOAD_TOO_LARGE
     );
-    // The same without a length told beforehand: counted while it is read.
+    // Without a declared length: counted while it is read.
     let chunks = padded.chunks(60_000).map(|c| {
         Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::copy_from_slice(c)))
     });
@@ -596,7 +606,7 @@ async fn r14_the_order_of_checks_is_size_signature_json() {
         let shown: String = body.chars().take(20).collect();
         assert_eq!(world.post(body).await, status, "{shown}");
     }
-    // gzip is not undone: signed, and no JSON.
+    // gzip is not decoded: the signature is valid, but the body is not JSON.
     assert_eq!(world.post(vec![0x1f, 0x8b, 8, 0, 0]).await, StatusCode::BAD_REQUEST);
 }
 
@@ -633,7 +643,7 @@ async fn r10_many_large_bodies_at_once_take_a_bounded_room() {
     let flood = futures_util::future::join_all(
         (0..60).map(|_| super::http::handle_within(&world.door, slow(2), time)),
     );
-    // Asked in this order: the flood has what it can have.
+    // Polled in this order, so that the large bodies take their budget first.
     let (flooded, meanwhile) = tokio::join!(flood, world.post(connect("wacid.A", |_| {})));
     assert_eq!(meanwhile, StatusCode::OK, "a call's own small body has room");
     let refused =
@@ -645,7 +655,7 @@ async fn r10_many_large_bodies_at_once_take_a_bounded_room() {
     assert_eq!(large.status(), StatusCode::BAD_REQUEST, "the room is given back");
 }
 
-/// Not even a body is asked for, and what was put off comes again as if for the first time.
+/// The body is not read, and a redelivery counts as the first delivery.
 #[tokio::test]
 async fn r10_a_door_that_sheds_puts_webhooks_off_unread() {
     let mut world = World::at(NOW);
@@ -818,7 +828,7 @@ fn every_call_of_a_body_has_the_contact_of_its_own_user() {
     let value = &mut body["entry"][0]["changes"][0]["value"];
     let mut call = value["calls"][0].clone();
     let mut calls = vec![];
-    // By number; by number in the other order; by business-scoped id; a stranger to the contacts; nobody.
+    // By number, by numbers in another order, by business-scoped id, an unknown user, and no user.
     for (id, from, to, bsuid) in [
         ("wacid.1", json!("15550002222"), json!("918035737458"), json!(null)),
         ("wacid.2", json!("918035737458"), json!("15550001111"), json!(null)),
@@ -855,7 +865,7 @@ fn every_call_of_a_body_has_the_contact_of_its_own_user() {
             ("15550001111", "One"),
         ]
     );
-    // A single contact is the user's, also where Meta writes the number in its other form.
+    // A single contact belongs to the user, even if Meta writes the number differently.
     let mut body: Value =
         serde_json::from_slice(&connect("wacid.B", |call| call["from"] = json!("5511912345678")))
             .unwrap();
@@ -1028,7 +1038,7 @@ fn r23_labels_stay_a_closed_list() {
     assert_eq!(kinds.len(), 9);
 }
 
-/// Puts `with` in the place of the `nth` value of a document, counted depth first.
+/// Replaces the `nth` value of a document, counted depth first, with `with`.
 fn replace(value: &mut Value, nth: &mut usize, with: &Value) {
     if *nth == 0 {
         *value = with.clone();
@@ -1099,13 +1109,14 @@ fn what_could_not_be_stored_is_not_counted_as_stored() {
     metrics::with_local_recorder(&recorder, || {
         let world = World::at(NOW);
         let settled = |stored: &[bool]| {
-            runtime
-                .block_on(world.door.settle(route::Waiting::all_of(stored), Duration::from_secs(1)))
+            runtime.block_on(
+                world.door.settle(route::PendingWrite::all_of(stored), Duration::from_secs(1)),
+            )
         };
         assert!(settled(&[true]));
-        // One thing of an item is enough: Meta brings all of it again.
+        // One failed write is enough: Meta redelivers the whole item.
         assert!(!settled(&[true, false]));
-        drop(route::Waiting::all_of(&[true]));
+        drop(route::PendingWrite::all_of(&[true]));
     });
     let text = shown.render();
     let counted = |result: &str, count: u8| {

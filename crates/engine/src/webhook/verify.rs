@@ -1,4 +1,5 @@
-//! Whether a request is Meta's: the signature of an event (R13), the token of a subscription.
+//! Verifies that a request comes from Meta: the signature of an event
+//! (`docs/reference/reliability.md#r13`), or the token of a subscription.
 
 use aws_lc_rs::hmac;
 use http::HeaderMap;
@@ -6,7 +7,7 @@ use subtle::ConstantTimeEq;
 
 use model::Secret;
 
-/// What Meta and we both know.
+/// The secrets shared with Meta.
 pub struct Secrets {
     current: hmac::Key,
     previous: Option<hmac::Key>,
@@ -16,14 +17,15 @@ pub struct Secrets {
 const HEADER: &str = "x-hub-signature-256";
 
 impl Secrets {
-    /// `previous` is the app secret before a change, while both are in use (`meta-calling.md` §2.6).
+    /// Creates the secrets. `previous` is the app secret before a change, which stays valid while
+    /// it is set (`docs/reference/meta.md#previous-secret`).
     pub fn new(app_secret: &Secret, previous: Option<&Secret>, verify_token: Secret) -> Self {
         let key = |secret: &Secret| hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes());
         Self { current: key(app_secret), previous: previous.map(key), verify_token }
     }
 
-    /// Whether exactly one header `X-Hub-Signature-256: sha256=<64 lower-case hex>` signs these very bytes. Both
-    /// secrets are compared whatever the first says, each in constant time.
+    /// Whether exactly one header `X-Hub-Signature-256: sha256=<64 lower-case hex>` signs the body.
+    /// Both secrets are always compared, each in constant time.
     pub fn signed(&self, headers: &HeaderMap, body: &[u8]) -> bool {
         let mut lines = headers.get_all(HEADER).iter();
         let (Some(line), None) = (lines.next(), lines.next()) else { return false };
@@ -34,7 +36,7 @@ impl Secrets {
         current | previous
     }
 
-    /// The challenge to send back, if this query is Meta's verification with our token.
+    /// Returns the challenge if the query is Meta's verification request with our token.
     pub fn challenge(&self, query: &str) -> Option<String> {
         let of = |name: &str| {
             url::form_urlencoded::parse(query.as_bytes())
@@ -55,7 +57,7 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
-/// The 32 bytes of a header's value, if it has the one form there is.
+/// Parses the value of the header.
 fn tag(line: &[u8]) -> Option<[u8; 32]> {
     let digits = line.trim_ascii().strip_prefix(b"sha256=")?;
     let lower = digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -149,7 +151,7 @@ mod tests {
         let sides = [headers(&[&first]), headers(&[&last])];
         let clock = model::Clock::real();
         let mut took = [Vec::new(), Vec::new()];
-        // In turns, so that what else the machine does falls on both sides alike.
+        // Interleaved, so that other load on the machine affects both sides equally.
         for _ in 0..ROUNDS {
             for (headers, took) in sides.iter().zip(&mut took) {
                 let begun = clock.now();
@@ -157,7 +159,7 @@ mod tests {
                 took.push(clock.now() - begun);
             }
         }
-        // The slowest tenth is what others did with the processor.
+        // The slowest tenth is noise of other processes.
         let [first, last] = took.map(|mut took| {
             took.sort_unstable();
             took.truncate(took.len() * 9 / 10);

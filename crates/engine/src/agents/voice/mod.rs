@@ -23,7 +23,7 @@ use super::Agents;
 use super::asking::Hearer;
 use super::contract::{Action, Channel, Line, Piece, Question, Reply, Role, Said, User, text_of};
 use super::sentences::Sentences;
-use crate::call::author::{Author, SaidLine, Wish};
+use crate::call::author::{Author, DialogueLine, DocumentRequest};
 use crate::inbox::Inbox;
 use crate::notices::Notice;
 use document::Heard;
@@ -213,7 +213,7 @@ impl VoiceAgents {
         self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn write(self, wish: Wish) -> Result<String, FetchFailure> {
+    async fn write(self, wish: DocumentRequest) -> Result<String, FetchFailure> {
         let (agent, what) = wish.path.split_once('/').unwrap_or((&wish.path, "answer"));
         let agent: Uuid = agent.parse().map_err(|_| FetchFailure::Status { status: 404 })?;
         let base = agent.to_string();
@@ -228,7 +228,12 @@ impl VoiceAgents {
     }
 
     /// The call begins.
-    async fn answer(&self, wish: &Wish, id: Uuid, base: &str) -> Result<String, FetchFailure> {
+    async fn answer(
+        &self,
+        wish: &DocumentRequest,
+        id: Uuid,
+        base: &str,
+    ) -> Result<String, FetchFailure> {
         let scope = Scope::Main(wish.main_account.clone());
         let found = self.0.agents.store().agents().get(&scope, id).await;
         let found = found.map_err(|e| FetchFailure::Unreachable { detail: e.to_string() })?;
@@ -279,7 +284,7 @@ impl VoiceAgents {
     }
 
     /// The caller has said or typed something.
-    async fn turn(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
+    async fn turn(&self, wish: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
         let of = |name: &str| {
             value(&wish.params, name).filter(|text| !text.is_empty()).map(str::to_owned)
         };
@@ -313,7 +318,7 @@ impl VoiceAgents {
     }
 
     /// The agent as it is set now answers the next turn; `false`: it takes no calls any more.
-    async fn renewed(&self, wish: &Wish) -> bool {
+    async fn renewed(&self, wish: &DocumentRequest) -> bool {
         let Some(id) = self.sessions().get(&wish.call).map(|session| session.agent.id) else {
             return true;
         };
@@ -335,7 +340,7 @@ impl VoiceAgents {
     }
 
     /// Nobody has said anything.
-    async fn silent(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
+    async fn silent(&self, wish: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
         let (spec, silences, action) = {
             let mut sessions = self.sessions();
             let session =
@@ -364,7 +369,7 @@ impl VoiceAgents {
     }
 
     /// A transfer has ended: the call with it, or nobody was there.
-    fn dialled(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
+    fn dialled(&self, wish: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
         let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
         if value(&wish.params, "DialStatus") == Some("completed") {
             return Ok(document::act(&spec, base, "", &Action::Hangup));
@@ -373,7 +378,7 @@ impl VoiceAgents {
     }
 
     /// The document of what the agent replies, as far as it does within the call's patience.
-    async fn reply(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
+    async fn reply(&self, wish: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
         let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
         let patience = wish.within.saturating_sub(MARGIN).max(MARGIN);
         let next =
@@ -506,7 +511,7 @@ impl VoiceAgents {
     /// The document of an action, and what else it brings.
     fn act(
         &self,
-        wish: &Wish,
+        wish: &DocumentRequest,
         spec: &AgentSpec,
         base: &str,
         text: &str,
@@ -563,7 +568,7 @@ impl VoiceAgents {
     }
 
     /// The conversation that a call is of, as soon as its line is in it; of a phone's call it is the call itself.
-    fn conversation(&self, wish: &Wish) -> Uuid {
+    fn conversation(&self, wish: &DocumentRequest) -> Uuid {
         let of = |name: &str| value(&wish.params, name).unwrap_or_default();
         let (number, user) =
             if of("Direction") == "outbound" { ("From", "To") } else { ("To", "From") };
@@ -660,7 +665,7 @@ fn value<'a>(params: &'a Params, name: &str) -> Option<&'a str> {
 }
 
 impl Author for VoiceAgents {
-    fn document(&self, wish: Wish) -> BoxFuture<'static, Result<String, FetchFailure>> {
+    fn document(&self, wish: DocumentRequest) -> BoxFuture<'static, Result<String, FetchFailure>> {
         self.clone().write(wish).boxed()
     }
 
@@ -676,7 +681,7 @@ impl Author for VoiceAgents {
         }
     }
 
-    fn said(&self, call: CallUuid) -> Vec<SaidLine> {
+    fn said(&self, call: CallUuid) -> Vec<DialogueLine> {
         let now = self.0.agents.clock().wall().rfc3339();
         let mut sessions = self.sessions();
         let Some(session) = sessions.get_mut(&call) else { return Vec::new() };
@@ -691,7 +696,9 @@ impl Author for VoiceAgents {
             .cloned()
             .chain(last)
             .filter(|line| !line.text.trim().is_empty());
-        lines.map(|Line { role, text, at }| SaidLine { role: role.as_str(), text, at }).collect()
+        lines
+            .map(|Line { role, text, at }| DialogueLine { role: role.as_str(), text, at })
+            .collect()
     }
 
     fn over(&self, call: CallUuid) {

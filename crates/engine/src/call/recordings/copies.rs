@@ -1,6 +1,6 @@
-//! Copies of recordings in a bucket: each complete file goes there once, tried again and again until it is there or the
-//! recording is taken away; and what is taken away here is taken away there. A file that need not stay on the disk goes when
-//! its copy's name has been written.
+//! Copies of recordings in an S3 bucket. Each complete file is uploaded once, with retries until it
+//! succeeds or the recording is deleted. Deleting a recording deletes its copy. If the local file
+//! need not be kept, it is deleted after the name of the copy is stored.
 
 use std::time::Duration;
 
@@ -15,20 +15,20 @@ use model::Timestamp;
 use model::metric::{self, recording_copy};
 use store::{CopyWrite, Recording};
 
-/// Where the times of callbacks give none.
+/// Pause when the retry schedule has no further entry.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// Where copies go, and what becomes of the files here.
+/// The bucket for copies and the handling of local files.
 pub struct Copies {
     bucket: Bucket,
     prefix: String,
     keep_local: bool,
-    /// Whoever downloads one is sent to the bucket.
+    /// Whether downloads are redirected to the bucket.
     redirect: bool,
 }
 
 impl Copies {
-    /// As the configuration has it.
+    /// Creates the value from the configuration.
     pub fn new(bucket: Bucket, config: &S3Settings) -> Self {
         Self {
             bucket,
@@ -38,26 +38,26 @@ impl Copies {
         }
     }
 
-    /// The bucket, and whether whoever downloads is sent there.
+    /// Returns the bucket, and whether downloads are redirected to it.
     pub fn bucket(&self) -> (&Bucket, bool) {
         (&self.bucket, self.redirect)
     }
 }
 
 impl Inner {
-    /// One recording goes to the bucket.
+    /// Uploads one recording to the bucket.
     pub(super) async fn copy(&self, copies: &Copies, recording: Recording) {
         let format = Format::from_name(&recording.format).unwrap_or(Format::Wav);
         let object = format!("{}{}", copies.prefix, record::file_name(recording.id, format));
         let (outcome, write) = match self.send(copies, &recording, format, &object).await {
             Ok(()) => (recording_copy::STORED, CopyWrite::Copied { id: recording.id, object }),
-            Err(Unsent::NoFile(error)) => {
-                tracing::warn!(recording = %recording.id, %error, "a recording's file is gone before it was copied");
+            Err(UploadError::NoFile(error)) => {
+                tracing::warn!(recording = %recording.id, %error, "recording file missing, not copied");
                 (recording_copy::LOST, CopyWrite::Failed { id: recording.id, again: None })
             }
-            Err(Unsent::Bucket(error)) => {
+            Err(UploadError::Bucket(error)) => {
                 let again = self.again(recording.copy_tries);
-                tracing::warn!(recording = %recording.id, %error, again = %again.rfc3339(), "a recording could not be copied");
+                tracing::warn!(recording = %recording.id, %error, again = %again.rfc3339(), "recording upload failed");
                 (recording_copy::RETRY, CopyWrite::Failed { id: recording.id, again: Some(again) })
             }
         };
@@ -73,27 +73,32 @@ impl Inner {
         recording: &Recording,
         format: Format,
         object: &str,
-    ) -> Result<(), Unsent> {
+    ) -> Result<(), UploadError> {
         let path = self.recorder.folder().join(record::file_name(recording.id, format));
-        let file = File::open(path).await.map_err(Unsent::NoFile)?;
-        let len = file.metadata().await.map_err(Unsent::NoFile)?.len();
-        copies.bucket.put(object, file, len, format.content_type()).await.map_err(Unsent::Bucket)
+        let file = File::open(path).await.map_err(UploadError::NoFile)?;
+        let len = file.metadata().await.map_err(UploadError::NoFile)?.len();
+        copies
+            .bucket
+            .put(object, file, len, format.content_type())
+            .await
+            .map_err(UploadError::Bucket)
     }
 
-    /// The copy of a recording that is gone.
-    pub(super) async fn take_copy_away(&self, copies: &Copies, object: String, tries: u32) {
+    /// Deletes the copy of a deleted recording.
+    pub(super) async fn delete_copy(&self, copies: &Copies, object: String, tries: u32) {
         let write = match copies.bucket.remove(&object).await {
             Ok(()) => CopyWrite::Removed { object },
             Err(error) => {
                 let again = self.again(tries);
-                tracing::warn!(object, %error, again = %again.rfc3339(), "a recording's copy could not be taken away");
+                tracing::warn!(object, %error, again = %again.rfc3339(), "deleting a recording copy failed");
                 CopyWrite::Kept { object, again }
             }
         };
         self.write(write).await;
     }
 
-    /// Whether it was written; where not, the work is done once more, and not at once.
+    /// Stores the result. Returns `false` after a pause if the store failed; the work is then
+    /// repeated.
     async fn write(&self, write: CopyWrite) -> bool {
         match self.store.recordings().write_copy(write).await {
             Ok(()) => true,
@@ -104,14 +109,14 @@ impl Inner {
         }
     }
 
-    /// Soon at first, then every hour, as long as there is something to copy.
+    /// Returns the time of the next try. Pauses grow to one hour, and tries are unlimited.
     fn again(&self, tries: u32) -> Timestamp {
         let pause = next_pause(tries.saturating_add(1), Duration::ZERO, None, &self.dice);
         self.clock.wall().plus(pause.unwrap_or(PAUSE))
     }
 }
 
-enum Unsent {
+enum UploadError {
     NoFile(std::io::Error),
     Bucket(BucketError),
 }

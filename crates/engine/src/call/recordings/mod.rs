@@ -1,15 +1,16 @@
-//! Recordings of a node: what is recorded, what becomes of the files, and who is told (`plivo-xml.md` §5.8,
-//! `plivo-callbacks.md` §3.4, R21).
+//! Recordings: files, rows, callbacks and deletion. See `docs/reference/xml.md#record` and
+//! `docs/reference/reliability.md#r21`.
 //!
-//! `media::record` writes the sound; here are a recording's row, its callbacks, its deletion and its age. Whatever ends a
-//! recording (a key, a hang-up, a full disk, a node that is killed), its row gets its end once, together with the
-//! callbacks that tell it. What is to be done about a complete one (`errands`): `copies` takes it to other storage,
-//! `transcripts` has what is said in it (`stretches`) written down.
+//! `media::record` writes the audio. This module manages the row of a recording, its callbacks, its
+//! deletion and its retention. However a recording ends (a key, a hang-up, a full disk, a killed
+//! node), its row is completed once, in the same transaction as its callbacks. Background work on
+//! complete recordings runs in `work`: `copies` uploads files, and `transcripts` transcribes
+//! them.
 
 mod copies;
-mod errands;
-mod stretches;
 mod transcripts;
+mod utterances;
+mod work;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -39,29 +40,30 @@ use store::{
     StoreError,
 };
 
-/// The folder's name in `store.data_dir`.
+/// Name of the directory in `store.data_dir`.
 const FOLDER: &str = "recordings";
-/// Rows looked at together.
+/// Rows per read.
 const AT_ONCE: u32 = 500;
-/// So long a call may take to say what becomes of its recording's action: it has had the fact before.
+/// How long a call may take to report whether it requests the action URL itself. The call has
+/// received the end of the recording before.
 const CALL_ANSWERS: Duration = Duration::from_secs(5);
 
-/// What recordings need to be told.
+/// Configuration of recordings.
 pub struct RecordingsConfig {
     /// `store.data_dir`.
     pub data_dir: PathBuf,
-    /// `public.base_url`, without a slash at its end.
+    /// `public.base_url` without a trailing slash.
     pub base_url: String,
     pub node_id: String,
-    /// Threads that write files.
+    /// Number of threads that write files.
     pub threads: usize,
-    /// Where complete files are copied to, if they are.
+    /// The bucket for copies, if configured.
     pub copies: Option<Copies>,
-    /// Who writes down what is said.
+    /// Speech recognisers for transcripts.
     pub recognisers: Recognisers,
 }
 
-/// Recordings; cheap to clone.
+/// The recordings of a node. Cheap to clone.
 #[derive(Clone)]
 pub struct Recordings(Arc<Inner>);
 
@@ -75,54 +77,58 @@ struct Inner {
     dice: Dice,
     copies: Option<Arc<Copies>>,
     recognisers: Recognisers,
-    /// There is something to be done about a recording.
-    errand: Notify,
-    /// Where errands run; the node waits for it when it stops.
+    /// Wakes the background work on complete recordings.
+    work_ready: Notify,
+    /// Tracks background tasks. The node waits for it at shutdown.
     tasks: TaskTracker,
     runtime: Handle,
 }
 
-/// A recording to be made.
-pub struct Taking {
+/// A recording to start.
+pub struct RecordingRequest {
     pub id: Uuid,
-    /// The owner, and its main account.
+    /// The owner of the recording and its main account.
     pub account: AuthId,
     pub main_account: AuthId,
     pub call: CallUuid,
-    /// Of a room's recording.
-    pub room: Option<OfRoom>,
+    /// The room, if a room is recorded.
+    pub room: Option<RecordedRoom>,
     pub order: RecordingOrder,
-    /// What its callbacks are signed with.
+    /// Signing keys for the callbacks.
     pub keys: SigningKeys,
-    /// Who asks its action in the call, if somebody may.
-    pub action: Option<ActionAsked>,
-    /// When the call was answered, if it was by now: it may be recorded from before.
+    /// How the action URL is requested, if the call may do that itself.
+    pub action: Option<ActionHandover>,
+    /// Returns when the call was answered, if it was. Evaluated at the end of the recording, which
+    /// may begin before the answer.
     pub answered: Box<dyn Fn() -> Option<Timestamp> + Send>,
-    /// Whether the call goes on: a room's recording may end before it.
+    /// Whether the call is live. A room's recording may end before its call.
     pub is_up: Box<dyn Fn() -> bool + Send>,
 }
 
 /// The room that is recorded.
-pub struct OfRoom {
+pub struct RecordedRoom {
     pub id: Uuid,
     pub name: String,
-    /// A multi-party call; else a conference.
+    /// `true` for a multi-party call, `false` for a conference.
     pub multi_party: bool,
 }
 
-/// Whether a recording's action is asked by its call; if not, it is sent with the recording's end.
-pub struct ActionAsked {
-    /// A word: it is, or is not wanted any more. Closed without one: the call ended before.
+/// Decides whether the call requests the action URL. Otherwise it is sent as a callback when the
+/// recording ends.
+pub struct ActionHandover {
+    /// A message means that the call requests the URL, or that the request is not wanted. Closed
+    /// without a message if the call ended first.
     pub by_call: tokio::sync::oneshot::Receiver<()>,
     /// The key that ended the recording.
     pub key: Arc<OnceLock<Digit>>,
 }
 
 impl Recordings {
-    /// Starts the threads that record. Errands run where this is called, tracked by `tasks`.
+    /// Starts the recorder's threads. Background work runs on the current runtime and is tracked by
+    /// `tasks`.
     ///
     /// # Errors
-    /// No folder, no thread.
+    /// Fails if the directory or a thread cannot be created.
     pub fn start(
         config: RecordingsConfig,
         store: Store,
@@ -134,7 +140,7 @@ impl Recordings {
         let RecordingsConfig { data_dir, base_url, node_id, threads, copies, recognisers } = config;
         let recorder = Recorder::start(&data_dir.join(FOLDER), threads)?;
         let runtime = Handle::current();
-        let (copies, errand) = (copies.map(Arc::new), Notify::new());
+        let (copies, work_ready) = (copies.map(Arc::new), Notify::new());
         Ok(Self(Arc::new(Inner {
             recorder,
             base_url,
@@ -145,54 +151,65 @@ impl Recordings {
             dice,
             copies,
             recognisers,
-            errand,
+            work_ready,
             tasks,
             runtime,
         })))
     }
 
-    /// Where a recording is, or will be, downloaded.
+    /// Returns the download URL of a recording, existing or future.
     pub fn url(&self, id: Uuid, format: &str) -> String {
         format!("{}/recordings/{}.{format}", self.0.base_url, id.as_hyphenated())
     }
 
-    /// The folder of the files.
+    /// The directory of the recordings.
     pub fn folder(&self) -> &Path {
         self.0.recorder.folder()
     }
 
-    /// Whether what is said in recordings can be written down.
+    /// Whether a recogniser for transcripts is configured.
     pub fn can_transcribe(&self) -> bool {
         self.0.recognisers.can_recognise(self.0.recognisers.transcript_language())
     }
 
-    /// Where copies of the files are, if there are some.
+    /// The copies in a bucket, if configured.
     pub fn copies(&self) -> Option<&Copies> {
         self.0.copies.as_deref()
     }
 
-    /// Recordings under way.
+    /// Number of running recordings.
     pub fn len(&self) -> usize {
         self.0.recorder.len()
     }
 
-    /// Whether nothing is being recorded.
+    /// Whether no recording is running.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Begins a recording of `source`; `told` how it ended, from a thread of the recorder's, when its file is complete.
+    /// Starts a recording of `source`. `told` is called on a recorder thread when the file is
+    /// complete.
     ///
     /// # Errors
-    /// There is no room for it: a sentence. Nothing is told.
+    /// Returns a message if the recorder has no capacity. `told` is not called then.
     pub fn begin(
         &self,
-        taking: Taking,
+        taking: RecordingRequest,
         source: Box<dyn Source>,
         told: impl FnOnce(RecordingEvent) + Send + 'static,
     ) -> Result<RecordingHandle, &'static str> {
-        let Taking { id, account, main_account, call, room, order, keys, action, answered, is_up } =
-            taking;
+        let RecordingRequest {
+            id,
+            account,
+            main_account,
+            call,
+            room,
+            order,
+            keys,
+            action,
+            answered,
+            is_up,
+        } = taking;
         let format = Format::of(order.mp3);
         let started = self.0.clock.wall();
         let start = RecordingStart {
@@ -207,7 +224,7 @@ impl Recordings {
             stereo: order.stereo,
             node_id: self.0.node_id.clone(),
             started,
-            // The action after a hang-up first: it is what most applications wait for.
+            // The action after a hang-up goes first: most applications wait for it.
             notices: order.action.into_iter().chain(order.callback).collect(),
             transcript: order.transcript,
         };
@@ -221,7 +238,7 @@ impl Recordings {
         let (inner, begun) = (self.0.clone(), start.clone());
         let done = move |what: record::RecordingResult| {
             if let Some(why) = &what.failure {
-                tracing::warn!(recording = %begun.id, call_uuid = %begun.call, %why, "a recording failed; its call goes on");
+                tracing::warn!(recording = %begun.id, call_uuid = %begun.call, %why, "recording failed");
             }
             let remark = what.failure.as_deref().map(|why| failed_late(why, what.duration_ms));
             told(RecordingEvent::Ended {
@@ -234,7 +251,7 @@ impl Recordings {
             let runtime = inner.runtime.clone();
             let up = is_up();
             let (tasks, standing) = (inner.tasks.clone(), (answered(), up));
-            // A call that is up is told, and says so itself.
+            // A live call receives the failure and adds the remark itself.
             let late = remark.filter(|_| !up);
             let work = async move {
                 let action = Action::of(action).await;
@@ -252,12 +269,12 @@ impl Recordings {
         Ok(tape)
     }
 
-    /// Completes what an earlier process of this node left behind: its files are made whole, rows get their ends, and
-    /// callbacks go out. Files that no row knows are removed.
+    /// Completes the recordings that an earlier process of this node left open: repairs their
+    /// files, completes their rows and sends their callbacks. Files without a row are deleted.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn take_in_what_was_left(&self) -> Result<(), StoreError> {
+    /// Returns an error if the store fails.
+    pub async fn recover(&self) -> Result<(), StoreError> {
         let left = self.0.store.recordings().unfinished(&self.0.node_id).await?;
         let count = left.len();
         for start in left {
@@ -273,7 +290,7 @@ impl Recordings {
                 }
                 Ok(RepairOutcome::Nothing) => (RecordingEndReason::Failed, 0),
                 Err(error) => {
-                    tracing::error!(recording = %start.id, %error, "a recording that was cut off could not be repaired");
+                    tracing::error!(recording = %start.id, %error, "repairing an interrupted recording failed");
                     (RecordingEndReason::Failed, 0)
                 }
             };
@@ -282,10 +299,7 @@ impl Recordings {
                 .await;
         }
         if count > 0 {
-            tracing::warn!(
-                recordings = count,
-                "completed the recordings that this node left open when it died"
-            );
+            tracing::warn!(recordings = count, "completed interrupted recordings");
         }
         for (id, format) in record::list_unfinished(self.folder()).unwrap_or_default() {
             self.0.unlink(id, format);
@@ -293,41 +307,42 @@ impl Recordings {
         Ok(())
     }
 
-    /// Takes a recording away: from then on there is none. `false`: the scope has none of that id.
+    /// Deletes a recording. Returns `false` if it does not exist in the scope.
     ///
     /// # Errors
-    /// The store's; or the file can't be removed, and all is as it was.
+    /// Returns an error if the store fails, or if the file cannot be deleted. Nothing has changed
+    /// in the latter case.
     pub async fn remove(&self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
         let Some(recording) = self.0.store.recordings().get(scope, id).await? else {
             return Ok(false);
         };
-        self.0.take_away(&[recording]).await?;
+        self.0.delete_all(&[recording]).await?;
         Ok(true)
     }
 
-    /// Takes away what began before then (`retention.recording_days`).
+    /// Deletes recordings that began before `before` (`retention.recording_days`).
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the store fails.
     pub async fn expire(&self, before: Timestamp) -> Result<(), StoreError> {
         loop {
             let old = self.0.store.recordings().older_than(before, AT_ONCE).await?;
             if old.is_empty() {
                 return Ok(());
             }
-            self.0.take_away(&old).await?;
-            tracing::info!(recordings = old.len(), "recordings past their time were removed");
+            self.0.delete_all(&old).await?;
+            tracing::info!(recordings = old.len(), "expired recordings deleted");
         }
     }
 
-    /// Ends what is being recorded; all files are complete when this returns. Blocks.
+    /// Ends all running recordings. All files are complete when this returns. Blocks.
     pub fn stop(&self) {
         self.0.recorder.stop();
     }
 }
 
 impl Inner {
-    /// A recording has its end: in its row, and on its way to whoever is told.
+    /// Completes the row of a recording and enqueues its callbacks.
     async fn conclude(
         &self,
         start: RecordingStart,
@@ -351,7 +366,7 @@ impl Inner {
         let callbacks = notices.map(|notice| {
             let mut notice = notice.clone();
             notice.params.extend(said.clone());
-            // It may have been ordered while the phone rang.
+            // The recording may have been ordered before the call was answered.
             let over = match start.room {
                 Some(_) => !is_up,
                 None => {
@@ -382,17 +397,17 @@ impl Inner {
         match self.store.recordings().conclude(RecordingConclusion { start, end, callbacks }).await
         {
             Ok(written) => {
-                self.errand.notify_one();
+                self.work_ready.notify_one();
                 if keys.is_some() {
                     written.into_iter().for_each(|written| self.outbox.send(written, keys.clone()));
                 }
             }
             Err(error) => {
-                tracing::error!(%error, recording = %id, "could not write a recording's end")
+                tracing::error!(%error, recording = %id, "recording end not stored")
             }
         }
         if nothing && let Err(error) = self.store.recordings().delete(vec![id]).await {
-            tracing::warn!(%error, recording = %id, "could not forget a recording that came to nothing");
+            tracing::warn!(%error, recording = %id, "deleting the row of an empty recording failed");
         }
     }
 
@@ -412,8 +427,8 @@ impl Inner {
         }
     }
 
-    /// Files first: a row without one is found again, a file without a row never.
-    async fn take_away(&self, recordings: &[Recording]) -> Result<(), StoreError> {
+    /// Deletes files before rows: a row without a file is found again, a file without a row is not.
+    async fn delete_all(&self, recordings: &[Recording]) -> Result<(), StoreError> {
         let mut gone = Vec::with_capacity(recordings.len());
         for recording in recordings {
             let format = Format::from_name(&recording.format).unwrap_or(Format::Wav);
@@ -425,38 +440,40 @@ impl Inner {
             return Err(StoreError::NotTaken);
         }
         self.store.recordings().delete(gone).await?;
-        self.errand.notify_one();
+        self.work_ready.notify_one();
         Ok(())
     }
 
     fn unlink(&self, id: Uuid, format: Format) -> bool {
         record::remove(self.recorder.folder(), id, format)
-            .inspect_err(|error| tracing::warn!(recording = %id, %error, "a recording's file could not be removed"))
+            .inspect_err(
+                |error| tracing::warn!(recording = %id, %error, "deleting a recording file failed"),
+            )
             .is_ok()
     }
 }
 
-/// What the record of a call says whose recording could not be completed when it was over.
+/// Remark for the record of a call that ended before its recording failed.
 fn failed_late(why: &str, kept_ms: u64) -> String {
     let kept = match kept_ms {
-        0 => "nothing of it is there".to_owned(),
-        ms => format!("{}.{} s of it are there", ms / 1_000, ms % 1_000 / 100),
+        0 => "nothing of it was kept".to_owned(),
+        ms => format!("{}.{} s of it were kept", ms / 1_000, ms % 1_000 / 100),
     };
     format!("a recording could not be completed after the call: {why}; {kept}")
 }
 
-/// What becomes of a recording's action.
+/// How the action URL of a recording is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
-    /// The call asks it, or nobody any more.
+    /// Requested by the call, or not wanted.
     Asked,
-    /// The call was over before.
+    /// Sent as a callback, since the call ended first.
     Due { key: Option<Digit> },
 }
 
 impl Action {
-    async fn of(asked: Option<ActionAsked>) -> Self {
-        let Some(ActionAsked { by_call, key }) = asked else { return Self::Due { key: None } };
+    async fn of(asked: Option<ActionHandover>) -> Self {
+        let Some(ActionHandover { by_call, key }) = asked else { return Self::Due { key: None } };
         match tokio::time::timeout(CALL_ANSWERS, by_call).await {
             Ok(Ok(())) => Self::Asked,
             Ok(Err(_)) | Err(_) => Self::Due { key: key.get().copied() },
@@ -464,7 +481,7 @@ impl Action {
     }
 }
 
-/// Whether a notice is to go out: an action is the machine's own, unless the call was over before.
+/// Whether a callback is sent. The action is excluded if the call requests it.
 fn is_due(notice: &CallbackRequest, action: Action) -> bool {
     match notice.kind {
         CallbackKind::Action => action != Action::Asked,

@@ -1,8 +1,9 @@
-//! What is said in a recording, written down when its file is complete (`plivo-xml.md` §5.8, `plivo-callbacks.md` §3.4).
+//! Transcripts of complete recordings (`docs/reference/callbacks.md#transcription`).
 //!
-//! The file is read back, cut where nobody speaks, and heard by the node's recognisers piece by piece, each channel by itself;
-//! so that a recording of hours takes no more memory than one of seconds, and live calls' recognitions have their turn in
-//! between. A recogniser that fails is asked again later; in the end what there is is told, with what went wrong.
+//! The file is read, split into utterances and recognised one utterance at a time, each channel
+//! separately. Memory use is independent of the length of the recording, and recognitions of live
+//! calls run in between. A failed recognition is retried later. After the last try, the callback
+//! contains the partial text and the error.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Inner;
-use super::stretches::{Cutter, Stretch};
+use super::utterances::{Cutter, Utterance};
 use crate::answer::next_pause;
 use machine::{TranscriptOrder, transcription_callback};
 use media::record::{self, Format};
@@ -19,34 +20,34 @@ use model::metric::{self, transcript};
 use speech::recognise::{RecognitionError, RecognitionOptions, UtteranceAudio};
 use store::{NewCallback, ToTranscribe, TranscriptWrite};
 
-/// Tries in all; the pauses between them are those of callbacks.
+/// Maximum number of tries. The pauses between them are those of callbacks.
 const TRIES_MAX: u32 = 6;
-/// A piece waits so often, so long, for its turn among the recognitions under way.
+/// How often, and for how long, an utterance waits while the recogniser is busy.
 const TURNS_MAX: u32 = 24;
 const TURN: Duration = Duration::from_secs(5);
-/// Bytes of what is told: hours of speech; in a URL far less fits.
+/// Maximum size of the text in bytes: hours of speech, or much less in a GET URL.
 const TEXT_MAX: usize = 256 << 10;
 const TEXT_IN_URL_MAX: usize = 2 << 10;
-/// Samples that a recogniser is given at once: 100 ms.
+/// Samples passed to the recogniser at a time: 100 ms.
 const SAMPLES: usize = 1_600;
 
-/// Something that was said.
-struct Said {
+/// A recognised utterance.
+struct RecognisedText {
     channel: usize,
     from_ms: u64,
     text: String,
 }
 
 impl Inner {
-    /// Writes down what is said in one recording.
-    pub(super) async fn write_down(&self, work: ToTranscribe) {
+    /// Transcribes one recording.
+    pub(super) async fn transcribe(&self, work: ToTranscribe) {
         let Some(order) = work.start.transcript.clone() else { return };
         let last = work.tries + 1 >= TRIES_MAX;
         let (said, failure) = self.hear(&work, last).await;
         if let (Some(why), false) = (&failure, last) {
             let pause = next_pause(work.tries.saturating_add(1), Duration::ZERO, None, &self.dice)
                 .unwrap_or(TURN);
-            tracing::warn!(recording = %work.start.id, why, ?pause, "what is said in a recording could not be written down");
+            tracing::warn!(recording = %work.start.id, why, ?pause, "transcription failed, will be retried");
             metrics::counter!(metric::TRANSCRIPTS_TOTAL, "outcome" => transcript::RETRY)
                 .increment(1);
             return self
@@ -59,7 +60,7 @@ impl Inner {
         let outcome = if failure.is_some() { transcript::FAILED } else { transcript::DONE };
         metrics::counter!(metric::TRANSCRIPTS_TOTAL, "outcome" => outcome).increment(1);
         if let Some(why) = &failure {
-            tracing::warn!(recording = %work.start.id, why, "what is said in a recording was not, or not all, written down");
+            tracing::warn!(recording = %work.start.id, why, "transcription failed");
         }
         let (text, error) = (text(&order, &said, work.start.stereo), failure.unwrap_or_default());
         let notice = transcription_callback(
@@ -75,11 +76,12 @@ impl Inner {
             .await;
     }
 
-    /// What was said, in its order, and what went wrong. The `last` time goes on behind a piece that can't be heard.
-    async fn hear(&self, work: &ToTranscribe, last: bool) -> (Vec<Said>, Option<String>) {
+    /// Returns the recognised utterances in order, and the first error. Only the `last` try
+    /// continues after an utterance that failed.
+    async fn hear(&self, work: &ToTranscribe, last: bool) -> (Vec<RecognisedText>, Option<String>) {
         let (folder, id) = (self.recorder.folder().to_owned(), work.start.id);
         let format = Format::from_name(&work.start.format).unwrap_or(Format::Wav);
-        let (to, mut pieces) = mpsc::channel::<(usize, Stretch)>(1);
+        let (to, mut pieces) = mpsc::channel::<(usize, Utterance)>(1);
         let reading = tokio::task::spawn_blocking(move || {
             let mut cutters = [Cutter::default(), Cutter::default()];
             let mut wanted = true;
@@ -106,14 +108,14 @@ impl Inner {
                 Ok(text) if text.is_empty() => {}
                 Ok(text) => {
                     bytes += text.len();
-                    said.push(Said { channel, from_ms, text });
+                    said.push(RecognisedText { channel, from_ms, text });
                     if bytes > TEXT_MAX {
                         break;
                     }
                 }
                 Err(error) => {
                     failure.get_or_insert(format!("could not {error}"));
-                    // A language that nobody knows is known by nobody later.
+                    // A retry does not help if the language is not supported.
                     if !last && !matches!(error, RecognitionError::Language(_)) {
                         break;
                     }
@@ -126,14 +128,14 @@ impl Inner {
             Ok(Err(error)) => {
                 failure = failure.or(Some(format!("could not read the recording: {error}")))
             }
-            Err(_) => failure = failure.or(Some("a fault of ours ended it".to_owned())),
+            Err(_) => failure = failure.or(Some("internal error".to_owned())),
         }
         said.sort_by_key(|said| (said.from_ms, said.channel));
         (said, failure)
     }
 
-    /// The words of one piece.
-    async fn understand(&self, piece: Stretch) -> Result<String, RecognitionError> {
+    /// Recognises one utterance.
+    async fn understand(&self, piece: Utterance) -> Result<String, RecognitionError> {
         let ask = RecognitionOptions {
             language: self.recognisers.transcript_language().to_owned(),
             ..RecognitionOptions::default()
@@ -142,7 +144,7 @@ impl Inner {
         loop {
             let (to, mut sound) = UtteranceAudio::new();
             for samples in piece.pcm.chunks(SAMPLES) {
-                // There is room for more than the longest piece.
+                // The channel has capacity for more than the longest utterance.
                 let _ = to.try_send(samples.to_vec());
             }
             drop(to);
@@ -164,10 +166,11 @@ impl Inner {
     }
 }
 
-/// What is told: the words, or a line for each stretch with its time and, of two channels, whose it is.
-fn text(order: &TranscriptOrder, said: &[Said], stereo: bool) -> String {
+/// Formats the transcript: the plain text, or one line per utterance with its time and, in stereo,
+/// the speaker.
+fn text(order: &TranscriptOrder, said: &[RecognisedText], stereo: bool) -> String {
     let mut text = String::new();
-    for Said { channel, from_ms, text: words } in said {
+    for RecognisedText { channel, from_ms, text: words } in said {
         if order.full {
             let (minutes, seconds) = (from_ms / 60_000, from_ms / 1_000 % 60);
             let who = match (stereo, channel) {
@@ -200,7 +203,11 @@ mod tests {
 
     #[test]
     fn words_are_told_in_a_row_or_with_who_said_them_when() {
-        let said = |channel, from_ms, text: &str| Said { channel, from_ms, text: text.to_owned() };
+        let said = |channel, from_ms, text: &str| RecognisedText {
+            channel,
+            from_ms,
+            text: text.to_owned(),
+        };
         let all = [said(0, 400, "Good morning."), said(1, 61_000, "Hello, who is there?")];
         assert_eq!(
             text(&order(false, Method::Post), &all, true),

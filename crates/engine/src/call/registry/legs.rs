@@ -1,4 +1,4 @@
-//! The legs that live calls dial: each is admitted and begun as a call of its own (`plivo-xml.md` §5.7, §6).
+//! B-legs: each is admitted and started as a call of its own (`docs/reference/xml.md#dial`).
 
 use std::sync::{Arc, PoisonError};
 
@@ -12,10 +12,10 @@ use model::{CallType, Direction, E164, EndpointName, HangupCause};
 use store::Scope;
 
 impl Registry {
-    /// Begins a leg that `a_leg` dials.
+    /// Starts a B-leg of `a_leg`.
     ///
     /// # Errors
-    /// What its machine is told instead.
+    /// Returns the event that the A-leg's machine receives instead.
     pub(in crate::call) fn dial(
         &self,
         a_leg: &LiveCall,
@@ -34,7 +34,8 @@ impl Registry {
         Ok(())
     }
 
-    /// The same admission as that of a call over the API, but for its queue (L6).
+    /// Dials a WhatsApp user. The admission is that of an API call, but without waiting for calls
+    /// per second.
     fn dial_user(
         &self,
         a_leg: &LiveCall,
@@ -49,17 +50,18 @@ impl Registry {
         };
         let id = number.spec.phone_number_id.clone();
         let (now, wall) = (services.clock.now(), services.clock.wall());
-        let let_in = gate
+        let admission = gate
             .admit_business(now, wall, &id, user, services.permissions.consents())
             .map_err(|denied| not_admitted(&denied))?;
         let parties = [number.spec.number.to_string(), user.to_owned()];
         let setup = self.b_leg(a_leg, &number.account, order, parties);
         let setup = CallSetup { phone_number_id: id, ..setup };
-        let begun = self.place(let_in, Outgoing { setup, received: now, placed: now });
+        let begun = self.place(admission, Outgoing { setup, received: now, placed: now });
         self.count_leg(begun.map_err(|admitted| admitted.withdraw()).is_ok())
     }
 
-    /// An endpoint of the call's own account, wherever it is registered: no slot, and one permit (`plivo-xml.md` §6).
+    /// Dials an endpoint of the call's account. It takes a permit but no slot
+    /// (`docs/reference/xml.md#endpoints`).
     fn dial_endpoint(
         &self,
         a_leg: &LiveCall,
@@ -90,14 +92,14 @@ impl Registry {
         self.count_leg(begun.map_err(|admitted| admitted.withdraw()).is_ok())
     }
 
-    /// An admitted leg has begun, or there was no room for it.
+    /// Counts whether an admitted leg was started.
     fn count_leg(&self, begun: bool) -> Result<(), BLegEvent> {
         let result = if begun { metric::admission::ADMITTED } else { Reason::Overloaded.as_str() };
         self.0.gate.count(Direction::Outbound, result);
         if begun { Ok(()) } else { Err(refused(DialError::Overloaded, String::new())) }
     }
 
-    /// The business number of the call's own account that is to call.
+    /// Returns the caller's business number if it belongs to the call's account.
     fn caller(&self, a_leg: &LiveCall, caller: &str) -> Option<Arc<NumberEntry>> {
         let number = E164::parse(caller).ok()?;
         let tables = self.0.gate.directory().tables();
@@ -107,7 +109,7 @@ impl Registry {
             .then(|| entry.clone())
     }
 
-    /// A leg from the one to the other, a WhatsApp user's as yet.
+    /// Builds the setup of a B-leg as a WhatsApp call.
     fn b_leg(
         &self,
         a_leg: &LiveCall,
@@ -116,7 +118,7 @@ impl Registry {
         [from, to]: [String; 2],
     ) -> CallSetup {
         let services = &self.0.services;
-        // Never asked: a B-leg has no document, and its callbacks are its A-leg's.
+        // Never requested: a B-leg has no document, and its callbacks are those of its A-leg.
         let urls = CallUrls { fallback: None, ..a_leg.setup.urls.clone() };
         CallSetup {
             call: order.call,
@@ -151,7 +153,7 @@ impl Registry {
         }
     }
 
-    /// A call has left: none of its legs outlives it, whatever way it left.
+    /// Hangs up the B-legs of a call that has ended.
     pub(super) fn leave_legs(&self, a_leg: &LiveCall) {
         let legs = std::mem::take(&mut *a_leg.legs.lock().unwrap_or_else(PoisonError::into_inner));
         for leg in legs.into_iter().filter_map(|call| self.get(call)) {
@@ -161,7 +163,7 @@ impl Registry {
         }
     }
 
-    /// A leg's task is gone by a fault of ours: whoever dialled it is told.
+    /// Reports to the A-leg that the task of a B-leg panicked.
     pub(super) fn lost_leg(&self, leg: &LiveCall) {
         let Some(a_leg) = leg.setup.b_leg().and_then(|dialled| self.get(dialled.a_leg)) else {
             return;
@@ -175,7 +177,7 @@ fn refused(error: DialError, detail: String) -> BLegEvent {
     BLegEvent::Refused { error, detail }
 }
 
-/// What a denied admission is to whoever dialled.
+/// Converts a denied admission to the event for the A-leg.
 fn not_admitted(denied: &Denied) -> BLegEvent {
     let error = match denied.reason {
         Reason::UnknownNumber | Reason::CallingDisabled => DialError::CallerIdNotEnabled,
@@ -185,11 +187,11 @@ fn not_admitted(denied: &Denied) -> BLegEvent {
         Reason::CpsExceeded => DialError::CpsExceeded,
         Reason::Draining => DialError::Draining,
         Reason::Overloaded | Reason::BadOffer | Reason::Duplicate => DialError::Overloaded,
-        // As Meta would say it (138003): the line is busy, which is no fault.
+        // Equal to Meta's error 138003: the user is busy, which is not an error.
         Reason::UserBusy => return BLegEvent::Ended { cause: HangupCause::UserBusy },
     };
     let detail = denied.to_string();
-    // The bare word says less than our own advice.
+    // Omit a detail that only repeats the reason.
     let detail = if detail == denied.reason.as_str() { String::new() } else { detail };
     refused(error, detail)
 }

@@ -1,16 +1,16 @@
-//! A live call, seen from outside: what others may know of it, and its mailbox.
+//! The handle of a live call: its public state and its mailbox.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use super::super::binding::{AtMeta, Party};
+use super::super::binding::{MetaState, Party};
 use super::super::course::{Course, Sampler};
 use super::super::live::LiveLog;
 use super::super::phones::Line;
-use super::super::shell::{Mailbox, What};
+use super::super::shell::{Mailbox, Message};
 use super::super::streams::{StreamView, StreamViews};
-use super::Told;
+use super::SendOutcome;
 use crate::answer::SigningKeys;
 use crate::feed::Feed;
 use machine::{CallSetup, CallState, CallTime, Command, Input, RecordingOrder, StreamOrder};
@@ -24,25 +24,26 @@ use xml::ast::Target;
 pub struct LiveCall {
     pub setup: CallSetup,
     pub log: Arc<LiveLog>,
-    /// When its webhook came in.
+    /// When its webhook arrived.
     pub(in crate::call) arrived: Instant,
-    /// The number's signing keys and token, as they stood when the call began.
+    /// The number's signing keys and access token as of the start of the call.
     pub(in crate::call) keys: SigningKeys,
     pub(super) token: Option<Secret>,
     pub(in crate::call) mailbox: Mailbox,
     pub(super) state: AtomicU8,
     pub(super) answered: OnceLock<CallTime>,
-    pub(super) at_meta: AtMeta,
-    /// The legs that it has dialled, and the one of them that has answered.
+    pub(super) at_meta: MetaState,
+    /// The B-legs of the call, and the one that has answered.
     pub(super) legs: Mutex<Vec<CallUuid>>,
     pub(super) b_leg: Mutex<Option<CallUuid>>,
     pub(in crate::call) streams: StreamViews,
-    /// How its sound goes.
+    /// Audio quality over time.
     pub(in crate::call) sampler: Sampler,
-    /// It is recorded in the background; and it was asked to be, and has not looked at that yet.
+    /// Whether the call is being recorded in the background, and whether a request to record it is
+    /// pending.
     pub(super) recorded: AtomicBool,
     pub(super) record_asked: AtomicBool,
-    /// Of a web leg: the way to its phone.
+    /// The connection to the phone, if this is a web leg.
     pub(in crate::call) line: Option<Arc<Line>>,
 }
 
@@ -55,22 +56,22 @@ impl LiveCall {
         let _ = self.answered.set(at);
     }
 
-    /// When it was answered.
+    /// When the call was answered.
     pub fn answered(&self) -> Option<CallTime> {
         self.answered.get().copied()
     }
 
-    /// That it began, was answered, or ended.
+    /// Notifies the console's live feed that the call began, was answered or ended.
     pub(in crate::call) fn tell_news(&self, feed: &Feed) {
         feed.tell(&self.setup.parent_account, crate::feed::What::Call(self.setup.call));
     }
 
-    /// Meta's id of the call, once there is one.
+    /// Returns Meta's id of the call, if it is known.
     pub fn wacid(&self) -> Option<&Wacid> {
         self.at_meta.wacid()
     }
 
-    /// The leg that it dialled and that has answered.
+    /// Returns the B-leg that has answered.
     pub fn b_leg(&self) -> Option<CallUuid> {
         *self.b_leg.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,12 +80,12 @@ impl LiveCall {
         *self.b_leg.lock().unwrap_or_else(PoisonError::into_inner) = leg;
     }
 
-    /// How its sound has gone so far; none: there was none to measure yet.
+    /// Returns the audio quality so far. `None` if nothing was measured yet.
     pub fn course(&self) -> Option<Course> {
         self.sampler.course()
     }
 
-    /// Whether it is recorded in the background, or will be.
+    /// Whether the call is recorded in the background, or a request to record it is pending.
     pub fn is_recorded(&self) -> bool {
         self.recorded.load(Ordering::Acquire) || self.record_asked.load(Ordering::Acquire)
     }
@@ -93,77 +94,79 @@ impl LiveCall {
         self.recorded.store(recorded, Ordering::Release);
     }
 
-    /// What was asked of it about recording has been looked at.
+    /// Marks the pending request to record the call as handled.
     pub(in crate::call) fn looked_at_recording(&self) {
         self.record_asked.store(false, Ordering::Release);
     }
 
-    /// Has it recorded; `None`: it is already.
-    pub fn record(&self, order: RecordingOrder, callback: Option<Target>) -> Option<Told> {
+    /// Requests a recording of the call. Returns `None` if it is already being recorded.
+    pub fn record(&self, order: RecordingOrder, callback: Option<Target>) -> Option<SendOutcome> {
         if self.recorded.load(Ordering::Acquire) || self.record_asked.swap(true, Ordering::AcqRel) {
             return None;
         }
         let told = self.command(Command::Record { order: Box::new(order), callback });
-        if told != Told::Yes {
+        if told != SendOutcome::Delivered {
             self.looked_at_recording();
         }
         Some(told)
     }
 
-    /// A leg that it dialled has ended, or goes on without it.
+    /// Removes a B-leg that has ended or was separated from the call.
     pub(in crate::call) fn forget_leg(&self, leg: CallUuid) {
         self.legs.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != leg);
     }
 
-    /// Puts something into its mailbox; `false`: it is over, or full.
-    pub(in crate::call) fn put(&self, what: What) -> bool {
-        self.mailbox.put(what)
+    /// Puts a message into the call's mailbox. Returns `false` if the call has ended or the mailbox
+    /// is full.
+    pub(in crate::call) fn put(&self, message: Message) -> bool {
+        self.mailbox.put(message)
     }
 
-    /// Whether it was answered and goes on.
+    /// Whether the call was answered.
     pub fn is_answered(&self) -> bool {
         self.answered.get().is_some()
     }
 
-    /// Whether it has come to its end, and only Meta's word for it is missing.
+    /// Whether the call has ended and waits only for Meta's `terminate`.
     pub fn is_closing(&self) -> bool {
         self.state.load(Ordering::Acquire) >= CallState::Closing as u8
     }
 
-    /// Asks the call for something.
-    pub fn command(&self, command: Command) -> Told {
+    /// Sends a command to the call.
+    pub fn command(&self, command: Command) -> SendOutcome {
         if self.is_closing() {
-            return Told::Unknown;
+            return SendOutcome::Unknown;
         }
         match self.mailbox.tell(Input::Command { command }) {
-            true => Told::Yes,
-            false if self.mailbox.is_open() => Told::Full,
-            false => Told::Unknown,
+            true => SendOutcome::Delivered,
+            false if self.mailbox.is_open() => SendOutcome::Full,
+            false => SendOutcome::Unknown,
         }
     }
 }
 
 impl LiveCall {
-    /// Its streams, newest first.
+    /// Returns the call's streams, newest first.
     pub fn streams(&self) -> Vec<StreamView> {
         self.streams.list()
     }
 
-    /// Asks it for a stream under this name; `Ok(false)`: it has one.
+    /// Requests a stream with the id `stream`. Returns `Ok(false)` if the call already has a
+    /// stream.
     ///
     /// # Errors
-    /// It could not be told.
+    /// Returns an error if the command could not be delivered.
     pub fn begin_stream(
         &self,
         stream: StreamId,
         order: StreamOrder,
         now: Timestamp,
-    ) -> Result<bool, Told> {
+    ) -> Result<bool, SendOutcome> {
         if !self.streams.claim(stream, &order, now) {
             return Ok(false);
         }
         match self.command(Command::Stream { stream, order: Box::new(order) }) {
-            Told::Yes => Ok(true),
+            SendOutcome::Delivered => Ok(true),
             not => {
                 self.streams.withdraw(stream);
                 Err(not)
@@ -177,7 +180,7 @@ impl Party for LiveCall {
         &self.setup
     }
 
-    fn at_meta(&self) -> &AtMeta {
+    fn at_meta(&self) -> &MetaState {
         &self.at_meta
     }
 
@@ -198,6 +201,6 @@ impl Party for LiveCall {
     }
 
     fn answer(&self, answer: Box<Offer>) -> bool {
-        self.mailbox.put(What::Answer(answer))
+        self.mailbox.put(Message::Answer(answer))
     }
 }

@@ -1,4 +1,5 @@
-//! What REST sees of rooms and asks of them (`plivo-call-api.md` §3, §4): each question within the asker's scope.
+//! Queries and commands of the REST API about rooms, restricted to the caller's scope
+//! (`docs/reference/rest.md#conferences`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::state::Member;
-use super::{Caller, Cell, Inside, Rooms, locked};
+use super::{Cell, CellState, MemberCall, Rooms, locked};
 use machine::{
     Command, Input, LeaveReason, MemberId, RecordingEndReason, RecordingOrder, Role, RoomEvent,
     RoomKind, SoundItem, TrackCommand,
@@ -16,7 +17,7 @@ use model::{AuthId, CallUuid, Direction, HangupCause, Timestamp};
 use store::{EndedRoom, KeptMember, LeftMember, OpenRoom, Scope};
 use xml::ast::Target;
 
-/// A room as it is.
+/// Snapshot of a room.
 #[derive(Clone, Debug)]
 pub struct RoomView {
     pub id: Uuid,
@@ -25,26 +26,26 @@ pub struct RoomView {
     pub made: Timestamp,
     pub started: Option<Timestamp>,
     pub ended: Option<Timestamp>,
-    /// It ended because its node died.
+    /// Whether the room ended because its node died.
     pub failed: bool,
     pub account: AuthId,
-    /// Where its recording is, or will be.
+    /// URL of its recording, existing or future.
     pub recording: Option<String>,
-    /// In the order in which they came.
+    /// In the order in which they joined.
     pub members: Vec<MemberView>,
-    /// Who was in a multi-party call and has left it.
+    /// Former participants of a multi-party call.
     pub left: Vec<MemberView>,
 }
 
 impl RoomView {
-    /// Those who are in and those who have left, in the order in which they came.
+    /// Current and former members in the order in which they joined.
     pub fn everybody(&self) -> Vec<&MemberView> {
         let mut all: Vec<&MemberView> = self.members.iter().chain(&self.left).collect();
         all.sort_by_key(|member| member.member);
         all
     }
 
-    /// What is kept of one that is over.
+    /// Returns the stored form of a room that has ended.
     pub(super) fn ended(&self, main_account: &AuthId) -> EndedRoom {
         EndedRoom {
             was: self.open(main_account),
@@ -54,7 +55,7 @@ impl RoomView {
         }
     }
 
-    /// What is kept of one that is up.
+    /// Returns the stored form of a live room.
     pub(super) fn open(&self, main_account: &AuthId) -> OpenRoom {
         OpenRoom {
             id: self.id,
@@ -90,7 +91,7 @@ fn between(from: Timestamp, to: Timestamp) -> Duration {
     )
 }
 
-/// A member as it is.
+/// Snapshot of a member.
 #[derive(Clone, Debug)]
 pub struct MemberView {
     pub member: MemberId,
@@ -107,29 +108,29 @@ pub struct MemberView {
     pub from: String,
     pub to: String,
     pub caller_name: String,
-    /// How long it has been in, or was.
+    /// How long the member has been or was in the room.
     pub since: Duration,
     pub joined: Timestamp,
-    /// It has left.
+    /// Set if the member has left.
     pub left: Option<Left>,
 }
 
-/// When a member has left, and why.
+/// When and why a member left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {
     pub at: Timestamp,
-    /// As the causes of hangups are called (`plivo-callbacks.md` §6.2).
+    /// Named like a hangup cause (`docs/reference/hangup-causes.md`).
     pub cause: String,
 }
 
 impl MemberView {
-    /// What is kept of it where it has left.
+    /// Returns the stored form of a former member.
     fn gone(&self) -> Option<LeftMember> {
         let Left { at, cause } = self.left.clone()?;
         Some(LeftMember { was: self.kept(), left: at, cause })
     }
 
-    /// What is kept of it.
+    /// Returns the stored form of a member.
     pub(super) fn kept(&self) -> KeptMember {
         KeptMember {
             member: self.member,
@@ -169,7 +170,8 @@ impl MemberView {
     }
 }
 
-/// Why a member has left, as it is shown; none: of its own, or its call is over.
+/// Returns the cause for which a member left, as shown to users. `None` means that the member left
+/// on its own or its call ended.
 pub(super) fn cause_of(out: Option<LeaveReason>) -> String {
     let cause = match out {
         None => "Normal Hangup",
@@ -182,14 +184,14 @@ pub(super) fn cause_of(out: Option<LeaveReason>) -> String {
     cause.to_owned()
 }
 
-/// A member as it is now.
+/// Returns the snapshot of a member.
 pub(super) fn member_view(
     id: MemberId,
-    of: (&Member, &Caller),
+    of: (&Member, &MemberCall),
     now: Instant,
     wall: Timestamp,
 ) -> MemberView {
-    let (member, Caller { setup, since, .. }) = of;
+    let (member, MemberCall { setup, since, .. }) = of;
     let since = now.saturating_duration_since(*since);
     MemberView {
         member: id,
@@ -212,56 +214,56 @@ pub(super) fn member_view(
     }
 }
 
-/// Of whom something is asked.
+/// Selects members of a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Members {
     All,
     These(Vec<MemberId>),
 }
 
-/// What is asked of members.
+/// A command to members.
 #[derive(Clone, Debug)]
-pub enum MemberAsk {
+pub enum MemberCommand {
     Mute(bool),
     Deaf(bool),
     Hold(bool),
     Coach(bool),
-    /// Out of the room; its document goes on.
+    /// Removes the member from the room. Its document continues.
     Kick,
     HangUp,
     Play(SoundKind, Vec<SoundItem>),
     Stop(SoundKind),
 }
 
-/// How asking went.
+/// Result of a command to members.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// These were asked.
+pub enum CommandResult {
+    /// The command was sent to these members.
     Done(Vec<MemberId>),
     NoRoom,
-    /// One that was named is not in; nobody was asked.
+    /// A selected member is not in the room. No member received the command.
     NoMember,
 }
 
-/// How asking about a participant's own recording went.
+/// Result of a command about the recording of one participant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tracked {
+pub enum TrackResult {
     Done,
     NoRoom,
     NoMember,
-    /// It is recorded already, or is not recorded.
+    /// The participant is already recorded, or is not recorded.
     Otherwise,
-    /// Too much was asked of its call at once.
+    /// The mailbox of the participant's call is full.
     Full,
 }
 
 impl Rooms {
-    /// Rooms of a kind that a scope may see, in the order of their names.
+    /// Returns the live rooms of a kind in the scope, ordered by name.
     pub fn list(&self, scope: &Scope, kind: RoomKind) -> Vec<RoomView> {
         self.cells(scope, kind).iter().map(|cell| self.view(cell)).collect()
     }
 
-    /// Multi-party calls that are over, the latest first; as many as this node remembers.
+    /// Returns the ended multi-party calls in the scope, latest first, up to the limit of the list.
     pub fn ended(&self, scope: &Scope) -> Vec<RoomView> {
         let tables = locked(&self.0.tables);
         let seen = tables
@@ -271,23 +273,24 @@ impl Rooms {
         seen.map(RoomView::of_ended).collect()
     }
 
-    /// The one of this name; the asker's own rather than a subaccount's.
+    /// Looks up a room by name. A room of the scope's own account takes precedence over one of a
+    /// subaccount.
     pub fn find(&self, scope: &Scope, kind: RoomKind, name: &str) -> Option<RoomView> {
         self.cell(scope, kind, name).map(|cell| self.view(&cell))
     }
 
-    /// Asks something of members.
+    /// Sends a command to members.
     pub fn ask(
         &self,
         scope: &Scope,
         kind: RoomKind,
         name: &str,
         whom: &Members,
-        what: &MemberAsk,
-    ) -> Asked {
-        let Some(cell) = self.cell(scope, kind, name) else { return Asked::NoRoom };
+        what: &MemberCommand,
+    ) -> CommandResult {
+        let Some(cell) = self.cell(scope, kind, name) else { return CommandResult::NoRoom };
         let items =
-            if let MemberAsk::Play(_, items) = what { self.items(items) } else { Vec::new() };
+            if let MemberCommand::Play(_, items) = what { self.items(items) } else { Vec::new() };
         let mut inside = locked(&cell.state);
         let present: Vec<MemberId> = inside.room.present().map(|(member, _)| member).collect();
         let asked = match whom {
@@ -295,39 +298,40 @@ impl Rooms {
             Members::These(these) if these.iter().all(|member| present.contains(member)) => {
                 these.clone()
             }
-            Members::These(_) => return Asked::NoMember,
+            Members::These(_) => return CommandResult::NoMember,
         };
-        // What is for all of them is one sound.
+        // A sound for all members is played once in the mix.
         let audiences: Vec<Audience> = match whom {
             Members::All => vec![Audience::All],
             Members::These(these) => these.iter().copied().map(Audience::Member).collect(),
         };
         match what {
-            MemberAsk::Play(played, _) => {
+            MemberCommand::Play(played, _) => {
                 for to in audiences {
                     inside.mixer.play(to, *played, items.clone());
                 }
             }
-            MemberAsk::Stop(played) => {
+            MemberCommand::Stop(played) => {
                 let each = asked.iter().copied().map(Audience::Member);
                 audiences.into_iter().chain(each).for_each(|to| inside.mixer.stop(to, *played));
             }
-            MemberAsk::Mute(_)
-            | MemberAsk::Deaf(_)
-            | MemberAsk::Hold(_)
-            | MemberAsk::Coach(_)
-            | MemberAsk::Kick
-            | MemberAsk::HangUp => {
+            MemberCommand::Mute(_)
+            | MemberCommand::Deaf(_)
+            | MemberCommand::Hold(_)
+            | MemberCommand::Coach(_)
+            | MemberCommand::Kick
+            | MemberCommand::HangUp => {
                 for member in &asked {
                     inside.ask(*member, what);
                     self.keep_member(&cell, &inside, *member);
                 }
             }
         }
-        Asked::Done(asked)
+        CommandResult::Done(asked)
     }
 
-    /// A room is to be recorded: one of its members sees to it. `None`: there is no room; `false`: it is recorded already.
+    /// Requests a recording of a room; the call of one of its members starts it. Returns `None` if
+    /// the room does not exist, and `Some(false)` if it is already recorded.
     pub fn begin_recording(
         &self,
         scope: &Scope,
@@ -347,7 +351,8 @@ impl Rooms {
         Some(asked)
     }
 
-    /// Ends a room's recording. `None`: there is no room; `false`: it is not recorded.
+    /// Ends a room's recording. Returns `None` if the room does not exist, and `Some(false)` if it
+    /// is not recorded.
     pub fn end_recording(&self, scope: &Scope, kind: RoomKind, name: &str) -> Option<bool> {
         let cell = self.cell(scope, kind, name)?;
         let mut inside = locked(&cell.state);
@@ -364,8 +369,8 @@ impl Rooms {
         Some(recording.is_some())
     }
 
-    /// A room's recording leaves out what is said from now on, or no longer. `None`: there is no room; `false`: it is not
-    /// recorded.
+    /// Pauses or resumes a room's recording. Returns `None` if the room does not exist, and
+    /// `Some(false)` if it is not recorded.
     pub fn pause_recording(
         &self,
         scope: &Scope,
@@ -381,35 +386,36 @@ impl Rooms {
         Some(true)
     }
 
-    /// About the recording of what one participant of a multi-party call says: its call sees to it.
+    /// Controls the recording of one participant of a multi-party call, which its own call makes.
     pub fn track(
         &self,
         scope: &Scope,
         name: &str,
         member: MemberId,
         what: TrackCommand,
-    ) -> Tracked {
+    ) -> TrackResult {
         let Some(cell) = self.cell(scope, RoomKind::MultiParty, name) else {
-            return Tracked::NoRoom;
+            return TrackResult::NoRoom;
         };
         let mut inside = locked(&cell.state);
         let is_in = inside.room.member(member).is_some();
         let Some(caller) = inside.calls.get_mut(&member).filter(|_| is_in) else {
-            return Tracked::NoMember;
+            return TrackResult::NoMember;
         };
         let begins = matches!(what, TrackCommand::Begin { .. });
         if caller.tracked == begins {
-            return Tracked::Otherwise;
+            return TrackResult::Otherwise;
         }
         let tracked = begins || matches!(what, TrackCommand::Pause { .. });
         if !caller.mailbox.tell(Input::Room { event: RoomEvent::Track { command: what } }) {
-            return Tracked::Full;
+            return TrackResult::Full;
         }
         caller.tracked = tracked;
-        Tracked::Done
+        TrackResult::Done
     }
 
-    /// Ends a room: whoever is in is to leave, and its document goes on. `false`: there is none.
+    /// Ends a room: its members leave and their documents continue. Returns `false` if the room
+    /// does not exist.
     pub fn stop(&self, scope: &Scope, kind: RoomKind, name: &str) -> bool {
         let Some(cell) = self.cell(scope, kind, name) else { return false };
         let mut inside = locked(&cell.state);
@@ -417,11 +423,11 @@ impl Rooms {
         inside.carry_out(effects);
         let id = inside.room.id;
         drop(inside);
-        locked(&self.0.tables).let_go(&cell.key, id, HangupCause::MpcStopped);
+        locked(&self.0.tables).hang_up_expected(&cell.key, id, HangupCause::MpcStopped);
         true
     }
 
-    /// A room starts that waited for somebody. `false`: there is none.
+    /// Starts a room that waits for a member. Returns `false` if the room does not exist.
     pub fn begin(&self, scope: &Scope, kind: RoomKind, name: &str) -> bool {
         let Some(cell) = self.cell(scope, kind, name) else { return false };
         let mut inside = locked(&cell.state);
@@ -457,7 +463,7 @@ impl Rooms {
         self.view_of(cell, &locked(&cell.state))
     }
 
-    pub(super) fn view_of(&self, cell: &Cell, inside: &Inside) -> RoomView {
+    pub(super) fn view_of(&self, cell: &Cell, inside: &CellState) -> RoomView {
         let (now, wall) = (self.0.clock.now(), self.0.clock.wall());
         let ago = |age: Duration| wall.minus(age);
         let members = inside.room.present().filter_map(|(id, member)| {
@@ -484,7 +490,8 @@ impl Rooms {
 }
 
 impl Cell {
-    /// By its name; a multi-party call also by `name_` or `uuid_` and what follows.
+    /// Whether `name` names this room. A multi-party call also matches `name_<name>` and
+    /// `uuid_<id>`.
     fn is_named(&self, name: &str) -> bool {
         match self.key.kind {
             super::RoomKind::Conference => self.key.name == name,
@@ -499,22 +506,22 @@ impl Cell {
     }
 }
 
-impl Inside {
-    fn ask(&mut self, member: MemberId, what: &MemberAsk) {
+impl CellState {
+    fn ask(&mut self, member: MemberId, what: &MemberCommand) {
         let effects = match what {
-            MemberAsk::Mute(on) => self.room.mute(member, *on),
-            MemberAsk::Deaf(on) => self.room.deafen(member, *on),
-            MemberAsk::Hold(on) => self.room.hold(member, *on),
-            MemberAsk::Coach(on) => self.room.coach(member, *on),
-            MemberAsk::Kick => self.room.kick(member),
-            MemberAsk::HangUp => {
+            MemberCommand::Mute(on) => self.room.mute(member, *on),
+            MemberCommand::Deaf(on) => self.room.deafen(member, *on),
+            MemberCommand::Hold(on) => self.room.hold(member, *on),
+            MemberCommand::Coach(on) => self.room.coach(member, *on),
+            MemberCommand::Kick => self.room.kick(member),
+            MemberCommand::HangUp => {
                 if let Some(caller) = self.calls.get(&member) {
                     caller.mailbox.tell(Input::Command { command: Command::Hangup });
                 }
                 return;
             }
-            // They are the mixer's.
-            MemberAsk::Play(..) | MemberAsk::Stop(_) => return,
+            // Handled by the mixer.
+            MemberCommand::Play(..) | MemberCommand::Stop(_) => return,
         };
         self.carry_out(effects);
     }

@@ -1,13 +1,15 @@
-//! Multi-party calls in the store: as long as one is up it has rows, who is in among them, so that the next start can end
-//! one whose process died in its middle, and tell of that. What an application has been told of is on the disk before: its
-//! callbacks are written behind these rows; those that tell of an end before them, in the same breath.
+//! Multi-party calls in the store. A live one has rows for itself and its members, so that the next
+//! process can end it after a crash and send its callbacks.
+//!
+//! Rows are written before the callbacks that announce them. Callbacks that announce an end are
+//! written before its row.
 
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
 use super::ask::member_view;
-use super::{Cell, ENDED_MAX, Inside, Rooms, locked};
+use super::{Cell, CellState, ENDED_MAX, Rooms, locked};
 use machine::{
     CallSetup, CallTime, CallbackKind, CallbackRequest, MemberId, Param, ParticipantInfo, Role,
     RoomKind, orphan_participant_params, set_mpc_duration,
@@ -18,14 +20,16 @@ use store::{
 };
 use xml::ast::Target;
 
-/// What is written of a member that has left.
+/// The row to write when a member leaves.
 pub(super) enum LeftRow {
     Member(Uuid, OpenMember),
-    /// It was the last.
+    /// The last member has left.
     Room(EndedRoom),
 }
 
-/// `X-Offhook-Event-Id` of what tells that a participant, or the whole, is out: the same from this process and the next.
+/// Event id of a callback that announces that a participant left or that the multi-party call
+/// ended. It is derived from the content, so that the next process computes the same id after a
+/// crash.
 pub(in crate::call) fn exit_id(notice: &CallbackRequest) -> Uuid {
     let of = |name| notice.params.get(name).map_or("", Param::reveal);
     stable_id(
@@ -35,14 +39,14 @@ pub(in crate::call) fn exit_id(notice: &CallbackRequest) -> Uuid {
 }
 
 impl Rooms {
-    /// Ends the multi-party calls that an earlier process of this node left when it died, shows those that were over
-    /// before, and keeps there those that begin from now on. What tells of the ends is in the outbox when this returns: to be
-    /// called before the calls that were in are ended, whose hangup callbacks come behind it. `origin`: whose queue a URL
-    /// stands in.
+    /// Ends the multi-party calls that an earlier process of this node left open, loads those that
+    /// have ended, and stores those that begin later. The callbacks about the ends are in the
+    /// outbox when this returns. Must be called before the orphaned calls are ended, since their
+    /// hangup callbacks come later. `origin` returns the queue of a URL.
     ///
     /// # Errors
-    /// The store's, where it can't be read.
-    pub async fn keep_in(
+    /// Returns an error if the store cannot be read.
+    pub async fn recover_and_store(
         &self,
         store: &Store,
         node_id: &str,
@@ -51,10 +55,7 @@ impl Rooms {
         let orphans = store.rooms().orphans(node_id).await?;
         let mut left = Vec::with_capacity(orphans.len());
         if !orphans.is_empty() {
-            tracing::warn!(
-                rooms = orphans.len(),
-                "ended the multi-party calls that this node left open when it died"
-            );
+            tracing::warn!(rooms = orphans.len(), "ended orphaned multi-party calls");
             let calls = store.calls().orphans(node_id).await?;
             let calls: BTreeMap<CallUuid, Orphan> =
                 calls.into_iter().map(|call| (call.start.call, call)).collect();
@@ -71,11 +72,12 @@ impl Rooms {
                     shut: None,
                     created: self.0.clock.steady(),
                 };
-                let told = told_of(&orphan, ended, &calls).into_iter().map(callback).collect();
+                let told =
+                    end_callbacks(&orphan, ended, &calls).into_iter().map(callback).collect();
                 let room = over(orphan, ended);
-                // Shown all the same; the next start ends it once more.
+                // Listed anyway. The next start ends it again.
                 if let Err(error) = store.rooms().end_orphan(room.clone(), told).await {
-                    tracing::warn!(%error, room = %room.was.id, "the end of a multi-party call is not in the store");
+                    tracing::warn!(%error, room = %room.was.id, "end of a multi-party call not stored");
                 }
                 left.push(room);
             }
@@ -91,8 +93,8 @@ impl Rooms {
         Ok(())
     }
 
-    /// A multi-party call begins, or something of it has changed.
-    pub(super) fn keep_room(&self, cell: &Cell, inside: &Inside) {
+    /// Stores a new or changed multi-party call.
+    pub(super) fn keep_room(&self, cell: &Cell, inside: &CellState) {
         let Some((store, node_id)) = self.kept_in(cell) else { return };
         let view = self.view_of(cell, inside);
         let born = self.0.clock.steady().minus(cell.age(self.0.clock.now()));
@@ -104,8 +106,8 @@ impl Rooms {
         );
     }
 
-    /// Somebody is in, or something of it has changed.
-    pub(super) fn keep_member(&self, cell: &Cell, inside: &Inside, member: MemberId) {
+    /// Stores a new or changed member.
+    pub(super) fn keep_member(&self, cell: &Cell, inside: &CellState, member: MemberId) {
         let Some((store, _)) = self.kept_in(cell) else { return };
         let Some(is) = inside.room.member(member).zip(inside.calls.get(&member)) else { return };
         let view = member_view(member, is, self.0.clock.now(), self.0.clock.wall());
@@ -113,15 +115,15 @@ impl Rooms {
         store.rooms().put_member(inside.room.id, OpenMember { was: view.kept(), left: None, told });
     }
 
-    /// Somebody has left, and others are in.
-    pub(super) fn latest_left(&self, cell: &Cell, inside: &Inside) -> Option<LeftRow> {
+    /// Returns the row of the member that left last, while others remain.
+    pub(super) fn latest_left(&self, cell: &Cell, inside: &CellState) -> Option<LeftRow> {
         self.kept_in(cell)?;
         let view = inside.left.back()?;
         let left = view.left.as_ref().map(|left| (left.at, left.cause.clone()));
         Some(LeftRow::Member(inside.room.id, OpenMember { was: view.kept(), left, told: None }))
     }
 
-    /// Writes what there is to write of one that has left.
+    /// Writes the row of a member that has left.
     pub(super) fn keep_left(&self, row: Option<LeftRow>) {
         match (self.0.store.get(), row) {
             (Some((store, _)), Some(LeftRow::Member(room, member))) => {
@@ -132,21 +134,22 @@ impl Rooms {
         }
     }
 
-    /// Conferences are shown only while they are there.
+    /// Returns the store if the room is kept there. Conferences are not stored.
     fn kept_in(&self, cell: &Cell) -> Option<&(Store, String)> {
         self.0.store.get().filter(|_| cell.key.kind == RoomKind::MultiParty)
     }
 }
 
-/// When one that was left open ended: where its node last showed a sign of life. Pure.
+/// Returns when an orphaned multi-party call ended: at the last heartbeat of its node. Pure
+/// function.
 fn ended(orphan: &OrphanRoom) -> Timestamp {
     let OrphanRoom { room, lived, members, .. } = orphan;
-    // A sign of life comes now and then; whoever came after the last one came before the end.
+    // Heartbeats are periodic, so a member may have joined after the last one.
     let seen = |one: &OpenMember| one.left.as_ref().map_or(one.was.joined, |(at, _)| *at);
     members.iter().map(seen).chain(room.started).fold(room.made.plus(*lived), Timestamp::max)
 }
 
-/// How it ended: as its calls do. Pure.
+/// Returns the stored form of an ended orphan. Pure function.
 fn over(orphan: OrphanRoom, ended: Timestamp) -> EndedRoom {
     let gone = |OpenMember { was, left, .. }: OpenMember| {
         let died = || (ended, HangupCause::NodeFailure.wire(was.direction).name.to_owned());
@@ -157,9 +160,11 @@ fn over(orphan: OrphanRoom, ended: Timestamp) -> EndedRoom {
     EndedRoom { was: orphan.room, ended, failed: true, members }
 }
 
-/// What is told of the end, and by which call: that each who was in is out, and by the last of them that it is over. `calls`:
-/// those that the same process left; of a member whose call is none of them nothing is known, or all has been told. Pure.
-fn told_of<'c>(
+/// Returns the callbacks about the end of an orphan, with the call that each belongs to: that each
+/// remaining member left, and that the multi-party call ended, which belongs to the last member.
+/// `calls` are the orphaned calls of the same process. A member without one of these has no
+/// callbacks. Pure function.
+fn end_callbacks<'c>(
     orphan: &OrphanRoom,
     ended: Timestamp,
     calls: &'c BTreeMap<CallUuid, Orphan>,
@@ -265,7 +270,7 @@ mod tests {
             went(9, two.clone()),
             (at(19), vec![(1, at(14), "Left Alone".to_owned()), died(2, 19)])
         );
-        // There was none since.
+        // There was no heartbeat since.
         assert_eq!(went(0, two).0, at(14));
         assert_eq!(went(0, vec![member(2, 13, None)]), (at(13), vec![died(2, 13)]));
         assert_eq!(went(0, Vec::new()).0, at(12));
@@ -279,7 +284,7 @@ mod tests {
         let both =
             [target("https://app.example.com/exit"), target("https://other.example.com/end")];
         store.rooms().put(room(), both.to_vec(), "node", at(100));
-        // Of the last one it is not known what its call began with.
+        // The setup of the last member's call is unknown.
         for one in
             [member(1, 11, None), member(2, 12, Some(13)), member(3, 12, None), member(4, 12, None)]
         {
@@ -292,16 +297,16 @@ mod tests {
         }
         store.calls().heartbeat("node", at(107));
         store.flush().await;
-        // A process that died before it was done had told this much.
+        // The process that died had already written this callback.
         let calls = store.calls().orphans("node").await.unwrap();
         let calls = calls.into_iter().map(|call| (call.start.call, call)).collect();
         let orphan = store.rooms().orphans("node").await.unwrap().remove(0);
-        let (_, exit) = told_of(&orphan, ended(&orphan), &calls).remove(0);
+        let (_, exit) = end_callbacks(&orphan, ended(&orphan), &calls).remove(0);
         let earlier = NewCallback { event_id: exit_id(&exit), ..callback(1, exit) };
         store.outbox().add(earlier).await.unwrap();
         for _ in 0..2 {
             let rooms = Rooms::silent(Clock::real());
-            rooms.keep_in(&store, "node", |_| "app".to_owned()).await.unwrap();
+            rooms.recover_and_store(&store, "node", |_| "app".to_owned()).await.unwrap();
             let shown = rooms.ended(&Scope::Main("MAXXXXXXXXXXXXXXXXXX".into()));
             let [one] = shown.as_slice() else { panic!("{shown:?}") };
             assert_eq!((one.id, one.ended, one.failed), (room().id, Some(at(17)), true));
@@ -316,7 +321,8 @@ mod tests {
             let other = rooms.ended(&Scope::Main(AuthId::from("MAYYYYYYYYYYYYYYYYYY")));
             assert!(other.is_empty(), "it is its account's alone");
         }
-        // Of each call and URL the first waiting one is handed out, and the end waits for all of them.
+        // `due` returns the first waiting callback per call and URL, and the end waits for all of
+        // them.
         let mut told = Vec::new();
         loop {
             let due = store

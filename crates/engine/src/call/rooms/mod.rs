@@ -1,11 +1,13 @@
-//! The rooms of this node: conferences and multi-party calls, each of one account (`plivo-xml.md` §5.9, §5.10).
+//! Rooms: the conferences and multi-party calls of a node. Each belongs to one account
+//! (`docs/reference/xml.md#conference`).
 //!
-//! Calls enter and leave by their shells; what a room decides (`state`) goes to its members' machines as facts and to its
-//! mixer as orders. REST asks here too. A room is there as long as somebody is in; its name is free again as soon as all were
+//! Calls join and leave through their shells. The decisions of a room (`state`) become inputs of
+//! its members' machines and commands to its mixer. The REST API queries and commands rooms in
+//! `ask`. A room exists while it has members. Its name is free again as soon as all members were
 //! told to leave.
 
 mod ask;
-mod awaited;
+mod expected;
 mod kept;
 mod state;
 
@@ -14,11 +16,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-pub use ask::{Asked, Left, MemberAsk, MemberView, Members, RoomView, Tracked};
+pub use ask::{CommandResult, Left, MemberCommand, MemberView, Members, RoomView, TrackResult};
 
-use super::recordings::OfRoom;
+use super::recordings::RecordedRoom;
 use super::shell::Mailbox;
-use awaited::Awaited;
+use expected::ExpectedCall;
 use kept::LeftRow;
 pub(super) use kept::exit_id;
 use machine::{
@@ -35,15 +37,16 @@ use state::{Effect, Room};
 use store::{EndedRoom, LEFT_MAX, Store};
 use xml::ast::{Repeat, Target};
 
-/// Multi-party calls that are over and still shown.
+/// Maximum number of ended multi-party calls that are listed.
 const ENDED_MAX: usize = 1_000;
-/// What tells an agent's seat from its member's: members are counted from 1, and never so far.
+/// Distinguishes the mixer id of an agent from that of its member. Member ids count from 1 and
+/// never reach this bit.
 const AGENT: u64 = 1 << 63;
-/// Sounds in a row that are heard while somebody is called: more than fit into the longest ringing, and no loop without
-/// an end where none of them makes a sound.
+/// Maximum number of ringback sounds in a row: more than fit into the longest ring timeout, and a
+/// bound if all of them are empty.
 const RING_ITEMS: usize = 240;
 
-/// A room's name: unlike ones never meet.
+/// Identifies a room.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     account: AuthId,
@@ -51,95 +54,97 @@ struct Key {
     name: String,
 }
 
-/// Who is told how a room's recording ended, from a thread of the recorder's.
-pub(super) type RecordTold = Box<dyn FnOnce(RecordingEvent) + Send>;
+/// Receives the end of a room's recording, on a recorder thread.
+pub(super) type RecordingEndSink = Box<dyn FnOnce(RecordingEvent) + Send>;
 
-/// Makes sounds ready.
+/// Prepares a sound for playback.
 type Prompts = Box<dyn Fn(&Sound) -> Arc<Prompt> + Send + Sync>;
 
-/// The rooms of a node; cheap to clone.
+/// The rooms of a node. Cheap to clone.
 #[derive(Clone)]
 pub struct Rooms(Arc<Inner>);
 
 struct Inner {
     clock: Clock,
-    /// Begins a room's sound.
+    /// Creates the mixer of a room.
     mixers: Box<dyn Fn(MixSink) -> Mixer + Send + Sync>,
     prompts: Prompts,
     next_member: AtomicU64,
     tables: Mutex<Tables>,
-    /// Where multi-party calls are kept, and this node's name there.
+    /// The store for multi-party calls, and this node's id.
     store: OnceLock<(Store, String)>,
 }
 
 #[derive(Default)]
 struct Tables {
     rooms: BTreeMap<Key, Arc<Cell>>,
-    /// Where each call is.
+    /// The room and member id of each call.
     calls: BTreeMap<CallUuid, (Arc<Cell>, MemberId)>,
-    /// Calls that are being placed, and heard to ring in a room.
+    /// Outbound calls whose ringback is played in a room.
     ringing: BTreeMap<CallUuid, Weak<Cell>>,
-    /// Calls that are placed for a multi-party call, until they are in.
-    awaited: BTreeMap<CallUuid, Awaited>,
-    /// Multi-party calls that are over, the latest first.
+    /// Outbound calls for a multi-party call that have not joined yet.
+    expected: BTreeMap<CallUuid, ExpectedCall>,
+    /// Ended multi-party calls, latest first.
     ended: VecDeque<EndedRoom>,
 }
 
-/// How a call has left its room.
-pub(super) struct Gone {
-    /// Nobody else was in.
+/// The result of a call leaving its room.
+pub(super) struct LeaveResult {
+    /// Whether it was the last member.
     pub(super) last: bool,
-    /// Where it is to be said that the room is over, and how long it was there.
+    /// URLs to notify of the room's end, and the duration of the room.
     pub(super) told: Vec<Target>,
     pub(super) lasted: Duration,
 }
 
-/// One room. Its lock may be taken while the tables' is held, never the other way round.
+/// One room. Its lock may be taken while the lock of the tables is held, but not the other way
+/// round.
 struct Cell {
     key: Key,
     main_account: AuthId,
     born: Instant,
-    state: Mutex<Inside>,
+    state: Mutex<CellState>,
 }
 
-struct Inside {
+struct CellState {
     room: Room,
     mixer: Mixer,
-    calls: BTreeMap<MemberId, Caller>,
-    /// Members that have an agent beside them.
+    calls: BTreeMap<MemberId, MemberCall>,
+    /// Members with an agent beside them.
     agents: BTreeSet<MemberId>,
-    /// What is heard while somebody is called into it: of those who are at the same time, the first.
+    /// Ringback of outbound calls to this room. Only the first is audible.
     ringing: Vec<(CallUuid, Vec<PlayItem>)>,
-    /// When it started.
+    /// When the room started.
     started: Option<Instant>,
     recording: Option<Recording>,
-    /// A recording was asked for over an API, and has not begun yet.
+    /// A recording was requested over an API but has not begun.
     record_asked: bool,
-    /// Where it was recorded, once it is no longer.
+    /// URL of the latest recording, after its end.
     recorded: Option<String>,
-    /// Who was in a multi-party call, in the order in which they left; the first ones are forgotten where they are many.
+    /// Former participants of a multi-party call, in the order in which they left. The oldest are
+    /// dropped at `LEFT_MAX`.
     left: VecDeque<MemberView>,
 }
 
-/// A room's recording: what it is called, whether it pauses, and the tape, which runs as long as the room is there.
+/// A room's recording. It runs until the room ends.
 struct Recording {
     id: uuid::Uuid,
     url: String,
     when_alone: bool,
-    /// Who had wanted it.
+    /// The call that requested it.
     by: CallUuid,
-    /// Somebody wants it to leave out what is said.
+    /// Whether it is paused by request.
     held: bool,
     pause: Pause,
     tape: RecordingHandle,
 }
 
-/// A member's call.
-struct Caller {
+/// The call of a member.
+struct MemberCall {
     setup: Box<CallSetup>,
     mailbox: Mailbox,
     since: Instant,
-    /// What it says is recorded by itself.
+    /// Whether this member is recorded individually.
     tracked: bool,
 }
 
@@ -148,7 +153,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Rooms {
-    /// No rooms as yet.
+    /// Creates an empty set of rooms.
     pub fn new(
         clock: Clock,
         mixers: impl Fn(MixSink) -> Mixer + Send + Sync + 'static,
@@ -165,12 +170,12 @@ impl Rooms {
         }))
     }
 
-    /// Rooms in which nothing is heard, for what only asks about them.
+    /// Creates rooms without audio, for tests and simulations.
     pub fn silent(clock: Clock) -> Self {
         Self::new(clock, |_| Mixer::silent(), |_| Prompt::from_frames([]))
     }
 
-    /// Sounds, as they are played.
+    /// Prepares sounds for playback.
     fn items(&self, items: &[SoundItem]) -> Vec<PlayItem> {
         items
             .iter()
@@ -178,7 +183,8 @@ impl Rooms {
             .collect()
     }
 
-    /// A call enters; how that went, its machine is told. `id` is the room's, should there be none of that name.
+    /// A call joins a room. The result is sent to its machine. `id` is used if a new room is
+    /// created.
     pub(super) fn enter(
         &self,
         setup: &CallSetup,
@@ -192,7 +198,7 @@ impl Rooms {
         let now = self.0.clock.now();
         let member = self.0.next_member.fetch_add(1, Ordering::Relaxed);
         let mut tables = locked(&self.0.tables);
-        tables.awaited.remove(&setup.call);
+        tables.expected.remove(&setup.call);
         let there = tables.rooms.get(&key).filter(|cell| !locked(&cell.state).room.ending).cloned();
         let is_new = there.is_none();
         let cell = there.unwrap_or_else(|| self.open(&key, setup, id, now));
@@ -202,7 +208,7 @@ impl Rooms {
         let entered = inside.room.enter(member, entry, now.saturating_duration_since(cell.born));
         if entered.is_in {
             inside.mixer.add(member, leg);
-            let caller = Caller {
+            let caller = MemberCall {
                 setup: Box::new(setup.clone()),
                 mailbox: mailbox.clone(),
                 since: now,
@@ -241,7 +247,7 @@ impl Rooms {
                 key: key.clone(),
                 main_account: setup.parent_account.clone(),
                 born: now,
-                state: Mutex::new(Inside {
+                state: Mutex::new(CellState {
                     room: Room::new(id),
                     mixer,
                     calls: BTreeMap::new(),
@@ -257,10 +263,18 @@ impl Rooms {
         })
     }
 
-    /// A call is out of its room, if it was in one; `sounds` are for those who stay. What `tell` writes down is written before what
-    /// anybody does who leaves later: the last one says that the room is over. It also comes before the rows that say so: should
-    /// this process die in between, the next one finds it in, and what that one tells is known to be told (`exit_id`).
-    pub(super) fn leave(&self, call: CallUuid, sounds: &[SoundItem], tell: impl FnOnce(Gone)) {
+    /// A call leaves its room, if it is in one. `sounds` are played to the remaining members.
+    ///
+    /// `tell` writes the callbacks. It runs under the lock, so the callbacks of members that leave
+    /// later come after these; the last member announces the end of the room. The callbacks are
+    /// also written before the rows. If the process dies in between, the next one finds the member
+    /// still in the room and repeats the callbacks with the same ids (`exit_id`).
+    pub(super) fn leave(
+        &self,
+        call: CallUuid,
+        sounds: &[SoundItem],
+        tell: impl FnOnce(LeaveResult),
+    ) {
         let sounds = self.items(sounds);
         let mut tables = locked(&self.0.tables);
         let (gone, row) = self.taken_out(&mut tables, call, sounds);
@@ -273,9 +287,10 @@ impl Rooms {
         tables: &mut Tables,
         call: CallUuid,
         sounds: Vec<PlayItem>,
-    ) -> (Gone, Option<LeftRow>) {
-        let unknown = || (Gone { last: true, told: Vec::new(), lasted: Duration::ZERO }, None);
-        tables.awaited.remove(&call);
+    ) -> (LeaveResult, Option<LeftRow>) {
+        let unknown =
+            || (LeaveResult { last: true, told: Vec::new(), lasted: Duration::ZERO }, None);
+        tables.expected.remove(&call);
         let Some((cell, member)) = tables.calls.remove(&call) else { return unknown() };
         let mut inside = locked(&cell.state);
         let was_ending = inside.room.ending;
@@ -286,7 +301,7 @@ impl Rooms {
         inside.calls.remove(&member);
         inside.mixer.remove(member);
         if inside.agents.remove(&member) {
-            inside.mixer.remove(agents_seat(member));
+            inside.mixer.remove(agent_mixer_id(member));
         }
         let Some((effects, last)) = inside.room.leave(member) else { return unknown() };
         let told = if last { inside.room.take_told() } else { Vec::new() };
@@ -299,7 +314,7 @@ impl Rooms {
         let (id, ends) = (inside.room.id, last || inside.room.ending);
         drop(inside);
         if ends && !was_ending {
-            tables.let_go(&cell.key, id, HangupCause::MpcEnded);
+            tables.hang_up_expected(&cell.key, id, HangupCause::MpcEnded);
         }
         let view = self.view(&cell);
         let lasted = view.age;
@@ -313,24 +328,24 @@ impl Rooms {
         if last && tables.rooms.get(&cell.key).is_some_and(|named| Arc::ptr_eq(named, &cell)) {
             tables.rooms.remove(&cell.key);
         }
-        (Gone { last, told, lasted }, row)
+        (LeaveResult { last, told, lasted }, row)
     }
 
-    /// Whoever is at the other end of what this gives speaks and hears in the room beside this call's peer, as the same
-    /// participant. None: the call is in no room, or no thread has time for it.
+    /// Connects an agent to the room as part of the call's participant. Returns the other end of
+    /// the connection, or `None` if the call is in no room or no worker has capacity.
     pub(super) fn seat_agent(&self, call: CallUuid, workers: &Workers) -> Option<CableEnd> {
         let (cell, member) = locked(&self.0.tables).calls.get(&call).cloned()?;
         let [ours, theirs] = cable(workers, [Mixer::PREBUFFER_FRAMES, crate::stream::LEAD])?;
         let mut inside = locked(&cell.state);
-        // What the room's end pushes is for the other's ears, and waits there as long as a stream's sound does at a leg.
+        // The prebuffer of the stream side equals the lead of a stream at a leg.
         let part = inside.room.part_of(member)?;
         inside.agents.insert(member);
-        inside.mixer.add_cable(agents_seat(member), ours);
-        inside.mixer.set_member(agents_seat(member), part);
+        inside.mixer.add_cable(agent_mixer_id(member), ours);
+        inside.mixer.set_member(agent_mixer_id(member), part);
         Some(theirs)
     }
 
-    /// All in the call's room hear this.
+    /// Plays sounds to all members of the call's room.
     pub(super) fn sound(&self, call: CallUuid, items: &[SoundItem]) {
         let items = self.items(items);
         let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
@@ -339,7 +354,7 @@ impl Rooms {
         }
     }
 
-    /// A call is being placed for the multi-party call of this name: who is in hears that.
+    /// Plays the ringback of an outbound call in the multi-party call of this name.
     pub(super) fn ring(&self, setup: &CallSetup, name: String, items: &[SoundItem]) {
         let items = self.items(items);
         let key = Key { account: setup.account.clone(), kind: RoomKind::MultiParty, name };
@@ -352,7 +367,7 @@ impl Rooms {
         tables.ringing.insert(setup.call, Arc::downgrade(&cell));
         let mut inside = locked(&cell.state);
         let rounds = match items.as_slice() {
-            // It goes over into itself.
+            // A single sound loops without a gap.
             [one] if one.repeat != Repeat::Times(0) => {
                 vec![PlayItem { repeat: Repeat::Endless, ..one.clone() }]
             }
@@ -364,7 +379,7 @@ impl Rooms {
         }
     }
 
-    /// It has been answered, or is over.
+    /// Ends the ringback of a call that was answered or has ended.
     pub(super) fn ring_over(&self, call: CallUuid) {
         let cell = locked(&self.0.tables).ringing.remove(&call).and_then(|cell| cell.upgrade());
         let Some(cell) = cell else { return };
@@ -377,14 +392,18 @@ impl Rooms {
         }
     }
 
-    /// The call's room is recorded until it is over, unless it is already: `begin` is given what is heard there, and whom to
-    /// tell of the end.
+    /// Records the call's room until it ends, unless it is already recorded. `begin` receives the
+    /// audio source and the callback for the end of the recording.
     pub(super) fn record(
         &self,
         call: CallUuid,
         (id, url): (uuid::Uuid, String),
         when_alone: bool,
-        begin: impl FnOnce(OfRoom, Box<dyn Source>, RecordTold) -> Result<RecordingHandle, &'static str>,
+        begin: impl FnOnce(
+            RecordedRoom,
+            Box<dyn Source>,
+            RecordingEndSink,
+        ) -> Result<RecordingHandle, &'static str>,
     ) -> Result<(), &'static str> {
         let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
         let Some(cell) = cell else { return Ok(()) };
@@ -397,7 +416,7 @@ impl Rooms {
         pause.set(!when_alone && inside.calls.len() < 2);
         let source = PausableSource::new(inside.mixer.listen(), pause.clone(), false);
         let multi_party = cell.key.kind == RoomKind::MultiParty;
-        let of = OfRoom { id: inside.room.id, name: cell.key.name.clone(), multi_party };
+        let of = RecordedRoom { id: inside.room.id, name: cell.key.name.clone(), multi_party };
         let room = Arc::downgrade(&cell);
         let told = move |what| {
             if let (Some(cell), RecordingEvent::Ended { error: Some(why), duration_ms, .. }) =
@@ -421,7 +440,8 @@ impl Rooms {
         Ok(())
     }
 
-    /// A member's key, for all others: they get it as a key, each in its own manner (`media::leg`).
+    /// Sends a member's key to all other members, each of which receives it as a key
+    /// (`media::leg`).
     pub(super) fn key(&self, call: CallUuid, digit: Digit) {
         let found = locked(&self.0.tables).calls.get(&call).cloned();
         let Some((cell, member)) = found else { return };
@@ -434,8 +454,8 @@ impl Rooms {
     }
 }
 
-impl Inside {
-    /// What is heard of those who are being called.
+impl CellState {
+    /// Plays the ringback of the first ringing call.
     fn play_ring(&self) {
         if let Some((_, items)) = self.ringing.first() {
             self.mixer.play(Audience::All, SoundKind::Ring, items.clone());
@@ -449,14 +469,14 @@ impl Inside {
                 Effect::Part(member, part) => {
                     self.mixer.set_member(member, part);
                     if self.agents.contains(&member) {
-                        self.mixer.set_member(agents_seat(member), part);
+                        self.mixer.set_member(agent_mixer_id(member), part);
                     }
                 }
             }
         }
     }
 
-    /// Who is in has changed; `new` is to hear of the recording.
+    /// Updates the recording after a member joined or left. `new` is the member to notify of it.
     fn note_recording(&self, new: Option<MemberId>) {
         let Some(recording) = &self.recording else { return };
         recording.pause.set(recording.held || (!recording.when_alone && self.calls.len() < 2));
@@ -465,8 +485,9 @@ impl Inside {
         }
     }
 
-    /// That recording has failed, unless it is another one by now; `kept`: what was written before is there. Who wanted it is
-    /// told, or else all who are in. It may be recorded anew.
+    /// Handles the failure of a recording, unless another one has begun. `kept` is whether a
+    /// partial file exists. Notifies the call that requested it, or all members if that has left. A
+    /// new recording may begin.
     fn record_failed(&mut self, id: uuid::Uuid, why: String, kept: bool) {
         let Some(recording) = self.recording.take_if(|recording| recording.id == id) else {
             return;
@@ -488,23 +509,23 @@ impl Inside {
         }
     }
 
-    /// Where the recording is. `begun`: it has begun, and this is who wanted it.
+    /// Notifies a member of the recording's URL. `begun` is set for the member that requested it,
+    /// when it begins.
     fn tell_recording(&self, member: MemberId, begun: bool) {
         if let Some(Recording { id, url, .. }) = &self.recording {
             self.tell(member, RoomEvent::Recording { id: *id, url: url.clone(), begun });
         }
     }
 
-    /// A member is about to be taken out: it stays in the room's list, as one who has left.
-    /// `age`: of the room.
+    /// Keeps a snapshot of a member that is about to be removed. `age` is that of the room.
     fn note_leaving(&mut self, member: MemberId, now: Instant, wall: Timestamp, age: Duration) {
         let Some(was) = self.room.any_member(member).zip(self.calls.get(&member)) else { return };
         let view = ask::member_view(member, was, now, wall);
-        // Nobody has been in for longer than the room was there.
+        // A member cannot have stayed longer than the room existed.
         let late = age.saturating_sub(self.room.lasted(age)).min(view.since);
         let left = Left { at: wall.minus(late), cause: ask::cause_of(was.0.out) };
         let view = MemberView { left: Some(left), since: view.since.saturating_sub(late), ..view };
-        // Nobody's number outlives its being there.
+        // Phone numbers are not kept after a member has left.
         self.left.push_back(MemberView {
             from: String::new(),
             to: String::new(),
@@ -528,14 +549,14 @@ impl Inside {
         }
     }
 
-    /// Something of the sound, for those whose applications want to know.
+    /// Reports audio events to the members that subscribed to them.
     fn heard(&self, event: MixEvent) {
         let wants = |member: MemberId, what: fn(&RoomEntry) -> bool| {
             self.room.member(member).is_some_and(|member| what(&member.entry))
         };
         match event {
             MixEvent::Floor { from, to } => {
-                let (from, to) = (from.map(whose), to.map(whose));
+                let (from, to) = (from.map(member_of), to.map(member_of));
                 for (member, has) in
                     from.map(|from| (from, false)).into_iter().chain(to.map(|to| (to, true)))
                 {
@@ -556,7 +577,7 @@ impl Inside {
                 }
             }
             MixEvent::Speech { member, on } => {
-                let member = whose(member);
+                let member = member_of(member);
                 if wants(member, |entry| entry.report_speech) {
                     self.tell(member, RoomEvent::Speech { on });
                 }
@@ -565,13 +586,13 @@ impl Inside {
     }
 }
 
-/// The mixer's name for the agent beside a member.
-fn agents_seat(member: MemberId) -> u64 {
+/// Returns the mixer id of the agent beside a member.
+fn agent_mixer_id(member: MemberId) -> u64 {
     member | AGENT
 }
 
-/// Whose seat it is.
-fn whose(seat: u64) -> MemberId {
+/// Returns the member of a mixer id.
+fn member_of(seat: u64) -> MemberId {
     seat & !AGENT
 }
 

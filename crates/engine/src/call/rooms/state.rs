@@ -1,7 +1,8 @@
-//! A room as a value: who is in, who may speak and hear, whether it has started, and what follows when somebody comes, goes
-//! or is asked for something (`plivo-xml.md` §5.9, §5.10).
+//! The state of a room: its members, who may speak and hear, whether it has started, and what
+//! follows when a member joins, leaves or is commanded (`docs/reference/xml.md#conference`).
 //!
-//! Pure: what is to be done comes out as [`Effect`]s, which `super` carries out. Sound, names and time are elsewhere.
+//! This module has no I/O. Changes return [`Effect`]s, which the parent module executes. Audio,
+//! names and time are handled elsewhere.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,19 +13,19 @@ use machine::{LeaveReason, MemberId, Role, RoomEntry, RoomEvent};
 use media::{HeardBy, MemberAudio};
 use xml::ast::Target;
 
-/// So many addresses are told that a room is over.
+/// Maximum number of URLs that are notified of the room's end.
 const TOLD_MAX: usize = 32;
 
-/// What follows from a change.
+/// A consequence of a change.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Effect {
-    /// A member's machine is told.
+    /// Sends an event to a member's machine.
     Tell(MemberId, RoomEvent),
-    /// What a member says and hears, from now on.
+    /// Changes a member's audio in the mix.
     Part(MemberId, MemberAudio),
 }
 
-/// A member as the room knows it.
+/// State of a member.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) entry: RoomEntry,
@@ -32,30 +33,30 @@ pub(super) struct Member {
     pub(super) deaf: bool,
     pub(super) held: bool,
     pub(super) coaches: bool,
-    /// It does not take part yet.
+    /// Whether the member waits for the room or an agent.
     waits: bool,
-    /// It was told to leave, and counts no longer.
+    /// Why the member must leave. Such a member no longer counts.
     pub(super) out: Option<LeaveReason>,
-    /// Others have been in with it: from then on it can be left alone.
+    /// Whether another member was present at the same time. Only then can the member be left alone.
     had_company: bool,
     part: MemberAudio,
 }
 
-/// See the module's note.
+/// The state of a room. See the module documentation.
 #[derive(Debug)]
 pub(super) struct Room {
     pub(super) id: Uuid,
     pub(super) started: bool,
-    /// Everybody was told to leave: whoever comes now comes to another room.
+    /// Whether all members have been asked to leave. New calls then join a new room.
     pub(super) ending: bool,
-    /// How long it may be there, in milliseconds, as the first member said.
+    /// Maximum duration in milliseconds, set by the first member.
     lasts_ms: Option<u64>,
-    /// Where those who were in want to hear that the room is over, each address once.
+    /// URLs to notify of the room's end, without duplicates.
     told: Vec<Target>,
     members: BTreeMap<MemberId, Member>,
 }
 
-/// How an entry went.
+/// Result of joining.
 #[derive(Debug)]
 pub(super) struct Entered {
     pub(super) effects: Vec<Effect>,
@@ -74,12 +75,12 @@ impl Room {
         }
     }
 
-    /// One that is in, be it on its way out.
+    /// Looks up a member, including one that must leave.
     pub(super) fn any_member(&self, id: MemberId) -> Option<&Member> {
         self.members.get(&id)
     }
 
-    /// Those who are in and were not told to leave.
+    /// The members that do not have to leave.
     pub(super) fn present(&self) -> impl Iterator<Item = (MemberId, &Member)> {
         self.members
             .iter()
@@ -91,18 +92,18 @@ impl Room {
         self.members.get(&id).filter(|member| member.out.is_none())
     }
 
-    /// What a member says and hears now.
+    /// Returns a member's audio in the mix.
     pub(super) fn part_of(&self, id: MemberId) -> Option<MemberAudio> {
         self.members.get(&id).map(|member| member.part)
     }
 
-    /// Nobody is in, nobody on the way out.
+    /// Whether the room has no members at all.
     #[cfg(test)]
     fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// A call comes in, unless the room is full. `age`: how long the room has been there.
+    /// Adds a member unless the room is full. `age` is that of the room.
     pub(super) fn enter(&mut self, id: MemberId, entry: RoomEntry, age: Duration) -> Entered {
         if self.present().count() >= usize::from(entry.max_members) {
             return Entered {
@@ -117,7 +118,7 @@ impl Room {
         if let Some(target) =
             entry.end_callback.clone().filter(|target| !self.told.contains(target))
         {
-            // Who came first is told, should calls without end come with addresses without end.
+            // The first URLs win if there are too many.
             if self.told.len() < TOLD_MAX {
                 self.told.push(target);
             }
@@ -168,7 +169,8 @@ impl Room {
         Entered { effects, is_in: true }
     }
 
-    /// A member has gone. Gives what follows, and whether it was the last; none: it was not in.
+    /// Removes a member. Returns the effects and whether it was the last, or `None` if it was not
+    /// in the room.
     pub(super) fn leave(&mut self, id: MemberId) -> Option<(Vec<Effect>, bool)> {
         let gone = self.members.remove(&id)?;
         let mut effects = Vec::new();
@@ -179,29 +181,29 @@ impl Room {
         Some((effects, self.members.is_empty()))
     }
 
-    /// How long it has been there, `age` after it was made: no longer than it may, however late somebody notices.
+    /// Returns the duration of a room of this age, cut to its maximum. Its end may be noticed late.
     pub(super) fn lasted(&self, age: Duration) -> Duration {
         self.lasts_ms.map_or(age, |ms| age.min(Duration::from_millis(ms)))
     }
 
-    /// Where it will be to be said that the room is over.
+    /// The URLs to notify of the room's end.
     pub(super) fn told(&self) -> &[Target] {
         &self.told
     }
 
-    /// Where it is to be said that the room is over, once.
+    /// Takes the URLs to notify of the room's end.
     pub(super) fn take_told(&mut self) -> Vec<Target> {
         std::mem::take(&mut self.told)
     }
 
-    /// All are to leave.
+    /// Tells all members to leave.
     pub(super) fn end(&mut self, why: LeaveReason) -> Vec<Effect> {
         self.ending = true;
         let all: Vec<MemberId> = self.present().map(|(id, _)| id).collect();
         all.into_iter().flat_map(|id| self.send_out(id, why)).collect()
     }
 
-    /// One is to leave, and the others may have to follow.
+    /// Tells one member to leave. Others may have to leave in consequence.
     pub(super) fn kick(&mut self, id: MemberId) -> Vec<Effect> {
         let mut effects = self.send_out(id, LeaveReason::Kicked);
         effects.extend(self.settled());
@@ -218,13 +220,13 @@ impl Room {
         effects
     }
 
-    /// The room starts, by somebody's word.
+    /// Starts the room on request.
     pub(super) fn start(&mut self) -> Vec<Effect> {
         if std::mem::replace(&mut self.started, true) {
             return Vec::new();
         }
         let mut effects = self.settled();
-        // One of them tells the application.
+        // Exactly one member notifies the application.
         let first = effects.iter_mut().find_map(|effect| match effect {
             Effect::Tell(_, RoomEvent::Active { starts_room: starts }) => Some(starts),
             Effect::Tell(..) | Effect::Part(..) => None,
@@ -278,7 +280,7 @@ impl Room {
         effects
     }
 
-    /// Whether somebody is in with whom the room starts.
+    /// Whether a present member's entry starts the room.
     fn ought_to_start(&self) -> bool {
         let alone = self.present().count() < 2;
         self.present().any(|(_, member)| {
@@ -286,14 +288,15 @@ impl Room {
         })
     }
 
-    /// Whether a member may take part now.
+    /// Whether a member may take part in the conversation now.
     fn may_begin(&self, id: MemberId) -> bool {
         let agent_is_in = self.present().any(|(_, member)| is_agent(&member.entry));
         self.member(id)
             .is_some_and(|member| self.started && (agent_is_in || !member.entry.waits_for_agent))
     }
 
-    /// After any change: who begins or waits, who has been left alone, and everybody's part in the mix.
+    /// Computes the consequences of any change: members that begin or wait, a member that is left
+    /// alone, and changes of the mix.
     fn settled(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
         let present: Vec<MemberId> = self.present().map(|(id, _)| id).collect();
@@ -325,7 +328,7 @@ impl Room {
         effects
     }
 
-    /// A member's part in the mix, where it has changed.
+    /// Returns a member's audio if it has changed.
     fn part(&mut self, id: MemberId) -> Option<Effect> {
         let coaches_are_recorded = self.present().any(|(_, member)| member.entry.record_coach);
         let member = self.members.get_mut(&id)?;

@@ -1,4 +1,4 @@
-//! A room's rules as tables, and what holds whatever happens in it.
+//! Table tests of a room's rules and a property test of its invariants.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -47,7 +47,7 @@ fn room() -> Room {
     Room::new(Uuid::from_u128(7))
 }
 
-/// What members are told, and who says and hears after that.
+/// Events and audio changes of these effects.
 fn told(effects: &[Effect]) -> Vec<(MemberId, RoomEvent)> {
     let tell = |effect: &Effect| match effect {
         Effect::Tell(member, news) => Some((*member, news.clone())),
@@ -151,7 +151,7 @@ fn members_wait_until_one_comes_with_whom_it_starts() {
         ]
     );
     assert_eq!(parts(&third.effects).len(), 3);
-    // By REST: one of them tells of it.
+    // Started over REST: exactly one member is asked to notify the application.
     let mut other = super::Room::new(Uuid::from_u128(7));
     other.comes(1, RoomEntry { start_on_enter: false, ..entry() });
     other.comes(2, RoomEntry { start_on_enter: false, ..entry() });
@@ -214,7 +214,7 @@ fn who_needs_company_does_not_start_a_room_alone() {
     let mut room = super::Room::new(Uuid::from_u128(7));
     let first = room.comes(1, RoomEntry { needs_company: true, ..entry() });
     assert!(!starts(&first.effects) && !room.started);
-    // By its wish, and not by the second's.
+    // The first member's entry starts the room, not the second's.
     let second = room.comes(2, RoomEntry { start_on_enter: false, ..entry() });
     assert!(starts(&second.effects) && room.started);
     assert!(told(&second.effects).contains(&(1, RoomEvent::Active { starts_room: false })));
@@ -316,10 +316,9 @@ fn pick() -> impl Strategy<Value = Pick> {
     ]
 }
 
-proptest! {
-    /// Nobody is heard or hears who is muted, held, deaf, waiting or on the way out; each is told to leave at most once; the
-    /// last to leave is told from the others.
-    #[test]
+proptest! { /// A member is neither heard nor hears others while it is muted, held, deaf, waiting or leaving.
+/// Each member is told to leave at most once, and only the last one to leave is reported as last.
+#[test]
     fn whatever_happens_in_a_room(picks in prop::collection::vec(pick(), 1..60)) {
         let mut room = room();
         let mut parts: BTreeMap<MemberId, MemberAudio> = BTreeMap::new();

@@ -1,14 +1,15 @@
-//! What a call asks of others: Graph for its deeds, the customer's server for documents, this node for those that it writes itself.
+//! Requests of a call: to Graph, to the customer's server for documents, and to this node for
+//! documents that it writes itself.
 
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
 
-use super::super::author::{self, Wish};
+use super::super::author::{self, DocumentRequest};
 use super::super::consent::refusal_of;
-use super::super::trace::{Journal, Request, Trace};
-use super::{Asked, Shell};
+use super::super::trace::{EventLogWriter, Request, Trace};
+use super::{PendingRequest, Shell};
 use crate::answer::{DocumentBody, FetchJob, Hops, Validity};
 use crate::meta::{About, ActionRequest};
 use machine::{
@@ -19,11 +20,11 @@ use model::Method;
 use model::metric;
 use xml::ast::{DocUrl, Finding, Severity};
 
-/// How long a request to Graph waits for the answer to the one before it, so that Meta sees a call's requests in
-/// the order they were decided on, whatever connections carry them; past it, it goes out all the same.
+/// How long a Graph request waits for the response to the previous one, so that Meta receives a
+/// call's requests in order although they use different connections. After that it is sent anyway.
 const IN_ORDER: Duration = Duration::from_millis(250);
 
-/// Characters of a finding's message in the log.
+/// Maximum length of a finding's message in the log, in characters.
 const SAID_MAX: usize = 300;
 
 impl Shell {
@@ -69,7 +70,7 @@ impl Shell {
         let gone = overtaken.clone();
         let ask = async move {
             if let Some(before) = before {
-                // Overtaken while it waits, this one takes the one before it along.
+                // If this request is cancelled while it waits, the previous one is cancelled, too.
                 let _ =
                     gone.run_until_cancelled(tokio::time::timeout(IN_ORDER, before.answered)).await;
                 before.overtaken.cancel();
@@ -86,13 +87,14 @@ impl Shell {
             journal.trace(&Trace::Graph { action, from_us, to_us, tries });
             match &outcome {
                 GraphOutcome::Done | GraphOutcome::Gone => {
-                    debug!(action = action.as_str(), ?outcome, "Graph")
+                    debug!(action = action.as_str(), ?outcome, "graph request done")
                 }
                 failed => {
-                    warn!(action = action.as_str(), outcome = ?failed, "Graph refused or failed")
+                    warn!(action = action.as_str(), outcome = ?failed, "graph request failed")
                 }
             }
-            // The record is closed by now, and says what Graph has to be told; so that no other process does it again.
+            // The record with the pending request is written already. Settling it prevents another
+            // process from repeating the request.
             if ends && outcome.is_settled() {
                 store.calls().settle_farewell(call, None);
             }
@@ -107,7 +109,7 @@ impl Shell {
             }
             mailbox.tell(Input::Graph { action, outcome });
         };
-        self.asked = Some(Asked {
+        self.asked = Some(PendingRequest {
             action,
             answered: self.services.tasks.spawn(ask.in_current_span()),
             overtaken,
@@ -166,14 +168,14 @@ impl Shell {
                         kind = kind.as_str(),
                         outcome = failure.outcome(),
                         ?failure,
-                        "could not fetch a document"
+                        "document fetch failed"
                     );
                 }
                 Ok(FetchResponse::Refused { refusal }) => {
                     if let Some(first) = first_error(refusal) {
                         let (rule, line, message) =
                             (&*first.rule, first.at.line, said(&first.message));
-                        warn!(kind = kind.as_str(), rule, line, %message, "a document was refused");
+                        warn!(kind = kind.as_str(), rule, line, %message, "document refused");
                     }
                 }
                 Ok(FetchResponse::Document { .. } | FetchResponse::Ignored) => {}
@@ -185,7 +187,7 @@ impl Shell {
         self.fetches.insert(fetch, task.abort_handle());
     }
 
-    /// A document that this node writes itself.
+    /// Requests a document from the node's own [`Author`](author::Author).
     pub(super) fn have_written(
         &mut self,
         fetch: FetchId,
@@ -196,9 +198,15 @@ impl Shell {
         self.written = true;
         let setup = &self.view.setup;
         let (account, main_account) = (setup.account.clone(), setup.parent_account.clone());
-        let wish =
-            Wish { call: self.call, account, main_account, path: path.to_owned(), params, within };
-        let written = self.services.author.document(wish);
+        let request = DocumentRequest {
+            call: self.call,
+            account,
+            main_account,
+            path: path.to_owned(),
+            params,
+            within,
+        };
+        let written = self.services.author.document(request);
         let (mailbox, max_body) = (self.mailbox.clone(), self.services.settings.load().max_body);
         let work = async move {
             let late = |_| Err(FetchFailure::Timeout);
@@ -212,12 +220,13 @@ impl Shell {
     }
 }
 
-/// What a document was refused for.
+/// Returns the error for which a document was refused.
 fn first_error(refusal: &Refusal) -> Option<&Finding> {
     refusal.findings.iter().find(|finding| finding.severity == Severity::Error)
 }
 
-/// A finding's words for the log: of a URL only the scheme, for keys and names stand in URLs, and no more than fits a line.
+/// Shortens a finding's message for the log. URLs are cut to their scheme, since they can contain
+/// keys and names.
 fn said(message: &str) -> String {
     let word = |word: &str| match word.split_once("://") {
         Some((before, _)) => format!("{before}://…"),
@@ -227,9 +236,9 @@ fn said(message: &str) -> String {
     words.join(" ").chars().take(SAID_MAX).collect()
 }
 
-/// A fetch's line of the trace: written when this is dropped, so that one that is broken off leaves its line too.
+/// Trace line of a fetch. Written on drop, so that an aborted fetch leaves a line as well.
 struct TracedFetch {
-    journal: Journal,
+    journal: EventLogWriter,
     clock: model::Clock,
     fetch: FetchId,
     kind: FetchKind,

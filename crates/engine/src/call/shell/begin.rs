@@ -1,4 +1,4 @@
-//! What a call is begun with, and who is at its other end.
+//! The parameters of a call's start and its peer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,43 +6,44 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::super::phones::Line;
-use super::super::registry::{LetIn, LiveCall, Registry};
-use super::super::trace::Journal;
+use super::super::registry::{CallAdmission, LiveCall, Registry};
+use super::super::trace::EventLogWriter;
 use super::super::turns::Turn;
-use super::{Fact, Mailbox};
+use super::{Envelope, Mailbox};
 use crate::admission::permission::Engaged;
 use crate::admission::{AccountEntry, NumberEntry, Slot};
 use machine::CallSetup;
 use media::sdp::Offer;
 
-/// What a call is begun with.
-pub(in crate::call) struct Begin {
+/// The parameters of a call's start.
+pub(in crate::call) struct StartParams {
     pub(in crate::call) registry: Registry,
     pub(in crate::call) setup: CallSetup,
-    pub(in crate::call) way: Way,
+    pub(in crate::call) way: StartMode,
     pub(in crate::call) peer: Peer,
     /// Held until Graph and the application have been asked.
     pub(in crate::call) turn: Turn,
-    /// When the webhook's request came, when it had been read, when the call was let in.
+    /// When the webhook request arrived, when it had been parsed, and when the call was admitted.
     pub(in crate::call) received: Instant,
     pub(in crate::call) arrived: Instant,
     pub(in crate::call) admitted: Instant,
     pub(in crate::call) mailbox: Mailbox,
-    pub(in crate::call) inbox: mpsc::Receiver<Box<Fact>>,
-    pub(in crate::call) journal: Journal,
+    pub(in crate::call) inbox: mpsc::Receiver<Box<Envelope>>,
+    pub(in crate::call) journal: EventLogWriter,
     pub(in crate::call) view: Arc<LiveCall>,
 }
 
-/// Who is at the other end, and what the call holds of it as long as it is up.
+/// The peer of the call and the resources held for it.
 pub(in crate::call) enum Peer {
-    /// A WhatsApp user. The number as it stood when the call began: its token and signing keys stay the call's (S0.25).
+    /// A WhatsApp user. The number's configuration, access token and signing keys stay those of the
+    /// call's start.
     User { number: Arc<NumberEntry>, slot: Slot, engaged: Engaged },
     /// An endpoint's phone.
     Phone { account: Arc<AccountEntry>, line: Arc<Line> },
 }
 
 impl Peer {
-    pub(in crate::call) fn user((admitted, engaged): LetIn) -> Self {
+    pub(in crate::call) fn user((admitted, engaged): CallAdmission) -> Self {
         let (number, slot) = admitted.begin();
         Self::User { number, slot, engaged }
     }
@@ -70,11 +71,11 @@ impl Peer {
 }
 
 /// How a call begins.
-pub(in crate::call) enum Way {
-    /// With the user's offer.
+pub(in crate::call) enum StartMode {
+    /// With the user's SDP offer.
     Offered(Box<Offer>),
-    /// With an offer of ours: Meta's id of the call is to come.
+    /// With our own SDP offer. Meta's id of the call is not known yet.
     Placed,
-    /// An endpoint is rung: whichever phone takes the call makes the offer.
+    /// By ringing an endpoint. The phone that accepts the call sends the offer.
     Rung,
 }

@@ -1,4 +1,4 @@
-//! A call's end: its record, who is told of it, and what is left to be done where its task could not.
+//! The end of a call: its record, its callbacks, and the clean-up after a panic.
 
 use tracing::{Instrument as _, info};
 
@@ -15,7 +15,7 @@ use model::{Direction, HangupCause, NotificationTopic};
 use store::{CallEnd, CallStart, Conclusion, Farewell};
 
 impl Shell {
-    /// The call is terminal: its record is written and its hangup callback goes out. Neither is waited for.
+    /// Writes the call's record and sends its hangup callback. Does not wait for either.
     pub(super) fn conclude(&mut self, at: CallTime, summary: Summary, last: bool) {
         let cause = summary.cause;
         info!(
@@ -41,12 +41,12 @@ impl Shell {
             .increment(1);
         let (remarks, findings) =
             (std::mem::take(&mut self.remarks), std::mem::take(&mut self.findings).kept());
-        let ours = if last { farewell::OURS_AT_ONCE } else { farewell::OURS };
+        let ours = if last { farewell::SHORT_RETRY_TIME } else { farewell::RETRY_TIME };
         let due = self.services.clock.steady().plus(ours);
         let conclusion = Conclusion {
             start: CallStart::of(&self.view.setup, &self.services.node_id),
             end: CallEnd {
-                quality: self.heard_as(),
+                quality: self.final_quality(),
                 ..CallEnd::of(&summary, self.view.setup.started, remarks, findings)
             },
             callbacks: match self.transferred {
@@ -67,13 +67,13 @@ impl Shell {
                     .callbacks
                     .into_iter()
                     .for_each(|written| outbox.send(written, keys.clone())),
-                Err(error) => tracing::error!(%error, "could not write the call's record"),
+                Err(error) => tracing::error!(%error, "call record not written"),
             }
         };
         self.services.tasks.spawn(work.in_current_span());
     }
 
-    /// A user called, and nobody took it: people should know.
+    /// Notifies the people of the account of a missed call.
     pub(super) fn note_missed(&self, summary: &Summary) {
         let setup = &self.view.setup;
         if self.number.is_none()
@@ -111,8 +111,8 @@ impl Shell {
     }
 }
 
-/// The end of a call whose task panicked: its record is closed, its hangup callback goes out and Graph is told, so that
-/// the user isn't left hanging and nothing counts as live.
+/// Ends a call after its task panicked: closes its record, sends its hangup callback and ends it at
+/// Meta.
 pub(in crate::call) async fn end_after_fault(services: &Services, view: &LiveCall) {
     view.log.close();
     let setup = view.setup.clone();
@@ -127,7 +127,7 @@ pub(in crate::call) async fn end_after_fault(services: &Services, view: &LiveCal
     metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
         .increment(1);
     let remark =
-        "a fault of ours ended the call; the node's log says which: please report it".to_owned();
+        "an internal error ended the call: please report it with the node's log".to_owned();
     if let Some(line) = &view.line {
         line.end(summary.cause, phone::ended(&summary));
     }
@@ -136,10 +136,10 @@ pub(in crate::call) async fn end_after_fault(services: &Services, view: &LiveCal
         start: CallStart::of(&view.setup, &services.node_id),
         end: CallEnd::of(&summary, view.setup.started, vec![remark], Vec::new()),
         callbacks: services.reports(&view.setup, &summary),
-        // `call::farewell` sees to it, and keeps at it where Graph does not hear.
+        // `call::farewell` sends the request and retries it.
         farewell: view.wacid().is_some().then_some(farewell),
     };
-    // What was said in it has been reported above.
+    // The conversation was reported above.
     services.author.over(view.setup.call);
     match services.store.calls().conclude(conclusion).await {
         Ok(concluded) => {
@@ -148,6 +148,6 @@ pub(in crate::call) async fn end_after_fault(services: &Services, view: &LiveCal
                 .into_iter()
                 .for_each(|written| services.outbox.send(written, view.keys.clone()));
         }
-        Err(error) => tracing::error!(%error, "could not write the call's record"),
+        Err(error) => tracing::error!(%error, "call record not written"),
     }
 }

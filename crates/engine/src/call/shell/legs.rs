@@ -1,14 +1,14 @@
-//! A call and the legs that it dialled, or the leg that dialled it: what they want and tell goes from mailbox to mailbox.
+//! Commands and events between an A-leg and its B-legs, which pass from mailbox to mailbox.
 
 use super::{Media, Shell};
 use machine::{BLegCommand, BLegEvent, Command, DialOrder, Input, MediaCommand};
 use media::{BridgeEnd, bridge};
 use model::{CallUuid, HangupCause};
 
-use super::What;
+use super::Message;
 
 impl Shell {
-    /// A further leg is to be begun.
+    /// Starts a B-leg.
     pub(super) fn dial(&self, order: DialOrder) {
         let call = order.call;
         if let Err(news) = self.registry.dial(&self.view, order) {
@@ -16,28 +16,28 @@ impl Shell {
         }
     }
 
-    /// A leg that this call dialled is told something.
-    pub(super) fn order_leg(&self, call: CallUuid, wish: BLegCommand) {
-        // One that is gone has told so.
+    /// Sends a command to a B-leg.
+    pub(super) fn order_leg(&self, call: CallUuid, command: BLegCommand) {
+        // A B-leg that has ended has reported its end.
         let Some(leg) = self.registry.get(call) else { return };
-        match (wish, &self.media) {
+        match (command, &self.media) {
             (BLegCommand::Join, Media::Leg(own)) => {
                 let (mine, theirs) = bridge();
                 own.bridge(mine);
-                leg.put(What::Joined(Box::new(theirs)));
+                leg.put(Message::Joined(Box::new(theirs)));
             }
-            (wish, _) => {
-                // It goes on without this call, also past its end.
-                if matches!(&wish, BLegCommand::Forward { command } if matches!(**command, Command::Transfer { .. }))
+            (command, _) => {
+                // The B-leg continues without this call, even after its end.
+                if matches!(&command, BLegCommand::Forward { command } if matches!(**command, Command::Transfer { .. }))
                 {
                     self.view.forget_leg(call);
                 }
-                leg.put(What::Fact(Input::ALeg { command: wish }));
+                leg.put(Message::Input(Input::ALeg { command }));
             }
         }
     }
 
-    /// The leg that dialled this one is told something. Where it is gone, this one ends too.
+    /// Reports an event to the A-leg. Hangs up if the A-leg no longer exists.
     pub(super) fn tell_a_leg(&self, news: BLegEvent) {
         let Some(dialled) = self.view.setup.b_leg() else { return };
         let last = matches!(news, BLegEvent::Ended { .. });
@@ -45,7 +45,7 @@ impl Shell {
             if last {
                 a_leg.forget_leg(self.call);
             }
-            a_leg.put(What::Fact(Input::BLeg { call: self.call, event: news }))
+            a_leg.put(Message::Input(Input::BLeg { call: self.call, event: news }))
         });
         if !told && !last {
             let leg = BLegCommand::HangUp { cause: HangupCause::DialEnded };
@@ -53,7 +53,7 @@ impl Shell {
         }
     }
 
-    /// The two legs' media are brought together, or parted.
+    /// Connects or disconnects the media of the two legs.
     pub(super) fn bridge_media(&mut self, order: &MediaCommand, end: Option<Box<BridgeEnd>>) {
         let Media::Leg(leg) = &self.media else { return };
         match (order, end) {

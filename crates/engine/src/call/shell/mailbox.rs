@@ -1,89 +1,92 @@
-//! Where a call's facts wait for it: one bounded line, each stamped as it comes in.
+//! The mailbox of a call: a bounded queue of stamped inputs.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::super::web::Silence;
+use super::super::web::MuteReason;
 use machine::Input;
 use media::sdp::Offer;
 use media::{BridgeEnd, MissingStep};
 use model::CallUuid;
 use model::metric;
 
-/// Facts waiting for one call. A call sees a few a second; a full mailbox is a fault, counted and logged.
+/// Capacity of the mailbox. A call receives a few inputs per second; overflow is an internal error,
+/// which is counted and logged.
 const MAILBOX: usize = 256;
 
-/// A fact and when it came in.
+/// An input with its time of arrival.
 #[derive(Debug)]
-pub(in crate::call) struct Fact {
+pub(in crate::call) struct Envelope {
     pub at: Instant,
-    pub what: What,
+    pub message: Message,
 }
 
-/// What a call is told.
+/// A message to a call's task.
 #[derive(Debug)]
-pub(in crate::call) enum What {
-    /// What its machine decides by.
-    Fact(Input),
-    /// Meta's answer to our offer: the machine is told that it is there.
+pub(in crate::call) enum Message {
+    /// An input of the machine.
+    Input(Input),
+    /// Meta's answer to our offer. The machine only receives the fact that it arrived.
     Answer(Box<Offer>),
-    /// The leg that dialled this one has brought the two together: this end of the bridge is its.
+    /// The A-leg has bridged both legs. Contains this leg's end of the bridge.
     Joined(Box<BridgeEnd>),
-    /// An endpoint's phone takes the call, by an offer of its own.
+    /// An endpoint's phone accepts the call with this offer.
     Taken(Box<Offer>),
-    /// An endpoint's phone is to be heard by nobody, or by all again.
-    Silence(Silence, bool),
-    /// An endpoint's phone wants to read what is said in this language, or nothing any more.
+    /// Mutes or unmutes the phone for this reason.
+    MuteReason(MuteReason, bool),
+    /// Starts captions in a language, or stops them.
     Captions(Option<Box<str>>),
-    /// What only its trace is about: the first packet of ours went out.
+    /// The first packet was sent. Only for the trace.
     FirstSent,
-    /// Time to look how its sound goes.
-    Look,
-    /// What its media lacks some seconds after `accept`, and how long it has been waited for; whether we send the checks.
+    /// Time for the next quality reading.
+    Sample,
+    /// The media step that is missing some seconds after `accept`, how long it was awaited, and
+    /// whether we send the ICE checks.
     Missing(MissingStep, Duration, bool),
 }
 
-/// Where a call's facts go; cheap to clone.
+/// The sending side of a call's mailbox. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(in crate::call) struct Mailbox {
     call: CallUuid,
-    /// Boxed: the channel keeps room for 32 at a time, for each call.
-    facts: mpsc::Sender<Box<Fact>>,
+    /// Boxed because the channel allocates blocks of 32 entries for each call.
+    sender: mpsc::Sender<Box<Envelope>>,
     clock: model::Clock,
 }
 
 impl Mailbox {
     /// Whether the call still reads its mailbox.
     pub(in crate::call) fn is_open(&self) -> bool {
-        !self.facts.is_closed()
+        !self.sender.is_closed()
     }
 
-    /// Puts a fact in, stamped now. `false`: the call is over, or its mailbox is full.
+    /// Sends an input, stamped with the current time. Returns `false` if the call has ended or the
+    /// mailbox is full.
     pub(in crate::call) fn tell(&self, input: Input) -> bool {
-        self.put(What::Fact(input))
+        self.put(Message::Input(input))
     }
 
-    pub(in crate::call) fn put(&self, what: What) -> bool {
-        let fact = Fact { at: self.clock.now(), what };
-        match self.facts.try_send(Box::new(fact)) {
+    pub(in crate::call) fn put(&self, message: Message) -> bool {
+        let envelope = Envelope { at: self.clock.now(), message };
+        match self.sender.try_send(Box::new(envelope)) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
-            Err(mpsc::error::TrySendError::Full(fact)) => {
+            Err(mpsc::error::TrySendError::Full(envelope)) => {
                 crate::count_refused(metric::queue::MAILBOX);
-                warn!(call_uuid = %self.call, fact = ?std::mem::discriminant(&fact.what), "mailbox full, fact lost");
+                warn!(call_uuid = %self.call, kind = ?std::mem::discriminant(&envelope.message), "mailbox full, input dropped");
                 false
             }
         }
     }
 }
 
-/// A mailbox and the end the shell reads.
+/// Creates a mailbox and its receiving side.
 pub(in crate::call) fn mailbox(
     call: CallUuid,
     clock: &model::Clock,
-) -> (Mailbox, mpsc::Receiver<Box<Fact>>) {
-    let (facts, inbox) = mpsc::channel(MAILBOX);
-    (Mailbox { call, facts, clock: clock.clone() }, inbox)
+) -> (Mailbox, mpsc::Receiver<Box<Envelope>>) {
+    let (sender, inbox) = mpsc::channel(MAILBOX);
+    (Mailbox { call, sender, clock: clock.clone() }, inbox)
 }

@@ -1,21 +1,22 @@
-//! A web leg's other side: what its machine wishes of Graph goes over the line to an endpoint's phone.
+//! The peer of a web leg: executes Graph outputs on an endpoint's phone.
 //!
-//! The machine is the one of every call. Where Meta would say later how a request went, a phone's socket has taken it or
-//! not: the outcome is a fact at once. What Meta tells by webhook, the phone tells through [`LiveCall`](crate::call::LiveCall).
+//! The machine is the same as for other calls. Where Meta would report the outcome of a request
+//! later, a phone's socket accepts a message or not, so the outcome is available immediately. What
+//! Meta reports by webhook, a phone reports through [`LiveCall`](crate::call::LiveCall).
 
 use std::time::Instant;
 
 use tracing::warn;
 
 use super::{Media, Shell, leg_events};
-use crate::call::captions::{Captions, Maker};
+use crate::call::captions::{CaptionServices, Captions};
 use crate::call::phones::{Ended, ToPhone};
-use crate::call::web::Silence;
+use crate::call::web::MuteReason;
 use machine::{GraphAction, GraphOutcome, Input, PhoneStatus, Summary, Termination};
 use media::sdp::Offer;
 use model::{CallType, Direction, HangupCause};
 
-/// How a call ended, as its phone is told.
+/// Describes a call's end in the words of the phone protocol.
 pub(super) fn ended(summary: &Summary) -> Ended {
     let wire = summary.cause.wire(summary.direction);
     Ended {
@@ -28,7 +29,7 @@ pub(super) fn ended(summary: &Summary) -> Ended {
 }
 
 impl Shell {
-    /// What a machine wishes of Graph, of a web leg's phone.
+    /// Executes a Graph output on the phone.
     pub(super) fn ask_phone(&mut self, action: GraphAction) {
         let Some(line) = self.line.clone() else { return };
         let call = self.call;
@@ -36,18 +37,18 @@ impl Shell {
             GraphAction::Connect => return self.ring(),
             GraphAction::PreAccept => line.tell(ToPhone::Answer { call, sdp: self.sdp.clone() }),
             GraphAction::Accept => line.tell(ToPhone::Answered { call }),
-            // The phone hears of it with the cause, when the call is concluded.
+            // The phone receives `ended` with the cause when the call is concluded.
             GraphAction::Reject | GraphAction::Terminate => {}
         }
         self.mailbox.tell(Input::Graph { action, outcome: GraphOutcome::Done });
         if action == GraphAction::Terminate {
-            // There is nobody whose word for it could still come.
+            // No confirmation from the phone will follow.
             self.mailbox.tell(Input::Terminated { termination: Termination::default() });
         }
     }
 
-    /// Of the call that was handed here its business number, with what people call that, and the name of its user; as far as
-    /// it is in their name that the phone rings.
+    /// Returns the business number and alias of the call that dials this endpoint, and its user's
+    /// name if the phone rings in the user's name.
     fn origin(&self) -> ([String; 2], String) {
         let parent = self.view.setup.outbound.as_ref().and_then(|outbound| outbound.parent_call);
         let parent = parent
@@ -64,7 +65,7 @@ impl Shell {
         ([number.clone(), self.registry.alias(&setup.phone_number_id)], name)
     }
 
-    /// Rings the endpoint wherever it is registered.
+    /// Rings the endpoint at all of its registrations.
     fn ring(&self) {
         let Some(line) = &self.line else { return };
         let setup = &self.view.setup;
@@ -92,29 +93,30 @@ impl Shell {
         }
     }
 
-    /// The phone is muted or has put the call aside, or no longer: while there is a reason, nobody hears it.
-    pub(super) fn silence(&mut self, silence: Silence, on: bool) {
-        self.silences.retain(|other| *other != silence);
+    /// Adds or removes a reason to mute the phone. The audio is muted while there is a reason.
+    pub(super) fn silence(&mut self, silence: MuteReason, on: bool) {
+        self.mute_reasons.retain(|other| *other != silence);
         if on {
-            self.silences.push(silence);
+            self.mute_reasons.push(silence);
         }
         if let Media::Leg(leg) = &self.media {
-            leg.mute(!self.silences.is_empty());
+            leg.mute(!self.mute_reasons.is_empty());
         }
     }
 
-    /// The phone wants to read what is said in this language, or nothing any more.
+    /// Starts captions in a language, or stops them.
     pub(super) fn caption(&mut self, language: Option<&str>) {
         self.captions = None;
         if let (Some(language), Media::Leg(leg), Some(phone)) = (language, &self.media, &self.line)
         {
             let (workers, tasks) = (self.services.media.workers(), &self.services.tasks);
-            let maker = Maker { workers, recognisers: &self.services.recognisers, tasks, phone };
+            let maker =
+                CaptionServices { workers, recognisers: &self.services.recognisers, tasks, phone };
             self.captions = Some(Captions::begin(language, leg, &maker));
         }
     }
 
-    /// A phone has taken the call: its offer is answered, and the call is answered.
+    /// Answers the offer of the phone that accepts the call.
     pub(super) fn taken(&mut self, at: Instant, offer: &Offer) {
         if !matches!(self.media, Media::Awaited) {
             return;
@@ -129,7 +131,7 @@ impl Shell {
                 self.step(at, Input::Status { status: PhoneStatus::Accepted });
             }
             Err(error) => {
-                warn!(%error, "could not set up media");
+                warn!(%error, "media set-up failed");
                 self.step(at, Input::HangUp { cause: HangupCause::InternalError });
             }
         }

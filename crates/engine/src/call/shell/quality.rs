@@ -1,4 +1,5 @@
-//! What a leg tells of its sound: for the log, the trace, the metrics and the call's record; and when it is asked.
+//! Audio quality of a call: for the log, the trace, the metrics and the record, and when to read
+//! the counters.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use media::{MissingStep, Quality};
 use model::CallQuality;
 
 impl Shell {
-    /// Some seconds after `accept` there is no sound.
+    /// Reports missing audio some seconds after `accept`.
     pub(super) fn missing(
         &mut self,
         at: Instant,
@@ -20,27 +21,27 @@ impl Shell {
         checking: bool,
     ) {
         let text = sound::remark(missing, waited, checking);
-        warn!(missing = missing.as_str(), remark = %text, "a call has no sound");
+        warn!(missing = missing.as_str(), remark = %text, "call has no audio");
         sound::count_missing(missing);
-        // The copy has no room to spare.
+        // Cloning gives the trace a string without spare capacity.
         self.remarks.push(text.clone());
         self.journal.trace(&Trace::Remark { at_us: self.journal.us(at), text });
     }
 
-    /// From now on the user may hear us, and how goes into the call's course.
-    pub(super) fn begin_to_look(&self) {
+    /// Starts quality readings: the user may hear audio from now.
+    pub(super) fn start_sampling(&self) {
         self.view.sampler.begin(self.ms(self.services.clock.now()));
     }
 
-    /// When to look how the sound goes.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    /// When to read the counters again.
+    pub(super) fn next_sample(&self) -> Option<Instant> {
         let due = self.view.sampler.due_ms()?;
         Some(self.journal.zero() + Duration::from_millis(due.into()))
     }
 
-    /// It is time to.
-    pub(super) fn look(&self, at: Instant) {
-        // Without a leg there is nothing more to come.
+    /// Reads the leg's counters.
+    pub(super) fn sample(&self, at: Instant) {
+        // Without a leg there are no further counts.
         let measured = match &self.media {
             Media::Leg(leg) => leg.stats().quality,
             _ => Quality::default(),
@@ -48,8 +49,8 @@ impl Shell {
         self.view.sampler.look(self.ms(at), &measured);
     }
 
-    /// The leg has said its last.
-    pub(super) fn was_heard(&mut self, measured: &Quality) {
+    /// Records the final counters of the leg.
+    pub(super) fn report_quality(&mut self, measured: &Quality) {
         self.quality = sound::quality(measured);
         let now = self.services.clock.now();
         if let Some(course) = self.view.sampler.end(self.ms(now), measured) {
@@ -57,17 +58,17 @@ impl Shell {
         }
     }
 
-    /// Milliseconds of the call.
+    /// Converts to milliseconds of the call.
     fn ms(&self, at: Instant) -> u32 {
         let since = at.saturating_duration_since(self.journal.zero());
         u32::try_from(since.as_millis()).unwrap_or(u32::MAX)
     }
 
-    /// How its sound got through, told to the metrics and the trace too.
-    pub(super) fn heard_as(&mut self) -> Option<CallQuality> {
+    /// Returns the call's final quality and adds it to the metrics and the trace.
+    pub(super) fn final_quality(&mut self) -> Option<CallQuality> {
         if let Media::Leg(leg) = &self.media {
             let measured = leg.stats().quality;
-            self.was_heard(&measured);
+            self.report_quality(&measured);
         }
         let quality = self.quality.take()?;
         sound::observe(&quality);

@@ -1,4 +1,4 @@
-//! A call and the room that it is in: it enters with its leg's sound, and leaves with what is told of it.
+//! Executes the outputs of a call about its room.
 
 use super::{Media, Shell};
 use crate::call::rooms::exit_id;
@@ -13,9 +13,9 @@ use xml::ast::Target;
 use super::Input;
 
 impl Shell {
-    pub(super) fn room(&mut self, wish: RoomCommand) {
+    pub(super) fn room(&mut self, command: RoomCommand) {
         let rooms = self.services.rooms.clone();
-        match wish {
+        match command {
             RoomCommand::Enter { entry } => match &self.media {
                 Media::Leg(leg) => {
                     rooms.enter(&self.view.setup, *entry, &self.mailbox, leg, self.services.uuid())
@@ -56,7 +56,8 @@ impl Shell {
         }
     }
 
-    /// What tells that somebody is out: the next process would tell the same.
+    /// Writes a callback about the end of a participant. Its id is reproducible, so that the next
+    /// process does not duplicate it.
     fn notify_out(&mut self, notice: CallbackRequest) {
         let new = match notice.kind {
             CallbackKind::MultiParty => {
@@ -75,7 +76,7 @@ impl Shell {
             self.services.recordings.begin(self.taking(id, Some(room), how), source, told)
         };
         if let Err(why) = self.services.rooms.record(self.call, (id, url), when_alone, begin) {
-            tracing::warn!(why, "a room cannot be recorded; it goes on");
+            tracing::warn!(why, "room recording failed to start");
             self.remarks.push(format!("the room could not be recorded: {why}; it goes on"));
         }
     }

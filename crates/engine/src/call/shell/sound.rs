@@ -1,4 +1,4 @@
-//! A call's orders to its leg, and the prompts that it plays.
+//! Executes the media commands of a call, and prepares its prompts.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use media::PlayItem;
 use media::prompt::Prompt;
 use model::Leg;
 
-/// Prompts a call keeps ready ahead of their playing.
+/// Maximum number of prompts that a call keeps ready.
 const PREPARED_MAX: usize = 64;
 
 impl Shell {
-    /// The prompt of a sound, being made from now on if it isn't ready.
+    /// Returns the prompt of a sound, which is encoded in the background if it is not cached.
     pub(super) fn prompt(&mut self, sound: &Sound) -> Arc<Prompt> {
         if let Sound::File { url } = sound
             && let Some(prompt) =
@@ -73,7 +73,7 @@ impl Shell {
             MediaCommand::Begin => leg.begin(),
             MediaCommand::Open => {
                 leg.open();
-                self.begin_to_look();
+                self.start_sampling();
             }
             MediaCommand::Play { play, .. } => leg.play(play, items),
             MediaCommand::Overlay { play, overlay: aside } => leg.play_aside(play, aside, items),
@@ -90,12 +90,12 @@ impl Shell {
                 let measured = leg.stats().quality;
                 leg.close();
                 self.media = Media::None;
-                self.was_heard(&measured);
+                self.report_quality(&measured);
             }
         }
     }
 
-    /// Whoever writes this call's documents is told how much of what it says is heard.
+    /// Tracks playback for the author of generated documents, which is notified of interruptions.
     pub(super) fn note_playing(&mut self, order: &MediaCommand) {
         if !self.written {
             return;
@@ -115,14 +115,14 @@ impl Shell {
         }
     }
 
-    /// Puts Meta's answer to our offer to use.
+    /// Applies Meta's answer to our offer.
     pub(super) fn take_answer(&mut self) {
         let Some(answer) = self.answer.take() else { return };
         let Media::Offered(leg) = std::mem::replace(&mut self.media, Media::None) else { return };
         match self.services.media.accept_answer(*leg, &answer, leg_events(&self.mailbox, None)) {
             Ok(leg) => self.media = Media::Leg(leg),
             Err(error) => {
-                warn!(%error, "could not set up media");
+                warn!(%error, "media set-up failed");
                 self.mailbox.tell(Input::Media {
                     leg: Leg::A,
                     event: MediaEvent::Lost { fault: MediaFault::DtlsFailed },

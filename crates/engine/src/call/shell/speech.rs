@@ -1,4 +1,4 @@
-//! What a call does with speech: hearing its caller, and telling the application what it sounds like so far.
+//! Speech recognition of a call, and interim results for the application.
 
 use std::time::Duration;
 
@@ -11,10 +11,12 @@ use crate::answer::{Hops, NoticeJob, Notifier};
 use crate::call::hearing::{Hearing, Listener};
 use machine::{CallbackRequest, Input, RecognitionId, SpeechCommand, SpeechEvent};
 
-/// Interim results that wait for the one before them: a second's. Those past them are stale before they could go out.
+/// Capacity of the queue of interim results: one second. Further results would be outdated before
+/// they are sent.
 const INTERIMS: usize = 5;
 
-/// Interim results on their way, in order, each tried once. Dropping it takes back those that have not gone out.
+/// Sends interim results in order, with one attempt each. Dropping the value discards those that
+/// are still queued.
 pub(super) struct Interims {
     queue: mpsc::Sender<NoticeJob>,
     task: AbortHandle,
@@ -30,7 +32,7 @@ impl Shell {
     pub(super) fn recognise(&mut self, recognition: RecognitionId, order: SpeechCommand) {
         match order {
             SpeechCommand::Begin { settings: how } => {
-                // The one before it is stopped.
+                // Dropping the previous recognition stops it.
                 self.hearing = None;
                 let recognisers = &self.services.recognisers;
                 if !recognisers.can_recognise(&how.language) {
@@ -57,7 +59,7 @@ impl Shell {
         }
     }
 
-    /// Sends an interim result. It is worth nothing later, so the outbox has no part in it.
+    /// Sends an interim result. It is useless later, so it bypasses the outbox.
     pub(super) fn interim(&mut self, notice: CallbackRequest) {
         let job = NoticeJob {
             call: self.call,
@@ -66,7 +68,8 @@ impl Shell {
             secrets: std::sync::Arc::default(),
             event_id: self.services.uuid(),
             attempts: 0,
-            // As if it were a later stage: one attempt, whatever the URL's fragment says (`plivo-callbacks.md` §3.1).
+            // Counts as a retry, so that exactly one attempt is made whatever the URL's fragment
+            // says (`docs/reference/callbacks.md#interim-speech-results`).
             retries: 1,
             age: Duration::ZERO,
             hops: Hops::new(),

@@ -1,4 +1,4 @@
-//! A call's stream: what the machine wishes of it is done here, and the rest is the `stream` room's.
+//! Executes the outputs of a call about its stream, with the help of the module `stream`.
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use machine::{CallTime, Input, StreamCommand};
 use model::{Digit, StreamId};
 
 impl Shell {
-    pub(super) fn stream(&mut self, at: CallTime, id: StreamId, wish: StreamCommand) {
+    pub(super) fn stream(&mut self, at: CallTime, id: StreamId, command: StreamCommand) {
         let now = self.view.setup.started.plus(std::time::Duration::from_millis(at.0));
-        match wish {
+        match command {
             StreamCommand::Open(order) => {
                 self.view.streams.opening(id, &order, now);
                 let mailbox = self.mailbox.clone();
@@ -45,7 +45,7 @@ impl Shell {
         }
     }
 
-    /// Whoever streams a call's sound is told its keys too.
+    /// Passes a key of the caller to the stream.
     pub(super) fn key_to_stream(&self, digit: Digit) {
         if let Some(streaming) = &self.streaming {
             streaming.key(digit);

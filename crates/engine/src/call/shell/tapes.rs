@@ -1,4 +1,4 @@
-//! A call's recordings: their names, and what is to become of them. Dropping one ends it.
+//! The recordings of a call.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::super::recordings::{ActionAsked, OfRoom, Taking};
+use super::super::recordings::{ActionHandover, RecordedRoom, RecordingRequest};
 use super::{Media, Shell};
 use machine::{
     Input, MediaCommand, RecordingEndReason, RecordingEvent, RecordingId, RecordingOrder,
@@ -16,23 +16,25 @@ use media::record::{Format, PausableSource, Pause, RATE, RecordingHandle};
 use media::{Buffering, TapReader, TapSides};
 use model::Digit;
 
-/// The recordings of a call that are not over.
+/// The running recordings of a call. Dropping one ends it.
 #[derive(Default)]
-pub(super) struct Tapes(BTreeMap<RecordingId, One>);
+pub(super) struct CallRecordings(BTreeMap<RecordingId, CallRecording>);
 
-struct One {
+struct CallRecording {
     id: Uuid,
     order: RecordingOrder,
     pause: Pause,
-    /// None before it begins.
+    /// `None` before it begins.
     tape: Option<RecordingHandle>,
-    /// Says that the action is asked here, or not wanted. Dropped without a word: it is sent with the recording's end.
+    /// Reports that the call requests the action URL itself or that the request is not wanted. If
+    /// dropped, the action is sent as a callback when the recording ends.
     action: Option<oneshot::Sender<()>>,
     key: Arc<OnceLock<Digit>>,
 }
 
-impl Tapes {
-    /// One is over. `awaited`: the machine waits for that, and asks the action.
+impl CallRecordings {
+    /// Removes a recording that has ended. `awaited` is whether the machine waits for its end and
+    /// requests the action.
     pub(super) fn ended(&mut self, record: RecordingId, awaited: bool) {
         if let Some(action) = self.0.remove(&record).and_then(|one| one.action).filter(|_| awaited)
         {
@@ -40,14 +42,14 @@ impl Tapes {
         }
     }
 
-    /// The call is over: so are they.
+    /// Ends all recordings at the end of the call.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 }
 
 impl Shell {
-    /// An order about a recording.
+    /// Executes a command about a recording.
     pub(super) fn record(&mut self, order: MediaCommand) {
         match order {
             MediaCommand::Record { recording: record, order: how } => {
@@ -60,25 +62,26 @@ impl Shell {
                 self.note_format(how.mp3);
                 let held = how.held;
                 let (pause, key) = (Pause::default(), Arc::default());
-                self.tapes
-                    .0
-                    .insert(record, One { id, order: *how, pause, tape: None, action: None, key });
+                self.tapes.0.insert(
+                    record,
+                    CallRecording { id, order: *how, pause, tape: None, action: None, key },
+                );
                 if !held {
-                    self.roll(record);
+                    self.start_recording(record);
                 }
             }
-            MediaCommand::RecordStart { recording: record } => self.roll(record),
+            MediaCommand::RecordStart { recording: record } => self.start_recording(record),
             MediaCommand::RecordPause { recording: record, on } => {
                 if let Some(one) = self.tapes.0.get(&record) {
                     one.pause.set(on);
                 }
             }
             MediaCommand::RecordStop { recording: record, reason: end, key } => {
-                // Another document has taken over: no action follows.
+                // Another document has taken over, so no action follows.
                 let dropped = end == RecordingEndReason::Stopped
                     && !self.stepper.machine().awaits_recording(record);
                 match self.tapes.0.get_mut(&record) {
-                    Some(One { tape: Some(tape), action, key: of, .. }) => {
+                    Some(CallRecording { tape: Some(tape), action, key: of, .. }) => {
                         if let Some(key) = key {
                             let _ = of.set(key);
                         }
@@ -87,27 +90,34 @@ impl Shell {
                         }
                         tape.stop(end);
                     }
-                    Some(One { tape: None, .. }) | None => self.tapes.ended(record, false),
+                    Some(CallRecording { tape: None, .. }) | None => {
+                        self.tapes.ended(record, false)
+                    }
                 }
             }
             _ => {}
         }
     }
 
-    /// Says once, in the call's record, where recordings are other files than was asked for.
+    /// Adds a remark, once per call, if recordings use another format than requested.
     pub(super) fn note_format(&mut self, mp3: bool) {
         if let Some(why) = Format::substitution_remark(mp3)
             .filter(|why| !self.remarks.iter().any(|remark| remark == why))
         {
-            tracing::info!(remark = why, "call");
+            tracing::info!(remark = why, "call remark");
             self.remarks.push(why.to_owned());
         }
     }
 
-    /// A recording of this call's, or of the room that it is in.
-    pub(super) fn taking(&self, id: Uuid, room: Option<OfRoom>, order: RecordingOrder) -> Taking {
+    /// Describes a recording of this call or of its room.
+    pub(super) fn taking(
+        &self,
+        id: Uuid,
+        room: Option<RecordedRoom>,
+        order: RecordingOrder,
+    ) -> RecordingRequest {
         let (setup, view, standing) = (&self.view.setup, self.view.clone(), self.view.clone());
-        Taking {
+        RecordingRequest {
             id,
             account: setup.account.clone(),
             main_account: setup.parent_account.clone(),
@@ -123,25 +133,27 @@ impl Shell {
         }
     }
 
-    /// A recording begins.
-    fn roll(&mut self, record: RecordingId) {
+    /// Starts a recording.
+    fn start_recording(&mut self, record: RecordingId) {
         let Some(one) = self.tapes.0.get(&record).filter(|one| one.tape.is_none()) else { return };
         let (asks, by_call) = oneshot::channel();
-        let action = ActionAsked { by_call, key: one.key.clone() };
+        let action = ActionHandover { by_call, key: one.key.clone() };
         let begun = match &self.media {
             Media::Leg(leg) => {
                 let line = TapReader::new(leg.tap(TapSides::Both), RATE, Buffering::Jitter);
                 let source =
                     Box::new(PausableSource::new(line, one.pause.clone(), one.order.peer_only));
-                let taking =
-                    Taking { action: Some(action), ..self.taking(one.id, None, one.order.clone()) };
+                let taking = RecordingRequest {
+                    action: Some(action),
+                    ..self.taking(one.id, None, one.order.clone())
+                };
                 let mailbox = self.mailbox.clone();
                 let told = move |what| {
                     mailbox.tell(Input::Recording { recording: record, event: what });
                 };
                 self.services.recordings.begin(taking, source, told)
             }
-            Media::None | Media::Offered(_) | Media::Awaited => Err("the call has no sound"),
+            Media::None | Media::Offered(_) | Media::Awaited => Err("the call has no media"),
         };
         match begun {
             Ok(tape) => {

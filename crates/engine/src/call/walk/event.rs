@@ -1,4 +1,4 @@
-//! What a walk tells: events as JSON has them, and how it ended.
+//! The events and the result of a walk, as shown in JSON.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use machine::{CallbackKind, FetchKind, InstructionOutcome, Params};
 use model::{HangupCause, Method};
 use xml::ast::Finding;
 
-/// Something happened, at that time of the call.
+/// An event with its time.
 #[derive(Clone, Debug, Serialize)]
 pub struct Step {
-    /// Milliseconds of the call's own time since it began.
+    /// Milliseconds of the call's simulated time since it began.
     pub at_ms: u64,
     #[serde(flatten)]
     pub event: Event,
 }
 
-/// What happened.
+/// An event of a walk.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A document is asked for. Parameters with `log="false"` are shown as `x`.
+    /// A document is requested. Parameters with `log="false"` are shown as `x`.
     Request {
         kind: FetchKind,
         method: Method,
@@ -32,36 +32,36 @@ pub enum Event {
     File {
         bytes: usize,
     },
-    /// One request of it went out and came back: redirects and further attempts have one each.
+    /// One HTTP request and its response. Redirects and retries have an event each.
     Answer {
         attempt: u32,
         method: Method,
         url: String,
-        /// Names of the headers that sign it.
+        /// Names of the signature headers.
         signed_by: Vec<String>,
         status: Option<u16>,
-        /// `outcome` of `offhook_answer_fetch_seconds`, where there was no answer.
+        /// The label `outcome` of `offhook_answer_fetch_seconds`, if there was no response.
         failure: Option<&'static str>,
         took_ms: u64,
     },
-    /// No document came.
+    /// No document was received.
     NoDocument {
         kind: FetchKind,
         why: String,
     },
-    /// A document came; `ok`: it runs.
+    /// A document was received. `ok` is whether it runs.
     Document {
         kind: FetchKind,
         ok: bool,
         bytes: usize,
         source: Option<String>,
     },
-    /// The linter has something to say about it.
+    /// A finding of the linter about the document.
     Finding {
         #[serde(flatten)]
         finding: Finding,
     },
-    /// The call is answered.
+    /// The call was answered.
     Answered,
     /// An element of the document begins or ends.
     Instruction {
@@ -70,9 +70,9 @@ pub enum Event {
         outcome: InstructionOutcome,
         note: String,
     },
-    /// What the caller hears, and about how long.
+    /// Audio for the caller and its estimated duration.
     Prompt {
-        heard: Vec<Heard>,
+        heard: Vec<PromptPiece>,
         ms: u64,
         endless: bool,
     },
@@ -81,29 +81,30 @@ pub enum Event {
         digits: String,
         ms: u64,
     },
-    /// The sound goes to a server, and the document waits for its end or not.
+    /// The audio is streamed to a server. `keeps_call` is whether the document waits for the
+    /// stream's end.
     Stream {
         url: String,
         keeps_call: bool,
     },
-    /// Somebody is dialled.
+    /// A target is dialled.
     Calls {
         to: String,
-        /// Among the targets of its `Dial`, from 1.
+        /// Position among the targets of its `Dial`, from 1.
         position: u8,
     },
-    /// The caller presses a key; `x` where the document wants it out of logs.
+    /// The caller presses a key. Shown as `x` if the document hides it from logs.
     Key {
         key: char,
     },
-    /// A line of the call's record.
+    /// A remark in the call's record.
     Remark {
         text: String,
     },
     CallerHangsUp {
         why: &'static str,
     },
-    /// The call ends, as its record and its hangup callback have it.
+    /// The call ends, as in its record and hangup callback.
     Hangup {
         cause: &'static str,
         code: u16,
@@ -112,7 +113,7 @@ pub enum Event {
         answered: bool,
         duration_s: u64,
     },
-    /// A callback; `sent` is false where it was only to be shown.
+    /// A callback. `sent` is `false` if it was only displayed.
     Callback {
         kind: CallbackKind,
         method: Method,
@@ -127,8 +128,8 @@ pub enum Event {
 /// A piece of a prompt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "sound", rename_all = "snake_case")]
-pub enum Heard {
-    /// `times` 0: without end; so with each.
+pub enum PromptPiece {
+    /// In all variants, 0 `times` means without end.
     Speak {
         text: String,
         voice: String,
@@ -147,29 +148,29 @@ pub enum Heard {
     },
 }
 
-/// How a walk ended.
+/// The result of a walk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Walked {
-    /// Always there.
+pub struct WalkResult {
+    /// Set at the end of each walk.
     pub cause: Option<HangupCause>,
-    /// Documents that came, refused ones included.
+    /// Number of documents received, including refused ones.
     pub documents: u32,
     pub errors: usize,
     pub warnings: usize,
-    /// What was not as it should be, in order; none: all was.
+    /// What went wrong, in order. Empty if nothing did.
     pub faults: Vec<String>,
-    /// Real time.
+    /// Real time, not simulated time.
     pub took_ms: u64,
 }
 
-impl Walked {
-    /// Whether it went as a call should; with `strict`, warnings count too.
+impl WalkResult {
+    /// Whether the walk succeeded. With `strict`, warnings count as failures.
     pub fn ok(&self, strict: bool) -> bool {
         self.faults.is_empty() && self.errors == 0 && !(strict && self.warnings > 0)
     }
 }
 
-/// Whether an application means a call to end so.
+/// Whether an application ends a call this way on purpose.
 pub(super) fn is_good_end(cause: HangupCause) -> bool {
     matches!(
         cause,

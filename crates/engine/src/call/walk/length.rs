@@ -1,27 +1,28 @@
-//! How long a prompt is to somebody who reads it: an estimate where only a voice or a file would know. Pure.
+//! Estimates the duration of a prompt without synthesising or fetching it. This module has no I/O.
 
-use super::event::Heard;
+use super::event::PromptPiece;
 use machine::{Sound, SoundItem};
 use xml::ast::{Repeat, Speech, SpeechNode, Voice};
 
-/// A voice says about 15 characters a second.
+/// Synthesised speech has about 15 characters per second.
 const CHARACTER_MS: u64 = 65;
-/// A file that nobody fetched.
+/// Assumed duration of a file.
 const FILE_MS: u64 = 5_000;
-/// DTMF: 160 ms on, 80 ms off (`meta-calling.md` §5.4).
+/// DTMF: 160 ms tone, 80 ms pause (`docs/reference/media.md#dtmf-sent`).
 const TONE_MS: u64 = 160 + PAUSE_MS;
 const PAUSE_MS: u64 = 80;
 
-/// The length of a playlist.
+/// The duration of a playlist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Length {
-    /// Up to the first end of what has none.
+    /// Up to the first end of an endless item.
     pub(super) once_ms: u64,
     pub(super) endless: bool,
 }
 
-/// What is heard, and how long it takes. What stands behind something without end is never heard.
-pub(super) fn of(items: &[SoundItem]) -> (Vec<Heard>, Length) {
+/// Returns the pieces of a playlist and its duration. Items after an endless one are never heard
+/// and are omitted.
+pub(super) fn of(items: &[SoundItem]) -> (Vec<PromptPiece>, Length) {
     let mut heard = Vec::new();
     let mut once_ms: u64 = 0;
     for SoundItem { sound, repeat } in items {
@@ -39,7 +40,7 @@ pub(super) fn of(items: &[SoundItem]) -> (Vec<Heard>, Length) {
     (heard, Length { once_ms, endless: false })
 }
 
-fn one(sound: &Sound, times: u16) -> (Heard, u64) {
+fn one(sound: &Sound, times: u16) -> (PromptPiece, u64) {
     match sound {
         Sound::Speak { speech, voice, language } => {
             let voice = match voice {
@@ -47,18 +48,22 @@ fn one(sound: &Sound, times: u16) -> (Heard, u64) {
                 Voice::Man => "MAN".to_owned(),
                 Voice::Polly(name) => format!("Polly.{name}"),
             };
-            let heard =
-                Heard::Speak { text: speech.text(), voice, language: language.clone(), times };
+            let heard = PromptPiece::Speak {
+                text: speech.text(),
+                voice,
+                language: language.clone(),
+                times,
+            };
             (heard, spoken_ms(speech))
         }
-        Sound::File { url } => (Heard::Play { url: url.0.to_string(), times }, FILE_MS),
+        Sound::File { url } => (PromptPiece::Play { url: url.0.to_string(), times }, FILE_MS),
         Sound::Silence { ms } => {
             let ms = u64::from(*ms);
-            (Heard::Silence { ms: ms.saturating_mul(u64::from(times.max(1))) }, ms)
+            (PromptPiece::Silence { ms: ms.saturating_mul(u64::from(times.max(1))) }, ms)
         }
         Sound::Tone { ms, .. } => {
             let ms = u64::from(*ms);
-            (Heard::Tone { ms }, ms)
+            (PromptPiece::Tone { ms }, ms)
         }
     }
 }
@@ -75,7 +80,8 @@ fn spoken_ms(speech: &Speech) -> u64 {
     })
 }
 
-/// Digits as `DTMF` sends them: `w` waits 0.5 s, `W` 1 s; behind `@` stands how long a key lasts.
+/// Duration of digits as sent by `DTMF`: `w` waits 0.5 s, `W` 1 s, and the part after `@` is the
+/// duration of a tone in milliseconds.
 pub(super) fn of_tones(digits: &str) -> u64 {
     let (digits, on_ms) = digits.split_once('@').unwrap_or((digits, ""));
     let tone_ms = on_ms.parse::<u64>().map_or(TONE_MS, |on_ms| on_ms.saturating_add(PAUSE_MS));

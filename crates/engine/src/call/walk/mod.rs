@@ -1,9 +1,10 @@
-//! Walks an application without a call: the real machine, the real requests with real signatures, and a caller who is a
-//! list of keys. For `offhook xml run`, and for whoever else wants to see what an answer URL leads to.
+//! Runs an application without a call: with the real machine and real signed requests, and with a
+//! simulated caller who presses keys. Used by `offhook xml run`.
 //!
-//! Nothing is heard and nobody waits: the machine's time is stepped from one fact to the next. Graph says yes, the media
-//! path is up, a prompt is over when its text would have been said (`length`); only requests take the time they take.
-//! What happens is told as [`Event`]s; how it ended, and whether as a call should, is a [`Walked`].
+//! Nothing is played and nothing waits: simulated time advances from one input to the next. Graph
+//! requests succeed, media connects, and a prompt ends after its estimated duration (`length`).
+//! Only HTTP requests take real time. Progress is reported as [`Event`]s and the result as
+//! [`WalkResult`].
 
 mod event;
 mod length;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-pub use event::{Event, Heard, Step, Walked};
+pub use event::{Event, PromptPiece, Step, WalkResult};
 
 use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
 use machine::{
@@ -31,18 +32,19 @@ use model::{
 };
 use xml::ast::Severity;
 
-/// From the end of a prompt to the first key, and from key to key: well within every clock of a collection.
+/// Delay from the end of a prompt to the first key, and between keys. Shorter than every timeout of
+/// a collection.
 const FIRST_KEY_MS: u64 = 300;
 const NEXT_KEY_MS: u64 = 150;
-/// How long whoever is dialled lets it ring, and talks.
+/// How long a dialled party lets it ring, and talks.
 const CALLEE_RINGS_MS: u64 = 2_000;
 const CALLEE_TALKS_MS: u64 = 10_000;
 /// How long a server keeps a stream that keeps the call alive.
 const STREAMS_MS: u64 = 10_000;
-/// Findings that are told; further ones are counted.
+/// Maximum number of reported findings. Further ones are only counted.
 const FINDINGS_TOLD: usize = 500;
 
-/// What a walk needs of the world.
+/// The services that a walk needs.
 #[derive(Clone)]
 pub struct Walker {
     pub fetcher: Fetcher,
@@ -51,14 +53,14 @@ pub struct Walker {
     pub dice: Dice,
 }
 
-/// Who calls whom, and which application that is.
+/// The parties and the application of a call.
 #[derive(Clone, Debug)]
-pub struct Calling {
-    /// Digits, both.
+pub struct CallParties {
+    /// Both as digits without `+`.
     pub from: String,
     pub to: String,
     pub caller_name: String,
-    /// What a call button and a link had given along.
+    /// The payloads of a call button and a deep link.
     pub cta_payload: Option<String>,
     pub deeplink_payload: Option<String>,
     pub phone_number_id: PhoneNumberId,
@@ -68,62 +70,62 @@ pub struct Calling {
     pub limits: MachineLimits,
 }
 
-/// One walk.
+/// The parameters of a walk.
 #[derive(Clone, Debug)]
 pub struct Job {
-    pub calling: Calling,
+    pub calling: CallParties,
     pub keys: SigningKeys,
-    /// Decoded bytes of a document at most (`[answer].max_body_bytes`).
+    /// Maximum size of a decoded document in bytes (`answer.max_body_bytes`).
     pub max_body: usize,
-    /// The answer document itself; its URL is then not asked for it, nor for callbacks.
+    /// The answer document. If set, the answer URL is requested neither for it nor for callbacks.
     pub document: Option<Bytes>,
     pub caller: Caller,
-    /// Whether callbacks go out, or are only shown.
+    /// Whether callbacks are sent or only displayed.
     pub callbacks: bool,
     pub bounds: Bounds,
 }
 
-/// What the caller does.
+/// Behaviour of the caller.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
-    /// What is typed into each collection, in their order; none for the further ones.
+    /// Keys for each collection, in order. Further collections get no keys.
     pub keys: VecDeque<Vec<Key>>,
-    /// Hangs up so long after the answer.
+    /// Hangs up this long after the answer.
     pub hangs_up_after: Option<Duration>,
-    /// What those do whom the application dials.
+    /// Behaviour of the parties that the application dials.
     pub callee: Callee,
 }
 
-/// What somebody does who is dialled.
+/// Behaviour of a dialled party.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Callee {
-    /// Picks up, confirms where that is asked for, and hangs up after a while.
+    /// Answers, confirms if asked to, and hangs up after a while.
     #[default]
     Answers,
     Declines,
     Busy,
-    /// Lets it ring.
+    /// Does not answer.
     Absent,
 }
 
-/// A key, and how long nothing is pressed before it.
+/// A key and the pause before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     pub after: Duration,
     pub digit: Digit,
 }
 
-/// What a walk may take at most.
+/// Limits of a walk.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub documents: u32,
-    /// Of real time, callbacks included.
+    /// Real time, callbacks included.
     pub time: Duration,
 }
 
 impl Walker {
-    /// Walks; `told` sees each step as it happens.
-    pub async fn walk(&self, job: Job, mut told: impl FnMut(Step) + Send) -> Walked {
+    /// Runs a walk. `told` receives each event as it happens.
+    pub async fn walk(&self, job: Job, mut told: impl FnMut(Step) + Send) -> WalkResult {
         let begun = self.clock.now();
         let setup = self.setup(job.calling.clone());
         let mut walk = Walk {
@@ -138,7 +140,7 @@ impl Walker {
             typing: None,
             begun,
             told: &mut told,
-            walked: Walked::default(),
+            walked: WalkResult::default(),
             why_hung_up: "as it was told to",
             gave_up: false,
             over: false,
@@ -149,7 +151,7 @@ impl Walker {
         walk.walked
     }
 
-    fn setup(&self, calling: Calling) -> CallSetup {
+    fn setup(&self, calling: CallParties) -> CallSetup {
         let call = CallUuid(self.uuid());
         CallSetup {
             call,
@@ -179,26 +181,26 @@ impl Walker {
     }
 }
 
-/// A walk under way.
+/// State of a running walk.
 struct Walk<'a> {
     walker: &'a Walker,
     job: Job,
     setup: CallSetup,
     machine: Machine,
     now: CallTime,
-    /// Facts to come, by their time and the order they were thought of.
+    /// Scheduled inputs, by time and then in order of scheduling.
     coming: BTreeMap<(CallTime, u64), Input>,
     order: u64,
     playing: Option<PlayId>,
-    /// When the prompt ordered last has been heard once.
+    /// When the latest prompt has been heard once.
     heard_until: CallTime,
-    /// Keys of the collection that has just begun.
+    /// Keys for the collection that has just begun.
     typing: Option<Vec<Key>>,
     begun: Instant,
     told: &'a mut (dyn FnMut(Step) + Send),
-    walked: Walked,
+    walked: WalkResult,
     why_hung_up: &'static str,
-    /// A bound was reached.
+    /// Whether a limit was reached.
     gave_up: bool,
     over: bool,
 }
@@ -207,21 +209,21 @@ impl Walk<'_> {
     async fn run(&mut self, setup: CallSetup) {
         self.take(Input::Offered { setup: Box::new(setup) }).await;
         while !self.over {
-            let fact = self.next_fact();
-            self.tell_of(&fact);
-            self.take(fact).await;
+            let input = self.next_input();
+            self.report_input(&input);
+            self.take(input).await;
             self.bound();
         }
     }
 
-    /// What the caller does.
-    fn tell_of(&mut self, fact: &Input) {
-        match fact {
+    /// Reports an input that is an action of the caller.
+    fn report_input(&mut self, input: &Input) {
+        match input {
             Input::Digit { digit, .. } => {
                 let key = if self.machine.hides_input() { 'x' } else { digit.as_char() };
                 self.tell(Event::Key { key });
             }
-            // In `closing` it is Meta's answer to our own end.
+            // In `closing` this is Meta's confirmation of our own hang-up.
             Input::Terminated { .. } if !self.is_closing() => {
                 self.tell(Event::CallerHangsUp { why: self.why_hung_up });
             }
@@ -229,18 +231,19 @@ impl Walk<'_> {
         }
     }
 
-    /// What happens next, its time being now.
-    fn next_fact(&mut self) -> Input {
+    /// Takes the next input and advances the time to it.
+    fn next_input(&mut self) -> Input {
         let timer = self.machine.poll_timeout().map(|(at, _)| at);
         if let Some((&(at, order), _)) = self.coming.first_key_value()
             && timer.is_none_or(|timer| at <= timer)
-            && let Some(fact) = self.coming.remove(&(at, order))
+            && let Some(input) = self.coming.remove(&(at, order))
         {
             self.now = self.now.max(at);
-            return fact;
+            return input;
         }
         match timer {
-            // Nothing but the limit of a call's time: music without end. The caller has heard it once.
+            // Only the call's time limit is left: endless music. The caller hangs up after hearing
+            // it once.
             Some(timer) if self.coming.is_empty() && Some(timer) == self.longest() => {
                 self.now = self.now.max(self.heard_until);
                 self.hang_up("nothing follows any more")
@@ -249,12 +252,12 @@ impl Walk<'_> {
                 self.now = self.now.max(timer);
                 Input::Timer
             }
-            // A machine that waits for nothing is a fault of ours.
+            // A live machine always waits for something.
             None => Input::HangUp { cause: HangupCause::InternalError },
         }
     }
 
-    /// When the call's time would be up.
+    /// When the call's time limit is reached.
     fn longest(&self) -> Option<CallTime> {
         self.machine.answered().map(|answered| answered.plus(self.setup.limits.max_call_ms))
     }
@@ -264,7 +267,7 @@ impl Walk<'_> {
         terminated()
     }
 
-    /// The walk has gone on for long enough: the caller hangs up, and it is no good end.
+    /// Hangs up and reports a fault if a limit of the walk is reached.
     fn bound(&mut self) {
         if self.over || self.gave_up {
             return;
@@ -279,29 +282,29 @@ impl Walk<'_> {
         };
         self.gave_up = true;
         self.fault(why);
-        let fact = self.hang_up("the walk's bound");
+        let input = self.hang_up("the walk's bound");
         self.coming.clear();
-        self.comes(0, fact);
+        self.comes(0, input);
     }
 
     fn is_closing(&self) -> bool {
         matches!(self.machine.state(), Some(CallState::Closing | CallState::Over))
     }
 
-    /// Whether a document is on its way.
+    /// Whether a document is being fetched.
     fn is_fetching(&self) -> bool {
-        self.coming.values().any(|fact| matches!(fact, Input::Fetched { .. }))
+        self.coming.values().any(|input| matches!(input, Input::Fetched { .. }))
     }
 
-    /// Real time that is left.
+    /// Remaining real time.
     fn left(&self) -> Duration {
         let taken = self.walker.clock.now().saturating_duration_since(self.begun);
         self.job.bounds.time.saturating_sub(taken)
     }
 
-    fn comes(&mut self, in_ms: u64, fact: Input) {
+    fn comes(&mut self, in_ms: u64, input: Input) {
         self.order += 1;
-        self.coming.insert((self.now.plus(in_ms), self.order), fact);
+        self.coming.insert((self.now.plus(in_ms), self.order), input);
     }
 
     fn tell(&mut self, event: Event) {
@@ -316,38 +319,45 @@ impl Walk<'_> {
         self.walked.faults.push(what);
     }
 
-    /// One fact through the machine; what it wishes for is done at once.
-    async fn take(&mut self, fact: Input) {
-        self.machine.handle(self.now, fact);
-        while let Some(wish) = self.machine.poll() {
-            self.carry_out(wish).await;
+    /// Processes one input and executes the outputs immediately.
+    async fn take(&mut self, input: Input) {
+        self.machine.handle(self.now, input);
+        while let Some(output) = self.machine.poll() {
+            self.execute(output).await;
         }
         self.type_keys();
     }
 
-    async fn carry_out(&mut self, wish: Output) {
-        match wish {
+    async fn execute(&mut self, output: Output) {
+        match output {
             Output::Graph { action } => self.graph(action),
             Output::Fetch { fetch, kind, url, method, params, deadline_ms } => {
-                self.fetch(requests::Wanted { fetch, kind, url, method, params, deadline_ms })
-                    .await;
+                self.fetch(requests::DocumentRequest {
+                    fetch,
+                    kind,
+                    url,
+                    method,
+                    params,
+                    deadline_ms,
+                })
+                .await;
             }
             Output::CancelFetch { fetch: unwanted } => {
                 self.coming.retain(
-                    |_, fact| !matches!(fact, Input::Fetched { fetch, .. } if *fetch == unwanted),
+                    |_, input| !matches!(input, Input::Fetched { fetch, .. } if *fetch == unwanted),
                 );
             }
             Output::Media { leg: Leg::A, command: order } => self.media(order),
-            // Nobody else is in this call, and prompts are read, not spoken.
+            // A walk has no second party, and prompts are displayed as text.
             Output::Media { leg: Leg::B(_), .. } | Output::Prepare { .. } => {}
-            // The caller types and does not speak.
+            // The caller presses keys and does not speak.
             Output::Speech { .. } => {}
             Output::Dial { order } => self.dial(&order),
             Output::BLeg { call, command: leg } => self.order_leg(call, &leg),
             Output::Room { command: room } => self.room(&room),
-            // The walked call is nobody's B-leg.
+            // A walked call has no A-leg.
             Output::ALeg { .. } => {}
-            Output::Stream { stream, command: wish } => self.stream(stream, wish),
+            Output::Stream { stream, command } => self.stream(stream, command),
             Output::Callback { callback: notice } => self.callback(notice).await,
             Output::Instruction { element, line, outcome, note } => {
                 if outcome == InstructionOutcome::Started
@@ -371,13 +381,13 @@ impl Walk<'_> {
                 }
             }
             Output::Concluded { summary } => self.conclude(*summary).await,
-            // There is none: a walked call has no limits to keep.
+            // A walked call has no slot.
             Output::FreeSlot => {}
             Output::Over => self.over = true,
         }
     }
 
-    /// Whoever is called picks up, unless it was said otherwise.
+    /// Simulates a dialled party.
     fn dial(&mut self, order: &DialOrder) {
         let call = order.call;
         let to = match &order.destination {
@@ -399,9 +409,9 @@ impl Walk<'_> {
         }
     }
 
-    /// A room of its own: nobody else comes, and after a while it ends.
-    fn room(&mut self, wish: &RoomCommand) {
-        match wish {
+    /// Simulates a room without other members that ends after a while.
+    fn room(&mut self, command: &RoomCommand) {
+        match command {
             RoomCommand::Enter { .. } => {
                 let entered = RoomEvent::Entered {
                     room: uuid::Uuid::nil(),
@@ -418,7 +428,7 @@ impl Walk<'_> {
                 );
             }
             RoomCommand::Leave { .. } => {
-                self.coming.retain(|_, fact| !matches!(fact, Input::Room { .. }))
+                self.coming.retain(|_, input| !matches!(input, Input::Room { .. }))
             }
             RoomCommand::Sound { .. }
             | RoomCommand::Digit { .. }
@@ -428,8 +438,8 @@ impl Walk<'_> {
         }
     }
 
-    fn order_leg(&mut self, of: CallUuid, wish: &BLegCommand) {
-        match wish {
+    fn order_leg(&mut self, of: CallUuid, command: &BLegCommand) {
+        match command {
             BLegCommand::Proceed => {
                 self.comes(0, Input::BLeg { call: of, event: BLegEvent::Ready })
             }
@@ -440,14 +450,15 @@ impl Walk<'_> {
             BLegCommand::Forward { .. } => {}
             BLegCommand::HangUp { .. } => {
                 self.coming
-                    .retain(|_, fact| !matches!(fact, Input::BLeg { call, .. } if *call == of));
+                    .retain(|_, input| !matches!(input, Input::BLeg { call, .. } if *call == of));
             }
         }
     }
 
-    /// A stream's server takes it, and closes it after a while; no sound is sent.
-    fn stream(&mut self, stream: StreamId, wish: StreamCommand) {
-        match wish {
+    /// Simulates a stream's server, which accepts the stream and closes it after a while. No audio
+    /// is sent.
+    fn stream(&mut self, stream: StreamId, command: StreamCommand) {
+        match command {
             StreamCommand::Open(order) => {
                 self.tell(Event::Stream {
                     url: order.url.0.to_string(),
@@ -461,7 +472,7 @@ impl Walk<'_> {
             StreamCommand::Begin => {}
             StreamCommand::Close { .. } => {
                 self.coming.retain(
-                    |_, fact| !matches!(fact, Input::Stream { stream: of, .. } if *of == stream),
+                    |_, input| !matches!(input, Input::Stream { stream: of, .. } if *of == stream),
                 );
             }
         }
@@ -481,7 +492,7 @@ impl Walk<'_> {
             MediaCommand::Begin => {
                 self.comes(0, Input::Media { leg, event: MediaEvent::Connected })
             }
-            // Nobody asks for it over REST, and a walked call is nobody's leg.
+            // Only used by the REST API and by B-legs.
             MediaCommand::Open
             | MediaCommand::DetectVoice { .. }
             | MediaCommand::DetectBeep { .. }
@@ -506,7 +517,7 @@ impl Walk<'_> {
                     self.stop_playing();
                 }
             }
-            // The caller says nothing.
+            // The caller is silent.
             MediaCommand::Record { recording: record, order: how } => {
                 let (id, url) = (uuid::Uuid::nil(), String::new());
                 self.comes(
@@ -528,8 +539,8 @@ impl Walk<'_> {
                 }
             }
             MediaCommand::RecordStop { recording: stopped, reason: end, .. } => {
-                let is_its = |fact: &Input| matches!(fact, Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } if *record == stopped);
-                self.coming.retain(|_, fact| !is_its(fact));
+                let is_its = |input: &Input| matches!(input, Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } if *record == stopped);
+                self.coming.retain(|_, input| !is_its(input));
                 self.comes(0, Input::Recording { recording: stopped, event: heard_out(end, 0) });
             }
             MediaCommand::SendDigits { play, digits } => {
@@ -541,17 +552,17 @@ impl Walk<'_> {
         }
     }
 
-    /// What plays no more says nothing about its end.
+    /// Stops the current prompt and discards its scheduled inputs.
     fn stop_playing(&mut self) {
         if let Some(stopped) = self.playing.take() {
-            self.coming.retain(|_, fact| match fact {
+            self.coming.retain(|_, input| match input {
                 Input::Played { play, .. } | Input::PlayStarted { play, .. } => *play != stopped,
                 _ => true,
             });
         }
     }
 
-    /// The caller lets the prompt end (one without end is heard once) and types.
+    /// Schedules the keys after the end of the prompt. An endless prompt plays once.
     fn type_keys(&mut self) {
         let Some(keys) = self.typing.take() else { return };
         let mut at = self.heard_until.0.saturating_sub(self.now.0) + FIRST_KEY_MS;
@@ -573,7 +584,7 @@ impl Walk<'_> {
 
     async fn conclude(&mut self, summary: Summary) {
         let wire = summary.cause.wire(summary.direction);
-        self.coming.retain(|_, fact| !matches!(fact, Input::Digit { .. }));
+        self.coming.retain(|_, input| !matches!(input, Input::Digit { .. }));
         self.tell(Event::Hangup {
             cause: summary.cause.as_str(),
             code: wire.code,
@@ -594,7 +605,7 @@ impl Walk<'_> {
         self.callback(summary.hangup).await;
     }
 
-    /// Whether the callback has nowhere to go: the answer document was a file.
+    /// Whether the callback has no receiver because the answer document is a file.
     fn is_nowhere(&self, notice: &machine::CallbackRequest) -> bool {
         self.job.document.is_some()
             && notice.kind == CallbackKind::Hangup
@@ -602,12 +613,12 @@ impl Walk<'_> {
     }
 }
 
-/// A recording that nobody made.
+/// The end of a recording that was not made.
 fn heard_out(end: RecordingEndReason, duration_ms: u64) -> RecordingEvent {
     RecordingEvent::Ended { reason: end, duration_ms, start_ms: 0, end_ms: 0, error: None }
 }
 
-/// Meta's webhook of a call's end.
+/// Meta's webhook about the end of a call.
 fn terminated() -> Input {
     let status = Some("completed".to_owned());
     Input::Terminated { termination: Termination { status, ..Termination::default() } }

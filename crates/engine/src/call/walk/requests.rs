@@ -1,4 +1,5 @@
-//! A walk's requests: the documents that the machine waits for, and the callbacks that nobody waits for.
+//! HTTP requests of a walk: documents, which the machine waits for, and callbacks, which it does
+//! not.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,8 +14,8 @@ use model::Method;
 use xml::ast::{DocUrl, Severity};
 use xml::{self, ParseOutcome};
 
-/// A document that the machine wishes for.
-pub(super) struct Wanted {
+/// A document that the machine requests.
+pub(super) struct DocumentRequest {
     pub(super) fetch: FetchId,
     pub(super) kind: FetchKind,
     pub(super) url: DocUrl,
@@ -23,18 +24,18 @@ pub(super) struct Wanted {
     pub(super) deadline_ms: u64,
 }
 
-/// A request that went out.
-struct Gone {
+/// A request that was sent.
+struct SentRequest {
     method: Method,
     url: String,
     signed_by: Vec<String>,
 }
 
-/// Sees requests go out.
+/// Records outgoing requests.
 #[derive(Clone, Default)]
-struct Witness(Arc<Mutex<Vec<Gone>>>);
+struct RequestRecorder(Arc<Mutex<Vec<SentRequest>>>);
 
-impl Witness {
+impl RequestRecorder {
     fn hops(&self) -> Hops {
         let seen = self.0.clone();
         Hops::watched(Arc::new(move |sent: &Sent<'_>| {
@@ -43,7 +44,7 @@ impl Witness {
                 .keys()
                 .map(|name| name.as_str())
                 .filter(|name| name.contains("-signature-"));
-            let gone = Gone {
+            let gone = SentRequest {
                 method: sent.method,
                 url: sent.url.to_owned(),
                 signed_by: signed_by.map(str::to_owned).collect(),
@@ -52,21 +53,21 @@ impl Witness {
         }))
     }
 
-    /// Each request with how it ended.
+    /// Returns the recorded requests with their results.
     fn answers(&self, hops: &Hops) -> Vec<Event> {
         let gone = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         gone.into_iter().zip(hops.so_far()).map(|(gone, hop)| answer(gone, &hop)).collect()
     }
 }
 
-fn answer(gone: Gone, hop: &Hop) -> Event {
+fn answer(gone: SentRequest, hop: &Hop) -> Event {
     let (status, failure, took) = match hop.ended {
         Some((at, Ok(status))) => (Some(status), None, at.saturating_duration_since(hop.begun)),
         Some((at, Err(failure))) => (None, Some(failure), at.saturating_duration_since(hop.begun)),
-        // Broken off by the deadline over all.
+        // Aborted by the total deadline.
         None => (None, Some("timeout"), Duration::ZERO),
     };
-    let Gone { method, url, signed_by } = gone;
+    let SentRequest { method, url, signed_by } = gone;
     Event::Answer {
         attempt: hop.attempt,
         method,
@@ -79,9 +80,9 @@ fn answer(gone: Gone, hop: &Hop) -> Event {
 }
 
 impl Walk<'_> {
-    /// Asks for a document now; the machine is told when it would have come.
-    pub(super) async fn fetch(&mut self, wanted: Wanted) {
-        let Wanted { fetch, kind, url, method, params, deadline_ms } = wanted;
+    /// Fetches a document. The machine receives it at the corresponding simulated time.
+    pub(super) async fn fetch(&mut self, wanted: DocumentRequest) {
+        let DocumentRequest { fetch, kind, url, method, params, deadline_ms } = wanted;
         if kind == FetchKind::Answer
             && let Some(body) = self.job.document.clone()
         {
@@ -90,8 +91,8 @@ impl Walk<'_> {
             return self.came(fetch, kind, 0, Ok((body, parsed)));
         }
         self.tell(Event::Request { kind, method, url: url.0.to_string(), params: params.clone() });
-        let witness = Witness::default();
-        let hops = witness.hops();
+        let recorder = RequestRecorder::default();
+        let hops = recorder.hops();
         let max_body = self.job.max_body;
         let job = FetchJob {
             call: self.setup.call,
@@ -113,7 +114,7 @@ impl Walk<'_> {
         let from = self.walker.clock.now();
         let result = self.walker.fetcher.document(&job, read).await;
         let took_ms = millis(self.walker.clock.now().saturating_duration_since(from));
-        witness.answers(&hops).into_iter().for_each(|answer| self.tell_in(took_ms, answer));
+        recorder.answers(&hops).into_iter().for_each(|answer| self.tell_in(took_ms, answer));
         self.came(fetch, kind, took_ms, result);
     }
 
@@ -153,13 +154,13 @@ impl Walk<'_> {
         self.comes(took_ms, Input::Fetched { fetch, result });
     }
 
-    /// Sends a callback, or shows it.
+    /// Sends a callback or only displays it.
     pub(super) async fn callback(&mut self, notice: CallbackRequest) {
         let is_nowhere = self.is_nowhere(&notice);
         let (kind, method, url) = (notice.kind, notice.method, notice.url.0.to_string());
         let params = notice.params.clone();
         if is_nowhere || !self.job.callbacks {
-            let failure = is_nowhere.then(|| "a file takes no callbacks".to_owned());
+            let failure = is_nowhere.then(|| "a file cannot receive callbacks".to_owned());
             let url = if is_nowhere { String::new() } else { url };
             return self.tell(Event::Callback {
                 kind,

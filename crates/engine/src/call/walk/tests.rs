@@ -1,9 +1,11 @@
-//! Walks of documents that ask for nothing; those over HTTP are in `tests/outside/walk.rs`.
+//! Walks of documents without requests. Walks over HTTP are in `tests/outside/walk.rs`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Bounds, Callee, Caller, Calling, Event, Heard, Job, Key, Step, Walked, Walker};
+use super::{
+    Bounds, CallParties, Callee, Caller, Event, Job, Key, PromptPiece, Step, WalkResult, Walker,
+};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier, SigningKeys};
 use egress::testing::{egress, open_guard};
 use machine::{CallUrls, InstructionOutcome, MachineLimits};
@@ -22,7 +24,7 @@ fn job(document: &str, caller: Caller) -> Job {
     let answer = DocUrl("file:///menu.xml".into());
     let account = AuthId::from("MAXXXXXXXXXXXXXXXXXX");
     Job {
-        calling: Calling {
+        calling: CallParties {
             from: "919812345678".to_owned(),
             to: "918035737458".to_owned(),
             caller_name: String::new(),
@@ -48,7 +50,7 @@ fn job(document: &str, caller: Caller) -> Job {
     }
 }
 
-async fn walked(inner: &str, caller: Caller) -> (Vec<Step>, Walked) {
+async fn walked(inner: &str, caller: Caller) -> (Vec<Step>, WalkResult) {
     let egress = egress(open_guard(), Vec::new());
     let (clock, dice) = (Clock::real(), Dice::system());
     let walker = Walker {
@@ -70,7 +72,7 @@ fn typing(entries: &[&str]) -> Caller {
     }
 }
 
-/// The keys as they are shown, with their times.
+/// The displayed keys with their times.
 fn pressed(steps: &[Step]) -> Vec<(u64, char)> {
     steps
         .iter()
@@ -96,7 +98,7 @@ async fn a_greeting_is_read_and_the_call_ends_as_it_should() {
             _ => None,
         })
         .collect();
-    let said = Heard::Speak {
+    let said = PromptPiece::Speak {
         text: "Ten chars.".to_owned(),
         voice: "WOMAN".to_owned(),
         language: None,
@@ -113,7 +115,7 @@ async fn a_greeting_is_read_and_the_call_ends_as_it_should() {
         })
         .collect();
     assert_eq!(ends, [(1_300, "Speak", 2), (4_300, "Wait", 2)]);
-    // Each step is one JSON object with its time and name.
+    // Each step serializes to a JSON object with its time and name.
     for step in &steps {
         let json = serde_json::to_value(step).expect("JSON");
         assert!(json["at_ms"].is_u64() && json["event"].is_string(), "{json}");
@@ -149,7 +151,7 @@ async fn each_collection_takes_its_keys_when_its_prompt_is_over() {
                  <GetDigits numDigits=\"1\" log=\"false\"/>";
     let (steps, walked) = walked(inner, typing(&["12", "", "7"])).await;
     assert!(walked.ok(true), "{:?}", walked.faults);
-    // 650 ms of prompt, 300 ms to think; the second collection waits for 4 s in vain.
+    // 650 ms of prompt and 300 ms before the first key. The second collection times out after 4 s.
     assert_eq!(pressed(&steps), [(950, '1'), (1_100, '2'), (5_400, 'x')]);
     let notes: Vec<_> = steps
         .iter()
@@ -183,7 +185,7 @@ async fn a_document_that_is_refused_is_a_fault_with_its_line() {
     assert_eq!((warned.ok(false), warned.ok(true)), (true, false), "{:?}", warned.faults);
 }
 
-async fn walked_with_a_warning() -> (Vec<Step>, Walked) {
+async fn walked_with_a_warning() -> (Vec<Step>, WalkResult) {
     walked("<Speak bogus=\"1\">Hi</Speak>", Caller::default()).await
 }
 

@@ -1,37 +1,37 @@
-//! One bar of a waterfall: what took time, in parts, and how it ended.
+//! One bar of a waterfall: an operation with its parts and its result.
 
-use super::super::trace::{Ended, GraphTry, Request};
-use super::What;
+use super::super::trace::{GraphTry, Request, RequestEnd};
+use super::Actor;
 use super::bodies::Body;
 use machine::{FetchKind, GraphAction};
 use model::SpanId;
 
-/// Shorter parts are nobody's delay.
+/// Shorter parts are omitted.
 const PART_MIN_US: i64 = 50;
 
-/// Something that took time, or a moment (`to_us` = `from_us`).
+/// An operation, or an instant if `to_us` equals `from_us`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
-    pub what: What,
+    pub what: Actor,
     pub name: String,
     pub from_us: i64,
-    /// None: it never came to its end.
+    /// `None` if the operation never ended.
     pub to_us: Option<i64>,
-    /// How it ended: a status, an outcome; may be empty.
+    /// The result, such as a status or an outcome. May be empty.
     pub note: String,
-    /// It did not go well.
+    /// Whether the operation failed.
     pub failed: bool,
-    /// The span that a request to a customer named in its `traceparent`.
+    /// The span id that a request to a customer sent in `traceparent`.
     pub span: Option<SpanId>,
-    /// Parts of it, in order.
+    /// The parts, in order.
     pub parts: Vec<Bar>,
-    /// What was sent and received, in order; of what carries something.
+    /// The bodies that were sent and received, in order.
     pub bodies: Vec<Body>,
 }
 
 impl Bar {
     pub(super) fn new(
-        what: What,
+        what: Actor,
         name: impl Into<String>,
         from_us: i64,
         to_us: Option<i64>,
@@ -50,7 +50,7 @@ impl Bar {
         }
     }
 
-    pub(super) fn moment(what: What, name: impl Into<String>, at_us: i64) -> Self {
+    pub(super) fn moment(what: Actor, name: impl Into<String>, at_us: i64) -> Self {
         Self::new(what, name, at_us, Some(at_us))
     }
 
@@ -64,14 +64,14 @@ impl Bar {
         self
     }
 
-    /// A part, unless it took next to nothing.
+    /// Adds a part, unless it is negligible.
     pub(super) fn part(&mut self, name: &str, from_us: i64, to_us: i64) {
         if to_us.saturating_sub(from_us) >= PART_MIN_US {
             self.parts.push(Self::new(self.what, name, from_us, Some(to_us)));
         }
     }
 
-    /// Requests to a customer's URL as its parts; their times count from `zero`.
+    /// Adds the requests to a customer's URL as parts, with times relative to `zero`.
     pub(super) fn requests(&mut self, tries: &[Request], zero: i64) {
         let at = |us: i64| us.saturating_add(zero);
         if let [only] = tries {
@@ -92,7 +92,7 @@ impl Bar {
             }
             let ready = t.ready_us.map(at);
             if let (Some(connected), Some(ready)) = (connected, ready) {
-                // TLS, where the URL is an https one.
+                // The TLS handshake of an https URL.
                 self.part("handshake", connected, ready);
             }
             let asked = ready.or(connected).or(looked_up).unwrap_or(from);
@@ -107,7 +107,7 @@ impl Bar {
         }
     }
 
-    /// Microseconds it took, if it came to its end.
+    /// Duration in microseconds. `None` if the operation never ended.
     pub fn took_us(&self) -> Option<i64> {
         self.to_us.map(|to| to.saturating_sub(self.from_us))
     }
@@ -122,7 +122,7 @@ pub(super) fn fetch_name(kind: FetchKind) -> String {
 }
 
 pub(super) fn graph_bar(action: GraphAction, from_us: i64, to_us: i64, tries: &[GraphTry]) -> Bar {
-    let mut bar = Bar::new(What::Graph, graph_name(action), from_us, Some(to_us));
+    let mut bar = Bar::new(Actor::Graph, graph_name(action), from_us, Some(to_us));
     let last = tries.last().map(|t| &t.end);
     (bar.note, bar.failed) = verdict(last, tries.len(), "not sent");
     if let Some(first) = tries.first() {
@@ -133,7 +133,7 @@ pub(super) fn graph_bar(action: GraphAction, from_us: i64, to_us: i64, tries: &[
         if let Some(sent) = t.sent_us.filter(|_| tries.len() > 1) {
             let (note, failed) = verdict(Some(&t.end), 1, "");
             let name = format!("try {}", number + 1);
-            bar.parts.push(Bar::new(What::Graph, name, sent, Some(t.to_us)).noted(note, failed));
+            bar.parts.push(Bar::new(Actor::Graph, name, sent, Some(t.to_us)).noted(note, failed));
         }
     }
     bar
@@ -146,7 +146,7 @@ pub(super) fn fetch_bar(
     tries: &[Request],
     parse_us: Option<i64>,
 ) -> Bar {
-    let mut bar = Bar::new(What::Customer, fetch_name(kind), from_us, Some(to_us));
+    let mut bar = Bar::new(Actor::Customer, fetch_name(kind), from_us, Some(to_us));
     (bar.note, bar.failed) = verdict(tries.last().map(|t| &t.end), tries.len(), "not sent");
     bar.requests(tries, 0);
     if let Some(took) = parse_us {
@@ -156,14 +156,14 @@ pub(super) fn fetch_bar(
     bar
 }
 
-/// How a request ended, and whether not well.
-pub(super) fn verdict(last: Option<&Ended>, tries: usize, otherwise: &str) -> (String, bool) {
+/// Returns the result of a request and whether it failed.
+pub(super) fn verdict(last: Option<&RequestEnd>, tries: usize, otherwise: &str) -> (String, bool) {
     let (note, failed) = match last {
-        Some(Ended { status: Some(status), .. }) => {
+        Some(RequestEnd { status: Some(status), .. }) => {
             (status.to_string(), !(200..300).contains(status))
         }
-        Some(Ended { failure: Some(failure), .. }) => (failure.clone(), true),
-        Some(Ended { status: None, failure: None }) | None => (otherwise.to_owned(), true),
+        Some(RequestEnd { failure: Some(failure), .. }) => (failure.clone(), true),
+        Some(RequestEnd { status: None, failure: None }) | None => (otherwise.to_owned(), true),
     };
     (if tries > 1 { format!("{note} ({tries} requests)") } else { note }, failed)
 }

@@ -1,8 +1,9 @@
-//! What was sent and received for a bar: webhooks, requests to Graph, documents, callbacks. What belongs to which bar is
-//! `tell`'s.
+//! Bodies that were sent and received: webhooks, Graph requests, documents and callbacks. `tell`
+//! assigns them to bars.
 //!
-//! Nothing is kept for this but the event log and the outbox's rows: a customer's requests stand in them as they went out;
-//! what Meta sent and got is rebuilt of what the log knows, and says so. No token, signature or password is in either.
+//! Bodies are derived from the event log and the outbox; nothing else is stored for this purpose.
+//! Requests to customers are shown unchanged. Meta's messages are reconstructed from the
+//! log and marked as such. None of them contains a token, signature or password.
 
 use serde_json::{Value, json};
 
@@ -14,55 +15,55 @@ use machine::{
 use media::sdp::REDACTED_MAX;
 use model::{CallType, Direction, Method, Wacid};
 
-/// Bytes of a body that are shown.
+/// Maximum number of bytes of a body that are shown.
 pub const BODY_MAX: usize = 4 * 1024;
 
-/// A body, and what stood above it.
+/// A body and its headline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
-    pub way: Sent,
-    /// The request's line, or the answer's status.
+    pub way: Flow,
+    /// The request line, or the status of the response.
     pub head: String,
     pub kind: Kind,
     /// Cut at [`BODY_MAX`].
     pub text: String,
-    /// Bytes that it has in all, where it is cut.
+    /// Total length in bytes if the text was cut.
     pub cut_of: Option<usize>,
-    pub kept: Kept,
+    pub kept: Fidelity,
 }
 
-/// Which way it went, seen from us.
+/// Direction, as seen from this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
+pub enum Flow {
     Out,
     In,
 }
 
-/// What a body is.
+/// Format of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Json,
-    /// A name and its value a line; secret ones are `x` per character.
+    /// One name and value per line. Each character of a secret value is shown as `x`.
     Form,
     Xml,
     Sdp,
-    /// There is none, or it is not kept.
+    /// No body, or it is not available.
     None,
 }
 
-/// How true it is.
+/// Accuracy of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// As it was on the wire, in other characters at most.
+pub enum Fidelity {
+    /// As sent, except for the encoding.
     Whole,
-    /// Of what the event log knows: what nobody used is not in it.
+    /// Reconstructed from the event log, without fields that were not used.
     Rebuilt,
-    /// It is not read, or not kept.
+    /// Not available.
     Not,
 }
 
-impl Sent {
-    /// The word in JSON.
+impl Flow {
+    /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Out => "sent",
@@ -72,7 +73,7 @@ impl Sent {
 }
 
 impl Kind {
-    /// The word in JSON.
+    /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Json => "json",
@@ -84,8 +85,8 @@ impl Kind {
     }
 }
 
-impl Kept {
-    /// The word in JSON.
+impl Fidelity {
+    /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Whole => "whole",
@@ -96,39 +97,39 @@ impl Kept {
 }
 
 impl Body {
-    fn new(way: Sent, head: impl Into<String>, kind: Kind, text: &str, kept: Kept) -> Self {
+    fn new(way: Flow, head: impl Into<String>, kind: Kind, text: &str, kept: Fidelity) -> Self {
         let end = text.floor_char_boundary(BODY_MAX);
         let cut = text.get(..end).unwrap_or_default().to_owned();
         let cut_of = (end < text.len()).then_some(text.len());
         Self { way, head: head.into(), kind, text: cut, cut_of, kept }
     }
 
-    fn json(way: Sent, head: impl Into<String>, value: &Value) -> Self {
+    fn json(way: Flow, head: impl Into<String>, value: &Value) -> Self {
         Self::rebuilt(way, head, &serde_json::to_string_pretty(value).unwrap_or_default())
     }
 
-    fn rebuilt(way: Sent, head: impl Into<String>, text: &str) -> Self {
-        Self::new(way, head, Kind::Json, text, Kept::Rebuilt)
+    fn rebuilt(way: Flow, head: impl Into<String>, text: &str) -> Self {
+        Self::new(way, head, Kind::Json, text, Fidelity::Rebuilt)
     }
 
-    /// Nothing to show but the head.
-    pub(super) fn none(way: Sent, head: impl Into<String>, kept: Kept) -> Self {
+    /// Creates an entry that has only a headline.
+    pub(super) fn none(way: Flow, head: impl Into<String>, kept: Fidelity) -> Self {
         Self::new(way, head, Kind::None, "", kept)
     }
 
-    /// A session description, shortened when it was kept.
-    pub(super) fn sdp(way: Sent, kind: SdpType, text: &str) -> Self {
-        let kept = if text.contains('…') { Kept::Rebuilt } else { Kept::Whole };
+    /// Creates a session description, which may have been shortened in the log.
+    pub(super) fn sdp(way: Flow, kind: SdpType, text: &str) -> Self {
+        let kept = if text.contains('…') { Fidelity::Rebuilt } else { Fidelity::Whole };
         const { assert!(REDACTED_MAX <= BODY_MAX, "an SDP is cut where it is kept") };
         Self::new(way, sdp_head(kind), Kind::Sdp, text, kept)
     }
 
-    /// One that the log has not.
-    pub(super) fn no_sdp(way: Sent, kind: SdpType) -> Self {
-        Self::none(way, sdp_head(kind), Kept::Not)
+    /// Creates an entry for a session description that the log does not contain.
+    pub(super) fn no_sdp(way: Flow, kind: SdpType) -> Self {
+        Self::none(way, sdp_head(kind), Fidelity::Not)
     }
 
-    /// A request with parameters to a customer.
+    /// Creates the body of a request with parameters to a customer.
     pub(super) fn form(method: Method, url: &str, params: &Params) -> Self {
         let line = |(name, value): (&_, &machine::Param)| {
             let value = serde_json::to_value(value).ok();
@@ -136,30 +137,36 @@ impl Body {
             format!("{name}={value}\n")
         };
         let text: String = params.iter().map(line).collect();
-        Self::new(Sent::Out, format!("{} {url}", method.as_str()), Kind::Form, &text, Kept::Whole)
+        Self::new(
+            Flow::Out,
+            format!("{} {url}", method.as_str()),
+            Kind::Form,
+            &text,
+            Fidelity::Whole,
+        )
     }
 
-    /// A callback as it went out.
+    /// Creates the body of a callback.
     pub(super) fn notice(notice: &CallbackRequest) -> Self {
         Self::form(notice.method, &notice.url.0, &notice.params)
     }
 
-    /// What came of a fetch; `status` where it is known.
+    /// Creates the body of a fetch's response, with its status if known.
     pub(super) fn fetched(result: &Result<FetchResponse, FetchFailure>) -> Self {
         match result {
             Ok(FetchResponse::Document { document }) => {
-                Self::new(Sent::In, "200", Kind::Xml, &document.source, Kept::Whole)
+                Self::new(Flow::In, "200", Kind::Xml, &document.source, Fidelity::Whole)
             }
             Ok(FetchResponse::Refused { refusal: Refusal { findings, .. } }) => Self::none(
-                Sent::In,
+                Flow::In,
                 format!("200, refused: {} findings", findings.len()),
-                Kept::Not,
+                Fidelity::Not,
             ),
-            Ok(FetchResponse::Ignored) => Self::none(Sent::In, "2xx", Kept::Not),
+            Ok(FetchResponse::Ignored) => Self::none(Flow::In, "2xx", Fidelity::Not),
             Err(FetchFailure::Status { status }) => {
-                Self::none(Sent::In, status.to_string(), Kept::Not)
+                Self::none(Flow::In, status.to_string(), Fidelity::Not)
             }
-            Err(failure) => Self::none(Sent::In, failure.to_string(), Kept::Not),
+            Err(failure) => Self::none(Flow::In, failure.to_string(), Fidelity::Not),
         }
     }
 }
@@ -173,10 +180,10 @@ fn sdp_head(kind: SdpType) -> &'static str {
 
 const CALLS: &str = "calls";
 
-/// What an endpoint's phone and we tell each other.
+/// Messages between an endpoint's phone and the node.
 const PHONE: &str = "/phone (WebSocket)";
 
-/// How Meta says the direction of a call.
+/// Meta's word for the direction of a call.
 fn direction(direction: Direction) -> &'static str {
     match direction {
         Direction::Inbound => "USER_INITIATED",
@@ -184,14 +191,14 @@ fn direction(direction: Direction) -> &'static str {
     }
 }
 
-/// A further field of an object.
+/// Adds a field to an object.
 fn put(object: &mut Value, name: &str, value: Value) {
     if let Value::Object(fields) = object {
         fields.insert(name.to_owned(), value);
     }
 }
 
-/// The `value` of a webhook about calls, with this in it.
+/// Builds a calls webhook's `value` that contains `item` in `list`.
 fn of_calls(setup: &CallSetup, list: &str, item: Value) -> Value {
     let (business, user) = match setup.direction {
         Direction::Inbound => (&setup.to, &setup.from),
@@ -212,11 +219,11 @@ fn of_calls(setup: &CallSetup, list: &str, item: Value) -> Value {
     json!({ "field": CALLS, "value": value })
 }
 
-/// What began the call: Meta's webhook, or somebody's order to place it.
+/// Builds what started the call: Meta's webhook or an order to place it.
 pub(super) fn began(setup: &CallSetup) -> Body {
     match (&setup.outbound, setup.call_type) {
         (Some(placed), _) => return ordered(setup, placed),
-        (None, CallType::Web) => return Body::none(Sent::In, PHONE, Kept::Not),
+        (None, CallType::Web) => return Body::none(Flow::In, PHONE, Fidelity::Not),
         (None, CallType::Whatsapp) => {}
     }
     let mut call = json!({
@@ -233,7 +240,7 @@ pub(super) fn began(setup: &CallSetup) -> Body {
             put(&mut call, name, json!(value));
         }
     }
-    Body::json(Sent::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
+    Body::json(Flow::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
 }
 
 fn ordered(setup: &CallSetup, placed: &Outbound) -> Body {
@@ -248,28 +255,28 @@ fn ordered(setup: &CallSetup, placed: &Outbound) -> Body {
     if let Some(parent) = placed.parent_call {
         put(&mut order, "parent_call_uuid", json!(parent));
     }
-    Body::json(Sent::In, "the order to place it", &order)
+    Body::json(Flow::In, "the order to place it", &order)
 }
 
-/// Meta's answer to our offer.
+/// Builds the webhook with Meta's answer to our offer.
 pub(super) fn answered(setup: &CallSetup, wacid: Option<&Wacid>) -> Body {
     let call = json!({
         "id": wacid.map(Wacid::as_str), "event": "connect", "from": setup.from, "to": setup.to,
         "direction": direction(setup.direction), "session": { "sdp_type": "answer", "sdp": "…" },
     });
-    Body::json(Sent::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
+    Body::json(Flow::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
 }
 
-/// How far the user's phone is.
+/// Builds the webhook with the status of the user's phone.
 pub(super) fn status(setup: &CallSetup, wacid: Option<&Wacid>, status: PhoneStatus) -> Body {
     let item = json!({
         "id": wacid.map(Wacid::as_str), "type": "call", "status": status.as_str().to_uppercase(),
         "recipient_id": setup.to,
     });
-    Body::json(Sent::In, "POST /webhooks/meta", &of_calls(setup, "statuses", item))
+    Body::json(Flow::In, "POST /webhooks/meta", &of_calls(setup, "statuses", item))
 }
 
-/// Meta's last word.
+/// Builds Meta's terminate webhook.
 pub(super) fn terminated(setup: &CallSetup, wacid: Option<&Wacid>, told: &Termination) -> Body {
     let mut call = json!({
         "id": wacid.map(Wacid::as_str), "event": "terminate", "from": setup.from, "to": setup.to,
@@ -287,38 +294,38 @@ pub(super) fn terminated(setup: &CallSetup, wacid: Option<&Wacid>, told: &Termin
             put(&mut call, name, value);
         }
     }
-    Body::json(Sent::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
+    Body::json(Flow::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
 }
 
-/// What Graph was asked.
+/// Builds the body of a Graph request.
 pub(super) fn asked(setup: &CallSetup, wacid: Option<&Wacid>, action: GraphAction) -> Body {
     if setup.call_type == CallType::Web {
-        return Body::none(Sent::Out, PHONE, Kept::Not);
+        return Body::none(Flow::Out, PHONE, Fidelity::Not);
     }
     let mut body = match (action, wacid) {
         (GraphAction::Connect, _) => CallRequest::connect(&setup.to, "…".to_owned()),
         (_, Some(wacid)) => CallRequest::about(wacid.clone(), action.into()),
-        (_, None) => return Body::none(Sent::Out, "POST", Kept::Not),
+        (_, None) => return Body::none(Flow::Out, "POST", Fidelity::Not),
     };
     if matches!(action, GraphAction::PreAccept | GraphAction::Accept) {
         body.session = Some(Session { sdp_type: SdpType::Answer, sdp: "…".to_owned() });
     }
     if matches!(action, GraphAction::Connect | GraphAction::Accept) {
-        // Behind it stands the node's name, which is not the log's.
+        // The node id is not in the event log.
         body.biz_opaque_callback_data = Some(callback_data(setup.call, "…"));
     }
     let head = format!("POST /{}/calls", setup.phone_number_id.as_str());
-    Body::rebuilt(Sent::Out, head, &serde_json::to_string_pretty(&body).unwrap_or_default())
+    Body::rebuilt(Flow::Out, head, &serde_json::to_string_pretty(&body).unwrap_or_default())
 }
 
-/// What Graph answered in the end.
+/// Builds the body of Graph's final response.
 pub(super) fn answer(action: GraphAction, outcome: &GraphOutcome, made: Option<&Wacid>) -> Body {
     let error = |status: u16, code: i64, details: &str| {
         let mut error = json!({ "code": code });
         if !details.is_empty() {
             put(&mut error, "error_data", json!({ "details": details }));
         }
-        Body::json(Sent::In, status.to_string(), &json!({ "error": error }))
+        Body::json(Flow::In, status.to_string(), &json!({ "error": error }))
     };
     match outcome {
         GraphOutcome::Done => {
@@ -331,7 +338,7 @@ pub(super) fn answer(action: GraphAction, outcome: &GraphOutcome, made: Option<&
                 _ => answer.success = Some(true),
             }
             Body::rebuilt(
-                Sent::In,
+                Flow::In,
                 "200",
                 &serde_json::to_string_pretty(&answer).unwrap_or_default(),
             )
@@ -339,9 +346,11 @@ pub(super) fn answer(action: GraphAction, outcome: &GraphOutcome, made: Option<&
         GraphOutcome::Refused { status, code, details } => error(*status, *code, details),
         GraphOutcome::RateLimited { code } => error(429, *code, ""),
         GraphOutcome::Gone => error(400, 100, ""),
-        GraphOutcome::ServerError { status } => Body::none(Sent::In, status.to_string(), Kept::Not),
+        GraphOutcome::ServerError { status } => {
+            Body::none(Flow::In, status.to_string(), Fidelity::Not)
+        }
         GraphOutcome::Timeout | GraphOutcome::Unreachable => {
-            Body::none(Sent::In, outcome.to_string(), Kept::Not)
+            Body::none(Flow::In, outcome.to_string(), Fidelity::Not)
         }
     }
 }
@@ -349,7 +358,7 @@ pub(super) fn answer(action: GraphAction, outcome: &GraphOutcome, made: Option<&
 #[cfg(test)]
 mod tests {
     use super::super::Waterfall;
-    use super::{BODY_MAX, Body, Kept, Kind, Sent};
+    use super::{BODY_MAX, Body, Fidelity, Flow, Kind};
 
     const MENU: &str = include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -371,9 +380,9 @@ mod tests {
     #[test]
     fn a_body_is_cut_between_characters_and_says_so() {
         let long = "ä".repeat(BODY_MAX);
-        let cut = Body::new(Sent::In, "200", Kind::Xml, &format!("x{long}"), Kept::Whole);
+        let cut = Body::new(Flow::In, "200", Kind::Xml, &format!("x{long}"), Fidelity::Whole);
         assert_eq!((cut.text.len(), cut.cut_of), (BODY_MAX - 1, Some(2 * BODY_MAX + 1)));
-        let whole = Body::new(Sent::In, "200", Kind::Xml, &long[..BODY_MAX], Kept::Whole);
+        let whole = Body::new(Flow::In, "200", Kind::Xml, &long[..BODY_MAX], Fidelity::Whole);
         assert_eq!((whole.text.len(), whole.cut_of), (BODY_MAX, None));
     }
 
@@ -389,16 +398,17 @@ mod tests {
         let kept = |name: &str| {
             bodies(&fall, name).iter().map(|b| (b.way, b.kind, b.kept)).collect::<Vec<_>>()
         };
-        let (json, none) = ((Kind::Json, Kept::Rebuilt), (Kind::None, Kept::Not));
-        assert_eq!(kept("webhook"), [(Sent::In, json.0, json.1), (Sent::In, none.0, none.1)]);
+        let (json, none) = ((Kind::Json, Fidelity::Rebuilt), (Kind::None, Fidelity::Not));
+        assert_eq!(kept("webhook"), [(Flow::In, json.0, json.1), (Flow::In, none.0, none.1)]);
         let graph =
-            [(Sent::Out, json.0, json.1), (Sent::Out, none.0, none.1), (Sent::In, json.0, json.1)];
+            [(Flow::Out, json.0, json.1), (Flow::Out, none.0, none.1), (Flow::In, json.0, json.1)];
         assert_eq!(
             (kept("graph pre_accept"), kept("graph accept")),
             (graph.to_vec(), graph.to_vec())
         );
         assert_eq!(kept("graph terminate").len(), 2, "no SDP goes with it");
-        let fetch = [(Sent::Out, Kind::Form, Kept::Whole), (Sent::In, Kind::Xml, Kept::Whole)];
+        let fetch =
+            [(Flow::Out, Kind::Form, Fidelity::Whole), (Flow::In, Kind::Xml, Fidelity::Whole)];
         assert_eq!(kept("fetch action"), fetch);
         assert!(bodies(&fall, "fetch action")[0].text.contains("\nDigits=1\n"));
         let hangup = bodies(&fall, "callback hangup");
@@ -409,7 +419,7 @@ mod tests {
         );
         assert_eq!(
             bodies(&fall, "callback recording")[0].kept,
-            Kept::Not,
+            Fidelity::Not,
             "the machine wished for none"
         );
         let terminate = bodies(&fall, "terminate webhook");
@@ -427,11 +437,11 @@ mod tests {
         let (head, rest) = MENU.split_once('\n').expect("lines");
         let fall = fall(&format!("{head}\n{begun}\n{rest}{sdp}\n"));
         let offer = &bodies(&fall, "webhook")[1];
-        assert_eq!((offer.kind, offer.way, offer.kept), (Kind::Sdp, Sent::In, Kept::Rebuilt));
+        assert_eq!((offer.kind, offer.way, offer.kept), (Kind::Sdp, Flow::In, Fidelity::Rebuilt));
         let answer = &bodies(&fall, "graph accept")[1];
         assert_eq!(
             (answer.text.as_str(), answer.way, answer.kept),
-            ("v=0\na=setup:active\n", Sent::Out, Kept::Whole)
+            ("v=0\na=setup:active\n", Flow::Out, Fidelity::Whole)
         );
     }
 

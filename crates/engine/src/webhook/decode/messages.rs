@@ -1,10 +1,13 @@
-//! What users write, what became of what was written to them, and how they answered a request for permission
-//! (`meta-calling.md` §3.5 to §3.7).
+//! Decodes inbound messages, message statuses and replies to permission requests
+//! (`docs/reference/meta.md#messages`).
 
-use super::super::items::{Item, PermissionReply, What};
+use super::super::items::{Content, Item, PermissionReply};
 use super::super::kind::Kind;
 use super::super::read::Value;
-use super::{Around, Arrays, around, digits, each_item, first_code, first_words, text, usable_id};
+use super::{
+    Arrays, ValueContext, digits, each_item, first_code, first_words, text, usable_id,
+    value_context,
+};
 use crate::admission::permission::Reply;
 use crate::inbox::{Sender, StatusTold, UserMessage, words};
 use model::{MessageStatus, Timestamp};
@@ -16,13 +19,13 @@ pub(super) fn messages(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
     else {
         return take(Item::malformed(Kind::MESSAGES));
     };
-    let around = around(metadata, contacts, errors);
-    let arrays: Arrays<'_, Around> =
+    let context = value_context(metadata, contacts, errors);
+    let arrays: Arrays<'_, ValueContext> =
         [(messages, Kind::MESSAGES, message), (statuses, Kind::MESSAGE_STATUS, message_status)];
-    each_item(arrays, around.as_ref(), errors.map(|_| Kind::of("messages.errors")), take);
+    each_item(arrays, context.as_ref(), errors.map(|_| Kind::of("messages.errors")), take);
 }
 
-/// Types of `meta-calling.md` §3.5, `interactive` aside; anything else is stored as `unknown`.
+/// Known message types except `interactive`. Any other type is stored as `unknown`.
 const MESSAGE_TYPES: &[&str] = &[
     "text",
     "button",
@@ -40,7 +43,7 @@ const MESSAGE_TYPES: &[&str] = &[
     "unsupported",
 ];
 
-fn message(item: Value<'_>, around: &Around) -> Item {
+fn message(item: Value<'_>, context: &ValueContext) -> Item {
     let [id, kind, interactive] = item.members(["id", "type", "interactive"]).unwrap_or_default();
     let id = usable_id(id);
     let kind = kind.and_then(Value::string).map(|kind| kind.to_ascii_lowercase());
@@ -52,7 +55,7 @@ fn message(item: Value<'_>, around: &Around) -> Item {
                 .unwrap_or_default();
             let reply = reply.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
             match reply.as_str() {
-                "call_permission_reply" => return permission_reply(item, id, permission, around),
+                "call_permission_reply" => return permission_reply(item, id, permission, context),
                 "button_reply" | "list_reply" | "nfm_reply" => Kind::within("messages", &reply),
                 _ => Kind::of("messages.unknown"),
             }
@@ -61,24 +64,24 @@ fn message(item: Value<'_>, around: &Around) -> Item {
         Some(_) => Kind::of("messages.unknown"),
     };
     let what = match &id {
-        Some(id) if kind != Kind::MESSAGES => What::Message {
-            phone_number_id: around.phone_number_id.clone(),
-            said: Box::new(said(item, id, around)),
+        Some(id) if kind != Kind::MESSAGES => Content::Message {
+            phone_number_id: context.phone_number_id.clone(),
+            said: Box::new(said(item, id, context)),
         },
-        _ => What::Malformed,
+        _ => Content::Malformed,
     };
     Item { kind, id, what }
 }
 
-/// A message larger than this is kept without what it holds.
+/// Larger messages are stored without their content.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-/// What a user wrote, with what its type holds.
-fn said(item: Value<'_>, id: &str, around: &Around) -> UserMessage {
+/// Decodes a user's message with the content of its type.
+fn said(item: Value<'_>, id: &str, context: &ValueContext) -> UserMessage {
     let names = ["from", "from_user_id", "from_parent_user_id", "timestamp", "type"];
     let [from, user_id, parent, timestamp, told] = item.members(names).unwrap_or_default();
     let (from, user_id, parent) = (digits(from), text(user_id), text(parent));
-    let contact = around.contact([from.as_deref(), user_id.as_deref(), parent.as_deref()]);
+    let contact = context.contact([from.as_deref(), user_id.as_deref(), parent.as_deref()]);
     let told = told.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
     let known = MESSAGE_TYPES.contains(&told.as_str()) || told == "interactive";
     let mut content = serde_json::Map::new();
@@ -111,12 +114,13 @@ fn said(item: Value<'_>, id: &str, around: &Around) -> UserMessage {
     }
 }
 
-/// A user's answer to a permission request: usable where its word is known and its user can be told.
+/// Decodes a reply to a permission request. Usable if its response is known and its user can be
+/// determined.
 fn permission_reply(
     item: Value<'_>,
     id: Option<String>,
     said: Option<Value<'_>>,
-    around: &Around,
+    context: &ValueContext,
 ) -> Item {
     let names = ["response", "is_permanent", "expiration_timestamp"];
     let [response, permanent, expiration] =
@@ -136,35 +140,35 @@ fn permission_reply(
     let names = ["from", "from_user_id", "from_parent_user_id", "timestamp"];
     let [from, user_id, parent, timestamp] = item.members(names).unwrap_or_default();
     let (from, user_id, parent) = (digits(from), text(user_id), text(parent));
-    let contact = around.contact([from.as_deref(), user_id.as_deref(), parent.as_deref()]);
+    let contact = context.contact([from.as_deref(), user_id.as_deref(), parent.as_deref()]);
     let user = from
         .or_else(|| contact.and_then(|contact| contact.wa_id.clone()))
         .or(user_id)
         .or_else(|| contact.and_then(|contact| contact.bsuid.clone()))
         .or(parent);
     let what = match (&id, reply, user) {
-        (Some(id), Some(reply), Some(user)) => What::Permission(Box::new(PermissionReply {
-            phone_number_id: around.phone_number_id.clone(),
+        (Some(id), Some(reply), Some(user)) => Content::Permission(Box::new(PermissionReply {
+            phone_number_id: context.phone_number_id.clone(),
             id: id.clone(),
             user,
             timestamp: timestamp.and_then(Value::integer),
             reply,
-            said: self::said(item, id, around),
+            said: self::said(item, id, context),
         })),
-        _ => What::Malformed,
+        _ => Content::Malformed,
     };
     Item { kind: Kind::of("messages.call_permission_reply"), id, what }
 }
 
-fn message_status(item: Value<'_>, around: &Around) -> Item {
+fn message_status(item: Value<'_>, context: &ValueContext) -> Item {
     let names = ["id", "status", "errors", "timestamp", "biz_opaque_callback_data"];
     let [id, status, errors, timestamp, opaque] = item.members(names).unwrap_or_default();
     let id = usable_id(id);
     let what = match (&id, status.and_then(Value::string)) {
         (Some(id), Some(word)) => match MessageStatus::parse(&word.to_ascii_lowercase()) {
-            None | Some(MessageStatus::Received | MessageStatus::Queued) => What::Ignored,
-            Some(status) => What::MessageStatus {
-                phone_number_id: around.phone_number_id.clone(),
+            None | Some(MessageStatus::Received | MessageStatus::Queued) => Content::Ignored,
+            Some(status) => Content::MessageStatus {
+                phone_number_id: context.phone_number_id.clone(),
                 told: Box::new(StatusTold {
                     wamid: id.clone(),
                     status,
@@ -174,7 +178,7 @@ fn message_status(item: Value<'_>, around: &Around) -> Item {
                 }),
             },
         },
-        _ => What::Malformed,
+        _ => Content::Malformed,
     };
     Item { kind: Kind::MESSAGE_STATUS, id, what }
 }

@@ -1,5 +1,5 @@
-//! Calls that are placed for a multi-party call (`plivo-call-api.md` §4): where that ends before they are in, their phones
-//! ring no longer.
+//! Outbound calls that are placed for a multi-party call. If it ends before they have joined, they
+//! are hung up.
 
 use uuid::Uuid;
 
@@ -8,16 +8,17 @@ use crate::call::shell::Mailbox;
 use machine::{CallSetup, Input, RoomKind};
 use model::HangupCause;
 
-/// One of them.
-pub(super) struct Awaited {
+/// An outbound call that has not joined its multi-party call yet.
+pub(super) struct ExpectedCall {
     key: Key,
-    /// Which one of that name, if it was there when the call was ordered; else whichever is there next.
+    /// The id of the multi-party call, if it existed when the call was ordered. `None` matches the
+    /// next one of that name.
     room: Option<Uuid>,
     mailbox: Mailbox,
 }
 
 impl Rooms {
-    /// A call begins: where it is placed for a multi-party call, it is ended as soon as that is over.
+    /// Registers a new call. If it is placed for a multi-party call, it is hung up when that ends.
     pub(in crate::call) fn expect(&self, setup: &CallSetup, mailbox: &Mailbox) {
         let Some((key, room)) = target_of(setup) else { return };
         let mut tables = locked(&self.0.tables);
@@ -25,10 +26,10 @@ impl Rooms {
             mailbox.tell(Input::HangUp { cause: HangupCause::MpcEnded });
             return;
         }
-        tables.awaited.insert(setup.call, Awaited { key, room, mailbox: mailbox.clone() });
+        tables.expected.insert(setup.call, ExpectedCall { key, room, mailbox: mailbox.clone() });
     }
 
-    /// Whether the multi-party call for which a call was ordered is over.
+    /// Whether the multi-party call for which a call was ordered has ended.
     pub(in crate::call) fn is_gone(&self, setup: &CallSetup) -> bool {
         let Some((key, Some(id))) = target_of(setup) else { return false };
         !locked(&self.0.tables).has(&key, id)
@@ -36,7 +37,7 @@ impl Rooms {
 }
 
 impl Tables {
-    /// Whether that room is there, and nobody was told to leave it.
+    /// Whether the room exists and is not ending.
     fn has(&self, key: &Key, id: Uuid) -> bool {
         self.rooms.get(key).is_some_and(|cell| {
             let inside = locked(&cell.state);
@@ -44,17 +45,18 @@ impl Tables {
         })
     }
 
-    /// A room ends, once: whoever is called into it is called no longer.
-    pub(super) fn let_go(&mut self, key: &Key, id: Uuid, cause: HangupCause) {
-        let is_its =
-            |awaited: &Awaited| awaited.key == *key && awaited.room.is_none_or(|room| room == id);
-        for (_, awaited) in self.awaited.extract_if(.., |_, awaited| is_its(awaited)) {
-            awaited.mailbox.tell(Input::HangUp { cause });
+    /// Hangs up the calls that are placed for a room that ends.
+    pub(super) fn hang_up_expected(&mut self, key: &Key, id: Uuid, cause: HangupCause) {
+        let is_its = |expected: &ExpectedCall| {
+            expected.key == *key && expected.room.is_none_or(|room| room == id)
+        };
+        for (_, expected) in self.expected.extract_if(.., |_, expected| is_its(expected)) {
+            expected.mailbox.tell(Input::HangUp { cause });
         }
     }
 }
 
-/// The room that a call is placed for.
+/// Returns the room that a call is placed for.
 fn target_of(setup: &CallSetup) -> Option<(Key, Option<Uuid>)> {
     let (name, room) = setup.multi_party_call()?;
     Some((

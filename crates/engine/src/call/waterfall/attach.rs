@@ -1,16 +1,16 @@
-//! Which bar carried which body.
+//! Assigns bodies to bars.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use super::bodies::{self, Body, Kept, Sent};
-use super::{Asked, Drawing, WEBHOOK};
+use super::bodies::{self, Body, Fidelity, Flow};
+use super::{Builder, RequestKey, WEBHOOK};
 use crate::meta::SdpType;
 use machine::{CallSetup, CallbackRequest};
 use model::{CallType, Direction};
 
-/// What a call begins with: Meta's webhook, or somebody's word.
+/// Name of the first bar: Meta's webhook, or an order to place the call.
 fn began_by(setup: &CallSetup) -> &'static str {
     match (&setup.outbound, setup.call_type) {
         (Some(placed), _) if placed.b_leg.is_some() => "dialled by the A-leg",
@@ -20,8 +20,8 @@ fn began_by(setup: &CallSetup) -> &'static str {
     }
 }
 
-impl Drawing {
-    /// The call's first fact.
+impl Builder {
+    /// Handles the first input of the call.
     pub(super) fn begin(&mut self, setup: &CallSetup) {
         self.wacid.clone_from(&setup.wacid);
         if let Some(bar) = self.webhook.and_then(|place| self.fall.bars.get_mut(place)) {
@@ -34,8 +34,8 @@ impl Drawing {
         self.setup = Some(Box::new(setup.clone()));
     }
 
-    /// A request's answer. The status is the trace's, where it has one.
-    pub(super) fn answered(&mut self, asked: Asked, mut body: Body) {
+    /// Adds a request's response. A status from the trace takes precedence.
+    pub(super) fn answered(&mut self, asked: RequestKey, mut body: Body) {
         let Some(index) = self.unanswered.iter().position(|(open, _)| *open == asked) else {
             return;
         };
@@ -49,16 +49,16 @@ impl Drawing {
         }
     }
 
-    /// A callback that the machine wishes for.
+    /// Records a callback among the machine's outputs.
     pub(super) fn notice(&mut self, notice: &CallbackRequest) {
         if self.notices.len() < super::BARS_MAX {
             self.notices.push((notice.kind.as_str(), Body::notice(notice)));
         }
     }
 
-    /// What callbacks carried: as the machine wished for it where it wished for one of that kind only, else as the outbox
-    /// has it.
-    pub(super) fn tell_callbacks(&mut self, outbox: &BTreeMap<Uuid, CallbackRequest>) {
+    /// Adds the bodies of callbacks: from the machine's outputs if there is only one of that kind,
+    /// otherwise from the outbox.
+    pub(super) fn attach_callbacks(&mut self, outbox: &BTreeMap<Uuid, CallbackRequest>) {
         for (place, kind, event) in std::mem::take(&mut self.callbacks) {
             let Some(bar) = self.fall.bars.get_mut(place) else { continue };
             let row = event.and_then(|event| outbox.get(&event)).map(Body::notice);
@@ -68,16 +68,16 @@ impl Drawing {
                 (Some(only), None) => Some(only.clone()),
                 _ => None,
             };
-            // The machine's has the names of secret ones, too.
+            // The machine's version also contains the names of secret parameters.
             bar.bodies
-                .push(only.or(row).unwrap_or_else(|| Body::none(Sent::Out, "POST", Kept::Not)));
+                .push(only.or(row).unwrap_or_else(|| Body::none(Flow::Out, "POST", Fidelity::Not)));
             let status = bar.note.split(' ').next().unwrap_or_default().to_owned();
-            bar.bodies.push(Body::none(Sent::In, status, Kept::Not));
+            bar.bodies.push(Body::none(Flow::In, status, Fidelity::Not));
         }
     }
 
-    /// Session descriptions behind the bodies that they stood in.
-    pub(super) fn show_sdp(&mut self) {
+    /// Adds session descriptions after the bodies that contained them.
+    pub(super) fn attach_sdp(&mut self) {
         let web = self.setup.as_deref().is_none_or(|setup| setup.call_type == CallType::Web);
         let kinds = [
             (SdpType::Offer, self.offer.take(), std::mem::take(&mut self.offer_at)),
@@ -86,7 +86,7 @@ impl Drawing {
         for (kind, text, places) in kinds {
             for place in places.into_iter().collect::<BTreeSet<_>>() {
                 let Some(bar) = self.fall.bars.get_mut(place) else { continue };
-                let way = bar.bodies.first().map_or(Sent::In, |body| body.way);
+                let way = bar.bodies.first().map_or(Flow::In, |body| body.way);
                 let body = match &text {
                     Some(text) => Body::sdp(way, kind, text),
                     None if web || bar.bodies.is_empty() => continue,

@@ -1,9 +1,11 @@
-//! What a user says without the noise around them (`noiseCancellation`, `plivo-xml.md` §5.11): a recurrent network that tells
-//! voice from noise, band by band (Valin: "A Hybrid DSP/Deep Learning Approach to Real-Time Full-Band Speech Enhancement",
-//! 2018), as the crate `nnnoiseless` has it.
+//! Noise suppression for streams (`noiseCancellation`, `docs/reference/xml.md#stream`): a recurrent
+//! neural network that separates voice from noise per frequency band (Valin, "A Hybrid DSP/Deep
+//! Learning Approach to Real-Time Full-Band Speech Enhancement", 2018), from the crate
+//! `nnnoiseless`.
 //!
-//! The network knows 48 kHz alone, so that a stream of this kind is decoded at 48 kHz and brought to its own rate here. It is
-//! late by one of the network's pieces and half of one of the converter's: some 15 ms.
+//! The network needs 48 kHz, so the audio of such a stream is decoded at 48 kHz and converted to
+//! its own rate here. The delay is one block of the network plus half a block of the converter,
+//! about 15 ms.
 
 use nnnoiseless::DenoiseState;
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
@@ -11,10 +13,10 @@ use rubato::{Fft, FixedSync, Resampler as _};
 
 use media::opus::Rate;
 
-/// Samples that the network takes at a time: 10 ms.
+/// Samples per block of the network: 10 ms.
 const PIECE: usize = DenoiseState::FRAME_SIZE;
 
-/// Samples on their way into whole pieces.
+/// Collects samples to whole blocks.
 struct Pieces {
     waiting: Vec<f32>,
 }
@@ -33,9 +35,9 @@ impl Pieces {
     }
 }
 
-/// From 48 kHz to the rate of a stream, a piece at a time.
+/// Converts blocks from 48 kHz to the stream's rate.
 struct Converter {
-    /// None: it is 48 kHz already, or a rate that cannot be made of it.
+    /// `None` if the stream's rate is 48 kHz, or the converter could not be created.
     fft: Option<Fft<f32>>,
     made: Vec<f32>,
 }
@@ -53,7 +55,7 @@ impl Converter {
         Self { fft, made }
     }
 
-    /// Appends what becomes of a piece.
+    /// Appends the converted block.
     fn convert(&mut self, piece: &[f32], out: &mut Vec<i16>) {
         let made = match &mut self.fft {
             None => piece,
@@ -69,41 +71,41 @@ impl Converter {
                 self.made.get(..made).unwrap_or_default()
             }
         };
-        // `as` saturates: what goes beyond full scale is cut.
+        // `as` saturates, so samples beyond full scale are clipped.
         out.extend(made.iter().map(|sample| sample.round() as i16));
     }
 }
 
-/// Only brings to the rate of a stream what is at 48 kHz.
-pub(super) struct Down {
+/// Converts from 48 kHz without noise suppression.
+pub(super) struct Downsampler {
     pieces: Pieces,
     converter: Converter,
 }
 
-impl Down {
+impl Downsampler {
     pub(super) fn new(to: Rate) -> Self {
         Self { pieces: Pieces::new(), converter: Converter::new(to) }
     }
 
-    /// Takes sound at 48 kHz and appends what of it is ready, at the stream's rate.
+    /// Processes audio at 48 kHz and appends the output at the stream's rate.
     pub(super) fn push(&mut self, pcm: &[i16], out: &mut Vec<i16>) {
         self.pieces.push(pcm, |piece| self.converter.convert(piece, out));
     }
 }
 
-/// Takes noise away.
-pub(super) struct Hush {
+/// Suppresses noise and converts from 48 kHz.
+pub(super) struct Denoiser {
     pieces: Pieces,
     network: Box<DenoiseState<'static>>,
-    /// How much of what is heard is the network's, 0 to 1; the rest is as it came.
+    /// Share of the network's output, 0 to 1. The rest is the original audio.
     share: f32,
-    /// The piece before, as it came: what the network gives is that much behind.
+    /// The previous original block: the network's output lags by one block.
     before: [f32; PIECE],
     converter: Converter,
 }
 
-impl Hush {
-    /// `level`: 60 to 100, as the attribute has it.
+impl Denoiser {
+    /// Creates a filter. `level` is the attribute's value, 60 to 100.
     pub(super) fn new(level: u8, to: Rate) -> Self {
         Self {
             pieces: Pieces::new(),
@@ -114,7 +116,7 @@ impl Hush {
         }
     }
 
-    /// Takes sound at 48 kHz and appends what of it is ready, at the stream's rate.
+    /// Processes audio at 48 kHz and appends the output at the stream's rate.
     pub(super) fn push(&mut self, pcm: &[i16], out: &mut Vec<i16>) {
         let Self { pieces, network, share, before, converter } = self;
         pieces.push(pcm, |piece| {
@@ -131,10 +133,10 @@ impl Hush {
 
 #[cfg(test)]
 mod tests {
-    use super::{Down, Hush};
+    use super::{Denoiser, Downsampler};
     use media::opus::Rate;
 
-    /// A rumble as rooms and cars have it (its power falls with the pitch), the same each time.
+    /// Deterministic low-frequency noise as in rooms and cars: its power falls with the frequency.
     fn noise(samples: usize, loud: f32) -> Vec<i16> {
         let (mut state, mut level) = (7_u32, 0.0_f32);
         let mut next = || {
@@ -150,18 +152,18 @@ mod tests {
     }
 
     fn through(level: u8, rate: Rate, pcm: &[i16], piece: usize) -> Vec<i16> {
-        let (mut hush, mut out) = (Hush::new(level, rate), Vec::new());
-        pcm.chunks(piece).for_each(|piece| hush.push(piece, &mut out));
+        let (mut denoise, mut out) = (Denoiser::new(level, rate), Vec::new());
+        pcm.chunks(piece).for_each(|piece| denoise.push(piece, &mut out));
         out
     }
 
     #[test]
-    fn steady_noise_is_taken_away_the_more_the_higher_the_level() {
+    fn higher_levels_suppress_more_steady_noise() {
         let rumble = noise(48_000 * 3, 3_000.0);
         for rate in [Rate::Hz8000, Rate::Hz16000, Rate::Hz24000] {
             let second = usize::try_from(rate.hz()).unwrap();
             let mut down = Vec::new();
-            Down::new(rate).push(&rumble, &mut down);
+            Downsampler::new(rate).push(&rumble, &mut down);
             let left = [60, 85, 100].map(|level| {
                 let out = through(level, rate, &rumble, 960);
                 assert_eq!(out.len(), 3 * second, "{rate:?}");
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_any_length_give_the_same_and_as_much_as_came() {
+    fn output_is_independent_of_the_length_of_pieces() {
         let sound = noise(48_000 / 2, 8_000.0);
         let whole = through(85, Rate::Hz16000, &sound, sound.len());
         assert_eq!(whole.len(), 8_000);
@@ -182,13 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_brought_down_keeps_its_pitch_and_loudness() {
+    fn downsampling_keeps_pitch_and_loudness() {
         let tone =
             |n: i32| ((n as f32 / 48.0 * std::f32::consts::TAU).sin() * 10_000.0).round() as i16;
         let tone: Vec<i16> = (0..48_000).map(tone).collect();
         for rate in [Rate::Hz8000, Rate::Hz16000, Rate::Hz24000, Rate::Hz48000] {
             let mut out = Vec::new();
-            let mut down = Down::new(rate);
+            let mut down = Downsampler::new(rate);
             tone.chunks(700).for_each(|part| down.push(part, &mut out));
             let second = usize::try_from(rate.hz()).unwrap();
             assert!(

@@ -1,36 +1,37 @@
-//! What of a recording is speech, cut into pieces that a recogniser takes: at pauses, or after half a minute. Pure.
+//! Splits a recording into utterances for the recogniser: at pauses, or after half a minute. This
+//! module has no I/O.
 
 use std::collections::VecDeque;
 
 use media::voice::VoiceDetector;
 
-/// Milliseconds of a frame.
+/// Duration of a frame in milliseconds.
 const FRAME_MS: u64 = 20;
-/// Frames before the first voice that are part of it.
+/// Frames before the first voiced frame that belong to the utterance.
 const ONSET: usize = 20;
-/// A pause of so many frames ends a piece, and a shorter one a piece that is long.
+/// Silent frames that end an utterance. A shorter pause ends an utterance of `LONG` frames or more.
 const PAUSE: usize = 75;
 const PAUSE_OF_LONG: usize = 25;
 const LONG: usize = 500;
-/// The longest piece: what the usual models hear at once.
+/// Maximum length of an utterance in frames, as accepted by common models.
 const FRAMES_MAX: usize = 1_400;
 
-/// Somebody speaks.
+/// One utterance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stretch {
-    /// In the recording.
+pub(super) struct Utterance {
+    /// Position in the recording.
     pub(super) from_ms: u64,
     /// Mono, 16 kHz.
     pub(super) pcm: Vec<i16>,
 }
 
-/// Cuts one channel.
+/// Splits one channel.
 #[derive(Default)]
 pub(super) struct Cutter {
     judge: VoiceDetector,
-    /// Frames heard so far.
+    /// Number of frames so far.
     at: u64,
-    /// The latest before a voice.
+    /// The latest frames before the utterance.
     before: VecDeque<Vec<i16>>,
     open: Option<Open>,
 }
@@ -38,14 +39,14 @@ pub(super) struct Cutter {
 struct Open {
     from: u64,
     frames: usize,
-    /// Frames since somebody spoke.
+    /// Silent frames since the last voiced frame.
     quiet: usize,
     pcm: Vec<i16>,
 }
 
 impl Cutter {
-    /// Takes in the next 20 ms; gives a piece that is over.
-    pub(super) fn push(&mut self, frame: &[i16]) -> Option<Stretch> {
+    /// Processes the next 20 ms. Returns an utterance that is complete.
+    pub(super) fn push(&mut self, frame: &[i16]) -> Option<Utterance> {
         let voiced = self.judge.push(frame);
         self.at += 1;
         match &mut self.open {
@@ -75,10 +76,10 @@ impl Cutter {
         None
     }
 
-    /// The piece that is not over, if there is one.
-    pub(super) fn finish(&mut self) -> Option<Stretch> {
+    /// Returns the incomplete utterance, if there is one.
+    pub(super) fn finish(&mut self) -> Option<Utterance> {
         let Open { from, pcm, .. } = self.open.take()?;
-        Some(Stretch { from_ms: from * FRAME_MS, pcm })
+        Some(Utterance { from_ms: from * FRAME_MS, pcm })
     }
 }
 
@@ -88,11 +89,12 @@ mod tests {
 
     const FRAME: usize = 320;
 
-    /// The pieces of these stretches of so many frames, loud or not: when they begin, and how many frames they have.
-    fn cut(stretches: &[(usize, bool)]) -> Vec<(u64, usize)> {
+    /// Returns the utterances in these stretches of loud or silent frames: their position and
+    /// number of frames.
+    fn cut(utterances: &[(usize, bool)]) -> Vec<(u64, usize)> {
         let mut cutter = Cutter::default();
         let (mut pieces, mut n) = (Vec::new(), 0);
-        for (frames, loud) in stretches {
+        for (frames, loud) in utterances {
             for _ in 0..*frames {
                 let sample =
                     |i: usize| if *loud { (((n * FRAME + i) % 114) as i16 - 57) * 60 } else { 0 };
@@ -105,8 +107,8 @@ mod tests {
     }
 
     #[test]
-    fn speech_is_cut_at_its_pauses_with_its_onset() {
-        // The judge tells a voice in its fourth frame; of what was before 20 are kept.
+    fn speech_is_split_at_pauses_with_its_onset() {
+        // The voice detector reports a voice in its fourth frame; 20 frames before it are kept.
         assert_eq!(
             cut(&[(100, false), (100, true), (200, false), (50, true), (10, false)]),
             [((103 - 20) * 20, 20 + 97 + 75), ((403 - 20) * 20, 20 + 47 + 10),]
@@ -116,13 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn long_speech_is_cut_sooner_and_endless_speech_all_the_same() {
+    fn long_speech_is_split_at_shorter_pauses_and_endless_speech_at_the_maximum() {
         assert_eq!(
             cut(&[(600, true), (40, false), (100, true)]).len(),
             2,
             "a breath ends a long piece"
         );
-        // A buzz that lasts is taken for a hum in time; words in between keep it a voice.
+        // The detector adapts to a steady buzz as background noise. Pauses between words prevent
+        // this.
         let words: Vec<(usize, bool)> = (0..200).flat_map(|_| [(20, true), (5, false)]).collect();
         let pieces = cut(&words);
         assert!(

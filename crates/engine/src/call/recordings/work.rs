@@ -1,0 +1,121 @@
+//! Background work on complete recordings: uploads (`copies`), transcripts (`transcripts`) and the
+//! deletion of copies. The pending work is in the store, so it survives a restart; this module
+//! reads it and runs a few tasks at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Inner, Recordings};
+use store::{RecordingWork, StoreError};
+
+/// Maximum number of concurrent uploads and deletions.
+const COPIES_MAX: usize = 4;
+/// Maximum number of concurrent transcripts. Live calls need recognisers, too.
+const TRANSCRIPTS_MAX: usize = 2;
+/// Maximum interval between two reads of the store.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Interval after a failed read.
+const LOOK_SOON: Duration = Duration::from_secs(5);
+
+/// One unit of work. The same unit never runs twice at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Work {
+    Copy(Uuid),
+    Remove(String),
+    Transcribe(Uuid),
+}
+
+/// Running tasks.
+#[derive(Default)]
+struct RunningWork {
+    tasks: JoinSet<()>,
+    work: Vec<(Id, Work)>,
+}
+
+impl RunningWork {
+    /// Starts a task unless it is already running or the limit of its kind is reached.
+    fn begin(&mut self, work_ready: Work, work: impl Future<Output = ()> + Send + 'static) {
+        let is_transcript = |work_ready: &Work| matches!(work_ready, Work::Transcribe(_));
+        let most = if is_transcript(&work_ready) { TRANSCRIPTS_MAX } else { COPIES_MAX };
+        let alike = self
+            .work
+            .iter()
+            .filter(|(_, other)| is_transcript(other) == is_transcript(&work_ready))
+            .count();
+        if alike < most && self.work.iter().all(|(_, other)| *other != work_ready) {
+            let task = self.tasks.spawn(work);
+            self.work.push((task.id(), work_ready));
+        }
+    }
+
+    /// Waits until a task ends. Never returns without a task.
+    async fn one_is_over(&mut self) {
+        let over = match self.tasks.join_next_with_id().await {
+            Some(over) => over.as_ref().map_or_else(JoinError::id, |(id, ())| *id),
+            None => std::future::pending().await,
+        };
+        self.work.retain(|(id, _)| *id != over);
+    }
+}
+
+impl Recordings {
+    /// Runs background work until `stop`. Interrupted tasks are repeated after the next start.
+    pub async fn run_background_work(self, stop: CancellationToken) {
+        let mut under_way = RunningWork::default();
+        loop {
+            let wait = self.0.begin_background_work(&mut under_way).await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = under_way.one_is_over() => {}
+                () = self.0.work_ready.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Starts as many tasks as the limits allow. Returns how long to wait before the next read.
+    async fn begin_background_work(self: &Arc<Self>, under_way: &mut RunningWork) -> Duration {
+        let now = self.clock.wall();
+        let limit = u32::try_from(COPIES_MAX + under_way.work.len()).unwrap_or(u32::MAX);
+        let work = match self.store.recordings().work(&self.node_id, now, limit).await {
+            Ok(work) => work,
+            Err(error) => {
+                tracing::warn!(%error, "reading pending recording work failed");
+                return LOOK_SOON;
+            }
+        };
+        let RecordingWork { copies: to_copy, objects, transcripts, next } = work;
+        if let Some(copies) = &self.copies {
+            for recording in to_copy {
+                let (inner, copies) = (self.clone(), copies.clone());
+                let work_ready = Work::Copy(recording.id);
+                under_way.begin(work_ready, async move { inner.copy(&copies, recording).await });
+            }
+            for (object, tries) in objects {
+                let (inner, copies) = (self.clone(), copies.clone());
+                let work_ready = Work::Remove(object.clone());
+                under_way.begin(work_ready, async move {
+                    inner.delete_copy(&copies, object, tries).await
+                });
+            }
+        }
+        for work in transcripts {
+            let inner = self.clone();
+            let work_ready = Work::Transcribe(work.start.id);
+            under_way.begin(work_ready, async move { inner.transcribe(work).await });
+        }
+        next.map_or(LOOK_AGAIN, |next| next.since(now)).min(LOOK_AGAIN)
+    }
+
+    /// Handles a result that could not be stored: pauses, since the work will be repeated.
+    pub(super) async fn not_written(&self, error: &StoreError) {
+        tracing::warn!(%error, "result of recording work not stored, work will be repeated");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
