@@ -1,5 +1,6 @@
-//! Messages that ask a user to allow calls. Meta counts them as it counts those of `call::consent` (L13, L14), so they are
-//! counted before they go out, and refused where there is no room.
+//! Messages that ask a user for permission to call. Meta counts them against the same limits as the
+//! permission requests of `call::consent` (`docs/reference/limits.md#l13`), so each is counted
+//! before it is sent, and refused when a limit is reached.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -11,11 +12,13 @@ use crate::admission::permission::{Event, PairKey, Unclaimed};
 use crate::meta::code;
 use machine::GraphOutcome;
 
-/// Interactive type, and the component of a template.
+/// The type of an interactive message, and of a template component, that asks for permission.
 const REQUEST: &str = "call_permission_request";
 
-/// Whether a message asks for permission to call. A template may do so without a word of it in what is sent: what Meta says of
-/// that one is what is known.
+/// Returns whether a message asks for permission to call.
+///
+/// A template may contain such a component without the outgoing message naming it. That case is not
+/// detected here; Meta's answer then corrects the count.
 pub(super) fn asks(kind: &str, content: &Value) -> bool {
     let is = |held: Option<&Value>, name: &str| {
         let word = held.and_then(|held| held.get(name)).and_then(Value::as_str);
@@ -32,7 +35,8 @@ pub(super) fn asks(kind: &str, content: &Value) -> bool {
     }
 }
 
-/// Requests that were counted and are not on their way yet: those that are not kept count no more.
+/// Permission requests that are counted but not yet queued. Dropping the value uncounts them unless
+/// [`Claimed::keep`] was called.
 pub(super) struct Claimed<'a> {
     inbox: &'a Inbox,
     pair: &'a Pair,
@@ -40,7 +44,7 @@ pub(super) struct Claimed<'a> {
 }
 
 impl Claimed<'_> {
-    /// They go out.
+    /// Keeps the requests counted, because their messages are queued.
     pub(super) fn keep(mut self) {
         self.requests = 0;
     }
@@ -55,7 +59,11 @@ impl Drop for Claimed<'_> {
 }
 
 impl Inbox {
-    /// Counts those of these messages that ask for permission.
+    /// Counts those messages that ask for permission.
+    ///
+    /// # Errors
+    /// Fails if another request to the user is in progress, or if a limit on requests is reached.
+    /// Nothing stays counted then.
     pub(super) fn claim_requests<'a>(
         &'a self,
         number: &NumberEntry,
@@ -77,15 +85,16 @@ impl Inbox {
         Ok(claimed)
     }
 
-    /// A message that asked for permission did not reach Meta.
+    /// Uncounts a permission request that did not reach Meta.
     pub(super) fn asked_for_nothing(&self, pair: &Pair) {
         self.note_asking(pair, Event::Withdrawn);
     }
 
-    /// Meta did not take a message that asks, as far as is known.
+    /// Records the failure of a permission request that was sent to Graph.
     pub(super) fn asking_failed(&self, pair: &Pair, outcome: &GraphOutcome) {
         match outcome {
-            // It knows of more than we do, or may have it: Graph is asked before the next call.
+            // Meta has counted more requests than we have, or may have accepted this one: ask Graph
+            // for the permission before the next call.
             GraphOutcome::Refused { code: code::REQUESTS_USED_UP, .. }
             | GraphOutcome::Timeout
             | GraphOutcome::ServerError { .. } => self.note_asking(pair, Event::Doubted),
@@ -98,7 +107,7 @@ impl Inbox {
     }
 
     fn note_asking(&self, pair: &Pair, event: Event) {
-        // Without its number nobody is called.
+        // A number that is no longer served places no calls.
         let Some(number) = self.number_of(pair) else { return };
         let key = PairKey::new(&number.spec.phone_number_id, &pair.user.id);
         self.parts().consents.apply(

@@ -1,6 +1,6 @@
-//! Calls, as far as conversations and webhooks hear of them: `call.started`, `call.answered`, `call.ended`,
-//! `call.missed`, and a line in the user's timeline when one is over,
-//! with what an agent and the user said in it.
+//! Reports calls to conversations and webhooks: the events `call.started`, `call.answered`,
+//! `call.ended` and `call.missed`, and one timeline entry per ended call with the transcript of its
+//! AI agent.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use machine::{CallSetup, CallTime, Summary};
 use model::{CallType, CallUuid, Direction, MessageStatus, Timestamp, stable_id};
 use store::{CallStart, Came, NewCallback, NewMessage, Pair, UserName};
 
-/// What webhooks hear of a call; the ids of these events are made of the call's.
+/// The webhook events of a call. Their ids derive from the call's id.
 const EVENTS: [&str; 4] = ["call.started", "call.answered", "call.missed", "call.ended"];
 
-/// A call of a WhatsApp user.
+/// A call with a WhatsApp user, with its number and conversation.
 struct Of {
     number: Arc<NumberEntry>,
     pair: Pair,
@@ -30,7 +30,8 @@ impl Inbox {
         if setup.call_type != CallType::Whatsapp {
             return None;
         }
-        // What was said while it was another's is not the next owner's to read.
+        // The number may have moved to another account during the call. Its new owner must not read
+        // what was said before.
         let number = self.parts().directory.number(&setup.phone_number_id)?;
         if number.account.auth_id != setup.account {
             return None;
@@ -49,12 +50,13 @@ impl Inbox {
         known.then(|| Of { pair: self.pair(&number, user), number })
     }
 
-    /// The id of a call's line in the timeline.
+    /// The id of a call's timeline entry.
     pub fn line_of(call: CallUuid) -> Uuid {
         stable_id("call", &[&call.to_string()])
     }
 
-    /// The conversation that a user's call was in, and the ids of what webhooks hear of it. `None`: its number is not served.
+    /// The conversation of a user's call, and the ids of its webhook events. `None` if the number
+    /// is no longer served.
     pub fn told_of_call(&self, call: &CallStart) -> Option<(Uuid, Vec<Uuid>)> {
         let user = match call.direction {
             Direction::Inbound => &call.from,
@@ -147,7 +149,7 @@ impl CallNews for Inbox {
                 sender: None,
                 at: time(summary.ended),
             },
-            // A user's call opens the 24 hours as a message does (`meta-calling.md` §4.3).
+            // A call from the user opens Meta's 24-hour customer service window, as a message does.
             heard: (setup.direction == Direction::Inbound).then_some(setup.started),
             counts: missed,
             routing: self.routing_of(&of.number),
@@ -155,7 +157,7 @@ impl CallNews for Inbox {
             turn: None,
         };
         if self.take(&of.number, came).is_err() {
-            tracing::warn!(call_uuid = %setup.call, "there is no room for a call's line in its conversation");
+            tracing::warn!(call_uuid = %setup.call, "store queue full; call not added to its conversation");
         }
         let kinds = if missed { &["call.missed", "call.ended"][..] } else { &["call.ended"] };
         kinds.iter().filter_map(|kind| self.event(&of, setup, kind, &more)).collect()

@@ -1,5 +1,6 @@
-//! Webhooks of the configuration that somebody takes out of it: what goes to one would go nowhere. A reload that would have it
-//! so is refused, as the console refuses to remove such a webhook; a node that is started like that says so, and `doctor` does.
+//! Webhooks that a changed configuration no longer contains while numbers or conversations still
+//! use them. Their events would be lost: a reload refuses such a configuration, as the console
+//! refuses to delete such a webhook; a start logs a warning, and `doctor` reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,18 +8,18 @@ use super::{Inbox, WebhookSettings};
 use model::E164;
 use store::StoreError;
 
-/// A webhook that is not to be there any more, and what goes to it.
+/// A webhook missing from the new configuration, and what still uses it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
     pub name: String,
-    /// Numbers whose conversations to come do.
+    /// Numbers whose new conversations go to it.
     pub numbers: BTreeSet<String>,
-    /// Numbers of which conversations that there are do.
+    /// Numbers with existing conversations that go to it.
     pub conversations: BTreeSet<String>,
 }
 
 impl Dropped {
-    /// What goes to it, for people.
+    /// Describes what uses it, for error messages.
     pub fn uses(&self) -> String {
         let some = |what: &str, numbers: &BTreeSet<String>| {
             let named: Vec<&str> = numbers.iter().map(String::as_str).take(10).collect();
@@ -34,11 +35,11 @@ impl Dropped {
 }
 
 impl Inbox {
-    /// The webhooks that are in use and would not be there with these ones in the configuration; `stays` tells of numbers that
-    /// are served then.
+    /// The webhooks that are in use and that the configuration `file` no longer contains. Numbers
+    /// for which `stays` returns `false` are not counted as users.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the store fails.
     pub async fn dropped(
         &self,
         file: &[WebhookSettings],
@@ -64,7 +65,8 @@ impl Inbox {
         Ok(dropped.into_values().collect())
     }
 
-    /// At a start nothing is refused: calls are to be taken, whatever becomes of events.
+    /// Warns at start-up. A start is not refused: the node must take calls even if some events are
+    /// lost.
     pub(super) fn warn_of_dropped(&self) {
         let mail = self.parts().directory.mail();
         for (id, routing) in mail.routings().iter() {

@@ -1,6 +1,10 @@
-//! Statuses that overtake Graph's answer and do not have our own data in them: until that answer nobody knows whose they are
-//! (R5). Each waits a while beside its 200, and is written again when a message got its name here, or now and then, since another
-//! node may have sent it. In memory: who ends meanwhile knows of no such name either.
+//! Message statuses that arrive before Graph's answer to the request that sent the message, and
+//! that lack our opaque data. Until Graph's answer names the message id, the message they belong to
+//! is unknown.
+//!
+//! Such a status does not delay the webhook's 200. It is kept in memory and written again when a
+//! message on this node gets the id, and at growing intervals, because another node may have sent
+//! the message. If this process ends first, the status is lost together with the pending answer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,23 +16,25 @@ use super::Inbox;
 use model::{AuthId, PhoneNumberId};
 use store::{InboxFound, StatusCame};
 
-/// So many wait at most; a further one is dropped, as one of another's message is.
+/// The largest number of waiting statuses. Further ones are dropped, like statuses of messages that
+/// another program sent.
 const WAITING_MAX: usize = 1_024;
-/// How long: beyond what a request to Graph may take with all of its tries.
+/// The number of waits before a status is given up. Together they outlast a Graph request with all
+/// its retries.
 const LOOKS: u32 = 32;
-/// Between two looks at whether the node stops.
+/// The length of one wait, after which the task checks whether the node is stopping.
 const LOOK: Duration = Duration::from_secs(1);
 
 type Key = (PhoneNumberId, String);
 
-/// Who waits for a name.
+/// Statuses that wait for a message id, and how many they are.
 #[derive(Default)]
 pub(super) struct Early(Mutex<(Waiters, usize)>);
 
-/// By the name that each waits for.
+/// The waiting statuses by message id.
 type Waiters = HashMap<Key, Vec<oneshot::Sender<()>>>;
 
-/// One that waits; ends with its drop.
+/// A waiting status. Dropping it removes it from [`Early`].
 pub(super) struct Waiting {
     early: Arc<Early>,
     key: Key,
@@ -36,7 +42,8 @@ pub(super) struct Waiting {
 }
 
 impl Early {
-    /// From here on a name that is told is heard; none: too many wait.
+    /// Registers a status. It is notified by every later call of [`Early::named`] for `key`. `None`
+    /// if too many statuses wait.
     fn wait(self: &Arc<Self>, key: Key) -> Option<Waiting> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.1 >= WAITING_MAX {
@@ -49,20 +56,20 @@ impl Early {
         Some(Waiting { early: self.clone(), key, named })
     }
 
-    /// Whether nobody waits.
+    /// Returns whether no status waits.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.0.is_empty() && all.1 == 0
     }
 
-    /// A message has this name now.
+    /// Notifies the statuses of a message that got its id.
     pub(super) fn named(&self, number: &PhoneNumberId, wamid: &str) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = all.0.remove(&(number.clone(), wamid.to_owned()));
         drop(all);
         for tell in waiting.into_iter().flatten() {
-            // Who waited may have gone.
+            // The waiting task may have ended.
             let _ = tell.send(());
         }
     }
@@ -83,13 +90,14 @@ impl Drop for Waiting {
 }
 
 impl Inbox {
-    /// Before a status is written: waits for the message of its name, where nothing else says whose it is.
+    /// Registers a status that only its message id identifies. Call it before the status is
+    /// written, so that an id that arrives in between is not missed.
     pub(super) fn wait_for_name(&self, came: &StatusCame) -> Option<Waiting> {
         let wamid = came.wamid.clone().filter(|_| came.named.is_none())?;
         self.0.early.wait((came.phone_number_id.clone(), wamid))
     }
 
-    /// Nobody had that name when the status was written.
+    /// Retries a status whose message was unknown when it was first written.
     pub(super) fn write_later(&self, main: AuthId, came: StatusCame, mut waiting: Waiting) {
         let inbox = self.clone();
         self.parts().tasks.spawn(async move {

@@ -1,5 +1,6 @@
-//! Files that go out: what WhatsApp takes, and the way from whoever sends one to Meta. A file is on the disk while it is on
-//! its way, without a name, so that nothing of it is left whatever happens; few are on their way at a time.
+//! Files that are sent to users: the types WhatsApp accepts, and the upload to Meta. A file is
+//! buffered on disk as an unlinked file, so that nothing remains after a crash. The number of
+//! concurrent uploads is limited.
 
 use std::time::Duration;
 
@@ -15,20 +16,20 @@ use store::{Conversation, Pair, StoreError, UploadRow};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-/// One file, from its first byte to its last.
+/// The time limit for receiving one file from the client.
 const COMING: Duration = Duration::from_secs(120);
-/// How long Meta keeps a file.
+/// How long Meta keeps an uploaded file.
 const AT_META: Duration = Duration::from_secs(30 * 86_400);
-/// How long whoever uploads waits until it is noted what the file is.
+/// How long an upload waits for the store to record the file's type.
 const NOTING: Duration = Duration::from_secs(2);
-/// Files on their way at a time.
+/// The largest number of concurrent uploads.
 pub(super) const UPLOADS: usize = 4;
 
-/// Files of a type.
+/// A media type and its limits.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileKind {
     pub mime: &'static str,
-    /// The message's type that holds them.
+    /// The type of message that carries such files.
     pub kind: &'static str,
     pub bytes_max: u64,
 }
@@ -37,7 +38,7 @@ const fn of(mime: &'static str, kind: &'static str, bytes_max: u64) -> FileKind 
     FileKind { mime, kind, bytes_max }
 }
 
-/// What Meta takes (`meta-calling.md` §4.3: Cloud API, supported media types).
+/// The media types that Meta's Cloud API supports, with their maximum sizes.
 pub const FILES: &[FileKind] = &[
     of("image/jpeg", "image", 5 * MIB),
     of("image/png", "image", 5 * MIB),
@@ -68,23 +69,23 @@ pub const FILES: &[FileKind] = &[
 ];
 
 impl FileKind {
-    /// Of a media type as a header has it: what stands behind a semicolon is passed over.
+    /// Looks up the value of a `Content-Type` header. Parameters are ignored.
     pub fn of(content_type: &str) -> Option<&'static Self> {
         let bare = content_type.split(';').next().unwrap_or_default().trim();
         FILES.iter().find(|file| file.mime.eq_ignore_ascii_case(bare))
     }
 }
 
-/// Why a file is not at Meta.
+/// The reason why a file was not uploaded.
 #[derive(Debug)]
 pub enum NotUploaded {
-    /// The conversation's number is not there any more.
+    /// The conversation's number is no longer served.
     NoNumber,
-    /// As many are on their way as may be.
+    /// The limit of concurrent uploads is reached.
     TooMany,
     TooLarge,
     Empty,
-    /// It broke off, or did not come in time.
+    /// The client's body broke off.
     Broken,
     Slow,
     Disk(std::io::Error),
@@ -92,10 +93,11 @@ pub enum NotUploaded {
 }
 
 impl Inbox {
-    /// Hands a file to Meta for messages of this conversation's number; gives Meta's id of it and how long it was.
+    /// Uploads a file to Meta for messages of this conversation's number. Returns Meta's media id
+    /// and the size in bytes.
     ///
     /// # Errors
-    /// See [`NotUploaded`]; nothing of it is kept.
+    /// See [`NotUploaded`]. Nothing of the file is kept.
     pub async fn upload<E>(
         &self,
         conversation: &Conversation,
@@ -117,19 +119,18 @@ impl Inbox {
         Ok((media, bytes))
     }
 
-    /// Messages will name it by Meta's id, and show what it is. Meta has it: where the store doesn't take that, they don't.
+    /// Records the type of an uploaded file, so that messages that name only its media id can show
+    /// it. The upload has succeeded already: if the store fails, such messages lack the type.
     async fn note_upload(&self, pair: &Pair, media: &str, kind: &FileKind) {
         let (account, made) = (pair.account.clone(), self.parts().clock.wall());
         let row = UploadRow { account, media: media.to_owned(), mime: kind.mime.to_owned(), made };
         let Some(noted) = self.parts().store.uploads().put(row) else { return };
         if !matches!(tokio::time::timeout(NOTING, noted).await, Ok(Ok(_))) {
-            tracing::warn!(
-                "what an uploaded file is could not be noted; messages that hold it will not say"
-            );
+            tracing::warn!("type of an uploaded file not recorded; messages will lack it");
         }
     }
 
-    /// Puts what an uploaded file is into a message that names it by Meta's id alone.
+    /// Adds the media type to a message that names an uploaded file by its media id.
     pub(super) async fn tell_type(
         &self,
         pair: &Pair,
@@ -145,16 +146,16 @@ impl Inbox {
         Ok(())
     }
 
-    /// Forgets what files were that Meta has no more.
+    /// Deletes the records of files that Meta no longer keeps.
     ///
     /// # Errors
-    /// The store takes nothing now.
+    /// Returns an error if the store rejects the write.
     pub async fn forget_uploads(&self) -> Result<(), StoreError> {
         self.parts().store.uploads().delete_older(self.parts().clock.wall().minus(AT_META)).await
     }
 }
 
-/// Writes a file down as it comes; how long it was.
+/// Writes a body to `file`, and returns its size in bytes.
 async fn take_in<E>(
     mut pieces: impl Stream<Item = Result<Bytes, E>> + Unpin,
     file: &mut File,

@@ -1,4 +1,5 @@
-//! Takes in what Meta's webhook says of messages: stored with what reports it before the 200, handed on behind it.
+//! Handles the messages and message statuses of Meta's webhook. Each is stored, together with the
+//! events that report it, before Meta gets its 200; everything else happens after that.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,23 +24,24 @@ use store::{
 };
 use xml::ast::DocUrl;
 
-/// Ends when something is in the store or the journal: `false` if it can't come there.
+/// Resolves to `true` once the item is in the store or the journal, and to `false` if it can't be
+/// written.
 pub type Stored = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// There is no room for it now: Meta is asked to come again.
+/// The store's queue is full. The webhook answers with an error, and Meta delivers the item again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// Who a message is from, as Meta tells it.
+/// The sender of a message, as Meta's webhook names it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sender {
-    /// Digits.
+    /// The user's phone number in digits.
     pub wa_id: Option<String>,
     pub bsuid: Option<String>,
     pub name: String,
 }
 
-/// Without the user (R22).
+/// Redacts the user.
 impl std::fmt::Debug for Sender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Sender(…)")
@@ -53,16 +55,16 @@ impl Sender {
     }
 }
 
-/// A user's message as the webhook read it. Its `Debug` shows nothing that was said (R22).
+/// A user's message, parsed from the webhook. Its `Debug` form contains no content.
 #[derive(Clone)]
 pub struct UserMessage {
     pub wamid: String,
     pub sender: Sender,
-    /// By Meta's clock, in seconds; none: take the time of arrival.
+    /// The time of sending by Meta's clock, in Unix seconds. `None` stands for the time of arrival.
     pub timestamp: Option<i64>,
-    /// Meta's type, `unknown` for one that we do not know.
+    /// Meta's message type, or `unknown`.
     pub kind: String,
-    /// What the type holds, under its name; `context`, `referral` and `errors` beside it.
+    /// The content under the name of the type; beside it `context`, `referral` and `errors`.
     pub content: Value,
 }
 
@@ -72,22 +74,22 @@ impl std::fmt::Debug for UserMessage {
     }
 }
 
-/// How far a message of ours is, as the webhook read it.
+/// A delivery status of an outgoing message, parsed from the webhook.
 #[derive(Clone, Debug)]
 pub struct StatusTold {
     pub wamid: String,
     pub status: MessageStatus,
-    /// Meta's code, and its words.
+    /// Meta's error code and text.
     pub error: Option<(i64, String)>,
-    /// `biz_opaque_callback_data`.
+    /// The `biz_opaque_callback_data` of the message.
     pub opaque: Option<String>,
     pub timestamp: Option<i64>,
 }
 
-/// Our own data in a message: `ohm1.<its id>`.
+/// The prefix of our opaque data. The message's id follows.
 const OPAQUE: &str = "ohm1.";
 
-/// `biz_opaque_callback_data` of a message.
+/// The `biz_opaque_callback_data` of a message.
 pub(super) fn opaque_of(message: Uuid) -> String {
     format!("{OPAQUE}{message}")
 }
@@ -96,25 +98,26 @@ fn named(opaque: &str) -> Option<Uuid> {
     opaque.strip_prefix(OPAQUE)?.parse().ok()
 }
 
-/// The ids of what reports something of a number's: of the event, and of the form a webhook of the number's own gets.
-/// `of`: what happened, so that a copy of it has the same.
+/// The ids of an event and of its form-encoded callback to the number's `webhook_url`. They derive
+/// from the number and `of`, which identifies the occurrence, so that a duplicate gets the same
+/// ids.
 pub(super) fn report_ids(number: &PhoneNumberId, of: &[&str]) -> [Uuid; 2] {
     let of: Vec<&str> = std::iter::once(number.as_str()).chain(of.iter().copied()).collect();
     ["event", "form"].map(|kind| stable_id(kind, &of))
 }
 
-/// Those of a user's message.
+/// The ids of the callbacks that report a user's message.
 pub(super) fn came_ids(number: &PhoneNumberId, message: Uuid) -> [Uuid; 2] {
     report_ids(number, &["came", &message.to_string()])
 }
 
-/// Whose number something is about.
+/// The number and account that an event is about.
 pub(super) struct About<'a> {
     phone_number_id: &'a PhoneNumberId,
     number: &'a E164,
     account: &'a AuthId,
     main_account: &'a AuthId,
-    /// Its webhook URL.
+    /// The number's `webhook_url`.
     url: Option<&'a DocUrl>,
 }
 
@@ -129,7 +132,7 @@ impl<'a> About<'a> {
         }
     }
 
-    /// As a conversation has it: the number is not there any more.
+    /// Takes them from a conversation whose number is no longer served.
     pub(super) fn pair(pair: &'a Pair) -> Self {
         Self {
             phone_number_id: &pair.phone_number_id,
@@ -142,10 +145,11 @@ impl<'a> About<'a> {
 }
 
 impl Inbox {
-    /// Takes in a user's message; the 200 waits for what comes back. One that names no user is not kept (`None`).
+    /// Stores a user's message. The webhook's 200 waits for the returned future. A message that
+    /// names no user is not stored, and the result is `None`.
     ///
     /// # Errors
-    /// There is no room for it now.
+    /// Fails if the store's queue is full.
     pub fn came(
         &self,
         number: &Arc<NumberEntry>,
@@ -181,7 +185,8 @@ impl Inbox {
             counts: message.kind != "reaction",
             routing: self.routing_of(number),
             draft: Some(draft),
-            // A reaction is no question, nor is what Meta tells of a user (a new number, another identity).
+            // An agent answers neither reactions nor system messages, which report a user's new
+            // number or identity.
             turn: (!matches!(message.kind.as_str(), "reaction" | "system") && !number.spec.silent)
                 .then(|| self.parts().node_id.clone()),
             message,
@@ -189,19 +194,20 @@ impl Inbox {
         self.take(number, came).map(Some)
     }
 
-    /// Writes it down, and hands on what comes of it.
+    /// Stores a message and then distributes it: to webhooks, the AI agent, the console and the
+    /// file cache.
     pub(super) fn take(&self, number: &Arc<NumberEntry>, mut came: Came) -> Result<Stored, Full> {
-        // What reports it is the store's alone.
+        // Only the store needs the draft.
         let draft = came.draft.take();
         let reported = draft.is_some();
         let written =
             self.parts().store.messages().receive(Came { draft, ..came.clone() }).ok_or(Full)?;
         let (inbox, number) = (self.clone(), number.clone());
         if !self.holds(&number) {
-            // The store gives it to nobody until then.
+            // Until the new owner is recorded, the store routes the message to nobody.
             self.claim_soon();
         }
-        // Behind the 200, and also where whoever waits for it gave up.
+        // A separate task: it must also complete if Meta's connection is closed before the 200.
         let handed = self.parts().tasks.spawn(async move {
             let found = written.await;
             let taken = matches!(found, Ok(InboxFound::Came(..) | InboxFound::Journalled));
@@ -216,7 +222,7 @@ impl Inbox {
                 if answers {
                     inbox.prefetch(&number, &came.message);
                 }
-                // Once, until somebody has read it.
+                // One notification until the conversation is read.
                 if answers && came.counts && unread == 1 {
                     inbox.note(&came);
                 }
@@ -235,7 +241,7 @@ impl Inbox {
         Ok(Box::pin(async move { handed.await.unwrap_or(false) }))
     }
 
-    /// People should know that somebody wrote.
+    /// Creates a notification about a new message.
     fn note(&self, came: &Came) {
         let Pair { account, main_account, number, user, conversation, .. } = &came.pair;
         let who = if user.name.is_empty() { &user.id } else { &user.name };
@@ -253,15 +259,15 @@ impl Inbox {
             self.0.turns.try_send(turn)
         {
             observe::count_refused(metric::queue::TURNS);
-            // It is owed in the store, and found there.
-            tracing::debug!(conversation = %turn.pair.conversation, "no room for a message to an agent: it is answered later");
+            // The store keeps the turn as pending, and the agents read it from there.
+            tracing::debug!(conversation = %turn.pair.conversation, "agent turn queue full; turn deferred");
         }
     }
 
-    /// Takes in how far a message is; the 200 waits for what comes back.
+    /// Stores a delivery status. The webhook's 200 waits for the returned future.
     ///
     /// # Errors
-    /// There is no room for it now.
+    /// Fails if the store's queue is full.
     pub fn status(&self, number: &Arc<NumberEntry>, told: StatusTold) -> Result<Stored, Full> {
         let came = self.status_of(
             &About::number(number),
@@ -270,7 +276,8 @@ impl Inbox {
             told.status,
             told.error,
         );
-        // Before it is written: what Graph answers meanwhile is heard.
+        // Register before writing, so that a message id that Graph returns in between is not
+        // missed.
         let waiting = self.wait_for_name(&came);
         let written = self.parts().store.messages().update_status(came.clone()).ok_or(Full)?;
         let (inbox, main) = (self.clone(), number.account.main().auth_id.clone());
@@ -297,7 +304,7 @@ impl Inbox {
         taken
     }
 
-    /// A status as the store takes it.
+    /// Builds the status update for the store.
     pub(super) fn status_of(
         &self,
         about: &About<'_>,
@@ -333,7 +340,8 @@ impl Inbox {
             form.push(("ErrorCode".to_owned(), code.to_string()));
             form.push(("ErrorMessage".to_owned(), text.clone()));
         }
-        // Ours, of a message that Meta never named, and Meta's later word on it are two events.
+        // A failure that we record before Meta assigned a message id, and Meta's later status, are
+        // two events.
         let by = if wamid.is_some() { "" } else { " here" };
         let of = ["status", status.as_str(), &format!("{key}{by}")];
         let draft = self.draft_about(about, "message.status", &of, data, form);
@@ -348,8 +356,8 @@ impl Inbox {
         }
     }
 
-    /// What reports something of a number's, ready for whoever the routing names. `of`: what its ids are made of, so that
-    /// a copy has the same.
+    /// Builds the event that reports an occurrence of a number. The store sends it where the
+    /// routing says. The ids derive from `of`, so that a duplicate gets the same ones.
     pub(super) fn draft(
         &self,
         number: &NumberEntry,
@@ -361,7 +369,7 @@ impl Inbox {
         self.draft_about(&About::number(number), kind, of, data, form)
     }
 
-    /// The same of a number that may not be there any more.
+    /// Like [`Inbox::draft`], for a number that may no longer be served.
     fn draft_about(
         &self,
         about: &About<'_>,
@@ -397,7 +405,7 @@ impl Inbox {
         }
     }
 
-    /// A user was asked to allow calls: a message of their conversation too.
+    /// Adds a call permission request to the user's conversation.
     pub fn permission_requested(
         &self,
         number: &Arc<NumberEntry>,
@@ -428,11 +436,11 @@ impl Inbox {
             turn: None,
         };
         if self.take(number, came).is_err() {
-            tracing::warn!("there is no room for a permission request in its conversation");
+            tracing::warn!("store queue full; permission request not added to its conversation");
         }
     }
 
-    /// A user allows a number something else than before.
+    /// Reports a changed call permission to the number's webhook.
     pub fn permission_changed(&self, number: &NumberEntry, user: &str, state: State) {
         let conversation = self.conversation_of(number, user);
         let user = UserName { id: user.to_owned(), bsuid: None, name: String::new() }.shown();
@@ -455,7 +463,7 @@ impl Inbox {
         }
     }
 
-    /// News of a conversation, for those who watch.
+    /// Publishes a change of a conversation to the console's feed.
     pub(super) fn tell_conversation(&self, main: &AuthId, conversation: Uuid) {
         self.parts().feed.tell(main, What::Conversation(conversation));
     }

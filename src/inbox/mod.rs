@@ -1,10 +1,12 @@
-//! What users write to numbers and businesses to users: conversations, who gets what, and the way out to Meta.
+//! Messages between users and business numbers: conversations, their routing, and sending through
+//! Graph.
 //!
-//! A user's message is stored once, with its conversation and with what reports it, before Meta has its 200 (`incoming`);
-//! who it goes to is the conversation's routing (`routing`): a webhook, by the calls' own outbox, or an agent, as a
-//! [`Turn`] in a bounded mailbox that `agents` empties and answers by [`Inbox::reply`]. What goes out stands in the store
-//! as `queued` before Graph is asked (`sending`), its files are handed to Meta before (`files`). What the JSON looks like is `words`'s, which is pure. Calls are not known
-//! here beyond their line in the timeline (`calls`).
+//! A user's message is stored once, with its conversation and the events that report it, before
+//! Meta gets its 200 (`incoming`). The conversation's routing decides who gets it (`routing`): a
+//! webhook, through the outbox, or an AI agent, as a [`Turn`] in a bounded channel that `agents`
+//! reads and answers with [`Inbox::reply`]. An outgoing message is stored as `queued` before Graph
+//! is asked (`sending`); its files are uploaded to Meta before that (`files`). `words` builds the
+//! JSON and is pure. Calls appear only as timeline entries and events (`calls`).
 
 mod asking;
 mod calls;
@@ -49,43 +51,46 @@ pub use routing::{NotRouted, WebhookOrder};
 pub use sending::{NotSent, Outgoing, WINDOW};
 pub use settings::WebhookSettings;
 
-/// Turns that wait for their agents at most; a further one is owed in the store, and answered later.
+/// The capacity of the channel of turns. A turn that does not fit stays pending in the store and is
+/// answered later.
 const TURNS: usize = 4_096;
 
-/// A user's message that an agent is to answer.
+/// A user's message that an AI agent has to answer.
 #[derive(Clone, Debug)]
 pub struct Turn {
     pub pair: Pair,
     pub agent: Uuid,
-    /// The conversation's, as it was when the message came: an answer counts while it is the same.
+    /// The conversation's epoch when the message arrived. An answer is sent only while the epoch is
+    /// the same.
     pub epoch: u64,
     pub message: NewMessage,
 }
 
-/// What the inbox is made of.
+/// What the inbox is built from.
 pub struct InboxParts {
     pub store: Store,
     pub outbox: Outbox,
     pub directory: Arc<Directory>,
     pub graph: Arc<Graph>,
-    /// What people should know of.
+    /// Notifications for people.
     pub notices: Notices,
     pub feed: Feed,
     pub clock: Clock,
     pub node_id: String,
-    /// Where the outside reaches this node, without a slash at its end.
+    /// The node's public URL without a trailing slash.
     pub base_url: String,
     /// The folder of users' files.
     pub media: PathBuf,
-    /// What users allow: a message may ask for it.
+    /// Call permissions, since a message may ask for one.
     pub consents: Arc<Consents>,
     pub tasks: TaskTracker,
 }
 
-/// Hears that a number goes elsewhere: before, and from now on.
+/// A listener for changes of a number's routing. Its last two arguments are the old and the new
+/// routing.
 pub type RoutingEar = Box<dyn Fn(&Inbox, &NumberEntry, Routing, Routing) + Send + Sync>;
 
-/// The inbox; cheap to clone.
+/// The inbox. Clones are cheap and share its state.
 #[derive(Clone)]
 pub struct Inbox(Arc<Inner>);
 
@@ -93,15 +98,16 @@ struct Inner {
     parts: InboxParts,
     shelf: Arc<Shelf>,
     turns: mpsc::Sender<Turn>,
-    /// Until somebody takes it.
+    /// The receiving end, until [`Inbox::turns`] takes it.
     turns_out: Mutex<Option<mpsc::Receiver<Turn>>>,
     lanes: sending::Lanes,
     early: Arc<early::Early>,
-    /// By number: an agent's answer is on its way to Meta (read), the routing changes (write).
+    /// A lock per number. Sending an agent's answer holds it for reading, changing the routing for
+    /// writing.
     gates: DashMap<PhoneNumberId, Arc<RwLock<()>>>,
-    /// Whose conversations numbers have.
+    /// The owners of numbers.
     tenures: tenure::Tenures,
-    /// One change of webhooks or numbers' routing at a time.
+    /// Serializes changes of webhooks and of numbers' routing.
     changing: tokio::sync::Mutex<()>,
     told: OnceLock<RoutingEar>,
 }
@@ -113,7 +119,7 @@ impl std::fmt::Debug for Inbox {
 }
 
 impl Inbox {
-    /// An empty one; [`Inbox::open`] reads what the store has.
+    /// Creates an empty inbox. [`Inbox::open`] loads the store.
     pub fn new(parts: InboxParts) -> Self {
         let (turns, turns_out) = mpsc::channel(TURNS);
         let shelf = Arc::new(Shelf::new(parts.media.clone(), parts.store.link_key()));
@@ -142,17 +148,17 @@ impl Inbox {
         }))
     }
 
-    /// From now on, whoever this is hears of each number that is routed anew.
+    /// Sets the listener for changes of routing. Only the first call has an effect.
     pub fn tell(&self, told: RoutingEar) {
         let _ = self.0.told.set(told);
     }
 
-    /// Where agents' turns come out; `None`: somebody has it.
+    /// Takes the receiving end of the turns. `None` if it is taken already.
     pub fn turns(&self) -> Option<mpsc::Receiver<Turn>> {
         self.0.turns_out.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Who this node is to the store.
+    /// The id of this node in the store.
     pub fn node_id(&self) -> &str {
         &self.0.parts.node_id
     }
@@ -161,7 +167,7 @@ impl Inbox {
         &self.0.parts
     }
 
-    /// Whose conversation one with this user is.
+    /// The pair of a number and a user, with its conversation and accounts.
     pub fn pair(&self, number: &NumberEntry, user: UserName) -> Pair {
         let id = &number.spec.mail_id;
         Pair {
@@ -174,9 +180,10 @@ impl Inbox {
         }
     }
 
-    /// What new conversations of a number begin with. Where nobody has set it: its webhook URL, if it has one.
+    /// The routing of a number's new conversations. If none is set, it is the number's
+    /// `webhook_url`, or none.
     pub fn routing_of(&self, number: &NumberEntry) -> Routing {
-        // What another account has set is not this one's.
+        // A routing that the previous owner set does not count.
         let set = self
             .parts()
             .directory
@@ -186,7 +193,7 @@ impl Inbox {
         set.unwrap_or(Self::unset_routing(number))
     }
 
-    /// The same of a number whose routing nobody has set.
+    /// The routing of a number for which none is set.
     fn unset_routing(number: &NumberEntry) -> Routing {
         if number.spec.messages.is_some() { Routing::Webhook(None) } else { Routing::None }
     }
@@ -195,20 +202,21 @@ impl Inbox {
         self.0.gates.entry(number.clone()).or_default().clone()
     }
 
-    /// Sends what was just put into the outbox.
+    /// Hands stored callbacks to the outbox.
     fn hand_on(&self, written: Vec<Written>) {
         for one in written {
             self.parts().outbox.send(one, None);
         }
     }
 
-    /// The number of a conversation; none: it is not there, or another account's by now.
+    /// The number of a conversation. `None` if it is no longer served or belongs to another account
+    /// now.
     pub fn number_of(&self, pair: &Pair) -> Option<Arc<NumberEntry>> {
         let found = self.parts().directory.tables().by_number(&pair.number).cloned();
         found.filter(|number| number.account.auth_id == pair.account)
     }
 
-    /// Whether a number's agent answers nobody just now.
+    /// Returns whether the number's agent is silenced.
     pub fn is_silent(&self, pair: &Pair) -> bool {
         self.number_of(pair).is_some_and(|number| number.spec.silent)
     }

@@ -1,5 +1,5 @@
-//! Who gets what: a number's routing for conversations to come, a conversation's own, and the webhooks themselves
-//! (`number-api.md` §2, seed 004). Written first, then in force.
+//! Routing: who answers a number's new conversations and each existing one, and the customers'
+//! webhooks. A change is stored first and takes effect then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,39 +19,39 @@ use store::{
 };
 use xml::ast::DocUrl;
 
-/// How long a change of routing waits for an agent's answer that is on its way to Meta.
+/// How long a change of routing waits for agents' answers that are being sent to Meta.
 const GATE: Duration = Duration::from_secs(15);
-/// Webhooks of one account.
+/// The largest number of webhooks per account.
 const WEBHOOKS_MAX: usize = 100;
-/// Messages looked at for the user's last one.
+/// The number of recent messages searched for the user's last one.
 const READ_PAGE: u32 = 50;
 
-/// Why routing did not change.
+/// The reason why a routing or a webhook was not changed.
 #[derive(Debug)]
 pub enum NotRouted {
     /// The scope has no such webhook.
     NoWebhook,
-    /// There are several webhooks, or none: one has to be named.
+    /// No webhook is named, and the account has none or several.
     WhichWebhook,
-    /// It is not in a state for it.
+    /// The state does not allow it.
     Not(&'static str),
-    /// There are as many as there may be.
+    /// The account has the maximum number of webhooks.
     TooMany,
-    /// It stands in the configuration, and changes only there.
+    /// The webhook is defined in the configuration and can only be changed there.
     InFile,
-    /// Numbers or conversations go to it: without it nobody would hear of them.
+    /// Numbers or conversations still use the webhook.
     InUse,
-    /// There is no such agent, or none any more.
+    /// The agent does not exist.
     NoAgent,
-    /// An agent that answers there.
+    /// The agent still answers there.
     Answers(String),
     Store(StoreError),
 }
 
-/// The turn to change webhooks or routing.
+/// The lock that serializes changes of webhooks and routing.
 type Changing<'a> = tokio::sync::MutexGuard<'a, ()>;
 
-/// A webhook that is to be, or how it is to be from now on.
+/// The settings of a webhook to create or change.
 #[derive(Clone, Debug)]
 pub struct WebhookOrder {
     pub name: String,
@@ -59,10 +59,11 @@ pub struct WebhookOrder {
 }
 
 impl Inbox {
-    /// Reads what the store has, beside the configuration's webhooks; ends what an earlier process left.
+    /// Loads the store, adds the webhooks of the configuration, and resumes what the previous
+    /// process left unfinished.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the store fails.
     pub async fn open(&self, file: &[WebhookSettings]) -> Result<(), StoreError> {
         let parts = self.parts();
         self.count_files().await;
@@ -84,7 +85,7 @@ impl Inbox {
         self.take_up_what_was_left().await
     }
 
-    /// The configuration's webhooks are these from now on.
+    /// Replaces the webhooks of the configuration.
     pub fn reload(&self, file: &[WebhookSettings]) {
         let named: Webhooks =
             file.iter().map(of_file).map(|webhook| (webhook.id, Arc::new(webhook))).collect();
@@ -94,7 +95,7 @@ impl Inbox {
         });
     }
 
-    /// A scope's webhooks, the newest first.
+    /// A scope's webhooks, newest first.
     pub fn webhooks(&self, scope: &Scope) -> Vec<Arc<Webhook>> {
         let all = self.parts().directory.mail().webhooks();
         let mut found: Vec<_> = all
@@ -120,11 +121,12 @@ impl Inbox {
         found.filter(|webhook| scope.holds(&webhook.account, &self.main_of(&webhook.account)))
     }
 
-    /// The webhook that is named, or the only one that the number's account has itself. It serves numbers of its own
-    /// account, and a main account's serves its subaccounts' numbers.
+    /// The named webhook, or the only one of the number's own account. A webhook serves the numbers
+    /// of its account; a main account's webhook also serves those of its subaccounts.
     ///
     /// # Errors
-    /// There is no such one, or not just one.
+    /// Fails if there is no such webhook, or if none is named and the account does not have exactly
+    /// one.
     pub fn webhook_or_only(
         &self,
         scope: &Scope,
@@ -142,7 +144,8 @@ impl Inbox {
         }
     }
 
-    /// The webhook of a number's account, where it has just one: not its subaccounts' among them.
+    /// The webhook of the number's own account, if it has exactly one. Webhooks of subaccounts
+    /// don't count.
     fn only_webhook(&self, number: &NumberEntry) -> Option<Arc<Webhook>> {
         let all = self.parts().directory.mail().webhooks();
         let mut own = all.values().filter(|webhook| webhook.account == number.account.auth_id);
@@ -150,18 +153,19 @@ impl Inbox {
         own.next().is_none().then(|| only.clone())
     }
 
-    /// Changes a number's routing, and with `all` that of its conversations: both or neither, and no answer of an agent is
-    /// sent after this.
+    /// Changes a number's routing and, with `all`, that of its conversations, in one transaction.
+    /// No answer of an agent under the old routing is sent after this returns.
     ///
     /// # Errors
-    /// Its webhook was removed meanwhile; or the store takes nothing now. Nothing has changed.
+    /// Fails if the webhook or agent was removed, or if the store rejects the write. Nothing has
+    /// changed then.
     pub async fn route_number(
         &self,
         number: &NumberEntry,
         routing: Routing,
         all: bool,
     ) -> Result<(), NotRouted> {
-        // Else it would go with what the former owner had set.
+        // Otherwise recording the new owner would discard it with the previous owner's routing.
         self.claim().await.map_err(NotRouted::Store)?;
         let turn = self.turn_for(routing).await?;
         self.put_routing(number, routing, all, &turn).await
@@ -190,7 +194,8 @@ impl Inbox {
         Ok(())
     }
 
-    /// The turn to route something to where it is to go; its webhook or agent stays until the turn is over.
+    /// Takes the lock and checks that the target exists. The target can't be removed while the lock
+    /// is held.
     async fn turn_for(&self, routing: Routing) -> Result<Changing<'_>, NotRouted> {
         let turn = self.0.changing.lock().await;
         self.is_there(routing, &turn).await?;
@@ -209,17 +214,18 @@ impl Inbox {
         Ok(())
     }
 
-    /// Removes an agent; where it answered nobody does from then on. `false`: there is none of that id any more.
+    /// Deletes an agent. The numbers that it answers are answered by nobody afterwards. Returns
+    /// `false` if there is no such agent.
     ///
     /// # Errors
-    /// It answers somewhere and `force` is not given; or the store's.
+    /// Fails if the agent still answers somewhere and `force` is not set, or if the store fails.
     pub async fn remove_agent(
         &self,
         scope: &Scope,
         agent: &Agent,
         force: bool,
     ) -> Result<bool, NotRouted> {
-        // Nothing is routed to it meanwhile.
+        // Nothing can be routed to the agent while the lock is held.
         let turn = self.0.changing.lock().await;
         let numbers = self.answered_by(agent.id);
         let store = &self.parts().store;
@@ -242,7 +248,7 @@ impl Inbox {
         Ok(gone)
     }
 
-    /// Numbers whose messages an agent answers.
+    /// The numbers whose messages an agent answers.
     pub fn answered_by(&self, agent: Uuid) -> Vec<Arc<NumberEntry>> {
         let directory = &self.parts().directory;
         let routings = directory.mail().routings();
@@ -252,12 +258,13 @@ impl Inbox {
         directory.tables().numbers().filter(its).cloned().collect()
     }
 
-    /// Waits for agents' answers that are on their way to Meta: none that was begun before is sent after this.
+    /// Waits for agents' answers that are being sent to Meta.
     pub async fn quiet(&self, number: &NumberEntry) {
         drop(self.hold(&number.spec.mail_id).await);
     }
 
-    /// Waits for agents' answers that are on their way to Meta, and lets no further one begin.
+    /// Waits for agents' answers that are being sent to Meta, and delays further ones while the
+    /// guard is held. `None` if they take longer than [`GATE`].
     pub(super) async fn hold(
         &self,
         number: &model::PhoneNumberId,
@@ -265,10 +272,10 @@ impl Inbox {
         tokio::time::timeout(GATE, self.gate(number).write_owned()).await.ok()
     }
 
-    /// This conversation alone goes to a webhook from now on; the webhook is told, and the one before it.
+    /// Routes a single conversation to a webhook. The webhook and the previous one are notified.
     ///
     /// # Errors
-    /// The store's, or there is no such conversation any more.
+    /// Fails if the conversation does not exist, or if the store fails.
     pub async fn subscribe(
         &self,
         scope: &Scope,
@@ -278,10 +285,10 @@ impl Inbox {
         self.reroute_one(scope, conversation, |_| Ok(Routing::Webhook(Some(webhook)))).await
     }
 
-    /// This conversation alone goes where the number's go from now on, but not to this webhook.
+    /// Routes a single conversation as its number's new ones, but not to the webhook that it had.
     ///
     /// # Errors
-    /// It goes to no webhook; or the store's.
+    /// Fails if the conversation is not subscribed to a webhook, or if the store fails.
     pub async fn unsubscribe(
         &self,
         scope: &Scope,
@@ -298,10 +305,10 @@ impl Inbox {
         .await
     }
 
-    /// One conversation's routing changes. `to`: to what, by what it is now.
+    /// Changes the routing of one conversation. `to` computes the new routing from the current one.
     ///
     /// # Errors
-    /// The store's, or there is no such conversation any more.
+    /// Fails if `to` does, if the conversation does not exist, or if the store fails.
     async fn reroute_one(
         &self,
         scope: &Scope,
@@ -311,7 +318,7 @@ impl Inbox {
         const GONE: NotRouted = NotRouted::Not("there is no such conversation any more");
         let pair = &conversation.pair;
         let turn = self.0.changing.lock().await;
-        // Another may have routed it since it was read, and has told so.
+        // The conversation may have been changed since the caller read it.
         let now = self
             .parts()
             .store
@@ -331,7 +338,7 @@ impl Inbox {
             {
                 if let Some(webhook) = webhook {
                     let data = json!({"conversation": pair.conversation, "webhook": webhook, "user": pair.user.shown()});
-                    // Each is another event.
+                    // Each change is an event of its own.
                     let once = Uuid::new_v4().to_string();
                     tell.push((
                         webhook,
@@ -352,10 +359,10 @@ impl Inbox {
         Ok(())
     }
 
-    /// A sandbox's asking user's conversation goes there from now on, also where there is none yet; everybody else's stay.
+    /// Routes the conversation of one user, and creates it if necessary. The sandbox uses it.
     ///
     /// # Errors
-    /// Its webhook was removed meanwhile; or the store takes nothing now. Nothing has changed.
+    /// Fails if the webhook was removed or the store rejects the write. Nothing has changed then.
     pub async fn route_user(&self, pair: Pair, routing: Routing) -> Result<(), NotRouted> {
         let _turn = self.turn_for(routing).await?;
         let _held = self.hold(&pair.phone_number_id).await;
@@ -367,10 +374,11 @@ impl Inbox {
         Ok(())
     }
 
-    /// Changes a conversation's state, or who answers. `false`: it is not in a state for it.
+    /// Changes a conversation's state or routing. Returns `false` if its state does not allow the
+    /// change.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Returns an error if the store rejects the write. Nothing has changed then.
     pub async fn change(
         &self,
         scope: &Scope,
@@ -391,10 +399,10 @@ impl Inbox {
         Ok(done)
     }
 
-    /// The user sees that their last message was read; returns at once.
+    /// Marks the user's last message as read at Meta, in the background.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the store fails.
     pub async fn tell_read(
         &self,
         scope: &Scope,
@@ -420,18 +428,18 @@ impl Inbox {
             if let Err(outcome) =
                 graph.mark_read(&spec.phone_number_id, spec.access_token.as_ref(), &wamid).await
             {
-                tracing::debug!(?outcome, "Meta was not told that a message was read");
+                tracing::debug!(?outcome, "read receipt failed");
             }
         });
         Ok(())
     }
 
-    /// Deletes a conversation, its messages and its files. `false`: there is none of that id.
+    /// Deletes a conversation with its messages and files. Returns `false` if it does not exist.
     ///
     /// # Errors
-    /// The store takes nothing now; some of it may be gone.
+    /// Returns an error if the store rejects the write. Some of it may be deleted then.
     pub async fn delete(&self, scope: &Scope, pair: &Pair) -> Result<bool, StoreError> {
-        // The files first: once the rows are gone nothing tells which they were.
+        // The files go first: without the rows, their names would be unknown.
         let (files, _) = self.files_of(scope, pair.conversation, Timestamp::MAX).await?;
         self.0.shelf.remove(files).await;
         let done = self.parts().store.conversations().delete(scope, pair.conversation).await?;
@@ -441,10 +449,11 @@ impl Inbox {
         Ok(done)
     }
 
-    /// Deletes what a conversation holds that came until then, with its files; all of it, if nothing came later.
+    /// Deletes the content of a conversation until `until`, with its files; the whole conversation
+    /// if nothing is newer.
     ///
     /// # Errors
-    /// The store takes nothing now; some of it may be gone.
+    /// Returns an error if the store rejects the write. Some of it may be deleted then.
     pub async fn delete_until(
         &self,
         scope: &Scope,
@@ -461,10 +470,10 @@ impl Inbox {
         Ok(())
     }
 
-    /// Makes a webhook; gives it with its secret, which is shown this once.
+    /// Creates a webhook. The result contains its secret, which is shown only this once.
     ///
     /// # Errors
-    /// There are too many, or the store's.
+    /// Fails if the account has too many webhooks or the store fails.
     pub async fn make_webhook(
         &self,
         account: &AuthId,
@@ -496,7 +505,8 @@ impl Inbox {
     /// Changes a webhook's name and URL.
     ///
     /// # Errors
-    /// There is no such one, it stands in the configuration, or the store's.
+    /// Fails if the webhook does not exist or is defined in the configuration, or if the store
+    /// fails.
     pub async fn change_webhook(
         &self,
         scope: &Scope,
@@ -511,10 +521,11 @@ impl Inbox {
         .await
     }
 
-    /// An account is gone: its webhooks are its heir's from now on, or nobody could see or remove them.
+    /// Moves the webhooks of a deleted account to `heir`, so that they can still be seen and
+    /// deleted.
     ///
     /// # Errors
-    /// The store takes nothing now; some may be the heir's already.
+    /// Returns an error if the store rejects a write. Some webhooks may have moved then.
     pub async fn inherit_webhooks(&self, gone: &AuthId, heir: &AuthId) -> Result<(), NotRouted> {
         let turn = self.0.changing.lock().await;
         let all = self.parts().directory.mail().webhooks();
@@ -525,10 +536,12 @@ impl Inbox {
         Ok(())
     }
 
-    /// Gives a webhook a fresh secret; the one before it signs too until [`Inbox::end_rotation`].
+    /// Gives a webhook a new secret. Events are signed with both secrets until
+    /// [`Inbox::end_rotation`].
     ///
     /// # Errors
-    /// There is no such one, it stands in the configuration, or the store's.
+    /// Fails if the webhook does not exist or is defined in the configuration, or if the store
+    /// fails.
     pub async fn rotate_secret(&self, scope: &Scope, id: Uuid) -> Result<Arc<Webhook>, NotRouted> {
         let (mut row, turn) = self.changeable(scope, id).await?;
         row.secrets.insert(0, fresh_secret());
@@ -536,20 +549,22 @@ impl Inbox {
         self.put_webhook(row, &turn).await
     }
 
-    /// Only the newest secret signs from now on.
+    /// Removes the older secret of a webhook.
     ///
     /// # Errors
-    /// There is no such one, it stands in the configuration, or the store's.
+    /// Fails if the webhook does not exist or is defined in the configuration, or if the store
+    /// fails.
     pub async fn end_rotation(&self, scope: &Scope, id: Uuid) -> Result<Arc<Webhook>, NotRouted> {
         let (mut row, turn) = self.changeable(scope, id).await?;
         row.secrets.truncate(1);
         self.put_webhook(row, &turn).await
     }
 
-    /// Takes a webhook away that nothing goes to. What waits for it is given up.
+    /// Deletes a webhook that is not in use. Its pending deliveries are given up.
     ///
     /// # Errors
-    /// There is no such one, it is in use, it stands in the configuration, or the store's.
+    /// Fails if the webhook does not exist, is in use or is defined in the configuration, or if the
+    /// store fails.
     pub async fn remove_webhook(&self, scope: &Scope, id: Uuid) -> Result<(), NotRouted> {
         let (row, _turn) = self.changeable(scope, id).await?;
         if !self
@@ -567,10 +582,10 @@ impl Inbox {
         Ok(())
     }
 
-    /// Sends a webhook a `test` event.
+    /// Sends a `test` event to a webhook.
     ///
     /// # Errors
-    /// There is no such one, or the store's.
+    /// Fails if the webhook does not exist or the store fails.
     pub async fn test_webhook(&self, scope: &Scope, id: Uuid) -> Result<Uuid, NotRouted> {
         let webhook = self.webhook(scope, id).ok_or(NotRouted::NoWebhook)?;
         let event =
@@ -587,7 +602,7 @@ impl Inbox {
         Ok(event_id)
     }
 
-    /// A webhook as it is, and the turn to change it: nobody else does meanwhile.
+    /// Takes the lock and returns the stored form of a webhook.
     async fn changeable(
         &self,
         scope: &Scope,
@@ -619,14 +634,15 @@ impl Inbox {
         Ok(webhook)
     }
 
-    /// Where events go that are no conversation's: the number's webhook, else the account's only one.
+    /// The webhook for events that belong to no conversation: the number's, or the only one of its
+    /// account.
     pub fn webhook_of(&self, number: &NumberEntry) -> Option<Uuid> {
         let default = self.routing_of(number).webhook();
         default.or_else(|| self.only_webhook(number).map(|webhook| webhook.id))
     }
 
-    /// An event of a number's, for its webhook, if it has one: `number.changed`, `permission.changed`. `order`: events
-    /// with the same one go out in order. Most numbers have none: `data` is put together only where one hears it.
+    /// Builds an event of a number for its webhook, such as `number.changed`. `None` if it has no
+    /// webhook; `data` is not called then. Events with the same `order` are delivered in order.
     pub fn number_event(
         &self,
         number: &NumberEntry,
@@ -639,7 +655,7 @@ impl Inbox {
         Some(self.draft(number, kind, of, data(), Vec::new()).event_for(webhook, order))
     }
 
-    /// Tells a number's webhook, if it has one. Returns at once; in the outbox a moment later.
+    /// Sends an event to a number's webhook, if it has one. Returns before the event is stored.
     pub fn tell_number(&self, number: &NumberEntry, kind: &str, data: Value) {
         let once = Uuid::new_v4().to_string();
         let order = stable_id("number", &[number.spec.mail_id.as_str()]);
@@ -655,7 +671,7 @@ impl Inbox {
             match written.await {
                 Ok(written) => inbox.hand_on(vec![written]),
                 Err(StoreError::Journalled) => {}
-                Err(error) => tracing::error!(%error, "an event could not be written"),
+                Err(error) => tracing::error!(%error, "event not stored"),
             }
         });
     }
@@ -691,7 +707,7 @@ fn of_row(row: WebhookRow) -> Webhook {
     }
 }
 
-/// As the store keeps it.
+/// The stored form of a webhook.
 fn row_of(webhook: &Webhook) -> WebhookRow {
     WebhookRow {
         id: webhook.id,

@@ -1,6 +1,9 @@
-//! The way out to Meta: a message stands in the store as `queued`, then Graph is asked, one after another in each
-//! conversation. That it is about to be asked is written first: what was not asked for when its process ended goes out
-//! after the next start, and of what was, nobody knows whether Meta has it, so it is not sent again.
+//! Sends messages through Graph. A message is stored as `queued` first; then Graph is asked, one
+//! message at a time in each conversation.
+//!
+//! The store records that a request is about to be made. After a crash, messages without that mark
+//! are sent by the next process. Those with it may have reached Meta and are not sent again, but
+//! reported as failed.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
@@ -21,34 +24,36 @@ use machine::GraphOutcome;
 use model::{Direction, MessageStatus, PhoneNumberId, Timestamp, stable_id};
 use store::{Answers, Conversation, Going, Gone, LeftMessage, NewMessage, Pair, StoreError, Then};
 
-/// How long a user may be written to freely after they wrote or called.
+/// Meta's customer service window: how long free-form messages are allowed after the user's last
+/// message or call.
 pub const WINDOW: Duration = Duration::from_secs(24 * 3_600);
-/// Messages a second of one number: Meta's usual throughput.
+/// Messages per second of one number, which is Meta's default throughput.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(80).expect("not 0");
-/// Messages of one conversation, and of all, that wait for Graph.
+/// The largest numbers of waiting messages, per conversation and in total.
 const LANE_MAX: usize = 64;
 const WAITING_MAX: usize = 8_192;
-/// Messages of one answer of an agent.
+/// The largest number of messages in one answer of an agent.
 const REPLIES_MAX: usize = 10;
-/// Messages looked at at once at the start.
+/// Messages per page when interrupted ones are read at start-up.
 const LEFT_PAGE: u32 = 1_000;
-/// How long the same `Idempotency-Key` is the same message, and how often it may have been another before.
+/// How long an `Idempotency-Key` names the same message, and how many earlier messages it may have
+/// named.
 const SAME_FOR: Duration = Duration::from_secs(24 * 3_600);
 const SAME_MAX: u32 = 1_000;
-/// How long until a store that takes nothing is asked again whether a message may go out.
+/// The pause before a failed write to the store is retried.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A message that is to go out.
+/// A message to send.
 #[derive(Clone, PartialEq)]
 pub struct Outgoing {
-    /// Meta's type.
+    /// Meta's message type.
     pub kind: String,
-    /// What the type holds, under its name; perhaps `context`.
+    /// The content under the name of the type, and optionally `context`.
     pub content: Value,
 }
 
 impl Outgoing {
-    /// A plain text.
+    /// A text message.
     pub fn text(text: &str) -> Self {
         Self { kind: "text".to_owned(), content: json!({"text": {"body": text}}) }
     }
@@ -60,42 +65,42 @@ impl std::fmt::Debug for Outgoing {
     }
 }
 
-/// Why a message does not go out.
+/// The reason why a message was not sent.
 #[derive(Debug)]
 pub enum NotSent {
-    /// There is no such conversation.
+    /// The conversation does not exist.
     Gone,
-    /// Its number is not there any more.
+    /// The conversation's number is no longer served.
     NoNumber,
-    /// More than a day since the user was heard from: a template is needed.
+    /// The customer service window is closed, and the message is not a template.
     WindowClosed,
-    /// Too many; seconds to wait.
+    /// A rate or queue limit is reached. Contains the seconds to wait.
     TooMany(u64),
-    /// It asks for permission to call, and the user was asked as often as may be (L13, L14).
+    /// The message asks for permission to call, and the limit on requests is reached.
     TooSoon(Refusal),
-    /// So it does, and a request to the user is being sent.
+    /// The message asks for permission to call, and another request is in progress.
     Asking,
-    /// Somebody else answers now, or nobody.
+    /// The routing has changed or people took over since the agent was asked.
     Stale,
     Store(StoreError),
 }
 
-/// A message on its way.
+/// A queued message.
 struct Posting {
     pair: Pair,
     message: NewMessage,
-    /// An agent's.
+    /// Set for an agent's message.
     epoch: Option<u64>,
 }
 
-/// What stands in a lane.
+/// An entry of a lane.
 enum Next {
     Post(Posting),
-    /// Somebody waits until all before it went out.
+    /// Notifies a task once the entries before it are done.
     Tell(oneshot::Sender<()>),
 }
 
-/// What waits for Graph, by conversation; one that is there has somebody who sends.
+/// The queues of messages by conversation. A queue that exists has a task that empties it.
 pub(super) struct Lanes {
     lanes: Mutex<(HashMap<Uuid, VecDeque<Next>>, usize)>,
     limits: DefaultKeyedRateLimiter<PhoneNumberId>,
@@ -116,7 +121,7 @@ impl Lanes {
         lanes.1 < WAITING_MAX && lanes.0.get(&conversation).is_none_or(|lane| lane.len() < LANE_MAX)
     }
 
-    /// Puts it in line; `true`: somebody has to begin.
+    /// Queues a message. Returns `true` if the caller has to start the task that empties the lane.
     fn push(&self, posting: Posting) -> bool {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.1 += 1;
@@ -125,7 +130,8 @@ impl Lanes {
         fresh
     }
 
-    /// Ends when what stands in a lane now has gone out.
+    /// Returns a receiver that completes once the lane's current entries are done. `None` if the
+    /// lane is empty.
     fn passed(&self, conversation: Uuid) -> Option<oneshot::Receiver<()>> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let lane = lanes.0.get_mut(&conversation)?;
@@ -134,7 +140,7 @@ impl Lanes {
         Some(told)
     }
 
-    /// The next of a lane; none: the lane is over.
+    /// Takes the next message of a lane. `None` ends the lane.
     fn next(&self, conversation: Uuid) -> Option<Posting> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -144,7 +150,7 @@ impl Lanes {
                     return Some(posting);
                 }
                 Some(Next::Tell(tell)) => {
-                    // Who waited may have gone.
+                    // The waiting task may have ended.
                     let _ = tell.send(());
                 }
                 None => {
@@ -157,11 +163,12 @@ impl Lanes {
 }
 
 impl Inbox {
-    /// Sends a message for a person or a program; `sender` says who. Stored when this returns; Graph is asked behind it.
-    /// `once`: whoever asks for the same by this name within a day gets the message that was sent then.
+    /// Queues a message of a person or program, named by `sender`. The message is stored when this
+    /// returns; Graph is asked later. With `once`, an idempotency key, a repeated call within a day
+    /// returns the id of the first message.
     ///
     /// # Errors
-    /// A rule that forbids it, or the store's.
+    /// Fails if a rule forbids the message or the store fails.
     pub async fn send(
         &self,
         conversation: &Conversation,
@@ -185,7 +192,8 @@ impl Inbox {
         Ok(id)
     }
 
-    /// The message of a name: its id is made of it, so that the store knows it again after a restart and on another node.
+    /// Looks up an idempotency key. The message id derives from the key, so that it is found again
+    /// after a restart and by other nodes.
     async fn named(&self, pair: &Pair, once: &str, now: Timestamp) -> Result<Named, NotSent> {
         let conversation = pair.conversation.to_string();
         for n in 0..SAME_MAX {
@@ -196,18 +204,19 @@ impl Inbox {
                 Some((_, found)) if now < found.message.at.plus(SAME_FOR) => {
                     return Ok(Named::Sent(id));
                 }
-                // A day later it is another.
+                // An older message with this key has expired.
                 Some(_) => {}
             }
         }
         Ok(Named::Free(Uuid::new_v4()))
     }
 
-    /// An agent answers a turn, once; `then` is to be done when the reply is out ([`Inbox::posted`]), also by another process.
-    /// Nothing goes out where the conversation has another routing by now, or people took over.
+    /// Sends an agent's answer to a turn, at most once. `then` is stored with it, and is carried
+    /// out once the messages are out ([`Inbox::posted`]), if necessary by the next process.
     ///
     /// # Errors
-    /// [`NotSent::Stale`] then; or a rule that forbids it, or the store's.
+    /// Returns [`NotSent::Stale`] if the conversation has another routing by now, or if people took
+    /// over. Also fails if a rule forbids a message or the store fails.
     pub async fn reply(
         &self,
         turn: &Turn,
@@ -222,7 +231,8 @@ impl Inbox {
         Ok(ids)
     }
 
-    /// Waits until what goes out in a conversation now has gone, whatever became of it.
+    /// Waits until the messages that are queued in a conversation now have been sent or have
+    /// failed.
     pub async fn posted(&self, conversation: Uuid) {
         if let Some(passed) = self.0.lanes.passed(conversation) {
             let _ = passed.await;
@@ -272,7 +282,7 @@ impl Inbox {
         };
         match self.parts().store.messages().enqueue(going).await.map_err(NotSent::Store)? {
             Gone::Out => {}
-            // Whoever asked at the same moment sends it.
+            // A concurrent request with the same key sends the message.
             Gone::Before => return Ok(()),
             Gone::Refused => {
                 return Err(if epoch.is_some() { NotSent::Stale } else { NotSent::Gone });
@@ -301,7 +311,8 @@ impl Inbox {
 
     async fn post(&self, Posting { pair, message, epoch }: Posting) {
         let parts = self.parts();
-        // While this is held nobody changes the routing: who has been told that it is changed sees no answer after that.
+        // Changes of routing wait for this lock: once a change is confirmed, no answer under the
+        // old routing is sent.
         let gate = self.gate(&pair.phone_number_id);
         let _held = match epoch {
             Some(_) => Some(gate.read_owned().await),
@@ -323,7 +334,8 @@ impl Inbox {
         if !self.may_ask(message.id).await {
             return;
         }
-        // It waited for its store: a day later nobody may be written to with it, and what it answers is long past.
+        // The message waited for the store. After a day, the customer service window is closed and
+        // the answer is out of date.
         if message.kind != "template" && parts.clock.wall().since(message.at) > WINDOW {
             let why = (0, "not sent: it waited for more than a day".to_owned());
             return self.unsent(&pair, &message, why).await;
@@ -347,12 +359,13 @@ impl Inbox {
             }
         };
         if let Err(error) = written {
-            tracing::error!(%error, message = %message.id, "what became of a message could not be written");
+            tracing::error!(%error, message = %message.id, "message status not stored");
         }
         self.tell_message(&pair.main_account, pair.conversation, message.id);
     }
 
-    /// Notes that Meta is about to be asked; `false`: nobody may ask. A message waits with its store.
+    /// Records that Graph is about to be asked, and waits while the store is unavailable. Returns
+    /// `false` if the message must not be sent.
     async fn may_ask(&self, message: Uuid) -> bool {
         loop {
             match self
@@ -364,9 +377,10 @@ impl Inbox {
             {
                 Ok(may) => return may,
                 Err(StoreError::Closed) => return false,
-                Err(error) => tracing::warn!(%error, %message, "a message waits for the store"),
+                Err(error) => tracing::warn!(%error, %message, "store unavailable; message waits"),
             }
-            // However long that takes, its window apart (`post`); what a stop finds here goes out after the next start.
+            // There is no time limit here; `post` checks the window. What is left at shutdown is
+            // sent after the next start.
             if self.parts().tasks.is_closed() {
                 return false;
             }
@@ -374,7 +388,7 @@ impl Inbox {
         }
     }
 
-    /// A message does not go out.
+    /// Fails a message that was not sent to Graph.
     async fn unsent(&self, pair: &Pair, message: &NewMessage, why: (i64, String)) {
         if asks(&message.kind, &message.content) {
             self.asked_for_nothing(pair);
@@ -382,14 +396,14 @@ impl Inbox {
         self.failed(pair, message.id, why).await;
     }
 
-    /// A message did not go out, as far as is known: its webhook hears of it.
+    /// Stores that a message failed, which also reports it to the webhook.
     async fn failed(&self, pair: &Pair, message: Uuid, why: (i64, String)) {
         let number = self.number_of(pair);
         let about = number.as_deref().map_or_else(|| About::pair(pair), About::number);
         let status = self.status_of(&about, None, Some(message), MessageStatus::Failed, Some(why));
         match self.parts().store.messages().update_status(status) {
             Some(written) => drop(self.status_written(&pair.main_account, written.await)),
-            None => tracing::error!(%message, "what became of a message could not be written"),
+            None => tracing::error!(%message, "message status not stored"),
         }
     }
 
@@ -402,10 +416,10 @@ impl Inbox {
         found.is_ok_and(|found| found.is_some_and(|c| c.standing.answers(epoch).is_some()))
     }
 
-    /// Messages that an earlier process had taken: they go out now, but for those that Meta may have.
+    /// Queues the messages that the previous process left, and fails those that Meta may have.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the store fails.
     pub(super) async fn take_up_what_was_left(&self) -> Result<(), StoreError> {
         let mut after = (i64::MIN, Uuid::nil());
         loop {
@@ -430,20 +444,20 @@ impl Inbox {
     }
 }
 
-/// What a name stands for.
+/// The result of looking up an idempotency key.
 enum Named {
-    /// This message went out under it.
+    /// This message was sent with the key.
     Sent(Uuid),
-    /// None yet: the next has this id.
+    /// The key is unused. The new message gets this id.
     Free(Uuid),
 }
 
-/// Whether a user may be written to freely.
+/// Returns whether the customer service window is open.
 fn is_open(heard: Option<Timestamp>, now: Timestamp) -> bool {
     heard.is_some_and(|heard| now < heard.plus(WINDOW))
 }
 
-/// The body of Graph's `messages`.
+/// The body of a Graph `messages` request.
 fn graph_body(pair: &Pair, message: &NewMessage) -> Value {
     let user = &pair.user.id;
     let to = if user.bytes().all(|b| b.is_ascii_digit()) { "to" } else { "recipient" };
@@ -458,7 +472,7 @@ fn graph_body(pair: &Pair, message: &NewMessage) -> Value {
         for name in [message.kind.as_str(), "context"] {
             if let Some(held) = message.content.get(name) {
                 let mut held = held.clone();
-                // Meta knows it, and takes no word on it.
+                // Graph rejects this member.
                 if let (true, Some(file)) = (words::MEDIA.contains(&name), held.as_object_mut()) {
                     file.remove("mime_type");
                 }
@@ -469,7 +483,7 @@ fn graph_body(pair: &Pair, message: &NewMessage) -> Value {
     body
 }
 
-/// Meta's code and words, or ours with the code 0.
+/// Meta's error code and text, or code 0 and our text.
 fn reason(outcome: GraphOutcome) -> (i64, String) {
     match outcome {
         GraphOutcome::Refused { code, details, .. } => (code, details),

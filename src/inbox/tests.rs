@@ -1,4 +1,4 @@
-//! Turns and their answers, with a store and a Graph that takes everything.
+//! Tests of the inbox with a real store and a fake Graph.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ struct World {
     inbox: Inbox,
     number: Arc<NumberEntry>,
     graph: Server,
-    /// Those of earlier processes, whose tasks go on here: they must not hear that theirs is gone.
+    /// Graph servers of earlier processes. Their tasks still run here, so the servers must stay up.
     former: Vec<Server>,
     written: AtomicUsize,
     clock: Clock,
@@ -62,7 +62,7 @@ impl World {
         Self::with(takes_all).await
     }
 
-    /// Graph answers so.
+    /// Starts with this Graph.
     async fn with(graph: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
@@ -87,7 +87,7 @@ impl World {
         }
     }
 
-    /// The next process, at a Graph that answers so.
+    /// Restarts the node with this Graph.
     async fn restart(&mut self, graph: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) {
         self.former.push(std::mem::replace(&mut self.graph, Server::start(graph).await));
         self.inbox =
@@ -95,7 +95,7 @@ impl World {
         self.inbox.open(&[]).await.unwrap();
     }
 
-    /// The number is another account's.
+    /// Moves the number to another account.
     fn give(&mut self, account: &str) {
         give(&self.directory, account);
         self.number = self.directory.number(&"106".into()).unwrap();
@@ -128,7 +128,7 @@ impl World {
         id
     }
 
-    /// Asks for a message's file by a link of ours.
+    /// Requests a message's file by its link.
     async fn file(&self, message: Uuid) -> Option<MediaFile> {
         let url = self.inbox.media_url(message);
         let (_, query) = url.split_once("?until=").unwrap();
@@ -136,7 +136,7 @@ impl World {
         self.inbox.media_file(message, until.parse().unwrap(), tag).await.unwrap()
     }
 
-    /// Meta says how far a message is, perhaps with our own data in it.
+    /// Delivers a status from Meta, optionally with our opaque data.
     async fn told(&self, wamid: &str, status: MessageStatus, of: Option<Uuid>, error: Option<i64>) {
         let opaque = of.map(super::incoming::opaque_of);
         let error = error.map(|code| (code, "why".to_owned()));
@@ -144,7 +144,7 @@ impl World {
         assert!(self.inbox.status(&self.number, told).unwrap().await);
     }
 
-    /// A message as the store has it: its status, Meta's id, the code of an error.
+    /// A stored message's status, message id and error code.
     async fn stands(&self, id: Uuid) -> (&'static str, Option<String>, Option<i64>) {
         let (_, found) = self.store.messages().get(id).await.unwrap().unwrap();
         (found.message.status.as_str(), found.message.wamid, found.error.map(|(code, _)| code))
@@ -161,7 +161,7 @@ fn give(directory: &Directory, account: &str) {
     serve(directory, spec(account));
 }
 
-/// The number is this from now on.
+/// Replaces the number in the directory.
 fn serve(directory: &Directory, number: NumberSpec) {
     let account_spec = |id: &str, parent: Option<&str>| AccountSpec {
         auth_id: id.into(),
@@ -256,14 +256,14 @@ async fn s4_09_an_agents_answer_is_dropped_once_the_routing_has_changed() {
         .await
         .unwrap();
     assert_eq!(sent.len(), 2);
-    // What has not gone out when the routing changes never does.
+    // A message that is still queued when the routing changes is never sent.
     world.inbox.posted(turn.pair.conversation).await;
     world.writes("91", "two").await;
     let turn = turns.recv().await.unwrap();
     world.inbox.route_number(&world.number, Routing::Webhook(None), true).await.unwrap();
     let refused = world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await;
     assert!(matches!(refused, Err(NotSent::Stale)), "{refused:?}");
-    // The same agent again is another time.
+    // The same agent again is a new epoch.
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
     assert!(matches!(
         world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await,
@@ -271,7 +271,7 @@ async fn s4_09_an_agents_answer_is_dropped_once_the_routing_has_changed() {
     ));
     world.writes("91", "three").await;
     let turn = turns.recv().await.unwrap();
-    // People take over: the turn that is under way ends with it, and there is no further one.
+    // People take over: the turn in progress becomes stale, and no further one starts.
     let off = ConversationChange { ai_enabled: Some(false), ..ConversationChange::default() };
     assert!(world.inbox.change(&Scope::of("MA1".into()), &turn.pair, off).await.unwrap());
     assert!(matches!(
@@ -303,7 +303,7 @@ async fn a_number_that_meta_gives_another_id_keeps_its_routing_and_its_conversat
     world.writes("91", "after").await;
     let turn = turns.recv().await.unwrap();
     assert_eq!((turn.agent, turn.pair.conversation), (AGENT, before));
-    // Meta is asked by the id that it knows.
+    // Graph gets the current id.
     let sent = world.inbox.reply(&turn, vec![Outgoing::text("Hello")], None).await.unwrap();
     world.inbox.posted(before).await;
     world.told("wamid.sent", MessageStatus::Delivered, None, None).await;
@@ -313,7 +313,7 @@ async fn a_number_that_meta_gives_another_id_keeps_its_routing_and_its_conversat
         world.store.messages().list(&Scope::of("MA1".into()), before, None, 10).await.unwrap();
     let reply = shown.iter().find(|shown| sent.contains(&shown.message.id)).unwrap();
     assert_eq!(reply.message.status, MessageStatus::Delivered, "it is found by what is kept");
-    // After a start too.
+    // Also after a restart.
     world.restart(takes_all).await;
     assert_eq!(world.inbox.routing_of(&world.number), Routing::Agent(AGENT));
 }
@@ -330,7 +330,7 @@ async fn a_message_that_comes_twice_is_one_with_one_turn() {
     assert_eq!(world.timeline("91").await, [("one".to_owned(), "received")]);
 }
 
-/// A Graph that names each file, and gives it so.
+/// A Graph that returns a URL for each file, and the file.
 fn files(
     of: impl Fn(&str) -> Reply + Send + Sync + 'static,
 ) -> impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static {
@@ -352,7 +352,7 @@ async fn r10_few_files_are_fetched_at_a_time_and_one_that_is_asked_for_waits_for
     let world =
         World::with(files(|file| if file == "wanted" { Reply::ok("here") } else { Reply::Never }))
             .await;
-    // More than may wait, so that the last is fetched by nobody until somebody asks.
+    // More than the prefetch queue holds, so that the last is only downloaded on request.
     for n in 0..270 {
         world.says("91", "image", json!({"image": {"id": format!("m{n}")}})).await;
     }
@@ -401,7 +401,7 @@ async fn r16_a_numbers_next_owner_reads_nothing_of_the_formers_and_nothing_that_
         (world_id("91"), Routing::Agent(AGENT))
     );
     world.give("MA2");
-    // Before anybody has noted it, too.
+    // Also before the new owner is recorded.
     assert_eq!(world.inbox.routing_of(&world.number), Routing::None);
     world.writes("91", "to the new one").await;
     let own = world.conversations("MA2", all()).await.remove(0);
@@ -414,7 +414,7 @@ async fn r16_a_numbers_next_owner_reads_nothing_of_the_formers_and_nothing_that_
     );
     assert!(world.store.conversations().get(&scope, world_id("91")).await.unwrap().is_none());
     world.inbox.claim().await.unwrap();
-    // What the former owner had is there, and leads nowhere.
+    // The previous owner keeps its conversation, but it leads nowhere.
     let former = world.conversations("MA1", all()).await.remove(0);
     assert_eq!((former.last.text.as_str(), former.standing.routing), ("between us", Routing::None));
     let sent = world.inbox.send(&former, Outgoing::text("still me"), "api", None).await;
@@ -422,7 +422,8 @@ async fn r16_a_numbers_next_owner_reads_nothing_of_the_formers_and_nothing_that_
     let reply = world.inbox.reply(&turn, vec![Outgoing::text("still me")], None).await;
     assert!(matches!(reply, Err(NotSent::NoNumber)), "{reply:?}");
     assert!(world.inbox.number_of(&former.pair).is_none());
-    // Over a restart, and back: it has its own conversation again, without what it had set.
+    // After a restart, and when the number returns, the first owner finds its conversation again,
+    // without its routing.
     world.restart(takes_all).await;
     world.give("MA1");
     world.writes("91", "back").await;
@@ -540,7 +541,7 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     for id in [proved, refused, silent] {
         assert_eq!(world.stands(id).await, ("failed", None, Some(0)));
     }
-    // What Meta has said before counts over our not knowing.
+    // A status that Meta sent earlier wins over our own failure.
     let about = super::incoming::About::number(&world.number);
     let here = world.inbox.status_of(
         &about,
@@ -552,13 +553,13 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     world.store.messages().update_status(here).unwrap().await.unwrap();
     let sent_as = |n: u8| Some(format!("wamid.{n}"));
     assert_eq!(world.stands(known).await, ("sent", sent_as(4), None));
-    // In any order, and it goes on from there.
+    // Statuses may arrive in any order.
     world.told("wamid.1", MessageStatus::Delivered, Some(proved), None).await;
     world.told("wamid.1", MessageStatus::Sent, Some(proved), None).await;
     assert_eq!(world.stands(proved).await, ("delivered", sent_as(1), None));
     world.told("wamid.1", MessageStatus::Read, None, None).await;
     assert_eq!(world.stands(proved).await, ("read", sent_as(1), None));
-    // Meta's own word stays.
+    // A failure that Meta reported is final.
     world.told("wamid.2", MessageStatus::Failed, Some(refused), Some(131_026)).await;
     world.told("wamid.2", MessageStatus::Sent, Some(refused), None).await;
     assert_eq!(world.stands(refused).await, ("failed", sent_as(2), Some(131_026)));
@@ -580,7 +581,7 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
 async fn r05_statuses_that_overtake_graphs_answer_without_our_own_data_are_applied() {
     let (answer, may_answer) = std::sync::mpsc::sync_channel::<()>(16);
     let may_answer = Mutex::new(may_answer);
-    // Its thread waits: there are others.
+    // Graph's handler blocks its thread; the runtime has others.
     let world = World::with(move |seen| {
         may_answer.lock().unwrap().recv().unwrap();
         takes_all(seen)
@@ -632,12 +633,12 @@ async fn l13_a_message_that_asks_for_permission_counts_before_it_goes_out() {
     let key = PairKey::new(&"106".into(), "91");
     let view = || consents.view(&key, &world.number.spec.permissions, world.clock.steady());
     let send = async |outgoing| world.inbox.send(&conversation, outgoing, "api", None).await;
-    // Meta takes none of it: it was none.
+    // Meta refuses it, so it does not count.
     send(asks("refused")).await.unwrap();
     assert_eq!((view().state, view().requests_left), (State::Requested, 0));
     world.inbox.posted(conversation.pair.conversation).await;
     assert_eq!((view().state, view().requests_left), (State::None, 1));
-    // Two at the same moment.
+    // Two concurrent requests.
     let (one, other) = tokio::join!(send(asks("first")), send(asks("second")));
     let refusal = match (one, other) {
         (Ok(_), Err(NotSent::TooSoon(refusal))) | (Err(NotSent::TooSoon(refusal)), Ok(_)) => {
@@ -811,7 +812,7 @@ async fn s4_19_a_conversation_subscribed_and_unsubscribed_at_once_tells_of_one_o
             told.push(kinds);
         }
         let wanted: [&[&str]; 2] = match stands.standing.routing.webhook() {
-            // Unsubscribed last: it goes where the number's go.
+            // Unsubscribed last: the conversation has the number's routing.
             Some(id) if id == usual => [
                 &["subscription.activated", "subscription.revoked"],
                 &["subscription.activated", "subscription.revoked"],

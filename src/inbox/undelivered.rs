@@ -1,5 +1,5 @@
-//! Deliveries that are given up: somebody should know (`number-api.md` §4), and once is enough for all that one receiver did
-//! not take.
+//! Notifications about webhook deliveries that were given up. Each receiver causes at most one per
+//! hour.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,17 +9,17 @@ use crate::call::GivenUp;
 use crate::notices::Notice;
 use model::{AuthId, NotificationTopic, Timestamp};
 
-/// For so long nothing more is said of the same receiver.
+/// The shortest time between two notifications about one receiver.
 const QUIET: Duration = Duration::from_secs(3_600);
-/// Receivers that are remembered; the oldest are forgotten.
+/// The largest number of remembered receivers. Expired ones are removed when it is reached.
 const KEPT: usize = 10_000;
 
-/// Whom something was said of, and when.
+/// The time of the last notification, by account and receiver.
 #[derive(Debug, Default)]
 pub(super) struct Undelivered(Mutex<HashMap<(AuthId, String), Timestamp>>);
 
 impl Undelivered {
-    /// What to say; none: it was said a moment ago.
+    /// Builds the notification. `None` if the receiver had one recently.
     pub(super) fn notice(&self, given_up: GivenUp, now: Timestamp) -> Option<Notice> {
         let GivenUp { account, main_account, to, why } = given_up;
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
