@@ -1,5 +1,6 @@
-//! Asks an agent one turn: its server by our contract, or a model; through `egress`, with two further tries, and what it
-//! replies piece by piece as it comes. Knows no conversation and no call.
+//! Asks an agent for one turn: a customer's server by our contract, or a model. Makes up to three
+//! attempts through `egress`, and passes the reply on piece by piece. Knows neither conversations
+//! nor calls.
 
 use std::time::Duration;
 
@@ -23,55 +24,56 @@ use store::{Agent, AgentKind};
 
 const EVENT_ID: HeaderName = HeaderName::from_static("x-offhook-event-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-offhook-attempt");
-/// Tries of a turn.
+/// The largest number of attempts per turn.
 const TRIES: u32 = 3;
-/// Before the second try; the third waits twice as long.
+/// The pause before the second attempt. It doubles before the third.
 const PAUSE: Duration = Duration::from_millis(300);
-/// Until there is a connection.
+/// The time limit for establishing a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Bytes of a reply at most.
+/// The maximum size of a reply in bytes.
 const REPLY_MAX: usize = 256 * 1024;
 
-/// Why an agent did not reply. The texts read well after "could not …".
+/// The reason why an agent did not reply.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    #[error("ask the agent: it names no endpoint, and this node has no [model]")]
+    #[error("the agent names no endpoint, and this node has no [model]")]
     NoEndpoint,
-    #[error("ask the agent: {0}")]
+    #[error("request to the agent failed: {0}")]
     Unreachable(#[from] EgressError),
-    #[error("ask the agent: its answer was {0}")]
+    #[error("the agent answered with status {0}")]
     Status(u16),
-    #[error("ask the agent: no whole answer came within {0:?}")]
+    #[error("the agent did not answer completely within {0:?}")]
     Late(Duration),
-    #[error("read the agent's answer: {0}")]
+    #[error("the agent's answer is invalid: {0}")]
     Unreadable(String),
-    #[error("ask the agent: its key has a character that no header may have")]
+    #[error("the agent's key contains a character that is not allowed in an HTTP header")]
     Key,
 }
 
-/// Who hears a reply as it comes.
+/// Receives a reply piece by piece.
 pub(super) trait Hearer: Send {
-    /// Takes a piece of it.
+    /// Takes the next piece.
     ///
     /// # Errors
-    /// It is more than a reply may be.
+    /// Fails if the reply exceeds a limit.
     fn hear(&mut self, piece: Piece) -> Result<(), String>;
-    /// A try came to nothing: forgets what it gave, unless some of it is out already and another try would say it twice.
+    /// Discards the pieces of a failed attempt. Returns `false` if some of them were already passed
+    /// on, so that another attempt would repeat them.
     fn take_back(&mut self) -> bool;
 }
 
-/// Who asks agents; cheap to clone.
+/// A client for agents. Clones are cheap and share their state.
 #[derive(Clone)]
 pub struct Asking {
-    /// To customers' servers.
+    /// For customers' servers.
     pub(super) egress: Egress,
-    /// To the operator's own model, wherever it is.
+    /// For the operator's own model, which may have a private address.
     pub(super) house: Egress,
     pub(super) model: Option<ModelSettings>,
     pub(super) clock: Clock,
 }
 
-/// Where a request goes.
+/// The destination of a request.
 struct Target<'a> {
     egress: &'a Egress,
     url: String,
@@ -80,12 +82,12 @@ struct Target<'a> {
 }
 
 impl Asking {
-    /// Asks one turn, in up to three tries; `on` gets the pieces of the reply. Once some of it is out there is no further
-    /// try. `sign_with`: the account's own keys, where the agent has none; two while one takes the other's
-    /// place.
+    /// Asks for one turn, in up to three attempts, and passes the reply to `on`. There is no
+    /// further attempt once a part of the reply has been used. `sign_with` are the account's
+    /// signing keys, used if the agent has none; there are two during a rotation.
     ///
     /// # Errors
-    /// Why the last try failed.
+    /// Returns the error of the last attempt.
     pub(super) async fn turn(
         &self,
         agent: &Agent,
@@ -100,7 +102,7 @@ impl Asking {
             let done = timeout(within, work).await.unwrap_or(Err(AgentError::Late(within)));
             match done {
                 Err(error) if attempt < TRIES && on.take_back() => {
-                    tracing::info!(agent = %agent.id, attempt, %error, "an agent did not reply; it is asked again");
+                    tracing::info!(agent = %agent.id, attempt, %error, "agent request failed; retrying");
                     sleep(pause).await;
                     pause *= 2;
                 }
@@ -165,10 +167,10 @@ impl Asking {
         }
     }
 
-    /// Asks the operator's model for one answer, whole.
+    /// Asks the operator's model, and returns the complete answer.
     ///
     /// # Errors
-    /// There is none, or it did not answer.
+    /// Fails if no model is configured, or if it does not answer.
     pub(super) async fn house_model(
         &self,
         system: &str,
@@ -200,7 +202,8 @@ impl Asking {
     }
 }
 
-/// `…/chat/completions` below a base URL, or that URL itself.
+/// The URL of `/chat/completions` below a base URL. A base URL that ends with that path is used as
+/// it is.
 fn completions(base: &str) -> String {
     let base = base.trim_end_matches('/');
     if base.ends_with("/chat/completions") {
@@ -268,7 +271,8 @@ async fn whole(mut answer: EgressStream) -> Result<Vec<u8>, AgentError> {
     Ok(bytes)
 }
 
-/// Each event's data, as it comes; `[DONE]` is the end. Whether it came.
+/// Calls `on` with the data of each server-sent event. Returns whether the stream ended with
+/// `[DONE]`.
 async fn each_event(
     mut answer: EgressStream,
     mut on: impl FnMut(&[u8]) -> Result<(), String> + Send,
@@ -296,14 +300,14 @@ async fn http_reply(answer: EgressStream, on: &mut dyn Hearer) -> Result<(), Age
         return each_event(answer, all).await.map(drop);
     }
     let bytes = whole(answer).await?;
-    // An agent that has nothing to say may say nothing.
+    // An empty body is a valid, empty reply.
     if bytes.is_empty() { Ok(()) } else { all(&bytes).map_err(AgentError::Unreadable) }
 }
 
 async fn llm_reply(answer: EgressStream, on: &mut dyn Hearer) -> Result<(), AgentError> {
     let (mut tail, mut spoken) = (Tail::default(), false);
     let mut say = |text: String, on: &mut dyn Hearer| {
-        // Blanks before the first word are nothing said.
+        // White space before the first word is dropped.
         let text = if spoken { text } else { text.trim_start().to_owned() };
         spoken |= !text.is_empty();
         if text.is_empty() { Ok(()) } else { on.hear(Piece::Text(text)) }
@@ -314,12 +318,13 @@ async fn llm_reply(answer: EgressStream, on: &mut dyn Hearer) -> Result<(), Agen
     match action {
         Some(action) => on.hear(Piece::Act(action)).map_err(AgentError::Unreadable),
         None if spoken => Ok(()),
-        // A model that only calls tools, or whose server lost its words: the user waits for an answer all the same.
-        None => Err(AgentError::Unreadable("the model said nothing".to_owned())),
+        // The model only called tools, or its text was lost. The user still waits for an answer, so
+        // this counts as a failure.
+        None => Err(AgentError::Unreadable("the model returned no text".to_owned())),
     }
 }
 
-/// What a model says, as it comes; a stream has to come to its end.
+/// Passes on the text of a model as it arrives. A stream must have a proper end.
 async fn completed(
     answer: EgressStream,
     on: &mut (dyn FnMut(String) -> Result<(), String> + Send),
@@ -338,8 +343,9 @@ async fn completed(
     if done || finished {
         return Ok(());
     }
-    // A proxy that ends a broken stream well would pass half an answer off as a whole one.
-    Err(AgentError::Unreadable("the model's stream ended without an end".to_owned()))
+    // A proxy may close a broken stream regularly; without this check, half an answer would pass
+    // for a whole one.
+    Err(AgentError::Unreadable("the model's stream ended early".to_owned()))
 }
 
 #[cfg(test)]
@@ -364,7 +370,8 @@ mod tests {
         }
     }
 
-    /// Somebody to whom nothing is out before a reply is whole; or all of it at once.
+    /// Collects a reply. With `whole`, nothing is used before the reply is complete; otherwise each
+    /// piece is used immediately.
     struct Ear {
         reply: Reply,
         whole: bool,
@@ -384,8 +391,8 @@ mod tests {
         }
     }
 
-    /// One turn with a server that gives these answers, the last of them again and again: how it ended, what was heard, and
-    /// how often the server was asked.
+    /// Asks for one turn at a server that gives these answers and repeats the last one. Returns the
+    /// result, the text, and the number of requests.
     async fn asked(
         kind: AgentKind,
         whole: bool,
@@ -461,10 +468,10 @@ mod tests {
             (Box::new(|| json_of(error.clone())), "quota"),
             (Box::new(|| events(&[&error.to_string(), "[DONE]"])), "quota"),
             (Box::new(|| events(&[&half, &error.to_string()])), "quota"),
-            (Box::new(|| events(&[&half])), "without an end"),
-            (Box::new(|| events(&["[DONE]"])), "said nothing"),
-            (Box::new(|| json_of(tools.clone())), "said nothing"),
-            (Box::new(|| json_of(empty.clone())), "said nothing"),
+            (Box::new(|| events(&[&half])), "ended early"),
+            (Box::new(|| events(&["[DONE]"])), "returned no text"),
+            (Box::new(|| json_of(tools.clone())), "returned no text"),
+            (Box::new(|| json_of(empty.clone())), "returned no text"),
         ];
         let all = wrong
             .iter()
@@ -482,7 +489,7 @@ mod tests {
         let without_done =
             asked(AgentKind::Llm, true, vec![events(&[&delta("\n\nYes."), ended])]).await;
         assert_eq!(without_done, (Ok(()), "Yes.".to_owned(), 1));
-        // Only an action is an answer.
+        // An action alone is a valid answer.
         assert_eq!(
             asked(AgentKind::Llm, true, vec![events(&[&delta("[escalate]"), "[DONE]"])]).await.0,
             Ok(())
@@ -503,7 +510,7 @@ mod tests {
         let out = asked(AgentKind::Http, false, vec![cut(), whole()]).await;
         assert!(out.0.is_err(), "{out:?}");
         assert_eq!((out.1.as_str(), out.2), ("One", 1));
-        // Nobody need say anything.
+        // So is an empty reply.
         assert_eq!(
             asked(AgentKind::Http, true, vec![testing::Reply::ok("")]).await,
             (Ok(()), String::new(), 1)

@@ -1,8 +1,10 @@
-//! Agents answer messages: turns out of the inbox, one at a time in each conversation and in order, many conversations
-//! beside each other, but of one agent and of one account not so many that others wait for them (`places`). What an agent
-//! owes stands in the store until it is answered: what an earlier process left, and what found no room, is found there.
-//! What an agent replies goes back by [`Inbox::reply`], which refuses it where somebody else answers by then. Automatons
-//! that write to each other, and agents that fail, end with a person being wanted.
+//! Answers messages with AI agents. Turns come from the inbox. Each conversation has one turn at a
+//! time, in order; conversations run concurrently within the limits of `places`.
+//!
+//! A turn stays pending in the store until it is answered, so that turns left by the previous
+//! process, or that did not fit into memory, are found there. [`Inbox::reply`] sends the answer and
+//! refuses it if the routing has changed. Loops between two automated systems, and agents that
+//! fail, end with an escalation to people.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -23,32 +25,34 @@ use crate::notices::Notice;
 use model::{ConversationStatus, Direction, NotificationTopic, stable_id};
 use store::{Agent, AgentChannel, ConversationChange, Owed, Scope, StoreError, Then};
 
-/// Turns of one conversation that wait in memory; a further one waits in the store.
+/// The largest number of turns per conversation in memory. Further ones wait in the store.
 const LANE_MAX: usize = 32;
-/// Turns in memory at most.
+/// The largest number of turns in memory.
 const HELD_MAX: usize = 4_096;
-/// How often the store is asked for what is owed and not in memory.
+/// How often the store is asked for pending turns that are not in memory.
 const LOOK: Duration = Duration::from_secs(5);
-/// Turns read at once.
+/// Turns per page.
 const PAGE: u32 = 500;
-/// How often a reply is tried whose number has too much to say, and how many seconds it waits between two tries at most.
+/// How often a reply is retried while its number is over the message rate, and the longest pause
+/// between two attempts in seconds.
 const REPLY_TRIES: u32 = 10;
 const REPLY_WAIT: u64 = 5;
-/// A message that waited longer is a person's to answer: the user does not expect an automaton any more.
+/// The age at which a message is left to people. The user no longer expects an automated answer
+/// then.
 const LATE: Duration = Duration::from_secs(15 * 60);
 
-/// Why a person is wanted.
+/// The reason for an escalation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
-    /// The agent says so.
+    /// The agent asked for it.
     Asked,
-    /// It did not reply.
+    /// The agent did not reply.
     Failed,
-    /// The other end is an automaton too.
+    /// The user seems to be an automated system, too.
     Loop,
-    /// It was switched off, has no messages any more, or is not there.
+    /// The agent was deleted, switched off, or no longer answers messages.
     Off,
-    /// The message waited for too long.
+    /// The message has waited for too long.
     Late,
 }
 
@@ -63,7 +67,8 @@ impl Why {
         }
     }
 
-    /// Whether the agent is silent from now on: it may be well again after a failure.
+    /// Returns whether the agent stays silent in this conversation afterwards. After a failure it
+    /// may recover.
     fn silences(self) -> bool {
         match self {
             Self::Asked | Self::Loop | Self::Off => true,
@@ -72,7 +77,8 @@ impl Why {
     }
 }
 
-/// Empties the inbox's turns until the node stops. Does nothing where somebody else does.
+/// Answers the inbox's turns until `stop` is cancelled. Returns immediately if another task answers
+/// them.
 pub async fn answer_messages(agents: Agents, inbox: Inbox, stop: CancellationToken) {
     let Some(turns) = inbox.turns() else { return };
     let desk = Desk { agents, inbox };
@@ -85,15 +91,15 @@ struct Desk {
     inbox: Inbox,
 }
 
-/// A turn as it waits.
+/// A waiting turn.
 struct Waits {
     turn: Turn,
     too_fast: bool,
-    /// Its reply is out, and this is left.
+    /// Set if the reply was sent and only this action remains.
     then: Option<Then>,
 }
 
-/// A reply that is sent when it is whole: a try that breaks off is no part of it.
+/// Collects a reply, which is sent when it is complete.
 struct Heard {
     reply: Reply,
     max: usize,
@@ -110,10 +116,10 @@ impl Hearer for Heard {
     }
 }
 
-/// What is in memory.
+/// The turns in memory.
 #[derive(Default)]
 struct Held {
-    /// By conversation; the first of each is under way, or in line for its agent.
+    /// By conversation. The first turn of each is running or queued for its agent.
     lanes: HashMap<Uuid, VecDeque<Waits>>,
     messages: HashSet<Uuid>,
     places: Places<Uuid>,
@@ -121,7 +127,7 @@ struct Held {
 }
 
 impl Held {
-    /// Takes a turn in; one that is here already, or that finds no room, is passed over.
+    /// Adds a turn. Ignores one that is already present or does not fit.
     fn take(&mut self, desk: &Desk, turn: Turn, then: Option<Then>) {
         let conversation = turn.pair.conversation;
         let full = self.messages.len() >= HELD_MAX
@@ -151,13 +157,13 @@ impl Desk {
             tokio::select! {
                 biased;
                 Some(done) = work.join_next_with_id(), if !work.is_empty() => {
-                    // One that panicked leaves its conversation to the next turn.
+                    // A task that panicked only ends its own turn.
                     let (id, forget) = done.unwrap_or_else(|fault| (fault.id(), false));
                     if let Some(conversation) = running.remove(&id) {
                         self.ended(&mut held, conversation, forget);
                     }
                 }
-                // Never waits for an agent: what does not fit stays in the store.
+                // This branch never waits for an agent. What does not fit stays in the store.
                 turn = turns.recv() => {
                     let Some(turn) = turn else { return };
                     held.take(&self, turn, None);
@@ -194,7 +200,8 @@ impl Desk {
         }
     }
 
-    /// Reads what is owed and not in memory: left by an earlier process, come by the journal, or turned away here.
+    /// Loads pending turns that are not in memory: those of the previous process, from the journal,
+    /// and those that did not fit.
     async fn look(&self, held: &mut Held) {
         let mut after = (i64::MIN, Uuid::nil());
         while held.messages.len() < HELD_MAX {
@@ -207,7 +214,7 @@ impl Desk {
             {
                 Ok(owed) => owed,
                 Err(error) => {
-                    return tracing::warn!(%error, "what agents are to answer can't be read; trying again");
+                    return tracing::warn!(%error, "reading pending agent turns failed; retrying");
                 }
             };
             let Some(last) = owed.last() else { return };
@@ -230,14 +237,14 @@ impl Desk {
             };
             match answered {
                 Ok(people) => {
-                    // Answered, or not to be answered any more: a reply took it away already.
+                    // The turn needs no answer any more. A sent reply has already removed it.
                     if let Err(error) = desk.agents.store().turns().finish(turn.message.id).await {
-                        tracing::warn!(%conversation, %error, "an answer that was given is noted as owed");
+                        tracing::warn!(%conversation, %error, "answered turn still marked as pending");
                     }
                     people
                 }
                 Err(error) => {
-                    tracing::warn!(%conversation, %error, "a message to an agent is answered later");
+                    tracing::warn!(%conversation, %error, "agent turn deferred");
                     false
                 }
             }
@@ -245,7 +252,7 @@ impl Desk {
         task.id()
     }
 
-    /// One turn; whether people have taken over, and the count of turns begins anew.
+    /// Answers one turn. Returns whether people have taken over, which resets the loop detection.
     async fn answer(&self, turn: &Turn, too_fast: bool) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
         let store = self.agents.store();
@@ -253,7 +260,8 @@ impl Desk {
             return Ok(false);
         }
         let agent = store.agents().get(&scope, turn.agent).await?;
-        // Its own account's conversations, and a main account's agent its subaccounts'.
+        // An agent serves its own account's conversations; a main account's agent also serves those
+        // of subaccounts.
         let may =
             |agent: &Agent| agent.account == pair.account || agent.account == pair.main_account;
         let Some(agent) =
@@ -270,35 +278,35 @@ impl Desk {
         let question = self.question(turn, &agent, &scope).await?;
         let mut heard =
             Heard { reply: Reply::default(), max: usize::from(agent.spec.max_reply_chars) };
-        // A turn that is taken up again after a restart is the same event.
+        // A turn that is repeated after a restart has the same event id.
         let event = stable_id("turn", &[&turn.message.id.to_string()]);
         if let Err(error) = self.agents.ask(&agent, event, &question, &mut heard).await {
-            tracing::warn!(agent = %agent.id, %error, "an agent failed in a conversation");
+            tracing::warn!(agent = %agent.id, %error, "agent failed in a conversation");
             return self.escalate(turn, Some(&agent), Why::Failed).await;
         }
         let reply = heard.reply;
         let then = match reply.action {
             Some(Action::Escalate) => Some(Then::Escalate),
             Some(Action::Close) => Some(Then::Close),
-            // Of calls.
+            // Actions for calls only.
             Some(Action::Hangup | Action::Transfer(_)) | None => None,
         };
         let outgoing: Vec<Outgoing> = reply.items.iter().filter_map(outgoing).collect();
         if !outgoing.is_empty() {
             let mut sent = self.inbox.reply(turn, outgoing.clone(), then).await;
             for _ in 0..REPLY_TRIES {
-                // The agent has answered: that its number has much to say just now only makes the user wait.
+                // The reply exists; a rate limit only delays it.
                 let Err(NotSent::TooMany(secs)) = sent else { break };
                 tokio::time::sleep(Duration::from_secs(secs.clamp(1, REPLY_WAIT))).await;
                 sent = self.inbox.reply(turn, outgoing.clone(), then).await;
             }
             match sent {
                 Ok(_) => {}
-                // Somebody else answers now.
+                // The routing has changed.
                 Err(NotSent::Stale | NotSent::Gone) => return Ok(false),
                 Err(NotSent::Store(error)) => return Err(error),
                 Err(error) => {
-                    tracing::warn!(agent = %agent.id, ?error, "an agent's reply could not be sent");
+                    tracing::warn!(agent = %agent.id, ?error, "sending an agent's reply failed");
                     return self.escalate(turn, Some(&agent), Why::Failed).await;
                 }
             }
@@ -309,7 +317,8 @@ impl Desk {
         }
     }
 
-    /// What the agent wants done, once its reply is out: it would hold back what is still to go.
+    /// Carries out the agent's action. It waits until the reply is sent, because the action would
+    /// hold back unsent messages.
     async fn finish(
         &self,
         turn: &Turn,
@@ -321,7 +330,7 @@ impl Desk {
         match then {
             Then::Escalate => self.escalate(turn, agent, Why::Asked).await,
             Then::Close => {
-                // Unless it is nobody's to close any more.
+                // The conversation may have got another routing.
                 if self.is_current(turn, &scope).await? {
                     let close = ConversationChange {
                         status: Some(ConversationStatus::Closed),
@@ -334,7 +343,7 @@ impl Desk {
         }
     }
 
-    /// Whether the agent that was to answer still is.
+    /// Returns whether the turn's agent still answers the conversation.
     async fn is_current(&self, turn: &Turn, scope: &Scope) -> Result<bool, StoreError> {
         if self.inbox.is_silent(&turn.pair) {
             return Ok(false);
@@ -345,7 +354,7 @@ impl Desk {
         }))
     }
 
-    /// Whether that is a business number of this node's.
+    /// Returns whether the user is a business number of this node.
     fn is_ours(&self, user: &str) -> bool {
         let number = model::E164::parse(user);
         number.is_ok_and(|number| self.agents.directory().tables().by_number(&number).is_some())
@@ -361,7 +370,8 @@ impl Desk {
         let (lines, store) = (usize::from(agent.spec.history_turns) * 2, self.agents.store());
         let earlier = match lines {
             0 => Vec::new(),
-            // What waits behind this one is not said yet; what was replied meanwhile is.
+            // Exclude messages that wait behind this one, but include replies that were sent after
+            // it.
             lines => {
                 let most = u32::try_from(lines + LANE_MAX).unwrap_or(u32::MAX);
                 store.messages().list(scope, pair.conversation, None, most).await?
@@ -410,7 +420,8 @@ impl Desk {
         })
     }
 
-    /// A person is wanted: a notification, an event, and the agent is silent from now on unless it may be well again.
+    /// Hands the conversation over to people: creates a notification and an event, and silences the
+    /// agent if the reason requires it.
     async fn escalate(
         &self,
         turn: &Turn,
@@ -418,7 +429,7 @@ impl Desk {
         why: Why,
     ) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
-        // Somebody else answers by now: nobody need be called.
+        // The routing has changed, so there is nothing to hand over.
         if !self.is_current(turn, &scope).await? {
             return Ok(false);
         }
@@ -426,12 +437,14 @@ impl Desk {
         let name = agent.map_or("An agent", |agent| &agent.spec.name);
         let text = match why {
             Why::Off => {
-                format!("The agent for {who} answers no messages any more: a person is wanted")
+                format!("The agent for {who} no longer answers messages: a person is needed")
             }
-            Why::Late => format!("{name} did not come to answer {who}: a person is wanted"),
+            Why::Late => format!("{name} did not answer {who} in time: a person is needed"),
             Why::Asked => format!("{name} asks a person to take over from {who}"),
-            Why::Failed => format!("{name} did not answer {who}: a person is wanted"),
-            Why::Loop => format!("{who} seems to be an automaton: {name} answers no more"),
+            Why::Failed => format!("{name} failed to answer {who}: a person is needed"),
+            Why::Loop => {
+                format!("{who} seems to be an automated system: {name} has stopped answering")
+            }
         };
         let topic = NotificationTopic::Escalation;
         self.agents.notices().note(Notice {
@@ -454,7 +467,7 @@ impl Desk {
     }
 }
 
-/// A message of a reply, as it goes out; none: it has nothing in it.
+/// Converts an item of a reply into a message. `None` if it is empty.
 fn outgoing(item: &Map<String, Value>) -> Option<Outgoing> {
     if let Some(text) = text_of(item) {
         return (!text.trim().is_empty()).then(|| Outgoing::text(text));

@@ -1,4 +1,5 @@
-//! A turn as an OpenAI-compatible model is asked it (`/v1/chat/completions`, streamed), and what it says. Pure.
+//! The encoding of a turn for an OpenAI-compatible model (`/v1/chat/completions`, streamed), and
+//! the parsing of its answer. Pure.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,14 +7,14 @@ use serde_json::Value;
 use super::contract::{Action, Channel, Line, Question, Role};
 use store::AgentSpec;
 
-/// Characters of what went before that a model is given at most: some 6,000 tokens.
+/// The maximum length of the history given to a model in characters, about 6,000 tokens.
 const HISTORY_CHARS_MAX: usize = 24_000;
-/// Characters that a token stands for, cautiously.
+/// A cautious estimate of the characters per token.
 const CHARS_PER_TOKEN: u32 = 2;
-/// Characters of what a server says of its error.
+/// The maximum length of a server's error message, in characters.
 const ERROR_CHARS_MAX: usize = 200;
 
-/// A request.
+/// A chat completion request.
 #[derive(Debug, Serialize)]
 pub(super) struct Completion<'a> {
     pub(super) model: &'a str,
@@ -22,7 +23,7 @@ pub(super) struct Completion<'a> {
     pub(super) max_tokens: u32,
 }
 
-/// One of its messages.
+/// A message of a request.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Message {
     pub(super) role: &'static str,
@@ -35,7 +36,7 @@ impl Message {
     }
 }
 
-/// The request of a turn.
+/// Builds the request for a turn.
 pub(super) fn completion<'a>(
     spec: &AgentSpec,
     model: &'a str,
@@ -59,7 +60,7 @@ fn role(role: Role) -> &'static str {
     }
 }
 
-/// The latest lines that are within the budget.
+/// The latest lines that fit into the budget.
 fn recent(history: &[Line]) -> &[Line] {
     let mut left = HISTORY_CHARS_MAX;
     let taken = history.iter().rev().take_while(|line| {
@@ -85,7 +86,8 @@ fn system(spec: &AgentSpec, question: &Question) -> String {
         spec.language
     ));
     if !question.user.name.is_empty() {
-        // A name is the user's own text: it stands apart, and is no instruction.
+        // The name is the user's own text. It is quoted, so that it is not taken for an
+        // instruction.
         text.push_str(&format!("\nThe user's profile name is {:?}.", question.user.name));
     }
     text
@@ -107,14 +109,14 @@ fn said(question: &Question) -> String {
 struct Chunk {
     #[serde(default)]
     choices: Vec<Choice>,
-    /// A server that fails after its 200 says it here; its form is anybody's.
+    /// Set by a server that fails after its 200. Its form varies.
     #[serde(default)]
     error: Value,
 }
 
 #[derive(Deserialize)]
 struct Choice {
-    /// Of a stream; `message` of an answer that is none.
+    /// `delta` in a stream, `message` in a complete answer.
     #[serde(alias = "message")]
     delta: Option<Delta>,
     finish_reason: Option<String>,
@@ -125,33 +127,34 @@ struct Delta {
     content: Option<String>,
 }
 
-/// What a chunk of a stream says, or a whole answer.
+/// The content of a chunk or of a complete answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Says {
     pub(super) text: String,
-    /// Nothing comes behind it.
+    /// No further text follows.
     pub(super) finished: bool,
 }
 
-/// Reads one.
+/// Parses a chunk or a complete answer.
 ///
 /// # Errors
-/// It is no JSON of that kind, or tells of an error.
+/// Fails if it is not such JSON, or if it reports an error.
 pub(super) fn read(bytes: &[u8]) -> Result<Says, String> {
     let chunk: Chunk = serde_json::from_slice(bytes)
-        .map_err(|e| format!("the model's answer can't be read: {e}"))?;
+        .map_err(|e| format!("the model's answer is not a chat completion: {e}"))?;
     if !chunk.error.is_null() {
         let told = chunk.error.get("message").unwrap_or(&chunk.error);
         let told = told.as_str().map_or_else(|| told.to_string(), str::to_owned);
         let told: String = told.chars().take(ERROR_CHARS_MAX).collect();
-        return Err(format!("the model's server tells of an error: {told}"));
+        return Err(format!("the model's server reported an error: {told}"));
     }
     let Some(choice) = chunk.choices.into_iter().next() else { return Ok(Says::default()) };
     let text = choice.delta.and_then(|delta| delta.content).unwrap_or_default();
     Ok(Says { text, finished: choice.finish_reason.is_some() })
 }
 
-/// Holds back what may be a last line with an action, and tells it from what is said.
+/// Separates a final line with an action from the text. It holds back what may be the beginning of
+/// one.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     held: String,
@@ -161,19 +164,19 @@ const ACTIONS: [(&str, Action); 3] =
     [("[escalate]", Action::Escalate), ("[close]", Action::Close), ("[hangup]", Action::Hangup)];
 
 impl Tail {
-    /// Adds text; gives what is certainly said.
+    /// Adds text, and returns what is certainly not part of an action.
     pub(super) fn push(&mut self, text: &str) -> String {
         self.held.push_str(text);
-        // Nothing that is longer is one.
+        // No action is longer than that.
         let action = self.held.rfind('[').filter(|at| self.held.len() - at <= 32);
-        // The line's end before it is not said either.
+        // The line break before an action is not part of the text.
         let said = self.held.get(..action.unwrap_or(self.held.len())).unwrap_or_default();
         let said = said.trim_end_matches(['\n', '\r']).len();
         let rest = self.held.split_off(said);
         std::mem::replace(&mut self.held, rest)
     }
 
-    /// The text is over: what else is said, and what is to be done.
+    /// Ends the text. Returns the rest of it, and the action.
     pub(super) fn finish(self) -> (String, Option<Action>) {
         let last = self.held.trim();
         match ACTIONS.into_iter().find(|(word, _)| *word == last) {

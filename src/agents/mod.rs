@@ -1,7 +1,9 @@
-//! Agents: who answers without a person (`number-api.md` §3). A server of the customer's by our own contract
-//! (`contract`), or a model (`llm`); both are asked by `asking`, one turn at a time, and reply piece by piece.
+//! AI agents: programs that answer messages and calls for a number. An agent is either a customer's
+//! server with our JSON contract (`contract`) or an OpenAI-compatible model (`llm`). Both are asked
+//! by `asking`, one turn at a time, and may stream their replies.
 //!
-//! `desk` answers messages with them, `voice` takes calls for them. What is stored of an agent is the store's, and what people edit of one is `api`'s.
+//! `desk` answers messages and `voice` answers calls. The store holds the agents' settings, and
+//! `api` edits them.
 
 mod asking;
 pub mod contract;
@@ -31,19 +33,19 @@ use egress::Egress;
 use model::Clock;
 use store::{Agent, Store};
 
-/// What agents are asked with.
+/// What agents need to work.
 pub struct AgentsParts {
     pub store: Store,
     pub directory: Arc<Directory>,
     pub notices: Notices,
-    /// To customers' servers, and to the operator's own model.
+    /// The HTTP clients: `egress` for customers' servers, `house` for the operator's own model.
     pub egress: Egress,
     pub house: Egress,
     pub model: Option<ModelSettings>,
     pub clock: Clock,
 }
 
-/// Everybody's agents; cheap to clone.
+/// The agents of all accounts. Clones are cheap and share their state.
 #[derive(Clone)]
 pub struct Agents(Arc<Inner>);
 
@@ -61,7 +63,7 @@ impl Agents {
         Self(Arc::new(Inner { store, directory, notices, asking }))
     }
 
-    /// Whether this node has a model of its own (`[model]`).
+    /// Returns whether the operator has configured a model (`[model]`).
     pub fn has_model(&self) -> bool {
         self.0.asking.model.is_some()
     }
@@ -82,7 +84,8 @@ impl Agents {
         &self.0.asking.clock
     }
 
-    /// Asks an agent one turn, by this id of it; `on` hears its reply as it comes.
+    /// Asks an agent for one turn. `event` identifies the turn, and `on` receives the reply piece
+    /// by piece.
     async fn ask(
         &self,
         agent: &Agent,

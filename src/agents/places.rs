@@ -1,5 +1,6 @@
-//! Who is asked next: turns under way are bounded for all, for an account and for an agent, so that one slow server holds
-//! its own users up and nobody else. Those that wait stand in a line for each agent, and agents take turns. Pure.
+//! A fair scheduler for agents' turns. The number of concurrent turns is limited in total, per
+//! account and per agent, so that a slow server delays only its own users. Waiting turns are queued
+//! per agent, and the agents are served round-robin. Pure.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,16 +8,16 @@ use uuid::Uuid;
 
 use model::AuthId;
 
-/// Turns under way at a time: of all, of one account with its subaccounts, of one agent.
+/// The largest numbers of concurrent turns: in total, per main account, and per agent.
 const AT_ONCE: usize = 256;
 const OF_ACCOUNT: usize = 128;
 const OF_AGENT: usize = 32;
 
-/// Places of turns, and the lines in front of them.
+/// The running turns and the queues.
 #[derive(Debug)]
 pub(super) struct Places<T> {
     lines: HashMap<Uuid, Line<T>>,
-    /// Agents that somebody waits for, each once: the next is asked first.
+    /// Agents with waiting turns, each once, in the order in which they are served.
     round: VecDeque<Uuid>,
     accounts: HashMap<AuthId, usize>,
     taken: usize,
@@ -36,7 +37,7 @@ impl<T> Default for Places<T> {
 }
 
 impl<T> Places<T> {
-    /// One more waits for an agent of this account's.
+    /// Queues a turn for an agent of this account.
     pub(super) fn line_up(&mut self, agent: Uuid, account: AuthId, one: T) {
         let line = self.lines.entry(agent).or_insert_with(|| Line {
             account,
@@ -49,7 +50,7 @@ impl<T> Places<T> {
         line.waits.push_back(one);
     }
 
-    /// Who begins now; the place is taken until [`Places::free`].
+    /// Takes the next turn that may start. Its place is occupied until [`Places::free`].
     pub(super) fn next(&mut self) -> Option<T> {
         if self.taken >= AT_ONCE {
             return None;
@@ -76,7 +77,7 @@ impl<T> Places<T> {
         None
     }
 
-    /// A turn of an agent's is over.
+    /// Frees the place of a finished turn.
     pub(super) fn free(&mut self, agent: &Uuid, account: &AuthId) {
         self.taken = self.taken.saturating_sub(1);
         if let Some(line) = self.lines.get_mut(agent) {

@@ -1,23 +1,24 @@
-//! The documents of a call that an agent answers. Pure: text in, XML out.
+//! The XML documents of calls that an agent answers. Pure.
 
 use super::super::contract::Action;
 use crate::call::author::url_of;
 use store::AgentSpec;
 
-/// Characters of one `Speak`: a document takes 3,000.
+/// The maximum number of characters per `Speak`. A document allows 3,000.
 const SPEAK_MAX: usize = 2_500;
-/// The host under which endpoints are dialled, on every node.
+/// The host of endpoint addresses, on every node.
 const ENDPOINTS: &str = "phone.plivo.com";
 
-/// What is heard before the agent listens.
+/// The prompt that is played while the agent listens.
 pub(super) enum Heard<'a> {
     Text(&'a str),
-    /// A sound that is still being made.
+    /// The path of a streamed prompt.
     Stream(&'a str),
     Nothing,
 }
 
-/// Says something and listens; `soon`: whatever comes next is known in a moment, unless the caller speaks.
+/// Plays a prompt and listens. `soon` shortens the wait for input, for a reply that is still being
+/// streamed.
 pub(super) fn listen(spec: &AgentSpec, base: &str, heard: &Heard<'_>, soon: bool) -> String {
     let prompt = match heard {
         Heard::Text(text) => speaks(spec, text),
@@ -34,7 +35,7 @@ pub(super) fn listen(spec: &AgentSpec, base: &str, heard: &Heard<'_>, soon: bool
     )
 }
 
-/// The agent still thinks.
+/// Waits a second for the agent, then asks again.
 pub(super) fn wait(base: &str) -> String {
     format!(
         "<Response><Wait length=\"1\"/><Redirect>{}</Redirect></Response>",
@@ -42,7 +43,7 @@ pub(super) fn wait(base: &str) -> String {
     )
 }
 
-/// Says something and does something that ends the conversation with the agent.
+/// Speaks a text and carries out an action that ends the agent's part of the call.
 pub(super) fn act(spec: &AgentSpec, base: &str, text: &str, action: &Action) -> String {
     let then = match action {
         Action::Transfer(name) => {
@@ -57,12 +58,12 @@ pub(super) fn act(spec: &AgentSpec, base: &str, text: &str, action: &Action) -> 
     format!("<Response>{}{then}</Response>", speaks(spec, text))
 }
 
-/// Nobody takes the call.
+/// Rejects the call as busy.
 pub(super) fn busy() -> String {
     "<Response><Hangup reason=\"busy\"/></Response>".to_owned()
 }
 
-/// What is said where the agent can't say anything itself.
+/// The apology for a failed agent, in its language.
 pub(super) fn sorry(language: &str) -> &'static str {
     match language.split('-').next().unwrap_or_default().to_ascii_lowercase().as_str() {
         "de" => "Das geht gerade leider nicht. Wir melden uns bei Ihnen.",
@@ -81,7 +82,7 @@ fn speaks(spec: &AgentSpec, text: &str) -> String {
         .as_deref()
         .map(|voice| format!(" voice=\"{}\"", escaped(voice)))
         .unwrap_or_default();
-    // A Polly voice has a language of its own.
+    // A Polly voice implies its language.
     let language = match &spec.voice {
         Some(voice) if voice.starts_with("Polly.") => String::new(),
         _ => format!(" language=\"{}\"", escaped(&spec.language)),
@@ -93,7 +94,7 @@ fn speaks(spec: &AgentSpec, text: &str) -> String {
     speaks
 }
 
-/// Text in pieces that fit one `Speak`, cut between words.
+/// Splits text at word boundaries into pieces for `Speak`.
 fn parts(text: &str) -> Vec<String> {
     let mut parts: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -109,7 +110,7 @@ fn parts(text: &str) -> Vec<String> {
     parts
 }
 
-/// As text or attribute; what XML can't hold is left out.
+/// Escapes text for elements and attributes. Characters that XML does not allow are dropped.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,9 +1,10 @@
-//! Calls that an agent answers: an application inside the node. It writes documents (`document`) that greet, listen for
-//! speech or keys, and say what the agent replies, from its first sentence on (`stream`); so that the machine, its log and a
-//! replay know nothing new.
+//! Calls that an agent answers. This is an application inside the node: it writes documents
+//! (`document`) that greet, listen for speech or digits, and speak the agent's reply, beginning
+//! with its first sentence (`stream`). The machine, its event log and a replay need no special case
+//! for it.
 //!
-//! A call's session is in memory, and goes with the call: what was said, the turn that is under way. What is said is in the
-//! store besides until then, for the process after one that dies.
+//! The dialogue of a call is kept in memory until the call ends. Its lines are also stored, so that
+//! the next process has them if this one dies.
 
 mod document;
 mod stream;
@@ -34,21 +35,21 @@ use speech::library::Library;
 use store::{Agent, AgentChannel, AgentSpec, CallLine, Scope, Store};
 use voiced::{Voiced, heard_of};
 
-/// Calls with a session at most; a further one finds the agent busy.
+/// The largest number of calls. Further ones are rejected as busy.
 const SESSIONS_MAX: usize = 10_000;
-/// Sentences that wait to be spoken.
+/// The capacity of the channel of sentences to speak.
 const SENTENCES: usize = 256;
-/// A reply that is complete a moment after its first sentence needs no stream.
+/// How long a reply may take to complete after its first sentence before it is streamed.
 const GRACE: Duration = Duration::from_millis(20);
-/// Kept of the time that a call waits for a document.
+/// The safety margin in the time that a call waits for a document.
 const MARGIN: Duration = Duration::from_millis(700);
-/// Lines of what was said that are kept, and bytes of them.
+/// The maximum size of a transcript, in lines and in bytes.
 const TRANSCRIPT_LINES: usize = 500;
 const TRANSCRIPT_BYTES: usize = 64 * 1024;
-/// Silences in a row; then the call is over.
+/// The number of silent turns in a row after which the call is hung up.
 const SILENCES: u32 = 3;
 
-/// Answers calls for agents; cheap to clone.
+/// Answers calls with agents. Clones are cheap and share their state.
 #[derive(Clone)]
 pub struct VoiceAgents(Arc<Inner>);
 
@@ -59,7 +60,7 @@ struct Inner {
     sessions: Mutex<HashMap<CallUuid, Session>>,
 }
 
-/// A call.
+/// A call that an agent answers.
 struct Session {
     call: CallUuid,
     store: Store,
@@ -68,18 +69,18 @@ struct Session {
     main_account: AuthId,
     number: String,
     user: User,
-    /// The conversation's id; where it has none, the call's.
+    /// The id of the conversation, or the call's id if it has none.
     conversation: Uuid,
     turn: u64,
     history: VecDeque<Line>,
-    /// All that was said, as far as it is kept.
+    /// All lines of the call, within the limits.
     transcript: Vec<Line>,
-    /// The turn under way, or the last one.
+    /// The current or last turn.
     running: Option<Running>,
     silences: u32,
-    /// What it heard last was cut short after so long.
+    /// How much of the last prompt was played before the caller interrupted it.
     cut: Option<Duration>,
-    /// The sounds that its documents name: the last one only.
+    /// The prompt that the last document names.
     stream: Option<(Uuid, Arc<Prompt>)>,
 }
 
@@ -98,7 +99,7 @@ impl Drop for Running {
     }
 }
 
-/// How far a turn is.
+/// The progress of a turn.
 #[derive(Default)]
 struct Progress {
     state: Mutex<Turn>,
@@ -109,18 +110,18 @@ struct Progress {
 struct Turn {
     reply: Reply,
     text: Sentences,
-    /// Characters of it.
+    /// Characters of text so far.
     spoken: usize,
-    /// Said, but not handed on yet.
+    /// Sentences that are not yet passed to the speech stream.
     sentences: VecDeque<String>,
-    /// Where they go once the reply is streamed.
+    /// The speech stream, once the reply is streamed.
     out: Option<mpsc::Sender<String>>,
     streamed: bool,
-    /// When what is streamed is heard.
+    /// When each streamed sentence is played.
     voiced: Voiced,
-    /// Over; `false`: it failed.
+    /// Set when the turn is over; `false` if it failed.
     done: Option<bool>,
-    /// Its action was carried out.
+    /// The action was carried out.
     acted: bool,
 }
 
@@ -130,7 +131,7 @@ impl Progress {
     }
 }
 
-/// Who hears a turn's reply for a call.
+/// Receives the reply of a turn.
 struct Told {
     progress: Arc<Progress>,
     max: usize,
@@ -149,7 +150,7 @@ impl Hearer for Told {
 }
 
 impl Turn {
-    /// What came is nothing, unless it is being spoken.
+    /// Discards the reply unless it is already being spoken.
     fn take_back(&mut self) -> bool {
         if !self.streamed {
             *self = Self::default();
@@ -158,12 +159,12 @@ impl Turn {
     }
 
     fn add(&mut self, piece: Piece, max: usize) {
-        // What is spoken as it comes ends where a message's text would.
+        // Streamed text has the same limit as that of a message.
         let left = max.saturating_sub(self.spoken);
         let cut = |text: &str| text.chars().take(left).collect::<String>();
         let (text, apart) = match &piece {
             Piece::Text(text) => (cut(text), false),
-            // Items are apart from each other.
+            // Items are separate sentences.
             Piece::Item(item) => (text_of(item).map(cut).unwrap_or_default(), true),
             Piece::Act(_) => (String::new(), false),
         };
@@ -172,14 +173,14 @@ impl Turn {
         if apart && !text.is_empty() {
             said.extend(self.text.push("\n"));
         }
-        // More than there may be is left out.
+        // Items past the limit are dropped.
         let _ = self.reply.add(piece, max);
         said.into_iter().for_each(|sentence| self.say(sentence));
     }
 
     fn say(&mut self, sentence: String) {
         match &self.out {
-            // A queue that is full is a reply that is far too long.
+            // The channel is only full for a reply that is far too long.
             Some(out) => drop(out.try_send(sentence)),
             None => self.sentences.push_back(sentence),
         }
@@ -194,13 +195,13 @@ impl Turn {
     }
 }
 
-/// What is heard next.
+/// What the next document contains.
 enum Next {
-    /// The whole reply is there; `None`: it failed.
+    /// The complete reply. `None` if the agent failed.
     Whole(Option<Reply>),
-    /// It begins: this is its sound.
+    /// The reply is streamed by the prompt of this id.
     Streamed(Uuid),
-    /// Not yet.
+    /// Nothing yet.
     Later,
 }
 
@@ -227,23 +228,24 @@ impl VoiceAgents {
         }
     }
 
-    /// The call begins.
+    /// Answers a call.
     async fn answer(&self, wish: &Wish, id: Uuid, base: &str) -> Result<String, FetchFailure> {
         let scope = Scope::Main(wish.main_account.clone());
         let found = self.0.agents.store().agents().get(&scope, id).await;
         let found = found.map_err(|e| FetchFailure::Unreachable { detail: e.to_string() })?;
-        // An agent of the call's own account, or of its main account: the store knows main accounts alone.
+        // The store scopes by main account. The agent must belong to the call's account or its main
+        // account.
         let may =
             |agent: &Agent| agent.account == wish.account || agent.account == wish.main_account;
         let Some(agent) =
             found.filter(|agent| agent.spec.serves(AgentChannel::Voice) && may(agent))
         else {
-            tracing::info!(agent = %id, "a call is for an agent that is not there, or takes none: the caller hears busy");
+            tracing::info!(agent = %id, "call rejected: agent missing or not enabled for calls");
             return Ok(document::busy());
         };
         let agent = Arc::new(agent);
         let of = |name: &str| value(&wish.params, name).unwrap_or_default().to_owned();
-        // A call that we placed: the user is at its other end.
+        // In an outbound call, the user is the called party.
         let outbound = of("Direction") == "outbound";
         let (number, user) = if outbound { (of("From"), of("To")) } else { (of("To"), of("From")) };
         let session = Session {
@@ -278,7 +280,7 @@ impl VoiceAgents {
         Ok(document::listen(&agent.spec, base, &Heard::Text(&agent.spec.greeting), false))
     }
 
-    /// The caller has said or typed something.
+    /// Handles speech or digits of the caller.
     async fn turn(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
         let of = |name: &str| {
             value(&wish.params, name).filter(|text| !text.is_empty()).map(str::to_owned)
@@ -312,7 +314,7 @@ impl VoiceAgents {
         self.reply(wish, base).await
     }
 
-    /// The agent as it is set now answers the next turn; `false`: it takes no calls any more.
+    /// Reloads the agent's settings. Returns `false` if it no longer answers calls.
     async fn renewed(&self, wish: &Wish) -> bool {
         let Some(id) = self.sessions().get(&wish.call).map(|session| session.agent.id) else {
             return true;
@@ -326,15 +328,15 @@ impl VoiceAgents {
                 true
             }
             Ok(_) => {
-                tracing::info!(agent = %id, "an agent was switched off in the middle of a call: a person is wanted");
+                tracing::info!(agent = %id, "agent disabled during a call; escalating");
                 false
             }
-            // The one that is known is better than none.
+            // If the store fails, the known settings remain in use.
             Err(_) => true,
         }
     }
 
-    /// Nobody has said anything.
+    /// Handles a turn without input.
     async fn silent(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
         let (spec, silences, action) = {
             let mut sessions = self.sessions();
@@ -345,7 +347,7 @@ impl VoiceAgents {
                 let mut turn = running.progress.state();
                 let action = match turn.done.filter(|_| !turn.acted) {
                     Some(true) => turn.reply.action.clone(),
-                    // It broke off in the middle of what it said.
+                    // The reply broke off while it was being spoken.
                     Some(false) => Some(Action::Escalate),
                     None => None,
                 };
@@ -363,7 +365,7 @@ impl VoiceAgents {
         Ok(document::listen(&spec, base, &Heard::Nothing, false))
     }
 
-    /// A transfer has ended: the call with it, or nobody was there.
+    /// Handles the end of a transfer.
     fn dialled(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
         let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
         if value(&wish.params, "DialStatus") == Some("completed") {
@@ -372,7 +374,7 @@ impl VoiceAgents {
         Ok(self.act(wish, &spec, base, document::sorry(&spec.language), &Action::Escalate))
     }
 
-    /// The document of what the agent replies, as far as it does within the call's patience.
+    /// Writes the document for the agent's reply, within the time that the call waits for it.
     async fn reply(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
         let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
         let patience = wish.within.saturating_sub(MARGIN).max(MARGIN);
@@ -400,7 +402,7 @@ impl VoiceAgents {
         })
     }
 
-    /// Waits until there is something to be heard.
+    /// Waits for the first sentence or the end of the reply.
     async fn next(&self, call: CallUuid) -> Next {
         let progress =
             self.sessions().get(&call).and_then(|s| Some(s.running.as_ref()?.progress.clone()));
@@ -416,7 +418,7 @@ impl VoiceAgents {
                 !turn.sentences.is_empty()
             };
             if begun {
-                // Once, however fast the rest comes.
+                // The rest may follow immediately.
                 tokio::time::sleep(GRACE).await;
                 return self.stream(call, &progress);
             }
@@ -424,7 +426,7 @@ impl VoiceAgents {
         }
     }
 
-    /// What is there is spoken from now on, and what comes behind it.
+    /// Starts to speak the sentences of a reply as they arrive.
     fn stream(&self, call: CallUuid, progress: &Arc<Progress>) -> Next {
         let (out, sentences) = mpsc::channel(SENTENCES);
         {
@@ -460,7 +462,7 @@ impl VoiceAgents {
         Next::Streamed(id)
     }
 
-    /// Begins a turn; the one before it is broken off.
+    /// Starts a turn and aborts the previous one.
     fn begin(&self, call: CallUuid, said: Said) {
         let now = self.0.agents.clock().wall().rfc3339();
         let mut sessions = self.sessions();
@@ -468,7 +470,7 @@ impl VoiceAgents {
         session.silences = 0;
         session.stream = None;
         let cut = session.cut.take();
-        // What was streamed is known only now.
+        // Only now is it known how much of the streamed reply was played.
         match session.running.take().and_then(|before| before.streamed(&now, cut)) {
             Some(line) => session.say(line),
             None => session.heard_until(cut),
@@ -494,7 +496,7 @@ impl VoiceAgents {
             let done = agents.ask(&agent, Uuid::new_v4(), &question, &mut told).await;
             let told = told.progress;
             if let Err(error) = &done {
-                tracing::warn!(agent = %agent.id, %error, "an agent failed in a call");
+                tracing::warn!(agent = %agent.id, %error, "agent failed in a call");
             }
             told.state().end(done.is_ok());
             told.news.notify_one();
@@ -503,7 +505,7 @@ impl VoiceAgents {
         session.running = Some(Running { progress, task: task.abort_handle(), speaking: None });
     }
 
-    /// The document of an action, and what else it brings.
+    /// Writes the document for an action, and creates its notification.
     fn act(
         &self,
         wish: &Wish,
@@ -521,7 +523,7 @@ impl VoiceAgents {
                     &session.user.name
                 };
                 let text =
-                    format!("{} could not help {who} on the phone: a person is wanted", spec.name);
+                    format!("{} could not help {who} on the phone: a person is needed", spec.name);
                 let (account, main) = (session.account.clone(), session.main_account.clone());
                 self.0.agents.notices().note(Notice {
                     number: Some(session.number.clone()),
@@ -539,7 +541,7 @@ impl VoiceAgents {
         document::act(spec, base, text, action)
     }
 
-    /// What is streamed of a reply that has come to its end is known, though not yet heard.
+    /// Stores the text of a streamed reply when it is complete, though not yet played.
     fn keep_streamed(&self, call: CallUuid) {
         let now = self.0.agents.clock().wall().rfc3339();
         if let Some(session) = self.sessions().get(&call) {
@@ -550,7 +552,7 @@ impl VoiceAgents {
     fn said(&self, call: CallUuid, role: Role, text: &str) {
         let at = self.0.agents.clock().wall().rfc3339();
         if let Some(session) = self.sessions().get_mut(&call) {
-            // What was streamed and is over was heard before this.
+            // A streamed reply that is over was played before this.
             let cut = session.cut;
             if let Some(line) =
                 session.running.as_ref().and_then(|running| running.take_streamed(&at, cut))
@@ -562,7 +564,7 @@ impl VoiceAgents {
         }
     }
 
-    /// The conversation that a call is of, as soon as its line is in it; of a phone's call it is the call itself.
+    /// The id of the conversation of a WhatsApp call. For an endpoint's call, it is the call's id.
     fn conversation(&self, wish: &Wish) -> Uuid {
         let of = |name: &str| value(&wish.params, name).unwrap_or_default();
         let (number, user) =
@@ -582,7 +584,7 @@ impl VoiceAgents {
 }
 
 impl Session {
-    /// A line was said; an empty one was not.
+    /// Adds a line to the history and the transcript. Empty lines are skipped.
     fn say(&mut self, line: Line) {
         if line.text.trim().is_empty() {
             return;
@@ -592,13 +594,13 @@ impl Session {
             self.transcript.push(line.clone());
         }
         self.history.push_back(line);
-        // Two lines a turn.
+        // A turn has two lines.
         while self.history.len() > usize::from(self.agent.spec.history_turns) * 2 {
             self.history.pop_front();
         }
     }
 
-    /// Who speaks into what the agent says has not heard the end of it: neither has the agent said it.
+    /// Cuts the agent's last line after what the caller heard before interrupting it.
     fn heard_until(&mut self, cut: Option<Duration>) {
         let Some(cut) = cut else { return };
         for line in [self.history.back_mut(), self.transcript.last_mut()].into_iter().flatten() {
@@ -611,7 +613,8 @@ impl Session {
         }
     }
 
-    /// What is being streamed, in the place where it will stand: only its end says what of it was heard.
+    /// Stores the text of the reply that is being streamed. It is corrected if the caller
+    /// interrupts it.
     fn keep_streamed(&self, now: &str) {
         let line = self.running.as_ref().and_then(|running| running.streamed(now, None));
         if let Some(line) =
@@ -621,7 +624,7 @@ impl Session {
         }
     }
 
-    /// For the next process, should this one die.
+    /// Stores a line for the next process.
     fn keep(&self, seq: usize, Line { role, text, at }: &Line) {
         let line = CallLine { role: role.as_str().to_owned(), text: text.clone(), at: at.clone() };
         self.store.dialogues().put(self.call, seq, line);
@@ -631,21 +634,21 @@ impl Session {
         self.transcript.len() < TRANSCRIPT_LINES && line.text.len() <= self.transcript_room()
     }
 
-    /// Bytes that the transcript may still have.
+    /// The bytes left in the transcript.
     fn transcript_room(&self) -> usize {
         TRANSCRIPT_BYTES.saturating_sub(self.transcript.iter().map(|line| line.text.len()).sum())
     }
 }
 
 impl Running {
-    /// What was streamed of its reply: it is known only when it is over.
+    /// The streamed text of the reply, up to `cut`. `None` if the reply is not streamed.
     fn streamed(&self, at: &str, cut: Option<Duration>) -> Option<Line> {
         let state = self.progress.state();
         let text = || cut.map_or_else(|| state.reply.text(), |cut| state.voiced.until(cut));
         state.streamed.then(|| Line { role: Role::Assistant, text: text(), at: at.to_owned() })
     }
 
-    /// The same once it is over, for the transcript: then it stands there.
+    /// Like [`Running::streamed`], but once, after the reply is complete.
     fn take_streamed(&self, at: &str, cut: Option<Duration>) -> Option<Line> {
         let line = self.streamed(at, cut);
         let mut state = self.progress.state();
@@ -697,7 +700,7 @@ impl Author for VoiceAgents {
     fn over(&self, call: CallUuid) {
         let mut sessions = self.sessions();
         if let Some(session) = sessions.remove(&call) {
-            // The call's end has been queued, and all of it with that.
+            // The record of the call's end, which contains the dialogue, is already queued.
             session.store.dialogues().delete(call);
         }
     }

@@ -1,13 +1,13 @@
-//! What of a reply was heard before somebody spoke into it.
+//! Determines which part of a spoken reply was heard before an interruption.
 
 use std::time::Duration;
 
-/// A frame of sound.
+/// The duration of a frame.
 pub(super) const FRAME: Duration = Duration::from_millis(20);
-/// Milliseconds that a character takes where it is not known: some 150 words a minute.
+/// The estimated duration of a character, at about 150 words a minute.
 const CHARACTER_MS: u128 = 70;
 
-/// The sentences of a reply that is spoken as it comes, and when each is heard.
+/// The sentences of a streamed reply with their times.
 #[derive(Debug, Default)]
 pub(super) struct Voiced(Vec<Sentence>);
 
@@ -15,7 +15,7 @@ pub(super) struct Voiced(Vec<Sentence>);
 struct Sentence {
     text: String,
     begins: Duration,
-    /// None: it is still being made.
+    /// `None` while the sentence is still being synthesized.
     ends: Option<Duration>,
 }
 
@@ -30,7 +30,7 @@ impl Voiced {
         }
     }
 
-    /// What is heard until then.
+    /// The text that was played until `cut`.
     pub(super) fn until(&self, cut: Duration) -> String {
         let heard = self.0.iter().filter(|sentence| sentence.begins < cut);
         let texts: Vec<String> = heard
@@ -48,7 +48,7 @@ impl Voiced {
     }
 }
 
-/// As much of a text as is said in that time.
+/// The part of `text` that is spoken within `time`, estimated by its length.
 pub(super) fn heard_of(text: &str, time: Duration) -> String {
     let whole = u64::try_from(CHARACTER_MS * characters_of(text)).unwrap_or(u64::MAX);
     part(text, time, Duration::from_millis(whole))
@@ -58,7 +58,8 @@ fn characters_of(text: &str) -> u128 {
     u32::try_from(text.chars().count()).unwrap_or(u32::MAX).into()
 }
 
-/// The words of `text` that are begun in `time` of the `whole`; what is missing leaves an ellipsis.
+/// The words of `text` that begin within `time`, if the text takes `whole`. An ellipsis marks
+/// missing words.
 fn part(text: &str, time: Duration, whole: Duration) -> String {
     if time >= whole {
         return text.trim().to_owned();
@@ -67,7 +68,7 @@ fn part(text: &str, time: Duration, whole: Duration) -> String {
     let mut heard = 0;
     let mut end = 0;
     for word in text.split_inclusive(char::is_whitespace) {
-        // Whoever spoke at once knew that somebody was there: it has begun.
+        // At least the first word has begun when the caller interrupts.
         if heard > 0 && heard >= characters {
             break;
         }
