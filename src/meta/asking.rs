@@ -1,7 +1,7 @@
-//! One request about a call with its further tries, decided without IO: what to do after each try (R6).
+//! The retries of one request about a call, without I/O: what to do after each attempt.
 //!
-//! [`super::Graph`] carries it out over HTTP and timers, `tests/simulation` in simulated time. The dice and the time
-//! come in.
+//! [`super::Graph`] carries the decisions out over HTTP, `tests/simulation` in simulated time.
+//! Randomness and time are parameters.
 
 use std::time::{Duration, Instant};
 
@@ -10,37 +10,39 @@ use super::retry::{Budget, Fault, Policy};
 use super::types::Action;
 use machine::GraphOutcome;
 
-/// A request under way.
+/// A request in progress.
 #[derive(Debug)]
 pub struct Asking {
     action: Action,
     deadline: Option<Instant>,
     tries: usize,
-    /// Something of it went out.
+    /// At least one attempt was sent.
     sent: bool,
-    /// What it stands at if nothing more goes out.
+    /// The outcome if no further attempt is sent.
     stands_at: GraphOutcome,
-    /// An earlier try may have done it without our hearing of it.
+    /// An earlier attempt may have succeeded without an answer.
     unsure: bool,
 }
 
-/// What follows from a try.
+/// What to do after an attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next {
-    /// Another try after this pause; `or_else` if it is overtaken meanwhile.
+    /// Make another attempt after `pause`. `or_else` is the outcome if the request is superseded
+    /// first.
     Again { pause: Duration, or_else: GraphOutcome },
-    /// It stays at that.
+    /// The outcome is final.
     Done(GraphOutcome),
-    /// It stays at that, since too many requests of late were retries.
+    /// The outcome is final, because too many recent requests were retries.
     OutOfBudget(GraphOutcome),
 }
 
 impl Asking {
-    /// A request that has not been tried; no try begins or lasts past `deadline`, and none begins once the request is
-    /// `overtaken`: the user has gone, or a later request about the call has taken this one's place.
+    /// Begins a request. No attempt begins or lasts past `deadline`, and none begins after the
+    /// request is `overtaken`: the user has hung up, or a later request about the call supersedes
+    /// this one.
     ///
     /// # Errors
-    /// It is too late for it; nothing was sent.
+    /// Returns the outcome if it is already too late. Nothing was sent then.
     pub fn begin(
         action: Action,
         deadline: Option<Instant>,
@@ -58,8 +60,8 @@ impl Asking {
         Ok(asking)
     }
 
-    /// A try is about to go out: here it counts, since it may have waited for its turn. `Some`: it must not go out, and
-    /// what follows instead.
+    /// Accounts for an attempt that is about to be sent, after it may have waited in the queue.
+    /// Returns `Some` if it must not be sent.
     pub fn sends(&mut self, overtaken: bool, now: Instant, budget: &mut Budget) -> Option<Next> {
         if overtaken {
             return Some(Next::Done(self.stands_at.clone()));
@@ -73,19 +75,20 @@ impl Asking {
         None
     }
 
-    /// How long a try that begins now may take, `request_timeout` at most.
+    /// The time limit of an attempt that begins now, at most `request_timeout`.
     pub fn time(&self, now: Instant, request_timeout: Duration) -> Duration {
         let left =
             self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(now));
         request_timeout.min(left)
     }
 
-    /// How many tries there have been.
+    /// The number of attempts so far.
     pub fn tries(&self) -> usize {
         self.tries
     }
 
-    /// A try came to its end, or never went out for want of a turn. `roll` in 0 … 1 spreads the pause.
+    /// Handles the end of an attempt, or its failure to leave the queue. `roll`, between 0 and 1,
+    /// varies the pause.
     pub fn tried(
         &mut self,
         came: Result<Verdict, Fault>,
@@ -99,7 +102,7 @@ impl Asking {
         let fault = match came {
             Ok(Verdict::Done | Verdict::Connected { .. }) => return Next::Done(GraphOutcome::Done),
             Ok(Verdict::Gone) => return Next::Done(GraphOutcome::Gone),
-            // Ours, in all likelihood.
+            // An earlier attempt most likely accepted it.
             Ok(Verdict::AlreadyAccepted { .. }) if self.unsure => {
                 return Next::Done(GraphOutcome::Done);
             }
@@ -120,7 +123,7 @@ impl Asking {
         match pause.filter(|pause| self.may_wait(*pause, now)) {
             None => Next::Done(outcome(fault)),
             Some(_) if overtaken => Next::Done(outcome(fault)),
-            // Not waited for in vain: whoever is told does without.
+            // Fails now rather than after the pause, so that the caller can react.
             Some(pause) if self.sent && !budget.has_room(now + pause) => {
                 Next::OutOfBudget(outcome(fault))
             }
@@ -131,18 +134,18 @@ impl Asking {
         }
     }
 
-    /// Whether a try after this pause would still begin in time.
+    /// Returns whether an attempt after this pause would begin before the deadline.
     fn may_wait(&self, pause: Duration, now: Instant) -> bool {
         self.deadline.is_none_or(|deadline| now + pause < deadline)
     }
 }
 
-/// What the call's machine is told of a request that stays at this fault.
+/// The outcome of a request whose last attempt ended with this fault.
 pub(super) fn outcome(fault: Fault) -> GraphOutcome {
     match fault {
         Fault::Unreachable => GraphOutcome::Unreachable,
         Fault::Timeout => GraphOutcome::Timeout,
-        // A broken answer is a fault of Meta's side; there is no status to name.
+        // A broken answer counts as a server error without a status.
         Fault::Broken => GraphOutcome::ServerError { status: 0 },
         Fault::Answered(Again { trouble: Trouble::Server { status }, .. }) => {
             GraphOutcome::ServerError { status }
@@ -166,7 +169,7 @@ mod tests {
     }));
     const FAILED: GraphOutcome = GraphOutcome::ServerError { status: 503 };
 
-    /// A request whose first try went out and came to nothing, and what follows.
+    /// Begins a request whose first attempt fails, and returns what follows.
     fn asked(pause: Duration, now: Instant, budget: &mut Budget) -> (Asking, Next) {
         let policy = Policy { ending: vec![pause; 9], ..Policy::default() };
         let mut asking = Asking::begin(Action::Terminate, None, false, now).unwrap();
@@ -180,7 +183,8 @@ mod tests {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let mut budget = Budget::new(clock.now());
         let (late, soon) = (Duration::from_secs(10), Duration::from_millis(200));
-        // Twelve that pause for ten seconds, and then twelve that pause for a fifth: all would go out at one time.
+        // Twelve requests pause for 10 s and twelve for 200 ms, so that all retries fall on the
+        // same instant.
         let mut paused: Vec<_> = (0..12).map(|_| asked(late, clock.now(), &mut budget)).collect();
         clock.step(late - soon);
         paused.extend((0..12).map(|_| asked(soon, clock.now(), &mut budget)));
@@ -198,7 +202,7 @@ mod tests {
             sent[10..].iter().all(|held_back| *held_back == Some(Next::OutOfBudget(FAILED))),
             "{sent:?}"
         );
-        // Who would find no room after the pause either hears of it at once.
+        // If the budget will have no room after the pause, the request fails immediately.
         assert_eq!(asked(soon, clock.now(), &mut budget).1, Next::OutOfBudget(FAILED));
         assert!(matches!(asked(late, clock.now(), &mut budget).1, Next::Again { .. }));
     }

@@ -1,7 +1,9 @@
-//! Meta's Graph API: payloads as types, its errors as a table, and a client that knows retries and nothing of calls.
+//! A client of Meta's Graph API: payload types, a table of error codes, retries, and requests about
+//! calls, messages and numbers.
 //!
-//! `error`, `retry` and `asking` decide and are pure; `graph` asks over HTTP within a deadline and gives a call's machine one
-//! small fact in return. Signatures of what Meta sends us are the webhook's business, not ours.
+//! `error`, `retry` and `asking` are pure and decide; `graph` sends the requests within their
+//! deadlines and reports a [`machine::GraphOutcome`]. Verifying the signatures of Meta's webhooks
+//! is the task of the webhook module.
 
 mod asking;
 mod error;

@@ -1,5 +1,6 @@
-//! Asking Graph about business numbers and their accounts (`meta-calling.md` §4.4, §4.5): what Meta knows of a number, its
-//! calling settings, registering it, our app's subscription. Payloads, written strictly and read tolerantly.
+//! Graph requests about business numbers and their WABAs: a number's details, its calling settings,
+//! registration, and the subscriptions of our app. Payloads are written strictly and read
+//! tolerantly.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -11,16 +12,16 @@ use machine::GraphOutcome;
 use model::Secret;
 use model::{PhoneNumberId, Timestamp, WabaId, digits_of};
 
-/// What is asked of a number.
+/// The fields requested of a number.
 const FIELDS: &str = "id,display_phone_number,verified_name,quality_rating,platform_type,status";
-/// Numbers of a page, and pages of a WABA, at most: 2,000 numbers.
+/// The page size, and the largest number of pages read per WABA, which gives 2,000 numbers.
 const PAGE: usize = 100;
 const PAGES_MAX: usize = 20;
-/// Longest text of Meta's that is kept, in characters.
+/// The maximum length of a stored text, in characters.
 const TEXT_MAX: usize = 200;
-/// The word in metrics of what is no call, message or setting (`interface.md` §4 has no other).
+/// The `action` label of these requests in metrics.
 const OTHER: &str = "other";
-/// Our app's fields without which something does not reach us.
+/// The webhook fields that our app needs.
 pub const FIELDS_NEEDED: &[&str] = &[
     "calls",
     "messages",
@@ -29,66 +30,66 @@ pub const FIELDS_NEEDED: &[&str] = &[
     "phone_number_quality_update",
 ];
 
-/// What Meta knows of a number.
+/// A number, as Graph describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PhoneNumber {
     pub id: String,
-    /// Digits of the number itself.
+    /// The phone number in digits.
     pub number: String,
     pub verified_name: String,
-    /// Meta's words, in capitals; empty where it does not say.
+    /// Meta's value in capitals. Empty if absent.
     pub quality_rating: String,
     pub platform_type: String,
     pub status: String,
 }
 
-/// A number's calling settings; none: Meta does not say.
+/// The calling settings of a number. `None` if Meta does not state a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallingSettings {
     pub enabled: Option<bool>,
     pub callback_permission: Option<bool>,
     pub sip: Option<bool>,
-    /// Media keys are exchanged in the SDP (SDES): with it no call has sound here, where DTLS is spoken (§4.4).
+    /// Media keys are exchanged in the SDP (SDES). Offhook uses DTLS, so calls would have no audio.
     pub sdes: Option<bool>,
-    /// Calling is restricted just now.
+    /// Meta restricts calling at present.
     pub restricted: bool,
 }
 
-/// A change of them: what is none stays as it is.
+/// A change of calling settings. `None` keeps the current value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallingChange {
     pub enabled: Option<bool>,
     pub callback_permission: Option<bool>,
 }
 
-/// What our app is subscribed to.
+/// The webhook subscription of our app.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subscription {
-    /// Where webhooks go; empty: it is subscribed to nothing.
+    /// The webhook URL. Empty without a subscription.
     pub url: String,
     pub fields: Vec<String>,
-    /// Meta has switched it off, or somebody has.
+    /// The subscription is switched off.
     pub inactive: bool,
 }
 
-/// What Meta says of a token.
+/// Meta's description of an access token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenFacts {
     pub valid: bool,
-    /// None: never.
+    /// `None` if it does not expire.
     pub expires: Option<Timestamp>,
     pub scopes: Vec<String>,
-    /// The app that it was made for; none: Meta does not say.
+    /// The app that the token was issued for. `None` if Meta does not state it.
     pub app: Option<String>,
-    /// The WhatsApp Business Accounts that it was granted for.
+    /// The WhatsApp Business Accounts that the token grants access to.
     pub wabas: Vec<WabaId>,
 }
 
 impl Graph {
-    /// `GET /{phone_number_id}`.
+    /// Reads a number with `GET /{phone_number_id}`.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn phone_number(
         &self,
         number: &PhoneNumberId,
@@ -99,10 +100,10 @@ impl Graph {
         PhoneNumber::read(&answer).ok_or(UNREADABLE)
     }
 
-    /// `GET /{waba_id}/phone_numbers`, all pages.
+    /// Reads all pages of `GET /{waba_id}/phone_numbers`.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn numbers_of_waba(
         &self,
         waba: &WabaId,
@@ -124,10 +125,10 @@ impl Graph {
         Ok(found)
     }
 
-    /// `GET /{phone_number_id}/settings`.
+    /// Reads the calling settings with `GET /{phone_number_id}/settings`.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn calling_settings(
         &self,
         number: &PhoneNumberId,
@@ -138,10 +139,11 @@ impl Graph {
         read(&answer)?.get("calling").map(CallingSettings::read).ok_or(UNREADABLE)
     }
 
-    /// `POST /{phone_number_id}/settings`. SIP and SDES are never touched (§4.4).
+    /// Changes the calling settings with `POST /{phone_number_id}/settings`. Leaves SIP and SDES
+    /// unchanged.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn change_calling(
         &self,
         number: &PhoneNumberId,
@@ -152,10 +154,10 @@ impl Graph {
             .await
     }
 
-    /// `POST /{phone_number_id}/register`.
+    /// Registers a number with `POST /{phone_number_id}/register`.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn register(
         &self,
         number: &PhoneNumberId,
@@ -166,10 +168,10 @@ impl Graph {
         self.deed(number, token, "register", OTHER, &body).await
     }
 
-    /// `POST /{waba_id}/subscribed_apps`: webhooks of the WABA come to our app from now on.
+    /// Subscribes our app to the WABA's webhooks with `POST /{waba_id}/subscribed_apps`.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn subscribe_app(
         &self,
         waba: &WabaId,
@@ -179,10 +181,10 @@ impl Graph {
         self.deed(&node, token, "subscribed_apps", OTHER, &json!({})).await
     }
 
-    /// `GET /{waba_id}/subscribed_apps`: the ids of the apps that get its webhooks.
+    /// The ids of the apps that get the WABA's webhooks, from `GET /{waba_id}/subscribed_apps`.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn subscribed_apps(
         &self,
         waba: &WabaId,
@@ -195,10 +197,10 @@ impl Graph {
         Ok(apps.iter().filter_map(|app| text_at(app, "/whatsapp_business_api_data/id")).collect())
     }
 
-    /// `GET /{app_id}/subscriptions`: the fields that our app gets webhooks of, and where they go.
+    /// The webhook fields and URL of our app, from `GET /{app_id}/subscriptions`.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn app_subscriptions(
         &self,
         app_id: &str,
@@ -223,10 +225,11 @@ impl Graph {
         })
     }
 
-    /// `POST /oauth/access_token`: the token that an embedded sign-up's code stands for.
+    /// Exchanges the code of an embedded sign-up for an access token with `POST
+    /// /oauth/access_token`.
     ///
     /// # Errors
-    /// How it failed. The code is good for one try.
+    /// Returns the outcome of the request. A code can be used only once.
     pub async fn exchange_code(
         &self,
         app_id: &str,
@@ -250,10 +253,11 @@ impl Graph {
             .ok_or(UNREADABLE)
     }
 
-    /// `debug_token`, as a POST that means a GET: no token stands in a URL (§4).
+    /// Describes an access token. Sends `debug_token` as a POST with `method=get`, so that no token
+    /// appears in a URL.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn token_facts(
         &self,
         app_id: &str,
@@ -269,11 +273,11 @@ impl Graph {
         read(&answer)?.get("data").map(TokenFacts::read).ok_or(UNREADABLE)
     }
 
-    /// Whether a number is used in the WhatsApp Business app too (coexistence); asked apart, since not every version of Graph
-    /// knows the field.
+    /// Returns whether the number is also used in the WhatsApp Business app (coexistence). This is
+    /// a separate request because not every Graph version has the field.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn is_on_phone(
         &self,
         number: &PhoneNumberId,
@@ -284,10 +288,10 @@ impl Graph {
         Ok(answer.get("is_on_biz_app").and_then(Value::as_bool).unwrap_or_default())
     }
 
-    /// What time it is at Graph: the `Date` of whatever it answers.
+    /// Graph's clock, from the `Date` header of an answer.
     ///
     /// # Errors
-    /// It can't be reached, or says no time.
+    /// Fails if Graph is unreachable or sends no valid date.
     pub async fn date(&self) -> Result<Timestamp, GraphOutcome> {
         let request =
             http::Request::get(format!("{}/", self.config.base_url)).body(Full::default());
@@ -313,7 +317,7 @@ impl Graph {
     }
 }
 
-/// A WABA's numbers behind a cursor.
+/// The path of the page of a WABA's numbers after this cursor.
 fn page_after(after: &str) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("fields", FIELDS).append_pair("limit", &PAGE.to_string());
@@ -323,14 +327,14 @@ fn page_after(after: &str) -> String {
     format!("phone_numbers?{}", query.finish())
 }
 
-/// A 200 that says nothing readable is no word of Meta's.
+/// The outcome of a 200 whose body can't be read.
 const UNREADABLE: GraphOutcome = GraphOutcome::ServerError { status: 200 };
 
 fn read(answer: &Bytes) -> Result<Value, GraphOutcome> {
     serde_json::from_slice(answer).map_err(|_| UNREADABLE)
 }
 
-/// A date as HTTP writes it: `Sat, 21 Nov 2026 00:05:05 GMT` (RFC 9110 §5.6.7).
+/// Parses an HTTP date (RFC 9110, section 5.6.7), such as `Sat, 21 Nov 2026 00:05:05 GMT`.
 fn http_date(text: &str) -> Option<Timestamp> {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -347,7 +351,7 @@ fn http_date(text: &str) -> Option<Timestamp> {
         && hour < 24
         && minute < 60
         && second <= 60;
-    // Days since 1970, a year beginning in March.
+    // Days since 1970-01-01, with years that begin in March.
     let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days =
         y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (m * 153 + 2) / 5 + day
@@ -355,12 +359,13 @@ fn http_date(text: &str) -> Option<Timestamp> {
     sound.then(|| Timestamp::from_secs(((days * 24 + hour) * 60 + minute) * 60 + second))
 }
 
-/// How an app speaks for itself.
+/// The access token of the app itself.
 fn app_token(app_id: &str, app_secret: &Secret) -> Secret {
     Secret::new(format!("{app_id}|{}", app_secret.reveal()))
 }
 
-/// A text at a place, bounded; an integer counts as one (§1.1).
+/// The text at a JSON pointer, truncated. Integers are accepted
+/// (`docs/reference/meta.md#tolerant-reading`). An access token is never truncated.
 fn text_at(value: &Value, at: &str) -> Option<String> {
     let found = value.pointer(at)?;
     let text =
@@ -369,7 +374,7 @@ fn text_at(value: &Value, at: &str) -> Option<String> {
 }
 
 impl PhoneNumber {
-    /// Reads a phone-number object; none without an id and digits.
+    /// Parses a phone number object. `None` without an id and digits.
     pub fn read(object: &Value) -> Option<Self> {
         let text = |at: &str| text_at(object, at).unwrap_or_default();
         let word = |at: &str| text(at).to_ascii_uppercase();
@@ -388,7 +393,7 @@ impl PhoneNumber {
 }
 
 impl CallingSettings {
-    /// Reads the `calling` object.
+    /// Parses the `calling` object.
     pub fn read(calling: &Value) -> Self {
         let switch = |at: &str| match text_at(calling, at)?.to_ascii_uppercase().as_str() {
             "ENABLED" => Some(true),
@@ -409,7 +414,7 @@ impl CallingSettings {
 }
 
 impl CallingChange {
-    /// Whether it changes anything.
+    /// Returns whether the change sets any value.
     pub fn is_some(&self) -> bool {
         *self != Self::default()
     }
@@ -423,7 +428,7 @@ impl CallingChange {
 }
 
 impl TokenFacts {
-    /// Reads the `data` object.
+    /// Parses the `data` object.
     pub fn read(data: &Value) -> Self {
         let list = |at: &str| {
             data.pointer(at).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()

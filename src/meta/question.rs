@@ -1,5 +1,6 @@
-//! Requests to Graph that are about no call: read something, send a message. They have a share of
-//! their number's places, and their own rule of further tries (`meta-calling.md` §4.7).
+//! Graph requests that are not about a call, such as reading an object or sending a message. They
+//! get only a part of their number's capacity, and have their own retry rules
+//! (`docs/reference/meta.md#retries`).
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
@@ -15,16 +16,16 @@ use model::PhoneNumberId;
 use model::Secret;
 use model::metric;
 
-/// A request; the same at each try.
+/// A request, which is the same in each attempt.
 pub(super) struct Question<'a> {
     number: &'a PhoneNumberId,
-    /// None: the node's default.
+    /// `None` for the node's default token.
     token: Option<&'a Secret>,
-    /// Behind the number, query included.
+    /// The path below the number, with the query.
     path: String,
-    /// The word in metrics.
+    /// The `action` label in metrics.
     word: &'static str,
-    /// With one it is a POST, which does something.
+    /// Makes the request a POST, which may have a side effect.
     body: Option<Bytes>,
 }
 
@@ -50,7 +51,8 @@ impl<'a> Question<'a> {
 }
 
 impl Graph {
-    /// Asks, further tries included, and gives the answer of a success. Dropping the future gives it up.
+    /// Sends the request with retries, and returns the body of a successful answer. Dropping the
+    /// future cancels it.
     pub(super) async fn question(&self, question: &Question<'_>) -> Result<Bytes, GraphOutcome> {
         let Some(head) = self.head(question.number, &question.path, question.token) else {
             return Err(GraphOutcome::Unreachable);
@@ -59,7 +61,8 @@ impl Graph {
         for tries in 1.. {
             let fault = match self.try_question(question, &head).await {
                 Ok((Verdict::Done, body)) => return Ok(body),
-                // As if no answer had come: it may have been done, and is not done a second time.
+                // Treated as if no answer had arrived: the effect may have taken place and must not
+                // be repeated.
                 Ok((Verdict::Again(again), said))
                     if question.body.is_some() && leaves_open(again.trouble, &said) =>
                 {
@@ -70,7 +73,7 @@ impl Graph {
                     self.refused(question.number, question.token, (status, code), &details);
                     return Err(GraphOutcome::Refused { status, code, details });
                 }
-                // Said of calls only.
+                // These verdicts only occur for calls.
                 Ok((_, _)) => return Err(GraphOutcome::Gone),
                 Err(fault) => fault,
             };
@@ -85,9 +88,9 @@ impl Graph {
             else {
                 return Err(outcome(fault));
             };
-            tracing::debug!(action = question.word, tries, ?pause, "Graph: once more");
+            tracing::debug!(action = question.word, tries, ?pause, "retrying graph request");
             tokio::time::sleep(pause).await;
-            // It counts when it goes out.
+            // A retry counts when it is sent.
             if !self.with_budget(|budget, now| budget.retry(now)) {
                 return Err(outcome(fault));
             }
@@ -95,7 +98,7 @@ impl Graph {
         Err(GraphOutcome::Timeout)
     }
 
-    /// One try: its place in the queue, its time, its metric.
+    /// Makes one attempt: waits in the queue, sends within the time limit, and records the metric.
     async fn try_question(
         &self,
         question: &Question<'_>,
@@ -103,7 +106,8 @@ impl Graph {
     ) -> Result<(Verdict, Bytes), Fault> {
         let lane = self.lane(question.number);
         let place = lane.enter(Kind::Aside, self.clock.now()).await;
-        // Its time begins here: a message that waited behind others was not sent, and is not taken for one that was.
+        // The time limit starts after the queue. A message that timed out while waiting was
+        // certainly not sent.
         let begun = self.clock.now();
         let exchange = async {
             let _place = place?;
@@ -132,7 +136,7 @@ impl Graph {
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = headers.clone();
         let answer = self.http.request(request).await.map_err(|error| {
-            tracing::debug!(%error, "Graph: no answer");
+            tracing::debug!(%error, "no answer from graph");
             if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
         })?;
         let status = answer.status().as_u16();

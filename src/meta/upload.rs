@@ -1,5 +1,6 @@
-//! A file on its way to Meta (`POST /{phone_number_id}/media`): read from the disk as it goes out, so that it is never in
-//! memory whole. It is asked once: whoever sends it tries again.
+//! Uploads a file to Meta with `POST /{phone_number_id}/media`. The file is streamed from disk and
+//! never held in memory as a whole. There are no retries: the client that sent the file can try
+//! again.
 
 use std::io;
 use std::time::Duration;
@@ -26,17 +27,17 @@ use model::PhoneNumberId;
 use model::Secret;
 use model::metric;
 
-/// One file, to Meta's answer.
+/// The time limit for one upload, until Meta's answer.
 const FILE_TIME: Duration = Duration::from_secs(120);
-/// Bytes read at once.
+/// The size of a read in bytes.
 const CHUNK: usize = 64 << 10;
-/// The word in metrics.
+/// The `action` label in metrics.
 const OTHER: &str = "other";
 
-/// A body that is read while it goes out.
+/// A streamed request body.
 pub(super) type FileBody = UnsyncBoxBody<Bytes, io::Error>;
 
-/// A file, to be read from where it stands.
+/// A file to upload, read from its current position.
 pub struct Upload<'a> {
     pub file: File,
     pub bytes: u64,
@@ -45,10 +46,10 @@ pub struct Upload<'a> {
 }
 
 impl Graph {
-    /// Hands a file to Meta; gives Meta's id of it.
+    /// Uploads a file. Returns Meta's media id.
     ///
     /// # Errors
-    /// How it failed.
+    /// Returns the outcome of the request.
     pub async fn upload(
         &self,
         number: &PhoneNumberId,
@@ -80,12 +81,12 @@ impl Graph {
             }
             Ok((_, Verdict::Refused { status, code, details }, _)) => {
                 if is_alarm(status, code) {
-                    tracing::error!(phone_number_id = %number, code, details, "Graph refuses: check token, account, payment");
+                    tracing::error!(phone_number_id = %number, code, details, "graph refused the request; check the token, the account and its payment");
                 }
                 Err(GraphOutcome::Refused { status, code, details })
             }
             Ok((_, Verdict::Again(again), _)) => Err(outcome(Fault::Answered(again))),
-            // Said of calls only.
+            // These verdicts only occur for calls.
             Ok((
                 _,
                 Verdict::Connected { .. } | Verdict::Gone | Verdict::AlreadyAccepted { .. },
@@ -106,7 +107,7 @@ impl Graph {
         *request.uri_mut() = uri;
         *request.headers_mut() = headers.clone();
         let answer = self.http_of_files.request(request).await.map_err(|error| {
-            tracing::debug!(%error, "Graph: no answer");
+            tracing::debug!(%error, "no answer from graph");
             if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
         })?;
         let status = answer.status().as_u16();
@@ -121,18 +122,18 @@ impl Graph {
     }
 }
 
-/// The form that holds a file: what stands before it and behind it.
+/// A multipart form around a file.
 struct Form {
     content_type: Option<HeaderValue>,
     before: String,
     behind: String,
-    /// All of it.
+    /// The size of the whole form.
     bytes: u64,
 }
 
 impl Form {
     fn of(upload: &Upload<'_>, boundary: &str) -> Self {
-        // Neither may end its line or its quotes.
+        // Prevents line breaks and quotes in the headers.
         let plain = |text: &str, also: &str| -> String {
             let fits = |c: char| c.is_ascii_alphanumeric() || also.contains(c);
             text.chars().map(|c| if fits(c) { c } else { '_' }).take(100).collect()
@@ -162,7 +163,7 @@ impl Form {
     }
 }
 
-/// The file's first `bytes`, piece by piece.
+/// The first `bytes` of the file, in chunks.
 fn chunks(file: File, bytes: u64) -> impl stream::Stream<Item = io::Result<Bytes>> {
     stream::try_unfold(file.take(bytes), |mut file| async move {
         let mut chunk = Vec::with_capacity(CHUNK);
