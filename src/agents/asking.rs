@@ -82,9 +82,9 @@ struct Target<'a> {
 }
 
 impl Asking {
-    /// Asks for one turn, in up to three attempts, and passes the reply to `on`. There is no
-    /// further attempt once a part of the reply has been used. `sign_with` are the account's
-    /// signing keys, used if the agent has none; there are two during a rotation.
+    /// Asks for one turn, in up to three attempts, and passes the reply to `on`. Once a part of the
+    /// reply has been used, no further attempt is made. `sign_with` are the account's signing keys,
+    /// used if the agent has none; there are two during a rotation.
     ///
     /// # Errors
     /// Returns the error of the last attempt.

@@ -11,7 +11,7 @@ const ITEM_BYTES_MAX: usize = 16 * 1024;
 /// The maximum length of an endpoint's name.
 const NAME_MAX: usize = 100;
 
-/// A turn, as it is sent to the agent.
+/// The question of a turn, in the form that an agent gets.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Question {
     pub conversation: Uuid,

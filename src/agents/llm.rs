@@ -153,8 +153,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Says, String> {
     Ok(Says { text, finished: choice.finish_reason.is_some() })
 }
 
-/// Separates a final line with an action from the text. It holds back what may be the beginning of
-/// one.
+/// Separates a final line with an action from the text. It holds back any text that may begin one.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     held: String,
@@ -164,7 +163,7 @@ const ACTIONS: [(&str, Action); 3] =
     [("[escalate]", Action::Escalate), ("[close]", Action::Close), ("[hangup]", Action::Hangup)];
 
 impl Tail {
-    /// Adds text, and returns what is certainly not part of an action.
+    /// Adds text, and returns the part that can't belong to an action.
     pub(super) fn push(&mut self, text: &str) -> String {
         self.held.push_str(text);
         // No action is longer than that.

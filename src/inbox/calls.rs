@@ -31,7 +31,7 @@ impl Inbox {
             return None;
         }
         // The number may have moved to another account during the call. Its new owner must not read
-        // what was said before.
+        // the earlier conversation.
         let number = self.parts().directory.number(&setup.phone_number_id)?;
         if number.account.auth_id != setup.account {
             return None;

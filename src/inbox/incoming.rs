@@ -204,7 +204,7 @@ impl Inbox {
             self.parts().store.messages().receive(Came { draft, ..came.clone() }).ok_or(Full)?;
         let (inbox, number) = (self.clone(), number.clone());
         if !self.holds(&number) {
-            // Until the new owner is recorded, the store routes the message to nobody.
+            // The store does not route the message until the new owner is recorded.
             self.claim_soon();
         }
         // A separate task: it must also complete if Meta's connection is closed before the 200.

@@ -217,7 +217,7 @@ impl Inbox {
     }
 
     /// The file that a link names. It is downloaded now if it is not cached. `None` if the link is
-    /// invalid or expired, or if there is no file.
+    /// invalid or expired, or if the message has no file.
     ///
     /// # Errors
     /// Returns an error if the store fails.

@@ -66,7 +66,7 @@ pub struct Turn {
     pub message: NewMessage,
 }
 
-/// What the inbox is built from.
+/// The dependencies of the inbox.
 pub struct InboxParts {
     pub store: Store,
     pub outbox: Outbox,

@@ -59,8 +59,8 @@ pub struct WebhookOrder {
 }
 
 impl Inbox {
-    /// Loads the store, adds the webhooks of the configuration, and resumes what the previous
-    /// process left unfinished.
+    /// Loads the store, adds the webhooks of the configuration, and resumes the unfinished work of
+    /// the previous process.
     ///
     /// # Errors
     /// Returns an error if the store fails.
@@ -125,8 +125,8 @@ impl Inbox {
     /// of its account; a main account's webhook also serves those of its subaccounts.
     ///
     /// # Errors
-    /// Fails if there is no such webhook, or if none is named and the account does not have exactly
-    /// one.
+    /// Fails if the webhook does not exist, or if none is named and the account does not have
+    /// exactly one.
     pub fn webhook_or_only(
         &self,
         scope: &Scope,
@@ -214,8 +214,8 @@ impl Inbox {
         Ok(())
     }
 
-    /// Deletes an agent. The numbers that it answers are answered by nobody afterwards. Returns
-    /// `false` if there is no such agent.
+    /// Deletes an agent. Its numbers have no routing afterwards. Returns `false` if the agent does
+    /// not exist.
     ///
     /// # Errors
     /// Fails if the agent still answers somewhere and `force` is not set, or if the store fails.
@@ -338,7 +338,7 @@ impl Inbox {
             {
                 if let Some(webhook) = webhook {
                     let data = json!({"conversation": pair.conversation, "webhook": webhook, "user": pair.user.shown()});
-                    // Each change is an event of its own.
+                    // Each change is a separate event.
                     let once = Uuid::new_v4().to_string();
                     tell.push((
                         webhook,

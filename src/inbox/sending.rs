@@ -379,8 +379,8 @@ impl Inbox {
                 Err(StoreError::Closed) => return false,
                 Err(error) => tracing::warn!(%error, %message, "store unavailable; message waits"),
             }
-            // There is no time limit here; `post` checks the window. What is left at shutdown is
-            // sent after the next start.
+            // The wait has no time limit here, since `post` checks the window. Messages that remain
+            // at shutdown are sent after the next start.
             if self.parts().tasks.is_closed() {
                 return false;
             }

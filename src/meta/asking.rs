@@ -169,7 +169,7 @@ mod tests {
     }));
     const FAILED: GraphOutcome = GraphOutcome::ServerError { status: 503 };
 
-    /// Begins a request whose first attempt fails, and returns what follows.
+    /// Begins a request whose first attempt fails, and returns the next step.
     fn asked(pause: Duration, now: Instant, budget: &mut Budget) -> (Asking, Next) {
         let policy = Policy { ending: vec![pause; 9], ..Policy::default() };
         let mut asking = Asking::begin(Action::Terminate, None, false, now).unwrap();

@@ -267,15 +267,15 @@ impl Graph {
         }
     }
 
-    /// Returns whether so many requests about a number's calls wait that no further call should be
-    /// admitted.
+    /// Returns whether the queue for a number's calls is too long to admit further calls.
     pub fn is_behind(&self, number: &PhoneNumberId) -> bool {
         self.lanes.get(number).is_some_and(|lane| {
             lane.calls.waiting() >= BEHIND || lane.calls.age(self.clock.now()) > BEHIND_FOR
         })
     }
 
-    /// Returns whether a number's rejects wait for so long that a further one would be too late.
+    /// Returns whether the queue of a number's rejects is so slow that a further one would be too
+    /// late.
     pub fn is_behind_with_rejects(&self, number: &PhoneNumberId) -> bool {
         self.lanes
             .get(number)
@@ -363,7 +363,7 @@ impl Graph {
     }
 
     /// Like [`Graph::call_action`], but repeats a failed request every 15 s for a minute. Use it to
-    /// end a call whose machine is gone and which must not keep ringing at Meta.
+    /// end a call that has no machine any more and must not keep ringing at Meta.
     pub async fn call_action_to_the_end(&self, request: ActionRequest) -> GraphOutcome {
         let begun = self.clock.now();
         loop {

@@ -64,7 +64,7 @@ impl Graph {
     /// match Meta's checksum.
     ///
     /// # Errors
-    /// Returns a description of the failure. What was written so far must be discarded.
+    /// Returns a description of the failure. The bytes written so far must be discarded.
     pub async fn media(
         &self,
         token: Option<&Secret>,

@@ -50,7 +50,7 @@ impl Default for Policy {
 
 impl Policy {
     /// The pause before the next attempt, after `tries` of which the last ended in `fault`. `None`
-    /// if there is no further attempt. `roll`, between 0 and 1, varies the pause by ±20 %.
+    /// if no further attempt is allowed. `roll`, between 0 and 1, varies the pause by ±20 %.
     pub fn pause(&self, action: Action, tries: usize, fault: Fault, roll: f64) -> Option<Duration> {
         let pauses = match action {
             Action::PreAccept | Action::Accept => &self.answering,

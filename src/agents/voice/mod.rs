@@ -195,7 +195,7 @@ impl Turn {
     }
 }
 
-/// What the next document contains.
+/// The content of the next document.
 enum Next {
     /// The complete reply. `None` if the agent failed.
     Whole(Option<Reply>),
@@ -600,7 +600,7 @@ impl Session {
         }
     }
 
-    /// Cuts the agent's last line after what the caller heard before interrupting it.
+    /// Cuts the agent's last line off at the point where the caller interrupted it.
     fn heard_until(&mut self, cut: Option<Duration>) {
         let Some(cut) = cut else { return };
         for line in [self.history.back_mut(), self.transcript.last_mut()].into_iter().flatten() {
