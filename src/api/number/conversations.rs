@@ -1,4 +1,4 @@
-//! `/api/v1/conversations/`: conversations, their timelines, their state, and who answers them.
+//! `/api/v1/conversations/`: conversations, their timelines, state and routing.
 
 use std::sync::Arc;
 
@@ -275,7 +275,7 @@ fn tag(conversation: &Conversation) -> String {
     ))
 }
 
-/// 200 with the conversation as it is now.
+/// 200 with the current conversation.
 async fn view(request: &ApiRequest, id: Uuid) -> Result<Response, ApiError> {
     let conversation = find_id(request, id).await?;
     let view = ConversationView::new(request.api(), &conversation).await;

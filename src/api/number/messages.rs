@@ -1,5 +1,5 @@
-//! `POST /api/v1/conversations/{conversation_id}/messages/`: sends a message, in the form that Graph's
-//! `messages` takes.
+//! `POST /api/v1/conversations/{conversation_id}/messages/`: sends a message, in the form that
+//! Graph's `messages` takes.
 
 use axum::response::Response;
 use serde::Serialize;
@@ -166,7 +166,7 @@ async fn send(mut request: ApiRequest) -> Result<Response, ApiError> {
     Ok(accepted(&SentMessage { id, status: "queued" }))
 }
 
-/// Parses and validates a message as far as that is possible without Meta.
+/// Parses a message, and validates what can be checked without Meta.
 fn parse(mut body: Map<String, Value>) -> Result<Outgoing, ApiError> {
     let Some(Value::String(kind)) = body.remove("type") else {
         return Err(ApiError::bad_value("type", "type is missing: text, image, template, …"));
