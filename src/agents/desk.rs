@@ -20,7 +20,7 @@ use super::asking::Hearer;
 use super::contract::{Action, Channel, Line, Piece, Question, Reply, Role, Said, User, text_of};
 use super::pace::Pace;
 use super::places::Places;
-use crate::inbox::{Inbox, NotSent, Outgoing, Turn, words};
+use crate::inbox::{Inbox, Outgoing, SendError, Turn, words};
 use crate::notices::Notice;
 use model::{ConversationStatus, Direction, NotificationTopic, stable_id};
 use store::{Agent, AgentChannel, ConversationChange, Owed, Scope, StoreError, Then};
@@ -80,7 +80,7 @@ impl Why {
 /// Answers the inbox's turns until `stop` is cancelled. Returns immediately if another task answers
 /// them.
 pub async fn answer_messages(agents: Agents, inbox: Inbox, stop: CancellationToken) {
-    let Some(turns) = inbox.turns() else { return };
+    let Some(turns) = inbox.take_turns() else { return };
     let desk = Desk { agents, inbox };
     stop.run_until_cancelled(desk.run(turns)).await;
 }
@@ -296,15 +296,15 @@ impl Desk {
             let mut sent = self.inbox.reply(turn, outgoing.clone(), then).await;
             for _ in 0..REPLY_TRIES {
                 // The reply exists; a rate limit only delays it.
-                let Err(NotSent::TooMany(secs)) = sent else { break };
+                let Err(SendError::TooMany(secs)) = sent else { break };
                 tokio::time::sleep(Duration::from_secs(secs.clamp(1, REPLY_WAIT))).await;
                 sent = self.inbox.reply(turn, outgoing.clone(), then).await;
             }
             match sent {
                 Ok(_) => {}
                 // The routing has changed.
-                Err(NotSent::Stale | NotSent::Gone) => return Ok(false),
-                Err(NotSent::Store(error)) => return Err(error),
+                Err(SendError::Stale | SendError::NoConversation) => return Ok(false),
+                Err(SendError::Store(error)) => return Err(error),
                 Err(error) => {
                     tracing::warn!(agent = %agent.id, ?error, "sending an agent's reply failed");
                     return self.escalate(turn, Some(&agent), Why::Failed).await;
@@ -326,7 +326,7 @@ impl Desk {
         then: Then,
     ) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
-        self.inbox.posted(pair.conversation).await;
+        self.inbox.wait_until_sent(pair.conversation).await;
         match then {
             Then::Escalate => self.escalate(turn, agent, Why::Asked).await,
             Then::Close => {
@@ -384,7 +384,7 @@ impl Desk {
         };
         let history = earlier.iter().map(|m| &m.message).filter(said).take(lines).map(|m| Line {
             role: if m.direction == Direction::Inbound { Role::User } else { Role::Assistant },
-            text: words::asked_of(&m.kind, &m.content, &m.text),
+            text: words::text_for_agent(&m.kind, &m.content, &m.text),
             at: m.at.rfc3339(),
         });
         let mut history: Vec<Line> = history.collect();
@@ -411,7 +411,7 @@ impl Desk {
             turn: turns.max(1),
             input: Said {
                 kind: message.kind.clone(),
-                text: words::asked_of(&message.kind, &message.content, &message.text),
+                text: words::text_for_agent(&message.kind, &message.content, &message.text),
                 media: shown.get("media").cloned().unwrap_or_default(),
                 digits: None,
                 speech: None,
@@ -457,7 +457,7 @@ impl Desk {
             let data = json!({
                 "conversation": pair.conversation, "agent": turn.agent, "reason": why.word(), "user": pair.user.shown(),
             });
-            self.inbox.tell_number(&number, "conversation.escalated", data);
+            self.inbox.notify_number(&number, "conversation.escalated", data);
         }
         if why.silences() {
             let silent = ConversationChange { ai_enabled: Some(false), ..Default::default() };

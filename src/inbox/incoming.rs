@@ -26,11 +26,11 @@ use xml::ast::DocUrl;
 
 /// Resolves to `true` once the item is in the store or the journal, and to `false` if it can't be
 /// written.
-pub type Stored = Pin<Box<dyn Future<Output = bool> + Send>>;
+pub type StoredFuture = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// The store's queue is full. The webhook answers with an error, and Meta delivers the item again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub struct QueueFull;
 
 /// The sender of a message, as Meta's webhook names it.
 #[derive(Clone, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl std::fmt::Debug for UserMessage {
 
 /// A delivery status of an outgoing message, parsed from the webhook.
 #[derive(Clone, Debug)]
-pub struct StatusTold {
+pub struct StatusUpdate {
     pub wamid: String,
     pub status: MessageStatus,
     /// Meta's error code and text.
@@ -90,29 +90,29 @@ pub struct StatusTold {
 const OPAQUE: &str = "ohm1.";
 
 /// The `biz_opaque_callback_data` of a message.
-pub(super) fn opaque_of(message: Uuid) -> String {
+pub(super) fn opaque_data(message: Uuid) -> String {
     format!("{OPAQUE}{message}")
 }
 
-fn named(opaque: &str) -> Option<Uuid> {
+fn message_of(opaque: &str) -> Option<Uuid> {
     opaque.strip_prefix(OPAQUE)?.parse().ok()
 }
 
 /// The ids of an event and of its form-encoded callback to the number's `webhook_url`. They derive
 /// from the number and `of`, which identifies the occurrence, so that a duplicate gets the same
 /// ids.
-pub(super) fn report_ids(number: &PhoneNumberId, of: &[&str]) -> [Uuid; 2] {
+pub(super) fn event_ids(number: &PhoneNumberId, of: &[&str]) -> [Uuid; 2] {
     let of: Vec<&str> = std::iter::once(number.as_str()).chain(of.iter().copied()).collect();
     ["event", "form"].map(|kind| stable_id(kind, &of))
 }
 
 /// The ids of the callbacks that report a user's message.
-pub(super) fn came_ids(number: &PhoneNumberId, message: Uuid) -> [Uuid; 2] {
-    report_ids(number, &["came", &message.to_string()])
+pub(super) fn message_event_ids(number: &PhoneNumberId, message: Uuid) -> [Uuid; 2] {
+    event_ids(number, &["came", &message.to_string()])
 }
 
 /// The number and account that an event is about.
-pub(super) struct About<'a> {
+pub(super) struct EventSource<'a> {
     phone_number_id: &'a PhoneNumberId,
     number: &'a E164,
     account: &'a AuthId,
@@ -121,7 +121,7 @@ pub(super) struct About<'a> {
     url: Option<&'a DocUrl>,
 }
 
-impl<'a> About<'a> {
+impl<'a> EventSource<'a> {
     pub(super) fn number(number: &'a NumberEntry) -> Self {
         Self {
             phone_number_id: &number.spec.mail_id,
@@ -150,11 +150,11 @@ impl Inbox {
     ///
     /// # Errors
     /// Fails if the store's queue is full.
-    pub fn came(
+    pub fn receive_message(
         &self,
         number: &Arc<NumberEntry>,
         said: UserMessage,
-    ) -> Result<Option<Stored>, Full> {
+    ) -> Result<Option<StoredFuture>, QueueFull> {
         let Some(user) = said.sender.user() else { return Ok(None) };
         let now = self.parts().clock.wall();
         let id = stable_id("message", &[number.spec.mail_id.as_str(), &said.wamid]);
@@ -191,29 +191,37 @@ impl Inbox {
                 .then(|| self.parts().node_id.clone()),
             message,
         };
-        self.take(number, came).map(Some)
+        self.store_message(number, came).map(Some)
     }
 
     /// Stores a message and then distributes it: to webhooks, the AI agent, the console and the
     /// file cache.
-    pub(super) fn take(&self, number: &Arc<NumberEntry>, mut came: Came) -> Result<Stored, Full> {
+    pub(super) fn store_message(
+        &self,
+        number: &Arc<NumberEntry>,
+        mut came: Came,
+    ) -> Result<StoredFuture, QueueFull> {
         // Only the store needs the draft.
         let draft = came.draft.take();
         let reported = draft.is_some();
-        let written =
-            self.parts().store.messages().receive(Came { draft, ..came.clone() }).ok_or(Full)?;
+        let written = self
+            .parts()
+            .store
+            .messages()
+            .receive(Came { draft, ..came.clone() })
+            .ok_or(QueueFull)?;
         let (inbox, number) = (self.clone(), number.clone());
-        if !self.holds(&number) {
+        if !self.is_current_owner(&number) {
             // The store does not route the message until the new owner is recorded.
-            self.claim_soon();
+            self.spawn_claim();
         }
         // A separate task: it must also complete if Meta's connection is closed before the 200.
         let handed = self.parts().tasks.spawn(async move {
             let found = written.await;
             let taken = matches!(found, Ok(InboxFound::Came(..) | InboxFound::Journalled));
             if let Ok(InboxFound::Came(Some((standing, unread)), written)) = found {
-                inbox.hand_on(written);
-                inbox.tell_message(
+                inbox.send_callbacks(written);
+                inbox.publish_message(
                     &came.pair.main_account,
                     came.pair.conversation,
                     came.message.id,
@@ -224,11 +232,11 @@ impl Inbox {
                 }
                 // One notification until the conversation is read.
                 if answers && came.counts && unread == 1 {
-                    inbox.note(&came);
+                    inbox.notify_people(&came);
                 }
                 let owed = came.turn.is_some() && standing.ai_enabled;
                 if let (true, Some(agent)) = (owed, standing.routing.agent()) {
-                    inbox.turn(Turn {
+                    inbox.queue_turn(Turn {
                         pair: came.pair,
                         agent,
                         epoch: standing.epoch,
@@ -242,7 +250,7 @@ impl Inbox {
     }
 
     /// Creates a notification about a new message.
-    fn note(&self, came: &Came) {
+    fn notify_people(&self, came: &Came) {
         let Pair { account, main_account, number, user, conversation, .. } = &came.pair;
         let who = if user.name.is_empty() { &user.id } else { &user.name };
         let text = format!("{who}: {}", came.message.text);
@@ -254,7 +262,7 @@ impl Inbox {
         });
     }
 
-    fn turn(&self, turn: Turn) {
+    fn queue_turn(&self, turn: Turn) {
         if let Err(TrySendError::Full(turn) | TrySendError::Closed(turn)) =
             self.0.turns.try_send(turn)
         {
@@ -268,46 +276,50 @@ impl Inbox {
     ///
     /// # Errors
     /// Fails if the store's queue is full.
-    pub fn status(&self, number: &Arc<NumberEntry>, told: StatusTold) -> Result<Stored, Full> {
-        let came = self.status_of(
-            &About::number(number),
+    pub fn receive_status(
+        &self,
+        number: &Arc<NumberEntry>,
+        told: StatusUpdate,
+    ) -> Result<StoredFuture, QueueFull> {
+        let came = self.status_update(
+            &EventSource::number(number),
             Some(told.wamid),
-            told.opaque.as_deref().and_then(named),
+            told.opaque.as_deref().and_then(message_of),
             told.status,
             told.error,
         );
         // Register before writing, so that a message id that Graph returns in between is not
         // missed.
-        let waiting = self.wait_for_name(&came);
-        let written = self.parts().store.messages().update_status(came.clone()).ok_or(Full)?;
+        let waiting = self.register_early(&came);
+        let written = self.parts().store.messages().update_status(came.clone()).ok_or(QueueFull)?;
         let (inbox, main) = (self.clone(), number.account.main().auth_id.clone());
         let handed = self.parts().tasks.spawn(async move {
             let found = written.await;
             if let (Ok(InboxFound::Status(None, _)), Some(waiting)) = (&found, waiting) {
-                inbox.write_later(main.clone(), came, waiting);
+                inbox.retry_status(main.clone(), came, waiting);
             }
-            inbox.status_written(&main, found)
+            inbox.finish_status(&main, found)
         });
         Ok(Box::pin(async move { handed.await.unwrap_or(false) }))
     }
 
-    pub(super) fn status_written(
+    pub(super) fn finish_status(
         &self,
         main: &AuthId,
         found: Result<InboxFound, StoreError>,
     ) -> bool {
         let taken = matches!(found, Ok(InboxFound::Status(..) | InboxFound::Journalled));
         if let Ok(InboxFound::Status(Some((conversation, message)), written)) = found {
-            self.hand_on(written);
-            self.tell_message(main, conversation, message);
+            self.send_callbacks(written);
+            self.publish_message(main, conversation, message);
         }
         taken
     }
 
     /// Builds the status update for the store.
-    pub(super) fn status_of(
+    pub(super) fn status_update(
         &self,
-        about: &About<'_>,
+        about: &EventSource<'_>,
         wamid: Option<String>,
         named: Option<Uuid>,
         status: MessageStatus,
@@ -366,20 +378,20 @@ impl Inbox {
         data: Value,
         form: Vec<(String, String)>,
     ) -> Draft {
-        self.draft_about(&About::number(number), kind, of, data, form)
+        self.draft_about(&EventSource::number(number), kind, of, data, form)
     }
 
     /// Like [`Inbox::draft`], for a number that may no longer be served.
     fn draft_about(
         &self,
-        about: &About<'_>,
+        about: &EventSource<'_>,
         kind: &str,
         of: &[&str],
         data: Value,
         form: Vec<(String, String)>,
     ) -> Draft {
         let parts = self.parts();
-        let [event_id, form_id] = report_ids(about.phone_number_id, of);
+        let [event_id, form_id] = event_ids(about.phone_number_id, of);
         let url = about.url.filter(|_| !form.is_empty());
         Draft {
             event_id,
@@ -435,7 +447,7 @@ impl Inbox {
             draft: None,
             turn: None,
         };
-        if self.take(number, came).is_err() {
+        if self.store_message(number, came).is_err() {
             tracing::warn!("store queue full; permission request not added to its conversation");
         }
     }
@@ -459,12 +471,12 @@ impl Inbox {
             conversation,
         );
         if let Some(event) = event {
-            self.tell_soon(event);
+            self.send_event(event);
         }
     }
 
     /// Publishes a change of a conversation to the console's feed.
-    pub(super) fn tell_conversation(&self, main: &AuthId, conversation: Uuid) {
+    pub(super) fn publish_conversation(&self, main: &AuthId, conversation: Uuid) {
         self.parts().feed.tell(main, What::Conversation(conversation));
     }
 }

@@ -24,16 +24,16 @@ use model::metric;
 use store::{Message, NewMessage, Pair, Scope, StoreError};
 
 /// How long a link is valid.
-const LINK: Duration = Duration::from_secs(3_600);
+const LINK_LIFETIME: Duration = Duration::from_secs(3_600);
 /// Messages per page when a conversation's files are collected.
 const PAGE: u32 = 1_000;
 /// The largest difference between the time stamps of a message and of its event, which two clocks
 /// take one after the other.
 const LATE: Duration = Duration::from_secs(1);
 /// The largest number of concurrent downloads. Prefetching leaves one of them to requests.
-const AT_ONCE: usize = 4;
+const DOWNLOADS_MAX: usize = 4;
 /// The largest number of files that wait to be prefetched. Further files are downloaded on request.
-const WAITING_MAX: usize = 256;
+const PREFETCH_MAX: usize = 256;
 /// The size of the cache, in bytes, at which prefetching stops. Requests may exceed it.
 const QUOTA: u64 = 20 << 30;
 
@@ -48,15 +48,15 @@ pub struct MediaFile {
 
 /// The cache of users' files.
 #[derive(Debug)]
-pub struct Shelf {
+pub struct MediaCache {
     folder: PathBuf,
     key: hmac::Key,
     /// A lock per file that is being downloaded.
     fetching: DashMap<Uuid, Arc<Mutex<()>>>,
-    places: Semaphore,
+    downloads: Semaphore,
     /// The permits for prefetching, and those for waiting for it.
-    ahead: Semaphore,
-    waiting: Arc<Semaphore>,
+    prefetching: Semaphore,
+    prefetch_queue: Arc<Semaphore>,
     /// Bytes in the folder.
     used: AtomicU64,
     quota: u64,
@@ -64,19 +64,19 @@ pub struct Shelf {
     pub(super) uploads: Semaphore,
 }
 
-impl Shelf {
+impl MediaCache {
     /// Keeps files in `folder` and signs links with `key`.
     pub fn new(folder: PathBuf, key: hmac::Key) -> Self {
         Self {
             folder,
             key,
             fetching: DashMap::new(),
-            places: Semaphore::new(AT_ONCE),
-            ahead: Semaphore::new(AT_ONCE - 1),
-            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            downloads: Semaphore::new(DOWNLOADS_MAX),
+            prefetching: Semaphore::new(DOWNLOADS_MAX - 1),
+            prefetch_queue: Arc::new(Semaphore::new(PREFETCH_MAX)),
             used: AtomicU64::new(0),
             quota: QUOTA,
-            uploads: Semaphore::new(super::files::UPLOADS),
+            uploads: Semaphore::new(super::files::UPLOADS_MAX),
         }
     }
 
@@ -88,11 +88,11 @@ impl Shelf {
 
     /// A link to a message's file that is valid for an hour.
     pub(super) fn link(&self, base_url: &str, id: Uuid, now: Timestamp) -> String {
-        let until = now.plus(LINK).secs();
+        let until = now.plus(LINK_LIFETIME).secs();
         format!("{base_url}/media/{id}?until={until}&tag={}", self.sign(id, until))
     }
 
-    fn is_good(&self, id: Uuid, until: i64, tag: &str, now: Timestamp) -> bool {
+    fn is_valid(&self, id: Uuid, until: i64, tag: &str, now: Timestamp) -> bool {
         let right = self.sign(id, until);
         now.secs() <= until
             && right.len() == tag.len()
@@ -120,7 +120,7 @@ impl Shelf {
             let path = self.path(id);
             let bytes = tokio::fs::metadata(&path).await.map_or(0, |meta| meta.len());
             match tokio::fs::remove_file(path).await {
-                Ok(()) => self.freed(bytes),
+                Ok(()) => self.release(bytes),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
                     tracing::warn!(%error, message = %id, "media file not deleted")
@@ -129,7 +129,7 @@ impl Shelf {
         }
     }
 
-    fn freed(&self, bytes: u64) {
+    fn release(&self, bytes: u64) {
         let less = |used: u64| Some(used.saturating_sub(bytes));
         let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
@@ -171,7 +171,7 @@ impl Shelf {
     }
 
     /// Creates an unlinked temporary file, which vanishes when its handle is closed.
-    pub(super) async fn nameless(&self) -> std::io::Result<tokio::fs::File> {
+    pub(super) async fn unlinked_file(&self) -> std::io::Result<tokio::fs::File> {
         self.make_folder().await?;
         let path = self.folder.join(format!("{}.part", Uuid::new_v4()));
         let mut options = tokio::fs::OpenOptions::new();
@@ -181,7 +181,7 @@ impl Shelf {
     }
 
     /// Creates the partial file of a download, next to its final path.
-    async fn part(&self, id: Uuid) -> std::io::Result<(PathBuf, tokio::fs::File)> {
+    async fn create_part(&self, id: Uuid) -> std::io::Result<(PathBuf, tokio::fs::File)> {
         self.make_folder().await?;
         let part = self.folder.join(format!("{id}.part"));
         let file = tokio::fs::OpenOptions::new()
@@ -195,7 +195,7 @@ impl Shelf {
     }
 
     /// Renames a complete download to its final path.
-    async fn keep(
+    async fn finish(
         &self,
         id: Uuid,
         part: &PathBuf,
@@ -213,7 +213,7 @@ impl Shelf {
 impl Inbox {
     /// A link to a message's file.
     pub fn media_url(&self, message: Uuid) -> String {
-        self.0.shelf.link(&self.parts().base_url, message, self.parts().clock.wall())
+        self.0.media_cache.link(&self.parts().base_url, message, self.parts().clock.wall())
     }
 
     /// The file that a link names. It is downloaded now if it is not cached. `None` if the link is
@@ -227,7 +227,7 @@ impl Inbox {
         until: i64,
         tag: &str,
     ) -> Result<Option<MediaFile>, StoreError> {
-        if !self.0.shelf.is_good(message, until, tag, self.parts().clock.wall()) {
+        if !self.0.media_cache.is_valid(message, until, tag, self.parts().clock.wall()) {
             return Ok(None);
         }
         let found = self.parts().store.messages().get(message).await?;
@@ -247,7 +247,7 @@ impl Inbox {
             .filter(|c| plain(c) && *c != '/')
             .take(100)
             .collect();
-        let path = self.0.shelf.path(message);
+        let path = self.0.media_cache.path(message);
         if tokio::fs::metadata(&path).await.is_err() {
             let number = self.number_of(pair)?;
             self.fetch(&number, &found.message).await;
@@ -268,21 +268,21 @@ impl Inbox {
     /// Downloads a message's file in the background, if it has one. Does nothing if too many files
     /// wait or the cache is full.
     pub(super) fn prefetch(&self, number: &Arc<NumberEntry>, message: &NewMessage) {
-        let shelf = &self.0.shelf;
-        if words::media_id(&message.content, &message.kind).is_none() || shelf.used() >= shelf.quota
+        let cache = &self.0.media_cache;
+        if words::media_id(&message.content, &message.kind).is_none() || cache.used() >= cache.quota
         {
             return;
         }
-        let Ok(line) = shelf.waiting.clone().try_acquire_owned() else {
+        let Ok(waiting) = cache.prefetch_queue.clone().try_acquire_owned() else {
             observe::count_refused(metric::queue::MEDIA);
             return;
         };
         let (inbox, number, message) = (self.clone(), number.clone(), message.clone());
         self.parts().tasks.spawn(async move {
-            let (_line, shelf) = (line, &inbox.0.shelf);
-            let Ok(_turn) = shelf.ahead.acquire().await else { return };
+            let (_waiting, cache) = (waiting, &inbox.0.media_cache);
+            let Ok(_permit) = cache.prefetching.acquire().await else { return };
             // Earlier downloads may have filled the cache.
-            if shelf.used() < shelf.quota {
+            if cache.used() < cache.quota {
                 inbox.fetch(&number, &message).await;
             }
         });
@@ -290,11 +290,11 @@ impl Inbox {
 
     async fn fetch(&self, number: &NumberEntry, message: &NewMessage) {
         let Some(media) = words::media_id(&message.content, &message.kind) else { return };
-        let shelf = &self.0.shelf;
+        let cache = &self.0.media_cache;
         // One download per file. Others wait for it and then find the file.
-        let turn = shelf.fetching.entry(message.id).or_default().clone();
+        let turn = cache.fetching.entry(message.id).or_default().clone();
         let held = turn.lock().await;
-        if tokio::fs::metadata(shelf.path(message.id)).await.is_err()
+        if tokio::fs::metadata(cache.path(message.id)).await.is_err()
             && let Err(why) = self.download(number, message.id, media).await
         {
             tracing::warn!(message = %message.id, why, "media download failed; will retry on request");
@@ -302,31 +302,31 @@ impl Inbox {
         drop(held);
         // Others that wait for the lock hold a reference; a later download must wait for the same
         // lock.
-        shelf.fetching.remove_if(&message.id, |_, turn| Arc::strong_count(turn) <= 2);
+        cache.fetching.remove_if(&message.id, |_, turn| Arc::strong_count(turn) <= 2);
     }
 
     async fn download(&self, number: &NumberEntry, id: Uuid, media: &str) -> Result<(), String> {
-        let shelf = &self.0.shelf;
-        let _place = shelf.places.acquire().await.map_err(|e| e.to_string())?;
-        let (part, mut file) = shelf.part(id).await.map_err(|e| e.to_string())?;
+        let cache = &self.0.media_cache;
+        let _permit = cache.downloads.acquire().await.map_err(|e| e.to_string())?;
+        let (part, mut file) = cache.create_part(id).await.map_err(|e| e.to_string())?;
         let fetched =
             self.parts().graph.media(number.spec.access_token.as_ref(), media, &mut file).await;
         let kept = match fetched {
-            Ok(bytes) => shelf.keep(id, &part, file, bytes).await.map_err(|e| e.to_string()),
+            Ok(bytes) => cache.finish(id, &part, file, bytes).await.map_err(|e| e.to_string()),
             Err(why) => Err(why),
         };
         if kept.is_err() {
             let _ = tokio::fs::remove_file(part).await;
         } else if matches!(self.parts().store.messages().get(id).await, Ok(None)) {
             // The conversation was deleted during the download.
-            shelf.remove(vec![id]).await;
+            cache.remove(vec![id]).await;
         }
         kept
     }
 
     /// Counts the cached bytes. Call it before the first download.
     pub(super) async fn count_files(&self) {
-        self.0.shelf.sweep(None).await;
+        self.0.media_cache.sweep(None).await;
     }
 
     /// The messages of a conversation until `until` that have files, and all messages of the last
@@ -362,7 +362,7 @@ impl Inbox {
         while self.parts().store.messages().delete_older(before, PAGE).await? {}
         let oldest = std::time::UNIX_EPOCH
             + Duration::from_secs(u64::try_from(before.secs()).unwrap_or_default());
-        self.0.shelf.sweep(Some(oldest)).await;
+        self.0.media_cache.sweep(Some(oldest)).await;
         Ok(())
     }
 }
@@ -372,16 +372,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_are_good_for_an_hour_and_for_their_file() {
-        let shelf = Shelf::new(PathBuf::new(), hmac::Key::new(hmac::HMAC_SHA256, b"key"));
+    fn links_are_valid_for_an_hour_and_one_file() {
+        let cache = MediaCache::new(PathBuf::new(), hmac::Key::new(hmac::HMAC_SHA256, b"key"));
         let (id, until) = (Uuid::from_u128(7), 1_790_003_600);
-        let tag = shelf.sign(id, until);
+        let tag = cache.sign(id, until);
         let at = Timestamp::from_secs;
-        assert!(shelf.is_good(id, until, &tag, at(1_790_000_000)));
-        assert!(shelf.is_good(id, until, &tag, at(until)));
-        assert!(!shelf.is_good(id, until, &tag, at(until + 1)));
-        assert!(!shelf.is_good(id, until + 1, &tag, at(1_790_000_000)), "the time is signed too");
-        assert!(!shelf.is_good(Uuid::from_u128(8), until, &tag, at(1_790_000_000)));
-        assert!(!shelf.is_good(id, until, "", at(1_790_000_000)));
+        assert!(cache.is_valid(id, until, &tag, at(1_790_000_000)));
+        assert!(cache.is_valid(id, until, &tag, at(until)));
+        assert!(!cache.is_valid(id, until, &tag, at(until + 1)));
+        assert!(!cache.is_valid(id, until + 1, &tag, at(1_790_000_000)), "the time is signed too");
+        assert!(!cache.is_valid(Uuid::from_u128(8), until, &tag, at(1_790_000_000)));
+        assert!(!cache.is_valid(id, until, "", at(1_790_000_000)));
     }
 }

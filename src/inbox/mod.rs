@@ -8,18 +8,18 @@
 //! is asked (`sending`); its files are uploaded to Meta before that (`files`). `words` builds the
 //! JSON and is pure. Calls appear only as timeline entries and events (`calls`).
 
-mod asking;
 mod calls;
-mod dropped;
-mod early;
+mod delivery_notices;
+mod early_statuses;
 mod files;
 mod incoming;
 mod media;
+mod missing_webhooks;
+mod ownership;
+mod permission_requests;
 mod routing;
 mod sending;
 mod settings;
-mod tenure;
-mod undelivered;
 pub mod words;
 
 #[cfg(test)]
@@ -43,12 +43,12 @@ use model::Clock;
 use model::{AuthId, PhoneNumberId, Routing};
 use store::{NewMessage, Pair, Store, UserName, Written};
 
-pub use dropped::Dropped;
-pub use files::{FILES, FileKind, NotUploaded};
-pub use incoming::{Full, Sender, StatusTold, Stored, UserMessage};
-pub use media::{MediaFile, Shelf};
-pub use routing::{NotRouted, WebhookOrder};
-pub use sending::{NotSent, Outgoing, WINDOW};
+pub use files::{FILES, FileKind, UploadError};
+pub use incoming::{QueueFull, Sender, StatusUpdate, StoredFuture, UserMessage};
+pub use media::{MediaCache, MediaFile};
+pub use missing_webhooks::MissingWebhook;
+pub use routing::{RoutingError, WebhookSpec};
+pub use sending::{Outgoing, SendError, WINDOW};
 pub use settings::WebhookSettings;
 
 /// The capacity of the channel of turns. A turn that does not fit stays pending in the store and is
@@ -88,7 +88,7 @@ pub struct InboxParts {
 
 /// A listener for changes of a number's routing. Its last two arguments are the old and the new
 /// routing.
-pub type RoutingEar = Box<dyn Fn(&Inbox, &NumberEntry, Routing, Routing) + Send + Sync>;
+pub type RoutingListener = Box<dyn Fn(&Inbox, &NumberEntry, Routing, Routing) + Send + Sync>;
 
 /// The inbox. Clones are cheap and share its state.
 #[derive(Clone)]
@@ -96,20 +96,20 @@ pub struct Inbox(Arc<Inner>);
 
 struct Inner {
     parts: InboxParts,
-    shelf: Arc<Shelf>,
+    media_cache: Arc<MediaCache>,
     turns: mpsc::Sender<Turn>,
-    /// The receiving end, until [`Inbox::turns`] takes it.
-    turns_out: Mutex<Option<mpsc::Receiver<Turn>>>,
+    /// The receiving end, until [`Inbox::take_turns`] takes it.
+    turns_receiver: Mutex<Option<mpsc::Receiver<Turn>>>,
     lanes: sending::Lanes,
-    early: Arc<early::Early>,
+    early_statuses: Arc<early_statuses::EarlyStatuses>,
     /// A lock per number. Sending an agent's answer holds it for reading, changing the routing for
     /// writing.
-    gates: DashMap<PhoneNumberId, Arc<RwLock<()>>>,
+    routing_locks: DashMap<PhoneNumberId, Arc<RwLock<()>>>,
     /// The owners of numbers.
-    tenures: tenure::Tenures,
+    tenures: ownership::Tenures,
     /// Serializes changes of webhooks and of numbers' routing.
     changing: tokio::sync::Mutex<()>,
-    told: OnceLock<RoutingEar>,
+    routing_listener: OnceLock<RoutingListener>,
 }
 
 impl std::fmt::Debug for Inbox {
@@ -121,41 +121,45 @@ impl std::fmt::Debug for Inbox {
 impl Inbox {
     /// Creates an empty inbox. [`Inbox::open`] loads the store.
     pub fn new(parts: InboxParts) -> Self {
-        let (turns, turns_out) = mpsc::channel(TURNS);
-        let shelf = Arc::new(Shelf::new(parts.media.clone(), parts.store.link_key()));
-        let (signs, clock, base_url) = (shelf.clone(), parts.clock.clone(), parts.base_url.clone());
+        let (turns, turns_receiver) = mpsc::channel(TURNS);
+        let media_cache = Arc::new(MediaCache::new(parts.media.clone(), parts.store.link_key()));
+        let (links, clock, base_url) =
+            (media_cache.clone(), parts.clock.clone(), parts.base_url.clone());
         parts
             .outbox
-            .links_by(Box::new(move |message| signs.link(&base_url, message, clock.wall())));
-        let (undelivered, notices, clock) =
-            (undelivered::Undelivered::default(), parts.notices.clone(), parts.clock.clone());
+            .links_by(Box::new(move |message| links.link(&base_url, message, clock.wall())));
+        let (delivery_notices, notices, clock) = (
+            delivery_notices::DeliveryNotices::default(),
+            parts.notices.clone(),
+            parts.clock.clone(),
+        );
         parts.outbox.undelivered_to(Box::new(move |given_up| {
-            if let Some(notice) = undelivered.notice(given_up, clock.steady()) {
+            if let Some(notice) = delivery_notices.notice(given_up, clock.steady()) {
                 notices.note(notice);
             }
         }));
         Self(Arc::new(Inner {
             parts,
-            shelf,
+            media_cache,
             turns,
-            turns_out: Mutex::new(Some(turns_out)),
+            turns_receiver: Mutex::new(Some(turns_receiver)),
             lanes: sending::Lanes::default(),
-            early: Arc::default(),
-            gates: DashMap::new(),
-            tenures: tenure::Tenures::default(),
+            early_statuses: Arc::default(),
+            routing_locks: DashMap::new(),
+            tenures: ownership::Tenures::default(),
             changing: tokio::sync::Mutex::default(),
-            told: OnceLock::new(),
+            routing_listener: OnceLock::new(),
         }))
     }
 
     /// Sets the listener for changes of routing. Only the first call has an effect.
-    pub fn tell(&self, told: RoutingEar) {
-        let _ = self.0.told.set(told);
+    pub fn on_routing_change(&self, listener: RoutingListener) {
+        let _ = self.0.routing_listener.set(listener);
     }
 
     /// Takes the receiving end of the turns. `None` if it is taken already.
-    pub fn turns(&self) -> Option<mpsc::Receiver<Turn>> {
-        self.0.turns_out.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub fn take_turns(&self) -> Option<mpsc::Receiver<Turn>> {
+        self.0.turns_receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The id of this node in the store.
@@ -189,7 +193,7 @@ impl Inbox {
             .directory
             .mail()
             .routing(&number.spec.mail_id)
-            .filter(|_| self.holds(number));
+            .filter(|_| self.is_current_owner(number));
         set.unwrap_or(Self::unset_routing(number))
     }
 
@@ -198,14 +202,14 @@ impl Inbox {
         if number.spec.messages.is_some() { Routing::Webhook(None) } else { Routing::None }
     }
 
-    fn gate(&self, number: &PhoneNumberId) -> Arc<RwLock<()>> {
-        self.0.gates.entry(number.clone()).or_default().clone()
+    fn routing_lock(&self, number: &PhoneNumberId) -> Arc<RwLock<()>> {
+        self.0.routing_locks.entry(number.clone()).or_default().clone()
     }
 
     /// Hands stored callbacks to the outbox.
-    fn hand_on(&self, written: Vec<Written>) {
-        for one in written {
-            self.parts().outbox.send(one, None);
+    fn send_callbacks(&self, written: Vec<Written>) {
+        for callback in written {
+            self.parts().outbox.send(callback, None);
         }
     }
 
@@ -221,7 +225,7 @@ impl Inbox {
         self.number_of(pair).is_some_and(|number| number.spec.silent)
     }
 
-    fn tell_message(&self, main: &AuthId, conversation: Uuid, message: Uuid) {
+    fn publish_message(&self, main: &AuthId, conversation: Uuid, message: Uuid) {
         self.parts().feed.tell(main, What::Message { conversation, message });
     }
 }

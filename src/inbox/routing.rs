@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::incoming::came_ids;
+use super::incoming::message_event_ids;
 use super::{Inbox, WebhookSettings};
 use crate::admission::{NumberEntry, Webhook, Webhooks};
 use crate::feed::What;
@@ -20,7 +20,7 @@ use store::{
 use xml::ast::DocUrl;
 
 /// How long a change of routing waits for agents' answers that are being sent to Meta.
-const GATE: Duration = Duration::from_secs(15);
+const AGENT_WAIT: Duration = Duration::from_secs(15);
 /// The largest number of webhooks per account.
 const WEBHOOKS_MAX: usize = 100;
 /// The number of recent messages searched for the user's last one.
@@ -28,13 +28,13 @@ const READ_PAGE: u32 = 50;
 
 /// The reason why a routing or a webhook was not changed.
 #[derive(Debug)]
-pub enum NotRouted {
+pub enum RoutingError {
     /// The scope has no such webhook.
     NoWebhook,
     /// No webhook is named, and the account has none or several.
     WhichWebhook,
     /// The state does not allow it.
-    Not(&'static str),
+    InvalidState(&'static str),
     /// The account has the maximum number of webhooks.
     TooMany,
     /// The webhook is defined in the configuration and can only be changed there.
@@ -44,16 +44,16 @@ pub enum NotRouted {
     /// The agent does not exist.
     NoAgent,
     /// The agent still answers there.
-    Answers(String),
+    AgentInUse(String),
     Store(StoreError),
 }
 
 /// The lock that serializes changes of webhooks and routing.
-type Changing<'a> = tokio::sync::MutexGuard<'a, ()>;
+type ChangeLock<'a> = tokio::sync::MutexGuard<'a, ()>;
 
 /// The settings of a webhook to create or change.
 #[derive(Clone, Debug)]
-pub struct WebhookOrder {
+pub struct WebhookSpec {
     pub name: String,
     pub url: DocUrl,
 }
@@ -80,9 +80,9 @@ impl Inbox {
             .collect();
         parts.directory.mail().change_webhooks(|all| *all = rows.clone());
         self.reload(file);
-        self.warn_of_dropped();
+        self.warn_of_missing_webhooks();
         self.claim().await?;
-        self.take_up_what_was_left().await
+        self.resume_interrupted().await
     }
 
     /// Replaces the webhooks of the configuration.
@@ -132,15 +132,15 @@ impl Inbox {
         scope: &Scope,
         number: &NumberEntry,
         named: Option<Uuid>,
-    ) -> Result<Arc<Webhook>, NotRouted> {
+    ) -> Result<Arc<Webhook>, RoutingError> {
         match named {
             Some(id) => {
                 let found = self
                     .webhook(scope, id)
                     .filter(|webhook| Self::may_serve(number, &webhook.account));
-                found.ok_or(NotRouted::NoWebhook)
+                found.ok_or(RoutingError::NoWebhook)
             }
-            None => self.only_webhook(number).ok_or(NotRouted::WhichWebhook),
+            None => self.only_webhook(number).ok_or(RoutingError::WhichWebhook),
         }
     }
 
@@ -164,52 +164,56 @@ impl Inbox {
         number: &NumberEntry,
         routing: Routing,
         all: bool,
-    ) -> Result<(), NotRouted> {
+    ) -> Result<(), RoutingError> {
         // Otherwise recording the new owner would discard it with the previous owner's routing.
-        self.claim().await.map_err(NotRouted::Store)?;
-        let turn = self.turn_for(routing).await?;
-        self.put_routing(number, routing, all, &turn).await
+        self.claim().await.map_err(RoutingError::Store)?;
+        let lock = self.lock_target(routing).await?;
+        self.apply_routing(number, routing, all, &lock).await
     }
 
-    async fn put_routing(
+    async fn apply_routing(
         &self,
         number: &NumberEntry,
         routing: Routing,
         all: bool,
-        _turn: &Changing<'_>,
-    ) -> Result<(), NotRouted> {
+        _lock: &ChangeLock<'_>,
+    ) -> Result<(), RoutingError> {
         let id = &number.spec.mail_id;
-        let _held = self.hold(id).await;
+        let _held = self.pause_agents(id).await;
         let (digits, parts) = (number.spec.number.clone(), self.parts());
         let (account, before) = (number.account.auth_id.clone(), self.routing_of(number));
         let reroute = Reroute { phone_number_id: id.clone(), account, routing, all };
-        parts.store.numbers().set_routing(reroute).await.map_err(NotRouted::Store)?;
+        parts.store.numbers().set_routing(reroute).await.map_err(RoutingError::Store)?;
         parts.directory.mail().change_routings(|routings| {
             routings.insert(id.clone(), routing);
         });
         parts.feed.tell(&number.account.main().auth_id, What::Number(digits));
-        if let Some(told) = self.0.told.get() {
-            told(self, number, before, routing);
+        if let Some(listener) = self.0.routing_listener.get() {
+            listener(self, number, before, routing);
         }
         Ok(())
     }
 
     /// Takes the lock and checks that the target exists. The target can't be removed while the lock
     /// is held.
-    async fn turn_for(&self, routing: Routing) -> Result<Changing<'_>, NotRouted> {
-        let turn = self.0.changing.lock().await;
-        self.is_there(routing, &turn).await?;
-        Ok(turn)
+    async fn lock_target(&self, routing: Routing) -> Result<ChangeLock<'_>, RoutingError> {
+        let lock = self.0.changing.lock().await;
+        self.check_target(routing, &lock).await?;
+        Ok(lock)
     }
 
-    async fn is_there(&self, routing: Routing, _turn: &Changing<'_>) -> Result<(), NotRouted> {
+    async fn check_target(
+        &self,
+        routing: Routing,
+        _lock: &ChangeLock<'_>,
+    ) -> Result<(), RoutingError> {
         if routing.webhook().is_some_and(|id| self.parts().directory.mail().webhook(id).is_none()) {
-            return Err(NotRouted::NoWebhook);
+            return Err(RoutingError::NoWebhook);
         }
         if let Some(agent) = routing.agent()
-            && !self.parts().store.agents().exists(agent).await.map_err(NotRouted::Store)?
+            && !self.parts().store.agents().exists(agent).await.map_err(RoutingError::Store)?
         {
-            return Err(NotRouted::NoAgent);
+            return Err(RoutingError::NoAgent);
         }
         Ok(())
     }
@@ -224,24 +228,24 @@ impl Inbox {
         scope: &Scope,
         agent: &Agent,
         force: bool,
-    ) -> Result<bool, NotRouted> {
+    ) -> Result<bool, RoutingError> {
         // Nothing can be routed to the agent while the lock is held.
-        let turn = self.0.changing.lock().await;
+        let lock = self.0.changing.lock().await;
         let numbers = self.answered_by(agent.id);
         let store = &self.parts().store;
         if !force {
             let names: Vec<_> = numbers.iter().map(|number| number.spec.number.as_str()).collect();
             if !names.is_empty() {
-                return Err(NotRouted::Answers(names.join(", ")));
+                return Err(RoutingError::AgentInUse(names.join(", ")));
             }
-            if store.agents().is_in_use(agent.id).await.map_err(NotRouted::Store)? {
-                return Err(NotRouted::Answers("in conversations".to_owned()));
+            if store.agents().is_in_use(agent.id).await.map_err(RoutingError::Store)? {
+                return Err(RoutingError::AgentInUse("in conversations".to_owned()));
             }
         }
         for number in numbers {
-            self.put_routing(&number, Routing::None, false, &turn).await?;
+            self.apply_routing(&number, Routing::None, false, &lock).await?;
         }
-        let gone = store.agents().delete(scope, agent.id).await.map_err(NotRouted::Store)?;
+        let gone = store.agents().delete(scope, agent.id).await.map_err(RoutingError::Store)?;
         if gone {
             self.parts().feed.tell(&agent.main_account, What::Agent(agent.id));
         }
@@ -259,17 +263,17 @@ impl Inbox {
     }
 
     /// Waits for agents' answers that are being sent to Meta.
-    pub async fn quiet(&self, number: &NumberEntry) {
-        drop(self.hold(&number.spec.mail_id).await);
+    pub async fn wait_for_agents(&self, number: &NumberEntry) {
+        drop(self.pause_agents(&number.spec.mail_id).await);
     }
 
     /// Waits for agents' answers that are being sent to Meta, and delays further ones while the
-    /// guard is held. `None` if they take longer than [`GATE`].
-    pub(super) async fn hold(
+    /// guard is held. `None` if they take longer than [`AGENT_WAIT`].
+    pub(super) async fn pause_agents(
         &self,
         number: &model::PhoneNumberId,
     ) -> Option<tokio::sync::OwnedRwLockWriteGuard<()>> {
-        tokio::time::timeout(GATE, self.gate(number).write_owned()).await.ok()
+        tokio::time::timeout(AGENT_WAIT, self.routing_lock(number).write_owned()).await.ok()
     }
 
     /// Routes a single conversation to a webhook. The webhook and the previous one are notified.
@@ -281,7 +285,7 @@ impl Inbox {
         scope: &Scope,
         conversation: &Conversation,
         webhook: Uuid,
-    ) -> Result<(), NotRouted> {
+    ) -> Result<(), RoutingError> {
         self.reroute_one(scope, conversation, |_| Ok(Routing::Webhook(Some(webhook)))).await
     }
 
@@ -294,10 +298,12 @@ impl Inbox {
         scope: &Scope,
         number: &NumberEntry,
         conversation: &Conversation,
-    ) -> Result<(), NotRouted> {
+    ) -> Result<(), RoutingError> {
         self.reroute_one(scope, conversation, |now| {
             if now.webhook().is_none() {
-                return Err(NotRouted::Not("this conversation is not subscribed to a webhook"));
+                return Err(RoutingError::InvalidState(
+                    "this conversation is not subscribed to a webhook",
+                ));
             }
             let default = self.routing_of(number);
             Ok(if default == now { Routing::None } else { default })
@@ -313,11 +319,12 @@ impl Inbox {
         &self,
         scope: &Scope,
         conversation: &Conversation,
-        to: impl FnOnce(Routing) -> Result<Routing, NotRouted>,
-    ) -> Result<(), NotRouted> {
-        const GONE: NotRouted = NotRouted::Not("there is no such conversation any more");
+        to: impl FnOnce(Routing) -> Result<Routing, RoutingError>,
+    ) -> Result<(), RoutingError> {
+        const GONE: RoutingError =
+            RoutingError::InvalidState("there is no such conversation any more");
         let pair = &conversation.pair;
-        let turn = self.0.changing.lock().await;
+        let lock = self.0.changing.lock().await;
         // The conversation may have been changed since the caller read it.
         let now = self
             .parts()
@@ -325,12 +332,12 @@ impl Inbox {
             .conversations()
             .get(scope, pair.conversation)
             .await
-            .map_err(NotRouted::Store)?;
+            .map_err(RoutingError::Store)?;
         let now = now.ok_or(GONE)?.standing.routing;
         let to = to(now)?;
-        self.is_there(to, &turn).await?;
+        self.check_target(to, &lock).await?;
         let (before, after) = (now.webhook(), to.webhook());
-        let _held = self.hold(&pair.phone_number_id).await;
+        let _held = self.pause_agents(&pair.phone_number_id).await;
         let mut tell = Vec::new();
         if let (true, Some(number)) = (before != after, self.number_of(pair)) {
             for (webhook, kind) in
@@ -350,12 +357,12 @@ impl Inbox {
         let change = ConversationChange { routing: Some(to), ..ConversationChange::default() };
         let changed =
             self.parts().store.conversations().change(scope, pair.conversation, change, tell).await;
-        let (done, written) = changed.map_err(NotRouted::Store)?;
+        let (done, written) = changed.map_err(RoutingError::Store)?;
         if !done {
             return Err(GONE);
         }
-        self.hand_on(written);
-        self.tell_conversation(&pair.main_account, pair.conversation);
+        self.send_callbacks(written);
+        self.publish_conversation(&pair.main_account, pair.conversation);
         Ok(())
     }
 
@@ -363,14 +370,14 @@ impl Inbox {
     ///
     /// # Errors
     /// Fails if the webhook was removed or the store rejects the write. Nothing has changed then.
-    pub async fn route_user(&self, pair: Pair, routing: Routing) -> Result<(), NotRouted> {
-        let _turn = self.turn_for(routing).await?;
-        let _held = self.hold(&pair.phone_number_id).await;
+    pub async fn route_user(&self, pair: Pair, routing: Routing) -> Result<(), RoutingError> {
+        let _lock = self.lock_target(routing).await?;
+        let _held = self.pause_agents(&pair.phone_number_id).await;
         let (main, conversation) = (pair.main_account.clone(), pair.conversation);
         let opened =
             self.parts().store.conversations().open(pair, routing, self.parts().clock.wall()).await;
-        opened.map_err(NotRouted::Store)?;
-        self.tell_conversation(&main, conversation);
+        opened.map_err(RoutingError::Store)?;
+        self.publish_conversation(&main, conversation);
         Ok(())
     }
 
@@ -386,7 +393,7 @@ impl Inbox {
         change: ConversationChange,
     ) -> Result<bool, StoreError> {
         let silenced = change.ai_enabled == Some(false) || change.routing.is_some();
-        let _held = if silenced { self.hold(&pair.phone_number_id).await } else { None };
+        let _held = if silenced { self.pause_agents(&pair.phone_number_id).await } else { None };
         let (done, _) = self
             .parts()
             .store
@@ -394,7 +401,7 @@ impl Inbox {
             .change(scope, pair.conversation, change, Vec::new())
             .await?;
         if done {
-            self.tell_conversation(&pair.main_account, pair.conversation);
+            self.publish_conversation(&pair.main_account, pair.conversation);
         }
         Ok(done)
     }
@@ -403,7 +410,7 @@ impl Inbox {
     ///
     /// # Errors
     /// Returns an error if the store fails.
-    pub async fn tell_read(
+    pub async fn mark_last_read(
         &self,
         scope: &Scope,
         conversation: &Conversation,
@@ -441,10 +448,10 @@ impl Inbox {
     pub async fn delete(&self, scope: &Scope, pair: &Pair) -> Result<bool, StoreError> {
         // The files go first: without the rows, their names would be unknown.
         let (files, _) = self.files_of(scope, pair.conversation, Timestamp::MAX).await?;
-        self.0.shelf.remove(files).await;
+        self.0.media_cache.remove(files).await;
         let done = self.parts().store.conversations().delete(scope, pair.conversation).await?;
         if done {
-            self.tell_conversation(&pair.main_account, pair.conversation);
+            self.publish_conversation(&pair.main_account, pair.conversation);
         }
         Ok(done)
     }
@@ -461,12 +468,14 @@ impl Inbox {
         until: Until,
     ) -> Result<(), StoreError> {
         let (files, late) = self.files_of(scope, pair.conversation, until.wall).await?;
-        self.0.shelf.remove(files).await;
-        let told: Vec<Uuid> =
-            late.into_iter().flat_map(|message| came_ids(&pair.phone_number_id, message)).collect();
+        self.0.media_cache.remove(files).await;
+        let told: Vec<Uuid> = late
+            .into_iter()
+            .flat_map(|message| message_event_ids(&pair.phone_number_id, message))
+            .collect();
         self.parts().store.erasures().erase_events_by_id(pair.conversation, &told).await?;
         self.parts().store.erasures().erase_conversation(scope, pair.conversation, until).await?;
-        self.tell_conversation(&pair.main_account, pair.conversation);
+        self.publish_conversation(&pair.main_account, pair.conversation);
         Ok(())
     }
 
@@ -477,9 +486,9 @@ impl Inbox {
     pub async fn make_webhook(
         &self,
         account: &AuthId,
-        order: WebhookOrder,
-    ) -> Result<Arc<Webhook>, NotRouted> {
-        let turn = self.0.changing.lock().await;
+        spec: WebhookSpec,
+    ) -> Result<Arc<Webhook>, RoutingError> {
+        let lock = self.0.changing.lock().await;
         let there = self
             .parts()
             .directory
@@ -489,17 +498,17 @@ impl Inbox {
             .filter(|w| w.account == *account)
             .count();
         if there >= WEBHOOKS_MAX {
-            return Err(NotRouted::TooMany);
+            return Err(RoutingError::TooMany);
         }
         let row = WebhookRow {
             id: Uuid::new_v4(),
             account: account.clone(),
-            name: order.name,
-            url: order.url.0.to_string(),
+            name: spec.name,
+            url: spec.url.0.to_string(),
             secrets: vec![fresh_secret()],
             created: self.parts().clock.wall(),
         };
-        self.put_webhook(row, &turn).await
+        self.put_webhook(row, &lock).await
     }
 
     /// Changes a webhook's name and URL.
@@ -511,14 +520,11 @@ impl Inbox {
         &self,
         scope: &Scope,
         id: Uuid,
-        order: WebhookOrder,
-    ) -> Result<Arc<Webhook>, NotRouted> {
-        let (row, turn) = self.changeable(scope, id).await?;
-        self.put_webhook(
-            WebhookRow { name: order.name, url: order.url.0.to_string(), ..row },
-            &turn,
-        )
-        .await
+        spec: WebhookSpec,
+    ) -> Result<Arc<Webhook>, RoutingError> {
+        let (row, lock) = self.changeable(scope, id).await?;
+        self.put_webhook(WebhookRow { name: spec.name, url: spec.url.0.to_string(), ..row }, &lock)
+            .await
     }
 
     /// Moves the webhooks of a deleted account to `heir`, so that they can still be seen and
@@ -526,11 +532,11 @@ impl Inbox {
     ///
     /// # Errors
     /// Returns an error if the store rejects a write. Some webhooks may have moved then.
-    pub async fn inherit_webhooks(&self, gone: &AuthId, heir: &AuthId) -> Result<(), NotRouted> {
-        let turn = self.0.changing.lock().await;
+    pub async fn inherit_webhooks(&self, gone: &AuthId, heir: &AuthId) -> Result<(), RoutingError> {
+        let lock = self.0.changing.lock().await;
         let all = self.parts().directory.mail().webhooks();
         for webhook in all.values().filter(|webhook| webhook.account == *gone && !webhook.in_file) {
-            self.put_webhook(WebhookRow { account: heir.clone(), ..row_of(webhook) }, &turn)
+            self.put_webhook(WebhookRow { account: heir.clone(), ..row_of(webhook) }, &lock)
                 .await?;
         }
         Ok(())
@@ -542,11 +548,15 @@ impl Inbox {
     /// # Errors
     /// Fails if the webhook does not exist or is defined in the configuration, or if the store
     /// fails.
-    pub async fn rotate_secret(&self, scope: &Scope, id: Uuid) -> Result<Arc<Webhook>, NotRouted> {
-        let (mut row, turn) = self.changeable(scope, id).await?;
+    pub async fn rotate_secret(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+    ) -> Result<Arc<Webhook>, RoutingError> {
+        let (mut row, lock) = self.changeable(scope, id).await?;
         row.secrets.insert(0, fresh_secret());
         row.secrets.truncate(2);
-        self.put_webhook(row, &turn).await
+        self.put_webhook(row, &lock).await
     }
 
     /// Removes the older secret of a webhook.
@@ -554,10 +564,14 @@ impl Inbox {
     /// # Errors
     /// Fails if the webhook does not exist or is defined in the configuration, or if the store
     /// fails.
-    pub async fn end_rotation(&self, scope: &Scope, id: Uuid) -> Result<Arc<Webhook>, NotRouted> {
-        let (mut row, turn) = self.changeable(scope, id).await?;
+    pub async fn end_rotation(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+    ) -> Result<Arc<Webhook>, RoutingError> {
+        let (mut row, lock) = self.changeable(scope, id).await?;
         row.secrets.truncate(1);
-        self.put_webhook(row, &turn).await
+        self.put_webhook(row, &lock).await
     }
 
     /// Deletes a webhook that is not in use. Its pending deliveries are given up.
@@ -565,17 +579,17 @@ impl Inbox {
     /// # Errors
     /// Fails if the webhook does not exist, is in use or is defined in the configuration, or if the
     /// store fails.
-    pub async fn remove_webhook(&self, scope: &Scope, id: Uuid) -> Result<(), NotRouted> {
-        let (row, _turn) = self.changeable(scope, id).await?;
+    pub async fn remove_webhook(&self, scope: &Scope, id: Uuid) -> Result<(), RoutingError> {
+        let (row, _lock) = self.changeable(scope, id).await?;
         if !self
             .parts()
             .store
             .webhooks()
             .write(WebhookWrite::Remove(id))
             .await
-            .map_err(NotRouted::Store)?
+            .map_err(RoutingError::Store)?
         {
-            return Err(NotRouted::InUse);
+            return Err(RoutingError::InUse);
         }
         self.parts().directory.mail().change_webhooks(|webhooks| drop(webhooks.remove(&id)));
         self.parts().feed.tell(&self.main_of(&row.account), What::Webhook(id));
@@ -586,8 +600,8 @@ impl Inbox {
     ///
     /// # Errors
     /// Fails if the webhook does not exist or the store fails.
-    pub async fn test_webhook(&self, scope: &Scope, id: Uuid) -> Result<Uuid, NotRouted> {
-        let webhook = self.webhook(scope, id).ok_or(NotRouted::NoWebhook)?;
+    pub async fn test_webhook(&self, scope: &Scope, id: Uuid) -> Result<Uuid, RoutingError> {
+        let webhook = self.webhook(scope, id).ok_or(RoutingError::NoWebhook)?;
         let event =
             self.account_event(&webhook.account, "test", json!({"webhook": id}), Uuid::new_v4());
         let event_id = event.event_id;
@@ -597,8 +611,8 @@ impl Inbox {
             .outbox()
             .add_event(event.event_for(id, id))
             .await
-            .map_err(NotRouted::Store)?;
-        self.hand_on(told.into_iter().collect());
+            .map_err(RoutingError::Store)?;
+        self.send_callbacks(told.into_iter().collect());
         Ok(event_id)
     }
 
@@ -607,26 +621,26 @@ impl Inbox {
         &self,
         scope: &Scope,
         id: Uuid,
-    ) -> Result<(WebhookRow, Changing<'_>), NotRouted> {
-        let turn = self.0.changing.lock().await;
-        let webhook = self.webhook(scope, id).ok_or(NotRouted::NoWebhook)?;
+    ) -> Result<(WebhookRow, ChangeLock<'_>), RoutingError> {
+        let lock = self.0.changing.lock().await;
+        let webhook = self.webhook(scope, id).ok_or(RoutingError::NoWebhook)?;
         if webhook.in_file {
-            return Err(NotRouted::InFile);
+            return Err(RoutingError::InFile);
         }
-        Ok((row_of(&webhook), turn))
+        Ok((row_of(&webhook), lock))
     }
 
     async fn put_webhook(
         &self,
         row: WebhookRow,
-        _turn: &Changing<'_>,
-    ) -> Result<Arc<Webhook>, NotRouted> {
+        _lock: &ChangeLock<'_>,
+    ) -> Result<Arc<Webhook>, RoutingError> {
         self.parts()
             .store
             .webhooks()
             .write(WebhookWrite::Put(row.clone()))
             .await
-            .map_err(NotRouted::Store)?;
+            .map_err(RoutingError::Store)?;
         let webhook = Arc::new(of_row(row));
         let mail = self.parts().directory.mail();
         mail.change_webhooks(|webhooks| drop(webhooks.insert(webhook.id, webhook.clone())));
@@ -656,20 +670,20 @@ impl Inbox {
     }
 
     /// Sends an event to a number's webhook, if it has one. Returns before the event is stored.
-    pub fn tell_number(&self, number: &NumberEntry, kind: &str, data: Value) {
+    pub fn notify_number(&self, number: &NumberEntry, kind: &str, data: Value) {
         let once = Uuid::new_v4().to_string();
         let order = stable_id("number", &[number.spec.mail_id.as_str()]);
         if let Some(event) = self.number_event(number, kind, &[kind, &once], || data, order) {
-            self.tell_soon(event);
+            self.send_event(event);
         }
     }
 
-    pub(super) fn tell_soon(&self, event: NewCallback) {
+    pub(super) fn send_event(&self, event: NewCallback) {
         let inbox = self.clone();
         let written = self.parts().store.outbox().add(event);
         self.parts().tasks.spawn(async move {
             match written.await {
-                Ok(written) => inbox.hand_on(vec![written]),
+                Ok(written) => inbox.send_callbacks(vec![written]),
                 Err(StoreError::Journalled) => {}
                 Err(error) => tracing::error!(%error, "event not stored"),
             }

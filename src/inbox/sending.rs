@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::asking::asks;
-use super::incoming::{About, opaque_of};
+use super::incoming::{EventSource, opaque_data};
+use super::permission_requests::is_permission_request;
 use super::{Inbox, Turn, words};
 use crate::admission::permission::Refusal;
 use machine::GraphOutcome;
@@ -35,13 +35,13 @@ const WAITING_MAX: usize = 8_192;
 /// The largest number of messages in one answer of an agent.
 const REPLIES_MAX: usize = 10;
 /// Messages per page when interrupted ones are read at start-up.
-const LEFT_PAGE: u32 = 1_000;
+const PAGE: u32 = 1_000;
 /// How long an `Idempotency-Key` names the same message, and how many earlier messages it may have
 /// named.
-const SAME_FOR: Duration = Duration::from_secs(24 * 3_600);
-const SAME_MAX: u32 = 1_000;
+const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+const KEY_USES_MAX: u32 = 1_000;
 /// The pause before a failed write to the store is retried.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// A message to send.
 #[derive(Clone, PartialEq)]
@@ -67,9 +67,9 @@ impl std::fmt::Debug for Outgoing {
 
 /// The reason why a message was not sent.
 #[derive(Debug)]
-pub enum NotSent {
+pub enum SendError {
     /// The conversation does not exist.
-    Gone,
+    NoConversation,
     /// The conversation's number is no longer served.
     NoNumber,
     /// The customer service window is closed, and the message is not a template.
@@ -77,16 +77,16 @@ pub enum NotSent {
     /// A rate or queue limit is reached. Contains the seconds to wait.
     TooMany(u64),
     /// The message asks for permission to call, and the limit on requests is reached.
-    TooSoon(Refusal),
+    RequestTooSoon(Refusal),
     /// The message asks for permission to call, and another request is in progress.
-    Asking,
+    RequestInProgress,
     /// The routing has changed or people took over since the agent was asked.
     Stale,
     Store(StoreError),
 }
 
 /// A queued message.
-struct Posting {
+struct QueuedMessage {
     pair: Pair,
     message: NewMessage,
     /// Set for an agent's message.
@@ -94,15 +94,15 @@ struct Posting {
 }
 
 /// An entry of a lane.
-enum Next {
-    Post(Posting),
+enum LaneEntry {
+    Message(QueuedMessage),
     /// Notifies a task once the entries before it are done.
-    Tell(oneshot::Sender<()>),
+    Notify(oneshot::Sender<()>),
 }
 
 /// The queues of messages by conversation. A queue that exists has a task that empties it.
 pub(super) struct Lanes {
-    lanes: Mutex<(HashMap<Uuid, VecDeque<Next>>, usize)>,
+    lanes: Mutex<(HashMap<Uuid, VecDeque<LaneEntry>>, usize)>,
     limits: DefaultKeyedRateLimiter<PhoneNumberId>,
 }
 
@@ -122,36 +122,36 @@ impl Lanes {
     }
 
     /// Queues a message. Returns `true` if the caller has to start the task that empties the lane.
-    fn push(&self, posting: Posting) -> bool {
+    fn push(&self, queued: QueuedMessage) -> bool {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.1 += 1;
-        let fresh = !lanes.0.contains_key(&posting.pair.conversation);
-        lanes.0.entry(posting.pair.conversation).or_default().push_back(Next::Post(posting));
+        let fresh = !lanes.0.contains_key(&queued.pair.conversation);
+        lanes.0.entry(queued.pair.conversation).or_default().push_back(LaneEntry::Message(queued));
         fresh
     }
 
     /// Returns a receiver that completes once the lane's current entries are done. `None` if the
     /// lane is empty.
-    fn passed(&self, conversation: Uuid) -> Option<oneshot::Receiver<()>> {
+    fn drained(&self, conversation: Uuid) -> Option<oneshot::Receiver<()>> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let lane = lanes.0.get_mut(&conversation)?;
-        let (tell, told) = oneshot::channel();
-        lane.push_back(Next::Tell(tell));
-        Some(told)
+        let (sender, receiver) = oneshot::channel();
+        lane.push_back(LaneEntry::Notify(sender));
+        Some(receiver)
     }
 
     /// Takes the next message of a lane. `None` ends the lane.
-    fn next(&self, conversation: Uuid) -> Option<Posting> {
+    fn next(&self, conversation: Uuid) -> Option<QueuedMessage> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match lanes.0.get_mut(&conversation).and_then(VecDeque::pop_front) {
-                Some(Next::Post(posting)) => {
+                Some(LaneEntry::Message(queued)) => {
                     lanes.1 = lanes.1.saturating_sub(1);
-                    return Some(posting);
+                    return Some(queued);
                 }
-                Some(Next::Tell(tell)) => {
+                Some(LaneEntry::Notify(sender)) => {
                     // The waiting task may have ended.
-                    let _ = tell.send(());
+                    let _ = sender.send(());
                 }
                 None => {
                     lanes.0.remove(&conversation);
@@ -164,7 +164,7 @@ impl Lanes {
 
 impl Inbox {
     /// Queues a message of a person or program, named by `sender`. The message is stored when this
-    /// returns; Graph is asked later. With `once`, an idempotency key, a repeated call within a day
+    /// returns; Graph is asked later. With `key`, an idempotency key, a repeated call within a day
     /// returns the id of the first message.
     ///
     /// # Errors
@@ -174,89 +174,94 @@ impl Inbox {
         conversation: &Conversation,
         mut outgoing: Outgoing,
         sender: &str,
-        once: Option<&str>,
-    ) -> Result<Uuid, NotSent> {
+        key: Option<&str>,
+    ) -> Result<Uuid, SendError> {
         let now = self.parts().clock.wall();
-        let id = match once {
-            Some(once) => match self.named(&conversation.pair, once, now).await? {
-                Named::Sent(id) => return Ok(id),
-                Named::Free(id) => id,
+        let id = match key {
+            Some(key) => match self.look_up_key(&conversation.pair, key, now).await? {
+                KeyLookup::Sent(id) => return Ok(id),
+                KeyLookup::Free(id) => id,
             },
             None => Uuid::new_v4(),
         };
-        if outgoing.kind != "template" && !is_open(conversation.heard, now) {
-            return Err(NotSent::WindowClosed);
+        if outgoing.kind != "template" && !is_window_open(conversation.heard, now) {
+            return Err(SendError::WindowClosed);
         }
-        self.tell_type(&conversation.pair, &mut outgoing).await.map_err(NotSent::Store)?;
-        self.go(&conversation.pair, vec![(id, outgoing)], sender, None, None).await?;
+        self.add_media_type(&conversation.pair, &mut outgoing).await.map_err(SendError::Store)?;
+        self.enqueue(&conversation.pair, vec![(id, outgoing)], sender, None, None).await?;
         Ok(id)
     }
 
     /// Looks up an idempotency key. The message id derives from the key, so that it is found again
     /// after a restart and by other nodes.
-    async fn named(&self, pair: &Pair, once: &str, now: Timestamp) -> Result<Named, NotSent> {
+    async fn look_up_key(
+        &self,
+        pair: &Pair,
+        key: &str,
+        now: Timestamp,
+    ) -> Result<KeyLookup, SendError> {
         let conversation = pair.conversation.to_string();
-        for n in 0..SAME_MAX {
+        for n in 0..KEY_USES_MAX {
             let id =
-                stable_id("sent", &[pair.account.as_str(), &conversation, once, &n.to_string()]);
-            match self.parts().store.messages().get(id).await.map_err(NotSent::Store)? {
-                None => return Ok(Named::Free(id)),
-                Some((_, found)) if now < found.message.at.plus(SAME_FOR) => {
-                    return Ok(Named::Sent(id));
+                stable_id("sent", &[pair.account.as_str(), &conversation, key, &n.to_string()]);
+            match self.parts().store.messages().get(id).await.map_err(SendError::Store)? {
+                None => return Ok(KeyLookup::Free(id)),
+                Some((_, found)) if now < found.message.at.plus(KEY_LIFETIME) => {
+                    return Ok(KeyLookup::Sent(id));
                 }
                 // An older message with this key has expired.
                 Some(_) => {}
             }
         }
-        Ok(Named::Free(Uuid::new_v4()))
+        Ok(KeyLookup::Free(Uuid::new_v4()))
     }
 
     /// Sends an agent's answer to a turn, at most once. `then` is stored with it, and is carried
-    /// out once the messages are out ([`Inbox::posted`]), if necessary by the next process.
+    /// out once the messages are out ([`Inbox::wait_until_sent`]), if necessary by the next process.
     ///
     /// # Errors
-    /// Returns [`NotSent::Stale`] if the conversation has another routing by now, or if people took
+    /// Returns [`SendError::Stale`] if the conversation has another routing by now, or if people took
     /// over. Also fails if a rule forbids a message or the store fails.
     pub async fn reply(
         &self,
         turn: &Turn,
         replies: Vec<Outgoing>,
         then: Option<Then>,
-    ) -> Result<Vec<Uuid>, NotSent> {
+    ) -> Result<Vec<Uuid>, SendError> {
         let sender = format!("agent:{}", turn.agent);
         let replies: Vec<_> = replies.into_iter().map(|reply| (Uuid::new_v4(), reply)).collect();
         let ids = replies.iter().map(|(id, _)| *id).take(REPLIES_MAX).collect();
         let answers = Answers { message: turn.message.id, then };
-        self.go(&turn.pair, replies, &sender, Some(turn.epoch), Some(answers)).await?;
+        self.enqueue(&turn.pair, replies, &sender, Some(turn.epoch), Some(answers)).await?;
         Ok(ids)
     }
 
     /// Waits until the messages that are queued in a conversation now have been sent or have
     /// failed.
-    pub async fn posted(&self, conversation: Uuid) {
-        if let Some(passed) = self.0.lanes.passed(conversation) {
-            let _ = passed.await;
+    pub async fn wait_until_sent(&self, conversation: Uuid) {
+        if let Some(drained) = self.0.lanes.drained(conversation) {
+            let _ = drained.await;
         }
     }
 
-    async fn go(
+    async fn enqueue(
         &self,
         pair: &Pair,
         outgoing: Vec<(Uuid, Outgoing)>,
         sender: &str,
         epoch: Option<u64>,
         answers: Option<Answers>,
-    ) -> Result<(), NotSent> {
-        let number = self.number_of(pair).ok_or(NotSent::NoNumber)?;
+    ) -> Result<(), SendError> {
+        let number = self.number_of(pair).ok_or(SendError::NoNumber)?;
         if !self.0.lanes.has_room(pair.conversation) {
-            return Err(NotSent::TooMany(1));
+            return Err(SendError::TooMany(1));
         }
-        let claimed =
-            self.claim_requests(&number, pair, outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing))?;
+        let counted =
+            self.count_requests(&number, pair, outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing))?;
         let mut messages = Vec::new();
         for (id, Outgoing { kind, content }) in outgoing.into_iter().take(REPLIES_MAX) {
             if let Err(until) = self.0.lanes.limits.check_key(&pair.phone_number_id) {
-                return Err(NotSent::TooMany(
+                return Err(SendError::TooMany(
                     until.wait_time_from(DefaultClock::default().now()).as_secs() + 1,
                 ));
             }
@@ -280,65 +285,69 @@ impl Inbox {
             epoch,
             answers,
         };
-        match self.parts().store.messages().enqueue(going).await.map_err(NotSent::Store)? {
+        match self.parts().store.messages().enqueue(going).await.map_err(SendError::Store)? {
             Gone::Out => {}
             // A concurrent request with the same key sends the message.
             Gone::Before => return Ok(()),
             Gone::Refused => {
-                return Err(if epoch.is_some() { NotSent::Stale } else { NotSent::Gone });
+                return Err(if epoch.is_some() {
+                    SendError::Stale
+                } else {
+                    SendError::NoConversation
+                });
             }
         }
-        claimed.keep();
+        counted.keep();
         for message in messages {
             let id = message.id;
-            self.line_up(Posting { pair: pair.clone(), message, epoch });
-            self.tell_message(&pair.main_account, pair.conversation, id);
+            self.push_queued(QueuedMessage { pair: pair.clone(), message, epoch });
+            self.publish_message(&pair.main_account, pair.conversation, id);
         }
         Ok(())
     }
 
-    fn line_up(&self, posting: Posting) {
-        let conversation = posting.pair.conversation;
-        if self.0.lanes.push(posting) {
+    fn push_queued(&self, queued: QueuedMessage) {
+        let conversation = queued.pair.conversation;
+        if self.0.lanes.push(queued) {
             let inbox = self.clone();
             self.parts().tasks.spawn(async move {
-                while let Some(posting) = inbox.0.lanes.next(conversation) {
-                    inbox.post(posting).await;
+                while let Some(queued) = inbox.0.lanes.next(conversation) {
+                    inbox.send_queued(queued).await;
                 }
             });
         }
     }
 
-    async fn post(&self, Posting { pair, message, epoch }: Posting) {
+    async fn send_queued(&self, QueuedMessage { pair, message, epoch }: QueuedMessage) {
         let parts = self.parts();
         // Changes of routing wait for this lock: once a change is confirmed, no answer under the
         // old routing is sent.
-        let gate = self.gate(&pair.phone_number_id);
+        let lock = self.routing_lock(&pair.phone_number_id);
         let _held = match epoch {
-            Some(_) => Some(gate.read_owned().await),
+            Some(_) => Some(lock.read_owned().await),
             None => None,
         };
         if let Some(epoch) = epoch
             && !self.still_answers(&pair, epoch).await
         {
             let why = (0, "not sent: somebody else answers in this conversation now".to_owned());
-            return self.unsent(&pair, &message, why).await;
+            return self.fail_unsent(&pair, &message, why).await;
         }
         let Some(number) = self.number_of(&pair) else {
             let why = (
                 0,
                 "not sent: its number was disconnected, or is another account's now".to_owned(),
             );
-            return self.unsent(&pair, &message, why).await;
+            return self.fail_unsent(&pair, &message, why).await;
         };
-        if !self.may_ask(message.id).await {
+        if !self.begin_sending(message.id).await {
             return;
         }
         // The message waited for the store. After a day, the customer service window is closed and
         // the answer is out of date.
         if message.kind != "template" && parts.clock.wall().since(message.at) > WINDOW {
             let why = (0, "not sent: it waited for more than a day".to_owned());
-            return self.unsent(&pair, &message, why).await;
+            return self.fail_unsent(&pair, &message, why).await;
         }
         let body = graph_body(&pair, &message);
         let sent = parts
@@ -348,25 +357,25 @@ impl Inbox {
         let written = match sent {
             Ok(wamid) => {
                 let written = parts.store.messages().set_wamid(message.id, wamid.clone()).await;
-                self.0.early.named(&pair.phone_number_id, &wamid);
+                self.0.early_statuses.resolve(&pair.phone_number_id, &wamid);
                 written.map(drop)
             }
             Err(outcome) => {
-                if asks(&message.kind, &message.content) {
-                    self.asking_failed(&pair, &outcome);
+                if is_permission_request(&message.kind, &message.content) {
+                    self.request_failed(&pair, &outcome);
                 }
-                return self.failed(&pair, message.id, reason(outcome)).await;
+                return self.fail(&pair, message.id, reason(outcome)).await;
             }
         };
         if let Err(error) = written {
             tracing::error!(%error, message = %message.id, "message status not stored");
         }
-        self.tell_message(&pair.main_account, pair.conversation, message.id);
+        self.publish_message(&pair.main_account, pair.conversation, message.id);
     }
 
     /// Records that Graph is about to be asked, and waits while the store is unavailable. Returns
     /// `false` if the message must not be sent.
-    async fn may_ask(&self, message: Uuid) -> bool {
+    async fn begin_sending(&self, message: Uuid) -> bool {
         loop {
             match self
                 .parts()
@@ -379,30 +388,31 @@ impl Inbox {
                 Err(StoreError::Closed) => return false,
                 Err(error) => tracing::warn!(%error, %message, "store unavailable; message waits"),
             }
-            // The wait has no time limit here, since `post` checks the window. Messages that remain
+            // The wait has no time limit here, since `send_queued` checks the window. Messages that remain
             // at shutdown are sent after the next start.
             if self.parts().tasks.is_closed() {
                 return false;
             }
-            tokio::time::sleep(ASK_AGAIN).await;
+            tokio::time::sleep(STORE_RETRY).await;
         }
     }
 
     /// Fails a message that was not sent to Graph.
-    async fn unsent(&self, pair: &Pair, message: &NewMessage, why: (i64, String)) {
-        if asks(&message.kind, &message.content) {
-            self.asked_for_nothing(pair);
+    async fn fail_unsent(&self, pair: &Pair, message: &NewMessage, why: (i64, String)) {
+        if is_permission_request(&message.kind, &message.content) {
+            self.withdraw_request(pair);
         }
-        self.failed(pair, message.id, why).await;
+        self.fail(pair, message.id, why).await;
     }
 
     /// Stores that a message failed, which also reports it to the webhook.
-    async fn failed(&self, pair: &Pair, message: Uuid, why: (i64, String)) {
+    async fn fail(&self, pair: &Pair, message: Uuid, why: (i64, String)) {
         let number = self.number_of(pair);
-        let about = number.as_deref().map_or_else(|| About::pair(pair), About::number);
-        let status = self.status_of(&about, None, Some(message), MessageStatus::Failed, Some(why));
+        let about = number.as_deref().map_or_else(|| EventSource::pair(pair), EventSource::number);
+        let status =
+            self.status_update(&about, None, Some(message), MessageStatus::Failed, Some(why));
         match self.parts().store.messages().update_status(status) {
-            Some(written) => drop(self.status_written(&pair.main_account, written.await)),
+            Some(written) => drop(self.finish_status(&pair.main_account, written.await)),
             None => tracing::error!(%message, "message status not stored"),
         }
     }
@@ -420,14 +430,14 @@ impl Inbox {
     ///
     /// # Errors
     /// Returns an error if the store fails.
-    pub(super) async fn take_up_what_was_left(&self) -> Result<(), StoreError> {
+    pub(super) async fn resume_interrupted(&self) -> Result<(), StoreError> {
         let mut after = (i64::MIN, Uuid::nil());
         loop {
             let left = self
                 .parts()
                 .store
                 .messages()
-                .interrupted(&self.parts().node_id, after, LEFT_PAGE)
+                .interrupted(&self.parts().node_id, after, PAGE)
                 .await?;
             let Some(last) = left.last() else { return Ok(()) };
             after = (last.message.message.at.micros(), last.message.message.id);
@@ -435,9 +445,9 @@ impl Inbox {
                 if asked {
                     let why =
                         "this node ended while it was sending it: whether Meta has it is not known";
-                    self.failed(&pair, message.message.id, (0, why.to_owned())).await;
+                    self.fail(&pair, message.message.id, (0, why.to_owned())).await;
                 } else {
-                    self.line_up(Posting { pair, message: message.message, epoch });
+                    self.push_queued(QueuedMessage { pair, message: message.message, epoch });
                 }
             }
         }
@@ -445,7 +455,7 @@ impl Inbox {
 }
 
 /// The result of looking up an idempotency key.
-enum Named {
+enum KeyLookup {
     /// This message was sent with the key.
     Sent(Uuid),
     /// The key is unused. The new message gets this id.
@@ -453,7 +463,7 @@ enum Named {
 }
 
 /// Returns whether the customer service window is open.
-fn is_open(heard: Option<Timestamp>, now: Timestamp) -> bool {
+fn is_window_open(heard: Option<Timestamp>, now: Timestamp) -> bool {
     heard.is_some_and(|heard| now < heard.plus(WINDOW))
 }
 
@@ -466,7 +476,7 @@ fn graph_body(pair: &Pair, message: &NewMessage) -> Value {
         "recipient_type": "individual",
         to: user,
         "type": message.kind,
-        "biz_opaque_callback_data": opaque_of(message.id),
+        "biz_opaque_callback_data": opaque_data(message.id),
     });
     if let Some(members) = body.as_object_mut() {
         for name in [message.kind.as_str(), "context"] {

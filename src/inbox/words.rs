@@ -216,7 +216,7 @@ fn content_type(kind: &str) -> &'static str {
 }
 
 /// A message as text for an agent. Unlike [`text_of`], it describes a location.
-pub fn asked_of(kind: &str, content: &Value, shown: &str) -> String {
+pub fn text_for_agent(kind: &str, content: &Value, shown: &str) -> String {
     if kind != "location" {
         return text_of(kind, content).unwrap_or_else(|| shown.to_owned());
     }
@@ -272,7 +272,7 @@ mod tests {
     use model::{Direction, MessageStatus};
 
     #[test]
-    fn a_location_has_its_numbers_bare_however_they_came() {
+    fn form_accepts_coordinates_as_numbers_and_strings() {
         let number = E164::parse("918035737458").expect("a number");
         let user = UserName { id: "91".to_owned(), bsuid: None, name: String::new() };
         for held in [
@@ -299,15 +299,15 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_is_told_where_a_location_is() {
+    fn agents_get_the_place_of_a_location() {
         let asked = |location: Value| {
-            asked_of("location", &serde_json::json!({ "location": location }), "Location")
+            text_for_agent("location", &serde_json::json!({ "location": location }), "Location")
         };
         let whole = serde_json::json!({"latitude": 12.5, "longitude": "77.25", "name": "Shop", "address": "MG Road"});
         assert_eq!(asked(whole), "Location: Shop, MG Road (12.5, 77.25)");
         assert_eq!(asked(serde_json::json!({"latitude": 1, "longitude": -2})), "Location (1, -2)");
         assert_eq!(asked(serde_json::json!({"latitude": 1})), "Location");
-        assert_eq!(asked_of("text", &serde_json::json!({"text": {"body": "Hi"}}), "x"), "Hi");
-        assert_eq!(asked_of("contacts", &serde_json::json!({}), "Contacts"), "Contacts");
+        assert_eq!(text_for_agent("text", &serde_json::json!({"text": {"body": "Hi"}}), "x"), "Hi");
+        assert_eq!(text_for_agent("contacts", &serde_json::json!({}), "Contacts"), "Contacts");
     }
 }

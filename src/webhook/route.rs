@@ -15,7 +15,7 @@ use super::kind::Kind;
 use super::verify::Secrets;
 use crate::admission::permission::{Consents, PairKey, Stored};
 use crate::admission::{Gate, NumberEntry, Pressure, Reason, Refused};
-use crate::inbox::{self, Inbox, StatusTold, UserMessage};
+use crate::inbox::{self, Inbox, StatusUpdate, UserMessage};
 use crate::numbers::NewsOfMeta;
 use machine::Termination;
 use model::Clock;
@@ -261,7 +261,10 @@ impl<C: Calls> Door<C> {
         key: u128,
         effect: Effect,
         waiting: &mut Vec<Waiting>,
-        keep: impl FnOnce(&Inbox, &Arc<NumberEntry>) -> Result<Option<inbox::Stored>, inbox::Full>,
+        keep: impl FnOnce(
+            &Inbox,
+            &Arc<NumberEntry>,
+        ) -> Result<Option<inbox::StoredFuture>, inbox::QueueFull>,
     ) -> Effect {
         let now = self.clock.now();
         let (Some(entry), Some(inbox)) = (self.gate.directory().number(number), &self.inbox) else {
@@ -277,7 +280,7 @@ impl<C: Calls> Door<C> {
                 waiting.extend(stored.map(|stored| Waiting { key, stored, tally: None }));
                 effect
             }
-            Err(inbox::Full) => {
+            Err(inbox::QueueFull) => {
                 self.events.forget(key);
                 Effect::Busy
             }
@@ -292,14 +295,14 @@ impl<C: Calls> Door<C> {
     ) -> Effect {
         let key = key_of(&[b"message", of(number), said.wamid.as_bytes()]);
         self.kept(number, key, Effect::MessageStored, waiting, |inbox, entry| {
-            inbox.came(entry, said)
+            inbox.receive_message(entry, said)
         })
     }
 
     fn message_status(
         &self,
         number: &PhoneNumberId,
-        told: StatusTold,
+        told: StatusUpdate,
         waiting: &mut Vec<Waiting>,
     ) -> Effect {
         let code = told.error.as_ref().map(|(code, _)| code.to_string()).unwrap_or_default();
@@ -307,7 +310,7 @@ impl<C: Calls> Door<C> {
             [of(number), told.wamid.as_bytes(), told.status.as_str().as_bytes(), code.as_bytes()];
         let key = key_of(&[&[b"message status".as_slice()], words.as_slice()].concat());
         self.kept(number, key, Effect::MessageStatusApplied, waiting, |inbox, entry| {
-            inbox.status(entry, told).map(Some)
+            inbox.receive_status(entry, told).map(Some)
         })
     }
 
@@ -334,11 +337,11 @@ impl<C: Calls> Door<C> {
         waiting.extend(taken.stored.map(|stored| Waiting { key, stored, tally: None }));
         if let Some(inbox) = &self.inbox {
             // The reply is a message too; what the user allows is kept without it, so that a full queue costs no more.
-            match inbox.came(&number, said.said) {
+            match inbox.receive_message(&number, said.said) {
                 Ok(stored) => {
                     waiting.extend(stored.map(|stored| Waiting { key, stored, tally: None }))
                 }
-                Err(inbox::Full) => {
+                Err(inbox::QueueFull) => {
                     tracing::warn!("there is no room for a permission reply in its conversation")
                 }
             }

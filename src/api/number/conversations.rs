@@ -418,7 +418,7 @@ async fn read(request: ApiRequest) -> Result<Response, ApiError> {
     let conversation = find(&request).await?;
     let change = ConversationChange { read: true, ..ConversationChange::default() };
     apply(&request, &conversation, change).await?;
-    let sent = request.api().inbox.tell_read(request.scope(), &conversation).await;
+    let sent = request.api().inbox.mark_last_read(request.scope(), &conversation).await;
     sent.map_err(ApiError::store("read a conversation"))?;
     view(&request, conversation.pair.conversation).await
 }

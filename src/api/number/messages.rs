@@ -13,7 +13,7 @@ use super::conversations;
 use super::request::ApiRequest;
 use super::response::accepted;
 use super::route::{Route, error, handler};
-use crate::inbox::{NotSent, Outgoing, words};
+use crate::inbox::{Outgoing, SendError, words};
 use model::Role;
 
 pub(super) const ROUTES: &[Route] = &[Route {
@@ -158,7 +158,7 @@ async fn send(mut request: ApiRequest) -> Result<Response, ApiError> {
     let key = key.map(|key| format!("{} {key}", request.scope().auth_id()));
     let sent = request.api().inbox.send(&conversation, outgoing, "api", key.as_deref()).await;
     let id = sent.map_err(|error| match error {
-        NotSent::NoNumber => {
+        SendError::NoNumber => {
             request.disconnected(&conversation.pair.number).unwrap_or_else(|| ApiError::from(error))
         }
         error => error.into(),

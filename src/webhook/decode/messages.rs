@@ -6,7 +6,7 @@ use super::super::kind::Kind;
 use super::super::read::Value;
 use super::{Around, Arrays, around, digits, each_item, first_code, first_words, text, usable_id};
 use crate::admission::permission::Reply;
-use crate::inbox::{Sender, StatusTold, UserMessage, words};
+use crate::inbox::{Sender, StatusUpdate, UserMessage, words};
 use model::{MessageStatus, Timestamp};
 
 pub(super) fn messages(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
@@ -165,7 +165,7 @@ fn message_status(item: Value<'_>, around: &Around) -> Item {
             None | Some(MessageStatus::Received | MessageStatus::Queued) => What::Ignored,
             Some(status) => What::MessageStatus {
                 phone_number_id: around.phone_number_id.clone(),
-                told: Box::new(StatusTold {
+                told: Box::new(StatusUpdate {
                     wamid: id.clone(),
                     status,
                     error: first_code(errors).map(|code| (code, first_words(errors))),

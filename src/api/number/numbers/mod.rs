@@ -466,7 +466,7 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     if change.active == Some(false) {
         let entry = api.gate.directory().tables().by_number(number).cloned();
         if let Some(entry) = entry {
-            api.inbox.quiet(&entry).await;
+            api.inbox.wait_for_agents(&entry).await;
         }
     }
     ok_view(&request, number).await

@@ -5,21 +5,21 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::sending::{NotSent, Outgoing};
+use super::sending::{Outgoing, SendError};
 use super::{Inbox, Pair};
 use crate::admission::NumberEntry;
 use crate::admission::permission::{Event, PairKey, Unclaimed};
 use crate::meta::code;
 use machine::GraphOutcome;
 
-/// The type of an interactive message, and of a template component, that asks for permission.
+/// The type of an interactive message, and of a template component, that is_permission_request for permission.
 const REQUEST: &str = "call_permission_request";
 
-/// Returns whether a message asks for permission to call.
+/// Returns whether a message is_permission_request for permission to call.
 ///
 /// A template may contain such a component without the outgoing message naming it. That case is not
 /// detected here; Meta's answer then corrects the count.
-pub(super) fn asks(kind: &str, content: &Value) -> bool {
+pub(super) fn is_permission_request(kind: &str, content: &Value) -> bool {
     let is = |held: Option<&Value>, name: &str| {
         let word = held.and_then(|held| held.get(name)).and_then(Value::as_str);
         word.is_some_and(|word| word.eq_ignore_ascii_case(REQUEST))
@@ -36,24 +36,24 @@ pub(super) fn asks(kind: &str, content: &Value) -> bool {
 }
 
 /// Permission requests that are counted but not yet queued. Dropping the value uncounts them unless
-/// [`Claimed::keep`] was called.
-pub(super) struct Claimed<'a> {
+/// [`CountedRequests::keep`] was called.
+pub(super) struct CountedRequests<'a> {
     inbox: &'a Inbox,
     pair: &'a Pair,
     requests: usize,
 }
 
-impl Claimed<'_> {
+impl CountedRequests<'_> {
     /// Keeps the requests counted, because their messages are queued.
     pub(super) fn keep(mut self) {
         self.requests = 0;
     }
 }
 
-impl Drop for Claimed<'_> {
+impl Drop for CountedRequests<'_> {
     fn drop(&mut self) {
         for _ in 0..self.requests {
-            self.inbox.asked_for_nothing(self.pair);
+            self.inbox.withdraw_request(self.pair);
         }
     }
 }
@@ -64,49 +64,49 @@ impl Inbox {
     /// # Errors
     /// Fails if another request to the user is in progress, or if a limit on requests is reached.
     /// Nothing stays counted then.
-    pub(super) fn claim_requests<'a>(
+    pub(super) fn count_requests<'a>(
         &'a self,
         number: &NumberEntry,
         pair: &'a Pair,
         outgoing: &[(Uuid, Outgoing)],
-    ) -> Result<Claimed<'a>, NotSent> {
+    ) -> Result<CountedRequests<'a>, SendError> {
         let parts = self.parts();
         let key = PairKey::new(&number.spec.phone_number_id, &pair.user.id);
-        let mut claimed = Claimed { inbox: self, pair, requests: 0 };
-        for _ in outgoing.iter().filter(|(_, one)| asks(&one.kind, &one.content)) {
+        let mut counted = CountedRequests { inbox: self, pair, requests: 0 };
+        for _ in outgoing.iter().filter(|(_, one)| is_permission_request(&one.kind, &one.content)) {
             let taken =
                 parts.consents.claim_request(&key, &number.spec.permissions, parts.clock.steady());
             taken.map_err(|why| match why {
-                Unclaimed::Asking => NotSent::Asking,
-                Unclaimed::Refused(refusal) => NotSent::TooSoon(refusal),
+                Unclaimed::Asking => SendError::RequestInProgress,
+                Unclaimed::Refused(refusal) => SendError::RequestTooSoon(refusal),
             })?;
-            claimed.requests += 1;
+            counted.requests += 1;
         }
-        Ok(claimed)
+        Ok(counted)
     }
 
     /// Uncounts a permission request that did not reach Meta.
-    pub(super) fn asked_for_nothing(&self, pair: &Pair) {
-        self.note_asking(pair, Event::Withdrawn);
+    pub(super) fn withdraw_request(&self, pair: &Pair) {
+        self.apply_request_event(pair, Event::Withdrawn);
     }
 
     /// Records the failure of a permission request that was sent to Graph.
-    pub(super) fn asking_failed(&self, pair: &Pair, outcome: &GraphOutcome) {
+    pub(super) fn request_failed(&self, pair: &Pair, outcome: &GraphOutcome) {
         match outcome {
             // Meta has counted more requests than we have, or may have accepted this one: ask Graph
             // for the permission before the next call.
             GraphOutcome::Refused { code: code::REQUESTS_USED_UP, .. }
             | GraphOutcome::Timeout
-            | GraphOutcome::ServerError { .. } => self.note_asking(pair, Event::Doubted),
+            | GraphOutcome::ServerError { .. } => self.apply_request_event(pair, Event::Doubted),
             GraphOutcome::Refused { .. }
             | GraphOutcome::RateLimited { .. }
             | GraphOutcome::Unreachable
             | GraphOutcome::Done
-            | GraphOutcome::Gone => self.note_asking(pair, Event::Withdrawn),
+            | GraphOutcome::Gone => self.apply_request_event(pair, Event::Withdrawn),
         }
     }
 
-    fn note_asking(&self, pair: &Pair, event: Event) {
+    fn apply_request_event(&self, pair: &Pair, event: Event) {
         // A number that is no longer served places no calls.
         let Some(number) = self.number_of(pair) else { return };
         let key = PairKey::new(&number.spec.phone_number_id, &pair.user.id);

@@ -21,39 +21,39 @@ use store::{InboxFound, StatusCame};
 const WAITING_MAX: usize = 1_024;
 /// The number of waits before a status is given up. Together they outlast a Graph request with all
 /// its retries.
-const LOOKS: u32 = 32;
+const WAITS_MAX: u32 = 32;
 /// The length of one wait, after which the task checks whether the node is stopping.
-const LOOK: Duration = Duration::from_secs(1);
+const WAIT: Duration = Duration::from_secs(1);
 
 type Key = (PhoneNumberId, String);
 
 /// Statuses that wait for a message id, and how many they are.
 #[derive(Default)]
-pub(super) struct Early(Mutex<(Waiters, usize)>);
+pub(super) struct EarlyStatuses(Mutex<(Waiters, usize)>);
 
 /// The waiting statuses by message id.
 type Waiters = HashMap<Key, Vec<oneshot::Sender<()>>>;
 
-/// A waiting status. Dropping it removes it from [`Early`].
-pub(super) struct Waiting {
-    early: Arc<Early>,
+/// A waiting status. Dropping it removes it from [`EarlyStatuses`].
+pub(super) struct EarlyStatus {
+    all: Arc<EarlyStatuses>,
     key: Key,
     named: oneshot::Receiver<()>,
 }
 
-impl Early {
-    /// Registers a status. It is notified by every later call of [`Early::named`] for `key`. `None`
+impl EarlyStatuses {
+    /// Registers a status. It is notified by every later call of [`EarlyStatuses::resolve`] for `key`. `None`
     /// if too many statuses wait.
-    fn wait(self: &Arc<Self>, key: Key) -> Option<Waiting> {
+    fn register(self: &Arc<Self>, key: Key) -> Option<EarlyStatus> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.1 >= WAITING_MAX {
             return None;
         }
         all.1 += 1;
-        let (tell, named) = oneshot::channel();
-        all.0.entry(key.clone()).or_default().push(tell);
+        let (sender, named) = oneshot::channel();
+        all.0.entry(key.clone()).or_default().push(sender);
         drop(all);
-        Some(Waiting { early: self.clone(), key, named })
+        Some(EarlyStatus { all: self.clone(), key, named })
     }
 
     /// Returns whether no status waits.
@@ -64,24 +64,24 @@ impl Early {
     }
 
     /// Notifies the statuses of a message that got its id.
-    pub(super) fn named(&self, number: &PhoneNumberId, wamid: &str) {
+    pub(super) fn resolve(&self, number: &PhoneNumberId, wamid: &str) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = all.0.remove(&(number.clone(), wamid.to_owned()));
         drop(all);
-        for tell in waiting.into_iter().flatten() {
+        for sender in waiting.into_iter().flatten() {
             // The waiting task may have ended.
-            let _ = tell.send(());
+            let _ = sender.send(());
         }
     }
 }
 
-impl Drop for Waiting {
+impl Drop for EarlyStatus {
     fn drop(&mut self) {
         self.named.close();
-        let mut all = self.early.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.1 = all.1.saturating_sub(1);
         if let Some(others) = all.0.get_mut(&self.key) {
-            others.retain(|tell| !tell.is_closed());
+            others.retain(|sender| !sender.is_closed());
             if others.is_empty() {
                 all.0.remove(&self.key);
             }
@@ -92,26 +92,26 @@ impl Drop for Waiting {
 impl Inbox {
     /// Registers a status that only its message id identifies. Call it before the status is
     /// written, so that an id that arrives in between is not missed.
-    pub(super) fn wait_for_name(&self, came: &StatusCame) -> Option<Waiting> {
+    pub(super) fn register_early(&self, came: &StatusCame) -> Option<EarlyStatus> {
         let wamid = came.wamid.clone().filter(|_| came.named.is_none())?;
-        self.0.early.wait((came.phone_number_id.clone(), wamid))
+        self.0.early_statuses.register((came.phone_number_id.clone(), wamid))
     }
 
     /// Retries a status whose message was unknown when it was first written.
-    pub(super) fn write_later(&self, main: AuthId, came: StatusCame, mut waiting: Waiting) {
+    pub(super) fn retry_status(&self, main: AuthId, came: StatusCame, mut waiting: EarlyStatus) {
         let inbox = self.clone();
         self.parts().tasks.spawn(async move {
-            for look in 1..=LOOKS {
-                let named = tokio::time::timeout(LOOK, &mut waiting.named).await.is_ok();
+            for wait in 1..=WAITS_MAX {
+                let named = tokio::time::timeout(WAIT, &mut waiting.named).await.is_ok();
                 let stops = inbox.parts().tasks.is_closed();
-                if named || stops || look.is_power_of_two() {
+                if named || stops || wait.is_power_of_two() {
                     let Some(written) = inbox.parts().store.messages().update_status(came.clone())
                     else {
                         return;
                     };
                     let found = written.await;
                     let known = matches!(found, Ok(InboxFound::Status(Some(_), _)));
-                    inbox.status_written(&main, found);
+                    inbox.finish_status(&main, found);
                     if known || named || stops {
                         return;
                     }

@@ -10,28 +10,28 @@ use crate::notices::Notice;
 use model::{AuthId, NotificationTopic, Timestamp};
 
 /// The shortest time between two notifications about one receiver.
-const QUIET: Duration = Duration::from_secs(3_600);
+const INTERVAL: Duration = Duration::from_secs(3_600);
 /// The largest number of remembered receivers. Expired ones are removed when it is reached.
-const KEPT: usize = 10_000;
+const RECEIVERS_MAX: usize = 10_000;
 
 /// The time of the last notification, by account and receiver.
 #[derive(Debug, Default)]
-pub(super) struct Undelivered(Mutex<HashMap<(AuthId, String), Timestamp>>);
+pub(super) struct DeliveryNotices(Mutex<HashMap<(AuthId, String), Timestamp>>);
 
-impl Undelivered {
+impl DeliveryNotices {
     /// Builds the notification. `None` if the receiver had one recently.
     pub(super) fn notice(&self, given_up: GivenUp, now: Timestamp) -> Option<Notice> {
         let GivenUp { account, main_account, to, why } = given_up;
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_notices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of = (account.clone(), to.clone());
-        if told.get(&of).is_some_and(|last| now.since(*last) < QUIET) {
+        if last_notices.get(&of).is_some_and(|last| now.since(*last) < INTERVAL) {
             return None;
         }
-        if told.len() >= KEPT {
-            told.retain(|_, last| now.since(*last) < QUIET);
+        if last_notices.len() >= RECEIVERS_MAX {
+            last_notices.retain(|_, last| now.since(*last) < INTERVAL);
         }
-        if told.len() < KEPT {
-            told.insert(of, now);
+        if last_notices.len() < RECEIVERS_MAX {
+            last_notices.insert(of, now);
         }
         let text = format!(
             "{to} did not take what it was to be told of messages: {why}. That is given up, and can be sent again from the \
@@ -45,20 +45,20 @@ impl Undelivered {
 mod tests {
     use std::time::Duration;
 
-    use super::Undelivered;
+    use super::DeliveryNotices;
     use crate::call::GivenUp;
     use model::{NotificationTopic, Timestamp};
 
     #[test]
-    fn s3_24_what_is_given_up_is_told_once_an_hour_for_each_receiver() {
-        let (undelivered, now) = (Undelivered::default(), Timestamp::from_secs(1_000_000));
+    fn s3_24_notifies_once_an_hour_per_receiver() {
+        let (notices, now) = (DeliveryNotices::default(), Timestamp::from_secs(1_000_000));
         let given_up = |host: &str| GivenUp {
             account: "MA1".into(),
             main_account: "MA1".into(),
             to: format!("https://{host}"),
             why: "410".to_owned(),
         };
-        let notice = undelivered.notice(given_up("crm.example.com"), now).unwrap();
+        let notice = notices.notice(given_up("crm.example.com"), now).unwrap();
         assert_eq!(notice.topic, NotificationTopic::Delivery);
         assert!(
             notice.text.contains("https://crm.example.com") && notice.text.contains("410"),
@@ -66,10 +66,10 @@ mod tests {
             notice.text
         );
         let later = now.plus(Duration::from_secs(3_599));
-        assert!(undelivered.notice(given_up("crm.example.com"), later).is_none());
-        assert!(undelivered.notice(given_up("desk.example.com"), later).is_some());
+        assert!(notices.notice(given_up("crm.example.com"), later).is_none());
+        assert!(notices.notice(given_up("desk.example.com"), later).is_some());
         assert!(
-            undelivered
+            notices
                 .notice(given_up("crm.example.com"), now.plus(Duration::from_secs(3_600)))
                 .is_some()
         );

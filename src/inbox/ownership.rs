@@ -65,7 +65,7 @@ impl Inbox {
     }
 
     /// Returns whether the number's settings were made by its current owner.
-    pub(super) fn holds(&self, number: &NumberEntry) -> bool {
+    pub(super) fn is_current_owner(&self, number: &NumberEntry) -> bool {
         let owner = self.0.tenures.of(number).owner;
         owner == number.account.auth_id || owner.as_str().is_empty()
     }
@@ -95,7 +95,7 @@ impl Inbox {
     }
 
     /// Runs [`Inbox::claim`] in the background.
-    pub fn claim_soon(&self) {
+    pub fn spawn_claim(&self) {
         let inbox = self.clone();
         self.parts().tasks.spawn(async move {
             if let Err(error) = inbox.claim().await {
@@ -105,9 +105,9 @@ impl Inbox {
     }
 
     async fn claim_one(&self, number: &NumberEntry, before: Tenure) -> Result<(), StoreError> {
-        let _turn = self.0.changing.lock().await;
+        let _lock = self.0.changing.lock().await;
         let (id, owner) = (number.spec.mail_id.clone(), number.account.auth_id.clone());
-        let _held = self.hold(&id).await;
+        let _held = self.pause_agents(&id).await;
         if self
             .parts()
             .directory
@@ -119,7 +119,7 @@ impl Inbox {
             return Ok(());
         }
         let (mail, known) = (self.parts().directory.mail(), !before.owner.as_str().is_empty());
-        let kept = self.kept(number).await?;
+        let kept = self.inherited_routing(number).await?;
         let claim = Claim {
             phone_number_id: id.clone(),
             owner: owner.clone(),
@@ -143,7 +143,7 @@ impl Inbox {
 
     /// The previous routing, if its webhook or agent may also serve the new owner: those of a main
     /// account serve the numbers of its subaccounts.
-    async fn kept(&self, number: &NumberEntry) -> Result<Option<Routing>, StoreError> {
+    async fn inherited_routing(&self, number: &NumberEntry) -> Result<Option<Routing>, StoreError> {
         let mail = self.parts().directory.mail();
         let set = mail.routing(&number.spec.mail_id);
         let account = match set {

@@ -10,7 +10,7 @@ use store::StoreError;
 
 /// A webhook missing from the new configuration, and what still uses it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dropped {
+pub struct MissingWebhook {
     pub name: String,
     /// Numbers whose new conversations go to it.
     pub numbers: BTreeSet<String>,
@@ -18,7 +18,7 @@ pub struct Dropped {
     pub conversations: BTreeSet<String>,
 }
 
-impl Dropped {
+impl MissingWebhook {
     /// Describes what uses it, for error messages.
     pub fn uses(&self) -> String {
         let some = |what: &str, numbers: &BTreeSet<String>| {
@@ -40,11 +40,11 @@ impl Inbox {
     ///
     /// # Errors
     /// Returns an error if the store fails.
-    pub async fn dropped(
+    pub async fn missing_webhooks(
         &self,
         file: &[WebhookSettings],
         stays: impl Fn(&E164) -> bool,
-    ) -> Result<Vec<Dropped>, StoreError> {
+    ) -> Result<Vec<MissingWebhook>, StoreError> {
         let kept: BTreeSet<_> = file.iter().map(WebhookSettings::id).collect();
         let now = self.parts().directory.mail().webhooks();
         let goes = now.values().filter(|webhook| webhook.in_file && !kept.contains(&webhook.id));
@@ -52,22 +52,22 @@ impl Inbox {
         if goes.is_empty() {
             return Ok(Vec::new());
         }
-        let mut dropped: BTreeMap<_, Dropped> = BTreeMap::new();
+        let mut missing: BTreeMap<_, MissingWebhook> = BTreeMap::new();
         for used in self.parts().store.webhooks().uses().await? {
             let number = self.parts().directory.tables().by_mail_id(&used.number).cloned();
             let number = number.filter(|number| stays(&number.spec.number));
             let (Some(number), Some(name)) = (number, goes.get(&used.webhook)) else { continue };
-            let entry = dropped.entry(used.webhook).or_default();
+            let entry = missing.entry(used.webhook).or_default();
             entry.name.clone_from(name);
             let of = if used.default { &mut entry.numbers } else { &mut entry.conversations };
             of.insert(number.spec.number.to_string());
         }
-        Ok(dropped.into_values().collect())
+        Ok(missing.into_values().collect())
     }
 
     /// Warns at start-up. A start is not refused: the node must take calls even if some events are
     /// lost.
-    pub(super) fn warn_of_dropped(&self) {
+    pub(super) fn warn_of_missing_webhooks(&self) {
         let mail = self.parts().directory.mail();
         for (id, routing) in mail.routings().iter() {
             let gone = routing.webhook().is_some_and(|webhook| mail.webhook(webhook).is_none());
