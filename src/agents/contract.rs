@@ -22,7 +22,7 @@ pub struct Question {
     pub channel: Channel,
     /// Counts from 1.
     pub turn: u64,
-    pub input: Said,
+    pub input: UserInput,
     /// Oldest first, without `input`.
     pub history: Vec<Line>,
 }
@@ -47,7 +47,7 @@ pub enum Channel {
 
 /// The user's input.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Said {
+pub struct UserInput {
     /// The message type; for a call `start`, `speech` or `digits`.
     #[serde(rename = "type")]
     pub kind: String,
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_as_it_is_documented() {
+    fn serializes_the_documented_question() {
         let question = Question {
             conversation: Uuid::nil(),
             call: Some(Uuid::max()),
@@ -290,10 +290,10 @@ mod tests {
             user: User { wa_id: "919412341234".to_owned(), user_id: None, name: "Asha".to_owned() },
             channel: Channel::Call,
             turn: 2,
-            input: Said {
+            input: UserInput {
                 kind: "digits".to_owned(),
                 digits: Some("12".to_owned()),
-                ..Said::default()
+                ..UserInput::default()
             },
             history: vec![Line {
                 role: Role::Assistant,
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_read_within_their_bounds() {
+    fn parses_replies_within_limits() {
         let read = |value: Value| super::read(value.to_string().as_bytes());
         let two = json!({"reply": [{"type": "text", "text": "One"}, {"type": "image", "image": {"link": "x"}}], "action": "close"});
         let two = reply(read(two).unwrap());

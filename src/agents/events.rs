@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_read_however_they_are_cut() {
+    fn parses_events_across_any_chunks() {
         let text = b"\r\n: a comment\r\nevent: x\r\ndata: {\"a\":\r\ndata:1}\r\n\r\ndata: two\n\ndata: last";
         let want: Vec<Vec<u8>> = vec![b"{\"a\":\n1}".to_vec(), b"two".to_vec(), b"last".to_vec()];
         for size in [1, 2, 3, 7, text.len()] {

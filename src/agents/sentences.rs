@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sentences_come_as_soon_as_they_are_whole() {
+    fn returns_sentences_when_complete() {
         let mut text = Sentences::default();
         assert_eq!(text.push("Yes. Of cour"), Vec::<String>::new());
         assert_eq!(text.push("se."), Vec::<String>::new(), "a point may be within a number");

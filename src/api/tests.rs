@@ -465,7 +465,7 @@ async fn run() -> Running {
                     clock.clone(),
                 ),
                 egress: egress::testing::egress(egress::testing::open_guard(), Vec::new()),
-                house: egress::testing::egress(egress::testing::open_guard(), Vec::new()),
+                model_egress: egress::testing::egress(egress::testing::open_guard(), Vec::new()),
                 model: None,
                 clock: clock.clone(),
             }),

@@ -33,15 +33,15 @@ pub enum Verdict {
     /// unknown.
     AlreadyAccepted { details: String },
     /// A retry may succeed.
-    Again(Again),
+    Retryable(Retryable),
     /// A retry can't succeed.
     Refused { status: u16, code: i64, details: String },
 }
 
 /// Why and how a request may be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Again {
-    pub trouble: Trouble,
+pub struct Retryable {
+    pub trouble: TemporaryFailure,
     /// At most one retry.
     pub once: bool,
     /// The value of `Retry-After`.
@@ -50,7 +50,7 @@ pub struct Again {
 
 /// The kind of a temporary failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum TemporaryFailure {
     /// Graph is temporarily unavailable.
     Server { status: u16 },
     /// Too many requests. `code` is 0 if only the HTTP status says so.
@@ -61,47 +61,47 @@ pub enum Trouble {
 /// documented for the 138xxx codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
-    No,
+    Permanent,
     Transient,
     TransientOnce,
     Rate,
     RateOnce,
     /// Decided by the error's `is_transient`.
-    AsSaid,
+    ByFlag,
 }
 
 /// The classes of the error codes. The first row that contains a code applies.
 const TABLE: &[(RangeInclusive<i64>, Class)] = &[
-    (0..=0, Class::No),
+    (0..=0, Class::Permanent),
     (1..=2, Class::Transient),
-    (3..=3, Class::No),
+    (3..=3, Class::Permanent),
     (4..=4, Class::Rate),
-    (10..=10, Class::No),
-    (33..=33, Class::No),
-    (100..=100, Class::No),
-    (190..=190, Class::No),
-    (200..=299, Class::No),
-    (368..=368, Class::No),
+    (10..=10, Class::Permanent),
+    (33..=33, Class::Permanent),
+    (100..=100, Class::Permanent),
+    (190..=190, Class::Permanent),
+    (200..=299, Class::Permanent),
+    (368..=368, Class::Permanent),
     (613..=613, Class::Rate),
     (80_007..=80_008, Class::Rate),
     (130_429..=130_429, Class::Rate),
     (131_000..=131_000, Class::Transient),
-    (131_005..=131_009, Class::No),
+    (131_005..=131_009, Class::Permanent),
     (131_016..=131_016, Class::Transient),
-    (131_026..=131_047, Class::No),
+    (131_026..=131_047, Class::Permanent),
     (131_048..=131_048, Class::Rate),
-    (131_051..=131_051, Class::No),
+    (131_051..=131_051, Class::Permanent),
     (131_056..=131_056, Class::Rate),
     // Calling not enabled, receiver unreachable, number at its limit, user busy.
-    (138_000..=138_003, Class::No),
+    (138_000..=138_003, Class::Permanent),
     (138_004..=138_004, Class::TransientOnce),
     (138_005..=138_005, Class::RateOnce),
     // No permission, SDP not applied in time, limit of requests or calls reached, prerequisites
     // missing.
-    (138_006..=138_012, Class::No),
+    (138_006..=138_012, Class::Permanent),
     (138_013..=138_013, Class::Rate),
-    (138_018..=138_018, Class::No),
-    (138_000..=138_999, Class::AsSaid),
+    (138_018..=138_018, Class::Permanent),
+    (138_000..=138_999, Class::ByFlag),
 ];
 
 /// Returns whether no request can succeed until an operator acts: token, policy, account or
@@ -127,69 +127,69 @@ pub fn classify(action: Action, status: u16, after: Option<Duration>, body: &[u8
     let error = serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.error);
     let class = match &error {
         Some(error) => by_code(error, status),
-        None => match succeeded(action, status, body) {
+        None => match success_verdict(action, status, body) {
             Some(done) => return done,
             None => by_status(status),
         },
     };
     let code = error.as_ref().map_or(0, |error| error.code);
-    if let Some(special) = error.as_ref().and_then(special) {
-        return special;
+    if let Some(verdict) = error.as_ref().and_then(by_text) {
+        return verdict;
     }
-    let again = |trouble, once| Verdict::Again(Again { trouble, once, after });
+    let again = |trouble, once| Verdict::Retryable(Retryable { trouble, once, after });
     let ending = matches!(action, Action::Reject | Action::Terminate);
     match class {
         // Ending a call is given up only after a clear refusal.
-        Class::No | Class::AsSaid if ending && status == 429 => {
-            again(Trouble::Rate { code }, false)
+        Class::Permanent | Class::ByFlag if ending && status == 429 => {
+            again(TemporaryFailure::Rate { code }, false)
         }
-        Class::No | Class::AsSaid if ending && !(400..500).contains(&status) => {
-            again(Trouble::Server { status }, false)
+        Class::Permanent | Class::ByFlag if ending && !(400..500).contains(&status) => {
+            again(TemporaryFailure::Server { status }, false)
         }
-        Class::No | Class::AsSaid => {
+        Class::Permanent | Class::ByFlag => {
             let details =
                 error.as_ref().map_or("", ErrorDetail::details).chars().take(DETAILS_MAX).collect();
             Verdict::Refused { status, code, details }
         }
-        Class::Transient => again(Trouble::Server { status }, false),
-        Class::TransientOnce => again(Trouble::Server { status }, !ending),
-        Class::Rate => again(Trouble::Rate { code }, false),
-        Class::RateOnce => again(Trouble::Rate { code }, !ending),
+        Class::Transient => again(TemporaryFailure::Server { status }, false),
+        Class::TransientOnce => again(TemporaryFailure::Server { status }, !ending),
+        Class::Rate => again(TemporaryFailure::Rate { code }, false),
+        Class::RateOnce => again(TemporaryFailure::Rate { code }, !ending),
     }
 }
 
 /// Classifies the answer to a request that is not about a call. The caller reads the body of a
 /// success.
-pub(super) fn classify_question(status: u16, after: Option<Duration>, body: &[u8]) -> Verdict {
+pub(super) fn classify_request(status: u16, after: Option<Duration>, body: &[u8]) -> Verdict {
     let error = serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.error);
     if error.is_none() && is_success(status, body) {
         return Verdict::Done;
     }
     let code = error.as_ref().map_or(0, |error| error.code);
-    let again = |trouble, once| Verdict::Again(Again { trouble, once, after });
+    let again = |trouble, once| Verdict::Retryable(Retryable { trouble, once, after });
     match error.as_ref().map_or_else(|| by_status(status), |error| by_code(error, status)) {
-        Class::No | Class::AsSaid => {
+        Class::Permanent | Class::ByFlag => {
             let details =
                 error.as_ref().map_or("", ErrorDetail::details).chars().take(DETAILS_MAX).collect();
             Verdict::Refused { status, code, details }
         }
-        Class::Transient => again(Trouble::Server { status }, false),
-        Class::TransientOnce => again(Trouble::Server { status }, true),
-        Class::Rate => again(Trouble::Rate { code }, false),
-        Class::RateOnce => again(Trouble::Rate { code }, true),
+        Class::Transient => again(TemporaryFailure::Server { status }, false),
+        Class::TransientOnce => again(TemporaryFailure::Server { status }, true),
+        Class::Rate => again(TemporaryFailure::Rate { code }, false),
+        Class::RateOnce => again(TemporaryFailure::Rate { code }, true),
     }
 }
 
 /// Returns whether an answer leaves open if the request had an effect: a success that can't be
 /// read, or a gateway that timed out waiting for Graph. An error in Graph's own format means that
 /// nothing was done, whatever its status.
-pub(super) fn leaves_open(trouble: Trouble, body: &[u8]) -> bool {
+pub(super) fn is_ambiguous(trouble: TemporaryFailure, body: &[u8]) -> bool {
     let by_gateway = |status| matches!(status, 200..=299 | 502 | 504);
     match trouble {
-        Trouble::Server { status } => {
+        TemporaryFailure::Server { status } => {
             by_gateway(status) && serde_json::from_slice::<ErrorBody>(body).is_err()
         }
-        Trouble::Rate { .. } => false,
+        TemporaryFailure::Rate { .. } => false,
     }
 }
 
@@ -201,7 +201,7 @@ fn is_success(status: u16, body: &[u8]) -> bool {
 }
 
 /// The verdict of a success. For `connect` it must contain a call id.
-fn succeeded(action: Action, status: u16, body: &[u8]) -> Option<Verdict> {
+fn success_verdict(action: Action, status: u16, body: &[u8]) -> Option<Verdict> {
     let clean = is_success(status, body);
     if !clean || action != Action::Connect {
         return clean.then_some(Verdict::Done);
@@ -216,7 +216,7 @@ fn succeeded(action: Action, status: u16, body: &[u8]) -> Option<Verdict> {
 fn by_code(error: &ErrorDetail, status: u16) -> Class {
     let row = TABLE.iter().find(|(codes, _)| codes.contains(&error.code));
     match row.map(|(_, class)| *class) {
-        Some(Class::AsSaid) | None if error.is_transient == Some(true) => Class::Transient,
+        Some(Class::ByFlag) | None if error.is_transient == Some(true) => Class::Transient,
         Some(class) => class,
         None => by_status(status),
     }
@@ -227,13 +227,13 @@ fn by_status(status: u16) -> Class {
         429 => Class::Rate,
         // A 2xx that is not a success has an empty, truncated or invalid body.
         200..=299 | 500.. => Class::Transient,
-        _ => Class::No,
+        _ => Class::Permanent,
     }
 }
 
 /// Code 100 has many meanings. Two of them can only be recognized by their text, since Meta sets no
 /// subcode.
-fn special(error: &ErrorDetail) -> Option<Verdict> {
+fn by_text(error: &ErrorDetail) -> Option<Verdict> {
     if error.code != 100 || error.error_subcode == Some(33) {
         return None;
     }
@@ -278,12 +278,16 @@ mod tests {
             Verdict::Gone => Want::Gone,
             Verdict::AlreadyAccepted { .. } => panic!("no fixture says so"),
             Verdict::Refused { code, .. } => Want::No(*code),
-            Verdict::Again(Again { trouble: Trouble::Server { .. }, once, .. }) => {
-                Want::Server { once: *once }
-            }
-            Verdict::Again(Again { trouble: Trouble::Rate { code }, once, .. }) => {
-                Want::Rate { code: *code, once: *once }
-            }
+            Verdict::Retryable(Retryable {
+                trouble: TemporaryFailure::Server { .. },
+                once,
+                ..
+            }) => Want::Server { once: *once },
+            Verdict::Retryable(Retryable {
+                trouble: TemporaryFailure::Rate { code },
+                once,
+                ..
+            }) => Want::Rate { code: *code, once: *once },
         }
     }
 
@@ -399,7 +403,7 @@ mod tests {
             (400, 131_016, true),
         ] {
             let verdict = classify(Action::Terminate, status, None, &error(code, "no"));
-            assert_eq!(matches!(verdict, Verdict::Again(_)), tried_again, "{status} {code}");
+            assert_eq!(matches!(verdict, Verdict::Retryable(_)), tried_again, "{status} {code}");
         }
         assert_eq!(
             classify(Action::Reject, 400, None, &error(100, "Call not found or ended")),
@@ -423,10 +427,10 @@ mod tests {
             (200, said, false),
             (502, said, false),
         ] {
-            let Verdict::Again(again) = classify_question(status, None, body) else {
+            let Verdict::Retryable(again) = classify_request(status, None, body) else {
                 panic!("{status}")
             };
-            assert_eq!(leaves_open(again.trouble, body), open, "{status}");
+            assert_eq!(is_ambiguous(again.trouble, body), open, "{status}");
         }
     }
 

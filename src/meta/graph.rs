@@ -21,9 +21,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use super::asking::{Asking, Next};
-use super::error::{Again, Trouble, Verdict, classify, is_alarm, is_token_refused};
+use super::error::{Retryable, TemporaryFailure, Verdict, classify, is_alarm, is_token_refused};
 use super::retry::{Budget, Fault, Policy};
+use super::retry_state::{NextStep, RetryState};
 use super::status_label;
 use super::types::{Action, CallRequest, SdpType, Session};
 use super::upload::FileBody;
@@ -94,7 +94,7 @@ pub struct ActionRequest {
     pub phone_number_id: PhoneNumberId,
     /// `None` for the node's default token.
     pub token: Option<Secret>,
-    pub about: About,
+    pub about: CallTarget,
     pub action: GraphAction,
     /// Our offer for `connect`; our answer for `pre_accept` and `accept`, which must be identical
     /// in both.
@@ -110,7 +110,7 @@ pub struct ActionRequest {
 
 /// The call that a request is about.
 #[derive(Clone)]
-pub enum About {
+pub enum CallTarget {
     /// An existing call, by Meta's id.
     Call(Wacid),
     /// A new call to the user with these digits (`connect`).
@@ -128,7 +128,7 @@ impl ActionRequest {
         Self {
             phone_number_id,
             token,
-            about: About::Call(wacid),
+            about: CallTarget::Call(wacid),
             action,
             sdp: None,
             opaque: None,
@@ -140,8 +140,8 @@ impl ActionRequest {
     fn body(&self) -> Bytes {
         let sdp = || self.sdp.as_ref().map(|sdp| sdp.as_ref().to_owned());
         let mut body = match &self.about {
-            About::User(user) => CallRequest::connect(user, sdp().unwrap_or_default()),
-            About::Call(wacid) => {
+            CallTarget::User(user) => CallRequest::connect(user, sdp().unwrap_or_default()),
+            CallTarget::Call(wacid) => {
                 let mut body = CallRequest::about(wacid.clone(), self.action.into());
                 let answers = matches!(self.action, GraphAction::PreAccept | GraphAction::Accept);
                 body.session =
@@ -183,18 +183,18 @@ pub struct Graph {
     pub(super) http: Http,
     /// A separate client for the rejects of calls that were not admitted. They may be sent from
     /// another runtime, and a connection belongs to the runtime that opened it.
-    http_of_rejects: Http,
-    pub(super) http_of_files: Http<FileBody>,
+    reject_http: Http,
+    pub(super) upload_http: Http<FileBody>,
     pub(super) config: GraphConfig,
     pub(super) clock: Clock,
     lanes: DashMap<PhoneNumberId, Arc<Lane>>,
     budget: Mutex<Budget>,
-    ear: OnceLock<TokenEar>,
+    token_listener: OnceLock<TokenListener>,
 }
 
 /// A listener for requests whose token Graph refused. Its arguments are the node of the request and
 /// the token, which is `None` for the node's default.
-pub type TokenEar = Box<dyn Fn(&PhoneNumberId, Option<&Secret>) + Send + Sync>;
+pub type TokenListener = Box<dyn Fn(&PhoneNumberId, Option<&Secret>) + Send + Sync>;
 
 impl std::fmt::Debug for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -212,14 +212,14 @@ const IDLE_MAX: Duration = Duration::from_secs(55);
 /// The number of waiting requests of one number at which no further call is admitted. All calls
 /// that a number may have (1,000 by default) can arrive simultaneously with a request each, and
 /// admitted calls still need room for later requests.
-const BEHIND: usize = 1_024;
+const CALLS_WAITING_MAX: usize = 1_024;
 /// The waiting time at which no further call is admitted, however few requests wait. Callers would
 /// notice a longer delay.
-const BEHIND_FOR: Duration = Duration::from_millis(250);
+const CALL_WAIT_MAX: Duration = Duration::from_millis(250);
 /// The waiting time at which calls are no longer rejected. The target is half a second, but a late
 /// reject causes less work than a repeated webhook. Beyond this limit Graph is slower than the
 /// rejects arrive, and the queue would only grow.
-const REJECTS_BEHIND_FOR: Duration = Duration::from_secs(10);
+const REJECT_WAIT_MAX: Duration = Duration::from_secs(10);
 
 impl Graph {
     /// Creates a client without connections. The first client of a process blocks while it loads
@@ -237,21 +237,21 @@ impl Graph {
         }
         let tls = client_tls()?;
         let http = client(&config, tls.clone());
-        let http_of_rejects = client(&config, tls.clone());
-        let http_of_files = client(&config, tls);
+        let reject_http = client(&config, tls.clone());
+        let upload_http = client(&config, tls);
         let budget = Mutex::new(Budget::new(clock.now()));
-        let (lanes, ear) = (DashMap::new(), OnceLock::new());
-        Ok(Self { http, http_of_rejects, http_of_files, config, clock, lanes, budget, ear })
+        let (lanes, token_listener) = (DashMap::new(), OnceLock::new());
+        Ok(Self { http, reject_http, upload_http, config, clock, lanes, budget, token_listener })
     }
 
     /// Sets the listener for refused tokens. Only the first call has an effect.
-    pub fn tell_of_tokens(&self, ear: TokenEar) {
-        let _ = self.ear.set(ear);
+    pub fn on_refused_token(&self, listener: TokenListener) {
+        let _ = self.token_listener.set(listener);
     }
 
     /// Logs a permanent refusal that needs an operator, and notifies the listener if it concerns
     /// the token.
-    pub(super) fn refused(
+    pub(super) fn report_refusal(
         &self,
         node: &PhoneNumberId,
         token: Option<&Secret>,
@@ -262,15 +262,17 @@ impl Graph {
             return;
         }
         tracing::error!(phone_number_id = %node, code, details, "graph refused the request; check the token, the account and its payment");
-        if let Some(ear) = self.ear.get().filter(|_| is_token_refused(status, code)) {
-            ear(node, token);
+        if let Some(listener) = self.token_listener.get().filter(|_| is_token_refused(status, code))
+        {
+            listener(node, token);
         }
     }
 
     /// Returns whether the queue for a number's calls is too long to admit further calls.
     pub fn is_behind(&self, number: &PhoneNumberId) -> bool {
         self.lanes.get(number).is_some_and(|lane| {
-            lane.calls.waiting() >= BEHIND || lane.calls.age(self.clock.now()) > BEHIND_FOR
+            lane.calls.waiting() >= CALLS_WAITING_MAX
+                || lane.calls.age(self.clock.now()) > CALL_WAIT_MAX
         })
     }
 
@@ -279,7 +281,7 @@ impl Graph {
     pub fn is_behind_with_rejects(&self, number: &PhoneNumberId) -> bool {
         self.lanes
             .get(number)
-            .is_some_and(|lane| lane.rejects.age(self.clock.now()) > REJECTS_BEHIND_FOR)
+            .is_some_and(|lane| lane.rejects.age(self.clock.now()) > REJECT_WAIT_MAX)
     }
 
     /// Sends an action on a call, with retries. Dropping the future cancels it.
@@ -304,19 +306,19 @@ impl Graph {
         mut on_try: impl FnMut(Try),
         made: &mut Option<Wacid>,
     ) -> GraphOutcome {
-        let Some(sending) = self.sending(&request) else {
+        let Some(sending) = self.prepare(&request) else {
             return GraphOutcome::Unreachable;
         };
         let action = Action::from(request.action);
         let overtaken = &request.overtaken;
         let begun =
-            Asking::begin(action, request.deadline, overtaken.is_cancelled(), self.clock.now());
-        let mut asking = match begun {
-            Ok(asking) => asking,
+            RetryState::begin(action, request.deadline, overtaken.is_cancelled(), self.clock.now());
+        let mut state = match begun {
+            Ok(state) => state,
             Err(too_late) => return too_late,
         };
         loop {
-            let came = self.attempt(&sending, &mut asking, overtaken, &mut on_try).await;
+            let came = self.attempt(&sending, &mut state, overtaken, &mut on_try).await;
             if let Ok(Ok(Verdict::Connected { wacid })) = &came {
                 *made = Some(wacid.clone());
             }
@@ -324,15 +326,15 @@ impl Graph {
             let action = action.as_str();
             let next = match came {
                 Ok(came) => self.with_budget(|budget, now| {
-                    asking.tried(came, policy, roll, overtaken.is_cancelled(), now, budget)
+                    state.finish_attempt(came, policy, roll, overtaken.is_cancelled(), now, budget)
                 }),
                 Err(held_back) => held_back,
             };
             match next {
-                Next::Again { pause, or_else } => {
+                NextStep::Retry { pause, or_else } => {
                     tracing::debug!(
                         action,
-                        tries = asking.tries(),
+                        tries = state.tries(),
                         ?pause,
                         "retrying graph request"
                     );
@@ -340,9 +342,9 @@ impl Graph {
                         return or_else;
                     }
                 }
-                Next::Done(outcome) => {
+                NextStep::Done(outcome) => {
                     if let GraphOutcome::Refused { status, code, details } = &outcome {
-                        self.refused(
+                        self.report_refusal(
                             &request.phone_number_id,
                             request.token.as_ref(),
                             (*status, *code),
@@ -351,7 +353,7 @@ impl Graph {
                     }
                     return outcome;
                 }
-                Next::OutOfBudget(outcome) => {
+                NextStep::OutOfBudget(outcome) => {
                     tracing::warn!(
                         action,
                         "graph request not retried: a tenth of all requests are retries"
@@ -384,13 +386,13 @@ impl Graph {
         ask(&mut budget, self.clock.now())
     }
 
-    fn sending(&self, request: &ActionRequest) -> Option<Sending> {
+    fn prepare(&self, request: &ActionRequest) -> Option<PreparedRequest> {
         let (uri, headers) =
             self.head(&request.phone_number_id, "calls", request.token.as_ref())?;
-        Some(Sending {
+        Some(PreparedRequest {
             action: request.action.into(),
             // Admitted calls have opaque data.
-            refused: request.action == GraphAction::Reject && request.opaque.is_none(),
+            is_reject: request.action == GraphAction::Reject && request.opaque.is_none(),
             uri,
             headers,
             body: request.body(),
@@ -440,23 +442,23 @@ impl Graph {
     /// Fails with the next step if the attempt must not be sent.
     async fn attempt(
         &self,
-        sending: &Sending,
-        asking: &mut Asking,
+        sending: &PreparedRequest,
+        state: &mut RetryState,
         overtaken: &CancellationToken,
         on_try: &mut impl FnMut(Try),
-    ) -> Result<Result<Verdict, Fault>, Next> {
+    ) -> Result<Result<Verdict, Fault>, NextStep> {
         let begun = self.clock.now();
-        let time = asking.time(begun, self.config.request_timeout);
+        let time = state.time(begun, self.config.request_timeout);
         let mut sent = None;
         let mut held_back = None;
         let exchange = async {
             let _place = sending
                 .lane
-                .enter(if sending.refused { Kind::Reject } else { Kind::Call }, begun)
+                .enter(if sending.is_reject { Kind::Reject } else { Kind::Call }, begun)
                 .await?;
             held_back = self.with_budget(|budget, now| {
                 sent = Some(now);
-                asking.sends(overtaken.is_cancelled(), now, budget)
+                state.begin_attempt(overtaken.is_cancelled(), now, budget)
             });
             match held_back {
                 Some(_) => Err(Fault::Unreachable),
@@ -482,12 +484,12 @@ impl Graph {
         Ok(answered.map(|(_, verdict)| verdict))
     }
 
-    async fn exchange(&self, sending: &Sending) -> Result<(u16, Verdict), Fault> {
+    async fn exchange(&self, sending: &PreparedRequest) -> Result<(u16, Verdict), Fault> {
         let mut request = Request::new(Full::new(sending.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = sending.uri.clone();
         *request.headers_mut() = sending.headers.clone();
-        let http = if sending.refused { &self.http_of_rejects } else { &self.http };
+        let http = if sending.is_reject { &self.reject_http } else { &self.http };
         let answer = http.request(request).await.map_err(|error| {
             tracing::debug!(%error, "no answer from graph");
             if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
@@ -499,13 +501,13 @@ impl Graph {
             .await
             .map_err(|_| Fault::Broken)?;
         let body = body.to_bytes();
-        let told = self.without_tokens(&body, &sending.headers);
+        let told = self.redact_tokens(&body, &sending.headers);
         Ok((status, classify(sending.action, status, after, &told)))
     }
 
     /// Removes our tokens from Graph's answer. Graph quotes a malformed token, and its answers are
     /// logged.
-    pub(super) fn without_tokens<'a>(&self, body: &'a [u8], headers: &HeaderMap) -> Cow<'a, [u8]> {
+    pub(super) fn redact_tokens<'a>(&self, body: &'a [u8], headers: &HeaderMap) -> Cow<'a, [u8]> {
         let sent = headers.get(AUTHORIZATION).and_then(|h| std::str::from_utf8(h.as_bytes()).ok());
         let sent = sent.and_then(|h| h.strip_prefix("Bearer ")).unwrap_or_default();
         let mut told = Cow::Borrowed(body);
@@ -544,10 +546,10 @@ where
 }
 
 /// A request, which is the same in each attempt.
-struct Sending {
+struct PreparedRequest {
     action: Action,
     /// It rejects a call that was not admitted.
-    refused: bool,
+    is_reject: bool,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
@@ -561,15 +563,15 @@ pub(super) struct Lane {
     places: Semaphore,
     reject_places: Semaphore,
     /// For requests that are not about calls.
-    aside_places: Semaphore,
+    other_places: Semaphore,
     calls: WaitMeter,
     rejects: WaitMeter,
-    aside: WaitMeter,
+    other: WaitMeter,
     waiting_max: usize,
 }
 
 /// A place among the requests in flight.
-pub(super) struct UnderWay<'a> {
+pub(super) struct InFlight<'a> {
     _turn: Option<SemaphorePermit<'a>>,
     _place: SemaphorePermit<'a>,
 }
@@ -592,38 +594,38 @@ impl Lane {
         Arc::new(Self {
             places: Semaphore::new(config.under_way_max),
             reject_places: Semaphore::new((config.under_way_max * 3).div_ceil(4)),
-            aside_places: Semaphore::new((config.under_way_max / ASIDE).max(1)),
+            other_places: Semaphore::new((config.under_way_max / OTHER_SHARE).max(1)),
             calls: WaitMeter::new(now),
             rejects: WaitMeter::new(now),
-            aside: WaitMeter::new(now),
+            other: WaitMeter::new(now),
             waiting_max: config.waiting_max,
         })
     }
 
-    pub(super) async fn enter(&self, kind: Kind, now: Instant) -> Result<UnderWay<'_>, Fault> {
+    pub(super) async fn enter(&self, kind: Kind, now: Instant) -> Result<InFlight<'_>, Fault> {
         let (turns, line) = match kind {
             Kind::Call => (None, &self.calls),
             Kind::Reject => (Some(&self.reject_places), &self.rejects),
-            Kind::Aside => (Some(&self.aside_places), &self.aside),
+            Kind::Other => (Some(&self.other_places), &self.other),
         };
         let mut turn = turns.and_then(|turns| turns.try_acquire().ok());
         if turn.is_some() == turns.is_some()
             && let Ok(place) = self.places.try_acquire()
         {
-            return Ok(UnderWay { _turn: turn, _place: place });
+            return Ok(InFlight { _turn: turn, _place: place });
         }
         let (place, ahead) = line.enter(now);
         let mut waiting = Waiting { line, place, served: false };
         if ahead >= self.waiting_max {
             observe::count_refused(metric::queue::GRAPH);
-            return Err(OURS_FULL);
+            return Err(LANE_FULL);
         }
         if let (None, Some(turns)) = (&turn, turns) {
-            turn = Some(turns.acquire().await.map_err(|_| OURS_FULL)?);
+            turn = Some(turns.acquire().await.map_err(|_| LANE_FULL)?);
         }
-        let place = self.places.acquire().await.map_err(|_| OURS_FULL)?;
+        let place = self.places.acquire().await.map_err(|_| LANE_FULL)?;
         waiting.served = true;
-        Ok(UnderWay { _turn: turn, _place: place })
+        Ok(InFlight { _turn: turn, _place: place })
     }
 }
 
@@ -634,15 +636,18 @@ pub(super) enum Kind {
     /// The reject of a call that was not admitted.
     Reject,
     /// Not about a call.
-    Aside,
+    Other,
 }
 
 /// Requests that are not about calls may use one in this many places of a number.
-const ASIDE: usize = 2;
+const OTHER_SHARE: usize = 2;
 
 /// The fault of a full lane. It counts as a rate limit.
-const OURS_FULL: Fault =
-    Fault::Answered(Again { trouble: Trouble::Rate { code: 0 }, once: false, after: None });
+const LANE_FULL: Fault = Fault::Answered(Retryable {
+    trouble: TemporaryFailure::Rate { code: 0 },
+    once: false,
+    after: None,
+});
 
 /// The value of `Retry-After` in seconds. Dates are not supported; Graph sends none.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {

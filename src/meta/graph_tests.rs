@@ -345,7 +345,7 @@ async fn a_token_that_is_refused_is_told_at_once_whatever_was_asked() {
     let graph = Graph::new(config(&server.url), Clock::real()).unwrap();
     let heard = Arc::new(Mutex::new(Vec::new()));
     let told = heard.clone();
-    graph.tell_of_tokens(Box::new(move |id, token| {
+    graph.on_refused_token(Box::new(move |id, token| {
         told.lock().unwrap().push((id.to_string(), token.map(|token| token.reveal().to_owned())));
     }));
     let (id, token) = (PhoneNumberId::from("106"), Secret::new("EAAG-of-its-own"));

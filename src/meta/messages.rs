@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::graph::Graph;
-use super::question::Question;
+use super::request::GraphRequest;
 use machine::GraphOutcome;
 use model::PhoneNumberId;
 use model::Secret;
@@ -34,7 +34,13 @@ impl Graph {
     ) -> Result<String, GraphOutcome> {
         let body = message.to_string().into_bytes();
         let answer = self
-            .question(&Question::post(number, token, "messages".to_owned(), "message", body))
+            .send_request(&GraphRequest::post(
+                number,
+                token,
+                "messages".to_owned(),
+                "message",
+                body,
+            ))
             .await?;
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
         let id =
@@ -54,9 +60,15 @@ impl Graph {
     ) -> Result<(), GraphOutcome> {
         let body = json!({"messaging_product": "whatsapp", "status": "read", "message_id": wamid});
         let body = body.to_string().into_bytes();
-        self.question(&Question::post(number, token, "messages".to_owned(), "message", body))
-            .await
-            .map(drop)
+        self.send_request(&GraphRequest::post(
+            number,
+            token,
+            "messages".to_owned(),
+            "message",
+            body,
+        ))
+        .await
+        .map(drop)
     }
 
     /// Downloads a user's file: gets its URL from `GET /{media_id}`, then writes its bytes to

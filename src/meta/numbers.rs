@@ -7,7 +7,7 @@ use http_body_util::Full;
 use serde_json::{Map, Value, json};
 
 use super::graph::Graph;
-use super::question::Question;
+use super::request::GraphRequest;
 use machine::GraphOutcome;
 use model::Secret;
 use model::{PhoneNumberId, Timestamp, WabaId, digits_of};
@@ -95,8 +95,8 @@ impl Graph {
         number: &PhoneNumberId,
         token: Option<&Secret>,
     ) -> Result<PhoneNumber, GraphOutcome> {
-        let question = Question::get(number, token, format!("?fields={FIELDS}"), OTHER);
-        let answer = read(&self.question(&question).await?)?;
+        let graph_request = GraphRequest::get(number, token, format!("?fields={FIELDS}"), OTHER);
+        let answer = read(&self.send_request(&graph_request).await?)?;
         PhoneNumber::read(&answer).ok_or(UNREADABLE)
     }
 
@@ -113,7 +113,8 @@ impl Graph {
         let (mut found, mut after) = (Vec::new(), String::new());
         for _ in 0..PAGES_MAX {
             let path = page_after(&after);
-            let answer = read(&self.question(&Question::get(&node, token, path, OTHER)).await?)?;
+            let answer =
+                read(&self.send_request(&GraphRequest::get(&node, token, path, OTHER)).await?)?;
             let page = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
             found.extend(page.iter().take(PAGE).filter_map(PhoneNumber::read));
             let next = answer.pointer("/paging/next").is_some();
@@ -134,8 +135,9 @@ impl Graph {
         number: &PhoneNumberId,
         token: Option<&Secret>,
     ) -> Result<CallingSettings, GraphOutcome> {
-        let answer =
-            self.question(&Question::get(number, token, "settings".to_owned(), "settings")).await?;
+        let answer = self
+            .send_request(&GraphRequest::get(number, token, "settings".to_owned(), "settings"))
+            .await?;
         read(&answer)?.get("calling").map(CallingSettings::read).ok_or(UNREADABLE)
     }
 
@@ -150,7 +152,7 @@ impl Graph {
         token: Option<&Secret>,
         change: CallingChange,
     ) -> Result<(), GraphOutcome> {
-        self.deed(number, token, "settings", "settings", &json!({"calling": change.members()}))
+        self.post(number, token, "settings", "settings", &json!({"calling": change.members()}))
             .await
     }
 
@@ -165,7 +167,7 @@ impl Graph {
         pin: &Secret,
     ) -> Result<(), GraphOutcome> {
         let body = json!({"messaging_product": "whatsapp", "pin": pin.reveal()});
-        self.deed(number, token, "register", OTHER, &body).await
+        self.post(number, token, "register", OTHER, &body).await
     }
 
     /// Subscribes our app to the WABA's webhooks with `POST /{waba_id}/subscribed_apps`.
@@ -178,7 +180,7 @@ impl Graph {
         token: Option<&Secret>,
     ) -> Result<(), GraphOutcome> {
         let node = PhoneNumberId::from(waba.as_str());
-        self.deed(&node, token, "subscribed_apps", OTHER, &json!({})).await
+        self.post(&node, token, "subscribed_apps", OTHER, &json!({})).await
     }
 
     /// The ids of the apps that get the WABA's webhooks, from `GET /{waba_id}/subscribed_apps`.
@@ -191,8 +193,8 @@ impl Graph {
         token: Option<&Secret>,
     ) -> Result<Vec<String>, GraphOutcome> {
         let node = PhoneNumberId::from(waba.as_str());
-        let question = Question::get(&node, token, "subscribed_apps".to_owned(), OTHER);
-        let answer = read(&self.question(&question).await?)?;
+        let graph_request = GraphRequest::get(&node, token, "subscribed_apps".to_owned(), OTHER);
+        let answer = read(&self.send_request(&graph_request).await?)?;
         let apps = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
         Ok(apps.iter().filter_map(|app| text_at(app, "/whatsapp_business_api_data/id")).collect())
     }
@@ -207,8 +209,9 @@ impl Graph {
         app_secret: &Secret,
     ) -> Result<Subscription, GraphOutcome> {
         let (node, token) = (PhoneNumberId::from(app_id), app_token(app_id, app_secret));
-        let question = Question::get(&node, Some(&token), "subscriptions".to_owned(), OTHER);
-        let answer = read(&self.question(&question).await?)?;
+        let graph_request =
+            GraphRequest::get(&node, Some(&token), "subscriptions".to_owned(), OTHER);
+        let answer = read(&self.send_request(&graph_request).await?)?;
         let all = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
         let ours = all
             .iter()
@@ -246,7 +249,8 @@ impl Graph {
         let path = "access_token".to_owned();
         let body = body.to_string().into_bytes();
         let node = PhoneNumberId::from("oauth");
-        let answer = self.question(&Question::post(&node, Some(&token), path, OTHER, body)).await?;
+        let answer =
+            self.send_request(&GraphRequest::post(&node, Some(&token), path, OTHER, body)).await?;
         text_at(&read(&answer)?, "/access_token")
             .filter(|t| !t.is_empty())
             .map(Secret::new)
@@ -268,7 +272,7 @@ impl Graph {
         let body = json!({"method": "get", "input_token": token.reveal()}).to_string().into_bytes();
         let node = PhoneNumberId::from("debug_token");
         let answer = self
-            .question(&Question::post(&node, Some(&asking), String::new(), OTHER, body))
+            .send_request(&GraphRequest::post(&node, Some(&asking), String::new(), OTHER, body))
             .await?;
         read(&answer)?.get("data").map(TokenFacts::read).ok_or(UNREADABLE)
     }
@@ -283,8 +287,9 @@ impl Graph {
         number: &PhoneNumberId,
         token: Option<&Secret>,
     ) -> Result<bool, GraphOutcome> {
-        let question = Question::get(number, token, "?fields=is_on_biz_app".to_owned(), OTHER);
-        let answer = read(&self.question(&question).await?)?;
+        let graph_request =
+            GraphRequest::get(number, token, "?fields=is_on_biz_app".to_owned(), OTHER);
+        let answer = read(&self.send_request(&graph_request).await?)?;
         Ok(answer.get("is_on_biz_app").and_then(Value::as_bool).unwrap_or_default())
     }
 
@@ -304,16 +309,18 @@ impl Graph {
         date.and_then(http_date).ok_or(UNREADABLE)
     }
 
-    async fn deed(
+    async fn post(
         &self,
         node: &PhoneNumberId,
         token: Option<&Secret>,
         path: &str,
-        word: &'static str,
+        label: &'static str,
         body: &Value,
     ) -> Result<(), GraphOutcome> {
         let body = body.to_string().into_bytes();
-        self.question(&Question::post(node, token, path.to_owned(), word, body)).await.map(drop)
+        self.send_request(&GraphRequest::post(node, token, path.to_owned(), label, body))
+            .await
+            .map(drop)
     }
 }
 
@@ -519,7 +526,7 @@ mod tests {
             "restrictions": {"restrictions_list": [{}]}}));
         assert_eq!((settings.enabled, settings.sip, settings.restricted), (Some(true), None, true));
         let sdes =
-            |word: &str| CallingSettings::read(&json!({"srtp_key_exchange_protocol": word})).sdes;
+            |label: &str| CallingSettings::read(&json!({"srtp_key_exchange_protocol": word})).sdes;
         assert_eq!((sdes("SDES"), sdes("DTLS"), settings.sdes), (Some(true), Some(false), None));
         assert_eq!(CallingSettings::read(&json!(null)), CallingSettings::default());
         let token = TokenFacts::read(

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::graph::Graph;
-use super::question::Question;
+use super::request::GraphRequest;
 use machine::GraphOutcome;
 use model::Secret;
 use model::{PermissionStatus, PhoneNumberId, Timestamp};
@@ -51,9 +51,9 @@ impl Graph {
         let name = if is_digits(user) { "user_wa_id" } else { "recipient" };
         let query =
             url::form_urlencoded::Serializer::new(String::new()).append_pair(name, user).finish();
-        let question =
-            Question::get(number, token, format!("call_permissions?{query}"), "permissions");
-        let answer = self.question(&question).await?;
+        let graph_request =
+            GraphRequest::get(number, token, format!("call_permissions?{query}"), "permissions");
+        let answer = self.send_request(&graph_request).await?;
         // A 200 that can't be read counts as a server error.
         CallPermissions::read(&answer).ok_or(GraphOutcome::ServerError { status: 200 })
     }
@@ -72,7 +72,13 @@ impl Graph {
     ) -> Result<String, GraphOutcome> {
         let body = request.message(user).to_string().into_bytes();
         let answer = self
-            .question(&Question::post(number, token, "messages".to_owned(), "message", body))
+            .send_request(&GraphRequest::post(
+                number,
+                token,
+                "messages".to_owned(),
+                "message",
+                body,
+            ))
             .await?;
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
         let id = answer.pointer("/messages/0/id").and_then(Value::as_str).unwrap_or_default();

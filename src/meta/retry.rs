@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::error::{Again, Trouble};
+use super::error::{Retryable, TemporaryFailure};
 use super::types::Action;
 
 /// The reason why an attempt has no final answer.
@@ -17,7 +17,7 @@ pub enum Fault {
     /// The connection broke after the request was sent, which may have taken effect.
     Broken,
     /// An answer that allows a retry.
-    Answered(Again),
+    Answered(Retryable),
 }
 
 /// The pauses before the retries. Their number is the number of retries.
@@ -62,15 +62,15 @@ impl Policy {
     }
 
     /// Like [`Policy::pause`], for a request that is not about a call. A request with a side effect
-    /// (`deed`) is retried only if it certainly had none.
-    pub fn pause_of_question(
+    /// (`has_effect`) is retried only if it certainly had none.
+    pub fn pause_of_request(
         &self,
-        deed: bool,
+        has_effect: bool,
         tries: usize,
         fault: Fault,
         roll: f64,
     ) -> Option<Duration> {
-        if deed && matches!(fault, Fault::Timeout | Fault::Broken) {
+        if has_effect && matches!(fault, Fault::Timeout | Fault::Broken) {
             return None;
         }
         self.pause_of(&self.answering, tries, fault, roll)
@@ -89,8 +89,8 @@ impl Policy {
             return None;
         }
         let floor = match again.trouble {
-            Trouble::Rate { .. } => self.rate_floor,
-            Trouble::Server { .. } => Duration::ZERO,
+            TemporaryFailure::Rate { .. } => self.rate_floor,
+            TemporaryFailure::Server { .. } => Duration::ZERO,
         };
         let asked = again.after.unwrap_or_default().min(self.retry_after_max);
         Some(pause.max(asked).max(floor))
@@ -103,9 +103,9 @@ fn may_connect_again(fault: Fault) -> bool {
         Fault::Unreachable => true,
         Fault::Timeout | Fault::Broken => false,
         Fault::Answered(again) => match again.trouble {
-            Trouble::Rate { .. } => true,
+            TemporaryFailure::Rate { .. } => true,
             // Code 138004 is retried once; so is status 503.
-            Trouble::Server { status } => again.once || status == 503,
+            TemporaryFailure::Server { status } => again.once || status == 503,
         },
     }
 }
@@ -210,13 +210,13 @@ mod tests {
         millis(&(1..10).map(|tries| policy.pause(action, tries, fault, roll)).collect::<Vec<_>>())
     }
 
-    fn answered(trouble: Trouble, once: bool, after: Option<u64>) -> Fault {
-        Fault::Answered(Again { trouble, once, after: after.map(Duration::from_secs) })
+    fn answered(trouble: TemporaryFailure, once: bool, after: Option<u64>) -> Fault {
+        Fault::Answered(Retryable { trouble, once, after: after.map(Duration::from_secs) })
     }
 
     #[test]
     fn r06_tries_and_pauses_of_each_action() {
-        let busy = answered(Trouble::Server { status: 503 }, false, None);
+        let busy = answered(TemporaryFailure::Server { status: 503 }, false, None);
         for fault in [Fault::Unreachable, Fault::Timeout, Fault::Broken, busy] {
             assert_eq!(all(Action::Accept, fault, 0.5), [200, 600], "{fault:?}");
             assert_eq!(all(Action::PreAccept, fault, 0.0), [160, 480], "{fault:?}");
@@ -230,12 +230,18 @@ mod tests {
         assert_eq!(all(Action::Connect, Fault::Unreachable, 0.5), [500]);
         assert_eq!(all(Action::Connect, busy, 0.5), [500]);
         assert_eq!(
-            all(Action::Connect, answered(Trouble::Server { status: 500 }, true, None), 0.5),
+            all(
+                Action::Connect,
+                answered(TemporaryFailure::Server { status: 500 }, true, None),
+                0.5
+            ),
             [500]
         );
-        for never in
-            [Fault::Timeout, Fault::Broken, answered(Trouble::Server { status: 500 }, false, None)]
-        {
+        for never in [
+            Fault::Timeout,
+            Fault::Broken,
+            answered(TemporaryFailure::Server { status: 500 }, false, None),
+        ] {
             assert_eq!(all(Action::Connect, never, 0.5), [0; 0], "{never:?}: the call may exist");
         }
     }
@@ -243,15 +249,15 @@ mod tests {
     #[test]
     fn r06_questions_are_asked_again_and_deeds_only_where_nothing_was_done() {
         let policy = Policy::default();
-        let tries = |deed, fault| {
-            millis(&[1, 2, 3].map(|tries| policy.pause_of_question(deed, tries, fault, 0.5)))
+        let tries = |has_effect, fault| {
+            millis(&[1, 2, 3].map(|tries| policy.pause_of_request(has_effect, tries, fault, 0.5)))
         };
-        let busy = answered(Trouble::Server { status: 503 }, false, None);
-        let rate = answered(Trouble::Rate { code: 613 }, false, None);
-        for deed in [false, true] {
-            assert_eq!(tries(deed, Fault::Unreachable), [200, 600]);
-            assert_eq!(tries(deed, busy), [200, 600]);
-            assert_eq!(tries(deed, rate), [1_000, 1_000]);
+        let busy = answered(TemporaryFailure::Server { status: 503 }, false, None);
+        let rate = answered(TemporaryFailure::Rate { code: 613 }, false, None);
+        for has_effect in [false, true] {
+            assert_eq!(tries(has_effect, Fault::Unreachable), [200, 600]);
+            assert_eq!(tries(has_effect, busy), [200, 600]);
+            assert_eq!(tries(has_effect, rate), [1_000, 1_000]);
         }
         for fault in [Fault::Timeout, Fault::Broken] {
             assert_eq!(tries(false, fault), [200, 600]);
@@ -261,7 +267,7 @@ mod tests {
 
     #[test]
     fn r06_rate_limits_wait_a_second_and_retry_after_up_to_two() {
-        let rate = |once, after| answered(Trouble::Rate { code: 4 }, once, after);
+        let rate = |once, after| answered(TemporaryFailure::Rate { code: 4 }, once, after);
         assert_eq!(all(Action::Accept, rate(false, None), 0.5), [1_000, 1_000]);
         assert_eq!(all(Action::Accept, rate(true, None), 0.5), [1_000], "138005: once");
         assert_eq!(all(Action::Accept, rate(false, Some(2)), 0.5), [2_000, 2_000]);
@@ -271,7 +277,11 @@ mod tests {
             [2_000, 2_000, 3_000, 10_000]
         );
         assert_eq!(
-            all(Action::Accept, answered(Trouble::Server { status: 503 }, false, Some(1)), 0.5),
+            all(
+                Action::Accept,
+                answered(TemporaryFailure::Server { status: 503 }, false, Some(1)),
+                0.5
+            ),
             [1_000, 1_000]
         );
     }

@@ -17,10 +17,10 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 use uuid::Uuid;
 
-use super::asking::outcome;
-use super::error::{Verdict, classify_question, is_alarm};
+use super::error::{Verdict, classify_request, is_alarm};
 use super::graph::{ANSWER_MAX, Graph, retry_after};
 use super::retry::Fault;
+use super::retry_state::outcome;
 use super::status_label;
 use machine::GraphOutcome;
 use model::PhoneNumberId;
@@ -85,7 +85,7 @@ impl Graph {
                 }
                 Err(GraphOutcome::Refused { status, code, details })
             }
-            Ok((_, Verdict::Again(again), _)) => Err(outcome(Fault::Answered(again))),
+            Ok((_, Verdict::Retryable(again), _)) => Err(outcome(Fault::Answered(again))),
             // These verdicts only occur for calls.
             Ok((
                 _,
@@ -106,7 +106,7 @@ impl Graph {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers.clone();
-        let answer = self.http_of_files.request(request).await.map_err(|error| {
+        let answer = self.upload_http.request(request).await.map_err(|error| {
             tracing::debug!(%error, "no answer from graph");
             if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
         })?;
@@ -117,8 +117,8 @@ impl Graph {
             .await
             .map_err(|_| Fault::Broken)?
             .to_bytes();
-        let told = self.without_tokens(&said, &headers);
-        Ok((status, classify_question(status, after, &told), Bytes::from(told.into_owned())))
+        let told = self.redact_tokens(&said, &headers);
+        Ok((status, classify_request(status, after, &told), Bytes::from(told.into_owned())))
     }
 }
 
@@ -126,7 +126,7 @@ impl Graph {
 struct Form {
     content_type: Option<HeaderValue>,
     before: String,
-    behind: String,
+    after: String,
     /// The size of the whole form.
     bytes: u64,
 }
@@ -149,16 +149,16 @@ impl Form {
             field("messaging_product", "whatsapp"),
             field("type", &mime),
         );
-        let behind = format!("\r\n--{boundary}--\r\n");
-        let around = u64::try_from(before.len() + behind.len()).unwrap_or_default();
+        let after = format!("\r\n--{boundary}--\r\n");
+        let around = u64::try_from(before.len() + after.len()).unwrap_or_default();
         let content_type =
             HeaderValue::try_from(format!("multipart/form-data; boundary={boundary}")).ok();
-        Self { content_type, before, behind, bytes: upload.bytes + around }
+        Self { content_type, before, after, bytes: upload.bytes + around }
     }
 
     fn body(self, file: File, bytes: u64) -> FileBody {
         let whole = |text: String| stream::iter([Ok(Bytes::from(text))]);
-        let pieces = whole(self.before).chain(chunks(file, bytes)).chain(whole(self.behind));
+        let pieces = whole(self.before).chain(chunks(file, bytes)).chain(whole(self.after));
         StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync()
     }
 }

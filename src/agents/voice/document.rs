@@ -7,10 +7,10 @@ use store::AgentSpec;
 /// The maximum number of characters per `Speak`. A document allows 3,000.
 const SPEAK_MAX: usize = 2_500;
 /// The host of endpoint addresses, on every node.
-const ENDPOINTS: &str = "phone.plivo.com";
+const ENDPOINT_HOST: &str = "phone.plivo.com";
 
 /// The prompt that is played while the agent listens.
-pub(super) enum Heard<'a> {
+pub(super) enum PromptSource<'a> {
     Text(&'a str),
     /// The path of a streamed prompt.
     Stream(&'a str),
@@ -19,11 +19,11 @@ pub(super) enum Heard<'a> {
 
 /// Plays a prompt and listens. `soon` shortens the wait for input, for a reply that is still being
 /// streamed.
-pub(super) fn listen(spec: &AgentSpec, base: &str, heard: &Heard<'_>, soon: bool) -> String {
+pub(super) fn listen(spec: &AgentSpec, base: &str, heard: &PromptSource<'_>, soon: bool) -> String {
     let prompt = match heard {
-        Heard::Text(text) => speaks(spec, text),
-        Heard::Stream(path) => format!("<Play>{}</Play>", escaped(&url_of(path))),
-        Heard::Nothing => String::new(),
+        PromptSource::Text(text) => speak_elements(spec, text),
+        PromptSource::Stream(path) => format!("<Play>{}</Play>", escaped(&url_of(path))),
+        PromptSource::Nothing => String::new(),
     };
     let (turn, silent) = (url_of(&format!("{base}/turn")), url_of(&format!("{base}/silent")));
     let wait = if soon { 2 } else { 10 };
@@ -49,13 +49,13 @@ pub(super) fn act(spec: &AgentSpec, base: &str, text: &str, action: &Action) -> 
         Action::Transfer(name) => {
             let dialled = url_of(&format!("{base}/dialled"));
             format!(
-                "<Dial action=\"{dialled}\"><User>sip:{}@{ENDPOINTS}</User></Dial>",
+                "<Dial action=\"{dialled}\"><User>sip:{}@{ENDPOINT_HOST}</User></Dial>",
                 escaped(name)
             )
         }
         Action::Escalate | Action::Close | Action::Hangup => "<Hangup/>".to_owned(),
     };
-    format!("<Response>{}{then}</Response>", speaks(spec, text))
+    format!("<Response>{}{then}</Response>", speak_elements(spec, text))
 }
 
 /// Rejects the call as busy.
@@ -64,7 +64,7 @@ pub(super) fn busy() -> String {
 }
 
 /// The apology for a failed agent, in its language.
-pub(super) fn sorry(language: &str) -> &'static str {
+pub(super) fn apology(language: &str) -> &'static str {
     match language.split('-').next().unwrap_or_default().to_ascii_lowercase().as_str() {
         "de" => "Das geht gerade leider nicht. Wir melden uns bei Ihnen.",
         "es" => "Lo siento, ahora mismo no es posible. Nos pondremos en contacto con usted.",
@@ -76,7 +76,7 @@ pub(super) fn sorry(language: &str) -> &'static str {
     }
 }
 
-fn speaks(spec: &AgentSpec, text: &str) -> String {
+fn speak_elements(spec: &AgentSpec, text: &str) -> String {
     let voice = spec
         .voice
         .as_deref()
@@ -87,11 +87,11 @@ fn speaks(spec: &AgentSpec, text: &str) -> String {
         Some(voice) if voice.starts_with("Polly.") => String::new(),
         _ => format!(" language=\"{}\"", escaped(&spec.language)),
     };
-    let mut speaks = String::new();
+    let mut speak_elements = String::new();
     for part in parts(text) {
-        speaks.push_str(&format!("<Speak{voice}{language}>{}</Speak>", escaped(&part)));
+        speak_elements.push_str(&format!("<Speak{voice}{language}>{}</Speak>", escaped(&part)));
     }
-    speaks
+    speak_elements
 }
 
 /// Splits text at word boundaries into pieces for `Speak`.
@@ -153,12 +153,12 @@ mod tests {
         for voice in [None, Some("MAN"), Some("Polly.Joanna-Neural")] {
             let spec = spec(voice);
             for xml in [
-                listen(&spec, "7", &Heard::Text(&nasty), false),
-                listen(&spec, "7", &Heard::Stream("7/sound/9"), true),
-                listen(&spec, "7", &Heard::Nothing, false),
+                listen(&spec, "7", &PromptSource::Text(&nasty), false),
+                listen(&spec, "7", &PromptSource::Stream("7/sound/9"), true),
+                listen(&spec, "7", &PromptSource::Nothing, false),
                 act(&spec, "7", &nasty, &transfer),
                 act(&spec, "7", "", &Action::Hangup),
-                act(&spec, "7", sorry("hi-IN"), &Action::Escalate),
+                act(&spec, "7", apology("hi-IN"), &Action::Escalate),
                 wait("7"),
                 busy(),
             ] {

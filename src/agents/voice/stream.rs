@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Progress;
-use super::voiced::FRAME;
+use super::playback::FRAME;
 use machine::Sound;
 use media::prompt::{FrameState, Prompt, Writer};
 use speech::library::Library;
@@ -16,9 +16,9 @@ use store::AgentSpec;
 use xml::ast::{Speech, SpeechNode, Voice};
 
 /// The polling interval for synthesized frames.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// A sentence is skipped if its synthesis stalls for that long in total.
-const PATIENCE: Duration = Duration::from_secs(15);
+const SYNTHESIS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The sound of a sentence in the agent's voice.
 fn sound(spec: &AgentSpec, sentence: &str) -> Sound {
@@ -50,9 +50,9 @@ pub(super) async fn speak(
     while let Some((sentence, prompt)) = next {
         // The library synthesizes it in the background.
         let after = sentences.try_recv().ok().map(made);
-        progress.state().voiced.begin(FRAME * frames, sentence);
-        frames += hand_on(&prompt, &mut writer).await;
-        progress.state().voiced.end(FRAME * frames);
+        progress.state().playback.begin(FRAME * frames, sentence);
+        frames += copy_frames(&prompt, &mut writer).await;
+        progress.state().playback.end(FRAME * frames);
         next = match after {
             Some(after) => Some(after),
             None => sentences.recv().await.map(made),
@@ -62,7 +62,7 @@ pub(super) async fn speak(
 }
 
 /// Copies a prompt's frames to the writer, and returns their number.
-async fn hand_on(prompt: &Arc<Prompt>, writer: &mut Writer) -> u32 {
+async fn copy_frames(prompt: &Arc<Prompt>, writer: &mut Writer) -> u32 {
     let mut frames = 0;
     let mut cursor = prompt.cursor();
     let mut waited = Duration::ZERO;
@@ -80,10 +80,10 @@ async fn hand_on(prompt: &Arc<Prompt>, writer: &mut Writer) -> u32 {
                 );
                 return frames;
             }
-            FrameState::Pending if waited >= PATIENCE => return frames,
+            FrameState::Pending if waited >= SYNTHESIS_TIMEOUT => return frames,
             FrameState::Pending => {
-                tokio::time::sleep(LOOK).await;
-                waited += LOOK;
+                tokio::time::sleep(POLL_INTERVAL).await;
+                waited += POLL_INTERVAL;
             }
         }
     }

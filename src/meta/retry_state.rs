@@ -5,38 +5,38 @@
 
 use std::time::{Duration, Instant};
 
-use super::error::{Again, Trouble, Verdict};
+use super::error::{Retryable, TemporaryFailure, Verdict};
 use super::retry::{Budget, Fault, Policy};
 use super::types::Action;
 use machine::GraphOutcome;
 
 /// A request in progress.
 #[derive(Debug)]
-pub struct Asking {
+pub struct RetryState {
     action: Action,
     deadline: Option<Instant>,
     tries: usize,
     /// At least one attempt was sent.
     sent: bool,
     /// The outcome if no further attempt is sent.
-    stands_at: GraphOutcome,
+    fallback: GraphOutcome,
     /// An earlier attempt may have succeeded without an answer.
-    unsure: bool,
+    may_have_succeeded: bool,
 }
 
 /// What to do after an attempt.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Next {
+pub enum NextStep {
     /// Make another attempt after `pause`. `or_else` is the outcome if the request is superseded
     /// first.
-    Again { pause: Duration, or_else: GraphOutcome },
+    Retry { pause: Duration, or_else: GraphOutcome },
     /// The outcome is final.
     Done(GraphOutcome),
     /// The outcome is final, because too many recent requests were retries.
     OutOfBudget(GraphOutcome),
 }
 
-impl Asking {
+impl RetryState {
     /// Begins a request. No attempt begins or lasts past `deadline`, and none begins after the
     /// request is `overtaken`: the user has hung up, or a later request about the call supersedes
     /// this one.
@@ -49,28 +49,34 @@ impl Asking {
         overtaken: bool,
         now: Instant,
     ) -> Result<Self, GraphOutcome> {
-        let stands_at = GraphOutcome::Gone;
-        let asking = Self { action, deadline, tries: 0, sent: false, stands_at, unsure: false };
-        if !asking.may_wait(Duration::ZERO, now) {
+        let fallback = GraphOutcome::Gone;
+        let state =
+            Self { action, deadline, tries: 0, sent: false, fallback, may_have_succeeded: false };
+        if !state.may_wait(Duration::ZERO, now) {
             return Err(GraphOutcome::Timeout);
         }
         if overtaken {
             return Err(GraphOutcome::Gone);
         }
-        Ok(asking)
+        Ok(state)
     }
 
     /// Accounts for an attempt that is about to be sent, after it may have waited in the queue.
     /// Returns `Some` if it must not be sent.
-    pub fn sends(&mut self, overtaken: bool, now: Instant, budget: &mut Budget) -> Option<Next> {
+    pub fn begin_attempt(
+        &mut self,
+        overtaken: bool,
+        now: Instant,
+        budget: &mut Budget,
+    ) -> Option<NextStep> {
         if overtaken {
-            return Some(Next::Done(self.stands_at.clone()));
+            return Some(NextStep::Done(self.fallback.clone()));
         }
         if !self.sent {
             budget.request(now);
             self.sent = true;
         } else if !budget.retry(now) {
-            return Some(Next::OutOfBudget(self.stands_at.clone()));
+            return Some(NextStep::OutOfBudget(self.fallback.clone()));
         }
         None
     }
@@ -89,47 +95,50 @@ impl Asking {
 
     /// Handles the end of an attempt, or its failure to leave the queue. `roll`, between 0 and 1,
     /// varies the pause.
-    pub fn tried(
+    pub fn finish_attempt(
         &mut self,
-        came: Result<Verdict, Fault>,
+        result: Result<Verdict, Fault>,
         policy: &Policy,
         roll: f64,
         overtaken: bool,
         now: Instant,
         budget: &mut Budget,
-    ) -> Next {
+    ) -> NextStep {
         self.tries += 1;
-        let fault = match came {
-            Ok(Verdict::Done | Verdict::Connected { .. }) => return Next::Done(GraphOutcome::Done),
-            Ok(Verdict::Gone) => return Next::Done(GraphOutcome::Gone),
+        let fault = match result {
+            Ok(Verdict::Done | Verdict::Connected { .. }) => {
+                return NextStep::Done(GraphOutcome::Done);
+            }
+            Ok(Verdict::Gone) => return NextStep::Done(GraphOutcome::Gone),
             // An earlier attempt most likely accepted it.
-            Ok(Verdict::AlreadyAccepted { .. }) if self.unsure => {
-                return Next::Done(GraphOutcome::Done);
+            Ok(Verdict::AlreadyAccepted { .. }) if self.may_have_succeeded => {
+                return NextStep::Done(GraphOutcome::Done);
             }
             Ok(Verdict::AlreadyAccepted { details }) => {
-                return Next::Done(GraphOutcome::Refused { status: 400, code: 100, details });
+                return NextStep::Done(GraphOutcome::Refused { status: 400, code: 100, details });
             }
             Ok(Verdict::Refused { status, code, details }) => {
-                return Next::Done(GraphOutcome::Refused { status, code, details });
+                return NextStep::Done(GraphOutcome::Refused { status, code, details });
             }
-            Ok(Verdict::Again(again)) => Fault::Answered(again),
+            Ok(Verdict::Retryable(again)) => Fault::Answered(again),
             Err(fault) => fault,
         };
-        self.unsure |= !matches!(
+        self.may_have_succeeded |= !matches!(
             fault,
-            Fault::Unreachable | Fault::Answered(Again { trouble: Trouble::Rate { .. }, .. })
+            Fault::Unreachable
+                | Fault::Answered(Retryable { trouble: TemporaryFailure::Rate { .. }, .. })
         );
         let pause = policy.pause(self.action, self.tries, fault, roll);
         match pause.filter(|pause| self.may_wait(*pause, now)) {
-            None => Next::Done(outcome(fault)),
-            Some(_) if overtaken => Next::Done(outcome(fault)),
+            None => NextStep::Done(outcome(fault)),
+            Some(_) if overtaken => NextStep::Done(outcome(fault)),
             // Fails now rather than after the pause, so that the caller can react.
             Some(pause) if self.sent && !budget.has_room(now + pause) => {
-                Next::OutOfBudget(outcome(fault))
+                NextStep::OutOfBudget(outcome(fault))
             }
             Some(pause) => {
-                self.stands_at = outcome(fault);
-                Next::Again { pause, or_else: outcome(fault) }
+                self.fallback = outcome(fault);
+                NextStep::Retry { pause, or_else: outcome(fault) }
             }
         }
     }
@@ -147,10 +156,10 @@ pub(super) fn outcome(fault: Fault) -> GraphOutcome {
         Fault::Timeout => GraphOutcome::Timeout,
         // A broken answer counts as a server error without a status.
         Fault::Broken => GraphOutcome::ServerError { status: 0 },
-        Fault::Answered(Again { trouble: Trouble::Server { status }, .. }) => {
+        Fault::Answered(Retryable { trouble: TemporaryFailure::Server { status }, .. }) => {
             GraphOutcome::ServerError { status }
         }
-        Fault::Answered(Again { trouble: Trouble::Rate { code }, .. }) => {
+        Fault::Answered(Retryable { trouble: TemporaryFailure::Rate { code }, .. }) => {
             GraphOutcome::RateLimited { code }
         }
     }
@@ -162,20 +171,20 @@ mod tests {
     use model::Clock;
     use model::Timestamp;
 
-    const BUSY: Result<Verdict, Fault> = Ok(Verdict::Again(Again {
-        trouble: Trouble::Server { status: 503 },
+    const BUSY: Result<Verdict, Fault> = Ok(Verdict::Retryable(Retryable {
+        trouble: TemporaryFailure::Server { status: 503 },
         once: false,
         after: None,
     }));
     const FAILED: GraphOutcome = GraphOutcome::ServerError { status: 503 };
 
     /// Begins a request whose first attempt fails, and returns the next step.
-    fn asked(pause: Duration, now: Instant, budget: &mut Budget) -> (Asking, Next) {
+    fn asked(pause: Duration, now: Instant, budget: &mut Budget) -> (RetryState, NextStep) {
         let policy = Policy { ending: vec![pause; 9], ..Policy::default() };
-        let mut asking = Asking::begin(Action::Terminate, None, false, now).unwrap();
-        assert_eq!(asking.sends(false, now, budget), None);
-        let next = asking.tried(BUSY, &policy, 0.5, false, now, budget);
-        (asking, next)
+        let mut state = RetryState::begin(Action::Terminate, None, false, now).unwrap();
+        assert_eq!(state.begin_attempt(false, now, budget), None);
+        let next = state.finish_attempt(BUSY, &policy, 0.5, false, now, budget);
+        (state, next)
     }
 
     #[test]
@@ -189,47 +198,47 @@ mod tests {
         clock.step(late - soon);
         paused.extend((0..12).map(|_| asked(soon, clock.now(), &mut budget)));
         assert!(
-            paused.iter().all(|(_, next)| matches!(next, Next::Again { .. })),
+            paused.iter().all(|(_, next)| matches!(next, NextStep::Retry { .. })),
             "nobody has sent yet"
         );
         clock.step(soon);
         let sent: Vec<_> = paused
             .iter_mut()
-            .map(|(asking, _)| asking.sends(false, clock.now(), &mut budget))
+            .map(|(state, _)| state.begin_attempt(false, clock.now(), &mut budget))
             .collect();
         assert_eq!(sent.iter().filter(|held_back| held_back.is_none()).count(), 10);
         assert!(
-            sent[10..].iter().all(|held_back| *held_back == Some(Next::OutOfBudget(FAILED))),
+            sent[10..].iter().all(|held_back| *held_back == Some(NextStep::OutOfBudget(FAILED))),
             "{sent:?}"
         );
         // If the budget will have no room after the pause, the request fails immediately.
-        assert_eq!(asked(soon, clock.now(), &mut budget).1, Next::OutOfBudget(FAILED));
-        assert!(matches!(asked(late, clock.now(), &mut budget).1, Next::Again { .. }));
+        assert_eq!(asked(soon, clock.now(), &mut budget).1, NextStep::OutOfBudget(FAILED));
+        assert!(matches!(asked(late, clock.now(), &mut budget).1, NextStep::Retry { .. }));
     }
 
     #[test]
-    fn r06_what_waited_for_its_turn_in_vain_was_no_request() {
+    fn r06_an_unsent_attempt_does_not_count() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let mut budget = Budget::new(clock.now());
         let now = clock.now();
-        let mut unsent = Asking::begin(Action::Accept, None, false, now).unwrap();
+        let mut unsent = RetryState::begin(Action::Accept, None, false, now).unwrap();
         (0..10).for_each(|_| assert!(budget.retry(now)));
-        let full = Err(Fault::Answered(Again {
-            trouble: Trouble::Rate { code: 0 },
+        let full = Err(Fault::Answered(Retryable {
+            trouble: TemporaryFailure::Rate { code: 0 },
             once: false,
             after: None,
         }));
-        let next = unsent.tried(full, &Policy::default(), 0.5, false, now, &mut budget);
-        assert!(matches!(next, Next::Again { .. }), "{next:?}");
+        let next = unsent.finish_attempt(full, &Policy::default(), 0.5, false, now, &mut budget);
+        assert!(matches!(next, NextStep::Retry { .. }), "{next:?}");
         assert_eq!(
-            unsent.sends(false, now, &mut budget),
+            unsent.begin_attempt(false, now, &mut budget),
             None,
             "the first that goes out is no retry"
         );
-        let mut gone = Asking::begin(Action::Accept, None, false, now).unwrap();
+        let mut gone = RetryState::begin(Action::Accept, None, false, now).unwrap();
         assert_eq!(
-            gone.sends(true, now, &mut budget),
-            Some(Next::Done(GraphOutcome::Gone)),
+            gone.begin_attempt(true, now, &mut budget),
+            Some(NextStep::Done(GraphOutcome::Gone)),
             "overtaken in its queue"
         );
     }

@@ -25,11 +25,11 @@ use store::{Agent, AgentKind};
 const EVENT_ID: HeaderName = HeaderName::from_static("x-offhook-event-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-offhook-attempt");
 /// The largest number of attempts per turn.
-const TRIES: u32 = 3;
+const ATTEMPTS_MAX: u32 = 3;
 /// The pause before the second attempt. It doubles before the third.
 const PAUSE: Duration = Duration::from_millis(300);
 /// The time limit for establishing a connection.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum size of a reply in bytes.
 const REPLY_MAX: usize = 256 * 1024;
 
@@ -51,24 +51,24 @@ pub enum AgentError {
 }
 
 /// Receives a reply piece by piece.
-pub(super) trait Hearer: Send {
+pub(super) trait ReplySink: Send {
     /// Takes the next piece.
     ///
     /// # Errors
     /// Fails if the reply exceeds a limit.
-    fn hear(&mut self, piece: Piece) -> Result<(), String>;
+    fn receive(&mut self, piece: Piece) -> Result<(), String>;
     /// Discards the pieces of a failed attempt. Returns `false` if some of them were already passed
     /// on, so that another attempt would repeat them.
-    fn take_back(&mut self) -> bool;
+    fn retract(&mut self) -> bool;
 }
 
 /// A client for agents. Clones are cheap and share their state.
 #[derive(Clone)]
-pub struct Asking {
+pub struct AgentClient {
     /// For customers' servers.
     pub(super) egress: Egress,
     /// For the operator's own model, which may have a private address.
-    pub(super) house: Egress,
+    pub(super) model_egress: Egress,
     pub(super) model: Option<ModelSettings>,
     pub(super) clock: Clock,
 }
@@ -81,7 +81,7 @@ struct Target<'a> {
     model: &'a str,
 }
 
-impl Asking {
+impl AgentClient {
     /// Asks for one turn, in up to three attempts, and passes the reply to `on`. Once a part of the
     /// reply has been used, no further attempt is made. `sign_with` are the account's signing keys,
     /// used if the agent has none; there are two during a rotation.
@@ -93,15 +93,15 @@ impl Asking {
         agent: &Agent,
         sign_with: &[Secret],
         (event, question): (Uuid, &Question),
-        on: &mut dyn Hearer,
+        on: &mut dyn ReplySink,
     ) -> Result<(), AgentError> {
         let mut pause = PAUSE;
         for attempt in 1.. {
-            let work = self.once(agent, sign_with, question, (event, attempt), on);
+            let work = self.attempt(agent, sign_with, question, (event, attempt), on);
             let within = agent.spec.timeout();
             let done = timeout(within, work).await.unwrap_or(Err(AgentError::Late(within)));
             match done {
-                Err(error) if attempt < TRIES && on.take_back() => {
+                Err(error) if attempt < ATTEMPTS_MAX && on.retract() => {
                     tracing::info!(agent = %agent.id, attempt, %error, "agent request failed; retrying");
                     sleep(pause).await;
                     pause *= 2;
@@ -112,13 +112,13 @@ impl Asking {
         Ok(())
     }
 
-    async fn once(
+    async fn attempt(
         &self,
         agent: &Agent,
         sign_with: &[Secret],
         question: &Question,
         event: (Uuid, u32),
-        on: &mut dyn Hearer,
+        on: &mut dyn ReplySink,
     ) -> Result<(), AgentError> {
         let target = self.target(agent)?;
         let unreadable = |e: serde_json::Error| AgentError::Unreadable(e.to_string());
@@ -158,7 +158,7 @@ impl Asking {
                 model: named.unwrap_or("default"),
             }),
             (None, AgentKind::Llm, Some(model)) => Ok(Target {
-                egress: &self.house,
+                egress: &self.model_egress,
                 url: completions(model.url.as_str()),
                 key: model.api_key.as_ref(),
                 model: named.unwrap_or(&model.name),
@@ -171,7 +171,7 @@ impl Asking {
     ///
     /// # Errors
     /// Fails if no model is configured, or if it does not answer.
-    pub(super) async fn house_model(
+    pub(super) async fn ask_model(
         &self,
         system: &str,
         user: &str,
@@ -179,8 +179,12 @@ impl Asking {
     ) -> Result<String, AgentError> {
         let model = self.model.as_ref().ok_or(AgentError::NoEndpoint)?;
         let url = completions(model.url.as_str());
-        let target =
-            Target { egress: &self.house, url, key: model.api_key.as_ref(), model: &model.name };
+        let target = Target {
+            egress: &self.model_egress,
+            url,
+            key: model.api_key.as_ref(),
+            model: &model.name,
+        };
         let asked = llm::Completion {
             model: target.model,
             messages: vec![llm::Message::new("system", system), llm::Message::new("user", user)],
@@ -246,7 +250,7 @@ async fn post(
         url: &url,
         headers,
         body,
-        connect: CONNECT,
+        connect: CONNECT_TIMEOUT,
         read,
         body_policy,
     };
@@ -293,9 +297,9 @@ async fn each_event(
     }
 }
 
-async fn http_reply(answer: EgressStream, on: &mut dyn Hearer) -> Result<(), AgentError> {
+async fn http_reply(answer: EgressStream, on: &mut dyn ReplySink) -> Result<(), AgentError> {
     let mut all =
-        |data: &[u8]| contract::read(data)?.into_iter().try_for_each(|piece| on.hear(piece));
+        |data: &[u8]| contract::read(data)?.into_iter().try_for_each(|piece| on.receive(piece));
     if is_stream(&answer) {
         return each_event(answer, all).await.map(drop);
     }
@@ -304,19 +308,19 @@ async fn http_reply(answer: EgressStream, on: &mut dyn Hearer) -> Result<(), Age
     if bytes.is_empty() { Ok(()) } else { all(&bytes).map_err(AgentError::Unreadable) }
 }
 
-async fn llm_reply(answer: EgressStream, on: &mut dyn Hearer) -> Result<(), AgentError> {
+async fn llm_reply(answer: EgressStream, on: &mut dyn ReplySink) -> Result<(), AgentError> {
     let (mut tail, mut spoken) = (Tail::default(), false);
-    let mut say = |text: String, on: &mut dyn Hearer| {
+    let mut say = |text: String, on: &mut dyn ReplySink| {
         // White space before the first word is dropped.
         let text = if spoken { text } else { text.trim_start().to_owned() };
         spoken |= !text.is_empty();
-        if text.is_empty() { Ok(()) } else { on.hear(Piece::Text(text)) }
+        if text.is_empty() { Ok(()) } else { on.receive(Piece::Text(text)) }
     };
     completed(answer, &mut |text| say(tail.push(&text), on)).await?;
     let (rest, action) = tail.finish();
     say(rest, on).map_err(AgentError::Unreadable)?;
     match action {
-        Some(action) => on.hear(Piece::Act(action)).map_err(AgentError::Unreadable),
+        Some(action) => on.receive(Piece::Act(action)).map_err(AgentError::Unreadable),
         None if spoken => Ok(()),
         // The model only called tools, or its text was lost. The user still waits for an answer, so
         // this counts as a failure.
@@ -354,13 +358,13 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::contract::{Channel, Reply, Said, User};
+    use super::super::contract::{Channel, Reply, User, UserInput};
     use super::*;
     use egress::testing::{self, Server, egress, open_guard};
     use store::{AgentSecrets, AgentSpec};
 
     #[test]
-    fn where_completions_are() {
+    fn builds_the_completions_url() {
         for (base, want) in [
             ("https://m.example", "https://m.example/v1/chat/completions"),
             ("https://m.example/v1/", "https://m.example/v1/chat/completions"),
@@ -372,17 +376,17 @@ mod tests {
 
     /// Collects a reply. With `whole`, nothing is used before the reply is complete; otherwise each
     /// piece is used immediately.
-    struct Ear {
+    struct TestSink {
         reply: Reply,
         whole: bool,
     }
 
-    impl Hearer for Ear {
-        fn hear(&mut self, piece: Piece) -> Result<(), String> {
+    impl ReplySink for TestSink {
+        fn receive(&mut self, piece: Piece) -> Result<(), String> {
             self.reply.add(piece, 4_096)
         }
 
-        fn take_back(&mut self) -> bool {
+        fn retract(&mut self) -> bool {
             let back = self.whole || self.reply == Reply::default();
             if back {
                 self.reply = Reply::default();
@@ -428,18 +432,22 @@ mod tests {
             user: User::default(),
             channel: Channel::Message,
             turn: 1,
-            input: Said { kind: "text".to_owned(), text: "Hello".to_owned(), ..Said::default() },
+            input: UserInput {
+                kind: "text".to_owned(),
+                text: "Hello".to_owned(),
+                ..UserInput::default()
+            },
             history: Vec::new(),
         };
-        let asking = Asking {
+        let client = AgentClient {
             egress: egress(open_guard(), Vec::new()),
-            house: egress(open_guard(), Vec::new()),
+            model_egress: egress(open_guard(), Vec::new()),
             model: None,
             clock: Clock::real(),
         };
-        let mut ear = Ear { reply: Reply::default(), whole };
-        let done = asking.turn(&agent, &[], (Uuid::nil(), &question), &mut ear).await;
-        (done.map_err(|e| e.to_string()), ear.reply.text(), count.load(Ordering::SeqCst))
+        let mut sink = TestSink { reply: Reply::default(), whole };
+        let done = client.turn(&agent, &[], (Uuid::nil(), &question), &mut sink).await;
+        (done.map_err(|e| e.to_string()), sink.reply.text(), count.load(Ordering::SeqCst))
     }
 
     fn json_of(value: serde_json::Value) -> testing::Reply {
@@ -457,7 +465,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_models_error_after_its_200_is_a_failure_and_tried_again() {
+    async fn retries_after_an_error_in_a_200() {
         let half = delta("Half an ans");
         let error = json!({"error": {"message": "quota"}});
         let tools =
@@ -497,7 +505,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_is_cut_is_asked_for_anew_unless_some_of_it_is_out() {
+    async fn retries_a_cut_stream_unless_text_was_used() {
         let cut = || {
             testing::Reply::CutStream(format!(
                 "data: {}\n\n",

@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Agents;
-use super::asking::Hearer;
-use super::contract::{Action, Channel, Line, Piece, Question, Reply, Role, Said, User, text_of};
+use super::client::ReplySink;
+use super::contract::{
+    Action, Channel, Line, Piece, Question, Reply, Role, User, UserInput, text_of,
+};
 use super::pace::Pace;
-use super::places::Places;
+use super::scheduler::Scheduler;
 use crate::inbox::{Inbox, Outgoing, SendError, Turn, words};
 use crate::notices::Notice;
 use model::{ConversationStatus, Direction, NotificationTopic, stable_id};
@@ -28,9 +30,9 @@ use store::{Agent, AgentChannel, ConversationChange, Owed, Scope, StoreError, Th
 /// The largest number of turns per conversation in memory. Further ones wait in the store.
 const LANE_MAX: usize = 32;
 /// The largest number of turns in memory.
-const HELD_MAX: usize = 4_096;
+const TURNS_MAX: usize = 4_096;
 /// How often the store is asked for pending turns that are not in memory.
-const LOOK: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Turns per page.
 const PAGE: u32 = 500;
 /// How often a reply is retried while its number is over the message rate, and the longest pause
@@ -39,13 +41,13 @@ const REPLY_TRIES: u32 = 10;
 const REPLY_WAIT: u64 = 5;
 /// The age at which a message is left to people. The user no longer expects an automated answer
 /// then.
-const LATE: Duration = Duration::from_secs(15 * 60);
+const AGE_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// The reason for an escalation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
+enum Reason {
     /// The agent asked for it.
-    Asked,
+    Requested,
     /// The agent did not reply.
     Failed,
     /// The user seems to be an automated system, too.
@@ -56,10 +58,10 @@ enum Why {
     Late,
 }
 
-impl Why {
-    fn word(self) -> &'static str {
+impl Reason {
+    fn as_str(self) -> &'static str {
         match self {
-            Self::Asked => "agent",
+            Self::Requested => "agent",
             Self::Failed => "agent_failed",
             Self::Loop => "loop",
             Self::Off => "agent_off",
@@ -71,7 +73,7 @@ impl Why {
     /// may recover.
     fn silences(self) -> bool {
         match self {
-            Self::Asked | Self::Loop | Self::Off => true,
+            Self::Requested | Self::Loop | Self::Off => true,
             Self::Failed | Self::Late => false,
         }
     }
@@ -81,18 +83,18 @@ impl Why {
 /// them.
 pub async fn answer_messages(agents: Agents, inbox: Inbox, stop: CancellationToken) {
     let Some(turns) = inbox.take_turns() else { return };
-    let desk = Desk { agents, inbox };
-    stop.run_until_cancelled(desk.run(turns)).await;
+    let worker = MessageAgents { agents, inbox };
+    stop.run_until_cancelled(worker.run(turns)).await;
 }
 
 #[derive(Clone)]
-struct Desk {
+struct MessageAgents {
     agents: Agents,
     inbox: Inbox,
 }
 
 /// A waiting turn.
-struct Waits {
+struct WaitingTurn {
     turn: Turn,
     too_fast: bool,
     /// Set if the reply was sent and only this action remains.
@@ -100,17 +102,17 @@ struct Waits {
 }
 
 /// Collects a reply, which is sent when it is complete.
-struct Heard {
+struct CollectedReply {
     reply: Reply,
     max: usize,
 }
 
-impl Hearer for Heard {
-    fn hear(&mut self, piece: Piece) -> Result<(), String> {
+impl ReplySink for CollectedReply {
+    fn receive(&mut self, piece: Piece) -> Result<(), String> {
         self.reply.add(piece, self.max)
     }
 
-    fn take_back(&mut self) -> bool {
+    fn retract(&mut self) -> bool {
         self.reply = Reply::default();
         true
     }
@@ -118,41 +120,41 @@ impl Hearer for Heard {
 
 /// The turns in memory.
 #[derive(Default)]
-struct Held {
+struct TurnQueue {
     /// By conversation. The first turn of each is running or queued for its agent.
-    lanes: HashMap<Uuid, VecDeque<Waits>>,
+    lanes: HashMap<Uuid, VecDeque<WaitingTurn>>,
     messages: HashSet<Uuid>,
-    places: Places<Uuid>,
+    scheduler: Scheduler<Uuid>,
     pace: Pace,
 }
 
-impl Held {
+impl TurnQueue {
     /// Adds a turn. Ignores one that is already present or does not fit.
-    fn take(&mut self, desk: &Desk, turn: Turn, then: Option<Then>) {
+    fn take(&mut self, worker: &MessageAgents, turn: Turn, then: Option<Then>) {
         let conversation = turn.pair.conversation;
-        let full = self.messages.len() >= HELD_MAX
+        let full = self.messages.len() >= TURNS_MAX
             || self.lanes.get(&conversation).is_some_and(|l| l.len() >= LANE_MAX);
         if full || !self.messages.insert(turn.message.id) {
             return;
         }
         let too_fast =
-            then.is_none() && self.pace.is_too_fast(conversation, desk.agents.clock().now());
+            then.is_none() && self.pace.is_too_fast(conversation, worker.agents.clock().now());
         let (agent, account) = (turn.agent, turn.pair.main_account.clone());
         let lane = self.lanes.entry(conversation).or_default();
-        lane.push_back(Waits { turn, too_fast, then });
+        lane.push_back(WaitingTurn { turn, too_fast, then });
         if lane.len() == 1 {
-            self.places.line_up(agent, account, conversation);
+            self.scheduler.push(agent, account, conversation);
         }
     }
 }
 
-impl Desk {
+impl MessageAgents {
     async fn run(self, mut turns: mpsc::Receiver<Turn>) {
-        let mut held = Held::default();
+        let mut queue = TurnQueue::default();
         let mut work = JoinSet::new();
         let mut running: HashMap<Id, Uuid> = HashMap::new();
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -160,51 +162,51 @@ impl Desk {
                     // A task that panicked only ends its own turn.
                     let (id, forget) = done.unwrap_or_else(|fault| (fault.id(), false));
                     if let Some(conversation) = running.remove(&id) {
-                        self.ended(&mut held, conversation, forget);
+                        self.ended(&mut queue, conversation, forget);
                     }
                 }
                 // This branch never waits for an agent. What does not fit stays in the store.
                 turn = turns.recv() => {
                     let Some(turn) = turn else { return };
-                    held.take(&self, turn, None);
+                    queue.take(&self, turn, None);
                 }
-                _ = look.tick() => self.look(&mut held).await,
+                _ = poll.tick() => self.load_pending(&mut queue).await,
             }
-            while let Some(conversation) = held.places.next() {
+            while let Some(conversation) = queue.scheduler.next() {
                 let Some(first) =
-                    held.lanes.get_mut(&conversation).and_then(|lane| lane.front_mut())
+                    queue.lanes.get_mut(&conversation).and_then(|lane| lane.front_mut())
                 else {
                     continue;
                 };
-                running.insert(self.begin(&mut work, first), conversation);
+                running.insert(self.spawn_turn(&mut work, first), conversation);
             }
         }
     }
 
-    fn ended(&self, held: &mut Held, conversation: Uuid, forget: bool) {
+    fn ended(&self, queue: &mut TurnQueue, conversation: Uuid, forget: bool) {
         if forget {
-            held.pace.forget(conversation);
+            queue.pace.forget(conversation);
         }
-        let Some(lane) = held.lanes.get_mut(&conversation) else { return };
-        if let Some(Waits { turn, .. }) = lane.pop_front() {
-            held.messages.remove(&turn.message.id);
-            held.places.free(&turn.agent, &turn.pair.main_account);
+        let Some(lane) = queue.lanes.get_mut(&conversation) else { return };
+        if let Some(WaitingTurn { turn, .. }) = lane.pop_front() {
+            queue.messages.remove(&turn.message.id);
+            queue.scheduler.free(&turn.agent, &turn.pair.main_account);
         }
         match lane.front() {
-            Some(next) => held.places.line_up(
+            Some(next) => queue.scheduler.push(
                 next.turn.agent,
                 next.turn.pair.main_account.clone(),
                 conversation,
             ),
-            None => drop(held.lanes.remove(&conversation)),
+            None => drop(queue.lanes.remove(&conversation)),
         }
     }
 
     /// Loads pending turns that are not in memory: those of the previous process, from the journal,
     /// and those that did not fit.
-    async fn look(&self, held: &mut Held) {
+    async fn load_pending(&self, queue: &mut TurnQueue) {
         let mut after = (i64::MIN, Uuid::nil());
-        while held.messages.len() < HELD_MAX {
+        while queue.messages.len() < TURNS_MAX {
             let owed = match self
                 .agents
                 .store()
@@ -220,25 +222,25 @@ impl Desk {
             let Some(last) = owed.last() else { return };
             after = (last.message.message.at.micros(), last.message.message.id);
             for Owed { pair, message, agent, epoch, then } in owed {
-                held.take(self, Turn { pair, agent, epoch, message: message.message }, then);
+                queue.take(self, Turn { pair, agent, epoch, message: message.message }, then);
             }
         }
     }
 
-    fn begin(&self, work: &mut JoinSet<bool>, waits: &Waits) -> Id {
-        let desk = self.clone();
-        let Waits { turn, too_fast, then } = waits;
+    fn spawn_turn(&self, work: &mut JoinSet<bool>, waiting: &WaitingTurn) -> Id {
+        let worker = self.clone();
+        let WaitingTurn { turn, too_fast, then } = waiting;
         let (turn, too_fast, then) = (turn.clone(), *too_fast, *then);
         let task = work.spawn(async move {
             let conversation = turn.pair.conversation;
             let answered = match then {
-                Some(then) => desk.finish(&turn, None, then).await,
-                None => desk.answer(&turn, too_fast).await,
+                Some(then) => worker.finish(&turn, None, then).await,
+                None => worker.answer(&turn, too_fast).await,
             };
             match answered {
                 Ok(people) => {
                     // The turn needs no answer any more. A sent reply has already removed it.
-                    if let Err(error) = desk.agents.store().turns().finish(turn.message.id).await {
+                    if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await {
                         tracing::warn!(%conversation, %error, "answered turn still marked as pending");
                     }
                     people
@@ -267,22 +269,24 @@ impl Desk {
         let Some(agent) =
             agent.filter(|agent| may(agent) && agent.spec.serves(AgentChannel::Whatsapp))
         else {
-            return self.escalate(turn, None, Why::Off).await;
+            return self.escalate(turn, None, Reason::Off).await;
         };
-        if too_fast || self.is_ours(&pair.user.id) {
-            return self.escalate(turn, Some(&agent), Why::Loop).await;
+        if too_fast || self.is_own_number(&pair.user.id) {
+            return self.escalate(turn, Some(&agent), Reason::Loop).await;
         }
-        if self.agents.clock().wall().since(turn.message.at) > LATE {
-            return self.escalate(turn, Some(&agent), Why::Late).await;
+        if self.agents.clock().wall().since(turn.message.at) > AGE_MAX {
+            return self.escalate(turn, Some(&agent), Reason::Late).await;
         }
         let question = self.question(turn, &agent, &scope).await?;
-        let mut heard =
-            Heard { reply: Reply::default(), max: usize::from(agent.spec.max_reply_chars) };
+        let mut heard = CollectedReply {
+            reply: Reply::default(),
+            max: usize::from(agent.spec.max_reply_chars),
+        };
         // A turn that is repeated after a restart has the same event id.
         let event = stable_id("turn", &[&turn.message.id.to_string()]);
         if let Err(error) = self.agents.ask(&agent, event, &question, &mut heard).await {
             tracing::warn!(agent = %agent.id, %error, "agent failed in a conversation");
-            return self.escalate(turn, Some(&agent), Why::Failed).await;
+            return self.escalate(turn, Some(&agent), Reason::Failed).await;
         }
         let reply = heard.reply;
         let then = match reply.action {
@@ -307,7 +311,7 @@ impl Desk {
                 Err(SendError::Store(error)) => return Err(error),
                 Err(error) => {
                     tracing::warn!(agent = %agent.id, ?error, "sending an agent's reply failed");
-                    return self.escalate(turn, Some(&agent), Why::Failed).await;
+                    return self.escalate(turn, Some(&agent), Reason::Failed).await;
                 }
             }
         }
@@ -328,7 +332,7 @@ impl Desk {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
         self.inbox.wait_until_sent(pair.conversation).await;
         match then {
-            Then::Escalate => self.escalate(turn, agent, Why::Asked).await,
+            Then::Escalate => self.escalate(turn, agent, Reason::Requested).await,
             Then::Close => {
                 // The conversation may have got another routing.
                 if self.is_current(turn, &scope).await? {
@@ -355,7 +359,7 @@ impl Desk {
     }
 
     /// Returns whether the user is a business number of this node.
-    fn is_ours(&self, user: &str) -> bool {
+    fn is_own_number(&self, user: &str) -> bool {
         let number = model::E164::parse(user);
         number.is_ok_and(|number| self.agents.directory().tables().by_number(&number).is_some())
     }
@@ -409,7 +413,7 @@ impl Desk {
             },
             channel: Channel::Message,
             turn: turns.max(1),
-            input: Said {
+            input: UserInput {
                 kind: message.kind.clone(),
                 text: words::text_for_agent(&message.kind, &message.content, &message.text),
                 media: shown.get("media").cloned().unwrap_or_default(),
@@ -426,7 +430,7 @@ impl Desk {
         &self,
         turn: &Turn,
         agent: Option<&Agent>,
-        why: Why,
+        reason: Reason,
     ) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
         // The routing has changed, so there is nothing to hand over.
@@ -435,14 +439,14 @@ impl Desk {
         }
         let who = if pair.user.name.is_empty() { &pair.user.id } else { &pair.user.name };
         let name = agent.map_or("An agent", |agent| &agent.spec.name);
-        let text = match why {
-            Why::Off => {
+        let text = match reason {
+            Reason::Off => {
                 format!("The agent for {who} no longer answers messages: a person is needed")
             }
-            Why::Late => format!("{name} did not answer {who} in time: a person is needed"),
-            Why::Asked => format!("{name} asks a person to take over from {who}"),
-            Why::Failed => format!("{name} failed to answer {who}: a person is needed"),
-            Why::Loop => {
+            Reason::Late => format!("{name} did not answer {who} in time: a person is needed"),
+            Reason::Requested => format!("{name} asks a person to take over from {who}"),
+            Reason::Failed => format!("{name} failed to answer {who}: a person is needed"),
+            Reason::Loop => {
                 format!("{who} seems to be an automated system: {name} has stopped answering")
             }
         };
@@ -455,15 +459,15 @@ impl Desk {
         });
         if let Some(number) = self.inbox.number_of(pair) {
             let data = json!({
-                "conversation": pair.conversation, "agent": turn.agent, "reason": why.word(), "user": pair.user.shown(),
+                "conversation": pair.conversation, "agent": turn.agent, "reason": reason.as_str(), "user": pair.user.shown(),
             });
             self.inbox.notify_number(&number, "conversation.escalated", data);
         }
-        if why.silences() {
+        if reason.silences() {
             let silent = ConversationChange { ai_enabled: Some(false), ..Default::default() };
             self.inbox.change(&scope, pair, silent).await?;
         }
-        Ok(why.silences())
+        Ok(reason.silences())
     }
 }
 
