@@ -1,5 +1,5 @@
-//! Both APIs, as the console uses them: the same operations with the same checks as over HTTP, on behalf
-//! of the person who is signed in.
+//! Both APIs, as the console uses them: the same operations with the same checks as over HTTP, on
+//! behalf of the signed-in person.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct Apis(Arc<ApiState>);
 #[derive(Clone, Debug)]
 pub struct ApiResponse {
     pub status: StatusCode,
-    /// The JSON body; null if there is none.
+    /// The JSON body; null if the response has none.
     pub body: Value,
 }
 
@@ -85,8 +85,8 @@ impl Apis {
         number::serves(method, path)
     }
 
-    /// Makes a request to the number API on behalf of a person; `path` begins with `/api/v1/` and may
-    /// have a query.
+    /// Makes a request to the number API on behalf of a person; `path` begins with `/api/v1/` and
+    /// may have a query.
     pub async fn request(
         &self,
         person: &Person,
@@ -106,8 +106,8 @@ impl Apis {
         ApiResponse::read(number::dispatch(self.0.clone(), principal, request).await).await
     }
 
-    /// Makes a request to the Plivo-compatible API on behalf of a person; `path` is what follows the
-    /// account. That API has no roles, so changes require an admin.
+    /// Makes a request to the Plivo-compatible API on behalf of a person; `path` is the part after
+    /// the account. That API has no roles, so changes require an admin.
     pub async fn plivo_request(
         &self,
         person: &Person,

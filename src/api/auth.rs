@@ -1,9 +1,9 @@
-//! Authentication and rate limits: HTTP Basic for the Plivo-compatible API, `X-API-Key` for the number
-//! API. See `docs/reference/reliability.md#r15`.
+//! Authentication and rate limits: HTTP Basic for the Plivo-compatible API, `X-API-Key` for the
+//! number API. See `docs/reference/reliability.md#r15`.
 //!
-//! Secrets are kept as SHA-256 digests and compared in constant time. An unknown id takes as long as a
-//! wrong secret and gets the same response. Failed authentications are limited per network, requests per
-//! account (`docs/reference/limits.md#l21`).
+//! Secrets are kept as SHA-256 digests and compared in constant time. An unknown id takes as long
+//! as a wrong secret and gets the same response. Failed authentications are limited per network,
+//! requests per account (`docs/reference/limits.md#l21`).
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -158,8 +158,8 @@ const WINDOW_SECS: u32 = 5;
 /// The most networks that are remembered.
 const KEYS_MAX: usize = 100_000;
 
-/// How many failures pass between sweeps for stale networks, once many are remembered. A sweep takes a
-/// millisecond, and a client with a /48 has 65,536 networks to fail from.
+/// How many failures pass between sweeps for stale networks, once many are remembered. A sweep
+/// takes a millisecond, and a client with a /48 has 65,536 networks to fail from.
 const SWEEP_EVERY: u32 = 1_024;
 
 /// The rate limits of the APIs.
@@ -167,8 +167,8 @@ pub(super) struct RateLimits {
     failures: KeyedLimiter<IpAddr>,
     /// The origin of the times in `requests`.
     origin: Instant,
-    /// The latest requests of each account. A [`Ring`] limits events per second, so its times are divided
-    /// by [`WINDOW_SECS`] here.
+    /// The latest requests of each account. A [`Ring`] limits events per second, so its times are
+    /// divided by [`WINDOW_SECS`] here.
     requests: DashMap<AuthId, Ring>,
 }
 
@@ -178,7 +178,7 @@ struct KeyedLimiter<K: Hash + Eq + Clone> {
     spent: AtomicU32,
 }
 
-/// Why a request is refused before it is looked at.
+/// The reason why a request is refused before it is dispatched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AuthError {
     InvalidCredentials,
@@ -239,7 +239,7 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
         Self { limiter: RateLimiter::hashmap(quota), spent: AtomicU32::new(0) }
     }
 
-    /// Spends a permit of a key; returns how long to wait if there is none.
+    /// Spends a permit of a key. Returns the time to wait if none is left.
     fn spend(&self, key: K) -> Option<Duration> {
         let sweep = self.spent.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY);
         if sweep && self.limiter.len() > KEYS_MAX / 2 {

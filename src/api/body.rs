@@ -33,7 +33,7 @@ impl BodyError {
         }
     }
 
-    /// What is wrong, as a sentence for the client.
+    /// The reason as a sentence for the client.
     pub fn message(self) -> &'static str {
         match self {
             Self::Compressed => "compressed request bodies are not supported",

@@ -1,9 +1,9 @@
-//! A connection of a listener, observed from outside hyper: how long it has been idle, whether its peer is
-//! too slow, and what the heads of its requests looked like on the wire ([`heads`](super::heads)).
+//! A connection of a listener, observed from outside hyper: how long it has been idle, whether its
+//! peer is too slow, and the wire form of its requests' heads ([`heads`](super::heads)).
 //!
-//! hyper's own header timeout also runs while a connection is idle, and does not start at the first byte of
-//! a head. So the stream is observed instead: by a sweep every second ([`server`](super::server)), and at
-//! each request.
+//! hyper's own header timeout also runs while a connection is idle, and does not start at the first
+//! byte of a head. So the stream is observed instead: by a sweep every second
+//! ([`server`](super::server)), and at each request.
 
 use std::io;
 use std::pin::Pin;
@@ -28,8 +28,8 @@ use model::Clock;
 pub struct HttpLimits {
     /// The most open connections. Beyond them the one that has been idle longest is closed.
     pub connections: usize,
-    /// The time for the head of a request from its first byte; for the first head of a connection from
-    /// the accept.
+    /// The time for the head of a request from its first byte; for the first head of a connection
+    /// from the accept.
     pub head: Duration,
     /// The time without a request.
     pub idle: Duration,
@@ -52,8 +52,8 @@ impl Default for HttpLimits {
     }
 }
 
-/// The state of a connection, shared by its stream, its requests and the sweep. Times are in milliseconds
-/// since `epoch`.
+/// The state of a connection, shared by its stream, its requests and the sweep. Times are in
+/// milliseconds since `epoch`.
 pub(super) struct Connection {
     clock: Clock,
     epoch: Instant,
@@ -118,8 +118,8 @@ impl Connection {
         if stalled != 0 && past(stalled, limits.stalled) {
             return Some("slow");
         }
-        // HTTP/2 has flow control of its own: a peer that opens no window reads nothing, although TCP is
-        // not blocked.
+        // HTTP/2 has its own flow control: a peer that opens no window reads nothing, although TCP
+        // is not blocked.
         if self.unsent.load(Ordering::Relaxed) > 0
             && past(self.sent_at.load(Ordering::Relaxed), limits.stalled)
         {
@@ -158,8 +158,8 @@ impl Connection {
         }
     }
 
-    /// What is wrong with the next HTTP/1 head as it was on the wire; `headers` is what hyper parsed. Must be
-    /// called once for each request.
+    /// The fault of the next HTTP/1 head in its wire form, if any. `headers` are those that hyper
+    /// parsed. Must be called once per request.
     pub(super) fn bad_head(&self, headers: &HeaderMap) -> Option<BadHead> {
         let Some(head) = self.heads().next() else { return Some(BadHead::Unseen) };
         // If hyper repaired nothing, it has seen as many fields.
@@ -194,8 +194,8 @@ impl Drop for InFlight {
     }
 }
 
-/// The body of a response. It keeps its request in flight until it has been sent, and records whether the
-/// peer reads it: hyper polls for a chunk only if there is room to send one.
+/// The body of a response. It keeps its request in flight until it has been sent, and records
+/// whether the peer reads it: hyper polls for a chunk only if there is room to send one.
 pub(super) struct ObservedBody {
     body: Body,
     /// Whether the body is counted in `unsent`.

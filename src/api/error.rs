@@ -63,7 +63,7 @@ pub(super) enum ApiError {
     Unavailable { code: &'static str, message: &'static str },
 }
 
-/// A rule of WhatsApp or of Meta that forbids what a request asks for.
+/// A violated rule of WhatsApp or Meta.
 #[derive(Debug, Default)]
 pub(super) struct RuleViolation {
     pub(super) code: &'static str,

@@ -1,7 +1,7 @@
 //! The fields of a request's body: a JSON object or a form. See `docs/reference/rest.md#bodies`.
 //!
-//! Numbers and booleans may be strings, and `null` counts as absent. A name that is given twice is refused,
-//! because a proxy in front of the node might read the other value.
+//! Numbers and booleans may be strings, and `null` counts as absent. A name that is given twice is
+//! refused, because a proxy in front of the node might read the other value.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ impl Fields {
     /// Reads a body. An empty body has no fields.
     ///
     /// # Errors
-    /// Returns what is wrong with the body, as a sentence.
+    /// Returns a sentence that describes the fault.
     pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, String> {
         let kind = headers
             .get(header::CONTENT_TYPE)
@@ -171,8 +171,8 @@ fn given_twice(name: &str) -> String {
 /// Reads a JSON object.
 ///
 /// # Errors
-/// Fails if the body is not a JSON object, if a name is given twice in an object, or if it is nested too
-/// deeply. The message is a sentence.
+/// Fails if the body is not a JSON object, if a name is given twice in an object, or if it is
+/// nested too deeply. The message is a sentence.
 pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, String> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read =

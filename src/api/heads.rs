@@ -1,10 +1,10 @@
-//! The heads of HTTP/1 requests as they were on the wire, including pipelined ones.
+//! The heads of HTTP/1 requests in their wire form, including pipelined ones.
 //!
-//! hyper repairs heads that must be refused (`docs/reference/reliability.md#r14`) and does not report it.
-//! So the bytes of a connection are also parsed here, far enough to find where one message ends and the
-//! next begins. The result is only used to refuse requests: once the framing is lost no further head is
-//! found, and a request without a head is refused by [`connection`](super::connection). The framing of
-//! valid messages is exactly hyper's.
+//! hyper repairs heads that must be refused (`docs/reference/reliability.md#r14`) and does not
+//! report it. So the bytes of a connection are also parsed here, far enough to find where one
+//! message ends and the next begins. The result is only used to refuse requests: once the framing
+//! is lost no further head is found, and a request without a head is refused by
+//! [`connection`](super::connection). The framing of valid messages is exactly hyper's.
 
 use std::collections::VecDeque;
 

@@ -1,10 +1,11 @@
-//! `Idempotency-Key`: a POST with a key that was used before gets the first response, and nothing is done
-//! twice. See `docs/reference/rest.md#idempotency`.
+//! `Idempotency-Key`: a POST with a key that was used before gets the first response, and nothing
+//! is done twice. See `docs/reference/rest.md#idempotency`.
 //!
-//! A response is stored before the client gets it, so that it survives a restart. Responses that the store
-//! does not take are kept in memory. The work is completed even if the client disconnects, and requests
-//! with the same key wait for it. Responses that ask to try again later (5xx, 429) are not kept. If the
-//! process ends before there is a response, the next request does the work again.
+//! A response is stored before the client gets it, so that it survives a restart. Responses that
+//! the store does not take are kept in memory. The work is completed even if the client
+//! disconnects, and requests with the same key wait for it. Responses that ask to try again later
+//! (5xx, 429) are not kept. If the process ends before there is a response, the next request does
+//! the work again.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -29,8 +30,8 @@ use store::{GivenAnswer, Scope, Store};
 
 /// The most responses in memory while the store takes none; the least recently used are dropped.
 const RESPONSES_MAX: u64 = 10_000;
-/// The largest response that is stored, in bytes. No response to a POST that creates or sends something
-/// is larger.
+/// The largest response that is stored, in bytes. No response to a POST that creates or sends
+/// something is larger.
 const STORED_BYTES_MAX: usize = 256 << 10;
 /// How long a client waits for its response to be stored.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,7 +42,7 @@ pub(super) struct Rules {
     pub(super) kept: Duration,
     /// The longest key, in bytes.
     pub(super) key_bytes_max: usize,
-    /// Makes the response to a request whose handler panicked.
+    /// Builds the response for a request whose handler panicked.
     pub(super) internal_error: fn() -> Response,
 }
 
@@ -89,7 +90,7 @@ impl Idempotency {
     /// The key of a request, if it has an `Idempotency-Key`.
     ///
     /// # Errors
-    /// Returns what is wrong with the header, as a sentence.
+    /// Returns a sentence that describes the fault of the header.
     pub(super) fn key(
         &self,
         scope: &Scope,
@@ -123,8 +124,8 @@ impl Idempotency {
         Ok(Some(key))
     }
 
-    /// Returns the kept response for a key, or does the work and keeps its response. Of several requests
-    /// with the same key at the same time, one does the work.
+    /// Returns the kept response for a key, or does the work and keeps its response. Of several
+    /// requests with the same key at the same time, one does the work.
     pub(super) async fn run(
         &self,
         key: RequestKey,
@@ -149,8 +150,8 @@ impl Idempotency {
         }
         let task = tokio::spawn(async move {
             let kept = AssertUnwindSafe(inner.kept_or(&key, work)).catch_unwind().await;
-            // The entry exists, because it was inserted under the lock that is held until then. Later
-            // requests find the response in the store.
+            // The entry exists, because it was inserted under the lock that is held until then.
+            // Later requests find the response in the store.
             inner.pending().remove(&key.digest);
             kept.ok()
         });
@@ -200,7 +201,8 @@ impl Inner {
         match self.store.responses().get(&key.digest, self.clock.wall()).await {
             Ok(stored) => stored.as_deref().and_then(KeptResponse::from_bytes),
             Err(error) => {
-                // The request is served as a new one: a store that can't be read must not prevent calls.
+                // The request is served as a new one: a store that can't be read must not prevent
+                // calls.
                 tracing::warn!(%error, "kept response could not be read");
                 None
             }
@@ -220,8 +222,8 @@ impl Inner {
 }
 
 impl KeptResponse {
-    /// A line of JSON with the status and the headers, followed by the body. `None` if the response is too
-    /// large to be stored.
+    /// A line of JSON with the status and the headers, followed by the body. `None` if the response
+    /// is too large to be stored.
     fn to_bytes(&self) -> Option<Vec<u8>> {
         let headers: Option<Vec<_>> = self
             .headers

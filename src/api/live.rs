@@ -1,4 +1,4 @@
-//! What the APIs need to know of live calls. `call::registry` knows it, and `node` connects the two.
+//! The APIs' view of live calls. `call::registry` provides it, and `node` connects the two.
 
 use std::sync::Arc;
 
@@ -159,11 +159,12 @@ pub trait LiveCalls: Send + Sync + 'static {
     /// Whether a call is being recorded beside its document, or is about to be.
     fn is_recorded(&self, scope: &Scope, call: CallUuid) -> bool;
 
-    /// The audio quality of a call so far; `None` if the call is not live or nothing was measured yet.
+    /// The audio quality of a call so far; `None` if the call is not live or nothing was measured
+    /// yet.
     fn course(&self, scope: &Scope, call: CallUuid) -> Option<Course>;
 
-    /// The lines of the event log of a call, without line ends: those so far, and with `follow` those to
-    /// come until the call has ended. `None` if the call is not live.
+    /// The lines of the event log of a call, without line ends: those so far, and with `follow`
+    /// those to come until the call has ended. `None` if the call is not live.
     fn events(
         &self,
         scope: &Scope,

@@ -1,7 +1,7 @@
-//! `GET /media/{id}?until=…&tag=…`: a file that a user sent, for whoever has the link.
+//! `GET /media/{id}?until=…&tag=…`: a file that a user sent, for clients that have its link.
 //!
-//! The link is the secret: it names the file and the time until which it is valid, and is signed. A link
-//! that is wrong in any way is 404.
+//! The link is the secret: it names the file and the time until which it is valid, and is signed. A
+//! link that is wrong in any way is 404.
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};

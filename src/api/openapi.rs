@@ -1,4 +1,5 @@
-//! The OpenAPI 3.1 document: `/openapi.json` and `offhook openapi`. It is made from the route tables.
+//! The OpenAPI 3.1 document: `/openapi.json` and `offhook openapi`. It is made from the route
+//! tables.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -254,7 +255,7 @@ fn body_content(content: &BodyContent, schemas: &mut Schemas) -> Value {
     }
 }
 
-/// The schema of a body of Meta's, as far as the node depends on it.
+/// The schema of Meta's webhook body, limited to the members that the node uses.
 fn meta_webhook(_: &mut Schemas) -> Value {
     json!({
         "type": "object",
@@ -299,8 +300,8 @@ fn field_schema(field: &Field) -> Value {
     schema
 }
 
-/// A body that is accepted: the required fields and those marked for the example, or the first field if
-/// there are none.
+/// A body that is accepted: the required fields and those marked for the example, or the first
+/// field if there are none.
 fn example(fields: &[&Field]) -> Value {
     let is_shown = |field: &&&Field| field.is_required || field.is_in_example;
     let shown: Vec<&&Field> = match fields.iter().any(|field| is_shown(&field)) {

@@ -1,4 +1,4 @@
-//! What the APIs need of the node itself; `node` implements it.
+//! The APIs' interface to the node itself; `node` implements it.
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -8,15 +8,15 @@ use model::Timestamp;
 
 /// Control over the node.
 pub trait Operator: Send + Sync + 'static {
-    /// Reads the configuration again and applies what can change while the node runs.
+    /// Reads the configuration again and applies the keys that can change at run time.
     fn reload(&self) -> BoxFuture<'static, ReloadOutcome>;
 
-    /// The nodes, this one first. `None` if several main accounts share the node, because none of them
-    /// may see what it does for the others.
+    /// The nodes, this one first. `None` if several main accounts share the node, because none of
+    /// them may see the activity of the others.
     fn nodes(&self) -> Option<Vec<NodeStatus>>;
 
-    /// Drains a node: it takes no new calls, and live calls go on. Only a restart ends the drain. Returns
-    /// `false` if the node does not exist.
+    /// Drains a node: it takes no new calls, and live calls go on. Only a restart ends the drain.
+    /// Returns `false` if the node does not exist.
     fn drain(&self, node: &str) -> bool;
 }
 

@@ -1,5 +1,5 @@
-//! Placing calls, in the one way that both APIs use. `call::dialer` carries it out, and `node` connects
-//! the two.
+//! Placing calls, in the one way that both APIs use. `call::dialer` carries it out, and `node`
+//! connects the two.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,8 @@ pub(super) const TIME_LIMIT: u64 = 14_400;
 pub(super) const RING_TIMEOUT: u64 = 120;
 /// How many users Graph is asked about at the same time.
 const CONCURRENT_QUERIES: usize = 4;
-/// How long Graph is asked about users before a call is placed. SDKs wait five seconds for a response.
+/// How long Graph is asked about users before a call is placed. SDKs wait five seconds for a
+/// response.
 const QUERY_TIME_MAX: Duration = Duration::from_millis(1_500);
 
 /// Places the calls of an order: all of them or none.
@@ -41,7 +42,7 @@ pub(super) async fn place(api: &Api, order: &CallOrder) -> Result<Vec<CallUuid>,
 /// Checks a customer URL in the field of this name.
 ///
 /// # Errors
-/// Returns what is wrong with it, as a sentence.
+/// Returns a sentence that describes the fault.
 pub(super) fn customer_url(api: &Api, name: &str, text: &str) -> Result<DocUrl, String> {
     if text.len() > URL_BYTES_MAX {
         return Err(format!("{name} must be a URL of at most {URL_BYTES_MAX} bytes"));
@@ -54,7 +55,7 @@ pub trait CallPlacer: Send + Sync + 'static {
     /// A business number; `None` if it does not exist or is outside the scope.
     fn number(&self, scope: &Scope, number: &E164) -> Option<Arc<NumberEntry>>;
 
-    /// Checks a customer URL as far as that is possible before a request
+    /// Checks a customer URL without requesting it
     /// (`docs/reference/reliability.md#r17`).
     ///
     /// # Errors

@@ -1,9 +1,10 @@
-//! `GET /recordings/{id}.{wav,mp3}`: the file of a recording, for whoever knows its id
+//! `GET /recordings/{id}.{wav,mp3}`: the file of a recording, for clients that know its id
 //! (`docs/reference/reliability.md#r21`).
 //!
-//! The id is the secret: 122 random bits that only the account knows. So every file that does not exist is
-//! 404, and only names that are ids are looked up on the disk. A file that is no longer on the disk comes
-//! from its copy in a bucket: the node reads it for the client, or redirects the client there.
+//! The id is the secret: 122 random bits that only the account knows. So every file that does not
+//! exist is 404, and only names that are ids are looked up on the disk. A file that is no longer on
+//! the disk comes from its copy in a bucket: the node reads it for the client, or redirects the
+//! client there.
 
 use std::io::SeekFrom;
 use std::time::Duration;
@@ -66,7 +67,7 @@ async fn get(
     })
 }
 
-/// The copy of a recording in the bucket; `None` if there is none.
+/// The copy of a recording in the bucket. `None` if it has no copy.
 async fn copy(
     api: &Api,
     id: Uuid,

@@ -124,7 +124,7 @@ pub(super) struct RequestBody {
     pub(super) content: BodyContent,
 }
 
-/// What a request's body holds.
+/// The content of a request's body.
 pub(super) enum BodyContent {
     /// A JSON object with a schema.
     Json {

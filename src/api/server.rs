@@ -1,9 +1,10 @@
-//! An HTTP listener: the public one or the admin one. See `docs/reference/reliability.md#r10` and `#r14`.
+//! An HTTP listener: the public one or the admin one. See `docs/reference/reliability.md#r10` and
+//! `#r14`.
 //!
-//! The listener limits connections, heads, and idle and slow clients; limits of bodies are up to the
-//! handlers ([`body`](super::body)). `/webhooks/meta` goes to a handler of its own, without any layer, and
-//! everything else to the axum router. WebSockets and streams are outside of hyper's graceful shutdown:
-//! their handlers hold a cancellation token.
+//! The listener limits connections, heads, and idle and slow clients; limits of bodies are up to
+//! the handlers ([`body`](super::body)). `/webhooks/meta` goes directly to its own handler, without
+//! any layer, and everything else to the axum router. WebSockets and streams are outside of hyper's
+//! graceful shutdown: their handlers hold a cancellation token.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -37,8 +38,8 @@ use model::metric;
 pub type WebhookHandler =
     Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
-/// The address of the client, in the extensions of every request: that of the connection, or the one that
-/// a trusted proxy reports.
+/// The address of the client, in the extensions of every request: that of the connection, or the
+/// one that a trusted proxy reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
 
@@ -56,7 +57,7 @@ pub struct ServerConfig {
     pub trusted_proxies: Vec<IpNet>,
     pub limits: HttpLimits,
     pub clock: Clock,
-    /// Whether clients use HTTPS; then browsers are told to use nothing else.
+    /// Whether clients use HTTPS. Responses then carry `Strict-Transport-Security`.
     pub is_https: bool,
     /// Whether the metrics about connections are those of this listener.
     pub has_metrics: bool,
@@ -89,8 +90,8 @@ pub async fn bind(at: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
     Ok((listener, bound))
 }
 
-/// Serves until cancelled. Then no new connections are accepted, and requests are completed within the
-/// grace period.
+/// Serves until cancelled. Then no new connections are accepted, and requests are completed within
+/// the grace period.
 pub async fn serve(listener: TcpListener, config: ServerConfig, cancel: CancellationToken) {
     let server = Arc::new(Server {
         epoch: config.clock.now(),
@@ -119,8 +120,8 @@ pub async fn serve(listener: TcpListener, config: ServerConfig, cancel: Cancella
                         tasks.spawn(server.clone().connection(entry, stream, from));
                     }
                 }
-                // Most likely there are no file descriptors left: an idle connection is closed to make
-                // room.
+                // Most likely there are no file descriptors left: an idle connection is closed to
+                // make room.
                 Err(e) => {
                     tracing::warn!(error = %e, "accept failed; retrying in 100 ms");
                     server.close_idle(&mut server.open());
@@ -202,8 +203,8 @@ impl Server {
         }
     }
 
-    /// Registers a new connection. If there are too many, the one that has been idle longest is closed;
-    /// returns `None` if all are busy.
+    /// Registers a new connection. If there are too many, the one that has been idle longest is
+    /// closed; returns `None` if all are busy.
     fn admit(self: &Arc<Self>, id: u64) -> Option<OpenConnection> {
         let mut open = self.open();
         if open.len() >= self.config.limits.connections {
@@ -320,7 +321,8 @@ fn with_security_headers(mut response: Response<Body>, is_https: bool) -> Respon
     response
 }
 
-/// The response to a request that is malformed or exceeds a limit; the connection is closed after it.
+/// The response to a request that is malformed or exceeds a limit; the connection is closed after
+/// it.
 fn refusal(request: &Request<Incoming>, connection: &Connection) -> Option<Response<Body>> {
     let (status, code, message) = if uri_bytes(request.uri()) > URI_BYTES_MAX {
         (

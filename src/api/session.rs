@@ -1,5 +1,6 @@
-//! The console's session as authentication for the number API: a cookie, and for requests that change
-//! something a CSRF token and a header of the browser that the request comes from a page of this node.
+//! The console's session as authentication for the number API: a cookie, and for requests that
+//! change something a CSRF token and the browser's header that the request comes from this node's
+//! origin.
 
 use http::{HeaderMap, Method};
 use subtle::ConstantTimeEq as _;
@@ -18,10 +19,11 @@ pub fn is_csrf_token(person: &Person, token: &str) -> bool {
     bool::from(person.csrf.as_bytes().ct_eq(token.as_bytes()))
 }
 
-/// Finds out who makes a request by the session cookie. `None` if there is no valid session.
+/// Authenticates a request by its session cookie. `None` without a valid session.
 ///
 /// # Errors
-/// Fails if the session can't be read, or if the request lacks the protection against forged requests.
+/// Fails if the session can't be read, or if the request lacks the protection against forged
+/// requests.
 pub(super) async fn authenticate(
     state: &ApiState,
     headers: &HeaderMap,

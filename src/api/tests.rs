@@ -66,7 +66,7 @@ struct Calls {
     reload: Mutex<Option<ReloadOutcome>>,
     is_shared: AtomicBool,
     is_draining: AtomicBool,
-    /// Numbers: 918035737458 of `SUB`, 442071838750 of `OTHER`.
+    /// The numbers 918035737458 of `SUB` and 442071838750 of `OTHER`.
     directory: Directory,
     orders: Mutex<Vec<CallOrder>>,
     streams: Mutex<Vec<StreamView>>,
@@ -317,12 +317,13 @@ struct Running {
     consents: Arc<Consents>,
     gate: Arc<Gate>,
     keeper: Keeper,
-    /// Its configuration.
+    /// The node's configuration.
     file: engine::config::Config,
     _folder: tempfile::TempDir,
 }
 
-/// 45 ended calls of `MAIN` (the first of them `SUB`'s), one of `OTHER`; two live, one of `OTHER`.
+/// Starts a node with 45 ended calls of `MAIN`, the first of them of `SUB`, and one of `OTHER`; and
+/// with two live calls of `MAIN` and one of `OTHER`.
 async fn run() -> Running {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
@@ -464,7 +465,7 @@ async fn run() -> Running {
                     clock.clone(),
                 ),
                 egress: egress::testing::egress(egress::testing::open_guard(), Vec::new()),
-                house: egress::testing::egress(egress::testing::open_guard(), Vec::new()),
+                model_egress: egress::testing::egress(egress::testing::open_guard(), Vec::new()),
                 model: None,
                 clock: clock.clone(),
             }),
@@ -494,7 +495,7 @@ async fn run() -> Running {
     }
 }
 
-/// Numbers whose URLs are asked by nobody.
+/// The numbers service. Its answer URLs are never requested.
 fn numbers_of(
     store: &Store,
     keeper: &Keeper,
@@ -519,7 +520,7 @@ fn numbers_of(
     })
 }
 
-/// Recordings in a folder, whose callbacks go nowhere.
+/// An outbox whose callbacks are never delivered.
 fn outbox_of(store: &Store, tables: &Arc<Directory>, clock: &Clock) -> engine::call::Outbox {
     use egress::testing::{egress, open_guard};
     use engine::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
@@ -564,7 +565,7 @@ impl Answer {
 }
 
 impl Running {
-    /// HTTP/1.0, so that streams come unchunked.
+    /// Sends an HTTP/1.0 request, so that streamed bodies are not chunked.
     async fn ask(&self, method: &str, path: &str, head: &str, body: &str) -> Answer {
         let length = body.len();
         let request =
@@ -615,7 +616,7 @@ async fn a_record_reads_as_plivo_writes_it() {
     let busy = node.plivo(MAIN, "GET", &format!("Call/{}/", uuid(2))).await.json();
     assert_eq!((&busy["answer_time"], &busy["call_duration"]), (&Value::Null, &json!(0)));
     assert_eq!(busy["call_state"], "BUSY");
-    // 1.3: without the last slash, with doubled ones.
+    // A missing final slash and repeated slashes are accepted.
     for odd in [format!("Call/{}", uuid(3)), format!("/Call//{}//", uuid(3))] {
         assert_eq!(node.plivo(MAIN, "GET", &odd).await.status, 200, "{odd}");
     }
@@ -683,7 +684,7 @@ async fn an_owner_of_the_only_main_account_sees_the_nodes_and_drains_one() {
             assert_eq!(node.ours(&who, method, path, "").await.status, 403, "{who} {path}");
         }
     }
-    // R16: of a node that others share nobody is told anything.
+    // On a node that several tenants share, owners may not see or drain it.
     node.calls.is_shared.store(true, Ordering::Relaxed);
     assert_eq!(node.ours(MAIN, "GET", "nodes/", "").await.status, 403);
     assert_eq!(node.ours(MAIN, "POST", "nodes/n1/drain/", "").await.status, 403);
@@ -878,7 +879,8 @@ async fn r16_another_tenants_call_is_one_that_never_was() {
         };
         assert_eq!(ask(foreign).await, ask(never).await);
     }
-    // A subaccount sees neither its main account's nor a sibling's; a main account sees its subaccounts'.
+    // A subaccount sees neither its main account's calls nor a sibling's; a main account sees its
+    // subaccounts'.
     assert_eq!(node.plivo(SUB, "GET", &format!("Call/{}/", uuid(3))).await.status, 404);
     assert_eq!(node.plivo(SUB, "DELETE", &format!("Call/{}/", uuid(101))).await.status, 404);
     assert_eq!(node.plivo(MAIN, "GET", &format!("Call/{}/", uuid(1))).await.status, 200);
@@ -920,7 +922,7 @@ async fn r15_who_may_ask() {
         );
     }
 
-    // Past 60 failures a minute: 429 for failures only, and for that address only.
+    // After 60 failures in a minute, further failures from that address get a 429.
     let mut statuses = Vec::new();
     for _ in 0..70 {
         statuses.push(node.ask("GET", &path, &basic(MAIN, "wrong"), "").await.status);
@@ -985,7 +987,7 @@ async fn a_call_is_ordered_with_every_field() {
         (Some("1w2#@200"), Some(uuid(9)))
     );
 
-    // A form, and several: the same, and a list in their order.
+    // A form with several callees is equivalent, and the calls are listed in their order.
     let form = "from=918035737458&to=919412341234%3C919412341235&answer_url=https%3A%2F%2Fapp.example.com%2F&ring_timeout=0";
     let answer = node.post(SUB, "application/x-www-form-urlencoded", "", form).await;
     assert_eq!(
@@ -1165,7 +1167,7 @@ async fn a_repeated_order_with_its_key_places_nothing_more() {
 
 #[test]
 fn a_part_of_a_path_is_read_as_it_stands_there() {
-    // RFC 3986, 3.3: what divides a form's pairs is a character like any other.
+    // RFC 3986, section 3.3: form delimiters are ordinary characters in a path.
     let table = [
         ("name_R%26D", "name_R&D"),
         ("name_R&D", "name_R&D"),
@@ -1252,7 +1254,7 @@ async fn event_logs_come_from_memory_or_the_store() {
     assert_eq!((none.status, none.body.as_str()), (200, ""), "a call with no lines");
     assert_eq!(node.ours(MAIN, "GET", "calls/x/events", "").await.status, 404);
 
-    // What the log says of the sound, likewise.
+    // The same for the quality samples.
     let live = node.ours(MAIN, "GET", &format!("calls/{}/quality/", uuid(101)), "").await;
     let live: Value = serde_json::from_str(&live.body).expect("JSON");
     let sample = &live["samples"][0];

@@ -1,8 +1,8 @@
 //! The unread rest of a request's body on HTTP/1.
 //!
-//! hyper closes a connection without notice if a request was not read to its end. A client that keeps
-//! connections alive then loses its next request. So a short rest is read and discarded; if it is long or
-//! slow, the response has `Connection: close`.
+//! hyper closes a connection without notice if a request was not read to its end. A client that
+//! keeps connections alive then loses its next request. So a short rest is read and discarded; if
+//! it is long or slow, the response has `Connection: close`.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,8 +14,8 @@ use http::{HeaderValue, Request, Response, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-/// The longest rest that is read, twice the limit of [`body`](super::body): a client that is still sending
-/// a body that was refused gets the response, not a broken connection.
+/// The longest rest that is read, twice the limit of [`body`](super::body): a client that is still
+/// sending a body that was refused gets the response, not a broken connection.
 const BYTES_MAX: u64 = 512 << 10;
 /// How long a rest may take to arrive.
 const TIME_MAX: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ pub(super) struct LentBody {
     rest: Arc<Mutex<Option<Incoming>>>,
 }
 
-/// What a handler left unread of a request's body.
+/// The part of a request's body that its handler did not read.
 pub(super) struct UnreadBody {
     rest: Arc<Mutex<Option<Incoming>>>,
     /// The client waits for `100 Continue` before it sends the body (RFC 9110 §10.1.1).
@@ -41,8 +41,8 @@ pub(super) fn lend(request: Request<Incoming>) -> (Request<LentBody>, UnreadBody
 }
 
 impl UnreadBody {
-    /// Reads the rest or announces the end of the connection, before the response is sent. Does nothing if
-    /// the handler still has the body.
+    /// Reads the rest or announces the end of the connection, before the response is sent. Does
+    /// nothing if the handler still has the body.
     pub(super) async fn discard<B>(self, response: &mut Response<B>) {
         let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(body) = rest.filter(|body| !body.is_end_stream()) else { return };

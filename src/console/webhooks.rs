@@ -15,7 +15,7 @@ use super::page::{Page, failed, forbidden, missing, respond};
 use super::view::When;
 use super::{App, Console};
 use engine::admission::Webhook as Made;
-use engine::inbox::{NotRouted, WebhookOrder};
+use engine::inbox::{RoutingError, WebhookSpec};
 
 /// Longest name, in characters.
 const NAME_MAX: usize = 64;
@@ -110,28 +110,30 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
 }
 
 /// A name and a URL as they may be; or what is wrong with them.
-fn order(console: &Console, visitor: &Visitor, form: &Form) -> Result<WebhookOrder, String> {
+fn order(console: &Console, visitor: &Visitor, form: &Form) -> Result<WebhookSpec, String> {
     let name = form.get("name");
     if !(1..=NAME_MAX).contains(&name.chars().count()) || name.chars().any(char::is_control) {
         return Err(visitor.lang().t("webhooks.invalid_name").to_owned());
     }
     let url = console.apis.api().placer.check_url(form.get("url"));
     let url = url.map_err(|why| visitor.lang().with("webhooks.invalid_url", &[&why]))?;
-    Ok(WebhookOrder { name: name.to_owned(), url })
+    Ok(WebhookSpec { name: name.to_owned(), url })
 }
 
 /// Why not, in words, and as which status.
-fn why(visitor: &Visitor, no: &NotRouted) -> (StatusCode, String) {
+fn why(visitor: &Visitor, no: &RoutingError) -> (StatusCode, String) {
     let (status, key) = match no {
-        NotRouted::NoWebhook | NotRouted::WhichWebhook | NotRouted::NoAgent => {
+        RoutingError::NoWebhook | RoutingError::WhichWebhook | RoutingError::NoAgent => {
             (StatusCode::NOT_FOUND, "error.not_found")
         }
-        NotRouted::Not(_) | NotRouted::InFile => {
+        RoutingError::InvalidState(_) | RoutingError::InFile => {
             (StatusCode::CONFLICT, "webhooks.in_configuration")
         }
-        NotRouted::InUse | NotRouted::Answers(_) => (StatusCode::CONFLICT, "webhooks.in_use"),
-        NotRouted::TooMany => (StatusCode::CONFLICT, "webhooks.too_many"),
-        NotRouted::Store(error) => {
+        RoutingError::InUse | RoutingError::AgentInUse(_) => {
+            (StatusCode::CONFLICT, "webhooks.in_use")
+        }
+        RoutingError::TooMany => (StatusCode::CONFLICT, "webhooks.too_many"),
+        RoutingError::Store(error) => {
             tracing::warn!(%error, "a webhook could not be changed");
             (StatusCode::SERVICE_UNAVAILABLE, "error.internal")
         }
@@ -268,7 +270,7 @@ pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Pos
     };
     match done {
         Ok(()) => Redirect::to(&to).into_response(),
-        Err(NotRouted::NoWebhook) => missing(&console, &visitor),
+        Err(RoutingError::NoWebhook) => missing(&console, &visitor),
         Err(no) => {
             let (status, wrong) = why(&visitor, &no);
             shown(&console, &visitor, id, status, News { wrong, ..News::default() }).await

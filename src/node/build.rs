@@ -186,7 +186,7 @@ impl Node {
             directory: directory.clone(),
             notices: notices.clone(),
             egress: egress.clone(),
-            house: Egress::new(house)?,
+            model_egress: Egress::new(house)?,
             model: config.model.clone(),
             clock: clock.clone(),
         });
@@ -274,7 +274,9 @@ impl Node {
         let (messages, known) = (inbox.clone(), directory.clone());
         numbers.routing_from(Box::new(move |number| news::routed(&messages, &known, number)));
         let refused = numbers.clone();
-        services.graph.tell_of_tokens(Box::new(move |id, token| refused.token_refused(id, token)));
+        services
+            .graph
+            .on_refused_token(Box::new(move |id, token| refused.token_refused(id, token)));
         let hearing = numbers.clone();
         let doorway = Doorway {
             registry: registry.clone(),

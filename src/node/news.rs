@@ -30,22 +30,22 @@ pub(super) fn connect(
     keeper.tell(move |before, book| {
         credentials.replace(&book.credentials());
         // Subaccounts that went, numbers that came back: the next message is its owner's already.
-        messages.claim_soon();
+        messages.spawn_claim();
         for (number, data) in
             numbers::changes(before, book, |number| routed(&messages, &known, number))
         {
             let entry = known.tables().by_number(&number).cloned();
             if let Some(entry) = entry {
-                messages.tell_number(&entry, "number.changed", data);
+                messages.notify_number(&entry, "number.changed", data);
             }
         }
     });
     let book = keeper.clone();
-    inbox.tell(Box::new(move |inbox, number, before, after| {
+    inbox.on_routing_change(Box::new(move |inbox, number, before, after| {
         if let Some(data) =
             numbers::rerouted(&book.book(), &number.spec.number, &before.into(), &after.into())
         {
-            inbox.tell_number(number, "number.changed", data);
+            inbox.notify_number(number, "number.changed", data);
         }
     }));
     let (messages, known) = (inbox.clone(), directory.clone());

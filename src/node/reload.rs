@@ -18,7 +18,7 @@ use crate::api::{ConfigFinding, ReloadOutcome, ReloadSummary};
 use engine::admission::book::Keeper;
 use engine::call::Services;
 use engine::config::{Config, ConfigError};
-use engine::inbox::{Dropped, Inbox};
+use engine::inbox::{Inbox, MissingWebhook};
 use engine::people::People;
 use engine::webhook::WebhookConfig;
 use model::Clock;
@@ -195,14 +195,14 @@ impl Inner {
             config.numbers.iter().any(|number| number.number == *id)
                 || book.any_number(id).is_some_and(|n| !n.in_file && !n.set.disconnected)
         };
-        let look = self.parts.inbox.dropped(&config.webhooks, stays);
+        let look = self.parts.inbox.missing_webhooks(&config.webhooks, stays);
         let dropped = match tokio::runtime::Handle::current().block_on(look) {
             Ok(dropped) => dropped,
             Err(error) => {
                 return Some(vec![ConfigFinding::new(None, format!("could not {error}"), "")]);
             }
         };
-        let finding = |dropped: &Dropped| {
+        let finding = |dropped: &MissingWebhook| {
             let what = format!(
                 "[[webhook]] {:?} is not there any more, and {} go to it",
                 dropped.name,

@@ -611,7 +611,7 @@ fn rest_api() -> &'static Rest {
                 clock.clone(),
             ),
             egress: out.clone(),
-            house: out.clone(),
+            model_egress: out.clone(),
             model: None,
             clock: clock.clone(),
         });

@@ -1,12 +1,12 @@
 //! Requests to Graph: what `call::shell` and `meta::Graph` do with them, in simulated time. Whether there is a further
-//! try, and what stands at the end, is decided by the real `meta::Asking`, `Policy`, `Budget` and `classify`.
+//! try, and what stands at the end, is decided by the real `meta::RetryState`, `Policy`, `Budget` and `classify`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::admission::permission;
 use engine::call::consent::refusal_of;
-use engine::meta::{Action, Asking, Fault, Next, Verdict};
+use engine::meta::{Action, Fault, NextStep, RetryState, Verdict};
 use engine::webhook::CallKey;
 use machine::{GraphAction, GraphOutcome, Input};
 use model::{CallUuid, Wacid};
@@ -36,7 +36,7 @@ pub struct Request {
     before: Option<usize>,
     /// The one that waits for it.
     next: Option<usize>,
-    asking: Option<Asking>,
+    asking: Option<RetryState>,
     phase: Phase,
     /// When it was made.
     made: u64,
@@ -191,7 +191,7 @@ impl World {
             self.overtake(before);
         }
         let request = &mut self.node().requests[id];
-        match Asking::begin(request.action.into(), request.deadline, request.overtaken, now) {
+        match RetryState::begin(request.action.into(), request.deadline, request.overtaken, now) {
             Ok(asking) => {
                 request.asking = Some(asking);
                 self.graph_sends(id)
@@ -219,9 +219,9 @@ impl World {
         let node = self.node();
         let request = &mut node.requests[id];
         let asking = request.asking.as_mut().expect("it has begun");
-        match asking.sends(request.overtaken, now, &mut node.budget) {
+        match asking.begin_attempt(request.overtaken, now, &mut node.budget) {
             None => {}
-            Some(Next::Done(outcome) | Next::OutOfBudget(outcome)) => {
+            Some(NextStep::Done(outcome) | NextStep::OutOfBudget(outcome)) => {
                 self.request_ends(id, outcome);
                 return Ok(());
             }
@@ -294,17 +294,25 @@ impl World {
             request.connected = Some(wacid.clone());
         }
         let asking = request.asking.as_mut().expect("it has begun");
-        let next =
-            asking.tried(verdict, &node.policy, roll, request.overtaken, now, &mut node.budget);
+        let next = asking.finish_attempt(
+            verdict,
+            &node.policy,
+            roll,
+            request.overtaken,
+            now,
+            &mut node.budget,
+        );
         match next {
-            Next::Again { pause, or_else } => {
+            NextStep::Retry { pause, or_else } => {
                 request.phase = Phase::Pausing(or_else);
                 request.turn += 1;
                 let turn = request.turn;
                 let us = u64::try_from(pause.as_micros()).expect("seconds");
                 self.after(us, Event::GraphTry { life, request: id, turn });
             }
-            Next::Done(outcome) | Next::OutOfBudget(outcome) => self.request_ends(id, outcome),
+            NextStep::Done(outcome) | NextStep::OutOfBudget(outcome) => {
+                self.request_ends(id, outcome)
+            }
         }
         Ok(())
     }

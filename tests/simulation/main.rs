@@ -9,7 +9,7 @@
 //! What runs is the program's own wherever something is decided: the webhook's handler (`webhook::WebhookHandler`: JSON, duplicates,
 //! tombstones, age), the gate with its slots and calls per second, the call machine as the shell steps it
 //! (`call::step`), the queues of calls to be placed (`call::queues`) and what users permit, which call Meta means
-//! (`call::binding`), further tries at Graph (`meta::Asking`, `Policy`, `Budget`, `classify`), the callbacks' schedule
+//! (`call::binding`), further tries at Graph (`meta::RetryState`, `Policy`, `Budget`, `classify`), the callbacks' schedule
 //! (`answer::next_pause`), how an orphan ends (`call::orphan::closing`), the XML validator, the event log and `replay`. What *carries out* under tokio is done here in
 //! simulated time, by the same rules but by hand: `shell` and `graph` stand for `call::shell`, `call::registry` and the
 //! HTTP half of `meta::Graph`, `dialer` for `call::dialer`, `store` for the writer and the outbox. A fault in those is for

@@ -112,7 +112,7 @@ struct AgentView {
     max_reply_chars: u16,
     timeout_ms: u32,
     outbound_number: Option<String>,
-    /// Business numbers whose messages the agent answers.
+    /// The business numbers for which the agent answers messages.
     inbound_numbers: Vec<String>,
     enabled: bool,
     has_api_key: bool,

@@ -134,7 +134,7 @@ struct NewApiKey {
     role: RoleWord,
     /// The WhatsApp number whose sandbox the key changes.
     wa_id: Option<String>,
-    /// A subaccount; by default the account of the key or person that asks.
+    /// A subaccount; by default the account of the request's key or person.
     account: Option<String>,
 }
 

@@ -1,5 +1,6 @@
-//! `GET /api/v1/calls/{call_uuid}/events/`: the event log of a call as JSON lines, as `offhook replay`
-//! reads it. The log of a live call comes from memory, that of an ended call from the store.
+//! `GET /api/v1/calls/{call_uuid}/events/`: the event log of a call as JSON lines, as `offhook
+//! replay` reads it. The log of a live call comes from memory, that of an ended call from the
+//! store.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -33,7 +34,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
     .responses(&[ResponseSpec::raw(200, "JSON, one object per line", CONTENT_TYPE)]),
 }];
 
-/// Lines read from the store at once.
+/// Lines per read from the store.
 const PAGE: u32 = 1_000;
 
 async fn get(request: ApiRequest) -> Result<Response, ApiError> {

@@ -1,5 +1,5 @@
-//! `GET /api/v1/calls/{call_uuid}/quality/`: the audio quality of a call over time. That of a live call
-//! comes from memory, that of an ended call from its event log.
+//! `GET /api/v1/calls/{call_uuid}/quality/`: the audio quality of a call over time. That of a live
+//! call comes from memory, that of an ended call from its event log.
 
 use axum::response::Response;
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
     )]),
 }];
 
-/// Lines read from the store at once.
+/// Lines per read from the store.
 const PAGE: u32 = 1_000;
 
 /// The audio quality of a call over time.
@@ -37,8 +37,8 @@ const PAGE: u32 = 1_000;
 struct CallQualityCourse {
     #[schema(value_type = String, format = Uuid)]
     call_uuid: CallUuid,
-    /// The least span of a sample but the last, in seconds: 5, and doubled each time the call has 240
-    /// samples.
+    /// The least span of a sample but the last, in seconds: 5, and doubled each time the call has
+    /// 240 samples.
     interval_seconds: u32,
     samples: Vec<Sample>,
 }

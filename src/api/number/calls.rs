@@ -105,13 +105,14 @@ struct CallView {
 struct CallDetail<'a> {
     #[serde(flatten)]
     call: CallView,
-    /// What went wrong and how to mend it; empty until the call has ended.
+    /// Faults and their remedies; empty until the call has ended.
     #[schema(value_type = Vec<String>)]
     remarks: &'a [String],
     /// Findings of the linter about the call's documents; empty until the call has ended.
     #[schema(value_type = Vec<Finding>)]
     findings: &'a [Finding],
-    /// Quality of the audio: loss, jitter, round trip, estimated MOS; null until the call has ended.
+    /// Quality of the audio: loss, jitter, round trip, estimated MOS; null until the call has
+    /// ended.
     quality: Option<CallQuality>,
     /// Meta's id of the call; null until the call has ended.
     whatsapp_call_id: Option<String>,
@@ -246,7 +247,7 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
         None | Some(After::Live(_)) => None,
     };
     let filter = CallFilter { before, ..ended };
-    // One call more than fits tells whether there is another page.
+    // One extra call is read to detect whether another page follows.
     let room = limit - u32::try_from(items.len()).unwrap_or(limit);
     let ended = api.store.calls().newest(scope, &filter, room + 1).await;
     let mut ended = ended.map_err(ApiError::store("list calls"))?;

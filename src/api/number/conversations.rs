@@ -1,4 +1,4 @@
-//! `/api/v1/conversations/`: conversations, their timelines, their state, and who answers them.
+//! `/api/v1/conversations/`: conversations, their timelines, state and routing.
 
 use std::sync::Arc;
 
@@ -275,7 +275,7 @@ fn tag(conversation: &Conversation) -> String {
     ))
 }
 
-/// 200 with the conversation as it is now.
+/// 200 with the current conversation.
 async fn view(request: &ApiRequest, id: Uuid) -> Result<Response, ApiError> {
     let conversation = find_id(request, id).await?;
     let view = ConversationView::new(request.api(), &conversation).await;
@@ -418,7 +418,7 @@ async fn read(request: ApiRequest) -> Result<Response, ApiError> {
     let conversation = find(&request).await?;
     let change = ConversationChange { read: true, ..ConversationChange::default() };
     apply(&request, &conversation, change).await?;
-    let sent = request.api().inbox.tell_read(request.scope(), &conversation).await;
+    let sent = request.api().inbox.mark_last_read(request.scope(), &conversation).await;
     sent.map_err(ApiError::store("read a conversation"))?;
     view(&request, conversation.pair.conversation).await
 }

@@ -1,5 +1,5 @@
-//! `DELETE /api/v1/users/{user_id}/`: erases what the node knows about a WhatsApp user, or deletes a
-//! person of the console. Which of the two is told by the form of the id.
+//! `DELETE /api/v1/users/{user_id}/`: erases the node's data about a WhatsApp user, or deletes
+//! a person of the console. The form of the id decides which of the two is meant.
 
 use axum::response::Response;
 use serde::Serialize;

@@ -6,7 +6,7 @@ use engine::admission::permission::{Refusal, Why};
 use engine::admission::{Because, Denied, Reason};
 use engine::call::consent;
 use engine::call::dialer::NotPlaced;
-use engine::inbox::{self, NotRouted};
+use engine::inbox::{self, RoutingError};
 use engine::meta::code;
 use engine::numbers;
 use engine::people::NotDone;
@@ -37,36 +37,36 @@ impl From<AuthError> for ApiError {
     }
 }
 
-impl From<NotRouted> for ApiError {
-    fn from(error: NotRouted) -> Self {
+impl From<RoutingError> for ApiError {
+    fn from(error: RoutingError) -> Self {
         match error {
-            NotRouted::NoWebhook => Self::bad_value("webhook", "no such webhook"),
-            NotRouted::WhichWebhook => Self::bad_value(
+            RoutingError::NoWebhook => Self::bad_value("webhook", "no such webhook"),
+            RoutingError::WhichWebhook => Self::bad_value(
                 "webhook",
                 "webhook is required: the account has no webhook or several; webhooks are created \
                  in the console",
             ),
-            NotRouted::Not(why) => Self::conflict("wrong_state", why),
-            NotRouted::TooMany => {
+            RoutingError::InvalidState(why) => Self::conflict("wrong_state", why),
+            RoutingError::TooMany => {
                 Self::conflict("too_many", "the account has the maximum number of webhooks")
             }
-            NotRouted::InFile => Self::conflict(
+            RoutingError::InFile => Self::conflict(
                 "in_file",
                 "the webhook is defined in the configuration file: change it there",
             ),
-            NotRouted::InUse => Self::conflict(
+            RoutingError::InUse => Self::conflict(
                 "in_use",
                 "numbers or conversations use this webhook: subscribe them to another one first, \
                  with applyToExisting",
             ),
-            NotRouted::NoAgent => Self::bad_value("agent", "no such agent"),
-            NotRouted::Answers(numbers) => Self::conflict(
+            RoutingError::NoAgent => Self::bad_value("agent", "no such agent"),
+            RoutingError::AgentInUse(numbers) => Self::conflict(
                 "in_use",
                 format!(
                     "the agent answers {numbers}: connect another agent there, or add ?force=true"
                 ),
             ),
-            NotRouted::Store(error) => Self::store("change the routing")(error),
+            RoutingError::Store(error) => Self::store("change the routing")(error),
         }
     }
 }
@@ -163,29 +163,29 @@ fn permission_request_under_way() -> ApiError {
     ApiError::conflict("request_under_way", "a permission request to this user is being sent")
 }
 
-impl From<inbox::NotSent> for ApiError {
-    fn from(error: inbox::NotSent) -> Self {
+impl From<inbox::SendError> for ApiError {
+    fn from(error: inbox::SendError) -> Self {
         match error {
-            inbox::NotSent::Gone => Self::NotFound(NO_CONVERSATION),
-            inbox::NotSent::NoNumber => Self::conflict(NO_NUMBER.0, NO_NUMBER.1),
-            inbox::NotSent::Stale => {
+            inbox::SendError::NoConversation => Self::NotFound(NO_CONVERSATION),
+            inbox::SendError::NoNumber => Self::conflict(NO_NUMBER.0, NO_NUMBER.1),
+            inbox::SendError::Stale => {
                 Self::conflict("stale", "the conversation is answered by someone else now")
             }
-            inbox::NotSent::WindowClosed => Self::rule(
+            inbox::SendError::WindowClosed => Self::rule(
                 "window_closed",
                 "the user has not written or called for 24 hours: only a template can be sent, \
                  {\"type\": \"template\", \"template\": {\"name\", \"language\": {\"code\"}}}",
                 None,
             ),
-            inbox::NotSent::TooSoon(refusal) => permission_request_too_soon(&refusal),
-            inbox::NotSent::Asking => permission_request_under_way(),
-            inbox::NotSent::TooMany(seconds) => Self::TooManyRequests {
+            inbox::SendError::RequestTooSoon(refusal) => permission_request_too_soon(&refusal),
+            inbox::SendError::RequestInProgress => permission_request_under_way(),
+            inbox::SendError::TooMany(seconds) => Self::TooManyRequests {
                 code: "too_many_requests",
                 message: "too many messages at once".into(),
                 field: None,
                 retry_after: Some(seconds),
             },
-            inbox::NotSent::Store(error) => Self::store("send a message")(error),
+            inbox::SendError::Store(error) => Self::store("send a message")(error),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Messages about wrong fields of JSON bodies. serde words them in terms of Rust's types; clients get
-//! them in terms of JSON.
+//! Messages about wrong fields of JSON bodies. serde's messages name Rust types; clients get them
+//! in terms of JSON.
 
 use super::super::error::ApiError;
 
@@ -21,7 +21,7 @@ pub(super) fn error(path: &str, message: &str) -> ApiError {
     }
 }
 
-/// Words serde's message about a field for the client. Messages of our own types pass unchanged.
+/// Rewords serde's message about a field for the client. Messages of our own types pass unchanged.
 fn plain(field: &str, why: &str) -> String {
     // The position in the text follows; the field's path says more.
     let why = why.split(" at line ").next().unwrap_or(why);
@@ -80,7 +80,7 @@ fn json_type(expected: &str) -> String {
         other if other.starts_with("struct ") || other.starts_with("internally tagged enum") => {
             "an object"
         }
-        // Our own types word what they expect.
+        // The messages of our own types are already in terms of JSON.
         other => return other.to_owned(),
     };
     word.to_owned()

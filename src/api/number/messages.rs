@@ -1,5 +1,5 @@
-//! `POST /api/v1/conversations/{conversation_id}/messages/`: sends a message, in the form that Graph's
-//! `messages` takes.
+//! `POST /api/v1/conversations/{conversation_id}/messages/`: sends a message, in the form that
+//! Graph's `messages` takes.
 
 use axum::response::Response;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use super::conversations;
 use super::request::ApiRequest;
 use super::response::accepted;
 use super::route::{Route, error, handler};
-use engine::inbox::{NotSent, Outgoing, words};
+use engine::inbox::{Outgoing, SendError, words};
 use model::Role;
 
 pub(super) const ROUTES: &[Route] = &[Route {
@@ -158,7 +158,7 @@ async fn send(mut request: ApiRequest) -> Result<Response, ApiError> {
     let key = key.map(|key| format!("{} {key}", request.scope().auth_id()));
     let sent = request.api().inbox.send(&conversation, outgoing, "api", key.as_deref()).await;
     let id = sent.map_err(|error| match error {
-        NotSent::NoNumber => {
+        SendError::NoNumber => {
             request.disconnected(&conversation.pair.number).unwrap_or_else(|| ApiError::from(error))
         }
         error => error.into(),
@@ -166,7 +166,7 @@ async fn send(mut request: ApiRequest) -> Result<Response, ApiError> {
     Ok(accepted(&SentMessage { id, status: "queued" }))
 }
 
-/// Parses and validates a message as far as that is possible without Meta.
+/// Parses a message, and validates what can be checked without Meta.
 fn parse(mut body: Map<String, Value>) -> Result<Outgoing, ApiError> {
     let Some(Value::String(kind)) = body.remove("type") else {
         return Err(ApiError::bad_value("type", "type is missing: text, image, template, …"));

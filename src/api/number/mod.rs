@@ -1,5 +1,5 @@
-//! The number API, `/api/v1/…`: a module per resource. Requests authenticate with `X-API-Key` or the
-//! console's session. See `docs/reference/rest.md#number-api`.
+//! The number API, `/api/v1/…`: a module per resource. Requests authenticate with `X-API-Key` or
+//! the console's session. See `docs/reference/rest.md#number-api`.
 //!
 //! A new resource is a module with a table of [`Route`]s and its line in [`TABLES`].
 
@@ -176,7 +176,7 @@ fn created_key(state: &ApiState, headers: &HeaderMap) -> Option<Principal> {
     state.is_enabled(&holder.account).then(|| Principal::from_key(holder))
 }
 
-/// The message of a 405, with the way that is meant to be used if there is one.
+/// The message of a 405, with the alternative where one exists.
 fn wrong_method_message(method: &Method, segments: &[&str]) -> &'static str {
     match segments {
         ["api", "v1", "phone-numbers", _] if *method == Method::DELETE => {

@@ -1,4 +1,5 @@
-//! `/api/v1/permissions/{number}/{wa_id}/`: what a user allows a business number, and asking the user.
+//! `/api/v1/permissions/{number}/{wa_id}/`: a user's permission for calls from a business number,
+//! and requesting it.
 
 use std::sync::Arc;
 
@@ -25,11 +26,11 @@ pub(super) const ROUTES: &[Route] = &[
         operation: Operation::get(
             "/api/v1/permissions/{number}/{wa_id}/",
             "permission",
-            "Retrieve what a user allows a phone number, and what remains of Meta's limits",
+            "Retrieve a user's call permission, and what remains of Meta's limits",
         )
         .query(&[QueryParameter::flag("refresh", "true: ask Meta")])
         .responses(&[
-            ResponseSpec::json::<Permission>(200, "The permission as it is known"),
+            ResponseSpec::json::<Permission>(200, "The permission as the node knows it"),
             error(409, "`disconnected`: the phone number must be reconnected first"),
         ]),
     },
@@ -83,14 +84,15 @@ fn schema(schemas: &mut Schemas) -> Value {
     json!({"$ref": "#/components/schemas/NewPermissionRequest"})
 }
 
-/// The longest text of a request in characters: Meta's limit for the body of an interactive message.
+/// The longest text of a request in characters: Meta's limit for the body of an interactive
+/// message.
 const TEXT_CHARS_MAX: usize = 1_024;
 /// The longest business-scoped user id, in digits.
 const BSUID_DIGITS_MAX: usize = 128;
 /// The largest template, in bytes.
 const TEMPLATE_BYTES_MAX: usize = 16 * 1024;
 
-/// What a user allows a business number.
+/// A user's permission for calls from a business number.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Permission {

@@ -175,7 +175,7 @@ impl ApiRequest {
         Ok(body::read(&self.head.headers, body).await?)
     }
 
-    /// The body as it arrives, for a resource with limits of its own.
+    /// The body as it arrives, for a resource with its own limits.
     pub(super) fn body(&mut self) -> Body {
         let body = std::mem::replace(&mut self.body, Mutex::new(Body::empty()));
         body.into_inner().unwrap_or_else(PoisonError::into_inner)

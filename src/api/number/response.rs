@@ -60,13 +60,13 @@ pub(super) fn etag<T: Serialize>(object: &T) -> String {
 /// A page of a list.
 pub(super) struct Page<T> {
     pub(super) items: Vec<T>,
-    /// The position of the last item, if there are more behind it.
+    /// The position of the last item, if more follow.
     pub(super) next: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// Makes a page of at most `limit` items. The caller passes one item more if there is one,
-    /// which tells whether another page follows.
+    /// Makes a page of at most `limit` items. The caller passes one extra item, if it exists, to
+    /// show that another page follows.
     pub(super) fn new(mut items: Vec<T>, limit: u32, position: impl FnOnce(&T) -> String) -> Self {
         let limit = limit as usize;
         let has_more = items.len() > limit;

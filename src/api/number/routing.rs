@@ -1,5 +1,5 @@
-//! `POST /api/v1/phone-numbers/{number}/subscribe/`, `connect-agent/` and `disconnect-agent/`: who
-//! answers the conversations of a business number.
+//! `POST /api/v1/phone-numbers/{number}/subscribe/`, `connect-agent/` and `disconnect-agent/`: the
+//! routing of a business number's conversations.
 
 use std::sync::Arc;
 
@@ -208,16 +208,16 @@ async fn connect_agent(mut request: ApiRequest) -> Result<Response, ApiError> {
         let entry = book.number(scope, &number.spec.number);
         entry.is_some_and(|entry| entry.set.configuration == Configuration::Agent)
     };
-    // A number that is configured to be answered by an agent but has none: so far nobody answers
-    // its existing conversations.
+    // The number is configured for an agent but has none, so its existing conversations are not
+    // answered yet.
     let to_existing = body.apply_to_existing || is_set_to_agent && routing == Routing::None;
     if !is_sandbox(&number) {
-        // Without a previous agent there was none to be silenced. If there was one that is silent,
-        // the new one is too.
+        // Enable the agent if the number had none. If the previous agent was silenced, the new one
+        // is too.
         let (wakes, takes_calls) =
             (routing.agent().is_none(), agent.spec.channels.contains(&AgentChannel::Voice));
-        // The number's own URL goes on to serve existing conversations, which depends on its
-        // configuration type.
+        // The number's own URL continues to serve existing conversations if its configuration type
+        // allows that.
         let serves = routing == Routing::Webhook(None) && !to_existing;
         api.numbers
             .prepare_for_agent(scope, &number.spec.number, wakes, takes_calls, serves)

@@ -83,7 +83,7 @@ struct TokenRotation {
     /// How long the previous token stays valid, in hours (default 24).
     #[schema(minimum = 1, maximum = 720)]
     overlap_hours: Option<u64>,
-    /// A subaccount; by default the account of the key or person that asks.
+    /// A subaccount; by default the account of the request's key or person.
     account: Option<String>,
 }
 

@@ -14,7 +14,7 @@ use super::error::conversation_without_number;
 use super::request::ApiRequest;
 use super::response::created;
 use super::route::{META_FAILED, Route, error, handler};
-use engine::inbox::{FileKind, NotUploaded};
+use engine::inbox::{FileKind, UploadError};
 use model::Role;
 
 pub(super) const ROUTES: &[Route] = &[Route {
@@ -88,7 +88,7 @@ async fn upload(mut request: ApiRequest) -> Result<Response, ApiError> {
     let body = request.body().into_data_stream();
     let uploaded = request.api().inbox.upload(&conversation, kind, &filename, body).await;
     let (id, bytes) = uploaded.map_err(|why| match why {
-        NotUploaded::NoNumber => request
+        UploadError::NoNumber => request
             .disconnected(&conversation.pair.number)
             .unwrap_or_else(|| upload_error(why, kind)),
         why => upload_error(why, kind),
@@ -125,22 +125,22 @@ fn too_large(kind: &FileKind) -> ApiError {
     )
 }
 
-fn upload_error(why: NotUploaded, kind: &FileKind) -> ApiError {
+fn upload_error(why: UploadError, kind: &FileKind) -> ApiError {
     match why {
-        NotUploaded::NoNumber => conversation_without_number(),
-        NotUploaded::TooMany => ApiError::TooManyRequests {
+        UploadError::NoNumber => conversation_without_number(),
+        UploadError::TooMany => ApiError::TooManyRequests {
             code: "too_many_requests",
             message: "too many files are being uploaded: try again in a moment".into(),
             field: None,
             retry_after: Some(RETRY_AFTER),
         },
-        NotUploaded::TooLarge => too_large(kind),
-        NotUploaded::Empty => {
+        UploadError::TooLarge => too_large(kind),
+        UploadError::Empty => {
             ApiError::bad_body("the file is empty: the body of the request is the file itself")
         }
-        NotUploaded::Broken => BodyError::Unreadable.into(),
-        NotUploaded::Slow => ApiError::RequestTimeout("the file took longer than 120 s"),
-        NotUploaded::Disk(error) => {
+        UploadError::Broken => BodyError::Unreadable.into(),
+        UploadError::Slow => ApiError::RequestTimeout("the file took longer than 120 s"),
+        UploadError::Disk(error) => {
             tracing::warn!(%error, "uploaded file could not be stored");
             match error.kind() {
                 std::io::ErrorKind::StorageFull => ApiError::Unavailable {
@@ -150,7 +150,7 @@ fn upload_error(why: NotUploaded, kind: &FileKind) -> ApiError {
                 _ => ApiError::Internal,
             }
         }
-        NotUploaded::Meta(outcome) => outcome.into(),
+        UploadError::Meta(outcome) => outcome.into(),
     }
 }
 

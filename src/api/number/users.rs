@@ -196,7 +196,7 @@ struct NewUser {
     wa_id: Option<String>,
     /// If absent, the response has an invitation link.
     password: Option<String>,
-    /// A subaccount; by default the account of the key or person that asks.
+    /// A subaccount; by default the account of the request's key or person.
     account: Option<String>,
 }
 
@@ -286,8 +286,8 @@ fn invitation_link(request: &ApiRequest, token: &Token) -> String {
     format!("{base_url}/console/invitation/{}", token.reveal())
 }
 
-/// The account that a request names, with its main account: one in the scope, by default the account
-/// that asks.
+/// The account that a request names, with its main account: one in the scope, by default the
+/// account of the request.
 pub(super) fn account_of(
     request: &ApiRequest,
     named: Option<&str>,

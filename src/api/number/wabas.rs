@@ -1,5 +1,5 @@
-//! `/api/v1/wabas/`: the WhatsApp Business Accounts of an account: which account their calls belong to,
-//! and reading their numbers at Meta.
+//! `/api/v1/wabas/`: the WhatsApp Business Accounts of an account: which account their calls belong
+//! to, and reading their numbers at Meta.
 
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -132,7 +132,7 @@ fn view(request: &ApiRequest, id: &WabaId) -> Result<Response, ApiError> {
     Ok(with_etag(ok(&WabaView::new(&book, waba)), &tag(waba)))
 }
 
-/// The ETag of a WABA: only of its account, since its numbers change without anybody's doing.
+/// The ETag of a WABA: only of its account, since its numbers also change without a request.
 fn tag(waba: &Waba) -> String {
     etag(&waba.account())
 }

@@ -1,4 +1,5 @@
-//! `GET /api/v1/calls/{call_uuid}/waterfall/`: a call as bars over time, with what was sent and received.
+//! `GET /api/v1/calls/{call_uuid}/waterfall/`: a call as bars over time, with the messages sent and
+//! received.
 
 use std::fmt::Write as _;
 
@@ -31,7 +32,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
     )]),
 }];
 
-/// Lines read from the store at once.
+/// Lines per read from the store.
 const LINES: u32 = 1_000;
 /// The most bytes of an event log that are read.
 const BYTES_MAX: usize = 8 << 20;
@@ -148,8 +149,8 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
     Ok(ok(&view))
 }
 
-/// The waterfall of an event log, with the bodies of the call's callbacks. `None` if the log is empty
-/// or can't be read.
+/// The waterfall of an event log, with the bodies of the call's callbacks. `None` if the log is
+/// empty or can't be read.
 ///
 /// # Errors
 /// Fails if the store can't read the callbacks.
@@ -163,7 +164,7 @@ pub(crate) async fn waterfall_of(
     Ok(Waterfall::with(log.as_bytes(), &outbox).ok())
 }
 
-/// The event log of a live or ended call, cut after 8 MiB; empty if there is none.
+/// The event log of a live or ended call, cut after 8 MiB; empty if the call has none.
 ///
 /// # Errors
 /// Fails if the store can't read the log.

@@ -1,8 +1,8 @@
-//! `POST MultiPartyCall/{mpc}/Participant/`: calls users into a multi-party call, or moves a live call
-//! into it.
+//! `POST MultiPartyCall/{mpc}/Participant/`: calls users into a multi-party call, or moves a live
+//! call into it.
 //!
-//! A participant runs a document with the element `MultiPartyCall`, which is made of the fields of the
-//! request and validated like any document.
+//! A participant runs a document with the element `MultiPartyCall`, which is made of the fields of
+//! the request and validated like any document.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -263,7 +263,7 @@ fn parse_order(
     let CalledUsers { from, to, caller_name, headers, outbound, callback, each } = users;
     let number = api.placer.number(&request.scope, &from);
     let number = number.ok_or_else(|| PlivoError::NotAllowed(not_own_number(&from)))?;
-    // The document is given, so there is no answer URL; without a callback URL there are no
+    // The document is given, so the call has no answer URL. Without a callback URL it has no
     // callbacks.
     let nowhere = (DocUrl("".into()), Method::Post);
     Ok(CallOrder {
@@ -280,7 +280,7 @@ fn parse_order(
     })
 }
 
-/// The fields about users who are called, each valid by itself.
+/// The fields about users who are called, each validated on its own.
 struct CalledUsers {
     from: E164,
     to: Vec<E164>,
@@ -326,7 +326,7 @@ impl CalledUsers {
     }
 }
 
-/// Parses what a user who has answered must confirm before entering.
+/// Parses the confirmation that a user must give between answering and entering.
 fn parse_confirm(api: &Api, fields: &Fields) -> Result<Option<Confirmation>, String> {
     const MESSAGE: &str = "confirm_key must be one of 0-9, * and #";
     let key = fields.text("confirm_key")?.map(|text| {
@@ -352,7 +352,7 @@ fn parse_confirm(api: &Api, fields: &Fields) -> Result<Option<Confirmation>, Str
     }))
 }
 
-/// Parses what the participants hear until the user answers.
+/// Parses the sound that the participants hear until the user answers.
 fn parse_room_music(api: &Api, fields: &Fields) -> Result<Option<RoomMusic>, String> {
     let Some(text) = fields.text("dial_music")? else { return Ok(Some(RoomMusic::RingBack)) };
     match text.to_ascii_lowercase().as_str() {

@@ -1,5 +1,5 @@
-//! Applications: answer, fallback, hangup and message URLs under one name, which numbers and endpoints can
-//! use. See `docs/reference/rest.md#applications`.
+//! Applications: answer, fallback, hangup and message URLs under one name, which numbers and
+//! endpoints can use. See `docs/reference/rest.md#applications`.
 
 use axum::response::Response;
 use serde::Serialize;
@@ -281,7 +281,7 @@ fn too_many(TooMany(most): TooMany) -> PlivoError {
     PlivoError::Conflict(format!("an account can have at most {most} applications"))
 }
 
-/// The fields of a new or changed application, each valid by itself.
+/// The fields of a new or changed application, each validated on its own.
 struct ApplicationFields {
     name: Option<String>,
     /// In the order of [`LINKS`].

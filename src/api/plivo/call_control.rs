@@ -1,7 +1,7 @@
 //! Commands for a live call: transfer, play, speak, send digits.
 //!
-//! A request is validated and passed to the call. The response does not wait for its effect, which is
-//! in the event log of the call.
+//! A request is validated and passed to the call. The response does not wait for its effect, which
+//! is in the event log of the call.
 
 use axum::response::Response;
 use serde::Serialize;
@@ -214,7 +214,7 @@ fn play_aside(
     let legs = parse_legs(fields, "legs", true).map_err(PlivoError::BadRequest)?;
     let repeat = fields.flag("loop").map_err(PlivoError::BadRequest)?.unwrap_or(false);
     let mix = fields.flag("mix").map_err(PlivoError::BadRequest)?.unwrap_or(true);
-    // A request for both legs also succeeds if there is no B-leg.
+    // A request for both legs also succeeds without a B-leg.
     b_leg(call, legs == Legs::B)?;
     let overlay = Overlay { kind, items, repeat, mix, length_ms };
     command(request, call, Command::Play { legs, overlay })

@@ -20,7 +20,7 @@ use engine::call::dialer::NotPlaced;
 use model::E164;
 use store::StoreError;
 
-/// The error for what Plivo has and this server has not.
+/// The error for features of Plivo that this server lacks.
 pub(super) const NOT_AVAILABLE: PlivoError = PlivoError::NotFound("not available on this server");
 pub(super) const CALL_NOT_FOUND: PlivoError = PlivoError::NotFound("call not found");
 const SHUTTING_DOWN: PlivoError =

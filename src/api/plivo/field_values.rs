@@ -1,4 +1,5 @@
-//! Fields that several requests have: their parsing, and their specification for the OpenAPI document.
+//! Fields that several requests have: their parsing, and their specification for the OpenAPI
+//! document.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +20,7 @@ const SIP_HEADERS_MAX: usize = 32;
 /// The longest `ring_timeout`, in seconds.
 pub(super) const RING_TIMEOUT_MAX: u64 = 600;
 
-/// The error text for a call whose caller and callee are the same.
+/// The error text for identical caller and callee.
 pub(super) const SELF_CALL: &str = "to parameter is invalid: it is the calling number";
 
 pub(super) const LEGS: FieldKind = FieldKind::OneOf(&["aleg", "bleg", "both"]);

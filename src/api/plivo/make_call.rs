@@ -166,7 +166,7 @@ pub(super) fn not_own_number(from: &E164) -> String {
     )
 }
 
-/// The fields of a request, each valid by itself.
+/// The fields of a request, each validated on its own.
 struct CallRequest {
     from: E164,
     to: Vec<E164>,

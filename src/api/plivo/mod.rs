@@ -1,5 +1,5 @@
-//! The Plivo-compatible REST API, `/v1/Account/{auth_id}/…`: a module per resource. What Plivo has and
-//! this server has not is 404. See `docs/reference/rest.md#plivo-compatible-api`.
+//! The Plivo-compatible REST API, `/v1/Account/{auth_id}/…`: a module per resource. Resources of
+//! Plivo that this server lacks are 404. See `docs/reference/rest.md#plivo-compatible-api`.
 //!
 //! A new resource is a module with a table of [`Route`]s and its line in [`TABLES`].
 
@@ -82,7 +82,7 @@ async fn answer(state: &Arc<ApiState>, request: Request) -> Result<Response, Pli
         return Err(NOT_AVAILABLE);
     };
     let found = routes::find(TABLES, request.method(), &segments);
-    // Placing calls does not count as a request, since it has limits of its own.
+    // Placing calls does not count as a request, since it has its own limits.
     let is_counted = !matches!(found, Match::Found(route) if make_call::places_calls(route));
     let scope = authenticate(state, &request, auth_id, is_counted)?;
     let route = match found {
@@ -138,8 +138,8 @@ fn authenticate(
     Ok(Scope::of(account))
 }
 
-/// Serves a request that comes from inside the node ([`Apis`](super::Apis)); `path` is what follows the
-/// account, with the query.
+/// Serves a request that comes from inside the node ([`Apis`](super::Apis)); `path` is the part
+/// after the account, with the query.
 pub(super) async fn dispatch(
     state: &Arc<ApiState>,
     scope: Scope,

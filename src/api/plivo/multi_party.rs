@@ -1,5 +1,5 @@
-//! Multi-party calls: those that exist, those that have ended, and commands for their participants. See
-//! `docs/reference/rest.md#multi-party-calls`.
+//! Multi-party calls: those that exist, those that have ended, and commands for their participants.
+//! See `docs/reference/rest.md#multi-party-calls`.
 
 use axum::response::Response;
 use serde::Serialize;
@@ -268,7 +268,8 @@ pub(super) fn live_room(request: &PlivoRequest) -> Result<RoomView, PlivoError> 
     request.api().rooms.find(&request.scope, KIND, room_id(request)).ok_or(NO_ROOM)
 }
 
-/// The multi-party call that the path names; if there is none now, the latest that has ended.
+/// The multi-party call that the path names: the one that exists now, or else the latest that has
+/// ended.
 fn any_room(request: &PlivoRequest) -> Result<RoomView, PlivoError> {
     live_room(request).or_else(|error| {
         let id = room_id(request);

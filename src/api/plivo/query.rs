@@ -1,5 +1,5 @@
-//! Filters in the query of a list. A bad value is 400 and names its parameter; unknown parameters are
-//! ignored.
+//! Filters in the query of a list. A bad value is 400 and names its parameter; unknown parameters
+//! are ignored.
 
 use jiff::civil::DateTime;
 
@@ -65,7 +65,7 @@ pub(super) fn time_of(name: &str, value: &str) -> Result<Timestamp, PlivoError> 
     time(value).ok_or_else(|| bad(name, "YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS[.ffffff]]"))
 }
 
-/// The error for a parameter that is not what it must be.
+/// The error for a parameter with an invalid value.
 pub(super) fn bad(name: &str, expected: &str) -> PlivoError {
     PlivoError::BadRequest(format!("{name} must be {expected}"))
 }

@@ -73,7 +73,7 @@ pub(super) fn account_uri(account: &AuthId) -> String {
     format!("/v1/Account/{account}/")
 }
 
-/// The `resource_uri` of a resource; `path` is what follows the account.
+/// The `resource_uri` of a resource; `path` is the part after the account.
 pub(super) fn resource_uri(scope: &Scope, path: &str) -> String {
     account_uri(scope.auth_id()) + path
 }

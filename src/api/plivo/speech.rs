@@ -9,7 +9,7 @@ const TEXT_CHARS_MAX: usize = 3_000;
 /// Parses `text`, `voice`, `language` and `type` by the rules of the element `Speak`.
 ///
 /// # Errors
-/// Returns what is wrong with the first wrong field.
+/// Returns a sentence about the first invalid field.
 pub(super) fn parse(fields: &Fields) -> Result<Speak, String> {
     let text = fields.required("text")?;
     // The Go SDK sends the voice as `length`.
@@ -51,8 +51,8 @@ pub(super) fn parse(fields: &Fields) -> Result<Speak, String> {
     Ok(speak)
 }
 
-/// The content of a `<speak>` document, with or without attributes and an XML declaration. A text that
-/// is not such a document is returned as it is.
+/// The content of a `<speak>` document, with or without attributes and an XML declaration. Any
+/// other text is returned unchanged.
 fn inside_speak(text: &str) -> &str {
     let text = text.trim();
     let document = match text.strip_prefix("<?xml") {
@@ -81,7 +81,7 @@ fn inside_speak(text: &str) -> &str {
     content().unwrap_or(text)
 }
 
-/// Parses a `Speak` with one attribute as part of a document, or says what is wrong with it.
+/// Parses a `Speak` with one attribute as part of a document, or describes its fault.
 fn element(attribute: &str, value: &str, content: &str) -> Result<Speak, String> {
     let value = value.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
     let document = format!("<Response><Speak {attribute}=\"{value}\">{content}</Speak></Response>");

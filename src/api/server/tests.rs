@@ -205,7 +205,7 @@ async fn pipelined_requests_are_answered_in_order() {
         }
         assert_eq!(answers.matches("HTTP/1.1 200").count(), expected.len(), "{answers}");
     };
-    // In one write, and split anywhere.
+    // In one write, and split at every position.
     check(&exchange(server.at, all.as_bytes()).await);
     let mut stream = connect(server.at).await;
     for piece in all.as_bytes().chunks(7) {
@@ -215,7 +215,7 @@ async fn pipelined_requests_are_answered_in_order() {
     let mut answers = String::new();
     stream.read_to_string(&mut answers).await.unwrap();
     check(&answers);
-    // More than a hundred, with bodies of different sizes.
+    // More than a hundred requests, with bodies of different sizes.
     let many: String =
         (0..150).map(|n| post(&"x".repeat(n * 100))).chain([last.to_owned()]).collect();
     let answers = exchange(server.at, many.as_bytes()).await;

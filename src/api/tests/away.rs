@@ -1,4 +1,5 @@
-//! Every operation of both APIs while the store is away (R11): what needs it is 503 and says when to come again.
+//! Every operation of both APIs while the store is unavailable. Those that need it answer 503 with
+//! `Retry-After`.
 
 use axum::response::IntoResponse as _;
 use base64::Engine as _;

@@ -1,4 +1,4 @@
-//! What REST does with calls that are up: what is answered, and what the calls are told.
+//! Call control over REST: the responses, and the commands sent to live calls.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +9,7 @@ use machine::{Command, Legs, OverlayKind, Sound};
 use model::Method;
 
 impl Running {
-    /// A POST with a JSON body.
+    /// Posts a JSON body.
     async fn asks(&self, who: &str, path: &str, body: &Value) -> Answer {
         self.asks_as(who, path, "application/json", &body.to_string()).await
     }
@@ -67,7 +67,7 @@ async fn a_call_that_is_up_is_told_what_is_asked() {
         (OverlayKind::Play, true, false, Some(30_000))
     );
 
-    // A form, as old clients send it; and the usual: over what is heard, once.
+    // A form body, as old clients send it, with the default mode.
     let answer = node
         .asks_as(
             MAIN,
@@ -160,7 +160,7 @@ async fn what_is_wrong_with_a_request_is_named() {
             answer.body
         );
     }
-    // There is no other leg, and a request for both legs' sound is about the one there is.
+    // Without a B-leg, requests for it fail, and a request for both legs affects only the A-leg.
     for (what, body) in [
         ("Play/", json!({"urls": URL, "legs": "bleg"})),
         ("Speak/", json!({"text": "a", "legs": "bleg"})),
@@ -182,7 +182,8 @@ async fn what_is_wrong_with_a_request_is_named() {
 #[tokio::test]
 async fn only_answered_calls_of_the_account_are_told_anything() {
     let node = run().await;
-    // 102 rings and is the subaccount's, 103 is another account's, 104 waits, 3 is over, 999 never was.
+    // 102 rings and belongs to the subaccount, 103 belongs to another account, 104 is queued, 3 has
+    // ended, and 999 does not exist.
     for (who, call) in
         [(MAIN, 102), (MAIN, 103), (MAIN, 104), (MAIN, 3), (MAIN, 999), (SUB, 101), (OTHER, 101)]
     {

@@ -1,4 +1,5 @@
-//! Endpoints over REST: as SDKs parse them, each account's own (R16), names that are taken, and what is refused.
+//! Endpoints over REST: formats that SDKs parse, isolation of accounts, name conflicts, and
+//! validation.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use super::{MAIN, OTHER, Running, SUB, run};
 
 impl Running {
-    /// With a JSON body.
+    /// Sends a request with a JSON body.
     async fn plivo_with(&self, who: &str, method: &str, path: &str, body: &str) -> super::Answer {
         let basic = STANDARD.encode(format!("{who}:token"));
         let head = format!("authorization: Basic {basic}\r\ncontent-type: application/json\r\n");
@@ -53,14 +54,14 @@ async fn endpoints_are_made_shown_changed_and_removed() {
     let changed = node.plivo_with(MAIN, "POST", &one, r#"{"alias":"The desk"}"#).await;
     assert_eq!((changed.status, &changed.json()["message"]), (202, &"changed".into()));
     assert_eq!(node.plivo(MAIN, "GET", &one).await.json()["alias"], "The desk");
-    // The same name once more is a conflict of one's own, and no news of another's.
+    // A name in use conflicts within the account, but reveals nothing to other accounts.
     let (status, again) = node.make(MAIN, asha()).await;
     assert_eq!(status, 409, "{again}");
     assert!(again["error"].as_str().unwrap().contains(&id), "{again}");
     let (status, others) = node.make(OTHER, asha()).await;
     let name = others["username"].as_str().unwrap();
     assert!(status == 201 && name.len() == 16 && name.starts_with("asha"), "{others}");
-    // R16: whoever may not see it finds nothing, a subaccount included.
+    // Other accounts, including a subaccount, do not find the endpoint.
     for account in [OTHER, SUB] {
         for (method, body) in [("GET", ""), ("POST", r#"{"alias":"x"}"#), ("DELETE", "")] {
             assert_eq!(

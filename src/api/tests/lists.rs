@@ -1,4 +1,5 @@
-//! Lists and changes of the number API, each by the same rules: pages, cursors, `If-Match`, dry runs, faults in plain words.
+//! Rules that all lists and changes of the number API share: pages, cursors, `If-Match`, dry runs
+//! and error messages.
 
 use super::*;
 

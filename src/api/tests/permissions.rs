@@ -1,8 +1,9 @@
-//! What users allow, over the API: read, asked for, refused with a time, and never another account's (R16).
+//! Call permissions over the API: reading, requesting, limits with the time of the next request,
+//! and isolation of accounts.
 
 use super::*;
 
-/// Of `MAIN`, of `SUB`, of `OTHER`.
+/// The numbers of `MAIN`, `SUB` and `OTHER`.
 pub(super) const NUMBERS: [(&str, &str, &str); 3] = [
     ("918035737458", "1001", MAIN),
     ("918035737459", "1002", SUB),
@@ -10,7 +11,7 @@ pub(super) const NUMBERS: [(&str, &str, &str); 3] = [
 ];
 const USER: &str = "919412341234";
 
-/// A Graph that does what a message's text says.
+/// A fake Graph whose answer depends on the message's text.
 pub(super) fn graph_answers(seen: &egress::testing::ReceivedRequest) -> Reply {
     let body = String::from_utf8_lossy(&seen.body).into_owned();
     let error = |status: u16, code: i64| {
@@ -79,7 +80,7 @@ async fn a_permission_is_read_with_what_remains_of_it() {
         (&used_up["callsLeft"], &used_up["nextCallAt"]),
         (&json!(0), &json!("2026-11-21T06:03:11.120Z"))
     );
-    // Meta's word, once a minute.
+    // Refreshing asks Meta at most once a minute.
     let refreshed = node.permission("?refresh=true").await;
     assert_eq!((&refreshed["callsLeft"], &refreshed["status"]), (&json!(3), &json!("temporary")));
     assert_eq!(refreshed["expiresAt"], "2026-11-20T18:40:00.000Z");
@@ -93,7 +94,7 @@ async fn a_permission_is_read_with_what_remains_of_it() {
     node.clock.step(std::time::Duration::from_secs(60));
     node.permission("?refresh=true").await;
     assert_eq!(node.graph.seen().len(), 2);
-    // Asked too often: what was known stays.
+    // An invalid user is refused.
     let kept = node.ours(MAIN, "GET", "permissions/918035737458/613/?refresh=true", "").await;
     assert_eq!(kept.status, 400, "613 is no user");
     node.cancel.cancel();
@@ -122,7 +123,7 @@ async fn l13_a_user_is_asked_and_the_second_request_is_told_when_it_may_be_sent(
     assert_eq!(error["code"], "permission_request_too_soon");
     assert_eq!(error["nextRequestAt"], "2026-11-21T06:03:11.120Z", "{error}");
     assert_eq!(node.graph.seen().len(), 1, "Meta never saw it");
-    // A day later the second, then none for the rest of the week.
+    // The second request is allowed a day later, the third only after the week.
     node.clock.step(std::time::Duration::from_secs(86_400));
     assert_eq!(node.request("").await.status, 202);
     node.clock.step(std::time::Duration::from_secs(86_400));
@@ -153,7 +154,7 @@ async fn what_meta_says_of_a_request_is_told() {
             (status, Some(code), &meta),
             "{body}"
         );
-        // By the answer of `call_permissions`, asked for at once.
+        // Meta's refusal triggers a request for `call_permissions`, whose answer has the time.
         let next = if code == "permission_request_too_soon" {
             json!("2026-11-20T07:33:20.000Z")
         } else {
@@ -209,7 +210,7 @@ async fn r16_nobody_sees_or_asks_anothers_users() {
     let node = run().await;
     for (digits, _, owner) in NUMBERS {
         for who in [MAIN, SUB, OTHER] {
-            // A main account's are its subaccounts' too.
+            // A main account also has its subaccounts' numbers.
             let may = who == owner || (who == MAIN && owner == SUB);
             let read = node.ours(who, "GET", &format!("permissions/{digits}/{USER}/"), "").await;
             assert_eq!(read.status, if may { 200 } else { 404 }, "{who} reads {owner}'s");

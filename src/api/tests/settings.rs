@@ -1,4 +1,5 @@
-//! Accounts, subaccounts, numbers and applications over the API: made, changed, in force, and never another account's.
+//! Accounts, subaccounts, numbers and applications over the API: creating and changing them, their
+//! effect on calls, and isolation of accounts.
 
 use super::permissions::NUMBERS;
 use super::*;
@@ -7,7 +8,7 @@ use crate::api::routes::BodyContent;
 use engine::admission::settings::{NumberSettings, WabaSettings};
 use engine::config;
 
-/// The configuration that the tests' node has.
+/// The configuration of the test node.
 pub(super) fn file(accounts: Vec<AccountSettings>) -> config::Config {
     let mut file = config::Config::with(Secret::new("a"), Secret::new("b"));
     file.accounts = accounts;
@@ -37,7 +38,7 @@ pub(super) fn file(accounts: Vec<AccountSettings>) -> config::Config {
             permissions: Default::default(),
         });
     }
-    // Answered by an application, once there is one.
+    // Has no answer URL, and needs an application to take calls.
     let mut bare = file.numbers[0].clone();
     (bare.number, bare.phone_number_id) = (E164::parse(BARE).unwrap(), "1009".into());
     (bare.alias, bare.answer_url) = (String::new(), None);
@@ -45,11 +46,11 @@ pub(super) fn file(accounts: Vec<AccountSettings>) -> config::Config {
     file
 }
 
-/// A number of `MAIN`'s without an answer URL.
+/// A number of `MAIN` without an answer URL.
 const BARE: &str = "918035737450";
 
 impl Running {
-    /// Asks as somebody, with JSON.
+    /// Sends a request with a JSON body and these credentials.
     async fn rest(&self, who: (&str, &str), method: &str, path: &str, body: Value) -> (u16, Value) {
         let (id, token) = who;
         let basic = STANDARD.encode(format!("{id}:{token}"));
@@ -61,7 +62,7 @@ impl Running {
     async fn main(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         self.rest((MAIN, "token"), method, path, body).await
     }
-    /// Makes a subaccount: its id and token.
+    /// Creates a subaccount. Returns its id and token.
     async fn subaccount(&self, name: &str) -> (String, String) {
         let (status, made) =
             self.main("POST", "Subaccount/", json!({"name": name, "enabled": true})).await;
@@ -126,7 +127,7 @@ async fn r16_a_subaccount_is_made_authenticates_and_is_its_main_accounts_alone()
         (&format!("/v1/Account/{MAIN}/").into(), &Value::Null)
     );
     assert_eq!(shown["resource_uri"], format!("/v1/Account/{MAIN}/Subaccount/{id}/"));
-    // It asks for its own things at once, and sees nothing of its main account's.
+    // The subaccount can use the API immediately, and sees nothing of its main account.
     let sub = (id.as_str(), token.as_str());
     let (status, calls) = node.rest(sub, "GET", "Call/", Value::Null).await;
     assert_eq!((status, calls["meta"]["total_count"].as_u64()), (200, Some(0)));
@@ -136,7 +137,7 @@ async fn r16_a_subaccount_is_made_authenticates_and_is_its_main_accounts_alone()
     {
         assert_eq!(node.rest(sub, "GET", path, Value::Null).await.0, 404, "{path}");
     }
-    // Another tenant's is none.
+    // Another tenant does not find it.
     let other = (OTHER, "token");
     for method in ["GET", "DELETE"] {
         let answer = node.rest(other, method, &format!("Subaccount/{id}/"), Value::Null).await;
@@ -145,7 +146,7 @@ async fn r16_a_subaccount_is_made_authenticates_and_is_its_main_accounts_alone()
     let renamed =
         node.rest(other, "POST", &format!("Subaccount/{id}/"), json!({"name": "Mine"})).await;
     assert_eq!(renamed.0, 404);
-    // Disabled, its token is refused; enabled again, taken.
+    // The token is refused while the subaccount is disabled.
     let path = format!("Subaccount/{id}/");
     assert_eq!(node.main("POST", &path, json!({"name": "Two", "enabled": "false"})).await.0, 202);
     assert_eq!(node.rest(sub, "GET", "Call/", Value::Null).await.0, 401);
@@ -163,7 +164,7 @@ async fn r16_a_subaccount_is_made_authenticates_and_is_its_main_accounts_alone()
         assert_eq!(node.main("POST", &path, bad.clone()).await.0, 400, "{bad}");
         assert_eq!(node.main("POST", "Subaccount/", bad.clone()).await.0, 400, "{bad}");
     }
-    // Those of the configuration stay; the list has both, newest first.
+    // A subaccount from the configuration can't be changed. The list has both, newest first.
     let (_, list) = node.main("GET", "Subaccount/?limit=1", Value::Null).await;
     assert_eq!(
         (list["meta"]["total_count"].as_u64(), list["objects"][0]["auth_id"].as_str()),
@@ -212,7 +213,7 @@ async fn a_number_is_renamed_and_its_waba_given_to_a_subaccount() {
         (&number["alias"], &number["sub_account"]),
         (&"Sales".into(), &format!("/v1/Account/{sub}/").into())
     );
-    // The next call is the subaccount's.
+    // The next call belongs to the subaccount.
     let tables = node.gate.directory().tables().clone();
     assert_eq!(tables.number(&"1001".into()).unwrap().account.auth_id.as_str(), sub);
     let filtered = format!("Number/?subaccount={sub}&alias=Sales&number_startswith=%2B91");
@@ -229,7 +230,8 @@ async fn a_number_is_renamed_and_its_waba_given_to_a_subaccount() {
     let by_sub = node.rest((&sub, &token), "POST", &path, json!({"subaccount": MAIN})).await;
     assert_eq!(error(&by_sub), (400, "subaccount can be changed by the main account only"));
     assert_eq!(node.rest((OTHER, "token"), "POST", &path, json!({"alias": "Mine"})).await.0, 404);
-    // Taken away, its numbers are the main account's again, and so are its applications.
+    // When the subaccount is deleted, its numbers return to the main account, and so do its
+    // applications.
     let app = json!({"app_name": "Of sub", "subaccount": sub, "answer_url": "https://app.example.com/sub"});
     let app = node.application(app).await;
     assert_eq!(
@@ -253,7 +255,7 @@ async fn a_subaccount_goes_with_its_applications_where_that_is_wanted() {
         assert_eq!(node.main("DELETE", &format!("Subaccount/{sub}/{path}"), body).await.0, 204);
         assert_eq!(node.main("GET", &format!("Application/{app}/"), Value::Null).await.0, 404);
     }
-    // A body that can't be read is as good as none (1.4).
+    // A body that can't be decoded counts as absent.
     let (sub, _) = node.subaccount("One").await;
     let basic = STANDARD.encode(format!("{MAIN}:token"));
     let head = format!(
@@ -305,14 +307,14 @@ async fn an_application_answers_a_number_that_has_no_url_of_its_own() {
         "its own comes first"
     );
     assert_eq!(spec("1001").hangup, None);
-    // What the endpoints ask for.
+    // Endpoints use the default application.
     let tables = node.gate.directory().tables().clone();
     let default = tables.endpoints_application(&SUB.into()).unwrap();
     assert_eq!(
         (default.id.as_str(), tables.application(&model::AppId::from(app.as_str())).is_some()),
         (&*app, true)
     );
-    // Changed, the next call goes elsewhere; a second default takes the first one's place.
+    // A change affects the next call. A new default application replaces the previous one.
     let path = format!("Application/{app}/");
     assert_eq!(
         node.main(
@@ -368,7 +370,8 @@ async fn an_application_answers_a_number_that_has_no_url_of_its_own() {
             "{method}"
         );
     }
-    // A number that takes calls by it alone keeps it; one with a URL of its own does not.
+    // The application can't be deleted while a number depends on it. A number with its own URL does
+    // not.
     let used = node.main("DELETE", &path, Value::Null).await;
     assert!(used.0 == 409 && error(&used).1.contains(BARE), "{used:?}");
     let emptied = node.main("POST", &path, json!({"answer_url": ""})).await;
@@ -412,11 +415,11 @@ async fn what_was_set_is_there_after_a_start() {
     assert_eq!((again.owner(bare).as_str(), bare.set.added), (&*sub, at(0)));
     let kept = again.account(&sub.as_str().into()).unwrap();
     assert_eq!((kept.tokens[0].reveal(), &*kept.details.name), (&*token, "One"));
-    // The file wins for what it names: and the store has that, then.
+    // Values in the configuration file win, and are stored.
     let first = again.number(&main, &E164::parse(NUMBERS[0].0).unwrap()).unwrap();
     assert_eq!(&*first.set.alias, "Support");
     assert_eq!(writes.iter().map(|w| &*w.id).collect::<Vec<_>>(), [NUMBERS[0].0]);
-    // A file that gives the WABA to a subaccount itself, and one without the main account.
+    // A configuration that moves the WABA to a subaccount, and one without the main account.
     let mut given = file(accounts.clone());
     given.wabas[0].account = SUB.into();
     let (given, _, _) = book(given, node.store.settings().list().await.unwrap());
@@ -430,8 +433,8 @@ async fn what_was_set_is_there_after_a_start() {
     node.cancel.cancel();
 }
 
-/// The document's bodies against what is read: each field is there by its name and refuses what it is not, and those that
-/// must be there must.
+/// Each documented field is read by its name and rejects values of the wrong type, and required
+/// fields are required.
 #[tokio::test]
 async fn documented_fields_are_the_ones_that_are_read() {
     let node = run().await;
@@ -463,7 +466,7 @@ async fn documented_fields_are_the_ones_that_are_read() {
             panic!("{id} has no fields")
         };
         for field in groups.iter().copied().flatten() {
-            // Of a leg that is not meant nothing is read.
+            // The fields of a leg are ignored unless the request is for that leg.
             if field.name.starts_with("bleg_") {
                 continue;
             }
@@ -501,7 +504,7 @@ async fn what_is_being_written_comes_in_force_though_nobody_waits_any_more() {
     }));
     assert!(futures_util::poll!(change.as_mut()).is_pending());
     drop(change);
-    // The next one has its turn behind it.
+    // The next change waits for the previous one.
     let nothing = keeper.change(at(2), |_| Ok::<_, ()>(((), Vec::new())));
     assert!(nothing.await.is_ok());
     let main = Scope::of(MAIN.into());

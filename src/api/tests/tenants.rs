@@ -1,5 +1,5 @@
-//! Accounts and roles over every operation that the number API's document has (R16, R20): what is written here for one
-//! resource holds for those that come later.
+//! Isolation of accounts and roles for every operation of the number API's document. A new resource
+//! is covered automatically.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::api::number;
 use engine::people::NewUser;
 use model::Role;
 
-/// A path with these in the place of its parameters.
+/// Fills in the parameters of a path.
 fn filled(path: &str, named: &[(&str, &str)]) -> String {
     path.split('/')
         .map(|part| {
@@ -22,7 +22,7 @@ fn filled(path: &str, named: &[(&str, &str)]) -> String {
         .join("/")
 }
 
-/// An answer without what is new in each.
+/// The body of a response without its request id.
 fn told(body: &str) -> Value {
     let mut value: Value = serde_json::from_str(body).unwrap_or(Value::Null);
     if let Some(error) = value.get_mut("error").and_then(Value::as_object_mut) {
@@ -85,7 +85,7 @@ async fn r16_anothers_ids_are_answered_as_ids_that_never_were() {
         seen += 1;
     }
     assert!(seen > 10, "{seen}");
-    // Theirs is as it was.
+    // The originals are unchanged.
     assert_eq!(node.ours(MAIN, "GET", &format!("users/{user}/"), "").await.status, 200);
     assert_eq!(node.ours(MAIN, "GET", "api-keys/", "").await.json()["items"][0]["id"], key);
     for list in ["users/", "api-keys/"] {

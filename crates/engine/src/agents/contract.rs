@@ -1,43 +1,43 @@
-//! What an agent is asked and what it replies: the JSON contract of `number-api.md` §3, pure. Whatever it replies is
-//! bounded here; what is none of it is a fault of the agent's, in words.
+//! The JSON contract between this node and an agent: the question, and the reply with its limits
+//! (`docs/agents.md`). Pure.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-/// Items of a reply at most, and bytes of one.
+/// The maximum number of items in a reply, and the maximum size of one in bytes.
 pub const ITEMS_MAX: usize = 10;
 const ITEM_BYTES_MAX: usize = 16 * 1024;
-/// Characters of an endpoint's name.
+/// The maximum length of an endpoint's name.
 const NAME_MAX: usize = 100;
 
-/// One turn of a conversation, as the agent is asked.
+/// The question of a turn, in the form that an agent gets.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Question {
     pub conversation: Uuid,
-    /// Of a call; none: it is a message.
+    /// The call's id. `None` if the turn is a message.
     pub call: Option<Uuid>,
     pub number: String,
     pub user: User,
     pub channel: Channel,
-    /// From 1.
+    /// Counts from 1.
     pub turn: u64,
-    pub input: Said,
+    pub input: UserInput,
     /// Oldest first, without `input`.
     pub history: Vec<Line>,
 }
 
-/// Who speaks with the agent.
+/// The user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
     pub wa_id: String,
-    /// Business-scoped.
+    /// The business-scoped user id.
     pub user_id: Option<String>,
     pub name: String,
 }
 
-/// How.
+/// The channel of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Channel {
@@ -45,29 +45,29 @@ pub enum Channel {
     Call,
 }
 
-/// What the user wrote or said.
+/// The user's input.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Said {
-    /// The message's type; of a call `start`, `speech` or `digits`.
+pub struct UserInput {
+    /// The message type; for a call `start`, `speech` or `digits`.
     #[serde(rename = "type")]
     pub kind: String,
     pub text: String,
-    /// As a webhook gets it.
+    /// The file in the form that webhooks get.
     pub media: Value,
     pub digits: Option<String>,
     pub speech: Option<String>,
 }
 
-/// A line of the conversation so far.
+/// A line of the conversation's history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Line {
     pub role: Role,
     pub text: String,
-    /// RFC 3339.
+    /// In RFC 3339.
     pub at: String,
 }
 
-/// Whose line.
+/// The speaker of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -76,7 +76,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The word in JSON.
+    /// The JSON value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -85,41 +85,41 @@ impl Role {
     }
 }
 
-/// What is to be done beside what is said.
+/// An action that an agent requests besides its reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A person is wanted.
+    /// Hand over to people.
     Escalate,
-    /// The conversation is closed.
+    /// Close the conversation.
     Close,
     Hangup,
-    /// To an endpoint, by its name.
+    /// Transfer the call to the endpoint of this name.
     Transfer(String),
 }
 
 /// A piece of a reply.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Piece {
-    /// Text as it comes: joined to what came before.
+    /// A fragment of streamed text, which is appended to the text before it.
     Text(String),
-    /// A message of its own, as `POST …/messages/` takes it.
+    /// A message in the format of `POST …/messages/`.
     Item(Map<String, Value>),
     Act(Action),
 }
 
-/// A whole reply.
+/// A complete reply.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reply {
-    /// Messages, as `POST …/messages/` takes them.
+    /// Messages in the format of `POST …/messages/`.
     pub items: Vec<Map<String, Value>>,
     pub action: Option<Action>,
 }
 
 impl Reply {
-    /// Adds a piece; `max`: characters of all its text.
+    /// Adds a piece. `max` limits the characters of all text together; the rest is cut off.
     ///
     /// # Errors
-    /// More items than there may be.
+    /// Fails if there are too many items.
     pub fn add(&mut self, piece: Piece, max: usize) -> Result<(), String> {
         match piece {
             Piece::Act(action) => self.action = Some(action),
@@ -136,7 +136,7 @@ impl Reply {
         Ok(())
     }
 
-    /// What is said.
+    /// The text of all items.
     pub fn text(&self) -> String {
         let texts = self.items.iter().filter_map(text_of).filter(|text| !text.trim().is_empty());
         texts.collect::<Vec<_>>().join("\n")
@@ -156,7 +156,7 @@ impl Reply {
     }
 }
 
-/// A text message.
+/// A text item.
 pub fn text_item(text: impl Into<String>) -> Map<String, Value> {
     let mut item = Map::new();
     item.insert("type".to_owned(), "text".into());
@@ -164,22 +164,23 @@ pub fn text_item(text: impl Into<String>) -> Map<String, Value> {
     item
 }
 
-/// The text of an item that is one.
+/// The text of a text item. `None` for other types.
 pub fn text_of(item: &Map<String, Value>) -> Option<&str> {
     item.get("text")
         .and_then(Value::as_str)
         .filter(|_| item.get("type").is_some_and(|kind| kind == "text"))
 }
 
-/// Reads a reply, or one event's data of a stream: `{"reply":[…],"action":…}`, or an item alone.
+/// Parses a reply or the data of one server-sent event: either `{"reply":[…],"action":…}` or a
+/// single item.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns a description of the fault.
 pub fn read(bytes: &[u8]) -> Result<Vec<Piece>, String> {
     let value: Value =
-        serde_json::from_slice(bytes).map_err(|e| format!("the reply is no JSON: {e}"))?;
+        serde_json::from_slice(bytes).map_err(|e| format!("the reply is not valid JSON: {e}"))?;
     let Value::Object(mut object) = value else {
-        return Err("the reply is no JSON object".to_owned());
+        return Err("the reply is not a JSON object".to_owned());
     };
     if object.contains_key("type") {
         return Ok(vec![item(Value::Object(object))?]);
@@ -193,7 +194,7 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Piece>, String> {
             }
         }
         Some(Value::Array(_)) => return Err(format!("`reply` has more than {ITEMS_MAX} items")),
-        Some(_) => return Err("`reply` is no list".to_owned()),
+        Some(_) => return Err("`reply` is not a list".to_owned()),
     }
     pieces.extend(action(object.remove("action").unwrap_or_default())?.map(Piece::Act));
     Ok(pieces)
@@ -210,22 +211,22 @@ fn item(value: Value) -> Result<Piece, String> {
             {
                 Err("an item of type text has no `text`".to_owned())
             }
-            // As Meta has it: what it holds stands under the name of its type.
+            // As in Meta's API, the content stands under the name of the type.
             Some(Value::String(kind))
                 if kind != "text" && !item.get(kind).is_some_and(|held| holds(kind, held)) =>
             {
                 Err(format!(
-                    "an item of type {kind} can't be sent: it is none of Meta's types, or has no `{kind}`"
+                    "an item of type {kind} can't be sent: the type is unknown to Meta, or `{kind}` is missing"
                 ))
             }
             Some(Value::String(_)) => Ok(Piece::Item(item)),
             _ => Err("an item of `reply` has no `type`".to_owned()),
         },
-        _ => Err("an item of `reply` is no object".to_owned()),
+        _ => Err("an item of `reply` is not an object".to_owned()),
     }
 }
 
-/// Whether that is what a message of a type holds (the Cloud API's message object).
+/// Returns whether `held` has the JSON type that Meta's Cloud API requires for this message type.
 fn holds(kind: &str, held: &Value) -> bool {
     match kind {
         "contacts" => held.is_array(),
@@ -242,8 +243,10 @@ fn action(value: Value) -> Result<Option<Action>, String> {
             "escalate" => Ok(Some(Action::Escalate)),
             "close" => Ok(Some(Action::Close)),
             "hangup" => Ok(Some(Action::Hangup)),
-            _ => Err("`action` is none of escalate, close, hangup, {\"transfer\":\"sip:NAME\"}"
-                .to_owned()),
+            _ => Err(
+                "`action` is not one of escalate, close, hangup and {\"transfer\":\"sip:NAME\"}"
+                    .to_owned(),
+            ),
         },
         Value::Object(object) => {
             let to = object
@@ -257,11 +260,12 @@ fn action(value: Value) -> Result<Option<Action>, String> {
                         .bytes()
                         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
             };
-            let name =
-                name.filter(usable).ok_or("`action.transfer` is no \"sip:NAME\" of an endpoint")?;
+            let name = name
+                .filter(usable)
+                .ok_or("`action.transfer` is not \"sip:NAME\" with an endpoint's name")?;
             Ok(Some(Action::Transfer(name.to_owned())))
         }
-        _ => Err("`action` is no word and no object".to_owned()),
+        _ => Err("`action` is neither a string nor an object".to_owned()),
     }
 }
 
@@ -278,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_as_it_is_documented() {
+    fn serializes_the_documented_question() {
         let question = Question {
             conversation: Uuid::nil(),
             call: Some(Uuid::max()),
@@ -286,10 +290,10 @@ mod tests {
             user: User { wa_id: "919412341234".to_owned(), user_id: None, name: "Asha".to_owned() },
             channel: Channel::Call,
             turn: 2,
-            input: Said {
+            input: UserInput {
                 kind: "digits".to_owned(),
                 digits: Some("12".to_owned()),
-                ..Said::default()
+                ..UserInput::default()
             },
             history: vec![Line {
                 role: Role::Assistant,
@@ -307,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_read_within_their_bounds() {
+    fn parses_replies_within_limits() {
         let read = |value: Value| super::read(value.to_string().as_bytes());
         let two = json!({"reply": [{"type": "text", "text": "One"}, {"type": "image", "image": {"link": "x"}}], "action": "close"});
         let two = reply(read(two).unwrap());

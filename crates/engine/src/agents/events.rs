@@ -1,22 +1,23 @@
-//! Server-sent events as they come in (WHATWG HTML §9.2): bytes in, the data of each event out. Pure and bounded.
+//! An incremental parser for server-sent events (WHATWG HTML, section 9.2). It yields the data of
+//! each event, is pure, and bounds its memory.
 
-/// Bytes of one event at most.
+/// The maximum size of an event in bytes.
 const EVENT_MAX: usize = 64 * 1024;
 
-/// Reads a stream of events.
+/// The state of the parser.
 #[derive(Default)]
 pub(super) struct Events {
     line: Vec<u8>,
     data: Vec<u8>,
-    /// The last byte was a carriage return: a line feed after it ends no further line.
+    /// The last byte was a carriage return. A line feed after it belongs to the same line end.
     returned: bool,
 }
 
 impl Events {
-    /// Takes the next bytes in, and gives the data of each event that they complete.
+    /// Parses the next bytes, and returns the data of each event they complete.
     ///
     /// # Errors
-    /// An event is larger than one may be.
+    /// Fails if an event exceeds the size limit.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
         let mut events = Vec::new();
         for &byte in bytes {
@@ -34,7 +35,7 @@ impl Events {
         Ok(events)
     }
 
-    /// The stream is over: an event whose empty line did not come counts all the same.
+    /// Ends the stream. A last event without its blank line counts.
     pub(super) fn finish(mut self) -> Option<Vec<u8>> {
         let ended = self.end_of_line();
         ended.or_else(|| (!self.data.is_empty()).then_some(self.data))
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_read_however_they_are_cut() {
+    fn parses_events_across_any_chunks() {
         let text = b"\r\n: a comment\r\nevent: x\r\ndata: {\"a\":\r\ndata:1}\r\n\r\ndata: two\n\ndata: last";
         let want: Vec<Vec<u8>> = vec![b"{\"a\":\n1}".to_vec(), b"two".to_vec(), b"last".to_vec()];
         for size in [1, 2, 3, 7, text.len()] {

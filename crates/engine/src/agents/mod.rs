@@ -1,25 +1,27 @@
-//! Agents: who answers without a person (`number-api.md` §3). A server of the customer's by our own contract
-//! (`contract`), or a model (`llm`); both are asked by `asking`, one turn at a time, and reply piece by piece.
+//! AI agents: programs that answer messages and calls for a number. An agent is either a customer's
+//! server with our JSON contract (`contract`) or an OpenAI-compatible model (`llm`). Both are asked
+//! by `client`, one turn at a time, and may stream their replies.
 //!
-//! `desk` answers messages with them, `voice` takes calls for them. What is stored of an agent is the store's, and what people edit of one is `api`'s.
+//! `messages` answers messages and `voice` answers calls. The store holds the agents' settings, and
+//! `api` edits them.
 
-mod asking;
+mod client;
 pub mod contract;
-mod desk;
 mod events;
 mod insights;
 mod llm;
+mod messages;
 mod pace;
-mod places;
+mod scheduler;
 mod sentences;
 mod settings;
 mod voice;
 
 use std::sync::Arc;
 
-pub use asking::{AgentError, Asking};
-pub use desk::answer_messages;
+pub use client::{AgentClient, AgentError};
 pub use insights::Insight;
+pub use messages::answer_messages;
 pub use settings::ModelSettings;
 pub use voice::VoiceAgents;
 
@@ -31,19 +33,19 @@ use egress::Egress;
 use model::Clock;
 use store::{Agent, Store};
 
-/// What agents are asked with.
+/// What agents need to work.
 pub struct AgentsParts {
     pub store: Store,
     pub directory: Arc<Directory>,
     pub notices: Notices,
-    /// To customers' servers, and to the operator's own model.
+    /// The HTTP clients: `egress` for customers' servers, `model_egress` for the operator's own model.
     pub egress: Egress,
-    pub house: Egress,
+    pub model_egress: Egress,
     pub model: Option<ModelSettings>,
     pub clock: Clock,
 }
 
-/// Everybody's agents; cheap to clone.
+/// The agents of all accounts. Clones are cheap and share their state.
 #[derive(Clone)]
 pub struct Agents(Arc<Inner>);
 
@@ -51,19 +53,19 @@ struct Inner {
     store: Store,
     directory: Arc<Directory>,
     notices: Notices,
-    asking: Asking,
+    client: AgentClient,
 }
 
 impl Agents {
     pub fn new(parts: AgentsParts) -> Self {
-        let AgentsParts { store, directory, notices, egress, house, model, clock } = parts;
-        let asking = Asking { egress, house, model, clock };
-        Self(Arc::new(Inner { store, directory, notices, asking }))
+        let AgentsParts { store, directory, notices, egress, model_egress, model, clock } = parts;
+        let client = AgentClient { egress, model_egress, model, clock };
+        Self(Arc::new(Inner { store, directory, notices, client }))
     }
 
-    /// Whether this node has a model of its own (`[model]`).
+    /// Returns whether the operator has configured a model (`[model]`).
     pub fn has_model(&self) -> bool {
-        self.0.asking.model.is_some()
+        self.0.client.model.is_some()
     }
 
     fn store(&self) -> &Store {
@@ -79,21 +81,22 @@ impl Agents {
     }
 
     fn clock(&self) -> &Clock {
-        &self.0.asking.clock
+        &self.0.client.clock
     }
 
-    /// Asks an agent one turn, by this id of it; `on` hears its reply as it comes.
+    /// Asks an agent for one turn. `event` identifies the turn, and `on` receives the reply piece
+    /// by piece.
     async fn ask(
         &self,
         agent: &Agent,
         event: Uuid,
         question: &contract::Question,
-        on: &mut dyn asking::Hearer,
+        on: &mut dyn client::ReplySink,
     ) -> Result<(), AgentError> {
         let tokens = {
             let tables = self.0.directory.tables();
             tables.account(&agent.account).map(|account| account.tokens.clone()).unwrap_or_default()
         };
-        self.0.asking.turn(agent, &tokens, (event, question), on).await
+        self.0.client.turn(agent, &tokens, (event, question), on).await
     }
 }

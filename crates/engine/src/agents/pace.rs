@@ -1,18 +1,18 @@
-//! Whether a conversation is one of two automatons: over ten turns within a minute, and nobody types that fast. Pure; its
-//! memory is bounded.
+//! Loop detection: a conversation with more than ten turns in a minute is taken for one between two
+//! automated systems. Pure, with bounded memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-/// Turns of a conversation that may come within [`WITHIN`].
+/// The largest number of a conversation's turns [`WITHIN`] the window.
 pub(super) const TURNS: usize = 10;
 const WITHIN: Duration = Duration::from_secs(60);
-/// Conversations remembered before those that are quiet are looked for.
+/// The number of conversations at which idle ones are removed.
 const SWEEP_AT: usize = 4_096;
 
-/// When turns of conversations came, lately.
+/// The times of recent turns, by conversation.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     turns: HashMap<Uuid, VecDeque<Instant>>,
@@ -20,7 +20,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Notes a turn; whether there are too many of them.
+    /// Records a turn. Returns whether there are too many.
     pub(super) fn is_too_fast(&mut self, conversation: Uuid, now: Instant) -> bool {
         let recent = |at: &Instant| now.saturating_duration_since(*at) < WITHIN;
         if self.turns.len() >= self.sweep_at.max(SWEEP_AT) {
@@ -38,7 +38,7 @@ impl Pace {
         turns.len() > TURNS
     }
 
-    /// A person has taken over: it begins anew.
+    /// Resets a conversation, because people have taken over.
     pub(super) fn forget(&mut self, conversation: Uuid) {
         self.turns.remove(&conversation);
     }

@@ -1,18 +1,20 @@
-//! Text that comes bit by bit, as sentences to be said: the first of them is spoken while the others are still thought of.
+//! Splits streamed text into sentences, so that the first can be spoken while the rest is still
+//! being generated.
 
-/// Shorter ones wait for company: a voice says "Yes. Of course." better in one.
+/// The minimum length of a sentence in characters. Shorter ones are joined with the next, because
+/// they sound better together.
 const CHARS_MIN: usize = 12;
-/// What has no end by then is said as far as its last space.
+/// The maximum length in characters. Longer text is split at its last space.
 const CHARS_MAX: usize = 400;
 
-/// Text whose sentences are taken off as they are complete.
+/// Text that has not yet been returned as sentences.
 #[derive(Debug, Default)]
 pub(super) struct Sentences {
     text: String,
 }
 
 impl Sentences {
-    /// Adds text, and gives what can be said now.
+    /// Adds text, and returns the sentences that are complete.
     pub(super) fn push(&mut self, text: &str) -> Vec<String> {
         self.text.push_str(text);
         let mut ready = Vec::new();
@@ -27,13 +29,13 @@ impl Sentences {
         ready
     }
 
-    /// The text is over: what is left.
+    /// Returns the rest at the end of the text.
     pub(super) fn finish(self) -> Option<String> {
         let rest = self.text.split_whitespace().collect::<Vec<_>>().join(" ");
         (!rest.is_empty()).then_some(rest)
     }
 
-    /// Where the first sentence ends, if it does.
+    /// The end of the first sentence, if it is complete.
     fn end(&self) -> Option<usize> {
         let mut chars = self.text.char_indices().enumerate().peekable();
         let mut space = None;
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sentences_come_as_soon_as_they_are_whole() {
+    fn returns_sentences_when_complete() {
         let mut text = Sentences::default();
         assert_eq!(text.push("Yes. Of cour"), Vec::<String>::new());
         assert_eq!(text.push("se."), Vec::<String>::new(), "a point may be within a number");

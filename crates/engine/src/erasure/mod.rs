@@ -195,11 +195,11 @@ impl Eraser {
         parts.store.flush().await;
         // Before the record, which says whose they are.
         if let Some(record) = parts.store.calls().get(&scope, call).await?
-            && let Some((conversation, events)) = parts.inbox.told_of_call(&record.start)
+            && let Some((conversation, events)) = parts.inbox.webhook_events(&record.start)
         {
             parts.store.erasures().erase_events_by_id(conversation, &events).await?;
         }
-        parts.store.erasures().erase_call(call, Inbox::line_of(call)).await?;
+        parts.store.erasures().erase_call(call, Inbox::timeline_id(call)).await?;
         Ok(true)
     }
 

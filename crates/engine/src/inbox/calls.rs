@@ -1,6 +1,6 @@
-//! Calls, as far as conversations and webhooks hear of them: `call.started`, `call.answered`, `call.ended`,
-//! `call.missed`, and a line in the user's timeline when one is over,
-//! with what an agent and the user said in it.
+//! Reports calls to conversations and webhooks: the events `call.started`, `call.answered`,
+//! `call.ended` and `call.missed`, and one timeline entry per ended call with the transcript of its
+//! AI agent.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Inbox;
-use super::incoming::report_ids;
+use super::incoming::event_ids;
 use crate::admission::NumberEntry;
 use crate::call::author::DialogueLine;
 use crate::call::news::CallNews;
@@ -16,21 +16,22 @@ use machine::{CallSetup, CallTime, Summary};
 use model::{CallType, CallUuid, Direction, MessageStatus, Timestamp, stable_id};
 use store::{CallStart, Came, NewCallback, NewMessage, Pair, UserName};
 
-/// What webhooks hear of a call; the ids of these events are made of the call's.
+/// The webhook events of a call. Their ids derive from the call's id.
 const EVENTS: [&str; 4] = ["call.started", "call.answered", "call.missed", "call.ended"];
 
-/// A call of a WhatsApp user.
-struct Of {
+/// A call with a WhatsApp user, with its number and conversation.
+struct UserCall {
     number: Arc<NumberEntry>,
     pair: Pair,
 }
 
 impl Inbox {
-    fn of(&self, setup: &CallSetup) -> Option<Of> {
+    fn user_call(&self, setup: &CallSetup) -> Option<UserCall> {
         if setup.call_type != CallType::Whatsapp {
             return None;
         }
-        // What was said while it was another's is not the next owner's to read.
+        // The number may have moved to another account during the call. Its new owner must not read
+        // the earlier conversation.
         let number = self.parts().directory.number(&setup.phone_number_id)?;
         if number.account.auth_id != setup.account {
             return None;
@@ -46,16 +47,17 @@ impl Inbox {
             String::new()
         };
         let user = UserName { id: user.clone(), bsuid: None, name };
-        known.then(|| Of { pair: self.pair(&number, user), number })
+        known.then(|| UserCall { pair: self.pair(&number, user), number })
     }
 
-    /// The id of a call's line in the timeline.
-    pub fn line_of(call: CallUuid) -> Uuid {
+    /// The id of a call's timeline entry.
+    pub fn timeline_id(call: CallUuid) -> Uuid {
         stable_id("call", &[&call.to_string()])
     }
 
-    /// The conversation that a user's call was in, and the ids of what webhooks hear of it. `None`: its number is not served.
-    pub fn told_of_call(&self, call: &CallStart) -> Option<(Uuid, Vec<Uuid>)> {
+    /// The conversation of a user's call, and the ids of its webhook events. `None` if the number
+    /// is no longer served.
+    pub fn webhook_events(&self, call: &CallStart) -> Option<(Uuid, Vec<Uuid>)> {
         let user = match call.direction {
             Direction::Inbound => &call.from,
             Direction::Outbound => &call.to,
@@ -66,43 +68,49 @@ impl Inbox {
             .or_else(|| tables.by_mail_id(&call.phone_number_id))?;
         let conversation = self.conversation_of(number, user);
         let id = call.call.to_string();
-        let event = |kind: &&str| report_ids(&number.spec.mail_id, &[*kind, &id])[0];
+        let event = |kind: &&str| event_ids(&number.spec.mail_id, &[*kind, &id])[0];
         Some((conversation, EVENTS.iter().map(event).collect()))
     }
 
-    fn event(&self, of: &Of, setup: &CallSetup, kind: &str, more: &Value) -> Option<NewCallback> {
+    fn event(
+        &self,
+        call: &UserCall,
+        setup: &CallSetup,
+        kind: &str,
+        more: &Value,
+    ) -> Option<NewCallback> {
         let data = || {
-            let mut call = json!({
+            let mut object = json!({
                 "uuid": setup.call,
                 "direction": setup.direction,
                 "from": setup.from,
                 "to": setup.to,
                 "startedAt": setup.started.to_string(),
             });
-            if let (Some(members), Value::Object(more)) = (call.as_object_mut(), more) {
+            if let (Some(members), Value::Object(more)) = (object.as_object_mut(), more) {
                 members.extend(more.clone());
             }
-            json!({"conversation": of.pair.conversation, "call": call, "user": of.pair.user.shown()})
+            json!({"conversation": call.pair.conversation, "call": object, "user": call.pair.user.shown()})
         };
         let id = setup.call.to_string();
-        self.number_event(&of.number, kind, &[kind, &id], data, of.pair.conversation)
+        self.number_event(&call.number, kind, &[kind, &id], data, call.pair.conversation)
     }
 }
 
 impl CallNews for Inbox {
     fn started(&self, setup: &CallSetup) {
-        let Some(of) = self.of(setup) else { return };
-        if let Some(event) = self.event(&of, setup, "call.started", &Value::Null) {
-            self.tell_soon(event);
+        let Some(call) = self.user_call(setup) else { return };
+        if let Some(event) = self.event(&call, setup, "call.started", &Value::Null) {
+            self.send_event(event);
         }
     }
 
     fn answered(&self, setup: &CallSetup, at: Timestamp) {
-        let Some(of) = self.of(setup) else { return };
+        let Some(call) = self.user_call(setup) else { return };
         if let Some(event) =
-            self.event(&of, setup, "call.answered", &json!({"answeredAt": at.to_string()}))
+            self.event(&call, setup, "call.answered", &json!({"answeredAt": at.to_string()}))
         {
-            self.tell_soon(event);
+            self.send_event(event);
         }
     }
 
@@ -112,7 +120,7 @@ impl CallNews for Inbox {
         summary: &Summary,
         said: &[DialogueLine],
     ) -> Vec<NewCallback> {
-        let Some(of) = self.of(setup) else { return Vec::new() };
+        let Some(call) = self.user_call(setup) else { return Vec::new() };
         let time = |at: CallTime| setup.started.plus(std::time::Duration::from_millis(at.0));
         let missed = setup.direction == Direction::Inbound && summary.answered.is_none();
         let more = json!({
@@ -139,9 +147,9 @@ impl CallNews for Inbox {
             }
         }
         let came = Came {
-            pair: of.pair.clone(),
+            pair: call.pair.clone(),
             message: NewMessage {
-                id: Self::line_of(setup.call),
+                id: Self::timeline_id(setup.call),
                 wamid: None,
                 direction: setup.direction,
                 kind: "call".to_owned(),
@@ -151,17 +159,17 @@ impl CallNews for Inbox {
                 sender: None,
                 at: time(summary.ended),
             },
-            // A user's call opens the 24 hours as a message does (`meta-calling.md` §4.3).
+            // A call from the user opens Meta's 24-hour customer service window, as a message does.
             heard: (setup.direction == Direction::Inbound).then_some(setup.started),
             counts: missed,
-            routing: self.routing_of(&of.number),
+            routing: self.routing_of(&call.number),
             draft: None,
             turn: None,
         };
-        if self.take(&of.number, came).is_err() {
-            tracing::warn!(call_uuid = %setup.call, "there is no room for a call's line in its conversation");
+        if self.store_message(&call.number, came).is_err() {
+            tracing::warn!(call_uuid = %setup.call, "store queue full; call not added to its conversation");
         }
         let kinds = if missed { &["call.missed", "call.ended"][..] } else { &["call.ended"] };
-        kinds.iter().filter_map(|kind| self.event(&of, setup, kind, &more)).collect()
+        kinds.iter().filter_map(|kind| self.event(&call, setup, kind, &more)).collect()
     }
 }

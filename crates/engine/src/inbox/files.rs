@@ -1,5 +1,6 @@
-//! Files that go out: what WhatsApp takes, and the way from whoever sends one to Meta. A file is on the disk while it is on
-//! its way, without a name, so that nothing of it is left whatever happens; few are on their way at a time.
+//! Files that are sent to users: the types WhatsApp accepts, and the upload to Meta. A file is
+//! buffered on disk as an unlinked file, so that nothing remains after a crash. The number of
+//! concurrent uploads is limited.
 
 use std::time::Duration;
 
@@ -15,52 +16,56 @@ use store::{Conversation, Pair, StoreError, UploadRow};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-/// One file, from its first byte to its last.
-const COMING: Duration = Duration::from_secs(120);
-/// How long Meta keeps a file.
-const AT_META: Duration = Duration::from_secs(30 * 86_400);
-/// How long whoever uploads waits until it is noted what the file is.
-const NOTING: Duration = Duration::from_secs(2);
-/// Files on their way at a time.
-pub(super) const UPLOADS: usize = 4;
+/// The time limit for receiving one file from the client.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long Meta keeps an uploaded file.
+const META_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+/// How long an upload waits for the store to record the file's type.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
+/// The largest number of concurrent uploads.
+pub(super) const UPLOADS_MAX: usize = 4;
 
-/// Files of a type.
+/// A media type and its limits.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileKind {
     pub mime: &'static str,
-    /// The message's type that holds them.
+    /// The type of message that carries such files.
     pub kind: &'static str,
     pub bytes_max: u64,
 }
 
-const fn of(mime: &'static str, kind: &'static str, bytes_max: u64) -> FileKind {
+const fn file_kind(mime: &'static str, kind: &'static str, bytes_max: u64) -> FileKind {
     FileKind { mime, kind, bytes_max }
 }
 
-/// What Meta takes (`meta-calling.md` §4.3: Cloud API, supported media types).
+/// The media types that Meta's Cloud API supports, with their maximum sizes.
 pub const FILES: &[FileKind] = &[
-    of("image/jpeg", "image", 5 * MIB),
-    of("image/png", "image", 5 * MIB),
-    of("image/webp", "sticker", 500 * KIB),
-    of("audio/aac", "audio", 16 * MIB),
-    of("audio/amr", "audio", 16 * MIB),
-    of("audio/mpeg", "audio", 16 * MIB),
-    of("audio/mp4", "audio", 16 * MIB),
-    of("audio/ogg", "audio", 16 * MIB),
-    of("video/mp4", "video", 16 * MIB),
-    of("video/3gpp", "video", 16 * MIB),
-    of("text/plain", "document", 100 * MIB),
-    of("application/pdf", "document", 100 * MIB),
-    of("application/msword", "document", 100 * MIB),
-    of("application/vnd.ms-excel", "document", 100 * MIB),
-    of("application/vnd.ms-powerpoint", "document", 100 * MIB),
-    of(
+    file_kind("image/jpeg", "image", 5 * MIB),
+    file_kind("image/png", "image", 5 * MIB),
+    file_kind("image/webp", "sticker", 500 * KIB),
+    file_kind("audio/aac", "audio", 16 * MIB),
+    file_kind("audio/amr", "audio", 16 * MIB),
+    file_kind("audio/mpeg", "audio", 16 * MIB),
+    file_kind("audio/mp4", "audio", 16 * MIB),
+    file_kind("audio/ogg", "audio", 16 * MIB),
+    file_kind("video/mp4", "video", 16 * MIB),
+    file_kind("video/3gpp", "video", 16 * MIB),
+    file_kind("text/plain", "document", 100 * MIB),
+    file_kind("application/pdf", "document", 100 * MIB),
+    file_kind("application/msword", "document", 100 * MIB),
+    file_kind("application/vnd.ms-excel", "document", 100 * MIB),
+    file_kind("application/vnd.ms-powerpoint", "document", 100 * MIB),
+    file_kind(
         "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
         "document",
         100 * MIB,
     ),
-    of("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "document", 100 * MIB),
-    of(
+    file_kind(
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        "document",
+        100 * MIB,
+    ),
+    file_kind(
         "application/vnd.openxmlformats-officedocument.presentationml.presentation",
         "document",
         100 * MIB,
@@ -68,23 +73,23 @@ pub const FILES: &[FileKind] = &[
 ];
 
 impl FileKind {
-    /// Of a media type as a header has it: what stands behind a semicolon is passed over.
+    /// Looks up the value of a `Content-Type` header. Parameters are ignored.
     pub fn of(content_type: &str) -> Option<&'static Self> {
         let bare = content_type.split(';').next().unwrap_or_default().trim();
         FILES.iter().find(|file| file.mime.eq_ignore_ascii_case(bare))
     }
 }
 
-/// Why a file is not at Meta.
+/// The reason why a file was not uploaded.
 #[derive(Debug)]
-pub enum NotUploaded {
-    /// The conversation's number is not there any more.
+pub enum UploadError {
+    /// The conversation's number is no longer served.
     NoNumber,
-    /// As many are on their way as may be.
+    /// The limit of concurrent uploads is reached.
     TooMany,
     TooLarge,
     Empty,
-    /// It broke off, or did not come in time.
+    /// The client's body broke off.
     Broken,
     Slow,
     Disk(std::io::Error),
@@ -92,45 +97,46 @@ pub enum NotUploaded {
 }
 
 impl Inbox {
-    /// Hands a file to Meta for messages of this conversation's number; gives Meta's id of it and how long it was.
+    /// Uploads a file to Meta for messages of this conversation's number. Returns Meta's media id
+    /// and the size in bytes.
     ///
     /// # Errors
-    /// See [`NotUploaded`]; nothing of it is kept.
+    /// See [`UploadError`]. Nothing of the file is kept.
     pub async fn upload<E>(
         &self,
         conversation: &Conversation,
         kind: &FileKind,
         filename: &str,
-        pieces: impl Stream<Item = Result<Bytes, E>> + Unpin,
-    ) -> Result<(String, u64), NotUploaded> {
-        let number = self.number_of(&conversation.pair).ok_or(NotUploaded::NoNumber)?;
-        let _place = self.0.shelf.uploads.try_acquire().map_err(|_| NotUploaded::TooMany)?;
-        let mut file = self.0.shelf.nameless().await.map_err(NotUploaded::Disk)?;
-        let came = tokio::time::timeout(COMING, take_in(pieces, &mut file, kind.bytes_max)).await;
-        let bytes = came.map_err(|_| NotUploaded::Slow)??;
-        file.rewind().await.map_err(NotUploaded::Disk)?;
+        chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<(String, u64), UploadError> {
+        let number = self.number_of(&conversation.pair).ok_or(UploadError::NoNumber)?;
+        let _permit = self.0.media_cache.uploads.try_acquire().map_err(|_| UploadError::TooMany)?;
+        let mut file = self.0.media_cache.unlinked_file().await.map_err(UploadError::Disk)?;
+        let received =
+            tokio::time::timeout(RECEIVE_TIMEOUT, receive(chunks, &mut file, kind.bytes_max)).await;
+        let bytes = received.map_err(|_| UploadError::Slow)??;
+        file.rewind().await.map_err(UploadError::Disk)?;
         let upload = Upload { file, bytes, mime: kind.mime, filename };
         let (id, token) = (&number.spec.phone_number_id, number.spec.access_token.as_ref());
         let media =
-            self.parts().graph.upload(id, token, upload).await.map_err(NotUploaded::Meta)?;
-        self.note_upload(&conversation.pair, &media, kind).await;
+            self.parts().graph.upload(id, token, upload).await.map_err(UploadError::Meta)?;
+        self.record_upload(&conversation.pair, &media, kind).await;
         Ok((media, bytes))
     }
 
-    /// Messages will name it by Meta's id, and show what it is. Meta has it: where the store doesn't take that, they don't.
-    async fn note_upload(&self, pair: &Pair, media: &str, kind: &FileKind) {
+    /// Records the type of an uploaded file, so that messages that name only its media id can show
+    /// it. The upload has succeeded already: if the store fails, such messages lack the type.
+    async fn record_upload(&self, pair: &Pair, media: &str, kind: &FileKind) {
         let (account, made) = (pair.account.clone(), self.parts().clock.wall());
         let row = UploadRow { account, media: media.to_owned(), mime: kind.mime.to_owned(), made };
         let Some(noted) = self.parts().store.uploads().put(row) else { return };
-        if !matches!(tokio::time::timeout(NOTING, noted).await, Ok(Ok(_))) {
-            tracing::warn!(
-                "what an uploaded file is could not be noted; messages that hold it will not say"
-            );
+        if !matches!(tokio::time::timeout(RECORD_TIMEOUT, noted).await, Ok(Ok(_))) {
+            tracing::warn!("type of an uploaded file not recorded; messages will lack it");
         }
     }
 
-    /// Puts what an uploaded file is into a message that names it by Meta's id alone.
-    pub(super) async fn tell_type(
+    /// Adds the media type to a message that names an uploaded file by its media id.
+    pub(super) async fn add_media_type(
         &self,
         pair: &Pair,
         outgoing: &mut Outgoing,
@@ -145,32 +151,36 @@ impl Inbox {
         Ok(())
     }
 
-    /// Forgets what files were that Meta has no more.
+    /// Deletes the records of files that Meta no longer keeps.
     ///
     /// # Errors
-    /// The store takes nothing now.
+    /// Returns an error if the store rejects the write.
     pub async fn forget_uploads(&self) -> Result<(), StoreError> {
-        self.parts().store.uploads().delete_older(self.parts().clock.wall().minus(AT_META)).await
+        self.parts()
+            .store
+            .uploads()
+            .delete_older(self.parts().clock.wall().minus(META_RETENTION))
+            .await
     }
 }
 
-/// Writes a file down as it comes; how long it was.
-async fn take_in<E>(
-    mut pieces: impl Stream<Item = Result<Bytes, E>> + Unpin,
+/// Writes a body to `file`, and returns its size in bytes.
+async fn receive<E>(
+    mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
     file: &mut File,
     bytes_max: u64,
-) -> Result<u64, NotUploaded> {
+) -> Result<u64, UploadError> {
     let mut bytes = 0;
-    while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|_| NotUploaded::Broken)?;
-        bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| UploadError::Broken)?;
+        bytes += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
         if bytes > bytes_max {
-            return Err(NotUploaded::TooLarge);
+            return Err(UploadError::TooLarge);
         }
-        file.write_all(&piece).await.map_err(NotUploaded::Disk)?;
+        file.write_all(&chunk).await.map_err(UploadError::Disk)?;
     }
-    file.flush().await.map_err(NotUploaded::Disk)?;
-    if bytes == 0 { Err(NotUploaded::Empty) } else { Ok(bytes) }
+    file.flush().await.map_err(UploadError::Disk)?;
+    if bytes == 0 { Err(UploadError::Empty) } else { Ok(bytes) }
 }
 
 #[cfg(test)]
@@ -178,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_files_type_says_which_message_holds_it() {
+    fn the_media_type_decides_the_message_type() {
         let kind = |mime: &str| FileKind::of(mime).map(|file| (file.kind, file.bytes_max));
         assert_eq!(kind("IMAGE/PNG"), Some(("image", 5 * MIB)));
         assert_eq!(kind("audio/ogg; codecs=opus"), Some(("audio", 16 * MIB)));
@@ -192,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r14_a_file_is_counted_while_it_comes() {
+    async fn r14_limits_the_size_of_a_file_while_receiving() {
         let pieces = |sizes: &'static [usize]| {
             futures_util::stream::iter(
                 sizes.iter().map(|size| Ok::<_, ()>(Bytes::from(vec![7; *size]))),
@@ -200,10 +210,10 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let mut file = File::create(dir.path().join("f")).await.unwrap();
-        assert!(matches!(take_in(pieces(&[3, 4]), &mut file, 7).await, Ok(7)));
-        assert!(matches!(take_in(pieces(&[3, 5]), &mut file, 7).await, Err(NotUploaded::TooLarge)));
-        assert!(matches!(take_in(pieces(&[]), &mut file, 7).await, Err(NotUploaded::Empty)));
+        assert!(matches!(receive(pieces(&[3, 4]), &mut file, 7).await, Ok(7)));
+        assert!(matches!(receive(pieces(&[3, 5]), &mut file, 7).await, Err(UploadError::TooLarge)));
+        assert!(matches!(receive(pieces(&[]), &mut file, 7).await, Err(UploadError::Empty)));
         let broken = futures_util::stream::iter([Ok(Bytes::from_static(b"x")), Err(())]);
-        assert!(matches!(take_in(broken, &mut file, 7).await, Err(NotUploaded::Broken)));
+        assert!(matches!(receive(broken, &mut file, 7).await, Err(UploadError::Broken)));
     }
 }

@@ -1,4 +1,5 @@
-//! Takes in what Meta's webhook says of messages: stored with what reports it before the 200, handed on behind it.
+//! Handles the messages and message statuses of Meta's webhook. Each is stored, together with the
+//! events that report it, before Meta gets its 200; everything else happens after that.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,23 +23,24 @@ use store::{
 };
 use xml::ast::DocUrl;
 
-/// Ends when something is in the store or the journal: `false` if it can't come there.
-pub type Stored = Pin<Box<dyn Future<Output = bool> + Send>>;
+/// Resolves to `true` once the item is in the store or the journal, and to `false` if it can't be
+/// written.
+pub type StoredFuture = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// There is no room for it now: Meta is asked to come again.
+/// The store's queue is full. The webhook answers with an error, and Meta delivers the item again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub struct QueueFull;
 
-/// Who a message is from, as Meta tells it.
+/// The sender of a message, as Meta's webhook names it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sender {
-    /// Digits.
+    /// The user's phone number in digits.
     pub wa_id: Option<String>,
     pub bsuid: Option<String>,
     pub name: String,
 }
 
-/// Without the user (R22).
+/// Redacts the user.
 impl std::fmt::Debug for Sender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Sender(…)")
@@ -52,16 +54,16 @@ impl Sender {
     }
 }
 
-/// A user's message as the webhook read it. Its `Debug` shows nothing that was said (R22).
+/// A user's message, parsed from the webhook. Its `Debug` form contains no content.
 #[derive(Clone)]
 pub struct UserMessage {
     pub wamid: String,
     pub sender: Sender,
-    /// By Meta's clock, in seconds; none: take the time of arrival.
+    /// The time of sending by Meta's clock, in Unix seconds. `None` stands for the time of arrival.
     pub timestamp: Option<i64>,
-    /// Meta's type, `unknown` for one that we do not know.
+    /// Meta's message type, or `unknown`.
     pub kind: String,
-    /// What the type holds, under its name; `context`, `referral` and `errors` beside it.
+    /// The content under the name of the type; beside it `context`, `referral` and `errors`.
     pub content: Value,
 }
 
@@ -71,53 +73,54 @@ impl std::fmt::Debug for UserMessage {
     }
 }
 
-/// How far a message of ours is, as the webhook read it.
+/// A delivery status of an outgoing message, parsed from the webhook.
 #[derive(Clone, Debug)]
-pub struct StatusTold {
+pub struct StatusUpdate {
     pub wamid: String,
     pub status: MessageStatus,
-    /// Meta's code, and its words.
+    /// Meta's error code and text.
     pub error: Option<(i64, String)>,
-    /// `biz_opaque_callback_data`.
+    /// The `biz_opaque_callback_data` of the message.
     pub opaque: Option<String>,
     pub timestamp: Option<i64>,
 }
 
-/// Our own data in a message: `ohm1.<its id>`.
+/// The prefix of our opaque data. The message's id follows.
 const OPAQUE: &str = "ohm1.";
 
-/// `biz_opaque_callback_data` of a message.
-pub(super) fn opaque_of(message: Uuid) -> String {
+/// The `biz_opaque_callback_data` of a message.
+pub(super) fn opaque_data(message: Uuid) -> String {
     format!("{OPAQUE}{message}")
 }
 
-fn named(opaque: &str) -> Option<Uuid> {
+fn message_of(opaque: &str) -> Option<Uuid> {
     opaque.strip_prefix(OPAQUE)?.parse().ok()
 }
 
-/// The ids of what reports something of a number's: of the event, and of the form a webhook of the number's own gets.
-/// `of`: what happened, so that a copy of it has the same.
-pub(super) fn report_ids(number: &PhoneNumberId, of: &[&str]) -> [Uuid; 2] {
+/// The ids of an event and of its form-encoded callback to the number's `webhook_url`. They derive
+/// from the number and `of`, which identifies the occurrence, so that a duplicate gets the same
+/// ids.
+pub(super) fn event_ids(number: &PhoneNumberId, of: &[&str]) -> [Uuid; 2] {
     let of: Vec<&str> = std::iter::once(number.as_str()).chain(of.iter().copied()).collect();
     ["event", "form"].map(|kind| stable_id(kind, &of))
 }
 
-/// Those of a user's message.
-pub(super) fn came_ids(number: &PhoneNumberId, message: Uuid) -> [Uuid; 2] {
-    report_ids(number, &["came", &message.to_string()])
+/// The ids of the callbacks that report a user's message.
+pub(super) fn message_event_ids(number: &PhoneNumberId, message: Uuid) -> [Uuid; 2] {
+    event_ids(number, &["came", &message.to_string()])
 }
 
-/// Whose number something is about.
-pub(super) struct About<'a> {
+/// The number and account that an event is about.
+pub(super) struct EventSource<'a> {
     phone_number_id: &'a PhoneNumberId,
     number: &'a E164,
     account: &'a AuthId,
     main_account: &'a AuthId,
-    /// Its webhook URL.
+    /// The number's `webhook_url`.
     url: Option<&'a DocUrl>,
 }
 
-impl<'a> About<'a> {
+impl<'a> EventSource<'a> {
     pub(super) fn number(number: &'a NumberEntry) -> Self {
         Self {
             phone_number_id: &number.spec.mail_id,
@@ -128,7 +131,7 @@ impl<'a> About<'a> {
         }
     }
 
-    /// As a conversation has it: the number is not there any more.
+    /// Takes them from a conversation whose number is no longer served.
     pub(super) fn pair(pair: &'a Pair) -> Self {
         Self {
             phone_number_id: &pair.phone_number_id,
@@ -141,15 +144,16 @@ impl<'a> About<'a> {
 }
 
 impl Inbox {
-    /// Takes in a user's message; the 200 waits for what comes back. One that names no user is not kept (`None`).
+    /// Stores a user's message. The webhook's 200 waits for the returned future. A message that
+    /// names no user is not stored, and the result is `None`.
     ///
     /// # Errors
-    /// There is no room for it now.
-    pub fn came(
+    /// Fails if the store's queue is full.
+    pub fn receive_message(
         &self,
         number: &Arc<NumberEntry>,
         said: UserMessage,
-    ) -> Result<Option<Stored>, Full> {
+    ) -> Result<Option<StoredFuture>, QueueFull> {
         let Some(user) = said.sender.user() else { return Ok(None) };
         let now = self.parts().clock.wall();
         let id = stable_id("message", &[number.spec.mail_id.as_str(), &said.wamid]);
@@ -180,33 +184,43 @@ impl Inbox {
             counts: message.kind != "reaction",
             routing: self.routing_of(number),
             draft: Some(draft),
-            // A reaction is no question, nor is what Meta tells of a user (a new number, another identity).
+            // An agent answers neither reactions nor system messages, which report a user's new
+            // number or identity.
             turn: (!matches!(message.kind.as_str(), "reaction" | "system") && !number.spec.silent)
                 .then(|| self.parts().node_id.clone()),
             message,
         };
-        self.take(number, came).map(Some)
+        self.store_message(number, came).map(Some)
     }
 
-    /// Writes it down, and hands on what comes of it.
-    pub(super) fn take(&self, number: &Arc<NumberEntry>, mut came: Came) -> Result<Stored, Full> {
-        // What reports it is the store's alone.
+    /// Stores a message and then distributes it: to webhooks, the AI agent, the console and the
+    /// file cache.
+    pub(super) fn store_message(
+        &self,
+        number: &Arc<NumberEntry>,
+        mut came: Came,
+    ) -> Result<StoredFuture, QueueFull> {
+        // Only the store needs the draft.
         let draft = came.draft.take();
         let reported = draft.is_some();
-        let written =
-            self.parts().store.messages().receive(Came { draft, ..came.clone() }).ok_or(Full)?;
+        let written = self
+            .parts()
+            .store
+            .messages()
+            .receive(Came { draft, ..came.clone() })
+            .ok_or(QueueFull)?;
         let (inbox, number) = (self.clone(), number.clone());
-        if !self.holds(&number) {
-            // The store gives it to nobody until then.
-            self.claim_soon();
+        if !self.is_current_owner(&number) {
+            // The store does not route the message until the new owner is recorded.
+            self.spawn_claim();
         }
-        // Behind the 200, and also where whoever waits for it gave up.
+        // A separate task: it must also complete if Meta's connection is closed before the 200.
         let handed = self.parts().tasks.spawn(async move {
             let found = written.await;
             let taken = matches!(found, Ok(InboxFound::Came(..) | InboxFound::Journalled));
             if let Ok(InboxFound::Came(Some((standing, unread)), written)) = found {
-                inbox.hand_on(written);
-                inbox.tell_message(
+                inbox.send_callbacks(written);
+                inbox.publish_message(
                     &came.pair.main_account,
                     came.pair.conversation,
                     came.message.id,
@@ -215,13 +229,13 @@ impl Inbox {
                 if answers {
                     inbox.prefetch(&number, &came.message);
                 }
-                // Once, until somebody has read it.
+                // One notification until the conversation is read.
                 if answers && came.counts && unread == 1 {
-                    inbox.note(&came);
+                    inbox.notify_people(&came);
                 }
                 let owed = came.turn.is_some() && standing.ai_enabled;
                 if let (true, Some(agent)) = (owed, standing.routing.agent()) {
-                    inbox.turn(Turn {
+                    inbox.queue_turn(Turn {
                         pair: came.pair,
                         agent,
                         epoch: standing.epoch,
@@ -234,8 +248,8 @@ impl Inbox {
         Ok(Box::pin(async move { handed.await.unwrap_or(false) }))
     }
 
-    /// People should know that somebody wrote.
-    fn note(&self, came: &Came) {
+    /// Creates a notification about a new message.
+    fn notify_people(&self, came: &Came) {
         let Pair { account, main_account, number, user, conversation, .. } = &came.pair;
         let who = if user.name.is_empty() { &user.id } else { &user.name };
         let text = format!("{who}: {}", came.message.text);
@@ -247,59 +261,64 @@ impl Inbox {
         });
     }
 
-    fn turn(&self, turn: Turn) {
+    fn queue_turn(&self, turn: Turn) {
         if let Err(TrySendError::Full(turn) | TrySendError::Closed(turn)) =
             self.0.turns.try_send(turn)
         {
             crate::count_refused(metric::queue::TURNS);
-            // It is owed in the store, and found there.
-            tracing::debug!(conversation = %turn.pair.conversation, "no room for a message to an agent: it is answered later");
+            // The store keeps the turn as pending, and the agents read it from there.
+            tracing::debug!(conversation = %turn.pair.conversation, "agent turn queue full; turn deferred");
         }
     }
 
-    /// Takes in how far a message is; the 200 waits for what comes back.
+    /// Stores a delivery status. The webhook's 200 waits for the returned future.
     ///
     /// # Errors
-    /// There is no room for it now.
-    pub fn status(&self, number: &Arc<NumberEntry>, told: StatusTold) -> Result<Stored, Full> {
-        let came = self.status_of(
-            &About::number(number),
+    /// Fails if the store's queue is full.
+    pub fn receive_status(
+        &self,
+        number: &Arc<NumberEntry>,
+        told: StatusUpdate,
+    ) -> Result<StoredFuture, QueueFull> {
+        let came = self.status_update(
+            &EventSource::number(number),
             Some(told.wamid),
-            told.opaque.as_deref().and_then(named),
+            told.opaque.as_deref().and_then(message_of),
             told.status,
             told.error,
         );
-        // Before it is written: what Graph answers meanwhile is heard.
-        let waiting = self.wait_for_name(&came);
-        let written = self.parts().store.messages().update_status(came.clone()).ok_or(Full)?;
+        // Register before writing, so that a message id that Graph returns in between is not
+        // missed.
+        let waiting = self.register_early(&came);
+        let written = self.parts().store.messages().update_status(came.clone()).ok_or(QueueFull)?;
         let (inbox, main) = (self.clone(), number.account.main().auth_id.clone());
         let handed = self.parts().tasks.spawn(async move {
             let found = written.await;
             if let (Ok(InboxFound::Status(None, _)), Some(waiting)) = (&found, waiting) {
-                inbox.write_later(main.clone(), came, waiting);
+                inbox.retry_status(main.clone(), came, waiting);
             }
-            inbox.status_written(&main, found)
+            inbox.finish_status(&main, found)
         });
         Ok(Box::pin(async move { handed.await.unwrap_or(false) }))
     }
 
-    pub(super) fn status_written(
+    pub(super) fn finish_status(
         &self,
         main: &AuthId,
         found: Result<InboxFound, StoreError>,
     ) -> bool {
         let taken = matches!(found, Ok(InboxFound::Status(..) | InboxFound::Journalled));
         if let Ok(InboxFound::Status(Some((conversation, message)), written)) = found {
-            self.hand_on(written);
-            self.tell_message(main, conversation, message);
+            self.send_callbacks(written);
+            self.publish_message(main, conversation, message);
         }
         taken
     }
 
-    /// A status as the store takes it.
-    pub(super) fn status_of(
+    /// Builds the status update for the store.
+    pub(super) fn status_update(
         &self,
-        about: &About<'_>,
+        about: &EventSource<'_>,
         wamid: Option<String>,
         named: Option<Uuid>,
         status: MessageStatus,
@@ -332,7 +351,8 @@ impl Inbox {
             form.push(("ErrorCode".to_owned(), code.to_string()));
             form.push(("ErrorMessage".to_owned(), text.clone()));
         }
-        // Ours, of a message that Meta never named, and Meta's later word on it are two events.
+        // A failure that we record before Meta assigned a message id, and Meta's later status, are
+        // two events.
         let by = if wamid.is_some() { "" } else { " here" };
         let of = ["status", status.as_str(), &format!("{key}{by}")];
         let draft = self.draft_about(about, "message.status", &of, data, form);
@@ -347,8 +367,8 @@ impl Inbox {
         }
     }
 
-    /// What reports something of a number's, ready for whoever the routing names. `of`: what its ids are made of, so that
-    /// a copy has the same.
+    /// Builds the event that reports an occurrence of a number. The store sends it where the
+    /// routing says. The ids derive from `of`, so that a duplicate gets the same ones.
     pub(super) fn draft(
         &self,
         number: &NumberEntry,
@@ -357,20 +377,20 @@ impl Inbox {
         data: Value,
         form: Vec<(String, String)>,
     ) -> Draft {
-        self.draft_about(&About::number(number), kind, of, data, form)
+        self.draft_about(&EventSource::number(number), kind, of, data, form)
     }
 
-    /// The same of a number that may not be there any more.
+    /// Like [`Inbox::draft`], for a number that may no longer be served.
     fn draft_about(
         &self,
-        about: &About<'_>,
+        about: &EventSource<'_>,
         kind: &str,
         of: &[&str],
         data: Value,
         form: Vec<(String, String)>,
     ) -> Draft {
         let parts = self.parts();
-        let [event_id, form_id] = report_ids(about.phone_number_id, of);
+        let [event_id, form_id] = event_ids(about.phone_number_id, of);
         let url = about.url.filter(|_| !form.is_empty());
         Draft {
             event_id,
@@ -396,7 +416,7 @@ impl Inbox {
         }
     }
 
-    /// A user was asked to allow calls: a message of their conversation too.
+    /// Adds a call permission request to the user's conversation.
     pub fn permission_requested(
         &self,
         number: &Arc<NumberEntry>,
@@ -426,12 +446,12 @@ impl Inbox {
             draft: None,
             turn: None,
         };
-        if self.take(number, came).is_err() {
-            tracing::warn!("there is no room for a permission request in its conversation");
+        if self.store_message(number, came).is_err() {
+            tracing::warn!("store queue full; permission request not added to its conversation");
         }
     }
 
-    /// A user allows a number something else than before.
+    /// Reports a changed call permission to the number's webhook.
     pub fn permission_changed(&self, number: &NumberEntry, user: &str, state: State) {
         let conversation = self.conversation_of(number, user);
         let user = UserName { id: user.to_owned(), bsuid: None, name: String::new() }.shown();
@@ -450,12 +470,12 @@ impl Inbox {
             conversation,
         );
         if let Some(event) = event {
-            self.tell_soon(event);
+            self.send_event(event);
         }
     }
 
-    /// News of a conversation, for those who watch.
-    pub(super) fn tell_conversation(&self, main: &AuthId, conversation: Uuid) {
+    /// Publishes a change of a conversation to the console's feed.
+    pub(super) fn publish_conversation(&self, main: &AuthId, conversation: Uuid) {
         self.parts().feed.tell(main, What::Conversation(conversation));
     }
 }

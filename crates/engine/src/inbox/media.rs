@@ -1,6 +1,9 @@
-//! Files that users send: fetched from Meta with the token, kept on the disk, and given to whoever has a link of ours that
-//! is good for an hour. What was not fetched yet is fetched when it is asked for: users decide how many files there are, so
-//! few are fetched at a time, and none before it is asked for once the folder holds [`QUOTA`].
+//! Files that users send. They are downloaded from Meta with the number's access token, cached on
+//! disk, and served under signed links that are valid for an hour.
+//!
+//! Users decide how many files arrive, so few are downloaded at a time, and files are downloaded
+//! ahead of the first request only until the cache holds [`QUOTA`]. All others are downloaded on
+//! request.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,75 +22,76 @@ use model::Timestamp;
 use model::metric;
 use store::{Message, NewMessage, Pair, Scope, StoreError};
 
-/// How long a link is good.
-const LINK: Duration = Duration::from_secs(3_600);
-/// Messages looked at when a conversation's files go.
+/// How long a link is valid.
+const LINK_LIFETIME: Duration = Duration::from_secs(3_600);
+/// Messages per page when a conversation's files are collected.
 const PAGE: u32 = 1_000;
-/// A message and what reports it are stamped one after the other, by two clocks: never that far apart.
+/// The largest difference between the time stamps of a message and of its event, which two clocks
+/// take one after the other.
 const LATE: Duration = Duration::from_secs(1);
-/// Files fetched at a time; one place is left to those that somebody asks for.
-const AT_ONCE: usize = 4;
-/// Files that wait to be fetched before anybody asks for them; a further one waits until somebody does.
-const WAITING_MAX: usize = 256;
-/// The folder may fill to this by itself, in bytes; past it files are fetched for those who ask.
+/// The largest number of concurrent downloads. Prefetching leaves one of them to requests.
+const DOWNLOADS_MAX: usize = 4;
+/// The largest number of files that wait to be prefetched. Further files are downloaded on request.
+const PREFETCH_MAX: usize = 256;
+/// The size of the cache, in bytes, at which prefetching stops. Requests may exceed it.
 const QUOTA: u64 = 20 << 30;
 
-/// A file that may be given away.
+/// A cached file.
 #[derive(Debug)]
 pub struct MediaFile {
     pub path: PathBuf,
-    /// As Meta says; plain ASCII.
+    /// Meta's media type, reduced to plain ASCII.
     pub content_type: String,
     pub filename: String,
 }
 
-/// The folder of users' files.
+/// The cache of users' files.
 #[derive(Debug)]
-pub struct Shelf {
+pub struct MediaCache {
     folder: PathBuf,
     key: hmac::Key,
-    /// Files being fetched.
+    /// A lock per file that is being downloaded.
     fetching: DashMap<Uuid, Arc<Mutex<()>>>,
-    places: Semaphore,
-    /// Of these, for files that nobody asked for yet; and the line in front of it.
-    ahead: Semaphore,
-    waiting: Arc<Semaphore>,
+    downloads: Semaphore,
+    /// The permits for prefetching, and those for waiting for it.
+    prefetching: Semaphore,
+    prefetch_queue: Arc<Semaphore>,
     /// Bytes in the folder.
     used: AtomicU64,
     quota: u64,
-    /// Files on their way to Meta.
+    /// The permits for uploads to Meta.
     pub(super) uploads: Semaphore,
 }
 
-impl Shelf {
-    /// Files in `folder`; links are signed with `key`.
+impl MediaCache {
+    /// Keeps files in `folder` and signs links with `key`.
     pub fn new(folder: PathBuf, key: hmac::Key) -> Self {
         Self {
             folder,
             key,
             fetching: DashMap::new(),
-            places: Semaphore::new(AT_ONCE),
-            ahead: Semaphore::new(AT_ONCE - 1),
-            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            downloads: Semaphore::new(DOWNLOADS_MAX),
+            prefetching: Semaphore::new(DOWNLOADS_MAX - 1),
+            prefetch_queue: Arc::new(Semaphore::new(PREFETCH_MAX)),
             used: AtomicU64::new(0),
             quota: QUOTA,
-            uploads: Semaphore::new(super::files::UPLOADS),
+            uploads: Semaphore::new(super::files::UPLOADS_MAX),
         }
     }
 
-    /// The query of a link that is good until then.
+    /// The signature of a link that is valid until `until`, in Unix seconds.
     fn sign(&self, id: Uuid, until: i64) -> String {
         let tag = hmac::sign(&self.key, format!("media {id} {until}").as_bytes());
         hex::encode(tag.as_ref().get(..20).unwrap_or_default())
     }
 
-    /// A link to a message's file that is good for an hour.
+    /// A link to a message's file that is valid for an hour.
     pub(super) fn link(&self, base_url: &str, id: Uuid, now: Timestamp) -> String {
-        let until = now.plus(LINK).secs();
+        let until = now.plus(LINK_LIFETIME).secs();
         format!("{base_url}/media/{id}?until={until}&tag={}", self.sign(id, until))
     }
 
-    fn is_good(&self, id: Uuid, until: i64, tag: &str, now: Timestamp) -> bool {
+    fn is_valid(&self, id: Uuid, until: i64, tag: &str, now: Timestamp) -> bool {
         let right = self.sign(id, until);
         now.secs() <= until
             && right.len() == tag.len()
@@ -99,7 +103,7 @@ impl Shelf {
         self.folder.join(id.to_string())
     }
 
-    /// As if it held all that it may.
+    /// Pretends that the quota is used up.
     #[cfg(test)]
     pub(super) fn fill(&self) {
         self.used.store(self.quota, Ordering::Relaxed);
@@ -109,28 +113,29 @@ impl Shelf {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Removes files.
+    /// Deletes files.
     pub(super) async fn remove(&self, ids: Vec<Uuid>) {
         for id in ids {
             let path = self.path(id);
             let bytes = tokio::fs::metadata(&path).await.map_or(0, |meta| meta.len());
             match tokio::fs::remove_file(path).await {
-                Ok(()) => self.freed(bytes),
+                Ok(()) => self.release(bytes),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    tracing::warn!(%error, message = %id, "a user's file could not be removed")
+                    tracing::warn!(%error, message = %id, "media file not deleted")
                 }
             }
         }
     }
 
-    fn freed(&self, bytes: u64) {
+    fn release(&self, bytes: u64) {
         let less = |used: u64| Some(used.saturating_sub(bytes));
         let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Counts what is in the folder, without what is older than that and goes now. What an earlier process was fetching when
-    /// it ended is old too: nothing is fetched before this was done once.
+    /// Deletes files older than `oldest`, and counts the bytes of the others. Without `oldest`,
+    /// which is the case at start-up before any download, it deletes the partial downloads of the
+    /// previous process.
     async fn sweep(&self, oldest: Option<std::time::SystemTime>) {
         let folder = self.folder.clone();
         let swept = tokio::task::spawn_blocking(move || {
@@ -164,8 +169,8 @@ impl Shelf {
         .map_err(std::io::Error::other)?
     }
 
-    /// An empty file without a name: with its handle it is gone.
-    pub(super) async fn nameless(&self) -> std::io::Result<tokio::fs::File> {
+    /// Creates an unlinked temporary file, which vanishes when its handle is closed.
+    pub(super) async fn unlinked_file(&self) -> std::io::Result<tokio::fs::File> {
         self.make_folder().await?;
         let path = self.folder.join(format!("{}.part", Uuid::new_v4()));
         let mut options = tokio::fs::OpenOptions::new();
@@ -174,8 +179,8 @@ impl Shelf {
         Ok(file)
     }
 
-    /// An empty file that is none yet, beside where it will be.
-    async fn part(&self, id: Uuid) -> std::io::Result<(PathBuf, tokio::fs::File)> {
+    /// Creates the partial file of a download, next to its final path.
+    async fn create_part(&self, id: Uuid) -> std::io::Result<(PathBuf, tokio::fs::File)> {
         self.make_folder().await?;
         let part = self.folder.join(format!("{id}.part"));
         let file = tokio::fs::OpenOptions::new()
@@ -188,8 +193,8 @@ impl Shelf {
         Ok((part, file))
     }
 
-    /// Puts a file under its name, now that it is complete.
-    async fn keep(
+    /// Renames a complete download to its final path.
+    async fn finish(
         &self,
         id: Uuid,
         part: &PathBuf,
@@ -207,20 +212,21 @@ impl Shelf {
 impl Inbox {
     /// A link to a message's file.
     pub fn media_url(&self, message: Uuid) -> String {
-        self.0.shelf.link(&self.parts().base_url, message, self.parts().clock.wall())
+        self.0.media_cache.link(&self.parts().base_url, message, self.parts().clock.wall())
     }
 
-    /// The file that a link names; fetched now, if it was not yet. `None`: the link is none or over, or there is no file.
+    /// The file that a link names. It is downloaded now if it is not cached. `None` if the link is
+    /// invalid or expired, or if the message has no file.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the store fails.
     pub async fn media_file(
         &self,
         message: Uuid,
         until: i64,
         tag: &str,
     ) -> Result<Option<MediaFile>, StoreError> {
-        if !self.0.shelf.is_good(message, until, tag, self.parts().clock.wall()) {
+        if !self.0.media_cache.is_valid(message, until, tag, self.parts().clock.wall()) {
             return Ok(None);
         }
         let found = self.parts().store.messages().get(message).await?;
@@ -240,7 +246,7 @@ impl Inbox {
             .filter(|c| plain(c) && *c != '/')
             .take(100)
             .collect();
-        let path = self.0.shelf.path(message);
+        let path = self.0.media_cache.path(message);
         if tokio::fs::metadata(&path).await.is_err() {
             let number = self.number_of(pair)?;
             self.fetch(&number, &found.message).await;
@@ -258,23 +264,24 @@ impl Inbox {
         })
     }
 
-    /// Fetches a message's file, if it has one, behind whatever goes on; unless there are too many, or too much is there.
+    /// Downloads a message's file in the background, if it has one. Does nothing if too many files
+    /// wait or the cache is full.
     pub(super) fn prefetch(&self, number: &Arc<NumberEntry>, message: &NewMessage) {
-        let shelf = &self.0.shelf;
-        if words::media_id(&message.content, &message.kind).is_none() || shelf.used() >= shelf.quota
+        let cache = &self.0.media_cache;
+        if words::media_id(&message.content, &message.kind).is_none() || cache.used() >= cache.quota
         {
             return;
         }
-        let Ok(line) = shelf.waiting.clone().try_acquire_owned() else {
+        let Ok(waiting) = cache.prefetch_queue.clone().try_acquire_owned() else {
             crate::count_refused(metric::queue::MEDIA);
             return;
         };
         let (inbox, number, message) = (self.clone(), number.clone(), message.clone());
         self.parts().tasks.spawn(async move {
-            let (_line, shelf) = (line, &inbox.0.shelf);
-            let Ok(_turn) = shelf.ahead.acquire().await else { return };
-            // Those before it may have filled the folder.
-            if shelf.used() < shelf.quota {
+            let (_waiting, cache) = (waiting, &inbox.0.media_cache);
+            let Ok(_permit) = cache.prefetching.acquire().await else { return };
+            // Earlier downloads may have filled the cache.
+            if cache.used() < cache.quota {
                 inbox.fetch(&number, &message).await;
             }
         });
@@ -282,45 +289,47 @@ impl Inbox {
 
     async fn fetch(&self, number: &NumberEntry, message: &NewMessage) {
         let Some(media) = words::media_id(&message.content, &message.kind) else { return };
-        let shelf = &self.0.shelf;
-        // One at a time of each; who waited finds it there.
-        let turn = shelf.fetching.entry(message.id).or_default().clone();
+        let cache = &self.0.media_cache;
+        // One download per file. Others wait for it and then find the file.
+        let turn = cache.fetching.entry(message.id).or_default().clone();
         let held = turn.lock().await;
-        if tokio::fs::metadata(shelf.path(message.id)).await.is_err()
+        if tokio::fs::metadata(cache.path(message.id)).await.is_err()
             && let Err(why) = self.download(number, message.id, media).await
         {
-            tracing::warn!(message = %message.id, why, "a user's file could not be fetched; it is tried again when asked for");
+            tracing::warn!(message = %message.id, why, "media download failed; will retry on request");
         }
         drop(held);
-        // Who waits has it still: the next must wait for the same.
-        shelf.fetching.remove_if(&message.id, |_, turn| Arc::strong_count(turn) <= 2);
+        // Others that wait for the lock hold a reference; a later download must wait for the same
+        // lock.
+        cache.fetching.remove_if(&message.id, |_, turn| Arc::strong_count(turn) <= 2);
     }
 
     async fn download(&self, number: &NumberEntry, id: Uuid, media: &str) -> Result<(), String> {
-        let shelf = &self.0.shelf;
-        let _place = shelf.places.acquire().await.map_err(|e| e.to_string())?;
-        let (part, mut file) = shelf.part(id).await.map_err(|e| e.to_string())?;
+        let cache = &self.0.media_cache;
+        let _permit = cache.downloads.acquire().await.map_err(|e| e.to_string())?;
+        let (part, mut file) = cache.create_part(id).await.map_err(|e| e.to_string())?;
         let fetched =
             self.parts().graph.media(number.spec.access_token.as_ref(), media, &mut file).await;
         let kept = match fetched {
-            Ok(bytes) => shelf.keep(id, &part, file, bytes).await.map_err(|e| e.to_string()),
+            Ok(bytes) => cache.finish(id, &part, file, bytes).await.map_err(|e| e.to_string()),
             Err(why) => Err(why),
         };
         if kept.is_err() {
             let _ = tokio::fs::remove_file(part).await;
         } else if matches!(self.parts().store.messages().get(id).await, Ok(None)) {
-            // Its conversation was deleted meanwhile, and its files before this one was there.
-            shelf.remove(vec![id]).await;
+            // The conversation was deleted during the download.
+            cache.remove(vec![id]).await;
         }
         kept
     }
 
-    /// Counts what is on the disk; before anything is fetched.
+    /// Counts the cached bytes. Call it before the first download.
     pub(super) async fn count_files(&self) {
-        self.0.shelf.sweep(None).await;
+        self.0.media_cache.sweep(None).await;
     }
 
-    /// Messages of a conversation that have files, of those that came until then; and all that came within the second before.
+    /// The messages of a conversation until `until` that have files, and all messages of the last
+    /// [`LATE`] before it.
     pub(super) async fn files_of(
         &self,
         scope: &Scope,
@@ -344,15 +353,15 @@ impl Inbox {
         }
     }
 
-    /// Forgets messages that came before then, and their files.
+    /// Deletes messages older than `before`, and their files.
     ///
     /// # Errors
-    /// The store takes nothing now.
+    /// Returns an error if the store rejects the write.
     pub async fn forget(&self, before: Timestamp) -> Result<(), StoreError> {
         while self.parts().store.messages().delete_older(before, PAGE).await? {}
         let oldest = std::time::UNIX_EPOCH
             + Duration::from_secs(u64::try_from(before.secs()).unwrap_or_default());
-        self.0.shelf.sweep(Some(oldest)).await;
+        self.0.media_cache.sweep(Some(oldest)).await;
         Ok(())
     }
 }
@@ -362,16 +371,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_are_good_for_an_hour_and_for_their_file() {
-        let shelf = Shelf::new(PathBuf::new(), hmac::Key::new(hmac::HMAC_SHA256, b"key"));
+    fn links_are_valid_for_an_hour_and_one_file() {
+        let cache = MediaCache::new(PathBuf::new(), hmac::Key::new(hmac::HMAC_SHA256, b"key"));
         let (id, until) = (Uuid::from_u128(7), 1_790_003_600);
-        let tag = shelf.sign(id, until);
+        let tag = cache.sign(id, until);
         let at = Timestamp::from_secs;
-        assert!(shelf.is_good(id, until, &tag, at(1_790_000_000)));
-        assert!(shelf.is_good(id, until, &tag, at(until)));
-        assert!(!shelf.is_good(id, until, &tag, at(until + 1)));
-        assert!(!shelf.is_good(id, until + 1, &tag, at(1_790_000_000)), "the time is signed too");
-        assert!(!shelf.is_good(Uuid::from_u128(8), until, &tag, at(1_790_000_000)));
-        assert!(!shelf.is_good(id, until, "", at(1_790_000_000)));
+        assert!(cache.is_valid(id, until, &tag, at(1_790_000_000)));
+        assert!(cache.is_valid(id, until, &tag, at(until)));
+        assert!(!cache.is_valid(id, until, &tag, at(until + 1)));
+        assert!(!cache.is_valid(id, until + 1, &tag, at(1_790_000_000)), "the time is signed too");
+        assert!(!cache.is_valid(Uuid::from_u128(8), until, &tag, at(1_790_000_000)));
+        assert!(!cache.is_valid(id, until, "", at(1_790_000_000)));
     }
 }

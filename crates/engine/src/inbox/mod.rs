@@ -1,23 +1,25 @@
-//! What users write to numbers and businesses to users: conversations, who gets what, and the way out to Meta.
+//! Messages between users and business numbers: conversations, their routing, and sending through
+//! Graph.
 //!
-//! A user's message is stored once, with its conversation and with what reports it, before Meta has its 200 (`incoming`);
-//! who it goes to is the conversation's routing (`routing`): a webhook, by the calls' own outbox, or an agent, as a
-//! [`Turn`] in a bounded mailbox that `agents` empties and answers by [`Inbox::reply`]. What goes out stands in the store
-//! as `queued` before Graph is asked (`sending`), its files are handed to Meta before (`files`). What the JSON looks like is `words`'s, which is pure. Calls are not known
-//! here beyond their line in the timeline (`calls`).
+//! A user's message is stored once, with its conversation and the events that report it, before
+//! Meta gets its 200 (`incoming`). The conversation's routing decides who gets it (`routing`): a
+//! webhook, through the outbox, or an AI agent, as a [`Turn`] in a bounded channel that `agents`
+//! reads and answers with [`Inbox::reply`]. An outgoing message is stored as `queued` before Graph
+//! is asked (`sending`); its files are uploaded to Meta before that (`files`). `words` builds the
+//! JSON and is pure. Calls appear only as timeline entries and events (`calls`).
 
-mod asking;
 mod calls;
-mod dropped;
-mod early;
+mod delivery_notices;
+mod early_statuses;
 mod files;
 mod incoming;
 mod media;
+mod missing_webhooks;
+mod ownership;
+mod permission_requests;
 mod routing;
 mod sending;
 mod settings;
-mod tenure;
-mod undelivered;
 pub mod words;
 
 #[cfg(test)]
@@ -41,69 +43,73 @@ use model::Clock;
 use model::{AuthId, PhoneNumberId, Routing};
 use store::{NewMessage, Pair, Store, UserName, Written};
 
-pub use dropped::Dropped;
-pub use files::{FILES, FileKind, NotUploaded};
-pub use incoming::{Full, Sender, StatusTold, Stored, UserMessage};
-pub use media::{MediaFile, Shelf};
-pub use routing::{NotRouted, WebhookOrder};
-pub use sending::{NotSent, Outgoing, WINDOW};
+pub use files::{FILES, FileKind, UploadError};
+pub use incoming::{QueueFull, Sender, StatusUpdate, StoredFuture, UserMessage};
+pub use media::{MediaCache, MediaFile};
+pub use missing_webhooks::MissingWebhook;
+pub use routing::{RoutingError, WebhookSpec};
+pub use sending::{Outgoing, SendError, WINDOW};
 pub use settings::WebhookSettings;
 
-/// Turns that wait for their agents at most; a further one is owed in the store, and answered later.
+/// The capacity of the channel of turns. A turn that does not fit stays pending in the store and is
+/// answered later.
 const TURNS: usize = 4_096;
 
-/// A user's message that an agent is to answer.
+/// A user's message that an AI agent has to answer.
 #[derive(Clone, Debug)]
 pub struct Turn {
     pub pair: Pair,
     pub agent: Uuid,
-    /// The conversation's, as it was when the message came: an answer counts while it is the same.
+    /// The conversation's epoch when the message arrived. An answer is sent only while the epoch is
+    /// the same.
     pub epoch: u64,
     pub message: NewMessage,
 }
 
-/// What the inbox is made of.
+/// The dependencies of the inbox.
 pub struct InboxParts {
     pub store: Store,
     pub outbox: Outbox,
     pub directory: Arc<Directory>,
     pub graph: Arc<Graph>,
-    /// What people should know of.
+    /// Notifications for people.
     pub notices: Notices,
     pub feed: Feed,
     pub clock: Clock,
     pub node_id: String,
-    /// Where the outside reaches this node, without a slash at its end.
+    /// The node's public URL without a trailing slash.
     pub base_url: String,
     /// The folder of users' files.
     pub media: PathBuf,
-    /// What users allow: a message may ask for it.
+    /// Call permissions, since a message may ask for one.
     pub consents: Arc<Consents>,
     pub tasks: TaskTracker,
 }
 
-/// Hears that a number goes elsewhere: before, and from now on.
-pub type RoutingEar = Box<dyn Fn(&Inbox, &NumberEntry, Routing, Routing) + Send + Sync>;
+/// A listener for changes of a number's routing. Its last two arguments are the old and the new
+/// routing.
+pub type RoutingListener = Box<dyn Fn(&Inbox, &NumberEntry, Routing, Routing) + Send + Sync>;
 
-/// The inbox; cheap to clone.
+/// The inbox. Clones are cheap and share its state.
 #[derive(Clone)]
 pub struct Inbox(Arc<Inner>);
 
 struct Inner {
     parts: InboxParts,
-    shelf: Arc<Shelf>,
+    media_cache: Arc<MediaCache>,
     turns: mpsc::Sender<Turn>,
-    /// Until somebody takes it.
-    turns_out: Mutex<Option<mpsc::Receiver<Turn>>>,
+    /// The receiving end, until [`Inbox::take_turns`] takes it.
+    turns_receiver: Mutex<Option<mpsc::Receiver<Turn>>>,
     lanes: sending::Lanes,
-    early: Arc<early::Early>,
-    /// By number: an agent's answer is on its way to Meta (read), the routing changes (write).
-    gates: DashMap<PhoneNumberId, Arc<RwLock<()>>>,
-    /// Whose conversations numbers have.
-    tenures: tenure::Tenures,
-    /// One change of webhooks or numbers' routing at a time.
+    early_statuses: Arc<early_statuses::EarlyStatuses>,
+    /// A lock per number. Sending an agent's answer holds it for reading, changing the routing for
+    /// writing.
+    routing_locks: DashMap<PhoneNumberId, Arc<RwLock<()>>>,
+    /// The owners of numbers.
+    tenures: ownership::Tenures,
+    /// Serializes changes of webhooks and of numbers' routing.
     changing: tokio::sync::Mutex<()>,
-    told: OnceLock<RoutingEar>,
+    routing_listener: OnceLock<RoutingListener>,
 }
 
 impl std::fmt::Debug for Inbox {
@@ -113,46 +119,50 @@ impl std::fmt::Debug for Inbox {
 }
 
 impl Inbox {
-    /// An empty one; [`Inbox::open`] reads what the store has.
+    /// Creates an empty inbox. [`Inbox::open`] loads the store.
     pub fn new(parts: InboxParts) -> Self {
-        let (turns, turns_out) = mpsc::channel(TURNS);
-        let shelf = Arc::new(Shelf::new(parts.media.clone(), parts.store.link_key()));
-        let (signs, clock, base_url) = (shelf.clone(), parts.clock.clone(), parts.base_url.clone());
+        let (turns, turns_receiver) = mpsc::channel(TURNS);
+        let media_cache = Arc::new(MediaCache::new(parts.media.clone(), parts.store.link_key()));
+        let (links, clock, base_url) =
+            (media_cache.clone(), parts.clock.clone(), parts.base_url.clone());
         parts
             .outbox
-            .set_link_signer(Box::new(move |message| signs.link(&base_url, message, clock.wall())));
-        let (undelivered, notices, clock) =
-            (undelivered::Undelivered::default(), parts.notices.clone(), parts.clock.clone());
+            .set_link_signer(Box::new(move |message| links.link(&base_url, message, clock.wall())));
+        let (delivery_notices, notices, clock) = (
+            delivery_notices::DeliveryNotices::default(),
+            parts.notices.clone(),
+            parts.clock.clone(),
+        );
         parts.outbox.set_undelivered(Box::new(move |given_up| {
-            if let Some(notice) = undelivered.notice(given_up, clock.steady()) {
+            if let Some(notice) = delivery_notices.notice(given_up, clock.steady()) {
                 notices.note(notice);
             }
         }));
         Self(Arc::new(Inner {
             parts,
-            shelf,
+            media_cache,
             turns,
-            turns_out: Mutex::new(Some(turns_out)),
+            turns_receiver: Mutex::new(Some(turns_receiver)),
             lanes: sending::Lanes::default(),
-            early: Arc::default(),
-            gates: DashMap::new(),
-            tenures: tenure::Tenures::default(),
+            early_statuses: Arc::default(),
+            routing_locks: DashMap::new(),
+            tenures: ownership::Tenures::default(),
             changing: tokio::sync::Mutex::default(),
-            told: OnceLock::new(),
+            routing_listener: OnceLock::new(),
         }))
     }
 
-    /// From now on, whoever this is hears of each number that is routed anew.
-    pub fn tell(&self, told: RoutingEar) {
-        let _ = self.0.told.set(told);
+    /// Sets the listener for changes of routing. Only the first call has an effect.
+    pub fn on_routing_change(&self, listener: RoutingListener) {
+        let _ = self.0.routing_listener.set(listener);
     }
 
-    /// Where agents' turns come out; `None`: somebody has it.
-    pub fn turns(&self) -> Option<mpsc::Receiver<Turn>> {
-        self.0.turns_out.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Takes the receiving end of the turns. `None` if it is taken already.
+    pub fn take_turns(&self) -> Option<mpsc::Receiver<Turn>> {
+        self.0.turns_receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Who this node is to the store.
+    /// The id of this node in the store.
     pub fn node_id(&self) -> &str {
         &self.0.parts.node_id
     }
@@ -161,7 +171,7 @@ impl Inbox {
         &self.0.parts
     }
 
-    /// Whose conversation one with this user is.
+    /// The pair of a number and a user, with its conversation and accounts.
     pub fn pair(&self, number: &NumberEntry, user: UserName) -> Pair {
         let id = &number.spec.mail_id;
         Pair {
@@ -174,46 +184,48 @@ impl Inbox {
         }
     }
 
-    /// What new conversations of a number begin with. Where nobody has set it: its webhook URL, if it has one.
+    /// The routing of a number's new conversations. If none is set, it is the number's
+    /// `webhook_url`, or none.
     pub fn routing_of(&self, number: &NumberEntry) -> Routing {
-        // What another account has set is not this one's.
+        // A routing that the previous owner set does not count.
         let set = self
             .parts()
             .directory
             .mail()
             .routing(&number.spec.mail_id)
-            .filter(|_| self.holds(number));
+            .filter(|_| self.is_current_owner(number));
         set.unwrap_or(Self::unset_routing(number))
     }
 
-    /// The same of a number whose routing nobody has set.
+    /// The routing of a number for which none is set.
     fn unset_routing(number: &NumberEntry) -> Routing {
         if number.spec.messages.is_some() { Routing::Webhook(None) } else { Routing::None }
     }
 
-    fn gate(&self, number: &PhoneNumberId) -> Arc<RwLock<()>> {
-        self.0.gates.entry(number.clone()).or_default().clone()
+    fn routing_lock(&self, number: &PhoneNumberId) -> Arc<RwLock<()>> {
+        self.0.routing_locks.entry(number.clone()).or_default().clone()
     }
 
-    /// Sends what was just put into the outbox.
-    fn hand_on(&self, written: Vec<Written>) {
-        for one in written {
-            self.parts().outbox.send(one, None);
+    /// Hands stored callbacks to the outbox.
+    fn send_callbacks(&self, written: Vec<Written>) {
+        for callback in written {
+            self.parts().outbox.send(callback, None);
         }
     }
 
-    /// The number of a conversation; none: it is not there, or another account's by now.
+    /// The number of a conversation. `None` if it is no longer served or belongs to another account
+    /// now.
     pub fn number_of(&self, pair: &Pair) -> Option<Arc<NumberEntry>> {
         let found = self.parts().directory.tables().by_number(&pair.number).cloned();
         found.filter(|number| number.account.auth_id == pair.account)
     }
 
-    /// Whether a number's agent answers nobody just now.
+    /// Returns whether the number's agent is silenced.
     pub fn is_silent(&self, pair: &Pair) -> bool {
         self.number_of(pair).is_some_and(|number| number.spec.silent)
     }
 
-    fn tell_message(&self, main: &AuthId, conversation: Uuid, message: Uuid) {
+    fn publish_message(&self, main: &AuthId, conversation: Uuid, message: Uuid) {
         self.parts().feed.tell(main, What::Message { conversation, message });
     }
 }

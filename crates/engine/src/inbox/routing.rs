@@ -1,5 +1,5 @@
-//! Who gets what: a number's routing for conversations to come, a conversation's own, and the webhooks themselves
-//! (`number-api.md` §2, seed 004). Written first, then in force.
+//! Routing: who answers a number's new conversations and each existing one, and the customers'
+//! webhooks. A change is stored first and takes effect then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::incoming::came_ids;
+use super::incoming::message_event_ids;
 use super::{Inbox, WebhookSettings};
 use crate::admission::{NumberEntry, Webhook, Webhooks};
 use crate::feed::What;
@@ -19,50 +19,51 @@ use store::{
 };
 use xml::ast::DocUrl;
 
-/// How long a change of routing waits for an agent's answer that is on its way to Meta.
-const GATE: Duration = Duration::from_secs(15);
-/// Webhooks of one account.
+/// How long a change of routing waits for agents' answers that are being sent to Meta.
+const AGENT_WAIT: Duration = Duration::from_secs(15);
+/// The largest number of webhooks per account.
 const WEBHOOKS_MAX: usize = 100;
-/// Messages looked at for the user's last one.
+/// The number of recent messages searched for the user's last one.
 const READ_PAGE: u32 = 50;
 
-/// Why routing did not change.
+/// The reason why a routing or a webhook was not changed.
 #[derive(Debug)]
-pub enum NotRouted {
+pub enum RoutingError {
     /// The scope has no such webhook.
     NoWebhook,
-    /// There are several webhooks, or none: one has to be named.
+    /// No webhook is named, and the account has none or several.
     WhichWebhook,
-    /// It is not in a state for it.
-    Not(&'static str),
-    /// There are as many as there may be.
+    /// The state does not allow it.
+    InvalidState(&'static str),
+    /// The account has the maximum number of webhooks.
     TooMany,
-    /// It stands in the configuration, and changes only there.
+    /// The webhook is defined in the configuration and can only be changed there.
     InFile,
-    /// Numbers or conversations go to it: without it nobody would hear of them.
+    /// Numbers or conversations still use the webhook.
     InUse,
-    /// There is no such agent, or none any more.
+    /// The agent does not exist.
     NoAgent,
-    /// An agent that answers there.
-    Answers(String),
+    /// The agent still answers there.
+    AgentInUse(String),
     Store(StoreError),
 }
 
-/// The turn to change webhooks or routing.
-type Changing<'a> = tokio::sync::MutexGuard<'a, ()>;
+/// The lock that serializes changes of webhooks and routing.
+type ChangeLock<'a> = tokio::sync::MutexGuard<'a, ()>;
 
-/// A webhook that is to be, or how it is to be from now on.
+/// The settings of a webhook to create or change.
 #[derive(Clone, Debug)]
-pub struct WebhookOrder {
+pub struct WebhookSpec {
     pub name: String,
     pub url: DocUrl,
 }
 
 impl Inbox {
-    /// Reads what the store has, beside the configuration's webhooks; ends what an earlier process left.
+    /// Loads the store, adds the webhooks of the configuration, and resumes the unfinished work of
+    /// the previous process.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the store fails.
     pub async fn open(&self, file: &[WebhookSettings]) -> Result<(), StoreError> {
         let parts = self.parts();
         self.count_files().await;
@@ -79,12 +80,12 @@ impl Inbox {
             .collect();
         parts.directory.mail().change_webhooks(|all| *all = rows.clone());
         self.reload(file);
-        self.warn_of_dropped();
+        self.warn_of_missing_webhooks();
         self.claim().await?;
-        self.take_up_what_was_left().await
+        self.resume_interrupted().await
     }
 
-    /// The configuration's webhooks are these from now on.
+    /// Replaces the webhooks of the configuration.
     pub fn reload(&self, file: &[WebhookSettings]) {
         let named: Webhooks =
             file.iter().map(of_file).map(|webhook| (webhook.id, Arc::new(webhook))).collect();
@@ -94,7 +95,7 @@ impl Inbox {
         });
     }
 
-    /// A scope's webhooks, the newest first.
+    /// A scope's webhooks, newest first.
     pub fn webhooks(&self, scope: &Scope) -> Vec<Arc<Webhook>> {
         let all = self.parts().directory.mail().webhooks();
         let mut found: Vec<_> = all
@@ -120,29 +121,31 @@ impl Inbox {
         found.filter(|webhook| scope.holds(&webhook.account, &self.main_of(&webhook.account)))
     }
 
-    /// The webhook that is named, or the only one that the number's account has itself. It serves numbers of its own
-    /// account, and a main account's serves its subaccounts' numbers.
+    /// The named webhook, or the only one of the number's own account. A webhook serves the numbers
+    /// of its account; a main account's webhook also serves those of its subaccounts.
     ///
     /// # Errors
-    /// There is no such one, or not just one.
+    /// Fails if the webhook does not exist, or if none is named and the account does not have
+    /// exactly one.
     pub fn webhook_or_only(
         &self,
         scope: &Scope,
         number: &NumberEntry,
         named: Option<Uuid>,
-    ) -> Result<Arc<Webhook>, NotRouted> {
+    ) -> Result<Arc<Webhook>, RoutingError> {
         match named {
             Some(id) => {
                 let found = self
                     .webhook(scope, id)
                     .filter(|webhook| Self::may_serve(number, &webhook.account));
-                found.ok_or(NotRouted::NoWebhook)
+                found.ok_or(RoutingError::NoWebhook)
             }
-            None => self.only_webhook(number).ok_or(NotRouted::WhichWebhook),
+            None => self.only_webhook(number).ok_or(RoutingError::WhichWebhook),
         }
     }
 
-    /// The webhook of a number's account, where it has just one: not its subaccounts' among them.
+    /// The webhook of the number's own account, if it has exactly one. Webhooks of subaccounts
+    /// don't count.
     fn only_webhook(&self, number: &NumberEntry) -> Option<Arc<Webhook>> {
         let all = self.parts().directory.mail().webhooks();
         let mut own = all.values().filter(|webhook| webhook.account == number.account.auth_id);
@@ -150,99 +153,106 @@ impl Inbox {
         own.next().is_none().then(|| only.clone())
     }
 
-    /// Changes a number's routing, and with `all` that of its conversations: both or neither, and no answer of an agent is
-    /// sent after this.
+    /// Changes a number's routing and, with `all`, that of its conversations, in one transaction.
+    /// No answer of an agent under the old routing is sent after this returns.
     ///
     /// # Errors
-    /// Its webhook was removed meanwhile; or the store takes nothing now. Nothing has changed.
+    /// Fails if the webhook or agent was removed, or if the store rejects the write. Nothing has
+    /// changed then.
     pub async fn route_number(
         &self,
         number: &NumberEntry,
         routing: Routing,
         all: bool,
-    ) -> Result<(), NotRouted> {
-        // Else it would go with what the former owner had set.
-        self.claim().await.map_err(NotRouted::Store)?;
-        let turn = self.turn_for(routing).await?;
-        self.put_routing(number, routing, all, &turn).await
+    ) -> Result<(), RoutingError> {
+        // Otherwise recording the new owner would discard it with the previous owner's routing.
+        self.claim().await.map_err(RoutingError::Store)?;
+        let lock = self.lock_target(routing).await?;
+        self.apply_routing(number, routing, all, &lock).await
     }
 
-    async fn put_routing(
+    async fn apply_routing(
         &self,
         number: &NumberEntry,
         routing: Routing,
         all: bool,
-        _turn: &Changing<'_>,
-    ) -> Result<(), NotRouted> {
+        _lock: &ChangeLock<'_>,
+    ) -> Result<(), RoutingError> {
         let id = &number.spec.mail_id;
-        let _held = self.hold(id).await;
+        let _held = self.pause_agents(id).await;
         let (digits, parts) = (number.spec.number.clone(), self.parts());
         let (account, before) = (number.account.auth_id.clone(), self.routing_of(number));
         let reroute = Reroute { phone_number_id: id.clone(), account, routing, all };
-        parts.store.numbers().set_routing(reroute).await.map_err(NotRouted::Store)?;
+        parts.store.numbers().set_routing(reroute).await.map_err(RoutingError::Store)?;
         parts.directory.mail().change_routings(|routings| {
             routings.insert(id.clone(), routing);
         });
         parts.feed.tell(&number.account.main().auth_id, What::Number(digits));
-        if let Some(told) = self.0.told.get() {
-            told(self, number, before, routing);
+        if let Some(listener) = self.0.routing_listener.get() {
+            listener(self, number, before, routing);
         }
         Ok(())
     }
 
-    /// The turn to route something to where it is to go; its webhook or agent stays until the turn is over.
-    async fn turn_for(&self, routing: Routing) -> Result<Changing<'_>, NotRouted> {
-        let turn = self.0.changing.lock().await;
-        self.is_there(routing, &turn).await?;
-        Ok(turn)
+    /// Takes the lock and checks that the target exists. The target can't be removed while the lock
+    /// is held.
+    async fn lock_target(&self, routing: Routing) -> Result<ChangeLock<'_>, RoutingError> {
+        let lock = self.0.changing.lock().await;
+        self.check_target(routing, &lock).await?;
+        Ok(lock)
     }
 
-    async fn is_there(&self, routing: Routing, _turn: &Changing<'_>) -> Result<(), NotRouted> {
+    async fn check_target(
+        &self,
+        routing: Routing,
+        _lock: &ChangeLock<'_>,
+    ) -> Result<(), RoutingError> {
         if routing.webhook().is_some_and(|id| self.parts().directory.mail().webhook(id).is_none()) {
-            return Err(NotRouted::NoWebhook);
+            return Err(RoutingError::NoWebhook);
         }
         if let Some(agent) = routing.agent()
-            && !self.parts().store.agents().exists(agent).await.map_err(NotRouted::Store)?
+            && !self.parts().store.agents().exists(agent).await.map_err(RoutingError::Store)?
         {
-            return Err(NotRouted::NoAgent);
+            return Err(RoutingError::NoAgent);
         }
         Ok(())
     }
 
-    /// Removes an agent; where it answered nobody does from then on. `false`: there is none of that id any more.
+    /// Deletes an agent. Its numbers have no routing afterwards. Returns `false` if the agent does
+    /// not exist.
     ///
     /// # Errors
-    /// It answers somewhere and `force` is not given; or the store's.
+    /// Fails if the agent still answers somewhere and `force` is not set, or if the store fails.
     pub async fn remove_agent(
         &self,
         scope: &Scope,
         agent: &Agent,
         force: bool,
-    ) -> Result<bool, NotRouted> {
-        // Nothing is routed to it meanwhile.
-        let turn = self.0.changing.lock().await;
+    ) -> Result<bool, RoutingError> {
+        // Nothing can be routed to the agent while the lock is held.
+        let lock = self.0.changing.lock().await;
         let numbers = self.answered_by(agent.id);
         let store = &self.parts().store;
         if !force {
             let names: Vec<_> = numbers.iter().map(|number| number.spec.number.as_str()).collect();
             if !names.is_empty() {
-                return Err(NotRouted::Answers(names.join(", ")));
+                return Err(RoutingError::AgentInUse(names.join(", ")));
             }
-            if store.agents().is_in_use(agent.id).await.map_err(NotRouted::Store)? {
-                return Err(NotRouted::Answers("in conversations".to_owned()));
+            if store.agents().is_in_use(agent.id).await.map_err(RoutingError::Store)? {
+                return Err(RoutingError::AgentInUse("in conversations".to_owned()));
             }
         }
         for number in numbers {
-            self.put_routing(&number, Routing::None, false, &turn).await?;
+            self.apply_routing(&number, Routing::None, false, &lock).await?;
         }
-        let gone = store.agents().delete(scope, agent.id).await.map_err(NotRouted::Store)?;
+        let gone = store.agents().delete(scope, agent.id).await.map_err(RoutingError::Store)?;
         if gone {
             self.parts().feed.tell(&agent.main_account, What::Agent(agent.id));
         }
         Ok(gone)
     }
 
-    /// Numbers whose messages an agent answers.
+    /// The numbers whose messages an agent answers.
     pub fn answered_by(&self, agent: Uuid) -> Vec<Arc<NumberEntry>> {
         let directory = &self.parts().directory;
         let routings = directory.mail().routings();
@@ -252,45 +262,48 @@ impl Inbox {
         directory.tables().numbers().filter(its).cloned().collect()
     }
 
-    /// Waits for agents' answers that are on their way to Meta: none that was begun before is sent after this.
-    pub async fn quiet(&self, number: &NumberEntry) {
-        drop(self.hold(&number.spec.mail_id).await);
+    /// Waits for agents' answers that are being sent to Meta.
+    pub async fn wait_for_agents(&self, number: &NumberEntry) {
+        drop(self.pause_agents(&number.spec.mail_id).await);
     }
 
-    /// Waits for agents' answers that are on their way to Meta, and lets no further one begin.
-    pub(super) async fn hold(
+    /// Waits for agents' answers that are being sent to Meta, and delays further ones while the
+    /// guard is held. `None` if they take longer than [`AGENT_WAIT`].
+    pub(super) async fn pause_agents(
         &self,
         number: &model::PhoneNumberId,
     ) -> Option<tokio::sync::OwnedRwLockWriteGuard<()>> {
-        tokio::time::timeout(GATE, self.gate(number).write_owned()).await.ok()
+        tokio::time::timeout(AGENT_WAIT, self.routing_lock(number).write_owned()).await.ok()
     }
 
-    /// This conversation alone goes to a webhook from now on; the webhook is told, and the one before it.
+    /// Routes a single conversation to a webhook. The webhook and the previous one are notified.
     ///
     /// # Errors
-    /// The store's, or there is no such conversation any more.
+    /// Fails if the conversation does not exist, or if the store fails.
     pub async fn subscribe(
         &self,
         scope: &Scope,
         conversation: &Conversation,
         webhook: Uuid,
-    ) -> Result<(), NotRouted> {
+    ) -> Result<(), RoutingError> {
         self.reroute_one(scope, conversation, |_| Ok(Routing::Webhook(Some(webhook)))).await
     }
 
-    /// This conversation alone goes where the number's go from now on, but not to this webhook.
+    /// Routes a single conversation as its number's new ones, but not to the webhook that it had.
     ///
     /// # Errors
-    /// It goes to no webhook; or the store's.
+    /// Fails if the conversation is not subscribed to a webhook, or if the store fails.
     pub async fn unsubscribe(
         &self,
         scope: &Scope,
         number: &NumberEntry,
         conversation: &Conversation,
-    ) -> Result<(), NotRouted> {
+    ) -> Result<(), RoutingError> {
         self.reroute_one(scope, conversation, |now| {
             if now.webhook().is_none() {
-                return Err(NotRouted::Not("this conversation is not subscribed to a webhook"));
+                return Err(RoutingError::InvalidState(
+                    "this conversation is not subscribed to a webhook",
+                ));
             }
             let default = self.routing_of(number);
             Ok(if default == now { Routing::None } else { default })
@@ -298,32 +311,33 @@ impl Inbox {
         .await
     }
 
-    /// One conversation's routing changes. `to`: to what, by what it is now.
+    /// Changes the routing of one conversation. `to` computes the new routing from the current one.
     ///
     /// # Errors
-    /// The store's, or there is no such conversation any more.
+    /// Fails if `to` does, if the conversation does not exist, or if the store fails.
     async fn reroute_one(
         &self,
         scope: &Scope,
         conversation: &Conversation,
-        to: impl FnOnce(Routing) -> Result<Routing, NotRouted>,
-    ) -> Result<(), NotRouted> {
-        const GONE: NotRouted = NotRouted::Not("there is no such conversation any more");
+        to: impl FnOnce(Routing) -> Result<Routing, RoutingError>,
+    ) -> Result<(), RoutingError> {
+        const GONE: RoutingError =
+            RoutingError::InvalidState("there is no such conversation any more");
         let pair = &conversation.pair;
-        let turn = self.0.changing.lock().await;
-        // Another may have routed it since it was read, and has told so.
+        let lock = self.0.changing.lock().await;
+        // The conversation may have been changed since the caller read it.
         let now = self
             .parts()
             .store
             .conversations()
             .get(scope, pair.conversation)
             .await
-            .map_err(NotRouted::Store)?;
+            .map_err(RoutingError::Store)?;
         let now = now.ok_or(GONE)?.standing.routing;
         let to = to(now)?;
-        self.is_there(to, &turn).await?;
+        self.check_target(to, &lock).await?;
         let (before, after) = (now.webhook(), to.webhook());
-        let _held = self.hold(&pair.phone_number_id).await;
+        let _held = self.pause_agents(&pair.phone_number_id).await;
         let mut tell = Vec::new();
         if let (true, Some(number)) = (before != after, self.number_of(pair)) {
             for (webhook, kind) in
@@ -331,7 +345,7 @@ impl Inbox {
             {
                 if let Some(webhook) = webhook {
                     let data = json!({"conversation": pair.conversation, "webhook": webhook, "user": pair.user.shown()});
-                    // Each is another event.
+                    // Each change is a separate event.
                     let once = Uuid::new_v4().to_string();
                     tell.push((
                         webhook,
@@ -343,34 +357,35 @@ impl Inbox {
         let change = ConversationChange { routing: Some(to), ..ConversationChange::default() };
         let changed =
             self.parts().store.conversations().change(scope, pair.conversation, change, tell).await;
-        let (done, written) = changed.map_err(NotRouted::Store)?;
+        let (done, written) = changed.map_err(RoutingError::Store)?;
         if !done {
             return Err(GONE);
         }
-        self.hand_on(written);
-        self.tell_conversation(&pair.main_account, pair.conversation);
+        self.send_callbacks(written);
+        self.publish_conversation(&pair.main_account, pair.conversation);
         Ok(())
     }
 
-    /// A sandbox's asking user's conversation goes there from now on, also where there is none yet; everybody else's stay.
+    /// Routes the conversation of one user, and creates it if necessary. The sandbox uses it.
     ///
     /// # Errors
-    /// Its webhook was removed meanwhile; or the store takes nothing now. Nothing has changed.
-    pub async fn route_user(&self, pair: Pair, routing: Routing) -> Result<(), NotRouted> {
-        let _turn = self.turn_for(routing).await?;
-        let _held = self.hold(&pair.phone_number_id).await;
+    /// Fails if the webhook was removed or the store rejects the write. Nothing has changed then.
+    pub async fn route_user(&self, pair: Pair, routing: Routing) -> Result<(), RoutingError> {
+        let _lock = self.lock_target(routing).await?;
+        let _held = self.pause_agents(&pair.phone_number_id).await;
         let (main, conversation) = (pair.main_account.clone(), pair.conversation);
         let opened =
             self.parts().store.conversations().open(pair, routing, self.parts().clock.wall()).await;
-        opened.map_err(NotRouted::Store)?;
-        self.tell_conversation(&main, conversation);
+        opened.map_err(RoutingError::Store)?;
+        self.publish_conversation(&main, conversation);
         Ok(())
     }
 
-    /// Changes a conversation's state, or who answers. `false`: it is not in a state for it.
+    /// Changes a conversation's state or routing. Returns `false` if its state does not allow the
+    /// change.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Returns an error if the store rejects the write. Nothing has changed then.
     pub async fn change(
         &self,
         scope: &Scope,
@@ -378,7 +393,7 @@ impl Inbox {
         change: ConversationChange,
     ) -> Result<bool, StoreError> {
         let silenced = change.ai_enabled == Some(false) || change.routing.is_some();
-        let _held = if silenced { self.hold(&pair.phone_number_id).await } else { None };
+        let _held = if silenced { self.pause_agents(&pair.phone_number_id).await } else { None };
         let (done, _) = self
             .parts()
             .store
@@ -386,16 +401,16 @@ impl Inbox {
             .change(scope, pair.conversation, change, Vec::new())
             .await?;
         if done {
-            self.tell_conversation(&pair.main_account, pair.conversation);
+            self.publish_conversation(&pair.main_account, pair.conversation);
         }
         Ok(done)
     }
 
-    /// The user sees that their last message was read; returns at once.
+    /// Marks the user's last message as read at Meta, in the background.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn tell_read(
+    /// Returns an error if the store fails.
+    pub async fn mark_last_read(
         &self,
         scope: &Scope,
         conversation: &Conversation,
@@ -420,31 +435,32 @@ impl Inbox {
             if let Err(outcome) =
                 graph.mark_read(&spec.phone_number_id, spec.access_token.as_ref(), &wamid).await
             {
-                tracing::debug!(?outcome, "Meta was not told that a message was read");
+                tracing::debug!(?outcome, "read receipt failed");
             }
         });
         Ok(())
     }
 
-    /// Deletes a conversation, its messages and its files. `false`: there is none of that id.
+    /// Deletes a conversation with its messages and files. Returns `false` if it does not exist.
     ///
     /// # Errors
-    /// The store takes nothing now; some of it may be gone.
+    /// Returns an error if the store rejects the write. Some of it may be deleted then.
     pub async fn delete(&self, scope: &Scope, pair: &Pair) -> Result<bool, StoreError> {
-        // The files first: once the rows are gone nothing tells which they were.
+        // The files go first: without the rows, their names would be unknown.
         let (files, _) = self.files_of(scope, pair.conversation, Timestamp::MAX).await?;
-        self.0.shelf.remove(files).await;
+        self.0.media_cache.remove(files).await;
         let done = self.parts().store.conversations().delete(scope, pair.conversation).await?;
         if done {
-            self.tell_conversation(&pair.main_account, pair.conversation);
+            self.publish_conversation(&pair.main_account, pair.conversation);
         }
         Ok(done)
     }
 
-    /// Deletes what a conversation holds that came until then, with its files; all of it, if nothing came later.
+    /// Deletes the content of a conversation until `until`, with its files; the whole conversation
+    /// if nothing is newer.
     ///
     /// # Errors
-    /// The store takes nothing now; some of it may be gone.
+    /// Returns an error if the store rejects the write. Some of it may be deleted then.
     pub async fn delete_until(
         &self,
         scope: &Scope,
@@ -452,25 +468,27 @@ impl Inbox {
         until: Until,
     ) -> Result<(), StoreError> {
         let (files, late) = self.files_of(scope, pair.conversation, until.wall).await?;
-        self.0.shelf.remove(files).await;
-        let told: Vec<Uuid> =
-            late.into_iter().flat_map(|message| came_ids(&pair.phone_number_id, message)).collect();
+        self.0.media_cache.remove(files).await;
+        let told: Vec<Uuid> = late
+            .into_iter()
+            .flat_map(|message| message_event_ids(&pair.phone_number_id, message))
+            .collect();
         self.parts().store.erasures().erase_events_by_id(pair.conversation, &told).await?;
         self.parts().store.erasures().erase_conversation(scope, pair.conversation, until).await?;
-        self.tell_conversation(&pair.main_account, pair.conversation);
+        self.publish_conversation(&pair.main_account, pair.conversation);
         Ok(())
     }
 
-    /// Makes a webhook; gives it with its secret, which is shown this once.
+    /// Creates a webhook. The result contains its secret, which is shown only this once.
     ///
     /// # Errors
-    /// There are too many, or the store's.
+    /// Fails if the account has too many webhooks or the store fails.
     pub async fn make_webhook(
         &self,
         account: &AuthId,
-        order: WebhookOrder,
-    ) -> Result<Arc<Webhook>, NotRouted> {
-        let turn = self.0.changing.lock().await;
+        spec: WebhookSpec,
+    ) -> Result<Arc<Webhook>, RoutingError> {
+        let lock = self.0.changing.lock().await;
         let there = self
             .parts()
             .directory
@@ -480,99 +498,110 @@ impl Inbox {
             .filter(|w| w.account == *account)
             .count();
         if there >= WEBHOOKS_MAX {
-            return Err(NotRouted::TooMany);
+            return Err(RoutingError::TooMany);
         }
         let row = WebhookRow {
             id: Uuid::new_v4(),
             account: account.clone(),
-            name: order.name,
-            url: order.url.0.to_string(),
+            name: spec.name,
+            url: spec.url.0.to_string(),
             secrets: vec![fresh_secret()],
             created: self.parts().clock.wall(),
         };
-        self.put_webhook(row, &turn).await
+        self.put_webhook(row, &lock).await
     }
 
     /// Changes a webhook's name and URL.
     ///
     /// # Errors
-    /// There is no such one, it stands in the configuration, or the store's.
+    /// Fails if the webhook does not exist or is defined in the configuration, or if the store
+    /// fails.
     pub async fn change_webhook(
         &self,
         scope: &Scope,
         id: Uuid,
-        order: WebhookOrder,
-    ) -> Result<Arc<Webhook>, NotRouted> {
-        let (row, turn) = self.changeable(scope, id).await?;
-        self.put_webhook(
-            WebhookRow { name: order.name, url: order.url.0.to_string(), ..row },
-            &turn,
-        )
-        .await
+        spec: WebhookSpec,
+    ) -> Result<Arc<Webhook>, RoutingError> {
+        let (row, lock) = self.changeable(scope, id).await?;
+        self.put_webhook(WebhookRow { name: spec.name, url: spec.url.0.to_string(), ..row }, &lock)
+            .await
     }
 
-    /// An account is gone: its webhooks are its heir's from now on, or nobody could see or remove them.
+    /// Moves the webhooks of a deleted account to `heir`, so that they can still be seen and
+    /// deleted.
     ///
     /// # Errors
-    /// The store takes nothing now; some may be the heir's already.
-    pub async fn inherit_webhooks(&self, gone: &AuthId, heir: &AuthId) -> Result<(), NotRouted> {
-        let turn = self.0.changing.lock().await;
+    /// Returns an error if the store rejects a write. Some webhooks may have moved then.
+    pub async fn inherit_webhooks(&self, gone: &AuthId, heir: &AuthId) -> Result<(), RoutingError> {
+        let lock = self.0.changing.lock().await;
         let all = self.parts().directory.mail().webhooks();
         for webhook in all.values().filter(|webhook| webhook.account == *gone && !webhook.in_file) {
-            self.put_webhook(WebhookRow { account: heir.clone(), ..row_of(webhook) }, &turn)
+            self.put_webhook(WebhookRow { account: heir.clone(), ..row_of(webhook) }, &lock)
                 .await?;
         }
         Ok(())
     }
 
-    /// Gives a webhook a fresh secret; the one before it signs too until [`Inbox::end_rotation`].
+    /// Gives a webhook a new secret. Events are signed with both secrets until
+    /// [`Inbox::end_rotation`].
     ///
     /// # Errors
-    /// There is no such one, it stands in the configuration, or the store's.
-    pub async fn rotate_secret(&self, scope: &Scope, id: Uuid) -> Result<Arc<Webhook>, NotRouted> {
-        let (mut row, turn) = self.changeable(scope, id).await?;
+    /// Fails if the webhook does not exist or is defined in the configuration, or if the store
+    /// fails.
+    pub async fn rotate_secret(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+    ) -> Result<Arc<Webhook>, RoutingError> {
+        let (mut row, lock) = self.changeable(scope, id).await?;
         row.secrets.insert(0, fresh_secret());
         row.secrets.truncate(2);
-        self.put_webhook(row, &turn).await
+        self.put_webhook(row, &lock).await
     }
 
-    /// Only the newest secret signs from now on.
+    /// Removes the older secret of a webhook.
     ///
     /// # Errors
-    /// There is no such one, it stands in the configuration, or the store's.
-    pub async fn end_rotation(&self, scope: &Scope, id: Uuid) -> Result<Arc<Webhook>, NotRouted> {
-        let (mut row, turn) = self.changeable(scope, id).await?;
+    /// Fails if the webhook does not exist or is defined in the configuration, or if the store
+    /// fails.
+    pub async fn end_rotation(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+    ) -> Result<Arc<Webhook>, RoutingError> {
+        let (mut row, lock) = self.changeable(scope, id).await?;
         row.secrets.truncate(1);
-        self.put_webhook(row, &turn).await
+        self.put_webhook(row, &lock).await
     }
 
-    /// Takes a webhook away that nothing goes to. What waits for it is given up.
+    /// Deletes a webhook that is not in use. Its pending deliveries are given up.
     ///
     /// # Errors
-    /// There is no such one, it is in use, it stands in the configuration, or the store's.
-    pub async fn remove_webhook(&self, scope: &Scope, id: Uuid) -> Result<(), NotRouted> {
-        let (row, _turn) = self.changeable(scope, id).await?;
+    /// Fails if the webhook does not exist, is in use or is defined in the configuration, or if the
+    /// store fails.
+    pub async fn remove_webhook(&self, scope: &Scope, id: Uuid) -> Result<(), RoutingError> {
+        let (row, _lock) = self.changeable(scope, id).await?;
         if !self
             .parts()
             .store
             .webhooks()
             .write(WebhookWrite::Remove(id))
             .await
-            .map_err(NotRouted::Store)?
+            .map_err(RoutingError::Store)?
         {
-            return Err(NotRouted::InUse);
+            return Err(RoutingError::InUse);
         }
         self.parts().directory.mail().change_webhooks(|webhooks| drop(webhooks.remove(&id)));
         self.parts().feed.tell(&self.main_of(&row.account), What::Webhook(id));
         Ok(())
     }
 
-    /// Sends a webhook a `test` event.
+    /// Sends a `test` event to a webhook.
     ///
     /// # Errors
-    /// There is no such one, or the store's.
-    pub async fn test_webhook(&self, scope: &Scope, id: Uuid) -> Result<Uuid, NotRouted> {
-        let webhook = self.webhook(scope, id).ok_or(NotRouted::NoWebhook)?;
+    /// Fails if the webhook does not exist or the store fails.
+    pub async fn test_webhook(&self, scope: &Scope, id: Uuid) -> Result<Uuid, RoutingError> {
+        let webhook = self.webhook(scope, id).ok_or(RoutingError::NoWebhook)?;
         let event =
             self.account_event(&webhook.account, "test", json!({"webhook": id}), Uuid::new_v4());
         let event_id = event.event_id;
@@ -582,36 +611,36 @@ impl Inbox {
             .outbox()
             .add_event(event.event_for(id, id))
             .await
-            .map_err(NotRouted::Store)?;
-        self.hand_on(told.into_iter().collect());
+            .map_err(RoutingError::Store)?;
+        self.send_callbacks(told.into_iter().collect());
         Ok(event_id)
     }
 
-    /// A webhook as it is, and the turn to change it: nobody else does meanwhile.
+    /// Takes the lock and returns the stored form of a webhook.
     async fn changeable(
         &self,
         scope: &Scope,
         id: Uuid,
-    ) -> Result<(WebhookRow, Changing<'_>), NotRouted> {
-        let turn = self.0.changing.lock().await;
-        let webhook = self.webhook(scope, id).ok_or(NotRouted::NoWebhook)?;
+    ) -> Result<(WebhookRow, ChangeLock<'_>), RoutingError> {
+        let lock = self.0.changing.lock().await;
+        let webhook = self.webhook(scope, id).ok_or(RoutingError::NoWebhook)?;
         if webhook.in_file {
-            return Err(NotRouted::InFile);
+            return Err(RoutingError::InFile);
         }
-        Ok((row_of(&webhook), turn))
+        Ok((row_of(&webhook), lock))
     }
 
     async fn put_webhook(
         &self,
         row: WebhookRow,
-        _turn: &Changing<'_>,
-    ) -> Result<Arc<Webhook>, NotRouted> {
+        _lock: &ChangeLock<'_>,
+    ) -> Result<Arc<Webhook>, RoutingError> {
         self.parts()
             .store
             .webhooks()
             .write(WebhookWrite::Put(row.clone()))
             .await
-            .map_err(NotRouted::Store)?;
+            .map_err(RoutingError::Store)?;
         let webhook = Arc::new(of_row(row));
         let mail = self.parts().directory.mail();
         mail.change_webhooks(|webhooks| drop(webhooks.insert(webhook.id, webhook.clone())));
@@ -619,14 +648,15 @@ impl Inbox {
         Ok(webhook)
     }
 
-    /// Where events go that are no conversation's: the number's webhook, else the account's only one.
+    /// The webhook for events that belong to no conversation: the number's, or the only one of its
+    /// account.
     pub fn webhook_of(&self, number: &NumberEntry) -> Option<Uuid> {
         let default = self.routing_of(number).webhook();
         default.or_else(|| self.only_webhook(number).map(|webhook| webhook.id))
     }
 
-    /// An event of a number's, for its webhook, if it has one: `number.changed`, `permission.changed`. `order`: events
-    /// with the same one go out in order. Most numbers have none: `data` is put together only where one hears it.
+    /// Builds an event of a number for its webhook, such as `number.changed`. `None` if it has no
+    /// webhook; `data` is not called then. Events with the same `order` are delivered in order.
     pub fn number_event(
         &self,
         number: &NumberEntry,
@@ -639,23 +669,23 @@ impl Inbox {
         Some(self.draft(number, kind, of, data(), Vec::new()).event_for(webhook, order))
     }
 
-    /// Tells a number's webhook, if it has one. Returns at once; in the outbox a moment later.
-    pub fn tell_number(&self, number: &NumberEntry, kind: &str, data: Value) {
+    /// Sends an event to a number's webhook, if it has one. Returns before the event is stored.
+    pub fn notify_number(&self, number: &NumberEntry, kind: &str, data: Value) {
         let once = Uuid::new_v4().to_string();
         let order = stable_id("number", &[number.spec.mail_id.as_str()]);
         if let Some(event) = self.number_event(number, kind, &[kind, &once], || data, order) {
-            self.tell_soon(event);
+            self.send_event(event);
         }
     }
 
-    pub(super) fn tell_soon(&self, event: NewCallback) {
+    pub(super) fn send_event(&self, event: NewCallback) {
         let inbox = self.clone();
         let written = self.parts().store.outbox().add(event);
         self.parts().tasks.spawn(async move {
             match written.await {
-                Ok(written) => inbox.hand_on(vec![written]),
+                Ok(written) => inbox.send_callbacks(vec![written]),
                 Err(StoreError::Journalled) => {}
-                Err(error) => tracing::error!(%error, "an event could not be written"),
+                Err(error) => tracing::error!(%error, "event not stored"),
             }
         });
     }
@@ -691,7 +721,7 @@ fn of_row(row: WebhookRow) -> Webhook {
     }
 }
 
-/// As the store keeps it.
+/// The stored form of a webhook.
 fn row_of(webhook: &Webhook) -> WebhookRow {
     WebhookRow {
         id: webhook.id,

@@ -1,6 +1,9 @@
-//! The way out to Meta: a message stands in the store as `queued`, then Graph is asked, one after another in each
-//! conversation. That it is about to be asked is written first: what was not asked for when its process ended goes out
-//! after the next start, and of what was, nobody knows whether Meta has it, so it is not sent again.
+//! Sends messages through Graph. A message is stored as `queued` first; then Graph is asked, one
+//! message at a time in each conversation.
+//!
+//! The store records that a request is about to be made. After a crash, messages without that mark
+//! are sent by the next process. Those with it may have reached Meta and are not sent again, but
+//! reported as failed.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
@@ -13,42 +16,44 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::asking::asks;
-use super::incoming::{About, opaque_of};
+use super::incoming::{EventSource, opaque_data};
+use super::permission_requests::is_permission_request;
 use super::{Inbox, Turn, words};
 use crate::admission::permission::Refusal;
 use machine::GraphOutcome;
 use model::{Direction, MessageStatus, PhoneNumberId, Timestamp, stable_id};
 use store::{Answers, Conversation, Going, Gone, LeftMessage, NewMessage, Pair, StoreError, Then};
 
-/// How long a user may be written to freely after they wrote or called.
+/// Meta's customer service window: how long free-form messages are allowed after the user's last
+/// message or call.
 pub const WINDOW: Duration = Duration::from_secs(24 * 3_600);
-/// Messages a second of one number: Meta's usual throughput.
+/// Messages per second of one number, which is Meta's default throughput.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(80).expect("not 0");
-/// Messages of one conversation, and of all, that wait for Graph.
+/// The largest numbers of waiting messages, per conversation and in total.
 const LANE_MAX: usize = 64;
 const WAITING_MAX: usize = 8_192;
-/// Messages of one answer of an agent.
+/// The largest number of messages in one answer of an agent.
 const REPLIES_MAX: usize = 10;
-/// Messages looked at at once at the start.
-const LEFT_PAGE: u32 = 1_000;
-/// How long the same `Idempotency-Key` is the same message, and how often it may have been another before.
-const SAME_FOR: Duration = Duration::from_secs(24 * 3_600);
-const SAME_MAX: u32 = 1_000;
-/// How long until a store that takes nothing is asked again whether a message may go out.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Messages per page when interrupted ones are read at start-up.
+const PAGE: u32 = 1_000;
+/// How long an `Idempotency-Key` names the same message, and how many earlier messages it may have
+/// named.
+const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+const KEY_USES_MAX: u32 = 1_000;
+/// The pause before a failed write to the store is retried.
+const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// A message that is to go out.
+/// A message to send.
 #[derive(Clone, PartialEq)]
 pub struct Outgoing {
-    /// Meta's type.
+    /// Meta's message type.
     pub kind: String,
-    /// What the type holds, under its name; perhaps `context`.
+    /// The content under the name of the type, and optionally `context`.
     pub content: Value,
 }
 
 impl Outgoing {
-    /// A plain text.
+    /// A text message.
     pub fn text(text: &str) -> Self {
         Self { kind: "text".to_owned(), content: json!({"text": {"body": text}}) }
     }
@@ -60,44 +65,44 @@ impl std::fmt::Debug for Outgoing {
     }
 }
 
-/// Why a message does not go out.
+/// The reason why a message was not sent.
 #[derive(Debug)]
-pub enum NotSent {
-    /// There is no such conversation.
-    Gone,
-    /// Its number is not there any more.
+pub enum SendError {
+    /// The conversation does not exist.
+    NoConversation,
+    /// The conversation's number is no longer served.
     NoNumber,
-    /// More than a day since the user was heard from: a template is needed.
+    /// The customer service window is closed, and the message is not a template.
     WindowClosed,
-    /// Too many; seconds to wait.
+    /// A rate or queue limit is reached. Contains the seconds to wait.
     TooMany(u64),
-    /// It asks for permission to call, and the user was asked as often as may be (L13, L14).
-    TooSoon(Refusal),
-    /// So it does, and a request to the user is being sent.
-    Asking,
-    /// Somebody else answers now, or nobody.
+    /// The message asks for permission to call, and the limit on requests is reached.
+    RequestTooSoon(Refusal),
+    /// The message asks for permission to call, and another request is in progress.
+    RequestInProgress,
+    /// The routing has changed or people took over since the agent was asked.
     Stale,
     Store(StoreError),
 }
 
-/// A message on its way.
-struct Posting {
+/// A queued message.
+struct QueuedMessage {
     pair: Pair,
     message: NewMessage,
-    /// An agent's.
+    /// Set for an agent's message.
     epoch: Option<u64>,
 }
 
-/// What stands in a lane.
-enum Next {
-    Post(Posting),
-    /// Somebody waits until all before it went out.
-    Tell(oneshot::Sender<()>),
+/// An entry of a lane.
+enum LaneEntry {
+    Message(QueuedMessage),
+    /// Notifies a task once the entries before it are done.
+    Notify(oneshot::Sender<()>),
 }
 
-/// What waits for Graph, by conversation; one that is there has somebody who sends.
+/// The queues of messages by conversation. A queue that exists has a task that empties it.
 pub(super) struct Lanes {
-    lanes: Mutex<(HashMap<Uuid, VecDeque<Next>>, usize)>,
+    lanes: Mutex<(HashMap<Uuid, VecDeque<LaneEntry>>, usize)>,
     limits: DefaultKeyedRateLimiter<PhoneNumberId>,
 }
 
@@ -116,36 +121,37 @@ impl Lanes {
         lanes.1 < WAITING_MAX && lanes.0.get(&conversation).is_none_or(|lane| lane.len() < LANE_MAX)
     }
 
-    /// Puts it in line; `true`: somebody has to begin.
-    fn push(&self, posting: Posting) -> bool {
+    /// Queues a message. Returns `true` if the caller has to start the task that empties the lane.
+    fn push(&self, queued: QueuedMessage) -> bool {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.1 += 1;
-        let fresh = !lanes.0.contains_key(&posting.pair.conversation);
-        lanes.0.entry(posting.pair.conversation).or_default().push_back(Next::Post(posting));
+        let fresh = !lanes.0.contains_key(&queued.pair.conversation);
+        lanes.0.entry(queued.pair.conversation).or_default().push_back(LaneEntry::Message(queued));
         fresh
     }
 
-    /// Ends when what stands in a lane now has gone out.
-    fn passed(&self, conversation: Uuid) -> Option<oneshot::Receiver<()>> {
+    /// Returns a receiver that completes once the lane's current entries are done. `None` if the
+    /// lane is empty.
+    fn drained(&self, conversation: Uuid) -> Option<oneshot::Receiver<()>> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let lane = lanes.0.get_mut(&conversation)?;
-        let (tell, told) = oneshot::channel();
-        lane.push_back(Next::Tell(tell));
-        Some(told)
+        let (sender, receiver) = oneshot::channel();
+        lane.push_back(LaneEntry::Notify(sender));
+        Some(receiver)
     }
 
-    /// The next of a lane; none: the lane is over.
-    fn next(&self, conversation: Uuid) -> Option<Posting> {
+    /// Takes the next message of a lane. `None` ends the lane.
+    fn next(&self, conversation: Uuid) -> Option<QueuedMessage> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match lanes.0.get_mut(&conversation).and_then(VecDeque::pop_front) {
-                Some(Next::Post(posting)) => {
+                Some(LaneEntry::Message(queued)) => {
                     lanes.1 = lanes.1.saturating_sub(1);
-                    return Some(posting);
+                    return Some(queued);
                 }
-                Some(Next::Tell(tell)) => {
-                    // Who waited may have gone.
-                    let _ = tell.send(());
+                Some(LaneEntry::Notify(sender)) => {
+                    // The waiting task may have ended.
+                    let _ = sender.send(());
                 }
                 None => {
                     lanes.0.remove(&conversation);
@@ -157,96 +163,105 @@ impl Lanes {
 }
 
 impl Inbox {
-    /// Sends a message for a person or a program; `sender` says who. Stored when this returns; Graph is asked behind it.
-    /// `once`: whoever asks for the same by this name within a day gets the message that was sent then.
+    /// Queues a message of a person or program, named by `sender`. The message is stored when this
+    /// returns; Graph is asked later. With `key`, an idempotency key, a repeated call within a day
+    /// returns the id of the first message.
     ///
     /// # Errors
-    /// A rule that forbids it, or the store's.
+    /// Fails if a rule forbids the message or the store fails.
     pub async fn send(
         &self,
         conversation: &Conversation,
         mut outgoing: Outgoing,
         sender: &str,
-        once: Option<&str>,
-    ) -> Result<Uuid, NotSent> {
+        key: Option<&str>,
+    ) -> Result<Uuid, SendError> {
         let now = self.parts().clock.wall();
-        let id = match once {
-            Some(once) => match self.named(&conversation.pair, once, now).await? {
-                Named::Sent(id) => return Ok(id),
-                Named::Free(id) => id,
+        let id = match key {
+            Some(key) => match self.look_up_key(&conversation.pair, key, now).await? {
+                KeyLookup::Sent(id) => return Ok(id),
+                KeyLookup::Free(id) => id,
             },
             None => Uuid::new_v4(),
         };
-        if outgoing.kind != "template" && !is_open(conversation.heard, now) {
-            return Err(NotSent::WindowClosed);
+        if outgoing.kind != "template" && !is_window_open(conversation.heard, now) {
+            return Err(SendError::WindowClosed);
         }
-        self.tell_type(&conversation.pair, &mut outgoing).await.map_err(NotSent::Store)?;
-        self.go(&conversation.pair, vec![(id, outgoing)], sender, None, None).await?;
+        self.add_media_type(&conversation.pair, &mut outgoing).await.map_err(SendError::Store)?;
+        self.enqueue(&conversation.pair, vec![(id, outgoing)], sender, None, None).await?;
         Ok(id)
     }
 
-    /// The message of a name: its id is made of it, so that the store knows it again after a restart and on another node.
-    async fn named(&self, pair: &Pair, once: &str, now: Timestamp) -> Result<Named, NotSent> {
+    /// Looks up an idempotency key. The message id derives from the key, so that it is found again
+    /// after a restart and by other nodes.
+    async fn look_up_key(
+        &self,
+        pair: &Pair,
+        key: &str,
+        now: Timestamp,
+    ) -> Result<KeyLookup, SendError> {
         let conversation = pair.conversation.to_string();
-        for n in 0..SAME_MAX {
+        for n in 0..KEY_USES_MAX {
             let id =
-                stable_id("sent", &[pair.account.as_str(), &conversation, once, &n.to_string()]);
-            match self.parts().store.messages().get(id).await.map_err(NotSent::Store)? {
-                None => return Ok(Named::Free(id)),
-                Some((_, found)) if now < found.message.at.plus(SAME_FOR) => {
-                    return Ok(Named::Sent(id));
+                stable_id("sent", &[pair.account.as_str(), &conversation, key, &n.to_string()]);
+            match self.parts().store.messages().get(id).await.map_err(SendError::Store)? {
+                None => return Ok(KeyLookup::Free(id)),
+                Some((_, found)) if now < found.message.at.plus(KEY_LIFETIME) => {
+                    return Ok(KeyLookup::Sent(id));
                 }
-                // A day later it is another.
+                // An older message with this key has expired.
                 Some(_) => {}
             }
         }
-        Ok(Named::Free(Uuid::new_v4()))
+        Ok(KeyLookup::Free(Uuid::new_v4()))
     }
 
-    /// An agent answers a turn, once; `then` is to be done when the reply is out ([`Inbox::posted`]), also by another process.
-    /// Nothing goes out where the conversation has another routing by now, or people took over.
+    /// Sends an agent's answer to a turn, at most once. `then` is stored with it, and is carried
+    /// out once the messages are out ([`Inbox::wait_until_sent`]), if necessary by the next process.
     ///
     /// # Errors
-    /// [`NotSent::Stale`] then; or a rule that forbids it, or the store's.
+    /// Returns [`SendError::Stale`] if the conversation has another routing by now, or if people took
+    /// over. Also fails if a rule forbids a message or the store fails.
     pub async fn reply(
         &self,
         turn: &Turn,
         replies: Vec<Outgoing>,
         then: Option<Then>,
-    ) -> Result<Vec<Uuid>, NotSent> {
+    ) -> Result<Vec<Uuid>, SendError> {
         let sender = format!("agent:{}", turn.agent);
         let replies: Vec<_> = replies.into_iter().map(|reply| (Uuid::new_v4(), reply)).collect();
         let ids = replies.iter().map(|(id, _)| *id).take(REPLIES_MAX).collect();
         let answers = Answers { message: turn.message.id, then };
-        self.go(&turn.pair, replies, &sender, Some(turn.epoch), Some(answers)).await?;
+        self.enqueue(&turn.pair, replies, &sender, Some(turn.epoch), Some(answers)).await?;
         Ok(ids)
     }
 
-    /// Waits until what goes out in a conversation now has gone, whatever became of it.
-    pub async fn posted(&self, conversation: Uuid) {
-        if let Some(passed) = self.0.lanes.passed(conversation) {
-            let _ = passed.await;
+    /// Waits until the messages that are queued in a conversation now have been sent or have
+    /// failed.
+    pub async fn wait_until_sent(&self, conversation: Uuid) {
+        if let Some(drained) = self.0.lanes.drained(conversation) {
+            let _ = drained.await;
         }
     }
 
-    async fn go(
+    async fn enqueue(
         &self,
         pair: &Pair,
         outgoing: Vec<(Uuid, Outgoing)>,
         sender: &str,
         epoch: Option<u64>,
         answers: Option<Answers>,
-    ) -> Result<(), NotSent> {
-        let number = self.number_of(pair).ok_or(NotSent::NoNumber)?;
+    ) -> Result<(), SendError> {
+        let number = self.number_of(pair).ok_or(SendError::NoNumber)?;
         if !self.0.lanes.has_room(pair.conversation) {
-            return Err(NotSent::TooMany(1));
+            return Err(SendError::TooMany(1));
         }
-        let claimed =
-            self.claim_requests(&number, pair, outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing))?;
+        let counted =
+            self.count_requests(&number, pair, outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing))?;
         let mut messages = Vec::new();
         for (id, Outgoing { kind, content }) in outgoing.into_iter().take(REPLIES_MAX) {
             if let Err(until) = self.0.lanes.limits.check_key(&pair.phone_number_id) {
-                return Err(NotSent::TooMany(
+                return Err(SendError::TooMany(
                     until.wait_time_from(DefaultClock::default().now()).as_secs() + 1,
                 ));
             }
@@ -270,63 +285,69 @@ impl Inbox {
             epoch,
             answers,
         };
-        match self.parts().store.messages().enqueue(going).await.map_err(NotSent::Store)? {
+        match self.parts().store.messages().enqueue(going).await.map_err(SendError::Store)? {
             Gone::Out => {}
-            // Whoever asked at the same moment sends it.
+            // A concurrent request with the same key sends the message.
             Gone::Before => return Ok(()),
             Gone::Refused => {
-                return Err(if epoch.is_some() { NotSent::Stale } else { NotSent::Gone });
+                return Err(if epoch.is_some() {
+                    SendError::Stale
+                } else {
+                    SendError::NoConversation
+                });
             }
         }
-        claimed.keep();
+        counted.keep();
         for message in messages {
             let id = message.id;
-            self.line_up(Posting { pair: pair.clone(), message, epoch });
-            self.tell_message(&pair.main_account, pair.conversation, id);
+            self.push_queued(QueuedMessage { pair: pair.clone(), message, epoch });
+            self.publish_message(&pair.main_account, pair.conversation, id);
         }
         Ok(())
     }
 
-    fn line_up(&self, posting: Posting) {
-        let conversation = posting.pair.conversation;
-        if self.0.lanes.push(posting) {
+    fn push_queued(&self, queued: QueuedMessage) {
+        let conversation = queued.pair.conversation;
+        if self.0.lanes.push(queued) {
             let inbox = self.clone();
             self.parts().tasks.spawn(async move {
-                while let Some(posting) = inbox.0.lanes.next(conversation) {
-                    inbox.post(posting).await;
+                while let Some(queued) = inbox.0.lanes.next(conversation) {
+                    inbox.send_queued(queued).await;
                 }
             });
         }
     }
 
-    async fn post(&self, Posting { pair, message, epoch }: Posting) {
+    async fn send_queued(&self, QueuedMessage { pair, message, epoch }: QueuedMessage) {
         let parts = self.parts();
-        // While this is held nobody changes the routing: who has been told that it is changed sees no answer after that.
-        let gate = self.gate(&pair.phone_number_id);
+        // Changes of routing wait for this lock: once a change is confirmed, no answer under the
+        // old routing is sent.
+        let lock = self.routing_lock(&pair.phone_number_id);
         let _held = match epoch {
-            Some(_) => Some(gate.read_owned().await),
+            Some(_) => Some(lock.read_owned().await),
             None => None,
         };
         if let Some(epoch) = epoch
             && !self.still_answers(&pair, epoch).await
         {
             let why = (0, "not sent: somebody else answers in this conversation now".to_owned());
-            return self.unsent(&pair, &message, why).await;
+            return self.fail_unsent(&pair, &message, why).await;
         }
         let Some(number) = self.number_of(&pair) else {
             let why = (
                 0,
                 "not sent: its number was disconnected, or is another account's now".to_owned(),
             );
-            return self.unsent(&pair, &message, why).await;
+            return self.fail_unsent(&pair, &message, why).await;
         };
-        if !self.may_ask(message.id).await {
+        if !self.begin_sending(message.id).await {
             return;
         }
-        // It waited for its store: a day later nobody may be written to with it, and what it answers is long past.
+        // The message waited for the store. After a day, the customer service window is closed and
+        // the answer is out of date.
         if message.kind != "template" && parts.clock.wall().since(message.at) > WINDOW {
             let why = (0, "not sent: it waited for more than a day".to_owned());
-            return self.unsent(&pair, &message, why).await;
+            return self.fail_unsent(&pair, &message, why).await;
         }
         let body = graph_body(&pair, &message);
         let sent = parts
@@ -336,24 +357,25 @@ impl Inbox {
         let written = match sent {
             Ok(wamid) => {
                 let written = parts.store.messages().set_wamid(message.id, wamid.clone()).await;
-                self.0.early.named(&pair.phone_number_id, &wamid);
+                self.0.early_statuses.resolve(&pair.phone_number_id, &wamid);
                 written.map(drop)
             }
             Err(outcome) => {
-                if asks(&message.kind, &message.content) {
-                    self.asking_failed(&pair, &outcome);
+                if is_permission_request(&message.kind, &message.content) {
+                    self.request_failed(&pair, &outcome);
                 }
-                return self.failed(&pair, message.id, reason(outcome)).await;
+                return self.fail(&pair, message.id, reason(outcome)).await;
             }
         };
         if let Err(error) = written {
-            tracing::error!(%error, message = %message.id, "what became of a message could not be written");
+            tracing::error!(%error, message = %message.id, "message status not stored");
         }
-        self.tell_message(&pair.main_account, pair.conversation, message.id);
+        self.publish_message(&pair.main_account, pair.conversation, message.id);
     }
 
-    /// Notes that Meta is about to be asked; `false`: nobody may ask. A message waits with its store.
-    async fn may_ask(&self, message: Uuid) -> bool {
+    /// Records that Graph is about to be asked, and waits while the store is unavailable. Returns
+    /// `false` if the message must not be sent.
+    async fn begin_sending(&self, message: Uuid) -> bool {
         loop {
             match self
                 .parts()
@@ -364,32 +386,34 @@ impl Inbox {
             {
                 Ok(may) => return may,
                 Err(StoreError::Closed) => return false,
-                Err(error) => tracing::warn!(%error, %message, "a message waits for the store"),
+                Err(error) => tracing::warn!(%error, %message, "store unavailable; message waits"),
             }
-            // However long that takes, its window apart (`post`); what a stop finds here goes out after the next start.
+            // The wait has no time limit here, since `send_queued` checks the window. Messages that remain
+            // at shutdown are sent after the next start.
             if self.parts().tasks.is_closed() {
                 return false;
             }
-            tokio::time::sleep(ASK_AGAIN).await;
+            tokio::time::sleep(STORE_RETRY).await;
         }
     }
 
-    /// A message does not go out.
-    async fn unsent(&self, pair: &Pair, message: &NewMessage, why: (i64, String)) {
-        if asks(&message.kind, &message.content) {
-            self.asked_for_nothing(pair);
+    /// Fails a message that was not sent to Graph.
+    async fn fail_unsent(&self, pair: &Pair, message: &NewMessage, why: (i64, String)) {
+        if is_permission_request(&message.kind, &message.content) {
+            self.withdraw_request(pair);
         }
-        self.failed(pair, message.id, why).await;
+        self.fail(pair, message.id, why).await;
     }
 
-    /// A message did not go out, as far as is known: its webhook hears of it.
-    async fn failed(&self, pair: &Pair, message: Uuid, why: (i64, String)) {
+    /// Stores that a message failed, which also reports it to the webhook.
+    async fn fail(&self, pair: &Pair, message: Uuid, why: (i64, String)) {
         let number = self.number_of(pair);
-        let about = number.as_deref().map_or_else(|| About::pair(pair), About::number);
-        let status = self.status_of(&about, None, Some(message), MessageStatus::Failed, Some(why));
+        let about = number.as_deref().map_or_else(|| EventSource::pair(pair), EventSource::number);
+        let status =
+            self.status_update(&about, None, Some(message), MessageStatus::Failed, Some(why));
         match self.parts().store.messages().update_status(status) {
-            Some(written) => drop(self.status_written(&pair.main_account, written.await)),
-            None => tracing::error!(%message, "what became of a message could not be written"),
+            Some(written) => drop(self.finish_status(&pair.main_account, written.await)),
+            None => tracing::error!(%message, "message status not stored"),
         }
     }
 
@@ -402,18 +426,18 @@ impl Inbox {
         found.is_ok_and(|found| found.is_some_and(|c| c.standing.answers(epoch).is_some()))
     }
 
-    /// Messages that an earlier process had taken: they go out now, but for those that Meta may have.
+    /// Queues the messages that the previous process left, and fails those that Meta may have.
     ///
     /// # Errors
-    /// The store's.
-    pub(super) async fn take_up_what_was_left(&self) -> Result<(), StoreError> {
+    /// Returns an error if the store fails.
+    pub(super) async fn resume_interrupted(&self) -> Result<(), StoreError> {
         let mut after = (i64::MIN, Uuid::nil());
         loop {
             let left = self
                 .parts()
                 .store
                 .messages()
-                .interrupted(&self.parts().node_id, after, LEFT_PAGE)
+                .interrupted(&self.parts().node_id, after, PAGE)
                 .await?;
             let Some(last) = left.last() else { return Ok(()) };
             after = (last.message.message.at.micros(), last.message.message.id);
@@ -421,29 +445,29 @@ impl Inbox {
                 if asked {
                     let why =
                         "this node ended while it was sending it: whether Meta has it is not known";
-                    self.failed(&pair, message.message.id, (0, why.to_owned())).await;
+                    self.fail(&pair, message.message.id, (0, why.to_owned())).await;
                 } else {
-                    self.line_up(Posting { pair, message: message.message, epoch });
+                    self.push_queued(QueuedMessage { pair, message: message.message, epoch });
                 }
             }
         }
     }
 }
 
-/// What a name stands for.
-enum Named {
-    /// This message went out under it.
+/// The result of looking up an idempotency key.
+enum KeyLookup {
+    /// This message was sent with the key.
     Sent(Uuid),
-    /// None yet: the next has this id.
+    /// The key is unused. The new message gets this id.
     Free(Uuid),
 }
 
-/// Whether a user may be written to freely.
-fn is_open(heard: Option<Timestamp>, now: Timestamp) -> bool {
+/// Returns whether the customer service window is open.
+fn is_window_open(heard: Option<Timestamp>, now: Timestamp) -> bool {
     heard.is_some_and(|heard| now < heard.plus(WINDOW))
 }
 
-/// The body of Graph's `messages`.
+/// The body of a Graph `messages` request.
 fn graph_body(pair: &Pair, message: &NewMessage) -> Value {
     let user = &pair.user.id;
     let to = if user.bytes().all(|b| b.is_ascii_digit()) { "to" } else { "recipient" };
@@ -452,13 +476,13 @@ fn graph_body(pair: &Pair, message: &NewMessage) -> Value {
         "recipient_type": "individual",
         to: user,
         "type": message.kind,
-        "biz_opaque_callback_data": opaque_of(message.id),
+        "biz_opaque_callback_data": opaque_data(message.id),
     });
     if let Some(members) = body.as_object_mut() {
         for name in [message.kind.as_str(), "context"] {
             if let Some(held) = message.content.get(name) {
                 let mut held = held.clone();
-                // Meta knows it, and takes no word on it.
+                // Graph rejects this member.
                 if let (true, Some(file)) = (words::MEDIA.contains(&name), held.as_object_mut()) {
                     file.remove("mime_type");
                 }
@@ -469,7 +493,7 @@ fn graph_body(pair: &Pair, message: &NewMessage) -> Value {
     body
 }
 
-/// Meta's code and words, or ours with the code 0.
+/// Meta's error code and text, or code 0 and our text.
 fn reason(outcome: GraphOutcome) -> (i64, String) {
     match outcome {
         GraphOutcome::Refused { code, details, .. } => (code, details),

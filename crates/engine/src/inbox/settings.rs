@@ -12,7 +12,7 @@ pub struct WebhookSettings {
     pub account: AuthId,
     pub url: DocUrl,
     pub secret: Secret,
-    /// The secret before a rotation. While it is set, events carry a signature with each.
+    /// The secret before a rotation. While it is set, events carry a signature with each secret.
     pub secret_previous: Option<Secret>,
 }
 

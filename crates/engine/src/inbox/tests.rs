@@ -1,4 +1,4 @@
-//! Turns and their answers, with a store and a Graph that takes everything.
+//! Tests of the inbox with a real store and a fake Graph.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ struct World {
     inbox: Inbox,
     number: Arc<NumberEntry>,
     graph: Server,
-    /// Those of earlier processes, whose tasks go on here: they must not hear that theirs is gone.
+    /// Graph servers of earlier processes. Their tasks still run here, so the servers must stay up.
     former: Vec<Server>,
     written: AtomicUsize,
     clock: Clock,
@@ -62,7 +62,7 @@ impl World {
         Self::with(takes_all).await
     }
 
-    /// Graph answers so.
+    /// Starts with this Graph.
     async fn with(graph: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
@@ -87,7 +87,7 @@ impl World {
         }
     }
 
-    /// The next process, at a Graph that answers so.
+    /// Restarts the node with this Graph.
     async fn restart(&mut self, graph: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) {
         self.former.push(std::mem::replace(&mut self.graph, Server::start(graph).await));
         self.inbox =
@@ -95,7 +95,7 @@ impl World {
         self.inbox.open(&[]).await.unwrap();
     }
 
-    /// The number is another account's.
+    /// Moves the number to another account.
     fn give(&mut self, account: &str) {
         give(&self.directory, account);
         self.number = self.directory.number(&"106".into()).unwrap();
@@ -124,11 +124,11 @@ impl World {
         let id = model::stable_id("message", &["106", &wamid]);
         let sender = Sender { wa_id: Some(user.to_owned()), bsuid: None, name: "Asha".to_owned() };
         let said = UserMessage { wamid, sender, timestamp: None, kind: kind.to_owned(), content };
-        assert!(self.inbox.came(&self.number, said).unwrap().unwrap().await);
+        assert!(self.inbox.receive_message(&self.number, said).unwrap().unwrap().await);
         id
     }
 
-    /// Asks for a message's file by a link of ours.
+    /// Requests a message's file by its link.
     async fn file(&self, message: Uuid) -> Option<MediaFile> {
         let url = self.inbox.media_url(message);
         let (_, query) = url.split_once("?until=").unwrap();
@@ -136,15 +136,15 @@ impl World {
         self.inbox.media_file(message, until.parse().unwrap(), tag).await.unwrap()
     }
 
-    /// Meta says how far a message is, perhaps with our own data in it.
+    /// Delivers a status from Meta, optionally with our opaque data.
     async fn told(&self, wamid: &str, status: MessageStatus, of: Option<Uuid>, error: Option<i64>) {
-        let opaque = of.map(super::incoming::opaque_of);
+        let opaque = of.map(super::incoming::opaque_data);
         let error = error.map(|code| (code, "why".to_owned()));
-        let told = StatusTold { wamid: wamid.to_owned(), status, error, opaque, timestamp: None };
-        assert!(self.inbox.status(&self.number, told).unwrap().await);
+        let told = StatusUpdate { wamid: wamid.to_owned(), status, error, opaque, timestamp: None };
+        assert!(self.inbox.receive_status(&self.number, told).unwrap().await);
     }
 
-    /// A message as the store has it: its status, Meta's id, the code of an error.
+    /// A stored message's status, message id and error code.
     async fn stands(&self, id: Uuid) -> (&'static str, Option<String>, Option<i64>) {
         let (_, found) = self.store.messages().get(id).await.unwrap().unwrap();
         (found.message.status.as_str(), found.message.wamid, found.error.map(|(code, _)| code))
@@ -161,7 +161,7 @@ fn give(directory: &Directory, account: &str) {
     serve(directory, spec(account));
 }
 
-/// The number is this from now on.
+/// Replaces the number in the directory.
 fn serve(directory: &Directory, number: NumberSpec) {
     let account_spec = |id: &str, parent: Option<&str>| AccountSpec {
         auth_id: id.into(),
@@ -241,8 +241,8 @@ fn agent() -> Agent {
 #[tokio::test]
 async fn s4_09_an_agents_answer_is_dropped_once_the_routing_has_changed() {
     let world = World::start().await;
-    let mut turns = world.inbox.turns().unwrap();
-    assert!(world.inbox.turns().is_none(), "one takes them");
+    let mut turns = world.inbox.take_turns().unwrap();
+    assert!(world.inbox.take_turns().is_none(), "one takes them");
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "one").await;
     let turn = turns.recv().await.unwrap();
@@ -256,27 +256,27 @@ async fn s4_09_an_agents_answer_is_dropped_once_the_routing_has_changed() {
         .await
         .unwrap();
     assert_eq!(sent.len(), 2);
-    // What has not gone out when the routing changes never does.
-    world.inbox.posted(turn.pair.conversation).await;
+    // A message that is still queued when the routing changes is never sent.
+    world.inbox.wait_until_sent(turn.pair.conversation).await;
     world.writes("91", "two").await;
     let turn = turns.recv().await.unwrap();
     world.inbox.route_number(&world.number, Routing::Webhook(None), true).await.unwrap();
     let refused = world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await;
-    assert!(matches!(refused, Err(NotSent::Stale)), "{refused:?}");
-    // The same agent again is another time.
+    assert!(matches!(refused, Err(SendError::Stale)), "{refused:?}");
+    // The same agent again is a new epoch.
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
     assert!(matches!(
         world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await,
-        Err(NotSent::Stale)
+        Err(SendError::Stale)
     ));
     world.writes("91", "three").await;
     let turn = turns.recv().await.unwrap();
-    // People take over: the turn that is under way ends with it, and there is no further one.
+    // People take over: the turn in progress becomes stale, and no further one starts.
     let off = ConversationChange { ai_enabled: Some(false), ..ConversationChange::default() };
     assert!(world.inbox.change(&Scope::of("MA1".into()), &turn.pair, off).await.unwrap());
     assert!(matches!(
         world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await,
-        Err(NotSent::Stale)
+        Err(SendError::Stale)
     ));
     world.writes("91", "four").await;
     assert!(turns.try_recv().is_err());
@@ -292,7 +292,7 @@ async fn s4_09_an_agents_answer_is_dropped_once_the_routing_has_changed() {
 #[tokio::test]
 async fn a_number_that_meta_gives_another_id_keeps_its_routing_and_its_conversations() {
     let mut world = World::start().await;
-    let mut turns = world.inbox.turns().unwrap();
+    let mut turns = world.inbox.take_turns().unwrap();
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "before").await;
     let before = turns.recv().await.unwrap().pair.conversation;
@@ -303,9 +303,9 @@ async fn a_number_that_meta_gives_another_id_keeps_its_routing_and_its_conversat
     world.writes("91", "after").await;
     let turn = turns.recv().await.unwrap();
     assert_eq!((turn.agent, turn.pair.conversation), (AGENT, before));
-    // Meta is asked by the id that it knows.
+    // Graph gets the current id.
     let sent = world.inbox.reply(&turn, vec![Outgoing::text("Hello")], None).await.unwrap();
-    world.inbox.posted(before).await;
+    world.inbox.wait_until_sent(before).await;
     world.told("wamid.sent", MessageStatus::Delivered, None, None).await;
     assert_eq!(world.graph.seen()[0].target, "/107/messages");
     assert_eq!(world.timeline("91").await.len(), 3);
@@ -313,7 +313,7 @@ async fn a_number_that_meta_gives_another_id_keeps_its_routing_and_its_conversat
         world.store.messages().list(&Scope::of("MA1".into()), before, None, 10).await.unwrap();
     let reply = shown.iter().find(|shown| sent.contains(&shown.message.id)).unwrap();
     assert_eq!(reply.message.status, MessageStatus::Delivered, "it is found by what is kept");
-    // After a start too.
+    // Also after a restart.
     world.restart(takes_all).await;
     assert_eq!(world.inbox.routing_of(&world.number), Routing::Agent(AGENT));
 }
@@ -321,7 +321,7 @@ async fn a_number_that_meta_gives_another_id_keeps_its_routing_and_its_conversat
 #[tokio::test]
 async fn a_message_that_comes_twice_is_one_with_one_turn() {
     let world = World::start().await;
-    let mut turns = world.inbox.turns().unwrap();
+    let mut turns = world.inbox.take_turns().unwrap();
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "one").await;
     world.written.store(0, Ordering::Relaxed);
@@ -330,7 +330,7 @@ async fn a_message_that_comes_twice_is_one_with_one_turn() {
     assert_eq!(world.timeline("91").await, [("one".to_owned(), "received")]);
 }
 
-/// A Graph that names each file, and gives it so.
+/// A Graph that returns a URL for each file, and the file.
 fn files(
     of: impl Fn(&str) -> Reply + Send + Sync + 'static,
 ) -> impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static {
@@ -352,7 +352,7 @@ async fn r10_few_files_are_fetched_at_a_time_and_one_that_is_asked_for_waits_for
     let world =
         World::with(files(|file| if file == "wanted" { Reply::ok("here") } else { Reply::Never }))
             .await;
-    // More than may wait, so that the last is fetched by nobody until somebody asks.
+    // More than the prefetch queue holds, so that the last is only downloaded on request.
     for n in 0..270 {
         world.says("91", "image", json!({"image": {"id": format!("m{n}")}})).await;
     }
@@ -375,7 +375,7 @@ async fn r10_few_files_are_fetched_at_a_time_and_one_that_is_asked_for_waits_for
 #[tokio::test]
 async fn a_full_folder_takes_only_what_is_asked_for() {
     let world = World::with(files(|_| Reply::ok("here"))).await;
-    world.inbox.0.shelf.fill();
+    world.inbox.0.media_cache.fill();
     let id = world.says("91", "image", json!({"image": {"id": "m1"}})).await;
     assert_eq!(world.graph.seen().len(), 0);
     assert!(world.file(id).await.is_some());
@@ -390,7 +390,7 @@ async fn a_full_folder_takes_only_what_is_asked_for() {
 #[tokio::test]
 async fn r16_a_numbers_next_owner_reads_nothing_of_the_formers_and_nothing_that_was_set_goes_on() {
     let mut world = World::start().await;
-    let mut turns = world.inbox.turns().unwrap();
+    let mut turns = world.inbox.take_turns().unwrap();
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
     world.writes("91", "between us").await;
     let turn = turns.recv().await.unwrap();
@@ -401,7 +401,7 @@ async fn r16_a_numbers_next_owner_reads_nothing_of_the_formers_and_nothing_that_
         (world_id("91"), Routing::Agent(AGENT))
     );
     world.give("MA2");
-    // Before anybody has noted it, too.
+    // Also before the new owner is recorded.
     assert_eq!(world.inbox.routing_of(&world.number), Routing::None);
     world.writes("91", "to the new one").await;
     let own = world.conversations("MA2", all()).await.remove(0);
@@ -414,15 +414,16 @@ async fn r16_a_numbers_next_owner_reads_nothing_of_the_formers_and_nothing_that_
     );
     assert!(world.store.conversations().get(&scope, world_id("91")).await.unwrap().is_none());
     world.inbox.claim().await.unwrap();
-    // What the former owner had is there, and leads nowhere.
+    // The previous owner keeps its conversation, but it leads nowhere.
     let former = world.conversations("MA1", all()).await.remove(0);
     assert_eq!((former.last.text.as_str(), former.standing.routing), ("between us", Routing::None));
     let sent = world.inbox.send(&former, Outgoing::text("still me"), "api", None).await;
-    assert!(matches!(sent, Err(NotSent::NoNumber)), "{sent:?}");
+    assert!(matches!(sent, Err(SendError::NoNumber)), "{sent:?}");
     let reply = world.inbox.reply(&turn, vec![Outgoing::text("still me")], None).await;
-    assert!(matches!(reply, Err(NotSent::NoNumber)), "{reply:?}");
+    assert!(matches!(reply, Err(SendError::NoNumber)), "{reply:?}");
     assert!(world.inbox.number_of(&former.pair).is_none());
-    // Over a restart, and back: it has its own conversation again, without what it had set.
+    // After a restart, and when the number returns, the first owner finds its conversation again,
+    // without its routing.
     world.restart(takes_all).await;
     world.give("MA1");
     world.writes("91", "back").await;
@@ -470,7 +471,7 @@ async fn s4_09_all_conversations_change_by_one_row_and_one_alone_counts_over_it(
 #[tokio::test]
 async fn r03_what_was_taken_for_sending_goes_out_after_a_restart_and_what_meta_may_have_does_not() {
     let mut world = World::with(|_| Reply::Never).await;
-    let order = WebhookOrder {
+    let order = WebhookSpec {
         name: "crm".to_owned(),
         url: xml::ast::DocUrl("https://crm.example.com/".into()),
     };
@@ -506,7 +507,7 @@ async fn r03_what_was_taken_for_sending_goes_out_after_a_restart_and_what_meta_m
         "the webhook hears of the first"
     );
     let again = world.inbox.remove_webhook(&Scope::of("MA1".into()), webhook).await;
-    assert!(matches!(again, Err(NotRouted::InUse)), "{again:?}");
+    assert!(matches!(again, Err(RoutingError::InUse)), "{again:?}");
     world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
     world.inbox.remove_webhook(&Scope::of("MA1".into()), webhook).await.unwrap();
 }
@@ -514,7 +515,7 @@ async fn r03_what_was_taken_for_sending_goes_out_after_a_restart_and_what_meta_m
 #[tokio::test]
 async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     let mut world = World::with(|_| Reply::Never).await;
-    let order = WebhookOrder {
+    let order = WebhookSpec {
         name: "crm".to_owned(),
         url: xml::ast::DocUrl("https://crm.example.com/".into()),
     };
@@ -540,9 +541,9 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     for id in [proved, refused, silent] {
         assert_eq!(world.stands(id).await, ("failed", None, Some(0)));
     }
-    // What Meta has said before counts over our not knowing.
-    let about = super::incoming::About::number(&world.number);
-    let here = world.inbox.status_of(
+    // A status that Meta sent earlier wins over our own failure.
+    let about = super::incoming::EventSource::number(&world.number);
+    let here = world.inbox.status_update(
         &about,
         None,
         Some(known),
@@ -552,13 +553,13 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     world.store.messages().update_status(here).unwrap().await.unwrap();
     let sent_as = |n: u8| Some(format!("wamid.{n}"));
     assert_eq!(world.stands(known).await, ("sent", sent_as(4), None));
-    // In any order, and it goes on from there.
+    // Statuses may arrive in any order.
     world.told("wamid.1", MessageStatus::Delivered, Some(proved), None).await;
     world.told("wamid.1", MessageStatus::Sent, Some(proved), None).await;
     assert_eq!(world.stands(proved).await, ("delivered", sent_as(1), None));
     world.told("wamid.1", MessageStatus::Read, None, None).await;
     assert_eq!(world.stands(proved).await, ("read", sent_as(1), None));
-    // Meta's own word stays.
+    // A failure that Meta reported is final.
     world.told("wamid.2", MessageStatus::Failed, Some(refused), Some(131_026)).await;
     world.told("wamid.2", MessageStatus::Sent, Some(refused), None).await;
     assert_eq!(world.stands(refused).await, ("failed", sent_as(2), Some(131_026)));
@@ -580,7 +581,7 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
 async fn r05_statuses_that_overtake_graphs_answer_without_our_own_data_are_applied() {
     let (answer, may_answer) = std::sync::mpsc::sync_channel::<()>(16);
     let may_answer = Mutex::new(may_answer);
-    // Its thread waits: there are others.
+    // Graph's handler blocks its thread; the runtime has others.
     let world = World::with(move |seen| {
         may_answer.lock().unwrap().recv().unwrap();
         takes_all(seen)
@@ -598,10 +599,10 @@ async fn r05_statuses_that_overtake_graphs_answer_without_our_own_data_are_appli
     }
     assert_eq!(world.stands(id).await, ("queued", None, None));
     answer.send(()).unwrap();
-    world.inbox.posted(conversation.pair.conversation).await;
+    world.inbox.wait_until_sent(conversation.pair.conversation).await;
     world.all_sent().await;
     assert_eq!(world.stands(id).await, ("delivered", Some("wamid.sent".to_owned()), None));
-    assert!(world.inbox.0.early.is_empty(), "nobody waits any more");
+    assert!(world.inbox.0.early_statuses.is_empty(), "nobody waits any more");
 }
 
 #[tokio::test]
@@ -632,22 +633,21 @@ async fn l13_a_message_that_asks_for_permission_counts_before_it_goes_out() {
     let key = PairKey::new(&"106".into(), "91");
     let view = || consents.view(&key, &world.number.spec.permissions, world.clock.steady());
     let send = async |outgoing| world.inbox.send(&conversation, outgoing, "api", None).await;
-    // Meta takes none of it: it was none.
+    // Meta refuses it, so it does not count.
     send(asks("refused")).await.unwrap();
     assert_eq!((view().state, view().requests_left), (State::Requested, 0));
-    world.inbox.posted(conversation.pair.conversation).await;
+    world.inbox.wait_until_sent(conversation.pair.conversation).await;
     assert_eq!((view().state, view().requests_left), (State::None, 1));
-    // Two at the same moment.
+    // Two concurrent requests.
     let (one, other) = tokio::join!(send(asks("first")), send(asks("second")));
     let refusal = match (one, other) {
-        (Ok(_), Err(NotSent::TooSoon(refusal))) | (Err(NotSent::TooSoon(refusal)), Ok(_)) => {
-            refusal
-        }
+        (Ok(_), Err(SendError::RequestTooSoon(refusal)))
+        | (Err(SendError::RequestTooSoon(refusal)), Ok(_)) => refusal,
         both => panic!("{both:?}"),
     };
     assert_eq!((view().state, view().next_request), (State::Requested, refusal.again));
     assert!(refusal.again.is_some());
-    assert!(matches!(send(template).await, Err(NotSent::TooSoon(_))));
+    assert!(matches!(send(template).await, Err(SendError::RequestTooSoon(_))));
     assert!(send(Outgoing::text("no request")).await.is_ok());
     world.all_sent().await;
     assert_eq!(world.graph.seen().len(), 3, "one that Meta refused, one request, and the text");
@@ -672,7 +672,7 @@ async fn one_name_is_one_message_for_a_day_and_over_a_restart() {
     assert_eq!(send(&world, "a").await, first);
     world.clock.step(WINDOW);
     let late = world.inbox.send(&conversation, Outgoing::text("once"), "api", Some("a")).await;
-    assert!(matches!(late, Err(NotSent::WindowClosed)), "a day later it is another: {late:?}");
+    assert!(matches!(late, Err(SendError::WindowClosed)), "a day later it is another: {late:?}");
     world.writes("91", "hello again").await;
     assert_ne!(send(&world, "a").await, first);
     world.all_sent().await;
@@ -682,18 +682,19 @@ async fn one_name_is_one_message_for_a_day_and_over_a_restart() {
 #[tokio::test]
 async fn an_answer_is_owed_until_it_is_given_once() {
     let world = World::start().await;
-    let mut turns = world.inbox.turns().unwrap();
+    let mut turns = world.inbox.take_turns().unwrap();
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "one").await;
     world.writes("91", "two").await;
-    let owed =
-        async || world.store.turns().pending("node", (i64::MIN, Uuid::nil()), 50).await.unwrap();
+    let owed = async || {
+        world.store.take_turns().pending("node", (i64::MIN, Uuid::nil()), 50).await.unwrap()
+    };
     let (first, second) = (turns.recv().await.unwrap(), turns.recv().await.unwrap());
     assert_eq!(owed().await.len(), 2);
     assert!(
         world
             .store
-            .turns()
+            .take_turns()
             .pending("another", (i64::MIN, Uuid::nil()), 50)
             .await
             .unwrap()
@@ -702,12 +703,12 @@ async fn an_answer_is_owed_until_it_is_given_once() {
     let then = Some(store::Then::Escalate);
     world.inbox.reply(&first, vec![Outgoing::text("a"), Outgoing::text("b")], then).await.unwrap();
     let doubled = world.inbox.reply(&first, vec![Outgoing::text("again")], None).await;
-    assert!(matches!(doubled, Err(NotSent::Stale)), "{doubled:?}");
-    world.inbox.posted(first.pair.conversation).await;
+    assert!(matches!(doubled, Err(SendError::Stale)), "{doubled:?}");
+    world.inbox.wait_until_sent(first.pair.conversation).await;
     assert_eq!(world.graph.seen().len(), 2, "both are out before anything else is done");
     let left = owed().await;
     assert_eq!(left.iter().find(|o| o.message.message.id == first.message.id).unwrap().then, then);
-    world.store.turns().finish(first.message.id).await.unwrap();
+    world.store.take_turns().finish(first.message.id).await.unwrap();
     world.inbox.reply(&second, vec![Outgoing::text("c")], None).await.unwrap();
     assert!(owed().await.is_empty());
 }
@@ -758,14 +759,14 @@ async fn s4_19_an_agent_that_is_removed_while_a_number_is_given_to_it_answers_no
             Ok(gone) => {
                 assert!(gone, "round {round}");
                 assert!(
-                    matches!(routed, Ok(()) | Err(NotRouted::NoAgent)),
+                    matches!(routed, Ok(()) | Err(RoutingError::NoAgent)),
                     "round {round}: {routed:?}"
                 );
                 assert_eq!((stands, chat), (Routing::None, Routing::None), "round {round}");
                 assert!(world.store.agents().create(agent.clone()).await.unwrap());
             }
             Err(why) => {
-                assert!(matches!(why, NotRouted::Answers(_)), "round {round}: {why:?}");
+                assert!(matches!(why, RoutingError::AgentInUse(_)), "round {round}: {why:?}");
                 assert_eq!(
                     (stands, chat),
                     (Routing::Agent(AGENT), Routing::Agent(AGENT)),
@@ -781,7 +782,7 @@ async fn s4_19_an_agent_that_is_removed_while_a_number_is_given_to_it_answers_no
 async fn s4_19_a_conversation_subscribed_and_unsubscribed_at_once_tells_of_one_of_the_two_orders() {
     let world = World::start().await;
     let scope = Scope::of("MA1".into());
-    let order = |name: &str| WebhookOrder {
+    let order = |name: &str| WebhookSpec {
         name: name.to_owned(),
         url: xml::ast::DocUrl("https://crm.example.com/".into()),
     };
@@ -811,7 +812,7 @@ async fn s4_19_a_conversation_subscribed_and_unsubscribed_at_once_tells_of_one_o
             told.push(kinds);
         }
         let wanted: [&[&str]; 2] = match stands.standing.routing.webhook() {
-            // Unsubscribed last: it goes where the number's go.
+            // Unsubscribed last: the conversation has the number's routing.
             Some(id) if id == usual => [
                 &["subscription.activated", "subscription.revoked"],
                 &["subscription.activated", "subscription.revoked"],
@@ -826,7 +827,7 @@ async fn s4_19_a_conversation_subscribed_and_unsubscribed_at_once_tells_of_one_o
 #[tokio::test]
 async fn s4_03_a_main_accounts_only_webhook_is_its_own() {
     let world = World::start().await;
-    let order = |name: &str| WebhookOrder {
+    let order = |name: &str| WebhookSpec {
         name: name.to_owned(),
         url: xml::ast::DocUrl("https://crm.example.com/".into()),
     };
@@ -834,7 +835,7 @@ async fn s4_03_a_main_accounts_only_webhook_is_its_own() {
     let subs = world.inbox.make_webhook(&"SA1".into(), order("sub")).await.unwrap().id;
     assert_eq!(world.inbox.webhook_of(&world.number), None, "its subaccount's is none of its own");
     let named = world.inbox.webhook_or_only(&scope, &world.number, Some(subs));
-    assert!(matches!(named, Err(NotRouted::NoWebhook)), "and serves none of its numbers");
+    assert!(matches!(named, Err(RoutingError::NoWebhook)), "and serves none of its numbers");
     let own = world.inbox.make_webhook(&"MA1".into(), order("main")).await.unwrap().id;
     assert_eq!(world.inbox.webhook_of(&world.number), Some(own));
     assert_eq!(world.inbox.webhook_or_only(&scope, &world.number, None).unwrap().id, own);
@@ -846,7 +847,7 @@ async fn webhooks_of_an_account_that_is_gone_are_its_heirs() {
     let url = xml::ast::DocUrl("https://crm.example.com/".into());
     let made = world
         .inbox
-        .make_webhook(&"SA1".into(), WebhookOrder { name: "sub".to_owned(), url })
+        .make_webhook(&"SA1".into(), WebhookSpec { name: "sub".to_owned(), url })
         .await
         .unwrap();
     world.inbox.inherit_webhooks(&"SA1".into(), &"MA1".into()).await.unwrap();
@@ -859,7 +860,7 @@ async fn webhooks_of_an_account_that_is_gone_are_its_heirs() {
 #[tokio::test]
 async fn webhooks_change_one_after_the_other_and_nothing_goes_to_one_that_was_removed() {
     let world = World::start().await;
-    let order = |name: &str| WebhookOrder {
+    let order = |name: &str| WebhookSpec {
         name: name.to_owned(),
         url: xml::ast::DocUrl("https://crm.example.com/".into()),
     };
@@ -874,8 +875,11 @@ async fn webhooks_change_one_after_the_other_and_nothing_goes_to_one_that_was_re
     world.inbox.remove_webhook(&scope, made.id).await.unwrap();
     let routed =
         world.inbox.route_number(&world.number, Routing::Webhook(Some(made.id)), true).await;
-    assert!(matches!(routed, Err(NotRouted::NoWebhook)));
-    assert!(matches!(world.inbox.rotate_secret(&scope, made.id).await, Err(NotRouted::NoWebhook)));
+    assert!(matches!(routed, Err(RoutingError::NoWebhook)));
+    assert!(matches!(
+        world.inbox.rotate_secret(&scope, made.id).await,
+        Err(RoutingError::NoWebhook)
+    ));
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! What messages look like: for people, for webhooks (`number-api.md` §5), and in Plivo's shape. Pure.
+//! The JSON and form encodings of messages, for webhooks, agents, lists and Plivo-compatible
+//! callbacks. Pure.
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -6,10 +7,10 @@ use uuid::Uuid;
 use model::{AuthId, E164, Timestamp};
 use store::{NewMessage, UserName};
 
-/// Longest text of a message as lists show it, in characters.
+/// The maximum length of a message's text in lists, in characters.
 const SHORT: usize = 200;
 
-/// An event as a webhook gets it.
+/// An event in the form that webhooks get.
 pub fn event(
     id: Uuid,
     kind: &str,
@@ -28,7 +29,8 @@ pub fn event(
     })
 }
 
-/// A message: what all have, the text, its file, and what its type holds under the type's name.
+/// A message as JSON: the common members, the text, the file, and the content under the name of its
+/// type.
 pub fn message(message: &NewMessage, media_url: Option<&str>) -> Value {
     let mut shown = json!({
         "id": message.id,
@@ -64,15 +66,15 @@ pub fn message(message: &NewMessage, media_url: Option<&str>) -> Value {
     shown
 }
 
-/// Types that are files.
+/// The message types that carry a file.
 pub const MEDIA: &[&str] = &["image", "audio", "video", "document", "sticker"];
 
-/// What is said of a message's file.
+/// The description of a message's file.
 pub fn media<'a>(content: &'a Value, kind: &str) -> Option<&'a Value> {
     MEDIA.contains(&kind).then(|| content.get(kind)).flatten()
 }
 
-/// Meta's id of a message's file.
+/// Meta's media id of a message's file.
 pub fn media_id<'a>(content: &'a Value, kind: &str) -> Option<&'a str> {
     media(content, kind)?.get("id")?.as_str()
 }
@@ -81,7 +83,7 @@ fn at<'a>(content: &'a Value, pointer: &str) -> Option<&'a str> {
     content.pointer(pointer).and_then(Value::as_str)
 }
 
-/// What a message says, all of it; `None`: nothing that is text.
+/// The full text of a message. `None` if it has none.
 pub fn text_of(kind: &str, content: &Value) -> Option<String> {
     let of = |pointer: &str| at(content, pointer).map(str::to_owned);
     match kind {
@@ -103,7 +105,7 @@ pub fn text_of(kind: &str, content: &Value) -> Option<String> {
     }
 }
 
-/// A message in a few words, for lists.
+/// A one-line summary of a message, for lists.
 pub fn short(kind: &str, content: &Value) -> String {
     let said = text_of(kind, content).filter(|text| !text.is_empty());
     let text = match kind {
@@ -135,7 +137,8 @@ pub fn short(kind: &str, content: &Value) -> String {
     text.chars().take(SHORT).collect()
 }
 
-/// A user's message in Plivo's shape (`number-api.md` §5): the parameters in which it differs from others.
+/// A user's message as Plivo-compatible callback parameters, without those that all callbacks
+/// share.
 pub fn form(
     number: &E164,
     user: &UserName,
@@ -178,7 +181,7 @@ pub fn form(
             put("ContextWhatsappMessageID", at(content, "/reaction/message_id"));
         }
         "location" => {
-            // As number or as text: both come.
+            // Meta sends them as numbers or as strings.
             let number = |name: &str| match content.pointer(&format!("/location/{name}"))? {
                 Value::String(text) => Some(text.clone()),
                 held => Some(held.to_string()),
@@ -199,7 +202,7 @@ pub fn form(
     form
 }
 
-/// `ContentType` of Plivo's shape.
+/// The Plivo-compatible `ContentType`.
 fn content_type(kind: &str) -> &'static str {
     match kind {
         "text" => "text",
@@ -212,8 +215,8 @@ fn content_type(kind: &str) -> &'static str {
     }
 }
 
-/// What an agent reads of a message: of a location where it is, too.
-pub fn asked_of(kind: &str, content: &Value, shown: &str) -> String {
+/// A message as text for an agent. Unlike [`text_of`], it describes a location.
+pub fn text_for_agent(kind: &str, content: &Value, shown: &str) -> String {
     if kind != "location" {
         return text_of(kind, content).unwrap_or_else(|| shown.to_owned());
     }
@@ -232,12 +235,12 @@ pub fn asked_of(kind: &str, content: &Value, shown: &str) -> String {
     format!("Location{colon}{place}{}", at.unwrap_or_default())
 }
 
-/// Longest string of what is kept of a message (`meta-calling.md` §1.3).
+/// The maximum length of a stored string (`docs/reference/meta.md#bounds`), in bytes.
 const TEXT_MAX: usize = 4_096;
-/// Deepest nesting of it.
+/// The maximum nesting depth of stored content.
 const DEPTH_MAX: usize = 32;
 
-/// What Meta said, within its bounds.
+/// Truncates content from Meta to its bounds.
 pub fn bounded(value: Value) -> Value {
     fn bound(value: Value, depth: usize) -> Value {
         match value {
@@ -269,7 +272,7 @@ mod tests {
     use model::{Direction, MessageStatus};
 
     #[test]
-    fn a_location_has_its_numbers_bare_however_they_came() {
+    fn form_accepts_coordinates_as_numbers_and_strings() {
         let number = E164::parse("918035737458").expect("a number");
         let user = UserName { id: "91".to_owned(), bsuid: None, name: String::new() };
         for held in [
@@ -296,15 +299,15 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_is_told_where_a_location_is() {
+    fn agents_get_the_place_of_a_location() {
         let asked = |location: Value| {
-            asked_of("location", &serde_json::json!({ "location": location }), "Location")
+            text_for_agent("location", &serde_json::json!({ "location": location }), "Location")
         };
         let whole = serde_json::json!({"latitude": 12.5, "longitude": "77.25", "name": "Shop", "address": "MG Road"});
         assert_eq!(asked(whole), "Location: Shop, MG Road (12.5, 77.25)");
         assert_eq!(asked(serde_json::json!({"latitude": 1, "longitude": -2})), "Location (1, -2)");
         assert_eq!(asked(serde_json::json!({"latitude": 1})), "Location");
-        assert_eq!(asked_of("text", &serde_json::json!({"text": {"body": "Hi"}}), "x"), "Hi");
-        assert_eq!(asked_of("contacts", &serde_json::json!({}), "Contacts"), "Contacts");
+        assert_eq!(text_for_agent("text", &serde_json::json!({"text": {"body": "Hi"}}), "x"), "Hi");
+        assert_eq!(text_for_agent("contacts", &serde_json::json!({}), "Contacts"), "Contacts");
     }
 }

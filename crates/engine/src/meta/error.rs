@@ -1,4 +1,4 @@
-//! Graph's answers: what each means for the request that got it (`meta-calling.md` §4.1.6, §4.6, §4.7).
+//! Classifies Graph's answers (`docs/reference/meta.md#error-codes`).
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -6,196 +6,202 @@ use std::time::Duration;
 use super::types::{Action, CallAnswer, ErrorBody, ErrorDetail};
 use model::Wacid;
 
-/// Codes of errors that somebody does more about than to give up (§4.6).
+/// Error codes that need specific handling.
 pub mod code {
     /// The user can't be reached.
     pub const UNDELIVERABLE: i64 = 131_026;
     /// The user has not written or called for 24 hours.
     pub const WINDOW_CLOSED: i64 = 131_047;
-    /// No permission from this user.
+    /// The user has given no permission.
     pub const NO_PERMISSION: i64 = 138_006;
-    /// As many permission requests were sent as may be.
+    /// The limit of permission requests is reached.
     pub const REQUESTS_USED_UP: i64 = 138_009;
-    /// As many calls were connected in 24 hours as may be.
+    /// The limit of connected calls in 24 hours is reached.
     pub const CALLS_USED_UP: i64 = 138_012;
 }
 
-/// What an answer means.
+/// The meaning of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Success as §4.1.6 has it.
+    /// Success.
     Done,
-    /// The same of `connect`: the call that Meta has made.
+    /// Success of a `connect`, with the id of the new call.
     Connected { wacid: Wacid },
-    /// Code 100: the call is unknown or over. To a terminate or reject as good as done.
+    /// Code 100: the call is unknown or over. For `terminate` and `reject` that is a success.
     Gone,
-    /// Code 100: it was accepted before. Success where an earlier try's outcome is not known.
+    /// Code 100: the call was accepted before. A success if the outcome of an earlier attempt is
+    /// unknown.
     AlreadyAccepted { details: String },
-    /// Worth another try.
-    Again(Again),
-    /// Not worth another try.
+    /// A retry may succeed.
+    Retryable(Retryable),
+    /// A retry can't succeed.
     Refused { status: u16, code: i64, details: String },
 }
 
-/// Why and how an answer is worth another try.
+/// Why and how a request may be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Again {
-    pub trouble: Trouble,
-    /// One more try at most.
+pub struct Retryable {
+    pub trouble: TemporaryFailure,
+    /// At most one retry.
     pub once: bool,
-    /// What `Retry-After` said.
+    /// The value of `Retry-After`.
     pub after: Option<Duration>,
 }
 
-/// What keeps Graph from doing it.
+/// The kind of a temporary failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// Out of order for a moment.
+pub enum TemporaryFailure {
+    /// Graph is temporarily unavailable.
     Server { status: u16 },
-    /// Asked too often; `code` is 0 where only the status said so.
+    /// Too many requests. `code` is 0 if only the HTTP status says so.
     Rate { code: i64 },
 }
 
-/// How a code is taken, whatever the HTTP status (of the 138xxx family it is not confirmed).
+/// The class of an error code. It does not depend on the HTTP status, because that is not
+/// documented for the 138xxx codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
-    No,
+    Permanent,
     Transient,
     TransientOnce,
     Rate,
     RateOnce,
-    /// By the error's own `is_transient`.
-    AsSaid,
+    /// Decided by the error's `is_transient`.
+    ByFlag,
 }
 
-/// The table of §4.6; the first row that holds a code counts.
+/// The classes of the error codes. The first row that contains a code applies.
 const TABLE: &[(RangeInclusive<i64>, Class)] = &[
-    (0..=0, Class::No),
+    (0..=0, Class::Permanent),
     (1..=2, Class::Transient),
-    (3..=3, Class::No),
+    (3..=3, Class::Permanent),
     (4..=4, Class::Rate),
-    (10..=10, Class::No),
-    (33..=33, Class::No),
-    (100..=100, Class::No),
-    (190..=190, Class::No),
-    (200..=299, Class::No),
-    (368..=368, Class::No),
+    (10..=10, Class::Permanent),
+    (33..=33, Class::Permanent),
+    (100..=100, Class::Permanent),
+    (190..=190, Class::Permanent),
+    (200..=299, Class::Permanent),
+    (368..=368, Class::Permanent),
     (613..=613, Class::Rate),
     (80_007..=80_008, Class::Rate),
     (130_429..=130_429, Class::Rate),
     (131_000..=131_000, Class::Transient),
-    (131_005..=131_009, Class::No),
+    (131_005..=131_009, Class::Permanent),
     (131_016..=131_016, Class::Transient),
-    (131_026..=131_047, Class::No),
+    (131_026..=131_047, Class::Permanent),
     (131_048..=131_048, Class::Rate),
-    (131_051..=131_051, Class::No),
+    (131_051..=131_051, Class::Permanent),
     (131_056..=131_056, Class::Rate),
-    // Calling not enabled, receiver unreachable, number full, user busy.
-    (138_000..=138_003, Class::No),
+    // Calling not enabled, receiver unreachable, number at its limit, user busy.
+    (138_000..=138_003, Class::Permanent),
     (138_004..=138_004, Class::TransientOnce),
     (138_005..=138_005, Class::RateOnce),
-    // No permission, SDP not applied in time, requests or calls used up, prerequisites missing.
-    (138_006..=138_012, Class::No),
+    // No permission, SDP not applied in time, limit of requests or calls reached, prerequisites
+    // missing.
+    (138_006..=138_012, Class::Permanent),
     (138_013..=138_013, Class::Rate),
-    (138_018..=138_018, Class::No),
-    (138_000..=138_999, Class::AsSaid),
+    (138_018..=138_018, Class::Permanent),
+    (138_000..=138_999, Class::ByFlag),
 ];
 
-/// Whether an error means that nothing will work until somebody puts it right: token, policy, account, payment.
+/// Returns whether no request can succeed until an operator acts: token, policy, account or
+/// payment.
 pub fn is_alarm(status: u16, code: i64) -> bool {
-    // Code 0 is a bad token at 401, and no code at all anywhere else.
+    // Code 0 is an invalid token with status 401, and otherwise the absence of a code.
     matches!((code, status), (0, 401) | (190 | 368 | 131_031 | 131_042 | 131_044, _))
 }
 
-/// Whether the token itself is refused: expired, revoked, or none.
+/// Returns whether the token was refused: expired, revoked or missing.
 pub fn is_token_refused(status: u16, code: i64) -> bool {
     matches!((code, status), (190, _) | (0, 401))
 }
 
-/// Longest text of Graph's that is kept, in characters.
+/// The maximum length of Graph's error text, in characters.
 const DETAILS_MAX: usize = 500;
 
-/// Longest call id (§1.3).
+/// The maximum length of a call id (`docs/reference/meta.md#bounds`), in bytes.
 const ID_BYTES_MAX: usize = 512;
 
-/// Reads the answer to a request about a call. `after` is its `Retry-After`.
+/// Classifies the answer to a request about a call. `after` is the value of its `Retry-After`.
 pub fn classify(action: Action, status: u16, after: Option<Duration>, body: &[u8]) -> Verdict {
     let error = serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.error);
     let class = match &error {
         Some(error) => by_code(error, status),
-        None => match succeeded(action, status, body) {
+        None => match success_verdict(action, status, body) {
             Some(done) => return done,
             None => by_status(status),
         },
     };
     let code = error.as_ref().map_or(0, |error| error.code);
-    if let Some(special) = error.as_ref().and_then(special) {
-        return special;
+    if let Some(verdict) = error.as_ref().and_then(by_text) {
+        return verdict;
     }
-    let again = |trouble, once| Verdict::Again(Again { trouble, once, after });
+    let again = |trouble, once| Verdict::Retryable(Retryable { trouble, once, after });
     let ending = matches!(action, Action::Reject | Action::Terminate);
     match class {
-        // Ending a call is given up only where Graph clearly says no (§4.7).
-        Class::No | Class::AsSaid if ending && status == 429 => {
-            again(Trouble::Rate { code }, false)
+        // Ending a call is given up only after a clear refusal.
+        Class::Permanent | Class::ByFlag if ending && status == 429 => {
+            again(TemporaryFailure::Rate { code }, false)
         }
-        Class::No | Class::AsSaid if ending && !(400..500).contains(&status) => {
-            again(Trouble::Server { status }, false)
+        Class::Permanent | Class::ByFlag if ending && !(400..500).contains(&status) => {
+            again(TemporaryFailure::Server { status }, false)
         }
-        Class::No | Class::AsSaid => {
+        Class::Permanent | Class::ByFlag => {
             let details =
                 error.as_ref().map_or("", ErrorDetail::details).chars().take(DETAILS_MAX).collect();
             Verdict::Refused { status, code, details }
         }
-        Class::Transient => again(Trouble::Server { status }, false),
-        Class::TransientOnce => again(Trouble::Server { status }, !ending),
-        Class::Rate => again(Trouble::Rate { code }, false),
-        Class::RateOnce => again(Trouble::Rate { code }, !ending),
+        Class::Transient => again(TemporaryFailure::Server { status }, false),
+        Class::TransientOnce => again(TemporaryFailure::Server { status }, !ending),
+        Class::Rate => again(TemporaryFailure::Rate { code }, false),
+        Class::RateOnce => again(TemporaryFailure::Rate { code }, !ending),
     }
 }
 
-/// Reads the answer to a request about no call; the body goes along with success.
-pub(super) fn classify_question(status: u16, after: Option<Duration>, body: &[u8]) -> Verdict {
+/// Classifies the answer to a request that is not about a call. The caller reads the body of a
+/// success.
+pub(super) fn classify_request(status: u16, after: Option<Duration>, body: &[u8]) -> Verdict {
     let error = serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.error);
     if error.is_none() && is_success(status, body) {
         return Verdict::Done;
     }
     let code = error.as_ref().map_or(0, |error| error.code);
-    let again = |trouble, once| Verdict::Again(Again { trouble, once, after });
+    let again = |trouble, once| Verdict::Retryable(Retryable { trouble, once, after });
     match error.as_ref().map_or_else(|| by_status(status), |error| by_code(error, status)) {
-        Class::No | Class::AsSaid => {
+        Class::Permanent | Class::ByFlag => {
             let details =
                 error.as_ref().map_or("", ErrorDetail::details).chars().take(DETAILS_MAX).collect();
             Verdict::Refused { status, code, details }
         }
-        Class::Transient => again(Trouble::Server { status }, false),
-        Class::TransientOnce => again(Trouble::Server { status }, true),
-        Class::Rate => again(Trouble::Rate { code }, false),
-        Class::RateOnce => again(Trouble::Rate { code }, true),
+        Class::Transient => again(TemporaryFailure::Server { status }, false),
+        Class::TransientOnce => again(TemporaryFailure::Server { status }, true),
+        Class::Rate => again(TemporaryFailure::Rate { code }, false),
+        Class::RateOnce => again(TemporaryFailure::Rate { code }, true),
     }
 }
 
-/// Whether an answer leaves open what became of a request: a success that can't be read, or a gateway that gave up on
-/// Graph. An error in Graph's own words says that nothing was done, whatever its status.
-pub(super) fn leaves_open(trouble: Trouble, body: &[u8]) -> bool {
+/// Returns whether an answer leaves open if the request had an effect: a success that can't be
+/// read, or a gateway that timed out waiting for Graph. An error in Graph's own format means that
+/// nothing was done, whatever its status.
+pub(super) fn is_ambiguous(trouble: TemporaryFailure, body: &[u8]) -> bool {
     let by_gateway = |status| matches!(status, 200..=299 | 502 | 504);
     match trouble {
-        Trouble::Server { status } => {
+        TemporaryFailure::Server { status } => {
             by_gateway(status) && serde_json::from_slice::<ErrorBody>(body).is_err()
         }
-        Trouble::Rate { .. } => false,
+        TemporaryFailure::Rate { .. } => false,
     }
 }
 
-/// Status 200 and a JSON object with no `error` (§4.1.6); `null` is none (§1.1).
+/// Status 200 and a JSON object without `error`. A `null` counts as absent.
 fn is_success(status: u16, body: &[u8]) -> bool {
     let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body);
     status == 200
         && object.is_ok_and(|object| object.get("error").is_none_or(serde_json::Value::is_null))
 }
 
-/// A success; to `connect` one with a call id.
-fn succeeded(action: Action, status: u16, body: &[u8]) -> Option<Verdict> {
+/// The verdict of a success. For `connect` it must contain a call id.
+fn success_verdict(action: Action, status: u16, body: &[u8]) -> Option<Verdict> {
     let clean = is_success(status, body);
     if !clean || action != Action::Connect {
         return clean.then_some(Verdict::Done);
@@ -210,7 +216,7 @@ fn succeeded(action: Action, status: u16, body: &[u8]) -> Option<Verdict> {
 fn by_code(error: &ErrorDetail, status: u16) -> Class {
     let row = TABLE.iter().find(|(codes, _)| codes.contains(&error.code));
     match row.map(|(_, class)| *class) {
-        Some(Class::AsSaid) | None if error.is_transient == Some(true) => Class::Transient,
+        Some(Class::ByFlag) | None if error.is_transient == Some(true) => Class::Transient,
         Some(class) => class,
         None => by_status(status),
     }
@@ -219,14 +225,15 @@ fn by_code(error: &ErrorDetail, status: u16) -> Class {
 fn by_status(status: u16) -> Class {
     match status {
         429 => Class::Rate,
-        // A success that is none: an empty, cut or senseless body.
+        // A 2xx that is not a success has an empty, truncated or invalid body.
         200..=299 | 500.. => Class::Transient,
-        _ => Class::No,
+        _ => Class::Permanent,
     }
 }
 
-/// Code 100 stands for many things; two of them are told by their text alone, since Meta gives no subcode.
-fn special(error: &ErrorDetail) -> Option<Verdict> {
+/// Code 100 has many meanings. Two of them can only be recognized by their text, since Meta sets no
+/// subcode.
+fn by_text(error: &ErrorDetail) -> Option<Verdict> {
     if error.code != 100 || error.error_subcode == Some(33) {
         return None;
     }
@@ -255,7 +262,7 @@ mod tests {
     use super::*;
     use crate::meta::types::CallRequest;
 
-    /// What `engine` of each error fixture comes to.
+    /// The expected verdict of a fixture.
     #[derive(Debug, PartialEq)]
     enum Want {
         Done,
@@ -271,12 +278,16 @@ mod tests {
             Verdict::Gone => Want::Gone,
             Verdict::AlreadyAccepted { .. } => panic!("no fixture says so"),
             Verdict::Refused { code, .. } => Want::No(*code),
-            Verdict::Again(Again { trouble: Trouble::Server { .. }, once, .. }) => {
-                Want::Server { once: *once }
-            }
-            Verdict::Again(Again { trouble: Trouble::Rate { code }, once, .. }) => {
-                Want::Rate { code: *code, once: *once }
-            }
+            Verdict::Retryable(Retryable {
+                trouble: TemporaryFailure::Server { .. },
+                once,
+                ..
+            }) => Want::Server { once: *once },
+            Verdict::Retryable(Retryable {
+                trouble: TemporaryFailure::Rate { code },
+                once,
+                ..
+            }) => Want::Rate { code: *code, once: *once },
         }
     }
 
@@ -319,7 +330,7 @@ mod tests {
             if let Verdict::Refused { details, .. } = &verdict {
                 assert!(!details.is_empty(), "{file}: the reason is kept for the log");
             }
-            // Our own request types read and write what the fixtures show.
+            // Our request types round-trip the fixtures.
             if row["path"].as_str().is_some_and(|path| path.ends_with("/calls")) {
                 let request: CallRequest = serde_json::from_value(row["request"].clone()).unwrap();
                 assert_eq!(serde_json::to_value(&request).unwrap(), row["request"], "{file}");
@@ -393,7 +404,7 @@ mod tests {
             (400, 131_016, true),
         ] {
             let verdict = classify(Action::Terminate, status, None, &error(code, "no"));
-            assert_eq!(matches!(verdict, Verdict::Again(_)), tried_again, "{status} {code}");
+            assert_eq!(matches!(verdict, Verdict::Retryable(_)), tried_again, "{status} {code}");
         }
         assert_eq!(
             classify(Action::Reject, 400, None, &error(100, "Call not found or ended")),
@@ -417,10 +428,10 @@ mod tests {
             (200, said, false),
             (502, said, false),
         ] {
-            let Verdict::Again(again) = classify_question(status, None, body) else {
+            let Verdict::Retryable(again) = classify_request(status, None, body) else {
                 panic!("{status}")
             };
-            assert_eq!(leaves_open(again.trouble, body), open, "{status}");
+            assert_eq!(is_ambiguous(again.trouble, body), open, "{status}");
         }
     }
 

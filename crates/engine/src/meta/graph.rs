@@ -1,7 +1,8 @@
-//! Asks Graph about calls, tries again where that helps, and says in one small fact how it ended.
+//! The HTTP client for Graph, with queues, time limits and retries.
 //!
-//! Connections are kept alive. At most 64 requests are under way per phone number, a bounded number wait, and each
-//! try ends within its time (R6). Tokens travel in one header, marked sensitive, and stand in no log.
+//! Connections are kept alive. Each phone number has at most 64 requests in flight and a bounded
+//! queue, and each attempt has a time limit. Tokens are sent in one header, which is marked as
+//! sensitive, and never logged.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -19,9 +20,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use super::asking::{Asking, Next};
-use super::error::{Again, Trouble, Verdict, classify, is_alarm, is_token_refused};
+use super::error::{Retryable, TemporaryFailure, Verdict, classify, is_alarm, is_token_refused};
 use super::retry::{Budget, Fault, Policy};
+use super::retry_state::{NextStep, RetryState};
 use super::status_label;
 use super::types::{Action, CallRequest, SdpType, Session};
 use super::upload::FileBody;
@@ -32,33 +33,34 @@ use model::Secret;
 use model::metric;
 use model::{PhoneNumberId, Wacid, WaitMeter, WaitToken};
 
-/// Where Graph is and how it is asked; the defaults are those of `meta-calling.md` §4.
+/// The address and the limits of Graph. The defaults are documented in
+/// `docs/reference/meta.md#graph-requests`.
 #[derive(Clone, Debug)]
 pub struct GraphConfig {
-    /// `[meta].graph_url`: version included, no slash at the end.
+    /// `[meta].graph_url`, with the version and without a trailing slash.
     pub base_url: String,
-    /// For numbers whose WABA has no token of its own.
+    /// The token for numbers whose WABA has none.
     pub token: Secret,
-    /// `offhook/<version>`.
+    /// The `User-Agent`, `offhook/<version>`.
     pub user_agent: String,
-    /// TCP connection.
+    /// The time limit for the TCP connection.
     pub connect_timeout: Duration,
-    /// One try, from the connection to the last byte.
+    /// The time limit of an attempt, from the connection to the last byte.
     pub request_timeout: Duration,
-    /// Requests under way per phone number.
+    /// The largest number of requests in flight per phone number.
     pub under_way_max: usize,
-    /// Requests waiting behind those, per phone number; further ones fail at once.
+    /// The largest number of waiting requests per phone number. Further ones fail immediately.
     pub waiting_max: usize,
     pub policy: Policy,
-    /// How often the end of a call that is over is asked for anew, and for how long.
+    /// The interval at which the end of a call is requested again, and the total time.
     pub ending_again: Duration,
     pub ending_max: Duration,
-    /// The dice for the pauses: 0 … 1.
+    /// Returns a random number between 0 and 1, which varies the pauses.
     pub roll: fn() -> f64,
 }
 
 impl GraphConfig {
-    /// Graph at `base_url`, asked as the spec says.
+    /// The default configuration for Graph at `base_url`.
     pub fn new(base_url: impl Into<String>, token: Secret) -> Self {
         Self {
             base_url: base_url.into(),
@@ -76,7 +78,7 @@ impl GraphConfig {
     }
 }
 
-/// Why a client could not be made.
+/// The reason why a client could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     #[error("use {0:?} as graph_url: it must be an absolute http or https URL")]
@@ -85,36 +87,37 @@ pub enum SetupError {
     Tls(#[from] rustls::Error),
 }
 
-/// One action on one call.
+/// A request for an action on a call.
 #[derive(Clone)]
 pub struct ActionRequest {
     pub phone_number_id: PhoneNumberId,
-    /// None: the node's default.
+    /// `None` for the node's default token.
     pub token: Option<Secret>,
-    pub about: About,
+    pub about: CallTarget,
     pub action: GraphAction,
-    /// Our offer, of `connect`; our answer, of `pre_accept` and `accept`: byte for byte the same in both.
+    /// Our offer for `connect`; our answer for `pre_accept` and `accept`, which must be identical
+    /// in both.
     pub sdp: Option<Arc<str>>,
-    /// `biz_opaque_callback_data`, of `connect` and `accept`.
+    /// The `biz_opaque_callback_data` of `connect` and `accept`.
     pub opaque: Option<String>,
-    /// No try begins or lasts past this instant: the end of the answer window (`meta-calling.md` §7).
+    /// The end of the answer window. No attempt begins or lasts past it.
     pub deadline: Option<Instant>,
-    /// Once cancelled no try begins any more, and one under way is the last: the user has gone, or a later request
-    /// about the call has taken this one's place (R6).
+    /// Cancelled when the user has hung up or a later request about the call supersedes this one.
+    /// No attempt begins after that, and a running one is the last.
     pub overtaken: CancellationToken,
 }
 
-/// Which call a request is about.
+/// The call that a request is about.
 #[derive(Clone)]
-pub enum About {
-    /// Meta's id of it.
+pub enum CallTarget {
+    /// An existing call, by Meta's id.
     Call(Wacid),
-    /// One to be made, to the user with these digits (`connect`).
+    /// A new call to the user with these digits (`connect`).
     User(String),
 }
 
 impl ActionRequest {
-    /// That a call is to end: `reject` or `terminate`.
+    /// A `reject` or `terminate`.
     pub fn ending(
         phone_number_id: PhoneNumberId,
         token: Option<Secret>,
@@ -124,7 +127,7 @@ impl ActionRequest {
         Self {
             phone_number_id,
             token,
-            about: About::Call(wacid),
+            about: CallTarget::Call(wacid),
             action,
             sdp: None,
             opaque: None,
@@ -136,8 +139,8 @@ impl ActionRequest {
     fn body(&self) -> Bytes {
         let sdp = || self.sdp.as_ref().map(|sdp| sdp.as_ref().to_owned());
         let mut body = match &self.about {
-            About::User(user) => CallRequest::connect(user, sdp().unwrap_or_default()),
-            About::Call(wacid) => {
+            CallTarget::User(user) => CallRequest::connect(user, sdp().unwrap_or_default()),
+            CallTarget::Call(wacid) => {
                 let mut body = CallRequest::about(wacid.clone(), self.action.into());
                 let answers = matches!(self.action, GraphAction::PreAccept | GraphAction::Accept);
                 body.session =
@@ -148,48 +151,49 @@ impl ActionRequest {
         if matches!(self.action, GraphAction::Connect | GraphAction::Accept) {
             body.biz_opaque_callback_data.clone_from(&self.opaque);
         }
-        // Strings and words only: there is nothing in it that JSON could not say.
+        // The body contains only strings, so it always serializes.
         serde_json::to_vec(&body).unwrap_or_default().into()
     }
 }
 
-/// One try of a request: for the trace of a slow call.
+/// An attempt, for the trace of a slow call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Try {
     pub begun: Instant,
-    /// It left its number's queue; none where it never did.
+    /// When it left its number's queue. `None` if it never did.
     pub sent: Option<Instant>,
     pub ended: Instant,
-    /// Status, or a word of `status_label`.
+    /// The HTTP status, or a word of `status_label`.
     pub how: Result<u16, &'static str>,
 }
 
-/// How a request ended.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answered {
     pub outcome: GraphOutcome,
-    /// The call that a `connect` made.
+    /// The call that a `connect` created.
     pub made: Option<Wacid>,
 }
 
 type Http<B = Full<Bytes>> = Client<HttpsConnector<HttpConnector>, B>;
 
-/// The client; one per node.
+/// The Graph client. A node has one.
 pub struct Graph {
     pub(super) http: Http,
-    /// For the rejects of calls that were not let in: whoever asks for one may do so on another runtime, and a
-    /// connection lives on the one that made it.
-    http_of_rejects: Http,
-    pub(super) http_of_files: Http<FileBody>,
+    /// A separate client for the rejects of calls that were not admitted. They may be sent from
+    /// another runtime, and a connection belongs to the runtime that opened it.
+    reject_http: Http,
+    pub(super) upload_http: Http<FileBody>,
     pub(super) config: GraphConfig,
     pub(super) clock: Clock,
     lanes: DashMap<PhoneNumberId, Arc<Lane>>,
     budget: Mutex<Budget>,
-    ear: OnceLock<TokenEar>,
+    token_listener: OnceLock<TokenListener>,
 }
 
-/// Hears of each request whose token Graph refused: about what it was, and the token; none: the node's default.
-pub type TokenEar = Box<dyn Fn(&PhoneNumberId, Option<&Secret>) + Send + Sync>;
+/// A listener for requests whose token Graph refused. Its arguments are the node of the request and
+/// the token, which is `None` for the node's default.
+pub type TokenListener = Box<dyn Fn(&PhoneNumberId, Option<&Secret>) + Send + Sync>;
 
 impl std::fmt::Debug for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -197,27 +201,31 @@ impl std::fmt::Debug for Graph {
     }
 }
 
-/// Longest answer that is read, in bytes; real ones have a few hundred.
+/// The maximum size of an answer in bytes. Typical answers have a few hundred.
 pub(super) const ANSWER_MAX: usize = 64 * 1024;
-/// A token that is shorter is none, and would be found in any text.
+/// The minimum length of a token. A shorter string could occur in any text by chance.
 const TOKEN_MIN: usize = 8;
-/// Connections kept without use: a little under what load balancers allow.
+/// How long an idle connection is kept; slightly less than load balancers allow.
 const IDLE_MAX: Duration = Duration::from_secs(55);
 
-/// Requests of one number waiting past which no further call is taken (R10). All calls that a number may have (1,000 by
-/// default) may come at one instant, with a request each; what those that were let in ask for later still has room.
-const BEHIND: usize = 1_024;
-/// Waiting for that long forbids a further call too, however few wait: its caller would hear it.
-const BEHIND_FOR: Duration = Duration::from_millis(250);
-/// Rejects are to be at Graph within half a second (R10). Late is better than a webhook that comes again, which is more
-/// work; past this Graph takes fewer than come, and the line would only grow until nobody's phone rings any more.
-const REJECTS_BEHIND_FOR: Duration = Duration::from_secs(10);
+/// The number of waiting requests of one number at which no further call is admitted. All calls
+/// that a number may have (1,000 by default) can arrive simultaneously with a request each, and
+/// admitted calls still need room for later requests.
+const CALLS_WAITING_MAX: usize = 1_024;
+/// The waiting time at which no further call is admitted, however few requests wait. Callers would
+/// notice a longer delay.
+const CALL_WAIT_MAX: Duration = Duration::from_millis(250);
+/// The waiting time at which calls are no longer rejected. The target is half a second, but a late
+/// reject causes less work than a repeated webhook. Beyond this limit Graph is slower than the
+/// rejects arrive, and the queue would only grow.
+const REJECT_WAIT_MAX: Duration = Duration::from_secs(10);
 
 impl Graph {
-    /// Makes an empty pool. The first client of a process blocks while the system's certificate authorities are read.
+    /// Creates a client without connections. The first client of a process blocks while it loads
+    /// the system's root certificates.
     ///
     /// # Errors
-    /// The base URL is none, or the TLS library refuses its own defaults.
+    /// Fails if the base URL is invalid, or if the TLS library rejects its defaults.
     pub fn new(mut config: GraphConfig, clock: Clock) -> Result<Self, SetupError> {
         config.base_url.truncate(config.base_url.trim_end_matches('/').len());
         let base = config.base_url.parse::<Uri>().ok();
@@ -228,20 +236,21 @@ impl Graph {
         }
         let tls = client_tls()?;
         let http = client(&config, tls.clone());
-        let http_of_rejects = client(&config, tls.clone());
-        let http_of_files = client(&config, tls);
+        let reject_http = client(&config, tls.clone());
+        let upload_http = client(&config, tls);
         let budget = Mutex::new(Budget::new(clock.now()));
-        let (lanes, ear) = (DashMap::new(), OnceLock::new());
-        Ok(Self { http, http_of_rejects, http_of_files, config, clock, lanes, budget, ear })
+        let (lanes, token_listener) = (DashMap::new(), OnceLock::new());
+        Ok(Self { http, reject_http, upload_http, config, clock, lanes, budget, token_listener })
     }
 
-    /// From now on, whoever this is hears of tokens that are refused; the first who says so counts.
-    pub fn tell_of_tokens(&self, ear: TokenEar) {
-        let _ = self.ear.set(ear);
+    /// Sets the listener for refused tokens. Only the first call has an effect.
+    pub fn on_refused_token(&self, listener: TokenListener) {
+        let _ = self.token_listener.set(listener);
     }
 
-    /// Graph said no for good: whoever has to put it right hears of it.
-    pub(super) fn refused(
+    /// Logs a permanent refusal that needs an operator, and notifies the listener if it concerns
+    /// the token.
+    pub(super) fn report_refusal(
         &self,
         node: &PhoneNumberId,
         token: Option<&Secret>,
@@ -251,32 +260,35 @@ impl Graph {
         if !is_alarm(status, code) {
             return;
         }
-        tracing::error!(phone_number_id = %node, code, details, "Graph refuses: check token, account, payment");
-        if let Some(ear) = self.ear.get().filter(|_| is_token_refused(status, code)) {
-            ear(node, token);
+        tracing::error!(phone_number_id = %node, code, details, "graph refused the request; check the token, the account and its payment");
+        if let Some(listener) = self.token_listener.get().filter(|_| is_token_refused(status, code))
+        {
+            listener(node, token);
         }
     }
 
-    /// Whether requests about a number's calls wait for so many before them that a further call had better not begin.
+    /// Returns whether the queue for a number's calls is too long to admit further calls.
     pub fn is_behind(&self, number: &PhoneNumberId) -> bool {
         self.lanes.get(number).is_some_and(|lane| {
-            lane.calls.waiting() >= BEHIND || lane.calls.age(self.clock.now()) > BEHIND_FOR
+            lane.calls.waiting() >= CALLS_WAITING_MAX
+                || lane.calls.age(self.clock.now()) > CALL_WAIT_MAX
         })
     }
 
-    /// Whether rejects of a number's calls wait for so long that a further one would come too late.
+    /// Returns whether the queue of a number's rejects is so slow that a further one would be too
+    /// late.
     pub fn is_behind_with_rejects(&self, number: &PhoneNumberId) -> bool {
         self.lanes
             .get(number)
-            .is_some_and(|lane| lane.rejects.age(self.clock.now()) > REJECTS_BEHIND_FOR)
+            .is_some_and(|lane| lane.rejects.age(self.clock.now()) > REJECT_WAIT_MAX)
     }
 
-    /// Carries out an action on a call, further tries included. Dropping the future gives it up.
+    /// Sends an action on a call, with retries. Dropping the future cancels it.
     pub async fn call_action(&self, request: ActionRequest) -> GraphOutcome {
         self.call_action_watched(request, |_| {}).await.outcome
     }
 
-    /// [`Graph::call_action`], and `on_try` is told of each try at its end.
+    /// Like [`Graph::call_action`], and calls `on_try` at the end of each attempt.
     pub async fn call_action_watched(
         &self,
         request: ActionRequest,
@@ -293,19 +305,19 @@ impl Graph {
         mut on_try: impl FnMut(Try),
         made: &mut Option<Wacid>,
     ) -> GraphOutcome {
-        let Some(sending) = self.sending(&request) else {
+        let Some(sending) = self.prepare(&request) else {
             return GraphOutcome::Unreachable;
         };
         let action = Action::from(request.action);
         let overtaken = &request.overtaken;
         let begun =
-            Asking::begin(action, request.deadline, overtaken.is_cancelled(), self.clock.now());
-        let mut asking = match begun {
-            Ok(asking) => asking,
+            RetryState::begin(action, request.deadline, overtaken.is_cancelled(), self.clock.now());
+        let mut state = match begun {
+            Ok(state) => state,
             Err(too_late) => return too_late,
         };
         loop {
-            let came = self.attempt(&sending, &mut asking, overtaken, &mut on_try).await;
+            let came = self.attempt(&sending, &mut state, overtaken, &mut on_try).await;
             if let Ok(Ok(Verdict::Connected { wacid })) = &came {
                 *made = Some(wacid.clone());
             }
@@ -313,20 +325,25 @@ impl Graph {
             let action = action.as_str();
             let next = match came {
                 Ok(came) => self.with_budget(|budget, now| {
-                    asking.tried(came, policy, roll, overtaken.is_cancelled(), now, budget)
+                    state.finish_attempt(came, policy, roll, overtaken.is_cancelled(), now, budget)
                 }),
                 Err(held_back) => held_back,
             };
             match next {
-                Next::Again { pause, or_else } => {
-                    tracing::debug!(action, tries = asking.tries(), ?pause, "Graph: once more");
+                NextStep::Retry { pause, or_else } => {
+                    tracing::debug!(
+                        action,
+                        tries = state.tries(),
+                        ?pause,
+                        "retrying graph request"
+                    );
                     if overtaken.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                         return or_else;
                     }
                 }
-                Next::Done(outcome) => {
+                NextStep::Done(outcome) => {
                     if let GraphOutcome::Refused { status, code, details } = &outcome {
-                        self.refused(
+                        self.report_refusal(
                             &request.phone_number_id,
                             request.token.as_ref(),
                             (*status, *code),
@@ -335,10 +352,10 @@ impl Graph {
                     }
                     return outcome;
                 }
-                Next::OutOfBudget(outcome) => {
+                NextStep::OutOfBudget(outcome) => {
                     tracing::warn!(
                         action,
-                        "Graph: no further try, a tenth of all requests are retries"
+                        "graph request not retried: a tenth of all requests are retries"
                     );
                     return outcome;
                 }
@@ -346,8 +363,8 @@ impl Graph {
         }
     }
 
-    /// As [`Graph::call_action`], and where that came to nothing again each 15 s, for a minute (`meta-calling.md` §4.7):
-    /// for the end of a call of which nothing is left here to ask, and which must not go on ringing at Meta.
+    /// Like [`Graph::call_action`], but repeats a failed request every 15 s for a minute. Use it to
+    /// end a call that has no machine any more and must not keep ringing at Meta.
     pub async fn call_action_to_the_end(&self, request: ActionRequest) -> GraphOutcome {
         let begun = self.clock.now();
         loop {
@@ -368,13 +385,13 @@ impl Graph {
         ask(&mut budget, self.clock.now())
     }
 
-    fn sending(&self, request: &ActionRequest) -> Option<Sending> {
+    fn prepare(&self, request: &ActionRequest) -> Option<PreparedRequest> {
         let (uri, headers) =
             self.head(&request.phone_number_id, "calls", request.token.as_ref())?;
-        Some(Sending {
+        Some(PreparedRequest {
             action: request.action.into(),
-            // One that was let in has a name of ours to give.
-            refused: request.action == GraphAction::Reject && request.opaque.is_none(),
+            // Admitted calls have opaque data.
+            is_reject: request.action == GraphAction::Reject && request.opaque.is_none(),
             uri,
             headers,
             body: request.body(),
@@ -382,21 +399,22 @@ impl Graph {
         })
     }
 
-    /// Where a request about a number, or another node of Graph's, goes, and its headers; none, and logged, where they can't be written.
+    /// The URL and headers of a request about a number or another Graph object. `None`, with a log
+    /// entry, if they can't be encoded.
     pub(super) fn head(
         &self,
         number: &PhoneNumberId,
         path: &str,
         token: Option<&Secret>,
     ) -> Option<(Uri, HeaderMap)> {
-        // What is asked of a node itself stands in the query.
+        // A query on the object itself follows without a slash.
         let slash = if path.is_empty() || path.starts_with('?') { "" } else { "/" };
         let uri = format!("{}/{number}{slash}{path}", self.config.base_url).parse();
         let token = token.unwrap_or(&self.config.token);
         let bearer = HeaderValue::try_from(format!("Bearer {}", token.reveal()));
         let agent = HeaderValue::try_from(&self.config.user_agent);
         let (Ok(uri), Ok(mut bearer), Ok(agent)) = (uri, bearer, agent) else {
-            tracing::error!(phone_number_id = %number, "Graph: id or token can't stand in a request");
+            tracing::error!(phone_number_id = %number, "graph request not sent: invalid id or token");
             return None;
         };
         bearer.set_sensitive(true);
@@ -411,7 +429,7 @@ impl Graph {
         ))
     }
 
-    /// The queue of a number's requests.
+    /// The lane of a number's requests.
     pub(super) fn lane(&self, number: &PhoneNumberId) -> Arc<Lane> {
         self.lanes
             .entry(number.clone())
@@ -419,26 +437,27 @@ impl Graph {
             .clone()
     }
 
-    /// One try: its place in the lane, its time, its metric; or what follows where it may not go out after all.
+    /// Makes one attempt: waits in the lane, sends within the time limit, and records the metric.
+    /// Fails with the next step if the attempt must not be sent.
     async fn attempt(
         &self,
-        sending: &Sending,
-        asking: &mut Asking,
+        sending: &PreparedRequest,
+        state: &mut RetryState,
         overtaken: &CancellationToken,
         on_try: &mut impl FnMut(Try),
-    ) -> Result<Result<Verdict, Fault>, Next> {
+    ) -> Result<Result<Verdict, Fault>, NextStep> {
         let begun = self.clock.now();
-        let time = asking.time(begun, self.config.request_timeout);
+        let time = state.time(begun, self.config.request_timeout);
         let mut sent = None;
         let mut held_back = None;
         let exchange = async {
             let _place = sending
                 .lane
-                .enter(if sending.refused { Kind::Reject } else { Kind::Call }, begun)
+                .enter(if sending.is_reject { Kind::Reject } else { Kind::Call }, begun)
                 .await?;
             held_back = self.with_budget(|budget, now| {
                 sent = Some(now);
-                asking.sends(overtaken.is_cancelled(), now, budget)
+                state.begin_attempt(overtaken.is_cancelled(), now, budget)
             });
             match held_back {
                 Some(_) => Err(Fault::Unreachable),
@@ -464,14 +483,14 @@ impl Graph {
         Ok(answered.map(|(_, verdict)| verdict))
     }
 
-    async fn exchange(&self, sending: &Sending) -> Result<(u16, Verdict), Fault> {
+    async fn exchange(&self, sending: &PreparedRequest) -> Result<(u16, Verdict), Fault> {
         let mut request = Request::new(Full::new(sending.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = sending.uri.clone();
         *request.headers_mut() = sending.headers.clone();
-        let http = if sending.refused { &self.http_of_rejects } else { &self.http };
+        let http = if sending.is_reject { &self.reject_http } else { &self.http };
         let answer = http.request(request).await.map_err(|error| {
-            tracing::debug!(%error, "Graph: no answer");
+            tracing::debug!(%error, "no answer from graph");
             if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
         })?;
         let status = answer.status().as_u16();
@@ -481,12 +500,13 @@ impl Graph {
             .await
             .map_err(|_| Fault::Broken)?;
         let body = body.to_bytes();
-        let told = self.without_tokens(&body, &sending.headers);
+        let told = self.redact_tokens(&body, &sending.headers);
         Ok((status, classify(sending.action, status, after, &told)))
     }
 
-    /// What Graph said, our tokens left out of it: it quotes a malformed one, and what it says is logged (R22).
-    pub(super) fn without_tokens<'a>(&self, body: &'a [u8], headers: &HeaderMap) -> Cow<'a, [u8]> {
+    /// Removes our tokens from Graph's answer. Graph quotes a malformed token, and its answers are
+    /// logged.
+    pub(super) fn redact_tokens<'a>(&self, body: &'a [u8], headers: &HeaderMap) -> Cow<'a, [u8]> {
         let sent = headers.get(AUTHORIZATION).and_then(|h| std::str::from_utf8(h.as_bytes()).ok());
         let sent = sent.and_then(|h| h.strip_prefix("Bearer ")).unwrap_or_default();
         let mut told = Cow::Borrowed(body);
@@ -524,38 +544,38 @@ where
         .build(connector)
 }
 
-/// A request that is the same at each try.
-struct Sending {
+/// A request, which is the same in each attempt.
+struct PreparedRequest {
     action: Action,
-    /// The reject of a call that was not let in.
-    refused: bool,
+    /// It rejects a call that was not admitted.
+    is_reject: bool,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
     lane: Arc<Lane>,
 }
 
-/// Requests of one phone number: so many under way, so many waiting. Rejects get three quarters of the places at most, what
-/// is about no call a half, and each waits in a line of its own, so that a storm of them delays no request about a call that
-/// was let in (R10).
+/// The requests of one phone number: those in flight, and bounded queues. Rejects get at most three
+/// quarters of the places and requests that are not about calls at most half, each with its own
+/// queue, so that a flood of them does not delay the requests of admitted calls.
 pub(super) struct Lane {
     places: Semaphore,
     reject_places: Semaphore,
-    /// Of what is about no call: messages, questions.
-    aside_places: Semaphore,
+    /// For requests that are not about calls.
+    other_places: Semaphore,
     calls: WaitMeter,
     rejects: WaitMeter,
-    aside: WaitMeter,
+    other: WaitMeter,
     waiting_max: usize,
 }
 
-/// A place among the requests under way.
-pub(super) struct UnderWay<'a> {
+/// A place among the requests in flight.
+pub(super) struct InFlight<'a> {
     _turn: Option<SemaphorePermit<'a>>,
     _place: SemaphorePermit<'a>,
 }
 
-/// One that waits; leaves its line however that ends.
+/// A waiting request. Dropping it leaves the queue.
 struct Waiting<'a> {
     line: &'a WaitMeter,
     place: WaitToken,
@@ -573,60 +593,62 @@ impl Lane {
         Arc::new(Self {
             places: Semaphore::new(config.under_way_max),
             reject_places: Semaphore::new((config.under_way_max * 3).div_ceil(4)),
-            aside_places: Semaphore::new((config.under_way_max / ASIDE).max(1)),
+            other_places: Semaphore::new((config.under_way_max / OTHER_SHARE).max(1)),
             calls: WaitMeter::new(now),
             rejects: WaitMeter::new(now),
-            aside: WaitMeter::new(now),
+            other: WaitMeter::new(now),
             waiting_max: config.waiting_max,
         })
     }
 
-    pub(super) async fn enter(&self, kind: Kind, now: Instant) -> Result<UnderWay<'_>, Fault> {
+    pub(super) async fn enter(&self, kind: Kind, now: Instant) -> Result<InFlight<'_>, Fault> {
         let (turns, line) = match kind {
             Kind::Call => (None, &self.calls),
             Kind::Reject => (Some(&self.reject_places), &self.rejects),
-            Kind::Aside => (Some(&self.aside_places), &self.aside),
+            Kind::Other => (Some(&self.other_places), &self.other),
         };
         let mut turn = turns.and_then(|turns| turns.try_acquire().ok());
         if turn.is_some() == turns.is_some()
             && let Ok(place) = self.places.try_acquire()
         {
-            return Ok(UnderWay { _turn: turn, _place: place });
+            return Ok(InFlight { _turn: turn, _place: place });
         }
         let (place, ahead) = line.enter(now);
         let mut waiting = Waiting { line, place, served: false };
         if ahead >= self.waiting_max {
             crate::count_refused(metric::queue::GRAPH);
-            return Err(OURS_FULL);
+            return Err(LANE_FULL);
         }
         if let (None, Some(turns)) = (&turn, turns) {
-            turn = Some(turns.acquire().await.map_err(|_| OURS_FULL)?);
+            turn = Some(turns.acquire().await.map_err(|_| LANE_FULL)?);
         }
-        let place = self.places.acquire().await.map_err(|_| OURS_FULL)?;
+        let place = self.places.acquire().await.map_err(|_| LANE_FULL)?;
         waiting.served = true;
-        Ok(UnderWay { _turn: turn, _place: place })
+        Ok(InFlight { _turn: turn, _place: place })
     }
 }
 
-/// What a request is about.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Call,
-    /// A call that was not let in.
+    /// The reject of a call that was not admitted.
     Reject,
-    /// No call: a message, a question.
-    Aside,
+    /// Not about a call.
+    Other,
 }
 
-/// One in so many of a number's places may be taken by requests about no call, so that no flood of messages stands in a
-/// call's way.
-const ASIDE: usize = 2;
+/// Requests that are not about calls may use one in this many places of a number.
+const OTHER_SHARE: usize = 2;
 
-/// Our own lane is full: as if Graph had said that it is asked too often.
-const OURS_FULL: Fault =
-    Fault::Answered(Again { trouble: Trouble::Rate { code: 0 }, once: false, after: None });
+/// The fault of a full lane. It counts as a rate limit.
+const LANE_FULL: Fault = Fault::Answered(Retryable {
+    trouble: TemporaryFailure::Rate { code: 0 },
+    once: false,
+    after: None,
+});
 
-/// `Retry-After` in seconds; a date is not read (Graph sends none).
+/// The value of `Retry-After` in seconds. Dates are not supported; Graph sends none.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }

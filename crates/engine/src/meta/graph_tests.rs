@@ -1,4 +1,4 @@
-//! The client against a scripted server: every fault that Graph has shown (`meta-calling.md` §8 H4).
+//! Tests of the client against a scripted server, with all faults that Graph has shown.
 
 use std::collections::VecDeque;
 
@@ -8,16 +8,16 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use model::CallUuid;
 
-/// What the server does with one request.
+/// The server's reaction to a request.
 #[derive(Clone, Debug)]
 enum Reply {
-    /// Status, further header lines, body.
+    /// Status, further header lines, and body.
     Answer(u16, &'static str, &'static str),
-    /// Promises more than it sends, then closes.
+    /// Announces more bytes than it sends, then closes.
     Cut,
     /// Reads the request and closes.
     Reset,
-    /// Says nothing, ever.
+    /// Never answers.
     Silence,
 }
 
@@ -66,7 +66,7 @@ impl Server {
                 script.most_open = script.most_open.max(script.open);
                 script.replies.pop_front().unwrap_or(OK)
             };
-            // All requests that are there at the same time get to be counted.
+            // Let concurrent requests be counted.
             tokio::task::yield_now().await;
             let sent = match reply {
                 Reply::Answer(status, headers, body) => {
@@ -112,7 +112,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
     }
 }
 
-/// The spec's pauses a hundredth as long.
+/// The default pauses divided by 100.
 fn config(url: &str) -> GraphConfig {
     let spec = Policy::default();
     let short = |pauses: Vec<Duration>| pauses.into_iter().map(|pause| pause / 100).collect();
@@ -129,7 +129,7 @@ fn config(url: &str) -> GraphConfig {
     }
 }
 
-/// A client that is patient, unless the server is going to be silent.
+/// A client with long time limits, unless the server will be silent.
 fn graph(server: &Server) -> Graph {
     let mut config = config(&server.url);
     if server.script.lock().unwrap().replies.iter().any(|reply| matches!(reply, Reply::Silence)) {
@@ -151,7 +151,7 @@ fn request(action: GraphAction) -> ActionRequest {
     }
 }
 
-/// Asks once of a server with that script; gives the outcome and the number of tries.
+/// Sends one request to a server with this script. Returns the outcome and the number of attempts.
 async fn ask(
     action: GraphAction,
     replies: impl IntoIterator<Item = Reply>,
@@ -345,7 +345,7 @@ async fn a_token_that_is_refused_is_told_at_once_whatever_was_asked() {
     let graph = Graph::new(config(&server.url), Clock::real()).unwrap();
     let heard = Arc::new(Mutex::new(Vec::new()));
     let told = heard.clone();
-    graph.tell_of_tokens(Box::new(move |id, token| {
+    graph.on_refused_token(Box::new(move |id, token| {
         told.lock().unwrap().push((id.to_string(), token.map(|token| token.reveal().to_owned())));
     }));
     let (id, token) = (PhoneNumberId::from("106"), Secret::new("EAAG-of-its-own"));
@@ -462,7 +462,7 @@ async fn r06_a_message_that_meta_may_have_is_not_sent_twice() {
     assert_eq!(server.seen().len(), 2, "Graph says itself that it did nothing");
 }
 
-/// By the time that waiting takes, not by how many wait.
+/// The waiting time matters, not the number of waiting requests.
 #[tokio::test]
 async fn r10_a_line_that_stands_still_forbids_further_calls_and_rejects() {
     let server = Server::start(vec![Reply::Silence; 8]).await;

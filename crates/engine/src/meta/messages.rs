@@ -1,4 +1,4 @@
-//! Sending messages and fetching users' files (`meta-calling.md` §4.3, §4.5). What a message says is its sender's.
+//! Sends messages and downloads users' files through Graph. The caller builds the messages.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
@@ -9,23 +9,23 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::graph::Graph;
-use super::question::Question;
+use super::request::GraphRequest;
 use machine::GraphOutcome;
 use model::PhoneNumberId;
 use model::Secret;
 
-/// Largest file that is fetched: Meta's own bound of a document.
+/// The maximum size of a downloaded file, which is Meta's limit for documents.
 const FILE_MAX: usize = 100 << 20;
-/// Largest answer that names one.
+/// The maximum size of the answer that describes a file.
 const NAMED_MAX: usize = 64 << 10;
-/// One file, to its last byte.
+/// The time limit for downloading one file.
 const FILE_TIME: std::time::Duration = std::time::Duration::from_secs(120);
 
 impl Graph {
-    /// `POST /{phone_number_id}/messages`; gives the message's id.
+    /// Sends a message with `POST /{phone_number_id}/messages`. Returns its id.
     ///
     /// # Errors
-    /// How it failed, further tries included. After a time-out it may have been sent.
+    /// Returns the outcome of the last attempt. After a timeout, the message may have been sent.
     pub async fn send_message(
         &self,
         number: &PhoneNumberId,
@@ -34,7 +34,13 @@ impl Graph {
     ) -> Result<String, GraphOutcome> {
         let body = message.to_string().into_bytes();
         let answer = self
-            .question(&Question::post(number, token, "messages".to_owned(), "message", body))
+            .send_request(&GraphRequest::post(
+                number,
+                token,
+                "messages".to_owned(),
+                "message",
+                body,
+            ))
             .await?;
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
         let id =
@@ -42,10 +48,10 @@ impl Graph {
         id.map(str::to_owned).ok_or(GraphOutcome::ServerError { status: 200 })
     }
 
-    /// Tells the user that a message of theirs was read.
+    /// Marks a user's message as read.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn mark_read(
         &self,
         number: &PhoneNumberId,
@@ -54,16 +60,23 @@ impl Graph {
     ) -> Result<(), GraphOutcome> {
         let body = json!({"messaging_product": "whatsapp", "status": "read", "message_id": wamid});
         let body = body.to_string().into_bytes();
-        self.question(&Question::post(number, token, "messages".to_owned(), "message", body))
-            .await
-            .map(drop)
+        self.send_request(&GraphRequest::post(
+            number,
+            token,
+            "messages".to_owned(),
+            "message",
+            body,
+        ))
+        .await
+        .map(drop)
     }
 
-    /// A user's file: where it is (`GET /{media_id}`), then its bytes, both with the token. They go `into` this as they come,
-    /// so that a file is never in memory whole; how many there were, once they add up to Meta's sum.
+    /// Downloads a user's file: gets its URL from `GET /{media_id}`, then writes its bytes to
+    /// `into` as they arrive. Both requests carry the token. Returns the number of bytes once they
+    /// match Meta's checksum.
     ///
     /// # Errors
-    /// In words; what was written until then is nothing.
+    /// Returns a description of the failure. The bytes written so far must be discarded.
     pub async fn media(
         &self,
         token: Option<&Secret>,
@@ -74,7 +87,7 @@ impl Graph {
             && media.len() <= 128
             && media.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         if !plain {
-            return Err("its id is none".to_owned());
+            return Err("invalid media id".to_owned());
         }
         let about = format!("{}/{media}", self.config.base_url)
             .parse::<Uri>()
@@ -82,24 +95,26 @@ impl Graph {
         let mut named = Vec::new();
         self.download(&about, token, NAMED_MAX, &mut named).await?;
         let named: Value = serde_json::from_slice(&named)
-            .map_err(|_| "Meta's word on it is no JSON".to_owned())?;
+            .map_err(|_| "Meta's description of the file is not JSON".to_owned())?;
         let url = named.get("url").and_then(Value::as_str).unwrap_or_default();
-        let url = url.parse::<Uri>().map_err(|_| "Meta gives no URL for it".to_owned())?;
-        // The token goes to Meta over TLS, or where Graph itself is.
+        let url = url
+            .parse::<Uri>()
+            .map_err(|_| "Meta's description of the file has no URL".to_owned())?;
+        // The token is only sent over TLS, or to the same host as Graph.
         let at_graph = url.authority().is_some() && url.authority() == about.authority();
         if url.scheme_str() != Some("https") && !at_graph {
-            return Err("Meta's URL for it is not https".to_owned());
+            return Err("Meta's URL of the file is not https".to_owned());
         }
         let (bytes, sum) = self.download(&url, token, FILE_MAX, into).await?;
         match named.get("sha256").and_then(Value::as_str) {
             Some(told) if told.len() == sum.len() && !told.eq_ignore_ascii_case(&sum) => {
-                Err("it is not what Meta says it is: the sums differ".to_owned())
+                Err("checksum differs from Meta's".to_owned())
             }
             _ => Ok(bytes),
         }
     }
 
-    /// How many bytes there were, and their SHA-256.
+    /// Returns the number of bytes and their SHA-256.
     async fn download(
         &self,
         uri: &Uri,
@@ -119,22 +134,22 @@ impl Graph {
         let exchange = async {
             let answer = self.http.request(request).await.map_err(|e| format!("no answer: {e}"))?;
             if !answer.status().is_success() {
-                return Err(format!("the answer was {}", answer.status().as_u16()));
+                return Err(format!("download failed with status {}", answer.status().as_u16()));
             }
             let (mut body, mut sum) =
                 (Limited::new(answer.into_body(), at_most), Context::new(&SHA256));
             let mut bytes = 0;
             while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|e| format!("it could not be read: {e}"))?;
+                let frame = frame.map_err(|e| format!("reading the file failed: {e}"))?;
                 let Ok(data) = frame.into_data() else { continue };
                 sum.update(&data);
                 bytes += u64::try_from(data.len()).unwrap_or_default();
-                into.write_all(&data).await.map_err(|e| format!("it could not be written: {e}"))?;
+                into.write_all(&data).await.map_err(|e| format!("writing the file failed: {e}"))?;
             }
             Ok((bytes, hex::encode(sum.finish())))
         };
         tokio::time::timeout(FILE_TIME, exchange)
             .await
-            .unwrap_or_else(|_| Err("it took too long".to_owned()))
+            .unwrap_or_else(|_| Err("download timed out".to_owned()))
     }
 }

@@ -1,25 +1,29 @@
-//! Meta's Graph API: payloads as types, its errors as a table, and a client that knows retries and nothing of calls.
+//! A client of Meta's Graph API: payload types, a table of error codes, retries, and requests about
+//! calls, messages and numbers.
 //!
-//! `error`, `retry` and `asking` decide and are pure; `graph` asks over HTTP within a deadline and gives a call's machine one
-//! small fact in return. Signatures of what Meta sends us are the webhook's business, not ours.
+//! `error`, `retry` and `retry_state` are pure and decide; `graph` sends the requests within their
+//! deadlines and reports a [`machine::GraphOutcome`]. Verifying the signatures of Meta's webhooks
+//! is the task of the webhook module.
 
-mod asking;
 mod error;
 pub mod graph;
 mod messages;
 pub mod numbers;
 pub mod permissions;
-mod question;
+mod request;
 mod retry;
+mod retry_state;
 mod settings;
 mod status_label;
 mod types;
 mod upload;
 
-pub use asking::{Asking, Next};
-pub use error::{Again, Trouble, Verdict, classify, code, is_alarm, is_token_refused};
-pub use graph::{About, ActionRequest, Answered, Graph, GraphConfig, SetupError, TokenEar, Try};
+pub use error::{Retryable, TemporaryFailure, Verdict, classify, code, is_alarm, is_token_refused};
+pub use graph::{
+    ActionRequest, Answered, CallTarget, Graph, GraphConfig, SetupError, TokenListener, Try,
+};
 pub use retry::{Budget, Fault, Policy};
+pub use retry_state::{NextStep, RetryState};
 pub use settings::MetaSettings;
 pub use types::{
     Action, CallAnswer, CallId, CallRequest, ErrorBody, ErrorData, ErrorDetail, SdpType, Session,

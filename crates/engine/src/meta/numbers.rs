@@ -1,26 +1,27 @@
-//! Asking Graph about business numbers and their accounts (`meta-calling.md` §4.4, §4.5): what Meta knows of a number, its
-//! calling settings, registering it, our app's subscription. Payloads, written strictly and read tolerantly.
+//! Graph requests about business numbers and their WABAs: a number's details, its calling settings,
+//! registration, and the subscriptions of our app. Payloads are written strictly and read
+//! tolerantly.
 
 use bytes::Bytes;
 use http_body_util::Full;
 use serde_json::{Map, Value, json};
 
 use super::graph::Graph;
-use super::question::Question;
+use super::request::GraphRequest;
 use machine::GraphOutcome;
 use model::Secret;
 use model::{PhoneNumberId, Timestamp, WabaId, digits_of};
 
-/// What is asked of a number.
+/// The fields requested of a number.
 const FIELDS: &str = "id,display_phone_number,verified_name,quality_rating,platform_type,status";
-/// Numbers of a page, and pages of a WABA, at most: 2,000 numbers.
+/// The page size, and the largest number of pages read per WABA, which gives 2,000 numbers.
 const PAGE: usize = 100;
 const PAGES_MAX: usize = 20;
-/// Longest text of Meta's that is kept, in characters.
+/// The maximum length of a stored text, in characters.
 const TEXT_MAX: usize = 200;
-/// The word in metrics of what is no call, message or setting (`interface.md` §4 has no other).
+/// The `action` label of these requests in metrics.
 const OTHER: &str = "other";
-/// Our app's fields without which something does not reach us.
+/// The webhook fields that our app needs.
 pub const FIELDS_NEEDED: &[&str] = &[
     "calls",
     "messages",
@@ -29,80 +30,80 @@ pub const FIELDS_NEEDED: &[&str] = &[
     "phone_number_quality_update",
 ];
 
-/// What Meta knows of a number.
+/// A number, as Graph describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PhoneNumber {
     pub id: String,
-    /// Digits of the number itself.
+    /// The phone number in digits.
     pub number: String,
     pub verified_name: String,
-    /// Meta's words, in capitals; empty where it does not say.
+    /// Meta's value in capitals. Empty if absent.
     pub quality_rating: String,
     pub platform_type: String,
     pub status: String,
 }
 
-/// A number's calling settings; none: Meta does not say.
+/// The calling settings of a number. `None` if Meta does not state a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallingSettings {
     pub enabled: Option<bool>,
     pub callback_permission: Option<bool>,
     pub sip: Option<bool>,
-    /// Media keys are exchanged in the SDP (SDES): with it no call has sound here, where DTLS is spoken (§4.4).
+    /// Media keys are exchanged in the SDP (SDES). Offhook uses DTLS, so calls would have no audio.
     pub sdes: Option<bool>,
-    /// Calling is restricted just now.
+    /// Meta restricts calling at present.
     pub restricted: bool,
 }
 
-/// A change of them: what is none stays as it is.
+/// A change of calling settings. `None` keeps the current value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallingChange {
     pub enabled: Option<bool>,
     pub callback_permission: Option<bool>,
 }
 
-/// What our app is subscribed to.
+/// The webhook subscription of our app.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subscription {
-    /// Where webhooks go; empty: it is subscribed to nothing.
+    /// The webhook URL. Empty without a subscription.
     pub url: String,
     pub fields: Vec<String>,
-    /// Meta has switched it off, or somebody has.
+    /// The subscription is switched off.
     pub inactive: bool,
 }
 
-/// What Meta says of a token.
+/// Meta's description of an access token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenFacts {
     pub valid: bool,
-    /// None: never.
+    /// `None` if it does not expire.
     pub expires: Option<Timestamp>,
     pub scopes: Vec<String>,
-    /// The app that it was made for; none: Meta does not say.
+    /// The app that the token was issued for. `None` if Meta does not state it.
     pub app: Option<String>,
-    /// The WhatsApp Business Accounts that it was granted for.
+    /// The WhatsApp Business Accounts that the token grants access to.
     pub wabas: Vec<WabaId>,
 }
 
 impl Graph {
-    /// `GET /{phone_number_id}`.
+    /// Reads a number with `GET /{phone_number_id}`.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn phone_number(
         &self,
         number: &PhoneNumberId,
         token: Option<&Secret>,
     ) -> Result<PhoneNumber, GraphOutcome> {
-        let question = Question::get(number, token, format!("?fields={FIELDS}"), OTHER);
-        let answer = read(&self.question(&question).await?)?;
+        let graph_request = GraphRequest::get(number, token, format!("?fields={FIELDS}"), OTHER);
+        let answer = read(&self.send_request(&graph_request).await?)?;
         PhoneNumber::read(&answer).ok_or(UNREADABLE)
     }
 
-    /// `GET /{waba_id}/phone_numbers`, all pages.
+    /// Reads all pages of `GET /{waba_id}/phone_numbers`.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn numbers_of_waba(
         &self,
         waba: &WabaId,
@@ -112,7 +113,8 @@ impl Graph {
         let (mut found, mut after) = (Vec::new(), String::new());
         for _ in 0..PAGES_MAX {
             let path = page_after(&after);
-            let answer = read(&self.question(&Question::get(&node, token, path, OTHER)).await?)?;
+            let answer =
+                read(&self.send_request(&GraphRequest::get(&node, token, path, OTHER)).await?)?;
             let page = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
             found.extend(page.iter().take(PAGE).filter_map(PhoneNumber::read));
             let next = answer.pointer("/paging/next").is_some();
@@ -124,38 +126,40 @@ impl Graph {
         Ok(found)
     }
 
-    /// `GET /{phone_number_id}/settings`.
+    /// Reads the calling settings with `GET /{phone_number_id}/settings`.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn calling_settings(
         &self,
         number: &PhoneNumberId,
         token: Option<&Secret>,
     ) -> Result<CallingSettings, GraphOutcome> {
-        let answer =
-            self.question(&Question::get(number, token, "settings".to_owned(), "settings")).await?;
+        let answer = self
+            .send_request(&GraphRequest::get(number, token, "settings".to_owned(), "settings"))
+            .await?;
         read(&answer)?.get("calling").map(CallingSettings::read).ok_or(UNREADABLE)
     }
 
-    /// `POST /{phone_number_id}/settings`. SIP and SDES are never touched (§4.4).
+    /// Changes the calling settings with `POST /{phone_number_id}/settings`. Leaves SIP and SDES
+    /// unchanged.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn change_calling(
         &self,
         number: &PhoneNumberId,
         token: Option<&Secret>,
         change: CallingChange,
     ) -> Result<(), GraphOutcome> {
-        self.deed(number, token, "settings", "settings", &json!({"calling": change.members()}))
+        self.post(number, token, "settings", "settings", &json!({"calling": change.members()}))
             .await
     }
 
-    /// `POST /{phone_number_id}/register`.
+    /// Registers a number with `POST /{phone_number_id}/register`.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn register(
         &self,
         number: &PhoneNumberId,
@@ -163,50 +167,51 @@ impl Graph {
         pin: &Secret,
     ) -> Result<(), GraphOutcome> {
         let body = json!({"messaging_product": "whatsapp", "pin": pin.reveal()});
-        self.deed(number, token, "register", OTHER, &body).await
+        self.post(number, token, "register", OTHER, &body).await
     }
 
-    /// `POST /{waba_id}/subscribed_apps`: webhooks of the WABA come to our app from now on.
+    /// Subscribes our app to the WABA's webhooks with `POST /{waba_id}/subscribed_apps`.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn subscribe_app(
         &self,
         waba: &WabaId,
         token: Option<&Secret>,
     ) -> Result<(), GraphOutcome> {
         let node = PhoneNumberId::from(waba.as_str());
-        self.deed(&node, token, "subscribed_apps", OTHER, &json!({})).await
+        self.post(&node, token, "subscribed_apps", OTHER, &json!({})).await
     }
 
-    /// `GET /{waba_id}/subscribed_apps`: the ids of the apps that get its webhooks.
+    /// The ids of the apps that get the WABA's webhooks, from `GET /{waba_id}/subscribed_apps`.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn subscribed_apps(
         &self,
         waba: &WabaId,
         token: Option<&Secret>,
     ) -> Result<Vec<String>, GraphOutcome> {
         let node = PhoneNumberId::from(waba.as_str());
-        let question = Question::get(&node, token, "subscribed_apps".to_owned(), OTHER);
-        let answer = read(&self.question(&question).await?)?;
+        let graph_request = GraphRequest::get(&node, token, "subscribed_apps".to_owned(), OTHER);
+        let answer = read(&self.send_request(&graph_request).await?)?;
         let apps = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
         Ok(apps.iter().filter_map(|app| text_at(app, "/whatsapp_business_api_data/id")).collect())
     }
 
-    /// `GET /{app_id}/subscriptions`: the fields that our app gets webhooks of, and where they go.
+    /// The webhook fields and URL of our app, from `GET /{app_id}/subscriptions`.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn app_subscriptions(
         &self,
         app_id: &str,
         app_secret: &Secret,
     ) -> Result<Subscription, GraphOutcome> {
         let (node, token) = (PhoneNumberId::from(app_id), app_token(app_id, app_secret));
-        let question = Question::get(&node, Some(&token), "subscriptions".to_owned(), OTHER);
-        let answer = read(&self.question(&question).await?)?;
+        let graph_request =
+            GraphRequest::get(&node, Some(&token), "subscriptions".to_owned(), OTHER);
+        let answer = read(&self.send_request(&graph_request).await?)?;
         let all = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
         let ours = all
             .iter()
@@ -223,10 +228,11 @@ impl Graph {
         })
     }
 
-    /// `POST /oauth/access_token`: the token that an embedded sign-up's code stands for.
+    /// Exchanges the code of an embedded sign-up for an access token with `POST
+    /// /oauth/access_token`.
     ///
     /// # Errors
-    /// How it failed. The code is good for one try.
+    /// Returns the outcome of the request. A code can be used only once.
     pub async fn exchange_code(
         &self,
         app_id: &str,
@@ -243,17 +249,19 @@ impl Graph {
         let path = "access_token".to_owned();
         let body = body.to_string().into_bytes();
         let node = PhoneNumberId::from("oauth");
-        let answer = self.question(&Question::post(&node, Some(&token), path, OTHER, body)).await?;
+        let answer =
+            self.send_request(&GraphRequest::post(&node, Some(&token), path, OTHER, body)).await?;
         text_at(&read(&answer)?, "/access_token")
             .filter(|t| !t.is_empty())
             .map(Secret::new)
             .ok_or(UNREADABLE)
     }
 
-    /// `debug_token`, as a POST that means a GET: no token stands in a URL (§4).
+    /// Describes an access token. Sends `debug_token` as a POST with `method=get`, so that no token
+    /// appears in a URL.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn token_facts(
         &self,
         app_id: &str,
@@ -264,30 +272,31 @@ impl Graph {
         let body = json!({"method": "get", "input_token": token.reveal()}).to_string().into_bytes();
         let node = PhoneNumberId::from("debug_token");
         let answer = self
-            .question(&Question::post(&node, Some(&asking), String::new(), OTHER, body))
+            .send_request(&GraphRequest::post(&node, Some(&asking), String::new(), OTHER, body))
             .await?;
         read(&answer)?.get("data").map(TokenFacts::read).ok_or(UNREADABLE)
     }
 
-    /// Whether a number is used in the WhatsApp Business app too (coexistence); asked apart, since not every version of Graph
-    /// knows the field.
+    /// Returns whether the number is also used in the WhatsApp Business app (coexistence). This is
+    /// a separate request because not every Graph version has the field.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn is_on_phone(
         &self,
         number: &PhoneNumberId,
         token: Option<&Secret>,
     ) -> Result<bool, GraphOutcome> {
-        let question = Question::get(number, token, "?fields=is_on_biz_app".to_owned(), OTHER);
-        let answer = read(&self.question(&question).await?)?;
+        let graph_request =
+            GraphRequest::get(number, token, "?fields=is_on_biz_app".to_owned(), OTHER);
+        let answer = read(&self.send_request(&graph_request).await?)?;
         Ok(answer.get("is_on_biz_app").and_then(Value::as_bool).unwrap_or_default())
     }
 
-    /// What time it is at Graph: the `Date` of whatever it answers.
+    /// Graph's clock, from the `Date` header of an answer.
     ///
     /// # Errors
-    /// It can't be reached, or says no time.
+    /// Fails if Graph is unreachable or sends no valid date.
     pub async fn date(&self) -> Result<Timestamp, GraphOutcome> {
         let request =
             http::Request::get(format!("{}/", self.config.base_url)).body(Full::default());
@@ -300,20 +309,22 @@ impl Graph {
         date.and_then(http_date).ok_or(UNREADABLE)
     }
 
-    async fn deed(
+    async fn post(
         &self,
         node: &PhoneNumberId,
         token: Option<&Secret>,
         path: &str,
-        word: &'static str,
+        label: &'static str,
         body: &Value,
     ) -> Result<(), GraphOutcome> {
         let body = body.to_string().into_bytes();
-        self.question(&Question::post(node, token, path.to_owned(), word, body)).await.map(drop)
+        self.send_request(&GraphRequest::post(node, token, path.to_owned(), label, body))
+            .await
+            .map(drop)
     }
 }
 
-/// A WABA's numbers behind a cursor.
+/// The path of the page of a WABA's numbers after this cursor.
 fn page_after(after: &str) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("fields", FIELDS).append_pair("limit", &PAGE.to_string());
@@ -323,14 +334,14 @@ fn page_after(after: &str) -> String {
     format!("phone_numbers?{}", query.finish())
 }
 
-/// A 200 that says nothing readable is no word of Meta's.
+/// The outcome of a 200 whose body can't be read.
 const UNREADABLE: GraphOutcome = GraphOutcome::ServerError { status: 200 };
 
 fn read(answer: &Bytes) -> Result<Value, GraphOutcome> {
     serde_json::from_slice(answer).map_err(|_| UNREADABLE)
 }
 
-/// A date as HTTP writes it: `Sat, 21 Nov 2026 00:05:05 GMT` (RFC 9110 §5.6.7).
+/// Parses an HTTP date (RFC 9110, section 5.6.7), such as `Sat, 21 Nov 2026 00:05:05 GMT`.
 fn http_date(text: &str) -> Option<Timestamp> {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -347,7 +358,7 @@ fn http_date(text: &str) -> Option<Timestamp> {
         && hour < 24
         && minute < 60
         && second <= 60;
-    // Days since 1970, a year beginning in March.
+    // Days since 1970-01-01, with years that begin in March.
     let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days =
         y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (m * 153 + 2) / 5 + day
@@ -355,12 +366,13 @@ fn http_date(text: &str) -> Option<Timestamp> {
     sound.then(|| Timestamp::from_secs(((days * 24 + hour) * 60 + minute) * 60 + second))
 }
 
-/// How an app speaks for itself.
+/// The access token of the app itself.
 fn app_token(app_id: &str, app_secret: &Secret) -> Secret {
     Secret::new(format!("{app_id}|{}", app_secret.reveal()))
 }
 
-/// A text at a place, bounded; an integer counts as one (§1.1).
+/// The text at a JSON pointer, truncated. Integers are accepted
+/// (`docs/reference/meta.md#tolerant-reading`). An access token is never truncated.
 fn text_at(value: &Value, at: &str) -> Option<String> {
     let found = value.pointer(at)?;
     let text =
@@ -369,7 +381,7 @@ fn text_at(value: &Value, at: &str) -> Option<String> {
 }
 
 impl PhoneNumber {
-    /// Reads a phone-number object; none without an id and digits.
+    /// Parses a phone number object. `None` without an id and digits.
     pub fn read(object: &Value) -> Option<Self> {
         let text = |at: &str| text_at(object, at).unwrap_or_default();
         let word = |at: &str| text(at).to_ascii_uppercase();
@@ -388,7 +400,7 @@ impl PhoneNumber {
 }
 
 impl CallingSettings {
-    /// Reads the `calling` object.
+    /// Parses the `calling` object.
     pub fn read(calling: &Value) -> Self {
         let switch = |at: &str| match text_at(calling, at)?.to_ascii_uppercase().as_str() {
             "ENABLED" => Some(true),
@@ -409,7 +421,7 @@ impl CallingSettings {
 }
 
 impl CallingChange {
-    /// Whether it changes anything.
+    /// Returns whether the change sets any value.
     pub fn is_some(&self) -> bool {
         *self != Self::default()
     }
@@ -423,7 +435,7 @@ impl CallingChange {
 }
 
 impl TokenFacts {
-    /// Reads the `data` object.
+    /// Parses the `data` object.
     pub fn read(data: &Value) -> Self {
         let list = |at: &str| {
             data.pointer(at).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
@@ -514,7 +526,7 @@ mod tests {
             "restrictions": {"restrictions_list": [{}]}}));
         assert_eq!((settings.enabled, settings.sip, settings.restricted), (Some(true), None, true));
         let sdes =
-            |word: &str| CallingSettings::read(&json!({"srtp_key_exchange_protocol": word})).sdes;
+            |label: &str| CallingSettings::read(&json!({"srtp_key_exchange_protocol": word})).sdes;
         assert_eq!((sdes("SDES"), sdes("DTLS"), settings.sdes), (Some(true), Some(false), None));
         assert_eq!(CallingSettings::read(&json!(null)), CallingSettings::default());
         let token = TokenFacts::read(

@@ -1,24 +1,25 @@
-//! Asking users for permission and Graph for what they said: `messages` with a `call_permission_request` (§4.3) and
-//! `call_permissions` (§4.2). Payloads, written strictly and read tolerantly; who asks when is not decided here.
+//! Requests about call permissions: `messages` with a `call_permission_request`, and
+//! `call_permissions`. Payloads are written strictly and read tolerantly. When to send them is
+//! decided elsewhere.
 
 use serde_json::{Value, json};
 
 use super::graph::Graph;
-use super::question::Question;
+use super::request::GraphRequest;
 use machine::GraphOutcome;
 use model::Secret;
 use model::{PermissionStatus, PhoneNumberId, Timestamp};
 
-/// How a user is asked.
+/// The form of a permission request.
 #[derive(Clone, PartialEq)]
 pub enum Request {
-    /// A free-form message, within 24 hours of the user's last one.
+    /// A free-form message, allowed within 24 hours of the user's last one.
     Text(Option<String>),
-    /// A template with a permission component: the `template` object of the message.
+    /// A template with a permission component. Contains the `template` object of the message.
     Template(Value),
 }
 
-/// Graph's word on a (business number, user).
+/// The call permission of a pair of business number and user, as Graph states it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallPermissions {
     pub status: PermissionStatus,
@@ -26,20 +27,21 @@ pub struct CallPermissions {
     pub send_request: Vec<Limit>,
 }
 
-/// One of `limits[]`.
+/// An entry of `limits[]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     pub period_secs: u64,
     pub used: u32,
-    /// When it is used up no more; only where it is.
+    /// When a used-up limit has room again. `None` if it is not used up.
     pub expires: Option<Timestamp>,
 }
 
 impl Graph {
-    /// `GET /{phone_number_id}/call_permissions`: what Graph knows of a user, digits or a business-scoped id.
+    /// Reads a user's permission with `GET /{phone_number_id}/call_permissions`. `user` is a phone
+    /// number in digits or a business-scoped id.
     ///
     /// # Errors
-    /// How it failed, further tries included.
+    /// Returns the outcome of the last attempt.
     pub async fn call_permissions(
         &self,
         number: &PhoneNumberId,
@@ -49,17 +51,18 @@ impl Graph {
         let name = if is_digits(user) { "user_wa_id" } else { "recipient" };
         let query =
             url::form_urlencoded::Serializer::new(String::new()).append_pair(name, user).finish();
-        let question =
-            Question::get(number, token, format!("call_permissions?{query}"), "permissions");
-        let answer = self.question(&question).await?;
-        // A 200 that says nothing readable is no word of Meta's.
+        let graph_request =
+            GraphRequest::get(number, token, format!("call_permissions?{query}"), "permissions");
+        let answer = self.send_request(&graph_request).await?;
+        // A 200 that can't be read counts as a server error.
         CallPermissions::read(&answer).ok_or(GraphOutcome::ServerError { status: 200 })
     }
 
-    /// `POST /{phone_number_id}/messages` with a request for permission; gives the message's id.
+    /// Sends a permission request with `POST /{phone_number_id}/messages`. Returns the message's
+    /// id.
     ///
     /// # Errors
-    /// How it failed, further tries included. After a time-out it may have been sent.
+    /// Returns the outcome of the last attempt. After a timeout, the request may have been sent.
     pub async fn request_permission(
         &self,
         number: &PhoneNumberId,
@@ -69,7 +72,13 @@ impl Graph {
     ) -> Result<String, GraphOutcome> {
         let body = request.message(user).to_string().into_bytes();
         let answer = self
-            .question(&Question::post(number, token, "messages".to_owned(), "message", body))
+            .send_request(&GraphRequest::post(
+                number,
+                token,
+                "messages".to_owned(),
+                "message",
+                body,
+            ))
             .await?;
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
         let id = answer.pointer("/messages/0/id").and_then(Value::as_str).unwrap_or_default();
@@ -105,7 +114,7 @@ impl Request {
     }
 }
 
-/// Without its text (R22).
+/// Redacts the text.
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -116,7 +125,7 @@ impl std::fmt::Debug for Request {
 }
 
 impl CallPermissions {
-    /// Reads Graph's answer; none if it has no status that we know.
+    /// Parses Graph's answer. `None` if its status is missing or unknown.
     pub fn read(body: &[u8]) -> Option<Self> {
         let body: Value = serde_json::from_slice(body).ok()?;
         let permission = body.get("permission")?;
@@ -144,7 +153,7 @@ impl CallPermissions {
         })
     }
 
-    /// The limit of a period among some.
+    /// The limit with this period.
     pub fn of_period(limits: &[Limit], period_secs: u64) -> Option<Limit> {
         limits.iter().copied().find(|limit| limit.period_secs == period_secs)
     }
@@ -160,7 +169,8 @@ impl Limit {
     }
 }
 
-/// A non-negative integer, as number or as decimal string (§1.1).
+/// A non-negative integer, as a number or a decimal string
+/// (`docs/reference/meta.md#tolerant-reading`).
 fn integer(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
@@ -169,7 +179,8 @@ fn time(value: &Value) -> Option<Timestamp> {
     integer(value).and_then(|secs| i64::try_from(secs).ok()).map(Timestamp::from_secs)
 }
 
-/// Seconds of an ISO 8601 duration of weeks, days, hours, minutes and seconds: `PT24H`, `P7D`.
+/// The seconds of an ISO 8601 duration of weeks, days, hours, minutes and seconds, such as `PT24H`
+/// or `P7D`.
 fn period(text: &str) -> Option<u64> {
     let rest = text.strip_prefix('P')?;
     let (mut total, mut digits, mut of_time) = (0u64, String::new(), false);

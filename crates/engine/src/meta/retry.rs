@@ -1,36 +1,37 @@
-//! When a request about a call is tried again (`meta-calling.md` §4.7, R6). Pure: the dice and the time come in.
+//! The retry rules for requests about calls (`docs/reference/meta.md#retries`). Pure: randomness
+//! and time are parameters.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::error::{Again, Trouble};
+use super::error::{Retryable, TemporaryFailure};
 use super::types::Action;
 
-/// Why a try brought no final answer.
+/// The reason why an attempt has no final answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// No connection: nothing was sent.
+    /// No connection, so nothing was sent.
     Unreachable,
-    /// No answer in time: the deed may have been done.
+    /// No answer in time. The request may have taken effect.
     Timeout,
-    /// The connection broke after the request: the deed may have been done.
+    /// The connection broke after the request was sent, which may have taken effect.
     Broken,
-    /// An answer that is worth another try.
-    Answered(Again),
+    /// An answer that allows a retry.
+    Answered(Retryable),
 }
 
-/// Pauses before each further try; their number is the number of further tries.
+/// The pauses before the retries. Their number is the number of retries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// `pre_accept`, `accept`.
+    /// For `pre_accept` and `accept`.
     pub answering: Vec<Duration>,
-    /// `terminate`, `reject`.
+    /// For `terminate` and `reject`.
     pub ending: Vec<Duration>,
-    /// `connect`.
+    /// For `connect`.
     pub connecting: Vec<Duration>,
-    /// The least pause after a rate limit.
+    /// The shortest pause after a rate limit.
     pub rate_floor: Duration,
-    /// The longest `Retry-After` that is waited for.
+    /// The largest `Retry-After` that is honoured.
     pub retry_after_max: Duration,
 }
 
@@ -48,8 +49,8 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// How long to wait before another try after `tries` that ended in `fault`; none: it stays at that. `roll` in
-    /// 0 … 1 spreads the pause by ± 20 %.
+    /// The pause before the next attempt, after `tries` of which the last ended in `fault`. `None`
+    /// if no further attempt is allowed. `roll`, between 0 and 1, varies the pause by ±20 %.
     pub fn pause(&self, action: Action, tries: usize, fault: Fault, roll: f64) -> Option<Duration> {
         let pauses = match action {
             Action::PreAccept | Action::Accept => &self.answering,
@@ -60,16 +61,16 @@ impl Policy {
         self.pause_of(pauses, tries, fault, roll)
     }
 
-    /// The same of a request about no call (§4.7): one that asks is tried again wherever that may help; one that does
-    /// something, `deed`, only where it was not done for sure.
-    pub fn pause_of_question(
+    /// Like [`Policy::pause`], for a request that is not about a call. A request with a side effect
+    /// (`has_effect`) is retried only if it certainly had none.
+    pub fn pause_of_request(
         &self,
-        deed: bool,
+        has_effect: bool,
         tries: usize,
         fault: Fault,
         roll: f64,
     ) -> Option<Duration> {
-        if deed && matches!(fault, Fault::Timeout | Fault::Broken) {
+        if has_effect && matches!(fault, Fault::Timeout | Fault::Broken) {
             return None;
         }
         self.pause_of(&self.answering, tries, fault, roll)
@@ -88,42 +89,42 @@ impl Policy {
             return None;
         }
         let floor = match again.trouble {
-            Trouble::Rate { .. } => self.rate_floor,
-            Trouble::Server { .. } => Duration::ZERO,
+            TemporaryFailure::Rate { .. } => self.rate_floor,
+            TemporaryFailure::Server { .. } => Duration::ZERO,
         };
         let asked = again.after.unwrap_or_default().min(self.retry_after_max);
         Some(pause.max(asked).max(floor))
     }
 }
 
-/// A call that may exist already is not made a second time.
+/// A call that may exist already must not be created a second time.
 fn may_connect_again(fault: Fault) -> bool {
     match fault {
         Fault::Unreachable => true,
         Fault::Timeout | Fault::Broken => false,
         Fault::Answered(again) => match again.trouble {
-            Trouble::Rate { .. } => true,
-            // 138004 is tried once more, and so is 503.
-            Trouble::Server { status } => again.once || status == 503,
+            TemporaryFailure::Rate { .. } => true,
+            // Code 138004 is retried once; so is status 503.
+            TemporaryFailure::Server { status } => again.once || status == 503,
         },
     }
 }
 
-/// Retries over the last ten seconds: at most a tenth of the requests, but ten always pass (R6).
+/// Limits the retries of the last ten seconds to a tenth of the requests, but always allows ten.
 ///
-/// Both count when they go out, so that it holds as Graph sees it, and for the whole node: Graph is one service, and
-/// what it is spared is what all numbers together would ask. A call's end that is asked for anew (§4.7's reaper) is a
-/// request of its own.
+/// Requests and retries count when they are sent, so the limit holds from Graph's point of view. It
+/// applies to the whole node, because Graph is one service for all numbers. Repeating the end of a
+/// call after all its retries failed counts as a new request.
 #[derive(Debug)]
 pub struct Budget {
     origin: Instant,
-    /// By tenth of a second; a place that is not of the last ten seconds counts as empty.
+    /// By tenth of a second. Entries older than ten seconds count as empty.
     tenths: [Tenth; WINDOW_TENTHS as usize],
-    /// When the retries of the last ten seconds were made: no more than the bound allows.
+    /// The times of the retries in the last ten seconds. The limit bounds its length.
     retries: VecDeque<Instant>,
 }
 
-/// Requests begun in one tenth of a second.
+/// The requests begun within a tenth of a second.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tenth {
     number: u128,
@@ -134,10 +135,10 @@ const WINDOW: Duration = Duration::from_secs(10);
 const WINDOW_TENTHS: u128 = 100;
 
 impl Budget {
-    /// Retries that pass in ten seconds whatever the number of requests.
+    /// The retries allowed in ten seconds, however few requests there are.
     const FREE: usize = 10;
 
-    /// An empty budget; `origin` is any instant before the first request.
+    /// Creates an empty budget. `origin` is any instant before the first request.
     pub fn new(origin: Instant) -> Self {
         Self {
             origin,
@@ -146,7 +147,7 @@ impl Budget {
         }
     }
 
-    /// Notes a first try, as it goes out.
+    /// Records a first attempt when it is sent.
     pub fn request(&mut self, now: Instant) {
         let number = self.number(now);
         let place = usize::try_from(number % WINDOW_TENTHS).unwrap_or_default();
@@ -158,7 +159,7 @@ impl Budget {
         }
     }
 
-    /// Whether a retry may go out at `now`; notes it if so.
+    /// Returns whether a retry may be sent at `now`, and records it if so.
     pub fn retry(&mut self, now: Instant) -> bool {
         while self
             .retries
@@ -174,10 +175,10 @@ impl Budget {
         allowed
     }
 
-    /// Whether a retry could go out at `then`, now or later, as things stand.
+    /// Returns whether the budget would allow a retry at `then` if nothing else were sent.
     pub fn has_room(&self, then: Instant) -> bool {
         let number = self.number(then);
-        // Those that lie in the window whole: never more than there were.
+        // Only tenths that lie completely in the window count, so the sum is never too large.
         let recent =
             self.tenths.iter().filter(|tenth| number - tenth.number.min(number) < WINDOW_TENTHS);
         let requests: usize = recent.map(|tenth| tenth.requests).sum();
@@ -209,13 +210,13 @@ mod tests {
         millis(&(1..10).map(|tries| policy.pause(action, tries, fault, roll)).collect::<Vec<_>>())
     }
 
-    fn answered(trouble: Trouble, once: bool, after: Option<u64>) -> Fault {
-        Fault::Answered(Again { trouble, once, after: after.map(Duration::from_secs) })
+    fn answered(trouble: TemporaryFailure, once: bool, after: Option<u64>) -> Fault {
+        Fault::Answered(Retryable { trouble, once, after: after.map(Duration::from_secs) })
     }
 
     #[test]
     fn r06_tries_and_pauses_of_each_action() {
-        let busy = answered(Trouble::Server { status: 503 }, false, None);
+        let busy = answered(TemporaryFailure::Server { status: 503 }, false, None);
         for fault in [Fault::Unreachable, Fault::Timeout, Fault::Broken, busy] {
             assert_eq!(all(Action::Accept, fault, 0.5), [200, 600], "{fault:?}");
             assert_eq!(all(Action::PreAccept, fault, 0.0), [160, 480], "{fault:?}");
@@ -229,12 +230,18 @@ mod tests {
         assert_eq!(all(Action::Connect, Fault::Unreachable, 0.5), [500]);
         assert_eq!(all(Action::Connect, busy, 0.5), [500]);
         assert_eq!(
-            all(Action::Connect, answered(Trouble::Server { status: 500 }, true, None), 0.5),
+            all(
+                Action::Connect,
+                answered(TemporaryFailure::Server { status: 500 }, true, None),
+                0.5
+            ),
             [500]
         );
-        for never in
-            [Fault::Timeout, Fault::Broken, answered(Trouble::Server { status: 500 }, false, None)]
-        {
+        for never in [
+            Fault::Timeout,
+            Fault::Broken,
+            answered(TemporaryFailure::Server { status: 500 }, false, None),
+        ] {
             assert_eq!(all(Action::Connect, never, 0.5), [0; 0], "{never:?}: the call may exist");
         }
     }
@@ -242,15 +249,15 @@ mod tests {
     #[test]
     fn r06_questions_are_asked_again_and_deeds_only_where_nothing_was_done() {
         let policy = Policy::default();
-        let tries = |deed, fault| {
-            millis(&[1, 2, 3].map(|tries| policy.pause_of_question(deed, tries, fault, 0.5)))
+        let tries = |has_effect, fault| {
+            millis(&[1, 2, 3].map(|tries| policy.pause_of_request(has_effect, tries, fault, 0.5)))
         };
-        let busy = answered(Trouble::Server { status: 503 }, false, None);
-        let rate = answered(Trouble::Rate { code: 613 }, false, None);
-        for deed in [false, true] {
-            assert_eq!(tries(deed, Fault::Unreachable), [200, 600]);
-            assert_eq!(tries(deed, busy), [200, 600]);
-            assert_eq!(tries(deed, rate), [1_000, 1_000]);
+        let busy = answered(TemporaryFailure::Server { status: 503 }, false, None);
+        let rate = answered(TemporaryFailure::Rate { code: 613 }, false, None);
+        for has_effect in [false, true] {
+            assert_eq!(tries(has_effect, Fault::Unreachable), [200, 600]);
+            assert_eq!(tries(has_effect, busy), [200, 600]);
+            assert_eq!(tries(has_effect, rate), [1_000, 1_000]);
         }
         for fault in [Fault::Timeout, Fault::Broken] {
             assert_eq!(tries(false, fault), [200, 600]);
@@ -260,7 +267,7 @@ mod tests {
 
     #[test]
     fn r06_rate_limits_wait_a_second_and_retry_after_up_to_two() {
-        let rate = |once, after| answered(Trouble::Rate { code: 4 }, once, after);
+        let rate = |once, after| answered(TemporaryFailure::Rate { code: 4 }, once, after);
         assert_eq!(all(Action::Accept, rate(false, None), 0.5), [1_000, 1_000]);
         assert_eq!(all(Action::Accept, rate(true, None), 0.5), [1_000], "138005: once");
         assert_eq!(all(Action::Accept, rate(false, Some(2)), 0.5), [2_000, 2_000]);
@@ -270,7 +277,11 @@ mod tests {
             [2_000, 2_000, 3_000, 10_000]
         );
         assert_eq!(
-            all(Action::Accept, answered(Trouble::Server { status: 503 }, false, Some(1)), 0.5),
+            all(
+                Action::Accept,
+                answered(TemporaryFailure::Server { status: 503 }, false, Some(1)),
+                0.5
+            ),
             [1_000, 1_000]
         );
     }
@@ -296,7 +307,7 @@ mod tests {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let mut budget = Budget::new(clock.now());
         let (mut requests, mut retries) = (Vec::new(), Vec::new());
-        // Every 70 ms two retries are wished for; in between there are busy times.
+        // Two retries are requested every 70 ms, with busy periods in between.
         for n in 0..1_000u32 {
             clock.step(Duration::from_millis(70));
             let now = clock.now();

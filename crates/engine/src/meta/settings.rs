@@ -4,15 +4,15 @@ use url::Url;
 
 use model::Secret;
 
-/// `[meta]`.
+/// The settings of `[meta]`.
 #[derive(Clone, Debug)]
 pub struct MetaSettings {
     /// The base URL of the Graph API, with its version.
     pub graph_url: Url,
     pub app_id: Option<String>,
-    /// The configuration of Facebook Login for Business that the sign-up window is opened with.
+    /// The Facebook Login for Business configuration that the sign-up window uses.
     pub signup_config_id: Option<String>,
-    /// Signs webhooks.
+    /// Verifies the signatures of webhooks.
     pub app_secret: Secret,
     /// The secret before a rotation. While it is set, webhooks signed with either are accepted.
     pub app_secret_previous: Option<Secret>,

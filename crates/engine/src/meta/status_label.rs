@@ -1,11 +1,12 @@
-//! The `status` label of `offhook_graph_request_seconds`: the HTTP status where it is a registered one, otherwise a word.
+//! The `status` label of `offhook_graph_request_seconds`: the HTTP status if it is registered,
+//! otherwise a word.
 
 pub(super) const TIMEOUT: &str = "timeout";
 pub(super) const ERROR: &str = "error";
-/// A number that is none of HTTP's: who sends it may think of hundreds.
+/// For unregistered status codes. Without it, a server could create hundreds of label values.
 pub(super) const OTHER: &str = "other";
 
-/// The word for a status, whatever number it is.
+/// The label of a status code.
 pub(super) fn of(status: u16) -> String {
     let known = http::StatusCode::from_u16(status)
         .ok()

@@ -1,12 +1,12 @@
-//! Payloads of `POST /{phone_number_id}/calls` and of errors (`meta-calling.md` §4.1, §4.6). Both ends use them: the
-//! client here and the stand-in for Meta.
+//! Payloads of `POST /{phone_number_id}/calls` and of Graph's errors. The client here and the
+//! simulated Meta both use them.
 
 use serde::{Deserialize, Serialize};
 
 use machine::GraphAction;
 use model::{CallUuid, Wacid};
 
-/// What is asked of a call.
+/// An action on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -18,7 +18,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The word on the wire and in metrics.
+    /// The word in JSON and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -42,29 +42,29 @@ impl From<GraphAction> for Action {
     }
 }
 
-/// The body of a request about one call.
+/// The body of a request about a call.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallRequest {
     pub messaging_product: String,
-    /// The user's digits (`connect`).
+    /// The user's phone number in digits. Only for `connect`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// The user's business-scoped id, instead of `to`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<String>,
-    /// Every action but `connect`.
+    /// The call's id. For all actions except `connect`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call_id: Option<Wacid>,
     pub action: Action,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
-    /// At most 512 characters; Meta echoes it in later webhooks.
+    /// At most 512 characters. Meta repeats it in later webhooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub biz_opaque_callback_data: Option<String>,
 }
 
 impl CallRequest {
-    /// About a call that Meta knows.
+    /// A request about an existing call.
     pub fn about(call_id: Wacid, action: Action) -> Self {
         Self {
             messaging_product: "whatsapp".to_owned(),
@@ -79,7 +79,7 @@ impl CallRequest {
 }
 
 impl CallRequest {
-    /// A call of ours to the user with these digits.
+    /// A request to call the user with these digits.
     pub fn connect(user: &str, sdp_offer: String) -> Self {
         Self {
             messaging_product: "whatsapp".to_owned(),
@@ -93,7 +93,7 @@ impl CallRequest {
     }
 }
 
-/// Without numbers and SDP (R22).
+/// Redacts phone numbers and SDP.
 impl std::fmt::Debug for CallRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "CallRequest({} {:?})", self.action.as_str(), self.call_id)
@@ -107,7 +107,7 @@ pub struct Session {
     pub sdp: String,
 }
 
-/// What a session description is.
+/// The type of a session description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SdpType {
@@ -115,19 +115,19 @@ pub enum SdpType {
     Answer,
 }
 
-/// A 200.
+/// The body of a 200.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallAnswer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messaging_product: Option<String>,
-    /// One, to `connect`.
+    /// Contains one call in the answer to `connect`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<CallId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub success: Option<bool>,
 }
 
-/// The id of a call just made.
+/// The id of a new call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallId {
     pub id: Wacid,
@@ -139,7 +139,7 @@ pub struct ErrorBody {
     pub error: ErrorDetail,
 }
 
-/// An error of Graph's. Decide by `code`, never by `message`.
+/// An error of Graph. Decide by `code`, never by `message`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorDetail {
     #[serde(default)]
@@ -161,7 +161,7 @@ pub struct ErrorDetail {
     pub fbtrace_id: Option<String>,
 }
 
-/// What an error says further; a bare string at times.
+/// Details of an error. Sometimes a bare string.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ErrorData {
@@ -175,7 +175,7 @@ pub enum ErrorData {
 }
 
 impl ErrorDetail {
-    /// The most telling text there is.
+    /// The most specific text of the error.
     pub fn details(&self) -> &str {
         match &self.error_data {
             Some(ErrorData::Object { details, .. } | ErrorData::Text(details))
@@ -188,12 +188,13 @@ impl ErrorDetail {
     }
 }
 
-/// `biz_opaque_callback_data` of a call's connect or accept: ties an event to its call and node (§4.1.5).
+/// The `biz_opaque_callback_data` of a call's `connect` or `accept`. It ties Meta's events to the
+/// call and its node.
 pub fn callback_data(call: CallUuid, node_id: &str) -> String {
     format!("oh1.{call}.{node_id}")
 }
 
-/// The call that [`callback_data`] names; none where it is not ours.
+/// The call named by [`callback_data`]. `None` if another program wrote it.
 pub fn call_named(opaque: &str) -> Option<CallUuid> {
     opaque.strip_prefix("oh1.")?.split('.').next()?.parse().ok()
 }

@@ -1,5 +1,6 @@
-//! A file on its way to Meta (`POST /{phone_number_id}/media`): read from the disk as it goes out, so that it is never in
-//! memory whole. It is asked once: whoever sends it tries again.
+//! Uploads a file to Meta with `POST /{phone_number_id}/media`. The file is streamed from disk and
+//! never held in memory as a whole. There are no retries: the client that sent the file can try
+//! again.
 
 use std::io;
 use std::time::Duration;
@@ -16,27 +17,27 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 use uuid::Uuid;
 
-use super::asking::outcome;
-use super::error::{Verdict, classify_question, is_alarm};
+use super::error::{Verdict, classify_request, is_alarm};
 use super::graph::{ANSWER_MAX, Graph, retry_after};
 use super::retry::Fault;
+use super::retry_state::outcome;
 use super::status_label;
 use machine::GraphOutcome;
 use model::PhoneNumberId;
 use model::Secret;
 use model::metric;
 
-/// One file, to Meta's answer.
+/// The time limit for one upload, until Meta's answer.
 const FILE_TIME: Duration = Duration::from_secs(120);
-/// Bytes read at once.
+/// The size of a read in bytes.
 const CHUNK: usize = 64 << 10;
-/// The word in metrics.
+/// The `action` label in metrics.
 const OTHER: &str = "other";
 
-/// A body that is read while it goes out.
+/// A streamed request body.
 pub(super) type FileBody = UnsyncBoxBody<Bytes, io::Error>;
 
-/// A file, to be read from where it stands.
+/// A file to upload, read from its current position.
 pub struct Upload<'a> {
     pub file: File,
     pub bytes: u64,
@@ -45,10 +46,10 @@ pub struct Upload<'a> {
 }
 
 impl Graph {
-    /// Hands a file to Meta; gives Meta's id of it.
+    /// Uploads a file. Returns Meta's media id.
     ///
     /// # Errors
-    /// How it failed.
+    /// Returns the outcome of the request.
     pub async fn upload(
         &self,
         number: &PhoneNumberId,
@@ -80,12 +81,12 @@ impl Graph {
             }
             Ok((_, Verdict::Refused { status, code, details }, _)) => {
                 if is_alarm(status, code) {
-                    tracing::error!(phone_number_id = %number, code, details, "Graph refuses: check token, account, payment");
+                    tracing::error!(phone_number_id = %number, code, details, "graph refused the request; check the token, the account and its payment");
                 }
                 Err(GraphOutcome::Refused { status, code, details })
             }
-            Ok((_, Verdict::Again(again), _)) => Err(outcome(Fault::Answered(again))),
-            // Said of calls only.
+            Ok((_, Verdict::Retryable(again), _)) => Err(outcome(Fault::Answered(again))),
+            // These verdicts only occur for calls.
             Ok((
                 _,
                 Verdict::Connected { .. } | Verdict::Gone | Verdict::AlreadyAccepted { .. },
@@ -105,8 +106,8 @@ impl Graph {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers.clone();
-        let answer = self.http_of_files.request(request).await.map_err(|error| {
-            tracing::debug!(%error, "Graph: no answer");
+        let answer = self.upload_http.request(request).await.map_err(|error| {
+            tracing::debug!(%error, "no answer from graph");
             if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
         })?;
         let status = answer.status().as_u16();
@@ -116,23 +117,23 @@ impl Graph {
             .await
             .map_err(|_| Fault::Broken)?
             .to_bytes();
-        let told = self.without_tokens(&said, &headers);
-        Ok((status, classify_question(status, after, &told), Bytes::from(told.into_owned())))
+        let told = self.redact_tokens(&said, &headers);
+        Ok((status, classify_request(status, after, &told), Bytes::from(told.into_owned())))
     }
 }
 
-/// The form that holds a file: what stands before it and behind it.
+/// A multipart form around a file.
 struct Form {
     content_type: Option<HeaderValue>,
     before: String,
-    behind: String,
-    /// All of it.
+    after: String,
+    /// The size of the whole form.
     bytes: u64,
 }
 
 impl Form {
     fn of(upload: &Upload<'_>, boundary: &str) -> Self {
-        // Neither may end its line or its quotes.
+        // Prevents line breaks and quotes in the headers.
         let plain = |text: &str, also: &str| -> String {
             let fits = |c: char| c.is_ascii_alphanumeric() || also.contains(c);
             text.chars().map(|c| if fits(c) { c } else { '_' }).take(100).collect()
@@ -148,21 +149,21 @@ impl Form {
             field("messaging_product", "whatsapp"),
             field("type", &mime),
         );
-        let behind = format!("\r\n--{boundary}--\r\n");
-        let around = u64::try_from(before.len() + behind.len()).unwrap_or_default();
+        let after = format!("\r\n--{boundary}--\r\n");
+        let around = u64::try_from(before.len() + after.len()).unwrap_or_default();
         let content_type =
             HeaderValue::try_from(format!("multipart/form-data; boundary={boundary}")).ok();
-        Self { content_type, before, behind, bytes: upload.bytes + around }
+        Self { content_type, before, after, bytes: upload.bytes + around }
     }
 
     fn body(self, file: File, bytes: u64) -> FileBody {
         let whole = |text: String| stream::iter([Ok(Bytes::from(text))]);
-        let pieces = whole(self.before).chain(chunks(file, bytes)).chain(whole(self.behind));
+        let pieces = whole(self.before).chain(chunks(file, bytes)).chain(whole(self.after));
         StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync()
     }
 }
 
-/// The file's first `bytes`, piece by piece.
+/// The first `bytes` of the file, in chunks.
 fn chunks(file: File, bytes: u64) -> impl stream::Stream<Item = io::Result<Bytes>> {
     stream::try_unfold(file.take(bytes), |mut file| async move {
         let mut chunk = Vec::with_capacity(CHUNK);

@@ -2,7 +2,7 @@
 
 use super::kind::Kind;
 use crate::admission::permission::Reply;
-use crate::inbox::{StatusTold, UserMessage};
+use crate::inbox::{StatusUpdate, UserMessage};
 use crate::numbers::NewsOfMeta;
 use machine::{PhoneStatus, Termination};
 use model::{CallUuid, Direction, E164, PhoneNumberId, Wacid};
@@ -56,7 +56,7 @@ pub enum Content {
     Permission(Box<PermissionReply>),
     MessageStatus {
         phone_number_id: PhoneNumberId,
-        told: Box<StatusTold>,
+        told: Box<StatusUpdate>,
     },
     /// A change of another field. The digest is computed over its members in sorted order
     /// (`docs/reference/meta.md#duplicates`).

@@ -16,7 +16,7 @@ use super::kind::Kind;
 use super::verify::Secrets;
 use crate::admission::permission::{Consents, PairKey, Stored};
 use crate::admission::{Gate, NumberEntry, Pressure, Reason, Refused};
-use crate::inbox::{self, Inbox, StatusTold, UserMessage};
+use crate::inbox::{self, Inbox, StatusUpdate, UserMessage};
 use crate::numbers::NewsOfMeta;
 use machine::Termination;
 use model::Clock;
@@ -266,7 +266,10 @@ impl<C: Calls> WebhookHandler<C> {
         key: u128,
         effect: Effect,
         waiting: &mut Vec<PendingWrite>,
-        keep: impl FnOnce(&Inbox, &Arc<NumberEntry>) -> Result<Option<inbox::Stored>, inbox::Full>,
+        keep: impl FnOnce(
+            &Inbox,
+            &Arc<NumberEntry>,
+        ) -> Result<Option<inbox::StoredFuture>, inbox::QueueFull>,
     ) -> Effect {
         let now = self.clock.now();
         let (Some(entry), Some(inbox)) = (self.gate.directory().number(number), &self.inbox) else {
@@ -282,7 +285,7 @@ impl<C: Calls> WebhookHandler<C> {
                 waiting.extend(stored.map(|stored| PendingWrite { key, stored, tally: None }));
                 effect
             }
-            Err(inbox::Full) => {
+            Err(inbox::QueueFull) => {
                 self.events.forget(key);
                 Effect::Busy
             }
@@ -297,14 +300,14 @@ impl<C: Calls> WebhookHandler<C> {
     ) -> Effect {
         let key = key_of(&[b"message", of(number), said.wamid.as_bytes()]);
         self.kept(number, key, Effect::MessageStored, waiting, |inbox, entry| {
-            inbox.came(entry, said)
+            inbox.receive_message(entry, said)
         })
     }
 
     fn message_status(
         &self,
         number: &PhoneNumberId,
-        told: StatusTold,
+        told: StatusUpdate,
         waiting: &mut Vec<PendingWrite>,
     ) -> Effect {
         let code = told.error.as_ref().map(|(code, _)| code.to_string()).unwrap_or_default();
@@ -312,7 +315,7 @@ impl<C: Calls> WebhookHandler<C> {
             [of(number), told.wamid.as_bytes(), told.status.as_str().as_bytes(), code.as_bytes()];
         let key = key_of(&[&[b"message status".as_slice()], words.as_slice()].concat());
         self.kept(number, key, Effect::MessageStatusApplied, waiting, |inbox, entry| {
-            inbox.status(entry, told).map(Some)
+            inbox.receive_status(entry, told).map(Some)
         })
     }
 
@@ -340,11 +343,11 @@ impl<C: Calls> WebhookHandler<C> {
         if let Some(inbox) = &self.inbox {
             // The reply is also a message. The permission is stored even if the message queue is
             // full.
-            match inbox.came(&number, said.said) {
+            match inbox.receive_message(&number, said.said) {
                 Ok(stored) => {
                     waiting.extend(stored.map(|stored| PendingWrite { key, stored, tally: None }))
                 }
-                Err(inbox::Full) => {
+                Err(inbox::QueueFull) => {
                     tracing::warn!("permission reply not added to its conversation: queue full")
                 }
             }

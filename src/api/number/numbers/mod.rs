@@ -1,5 +1,5 @@
-//! `/api/v1/phone-numbers/`: the business numbers of an account: their settings, connecting them, and
-//! what is done with them at Meta.
+//! `/api/v1/phone-numbers/`: the business numbers of an account: their settings, connecting them,
+//! and their state at Meta.
 
 mod body;
 mod view;
@@ -32,8 +32,8 @@ const PLATFORMS: &[&str] = &["CLOUD_API", "ON_PREMISE", "NOT_APPLICABLE"];
 const CONFLICT: ResponseSpec = error(409, "The state of the number does not allow it");
 const NOT_VERIFIED: ResponseSpec = error(422, "Meta did not confirm the credentials or the number");
 
-/// Makes a [`Handler`] whose future runs to its end even if the client disconnects: half of a change
-/// may already be done at Meta.
+/// Makes a [`Handler`] whose future completes even if the client disconnects, because a part of the
+/// change may already have been made at Meta.
 macro_rules! change_handler {
     ($function:path) => {
         |request| run_to_completion(request, handler!($function))
@@ -166,7 +166,7 @@ pub(super) const ROUTES: &[Route] = &[
         operation: Operation::get(
             DISCONNECT,
             "whatDisconnectBreaks",
-            "Retrieve what a disconnect of the phone number would break",
+            "Retrieve the effects that a disconnect of the phone number would have",
         )
         .responses(&[ResponseSpec::json::<DisconnectBreaks>(200, "The effects of a disconnect")]),
     },
@@ -207,7 +207,7 @@ struct NumberList {
     next: Option<String>,
 }
 
-/// What a synchronization with Meta changed.
+/// The changes made by a synchronization with Meta.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Synced)]
 #[serde(rename_all = "camelCase")]
@@ -217,7 +217,7 @@ pub(super) struct SyncResult {
     changed: Vec<FieldsChanged>,
     /// Numbers that Meta lists and that could not be added.
     left_out: Vec<LeftOut>,
-    /// Numbers whose calling settings Meta did not return: the previous ones are shown.
+    /// Numbers for which Meta returned no calling settings, so that the previous ones are shown.
     settings_unread: Vec<String>,
 }
 
@@ -226,7 +226,8 @@ pub(super) struct SyncResult {
 struct LeftOut {
     number: String,
     /// `taken`: another account of this node has it; `too_many`: the account has the maximum number
-    /// of phone numbers; `in_configuration`: the configuration file has it with another id of Meta's.
+    /// of phone numbers; `in_configuration`: the configuration file has it with another id of
+    /// Meta's.
     reason: &'static str,
 }
 
@@ -263,7 +264,7 @@ struct UrlCheckResult {
     findings: Vec<Finding>,
 }
 
-/// What a disconnect would break.
+/// The effects of a disconnect.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct DisconnectBreaks {
@@ -295,7 +296,7 @@ fn number(request: &ApiRequest) -> Result<E164, ApiError> {
     }
 }
 
-/// A number as it is now, and its ETag.
+/// The current state of a number, and its ETag.
 async fn view(request: &ApiRequest, number: &E164) -> Result<(NumberView, String), ApiError> {
     let (view, tag) = {
         let api = request.api();
@@ -307,7 +308,7 @@ async fn view(request: &ApiRequest, number: &E164) -> Result<(NumberView, String
     Ok((view, tag))
 }
 
-/// 200 with a number as it is now.
+/// 200 with the current state of a number.
 async fn ok_view(request: &ApiRequest, number: &E164) -> Result<Response, ApiError> {
     let (view, tag) = view(request, number).await?;
     Ok(with_etag(ok(&view), &tag))
@@ -465,14 +466,14 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     if change.active == Some(false) {
         let entry = api.gate.directory().tables().by_number(number).cloned();
         if let Some(entry) = entry {
-            api.inbox.quiet(&entry).await;
+            api.inbox.wait_for_agents(&entry).await;
         }
     }
     ok_view(&request, number).await
 }
 
-/// Users see a call button as soon as calling is enabled. If the number is answered by an agent, that
-/// agent must take calls.
+/// Users see a call button as soon as calling is enabled. If the number is answered by an agent,
+/// that agent must take calls.
 async fn check_calls_are_answered(
     request: &ApiRequest,
     number: &E164,
@@ -514,7 +515,7 @@ fn routing_of(request: &ApiRequest, number: &E164) -> Option<Routing> {
 
 /// Adapts the routing to a changed configuration type or webhook URL, also for existing
 /// conversations, if they were routed otherwise. `before` is the previous configuration type and
-/// routing, and `is_named` tells whether the request named the type.
+/// routing, and `is_named` is whether the request named the type.
 async fn route_by_configuration(
     request: &ApiRequest,
     number: &E164,

@@ -95,13 +95,13 @@ struct CallingDrift {
     /// SIP is enabled at Meta, so that calls do not arrive here.
     #[serde(skip_serializing_if = "Option::is_none")]
     sip: Option<bool>,
-    /// Meta exchanges media keys by SDES (`srtp_key_exchange_protocol`), so that calls have no audio:
-    /// the node supports DTLS only.
+    /// Meta exchanges media keys by SDES (`srtp_key_exchange_protocol`), so that calls have no
+    /// audio: the node supports DTLS only.
     #[serde(skip_serializing_if = "Option::is_none")]
     sdes: Option<bool>,
 }
 
-/// The ETag of a number: of its settings only, not of what changes without anybody's doing.
+/// The ETag of a number: of its settings only, not of values that change without a request.
 pub(super) fn tag(number: &Number) -> String {
     etag(&number.set.panel())
 }

@@ -1,28 +1,29 @@
-//! The documents of a call that an agent answers. Pure: text in, XML out.
+//! The XML documents of calls that an agent answers. Pure.
 
 use super::super::contract::Action;
 use crate::call::author::url_of;
 use store::AgentSpec;
 
-/// Characters of one `Speak`: a document takes 3,000.
+/// The maximum number of characters per `Speak`. A document allows 3,000.
 const SPEAK_MAX: usize = 2_500;
-/// The host under which endpoints are dialled, on every node.
-const ENDPOINTS: &str = "phone.plivo.com";
+/// The host of endpoint addresses, on every node.
+const ENDPOINT_HOST: &str = "phone.plivo.com";
 
-/// What is heard before the agent listens.
-pub(super) enum Heard<'a> {
+/// The prompt that is played while the agent listens.
+pub(super) enum PromptSource<'a> {
     Text(&'a str),
-    /// A sound that is still being made.
+    /// The path of a streamed prompt.
     Stream(&'a str),
     Nothing,
 }
 
-/// Says something and listens; `soon`: whatever comes next is known in a moment, unless the caller speaks.
-pub(super) fn listen(spec: &AgentSpec, base: &str, heard: &Heard<'_>, soon: bool) -> String {
+/// Plays a prompt and listens. `soon` shortens the wait for input, for a reply that is still being
+/// streamed.
+pub(super) fn listen(spec: &AgentSpec, base: &str, heard: &PromptSource<'_>, soon: bool) -> String {
     let prompt = match heard {
-        Heard::Text(text) => speaks(spec, text),
-        Heard::Stream(path) => format!("<Play>{}</Play>", escaped(&url_of(path))),
-        Heard::Nothing => String::new(),
+        PromptSource::Text(text) => speak_elements(spec, text),
+        PromptSource::Stream(path) => format!("<Play>{}</Play>", escaped(&url_of(path))),
+        PromptSource::Nothing => String::new(),
     };
     let (turn, silent) = (url_of(&format!("{base}/turn")), url_of(&format!("{base}/silent")));
     let wait = if soon { 2 } else { 10 };
@@ -34,7 +35,7 @@ pub(super) fn listen(spec: &AgentSpec, base: &str, heard: &Heard<'_>, soon: bool
     )
 }
 
-/// The agent still thinks.
+/// Waits a second for the agent, then asks again.
 pub(super) fn wait(base: &str) -> String {
     format!(
         "<Response><Wait length=\"1\"/><Redirect>{}</Redirect></Response>",
@@ -42,28 +43,28 @@ pub(super) fn wait(base: &str) -> String {
     )
 }
 
-/// Says something and does something that ends the conversation with the agent.
+/// Speaks a text and carries out an action that ends the agent's part of the call.
 pub(super) fn act(spec: &AgentSpec, base: &str, text: &str, action: &Action) -> String {
     let then = match action {
         Action::Transfer(name) => {
             let dialled = url_of(&format!("{base}/dialled"));
             format!(
-                "<Dial action=\"{dialled}\"><User>sip:{}@{ENDPOINTS}</User></Dial>",
+                "<Dial action=\"{dialled}\"><User>sip:{}@{ENDPOINT_HOST}</User></Dial>",
                 escaped(name)
             )
         }
         Action::Escalate | Action::Close | Action::Hangup => "<Hangup/>".to_owned(),
     };
-    format!("<Response>{}{then}</Response>", speaks(spec, text))
+    format!("<Response>{}{then}</Response>", speak_elements(spec, text))
 }
 
-/// Nobody takes the call.
+/// Rejects the call as busy.
 pub(super) fn busy() -> String {
     "<Response><Hangup reason=\"busy\"/></Response>".to_owned()
 }
 
-/// What is said where the agent can't say anything itself.
-pub(super) fn sorry(language: &str) -> &'static str {
+/// The apology for a failed agent, in its language.
+pub(super) fn apology(language: &str) -> &'static str {
     match language.split('-').next().unwrap_or_default().to_ascii_lowercase().as_str() {
         "de" => "Das geht gerade leider nicht. Wir melden uns bei Ihnen.",
         "es" => "Lo siento, ahora mismo no es posible. Nos pondremos en contacto con usted.",
@@ -75,25 +76,25 @@ pub(super) fn sorry(language: &str) -> &'static str {
     }
 }
 
-fn speaks(spec: &AgentSpec, text: &str) -> String {
+fn speak_elements(spec: &AgentSpec, text: &str) -> String {
     let voice = spec
         .voice
         .as_deref()
         .map(|voice| format!(" voice=\"{}\"", escaped(voice)))
         .unwrap_or_default();
-    // A Polly voice has a language of its own.
+    // A Polly voice implies its language.
     let language = match &spec.voice {
         Some(voice) if voice.starts_with("Polly.") => String::new(),
         _ => format!(" language=\"{}\"", escaped(&spec.language)),
     };
-    let mut speaks = String::new();
+    let mut speak_elements = String::new();
     for part in parts(text) {
-        speaks.push_str(&format!("<Speak{voice}{language}>{}</Speak>", escaped(&part)));
+        speak_elements.push_str(&format!("<Speak{voice}{language}>{}</Speak>", escaped(&part)));
     }
-    speaks
+    speak_elements
 }
 
-/// Text in pieces that fit one `Speak`, cut between words.
+/// Splits text at word boundaries into pieces for `Speak`.
 fn parts(text: &str) -> Vec<String> {
     let mut parts: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -109,7 +110,7 @@ fn parts(text: &str) -> Vec<String> {
     parts
 }
 
-/// As text or attribute; what XML can't hold is left out.
+/// Escapes text for elements and attributes. Characters that XML does not allow are dropped.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -152,12 +153,12 @@ mod tests {
         for voice in [None, Some("MAN"), Some("Polly.Joanna-Neural")] {
             let spec = spec(voice);
             for xml in [
-                listen(&spec, "7", &Heard::Text(&nasty), false),
-                listen(&spec, "7", &Heard::Stream("7/sound/9"), true),
-                listen(&spec, "7", &Heard::Nothing, false),
+                listen(&spec, "7", &PromptSource::Text(&nasty), false),
+                listen(&spec, "7", &PromptSource::Stream("7/sound/9"), true),
+                listen(&spec, "7", &PromptSource::Nothing, false),
                 act(&spec, "7", &nasty, &transfer),
                 act(&spec, "7", "", &Action::Hangup),
-                act(&spec, "7", sorry("hi-IN"), &Action::Escalate),
+                act(&spec, "7", apology("hi-IN"), &Action::Escalate),
                 wait("7"),
                 busy(),
             ] {

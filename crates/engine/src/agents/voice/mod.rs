@@ -1,13 +1,14 @@
-//! Calls that an agent answers: an application inside the node. It writes documents (`document`) that greet, listen for
-//! speech or keys, and say what the agent replies, from its first sentence on (`stream`); so that the machine, its log and a
-//! replay know nothing new.
+//! Calls that an agent answers. This is an application inside the node: it writes documents
+//! (`document`) that greet, listen for speech or digits, and speak the agent's reply, beginning
+//! with its first sentence (`stream`). The machine, its event log and a replay need no special case
+//! for it.
 //!
-//! A call's session is in memory, and goes with the call: what was said, the turn that is under way. What is said is in the
-//! store besides until then, for the process after one that dies.
+//! The dialogue of a call is kept in memory until the call ends. Its lines are also stored, so that
+//! the next process has them if this one dies.
 
 mod document;
+mod playback;
 mod stream;
-mod voiced;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,35 +21,37 @@ use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use super::Agents;
-use super::asking::Hearer;
-use super::contract::{Action, Channel, Line, Piece, Question, Reply, Role, Said, User, text_of};
+use super::client::ReplySink;
+use super::contract::{
+    Action, Channel, Line, Piece, Question, Reply, Role, User, UserInput, text_of,
+};
 use super::sentences::Sentences;
 use crate::call::author::{Author, DialogueLine, DocumentRequest};
 use crate::inbox::Inbox;
 use crate::notices::Notice;
-use document::Heard;
+use document::PromptSource;
 use machine::{FetchFailure, Param, Params};
 use media::prompt::Prompt;
 use model::{AuthId, CallType, CallUuid, E164, NotificationTopic};
+use playback::{Playback, estimate_heard};
 use speech::library::Library;
 use store::{Agent, AgentChannel, AgentSpec, CallLine, Scope, Store};
-use voiced::{Voiced, heard_of};
 
-/// Calls with a session at most; a further one finds the agent busy.
-const SESSIONS_MAX: usize = 10_000;
-/// Sentences that wait to be spoken.
-const SENTENCES: usize = 256;
-/// A reply that is complete a moment after its first sentence needs no stream.
+/// The largest number of calls. Further ones are rejected as busy.
+const CALLS_MAX: usize = 10_000;
+/// The capacity of the channel of sentences to speak.
+const SENTENCES_MAX: usize = 256;
+/// How long a reply may take to complete after its first sentence before it is streamed.
 const GRACE: Duration = Duration::from_millis(20);
-/// Kept of the time that a call waits for a document.
+/// The safety margin in the time that a call waits for a document.
 const MARGIN: Duration = Duration::from_millis(700);
-/// Lines of what was said that are kept, and bytes of them.
+/// The maximum size of a transcript, in lines and in bytes.
 const TRANSCRIPT_LINES: usize = 500;
 const TRANSCRIPT_BYTES: usize = 64 * 1024;
-/// Silences in a row; then the call is over.
-const SILENCES: u32 = 3;
+/// The number of silent turns in a row after which the call is hung up.
+const SILENCES_MAX: u32 = 3;
 
-/// Answers calls for agents; cheap to clone.
+/// Answers calls with agents. Clones are cheap and share their state.
 #[derive(Clone)]
 pub struct VoiceAgents(Arc<Inner>);
 
@@ -56,11 +59,11 @@ struct Inner {
     agents: Agents,
     inbox: Inbox,
     library: Library,
-    sessions: Mutex<HashMap<CallUuid, Session>>,
+    dialogues: Mutex<HashMap<CallUuid, Dialogue>>,
 }
 
-/// A call.
-struct Session {
+/// A call that an agent answers.
+struct Dialogue {
     call: CallUuid,
     store: Store,
     agent: Arc<Agent>,
@@ -68,28 +71,28 @@ struct Session {
     main_account: AuthId,
     number: String,
     user: User,
-    /// The conversation's id; where it has none, the call's.
+    /// The id of the conversation, or the call's id if it has none.
     conversation: Uuid,
     turn: u64,
     history: VecDeque<Line>,
-    /// All that was said, as far as it is kept.
+    /// All lines of the call, within the limits.
     transcript: Vec<Line>,
-    /// The turn under way, or the last one.
-    running: Option<Running>,
+    /// The current or last turn.
+    running: Option<RunningTurn>,
     silences: u32,
-    /// What it heard last was cut short after so long.
+    /// How much of the last prompt was played before the caller interrupted it.
     cut: Option<Duration>,
-    /// The sounds that its documents name: the last one only.
+    /// The prompt that the last document names.
     stream: Option<(Uuid, Arc<Prompt>)>,
 }
 
-struct Running {
+struct RunningTurn {
     progress: Arc<Progress>,
     task: AbortHandle,
     speaking: Option<AbortHandle>,
 }
 
-impl Drop for Running {
+impl Drop for RunningTurn {
     fn drop(&mut self) {
         self.task.abort();
         if let Some(speaking) = &self.speaking {
@@ -98,7 +101,7 @@ impl Drop for Running {
     }
 }
 
-/// How far a turn is.
+/// The progress of a turn.
 #[derive(Default)]
 struct Progress {
     state: Mutex<Turn>,
@@ -109,18 +112,18 @@ struct Progress {
 struct Turn {
     reply: Reply,
     text: Sentences,
-    /// Characters of it.
+    /// Characters of text so far.
     spoken: usize,
-    /// Said, but not handed on yet.
+    /// Sentences that are not yet passed to the speech stream.
     sentences: VecDeque<String>,
-    /// Where they go once the reply is streamed.
+    /// The speech stream, once the reply is streamed.
     out: Option<mpsc::Sender<String>>,
     streamed: bool,
-    /// When what is streamed is heard.
-    voiced: Voiced,
-    /// Over; `false`: it failed.
+    /// When each streamed sentence is played.
+    playback: Playback,
+    /// Set when the turn is over; `false` if it failed.
     done: Option<bool>,
-    /// Its action was carried out.
+    /// The action was carried out.
     acted: bool,
 }
 
@@ -130,27 +133,27 @@ impl Progress {
     }
 }
 
-/// Who hears a turn's reply for a call.
-struct Told {
+/// Receives the reply of a turn.
+struct CallReply {
     progress: Arc<Progress>,
     max: usize,
 }
 
-impl Hearer for Told {
-    fn hear(&mut self, piece: Piece) -> Result<(), String> {
+impl ReplySink for CallReply {
+    fn receive(&mut self, piece: Piece) -> Result<(), String> {
         self.progress.state().add(piece, self.max);
         self.progress.news.notify_one();
         Ok(())
     }
 
-    fn take_back(&mut self) -> bool {
-        self.progress.state().take_back()
+    fn retract(&mut self) -> bool {
+        self.progress.state().retract()
     }
 }
 
 impl Turn {
-    /// What came is nothing, unless it is being spoken.
-    fn take_back(&mut self) -> bool {
+    /// Discards the reply unless it is already being spoken.
+    fn retract(&mut self) -> bool {
         if !self.streamed {
             *self = Self::default();
         }
@@ -158,12 +161,12 @@ impl Turn {
     }
 
     fn add(&mut self, piece: Piece, max: usize) {
-        // What is spoken as it comes ends where a message's text would.
+        // Streamed text has the same limit as that of a message.
         let left = max.saturating_sub(self.spoken);
         let cut = |text: &str| text.chars().take(left).collect::<String>();
         let (text, apart) = match &piece {
             Piece::Text(text) => (cut(text), false),
-            // Items are apart from each other.
+            // Items are separate sentences.
             Piece::Item(item) => (text_of(item).map(cut).unwrap_or_default(), true),
             Piece::Act(_) => (String::new(), false),
         };
@@ -172,14 +175,14 @@ impl Turn {
         if apart && !text.is_empty() {
             said.extend(self.text.push("\n"));
         }
-        // More than there may be is left out.
+        // Items past the limit are dropped.
         let _ = self.reply.add(piece, max);
         said.into_iter().for_each(|sentence| self.say(sentence));
     }
 
     fn say(&mut self, sentence: String) {
         match &self.out {
-            // A queue that is full is a reply that is far too long.
+            // The channel is only full for a reply that is far too long.
             Some(out) => drop(out.try_send(sentence)),
             None => self.sentences.push_back(sentence),
         }
@@ -194,23 +197,23 @@ impl Turn {
     }
 }
 
-/// What is heard next.
-enum Next {
-    /// The whole reply is there; `None`: it failed.
-    Whole(Option<Reply>),
-    /// It begins: this is its sound.
+/// The content of the next document.
+enum ReplyState {
+    /// The complete reply. `None` if the agent failed.
+    Complete(Option<Reply>),
+    /// The reply is streamed by the prompt of this id.
     Streamed(Uuid),
-    /// Not yet.
-    Later,
+    /// Nothing yet.
+    Pending,
 }
 
 impl VoiceAgents {
     pub fn new(agents: Agents, inbox: Inbox, library: Library) -> Self {
-        Self(Arc::new(Inner { agents, inbox, library, sessions: Mutex::default() }))
+        Self(Arc::new(Inner { agents, inbox, library, dialogues: Mutex::default() }))
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<CallUuid, Session>> {
-        self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn dialogues(&self) -> std::sync::MutexGuard<'_, HashMap<CallUuid, Dialogue>> {
+        self.0.dialogues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn write(self, wish: DocumentRequest) -> Result<String, FetchFailure> {
@@ -227,7 +230,7 @@ impl VoiceAgents {
         }
     }
 
-    /// The call begins.
+    /// Answers a call.
     async fn answer(
         &self,
         wish: &DocumentRequest,
@@ -237,21 +240,22 @@ impl VoiceAgents {
         let scope = Scope::Main(wish.main_account.clone());
         let found = self.0.agents.store().agents().get(&scope, id).await;
         let found = found.map_err(|e| FetchFailure::Unreachable { detail: e.to_string() })?;
-        // An agent of the call's own account, or of its main account: the store knows main accounts alone.
+        // The store scopes by main account. The agent must belong to the call's account or its main
+        // account.
         let may =
             |agent: &Agent| agent.account == wish.account || agent.account == wish.main_account;
         let Some(agent) =
             found.filter(|agent| agent.spec.serves(AgentChannel::Voice) && may(agent))
         else {
-            tracing::info!(agent = %id, "a call is for an agent that is not there, or takes none: the caller hears busy");
+            tracing::info!(agent = %id, "call rejected: agent missing or not enabled for calls");
             return Ok(document::busy());
         };
         let agent = Arc::new(agent);
         let of = |name: &str| value(&wish.params, name).unwrap_or_default().to_owned();
-        // A call that we placed: the user is at its other end.
+        // In an outbound call, the user is the called party.
         let outbound = of("Direction") == "outbound";
         let (number, user) = if outbound { (of("From"), of("To")) } else { (of("To"), of("From")) };
-        let session = Session {
+        let dialogue = Dialogue {
             call: wish.call,
             store: self.0.agents.store().clone(),
             agent: agent.clone(),
@@ -269,47 +273,47 @@ impl VoiceAgents {
             stream: None,
         };
         {
-            let mut sessions = self.sessions();
-            if sessions.len() >= SESSIONS_MAX {
+            let mut dialogues = self.dialogues();
+            if dialogues.len() >= CALLS_MAX {
                 return Ok(document::busy());
             }
-            sessions.insert(wish.call, session);
+            dialogues.insert(wish.call, dialogue);
         }
         if agent.spec.greeting.trim().is_empty() {
-            self.begin(wish.call, Said { kind: "start".to_owned(), ..Said::default() });
+            self.begin(wish.call, UserInput { kind: "start".to_owned(), ..UserInput::default() });
             return self.reply(wish, base).await;
         }
         self.said(wish.call, Role::Assistant, &agent.spec.greeting);
-        Ok(document::listen(&agent.spec, base, &Heard::Text(&agent.spec.greeting), false))
+        Ok(document::listen(&agent.spec, base, &PromptSource::Text(&agent.spec.greeting), false))
     }
 
-    /// The caller has said or typed something.
+    /// Handles speech or digits of the caller.
     async fn turn(&self, wish: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
         let of = |name: &str| {
             value(&wish.params, name).filter(|text| !text.is_empty()).map(str::to_owned)
         };
         let said = match (of("Speech"), of("Digits")) {
-            (Some(speech), _) => Said {
+            (Some(speech), _) => UserInput {
                 kind: "speech".to_owned(),
                 text: speech.clone(),
                 speech: Some(speech),
-                ..Said::default()
+                ..UserInput::default()
             },
-            (None, Some(digits)) => Said {
+            (None, Some(digits)) => UserInput {
                 kind: "digits".to_owned(),
                 text: digits.clone(),
                 digits: Some(digits),
-                ..Said::default()
+                ..UserInput::default()
             },
             (None, None) => return self.silent(wish, base).await,
         };
-        if !self.renewed(wish).await {
+        if !self.reload_agent(wish).await {
             let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
             return Ok(self.act(
                 wish,
                 &spec,
                 base,
-                document::sorry(&spec.language),
+                document::apology(&spec.language),
                 &Action::Escalate,
             ));
         }
@@ -317,111 +321,115 @@ impl VoiceAgents {
         self.reply(wish, base).await
     }
 
-    /// The agent as it is set now answers the next turn; `false`: it takes no calls any more.
-    async fn renewed(&self, wish: &DocumentRequest) -> bool {
-        let Some(id) = self.sessions().get(&wish.call).map(|session| session.agent.id) else {
+    /// Reloads the agent's settings. Returns `false` if it no longer answers calls.
+    async fn reload_agent(&self, wish: &DocumentRequest) -> bool {
+        let Some(id) = self.dialogues().get(&wish.call).map(|dialogue| dialogue.agent.id) else {
             return true;
         };
         match self.0.agents.store().agents().get(&Scope::Main(wish.main_account.clone()), id).await
         {
             Ok(Some(agent)) if agent.spec.serves(AgentChannel::Voice) => {
-                if let Some(session) = self.sessions().get_mut(&wish.call) {
-                    session.agent = Arc::new(agent);
+                if let Some(dialogue) = self.dialogues().get_mut(&wish.call) {
+                    dialogue.agent = Arc::new(agent);
                 }
                 true
             }
             Ok(_) => {
-                tracing::info!(agent = %id, "an agent was switched off in the middle of a call: a person is wanted");
+                tracing::info!(agent = %id, "agent disabled during a call; escalating");
                 false
             }
-            // The one that is known is better than none.
+            // If the store fails, the known settings remain in use.
             Err(_) => true,
         }
     }
 
-    /// Nobody has said anything.
+    /// Handles a turn without input.
     async fn silent(&self, wish: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
         let (spec, silences, action) = {
-            let mut sessions = self.sessions();
-            let session =
-                sessions.get_mut(&wish.call).ok_or(FetchFailure::Status { status: 404 })?;
-            session.silences += 1;
-            let over = session.running.as_ref().map(|running| {
+            let mut dialogues = self.dialogues();
+            let dialogue =
+                dialogues.get_mut(&wish.call).ok_or(FetchFailure::Status { status: 404 })?;
+            dialogue.silences += 1;
+            let over = dialogue.running.as_ref().map(|running| {
                 let mut turn = running.progress.state();
                 let action = match turn.done.filter(|_| !turn.acted) {
                     Some(true) => turn.reply.action.clone(),
-                    // It broke off in the middle of what it said.
+                    // The reply broke off while it was being spoken.
                     Some(false) => Some(Action::Escalate),
                     None => None,
                 };
                 turn.acted |= action.is_some();
                 action
             });
-            (session.agent.spec.clone(), session.silences, over.flatten())
+            (dialogue.agent.spec.clone(), dialogue.silences, over.flatten())
         };
         if let Some(action) = action {
             return Ok(self.act(wish, &spec, base, "", &action));
         }
-        if silences >= SILENCES {
+        if silences >= SILENCES_MAX {
             return Ok(document::act(&spec, base, "", &Action::Hangup));
         }
-        Ok(document::listen(&spec, base, &Heard::Nothing, false))
+        Ok(document::listen(&spec, base, &PromptSource::Nothing, false))
     }
 
-    /// A transfer has ended: the call with it, or nobody was there.
+    /// Handles the end of a transfer.
     fn dialled(&self, wish: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
         let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
         if value(&wish.params, "DialStatus") == Some("completed") {
             return Ok(document::act(&spec, base, "", &Action::Hangup));
         }
-        Ok(self.act(wish, &spec, base, document::sorry(&spec.language), &Action::Escalate))
+        Ok(self.act(wish, &spec, base, document::apology(&spec.language), &Action::Escalate))
     }
 
-    /// The document of what the agent replies, as far as it does within the call's patience.
+    /// Writes the document for the agent's reply, within the time that the call waits for it.
     async fn reply(&self, wish: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
         let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
         let patience = wish.within.saturating_sub(MARGIN).max(MARGIN);
-        let next =
-            tokio::time::timeout(patience, self.next(wish.call)).await.unwrap_or(Next::Later);
+        let next = tokio::time::timeout(patience, self.await_reply(wish.call))
+            .await
+            .unwrap_or(ReplyState::Pending);
         Ok(match next {
-            Next::Later => document::wait(base),
-            Next::Streamed(id) => {
-                document::listen(&spec, base, &Heard::Stream(&format!("{base}/sound/{id}")), true)
+            ReplyState::Pending => document::wait(base),
+            ReplyState::Streamed(id) => document::listen(
+                &spec,
+                base,
+                &PromptSource::Stream(&format!("{base}/sound/{id}")),
+                true,
+            ),
+            ReplyState::Complete(None) => {
+                self.act(wish, &spec, base, document::apology(&spec.language), &Action::Escalate)
             }
-            Next::Whole(None) => {
-                self.act(wish, &spec, base, document::sorry(&spec.language), &Action::Escalate)
-            }
-            Next::Whole(Some(reply)) => {
+            ReplyState::Complete(Some(reply)) => {
                 let text = reply.text();
                 self.said(wish.call, Role::Assistant, &text);
                 match &reply.action {
                     Some(action) => self.act(wish, &spec, base, &text, action),
                     None if text.is_empty() => {
-                        document::listen(&spec, base, &Heard::Nothing, false)
+                        document::listen(&spec, base, &PromptSource::Nothing, false)
                     }
-                    None => document::listen(&spec, base, &Heard::Text(&text), false),
+                    None => document::listen(&spec, base, &PromptSource::Text(&text), false),
                 }
             }
         })
     }
 
-    /// Waits until there is something to be heard.
-    async fn next(&self, call: CallUuid) -> Next {
+    /// Waits for the first sentence or the end of the reply.
+    async fn await_reply(&self, call: CallUuid) -> ReplyState {
         let progress =
-            self.sessions().get(&call).and_then(|s| Some(s.running.as_ref()?.progress.clone()));
-        let Some(progress) = progress else { return Next::Whole(None) };
+            self.dialogues().get(&call).and_then(|s| Some(s.running.as_ref()?.progress.clone()));
+        let Some(progress) = progress else { return ReplyState::Complete(None) };
         loop {
             let news = progress.news.notified();
             let begun = {
                 let mut turn = progress.state();
                 if let Some(well) = turn.done {
                     turn.acted = true;
-                    return Next::Whole(well.then(|| turn.reply.clone()));
+                    return ReplyState::Complete(well.then(|| turn.reply.clone()));
                 }
                 !turn.sentences.is_empty()
             };
             if begun {
-                // Once, however fast the rest comes.
+                // The rest may follow immediately.
                 tokio::time::sleep(GRACE).await;
                 return self.stream(call, &progress);
             }
@@ -429,9 +437,9 @@ impl VoiceAgents {
         }
     }
 
-    /// What is there is spoken from now on, and what comes behind it.
-    fn stream(&self, call: CallUuid, progress: &Arc<Progress>) -> Next {
-        let (out, sentences) = mpsc::channel(SENTENCES);
+    /// Starts to speak the sentences of a reply as they arrive.
+    fn stream(&self, call: CallUuid, progress: &Arc<Progress>) -> ReplyState {
+        let (out, sentences) = mpsc::channel(SENTENCES_MAX);
         {
             let mut turn = progress.state();
             if turn.done.is_none() {
@@ -442,13 +450,15 @@ impl VoiceAgents {
                 turn.streamed = true;
             } else {
                 turn.acted = true;
-                return Next::Whole(turn.done.unwrap_or_default().then(|| turn.reply.clone()));
+                return ReplyState::Complete(
+                    turn.done.unwrap_or_default().then(|| turn.reply.clone()),
+                );
             }
         }
-        let mut sessions = self.sessions();
-        let Some(session) = sessions.get_mut(&call) else { return Next::Whole(None) };
+        let mut dialogues = self.dialogues();
+        let Some(dialogue) = dialogues.get_mut(&call) else { return ReplyState::Complete(None) };
         let (prompt, writer) = Prompt::new();
-        let spec = Arc::new(session.agent.spec.clone());
+        let spec = Arc::new(dialogue.agent.spec.clone());
         let speaking = tokio::spawn(stream::speak(
             self.0.library.clone(),
             spec,
@@ -456,59 +466,61 @@ impl VoiceAgents {
             writer,
             progress.clone(),
         ));
-        if let Some(running) = &mut session.running {
+        if let Some(running) = &mut dialogue.running {
             running.speaking = Some(speaking.abort_handle());
         }
-        session.keep_streamed(&self.0.agents.clock().wall().rfc3339());
+        dialogue.store_streamed(&self.0.agents.clock().wall().rfc3339());
         let id = Uuid::new_v4();
-        session.stream = Some((id, prompt));
-        Next::Streamed(id)
+        dialogue.stream = Some((id, prompt));
+        ReplyState::Streamed(id)
     }
 
-    /// Begins a turn; the one before it is broken off.
-    fn begin(&self, call: CallUuid, said: Said) {
+    /// Starts a turn and aborts the previous one.
+    fn begin(&self, call: CallUuid, said: UserInput) {
         let now = self.0.agents.clock().wall().rfc3339();
-        let mut sessions = self.sessions();
-        let Some(session) = sessions.get_mut(&call) else { return };
-        session.silences = 0;
-        session.stream = None;
-        let cut = session.cut.take();
-        // What was streamed is known only now.
-        match session.running.take().and_then(|before| before.streamed(&now, cut)) {
-            Some(line) => session.say(line),
-            None => session.heard_until(cut),
+        let mut dialogues = self.dialogues();
+        let Some(dialogue) = dialogues.get_mut(&call) else { return };
+        dialogue.silences = 0;
+        dialogue.stream = None;
+        let cut = dialogue.cut.take();
+        // Only now is it known how much of the streamed reply was played.
+        match dialogue.running.take().and_then(|before| before.streamed(&now, cut)) {
+            Some(line) => dialogue.say(line),
+            None => dialogue.cut_last_line(cut),
         }
-        session.turn += 1;
+        dialogue.turn += 1;
         let question = Question {
-            conversation: session.conversation,
+            conversation: dialogue.conversation,
             call: Some(call.0),
-            number: session.number.clone(),
-            user: session.user.clone(),
+            number: dialogue.number.clone(),
+            user: dialogue.user.clone(),
             channel: Channel::Call,
-            turn: session.turn,
+            turn: dialogue.turn,
             input: said.clone(),
-            history: session.history.iter().cloned().collect(),
+            history: dialogue.history.iter().cloned().collect(),
         };
-        session.say(Line { role: Role::User, text: said.text, at: now });
+        dialogue.say(Line { role: Role::User, text: said.text, at: now });
         let progress = Arc::new(Progress::default());
-        let (agents, agent, told) =
-            (self.0.agents.clone(), session.agent.clone(), progress.clone());
+        let (agents, agent, turn) =
+            (self.0.agents.clone(), dialogue.agent.clone(), progress.clone());
         let voices = self.clone();
         let task = tokio::spawn(async move {
-            let mut told = Told { progress: told, max: usize::from(agent.spec.max_reply_chars) };
-            let done = agents.ask(&agent, Uuid::new_v4(), &question, &mut told).await;
-            let told = told.progress;
+            let mut sink =
+                CallReply { progress: turn, max: usize::from(agent.spec.max_reply_chars) };
+            let done = agents.ask(&agent, Uuid::new_v4(), &question, &mut sink).await;
+            let turn = sink.progress;
             if let Err(error) = &done {
-                tracing::warn!(agent = %agent.id, %error, "an agent failed in a call");
+                tracing::warn!(agent = %agent.id, %error, "agent failed in a call");
             }
-            told.state().end(done.is_ok());
-            told.news.notify_one();
-            voices.keep_streamed(call);
+            turn.state().end(done.is_ok());
+            turn.news.notify_one();
+            voices.store_streamed(call);
         });
-        session.running = Some(Running { progress, task: task.abort_handle(), speaking: None });
+        dialogue.running =
+            Some(RunningTurn { progress, task: task.abort_handle(), speaking: None });
     }
 
-    /// The document of an action, and what else it brings.
+    /// Writes the document for an action, and creates its notification.
     fn act(
         &self,
         wish: &DocumentRequest,
@@ -518,56 +530,56 @@ impl VoiceAgents {
         action: &Action,
     ) -> String {
         if *action == Action::Escalate {
-            let sessions = self.sessions();
-            if let Some(session) = sessions.get(&wish.call) {
-                let who = if session.user.name.is_empty() {
-                    &session.user.wa_id
+            let dialogues = self.dialogues();
+            if let Some(dialogue) = dialogues.get(&wish.call) {
+                let who = if dialogue.user.name.is_empty() {
+                    &dialogue.user.wa_id
                 } else {
-                    &session.user.name
+                    &dialogue.user.name
                 };
                 let text =
-                    format!("{} could not help {who} on the phone: a person is wanted", spec.name);
-                let (account, main) = (session.account.clone(), session.main_account.clone());
+                    format!("{} could not help {who} on the phone: a person is needed", spec.name);
+                let (account, main) = (dialogue.account.clone(), dialogue.main_account.clone());
                 self.0.agents.notices().note(Notice {
-                    number: Some(session.number.clone()),
-                    user: Some(session.user.wa_id.clone()),
+                    number: Some(dialogue.number.clone()),
+                    user: Some(dialogue.user.wa_id.clone()),
                     call: Some(wish.call),
                     ..Notice::new(account, main, NotificationTopic::Escalation, text)
                 });
             }
         }
-        let sorry = document::sorry(&spec.language);
-        let text = if text.is_empty() && *action == Action::Escalate { sorry } else { text };
-        if text == sorry {
-            self.said(wish.call, Role::Assistant, sorry);
+        let apology = document::apology(&spec.language);
+        let text = if text.is_empty() && *action == Action::Escalate { apology } else { text };
+        if text == apology {
+            self.said(wish.call, Role::Assistant, apology);
         }
         document::act(spec, base, text, action)
     }
 
-    /// What is streamed of a reply that has come to its end is known, though not yet heard.
-    fn keep_streamed(&self, call: CallUuid) {
+    /// Stores the text of a streamed reply when it is complete, though not yet played.
+    fn store_streamed(&self, call: CallUuid) {
         let now = self.0.agents.clock().wall().rfc3339();
-        if let Some(session) = self.sessions().get(&call) {
-            session.keep_streamed(&now);
+        if let Some(dialogue) = self.dialogues().get(&call) {
+            dialogue.store_streamed(&now);
         }
     }
 
     fn said(&self, call: CallUuid, role: Role, text: &str) {
         let at = self.0.agents.clock().wall().rfc3339();
-        if let Some(session) = self.sessions().get_mut(&call) {
-            // What was streamed and is over was heard before this.
-            let cut = session.cut;
+        if let Some(dialogue) = self.dialogues().get_mut(&call) {
+            // A streamed reply that is over was played before this.
+            let cut = dialogue.cut;
             if let Some(line) =
-                session.running.as_ref().and_then(|running| running.take_streamed(&at, cut))
+                dialogue.running.as_ref().and_then(|running| running.take_streamed(&at, cut))
             {
-                session.say(line);
-                session.cut = None;
+                dialogue.say(line);
+                dialogue.cut = None;
             }
-            session.say(Line { role, text: text.to_owned(), at });
+            dialogue.say(Line { role, text: text.to_owned(), at });
         }
     }
 
-    /// The conversation that a call is of, as soon as its line is in it; of a phone's call it is the call itself.
+    /// The id of the conversation of a WhatsApp call. For an endpoint's call, it is the call's id.
     fn conversation(&self, wish: &DocumentRequest) -> Uuid {
         let of = |name: &str| value(&wish.params, name).unwrap_or_default();
         let (number, user) =
@@ -582,52 +594,53 @@ impl VoiceAgents {
     }
 
     fn spec(&self, call: CallUuid) -> Option<AgentSpec> {
-        Some(self.sessions().get(&call)?.agent.spec.clone())
+        Some(self.dialogues().get(&call)?.agent.spec.clone())
     }
 }
 
-impl Session {
-    /// A line was said; an empty one was not.
+impl Dialogue {
+    /// Adds a line to the history and the transcript. Empty lines are skipped.
     fn say(&mut self, line: Line) {
         if line.text.trim().is_empty() {
             return;
         }
         if self.has_room_for(&line) {
-            self.keep(self.transcript.len(), &line);
+            self.store_line(self.transcript.len(), &line);
             self.transcript.push(line.clone());
         }
         self.history.push_back(line);
-        // Two lines a turn.
+        // A turn has two lines.
         while self.history.len() > usize::from(self.agent.spec.history_turns) * 2 {
             self.history.pop_front();
         }
     }
 
-    /// Who speaks into what the agent says has not heard the end of it: neither has the agent said it.
-    fn heard_until(&mut self, cut: Option<Duration>) {
+    /// Cuts the agent's last line off at the point where the caller interrupted it.
+    fn cut_last_line(&mut self, cut: Option<Duration>) {
         let Some(cut) = cut else { return };
         for line in [self.history.back_mut(), self.transcript.last_mut()].into_iter().flatten() {
             if line.role == Role::Assistant {
-                line.text = heard_of(&line.text, cut);
+                line.text = estimate_heard(&line.text, cut);
             }
         }
         if let Some((seq, line)) = self.transcript.iter().enumerate().next_back() {
-            self.keep(seq, line);
+            self.store_line(seq, line);
         }
     }
 
-    /// What is being streamed, in the place where it will stand: only its end says what of it was heard.
-    fn keep_streamed(&self, now: &str) {
+    /// Stores the text of the reply that is being streamed. It is corrected if the caller
+    /// interrupts it.
+    fn store_streamed(&self, now: &str) {
         let line = self.running.as_ref().and_then(|running| running.streamed(now, None));
         if let Some(line) =
             line.filter(|line| !line.text.trim().is_empty() && self.has_room_for(line))
         {
-            self.keep(self.transcript.len(), &line);
+            self.store_line(self.transcript.len(), &line);
         }
     }
 
-    /// For the next process, should this one die.
-    fn keep(&self, seq: usize, Line { role, text, at }: &Line) {
+    /// Stores a line for the next process.
+    fn store_line(&self, seq: usize, Line { role, text, at }: &Line) {
         let line = CallLine { role: role.as_str().to_owned(), text: text.clone(), at: at.clone() };
         self.store.dialogues().put(self.call, seq, line);
     }
@@ -636,21 +649,21 @@ impl Session {
         self.transcript.len() < TRANSCRIPT_LINES && line.text.len() <= self.transcript_room()
     }
 
-    /// Bytes that the transcript may still have.
+    /// The bytes left in the transcript.
     fn transcript_room(&self) -> usize {
         TRANSCRIPT_BYTES.saturating_sub(self.transcript.iter().map(|line| line.text.len()).sum())
     }
 }
 
-impl Running {
-    /// What was streamed of its reply: it is known only when it is over.
+impl RunningTurn {
+    /// The streamed text of the reply, up to `cut`. `None` if the reply is not streamed.
     fn streamed(&self, at: &str, cut: Option<Duration>) -> Option<Line> {
         let state = self.progress.state();
-        let text = || cut.map_or_else(|| state.reply.text(), |cut| state.voiced.until(cut));
+        let text = || cut.map_or_else(|| state.reply.text(), |cut| state.playback.heard_until(cut));
         state.streamed.then(|| Line { role: Role::Assistant, text: text(), at: at.to_owned() })
     }
 
-    /// The same once it is over, for the transcript: then it stands there.
+    /// Like [`RunningTurn::streamed`], but once, after the reply is complete.
     fn take_streamed(&self, at: &str, cut: Option<Duration>) -> Option<Line> {
         let line = self.streamed(at, cut);
         let mut state = self.progress.state();
@@ -670,27 +683,27 @@ impl Author for VoiceAgents {
     }
 
     fn sound(&self, call: CallUuid, path: &str) -> Option<Arc<Prompt>> {
-        let sessions = self.sessions();
-        let (id, prompt) = sessions.get(&call)?.stream.as_ref()?;
+        let dialogues = self.dialogues();
+        let (id, prompt) = dialogues.get(&call)?.stream.as_ref()?;
         path.ends_with(&id.to_string()).then(|| prompt.clone())
     }
 
     fn cut(&self, call: CallUuid, after: Duration) {
-        if let Some(session) = self.sessions().get_mut(&call) {
-            session.cut = Some(after);
+        if let Some(dialogue) = self.dialogues().get_mut(&call) {
+            dialogue.cut = Some(after);
         }
     }
 
     fn said(&self, call: CallUuid) -> Vec<DialogueLine> {
         let now = self.0.agents.clock().wall().rfc3339();
-        let mut sessions = self.sessions();
-        let Some(session) = sessions.get_mut(&call) else { return Vec::new() };
-        let cut = session.cut.take();
-        let last = session.running.as_ref().and_then(|running| running.streamed(&now, cut));
+        let mut dialogues = self.dialogues();
+        let Some(dialogue) = dialogues.get_mut(&call) else { return Vec::new() };
+        let cut = dialogue.cut.take();
+        let last = dialogue.running.as_ref().and_then(|running| running.streamed(&now, cut));
         if last.is_none() {
-            session.heard_until(cut);
+            dialogue.cut_last_line(cut);
         }
-        let lines = session
+        let lines = dialogue
             .transcript
             .iter()
             .cloned()
@@ -702,10 +715,10 @@ impl Author for VoiceAgents {
     }
 
     fn over(&self, call: CallUuid) {
-        let mut sessions = self.sessions();
-        if let Some(session) = sessions.remove(&call) {
-            // The call's end has been queued, and all of it with that.
-            session.store.dialogues().delete(call);
+        let mut dialogues = self.dialogues();
+        if let Some(dialogue) = dialogues.remove(&call) {
+            // The record of the call's end, which contains the dialogue, is already queued.
+            dialogue.store.dialogues().delete(call);
         }
     }
 }
@@ -715,10 +728,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_streamed_stands_before_what_is_said_after_it() {
+    async fn takes_streamed_text_once() {
         let progress = Arc::new(Progress::default());
         let task = tokio::spawn(async {}).abort_handle();
-        let running = Running { progress: progress.clone(), task, speaking: None };
+        let running = RunningTurn { progress: progress.clone(), task, speaking: None };
         {
             let mut turn = progress.state();
             turn.add(Piece::Text("One moment. I am looking".to_owned()), 100);
@@ -731,19 +744,19 @@ mod tests {
     }
 
     #[test]
-    fn a_try_is_taken_back_until_it_is_spoken() {
+    fn retracts_a_reply_until_it_is_spoken() {
         let mut turn = Turn::default();
         turn.add(Piece::Text("Half an answer. And".to_owned()), 100);
-        assert!(turn.take_back());
+        assert!(turn.retract());
         turn.add(Piece::Text("A whole one. ".to_owned()), 100);
         assert_eq!((turn.reply.text().as_str(), turn.sentences.len()), ("A whole one. ", 1));
         turn.streamed = true;
-        assert!(!turn.take_back());
+        assert!(!turn.retract());
         assert_eq!(turn.reply.text(), "A whole one. ", "the caller has heard it");
     }
 
     #[test]
-    fn what_is_spoken_as_it_comes_is_no_longer_than_a_reply_may_be() {
+    fn limits_streamed_text() {
         let mut turn = Turn::default();
         for piece in ["One two. ", "Three four. ", "Five six. "] {
             turn.add(Piece::Text(piece.to_owned()), 15);

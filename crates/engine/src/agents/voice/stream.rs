@@ -1,5 +1,6 @@
-//! A reply that is spoken while it is still thought of: sentences in, one prompt out. The next sentence is being made
-//! while the one before it is handed on. It says when each begins, so that it is known what somebody who speaks into it has heard.
+//! Speaks a reply while it is still being generated: sentences in, one prompt out. The next
+//! sentence is synthesized while the current one is written. The times of the sentences are
+//! recorded, so that an interruption shows what the caller heard.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,19 +8,19 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Progress;
-use super::voiced::FRAME;
+use super::playback::FRAME;
 use machine::Sound;
 use media::prompt::{FrameState, Prompt, Writer};
 use speech::library::Library;
 use store::AgentSpec;
 use xml::ast::{Speech, SpeechNode, Voice};
 
-/// How often it is looked whether the next frames are made.
-const LOOK: Duration = Duration::from_millis(20);
-/// A sentence that can't be made by then is left out.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// The polling interval for synthesized frames.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// A sentence is skipped if its synthesis stalls for that long in total.
+const SYNTHESIS_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The sound of a sentence.
+/// The sound of a sentence in the agent's voice.
 fn sound(spec: &AgentSpec, sentence: &str) -> Sound {
     let voice = match spec.voice.as_deref() {
         Some("MAN") => Voice::Man,
@@ -32,7 +33,7 @@ fn sound(spec: &AgentSpec, sentence: &str) -> Sound {
     Sound::Speak { speech: Speech(vec![SpeechNode::Text(sentence.to_owned())]), voice, language }
 }
 
-/// Hands sentences on as sound until there are no more.
+/// Writes the sentences to the prompt until the channel is closed.
 pub(super) async fn speak(
     library: Library,
     spec: Arc<AgentSpec>,
@@ -47,11 +48,11 @@ pub(super) async fn speak(
     let mut next = sentences.recv().await.map(made);
     let mut frames = 0;
     while let Some((sentence, prompt)) = next {
-        // The library makes it beside this task.
+        // The library synthesizes it in the background.
         let after = sentences.try_recv().ok().map(made);
-        progress.state().voiced.begin(FRAME * frames, sentence);
-        frames += hand_on(&prompt, &mut writer).await;
-        progress.state().voiced.end(FRAME * frames);
+        progress.state().playback.begin(FRAME * frames, sentence);
+        frames += copy_frames(&prompt, &mut writer).await;
+        progress.state().playback.end(FRAME * frames);
         next = match after {
             Some(after) => Some(after),
             None => sentences.recv().await.map(made),
@@ -60,8 +61,8 @@ pub(super) async fn speak(
     writer.finish();
 }
 
-/// Gives how many frames that were.
-async fn hand_on(prompt: &Arc<Prompt>, writer: &mut Writer) -> u32 {
+/// Copies a prompt's frames to the writer, and returns their number.
+async fn copy_frames(prompt: &Arc<Prompt>, writer: &mut Writer) -> u32 {
     let mut frames = 0;
     let mut cursor = prompt.cursor();
     let mut waited = Duration::ZERO;
@@ -75,14 +76,14 @@ async fn hand_on(prompt: &Arc<Prompt>, writer: &mut Writer) -> u32 {
             FrameState::Failed => {
                 tracing::warn!(
                     why = prompt.failure(),
-                    "a sentence of an agent's could not be spoken"
+                    "speech synthesis of an agent's sentence failed"
                 );
                 return frames;
             }
-            FrameState::Pending if waited >= PATIENCE => return frames,
+            FrameState::Pending if waited >= SYNTHESIS_TIMEOUT => return frames,
             FrameState::Pending => {
-                tokio::time::sleep(LOOK).await;
-                waited += LOOK;
+                tokio::time::sleep(POLL_INTERVAL).await;
+                waited += POLL_INTERVAL;
             }
         }
     }

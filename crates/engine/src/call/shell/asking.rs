@@ -11,7 +11,7 @@ use super::super::consent::refusal_of;
 use super::super::trace::{EventLogWriter, Request, Trace};
 use super::{PendingRequest, Shell};
 use crate::answer::{DocumentBody, FetchJob, Hops, Validity};
-use crate::meta::{About, ActionRequest};
+use crate::meta::{ActionRequest, CallTarget};
 use machine::{
     FetchFailure, FetchId, FetchKind, FetchResponse, GraphAction, GraphOutcome, Input, Params,
     Refusal,
@@ -35,8 +35,8 @@ impl Shell {
                 self.mailbox.tell(Input::Graph { action, outcome: GraphOutcome::Unreachable });
                 return;
             }
-            (GraphAction::Connect, _) => About::User(self.view.setup.to.clone()),
-            (_, Some(wacid)) => About::Call(wacid),
+            (GraphAction::Connect, _) => CallTarget::User(self.view.setup.to.clone()),
+            (_, Some(wacid)) => CallTarget::Call(wacid),
             (_, None) => return,
         };
         if self.sdp.is_empty() && matches!(action, GraphAction::PreAccept | GraphAction::Accept) {

@@ -1,5 +1,6 @@
-//! Webhooks of the configuration that somebody takes out of it: what goes to one would go nowhere. A reload that would have it
-//! so is refused, as the console refuses to remove such a webhook; a node that is started like that says so, and `doctor` does.
+//! Webhooks that a changed configuration no longer contains while numbers or conversations still
+//! use them. Their events would be lost: a reload refuses such a configuration, as the console
+//! refuses to delete such a webhook; a start logs a warning, and `doctor` reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,18 +8,18 @@ use super::{Inbox, WebhookSettings};
 use model::E164;
 use store::StoreError;
 
-/// A webhook that is not to be there any more, and what goes to it.
+/// A webhook missing from the new configuration, and what still uses it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dropped {
+pub struct MissingWebhook {
     pub name: String,
-    /// Numbers whose conversations to come do.
+    /// Numbers whose new conversations go to it.
     pub numbers: BTreeSet<String>,
-    /// Numbers of which conversations that there are do.
+    /// Numbers with existing conversations that go to it.
     pub conversations: BTreeSet<String>,
 }
 
-impl Dropped {
-    /// What goes to it, for people.
+impl MissingWebhook {
+    /// Describes what uses it, for error messages.
     pub fn uses(&self) -> String {
         let some = |what: &str, numbers: &BTreeSet<String>| {
             let named: Vec<&str> = numbers.iter().map(String::as_str).take(10).collect();
@@ -34,16 +35,16 @@ impl Dropped {
 }
 
 impl Inbox {
-    /// The webhooks that are in use and would not be there with these ones in the configuration; `stays` tells of numbers that
-    /// are served then.
+    /// The webhooks that are in use and that the configuration `file` no longer contains. Numbers
+    /// for which `stays` returns `false` are not counted as users.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn dropped(
+    /// Returns an error if the store fails.
+    pub async fn missing_webhooks(
         &self,
         file: &[WebhookSettings],
         stays: impl Fn(&E164) -> bool,
-    ) -> Result<Vec<Dropped>, StoreError> {
+    ) -> Result<Vec<MissingWebhook>, StoreError> {
         let kept: BTreeSet<_> = file.iter().map(WebhookSettings::id).collect();
         let now = self.parts().directory.mail().webhooks();
         let goes = now.values().filter(|webhook| webhook.in_file && !kept.contains(&webhook.id));
@@ -51,29 +52,30 @@ impl Inbox {
         if goes.is_empty() {
             return Ok(Vec::new());
         }
-        let mut dropped: BTreeMap<_, Dropped> = BTreeMap::new();
+        let mut missing: BTreeMap<_, MissingWebhook> = BTreeMap::new();
         for used in self.parts().store.webhooks().uses().await? {
             let number = self.parts().directory.tables().by_mail_id(&used.number).cloned();
             let number = number.filter(|number| stays(&number.spec.number));
             let (Some(number), Some(name)) = (number, goes.get(&used.webhook)) else { continue };
-            let entry = dropped.entry(used.webhook).or_default();
+            let entry = missing.entry(used.webhook).or_default();
             entry.name.clone_from(name);
             let of = if used.default { &mut entry.numbers } else { &mut entry.conversations };
             of.insert(number.spec.number.to_string());
         }
-        Ok(dropped.into_values().collect())
+        Ok(missing.into_values().collect())
     }
 
-    /// At a start nothing is refused: calls are to be taken, whatever becomes of events.
-    pub(super) fn warn_of_dropped(&self) {
+    /// Warns at start-up. A start is not refused: the node must take calls even if some events are
+    /// lost.
+    pub(super) fn warn_of_missing_webhooks(&self) {
         let mail = self.parts().directory.mail();
         for (id, routing) in mail.routings().iter() {
             let gone = routing.webhook().is_some_and(|webhook| mail.webhook(webhook).is_none());
             if gone && let Some(number) = self.parts().directory.tables().by_mail_id(id) {
                 tracing::warn!(
                     number = %number.spec.number,
-                    "this number goes to a webhook that is not in the configuration any more: its events go nowhere; subscribe it to \
-                     another one, or put the webhook back"
+                    "number routed to a webhook that is no longer in the configuration; its events are lost until \
+                     it is subscribed to another webhook or the webhook is restored"
                 );
             }
         }

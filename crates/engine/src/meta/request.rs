@@ -1,81 +1,93 @@
-//! Requests to Graph that are about no call: read something, send a message. They have a share of
-//! their number's places, and their own rule of further tries (`meta-calling.md` §4.7).
+//! Graph requests that are not about a call, such as reading an object or sending a message. They
+//! get only a part of their number's capacity, and have their own retry rules
+//! (`docs/reference/meta.md#retries`).
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 
-use super::asking::outcome;
-use super::error::{Verdict, classify_question, leaves_open};
+use super::error::{Verdict, classify_request, is_ambiguous};
 use super::graph::{ANSWER_MAX, Graph, Kind, retry_after};
 use super::retry::Fault;
+use super::retry_state::outcome;
 use super::status_label;
 use machine::GraphOutcome;
 use model::PhoneNumberId;
 use model::Secret;
 use model::metric;
 
-/// A request; the same at each try.
-pub(super) struct Question<'a> {
+/// A request, which is the same in each attempt.
+pub(super) struct GraphRequest<'a> {
     number: &'a PhoneNumberId,
-    /// None: the node's default.
+    /// `None` for the node's default token.
     token: Option<&'a Secret>,
-    /// Behind the number, query included.
+    /// The path below the number, with the query.
     path: String,
-    /// The word in metrics.
-    word: &'static str,
-    /// With one it is a POST, which does something.
+    /// The `action` label in metrics.
+    label: &'static str,
+    /// Makes the request a POST, which may have a side effect.
     body: Option<Bytes>,
 }
 
-impl<'a> Question<'a> {
+impl<'a> GraphRequest<'a> {
     pub(super) fn get(
         number: &'a PhoneNumberId,
         token: Option<&'a Secret>,
         path: String,
-        word: &'static str,
+        label: &'static str,
     ) -> Self {
-        Self { number, token, path, word, body: None }
+        Self { number, token, path, label, body: None }
     }
 
     pub(super) fn post(
         number: &'a PhoneNumberId,
         token: Option<&'a Secret>,
         path: String,
-        word: &'static str,
+        label: &'static str,
         body: Vec<u8>,
     ) -> Self {
-        Self { number, token, path, word, body: Some(body.into()) }
+        Self { number, token, path, label, body: Some(body.into()) }
     }
 }
 
 impl Graph {
-    /// Asks, further tries included, and gives the answer of a success. Dropping the future gives it up.
-    pub(super) async fn question(&self, question: &Question<'_>) -> Result<Bytes, GraphOutcome> {
-        let Some(head) = self.head(question.number, &question.path, question.token) else {
+    /// Sends the request with retries, and returns the body of a successful answer. Dropping the
+    /// future cancels it.
+    pub(super) async fn send_request(
+        &self,
+        graph_request: &GraphRequest<'_>,
+    ) -> Result<Bytes, GraphOutcome> {
+        let Some(head) = self.head(graph_request.number, &graph_request.path, graph_request.token)
+        else {
             return Err(GraphOutcome::Unreachable);
         };
         self.with_budget(|budget, now| budget.request(now));
         for tries in 1.. {
-            let fault = match self.try_question(question, &head).await {
+            let fault = match self.attempt_request(graph_request, &head).await {
                 Ok((Verdict::Done, body)) => return Ok(body),
-                // As if no answer had come: it may have been done, and is not done a second time.
-                Ok((Verdict::Again(again), said))
-                    if question.body.is_some() && leaves_open(again.trouble, &said) =>
+                // Treated as if no answer had arrived: the effect may have taken place and must not
+                // be repeated.
+                Ok((Verdict::Retryable(again), said))
+                    if graph_request.body.is_some() && is_ambiguous(again.trouble, &said) =>
                 {
                     Fault::Broken
                 }
-                Ok((Verdict::Again(again), _)) => Fault::Answered(again),
+                Ok((Verdict::Retryable(again), _)) => Fault::Answered(again),
                 Ok((Verdict::Refused { status, code, details }, _)) => {
-                    self.refused(question.number, question.token, (status, code), &details);
+                    self.report_refusal(
+                        graph_request.number,
+                        graph_request.token,
+                        (status, code),
+                        &details,
+                    );
                     return Err(GraphOutcome::Refused { status, code, details });
                 }
-                // Said of calls only.
+                // These verdicts only occur for calls.
                 Ok((_, _)) => return Err(GraphOutcome::Gone),
                 Err(fault) => fault,
             };
-            let pause = self.config.policy.pause_of_question(
-                question.body.is_some(),
+            let pause = self.config.policy.pause_of_request(
+                graph_request.body.is_some(),
                 tries,
                 fault,
                 (self.config.roll)(),
@@ -85,9 +97,9 @@ impl Graph {
             else {
                 return Err(outcome(fault));
             };
-            tracing::debug!(action = question.word, tries, ?pause, "Graph: once more");
+            tracing::debug!(action = graph_request.label, tries, ?pause, "retrying graph request");
             tokio::time::sleep(pause).await;
-            // It counts when it goes out.
+            // A retry counts when it is sent.
             if !self.with_budget(|budget, now| budget.retry(now)) {
                 return Err(outcome(fault));
             }
@@ -95,19 +107,20 @@ impl Graph {
         Err(GraphOutcome::Timeout)
     }
 
-    /// One try: its place in the queue, its time, its metric.
-    async fn try_question(
+    /// Makes one attempt: waits in the queue, sends within the time limit, and records the metric.
+    async fn attempt_request(
         &self,
-        question: &Question<'_>,
+        graph_request: &GraphRequest<'_>,
         head: &(Uri, HeaderMap),
     ) -> Result<(Verdict, Bytes), Fault> {
-        let lane = self.lane(question.number);
-        let place = lane.enter(Kind::Aside, self.clock.now()).await;
-        // Its time begins here: a message that waited behind others was not sent, and is not taken for one that was.
+        let lane = self.lane(graph_request.number);
+        let place = lane.enter(Kind::Other, self.clock.now()).await;
+        // The time limit starts after the queue. A message that timed out while waiting was
+        // certainly not sent.
         let begun = self.clock.now();
         let exchange = async {
             let _place = place?;
-            self.exchange_question(question, head).await
+            self.exchange_request(graph_request, head).await
         };
         let answered = tokio::time::timeout(self.config.request_timeout, exchange)
             .await
@@ -118,21 +131,22 @@ impl Graph {
             Err(_) => status_label::ERROR.to_owned(),
         };
         let took = self.clock.now().saturating_duration_since(begun).as_secs_f64();
-        metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => question.word, "status" => status).record(took);
+        metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => graph_request.label, "status" => status).record(took);
         answered.map(|(_, verdict, body)| (verdict, body))
     }
 
-    async fn exchange_question(
+    async fn exchange_request(
         &self,
-        question: &Question<'_>,
+        graph_request: &GraphRequest<'_>,
         (uri, headers): &(Uri, HeaderMap),
     ) -> Result<(u16, Verdict, Bytes), Fault> {
-        let mut request = Request::new(Full::new(question.body.clone().unwrap_or_default()));
-        *request.method_mut() = if question.body.is_some() { Method::POST } else { Method::GET };
+        let mut request = Request::new(Full::new(graph_request.body.clone().unwrap_or_default()));
+        *request.method_mut() =
+            if graph_request.body.is_some() { Method::POST } else { Method::GET };
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = headers.clone();
         let answer = self.http.request(request).await.map_err(|error| {
-            tracing::debug!(%error, "Graph: no answer");
+            tracing::debug!(%error, "no answer from graph");
             if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
         })?;
         let status = answer.status().as_u16();
@@ -142,8 +156,8 @@ impl Graph {
             .await
             .map_err(|_| Fault::Broken)?;
         let body = body.to_bytes();
-        let told = self.without_tokens(&body, headers);
-        let verdict = classify_question(status, after, &told);
+        let told = self.redact_tokens(&body, headers);
+        let verdict = classify_request(status, after, &told);
         Ok((status, verdict, Bytes::from(told.into_owned())))
     }
 }

@@ -1,5 +1,6 @@
-//! Asks an agent one turn: its server by our contract, or a model; through `egress`, with two further tries, and what it
-//! replies piece by piece as it comes. Knows no conversation and no call.
+//! Asks an agent for one turn: a customer's server by our contract, or a model. Makes up to three
+//! attempts through `egress`, and passes the reply on piece by piece. Knows neither conversations
+//! nor calls.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use super::contract::{self, Piece, Question};
 use super::events::Events;
-use super::llm::{self, Tail};
+use super::llm::{self, ActionParser};
 use super::settings::ModelSettings;
 use crate::answer::{EVENT_SIGNATURE, sign_event};
 use egress::{BodyPolicy, Egress, EgressError, EgressRequest, EgressStream, USER_AGENT};
@@ -23,55 +24,56 @@ use store::{Agent, AgentKind};
 
 const EVENT_ID: HeaderName = HeaderName::from_static("x-offhook-event-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-offhook-attempt");
-/// Tries of a turn.
-const TRIES: u32 = 3;
-/// Before the second try; the third waits twice as long.
+/// The largest number of attempts per turn.
+const ATTEMPTS_MAX: u32 = 3;
+/// The pause before the second attempt. It doubles before the third.
 const PAUSE: Duration = Duration::from_millis(300);
-/// Until there is a connection.
-const CONNECT: Duration = Duration::from_secs(5);
-/// Bytes of a reply at most.
+/// The time limit for establishing a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The maximum size of a reply in bytes.
 const REPLY_MAX: usize = 256 * 1024;
 
-/// Why an agent did not reply. The texts read well after "could not …".
+/// The reason why an agent did not reply.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    #[error("ask the agent: it names no endpoint, and this node has no [model]")]
+    #[error("the agent names no endpoint, and this node has no [model]")]
     NoEndpoint,
-    #[error("ask the agent: {0}")]
+    #[error("request to the agent failed: {0}")]
     Unreachable(#[from] EgressError),
-    #[error("ask the agent: its answer was {0}")]
+    #[error("the agent answered with status {0}")]
     Status(u16),
-    #[error("ask the agent: no whole answer came within {0:?}")]
+    #[error("the agent did not answer completely within {0:?}")]
     Late(Duration),
-    #[error("read the agent's answer: {0}")]
+    #[error("the agent's answer is invalid: {0}")]
     Unreadable(String),
-    #[error("ask the agent: its key has a character that no header may have")]
+    #[error("the agent's key contains a character that is not allowed in an HTTP header")]
     Key,
 }
 
-/// Who hears a reply as it comes.
-pub(super) trait Hearer: Send {
-    /// Takes a piece of it.
+/// Receives a reply piece by piece.
+pub(super) trait ReplySink: Send {
+    /// Takes the next piece.
     ///
     /// # Errors
-    /// It is more than a reply may be.
-    fn hear(&mut self, piece: Piece) -> Result<(), String>;
-    /// A try came to nothing: forgets what it gave, unless some of it is out already and another try would say it twice.
-    fn take_back(&mut self) -> bool;
+    /// Fails if the reply exceeds a limit.
+    fn receive(&mut self, piece: Piece) -> Result<(), String>;
+    /// Discards the pieces of a failed attempt. Returns `false` if some of them were already passed
+    /// on, so that another attempt would repeat them.
+    fn retract(&mut self) -> bool;
 }
 
-/// Who asks agents; cheap to clone.
+/// A client for agents. Clones are cheap and share their state.
 #[derive(Clone)]
-pub struct Asking {
-    /// To customers' servers.
+pub struct AgentClient {
+    /// For customers' servers.
     pub(super) egress: Egress,
-    /// To the operator's own model, wherever it is.
-    pub(super) house: Egress,
+    /// For the operator's own model, which may have a private address.
+    pub(super) model_egress: Egress,
     pub(super) model: Option<ModelSettings>,
     pub(super) clock: Clock,
 }
 
-/// Where a request goes.
+/// The destination of a request.
 struct Target<'a> {
     egress: &'a Egress,
     url: String,
@@ -79,28 +81,28 @@ struct Target<'a> {
     model: &'a str,
 }
 
-impl Asking {
-    /// Asks one turn, in up to three tries; `on` gets the pieces of the reply. Once some of it is out there is no further
-    /// try. `sign_with`: the account's own keys, where the agent has none; two while one takes the other's
-    /// place.
+impl AgentClient {
+    /// Asks for one turn, in up to three attempts, and passes the reply to `on`. Once a part of the
+    /// reply has been used, no further attempt is made. `sign_with` are the account's signing keys,
+    /// used if the agent has none; there are two during a rotation.
     ///
     /// # Errors
-    /// Why the last try failed.
+    /// Returns the error of the last attempt.
     pub(super) async fn turn(
         &self,
         agent: &Agent,
         sign_with: &[Secret],
         (event, question): (Uuid, &Question),
-        on: &mut dyn Hearer,
+        on: &mut dyn ReplySink,
     ) -> Result<(), AgentError> {
         let mut pause = PAUSE;
         for attempt in 1.. {
-            let work = self.once(agent, sign_with, question, (event, attempt), on);
+            let work = self.attempt(agent, sign_with, question, (event, attempt), on);
             let within = agent.spec.timeout();
             let done = timeout(within, work).await.unwrap_or(Err(AgentError::Late(within)));
             match done {
-                Err(error) if attempt < TRIES && on.take_back() => {
-                    tracing::info!(agent = %agent.id, attempt, %error, "an agent did not reply; it is asked again");
+                Err(error) if attempt < ATTEMPTS_MAX && on.retract() => {
+                    tracing::info!(agent = %agent.id, attempt, %error, "agent request failed; retrying");
                     sleep(pause).await;
                     pause *= 2;
                 }
@@ -110,13 +112,13 @@ impl Asking {
         Ok(())
     }
 
-    async fn once(
+    async fn attempt(
         &self,
         agent: &Agent,
         sign_with: &[Secret],
         question: &Question,
         event: (Uuid, u32),
-        on: &mut dyn Hearer,
+        on: &mut dyn ReplySink,
     ) -> Result<(), AgentError> {
         let target = self.target(agent)?;
         let unreadable = |e: serde_json::Error| AgentError::Unreadable(e.to_string());
@@ -156,7 +158,7 @@ impl Asking {
                 model: named.unwrap_or("default"),
             }),
             (None, AgentKind::Llm, Some(model)) => Ok(Target {
-                egress: &self.house,
+                egress: &self.model_egress,
                 url: completions(model.url.as_str()),
                 key: model.api_key.as_ref(),
                 model: named.unwrap_or(&model.name),
@@ -165,11 +167,11 @@ impl Asking {
         }
     }
 
-    /// Asks the operator's model for one answer, whole.
+    /// Asks the operator's model, and returns the complete answer.
     ///
     /// # Errors
-    /// There is none, or it did not answer.
-    pub(super) async fn house_model(
+    /// Fails if no model is configured, or if it does not answer.
+    pub(super) async fn ask_model(
         &self,
         system: &str,
         user: &str,
@@ -177,8 +179,12 @@ impl Asking {
     ) -> Result<String, AgentError> {
         let model = self.model.as_ref().ok_or(AgentError::NoEndpoint)?;
         let url = completions(model.url.as_str());
-        let target =
-            Target { egress: &self.house, url, key: model.api_key.as_ref(), model: &model.name };
+        let target = Target {
+            egress: &self.model_egress,
+            url,
+            key: model.api_key.as_ref(),
+            model: &model.name,
+        };
         let asked = llm::Completion {
             model: target.model,
             messages: vec![llm::Message::new("system", system), llm::Message::new("user", user)],
@@ -200,7 +206,8 @@ impl Asking {
     }
 }
 
-/// `…/chat/completions` below a base URL, or that URL itself.
+/// The URL of `/chat/completions` below a base URL. A base URL that ends with that path is used as
+/// it is.
 fn completions(base: &str) -> String {
     let base = base.trim_end_matches('/');
     if base.ends_with("/chat/completions") {
@@ -243,7 +250,7 @@ async fn post(
         url: &url,
         headers,
         body,
-        connect: CONNECT,
+        connect: CONNECT_TIMEOUT,
         read,
         body_policy,
     };
@@ -268,7 +275,8 @@ async fn whole(mut answer: EgressStream) -> Result<Vec<u8>, AgentError> {
     Ok(bytes)
 }
 
-/// Each event's data, as it comes; `[DONE]` is the end. Whether it came.
+/// Calls `on` with the data of each server-sent event. Returns whether the stream ended with
+/// `[DONE]`.
 async fn each_event(
     mut answer: EgressStream,
     mut on: impl FnMut(&[u8]) -> Result<(), String> + Send,
@@ -289,37 +297,38 @@ async fn each_event(
     }
 }
 
-async fn http_reply(answer: EgressStream, on: &mut dyn Hearer) -> Result<(), AgentError> {
+async fn http_reply(answer: EgressStream, on: &mut dyn ReplySink) -> Result<(), AgentError> {
     let mut all =
-        |data: &[u8]| contract::read(data)?.into_iter().try_for_each(|piece| on.hear(piece));
+        |data: &[u8]| contract::read(data)?.into_iter().try_for_each(|piece| on.receive(piece));
     if is_stream(&answer) {
         return each_event(answer, all).await.map(drop);
     }
     let bytes = whole(answer).await?;
-    // An agent that has nothing to say may say nothing.
+    // An empty body is a valid, empty reply.
     if bytes.is_empty() { Ok(()) } else { all(&bytes).map_err(AgentError::Unreadable) }
 }
 
-async fn llm_reply(answer: EgressStream, on: &mut dyn Hearer) -> Result<(), AgentError> {
-    let (mut tail, mut spoken) = (Tail::default(), false);
-    let mut say = |text: String, on: &mut dyn Hearer| {
-        // Blanks before the first word are nothing said.
+async fn llm_reply(answer: EgressStream, on: &mut dyn ReplySink) -> Result<(), AgentError> {
+    let (mut parser, mut spoken) = (ActionParser::default(), false);
+    let mut say = |text: String, on: &mut dyn ReplySink| {
+        // White space before the first word is dropped.
         let text = if spoken { text } else { text.trim_start().to_owned() };
         spoken |= !text.is_empty();
-        if text.is_empty() { Ok(()) } else { on.hear(Piece::Text(text)) }
+        if text.is_empty() { Ok(()) } else { on.receive(Piece::Text(text)) }
     };
-    completed(answer, &mut |text| say(tail.push(&text), on)).await?;
-    let (rest, action) = tail.finish();
+    completed(answer, &mut |text| say(parser.push(&text), on)).await?;
+    let (rest, action) = parser.finish();
     say(rest, on).map_err(AgentError::Unreadable)?;
     match action {
-        Some(action) => on.hear(Piece::Act(action)).map_err(AgentError::Unreadable),
+        Some(action) => on.receive(Piece::Act(action)).map_err(AgentError::Unreadable),
         None if spoken => Ok(()),
-        // A model that only calls tools, or whose server lost its words: the user waits for an answer all the same.
-        None => Err(AgentError::Unreadable("the model said nothing".to_owned())),
+        // The model only called tools, or its text was lost. The user still waits for an answer, so
+        // this counts as a failure.
+        None => Err(AgentError::Unreadable("the model returned no text".to_owned())),
     }
 }
 
-/// What a model says, as it comes; a stream has to come to its end.
+/// Passes on the text of a model as it arrives. A stream must have a proper end.
 async fn completed(
     answer: EgressStream,
     on: &mut (dyn FnMut(String) -> Result<(), String> + Send),
@@ -338,8 +347,9 @@ async fn completed(
     if done || finished {
         return Ok(());
     }
-    // A proxy that ends a broken stream well would pass half an answer off as a whole one.
-    Err(AgentError::Unreadable("the model's stream ended without an end".to_owned()))
+    // A proxy may close a broken stream regularly; without this check, half an answer would pass
+    // for a whole one.
+    Err(AgentError::Unreadable("the model's stream ended early".to_owned()))
 }
 
 #[cfg(test)]
@@ -348,13 +358,13 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::contract::{Channel, Reply, Said, User};
+    use super::super::contract::{Channel, Reply, User, UserInput};
     use super::*;
     use egress::testing::{self, Server, egress, open_guard};
     use store::{AgentSecrets, AgentSpec};
 
     #[test]
-    fn where_completions_are() {
+    fn builds_the_completions_url() {
         for (base, want) in [
             ("https://m.example", "https://m.example/v1/chat/completions"),
             ("https://m.example/v1/", "https://m.example/v1/chat/completions"),
@@ -364,18 +374,19 @@ mod tests {
         }
     }
 
-    /// Somebody to whom nothing is out before a reply is whole; or all of it at once.
-    struct Ear {
+    /// Collects a reply. With `whole`, nothing is used before the reply is complete; otherwise each
+    /// piece is used immediately.
+    struct TestSink {
         reply: Reply,
         whole: bool,
     }
 
-    impl Hearer for Ear {
-        fn hear(&mut self, piece: Piece) -> Result<(), String> {
+    impl ReplySink for TestSink {
+        fn receive(&mut self, piece: Piece) -> Result<(), String> {
             self.reply.add(piece, 4_096)
         }
 
-        fn take_back(&mut self) -> bool {
+        fn retract(&mut self) -> bool {
             let back = self.whole || self.reply == Reply::default();
             if back {
                 self.reply = Reply::default();
@@ -384,8 +395,8 @@ mod tests {
         }
     }
 
-    /// One turn with a server that gives these answers, the last of them again and again: how it ended, what was heard, and
-    /// how often the server was asked.
+    /// Asks for one turn at a server that gives these answers and repeats the last one. Returns the
+    /// result, the text, and the number of requests.
     async fn asked(
         kind: AgentKind,
         whole: bool,
@@ -421,18 +432,22 @@ mod tests {
             user: User::default(),
             channel: Channel::Message,
             turn: 1,
-            input: Said { kind: "text".to_owned(), text: "Hello".to_owned(), ..Said::default() },
+            input: UserInput {
+                kind: "text".to_owned(),
+                text: "Hello".to_owned(),
+                ..UserInput::default()
+            },
             history: Vec::new(),
         };
-        let asking = Asking {
+        let client = AgentClient {
             egress: egress(open_guard(), Vec::new()),
-            house: egress(open_guard(), Vec::new()),
+            model_egress: egress(open_guard(), Vec::new()),
             model: None,
             clock: Clock::real(),
         };
-        let mut ear = Ear { reply: Reply::default(), whole };
-        let done = asking.turn(&agent, &[], (Uuid::nil(), &question), &mut ear).await;
-        (done.map_err(|e| e.to_string()), ear.reply.text(), count.load(Ordering::SeqCst))
+        let mut sink = TestSink { reply: Reply::default(), whole };
+        let done = client.turn(&agent, &[], (Uuid::nil(), &question), &mut sink).await;
+        (done.map_err(|e| e.to_string()), sink.reply.text(), count.load(Ordering::SeqCst))
     }
 
     fn json_of(value: serde_json::Value) -> testing::Reply {
@@ -450,7 +465,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_models_error_after_its_200_is_a_failure_and_tried_again() {
+    async fn retries_after_an_error_in_a_200() {
         let half = delta("Half an ans");
         let error = json!({"error": {"message": "quota"}});
         let tools =
@@ -461,10 +476,10 @@ mod tests {
             (Box::new(|| json_of(error.clone())), "quota"),
             (Box::new(|| events(&[&error.to_string(), "[DONE]"])), "quota"),
             (Box::new(|| events(&[&half, &error.to_string()])), "quota"),
-            (Box::new(|| events(&[&half])), "without an end"),
-            (Box::new(|| events(&["[DONE]"])), "said nothing"),
-            (Box::new(|| json_of(tools.clone())), "said nothing"),
-            (Box::new(|| json_of(empty.clone())), "said nothing"),
+            (Box::new(|| events(&[&half])), "ended early"),
+            (Box::new(|| events(&["[DONE]"])), "returned no text"),
+            (Box::new(|| json_of(tools.clone())), "returned no text"),
+            (Box::new(|| json_of(empty.clone())), "returned no text"),
         ];
         let all = wrong
             .iter()
@@ -482,7 +497,7 @@ mod tests {
         let without_done =
             asked(AgentKind::Llm, true, vec![events(&[&delta("\n\nYes."), ended])]).await;
         assert_eq!(without_done, (Ok(()), "Yes.".to_owned(), 1));
-        // Only an action is an answer.
+        // An action alone is a valid answer.
         assert_eq!(
             asked(AgentKind::Llm, true, vec![events(&[&delta("[escalate]"), "[DONE]"])]).await.0,
             Ok(())
@@ -490,7 +505,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_is_cut_is_asked_for_anew_unless_some_of_it_is_out() {
+    async fn retries_a_cut_stream_unless_text_was_used() {
         let cut = || {
             testing::Reply::CutStream(format!(
                 "data: {}\n\n",
@@ -503,7 +518,7 @@ mod tests {
         let out = asked(AgentKind::Http, false, vec![cut(), whole()]).await;
         assert!(out.0.is_err(), "{out:?}");
         assert_eq!((out.1.as_str(), out.2), ("One", 1));
-        // Nobody need say anything.
+        // So is an empty reply.
         assert_eq!(
             asked(AgentKind::Http, true, vec![testing::Reply::ok("")]).await,
             (Ok(()), String::new(), 1)

@@ -1,8 +1,10 @@
-//! Agents answer messages: turns out of the inbox, one at a time in each conversation and in order, many conversations
-//! beside each other, but of one agent and of one account not so many that others wait for them (`places`). What an agent
-//! owes stands in the store until it is answered: what an earlier process left, and what found no room, is found there.
-//! What an agent replies goes back by [`Inbox::reply`], which refuses it where somebody else answers by then. Automatons
-//! that write to each other, and agents that fail, end with a person being wanted.
+//! Answers messages with AI agents. Turns come from the inbox. Each conversation has one turn at a
+//! time, in order; conversations run concurrently within the limits of `places`.
+//!
+//! A turn stays pending in the store until it is answered, so that turns left by the previous
+//! process, or that did not fit into memory, are found there. [`Inbox::reply`] sends the answer and
+//! refuses it if the routing has changed. Loops between two automated systems, and agents that
+//! fail, end with an escalation to people.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -14,48 +16,52 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Agents;
-use super::asking::Hearer;
-use super::contract::{Action, Channel, Line, Piece, Question, Reply, Role, Said, User, text_of};
+use super::client::ReplySink;
+use super::contract::{
+    Action, Channel, Line, Piece, Question, Reply, Role, User, UserInput, text_of,
+};
 use super::pace::Pace;
-use super::places::Places;
-use crate::inbox::{Inbox, NotSent, Outgoing, Turn, words};
+use super::scheduler::Scheduler;
+use crate::inbox::{Inbox, Outgoing, SendError, Turn, words};
 use crate::notices::Notice;
 use model::{ConversationStatus, Direction, NotificationTopic, stable_id};
 use store::{Agent, AgentChannel, ConversationChange, Owed, Scope, StoreError, Then};
 
-/// Turns of one conversation that wait in memory; a further one waits in the store.
+/// The largest number of turns per conversation in memory. Further ones wait in the store.
 const LANE_MAX: usize = 32;
-/// Turns in memory at most.
-const HELD_MAX: usize = 4_096;
-/// How often the store is asked for what is owed and not in memory.
-const LOOK: Duration = Duration::from_secs(5);
-/// Turns read at once.
+/// The largest number of turns in memory.
+const TURNS_MAX: usize = 4_096;
+/// How often the store is asked for pending turns that are not in memory.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// Turns per page.
 const PAGE: u32 = 500;
-/// How often a reply is tried whose number has too much to say, and how many seconds it waits between two tries at most.
+/// How often a reply is retried while its number is over the message rate, and the longest pause
+/// between two attempts in seconds.
 const REPLY_TRIES: u32 = 10;
 const REPLY_WAIT: u64 = 5;
-/// A message that waited longer is a person's to answer: the user does not expect an automaton any more.
-const LATE: Duration = Duration::from_secs(15 * 60);
+/// The age at which a message is left to people. The user no longer expects an automated answer
+/// then.
+const AGE_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// Why a person is wanted.
+/// The reason for an escalation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
-    /// The agent says so.
-    Asked,
-    /// It did not reply.
+enum Reason {
+    /// The agent asked for it.
+    Requested,
+    /// The agent did not reply.
     Failed,
-    /// The other end is an automaton too.
+    /// The user seems to be an automated system, too.
     Loop,
-    /// It was switched off, has no messages any more, or is not there.
+    /// The agent was deleted, switched off, or no longer answers messages.
     Off,
-    /// The message waited for too long.
+    /// The message has waited for too long.
     Late,
 }
 
-impl Why {
-    fn word(self) -> &'static str {
+impl Reason {
+    fn as_str(self) -> &'static str {
         match self {
-            Self::Asked => "agent",
+            Self::Requested => "agent",
             Self::Failed => "agent_failed",
             Self::Loop => "loop",
             Self::Off => "agent_off",
@@ -63,141 +69,144 @@ impl Why {
         }
     }
 
-    /// Whether the agent is silent from now on: it may be well again after a failure.
+    /// Returns whether the agent stays silent in this conversation afterwards. After a failure it
+    /// may recover.
     fn silences(self) -> bool {
         match self {
-            Self::Asked | Self::Loop | Self::Off => true,
+            Self::Requested | Self::Loop | Self::Off => true,
             Self::Failed | Self::Late => false,
         }
     }
 }
 
-/// Empties the inbox's turns until the node stops. Does nothing where somebody else does.
+/// Answers the inbox's turns until `stop` is cancelled. Returns immediately if another task answers
+/// them.
 pub async fn answer_messages(agents: Agents, inbox: Inbox, stop: CancellationToken) {
-    let Some(turns) = inbox.turns() else { return };
-    let desk = Desk { agents, inbox };
-    stop.run_until_cancelled(desk.run(turns)).await;
+    let Some(turns) = inbox.take_turns() else { return };
+    let worker = MessageAgents { agents, inbox };
+    stop.run_until_cancelled(worker.run(turns)).await;
 }
 
 #[derive(Clone)]
-struct Desk {
+struct MessageAgents {
     agents: Agents,
     inbox: Inbox,
 }
 
-/// A turn as it waits.
-struct Waits {
+/// A waiting turn.
+struct WaitingTurn {
     turn: Turn,
     too_fast: bool,
-    /// Its reply is out, and this is left.
+    /// Set if the reply was sent and only this action remains.
     then: Option<Then>,
 }
 
-/// A reply that is sent when it is whole: a try that breaks off is no part of it.
-struct Heard {
+/// Collects a reply, which is sent when it is complete.
+struct CollectedReply {
     reply: Reply,
     max: usize,
 }
 
-impl Hearer for Heard {
-    fn hear(&mut self, piece: Piece) -> Result<(), String> {
+impl ReplySink for CollectedReply {
+    fn receive(&mut self, piece: Piece) -> Result<(), String> {
         self.reply.add(piece, self.max)
     }
 
-    fn take_back(&mut self) -> bool {
+    fn retract(&mut self) -> bool {
         self.reply = Reply::default();
         true
     }
 }
 
-/// What is in memory.
+/// The turns in memory.
 #[derive(Default)]
-struct Held {
-    /// By conversation; the first of each is under way, or in line for its agent.
-    lanes: HashMap<Uuid, VecDeque<Waits>>,
+struct TurnQueue {
+    /// By conversation. The first turn of each is running or queued for its agent.
+    lanes: HashMap<Uuid, VecDeque<WaitingTurn>>,
     messages: HashSet<Uuid>,
-    places: Places<Uuid>,
+    scheduler: Scheduler<Uuid>,
     pace: Pace,
 }
 
-impl Held {
-    /// Takes a turn in; one that is here already, or that finds no room, is passed over.
-    fn take(&mut self, desk: &Desk, turn: Turn, then: Option<Then>) {
+impl TurnQueue {
+    /// Adds a turn. Ignores one that is already present or does not fit.
+    fn take(&mut self, worker: &MessageAgents, turn: Turn, then: Option<Then>) {
         let conversation = turn.pair.conversation;
-        let full = self.messages.len() >= HELD_MAX
+        let full = self.messages.len() >= TURNS_MAX
             || self.lanes.get(&conversation).is_some_and(|l| l.len() >= LANE_MAX);
         if full || !self.messages.insert(turn.message.id) {
             return;
         }
         let too_fast =
-            then.is_none() && self.pace.is_too_fast(conversation, desk.agents.clock().now());
+            then.is_none() && self.pace.is_too_fast(conversation, worker.agents.clock().now());
         let (agent, account) = (turn.agent, turn.pair.main_account.clone());
         let lane = self.lanes.entry(conversation).or_default();
-        lane.push_back(Waits { turn, too_fast, then });
+        lane.push_back(WaitingTurn { turn, too_fast, then });
         if lane.len() == 1 {
-            self.places.line_up(agent, account, conversation);
+            self.scheduler.push(agent, account, conversation);
         }
     }
 }
 
-impl Desk {
+impl MessageAgents {
     async fn run(self, mut turns: mpsc::Receiver<Turn>) {
-        let mut held = Held::default();
+        let mut queue = TurnQueue::default();
         let mut work = JoinSet::new();
         let mut running: HashMap<Id, Uuid> = HashMap::new();
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                biased;
-                Some(done) = work.join_next_with_id(), if !work.is_empty() => {
-                    // One that panicked leaves its conversation to the next turn.
-                    let (id, forget) = done.unwrap_or_else(|fault| (fault.id(), false));
-                    if let Some(conversation) = running.remove(&id) {
-                        self.ended(&mut held, conversation, forget);
-                    }
-                }
-                // Never waits for an agent: what does not fit stays in the store.
-                turn = turns.recv() => {
-                    let Some(turn) = turn else { return };
-                    held.take(&self, turn, None);
-                }
-                _ = look.tick() => self.look(&mut held).await,
-            }
-            while let Some(conversation) = held.places.next() {
+                            biased;
+                            Some(done) = work.join_next_with_id(), if !work.is_empty() => {
+            // A task that panicked only ends its own turn.
+            let (id, forget) = done.unwrap_or_else(|fault| (fault.id(), false));
+                                if let Some(conversation) = running.remove(&id) {
+                                    self.ended(&mut queue, conversation, forget);
+                                }
+                            }
+            // This branch never waits for an agent. What does not fit stays in the store.
+            turn = turns.recv() => {
+                                let Some(turn) = turn else { return };
+                                queue.take(&self, turn, None);
+                            }
+                            _ = poll.tick() => self.load_pending(&mut queue).await,
+                        }
+            while let Some(conversation) = queue.scheduler.next() {
                 let Some(first) =
-                    held.lanes.get_mut(&conversation).and_then(|lane| lane.front_mut())
+                    queue.lanes.get_mut(&conversation).and_then(|lane| lane.front_mut())
                 else {
                     continue;
                 };
-                running.insert(self.begin(&mut work, first), conversation);
+                running.insert(self.spawn_turn(&mut work, first), conversation);
             }
         }
     }
 
-    fn ended(&self, held: &mut Held, conversation: Uuid, forget: bool) {
+    fn ended(&self, queue: &mut TurnQueue, conversation: Uuid, forget: bool) {
         if forget {
-            held.pace.forget(conversation);
+            queue.pace.forget(conversation);
         }
-        let Some(lane) = held.lanes.get_mut(&conversation) else { return };
-        if let Some(Waits { turn, .. }) = lane.pop_front() {
-            held.messages.remove(&turn.message.id);
-            held.places.free(&turn.agent, &turn.pair.main_account);
+        let Some(lane) = queue.lanes.get_mut(&conversation) else { return };
+        if let Some(WaitingTurn { turn, .. }) = lane.pop_front() {
+            queue.messages.remove(&turn.message.id);
+            queue.scheduler.free(&turn.agent, &turn.pair.main_account);
         }
         match lane.front() {
-            Some(next) => held.places.line_up(
+            Some(next) => queue.scheduler.push(
                 next.turn.agent,
                 next.turn.pair.main_account.clone(),
                 conversation,
             ),
-            None => drop(held.lanes.remove(&conversation)),
+            None => drop(queue.lanes.remove(&conversation)),
         }
     }
 
-    /// Reads what is owed and not in memory: left by an earlier process, come by the journal, or turned away here.
-    async fn look(&self, held: &mut Held) {
+    /// Loads pending turns that are not in memory: those of the previous process, from the journal,
+    /// and those that did not fit.
+    async fn load_pending(&self, queue: &mut TurnQueue) {
         let mut after = (i64::MIN, Uuid::nil());
-        while held.messages.len() < HELD_MAX {
+        while queue.messages.len() < TURNS_MAX {
             let owed = match self
                 .agents
                 .store()
@@ -207,37 +216,37 @@ impl Desk {
             {
                 Ok(owed) => owed,
                 Err(error) => {
-                    return tracing::warn!(%error, "what agents are to answer can't be read; trying again");
+                    return tracing::warn!(%error, "reading pending agent turns failed; retrying");
                 }
             };
             let Some(last) = owed.last() else { return };
             after = (last.message.message.at.micros(), last.message.message.id);
             for Owed { pair, message, agent, epoch, then } in owed {
-                held.take(self, Turn { pair, agent, epoch, message: message.message }, then);
+                queue.take(self, Turn { pair, agent, epoch, message: message.message }, then);
             }
         }
     }
 
-    fn begin(&self, work: &mut JoinSet<bool>, waits: &Waits) -> Id {
-        let desk = self.clone();
-        let Waits { turn, too_fast, then } = waits;
+    fn spawn_turn(&self, work: &mut JoinSet<bool>, waiting: &WaitingTurn) -> Id {
+        let worker = self.clone();
+        let WaitingTurn { turn, too_fast, then } = waiting;
         let (turn, too_fast, then) = (turn.clone(), *too_fast, *then);
         let task = work.spawn(async move {
             let conversation = turn.pair.conversation;
             let answered = match then {
-                Some(then) => desk.finish(&turn, None, then).await,
-                None => desk.answer(&turn, too_fast).await,
+                Some(then) => worker.finish(&turn, None, then).await,
+                None => worker.answer(&turn, too_fast).await,
             };
             match answered {
                 Ok(people) => {
-                    // Answered, or not to be answered any more: a reply took it away already.
-                    if let Err(error) = desk.agents.store().turns().finish(turn.message.id).await {
-                        tracing::warn!(%conversation, %error, "an answer that was given is noted as owed");
+// The turn needs no answer any more. A sent reply has already removed it.
+if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await {
+                        tracing::warn!(%conversation, %error, "answered turn still marked as pending");
                     }
                     people
                 }
                 Err(error) => {
-                    tracing::warn!(%conversation, %error, "a message to an agent is answered later");
+                    tracing::warn!(%conversation, %error, "agent turn deferred");
                     false
                 }
             }
@@ -245,7 +254,7 @@ impl Desk {
         task.id()
     }
 
-    /// One turn; whether people have taken over, and the count of turns begins anew.
+    /// Answers one turn. Returns whether people have taken over, which resets the loop detection.
     async fn answer(&self, turn: &Turn, too_fast: bool) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
         let store = self.agents.store();
@@ -253,53 +262,56 @@ impl Desk {
             return Ok(false);
         }
         let agent = store.agents().get(&scope, turn.agent).await?;
-        // Its own account's conversations, and a main account's agent its subaccounts'.
+        // An agent serves its own account's conversations; a main account's agent also serves those
+        // of subaccounts.
         let may =
             |agent: &Agent| agent.account == pair.account || agent.account == pair.main_account;
         let Some(agent) =
             agent.filter(|agent| may(agent) && agent.spec.serves(AgentChannel::Whatsapp))
         else {
-            return self.escalate(turn, None, Why::Off).await;
+            return self.escalate(turn, None, Reason::Off).await;
         };
-        if too_fast || self.is_ours(&pair.user.id) {
-            return self.escalate(turn, Some(&agent), Why::Loop).await;
+        if too_fast || self.is_own_number(&pair.user.id) {
+            return self.escalate(turn, Some(&agent), Reason::Loop).await;
         }
-        if self.agents.clock().wall().since(turn.message.at) > LATE {
-            return self.escalate(turn, Some(&agent), Why::Late).await;
+        if self.agents.clock().wall().since(turn.message.at) > AGE_MAX {
+            return self.escalate(turn, Some(&agent), Reason::Late).await;
         }
         let question = self.question(turn, &agent, &scope).await?;
-        let mut heard =
-            Heard { reply: Reply::default(), max: usize::from(agent.spec.max_reply_chars) };
-        // A turn that is taken up again after a restart is the same event.
+        let mut heard = CollectedReply {
+            reply: Reply::default(),
+            max: usize::from(agent.spec.max_reply_chars),
+        };
+        // A turn that is repeated after a restart has the same event id.
         let event = stable_id("turn", &[&turn.message.id.to_string()]);
         if let Err(error) = self.agents.ask(&agent, event, &question, &mut heard).await {
-            tracing::warn!(agent = %agent.id, %error, "an agent failed in a conversation");
-            return self.escalate(turn, Some(&agent), Why::Failed).await;
+            tracing::warn!(agent = %agent.id, %error, "agent failed in a conversation");
+            return self.escalate(turn, Some(&agent), Reason::Failed).await;
         }
         let reply = heard.reply;
         let then = match reply.action {
             Some(Action::Escalate) => Some(Then::Escalate),
             Some(Action::Close) => Some(Then::Close),
-            // Of calls.
+            // Actions for calls only.
             Some(Action::Hangup | Action::Transfer(_)) | None => None,
         };
         let outgoing: Vec<Outgoing> = reply.items.iter().filter_map(outgoing).collect();
         if !outgoing.is_empty() {
             let mut sent = self.inbox.reply(turn, outgoing.clone(), then).await;
             for _ in 0..REPLY_TRIES {
-                // The agent has answered: that its number has much to say just now only makes the user wait.
-                let Err(NotSent::TooMany(secs)) = sent else { break };
+                // The reply exists; a rate limit only delays it.
+                let Err(SendError::TooMany(secs)) = sent else { break };
                 tokio::time::sleep(Duration::from_secs(secs.clamp(1, REPLY_WAIT))).await;
                 sent = self.inbox.reply(turn, outgoing.clone(), then).await;
             }
             match sent {
                 Ok(_) => {}
-                // Somebody else answers now.
-                Err(NotSent::Stale | NotSent::Gone) => return Ok(false),
-                Err(NotSent::Store(error)) => return Err(error),
+                // The routing has changed.
+                Err(SendError::Stale | SendError::NoConversation) => return Ok(false),
+                Err(SendError::Store(error)) => return Err(error),
                 Err(error) => {
-                    tracing::warn!(agent = %agent.id, ?error, "an agent's reply could not be sent");
-                    return self.escalate(turn, Some(&agent), Why::Failed).await;
+                    tracing::warn!(agent = %agent.id, ?error, "sending an agent's reply failed");
+                    return self.escalate(turn, Some(&agent), Reason::Failed).await;
                 }
             }
         }
@@ -309,7 +321,8 @@ impl Desk {
         }
     }
 
-    /// What the agent wants done, once its reply is out: it would hold back what is still to go.
+    /// Carries out the agent's action. It waits until the reply is sent, because the action would
+    /// hold back unsent messages.
     async fn finish(
         &self,
         turn: &Turn,
@@ -317,11 +330,11 @@ impl Desk {
         then: Then,
     ) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
-        self.inbox.posted(pair.conversation).await;
+        self.inbox.wait_until_sent(pair.conversation).await;
         match then {
-            Then::Escalate => self.escalate(turn, agent, Why::Asked).await,
+            Then::Escalate => self.escalate(turn, agent, Reason::Requested).await,
             Then::Close => {
-                // Unless it is nobody's to close any more.
+                // The conversation may have got another routing.
                 if self.is_current(turn, &scope).await? {
                     let close = ConversationChange {
                         status: Some(ConversationStatus::Closed),
@@ -334,7 +347,7 @@ impl Desk {
         }
     }
 
-    /// Whether the agent that was to answer still is.
+    /// Returns whether the turn's agent still answers the conversation.
     async fn is_current(&self, turn: &Turn, scope: &Scope) -> Result<bool, StoreError> {
         if self.inbox.is_silent(&turn.pair) {
             return Ok(false);
@@ -345,8 +358,8 @@ impl Desk {
         }))
     }
 
-    /// Whether that is a business number of this node's.
-    fn is_ours(&self, user: &str) -> bool {
+    /// Returns whether the user is a business number of this node.
+    fn is_own_number(&self, user: &str) -> bool {
         let number = model::E164::parse(user);
         number.is_ok_and(|number| self.agents.directory().tables().by_number(&number).is_some())
     }
@@ -361,7 +374,8 @@ impl Desk {
         let (lines, store) = (usize::from(agent.spec.history_turns) * 2, self.agents.store());
         let earlier = match lines {
             0 => Vec::new(),
-            // What waits behind this one is not said yet; what was replied meanwhile is.
+            // Exclude messages that wait behind this one, but include replies that were sent after
+            // it.
             lines => {
                 let most = u32::try_from(lines + LANE_MAX).unwrap_or(u32::MAX);
                 store.messages().list(scope, pair.conversation, None, most).await?
@@ -374,7 +388,7 @@ impl Desk {
         };
         let history = earlier.iter().map(|m| &m.message).filter(said).take(lines).map(|m| Line {
             role: if m.direction == Direction::Inbound { Role::User } else { Role::Assistant },
-            text: words::asked_of(&m.kind, &m.content, &m.text),
+            text: words::text_for_agent(&m.kind, &m.content, &m.text),
             at: m.at.rfc3339(),
         });
         let mut history: Vec<Line> = history.collect();
@@ -399,9 +413,9 @@ impl Desk {
             },
             channel: Channel::Message,
             turn: turns.max(1),
-            input: Said {
+            input: UserInput {
                 kind: message.kind.clone(),
-                text: words::asked_of(&message.kind, &message.content, &message.text),
+                text: words::text_for_agent(&message.kind, &message.content, &message.text),
                 media: shown.get("media").cloned().unwrap_or_default(),
                 digits: None,
                 speech: None,
@@ -410,28 +424,31 @@ impl Desk {
         })
     }
 
-    /// A person is wanted: a notification, an event, and the agent is silent from now on unless it may be well again.
+    /// Hands the conversation over to people: creates a notification and an event, and silences the
+    /// agent if the reason requires it.
     async fn escalate(
         &self,
         turn: &Turn,
         agent: Option<&Agent>,
-        why: Why,
+        reason: Reason,
     ) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
-        // Somebody else answers by now: nobody need be called.
+        // The routing has changed, so there is nothing to hand over.
         if !self.is_current(turn, &scope).await? {
             return Ok(false);
         }
         let who = if pair.user.name.is_empty() { &pair.user.id } else { &pair.user.name };
         let name = agent.map_or("An agent", |agent| &agent.spec.name);
-        let text = match why {
-            Why::Off => {
-                format!("The agent for {who} answers no messages any more: a person is wanted")
+        let text = match reason {
+            Reason::Off => {
+                format!("The agent for {who} no longer answers messages: a person is needed")
             }
-            Why::Late => format!("{name} did not come to answer {who}: a person is wanted"),
-            Why::Asked => format!("{name} asks a person to take over from {who}"),
-            Why::Failed => format!("{name} did not answer {who}: a person is wanted"),
-            Why::Loop => format!("{who} seems to be an automaton: {name} answers no more"),
+            Reason::Late => format!("{name} did not answer {who} in time: a person is needed"),
+            Reason::Requested => format!("{name} asks a person to take over from {who}"),
+            Reason::Failed => format!("{name} failed to answer {who}: a person is needed"),
+            Reason::Loop => {
+                format!("{who} seems to be an automated system: {name} has stopped answering")
+            }
         };
         let topic = NotificationTopic::Escalation;
         self.agents.notices().note(Notice {
@@ -442,19 +459,19 @@ impl Desk {
         });
         if let Some(number) = self.inbox.number_of(pair) {
             let data = json!({
-                "conversation": pair.conversation, "agent": turn.agent, "reason": why.word(), "user": pair.user.shown(),
+                "conversation": pair.conversation, "agent": turn.agent, "reason": reason.as_str(), "user": pair.user.shown(),
             });
-            self.inbox.tell_number(&number, "conversation.escalated", data);
+            self.inbox.notify_number(&number, "conversation.escalated", data);
         }
-        if why.silences() {
+        if reason.silences() {
             let silent = ConversationChange { ai_enabled: Some(false), ..Default::default() };
             self.inbox.change(&scope, pair, silent).await?;
         }
-        Ok(why.silences())
+        Ok(reason.silences())
     }
 }
 
-/// A message of a reply, as it goes out; none: it has nothing in it.
+/// Converts an item of a reply into a message. `None` if it is empty.
 fn outgoing(item: &Map<String, Value>) -> Option<Outgoing> {
     if let Some(text) = text_of(item) {
         return (!text.trim().is_empty()).then(|| Outgoing::text(text));

@@ -1,7 +1,10 @@
-//! Whose conversations a number has. Numbers change hands: a WABA is mapped to another account, a file moves it, it is
-//! connected elsewhere. The next owner reads nothing of what was said before, and nothing that was set goes on: a
-//! conversation's id has its account in it, except the first owner's, and what the former owner had set of routing is
-//! over (`store::tenures`). Also before that is written, nothing of another's is used.
+//! The owners of numbers and their conversations. A number can move to another account: its WABA is
+//! mapped elsewhere, the configuration changes, or another account connects it.
+//!
+//! The new owner must not read earlier messages nor inherit routing. Therefore a conversation's id
+//! contains the account, except for the number's first owner, and the routing set by the previous
+//! owner is dropped (`store::tenures`). Checks against the owner hold even before the change is
+//! stored.
 
 use std::sync::Arc;
 
@@ -13,17 +16,17 @@ use crate::admission::NumberEntry;
 use model::{AuthId, PhoneNumberId, Routing, stable_id};
 use store::{Claim, Scope, StoreError, Tenure};
 
-/// By number; one that is not there was never written to.
+/// By number. A number that is missing has never had a message.
 #[derive(Debug, Default)]
 pub(super) struct Tenures(DashMap<PhoneNumberId, Tenure>);
 
 impl Tenures {
-    /// What the store has.
+    /// Loads the owners from the store.
     pub(super) fn read(&self, rows: Vec<(PhoneNumberId, Tenure)>) {
         rows.into_iter().for_each(|(id, tenure)| drop(self.0.insert(id, tenure)));
     }
 
-    /// A number's; its owner is the first, where there was none.
+    /// The tenure of a number. Its current account becomes the first owner if none is known.
     fn of(&self, number: &NumberEntry) -> Tenure {
         let id = &number.spec.mail_id;
         if let Some(found) = self.0.get(id) {
@@ -34,7 +37,7 @@ impl Tenures {
     }
 }
 
-/// The conversation of a number's owner and a user; `first`: whose the number was first.
+/// The id of the conversation between `owner` and a user. `first` is the number's first owner.
 pub(super) fn conversation_id(
     number: &PhoneNumberId,
     user: &str,
@@ -48,34 +51,37 @@ pub(super) fn conversation_id(
 }
 
 impl Inbox {
-    /// The conversation of a number, as its owner has it, and a user.
+    /// The id of the conversation between a number's current owner and a user.
     pub fn conversation_of(&self, number: &NumberEntry, user: &str) -> Uuid {
         let first = self.0.tenures.of(number).first;
         conversation_id(&number.spec.mail_id, user, &number.account.auth_id, &first)
     }
 
-    /// The same by the number's id, of a number that is served.
+    /// Like [`Inbox::conversation_of`], by the number's id. `None` if the number is not served.
     pub fn conversation_with(&self, number: &PhoneNumberId, user: &str) -> Option<Uuid> {
         let tables = self.parts().directory.tables();
         let number = tables.number(number).or_else(|| tables.by_mail_id(number));
         number.map(|number| self.conversation_of(number, user))
     }
 
-    /// Whether what is set of a number was set by its owner.
-    pub(super) fn holds(&self, number: &NumberEntry) -> bool {
+    /// Returns whether the number's settings were made by its current owner.
+    pub(super) fn is_current_owner(&self, number: &NumberEntry) -> bool {
         let owner = self.0.tenures.of(number).owner;
         owner == number.account.auth_id || owner.as_str().is_empty()
     }
 
-    /// Whether a webhook or an agent of this account's may serve a number: its owner's, or the owner's main account's.
+    /// Returns whether a webhook or agent of `account` may serve a number: it must belong to the
+    /// number's account or its main account.
     pub fn may_serve(number: &NumberEntry, account: &AuthId) -> bool {
         *account == number.account.auth_id || *account == number.account.main().auth_id
     }
 
-    /// Numbers that changed hands begin anew with their owner. To be said after whatever may have moved one.
+    /// Records the new owners of numbers that moved. Call it after any change that may move a
+    /// number.
     ///
     /// # Errors
-    /// The store takes nothing now; until it does, nothing of the former owner's is used either.
+    /// Returns an error if the store rejects a write. The previous owner's settings are not used in
+    /// the meantime either.
     pub async fn claim(&self) -> Result<(), StoreError> {
         let numbers: Vec<Arc<NumberEntry>> =
             self.parts().directory.tables().numbers().cloned().collect();
@@ -88,20 +94,20 @@ impl Inbox {
         Ok(())
     }
 
-    /// The same behind whoever says it; nothing where nothing has moved.
-    pub fn claim_soon(&self) {
+    /// Runs [`Inbox::claim`] in the background.
+    pub fn spawn_claim(&self) {
         let inbox = self.clone();
         self.parts().tasks.spawn(async move {
             if let Err(error) = inbox.claim().await {
-                tracing::warn!(%error, "a number's new owner is not noted yet");
+                tracing::warn!(%error, "new owner of a number not recorded");
             }
         });
     }
 
     async fn claim_one(&self, number: &NumberEntry, before: Tenure) -> Result<(), StoreError> {
-        let _turn = self.0.changing.lock().await;
+        let _lock = self.0.changing.lock().await;
         let (id, owner) = (number.spec.mail_id.clone(), number.account.auth_id.clone());
-        let _held = self.hold(&id).await;
+        let _held = self.pause_agents(&id).await;
         if self
             .parts()
             .directory
@@ -109,11 +115,11 @@ impl Inbox {
             .by_number(&number.spec.number)
             .is_none_or(|now| now.account.auth_id != owner)
         {
-            // It has changed hands again meanwhile: that is another's to note.
+            // The number has moved again; the later change records that.
             return Ok(());
         }
         let (mail, known) = (self.parts().directory.mail(), !before.owner.as_str().is_empty());
-        let kept = self.kept(number).await?;
+        let kept = self.inherited_routing(number).await?;
         let claim = Claim {
             phone_number_id: id.clone(),
             owner: owner.clone(),
@@ -127,7 +133,7 @@ impl Inbox {
                 routings.remove(&id);
             });
         } else if known && !changed {
-            // Another node was faster, and the new owner may have set something there.
+            // Another node recorded it first, and the new owner may have set a routing there.
             let routings = self.parts().store.numbers().routings().await?;
             mail.change_routings(|all| *all = routings.iter().cloned().collect());
         }
@@ -135,9 +141,9 @@ impl Inbox {
         Ok(())
     }
 
-    /// What was set of a number's routing and names what its new owner may have too: a main account's webhook or agent serves
-    /// its subaccounts' numbers as well.
-    async fn kept(&self, number: &NumberEntry) -> Result<Option<Routing>, StoreError> {
+    /// The previous routing, if its webhook or agent may also serve the new owner: those of a main
+    /// account serve the numbers of its subaccounts.
+    async fn inherited_routing(&self, number: &NumberEntry) -> Result<Option<Routing>, StoreError> {
         let mail = self.parts().directory.mail();
         let set = mail.routing(&number.spec.mail_id);
         let account = match set {

@@ -1,25 +1,25 @@
-//! What of a reply was heard before somebody spoke into it.
+//! Determines which part of a spoken reply was heard before an interruption.
 
 use std::time::Duration;
 
-/// A frame of sound.
+/// The duration of a frame.
 pub(super) const FRAME: Duration = Duration::from_millis(20);
-/// Milliseconds that a character takes where it is not known: some 150 words a minute.
+/// The estimated duration of a character, at about 150 words a minute.
 const CHARACTER_MS: u128 = 70;
 
-/// The sentences of a reply that is spoken as it comes, and when each is heard.
+/// The sentences of a streamed reply with their times.
 #[derive(Debug, Default)]
-pub(super) struct Voiced(Vec<Sentence>);
+pub(super) struct Playback(Vec<Sentence>);
 
 #[derive(Debug)]
 struct Sentence {
     text: String,
     begins: Duration,
-    /// None: it is still being made.
+    /// `None` while the sentence is still being synthesized.
     ends: Option<Duration>,
 }
 
-impl Voiced {
+impl Playback {
     pub(super) fn begin(&mut self, begins: Duration, text: String) {
         self.0.push(Sentence { text, begins, ends: None });
     }
@@ -30,8 +30,8 @@ impl Voiced {
         }
     }
 
-    /// What is heard until then.
-    pub(super) fn until(&self, cut: Duration) -> String {
+    /// The text that was played until `cut`.
+    pub(super) fn heard_until(&self, cut: Duration) -> String {
         let heard = self.0.iter().filter(|sentence| sentence.begins < cut);
         let texts: Vec<String> = heard
             .map(|sentence| match sentence.ends {
@@ -41,15 +41,15 @@ impl Voiced {
                     cut - sentence.begins,
                     ends.saturating_sub(sentence.begins),
                 ),
-                None => heard_of(&sentence.text, cut - sentence.begins),
+                None => estimate_heard(&sentence.text, cut - sentence.begins),
             })
             .collect();
         texts.join(" ").trim().to_owned()
     }
 }
 
-/// As much of a text as is said in that time.
-pub(super) fn heard_of(text: &str, time: Duration) -> String {
+/// The part of `text` that is spoken within `time`, estimated by its length.
+pub(super) fn estimate_heard(text: &str, time: Duration) -> String {
     let whole = u64::try_from(CHARACTER_MS * characters_of(text)).unwrap_or(u64::MAX);
     part(text, time, Duration::from_millis(whole))
 }
@@ -58,7 +58,8 @@ fn characters_of(text: &str) -> u128 {
     u32::try_from(text.chars().count()).unwrap_or(u32::MAX).into()
 }
 
-/// The words of `text` that are begun in `time` of the `whole`; what is missing leaves an ellipsis.
+/// The words of `text` that begin within `time`, if the text takes `whole`. An ellipsis marks
+/// missing words.
 fn part(text: &str, time: Duration, whole: Duration) -> String {
     if time >= whole {
         return text.trim().to_owned();
@@ -67,7 +68,7 @@ fn part(text: &str, time: Duration, whole: Duration) -> String {
     let mut heard = 0;
     let mut end = 0;
     for word in text.split_inclusive(char::is_whitespace) {
-        // Whoever spoke at once knew that somebody was there: it has begun.
+        // At least the first word has begun when the caller interrupts.
         if heard > 0 && heard >= characters {
             break;
         }
@@ -86,20 +87,20 @@ fn part(text: &str, time: Duration, whole: Duration) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::{Voiced, heard_of};
+    use super::{Playback, estimate_heard};
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 
     #[test]
-    fn sentences_are_heard_up_to_where_they_were_cut() {
-        let mut voiced = Voiced::default();
-        voiced.begin(ms(0), "One moment. ".to_owned());
-        voiced.end(ms(1_000));
-        voiced.begin(ms(1_000), "I am looking for it now.".to_owned());
-        voiced.end(ms(3_000));
-        voiced.begin(ms(3_000), "Here it is".to_owned());
+    fn cuts_sentences_at_the_interruption() {
+        let mut playback = Playback::default();
+        playback.begin(ms(0), "One moment. ".to_owned());
+        playback.end(ms(1_000));
+        playback.begin(ms(1_000), "I am looking for it now.".to_owned());
+        playback.end(ms(3_000));
+        playback.begin(ms(3_000), "Here it is".to_owned());
         for (at, heard) in [
             (0, ""),
             (300, "One\u{2026}"),
@@ -111,18 +112,18 @@ mod tests {
             (3_100, "One moment. I am looking for it now. Here\u{2026}"),
             (9_000, "One moment. I am looking for it now. Here it is"),
         ] {
-            assert_eq!(voiced.until(ms(at)), heard, "{at}");
+            assert_eq!(playback.heard_until(ms(at)), heard, "{at}");
         }
     }
 
     #[test]
-    fn a_text_whose_times_nobody_knows_is_cut_by_its_length() {
-        assert_eq!(heard_of("Good day to you.", ms(60_000)), "Good day to you.");
-        assert_eq!(heard_of("Good day to you.", ms(300)), "Good\u{2026}");
+    fn estimates_speech_by_length() {
+        assert_eq!(estimate_heard("Good day to you.", ms(60_000)), "Good day to you.");
+        assert_eq!(estimate_heard("Good day to you.", ms(300)), "Good\u{2026}");
         assert_eq!(
-            heard_of("\u{928}\u{92e}\u{938}\u{94d}\u{924}\u{947} \u{926}\u{941}", ms(1)),
+            estimate_heard("\u{928}\u{92e}\u{938}\u{94d}\u{924}\u{947} \u{926}\u{941}", ms(1)),
             "\u{928}\u{92e}\u{938}\u{94d}\u{924}\u{947}\u{2026}"
         );
-        assert_eq!(heard_of("", ms(5)), "");
+        assert_eq!(estimate_heard("", ms(5)), "");
     }
 }

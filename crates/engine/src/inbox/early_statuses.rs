@@ -1,0 +1,122 @@
+//! Message statuses that arrive before Graph's answer to the request that sent the message, and
+//! that lack our opaque data. Until Graph's answer names the message id, the message they belong to
+//! is unknown.
+//!
+//! Such a status does not delay the webhook's 200. It is kept in memory and written again when a
+//! message on this node gets the id, and at growing intervals, because another node may have sent
+//! the message. If this process ends first, the status is lost together with the pending answer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::Inbox;
+use model::{AuthId, PhoneNumberId};
+use store::{InboxFound, StatusCame};
+
+/// The largest number of waiting statuses. Further ones are dropped, like statuses of messages that
+/// another program sent.
+const WAITING_MAX: usize = 1_024;
+/// The number of waits before a status is given up. Together they outlast a Graph request with all
+/// its retries.
+const WAITS_MAX: u32 = 32;
+/// The length of one wait, after which the task checks whether the node is stopping.
+const WAIT: Duration = Duration::from_secs(1);
+
+type Key = (PhoneNumberId, String);
+
+/// Statuses that wait for a message id, and how many they are.
+#[derive(Default)]
+pub(super) struct EarlyStatuses(Mutex<(Waiters, usize)>);
+
+/// The waiting statuses by message id.
+type Waiters = HashMap<Key, Vec<oneshot::Sender<()>>>;
+
+/// A waiting status. Dropping it removes it from [`EarlyStatuses`].
+pub(super) struct EarlyStatus {
+    all: Arc<EarlyStatuses>,
+    key: Key,
+    named: oneshot::Receiver<()>,
+}
+
+impl EarlyStatuses {
+    /// Registers a status. It is notified by every later call of [`EarlyStatuses::resolve`] for `key`. `None`
+    /// if too many statuses wait.
+    fn register(self: &Arc<Self>, key: Key) -> Option<EarlyStatus> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.1 >= WAITING_MAX {
+            return None;
+        }
+        all.1 += 1;
+        let (sender, named) = oneshot::channel();
+        all.0.entry(key.clone()).or_default().push(sender);
+        drop(all);
+        Some(EarlyStatus { all: self.clone(), key, named })
+    }
+
+    /// Returns whether no status waits.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.0.is_empty() && all.1 == 0
+    }
+
+    /// Notifies the statuses of a message that got its id.
+    pub(super) fn resolve(&self, number: &PhoneNumberId, wamid: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = all.0.remove(&(number.clone(), wamid.to_owned()));
+        drop(all);
+        for sender in waiting.into_iter().flatten() {
+            // The waiting task may have ended.
+            let _ = sender.send(());
+        }
+    }
+}
+
+impl Drop for EarlyStatus {
+    fn drop(&mut self) {
+        self.named.close();
+        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.1 = all.1.saturating_sub(1);
+        if let Some(others) = all.0.get_mut(&self.key) {
+            others.retain(|sender| !sender.is_closed());
+            if others.is_empty() {
+                all.0.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl Inbox {
+    /// Registers a status that only its message id identifies. Call it before the status is
+    /// written, so that an id that arrives in between is not missed.
+    pub(super) fn register_early(&self, came: &StatusCame) -> Option<EarlyStatus> {
+        let wamid = came.wamid.clone().filter(|_| came.named.is_none())?;
+        self.0.early_statuses.register((came.phone_number_id.clone(), wamid))
+    }
+
+    /// Retries a status whose message was unknown when it was first written.
+    pub(super) fn retry_status(&self, main: AuthId, came: StatusCame, mut waiting: EarlyStatus) {
+        let inbox = self.clone();
+        self.parts().tasks.spawn(async move {
+            for wait in 1..=WAITS_MAX {
+                let named = tokio::time::timeout(WAIT, &mut waiting.named).await.is_ok();
+                let stops = inbox.parts().tasks.is_closed();
+                if named || stops || wait.is_power_of_two() {
+                    let Some(written) = inbox.parts().store.messages().update_status(came.clone())
+                    else {
+                        return;
+                    };
+                    let found = written.await;
+                    let known = matches!(found, Ok(InboxFound::Status(Some(_), _)));
+                    inbox.finish_status(&main, found);
+                    if known || named || stops {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+}

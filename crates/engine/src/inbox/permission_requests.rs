@@ -1,0 +1,120 @@
+//! Messages that ask a user for permission to call. Meta counts them against the same limits as the
+//! permission requests of `call::consent` (`docs/reference/limits.md#l13`), so each is counted
+//! before it is sent, and refused when a limit is reached.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::sending::{Outgoing, SendError};
+use super::{Inbox, Pair};
+use crate::admission::NumberEntry;
+use crate::admission::permission::{Event, PairKey, Unclaimed};
+use crate::meta::code;
+use machine::GraphOutcome;
+
+/// The type of an interactive message, and of a template component, that is_permission_request for permission.
+const REQUEST: &str = "call_permission_request";
+
+/// Returns whether a message is_permission_request for permission to call.
+///
+/// A template may contain such a component without the outgoing message naming it. That case is not
+/// detected here; Meta's answer then corrects the count.
+pub(super) fn is_permission_request(kind: &str, content: &Value) -> bool {
+    let is = |held: Option<&Value>, name: &str| {
+        let word = held.and_then(|held| held.get(name)).and_then(Value::as_str);
+        word.is_some_and(|word| word.eq_ignore_ascii_case(REQUEST))
+    };
+    match kind {
+        "interactive" => is(content.get(kind), "type"),
+        "template" => {
+            let components = content.pointer("/template/components").and_then(Value::as_array);
+            let named = |part: &Value| is(Some(part), "type") || is(Some(part), "sub_type");
+            components.is_some_and(|parts| parts.iter().any(named))
+        }
+        _ => false,
+    }
+}
+
+/// Permission requests that are counted but not yet queued. Dropping the value uncounts them unless
+/// [`CountedRequests::keep`] was called.
+pub(super) struct CountedRequests<'a> {
+    inbox: &'a Inbox,
+    pair: &'a Pair,
+    requests: usize,
+}
+
+impl CountedRequests<'_> {
+    /// Keeps the requests counted, because their messages are queued.
+    pub(super) fn keep(mut self) {
+        self.requests = 0;
+    }
+}
+
+impl Drop for CountedRequests<'_> {
+    fn drop(&mut self) {
+        for _ in 0..self.requests {
+            self.inbox.withdraw_request(self.pair);
+        }
+    }
+}
+
+impl Inbox {
+    /// Counts those messages that ask for permission.
+    ///
+    /// # Errors
+    /// Fails if another request to the user is in progress, or if a limit on requests is reached.
+    /// Nothing stays counted then.
+    pub(super) fn count_requests<'a>(
+        &'a self,
+        number: &NumberEntry,
+        pair: &'a Pair,
+        outgoing: &[(Uuid, Outgoing)],
+    ) -> Result<CountedRequests<'a>, SendError> {
+        let parts = self.parts();
+        let key = PairKey::new(&number.spec.phone_number_id, &pair.user.id);
+        let mut counted = CountedRequests { inbox: self, pair, requests: 0 };
+        for _ in outgoing.iter().filter(|(_, one)| is_permission_request(&one.kind, &one.content)) {
+            let taken =
+                parts.consents.claim_request(&key, &number.spec.permissions, parts.clock.steady());
+            taken.map_err(|why| match why {
+                Unclaimed::Asking => SendError::RequestInProgress,
+                Unclaimed::Refused(refusal) => SendError::RequestTooSoon(refusal),
+            })?;
+            counted.requests += 1;
+        }
+        Ok(counted)
+    }
+
+    /// Uncounts a permission request that did not reach Meta.
+    pub(super) fn withdraw_request(&self, pair: &Pair) {
+        self.apply_request_event(pair, Event::Withdrawn);
+    }
+
+    /// Records the failure of a permission request that was sent to Graph.
+    pub(super) fn request_failed(&self, pair: &Pair, outcome: &GraphOutcome) {
+        match outcome {
+            // Meta has counted more requests than we have, or may have accepted this one: ask Graph
+            // for the permission before the next call.
+            GraphOutcome::Refused { code: code::REQUESTS_USED_UP, .. }
+            | GraphOutcome::Timeout
+            | GraphOutcome::ServerError { .. } => self.apply_request_event(pair, Event::Doubted),
+            GraphOutcome::Refused { .. }
+            | GraphOutcome::RateLimited { .. }
+            | GraphOutcome::Unreachable
+            | GraphOutcome::Done
+            | GraphOutcome::Gone => self.apply_request_event(pair, Event::Withdrawn),
+        }
+    }
+
+    fn apply_request_event(&self, pair: &Pair, event: Event) {
+        // A number that is no longer served places no calls.
+        let Some(number) = self.number_of(pair) else { return };
+        let key = PairKey::new(&number.spec.phone_number_id, &pair.user.id);
+        self.parts().consents.apply(
+            &key,
+            &number.spec.permissions,
+            self.parts().clock.steady(),
+            event,
+        );
+    }
+}
