@@ -1,7 +1,7 @@
-//! The store as its owner reads it on the machine itself: every account's calls, nothing written.
+//! Read-only access to all accounts' data, for the command-line tools.
 //!
-//! For the commands that look at a data folder, beside a running node or without one. No API reaches it: a tenant's
-//! questions go through [`super::Store`], with a [`super::Scope`].
+//! These tools read a data folder, with or without a node running on it. APIs must not use this
+//! module: their queries go through [`super::Store`] with a [`super::Scope`].
 
 use std::path::Path;
 
@@ -23,33 +23,28 @@ use crate::tables::webhooks::{self, WebhookUse};
 use crate::tables::{calls, conversations, messages, settings};
 use model::{CallUuid, Secret};
 
-/// A store, open for reading.
+/// A store opened read-only.
 #[derive(Clone, Debug)]
 pub struct Archive {
     pool: Pool,
 }
 
 impl Archive {
-    /// Opens a store.
+    /// Opens an existing store.
+    ///
     ///
     /// # Errors
-    /// It is not there, or none of ours.
+    /// Fails if there is no store, or if the database is not an Offhook store.
     pub async fn open(at: &Database) -> Result<Self, StoreError> {
         Ok(Self { pool: beside_a_node(at, true).await? })
     }
 
-    /// The latest calls of all accounts, newest first, those included that go on.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the latest calls of all accounts, including those in progress, newest first.
     pub async fn latest(&self, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
         calls::latest(&self.pool, limit).await
     }
 
-    /// The latest callbacks of all accounts, newest first.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the latest callbacks of all accounts, newest first.
     pub async fn callbacks(
         &self,
         which: Callbacks,
@@ -58,10 +53,12 @@ impl Archive {
         outbox::latest(&self.pool, which, limit).await
     }
 
-    /// What was set while a node ran; sealed with this key, or that of the folder's key file.
+    /// Returns the settings made at run time. Their secrets are decrypted with `secret`, or with
+    /// the key file in `folder` if it is `None`.
+    ///
     ///
     /// # Errors
-    /// The store's, or the key file's.
+    /// Fails if the database query fails or the key file can't be read.
     pub async fn settings(
         &self,
         secret: Option<&Secret>,
@@ -72,10 +69,8 @@ impl Archive {
         settings::all(&self.pool, &key).await
     }
 
-    /// What goes to webhooks that are neither among these nor made while a node ran.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the webhooks with waiting callbacks that are neither in `known` nor created at run
+    /// time.
     pub async fn webhooks_missed(&self, known: &[Uuid]) -> Result<Vec<WebhookUse>, StoreError> {
         let made = webhooks::ids(&self.pool).await?;
         let mut uses = webhooks::uses(&self.pool).await?;
@@ -83,10 +78,7 @@ impl Archive {
         Ok(uses)
     }
 
-    /// Conversations of all accounts behind that one, in the order of their ids.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns conversations of all accounts with an id greater than `after`, ordered by id.
     pub async fn conversations(
         &self,
         after: Uuid,
@@ -95,10 +87,7 @@ impl Archive {
         conversations::after(&self.pool, after, limit).await
     }
 
-    /// A conversation's messages and calls behind `before`, the latest first.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the messages and calls of a conversation that are older than `before`, newest first.
     pub async fn messages(
         &self,
         scope: &Scope,
@@ -109,10 +98,7 @@ impl Archive {
         messages::messages(&self.pool, scope, conversation, before, limit).await
     }
 
-    /// A call's event log, line by line; none where there is no such call.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the lines of a call's event log, or `None` if there is no such call.
     pub async fn events(&self, call: CallUuid) -> Result<Option<Vec<String>>, StoreError> {
         calls::whole_log(&self.pool, call).await
     }

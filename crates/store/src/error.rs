@@ -1,4 +1,4 @@
-//! What can go wrong with the store, and the words for it.
+//! Errors of the store.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use sqlx::migrate::MigrateError;
 use crate::database::Database;
 use model::metric;
 
-/// Why the store could not do something. The texts read well after "could not …".
+/// The reason why a store operation failed. The texts read well after "could not …".
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("open the store {at}: {source}")]
@@ -37,14 +37,14 @@ pub enum StoreError {
          cluster.node_id on a shared database, its own store.data_dir and store.url elsewhere"
     )]
     HeldAs { at: Database, node_id: String },
-    /// R11: a binary older than its store refuses to start.
+    /// A newer Offhook has migrated the store.
     #[error(
         "open the store {at}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which knows schemas up to \
          {known}. Start Offhook {by} or later, or put back a copy from before the update",
         env!("CARGO_PKG_VERSION")
     )]
     Newer { at: Database, version: i64, by: By, known: i64 },
-    /// The store's migrations are not those of this version.
+    /// The applied migrations are not those of this version.
     #[error(
         "open the store {at}: it was made by a development version of Offhook, whose schema this version can't \
          migrate. Move the database away, or name another one in store.url, and start with an empty store"
@@ -70,14 +70,14 @@ pub enum StoreError {
     Closed,
     #[error("write now: the store takes nothing; nothing has changed")]
     NotTaken,
-    /// Not lost: it goes on once the store has it.
+    /// Not lost: the write takes effect once the database accepts writes again.
     #[error("hand it on now: it waits in the journal until the store takes what is written again")]
     Journalled,
 }
 
 impl StoreError {
-    /// Whether it may be otherwise in a moment: the store is away (gone, locked, full, closed), and nothing is wrong with what
-    /// was asked of it.
+    /// Returns whether a retry may succeed: the database is unreachable, locked, full or closed,
+    /// and the request itself is valid.
     pub fn is_away(&self) -> bool {
         match self {
             Self::Query { source, .. } => crate::sql::fault::is_of_state(source),
@@ -98,7 +98,7 @@ impl StoreError {
     }
 }
 
-/// Counts and names a failed statement.
+/// Counts a failed statement and adds what it was for.
 pub(crate) fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |source| {
         metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
@@ -108,19 +108,19 @@ pub(crate) fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
 
 pub(crate) type Unread = Box<dyn std::error::Error + Send + Sync>;
 
-/// A word of an enum, as serde spells it.
+/// Parses an enum value from its serde name.
 pub(crate) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     serde_json::from_value(text.into())
 }
 
-/// The version of Offhook that made a schema, if the store names it.
+/// The version of Offhook that created a schema, if the store names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct By(pub Option<String>);
 
 impl std::fmt::Display for By {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.0 {
-            // The table may hold anything: short plain text only.
+            // The table is untrusted: print short ASCII text only.
             Some(by) => by
                 .chars()
                 .filter(|c| c.is_ascii_graphic())

@@ -1,14 +1,14 @@
 use std::path::{Path, PathBuf};
 
-/// A file beside another one.
+/// Returns the path with `ending` appended to its file name.
 pub(crate) fn beside(file: &Path, ending: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(ending);
     name.into()
 }
 
-/// The folder 0700 and the file 0600 (R21); SQLite gives its side files the file's mode. A file that is there is not opened:
-/// see `connect::beside_a_node`.
+/// Creates the folder with mode 0700 and the file with mode 0600. SQLite gives its side files the
+/// mode of the database file. An existing file is not opened: see `connect::beside_a_node`.
 pub(crate) fn prepare(file: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {

@@ -1,11 +1,16 @@
-//! What outlives the process: call records and event logs, in SQLite or PostgreSQL. Each query is a named function that gives
-//! `model` types; the tenant is a typed argument of every one that an API can reach (R16).
+//! Persistent storage in SQLite or PostgreSQL: call records, event logs, conversations, settings
+//! and the callback outbox.
 //!
-//! Everything is written by one task (`writer`) from a bounded `queue`, in batches, so that nothing on a call's way
-//! waits for the disk; what the store does not take waits in a `journal` beside it (R11). Reading has connections of
-//! its own. Calls that are up live in `call::registry`, not here.
+//! [`Store`] gives out one handle per kind of data, such as [`Calls`] or [`Outbox`]. Each query is
+//! a named method that returns `model` types. Every method that an API can reach takes the tenant
+//! as a typed argument, so that no account sees another one's data.
+//!
+//! One thread, the `writer`, does all writing, in batches from a bounded `queue`. A call never
+//! waits for the disk. While the database rejects writes, they go to a `journal` file next to it.
+//! Reads use connections of their own. This crate holds no live calls; these are in
+//! `call::registry`.
 
-// Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
+// Untrusted input must not panic the process. Each exception is an `allow` with a reason.
 #![cfg_attr(
     not(test),
     deny(

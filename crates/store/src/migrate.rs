@@ -136,7 +136,8 @@ mod tests {
 
     #[tokio::test]
     async fn r11_a_store_with_another_schema_history_is_refused_and_left_as_it_is() {
-        // Development versions had 34 migrations, the first of which has the number of today's only one.
+        // Development versions had 34 migrations. The first has the same number as the only one of
+        // today.
         for last in [1, 34] {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("data/offhook.db");
@@ -177,7 +178,8 @@ mod tests {
         }
     }
 
-    /// The tables with their columns, and the indexes whole. A column stands on a line of its own.
+    /// Returns the columns of all tables as `table.column`, and the text of all indexes. Each
+    /// column is on a line of its own.
     fn objects(text: &str) -> BTreeSet<String> {
         let plain: String = text
             .lines()

@@ -1,7 +1,8 @@
-//! Who may be a node: two processes of one name would each end the other's calls as what a crash left behind.
+//! The lock that keeps two processes from running as the same node. Each would end the other's
+//! calls as orphans of a crash.
 //!
-//! A PostgreSQL database is held by a session's advisory lock, which goes with its process however that ends; a SQLite file
-//! by a file beside it that is locked.
+//! On PostgreSQL it is an advisory lock of a session, which the server releases when the process
+//! ends in any way. For SQLite it is a locked file next to the database.
 
 use std::fs::File;
 use std::time::Duration;
@@ -14,35 +15,37 @@ use crate::database::Database;
 use crate::error::StoreError;
 use crate::sql::connect::options;
 
-/// How often a database is asked again that another process holds, and how long: one that died without a word is noticed by
-/// its silence ([`SILENCE`]).
+/// Interval and number of attempts to lock a database that another process holds. The server
+/// detects a dead client by TCP keepalives ([`SILENCE`]).
 const AGAIN: Duration = Duration::from_millis(200);
 
 const WAITS: u32 = 200;
 
-/// After how many seconds PostgreSQL asks a silent session, how often, and how many answers may be missing.
+/// TCP keepalive settings of the session: idle time and interval in seconds, and the number of
+/// unanswered probes.
 const SILENCE: [(&str, &str); 3] = [
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
 ];
 
-/// How often the session that holds a database is looked at, and how long an answer may take.
+/// Interval of the checks that the session still exists, and their timeout.
 const LOOK: Duration = Duration::from_secs(1);
 
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// This process is a node, as long as this is kept.
+/// Proof that this process is the node. Dropping it gives up the lock.
 #[derive(Debug)]
 pub struct Hold {
     _file: Option<File>,
-    /// Sees to it that the database's session is there.
+    /// Task that checks the database session and renews the lock.
     keeper: Option<JoinHandle<()>>,
     lost: CancellationToken,
 }
 
 impl Hold {
-    /// Cancelled once another process is this node, which can only be after the database was away: this one must end.
+    /// Cancelled once another process has become this node, which requires that the database was
+    /// unreachable in between. This process must end then.
     pub fn lost(&self) -> CancellationToken {
         self.lost.clone()
     }
@@ -57,21 +60,23 @@ impl Drop for Hold {
 }
 
 impl Hold {
-    /// This process is the node of that name from now on, and no other is. A database waits for one that died without a word
-    /// for up to 40 s.
+    /// Takes the lock of the node with this name. On PostgreSQL it waits up to 40 s for a holder
+    /// that died without closing its connection.
+    ///
     ///
     /// # Errors
-    /// Another process is, or the database does not answer.
+    /// Fails if another process holds the lock, or if the database does not answer.
     pub async fn acquire(at: &Database, node_id: &str) -> Result<Hold, StoreError> {
         let in_use = || StoreError::HeldAs { at: at.clone(), node_id: node_id.to_owned() };
         match at {
             Database::File(file) => {
                 let beside = file.with_extension("lock");
                 let open = |source| StoreError::Open { at: at.clone(), source };
-                // At the first start there is no folder yet.
+                // The folder does not exist before the first start.
                 crate::files::prepare(file).map_err(open)?;
                 let file = File::options().create(true).append(true).open(&beside).map_err(open)?;
-                // What cannot be locked at all (a network's folder) is not held: it was not before, either.
+                // Some file systems, such as network shares, don't support locks. The node runs
+                // without one there.
                 match file.try_lock() {
                     Err(std::fs::TryLockError::WouldBlock) => Err(in_use()),
                     Ok(()) | Err(std::fs::TryLockError::Error(_)) => {
@@ -92,7 +97,7 @@ impl Hold {
     }
 }
 
-/// A session that holds the database for a node of that name; none: for 40 s another one did.
+/// Opens a session that holds the lock. Returns `None` if another session held it for 40 s.
 async fn held(at: &Database, node_id: &str) -> Result<Option<PgConnection>, sqlx::Error> {
     let mut session = options(at, AGAIN)?.options(SILENCE).connect().await?;
     for tried in 0..WAITS {
@@ -112,8 +117,8 @@ async fn held(at: &Database, node_id: &str) -> Result<Option<PgConnection>, sqlx
     Ok(None)
 }
 
-/// A database that is started anew has forgotten who held it: it is held again as soon as it answers, unless another process
-/// was sooner.
+/// Takes the lock again after a restart of the database, which forgets advisory locks. Cancels
+/// `lost` if another process has taken it first.
 async fn keep(mut session: PgConnection, at: Database, node_id: String, lost: CancellationToken) {
     loop {
         tokio::time::sleep(LOOK).await;
@@ -134,7 +139,7 @@ async fn keep(mut session: PgConnection, at: Database, node_id: String, lost: Ca
                     );
                     return lost.cancel();
                 }
-                // It is away.
+                // The database is still unreachable.
                 Err(_) => tokio::time::sleep(LOOK).await,
             }
         };
@@ -157,7 +162,7 @@ mod tests {
         let hold = Hold::acquire(&at, &name).await.unwrap();
         let pool = crate::sql::connect::beside_a_node(&at, false).await.unwrap();
         let holder = async || -> Option<i64> {
-            // A key of 64 bits is told in two halves.
+            // `pg_locks` shows a 64-bit key as two halves.
             let holder = "SELECT pid::bigint FROM pg_locks, hashtextextended(current_schema() || ' node ' || $1, 0) AS key \
                 WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32 | objid::bigint) = key";
             sql::query_scalar(holder).bind(name.clone()).fetch_optional(&pool).await.unwrap()

@@ -1,5 +1,5 @@
-//! Passwords of people and their phones: kept as Argon2id hashes (R15), made and checked away from the runtime's threads,
-//! a few at a time.
+//! Password hashing with Argon2id for console users and endpoints. Hashing runs on the blocking
+//! pool, a few passwords at a time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use model::{Secret, network_prefix};
 
-/// R15: 19 MiB, twice over.
+/// Argon2id parameters: 19 MiB and two passes, as OWASP recommends.
 const MEMORY_KIB: u32 = 19 * 1024;
 
 const PASSES: u32 = 2;
@@ -23,25 +23,25 @@ const SALT_BYTES: usize = 16;
 
 const HASH_BYTES: usize = 32;
 
-/// Hashes in the making: 19 MiB each.
+/// Number of concurrent hash computations. Each takes 19 MiB.
 const AT_ONCE: usize = 2;
 
-/// Those that wait for their turn; past it nobody is let in.
+/// Number of requests that may wait for a computation. Further ones fail as busy.
 const WAITING: usize = 64;
 
-/// Of those, what comes from one network: the others are everybody else's.
+/// Number of waiting requests from one network, so that it can't take all places.
 const WAITING_OF_NETWORK: usize = 8;
 
-/// Hashes and checks passwords; cheap to clone.
+/// Hashes and verifies passwords. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Passwords {
     at_once: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
-    /// How many wait, by network.
+    /// Number of waiting requests by network.
     from: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// A network's place among those that wait.
+/// A waiting request's place in its network's quota, given back on drop.
 struct Place {
     from: Arc<Mutex<HashMap<IpAddr, usize>>>,
     network: IpAddr,
@@ -59,7 +59,7 @@ impl Drop for Place {
     }
 }
 
-/// Why a password was neither hashed nor checked.
+/// The reason why a password was neither hashed nor verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordError {
     #[error("check a password: too many are being checked")]
@@ -76,10 +76,12 @@ impl Default for Passwords {
 }
 
 impl Passwords {
-    /// The hash of a password under a fresh salt: `argon2id$MEMORY$PASSES$SALT$HASH`.
+    /// Hashes a password with a fresh salt. The result has the form
+    /// `argon2id$MEMORY$PASSES$SALT$HASH`.
+    ///
     ///
     /// # Errors
-    /// Too many wait, or the system gives no random numbers.
+    /// Fails if too many requests wait, or if the system's random number generator fails.
     pub async fn hash(&self, password: Secret) -> Result<String, PasswordError> {
         let mut salt = [0; SALT_BYTES];
         SystemRandom::new().fill(&mut salt).map_err(|_| PasswordError::Hash)?;
@@ -88,11 +90,12 @@ impl Passwords {
         Ok(format!("argon2id${MEMORY_KIB}${PASSES}${salt}${made}"))
     }
 
-    /// Whether a password is the one of `hash`. Without a hash it takes as long and is not: nobody sees from outside
-    /// which names there are.
+    /// Returns whether a password matches `hash`. With `None` it takes as long and returns `false`,
+    /// so that the response time doesn't reveal which user names exist.
+    ///
     ///
     /// # Errors
-    /// Too many wait.
+    /// Fails if too many requests wait.
     pub async fn is(&self, password: Secret, hash: Option<&str>) -> Result<bool, PasswordError> {
         let known = hash.and_then(Kept::read);
         let kept = known.clone().unwrap_or_else(Kept::nobodys);
@@ -103,10 +106,11 @@ impl Passwords {
         Ok(self.run(same).await?? && known.is_some())
     }
 
-    /// [`Passwords::is`], of somebody who comes from there: one network takes a few places only.
+    /// Like [`Passwords::is`], with a limit on the requests that wait for the network of `from`.
+    ///
     ///
     /// # Errors
-    /// Too many wait, in all or of that network.
+    /// Fails if too many requests wait, in total or from this network.
     pub async fn is_of(
         &self,
         from: IpAddr,
@@ -142,7 +146,7 @@ impl Passwords {
     }
 }
 
-/// A kept hash, read.
+/// The parts of a stored hash.
 #[derive(Clone)]
 struct Kept {
     memory_kib: u32,

@@ -11,10 +11,11 @@ use model::{CallType, CallUuid, Direction, Method, Timestamp};
 use xml::ast::DocUrl;
 
 impl Calls<'_> {
-    /// [`Store::conclude`] without callbacks. Returns whether this closed the record.
+    /// Concludes a call without callbacks. Returns whether this closed the record.
+    ///
     ///
     /// # Errors
-    /// Those of [`Store::conclude`].
+    /// Fails like [`Calls::conclude`].
     pub async fn conclude_without_callbacks(
         self,
         start: CallStart,
@@ -25,7 +26,7 @@ impl Calls<'_> {
     }
 }
 
-/// What the `n`th call of a test began with.
+/// The set-up of the `n`th call of a test.
 pub fn setup(n: u128) -> CallSetup {
     let url = DocUrl("https://app.example.com/answer".into());
     CallSetup {

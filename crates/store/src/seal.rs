@@ -1,7 +1,8 @@
-//! Seals what must be read again and is nobody else's to read (R15, R22): a copy of the store's files shows nothing of it.
+//! Encryption of secrets in the database, so that a copy of the database files reveals none.
 //!
-//! AES-256-GCM under a key that HKDF makes of `store.secret_key`, or else of a key file of the store's own. What is
-//! sealed opens only for what it was sealed for. One key at a time: what another one sealed stays shut.
+//! Values are sealed with AES-256-GCM. The key is derived with HKDF from `store.secret_key` or, if
+//! that is not set, from a key file. A sealed value opens only for the purpose that it was sealed
+//! for. There is one key at a time: values that were sealed with another key can't be read.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -14,24 +15,24 @@ use zeroize::Zeroizing;
 
 use model::Secret;
 
-/// The key file's name, in `store.data_dir`.
+/// Name of the key file in `store.data_dir`.
 const FILE: &str = "store.key";
 
-/// Random bytes in it; it holds them in hexadecimal.
+/// Number of random bytes in a key file, which holds them in hexadecimal.
 const FILE_BYTES: usize = 32;
 
-/// More than a key file has.
+/// Read limit in bytes, larger than any valid key file.
 const READ_MAX: u64 = 200;
 
-/// First byte of whatever is sealed this way.
+/// Version byte, the first byte of every sealed value.
 const FORM: u8 = 1;
 
-/// What the key is for: another use of the same secret has another key.
+/// HKDF info string of the encryption key. Each use of the secret has its own.
 const PURPOSE: &[u8] = b"offhook store AES-256-GCM 1";
 
 const LINKS: &[u8] = b"offhook links HMAC-SHA256 1";
 
-/// The store's key.
+/// The keys of a store.
 pub(crate) struct Seal {
     sealing: RandomizedNonceKey,
     /// Signs links.
@@ -45,10 +46,12 @@ impl std::fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// The key of this secret; with none, that of the key file in `folder`, which is made where it is not there.
+    /// Derives the keys from `secret` or, if that is `None`, from the key file in `folder`, which
+    /// is created if it does not exist.
+    ///
     ///
     /// # Errors
-    /// The system's, or the file is no key file.
+    /// Fails if the key file can't be read or created, or does not hold a key.
     pub(crate) fn of(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
         match secret {
             Some(secret) => Self::derive(secret.reveal().as_bytes()),
@@ -56,10 +59,12 @@ impl Seal {
         }
     }
 
-    /// The same for who only reads: makes no key file. Without one nothing that is sealed opens.
+    /// Like [`Seal::of`], but never creates a key file. Without a secret and a key file, no sealed
+    /// value opens.
+    ///
     ///
     /// # Errors
-    /// The system's, or the file is no key file.
+    /// Fails if the key file can't be read or does not hold a key.
     pub(crate) fn to_read(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
         if secret.is_some() || folder.join(FILE).exists() {
             return Self::of(secret, folder);
@@ -82,14 +87,14 @@ impl Seal {
         Ok(Self { sealing, links: hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()) })
     }
 
-    /// The key of links that are good for a while.
+    /// The key that signs links of limited validity.
     pub(crate) fn links(&self) -> hmac::Key {
         self.links.clone()
     }
 
-    /// Seals `plain`; `what_for` must be said again to open it.
+    /// Encrypts `plain`. [`Seal::open`] needs the same `what_for`.
     pub(crate) fn seal(&self, what_for: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
-        // Fails past 64 GiB only; nothing opens then, and nothing is shown either.
+        // Encryption fails only above 64 GiB. The empty result can't be opened and reveals nothing.
         let Ok(nonce) = self.sealing.seal_in_place_append_tag(Aad::from(what_for), &mut plain)
         else {
             return Vec::new();
@@ -101,7 +106,8 @@ impl Seal {
         sealed
     }
 
-    /// What was sealed; `None`: with another key, for something else, or it was changed.
+    /// Decrypts a sealed value. Returns `None` if it was sealed with another key or for another
+    /// purpose, or was changed.
     pub(crate) fn open(&self, what_for: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (nonce, sealed) = sealed.strip_prefix(&[FORM])?.split_at_checked(NONCE_LEN)?;
         let mut text = Zeroizing::new(sealed.to_vec());
@@ -112,7 +118,7 @@ impl Seal {
     }
 }
 
-/// The text of a folder's key file; makes the file where there is none.
+/// Returns the text of the key file in a folder, and creates the file if it does not exist.
 fn key_file(folder: &Path) -> io::Result<Zeroizing<String>> {
     let path = folder.join(FILE);
     match File::open(&path) {
@@ -126,7 +132,7 @@ fn key_file(folder: &Path) -> io::Result<Zeroizing<String>> {
 }
 
 fn read(file: File, path: &Path) -> io::Result<Zeroizing<String>> {
-    // With room for it all, so that no half of it is left behind in memory that was too small.
+    // The buffer must not grow: a reallocation would leave part of the key in freed memory.
     let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES * 4));
     file.take(READ_MAX).read_to_string(&mut text)?;
     let key = text.trim_end().len();
@@ -141,7 +147,7 @@ fn read(file: File, path: &Path) -> io::Result<Zeroizing<String>> {
     Err(io::Error::new(ErrorKind::InvalidData, detail))
 }
 
-/// Makes a key file: whole or not at all, on the disk before anything is sealed with it.
+/// Creates a key file atomically. The file is synced before anything is sealed with its key.
 fn make(folder: &Path, path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let mut key = Zeroizing::new([0; FILE_BYTES]);

@@ -1,9 +1,10 @@
-//! Calls that began and whose rows are not in the database yet, for the process after this one (R3).
+//! The start log: calls whose rows are not yet in the database.
 //!
-//! Rows are written in batches, and nothing on a call's way waits for them; so that a kill between the webhook's 200
-//! and the batch loses no call, each beginning is first appended to a file: one `write` without a sync, a few
-//! microseconds, which outlives the process though not the power. So is Meta's name of a call that we placed, without
-//! which nobody could end it there. The file belongs to one process at a time.
+//! Rows are written in batches, and a call does not wait for them. So that a kill between the
+//! webhook's response and the batch loses no call, each start is first appended to a file. That is
+//! one `write` of a few microseconds without a sync: it survives the process, but not a power loss.
+//! The id that Meta gives an outbound call is appended too, because no later process could end the
+//! call without it. One process at a time holds the file.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -17,31 +18,31 @@ use serde::Deserialize;
 use machine::CallSetup;
 use model::{CallUuid, Timestamp, Wacid};
 
-/// Past this, the file is emptied as soon as all in it is in the database.
+/// Size from which the file is emptied as soon as everything in it is in the database.
 const TIDY_BYTES: u64 = 256 * 1024;
 
-/// What is read of a file at most, in bytes: the beginnings of some 100,000 calls.
+/// Read limit in bytes, enough for the starts of about 100,000 calls.
 const READ_MAX: u64 = 128 * 1024 * 1024;
 
-/// A call's beginning.
+/// The start of a call.
 #[derive(Deserialize)]
 pub(crate) struct Beginning {
     pub(crate) node_id: String,
-    /// On the steady clock.
+    /// Monotonic time.
     pub(crate) born: Timestamp,
     pub(crate) setup: CallSetup,
 }
 
-/// Meta's name of a call that we placed.
+/// The id that Meta gave an outbound call.
 #[derive(Deserialize)]
 pub(crate) struct Naming {
     pub(crate) call: CallUuid,
     pub(crate) wacid: Wacid,
-    /// When Graph is to be told, should the call have ended.
+    /// Time at which Graph is to end the call, if it is over by then.
     pub(crate) farewell: Timestamp,
 }
 
-/// What an earlier process left.
+/// The entries that an earlier process left in the file.
 #[derive(Default)]
 pub(crate) struct Notes {
     pub(crate) beginnings: Vec<Beginning>,
@@ -53,7 +54,7 @@ impl Notes {
         self.beginnings.is_empty() && self.namings.is_empty()
     }
 
-    /// Each note alone, in order: beginnings before the names of what began.
+    /// Splits the entries into one each, starts first, because an id refers to a start.
     pub(crate) fn one_by_one(self) -> impl Iterator<Item = Self> {
         let beginnings = self
             .beginnings
@@ -77,27 +78,28 @@ impl Notes {
     }
 }
 
-/// The file, held by this process alone.
+/// The start log, locked by this process.
 #[derive(Debug)]
 pub(crate) struct Births {
     file: File,
-    /// Appending is shared, emptying is not.
+    /// Held shared to append and exclusively to empty the file.
     emptying: RwLock<()>,
-    /// Appended and not yet in the database.
+    /// Number of appended entries that are not yet in the database.
     waiting: AtomicUsize,
     bytes: AtomicU64,
 }
 
-/// Why a journal can't be had.
+/// The reason why the start log can't be opened.
 #[derive(Debug)]
 pub(crate) enum Taken {
-    /// Another process has it.
+    /// Another process holds the file.
     InUse,
     Failed(io::Error),
 }
 
 impl Births {
-    /// Opens the file and reads what an earlier process left in it. Call [`Births::empty`] once that is in the database.
+    /// Opens the file and reads the entries of an earlier process. Call [`Births::empty`] once
+    /// these are in the database.
     pub(crate) fn open(path: &Path) -> Result<(Self, Notes), Taken> {
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
         let file = file.map_err(Taken::Failed)?;
@@ -107,20 +109,20 @@ impl Births {
         })?;
         let mut text = Vec::new();
         (&file).take(READ_MAX).read_to_end(&mut text).map_err(Taken::Failed)?;
-        // A line that a kill or a full disk cut short belongs to a webhook that got no 200, or to a call that was noted
-        // in the database's queue all the same.
+        // A line that a kill or a full disk truncated is skipped. It belongs to a webhook that was
+        // not answered with 200, or to a call that is in the writer's queue anyway.
         let left = Notes::read(&text);
         let bytes = AtomicU64::new(count(text.len()));
         Ok((Self { file, emptying: RwLock::new(()), waiting: AtomicUsize::new(0), bytes }, left))
     }
 
-    /// Notes a beginning, `setup` being JSON. Returns at once.
+    /// Appends the start of a call. `setup` is JSON. Does not wait for the disk.
     pub(crate) fn append(&self, node_id: &str, born: Timestamp, setup: &str) -> io::Result<()> {
         let (node_id, born) = (serde_json::to_string(node_id)?, born.micros());
         self.note(&format!("{{\"node_id\":{node_id},\"born\":{born},\"setup\":{setup}}}"))
     }
 
-    /// Notes a call's name. Returns at once.
+    /// Appends the id that Meta gave a call. Does not wait for the disk.
     pub(crate) fn append_name(
         &self,
         call: CallUuid,
@@ -133,7 +135,7 @@ impl Births {
     }
 
     fn note(&self, json: &str) -> io::Result<()> {
-        // A line of its own, whatever was cut short before it.
+        // The leading newline separates the entry from a truncated line before it.
         let line = format!("\n{json}\n");
         let _shared = self.emptying.read().unwrap_or_else(PoisonError::into_inner);
         self.waiting.fetch_add(1, Ordering::AcqRel);
@@ -141,7 +143,7 @@ impl Births {
         (&self.file).write_all(line.as_bytes())
     }
 
-    /// So many of those appended are in the database now, or never will be.
+    /// Marks a number of entries as done: they are in the database or will never be.
     pub(crate) fn done(&self, notes: usize) -> io::Result<()> {
         let before = self.waiting.fetch_sub(notes, Ordering::AcqRel);
         if before > notes || self.bytes.load(Ordering::Acquire) < TIDY_BYTES {
@@ -150,17 +152,17 @@ impl Births {
         self.empty()
     }
 
-    /// Lets go of the file: another process may have it.
+    /// Unlocks the file, so that another process can open it.
     pub(crate) fn release(&self) -> io::Result<()> {
         self.file.unlock()
     }
 
-    /// Empties the file, unless something in it still waits.
+    /// Empties the file unless an entry in it is not in the database yet.
     pub(crate) fn empty(&self) -> io::Result<()> {
         self.emptied().map(drop)
     }
 
-    /// The same; whether it is empty now.
+    /// Like [`Births::empty`]. Returns whether the file is empty.
     pub(crate) fn emptied(&self) -> io::Result<bool> {
         let _alone = self.emptying.write().unwrap_or_else(PoisonError::into_inner);
         if self.waiting.load(Ordering::Acquire) > 0 {

@@ -1,9 +1,4 @@
-//! What outlives the process: call records and event logs, in SQLite or PostgreSQL. Each query is a named function that gives
-//! `model` types; the tenant is a typed argument of every one that an API can reach (R16).
-//!
-//! Everything is written by one task (`writer`) from a bounded `queue`, in batches, so that nothing on a call's way
-//! waits for the disk; what the store does not take waits in a `journal` beside it (R11). Reading has connections of
-//! its own. Calls that are up live in `call::registry`, not here.
+//! Opening and closing a store, and the handles to its tables.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,29 +37,34 @@ use crate::writer::store_file::StoreFile;
 use crate::writer::{self, Begin, rejects};
 use model::Health;
 
-/// The store; cheap to clone.
+/// An open store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Store {
-    /// [`Store::open_with`] a SQLite file, with the usual options and the journal in its folder.
+    /// Opens a SQLite file with the default options and the journal in the file's folder. See
+    /// [`Store::open_with`].
+    ///
     ///
     /// # Errors
-    /// The same.
+    /// Fails like [`Store::open_with`].
     pub async fn open(file: &Path, health: Health) -> Result<Self, StoreError> {
         let folder = file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Self::open_with(file, StoreOptions::with_journal_in(folder), health).await
     }
 
-    /// Opens or makes the file, or connects to the database, brings its schema up to date, takes in what an earlier process
-    /// left in the journal, and starts the writer, which ends with [`Store::close`]. `health` is told while nothing can be
-    /// written anywhere.
+    /// Opens the database, migrates its schema, replays the journal and the start log of an earlier
+    /// process, and starts the writer thread.
+    ///
+    /// A SQLite file is created if it does not exist. The writer runs until [`Store::close`].
+    /// `health` is updated while writes go neither to the database nor to the journal.
+    ///
     ///
     /// # Errors
-    /// The file can't be opened, the database does not answer, or either was written by a newer version; the journal can't
-    /// be taken in.
+    /// Fails if the file can't be opened, if the database does not answer, if a newer Offhook has
+    /// migrated it, or if the journal can't be replayed.
     pub async fn open_with(
         at: impl Into<Database>,
         with: StoreOptions,
@@ -124,12 +124,12 @@ impl Store {
         Calls(&self.shared)
     }
 
-    /// Callbacks and webhook events that are to be delivered.
+    /// Callbacks and webhook events to be delivered.
     pub fn outbox(&self) -> Outbox<'_> {
         Outbox(&self.shared)
     }
 
-    /// What is said in open calls that an AI agent answers.
+    /// Transcripts of open calls that an AI agent answers.
     pub fn dialogues(&self) -> Dialogues<'_> {
         Dialogues(&self.shared)
     }
@@ -164,7 +164,7 @@ impl Store {
         Webhooks(&self.shared)
     }
 
-    /// Messages that AI agents have to answer.
+    /// Messages that an AI agent must answer.
     pub fn turns(&self) -> Turns<'_> {
         Turns(&self.shared)
     }
@@ -174,7 +174,7 @@ impl Store {
         Agents(&self.shared)
     }
 
-    /// Files that were uploaded to Meta.
+    /// Files uploaded to Meta.
     pub fn uploads(&self) -> Uploads<'_> {
         Uploads(&self.shared)
     }
@@ -189,7 +189,7 @@ impl Store {
         Permissions(&self.shared)
     }
 
-    /// What was set at run time.
+    /// Settings made at run time.
     pub fn settings(&self) -> Settings<'_> {
         Settings(&self.shared)
     }
@@ -199,7 +199,7 @@ impl Store {
         Endpoints(&self.shared)
     }
 
-    /// People who sign in to the console.
+    /// People who can sign in to the console.
     pub fn people(&self) -> People<'_> {
         People(&self.shared)
     }
@@ -214,7 +214,7 @@ impl Store {
         ApiKeys(&self.shared)
     }
 
-    /// Keys of Meta's events, for duplicates.
+    /// Keys of Meta's events, used to detect duplicates.
     pub fn event_keys(&self) -> EventKeys<'_> {
         EventKeys(&self.shared)
     }
@@ -229,24 +229,25 @@ impl Store {
         Erasures(&self.shared)
     }
 
-    /// The event logs' writing end.
+    /// The sender that appends to the event logs of calls.
     pub fn event_log(&self) -> EventLog {
         EventLog(self.shared.queue.clone())
     }
 
-    /// What links that are good for a while are signed with: the same after a restart.
+    /// The HMAC key that signs links of limited validity. It survives a restart.
     pub fn link_key(&self) -> aws_lc_rs::hmac::Key {
         self.shared.seal.links()
     }
 
-    /// Waits until everything queued so far is written, but a second at most.
+    /// Waits until everything queued so far is written, for at most one second.
     pub async fn flush(&self) {
         self.shared.queue.flush().await;
     }
 
-    /// Writes what is still queued (it tries for a few seconds) and closes.
+    /// Writes what is still queued, for at most a few seconds, and closes all connections.
     pub async fn close(&self) {
-        // The writer last: who closes last folds the write-ahead log into the file, and readers can't.
+        // The writer's connection must close last: SQLite checkpoints the write-ahead log on the
+        // last close, and the read-only connections can't do that.
         self.shared.read.close().await;
         self.shared.queue.close().await;
     }

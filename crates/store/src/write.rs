@@ -1,6 +1,4 @@
-//! Writes of resources that come from outside a call (agents, notifications …): each says itself how it is carried out, so
-//! that the queue, the writer and the batch need not know it. Whoever waits hears how many rows it touched, once that is
-//! on the disk. The journal takes none: where the store doesn't, nothing has changed.
+//! The writes that are queued for the writer thread.
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -22,16 +20,22 @@ use crate::seal::Seal;
 use crate::sql::Conn;
 use model::{CallUuid, PhoneNumberId, Routing, Timestamp, Wacid};
 
-/// One write. Carried out within a batch's transaction, perhaps again in a later one: it changes nothing but rows.
+/// A write of a resource that does not belong to a call, such as an agent or a notification. It
+/// executes its own statements, so that the queue, the writer and the batch need not know its type.
+/// A write that is rolled back with its batch is executed again in a later one, so it must have no
+/// effects outside the database.
+///
+/// The journal does not take these writes: if the database rejects one, nothing has changed.
 pub(crate) trait Deed: Send + Sync {
-    /// How many rows it touched.
+    /// Executes the write and returns the number of rows that it changed.
     fn carry_out<'a>(
         &'a self,
         to: &'a mut Conn,
         seal: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>>;
 
-    /// Whether it must be on the disk when its batch is done; else it may be lost with the power.
+    /// Returns whether the write must be on disk before it is reported as done. If not, a power
+    /// loss may undo it.
     fn is_synced(&self) -> bool {
         true
     }
@@ -43,17 +47,17 @@ pub(crate) enum InboxWrite {
     Came(Came),
     Status(StatusCame),
     Going(Going),
-    /// Meta is about to be asked: from then on it may have the message.
+    /// Recorded before the request to Meta. Meta may have the message from then on.
     Asking {
         message: Uuid,
         at: Timestamp,
     },
-    /// Meta has it, under this id.
+    /// Meta has accepted the message and returned this id.
     Posted {
         message: Uuid,
         wamid: String,
     },
-    /// With what a webhook is told of it.
+    /// Changes a conversation. `tell` holds the webhooks to notify and their events.
     Change {
         scope: Scope,
         conversation: Uuid,
@@ -66,16 +70,16 @@ pub(crate) enum InboxWrite {
     },
     Reroute(Reroute),
     Claim(Claim),
-    /// A conversation is there from now on, with this routing.
+    /// Creates a conversation with this routing unless it exists.
     Open {
         pair: Pair,
         routing: Routing,
         at: Timestamp,
     },
     Webhook(WebhookWrite),
-    /// Once more, at once.
+    /// Queues a callback for delivery again, due now.
     Redeliver {
-        /// The callback's row.
+        /// Row id of the callback.
         row: i64,
         now: Timestamp,
     },
@@ -86,19 +90,21 @@ pub(crate) enum InboxWrite {
 }
 
 impl InboxWrite {
-    /// What Meta or a customer was told is kept.
+    /// Returns whether the write must be on disk before it is reported as done. That holds for
+    /// everything that Meta or a customer is told of.
     pub(crate) fn is_synced(&self) -> bool {
         !matches!(self, Self::Posted { .. } | Self::Forget { .. })
     }
 }
 
-/// What is to be written. Who waits for a callback's row is told `None` where the journal has it.
+/// A write in the queue. The sender of a callback's row receives `None` if the write went to the
+/// journal.
 pub(crate) enum Write {
     Born(Box<Birth>),
     Bound(CallUuid, Wacid, Timestamp),
     Answered(CallUuid, Timestamp),
     Alive(String, Timestamp),
-    /// A line behind all that the call's own task writes.
+    /// A line that follows all lines of the call's own task.
     Late {
         call: CallUuid,
         line: String,
@@ -116,27 +122,27 @@ pub(crate) enum Write {
     Key(SeenKey),
     Unkey(u128),
     Permission(Box<PermissionWrite>, oneshot::Sender<()>),
-    /// The journal takes none: where the store doesn't, nothing has changed.
+    /// Never journaled: if the database rejects it, nothing has changed.
     Settings(Vec<SettingWrite>, Timestamp, oneshot::Sender<()>),
     Inbox(Box<InboxWrite>, oneshot::Sender<InboxFound>),
     ForgetPermission(PhoneNumberId, String, Timestamp),
-    /// Whoever waits is told whether anything changed; nothing, where the store does not take it.
+    /// Reports whether a row has changed. The sender is dropped if the database rejects the write.
     Endpoint(Box<EndpointWrite>, oneshot::Sender<bool>),
     RecordingBegun(Box<RecordingStart>),
     RecordingEnded(Box<RecordingConclusion>, oneshot::Sender<Vec<Written>>),
-    /// The journal takes none of these two: they are done once more.
+    /// Never journaled: the copy or transcription is attempted again.
     Copy(Box<CopyWrite>, oneshot::Sender<()>),
     Transcribed(Box<TranscriptWrite>, oneshot::Sender<Vec<Written>>),
-    /// The journal takes none: where the store doesn't, nothing has changed.
+    /// Never journaled: if the database rejects it, nothing has changed.
     ForgetRecordings(Vec<Uuid>, oneshot::Sender<()>),
-    /// The journal takes none: where the store doesn't, nothing has changed.
+    /// Never journaled: if the database rejects it, nothing has changed.
     Deed(Box<dyn Deed>, oneshot::Sender<u64>),
     ForgetKeys(Timestamp),
-    /// Told when all before it is written.
+    /// Completed when all writes queued before it are done.
     Settled(oneshot::Sender<()>),
 }
 
-/// What a write found, for those who wait for it.
+/// The result of a write, for the caller that waits for it.
 pub(crate) enum Found {
     Concluded(Concluded),
     Callback(Written),
@@ -148,22 +154,24 @@ pub(crate) enum Found {
 }
 
 impl Write {
-    /// What must be on the disk when its batch is done (R11); the rest may be lost with the power.
+    /// Returns whether the write must be on disk when its batch is done. If not, a power loss may
+    /// undo it.
     pub(crate) fn is_synced(&self) -> bool {
         match self {
-            // Beginnings, so that the power takes no more of them than a batch's time; nobody waits for it.
+            // Nobody waits for the start of a call, but a power loss must not lose the starts of
+            // more than one batch.
             Self::Concluded(..)
             | Self::Callback(..)
             | Self::Settings(..)
             | Self::Endpoint(..)
             | Self::Born(_)
             | Self::RecordingEnded(..)
-            // A file may be removed for it.
+            // The file may be removed once this is written.
             | Self::Copy(..)
             | Self::Transcribed(..)
             | Self::ForgetRecordings(..) => true,
             Self::Deed(deed, _) => deed.is_synced(),
-            // Meta was told that it came.
+            // Meta was told that the reply was received.
             Self::Permission(write, _) => write.reply.is_some(),
             Self::Inbox(write, _) => write.is_synced(),
             Self::Bound(..)
@@ -184,7 +192,7 @@ impl Write {
     }
 }
 
-/// What a batch writes a kind at a time.
+/// Accessors for the kinds of writes that a batch executes with one statement each.
 impl Write {
     pub(crate) fn answered(&self) -> Option<(CallUuid, Timestamp)> {
         if let Self::Answered(call, at) = self { Some((*call, *at)) } else { None }
@@ -208,7 +216,8 @@ impl Write {
         }
     }
 
-    /// Whether ends of calls, messages that came and callbacks may change places with it: it looks at none of their rows.
+    /// Returns whether this write commutes with call ends, inbound messages and callbacks. It
+    /// touches none of their rows.
     pub(crate) fn goes_together(&self) -> bool {
         match self {
             Self::Inbox(..) => self.came().is_some(),
@@ -226,7 +235,7 @@ impl Write {
             | Self::ForgetPermission(..)
             | Self::ForgetKeys(_)
             | Self::Settled(_) => true,
-            // What Graph is to be told of a call depends on whether it has ended; the rest is seldom.
+            // A farewell depends on whether the call has ended. The others are too rare to matter.
             Self::Bound(..)
             | Self::Farewell(..)
             | Self::FarewellsDue(_)

@@ -1,8 +1,9 @@
-//! The two databases behind one set of words: a pool, a connection, a row and a query that are SQLite's or PostgreSQL's.
+//! One query interface for SQLite and PostgreSQL: a pool, a connection, a row and a query of either
+//! database.
 //!
-//! One text of SQL serves both (`$1`, `ON CONFLICT`, `RETURNING`); what differs is asked of [`Dialect`], at the few places
-//! where it does. Values are texts, numbers and bytes and nothing else: flags are 0 and 1, JSON is text, times are
-//! microseconds. The names are those of sqlx, so that a query reads as one of its own.
+//! Both databases run the same SQL text (`$1`, `ON CONFLICT`, `RETURNING`). The few places where
+//! they differ ask for the [`Dialect`]. Values are text, integers, floats and bytes only: booleans
+//! are 0 and 1, JSON is text, times are microseconds. The names follow sqlx.
 
 pub(crate) mod connect;
 pub(crate) mod fault;
@@ -24,14 +25,14 @@ use sqlx::{Arguments as _, AssertSqlSafe, Either, Executor as _, PgPool, Sqlite,
 
 use self::row::{Columns, FromRow, One, Value};
 
-/// Whose SQL it is.
+/// The SQL dialect of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     Sqlite,
     Postgres,
 }
 
-/// Connections to a database; clones share them.
+/// A pool of connections. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) enum Pool {
     Sqlite(SqlitePool),
@@ -72,16 +73,17 @@ pub(crate) enum Conn {
     Postgres(PoolConnection<Postgres>),
 }
 
-/// One to SQLite.
+/// A connection to SQLite.
 pub(crate) struct Lite {
     connection: PoolConnection<Sqlite>,
-    /// Whether what it commits is synced; none: it was not told yet.
+    /// The current value of `PRAGMA synchronous`: whether commits are synced. `None` if not set
+    /// yet.
     synced: Option<bool>,
-    /// Statements that go to its thread with the next one, and in front of it.
+    /// Statements to be sent to SQLite's thread together with the next one, before it.
     ahead: Vec<Query<Row>>,
 }
 
-/// Without what is to be written.
+/// Omits the queued statements, which contain data.
 impl std::fmt::Debug for Lite {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lite").field("synced", &self.synced).finish_non_exhaustive()
@@ -89,7 +91,7 @@ impl std::fmt::Debug for Lite {
 }
 
 impl Lite {
-    /// What each of the query's statements came to.
+    /// Runs the query after the queued statements. Returns the outcome of each of its statements.
     async fn run<O: FromRow>(&mut self, query: Query<O>) -> Result<Vec<Outcome<Row>>, sqlx::Error> {
         let before = self.ahead.len();
         let Some(all) = together(self.ahead.drain(..).chain([query.raw()])) else {
@@ -121,10 +123,11 @@ impl Conn {
         }
     }
 
-    /// Begins a transaction that writes; a synced one is on the disk when it is over (R11). SQLite is told of it with the
-    /// first statement.
+    /// Begins a write transaction. If `synced`, it is on disk once it is committed. On SQLite, this
+    /// takes effect with the first statement.
     pub(crate) async fn begin(&mut self, synced: bool) -> Result<(), sqlx::Error> {
-        // What decides about syncing can't be changed inside SQLite's transaction, and only there in PostgreSQL's.
+        // SQLite can change its sync setting only outside a transaction, PostgreSQL with `SET
+        // LOCAL` only inside.
         match (&mut *self, synced) {
             (Self::Sqlite(to), _) => {
                 if to.synced.replace(synced) != Some(synced) {
@@ -148,12 +151,12 @@ impl Conn {
         }
     }
 
-    /// Ends it. A transaction that failed ends with its connection, which is given up.
+    /// Commits the transaction. There is no rollback: after an error, the connection is closed.
     pub(crate) async fn commit(&mut self) -> Result<(), sqlx::Error> {
         query("COMMIT").execute(self).await.map(drop)
     }
 
-    /// Carries it out with the next statement of the transaction, which may be its end.
+    /// Runs the query together with the next statement of the transaction, which may be the commit.
     pub(crate) async fn later(&mut self, query: Query<Row>) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(to) => {
@@ -164,7 +167,7 @@ impl Conn {
         }
     }
 
-    /// Gives it up; the pool makes another one.
+    /// Closes the connection. The pool opens another one when needed.
     pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(lite) => lite.connection.close().await,
@@ -191,7 +194,7 @@ impl<'a> From<&'a mut Conn> for On<'a> {
     }
 }
 
-/// A value that goes with a query; the inner none is NULL of that type.
+/// A bound value. `None` is NULL of that type.
 #[derive(Clone, Debug)]
 pub(crate) enum Arg {
     Text(Option<String>),
@@ -200,7 +203,7 @@ pub(crate) enum Arg {
     Real(Option<f64>),
 }
 
-/// What can go with a query.
+/// A type that can be bound to a query.
 pub(crate) trait Bind {
     fn arg(self) -> Arg;
 }
@@ -241,7 +244,7 @@ impl Bind for &Option<String> {
 
 impl<T: Serialize> Bind for Json<T> {
     fn arg(self) -> Arg {
-        // Words and numbers: there is nothing in them that JSON could not say.
+        // The types used here always serialize.
         Arg::Text(serde_json::to_string(&self.0).ok())
     }
 }
@@ -260,12 +263,12 @@ pub(crate) struct Query<O> {
     rows: PhantomData<fn() -> O>,
 }
 
-/// A query that gives rows, or none.
+/// A query without rows, or with rows of any shape.
 pub(crate) fn query(text: impl Into<Cow<'static, str>>) -> Query<Row> {
     Query::new(text.into(), Vec::new())
 }
 
-/// A query whose rows are tuples.
+/// A query whose rows are read as tuples.
 pub(crate) fn query_as<T: Columns>(text: impl Into<Cow<'static, str>>) -> Query<All<T>> {
     Query::new(text.into(), Vec::new())
 }
@@ -280,19 +283,19 @@ impl<O: FromRow> Query<O> {
         Self { text, args, persistent: true, rows: PhantomData }
     }
 
-    /// The value of the next `$n`.
+    /// Binds the next `$n`.
     pub(crate) fn bind(mut self, value: impl Bind) -> Self {
         self.args.push(value.arg());
         self
     }
 
-    /// Whether the connection keeps it prepared.
+    /// Sets whether the connection caches the prepared statement. The default is `true`.
     pub(crate) fn persistent(mut self, persistent: bool) -> Self {
         self.persistent = persistent;
         self
     }
 
-    /// Carries it out; how many rows it changed.
+    /// Runs the query. Returns the number of changed rows.
     pub(crate) async fn execute<'a>(self, on: impl Into<On<'a>>) -> Result<Done, sqlx::Error> {
         Ok(Done(match on.into() {
             On::Pool(Pool::Sqlite(on)) => self.sqlite()?.execute(on).await?.rows_affected(),
@@ -306,7 +309,7 @@ impl<O: FromRow> Query<O> {
         }))
     }
 
-    /// All rows.
+    /// Runs the query and returns all rows.
     pub(crate) async fn fetch_all<'a>(
         self,
         on: impl Into<On<'a>>,
@@ -334,7 +337,7 @@ impl<O: FromRow> Query<O> {
             .collect()
     }
 
-    /// The first row, if there is one.
+    /// Runs the query and returns the first row, if any.
     pub(crate) async fn fetch_optional<'a>(
         self,
         on: impl Into<On<'a>>,
@@ -354,15 +357,16 @@ impl<O: FromRow> Query<O> {
         row.map(O::read).transpose()
     }
 
-    /// The first row.
+    /// Runs the query and returns the first row.
+    ///
     ///
     /// # Errors
-    /// There is none.
+    /// Fails with [`sqlx::Error::RowNotFound`] if there is none.
     pub(crate) async fn fetch_one<'a>(self, on: impl Into<On<'a>>) -> Result<O::Out, sqlx::Error> {
         self.fetch_optional(on).await?.ok_or(sqlx::Error::RowNotFound)
     }
 
-    /// With its rows as they come.
+    /// The same query with its rows unread.
     fn raw(self) -> Query<Row> {
         Query { text: self.text, args: self.args, persistent: self.persistent, rows: PhantomData }
     }
@@ -385,7 +389,7 @@ impl<O: FromRow> Query<O> {
         let mut args = PgArguments::default();
         for arg in self.args {
             let added = match arg {
-                // A text of PostgreSQL can't have it.
+                // PostgreSQL's text type can't hold NUL.
                 Arg::Text(value) => args.add(value.map(|text| match text.contains('\0') {
                     true => text.replace('\0', "\u{fffd}"),
                     false => text,
@@ -400,7 +404,7 @@ impl<O: FromRow> Query<O> {
     }
 }
 
-/// What became of a statement.
+/// The result of [`Query::execute`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Done(u64);
 
@@ -410,7 +414,7 @@ impl Done {
     }
 }
 
-/// A query that is put together. What is pushed is code of ours; values are bound.
+/// A query that is built at run time. The text pushed must come from this crate. Values are bound.
 pub(crate) struct QueryBuilder {
     text: String,
     args: Vec<Arg>,
@@ -423,7 +427,7 @@ impl QueryBuilder {
 
     pub(crate) fn push(&mut self, text: impl Display) -> &mut Self {
         use std::fmt::Write as _;
-        // A String takes all that is written.
+        // Writing to a `String` never fails.
         let _ = write!(self.text, "{text}");
         self
     }
@@ -434,7 +438,7 @@ impl QueryBuilder {
         self.push(format_args!("${n}"))
     }
 
-    /// `VALUES (…), (…)`: a row for each item.
+    /// Pushes `VALUES (…), (…)` with one row per item.
     pub(crate) fn push_values<T>(
         &mut self,
         items: impl IntoIterator<Item = T>,
@@ -449,12 +453,12 @@ impl QueryBuilder {
         self
     }
 
-    /// Values with commas between them.
+    /// Starts a list of values separated by commas.
     pub(crate) fn list(&mut self) -> Values<'_> {
         Values { to: self, first: true }
     }
 
-    /// The query; nothing is left behind to be built again.
+    /// Builds the query and leaves the builder empty.
     pub(crate) fn build(&mut self) -> Query<Row> {
         self.of()
     }
@@ -472,12 +476,14 @@ impl QueryBuilder {
     }
 }
 
-/// Values of one statement of [`insert_rows`].
+/// Maximum number of values in one statement of [`insert_rows`].
 const VALUES_MAX: usize = 192;
 
-/// `INSERT` of any number of rows, `columns` values each, between `head` and `tail`: in statements of few shapes, a power
-/// of two of rows each. The connection keeps each of them prepared; and to read and bind one statement of all the rows takes
-/// SQLite the square of their values, for it looks each `$n` up in a list.
+/// Inserts any number of rows, with `columns` values each, between the texts `head` and `tail`.
+///
+/// The rows are split into statements of a power of two of rows each, so that there are few
+/// different texts and each stays prepared. A single statement would also be slow: SQLite looks up
+/// each `$n` in a list, which makes parsing and binding quadratic in the number of values.
 pub(crate) async fn insert_rows<T>(
     to: &mut Conn,
     what: (&str, usize, &str),
@@ -510,19 +516,22 @@ pub(crate) fn inserting<T>(
     statements
 }
 
-/// Statements that go to SQLite's thread at a time: the connection keeps each number of them prepared.
+/// Number of statements sent to SQLite's thread at once. The connection caches a prepared statement
+/// for each number up to this one.
 const TOGETHER: usize = 6;
 
-/// What one of several statements came to.
+/// The outcome of one of several statements.
 pub(crate) struct Outcome<T> {
-    /// Rows that it changed.
+    /// Number of changed rows.
     pub(crate) changed: u64,
-    /// Rows that it gave.
+    /// The rows that it returned.
     pub(crate) rows: Vec<T>,
 }
 
-/// Carries out the same statement with other values, one after another. The way to SQLite's thread and back takes longer
-/// than most statements do, so some go there together; to PostgreSQL they go one by one.
+/// Runs statements one after another, usually the same text with different values.
+///
+/// A round trip to SQLite's thread takes longer than most statements, so several are sent together.
+/// PostgreSQL gets them one by one.
 pub(crate) async fn each<O: FromRow>(
     to: &mut Conn,
     queries: impl IntoIterator<Item = Query<O>>,
@@ -556,7 +565,7 @@ pub(crate) async fn each<O: FromRow>(
     }
 }
 
-/// Several as one text.
+/// Joins several queries into one text.
 fn together<O>(mut queries: impl Iterator<Item = Query<O>>) -> Option<Query<O>> {
     let mut all = queries.next()?;
     for query in queries {
@@ -569,7 +578,7 @@ fn together<O>(mut queries: impl Iterator<Item = Query<O>>) -> Option<Query<O>> 
     Some(all)
 }
 
-/// A statement whose `$1` is the value behind so many others.
+/// Appends a statement, with its `$n` renumbered to follow `others` other values.
 fn push_behind(to: &mut String, text: &str, others: usize) {
     use std::fmt::Write as _;
     let mut pieces = text.split('$');
@@ -578,12 +587,12 @@ fn push_behind(to: &mut String, text: &str, others: usize) {
         let digits = piece.bytes().take_while(u8::is_ascii_digit).count();
         let (number, rest) = piece.split_at(digits);
         let number = number.parse::<usize>().unwrap_or_default() + others;
-        // A String takes all that is written.
+        // Writing to a `String` never fails.
         let _ = write!(to, "${number}{rest}");
     }
 }
 
-/// A row, or a list, that is being put together.
+/// A row or list of values under construction.
 pub(crate) struct Values<'a> {
     to: &'a mut QueryBuilder,
     first: bool,

@@ -1,4 +1,4 @@
-//! Reading a row of either database: a column as text, number, bytes, flag or JSON.
+//! Reading rows of either database: a column as text, number, bytes, boolean or JSON.
 
 use serde::de::DeserializeOwned;
 use sqlx::postgres::PgRow;
@@ -6,14 +6,14 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::types::Json;
 use sqlx::{Column as _, Row as _, TypeInfo as _, ValueRef as _};
 
-/// A row.
+/// A row of either database.
 #[derive(Debug)]
 pub(crate) enum Row {
     Sqlite(SqliteRow),
     Postgres(PgRow),
 }
 
-/// Which column: by name or by place.
+/// Selects a column by name or index.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum At<'a> {
     Name(&'a str),
@@ -33,16 +33,17 @@ impl From<usize> for At<'_> {
 }
 
 impl Row {
-    /// A column's value.
+    /// Returns a column's value.
+    ///
     ///
     /// # Errors
-    /// There is no such column, or its value is none of the type.
+    /// Fails if there is no such column, or if its value does not have the type.
     pub(crate) fn try_get<'a, T: Value, I: Into<At<'a>>>(&self, at: I) -> Result<T, sqlx::Error> {
         T::get(self, at.into())
     }
 }
 
-/// What a column can be read as.
+/// A type that a column can be read as.
 pub(crate) trait Value: Sized {
     fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error>;
 }
@@ -64,7 +65,7 @@ macro_rules! plain {
 
 plain!(String, Option<String>, Vec<u8>, Option<Vec<u8>>, Option<f64>);
 
-/// PostgreSQL has several whole numbers and a boolean; to us each is a number.
+/// Reads a number from any of PostgreSQL's integer types or its boolean type.
 fn number(row: &PgRow, at: At<'_>) -> Result<Option<i64>, sqlx::Error> {
     let place = match at {
         At::Place(place) => place,
@@ -140,7 +141,7 @@ fn unexpected(at: At<'_>, what: &str) -> sqlx::Error {
     sqlx::Error::Decode(format!("{at:?} is {what}").into())
 }
 
-/// What a row can be read as.
+/// A type that a row can be read as.
 pub(crate) trait FromRow {
     type Out;
     fn read(row: Row) -> Result<Self::Out, sqlx::Error>;
@@ -153,7 +154,7 @@ impl FromRow for Row {
     }
 }
 
-/// A row's first column.
+/// Reads the first column of a row.
 pub(crate) struct One<T>(std::marker::PhantomData<T>);
 
 impl<T: Value> FromRow for One<T> {
@@ -163,7 +164,7 @@ impl<T: Value> FromRow for One<T> {
     }
 }
 
-/// A row's columns, in order.
+/// Reads the columns of a row in order.
 pub(crate) struct All<T>(std::marker::PhantomData<T>);
 
 impl<T: Columns> FromRow for All<T> {
@@ -173,7 +174,7 @@ impl<T: Columns> FromRow for All<T> {
     }
 }
 
-/// A tuple of what columns can be read as.
+/// A tuple of types that columns can be read as.
 pub(crate) trait Columns: Sized {
     fn columns(row: &Row) -> Result<Self, sqlx::Error>;
 }

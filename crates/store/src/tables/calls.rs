@@ -15,41 +15,47 @@ use crate::write::Write;
 use machine::{CallSetup, GraphAction};
 use model::{CallUuid, Timestamp, Wacid};
 
-/// Handle.
+/// Handle to the call records. See [`Store::calls`](crate::Store::calls).
 #[derive(Clone, Copy, Debug)]
 pub struct Calls<'a>(pub(crate) &'a Shared);
 
 impl Calls<'_> {
-    /// Notes an admitted call, and what its end can be told from if this process does not live to see it. `born` is
-    /// on the steady clock. Returns at once; `false`: the queue is full, and the call must not be begun. A beginning that
-    /// is lost all the same [`Store::conclude`] makes good for.
+    /// Records an admitted call and its set-up, which a later process needs if this one does not
+    /// live to report its end. `born` is monotonic time. Does not wait for the write. Returns
+    /// `false` if the queue is full; the call must not start then. If the record is lost anyway,
+    /// [`Calls::conclude`] restores it.
     #[must_use]
     pub fn begin(self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
         self.0.queue.begin_call(start, setup, born)
     }
 
-    /// Notes Meta's id of a call that we placed. Returns at once.
-    /// One that has ended already is to be ended there too: Graph is told at `farewell`, unless that is settled before.
+    /// Records Meta's id of an outbound call. Does not wait for the write. If the call has ended
+    /// already, Graph must be asked to end it: at `farewell`, unless that is settled earlier.
     pub fn set_wacid(self, call: CallUuid, wacid: Wacid, farewell: Timestamp) {
         self.0.queue.bind_call(call, wacid, farewell);
     }
 
-    /// Notes that an open call was answered. Returns at once.
+    /// Records that an open call was answered. Does not wait for the write.
     pub fn set_answered(self, call: CallUuid, at: Timestamp) {
         self.0.queue.post(Write::Answered(call, at));
     }
 
-    /// Notes that a node lives, on its steady clock: its calls lasted at least until then. Returns at once.
+    /// Records a node's heartbeat, in monotonic time. Calls of a crashed node lasted at least until
+    /// its last heartbeat. Does not wait for the write.
     pub fn heartbeat(self, node_id: &str, at: Timestamp) {
         self.0.queue.post(Write::Alive(node_id.to_owned(), at));
     }
 
-    /// The end of a call: closes its record and puts what reports it into the outbox, in one transaction, once, synced
-    /// to the disk. A call that has its end keeps it, and nothing is written. Queued when this returns. Where the
-    /// journal takes it, its callbacks go out when the store has them; the future waits while nothing takes it.
+    /// Closes the record of a call and adds the callbacks that report its end to the outbox, in one
+    /// synced transaction. If the call has already ended, nothing is written.
+    ///
+    /// The write is queued when this returns. If it goes to the journal, the callbacks are sent
+    /// once the database has them. The future waits while neither the database nor the journal
+    /// accepts it.
+    ///
     ///
     /// # Errors
-    /// The store was closed meanwhile.
+    /// Fails with [`StoreError::Closed`] if the store was closed first.
     pub fn conclude(
         self,
         conclusion: Conclusion,
@@ -57,10 +63,7 @@ impl Calls<'_> {
         self.0.queue.request(|sender| Write::Concluded(Box::new(conclusion), sender))
     }
 
-    /// Ended calls of which Graph has still to be told, now.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns ended calls for which Graph must be asked now to end them.
     pub async fn due_farewells(
         self,
         node_id: &str,
@@ -70,20 +73,19 @@ impl Calls<'_> {
         farewells(&self.0.read, node_id, now, limit).await
     }
 
-    /// Graph was told of a call's end, for good; or is to be told `again` then. Returns at once.
+    /// Records that Graph has confirmed the end of a call, or sets the time of the next attempt.
+    /// Does not wait for the write.
     pub fn settle_farewell(self, call: CallUuid, again: Option<Timestamp>) {
         self.0.queue.post(Write::Farewell(call, again));
     }
 
-    /// What another process of this node left to tell Graph is due now. Returns at once.
+    /// Makes the requests to Graph that another process of this node left due now. Does not wait
+    /// for the write.
     pub fn take_over_farewells(self, node_id: &str) {
         self.0.queue.post(Write::FarewellsDue(node_id.to_owned()));
     }
 
-    /// One call, ended or not.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns a call, ended or not.
     pub async fn get(
         self,
         scope: &Scope,
@@ -92,11 +94,8 @@ impl Calls<'_> {
         one(&self.0.read, scope, call).await
     }
 
-    /// Lines of a call's event log with their numbers, from `after` (exclusive; `None`: the first) on. No call of the
-    /// scope's has none.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns lines of a call's event log with their numbers, after the number `after` or from the
+    /// start. Returns no lines if the scope has no such call.
     pub async fn events(
         self,
         scope: &Scope,
@@ -107,18 +106,12 @@ impl Calls<'_> {
         events(&self.0.read, scope, call, after, limit).await
     }
 
-    /// Calls of a node that were never closed: what a crash left behind (R3).
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns calls of a node that have no end, which a crash left behind.
     pub async fn orphans(self, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
         orphans(&self.0.read, node_id).await
     }
 
-    /// Calls that this node placed and that have ended since `since`.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns outbound calls of a node that have ended since `since`.
     pub async fn placed_since(
         self,
         node_id: &str,
@@ -173,7 +166,8 @@ pub(crate) async fn events(
     Ok(rows.into_iter().map(|(seq, line)| (u64::try_from(seq).unwrap_or_default(), line)).collect())
 }
 
-/// The latest calls of all accounts, newest first, ended or not. For the machine's owner: no API comes here.
+/// Returns the latest calls of all accounts, ended or not, newest first. For the command-line
+/// tools.
 pub(crate) async fn latest(pool: &Pool, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
     const WHAT: &str = "list calls";
     let mut query = QueryBuilder::new(format!(
@@ -184,7 +178,8 @@ pub(crate) async fn latest(pool: &Pool, limit: u32) -> Result<Vec<CallRecord>, S
     rows.iter().map(|row| record(WHAT, row)).collect()
 }
 
-/// A call's event log, whosever it is; none where there is no such call. For the machine's owner.
+/// Returns the event log of a call of any account, or `None` if there is no such call. For the
+/// command-line tools.
 pub(crate) async fn whole_log(
     pool: &Pool,
     call: CallUuid,
@@ -209,7 +204,7 @@ pub(crate) async fn orphans(pool: &Pool, node_id: &str) -> Result<Vec<Orphan>, S
     rows.iter().map(|row| orphan(WHAT, row)).collect()
 }
 
-/// Calls that this node placed and that have ended since `since`.
+/// Returns outbound calls of a node that have ended since `since`.
 pub(crate) async fn placed(
     pool: &Pool,
     node_id: &str,
@@ -282,7 +277,7 @@ pub(crate) async fn farewells(
         .collect()
 }
 
-/// Graph was told, or is to be told again then.
+/// Records that Graph has confirmed the end of a call, or the time of the next attempt.
 pub(crate) async fn farewell(
     to: &mut Conn,
     call: CallUuid,
@@ -296,20 +291,20 @@ pub(crate) async fn farewell(
     update.execute(to).await.map(drop)
 }
 
-/// The process that was to tell Graph is gone: what it left is due at once.
+/// Makes the requests to Graph that an earlier process of this node left due now.
 pub(crate) async fn farewells_due(to: &mut Conn, node_id: &str) -> Result<(), sqlx::Error> {
     let update = "UPDATE calls SET farewell_us = 0 WHERE farewell_us IS NOT NULL AND node_id = $1";
     sql::query(update).bind(node_id).execute(to).await.map(drop)
 }
 
-/// A sign of life of a node.
+/// Records a node's heartbeat.
 pub(crate) async fn alive(to: &mut Conn, node_id: &str, at: Timestamp) -> Result<(), sqlx::Error> {
     let upsert = "INSERT INTO nodes (node_id, alive_us) VALUES ($1, $2) \
         ON CONFLICT (node_id) DO UPDATE SET alive_us = excluded.alive_us";
     sql::query(upsert).bind(node_id).bind(at.micros()).execute(to).await.map(drop)
 }
 
-/// An open call was answered.
+/// Records when open calls were answered.
 pub(crate) async fn answered(
     to: &mut Conn,
     calls: &[(CallUuid, Timestamp)],
@@ -320,7 +315,7 @@ pub(crate) async fn answered(
     sql::each(to, updates).await.map(drop)
 }
 
-/// Meta's id of a call that we placed is known.
+/// Records Meta's id of an outbound call.
 pub(crate) async fn bound(
     to: &mut Conn,
     call: CallUuid,
@@ -335,16 +330,16 @@ pub(crate) async fn bound(
     update.execute(to).await.map(drop)
 }
 
-/// An open row's beginnings: what its end can be told from.
+/// Columns of an open call that its end is derived from after a crash.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Beginnings<'a> {
     /// JSON of the set-up.
     pub(crate) setup: &'a str,
-    /// On the steady clock.
+    /// Monotonic time.
     pub(crate) born: Timestamp,
 }
 
-/// Writes the row of a call that began, unless there is one.
+/// Inserts the row of a call unless it exists.
 pub(crate) async fn insert(
     to: &mut Conn,
     start: &CallStart,
@@ -353,7 +348,7 @@ pub(crate) async fn insert(
     insert_all(to, &[(start, beginnings)]).await
 }
 
-/// The same of many.
+/// Inserts the rows of several calls unless they exist.
 pub(crate) async fn insert_all(
     to: &mut Conn,
     begun: &[(&CallStart, Option<Beginnings<'_>>)],
@@ -384,12 +379,13 @@ pub(crate) async fn insert_all(
     sql::insert_rows(to, INSERT, begun, row).await
 }
 
-/// Writes the rows of calls that an earlier process began, where they are missing, and Meta's names of those that it placed.
+/// Inserts the calls from the start log of an earlier process that have no row yet, and the ids
+/// that Meta gave its outbound calls.
 pub(crate) async fn insert_left(pool: &Pool, left: &Notes) -> Result<(), sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let done = insert_notes(&mut connection, left).await;
     if done.is_err() {
-        // Its transaction ends with it.
+        // Closing the connection rolls its transaction back.
         let _ = connection.close().await;
     }
     done
@@ -406,7 +402,7 @@ async fn insert_notes(transaction: &mut Conn, left: &Notes) -> Result<(), sqlx::
         let unnamed = "SELECT 1 FROM calls WHERE call_uuid = $1 AND wacid IS NULL";
         let unnamed: Option<(i64,)> =
             sql::query_as(unnamed).bind(call.to_string()).fetch_optional(&mut *transaction).await?;
-        // One that has its name is done with, or in good hands.
+        // A call with an id needs nothing: it was written in an earlier batch.
         if unnamed.is_some() {
             bound(transaction, *call, wacid, *farewell).await?;
         }
@@ -414,8 +410,9 @@ async fn insert_notes(transaction: &mut Conn, left: &Notes) -> Result<(), sqlx::
     transaction.commit().await
 }
 
-/// Closes a row each, once: a closed one stays as it is. What else reports the end (the outbox) belongs into the same
-/// transaction, and only where this gives `true`.
+/// Closes the rows of calls that have not ended. The result is `false` for a call that had already
+/// ended. Callbacks that report an end must be inserted in the same transaction, and only if the
+/// result is `true`.
 pub(crate) async fn close(
     to: &mut Conn,
     ends: impl IntoIterator<Item = (CallUuid, &CallEnd, Option<Farewell>)>,

@@ -1,4 +1,4 @@
-//! Conversations and their messages as they are read: lists by index, timelines, and what an answer to a message needs.
+//! Conversations: reading single ones, creating, changing and deleting them.
 
 use std::collections::BTreeMap;
 
@@ -17,16 +17,18 @@ use crate::tables::responses;
 use crate::write::InboxWrite;
 use model::{ConversationStatus, E164, Routing, Timestamp};
 
-/// Handle.
+/// Handle to the conversations. See [`Store::conversations`](crate::Store::conversations).
 #[derive(Clone, Copy, Debug)]
 pub struct Conversations<'a>(pub(crate) &'a Shared);
 
 impl Conversations<'_> {
-    /// Changes a conversation, and puts what tells webhooks of it into the outbox; `false`: the scope has none of that
-    /// id, or it is not in a state for it.
+    /// Changes a conversation, and adds the events in `tell` for webhooks to the outbox. Returns
+    /// `false` if the scope has no such conversation, or if its status does not allow the change.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn change(
         self,
         scope: &Scope,
@@ -42,10 +44,13 @@ impl Conversations<'_> {
             .into_done()
     }
 
-    /// Deletes a conversation with its messages; `false`: the scope has none of that id.
+    /// Deletes a conversation and its messages. Returns `false` if the scope has no such
+    /// conversation.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; some of its messages may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some of the messages
+    /// may be deleted then.
     pub async fn delete(self, scope: &Scope, conversation: Uuid) -> Result<bool, StoreError> {
         if self.get(scope, conversation).await?.is_none() {
             return Ok(false);
@@ -55,27 +60,23 @@ impl Conversations<'_> {
         Ok(written.await?.into_done()?.0)
     }
 
-    /// Makes a conversation with this routing, or gives it that routing.
+    /// Creates a conversation with this routing, or sets its routing if it exists.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn open(self, pair: Pair, routing: Routing, at: Timestamp) -> Result<(), StoreError> {
         self.0.queue.inbox(InboxWrite::Open { pair, routing, at }).await?.into_done().map(drop)
     }
 
-    /// One of a scope's conversations.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns a conversation, or `None` if the scope has no such conversation.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Conversation>, StoreError> {
         one(&self.0.read, scope, id).await
     }
 
-    /// How many conversations are open of each of these numbers, as far as the scope sees them; none of a number that is
-    /// not among the answers.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the number of open conversations by business number. Numbers without any are left
+    /// out.
     pub async fn count_open(
         self,
         scope: &Scope,
@@ -89,7 +90,7 @@ pub(crate) const COLUMNS: &str = "c.conversation_id, c.auth_id, c.main_auth_id, 
     c.status, c.unread, c.last_text, c.last_direction, c.last_us, c.heard_us, c.sentiment, c.score, c.summary, \
     c.insights_by, c.insights_us, c.created_us";
 
-/// One of a scope's.
+/// Returns a conversation of the scope.
 pub(crate) async fn one(
     pool: &Pool,
     scope: &Scope,
@@ -105,7 +106,8 @@ pub(crate) async fn one(
     row.map(|row| conversation(&row).map_err(unreadable(WHAT))).transpose()
 }
 
-/// Everybody's conversations behind that one, in the order of their ids: for the owner of the machine.
+/// Returns conversations of all accounts with an id greater than `after`, ordered by id. For the
+/// command-line tools.
 pub(crate) async fn after(
     pool: &Pool,
     after: Uuid,
@@ -123,7 +125,8 @@ pub(crate) async fn after(
     rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
 }
 
-/// Some of a scope's behind that one, in the order of their ids.
+/// Returns conversations of the scope that match the condition added by `narrow`, with an id
+/// greater than `after`, ordered by id.
 pub(crate) async fn of_scope(
     pool: &Pool,
     scope: &Scope,
@@ -143,7 +146,7 @@ pub(crate) async fn of_scope(
     rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
 }
 
-/// Open conversations of each of these numbers of a scope's; of a number that is not among the answers there are none.
+/// Counts the scope's open conversations by business number. Numbers without any are left out.
 pub(crate) async fn open_of(
     pool: &Pool,
     scope: &Scope,
@@ -153,7 +156,7 @@ pub(crate) async fn open_of(
     let Some((first, rest)) = numbers.split_first() else { return Ok(BTreeMap::new()) };
     let mut select = QueryBuilder::new("SELECT number, count(*) FROM conversations WHERE ");
     within(&mut select, scope);
-    // The word stands in the index: few rows are looked at, and none but in it.
+    // The literal status selects a partial index, so the count reads only that index.
     select.push(" AND status = 'open' AND number IN (").push_bind(first.as_str());
     for number in rest {
         select.push(", ").push_bind(number.as_str());
@@ -199,7 +202,8 @@ pub(crate) fn conversation(row: &Row) -> Result<Conversation, Unread> {
     })
 }
 
-/// What puts a conversation there, with its first eleven values: whose it is, with whom, and who has it.
+/// Binds the first eleven values of an `INSERT` of a conversation: account, number, user and
+/// routing.
 pub(crate) fn begun(text: &'static str, pair: &Pair, routing: Routing) -> Query<Row> {
     sql::query(text)
         .bind(pair.conversation.to_string())
@@ -215,9 +219,10 @@ pub(crate) fn begun(text: &'static str, pair: &Pair, routing: Routing) -> Query<
         .bind(routing.agent().map(|id| id.to_string()))
 }
 
-/// Makes the conversation or brings it up to date.
+/// The upsert of the conversation of a new message.
 pub(crate) fn conversing(came: &Came) -> Query<Row> {
-    // A number's stored routing is read here and now: memory may be a moment behind it. It is its owner's.
+    // The number's stored routing is read in the same statement, because the routing in memory may
+    // be outdated. It counts only for the number's owner.
     let upsert = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, \
         bsuid, name, status, routing, webhook, agent, unread, last_text, last_direction, last_us, heard_us, created_us, \
         generation, name_lower, last_lower) \
@@ -250,7 +255,8 @@ pub(crate) fn conversing(came: &Came) -> Query<Row> {
         .bind(message.text.to_lowercase())
 }
 
-/// What is left to do once the conversation is there; where it stands, and how many of its messages are unread.
+/// Finishes the upsert of a conversation. Returns its routing state and its number of unread
+/// messages.
 pub(crate) async fn conversed(
     to: &mut Conn,
     came: &Came,
@@ -274,8 +280,9 @@ pub(crate) async fn conversed(
     Ok((standing, u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default()))
 }
 
-/// What of a conversation is another than it was. Apart from what each message changes, and only where it is so: what an update
-/// names, it writes into each index that has it, whether it changes or not.
+/// Updates columns of a conversation that rarely change. They are not part of the upsert for each
+/// message, because an update writes every index that contains one of its columns, even if the
+/// value stays the same.
 pub(crate) async fn renew(to: &mut Conn, came: &Came, row: &Row) -> Result<(), sqlx::Error> {
     let Came { pair, counts, .. } = came;
     let text = |column: &str| row.try_get::<String, _>(column);
@@ -315,7 +322,8 @@ pub(crate) async fn change(
     if let Some(routing) = change.routing {
         route(&mut update, routing);
     }
-    // An answer under way is not sent any more where people took over, or somebody else answers.
+    // The new epoch stops an AI agent's reply in progress after a person took over or the agent
+    // changed.
     if change.routing.is_some() || change.ai_enabled == Some(false) {
         update.push(", epoch = epoch + 1");
     }
@@ -335,7 +343,7 @@ pub(crate) async fn change(
     update.push(" WHERE ");
     within(&mut update, scope);
     update.push(" AND conversation_id = ").push_bind(conversation.to_string());
-    // Two who close it at the same moment: one of them does.
+    // If two people close a conversation at the same time, only one of them succeeds.
     if let Some(next) = change.status {
         update.push(" AND status IN (");
         let mut words = update.list();
@@ -388,7 +396,7 @@ pub(crate) async fn delete(
             .bind(conversation.to_string());
         turns.execute(&mut *to).await?;
         responses::forget_conversation(to, conversation, Timestamp::MAX).await?;
-        // What was to be told of it is told no more: it is gone.
+        // Undelivered events about a deleted conversation are not sent.
         let callbacks =
             sql::query("DELETE FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL");
         callbacks.bind(conversation.to_string()).execute(to).await?;

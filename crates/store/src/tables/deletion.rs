@@ -1,6 +1,8 @@
-//! How a person's rows go: some at a time, so that no call's write waits for them, and so that nothing of them is left in the file.
-//! SQLite overwrites what is deleted (`secure_delete`, set in `open`); what its write-ahead log still has goes by
-//! [`Store::scrub`]. PostgreSQL has no such thing (docs/operations.md).
+//! Deletion of a user's rows in small batches, so that the writes of calls don't have to wait.
+//!
+//! SQLite overwrites deleted rows (`secure_delete`, set in `sql::connect`). Copies in its
+//! write-ahead log are removed by [`Erasures::scrub`](crate::Erasures::scrub). PostgreSQL does not
+//! overwrite deleted rows.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -19,23 +21,23 @@ impl Shared {
         Ok(())
     }
 
-    /// What tells of a call: its log and callbacks.
+    /// Deletes the event log, transcript, callbacks and events of a call.
     pub(crate) async fn delete_telling_of(&self, call: &str) -> Result<(), StoreError> {
         self.delete_all(|| Few::Lines(call.to_owned())).await?;
         self.delete_all(|| Few::Said(call.to_owned())).await?;
-        // One that goes out meanwhile is among those that are done then.
+        // A waiting callback that is delivered meanwhile is deleted by the next step.
         self.delete_all(|| Few::Waiting(call.to_owned())).await?;
         self.delete_all(|| Few::Done(call.to_owned())).await?;
         self.delete_all(|| Few::Events(call.to_owned(), Timestamp::MAX)).await
     }
 
-    /// What a conversation holds, but for its own row.
+    /// Deletes the messages and events of a conversation, but not its row.
     pub(crate) async fn delete_within(&self, conversation: Uuid) -> Result<(), StoreError> {
         self.delete_messages(conversation, Timestamp::MAX).await?;
         self.delete_events(conversation, Timestamp::MAX).await
     }
 
-    /// A conversation's messages that came until then.
+    /// Deletes the messages of a conversation that came up to `until`.
     pub(crate) async fn delete_messages(
         &self,
         conversation: Uuid,
@@ -44,7 +46,7 @@ impl Shared {
         self.delete_all(|| Few::Messages(conversation.to_string(), until)).await
     }
 
-    /// What webhooks were or are to be told of a conversation, and was noted until then.
+    /// Deletes the webhook events about a conversation that were created up to `until`.
     pub(crate) async fn delete_events(
         &self,
         conversation: Uuid,
@@ -53,10 +55,13 @@ impl Shared {
         self.delete_all(|| Few::Events(conversation.to_string(), until)).await
     }
 
-    /// The lines of a call's log that wait are written, and what tells of the call is gone.
+    /// Deletes the event logs, transcripts, callbacks and events of a call and of the calls in
+    /// `calls`.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; some may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some rows may be
+    /// deleted then.
     pub(crate) async fn delete_calls(
         &self,
         calls: &[String],
@@ -69,18 +74,18 @@ impl Shared {
     }
 }
 
-/// Rows in one write.
+/// Number of rows deleted in one write.
 const AT_ONCE: u32 = 500;
 
-/// Some rows of a call, or of a conversation.
+/// A limited number of rows of a call or conversation.
 enum Few {
     Lines(String),
-    /// What was said in a call that is up, or was.
+    /// Transcript of a call.
     Said(String),
-    /// Of a call, by the index of those that wait, and of those that are done.
+    /// Waiting and finished callbacks of a call. Each kind has its own index.
     Waiting(String),
     Done(String),
-    /// Of a conversation, or a call's; until then.
+    /// Webhook events about a conversation or call, created up to a time.
     Events(String, Timestamp),
     Messages(String, Timestamp),
 }

@@ -1,5 +1,5 @@
-//! People who are to be forgotten (`number-api.md` §4): a row each, until nothing of theirs is left. What others keep beside
-//! the store (recordings' files, conversations) is `erasure`'s business.
+//! Requests to erase a user's data. Each has a row until all data is deleted. Files of recordings
+//! are deleted by the `erasure` module of the node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,16 +19,18 @@ use crate::tables::{conversations, responses};
 use crate::write::Deed;
 use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 
-/// Handle.
+/// Handle to the erasure requests. See [`Store::erasures`](crate::Store::erasures).
 #[derive(Clone, Copy, Debug)]
 pub struct Erasures<'a>(pub(crate) &'a Shared);
 
 impl Erasures<'_> {
-    /// What webhooks were or are to be told of a conversation, also of one that is not there, and was noted until then
-    /// by the steady clock.
+    /// Deletes webhook events about a conversation that were created up to `until` (monotonic
+    /// time), even if the conversation no longer exists.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; some may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some events may be
+    /// deleted then.
     pub async fn erase_events(
         self,
         conversation: Uuid,
@@ -37,11 +39,13 @@ impl Erasures<'_> {
         self.0.delete_events(conversation, until).await
     }
 
-    /// Empties the file of calls that begin, and SQLite's write-ahead log into its file: what was overwritten there is nowhere any
-    /// more. `false`: a call began, or somebody read meanwhile, and it is to be tried again.
+    /// Empties the start log, and checkpoints and truncates SQLite's write-ahead log, so that
+    /// deleted data is in no file. Returns `false` if a call started or a reader was active
+    /// meanwhile; call it again then.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if a file can't be emptied.
     pub async fn scrub(self) -> Result<bool, StoreError> {
         const WHAT: &str = "empty the store's logs";
         let emptied =
@@ -55,27 +59,34 @@ impl Erasures<'_> {
         Ok(emptied && busy == 0)
     }
 
-    /// Notes that a person is to be forgotten; from then on it will be done.
+    /// Stores an erasure request. It will be carried out even after a restart.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn request(self, erasure: Erasure) -> Result<(), StoreError> {
         self.0.queue.run(ErasureWrite::Ask(erasure)).await.map(drop)
     }
 
-    /// Nothing of the person's is left.
+    /// Removes a request after all data is deleted.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn finish(self, id: Uuid) -> Result<(), StoreError> {
         self.0.queue.run(ErasureWrite::Done(id)).await.map(drop)
     }
 
-    /// Takes the person out of an ended call: its event log and callbacks are gone, its record names nobody. The record comes
-    /// last, since by it the call is found again.
+    /// Removes the user's data from an ended call: deletes its event log and callbacks, and clears
+    /// numbers and names in its record. The record comes last, because an interrupted erasure finds
+    /// the call by it.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; some may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some data may be
+    /// deleted then.
     pub async fn erase_call(self, call: CallUuid, line: Uuid) -> Result<(), StoreError> {
         let family = sql::query_scalar::<String>(FAMILY)
             .bind(call.to_string())
@@ -86,10 +97,12 @@ impl Erasures<'_> {
         self.0.queue.run(ErasureWrite::Call(call, line, family)).await.map(drop)
     }
 
-    /// What webhooks were or are to be told of a conversation, of these ids.
+    /// Deletes webhook events about a conversation by their ids.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; some may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some events may be
+    /// deleted then.
     pub async fn erase_events_by_id(
         self,
         conversation: Uuid,
@@ -101,10 +114,13 @@ impl Erasures<'_> {
         Ok(())
     }
 
-    /// What a conversation holds that came until then; itself too, if nothing came later.
+    /// Deletes the content of a conversation up to `until`, and the conversation itself if nothing
+    /// is left.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; some may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some data may be
+    /// deleted then.
     pub async fn erase_conversation(
         self,
         scope: &Scope,
@@ -120,10 +136,13 @@ impl Erasures<'_> {
             .map(drop)
     }
 
-    /// Forgets the person's notifications until then, and what they allowed these numbers.
+    /// Deletes the notifications about the user up to `until`, and the user's permissions for these
+    /// numbers.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; some may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some data may be
+    /// deleted then.
     pub async fn erase_remaining(
         self,
         erasure: &Erasure,
@@ -137,10 +156,7 @@ impl Erasures<'_> {
         Ok(())
     }
 
-    /// Who is to be forgotten, the oldest first.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns all requests, oldest first.
     pub async fn list(self) -> Result<Vec<Erasure>, StoreError> {
         let select = "SELECT erasure_id, auth_id, main_auth_id, wa_id, known_as, asked_us FROM erasures ORDER BY asked_us LIMIT 1000";
         let rows = sql::query(select).fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
@@ -160,16 +176,17 @@ impl Erasures<'_> {
         rows.iter().map(erasure).collect()
     }
 
-    /// All the ids that the person has in conversations, where digits and business-scoped ids stand side by side; kept with the
-    /// request, since the conversations go.
+    /// Finds all ids of the user: conversations link digits to business-scoped ids. The ids are
+    /// stored with the request, because the conversations will be deleted.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if a query fails or if the database rejects the write.
     pub async fn resolve(self, mut erasure: Erasure) -> Result<Erasure, StoreError> {
         let mut ids: BTreeSet<String> = erasure.ids().into_iter().collect();
         loop {
             let known: Vec<String> = ids.iter().cloned().collect();
-            // Each half by an index of its own.
+            // One `SELECT` for each column, since each has its own index.
             let mut select = QueryBuilder::new("");
             for (words, column) in [("SELECT", "user_id"), (" UNION SELECT", "bsuid")] {
                 select.push(words).push(" user_id, bsuid FROM conversations WHERE ");
@@ -193,11 +210,8 @@ impl Erasures<'_> {
         Ok(erasure)
     }
 
-    /// Some of a person's calls behind that one, of those that began before they asked: those that have ended, or those
-    /// that have not.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns calls of the user that started before the request, with an id greater than `after`:
+    /// either those that have ended or those that have not.
     pub async fn calls(
         self,
         erasure: &Erasure,
@@ -206,7 +220,7 @@ impl Erasures<'_> {
         limit: u32,
     ) -> Result<Vec<CallUuid>, StoreError> {
         let ids = erasure.ids();
-        // Each half by an index of its own.
+        // One `SELECT` for each column, since each has its own index.
         let mut select = QueryBuilder::new("");
         for (words, column) in [("SELECT", "from_number"), (" UNION SELECT", "to_number")] {
             select.push(words).push(" call_uuid FROM calls WHERE ");
@@ -224,10 +238,7 @@ impl Erasures<'_> {
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    /// What there is to hear of a person's ended call.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns recordings that contain the user's voice in an ended call.
     pub async fn call_recordings(self, scope: &Scope, call: CallUuid) -> Result<Heard, StoreError> {
         let id = call.to_string();
         let mut calls: Vec<String> = sql::query_scalar(FAMILY)
@@ -251,7 +262,8 @@ impl Erasures<'_> {
         Ok(Heard { is_over, recordings })
     }
 
-    /// Recordings of rooms that a call was in: of its time, and named in its log.
+    /// Returns recordings of rooms that a call was in: they overlap with the call, and the call's
+    /// event log names the room.
     async fn room_recordings(
         self,
         scope: &Scope,
@@ -286,10 +298,7 @@ impl Erasures<'_> {
         Ok(found.map(|(id, _, ended)| (id, ended)).collect())
     }
 
-    /// Some of the person's conversations, behind that one.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns conversations of the user with an id greater than `after`.
     pub async fn conversations(
         self,
         erasure: &Erasure,
@@ -301,31 +310,32 @@ impl Erasures<'_> {
     }
 }
 
-/// A person who is to be forgotten, and where.
+/// A request to erase the data of a user.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Erasure {
     pub id: Uuid,
-    /// Who asked, and its main account.
+    /// The account that made the request, and its main account.
     pub account: AuthId,
     pub main_account: AuthId,
-    /// Digits, or a business-scoped id.
+    /// Digits of the phone number, or a business-scoped user id.
     pub wa_id: String,
-    /// What else they are known as here, found in their conversations.
+    /// Other ids of the user, found in their conversations.
     pub known_as: Vec<String>,
-    /// By the wall clock. What came until then goes; who writes or calls later is somebody new.
+    /// Wall-clock time of the request. Data from before it is deleted, later messages and calls are
+    /// not.
     pub asked: Timestamp,
 }
 
-/// Until when what tells of a person goes, by each of the clocks that stamp it.
+/// The time up to which data is deleted, on both clocks that rows are stamped with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Until {
-    /// Messages and calls.
+    /// Wall-clock time, for messages and calls.
     pub wall: Timestamp,
-    /// Events and notifications.
+    /// Monotonic time, for events and notifications.
     pub steady: Timestamp,
 }
 
-/// Without the person (R22).
+/// Omits the user's ids.
 impl std::fmt::Debug for Erasure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Erasure({})", self.id)
@@ -333,22 +343,21 @@ impl std::fmt::Debug for Erasure {
 }
 
 impl Erasure {
-    /// Whose data it is about: the asker's.
+    /// The scope of the account that made the request.
     pub fn scope(&self) -> Scope {
         Scope::of(self.account.clone())
     }
 
-    /// All that they are known as.
+    /// Returns all known ids of the user.
     pub fn ids(&self) -> Vec<String> {
         std::iter::once(&self.wa_id).chain(&self.known_as).cloned().collect()
     }
 }
 
-/// What there is to hear of a person's call: of it, of the call that dialled it, of those that it dialled, and of rooms that it
-/// was in.
+/// Recordings of a user's call, of its parent call and its B-legs, and of rooms that it was in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heard {
-    /// All of it has ended: what is still being recorded can't be taken away.
+    /// Whether all of them have ended. A recording in progress can't be deleted.
     pub is_over: bool,
     /// Some of the recordings.
     pub recordings: Vec<Uuid>,
@@ -356,23 +365,23 @@ pub struct Heard {
 
 const WHAT: &str = "look for what is to be forgotten";
 
-/// Ids of one person at most.
+/// Maximum number of ids of one user.
 const IDS_MAX: usize = 100;
 
-/// Recordings looked at together, and numbers.
+/// Maximum number of recordings or business numbers in one query or write.
 const AT_ONCE: usize = 100;
 
-/// A room's recording may begin and end that much beside the calls in it.
+/// Tolerance, in microseconds, between the times of a room's recording and those of its calls.
 const BESIDE_US: i64 = 10 * 1_000_000;
 
 enum ErasureWrite {
     Ask(Erasure),
     Known(Uuid, Vec<String>),
-    /// With its line in the timeline; and those that it dialled, or was dialled by.
+    /// Call, its timeline entry, and its parent call and B-legs.
     Call(CallUuid, Uuid, Vec<String>),
-    /// What webhooks were told of a conversation, by the events' ids.
+    /// Webhook events about a conversation, by their ids.
     Told(Uuid, Vec<Uuid>),
-    /// What is left of a conversation.
+    /// The conversation's own row.
     Conversation(Scope, Uuid, Until),
     /// Notifications and permissions.
     Rest(Erasure, Until, Vec<PhoneNumberId>),
@@ -414,7 +423,7 @@ impl Deed for ErasureWrite {
 }
 
 async fn ask(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
-    // A wall clock that was set back meanwhile keeps nothing of what is there.
+    // Covers data that is stamped later than the request because the wall clock was set back.
     let mut select = QueryBuilder::new("SELECT max(at_us) FROM (");
     for (words, table, id) in [
         ("SELECT last_us AS at_us", "conversations", "user_id"),
@@ -435,18 +444,20 @@ async fn ask(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
     Ok(insert.execute(to).await?.rows_affected())
 }
 
-/// The call that dialled this one, and those that it dialled: their logs, callbacks and remarks name who is in it.
+/// The parent call and the B-legs of a call. Their logs, callbacks and remarks contain the numbers
+/// of the call's parties.
 const FAMILY: &str = "SELECT call_uuid FROM calls WHERE parent_call_uuid = $1 \
     UNION SELECT parent_call_uuid FROM calls WHERE call_uuid = $1 AND parent_call_uuid IS NOT NULL";
 
-/// An ended call keeps its record, for the bill, and nobody is in it; those that it dialled or was dialled by keep theirs.
+/// Removes the user from an ended call. The record remains for billing. The records of `family`
+/// keep their numbers.
 async fn scrub_call(
     to: &mut Conn,
     call: CallUuid,
     line: Uuid,
     family: &[String],
 ) -> Result<u64, sqlx::Error> {
-    // They may be of later than the request, which the call is not.
+    // The message and the notification may be later than the request, although the call is not.
     sql::query("DELETE FROM messages WHERE message_id = $1")
         .bind(line.to_string())
         .execute(&mut *to)
@@ -476,7 +487,7 @@ async fn forget_told(
     Ok(delete.build().execute(to).await?.rows_affected())
 }
 
-/// A conversation of which messages have gone: it goes too, or shows what is left.
+/// Updates a conversation after messages of it were deleted, or deletes it if no messages are left.
 async fn shrink(
     to: &mut Conn,
     scope: &Scope,
@@ -509,7 +520,7 @@ async fn shrink(
     if heard == 0 {
         update.push(", heard_us = 0");
     }
-    // What was made of the messages that are gone tells of them.
+    // Insights were derived from the deleted messages.
     for column in ["sentiment", "score", "summary", "insights_by", "insights_us"] {
         update
             .push(format!(", {column} = CASE WHEN insights_us > "))
@@ -547,7 +558,7 @@ async fn forget_rest(
     Ok(rows)
 }
 
-/// That a column holds one of these; there is one at least.
+/// Adds the condition that a column has one of these values. `ids` must not be empty.
 fn one_of(query: &mut QueryBuilder, column: &str, ids: &[String]) {
     query.push(" AND ").push(column).push(" IN (");
     let mut list = query.list();
@@ -557,7 +568,7 @@ fn one_of(query: &mut QueryBuilder, column: &str, ids: &[String]) {
     query.push(")");
 }
 
-/// That a line has this name in it: how a room is entered (`RoomEntry`).
+/// Returns a `LIKE` pattern that matches event log lines with this room name (`RoomEntry`).
 fn names(name: &str) -> String {
     let mut like = String::from("%\"name\":");
     for c in serde_json::Value::from(name).to_string().chars() {

@@ -1,8 +1,8 @@
-//! Messages and conversations as they are written: each message once, with its conversation and with what reports it, in
-//! one transaction. Where they go is read from the conversation's own row in that transaction, so that nothing that
-//! changes routing can come in between.
+//! Messages of conversations: inbound messages, status updates, and messages to be sent.
 //!
-//! Messages on their way out, as they are written: taken, about to be asked for, and what became of it.
+//! Each message is stored once, in one transaction with its conversation and the callbacks that
+//! report it. The target of these is read from the conversation's row in that transaction, so a
+//! concurrent change of the routing can't come in between.
 
 use uuid::Uuid;
 
@@ -23,13 +23,14 @@ use crate::tables::{outbox, turns};
 use crate::write::InboxWrite;
 use model::{Routing, Timestamp};
 
-/// Handle.
+/// Handle to the messages. See [`Store::messages`](crate::Store::messages).
 #[derive(Clone, Copy, Debug)]
 pub struct Messages<'a>(pub(crate) &'a Shared);
 
 impl Messages<'_> {
-    /// Writes a user's message, or a call's line, with its conversation and what reports it. Queued when this returns,
-    /// unless the queue is full (`None`).
+    /// Stores an inbound message or a call's timeline entry, with its conversation and the
+    /// callbacks that report it. The write is queued when this returns. Returns `None` if the queue
+    /// is full.
     pub fn receive(
         self,
         came: Came,
@@ -37,7 +38,8 @@ impl Messages<'_> {
         self.0.queue.try_inbox(InboxWrite::Came(came))
     }
 
-    /// Writes how far a message is. Queued when this returns, unless the queue is full (`None`).
+    /// Stores a message's new status. The write is queued when this returns. Returns `None` if the
+    /// queue is full.
     pub fn update_status(
         self,
         status: StatusCame,
@@ -45,10 +47,13 @@ impl Messages<'_> {
         self.0.queue.try_inbox(InboxWrite::Status(status))
     }
 
-    /// Writes messages that are to go out; refused where there is no such conversation, or its epoch is another.
+    /// Stores messages to be sent. They are refused if the conversation does not exist or has
+    /// another epoch.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn enqueue(self, going: Going) -> Result<Gone, StoreError> {
         match self.0.queue.inbox(InboxWrite::Going(going)).await? {
             InboxFound::Gone(gone) => Ok(gone),
@@ -59,16 +64,18 @@ impl Messages<'_> {
         }
     }
 
-    /// Meta is about to be asked to take a message, which it may have from then on; `false`: it was asked before, or is not
-    /// to go out any more.
+    /// Records that a message is about to be sent to Meta, which may have it from then on. Returns
+    /// `false` if this was recorded before, or if the message must not be sent any more.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn begin_sending(self, message: Uuid, at: Timestamp) -> Result<bool, StoreError> {
         Ok(self.0.queue.inbox(InboxWrite::Asking { message, at }).await?.into_done()?.0)
     }
 
-    /// Meta has a message under this id. Queued when this returns.
+    /// Stores the id that Meta gave a message. The write is queued when this returns.
     pub fn set_wamid(
         self,
         message: Uuid,
@@ -78,18 +85,17 @@ impl Messages<'_> {
         async move { Ok(written.await?.into_done()?.0) }
     }
 
-    /// Forgets the oldest messages that came before then, some at a time; whether there may be more.
+    /// Deletes up to `limit` of the oldest messages from before `before`. Returns whether there may
+    /// be more.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write.
     pub async fn delete_older(self, before: Timestamp, limit: u32) -> Result<bool, StoreError> {
         Ok(self.0.queue.inbox(InboxWrite::Forget { before, limit }).await?.into_done()?.0)
     }
 
-    /// A conversation's messages and calls behind `before`, the latest first.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the messages and calls of a conversation that are older than `before`, newest first.
     pub async fn list(
         self,
         scope: &Scope,
@@ -100,18 +106,13 @@ impl Messages<'_> {
         messages(&self.0.read, scope, conversation, before, limit).await
     }
 
-    /// One message, whosever it is: for what is named by our own signature.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns a message of any account. Only for ids that Offhook has signed itself.
     pub async fn get(self, id: Uuid) -> Result<Option<(Pair, Message)>, StoreError> {
         message_of(&self.0.read, id).await
     }
 
-    /// Messages that an earlier process of this node had taken for sending when it ended, the oldest first, behind that one.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns messages that an earlier process of this node was sending when it ended, after the
+    /// position `after`, oldest first.
     pub async fn interrupted(
         self,
         node: &str,
@@ -121,10 +122,8 @@ impl Messages<'_> {
         left(&self.0.read, node, after, limit).await
     }
 
-    /// How many messages a user had written in a conversation when this one came, itself among them.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the number of messages that the user had written in a conversation up to and
+    /// including this one.
     pub async fn count_until(
         self,
         conversation: Uuid,
@@ -135,7 +134,7 @@ impl Messages<'_> {
     }
 }
 
-/// A conversation's messages behind `before`, the latest first.
+/// Returns the messages of a conversation that are older than `before`, newest first.
 pub(crate) async fn messages(
     pool: &Pool,
     scope: &Scope,
@@ -158,7 +157,7 @@ pub(crate) async fn messages(
     rows.iter().map(|row| message(row).map_err(unreadable(WHAT))).collect()
 }
 
-/// One message, whosever it is: for what is named by our own signature.
+/// Returns a message of any account. Only for ids that Offhook has signed itself.
 pub(crate) async fn message_of(
     pool: &Pool,
     id: Uuid,
@@ -175,7 +174,8 @@ pub(crate) async fn message_of(
     Ok(Some((pair, message)))
 }
 
-/// A node's, the oldest first; those of an Offhook that noted nothing of them are anybody's.
+/// Returns unsent messages of a node, oldest first. Messages of Offhook versions that did not store
+/// the node belong to every node.
 pub(crate) async fn left(
     pool: &Pool,
     node: &str,
@@ -211,7 +211,7 @@ pub(crate) async fn left(
     rows.iter().map(|row| read(row).map_err(unreadable(WHAT))).collect()
 }
 
-/// A user's messages until this one.
+/// Counts a user's messages up to this one.
 pub(crate) async fn until(
     pool: &Pool,
     conversation: Uuid,
@@ -240,15 +240,15 @@ pub(crate) async fn came(
     Ok(InboxFound::Came(Some(arrived.found), written))
 }
 
-/// A message that was not there before.
+/// A message that was not stored before.
 pub(crate) struct Arrived {
-    /// The conversation, and how many of its messages are unread.
+    /// The conversation's routing state and its number of unread messages.
     pub(crate) found: (Standing, u64),
-    /// What reports it, still to be put in.
+    /// The callbacks that report it, not yet in the outbox.
     pub(crate) told: Vec<NewCallback>,
 }
 
-/// Takes in messages, in order; `None`: it was there before.
+/// Stores inbound messages in order. The result is `None` for a message that was stored before.
 pub(crate) async fn arrive(
     to: &mut Conn,
     all: &[&Came],
@@ -279,7 +279,7 @@ pub(crate) async fn arrive(
     Ok(arrived)
 }
 
-/// The event for the webhook, and the form for the number's URL.
+/// Makes the event for the webhook and the Plivo-compatible callback for the number's webhook URL.
 fn tell(draft: &Draft, webhook: Option<Uuid>, conversation: Uuid) -> Vec<NewCallback> {
     let event = webhook.map(|webhook| draft.event_for(webhook, conversation));
     event.into_iter().chain(draft.form(conversation)).collect()
@@ -342,14 +342,16 @@ pub(crate) async fn status(
         .push(" AND direction = 'outbound' AND phone_number_id = ")
         .push_bind(came.phone_number_id.as_str());
     update.push(" AND (status IN (");
-    // That nobody knows what became of it is said here only where Meta has said nothing yet.
+    // A status without a wamid is Offhook's own and means that the result of sending is unknown. It
+    // applies only if Meta has reported nothing yet.
     let follows = if came.wamid.is_some() { came.status.predecessors() } else { &["queued"] };
     let mut words = update.list();
     follows.iter().for_each(|word| {
         words.push_bind(*word);
     });
     update.push(")");
-    // Given up here for want of an answer: Meta never named it. What it says of it now is the proof (`meta-calling.md` §3.5).
+    // The message was marked as failed because Meta did not respond. This status from Meta proves
+    // that it was sent.
     if came.wamid.is_some() {
         update.push(" OR (status = 'failed' AND wamid IS NULL)");
     }
@@ -360,7 +362,8 @@ pub(crate) async fn status(
     let (message, conversation): (String, String) =
         (row.try_get("message_id")?, row.try_get("conversation_id")?);
     let ids = conversation.parse::<Uuid>().ok().zip(message.parse::<Uuid>().ok());
-    // Its number may be another account's by now: whom that tells is told nothing of this conversation.
+    // If the number belongs to another account now, that account's webhooks must not learn of this
+    // conversation.
     let select = format!(
         "SELECT {STANDING}, c.user_id, c.bsuid, c.name FROM conversations c {JOIN} WHERE c.conversation_id = $1 AND c.auth_id = $2"
     );
@@ -385,7 +388,8 @@ pub(crate) async fn status(
     Ok(InboxFound::Status(ids, written))
 }
 
-/// The oldest messages that came before then, some at a time, and conversations of which nothing is left.
+/// Deletes up to `limit` of the oldest messages from before `before`, and conversations without
+/// messages.
 pub(crate) async fn forget(
     to: &mut Conn,
     before: Timestamp,
@@ -404,7 +408,8 @@ pub(crate) async fn forget(
         LIMIT $2)";
     if gone < u64::from(limit) {
         sql::query(delete).bind(before.micros()).bind(i64::from(limit)).execute(&mut *to).await?;
-        // What is owed for a message that is gone is owed no more, also of a node that never came back.
+        // Deletes pending replies to deleted messages, including those of nodes that no longer
+        // exist.
         sql::query("DELETE FROM turns WHERE came_us < $1")
             .bind(before.micros())
             .execute(to)
@@ -451,7 +456,7 @@ pub(crate) async fn going(to: &mut Conn, going: &Going) -> Result<Gone, sqlx::Er
     Ok(Gone::Out)
 }
 
-/// From here on Meta may have it.
+/// Records that a message is about to be sent. Meta may have it from then on.
 pub(crate) async fn asking(
     to: &mut Conn,
     message: Uuid,
@@ -462,7 +467,7 @@ pub(crate) async fn asking(
     Ok(InboxFound::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
 }
 
-/// Meta has it, under this name.
+/// Stores the id that Meta gave a message.
 pub(crate) async fn posted(
     to: &mut Conn,
     message: Uuid,

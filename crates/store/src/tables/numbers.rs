@@ -1,6 +1,8 @@
-//! Whose conversations a number has, and what all of them go by at once. A change of all conversations, by `applyToExisting`
-//! or with the owner, is one row: each conversation keeps the generation that its own routing was set in, and the newer of
-//! the two counts.
+//! Owners and routing of business numbers.
+//!
+//! A change that concerns all conversations of a number, by `applyToExisting` or by a new owner,
+//! writes one row. Each conversation stores the generation in which its own routing was set. The
+//! newer one of the two routings counts.
 
 use crate::error::{StoreError, failed};
 use crate::rows::conversation::{Pair, Standing};
@@ -10,39 +12,38 @@ use crate::sql::{self, Conn, Pool, Row};
 use crate::write::InboxWrite;
 use model::{PhoneNumberId, Routing};
 
-/// Handle.
+/// Handle to the business numbers. See [`Store::numbers`](crate::Store::numbers).
 #[derive(Clone, Copy, Debug)]
 pub struct Numbers<'a>(pub(crate) &'a Shared);
 
 impl Numbers<'_> {
-    /// Changes a number's routing, and that of all its conversations where it is to be so: one transaction.
+    /// Changes the routing of a number, and of all its conversations if `all` is set, in one
+    /// transaction.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn set_routing(self, reroute: Reroute) -> Result<(), StoreError> {
         self.0.queue.inbox(InboxWrite::Reroute(reroute)).await?.into_done().map(drop)
     }
 
-    /// A number is another account's from now on; `false`: it was before.
+    /// Transfers a number to another account. Returns `false` if that account has it already.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn transfer(self, claim: Claim) -> Result<bool, StoreError> {
         Ok(self.0.queue.inbox(InboxWrite::Claim(claim)).await?.into_done()?.0)
     }
 
-    /// Whose conversations the numbers have.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the owners of all numbers that have conversations.
     pub async fn owners(self) -> Result<Vec<(PhoneNumberId, Tenure)>, StoreError> {
         all(&self.0.read).await
     }
 
-    /// What was set of numbers' routing.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the routing of all numbers for which one was set.
     pub async fn routings(self) -> Result<Vec<(PhoneNumberId, Routing)>, StoreError> {
         routings(&self.0.read).await
     }
@@ -57,10 +58,10 @@ pub(crate) fn routing(row: &Row) -> Result<Routing, sqlx::Error> {
     Ok(Routing::from_columns(&row.try_get::<String, _>("routing")?, id("webhook")?, id("agent")?))
 }
 
-/// What joins a conversation `c` with its number's row.
+/// Joins a conversation `c` with the row `n` of its number.
 pub(crate) const JOIN: &str = "LEFT JOIN number_tenures n ON n.phone_number_id = c.phone_number_id";
 
-/// A conversation's standing as it counts, by the names that [`standing`] reads.
+/// The effective routing state of a conversation. [`standing`] reads these columns.
 pub(crate) const STANDING: &str = "\
     CASE WHEN n.owner <> '' AND n.owner <> c.auth_id THEN 'none' WHEN n.generation > c.generation THEN n.routing \
         ELSE c.routing END AS routing, \
@@ -70,19 +71,19 @@ pub(crate) const STANDING: &str = "\
         ELSE c.agent END AS agent, \
     c.epoch + coalesce(n.generation, 0) AS epoch, c.ai_enabled AS ai_enabled";
 
-/// A conversation's own routing counts.
+/// Condition: the conversation's own routing is in effect.
 pub(crate) const OWN: &str = "(n.generation IS NULL OR n.generation <= c.generation) \
     AND (n.owner IS NULL OR n.owner = '' OR n.owner = c.auth_id)";
 
-/// Its number's does.
+/// Condition: the number's routing is in effect.
 pub(crate) const BY_NUMBER: &str =
     "n.generation > c.generation AND (n.owner = '' OR n.owner = c.auth_id)";
 
-/// The generation that an update of `conversations` sets routing in.
+/// The current generation of a conversation's number, for updates of `conversations`.
 pub(crate) const GENERATION: &str = "(SELECT coalesce(max(t.generation), 0) FROM number_tenures t \
     WHERE t.phone_number_id = conversations.phone_number_id)";
 
-/// Reads [`STANDING`].
+/// Reads the columns of [`STANDING`].
 pub(crate) fn standing(row: &Row) -> Result<Standing, sqlx::Error> {
     Ok(Standing {
         routing: routing(row)?,
@@ -91,14 +92,14 @@ pub(crate) fn standing(row: &Row) -> Result<Standing, sqlx::Error> {
     })
 }
 
-/// A number's row as a message finds it.
+/// The row of a conversation's number.
 pub(crate) struct Held {
     pub(crate) owner: String,
     pub(crate) generation: i64,
     pub(crate) routing: Routing,
 }
 
-/// What a conversation's upsert found of its number, by the names that begin with `held_`; none: it has no row.
+/// Reads the columns `held_…` of a conversation's upsert. Returns `None` if the number has no row.
 pub(crate) fn held(row: &Row) -> Result<Option<Held>, sqlx::Error> {
     let Some(owner) = row.try_get("held_owner")? else { return Ok(None) };
     let text = |column: &str| row.try_get::<Option<String>, _>(column);
@@ -111,7 +112,7 @@ pub(crate) fn held(row: &Row) -> Result<Option<Held>, sqlx::Error> {
     Ok(Some(Held { owner, generation: row.try_get("held_generation")?, routing }))
 }
 
-/// Makes the row of a pair's number: the first who is written to has it.
+/// Inserts the row of a number. The account of its first conversation becomes its owner.
 pub(crate) async fn begin(to: &mut Conn, pair: &Pair) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO number_tenures (phone_number_id, owner, first_owner) VALUES ($1, $2, $2) \
         ON CONFLICT (phone_number_id) DO NOTHING";
@@ -119,12 +120,13 @@ pub(crate) async fn begin(to: &mut Conn, pair: &Pair) -> Result<(), sqlx::Error>
     insert.execute(to).await.map(drop)
 }
 
-/// Another account has a number: what was set of its routing is over, for itself and for each conversation, unless the
-/// new owner may have it too.
+/// Transfers a number to another account. The routing set for the number and its conversations
+/// ends, unless `kept` allows the new owner to keep it.
 pub(crate) async fn claim(to: &mut Conn, claim: &Claim) -> Result<bool, sqlx::Error> {
     let Claim { phone_number_id, owner, before, kept, routing } = claim;
     let (id, owner) = (phone_number_id.as_str(), owner.as_str());
-    // Made by an Offhook that did not note whose it is: what is set is the owner's, for all that is known.
+    // The row was written by an Offhook version that did not store owners. Its routing is assumed
+    // to be the present owner's.
     let first = sql::query(
         "UPDATE number_tenures SET owner = $2 WHERE phone_number_id = $1 AND owner = ''",
     );
@@ -150,7 +152,7 @@ pub(crate) async fn claim(to: &mut Conn, claim: &Claim) -> Result<bool, sqlx::Er
     Ok(changed)
 }
 
-/// A number's routing, and that of all its conversations where it is to be so.
+/// Sets the routing of a number, and of all its conversations if `all` is set.
 pub(crate) async fn reroute(to: &mut Conn, reroute: &Reroute) -> Result<(), sqlx::Error> {
     let Reroute { phone_number_id, account, routing, all } = reroute;
     let put = "INSERT INTO number_routing (phone_number_id, routing, webhook, agent) VALUES ($1, $2, $3, $4) \
@@ -175,7 +177,7 @@ pub(crate) async fn reroute(to: &mut Conn, reroute: &Reroute) -> Result<(), sqlx
             .bind(routing.as_str());
         return put.bind(&webhook).bind(&agent).execute(to).await.map(drop);
     }
-    // Whose routing this is has to be known, should the number be another's one day.
+    // Stores the owner of this routing, which is needed if the number is transferred later.
     let note = "INSERT INTO number_tenures (phone_number_id, owner, first_owner) VALUES ($1, $2, $2) \
         ON CONFLICT (phone_number_id) DO NOTHING";
     sql::query(note)
@@ -186,7 +188,7 @@ pub(crate) async fn reroute(to: &mut Conn, reroute: &Reroute) -> Result<(), sqlx
         .map(drop)
 }
 
-/// All numbers'.
+/// Returns the owners of all numbers.
 pub(crate) async fn all(pool: &Pool) -> Result<Vec<(PhoneNumberId, Tenure)>, StoreError> {
     const WHAT: &str = "read whose conversations the numbers have";
     let select = "SELECT phone_number_id, owner, first_owner FROM number_tenures";
@@ -199,7 +201,7 @@ pub(crate) async fn all(pool: &Pool) -> Result<Vec<(PhoneNumberId, Tenure)>, Sto
     rows.iter().map(|row| read(row).map_err(failed(WHAT))).collect()
 }
 
-/// What was set of numbers' routing.
+/// Returns the routing of all numbers for which one was set.
 pub(crate) async fn routings(pool: &Pool) -> Result<Vec<(PhoneNumberId, Routing)>, StoreError> {
     const WHAT: &str = "read the numbers' routing";
     let select = "SELECT phone_number_id, routing, webhook, agent FROM number_routing";

@@ -1,4 +1,4 @@
-//! A batch of writes as one transaction.
+//! Executes a batch of writes in one transaction.
 
 use uuid::Uuid;
 
@@ -13,23 +13,26 @@ use crate::tables::{endpoints, event_keys, messages, outbox, permissions, record
 use crate::write::{Found, Write};
 use crate::writer::inbox;
 
-/// Numbers of late lines begin here: above all that a call's own task writes, which may still be in the queue.
+/// First sequence number of late lines. It is greater than those of the call's own task, which may
+/// still be in the queue.
 const LATE_SEQ: i64 = 1_000_000;
 
-/// Rows of event logs.
+/// `INSERT` for rows of event logs.
 const LINES: (&str, usize, &str) = (
     "INSERT INTO call_events (call_uuid, seq, line) ",
     3,
     " ON CONFLICT (call_uuid, seq) DO NOTHING",
 );
 
-/// One transaction; what each write found that somebody waits for, in order.
+/// Executes a batch in one transaction. Returns the results of those writes that have one, in
+/// order.
 pub(crate) async fn write_batch(
     to: &mut Conn,
     seal: &Seal,
     batch: &[Write],
 ) -> Result<Vec<Found>, sqlx::Error> {
-    // Terminal records and the outbox are synced (R11). Whoever called gives the connection up when something fails.
+    // Call ends and the outbox must be synced. On an error, the caller closes the connection, which
+    // rolls the transaction back.
     let synced = batch.iter().any(Write::is_synced);
     to.begin(synced).await?;
     let found = write_all(to, seal, batch).await?;
@@ -37,7 +40,8 @@ pub(crate) async fn write_batch(
     Ok(found)
 }
 
-/// One transaction: these of the journal's entries, and that so many of it have been seen now.
+/// Executes entries of the journal and records the number of entries replayed so far, in one
+/// transaction.
 pub(crate) async fn take_in(
     to: &mut Conn,
     seal: &Seal,
@@ -62,7 +66,7 @@ async fn write_all<'a>(
 ) -> Result<Vec<Found>, sqlx::Error> {
     let mut found = Vec::new();
     let (mut lines, mut late, mut seen) = (Vec::new(), Vec::new(), Vec::<SeenKey>::new());
-    // First, and together: nothing of a call comes before its beginning.
+    // The starts come first, because all other rows of a call refer to its row.
     let born = |write: &'a Write| match write {
         Write::Born(birth) => {
             Some((&birth.start, Some(Beginnings { setup: &birth.setup, born: birth.born })))
@@ -73,7 +77,8 @@ async fn write_all<'a>(
     calls::insert_all(to, &born).await?;
     let answered: Vec<_> = batch.iter().filter_map(Write::answered).collect();
     calls::answered(to, &answered).await?;
-    // Of rows of earlier batches; what comes behind one that is over now may go out at once.
+    // These concern rows of earlier batches. A callback that waits for one of them can be sent once
+    // it is settled.
     let settled: Vec<_> = batch.iter().filter_map(Write::settlement).collect();
     let mut settled = outbox::settle(to, &settled).await?.into_iter();
     let together = batch.iter().all(Write::goes_together);
@@ -141,7 +146,7 @@ async fn write_all<'a>(
             .push_bind(*line);
     })
     .await?;
-    // Nothing is added to a log that has been forgotten.
+    // A log without lines has been erased and stays empty.
     let insert = "INSERT INTO call_events (call_uuid, seq, line) SELECT $1, \
         CASE WHEN seq >= $2 THEN seq + 1 ELSE $2 END, $3 FROM call_events WHERE call_uuid = $1 \
         ORDER BY seq DESC LIMIT 1";
@@ -153,8 +158,8 @@ async fn write_all<'a>(
     Ok(found)
 }
 
-/// Ends of calls, messages that came, and callbacks of a batch in which nothing else could see in what order they are
-/// written: a kind at a time, each kind in its order.
+/// Executes the call ends, inbound messages and callbacks of a batch, one kind after the other and
+/// in order within each kind. All other writes of the batch must commute with them.
 async fn by_kinds(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
     let ends: Vec<&Conclusion> = batch.iter().filter_map(Write::conclusion).collect();
     let mut changed =
@@ -167,7 +172,8 @@ async fn by_kinds(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Fou
     let came: Vec<&Came> = batch.iter().filter_map(Write::came).collect();
     let mut changed = changed.into_iter();
     let mut arrived = messages::arrive(to, &came).await?.into_iter();
-    // In the order of the queue, whatever they report: those of one conversation go out in order.
+    // In the order of the queue across all kinds, because callbacks of one conversation are sent in
+    // order.
     let mut reports = Vec::new();
     let mut done = Vec::new();
     for write in batch {
@@ -206,14 +212,15 @@ async fn by_kinds(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Fou
     Ok(done.into_iter().filter_map(found).collect())
 }
 
-/// What [`by_kinds`] has done, but for what reports it.
+/// The result of a write in [`by_kinds`], without its callbacks.
 enum Done {
     Concluded(bool),
     Callback,
     Came(Option<(Standing, u64)>),
 }
 
-/// Closes the record and puts what reports it into the outbox; neither, where the call had its end before.
+/// Closes the record and adds its callbacks to the outbox. Does neither if the call had already
+/// ended.
 async fn conclude(to: &mut Conn, seal: &Seal, c: &Conclusion) -> Result<Concluded, sqlx::Error> {
     let mut concluded = Concluded { changed: close(to, c).await?, ..Default::default() };
     if concluded.changed {
@@ -231,7 +238,8 @@ async fn close(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> {
     close_anew(to, c).await
 }
 
-/// Closed already; or its beginning got lost, which is made good for.
+/// Called if no open record was found. Inserts the record in case that the call's start was lost,
+/// and closes it. Returns `false` if the call had already ended.
 async fn close_anew(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> {
     calls::insert(to, &c.start, None).await?;
     Ok(calls::close(to, [(c.start.call, &c.end, c.farewell)]).await?.contains(&true))

@@ -1,4 +1,4 @@
-//! Many writes of one batch: each comes to what it would have come to alone.
+//! Tests that each write of a large batch has the same result as alone.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::tests::{MAIN, begin, callback, end, secs, start, uuid};
 use model::{Direction, E164, Health, MessageStatus, Routing};
 
-/// The message `n` of a user, told to the number's URL.
+/// Message `n` of a user, reported to the number's webhook URL.
 fn came(n: u128, user: u128) -> Came {
     Came {
         pair: Pair {
@@ -56,12 +56,12 @@ fn came(n: u128, user: u128) -> Came {
     }
 }
 
-/// With `apart`, something among them that the others may not change places with.
+/// If `apart`, the batch includes a write that does not commute with the others.
 async fn each_has_its_own(apart: bool) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("offhook.db"), Health::new()).await.unwrap();
     let before = store.outbox().add(callback(50, 500)).await.unwrap();
-    // More than go to SQLite's thread at a time, and one of a call whose beginning got lost.
+    // More than one round trip to SQLite's thread holds, and one call whose start was lost.
     (2..12).for_each(|n| begin(&store, n));
     let conclusion = |n: u128| Conclusion {
         start: start(n, MAIN, MAIN),
@@ -84,7 +84,7 @@ async fn each_has_its_own(apart: bool) {
         last: "200".to_owned(),
     };
     let settled = store.outbox().settle(settlement);
-    // Two of one user, the second of them twice; those of another between them.
+    // Two messages of one user, the second one twice, interleaved with those of another user.
     let all = [came(1, 1), came(2, 2), came(3, 1), came(3, 1), came(4, 2)];
     let messages: Vec<_> =
         all.into_iter().map(|came| store.messages().receive(came).unwrap()).collect();

@@ -1,9 +1,12 @@
-//! The journal: a file beside the store that takes what the store does not (R11), until it does again. Bytes and lines
-//! only; what stands in them is `entry`'s business, when it is used is `writer`'s. Everything here blocks.
+//! The journal: a file next to the database that takes writes while the database rejects them.
 //!
-//! A line is a checksum, a space, the entry, a newline. The first names the journal, so that the store can keep how
-//! many of its entries it has. A line that is cut short was never promised; one whose checksum is wrong is passed over
-//! and counted.
+//! This module handles lines and bytes. The content of an entry is defined in `journal_entry`, and
+//! `writer` decides when to use the journal. All functions block.
+//!
+//! Each line is a checksum, a space, an entry and a newline. The first entry is the journal's id,
+//! so that the database can record how many entries of this journal it has. A truncated last line
+//! was never reported as written and is dropped. A line with a wrong checksum is skipped and
+//! counted.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -15,45 +18,46 @@ use uuid::Uuid;
 
 use model::metric;
 
-/// The file's name in `store.data_dir`.
+/// Name of the file in `store.data_dir`.
 const NAME: &str = "store.journal";
 
-/// The most that it holds, in bytes (R11).
+/// Maximum size in bytes.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// Past that, lines of event logs are left out: the rest is for records and callbacks.
+/// Size from which event log lines are dropped. The rest is reserved for records and callbacks.
 const LINES_MAX: u64 = BYTES_MAX / 4 * 3;
 
-/// Space taken from the disk beforehand: a disk that is full for the store has this much left.
+/// Disk space reserved in advance, so that the journal can be written even if the disk is full.
 const RESERVED: u64 = 8 << 20;
 
-/// Characters of a checksum: 64 bits of a SHA-256.
+/// Length of a checksum: 16 hexadecimal digits, 64 bits of a SHA-256.
 const SUM: usize = 16;
 
-/// An open journal; nobody else has it open as long as it lives.
+/// An open journal. It is locked against other processes.
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: File,
     id: Uuid,
-    /// Where the first entry begins, and where the last one ends.
+    /// Offsets of the first entry and of the end of the last one.
     begin: u64,
     len: u64,
     dirty: bool,
 }
 
-/// Entries as they were read, and where the next one begins.
+/// Entries read from the journal, and the offset of the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
-    /// `None`: one whose checksum is wrong.
+    /// `None` for an entry with a wrong checksum.
     pub(crate) entries: Vec<Option<String>>,
     pub(crate) next: u64,
 }
 
 impl Journal {
-    /// Opens or makes the journal of a folder.
+    /// Opens the journal of a folder, and creates it if it does not exist.
+    ///
     ///
     /// # Errors
-    /// The system's, or another process has it.
+    /// Fails on I/O errors, or if another process has it open.
     pub(crate) fn open(folder: &Path) -> std::io::Result<Self> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let path: PathBuf = folder.join(NAME);
@@ -74,12 +78,15 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Begins anew a journal whose name cannot be read. One that was begun and never used goes without a word; else the file as
-    /// it was is put aside, and what can be read of its entries stays. How many of them the store had is not known any more:
-    /// taking one in twice does nothing.
+    /// Recreates a journal whose id can't be read.
+    ///
+    /// A file without any complete line was never used and is just reset. Otherwise the file is
+    /// saved under another name, and its readable entries are kept. Some of them may be in the
+    /// database already; executing an entry twice has no effect.
+    ///
     ///
     /// # Errors
-    /// The system's; then nothing was changed.
+    /// Fails on I/O errors. The journal is unchanged then.
     fn mend(&mut self, path: &Path) -> std::io::Result<()> {
         let mut bytes = Vec::new();
         self.file.seek(SeekFrom::Start(0))?;
@@ -105,7 +112,7 @@ impl Journal {
         self.sync()
     }
 
-    /// Reads the name, and where the last whole line ends; `None`: there is no name, and so nothing of use.
+    /// Reads the id and finds the end of the last complete line. Returns `None` if there is no id.
     fn scan(&mut self) -> std::io::Result<Option<()>> {
         self.file.seek(SeekFrom::Start(0))?;
         let mut lines = BufReader::new(&self.file);
@@ -132,7 +139,7 @@ impl Journal {
         Ok(Some(()))
     }
 
-    /// Its name.
+    /// The journal's id.
     pub(crate) fn id(&self) -> Uuid {
         self.id
     }
@@ -141,25 +148,26 @@ impl Journal {
         self.len <= self.begin
     }
 
-    /// Bytes of entries.
+    /// Size of the entries in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.len.saturating_sub(self.begin)
     }
 
-    /// Whether there is still room for lines of event logs.
+    /// Returns whether event log lines are still accepted.
     pub(crate) fn has_room_for_lines(&self) -> bool {
         self.len < LINES_MAX
     }
 
-    /// Where the first entry begins.
+    /// Offset of the first entry.
     pub(crate) fn begin(&self) -> u64 {
         self.begin
     }
 
-    /// Adds entries: all of them or none.
+    /// Appends entries, either all of them or none.
+    ///
     ///
     /// # Errors
-    /// The system's, or it is full.
+    /// Fails on I/O errors, or if the journal is full.
     pub(crate) fn append(&mut self, entries: &[String]) -> std::io::Result<()> {
         let mut bytes = Vec::with_capacity(entries.iter().map(|e| e.len() + SUM + 2).sum());
         for entry in entries {
@@ -170,7 +178,7 @@ impl Journal {
         }
         self.file.seek(SeekFrom::Start(self.len))?;
         if let Err(e) = self.file.write_all(&bytes) {
-            // Half a line would hide those after it.
+            // A partial line would corrupt the line after it.
             self.file.set_len(self.len)?;
             return Err(e);
         }
@@ -181,18 +189,20 @@ impl Journal {
         Ok(())
     }
 
-    /// Sees to it that what was added is on the disk.
+    /// Syncs appended entries to disk.
+    ///
     ///
     /// # Errors
-    /// The system's.
+    /// Fails on I/O errors.
     pub(crate) fn sync(&mut self) -> std::io::Result<()> {
         if std::mem::take(&mut self.dirty) { self.file.sync_data() } else { Ok(()) }
     }
 
-    /// At most so many entries from there on.
+    /// Reads up to `at_most` entries from an offset on.
+    ///
     ///
     /// # Errors
-    /// The system's.
+    /// Fails on I/O errors.
     pub(crate) fn read(&mut self, from: u64, at_most: usize) -> std::io::Result<Chunk> {
         self.file.seek(SeekFrom::Start(from))?;
         let mut lines = BufReader::new((&self.file).take(self.len.saturating_sub(from)));
@@ -210,10 +220,11 @@ impl Journal {
         Ok(chunk)
     }
 
-    /// Empties it, under a new name.
+    /// Empties the journal and gives it a new id.
+    ///
     ///
     /// # Errors
-    /// The system's.
+    /// Fails on I/O errors.
     pub(crate) fn clear(&mut self) -> std::io::Result<()> {
         let id = Uuid::new_v4();
         let mut name = Vec::new();
@@ -249,7 +260,7 @@ fn line(to: &mut Vec<u8>, entry: &str) {
     to.push(b'\n');
 }
 
-/// The entry of a line, if it is what was written.
+/// Returns the entry of a line if its checksum is right.
 fn checked(line: &[u8]) -> Option<String> {
     let line = line.strip_suffix(b"\n")?;
     let (claimed, entry) = line.split_at_checked(SUM)?;
@@ -282,7 +293,8 @@ mod tests {
             assert!(aside.len() < 2, "{aside:?}");
             aside.first().map(|path| std::fs::read(path).unwrap())
         };
-        // A bit in the name, its whole line gone, a file that is something else, a name that was being written.
+        // A flipped bit in the id, a missing id line, a file with other content, a partly written
+        // id.
         for (damage, kept) in [(0, 3), (1, 3), (2, 0), (3, 0)] {
             let folder = tempfile::tempdir().unwrap();
             let mut journal = Journal::open(folder.path()).unwrap();

@@ -1,4 +1,4 @@
-//! What a write is in the journal (R11): everything about it, as JSON; and back.
+//! The JSON form of writes in the journal.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use machine::{CallbackKind, CallbackRequest, Param};
 use model::{AuthId, CallUuid, Method, Timestamp, Wacid};
 use xml::ast::DocUrl;
 
-/// One write.
+/// A write in the journal.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "write", rename_all = "snake_case")]
 pub(crate) enum Entry {
@@ -38,7 +38,7 @@ pub(crate) enum Entry {
     MessageStatus { status: Box<StatusCame> },
 }
 
-/// A callback, its secret parameters sealed as in the store.
+/// A callback. Its secret parameters are encrypted as in the database.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Kept {
     event_id: Uuid,
@@ -51,9 +51,10 @@ pub(crate) struct Kept {
     kind: CallbackKind,
     url: String,
     method: Method,
-    /// Name, value, whether it is secret; in order. Secret ones stand in the entries of before only.
+    /// Name, value and whether the value is secret, in order. Only journals of older versions
+    /// contain secret values.
     params: Vec<(String, String, bool)>,
-    /// Base64.
+    /// Base64 of the encrypted parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sealed: Option<String>,
 }
@@ -101,7 +102,7 @@ impl Kept {
             shut: None,
         };
         if let Some(sealed) = self.sealed {
-            // What is no base64 does not open either.
+            // Invalid Base64 becomes an empty value, which fails to decrypt.
             new.unseal(seal, BASE64_STANDARD.decode(sealed).unwrap_or_default());
         }
         new
@@ -109,21 +110,23 @@ impl Kept {
 }
 
 impl Entry {
-    /// What of a write belongs into the journal; `None`: nothing. What became of a callback waits in memory, where who
-    /// delivers it remembers that it did; the rest is of no use later.
+    /// Returns the entry for a write, or `None` if it does not go to the journal.
+    ///
+    /// Results of callback deliveries stay in memory, because the process that delivered them
+    /// remembers them. The others are useless later.
     pub(crate) fn of(write: &Write, seal: &Seal) -> Option<Self> {
         Some(
             match write { Write::Born(birth) => { Self::Born { start: birth.start.clone(), setup: birth.setup.clone(), born: birth.born } } Write::Bound(call, wacid, farewell) => { Self::Bound { call: *call, wacid: wacid.clone(), farewell: Some(*farewell) } } Write::Answered(call, at) => Self::Answered { call: *call, at: *at }, Write::Alive(node_id, at) => Self::Alive { node_id: node_id.clone(), at: *at }, Write::Late { call, line } => Self::Late { call: *call, line: line.clone() }, Write::Line { call, seq, line } => Self::Line { call: *call, seq: *seq, line: line.clone() }, Write::Concluded(c, _) => Self::Concluded { start: c.start.clone(), end: c.end.clone(), callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(), farewell: c.farewell, }, Write::Callback(new, _) => Self::Callback { callback: Kept::of(new, seal) }, Write::Farewell(call, again) => Self::Farewell { call: *call, again: *again }, Write::Key(key) => Self::Key { key: format!("{:032x}", key.key), tombstone: key.kind == KeyKind::Tombstone, seen: key.seen, }, Write::Permission(write, _) => Self::Permission { row: write.row.clone(), reply: write.reply.clone() }, Write::RecordingBegun(start) => Self::RecordingBegun { start: (**start).clone() }, Write::RecordingEnded(c, _) => Self::RecordingEnded { start: c.start.clone(), end: c.end, callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(), }, Write::Inbox(write, _) => match &**write { InboxWrite::Came(came) => Self::MessageCame { came: Box::new(came.clone()) }, InboxWrite::Status(status) => Self::MessageStatus { status: Box::new(status.clone()) },
-            // Whoever asked is told that it was not done.
+            // The caller gets an error.
 InboxWrite::Going(_) | InboxWrite::Asking { .. } | InboxWrite::Claim(_) | InboxWrite::Posted { .. } | InboxWrite::Change { .. } | InboxWrite::Delete { .. } | InboxWrite::Reroute(_) | InboxWrite::Open { .. } | InboxWrite::Webhook(_) | InboxWrite::Redeliver { .. } | InboxWrite::Forget { .. } => return None, }, Write::Settle(..) | Write::Settings(..) | Write::ForgetRecordings(..)
-// They are done once more.
+// These are attempted again later.
 | Write::Copy(..) | Write::Transcribed(..) | Write::FarewellsDue(_) | Write::Unkey(_)
-// Whoever asked is told that it was not done.
+// The caller gets an error.
 | Write::Endpoint(..) | Write::Deed(..) | Write::ForgetPermission(..) | Write::ForgetKeys(_) | Write::Settled(_) => return None, },
         )
     }
 
-    /// The write, for which nobody waits any more.
+    /// Returns the write, with senders that nobody receives from.
     pub(crate) fn into_write(self, seal: &Seal) -> Write {
         match self {
             Self::Born { start, setup, born } => {

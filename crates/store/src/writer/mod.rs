@@ -1,10 +1,15 @@
-//! The one thread that writes what is queued (`queue`): batches of at most 2,000 or 50 ms (none where a webhook or a reader
-//! waits), one transaction each; lines of event logs, which nobody waits for, have batches of their own, of 250 ms.
+//! The thread that writes everything in the queue.
 //!
-//! What the store does not take goes to the journal, and the store is tried five times a second until it does again:
-//! then the journal is taken in, in order, each entry once (R11). Where the journal can't be written either, the batch
-//! waits, the queue behind it holds what it can and refuses the rest, and `health` says so. A batch with a call's end is
-//! synced to the disk before anybody is told. SQLite's side of it: one connection, so nobody else holds the write lock.
+//! A batch has at most 2,000 writes, gathered for up to 50 ms, and runs as one transaction. If a
+//! caller waits for a result, the batch starts at once. Nobody waits for event log lines, so they
+//! have batches of their own, every 250 ms.
+//!
+//! While the database rejects writes, they go to the journal, and the database is retried every 200
+//! ms. Once it accepts writes again, the journal is replayed in order, each entry once. If the
+//! journal fails too, the batch waits, the queue fills up and rejects further writes, and `health`
+//! reports it. A batch with the end of a call is synced to disk before any caller gets a result. On
+//! SQLite, this thread has the only connection that writes, so it never waits for another one's
+//! lock.
 
 mod batch;
 mod inbox;
@@ -39,75 +44,80 @@ use crate::writer::rejects::set_aside;
 use crate::writer::store_file::StoreFile;
 use model::{Health, metric};
 
-/// Writes in one transaction; what comes in a gathering's time is less unless the store is behind, and then many at once
-/// cost it less.
+/// Maximum number of writes in a transaction. More come together only if the database is slow, and
+/// large batches are cheaper per write.
 const BATCH: usize = 2_000;
 
-/// How long a write waits for company, unless an answer waits for it: a transaction writes a page of each index anew, however
-/// few rows it has there. Where somebody waits, what comes while a batch is written is company enough for the next.
+/// Time to gather writes for a batch if no caller waits. A transaction rewrites a page of each
+/// index regardless of how few rows it has, so small batches are expensive. If a caller waits, the
+/// writes that arrive during a transaction form the next batch.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// How long lines of event logs do, where nobody asks for them: a call's lines together take a fraction of the pages that
-/// they take by twos and threes.
+/// Time to gather event log lines. The lines of a call that are written together touch fewer pages.
 const GATHER_LINES: Duration = Duration::from_millis(250);
 
-/// Between two tries of a batch.
+/// Pause between attempts to write a batch.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a statement waits for another process's lock while the journal takes what comes, or the store is closed.
+/// Time that a statement waits for another process's lock while the journal is in use, or while the
+/// store is closing.
 const IMPATIENT: Duration = Duration::from_millis(100);
 
-/// How long a connection may take once the store is known to take nothing: meanwhile the journal waits. Less while it is closed.
+/// Time limits for connecting while the database is known to fail, since the journal waits
+/// meanwhile, and while the store is closing.
 const CONNECT: Duration = Duration::from_secs(1);
 
 const CONNECT_AT_LAST: Duration = Duration::from_millis(300);
 
-/// How long a transaction may take at a server, which may be frozen: its locks are waited for half as long.
+/// Time limit for a transaction on PostgreSQL, in case that the server hangs. It is twice the lock
+/// timeout.
 const STUCK: Duration = Duration::from_secs(10);
 
-/// Tries between two syncs of the journal: a second.
+/// Number of attempts between two syncs of the journal, about one second.
 const SYNC_EVERY: u32 = 5;
 
-/// Tries of each batch once the store is being closed.
+/// Number of attempts for each batch while the store is closing.
 const LAST_TRIES: u32 = 3;
 
-/// What a writer is begun with.
+/// The parameters of a writer.
 pub(crate) struct Begin {
     pub(crate) pool: Pool,
-    /// SQLite's.
+    /// `None` on PostgreSQL.
     pub(crate) file: Option<StoreFile>,
     pub(crate) health: Health,
     pub(crate) births: Arc<Births>,
     pub(crate) seal: Arc<Seal>,
-    /// The journal's folder.
+    /// Folder of the journal.
     pub(crate) journal: std::path::PathBuf,
-    /// The pool's own busy timeout.
+    /// Busy timeout that the pool's connections start with.
     pub(crate) busy: Duration,
     pub(crate) fail: Option<Fail>,
 }
 
-/// The task to be; [`run`] is it.
+/// The state of the writer thread. See [`run`].
 pub(crate) struct Writer {
     begin: Begin,
     closing: CancellationToken,
-    /// None while it can't be had.
+    /// `None` if the journal could not be opened.
     journal: Option<Journal>,
-    /// The store does not take what is written: the journal does.
+    /// Whether the database rejects writes, so that the journal is used.
     broken: bool,
-    /// The pool's connection, between two batches: to give it back and get it again is two messages to its thread.
+    /// The connection, kept between batches: returning it to the pool and acquiring it again costs
+    /// two round trips to SQLite's thread.
     held: Option<Conn>,
-    /// Its busy timeout.
+    /// The connection's present busy timeout.
     patience: Duration,
-    /// What is of use to the store only, and to this process: it waits for it in memory. At most one for each callback
-    /// that is being delivered.
+    /// Writes that wait in memory until the database works, because only this process needs them.
+    /// At most one for each callback in delivery.
     deferred: Vec<Write>,
     since_sync: u32,
 }
 
-/// Takes in what an earlier process left in the journal, then starts the thread that writes.
+/// Replays the journal of an earlier process, then starts the writer thread.
 ///
-/// Each statement goes to SQLite's thread and back. Where the writer is one of many tasks, each way back wakes first who
-/// waits for sockets and then a worker; alone on its thread it is woken once, and nobody else.
+/// Every statement is a round trip to SQLite's thread. On a shared runtime, each response would
+/// wake the I/O driver and then a worker. On a thread of its own, the writer is woken once and
+/// wakes nobody else.
 pub(crate) async fn start(begin: Begin) -> Result<Queue, StoreError> {
     let (queue, writes) = mpsc::channel(QUEUE);
     let (closing, task) = (CancellationToken::new(), TaskTracker::new());
@@ -127,8 +137,8 @@ pub(crate) async fn start(begin: Begin) -> Result<Queue, StoreError> {
     Ok(Queue::new(queue, hurry, births, closing, task))
 }
 
-/// Writes until `writes` is closed, or what is left of them once the store is being closed.
-/// `hurry`: somebody waits for an answer.
+/// Runs the writer until `writes` is closed, or until it is drained after the store began to close.
+/// `hurry` is notified when a caller waits for a result.
 pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, hurry: Arc<Notify>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut lines = Vec::new();
@@ -140,7 +150,8 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
             biased;
             _ = again.tick(), if writer.broken => {
                 writer.recover().await;
-                // A try may take longer than the pause: what came meanwhile goes to the journal before the next.
+                // An attempt may take longer than the pause. This lets new writes go to the journal
+                // before the next attempt.
                 again.reset();
                 continue;
             }
@@ -158,7 +169,7 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
         let Some(first) = first else { break };
         batch.push(first);
         if writes.len() < BATCH {
-            // Not woken by each that comes.
+            // Sleeps instead of receiving, so that not every write wakes the thread.
             let company = tokio::time::timeout(GATHER, hurry.notified());
             let _ = writer.closing.run_until_cancelled(company).await;
         }
@@ -180,7 +191,8 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
         let noted =
             batch.iter().filter(|write| matches!(write, Write::Born(_) | Write::Bound(..))).count();
         writer.write(&mut batch).await;
-        // Otherwise it was given up, and the next process finds them in their file.
+        // If writes are left, the batch was abandoned. The next process finds these calls in the
+        // start log.
         if batch.is_empty()
             && let Err(error) = writer.begin.births.done(noted)
         {
@@ -209,7 +221,8 @@ impl Writer {
         }
     }
 
-    /// At the start. Without a journal it goes on: there may be one when it is needed.
+    /// Replays the journal at the start. If the journal can't be opened, the store works without it
+    /// and tries again when it is needed.
     pub(crate) async fn take_in_what_was_left(&mut self) -> Result<(), StoreError> {
         match self.with_journal(|_| Ok(())).await {
             Ok(()) => {
@@ -229,7 +242,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the batch, to the store or to the journal; gives up only while the store is being closed.
+    /// Writes the batch to the database or the journal. Gives up only while the store is closing.
     async fn write(&mut self, batch: &mut Vec<Write>) {
         if !self.broken {
             match self.store(batch).await {
@@ -272,8 +285,11 @@ impl Writer {
         }
     }
 
-    /// Writes the batch to the store and tells who waits. What the database refuses for what it is is found by halving, and set
-    /// aside; where the store fails, the batch is left with what it did not take.
+    /// Writes the batch to the database and completes its waiters.
+    ///
+    /// If the database rejects the data of a write, that write is found by halving the batch, and
+    /// goes to the rejects file. If the database itself fails, `batch` keeps the writes that are
+    /// left.
     async fn store(&mut self, batch: &mut Vec<Write>) -> Result<(), sqlx::Error> {
         let mut size = batch.len();
         while !batch.is_empty() {
@@ -289,7 +305,8 @@ impl Writer {
                         batch.extend(behind);
                         return Err(e);
                     }
-                    // As good as journalled; who asked for something else hears that it was not done.
+                    // Callers are answered as for a journaled write. For the kinds that are never
+                    // journaled, they get an error.
                     batch.drain(..).for_each(|write| drop(tell_journalled(write)));
                 }
                 Err(e) if is_of_entry(&e) => size = batch.len() / 2,
@@ -309,7 +326,7 @@ impl Writer {
         done.await.map_err(std::io::Error::other).flatten().map_err(sqlx::Error::Io)
     }
 
-    /// The store did not take something.
+    /// Logs a failed transaction and switches to the journal.
     fn refused(&mut self, e: sqlx::Error) {
         let e = failed("write call records")(e);
         if self.broken {
@@ -320,7 +337,7 @@ impl Writer {
         self.broken = true;
     }
 
-    /// Puts the batch into the journal, and tells who waits for it.
+    /// Appends the batch to the journal and completes its waiters.
     async fn spill(&mut self, batch: &mut Vec<Write>) -> std::io::Result<()> {
         if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Journal)) {
             return Err(std::io::Error::other("made to fail"));
@@ -332,7 +349,7 @@ impl Writer {
             if matches!(write, Write::Line { .. } | Write::Late { .. }) && !room_for_lines {
                 left_out += 1;
             } else if let Some(entry) = Entry::of(write, &self.begin.seal) {
-                // Words and numbers: there is nothing in it that JSON could not say.
+                // Entries always serialize.
                 entries.push(serde_json::to_string(&entry).unwrap_or_default());
             }
         }
@@ -340,7 +357,8 @@ impl Writer {
         metrics::counter!(metric::EVENT_LOG_REFUSED_TOTAL).increment(left_out);
         for write in batch.drain(..) {
             match tell_journalled(write) {
-                // Rare; past the bound a copy of that event may be taken for one that was acted upon.
+                // This is rare. Beyond the limit, a redelivery of that event may be taken for a
+                // duplicate.
                 Some(Write::Unkey(_)) if self.deferred.len() >= QUEUE => {}
                 left => self.deferred.extend(left),
             }
@@ -348,7 +366,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Tries the store once: whether it takes everything again. Syncs the journal now and then.
+    /// Retries the database with the journal and the deferred writes. Returns whether it works
+    /// again. Also syncs the journal from time to time.
     async fn recover(&mut self) -> bool {
         self.since_sync += 1;
         if self.since_sync >= SYNC_EVERY {
@@ -381,7 +400,8 @@ impl Writer {
         }
     }
 
-    /// Takes the journal into the store, in order, each entry once, and empties it; how many entries.
+    /// Executes the entries of the journal in order, each once, and empties the journal. Returns
+    /// the number of entries.
     async fn replay(&mut self) -> Result<u64, sqlx::Error> {
         let state = self
             .with_journal(|journal| Ok((journal.id(), journal.begin(), journal.is_empty())))
@@ -430,8 +450,9 @@ impl Writer {
         Ok(replayed)
     }
 
-    /// Takes these of the journal's entries in, each with its place there; up to `seen` there are no others. What the database
-    /// refuses for what it is is found by halving, and set aside.
+    /// Executes entries of the journal. Each comes with its position there, and `seen` is the
+    /// position of the last entry read. An entry that the database rejects is found by halving, and
+    /// goes to the rejects file.
     async fn take_in(
         &mut self,
         journal: Uuid,
@@ -472,7 +493,7 @@ impl Writer {
         }
     }
 
-    /// Does something with the journal, away from the runtime's threads: a disk that fails may take its time.
+    /// Runs `act` on the journal, on the blocking pool, because a failing disk may be slow.
     async fn with_journal<T: Send + 'static>(
         &mut self,
         act: impl FnOnce(&mut Journal) -> std::io::Result<T> + Send + 'static,
@@ -491,8 +512,8 @@ impl Writer {
         done
     }
 
-    /// A connection of the pool. A server that is gone is asked again and again for as long as may be: not for long while
-    /// others wait for the journal.
+    /// Acquires a connection from the pool. The pool retries an unreachable server until its
+    /// timeout, which is too long while the journal is in use.
     async fn connect(&self) -> Result<Conn, sqlx::Error> {
         let within = match (self.closing.is_cancelled(), self.broken) {
             (true, _) => CONNECT_AT_LAST,
@@ -504,7 +525,7 @@ impl Writer {
             .unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
-    /// The store's connection, as patient as it may be now.
+    /// Returns the connection, with its busy timeout set for the present state.
     async fn connection(&mut self) -> Result<Conn, sqlx::Error> {
         if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Store)) {
             return Err(sqlx::Error::Io(std::io::Error::other("made to fail")));
@@ -532,7 +553,8 @@ impl Writer {
         Ok(connection)
     }
 
-    /// One transaction; what each write found that somebody waits for, in order.
+    /// Executes a batch in one transaction. Returns the results of those writes that have one, in
+    /// order.
     async fn transaction(&mut self, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
         if batch.is_empty() {
             return Ok(Vec::new());
@@ -542,8 +564,9 @@ impl Writer {
         self.kept(connection, async |to| write_batch(to, &seal, batch).await).await
     }
 
-    /// Keeps the connection if all went well, and gives it up if not: SQLite ends a transaction that finds the disk full
-    /// by itself, and the connection does not know; and the file may be another one by the next time.
+    /// Runs `act` on the connection. Keeps the connection for the next batch on success and closes
+    /// it on failure: SQLite rolls a transaction back by itself if the disk is full, without
+    /// telling the connection, and the file may have been replaced meanwhile.
     async fn kept<T>(
         &mut self,
         mut connection: Conn,
@@ -559,14 +582,14 @@ impl Writer {
         if done.is_ok() {
             self.held = Some(connection);
         } else {
-            // A server that hears nothing any more does not hear this either.
+            // A hanging server does not answer this either.
             let _ = tokio::time::timeout(IMPATIENT, connection.close()).await;
             self.patience = self.begin.busy;
         }
         done
     }
 
-    /// The last try, once nobody writes any more.
+    /// Makes a last attempt once the queue is drained, and closes the connection.
     async fn close(mut self) {
         if self.broken && !self.recover().await {
             let kept = self.with_journal(|journal| journal.sync().map(|()| journal.bytes())).await;
@@ -585,12 +608,12 @@ impl Writer {
     }
 }
 
-/// Tells who waits for a write that the journal has it; gives it back where it is of use to the store only, and who waits
-/// for it goes on doing so.
+/// Completes the waiters of a write that went to the journal. Returns the write if it must be
+/// deferred, so that its waiter goes on waiting.
 fn tell_journalled(write: Write) -> Option<Write> {
     match write {
         Write::Concluded(_, tell) => {
-            // Its callbacks go out when the store has their rows.
+            // Its callbacks are sent once their rows are in the database.
             let _ = tell.send(Concluded { changed: true, callbacks: Vec::new() });
         }
         Write::Callback(_, tell) => {
@@ -606,7 +629,7 @@ fn tell_journalled(write: Write) -> Option<Write> {
             InboxWrite::Came(_) | InboxWrite::Status(_) => {
                 let _ = tell.send(InboxFound::Journalled);
             }
-            // Where it is known what became of it no more, a message would be sent twice.
+            // If the result of sending got lost, the message would be sent twice.
             write @ InboxWrite::Posted { .. } => return Some(Write::Inbox(Box::new(write), tell)),
             InboxWrite::Going(_)
             | InboxWrite::Asking { .. }
@@ -619,7 +642,7 @@ fn tell_journalled(write: Write) -> Option<Write> {
             | InboxWrite::Redeliver { .. }
             | InboxWrite::Forget { .. } => {}
         },
-        // Who asked hears that nothing has changed.
+        // Dropping the sender reports that nothing has changed.
         Write::Settings(..)
         | Write::ForgetRecordings(..)
         | Write::Copy(..)
@@ -642,7 +665,7 @@ fn tell_journalled(write: Write) -> Option<Write> {
     None
 }
 
-/// Tells who waits what the store found.
+/// Completes the waiters of a batch with their results.
 fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
     let mut found = found.into_iter();
     for write in batch.drain(..) {

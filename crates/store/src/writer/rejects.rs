@@ -1,6 +1,9 @@
-//! What the database refuses for what it is (a value too long for an index, a row that breaks a rule) and not for the state that
-//! the database is in: tried again it would be refused for ever, and hold up all behind it. It is set aside, in a file
-//! beside the journal that people can look into, and counted. Which is which is told here; `writer` finds the entry.
+//! The rejects file: writes whose data the database rejects, such as a value that is too long for
+//! an index or a row that violates a constraint.
+//!
+//! A retry would fail again and block all writes after it. So the write goes to a file next to the
+//! journal, for people to look at, and is counted. `sql::fault` distinguishes these errors from
+//! failures of the database; `writer` finds the write in its batch.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -17,16 +20,18 @@ use crate::tables::calls;
 use crate::writer::journal_entry::Entry;
 use model::metric;
 
-/// The file's name in `store.data_dir`.
+/// Name of the file in `store.data_dir`.
 pub(crate) const NAME: &str = "store.refused";
 
-/// The most that it holds, in bytes; past it the log line alone tells.
+/// Maximum size in bytes. Beyond it, rejected writes are only logged.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// Takes in what an earlier process noted of calls that began; one that the database refuses for what it is holds up no start.
+/// Inserts the calls from the start log of an earlier process. A call that the database rejects
+/// goes to the rejects file, so that it does not prevent the start.
+///
 ///
 /// # Errors
-/// The database's, or the file can't be written.
+/// Fails if the database fails, or if the rejects file can't be written.
 pub(crate) async fn insert_left(
     pool: &Pool,
     left: Notes,
@@ -55,15 +60,16 @@ pub(crate) async fn insert_left(
 #[derive(Serialize)]
 struct Line<'a> {
     refused: String,
-    /// None: who asked was told that it was not done.
+    /// `None` if the caller got an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     entry: Option<&'a Entry>,
 }
 
-/// Writes it down, on the disk when it is done. Blocks.
+/// Appends an entry to the rejects file, logs and counts it. The file is synced. Blocks.
+///
 ///
 /// # Errors
-/// The system's.
+/// Fails on I/O errors.
 pub(crate) fn set_aside(
     folder: &Path,
     entry: Option<&Entry>,
