@@ -1,4 +1,5 @@
-//! The store fails (R11): on demand, locked, full, gone; what was promised is there afterwards, once.
+//! Tests of a failing database: on demand, locked, full, unreachable. Everything reported as
+//! written is there afterwards, once.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::testing::{is_postgres, pool, skipped_on_postgres};
 use crate::tests::{MAIN, begin, callback, end, secs, start, uuid};
 use model::{Health, Secret};
 
-/// What fails just now, and how often was tried.
+/// What fails at present, and the number of failed attempts.
 #[derive(Default)]
 struct Switch {
     store: AtomicBool,
@@ -73,7 +74,7 @@ impl Room {
         };
         Store::open_with(&file, options, self.health.clone()).await.unwrap()
     }
-    /// Bytes of entries in the journal.
+    /// Size of the journal's entries in bytes.
     fn journalled(&self) -> usize {
         std::fs::read_to_string(self.journal()).unwrap().lines().skip(1).map(str::len).sum()
     }
@@ -105,7 +106,7 @@ async fn has_ended(store: &Store, call: u128) -> bool {
     record.is_some_and(|record| record.end.is_some())
 }
 
-/// Callbacks that wait, by event.
+/// Event ids of waiting callbacks.
 async fn waiting(store: &Store) -> Vec<u128> {
     let due = store.outbox().due("node", "https://app.example.com", secs(9), 1_000).await.unwrap();
     due.iter().map(|callback| callback.new.event_id.as_u128()).collect()
@@ -176,7 +177,8 @@ async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
     store.close().await;
     assert!(room.journalled() > 0);
 
-    // A start that was killed between taking two entries in and emptying the journal.
+    // Simulates a process that was killed after it had replayed two entries and before it emptied
+    // the journal.
     let name = std::fs::read_to_string(room.journal()).unwrap();
     let name = name.lines().next().unwrap().split(' ').nth(1).unwrap().to_owned();
     let other = pool(&room.file()).await;
@@ -230,7 +232,7 @@ async fn r11_a_store_that_another_has_locked_delays_no_call() {
     let other = pool(&room.file()).await;
     let mut other = other.acquire().await.unwrap();
     other.begin(false).await.unwrap();
-    // SQLite's is begun with its first statement, and has the lock from then on.
+    // On SQLite, the transaction begins with its first statement and then has the write lock.
     let lock = if is_postgres() { "LOCK TABLE calls" } else { "SELECT 1" };
     sql::query(lock).execute(&mut other).await.unwrap();
     for call in 1..=20 {
@@ -246,7 +248,7 @@ async fn r11_a_store_that_another_has_locked_delays_no_call() {
     store.close().await;
 }
 
-/// A server's stand-in before it: it can be gone, or hear nothing any more.
+/// A proxy in front of a server, which can be stopped or frozen.
 struct Wire {
     address: std::net::SocketAddr,
     listening: CancellationToken,
@@ -363,7 +365,7 @@ async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
     until("taken in", async || has_ended(&store, 2).await).await;
     store.close().await;
 
-    // Another file in its place, as a restore does it: what is written from then on goes there.
+    // Another file is put in its place, as in a restore. Later writes go to the new one.
     let store = room.open().await;
     std::fs::rename(&db, &away).unwrap();
     assert!(store.calls().conclude(conclusion(3)).await.unwrap().changed);
@@ -431,7 +433,7 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
         "{lines:?}"
     );
 
-    // From the journal, at a start: among others, and alone.
+    // The same from the journal at the start, for entries among others and alone.
     room.switch.set(true, false);
     for call in 41..=80 {
         let end = if matches!(call, 41 | 60 | 80) { refused(call) } else { conclusion(call) };
@@ -446,7 +448,7 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
         assert_eq!(has_ended(&store, call).await, !matches!(call, 41 | 60 | 80), "{call}");
     }
     assert_eq!(set_aside().unwrap().len(), 4);
-    // What was noted of beginnings by a process that was killed: one of them does not fit.
+    // The same for the start log of a killed process.
     let file = if is_postgres() { room.folder.path().join("data/offhook.db") } else { room.file() };
     let births = crate::files::beside(&file, ".births");
     begin(&store, 81);
@@ -474,7 +476,7 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
     store.close().await;
 }
 
-/// A file system of two megabytes; gone when dropped.
+/// A file system of two megabytes, unmounted on drop.
 struct Small(tempfile::TempDir);
 
 impl Small {
@@ -543,7 +545,7 @@ async fn r11_a_full_disk_loses_nothing() {
     }
     store.close().await;
 
-    // The journal on the same disk: nothing takes anything, until there is room.
+    // With the journal on the same disk, nothing can be written until there is space.
     let store = room.open_at(file, small.0.path().join("data")).await;
     let filler = small.fill();
     let mut stuck = Vec::new();

@@ -1,4 +1,5 @@
-//! What is sensitive in a callback lies sealed wherever the store keeps it (R22), and is whole when it is wanted.
+//! Tests that secret parameters of callbacks are encrypted in the database and the journal, and are
+//! complete when the callback is sent.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::tests::{MAIN, callback, end, secs, start};
 use machine::Param;
 use model::{Health, Secret};
 
-/// Longer than any digits that numbers and ids could hold by chance.
+/// Longer than any digits that occur in numbers and ids by chance.
 const DIGITS: &str = "47110815471108154711";
 
 fn sensitive(call: u128) -> NewCallback {
@@ -37,7 +38,7 @@ async fn due(store: &Store) -> Vec<Callback> {
     store.outbox().due("node", &callback(1, 1).origin, secs(9), 9).await.unwrap()
 }
 
-/// The files that hold the digits as they are.
+/// The files that contain the digits in plain text.
 fn telling(folder: &Path) -> Vec<String> {
     let holds = |path: &Path| {
         std::fs::read(path).unwrap().windows(DIGITS.len()).any(|w| w == DIGITS.as_bytes())

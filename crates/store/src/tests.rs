@@ -1,4 +1,4 @@
-//! Against real files.
+//! Tests of the store against real files or a PostgreSQL server.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -50,7 +50,7 @@ pub(crate) fn start(n: u128, account: &str, main: &str) -> CallStart {
     }
 }
 
-/// The call of [`start`] begins.
+/// Starts the call of [`start`].
 pub(crate) fn begin(store: &Store, n: u128) {
     assert!(store.calls().begin(start(n, MAIN, MAIN), &setup(n), secs(0)));
 }
@@ -89,7 +89,7 @@ impl Room {
     }
 }
 
-/// What SQLite says of itself stands in `deploy/NATIVE.md`.
+/// Keeps the version in `deploy/NATIVE.md` up to date.
 #[tokio::test]
 async fn r27_sqlite_is_the_version_that_native_md_names() {
     if skipped_on_postgres() {
@@ -318,7 +318,7 @@ async fn r11_a_copy_made_under_load_is_whole() {
     for (copy, before, backup) in made {
         assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::metadata(&copy).unwrap().len(), backup.bytes);
-        // Put back as the README says: the copy in the store's place, its side files gone.
+        // Restores the copy as the documentation says, without side files.
         std::fs::remove_dir_all(room.file().parent().unwrap()).unwrap();
         std::fs::create_dir(room.file().parent().unwrap()).unwrap();
         std::fs::copy(&copy, room.file()).unwrap();
@@ -457,7 +457,7 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
         "as it was put in"
     );
 
-    // Left by a process that died: due at once; told again later; told.
+    // A farewell left by another process is due at once, then put off, then done.
     store.calls().take_over_farewells("node");
     store.flush().await;
     let told = store.calls().due_farewells("node", secs(0), 9).await.unwrap();
@@ -527,7 +527,7 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     store.close().await;
 }
 
-/// `plivo-callbacks.md` §2: after everything else of the call was sent, recordings excepted.
+/// A hangup callback is sent after every other callback of the call except recordings.
 #[tokio::test]
 async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
     let room = Room::new();
@@ -562,7 +562,7 @@ async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
     store.close().await;
 }
 
-/// `plivo-callbacks.md` §3.6: one URL hears of the end after it has heard of all who left.
+/// The end of a multi-party call is reported to a URL after every member's exit.
 #[tokio::test]
 async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_same_url() {
     let room = Room::new();
@@ -601,7 +601,8 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
         .unwrap();
     assert_eq!(due().await, [3, 4, 5], "what is tried again later holds nothing up");
 
-    // Nor does what waits behind it, neither another call's end of a room nor its own hangup.
+    // A callback that waits behind a retry delays neither the end of another room nor its own
+    // call's hangup.
     for done in [&end, &elsewhere, &later] {
         store.outbox().settle(settled(done.callback.id, Settled::Delivered)).await.unwrap();
     }
@@ -684,7 +685,7 @@ async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_t
     store.close().await;
 }
 
-/// So that the power takes no more than a batch's time; `docs/operations.md` says so.
+/// `docs/operations.md` promises that a power loss loses the starts of one batch at most.
 #[test]
 fn r03_beginnings_are_synced_as_ends_are() {
     let birth = Birth { start: start(1, MAIN, MAIN), setup: String::new(), born: secs(0) };
@@ -707,12 +708,12 @@ fn r03_beginnings_are_synced_as_ends_are() {
 async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     let room = Room::new();
     let store = room.open().await;
-    // The database takes nothing: all that the next process can know of is the file of beginnings.
+    // The database rejects all writes, so the next process can read only the start log.
     let other = pool(&room.file()).await;
     sql::query("ALTER TABLE calls RENAME TO hidden").execute(&other).await.unwrap();
     assert!(store.calls().begin(CallStart::of(&setup(1), "node"), &setup(1), secs(100)));
     assert!(store.calls().begin(CallStart::of(&setup(2), "node"), &setup(2), secs(100)));
-    // One that we placed, and that Graph has just named.
+    // An outbound call whose id Graph has just returned.
     let placed = CallSetup { direction: Direction::Outbound, wacid: None, ..setup(3) };
     assert!(store.calls().begin(CallStart::of(&placed, "node"), &placed, secs(100)));
     store.calls().set_wacid(uuid(3), "wacid.named".into(), secs(9));
@@ -721,9 +722,9 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     store.close().await;
     sql::query("ALTER TABLE hidden RENAME TO calls").execute(&other).await.unwrap();
     other.close().await;
-    // A kill would have left the other journal without them.
+    // After a kill, the journal would not have these entries.
     std::fs::remove_file(room.file().with_file_name("store.journal")).unwrap();
-    // A line cut short by the kill does not cost the one after it, nor does one that is there twice.
+    // Neither a truncated line nor a repeated one affects the lines after it.
     let whole = left.clone();
     left.truncate(left.len() - 10);
     std::fs::write(&births, [left, whole].concat()).unwrap();
@@ -758,7 +759,8 @@ async fn the_file_of_beginnings_does_not_grow() {
             assert!(store.calls().begin(CallStart::of(&setup(n), "node"), &setup(n), secs(100)));
         }
         store.flush().await;
-        // The file is looked at after those who waited were told: once more, and that has been.
+        // The file is emptied after the waiters are completed. After a second flush, that has
+        // happened.
         store.flush().await;
         largest = largest.max(std::fs::metadata(&births).unwrap().len());
     }
@@ -778,8 +780,8 @@ async fn a_store_belongs_to_one_node_at_a_time() {
     room.open().await.close().await;
 }
 
-/// A process that closes the file drops its locks on it, and SQLite's with them: an outsider that reads it would then take
-/// the write-ahead log away, and all that is written from then on.
+/// If any code closes the file, the process loses SQLite's locks on it. Another process that reads
+/// the database would then delete the write-ahead log and all writes after that.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn r03_nothing_that_a_node_does_drops_sqlites_locks() {

@@ -1,4 +1,4 @@
-//! Agents: named configurations that answer messages and calls (`number-api.md` §3). Their secrets are sealed.
+//! AI agents: named configurations that answer messages and calls. Their secrets are encrypted.
 
 use std::time::Duration;
 
@@ -16,31 +16,39 @@ use crate::tables::numbers::{JOIN, OWN};
 use crate::write::Deed;
 use model::{AuthId, E164, Secret, Timestamp};
 
-/// Handle.
+/// Handle to the AI agents. See [`Store::agents`](crate::Store::agents).
 #[derive(Clone, Copy, Debug)]
 pub struct Agents<'a>(pub(crate) &'a Shared);
 
 impl Agents<'_> {
-    /// Writes a new agent to the disk; `false`: its account has as many as it may have.
+    /// Creates an agent. Returns `false` if its account has [`AGENTS_MAX`] of them. It is on disk
+    /// when this returns.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn create(self, agent: Agent) -> Result<bool, StoreError> {
         Ok(self.0.queue.run(AgentWrite::Create(agent)).await? > 0)
     }
 
-    /// Puts this in an agent's place; `false`: it is not what it was `before` any more, or not there.
+    /// Replaces an agent. Returns `false` if it does not exist or its configuration is not `before`
+    /// any more.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn change(self, agent: Agent, before: AgentSpec) -> Result<bool, StoreError> {
         Ok(self.0.queue.run(AgentWrite::Change(agent, before)).await? > 0)
     }
 
-    /// Whether conversations go to an agent, by their own routing or since all of their number's do.
+    /// Returns whether conversations are routed to an agent, by their own routing or by their
+    /// number's.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn is_in_use(self, id: Uuid) -> Result<bool, StoreError> {
         let select = format!(
             "SELECT (SELECT count(*) FROM number_tenures t WHERE t.agent = $1) + (SELECT count(*) FROM \
@@ -54,24 +62,27 @@ impl Agents<'_> {
         Ok(found > 0)
     }
 
-    /// Removes an agent, and with it each routing that names it: nobody answers there. `false`: the scope has none of that
-    /// id.
+    /// Deletes an agent and every routing to it. Nobody answers those conversations then. Returns
+    /// `false` if the scope has no such agent.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; the agent is there still.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. The agent still exists
+    /// then.
     pub async fn delete(self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
         if self.get(scope, id).await?.is_none() {
             return Ok(false);
         }
-        // Some at a time: what calls write comes in between.
+        // In batches, so that the writes of calls don't have to wait.
         while self.0.queue.run(AgentWrite::Unroute(id, UNROUTED)).await? >= u64::from(UNROUTED) {}
         Ok(self.0.queue.run(AgentWrite::Delete(scope.clone(), id)).await? > 0)
     }
 
-    /// Whether there is an agent of that id, whosever it is.
+    /// Returns whether any account has an agent with this id.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn exists(self, id: Uuid) -> Result<bool, StoreError> {
         let count = sql::query_scalar("SELECT count(*) FROM agents WHERE agent_id = $1")
             .bind(id.to_string());
@@ -79,10 +90,11 @@ impl Agents<'_> {
         Ok(count > 0)
     }
 
-    /// One of a scope's agents.
+    /// Returns an agent, or `None` if the scope has no such agent.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Agent>, StoreError> {
         let mut select = select(scope);
         select.push(" AND agent_id = ").push_bind(id.to_string());
@@ -90,10 +102,11 @@ impl Agents<'_> {
         row.as_ref().map(|row| self.agent_of(row)).transpose()
     }
 
-    /// A scope's agents, newest first, those older than `before`.
+    /// Returns agents of the scope after `before`, newest first.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -131,17 +144,17 @@ impl Agents<'_> {
     }
 }
 
-/// Who thinks.
+/// What generates an agent's replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AgentKind {
-    /// A server of the customer's, by our own contract.
+    /// A customer's server that speaks Offhook's agent protocol.
     Http,
-    /// An OpenAI-compatible model.
+    /// A language model with an OpenAI-compatible API.
     Llm,
 }
 
-/// Where an agent can be spoken with.
+/// A channel on which an agent answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AgentChannel {
@@ -150,7 +163,7 @@ pub enum AgentChannel {
 }
 
 impl AgentChannel {
-    /// Its word.
+    /// The name in API and database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Whatsapp => "whatsapp",
@@ -159,20 +172,20 @@ impl AgentChannel {
     }
 }
 
-/// What is set of an agent.
+/// The configuration of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentSpec {
     pub name: String,
     pub kind: AgentKind,
     pub channels: Vec<AgentChannel>,
-    /// None: the operator's model.
+    /// URL of the server or model. `None` for the model that the operator has configured.
     pub endpoint: Option<String>,
-    /// None: the operator's.
+    /// Name of the model. `None` for the operator's.
     pub model: Option<String>,
     pub instructions: String,
-    /// What is said when a call is taken.
+    /// Spoken when a call is answered.
     pub greeting: String,
-    /// `WOMAN`, `MAN` or a Polly name; none: the node's default.
+    /// `WOMAN`, `MAN` or the name of a Polly voice. `None` for the node's default.
     pub voice: Option<String>,
     pub language: String,
     pub history_turns: u16,
@@ -183,7 +196,7 @@ pub struct AgentSpec {
 }
 
 impl AgentSpec {
-    /// What one has of which nothing is said (`number-api.md` §3).
+    /// The default configuration, without a name.
     pub fn blank() -> Self {
         Self {
             name: String::new(),
@@ -203,31 +216,31 @@ impl AgentSpec {
         }
     }
 
-    /// Whether it answers there.
+    /// Returns whether the agent is enabled and answers on this channel.
     pub fn serves(&self, channel: AgentChannel) -> bool {
         self.enabled && self.channels.contains(&channel)
     }
 
-    /// How long one of its turns may take.
+    /// Maximum duration of a turn.
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms.into())
     }
 }
 
-/// What only the agent's server is shown.
+/// Secrets that are sent only to the agent's server.
 #[derive(Clone, Debug, Default)]
 pub struct AgentSecrets {
     /// Sent as a bearer token.
     pub api_key: Option<Secret>,
-    /// Requests are signed with it; none: with the account's auth token.
+    /// Key that signs the requests. `None` for the account's auth token.
     pub signing_secret: Option<Secret>,
 }
 
-/// An agent.
+/// An AI agent.
 #[derive(Clone, Debug)]
 pub struct Agent {
     pub id: Uuid,
-    /// The owner, and its main account.
+    /// The owner and its main account, which may be the same.
     pub account: AuthId,
     pub main_account: AuthId,
     pub spec: AgentSpec,
@@ -235,17 +248,17 @@ pub struct Agent {
     pub created: Timestamp,
 }
 
-/// An account's agents at most.
+/// Maximum number of agents of an account.
 pub const AGENTS_MAX: u32 = 1_000;
 
-/// Conversations that a removed agent is taken out of at once.
+/// Number of conversations whose routing is reset in one write.
 const UNROUTED: u32 = 500;
 
 const COLUMNS: &str = "agent_id, auth_id, main_auth_id, body, sealed, created_us";
 
 const WHAT: &str = "read agents";
 
-/// As they are sealed.
+/// The encrypted form of [`AgentSecrets`].
 #[derive(Default, Serialize, Deserialize)]
 struct Sealed {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -266,7 +279,7 @@ impl AgentSecrets {
         Some(seal.seal(&what_for(id), serde_json::to_vec(&plain).unwrap_or_default()))
     }
 
-    /// Those that another key sealed are none: they have to be set anew.
+    /// Secrets that were encrypted with another key become `None` and must be set again.
     fn opened(id: Uuid, sealed: Option<Vec<u8>>, seal: &Seal) -> Self {
         let plain = sealed.and_then(|sealed| seal.open(&what_for(id), &sealed));
         let plain: Sealed =
@@ -283,13 +296,13 @@ fn what_for(id: Uuid) -> Vec<u8> {
 }
 
 enum AgentWrite {
-    /// Refused where the account has [`AGENTS_MAX`].
+    /// Changes nothing if the account has [`AGENTS_MAX`] agents.
     Create(Agent),
-    /// All of it; refused where it is not the one of before any more.
+    /// Replaces the agent. Changes nothing if its configuration is not the given one any more.
     Change(Agent, AgentSpec),
-    /// With whatever routing names it.
+    /// Deletes the agent and every routing to it.
     Delete(Scope, Uuid),
-    /// So many of the conversations whose own routing names it go to nobody from now on.
+    /// Resets the routing of a limited number of conversations that are routed to the agent.
     Unroute(Uuid, u32),
 }
 
@@ -333,7 +346,7 @@ async fn unroute(to: &mut Conn, agent: Uuid, limit: u32) -> Result<u64, sqlx::Er
     Ok(update.execute(to).await?.rows_affected())
 }
 
-/// Words and numbers: there is nothing in it that JSON could not say.
+/// An [`AgentSpec`] always serializes.
 fn body(spec: &AgentSpec) -> String {
     serde_json::to_string(spec).unwrap_or_default()
 }

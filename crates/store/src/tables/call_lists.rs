@@ -1,8 +1,8 @@
-//! Lists of ended calls, by index and tally (`plivo-call-api.md` §2.3): a page of a million records is found without
-//! passing over those before it.
+//! Lists of ended calls. A page is found without reading the calls before it, even among a million.
 //!
-//! What the tallies know (whose call, its direction, how it ended) is counted by them, hour by hour and day by day; they
-//! also say from which hour on a page is to be read. Anything else is counted in an index that holds it.
+//! The tables `call_days` and `call_hours` hold the number of calls by account, direction and
+//! hangup cause. They answer the total number of calls for filters on these fields, and the hour in
+//! which a page starts. Calls for other filters are counted in an index.
 
 use std::ops::Range;
 
@@ -13,10 +13,11 @@ use crate::sql::{self, Dialect, Pool, QueryBuilder};
 use crate::tables::calls::{COLUMNS, Calls, record};
 
 impl Calls<'_> {
-    /// Ended calls, newest first, and how many there are in all.
+    /// Returns ended calls, newest first, and their total number.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -27,10 +28,11 @@ impl Calls<'_> {
         List { pool: &self.0.read, scope, filter }.page(limit, offset).await
     }
 
-    /// The first of them.
+    /// Returns the newest ended calls that match the filter, without counting them.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn newest(
         self,
         scope: &Scope,
@@ -47,7 +49,7 @@ const HOUR_US: i64 = 3_600_000_000;
 
 const HOURS_OF_A_DAY: i64 = 24;
 
-/// A list: whose, and which of them.
+/// A list of calls.
 pub(crate) struct List<'a> {
     pub(crate) pool: &'a Pool,
     pub(crate) scope: &'a Scope,
@@ -55,7 +57,7 @@ pub(crate) struct List<'a> {
 }
 
 impl List<'_> {
-    /// A page, newest first, and how many there are in all.
+    /// Returns a page, newest first, and the total number of calls.
     pub(crate) async fn page(
         &self,
         limit: u32,
@@ -76,19 +78,20 @@ impl List<'_> {
         let Some((day, rest)) = place(&days, offset) else { return Ok((Vec::new(), total)) };
         let hours = day.saturating_mul(HOURS_OF_A_DAY);
         let hours = self.tally("hour", hours..hours.saturating_add(HOURS_OF_A_DAY)).await?;
-        // Between the two questions calls may have ended: then the day's last hour.
+        // A call may have ended between the two queries. The page then starts at the end of the
+        // last hour.
         let Some((hour, rest)) = place(&hours, rest) else { return Ok((Vec::new(), total)) };
         let below = hour.saturating_add(1).saturating_mul(HOUR_US);
         Ok((self.records(&(i64::MIN..below), limit, rest).await?, total))
     }
 
-    /// The first of them, newest first; nothing is counted.
+    /// Returns the first calls, newest first, without counting.
     pub(crate) async fn first(&self, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
         let began = self.began().await?;
         self.records(&began, limit, 0).await
     }
 
-    /// Whether the tallies know all that is asked for.
+    /// Returns whether the counter tables cover the filter.
     fn is_tallied(&self) -> bool {
         let CallFilter {
             from,
@@ -110,7 +113,7 @@ impl List<'_> {
             && before.is_none()
     }
 
-    /// Calls by the day or the hour of their beginning, the latest first.
+    /// Returns the number of calls by the day or hour of their start, latest first.
     async fn tally(
         &self,
         unit: &'static str,
@@ -133,7 +136,7 @@ impl List<'_> {
             .collect())
     }
 
-    /// Whose call, its direction, how it ended.
+    /// Adds the conditions on account, direction and hangup cause.
     fn and_kind(&self, query: &mut QueryBuilder) {
         let f = self.filter;
         for (column, value) in [
@@ -150,7 +153,8 @@ impl List<'_> {
         }
     }
 
-    /// When calls began that ended within the filter's times: not after, and at most the longest call before.
+    /// Returns the range of start times of the calls that can match the filter's end times: from
+    /// the duration of the longest call before the earliest end to the latest end.
     async fn began(&self) -> Result<Range<i64>, StoreError> {
         let mut began = i64::MIN..i64::MAX;
         let mut from = None;
@@ -199,8 +203,8 @@ impl List<'_> {
         rows.iter().map(|row| record(WHAT, row)).collect()
     }
 
-    /// By the index that leaves the fewest rows to be looked at. The planner would take another: it does not know how
-    /// many there are of each.
+    /// Names the index that leaves the fewest rows to check. SQLite's planner chooses a worse one,
+    /// because it has no statistics.
     fn select(&self, columns: &str, began: &Range<i64>) -> QueryBuilder {
         let f = self.filter;
         let index = match (self.scope, f) {
@@ -210,7 +214,7 @@ impl List<'_> {
             (Scope::Main(_), _) => "calls_list",
             (Scope::Sub(_), _) => "calls_list_sub",
         };
-        // PostgreSQL's keeps count of them.
+        // PostgreSQL's planner has statistics.
         let by = match self.pool.dialect() {
             Dialect::Sqlite => format!("INDEXED BY {index}"),
             Dialect::Postgres => String::new(),
@@ -218,7 +222,7 @@ impl List<'_> {
         let mut query = QueryBuilder::new(format!("SELECT {columns} FROM calls {by} WHERE "));
         query.push(match self.scope {
             Scope::Main(_) => "main_auth_id = ",
-            // The index of subaccounts has none of a main account's own.
+            // This condition selects the partial index of subaccounts' calls.
             Scope::Sub(_) => "auth_id <> main_auth_id AND auth_id = ",
         });
         query.push_bind(self.scope.auth_id().as_str().to_owned()).push(" AND ended_us IS NOT NULL");
@@ -253,7 +257,8 @@ impl List<'_> {
     }
 }
 
-/// Where the call at `offset` stands: the hour or day, and how many of its calls come before it.
+/// Finds the hour or day that contains the call at `offset`, and the number of its calls before
+/// that.
 fn place(tally: &[(i64, u64)], offset: u64) -> Option<(i64, u64)> {
     let mut rest = offset;
     for (at, calls) in tally {
@@ -285,7 +290,7 @@ mod tests {
     const SUB: &str = "SAAAAAAAAAAAAAAAAAAA";
     const OTHER: &str = "MABBBBBBBBBBBBBBBBBB";
 
-    /// Calls of three days, several at one moment; some last for hours.
+    /// Calls on three days, several with the same start. Some last for hours.
     fn calls() -> Vec<(CallStart, CallEnd)> {
         (0..240_u128)
             .map(|n| {
@@ -321,7 +326,7 @@ mod tests {
         }
     }
 
-    /// The same list by looking at every call.
+    /// Computes the same list by checking every call.
     fn by_hand<'c>(
         all: &'c [(CallStart, CallEnd)],
         scope: &Scope,
@@ -422,7 +427,7 @@ mod tests {
                 (want.len() as u64, wanted(offset)),
                 "{who} {filter:?} {offset}"
             );
-            // As a cursor walks it.
+            // The next page by cursor.
             if let Some(last) = page.last() {
                 let behind = CallFilter {
                     before: Some((last.start.started, last.start.call)),
@@ -432,7 +437,7 @@ mod tests {
                 assert_eq!(of(&next), wanted(offset + page.len() as u64), "{who} {behind:?}");
             }
         }
-        // What is forgotten is not counted.
+        // Deleted calls are not counted.
         store.close().await;
         let db = crate::testing::pool(&dir.path().join("o.db")).await;
         sql::query("DELETE FROM calls WHERE direction = 'outbound'").execute(&db).await.unwrap();

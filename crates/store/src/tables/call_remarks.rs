@@ -1,4 +1,4 @@
-//! What is to be said of a call whose record has its end: it is added there.
+//! Adding remarks to the record of a call that has ended.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -10,14 +10,14 @@ use crate::write::Deed;
 use model::CallUuid;
 
 impl Calls<'_> {
-    /// Adds a remark to the record of a call that has ended; queued when this returns. Where there is no room for it, nobody
-    /// reads it.
+    /// Adds a remark to the record of a call that has ended. The write is queued when this returns.
+    /// If the queue is full, the remark is dropped.
     pub fn add_remark(self, call: CallUuid, text: String) {
         drop(self.0.queue.try_run(Remark { call, text }));
     }
 }
 
-/// Remarks that a record may have and still be given another.
+/// Maximum number of remarks of a record.
 const REMARKS_MAX: usize = 100;
 
 struct Remark {
@@ -50,7 +50,7 @@ impl Deed for Remark {
         .boxed()
     }
 
-    /// The record is there without it.
+    /// A lost remark does no harm.
     fn is_synced(&self) -> bool {
         false
     }

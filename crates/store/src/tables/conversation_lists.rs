@@ -1,5 +1,6 @@
-//! Lists of conversations: by an index each, and what no index tells is looked for in so many rows a page, so that a page
-//! costs what a page holds however many conversations there are.
+//! Lists of conversations. Each list reads an index. Conditions that no index covers are checked on
+//! a limited number of rows per page, so that the cost of a page does not depend on the number of
+//! conversations.
 
 use uuid::Uuid;
 
@@ -13,10 +14,11 @@ use crate::tables::readers::unreadable;
 use model::{ConversationStatus, digits_of};
 
 impl Conversations<'_> {
-    /// A scope's conversations, the latest first.
+    /// Returns conversations of the scope, those with the latest messages first.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -30,16 +32,16 @@ impl Conversations<'_> {
 /// A page of a list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Listed {
-    /// Fewer than asked for, perhaps none, also where there are more.
+    /// May hold fewer than the limit, or none, even if there are more.
     pub found: Vec<Conversation>,
-    /// What the next page is behind; none: this is the last.
+    /// Cursor of the next page. `None` if this is the last one.
     pub next: Option<(i64, Uuid)>,
 }
 
-/// Rows that one page looks at: what no index tells is looked for in these, and then in the next page's.
+/// Number of rows checked for one page. The next page continues after them.
 const LOOKED_AT: u32 = 1_000;
 
-/// A scope's, the latest first.
+/// Returns conversations of the scope, those with the latest messages first.
 pub(crate) async fn list(
     pool: &Pool,
     scope: &Scope,
@@ -54,7 +56,8 @@ pub(crate) async fn list(
         let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
         let rows = rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT)));
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
-        // What comes behind was not looked at by this one, whatever the others found there.
+        // The page ends where one of the scans has ended, since the rows after that were not
+        // checked by all of them.
         let end = match rows.last().filter(|_| rows.len() > page) {
             Some(last) => Some(place(last)),
             None => look.end(pool, scope, filter).await?,
@@ -75,21 +78,21 @@ fn place(one: &Conversation) -> (i64, Uuid) {
     (one.last.at.micros(), one.pair.conversation)
 }
 
-/// The index that a list goes by; whatever else is asked for is looked for in the rows that it gives.
+/// The index that a list reads. All other conditions are checked on its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
     All,
     Number,
     Unread,
     PutAway(ConversationStatus),
-    /// Those whose own routing names the agent.
+    /// Conversations whose own routing names the agent.
     Agent(Uuid),
-    /// Users whose digits begin so, where they are few; in no order.
+    /// Users whose digits have a prefix, if there are few of them. Not ordered.
     Users,
 }
 
 impl Look {
-    /// How to find what a filter asks for; two ways where neither has all.
+    /// Selects the indexes for a filter. Two are needed if neither contains all matches.
     async fn of(
         pool: &Pool,
         scope: &Scope,
@@ -117,8 +120,8 @@ impl Look {
         })
     }
 
-    /// Whether one page can look at all users whose digits begin so. Of more than that each page looks at its share, as for
-    /// any other word.
+    /// Returns whether all users with this prefix fit in one page's limit. If not, each page checks
+    /// its part of all conversations, as for any other search text.
     async fn are_few(
         pool: &Pool,
         scope: &Scope,
@@ -132,12 +135,12 @@ impl Look {
         Ok(counted.map_err(failed("list conversations"))? < i64::from(LOOKED_AT))
     }
 
-    /// What the index knows.
+    /// Adds the conditions that the index covers.
     fn known(self, select: &mut QueryBuilder, scope: &Scope, filter: &ConversationFilter) {
         select.push("c.");
         within(select, scope);
         if matches!(scope, Scope::Sub(_)) {
-            // The words of the indexes that hold subaccounts' rows alone.
+            // This condition selects the partial indexes with the rows of subaccounts.
             select.push(" AND c.auth_id <> c.main_auth_id");
         }
         match self {
@@ -156,7 +159,7 @@ impl Look {
             select.push(" AND c.number = ").push_bind(number.as_str());
         }
         if let (Self::Users, Some(digits)) = (self, digits(filter)) {
-            // A letter is behind all digits, in whatever order a database has its texts.
+            // A letter sorts after all digits in every collation.
             let end = format!("{digits}a");
             select
                 .push(" AND c.user_id >= ")
@@ -168,7 +171,7 @@ impl Look {
         }
     }
 
-    /// Whether rows have to be looked at.
+    /// Returns whether there are conditions that the index does not cover.
     fn looks(self, filter: &ConversationFilter) -> bool {
         let search = !filter.search.trim().is_empty();
         match self {
@@ -190,7 +193,7 @@ impl Look {
         }
     }
 
-    /// The query of a page, behind these words.
+    /// Builds the query of a page, with `words` in front of it.
     fn query(
         self,
         words: &str,
@@ -220,7 +223,7 @@ impl Look {
         if self == Self::Users {
             behind(&mut select, filter);
         }
-        // Of no more rows than were looked at.
+        // Sorts at most the rows that were checked.
         select.push(ORDER).push(" LIMIT ").push_bind(i64::from(limit));
         select
     }
@@ -269,7 +272,8 @@ impl Look {
         }
         let search = filter.search.trim();
         if self != Self::Users && !search.is_empty() {
-            // Rows of an Offhook that did not keep them in lower case yet: as far as the database can make them so.
+            // Rows written by older versions have no lower-case columns. The database's own lower()
+            // covers ASCII at least.
             for (n, text) in [
                 "coalesce(c.name_lower, lower(c.name))",
                 "coalesce(c.last_lower, lower(c.last_text))",
@@ -288,7 +292,7 @@ impl Look {
         }
     }
 
-    /// The last row that a page looked at, where there are more.
+    /// Returns the position of the last row checked for a page, if there are more rows.
     async fn end(
         self,
         pool: &Pool,
@@ -321,7 +325,8 @@ fn behind(select: &mut QueryBuilder, filter: &ConversationFilter) {
     }
 }
 
-/// What a search says where it is a number, or how one begins: that has an index.
+/// Returns the digits of a search text that is a phone number or a prefix of one, since there is an
+/// index for that.
 fn digits(filter: &ConversationFilter) -> Option<String> {
     let search = filter.search.trim();
     let digits = digits_of(search);
@@ -330,7 +335,7 @@ fn digits(filter: &ConversationFilter) -> Option<String> {
     plain.then(|| digits.to_string())
 }
 
-/// What is looked for, anywhere in a text.
+/// Returns a `LIKE` pattern that finds the text anywhere.
 fn like(search: &str) -> String {
     let mut like = String::from("%");
     for c in search.to_lowercase().chars() {
@@ -354,7 +359,7 @@ mod tests {
     use model::Routing;
     use model::Timestamp;
 
-    /// An index has the order of every list: however many there are, a page looks at no more than [`LOOKED_AT`].
+    /// Every list is ordered by an index, so a page never reads more than [`LOOKED_AT`] rows.
     #[tokio::test]
     async fn no_list_of_conversations_is_sorted() {
         if crate::testing::skipped_on_postgres() {
@@ -368,7 +373,8 @@ mod tests {
         let agent = Some(Uuid::from_u128(1));
         let search = |text: &str| ConversationFilter { search: text.to_owned(), ..none() };
         let status = |status| ConversationFilter { status: Some(status), ..none() };
-        // The filter, how it looks, and the index: of a main account, of a subaccount.
+        // The filter, the index that it uses, and the index names for a main account and a
+        // subaccount.
         let rows = [
             (none(), Look::All, ["of_main_account", "of_account"]),
             (status(ConversationStatus::Open), Look::All, ["of_main_account", "of_account"]),
@@ -418,7 +424,7 @@ mod tests {
                     plan.iter().any(|line| line.starts_with(&by)),
                     "{filter:?} {scope:?} {index}: {plan:?}"
                 );
-                // Where rows are looked at, the few that are found are put in order: never those that are looked at.
+                // If rows are checked, only the matching ones are sorted.
                 let sorts = plan.iter().filter(|line| line.contains("TEMP B-TREE")).count();
                 assert!(sorts <= usize::from(look.looks(filter)), "{filter:?} {scope:?}: {plan:?}");
                 assert!(
@@ -479,8 +485,8 @@ mod tests {
         assert_eq!(like("50% O_K\\"), "%50\\% o\\_k\\\\%");
     }
 
-    /// Prints how long a page takes where there are a million conversations:
-    /// `cargo test --lib a_page_of_a_million -- --ignored --nocapture`.
+    /// Prints the time that a page takes with a million conversations: `cargo test --lib
+    /// a_page_of_a_million -- --ignored --nocapture`.
     #[tokio::test]
     #[ignore = "fills a database of a gigabyte"]
     async fn a_page_of_a_million_conversations_takes_less_than_30_ms() {
@@ -489,7 +495,8 @@ mod tests {
         Store::open(&file, Health::new()).await.unwrap().close().await;
         let pool =
             sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.unwrap();
-        // Every tenth is a subaccount's; one in a hundred is unread, put away, or an agent's.
+        // One in ten belongs to a subaccount. One in a hundred each is unread, archived or routed
+        // to an agent.
         let fill = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, name, \
             status, routing, agent, unread, last_text, last_direction, last_us, heard_us, created_us, name_lower, last_lower) \
             WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999999) \
@@ -546,7 +553,7 @@ mod tests {
                     store.conversations().list(&scope, filter, 50).await.unwrap();
                     took.push(clock.now().saturating_duration_since(begun));
                 }
-                // The first one reads what the disk has.
+                // The first run reads from disk.
                 let median = {
                     took.sort();
                     took[2]

@@ -1,5 +1,6 @@
-//! What an agent and the user say in a call that is up: a row each line, as it comes, so that a process that dies leaves
-//! the next one what was said until then. They are gone as soon as the call's end has them.
+//! Transcripts of open calls between an AI agent and a user. Each line is a row, written at once,
+//! so that the next process has the transcript if this one dies. The rows are deleted once the
+//! transcript is stored with the ended call.
 
 use std::collections::BTreeMap;
 
@@ -14,31 +15,30 @@ use crate::sql::{self, Conn};
 use crate::write::Deed;
 use model::CallUuid;
 
-/// Handle.
+/// Handle to the transcripts. See [`Store::dialogues`](crate::Store::dialogues).
 #[derive(Clone, Copy, Debug)]
 pub struct Dialogues<'a>(pub(crate) &'a Shared);
 
 impl Dialogues<'_> {
-    /// Writes a line of what is said in a call that is up, or what it turned out to be; queued when this returns. Where there
-    /// is no room for it, a kill loses it.
+    /// Stores a line of the transcript, or replaces it if recognition has corrected it. The write
+    /// is queued when this returns. If the queue is full, a crash loses the line.
     pub fn put(self, call: CallUuid, seq: usize, line: CallLine) {
         drop(self.0.queue.try_run(Said { call, seq, line }));
     }
 
-    /// They are where they belong: queued behind that when this returns.
+    /// Deletes the lines of a call after they are stored elsewhere. The write is queued when this
+    /// returns.
     pub fn delete(self, call: CallUuid) {
         drop(self.0.queue.try_run(Forget(Some(call))));
     }
 
-    /// What is left of calls that are over goes.
+    /// Deletes the lines of all calls that have ended.
     pub fn delete_ended(self) {
         drop(self.0.queue.try_run(Forget(None)));
     }
 
-    /// What was said in the calls that an earlier process of this node left open, the first lines first.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the transcripts of calls that an earlier process of this node left open, each with
+    /// its lines in order.
     pub async fn of_orphans(
         self,
         node_id: &str,
@@ -61,13 +61,13 @@ impl Dialogues<'_> {
     }
 }
 
-/// A line. Its `Debug` does not show it (R22).
+/// A line of a transcript. `Debug` does not show its text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CallLine {
     /// `user` or `assistant`.
     pub role: String,
     pub text: String,
-    /// RFC 3339.
+    /// Time in RFC 3339.
     pub at: String,
 }
 
@@ -77,7 +77,7 @@ impl std::fmt::Debug for CallLine {
     }
 }
 
-/// A line was said, or turned out to be another one.
+/// Stores or replaces a line.
 struct Said {
     call: CallUuid,
     seq: usize,
@@ -104,13 +104,13 @@ impl Deed for Said {
         .boxed()
     }
 
-    /// It outlives the process, though not the power.
+    /// The line survives a crash of the process without a sync.
     fn is_synced(&self) -> bool {
         false
     }
 }
 
-/// A call's lines are where they belong; none: those of all calls that are over.
+/// Deletes the lines of a call, or with `None` those of all calls that have ended.
 struct Forget(Option<CallUuid>);
 
 impl Deed for Forget {

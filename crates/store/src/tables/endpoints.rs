@@ -1,4 +1,4 @@
-//! Endpoints: an account's named phones (`plivo-xml.md` §6, `plivo-call-api.md` §5).
+//! Endpoints: the named phones of an account.
 
 use crate::error::{StoreError, failed};
 use crate::rows::endpoint::{Endpoint, EndpointChange, EndpointWrite};
@@ -8,7 +8,7 @@ use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
 use crate::write::Write;
 use model::{AppId, EndpointId, EndpointName, Timestamp};
 
-/// Handle.
+/// Handle to the endpoints. See [`Store::endpoints`](crate::Store::endpoints).
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoints<'a>(pub(crate) &'a Shared);
 
@@ -17,26 +17,29 @@ impl Endpoints<'_> {
         self.0.queue.change(|sender| Write::Endpoint(Box::new(write), sender)).await
     }
 
-    /// One of a scope's endpoints.
+    /// Returns an endpoint, or `None` if the scope has no such endpoint.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: &EndpointId) -> Result<Option<Endpoint>, StoreError> {
         one(&self.0.read, scope, id).await
     }
 
-    /// The endpoint of that name, whosever it is: for its phone's log-in.
+    /// Returns the endpoint of any account with this name. For the sign-in of phones.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn by_name(self, name: &EndpointName) -> Result<Option<Endpoint>, StoreError> {
         named(&self.0.read, name).await
     }
 
-    /// A scope's endpoints, newest first, and how many there are in all.
+    /// Returns endpoints of the scope, newest first, and their total number.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -46,18 +49,23 @@ impl Endpoints<'_> {
         list(&self.0.read, scope, limit, offset).await
     }
 
-    /// Writes a new endpoint to the disk; `false`: its name or its id is taken.
+    /// Creates an endpoint. Returns `false` if its name or id is taken. It is on disk when this
+    /// returns.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn create(self, endpoint: Endpoint) -> Result<bool, StoreError> {
         self.write(EndpointWrite::Create(endpoint)).await
     }
 
-    /// Changes an endpoint; `false`: the scope has none of that id.
+    /// Changes an endpoint. Returns `false` if the scope has no such endpoint.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn change(
         self,
         scope: &Scope,
@@ -67,10 +75,12 @@ impl Endpoints<'_> {
         self.write(EndpointWrite::Change(scope.clone(), id.clone(), change)).await
     }
 
-    /// Removes an endpoint; `false`: the scope has none of that id.
+    /// Deletes an endpoint. Returns `false` if the scope has no such endpoint.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn delete(self, scope: &Scope, id: &EndpointId) -> Result<bool, StoreError> {
         self.write(EndpointWrite::Delete(scope.clone(), id.clone())).await
     }
@@ -79,7 +89,7 @@ impl Endpoints<'_> {
 const COLUMNS: &str =
     "endpoint_id, auth_id, main_auth_id, username, alias, password, app_id, created_us";
 
-/// Carries it out; whether anything has changed.
+/// Executes the write. Returns whether anything has changed.
 pub(crate) async fn write(to: &mut Conn, write: &EndpointWrite) -> Result<bool, sqlx::Error> {
     let done = match write {
         EndpointWrite::Create(endpoint) => {
@@ -125,7 +135,7 @@ fn of(query: &mut QueryBuilder, scope: &Scope, id: &EndpointId) {
     query.push(" AND endpoint_id = ").push_bind(id.as_str().to_owned());
 }
 
-/// One of a scope's.
+/// Returns an endpoint of the scope.
 pub(crate) async fn one(
     pool: &Pool,
     scope: &Scope,
@@ -137,7 +147,7 @@ pub(crate) async fn one(
     row.as_ref().map(endpoint).transpose()
 }
 
-/// The one of that name, whosever it is.
+/// Returns the endpoint of any account with this name.
 pub(crate) async fn named(
     pool: &Pool,
     name: &EndpointName,
@@ -149,7 +159,7 @@ pub(crate) async fn named(
     row.as_ref().map(endpoint).transpose()
 }
 
-/// A scope's, newest first, and how many there are in all.
+/// Returns endpoints of the scope, newest first, and their total number.
 pub(crate) async fn list(
     pool: &Pool,
     scope: &Scope,

@@ -1,4 +1,4 @@
-//! Notifications as they are kept (`notices`; `number-api.md` §4).
+//! Notifications to people of an account, in the table `notices`.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -12,13 +12,13 @@ use crate::sql::{self, Conn, QueryBuilder, Row};
 use crate::write::Deed;
 use model::{AuthId, CallUuid, NotificationTopic, Timestamp};
 
-/// Handle.
+/// Handle to the notifications. See [`Store::notifications`](crate::Store::notifications).
 #[derive(Clone, Copy, Debug)]
 pub struct Notifications<'a>(pub(crate) &'a Shared);
 
 impl Notifications<'_> {
-    /// Writes a notification, unless the queue is full (`None`). Queued when this returns; the future tells when it can be
-    /// read, and need not be waited for.
+    /// Stores a notification. The write is queued when this returns, and the future completes when
+    /// it is readable. Returns `None` if the queue is full.
     pub fn add(
         self,
         row: NoticeRow,
@@ -26,10 +26,13 @@ impl Notifications<'_> {
         self.0.queue.try_run(NoticeWrite::Add(row))
     }
 
-    /// Marks one notification, or all of a scope's, as read; what is read stays as it is. How many were unread.
+    /// Marks one notification, or all of the scope with `None`, as read. Returns how many were
+    /// unread.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn mark_read(
         self,
         scope: &Scope,
@@ -39,13 +42,16 @@ impl Notifications<'_> {
         self.0.queue.run(NoticeWrite::Read(scope.clone(), id, at)).await
     }
 
-    /// Forgets notifications of before then, and those that are more than an account may have.
+    /// Deletes notifications from before `before`, and the oldest ones of accounts that have too
+    /// many.
+    ///
     ///
     /// # Errors
-    /// The store's; some may be gone.
+    /// Fails if a query fails or the database rejects a write. Some notifications may be deleted
+    /// then.
     pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
         self.0.queue.run(NoticeWrite::Forget(before)).await?;
-        // Who has too many is a reader's to find, not a write's that others wait for.
+        // This scan uses a read connection, because the writer must not be slow.
         let select = "SELECT main_auth_id FROM notices GROUP BY main_auth_id HAVING count(*) > $1";
         let select = sql::query_scalar(select).bind(i64::from(KEPT));
         let many: Vec<String> =
@@ -56,10 +62,7 @@ impl Notifications<'_> {
         Ok(())
     }
 
-    /// One of a scope's notifications.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns a notification, or `None` if the scope has no such notification.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<NoticeRow>, StoreError> {
         let mut select = select(scope);
         select.push(" AND notice_id = ").push_bind(id.to_string());
@@ -67,10 +70,7 @@ impl Notifications<'_> {
         row.as_ref().map(notice).transpose()
     }
 
-    /// A scope's notifications, newest first.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns notifications of the scope, newest first.
     pub async fn list(
         self,
         scope: &Scope,
@@ -96,10 +96,7 @@ impl Notifications<'_> {
         rows.iter().map(notice).collect()
     }
 
-    /// How many of a scope's notifications are unread.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the number of unread notifications of the scope.
     pub async fn count_unread(self, scope: &Scope) -> Result<u64, StoreError> {
         let mut count =
             QueryBuilder::new("SELECT count(*) FROM notices WHERE read_us IS NULL AND ");
@@ -114,12 +111,12 @@ impl Notifications<'_> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoticeRow {
     pub id: Uuid,
-    /// The owner, and its main account.
+    /// The owner and its main account, which may be the same.
     pub account: AuthId,
     pub main_account: AuthId,
     pub topic: NotificationTopic,
     pub text: String,
-    /// What it is about: the number, the person (a `wa_id`), their conversation, the call.
+    /// The business number, the user's `wa_id`, their conversation and the call that it is about.
     pub number: Option<String>,
     pub user: Option<String>,
     pub conversation: Option<Uuid>,
@@ -128,20 +125,20 @@ pub struct NoticeRow {
     pub read: Option<Timestamp>,
 }
 
-/// Which notifications are asked for.
+/// Selects notifications.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NoticeFilter {
     pub topic: Option<NotificationTopic>,
-    /// Read ones, or unread ones.
+    /// Only read or only unread ones.
     pub read: Option<bool>,
-    /// Older than this one.
+    /// Only notifications after this one in the list, which are older.
     pub before: Option<(Timestamp, Uuid)>,
 }
 
-/// Kept of each main account's at most; the oldest go first.
+/// Number of notifications that are kept for each main account.
 const KEPT: u32 = 10_000;
 
-/// And so many of them in one write.
+/// Number of notifications deleted in one write.
 const CROPPED: u32 = 1_000;
 
 const COLUMNS: &str = "notice_id, auth_id, main_auth_id, kind, text, number, wa_id, conversation_id, call_uuid, created_us, \
@@ -149,11 +146,11 @@ const COLUMNS: &str = "notice_id, auth_id, main_auth_id, kind, text, number, wa_
 
 enum NoticeWrite {
     Add(NoticeRow),
-    /// One, or all that are unread.
+    /// Marks one notification as read, or all unread ones.
     Read(Scope, Option<Uuid>, Timestamp),
-    /// Of before then.
+    /// Deletes notifications from before this time.
     Forget(Timestamp),
-    /// Those of a main account beyond [`KEPT`].
+    /// Deletes the oldest notifications of a main account beyond [`KEPT`].
     Crop(String),
 }
 
@@ -291,7 +288,7 @@ mod tests {
             let rows = store.notifications().list(scope, &filter, limit).await.unwrap();
             rows.iter().map(|row| row.id.as_u128()).collect::<Vec<_>>()
         };
-        // Of the same moment (2 and 3, 4 and 5): by id.
+        // Notifications of the same time (2 and 3, 4 and 5) are ordered by id.
         assert_eq!(ids(&main, NoticeFilter::default(), 9).await, [4, 5, 2, 3, 1]);
         let before =
             |n: u8| Some((Timestamp::from_secs(i64::from(n) / 2), Uuid::from_u128(u128::from(n))));

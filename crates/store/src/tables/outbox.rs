@@ -1,9 +1,10 @@
-//! The outbox: callbacks that wait, and what became of them (R4).
+//! The outbox: callbacks to be delivered, and the results of their delivery.
 //!
-//! A row waits while it has a due time. Of the rows of one call and URL only the oldest is ever handed out, so that
-//! they go out in order, a call's hangup callback comes after what else was to be told of it, and the end of a multi-party
-//! call after what all who were in tell. Handing out changes nothing in the row: who delivers remembers what it holds, and what a
-//! crash interrupts is simply due again.
+//! A row is waiting as long as it has a due time. Of the rows with the same call and URL, only the
+//! oldest is handed out, so these are delivered in order. The hangup callback of a call follows all
+//! its other callbacks, and the end of a multi-party call follows the callbacks of all its members.
+//! Handing out a row does not change it: the process that delivers it remembers it, and after a
+//! crash the row is still due.
 
 use std::collections::BTreeMap;
 
@@ -25,15 +26,19 @@ use machine::{CallbackKind, CallbackRequest, EVENT_TYPE, MPC_END, Param, Params}
 use model::{CallUuid, Timestamp};
 use xml::ast::DocUrl;
 
-/// Handle.
+/// Handle to the outbox. See [`Store::outbox`](crate::Store::outbox).
 #[derive(Clone, Copy, Debug)]
 pub struct Outbox<'a>(pub(crate) &'a Shared);
 
 impl Outbox<'_> {
-    /// Puts a callback into the outbox; it may be sent once this is done. Queued when this returns.
+    /// Adds a callback. It may be sent once the future completes. The write is queued when this
+    /// returns.
+    ///
     ///
     /// # Errors
-    /// The store was closed meanwhile; or the journal has the callback, and it goes out when the store has it.
+    /// Fails with [`StoreError::Closed`] if the store was closed first, and with
+    /// [`StoreError::Journalled`] if the write went to the journal. The callback is sent later
+    /// then.
     pub fn add(
         self,
         callback: NewCallback,
@@ -42,10 +47,12 @@ impl Outbox<'_> {
         async move { queued.await?.ok_or(StoreError::Journalled) }
     }
 
-    /// Writes down what became of a callback; gives whether others of its call wait.
+    /// Stores the result of attempts to deliver a callback. Returns whether other callbacks of the
+    /// same call are waiting.
+    ///
     ///
     /// # Errors
-    /// The store was closed meanwhile.
+    /// Fails with [`StoreError::Closed`] if the store was closed first.
     pub fn settle(
         self,
         settlement: Settlement,
@@ -53,10 +60,8 @@ impl Outbox<'_> {
         self.0.queue.request(|sender| Write::Settle(Box::new(settlement), sender))
     }
 
-    /// The origins with callbacks that are due, and when the next one is due that isn't yet.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the origins that have due callbacks, and the time when the next other one becomes
+    /// due.
     pub async fn due_origins(
         self,
         node_id: &str,
@@ -65,11 +70,9 @@ impl Outbox<'_> {
         origins_due(&self.0.read, node_id, now).await
     }
 
-    /// Callbacks of an origin that are due, the longest due first; of each call and URL the oldest only. A row that cannot be
-    /// read is given up and logged: it must not hold up those behind it.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns due callbacks of an origin, the longest due first, and only the oldest of each call
+    /// and URL. An unreadable row is logged and marked as failed, so that it does not block the
+    /// rows after it.
     pub async fn due(
         self,
         node_id: &str,
@@ -87,10 +90,8 @@ impl Outbox<'_> {
         Ok(due)
     }
 
-    /// What a call's callbacks carry, by event id, secret parameters left out. No call of the scope's has none.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the content of a call's callbacks by event id, without secret parameters. Empty if
+    /// the scope has no such call.
     pub async fn of_call(
         self,
         scope: &Scope,
@@ -99,10 +100,8 @@ impl Outbox<'_> {
         of_call(&self.0.read, scope, call).await
     }
 
-    /// Puts an event that is no message's into the outbox, and waits until it is there; none: the journal has it.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Adds an event that is not about a message, and waits until it is stored. Returns `None` if
+    /// it went to the journal.
     pub async fn add_event(self, event: NewCallback) -> Result<Option<Written>, StoreError> {
         match self.add(event).await {
             Ok(written) => Ok(Some(written)),
@@ -115,7 +114,7 @@ impl Outbox<'_> {
 const COLUMNS: &str = "id, event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, method, params, \
     secret_params, sealed_params, created_us, since_us, attempts, retries";
 
-/// Whether an older row goes out before a row.
+/// SQL condition: another row must be delivered before `row`.
 fn is_behind(row: &str) -> String {
     let (of_call, of_room) = (goes_before(row), is_over_before(row));
     format!(
@@ -123,9 +122,11 @@ fn is_behind(row: &str) -> String {
     )
 }
 
-/// That a multi-party call is over is one call's to tell, and comes after what all of them tell the same URL: after each that has not
-/// been sent once yet. As far as that was written within some minutes, which the index of what is due finds at once,
-/// whatever a host that is down has waiting.
+/// SQL condition: `row` reports the end of a multi-party call, and an earlier callback to the same
+/// URL about any multi-party call has not been attempted yet.
+///
+/// It considers callbacks written within some minutes before, which the index of due times finds
+/// quickly even if many rows wait for an unreachable host.
 fn is_over_before(row: &str) -> String {
     let kind = CallbackKind::MultiParty.as_str();
     format!(
@@ -135,15 +136,17 @@ fn is_over_before(row: &str) -> String {
     )
 }
 
-/// That `e` has not been sent once yet, and does not wait for one of its call and URL that is tried again later.
+/// SQL condition: `e` has not been attempted yet, and does not wait behind a retry of its call and
+/// URL.
 const IS_NEW: &str = "e.retries = 0 AND NOT EXISTS (SELECT 1 FROM callbacks f WHERE f.call_uuid = e.call_uuid AND f.url = e.url \
     AND f.id < e.id AND f.next_us IS NOT NULL AND f.retries > 0)";
 
-/// Longer than a callback that is to be sent for the first time waits anywhere but in the queue of a host that is down.
+/// Microseconds. Longer than a new callback waits, except in the queue of an unreachable host.
 const LOOKED_BACK_US: i64 = 600_000_000;
 
-/// Which older row `e` of its call goes out before a row: one that waits for the same URL; and before a hangup callback whatever
-/// has not been sent once yet, recordings excepted (`plivo-callbacks.md` §2). What is tried again later holds nothing up.
+/// SQL condition: the older row `e` of the same call must be delivered before `row`. That holds if
+/// it has the same URL. A hangup callback also follows every callback that has not been attempted
+/// yet, except those of recordings and transcriptions. Retries delay no other URL.
 fn goes_before(row: &str) -> String {
     format!(
         "e.next_us IS NOT NULL AND (e.url = {row}.url OR ({row}.kind = 'hangup' \
@@ -151,7 +154,7 @@ fn goes_before(row: &str) -> String {
     )
 }
 
-/// Puts a callback in; due at once.
+/// Inserts a callback, due at once.
 pub(crate) async fn insert(
     to: &mut Conn,
     seal: &Seal,
@@ -160,7 +163,7 @@ pub(crate) async fn insert(
     insert_all(to, seal, vec![new]).await?.pop().ok_or(sqlx::Error::RowNotFound)
 }
 
-/// Puts in, in order, those that are not there.
+/// Inserts those callbacks, in order, that are not in the outbox yet.
 pub(crate) async fn insert_new(
     to: &mut Conn,
     seal: &Seal,
@@ -179,14 +182,14 @@ pub(crate) async fn insert_new(
     insert_all(to, seal, new).await.map(drop)
 }
 
-/// By the indexes of a call's callbacks.
+/// The two halves use the indexes of a call's waiting and finished callbacks.
 fn is_there(new: &NewCallback) -> Query<All<(bool,)>> {
     let there = "SELECT EXISTS (SELECT 1 FROM callbacks WHERE call_uuid = $1 AND next_us IS NOT NULL AND event_id = $2) \
         OR EXISTS (SELECT 1 FROM callbacks WHERE call_uuid = $1 AND done_us IS NOT NULL AND event IS NULL AND event_id = $2)";
     sql::query_as(there).bind(new.call.to_string()).bind(new.event_id.to_string())
 }
 
-/// Puts some in, in order.
+/// Inserts callbacks in order.
 pub(crate) async fn insert_all(
     to: &mut Conn,
     seal: &Seal,
@@ -232,7 +235,8 @@ fn inserting(seal: &Seal, new: &NewCallback) -> Query<All<(i64, bool)>> {
         })
 }
 
-/// Writes down what became of each; tells whether others of its call wait. One that was done meanwhile stays so.
+/// Stores results of deliveries. The result is whether other callbacks of the same call are
+/// waiting. A row that is already finished does not change.
 pub(crate) async fn settle(to: &mut Conn, all: &[&Settlement]) -> Result<Vec<bool>, sqlx::Error> {
     let outcomes = sql::each(to, all.iter().map(|settlement| settling(settlement))).await?;
     let others = |(s, outcome): (&&Settlement, &Outcome<(bool,)>)| {
@@ -263,7 +267,7 @@ fn settling(s: &Settlement) -> Query<All<(bool,)>> {
         .bind(i64::from(due.is_some()))
 }
 
-/// Forgets done ones, at most so many; how many they were.
+/// Deletes up to `limit` finished callbacks. Returns their number.
 pub(crate) async fn forget(
     to: &mut Conn,
     done_before: Timestamp,
@@ -275,14 +279,14 @@ pub(crate) async fn forget(
     Ok(delete.execute(to).await?.rows_affected())
 }
 
-/// The origins with rows that are due, and when the next row is due that isn't yet.
+/// Returns the origins that have due rows, and the time when the next other row becomes due.
 pub(crate) async fn origins_due(
     pool: &Pool,
     node_id: &str,
     now: Timestamp,
 ) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
     const WHAT: &str = "look for callbacks that are due";
-    // From one origin to the next by the index, however many rows each has.
+    // Steps through the index from one origin to the next, regardless of the number of rows.
     let origins = "WITH RECURSIVE walk (origin) AS ( \
             SELECT min(origin) FROM callbacks WHERE node_id = $1 AND next_us IS NOT NULL \
             UNION ALL \
@@ -308,13 +312,13 @@ pub(crate) async fn origins_due(
     ))
 }
 
-/// A row that cannot be read: another version wrote it, or somebody else.
+/// A row that can't be read, because another version or program wrote it.
 pub(crate) struct Illegible {
     pub(crate) id: i64,
     pub(crate) detail: String,
 }
 
-/// Rows of an origin that are due, the longest due first; of each call and URL the oldest only.
+/// Returns due rows of an origin, the longest due first, and only the oldest of each call and URL.
 pub(crate) async fn due(
     pool: &Pool,
     seal: &Seal,
@@ -342,7 +346,7 @@ pub(crate) async fn due(
     for row in &rows {
         match read(row, seal) {
             Ok(callback) => due.push(callback),
-            // Without its id there is nothing that could be done about it.
+            // Without its id, the row can't be marked as failed.
             Err(e) => {
                 let id = row.try_get("id").map_err(|e| unreadable(e.into()))?;
                 illegible.push(Illegible { id, detail: e.to_string() });
@@ -391,10 +395,11 @@ fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
     })
 }
 
-/// Callbacks of one call that are told of at most.
+/// Maximum number of callbacks returned for one call.
 const OF_CALL_MAX: i64 = 500;
 
-/// What a call's callbacks carry, by event id, secret parameters left out; of a call of the scope's.
+/// Returns the content of a call's callbacks by event id, without secret parameters, if the call is
+/// in the scope.
 pub(crate) async fn of_call(
     pool: &Pool,
     scope: &Scope,
@@ -402,7 +407,7 @@ pub(crate) async fn of_call(
 ) -> Result<BTreeMap<Uuid, CallbackRequest>, StoreError> {
     const WHAT: &str = "read a call's callbacks";
     let mut query = sql::QueryBuilder::new("");
-    // By the index of those that wait, and by that of those that are done.
+    // One `SELECT` for each of the indexes of waiting and finished callbacks.
     for (before, which) in [("", "next_us IS NOT NULL"), (" UNION ALL ", "done_us IS NOT NULL")] {
         query.push(format!(
             "{before}SELECT event_id, kind, url, method, params FROM callbacks WHERE "
@@ -428,11 +433,11 @@ pub(crate) async fn of_call(
         };
         Ok((text("event_id")?.parse()?, notice))
     };
-    // One that another version wrote is not shown.
+    // Callbacks written by another version are skipped.
     Ok(rows.iter().filter_map(|row| carried(row).ok()).collect())
 }
 
-/// The parameters whose values may be shown.
+/// The parameters that are not secret.
 fn shown(params: &Params) -> BTreeMap<&str, &str> {
     params
         .iter()
@@ -441,7 +446,7 @@ fn shown(params: &Params) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-/// Which callbacks to list.
+/// Selects callbacks by state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Callbacks {
     All,
@@ -449,15 +454,15 @@ pub enum Callbacks {
     Failed,
 }
 
-/// Which callbacks are to be sent again.
+/// Selects callbacks to be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rearm<'a> {
-    /// By event id, or by the row's number: one that waits or was given up.
+    /// The waiting or failed callback with this event id or row id.
     One(&'a str),
     AllFailed,
 }
 
-/// The latest, newest first.
+/// Returns the latest callbacks, newest first.
 pub(crate) async fn latest(
     pool: &Pool,
     which: Callbacks,
@@ -507,14 +512,15 @@ fn view(row: &Row) -> Result<CallbackView, Unread> {
     })
 }
 
-/// Makes callbacks of a store's file due, with a new day to be delivered in; tells how many. A node that works with
-/// the file finds them within a second.
+/// Makes callbacks due now and returns their number. Failed ones get another 24 hours to be
+/// delivered. A running node finds them within a second.
+///
 ///
 /// # Errors
-/// No store there, or the store's.
+/// Fails if there is no store, or if the database query fails.
 pub async fn rearm(at: &Database, which: Rearm<'_>, now: Timestamp) -> Result<u64, StoreError> {
     let store = beside_a_node(at, false).await?;
-    // What waits keeps its place in the schedule and is only due earlier.
+    // A waiting callback keeps its place in the retry schedule.
     let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, \
         since_us = CASE WHEN done_us IS NULL THEN since_us ELSE $1 END, \
         retries = CASE WHEN done_us IS NULL THEN retries ELSE 0 END WHERE delivered = 0 AND ";

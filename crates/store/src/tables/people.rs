@@ -1,9 +1,7 @@
-//! Users, sessions, invitations and API keys, as the store is asked for them.
+//! Console users, their sessions and invitations, and API keys created at run time.
 //!
-//! People who sign in to the console, their sessions and invitations, and API keys made at run time (R15, R20).
-//!
-//! Who a person or key is of is part of each row; what an API can reach takes the asker's scope (R16). Digests come ready
-//! made: this file knows no secret.
+//! Each row has an owner, and methods that an API can reach take the caller's scope. Tokens and
+//! keys come as digests; this module sees no secrets.
 
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
@@ -16,15 +14,16 @@ use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
 use crate::write::Deed;
 use model::{AuthId, Role, Timestamp};
 
-/// Handle.
+/// Handle to the API keys. See [`Store::api_keys`](crate::Store::api_keys).
 #[derive(Clone, Copy, Debug)]
 pub struct ApiKeys<'a>(pub(crate) &'a Shared);
 
 impl ApiKeys<'_> {
-    /// A scope's API keys, newest first; `before`: the last of the page before.
+    /// Returns API keys of the scope, newest first. `before` is the last one of the previous page.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -34,34 +33,40 @@ impl ApiKeys<'_> {
         crate::tables::people::keys(&self.0.read, scope, before, limit).await
     }
 
-    /// Every API key that was made here.
+    /// Returns all API keys of all accounts.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn all(self) -> Result<Vec<MadeKey>, StoreError> {
         crate::tables::people::all_keys(&self.0.read).await
     }
 
-    /// Writes a new API key to the disk.
+    /// Creates an API key. It is on disk when this returns.
+    ///
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn create(self, key: MadeKey) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::CreateKey(Box::new(key))).await
     }
 
-    /// One of a scope's API keys.
+    /// Returns an API key, or `None` if the scope has no such key.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<MadeKey>, StoreError> {
         crate::tables::people::one_key(&self.0.read, scope, id).await
     }
 
-    /// Changes an API key; `false`: the scope has none of that id.
+    /// Changes an API key. Returns `false` if the scope has no such key.
+    ///
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn change(
         self,
         scope: &Scope,
@@ -72,64 +77,78 @@ impl ApiKeys<'_> {
         run(self.0, PeopleWrite::ChangeKey { scope: scope.clone(), id, name, role }).await
     }
 
-    /// Removes an API key; `false`: the scope has none of that id.
+    /// Deletes an API key. Returns `false` if the scope has no such key.
+    ///
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn delete(self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::DeleteKey(scope.clone(), id)).await
     }
 }
 
-/// Handle.
+/// Handle to the console sessions. See [`Store::sessions`](crate::Store::sessions).
 #[derive(Clone, Copy, Debug)]
 pub struct Sessions<'a>(pub(crate) &'a Shared);
 
 impl Sessions<'_> {
-    /// A session and whose it is, by its token's digest.
+    /// Returns a session and its user by the digest of the session token.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(self, digest: &str) -> Result<Option<(Session, User)>, StoreError> {
         crate::tables::people::session(&self.0.read, digest).await
     }
 
-    /// Writes a new session to the disk.
+    /// Creates a session. It is on disk when this returns.
+    ///
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn begin(self, session: Session) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::Begin(session)).await
     }
 
-    /// Notes that a session is in use.
+    /// Updates the time when a session was last used.
+    ///
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn touch(self, digest: String, at: Timestamp) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::Seen(digest, at)).await
     }
 
     /// Ends a session.
     ///
+    ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn end(self, digest: String) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::End(digest)).await
     }
 
     /// Ends all sessions of a user.
     ///
+    ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn end_all(self, user: Uuid) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::EndAll(user)).await
     }
 
-    /// Forgets sessions begun before, or not seen since, and invitations that are over.
+    /// Deletes sessions that began before `begun_before` or were last used before `seen_before`,
+    /// and expired invitations.
+    ///
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn delete_expired(
         self,
         begun_before: Timestamp,
@@ -140,55 +159,63 @@ impl Sessions<'_> {
     }
 }
 
-/// Handle.
+/// Handle to the console users. See [`Store::people`](crate::Store::people).
 #[derive(Clone, Copy, Debug)]
 pub struct People<'a>(pub(crate) &'a Shared);
 
 impl People<'_> {
-    /// One of a scope's users.
+    /// Returns a user, or `None` if the scope has no such user.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
         crate::tables::people::one(&self.0.read, scope, id).await
     }
 
-    /// The user who signs in by that name, whosever they are.
+    /// Returns the user of any account with this sign-in name.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn by_name(self, name: &str) -> Result<Option<User>, StoreError> {
         crate::tables::people::named(&self.0.read, name).await
     }
 
-    /// The user whom a sign-in provider knows by that name.
+    /// Returns the user linked to a subject of a sign-in provider.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn by_link(self, issuer: &str, subject: &str) -> Result<Option<User>, StoreError> {
         crate::tables::people::linked(&self.0.read, issuer, subject).await
     }
 
-    /// Those who sign in by that name, whatever the case of its letters: two at most.
+    /// Returns up to two users with this sign-in name, ignoring case.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn by_name_ignoring_case(self, name: &str) -> Result<Vec<User>, StoreError> {
         crate::tables::people::named_like(&self.0.read, name).await
     }
 
-    /// Notes who somebody is at a sign-in provider; `false`: one of the two is linked already.
+    /// Links a user to a subject of a sign-in provider. Returns `false` if one of the two is
+    /// already linked.
+    ///
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn link(self, link: UserLink) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::Link(link)).await
     }
 
-    /// A scope's users, newest first; `before`: the last of the page before.
+    /// Returns users of the scope, newest first. `before` is the last one of the previous page.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -198,18 +225,23 @@ impl People<'_> {
         crate::tables::people::list(&self.0.read, scope, before, limit).await
     }
 
-    /// Writes a new user to the disk; `false`: the name is taken.
+    /// Creates a user. Returns `false` if the name is taken. It is on disk when this returns.
+    ///
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn create(self, user: User) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::Create(Box::new(user))).await
     }
 
-    /// Changes a user; `false`: the scope has none of that id, or the configuration says otherwise.
+    /// Changes a user. Returns `false` if the scope has no such user, or if the configuration file
+    /// sets the field to be changed.
+    ///
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn change(
         self,
         scope: &Scope,
@@ -219,34 +251,42 @@ impl People<'_> {
         run(self.0, PeopleWrite::Change(scope.clone(), id, change)).await
     }
 
-    /// Removes a user with their sessions; `false`: the scope has none of that id, or it stands in the configuration.
+    /// Deletes a user and their sessions. Returns `false` if the scope has no such user, or if the
+    /// configuration file lists them.
+    ///
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn delete(self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::Delete(scope.clone(), id)).await
     }
 
-    /// The configuration's people as they are now.
+    /// Updates the users to those listed in the configuration file.
+    ///
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn sync_configured(self, users: Vec<User>) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::File(users)).await
     }
 
-    /// Writes an invitation, instead of those that the user had.
+    /// Creates an invitation that replaces earlier ones of the user.
+    ///
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn invite(self, invitation: Invitation) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::Invite(invitation)).await
     }
 
-    /// Who an invitation that still holds is for.
+    /// Returns the user of an invitation that is valid at `now`.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn by_invitation(
         self,
         digest: &str,
@@ -255,10 +295,13 @@ impl People<'_> {
         crate::tables::people::invited(&self.0.read, digest, now).await
     }
 
-    /// Uses an invitation up and sets the user's password, a hash; `false`: it holds no more.
+    /// Sets the user's password hash and removes the invitation. Returns `false` if the invitation
+    /// is not valid.
+    ///
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn accept_invitation(
         self,
         digest: String,
@@ -269,21 +312,21 @@ impl People<'_> {
     }
 }
 
-/// Somebody who signs in to the console. Its `Debug` has no password in it, not even the hash.
+/// A console user. `Debug` shows no password, not even the hash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
     pub id: Uuid,
-    /// The owner, and its main account.
+    /// The owner and its main account, which may be the same.
     pub account: AuthId,
     pub main_account: AuthId,
-    /// What they sign in with.
+    /// Sign-in name.
     pub name: String,
     pub full_name: String,
     pub role: Role,
-    /// A hash of [`crate::password::Passwords`]; none: invited.
+    /// A hash made by [`crate::password::Passwords`]. `None` for an invited user.
     pub password: Option<String>,
     pub wa_id: Option<String>,
-    /// It stands in the configuration.
+    /// Whether the configuration file lists them.
     pub in_file: bool,
     pub created: Timestamp,
 }
@@ -297,20 +340,20 @@ impl std::fmt::Debug for User {
     }
 }
 
-/// What is to change of a user; `None` stays as it is.
+/// Changes of a user. Fields that are `None` stay as they are.
 #[derive(Clone, Default)]
 pub struct UserChange {
     pub full_name: Option<String>,
     pub role: Option<Role>,
-    /// A hash. Ends the user's sessions.
+    /// A hash. A new password ends the user's sessions.
     pub password: Option<String>,
-    /// The inner none: no number any more.
+    /// `Some(None)` removes the number.
     pub wa_id: Option<Option<String>>,
-    /// Only if they are still as this shows them.
+    /// If set, the change applies only if the user still has these values.
     pub seen: Option<Box<User>>,
 }
 
-/// A session, by its token's digest.
+/// A session, identified by the digest of its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     pub digest: String,
@@ -319,7 +362,7 @@ pub struct Session {
     pub seen: Timestamp,
 }
 
-/// A way to set a password once, by its token's digest.
+/// An invitation to set a password once, identified by the digest of its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invitation {
     pub digest: String,
@@ -327,7 +370,7 @@ pub struct Invitation {
     pub expires: Timestamp,
 }
 
-/// A user as a sign-in provider knows them.
+/// The link of a user to a subject of a sign-in provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserLink {
     pub issuer: String,
@@ -343,7 +386,7 @@ pub struct MadeKey {
     pub account: AuthId,
     pub main_account: AuthId,
     pub name: String,
-    /// Its last characters.
+    /// The last characters of the key.
     pub ending: String,
     pub digest: String,
     pub role: Role,
@@ -351,28 +394,31 @@ pub struct MadeKey {
     pub created: Timestamp,
 }
 
-/// A write about people: done or, where a name is taken or somebody is not there, not.
+/// A write about users, sessions, invitations or API keys. It changes nothing if a name is taken or
+/// the row does not exist.
 pub(crate) enum PeopleWrite {
     Create(Box<User>),
     Change(Scope, Uuid, UserChange),
     Delete(Scope, Uuid),
-    /// The configuration's people as they are now; who stood there before and does no more goes.
+    /// Updates the users to those listed in the configuration file. Users who were listed before
+    /// and no longer are, are deleted.
     File(Vec<User>),
     Begin(Session),
     Seen(String, Timestamp),
     End(String),
-    /// All of a user's.
+    /// Ends all sessions of a user.
     EndAll(Uuid),
-    /// Instead of those the user had.
+    /// Replaces the user's earlier invitations.
     Invite(Invitation),
-    /// Sets the invited user's password and uses the invitation up; not, where it is used or too old.
+    /// Sets the invited user's password and removes the invitation. Changes nothing if it is not
+    /// valid.
     Accept {
         digest: String,
         password: String,
         now: Timestamp,
     },
-    /// From now on the provider's word is this user's; what they were invited with is used up. Not, where either is
-    /// linked already.
+    /// Links a user to a subject of a sign-in provider and removes the user's invitations. Changes
+    /// nothing if either is already linked.
     Link(UserLink),
     CreateKey(Box<MadeKey>),
     ChangeKey {
@@ -382,7 +428,7 @@ pub(crate) enum PeopleWrite {
         role: Option<Role>,
     },
     DeleteKey(Scope, Uuid),
-    /// Sessions begun before, or not seen since; invitations that are over.
+    /// Deletes old sessions and expired invitations.
     Forget {
         begun_before: Timestamp,
         seen_before: Timestamp,
@@ -413,12 +459,12 @@ impl Deed for PeopleWrite {
     }
 }
 
-/// Writes it to the disk; whether anything has changed.
+/// Queues the write. Returns whether anything has changed.
 async fn run(shared: &Shared, write: PeopleWrite) -> Result<bool, StoreError> {
     Ok(shared.queue.run(write).await? > 0)
 }
 
-/// Carries it out; how many rows have changed.
+/// Executes the write. Returns the number of changed rows.
 async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
     Ok(match write {
         PeopleWrite::Create(user) => insert(to, user).await?,
@@ -593,7 +639,7 @@ async fn update(
             " AND password IS NOT NULL"
         });
     }
-    // What the configuration says of somebody is not set over it.
+    // Role and password of listed users are set by the configuration file only.
     if change.role.is_some() || change.password.is_some() {
         update.push(" AND in_file = 0");
     }
@@ -609,24 +655,25 @@ async fn end_all(to: &mut Conn, user: &str) -> Result<u64, sqlx::Error> {
     Ok(delete.execute(to).await?.rows_affected())
 }
 
-/// What a provider said of them holds no more.
+/// Deletes the user's links to sign-in providers.
 async fn unlink(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
     sql::query("DELETE FROM user_links WHERE user_id = $1").bind(user).execute(to).await.map(drop)
 }
 
-/// What a user who is gone leaves behind.
+/// Deletes everything that belongs to a deleted user.
 async fn gone(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
     leave(to, user).await?;
     unlink(to, user).await
 }
 
-/// What ends with a password.
+/// Deletes what a new password invalidates: sessions and invitations.
 async fn leave(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
     end_all(to, user).await?;
     sql::query("DELETE FROM invitations WHERE user_id = $1").bind(user).execute(to).await.map(drop)
 }
 
-/// Who is named keeps their id, and their sessions unless the password is another one.
+/// Updates the users to those listed in the configuration file. Existing users keep their id, and
+/// their sessions unless the password has changed.
 async fn file(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
     let mut rows = 0;
     let stood: Vec<(String, String)> =
@@ -667,7 +714,7 @@ async fn file(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
     Ok(rows)
 }
 
-/// One of a scope's.
+/// Returns a user of the scope.
 pub(crate) async fn one(pool: &Pool, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE "));
     within(&mut select, scope);
@@ -676,7 +723,7 @@ pub(crate) async fn one(pool: &Pool, scope: &Scope, id: Uuid) -> Result<Option<U
     row.as_ref().map(user).transpose()
 }
 
-/// The one who signs in by that name, whosever they are.
+/// Returns the user of any account with this sign-in name.
 pub(crate) async fn named(pool: &Pool, name: &str) -> Result<Option<User>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE name = "));
     select.push_bind(name.to_owned());
@@ -684,7 +731,7 @@ pub(crate) async fn named(pool: &Pool, name: &str) -> Result<Option<User>, Store
     row.as_ref().map(user).transpose()
 }
 
-/// Who a provider knows by that name.
+/// Returns the user linked to a subject of a sign-in provider.
 pub(crate) async fn linked(
     pool: &Pool,
     issuer: &str,
@@ -697,7 +744,7 @@ pub(crate) async fn linked(
     row.as_ref().map(user).transpose()
 }
 
-/// Who signs in by that name in letters of either case; two at most, which is one too many.
+/// Returns users with this sign-in name, ignoring case. Two suffice to see that it is ambiguous.
 pub(crate) async fn named_like(pool: &Pool, name: &str) -> Result<Vec<User>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE lower(name) = "));
     select.push_bind(name.to_ascii_lowercase()).push(" ORDER BY user_id LIMIT 2");
@@ -705,7 +752,7 @@ pub(crate) async fn named_like(pool: &Pool, name: &str) -> Result<Vec<User>, Sto
     rows.iter().map(user).collect()
 }
 
-/// A session and whose it is.
+/// Returns a session and its user.
 pub(crate) async fn session(
     pool: &Pool,
     digest: &str,
@@ -726,7 +773,7 @@ pub(crate) async fn session(
     Ok(Some((Session { digest: digest.to_owned(), user: user.id, begun, seen }, user)))
 }
 
-/// Who an invitation that still holds is for.
+/// Returns the user of an invitation that is valid at `now`.
 pub(crate) async fn invited(
     pool: &Pool,
     digest: &str,
@@ -739,7 +786,7 @@ pub(crate) async fn invited(
     row.as_ref().map(user).transpose()
 }
 
-/// A scope's users, newest first, from behind this one on.
+/// Returns users of the scope, newest first, after `before`.
 pub(crate) async fn list(
     pool: &Pool,
     scope: &Scope,
@@ -753,7 +800,7 @@ pub(crate) async fn list(
     rows.iter().map(user).collect()
 }
 
-/// A scope's keys, newest first, from behind this one on.
+/// Returns API keys of the scope, newest first, after `before`.
 pub(crate) async fn keys(
     pool: &Pool,
     scope: &Scope,
@@ -767,7 +814,7 @@ pub(crate) async fn keys(
     rows.iter().map(key).collect()
 }
 
-/// One of a scope's keys.
+/// Returns an API key of the scope.
 pub(crate) async fn one_key(
     pool: &Pool,
     scope: &Scope,
@@ -780,7 +827,7 @@ pub(crate) async fn one_key(
     row.as_ref().map(key).transpose()
 }
 
-/// Every key there is: what is in force.
+/// Returns all API keys.
 pub(crate) async fn all_keys(pool: &Pool) -> Result<Vec<MadeKey>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys"));
     let rows = select.build().fetch_all(pool).await.map_err(failed("read the API keys"))?;
@@ -796,7 +843,7 @@ fn page(select: &mut QueryBuilder, id: &str, before: Option<(Timestamp, Uuid)>, 
     select.push(" ORDER BY created_us DESC, ").push(id).push(" LIMIT ").push_bind(limit);
 }
 
-/// Columns that users and keys share.
+/// Readers of the columns that users and keys share.
 struct Columns<'a> {
     row: &'a Row,
     what: &'static str,

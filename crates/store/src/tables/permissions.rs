@@ -1,4 +1,5 @@
-//! What users allow business numbers (`admission::permission`), and their replies as they came.
+//! Calling permissions of users and their replies to permission requests. `admission::permission`
+//! defines the permission's content.
 
 use crate::error::{StoreError, failed};
 use crate::rows::permission::{PermissionReply, PermissionRow, PermissionWrite};
@@ -7,15 +8,17 @@ use crate::sql::{self, Conn, Pool};
 use crate::write::Write;
 use model::{PhoneNumberId, Timestamp};
 
-/// Handle.
+/// Handle to the permissions. See [`Store::permissions`](crate::Store::permissions).
 #[derive(Clone, Copy, Debug)]
 pub struct Permissions<'a>(pub(crate) &'a Shared);
 
 impl Permissions<'_> {
-    /// Rows of what users allow behind `after` (none: from the first), in the order of number and user.
+    /// Returns permissions of all accounts ordered by number and user, after `after` or from the
+    /// first.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         after: Option<(&str, &str)>,
@@ -24,8 +27,8 @@ impl Permissions<'_> {
         page(&self.0.read, after, limit).await
     }
 
-    /// Notes what a user allows. Queued when this returns, unless the queue is full (`None`); the future tells when it
-    /// is on the disk, and need not be waited for.
+    /// Stores a permission. The write is queued when this returns, and the future completes when it
+    /// is on disk. Returns `None` if the queue is full.
     pub fn put(
         self,
         write: PermissionWrite,
@@ -39,14 +42,15 @@ impl Permissions<'_> {
         Some(async move { queued.await.map_err(|_| StoreError::Closed) })
     }
 
-    /// Forgets a user of whom nothing has been written since `before`. Returns at once.
+    /// Deletes a permission that has not changed since `before`. Does not wait for the write.
     pub fn delete_unchanged(self, number: &PhoneNumberId, user: &str, before: Timestamp) {
-        // If the queue is full, the next sweep does it.
+        // If the queue is full, the next sweep deletes it.
         self.0.queue.offer(Write::ForgetPermission(number.clone(), user.to_owned(), before));
     }
 }
 
-/// Puts the row in place of the older one, and the reply beside it. Of a copy nothing is written.
+/// Inserts or replaces the permission and inserts the reply. A reply that is already stored is not
+/// inserted again.
 pub(crate) async fn put(
     to: &mut Conn,
     row: &PermissionRow,
@@ -69,7 +73,7 @@ pub(crate) async fn put(
     insert.bind(reply.applied).bind(row.updated.micros()).execute(&mut *to).await.map(drop)
 }
 
-/// Forgets a row that has not been written since `before`.
+/// Deletes a permission that has not changed since `before`.
 pub(crate) async fn delete(
     to: &mut Conn,
     number: &PhoneNumberId,
@@ -87,14 +91,14 @@ pub(crate) async fn delete(
         .map(drop)
 }
 
-/// Forgets replies that came before then.
+/// Deletes replies from before `before`.
 pub(crate) async fn forget_replies(to: &mut Conn, before: Timestamp) -> Result<u64, sqlx::Error> {
     let delete =
         sql::query("DELETE FROM permission_replies WHERE came_us < $1").bind(before.micros());
     Ok(delete.execute(to).await?.rows_affected())
 }
 
-/// Rows behind `after` (none: from the first), in the order of their keys.
+/// Returns permissions ordered by number and user, after `after` or from the first.
 pub(crate) async fn page(
     pool: &Pool,
     after: Option<(&str, &str)>,

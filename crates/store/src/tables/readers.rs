@@ -44,7 +44,7 @@ pub(crate) fn message(row: &Row) -> Result<Message, Unread> {
     })
 }
 
-/// Whose conversation a row is.
+/// Reads the account, number and user of a conversation.
 pub(crate) fn pair(conversation: Uuid, row: &Row) -> Result<Pair, sqlx::Error> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let number = E164::parse(&text("number")?).map_err(|why| sqlx::Error::Decode(why.into()))?;

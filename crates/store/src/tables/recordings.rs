@@ -1,7 +1,7 @@
-//! Recordings, as the store is asked for them.
+//! Recordings. The files are elsewhere.
 //!
-//! Recordings: rows beside files that others keep (`plivo-call-api.md` §5). A row is there from the recording's beginning;
-//! its end, and what tells of it, are one transaction.
+//! A recording has a row from its start. Its end and the callbacks that report it are written in
+//! one transaction.
 
 use uuid::Uuid;
 
@@ -19,21 +19,26 @@ use crate::tables::outbox;
 use crate::write::Write;
 use model::{CallUuid, Timestamp};
 
-/// Handle.
+/// Handle to the recordings. See [`Store::recordings`](crate::Store::recordings).
 #[derive(Clone, Copy, Debug)]
 pub struct Recordings<'a>(pub(crate) &'a Shared);
 
 impl Recordings<'_> {
-    /// Notes a recording that begins. Returns at once; a beginning that is lost [`Store::conclude_recording`] makes good for.
+    /// Records the start of a recording. Does not wait for the write. If it is lost,
+    /// [`Recordings::conclude`] restores it.
     pub fn begin(self, start: RecordingStart) {
         self.0.queue.post(Write::RecordingBegun(Box::new(start)));
     }
 
-    /// The end of a recording: its row and what reports it, in one transaction, once, synced to the disk. Queued when this
-    /// returns. Where the journal takes it, the callbacks go out when the store has them, and none is given.
+    /// Records the end of a recording and adds the callbacks that report it to the outbox, in one
+    /// synced transaction. If the recording has already ended, nothing is written.
+    ///
+    /// The write is queued when this returns. If it goes to the journal, the result is empty, and
+    /// the callbacks are sent once the database has them.
+    ///
     ///
     /// # Errors
-    /// The store was closed meanwhile.
+    /// Fails with [`StoreError::Closed`] if the store was closed first.
     pub fn conclude(
         self,
         conclusion: RecordingConclusion,
@@ -41,26 +46,17 @@ impl Recordings<'_> {
         self.0.queue.request(|sender| Write::RecordingEnded(Box::new(conclusion), sender))
     }
 
-    /// Recordings of a node that were never ended: what a crash left behind.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns recordings of a node that have no end, which a crash left behind.
     pub async fn unfinished(self, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
         crate::tables::recordings::open(&self.0.read, node_id).await
     }
 
-    /// One of a scope's recordings that is complete.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns a complete recording, or `None` if the scope has no such recording.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Recording>, StoreError> {
         crate::tables::recordings::one(&self.0.read, scope, id).await
     }
 
-    /// A scope's complete recordings, newest first, and how many there are in all.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns complete recordings of the scope, newest first, and their total number.
     pub async fn list(
         self,
         scope: &Scope,
@@ -71,10 +67,7 @@ impl Recordings<'_> {
         crate::tables::recordings::list(&self.0.read, scope, filter, limit, offset).await
     }
 
-    /// Complete recordings that began before then, whosever they are, the oldest first.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns complete recordings of all accounts that started before `than`, oldest first.
     pub async fn older_than(
         self,
         than: Timestamp,
@@ -83,18 +76,14 @@ impl Recordings<'_> {
         crate::tables::recordings::older(&self.0.read, than, limit).await
     }
 
-    /// What a recording of this id and format is called in other storage, whosever it is; `None`: it is not there.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the name of the object in the bucket for a recording of any account with this id and
+    /// format, or `None` if it was not copied there.
     pub async fn object_name(self, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
         crate::tables::recordings::object(&self.0.read, id, format).await
     }
 
-    /// What a node is to do about its complete recordings by now, at most so many of each kind.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the work on complete recordings that is due for a node, at most `limit` items of
+    /// each kind.
     pub async fn work(
         self,
         node_id: &str,
@@ -104,10 +93,13 @@ impl Recordings<'_> {
         crate::tables::recordings::work(&self.0.read, node_id, now, limit).await
     }
 
-    /// Writes what became of a try to write down what is said in a recording; with what tells of it, if that is new.
+    /// Stores the result of an attempt to transcribe a recording. Returns the callback that reports
+    /// it, if it is new.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn write_transcript(
         self,
         write: TranscriptWrite,
@@ -116,19 +108,23 @@ impl Recordings<'_> {
         written.await.map_err(|_| StoreError::NotTaken)
     }
 
-    /// Writes what became of a copy to the disk.
+    /// Stores the result of a request to the bucket. It is on disk when this returns.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn write_copy(self, write: CopyWrite) -> Result<(), StoreError> {
         let written = self.0.queue.request(|sender| Write::Copy(Box::new(write), sender));
         written.await.map_err(|_| StoreError::NotTaken)
     }
 
-    /// Forgets recordings' rows; their copies in other storage are to be taken away.
+    /// Deletes the rows of recordings, and schedules the deletion of their objects in the bucket.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn delete(self, ids: Vec<Uuid>) -> Result<(), StoreError> {
         self.0.queue.change(|sender| Write::ForgetRecordings(ids, sender)).await
     }
@@ -137,7 +133,7 @@ impl Recordings<'_> {
 const COLUMNS: &str = "recording_id, call_uuid, conference_name, format, started_us, ended_us, duration_ms, object, \
     upload_tries, room_uuid, multi_party";
 
-/// Writes that a recording begins; once.
+/// Inserts the row of a recording unless it exists.
 pub(crate) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO recordings (recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, \
         node_id, started_us, notices, transcription, room_uuid, multi_party) \
@@ -160,7 +156,8 @@ pub(crate) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), s
     insert.execute(to).await.map(drop)
 }
 
-/// Closes a row, and puts what reports it into the outbox; neither, where it was closed before.
+/// Closes the row of a recording and adds its callbacks to the outbox. Does neither if it was
+/// closed before.
 pub(crate) async fn conclude(
     to: &mut Conn,
     seal: &Seal,
@@ -185,7 +182,7 @@ pub(crate) async fn conclude(
     Ok(written)
 }
 
-/// Forgets recordings; their objects are to be taken away.
+/// Deletes the rows of recordings, and schedules the deletion of their objects.
 pub(crate) async fn forget(to: &mut Conn, ids: &[Uuid]) -> Result<(), sqlx::Error> {
     for id in ids {
         let objects = "INSERT INTO objects_to_remove (object, due_us) SELECT object, 0 FROM recordings \
@@ -197,7 +194,7 @@ pub(crate) async fn forget(to: &mut Conn, ids: &[Uuid]) -> Result<(), sqlx::Erro
     Ok(())
 }
 
-/// See [`CopyWrite`].
+/// Stores the result of a request to the bucket. See [`CopyWrite`].
 pub(crate) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx::Error> {
     match write {
         CopyWrite::Copied { id, object } => {
@@ -227,7 +224,8 @@ pub(crate) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx:
     Ok(())
 }
 
-/// See [`TranscriptWrite`]; what tells of it is put into the outbox once, unless the recording was taken away.
+/// Stores the result of an attempt to transcribe. See [`TranscriptWrite`]. The callback is added to
+/// the outbox once, and only if the recording still exists.
 pub(crate) async fn transcription_callback(
     to: &mut Conn,
     seal: &Seal,
@@ -252,7 +250,7 @@ pub(crate) async fn transcription_callback(
     }
 }
 
-/// One of a scope's that is complete.
+/// Returns a complete recording of the scope.
 pub(crate) async fn one(
     pool: &Pool,
     scope: &Scope,
@@ -264,7 +262,7 @@ pub(crate) async fn one(
     row.as_ref().map(recording).transpose()
 }
 
-/// A scope's that are complete, newest first, and how many there are in all.
+/// Returns complete recordings of the scope, newest first, and their total number.
 pub(crate) async fn list(
     pool: &Pool,
     scope: &Scope,
@@ -332,11 +330,11 @@ fn filtered(query: &mut QueryBuilder, filter: &RecordingFilter) {
     }
 }
 
-/// What a recording began as.
+/// The columns of a [`RecordingStart`].
 const START: &str = "recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, node_id, started_us, \
     notices, transcription, room_uuid, multi_party";
 
-/// A node's that never ended: what a crash left behind.
+/// Returns recordings of a node that have no end, which a crash left behind.
 pub(crate) async fn open(pool: &Pool, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
     let select = format!("SELECT {START} FROM recordings WHERE node_id = $1 AND ended_us IS NULL");
     let rows = sql::query(select).bind(node_id).fetch_all(pool).await;
@@ -366,13 +364,13 @@ fn start(row: &Row) -> Result<RecordingStart, StoreError> {
     })
 }
 
-/// The room that a row is of.
+/// Reads the id of a recording's room.
 fn room(what: &'static str, row: &Row) -> Result<Option<Uuid>, StoreError> {
     let room: Option<String> = row.try_get("room_uuid").map_err(failed(what))?;
     room.map(|room| id(what, &room)).transpose()
 }
 
-/// Some that began before then, ended ones, the oldest first.
+/// Returns complete recordings that started before `before`, oldest first.
 pub(crate) async fn older(
     pool: &Pool,
     before: Timestamp,
@@ -387,7 +385,7 @@ pub(crate) async fn older(
     rows.iter().map(recording).collect()
 }
 
-/// The name in other storage of a recording of this format, whosever it is: its id is the secret.
+/// Returns the object of a recording of any account. Knowing the id is the permission.
 pub(crate) async fn object(
     pool: &Pool,
     id: Uuid,
@@ -398,7 +396,8 @@ pub(crate) async fn object(
     select.fetch_optional(pool).await.map_err(failed("find a recording's copy"))
 }
 
-/// What a node is to do about its complete recordings, at most so many of each kind.
+/// Returns the work on complete recordings that is due for a node, at most `limit` items of each
+/// kind.
 pub(crate) async fn work(
     pool: &Pool,
     node_id: &str,
@@ -542,7 +541,7 @@ mod tests {
                 .await
                 .unwrap();
         }
-        // One whose beginning got lost.
+        // The start of this one was lost.
         store.recordings().conclude(ended(start(9, "MA1", "MA1"))).await.unwrap();
         let ids = async |scope: &Scope, filter: RecordingFilter| {
             let (list, total) = store.recordings().list(scope, &filter, 20, 0).await.unwrap();
@@ -612,7 +611,7 @@ mod tests {
         );
         assert_eq!(store.recordings().object_name(two, "mp3").await.unwrap(), None);
 
-        // One goes while it is being copied, the other one has been.
+        // One is deleted while it is being copied, the other one after that.
         store.recordings().delete(vec![one, two]).await.unwrap();
         store
             .recordings()

@@ -1,5 +1,6 @@
-//! Answers to POSTs that named an `Idempotency-Key` (`answers_given`), so that who asks again after a restart gets the same.
-//! Sealed: a new API key's secret stands in one. What an answer is made of is `api::once`'s business.
+//! Responses to POST requests with an `Idempotency-Key`, in the table `answers_given`. A request
+//! that is repeated after a restart gets the same response. Responses are encrypted, because one
+//! may contain the secret of a new API key. `api::once` defines their content.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -12,12 +13,13 @@ use crate::sql::{self, Conn, QueryBuilder};
 use crate::write::Deed;
 use model::{AuthId, Timestamp};
 
-/// Handle.
+/// Handle to the responses. See [`Store::responses`](crate::Store::responses).
 #[derive(Clone, Copy, Debug)]
 pub struct Responses<'a>(pub(crate) &'a Shared);
 
 impl Responses<'_> {
-    /// Keeps an answer, unless the queue is full (`None`). The future tells when it can be read.
+    /// Stores a response. The future completes when it is readable. Returns `None` if the queue is
+    /// full.
     pub fn put(
         self,
         answer: GivenAnswer,
@@ -25,10 +27,8 @@ impl Responses<'_> {
         self.0.queue.try_run(AnswerWrite::Keep(answer)).inspect(|_| self.0.queue.wake())
     }
 
-    /// The answer that was given; what another key sealed is none.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the stored response, or `None` if there is none or it was encrypted with another
+    /// key.
     pub async fn get(
         self,
         digest: &[u8; 32],
@@ -41,10 +41,11 @@ impl Responses<'_> {
         Ok(sealed.and_then(|sealed| Some(self.0.seal.open(&what_for(digest), &sealed)?.to_vec())))
     }
 
-    /// Forgets answers past their time, and those that are more than an account may have.
+    /// Deletes expired responses, and the oldest ones of accounts that have too many.
+    ///
     ///
     /// # Errors
-    /// The store's; some may be gone.
+    /// Fails if a query fails or the database rejects a write. Some responses may be deleted then.
     pub async fn delete_expired(self, now: Timestamp) -> Result<(), StoreError> {
         while self.0.queue.run(AnswerWrite::Forget(now)).await? >= u64::from(AT_ONCE) {}
         let select = "SELECT auth_id FROM answers_given GROUP BY auth_id HAVING count(*) > $1";
@@ -62,22 +63,22 @@ impl Responses<'_> {
     }
 }
 
-/// Kept of each account's at most; the oldest go first.
+/// Number of responses that are kept for each account.
 const KEPT: u32 = 10_000;
 
-/// And so many of them, or of those past their time, in one write.
+/// Number of responses deleted in one write.
 const AT_ONCE: u32 = 500;
 
 const WHAT: &str = "look for an answer that was given";
 
-/// An answer to be kept.
+/// A response to be stored.
 pub struct GivenAnswer {
-    /// Of who asked, for what, by which key.
+    /// Digest of the caller, the request and the idempotency key.
     pub digest: [u8; 32],
-    /// Who asked, and its main account.
+    /// The account that made the request, and its main account.
     pub account: AuthId,
     pub main_account: AuthId,
-    /// The conversation, or the person's id, with which it goes.
+    /// Id of the conversation or user that the response is about. It is deleted with them.
     pub about: Option<String>,
     pub answer: Vec<u8>,
     pub given: Timestamp,
@@ -86,9 +87,9 @@ pub struct GivenAnswer {
 
 enum AnswerWrite {
     Keep(GivenAnswer),
-    /// Of before then.
+    /// Deletes the responses that expired before this time.
     Forget(Timestamp),
-    /// Those of an account beyond [`KEPT`].
+    /// Deletes the oldest responses of an account beyond [`KEPT`].
     Crop(String),
 }
 
@@ -126,7 +127,7 @@ impl Deed for AnswerWrite {
 }
 
 async fn keep(to: &mut Conn, seal: &Seal, given: &GivenAnswer) -> Result<u64, sqlx::Error> {
-    // One that is there is past its time: otherwise it would have been given again.
+    // An existing row has expired, otherwise its response would have been sent.
     let insert = "INSERT INTO answers_given (digest, auth_id, main_auth_id, about, answer, given_us, \
         until_us) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (digest) DO UPDATE SET about = excluded.about, \
         answer = excluded.answer, given_us = excluded.given_us, until_us = excluded.until_us";
@@ -145,7 +146,7 @@ fn what_for(digest: &[u8; 32]) -> Vec<u8> {
     [b"answer given ".as_slice(), digest].concat()
 }
 
-/// Forgets what was answered about a conversation until then.
+/// Deletes responses about a conversation given up to `until`.
 pub(crate) async fn forget_conversation(
     to: &mut Conn,
     conversation: Uuid,
@@ -155,7 +156,7 @@ pub(crate) async fn forget_conversation(
     delete.bind(conversation.to_string()).bind(until.micros()).execute(to).await.map(drop)
 }
 
-/// Forgets what a main account was answered about these people until then.
+/// Deletes responses to a main account about these users given up to `until`.
 pub(crate) async fn forget_about(
     to: &mut Conn,
     main: &AuthId,
@@ -201,7 +202,7 @@ mod tests {
             (None, None),
             "past its time; never given"
         );
-        // The same key again, past its time, is another request.
+        // The same key after the expiry is a new request.
         assert_eq!(store.responses().put(answer(1, None, 30)).unwrap().await.unwrap(), 1);
         assert!(kept(1, 29).await.is_some());
         let person = |account: &str| crate::tables::erasures::Erasure {

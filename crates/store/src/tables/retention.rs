@@ -1,4 +1,5 @@
-//! What is past its time goes (`[retention]`): found by a reader and removed some at a time, so that no write waits for it.
+//! Deletion of data older than the `[retention]` settings allow. Rows are found on a read
+//! connection and deleted in batches, so that no write has to wait.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -12,18 +13,21 @@ use crate::write::Deed;
 use model::Timestamp;
 
 impl Calls<'_> {
-    /// Forgets the event logs of calls that ended before then, and callbacks done and permission replies that came before
-    /// then (`[retention]`). `since`: of calls that ended earlier nothing is left, as far as this process has seen.
+    /// Deletes event logs of calls that ended before `before`, callbacks finished before it, and
+    /// permission replies from before it. Calls that ended before `since` are skipped: their logs
+    /// were deleted earlier by this process.
+    ///
     ///
     /// # Errors
-    /// The store's; some may be gone.
+    /// Fails if a query fails or the database rejects a write. Some data may be deleted then.
     pub async fn delete_history(
         self,
         since: Timestamp,
         before: Timestamp,
     ) -> Result<(), StoreError> {
         const WHAT: &str = "look for event logs past their time";
-        // Lines have batches of their own: those that wait belong to the logs that go.
+        // Event log lines are written in batches of their own. Those in the queue belong to logs
+        // that are deleted here.
         self.0.queue.flush().await;
         let mut since = since.micros();
         loop {
@@ -42,10 +46,10 @@ impl Calls<'_> {
     }
 }
 
-/// Calls whose logs go in one write, and callbacks that do.
+/// Number of logs or callbacks deleted in one write.
 const AT_ONCE: u32 = 500;
 
-/// Event logs of calls that are over.
+/// Deletes the event logs of these calls.
 struct Logs(Vec<String>);
 
 impl Deed for Logs {
@@ -67,7 +71,7 @@ impl Deed for Logs {
     }
 }
 
-/// Callbacks that were done before then.
+/// Deletes callbacks finished before this time.
 struct Callbacks(Timestamp);
 
 impl Deed for Callbacks {
@@ -80,7 +84,7 @@ impl Deed for Callbacks {
     }
 }
 
-/// Replies to permission requests that came before then.
+/// Deletes replies to permission requests from before this time.
 struct Replies(Timestamp);
 
 impl Deed for Replies {

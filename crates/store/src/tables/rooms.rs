@@ -1,7 +1,8 @@
-//! Multi-party calls (`plivo-call-api.md` §4): a row each that is over, and while it is up a row of its own and of each
-//! participant, so that the next start can end one that its process left when it died.
+//! Multi-party calls: one row for each that has ended, and rows for each open one and its members.
 //!
-//! They are shown out of `call::rooms`' memory; here is what that is read from after a start. Nobody's number is kept.
+//! The rows of an open one let the next process end it if this process dies. While the process
+//! lives, multi-party calls are read from the memory of `call::rooms`, which is filled from these
+//! rows at the start. The rows contain no phone numbers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,18 +23,20 @@ use machine::{MemberId, Role};
 use model::{AuthId, CallUuid, Direction, Timestamp};
 use xml::ast::Target;
 
-/// Handle.
+/// Handle to the multi-party calls. See [`Store::rooms`](crate::Store::rooms).
 #[derive(Clone, Copy, Debug)]
 pub struct Rooms<'a>(pub(crate) &'a Shared);
 
 impl Rooms<'_> {
-    /// Writes that one is over; queued when this returns. Where there is no room for it, it is forgotten with this process.
+    /// Records the end of a multi-party call. The write is queued when this returns. If the queue
+    /// is full, the multi-party call is forgotten when this process ends.
     pub fn record_end(self, room: EndedRoom) {
         drop(self.0.queue.try_run(room));
     }
 
-    /// Writes that one of a node's is up, and how; queued when this returns. Where there is no room for it, a kill loses it.
-    /// `told`: where it is to be told that it is over; `born`: on the steady clock.
+    /// Stores the present state of an open multi-party call. `told` lists the URLs to be notified
+    /// of its end, and `born` is monotonic time. The write is queued when this returns. If the
+    /// queue is full, a crash loses the state.
     pub fn put(self, room: OpenRoom, told: Vec<Target>, node_id: &str, born: Timestamp) {
         drop(self.0.queue.try_run(Up {
             kept: KeptRoom { room, told },
@@ -42,16 +45,19 @@ impl Rooms<'_> {
         }));
     }
 
-    /// Writes who is in one that is up, or was; the same holds.
+    /// Stores the present state of a member, also of one that has left. The write is queued when
+    /// this returns. If the queue is full, a crash loses the state.
     pub fn put_member(self, room: Uuid, member: OpenMember) {
         drop(self.0.queue.try_run(In { room, member }));
     }
 
-    /// Ends one that was left open, and puts into the outbox what tells of that and is not there; all of it is on the disk
-    /// when this returns, or none.
+    /// Ends a multi-party call that a crash left open, and adds those callbacks of `told` to the
+    /// outbox that are not there yet, in one synced transaction.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn end_orphan(
         self,
         room: EndedRoom,
@@ -60,10 +66,8 @@ impl Rooms<'_> {
         self.0.queue.run(CutOff { room, told }).await.map(drop)
     }
 
-    /// Those that an earlier process of this node left open. What can't be read is passed over.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the multi-party calls that an earlier process of this node left open. Unreadable
+    /// ones are logged and skipped.
     pub async fn orphans(self, node_id: &str) -> Result<Vec<OrphanRoom>, StoreError> {
         const WHAT: &str = "read multi-party calls that were left open";
         let select = "SELECT o.mpc_uuid, o.born_us, o.body, n.alive_us FROM multi_party_calls_open o \
@@ -100,10 +104,7 @@ impl Rooms<'_> {
             .map_err(failed(WHAT))
     }
 
-    /// The latest that are over, the latest first.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the latest multi-party calls that have ended, newest first.
     pub async fn ended(self) -> Result<Vec<EndedRoom>, StoreError> {
         const WHAT: &str = "read multi-party calls that are over";
         let select = "SELECT body FROM multi_party_calls ORDER BY ended_us DESC LIMIT $1";
@@ -117,26 +118,26 @@ impl Rooms<'_> {
     }
 }
 
-/// Those that are kept, the latest ones.
+/// Number of ended multi-party calls that are kept.
 const ENDED_ROOMS_MAX: u32 = 1_000;
 
-/// Participants that have left one that is up, and are kept: the latest ones.
+/// Number of members that have left an open multi-party call and are kept.
 pub const LEFT_MAX: u16 = 200;
 
-/// A multi-party call that is over.
+/// A multi-party call that has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EndedRoom {
     #[serde(flatten)]
     pub was: OpenRoom,
     pub ended: Timestamp,
-    /// Its node died in its middle.
+    /// Whether its node died while it was open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failed: bool,
-    /// Who was in, in the order in which they came.
+    /// The members, in the order in which they joined.
     pub members: Vec<LeftMember>,
 }
 
-/// Who was in, as it was when it left.
+/// A member that has left, in the state that it had then.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeftMember {
     #[serde(flatten)]
@@ -145,7 +146,7 @@ pub struct LeftMember {
     pub cause: String,
 }
 
-/// Who is or was in.
+/// A present or former member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeptMember {
     pub member: MemberId,
@@ -161,44 +162,44 @@ pub struct KeptMember {
     pub joined: Timestamp,
 }
 
-/// A multi-party call that is up.
+/// An open multi-party call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenRoom {
     pub id: Uuid,
-    /// The owner, and its main account.
+    /// The owner and its main account, which may be the same.
     pub account: AuthId,
     pub main_account: AuthId,
     pub name: String,
     pub made: Timestamp,
     pub started: Option<Timestamp>,
-    /// Where its recording is, or will be.
+    /// URL of its recording, which may not exist yet.
     pub recording: Option<String>,
 }
 
-/// One that is, or was, in a multi-party call that is up.
+/// A present or former member of an open multi-party call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenMember {
     #[serde(flatten)]
     pub was: KeptMember,
-    /// When it left, and why.
+    /// When and why it left.
     pub left: Option<(Timestamp, String)>,
-    /// Where it is to be told that it has left.
+    /// URL to be notified when it leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<Target>,
 }
 
-/// A multi-party call that an earlier process left when it died.
+/// A multi-party call that a crash left open.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OrphanRoom {
     pub room: OpenRoom,
-    /// Where it is to be told that it is over.
+    /// URLs to be notified of its end.
     pub told: Vec<Target>,
-    /// From its beginning to its node's last sign of life.
+    /// Time from its start to its node's last heartbeat.
     pub lived: Duration,
     pub members: Vec<OpenMember>,
 }
 
-/// What is kept of one that is up.
+/// The stored form of an open multi-party call.
 #[derive(Serialize, Deserialize)]
 struct KeptRoom {
     #[serde(flatten)]
@@ -207,15 +208,15 @@ struct KeptRoom {
     told: Vec<Target>,
 }
 
-/// It begins, or something of it has changed.
+/// Stores the present state of a multi-party call.
 struct Up {
     kept: KeptRoom,
     node_id: String,
-    /// On the steady clock.
+    /// Monotonic time.
     born: Timestamp,
 }
 
-/// Somebody comes in, leaves, or something of it has changed.
+/// Stores the present state of a member.
 struct In {
     room: Uuid,
     member: OpenMember,
@@ -265,7 +266,7 @@ impl Deed for In {
     }
 }
 
-/// It ends where its node died.
+/// Ends a multi-party call whose node died.
 struct CutOff {
     room: EndedRoom,
     told: Vec<NewCallback>,

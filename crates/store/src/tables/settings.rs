@@ -1,4 +1,5 @@
-//! What is set while the node runs (`admission::book`): a row each, read whole at the start. Secrets are sealed.
+//! Settings made at run time, one row each. All are loaded at the start. `admission::book` defines
+//! their content. Secrets are encrypted.
 
 use crate::error::{StoreError, failed};
 use crate::rows::setting::{Setting, SettingKind, SettingWrite};
@@ -8,23 +9,27 @@ use crate::sql::{self, Conn, Pool};
 use crate::write::Write;
 use model::{Secret, Timestamp};
 
-/// Handle.
+/// Handle to the settings. See [`Store::settings`](crate::Store::settings).
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a>(pub(crate) &'a Shared);
 
 impl Settings<'_> {
-    /// What was set while nodes ran.
+    /// Returns all settings.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(self) -> Result<Vec<Setting>, StoreError> {
         all(&self.0.read, &self.0.seal).await
     }
 
-    /// Writes settings, all of them or none, synced to the disk. Queued when this returns.
+    /// Writes settings, either all of them or none, synced to disk. The write is queued when this
+    /// returns.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub fn write(
         self,
         writes: Vec<SettingWrite>,
@@ -67,7 +72,7 @@ pub(crate) async fn write(
     Ok(())
 }
 
-/// All of them, in the order of their keys. A kind that this version does not know is passed over.
+/// Returns all settings, ordered by key. Kinds that this version does not know are skipped.
 pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<Setting>, StoreError> {
     let select = "SELECT kind, id, body, sealed FROM settings ORDER BY kind, id";
     let rows: Vec<(String, String, String, Option<Vec<u8>>)> =
@@ -147,7 +152,7 @@ mod tests {
         std::fs::rename(&key, &away).unwrap();
         let store = Store::open(&file, Health::new()).await.unwrap();
         assert_eq!(shown(&store.settings().list().await.unwrap()), [("SA1", "{1}", None, true)]);
-        // A change by who can't read it leaves it sealed as it is.
+        // A change made without the right key keeps the encrypted secret.
         let change = SettingWrite { keeps_sealed: true, ..write("SA1", Some("{2}"), None) };
         assert!(put(&store, vec![change.clone()]).await);
         store.close().await;

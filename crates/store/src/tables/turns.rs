@@ -1,5 +1,6 @@
-//! Answers that agents owe: written in the transaction of the user's message, and gone in the reply's, so that neither a
-//! restart nor a full mailbox loses one and none is given twice.
+//! Messages that AI agents must answer. A row is written in the transaction of the user's message
+//! and deleted in that of the reply. So no reply gets lost in a restart or a full mailbox, and none
+//! is sent twice.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -14,23 +15,26 @@ use crate::sql::{self, Conn, Row};
 use crate::tables::readers::{MESSAGE, message, pair};
 use crate::write::Deed;
 
-/// Handle.
+/// Handle to the pending replies. See [`Store::turns`](crate::Store::turns).
 #[derive(Clone, Copy, Debug)]
 pub struct Turns<'a>(pub(crate) &'a Shared);
 
 impl Turns<'_> {
-    /// Nothing is owed for a message any more.
+    /// Removes the pending reply to a message.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now: it is owed still.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. The reply is still
+    /// pending then.
     pub async fn finish(self, message: Uuid) -> Result<(), StoreError> {
         self.0.queue.run(Over(message)).await.map(drop)
     }
 
-    /// What a node's agents owe, the oldest first, behind that one.
+    /// Returns the pending replies of a node's agents after the position `after`, oldest first.
+    ///
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn pending(
         self,
         node: &str,
@@ -56,18 +60,18 @@ impl Turns<'_> {
     }
 }
 
-/// An answer that is owed.
+/// A message that an AI agent must answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Owed {
     pub pair: Pair,
     pub message: Message,
     pub agent: Uuid,
     pub epoch: u64,
-    /// The reply is stored; this is left.
+    /// Set if the reply is already stored and only this is left to do.
     pub then: Option<Then>,
 }
 
-/// Notes that an agent is to answer, where one is.
+/// Stores that the message must be answered, if an AI agent answers the conversation.
 pub(crate) async fn owe(
     to: &mut Conn,
     came: &Came,
@@ -88,7 +92,8 @@ pub(crate) async fn owe(
     insert.bind(node_id).bind(came.message.at.micros()).execute(to).await.map(drop)
 }
 
-/// It is answered now; `false`: it was before, or nobody owes it.
+/// Records the reply. Returns `false` if the message was already answered, or if no reply is
+/// pending.
 pub(crate) async fn answered(to: &mut Conn, answers: &Answers) -> Result<bool, sqlx::Error> {
     let done = match answers.then {
         None => {
@@ -108,7 +113,7 @@ pub(crate) async fn answered(to: &mut Conn, answers: &Answers) -> Result<bool, s
     Ok(done.rows_affected() > 0)
 }
 
-/// Nothing is owed for a message any more.
+/// Removes the pending reply to a message.
 struct Over(Uuid);
 
 impl Deed for Over {

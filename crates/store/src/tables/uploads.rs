@@ -1,5 +1,5 @@
-//! Files that an account handed to Meta (`uploads`): what each is, for messages that name it by Meta's id. The file itself is not
-//! here; it goes to Meta by `inbox::files`.
+//! Metadata of files that accounts have uploaded to Meta, for messages that refer to them by Meta's
+//! id. The content is not stored; `inbox::files` passes it on to Meta.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -11,12 +11,13 @@ use crate::sql::{self, Conn};
 use crate::write::Deed;
 use model::{AuthId, Timestamp};
 
-/// Handle.
+/// Handle to the uploaded files. See [`Store::uploads`](crate::Store::uploads).
 #[derive(Clone, Copy, Debug)]
 pub struct Uploads<'a>(pub(crate) &'a Shared);
 
 impl Uploads<'_> {
-    /// Notes what an uploaded file is, unless the queue is full (`None`). The future tells when it can be read.
+    /// Stores the metadata of a file. The future completes when it is readable. Returns `None` if
+    /// the queue is full.
     pub fn put(
         self,
         row: UploadRow,
@@ -24,10 +25,7 @@ impl Uploads<'_> {
         self.0.queue.try_run(UploadWrite::Keep(row)).inspect(|_| self.0.queue.wake())
     }
 
-    /// The media type of a file that an account uploaded.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Returns the media type of a file, or `None` if the account has no such file.
     pub async fn media_type(
         self,
         account: &AuthId,
@@ -38,23 +36,25 @@ impl Uploads<'_> {
         select.fetch_optional(&self.0.read).await.map_err(failed("look for an uploaded file"))
     }
 
-    /// Forgets files that were uploaded before then: Meta has them no more.
+    /// Deletes the metadata of files uploaded before `before`, which Meta has deleted by then.
+    ///
     ///
     /// # Errors
-    /// The store takes nothing now; some may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some rows may be
+    /// deleted then.
     pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
         while self.0.queue.run(UploadWrite::Forget(before)).await? >= u64::from(AT_ONCE) {}
         Ok(())
     }
 }
 
-/// Rows in one write.
+/// Number of rows deleted in one write.
 const AT_ONCE: u32 = 500;
 
-/// A file that Meta has.
+/// A file uploaded to Meta.
 pub struct UploadRow {
     pub account: AuthId,
-    /// Meta's id of it.
+    /// Meta's media id.
     pub media: String,
     pub mime: String,
     pub made: Timestamp,
@@ -62,7 +62,7 @@ pub struct UploadRow {
 
 enum UploadWrite {
     Keep(UploadRow),
-    /// Of before then.
+    /// Deletes the rows from before this time.
     Forget(Timestamp),
 }
 
