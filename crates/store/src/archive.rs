@@ -32,7 +32,6 @@ pub struct Archive {
 impl Archive {
     /// Opens an existing store.
     ///
-    ///
     /// # Errors
     /// Fails if there is no store, or if the database is not an Offhook store.
     pub async fn open(at: &Database) -> Result<Self, StoreError> {
@@ -56,7 +55,6 @@ impl Archive {
     /// Returns the settings made at run time. Their secrets are decrypted with `secret`, or with
     /// the key file in `folder` if it is `None`.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails or the key file can't be read.
     pub async fn settings(
@@ -69,8 +67,11 @@ impl Archive {
         settings::all(&self.pool, &key).await
     }
 
-    /// Returns the webhooks with waiting callbacks that are neither in `known` nor created at run
-    /// time.
+    /// Returns the uses of webhooks that are neither in `known`, those of the configuration, nor
+    /// were created at run time.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn webhooks_missed(&self, known: &[Uuid]) -> Result<Vec<WebhookUse>, StoreError> {
         let made = webhooks::ids(&self.pool).await?;
         let mut uses = webhooks::uses(&self.pool).await?;

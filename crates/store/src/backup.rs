@@ -1,7 +1,7 @@
 //! Backup of a SQLite store while a node writes to it.
 //!
 //! `VACUUM INTO` writes the copy to a temporary file. The copy is checked, synced, and only then
-//! renamed to its final name. It is read in one transaction, so it holds exactly what was committed
+//! renamed to its final name. It is read in one transaction, so it holds exactly the data committed
 //! before that.
 
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub struct Backup {
 pub enum BackupError {
     #[error("find a store at {}", .0.display())]
     NoStore(PathBuf),
-    #[error("write {}: it is there already; name another file, or move it away", .0.display())]
+    #[error("write {}: the file exists; name another file, or move it away", .0.display())]
     Exists(PathBuf),
     #[error("{what} {}: {source}", file.display())]
     File {
@@ -44,17 +44,16 @@ pub enum BackupError {
         #[source]
         source: sqlx::Error,
     },
-    #[error("trust the copy of {}: its check says {found:?}; check the disk, and the store with SQLite's own tool", file.display())]
+    #[error("verify the copy {}: the integrity check reports {found:?}; check the disk, and the store with sqlite3", file.display())]
     Damaged { file: PathBuf, found: String },
 }
 
 /// Copies the store in `file` to `out`, which must not exist. Readers and the writer of `file` can
-/// continue meanwhile.
-///
+/// continue during the copy.
 ///
 /// # Errors
-/// Fails if there is no store, if `out` exists, if the disk is full, or if the copy fails its
-/// integrity check. No file is left behind then.
+/// Fails if the store does not exist, if `out` exists, if the disk is full, or if the copy fails
+/// its integrity check. No file is left behind then.
 pub async fn backup(file: &Path, out: &Path) -> Result<Backup, BackupError> {
     if !file.is_file() {
         return Err(BackupError::NoStore(file.to_owned()));
@@ -68,10 +67,10 @@ pub async fn backup(file: &Path, out: &Path) -> Result<Backup, BackupError> {
     let failed = |what| move |source| BackupError::File { what, file: out.to_owned(), source };
     let copied = std::fs::File::open(&part.0).map_err(failed("sync"))?;
     copied.sync_all().map_err(failed("sync"))?;
-    std::fs::rename(&part.0, out).map_err(failed("name the copy"))?;
+    std::fs::rename(&part.0, out).map_err(failed("rename the copy to"))?;
     let folder = out.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(failed("sync the folder of"))?;
-    let bytes = copied.metadata().map_err(failed("measure"))?.len();
+    let bytes = copied.metadata().map_err(failed("read the size of"))?.len();
     Ok(Backup { bytes, ..found })
 }
 

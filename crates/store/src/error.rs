@@ -16,7 +16,7 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
-    #[error("have the key that seals what the store holds ({}): {source}", folder.display())]
+    #[error("load the store's encryption key in {}: {source}", folder.display())]
     Key {
         folder: PathBuf,
         #[source]
@@ -29,12 +29,12 @@ pub enum StoreError {
         source: sqlx::Error,
     },
     #[error(
-        "open the store {at}: another process works with it; stop that one, or give this one its own store.url"
+        "open the store {at}: another process uses it; stop that process, or set another store.url for this one"
     )]
     InUse { at: Database },
     #[error(
-        "open the store {at}: another process works with it as the node {node_id}; stop that one, or give this one its own \
-         cluster.node_id on a shared database, its own store.data_dir and store.url elsewhere"
+        "open the store {at}: another process uses it as node {node_id}; stop that process, or set another \
+         cluster.node_id for this one on a shared database, another store.data_dir and store.url otherwise"
     )]
     HeldAs { at: Database, node_id: String },
     /// A newer Offhook has migrated the store.
@@ -50,7 +50,7 @@ pub enum StoreError {
          migrate. Move the database away, or name another one in store.url, and start with an empty store"
     )]
     OtherSchema { at: Database },
-    #[error("bring the store {at} up to date: {source}")]
+    #[error("migrate the store {at}: {source}")]
     Migrate {
         at: Database,
         #[source]
@@ -64,14 +64,14 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
-    #[error("{what}: what the store holds can't be read: {detail}")]
+    #[error("{what}: unreadable row in the database: {detail}")]
     Unreadable { what: &'static str, detail: String },
     #[error("write: the store is closed")]
     Closed,
-    #[error("write now: the store takes nothing; nothing has changed")]
+    #[error("write: the database rejects writes at present; nothing has changed")]
     NotTaken,
     /// Not lost: the write takes effect once the database accepts writes again.
-    #[error("hand it on now: it waits in the journal until the store takes what is written again")]
+    #[error("write: the database rejects writes at present; the journal keeps it until then")]
     Journalled,
 }
 
@@ -98,7 +98,7 @@ impl StoreError {
     }
 }
 
-/// Counts a failed statement and adds what it was for.
+/// Counts a failed statement and adds the name of the operation.
 pub(crate) fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |source| {
         metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);

@@ -178,8 +178,8 @@ mod tests {
         }
     }
 
-    /// Returns the columns of all tables as `table.column`, and the text of all indexes. Each
-    /// column is on a line of its own.
+    /// Returns the columns of all tables as `table.column`, and the text of all indexes. The SQL
+    /// has one column per line.
     fn objects(text: &str) -> BTreeSet<String> {
         let plain: String = text
             .lines()

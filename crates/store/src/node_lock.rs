@@ -63,7 +63,6 @@ impl Hold {
     /// Takes the lock of the node with this name. On PostgreSQL it waits up to 40 s for a holder
     /// that died without closing its connection.
     ///
-    ///
     /// # Errors
     /// Fails if another process holds the lock, or if the database does not answer.
     pub async fn acquire(at: &Database, node_id: &str) -> Result<Hold, StoreError> {
@@ -107,10 +106,7 @@ async fn held(at: &Database, node_id: &str) -> Result<Option<PgConnection>, sqlx
             return Ok(Some(session));
         }
         if tried == 0 {
-            tracing::warn!(
-                node_id,
-                "another process works as this node, or died a moment ago: waiting for it"
-            );
+            tracing::warn!(node_id, "node lock held by another process, waiting for its release");
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -125,25 +121,19 @@ async fn keep(mut session: PgConnection, at: Database, node_id: String, lost: Ca
         if tokio::time::timeout(ANSWER, session.ping()).await.is_ok_and(|answer| answer.is_ok()) {
             continue;
         }
-        tracing::warn!(
-            node_id,
-            "the database has forgotten that this process is this node; it is told again"
-        );
+        tracing::warn!(node_id, "node lock lost with the database session, taking it again");
         session = loop {
             match held(&at, &node_id).await {
                 Ok(Some(session)) => break session,
                 Ok(None) => {
-                    tracing::error!(
-                        node_id,
-                        "another process has become this node while the database was away"
-                    );
+                    tracing::error!(node_id, "node lock taken by another process");
                     return lost.cancel();
                 }
                 // The database is still unreachable.
                 Err(_) => tokio::time::sleep(LOOK).await,
             }
         };
-        tracing::warn!(node_id, "this process is this node for the database again");
+        tracing::warn!(node_id, "node lock taken again");
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::sql::connect::BUSY;
 use model::Secret;
 
-/// A part of the store whose writes can be made to fail.
+/// A part of the store that a test can make fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     Store,

@@ -62,7 +62,7 @@ impl Drop for Place {
 /// The reason why a password was neither hashed nor verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordError {
-    #[error("check a password: too many are being checked")]
+    #[error("check a password: too many requests are waiting")]
     Busy,
     #[error("hash a password")]
     Hash,
@@ -79,7 +79,6 @@ impl Passwords {
     /// Hashes a password with a fresh salt. The result has the form
     /// `argon2id$MEMORY$PASSES$SALT$HASH`.
     ///
-    ///
     /// # Errors
     /// Fails if too many requests wait, or if the system's random number generator fails.
     pub async fn hash(&self, password: Secret) -> Result<String, PasswordError> {
@@ -92,7 +91,6 @@ impl Passwords {
 
     /// Returns whether a password matches `hash`. With `None` it takes as long and returns `false`,
     /// so that the response time doesn't reveal which user names exist.
-    ///
     ///
     /// # Errors
     /// Fails if too many requests wait.
@@ -107,7 +105,6 @@ impl Passwords {
     }
 
     /// Like [`Passwords::is`], with a limit on the requests that wait for the network of `from`.
-    ///
     ///
     /// # Errors
     /// Fails if too many requests wait, in total or from this network.

@@ -13,7 +13,6 @@ use xml::ast::DocUrl;
 impl Calls<'_> {
     /// Concludes a call without callbacks. Returns whether this closed the record.
     ///
-    ///
     /// # Errors
     /// Fails like [`Calls::conclude`].
     pub async fn conclude_without_callbacks(

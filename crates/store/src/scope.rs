@@ -13,7 +13,7 @@ pub(crate) fn within(query: &mut QueryBuilder, scope: &Scope) {
     query.push_bind(scope.auth_id().as_str().to_owned());
 }
 
-/// The accounts whose data a query may read or change.
+/// The tenant scope of a query: which accounts' data it may read or change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// A main account: its own data and that of its subaccounts.
@@ -35,7 +35,7 @@ impl Scope {
         }
     }
 
-    /// Returns whether the scope includes a resource of `owner`, whose main account is `main`.
+    /// Returns whether the scope includes a resource of `owner`, an account of `main`.
     pub fn holds(&self, owner: &AuthId, main: &AuthId) -> bool {
         match self {
             Self::Main(id) => id == main,

@@ -49,7 +49,6 @@ impl Seal {
     /// Derives the keys from `secret` or, if that is `None`, from the key file in `folder`, which
     /// is created if it does not exist.
     ///
-    ///
     /// # Errors
     /// Fails if the key file can't be read or created, or does not hold a key.
     pub(crate) fn of(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
@@ -62,7 +61,6 @@ impl Seal {
     /// Like [`Seal::of`], but never creates a key file. Without a secret and a key file, no sealed
     /// value opens.
     ///
-    ///
     /// # Errors
     /// Fails if the key file can't be read or does not hold a key.
     pub(crate) fn to_read(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
@@ -71,12 +69,12 @@ impl Seal {
         }
         let mut nobodys = Zeroizing::new([0; FILE_BYTES]);
         rand::fill(nobodys.as_mut())
-            .map_err(|_| io::Error::other("the system has no random bytes"))?;
+            .map_err(|_| io::Error::other("the system's random number generator failed"))?;
         Self::derive(nobodys.as_ref())
     }
 
     fn derive(secret: &[u8]) -> io::Result<Self> {
-        let failed = |_| io::Error::other("no key can be made of the secret");
+        let failed = |_| io::Error::other("no key can be derived from the secret");
         let mut key = Zeroizing::new([0; 32]);
         let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(secret);
         let expanded = extracted.expand(&[PURPOSE], &AES_256_GCM).map_err(failed)?;
@@ -141,7 +139,7 @@ fn read(file: File, path: &Path) -> io::Result<Zeroizing<String>> {
         return Ok(text);
     }
     let detail = format!(
-        "{} does not hold a key: put the right one back, or move it away for a new one",
+        "{} does not hold a key: restore the right file, or move it away to create a new key",
         path.display()
     );
     Err(io::Error::new(ErrorKind::InvalidData, detail))
@@ -151,7 +149,8 @@ fn read(file: File, path: &Path) -> io::Result<Zeroizing<String>> {
 fn make(folder: &Path, path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let mut key = Zeroizing::new([0; FILE_BYTES]);
-    rand::fill(key.as_mut()).map_err(|_| io::Error::other("the system has no random bytes"))?;
+    rand::fill(key.as_mut())
+        .map_err(|_| io::Error::other("the system's random number generator failed"))?;
     let mut text = Zeroizing::new(hex::encode(key.as_ref()));
     text.push('\n');
     let unfinished = folder.join(format!("{FILE}.new"));

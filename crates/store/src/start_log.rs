@@ -1,4 +1,4 @@
-//! The start log: calls whose rows are not yet in the database.
+//! The start log: calls without a row in the database yet.
 //!
 //! Rows are written in batches, and a call does not wait for them. So that a kill between the
 //! webhook's response and the batch loses no call, each start is first appended to a file. That is
@@ -38,7 +38,7 @@ pub(crate) struct Beginning {
 pub(crate) struct Naming {
     pub(crate) call: CallUuid,
     pub(crate) wacid: Wacid,
-    /// Time at which Graph is to end the call, if it is over by then.
+    /// Time at which Graph must end the call if it is over.
     pub(crate) farewell: Timestamp,
 }
 

@@ -47,7 +47,6 @@ impl Store {
     /// Opens a SQLite file with the default options and the journal in the file's folder. See
     /// [`Store::open_with`].
     ///
-    ///
     /// # Errors
     /// Fails like [`Store::open_with`].
     pub async fn open(file: &Path, health: Health) -> Result<Self, StoreError> {
@@ -60,7 +59,6 @@ impl Store {
     ///
     /// A SQLite file is created if it does not exist. The writer runs until [`Store::close`].
     /// `health` is updated while writes go neither to the database nor to the journal.
-    ///
     ///
     /// # Errors
     /// Fails if the file can't be opened, if the database does not answer, if a newer Offhook has
@@ -99,7 +97,7 @@ impl Store {
         }
         if !left.is_empty() {
             let written = rejects::insert_left(&write, left, &with.journal).await;
-            written.map_err(failed("write the calls that an earlier process began"))?;
+            written.map_err(failed("write the calls of the start log"))?;
         }
         births.empty().map_err(failed_to_open)?;
         let read = connect::readers(&at, with.busy).await?;
@@ -244,7 +242,7 @@ impl Store {
         self.shared.queue.flush().await;
     }
 
-    /// Writes what is still queued, for at most a few seconds, and closes all connections.
+    /// Writes what is still queued, for up to a few seconds, and closes all connections.
     pub async fn close(&self) {
         // The writer's connection must close last: SQLite checkpoints the write-ahead log on the
         // last close, and the read-only connections can't do that.

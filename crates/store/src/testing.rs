@@ -1,8 +1,8 @@
 //! The databases of tests.
 //!
 //! A test names a SQLite file. If `OFFHOOK_TEST_POSTGRES` is set to a database's URL, it uses a
-//! schema of that database instead, whose name is derived from the file's path. One set of tests
-//! covers both databases this way.
+//! schema of that database instead, named by a hash of the file's path. One set of tests covers
+//! both databases this way.
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -25,7 +25,7 @@ pub(crate) fn is_postgres() -> bool {
 pub(crate) fn skipped_on_postgres() -> bool {
     #[allow(clippy::print_stdout, reason = "a skip is told")]
     if is_postgres() {
-        println!("skipped: it is about SQLite's file");
+        println!("skipped: tests SQLite only");
     }
     is_postgres()
 }
@@ -34,7 +34,7 @@ pub(crate) fn skipped_on_postgres() -> bool {
 pub(crate) fn skipped_on_sqlite() -> bool {
     #[allow(clippy::print_stdout, reason = "a skip is told")]
     if !is_postgres() {
-        println!("skipped: it is about PostgreSQL's server");
+        println!("skipped: tests PostgreSQL only");
     }
     !is_postgres()
 }

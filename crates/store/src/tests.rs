@@ -713,7 +713,7 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     sql::query("ALTER TABLE calls RENAME TO hidden").execute(&other).await.unwrap();
     assert!(store.calls().begin(CallStart::of(&setup(1), "node"), &setup(1), secs(100)));
     assert!(store.calls().begin(CallStart::of(&setup(2), "node"), &setup(2), secs(100)));
-    // An outbound call whose id Graph has just returned.
+    // An outbound call that has just got its id from Graph.
     let placed = CallSetup { direction: Direction::Outbound, wacid: None, ..setup(3) };
     assert!(store.calls().begin(CallStart::of(&placed, "node"), &placed, secs(100)));
     store.calls().set_wacid(uuid(3), "wacid.named".into(), secs(9));

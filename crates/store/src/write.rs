@@ -91,7 +91,7 @@ pub(crate) enum InboxWrite {
 
 impl InboxWrite {
     /// Returns whether the write must be on disk before it is reported as done. That holds for
-    /// everything that Meta or a customer is told of.
+    /// everything reported to Meta or a customer.
     pub(crate) fn is_synced(&self) -> bool {
         !matches!(self, Self::Posted { .. } | Self::Forget { .. })
     }
@@ -158,7 +158,7 @@ impl Write {
     /// undo it.
     pub(crate) fn is_synced(&self) -> bool {
         match self {
-            // Nobody waits for the start of a call, but a power loss must not lose the starts of
+            // No caller waits for the start of a call, but a power loss must not lose the starts of
             // more than one batch.
             Self::Concluded(..)
             | Self::Callback(..)
@@ -171,7 +171,7 @@ impl Write {
             | Self::Transcribed(..)
             | Self::ForgetRecordings(..) => true,
             Self::Deed(deed, _) => deed.is_synced(),
-            // Meta was told that the reply was received.
+            // The reply was acknowledged to Meta.
             Self::Permission(write, _) => write.reply.is_some(),
             Self::Inbox(write, _) => write.is_synced(),
             Self::Bound(..)

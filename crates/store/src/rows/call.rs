@@ -166,7 +166,7 @@ impl Compare {
     }
 }
 
-/// A call whose process died before the call ended.
+/// A call that was open when its process died.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Orphan {
     pub start: CallStart,

@@ -12,7 +12,7 @@ pub struct NewCallback {
     /// Sent as `X-Offhook-Event-Id`.
     pub event_id: Uuid,
     pub call: CallUuid,
-    /// The account whose tokens sign it, and its main account.
+    /// The account that signs it with its tokens, and its main account.
     pub account: AuthId,
     pub main_account: AuthId,
     pub node_id: String,

@@ -99,7 +99,7 @@ impl Standing {
     }
 }
 
-/// Changes of a conversation. Fields that are `None` stay as they are.
+/// Changes of a conversation. `None` leaves a field unchanged.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConversationChange {
     pub status: Option<ConversationStatus>,

@@ -26,7 +26,7 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
-/// Changes of an endpoint. Fields that are `None` stay as they are.
+/// Changes of an endpoint. `None` leaves a field unchanged.
 #[derive(Clone, Default)]
 pub struct EndpointChange {
     pub alias: Option<String>,

@@ -22,7 +22,7 @@ pub struct Tenure {
 pub struct Claim {
     pub phone_number_id: PhoneNumberId,
     pub owner: AuthId,
-    /// The previous owner, as far as this process knows.
+    /// The previous owner, if this process knows it.
     pub before: Tenure,
     /// The routing set for the number that stays valid with the new owner.
     pub kept: Option<Routing>,

@@ -76,8 +76,8 @@ pub struct Recording {
 /// The result of a request to the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyWrite {
-    /// The recording was copied to this object. If it was deleted meanwhile, the object is deleted
-    /// too.
+    /// The recording was copied to this object. The object is deleted again if the recording was
+    /// deleted during the copy.
     Copied { id: Uuid, object: String },
     /// The copy failed. It is retried at `again`, or never if that is `None`.
     Failed { id: Uuid, again: Option<Timestamp> },

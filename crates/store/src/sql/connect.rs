@@ -88,7 +88,6 @@ pub(crate) async fn readers(at: &Database, busy: Duration) -> Result<Pool, Store
 /// the process loses all locks that SQLite holds on it, and another process may then delete the
 /// write-ahead log (<https://www.sqlite.org/howtocorrupt.html> §2.2).
 ///
-///
 /// # Errors
 /// Fails if the file does not exist, or if the database does not answer.
 pub(crate) async fn beside_a_node(at: &Database, read_only: bool) -> Result<Pool, StoreError> {

@@ -151,7 +151,8 @@ impl Conn {
         }
     }
 
-    /// Commits the transaction. There is no rollback: after an error, the connection is closed.
+    /// Commits the transaction. A failed transaction is not rolled back explicitly: the caller
+    /// closes the connection.
     pub(crate) async fn commit(&mut self) -> Result<(), sqlx::Error> {
         query("COMMIT").execute(self).await.map(drop)
     }
@@ -255,7 +256,7 @@ impl<T: Serialize> Bind for Option<Json<T>> {
     }
 }
 
-/// A query whose rows are read as `O`.
+/// A query that returns rows of type `O`.
 pub(crate) struct Query<O> {
     text: Cow<'static, str>,
     args: Vec<Arg>,
@@ -268,12 +269,12 @@ pub(crate) fn query(text: impl Into<Cow<'static, str>>) -> Query<Row> {
     Query::new(text.into(), Vec::new())
 }
 
-/// A query whose rows are read as tuples.
+/// A query that returns its rows as tuples.
 pub(crate) fn query_as<T: Columns>(text: impl Into<Cow<'static, str>>) -> Query<All<T>> {
     Query::new(text.into(), Vec::new())
 }
 
-/// A query whose rows have one column.
+/// A query that returns rows with one column.
 pub(crate) fn query_scalar<T: Value>(text: impl Into<Cow<'static, str>>) -> Query<One<T>> {
     Query::new(text.into(), Vec::new())
 }
@@ -359,9 +360,8 @@ impl<O: FromRow> Query<O> {
 
     /// Runs the query and returns the first row.
     ///
-    ///
     /// # Errors
-    /// Fails with [`sqlx::Error::RowNotFound`] if there is none.
+    /// Fails with [`sqlx::Error::RowNotFound`] if the result is empty.
     pub(crate) async fn fetch_one<'a>(self, on: impl Into<On<'a>>) -> Result<O::Out, sqlx::Error> {
         self.fetch_optional(on).await?.ok_or(sqlx::Error::RowNotFound)
     }
@@ -516,8 +516,8 @@ pub(crate) fn inserting<T>(
     statements
 }
 
-/// Number of statements sent to SQLite's thread at once. The connection caches a prepared statement
-/// for each number up to this one.
+/// Number of statements in one message to SQLite's thread. The connection caches a prepared
+/// statement for each number up to this one.
 const TOGETHER: usize = 6;
 
 /// The outcome of one of several statements.

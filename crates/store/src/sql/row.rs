@@ -35,9 +35,8 @@ impl From<usize> for At<'_> {
 impl Row {
     /// Returns a column's value.
     ///
-    ///
     /// # Errors
-    /// Fails if there is no such column, or if its value does not have the type.
+    /// Fails if the column does not exist, or if its value does not have the type.
     pub(crate) fn try_get<'a, T: Value, I: Into<At<'a>>>(&self, at: I) -> Result<T, sqlx::Error> {
         T::get(self, at.into())
     }

@@ -24,7 +24,6 @@ impl Agents<'_> {
     /// Creates an agent. Returns `false` if its account has [`AGENTS_MAX`] of them. It is on disk
     /// when this returns.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -35,7 +34,6 @@ impl Agents<'_> {
     /// Replaces an agent. Returns `false` if it does not exist or its configuration is not `before`
     /// any more.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -45,7 +43,6 @@ impl Agents<'_> {
 
     /// Returns whether conversations are routed to an agent, by their own routing or by their
     /// number's.
-    ///
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -62,9 +59,8 @@ impl Agents<'_> {
         Ok(found > 0)
     }
 
-    /// Deletes an agent and every routing to it. Nobody answers those conversations then. Returns
+    /// Deletes an agent and every routing to it. Those conversations have no agent then. Returns
     /// `false` if the scope has no such agent.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects a write. The agent still exists
@@ -80,7 +76,6 @@ impl Agents<'_> {
 
     /// Returns whether any account has an agent with this id.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn exists(self, id: Uuid) -> Result<bool, StoreError> {
@@ -92,7 +87,6 @@ impl Agents<'_> {
 
     /// Returns an agent, or `None` if the scope has no such agent.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Agent>, StoreError> {
@@ -103,7 +97,6 @@ impl Agents<'_> {
     }
 
     /// Returns agents of the scope after `before`, newest first.
-    ///
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -251,7 +244,7 @@ pub struct Agent {
 /// Maximum number of agents of an account.
 pub const AGENTS_MAX: u32 = 1_000;
 
-/// Number of conversations whose routing is reset in one write.
+/// Number of conversations to reroute in one write.
 const UNROUTED: u32 = 500;
 
 const COLUMNS: &str = "agent_id, auth_id, main_auth_id, body, sealed, created_us";

@@ -15,7 +15,6 @@ use crate::tables::calls::{COLUMNS, Calls, record};
 impl Calls<'_> {
     /// Returns ended calls, newest first, and their total number.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn list(
@@ -29,7 +28,6 @@ impl Calls<'_> {
     }
 
     /// Returns the newest ended calls that match the filter, without counting them.
-    ///
     ///
     /// # Errors
     /// Fails if the database query fails.

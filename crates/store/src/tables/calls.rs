@@ -53,7 +53,6 @@ impl Calls<'_> {
     /// once the database has them. The future waits while neither the database nor the journal
     /// accepts it.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::Closed`] if the store was closed first.
     pub fn conclude(
@@ -178,7 +177,7 @@ pub(crate) async fn latest(pool: &Pool, limit: u32) -> Result<Vec<CallRecord>, S
     rows.iter().map(|row| record(WHAT, row)).collect()
 }
 
-/// Returns the event log of a call of any account, or `None` if there is no such call. For the
+/// Returns the event log of a call of any account, or `None` if the call does not exist. For the
 /// command-line tools.
 pub(crate) async fn whole_log(
     pool: &Pool,
@@ -194,7 +193,7 @@ pub(crate) async fn whole_log(
 }
 
 pub(crate) async fn orphans(pool: &Pool, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
-    const WHAT: &str = "look for calls left open";
+    const WHAT: &str = "find calls left open";
     let mut query = QueryBuilder::new(format!(
         "SELECT {COLUMNS}, setup, born_us, (SELECT alive_us FROM nodes n WHERE n.node_id = calls.node_id) AS alive_us \
         FROM calls WHERE ended_us IS NULL AND node_id = "
@@ -210,7 +209,7 @@ pub(crate) async fn placed(
     node_id: &str,
     since: Timestamp,
 ) -> Result<Vec<PlacedCall>, StoreError> {
-    const WHAT: &str = "look for calls that were placed of late";
+    const WHAT: &str = "find recent outbound calls";
     let select = "SELECT call_uuid, phone_number_id, wacid FROM calls \
         WHERE ended_us >= $2 AND node_id = $1 AND direction = 'outbound' AND call_type = 'whatsapp'";
     let rows = sql::query(select)
@@ -255,7 +254,7 @@ pub(crate) async fn farewells(
     now: Timestamp,
     limit: u32,
 ) -> Result<Vec<FarewellDue>, StoreError> {
-    const WHAT: &str = "look for calls that Graph still holds";
+    const WHAT: &str = "find calls to end at Graph";
     let select = "SELECT call_uuid, wacid, phone_number_id, farewell, ended_us, farewell_tries FROM calls \
         WHERE farewell_us <= $2 AND node_id = $1 ORDER BY farewell_us LIMIT $3";
     let rows = sql::query(select).bind(node_id).bind(now.micros()).bind(i64::from(limit));

@@ -16,7 +16,6 @@ use model::{ConversationStatus, digits_of};
 impl Conversations<'_> {
     /// Returns conversations of the scope, those with the latest messages first.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn list(
@@ -85,9 +84,9 @@ enum Look {
     Number,
     Unread,
     PutAway(ConversationStatus),
-    /// Conversations whose own routing names the agent.
+    /// Conversations routed to the agent by their own routing.
     Agent(Uuid),
-    /// Users whose digits have a prefix, if there are few of them. Not ordered.
+    /// Users whose digits have a prefix, if they are few. Not ordered.
     Users,
 }
 

@@ -25,7 +25,6 @@ impl Conversations<'_> {
     /// Changes a conversation, and adds the events in `tell` for webhooks to the outbox. Returns
     /// `false` if the scope has no such conversation, or if its status does not allow the change.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -47,7 +46,6 @@ impl Conversations<'_> {
     /// Deletes a conversation and its messages. Returns `false` if the scope has no such
     /// conversation.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some of the messages
     /// may be deleted then.
@@ -61,7 +59,6 @@ impl Conversations<'_> {
     }
 
     /// Creates a conversation with this routing, or sets its routing if it exists.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -134,7 +131,7 @@ pub(crate) async fn of_scope(
     after: Uuid,
     limit: u32,
 ) -> Result<Vec<Conversation>, StoreError> {
-    const WHAT: &str = "read a person's conversations";
+    const WHAT: &str = "read a user's conversations";
     let mut select = QueryBuilder::new(format!(
         "SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE "
     ));
@@ -188,7 +185,7 @@ pub(crate) fn conversation(row: &Row) -> Result<Conversation, Unread> {
     let heard = time("heard_us")?;
     Ok(Conversation {
         pair: pair(id, row)?,
-        status: ConversationStatus::parse(&text("status")?).ok_or("a status that nobody knows")?,
+        status: ConversationStatus::parse(&text("status")?).ok_or("unknown status")?,
         standing: standing(row)?,
         unread: u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default(),
         last: Last {

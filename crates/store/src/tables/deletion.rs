@@ -25,7 +25,7 @@ impl Shared {
     pub(crate) async fn delete_telling_of(&self, call: &str) -> Result<(), StoreError> {
         self.delete_all(|| Few::Lines(call.to_owned())).await?;
         self.delete_all(|| Few::Said(call.to_owned())).await?;
-        // A waiting callback that is delivered meanwhile is deleted by the next step.
+        // A waiting callback that is delivered during this step is deleted by the next one.
         self.delete_all(|| Few::Waiting(call.to_owned())).await?;
         self.delete_all(|| Few::Done(call.to_owned())).await?;
         self.delete_all(|| Few::Events(call.to_owned(), Timestamp::MAX)).await
@@ -57,7 +57,6 @@ impl Shared {
 
     /// Deletes the event logs, transcripts, callbacks and events of a call and of the calls in
     /// `calls`.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some rows may be

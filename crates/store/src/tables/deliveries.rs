@@ -11,8 +11,7 @@ use crate::write::InboxWrite;
 use model::Timestamp;
 
 impl Webhooks<'_> {
-    /// Redelivers an event to its webhook. Returns `false` if there is no event with this id.
-    ///
+    /// Redelivers an event to its webhook. Returns `false` if the event does not exist.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -27,7 +26,7 @@ impl Webhooks<'_> {
         // id.
         let select = "SELECT id FROM callbacks WHERE webhook = $1 AND event_id = $2 ORDER BY id DESC LIMIT 1";
         let select = sql::query_scalar(select).bind(webhook.to_string()).bind(event_id.to_string());
-        let row = select.fetch_optional(&self.0.read).await.map_err(failed("look for an event"))?;
+        let row = select.fetch_optional(&self.0.read).await.map_err(failed("find an event"))?;
         let Some(row) = row else { return Ok(false) };
         Ok(self.0.queue.inbox(InboxWrite::Redeliver { row, now }).await?.into_done()?.0)
     }

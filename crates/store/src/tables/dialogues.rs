@@ -1,6 +1,6 @@
-//! Transcripts of open calls between an AI agent and a user. Each line is a row, written at once,
-//! so that the next process has the transcript if this one dies. The rows are deleted once the
-//! transcript is stored with the ended call.
+//! Transcripts of open calls between an AI agent and a user. Each line is a row, written
+//! immediately, so that the next process has the transcript if this one dies. The rows are deleted
+//! once the transcript is stored with the ended call.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ impl Dialogues<'_> {
         self,
         node_id: &str,
     ) -> Result<BTreeMap<CallUuid, Vec<CallLine>>, StoreError> {
-        const WHAT: &str = "read what was said in calls that were left open";
+        const WHAT: &str = "read transcripts of open calls";
         let select = "SELECT s.call_uuid, s.role, s.body, s.said_at FROM call_said s JOIN calls c \
             ON c.call_uuid = s.call_uuid WHERE c.node_id = $1 AND c.ended_us IS NULL ORDER BY s.call_uuid, s.seq";
         let rows =

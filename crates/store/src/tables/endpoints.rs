@@ -19,7 +19,6 @@ impl Endpoints<'_> {
 
     /// Returns an endpoint, or `None` if the scope has no such endpoint.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: &EndpointId) -> Result<Option<Endpoint>, StoreError> {
@@ -28,7 +27,6 @@ impl Endpoints<'_> {
 
     /// Returns the endpoint of any account with this name. For the sign-in of phones.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn by_name(self, name: &EndpointName) -> Result<Option<Endpoint>, StoreError> {
@@ -36,7 +34,6 @@ impl Endpoints<'_> {
     }
 
     /// Returns endpoints of the scope, newest first, and their total number.
-    ///
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -52,7 +49,6 @@ impl Endpoints<'_> {
     /// Creates an endpoint. Returns `false` if its name or id is taken. It is on disk when this
     /// returns.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -61,7 +57,6 @@ impl Endpoints<'_> {
     }
 
     /// Changes an endpoint. Returns `false` if the scope has no such endpoint.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -76,7 +71,6 @@ impl Endpoints<'_> {
     }
 
     /// Deletes an endpoint. Returns `false` if the scope has no such endpoint.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed

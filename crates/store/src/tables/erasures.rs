@@ -27,7 +27,6 @@ impl Erasures<'_> {
     /// Deletes webhook events about a conversation that were created up to `until` (monotonic
     /// time), even if the conversation no longer exists.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some events may be
     /// deleted then.
@@ -40,9 +39,8 @@ impl Erasures<'_> {
     }
 
     /// Empties the start log, and checkpoints and truncates SQLite's write-ahead log, so that
-    /// deleted data is in no file. Returns `false` if a call started or a reader was active
-    /// meanwhile; call it again then.
-    ///
+    /// deleted data is in no file. Returns `false` if a call started or a reader was active during
+    /// that; call it again then.
     ///
     /// # Errors
     /// Fails if a file can't be emptied.
@@ -61,7 +59,6 @@ impl Erasures<'_> {
 
     /// Stores an erasure request. It will be carried out even after a restart.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -70,7 +67,6 @@ impl Erasures<'_> {
     }
 
     /// Removes a request after all data is deleted.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -82,7 +78,6 @@ impl Erasures<'_> {
     /// Removes the user's data from an ended call: deletes its event log and callbacks, and clears
     /// numbers and names in its record. The record comes last, because an interrupted erasure finds
     /// the call by it.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some data may be
@@ -98,7 +93,6 @@ impl Erasures<'_> {
     }
 
     /// Deletes webhook events about a conversation by their ids.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some events may be
@@ -116,7 +110,6 @@ impl Erasures<'_> {
 
     /// Deletes the content of a conversation up to `until`, and the conversation itself if nothing
     /// is left.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some data may be
@@ -138,7 +131,6 @@ impl Erasures<'_> {
 
     /// Deletes the notifications about the user up to `until`, and the user's permissions for these
     /// numbers.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some data may be
@@ -178,7 +170,6 @@ impl Erasures<'_> {
 
     /// Finds all ids of the user: conversations link digits to business-scoped ids. The ids are
     /// stored with the request, because the conversations will be deleted.
-    ///
     ///
     /// # Errors
     /// Fails if a query fails or if the database rejects the write.
@@ -363,7 +354,7 @@ pub struct Heard {
     pub recordings: Vec<Uuid>,
 }
 
-const WHAT: &str = "look for what is to be forgotten";
+const WHAT: &str = "erase a user's data";
 
 /// Maximum number of ids of one user.
 const IDS_MAX: usize = 100;

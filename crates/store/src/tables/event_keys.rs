@@ -14,7 +14,6 @@ pub struct EventKeys<'a>(pub(crate) &'a Shared);
 impl EventKeys<'_> {
     /// Returns keys seen since `from` and before `to`, newest first.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn list(

@@ -50,7 +50,6 @@ impl Messages<'_> {
     /// Stores messages to be sent. They are refused if the conversation does not exist or has
     /// another epoch.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -66,7 +65,6 @@ impl Messages<'_> {
 
     /// Records that a message is about to be sent to Meta, which may have it from then on. Returns
     /// `false` if this was recorded before, or if the message must not be sent any more.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -87,7 +85,6 @@ impl Messages<'_> {
 
     /// Deletes up to `limit` of the oldest messages from before `before`. Returns whether there may
     /// be more.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write.
@@ -182,7 +179,7 @@ pub(crate) async fn left(
     after: (i64, Uuid),
     limit: u32,
 ) -> Result<Vec<LeftMessage>, StoreError> {
-    const WHAT: &str = "look for messages that were on their way";
+    const WHAT: &str = "find interrupted messages";
     let select = format!(
         "SELECT {MESSAGE}, m.node_id, m.asked_us, m.epoch, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, \
          c.user_id, c.bsuid, c.name \

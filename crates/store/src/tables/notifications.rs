@@ -29,7 +29,6 @@ impl Notifications<'_> {
     /// Marks one notification, or all of the scope with `None`, as read. Returns how many were
     /// unread.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -44,7 +43,6 @@ impl Notifications<'_> {
 
     /// Deletes notifications from before `before`, and the oldest ones of accounts that have too
     /// many.
-    ///
     ///
     /// # Errors
     /// Fails if a query fails or the database rejects a write. Some notifications may be deleted

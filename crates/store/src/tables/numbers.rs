@@ -20,7 +20,6 @@ impl Numbers<'_> {
     /// Changes the routing of a number, and of all its conversations if `all` is set, in one
     /// transaction.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -29,7 +28,6 @@ impl Numbers<'_> {
     }
 
     /// Transfers a number to another account. Returns `false` if that account has it already.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -190,7 +188,7 @@ pub(crate) async fn reroute(to: &mut Conn, reroute: &Reroute) -> Result<(), sqlx
 
 /// Returns the owners of all numbers.
 pub(crate) async fn all(pool: &Pool) -> Result<Vec<(PhoneNumberId, Tenure)>, StoreError> {
-    const WHAT: &str = "read whose conversations the numbers have";
+    const WHAT: &str = "read the numbers' owners";
     let select = "SELECT phone_number_id, owner, first_owner FROM number_tenures";
     let rows = sql::query(select).fetch_all(pool).await.map_err(failed(WHAT))?;
     let read = |row: &Row| {

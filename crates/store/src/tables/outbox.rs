@@ -1,10 +1,10 @@
 //! The outbox: callbacks to be delivered, and the results of their delivery.
 //!
 //! A row is waiting as long as it has a due time. Of the rows with the same call and URL, only the
-//! oldest is handed out, so these are delivered in order. The hangup callback of a call follows all
-//! its other callbacks, and the end of a multi-party call follows the callbacks of all its members.
-//! Handing out a row does not change it: the process that delivers it remembers it, and after a
-//! crash the row is still due.
+//! oldest is handed out, so these are delivered in order. The hangup callback of a call follows the
+//! call's other callbacks, and the end of a multi-party call follows the callbacks of all its
+//! members. Handing out a row does not change it: the process that delivers it remembers it, and
+//! after a crash the row is still due.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,6 @@ impl Outbox<'_> {
     /// Adds a callback. It may be sent once the future completes. The write is queued when this
     /// returns.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::Closed`] if the store was closed first, and with
     /// [`StoreError::Journalled`] if the write went to the journal. The callback is sent later
@@ -49,7 +48,6 @@ impl Outbox<'_> {
 
     /// Stores the result of attempts to deliver a callback. Returns whether other callbacks of the
     /// same call are waiting.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::Closed`] if the store was closed first.
@@ -82,8 +80,8 @@ impl Outbox<'_> {
     ) -> Result<Vec<Callback>, StoreError> {
         let (due, illegible) = due(&self.0.read, &self.0.seal, node_id, origin, now, limit).await?;
         for Illegible { id, detail } in illegible {
-            tracing::error!(id, detail, "a callback in the outbox cannot be read and is given up");
-            let last = format!("it cannot be read: {detail}");
+            tracing::error!(id, detail, "unreadable callback given up");
+            let last = format!("unreadable row: {detail}");
             self.settle(Settlement { id, attempts: 0, at: now, outcome: Settled::Failed, last })
                 .await?;
         }
@@ -154,7 +152,7 @@ fn goes_before(row: &str) -> String {
     )
 }
 
-/// Inserts a callback, due at once.
+/// Inserts a callback that is due immediately.
 pub(crate) async fn insert(
     to: &mut Conn,
     seal: &Seal,
@@ -285,7 +283,7 @@ pub(crate) async fn origins_due(
     node_id: &str,
     now: Timestamp,
 ) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
-    const WHAT: &str = "look for callbacks that are due";
+    const WHAT: &str = "find due callbacks";
     // Steps through the index from one origin to the next, regardless of the number of rows.
     let origins = "WITH RECURSIVE walk (origin) AS ( \
             SELECT min(origin) FROM callbacks WHERE node_id = $1 AND next_us IS NOT NULL \
@@ -327,7 +325,7 @@ pub(crate) async fn due(
     now: Timestamp,
     limit: u32,
 ) -> Result<(Vec<Callback>, Vec<Illegible>), StoreError> {
-    const WHAT: &str = "read callbacks that are due";
+    const WHAT: &str = "read due callbacks";
     let select = format!(
         "SELECT {COLUMNS} FROM callbacks c WHERE node_id = $1 AND origin = $2 AND next_us <= $3 AND NOT {} \
         ORDER BY next_us, id LIMIT $4",
@@ -515,9 +513,8 @@ fn view(row: &Row) -> Result<CallbackView, Unread> {
 /// Makes callbacks due now and returns their number. Failed ones get another 24 hours to be
 /// delivered. A running node finds them within a second.
 ///
-///
 /// # Errors
-/// Fails if there is no store, or if the database query fails.
+/// Fails if the store does not exist, or if the database query fails.
 pub async fn rearm(at: &Database, which: Rearm<'_>, now: Timestamp) -> Result<u64, StoreError> {
     let store = beside_a_node(at, false).await?;
     // A waiting callback keeps its place in the retry schedule.

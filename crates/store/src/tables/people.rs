@@ -21,7 +21,6 @@ pub struct ApiKeys<'a>(pub(crate) &'a Shared);
 impl ApiKeys<'_> {
     /// Returns API keys of the scope, newest first. `before` is the last one of the previous page.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn list(
@@ -35,7 +34,6 @@ impl ApiKeys<'_> {
 
     /// Returns all API keys of all accounts.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn all(self) -> Result<Vec<MadeKey>, StoreError> {
@@ -43,7 +41,6 @@ impl ApiKeys<'_> {
     }
 
     /// Creates an API key. It is on disk when this returns.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -54,7 +51,6 @@ impl ApiKeys<'_> {
 
     /// Returns an API key, or `None` if the scope has no such key.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<MadeKey>, StoreError> {
@@ -62,7 +58,6 @@ impl ApiKeys<'_> {
     }
 
     /// Changes an API key. Returns `false` if the scope has no such key.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -79,7 +74,6 @@ impl ApiKeys<'_> {
 
     /// Deletes an API key. Returns `false` if the scope has no such key.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -95,7 +89,6 @@ pub struct Sessions<'a>(pub(crate) &'a Shared);
 impl Sessions<'_> {
     /// Returns a session and its user by the digest of the session token.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn get(self, digest: &str) -> Result<Option<(Session, User)>, StoreError> {
@@ -103,7 +96,6 @@ impl Sessions<'_> {
     }
 
     /// Creates a session. It is on disk when this returns.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -114,7 +106,6 @@ impl Sessions<'_> {
 
     /// Updates the time when a session was last used.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -123,7 +114,6 @@ impl Sessions<'_> {
     }
 
     /// Ends a session.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -134,7 +124,6 @@ impl Sessions<'_> {
 
     /// Ends all sessions of a user.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -144,7 +133,6 @@ impl Sessions<'_> {
 
     /// Deletes sessions that began before `begun_before` or were last used before `seen_before`,
     /// and expired invitations.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -166,7 +154,6 @@ pub struct People<'a>(pub(crate) &'a Shared);
 impl People<'_> {
     /// Returns a user, or `None` if the scope has no such user.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
@@ -174,7 +161,6 @@ impl People<'_> {
     }
 
     /// Returns the user of any account with this sign-in name.
-    ///
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -184,7 +170,6 @@ impl People<'_> {
 
     /// Returns the user linked to a subject of a sign-in provider.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn by_link(self, issuer: &str, subject: &str) -> Result<Option<User>, StoreError> {
@@ -192,7 +177,6 @@ impl People<'_> {
     }
 
     /// Returns up to two users with this sign-in name, ignoring case.
-    ///
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -203,7 +187,6 @@ impl People<'_> {
     /// Links a user to a subject of a sign-in provider. Returns `false` if one of the two is
     /// already linked.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -212,7 +195,6 @@ impl People<'_> {
     }
 
     /// Returns users of the scope, newest first. `before` is the last one of the previous page.
-    ///
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -227,7 +209,6 @@ impl People<'_> {
 
     /// Creates a user. Returns `false` if the name is taken. It is on disk when this returns.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -237,7 +218,6 @@ impl People<'_> {
 
     /// Changes a user. Returns `false` if the scope has no such user, or if the configuration file
     /// sets the field to be changed.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -254,7 +234,6 @@ impl People<'_> {
     /// Deletes a user and their sessions. Returns `false` if the scope has no such user, or if the
     /// configuration file lists them.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -263,7 +242,6 @@ impl People<'_> {
     }
 
     /// Updates the users to those listed in the configuration file.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -274,7 +252,6 @@ impl People<'_> {
 
     /// Creates an invitation that replaces earlier ones of the user.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -283,7 +260,6 @@ impl People<'_> {
     }
 
     /// Returns the user of an invitation that is valid at `now`.
-    ///
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -297,7 +273,6 @@ impl People<'_> {
 
     /// Sets the user's password hash and removes the invitation. Returns `false` if the invitation
     /// is not valid.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -340,7 +315,7 @@ impl std::fmt::Debug for User {
     }
 }
 
-/// Changes of a user. Fields that are `None` stay as they are.
+/// Changes of a user. `None` leaves a field unchanged.
 #[derive(Clone, Default)]
 pub struct UserChange {
     pub full_name: Option<String>,

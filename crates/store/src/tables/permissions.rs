@@ -16,7 +16,6 @@ impl Permissions<'_> {
     /// Returns permissions of all accounts ordered by number and user, after `after` or from the
     /// first.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn list(
@@ -113,7 +112,7 @@ pub(crate) async fn page(
         .bind(limit)
         .fetch_all(pool)
         .await
-        .map_err(failed("read what users allow"))?;
+        .map_err(failed("read calling permissions"))?;
     let row = |(number, user, state, pair, updated): (String, String, String, String, i64)| {
         PermissionRow {
             number: number.into(),

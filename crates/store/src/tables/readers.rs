@@ -34,7 +34,7 @@ pub(crate) fn message(row: &Row) -> Result<Message, Unread> {
             kind: text("kind")?,
             text: text("body")?,
             content: serde_json::from_str(&text("content")?).unwrap_or_default(),
-            status: MessageStatus::parse(&text("status")?).ok_or("a status that nobody knows")?,
+            status: MessageStatus::parse(&text("status")?).ok_or("unknown status")?,
             sender: row.try_get("sender")?,
             at: time("came_us")?,
         },

@@ -36,7 +36,6 @@ impl Recordings<'_> {
     /// The write is queued when this returns. If it goes to the journal, the result is empty, and
     /// the callbacks are sent once the database has them.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::Closed`] if the store was closed first.
     pub fn conclude(
@@ -96,7 +95,6 @@ impl Recordings<'_> {
     /// Stores the result of an attempt to transcribe a recording. Returns the callback that reports
     /// it, if it is new.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -110,7 +108,6 @@ impl Recordings<'_> {
 
     /// Stores the result of a request to the bucket. It is on disk when this returns.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -120,7 +117,6 @@ impl Recordings<'_> {
     }
 
     /// Deletes the rows of recordings, and schedules the deletion of their objects in the bucket.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -338,11 +334,11 @@ const START: &str = "recording_id, auth_id, main_auth_id, call_uuid, conference_
 pub(crate) async fn open(pool: &Pool, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
     let select = format!("SELECT {START} FROM recordings WHERE node_id = $1 AND ended_us IS NULL");
     let rows = sql::query(select).bind(node_id).fetch_all(pool).await;
-    rows.map_err(failed("read the recordings that were left open"))?.iter().map(start).collect()
+    rows.map_err(failed("read unfinished recordings"))?.iter().map(start).collect()
 }
 
 fn start(row: &Row) -> Result<RecordingStart, StoreError> {
-    const WHAT: &str = "read how a recording began";
+    const WHAT: &str = "read an unfinished recording";
     let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
     let json = |column: &str| row.try_get::<Option<String>, _>(column).map_err(failed(WHAT));
     let notices = json("notices")?.map(|json| serde_json::from_str(&json)).transpose();
@@ -380,8 +376,7 @@ pub(crate) async fn older(
         "SELECT {COLUMNS} FROM recordings WHERE started_us < $1 AND ended_us IS NOT NULL ORDER BY started_us LIMIT $2"
     );
     let select = sql::query(select).bind(before.micros()).bind(limit);
-    let rows =
-        select.fetch_all(pool).await.map_err(failed("read recordings that are kept no longer"))?;
+    let rows = select.fetch_all(pool).await.map_err(failed("read expired recordings"))?;
     rows.iter().map(recording).collect()
 }
 
@@ -404,7 +399,7 @@ pub(crate) async fn work(
     now: Timestamp,
     limit: u32,
 ) -> Result<RecordingWork, StoreError> {
-    const WHAT: &str = "read what is to be done about recordings";
+    const WHAT: &str = "read pending work on recordings";
     let select = format!(
         "SELECT {COLUMNS} FROM recordings WHERE upload_us <= $1 AND node_id = $2 AND ended_us IS NOT NULL \
          AND transcribe_us IS NULL ORDER BY upload_us LIMIT $3"

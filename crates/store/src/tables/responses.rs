@@ -27,8 +27,11 @@ impl Responses<'_> {
         self.0.queue.try_run(AnswerWrite::Keep(answer)).inspect(|_| self.0.queue.wake())
     }
 
-    /// Returns the stored response, or `None` if there is none or it was encrypted with another
-    /// key.
+    /// Returns the stored response. Returns `None` if it does not exist or was encrypted with
+    /// another key.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn get(
         self,
         digest: &[u8; 32],
@@ -42,7 +45,6 @@ impl Responses<'_> {
     }
 
     /// Deletes expired responses, and the oldest ones of accounts that have too many.
-    ///
     ///
     /// # Errors
     /// Fails if a query fails or the database rejects a write. Some responses may be deleted then.
@@ -69,7 +71,7 @@ const KEPT: u32 = 10_000;
 /// Number of responses deleted in one write.
 const AT_ONCE: u32 = 500;
 
-const WHAT: &str = "look for an answer that was given";
+const WHAT: &str = "read an idempotent response";
 
 /// A response to be stored.
 pub struct GivenAnswer {

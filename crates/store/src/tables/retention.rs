@@ -17,7 +17,6 @@ impl Calls<'_> {
     /// permission replies from before it. Calls that ended before `since` are skipped: their logs
     /// were deleted earlier by this process.
     ///
-    ///
     /// # Errors
     /// Fails if a query fails or the database rejects a write. Some data may be deleted then.
     pub async fn delete_history(
@@ -25,7 +24,7 @@ impl Calls<'_> {
         since: Timestamp,
         before: Timestamp,
     ) -> Result<(), StoreError> {
-        const WHAT: &str = "look for event logs past their time";
+        const WHAT: &str = "find expired event logs";
         // Event log lines are written in batches of their own. Those in the queue belong to logs
         // that are deleted here.
         self.0.queue.flush().await;

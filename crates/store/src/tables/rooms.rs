@@ -54,7 +54,6 @@ impl Rooms<'_> {
     /// Ends a multi-party call that a crash left open, and adds those callbacks of `told` to the
     /// outbox that are not there yet, in one synced transaction.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -69,7 +68,7 @@ impl Rooms<'_> {
     /// Returns the multi-party calls that an earlier process of this node left open. Unreadable
     /// ones are logged and skipped.
     pub async fn orphans(self, node_id: &str) -> Result<Vec<OrphanRoom>, StoreError> {
-        const WHAT: &str = "read multi-party calls that were left open";
+        const WHAT: &str = "read open multi-party calls";
         let select = "SELECT o.mpc_uuid, o.born_us, o.body, n.alive_us FROM multi_party_calls_open o \
             LEFT JOIN nodes n ON n.node_id = o.node_id WHERE o.node_id = $1 ORDER BY o.born_us, o.mpc_uuid";
         let rooms =
@@ -106,7 +105,7 @@ impl Rooms<'_> {
 
     /// Returns the latest multi-party calls that have ended, newest first.
     pub async fn ended(self) -> Result<Vec<EndedRoom>, StoreError> {
-        const WHAT: &str = "read multi-party calls that are over";
+        const WHAT: &str = "read ended multi-party calls";
         let select = "SELECT body FROM multi_party_calls ORDER BY ended_us DESC LIMIT $1";
         let rows = sql::query(select)
             .bind(ENDED_ROOMS_MAX)
@@ -266,7 +265,7 @@ impl Deed for In {
     }
 }
 
-/// Ends a multi-party call whose node died.
+/// Ends a multi-party call that a crash left open.
 struct CutOff {
     room: EndedRoom,
     told: Vec<NewCallback>,
@@ -320,7 +319,7 @@ impl Deed for EndedRoom {
 fn read_of<T: serde::de::DeserializeOwned>(row: &sql::Row) -> Option<T> {
     let read = row.try_get::<sqlx::types::Json<T>, _>("body");
     read.inspect_err(
-        |error| tracing::error!(%error, "a multi-party call that was left open can't be read"),
+        |error| tracing::error!(%error, "unreadable row of an open multi-party call skipped"),
     )
     .ok()
     .map(|body| body.0)

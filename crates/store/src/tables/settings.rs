@@ -16,7 +16,6 @@ pub struct Settings<'a>(pub(crate) &'a Shared);
 impl Settings<'_> {
     /// Returns all settings.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn list(self) -> Result<Vec<Setting>, StoreError> {
@@ -25,7 +24,6 @@ impl Settings<'_> {
 
     /// Writes settings, either all of them or none, synced to disk. The write is queued when this
     /// returns.
-    ///
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -76,7 +74,7 @@ pub(crate) async fn write(
 pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<Setting>, StoreError> {
     let select = "SELECT kind, id, body, sealed FROM settings ORDER BY kind, id";
     let rows: Vec<(String, String, String, Option<Vec<u8>>)> =
-        sql::query_as(select).fetch_all(pool).await.map_err(failed("read what was set"))?;
+        sql::query_as(select).fetch_all(pool).await.map_err(failed("read the settings"))?;
     let read = |(word, id, body, sealed): (String, String, String, Option<Vec<u8>>)| {
         let kind = SettingKind::parse(&word)?;
         let opened = sealed.as_ref().map(|sealed| seal.open(&what_for(&word, &id), sealed));

@@ -22,7 +22,6 @@ pub struct Turns<'a>(pub(crate) &'a Shared);
 impl Turns<'_> {
     /// Removes the pending reply to a message.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. The reply is still
     /// pending then.
@@ -32,7 +31,6 @@ impl Turns<'_> {
 
     /// Returns the pending replies of a node's agents after the position `after`, oldest first.
     ///
-    ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn pending(
@@ -41,7 +39,7 @@ impl Turns<'_> {
         after: (i64, Uuid),
         limit: u32,
     ) -> Result<Vec<Owed>, StoreError> {
-        const WHAT: &str = "read what agents are to answer";
+        const WHAT: &str = "read pending replies";
         let select = format!(
             "SELECT {MESSAGE}, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, \
              t.agent AS agent, t.epoch AS epoch, t.then_do AS then_do \

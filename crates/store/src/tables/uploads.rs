@@ -33,11 +33,10 @@ impl Uploads<'_> {
     ) -> Result<Option<String>, StoreError> {
         let select = "SELECT mime_type FROM uploads WHERE auth_id = $1 AND media_id = $2";
         let select = sql::query_scalar(select).bind(account.as_str()).bind(media);
-        select.fetch_optional(&self.0.read).await.map_err(failed("look for an uploaded file"))
+        select.fetch_optional(&self.0.read).await.map_err(failed("find an uploaded file"))
     }
 
-    /// Deletes the metadata of files uploaded before `before`, which Meta has deleted by then.
-    ///
+    /// Deletes the metadata of files uploaded before `before`, which Meta no longer has.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some rows may be

@@ -19,7 +19,6 @@ impl Webhooks<'_> {
     /// Creates, changes or removes a webhook. Returns `false` if the webhook to be removed is still
     /// the target of a number or conversation.
     ///
-    ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
@@ -121,7 +120,7 @@ pub(crate) async fn uses(pool: &Pool) -> Result<Vec<WebhookUse>, StoreError> {
          UNION SELECT c.webhook, c.phone_number_id, 0 FROM conversations c {JOIN} WHERE c.webhook IS NOT NULL AND {OWN}"
     );
     let rows: Vec<(String, String, i64)> =
-        sql::query_as(select).fetch_all(pool).await.map_err(failed("see what goes to webhooks"))?;
+        sql::query_as(select).fetch_all(pool).await.map_err(failed("read the uses of webhooks"))?;
     let read = |(webhook, number, default): (String, String, i64)| {
         Some(WebhookUse {
             webhook: webhook.parse().ok()?,

@@ -61,7 +61,7 @@ async fn each_has_its_own(apart: bool) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("offhook.db"), Health::new()).await.unwrap();
     let before = store.outbox().add(callback(50, 500)).await.unwrap();
-    // More than one round trip to SQLite's thread holds, and one call whose start was lost.
+    // More than one round trip to SQLite's thread holds, and one call with a lost start.
     (2..12).for_each(|n| begin(&store, n));
     let conclusion = |n: u128| Conclusion {
         start: start(n, MAIN, MAIN),

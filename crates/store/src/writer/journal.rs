@@ -55,7 +55,6 @@ pub(crate) struct Chunk {
 impl Journal {
     /// Opens the journal of a folder, and creates it if it does not exist.
     ///
-    ///
     /// # Errors
     /// Fails on I/O errors, or if another process has it open.
     pub(crate) fn open(folder: &Path) -> std::io::Result<Self> {
@@ -68,8 +67,9 @@ impl Journal {
             .truncate(false)
             .mode(0o600)
             .open(&path)?;
-        file.try_lock()
-            .map_err(|e| std::io::Error::other(format!("another process has the journal: {e}")))?;
+        file.try_lock().map_err(|e| {
+            std::io::Error::other(format!("another process has locked the journal: {e}"))
+        })?;
         let mut journal = Self { file, id: Uuid::nil(), begin: 0, len: 0, dirty: false };
         let found = journal.scan()?;
         if found.is_none() {
@@ -78,12 +78,11 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Recreates a journal whose id can't be read.
+    /// Recreates a journal without a readable id.
     ///
     /// A file without any complete line was never used and is just reset. Otherwise the file is
     /// saved under another name, and its readable entries are kept. Some of them may be in the
     /// database already; executing an entry twice has no effect.
-    ///
     ///
     /// # Errors
     /// Fails on I/O errors. The journal is unchanged then.
@@ -105,14 +104,14 @@ impl Journal {
             aside = %aside.display(),
             entries = entries.len(),
             unreadable = lines().count() - entries.len(),
-            "the journal was damaged: what can be read of it is taken in, and the file as it was is put aside"
+            "damaged journal saved under another name, its readable entries kept"
         );
         self.clear()?;
         self.append(&entries)?;
         self.sync()
     }
 
-    /// Reads the id and finds the end of the last complete line. Returns `None` if there is no id.
+    /// Reads the id and finds the end of the last complete line. Returns `None` without a valid id.
     fn scan(&mut self) -> std::io::Result<Option<()>> {
         self.file.seek(SeekFrom::Start(0))?;
         let mut lines = BufReader::new(&self.file);
@@ -133,7 +132,7 @@ impl Journal {
         }
         (self.id, self.begin, self.len) = (id, begin, at);
         if self.file.metadata()?.len() > at {
-            tracing::warn!("the journal's last entry was cut short; it is dropped");
+            tracing::warn!("truncated last entry of the journal dropped");
             self.file.set_len(at)?;
         }
         Ok(Some(()))
@@ -165,7 +164,6 @@ impl Journal {
 
     /// Appends entries, either all of them or none.
     ///
-    ///
     /// # Errors
     /// Fails on I/O errors, or if the journal is full.
     pub(crate) fn append(&mut self, entries: &[String]) -> std::io::Result<()> {
@@ -191,7 +189,6 @@ impl Journal {
 
     /// Syncs appended entries to disk.
     ///
-    ///
     /// # Errors
     /// Fails on I/O errors.
     pub(crate) fn sync(&mut self) -> std::io::Result<()> {
@@ -199,7 +196,6 @@ impl Journal {
     }
 
     /// Reads up to `at_most` entries from an offset on.
-    ///
     ///
     /// # Errors
     /// Fails on I/O errors.
@@ -222,7 +218,6 @@ impl Journal {
 
     /// Empties the journal and gives it a new id.
     ///
-    ///
     /// # Errors
     /// Fails on I/O errors.
     pub(crate) fn clear(&mut self) -> std::io::Result<()> {
@@ -236,7 +231,7 @@ impl Journal {
         (self.id, self.begin, self.len, self.dirty) =
             (id, count(name.len()), count(name.len()), false);
         if let Err(e) = fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, RESERVED) {
-            tracing::debug!(error = %e, "no space could be reserved for the journal");
+            tracing::debug!(error = %e, "could not reserve disk space for the journal");
         }
         metrics::gauge!(metric::STORE_JOURNAL_BYTES).set(0.0);
         Ok(())

@@ -126,7 +126,7 @@ InboxWrite::Going(_) | InboxWrite::Asking { .. } | InboxWrite::Claim(_) | InboxW
         )
     }
 
-    /// Returns the write, with senders that nobody receives from.
+    /// Returns the write. The receivers of its senders are closed.
     pub(crate) fn into_write(self, seal: &Seal) -> Write {
         match self {
             Self::Born { start, setup, born } => {

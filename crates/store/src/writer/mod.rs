@@ -63,8 +63,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// store is closing.
 const IMPATIENT: Duration = Duration::from_millis(100);
 
-/// Time limits for connecting while the database is known to fail, since the journal waits
-/// meanwhile, and while the store is closing.
+/// Time limits for connecting while the journal is in use, and while the store is closing.
 const CONNECT: Duration = Duration::from_secs(1);
 
 const CONNECT_AT_LAST: Duration = Duration::from_millis(300);
@@ -116,8 +115,7 @@ pub(crate) struct Writer {
 /// Replays the journal of an earlier process, then starts the writer thread.
 ///
 /// Every statement is a round trip to SQLite's thread. On a shared runtime, each response would
-/// wake the I/O driver and then a worker. On a thread of its own, the writer is woken once and
-/// wakes nobody else.
+/// wake the I/O driver and then a worker. On a separate thread, only the writer wakes.
 pub(crate) async fn start(begin: Begin) -> Result<Queue, StoreError> {
     let (queue, writes) = mpsc::channel(QUEUE);
     let (closing, task) = (CancellationToken::new(), TaskTracker::new());
@@ -196,7 +194,7 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
         if batch.is_empty()
             && let Err(error) = writer.begin.births.done(noted)
         {
-            tracing::warn!(%error, "the file of calls that begin can't be emptied");
+            tracing::warn!(%error, "could not empty the start log");
         }
         batch.clear();
     }
@@ -226,17 +224,13 @@ impl Writer {
     pub(crate) async fn take_in_what_was_left(&mut self) -> Result<(), StoreError> {
         match self.with_journal(|_| Ok(())).await {
             Ok(()) => {
-                let replayed =
-                    self.replay().await.map_err(failed("take in what the journal holds"))?;
+                let replayed = self.replay().await.map_err(failed("replay the journal"))?;
                 if replayed > 0 {
-                    tracing::warn!(
-                        entries = replayed,
-                        "the store has taken in what the journal held"
-                    );
+                    tracing::warn!(entries = replayed, "journal replayed");
                 }
             }
             Err(e) => {
-                tracing::warn!(error = %e, "there is no journal: a store that fails will lose what it refuses")
+                tracing::warn!(error = %e, "could not open the journal, writes will be lost if the database fails")
             }
         }
         Ok(())
@@ -260,7 +254,7 @@ impl Writer {
                 Err(e) => {
                     metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
                     if !self.begin.health.is_store_broken() {
-                        tracing::error!(error = %e, "calls can be neither stored nor journalled; no more are taken");
+                        tracing::error!(error = %e, "neither database nor journal accepts writes, refusing new calls");
                     }
                     self.begin.health.set_store_broken(true);
                 }
@@ -268,10 +262,7 @@ impl Writer {
             if self.closing.is_cancelled() {
                 last_tries -= 1;
                 if last_tries == 0 {
-                    tracing::error!(
-                        writes = batch.len(),
-                        "the store is closed with records unwritten"
-                    );
+                    tracing::error!(writes = batch.len(), "store closed with unwritten records");
                     return;
                 }
             }
@@ -330,9 +321,9 @@ impl Writer {
     fn refused(&mut self, e: sqlx::Error) {
         let e = failed("write call records")(e);
         if self.broken {
-            tracing::debug!(error = %e, "the store still takes nothing");
+            tracing::debug!(error = %e, "database still rejects writes");
         } else {
-            tracing::warn!(error = %e, "the journal takes what the store does not");
+            tracing::warn!(error = %e, "database rejects writes, using the journal");
         }
         self.broken = true;
     }
@@ -340,7 +331,7 @@ impl Writer {
     /// Appends the batch to the journal and completes its waiters.
     async fn spill(&mut self, batch: &mut Vec<Write>) -> std::io::Result<()> {
         if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Journal)) {
-            return Err(std::io::Error::other("made to fail"));
+            return Err(std::io::Error::other("simulated failure"));
         }
         let room_for_lines = self.journal.as_ref().is_none_or(Journal::has_room_for_lines);
         let mut left_out = 0;
@@ -387,7 +378,7 @@ impl Writer {
             Ok(replayed) => {
                 tracing::warn!(
                     entries = replayed,
-                    "the store takes what is written again, and has what the journal held"
+                    "database accepts writes again, journal replayed"
                 );
                 self.broken = false;
                 self.begin.health.set_store_broken(false);
@@ -433,10 +424,7 @@ impl Writer {
                     Some(entry) => entries.push((seen, entry.into_write(&self.begin.seal))),
                     None => {
                         metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
-                        tracing::error!(
-                            entry = seen,
-                            "an entry of the journal can't be read; it is passed over"
-                        );
+                        tracing::error!(entry = seen, "unreadable journal entry skipped");
                     }
                 }
             }
@@ -528,7 +516,7 @@ impl Writer {
     /// Returns the connection, with its busy timeout set for the present state.
     async fn connection(&mut self) -> Result<Conn, sqlx::Error> {
         if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Store)) {
-            return Err(sqlx::Error::Io(std::io::Error::other("made to fail")));
+            return Err(sqlx::Error::Io(std::io::Error::other("simulated failure")));
         }
         if let Some(file) = &mut self.begin.file {
             file.check(&self.begin.pool, &mut self.held).await?;
@@ -565,8 +553,8 @@ impl Writer {
     }
 
     /// Runs `act` on the connection. Keeps the connection for the next batch on success and closes
-    /// it on failure: SQLite rolls a transaction back by itself if the disk is full, without
-    /// telling the connection, and the file may have been replaced meanwhile.
+    /// it on failure. SQLite rolls a transaction back without notice if the disk is full, so the
+    /// state of the connection is unknown then. The file may also have been replaced.
     async fn kept<T>(
         &mut self,
         mut connection: Conn,
@@ -597,7 +585,7 @@ impl Writer {
                 Ok(bytes) => {
                     tracing::warn!(
                         bytes,
-                        "what the store did not take waits in the journal for the next start"
+                        "store closed with entries in the journal, to be replayed at the next start"
                     )
                 }
                 Err(e) => tracing::error!(error = %e, "could not sync the journal"),
@@ -609,7 +597,7 @@ impl Writer {
 }
 
 /// Completes the waiters of a write that went to the journal. Returns the write if it must be
-/// deferred, so that its waiter goes on waiting.
+/// deferred. Its waiter is completed later.
 fn tell_journalled(write: Write) -> Option<Write> {
     match write {
         Write::Concluded(_, tell) => {

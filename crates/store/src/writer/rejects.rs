@@ -29,7 +29,6 @@ const BYTES_MAX: u64 = 64 << 20;
 /// Inserts the calls from the start log of an earlier process. A call that the database rejects
 /// goes to the rejects file, so that it does not prevent the start.
 ///
-///
 /// # Errors
 /// Fails if the database fails, or if the rejects file can't be written.
 pub(crate) async fn insert_left(
@@ -67,7 +66,6 @@ struct Line<'a> {
 
 /// Appends an entry to the rejects file, logs and counts it. The file is synced. Blocks.
 ///
-///
 /// # Errors
 /// Fails on I/O errors.
 pub(crate) fn set_aside(
@@ -88,7 +86,7 @@ pub(crate) fn set_aside(
     tracing::error!(
         %error,
         file = %path.display(),
-        "the database refuses an entry for what it is; it is set aside, and what comes behind it goes on"
+        "write rejected by the database, saved to the rejects file"
     );
     Ok(())
 }

@@ -25,7 +25,6 @@ pub(crate) struct StoreFile {
 impl StoreFile {
     /// Records the identity of the file that was just opened.
     ///
-    ///
     /// # Errors
     /// Fails on I/O errors.
     pub(crate) fn opened(path: PathBuf, readers: Pool) -> std::io::Result<Self> {
@@ -40,9 +39,8 @@ impl StoreFile {
     /// Makes sure that the writer's connection, in `held` or in the pool, is to the file that is
     /// now at the path. A replaced file is migrated like one that is opened.
     ///
-    ///
     /// # Errors
-    /// Fails if there is no file, or if it is not a store.
+    /// Fails if the file is missing or is not a store.
     pub(crate) async fn check(
         &mut self,
         pool: &Pool,
@@ -62,12 +60,12 @@ impl StoreFile {
         migrated.map_err(|e| sqlx::Error::Io(std::io::Error::other(e.to_string())))?;
         self.opened = there;
         tokio::spawn(renew(self.readers.clone(), self.renewing.clone()));
-        tracing::warn!("the store's file is another one than before; it is used from now on");
+        tracing::warn!("database file was replaced, using the new one");
         Ok(())
     }
 }
 
-/// Closes each of the readers' connections as soon as it is idle. The pool opens new ones to the
+/// Closes the readers' connections, each when it becomes idle. The pool opens new ones to the
 /// present file.
 async fn renew(readers: Pool, turn: Arc<Mutex<()>>) {
     let _turn = turn.lock().await;
@@ -82,7 +80,7 @@ async fn renew(readers: Pool, turn: Arc<Mutex<()>>) {
             }
             // A reader holds its connection for a long time.
             Err(sqlx::Error::PoolTimedOut) => {}
-            // The store is closing, or there is no file. No connection remains in either case.
+            // The store is closing, or the file is missing. No connection remains in either case.
             Err(_) => break,
         }
     }
