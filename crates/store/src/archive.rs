@@ -39,11 +39,17 @@ impl Archive {
     }
 
     /// Returns the latest calls of all accounts, including those in progress, newest first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn latest(&self, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
         calls::latest(&self.pool, limit).await
     }
 
     /// Returns the latest callbacks of all accounts, newest first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn callbacks(
         &self,
         which: Callbacks,
@@ -80,6 +86,9 @@ impl Archive {
     }
 
     /// Returns conversations of all accounts with an id greater than `after`, ordered by id.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn conversations(
         &self,
         after: Uuid,
@@ -89,6 +98,9 @@ impl Archive {
     }
 
     /// Returns the messages and calls of a conversation that are older than `before`, newest first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn messages(
         &self,
         scope: &Scope,
@@ -100,6 +112,9 @@ impl Archive {
     }
 
     /// Returns the lines of a call's event log, or `None` if there is no such call.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn events(&self, call: CallUuid) -> Result<Option<Vec<String>>, StoreError> {
         calls::whole_log(&self.pool, call).await
     }

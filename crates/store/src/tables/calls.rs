@@ -63,6 +63,9 @@ impl Calls<'_> {
     }
 
     /// Returns ended calls for which Graph must be asked now to end them.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn due_farewells(
         self,
         node_id: &str,
@@ -85,6 +88,9 @@ impl Calls<'_> {
     }
 
     /// Returns a call, ended or not.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn get(
         self,
         scope: &Scope,
@@ -95,6 +101,9 @@ impl Calls<'_> {
 
     /// Returns lines of a call's event log with their numbers, after the number `after` or from the
     /// start. Returns no lines if the scope has no such call.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn events(
         self,
         scope: &Scope,
@@ -106,11 +115,17 @@ impl Calls<'_> {
     }
 
     /// Returns calls of a node that have no end, which a crash left behind.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn orphans(self, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
         orphans(&self.0.read, node_id).await
     }
 
     /// Returns outbound calls of a node that have ended since `since`.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn placed_since(
         self,
         node_id: &str,

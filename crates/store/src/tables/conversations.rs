@@ -68,12 +68,18 @@ impl Conversations<'_> {
     }
 
     /// Returns a conversation, or `None` if the scope has no such conversation.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Conversation>, StoreError> {
         one(&self.0.read, scope, id).await
     }
 
     /// Returns the number of open conversations by business number. Numbers without any are left
     /// out.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn count_open(
         self,
         scope: &Scope,

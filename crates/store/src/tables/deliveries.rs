@@ -32,6 +32,9 @@ impl Webhooks<'_> {
     }
 
     /// Returns the deliveries of a webhook with a row id below `before`, newest first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn deliveries(
         self,
         webhook: Uuid,

@@ -39,6 +39,9 @@ impl Dialogues<'_> {
 
     /// Returns the transcripts of calls that an earlier process of this node left open, each with
     /// its lines in order.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn of_orphans(
         self,
         node_id: &str,

@@ -149,6 +149,9 @@ impl Erasures<'_> {
     }
 
     /// Returns all requests, oldest first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn list(self) -> Result<Vec<Erasure>, StoreError> {
         let select = "SELECT erasure_id, auth_id, main_auth_id, wa_id, known_as, asked_us FROM erasures ORDER BY asked_us LIMIT 1000";
         let rows = sql::query(select).fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
@@ -203,6 +206,9 @@ impl Erasures<'_> {
 
     /// Returns calls of the user that started before the request, with an id greater than `after`:
     /// either those that have ended or those that have not.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn calls(
         self,
         erasure: &Erasure,
@@ -230,6 +236,9 @@ impl Erasures<'_> {
     }
 
     /// Returns recordings that contain the user's voice in an ended call.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn call_recordings(self, scope: &Scope, call: CallUuid) -> Result<Heard, StoreError> {
         let id = call.to_string();
         let mut calls: Vec<String> = sql::query_scalar(FAMILY)
@@ -290,6 +299,9 @@ impl Erasures<'_> {
     }
 
     /// Returns conversations of the user with an id greater than `after`.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn conversations(
         self,
         erasure: &Erasure,

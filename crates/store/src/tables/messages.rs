@@ -93,6 +93,9 @@ impl Messages<'_> {
     }
 
     /// Returns the messages and calls of a conversation that are older than `before`, newest first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -104,12 +107,18 @@ impl Messages<'_> {
     }
 
     /// Returns a message of any account. Only for ids that Offhook has signed itself.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn get(self, id: Uuid) -> Result<Option<(Pair, Message)>, StoreError> {
         message_of(&self.0.read, id).await
     }
 
     /// Returns messages that an earlier process of this node was sending when it ended, after the
     /// position `after`, oldest first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn interrupted(
         self,
         node: &str,
@@ -121,6 +130,9 @@ impl Messages<'_> {
 
     /// Returns the number of messages that the user had written in a conversation up to and
     /// including this one.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn count_until(
         self,
         conversation: Uuid,

@@ -61,6 +61,9 @@ impl Notifications<'_> {
     }
 
     /// Returns a notification, or `None` if the scope has no such notification.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<NoticeRow>, StoreError> {
         let mut select = select(scope);
         select.push(" AND notice_id = ").push_bind(id.to_string());
@@ -69,6 +72,9 @@ impl Notifications<'_> {
     }
 
     /// Returns notifications of the scope, newest first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -95,6 +101,9 @@ impl Notifications<'_> {
     }
 
     /// Returns the number of unread notifications of the scope.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn count_unread(self, scope: &Scope) -> Result<u64, StoreError> {
         let mut count =
             QueryBuilder::new("SELECT count(*) FROM notices WHERE read_us IS NULL AND ");

@@ -37,11 +37,17 @@ impl Numbers<'_> {
     }
 
     /// Returns the owners of all numbers that have conversations.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn owners(self) -> Result<Vec<(PhoneNumberId, Tenure)>, StoreError> {
         all(&self.0.read).await
     }
 
     /// Returns the routing of all numbers for which one was set.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn routings(self) -> Result<Vec<(PhoneNumberId, Routing)>, StoreError> {
         routings(&self.0.read).await
     }

@@ -60,6 +60,9 @@ impl Outbox<'_> {
 
     /// Returns the origins that have due callbacks, and the time when the next other one becomes
     /// due.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn due_origins(
         self,
         node_id: &str,
@@ -71,6 +74,9 @@ impl Outbox<'_> {
     /// Returns due callbacks of an origin, the longest due first, and only the oldest of each call
     /// and URL. An unreadable row is logged and marked as failed, so that it does not block the
     /// rows after it.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn due(
         self,
         node_id: &str,
@@ -90,6 +96,9 @@ impl Outbox<'_> {
 
     /// Returns the content of a call's callbacks by event id, without secret parameters. Empty if
     /// the scope has no such call.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn of_call(
         self,
         scope: &Scope,
@@ -100,6 +109,9 @@ impl Outbox<'_> {
 
     /// Adds an event that is not about a message, and waits until it is stored. Returns `None` if
     /// it went to the journal.
+    ///
+    /// # Errors
+    /// Fails with [`StoreError::Closed`] if the store was closed first.
     pub async fn add_event(self, event: NewCallback) -> Result<Option<Written>, StoreError> {
         match self.add(event).await {
             Ok(written) => Ok(Some(written)),

@@ -46,16 +46,25 @@ impl Recordings<'_> {
     }
 
     /// Returns recordings of a node that have no end, which a crash left behind.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn unfinished(self, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
         crate::tables::recordings::open(&self.0.read, node_id).await
     }
 
     /// Returns a complete recording, or `None` if the scope has no such recording.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Recording>, StoreError> {
         crate::tables::recordings::one(&self.0.read, scope, id).await
     }
 
     /// Returns complete recordings of the scope, newest first, and their total number.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -67,6 +76,9 @@ impl Recordings<'_> {
     }
 
     /// Returns complete recordings of all accounts that started before `than`, oldest first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn older_than(
         self,
         than: Timestamp,
@@ -77,12 +89,18 @@ impl Recordings<'_> {
 
     /// Returns the name of the object in the bucket for a recording of any account with this id and
     /// format, or `None` if it was not copied there.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn object_name(self, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
         crate::tables::recordings::object(&self.0.read, id, format).await
     }
 
     /// Returns the work on complete recordings that is due for a node, at most `limit` items of
     /// each kind.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn work(
         self,
         node_id: &str,

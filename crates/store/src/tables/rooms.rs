@@ -67,6 +67,9 @@ impl Rooms<'_> {
 
     /// Returns the multi-party calls that an earlier process of this node left open. Unreadable
     /// ones are logged and skipped.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn orphans(self, node_id: &str) -> Result<Vec<OrphanRoom>, StoreError> {
         const WHAT: &str = "read open multi-party calls";
         let select = "SELECT o.mpc_uuid, o.born_us, o.body, n.alive_us FROM multi_party_calls_open o \
@@ -104,6 +107,9 @@ impl Rooms<'_> {
     }
 
     /// Returns the latest multi-party calls that have ended, newest first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn ended(self) -> Result<Vec<EndedRoom>, StoreError> {
         const WHAT: &str = "read ended multi-party calls";
         let select = "SELECT body FROM multi_party_calls ORDER BY ended_us DESC LIMIT $1";

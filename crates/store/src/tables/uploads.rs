@@ -26,6 +26,9 @@ impl Uploads<'_> {
     }
 
     /// Returns the media type of a file, or `None` if the account has no such file.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn media_type(
         self,
         account: &AuthId,

@@ -28,11 +28,17 @@ impl Webhooks<'_> {
 
     /// Returns all uses of webhooks by numbers and conversations, including uses of webhooks that
     /// no longer exist. This scans all conversations with a webhook of their own.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn uses(self) -> Result<Vec<WebhookUse>, StoreError> {
         uses(&self.0.read).await
     }
 
     /// Returns all webhooks.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
     pub async fn list(self) -> Result<Vec<WebhookRow>, StoreError> {
         all(&self.0.read, &self.0.seal).await
     }
