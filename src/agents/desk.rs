@@ -21,7 +21,7 @@ use super::places::Places;
 use crate::inbox::{Inbox, NotSent, Outgoing, Turn, words};
 use crate::notices::Notice;
 use model::{ConversationStatus, Direction, NotificationTopic, stable_id};
-use store::{Agent, AgentChannel, ConversationChange, Owed, Scope, StoreError, Then};
+use store::{AfterReply, Agent, AgentChannel, ConversationChange, PendingReply, Scope, StoreError};
 
 /// Turns of one conversation that wait in memory; a further one waits in the store.
 const LANE_MAX: usize = 32;
@@ -90,7 +90,7 @@ struct Waits {
     turn: Turn,
     too_fast: bool,
     /// Its reply is out, and this is left.
-    then: Option<Then>,
+    then: Option<AfterReply>,
 }
 
 /// A reply that is sent when it is whole: a try that breaks off is no part of it.
@@ -122,7 +122,7 @@ struct Held {
 
 impl Held {
     /// Takes a turn in; one that is here already, or that finds no room, is passed over.
-    fn take(&mut self, desk: &Desk, turn: Turn, then: Option<Then>) {
+    fn take(&mut self, desk: &Desk, turn: Turn, then: Option<AfterReply>) {
         let conversation = turn.pair.conversation;
         let full = self.messages.len() >= HELD_MAX
             || self.lanes.get(&conversation).is_some_and(|l| l.len() >= LANE_MAX);
@@ -212,7 +212,7 @@ impl Desk {
             };
             let Some(last) = owed.last() else { return };
             after = (last.message.message.at.micros(), last.message.message.id);
-            for Owed { pair, message, agent, epoch, then } in owed {
+            for PendingReply { pair, message, agent, epoch, then } in owed {
                 held.take(self, Turn { pair, agent, epoch, message: message.message }, then);
             }
         }
@@ -278,8 +278,8 @@ impl Desk {
         }
         let reply = heard.reply;
         let then = match reply.action {
-            Some(Action::Escalate) => Some(Then::Escalate),
-            Some(Action::Close) => Some(Then::Close),
+            Some(Action::Escalate) => Some(AfterReply::Escalate),
+            Some(Action::Close) => Some(AfterReply::Close),
             // Of calls.
             Some(Action::Hangup | Action::Transfer(_)) | None => None,
         };
@@ -314,13 +314,13 @@ impl Desk {
         &self,
         turn: &Turn,
         agent: Option<&Agent>,
-        then: Then,
+        then: AfterReply,
     ) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
         self.inbox.posted(pair.conversation).await;
         match then {
-            Then::Escalate => self.escalate(turn, agent, Why::Asked).await,
-            Then::Close => {
+            AfterReply::Escalate => self.escalate(turn, agent, Why::Asked).await,
+            AfterReply::Close => {
                 // Unless it is nobody's to close any more.
                 if self.is_current(turn, &scope).await? {
                     let close = ConversationChange {

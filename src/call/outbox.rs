@@ -25,7 +25,9 @@ use machine::CallbackKind;
 use machine::log;
 use model::Clock;
 use model::{AuthId, Timestamp};
-use store::{Callback, NewCallback, Settled, Settlement, Store, StoreError, WEBHOOK, Written};
+use store::{
+    Callback, DeliveryOutcome, NewCallback, QueuedCallback, Settlement, Store, StoreError, WEBHOOK,
+};
 
 /// How often the store is asked for what is due, at least: an operator's "once more" comes by no other way.
 const POLL: Duration = Duration::from_secs(1);
@@ -191,7 +193,7 @@ impl Outbox {
 
     /// Sends a callback that was just written, if there is room and no other goes before it; if
     /// not, it is read again in time. `keys` are those that its call began with, if they are known.
-    pub fn send(&self, written: Written, keys: impl Into<Option<SigningKeys>>) {
+    pub fn send(&self, written: QueuedCallback, keys: impl Into<Option<SigningKeys>>) {
         if !written.first {
             return;
         }
@@ -355,11 +357,13 @@ impl Inner {
         }
         let at = self.clock.steady();
         let (outcome, last) = match delivery.outcome {
-            NoticeOutcome::Delivered { status } => (Settled::Delivered, status.to_string()),
-            NoticeOutcome::Retry { why, after } => (Settled::Again { due: at.plus(after) }, why),
-            NoticeOutcome::Failed { why } => (Settled::Failed, why),
+            NoticeOutcome::Delivered { status } => (DeliveryOutcome::Delivered, status.to_string()),
+            NoticeOutcome::Retry { why, after } => {
+                (DeliveryOutcome::Retry { due: at.plus(after) }, why)
+            }
+            NoticeOutcome::Failed { why } => (DeliveryOutcome::Failed, why),
         };
-        let why = (!of_a_call && matches!(outcome, Settled::Failed)).then(|| last.clone());
+        let why = (!of_a_call && matches!(outcome, DeliveryOutcome::Failed)).then(|| last.clone());
         let settlement = Settlement { id, attempts: delivery.attempts, at, outcome, last };
         // Only a store that is being closed fails here: then the row is due at the next start.
         let others_wait = self.store.outbox().settle(settlement).await.unwrap_or_default();
@@ -371,7 +375,7 @@ impl Inner {
         // What a multi-party call's end waits for is other calls'.
         if others_wait
             || kind == CallbackKind::MultiParty
-            || matches!(outcome, Settled::Again { .. })
+            || matches!(outcome, DeliveryOutcome::Retry { .. })
         {
             self.woken.notify_one();
         }

@@ -14,7 +14,7 @@ use crate::call::author::SaidLine;
 use crate::call::news::CallNews;
 use machine::{CallSetup, CallTime, Summary};
 use model::{CallType, CallUuid, Direction, MessageStatus, Timestamp, stable_id};
-use store::{CallStart, Came, NewCallback, NewMessage, Pair, UserName};
+use store::{CallStart, NewCallback, NewMessage, Pair, TimelineEntry, UserName};
 
 /// What webhooks hear of a call; the ids of these events are made of the call's.
 const EVENTS: [&str; 4] = ["call.started", "call.answered", "call.missed", "call.ended"];
@@ -134,7 +134,7 @@ impl CallNews for Inbox {
                 members.insert("transcript".to_owned(), said.iter().map(line).collect());
             }
         }
-        let came = Came {
+        let came = TimelineEntry {
             pair: of.pair.clone(),
             message: NewMessage {
                 id: Self::line_of(setup.call),

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Inbox;
 use model::{AuthId, PhoneNumberId};
-use store::{InboxFound, StatusCame};
+use store::{InboxResult, StatusUpdate};
 
 /// So many wait at most; a further one is dropped, as one of another's message is.
 const WAITING_MAX: usize = 1_024;
@@ -84,13 +84,13 @@ impl Drop for Waiting {
 
 impl Inbox {
     /// Before a status is written: waits for the message of its name, where nothing else says whose it is.
-    pub(super) fn wait_for_name(&self, came: &StatusCame) -> Option<Waiting> {
+    pub(super) fn wait_for_name(&self, came: &StatusUpdate) -> Option<Waiting> {
         let wamid = came.wamid.clone().filter(|_| came.named.is_none())?;
         self.0.early.wait((came.phone_number_id.clone(), wamid))
     }
 
     /// Nobody had that name when the status was written.
-    pub(super) fn write_later(&self, main: AuthId, came: StatusCame, mut waiting: Waiting) {
+    pub(super) fn write_later(&self, main: AuthId, came: StatusUpdate, mut waiting: Waiting) {
         let inbox = self.clone();
         self.parts().tasks.spawn(async move {
             for look in 1..=LOOKS {
@@ -102,7 +102,7 @@ impl Inbox {
                         return;
                     };
                     let found = written.await;
-                    let known = matches!(found, Ok(InboxFound::Status(Some(_), _)));
+                    let known = matches!(found, Ok(InboxResult::Status(Some(_), _)));
                     inbox.status_written(&main, found);
                     if known || named || stops {
                         return;

@@ -19,7 +19,8 @@ use model::{
     AuthId, Direction, E164, MessageStatus, NotificationTopic, PhoneNumberId, Timestamp, stable_id,
 };
 use store::{
-    Came, Draft, DraftForm, InboxFound, NewMessage, Pair, StatusCame, StoreError, UserName,
+    EventDraft, EventForm, InboxResult, NewMessage, Pair, StatusUpdate, StoreError, TimelineEntry,
+    UserName,
 };
 use xml::ast::DocUrl;
 
@@ -175,7 +176,7 @@ impl Inbox {
         });
         let form = words::form(&number.spec.number, &pair.user, &message, url.as_deref());
         let draft = self.draft(number, "message.received", &["came", &id.to_string()], data, form);
-        let came = Came {
+        let came = TimelineEntry {
             pair,
             heard: Some(sent),
             counts: message.kind != "reaction",
@@ -190,12 +191,20 @@ impl Inbox {
     }
 
     /// Writes it down, and hands on what comes of it.
-    pub(super) fn take(&self, number: &Arc<NumberEntry>, mut came: Came) -> Result<Stored, Full> {
+    pub(super) fn take(
+        &self,
+        number: &Arc<NumberEntry>,
+        mut came: TimelineEntry,
+    ) -> Result<Stored, Full> {
         // What reports it is the store's alone.
         let draft = came.draft.take();
         let reported = draft.is_some();
-        let written =
-            self.parts().store.messages().receive(Came { draft, ..came.clone() }).ok_or(Full)?;
+        let written = self
+            .parts()
+            .store
+            .messages()
+            .receive(TimelineEntry { draft, ..came.clone() })
+            .ok_or(Full)?;
         let (inbox, number) = (self.clone(), number.clone());
         if !self.holds(&number) {
             // The store gives it to nobody until then.
@@ -204,8 +213,8 @@ impl Inbox {
         // Behind the 200, and also where whoever waits for it gave up.
         let handed = self.parts().tasks.spawn(async move {
             let found = written.await;
-            let taken = matches!(found, Ok(InboxFound::Came(..) | InboxFound::Journalled));
-            if let Ok(InboxFound::Came(Some((standing, unread)), written)) = found {
+            let taken = matches!(found, Ok(InboxResult::Entry(..) | InboxResult::Journalled));
+            if let Ok(InboxResult::Entry(Some((standing, unread)), written)) = found {
                 inbox.hand_on(written);
                 inbox.tell_message(
                     &came.pair.main_account,
@@ -236,7 +245,7 @@ impl Inbox {
     }
 
     /// People should know that somebody wrote.
-    fn note(&self, came: &Came) {
+    fn note(&self, came: &TimelineEntry) {
         let Pair { account, main_account, number, user, conversation, .. } = &came.pair;
         let who = if user.name.is_empty() { &user.id } else { &user.name };
         let text = format!("{who}: {}", came.message.text);
@@ -276,7 +285,7 @@ impl Inbox {
         let (inbox, main) = (self.clone(), number.account.main().auth_id.clone());
         let handed = self.parts().tasks.spawn(async move {
             let found = written.await;
-            if let (Ok(InboxFound::Status(None, _)), Some(waiting)) = (&found, waiting) {
+            if let (Ok(InboxResult::Status(None, _)), Some(waiting)) = (&found, waiting) {
                 inbox.write_later(main.clone(), came, waiting);
             }
             inbox.status_written(&main, found)
@@ -287,10 +296,10 @@ impl Inbox {
     pub(super) fn status_written(
         &self,
         main: &AuthId,
-        found: Result<InboxFound, StoreError>,
+        found: Result<InboxResult, StoreError>,
     ) -> bool {
-        let taken = matches!(found, Ok(InboxFound::Status(..) | InboxFound::Journalled));
-        if let Ok(InboxFound::Status(Some((conversation, message)), written)) = found {
+        let taken = matches!(found, Ok(InboxResult::Status(..) | InboxResult::Journalled));
+        if let Ok(InboxResult::Status(Some((conversation, message)), written)) = found {
             self.hand_on(written);
             self.tell_message(main, conversation, message);
         }
@@ -305,7 +314,7 @@ impl Inbox {
         named: Option<Uuid>,
         status: MessageStatus,
         error: Option<(i64, String)>,
-    ) -> StatusCame {
+    ) -> StatusUpdate {
         let at = self.parts().clock.wall();
         let key = named.map_or_else(|| wamid.clone().unwrap_or_default(), |id| id.to_string());
         let data = json!({
@@ -337,7 +346,7 @@ impl Inbox {
         let by = if wamid.is_some() { "" } else { " here" };
         let of = ["status", status.as_str(), &format!("{key}{by}")];
         let draft = self.draft_about(about, "message.status", &of, data, form);
-        StatusCame {
+        StatusUpdate {
             phone_number_id: about.phone_number_id.clone(),
             wamid,
             named,
@@ -357,7 +366,7 @@ impl Inbox {
         of: &[&str],
         data: Value,
         form: Vec<(String, String)>,
-    ) -> Draft {
+    ) -> EventDraft {
         self.draft_about(&About::number(number), kind, of, data, form)
     }
 
@@ -369,11 +378,11 @@ impl Inbox {
         of: &[&str],
         data: Value,
         form: Vec<(String, String)>,
-    ) -> Draft {
+    ) -> EventDraft {
         let parts = self.parts();
         let [event_id, form_id] = report_ids(about.phone_number_id, of);
         let url = about.url.filter(|_| !form.is_empty());
-        Draft {
+        EventDraft {
             event_id,
             account: about.account.clone(),
             main_account: about.main_account.clone(),
@@ -388,7 +397,7 @@ impl Inbox {
                 Some(about.number),
                 data,
             ),
-            form: url.map(|url| DraftForm {
+            form: url.map(|url| EventForm {
                 event_id: form_id,
                 url: url.0.to_string(),
                 origin: parts.outbox.origin(&url.0),
@@ -408,7 +417,7 @@ impl Inbox {
         let content =
             json!({"interactive": {"type": "call_permission_request", "body": {"text": text}}});
         let user = UserName { id: user.to_owned(), bsuid: None, name: String::new() };
-        let came = Came {
+        let came = TimelineEntry {
             pair: self.pair(number, user),
             message: NewMessage {
                 id: stable_id("message", &[number.spec.mail_id.as_str(), wamid]),

@@ -39,7 +39,7 @@ use crate::meta::Graph;
 use crate::notices::Notices;
 use model::Clock;
 use model::{AuthId, PhoneNumberId, Routing};
-use store::{NewMessage, Pair, Store, UserName, Written};
+use store::{NewMessage, Pair, QueuedCallback, Store, UserName};
 
 pub use dropped::Dropped;
 pub use files::{FILES, FileKind, NotUploaded};
@@ -196,7 +196,7 @@ impl Inbox {
     }
 
     /// Sends what was just put into the outbox.
-    fn hand_on(&self, written: Vec<Written>) {
+    fn hand_on(&self, written: Vec<QueuedCallback>) {
         for one in written {
             self.parts().outbox.send(one, None);
         }

@@ -19,7 +19,10 @@ use super::{Inbox, Turn, words};
 use crate::admission::permission::Refusal;
 use machine::GraphOutcome;
 use model::{Direction, MessageStatus, PhoneNumberId, Timestamp, stable_id};
-use store::{Answers, Conversation, Going, Gone, LeftMessage, NewMessage, Pair, StoreError, Then};
+use store::{
+    AfterReply, AnsweredMessage, Conversation, EnqueueResult, InterruptedMessage, NewMessage,
+    OutgoingMessages, Pair, StoreError,
+};
 
 /// How long a user may be written to freely after they wrote or called.
 pub const WINDOW: Duration = Duration::from_secs(24 * 3_600);
@@ -64,7 +67,7 @@ impl std::fmt::Debug for Outgoing {
 #[derive(Debug)]
 pub enum NotSent {
     /// There is no such conversation.
-    Gone,
+    EnqueueResult,
     /// Its number is not there any more.
     NoNumber,
     /// More than a day since the user was heard from: a template is needed.
@@ -212,12 +215,12 @@ impl Inbox {
         &self,
         turn: &Turn,
         replies: Vec<Outgoing>,
-        then: Option<Then>,
+        then: Option<AfterReply>,
     ) -> Result<Vec<Uuid>, NotSent> {
         let sender = format!("agent:{}", turn.agent);
         let replies: Vec<_> = replies.into_iter().map(|reply| (Uuid::new_v4(), reply)).collect();
         let ids = replies.iter().map(|(id, _)| *id).take(REPLIES_MAX).collect();
-        let answers = Answers { message: turn.message.id, then };
+        let answers = AnsweredMessage { message: turn.message.id, then };
         self.go(&turn.pair, replies, &sender, Some(turn.epoch), Some(answers)).await?;
         Ok(ids)
     }
@@ -235,7 +238,7 @@ impl Inbox {
         outgoing: Vec<(Uuid, Outgoing)>,
         sender: &str,
         epoch: Option<u64>,
-        answers: Option<Answers>,
+        answers: Option<AnsweredMessage>,
     ) -> Result<(), NotSent> {
         let number = self.number_of(pair).ok_or(NotSent::NoNumber)?;
         if !self.0.lanes.has_room(pair.conversation) {
@@ -263,7 +266,7 @@ impl Inbox {
             });
         }
         let node_id = self.parts().node_id.clone();
-        let going = Going {
+        let going = OutgoingMessages {
             conversation: pair.conversation,
             messages: messages.clone(),
             node_id,
@@ -271,10 +274,10 @@ impl Inbox {
             answers,
         };
         match self.parts().store.messages().enqueue(going).await.map_err(NotSent::Store)? {
-            Gone::Out => {}
+            EnqueueResult::Stored => {}
             // Whoever asked at the same moment sends it.
-            Gone::Before => return Ok(()),
-            Gone::Refused => {
+            EnqueueResult::Duplicate => return Ok(()),
+            EnqueueResult::Refused => {
                 return Err(if epoch.is_some() { NotSent::Stale } else { NotSent::Gone });
             }
         }
@@ -417,7 +420,7 @@ impl Inbox {
                 .await?;
             let Some(last) = left.last() else { return Ok(()) };
             after = (last.message.message.at.micros(), last.message.message.id);
-            for LeftMessage { pair, message, epoch, asked } in left {
+            for InterruptedMessage { pair, message, epoch, asked } in left {
                 if asked {
                     let why =
                         "this node ended while it was sending it: whether Meta has it is not known";

@@ -29,7 +29,7 @@ use model::Clock;
 use model::{AuthId, Timestamp};
 use model::{Role, Secret};
 use store::{
-    Invitation, MadeKey, PasswordError, Passwords, Scope, Session, Store, StoreError, User,
+    ApiKeyRow, Invitation, PasswordError, Passwords, Scope, Session, Store, StoreError, User,
     UserChange,
 };
 
@@ -533,7 +533,7 @@ impl People {
         scope: &Scope,
         before: Option<(Timestamp, Uuid)>,
         limit: u32,
-    ) -> Result<Vec<MadeKey>, StoreError> {
+    ) -> Result<Vec<ApiKeyRow>, StoreError> {
         self.0.store.api_keys().list(scope, before, limit).await
     }
 
@@ -547,7 +547,7 @@ impl People {
         name: &str,
         role: Role,
         wa: Option<String>,
-    ) -> Result<(MadeKey, Token), NotDone> {
+    ) -> Result<(ApiKeyRow, Token), NotDone> {
         let inner = &self.0;
         let name = name_of("name", name)?;
         let scope = Scope::of(main_account.clone());
@@ -557,7 +557,7 @@ impl People {
             return Err(NotDone::Conflict("too_many", "an account has 1,000 API keys at most"));
         }
         let token = Token::fresh();
-        let key = MadeKey {
+        let key = ApiKeyRow {
             id: Uuid::new_v4(),
             account,
             main_account,
@@ -585,7 +585,7 @@ impl People {
         id: Uuid,
         name: Option<&str>,
         role: Option<Role>,
-    ) -> Result<MadeKey, NotDone> {
+    ) -> Result<ApiKeyRow, NotDone> {
         let name = name.map(|name| name_of("name", name)).transpose()?;
         let of = scope.clone();
         if !self

@@ -61,7 +61,7 @@ pub async fn backup(file: &Path, out: &Path) -> Result<Backup, BackupError> {
     if out.exists() {
         return Err(BackupError::Exists(out.to_owned()));
     }
-    let part = Part::new(out)?;
+    let part = PartialFile::new(out)?;
     copy(file, &part.0).await?;
     let found = check(&part.0).await?;
     let failed = |what| move |source| BackupError::File { what, file: out.to_owned(), source };
@@ -75,9 +75,9 @@ pub async fn backup(file: &Path, out: &Path) -> Result<Backup, BackupError> {
 }
 
 /// The file that the copy is written to. It is removed on drop unless it was renamed.
-struct Part(PathBuf);
+struct PartialFile(PathBuf);
 
-impl Part {
+impl PartialFile {
     /// Creates an empty file with mode 0600 in the folder of `out`. SQLite keeps a file's mode.
     fn new(out: &Path) -> Result<Self, BackupError> {
         use std::os::unix::fs::OpenOptionsExt as _;
@@ -91,7 +91,7 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for PartialFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }

@@ -9,7 +9,7 @@ use crate::sample::setup;
 use crate::scope::Scope;
 use crate::sql;
 use crate::store::Store;
-use crate::tables::erasures::{Erasure, Heard};
+use crate::tables::erasures::{CallRecordings, Erasure};
 use crate::testing::pool;
 use crate::tests::{MAIN, callback, end, secs, start, uuid};
 use machine::RecordingEndReason;
@@ -70,13 +70,16 @@ async fn ended(store: &Store, start: CallStart, event: u128) {
     assert!(store.calls().conclude(conclusion).await.unwrap().changed);
 }
 
-async fn heard(store: &Store, call: u128) -> Heard {
+async fn heard(store: &Store, call: u128) -> CallRecordings {
     store.flush().await;
     store.erasures().call_recordings(&Scope::of(MAIN.into()), uuid(call)).await.unwrap()
 }
 
-fn over(recordings: &[u128]) -> Heard {
-    Heard { is_over: true, recordings: recordings.iter().copied().map(Uuid::from_u128).collect() }
+fn over(recordings: &[u128]) -> CallRecordings {
+    CallRecordings {
+        is_over: true,
+        recordings: recordings.iter().copied().map(Uuid::from_u128).collect(),
+    }
 }
 
 #[tokio::test]

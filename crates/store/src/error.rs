@@ -43,7 +43,7 @@ pub enum StoreError {
          {known}. Start Offhook {by} or later, or put back a copy from before the update",
         env!("CARGO_PKG_VERSION")
     )]
-    Newer { at: Database, version: i64, by: By, known: i64 },
+    Newer { at: Database, version: i64, by: CreatorVersion, known: i64 },
     /// The applied migrations are not those of this version.
     #[error(
         "open the store {at}: it was made by a development version of Offhook, whose schema this version can't \
@@ -115,9 +115,9 @@ pub(crate) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serd
 
 /// The version of Offhook that created a schema, if the store names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct By(pub Option<String>);
+pub struct CreatorVersion(pub Option<String>);
 
-impl std::fmt::Display for By {
+impl std::fmt::Display for CreatorVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.0 {
             // The table is untrusted: print short ASCII text only.

@@ -12,7 +12,7 @@ impl EventLog {
     /// Appends a line of JSON, without a newline, as number `seq` of a call's log. Returns at once.
     /// Returns `false` and counts the line if the queue is full.
     pub fn append(&self, call: CallUuid, seq: u64, line: String) -> bool {
-        let queued = self.0.offer(Write::Line { call, seq, line });
+        let queued = self.0.offer(Write::LogLine { call, seq, line });
         if !queued {
             metrics::counter!(metric::EVENT_LOG_REFUSED_TOTAL).increment(1);
         }
@@ -22,7 +22,7 @@ impl EventLog {
     /// Appends a line to the log of a call that may have ended, after every line that the call
     /// itself appends. Returns at once. The line is dropped and counted if the queue is full.
     pub fn append_late(&self, call: CallUuid, line: String) {
-        if !self.0.offer(Write::Late { call, line }) {
+        if !self.0.offer(Write::LateLine { call, line }) {
             metrics::counter!(metric::EVENT_LOG_REFUSED_TOTAL).increment(1);
         }
     }

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
 use crate::error::StoreError;
-use crate::options::{Part, StoreOptions};
+use crate::options::{StoreOptions, StorePart};
 use crate::rows::call::Conclusion;
-use crate::rows::callback::{Settled, Settlement};
+use crate::rows::callback::{DeliveryOutcome, Settlement};
 use crate::scope::Scope;
 use crate::sql;
 use crate::store::Store;
@@ -61,8 +61,8 @@ impl Room {
         let switch = self.switch.clone();
         let fail = move |part| {
             let fails = match part {
-                Part::Store => switch.store.load(Ordering::SeqCst),
-                Part::Journal => switch.journal.load(Ordering::SeqCst),
+                StorePart::Store => switch.store.load(Ordering::SeqCst),
+                StorePart::Journal => switch.journal.load(Ordering::SeqCst),
             };
             switch.tries.fetch_add(u32::from(fails), Ordering::SeqCst);
             fails
@@ -133,7 +133,7 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
         id: written.callback.id,
         attempts: 1,
         at: secs(2),
-        outcome: Settled::Delivered,
+        outcome: DeliveryOutcome::Delivered,
         last: "200".to_owned(),
     };
     let settling = tokio::spawn(store.outbox().settle(settlement));

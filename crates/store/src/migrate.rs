@@ -7,7 +7,7 @@
 use sqlx::migrate::{MigrateError, Migrator};
 
 use crate::database::Database;
-use crate::error::{By, StoreError};
+use crate::error::{CreatorVersion, StoreError};
 use crate::sql::{self, Pool};
 
 static SQLITE: Migrator = sqlx::migrate!("src/migrations/sqlite");
@@ -44,7 +44,12 @@ async fn apply(at: &Database, pool: &Pool, migrations: &Migrator) -> Result<(), 
                 return Err(StoreError::OtherSchema { at: at.clone() });
             }
             let (version, by) = newest(pool).await.unwrap_or((version, None));
-            return Err(StoreError::Newer { at: at.clone(), version, by: By(by), known });
+            return Err(StoreError::Newer {
+                at: at.clone(),
+                version,
+                by: CreatorVersion(by),
+                known,
+            });
         }
         Err(source) => return Err(failed(source)),
     }

@@ -36,14 +36,14 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Proof that this process is the node. Dropping it gives up the lock.
 #[derive(Debug)]
-pub struct Hold {
+pub struct NodeLock {
     _file: Option<File>,
     /// Task that checks the database session and renews the lock.
     keeper: Option<JoinHandle<()>>,
     lost: CancellationToken,
 }
 
-impl Hold {
+impl NodeLock {
     /// Cancelled once another process has become this node, which requires that the database was
     /// unreachable in between. This process must end then.
     pub fn lost(&self) -> CancellationToken {
@@ -51,7 +51,7 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for NodeLock {
     fn drop(&mut self) {
         if let Some(keeper) = &self.keeper {
             keeper.abort();
@@ -59,13 +59,13 @@ impl Drop for Hold {
     }
 }
 
-impl Hold {
+impl NodeLock {
     /// Takes the lock of the node with this name. On PostgreSQL it waits up to 40 s for a holder
     /// that died without closing its connection.
     ///
     /// # Errors
     /// Fails if another process holds the lock, or if the database does not answer.
-    pub async fn acquire(at: &Database, node_id: &str) -> Result<Hold, StoreError> {
+    pub async fn acquire(at: &Database, node_id: &str) -> Result<NodeLock, StoreError> {
         let in_use = || StoreError::HeldAs { at: at.clone(), node_id: node_id.to_owned() };
         match at {
             Database::File(file) => {
@@ -78,9 +78,11 @@ impl Hold {
                 // without one there.
                 match file.try_lock() {
                     Err(std::fs::TryLockError::WouldBlock) => Err(in_use()),
-                    Ok(()) | Err(std::fs::TryLockError::Error(_)) => {
-                        Ok(Hold { _file: Some(file), keeper: None, lost: CancellationToken::new() })
-                    }
+                    Ok(()) | Err(std::fs::TryLockError::Error(_)) => Ok(NodeLock {
+                        _file: Some(file),
+                        keeper: None,
+                        lost: CancellationToken::new(),
+                    }),
                 }
             }
             Database::Postgres(_) => {
@@ -90,7 +92,7 @@ impl Hold {
                 let (session, lost) = (session.ok_or_else(in_use)?, CancellationToken::new());
                 let keeper =
                     tokio::spawn(keep(session, at.clone(), node_id.to_owned(), lost.clone()));
-                Ok(Hold { _file: None, keeper: Some(keeper), lost })
+                Ok(NodeLock { _file: None, keeper: Some(keeper), lost })
             }
         }
     }
@@ -140,7 +142,7 @@ async fn keep(mut session: PgConnection, at: Database, node_id: String, lost: Ca
 #[cfg(test)]
 mod tests {
     use crate::database::Database;
-    use crate::node_lock::Hold;
+    use crate::node_lock::NodeLock;
     use crate::sql;
     use crate::testing::VARIABLE;
 
@@ -149,7 +151,7 @@ mod tests {
         let Ok(url) = std::env::var(VARIABLE) else { return };
         let at = Database::Postgres(model::Secret::new(url));
         let name = uuid::Uuid::new_v4().to_string();
-        let hold = Hold::acquire(&at, &name).await.unwrap();
+        let hold = NodeLock::acquire(&at, &name).await.unwrap();
         let pool = crate::sql::connect::beside_a_node(&at, false).await.unwrap();
         let holder = async || -> Option<i64> {
             // `pg_locks` shows a 64-bit key as two halves.

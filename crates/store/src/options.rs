@@ -7,14 +7,14 @@ use model::Secret;
 
 /// A part of the store that a test can make fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum StorePart {
     Store,
     Journal,
 }
 
 /// Called before each attempt to write to the part. Returns `true` if the attempt must fail. For
 /// tests.
-pub type Fail = Arc<dyn Fn(Part) -> bool + Send + Sync>;
+pub type FaultInjector = Arc<dyn Fn(StorePart) -> bool + Send + Sync>;
 
 /// Options of [`Store::open_with`](crate::Store::open_with).
 #[derive(Clone)]
@@ -25,7 +25,7 @@ pub struct StoreOptions {
     pub secret_key: Option<Secret>,
     /// Time that a statement waits for the lock of another process.
     pub busy: Duration,
-    pub fail: Option<Fail>,
+    pub fail: Option<FaultInjector>,
 }
 
 impl StoreOptions {

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::StoreError;
 use crate::rows::call::{Birth, CallStart};
-use crate::rows::message::InboxFound;
+use crate::rows::message::InboxResult;
 use crate::start_log::Births;
 use crate::write::{Deed, InboxWrite, Write};
 use machine::CallSetup;
@@ -127,7 +127,7 @@ impl Queue {
         &self,
         task: D,
     ) -> impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<D> {
-        self.change(|sender| Write::Deed(Box::new(task), sender))
+        self.change(|sender| Write::Task(Box::new(task), sender))
     }
 
     /// Queues a task, or returns `None` if the queue is full. See [`Queue::try_change`].
@@ -135,14 +135,14 @@ impl Queue {
         &self,
         task: D,
     ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<D>> {
-        self.try_change(|sender| Write::Deed(Box::new(task), sender))
+        self.try_change(|sender| Write::Task(Box::new(task), sender))
     }
 
     /// Queues a write about messages and conversations. See [`Queue::change`].
     pub(crate) fn inbox(
         &self,
         write: InboxWrite,
-    ) -> impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<InboxResult, StoreError>> + Send + 'static + use<> {
         self.change(|sender| Write::Inbox(Box::new(write), sender))
     }
 
@@ -151,9 +151,10 @@ impl Queue {
     pub(crate) fn try_inbox(
         &self,
         write: InboxWrite,
-    ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
+    ) -> Option<impl Future<Output = Result<InboxResult, StoreError>> + Send + 'static + use<>>
+    {
         // A call's timeline entry is not reported to anyone, so no caller waits for it.
-        let is_waited_for = !matches!(&write, InboxWrite::Came(came) if came.draft.is_none());
+        let is_waited_for = !matches!(&write, InboxWrite::Entry(came) if came.draft.is_none());
         let queued = self.try_change(|sender| Write::Inbox(Box::new(write), sender))?;
         if is_waited_for {
             self.wake();
@@ -174,7 +175,7 @@ impl Queue {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
             tracing::warn!(%error, "could not append a call to the start log");
         }
-        slot.send(Write::Born(Box::new(Birth { start, setup, born })));
+        slot.send(Write::CallStarted(Box::new(Birth { start, setup, born })));
         true
     }
 
@@ -189,7 +190,7 @@ impl Queue {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
             tracing::warn!(%error, "could not append a call id to the start log");
         }
-        slot.send(Write::Bound(call, wacid, farewell));
+        slot.send(Write::SetWacid(call, wacid, farewell));
     }
 
     /// Empties the start log unless a call in it is not in the database yet. Returns whether it is
@@ -202,7 +203,7 @@ impl Queue {
     pub(crate) async fn flush(&self) {
         let (sender, result) = oneshot::channel();
         let flushed = async {
-            let _ = self.writes.send(Write::Settled(sender)).await;
+            let _ = self.writes.send(Write::Flush(sender)).await;
             self.wake();
             let _ = result.await;
         };

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::error::StoreError;
 use crate::rows::call::{CallEnd, CallStart, Conclusion};
 use crate::tables::calls::Calls;
-use crate::tables::rooms::KeptMember;
+use crate::tables::rooms::RoomMember;
 use machine::{CallSetup, CallUrls, MachineLimits, MemberId, Role};
 use model::{CallType, CallUuid, Direction, Method, Timestamp};
 use xml::ast::DocUrl;
@@ -55,8 +55,8 @@ pub fn setup(n: u128) -> CallSetup {
 }
 
 /// An agent on hold in a multi-party call.
-pub fn held_agent(member: MemberId, joined: Timestamp) -> KeptMember {
-    KeptMember {
+pub fn held_agent(member: MemberId, joined: Timestamp) -> RoomMember {
+    RoomMember {
         member,
         call: CallUuid(Uuid::from_u128(member.into())),
         direction: Direction::Inbound,

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::options::{Part, StoreOptions};
+use crate::options::{StoreOptions, StorePart};
 use crate::rows::call::Conclusion;
-use crate::rows::callback::{Callback, NewCallback, Settled, Settlement};
+use crate::rows::callback::{Callback, DeliveryOutcome, NewCallback, Settlement};
 use crate::sql;
 use crate::store::Store;
 use crate::testing::pool;
@@ -28,7 +28,7 @@ async fn open(folder: &Path, key: Option<&str>, fails: &Arc<AtomicBool>) -> Stor
     let fails = fails.clone();
     let options = StoreOptions {
         secret_key: key.map(Secret::new),
-        fail: Some(Arc::new(move |part| part == Part::Store && fails.load(Ordering::SeqCst))),
+        fail: Some(Arc::new(move |part| part == StorePart::Store && fails.load(Ordering::SeqCst))),
         ..StoreOptions::with_journal_in(folder)
     };
     Store::open_with(&folder.join("offhook.db"), options, Health::new()).await.unwrap()
@@ -76,7 +76,7 @@ async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
         "whole again"
     );
     for callback in found {
-        let outcome = Settled::Delivered;
+        let outcome = DeliveryOutcome::Delivered;
         let settled = Settlement {
             id: callback.id,
             attempts: 1,

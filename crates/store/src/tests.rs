@@ -4,9 +4,9 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use crate::error::StoreError;
 use crate::rows::call::{
-    Birth, CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, Orphan,
+    Birth, CallEnd, CallFilter, CallStart, Compare, Conclusion, ConclusionResult, Farewell, Orphan,
 };
-use crate::rows::callback::{NewCallback, Settled, Settlement};
+use crate::rows::callback::{DeliveryOutcome, NewCallback, Settlement};
 use crate::rows::event_key::{KeyKind, SeenKey};
 use crate::sample::setup;
 use crate::scope::Scope;
@@ -438,7 +438,7 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
     assert!(first.changed && first.callbacks.len() == 1 && first.callbacks[0].first);
     assert_eq!(
         second.await.unwrap(),
-        Concluded::default(),
+        ConclusionResult::default(),
         "a second end changes nothing and says nothing"
     );
     assert_eq!(store.calls().due_farewells("node", secs(89), 9).await.unwrap(), []);
@@ -494,7 +494,7 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     assert_eq!(due(secs(2)).await, [1, 3]);
     let settled =
         |id, outcome| Settlement { id, attempts: 2, at: secs(3), outcome, last: "503".to_owned() };
-    let put_off = settled(first.callback.id, Settled::Again { due: secs(10) });
+    let put_off = settled(first.callback.id, DeliveryOutcome::Retry { due: secs(10) });
     assert!(!store.outbox().settle(put_off).await.unwrap(), "its successor still waits for it");
     assert_eq!(due(secs(9)).await, [3]);
     assert_eq!(store.outbox().due_origins("node", secs(9)).await.unwrap().1, Some(secs(10)));
@@ -502,13 +502,21 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     let again = store.outbox().due("node", origin, secs(10), 9).await.unwrap();
     assert_eq!(again.iter().map(|c| (c.attempts, c.retries)).collect::<Vec<_>>(), [(0, 0), (2, 1)]);
     assert!(
-        store.outbox().settle(settled(first.callback.id, Settled::Delivered)).await.unwrap(),
+        store
+            .outbox()
+            .settle(settled(first.callback.id, DeliveryOutcome::Delivered))
+            .await
+            .unwrap(),
         "now the successor may go"
     );
     assert_eq!(due(secs(2)).await, [2, 3]);
-    store.outbox().settle(settled(third.callback.id, Settled::Failed)).await.unwrap();
+    store.outbox().settle(settled(third.callback.id, DeliveryOutcome::Failed)).await.unwrap();
     assert!(
-        !store.outbox().settle(settled(third.callback.id, Settled::Delivered)).await.unwrap(),
+        !store
+            .outbox()
+            .settle(settled(third.callback.id, DeliveryOutcome::Delivered))
+            .await
+            .unwrap(),
         "done is done"
     );
     let pool = pool(&room.file()).await;
@@ -551,11 +559,17 @@ async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
     assert_eq!(due().await, [1, 2, 3]);
     let settled =
         |id, outcome| Settlement { id, attempts: 1, at: secs(3), outcome, last: String::new() };
-    assert!(store.outbox().settle(settled(conference.callback.id, Settled::Failed)).await.unwrap());
+    assert!(
+        store
+            .outbox()
+            .settle(settled(conference.callback.id, DeliveryOutcome::Failed))
+            .await
+            .unwrap()
+    );
     assert_eq!(due().await, [2, 3]);
     store
         .outbox()
-        .settle(settled(action.callback.id, Settled::Again { due: secs(10) }))
+        .settle(settled(action.callback.id, DeliveryOutcome::Retry { due: secs(10) }))
         .await
         .unwrap();
     assert_eq!(due().await, [3, 4], "what is tried again later holds nothing up");
@@ -592,11 +606,11 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
     let settled =
         |id, outcome| Settlement { id, attempts: 1, at: secs(3), outcome, last: String::new() };
     assert_eq!(due().await, [1, 2, 4, 5]);
-    store.outbox().settle(settled(exit.callback.id, Settled::Delivered)).await.unwrap();
+    store.outbox().settle(settled(exit.callback.id, DeliveryOutcome::Delivered)).await.unwrap();
     assert_eq!(due().await, [2, 4, 5]);
     store
         .outbox()
-        .settle(settled(another.callback.id, Settled::Again { due: secs(10) }))
+        .settle(settled(another.callback.id, DeliveryOutcome::Retry { due: secs(10) }))
         .await
         .unwrap();
     assert_eq!(due().await, [3, 4, 5], "what is tried again later holds nothing up");
@@ -604,7 +618,7 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
     // A callback that waits behind a retry delays neither the end of another room nor its own
     // call's hangup.
     for done in [&end, &elsewhere, &later] {
-        store.outbox().settle(settled(done.callback.id, Settled::Delivered)).await.unwrap();
+        store.outbox().settle(settled(done.callback.id, DeliveryOutcome::Delivered)).await.unwrap();
     }
     let exit = store.outbox().add(about(2, 6, "ParticipantExit", "a")).await.unwrap();
     let end = store.outbox().add(about(6, 7, MPC_END, "a")).await.unwrap();
@@ -689,17 +703,17 @@ async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_t
 #[test]
 fn r03_beginnings_are_synced_as_ends_are() {
     let birth = Birth { start: start(1, MAIN, MAIN), setup: String::new(), born: secs(0) };
-    assert!(Write::Born(Box::new(birth)).is_synced());
+    assert!(Write::CallStarted(Box::new(birth)).is_synced());
     let ending = Conclusion {
         start: start(1, MAIN, MAIN),
         end: end(1, 7),
         callbacks: Vec::new(),
         farewell: None,
     };
-    assert!(Write::Concluded(Box::new(ending), tokio::sync::oneshot::channel().0).is_synced());
-    let line = Write::Line { call: uuid(1), seq: 0, line: String::new() };
+    assert!(Write::CallEnded(Box::new(ending), tokio::sync::oneshot::channel().0).is_synced());
+    let line = Write::LogLine { call: uuid(1), seq: 0, line: String::new() };
     assert!(
-        !line.is_synced() && !Write::Answered(uuid(1), secs(0)).is_synced(),
+        !line.is_synced() && !Write::CallAnswered(uuid(1), secs(0)).is_synced(),
         "the rest goes with the next of them"
     );
 }

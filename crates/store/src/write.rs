@@ -4,13 +4,15 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::rows::call::{Birth, Concluded, Conclusion};
-use crate::rows::callback::{NewCallback, Settlement, Written};
+use crate::rows::call::{Birth, Conclusion, ConclusionResult};
+use crate::rows::callback::{NewCallback, QueuedCallback, Settlement};
 use crate::rows::conversation::{ConversationChange, Pair};
 use crate::rows::endpoint::EndpointWrite;
 use crate::rows::event_key::SeenKey;
-use crate::rows::message::{Came, Draft, Going, InboxFound, StatusCame};
-use crate::rows::number::{Claim, Reroute};
+use crate::rows::message::{
+    EventDraft, InboxResult, OutgoingMessages, StatusUpdate, TimelineEntry,
+};
+use crate::rows::number::{NumberTransfer, RoutingChange};
 use crate::rows::permission::PermissionWrite;
 use crate::rows::recording::{CopyWrite, RecordingConclusion, RecordingStart, TranscriptWrite};
 use crate::rows::setting::SettingWrite;
@@ -44,16 +46,16 @@ pub(crate) trait Deed: Send + Sync {
 /// A write about messages and conversations.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum InboxWrite {
-    Came(Came),
-    Status(StatusCame),
-    Going(Going),
+    Entry(TimelineEntry),
+    Status(StatusUpdate),
+    Enqueue(OutgoingMessages),
     /// Recorded before the request to Meta. Meta may have the message from then on.
-    Asking {
+    BeginSending {
         message: Uuid,
         at: Timestamp,
     },
     /// Meta has accepted the message and returned this id.
-    Posted {
+    SetWamid {
         message: Uuid,
         wamid: String,
     },
@@ -62,14 +64,14 @@ pub(crate) enum InboxWrite {
         scope: Scope,
         conversation: Uuid,
         change: ConversationChange,
-        tell: Vec<(Uuid, Draft)>,
+        tell: Vec<(Uuid, EventDraft)>,
     },
     Delete {
         scope: Scope,
         conversation: Uuid,
     },
-    Reroute(Reroute),
-    Claim(Claim),
+    SetRouting(RoutingChange),
+    Transfer(NumberTransfer),
     /// Creates a conversation with this routing unless it exists.
     Open {
         pair: Pair,
@@ -83,7 +85,7 @@ pub(crate) enum InboxWrite {
         row: i64,
         now: Timestamp,
     },
-    Forget {
+    DeleteOlder {
         before: Timestamp,
         limit: u32,
     },
@@ -93,64 +95,64 @@ impl InboxWrite {
     /// Returns whether the write must be on disk before it is reported as done. That holds for
     /// everything reported to Meta or a customer.
     pub(crate) fn is_synced(&self) -> bool {
-        !matches!(self, Self::Posted { .. } | Self::Forget { .. })
+        !matches!(self, Self::SetWamid { .. } | Self::DeleteOlder { .. })
     }
 }
 
 /// A write in the queue. The sender of a callback's row receives `None` if the write went to the
 /// journal.
 pub(crate) enum Write {
-    Born(Box<Birth>),
-    Bound(CallUuid, Wacid, Timestamp),
-    Answered(CallUuid, Timestamp),
-    Alive(String, Timestamp),
+    CallStarted(Box<Birth>),
+    SetWacid(CallUuid, Wacid, Timestamp),
+    CallAnswered(CallUuid, Timestamp),
+    Heartbeat(String, Timestamp),
     /// A line that follows all lines of the call's own task.
-    Late {
+    LateLine {
         call: CallUuid,
         line: String,
     },
-    Line {
+    LogLine {
         call: CallUuid,
         seq: u64,
         line: String,
     },
-    Concluded(Box<Conclusion>, oneshot::Sender<Concluded>),
-    Callback(Box<NewCallback>, oneshot::Sender<Option<Written>>),
-    Settle(Box<Settlement>, oneshot::Sender<bool>),
-    Farewell(CallUuid, Option<Timestamp>),
-    FarewellsDue(String),
-    Key(SeenKey),
-    Unkey(u128),
+    CallEnded(Box<Conclusion>, oneshot::Sender<ConclusionResult>),
+    Callback(Box<NewCallback>, oneshot::Sender<Option<QueuedCallback>>),
+    SettleCallback(Box<Settlement>, oneshot::Sender<bool>),
+    SettleFarewell(CallUuid, Option<Timestamp>),
+    TakeOverFarewells(String),
+    InsertKey(SeenKey),
+    RemoveKey(u128),
     Permission(Box<PermissionWrite>, oneshot::Sender<()>),
     /// Never journaled: if the database rejects it, nothing has changed.
     Settings(Vec<SettingWrite>, Timestamp, oneshot::Sender<()>),
-    Inbox(Box<InboxWrite>, oneshot::Sender<InboxFound>),
-    ForgetPermission(PhoneNumberId, String, Timestamp),
+    Inbox(Box<InboxWrite>, oneshot::Sender<InboxResult>),
+    DeletePermission(PhoneNumberId, String, Timestamp),
     /// Reports whether a row has changed. The sender is dropped if the database rejects the write.
     Endpoint(Box<EndpointWrite>, oneshot::Sender<bool>),
-    RecordingBegun(Box<RecordingStart>),
-    RecordingEnded(Box<RecordingConclusion>, oneshot::Sender<Vec<Written>>),
+    RecordingStarted(Box<RecordingStart>),
+    RecordingEnded(Box<RecordingConclusion>, oneshot::Sender<Vec<QueuedCallback>>),
     /// Never journaled: the copy or transcription is attempted again.
-    Copy(Box<CopyWrite>, oneshot::Sender<()>),
-    Transcribed(Box<TranscriptWrite>, oneshot::Sender<Vec<Written>>),
+    RecordingCopy(Box<CopyWrite>, oneshot::Sender<()>),
+    Transcription(Box<TranscriptWrite>, oneshot::Sender<Vec<QueuedCallback>>),
     /// Never journaled: if the database rejects it, nothing has changed.
-    ForgetRecordings(Vec<Uuid>, oneshot::Sender<()>),
+    DeleteRecordings(Vec<Uuid>, oneshot::Sender<()>),
     /// Never journaled: if the database rejects it, nothing has changed.
-    Deed(Box<dyn Deed>, oneshot::Sender<u64>),
-    ForgetKeys(Timestamp),
+    Task(Box<dyn Deed>, oneshot::Sender<u64>),
+    DeleteOldKeys(Timestamp),
     /// Completed when all writes queued before it are done.
-    Settled(oneshot::Sender<()>),
+    Flush(oneshot::Sender<()>),
 }
 
 /// The result of a write, for the caller that waits for it.
 pub(crate) enum Found {
-    Concluded(Concluded),
-    Callback(Written),
-    Settle(bool),
+    CallEnded(ConclusionResult),
+    Callback(QueuedCallback),
+    SettleCallback(bool),
     Endpoint(bool),
-    RecordingEnded(Vec<Written>),
-    Deed(u64),
-    Inbox(InboxFound),
+    RecordingEnded(Vec<QueuedCallback>),
+    Task(u64),
+    Inbox(InboxResult),
 }
 
 impl Write {
@@ -160,34 +162,34 @@ impl Write {
         match self {
             // No caller waits for the start of a call, but a power loss must not lose the starts of
             // more than one batch.
-            Self::Concluded(..)
+            Self::CallEnded(..)
             | Self::Callback(..)
             | Self::Settings(..)
             | Self::Endpoint(..)
-            | Self::Born(_)
+            | Self::CallStarted(_)
             | Self::RecordingEnded(..)
             // The file may be removed once this is written.
-            | Self::Copy(..)
-            | Self::Transcribed(..)
-            | Self::ForgetRecordings(..) => true,
-            Self::Deed(deed, _) => deed.is_synced(),
+            | Self::RecordingCopy(..)
+            | Self::Transcription(..)
+            | Self::DeleteRecordings(..) => true,
+            Self::Task(deed, _) => deed.is_synced(),
             // The reply was acknowledged to Meta.
             Self::Permission(write, _) => write.reply.is_some(),
             Self::Inbox(write, _) => write.is_synced(),
-            Self::Bound(..)
-            | Self::Answered(..)
-            | Self::Alive(..)
-            | Self::Late { .. }
-            | Self::Line { .. }
-            | Self::Settle(..)
-            | Self::Farewell(..)
-            | Self::FarewellsDue(_)
-            | Self::Key(_)
-            | Self::Unkey(_)
-            | Self::ForgetPermission(..)
-            | Self::RecordingBegun(_)
-            | Self::ForgetKeys(_)
-            | Self::Settled(_) => false,
+            Self::SetWacid(..)
+            | Self::CallAnswered(..)
+            | Self::Heartbeat(..)
+            | Self::LateLine { .. }
+            | Self::LogLine { .. }
+            | Self::SettleCallback(..)
+            | Self::SettleFarewell(..)
+            | Self::TakeOverFarewells(_)
+            | Self::InsertKey(_)
+            | Self::RemoveKey(_)
+            | Self::DeletePermission(..)
+            | Self::RecordingStarted(_)
+            | Self::DeleteOldKeys(_)
+            | Self::Flush(_) => false,
         }
     }
 }
@@ -195,21 +197,21 @@ impl Write {
 /// Accessors for the kinds of writes that a batch executes with one statement each.
 impl Write {
     pub(crate) fn answered(&self) -> Option<(CallUuid, Timestamp)> {
-        if let Self::Answered(call, at) = self { Some((*call, *at)) } else { None }
+        if let Self::CallAnswered(call, at) = self { Some((*call, *at)) } else { None }
     }
 
     pub(crate) fn settlement(&self) -> Option<&Settlement> {
-        if let Self::Settle(settlement, _) = self { Some(settlement) } else { None }
+        if let Self::SettleCallback(settlement, _) = self { Some(settlement) } else { None }
     }
 
     pub(crate) fn conclusion(&self) -> Option<&Conclusion> {
-        if let Self::Concluded(conclusion, _) = self { Some(conclusion) } else { None }
+        if let Self::CallEnded(conclusion, _) = self { Some(conclusion) } else { None }
     }
 
-    pub(crate) fn came(&self) -> Option<&Came> {
+    pub(crate) fn came(&self) -> Option<&TimelineEntry> {
         match self {
             Self::Inbox(write, _) => match &**write {
-                InboxWrite::Came(came) => Some(came),
+                InboxWrite::Entry(came) => Some(came),
                 _ => None,
             },
             _ => None,
@@ -221,32 +223,32 @@ impl Write {
     pub(crate) fn goes_together(&self) -> bool {
         match self {
             Self::Inbox(..) => self.came().is_some(),
-            Self::Born(_)
-            | Self::Answered(..)
-            | Self::Alive(..)
-            | Self::Late { .. }
-            | Self::Line { .. }
-            | Self::Concluded(..)
+            Self::CallStarted(_)
+            | Self::CallAnswered(..)
+            | Self::Heartbeat(..)
+            | Self::LateLine { .. }
+            | Self::LogLine { .. }
+            | Self::CallEnded(..)
             | Self::Callback(..)
-            | Self::Settle(..)
-            | Self::Key(_)
-            | Self::Unkey(_)
+            | Self::SettleCallback(..)
+            | Self::InsertKey(_)
+            | Self::RemoveKey(_)
             | Self::Permission(..)
-            | Self::ForgetPermission(..)
-            | Self::ForgetKeys(_)
-            | Self::Settled(_) => true,
+            | Self::DeletePermission(..)
+            | Self::DeleteOldKeys(_)
+            | Self::Flush(_) => true,
             // A farewell depends on whether the call has ended. The others are too rare to matter.
-            Self::Bound(..)
-            | Self::Farewell(..)
-            | Self::FarewellsDue(_)
+            Self::SetWacid(..)
+            | Self::SettleFarewell(..)
+            | Self::TakeOverFarewells(_)
             | Self::Settings(..)
             | Self::Endpoint(..)
-            | Self::RecordingBegun(_)
+            | Self::RecordingStarted(_)
             | Self::RecordingEnded(..)
-            | Self::Copy(..)
-            | Self::Transcribed(..)
-            | Self::ForgetRecordings(..)
-            | Self::Deed(..) => false,
+            | Self::RecordingCopy(..)
+            | Self::Transcription(..)
+            | Self::DeleteRecordings(..)
+            | Self::Task(..) => false,
         }
     }
 }

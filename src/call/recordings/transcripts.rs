@@ -17,7 +17,7 @@ use media::record::{self, Format};
 use model::Method;
 use model::metric::{self, transcript};
 use speech::recognise::{RecognitionError, RecognitionOptions, UtteranceAudio};
-use store::{NewCallback, ToTranscribe, TranscriptWrite};
+use store::{NewCallback, TranscriptWrite, TranscriptionJob};
 
 /// Tries in all; the pauses between them are those of callbacks.
 const TRIES_MAX: u32 = 6;
@@ -39,7 +39,7 @@ struct Said {
 
 impl Inner {
     /// Writes down what is said in one recording.
-    pub(super) async fn write_down(&self, work: ToTranscribe) {
+    pub(super) async fn write_down(&self, work: TranscriptionJob) {
         let Some(order) = work.start.transcript.clone() else { return };
         let last = work.tries + 1 >= TRIES_MAX;
         let (said, failure) = self.hear(&work, last).await;
@@ -50,7 +50,7 @@ impl Inner {
             metrics::counter!(metric::TRANSCRIPTS_TOTAL, "outcome" => transcript::RETRY)
                 .increment(1);
             return self
-                .transcribed(TranscriptWrite::Again {
+                .transcribed(TranscriptWrite::Retry {
                     id: work.start.id,
                     at: self.clock.wall().plus(pause),
                 })
@@ -76,7 +76,7 @@ impl Inner {
     }
 
     /// What was said, in its order, and what went wrong. The `last` time goes on behind a piece that can't be heard.
-    async fn hear(&self, work: &ToTranscribe, last: bool) -> (Vec<Said>, Option<String>) {
+    async fn hear(&self, work: &TranscriptionJob, last: bool) -> (Vec<Said>, Option<String>) {
         let (folder, id) = (self.recorder.folder().to_owned(), work.start.id);
         let format = Format::from_name(&work.start.format).unwrap_or(Format::Wav);
         let (to, mut pieces) = mpsc::channel::<(usize, Stretch)>(1);

@@ -13,7 +13,7 @@ use machine::{
 };
 use media::{Audience, SoundKind};
 use model::{AuthId, CallUuid, Direction, HangupCause, Timestamp};
-use store::{EndedRoom, KeptMember, LeftMember, OpenRoom, Scope};
+use store::{EndedRoom, LeftMember, OpenRoom, RoomMember, Scope};
 use xml::ast::Target;
 
 /// A room as it is.
@@ -130,8 +130,8 @@ impl MemberView {
     }
 
     /// What is kept of it.
-    pub(super) fn kept(&self) -> KeptMember {
-        KeptMember {
+    pub(super) fn kept(&self) -> RoomMember {
+        RoomMember {
             member: self.member,
             call: self.call,
             direction: self.direction,

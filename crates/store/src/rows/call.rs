@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::rows::callback::{NewCallback, Written};
+use crate::rows::callback::{NewCallback, QueuedCallback};
 use machine::{CallSetup, CallTime, GraphAction, Summary};
 use model::{
     AuthId, CallQuality, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp,
@@ -236,10 +236,10 @@ pub struct Conclusion {
 
 /// The result of writing a [`Conclusion`].
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Concluded {
+pub struct ConclusionResult {
     /// `false` if the call had already ended. Nothing was written then.
     pub changed: bool,
-    pub callbacks: Vec<Written>,
+    pub callbacks: Vec<QueuedCallback>,
 }
 
 /// The row of a call that has just started.

@@ -74,7 +74,7 @@ pub struct Callback {
 
 /// A callback that was just added to the outbox.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Written {
+pub struct QueuedCallback {
     pub callback: Callback,
     /// Whether it can be sent now. If not, an earlier callback of the same call and origin must be
     /// sent first.
@@ -87,17 +87,17 @@ pub struct Settlement {
     pub id: i64,
     pub attempts: u32,
     pub at: Timestamp,
-    pub outcome: Settled,
+    pub outcome: DeliveryOutcome,
     /// HTTP status or error, for people.
     pub last: String,
 }
 
 /// The new state of the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum DeliveryOutcome {
     Delivered,
     /// Retry at this time. It counts as a scheduled retry.
-    Again {
+    Retry {
         due: Timestamp,
     },
     Failed,

@@ -8,9 +8,9 @@ use model::{AuthId, ConversationStatus, Direction, E164, PhoneNumberId, Routing,
 pub struct Conversation {
     pub pair: Pair,
     pub status: ConversationStatus,
-    pub standing: Standing,
+    pub standing: RoutingState,
     pub unread: u64,
-    pub last: Last,
+    pub last: LastMessage,
     /// Time of the user's last message or call.
     pub heard: Option<Timestamp>,
     pub insights: Option<Insights>,
@@ -19,13 +19,13 @@ pub struct Conversation {
 
 /// The last message. `Debug` does not show its text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Last {
+pub struct LastMessage {
     pub text: String,
     pub direction: Direction,
     pub at: Timestamp,
 }
 
-impl std::fmt::Debug for Last {
+impl std::fmt::Debug for LastMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Last({:?} {})", self.direction, self.at)
     }
@@ -86,13 +86,13 @@ impl std::fmt::Debug for UserName {
 
 /// The routing state of a conversation as read in the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct RoutingState {
     pub routing: Routing,
     pub epoch: u64,
     pub ai_enabled: bool,
 }
 
-impl Standing {
+impl RoutingState {
     /// Returns the AI agent that answers the conversation, if its epoch is still `epoch`.
     pub fn answers(&self, epoch: u64) -> Option<Uuid> {
         self.routing.agent().filter(|_| self.ai_enabled && self.epoch == epoch)

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::StoreError;
-use crate::rows::callback::{NewCallback, Written};
-use crate::rows::conversation::{Pair, Standing, UserName};
+use crate::rows::callback::{NewCallback, QueuedCallback};
+use crate::rows::conversation::{Pair, RoutingState, UserName};
 use machine::{CallbackKind, CallbackRequest, EVENT_BODY, EVENT_TYPE, Param};
 use model::{
     AuthId, CallUuid, Direction, MessageStatus, Method, PhoneNumberId, Routing, Timestamp,
@@ -23,7 +23,7 @@ pub struct Message {
 
 /// A message that an ended process had taken for sending.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LeftMessage {
+pub struct InterruptedMessage {
     pub pair: Pair,
     pub message: Message,
     /// The conversation's epoch, if an AI agent wrote the message.
@@ -34,16 +34,16 @@ pub struct LeftMessage {
 
 /// The result of a write about messages or conversations.
 #[derive(Clone, Debug, PartialEq)]
-pub enum InboxFound {
+pub enum InboxResult {
     /// The conversation's state and its number of unread messages, or `None` if the message was
     /// already stored.
-    Came(Option<(Standing, u64)>, Vec<Written>),
+    Entry(Option<(RoutingState, u64)>, Vec<QueuedCallback>),
     /// The ids of the conversation and the message, or `None` if the message does not exist or
     /// already has a later status.
-    Status(Option<(Uuid, Uuid)>, Vec<Written>),
+    Status(Option<(Uuid, Uuid)>, Vec<QueuedCallback>),
     /// Whether anything has changed.
-    Done(bool, Vec<Written>),
-    Gone(Gone),
+    Done(bool, Vec<QueuedCallback>),
+    Enqueued(EnqueueResult),
     /// Not written to the database yet: the journal has it.
     Journalled,
 }
@@ -75,7 +75,7 @@ impl std::fmt::Debug for NewMessage {
 
 /// A new timeline entry, reported to the target of the conversation's routing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Came {
+pub struct TimelineEntry {
     pub pair: Pair,
     pub message: NewMessage,
     /// Time of the user's message or call, which opens the 24-hour window.
@@ -84,7 +84,7 @@ pub struct Came {
     pub counts: bool,
     /// The routing of a new conversation, unless the store has another one for its number.
     pub routing: Routing,
-    pub draft: Option<Draft>,
+    pub draft: Option<EventDraft>,
     /// The node that runs the AI agent, if one is to answer.
     #[serde(default)]
     pub turn: Option<String>,
@@ -92,7 +92,7 @@ pub struct Came {
 
 /// A status update from Meta for an outbound message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StatusCame {
+pub struct StatusUpdate {
     pub phone_number_id: PhoneNumberId,
     /// `None` if the message never got one.
     pub wamid: Option<String>,
@@ -102,12 +102,12 @@ pub struct StatusCame {
     pub status: MessageStatus,
     pub error: Option<(i64, String)>,
     pub at: Timestamp,
-    pub draft: Draft,
+    pub draft: EventDraft,
 }
 
 /// Messages to be sent, in order.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Going {
+pub struct OutgoingMessages {
     pub conversation: Uuid,
     pub messages: Vec<NewMessage>,
     /// The node that sends them.
@@ -116,22 +116,22 @@ pub struct Going {
     /// epoch, if the agent no longer answers it, or if the message in `answers` was already
     /// answered.
     pub epoch: Option<u64>,
-    pub answers: Option<Answers>,
+    pub answers: Option<AnsweredMessage>,
 }
 
 /// The result of adding messages to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gone {
+pub enum EnqueueResult {
     /// They are stored.
-    Out,
+    Stored,
     /// A message with the first one's id was stored before, by an identical request.
-    Before,
+    Duplicate,
     Refused,
 }
 
 /// An event without its recipient.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Draft {
+pub struct EventDraft {
     pub event_id: Uuid,
     pub account: AuthId,
     pub main_account: AuthId,
@@ -143,12 +143,12 @@ pub struct Draft {
     /// JSON of the event.
     pub body: serde_json::Value,
     /// The Plivo-compatible form, if the number has a webhook URL.
-    pub form: Option<DraftForm>,
+    pub form: Option<EventForm>,
 }
 
 /// An event in Plivo's format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DraftForm {
+pub struct EventForm {
     pub event_id: Uuid,
     pub url: String,
     /// Scheme, host and port of the URL, which select the delivery queue.
@@ -160,7 +160,7 @@ pub struct DraftForm {
 /// secrets are looked up when the row is sent.
 pub const WEBHOOK: &str = "webhook:";
 
-impl Draft {
+impl EventDraft {
     /// Makes the callback for a webhook. Callbacks with the same `order` are sent in order.
     pub fn event_for(&self, webhook: Uuid, order: Uuid) -> NewCallback {
         let to = format!("{WEBHOOK}{webhook}");
@@ -233,13 +233,13 @@ impl Draft {
 
 /// What happens to the conversation after a reply is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
+pub enum AfterReply {
     /// Hand the conversation to a person.
     Escalate,
     Close,
 }
 
-impl Then {
+impl AfterReply {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Escalate => "escalate",
@@ -254,18 +254,18 @@ impl Then {
 
 /// The message that a reply answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answers {
+pub struct AnsweredMessage {
     pub message: Uuid,
-    pub then: Option<Then>,
+    pub then: Option<AfterReply>,
 }
 
-impl InboxFound {
+impl InboxResult {
     /// Returns whether anything has changed, and the callbacks that report it.
-    pub(crate) fn into_done(self) -> Result<(bool, Vec<Written>), StoreError> {
+    pub(crate) fn into_done(self) -> Result<(bool, Vec<QueuedCallback>), StoreError> {
         match self {
             Self::Done(done, written) => Ok((done, written)),
             // Results of other kinds of writes.
-            Self::Came(..) | Self::Status(..) | Self::Gone(..) | Self::Journalled => {
+            Self::Entry(..) | Self::Status(..) | Self::Enqueued(..) | Self::Journalled => {
                 Err(StoreError::NotTaken)
             }
         }

@@ -2,7 +2,7 @@ use model::{AuthId, PhoneNumberId, Routing};
 
 /// A change of a number's routing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reroute {
+pub struct RoutingChange {
     pub phone_number_id: PhoneNumberId,
     /// Owner of the number.
     pub account: AuthId,
@@ -12,18 +12,18 @@ pub struct Reroute {
 
 /// The present and the first owner of a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tenure {
+pub struct NumberOwners {
     pub owner: AuthId,
     pub first: AuthId,
 }
 
 /// A transfer of a number to another account.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct NumberTransfer {
     pub phone_number_id: PhoneNumberId,
     pub owner: AuthId,
     /// The previous owner, if this process knows it.
-    pub before: Tenure,
+    pub before: NumberOwners,
     /// The routing set for the number that stays valid with the new owner.
     pub kept: Option<Routing>,
     /// The routing of conversations that the new owner had with this number before: that of new

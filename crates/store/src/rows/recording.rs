@@ -80,11 +80,11 @@ pub enum CopyWrite {
     /// deleted during the copy.
     Copied { id: Uuid, object: String },
     /// The copy failed. It is retried at `again`, or never if that is `None`.
-    Failed { id: Uuid, again: Option<Timestamp> },
+    CopyFailed { id: Uuid, again: Option<Timestamp> },
     /// The object was deleted.
     Removed { object: String },
     /// The deletion failed and is retried at `again`.
-    Kept { object: String, again: Timestamp },
+    RemovalFailed { object: String, again: Timestamp },
 }
 
 /// The result of an attempt to transcribe a recording.
@@ -93,12 +93,12 @@ pub enum TranscriptWrite {
     /// The transcription has ended, successfully or not. The callback is sent once.
     Done { id: Uuid, callback: Box<NewCallback> },
     /// The transcription is retried at `at`.
-    Again { id: Uuid, at: Timestamp },
+    Retry { id: Uuid, at: Timestamp },
 }
 
 /// A recording to be transcribed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ToTranscribe {
+pub struct TranscriptionJob {
     pub start: RecordingStart,
     pub duration_ms: u64,
     /// Number of failed attempts.
@@ -112,7 +112,7 @@ pub struct RecordingWork {
     pub copies: Vec<Recording>,
     /// Objects to be deleted from the bucket, each with its number of failed attempts.
     pub objects: Vec<(String, u32)>,
-    pub transcripts: Vec<ToTranscribe>,
+    pub transcripts: Vec<TranscriptionJob>,
     /// Time of the next pending work, if known.
     pub next: Option<Timestamp>,
 }

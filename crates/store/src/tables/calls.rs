@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::{StoreError, Unread, failed, word};
 use crate::rows::call::{
-    CallEnd, CallRecord, CallStart, Concluded, Conclusion, Farewell, FarewellDue, Orphan,
+    CallEnd, CallRecord, CallStart, Conclusion, ConclusionResult, Farewell, FarewellDue, Orphan,
     PlacedCall,
 };
 use crate::scope::{Scope, within};
@@ -37,13 +37,13 @@ impl Calls<'_> {
 
     /// Records that an open call was answered. Does not wait for the write.
     pub fn set_answered(self, call: CallUuid, at: Timestamp) {
-        self.0.queue.post(Write::Answered(call, at));
+        self.0.queue.post(Write::CallAnswered(call, at));
     }
 
     /// Records a node's heartbeat, in monotonic time. Calls of a crashed node lasted at least until
     /// its last heartbeat. Does not wait for the write.
     pub fn heartbeat(self, node_id: &str, at: Timestamp) {
-        self.0.queue.post(Write::Alive(node_id.to_owned(), at));
+        self.0.queue.post(Write::Heartbeat(node_id.to_owned(), at));
     }
 
     /// Closes the record of a call and adds the callbacks that report its end to the outbox, in one
@@ -58,8 +58,8 @@ impl Calls<'_> {
     pub fn conclude(
         self,
         conclusion: Conclusion,
-    ) -> impl Future<Output = Result<Concluded, StoreError>> + Send + 'static + use<> {
-        self.0.queue.request(|sender| Write::Concluded(Box::new(conclusion), sender))
+    ) -> impl Future<Output = Result<ConclusionResult, StoreError>> + Send + 'static + use<> {
+        self.0.queue.request(|sender| Write::CallEnded(Box::new(conclusion), sender))
     }
 
     /// Returns ended calls for which Graph must be asked now to end them.
@@ -78,13 +78,13 @@ impl Calls<'_> {
     /// Records that Graph has confirmed the end of a call, or sets the time of the next attempt.
     /// Does not wait for the write.
     pub fn settle_farewell(self, call: CallUuid, again: Option<Timestamp>) {
-        self.0.queue.post(Write::Farewell(call, again));
+        self.0.queue.post(Write::SettleFarewell(call, again));
     }
 
     /// Makes the requests to Graph that another process of this node left due now. Does not wait
     /// for the write.
     pub fn take_over_farewells(self, node_id: &str) {
-        self.0.queue.post(Write::FarewellsDue(node_id.to_owned()));
+        self.0.queue.post(Write::TakeOverFarewells(node_id.to_owned()));
     }
 
     /// Returns a call, ended or not.

@@ -23,14 +23,14 @@ impl Conversations<'_> {
         scope: &Scope,
         filter: &ConversationFilter,
         limit: u32,
-    ) -> Result<Listed, StoreError> {
+    ) -> Result<ConversationPage, StoreError> {
         list(&self.0.read, scope, filter, limit).await
     }
 }
 
 /// A page of a list.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Listed {
+pub struct ConversationPage {
     /// May hold fewer than the limit, or none, even if there are more.
     pub found: Vec<Conversation>,
     /// Cursor of the next page. `None` if this is the last one.
@@ -46,7 +46,7 @@ pub(crate) async fn list(
     scope: &Scope,
     filter: &ConversationFilter,
     limit: u32,
-) -> Result<Listed, StoreError> {
+) -> Result<ConversationPage, StoreError> {
     const WHAT: &str = "list conversations";
     let (mut found, mut bound) = (Vec::new(), None);
     let page = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -70,7 +70,7 @@ pub(crate) async fn list(
         found.truncate(page);
         bound = found.last().map(place);
     }
-    Ok(Listed { found, next: bound })
+    Ok(ConversationPage { found, next: bound })
 }
 
 fn place(one: &Conversation) -> (i64, Uuid) {

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::error::{StoreError, Unread, failed};
-use crate::rows::callback::Written;
-use crate::rows::conversation::{Conversation, ConversationChange, Insights, Last, Pair, Standing};
-use crate::rows::message::{Came, Draft, InboxFound};
+use crate::rows::callback::QueuedCallback;
+use crate::rows::conversation::{
+    Conversation, ConversationChange, Insights, LastMessage, Pair, RoutingState,
+};
+use crate::rows::message::{EventDraft, InboxResult, TimelineEntry};
 use crate::scope::{Scope, within};
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
@@ -33,8 +35,8 @@ impl Conversations<'_> {
         scope: &Scope,
         conversation: Uuid,
         change: ConversationChange,
-        tell: Vec<(Uuid, Draft)>,
-    ) -> Result<(bool, Vec<Written>), StoreError> {
+        tell: Vec<(Uuid, EventDraft)>,
+    ) -> Result<(bool, Vec<QueuedCallback>), StoreError> {
         let scope = scope.clone();
         self.0
             .queue
@@ -194,7 +196,7 @@ pub(crate) fn conversation(row: &Row) -> Result<Conversation, Unread> {
         status: ConversationStatus::parse(&text("status")?).ok_or("unknown status")?,
         standing: standing(row)?,
         unread: u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default(),
-        last: Last {
+        last: LastMessage {
             text: text("last_text")?,
             direction: direction(&text("last_direction")?),
             at: time("last_us")?,
@@ -223,7 +225,7 @@ pub(crate) fn begun(text: &'static str, pair: &Pair, routing: Routing) -> Query<
 }
 
 /// The upsert of the conversation of a new message.
-pub(crate) fn conversing(came: &Came) -> Query<Row> {
+pub(crate) fn conversing(came: &TimelineEntry) -> Query<Row> {
     // The number's stored routing is read in the same statement, because the routing in memory may
     // be outdated. It counts only for the number's owner.
     let upsert = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, \
@@ -247,7 +249,7 @@ pub(crate) fn conversing(came: &Came) -> Query<Row> {
         (SELECT t.routing FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_routing, \
         (SELECT t.webhook FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_webhook, \
         (SELECT t.agent FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_agent";
-    let Came { pair, message, heard, counts, routing, .. } = came;
+    let TimelineEntry { pair, message, heard, counts, routing, .. } = came;
     begun(upsert, pair, *routing)
         .bind(i64::from(*counts))
         .bind(&message.text)
@@ -262,9 +264,9 @@ pub(crate) fn conversing(came: &Came) -> Query<Row> {
 /// messages.
 pub(crate) async fn conversed(
     to: &mut Conn,
-    came: &Came,
+    came: &TimelineEntry,
     row: &Row,
-) -> Result<(Standing, u64), sqlx::Error> {
+) -> Result<(RoutingState, u64), sqlx::Error> {
     renew(to, came, row).await?;
     let pair = &came.pair;
     let mut standing = standing(row)?;
@@ -286,8 +288,12 @@ pub(crate) async fn conversed(
 /// Updates columns of a conversation that rarely change. They are not part of the upsert for each
 /// message, because an update writes every index that contains one of its columns, even if the
 /// value stays the same.
-pub(crate) async fn renew(to: &mut Conn, came: &Came, row: &Row) -> Result<(), sqlx::Error> {
-    let Came { pair, counts, .. } = came;
+pub(crate) async fn renew(
+    to: &mut Conn,
+    came: &TimelineEntry,
+    row: &Row,
+) -> Result<(), sqlx::Error> {
+    let TimelineEntry { pair, counts, .. } = came;
     let text = |column: &str| row.try_get::<String, _>(column);
     let bsuid: Option<String> = row.try_get("bsuid")?;
     if text("main_auth_id")? == pair.main_account.as_str()
@@ -370,7 +376,7 @@ pub(crate) async fn open(
     pair: &Pair,
     routing: Routing,
     at: Timestamp,
-) -> Result<InboxFound, sqlx::Error> {
+) -> Result<InboxResult, sqlx::Error> {
     numbers::begin(to, pair).await?;
     let put = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, bsuid, \
         name, status, routing, webhook, agent, last_text, last_direction, last_us, created_us, generation) \
@@ -379,14 +385,14 @@ pub(crate) async fn open(
         ON CONFLICT (conversation_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
         agent = excluded.agent, generation = excluded.generation, epoch = conversations.epoch + 1";
     begun(put, pair, routing).bind(at.micros()).execute(to).await?;
-    Ok(InboxFound::Done(true, Vec::new()))
+    Ok(InboxResult::Done(true, Vec::new()))
 }
 
 pub(crate) async fn delete(
     to: &mut Conn,
     scope: &Scope,
     conversation: Uuid,
-) -> Result<InboxFound, sqlx::Error> {
+) -> Result<InboxResult, sqlx::Error> {
     let mut delete = QueryBuilder::new("DELETE FROM conversations WHERE ");
     within(&mut delete, scope);
     delete.push(" AND conversation_id = ").push_bind(conversation.to_string());
@@ -404,5 +410,5 @@ pub(crate) async fn delete(
             sql::query("DELETE FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL");
         callbacks.bind(conversation.to_string()).execute(to).await?;
     }
-    Ok(InboxFound::Done(done, Vec::new()))
+    Ok(InboxResult::Done(done, Vec::new()))
 }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::error::{StoreError, Unread, failed};
 use crate::rows::callback::CallbackState;
-use crate::rows::message::InboxFound;
+use crate::rows::message::InboxResult;
 use crate::sql::{self, Conn, Pool, Row};
 use crate::tables::webhooks::Webhooks;
 use crate::write::InboxWrite;
@@ -107,9 +107,9 @@ pub(crate) async fn redeliver(
     to: &mut Conn,
     row: i64,
     now: Timestamp,
-) -> Result<InboxFound, sqlx::Error> {
+) -> Result<InboxResult, sqlx::Error> {
     let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, delivered = 0, since_us = $2, retries = 0 \
         WHERE id = $1";
     let update = sql::query(update).bind(row).bind(now.micros());
-    Ok(InboxFound::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
+    Ok(InboxResult::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
 }

@@ -118,7 +118,7 @@ impl Erasures<'_> {
         self,
         scope: &Scope,
         conversation: Uuid,
-        until: Until,
+        until: ErasureCutoff,
     ) -> Result<(), StoreError> {
         self.erase_events(conversation, until.steady).await?;
         self.0.delete_messages(conversation, until.wall).await?;
@@ -138,7 +138,7 @@ impl Erasures<'_> {
     pub async fn erase_remaining(
         self,
         erasure: &Erasure,
-        until: Until,
+        until: ErasureCutoff,
         numbers: Vec<PhoneNumberId>,
     ) -> Result<(), StoreError> {
         self.0.queue.run(ErasureWrite::Rest(erasure.clone(), until, Vec::new())).await?;
@@ -239,7 +239,11 @@ impl Erasures<'_> {
     ///
     /// # Errors
     /// Fails if the database query fails.
-    pub async fn call_recordings(self, scope: &Scope, call: CallUuid) -> Result<Heard, StoreError> {
+    pub async fn call_recordings(
+        self,
+        scope: &Scope,
+        call: CallUuid,
+    ) -> Result<CallRecordings, StoreError> {
         let id = call.to_string();
         let mut calls: Vec<String> = sql::query_scalar(FAMILY)
             .bind(&id)
@@ -259,7 +263,7 @@ impl Erasures<'_> {
         found.extend(self.room_recordings(scope, &id).await?);
         let is_over = up == 0 && found.iter().all(|(_, ended)| ended.is_some());
         let recordings = found.iter().filter_map(|(id, _)| id.parse().ok()).take(AT_ONCE).collect();
-        Ok(Heard { is_over, recordings })
+        Ok(CallRecordings { is_over, recordings })
     }
 
     /// Returns recordings of rooms that a call was in: they overlap with the call, and the call's
@@ -331,7 +335,7 @@ pub struct Erasure {
 
 /// The time up to which data is deleted, on both clocks that rows are stamped with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Until {
+pub struct ErasureCutoff {
     /// Wall-clock time, for messages and calls.
     pub wall: Timestamp,
     /// Monotonic time, for events and notifications.
@@ -359,7 +363,7 @@ impl Erasure {
 
 /// Recordings of a user's call, of its parent call and its B-legs, and of rooms that it was in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct CallRecordings {
     /// Whether all of them have ended. A recording in progress can't be deleted.
     pub is_over: bool,
     /// Some of the recordings.
@@ -385,9 +389,9 @@ enum ErasureWrite {
     /// Webhook events about a conversation, by their ids.
     Told(Uuid, Vec<Uuid>),
     /// The conversation's own row.
-    Conversation(Scope, Uuid, Until),
+    Conversation(Scope, Uuid, ErasureCutoff),
     /// Notifications and permissions.
-    Rest(Erasure, Until, Vec<PhoneNumberId>),
+    Rest(Erasure, ErasureCutoff, Vec<PhoneNumberId>),
     Done(Uuid),
 }
 
@@ -495,7 +499,7 @@ async fn shrink(
     to: &mut Conn,
     scope: &Scope,
     conversation: Uuid,
-    until: Until,
+    until: ErasureCutoff,
 ) -> Result<u64, sqlx::Error> {
     let id = conversation.to_string();
     let delete = sql::query("DELETE FROM turns WHERE conversation_id = $1 AND came_us <= $2");
@@ -539,7 +543,7 @@ async fn shrink(
 async fn forget_rest(
     to: &mut Conn,
     erasure: &Erasure,
-    until: Until,
+    until: ErasureCutoff,
     numbers: &[PhoneNumberId],
 ) -> Result<u64, sqlx::Error> {
     let mut notices = QueryBuilder::new("DELETE FROM notices WHERE ");

@@ -28,18 +28,18 @@ impl EventKeys<'_> {
     /// Stores a key. Does not wait for the write. If the queue is full, the key is lost and an
     /// error is counted.
     pub fn insert(self, key: SeenKey) {
-        self.0.queue.post(Write::Key(key));
+        self.0.queue.post(Write::InsertKey(key));
     }
 
     /// Removes a key. Does not wait for the write.
     pub fn remove(self, key: u128) {
-        self.0.queue.post(Write::Unkey(key));
+        self.0.queue.post(Write::RemoveKey(key));
     }
 
     /// Deletes some of the keys that were last seen before `seen_before`, oldest first. Does not
     /// wait for the write.
     pub fn delete_older(self, seen_before: Timestamp) {
-        self.0.queue.offer(Write::ForgetKeys(seen_before));
+        self.0.queue.offer(Write::DeleteOldKeys(seen_before));
     }
 }
 

@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use crate::error::{StoreError, Unread, failed};
 use crate::rows::callback::NewCallback;
-use crate::rows::conversation::{Pair, Standing, UserName};
+use crate::rows::conversation::{Pair, RoutingState, UserName};
 use crate::rows::message::{
-    Came, Draft, Going, Gone, InboxFound, LeftMessage, Message, NewMessage, StatusCame,
+    EnqueueResult, EventDraft, InboxResult, InterruptedMessage, Message, NewMessage,
+    OutgoingMessages, StatusUpdate, TimelineEntry,
 };
 use crate::scope::{Scope, within};
 use crate::seal::Seal;
@@ -33,17 +34,19 @@ impl Messages<'_> {
     /// is full.
     pub fn receive(
         self,
-        came: Came,
-    ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
-        self.0.queue.try_inbox(InboxWrite::Came(came))
+        came: TimelineEntry,
+    ) -> Option<impl Future<Output = Result<InboxResult, StoreError>> + Send + 'static + use<>>
+    {
+        self.0.queue.try_inbox(InboxWrite::Entry(came))
     }
 
     /// Stores a message's new status. The write is queued when this returns. Returns `None` if the
     /// queue is full.
     pub fn update_status(
         self,
-        status: StatusCame,
-    ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
+        status: StatusUpdate,
+    ) -> Option<impl Future<Output = Result<InboxResult, StoreError>> + Send + 'static + use<>>
+    {
         self.0.queue.try_inbox(InboxWrite::Status(status))
     }
 
@@ -53,13 +56,13 @@ impl Messages<'_> {
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
-    pub async fn enqueue(self, going: Going) -> Result<Gone, StoreError> {
-        match self.0.queue.inbox(InboxWrite::Going(going)).await? {
-            InboxFound::Gone(gone) => Ok(gone),
-            InboxFound::Came(..)
-            | InboxFound::Status(..)
-            | InboxFound::Done(..)
-            | InboxFound::Journalled => Err(StoreError::NotTaken),
+    pub async fn enqueue(self, going: OutgoingMessages) -> Result<EnqueueResult, StoreError> {
+        match self.0.queue.inbox(InboxWrite::Enqueue(going)).await? {
+            InboxResult::Enqueued(gone) => Ok(gone),
+            InboxResult::Entry(..)
+            | InboxResult::Status(..)
+            | InboxResult::Done(..)
+            | InboxResult::Journalled => Err(StoreError::NotTaken),
         }
     }
 
@@ -70,7 +73,7 @@ impl Messages<'_> {
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
     pub async fn begin_sending(self, message: Uuid, at: Timestamp) -> Result<bool, StoreError> {
-        Ok(self.0.queue.inbox(InboxWrite::Asking { message, at }).await?.into_done()?.0)
+        Ok(self.0.queue.inbox(InboxWrite::BeginSending { message, at }).await?.into_done()?.0)
     }
 
     /// Stores the id that Meta gave a message. The write is queued when this returns.
@@ -79,7 +82,7 @@ impl Messages<'_> {
         message: Uuid,
         wamid: String,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
-        let written = self.0.queue.inbox(InboxWrite::Posted { message, wamid });
+        let written = self.0.queue.inbox(InboxWrite::SetWamid { message, wamid });
         async move { Ok(written.await?.into_done()?.0) }
     }
 
@@ -89,7 +92,7 @@ impl Messages<'_> {
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write.
     pub async fn delete_older(self, before: Timestamp, limit: u32) -> Result<bool, StoreError> {
-        Ok(self.0.queue.inbox(InboxWrite::Forget { before, limit }).await?.into_done()?.0)
+        Ok(self.0.queue.inbox(InboxWrite::DeleteOlder { before, limit }).await?.into_done()?.0)
     }
 
     /// Returns the messages and calls of a conversation that are older than `before`, newest first.
@@ -124,7 +127,7 @@ impl Messages<'_> {
         node: &str,
         after: (i64, Uuid),
         limit: u32,
-    ) -> Result<Vec<LeftMessage>, StoreError> {
+    ) -> Result<Vec<InterruptedMessage>, StoreError> {
         left(&self.0.read, node, after, limit).await
     }
 
@@ -190,7 +193,7 @@ pub(crate) async fn left(
     node: &str,
     after: (i64, Uuid),
     limit: u32,
-) -> Result<Vec<LeftMessage>, StoreError> {
+) -> Result<Vec<InterruptedMessage>, StoreError> {
     const WHAT: &str = "find interrupted messages";
     let select = format!(
         "SELECT {MESSAGE}, m.node_id, m.asked_us, m.epoch, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, \
@@ -205,10 +208,10 @@ pub(crate) async fn left(
         .bind(after.1.to_string())
         .bind(i64::from(limit));
     let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
-    let read = |row: &Row| -> Result<LeftMessage, Unread> {
+    let read = |row: &Row| -> Result<InterruptedMessage, Unread> {
         let message = message(row)?;
         let noted = row.try_get::<Option<String>, _>("node_id")?.is_some();
-        Ok(LeftMessage {
+        Ok(InterruptedMessage {
             pair: pair(message.conversation, row)?,
             message,
             epoch: row
@@ -240,19 +243,19 @@ pub(crate) async fn until(
 pub(crate) async fn came(
     to: &mut Conn,
     seal: &Seal,
-    came: &Came,
-) -> Result<InboxFound, sqlx::Error> {
+    came: &TimelineEntry,
+) -> Result<InboxResult, sqlx::Error> {
     let Some(Some(arrived)) = arrive(to, &[came]).await?.pop() else {
-        return Ok(InboxFound::Came(None, Vec::new()));
+        return Ok(InboxResult::Entry(None, Vec::new()));
     };
     let written = outbox::insert_all(to, seal, arrived.told).await?;
-    Ok(InboxFound::Came(Some(arrived.found), written))
+    Ok(InboxResult::Entry(Some(arrived.found), written))
 }
 
 /// A message that was not stored before.
 pub(crate) struct Arrived {
     /// The conversation's routing state and its number of unread messages.
-    pub(crate) found: (Standing, u64),
+    pub(crate) found: (RoutingState, u64),
     /// The callbacks that report it, not yet in the outbox.
     pub(crate) told: Vec<NewCallback>,
 }
@@ -260,7 +263,7 @@ pub(crate) struct Arrived {
 /// Stores inbound messages in order. The result is `None` for a message that was stored before.
 pub(crate) async fn arrive(
     to: &mut Conn,
-    all: &[&Came],
+    all: &[&TimelineEntry],
 ) -> Result<Vec<Option<Arrived>>, sqlx::Error> {
     let inserted =
         sql::each(to, all.iter().map(|came| inserting(&came.pair, &came.message, None))).await?;
@@ -289,7 +292,7 @@ pub(crate) async fn arrive(
 }
 
 /// Makes the event for the webhook and the Plivo-compatible callback for the number's webhook URL.
-fn tell(draft: &Draft, webhook: Option<Uuid>, conversation: Uuid) -> Vec<NewCallback> {
+fn tell(draft: &EventDraft, webhook: Option<Uuid>, conversation: Uuid) -> Vec<NewCallback> {
     let event = webhook.map(|webhook| draft.event_for(webhook, conversation));
     event.into_iter().chain(draft.form(conversation)).collect()
 }
@@ -298,12 +301,12 @@ pub(crate) async fn insert(
     to: &mut Conn,
     pair: &Pair,
     message: &NewMessage,
-    going: Option<&Going>,
+    going: Option<&OutgoingMessages>,
 ) -> Result<bool, sqlx::Error> {
     Ok(inserting(pair, message, going).execute(to).await?.rows_affected() > 0)
 }
 
-fn inserting(pair: &Pair, message: &NewMessage, going: Option<&Going>) -> Query<Row> {
+fn inserting(pair: &Pair, message: &NewMessage, going: Option<&OutgoingMessages>) -> Query<Row> {
     let insert = "INSERT INTO messages (message_id, conversation_id, phone_number_id, wamid, direction, kind, body, \
         content, status, sender, came_us, changed_us, node_id, epoch) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13) ON CONFLICT (message_id) DO NOTHING";
@@ -326,8 +329,8 @@ fn inserting(pair: &Pair, message: &NewMessage, going: Option<&Going>) -> Query<
 pub(crate) async fn status(
     to: &mut Conn,
     seal: &Seal,
-    came: &StatusCame,
-) -> Result<InboxFound, sqlx::Error> {
+    came: &StatusUpdate,
+) -> Result<InboxResult, sqlx::Error> {
     let mut update = QueryBuilder::new("UPDATE messages SET status = ");
     update.push_bind(came.status.as_str());
     update.push(", wamid = coalesce(wamid, ").push_bind(came.wamid.clone());
@@ -366,7 +369,7 @@ pub(crate) async fn status(
     }
     update.push(") RETURNING message_id, conversation_id");
     let Some(row) = update.build().fetch_optional(&mut *to).await? else {
-        return Ok(InboxFound::Status(None, Vec::new()));
+        return Ok(InboxResult::Status(None, Vec::new()));
     };
     let (message, conversation): (String, String) =
         (row.try_get("message_id")?, row.try_get("conversation_id")?);
@@ -394,7 +397,7 @@ pub(crate) async fn status(
         draft.fill(&conversation, &message, &user);
         written = outbox::insert_all(to, seal, tell(&draft, webhook, id)).await?;
     }
-    Ok(InboxFound::Status(ids, written))
+    Ok(InboxResult::Status(ids, written))
 }
 
 /// Deletes up to `limit` of the oldest messages from before `before`, and conversations without
@@ -403,7 +406,7 @@ pub(crate) async fn forget(
     to: &mut Conn,
     before: Timestamp,
     limit: u32,
-) -> Result<InboxFound, sqlx::Error> {
+) -> Result<InboxResult, sqlx::Error> {
     let delete = "DELETE FROM messages WHERE message_id IN \
         (SELECT message_id FROM messages WHERE came_us < $1 ORDER BY came_us LIMIT $2)";
     let gone = sql::query(delete)
@@ -424,35 +427,38 @@ pub(crate) async fn forget(
             .execute(to)
             .await?;
     }
-    Ok(InboxFound::Done(gone >= u64::from(limit), Vec::new()))
+    Ok(InboxResult::Done(gone >= u64::from(limit), Vec::new()))
 }
 
-pub(crate) async fn going(to: &mut Conn, going: &Going) -> Result<Gone, sqlx::Error> {
+pub(crate) async fn going(
+    to: &mut Conn,
+    going: &OutgoingMessages,
+) -> Result<EnqueueResult, sqlx::Error> {
     let select = format!(
         "SELECT c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, {STANDING} \
          FROM conversations c {JOIN} WHERE c.conversation_id = $1"
     );
     let conversation = going.conversation.to_string();
     let Some(row) = sql::query(select).bind(&conversation).fetch_optional(&mut *to).await? else {
-        return Ok(Gone::Refused);
+        return Ok(EnqueueResult::Refused);
     };
     if let Some(epoch) = going.epoch
         && standing(&row)?.answers(epoch).is_none()
     {
-        return Ok(Gone::Refused);
+        return Ok(EnqueueResult::Refused);
     }
     if let Some(answers) = &going.answers
         && !turns::answered(to, answers).await?
     {
-        return Ok(Gone::Refused);
+        return Ok(EnqueueResult::Refused);
     }
     let pair = pair(going.conversation, &row)?;
     for message in &going.messages {
         if !insert(to, &pair, message, Some(going)).await? {
-            return Ok(Gone::Before);
+            return Ok(EnqueueResult::Duplicate);
         }
     }
-    let Some(last) = going.messages.last() else { return Ok(Gone::Out) };
+    let Some(last) = going.messages.last() else { return Ok(EnqueueResult::Stored) };
     let update = "UPDATE conversations SET last_text = $2, last_lower = $4, last_direction = 'outbound', \
         last_us = CASE WHEN $3 > last_us THEN $3 ELSE last_us END WHERE conversation_id = $1";
     sql::query(update)
@@ -462,7 +468,7 @@ pub(crate) async fn going(to: &mut Conn, going: &Going) -> Result<Gone, sqlx::Er
         .bind(last.text.to_lowercase())
         .execute(to)
         .await?;
-    Ok(Gone::Out)
+    Ok(EnqueueResult::Stored)
 }
 
 /// Records that a message is about to be sent. Meta may have it from then on.
@@ -470,10 +476,10 @@ pub(crate) async fn asking(
     to: &mut Conn,
     message: Uuid,
     at: Timestamp,
-) -> Result<InboxFound, sqlx::Error> {
+) -> Result<InboxResult, sqlx::Error> {
     let update = "UPDATE messages SET asked_us = $2 WHERE message_id = $1 AND status = 'queued' AND asked_us IS NULL";
     let update = sql::query(update).bind(message.to_string()).bind(at.micros());
-    Ok(InboxFound::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
+    Ok(InboxResult::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
 }
 
 /// Stores the id that Meta gave a message.
@@ -481,8 +487,8 @@ pub(crate) async fn posted(
     to: &mut Conn,
     message: Uuid,
     wamid: &str,
-) -> Result<InboxFound, sqlx::Error> {
+) -> Result<InboxResult, sqlx::Error> {
     let update = sql::query("UPDATE messages SET wamid = $2 WHERE message_id = $1")
         .bind(message.to_string());
-    Ok(InboxFound::Done(update.bind(wamid).execute(to).await?.rows_affected() > 0, Vec::new()))
+    Ok(InboxResult::Done(update.bind(wamid).execute(to).await?.rows_affected() > 0, Vec::new()))
 }

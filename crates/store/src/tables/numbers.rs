@@ -5,8 +5,8 @@
 //! newer one of the two routings counts.
 
 use crate::error::{StoreError, failed};
-use crate::rows::conversation::{Pair, Standing};
-use crate::rows::number::{Claim, Reroute, Tenure};
+use crate::rows::conversation::{Pair, RoutingState};
+use crate::rows::number::{NumberOwners, NumberTransfer, RoutingChange};
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Row};
 use crate::write::InboxWrite;
@@ -23,8 +23,8 @@ impl Numbers<'_> {
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
-    pub async fn set_routing(self, reroute: Reroute) -> Result<(), StoreError> {
-        self.0.queue.inbox(InboxWrite::Reroute(reroute)).await?.into_done().map(drop)
+    pub async fn set_routing(self, reroute: RoutingChange) -> Result<(), StoreError> {
+        self.0.queue.inbox(InboxWrite::SetRouting(reroute)).await?.into_done().map(drop)
     }
 
     /// Transfers a number to another account. Returns `false` if that account has it already.
@@ -32,15 +32,15 @@ impl Numbers<'_> {
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
-    pub async fn transfer(self, claim: Claim) -> Result<bool, StoreError> {
-        Ok(self.0.queue.inbox(InboxWrite::Claim(claim)).await?.into_done()?.0)
+    pub async fn transfer(self, claim: NumberTransfer) -> Result<bool, StoreError> {
+        Ok(self.0.queue.inbox(InboxWrite::Transfer(claim)).await?.into_done()?.0)
     }
 
     /// Returns the owners of all numbers that have conversations.
     ///
     /// # Errors
     /// Fails if the database query fails.
-    pub async fn owners(self) -> Result<Vec<(PhoneNumberId, Tenure)>, StoreError> {
+    pub async fn owners(self) -> Result<Vec<(PhoneNumberId, NumberOwners)>, StoreError> {
         all(&self.0.read).await
     }
 
@@ -88,8 +88,8 @@ pub(crate) const GENERATION: &str = "(SELECT coalesce(max(t.generation), 0) FROM
     WHERE t.phone_number_id = conversations.phone_number_id)";
 
 /// Reads the columns of [`STANDING`].
-pub(crate) fn standing(row: &Row) -> Result<Standing, sqlx::Error> {
-    Ok(Standing {
+pub(crate) fn standing(row: &Row) -> Result<RoutingState, sqlx::Error> {
+    Ok(RoutingState {
         routing: routing(row)?,
         epoch: u64::try_from(row.try_get::<i64, _>("epoch")?).unwrap_or_default(),
         ai_enabled: row.try_get::<i64, _>("ai_enabled")? != 0,
@@ -126,8 +126,8 @@ pub(crate) async fn begin(to: &mut Conn, pair: &Pair) -> Result<(), sqlx::Error>
 
 /// Transfers a number to another account. The routing set for the number and its conversations
 /// ends, unless `kept` allows the new owner to keep it.
-pub(crate) async fn claim(to: &mut Conn, claim: &Claim) -> Result<bool, sqlx::Error> {
-    let Claim { phone_number_id, owner, before, kept, routing } = claim;
+pub(crate) async fn claim(to: &mut Conn, claim: &NumberTransfer) -> Result<bool, sqlx::Error> {
+    let NumberTransfer { phone_number_id, owner, before, kept, routing } = claim;
     let (id, owner) = (phone_number_id.as_str(), owner.as_str());
     // The row was written by an Offhook version that did not store owners. Its routing is assumed
     // to be the present owner's.
@@ -157,8 +157,8 @@ pub(crate) async fn claim(to: &mut Conn, claim: &Claim) -> Result<bool, sqlx::Er
 }
 
 /// Sets the routing of a number, and of all its conversations if `all` is set.
-pub(crate) async fn reroute(to: &mut Conn, reroute: &Reroute) -> Result<(), sqlx::Error> {
-    let Reroute { phone_number_id, account, routing, all } = reroute;
+pub(crate) async fn reroute(to: &mut Conn, reroute: &RoutingChange) -> Result<(), sqlx::Error> {
+    let RoutingChange { phone_number_id, account, routing, all } = reroute;
     let put = "INSERT INTO number_routing (phone_number_id, routing, webhook, agent) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (phone_number_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
         agent = excluded.agent";
@@ -193,13 +193,14 @@ pub(crate) async fn reroute(to: &mut Conn, reroute: &Reroute) -> Result<(), sqlx
 }
 
 /// Returns the owners of all numbers.
-pub(crate) async fn all(pool: &Pool) -> Result<Vec<(PhoneNumberId, Tenure)>, StoreError> {
+pub(crate) async fn all(pool: &Pool) -> Result<Vec<(PhoneNumberId, NumberOwners)>, StoreError> {
     const WHAT: &str = "read the numbers' owners";
     let select = "SELECT phone_number_id, owner, first_owner FROM number_tenures";
     let rows = sql::query(select).fetch_all(pool).await.map_err(failed(WHAT))?;
     let read = |row: &Row| {
         let text = |column: &str| row.try_get::<String, _>(column);
-        let tenure = Tenure { owner: text("owner")?.into(), first: text("first_owner")?.into() };
+        let tenure =
+            NumberOwners { owner: text("owner")?.into(), first: text("first_owner")?.into() };
         Ok((text("phone_number_id")?.into(), tenure))
     };
     rows.iter().map(|row| read(row).map_err(failed(WHAT))).collect()

@@ -13,7 +13,8 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::error::{StoreError, Unread, failed, word};
 use crate::rows::callback::{
-    Callback, CallbackState, CallbackView, NewCallback, Settled, Settlement, Written, is_secret,
+    Callback, CallbackState, CallbackView, DeliveryOutcome, NewCallback, QueuedCallback,
+    Settlement, is_secret,
 };
 use crate::rows::message;
 use crate::scope::{self, Scope};
@@ -41,7 +42,7 @@ impl Outbox<'_> {
     pub fn add(
         self,
         callback: NewCallback,
-    ) -> impl Future<Output = Result<Written, StoreError>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<QueuedCallback, StoreError>> + Send + 'static + use<> {
         let queued = self.0.queue.request(|sender| Write::Callback(Box::new(callback), sender));
         async move { queued.await?.ok_or(StoreError::Journalled) }
     }
@@ -55,7 +56,7 @@ impl Outbox<'_> {
         self,
         settlement: Settlement,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
-        self.0.queue.request(|sender| Write::Settle(Box::new(settlement), sender))
+        self.0.queue.request(|sender| Write::SettleCallback(Box::new(settlement), sender))
     }
 
     /// Returns the origins that have due callbacks, and the time when the next other one becomes
@@ -88,8 +89,14 @@ impl Outbox<'_> {
         for Illegible { id, detail } in illegible {
             tracing::error!(id, detail, "unreadable callback given up");
             let last = format!("unreadable row: {detail}");
-            self.settle(Settlement { id, attempts: 0, at: now, outcome: Settled::Failed, last })
-                .await?;
+            self.settle(Settlement {
+                id,
+                attempts: 0,
+                at: now,
+                outcome: DeliveryOutcome::Failed,
+                last,
+            })
+            .await?;
         }
         Ok(due)
     }
@@ -112,7 +119,7 @@ impl Outbox<'_> {
     ///
     /// # Errors
     /// Fails with [`StoreError::Closed`] if the store was closed first.
-    pub async fn add_event(self, event: NewCallback) -> Result<Option<Written>, StoreError> {
+    pub async fn add_event(self, event: NewCallback) -> Result<Option<QueuedCallback>, StoreError> {
         match self.add(event).await {
             Ok(written) => Ok(Some(written)),
             Err(StoreError::Journalled) => Ok(None),
@@ -169,7 +176,7 @@ pub(crate) async fn insert(
     to: &mut Conn,
     seal: &Seal,
     new: NewCallback,
-) -> Result<Written, sqlx::Error> {
+) -> Result<QueuedCallback, sqlx::Error> {
     insert_all(to, seal, vec![new]).await?.pop().ok_or(sqlx::Error::RowNotFound)
 }
 
@@ -204,13 +211,13 @@ pub(crate) async fn insert_all(
     to: &mut Conn,
     seal: &Seal,
     all: Vec<NewCallback>,
-) -> Result<Vec<Written>, sqlx::Error> {
+) -> Result<Vec<QueuedCallback>, sqlx::Error> {
     let inserts: Vec<_> = all.iter().map(|new| inserting(seal, new)).collect();
     let outcomes = sql::each(to, inserts).await?;
     let written = |(new, outcome): (NewCallback, Outcome<(i64, bool)>)| {
         let (id, behind) = outcome.rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
         let since = new.created;
-        Ok(Written {
+        Ok(QueuedCallback {
             callback: Callback { id, new, since, attempts: 0, retries: 0 },
             first: !behind,
         })
@@ -250,7 +257,7 @@ fn inserting(seal: &Seal, new: &NewCallback) -> Query<All<(i64, bool)>> {
 pub(crate) async fn settle(to: &mut Conn, all: &[&Settlement]) -> Result<Vec<bool>, sqlx::Error> {
     let outcomes = sql::each(to, all.iter().map(|settlement| settling(settlement))).await?;
     let others = |(s, outcome): (&&Settlement, &Outcome<(bool,)>)| {
-        let is_over = !matches!(s.outcome, Settled::Again { .. });
+        let is_over = !matches!(s.outcome, DeliveryOutcome::Retry { .. });
         is_over && outcome.rows.iter().any(|(others,)| *others)
     };
     Ok(all.iter().zip(&outcomes).map(others).collect())
@@ -258,9 +265,9 @@ pub(crate) async fn settle(to: &mut Conn, all: &[&Settlement]) -> Result<Vec<boo
 
 fn settling(s: &Settlement) -> Query<All<(bool,)>> {
     let (due, done, delivered) = match s.outcome {
-        Settled::Again { due } => (Some(due), None, false),
-        Settled::Delivered => (None, Some(s.at), true),
-        Settled::Failed => (None, Some(s.at), false),
+        DeliveryOutcome::Retry { due } => (Some(due), None, false),
+        DeliveryOutcome::Delivered => (None, Some(s.at), true),
+        DeliveryOutcome::Failed => (None, Some(s.at), false),
     };
     let update = "UPDATE callbacks SET attempts = $2, next_us = $3, done_us = $4, delivered = $5, last = $6, \
         retries = retries + $7, secret_params = CASE WHEN $5 = 1 THEN NULL ELSE secret_params END, \

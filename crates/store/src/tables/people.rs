@@ -28,7 +28,7 @@ impl ApiKeys<'_> {
         scope: &Scope,
         before: Option<(Timestamp, Uuid)>,
         limit: u32,
-    ) -> Result<Vec<MadeKey>, StoreError> {
+    ) -> Result<Vec<ApiKeyRow>, StoreError> {
         crate::tables::people::keys(&self.0.read, scope, before, limit).await
     }
 
@@ -36,7 +36,7 @@ impl ApiKeys<'_> {
     ///
     /// # Errors
     /// Fails if the database query fails.
-    pub async fn all(self) -> Result<Vec<MadeKey>, StoreError> {
+    pub async fn all(self) -> Result<Vec<ApiKeyRow>, StoreError> {
         crate::tables::people::all_keys(&self.0.read).await
     }
 
@@ -45,7 +45,7 @@ impl ApiKeys<'_> {
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
-    pub async fn create(self, key: MadeKey) -> Result<bool, StoreError> {
+    pub async fn create(self, key: ApiKeyRow) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::CreateKey(Box::new(key))).await
     }
 
@@ -53,7 +53,7 @@ impl ApiKeys<'_> {
     ///
     /// # Errors
     /// Fails if the database query fails.
-    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<MadeKey>, StoreError> {
+    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<ApiKeyRow>, StoreError> {
         crate::tables::people::one_key(&self.0.read, scope, id).await
     }
 
@@ -356,7 +356,7 @@ pub struct UserLink {
 
 /// A key of the number API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MadeKey {
+pub struct ApiKeyRow {
     pub id: Uuid,
     pub account: AuthId,
     pub main_account: AuthId,
@@ -395,7 +395,7 @@ pub(crate) enum PeopleWrite {
     /// Links a user to a subject of a sign-in provider and removes the user's invitations. Changes
     /// nothing if either is already linked.
     Link(UserLink),
-    CreateKey(Box<MadeKey>),
+    CreateKey(Box<ApiKeyRow>),
     ChangeKey {
         scope: Scope,
         id: Uuid,
@@ -781,7 +781,7 @@ pub(crate) async fn keys(
     scope: &Scope,
     before: Option<(Timestamp, Uuid)>,
     limit: u32,
-) -> Result<Vec<MadeKey>, StoreError> {
+) -> Result<Vec<ApiKeyRow>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys WHERE "));
     within(&mut select, scope);
     page(&mut select, "key_id", before, limit);
@@ -794,7 +794,7 @@ pub(crate) async fn one_key(
     pool: &Pool,
     scope: &Scope,
     id: Uuid,
-) -> Result<Option<MadeKey>, StoreError> {
+) -> Result<Option<ApiKeyRow>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys WHERE "));
     within(&mut select, scope);
     select.push(" AND key_id = ").push_bind(id.to_string());
@@ -803,7 +803,7 @@ pub(crate) async fn one_key(
 }
 
 /// Returns all API keys.
-pub(crate) async fn all_keys(pool: &Pool) -> Result<Vec<MadeKey>, StoreError> {
+pub(crate) async fn all_keys(pool: &Pool) -> Result<Vec<ApiKeyRow>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys"));
     let rows = select.build().fetch_all(pool).await.map_err(failed("read the API keys"))?;
     rows.iter().map(key).collect()
@@ -864,9 +864,9 @@ fn user(row: &Row) -> Result<User, StoreError> {
     })
 }
 
-fn key(row: &Row) -> Result<MadeKey, StoreError> {
+fn key(row: &Row) -> Result<ApiKeyRow, StoreError> {
     let c = Columns { row, what: "read an API key" };
-    Ok(MadeKey {
+    Ok(ApiKeyRow {
         id: c.id("key_id")?,
         account: c.text("auth_id")?.into(),
         main_account: c.text("main_auth_id")?.into(),

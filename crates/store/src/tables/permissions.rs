@@ -44,7 +44,7 @@ impl Permissions<'_> {
     /// Deletes a permission that has not changed since `before`. Does not wait for the write.
     pub fn delete_unchanged(self, number: &PhoneNumberId, user: &str, before: Timestamp) {
         // If the queue is full, the next sweep deletes it.
-        self.0.queue.offer(Write::ForgetPermission(number.clone(), user.to_owned(), before));
+        self.0.queue.offer(Write::DeletePermission(number.clone(), user.to_owned(), before));
     }
 }
 
@@ -135,9 +135,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::options::Fail;
-    use crate::options::Part;
+    use crate::options::FaultInjector;
     use crate::options::StoreOptions;
+    use crate::options::StorePart;
     use crate::rows::permission::PermissionWrite;
     use model::Health;
 
@@ -209,9 +209,9 @@ mod tests {
         let file = folder.path().join("o.db");
         let fails = Arc::new(AtomicBool::new(true));
         let switch = fails.clone();
-        let fail = move |part| part == Part::Store && switch.load(Ordering::SeqCst);
+        let fail = move |part| part == StorePart::Store && switch.load(Ordering::SeqCst);
         let journal = folder.path().join("data");
-        let (busy, fail) = (Duration::from_millis(50), Some(Arc::new(fail) as Fail));
+        let (busy, fail) = (Duration::from_millis(50), Some(Arc::new(fail) as FaultInjector));
         let options = StoreOptions { busy, fail, ..StoreOptions::with_journal_in(journal) };
         fails.store(false, Ordering::SeqCst);
         let store = Store::open_with(&file, options, Health::new()).await.unwrap();

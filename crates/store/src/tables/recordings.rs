@@ -6,10 +6,10 @@
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
-use crate::rows::callback::Written;
+use crate::rows::callback::QueuedCallback;
 use crate::rows::recording::{
     CopyWrite, Recording, RecordingConclusion, RecordingFilter, RecordingStart, RecordingWork,
-    RoomFilter, ToTranscribe, TranscriptWrite,
+    RoomFilter, TranscriptWrite, TranscriptionJob,
 };
 use crate::scope::{Scope, within};
 use crate::seal::Seal;
@@ -27,7 +27,7 @@ impl Recordings<'_> {
     /// Records the start of a recording. Does not wait for the write. If it is lost,
     /// [`Recordings::conclude`] restores it.
     pub fn begin(self, start: RecordingStart) {
-        self.0.queue.post(Write::RecordingBegun(Box::new(start)));
+        self.0.queue.post(Write::RecordingStarted(Box::new(start)));
     }
 
     /// Records the end of a recording and adds the callbacks that report it to the outbox, in one
@@ -41,7 +41,8 @@ impl Recordings<'_> {
     pub fn conclude(
         self,
         conclusion: RecordingConclusion,
-    ) -> impl Future<Output = Result<Vec<Written>, StoreError>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<Vec<QueuedCallback>, StoreError>> + Send + 'static + use<>
+    {
         self.0.queue.request(|sender| Write::RecordingEnded(Box::new(conclusion), sender))
     }
 
@@ -119,8 +120,8 @@ impl Recordings<'_> {
     pub async fn write_transcript(
         self,
         write: TranscriptWrite,
-    ) -> Result<Vec<Written>, StoreError> {
-        let written = self.0.queue.request(|sender| Write::Transcribed(Box::new(write), sender));
+    ) -> Result<Vec<QueuedCallback>, StoreError> {
+        let written = self.0.queue.request(|sender| Write::Transcription(Box::new(write), sender));
         written.await.map_err(|_| StoreError::NotTaken)
     }
 
@@ -130,7 +131,7 @@ impl Recordings<'_> {
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
     pub async fn write_copy(self, write: CopyWrite) -> Result<(), StoreError> {
-        let written = self.0.queue.request(|sender| Write::Copy(Box::new(write), sender));
+        let written = self.0.queue.request(|sender| Write::RecordingCopy(Box::new(write), sender));
         written.await.map_err(|_| StoreError::NotTaken)
     }
 
@@ -140,7 +141,7 @@ impl Recordings<'_> {
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
     pub async fn delete(self, ids: Vec<Uuid>) -> Result<(), StoreError> {
-        self.0.queue.change(|sender| Write::ForgetRecordings(ids, sender)).await
+        self.0.queue.change(|sender| Write::DeleteRecordings(ids, sender)).await
     }
 }
 
@@ -176,7 +177,7 @@ pub(crate) async fn conclude(
     to: &mut Conn,
     seal: &Seal,
     c: &RecordingConclusion,
-) -> Result<Vec<Written>, sqlx::Error> {
+) -> Result<Vec<QueuedCallback>, sqlx::Error> {
     begin(to, &c.start).await?;
     let update = "UPDATE recordings SET ended_us = $2, duration_ms = $3, end_reason = $4, upload_us = $5, notices = NULL, \
         transcribe_us = $6 WHERE recording_id = $1 AND ended_us IS NULL";
@@ -220,7 +221,7 @@ pub(crate) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx:
                 sql::query(remove).bind(object).execute(to).await?;
             }
         }
-        CopyWrite::Failed { id, again } => {
+        CopyWrite::CopyFailed { id, again } => {
             let update = "UPDATE recordings SET upload_us = $2, upload_tries = upload_tries + 1 WHERE recording_id = $1";
             let update = sql::query(update).bind(id.to_string()).bind(again.map(Timestamp::micros));
             update.execute(to).await?;
@@ -229,7 +230,7 @@ pub(crate) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx:
             let delete = sql::query("DELETE FROM objects_to_remove WHERE object = $1");
             delete.bind(object).execute(to).await?;
         }
-        CopyWrite::Kept { object, again } => {
+        CopyWrite::RemovalFailed { object, again } => {
             let update =
                 "UPDATE objects_to_remove SET due_us = $2, tries = tries + 1 WHERE object = $1";
             sql::query(update).bind(object).bind(again.micros()).execute(to).await?;
@@ -244,7 +245,7 @@ pub(crate) async fn transcription_callback(
     to: &mut Conn,
     seal: &Seal,
     write: &TranscriptWrite,
-) -> Result<Vec<Written>, sqlx::Error> {
+) -> Result<Vec<QueuedCallback>, sqlx::Error> {
     match write {
         TranscriptWrite::Done { id, callback } => {
             let update = "UPDATE recordings SET transcribe_us = NULL, transcription = NULL \
@@ -255,7 +256,7 @@ pub(crate) async fn transcription_callback(
                 _ => Ok(vec![outbox::insert(to, seal, (**callback).clone()).await?]),
             }
         }
-        TranscriptWrite::Again { id, at } => {
+        TranscriptWrite::Retry { id, at } => {
             let update = "UPDATE recordings SET transcribe_us = $2, transcribe_tries = transcribe_tries + 1 \
                 WHERE recording_id = $1 AND transcribe_us IS NOT NULL";
             sql::query(update).bind(id.to_string()).bind(at.micros()).execute(to).await?;
@@ -446,7 +447,7 @@ pub(crate) async fn work(
         let number = |column: &str| row.try_get::<i64, _>(column).map_err(failed(WHAT));
         let duration_ms = u64::try_from(number("duration_ms")?).unwrap_or_default();
         let tries = u32::try_from(number("transcribe_tries")?).unwrap_or(u32::MAX);
-        Ok(ToTranscribe { start: start(row)?, duration_ms, tries })
+        Ok(TranscriptionJob { start: start(row)?, duration_ms, tries })
     };
     let transcripts = rows.iter().map(to_transcribe).collect::<Result<_, StoreError>>()?;
     let select = "SELECT min(due) FROM (SELECT min(upload_us) AS due FROM recordings WHERE upload_us > $1 \
@@ -608,7 +609,7 @@ mod tests {
         let [one, two] = [1, 2].map(Uuid::from_u128);
         store
             .recordings()
-            .write_copy(CopyWrite::Failed { id: one, again: Some(at(5_000)) })
+            .write_copy(CopyWrite::CopyFailed { id: one, again: Some(at(5_000)) })
             .await
             .unwrap();
         store
@@ -640,7 +641,7 @@ mod tests {
             .unwrap();
         store
             .recordings()
-            .write_copy(CopyWrite::Kept { object: "a/2.wav".to_owned(), again: at(6_000) })
+            .write_copy(CopyWrite::RemovalFailed { object: "a/2.wav".to_owned(), again: at(6_000) })
             .await
             .unwrap();
         assert_eq!(
@@ -673,7 +674,7 @@ mod tests {
         );
         store
             .recordings()
-            .write_transcript(TranscriptWrite::Again { id: start.id, at: at(700) })
+            .write_transcript(TranscriptWrite::Retry { id: start.id, at: at(700) })
             .await
             .unwrap();
         assert_eq!(

@@ -22,7 +22,7 @@ impl Responses<'_> {
     /// full.
     pub fn put(
         self,
-        answer: GivenAnswer,
+        answer: StoredResponse,
     ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
         self.0.queue.try_run(AnswerWrite::Keep(answer)).inspect(|_| self.0.queue.wake())
     }
@@ -74,7 +74,7 @@ const AT_ONCE: u32 = 500;
 const WHAT: &str = "read an idempotent response";
 
 /// A response to be stored.
-pub struct GivenAnswer {
+pub struct StoredResponse {
     /// Digest of the caller, the request and the idempotency key.
     pub digest: [u8; 32],
     /// The account that made the request, and its main account.
@@ -88,7 +88,7 @@ pub struct GivenAnswer {
 }
 
 enum AnswerWrite {
-    Keep(GivenAnswer),
+    Keep(StoredResponse),
     /// Deletes the responses that expired before this time.
     Forget(Timestamp),
     /// Deletes the oldest responses of an account beyond [`KEPT`].
@@ -128,7 +128,7 @@ impl Deed for AnswerWrite {
     }
 }
 
-async fn keep(to: &mut Conn, seal: &Seal, given: &GivenAnswer) -> Result<u64, sqlx::Error> {
+async fn keep(to: &mut Conn, seal: &Seal, given: &StoredResponse) -> Result<u64, sqlx::Error> {
     // An existing row has expired, otherwise its response would have been sent.
     let insert = "INSERT INTO answers_given (digest, auth_id, main_auth_id, about, answer, given_us, \
         until_us) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (digest) DO UPDATE SET about = excluded.about, \
@@ -181,11 +181,11 @@ mod tests {
     use crate::store::Store;
     use model::Health;
 
-    fn answer(n: u8, about: Option<&str>, until: i64) -> GivenAnswer {
+    fn answer(n: u8, about: Option<&str>, until: i64) -> StoredResponse {
         let (given, until) = (Timestamp::from_secs(1), Timestamp::from_secs(until));
         let (account, main_account, about) = ("MA1".into(), "MA1".into(), about.map(str::to_owned));
         let answer = b"canary-answer".to_vec();
-        GivenAnswer { digest: [n; 32], account, main_account, about, answer, given, until }
+        StoredResponse { digest: [n; 32], account, main_account, about, answer, given, until }
     }
 
     #[tokio::test]
@@ -215,7 +215,7 @@ mod tests {
             known_as: Vec::new(),
             asked: at(2),
         };
-        let until = crate::tables::erasures::Until { wall: at(2), steady: at(2) };
+        let until = crate::tables::erasures::ErasureCutoff { wall: at(2), steady: at(2) };
         store.erasures().erase_remaining(&person("MA2"), until, Vec::new()).await.unwrap();
         assert!(kept(2, 9).await.is_some(), "r16: of another account");
         store.erasures().erase_remaining(&person("MA1"), until, Vec::new()).await.unwrap();

@@ -146,14 +146,14 @@ pub struct EndedRoom {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeftMember {
     #[serde(flatten)]
-    pub was: KeptMember,
+    pub was: RoomMember,
     pub left: Timestamp,
     pub cause: String,
 }
 
 /// A present or former member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct KeptMember {
+pub struct RoomMember {
     pub member: MemberId,
     pub call: CallUuid,
     pub direction: Direction,
@@ -185,7 +185,7 @@ pub struct OpenRoom {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenMember {
     #[serde(flatten)]
-    pub was: KeptMember,
+    pub was: RoomMember,
     /// When and why it left.
     pub left: Option<(Timestamp, String)>,
     /// URL to be notified when it leaves.
@@ -356,7 +356,7 @@ mod tests {
         }
     }
 
-    fn member(member: MemberId) -> KeptMember {
+    fn member(member: MemberId) -> RoomMember {
         crate::sample::held_agent(member, at(2))
     }
 
@@ -396,7 +396,7 @@ mod tests {
         let held = OpenMember { was: member(7), left: None, told };
         store.rooms().put_member(
             room(5).was.id,
-            OpenMember { was: KeptMember { held: false, ..member(7) }, left: None, told: None },
+            OpenMember { was: RoomMember { held: false, ..member(7) }, left: None, told: None },
         );
         store.rooms().put_member(room(5).was.id, held.clone());
         let gone = OpenMember {

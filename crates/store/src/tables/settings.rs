@@ -88,9 +88,9 @@ pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<Setting>, StoreE
 
 #[cfg(test)]
 mod tests {
-    use crate::options::Fail;
-    use crate::options::Part;
+    use crate::options::FaultInjector;
     use crate::options::StoreOptions;
+    use crate::options::StorePart;
     use crate::rows::setting::Setting;
     use crate::rows::setting::SettingKind;
     use crate::rows::setting::SettingWrite;
@@ -178,7 +178,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let broken = Arc::new(AtomicBool::new(true));
         let says = broken.clone();
-        let fail: Fail = Arc::new(move |part| part == Part::Store && says.load(Ordering::SeqCst));
+        let fail: FaultInjector =
+            Arc::new(move |part| part == StorePart::Store && says.load(Ordering::SeqCst));
         let options =
             StoreOptions { fail: Some(fail), ..StoreOptions::with_journal_in(folder.path()) };
         let store = Store::open_with(&folder.path().join("offhook.db"), options, Health::new())

@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::{StoreError, Unread, failed};
-use crate::rows::conversation::{Pair, Standing};
-use crate::rows::message::{Answers, Came, Message, Then};
+use crate::rows::conversation::{Pair, RoutingState};
+use crate::rows::message::{AfterReply, AnsweredMessage, Message, TimelineEntry};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Row};
@@ -38,7 +38,7 @@ impl Turns<'_> {
         node: &str,
         after: (i64, Uuid),
         limit: u32,
-    ) -> Result<Vec<Owed>, StoreError> {
+    ) -> Result<Vec<PendingReply>, StoreError> {
         const WHAT: &str = "read pending replies";
         let select = format!(
             "SELECT {MESSAGE}, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, \
@@ -60,20 +60,20 @@ impl Turns<'_> {
 
 /// A message that an AI agent must answer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Owed {
+pub struct PendingReply {
     pub pair: Pair,
     pub message: Message,
     pub agent: Uuid,
     pub epoch: u64,
     /// Set if the reply is already stored and only this is left to do.
-    pub then: Option<Then>,
+    pub then: Option<AfterReply>,
 }
 
 /// Stores that the message must be answered, if an AI agent answers the conversation.
 pub(crate) async fn owe(
     to: &mut Conn,
-    came: &Came,
-    standing: &Standing,
+    came: &TimelineEntry,
+    standing: &RoutingState,
 ) -> Result<(), sqlx::Error> {
     let (true, Some(agent), Some(node_id)) =
         (standing.ai_enabled, standing.routing.agent(), &came.turn)
@@ -92,7 +92,10 @@ pub(crate) async fn owe(
 
 /// Records the reply. Returns `false` if the message was already answered, or if no reply is
 /// pending.
-pub(crate) async fn answered(to: &mut Conn, answers: &Answers) -> Result<bool, sqlx::Error> {
+pub(crate) async fn answered(
+    to: &mut Conn,
+    answers: &AnsweredMessage,
+) -> Result<bool, sqlx::Error> {
     let done = match answers.then {
         None => {
             sql::query("DELETE FROM turns WHERE message_id = $1 AND then_do IS NULL")
@@ -129,13 +132,13 @@ impl Deed for Over {
     }
 }
 
-fn owed(row: &Row) -> Result<Owed, Unread> {
+fn owed(row: &Row) -> Result<PendingReply, Unread> {
     let message = message(row)?;
-    Ok(Owed {
+    Ok(PendingReply {
         pair: pair(message.conversation, row)?,
         agent: row.try_get::<String, _>("agent")?.parse()?,
         epoch: u64::try_from(row.try_get::<i64, _>("epoch")?).unwrap_or_default(),
-        then: row.try_get::<Option<String>, _>("then_do")?.map(|word| Then::parse(&word)),
+        then: row.try_get::<Option<String>, _>("then_do")?.map(|word| AfterReply::parse(&word)),
         message,
     })
 }

@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 
-use crate::rows::call::{Concluded, Conclusion};
-use crate::rows::conversation::Standing;
+use crate::rows::call::{Conclusion, ConclusionResult};
+use crate::rows::conversation::RoutingState;
 use crate::rows::event_key::SeenKey;
-use crate::rows::message::{Came, InboxFound};
+use crate::rows::message::{InboxResult, TimelineEntry};
 use crate::seal::Seal;
 use crate::sql::{self, Conn};
 use crate::tables::calls::{self, Beginnings};
@@ -68,7 +68,7 @@ async fn write_all<'a>(
     let (mut lines, mut late, mut seen) = (Vec::new(), Vec::new(), Vec::<SeenKey>::new());
     // The starts come first, because all other rows of a call refer to its row.
     let born = |write: &'a Write| match write {
-        Write::Born(birth) => {
+        Write::CallStarted(birth) => {
             Some((&birth.start, Some(Beginnings { setup: &birth.setup, born: birth.born })))
         }
         _ => None,
@@ -86,27 +86,27 @@ async fn write_all<'a>(
         if together { by_kinds(to, seal, batch).await? } else { Vec::new() }.into_iter();
     for write in batch {
         match write {
-            Write::Born(_) | Write::Answered(..) => {}
-            Write::Settle(..) => found.extend(settled.next().map(Found::Settle)),
-            Write::Concluded(..) | Write::Callback(..) | Write::Inbox(..) if together => {
+            Write::CallStarted(_) | Write::CallAnswered(..) => {}
+            Write::SettleCallback(..) => found.extend(settled.next().map(Found::SettleCallback)),
+            Write::CallEnded(..) | Write::Callback(..) | Write::Inbox(..) if together => {
                 found.extend(ahead.next())
             }
-            Write::Bound(call, wacid, farewell) => {
+            Write::SetWacid(call, wacid, farewell) => {
                 calls::bound(to, *call, wacid, *farewell).await?
             }
-            Write::Alive(node_id, at) => calls::alive(to, node_id, *at).await?,
-            Write::Line { call, seq, line } => lines.push((call, seq, line)),
-            Write::Late { call, line } => late.push((call, line)),
-            Write::Concluded(conclusion, _) => {
-                found.push(Found::Concluded(conclude(to, seal, conclusion).await?))
+            Write::Heartbeat(node_id, at) => calls::alive(to, node_id, *at).await?,
+            Write::LogLine { call, seq, line } => lines.push((call, seq, line)),
+            Write::LateLine { call, line } => late.push((call, line)),
+            Write::CallEnded(conclusion, _) => {
+                found.push(Found::CallEnded(conclude(to, seal, conclusion).await?))
             }
             Write::Callback(new, _) => {
                 found.push(Found::Callback(outbox::insert(to, seal, (**new).clone()).await?))
             }
-            Write::Farewell(call, again) => calls::farewell(to, *call, *again).await?,
-            Write::FarewellsDue(node_id) => calls::farewells_due(to, node_id).await?,
-            Write::Key(key) => seen.push(*key),
-            Write::Unkey(key) => {
+            Write::SettleFarewell(call, again) => calls::farewell(to, *call, *again).await?,
+            Write::TakeOverFarewells(node_id) => calls::farewells_due(to, node_id).await?,
+            Write::InsertKey(key) => seen.push(*key),
+            Write::RemoveKey(key) => {
                 seen.retain(|other| other.key != *key);
                 event_keys::delete(to, *key).await?;
             }
@@ -117,27 +117,27 @@ async fn write_all<'a>(
             Write::Inbox(write, _) => {
                 found.push(Found::Inbox(inbox::write(to, seal, write).await?))
             }
-            Write::ForgetPermission(number, user, before) => {
+            Write::DeletePermission(number, user, before) => {
                 permissions::delete(to, number, user, *before).await?
             }
             Write::Endpoint(write, _) => {
                 found.push(Found::Endpoint(endpoints::write(to, write).await?))
             }
-            Write::RecordingBegun(start) => recordings::begin(to, start).await?,
+            Write::RecordingStarted(start) => recordings::begin(to, start).await?,
             Write::RecordingEnded(conclusion, _) => {
                 found
                     .push(Found::RecordingEnded(recordings::conclude(to, seal, conclusion).await?));
             }
-            Write::Deed(deed, _) => found.push(Found::Deed(deed.carry_out(to, seal).await?)),
-            Write::Transcribed(write, _) => {
+            Write::Task(deed, _) => found.push(Found::Task(deed.carry_out(to, seal).await?)),
+            Write::Transcription(write, _) => {
                 found.push(Found::RecordingEnded(
                     recordings::transcription_callback(to, seal, write).await?,
                 ));
             }
-            Write::Copy(write, _) => recordings::copied(to, write).await?,
-            Write::ForgetRecordings(ids, _) => recordings::forget(to, ids).await?,
-            Write::ForgetKeys(before) => event_keys::forget(to, *before).await?,
-            Write::Settled(_) => {}
+            Write::RecordingCopy(write, _) => recordings::copied(to, write).await?,
+            Write::DeleteRecordings(ids, _) => recordings::forget(to, ids).await?,
+            Write::DeleteOldKeys(before) => event_keys::forget(to, *before).await?,
+            Write::Flush(_) => {}
         }
     }
     sql::insert_rows(to, LINES, &lines, |mut row, (call, seq, line)| {
@@ -169,7 +169,7 @@ async fn by_kinds(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Fou
             *changed = close_anew(to, c).await?;
         }
     }
-    let came: Vec<&Came> = batch.iter().filter_map(Write::came).collect();
+    let came: Vec<&TimelineEntry> = batch.iter().filter_map(Write::came).collect();
     let mut changed = changed.into_iter();
     let mut arrived = messages::arrive(to, &came).await?.into_iter();
     // In the order of the queue across all kinds, because callbacks of one conversation are sent in
@@ -179,7 +179,7 @@ async fn by_kinds(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Fou
     for write in batch {
         let before = reports.len();
         let what = match write {
-            Write::Concluded(c, _) => {
+            Write::CallEnded(c, _) => {
                 let changed = changed.next().unwrap_or_default();
                 reports.extend(c.callbacks.iter().filter(|_| changed).cloned());
                 Done::Concluded(changed)
@@ -203,10 +203,10 @@ async fn by_kinds(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Fou
         let mut callbacks = written.by_ref().take(reports);
         match what {
             Done::Concluded(changed) => {
-                Some(Found::Concluded(Concluded { changed, callbacks: callbacks.collect() }))
+                Some(Found::CallEnded(ConclusionResult { changed, callbacks: callbacks.collect() }))
             }
             Done::Callback => callbacks.next().map(Found::Callback),
-            Done::Came(found) => Some(Found::Inbox(InboxFound::Came(found, callbacks.collect()))),
+            Done::Came(found) => Some(Found::Inbox(InboxResult::Entry(found, callbacks.collect()))),
         }
     };
     Ok(done.into_iter().filter_map(found).collect())
@@ -214,15 +214,19 @@ async fn by_kinds(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Fou
 
 /// The result of a write in [`by_kinds`], without its callbacks.
 enum Done {
-    Concluded(bool),
+    ConclusionResult(bool),
     Callback,
-    Came(Option<(Standing, u64)>),
+    TimelineEntry(Option<(RoutingState, u64)>),
 }
 
 /// Closes the record and adds its callbacks to the outbox. Does neither if the call had already
 /// ended.
-async fn conclude(to: &mut Conn, seal: &Seal, c: &Conclusion) -> Result<Concluded, sqlx::Error> {
-    let mut concluded = Concluded { changed: close(to, c).await?, ..Default::default() };
+async fn conclude(
+    to: &mut Conn,
+    seal: &Seal,
+    c: &Conclusion,
+) -> Result<ConclusionResult, sqlx::Error> {
+    let mut concluded = ConclusionResult { changed: close(to, c).await?, ..Default::default() };
     if concluded.changed {
         for callback in &c.callbacks {
             concluded.callbacks.push(outbox::insert(to, seal, callback.clone()).await?);

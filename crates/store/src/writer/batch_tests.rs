@@ -3,18 +3,18 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::rows::call::{Concluded, Conclusion};
-use crate::rows::callback::{Settled, Settlement};
+use crate::rows::call::{Conclusion, ConclusionResult};
+use crate::rows::callback::{DeliveryOutcome, Settlement};
 use crate::rows::conversation::{Pair, UserName};
-use crate::rows::message::{Came, Draft, DraftForm, InboxFound, NewMessage};
+use crate::rows::message::{EventDraft, EventForm, InboxResult, NewMessage, TimelineEntry};
 use crate::scope::Scope;
 use crate::store::Store;
 use crate::tests::{MAIN, begin, callback, end, secs, start, uuid};
 use model::{Direction, E164, Health, MessageStatus, Routing};
 
 /// Message `n` of a user, reported to the number's webhook URL.
-fn came(n: u128, user: u128) -> Came {
-    Came {
+fn came(n: u128, user: u128) -> TimelineEntry {
+    TimelineEntry {
         pair: Pair {
             conversation: Uuid::from_u128(1_000 + user),
             account: MAIN.into(),
@@ -37,7 +37,7 @@ fn came(n: u128, user: u128) -> Came {
         heard: Some(secs(n as i64)),
         counts: true,
         routing: Routing::Webhook(None),
-        draft: Some(Draft {
+        draft: Some(EventDraft {
             event_id: Uuid::from_u128(3_000 + n),
             account: MAIN.into(),
             main_account: MAIN.into(),
@@ -45,7 +45,7 @@ fn came(n: u128, user: u128) -> Came {
             created: secs(1),
             event: "message.received".to_owned(),
             body: json!({}),
-            form: Some(DraftForm {
+            form: Some(EventForm {
                 event_id: Uuid::from_u128(3_000 + n),
                 url: "https://app.example.com/messages".to_owned(),
                 origin: "https://app.example.com".to_owned(),
@@ -75,7 +75,7 @@ async fn each_has_its_own(apart: bool) {
         store.calls().set_wacid(uuid(4), "wacid.bound".into(), secs(99));
     }
     let told = store.outbox().add(callback(50, 501));
-    let outcome = Settled::Delivered;
+    let outcome = DeliveryOutcome::Delivered;
     let settlement = Settlement {
         id: before.callback.id,
         attempts: 1,
@@ -99,7 +99,7 @@ async fn each_has_its_own(apart: bool) {
             .collect();
         assert_eq!(events, [(n, true)]);
     }
-    assert_eq!(again.await.unwrap(), Concluded::default());
+    assert_eq!(again.await.unwrap(), ConclusionResult::default());
     let told = told.await.unwrap();
     assert_eq!(
         (told.callback.new.event_id.as_u128(), told.first),
@@ -109,7 +109,7 @@ async fn each_has_its_own(apart: bool) {
     assert!(!settled.await.unwrap());
     let mut found = Vec::new();
     for message in messages {
-        let InboxFound::Came(standing, written) = message.await.unwrap() else {
+        let InboxResult::Entry(standing, written) = message.await.unwrap() else {
             panic!("not taken in")
         };
         let events: Vec<_> =

@@ -28,10 +28,10 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
-use crate::options::{Fail, Part};
+use crate::options::{FaultInjector, StorePart};
 use crate::queue::{QUEUE, Queue};
-use crate::rows::call::Concluded;
-use crate::rows::message::InboxFound;
+use crate::rows::call::ConclusionResult;
+use crate::rows::message::InboxResult;
 use crate::seal::Seal;
 use crate::sql::fault::is_of_entry;
 use crate::sql::{self, Conn, Dialect, Pool};
@@ -90,7 +90,7 @@ pub(crate) struct Begin {
     pub(crate) journal: std::path::PathBuf,
     /// Busy timeout that the pool's connections start with.
     pub(crate) busy: Duration,
-    pub(crate) fail: Option<Fail>,
+    pub(crate) fail: Option<FaultInjector>,
 }
 
 /// The state of the writer thread. See [`run`].
@@ -176,18 +176,20 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
         {
             batch.push(write);
         }
-        lines.extend(
-            batch.extract_if(.., |write| matches!(write, Write::Line { .. } | Write::Late { .. })),
-        );
-        if lines.len() >= BATCH || batch.iter().any(|write| matches!(write, Write::Settled(_))) {
+        lines.extend(batch.extract_if(.., |write| {
+            matches!(write, Write::LogLine { .. } | Write::LateLine { .. })
+        }));
+        if lines.len() >= BATCH || batch.iter().any(|write| matches!(write, Write::Flush(_))) {
             writer.write(&mut lines).await;
             lines.clear();
         }
         if batch.is_empty() {
             continue;
         }
-        let noted =
-            batch.iter().filter(|write| matches!(write, Write::Born(_) | Write::Bound(..))).count();
+        let noted = batch
+            .iter()
+            .filter(|write| matches!(write, Write::CallStarted(_) | Write::SetWacid(..)))
+            .count();
         writer.write(&mut batch).await;
         // If writes are left, the batch was abandoned. The next process finds these calls in the
         // start log.
@@ -330,14 +332,14 @@ impl Writer {
 
     /// Appends the batch to the journal and completes its waiters.
     async fn spill(&mut self, batch: &mut Vec<Write>) -> std::io::Result<()> {
-        if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Journal)) {
+        if self.begin.fail.as_ref().is_some_and(|fail| fail(StorePart::Journal)) {
             return Err(std::io::Error::other("simulated failure"));
         }
         let room_for_lines = self.journal.as_ref().is_none_or(Journal::has_room_for_lines);
         let mut left_out = 0;
         let mut entries = Vec::with_capacity(batch.len());
         for write in batch.iter() {
-            if matches!(write, Write::Line { .. } | Write::Late { .. }) && !room_for_lines {
+            if matches!(write, Write::LogLine { .. } | Write::LateLine { .. }) && !room_for_lines {
                 left_out += 1;
             } else if let Some(entry) = Entry::of(write, &self.begin.seal) {
                 // Entries always serialize.
@@ -350,7 +352,7 @@ impl Writer {
             match tell_journalled(write) {
                 // This is rare. Beyond the limit, a redelivery of that event may be taken for a
                 // duplicate.
-                Some(Write::Unkey(_)) if self.deferred.len() >= QUEUE => {}
+                Some(Write::RemoveKey(_)) if self.deferred.len() >= QUEUE => {}
                 left => self.deferred.extend(left),
             }
         }
@@ -515,7 +517,7 @@ impl Writer {
 
     /// Returns the connection, with its busy timeout set for the present state.
     async fn connection(&mut self) -> Result<Conn, sqlx::Error> {
-        if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Store)) {
+        if self.begin.fail.as_ref().is_some_and(|fail| fail(StorePart::Store)) {
             return Err(sqlx::Error::Io(std::io::Error::other("simulated failure")));
         }
         if let Some(file) = &mut self.begin.file {
@@ -600,55 +602,59 @@ impl Writer {
 /// deferred. Its waiter is completed later.
 fn tell_journalled(write: Write) -> Option<Write> {
     match write {
-        Write::Concluded(_, tell) => {
+        Write::CallEnded(_, tell) => {
             // Its callbacks are sent once their rows are in the database.
-            let _ = tell.send(Concluded { changed: true, callbacks: Vec::new() });
+            let _ = tell.send(ConclusionResult { changed: true, callbacks: Vec::new() });
         }
         Write::Callback(_, tell) => {
             let _ = tell.send(None);
         }
-        Write::Settled(tell) | Write::Permission(_, tell) => {
+        Write::Flush(tell) | Write::Permission(_, tell) => {
             let _ = tell.send(());
         }
         Write::RecordingEnded(_, tell) => {
             let _ = tell.send(Vec::new());
         }
         Write::Inbox(write, tell) => match *write {
-            InboxWrite::Came(_) | InboxWrite::Status(_) => {
-                let _ = tell.send(InboxFound::Journalled);
+            InboxWrite::Entry(_) | InboxWrite::Status(_) => {
+                let _ = tell.send(InboxResult::Journalled);
             }
             // If the result of sending got lost, the message would be sent twice.
-            write @ InboxWrite::Posted { .. } => return Some(Write::Inbox(Box::new(write), tell)),
-            InboxWrite::Going(_)
-            | InboxWrite::Asking { .. }
-            | InboxWrite::Claim(_)
+            write @ InboxWrite::SetWamid { .. } => {
+                return Some(Write::Inbox(Box::new(write), tell));
+            }
+            InboxWrite::Enqueue(_)
+            | InboxWrite::BeginSending { .. }
+            | InboxWrite::Transfer(_)
             | InboxWrite::Change { .. }
             | InboxWrite::Delete { .. }
-            | InboxWrite::Reroute(_)
+            | InboxWrite::SetRouting(_)
             | InboxWrite::Open { .. }
             | InboxWrite::Webhook(_)
             | InboxWrite::Redeliver { .. }
-            | InboxWrite::Forget { .. } => {}
+            | InboxWrite::DeleteOlder { .. } => {}
         },
         // Dropping the sender reports that nothing has changed.
         Write::Settings(..)
-        | Write::ForgetRecordings(..)
-        | Write::Copy(..)
-        | Write::Transcribed(..)
-        | Write::Deed(..) => {}
-        Write::Settle(..) | Write::FarewellsDue(_) | Write::Unkey(_) => return Some(write),
-        Write::Born(_)
-        | Write::Bound(..)
-        | Write::Answered(..)
-        | Write::Alive(..)
-        | Write::Line { .. }
-        | Write::Late { .. }
-        | Write::Farewell(..)
-        | Write::Key(_)
+        | Write::DeleteRecordings(..)
+        | Write::RecordingCopy(..)
+        | Write::Transcription(..)
+        | Write::Task(..) => {}
+        Write::SettleCallback(..) | Write::TakeOverFarewells(_) | Write::RemoveKey(_) => {
+            return Some(write);
+        }
+        Write::CallStarted(_)
+        | Write::SetWacid(..)
+        | Write::CallAnswered(..)
+        | Write::Heartbeat(..)
+        | Write::LogLine { .. }
+        | Write::LateLine { .. }
+        | Write::SettleFarewell(..)
+        | Write::InsertKey(_)
         | Write::Endpoint(..)
-        | Write::ForgetPermission(..)
-        | Write::RecordingBegun(_)
-        | Write::ForgetKeys(_) => {}
+        | Write::DeletePermission(..)
+        | Write::RecordingStarted(_)
+        | Write::DeleteOldKeys(_) => {}
     }
     None
 }
@@ -658,8 +664,8 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
     let mut found = found.into_iter();
     for write in batch.drain(..) {
         match write {
-            Write::Concluded(_, tell) => {
-                if let Some(Found::Concluded(concluded)) = found.next() {
+            Write::CallEnded(_, tell) => {
+                if let Some(Found::CallEnded(concluded)) = found.next() {
                     let _ = tell.send(concluded);
                 }
             }
@@ -668,8 +674,8 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
                     let _ = tell.send(Some(written));
                 }
             }
-            Write::Settle(_, tell) => {
-                if let Some(Found::Settle(more)) = found.next() {
+            Write::SettleCallback(_, tell) => {
+                if let Some(Found::SettleCallback(more)) = found.next() {
                     let _ = tell.send(more);
                 }
             }
@@ -683,36 +689,36 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
                     let _ = tell.send(found);
                 }
             }
-            Write::RecordingEnded(_, tell) | Write::Transcribed(_, tell) => {
+            Write::RecordingEnded(_, tell) | Write::Transcription(_, tell) => {
                 if let Some(Found::RecordingEnded(written)) = found.next() {
                     let _ = tell.send(written);
                 }
             }
-            Write::Deed(_, tell) => {
-                if let Some(Found::Deed(rows)) = found.next() {
+            Write::Task(_, tell) => {
+                if let Some(Found::Task(rows)) = found.next() {
                     let _ = tell.send(rows);
                 }
             }
-            Write::Settled(tell)
+            Write::Flush(tell)
             | Write::Permission(_, tell)
             | Write::Settings(_, _, tell)
-            | Write::Copy(_, tell)
-            | Write::ForgetRecordings(_, tell) => {
+            | Write::RecordingCopy(_, tell)
+            | Write::DeleteRecordings(_, tell) => {
                 let _ = tell.send(());
             }
-            Write::Born(_)
-            | Write::Bound(..)
-            | Write::Answered(..)
-            | Write::Alive(..)
-            | Write::Line { .. }
-            | Write::Late { .. }
-            | Write::Farewell(..)
-            | Write::FarewellsDue(_)
-            | Write::Key(_)
-            | Write::Unkey(_)
-            | Write::ForgetPermission(..)
-            | Write::RecordingBegun(_)
-            | Write::ForgetKeys(_) => {}
+            Write::CallStarted(_)
+            | Write::SetWacid(..)
+            | Write::CallAnswered(..)
+            | Write::Heartbeat(..)
+            | Write::LogLine { .. }
+            | Write::LateLine { .. }
+            | Write::SettleFarewell(..)
+            | Write::TakeOverFarewells(_)
+            | Write::InsertKey(_)
+            | Write::RemoveKey(_)
+            | Write::DeletePermission(..)
+            | Write::RecordingStarted(_)
+            | Write::DeleteOldKeys(_) => {}
         }
     }
 }

@@ -43,7 +43,7 @@ pub(crate) async fn insert_left(
     for one in left.one_by_one() {
         match calls::insert_left(pool, &one).await {
             Err(error) if is_of_entry(&error) => {
-                let begun = one.beginnings.first().map(|begun| Entry::Born {
+                let begun = one.beginnings.first().map(|begun| Entry::CallStarted {
                     start: CallStart::of(&begun.setup, &begun.node_id),
                     setup: serde_json::to_string(&begun.setup).unwrap_or_default(),
                     born: begun.born,
