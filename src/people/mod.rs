@@ -215,9 +215,12 @@ impl People {
                 self.0.store.people().by_name(&user.name).await?.and_then(|known| known.password);
             // A hash is made anew only for another password: it costs, and its sessions end with it.
             let same = match &known {
-                Some(hash) => {
-                    self.0.passwords.is(user.password.clone(), Some(hash)).await.map_err(busy)?
-                }
+                Some(hash) => self
+                    .0
+                    .passwords
+                    .verify(user.password.clone(), Some(hash))
+                    .await
+                    .map_err(busy)?,
                 None => false,
             };
             let password = match known.filter(|_| same) {
@@ -264,7 +267,7 @@ impl People {
             }
         };
         let hash = found.as_ref().and_then(|user| user.password.as_deref());
-        match inner.passwords.is_of(from, password, hash).await {
+        match inner.passwords.verify_from(from, password, hash).await {
             Ok(true) => begun.right(),
             Ok(false) | Err(PasswordError::Hash) => {
                 tracing::info!("somebody came to the console with a wrong name or password");

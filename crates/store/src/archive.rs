@@ -17,7 +17,7 @@ use crate::rows::setting::Setting;
 use crate::scope::Scope;
 use crate::seal::Seal;
 use crate::sql::Pool;
-use crate::sql::connect::beside_a_node;
+use crate::sql::connect::open_beside_node;
 use crate::tables::outbox::{self, Callbacks};
 use crate::tables::webhooks::{self, WebhookUse};
 use crate::tables::{calls, conversations, messages, settings};
@@ -35,7 +35,7 @@ impl Archive {
     /// # Errors
     /// Fails if there is no store, or if the database is not an Offhook store.
     pub async fn open(at: &Database) -> Result<Self, StoreError> {
-        Ok(Self { pool: beside_a_node(at, true).await? })
+        Ok(Self { pool: open_beside_node(at, true).await? })
     }
 
     /// Returns the latest calls of all accounts, including those in progress, newest first.
@@ -68,7 +68,7 @@ impl Archive {
         secret: Option<&Secret>,
         folder: &Path,
     ) -> Result<Vec<Setting>, StoreError> {
-        let key = Seal::to_read(secret, folder)
+        let key = Seal::read_only(secret, folder)
             .map_err(|source| StoreError::Key { folder: folder.to_owned(), source })?;
         settings::all(&self.pool, &key).await
     }
@@ -78,7 +78,10 @@ impl Archive {
     ///
     /// # Errors
     /// Fails if the database query fails.
-    pub async fn webhooks_missed(&self, known: &[Uuid]) -> Result<Vec<WebhookUse>, StoreError> {
+    pub async fn unknown_webhook_uses(
+        &self,
+        known: &[Uuid],
+    ) -> Result<Vec<WebhookUse>, StoreError> {
         let made = webhooks::ids(&self.pool).await?;
         let mut uses = webhooks::uses(&self.pool).await?;
         uses.retain(|used| !known.contains(&used.webhook) && !made.contains(&used.webhook));
@@ -108,7 +111,7 @@ impl Archive {
         before: Option<(i64, Uuid)>,
         limit: u32,
     ) -> Result<Vec<Message>, StoreError> {
-        messages::messages(&self.pool, scope, conversation, before, limit).await
+        messages::list(&self.pool, scope, conversation, before, limit).await
     }
 
     /// Returns the lines of a call's event log, or `None` if there is no such call.

@@ -18,7 +18,7 @@ pub enum Database {
 
 impl Database {
     /// Returns whether both name the same database.
-    pub fn is(&self, other: &Self) -> bool {
+    pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::File(a), Self::File(b)) => a == b,
             (Self::Postgres(a), Self::Postgres(b)) => a.reveal() == b.reveal(),

@@ -80,7 +80,7 @@ impl StoreError {
     /// and the request itself is valid.
     pub fn is_away(&self) -> bool {
         match self {
-            Self::Query { source, .. } => crate::sql::fault::is_of_state(source),
+            Self::Query { source, .. } => crate::sql::errors::is_unavailable(source),
             Self::Closed
             | Self::NotTaken
             | Self::Journalled
@@ -106,10 +106,12 @@ pub(crate) fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     }
 }
 
-pub(crate) type Unread = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type RowError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Parses an enum value from its serde name.
-pub(crate) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+pub(crate) fn parse_word<T: serde::de::DeserializeOwned>(
+    text: &str,
+) -> Result<T, serde_json::Error> {
     serde_json::from_value(text.into())
 }
 

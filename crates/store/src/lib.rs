@@ -54,7 +54,7 @@ pub use self::backup::{Backup, BackupError, backup};
 pub use self::database::{Database, SQLITE_FILE_NAME};
 pub use self::error::{CreatorVersion, StoreError};
 pub use self::event_log::EventLog;
-pub use self::node_lock::Hold;
+pub use self::node_lock::NodeLock;
 pub use self::options::{FaultInjector, StoreOptions, StorePart};
 pub use self::password::{PasswordError, Passwords};
 pub use self::rows::call::{
@@ -90,7 +90,7 @@ pub use self::tables::agents::{
     AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec,
 };
 pub use self::tables::calls::Calls;
-pub use self::tables::conversation_lists::Listed;
+pub use self::tables::conversation_lists::ConversationPage;
 pub use self::tables::conversations::Conversations;
 pub use self::tables::deliveries::DeliveryView;
 pub use self::tables::dialogues::CallLine;
@@ -111,14 +111,14 @@ pub use self::tables::people::Sessions;
 pub use self::tables::people::{ApiKeyRow, Invitation, Session, User, UserChange, UserLink};
 pub use self::tables::permissions::Permissions;
 pub use self::tables::recordings::Recordings;
-pub use self::tables::responses::GivenAnswer;
 pub use self::tables::responses::Responses;
+pub use self::tables::responses::StoredResponse;
 pub use self::tables::rooms::Rooms;
 pub use self::tables::rooms::{
     EndedRoom, LEFT_MAX, LeftMember, OpenMember, OpenRoom, OrphanRoom, RoomMember,
 };
 pub use self::tables::settings::Settings;
-pub use self::tables::turns::Owed;
+pub use self::tables::turns::PendingReply;
 pub use self::tables::turns::Turns;
 pub use self::tables::uploads::UploadRow;
 pub use self::tables::uploads::Uploads;

@@ -16,23 +16,23 @@ use crate::error::StoreError;
 use crate::sql::connect::options;
 
 /// Interval and number of attempts to lock a database that another process holds. The server
-/// detects a dead client by TCP keepalives ([`SILENCE`]).
-const AGAIN: Duration = Duration::from_millis(200);
+/// detects a dead client by TCP keepalives ([`KEEPALIVE`]).
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-const WAITS: u32 = 200;
+const ATTEMPTS: u32 = 200;
 
 /// TCP keepalive settings of the session: idle time and interval in seconds, and the number of
 /// unanswered probes.
-const SILENCE: [(&str, &str); 3] = [
+const KEEPALIVE: [(&str, &str); 3] = [
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
 ];
 
 /// Interval of the checks that the session still exists, and their timeout.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-const ANSWER: Duration = Duration::from_secs(5);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Proof that this process is the node. Dropping it gives up the lock.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl NodeLock {
                 let beside = file.with_extension("lock");
                 let open = |source| StoreError::Open { at: at.clone(), source };
                 // The folder does not exist before the first start.
-                crate::files::prepare(file).map_err(open)?;
+                crate::files::create_file(file).map_err(open)?;
                 let file = File::options().create(true).append(true).open(&beside).map_err(open)?;
                 // Some file systems, such as network shares, don't support locks. The node runs
                 // without one there.
@@ -86,12 +86,12 @@ impl NodeLock {
                 }
             }
             Database::Postgres(_) => {
-                let session = held(at, node_id)
+                let session = lock(at, node_id)
                     .await
                     .map_err(|source| StoreError::Connect { at: at.clone(), source })?;
                 let (session, lost) = (session.ok_or_else(in_use)?, CancellationToken::new());
                 let keeper =
-                    tokio::spawn(keep(session, at.clone(), node_id.to_owned(), lost.clone()));
+                    tokio::spawn(renew(session, at.clone(), node_id.to_owned(), lost.clone()));
                 Ok(NodeLock { _file: None, keeper: Some(keeper), lost })
             }
         }
@@ -99,9 +99,9 @@ impl NodeLock {
 }
 
 /// Opens a session that holds the lock. Returns `None` if another session held it for 40 s.
-async fn held(at: &Database, node_id: &str) -> Result<Option<PgConnection>, sqlx::Error> {
-    let mut session = options(at, AGAIN)?.options(SILENCE).connect().await?;
-    for tried in 0..WAITS {
+async fn lock(at: &Database, node_id: &str) -> Result<Option<PgConnection>, sqlx::Error> {
+    let mut session = options(at, RETRY_INTERVAL)?.options(KEEPALIVE).connect().await?;
+    for tried in 0..ATTEMPTS {
         let lock =
             "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || ' node ' || $1, 0))";
         if sqlx::query_scalar(lock).bind(node_id).fetch_one(&mut session).await? {
@@ -110,29 +110,32 @@ async fn held(at: &Database, node_id: &str) -> Result<Option<PgConnection>, sqlx
         if tried == 0 {
             tracing::warn!(node_id, "node lock held by another process, waiting for its release");
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
     Ok(None)
 }
 
 /// Takes the lock again after a restart of the database, which forgets advisory locks. Cancels
 /// `lost` if another process has taken it first.
-async fn keep(mut session: PgConnection, at: Database, node_id: String, lost: CancellationToken) {
+async fn renew(mut session: PgConnection, at: Database, node_id: String, lost: CancellationToken) {
     loop {
-        tokio::time::sleep(LOOK).await;
-        if tokio::time::timeout(ANSWER, session.ping()).await.is_ok_and(|answer| answer.is_ok()) {
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        if tokio::time::timeout(CHECK_TIMEOUT, session.ping())
+            .await
+            .is_ok_and(|answer| answer.is_ok())
+        {
             continue;
         }
         tracing::warn!(node_id, "node lock lost with the database session, taking it again");
         session = loop {
-            match held(&at, &node_id).await {
+            match lock(&at, &node_id).await {
                 Ok(Some(session)) => break session,
                 Ok(None) => {
                     tracing::error!(node_id, "node lock taken by another process");
                     return lost.cancel();
                 }
                 // The database is still unreachable.
-                Err(_) => tokio::time::sleep(LOOK).await,
+                Err(_) => tokio::time::sleep(CHECK_INTERVAL).await,
             }
         };
         tracing::warn!(node_id, "node lock taken again");
@@ -152,7 +155,7 @@ mod tests {
         let at = Database::Postgres(model::Secret::new(url));
         let name = uuid::Uuid::new_v4().to_string();
         let hold = NodeLock::acquire(&at, &name).await.unwrap();
-        let pool = crate::sql::connect::beside_a_node(&at, false).await.unwrap();
+        let pool = crate::sql::connect::open_beside_node(&at, false).await.unwrap();
         let holder = async || -> Option<i64> {
             // `pg_locks` shows a 64-bit key as two halves.
             let holder = "SELECT pid::bigint FROM pg_locks, hashtextextended(current_schema() || ' node ' || $1, 0) AS key \

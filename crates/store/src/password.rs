@@ -24,30 +24,30 @@ const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 
 /// Number of concurrent hash computations. Each takes 19 MiB.
-const AT_ONCE: usize = 2;
+const CONCURRENT: usize = 2;
 
 /// Number of requests that may wait for a computation. Further ones fail as busy.
-const WAITING: usize = 64;
+const MAX_WAITING: usize = 64;
 
 /// Number of waiting requests from one network, so that it can't take all places.
-const WAITING_OF_NETWORK: usize = 8;
+const MAX_WAITING_OF_NETWORK: usize = 8;
 
 /// Hashes and verifies passwords. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Passwords {
-    at_once: Arc<Semaphore>,
+    running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     /// Number of waiting requests by network.
     from: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
 /// A waiting request's place in its network's quota, given back on drop.
-struct Place {
+struct WaitingPlace {
     from: Arc<Mutex<HashMap<IpAddr, usize>>>,
     network: IpAddr,
 }
 
-impl Drop for Place {
+impl Drop for WaitingPlace {
     fn drop(&mut self) {
         let mut from = self.from.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(places) = from.get_mut(&self.network) {
@@ -70,8 +70,9 @@ pub enum PasswordError {
 
 impl Default for Passwords {
     fn default() -> Self {
-        let [at_once, waiting] = [AT_ONCE, WAITING].map(|places| Arc::new(Semaphore::new(places)));
-        Self { at_once, waiting, from: Arc::default() }
+        let [running, waiting] =
+            [CONCURRENT, MAX_WAITING].map(|places| Arc::new(Semaphore::new(places)));
+        Self { running, waiting, from: Arc::default() }
     }
 }
 
@@ -94,9 +95,13 @@ impl Passwords {
     ///
     /// # Errors
     /// Fails if too many requests wait.
-    pub async fn is(&self, password: Secret, hash: Option<&str>) -> Result<bool, PasswordError> {
-        let known = hash.and_then(Kept::read);
-        let kept = known.clone().unwrap_or_else(Kept::nobodys);
+    pub async fn verify(
+        &self,
+        password: Secret,
+        hash: Option<&str>,
+    ) -> Result<bool, PasswordError> {
+        let known = hash.and_then(StoredHash::read);
+        let kept = known.clone().unwrap_or_else(StoredHash::dummy);
         let same = move || {
             let made = derive(&password, &kept.salt, kept.memory_kib, kept.passes)?;
             Ok(bool::from(made.as_slice().ct_eq(&kept.hash)))
@@ -104,28 +109,28 @@ impl Passwords {
         Ok(self.run(same).await?? && known.is_some())
     }
 
-    /// Like [`Passwords::is`], with a limit on the requests that wait for the network of `from`.
+    /// Like [`Passwords::verify`], with a limit on the requests that wait for the network of `from`.
     ///
     /// # Errors
     /// Fails if too many requests wait, in total or from this network.
-    pub async fn is_of(
+    pub async fn verify_from(
         &self,
         from: IpAddr,
         password: Secret,
         hash: Option<&str>,
     ) -> Result<bool, PasswordError> {
         let _place = self.place(network_prefix(from))?;
-        self.is(password, hash).await
+        self.verify(password, hash).await
     }
 
-    fn place(&self, network: IpAddr) -> Result<Place, PasswordError> {
+    fn place(&self, network: IpAddr) -> Result<WaitingPlace, PasswordError> {
         let mut from = self.from.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = from.get(&network).copied().unwrap_or_default();
-        if taken >= WAITING_OF_NETWORK {
+        if taken >= MAX_WAITING_OF_NETWORK {
             return Err(PasswordError::Busy);
         }
         from.insert(network, taken + 1);
-        Ok(Place { from: self.from.clone(), network })
+        Ok(WaitingPlace { from: self.from.clone(), network })
     }
 
     async fn run<T: Send + 'static>(
@@ -133,7 +138,7 @@ impl Passwords {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
         let _waits = self.waiting.try_acquire().map_err(|_| PasswordError::Busy)?;
-        let turn = self.at_once.clone().acquire_owned().await.map_err(|_| PasswordError::Busy)?;
+        let turn = self.running.clone().acquire_owned().await.map_err(|_| PasswordError::Busy)?;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
             drop(turn);
@@ -145,14 +150,14 @@ impl Passwords {
 
 /// The parts of a stored hash.
 #[derive(Clone)]
-struct Kept {
+struct StoredHash {
     memory_kib: u32,
     passes: u32,
     salt: Vec<u8>,
     hash: Vec<u8>,
 }
 
-impl Kept {
+impl StoredHash {
     fn read(text: &str) -> Option<Self> {
         let mut parts = text.split('$');
         let (kind, memory, passes) =
@@ -165,7 +170,7 @@ impl Kept {
         sound.then_some(Self { memory_kib: memory, passes, salt, hash })
     }
 
-    fn nobodys() -> Self {
+    fn dummy() -> Self {
         Self {
             memory_kib: MEMORY_KIB,
             passes: PASSES,
@@ -215,21 +220,28 @@ mod tests {
             ("x", Some("x$1"), false),
         ];
         for (password, hash, same) in cases.into_iter().chain(others) {
-            assert_eq!(passwords.is(secret(password), hash).await, Ok(same), "{password} {hash:?}");
+            assert_eq!(
+                passwords.verify(secret(password), hash).await,
+                Ok(same),
+                "{password} {hash:?}"
+            );
         }
         let [here, there] = ["192.0.2.1", "198.51.100.1"].map(|ip| ip.parse().unwrap());
         let mut places: Vec<_> = (0..8).map(|_| passwords.place(here).unwrap()).collect();
         assert_eq!(
-            passwords.is_of(here, secret("x"), Some(&hash)).await,
+            passwords.verify_from(here, secret("x"), Some(&hash)).await,
             Err(PasswordError::Busy),
             "its share"
         );
-        assert_eq!(passwords.is_of(there, secret("correct horse"), Some(&hash)).await, Ok(true));
+        assert_eq!(
+            passwords.verify_from(there, secret("correct horse"), Some(&hash)).await,
+            Ok(true)
+        );
         places.pop();
-        assert_eq!(passwords.is_of(here, secret("x"), Some(&hash)).await, Ok(false));
+        assert_eq!(passwords.verify_from(here, secret("x"), Some(&hash)).await, Ok(false));
         drop(places);
         assert!(passwords.from.lock().unwrap().is_empty());
         let _all = passwords.waiting.clone().acquire_many_owned(64).await.unwrap();
-        assert_eq!(passwords.is(secret("x"), Some(&hash)).await, Err(PasswordError::Busy));
+        assert_eq!(passwords.verify(secret("x"), Some(&hash)).await, Err(PasswordError::Busy));
     }
 }

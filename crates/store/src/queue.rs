@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::StoreError;
-use crate::rows::call::{Birth, CallStart};
+use crate::rows::call::{CallStart, StartedCall};
 use crate::rows::message::InboxResult;
-use crate::start_log::Births;
-use crate::write::{Deed, InboxWrite, Write};
+use crate::start_log::StartLog;
+use crate::write::{InboxWrite, Write, WriteTask};
 use machine::CallSetup;
 use model::{CallUuid, Timestamp, Wacid, metric};
 
@@ -31,7 +31,7 @@ pub(crate) struct Queue {
     writes: mpsc::Sender<Write>,
     /// Wakes the writer if it is waiting for more writes to fill its batch.
     wake: Arc<Notify>,
-    births: Arc<Births>,
+    start_log: Arc<StartLog>,
     closing: CancellationToken,
     /// Completes when the writer thread has ended.
     thread: TaskTracker,
@@ -41,11 +41,11 @@ impl Queue {
     pub(crate) fn new(
         writes: mpsc::Sender<Write>,
         wake: Arc<Notify>,
-        births: Arc<Births>,
+        start_log: Arc<StartLog>,
         closing: CancellationToken,
         thread: TaskTracker,
     ) -> Self {
-        Self { writes, wake, births, closing, thread }
+        Self { writes, wake, start_log, closing, thread }
     }
 
     /// Queues a write, or returns `false` and counts an error if the queue is full.
@@ -123,7 +123,7 @@ impl Queue {
     }
 
     /// Queues a task and resolves to the number of rows that it changed. See [`Queue::change`].
-    pub(crate) fn run<D: Deed + 'static>(
+    pub(crate) fn run<D: WriteTask + 'static>(
         &self,
         task: D,
     ) -> impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<D> {
@@ -131,7 +131,7 @@ impl Queue {
     }
 
     /// Queues a task, or returns `None` if the queue is full. See [`Queue::try_change`].
-    pub(crate) fn try_run<D: Deed + 'static>(
+    pub(crate) fn try_run<D: WriteTask + 'static>(
         &self,
         task: D,
     ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<D>> {
@@ -154,7 +154,7 @@ impl Queue {
     ) -> Option<impl Future<Output = Result<InboxResult, StoreError>> + Send + 'static + use<>>
     {
         // A call's timeline entry is not reported to anyone, so no caller waits for it.
-        let is_waited_for = !matches!(&write, InboxWrite::Entry(came) if came.draft.is_none());
+        let is_waited_for = !matches!(&write, InboxWrite::Entry(entry) if entry.draft.is_none());
         let queued = self.try_change(|sender| Write::Inbox(Box::new(write), sender))?;
         if is_waited_for {
             self.wake();
@@ -171,11 +171,11 @@ impl Queue {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
             return false;
         };
-        if let Err(error) = self.births.append(&start.node_id, born, &setup) {
+        if let Err(error) = self.start_log.append(&start.node_id, born, &setup) {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
             tracing::warn!(%error, "could not append a call to the start log");
         }
-        slot.send(Write::CallStarted(Box::new(Birth { start, setup, born })));
+        slot.send(Write::CallStarted(Box::new(StartedCall { start, setup, born })));
         true
     }
 
@@ -186,7 +186,7 @@ impl Queue {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
             return;
         };
-        if let Err(error) = self.births.append_name(call, &wacid, farewell) {
+        if let Err(error) = self.start_log.append_wacid(call, &wacid, farewell) {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
             tracing::warn!(%error, "could not append a call id to the start log");
         }
@@ -196,7 +196,7 @@ impl Queue {
     /// Empties the start log unless a call in it is not in the database yet. Returns whether it is
     /// empty.
     pub(crate) fn empty_start_log(&self) -> std::io::Result<bool> {
-        self.births.emptied()
+        self.start_log.try_empty()
     }
 
     /// Waits until everything queued so far is written, for at most a second.
@@ -216,7 +216,7 @@ impl Queue {
         self.thread.wait().await;
         // The store may be replaced by a backup before the next start, so an orderly end leaves no
         // calls in the start log.
-        let emptied = self.births.empty().and_then(|()| self.births.release());
+        let emptied = self.start_log.empty().and_then(|()| self.start_log.release());
         if let Err(error) = emptied {
             tracing::warn!(%error, "could not empty the start log");
         }

@@ -5,7 +5,7 @@ use model::AuthId;
 
 /// Restricts a query to the rows of the scope. The table must have the columns `auth_id` and
 /// `main_auth_id`.
-pub(crate) fn within(query: &mut QueryBuilder, scope: &Scope) {
+pub(crate) fn push_scope(query: &mut QueryBuilder, scope: &Scope) {
     query.push(match scope {
         Scope::Main(_) => "main_auth_id = ",
         Scope::Sub(_) => "auth_id = ",

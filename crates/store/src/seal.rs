@@ -16,21 +16,21 @@ use zeroize::Zeroizing;
 use model::Secret;
 
 /// Name of the key file in `store.data_dir`.
-const FILE: &str = "store.key";
+const KEY_FILE: &str = "store.key";
 
 /// Number of random bytes in a key file, which holds them in hexadecimal.
-const FILE_BYTES: usize = 32;
+const KEY_BYTES: usize = 32;
 
 /// Read limit in bytes, larger than any valid key file.
 const READ_MAX: u64 = 200;
 
 /// Version byte, the first byte of every sealed value.
-const FORM: u8 = 1;
+const VERSION: u8 = 1;
 
 /// HKDF info string of the encryption key. Each use of the secret has its own.
 const PURPOSE: &[u8] = b"offhook store AES-256-GCM 1";
 
-const LINKS: &[u8] = b"offhook links HMAC-SHA256 1";
+const LINK_PURPOSE: &[u8] = b"offhook links HMAC-SHA256 1";
 
 /// The keys of a store.
 pub(crate) struct Seal {
@@ -63,14 +63,14 @@ impl Seal {
     ///
     /// # Errors
     /// Fails if the key file can't be read or does not hold a key.
-    pub(crate) fn to_read(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
-        if secret.is_some() || folder.join(FILE).exists() {
+    pub(crate) fn read_only(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
+        if secret.is_some() || folder.join(KEY_FILE).exists() {
             return Self::of(secret, folder);
         }
-        let mut nobodys = Zeroizing::new([0; FILE_BYTES]);
-        rand::fill(nobodys.as_mut())
+        let mut random = Zeroizing::new([0; KEY_BYTES]);
+        rand::fill(random.as_mut())
             .map_err(|_| io::Error::other("the system's random number generator failed"))?;
-        Self::derive(nobodys.as_ref())
+        Self::derive(random.as_ref())
     }
 
     fn derive(secret: &[u8]) -> io::Result<Self> {
@@ -80,7 +80,7 @@ impl Seal {
         let expanded = extracted.expand(&[PURPOSE], &AES_256_GCM).map_err(failed)?;
         expanded.fill(key.as_mut()).map_err(failed)?;
         let sealing = RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map_err(failed)?;
-        let expanded = extracted.expand(&[LINKS], hkdf::HKDF_SHA256).map_err(failed)?;
+        let expanded = extracted.expand(&[LINK_PURPOSE], hkdf::HKDF_SHA256).map_err(failed)?;
         expanded.fill(key.as_mut()).map_err(failed)?;
         Ok(Self { sealing, links: hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()) })
     }
@@ -90,15 +90,15 @@ impl Seal {
         self.links.clone()
     }
 
-    /// Encrypts `plain`. [`Seal::open`] needs the same `what_for`.
-    pub(crate) fn seal(&self, what_for: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
+    /// Encrypts `plain`. [`Seal::open`] needs the same `purpose`.
+    pub(crate) fn seal(&self, purpose: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
         // Encryption fails only above 64 GiB. The empty result can't be opened and reveals nothing.
-        let Ok(nonce) = self.sealing.seal_in_place_append_tag(Aad::from(what_for), &mut plain)
+        let Ok(nonce) = self.sealing.seal_in_place_append_tag(Aad::from(purpose), &mut plain)
         else {
             return Vec::new();
         };
         let mut sealed = Vec::with_capacity(1 + NONCE_LEN + plain.len());
-        sealed.push(FORM);
+        sealed.push(VERSION);
         sealed.extend_from_slice(nonce.as_ref());
         sealed.append(&mut plain);
         sealed
@@ -106,11 +106,11 @@ impl Seal {
 
     /// Decrypts a sealed value. Returns `None` if it was sealed with another key or for another
     /// purpose, or was changed.
-    pub(crate) fn open(&self, what_for: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let (nonce, sealed) = sealed.strip_prefix(&[FORM])?.split_at_checked(NONCE_LEN)?;
+    pub(crate) fn open(&self, purpose: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (nonce, sealed) = sealed.strip_prefix(&[VERSION])?.split_at_checked(NONCE_LEN)?;
         let mut text = Zeroizing::new(sealed.to_vec());
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let plain = self.sealing.open_in_place(nonce, Aad::from(what_for), &mut text).ok()?.len();
+        let plain = self.sealing.open_in_place(nonce, Aad::from(purpose), &mut text).ok()?.len();
         text.truncate(plain);
         Some(text)
     }
@@ -118,11 +118,11 @@ impl Seal {
 
 /// Returns the text of the key file in a folder, and creates the file if it does not exist.
 fn key_file(folder: &Path) -> io::Result<Zeroizing<String>> {
-    let path = folder.join(FILE);
+    let path = folder.join(KEY_FILE);
     match File::open(&path) {
         Ok(file) => read(file, &path),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            make(folder, &path)?;
+            create_key_file(folder, &path)?;
             read(File::open(&path)?, &path)
         }
         Err(error) => Err(error),
@@ -131,11 +131,11 @@ fn key_file(folder: &Path) -> io::Result<Zeroizing<String>> {
 
 fn read(file: File, path: &Path) -> io::Result<Zeroizing<String>> {
     // The buffer must not grow: a reallocation would leave part of the key in freed memory.
-    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES * 4));
+    let mut text = Zeroizing::new(String::with_capacity(KEY_BYTES * 4));
     file.take(READ_MAX).read_to_string(&mut text)?;
     let key = text.trim_end().len();
     text.truncate(key);
-    if text.len() == FILE_BYTES * 2 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if text.len() == KEY_BYTES * 2 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(text);
     }
     let detail = format!(
@@ -146,14 +146,14 @@ fn read(file: File, path: &Path) -> io::Result<Zeroizing<String>> {
 }
 
 /// Creates a key file atomically. The file is synced before anything is sealed with its key.
-fn make(folder: &Path, path: &Path) -> io::Result<()> {
+fn create_key_file(folder: &Path, path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mut key = Zeroizing::new([0; FILE_BYTES]);
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
     rand::fill(key.as_mut())
         .map_err(|_| io::Error::other("the system's random number generator failed"))?;
     let mut text = Zeroizing::new(hex::encode(key.as_ref()));
     text.push('\n');
-    let unfinished = folder.join(format!("{FILE}.new"));
+    let unfinished = folder.join(format!("{KEY_FILE}.new"));
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(text.as_bytes())?;
@@ -166,7 +166,7 @@ fn make(folder: &Path, path: &Path) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use crate::seal::FILE;
+    use crate::seal::KEY_FILE;
     use crate::seal::Seal;
     use model::Secret;
 
@@ -205,14 +205,14 @@ mod tests {
             "made once"
         );
         let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(data.clone()), mode(data.join(FILE))), (0o700, 0o600));
+        assert_eq!((mode(data.clone()), mode(data.join(KEY_FILE))), (0o700, 0o600));
         assert_eq!(std::fs::read_dir(&data).unwrap().count(), 1);
         let elsewhere = folder.path().join("elsewhere");
-        assert!(Seal::to_read(None, &elsewhere).unwrap().open(b"", &sealed).is_none());
+        assert!(Seal::read_only(None, &elsewhere).unwrap().open(b"", &sealed).is_none());
         assert!(!elsewhere.exists(), "who reads makes none");
-        assert_eq!(**Seal::to_read(None, &data).unwrap().open(b"", &sealed).unwrap(), *b"4711");
+        assert_eq!(**Seal::read_only(None, &data).unwrap().open(b"", &sealed).unwrap(), *b"4711");
         for bad in ["", "xyz", &"f".repeat(63), &"g".repeat(64), &"f".repeat(65)] {
-            std::fs::write(data.join(FILE), bad).unwrap();
+            std::fs::write(data.join(KEY_FILE), bad).unwrap();
             let refused = Seal::of(None, &data).unwrap_err().to_string();
             assert!(
                 refused.contains("does not hold a key")

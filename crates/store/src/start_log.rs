@@ -26,7 +26,7 @@ const READ_MAX: u64 = 128 * 1024 * 1024;
 
 /// The start of a call.
 #[derive(Deserialize)]
-pub(crate) struct Beginning {
+pub(crate) struct StartEntry {
     pub(crate) node_id: String,
     /// Monotonic time.
     pub(crate) born: Timestamp,
@@ -35,7 +35,7 @@ pub(crate) struct Beginning {
 
 /// The id that Meta gave an outbound call.
 #[derive(Deserialize)]
-pub(crate) struct Naming {
+pub(crate) struct WacidEntry {
     pub(crate) call: CallUuid,
     pub(crate) wacid: Wacid,
     /// Time at which Graph must end the call if it is over.
@@ -44,24 +44,22 @@ pub(crate) struct Naming {
 
 /// The entries that an earlier process left in the file.
 #[derive(Default)]
-pub(crate) struct Notes {
-    pub(crate) beginnings: Vec<Beginning>,
-    pub(crate) namings: Vec<Naming>,
+pub(crate) struct StartLogEntries {
+    pub(crate) starts: Vec<StartEntry>,
+    pub(crate) wacids: Vec<WacidEntry>,
 }
 
-impl Notes {
+impl StartLogEntries {
     pub(crate) fn is_empty(&self) -> bool {
-        self.beginnings.is_empty() && self.namings.is_empty()
+        self.starts.is_empty() && self.wacids.is_empty()
     }
 
     /// Splits the entries into one each, starts first, because an id refers to a start.
-    pub(crate) fn one_by_one(self) -> impl Iterator<Item = Self> {
-        let beginnings = self
-            .beginnings
-            .into_iter()
-            .map(|one| Self { beginnings: vec![one], namings: Vec::new() });
-        beginnings.chain(
-            self.namings.into_iter().map(|one| Self { beginnings: Vec::new(), namings: vec![one] }),
+    pub(crate) fn split(self) -> impl Iterator<Item = Self> {
+        let starts =
+            self.starts.into_iter().map(|one| Self { starts: vec![one], wacids: Vec::new() });
+        starts.chain(
+            self.wacids.into_iter().map(|one| Self { starts: Vec::new(), wacids: vec![one] }),
         )
     }
 
@@ -69,9 +67,9 @@ impl Notes {
         let mut notes = Self::default();
         for line in text.split(|byte| *byte == b'\n') {
             if let Ok(beginning) = serde_json::from_slice(line) {
-                notes.beginnings.push(beginning);
+                notes.starts.push(beginning);
             } else if let Ok(naming) = serde_json::from_slice(line) {
-                notes.namings.push(naming);
+                notes.wacids.push(naming);
             }
         }
         notes
@@ -80,50 +78,50 @@ impl Notes {
 
 /// The start log, locked by this process.
 #[derive(Debug)]
-pub(crate) struct Births {
+pub(crate) struct StartLog {
     file: File,
     /// Held shared to append and exclusively to empty the file.
     emptying: RwLock<()>,
     /// Number of appended entries that are not yet in the database.
-    waiting: AtomicUsize,
+    pending: AtomicUsize,
     bytes: AtomicU64,
 }
 
 /// The reason why the start log can't be opened.
 #[derive(Debug)]
-pub(crate) enum Taken {
+pub(crate) enum StartLogError {
     /// Another process holds the file.
     InUse,
-    Failed(io::Error),
+    Io(io::Error),
 }
 
-impl Births {
-    /// Opens the file and reads the entries of an earlier process. Call [`Births::empty`] once
+impl StartLog {
+    /// Opens the file and reads the entries of an earlier process. Call [`StartLog::empty`] once
     /// these are in the database.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Notes), Taken> {
+    pub(crate) fn open(path: &Path) -> Result<(Self, StartLogEntries), StartLogError> {
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
-        let file = file.map_err(Taken::Failed)?;
+        let file = file.map_err(StartLogError::Io)?;
         file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => Taken::InUse,
-            TryLockError::Error(error) => Taken::Failed(error),
+            TryLockError::WouldBlock => StartLogError::InUse,
+            TryLockError::Error(error) => StartLogError::Io(error),
         })?;
         let mut text = Vec::new();
-        (&file).take(READ_MAX).read_to_end(&mut text).map_err(Taken::Failed)?;
+        (&file).take(READ_MAX).read_to_end(&mut text).map_err(StartLogError::Io)?;
         // A line that a kill or a full disk truncated is skipped. It belongs to a webhook that was
         // not answered with 200, or to a call that is in the writer's queue anyway.
-        let left = Notes::read(&text);
+        let left = StartLogEntries::read(&text);
         let bytes = AtomicU64::new(count(text.len()));
-        Ok((Self { file, emptying: RwLock::new(()), waiting: AtomicUsize::new(0), bytes }, left))
+        Ok((Self { file, emptying: RwLock::new(()), pending: AtomicUsize::new(0), bytes }, left))
     }
 
     /// Appends the start of a call. `setup` is JSON. Does not wait for the disk.
     pub(crate) fn append(&self, node_id: &str, born: Timestamp, setup: &str) -> io::Result<()> {
         let (node_id, born) = (serde_json::to_string(node_id)?, born.micros());
-        self.note(&format!("{{\"node_id\":{node_id},\"born\":{born},\"setup\":{setup}}}"))
+        self.append_line(&format!("{{\"node_id\":{node_id},\"born\":{born},\"setup\":{setup}}}"))
     }
 
     /// Appends the id that Meta gave a call. Does not wait for the disk.
-    pub(crate) fn append_name(
+    pub(crate) fn append_wacid(
         &self,
         call: CallUuid,
         wacid: &Wacid,
@@ -131,21 +129,21 @@ impl Births {
     ) -> io::Result<()> {
         let (call, wacid) = (serde_json::to_string(&call)?, serde_json::to_string(wacid)?);
         let farewell = farewell.micros();
-        self.note(&format!("{{\"call\":{call},\"wacid\":{wacid},\"farewell\":{farewell}}}"))
+        self.append_line(&format!("{{\"call\":{call},\"wacid\":{wacid},\"farewell\":{farewell}}}"))
     }
 
-    fn note(&self, json: &str) -> io::Result<()> {
+    fn append_line(&self, json: &str) -> io::Result<()> {
         // The leading newline separates the entry from a truncated line before it.
         let line = format!("\n{json}\n");
         let _shared = self.emptying.read().unwrap_or_else(PoisonError::into_inner);
-        self.waiting.fetch_add(1, Ordering::AcqRel);
+        self.pending.fetch_add(1, Ordering::AcqRel);
         self.bytes.fetch_add(count(line.len()), Ordering::AcqRel);
         (&self.file).write_all(line.as_bytes())
     }
 
     /// Marks a number of entries as done: they are in the database or will never be.
-    pub(crate) fn done(&self, notes: usize) -> io::Result<()> {
-        let before = self.waiting.fetch_sub(notes, Ordering::AcqRel);
+    pub(crate) fn mark_done(&self, notes: usize) -> io::Result<()> {
+        let before = self.pending.fetch_sub(notes, Ordering::AcqRel);
         if before > notes || self.bytes.load(Ordering::Acquire) < TIDY_BYTES {
             return Ok(());
         }
@@ -159,13 +157,13 @@ impl Births {
 
     /// Empties the file unless an entry in it is not in the database yet.
     pub(crate) fn empty(&self) -> io::Result<()> {
-        self.emptied().map(drop)
+        self.try_empty().map(drop)
     }
 
-    /// Like [`Births::empty`]. Returns whether the file is empty.
-    pub(crate) fn emptied(&self) -> io::Result<bool> {
+    /// Like [`StartLog::empty`]. Returns whether the file is empty.
+    pub(crate) fn try_empty(&self) -> io::Result<bool> {
         let _alone = self.emptying.write().unwrap_or_else(PoisonError::into_inner);
-        if self.waiting.load(Ordering::Acquire) > 0 {
+        if self.pending.load(Ordering::Acquire) > 0 {
             return Ok(false);
         }
         self.bytes.store(0, Ordering::Release);

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use crate::database::{Database, SQLITE_FILE_NAME};
 use crate::error::{StoreError, failed};
 use crate::event_log::EventLog;
-use crate::files::{beside, folder_of_its_own, prepare};
+use crate::files::{create_file, create_folder, with_suffix};
 use crate::migrate;
 use crate::options::StoreOptions;
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{Pool, connect};
-use crate::start_log::{Births, Taken};
+use crate::start_log::{StartLog, StartLogError};
 use crate::tables::agents::Agents;
 use crate::tables::calls::Calls;
 use crate::tables::conversations::Conversations;
@@ -34,7 +34,7 @@ use crate::tables::turns::Turns;
 use crate::tables::uploads::Uploads;
 use crate::tables::webhooks::Webhooks;
 use crate::writer::store_file::StoreFile;
-use crate::writer::{self, Begin, rejects};
+use crate::writer::{self, WriterOptions, rejects};
 use model::Health;
 
 /// An open store. Cheap to clone.
@@ -75,19 +75,19 @@ impl Store {
             postgres @ Database::Postgres(_) => postgres,
         };
         let failed_to_open = |source| StoreError::Open { at: at.clone(), source };
-        let noted = match &at {
+        let start_log_file = match &at {
             Database::File(file) => {
-                prepare(file).map_err(failed_to_open)?;
-                beside(file, ".births")
+                create_file(file).map_err(failed_to_open)?;
+                with_suffix(file, ".births")
             }
             Database::Postgres(_) => {
-                folder_of_its_own(&with.journal).map_err(failed_to_open)?;
-                beside(&with.journal.join(SQLITE_FILE_NAME), ".births")
+                create_folder(&with.journal).map_err(failed_to_open)?;
+                with_suffix(&with.journal.join(SQLITE_FILE_NAME), ".births")
             }
         };
-        let (births, left) = Births::open(&noted).map_err(|taken| match taken {
-            Taken::InUse => StoreError::InUse { at: at.clone() },
-            Taken::Failed(source) => failed_to_open(source),
+        let (start_log, left) = StartLog::open(&start_log_file).map_err(|error| match error {
+            StartLogError::InUse => StoreError::InUse { at: at.clone() },
+            StartLogError::Io(source) => failed_to_open(source),
         })?;
         let write = connect::writer(&at, with.busy).await?;
         let migrator = connect::migrator(&at, &write).await?;
@@ -96,14 +96,14 @@ impl Store {
             migrator.close().await;
         }
         if !left.is_empty() {
-            let written = rejects::insert_left(&write, left, &with.journal).await;
+            let written = rejects::insert_start_log(&write, left, &with.journal).await;
             written.map_err(failed("write the calls of the start log"))?;
         }
-        births.empty().map_err(failed_to_open)?;
+        start_log.empty().map_err(failed_to_open)?;
         let read = connect::readers(&at, with.busy).await?;
         let file = match &at {
             Database::File(file) => {
-                Some(StoreFile::opened(file.clone(), read.clone()).map_err(failed_to_open)?)
+                Some(StoreFile::new(file.clone(), read.clone()).map_err(failed_to_open)?)
             }
             Database::Postgres(_) => None,
         };
@@ -111,9 +111,18 @@ impl Store {
         let seal = Seal::of(secret_key.as_ref(), &journal);
         let seal =
             Arc::new(seal.map_err(|source| StoreError::Key { folder: journal.clone(), source })?);
-        let (births, sealing) = (Arc::new(births), seal.clone());
-        let begin = Begin { pool: write, file, health, births, seal: sealing, journal, busy, fail };
-        let queue = writer::start(begin).await?;
+        let (start_log, sealing) = (Arc::new(start_log), seal.clone());
+        let options = WriterOptions {
+            pool: write,
+            file,
+            health,
+            start_log,
+            seal: sealing,
+            journal,
+            busy,
+            fail,
+        };
+        let queue = writer::start(options).await?;
         Ok(Self { shared: Arc::new(Shared { read, queue, seal, database: at }) })
     }
 

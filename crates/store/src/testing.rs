@@ -55,5 +55,5 @@ pub(crate) async fn place(file: &Path) -> Database {
 
 /// Opens a separate connection to a test's store.
 pub(crate) async fn pool(file: &Path) -> Pool {
-    connect::beside_a_node(&place(file).await, false).await.unwrap()
+    connect::open_beside_node(&place(file).await, false).await.unwrap()
 }

@@ -4,7 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use crate::error::StoreError;
 use crate::rows::call::{
-    Birth, CallEnd, CallFilter, CallStart, Compare, Conclusion, ConclusionResult, Farewell, Orphan,
+    CallEnd, CallFilter, CallStart, Compare, Conclusion, ConclusionResult, Farewell, Orphan,
+    StartedCall,
 };
 use crate::rows::callback::{DeliveryOutcome, NewCallback, Settlement};
 use crate::rows::event_key::{KeyKind, SeenKey};
@@ -73,11 +74,11 @@ pub(crate) fn end(n: i64, bill_secs: u64) -> CallEnd {
     }
 }
 
-struct Room {
+struct Fixture {
     folder: tempfile::TempDir,
 }
 
-impl Room {
+impl Fixture {
     fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
@@ -95,8 +96,8 @@ async fn r27_sqlite_is_the_version_that_native_md_names() {
     if skipped_on_postgres() {
         return;
     }
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let version: String =
         sql::query_scalar("SELECT sqlite_version()").fetch_one(&store.shared.read).await.unwrap();
     let native = include_str!("../../../deploy/NATIVE.md");
@@ -109,8 +110,8 @@ async fn r27_sqlite_is_the_version_that_native_md_names() {
 
 #[tokio::test]
 async fn records_and_lines_survive_a_restart_and_end_once() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let scope = Scope::of(MAIN.into());
     let (begun, ended) = (start(1, MAIN, MAIN), end(1, 49));
     begin(&store, 1);
@@ -132,7 +133,7 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
         Err(StoreError::Closed)
     ));
 
-    let store = room.open().await;
+    let store = fixture.open().await;
     let record = store.calls().get(&scope, uuid(1)).await.unwrap().unwrap();
     assert_eq!((record.start, record.end), (begun, Some(ended)));
     let orphans = store.calls().orphans("node").await.unwrap();
@@ -163,8 +164,8 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
 
 #[tokio::test]
 async fn a_lost_beginning_is_made_good_by_the_end() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     assert!(
         store.calls().conclude_without_callbacks(start(3, MAIN, MAIN), end(3, 1)).await.unwrap()
     );
@@ -179,8 +180,8 @@ async fn a_lost_beginning_is_made_good_by_the_end() {
 
 #[tokio::test]
 async fn lists_filter_page_and_keep_tenants_apart() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     for n in 0..30 {
         let account = if n < 10 { SUB } else { MAIN };
         assert!(
@@ -263,8 +264,8 @@ async fn r11_a_copy_made_under_load_is_whole() {
         return;
     }
     use std::sync::atomic::{AtomicU64, Ordering};
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let (done, stop) = (AtomicU64::new(0), AtomicU64::new(0));
     let calls = async {
         for n in 0.. {
@@ -295,8 +296,8 @@ async fn r11_a_copy_made_under_load_is_whole() {
                 tokio::task::yield_now().await;
             }
             let before = done.load(Ordering::SeqCst);
-            let out = room.folder.path().join(format!("copy-{n}.db"));
-            let backup = crate::backup(&room.file(), &out).await.unwrap();
+            let out = fixture.folder.path().join(format!("copy-{n}.db"));
+            let backup = crate::backup(&fixture.file(), &out).await.unwrap();
             assert!(
                 (before..=done.load(Ordering::SeqCst) + 1).contains(&backup.ended),
                 "{backup:?} after {before}"
@@ -308,21 +309,21 @@ async fn r11_a_copy_made_under_load_is_whole() {
     };
     let ((), made) = tokio::join!(calls, copies);
     let (again, _, _) = &made[0];
-    let refused = crate::backup(&room.file(), again).await.unwrap_err();
+    let refused = crate::backup(&fixture.file(), again).await.unwrap_err();
     assert!(matches!(refused, crate::backup::BackupError::Exists(_)), "{refused}");
     store.close().await;
     let names: Vec<_> =
-        std::fs::read_dir(room.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        std::fs::read_dir(fixture.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names.len(), 4, "nothing but the copies and the data: {names:?}");
 
     for (copy, before, backup) in made {
         assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::metadata(&copy).unwrap().len(), backup.bytes);
         // Restores the copy as the documentation says, without side files.
-        std::fs::remove_dir_all(room.file().parent().unwrap()).unwrap();
-        std::fs::create_dir(room.file().parent().unwrap()).unwrap();
-        std::fs::copy(&copy, room.file()).unwrap();
-        let store = room.open().await;
+        std::fs::remove_dir_all(fixture.file().parent().unwrap()).unwrap();
+        std::fs::create_dir(fixture.file().parent().unwrap()).unwrap();
+        std::fs::copy(&copy, fixture.file()).unwrap();
+        let store = fixture.open().await;
         let all = store
             .calls()
             .list(&Scope::of(MAIN.into()), &CallFilter::default(), 1, 0)
@@ -340,33 +341,37 @@ async fn a_copy_of_nothing_or_to_nowhere_leaves_nothing() {
     if skipped_on_postgres() {
         return;
     }
-    let room = Room::new();
-    let out = room.folder.path().join("copy.db");
-    let none = crate::backup(&room.file(), &out).await.unwrap_err();
+    let fixture = Fixture::new();
+    let out = fixture.folder.path().join("copy.db");
+    let none = crate::backup(&fixture.file(), &out).await.unwrap_err();
     assert!(matches!(none, crate::backup::BackupError::NoStore(_)), "{none}");
-    room.open().await.close().await;
-    let nowhere =
-        crate::backup(&room.file(), &room.folder.path().join("no/copy.db")).await.unwrap_err();
+    fixture.open().await.close().await;
+    let nowhere = crate::backup(&fixture.file(), &fixture.folder.path().join("no/copy.db"))
+        .await
+        .unwrap_err();
     assert!(matches!(nowhere, crate::backup::BackupError::File { what: "write", .. }), "{nowhere}");
-    assert!(!room.file().with_extension("db-wal").exists(), "a store that was closed is one file");
-    std::fs::write(room.file(), "this is not a database, it is a text of some length").unwrap();
-    let damaged = crate::backup(&room.file(), &out).await.unwrap_err();
+    assert!(
+        !fixture.file().with_extension("db-wal").exists(),
+        "a store that was closed is one file"
+    );
+    std::fs::write(fixture.file(), "this is not a database, it is a text of some length").unwrap();
+    let damaged = crate::backup(&fixture.file(), &out).await.unwrap_err();
     assert!(
         damaged.to_string().starts_with("copy the store")
             || damaged.to_string().starts_with("open"),
         "{damaged}"
     );
-    assert_eq!(std::fs::read_dir(room.folder.path()).unwrap().count(), 1, "only the data");
+    assert_eq!(std::fs::read_dir(fixture.folder.path()).unwrap().count(), 1, "only the data");
 }
 
 #[tokio::test]
 async fn files_are_for_the_owner_only() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     assert!(
         store.calls().conclude_without_callbacks(start(1, MAIN, MAIN), end(1, 1)).await.unwrap()
     );
-    let folder = room.file().parent().unwrap().to_owned();
+    let folder = fixture.file().parent().unwrap().to_owned();
     assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
     let mut files = 0;
     for entry in std::fs::read_dir(&folder).unwrap() {
@@ -388,10 +393,10 @@ async fn a_file_that_is_no_store_is_refused() {
     if skipped_on_postgres() {
         return;
     }
-    let room = Room::new();
-    std::fs::create_dir_all(room.file().parent().unwrap()).unwrap();
-    std::fs::write(room.file(), "this is not a database, it is a text of some length").unwrap();
-    let refused = Store::open(&room.file(), Health::new()).await.unwrap_err().to_string();
+    let fixture = Fixture::new();
+    std::fs::create_dir_all(fixture.file().parent().unwrap()).unwrap();
+    std::fs::write(fixture.file(), "this is not a database, it is a text of some length").unwrap();
+    let refused = Store::open(&fixture.file(), Health::new()).await.unwrap_err().to_string();
     assert!(refused.starts_with("open the store") && refused.contains("offhook.db"), "{refused}");
 }
 
@@ -420,8 +425,8 @@ pub(crate) fn callback(call: u128, event: u128) -> NewCallback {
 
 #[tokio::test]
 async fn r03_the_end_and_its_callback_are_one_transaction() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     begin(&store, 2);
     let farewell = Some(Farewell { action: GraphAction::Terminate, due: secs(90) });
     let conclusion = Conclusion {
@@ -444,7 +449,7 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
     assert_eq!(store.calls().due_farewells("node", secs(89), 9).await.unwrap(), []);
     store.close().await;
 
-    let store = room.open().await;
+    let store = fixture.open().await;
     assert!(store.calls().orphans("node").await.unwrap().is_empty());
     let record = store.calls().get(&Scope::of(MAIN.into()), uuid(2)).await.unwrap().unwrap();
     assert_eq!(record.end.unwrap().bill_secs, 7);
@@ -477,8 +482,8 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
 
 #[tokio::test]
 async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let first = store.outbox().add(callback(1, 1)).await.unwrap();
     let second = store.outbox().add(callback(1, 2)).await.unwrap();
     let third = store.outbox().add(callback(3, 3)).await.unwrap();
@@ -519,7 +524,7 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
             .unwrap(),
         "done is done"
     );
-    let pool = pool(&room.file()).await;
+    let pool = pool(&fixture.file()).await;
     let secrets: Vec<(i64, bool, i64)> =
         sql::query_as("SELECT id, sealed_params IS NOT NULL, delivered FROM callbacks ORDER BY id")
             .fetch_all(&pool)
@@ -538,8 +543,8 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
 /// A hangup callback is sent after every other callback of the call except recordings.
 #[tokio::test]
 async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let about = |event: u128, kind: CallbackKind| {
         let mut new = callback(1, event);
         (new.notice.kind, new.notice.url) =
@@ -579,8 +584,8 @@ async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
 /// The end of a multi-party call is reported to a URL after every member's exit.
 #[tokio::test]
 async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_same_url() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let about = |call: u128, event: u128, name: &'static str, url: &str| {
         let mut new = callback(call, event);
         (new.notice.kind, new.notice.url) =
@@ -633,8 +638,8 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
 
 #[tokio::test]
 async fn r03_orphans_say_what_they_began_with_and_how_long_they_lived() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     for n in 1..=2 {
         assert!(store.calls().begin(CallStart::of(&setup(n), "node"), &setup(n), secs(100)));
     }
@@ -650,7 +655,7 @@ async fn r03_orphans_say_what_they_began_with_and_how_long_they_lived() {
             .unwrap()
     );
     store.close().await;
-    let store = room.open().await;
+    let store = fixture.open().await;
     let orphan = Orphan {
         start: CallStart::of(&setup(1), "node"),
         setup: Some(setup(1)),
@@ -663,8 +668,8 @@ async fn r03_orphans_say_what_they_began_with_and_how_long_they_lived() {
 
 #[tokio::test]
 async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_told() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let placed = |n| CallSetup { direction: Direction::Outbound, wacid: None, ..setup(n) };
     for n in 1..=3 {
         assert!(store.calls().begin(CallStart::of(&placed(n), "node"), &placed(n), secs(1)));
@@ -702,7 +707,7 @@ async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_t
 /// `docs/operations.md` promises that a power loss loses the starts of one batch at most.
 #[test]
 fn r03_beginnings_are_synced_as_ends_are() {
-    let birth = Birth { start: start(1, MAIN, MAIN), setup: String::new(), born: secs(0) };
+    let birth = StartedCall { start: start(1, MAIN, MAIN), setup: String::new(), born: secs(0) };
     assert!(Write::CallStarted(Box::new(birth)).is_synced());
     let ending = Conclusion {
         start: start(1, MAIN, MAIN),
@@ -720,10 +725,10 @@ fn r03_beginnings_are_synced_as_ends_are() {
 
 #[tokio::test]
 async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     // The database rejects all writes, so the next process can read only the start log.
-    let other = pool(&room.file()).await;
+    let other = pool(&fixture.file()).await;
     sql::query("ALTER TABLE calls RENAME TO hidden").execute(&other).await.unwrap();
     assert!(store.calls().begin(CallStart::of(&setup(1), "node"), &setup(1), secs(100)));
     assert!(store.calls().begin(CallStart::of(&setup(2), "node"), &setup(2), secs(100)));
@@ -731,26 +736,26 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     let placed = CallSetup { direction: Direction::Outbound, wacid: None, ..setup(3) };
     assert!(store.calls().begin(CallStart::of(&placed, "node"), &placed, secs(100)));
     store.calls().set_wacid(uuid(3), "wacid.named".into(), secs(9));
-    let births = crate::files::beside(&room.file(), ".births");
-    let mut left = std::fs::read(&births).unwrap();
+    let start_log = crate::files::with_suffix(&fixture.file(), ".births");
+    let mut left = std::fs::read(&start_log).unwrap();
     store.close().await;
     sql::query("ALTER TABLE hidden RENAME TO calls").execute(&other).await.unwrap();
     other.close().await;
     // After a kill, the journal would not have these entries.
-    std::fs::remove_file(room.file().with_file_name("store.journal")).unwrap();
+    std::fs::remove_file(fixture.file().with_file_name("store.journal")).unwrap();
     // Neither a truncated line nor a repeated one affects the lines after it.
     let whole = left.clone();
     left.truncate(left.len() - 10);
-    std::fs::write(&births, [left, whole].concat()).unwrap();
+    std::fs::write(&start_log, [left, whole].concat()).unwrap();
 
-    let store = room.open().await;
+    let store = fixture.open().await;
     let orphans = store.calls().orphans("node").await.unwrap();
     assert_eq!(
         orphans.iter().map(|o| o.setup.clone().unwrap()).collect::<Vec<_>>(),
         [setup(1), setup(2), placed]
     );
     assert_eq!(orphans[2].start.wacid.as_ref().map(|w| w.as_str()), Some("wacid.named"));
-    assert_eq!(std::fs::metadata(&births).unwrap().len(), 0, "all of it is in the database");
+    assert_eq!(std::fs::metadata(&start_log).unwrap().len(), 0, "all of it is in the database");
     assert!(
         store
             .calls()
@@ -763,9 +768,9 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
 
 #[tokio::test]
 async fn the_file_of_beginnings_does_not_grow() {
-    let room = Room::new();
-    let store = room.open().await;
-    let births = crate::files::beside(&room.file(), ".births");
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    let start_log = crate::files::with_suffix(&fixture.file(), ".births");
     let mut largest = 0;
     for round in 0..20 {
         for n in 0..100 {
@@ -776,22 +781,26 @@ async fn the_file_of_beginnings_does_not_grow() {
         // The file is emptied after the waiters are completed. After a second flush, that has
         // happened.
         store.flush().await;
-        largest = largest.max(std::fs::metadata(&births).unwrap().len());
+        largest = largest.max(std::fs::metadata(&start_log).unwrap().len());
     }
     assert!(largest < 512 * 1024, "{largest}");
     store.close().await;
-    assert_eq!(std::fs::metadata(&births).unwrap().len(), 0, "an orderly end leaves nothing in it");
+    assert_eq!(
+        std::fs::metadata(&start_log).unwrap().len(),
+        0,
+        "an orderly end leaves nothing in it"
+    );
 }
 
 #[tokio::test]
 async fn a_store_belongs_to_one_node_at_a_time() {
-    let room = Room::new();
-    let store = room.open().await;
-    let refused = Store::open(&room.file(), Health::new()).await.unwrap_err();
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    let refused = Store::open(&fixture.file(), Health::new()).await.unwrap_err();
     assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
     store.close().await;
     drop(store);
-    room.open().await.close().await;
+    fixture.open().await.close().await;
 }
 
 /// If any code closes the file, the process loses SQLite's locks on it. Another process that reads
@@ -803,9 +812,9 @@ async fn r03_nothing_that_a_node_does_drops_sqlites_locks() {
     if skipped_on_postgres() {
         return;
     }
-    let room = Room::new();
-    let store = room.open().await;
-    let file = std::fs::metadata(room.file()).unwrap();
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    let file = std::fs::metadata(fixture.file()).unwrap();
     let locks = || {
         let all = std::fs::read_to_string("/proc/locks").unwrap();
         let (inode, process) = (format!(":{}", file.ino()), std::process::id().to_string());
@@ -817,18 +826,18 @@ async fn r03_nothing_that_a_node_does_drops_sqlites_locks() {
     assert!(locks() > 0, "a node that writes ahead holds its file as long as it runs");
     assert!(store.erasures().scrub().await.is_ok());
     assert!(locks() > 0, "after an erasure");
-    assert!(Store::open(&room.file(), Health::new()).await.is_err());
+    assert!(Store::open(&fixture.file(), Health::new()).await.is_err());
     assert!(locks() > 0, "after a second one in this process was refused");
-    let to = room.folder.path().join("copy.db");
-    crate::backup::backup(&room.file(), &to).await.unwrap();
+    let to = fixture.folder.path().join("copy.db");
+    crate::backup::backup(&fixture.file(), &to).await.unwrap();
     assert!(locks() > 0, "after a copy");
     store.close().await;
 }
 
 #[tokio::test]
 async fn r05_keys_come_back_the_newest_first_and_go_when_they_are_old() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let key = |n: i64| SeenKey {
         kind: if n == 3 { KeyKind::Tombstone } else { KeyKind::Event },
         key: u128::MAX - n as u128,
@@ -838,7 +847,7 @@ async fn r05_keys_come_back_the_newest_first_and_go_when_they_are_old() {
     store.event_keys().remove(key(4).key);
     store.event_keys().insert(key(1));
     store.close().await;
-    let store = room.open().await;
+    let store = fixture.open().await;
     assert_eq!(
         store.event_keys().list(secs(2), secs(9), 9).await.unwrap(),
         [key(5), key(3), key(2)]

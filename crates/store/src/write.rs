@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::rows::call::{Birth, Conclusion, ConclusionResult};
+use crate::rows::call::{Conclusion, ConclusionResult, StartedCall};
 use crate::rows::callback::{NewCallback, QueuedCallback, Settlement};
 use crate::rows::conversation::{ConversationChange, Pair};
 use crate::rows::endpoint::EndpointWrite;
@@ -28,9 +28,9 @@ use model::{CallUuid, PhoneNumberId, Routing, Timestamp, Wacid};
 /// effects outside the database.
 ///
 /// The journal does not take these writes: if the database rejects one, nothing has changed.
-pub(crate) trait Deed: Send + Sync {
+pub(crate) trait WriteTask: Send + Sync {
     /// Executes the write and returns the number of rows that it changed.
-    fn carry_out<'a>(
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         seal: &'a Seal,
@@ -59,12 +59,12 @@ pub(crate) enum InboxWrite {
         message: Uuid,
         wamid: String,
     },
-    /// Changes a conversation. `tell` holds the webhooks to notify and their events.
+    /// Changes a conversation. `events` holds the webhooks to notify and their events.
     Change {
         scope: Scope,
         conversation: Uuid,
         change: ConversationChange,
-        tell: Vec<(Uuid, EventDraft)>,
+        events: Vec<(Uuid, EventDraft)>,
     },
     Delete {
         scope: Scope,
@@ -102,7 +102,7 @@ impl InboxWrite {
 /// A write in the queue. The sender of a callback's row receives `None` if the write went to the
 /// journal.
 pub(crate) enum Write {
-    CallStarted(Box<Birth>),
+    CallStarted(Box<StartedCall>),
     SetWacid(CallUuid, Wacid, Timestamp),
     CallAnswered(CallUuid, Timestamp),
     Heartbeat(String, Timestamp),
@@ -138,14 +138,14 @@ pub(crate) enum Write {
     /// Never journaled: if the database rejects it, nothing has changed.
     DeleteRecordings(Vec<Uuid>, oneshot::Sender<()>),
     /// Never journaled: if the database rejects it, nothing has changed.
-    Task(Box<dyn Deed>, oneshot::Sender<u64>),
+    Task(Box<dyn WriteTask>, oneshot::Sender<u64>),
     DeleteOldKeys(Timestamp),
     /// Completed when all writes queued before it are done.
     Flush(oneshot::Sender<()>),
 }
 
 /// The result of a write, for the caller that waits for it.
-pub(crate) enum Found {
+pub(crate) enum WriteResult {
     CallEnded(ConclusionResult),
     Callback(QueuedCallback),
     SettleCallback(bool),
@@ -172,7 +172,7 @@ impl Write {
             | Self::RecordingCopy(..)
             | Self::Transcription(..)
             | Self::DeleteRecordings(..) => true,
-            Self::Task(deed, _) => deed.is_synced(),
+            Self::Task(task, _) => task.is_synced(),
             // The reply was acknowledged to Meta.
             Self::Permission(write, _) => write.reply.is_some(),
             Self::Inbox(write, _) => write.is_synced(),
@@ -208,10 +208,10 @@ impl Write {
         if let Self::CallEnded(conclusion, _) = self { Some(conclusion) } else { None }
     }
 
-    pub(crate) fn came(&self) -> Option<&TimelineEntry> {
+    pub(crate) fn entry(&self) -> Option<&TimelineEntry> {
         match self {
             Self::Inbox(write, _) => match &**write {
-                InboxWrite::Entry(came) => Some(came),
+                InboxWrite::Entry(entry) => Some(entry),
                 _ => None,
             },
             _ => None,
@@ -220,9 +220,9 @@ impl Write {
 
     /// Returns whether this write commutes with call ends, inbound messages and callbacks. It
     /// touches none of their rows.
-    pub(crate) fn goes_together(&self) -> bool {
+    pub(crate) fn commutes(&self) -> bool {
         match self {
-            Self::Inbox(..) => self.came().is_some(),
+            Self::Inbox(..) => self.entry().is_some(),
             Self::CallStarted(_)
             | Self::CallAnswered(..)
             | Self::Heartbeat(..)

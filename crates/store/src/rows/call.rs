@@ -244,7 +244,7 @@ pub struct ConclusionResult {
 
 /// The row of a call that has just started.
 #[derive(Clone, Debug)]
-pub(crate) struct Birth {
+pub(crate) struct StartedCall {
     pub(crate) start: CallStart,
     /// JSON of the [`CallSetup`].
     pub(crate) setup: String,

@@ -27,7 +27,7 @@ pub struct LastMessage {
 
 impl std::fmt::Debug for LastMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Last({:?} {})", self.direction, self.at)
+        write!(f, "LastMessage({:?} {})", self.direction, self.at)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::sql::Pool;
 pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
 /// Time that a migration waits for another node's migration.
-const MIGRATING: Duration = Duration::from_secs(60);
+const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Number of pages in the write-ahead log from which SQLite checkpoints it: 16 MiB.
 const WAL_PAGES: &str = "4000";
@@ -26,7 +26,7 @@ const CACHE_KIB: &str = "-8192";
 
 /// Capacity of the writer's cache of prepared statements. The frequent texts occur in several
 /// variants, one for each number of rows or statements.
-const PREPARED: usize = 256;
+const STATEMENT_CACHE: usize = 256;
 
 /// Number of connections for reading.
 pub(crate) const READERS: u32 = 4;
@@ -37,7 +37,7 @@ pub(crate) async fn writer(at: &Database, busy: Duration) -> Result<Pool, StoreE
     let connect = |source| StoreError::Connect { at: at.clone(), source };
     match at {
         Database::File(file) => {
-            let writing = lite(file, busy)
+            let writing = sqlite_options(file, busy)
                 .pragma("wal_autocheckpoint", WAL_PAGES)
                 .pragma("cache_size", CACHE_KIB);
             // Overwrites deleted data, so that no messages remain in free pages.
@@ -45,7 +45,8 @@ pub(crate) async fn writer(at: &Database, busy: Duration) -> Result<Pool, StoreE
             // Keeps SQLite's statement journals in memory. They move to a file above 64 KiB per
             // transaction, which would be half of all disk writes. Their size is bounded by what
             // one statement changes.
-            let writing = writing.pragma("temp_store", "MEMORY").statement_cache_capacity(PREPARED);
+            let writing =
+                writing.pragma("temp_store", "MEMORY").statement_cache_capacity(STATEMENT_CACHE);
             let pool = SqlitePoolOptions::new()
                 .max_connections(1)
                 .connect_with(writing)
@@ -62,7 +63,7 @@ pub(crate) async fn writer(at: &Database, busy: Duration) -> Result<Pool, StoreE
 pub(crate) async fn migrator(at: &Database, write: &Pool) -> Result<Pool, StoreError> {
     match at {
         Database::File(_) => Ok(write.clone()),
-        Database::Postgres(_) => postgres(at, 1, MIGRATING)
+        Database::Postgres(_) => postgres(at, 1, MIGRATION_LOCK_TIMEOUT)
             .await
             .map_err(|source| StoreError::Connect { at: at.clone(), source }),
     }
@@ -74,8 +75,10 @@ pub(crate) async fn readers(at: &Database, busy: Duration) -> Result<Pool, Store
     match at {
         Database::File(file) => {
             let read = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(BUSY);
-            let read =
-                read.connect_with(lite(file, busy).read_only(true)).await.map_err(connect)?;
+            let read = read
+                .connect_with(sqlite_options(file, busy).read_only(true))
+                .await
+                .map_err(connect)?;
             Ok(Pool::Sqlite(read))
         }
         Database::Postgres(_) => postgres(at, READERS, busy).await.map_err(connect),
@@ -90,7 +93,7 @@ pub(crate) async fn readers(at: &Database, busy: Duration) -> Result<Pool, Store
 ///
 /// # Errors
 /// Fails if the file does not exist, or if the database does not answer.
-pub(crate) async fn beside_a_node(at: &Database, read_only: bool) -> Result<Pool, StoreError> {
+pub(crate) async fn open_beside_node(at: &Database, read_only: bool) -> Result<Pool, StoreError> {
     let connect = |source| StoreError::Connect { at: at.clone(), source };
     match at {
         Database::File(file) => {
@@ -110,7 +113,7 @@ pub(crate) async fn beside_a_node(at: &Database, read_only: bool) -> Result<Pool
     }
 }
 
-fn lite(file: &Path, busy: Duration) -> SqliteConnectOptions {
+fn sqlite_options(file: &Path, busy: Duration) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(file)
         .create_if_missing(false)

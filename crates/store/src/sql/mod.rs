@@ -6,10 +6,10 @@
 //! are 0 and 1, JSON is text, times are microseconds. The names follow sqlx.
 
 pub(crate) mod connect;
-pub(crate) mod fault;
+pub(crate) mod errors;
 mod row;
 
-pub(crate) use self::row::{All, Row};
+pub(crate) use self::row::{Row, TupleRow};
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -23,7 +23,7 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::types::Json;
 use sqlx::{Arguments as _, AssertSqlSafe, Either, Executor as _, PgPool, Sqlite, SqlitePool};
 
-use self::row::{Columns, FromRow, One, Value};
+use self::row::{Columns, FromRow, ScalarRow, Value};
 
 /// The SQL dialect of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +49,10 @@ impl Pool {
 
     pub(crate) async fn acquire(&self) -> Result<Conn, sqlx::Error> {
         Ok(match self {
-            Self::Sqlite(pool) => Conn::Sqlite(Lite {
+            Self::Sqlite(pool) => Conn::Sqlite(SqliteConn {
                 connection: pool.acquire().await?,
                 synced: None,
-                ahead: Vec::new(),
+                queued: Vec::new(),
             }),
             Self::Postgres(pool) => Conn::Postgres(pool.acquire().await?),
         })
@@ -69,32 +69,32 @@ impl Pool {
 /// One connection.
 #[derive(Debug)]
 pub(crate) enum Conn {
-    Sqlite(Lite),
+    Sqlite(SqliteConn),
     Postgres(PoolConnection<Postgres>),
 }
 
 /// A connection to SQLite.
-pub(crate) struct Lite {
+pub(crate) struct SqliteConn {
     connection: PoolConnection<Sqlite>,
     /// The current value of `PRAGMA synchronous`: whether commits are synced. `None` if not set
     /// yet.
     synced: Option<bool>,
     /// Statements to be sent to SQLite's thread together with the next one, before it.
-    ahead: Vec<Query<Row>>,
+    queued: Vec<Query<Row>>,
 }
 
 /// Omits the queued statements, which contain data.
-impl std::fmt::Debug for Lite {
+impl std::fmt::Debug for SqliteConn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lite").field("synced", &self.synced).finish_non_exhaustive()
     }
 }
 
-impl Lite {
+impl SqliteConn {
     /// Runs the query after the queued statements. Returns the outcome of each of its statements.
     async fn run<O: FromRow>(&mut self, query: Query<O>) -> Result<Vec<Outcome<Row>>, sqlx::Error> {
-        let before = self.ahead.len();
-        let Some(all) = together(self.ahead.drain(..).chain([query.raw()])) else {
+        let before = self.queued.len();
+        let Some(all) = join(self.queued.drain(..).chain([query.raw()])) else {
             return Ok(Vec::new());
         };
         let (mut outcomes, mut rows) = (Vec::new(), Vec::new());
@@ -136,9 +136,9 @@ impl Conn {
                     } else {
                         "PRAGMA synchronous = NORMAL"
                     };
-                    to.ahead.push(query(how));
+                    to.queued.push(query(how));
                 }
-                to.ahead.push(query("BEGIN IMMEDIATE"));
+                to.queued.push(query("BEGIN IMMEDIATE"));
                 Ok(())
             }
             (Self::Postgres(to), true) => sqlx::raw_sql("BEGIN").execute(&mut **to).await.map(drop),
@@ -158,10 +158,10 @@ impl Conn {
     }
 
     /// Runs the query together with the next statement of the transaction, which may be the commit.
-    pub(crate) async fn later(&mut self, query: Query<Row>) -> Result<(), sqlx::Error> {
+    pub(crate) async fn execute_later(&mut self, query: Query<Row>) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(to) => {
-                to.ahead.push(query);
+                to.queued.push(query);
                 Ok(())
             }
             Self::Postgres(_) => query.execute(self).await.map(drop),
@@ -178,18 +178,18 @@ impl Conn {
 }
 
 /// Where a query runs.
-pub(crate) enum On<'a> {
+pub(crate) enum Executor<'a> {
     Pool(&'a Pool),
     Conn(&'a mut Conn),
 }
 
-impl<'a> From<&'a Pool> for On<'a> {
+impl<'a> From<&'a Pool> for Executor<'a> {
     fn from(pool: &'a Pool) -> Self {
         Self::Pool(pool)
     }
 }
 
-impl<'a> From<&'a mut Conn> for On<'a> {
+impl<'a> From<&'a mut Conn> for Executor<'a> {
     fn from(connection: &'a mut Conn) -> Self {
         Self::Conn(connection)
     }
@@ -270,12 +270,12 @@ pub(crate) fn query(text: impl Into<Cow<'static, str>>) -> Query<Row> {
 }
 
 /// A query that returns its rows as tuples.
-pub(crate) fn query_as<T: Columns>(text: impl Into<Cow<'static, str>>) -> Query<All<T>> {
+pub(crate) fn query_as<T: Columns>(text: impl Into<Cow<'static, str>>) -> Query<TupleRow<T>> {
     Query::new(text.into(), Vec::new())
 }
 
 /// A query that returns rows with one column.
-pub(crate) fn query_scalar<T: Value>(text: impl Into<Cow<'static, str>>) -> Query<One<T>> {
+pub(crate) fn query_scalar<T: Value>(text: impl Into<Cow<'static, str>>) -> Query<ScalarRow<T>> {
     Query::new(text.into(), Vec::new())
 }
 
@@ -297,14 +297,19 @@ impl<O: FromRow> Query<O> {
     }
 
     /// Runs the query. Returns the number of changed rows.
-    pub(crate) async fn execute<'a>(self, on: impl Into<On<'a>>) -> Result<Done, sqlx::Error> {
-        Ok(Done(match on.into() {
-            On::Pool(Pool::Sqlite(on)) => self.sqlite()?.execute(on).await?.rows_affected(),
-            On::Pool(Pool::Postgres(on)) => self.postgres()?.execute(on).await?.rows_affected(),
-            On::Conn(Conn::Sqlite(on)) => {
+    pub(crate) async fn execute<'a>(
+        self,
+        on: impl Into<Executor<'a>>,
+    ) -> Result<QueryResult, sqlx::Error> {
+        Ok(QueryResult(match on.into() {
+            Executor::Pool(Pool::Sqlite(on)) => self.sqlite()?.execute(on).await?.rows_affected(),
+            Executor::Pool(Pool::Postgres(on)) => {
+                self.postgres()?.execute(on).await?.rows_affected()
+            }
+            Executor::Conn(Conn::Sqlite(on)) => {
                 on.run(self).await?.iter().map(|outcome| outcome.changed).sum()
             }
-            On::Conn(Conn::Postgres(on)) => {
+            Executor::Conn(Conn::Postgres(on)) => {
                 self.postgres()?.execute(&mut **on).await?.rows_affected()
             }
         }))
@@ -313,12 +318,14 @@ impl<O: FromRow> Query<O> {
     /// Runs the query and returns all rows.
     pub(crate) async fn fetch_all<'a>(
         self,
-        on: impl Into<On<'a>>,
+        on: impl Into<Executor<'a>>,
     ) -> Result<Vec<O::Out>, sqlx::Error> {
         let (lite, post) = match on.into() {
-            On::Pool(Pool::Sqlite(on)) => (self.sqlite()?.fetch_all(on).await?, Vec::new()),
-            On::Pool(Pool::Postgres(on)) => (Vec::new(), self.postgres()?.fetch_all(on).await?),
-            On::Conn(Conn::Sqlite(on)) => {
+            Executor::Pool(Pool::Sqlite(on)) => (self.sqlite()?.fetch_all(on).await?, Vec::new()),
+            Executor::Pool(Pool::Postgres(on)) => {
+                (Vec::new(), self.postgres()?.fetch_all(on).await?)
+            }
+            Executor::Conn(Conn::Sqlite(on)) => {
                 return on
                     .run(self)
                     .await?
@@ -327,7 +334,7 @@ impl<O: FromRow> Query<O> {
                     .map(O::read)
                     .collect();
             }
-            On::Conn(Conn::Postgres(on)) => {
+            Executor::Conn(Conn::Postgres(on)) => {
                 (Vec::new(), self.postgres()?.fetch_all(&mut **on).await?)
             }
         };
@@ -341,17 +348,19 @@ impl<O: FromRow> Query<O> {
     /// Runs the query and returns the first row, if any.
     pub(crate) async fn fetch_optional<'a>(
         self,
-        on: impl Into<On<'a>>,
+        on: impl Into<Executor<'a>>,
     ) -> Result<Option<O::Out>, sqlx::Error> {
         let row = match on.into() {
-            On::Pool(Pool::Sqlite(on)) => self.sqlite()?.fetch_optional(on).await?.map(Row::Sqlite),
-            On::Pool(Pool::Postgres(on)) => {
+            Executor::Pool(Pool::Sqlite(on)) => {
+                self.sqlite()?.fetch_optional(on).await?.map(Row::Sqlite)
+            }
+            Executor::Pool(Pool::Postgres(on)) => {
                 self.postgres()?.fetch_optional(on).await?.map(Row::Postgres)
             }
-            On::Conn(Conn::Sqlite(on)) => {
+            Executor::Conn(Conn::Sqlite(on)) => {
                 on.run(self).await?.into_iter().flat_map(|outcome| outcome.rows).next()
             }
-            On::Conn(Conn::Postgres(on)) => {
+            Executor::Conn(Conn::Postgres(on)) => {
                 self.postgres()?.fetch_optional(&mut **on).await?.map(Row::Postgres)
             }
         };
@@ -362,7 +371,10 @@ impl<O: FromRow> Query<O> {
     ///
     /// # Errors
     /// Fails with [`sqlx::Error::RowNotFound`] if the result is empty.
-    pub(crate) async fn fetch_one<'a>(self, on: impl Into<On<'a>>) -> Result<O::Out, sqlx::Error> {
+    pub(crate) async fn fetch_one<'a>(
+        self,
+        on: impl Into<Executor<'a>>,
+    ) -> Result<O::Out, sqlx::Error> {
         self.fetch_optional(on).await?.ok_or(sqlx::Error::RowNotFound)
     }
 
@@ -406,9 +418,9 @@ impl<O: FromRow> Query<O> {
 
 /// The result of [`Query::execute`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Done(u64);
+pub(crate) struct QueryResult(u64);
 
-impl Done {
+impl QueryResult {
     pub(crate) fn rows_affected(self) -> u64 {
         self.0
     }
@@ -460,18 +472,18 @@ impl QueryBuilder {
 
     /// Builds the query and leaves the builder empty.
     pub(crate) fn build(&mut self) -> Query<Row> {
-        self.of()
+        self.take()
     }
 
-    pub(crate) fn build_query_as<T: Columns>(&mut self) -> Query<All<T>> {
-        self.of()
+    pub(crate) fn build_query_as<T: Columns>(&mut self) -> Query<TupleRow<T>> {
+        self.take()
     }
 
-    pub(crate) fn build_query_scalar<T: Value>(&mut self) -> Query<One<T>> {
-        self.of()
+    pub(crate) fn build_query_scalar<T: Value>(&mut self) -> Query<ScalarRow<T>> {
+        self.take()
     }
 
-    fn of<O: FromRow>(&mut self) -> Query<O> {
+    fn take<O: FromRow>(&mut self) -> Query<O> {
         Query::new(std::mem::take(&mut self.text).into(), std::mem::take(&mut self.args))
     }
 }
@@ -490,14 +502,14 @@ pub(crate) async fn insert_rows<T>(
     rows: &[T],
     row: impl FnMut(Values<'_>, &T),
 ) -> Result<(), sqlx::Error> {
-    for insert in inserting(what, rows, row) {
+    for insert in insert_statements(what, rows, row) {
         insert.execute(&mut *to).await?;
     }
     Ok(())
 }
 
 /// The statements of [`insert_rows`].
-pub(crate) fn inserting<T>(
+pub(crate) fn insert_statements<T>(
     (head, columns, tail): (&str, usize, &str),
     rows: &[T],
     mut row: impl FnMut(Values<'_>, &T),
@@ -518,7 +530,7 @@ pub(crate) fn inserting<T>(
 
 /// Number of statements in one message to SQLite's thread. The connection caches a prepared
 /// statement for each number up to this one.
-const TOGETHER: usize = 6;
+const MAX_JOINED: usize = 6;
 
 /// The outcome of one of several statements.
 pub(crate) struct Outcome<T> {
@@ -532,7 +544,7 @@ pub(crate) struct Outcome<T> {
 ///
 /// A round trip to SQLite's thread takes longer than most statements, so several are sent together.
 /// PostgreSQL gets them one by one.
-pub(crate) async fn each<O: FromRow>(
+pub(crate) async fn execute_each<O: FromRow>(
     to: &mut Conn,
     queries: impl IntoIterator<Item = Query<O>>,
 ) -> Result<Vec<Outcome<O::Out>>, sqlx::Error> {
@@ -540,10 +552,10 @@ pub(crate) async fn each<O: FromRow>(
     let mut outcomes = Vec::new();
     loop {
         let most = match to.dialect() {
-            Dialect::Sqlite => TOGETHER,
+            Dialect::Sqlite => MAX_JOINED,
             Dialect::Postgres => 1,
         };
-        let Some(query) = together(queries.by_ref().take(most)) else { return Ok(outcomes) };
+        let Some(query) = join(queries.by_ref().take(most)) else { return Ok(outcomes) };
         let came = match &mut *to {
             Conn::Sqlite(to) => to.run(query).await?,
             Conn::Postgres(to) => {
@@ -566,12 +578,12 @@ pub(crate) async fn each<O: FromRow>(
 }
 
 /// Joins several queries into one text.
-fn together<O>(mut queries: impl Iterator<Item = Query<O>>) -> Option<Query<O>> {
+fn join<O>(mut queries: impl Iterator<Item = Query<O>>) -> Option<Query<O>> {
     let mut all = queries.next()?;
     for query in queries {
         let text = all.text.to_mut();
         text.push_str("; ");
-        push_behind(text, &query.text, all.args.len());
+        push_renumbered(text, &query.text, all.args.len());
         all.args.extend(query.args);
         all.persistent &= query.persistent;
     }
@@ -579,7 +591,7 @@ fn together<O>(mut queries: impl Iterator<Item = Query<O>>) -> Option<Query<O>> 
 }
 
 /// Appends a statement, with its `$n` renumbered to follow `others` other values.
-fn push_behind(to: &mut String, text: &str, others: usize) {
+fn push_renumbered(to: &mut String, text: &str, others: usize) {
     use std::fmt::Write as _;
     let mut pieces = text.split('$');
     to.push_str(pieces.next().unwrap_or_default());
@@ -611,22 +623,22 @@ impl Values<'_> {
 #[cfg(test)]
 mod tests {
     use crate::sql::QueryBuilder;
+    use crate::sql::join;
     use crate::sql::query;
-    use crate::sql::together;
 
     #[test]
     fn statements_that_go_together_keep_their_own_values() {
         let one = || query("UPDATE t SET a = $2, b = $2 WHERE c = $1").bind(1_i64).bind("x");
-        let all = together([one(), one(), one()].into_iter()).unwrap();
+        let all = join([one(), one(), one()].into_iter()).unwrap();
         assert_eq!(
             all.text,
             "UPDATE t SET a = $2, b = $2 WHERE c = $1; UPDATE t SET a = $4, b = $4 WHERE c = $3; \
              UPDATE t SET a = $6, b = $6 WHERE c = $5"
         );
         assert_eq!(all.args.len(), 6);
-        assert!(together(std::iter::empty::<super::Query<super::Row>>()).is_none());
+        assert!(join(std::iter::empty::<super::Query<super::Row>>()).is_none());
         assert_eq!(
-            together(std::iter::once(QueryBuilder::new("SELECT 1").build())).unwrap().text,
+            join(std::iter::once(QueryBuilder::new("SELECT 1").build())).unwrap().text,
             "SELECT 1"
         );
     }

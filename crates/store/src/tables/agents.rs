@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, QueryBuilder, Row};
-use crate::tables::numbers::{JOIN, OWN};
-use crate::write::Deed;
+use crate::tables::numbers::{NUMBER_JOIN, OWN_ROUTING};
+use crate::write::WriteTask;
 use model::{AuthId, E164, Secret, Timestamp};
 
 /// Handle to the AI agents. See [`Store::agents`](crate::Store::agents).
@@ -49,7 +49,7 @@ impl Agents<'_> {
     pub async fn is_in_use(self, id: Uuid) -> Result<bool, StoreError> {
         let select = format!(
             "SELECT (SELECT count(*) FROM number_tenures t WHERE t.agent = $1) + (SELECT count(*) FROM \
-             (SELECT 1 AS one FROM conversations c {JOIN} WHERE c.agent IS NOT NULL AND c.agent = $1 AND {OWN} LIMIT 1) AS found)"
+             (SELECT 1 AS one FROM conversations c {NUMBER_JOIN} WHERE c.agent IS NOT NULL AND c.agent = $1 AND {OWN_ROUTING} LIMIT 1) AS found)"
         );
         let found: i64 = sql::query_scalar(select)
             .bind(id.to_string())
@@ -70,7 +70,9 @@ impl Agents<'_> {
             return Ok(false);
         }
         // In batches, so that the writes of calls don't have to wait.
-        while self.0.queue.run(AgentWrite::Unroute(id, UNROUTED)).await? >= u64::from(UNROUTED) {}
+        while self.0.queue.run(AgentWrite::Unroute(id, UNROUTE_BATCH)).await?
+            >= u64::from(UNROUTE_BATCH)
+        {}
         Ok(self.0.queue.run(AgentWrite::Delete(scope.clone(), id)).await? > 0)
     }
 
@@ -245,7 +247,7 @@ pub struct Agent {
 pub const AGENTS_MAX: u32 = 1_000;
 
 /// Number of conversations to reroute in one write.
-const UNROUTED: u32 = 500;
+const UNROUTE_BATCH: u32 = 500;
 
 const COLUMNS: &str = "agent_id, auth_id, main_auth_id, body, sealed, created_us";
 
@@ -253,7 +255,7 @@ const WHAT: &str = "read agents";
 
 /// The encrypted form of [`AgentSecrets`].
 #[derive(Default, Serialize, Deserialize)]
-struct Sealed {
+struct PlainSecrets {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     api_key: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -267,15 +269,17 @@ impl AgentSecrets {
         }
         let shown =
             |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
-        let plain =
-            Sealed { api_key: shown(&self.api_key), signing_secret: shown(&self.signing_secret) };
-        Some(seal.seal(&what_for(id), serde_json::to_vec(&plain).unwrap_or_default()))
+        let plain = PlainSecrets {
+            api_key: shown(&self.api_key),
+            signing_secret: shown(&self.signing_secret),
+        };
+        Some(seal.seal(&purpose(id), serde_json::to_vec(&plain).unwrap_or_default()))
     }
 
     /// Secrets that were encrypted with another key become `None` and must be set again.
     fn opened(id: Uuid, sealed: Option<Vec<u8>>, seal: &Seal) -> Self {
-        let plain = sealed.and_then(|sealed| seal.open(&what_for(id), &sealed));
-        let plain: Sealed =
+        let plain = sealed.and_then(|sealed| seal.open(&purpose(id), &sealed));
+        let plain: PlainSecrets =
             plain.and_then(|plain| serde_json::from_slice(&plain).ok()).unwrap_or_default();
         Self {
             api_key: plain.api_key.map(Secret::new),
@@ -284,7 +288,7 @@ impl AgentSecrets {
     }
 }
 
-fn what_for(id: Uuid) -> Vec<u8> {
+fn purpose(id: Uuid) -> Vec<u8> {
     format!("agent {id}").into_bytes()
 }
 
@@ -299,8 +303,8 @@ enum AgentWrite {
     Unroute(Uuid, u32),
 }
 
-impl Deed for AgentWrite {
-    fn carry_out<'a>(
+impl WriteTask for AgentWrite {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         seal: &'a Seal,
@@ -311,7 +315,7 @@ impl Deed for AgentWrite {
                 Self::Change(agent, before) => change(to, seal, agent, before).await,
                 Self::Delete(scope, id) => {
                     let mut delete = QueryBuilder::new("DELETE FROM agents WHERE ");
-                    within(&mut delete, scope);
+                    push_scope(&mut delete, scope);
                     delete.push(" AND agent_id = ").push_bind(id.to_string());
                     let gone = delete.build().execute(&mut *to).await?.rows_affected();
                     if gone > 0 {
@@ -371,7 +375,7 @@ async fn change(
 
 fn select(scope: &Scope) -> QueryBuilder {
     let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM agents WHERE "));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select
 }
 

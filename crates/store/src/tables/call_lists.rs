@@ -61,21 +61,21 @@ impl List<'_> {
         limit: u32,
         offset: u64,
     ) -> Result<(Vec<CallRecord>, u64), StoreError> {
-        if !self.is_tallied() {
-            let began = self.began().await?;
-            let total = self.count(&began).await?;
+        if !self.is_counted() {
+            let started = self.start_range().await?;
+            let total = self.count(&started).await?;
             let records = if offset < total {
-                self.records(&began, limit, offset).await?
+                self.records(&started, limit, offset).await?
             } else {
                 Vec::new()
             };
             return Ok((records, total));
         }
-        let days = self.tally("day", i64::MIN..i64::MAX).await?;
+        let days = self.counts("day", i64::MIN..i64::MAX).await?;
         let total = days.iter().map(|(_, calls)| *calls).sum();
         let Some((day, rest)) = place(&days, offset) else { return Ok((Vec::new(), total)) };
         let hours = day.saturating_mul(HOURS_OF_A_DAY);
-        let hours = self.tally("hour", hours..hours.saturating_add(HOURS_OF_A_DAY)).await?;
+        let hours = self.counts("hour", hours..hours.saturating_add(HOURS_OF_A_DAY)).await?;
         // A call may have ended between the two queries. The page then starts at the end of the
         // last hour.
         let Some((hour, rest)) = place(&hours, rest) else { return Ok((Vec::new(), total)) };
@@ -85,12 +85,12 @@ impl List<'_> {
 
     /// Returns the first calls, newest first, without counting.
     pub(crate) async fn first(&self, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
-        let began = self.began().await?;
-        self.records(&began, limit, 0).await
+        let started = self.start_range().await?;
+        self.records(&started, limit, 0).await
     }
 
     /// Returns whether the counter tables cover the filter.
-    fn is_tallied(&self) -> bool {
+    fn is_counted(&self) -> bool {
         let CallFilter {
             from,
             to,
@@ -112,7 +112,7 @@ impl List<'_> {
     }
 
     /// Returns the number of calls by the day or hour of their start, latest first.
-    async fn tally(
+    async fn counts(
         &self,
         unit: &'static str,
         within: Range<i64>,
@@ -124,7 +124,7 @@ impl List<'_> {
         query.push_bind(self.scope.auth_id().as_str().to_owned());
         query.push(format_args!(" AND {unit} >= ")).push_bind(within.start);
         query.push(format_args!(" AND {unit} < ")).push_bind(within.end);
-        self.and_kind(&mut query);
+        self.push_kind(&mut query);
         query.push(format_args!(" GROUP BY {unit} ORDER BY {unit} DESC"));
         let rows: Vec<(i64, i64)> =
             query.build_query_as().fetch_all(self.pool).await.map_err(failed(WHAT))?;
@@ -135,7 +135,7 @@ impl List<'_> {
     }
 
     /// Adds the conditions on account, direction and hangup cause.
-    fn and_kind(&self, query: &mut QueryBuilder) {
+    fn push_kind(&self, query: &mut QueryBuilder) {
         let f = self.filter;
         for (column, value) in [
             ("auth_id", f.subaccount.as_ref().map(ToString::to_string)),
@@ -153,14 +153,14 @@ impl List<'_> {
 
     /// Returns the range of start times of the calls that can match the filter's end times: from
     /// the duration of the longest call before the earliest end to the latest end.
-    async fn began(&self) -> Result<Range<i64>, StoreError> {
-        let mut began = i64::MIN..i64::MAX;
+    async fn start_range(&self) -> Result<Range<i64>, StoreError> {
+        let mut started = i64::MIN..i64::MAX;
         let mut from = None;
         for (compare, at) in &self.filter.ended {
             let at = at.micros();
             match compare {
                 Compare::Less | Compare::LessEqual | Compare::Equal => {
-                    began.end = began.end.min(at.saturating_add(1))
+                    started.end = started.end.min(at.saturating_add(1))
                 }
                 Compare::Greater | Compare::GreaterEqual => {}
             }
@@ -176,13 +176,13 @@ impl List<'_> {
             let longest = longest.bind(self.scope.auth_id().as_str()).fetch_one(self.pool).await;
             let longest =
                 longest.and_then(|row| row.try_get::<Option<i64>, _>(0)).map_err(failed(WHAT))?;
-            began.start = from.saturating_sub(longest.unwrap_or_default());
+            started.start = from.saturating_sub(longest.unwrap_or_default());
         }
-        Ok(began)
+        Ok(started)
     }
 
-    async fn count(&self, began: &Range<i64>) -> Result<u64, StoreError> {
-        let mut query = self.select("count(*)", began);
+    async fn count(&self, started: &Range<i64>) -> Result<u64, StoreError> {
+        let mut query = self.select("count(*)", started);
         let total: i64 =
             query.build_query_scalar().fetch_one(self.pool).await.map_err(failed(WHAT))?;
         Ok(u64::try_from(total).unwrap_or_default())
@@ -190,11 +190,11 @@ impl List<'_> {
 
     async fn records(
         &self,
-        began: &Range<i64>,
+        started: &Range<i64>,
         limit: u32,
         offset: u64,
     ) -> Result<Vec<CallRecord>, StoreError> {
-        let mut query = self.select(COLUMNS, began);
+        let mut query = self.select(COLUMNS, started);
         query.push(" ORDER BY started_us DESC, call_uuid LIMIT ").push_bind(i64::from(limit));
         query.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
         let rows = query.build().fetch_all(self.pool).await.map_err(failed(WHAT))?;
@@ -203,7 +203,7 @@ impl List<'_> {
 
     /// Names the index that leaves the fewest rows to check. SQLite's planner chooses a worse one,
     /// because it has no statistics.
-    fn select(&self, columns: &str, began: &Range<i64>) -> QueryBuilder {
+    fn select(&self, columns: &str, started: &Range<i64>) -> QueryBuilder {
         let f = self.filter;
         let index = match (self.scope, f) {
             (_, CallFilter { parent_call: Some(_), .. }) => "calls_parent",
@@ -233,12 +233,12 @@ impl List<'_> {
                 query.push(format_args!(" AND {column} = ")).push_bind(value);
             }
         }
-        self.and_kind(&mut query);
-        if began.start > i64::MIN {
-            query.push(" AND started_us >= ").push_bind(began.start);
+        self.push_kind(&mut query);
+        if started.start > i64::MIN {
+            query.push(" AND started_us >= ").push_bind(started.start);
         }
-        if began.end < i64::MAX {
-            query.push(" AND started_us < ").push_bind(began.end);
+        if started.end < i64::MAX {
+            query.push(" AND started_us < ").push_bind(started.end);
         }
         for (compare, secs) in &f.bill_secs {
             query.push(" AND bill_secs").push(compare.sql()).push_bind(*secs);
@@ -257,9 +257,9 @@ impl List<'_> {
 
 /// Finds the hour or day that contains the call at `offset`, and the number of its calls before
 /// that.
-fn place(tally: &[(i64, u64)], offset: u64) -> Option<(i64, u64)> {
+fn place(counts: &[(i64, u64)], offset: u64) -> Option<(i64, u64)> {
     let mut rest = offset;
-    for (at, calls) in tally {
+    for (at, calls) in counts {
         if rest < *calls {
             return Some((*at, rest));
         }
@@ -448,7 +448,7 @@ mod tests {
 
     #[test]
     fn a_place_is_found_by_what_comes_before_it() {
-        let tally = [(9, 3), (7, 2), (1, 4)];
+        let counts = [(9, 3), (7, 2), (1, 4)];
         for (offset, found) in [
             (0, Some((9, 0))),
             (2, Some((9, 2))),
@@ -457,7 +457,7 @@ mod tests {
             (8, Some((1, 3))),
             (9, None),
         ] {
-            assert_eq!(place(&tally, offset), found, "{offset}");
+            assert_eq!(place(&counts, offset), found, "{offset}");
         }
     }
 }

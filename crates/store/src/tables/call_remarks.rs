@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use crate::seal::Seal;
 use crate::sql::{self, Conn};
 use crate::tables::calls::Calls;
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::CallUuid;
 
 impl Calls<'_> {
@@ -25,8 +25,8 @@ struct Remark {
     text: String,
 }
 
-impl Deed for Remark {
-    fn carry_out<'a>(
+impl WriteTask for Remark {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use crate::error::{StoreError, Unread, failed, word};
+use crate::error::{RowError, StoreError, failed, parse_word};
 use crate::rows::call::{
     CallEnd, CallRecord, CallStart, Conclusion, ConclusionResult, Farewell, FarewellDue, Orphan,
     PlacedCall,
 };
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
-use crate::start_log::{Beginning, Naming, Notes};
+use crate::start_log::{StartEntry, StartLogEntries, WacidEntry};
 use crate::write::Write;
 use machine::{CallSetup, GraphAction};
 use model::{CallUuid, Timestamp, Wacid};
@@ -142,7 +142,7 @@ pub(crate) const COLUMNS: &str = "call_uuid, auth_id, main_auth_id, direction, c
 
 fn select(columns: &str, scope: &Scope) -> QueryBuilder {
     let mut query = QueryBuilder::new(format!("SELECT {columns} FROM calls WHERE "));
-    within(&mut query, scope);
+    push_scope(&mut query, scope);
     query
 }
 
@@ -169,7 +169,7 @@ pub(crate) async fn events(
     let mut query = QueryBuilder::new(
         "SELECT e.seq, e.line FROM call_events e JOIN calls USING (call_uuid) WHERE ",
     );
-    within(&mut query, scope);
+    push_scope(&mut query, scope);
     query.push(" AND e.call_uuid = ").push_bind(call.to_string());
     query
         .push(" AND e.seq > ")
@@ -233,7 +233,7 @@ pub(crate) async fn placed(
         .fetch_all(pool)
         .await
         .map_err(failed(WHAT))?;
-    let read = |row: &Row| -> Result<_, Unread> {
+    let read = |row: &Row| -> Result<_, RowError> {
         Ok(PlacedCall {
             call: row.try_get::<String, _>("call_uuid")?.parse()?,
             phone_number_id: row.try_get::<String, _>("phone_number_id")?.into(),
@@ -274,12 +274,12 @@ pub(crate) async fn farewells(
         WHERE farewell_us <= $2 AND node_id = $1 ORDER BY farewell_us LIMIT $3";
     let rows = sql::query(select).bind(node_id).bind(now.micros()).bind(i64::from(limit));
     let rows = rows.fetch_all(pool).await.map_err(failed(WHAT))?;
-    let due = |row: &Row| -> Result<FarewellDue, Unread> {
+    let due = |row: &Row| -> Result<FarewellDue, RowError> {
         Ok(FarewellDue {
             call: row.try_get::<String, _>("call_uuid")?.parse()?,
             wacid: row.try_get::<String, _>("wacid")?.into(),
             phone_number_id: row.try_get::<String, _>("phone_number_id")?.into(),
-            action: word(&row.try_get::<String, _>("farewell")?)?,
+            action: parse_word(&row.try_get::<String, _>("farewell")?)?,
             ended: Timestamp::from_micros(row.try_get("ended_us")?),
             tries: row.try_get::<Option<u32>, _>("farewell_tries")?.unwrap_or_default(),
         })
@@ -319,18 +319,18 @@ pub(crate) async fn alive(to: &mut Conn, node_id: &str, at: Timestamp) -> Result
 }
 
 /// Records when open calls were answered.
-pub(crate) async fn answered(
+pub(crate) async fn record_answered(
     to: &mut Conn,
     calls: &[(CallUuid, Timestamp)],
 ) -> Result<(), sqlx::Error> {
     let update = "UPDATE calls SET answered_us = $2 WHERE call_uuid = $1 AND ended_us IS NULL";
     let updates =
         calls.iter().map(|(call, at)| sql::query(update).bind(call.to_string()).bind(at.micros()));
-    sql::each(to, updates).await.map(drop)
+    sql::execute_each(to, updates).await.map(drop)
 }
 
 /// Records Meta's id of an outbound call.
-pub(crate) async fn bound(
+pub(crate) async fn record_wacid(
     to: &mut Conn,
     call: CallUuid,
     wacid: &Wacid,
@@ -346,7 +346,7 @@ pub(crate) async fn bound(
 
 /// Columns of an open call that its end is derived from after a crash.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Beginnings<'a> {
+pub(crate) struct OpenCall<'a> {
     /// JSON of the set-up.
     pub(crate) setup: &'a str,
     /// Monotonic time.
@@ -357,15 +357,15 @@ pub(crate) struct Beginnings<'a> {
 pub(crate) async fn insert(
     to: &mut Conn,
     start: &CallStart,
-    beginnings: Option<Beginnings<'_>>,
+    open: Option<OpenCall<'_>>,
 ) -> Result<(), sqlx::Error> {
-    insert_all(to, &[(start, beginnings)]).await
+    insert_all(to, &[(start, open)]).await
 }
 
 /// Inserts the rows of several calls unless they exist.
 pub(crate) async fn insert_all(
     to: &mut Conn,
-    begun: &[(&CallStart, Option<Beginnings<'_>>)],
+    starts: &[(&CallStart, Option<OpenCall<'_>>)],
 ) -> Result<(), sqlx::Error> {
     const INSERT: (&str, usize, &str) = (
         "INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, \
@@ -373,7 +373,7 @@ pub(crate) async fn insert_all(
         15,
         " ON CONFLICT (call_uuid) DO NOTHING",
     );
-    let row = |mut row: sql::Values<'_>, (s, beginnings): &(&CallStart, Option<Beginnings<'_>>)| {
+    let row = |mut row: sql::Values<'_>, (s, open): &(&CallStart, Option<OpenCall<'_>>)| {
         row.push_bind(s.call.to_string())
             .push_bind(s.account.as_str())
             .push_bind(s.main_account.as_str())
@@ -387,17 +387,20 @@ pub(crate) async fn insert_all(
             .push_bind(s.parent_call.map(|c| c.to_string()))
             .push_bind(&s.node_id)
             .push_bind(s.started.micros())
-            .push_bind(beginnings.as_ref().map(|b| b.setup))
-            .push_bind(beginnings.as_ref().map(|b| b.born.micros()));
+            .push_bind(open.as_ref().map(|b| b.setup))
+            .push_bind(open.as_ref().map(|b| b.born.micros()));
     };
-    sql::insert_rows(to, INSERT, begun, row).await
+    sql::insert_rows(to, INSERT, starts, row).await
 }
 
 /// Inserts the calls from the start log of an earlier process that have no row yet, and the ids
 /// that Meta gave its outbound calls.
-pub(crate) async fn insert_left(pool: &Pool, left: &Notes) -> Result<(), sqlx::Error> {
+pub(crate) async fn insert_start_log(
+    pool: &Pool,
+    left: &StartLogEntries,
+) -> Result<(), sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    let done = insert_notes(&mut connection, left).await;
+    let done = insert_entries(&mut connection, left).await;
     if done.is_err() {
         // Closing the connection rolls its transaction back.
         let _ = connection.close().await;
@@ -405,20 +408,20 @@ pub(crate) async fn insert_left(pool: &Pool, left: &Notes) -> Result<(), sqlx::E
     done
 }
 
-async fn insert_notes(transaction: &mut Conn, left: &Notes) -> Result<(), sqlx::Error> {
+async fn insert_entries(transaction: &mut Conn, left: &StartLogEntries) -> Result<(), sqlx::Error> {
     transaction.begin(true).await?;
-    for Beginning { node_id, born, setup } in &left.beginnings {
+    for StartEntry { node_id, born, setup } in &left.starts {
         let json = serde_json::to_string(setup).unwrap_or_default();
-        let beginnings = Beginnings { setup: &json, born: *born };
-        insert(transaction, &CallStart::of(setup, node_id), Some(beginnings)).await?;
+        let open = OpenCall { setup: &json, born: *born };
+        insert(transaction, &CallStart::of(setup, node_id), Some(open)).await?;
     }
-    for Naming { call, wacid, farewell } in &left.namings {
+    for WacidEntry { call, wacid, farewell } in &left.wacids {
         let unnamed = "SELECT 1 FROM calls WHERE call_uuid = $1 AND wacid IS NULL";
         let unnamed: Option<(i64,)> =
             sql::query_as(unnamed).bind(call.to_string()).fetch_optional(&mut *transaction).await?;
         // A call with an id needs nothing: it was written in an earlier batch.
         if unnamed.is_some() {
-            bound(transaction, *call, wacid, *farewell).await?;
+            record_wacid(transaction, *call, wacid, *farewell).await?;
         }
     }
     transaction.commit().await
@@ -432,7 +435,7 @@ pub(crate) async fn close(
     ends: impl IntoIterator<Item = (CallUuid, &CallEnd, Option<Farewell>)>,
 ) -> Result<Vec<bool>, sqlx::Error> {
     let updates = ends.into_iter().map(|(call, end, farewell)| closing(call, end, farewell));
-    Ok(sql::each(to, updates).await?.iter().map(|done| done.changed > 0).collect())
+    Ok(sql::execute_each(to, updates).await?.iter().map(|done| done.changed > 0).collect())
 }
 
 fn closing(call: CallUuid, e: &CallEnd, farewell: Option<Farewell>) -> Query<Row> {
@@ -468,7 +471,7 @@ pub(crate) fn record(what: &'static str, row: &Row) -> Result<CallRecord, StoreE
     read(row).map_err(|e| StoreError::Unreadable { what, detail: e.to_string() })
 }
 
-fn read(row: &Row) -> Result<CallRecord, Unread> {
+fn read(row: &Row) -> Result<CallRecord, RowError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let maybe_text = |column: &str| row.try_get::<Option<String>, _>(column);
     let number = |column: &str| row.try_get::<Option<i64>, _>(column);
@@ -477,8 +480,8 @@ fn read(row: &Row) -> Result<CallRecord, Unread> {
         call: text("call_uuid")?.parse()?,
         account: text("auth_id")?.into(),
         main_account: text("main_auth_id")?.into(),
-        direction: word(&text("direction")?)?,
-        call_type: word(&text("call_type")?)?,
+        direction: parse_word(&text("direction")?)?,
+        call_type: parse_word(&text("call_type")?)?,
         from: text("from_number")?,
         to: text("to_number")?,
         caller_name: text("caller_name")?,

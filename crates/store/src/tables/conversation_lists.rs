@@ -4,12 +4,12 @@
 
 use uuid::Uuid;
 
-use crate::error::{StoreError, Unread, failed};
+use crate::error::{RowError, StoreError, failed};
 use crate::rows::conversation::{Conversation, ConversationFilter};
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::sql::{self, Pool, QueryBuilder, Row};
 use crate::tables::conversations::{COLUMNS, Conversations, conversation};
-use crate::tables::numbers::{BY_NUMBER, JOIN, OWN, STANDING};
+use crate::tables::numbers::{NUMBER_JOIN, NUMBER_ROUTING, OWN_ROUTING, ROUTING_COLUMNS};
 use crate::tables::readers::unreadable;
 use model::{ConversationStatus, digits_of};
 
@@ -38,7 +38,7 @@ pub struct ConversationPage {
 }
 
 /// Number of rows checked for one page. The next page continues after them.
-const LOOKED_AT: u32 = 1_000;
+const ROWS_PER_PAGE: u32 = 1_000;
 
 /// Returns conversations of the scope, those with the latest messages first.
 pub(crate) async fn list(
@@ -50,56 +50,56 @@ pub(crate) async fn list(
     const WHAT: &str = "list conversations";
     let (mut found, mut bound) = (Vec::new(), None);
     let page = usize::try_from(limit).unwrap_or(usize::MAX);
-    for look in Look::of(pool, scope, filter).await? {
-        let mut select = look.query("", scope, filter, limit + 1);
+    for scan in Scan::of(pool, scope, filter).await? {
+        let mut select = scan.query("", scope, filter, limit + 1);
         let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
         let rows = rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT)));
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
         // The page ends where one of the scans has ended, since the rows after that were not
         // checked by all of them.
         let end = match rows.last().filter(|_| rows.len() > page) {
-            Some(last) => Some(place(last)),
-            None => look.end(pool, scope, filter).await?,
+            Some(last) => Some(position(last)),
+            None => scan.end(pool, scope, filter).await?,
         };
         bound = bound.max(end);
         found.extend(rows);
     }
-    found.sort_by_key(|one| std::cmp::Reverse(place(one)));
-    found.retain(|one| bound.is_none_or(|bound| place(one) >= bound));
+    found.sort_by_key(|one| std::cmp::Reverse(position(one)));
+    found.retain(|one| bound.is_none_or(|bound| position(one) >= bound));
     if found.len() > page {
         found.truncate(page);
-        bound = found.last().map(place);
+        bound = found.last().map(position);
     }
     Ok(ConversationPage { found, next: bound })
 }
 
-fn place(one: &Conversation) -> (i64, Uuid) {
+fn position(one: &Conversation) -> (i64, Uuid) {
     (one.last.at.micros(), one.pair.conversation)
 }
 
 /// The index that a list reads. All other conditions are checked on its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum Scan {
     All,
     Number,
-    Unread,
-    PutAway(ConversationStatus),
+    RowError,
+    Status(ConversationStatus),
     /// Conversations routed to the agent by their own routing.
     Agent(Uuid),
     /// Users whose digits have a prefix, if they are few. Not ordered.
     Users,
 }
 
-impl Look {
+impl Scan {
     /// Selects the indexes for a filter. Two are needed if neither contains all matches.
     async fn of(
         pool: &Pool,
         scope: &Scope,
         filter: &ConversationFilter,
     ) -> Result<Vec<Self>, StoreError> {
-        let put_away = filter.status.filter(|status| *status != ConversationStatus::Open);
-        Ok(match (filter.agent, put_away) {
-            _ if digits(filter).is_some() && Self::are_few(pool, scope, filter).await? => {
+        let not_open = filter.status.filter(|status| *status != ConversationStatus::Open);
+        Ok(match (filter.agent, not_open) {
+            _ if digits(filter).is_some() && Self::fits_one_page(pool, scope, filter).await? => {
                 vec![Self::Users]
             }
             _ if filter.number.is_some() => vec![Self::Number],
@@ -113,41 +113,46 @@ impl Look {
                     vec![Self::Agent(agent)]
                 }
             }
-            _ if filter.unread == Some(true) => vec![Self::Unread],
-            (None, Some(status)) => vec![Self::PutAway(status)],
+            _ if filter.unread == Some(true) => vec![Self::RowError],
+            (None, Some(status)) => vec![Self::Status(status)],
             (None, None) => vec![Self::All],
         })
     }
 
     /// Returns whether all users with this prefix fit in one page's limit. If not, each page checks
     /// its part of all conversations, as for any other search text.
-    async fn are_few(
+    async fn fits_one_page(
         pool: &Pool,
         scope: &Scope,
         filter: &ConversationFilter,
     ) -> Result<bool, StoreError> {
         let mut select =
             QueryBuilder::new("SELECT count(*) FROM (SELECT 1 AS one FROM conversations c WHERE ");
-        Self::Users.known(&mut select, scope, filter);
-        select.push(" LIMIT ").push_bind(i64::from(LOOKED_AT)).push(") AS few");
+        Self::Users.push_indexed_conditions(&mut select, scope, filter);
+        select.push(" LIMIT ").push_bind(i64::from(ROWS_PER_PAGE)).push(") AS few");
         let counted = select.build().fetch_one(pool).await.and_then(|row| row.try_get::<i64, _>(0));
-        Ok(counted.map_err(failed("list conversations"))? < i64::from(LOOKED_AT))
+        Ok(counted.map_err(failed("list conversations"))? < i64::from(ROWS_PER_PAGE))
     }
 
     /// Adds the conditions that the index covers.
-    fn known(self, select: &mut QueryBuilder, scope: &Scope, filter: &ConversationFilter) {
+    fn push_indexed_conditions(
+        self,
+        select: &mut QueryBuilder,
+        scope: &Scope,
+        filter: &ConversationFilter,
+    ) {
         select.push("c.");
-        within(select, scope);
+        push_scope(select, scope);
         if matches!(scope, Scope::Sub(_)) {
             // This condition selects the partial indexes with the rows of subaccounts.
             select.push(" AND c.auth_id <> c.main_auth_id");
         }
         match self {
             Self::All | Self::Number | Self::Users => {}
-            Self::Unread => {
+            Self::RowError => {
                 select.push(" AND c.unread > 0");
             }
-            Self::PutAway(status) => {
+            Self::Status(status) => {
                 select.push(" AND c.status <> 'open' AND c.status = ").push_bind(status.as_str());
             }
             Self::Agent(agent) => {
@@ -166,12 +171,12 @@ impl Look {
                 .push(" AND c.user_id < ")
                 .push_bind(end);
         } else {
-            behind(select, filter);
+            push_before(select, filter);
         }
     }
 
     /// Returns whether there are conditions that the index does not cover.
-    fn looks(self, filter: &ConversationFilter) -> bool {
+    fn has_unindexed_conditions(self, filter: &ConversationFilter) -> bool {
         let search = !filter.search.trim().is_empty();
         match self {
             Self::Users | Self::Agent(_) => true,
@@ -187,8 +192,8 @@ impl Look {
                     || filter.unread.is_some()
                     || filter.agent.is_some()
             }
-            Self::Unread => search || filter.status.is_some(),
-            Self::PutAway(_) => search || filter.unread.is_some(),
+            Self::RowError => search || filter.status.is_some(),
+            Self::Status(_) => search || filter.unread.is_some(),
         }
     }
 
@@ -200,38 +205,39 @@ impl Look {
         filter: &ConversationFilter,
         limit: u32,
     ) -> QueryBuilder {
-        let mut select = QueryBuilder::new(format!("{words}SELECT {COLUMNS}, {STANDING} FROM "));
-        if !self.looks(filter) {
-            select.push("conversations c ").push(JOIN).push(" WHERE ");
-            self.known(&mut select, scope, filter);
+        let mut select =
+            QueryBuilder::new(format!("{words}SELECT {COLUMNS}, {ROUTING_COLUMNS} FROM "));
+        if !self.has_unindexed_conditions(filter) {
+            select.push("conversations c ").push(NUMBER_JOIN).push(" WHERE ");
+            self.push_indexed_conditions(&mut select, scope, filter);
             select.push(ORDER).push(" LIMIT ").push_bind(i64::from(limit));
             return select;
         }
         select.push("(SELECT c.* FROM conversations c WHERE ");
-        self.known(&mut select, scope, filter);
+        self.push_indexed_conditions(&mut select, scope, filter);
         if self != Self::Users {
             select.push(ORDER);
         }
         select
             .push(" LIMIT ")
-            .push_bind(i64::from(LOOKED_AT))
+            .push_bind(i64::from(ROWS_PER_PAGE))
             .push(") c ")
-            .push(JOIN)
+            .push(NUMBER_JOIN)
             .push(" WHERE 1 = 1");
-        self.looked_for(&mut select, filter);
+        self.push_other_conditions(&mut select, filter);
         if self == Self::Users {
-            behind(&mut select, filter);
+            push_before(&mut select, filter);
         }
         // Sorts at most the rows that were checked.
         select.push(ORDER).push(" LIMIT ").push_bind(i64::from(limit));
         select
     }
 
-    fn looked_for(self, select: &mut QueryBuilder, filter: &ConversationFilter) {
+    fn push_other_conditions(self, select: &mut QueryBuilder, filter: &ConversationFilter) {
         if let (Self::Users, Some(number)) = (self, &filter.number) {
             select.push(" AND c.number = ").push_bind(number.as_str());
         }
-        if let Some(status) = filter.status.filter(|status| self != Self::PutAway(*status)) {
+        if let Some(status) = filter.status.filter(|status| self != Self::Status(*status)) {
             select.push(" AND c.status = ").push_bind(status.as_str());
         }
         match filter.unread {
@@ -245,24 +251,24 @@ impl Look {
         }
         match (self, filter.agent) {
             (Self::Agent(_), _) => {
-                select.push(" AND ").push(OWN);
+                select.push(" AND ").push(OWN_ROUTING);
             }
             (Self::All, Some(agent)) => {
                 select
                     .push(" AND ")
-                    .push(BY_NUMBER)
+                    .push(NUMBER_ROUTING)
                     .push(" AND n.agent = ")
                     .push_bind(agent.to_string());
             }
             (_, Some(agent)) => {
                 select
                     .push(" AND (")
-                    .push(BY_NUMBER)
+                    .push(NUMBER_ROUTING)
                     .push(" AND n.agent = ")
                     .push_bind(agent.to_string());
                 select
                     .push(" OR ")
-                    .push(OWN)
+                    .push(OWN_ROUTING)
                     .push(" AND c.agent = ")
                     .push_bind(agent.to_string())
                     .push(")");
@@ -299,17 +305,17 @@ impl Look {
         filter: &ConversationFilter,
     ) -> Result<Option<(i64, Uuid)>, StoreError> {
         const WHAT: &str = "list conversations";
-        if !self.looks(filter) || self == Self::Users {
+        if !self.has_unindexed_conditions(filter) || self == Self::Users {
             return Ok(None);
         }
         let mut select =
             QueryBuilder::new("SELECT c.last_us, c.conversation_id FROM conversations c WHERE ");
-        self.known(&mut select, scope, filter);
-        select.push(ORDER).push(" LIMIT 1 OFFSET ").push_bind(i64::from(LOOKED_AT) - 1);
+        self.push_indexed_conditions(&mut select, scope, filter);
+        select.push(ORDER).push(" LIMIT 1 OFFSET ").push_bind(i64::from(ROWS_PER_PAGE) - 1);
         let row = select.build().fetch_optional(pool).await.map_err(failed(WHAT))?;
         let read = |row: &Row| {
             let id: String = row.try_get("conversation_id")?;
-            Ok::<_, Unread>((row.try_get::<i64, _>("last_us")?, id.parse()?))
+            Ok::<_, RowError>((row.try_get::<i64, _>("last_us")?, id.parse()?))
         };
         row.map(|row| read(&row).map_err(unreadable(WHAT))).transpose()
     }
@@ -317,7 +323,7 @@ impl Look {
 
 const ORDER: &str = " ORDER BY c.last_us DESC, c.conversation_id DESC";
 
-fn behind(select: &mut QueryBuilder, filter: &ConversationFilter) {
+fn push_before(select: &mut QueryBuilder, filter: &ConversationFilter) {
     if let Some((at, id)) = filter.before {
         select.push(" AND (c.last_us, c.conversation_id) < (").push_bind(at).push(", ");
         select.push_bind(id.to_string()).push(")");
@@ -358,7 +364,7 @@ mod tests {
     use model::Routing;
     use model::Timestamp;
 
-    /// Every list is ordered by an index, so a page never reads more than [`LOOKED_AT`] rows.
+    /// Every list is ordered by an index, so a page never reads more than [`ROWS_PER_PAGE`] rows.
     #[tokio::test]
     async fn no_list_of_conversations_is_sorted() {
         if crate::testing::skipped_on_postgres() {
@@ -375,46 +381,46 @@ mod tests {
         // The filter, the index that it uses, and the index names for a main account and a
         // subaccount.
         let rows = [
-            (none(), Look::All, ["of_main_account", "of_account"]),
-            (status(ConversationStatus::Open), Look::All, ["of_main_account", "of_account"]),
+            (none(), Scan::All, ["of_main_account", "of_account"]),
+            (status(ConversationStatus::Open), Scan::All, ["of_main_account", "of_account"]),
             (
                 status(ConversationStatus::Archived),
-                Look::PutAway(ConversationStatus::Archived),
+                Scan::Status(ConversationStatus::Archived),
                 ["put_away", "put_away_of_account"],
             ),
             (
                 ConversationFilter { unread: Some(true), ..none() },
-                Look::Unread,
+                Scan::RowError,
                 ["unread", "unread_of_account"],
             ),
             (
                 ConversationFilter { unread: Some(false), ..none() },
-                Look::All,
+                Scan::All,
                 ["of_main_account", "of_account"],
             ),
             (
                 ConversationFilter { number: number(), ..none() },
-                Look::Number,
+                Scan::Number,
                 ["of_number", "of_number_of_account"],
             ),
             (
                 ConversationFilter { number: number(), unread: Some(true), agent, ..none() },
-                Look::Number,
+                Scan::Number,
                 ["of_number", "of_number_of_account"],
             ),
             (
                 ConversationFilter { agent, ..none() },
-                Look::Agent(Uuid::from_u128(1)),
+                Scan::Agent(Uuid::from_u128(1)),
                 ["of_agent", "of_agent"],
             ),
-            (ConversationFilter { agent, ..none() }, Look::All, ["of_main_account", "of_account"]),
-            (search("a word"), Look::All, ["of_main_account", "of_account"]),
-            (search("+91 98765"), Look::Users, ["of_user", "of_user_of_account"]),
+            (ConversationFilter { agent, ..none() }, Scan::All, ["of_main_account", "of_account"]),
+            (search("a word"), Scan::All, ["of_main_account", "of_account"]),
+            (search("+91 98765"), Scan::Users, ["of_user", "of_user_of_account"]),
         ];
-        for (filter, look, indexes) in &rows {
+        for (filter, scan, indexes) in &rows {
             for (scope, index) in ["MA1", "SA1"].map(|id| Scope::of(id.into())).iter().zip(indexes)
             {
-                let mut explain = look.query("EXPLAIN QUERY PLAN ", scope, filter, 50);
+                let mut explain = scan.query("EXPLAIN QUERY PLAN ", scope, filter, 50);
                 let plan = explain.build().fetch_all(&store.shared.read).await.unwrap();
                 let plan: Vec<String> =
                     plan.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect();
@@ -425,7 +431,10 @@ mod tests {
                 );
                 // If rows are checked, only the matching ones are sorted.
                 let sorts = plan.iter().filter(|line| line.contains("TEMP B-TREE")).count();
-                assert!(sorts <= usize::from(look.looks(filter)), "{filter:?} {scope:?}: {plan:?}");
+                assert!(
+                    sorts <= usize::from(scan.has_unindexed_conditions(filter)),
+                    "{filter:?} {scope:?}: {plan:?}"
+                );
                 assert!(
                     !plan.iter().any(|line| line.starts_with("SCAN conversations")),
                     "{plan:?}"
@@ -445,7 +454,7 @@ mod tests {
     async fn of_many_users_whose_numbers_begin_alike_each_is_on_one_page() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
-        let many = u128::from(LOOKED_AT) + 200;
+        let many = u128::from(ROWS_PER_PAGE) + 200;
         for n in 0..many {
             let pair = Pair {
                 conversation: Uuid::from_u128(n),

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::error::{StoreError, Unread, failed};
+use crate::error::{RowError, StoreError, failed};
 use crate::rows::callback::QueuedCallback;
 use crate::rows::conversation::{
     Conversation, ConversationChange, Insights, LastMessage, Pair, RoutingState,
 };
 use crate::rows::message::{EventDraft, InboxResult, TimelineEntry};
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
-use crate::tables::numbers::{self, GENERATION, JOIN, STANDING, standing};
+use crate::tables::numbers::{
+    self, CURRENT_GENERATION, NUMBER_JOIN, ROUTING_COLUMNS, routing_state,
+};
 use crate::tables::readers::{direction, pair, unreadable};
 use crate::tables::responses;
 use crate::write::InboxWrite;
@@ -24,7 +26,7 @@ use model::{ConversationStatus, E164, Routing, Timestamp};
 pub struct Conversations<'a>(pub(crate) &'a Shared);
 
 impl Conversations<'_> {
-    /// Changes a conversation, and adds the events in `tell` for webhooks to the outbox. Returns
+    /// Changes a conversation, and adds the events in `events` for webhooks to the outbox. Returns
     /// `false` if the scope has no such conversation, or if its status does not allow the change.
     ///
     /// # Errors
@@ -35,12 +37,12 @@ impl Conversations<'_> {
         scope: &Scope,
         conversation: Uuid,
         change: ConversationChange,
-        tell: Vec<(Uuid, EventDraft)>,
+        events: Vec<(Uuid, EventDraft)>,
     ) -> Result<(bool, Vec<QueuedCallback>), StoreError> {
         let scope = scope.clone();
         self.0
             .queue
-            .inbox(InboxWrite::Change { scope, conversation, change, tell })
+            .inbox(InboxWrite::Change { scope, conversation, change, events })
             .await?
             .into_done()
     }
@@ -55,7 +57,7 @@ impl Conversations<'_> {
         if self.get(scope, conversation).await?.is_none() {
             return Ok(false);
         }
-        self.0.delete_within(conversation).await?;
+        self.0.delete_conversation_data(conversation).await?;
         let written = self.0.queue.inbox(InboxWrite::Delete { scope: scope.clone(), conversation });
         Ok(written.await?.into_done()?.0)
     }
@@ -74,7 +76,7 @@ impl Conversations<'_> {
     /// # Errors
     /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Conversation>, StoreError> {
-        one(&self.0.read, scope, id).await
+        get(&self.0.read, scope, id).await
     }
 
     /// Returns the number of open conversations by business number. Numbers without any are left
@@ -87,7 +89,7 @@ impl Conversations<'_> {
         scope: &Scope,
         numbers: &[E164],
     ) -> Result<BTreeMap<E164, u64>, StoreError> {
-        open_of(&self.0.read, scope, numbers).await
+        count_open(&self.0.read, scope, numbers).await
     }
 }
 
@@ -96,16 +98,16 @@ pub(crate) const COLUMNS: &str = "c.conversation_id, c.auth_id, c.main_auth_id, 
     c.insights_by, c.insights_us, c.created_us";
 
 /// Returns a conversation of the scope.
-pub(crate) async fn one(
+pub(crate) async fn get(
     pool: &Pool,
     scope: &Scope,
     id: Uuid,
 ) -> Result<Option<Conversation>, StoreError> {
     const WHAT: &str = "read a conversation";
     let mut select = QueryBuilder::new(format!(
-        "SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE c."
+        "SELECT {COLUMNS}, {ROUTING_COLUMNS} FROM conversations c {NUMBER_JOIN} WHERE c."
     ));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select.push(" AND c.conversation_id = ").push_bind(id.to_string());
     let row = select.build().fetch_optional(pool).await.map_err(failed(WHAT))?;
     row.map(|row| conversation(&row).map_err(unreadable(WHAT))).transpose()
@@ -120,7 +122,7 @@ pub(crate) async fn after(
 ) -> Result<Vec<Conversation>, StoreError> {
     const WHAT: &str = "read the conversations";
     let mut select = QueryBuilder::new(format!(
-        "SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE c.conversation_id > "
+        "SELECT {COLUMNS}, {ROUTING_COLUMNS} FROM conversations c {NUMBER_JOIN} WHERE c.conversation_id > "
     ));
     select
         .push_bind(after.to_string())
@@ -141,9 +143,9 @@ pub(crate) async fn of_scope(
 ) -> Result<Vec<Conversation>, StoreError> {
     const WHAT: &str = "read a user's conversations";
     let mut select = QueryBuilder::new(format!(
-        "SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE "
+        "SELECT {COLUMNS}, {ROUTING_COLUMNS} FROM conversations c {NUMBER_JOIN} WHERE "
     ));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     narrow(&mut select);
     select.push(" AND c.conversation_id > ").push_bind(after.to_string());
     select.push(" ORDER BY c.conversation_id LIMIT ").push_bind(i64::from(limit));
@@ -152,7 +154,7 @@ pub(crate) async fn of_scope(
 }
 
 /// Counts the scope's open conversations by business number. Numbers without any are left out.
-pub(crate) async fn open_of(
+pub(crate) async fn count_open(
     pool: &Pool,
     scope: &Scope,
     numbers: &[E164],
@@ -160,7 +162,7 @@ pub(crate) async fn open_of(
     const WHAT: &str = "count open conversations";
     let Some((first, rest)) = numbers.split_first() else { return Ok(BTreeMap::new()) };
     let mut select = QueryBuilder::new("SELECT number, count(*) FROM conversations WHERE ");
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     // The literal status selects a partial index, so the count reads only that index.
     select.push(" AND status = 'open' AND number IN (").push_bind(first.as_str());
     for number in rest {
@@ -174,7 +176,7 @@ pub(crate) async fn open_of(
     Ok(counted.map(|(number, count)| (number, u64::try_from(count).unwrap_or_default())).collect())
 }
 
-pub(crate) fn conversation(row: &Row) -> Result<Conversation, Unread> {
+pub(crate) fn conversation(row: &Row) -> Result<Conversation, RowError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let time = |column: &str| row.try_get::<i64, _>(column).map(Timestamp::from_micros);
     let id = text("conversation_id")?.parse()?;
@@ -194,7 +196,7 @@ pub(crate) fn conversation(row: &Row) -> Result<Conversation, Unread> {
     Ok(Conversation {
         pair: pair(id, row)?,
         status: ConversationStatus::parse(&text("status")?).ok_or("unknown status")?,
-        standing: standing(row)?,
+        standing: routing_state(row)?,
         unread: u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default(),
         last: LastMessage {
             text: text("last_text")?,
@@ -209,7 +211,7 @@ pub(crate) fn conversation(row: &Row) -> Result<Conversation, Unread> {
 
 /// Binds the first eleven values of an `INSERT` of a conversation: account, number, user and
 /// routing.
-pub(crate) fn begun(text: &'static str, pair: &Pair, routing: Routing) -> Query<Row> {
+pub(crate) fn bind_conversation(text: &'static str, pair: &Pair, routing: Routing) -> Query<Row> {
     sql::query(text)
         .bind(pair.conversation.to_string())
         .bind(pair.account.as_str())
@@ -225,7 +227,7 @@ pub(crate) fn begun(text: &'static str, pair: &Pair, routing: Routing) -> Query<
 }
 
 /// The upsert of the conversation of a new message.
-pub(crate) fn conversing(came: &TimelineEntry) -> Query<Row> {
+pub(crate) fn upsert_for(entry: &TimelineEntry) -> Query<Row> {
     // The number's stored routing is read in the same statement, because the routing in memory may
     // be outdated. It counts only for the number's owner.
     let upsert = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, \
@@ -249,8 +251,8 @@ pub(crate) fn conversing(came: &TimelineEntry) -> Query<Row> {
         (SELECT t.routing FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_routing, \
         (SELECT t.webhook FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_webhook, \
         (SELECT t.agent FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_agent";
-    let TimelineEntry { pair, message, heard, counts, routing, .. } = came;
-    begun(upsert, pair, *routing)
+    let TimelineEntry { pair, message, heard, counts, routing, .. } = entry;
+    bind_conversation(upsert, pair, *routing)
         .bind(i64::from(*counts))
         .bind(&message.text)
         .bind(message.direction.as_str())
@@ -262,16 +264,16 @@ pub(crate) fn conversing(came: &TimelineEntry) -> Query<Row> {
 
 /// Finishes the upsert of a conversation. Returns its routing state and its number of unread
 /// messages.
-pub(crate) async fn conversed(
+pub(crate) async fn finish_upsert(
     to: &mut Conn,
-    came: &TimelineEntry,
+    entry: &TimelineEntry,
     row: &Row,
 ) -> Result<(RoutingState, u64), sqlx::Error> {
-    renew(to, came, row).await?;
-    let pair = &came.pair;
-    let mut standing = standing(row)?;
-    match numbers::held(row)? {
-        None => numbers::begin(to, pair).await?,
+    update_rare_columns(to, entry, row).await?;
+    let pair = &entry.pair;
+    let mut standing = routing_state(row)?;
+    match numbers::number_row(row)? {
+        None => numbers::insert_owner(to, pair).await?,
         Some(held) => {
             standing.epoch += u64::try_from(held.generation).unwrap_or_default();
             if held.generation > row.try_get::<i64, _>("generation")? {
@@ -288,12 +290,12 @@ pub(crate) async fn conversed(
 /// Updates columns of a conversation that rarely change. They are not part of the upsert for each
 /// message, because an update writes every index that contains one of its columns, even if the
 /// value stays the same.
-pub(crate) async fn renew(
+pub(crate) async fn update_rare_columns(
     to: &mut Conn,
-    came: &TimelineEntry,
+    entry: &TimelineEntry,
     row: &Row,
 ) -> Result<(), sqlx::Error> {
-    let TimelineEntry { pair, counts, .. } = came;
+    let TimelineEntry { pair, counts, .. } = entry;
     let text = |column: &str| row.try_get::<String, _>(column);
     let bsuid: Option<String> = row.try_get("bsuid")?;
     if text("main_auth_id")? == pair.main_account.as_str()
@@ -329,7 +331,7 @@ pub(crate) async fn change(
         update.push(", unread = 0");
     }
     if let Some(routing) = change.routing {
-        route(&mut update, routing);
+        push_routing(&mut update, routing);
     }
     // The new epoch stops an AI agent's reply in progress after a person took over or the agent
     // changed.
@@ -350,7 +352,7 @@ pub(crate) async fn change(
         update.push(", insights_us = ").push_bind(insights.at.micros());
     }
     update.push(" WHERE ");
-    within(&mut update, scope);
+    push_scope(&mut update, scope);
     update.push(" AND conversation_id = ").push_bind(conversation.to_string());
     // If two people close a conversation at the same time, only one of them succeeds.
     if let Some(next) = change.status {
@@ -364,11 +366,11 @@ pub(crate) async fn change(
     Ok(update.build().execute(to).await?.rows_affected() > 0)
 }
 
-pub(crate) fn route(update: &mut QueryBuilder, routing: Routing) {
+pub(crate) fn push_routing(update: &mut QueryBuilder, routing: Routing) {
     update.push(", routing = ").push_bind(routing.as_str());
     update.push(", webhook = ").push_bind(routing.webhook().map(|id| id.to_string()));
     update.push(", agent = ").push_bind(routing.agent().map(|id| id.to_string()));
-    update.push(", generation = ").push(GENERATION);
+    update.push(", generation = ").push(CURRENT_GENERATION);
 }
 
 pub(crate) async fn open(
@@ -377,14 +379,14 @@ pub(crate) async fn open(
     routing: Routing,
     at: Timestamp,
 ) -> Result<InboxResult, sqlx::Error> {
-    numbers::begin(to, pair).await?;
+    numbers::insert_owner(to, pair).await?;
     let put = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, bsuid, \
         name, status, routing, webhook, agent, last_text, last_direction, last_us, created_us, generation) \
         SELECT $1, $2, $3, $4, $5, $6, $7, $8, 'open', $9, $10, $11, '', 'inbound', $12, $12, generation \
         FROM number_tenures WHERE phone_number_id = $5 \
         ON CONFLICT (conversation_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
         agent = excluded.agent, generation = excluded.generation, epoch = conversations.epoch + 1";
-    begun(put, pair, routing).bind(at.micros()).execute(to).await?;
+    bind_conversation(put, pair, routing).bind(at.micros()).execute(to).await?;
     Ok(InboxResult::Done(true, Vec::new()))
 }
 
@@ -394,7 +396,7 @@ pub(crate) async fn delete(
     conversation: Uuid,
 ) -> Result<InboxResult, sqlx::Error> {
     let mut delete = QueryBuilder::new("DELETE FROM conversations WHERE ");
-    within(&mut delete, scope);
+    push_scope(&mut delete, scope);
     delete.push(" AND conversation_id = ").push_bind(conversation.to_string());
     let done = delete.build().execute(&mut *to).await?.rows_affected() > 0;
     if done {
@@ -404,7 +406,7 @@ pub(crate) async fn delete(
         let turns = sql::query("DELETE FROM turns WHERE conversation_id = $1")
             .bind(conversation.to_string());
         turns.execute(&mut *to).await?;
-        responses::forget_conversation(to, conversation, Timestamp::MAX).await?;
+        responses::delete_of_conversation(to, conversation, Timestamp::MAX).await?;
         // Undelivered events about a deleted conversation are not sent.
         let callbacks =
             sql::query("DELETE FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL");

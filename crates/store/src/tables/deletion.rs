@@ -12,27 +12,30 @@ use crate::error::StoreError;
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::{CallUuid, Timestamp};
 
 impl Shared {
-    async fn delete_all(&self, some: impl Fn() -> Few) -> Result<(), StoreError> {
-        while self.queue.run(some()).await? >= u64::from(AT_ONCE) {}
+    async fn delete_all(&self, some: impl Fn() -> DeleteRows) -> Result<(), StoreError> {
+        while self.queue.run(some()).await? >= u64::from(BATCH) {}
         Ok(())
     }
 
     /// Deletes the event log, transcript, callbacks and events of a call.
-    pub(crate) async fn delete_telling_of(&self, call: &str) -> Result<(), StoreError> {
-        self.delete_all(|| Few::Lines(call.to_owned())).await?;
-        self.delete_all(|| Few::Said(call.to_owned())).await?;
+    pub(crate) async fn delete_call_data(&self, call: &str) -> Result<(), StoreError> {
+        self.delete_all(|| DeleteRows::Lines(call.to_owned())).await?;
+        self.delete_all(|| DeleteRows::Transcript(call.to_owned())).await?;
         // A waiting callback that is delivered during this step is deleted by the next one.
-        self.delete_all(|| Few::Waiting(call.to_owned())).await?;
-        self.delete_all(|| Few::Done(call.to_owned())).await?;
-        self.delete_all(|| Few::Events(call.to_owned(), Timestamp::MAX)).await
+        self.delete_all(|| DeleteRows::Waiting(call.to_owned())).await?;
+        self.delete_all(|| DeleteRows::Done(call.to_owned())).await?;
+        self.delete_all(|| DeleteRows::Events(call.to_owned(), Timestamp::MAX)).await
     }
 
     /// Deletes the messages and events of a conversation, but not its row.
-    pub(crate) async fn delete_within(&self, conversation: Uuid) -> Result<(), StoreError> {
+    pub(crate) async fn delete_conversation_data(
+        &self,
+        conversation: Uuid,
+    ) -> Result<(), StoreError> {
         self.delete_messages(conversation, Timestamp::MAX).await?;
         self.delete_events(conversation, Timestamp::MAX).await
     }
@@ -43,7 +46,7 @@ impl Shared {
         conversation: Uuid,
         until: Timestamp,
     ) -> Result<(), StoreError> {
-        self.delete_all(|| Few::Messages(conversation.to_string(), until)).await
+        self.delete_all(|| DeleteRows::Messages(conversation.to_string(), until)).await
     }
 
     /// Deletes the webhook events about a conversation that were created up to `until`.
@@ -52,7 +55,7 @@ impl Shared {
         conversation: Uuid,
         until: Timestamp,
     ) -> Result<(), StoreError> {
-        self.delete_all(|| Few::Events(conversation.to_string(), until)).await
+        self.delete_all(|| DeleteRows::Events(conversation.to_string(), until)).await
     }
 
     /// Deletes the event logs, transcripts, callbacks and events of a call and of the calls in
@@ -67,20 +70,20 @@ impl Shared {
         call: CallUuid,
     ) -> Result<(), StoreError> {
         for one in calls {
-            self.delete_telling_of(one).await?;
+            self.delete_call_data(one).await?;
         }
-        self.delete_telling_of(&call.to_string()).await
+        self.delete_call_data(&call.to_string()).await
     }
 }
 
 /// Number of rows deleted in one write.
-const AT_ONCE: u32 = 500;
+const BATCH: u32 = 500;
 
 /// A limited number of rows of a call or conversation.
-enum Few {
+enum DeleteRows {
     Lines(String),
     /// Transcript of a call.
-    Said(String),
+    Transcript(String),
     /// Waiting and finished callbacks of a call. Each kind has its own index.
     Waiting(String),
     Done(String),
@@ -89,7 +92,7 @@ enum Few {
     Messages(String, Timestamp),
 }
 
-impl Few {
+impl DeleteRows {
     fn delete(&self) -> (&'static str, &str) {
         match self {
             Self::Lines(call) => (
@@ -97,7 +100,7 @@ impl Few {
                  (SELECT seq FROM call_events WHERE call_uuid = $1 ORDER BY seq LIMIT $2)",
                 call,
             ),
-            Self::Said(call) => (
+            Self::Transcript(call) => (
                 "DELETE FROM call_said WHERE call_uuid = $1 AND seq IN \
                  (SELECT seq FROM call_said WHERE call_uuid = $1 ORDER BY seq LIMIT $2)",
                 call,
@@ -127,20 +130,20 @@ impl Few {
 
     fn until(&self) -> Option<Timestamp> {
         match self {
-            Self::Lines(_) | Self::Said(_) | Self::Waiting(_) | Self::Done(_) => None,
+            Self::Lines(_) | Self::Transcript(_) | Self::Waiting(_) | Self::Done(_) => None,
             Self::Events(_, until) | Self::Messages(_, until) => Some(*until),
         }
     }
 }
 
-impl Deed for Few {
-    fn carry_out<'a>(
+impl WriteTask for DeleteRows {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         let (delete, of) = self.delete();
-        let mut delete = sql::query(delete).bind(of).bind(AT_ONCE);
+        let mut delete = sql::query(delete).bind(of).bind(BATCH);
         if let Some(until) = self.until() {
             delete = delete.bind(until.micros());
         }

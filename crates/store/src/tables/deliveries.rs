@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::error::{StoreError, Unread, failed};
+use crate::error::{RowError, StoreError, failed};
 use crate::rows::callback::CallbackState;
 use crate::rows::message::InboxResult;
 use crate::sql::{self, Conn, Pool, Row};
@@ -77,7 +77,7 @@ pub(crate) async fn list(
         .fetch_all(pool)
         .await
         .map_err(failed(WHAT))?;
-    let view = |row: &Row| -> Result<DeliveryView, Unread> {
+    let view = |row: &Row| -> Result<DeliveryView, RowError> {
         let time = |column: &str| {
             row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros))
         };

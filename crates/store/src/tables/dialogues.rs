@@ -12,7 +12,7 @@ use crate::error::{StoreError, failed};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::CallUuid;
 
 /// Handle to the transcripts. See [`Store::dialogues`](crate::Store::dialogues).
@@ -23,18 +23,18 @@ impl Dialogues<'_> {
     /// Stores a line of the transcript, or replaces it if recognition has corrected it. The write
     /// is queued when this returns. If the queue is full, a crash loses the line.
     pub fn put(self, call: CallUuid, seq: usize, line: CallLine) {
-        drop(self.0.queue.try_run(Said { call, seq, line }));
+        drop(self.0.queue.try_run(PutLine { call, seq, line }));
     }
 
     /// Deletes the lines of a call after they are stored elsewhere. The write is queued when this
     /// returns.
     pub fn delete(self, call: CallUuid) {
-        drop(self.0.queue.try_run(Forget(Some(call))));
+        drop(self.0.queue.try_run(DeleteLines(Some(call))));
     }
 
     /// Deletes the lines of all calls that have ended.
     pub fn delete_ended(self) {
-        drop(self.0.queue.try_run(Forget(None)));
+        drop(self.0.queue.try_run(DeleteLines(None)));
     }
 
     /// Returns the transcripts of calls that an earlier process of this node left open, each with
@@ -51,16 +51,16 @@ impl Dialogues<'_> {
             ON c.call_uuid = s.call_uuid WHERE c.node_id = $1 AND c.ended_us IS NULL ORDER BY s.call_uuid, s.seq";
         let rows =
             sql::query(select).bind(node_id).fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
-        let mut said: BTreeMap<CallUuid, Vec<CallLine>> = BTreeMap::new();
+        let mut lines: BTreeMap<CallUuid, Vec<CallLine>> = BTreeMap::new();
         for row in &rows {
             let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
             let call: Uuid = text("call_uuid")?.parse().map_err(|e: uuid::Error| {
                 StoreError::Unreadable { what: WHAT, detail: e.to_string() }
             })?;
             let line = CallLine { role: text("role")?, text: text("body")?, at: text("said_at")? };
-            said.entry(CallUuid(call)).or_default().push(line);
+            lines.entry(CallUuid(call)).or_default().push(line);
         }
-        Ok(said)
+        Ok(lines)
     }
 }
 
@@ -81,14 +81,14 @@ impl std::fmt::Debug for CallLine {
 }
 
 /// Stores or replaces a line.
-struct Said {
+struct PutLine {
     call: CallUuid,
     seq: usize,
     line: CallLine,
 }
 
-impl Deed for Said {
-    fn carry_out<'a>(
+impl WriteTask for PutLine {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -114,10 +114,10 @@ impl Deed for Said {
 }
 
 /// Deletes the lines of a call, or with `None` those of all calls that have ended.
-struct Forget(Option<CallUuid>);
+struct DeleteLines(Option<CallUuid>);
 
-impl Deed for Forget {
-    fn carry_out<'a>(
+impl WriteTask for DeleteLines {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -167,9 +167,9 @@ mod tests {
         }
         store.dialogues().put(uuid(2), 0, line("user", "nobody's"));
         store.flush().await;
-        let said = store.dialogues().of_orphans("node").await.unwrap();
+        let lines = store.dialogues().of_orphans("node").await.unwrap();
         let want = ["Welcome.", "Not so late", "Late"].map(|text| line("assistant", text)).to_vec();
-        assert_eq!(said, BTreeMap::from([(uuid(1), want)]));
+        assert_eq!(lines, BTreeMap::from([(uuid(1), want)]));
         assert!(store.dialogues().of_orphans("another").await.unwrap().is_empty());
 
         store.dialogues().delete_ended();

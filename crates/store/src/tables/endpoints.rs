@@ -2,7 +2,7 @@
 
 use crate::error::{StoreError, failed};
 use crate::rows::endpoint::{Endpoint, EndpointChange, EndpointWrite};
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
 use crate::write::Write;
@@ -125,7 +125,7 @@ pub(crate) async fn write(to: &mut Conn, write: &EndpointWrite) -> Result<bool, 
 
 fn of(query: &mut QueryBuilder, scope: &Scope, id: &EndpointId) {
     query.push(" WHERE ");
-    within(query, scope);
+    push_scope(query, scope);
     query.push(" AND endpoint_id = ").push_bind(id.as_str().to_owned());
 }
 
@@ -161,11 +161,11 @@ pub(crate) async fn list(
     offset: u64,
 ) -> Result<(Vec<Endpoint>, u64), StoreError> {
     let mut count = QueryBuilder::new("SELECT count(*) FROM endpoints WHERE ");
-    within(&mut count, scope);
+    push_scope(&mut count, scope);
     let total: i64 =
         count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the endpoints"))?;
     let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints WHERE "));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select.push(" ORDER BY created_us DESC, endpoint_id LIMIT ").push_bind(limit);
     select.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
     let rows = select.build().fetch_all(pool).await.map_err(failed("list the endpoints"))?;

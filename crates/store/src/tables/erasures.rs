@@ -10,13 +10,13 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::error::{StoreError, failed};
 use crate::rows::conversation::Conversation;
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
-use crate::sql::connect::beside_a_node;
+use crate::sql::connect::open_beside_node;
 use crate::sql::{self, Conn, QueryBuilder, Row};
 use crate::tables::{conversations, responses};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 
 /// Handle to the erasure requests. See [`Store::erasures`](crate::Store::erasures).
@@ -49,7 +49,7 @@ impl Erasures<'_> {
         let emptied =
             self.0.queue.empty_start_log().map_err(|e| failed(WHAT)(sqlx::Error::Io(e)))?;
         let Database::File(_) = &self.0.database else { return Ok(emptied) };
-        let pool = beside_a_node(&self.0.database, false).await?;
+        let pool = open_beside_node(&self.0.database, false).await?;
         let done: Result<(i64, i64, i64), _> =
             sql::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&pool).await;
         pool.close().await;
@@ -63,7 +63,7 @@ impl Erasures<'_> {
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
     pub async fn request(self, erasure: Erasure) -> Result<(), StoreError> {
-        self.0.queue.run(ErasureWrite::Ask(erasure)).await.map(drop)
+        self.0.queue.run(ErasureWrite::Request(erasure)).await.map(drop)
     }
 
     /// Removes a request after all data is deleted.
@@ -72,7 +72,7 @@ impl Erasures<'_> {
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
     pub async fn finish(self, id: Uuid) -> Result<(), StoreError> {
-        self.0.queue.run(ErasureWrite::Done(id)).await.map(drop)
+        self.0.queue.run(ErasureWrite::Finish(id)).await.map(drop)
     }
 
     /// Removes the user's data from an ended call: deletes its event log and callbacks, and clears
@@ -83,13 +83,13 @@ impl Erasures<'_> {
     /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some data may be
     /// deleted then.
     pub async fn erase_call(self, call: CallUuid, line: Uuid) -> Result<(), StoreError> {
-        let family = sql::query_scalar::<String>(FAMILY)
+        let related = sql::query_scalar::<String>(RELATED_CALLS)
             .bind(call.to_string())
             .fetch_all(&self.0.read)
             .await;
-        let family = family.map_err(failed(WHAT))?;
-        self.0.delete_calls(&family, call).await?;
-        self.0.queue.run(ErasureWrite::Call(call, line, family)).await.map(drop)
+        let related = related.map_err(failed(WHAT))?;
+        self.0.delete_calls(&related, call).await?;
+        self.0.queue.run(ErasureWrite::Call(call, line, related)).await.map(drop)
     }
 
     /// Deletes webhook events about a conversation by their ids.
@@ -102,8 +102,8 @@ impl Erasures<'_> {
         conversation: Uuid,
         events: &[Uuid],
     ) -> Result<(), StoreError> {
-        for some in events.chunks(AT_ONCE) {
-            self.0.queue.run(ErasureWrite::Told(conversation, some.to_vec())).await?;
+        for some in events.chunks(BATCH) {
+            self.0.queue.run(ErasureWrite::Events(conversation, some.to_vec())).await?;
         }
         Ok(())
     }
@@ -141,9 +141,12 @@ impl Erasures<'_> {
         until: ErasureCutoff,
         numbers: Vec<PhoneNumberId>,
     ) -> Result<(), StoreError> {
-        self.0.queue.run(ErasureWrite::Rest(erasure.clone(), until, Vec::new())).await?;
-        for some in numbers.chunks(AT_ONCE) {
-            self.0.queue.run(ErasureWrite::Rest(erasure.clone(), until, some.to_vec())).await?;
+        self.0.queue.run(ErasureWrite::Remaining(erasure.clone(), until, Vec::new())).await?;
+        for some in numbers.chunks(BATCH) {
+            self.0
+                .queue
+                .run(ErasureWrite::Remaining(erasure.clone(), until, some.to_vec()))
+                .await?;
         }
         Ok(())
     }
@@ -184,8 +187,8 @@ impl Erasures<'_> {
             let mut select = QueryBuilder::new("");
             for (words, column) in [("SELECT", "user_id"), (" UNION SELECT", "bsuid")] {
                 select.push(words).push(" user_id, bsuid FROM conversations WHERE ");
-                within(&mut select, &erasure.scope());
-                one_of(&mut select, column, &known);
+                push_scope(&mut select, &erasure.scope());
+                push_in(&mut select, column, &known);
             }
             let rows: Vec<(String, Option<String>)> =
                 select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
@@ -198,7 +201,7 @@ impl Erasures<'_> {
         ids.remove(&erasure.wa_id);
         let known_as: Vec<String> = ids.into_iter().collect();
         if known_as != erasure.known_as {
-            self.0.queue.run(ErasureWrite::Known(erasure.id, known_as.clone())).await?;
+            self.0.queue.run(ErasureWrite::SetIds(erasure.id, known_as.clone())).await?;
             erasure.known_as = known_as;
         }
         Ok(erasure)
@@ -222,8 +225,8 @@ impl Erasures<'_> {
         for (words, column) in [("SELECT", "from_number"), (" UNION SELECT", "to_number")] {
             select.push(words).push(" call_uuid FROM calls WHERE ");
             select.push(if ended { "ended_us IS NOT NULL AND " } else { "ended_us IS NULL AND " });
-            within(&mut select, &erasure.scope());
-            one_of(&mut select, column, &ids);
+            push_scope(&mut select, &erasure.scope());
+            push_in(&mut select, column, &ids);
             select.push(" AND started_us <= ").push_bind(erasure.asked.micros());
             if let Some(after) = after {
                 select.push(" AND call_uuid > ").push_bind(after.to_string());
@@ -245,24 +248,24 @@ impl Erasures<'_> {
         call: CallUuid,
     ) -> Result<CallRecordings, StoreError> {
         let id = call.to_string();
-        let mut calls: Vec<String> = sql::query_scalar(FAMILY)
+        let mut calls: Vec<String> = sql::query_scalar(RELATED_CALLS)
             .bind(&id)
             .fetch_all(&self.0.read)
             .await
             .map_err(failed(WHAT))?;
         calls.push(id.clone());
         let mut up = QueryBuilder::new("SELECT count(*) FROM calls WHERE ended_us IS NULL");
-        one_of(&mut up, "call_uuid", &calls);
+        push_in(&mut up, "call_uuid", &calls);
         let up: i64 =
             up.build_query_scalar().fetch_one(&self.0.read).await.map_err(failed(WHAT))?;
         let mut select = QueryBuilder::new("SELECT recording_id, ended_us FROM recordings WHERE ");
-        within(&mut select, scope);
-        one_of(&mut select, "call_uuid", &calls);
+        push_scope(&mut select, scope);
+        push_in(&mut select, "call_uuid", &calls);
         let mut found: Vec<(String, Option<i64>)> =
             select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         found.extend(self.room_recordings(scope, &id).await?);
         let is_over = up == 0 && found.iter().all(|(_, ended)| ended.is_some());
-        let recordings = found.iter().filter_map(|(id, _)| id.parse().ok()).take(AT_ONCE).collect();
+        let recordings = found.iter().filter_map(|(id, _)| id.parse().ok()).take(BATCH).collect();
         Ok(CallRecordings { is_over, recordings })
     }
 
@@ -276,13 +279,13 @@ impl Erasures<'_> {
         let mut select = QueryBuilder::new(
             "SELECT recording_id, conference_name, ended_us FROM recordings WHERE conference_name IS NOT NULL AND ",
         );
-        within(&mut select, scope);
+        push_scope(&mut select, scope);
         select
             .push(" AND started_us <= (SELECT ended_us FROM calls WHERE call_uuid = ")
             .push_bind(call.to_owned());
-        select.push(") + ").push_bind(BESIDE_US);
+        select.push(") + ").push_bind(TOLERANCE_US);
         select.push(" AND (ended_us IS NULL OR ended_us >= (SELECT started_us FROM calls WHERE call_uuid = ");
-        select.push_bind(call.to_owned()).push(") - ").push_bind(BESIDE_US).push(")");
+        select.push_bind(call.to_owned()).push(") - ").push_bind(TOLERANCE_US).push(")");
         let rooms: Vec<(String, String, Option<i64>)> =
             select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         let mut was_in = BTreeMap::new();
@@ -291,7 +294,7 @@ impl Erasures<'_> {
                 continue;
             }
             let count = "SELECT count(*) FROM call_events WHERE call_uuid = $1 AND line LIKE $2 ESCAPE '\\'";
-            let count = sql::query_scalar::<i64>(count).bind(call).bind(names(room));
+            let count = sql::query_scalar::<i64>(count).bind(call).bind(line_pattern(room));
             was_in.insert(
                 room.clone(),
                 count.fetch_one(&self.0.read).await.map_err(failed(WHAT))? > 0,
@@ -312,7 +315,7 @@ impl Erasures<'_> {
         after: Uuid,
         limit: u32,
     ) -> Result<Vec<Conversation>, StoreError> {
-        let narrow = |select: &mut QueryBuilder| one_of(select, "user_id", &erasure.ids());
+        let narrow = |select: &mut QueryBuilder| push_in(select, "user_id", &erasure.ids());
         conversations::of_scope(&self.0.read, &erasure.scope(), narrow, after, limit).await
     }
 }
@@ -376,49 +379,51 @@ const WHAT: &str = "erase a user's data";
 const IDS_MAX: usize = 100;
 
 /// Maximum number of recordings or business numbers in one query or write.
-const AT_ONCE: usize = 100;
+const BATCH: usize = 100;
 
 /// Tolerance, in microseconds, between the times of a room's recording and those of its calls.
-const BESIDE_US: i64 = 10 * 1_000_000;
+const TOLERANCE_US: i64 = 10 * 1_000_000;
 
 enum ErasureWrite {
-    Ask(Erasure),
-    Known(Uuid, Vec<String>),
+    Request(Erasure),
+    SetIds(Uuid, Vec<String>),
     /// Call, its timeline entry, and its parent call and B-legs.
     Call(CallUuid, Uuid, Vec<String>),
     /// Webhook events about a conversation, by their ids.
-    Told(Uuid, Vec<Uuid>),
+    Events(Uuid, Vec<Uuid>),
     /// The conversation's own row.
     Conversation(Scope, Uuid, ErasureCutoff),
     /// Notifications and permissions.
-    Rest(Erasure, ErasureCutoff, Vec<PhoneNumberId>),
-    Done(Uuid),
+    Remaining(Erasure, ErasureCutoff, Vec<PhoneNumberId>),
+    Finish(Uuid),
 }
 
-impl Deed for ErasureWrite {
-    fn carry_out<'a>(
+impl WriteTask for ErasureWrite {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             match self {
-                Self::Ask(erasure) => ask(to, erasure).await,
-                Self::Known(id, ids) => {
+                Self::Request(erasure) => insert_request(to, erasure).await,
+                Self::SetIds(id, ids) => {
                     let ids = serde_json::to_string(ids).unwrap_or_default();
                     let update =
                         sql::query("UPDATE erasures SET known_as = $2 WHERE erasure_id = $1");
                     Ok(update.bind(id.to_string()).bind(ids).execute(to).await?.rows_affected())
                 }
-                Self::Call(call, line, family) => scrub_call(to, *call, *line, family).await,
-                Self::Told(conversation, events) => forget_told(to, *conversation, events).await,
+                Self::Call(call, line, related) => clear_call(to, *call, *line, related).await,
+                Self::Events(conversation, events) => {
+                    delete_events_by_id(to, *conversation, events).await
+                }
                 Self::Conversation(scope, conversation, until) => {
-                    shrink(to, scope, *conversation, *until).await
+                    trim_conversation(to, scope, *conversation, *until).await
                 }
-                Self::Rest(erasure, until, numbers) => {
-                    forget_rest(to, erasure, *until, numbers).await
+                Self::Remaining(erasure, until, numbers) => {
+                    delete_remaining(to, erasure, *until, numbers).await
                 }
-                Self::Done(id) => {
+                Self::Finish(id) => {
                     let delete = sql::query("DELETE FROM erasures WHERE erasure_id = $1")
                         .bind(id.to_string());
                     Ok(delete.execute(to).await?.rows_affected())
@@ -429,7 +434,7 @@ impl Deed for ErasureWrite {
     }
 }
 
-async fn ask(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
+async fn insert_request(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
     // Covers data that is stamped later than the request because the wall clock was set back.
     let mut select = QueryBuilder::new("SELECT max(at_us) FROM (");
     for (words, table, id) in [
@@ -439,8 +444,8 @@ async fn ask(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
         (" UNION ALL SELECT started_us", "calls", "to_number"),
     ] {
         select.push(words).push(" FROM ").push(table).push(" WHERE ");
-        within(&mut select, &erasure.scope());
-        one_of(&mut select, id, &erasure.ids());
+        push_scope(&mut select, &erasure.scope());
+        push_in(&mut select, id, &erasure.ids());
     }
     select.push(") AS theirs");
     let last: Option<i64> = select.build_query_scalar().fetch_one(&mut *to).await?;
@@ -453,16 +458,16 @@ async fn ask(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
 
 /// The parent call and the B-legs of a call. Their logs, callbacks and remarks contain the numbers
 /// of the call's parties.
-const FAMILY: &str = "SELECT call_uuid FROM calls WHERE parent_call_uuid = $1 \
+const RELATED_CALLS: &str = "SELECT call_uuid FROM calls WHERE parent_call_uuid = $1 \
     UNION SELECT parent_call_uuid FROM calls WHERE call_uuid = $1 AND parent_call_uuid IS NOT NULL";
 
-/// Removes the user from an ended call. The record remains for billing. The records of `family`
+/// Removes the user from an ended call. The record remains for billing. The records of `related`
 /// keep their numbers.
-async fn scrub_call(
+async fn clear_call(
     to: &mut Conn,
     call: CallUuid,
     line: Uuid,
-    family: &[String],
+    related: &[String],
 ) -> Result<u64, sqlx::Error> {
     // The message and the notification may be later than the request, although the call is not.
     sql::query("DELETE FROM messages WHERE message_id = $1")
@@ -473,7 +478,7 @@ async fn scrub_call(
         .bind(call.to_string())
         .execute(&mut *to)
         .await?;
-    for other in family {
+    for other in related {
         let scrub = "UPDATE calls SET remarks = '[]', findings = '[]' WHERE call_uuid = $1 AND ended_us IS NOT NULL";
         sql::query(scrub).bind(other).execute(&mut *to).await?;
     }
@@ -482,7 +487,7 @@ async fn scrub_call(
     Ok(sql::query(scrub).bind(call.to_string()).execute(to).await?.rows_affected())
 }
 
-async fn forget_told(
+async fn delete_events_by_id(
     to: &mut Conn,
     conversation: Uuid,
     events: &[Uuid],
@@ -490,12 +495,12 @@ async fn forget_told(
     let mut delete =
         QueryBuilder::new("DELETE FROM callbacks WHERE event IS NOT NULL AND call_uuid = ");
     delete.push_bind(conversation.to_string());
-    one_of(&mut delete, "event_id", &events.iter().map(Uuid::to_string).collect::<Vec<_>>());
+    push_in(&mut delete, "event_id", &events.iter().map(Uuid::to_string).collect::<Vec<_>>());
     Ok(delete.build().execute(to).await?.rows_affected())
 }
 
 /// Updates a conversation after messages of it were deleted, or deletes it if no messages are left.
-async fn shrink(
+async fn trim_conversation(
     to: &mut Conn,
     scope: &Scope,
     conversation: Uuid,
@@ -504,14 +509,14 @@ async fn shrink(
     let id = conversation.to_string();
     let delete = sql::query("DELETE FROM turns WHERE conversation_id = $1 AND came_us <= $2");
     delete.bind(&id).bind(until.wall.micros()).execute(&mut *to).await?;
-    responses::forget_conversation(to, conversation, until.wall).await?;
+    responses::delete_of_conversation(to, conversation, until.wall).await?;
     let newest = "SELECT body, direction, came_us FROM messages WHERE conversation_id = $1 \
         ORDER BY came_us DESC, message_id DESC LIMIT 1";
     let newest: Option<(String, String, i64)> =
         sql::query_as(newest).bind(&id).fetch_optional(&mut *to).await?;
     let Some((text, direction, last)) = newest else {
         let mut delete = QueryBuilder::new("DELETE FROM conversations WHERE ");
-        within(&mut delete, scope);
+        push_scope(&mut delete, scope);
         delete.push(" AND conversation_id = ").push_bind(id);
         return Ok(delete.build().execute(to).await?.rows_affected());
     };
@@ -535,30 +540,30 @@ async fn shrink(
         update.push(format!(" THEN {column} END"));
     }
     update.push(" WHERE ");
-    within(&mut update, scope);
+    push_scope(&mut update, scope);
     update.push(" AND conversation_id = ").push_bind(id);
     Ok(update.build().execute(to).await?.rows_affected())
 }
 
-async fn forget_rest(
+async fn delete_remaining(
     to: &mut Conn,
     erasure: &Erasure,
     until: ErasureCutoff,
     numbers: &[PhoneNumberId],
 ) -> Result<u64, sqlx::Error> {
     let mut notices = QueryBuilder::new("DELETE FROM notices WHERE ");
-    within(&mut notices, &erasure.scope());
+    push_scope(&mut notices, &erasure.scope());
     let ids = erasure.ids();
-    one_of(&mut notices, "wa_id", &ids);
+    push_in(&mut notices, "wa_id", &ids);
     notices.push(" AND created_us <= ").push_bind(until.steady.micros());
     let mut rows = notices.build().execute(&mut *to).await?.rows_affected();
-    rows += responses::forget_about(to, &erasure.main_account, &ids, until.wall).await?;
+    rows += responses::delete_of_users(to, &erasure.main_account, &ids, until.wall).await?;
     for number in numbers {
         for table in ["permissions", "permission_replies"] {
             let mut delete =
                 QueryBuilder::new(format!("DELETE FROM {table} WHERE phone_number_id = "));
             delete.push_bind(number.as_str().to_owned());
-            one_of(&mut delete, "\"user\"", &ids);
+            push_in(&mut delete, "\"user\"", &ids);
             rows += delete.build().execute(&mut *to).await?.rows_affected();
         }
     }
@@ -566,7 +571,7 @@ async fn forget_rest(
 }
 
 /// Adds the condition that a column has one of these values. `ids` must not be empty.
-fn one_of(query: &mut QueryBuilder, column: &str, ids: &[String]) {
+fn push_in(query: &mut QueryBuilder, column: &str, ids: &[String]) {
     query.push(" AND ").push(column).push(" IN (");
     let mut list = query.list();
     for id in ids {
@@ -576,7 +581,7 @@ fn one_of(query: &mut QueryBuilder, column: &str, ids: &[String]) {
 }
 
 /// Returns a `LIKE` pattern that matches event log lines with this room name (`RoomEntry`).
-fn names(name: &str) -> String {
+fn line_pattern(name: &str) -> String {
     let mut like = String::from("%\"name\":");
     for c in serde_json::Value::from(name).to_string().chars() {
         if matches!(c, '%' | '_' | '\\') {

@@ -44,7 +44,7 @@ impl EventKeys<'_> {
 }
 
 /// Number of keys deleted in one transaction. More would delay the writes of calls.
-const FORGET_MAX: u32 = 20_000;
+const BATCH: u32 = 20_000;
 
 pub(crate) async fn insert(to: &mut Conn, keys: &[SeenKey]) -> Result<(), sqlx::Error> {
     const INSERT: (&str, usize, &str) =
@@ -56,14 +56,14 @@ pub(crate) async fn insert(to: &mut Conn, keys: &[SeenKey]) -> Result<(), sqlx::
         };
         row.push_bind(key.key.to_be_bytes().to_vec()).push_bind(kind).push_bind(key.seen.micros());
     };
-    let mut statements = sql::inserting(INSERT, keys, row);
+    let mut statements = sql::insert_statements(INSERT, keys, row);
     let last = statements.pop();
     for statement in statements {
         statement.execute(&mut *to).await?;
     }
     // Usually sent together with the commit.
     match last {
-        Some(last) => to.later(last).await,
+        Some(last) => to.execute_later(last).await,
         None => Ok(()),
     }
 }
@@ -75,10 +75,10 @@ pub(crate) async fn delete(to: &mut Conn, key: u128) -> Result<(), sqlx::Error> 
 }
 
 /// Deletes some of the keys seen before `before`, oldest first.
-pub(crate) async fn forget(to: &mut Conn, before: Timestamp) -> Result<(), sqlx::Error> {
+pub(crate) async fn delete_oldest(to: &mut Conn, before: Timestamp) -> Result<(), sqlx::Error> {
     let delete = "DELETE FROM webhook_keys WHERE key IN \
         (SELECT key FROM webhook_keys WHERE seen_us < $1 ORDER BY seen_us LIMIT $2)";
-    sql::query(delete).bind(before.micros()).bind(FORGET_MAX).execute(to).await.map(drop)
+    sql::query(delete).bind(before.micros()).bind(BATCH).execute(to).await.map(drop)
 }
 
 /// Returns keys seen since `from` and before `to`, newest first.

@@ -6,19 +6,19 @@
 
 use uuid::Uuid;
 
-use crate::error::{StoreError, Unread, failed};
+use crate::error::{RowError, StoreError, failed};
 use crate::rows::callback::NewCallback;
 use crate::rows::conversation::{Pair, RoutingState, UserName};
 use crate::rows::message::{
     EnqueueResult, EventDraft, InboxResult, InterruptedMessage, Message, NewMessage,
     OutgoingMessages, StatusUpdate, TimelineEntry,
 };
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
-use crate::tables::conversations::{conversed, conversing};
-use crate::tables::numbers::{JOIN, STANDING, routing, standing};
+use crate::tables::conversations::{finish_upsert, upsert_for};
+use crate::tables::numbers::{NUMBER_JOIN, ROUTING_COLUMNS, routing, routing_state};
 use crate::tables::readers::{MESSAGE, message, pair, unreadable};
 use crate::tables::{outbox, turns};
 use crate::write::InboxWrite;
@@ -34,10 +34,10 @@ impl Messages<'_> {
     /// is full.
     pub fn receive(
         self,
-        came: TimelineEntry,
+        entry: TimelineEntry,
     ) -> Option<impl Future<Output = Result<InboxResult, StoreError>> + Send + 'static + use<>>
     {
-        self.0.queue.try_inbox(InboxWrite::Entry(came))
+        self.0.queue.try_inbox(InboxWrite::Entry(entry))
     }
 
     /// Stores a message's new status. The write is queued when this returns. Returns `None` if the
@@ -106,7 +106,7 @@ impl Messages<'_> {
         before: Option<(i64, Uuid)>,
         limit: u32,
     ) -> Result<Vec<Message>, StoreError> {
-        messages(&self.0.read, scope, conversation, before, limit).await
+        list(&self.0.read, scope, conversation, before, limit).await
     }
 
     /// Returns a message of any account. Only for ids that Offhook has signed itself.
@@ -114,7 +114,7 @@ impl Messages<'_> {
     /// # Errors
     /// Fails if the database query fails.
     pub async fn get(self, id: Uuid) -> Result<Option<(Pair, Message)>, StoreError> {
-        message_of(&self.0.read, id).await
+        get(&self.0.read, id).await
     }
 
     /// Returns messages that an earlier process of this node was sending when it ended, after the
@@ -128,7 +128,7 @@ impl Messages<'_> {
         after: (i64, Uuid),
         limit: u32,
     ) -> Result<Vec<InterruptedMessage>, StoreError> {
-        left(&self.0.read, node, after, limit).await
+        interrupted(&self.0.read, node, after, limit).await
     }
 
     /// Returns the number of messages that the user had written in a conversation up to and
@@ -142,12 +142,12 @@ impl Messages<'_> {
         at: Timestamp,
         id: Uuid,
     ) -> Result<u64, StoreError> {
-        until(&self.0.read, conversation, at, id).await
+        count_until(&self.0.read, conversation, at, id).await
     }
 }
 
 /// Returns the messages of a conversation that are older than `before`, newest first.
-pub(crate) async fn messages(
+pub(crate) async fn list(
     pool: &Pool,
     scope: &Scope,
     conversation: Uuid,
@@ -158,7 +158,7 @@ pub(crate) async fn messages(
     let mut select = QueryBuilder::new(format!(
         "SELECT {MESSAGE} FROM messages m JOIN conversations c ON c.conversation_id = m.conversation_id WHERE c."
     ));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select.push(" AND m.conversation_id = ").push_bind(conversation.to_string());
     if let Some((at, id)) = before {
         select.push(" AND (m.came_us, m.message_id) < (").push_bind(at).push(", ");
@@ -170,10 +170,7 @@ pub(crate) async fn messages(
 }
 
 /// Returns a message of any account. Only for ids that Offhook has signed itself.
-pub(crate) async fn message_of(
-    pool: &Pool,
-    id: Uuid,
-) -> Result<Option<(Pair, Message)>, StoreError> {
+pub(crate) async fn get(pool: &Pool, id: Uuid) -> Result<Option<(Pair, Message)>, StoreError> {
     const WHAT: &str = "read a message";
     let select = format!(
         "SELECT {MESSAGE}, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name \
@@ -188,7 +185,7 @@ pub(crate) async fn message_of(
 
 /// Returns unsent messages of a node, oldest first. Messages of Offhook versions that did not store
 /// the node belong to every node.
-pub(crate) async fn left(
+pub(crate) async fn interrupted(
     pool: &Pool,
     node: &str,
     after: (i64, Uuid),
@@ -208,7 +205,7 @@ pub(crate) async fn left(
         .bind(after.1.to_string())
         .bind(i64::from(limit));
     let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
-    let read = |row: &Row| -> Result<InterruptedMessage, Unread> {
+    let read = |row: &Row| -> Result<InterruptedMessage, RowError> {
         let message = message(row)?;
         let noted = row.try_get::<Option<String>, _>("node_id")?.is_some();
         Ok(InterruptedMessage {
@@ -224,7 +221,7 @@ pub(crate) async fn left(
 }
 
 /// Counts a user's messages up to this one.
-pub(crate) async fn until(
+pub(crate) async fn count_until(
     pool: &Pool,
     conversation: Uuid,
     at: Timestamp,
@@ -240,59 +237,63 @@ pub(crate) async fn until(
     Ok(u64::try_from(count).unwrap_or_default())
 }
 
-pub(crate) async fn came(
+pub(crate) async fn insert_entry(
     to: &mut Conn,
     seal: &Seal,
-    came: &TimelineEntry,
+    entry: &TimelineEntry,
 ) -> Result<InboxResult, sqlx::Error> {
-    let Some(Some(arrived)) = arrive(to, &[came]).await?.pop() else {
+    let Some(Some(new)) = insert_entries(to, &[entry]).await?.pop() else {
         return Ok(InboxResult::Entry(None, Vec::new()));
     };
-    let written = outbox::insert_all(to, seal, arrived.told).await?;
-    Ok(InboxResult::Entry(Some(arrived.found), written))
+    let written = outbox::insert_all(to, seal, new.callbacks).await?;
+    Ok(InboxResult::Entry(Some(new.found), written))
 }
 
 /// A message that was not stored before.
-pub(crate) struct Arrived {
+pub(crate) struct NewEntry {
     /// The conversation's routing state and its number of unread messages.
     pub(crate) found: (RoutingState, u64),
     /// The callbacks that report it, not yet in the outbox.
-    pub(crate) told: Vec<NewCallback>,
+    pub(crate) callbacks: Vec<NewCallback>,
 }
 
 /// Stores inbound messages in order. The result is `None` for a message that was stored before.
-pub(crate) async fn arrive(
+pub(crate) async fn insert_entries(
     to: &mut Conn,
     all: &[&TimelineEntry],
-) -> Result<Vec<Option<Arrived>>, sqlx::Error> {
-    let inserted =
-        sql::each(to, all.iter().map(|came| inserting(&came.pair, &came.message, None))).await?;
+) -> Result<Vec<Option<NewEntry>>, sqlx::Error> {
+    let inserted = sql::execute_each(
+        to,
+        all.iter().map(|entry| insert_query(&entry.pair, &entry.message, None)),
+    )
+    .await?;
     let fresh: Vec<bool> = inserted.iter().map(|done| done.changed > 0).collect();
     let only_fresh =
-        all.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|(came, _)| conversing(came));
-    let mut rows = sql::each(to, only_fresh).await?.into_iter().flat_map(|outcome| outcome.rows);
-    let mut arrived = Vec::with_capacity(all.len());
-    for (came, fresh) in all.iter().zip(fresh) {
+        all.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|(entry, _)| upsert_for(entry));
+    let mut rows =
+        sql::execute_each(to, only_fresh).await?.into_iter().flat_map(|outcome| outcome.rows);
+    let mut entries = Vec::with_capacity(all.len());
+    for (entry, fresh) in all.iter().zip(fresh) {
         let row = if fresh { Some(rows.next().ok_or(sqlx::Error::RowNotFound)?) } else { None };
         let Some(row) = row else {
-            arrived.push(None);
+            entries.push(None);
             continue;
         };
-        let found = conversed(to, came, &row).await?;
-        turns::owe(to, came, &found.0).await?;
-        let told = match (found.0.routing, &came.draft) {
+        let found = finish_upsert(to, entry, &row).await?;
+        turns::insert_pending(to, entry, &found.0).await?;
+        let callbacks = match (found.0.routing, &entry.draft) {
             (Routing::Webhook(webhook), Some(draft)) => {
-                tell(draft, webhook, came.pair.conversation)
+                reports(draft, webhook, entry.pair.conversation)
             }
             _ => Vec::new(),
         };
-        arrived.push(Some(Arrived { found, told }));
+        entries.push(Some(NewEntry { found, callbacks }));
     }
-    Ok(arrived)
+    Ok(entries)
 }
 
 /// Makes the event for the webhook and the Plivo-compatible callback for the number's webhook URL.
-fn tell(draft: &EventDraft, webhook: Option<Uuid>, conversation: Uuid) -> Vec<NewCallback> {
+fn reports(draft: &EventDraft, webhook: Option<Uuid>, conversation: Uuid) -> Vec<NewCallback> {
     let event = webhook.map(|webhook| draft.event_for(webhook, conversation));
     event.into_iter().chain(draft.form(conversation)).collect()
 }
@@ -303,10 +304,10 @@ pub(crate) async fn insert(
     message: &NewMessage,
     going: Option<&OutgoingMessages>,
 ) -> Result<bool, sqlx::Error> {
-    Ok(inserting(pair, message, going).execute(to).await?.rows_affected() > 0)
+    Ok(insert_query(pair, message, going).execute(to).await?.rows_affected() > 0)
 }
 
-fn inserting(pair: &Pair, message: &NewMessage, going: Option<&OutgoingMessages>) -> Query<Row> {
+fn insert_query(pair: &Pair, message: &NewMessage, going: Option<&OutgoingMessages>) -> Query<Row> {
     let insert = "INSERT INTO messages (message_id, conversation_id, phone_number_id, wamid, direction, kind, body, \
         content, status, sender, came_us, changed_us, node_id, epoch) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13) ON CONFLICT (message_id) DO NOTHING";
@@ -326,37 +327,37 @@ fn inserting(pair: &Pair, message: &NewMessage, going: Option<&OutgoingMessages>
         .bind(going.and_then(|going| going.epoch).and_then(|epoch| i64::try_from(epoch).ok()))
 }
 
-pub(crate) async fn status(
+pub(crate) async fn update_status(
     to: &mut Conn,
     seal: &Seal,
-    came: &StatusUpdate,
+    status: &StatusUpdate,
 ) -> Result<InboxResult, sqlx::Error> {
     let mut update = QueryBuilder::new("UPDATE messages SET status = ");
-    update.push_bind(came.status.as_str());
-    update.push(", wamid = coalesce(wamid, ").push_bind(came.wamid.clone());
-    update.push("), error_code = ").push_bind(came.error.as_ref().map(|(code, _)| *code));
-    update.push(", error_text = ").push_bind(came.error.as_ref().map(|(_, text)| text.clone()));
-    update.push(", changed_us = ").push_bind(came.at.micros());
+    update.push_bind(status.status.as_str());
+    update.push(", wamid = coalesce(wamid, ").push_bind(status.wamid.clone());
+    update.push("), error_code = ").push_bind(status.error.as_ref().map(|(code, _)| *code));
+    update.push(", error_text = ").push_bind(status.error.as_ref().map(|(_, text)| text.clone()));
+    update.push(", changed_us = ").push_bind(status.at.micros());
     update.push(" WHERE message_id = ");
-    match came.named {
+    match status.named {
         Some(named) => {
             update.push_bind(named.to_string());
         }
         None => {
             update
                 .push("(SELECT m.message_id FROM messages m WHERE m.wamid = ")
-                .push_bind(came.wamid.clone());
+                .push_bind(status.wamid.clone());
             update.push(" AND m.direction = 'outbound' AND m.phone_number_id = ");
-            update.push_bind(came.phone_number_id.as_str()).push(" LIMIT 1)");
+            update.push_bind(status.phone_number_id.as_str()).push(" LIMIT 1)");
         }
     }
     update
         .push(" AND direction = 'outbound' AND phone_number_id = ")
-        .push_bind(came.phone_number_id.as_str());
+        .push_bind(status.phone_number_id.as_str());
     update.push(" AND (status IN (");
     // A status without a wamid is Offhook's own and means that the result of sending is unknown. It
     // applies only if Meta has reported nothing yet.
-    let follows = if came.wamid.is_some() { came.status.predecessors() } else { &["queued"] };
+    let follows = if status.wamid.is_some() { status.status.predecessors() } else { &["queued"] };
     let mut words = update.list();
     follows.iter().for_each(|word| {
         words.push_bind(*word);
@@ -364,7 +365,7 @@ pub(crate) async fn status(
     update.push(")");
     // The message was marked as failed because Meta did not respond. This status from Meta proves
     // that it was sent.
-    if came.wamid.is_some() {
+    if status.wamid.is_some() {
         update.push(" OR (status = 'failed' AND wamid IS NULL)");
     }
     update.push(") RETURNING message_id, conversation_id");
@@ -377,32 +378,32 @@ pub(crate) async fn status(
     // If the number belongs to another account now, that account's webhooks must not learn of this
     // conversation.
     let select = format!(
-        "SELECT {STANDING}, c.user_id, c.bsuid, c.name FROM conversations c {JOIN} WHERE c.conversation_id = $1 AND c.auth_id = $2"
+        "SELECT {ROUTING_COLUMNS}, c.user_id, c.bsuid, c.name FROM conversations c {NUMBER_JOIN} WHERE c.conversation_id = $1 AND c.auth_id = $2"
     );
     let row = sql::query(select)
         .bind(&conversation)
-        .bind(came.draft.account.as_str())
+        .bind(status.draft.account.as_str())
         .fetch_optional(&mut *to)
         .await?;
     let mut written = Vec::new();
     if let (Some(row), Some((id, _))) = (&row, ids)
         && let Routing::Webhook(webhook) = routing(row)?
     {
-        let mut draft = came.draft.clone();
+        let mut draft = status.draft.clone();
         let user = UserName {
             id: row.try_get("user_id")?,
             bsuid: row.try_get("bsuid")?,
             name: row.try_get("name")?,
         };
         draft.fill(&conversation, &message, &user);
-        written = outbox::insert_all(to, seal, tell(&draft, webhook, id)).await?;
+        written = outbox::insert_all(to, seal, reports(&draft, webhook, id)).await?;
     }
     Ok(InboxResult::Status(ids, written))
 }
 
 /// Deletes up to `limit` of the oldest messages from before `before`, and conversations without
 /// messages.
-pub(crate) async fn forget(
+pub(crate) async fn delete_older(
     to: &mut Conn,
     before: Timestamp,
     limit: u32,
@@ -430,25 +431,25 @@ pub(crate) async fn forget(
     Ok(InboxResult::Done(gone >= u64::from(limit), Vec::new()))
 }
 
-pub(crate) async fn going(
+pub(crate) async fn enqueue(
     to: &mut Conn,
     going: &OutgoingMessages,
 ) -> Result<EnqueueResult, sqlx::Error> {
     let select = format!(
-        "SELECT c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, {STANDING} \
-         FROM conversations c {JOIN} WHERE c.conversation_id = $1"
+        "SELECT c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, {ROUTING_COLUMNS} \
+         FROM conversations c {NUMBER_JOIN} WHERE c.conversation_id = $1"
     );
     let conversation = going.conversation.to_string();
     let Some(row) = sql::query(select).bind(&conversation).fetch_optional(&mut *to).await? else {
         return Ok(EnqueueResult::Refused);
     };
     if let Some(epoch) = going.epoch
-        && standing(&row)?.answers(epoch).is_none()
+        && routing_state(&row)?.answers(epoch).is_none()
     {
         return Ok(EnqueueResult::Refused);
     }
     if let Some(answers) = &going.answers
-        && !turns::answered(to, answers).await?
+        && !turns::record_reply(to, answers).await?
     {
         return Ok(EnqueueResult::Refused);
     }
@@ -472,7 +473,7 @@ pub(crate) async fn going(
 }
 
 /// Records that a message is about to be sent. Meta may have it from then on.
-pub(crate) async fn asking(
+pub(crate) async fn begin_sending(
     to: &mut Conn,
     message: Uuid,
     at: Timestamp,
@@ -483,7 +484,7 @@ pub(crate) async fn asking(
 }
 
 /// Stores the id that Meta gave a message.
-pub(crate) async fn posted(
+pub(crate) async fn set_wamid(
     to: &mut Conn,
     message: Uuid,
     wamid: &str,

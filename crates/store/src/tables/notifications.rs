@@ -5,11 +5,11 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, QueryBuilder, Row};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::{AuthId, CallUuid, NotificationTopic, Timestamp};
 
 /// Handle to the notifications. See [`Store::notifications`](crate::Store::notifications).
@@ -38,7 +38,7 @@ impl Notifications<'_> {
         id: Option<Uuid>,
         at: Timestamp,
     ) -> Result<u64, StoreError> {
-        self.0.queue.run(NoticeWrite::Read(scope.clone(), id, at)).await
+        self.0.queue.run(NoticeWrite::MarkRead(scope.clone(), id, at)).await
     }
 
     /// Deletes notifications from before `before`, and the oldest ones of accounts that have too
@@ -48,14 +48,16 @@ impl Notifications<'_> {
     /// Fails if a query fails or the database rejects a write. Some notifications may be deleted
     /// then.
     pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
-        self.0.queue.run(NoticeWrite::Forget(before)).await?;
+        self.0.queue.run(NoticeWrite::DeleteOlder(before)).await?;
         // This scan uses a read connection, because the writer must not be slow.
         let select = "SELECT main_auth_id FROM notices GROUP BY main_auth_id HAVING count(*) > $1";
-        let select = sql::query_scalar(select).bind(i64::from(KEPT));
+        let select = sql::query_scalar(select).bind(i64::from(MAX_KEPT));
         let many: Vec<String> =
             select.fetch_all(&self.0.read).await.map_err(failed("count notifications"))?;
         for main in many {
-            while self.0.queue.run(NoticeWrite::Crop(main.clone())).await? >= u64::from(CROPPED) {}
+            while self.0.queue.run(NoticeWrite::DeleteExcess(main.clone())).await?
+                >= u64::from(BATCH)
+            {}
         }
         Ok(())
     }
@@ -107,7 +109,7 @@ impl Notifications<'_> {
     pub async fn count_unread(self, scope: &Scope) -> Result<u64, StoreError> {
         let mut count =
             QueryBuilder::new("SELECT count(*) FROM notices WHERE read_us IS NULL AND ");
-        within(&mut count, scope);
+        push_scope(&mut count, scope);
         let count: i64 =
             count.build_query_scalar().fetch_one(&self.0.read).await.map_err(failed(WHAT))?;
         Ok(u64::try_from(count).unwrap_or_default())
@@ -143,10 +145,10 @@ pub struct NoticeFilter {
 }
 
 /// Number of notifications that are kept for each main account.
-const KEPT: u32 = 10_000;
+const MAX_KEPT: u32 = 10_000;
 
 /// Number of notifications deleted in one write.
-const CROPPED: u32 = 1_000;
+const BATCH: u32 = 1_000;
 
 const COLUMNS: &str = "notice_id, auth_id, main_auth_id, kind, text, number, wa_id, conversation_id, call_uuid, created_us, \
     read_us";
@@ -154,15 +156,15 @@ const COLUMNS: &str = "notice_id, auth_id, main_auth_id, kind, text, number, wa_
 enum NoticeWrite {
     Add(NoticeRow),
     /// Marks one notification as read, or all unread ones.
-    Read(Scope, Option<Uuid>, Timestamp),
+    MarkRead(Scope, Option<Uuid>, Timestamp),
     /// Deletes notifications from before this time.
-    Forget(Timestamp),
-    /// Deletes the oldest notifications of a main account beyond [`KEPT`].
-    Crop(String),
+    DeleteOlder(Timestamp),
+    /// Deletes the oldest notifications of a main account beyond [`MAX_KEPT`].
+    DeleteExcess(String),
 }
 
-impl Deed for NoticeWrite {
-    fn carry_out<'a>(
+impl WriteTask for NoticeWrite {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -170,13 +172,13 @@ impl Deed for NoticeWrite {
         async move {
             match self {
                 Self::Add(row) => add(to, row).await,
-                Self::Read(scope, id, at) => read(to, scope, *id, *at).await,
-                Self::Forget(before) => {
+                Self::MarkRead(scope, id, at) => mark_read(to, scope, *id, *at).await,
+                Self::DeleteOlder(before) => {
                     let delete = sql::query("DELETE FROM notices WHERE created_us < $1")
                         .bind(before.micros());
                     Ok(delete.execute(to).await?.rows_affected())
                 }
-                Self::Crop(main) => crop(to, main).await,
+                Self::DeleteExcess(main) => delete_excess(to, main).await,
             }
         }
         .boxed()
@@ -200,7 +202,7 @@ async fn add(to: &mut Conn, row: &NoticeRow) -> Result<u64, sqlx::Error> {
     Ok(insert.bind(row.created.micros()).execute(to).await?.rows_affected())
 }
 
-async fn read(
+async fn mark_read(
     to: &mut Conn,
     scope: &Scope,
     id: Option<Uuid>,
@@ -208,17 +210,17 @@ async fn read(
 ) -> Result<u64, sqlx::Error> {
     let mut update = QueryBuilder::new("UPDATE notices SET read_us = ");
     update.push_bind(at.micros()).push(" WHERE read_us IS NULL AND ");
-    within(&mut update, scope);
+    push_scope(&mut update, scope);
     if let Some(id) = id {
         update.push(" AND notice_id = ").push_bind(id.to_string());
     }
     Ok(update.build().execute(to).await?.rows_affected())
 }
 
-async fn crop(to: &mut Conn, main: &str) -> Result<u64, sqlx::Error> {
+async fn delete_excess(to: &mut Conn, main: &str) -> Result<u64, sqlx::Error> {
     let delete = "DELETE FROM notices WHERE notice_id IN (SELECT notice_id FROM notices WHERE main_auth_id = $1 \
         ORDER BY created_us DESC, notice_id LIMIT $2 OFFSET $3)";
-    let delete = sql::query(delete).bind(main).bind(i64::from(CROPPED)).bind(i64::from(KEPT));
+    let delete = sql::query(delete).bind(main).bind(i64::from(BATCH)).bind(i64::from(MAX_KEPT));
     Ok(delete.execute(to).await?.rows_affected())
 }
 
@@ -226,14 +228,14 @@ const WHAT: &str = "read notifications";
 
 fn select(scope: &Scope) -> QueryBuilder {
     let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM notices WHERE "));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select
 }
 
 fn notice(row: &Row) -> Result<NoticeRow, StoreError> {
     let unreadable = |detail: String| StoreError::Unreadable { what: WHAT, detail };
     let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
-    let perhaps = |column: &str| row.try_get::<Option<String>, _>(column).map_err(failed(WHAT));
+    let optional = |column: &str| row.try_get::<Option<String>, _>(column).map_err(failed(WHAT));
     let uuid = |text: &str| text.parse::<Uuid>().map_err(|e| unreadable(e.to_string()));
     let word = text("kind")?;
     Ok(NoticeRow {
@@ -243,10 +245,10 @@ fn notice(row: &Row) -> Result<NoticeRow, StoreError> {
         topic: NotificationTopic::parse(&word)
             .ok_or_else(|| unreadable(format!("kind {word:?}")))?,
         text: text("text")?,
-        number: perhaps("number")?,
-        user: perhaps("wa_id")?,
-        conversation: perhaps("conversation_id")?.as_deref().map(uuid).transpose()?,
-        call: perhaps("call_uuid")?.as_deref().map(uuid).transpose()?.map(CallUuid),
+        number: optional("number")?,
+        user: optional("wa_id")?,
+        conversation: optional("conversation_id")?.as_deref().map(uuid).transpose()?,
+        call: optional("call_uuid")?.as_deref().map(uuid).transpose()?.map(CallUuid),
         created: Timestamp::from_micros(row.try_get("created_us").map_err(failed(WHAT))?),
         read: row
             .try_get::<Option<i64>, _>("read_us")

@@ -23,8 +23,8 @@ impl Numbers<'_> {
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
-    pub async fn set_routing(self, reroute: RoutingChange) -> Result<(), StoreError> {
-        self.0.queue.inbox(InboxWrite::SetRouting(reroute)).await?.into_done().map(drop)
+    pub async fn set_routing(self, change: RoutingChange) -> Result<(), StoreError> {
+        self.0.queue.inbox(InboxWrite::SetRouting(change)).await?.into_done().map(drop)
     }
 
     /// Transfers a number to another account. Returns `false` if that account has it already.
@@ -32,8 +32,8 @@ impl Numbers<'_> {
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
-    pub async fn transfer(self, claim: NumberTransfer) -> Result<bool, StoreError> {
-        Ok(self.0.queue.inbox(InboxWrite::Transfer(claim)).await?.into_done()?.0)
+    pub async fn transfer(self, transfer: NumberTransfer) -> Result<bool, StoreError> {
+        Ok(self.0.queue.inbox(InboxWrite::Transfer(transfer)).await?.into_done()?.0)
     }
 
     /// Returns the owners of all numbers that have conversations.
@@ -41,7 +41,7 @@ impl Numbers<'_> {
     /// # Errors
     /// Fails if the database query fails.
     pub async fn owners(self) -> Result<Vec<(PhoneNumberId, NumberOwners)>, StoreError> {
-        all(&self.0.read).await
+        owners(&self.0.read).await
     }
 
     /// Returns the routing of all numbers for which one was set.
@@ -63,10 +63,11 @@ pub(crate) fn routing(row: &Row) -> Result<Routing, sqlx::Error> {
 }
 
 /// Joins a conversation `c` with the row `n` of its number.
-pub(crate) const JOIN: &str = "LEFT JOIN number_tenures n ON n.phone_number_id = c.phone_number_id";
+pub(crate) const NUMBER_JOIN: &str =
+    "LEFT JOIN number_tenures n ON n.phone_number_id = c.phone_number_id";
 
 /// The effective routing state of a conversation. [`standing`] reads these columns.
-pub(crate) const STANDING: &str = "\
+pub(crate) const ROUTING_COLUMNS: &str = "\
     CASE WHEN n.owner <> '' AND n.owner <> c.auth_id THEN 'none' WHEN n.generation > c.generation THEN n.routing \
         ELSE c.routing END AS routing, \
     CASE WHEN n.owner <> '' AND n.owner <> c.auth_id THEN NULL WHEN n.generation > c.generation THEN n.webhook \
@@ -76,19 +77,19 @@ pub(crate) const STANDING: &str = "\
     c.epoch + coalesce(n.generation, 0) AS epoch, c.ai_enabled AS ai_enabled";
 
 /// Condition: the conversation's own routing is in effect.
-pub(crate) const OWN: &str = "(n.generation IS NULL OR n.generation <= c.generation) \
+pub(crate) const OWN_ROUTING: &str = "(n.generation IS NULL OR n.generation <= c.generation) \
     AND (n.owner IS NULL OR n.owner = '' OR n.owner = c.auth_id)";
 
 /// Condition: the number's routing is in effect.
-pub(crate) const BY_NUMBER: &str =
+pub(crate) const NUMBER_ROUTING: &str =
     "n.generation > c.generation AND (n.owner = '' OR n.owner = c.auth_id)";
 
 /// The current generation of a conversation's number, for updates of `conversations`.
-pub(crate) const GENERATION: &str = "(SELECT coalesce(max(t.generation), 0) FROM number_tenures t \
+pub(crate) const CURRENT_GENERATION: &str = "(SELECT coalesce(max(t.generation), 0) FROM number_tenures t \
     WHERE t.phone_number_id = conversations.phone_number_id)";
 
-/// Reads the columns of [`STANDING`].
-pub(crate) fn standing(row: &Row) -> Result<RoutingState, sqlx::Error> {
+/// Reads the columns of [`ROUTING_COLUMNS`].
+pub(crate) fn routing_state(row: &Row) -> Result<RoutingState, sqlx::Error> {
     Ok(RoutingState {
         routing: routing(row)?,
         epoch: u64::try_from(row.try_get::<i64, _>("epoch")?).unwrap_or_default(),
@@ -97,14 +98,14 @@ pub(crate) fn standing(row: &Row) -> Result<RoutingState, sqlx::Error> {
 }
 
 /// The row of a conversation's number.
-pub(crate) struct Held {
+pub(crate) struct NumberRow {
     pub(crate) owner: String,
     pub(crate) generation: i64,
     pub(crate) routing: Routing,
 }
 
 /// Reads the columns `held_…` of a conversation's upsert. Returns `None` if the number has no row.
-pub(crate) fn held(row: &Row) -> Result<Option<Held>, sqlx::Error> {
+pub(crate) fn number_row(row: &Row) -> Result<Option<NumberRow>, sqlx::Error> {
     let Some(owner) = row.try_get("held_owner")? else { return Ok(None) };
     let text = |column: &str| row.try_get::<Option<String>, _>(column);
     let id = |column: &str| Ok::<_, sqlx::Error>(text(column)?.and_then(|id| id.parse().ok()));
@@ -113,11 +114,11 @@ pub(crate) fn held(row: &Row) -> Result<Option<Held>, sqlx::Error> {
         id("held_webhook")?,
         id("held_agent")?,
     );
-    Ok(Some(Held { owner, generation: row.try_get("held_generation")?, routing }))
+    Ok(Some(NumberRow { owner, generation: row.try_get("held_generation")?, routing }))
 }
 
 /// Inserts the row of a number. The account of its first conversation becomes its owner.
-pub(crate) async fn begin(to: &mut Conn, pair: &Pair) -> Result<(), sqlx::Error> {
+pub(crate) async fn insert_owner(to: &mut Conn, pair: &Pair) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO number_tenures (phone_number_id, owner, first_owner) VALUES ($1, $2, $2) \
         ON CONFLICT (phone_number_id) DO NOTHING";
     let insert = sql::query(insert).bind(pair.phone_number_id.as_str()).bind(pair.account.as_str());
@@ -126,8 +127,11 @@ pub(crate) async fn begin(to: &mut Conn, pair: &Pair) -> Result<(), sqlx::Error>
 
 /// Transfers a number to another account. The routing set for the number and its conversations
 /// ends, unless `kept` allows the new owner to keep it.
-pub(crate) async fn claim(to: &mut Conn, claim: &NumberTransfer) -> Result<bool, sqlx::Error> {
-    let NumberTransfer { phone_number_id, owner, before, kept, routing } = claim;
+pub(crate) async fn transfer(
+    to: &mut Conn,
+    transfer: &NumberTransfer,
+) -> Result<bool, sqlx::Error> {
+    let NumberTransfer { phone_number_id, owner, before, kept, routing } = transfer;
     let (id, owner) = (phone_number_id.as_str(), owner.as_str());
     // The row was written by an Offhook version that did not store owners. Its routing is assumed
     // to be the present owner's.
@@ -157,8 +161,8 @@ pub(crate) async fn claim(to: &mut Conn, claim: &NumberTransfer) -> Result<bool,
 }
 
 /// Sets the routing of a number, and of all its conversations if `all` is set.
-pub(crate) async fn reroute(to: &mut Conn, reroute: &RoutingChange) -> Result<(), sqlx::Error> {
-    let RoutingChange { phone_number_id, account, routing, all } = reroute;
+pub(crate) async fn set_routing(to: &mut Conn, change: &RoutingChange) -> Result<(), sqlx::Error> {
+    let RoutingChange { phone_number_id, account, routing, all } = change;
     let put = "INSERT INTO number_routing (phone_number_id, routing, webhook, agent) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (phone_number_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
         agent = excluded.agent";
@@ -193,7 +197,7 @@ pub(crate) async fn reroute(to: &mut Conn, reroute: &RoutingChange) -> Result<()
 }
 
 /// Returns the owners of all numbers.
-pub(crate) async fn all(pool: &Pool) -> Result<Vec<(PhoneNumberId, NumberOwners)>, StoreError> {
+pub(crate) async fn owners(pool: &Pool) -> Result<Vec<(PhoneNumberId, NumberOwners)>, StoreError> {
     const WHAT: &str = "read the numbers' owners";
     let select = "SELECT phone_number_id, owner, first_owner FROM number_tenures";
     let rows = sql::query(select).fetch_all(pool).await.map_err(failed(WHAT))?;

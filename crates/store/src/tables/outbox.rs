@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::database::Database;
-use crate::error::{StoreError, Unread, failed, word};
+use crate::error::{RowError, StoreError, failed, parse_word};
 use crate::rows::callback::{
     Callback, CallbackState, CallbackView, DeliveryOutcome, NewCallback, QueuedCallback,
     Settlement, is_secret,
@@ -20,8 +20,8 @@ use crate::rows::message;
 use crate::scope::{self, Scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
-use crate::sql::connect::beside_a_node;
-use crate::sql::{self, All, Conn, Outcome, Pool, Query, Row};
+use crate::sql::connect::open_beside_node;
+use crate::sql::{self, Conn, Outcome, Pool, Query, Row, TupleRow};
 use crate::write::Write;
 use machine::{CallbackKind, CallbackRequest, EVENT_TYPE, MPC_END, Param, Params};
 use model::{CallUuid, Timestamp};
@@ -85,8 +85,9 @@ impl Outbox<'_> {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Callback>, StoreError> {
-        let (due, illegible) = due(&self.0.read, &self.0.seal, node_id, origin, now, limit).await?;
-        for Illegible { id, detail } in illegible {
+        let (due, unreadable_rows) =
+            due(&self.0.read, &self.0.seal, node_id, origin, now, limit).await?;
+        for UnreadableRow { id, detail } in unreadable_rows {
             tracing::error!(id, detail, "unreadable callback given up");
             let last = format!("unreadable row: {detail}");
             self.settle(Settlement {
@@ -132,8 +133,8 @@ const COLUMNS: &str = "id, event_id, call_uuid, auth_id, main_auth_id, node_id, 
     secret_params, sealed_params, created_us, since_us, attempts, retries";
 
 /// SQL condition: another row must be delivered before `row`.
-fn is_behind(row: &str) -> String {
-    let (of_call, of_room) = (goes_before(row), is_over_before(row));
+fn must_wait(row: &str) -> String {
+    let (of_call, of_room) = (is_before(row), room_end_must_wait(row));
     format!(
         "(EXISTS (SELECT 1 FROM callbacks e WHERE e.call_uuid = {row}.call_uuid AND e.id < {row}.id AND {of_call}) OR ({of_room}))"
     )
@@ -144,30 +145,30 @@ fn is_behind(row: &str) -> String {
 ///
 /// It considers callbacks written within some minutes before, which the index of due times finds
 /// quickly even if many rows wait for an unreachable host.
-fn is_over_before(row: &str) -> String {
+fn room_end_must_wait(row: &str) -> String {
     let kind = CallbackKind::MultiParty.as_str();
     format!(
         "{row}.kind = '{kind}' AND {row}.params LIKE '%\"EventName\":\"{MPC_END}\"%' AND EXISTS (SELECT 1 FROM callbacks e WHERE \
-        e.node_id = {row}.node_id AND e.origin = {row}.origin AND e.next_us >= {row}.created_us - {LOOKED_BACK_US} \
-        AND e.next_us <= {row}.created_us AND e.id < {row}.id AND e.url = {row}.url AND e.kind = '{kind}' AND {IS_NEW})"
+        e.node_id = {row}.node_id AND e.origin = {row}.origin AND e.next_us >= {row}.created_us - {LOOK_BACK_US} \
+        AND e.next_us <= {row}.created_us AND e.id < {row}.id AND e.url = {row}.url AND e.kind = '{kind}' AND {NOT_ATTEMPTED})"
     )
 }
 
 /// SQL condition: `e` has not been attempted yet, and does not wait behind a retry of its call and
 /// URL.
-const IS_NEW: &str = "e.retries = 0 AND NOT EXISTS (SELECT 1 FROM callbacks f WHERE f.call_uuid = e.call_uuid AND f.url = e.url \
+const NOT_ATTEMPTED: &str = "e.retries = 0 AND NOT EXISTS (SELECT 1 FROM callbacks f WHERE f.call_uuid = e.call_uuid AND f.url = e.url \
     AND f.id < e.id AND f.next_us IS NOT NULL AND f.retries > 0)";
 
 /// Microseconds. Longer than a new callback waits, except in the queue of an unreachable host.
-const LOOKED_BACK_US: i64 = 600_000_000;
+const LOOK_BACK_US: i64 = 600_000_000;
 
 /// SQL condition: the older row `e` of the same call must be delivered before `row`. That holds if
 /// it has the same URL. A hangup callback also follows every callback that has not been attempted
 /// yet, except those of recordings and transcriptions. Retries delay no other URL.
-fn goes_before(row: &str) -> String {
+fn is_before(row: &str) -> String {
     format!(
         "e.next_us IS NOT NULL AND (e.url = {row}.url OR ({row}.kind = 'hangup' \
-        AND e.event IS NULL AND e.kind NOT IN ('recording', 'transcription') AND {IS_NEW}))"
+        AND e.event IS NULL AND e.kind NOT IN ('recording', 'transcription') AND {NOT_ATTEMPTED}))"
     )
 }
 
@@ -186,8 +187,8 @@ pub(crate) async fn insert_new(
     seal: &Seal,
     all: Vec<NewCallback>,
 ) -> Result<(), sqlx::Error> {
-    let asked: Vec<_> = all.iter().map(is_there).collect();
-    let there = sql::each(to, asked).await?;
+    let asked: Vec<_> = all.iter().map(exists_query).collect();
+    let there = sql::execute_each(to, asked).await?;
     let is_new = |outcome: &Outcome<(bool,)>| !outcome.rows.iter().any(|(there,)| *there);
     let new: Vec<_> = all
         .into_iter()
@@ -200,7 +201,7 @@ pub(crate) async fn insert_new(
 }
 
 /// The two halves use the indexes of a call's waiting and finished callbacks.
-fn is_there(new: &NewCallback) -> Query<All<(bool,)>> {
+fn exists_query(new: &NewCallback) -> Query<TupleRow<(bool,)>> {
     let there = "SELECT EXISTS (SELECT 1 FROM callbacks WHERE call_uuid = $1 AND next_us IS NOT NULL AND event_id = $2) \
         OR EXISTS (SELECT 1 FROM callbacks WHERE call_uuid = $1 AND done_us IS NOT NULL AND event IS NULL AND event_id = $2)";
     sql::query_as(there).bind(new.call.to_string()).bind(new.event_id.to_string())
@@ -212,8 +213,8 @@ pub(crate) async fn insert_all(
     seal: &Seal,
     all: Vec<NewCallback>,
 ) -> Result<Vec<QueuedCallback>, sqlx::Error> {
-    let inserts: Vec<_> = all.iter().map(|new| inserting(seal, new)).collect();
-    let outcomes = sql::each(to, inserts).await?;
+    let inserts: Vec<_> = all.iter().map(|new| insert_query(seal, new)).collect();
+    let outcomes = sql::execute_each(to, inserts).await?;
     let written = |(new, outcome): (NewCallback, Outcome<(i64, bool)>)| {
         let (id, behind) = outcome.rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
         let since = new.created;
@@ -225,12 +226,12 @@ pub(crate) async fn insert_all(
     all.into_iter().zip(outcomes).map(written).collect()
 }
 
-fn inserting(seal: &Seal, new: &NewCallback) -> Query<All<(i64, bool)>> {
-    let plain = shown(&new.notice.params);
+fn insert_query(seal: &Seal, new: &NewCallback) -> Query<TupleRow<(i64, bool)>> {
+    let plain = plain_params(&new.notice.params);
     let insert = "INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, \
         method, params, sealed_params, created_us, since_us, next_us, webhook, event) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12, $13, $14) RETURNING id, ";
-    let insert = format!("{insert}{}", is_behind("callbacks"));
+    let insert = format!("{insert}{}", must_wait("callbacks"));
     sql::query_as(insert)
         .bind(new.event_id.to_string())
         .bind(new.call.to_string())
@@ -255,7 +256,8 @@ fn inserting(seal: &Seal, new: &NewCallback) -> Query<All<(i64, bool)>> {
 /// Stores results of deliveries. The result is whether other callbacks of the same call are
 /// waiting. A row that is already finished does not change.
 pub(crate) async fn settle(to: &mut Conn, all: &[&Settlement]) -> Result<Vec<bool>, sqlx::Error> {
-    let outcomes = sql::each(to, all.iter().map(|settlement| settling(settlement))).await?;
+    let outcomes =
+        sql::execute_each(to, all.iter().map(|settlement| settle_query(settlement))).await?;
     let others = |(s, outcome): (&&Settlement, &Outcome<(bool,)>)| {
         let is_over = !matches!(s.outcome, DeliveryOutcome::Retry { .. });
         is_over && outcome.rows.iter().any(|(others,)| *others)
@@ -263,7 +265,7 @@ pub(crate) async fn settle(to: &mut Conn, all: &[&Settlement]) -> Result<Vec<boo
     Ok(all.iter().zip(&outcomes).map(others).collect())
 }
 
-fn settling(s: &Settlement) -> Query<All<(bool,)>> {
+fn settle_query(s: &Settlement) -> Query<TupleRow<(bool,)>> {
     let (due, done, delivered) = match s.outcome {
         DeliveryOutcome::Retry { due } => (Some(due), None, false),
         DeliveryOutcome::Delivered => (None, Some(s.at), true),
@@ -285,7 +287,7 @@ fn settling(s: &Settlement) -> Query<All<(bool,)>> {
 }
 
 /// Deletes up to `limit` finished callbacks. Returns their number.
-pub(crate) async fn forget(
+pub(crate) async fn delete_finished(
     to: &mut Conn,
     done_before: Timestamp,
     limit: u32,
@@ -330,7 +332,7 @@ pub(crate) async fn origins_due(
 }
 
 /// A row that can't be read, because another version or program wrote it.
-pub(crate) struct Illegible {
+pub(crate) struct UnreadableRow {
     pub(crate) id: i64,
     pub(crate) detail: String,
 }
@@ -343,12 +345,12 @@ pub(crate) async fn due(
     origin: &str,
     now: Timestamp,
     limit: u32,
-) -> Result<(Vec<Callback>, Vec<Illegible>), StoreError> {
+) -> Result<(Vec<Callback>, Vec<UnreadableRow>), StoreError> {
     const WHAT: &str = "read due callbacks";
     let select = format!(
         "SELECT {COLUMNS} FROM callbacks c WHERE node_id = $1 AND origin = $2 AND next_us <= $3 AND NOT {} \
         ORDER BY next_us, id LIMIT $4",
-        is_behind("c")
+        must_wait("c")
     );
     let rows = sql::query(select)
         .bind(node_id)
@@ -358,22 +360,22 @@ pub(crate) async fn due(
         .fetch_all(pool)
         .await
         .map_err(failed(WHAT))?;
-    let unreadable = |e: Unread| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
-    let (mut due, mut illegible) = (Vec::with_capacity(rows.len()), Vec::new());
+    let unreadable = |e: RowError| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+    let (mut due, mut unreadable_rows) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in &rows {
         match read(row, seal) {
             Ok(callback) => due.push(callback),
             // Without its id, the row can't be marked as failed.
             Err(e) => {
                 let id = row.try_get("id").map_err(|e| unreadable(e.into()))?;
-                illegible.push(Illegible { id, detail: e.to_string() });
+                unreadable_rows.push(UnreadableRow { id, detail: e.to_string() });
             }
         }
     }
-    Ok((due, illegible))
+    Ok((due, unreadable_rows))
 }
 
-fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
+fn read(row: &Row, seal: &Seal) -> Result<Callback, RowError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let count =
         |column: &str| row.try_get::<i64, _>(column).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
@@ -392,9 +394,9 @@ fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
         node_id: text("node_id")?,
         origin: text("origin")?,
         notice: CallbackRequest {
-            kind: word::<CallbackKind>(&text("kind")?)?,
+            kind: parse_word::<CallbackKind>(&text("kind")?)?,
             url: DocUrl(text("url")?.into()),
-            method: word(&text("method")?)?,
+            method: parse_word(&text("method")?)?,
             params: plain.chain(secret).collect(),
         },
         shut: None,
@@ -413,7 +415,7 @@ fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
 }
 
 /// Maximum number of callbacks returned for one call.
-const OF_CALL_MAX: i64 = 500;
+const MAX_OF_CALL: i64 = 500;
 
 /// Returns the content of a call's callbacks by event id, without secret parameters, if the call is
 /// in the scope.
@@ -429,20 +431,20 @@ pub(crate) async fn of_call(
         query.push(format!(
             "{before}SELECT event_id, kind, url, method, params FROM callbacks WHERE "
         ));
-        scope::within(&mut query, scope);
+        scope::push_scope(&mut query, scope);
         query
             .push(format!(" AND event IS NULL AND {which} AND call_uuid = "))
             .push_bind(call.to_string());
     }
-    query.push(" LIMIT ").push_bind(OF_CALL_MAX);
+    query.push(" LIMIT ").push_bind(MAX_OF_CALL);
     let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
-    let carried = |row: &Row| -> Result<(Uuid, CallbackRequest), Unread> {
+    let carried = |row: &Row| -> Result<(Uuid, CallbackRequest), RowError> {
         let text = |column: &str| row.try_get::<String, _>(column);
         let params: BTreeMap<String, String> = row.try_get::<sqlx::types::Json<_>, _>("params")?.0;
         let notice = CallbackRequest {
-            kind: word::<CallbackKind>(&text("kind")?)?,
+            kind: parse_word::<CallbackKind>(&text("kind")?)?,
             url: DocUrl(text("url")?.into()),
-            method: word(&text("method")?)?,
+            method: parse_word(&text("method")?)?,
             params: params
                 .into_iter()
                 .map(|(name, value)| (name.into(), Param::Plain(value.into())))
@@ -455,7 +457,7 @@ pub(crate) async fn of_call(
 }
 
 /// The parameters that are not secret.
-fn shown(params: &Params) -> BTreeMap<&str, &str> {
+fn plain_params(params: &Params) -> BTreeMap<&str, &str> {
     params
         .iter()
         .filter(|(_, v)| !is_secret(v))
@@ -503,7 +505,7 @@ pub(crate) async fn latest(
         .collect()
 }
 
-fn view(row: &Row) -> Result<CallbackView, Unread> {
+fn view(row: &Row) -> Result<CallbackView, RowError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let time = |column: &str| {
         row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros))
@@ -535,7 +537,7 @@ fn view(row: &Row) -> Result<CallbackView, Unread> {
 /// # Errors
 /// Fails if the store does not exist, or if the database query fails.
 pub async fn rearm(at: &Database, which: Rearm<'_>, now: Timestamp) -> Result<u64, StoreError> {
-    let store = beside_a_node(at, false).await?;
+    let store = open_beside_node(at, false).await?;
     // A waiting callback keeps its place in the retry schedule.
     let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, \
         since_us = CASE WHEN done_us IS NULL THEN since_us ELSE $1 END, \

@@ -7,11 +7,11 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::{AuthId, Role, Timestamp};
 
 /// Handle to the API keys. See [`Store::api_keys`](crate::Store::api_keys).
@@ -101,7 +101,7 @@ impl Sessions<'_> {
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
     pub async fn begin(self, session: Session) -> Result<bool, StoreError> {
-        run(self.0, PeopleWrite::Begin(session)).await
+        run(self.0, PeopleWrite::BeginSession(session)).await
     }
 
     /// Updates the time when a session was last used.
@@ -110,7 +110,7 @@ impl Sessions<'_> {
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
     pub async fn touch(self, digest: String, at: Timestamp) -> Result<bool, StoreError> {
-        run(self.0, PeopleWrite::Seen(digest, at)).await
+        run(self.0, PeopleWrite::Touch(digest, at)).await
     }
 
     /// Ends a session.
@@ -119,7 +119,7 @@ impl Sessions<'_> {
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
     pub async fn end(self, digest: String) -> Result<bool, StoreError> {
-        run(self.0, PeopleWrite::End(digest)).await
+        run(self.0, PeopleWrite::EndSession(digest)).await
     }
 
     /// Ends all sessions of a user.
@@ -128,7 +128,7 @@ impl Sessions<'_> {
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
     pub async fn end_all(self, user: Uuid) -> Result<bool, StoreError> {
-        run(self.0, PeopleWrite::EndAll(user)).await
+        run(self.0, PeopleWrite::EndAllSessions(user)).await
     }
 
     /// Deletes sessions that began before `begun_before` or were last used before `seen_before`,
@@ -143,7 +143,7 @@ impl Sessions<'_> {
         seen_before: Timestamp,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        run(self.0, PeopleWrite::Forget { begun_before, seen_before, now }).await
+        run(self.0, PeopleWrite::DeleteExpired { begun_before, seen_before, now }).await
     }
 }
 
@@ -247,7 +247,7 @@ impl People<'_> {
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
     pub async fn sync_configured(self, users: Vec<User>) -> Result<bool, StoreError> {
-        run(self.0, PeopleWrite::File(users)).await
+        run(self.0, PeopleWrite::SyncConfigured(users)).await
     }
 
     /// Creates an invitation that replaces earlier ones of the user.
@@ -377,12 +377,12 @@ pub(crate) enum PeopleWrite {
     Delete(Scope, Uuid),
     /// Updates the users to those listed in the configuration file. Users who were listed before
     /// and no longer are, are deleted.
-    File(Vec<User>),
-    Begin(Session),
-    Seen(String, Timestamp),
-    End(String),
+    SyncConfigured(Vec<User>),
+    BeginSession(Session),
+    Touch(String, Timestamp),
+    EndSession(String),
     /// Ends all sessions of a user.
-    EndAll(Uuid),
+    EndAllSessions(Uuid),
     /// Replaces the user's earlier invitations.
     Invite(Invitation),
     /// Sets the invited user's password and removes the invitation. Changes nothing if it is not
@@ -404,7 +404,7 @@ pub(crate) enum PeopleWrite {
     },
     DeleteKey(Scope, Uuid),
     /// Deletes old sessions and expired invitations.
-    Forget {
+    DeleteExpired {
         begun_before: Timestamp,
         seen_before: Timestamp,
         now: Timestamp,
@@ -424,8 +424,8 @@ fn role(role: Role) -> &'static str {
     }
 }
 
-impl Deed for PeopleWrite {
-    fn carry_out<'a>(
+impl WriteTask for PeopleWrite {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _seal: &'a Seal,
@@ -446,16 +446,16 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
         PeopleWrite::Change(scope, id, change) => update(to, scope, *id, change).await?,
         PeopleWrite::Delete(scope, id) => {
             let mut delete = QueryBuilder::new("DELETE FROM users WHERE in_file = 0 AND ");
-            within(&mut delete, scope);
+            push_scope(&mut delete, scope);
             delete.push(" AND user_id = ").push_bind(id.to_string());
             let rows = delete.build().execute(&mut *to).await?.rows_affected();
             if rows > 0 {
-                gone(to, &id.to_string()).await?;
+                delete_user_data(to, &id.to_string()).await?;
             }
             rows
         }
-        PeopleWrite::File(users) => file(to, users).await?,
-        PeopleWrite::Begin(session) => {
+        PeopleWrite::SyncConfigured(users) => sync_configured(to, users).await?,
+        PeopleWrite::BeginSession(session) => {
             let insert =
                 "INSERT INTO sessions (digest, user_id, begun_us, seen_us) VALUES ($1, $2, $3, $4)";
             let insert = sql::query(insert).bind(&session.digest).bind(session.user.to_string());
@@ -466,16 +466,16 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
                 .await?
                 .rows_affected()
         }
-        PeopleWrite::Seen(digest, at) => {
+        PeopleWrite::Touch(digest, at) => {
             let update =
                 sql::query("UPDATE sessions SET seen_us = $2 WHERE digest = $1 AND seen_us < $2");
             update.bind(digest).bind(at.micros()).execute(to).await?.rows_affected()
         }
-        PeopleWrite::End(digest) => {
+        PeopleWrite::EndSession(digest) => {
             let delete = sql::query("DELETE FROM sessions WHERE digest = $1").bind(digest);
             delete.execute(to).await?.rows_affected()
         }
-        PeopleWrite::EndAll(user) => end_all(to, &user.to_string()).await?,
+        PeopleWrite::EndAllSessions(user) => end_all(to, &user.to_string()).await?,
         PeopleWrite::Invite(invitation) => {
             let user = invitation.user.to_string();
             sql::query("DELETE FROM invitations WHERE user_id = $1")
@@ -542,17 +542,17 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
                 update.push(", role = ").push_bind(role(*wanted));
             }
             update.push(" WHERE ");
-            within(&mut update, scope);
+            push_scope(&mut update, scope);
             update.push(" AND key_id = ").push_bind(id.to_string());
             update.build().execute(to).await?.rows_affected()
         }
         PeopleWrite::DeleteKey(scope, id) => {
             let mut delete = QueryBuilder::new("DELETE FROM api_keys WHERE ");
-            within(&mut delete, scope);
+            push_scope(&mut delete, scope);
             delete.push(" AND key_id = ").push_bind(id.to_string());
             delete.build().execute(to).await?.rows_affected()
         }
-        PeopleWrite::Forget { begun_before, seen_before, now } => {
+        PeopleWrite::DeleteExpired { begun_before, seen_before, now } => {
             let delete = "DELETE FROM sessions WHERE begun_us < $1 OR seen_us < $2";
             let delete = sql::query(delete).bind(begun_before.micros()).bind(seen_before.micros());
             let rows = delete.execute(&mut *to).await?.rows_affected();
@@ -600,7 +600,7 @@ async fn update(
         update.push(", wa_id = ").push_bind(wa_id);
     }
     update.push(" WHERE ");
-    within(&mut update, scope);
+    push_scope(&mut update, scope);
     update.push(" AND user_id = ").push_bind(id.to_string());
     if let Some(seen) = &change.seen {
         update.push(" AND full_name = ").push_bind(&seen.full_name);
@@ -636,28 +636,28 @@ async fn unlink(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
 }
 
 /// Deletes everything that belongs to a deleted user.
-async fn gone(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
-    leave(to, user).await?;
+async fn delete_user_data(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
+    end_access(to, user).await?;
     unlink(to, user).await
 }
 
 /// Deletes what a new password invalidates: sessions and invitations.
-async fn leave(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
+async fn end_access(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
     end_all(to, user).await?;
     sql::query("DELETE FROM invitations WHERE user_id = $1").bind(user).execute(to).await.map(drop)
 }
 
 /// Updates the users to those listed in the configuration file. Existing users keep their id, and
 /// their sessions unless the password has changed.
-async fn file(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
+async fn sync_configured(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
     let mut rows = 0;
-    let stood: Vec<(String, String)> =
+    let listed: Vec<(String, String)> =
         sql::query_as("SELECT user_id, name FROM users WHERE in_file = 1")
             .fetch_all(&mut *to)
             .await?;
-    for (id, name) in stood {
+    for (id, name) in listed {
         if !users.iter().any(|user| user.name == name) {
-            gone(to, &id).await?;
+            delete_user_data(to, &id).await?;
             let delete = sql::query("DELETE FROM users WHERE user_id = $1").bind(&id);
             rows += delete.execute(&mut *to).await?.rows_affected();
         }
@@ -671,7 +671,7 @@ async fn file(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
             continue;
         };
         if password != user.password {
-            leave(to, &id).await?;
+            end_access(to, &id).await?;
         }
         let update = "UPDATE users SET auth_id = $2, main_auth_id = $3, role = $4, password = $5, in_file = 1 \
             WHERE user_id = $1";
@@ -692,7 +692,7 @@ async fn file(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
 /// Returns a user of the scope.
 pub(crate) async fn one(pool: &Pool, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE "));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select.push(" AND user_id = ").push_bind(id.to_string());
     let row = select.build().fetch_optional(pool).await.map_err(failed("read a user"))?;
     row.as_ref().map(user).transpose()
@@ -769,7 +769,7 @@ pub(crate) async fn list(
     limit: u32,
 ) -> Result<Vec<User>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE "));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     page(&mut select, "user_id", before, limit);
     let rows = select.build().fetch_all(pool).await.map_err(failed("list the users"))?;
     rows.iter().map(user).collect()
@@ -783,7 +783,7 @@ pub(crate) async fn keys(
     limit: u32,
 ) -> Result<Vec<ApiKeyRow>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys WHERE "));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     page(&mut select, "key_id", before, limit);
     let rows = select.build().fetch_all(pool).await.map_err(failed("list the API keys"))?;
     rows.iter().map(key).collect()
@@ -796,7 +796,7 @@ pub(crate) async fn one_key(
     id: Uuid,
 ) -> Result<Option<ApiKeyRow>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys WHERE "));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select.push(" AND key_id = ").push_bind(id.to_string());
     let row = select.build().fetch_optional(pool).await.map_err(failed("read an API key"))?;
     row.as_ref().map(key).transpose()
@@ -828,7 +828,7 @@ impl Columns<'_> {
     fn text(&self, column: &str) -> Result<String, StoreError> {
         self.row.try_get(column).map_err(failed(self.what))
     }
-    fn maybe(&self, column: &str) -> Result<Option<String>, StoreError> {
+    fn optional_text(&self, column: &str) -> Result<Option<String>, StoreError> {
         self.row.try_get(column).map_err(failed(self.what))
     }
     fn id(&self, column: &str) -> Result<Uuid, StoreError> {
@@ -857,8 +857,8 @@ fn user(row: &Row) -> Result<User, StoreError> {
         name: c.text("name")?,
         full_name: c.text("full_name")?,
         role: c.role()?,
-        password: c.maybe("password")?,
-        wa_id: c.maybe("wa_id")?,
+        password: c.optional_text("password")?,
+        wa_id: c.optional_text("wa_id")?,
         in_file: row.try_get::<i64, _>("in_file").map_err(failed(c.what))? != 0,
         created: c.at("created_us")?,
     })
@@ -874,7 +874,7 @@ fn key(row: &Row) -> Result<ApiKeyRow, StoreError> {
         ending: c.text("ending")?,
         digest: c.text("digest")?,
         role: c.role()?,
-        wa_id: c.maybe("wa_id")?,
+        wa_id: c.optional_text("wa_id")?,
         created: c.at("created_us")?,
     })
 }

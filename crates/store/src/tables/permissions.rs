@@ -91,7 +91,7 @@ pub(crate) async fn delete(
 }
 
 /// Deletes replies from before `before`.
-pub(crate) async fn forget_replies(to: &mut Conn, before: Timestamp) -> Result<u64, sqlx::Error> {
+pub(crate) async fn delete_replies(to: &mut Conn, before: Timestamp) -> Result<u64, sqlx::Error> {
     let delete =
         sql::query("DELETE FROM permission_replies WHERE came_us < $1").bind(before.micros());
     Ok(delete.execute(to).await?.rows_affected())

@@ -11,7 +11,7 @@ use crate::rows::recording::{
     CopyWrite, Recording, RecordingConclusion, RecordingFilter, RecordingStart, RecordingWork,
     RoomFilter, TranscriptWrite, TranscriptionJob,
 };
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
@@ -51,7 +51,7 @@ impl Recordings<'_> {
     /// # Errors
     /// Fails if the database query fails.
     pub async fn unfinished(self, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
-        crate::tables::recordings::open(&self.0.read, node_id).await
+        unfinished(&self.0.read, node_id).await
     }
 
     /// Returns a complete recording, or `None` if the scope has no such recording.
@@ -59,7 +59,7 @@ impl Recordings<'_> {
     /// # Errors
     /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Recording>, StoreError> {
-        crate::tables::recordings::one(&self.0.read, scope, id).await
+        get(&self.0.read, scope, id).await
     }
 
     /// Returns complete recordings of the scope, newest first, and their total number.
@@ -73,7 +73,7 @@ impl Recordings<'_> {
         limit: u32,
         offset: u64,
     ) -> Result<(Vec<Recording>, u64), StoreError> {
-        crate::tables::recordings::list(&self.0.read, scope, filter, limit, offset).await
+        list(&self.0.read, scope, filter, limit, offset).await
     }
 
     /// Returns complete recordings of all accounts that started before `than`, oldest first.
@@ -85,7 +85,7 @@ impl Recordings<'_> {
         than: Timestamp,
         limit: u32,
     ) -> Result<Vec<Recording>, StoreError> {
-        crate::tables::recordings::older(&self.0.read, than, limit).await
+        older_than(&self.0.read, than, limit).await
     }
 
     /// Returns the name of the object in the bucket for a recording of any account with this id and
@@ -94,7 +94,7 @@ impl Recordings<'_> {
     /// # Errors
     /// Fails if the database query fails.
     pub async fn object_name(self, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
-        crate::tables::recordings::object(&self.0.read, id, format).await
+        object_name(&self.0.read, id, format).await
     }
 
     /// Returns the work on complete recordings that is due for a node, at most `limit` items of
@@ -108,7 +108,7 @@ impl Recordings<'_> {
         now: Timestamp,
         limit: u32,
     ) -> Result<RecordingWork, StoreError> {
-        crate::tables::recordings::work(&self.0.read, node_id, now, limit).await
+        work(&self.0.read, node_id, now, limit).await
     }
 
     /// Stores the result of an attempt to transcribe a recording. Returns the callback that reports
@@ -198,7 +198,7 @@ pub(crate) async fn conclude(
 }
 
 /// Deletes the rows of recordings, and schedules the deletion of their objects.
-pub(crate) async fn forget(to: &mut Conn, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+pub(crate) async fn delete(to: &mut Conn, ids: &[Uuid]) -> Result<(), sqlx::Error> {
     for id in ids {
         let objects = "INSERT INTO objects_to_remove (object, due_us) SELECT object, 0 FROM recordings \
             WHERE recording_id = $1 AND object IS NOT NULL ON CONFLICT DO NOTHING";
@@ -210,7 +210,7 @@ pub(crate) async fn forget(to: &mut Conn, ids: &[Uuid]) -> Result<(), sqlx::Erro
 }
 
 /// Stores the result of a request to the bucket. See [`CopyWrite`].
-pub(crate) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx::Error> {
+pub(crate) async fn write_copy(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx::Error> {
     match write {
         CopyWrite::Copied { id, object } => {
             let update = "UPDATE recordings SET object = $2, upload_us = NULL, upload_tries = 0 WHERE recording_id = $1";
@@ -266,7 +266,7 @@ pub(crate) async fn transcription_callback(
 }
 
 /// Returns a complete recording of the scope.
-pub(crate) async fn one(
+pub(crate) async fn get(
     pool: &Pool,
     scope: &Scope,
     id: Uuid,
@@ -287,12 +287,12 @@ pub(crate) async fn list(
 ) -> Result<(Vec<Recording>, u64), StoreError> {
     let mut count =
         QueryBuilder::new("SELECT count(*) FROM recordings WHERE ended_us IS NOT NULL AND ");
-    within(&mut count, scope);
-    filtered(&mut count, filter);
+    push_scope(&mut count, scope);
+    push_filter(&mut count, filter);
     let total: i64 =
         count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the recordings"))?;
     let mut select = select(scope);
-    filtered(&mut select, filter);
+    push_filter(&mut select, filter);
     select.push(" ORDER BY started_us DESC, recording_id LIMIT ").push_bind(limit);
     select.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
     let rows = select.build().fetch_all(pool).await.map_err(failed("list the recordings"))?;
@@ -304,11 +304,11 @@ fn select(scope: &Scope) -> QueryBuilder {
     let mut select = QueryBuilder::new(format!(
         "SELECT {COLUMNS} FROM recordings WHERE ended_us IS NOT NULL AND "
     ));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select
 }
 
-fn filtered(query: &mut QueryBuilder, filter: &RecordingFilter) {
+fn push_filter(query: &mut QueryBuilder, filter: &RecordingFilter) {
     if let Some(call) = filter.call {
         query.push(" AND call_uuid = ").push_bind(call.to_string());
     }
@@ -350,7 +350,10 @@ const START: &str = "recording_id, auth_id, main_auth_id, call_uuid, conference_
     notices, transcription, room_uuid, multi_party";
 
 /// Returns recordings of a node that have no end, which a crash left behind.
-pub(crate) async fn open(pool: &Pool, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
+pub(crate) async fn unfinished(
+    pool: &Pool,
+    node_id: &str,
+) -> Result<Vec<RecordingStart>, StoreError> {
     let select = format!("SELECT {START} FROM recordings WHERE node_id = $1 AND ended_us IS NULL");
     let rows = sql::query(select).bind(node_id).fetch_all(pool).await;
     rows.map_err(failed("read unfinished recordings"))?.iter().map(start).collect()
@@ -386,7 +389,7 @@ fn room(what: &'static str, row: &Row) -> Result<Option<Uuid>, StoreError> {
 }
 
 /// Returns complete recordings that started before `before`, oldest first.
-pub(crate) async fn older(
+pub(crate) async fn older_than(
     pool: &Pool,
     before: Timestamp,
     limit: u32,
@@ -400,7 +403,7 @@ pub(crate) async fn older(
 }
 
 /// Returns the object of a recording of any account. Knowing the id is the permission.
-pub(crate) async fn object(
+pub(crate) async fn object_name(
     pool: &Pool,
     id: Uuid,
     format: &str,

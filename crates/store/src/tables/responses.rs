@@ -10,7 +10,7 @@ use crate::error::{StoreError, failed};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, QueryBuilder};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::{AuthId, Timestamp};
 
 /// Handle to the responses. See [`Store::responses`](crate::Store::responses).
@@ -24,7 +24,7 @@ impl Responses<'_> {
         self,
         answer: StoredResponse,
     ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
-        self.0.queue.try_run(AnswerWrite::Keep(answer)).inspect(|_| self.0.queue.wake())
+        self.0.queue.try_run(ResponseWrite::Put(answer)).inspect(|_| self.0.queue.wake())
     }
 
     /// Returns the stored response. Returns `None` if it does not exist or was encrypted with
@@ -41,7 +41,7 @@ impl Responses<'_> {
         let select = sql::query_scalar(select).bind(digest.to_vec()).bind(now.micros());
         let sealed: Option<Vec<u8>> =
             select.fetch_optional(&self.0.read).await.map_err(failed(WHAT))?;
-        Ok(sealed.and_then(|sealed| Some(self.0.seal.open(&what_for(digest), &sealed)?.to_vec())))
+        Ok(sealed.and_then(|sealed| Some(self.0.seal.open(&purpose(digest), &sealed)?.to_vec())))
     }
 
     /// Deletes expired responses, and the oldest ones of accounts that have too many.
@@ -49,27 +49,27 @@ impl Responses<'_> {
     /// # Errors
     /// Fails if a query fails or the database rejects a write. Some responses may be deleted then.
     pub async fn delete_expired(self, now: Timestamp) -> Result<(), StoreError> {
-        while self.0.queue.run(AnswerWrite::Forget(now)).await? >= u64::from(AT_ONCE) {}
+        while self.0.queue.run(ResponseWrite::DeleteExpired(now)).await? >= u64::from(BATCH) {}
         let select = "SELECT auth_id FROM answers_given GROUP BY auth_id HAVING count(*) > $1";
         let many: Vec<String> = sql::query_scalar(select)
-            .bind(KEPT)
+            .bind(MAX_KEPT)
             .fetch_all(&self.0.read)
             .await
             .map_err(failed(WHAT))?;
         for account in many {
-            while self.0.queue.run(AnswerWrite::Crop(account.clone())).await? >= u64::from(AT_ONCE)
-            {
-            }
+            while self.0.queue.run(ResponseWrite::DeleteExcess(account.clone())).await?
+                >= u64::from(BATCH)
+            {}
         }
         Ok(())
     }
 }
 
 /// Number of responses that are kept for each account.
-const KEPT: u32 = 10_000;
+const MAX_KEPT: u32 = 10_000;
 
 /// Number of responses deleted in one write.
-const AT_ONCE: u32 = 500;
+const BATCH: u32 = 500;
 
 const WHAT: &str = "read an idempotent response";
 
@@ -87,37 +87,37 @@ pub struct StoredResponse {
     pub until: Timestamp,
 }
 
-enum AnswerWrite {
-    Keep(StoredResponse),
+enum ResponseWrite {
+    Put(StoredResponse),
     /// Deletes the responses that expired before this time.
-    Forget(Timestamp),
-    /// Deletes the oldest responses of an account beyond [`KEPT`].
-    Crop(String),
+    DeleteExpired(Timestamp),
+    /// Deletes the oldest responses of an account beyond [`MAX_KEPT`].
+    DeleteExcess(String),
 }
 
-impl Deed for AnswerWrite {
-    fn carry_out<'a>(
+impl WriteTask for ResponseWrite {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         seal: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             let (delete, who, when) = match self {
-                Self::Keep(answer) => return keep(to, seal, answer).await,
-                Self::Forget(before) => (
+                Self::Put(answer) => return put(to, seal, answer).await,
+                Self::DeleteExpired(before) => (
                     "DELETE FROM answers_given WHERE digest IN \
                      (SELECT digest FROM answers_given WHERE until_us < $1 ORDER BY until_us LIMIT $2)",
                     None,
                     before.micros(),
                 ),
-                Self::Crop(account) => (
+                Self::DeleteExcess(account) => (
                     "DELETE FROM answers_given WHERE digest IN (SELECT digest FROM answers_given WHERE auth_id = $3 \
                      ORDER BY given_us DESC LIMIT $2 OFFSET $1)",
                     Some(account),
-                    i64::from(KEPT),
+                    i64::from(MAX_KEPT),
                 ),
             };
-            let delete = sql::query(delete).bind(when).bind(AT_ONCE);
+            let delete = sql::query(delete).bind(when).bind(BATCH);
             let delete = match who {
                 Some(account) => delete.bind(account),
                 None => delete,
@@ -128,14 +128,14 @@ impl Deed for AnswerWrite {
     }
 }
 
-async fn keep(to: &mut Conn, seal: &Seal, given: &StoredResponse) -> Result<u64, sqlx::Error> {
+async fn put(to: &mut Conn, seal: &Seal, given: &StoredResponse) -> Result<u64, sqlx::Error> {
     // An existing row has expired, otherwise its response would have been sent.
     let insert = "INSERT INTO answers_given (digest, auth_id, main_auth_id, about, answer, given_us, \
         until_us) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (digest) DO UPDATE SET about = excluded.about, \
         answer = excluded.answer, given_us = excluded.given_us, until_us = excluded.until_us";
     let insert = sql::query(insert).bind(given.digest.to_vec()).bind(given.account.as_str());
     let insert = insert.bind(given.main_account.as_str()).bind(&given.about);
-    let insert = insert.bind(seal.seal(&what_for(&given.digest), given.answer.clone()));
+    let insert = insert.bind(seal.seal(&purpose(&given.digest), given.answer.clone()));
     Ok(insert
         .bind(given.given.micros())
         .bind(given.until.micros())
@@ -144,12 +144,12 @@ async fn keep(to: &mut Conn, seal: &Seal, given: &StoredResponse) -> Result<u64,
         .rows_affected())
 }
 
-fn what_for(digest: &[u8; 32]) -> Vec<u8> {
+fn purpose(digest: &[u8; 32]) -> Vec<u8> {
     [b"answer given ".as_slice(), digest].concat()
 }
 
 /// Deletes responses about a conversation given up to `until`.
-pub(crate) async fn forget_conversation(
+pub(crate) async fn delete_of_conversation(
     to: &mut Conn,
     conversation: Uuid,
     until: Timestamp,
@@ -159,7 +159,7 @@ pub(crate) async fn forget_conversation(
 }
 
 /// Deletes responses to a main account about these users given up to `until`.
-pub(crate) async fn forget_about(
+pub(crate) async fn delete_of_users(
     to: &mut Conn,
     main: &AuthId,
     about: &[String],

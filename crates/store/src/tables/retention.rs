@@ -9,7 +9,7 @@ use crate::seal::Seal;
 use crate::sql::{self, Conn, QueryBuilder};
 use crate::tables::calls::Calls;
 use crate::tables::{outbox, permissions};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::Timestamp;
 
 impl Calls<'_> {
@@ -33,26 +33,26 @@ impl Calls<'_> {
             let select = "SELECT call_uuid, ended_us FROM calls c WHERE ended_us >= $1 AND ended_us < $2 AND EXISTS \
                 (SELECT 1 FROM call_events e WHERE e.call_uuid = c.call_uuid) ORDER BY ended_us LIMIT $3";
             let select =
-                sql::query_as(select).bind(since).bind(before.micros()).bind(i64::from(AT_ONCE));
+                sql::query_as(select).bind(since).bind(before.micros()).bind(i64::from(BATCH));
             let found: Vec<(String, i64)> =
                 select.fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
             let Some((_, last)) = found.last() else { break };
             since = *last;
-            self.0.queue.run(Logs(found.into_iter().map(|(call, _)| call).collect())).await?;
+            self.0.queue.run(DeleteLogs(found.into_iter().map(|(call, _)| call).collect())).await?;
         }
-        while self.0.queue.run(Callbacks(before)).await? >= u64::from(AT_ONCE) {}
-        self.0.queue.run(Replies(before)).await.map(drop)
+        while self.0.queue.run(DeleteCallbacks(before)).await? >= u64::from(BATCH) {}
+        self.0.queue.run(DeleteReplies(before)).await.map(drop)
     }
 }
 
 /// Number of logs or callbacks deleted in one write.
-const AT_ONCE: u32 = 500;
+const BATCH: u32 = 500;
 
 /// Deletes the event logs of these calls.
-struct Logs(Vec<String>);
+struct DeleteLogs(Vec<String>);
 
-impl Deed for Logs {
-    fn carry_out<'a>(
+impl WriteTask for DeleteLogs {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -71,27 +71,27 @@ impl Deed for Logs {
 }
 
 /// Deletes callbacks finished before this time.
-struct Callbacks(Timestamp);
+struct DeleteCallbacks(Timestamp);
 
-impl Deed for Callbacks {
-    fn carry_out<'a>(
+impl WriteTask for DeleteCallbacks {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
-        outbox::forget(to, self.0, AT_ONCE).boxed()
+        outbox::delete_finished(to, self.0, BATCH).boxed()
     }
 }
 
 /// Deletes replies to permission requests from before this time.
-struct Replies(Timestamp);
+struct DeleteReplies(Timestamp);
 
-impl Deed for Replies {
-    fn carry_out<'a>(
+impl WriteTask for DeleteReplies {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
-        permissions::forget_replies(to, self.0).boxed()
+        permissions::delete_replies(to, self.0).boxed()
     }
 }

@@ -18,7 +18,7 @@ use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn};
 use crate::tables::outbox;
-use crate::write::Deed;
+use crate::write::WriteTask;
 use machine::{MemberId, Role};
 use model::{AuthId, CallUuid, Direction, Timestamp};
 use xml::ast::Target;
@@ -38,8 +38,8 @@ impl Rooms<'_> {
     /// of its end, and `born` is monotonic time. The write is queued when this returns. If the
     /// queue is full, a crash loses the state.
     pub fn put(self, room: OpenRoom, told: Vec<Target>, node_id: &str, born: Timestamp) {
-        drop(self.0.queue.try_run(Up {
-            kept: KeptRoom { room, told },
+        drop(self.0.queue.try_run(PutRoom {
+            kept: StoredRoom { room, told },
             node_id: node_id.to_owned(),
             born,
         }));
@@ -48,7 +48,7 @@ impl Rooms<'_> {
     /// Stores the present state of a member, also of one that has left. The write is queued when
     /// this returns. If the queue is full, a crash loses the state.
     pub fn put_member(self, room: Uuid, member: OpenMember) {
-        drop(self.0.queue.try_run(In { room, member }));
+        drop(self.0.queue.try_run(PutMember { room, member }));
     }
 
     /// Ends a multi-party call that a crash left open, and adds those callbacks of `told` to the
@@ -62,7 +62,7 @@ impl Rooms<'_> {
         room: EndedRoom,
         told: Vec<NewCallback>,
     ) -> Result<(), StoreError> {
-        self.0.queue.run(CutOff { room, told }).await.map(drop)
+        self.0.queue.run(EndOrphan { room, told }).await.map(drop)
     }
 
     /// Returns the multi-party calls that an earlier process of this node left open. Unreadable
@@ -86,10 +86,10 @@ impl Rooms<'_> {
         let mut members: BTreeMap<String, Vec<OpenMember>> = BTreeMap::new();
         for row in &rows {
             let room = row.try_get("mpc_uuid").map_err(failed(WHAT))?;
-            members.entry(room).or_default().extend(read_of::<OpenMember>(row));
+            members.entry(room).or_default().extend(parse_body::<OpenMember>(row));
         }
         let orphan = |row: &sql::Row| -> Result<_, sqlx::Error> {
-            let Some(KeptRoom { room, told }) = read_of(row) else { return Ok(None) };
+            let Some(StoredRoom { room, told }) = parse_body(row) else { return Ok(None) };
             let (born, alive): (i64, Option<i64>) =
                 (row.try_get("born_us")?, row.try_get("alive_us")?);
             let lived =
@@ -206,7 +206,7 @@ pub struct OrphanRoom {
 
 /// The stored form of an open multi-party call.
 #[derive(Serialize, Deserialize)]
-struct KeptRoom {
+struct StoredRoom {
     #[serde(flatten)]
     room: OpenRoom,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -214,21 +214,21 @@ struct KeptRoom {
 }
 
 /// Stores the present state of a multi-party call.
-struct Up {
-    kept: KeptRoom,
+struct PutRoom {
+    kept: StoredRoom,
     node_id: String,
     /// Monotonic time.
     born: Timestamp,
 }
 
 /// Stores the present state of a member.
-struct In {
+struct PutMember {
     room: Uuid,
     member: OpenMember,
 }
 
-impl Deed for Up {
-    fn carry_out<'a>(
+impl WriteTask for PutRoom {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -243,8 +243,8 @@ impl Deed for Up {
     }
 }
 
-impl Deed for In {
-    fn carry_out<'a>(
+impl WriteTask for PutMember {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -272,27 +272,27 @@ impl Deed for In {
 }
 
 /// Ends a multi-party call that a crash left open.
-struct CutOff {
+struct EndOrphan {
     room: EndedRoom,
     told: Vec<NewCallback>,
 }
 
-impl Deed for CutOff {
-    fn carry_out<'a>(
+impl WriteTask for EndOrphan {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         seal: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             outbox::insert_new(to, seal, self.told.clone()).await?;
-            self.room.carry_out(to, seal).await
+            self.room.execute(to, seal).await
         }
         .boxed()
     }
 }
 
-impl Deed for EndedRoom {
-    fn carry_out<'a>(
+impl WriteTask for EndedRoom {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -322,7 +322,7 @@ impl Deed for EndedRoom {
     }
 }
 
-fn read_of<T: serde::de::DeserializeOwned>(row: &sql::Row) -> Option<T> {
+fn parse_body<T: serde::de::DeserializeOwned>(row: &sql::Row) -> Option<T> {
     let read = row.try_get::<sqlx::types::Json<T>, _>("body");
     read.inspect_err(
         |error| tracing::error!(%error, "unreadable row of an open multi-party call skipped"),

@@ -37,7 +37,7 @@ impl Settings<'_> {
     }
 }
 
-fn what_for(kind: &str, id: &str) -> Vec<u8> {
+fn purpose(kind: &str, id: &str) -> Vec<u8> {
     format!("setting {kind} {id}").into_bytes()
 }
 
@@ -56,7 +56,7 @@ pub(crate) async fn write(
             continue;
         };
         let sealed =
-            secret.as_ref().map(|s| seal.seal(&what_for(kind, id), s.reveal().as_bytes().to_vec()));
+            secret.as_ref().map(|s| seal.seal(&purpose(kind, id), s.reveal().as_bytes().to_vec()));
         let mut put = "INSERT INTO settings (kind, id, body, sealed, changed_us) VALUES ($1, $2, $3, $4, $5) \
             ON CONFLICT (kind, id) DO UPDATE \
             SET body = excluded.body, sealed = excluded.sealed, changed_us = excluded.changed_us";
@@ -77,7 +77,7 @@ pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<Setting>, StoreE
         sql::query_as(select).fetch_all(pool).await.map_err(failed("read the settings"))?;
     let read = |(word, id, body, sealed): (String, String, String, Option<Vec<u8>>)| {
         let kind = SettingKind::parse(&word)?;
-        let opened = sealed.as_ref().map(|sealed| seal.open(&what_for(&word, &id), sealed));
+        let opened = sealed.as_ref().map(|sealed| seal.open(&purpose(&word, &id), sealed));
         let shut = matches!(opened, Some(None));
         let secret =
             opened.flatten().and_then(|text| Some(Secret::new(std::str::from_utf8(&text).ok()?)));

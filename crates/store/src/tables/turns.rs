@@ -6,14 +6,14 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::error::{StoreError, Unread, failed};
+use crate::error::{RowError, StoreError, failed};
 use crate::rows::conversation::{Pair, RoutingState};
 use crate::rows::message::{AfterReply, AnsweredMessage, Message, TimelineEntry};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Row};
 use crate::tables::readers::{MESSAGE, message, pair};
-use crate::write::Deed;
+use crate::write::WriteTask;
 
 /// Handle to the pending replies. See [`Store::turns`](crate::Store::turns).
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,7 @@ impl Turns<'_> {
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. The reply is still
     /// pending then.
     pub async fn finish(self, message: Uuid) -> Result<(), StoreError> {
-        self.0.queue.run(Over(message)).await.map(drop)
+        self.0.queue.run(Finish(message)).await.map(drop)
     }
 
     /// Returns the pending replies of a node's agents after the position `after`, oldest first.
@@ -53,8 +53,8 @@ impl Turns<'_> {
             .bind(after.1.to_string())
             .bind(i64::from(limit));
         let rows = select.fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
-        let unreadable = |e: Unread| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
-        rows.iter().map(|row| owed(row).map_err(unreadable)).collect()
+        let unreadable = |e: RowError| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+        rows.iter().map(|row| pending_reply(row).map_err(unreadable)).collect()
     }
 }
 
@@ -70,29 +70,29 @@ pub struct PendingReply {
 }
 
 /// Stores that the message must be answered, if an AI agent answers the conversation.
-pub(crate) async fn owe(
+pub(crate) async fn insert_pending(
     to: &mut Conn,
-    came: &TimelineEntry,
+    entry: &TimelineEntry,
     standing: &RoutingState,
 ) -> Result<(), sqlx::Error> {
     let (true, Some(agent), Some(node_id)) =
-        (standing.ai_enabled, standing.routing.agent(), &came.turn)
+        (standing.ai_enabled, standing.routing.agent(), &entry.turn)
     else {
         return Ok(());
     };
     let insert = "INSERT INTO turns (message_id, conversation_id, agent, epoch, node_id, came_us) \
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (message_id) DO NOTHING";
     let insert = sql::query(insert)
-        .bind(came.message.id.to_string())
-        .bind(came.pair.conversation.to_string());
+        .bind(entry.message.id.to_string())
+        .bind(entry.pair.conversation.to_string());
     let insert =
         insert.bind(agent.to_string()).bind(i64::try_from(standing.epoch).unwrap_or(i64::MAX));
-    insert.bind(node_id).bind(came.message.at.micros()).execute(to).await.map(drop)
+    insert.bind(node_id).bind(entry.message.at.micros()).execute(to).await.map(drop)
 }
 
 /// Records the reply. Returns `false` if the message was already answered, or if no reply is
 /// pending.
-pub(crate) async fn answered(
+pub(crate) async fn record_reply(
     to: &mut Conn,
     answers: &AnsweredMessage,
 ) -> Result<bool, sqlx::Error> {
@@ -115,10 +115,10 @@ pub(crate) async fn answered(
 }
 
 /// Removes the pending reply to a message.
-struct Over(Uuid);
+struct Finish(Uuid);
 
-impl Deed for Over {
-    fn carry_out<'a>(
+impl WriteTask for Finish {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -132,7 +132,7 @@ impl Deed for Over {
     }
 }
 
-fn owed(row: &Row) -> Result<PendingReply, Unread> {
+fn pending_reply(row: &Row) -> Result<PendingReply, RowError> {
     let message = message(row)?;
     Ok(PendingReply {
         pair: pair(message.conversation, row)?,

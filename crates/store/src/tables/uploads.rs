@@ -8,7 +8,7 @@ use crate::error::{StoreError, failed};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::{AuthId, Timestamp};
 
 /// Handle to the uploaded files. See [`Store::uploads`](crate::Store::uploads).
@@ -22,7 +22,7 @@ impl Uploads<'_> {
         self,
         row: UploadRow,
     ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
-        self.0.queue.try_run(UploadWrite::Keep(row)).inspect(|_| self.0.queue.wake())
+        self.0.queue.try_run(UploadWrite::Put(row)).inspect(|_| self.0.queue.wake())
     }
 
     /// Returns the media type of a file, or `None` if the account has no such file.
@@ -45,13 +45,13 @@ impl Uploads<'_> {
     /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some rows may be
     /// deleted then.
     pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
-        while self.0.queue.run(UploadWrite::Forget(before)).await? >= u64::from(AT_ONCE) {}
+        while self.0.queue.run(UploadWrite::DeleteOlder(before)).await? >= u64::from(BATCH) {}
         Ok(())
     }
 }
 
 /// Number of rows deleted in one write.
-const AT_ONCE: u32 = 500;
+const BATCH: u32 = 500;
 
 /// A file uploaded to Meta.
 pub struct UploadRow {
@@ -63,29 +63,29 @@ pub struct UploadRow {
 }
 
 enum UploadWrite {
-    Keep(UploadRow),
+    Put(UploadRow),
     /// Deletes the rows from before this time.
-    Forget(Timestamp),
+    DeleteOlder(Timestamp),
 }
 
-impl Deed for UploadWrite {
-    fn carry_out<'a>(
+impl WriteTask for UploadWrite {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             let query = match self {
-                Self::Keep(row) => {
+                Self::Put(row) => {
                     let insert = "INSERT INTO uploads (auth_id, media_id, mime_type, made_us) VALUES ($1, $2, $3, $4) \
                         ON CONFLICT (auth_id, media_id) DO UPDATE SET mime_type = excluded.mime_type, made_us = excluded.made_us";
                     let insert = sql::query(insert).bind(row.account.as_str()).bind(&row.media);
                     insert.bind(&row.mime).bind(row.made.micros())
                 }
-                Self::Forget(before) => {
+                Self::DeleteOlder(before) => {
                     let delete = "DELETE FROM uploads WHERE (auth_id, media_id) IN \
                         (SELECT auth_id, media_id FROM uploads WHERE made_us < $1 ORDER BY made_us LIMIT $2)";
-                    sql::query(delete).bind(before.micros()).bind(AT_ONCE)
+                    sql::query(delete).bind(before.micros()).bind(BATCH)
                 }
             };
             Ok(query.execute(to).await?.rows_affected())

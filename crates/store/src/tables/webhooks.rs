@@ -7,7 +7,7 @@ use crate::rows::webhook::{WebhookRow, WebhookWrite};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool};
-use crate::tables::numbers::{JOIN, OWN};
+use crate::tables::numbers::{NUMBER_JOIN, OWN_ROUTING};
 use crate::write::InboxWrite;
 use model::{PhoneNumberId, Secret, Timestamp};
 
@@ -44,7 +44,7 @@ impl Webhooks<'_> {
     }
 }
 
-fn what_for(id: &str) -> Vec<u8> {
+fn purpose(id: &str) -> Vec<u8> {
     format!("webhook {id}").into_bytes()
 }
 
@@ -58,8 +58,7 @@ pub(crate) async fn write(
         WebhookWrite::Put(row) => {
             let id = row.id.to_string();
             let secrets: Vec<&str> = row.secrets.iter().map(Secret::reveal).collect();
-            let sealed =
-                seal.seal(&what_for(&id), serde_json::to_vec(&secrets).unwrap_or_default());
+            let sealed = seal.seal(&purpose(&id), serde_json::to_vec(&secrets).unwrap_or_default());
             let put = "INSERT INTO webhooks (webhook_id, auth_id, name, url, sealed, created_us) \
                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (webhook_id) DO UPDATE \
                 SET auth_id = excluded.auth_id, name = excluded.name, url = excluded.url, sealed = excluded.sealed";
@@ -72,8 +71,8 @@ pub(crate) async fn write(
                 "DELETE FROM webhooks WHERE webhook_id = $1 \
                  AND NOT EXISTS (SELECT 1 FROM number_routing r WHERE r.webhook = $1) \
                  AND NOT EXISTS (SELECT 1 FROM number_tenures t WHERE t.webhook = $1) \
-                 AND NOT EXISTS (SELECT 1 FROM conversations c {JOIN} WHERE c.webhook IS NOT NULL AND c.webhook = $1 \
-                 AND {OWN})"
+                 AND NOT EXISTS (SELECT 1 FROM conversations c {NUMBER_JOIN} WHERE c.webhook IS NOT NULL AND c.webhook = $1 \
+                 AND {OWN_ROUTING})"
             );
             let done = sql::query(delete).bind(id.to_string()).execute(to).await?;
             Ok(done.rows_affected() > 0)
@@ -94,7 +93,7 @@ pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<WebhookRow>, Sto
         Vec<u8>,
         i64,
     )| {
-        let opened = seal.open(&what_for(&id), &sealed);
+        let opened = seal.open(&purpose(&id), &sealed);
         let secrets: Vec<String> =
             opened.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         Some(WebhookRow {
@@ -123,7 +122,7 @@ pub(crate) async fn uses(pool: &Pool) -> Result<Vec<WebhookUse>, StoreError> {
     let select = format!(
         "SELECT r.webhook, r.phone_number_id, 1 FROM number_routing r WHERE r.webhook IS NOT NULL \
          UNION SELECT t.webhook, t.phone_number_id, 0 FROM number_tenures t WHERE t.webhook IS NOT NULL \
-         UNION SELECT c.webhook, c.phone_number_id, 0 FROM conversations c {JOIN} WHERE c.webhook IS NOT NULL AND {OWN}"
+         UNION SELECT c.webhook, c.phone_number_id, 0 FROM conversations c {NUMBER_JOIN} WHERE c.webhook IS NOT NULL AND {OWN_ROUTING}"
     );
     let rows: Vec<(String, String, i64)> =
         sql::query_as(select).fetch_all(pool).await.map_err(failed("read the uses of webhooks"))?;

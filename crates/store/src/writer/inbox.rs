@@ -10,15 +10,19 @@ pub(crate) async fn write(
     write: &InboxWrite,
 ) -> Result<InboxResult, sqlx::Error> {
     match write {
-        InboxWrite::Entry(came) => messages::came(to, seal, came).await,
-        InboxWrite::Status(status) => messages::status(to, seal, status).await,
-        InboxWrite::Enqueue(going) => messages::going(to, going).await.map(InboxResult::Enqueued),
-        InboxWrite::BeginSending { message, at } => messages::asking(to, *message, *at).await,
-        InboxWrite::SetWamid { message, wamid } => messages::posted(to, *message, wamid).await,
-        InboxWrite::Change { scope, conversation, change, tell } => {
+        InboxWrite::Entry(entry) => messages::insert_entry(to, seal, entry).await,
+        InboxWrite::Status(status) => messages::update_status(to, seal, status).await,
+        InboxWrite::Enqueue(messages_out) => {
+            messages::enqueue(to, messages_out).await.map(InboxResult::Enqueued)
+        }
+        InboxWrite::BeginSending { message, at } => {
+            messages::begin_sending(to, *message, *at).await
+        }
+        InboxWrite::SetWamid { message, wamid } => messages::set_wamid(to, *message, wamid).await,
+        InboxWrite::Change { scope, conversation, change, events } => {
             let done = conversations::change(to, scope, *conversation, change).await?;
             let mut written = Vec::new();
-            for (webhook, draft) in tell.iter().filter(|_| done) {
+            for (webhook, draft) in events.iter().filter(|_| done) {
                 written.push(
                     outbox::insert(to, seal, draft.event_for(*webhook, *conversation)).await?,
                 );
@@ -28,11 +32,11 @@ pub(crate) async fn write(
         InboxWrite::Delete { scope, conversation } => {
             conversations::delete(to, scope, *conversation).await
         }
-        InboxWrite::SetRouting(reroute) => {
-            numbers::reroute(to, reroute).await.map(|()| InboxResult::Done(true, Vec::new()))
+        InboxWrite::SetRouting(change) => {
+            numbers::set_routing(to, change).await.map(|()| InboxResult::Done(true, Vec::new()))
         }
-        InboxWrite::Transfer(claim) => {
-            numbers::claim(to, claim).await.map(|done| InboxResult::Done(done, Vec::new()))
+        InboxWrite::Transfer(transfer) => {
+            numbers::transfer(to, transfer).await.map(|done| InboxResult::Done(done, Vec::new()))
         }
         InboxWrite::Open { pair, routing, at } => {
             conversations::open(to, pair, *routing, *at).await
@@ -41,6 +45,8 @@ pub(crate) async fn write(
             webhooks::write(to, seal, write).await.map(|done| InboxResult::Done(done, Vec::new()))
         }
         InboxWrite::Redeliver { row, now } => deliveries::redeliver(to, *row, *now).await,
-        InboxWrite::DeleteOlder { before, limit } => messages::forget(to, *before, *limit).await,
+        InboxWrite::DeleteOlder { before, limit } => {
+            messages::delete_older(to, *before, *limit).await
+        }
     }
 }

@@ -31,7 +31,7 @@ const LINES_MAX: u64 = BYTES_MAX / 4 * 3;
 const RESERVED: u64 = 8 << 20;
 
 /// Length of a checksum: 16 hexadecimal digits, 64 bits of a SHA-256.
-const SUM: usize = 16;
+const CHECKSUM_LEN: usize = 16;
 
 /// An open journal. It is locked against other processes.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Journal {
         let mut journal = Self { file, id: Uuid::nil(), begin: 0, len: 0, dirty: false };
         let found = journal.scan()?;
         if found.is_none() {
-            journal.mend(&path)?;
+            journal.repair(&path)?;
         }
         Ok(journal)
     }
@@ -86,7 +86,7 @@ impl Journal {
     ///
     /// # Errors
     /// Fails on I/O errors. The journal is unchanged then.
-    fn mend(&mut self, path: &Path) -> std::io::Result<()> {
+    fn repair(&mut self, path: &Path) -> std::io::Result<()> {
         let mut bytes = Vec::new();
         self.file.seek(SeekFrom::Start(0))?;
         (&self.file).take(BYTES_MAX + RESERVED).read_to_end(&mut bytes)?;
@@ -99,7 +99,7 @@ impl Journal {
         copy.sync_all()?;
         let lines = || bytes.split_inclusive(|b| *b == b'\n');
         let entries: Vec<String> =
-            lines().filter_map(checked).filter(|line| Uuid::parse_str(line).is_err()).collect();
+            lines().filter_map(parse_line).filter(|line| Uuid::parse_str(line).is_err()).collect();
         tracing::error!(
             aside = %aside.display(),
             entries = entries.len(),
@@ -117,7 +117,7 @@ impl Journal {
         let mut lines = BufReader::new(&self.file);
         let mut name = String::new();
         lines.by_ref().take(200).read_line(&mut name)?;
-        let Some(id) = checked(name.as_bytes()).and_then(|id| id.parse().ok()) else {
+        let Some(id) = parse_line(name.as_bytes()).and_then(|id| id.parse().ok()) else {
             return Ok(None);
         };
         let begin = count(name.len());
@@ -167,9 +167,10 @@ impl Journal {
     /// # Errors
     /// Fails on I/O errors, or if the journal is full.
     pub(crate) fn append(&mut self, entries: &[String]) -> std::io::Result<()> {
-        let mut bytes = Vec::with_capacity(entries.iter().map(|e| e.len() + SUM + 2).sum());
+        let mut bytes =
+            Vec::with_capacity(entries.iter().map(|e| e.len() + CHECKSUM_LEN + 2).sum());
         for entry in entries {
-            line(&mut bytes, entry);
+            push_line(&mut bytes, entry);
         }
         if self.len + count(bytes.len()) > BYTES_MAX {
             return Err(std::io::Error::other("the journal is full"));
@@ -211,7 +212,7 @@ impl Journal {
                 break;
             }
             chunk.next += count(read);
-            chunk.entries.push(checked(&line));
+            chunk.entries.push(parse_line(&line));
         }
         Ok(chunk)
     }
@@ -223,7 +224,7 @@ impl Journal {
     pub(crate) fn clear(&mut self) -> std::io::Result<()> {
         let id = Uuid::new_v4();
         let mut name = Vec::new();
-        line(&mut name, &id.to_string());
+        push_line(&mut name, &id.to_string());
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&name)?;
@@ -242,25 +243,25 @@ fn count(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
-fn sum(entry: &[u8]) -> String {
+fn checksum(entry: &[u8]) -> String {
     let mut sum = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, entry));
-    sum.truncate(SUM);
+    sum.truncate(CHECKSUM_LEN);
     sum
 }
 
-fn line(to: &mut Vec<u8>, entry: &str) {
-    to.extend_from_slice(sum(entry.as_bytes()).as_bytes());
+fn push_line(to: &mut Vec<u8>, entry: &str) {
+    to.extend_from_slice(checksum(entry.as_bytes()).as_bytes());
     to.push(b' ');
     to.extend_from_slice(entry.as_bytes());
     to.push(b'\n');
 }
 
 /// Returns the entry of a line if its checksum is right.
-fn checked(line: &[u8]) -> Option<String> {
+fn parse_line(line: &[u8]) -> Option<String> {
     let line = line.strip_suffix(b"\n")?;
-    let (claimed, entry) = line.split_at_checked(SUM)?;
+    let (claimed, entry) = line.split_at_checked(CHECKSUM_LEN)?;
     let entry = entry.strip_prefix(b" ")?;
-    (claimed == sum(entry).as_bytes()).then(|| String::from_utf8(entry.to_vec()).ok())?
+    (claimed == checksum(entry).as_bytes()).then(|| String::from_utf8(entry.to_vec()).ok())?
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::rows::call::{Birth, CallEnd, CallStart, Conclusion, Farewell};
+use crate::rows::call::{CallEnd, CallStart, Conclusion, Farewell, StartedCall};
 use crate::rows::callback::NewCallback;
 use crate::rows::event_key::{KeyKind, SeenKey};
 use crate::rows::message::{StatusUpdate, TimelineEntry};
@@ -189,7 +189,7 @@ InboxWrite::Enqueue(_) | InboxWrite::BeginSending { .. } | InboxWrite::Transfer(
     pub(crate) fn into_write(self, seal: &Seal) -> Write {
         match self {
             Self::CallStarted { start, setup, born } => {
-                Write::CallStarted(Box::new(Birth { start, setup, born }))
+                Write::CallStarted(Box::new(StartedCall { start, setup, born }))
             }
             Self::SetWacid { call, wacid, farewell } => {
                 Write::SetWacid(call, wacid, farewell.unwrap_or(Timestamp::from_secs(0)))

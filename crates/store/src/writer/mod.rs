@@ -33,14 +33,14 @@ use crate::queue::{QUEUE, Queue};
 use crate::rows::call::ConclusionResult;
 use crate::rows::message::InboxResult;
 use crate::seal::Seal;
-use crate::sql::fault::is_of_entry;
+use crate::sql::errors::is_data_error;
 use crate::sql::{self, Conn, Dialect, Pool};
-use crate::start_log::Births;
-use crate::write::{Found, InboxWrite, Write};
-use crate::writer::batch::{take_in, write_batch};
+use crate::start_log::StartLog;
+use crate::write::{InboxWrite, Write, WriteResult};
+use crate::writer::batch::{replay_entries, write_batch};
 use crate::writer::journal::Journal;
 use crate::writer::journal_entry::Entry;
-use crate::writer::rejects::set_aside;
+use crate::writer::rejects::reject;
 use crate::writer::store_file::StoreFile;
 use model::{Health, metric};
 
@@ -57,20 +57,20 @@ const GATHER: Duration = Duration::from_millis(50);
 const GATHER_LINES: Duration = Duration::from_millis(250);
 
 /// Pause between attempts to write a batch.
-const PAUSE: Duration = Duration::from_millis(200);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Time that a statement waits for another process's lock while the journal is in use, or while the
 /// store is closing.
-const IMPATIENT: Duration = Duration::from_millis(100);
+const BUSY_WHILE_FAILING: Duration = Duration::from_millis(100);
 
 /// Time limits for connecting while the journal is in use, and while the store is closing.
 const CONNECT: Duration = Duration::from_secs(1);
 
-const CONNECT_AT_LAST: Duration = Duration::from_millis(300);
+const CONNECT_WHILE_CLOSING: Duration = Duration::from_millis(300);
 
 /// Time limit for a transaction on PostgreSQL, in case that the server hangs. It is twice the lock
 /// timeout.
-const STUCK: Duration = Duration::from_secs(10);
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Number of attempts between two syncs of the journal, about one second.
 const SYNC_EVERY: u32 = 5;
@@ -79,12 +79,12 @@ const SYNC_EVERY: u32 = 5;
 const LAST_TRIES: u32 = 3;
 
 /// The parameters of a writer.
-pub(crate) struct Begin {
+pub(crate) struct WriterOptions {
     pub(crate) pool: Pool,
     /// `None` on PostgreSQL.
     pub(crate) file: Option<StoreFile>,
     pub(crate) health: Health,
-    pub(crate) births: Arc<Births>,
+    pub(crate) start_log: Arc<StartLog>,
     pub(crate) seal: Arc<Seal>,
     /// Folder of the journal.
     pub(crate) journal: std::path::PathBuf,
@@ -95,17 +95,17 @@ pub(crate) struct Begin {
 
 /// The state of the writer thread. See [`run`].
 pub(crate) struct Writer {
-    begin: Begin,
+    options: WriterOptions,
     closing: CancellationToken,
     /// `None` if the journal could not be opened.
     journal: Option<Journal>,
     /// Whether the database rejects writes, so that the journal is used.
-    broken: bool,
+    failing: bool,
     /// The connection, kept between batches: returning it to the pool and acquiring it again costs
     /// two round trips to SQLite's thread.
     held: Option<Conn>,
     /// The connection's present busy timeout.
-    patience: Duration,
+    busy_timeout: Duration,
     /// Writes that wait in memory until the database works, because only this process needs them.
     /// At most one for each callback in delivery.
     deferred: Vec<Write>,
@@ -116,41 +116,41 @@ pub(crate) struct Writer {
 ///
 /// Every statement is a round trip to SQLite's thread. On a shared runtime, each response would
 /// wake the I/O driver and then a worker. On a separate thread, only the writer wakes.
-pub(crate) async fn start(begin: Begin) -> Result<Queue, StoreError> {
+pub(crate) async fn start(options: WriterOptions) -> Result<Queue, StoreError> {
     let (queue, writes) = mpsc::channel(QUEUE);
     let (closing, task) = (CancellationToken::new(), TaskTracker::new());
-    let births = begin.births.clone();
-    let mut writer = Writer::new(begin, closing.clone());
-    writer.take_in_what_was_left().await?;
-    let hurry = Arc::new(Notify::new());
+    let start_log = options.start_log.clone();
+    let mut writer = Writer::new(options, closing.clone());
+    writer.replay_left_journal().await?;
+    let wake = Arc::new(Notify::new());
     let runtime = Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
-    let (counted, hurried) = (task.token(), hurry.clone());
+    let (counted, woken) = (task.token(), wake.clone());
     let work = move || {
-        runtime.block_on(run(writer, writes, hurried));
+        runtime.block_on(run(writer, writes, woken));
         drop(runtime);
         drop(counted);
     };
     std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(StoreError::Thread)?;
     task.close();
-    Ok(Queue::new(queue, hurry, births, closing, task))
+    Ok(Queue::new(queue, wake, start_log, closing, task))
 }
 
 /// Runs the writer until `writes` is closed, or until it is drained after the store began to close.
-/// `hurry` is notified when a caller waits for a result.
-pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, hurry: Arc<Notify>) {
+/// `wake` is notified when a caller waits for a result.
+pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, wake: Arc<Notify>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut lines = Vec::new();
-    let [mut again, mut lines_due] = [PAUSE, GATHER_LINES].map(tokio::time::interval);
-    again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let [mut retry, mut lines_due] = [RETRY_PAUSE, GATHER_LINES].map(tokio::time::interval);
+    retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     lines_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let first = tokio::select! {
             biased;
-            _ = again.tick(), if writer.broken => {
+            _ = retry.tick(), if writer.failing => {
                 writer.recover().await;
                 // An attempt may take longer than the pause. This lets new writes go to the journal
                 // before the next attempt.
-                again.reset();
+                retry.reset();
                 continue;
             }
             _ = lines_due.tick(), if !lines.is_empty() => {
@@ -168,8 +168,8 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
         batch.push(first);
         if writes.len() < BATCH {
             // Sleeps instead of receiving, so that not every write wakes the thread.
-            let company = tokio::time::timeout(GATHER, hurry.notified());
-            let _ = writer.closing.run_until_cancelled(company).await;
+            let gathering = tokio::time::timeout(GATHER, wake.notified());
+            let _ = writer.closing.run_until_cancelled(gathering).await;
         }
         while batch.len() < BATCH
             && let Ok(write) = writes.try_recv()
@@ -186,7 +186,7 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
         if batch.is_empty() {
             continue;
         }
-        let noted = batch
+        let starts = batch
             .iter()
             .filter(|write| matches!(write, Write::CallStarted(_) | Write::SetWacid(..)))
             .count();
@@ -194,7 +194,7 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
         // If writes are left, the batch was abandoned. The next process finds these calls in the
         // start log.
         if batch.is_empty()
-            && let Err(error) = writer.begin.births.done(noted)
+            && let Err(error) = writer.options.start_log.mark_done(starts)
         {
             tracing::warn!(%error, "could not empty the start log");
         }
@@ -207,15 +207,15 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
 }
 
 impl Writer {
-    pub(crate) fn new(begin: Begin, closing: CancellationToken) -> Self {
-        let patience = begin.busy;
+    pub(crate) fn new(options: WriterOptions, closing: CancellationToken) -> Self {
+        let busy_timeout = options.busy;
         Self {
-            begin,
+            options,
             closing,
             journal: None,
-            broken: false,
+            failing: false,
             held: None,
-            patience,
+            busy_timeout,
             deferred: Vec::new(),
             since_sync: 0,
         }
@@ -223,7 +223,7 @@ impl Writer {
 
     /// Replays the journal at the start. If the journal can't be opened, the store works without it
     /// and tries again when it is needed.
-    pub(crate) async fn take_in_what_was_left(&mut self) -> Result<(), StoreError> {
+    pub(crate) async fn replay_left_journal(&mut self) -> Result<(), StoreError> {
         match self.with_journal(|_| Ok(())).await {
             Ok(()) => {
                 let replayed = self.replay().await.map_err(failed("replay the journal"))?;
@@ -240,25 +240,25 @@ impl Writer {
 
     /// Writes the batch to the database or the journal. Gives up only while the store is closing.
     async fn write(&mut self, batch: &mut Vec<Write>) {
-        if !self.broken {
-            match self.store(batch).await {
+        if !self.failing {
+            match self.write_to_database(batch).await {
                 Ok(()) => return,
-                Err(e) => self.refused(e),
+                Err(e) => self.database_failed(e),
             }
         }
         let mut last_tries = LAST_TRIES;
         loop {
-            match self.spill(batch).await {
+            match self.write_to_journal(batch).await {
                 Ok(()) => {
-                    self.begin.health.set_store_broken(false);
+                    self.options.health.set_store_broken(false);
                     return;
                 }
                 Err(e) => {
                     metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
-                    if !self.begin.health.is_store_broken() {
+                    if !self.options.health.is_store_broken() {
                         tracing::error!(error = %e, "neither database nor journal accepts writes, refusing new calls");
                     }
-                    self.begin.health.set_store_broken(true);
+                    self.options.health.set_store_broken(true);
                 }
             }
             if self.closing.is_cancelled() {
@@ -268,11 +268,11 @@ impl Writer {
                     return;
                 }
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
             if self.recover().await {
-                match self.store(batch).await {
+                match self.write_to_database(batch).await {
                     Ok(()) => return,
-                    Err(e) => self.refused(e),
+                    Err(e) => self.database_failed(e),
                 }
             }
         }
@@ -283,73 +283,74 @@ impl Writer {
     /// If the database rejects the data of a write, that write is found by halving the batch, and
     /// goes to the rejects file. If the database itself fails, `batch` keeps the writes that are
     /// left.
-    async fn store(&mut self, batch: &mut Vec<Write>) -> Result<(), sqlx::Error> {
+    async fn write_to_database(&mut self, batch: &mut Vec<Write>) -> Result<(), sqlx::Error> {
         let mut size = batch.len();
         while !batch.is_empty() {
-            let behind = batch.split_off(size.min(batch.len()));
+            let rest = batch.split_off(size.min(batch.len()));
             match self.transaction(batch).await {
                 Ok(found) => {
-                    answer(batch, found);
+                    complete(batch, found);
                     size = size.saturating_mul(2);
                 }
-                Err(e) if is_of_entry(&e) && batch.len() == 1 => {
-                    let entry = batch.first().and_then(|write| Entry::of(write, &self.begin.seal));
-                    if let Err(e) = self.set_aside(entry, e).await {
-                        batch.extend(behind);
+                Err(e) if is_data_error(&e) && batch.len() == 1 => {
+                    let entry =
+                        batch.first().and_then(|write| Entry::of(write, &self.options.seal));
+                    if let Err(e) = self.reject(entry, e).await {
+                        batch.extend(rest);
                         return Err(e);
                     }
                     // Callers are answered as for a journaled write. For the kinds that are never
                     // journaled, they get an error.
-                    batch.drain(..).for_each(|write| drop(tell_journalled(write)));
+                    batch.drain(..).for_each(|write| drop(complete_journalled(write)));
                 }
-                Err(e) if is_of_entry(&e) => size = batch.len() / 2,
+                Err(e) if is_data_error(&e) => size = batch.len() / 2,
                 Err(e) => {
-                    batch.extend(behind);
+                    batch.extend(rest);
                     return Err(e);
                 }
             }
-            batch.extend(behind);
+            batch.extend(rest);
         }
         Ok(())
     }
 
-    async fn set_aside(&self, entry: Option<Entry>, error: sqlx::Error) -> Result<(), sqlx::Error> {
-        let folder = self.begin.journal.clone();
-        let done = tokio::task::spawn_blocking(move || set_aside(&folder, entry.as_ref(), &error));
+    async fn reject(&self, entry: Option<Entry>, error: sqlx::Error) -> Result<(), sqlx::Error> {
+        let folder = self.options.journal.clone();
+        let done = tokio::task::spawn_blocking(move || reject(&folder, entry.as_ref(), &error));
         done.await.map_err(std::io::Error::other).flatten().map_err(sqlx::Error::Io)
     }
 
     /// Logs a failed transaction and switches to the journal.
-    fn refused(&mut self, e: sqlx::Error) {
+    fn database_failed(&mut self, e: sqlx::Error) {
         let e = failed("write call records")(e);
-        if self.broken {
+        if self.failing {
             tracing::debug!(error = %e, "database still rejects writes");
         } else {
             tracing::warn!(error = %e, "database rejects writes, using the journal");
         }
-        self.broken = true;
+        self.failing = true;
     }
 
     /// Appends the batch to the journal and completes its waiters.
-    async fn spill(&mut self, batch: &mut Vec<Write>) -> std::io::Result<()> {
-        if self.begin.fail.as_ref().is_some_and(|fail| fail(StorePart::Journal)) {
+    async fn write_to_journal(&mut self, batch: &mut Vec<Write>) -> std::io::Result<()> {
+        if self.options.fail.as_ref().is_some_and(|fail| fail(StorePart::Journal)) {
             return Err(std::io::Error::other("simulated failure"));
         }
         let room_for_lines = self.journal.as_ref().is_none_or(Journal::has_room_for_lines);
-        let mut left_out = 0;
+        let mut dropped_lines = 0;
         let mut entries = Vec::with_capacity(batch.len());
         for write in batch.iter() {
             if matches!(write, Write::LogLine { .. } | Write::LateLine { .. }) && !room_for_lines {
-                left_out += 1;
-            } else if let Some(entry) = Entry::of(write, &self.begin.seal) {
+                dropped_lines += 1;
+            } else if let Some(entry) = Entry::of(write, &self.options.seal) {
                 // Entries always serialize.
                 entries.push(serde_json::to_string(&entry).unwrap_or_default());
             }
         }
         self.with_journal(move |journal| journal.append(&entries)).await?;
-        metrics::counter!(metric::EVENT_LOG_REFUSED_TOTAL).increment(left_out);
+        metrics::counter!(metric::EVENT_LOG_REFUSED_TOTAL).increment(dropped_lines);
         for write in batch.drain(..) {
-            match tell_journalled(write) {
+            match complete_journalled(write) {
                 // This is rare. Beyond the limit, a redelivery of that event may be taken for a
                 // duplicate.
                 Some(Write::RemoveKey(_)) if self.deferred.len() >= QUEUE => {}
@@ -372,7 +373,7 @@ impl Writer {
         let recovered = async {
             let replayed = self.replay().await?;
             let mut deferred = std::mem::take(&mut self.deferred);
-            let stored = self.store(&mut deferred).await;
+            let stored = self.write_to_database(&mut deferred).await;
             self.deferred = deferred;
             stored.map(|()| replayed)
         };
@@ -382,12 +383,12 @@ impl Writer {
                     entries = replayed,
                     "database accepts writes again, journal replayed"
                 );
-                self.broken = false;
-                self.begin.health.set_store_broken(false);
+                self.failing = false;
+                self.options.health.set_store_broken(false);
                 true
             }
             Err(e) => {
-                self.refused(e);
+                self.database_failed(e);
                 false
             }
         }
@@ -404,7 +405,7 @@ impl Writer {
         let connection = self.connection().await?;
         let query = sql::query_scalar(done).bind(id.to_string());
         let done: Option<i64> =
-            self.kept(connection, async |to| query.fetch_optional(to).await).await?;
+            self.with_connection(connection, async |to| query.fetch_optional(to).await).await?;
         let done = done.and_then(|done| u64::try_from(done).ok()).unwrap_or_default();
         let (mut seen, mut replayed) = (0, 0);
         loop {
@@ -423,7 +424,7 @@ impl Writer {
                     continue;
                 }
                 match entry.and_then(|text| serde_json::from_str::<Entry>(&text).ok()) {
-                    Some(entry) => entries.push((seen, entry.into_write(&self.begin.seal))),
+                    Some(entry) => entries.push((seen, entry.into_write(&self.options.seal))),
                     None => {
                         metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
                         tracing::error!(entry = seen, "unreadable journal entry skipped");
@@ -431,48 +432,56 @@ impl Writer {
                 }
             }
             replayed += u64::try_from(entries.len()).unwrap_or_default();
-            self.take_in(id, entries, seen).await?;
+            self.replay_entries(id, entries, seen).await?;
         }
         self.with_journal(Journal::clear).await.map_err(sqlx::Error::Io)?;
         let connection = self.connection().await?;
-        let forget = "DELETE FROM store_journals";
-        self.kept(connection, async |to| sql::query(forget).execute(to).await.map(drop)).await?;
+        let delete = "DELETE FROM store_journals";
+        self.with_connection(connection, async |to| sql::query(delete).execute(to).await.map(drop))
+            .await?;
         Ok(replayed)
     }
 
     /// Executes entries of the journal. Each comes with its position there, and `seen` is the
     /// position of the last entry read. An entry that the database rejects is found by halving, and
     /// goes to the rejects file.
-    async fn take_in(
+    async fn replay_entries(
         &mut self,
         journal: Uuid,
         entries: Vec<(u64, Write)>,
         seen: u64,
     ) -> Result<(), sqlx::Error> {
-        let (places, writes): (Vec<u64>, Vec<Write>) = entries.into_iter().unzip();
+        let (positions, writes): (Vec<u64>, Vec<Write>) = entries.into_iter().unzip();
         let (mut from, mut size) = (0_usize, writes.len());
         loop {
             let to = from.saturating_add(size).min(writes.len());
             let part = writes.get(from..to).unwrap_or_default();
-            let up_to =
-                if to == writes.len() { seen } else { places.get(to - 1).copied().unwrap_or(seen) };
+            let up_to = if to == writes.len() {
+                seen
+            } else {
+                positions.get(to - 1).copied().unwrap_or(seen)
+            };
             let connection = self.connection().await?;
-            let seal = self.begin.seal.clone();
+            let seal = self.options.seal.clone();
             let taken = self
-                .kept(connection, async |on| take_in(on, &seal, journal, part, up_to).await)
+                .with_connection(connection, async |on| {
+                    replay_entries(on, &seal, journal, part, up_to).await
+                })
                 .await;
             match (taken, part) {
                 (Ok(()), _) => (from, size) = (to, size.saturating_mul(2)),
-                (Err(e), [_, _, ..]) if is_of_entry(&e) => {
+                (Err(e), [_, _, ..]) if is_data_error(&e) => {
                     size = part.len() / 2;
                     continue;
                 }
-                (Err(e), [write]) if is_of_entry(&e) => {
-                    self.set_aside(Entry::of(write, &self.begin.seal), e).await?;
+                (Err(e), [write]) if is_data_error(&e) => {
+                    self.reject(Entry::of(write, &self.options.seal), e).await?;
                     let connection = self.connection().await?;
-                    let seal = self.begin.seal.clone();
-                    self.kept(connection, async |on| take_in(on, &seal, journal, &[], up_to).await)
-                        .await?;
+                    let seal = self.options.seal.clone();
+                    self.with_connection(connection, async |on| {
+                        replay_entries(on, &seal, journal, &[], up_to).await
+                    })
+                    .await?;
                     from = to;
                 }
                 (Err(e), _) => return Err(e),
@@ -488,7 +497,7 @@ impl Writer {
         &mut self,
         act: impl FnOnce(&mut Journal) -> std::io::Result<T> + Send + 'static,
     ) -> std::io::Result<T> {
-        let (journal, folder) = (self.journal.take(), self.begin.journal.clone());
+        let (journal, folder) = (self.journal.take(), self.options.journal.clone());
         let acted = tokio::task::spawn_blocking(move || {
             let mut journal = match journal.map_or_else(|| Journal::open(&folder), Ok) {
                 Ok(journal) => journal,
@@ -505,59 +514,59 @@ impl Writer {
     /// Acquires a connection from the pool. The pool retries an unreachable server until its
     /// timeout, which is too long while the journal is in use.
     async fn connect(&self) -> Result<Conn, sqlx::Error> {
-        let within = match (self.closing.is_cancelled(), self.broken) {
-            (true, _) => CONNECT_AT_LAST,
+        let within = match (self.closing.is_cancelled(), self.failing) {
+            (true, _) => CONNECT_WHILE_CLOSING,
             (false, true) => CONNECT,
-            (false, false) => return self.begin.pool.acquire().await,
+            (false, false) => return self.options.pool.acquire().await,
         };
-        tokio::time::timeout(within, self.begin.pool.acquire())
+        tokio::time::timeout(within, self.options.pool.acquire())
             .await
             .unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     /// Returns the connection, with its busy timeout set for the present state.
     async fn connection(&mut self) -> Result<Conn, sqlx::Error> {
-        if self.begin.fail.as_ref().is_some_and(|fail| fail(StorePart::Store)) {
+        if self.options.fail.as_ref().is_some_and(|fail| fail(StorePart::Store)) {
             return Err(sqlx::Error::Io(std::io::Error::other("simulated failure")));
         }
-        if let Some(file) = &mut self.begin.file {
-            file.check(&self.begin.pool, &mut self.held).await?;
+        if let Some(file) = &mut self.options.file {
+            file.check(&self.options.pool, &mut self.held).await?;
         }
         let mut connection = match self.held.take() {
             Some(held) => held,
             None => self.connect().await?,
         };
-        let wanted = if self.broken || self.closing.is_cancelled() {
-            IMPATIENT.min(self.begin.busy)
+        let wanted = if self.failing || self.closing.is_cancelled() {
+            BUSY_WHILE_FAILING.min(self.options.busy)
         } else {
-            self.begin.busy
+            self.options.busy
         };
-        if self.patience != wanted {
+        if self.busy_timeout != wanted {
             let set = match connection.dialect() {
                 Dialect::Sqlite => format!("PRAGMA busy_timeout = {}", wanted.as_millis()),
                 Dialect::Postgres => format!("SET lock_timeout = {}", wanted.as_millis()),
             };
             sql::query(set).persistent(false).execute(&mut connection).await?;
-            self.patience = wanted;
+            self.busy_timeout = wanted;
         }
         Ok(connection)
     }
 
     /// Executes a batch in one transaction. Returns the results of those writes that have one, in
     /// order.
-    async fn transaction(&mut self, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
+    async fn transaction(&mut self, batch: &[Write]) -> Result<Vec<WriteResult>, sqlx::Error> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
         let connection = self.connection().await?;
-        let seal = self.begin.seal.clone();
-        self.kept(connection, async |to| write_batch(to, &seal, batch).await).await
+        let seal = self.options.seal.clone();
+        self.with_connection(connection, async |to| write_batch(to, &seal, batch).await).await
     }
 
     /// Runs `act` on the connection. Keeps the connection for the next batch on success and closes
     /// it on failure. SQLite rolls a transaction back without notice if the disk is full, so the
     /// state of the connection is unknown then. The file may also have been replaced.
-    async fn kept<T>(
+    async fn with_connection<T>(
         &mut self,
         mut connection: Conn,
         act: impl AsyncFnOnce(&mut Conn) -> Result<T, sqlx::Error>,
@@ -566,24 +575,27 @@ impl Writer {
             Dialect::Sqlite => act(&mut connection).await,
             Dialect::Postgres => {
                 let late = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
-                tokio::time::timeout(STUCK, act(&mut connection)).await.unwrap_or_else(late)
+                tokio::time::timeout(TRANSACTION_TIMEOUT, act(&mut connection))
+                    .await
+                    .unwrap_or_else(late)
             }
         };
         if done.is_ok() {
             self.held = Some(connection);
         } else {
             // A hanging server does not answer this either.
-            let _ = tokio::time::timeout(IMPATIENT, connection.close()).await;
-            self.patience = self.begin.busy;
+            let _ = tokio::time::timeout(BUSY_WHILE_FAILING, connection.close()).await;
+            self.busy_timeout = self.options.busy;
         }
         done
     }
 
     /// Makes a last attempt once the queue is drained, and closes the connection.
     async fn close(mut self) {
-        if self.broken && !self.recover().await {
-            let kept = self.with_journal(|journal| journal.sync().map(|()| journal.bytes())).await;
-            match kept {
+        if self.failing && !self.recover().await {
+            let with_connection =
+                self.with_journal(|journal| journal.sync().map(|()| journal.bytes())).await;
+            match with_connection {
                 Ok(bytes) => {
                     tracing::warn!(
                         bytes,
@@ -594,34 +606,34 @@ impl Writer {
             }
         }
         self.held = None;
-        self.begin.pool.close().await;
+        self.options.pool.close().await;
     }
 }
 
 /// Completes the waiters of a write that went to the journal. Returns the write if it must be
 /// deferred. Its waiter is completed later.
-fn tell_journalled(write: Write) -> Option<Write> {
+fn complete_journalled(write: Write) -> Option<Write> {
     match write {
-        Write::CallEnded(_, tell) => {
+        Write::CallEnded(_, sender) => {
             // Its callbacks are sent once their rows are in the database.
-            let _ = tell.send(ConclusionResult { changed: true, callbacks: Vec::new() });
+            let _ = sender.send(ConclusionResult { changed: true, callbacks: Vec::new() });
         }
-        Write::Callback(_, tell) => {
-            let _ = tell.send(None);
+        Write::Callback(_, sender) => {
+            let _ = sender.send(None);
         }
-        Write::Flush(tell) | Write::Permission(_, tell) => {
-            let _ = tell.send(());
+        Write::Flush(sender) | Write::Permission(_, sender) => {
+            let _ = sender.send(());
         }
-        Write::RecordingEnded(_, tell) => {
-            let _ = tell.send(Vec::new());
+        Write::RecordingEnded(_, sender) => {
+            let _ = sender.send(Vec::new());
         }
-        Write::Inbox(write, tell) => match *write {
+        Write::Inbox(write, sender) => match *write {
             InboxWrite::Entry(_) | InboxWrite::Status(_) => {
-                let _ = tell.send(InboxResult::Journalled);
+                let _ = sender.send(InboxResult::Journalled);
             }
             // If the result of sending got lost, the message would be sent twice.
             write @ InboxWrite::SetWamid { .. } => {
-                return Some(Write::Inbox(Box::new(write), tell));
+                return Some(Write::Inbox(Box::new(write), sender));
             }
             InboxWrite::Enqueue(_)
             | InboxWrite::BeginSending { .. }
@@ -660,51 +672,51 @@ fn tell_journalled(write: Write) -> Option<Write> {
 }
 
 /// Completes the waiters of a batch with their results.
-fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
+fn complete(batch: &mut Vec<Write>, found: Vec<WriteResult>) {
     let mut found = found.into_iter();
     for write in batch.drain(..) {
         match write {
-            Write::CallEnded(_, tell) => {
-                if let Some(Found::CallEnded(concluded)) = found.next() {
-                    let _ = tell.send(concluded);
+            Write::CallEnded(_, sender) => {
+                if let Some(WriteResult::CallEnded(concluded)) = found.next() {
+                    let _ = sender.send(concluded);
                 }
             }
-            Write::Callback(_, tell) => {
-                if let Some(Found::Callback(written)) = found.next() {
-                    let _ = tell.send(Some(written));
+            Write::Callback(_, sender) => {
+                if let Some(WriteResult::Callback(written)) = found.next() {
+                    let _ = sender.send(Some(written));
                 }
             }
-            Write::SettleCallback(_, tell) => {
-                if let Some(Found::SettleCallback(more)) = found.next() {
-                    let _ = tell.send(more);
+            Write::SettleCallback(_, sender) => {
+                if let Some(WriteResult::SettleCallback(more)) = found.next() {
+                    let _ = sender.send(more);
                 }
             }
-            Write::Endpoint(_, tell) => {
-                if let Some(Found::Endpoint(changed)) = found.next() {
-                    let _ = tell.send(changed);
+            Write::Endpoint(_, sender) => {
+                if let Some(WriteResult::Endpoint(changed)) = found.next() {
+                    let _ = sender.send(changed);
                 }
             }
-            Write::Inbox(_, tell) => {
-                if let Some(Found::Inbox(found)) = found.next() {
-                    let _ = tell.send(found);
+            Write::Inbox(_, sender) => {
+                if let Some(WriteResult::Inbox(found)) = found.next() {
+                    let _ = sender.send(found);
                 }
             }
-            Write::RecordingEnded(_, tell) | Write::Transcription(_, tell) => {
-                if let Some(Found::RecordingEnded(written)) = found.next() {
-                    let _ = tell.send(written);
+            Write::RecordingEnded(_, sender) | Write::Transcription(_, sender) => {
+                if let Some(WriteResult::RecordingEnded(written)) = found.next() {
+                    let _ = sender.send(written);
                 }
             }
-            Write::Task(_, tell) => {
-                if let Some(Found::Task(rows)) = found.next() {
-                    let _ = tell.send(rows);
+            Write::Task(_, sender) => {
+                if let Some(WriteResult::Task(rows)) = found.next() {
+                    let _ = sender.send(rows);
                 }
             }
-            Write::Flush(tell)
-            | Write::Permission(_, tell)
-            | Write::Settings(_, _, tell)
-            | Write::RecordingCopy(_, tell)
-            | Write::DeleteRecordings(_, tell) => {
-                let _ = tell.send(());
+            Write::Flush(sender)
+            | Write::Permission(_, sender)
+            | Write::Settings(_, _, sender)
+            | Write::RecordingCopy(_, sender)
+            | Write::DeleteRecordings(_, sender) => {
+                let _ = sender.send(());
             }
             Write::CallStarted(_)
             | Write::SetWacid(..)

@@ -2,7 +2,7 @@
 //! an index or a row that violates a constraint.
 //!
 //! A retry would fail again and block all writes after it. So the write goes to a file next to the
-//! journal, for people to look at, and is counted. `sql::fault` distinguishes these errors from
+//! journal, for people to look at, and is counted. `sql::errors` distinguishes these errors from
 //! failures of the database; `writer` finds the write in its batch.
 
 use std::fs::OpenOptions;
@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use crate::rows::call::CallStart;
 use crate::sql::Pool;
-use crate::sql::fault::is_of_entry;
-use crate::start_log::Notes;
+use crate::sql::errors::is_data_error;
+use crate::start_log::StartLogEntries;
 use crate::tables::calls;
 use crate::writer::journal_entry::Entry;
 use model::metric;
@@ -31,24 +31,24 @@ const BYTES_MAX: u64 = 64 << 20;
 ///
 /// # Errors
 /// Fails if the database fails, or if the rejects file can't be written.
-pub(crate) async fn insert_left(
+pub(crate) async fn insert_start_log(
     pool: &Pool,
-    left: Notes,
+    left: StartLogEntries,
     folder: &Path,
 ) -> Result<(), sqlx::Error> {
-    match calls::insert_left(pool, &left).await {
-        Err(error) if is_of_entry(&error) => {}
+    match calls::insert_start_log(pool, &left).await {
+        Err(error) if is_data_error(&error) => {}
         done => return done,
     }
-    for one in left.one_by_one() {
-        match calls::insert_left(pool, &one).await {
-            Err(error) if is_of_entry(&error) => {
-                let begun = one.beginnings.first().map(|begun| Entry::CallStarted {
-                    start: CallStart::of(&begun.setup, &begun.node_id),
-                    setup: serde_json::to_string(&begun.setup).unwrap_or_default(),
-                    born: begun.born,
+    for one in left.split() {
+        match calls::insert_start_log(pool, &one).await {
+            Err(error) if is_data_error(&error) => {
+                let start = one.starts.first().map(|start| Entry::CallStarted {
+                    start: CallStart::of(&start.setup, &start.node_id),
+                    setup: serde_json::to_string(&start.setup).unwrap_or_default(),
+                    born: start.born,
                 });
-                set_aside(folder, begun.as_ref(), &error).map_err(sqlx::Error::Io)?;
+                reject(folder, start.as_ref(), &error).map_err(sqlx::Error::Io)?;
             }
             done => done?,
         }
@@ -68,7 +68,7 @@ struct Line<'a> {
 ///
 /// # Errors
 /// Fails on I/O errors.
-pub(crate) fn set_aside(
+pub(crate) fn reject(
     folder: &Path,
     entry: Option<&Entry>,
     error: &sqlx::Error,
@@ -93,7 +93,7 @@ pub(crate) fn set_aside(
 
 #[cfg(test)]
 mod tests {
-    use crate::sql::fault::is_of_state;
+    use crate::sql::errors::is_unavailable;
     use sqlx::ConnectOptions as _;
     use sqlx::Connection as _;
     use sqlx::sqlite::SqliteConnectOptions;
@@ -113,15 +113,15 @@ mod tests {
         sqlx::query("CREATE TABLE a (b INTEGER NOT NULL)").execute(&mut one).await.unwrap();
         sqlx::query("BEGIN EXCLUSIVE").execute(&mut one).await.unwrap();
         let locked = sqlx::query("INSERT INTO a VALUES (1)").execute(&mut other).await.unwrap_err();
-        assert!(is_of_state(&locked) && !is_of_entry(&locked), "{locked}");
+        assert!(is_unavailable(&locked) && !is_data_error(&locked), "{locked}");
         sqlx::query("COMMIT").execute(&mut one).await.unwrap();
         for ours in ["INSERT INTO a VALUES (NULL)", "SELEC 1"] {
             let wrong = sqlx::query(ours).execute(&mut other).await.unwrap_err();
-            assert!(!is_of_state(&wrong) && is_of_entry(&wrong), "{wrong}");
+            assert!(!is_unavailable(&wrong) && is_data_error(&wrong), "{wrong}");
         }
         assert!(
-            is_of_state(&sqlx::Error::PoolTimedOut)
-                && !is_of_state(&sqlx::Error::ColumnNotFound("a".to_owned()))
+            is_unavailable(&sqlx::Error::PoolTimedOut)
+                && !is_unavailable(&sqlx::Error::ColumnNotFound("a".to_owned()))
         );
         one.close().await.unwrap();
     }

@@ -19,7 +19,7 @@ pub(crate) struct StoreFile {
     /// The pool of connections for reading.
     readers: Pool,
     /// Held while the readers' connections are being replaced.
-    renewing: Arc<Mutex<()>>,
+    reopening: Arc<Mutex<()>>,
 }
 
 impl StoreFile {
@@ -27,12 +27,12 @@ impl StoreFile {
     ///
     /// # Errors
     /// Fails on I/O errors.
-    pub(crate) fn opened(path: PathBuf, readers: Pool) -> std::io::Result<Self> {
-        let opened = Self::at(&path)?;
-        Ok(Self { path, opened, readers, renewing: Arc::default() })
+    pub(crate) fn new(path: PathBuf, readers: Pool) -> std::io::Result<Self> {
+        let opened = Self::identity(&path)?;
+        Ok(Self { path, opened, readers, reopening: Arc::default() })
     }
 
-    fn at(path: &PathBuf) -> std::io::Result<(u64, u64)> {
+    fn identity(path: &PathBuf) -> std::io::Result<(u64, u64)> {
         std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
     }
 
@@ -46,7 +46,7 @@ impl StoreFile {
         pool: &Pool,
         held: &mut Option<Conn>,
     ) -> Result<(), sqlx::Error> {
-        let there = Self::at(&self.path).map_err(sqlx::Error::Io)?;
+        let there = Self::identity(&self.path).map_err(sqlx::Error::Io)?;
         if there == self.opened {
             return Ok(());
         }
@@ -59,7 +59,7 @@ impl StoreFile {
         let migrated = migrate::migrate(&(&self.path).into(), pool).await;
         migrated.map_err(|e| sqlx::Error::Io(std::io::Error::other(e.to_string())))?;
         self.opened = there;
-        tokio::spawn(renew(self.readers.clone(), self.renewing.clone()));
+        tokio::spawn(reopen_readers(self.readers.clone(), self.reopening.clone()));
         tracing::warn!("database file was replaced, using the new one");
         Ok(())
     }
@@ -67,7 +67,7 @@ impl StoreFile {
 
 /// Closes the readers' connections, each when it becomes idle. The pool opens new ones to the
 /// present file.
-async fn renew(readers: Pool, turn: Arc<Mutex<()>>) {
+async fn reopen_readers(readers: Pool, turn: Arc<Mutex<()>>) {
     let _turn = turn.lock().await;
     // All are held until the end. If one was given back in between, it could be acquired again in
     // place of another one.
