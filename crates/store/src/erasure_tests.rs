@@ -83,7 +83,7 @@ fn over(recordings: &[u128]) -> CallRecordings {
 }
 
 #[tokio::test]
-async fn a_persons_calls_are_heard_in_the_call_that_dialled_them_and_in_rooms() {
+async fn finds_recordings_of_the_parent_call_and_of_rooms() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("offhook.db");
     let store = Store::open(&file, Health::new()).await.unwrap();
@@ -93,7 +93,7 @@ async fn a_persons_calls_are_heard_in_the_call_that_dialled_them_and_in_rooms() 
     let leg =
         CallStart { to: PERSON.to_owned(), parent_call: Some(uuid(1)), ..start(2, MAIN, MAIN) };
     ended(&store, leg, 2).await;
-    assert!(!heard(&store, 2).await.is_over, "the other leg's call goes on");
+    assert!(!heard(&store, 2).await.is_over, "the parent call is open");
     store.recordings().begin(recording(1, uuid(1), None));
     ended(&store, start(1, MAIN, MAIN), 1).await;
     assert!(!heard(&store, 2).await.is_over, "it is still being recorded");
@@ -125,17 +125,17 @@ async fn a_persons_calls_are_heard_in_the_call_that_dialled_them_and_in_rooms() 
     let due = store.outbox().due("node", "https://app.example.com", secs(9), 9).await.unwrap();
     let mut left: Vec<u128> = due.iter().map(|callback| callback.new.event_id.as_u128()).collect();
     left.sort_unstable();
-    assert_eq!(left, [3, 4, 5], "what would tell of them goes, also of the call that dialled them");
+    assert_eq!(left, [3, 4, 5], "callbacks of the user's call and its parent are deleted");
     let record = store.calls().get(&scope, uuid(1)).await.unwrap().unwrap();
     assert!(
         record.end.unwrap().remarks.is_empty() && !record.start.from.is_empty(),
-        "the other one stays in it"
+        "the other party stays in the record"
     );
     store.close().await;
 }
 
 #[tokio::test]
-async fn a_person_is_resolved_to_all_their_ids_and_stays_so() {
+async fn a_user_is_resolved_to_all_ids_even_after_the_conversations_are_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("offhook.db");
     let store = Store::open(&file, Health::new()).await.unwrap();
@@ -167,7 +167,7 @@ async fn a_person_is_resolved_to_all_their_ids_and_stays_so() {
 }
 
 #[tokio::test]
-async fn a_request_is_never_older_than_what_is_there() {
+async fn a_request_covers_data_stamped_before_the_clock_was_set_back() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("offhook.db");
     let store = Store::open(&file, Health::new()).await.unwrap();

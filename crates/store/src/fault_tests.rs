@@ -113,7 +113,7 @@ async fn waiting(store: &Store) -> Vec<u128> {
 }
 
 #[tokio::test]
-async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() {
+async fn r11_rejected_writes_go_to_the_journal_and_are_replayed_once() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     let written = store.outbox().add(callback(9, 900)).await.unwrap();
@@ -123,7 +123,7 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
     let concluded = store.calls().conclude(conclusion(1)).await.unwrap();
     assert!(
         concluded.changed && concluded.callbacks.is_empty(),
-        "promised; its callback goes out later"
+        "accepted; its callback is sent later"
     );
     assert!(matches!(store.outbox().add(callback(2, 200)).await, Err(StoreError::Journalled)));
     for seq in 0..700 {
@@ -138,12 +138,12 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
     };
     let settling = tokio::spawn(store.outbox().settle(settlement));
     store.flush().await;
-    assert_eq!(fixture.health.unready_reason(), None, "the journal has it: calls are taken");
+    assert_eq!(fixture.health.unready_reason(), None, "the journal works, so calls are accepted");
     assert!(!has_ended(&store, 1).await && fixture.journalled() > 0);
-    assert!(!settling.is_finished(), "who delivered remembers it, and does not deliver again");
+    assert!(!settling.is_finished(), "the settlement waits for the database");
 
     fixture.switch.set(false, false);
-    until("taken in", async || has_ended(&store, 1).await).await;
+    until("replayed", async || has_ended(&store, 1).await).await;
     settling.await.unwrap().unwrap();
     until("emptied", async || fixture.journalled() == 0).await;
     let record = store.calls().get(&Scope::of(MAIN.into()), uuid(1)).await.unwrap().unwrap();
@@ -154,7 +154,7 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
     );
     let mut events = waiting(&store).await;
     events.sort_unstable();
-    assert_eq!(events, [1, 200], "once each, and the delivered one is done");
+    assert_eq!(events, [1, 200], "each once, without the delivered one");
     let due = store.outbox().due("node", "https://app.example.com", secs(9), 9).await.unwrap();
     assert_eq!(due[0].new.notice, callback(1, 1).notice, "secret parameters included");
     assert!(!store.calls().conclude(conclusion(1)).await.unwrap().changed);
@@ -162,7 +162,7 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
 }
 
 #[tokio::test]
-async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
+async fn r11_the_journal_is_replayed_at_the_next_start_each_entry_once() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     store.flush().await;
@@ -172,7 +172,7 @@ async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
     }
     assert!(
         store.calls().conclude(conclusion(3)).await.is_ok(),
-        "a second end goes in too, and changes nothing"
+        "a second end is journaled and changes nothing"
     );
     store.close().await;
     assert!(fixture.journalled() > 0);
@@ -192,7 +192,7 @@ async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
     fixture.switch.set(false, false);
     let store = fixture.open().await;
     assert_eq!(fixture.journalled(), 0);
-    assert!(!has_ended(&store, 2).await, "it was told that it has that one");
+    assert!(!has_ended(&store, 2).await, "the database was marked as having this entry");
     for call in 3..=600 {
         assert!(has_ended(&store, call).await, "{call}");
     }
@@ -203,7 +203,7 @@ async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
 }
 
 #[tokio::test]
-async fn r11_with_neither_store_nor_journal_calls_are_refused_and_nothing_spins() {
+async fn r11_without_database_and_journal_the_node_is_unready_and_retries_slowly() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     store.flush().await;
@@ -221,12 +221,12 @@ async fn r11_with_neither_store_nor_journal_calls_are_refused_and_nothing_spins(
     assert!(concluding.await.unwrap().unwrap().changed);
     until("ready", async || fixture.health.unready_reason().is_none()).await;
     fixture.switch.set(false, false);
-    until("taken in", async || has_ended(&store, 1).await).await;
+    until("replayed", async || has_ended(&store, 1).await).await;
     store.close().await;
 }
 
 #[tokio::test]
-async fn r11_a_store_that_another_has_locked_delays_no_call() {
+async fn r11_a_locked_database_delays_no_call() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     let other = pool(&fixture.file()).await;
@@ -242,7 +242,7 @@ async fn r11_a_store_that_another_has_locked_delays_no_call() {
     other.commit().await.unwrap();
     drop(other);
     for call in 1..=20 {
-        until("taken in", async || has_ended(&store, call).await).await;
+        until("replayed", async || has_ended(&store, call).await).await;
     }
     assert_eq!(waiting(&store).await.len(), 20);
     store.close().await;
@@ -265,7 +265,7 @@ impl Proxy {
         let each = listening.clone();
         tokio::spawn(listening.run_until_cancelled_owned(async move {
             while let Ok((from, _)) = listener.accept().await {
-                #[allow(clippy::disallowed_methods, reason = "a test's own wire")]
+                #[allow(clippy::disallowed_methods, reason = "the proxy of a test")]
                 let to = tokio::net::TcpStream::connect(&server).await.unwrap();
                 tokio::spawn(each.clone().run_until_cancelled_owned(carry(
                     from,
@@ -297,7 +297,7 @@ async fn carry(
 }
 
 #[tokio::test]
-async fn r11_a_server_that_is_gone_or_frozen_loses_nothing_and_holds_up_no_end() {
+async fn r11_a_stopped_or_frozen_server_loses_nothing_and_delays_no_end() {
     if crate::testing::skipped_on_sqlite() {
         return;
     }
@@ -329,16 +329,16 @@ async fn r11_a_server_that_is_gone_or_frozen_loses_nothing_and_holds_up_no_end()
                 Duration::from_secs(20),
                 store.calls().conclude(conclusion(call)),
             );
-            assert!(within.await.expect("told").unwrap().changed);
+            assert!(within.await.expect("completed").unwrap().changed);
             assert!(fixture.journalled() > 0);
         }
         let before = fixture.journalled();
         let third =
             tokio::time::timeout(Duration::from_secs(5), store.calls().conclude(conclusion(3)));
-        third.await.expect("while the server is asked again").unwrap();
-        assert!(fixture.journalled() > before, "R3: what came during a try is in the journal too");
+        third.await.expect("completed during a reconnect").unwrap();
+        assert!(fixture.journalled() > before, "a write during an attempt goes to the journal");
         assert_eq!(fixture.health.unready_reason(), None);
-        tokio::time::timeout(Duration::from_secs(5), store.close()).await.expect("R9: closed");
+        tokio::time::timeout(Duration::from_secs(5), store.close()).await.expect("closed in time");
         drop(held);
         let store = fixture.open().await;
         for call in 1..=3 {
@@ -350,7 +350,7 @@ async fn r11_a_server_that_is_gone_or_frozen_loses_nothing_and_holds_up_no_end()
 }
 
 #[tokio::test]
-async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
+async fn r11_a_file_that_was_moved_away_and_back_is_complete() {
     if skipped_on_postgres() {
         return;
     }
@@ -360,9 +360,9 @@ async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
     let (db, away) = (fixture.folder.path().join("db"), fixture.folder.path().join("away"));
     std::fs::rename(&db, &away).unwrap();
     assert!(store.calls().conclude(conclusion(2)).await.unwrap().changed);
-    assert!(fixture.journalled() > 0, "not into a file that nobody would find");
+    assert!(fixture.journalled() > 0, "not written to the moved file");
     std::fs::rename(&away, &db).unwrap();
-    until("taken in", async || has_ended(&store, 2).await).await;
+    until("replayed", async || has_ended(&store, 2).await).await;
     store.close().await;
 
     // Another file is put in its place, as in a restore. Later writes go to the new one.
@@ -371,7 +371,7 @@ async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
     assert!(store.calls().conclude(conclusion(3)).await.unwrap().changed);
     std::fs::create_dir(&db).unwrap();
     std::fs::copy(away.join("offhook.db"), fixture.file()).unwrap();
-    until("taken in", async || fixture.journalled() == 0).await;
+    until("replayed", async || fixture.journalled() == 0).await;
     assert!(store.calls().conclude(conclusion(4)).await.unwrap().changed);
     for call in 1..=4 {
         until("readers follow", async || has_ended(&store, call).await).await;
@@ -383,7 +383,7 @@ async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
 }
 
 #[tokio::test]
-async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing() {
+async fn r11_writes_with_rejected_data_go_to_the_rejects_file_and_block_nothing() {
     use std::os::unix::fs::PermissionsExt as _;
     let fixture = Fixture::new();
     let store = fixture.open().await;
@@ -425,7 +425,7 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
     for call in 1..=40 {
         assert_eq!(has_ended(&store, call).await, call != 17, "{call}");
     }
-    assert_eq!(fixture.journalled(), 0, "what is well goes on");
+    assert_eq!(fixture.journalled(), 0, "valid writes go to the database");
     assert_eq!(fixture.health.unready_reason(), None);
     let lines = set_aside().unwrap();
     assert!(
@@ -496,7 +496,7 @@ impl SmallDisk {
             !required.split_whitespace().any(|r| r == "tmpfs"),
             "tmpfs is required here and can't be mounted"
         );
-        #[allow(clippy::print_stderr, reason = "a skip is told")]
+        #[allow(clippy::print_stderr, reason = "reports a skipped test")]
         {
             eprintln!("skipped: a tmpfs can't be mounted (root is needed)");
         }
@@ -542,7 +542,7 @@ async fn r11_a_full_disk_loses_nothing() {
     assert_eq!(fixture.health.unready_reason(), None);
     std::fs::remove_file(filler).unwrap();
     for call in 1..=calls {
-        until("all of the first disk's", async || has_ended(&store, call).await).await;
+        until("replayed to the first disk", async || has_ended(&store, call).await).await;
     }
     store.close().await;
 
@@ -550,7 +550,7 @@ async fn r11_a_full_disk_loses_nothing() {
     let store = fixture.open_at(file, small.0.path().join("data")).await;
     let filler = small.fill();
     let mut stuck = Vec::new();
-    until("nothing is taken", async || {
+    until("nothing is accepted", async || {
         calls += 1;
         stuck.push(tokio::spawn(store.calls().conclude(conclusion(calls))));
         fixture.health.is_store_broken()
@@ -561,14 +561,14 @@ async fn r11_a_full_disk_loses_nothing() {
         assert!(concluded.await.unwrap().unwrap().changed);
     }
     for call in 1..=calls {
-        until("taken in", async || has_ended(&store, call).await).await;
+        until("replayed", async || has_ended(&store, call).await).await;
     }
     until("ready", async || fixture.health.unready_reason().is_none()).await;
     store.close().await;
 }
 
 #[tokio::test]
-async fn r4_a_callback_that_cannot_be_read_holds_up_no_other() {
+async fn r4_an_unreadable_callback_blocks_no_other() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     for call in 1..=3 {

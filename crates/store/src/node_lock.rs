@@ -150,7 +150,7 @@ mod tests {
     use crate::testing::VARIABLE;
 
     #[tokio::test]
-    async fn r03_a_database_that_forgot_its_node_is_held_again() {
+    async fn r03_a_lost_node_lock_is_taken_again() {
         let Ok(url) = std::env::var(VARIABLE) else { return };
         let at = Database::Postgres(model::Secret::new(url));
         let name = uuid::Uuid::new_v4().to_string();
@@ -162,7 +162,7 @@ mod tests {
                 WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32 | objid::bigint) = key";
             sql::query_scalar(holder).bind(name.clone()).fetch_optional(&pool).await.unwrap()
         };
-        let before = holder().await.expect("it is held");
+        let before = holder().await.expect("locked");
         let end = sql::query("SELECT pg_terminate_backend($1::int)").bind(before);
         end.execute(&pool).await.unwrap();
         let again = tokio::time::timeout(std::time::Duration::from_secs(30), async {
@@ -172,7 +172,7 @@ mod tests {
                 }
             }
         });
-        assert_ne!(again.await.expect("it is held again"), before);
+        assert_ne!(again.await.expect("locked again"), before);
         assert!(!hold.lost().is_cancelled());
     }
 }

@@ -202,7 +202,7 @@ mod tests {
     use crate::password::Secret;
 
     #[tokio::test]
-    async fn r15_a_password_is_known_again_and_no_other_is() {
+    async fn r15_verifies_the_right_password_only() {
         let passwords = Passwords::default();
         let secret = |text: &str| Secret::new(text);
         let hash = passwords.hash(secret("correct horse")).await.unwrap();
@@ -210,7 +210,7 @@ mod tests {
         assert_ne!(
             hash,
             passwords.hash(secret("correct horse")).await.unwrap(),
-            "each has a salt of its own"
+            "each has its own salt"
         );
         let cases =
             [("correct horse", Some(hash.as_str()), true), ("correct hors", Some(&hash), false)];
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(
             passwords.verify_from(here, secret("x"), Some(&hash)).await,
             Err(PasswordError::Busy),
-            "its share"
+            "the network's quota is used up"
         );
         assert_eq!(
             passwords.verify_from(there, secret("correct horse"), Some(&hash)).await,

@@ -175,12 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn r22_what_is_sealed_opens_for_its_key_and_purpose_only() {
+    fn r22_a_sealed_value_opens_only_with_its_key_and_purpose() {
         let (ours, theirs) = (of("a"), of("b"));
         let sealed = ours.seal(b"row 1", b"4711".to_vec());
         assert_eq!(sealed.len(), 1 + 12 + 4 + 16);
         assert!(!sealed.windows(4).any(|w| w == b"4711"));
-        assert_ne!(sealed, ours.seal(b"row 1", b"4711".to_vec()), "no two are alike");
+        assert_ne!(sealed, ours.seal(b"row 1", b"4711".to_vec()), "each has its own nonce");
         assert_eq!(**of("a").open(b"row 1", &sealed).unwrap(), *b"4711");
         assert!(ours.open(b"row 2", &sealed).is_none() && theirs.open(b"row 1", &sealed).is_none());
         for at in 0..sealed.len() {
@@ -195,21 +195,21 @@ mod tests {
     }
 
     #[test]
-    fn r22_without_a_secret_there_is_a_key_file_for_the_owner_only() {
+    fn r22_without_a_secret_a_key_file_with_mode_0600_is_created() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let sealed = Seal::of(None, &data).unwrap().seal(b"", b"4711".to_vec());
         assert_eq!(
             **Seal::of(None, &data).unwrap().open(b"", &sealed).unwrap(),
             *b"4711",
-            "made once"
+            "created once"
         );
         let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(data.clone()), mode(data.join(KEY_FILE))), (0o700, 0o600));
         assert_eq!(std::fs::read_dir(&data).unwrap().count(), 1);
         let elsewhere = folder.path().join("elsewhere");
         assert!(Seal::read_only(None, &elsewhere).unwrap().open(b"", &sealed).is_none());
-        assert!(!elsewhere.exists(), "who reads makes none");
+        assert!(!elsewhere.exists(), "a reader creates no key file");
         assert_eq!(**Seal::read_only(None, &data).unwrap().open(b"", &sealed).unwrap(), *b"4711");
         for bad in ["", "xyz", &"f".repeat(63), &"g".repeat(64), &"f".repeat(65)] {
             std::fs::write(data.join(KEY_FILE), bad).unwrap();

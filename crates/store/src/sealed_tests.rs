@@ -48,7 +48,7 @@ fn telling(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
+async fn r22_digits_are_encrypted_in_store_and_journal_and_deleted_after_delivery() {
     let folder = tempfile::tempdir().unwrap();
     let fails = Arc::default();
     let store = open(folder.path(), None, &fails).await;
@@ -62,7 +62,7 @@ async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
     };
     store.calls().conclude(conclusion).await.unwrap();
     let journal = std::fs::metadata(folder.path().join("store.journal")).unwrap().len();
-    assert!(journal > 100, "the second waits in the journal");
+    assert!(journal > 100, "the second one is in the journal");
     assert_eq!(telling(folder.path()), [""; 0]);
     store.close().await;
     assert_eq!(telling(folder.path()), [""; 0]);
@@ -73,7 +73,7 @@ async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
     assert_eq!(
         found.iter().map(|c| c.new.clone()).collect::<Vec<_>>(),
         [sensitive(1), sensitive(2)],
-        "whole again"
+        "complete again"
     );
     for callback in found {
         let outcome = DeliveryOutcome::Delivered;
@@ -90,12 +90,12 @@ async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
     let file = pool(&folder.path().join("offhook.db")).await;
     let kept = "SELECT count(*) FROM callbacks WHERE sealed_params IS NOT NULL OR secret_params IS NOT NULL";
     let kept: i64 = sql::query_scalar(kept).fetch_one(&file).await.unwrap();
-    assert_eq!(kept, 0, "delivered is forgotten");
+    assert_eq!(kept, 0, "parameters of delivered callbacks are deleted");
     file.close().await;
 }
 
 #[tokio::test]
-async fn r22_rows_of_before_are_sent_and_those_of_another_key_wait_for_it() {
+async fn r22_unencrypted_rows_are_sent_and_those_of_another_key_wait_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let fails = Arc::default();
     let store = open(folder.path(), Some("one key"), &fails).await;
@@ -113,7 +113,7 @@ async fn r22_rows_of_before_are_sent_and_those_of_another_key_wait_for_it() {
     assert_eq!(found[0].new, sensitive(1));
     assert!(
         found[1].new.shut.is_some() && found[1].new.notice.params.get("Digits").is_none(),
-        "not sent without them"
+        "not sent without its parameters"
     );
     store.close().await;
 

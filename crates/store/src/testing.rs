@@ -23,7 +23,7 @@ pub(crate) fn is_postgres() -> bool {
 
 /// Returns `true` and prints the reason if this run does not test SQLite.
 pub(crate) fn skipped_on_postgres() -> bool {
-    #[allow(clippy::print_stdout, reason = "a skip is told")]
+    #[allow(clippy::print_stdout, reason = "reports a skipped test")]
     if is_postgres() {
         println!("skipped: tests SQLite only");
     }
@@ -32,7 +32,7 @@ pub(crate) fn skipped_on_postgres() -> bool {
 
 /// Returns `true` and prints the reason if this run does not test PostgreSQL.
 pub(crate) fn skipped_on_sqlite() -> bool {
-    #[allow(clippy::print_stdout, reason = "a skip is told")]
+    #[allow(clippy::print_stdout, reason = "reports a skipped test")]
     if !is_postgres() {
         println!("skipped: tests PostgreSQL only");
     }

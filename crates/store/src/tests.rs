@@ -147,7 +147,7 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
         (1_000, 202, (1_000, "{\"seq\":1000}".to_owned()))
     );
     let late = [(1_000_000, "first".to_owned()), (1_000_001, "second".to_owned())];
-    assert_eq!(rest[200..], late, "behind all that the call's own task may still write");
+    assert_eq!(rest[200..], late, "after all lines of the call's own task");
     assert!(store.calls().events(&scope, uuid(9), None, 10).await.unwrap().is_empty());
     assert!(
         store.calls().events(&Scope::of(OTHER.into()), uuid(1), None, 10).await.unwrap().is_empty()
@@ -163,7 +163,7 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
 }
 
 #[tokio::test]
-async fn a_lost_beginning_is_made_good_by_the_end() {
+async fn the_end_restores_a_lost_start() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     assert!(
@@ -203,7 +203,7 @@ async fn lists_filter_page_and_keep_tenants_apart() {
     let main = Scope::of(MAIN.into());
 
     let (page, total) = store.calls().list(&main, &CallFilter::default(), 20, 0).await.unwrap();
-    assert_eq!((page.len(), total), (20, 30), "open calls and those of others are not in it");
+    assert_eq!((page.len(), total), (20, 30), "without open calls and other accounts");
     assert_eq!((page[0].start.call, page[19].start.call), (uuid(29), uuid(10)), "newest first");
     let (page, total) = store.calls().list(&main, &CallFilter::default(), 20, 20).await.unwrap();
     assert_eq!((page.len(), total, page[9].start.call), (10, 30, uuid(0)));
@@ -259,7 +259,7 @@ async fn lists_filter_page_and_keep_tenants_apart() {
 }
 
 #[tokio::test]
-async fn r11_a_copy_made_under_load_is_whole() {
+async fn r11_a_backup_made_under_load_is_complete() {
     if skipped_on_postgres() {
         return;
     }
@@ -314,7 +314,7 @@ async fn r11_a_copy_made_under_load_is_whole() {
     store.close().await;
     let names: Vec<_> =
         std::fs::read_dir(fixture.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 4, "nothing but the copies and the data: {names:?}");
+    assert_eq!(names.len(), 4, "only the copies and the data: {names:?}");
 
     for (copy, before, backup) in made {
         assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
@@ -337,7 +337,7 @@ async fn r11_a_copy_made_under_load_is_whole() {
 }
 
 #[tokio::test]
-async fn a_copy_of_nothing_or_to_nowhere_leaves_nothing() {
+async fn a_failed_backup_leaves_no_file() {
     if skipped_on_postgres() {
         return;
     }
@@ -352,7 +352,7 @@ async fn a_copy_of_nothing_or_to_nowhere_leaves_nothing() {
     assert!(matches!(nowhere, crate::backup::BackupError::File { what: "write", .. }), "{nowhere}");
     assert!(
         !fixture.file().with_extension("db-wal").exists(),
-        "a store that was closed is one file"
+        "a closed store has no write-ahead log"
     );
     std::fs::write(fixture.file(), "this is not a database, it is a text of some length").unwrap();
     let damaged = crate::backup(&fixture.file(), &out).await.unwrap_err();
@@ -389,7 +389,7 @@ async fn files_are_for_the_owner_only() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_store_is_refused() {
+async fn refuses_a_file_that_is_not_a_database() {
     if skipped_on_postgres() {
         return;
     }
@@ -444,7 +444,7 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
     assert_eq!(
         second.await.unwrap(),
         ConclusionResult::default(),
-        "a second end changes nothing and says nothing"
+        "a second end changes nothing and reports nothing"
     );
     assert_eq!(store.calls().due_farewells("node", secs(89), 9).await.unwrap(), []);
     store.close().await;
@@ -456,11 +456,7 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
     let (origins, _) = store.outbox().due_origins("node", secs(2)).await.unwrap();
     assert_eq!(origins, ["https://app.example.com"]);
     let due = store.outbox().due("node", &origins[0], secs(2), 9).await.unwrap();
-    assert_eq!(
-        due.iter().map(|c| &c.new).collect::<Vec<_>>(),
-        [&callback(2, 1)],
-        "as it was put in"
-    );
+    assert_eq!(due.iter().map(|c| &c.new).collect::<Vec<_>>(), [&callback(2, 1)], "unchanged");
 
     // A farewell left by another process is due at once, then put off, then done.
     store.calls().take_over_farewells("node");
@@ -481,7 +477,7 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
 }
 
 #[tokio::test]
-async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
+async fn callbacks_are_due_in_order_and_lose_their_secrets_once_delivered() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     let first = store.outbox().add(callback(1, 1)).await.unwrap();
@@ -500,7 +496,7 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     let settled =
         |id, outcome| Settlement { id, attempts: 2, at: secs(3), outcome, last: "503".to_owned() };
     let put_off = settled(first.callback.id, DeliveryOutcome::Retry { due: secs(10) });
-    assert!(!store.outbox().settle(put_off).await.unwrap(), "its successor still waits for it");
+    assert!(!store.outbox().settle(put_off).await.unwrap(), "the next callback still waits");
     assert_eq!(due(secs(9)).await, [3]);
     assert_eq!(store.outbox().due_origins("node", secs(9)).await.unwrap().1, Some(secs(10)));
     assert_eq!(store.outbox().due_origins("another", secs(9)).await.unwrap(), (Vec::new(), None));
@@ -512,7 +508,7 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
             .settle(settled(first.callback.id, DeliveryOutcome::Delivered))
             .await
             .unwrap(),
-        "now the successor may go"
+        "the next callback can be sent"
     );
     assert_eq!(due(secs(2)).await, [2, 3]);
     store.outbox().settle(settled(third.callback.id, DeliveryOutcome::Failed)).await.unwrap();
@@ -522,7 +518,7 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
             .settle(settled(third.callback.id, DeliveryOutcome::Delivered))
             .await
             .unwrap(),
-        "done is done"
+        "a finished callback stays as it is"
     );
     let pool = pool(&fixture.file()).await;
     let secrets: Vec<(i64, bool, i64)> =
@@ -535,14 +531,14 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     store.calls().delete_history(secs(0), secs(4)).await.unwrap();
     let left: Vec<i64> =
         sql::query_scalar("SELECT id FROM callbacks").fetch_all(&pool).await.unwrap();
-    assert_eq!(left, [ids[1]], "done ones go with the event logs, waiting ones never");
+    assert_eq!(left, [ids[1]], "finished callbacks are deleted, waiting ones are not");
     pool.close().await;
     store.close().await;
 }
 
 /// A hangup callback is sent after every other callback of the call except recordings.
 #[tokio::test]
-async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
+async fn a_hangup_callback_follows_the_other_callbacks_of_its_call() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     let about = |event: u128, kind: CallbackKind| {
@@ -577,13 +573,13 @@ async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
         .settle(settled(action.callback.id, DeliveryOutcome::Retry { due: secs(10) }))
         .await
         .unwrap();
-    assert_eq!(due().await, [3, 4], "what is tried again later holds nothing up");
+    assert_eq!(due().await, [3, 4], "a retry delays nothing else");
     store.close().await;
 }
 
 /// The end of a multi-party call is reported to a URL after every member's exit.
 #[tokio::test]
-async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_same_url() {
+async fn the_end_of_a_multi_party_call_follows_other_calls_callbacks_to_the_same_url() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     let about = |call: u128, event: u128, name: &'static str, url: &str| {
@@ -599,11 +595,7 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
     let elsewhere = store.outbox().add(about(3, 4, MPC_END, "b")).await.unwrap();
     let later = store.outbox().add(about(4, 5, "ParticipantJoin", "a")).await.unwrap();
     let firsts = [&exit, &another, &end, &elsewhere, &later].map(|written| written.first);
-    assert_eq!(
-        firsts,
-        [true, true, false, true, true],
-        "only what is an end waits for other calls'"
-    );
+    assert_eq!(firsts, [true, true, false, true, true], "only an end waits for other calls");
     let due = async || {
         let rows = store.outbox().due("node", &callback(1, 1).origin, secs(2), 9).await.unwrap();
         rows.iter().map(|c| c.new.event_id.as_u128()).collect::<Vec<_>>()
@@ -618,7 +610,7 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
         .settle(settled(another.callback.id, DeliveryOutcome::Retry { due: secs(10) }))
         .await
         .unwrap();
-    assert_eq!(due().await, [3, 4, 5], "what is tried again later holds nothing up");
+    assert_eq!(due().await, [3, 4, 5], "a retry delays nothing else");
 
     // A callback that waits behind a retry delays neither the end of another room nor its own
     // call's hangup.
@@ -637,7 +629,7 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
 }
 
 #[tokio::test]
-async fn r03_orphans_say_what_they_began_with_and_how_long_they_lived() {
+async fn r03_orphans_have_their_set_up_and_duration() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     for n in 1..=2 {
@@ -667,7 +659,7 @@ async fn r03_orphans_say_what_they_began_with_and_how_long_they_lived() {
 }
 
 #[tokio::test]
-async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_told() {
+async fn r03_a_wacid_after_the_end_makes_a_farewell_due() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     let placed = |n| CallSetup { direction: Direction::Outbound, wacid: None, ..setup(n) };
@@ -697,7 +689,7 @@ async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_t
     assert_eq!(
         of_late,
         [(uuid(1), Some("wacid.before")), (uuid(2), Some("wacid.late"))],
-        "one is not over"
+        "call 3 is open"
     );
     assert!(store.calls().placed_since("node", secs(1_000_000)).await.unwrap().is_empty());
     assert!(store.calls().placed_since("another", secs(0)).await.unwrap().is_empty());
@@ -706,7 +698,7 @@ async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_t
 
 /// `docs/operations.md` promises that a power loss loses the starts of one batch at most.
 #[test]
-fn r03_beginnings_are_synced_as_ends_are() {
+fn r03_starts_are_synced_like_ends() {
     let birth = StartedCall { start: start(1, MAIN, MAIN), setup: String::new(), born: secs(0) };
     assert!(Write::CallStarted(Box::new(birth)).is_synced());
     let ending = Conclusion {
@@ -719,7 +711,7 @@ fn r03_beginnings_are_synced_as_ends_are() {
     let line = Write::LogLine { call: uuid(1), seq: 0, line: String::new() };
     assert!(
         !line.is_synced() && !Write::CallAnswered(uuid(1), secs(0)).is_synced(),
-        "the rest goes with the next of them"
+        "these are synced with the next start or end"
     );
 }
 
@@ -755,7 +747,7 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
         [setup(1), setup(2), placed]
     );
     assert_eq!(orphans[2].start.wacid.as_ref().map(|w| w.as_str()), Some("wacid.named"));
-    assert_eq!(std::fs::metadata(&start_log).unwrap().len(), 0, "all of it is in the database");
+    assert_eq!(std::fs::metadata(&start_log).unwrap().len(), 0, "all entries are in the database");
     assert!(
         store
             .calls()
@@ -767,7 +759,7 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
 }
 
 #[tokio::test]
-async fn the_file_of_beginnings_does_not_grow() {
+async fn the_start_log_does_not_grow() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     let start_log = crate::files::with_suffix(&fixture.file(), ".births");
@@ -785,11 +777,7 @@ async fn the_file_of_beginnings_does_not_grow() {
     }
     assert!(largest < 512 * 1024, "{largest}");
     store.close().await;
-    assert_eq!(
-        std::fs::metadata(&start_log).unwrap().len(),
-        0,
-        "an orderly end leaves nothing in it"
-    );
+    assert_eq!(std::fs::metadata(&start_log).unwrap().len(), 0, "empty after an orderly close");
 }
 
 #[tokio::test]
@@ -807,7 +795,7 @@ async fn a_store_belongs_to_one_node_at_a_time() {
 /// the database would then delete the write-ahead log and all writes after that.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn r03_nothing_that_a_node_does_drops_sqlites_locks() {
+async fn r03_no_operation_of_a_node_drops_sqlites_locks() {
     use std::os::unix::fs::MetadataExt as _;
     if skipped_on_postgres() {
         return;
@@ -823,11 +811,11 @@ async fn r03_nothing_that_a_node_does_drops_sqlites_locks() {
         };
         all.lines().filter(ours).count()
     };
-    assert!(locks() > 0, "a node that writes ahead holds its file as long as it runs");
+    assert!(locks() > 0, "SQLite locks a file in WAL mode");
     assert!(store.erasures().scrub().await.is_ok());
     assert!(locks() > 0, "after an erasure");
     assert!(Store::open(&fixture.file(), Health::new()).await.is_err());
-    assert!(locks() > 0, "after a second one in this process was refused");
+    assert!(locks() > 0, "after a second open was refused");
     let to = fixture.folder.path().join("copy.db");
     crate::backup::backup(&fixture.file(), &to).await.unwrap();
     assert!(locks() > 0, "after a copy");
@@ -835,7 +823,7 @@ async fn r03_nothing_that_a_node_does_drops_sqlites_locks() {
 }
 
 #[tokio::test]
-async fn r05_keys_come_back_the_newest_first_and_go_when_they_are_old() {
+async fn r05_keys_are_listed_newest_first_and_old_ones_deleted() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     let key = |n: i64| SeenKey {

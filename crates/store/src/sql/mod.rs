@@ -627,7 +627,7 @@ mod tests {
     use crate::sql::query;
 
     #[test]
-    fn statements_that_go_together_keep_their_own_values() {
+    fn joined_statements_keep_their_own_values() {
         let one = || query("UPDATE t SET a = $2, b = $2 WHERE c = $1").bind(1_i64).bind("x");
         let all = join([one(), one(), one()].into_iter()).unwrap();
         assert_eq!(

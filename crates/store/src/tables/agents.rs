@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r16_agents_are_kept_within_their_account_and_their_secrets_sealed() {
+    async fn r16_agents_are_separated_by_account_and_their_secrets_encrypted() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
@@ -428,7 +428,10 @@ mod tests {
         found.spec.enabled = false;
         assert!(store.agents().change(found.clone(), before.clone()).await.unwrap());
         found.spec.name = "Late".to_owned();
-        assert!(!store.agents().change(found, before).await.unwrap(), "somebody was faster");
+        assert!(
+            !store.agents().change(found, before).await.unwrap(),
+            "the agent was changed before"
+        );
         assert!(!store.agents().get(&main, one).await.unwrap().unwrap().spec.enabled);
         assert!(!store.agents().delete(&other, one).await.unwrap());
         assert!(store.agents().delete(&main, one).await.unwrap());

@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn every_list_is_what_looking_at_each_call_gives() {
+    async fn lists_match_a_scan_of_all_calls() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("o.db"), Health::new()).await.unwrap();
         let all = calls();
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_found_by_what_comes_before_it() {
+    fn position_is_found_from_the_counts() {
         let counts = [(9, 3), (7, 2), (1, 4)];
         for (offset, found) in [
             (0, Some((9, 0))),

@@ -70,7 +70,7 @@ mod tests {
     use model::Timestamp;
 
     #[tokio::test]
-    async fn a_record_that_has_its_end_is_given_a_remark_and_an_open_one_is_not() {
+    async fn remarks_are_added_to_ended_calls_only() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let [over, open] = [1, 2].map(setup);

@@ -366,7 +366,7 @@ mod tests {
 
     /// Every list is ordered by an index, so a page never reads more than [`ROWS_PER_PAGE`] rows.
     #[tokio::test]
-    async fn no_list_of_conversations_is_sorted() {
+    async fn every_list_of_conversations_reads_an_index_in_order() {
         if crate::testing::skipped_on_postgres() {
             return;
         }
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_many_users_whose_numbers_begin_alike_each_is_on_one_page() {
+    async fn many_users_with_one_prefix_are_each_on_one_page() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let many = u128::from(ROWS_PER_PAGE) + 200;
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_looked_for_is_no_pattern() {
+    fn search_text_is_escaped() {
         assert_eq!(like("50% O_K\\"), "%50\\% o\\_k\\\\%");
     }
 
@@ -566,7 +566,7 @@ mod tests {
                     took.sort();
                     took[2]
                 };
-                #[allow(clippy::print_stderr, reason = "figures are told")]
+                #[allow(clippy::print_stderr, reason = "prints measurements")]
                 let () = eprintln!("{scope:?} {name}: {median:?}, {:?} at most", took[4]);
                 worst = worst.max(median);
             }

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_come_back_in_order_as_they_turned_out_until_they_are_forgotten() {
+    async fn lines_are_returned_in_order_with_corrections_until_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         begin(&store, 1);
@@ -180,7 +180,7 @@ mod tests {
                 .await
                 .unwrap()
         };
-        assert_eq!(count().await, 3, "of the call that is up");
+        assert_eq!(count().await, 3, "those of the open call");
         store.dialogues().delete(uuid(1));
         store.flush().await;
         assert_eq!(count().await, 0);

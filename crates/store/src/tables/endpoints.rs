@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r16_endpoints_are_made_listed_changed_and_removed_within_their_account() {
+    async fn r16_endpoints_are_created_listed_changed_and_deleted_within_their_account() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
@@ -267,7 +267,7 @@ mod tests {
             ),
             ("B", None, "other")
         );
-        assert!(!format!("{changed:?}").contains("other"), "no hash in a log");
+        assert!(!format!("{changed:?}").contains("other"), "Debug omits the hash");
         assert!(store.endpoints().delete(&main, &first).await.unwrap());
         assert_eq!(store.endpoints().by_name(&changed.name).await.unwrap(), None);
         store.close().await;

@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(
             store.notifications().mark_read(&main, one, now).await.unwrap(),
             0,
-            "once more changes nothing"
+            "again changes nothing"
         );
         assert_eq!(store.notifications().count_unread(&main).await.unwrap(), 4);
         assert_eq!(

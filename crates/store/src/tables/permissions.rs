@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_are_replaced_paged_and_forgotten_unless_they_changed_since() {
+    async fn permissions_are_replaced_paged_and_deleted_unless_changed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("o.db");
         let store = Store::open(&file, Health::new()).await.unwrap();
@@ -197,14 +197,14 @@ mod tests {
         }
         store.calls().delete_history(Timestamp::default(), Timestamp::from_secs(21)).await.unwrap();
         let left = store.permissions().list(None, 9).await.unwrap();
-        assert_eq!((left.len(), left[0].user.as_str()), (3, "92"), "written since");
+        assert_eq!((left.len(), left[0].user.as_str()), (3, "92"), "changed since");
         assert_eq!(replies(&file).await, 0);
-        assert!(!format!("{left:?}").contains("92"), "no user in a log");
+        assert!(!format!("{left:?}").contains("92"), "Debug omits the user");
         store.close().await;
     }
 
     #[tokio::test]
-    async fn r11_a_reply_that_the_store_refuses_is_in_the_journal_and_taken_in() {
+    async fn r11_a_rejected_reply_goes_to_the_journal_and_is_replayed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("o.db");
         let fails = Arc::new(AtomicBool::new(true));

@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r16_recordings_are_listed_found_and_forgotten_within_their_account() {
+    async fn r16_recordings_are_listed_found_and_deleted_within_their_account() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
@@ -566,7 +566,7 @@ mod tests {
         };
         assert_eq!(ids(&main, RecordingFilter::default()).await, (vec![9, 2, 1], 3));
         assert_eq!(ids(&sub, RecordingFilter::default()).await, (vec![2], 1));
-        assert_eq!(ids(&other, RecordingFilter::default()).await, (vec![], 0), "it is open still");
+        assert_eq!(ids(&other, RecordingFilter::default()).await, (vec![], 0), "it is still open");
         let since = RecordingFilter {
             added: vec![(Compare::GreaterEqual, Timestamp::from_secs(200))],
             ..RecordingFilter::default()
@@ -590,7 +590,7 @@ mod tests {
         store.close().await;
     }
     #[tokio::test]
-    async fn copies_wait_for_their_time_and_objects_outlive_their_rows_until_they_are_gone() {
+    async fn copies_are_due_at_their_time_and_objects_are_removed_after_their_rows() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let at = Timestamp::from_secs;
@@ -655,7 +655,7 @@ mod tests {
         store.close().await;
     }
     #[tokio::test]
-    async fn what_is_said_is_written_down_before_the_file_goes_and_told_once() {
+    async fn a_recording_is_transcribed_before_it_is_copied_and_reported_once() {
         use machine::transcription_callback;
         use model::Method;
         use xml::ast::DocUrl;
@@ -699,7 +699,11 @@ mod tests {
         };
         let done = TranscriptWrite::Done { id: start.id, callback: Box::new(callback) };
         assert_eq!(store.recordings().write_transcript(done.clone()).await.unwrap().len(), 1);
-        assert_eq!(store.recordings().write_transcript(done).await.unwrap().len(), 0, "told once");
+        assert_eq!(
+            store.recordings().write_transcript(done).await.unwrap().len(),
+            0,
+            "reported once"
+        );
         let last = work(700).await;
         assert_eq!((last.copies.len(), last.transcripts.len()), (1, 0));
         store.close().await;

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_are_kept_sealed_for_their_time_and_go_with_whom_they_are_about() {
+    async fn responses_are_kept_encrypted_until_they_expire_or_their_user_is_erased() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         for given in [answer(1, None, 10), answer(2, Some("919412341234"), 10), answer(3, None, 20)]
@@ -199,11 +199,7 @@ mod tests {
         let at = Timestamp::from_secs;
         let kept = async |n: u8, now| store.responses().get(&[n; 32], at(now)).await.unwrap();
         assert_eq!(kept(1, 9).await.as_deref(), Some(b"canary-answer".as_slice()));
-        assert_eq!(
-            (kept(1, 10).await, kept(4, 9).await),
-            (None, None),
-            "past its time; never given"
-        );
+        assert_eq!((kept(1, 10).await, kept(4, 9).await), (None, None), "expired; never stored");
         // The same key after the expiry is a new request.
         assert_eq!(store.responses().put(answer(1, None, 30)).unwrap().await.unwrap(), 1);
         assert!(kept(1, 29).await.is_some());
@@ -217,7 +213,7 @@ mod tests {
         };
         let until = crate::tables::erasures::ErasureCutoff { wall: at(2), steady: at(2) };
         store.erasures().erase_remaining(&person("MA2"), until, Vec::new()).await.unwrap();
-        assert!(kept(2, 9).await.is_some(), "r16: of another account");
+        assert!(kept(2, 9).await.is_some(), "another account's erasure");
         store.erasures().erase_remaining(&person("MA1"), until, Vec::new()).await.unwrap();
         assert!(kept(2, 9).await.is_none() && kept(3, 9).await.is_some());
         store.responses().delete_expired(at(25)).await.unwrap();

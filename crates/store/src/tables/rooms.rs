@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_latest_are_kept_and_read_as_they_were() {
+    async fn ended_multi_party_calls_are_listed_newest_first() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         for n in [5, 9, 7] {
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_up_is_left_to_the_next_process_with_who_is_in() {
+    async fn an_open_multi_party_call_is_left_to_the_next_process_with_its_members() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         store.rooms().put(open(5), Vec::new(), "node", at(100));
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_many_who_have_left_one_the_latest_are_kept() {
+    async fn only_the_latest_members_that_left_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         store.rooms().put(open(5), Vec::new(), "node", at(1));

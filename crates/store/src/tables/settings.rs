@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn settings_are_replaced_and_forgotten_and_their_secrets_sealed() {
+    async fn settings_are_replaced_and_deleted_and_their_secrets_encrypted() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("offhook.db");
         let store = Store::open(&file, Health::new()).await.unwrap();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r11_what_the_store_does_not_take_is_not_promised() {
+    async fn r11_a_rejected_write_of_settings_fails() {
         use std::sync::Arc;
         use std::sync::atomic::AtomicBool;
         use std::sync::atomic::Ordering;

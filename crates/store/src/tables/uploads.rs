@@ -101,7 +101,7 @@ mod tests {
     use model::Health;
 
     #[tokio::test]
-    async fn r16_a_files_type_is_its_accounts_and_kept_as_long_as_meta_has_it() {
+    async fn r16_a_media_type_is_visible_to_its_account_until_it_expires() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         for (account, mime, made) in

@@ -104,13 +104,13 @@ async fn each_has_its_own(apart: bool) {
     assert_eq!(
         (told.callback.new.event_id.as_u128(), told.first),
         (501, true),
-        "the one before it is over"
+        "the callback before it is settled"
     );
     assert!(!settled.await.unwrap());
     let mut found = Vec::new();
     for message in messages {
         let InboxResult::Entry(standing, written) = message.await.unwrap() else {
-            panic!("not taken in")
+            panic!("no entry")
         };
         let events: Vec<_> =
             written.iter().map(|w| (w.callback.new.event_id.as_u128() - 3_000, w.first)).collect();
@@ -131,11 +131,11 @@ async fn each_has_its_own(apart: bool) {
 }
 
 #[tokio::test]
-async fn what_comes_together_is_written_a_kind_at_a_time() {
+async fn commuting_writes_of_a_batch_are_executed_by_kind() {
     each_has_its_own(false).await;
 }
 
 #[tokio::test]
-async fn what_would_see_the_order_keeps_it() {
+async fn a_write_that_does_not_commute_keeps_the_order() {
     each_has_its_own(true).await;
 }

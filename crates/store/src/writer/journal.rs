@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn r11_a_journal_whose_name_is_damaged_keeps_its_entries_and_one_that_is_none_is_put_aside() {
+    fn r11_a_journal_with_a_damaged_id_keeps_its_entries_and_is_saved() {
         let aside = |folder: &std::path::Path| {
             let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
             let aside: Vec<_> =
@@ -314,17 +314,17 @@ mod tests {
             assert_eq!(
                 all(&mut Journal::open(folder.path()).unwrap()),
                 wanted,
-                "{damage}: at the start after it"
+                "{damage}: at the next start"
             );
         }
     }
 
     #[test]
-    fn r11_entries_come_back_in_order_over_a_restart_and_a_cut_one_is_dropped() {
+    fn r11_entries_survive_a_restart_in_order_and_a_truncated_one_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(folder.path()).unwrap();
         assert!(journal.is_empty());
-        assert!(Journal::open(folder.path()).is_err(), "one process at a time");
+        assert!(Journal::open(folder.path()).is_err(), "locked by the first");
         journal.append(&texts(0..3)).unwrap();
         journal.append(&texts(3..5)).unwrap();
         journal.sync().unwrap();
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(
             all(&mut journal),
             expected,
-            "what was changed is not believed, what was cut is gone"
+            "a changed entry is unreadable, a truncated one is dropped"
         );
         journal.append(&texts(5..6)).unwrap();
         assert_eq!(all(&mut journal).len(), 6);
@@ -356,13 +356,13 @@ mod tests {
     }
 
     #[test]
-    fn r11_it_is_bounded_and_takes_all_or_nothing() {
+    fn r11_the_journal_is_bounded_and_appends_all_or_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(folder.path()).unwrap();
         let big = vec!["x".repeat(1 << 20); 40];
         journal.append(&big).unwrap();
         assert!(journal.has_room_for_lines());
-        assert!(journal.append(&big).is_err(), "64 MiB are the most");
+        assert!(journal.append(&big).is_err(), "the limit is 64 MiB");
         assert_eq!(all(&mut journal).len(), 40);
         journal.append(&big[..20]).unwrap();
         assert!(!journal.has_room_for_lines() && journal.bytes() < BYTES_MAX);
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_journal_is_begun_anew() {
+    fn recreates_a_file_that_is_not_a_journal() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::File::create(folder.path().join(NAME)).unwrap().write_all(&[0; 5_000]).unwrap();
         let mut journal = Journal::open(folder.path()).unwrap();

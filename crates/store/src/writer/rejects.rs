@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_the_file_is_in_the_way_of_and_what_the_statement_is_are_told_apart() {
+    async fn distinguishes_data_errors_from_an_unavailable_database() {
         let folder = tempfile::tempdir().unwrap();
         let options = SqliteConnectOptions::new()
             .filename(folder.path().join("o.db"))
