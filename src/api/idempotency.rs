@@ -26,7 +26,7 @@ use moka::policy::EvictionPolicy;
 use super::segments;
 use model::AuthId;
 use model::Clock;
-use store::{GivenAnswer, Scope, Store};
+use store::{Scope, Store, StoredResponse};
 
 /// The most responses in memory while the store takes none; the least recently used are dropped.
 const RESPONSES_MAX: u64 = 10_000;
@@ -214,8 +214,15 @@ impl Inner {
         let until = given.plus(self.rules.kept);
         let (account, main_account, about) =
             (key.account.clone(), key.main_account.clone(), key.about.clone());
-        let answer =
-            GivenAnswer { digest: key.digest, account, main_account, about, answer, given, until };
+        let answer = StoredResponse {
+            digest: key.digest,
+            account,
+            main_account,
+            about,
+            answer,
+            given,
+            until,
+        };
         let Some(written) = self.store.responses().put(answer) else { return false };
         matches!(tokio::time::timeout(STORE_TIMEOUT, written).await, Ok(Ok(_)))
     }
@@ -265,7 +272,7 @@ mod tests {
 
     use super::*;
     use model::Health;
-    use store::{Fail, Part, StoreOptions};
+    use store::{FaultInjector, StoreOptions, StorePart};
 
     fn idempotency(store: &Store) -> Idempotency {
         let internal_error = || StatusCode::INTERNAL_SERVER_ERROR.into_response();
@@ -277,7 +284,7 @@ mod tests {
     }
 
     async fn store(folder: &tempfile::TempDir, broken: bool) -> Store {
-        let fail: Fail = Arc::new(move |part| broken && part == Part::Store);
+        let fail: FaultInjector = Arc::new(move |part| broken && part == StorePart::Store);
         let options =
             StoreOptions { fail: Some(fail), ..StoreOptions::with_journal_in(folder.path()) };
         Store::open_with(&folder.path().join("o.db"), options, Health::new()).await.unwrap()

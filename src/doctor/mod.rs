@@ -165,7 +165,10 @@ async fn settings(config: &Config) -> (Vec<Setting>, Vec<WebhookUse>, Result<(),
             archive.settings(config.store.secret_key.as_ref(), &config.store.data_dir).await?;
         let named: Vec<_> = config.webhooks.iter().map(WebhookSettings::id).collect();
         // A store that an earlier version made may not know of webhooks yet.
-        Ok::<_, StoreError>((settings, archive.webhooks_missed(&named).await.unwrap_or_default()))
+        Ok::<_, StoreError>((
+            settings,
+            archive.unknown_webhook_uses(&named).await.unwrap_or_default(),
+        ))
     };
     match read.await {
         Ok((settings, missed)) => (settings, missed, Ok(())),

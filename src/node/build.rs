@@ -63,7 +63,7 @@ use speech::config::SpeechConfig;
 use speech::http::EndpointError;
 use speech::library::Library;
 use speech::recognise::Recognisers;
-use store::{Hold, Passwords, Store, StoreOptions};
+use store::{NodeLock, Passwords, Store, StoreOptions};
 
 /// T_media_dead (`meta-calling.md` §7).
 const MEDIA_DEAD: Duration = Duration::from_secs(30);
@@ -120,7 +120,7 @@ impl Node {
         let kept = StoreOptions { secret_key: config.store.secret_key.clone(), ..kept };
         let feed = Feed::since(clock.wall());
         // Before anything is read: what another process has up is not what a crash left behind.
-        let hold = Hold::acquire(&config.store.database, &node_id).await?;
+        let hold = NodeLock::acquire(&config.store.database, &node_id).await?;
         let store = Store::open_with(config.store.database.clone(), kept, health.clone()).await?;
         let directory = Arc::new(Directory::new(config.limits.default_cps));
         let keeper =

@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use engine::admission::book::OpenError;
 use engine::call::{Outbox, Recordings, Registry};
 use media::Media;
-use store::{Hold, Store};
+use store::{NodeLock, Store};
 
 pub use build::call_settings;
 pub use drain::{Signals, until_stopped};
@@ -98,7 +98,7 @@ pub struct Node {
     recordings: Recordings,
     knobs: Arc<reload::Knobs>,
     /// No other process is this node, until all of the above is over.
-    hold: Hold,
+    hold: NodeLock,
     #[cfg(feature = "otel")]
     otel: Option<otel::Export>,
 }

@@ -77,7 +77,7 @@ pub(super) async fn endpoint(
         }
     };
     let hash = found.as_ref().map(|endpoint| endpoint.password.as_str());
-    match inner.passwords.is_of(from, password, hash).await {
+    match inner.passwords.verify_from(from, password, hash).await {
         Ok(true) => begun.right(),
         Ok(false) => {
             tracing::info!(endpoint = %name, "phone login refused: wrong name or password");

@@ -327,9 +327,10 @@ async fn r03_no_second_process_is_the_same_node() {
         .spawn()
         .unwrap();
     let mut every = tokio::time::interval(Duration::from_millis(20));
-    // A file is refused at once; a database waits, for a node that died without a word.
+    // SQLite refuses the second node at once. PostgreSQL waits for the lock, since the holder may
+    // have died.
     let told = |text: &str| {
-        text.contains("works with it as the node") || text.contains("works as this node")
+        text.contains("uses it as node") || text.contains("node lock held by another process")
     };
     for _ in 0..1_500 {
         if told(&std::fs::read_to_string(&log).unwrap()) {

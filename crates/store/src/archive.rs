@@ -1,7 +1,7 @@
-//! The store as its owner reads it on the machine itself: every account's calls, nothing written.
+//! Read-only access to all accounts' data, for the command-line tools.
 //!
-//! For the commands that look at a data folder, beside a running node or without one. No API reaches it: a tenant's
-//! questions go through [`super::Store`], with a [`super::Scope`].
+//! These tools read a data folder, with or without a node running on it. APIs must not use this
+//! module: their queries go through [`super::Store`] with a [`super::Scope`].
 
 use std::path::Path;
 
@@ -17,39 +17,39 @@ use crate::rows::setting::Setting;
 use crate::scope::Scope;
 use crate::seal::Seal;
 use crate::sql::Pool;
-use crate::sql::connect::beside_a_node;
+use crate::sql::connect::open_beside_node;
 use crate::tables::outbox::{self, Callbacks};
 use crate::tables::webhooks::{self, WebhookUse};
 use crate::tables::{calls, conversations, messages, settings};
 use model::{CallUuid, Secret};
 
-/// A store, open for reading.
+/// A store opened read-only.
 #[derive(Clone, Debug)]
 pub struct Archive {
     pool: Pool,
 }
 
 impl Archive {
-    /// Opens a store.
+    /// Opens an existing store.
     ///
     /// # Errors
-    /// It is not there, or none of ours.
+    /// Fails if there is no store, or if the database is not an Offhook store.
     pub async fn open(at: &Database) -> Result<Self, StoreError> {
-        Ok(Self { pool: beside_a_node(at, true).await? })
+        Ok(Self { pool: open_beside_node(at, true).await? })
     }
 
-    /// The latest calls of all accounts, newest first, those included that go on.
+    /// Returns the latest calls of all accounts, including those in progress, newest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn latest(&self, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
         calls::latest(&self.pool, limit).await
     }
 
-    /// The latest callbacks of all accounts, newest first.
+    /// Returns the latest callbacks of all accounts, newest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn callbacks(
         &self,
         which: Callbacks,
@@ -58,35 +58,40 @@ impl Archive {
         outbox::latest(&self.pool, which, limit).await
     }
 
-    /// What was set while a node ran; sealed with this key, or that of the folder's key file.
+    /// Returns the settings made at run time. Their secrets are decrypted with `secret`, or with
+    /// the key file in `folder` if it is `None`.
     ///
     /// # Errors
-    /// The store's, or the key file's.
+    /// Fails if the database query fails or the key file can't be read.
     pub async fn settings(
         &self,
         secret: Option<&Secret>,
         folder: &Path,
     ) -> Result<Vec<Setting>, StoreError> {
-        let key = Seal::to_read(secret, folder)
+        let key = Seal::read_only(secret, folder)
             .map_err(|source| StoreError::Key { folder: folder.to_owned(), source })?;
         settings::all(&self.pool, &key).await
     }
 
-    /// What goes to webhooks that are neither among these nor made while a node ran.
+    /// Returns the uses of webhooks that are neither in `known`, those of the configuration, nor
+    /// were created at run time.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn webhooks_missed(&self, known: &[Uuid]) -> Result<Vec<WebhookUse>, StoreError> {
+    /// Fails if the database query fails.
+    pub async fn unknown_webhook_uses(
+        &self,
+        known: &[Uuid],
+    ) -> Result<Vec<WebhookUse>, StoreError> {
         let made = webhooks::ids(&self.pool).await?;
         let mut uses = webhooks::uses(&self.pool).await?;
         uses.retain(|used| !known.contains(&used.webhook) && !made.contains(&used.webhook));
         Ok(uses)
     }
 
-    /// Conversations of all accounts behind that one, in the order of their ids.
+    /// Returns conversations of all accounts with an id greater than `after`, ordered by id.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn conversations(
         &self,
         after: Uuid,
@@ -95,10 +100,10 @@ impl Archive {
         conversations::after(&self.pool, after, limit).await
     }
 
-    /// A conversation's messages and calls behind `before`, the latest first.
+    /// Returns the messages and calls of a conversation that are older than `before`, newest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn messages(
         &self,
         scope: &Scope,
@@ -106,13 +111,13 @@ impl Archive {
         before: Option<(i64, Uuid)>,
         limit: u32,
     ) -> Result<Vec<Message>, StoreError> {
-        messages::messages(&self.pool, scope, conversation, before, limit).await
+        messages::list(&self.pool, scope, conversation, before, limit).await
     }
 
-    /// A call's event log, line by line; none where there is no such call.
+    /// Returns the lines of a call's event log, or `None` if there is no such call.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn events(&self, call: CallUuid) -> Result<Option<Vec<String>>, StoreError> {
         calls::whole_log(&self.pool, call).await
     }

@@ -1,5 +1,8 @@
-//! A copy of the store while a node writes it (R11): `VACUUM INTO` a file of another name, checked, synced, and only
-//! then under its own. It reads in one transaction: what was committed before it began is in the copy, whole.
+//! Backup of a SQLite store while a node writes to it.
+//!
+//! `VACUUM INTO` writes the copy to a temporary file. The copy is checked, synced, and only then
+//! renamed to its final name. It is read in one transaction, so it holds exactly the data committed
+//! before that.
 
 use std::path::{Path, PathBuf};
 
@@ -9,23 +12,23 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use crate::migrate;
 use crate::sql::connect::BUSY;
 
-/// What was copied.
+/// Summary of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backup {
     pub bytes: u64,
-    /// Calls that have ended, and those that had not.
+    /// Number of calls that have ended, and of calls without an end.
     pub ended: u64,
     pub open: u64,
-    /// The newest migration in it.
+    /// Version of the newest migration in the copy.
     pub schema: i64,
 }
 
-/// Why there is no copy. The texts read well after "could not …".
+/// The reason why a backup failed. The texts read well after "could not …".
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     #[error("find a store at {}", .0.display())]
     NoStore(PathBuf),
-    #[error("write {}: it is there already; name another file, or move it away", .0.display())]
+    #[error("write {}: the file exists; name another file, or move it away", .0.display())]
     Exists(PathBuf),
     #[error("{what} {}: {source}", file.display())]
     File {
@@ -41,14 +44,16 @@ pub enum BackupError {
         #[source]
         source: sqlx::Error,
     },
-    #[error("trust the copy of {}: its check says {found:?}; check the disk, and the store with SQLite's own tool", file.display())]
+    #[error("verify the copy {}: the integrity check reports {found:?}; check the disk, and the store with sqlite3", file.display())]
     Damaged { file: PathBuf, found: String },
 }
 
-/// Copies the store in `file` to `out`, which must not be there yet. Readers and the writer of `file` go on.
+/// Copies the store in `file` to `out`, which must not exist. Readers and the writer of `file` can
+/// continue during the copy.
 ///
 /// # Errors
-/// No store, a file in the way, a disk that is full, a copy that is not whole; nothing is left behind.
+/// Fails if the store does not exist, if `out` exists, if the disk is full, or if the copy fails
+/// its integrity check. No file is left behind then.
 pub async fn backup(file: &Path, out: &Path) -> Result<Backup, BackupError> {
     if !file.is_file() {
         return Err(BackupError::NoStore(file.to_owned()));
@@ -56,24 +61,24 @@ pub async fn backup(file: &Path, out: &Path) -> Result<Backup, BackupError> {
     if out.exists() {
         return Err(BackupError::Exists(out.to_owned()));
     }
-    let part = Part::new(out)?;
+    let part = PartialFile::new(out)?;
     copy(file, &part.0).await?;
     let found = check(&part.0).await?;
     let failed = |what| move |source| BackupError::File { what, file: out.to_owned(), source };
     let copied = std::fs::File::open(&part.0).map_err(failed("sync"))?;
     copied.sync_all().map_err(failed("sync"))?;
-    std::fs::rename(&part.0, out).map_err(failed("name the copy"))?;
+    std::fs::rename(&part.0, out).map_err(failed("rename the copy to"))?;
     let folder = out.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(failed("sync the folder of"))?;
-    let bytes = copied.metadata().map_err(failed("measure"))?.len();
+    let bytes = copied.metadata().map_err(failed("read the size of"))?.len();
     Ok(Backup { bytes, ..found })
 }
 
-/// The file that is being written; gone when dropped, unless it got its name.
-struct Part(PathBuf);
+/// The file that the copy is written to. It is removed on drop unless it was renamed.
+struct PartialFile(PathBuf);
 
-impl Part {
-    /// Beside `out`, empty and for its owner only (R21): SQLite keeps a file's mode.
+impl PartialFile {
+    /// Creates an empty file with mode 0600 in the folder of `out`. SQLite keeps a file's mode.
     fn new(out: &Path) -> Result<Self, BackupError> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let mut name = out.file_name().unwrap_or_default().to_owned();
@@ -86,7 +91,7 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for PartialFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
@@ -101,7 +106,7 @@ async fn copy(file: &Path, part: &Path) -> Result<(), BackupError> {
     let mut from = connect(SqliteConnectOptions::new().filename(file))
         .await
         .map_err(failed("open the store"))?;
-    // A path that is no UTF-8 can't be said in SQL.
+    // SQL text can't hold a path that is not UTF-8.
     let into = part.to_str().ok_or_else(|| BackupError::File {
         what: "write",
         file: part.to_owned(),
@@ -112,11 +117,11 @@ async fn copy(file: &Path, part: &Path) -> Result<(), BackupError> {
     copied.map(drop).map_err(failed("copy the store"))
 }
 
-/// Whether the copy is whole, and what is in it.
+/// Checks the integrity of the copy and counts its calls.
 async fn check(part: &Path) -> Result<Backup, BackupError> {
     let failed =
         |source| BackupError::Store { what: "check the copy", file: part.to_owned(), source };
-    // Immutable: nobody else writes it, and no side files are made.
+    // `immutable` keeps SQLite from creating side files. No other process writes this file.
     let mut copy = connect(SqliteConnectOptions::new().filename(part).immutable(true))
         .await
         .map_err(failed)?;

@@ -1,24 +1,24 @@
-//! Which database holds the records.
+//! The location of the database.
 
 use std::path::{Path, PathBuf};
 
 use model::Secret;
 
-/// The SQLite file's name where only its folder is given.
+/// The SQLite file's name, if only its folder is configured.
 pub const SQLITE_FILE_NAME: &str = "offhook.db";
 
-/// `store.url`: the database of the records.
+/// The database that holds the records, as `store.url` names it.
 #[derive(Clone, Debug)]
 pub enum Database {
     /// A SQLite file.
     File(PathBuf),
-    /// A URL, with a password in it perhaps.
+    /// A connection URL, which may contain a password.
     Postgres(Secret),
 }
 
 impl Database {
-    /// Whether it is the same one.
-    pub fn is(&self, other: &Self) -> bool {
+    /// Returns whether both name the same database.
+    pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::File(a), Self::File(b)) => a == b,
             (Self::Postgres(a), Self::Postgres(b)) => a.reveal() == b.reveal(),
@@ -27,7 +27,7 @@ impl Database {
     }
 }
 
-/// The file, or the URL without what is secret in it.
+/// Shows the file, or the URL without user name, password and parameters.
 impl std::fmt::Display for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

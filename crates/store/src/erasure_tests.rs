@@ -1,4 +1,5 @@
-//! What is a person's: by all of their ids, in calls that dialled them, in rooms that they were in.
+//! Tests that an erasure finds all of a user's data: by all their ids, in calls that dialled them,
+//! and in rooms that they were in.
 
 use uuid::Uuid;
 
@@ -8,7 +9,7 @@ use crate::sample::setup;
 use crate::scope::Scope;
 use crate::sql;
 use crate::store::Store;
-use crate::tables::erasures::{Erasure, Heard};
+use crate::tables::erasures::{CallRecordings, Erasure};
 use crate::testing::pool;
 use crate::tests::{MAIN, callback, end, secs, start, uuid};
 use machine::RecordingEndReason;
@@ -69,34 +70,37 @@ async fn ended(store: &Store, start: CallStart, event: u128) {
     assert!(store.calls().conclude(conclusion).await.unwrap().changed);
 }
 
-async fn heard(store: &Store, call: u128) -> Heard {
+async fn heard(store: &Store, call: u128) -> CallRecordings {
     store.flush().await;
     store.erasures().call_recordings(&Scope::of(MAIN.into()), uuid(call)).await.unwrap()
 }
 
-fn over(recordings: &[u128]) -> Heard {
-    Heard { is_over: true, recordings: recordings.iter().copied().map(Uuid::from_u128).collect() }
+fn over(recordings: &[u128]) -> CallRecordings {
+    CallRecordings {
+        is_over: true,
+        recordings: recordings.iter().copied().map(Uuid::from_u128).collect(),
+    }
 }
 
 #[tokio::test]
-async fn a_persons_calls_are_heard_in_the_call_that_dialled_them_and_in_rooms() {
+async fn finds_recordings_of_the_parent_call_and_of_rooms() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("offhook.db");
     let store = Store::open(&file, Health::new()).await.unwrap();
     let scope = Scope::of(MAIN.into());
-    // Somebody calls (1), and is dialled through to the person (2); what is recorded is recorded of the first.
+    // Call 1 is connected to the user by the B-leg, call 2. The recording belongs to call 1.
     assert!(store.calls().begin(start(1, MAIN, MAIN), &setup(1), secs(0)));
     let leg =
         CallStart { to: PERSON.to_owned(), parent_call: Some(uuid(1)), ..start(2, MAIN, MAIN) };
     ended(&store, leg, 2).await;
-    assert!(!heard(&store, 2).await.is_over, "the other leg's call goes on");
+    assert!(!heard(&store, 2).await.is_over, "the parent call is open");
     store.recordings().begin(recording(1, uuid(1), None));
     ended(&store, start(1, MAIN, MAIN), 1).await;
     assert!(!heard(&store, 2).await.is_over, "it is still being recorded");
     recorded(&store, recording(1, uuid(1), None)).await;
     assert_eq!(heard(&store, 2).await, over(&[1]));
 
-    // A room that somebody else has recorded (3), with the person (4) and without them (5).
+    // Call 3 has a room recorded. The user's call 4 was in that room, their call 5 was not.
     for (call, name) in [(3, "sales \"50%\""), (4, "sales \"50%\""), (5, "support")] {
         ended(&store, start(call, MAIN, MAIN), call).await;
         let line = serde_json::json!({"enter": {"name": name}}).to_string();
@@ -121,17 +125,17 @@ async fn a_persons_calls_are_heard_in_the_call_that_dialled_them_and_in_rooms() 
     let due = store.outbox().due("node", "https://app.example.com", secs(9), 9).await.unwrap();
     let mut left: Vec<u128> = due.iter().map(|callback| callback.new.event_id.as_u128()).collect();
     left.sort_unstable();
-    assert_eq!(left, [3, 4, 5], "what would tell of them goes, also of the call that dialled them");
+    assert_eq!(left, [3, 4, 5], "callbacks of the user's call and its parent are deleted");
     let record = store.calls().get(&scope, uuid(1)).await.unwrap().unwrap();
     assert!(
         record.end.unwrap().remarks.is_empty() && !record.start.from.is_empty(),
-        "the other one stays in it"
+        "the other party stays in the record"
     );
     store.close().await;
 }
 
 #[tokio::test]
-async fn a_person_is_resolved_to_all_their_ids_and_stays_so() {
+async fn a_user_is_resolved_to_all_ids_even_after_the_conversations_are_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("offhook.db");
     let store = Store::open(&file, Health::new()).await.unwrap();
@@ -154,7 +158,7 @@ async fn a_person_is_resolved_to_all_their_ids_and_stays_so() {
     assert_eq!(resolved.ids(), [BSUID, PERSON]);
     let theirs = store.erasures().conversations(&resolved, Uuid::nil(), 9).await.unwrap();
     assert_eq!(theirs.iter().map(|c| c.pair.conversation.as_u128()).collect::<Vec<_>>(), [1]);
-    // The conversations go first; what was found in them is known afterwards.
+    // The conversations are deleted first. The ids found in them must be kept.
     sql::query("DELETE FROM conversations").execute(&other).await.unwrap();
     other.close().await;
     let again = store.erasures().list().await.unwrap().remove(0);
@@ -163,19 +167,19 @@ async fn a_person_is_resolved_to_all_their_ids_and_stays_so() {
 }
 
 #[tokio::test]
-async fn a_request_is_never_older_than_what_is_there() {
+async fn a_request_covers_data_stamped_before_the_clock_was_set_back() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("offhook.db");
     let store = Store::open(&file, Health::new()).await.unwrap();
     let call = CallStart { from: PERSON.to_owned(), started: secs(200), ..start(1, MAIN, MAIN) };
     ended(&store, call, 1).await;
     store.flush().await;
-    // The wall clock was set back since the person called.
+    // The wall clock was set back after the user's call.
     store.erasures().request(erasure(PERSON)).await.unwrap();
     let asked = store.erasures().list().await.unwrap().remove(0);
     assert_eq!(asked.asked, secs(200));
     assert_eq!(store.erasures().calls(&asked, true, None, 9).await.unwrap(), [uuid(1)]);
-    // Who calls again later is somebody new.
+    // A later call is not part of the request.
     let later = CallStart { from: PERSON.to_owned(), started: secs(201), ..start(2, MAIN, MAIN) };
     ended(&store, later, 2).await;
     assert_eq!(store.erasures().calls(&asked, true, None, 9).await.unwrap(), [uuid(1)]);

@@ -1,4 +1,4 @@
-//! What can go wrong with the store, and the words for it.
+//! Errors of the store.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use sqlx::migrate::MigrateError;
 use crate::database::Database;
 use model::metric;
 
-/// Why the store could not do something. The texts read well after "could not …".
+/// The reason why a store operation failed. The texts read well after "could not …".
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("open the store {at}: {source}")]
@@ -16,7 +16,7 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
-    #[error("have the key that seals what the store holds ({}): {source}", folder.display())]
+    #[error("load the store's encryption key in {}: {source}", folder.display())]
     Key {
         folder: PathBuf,
         #[source]
@@ -29,28 +29,28 @@ pub enum StoreError {
         source: sqlx::Error,
     },
     #[error(
-        "open the store {at}: another process works with it; stop that one, or give this one its own store.url"
+        "open the store {at}: another process uses it; stop that process, or set another store.url for this one"
     )]
     InUse { at: Database },
     #[error(
-        "open the store {at}: another process works with it as the node {node_id}; stop that one, or give this one its own \
-         cluster.node_id on a shared database, its own store.data_dir and store.url elsewhere"
+        "open the store {at}: another process uses it as node {node_id}; stop that process, or set another \
+         cluster.node_id for this one on a shared database, another store.data_dir and store.url otherwise"
     )]
     HeldAs { at: Database, node_id: String },
-    /// R11: a binary older than its store refuses to start.
+    /// A newer Offhook has migrated the store.
     #[error(
         "open the store {at}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which knows schemas up to \
          {known}. Start Offhook {by} or later, or put back a copy from before the update",
         env!("CARGO_PKG_VERSION")
     )]
-    Newer { at: Database, version: i64, by: By, known: i64 },
-    /// The store's migrations are not those of this version.
+    Newer { at: Database, version: i64, by: CreatorVersion, known: i64 },
+    /// The applied migrations are not those of this version.
     #[error(
         "open the store {at}: it was made by a development version of Offhook, whose schema this version can't \
          migrate. Move the database away, or name another one in store.url, and start with an empty store"
     )]
     OtherSchema { at: Database },
-    #[error("bring the store {at} up to date: {source}")]
+    #[error("migrate the store {at}: {source}")]
     Migrate {
         at: Database,
         #[source]
@@ -64,23 +64,23 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
-    #[error("{what}: what the store holds can't be read: {detail}")]
+    #[error("{what}: unreadable row in the database: {detail}")]
     Unreadable { what: &'static str, detail: String },
     #[error("write: the store is closed")]
     Closed,
-    #[error("write now: the store takes nothing; nothing has changed")]
+    #[error("write: the database rejects writes at present; nothing has changed")]
     NotTaken,
-    /// Not lost: it goes on once the store has it.
-    #[error("hand it on now: it waits in the journal until the store takes what is written again")]
+    /// Not lost: the write takes effect once the database accepts writes again.
+    #[error("write: the database rejects writes at present; the journal keeps it until then")]
     Journalled,
 }
 
 impl StoreError {
-    /// Whether it may be otherwise in a moment: the store is away (gone, locked, full, closed), and nothing is wrong with what
-    /// was asked of it.
+    /// Returns whether a retry may succeed: the database is unreachable, locked, full or closed,
+    /// and the request itself is valid.
     pub fn is_away(&self) -> bool {
         match self {
-            Self::Query { source, .. } => crate::sql::fault::is_of_state(source),
+            Self::Query { source, .. } => crate::sql::errors::is_unavailable(source),
             Self::Closed
             | Self::NotTaken
             | Self::Journalled
@@ -98,7 +98,7 @@ impl StoreError {
     }
 }
 
-/// Counts and names a failed statement.
+/// Counts a failed statement and adds the name of the operation.
 pub(crate) fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |source| {
         metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
@@ -106,21 +106,23 @@ pub(crate) fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     }
 }
 
-pub(crate) type Unread = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type RowError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A word of an enum, as serde spells it.
-pub(crate) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+/// Parses an enum value from its serde name.
+pub(crate) fn parse_word<T: serde::de::DeserializeOwned>(
+    text: &str,
+) -> Result<T, serde_json::Error> {
     serde_json::from_value(text.into())
 }
 
-/// The version of Offhook that made a schema, if the store names it.
+/// The version of Offhook that created a schema, if the store names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct By(pub Option<String>);
+pub struct CreatorVersion(pub Option<String>);
 
-impl std::fmt::Display for By {
+impl std::fmt::Display for CreatorVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.0 {
-            // The table may hold anything: short plain text only.
+            // The table is untrusted: print short ASCII text only.
             Some(by) => by
                 .chars()
                 .filter(|c| c.is_ascii_graphic())

@@ -1,4 +1,4 @@
-//! Appending to the event logs of calls.
+//! The sender that appends to the event logs of calls.
 
 use crate::queue::Queue;
 use crate::write::Write;
@@ -9,20 +9,20 @@ use model::{CallUuid, metric};
 pub struct EventLog(pub(crate) Queue);
 
 impl EventLog {
-    /// Appends a line of JSON, without a newline, as number `seq` of a call's log. Returns at once. Returns `false` and counts
-    /// the line if the queue is full.
+    /// Appends a line of JSON, without a newline, as number `seq` of a call's log. Returns at once.
+    /// Returns `false` and counts the line if the queue is full.
     pub fn append(&self, call: CallUuid, seq: u64, line: String) -> bool {
-        let queued = self.0.offer(Write::Line { call, seq, line });
+        let queued = self.0.offer(Write::LogLine { call, seq, line });
         if !queued {
             metrics::counter!(metric::EVENT_LOG_REFUSED_TOTAL).increment(1);
         }
         queued
     }
 
-    /// Appends a line to the log of a call that may have ended, after every line that the call itself appends. Returns at
-    /// once. The line is dropped and counted if the queue is full.
+    /// Appends a line to the log of a call that may have ended, after every line that the call
+    /// itself appends. Returns at once. The line is dropped and counted if the queue is full.
     pub fn append_late(&self, call: CallUuid, line: String) {
-        if !self.0.offer(Write::Late { call, line }) {
+        if !self.0.offer(Write::LateLine { call, line }) {
             metrics::counter!(metric::EVENT_LOG_REFUSED_TOTAL).increment(1);
         }
     }

@@ -1,4 +1,5 @@
-//! The store fails (R11): on demand, locked, full, gone; what was promised is there afterwards, once.
+//! Tests of a failing database: on demand, locked, full, unreachable. Everything reported as
+//! written must be stored afterwards, exactly once.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
 use crate::error::StoreError;
-use crate::options::{Part, StoreOptions};
+use crate::options::{StoreOptions, StorePart};
 use crate::rows::call::Conclusion;
-use crate::rows::callback::{Settled, Settlement};
+use crate::rows::callback::{DeliveryOutcome, Settlement};
 use crate::scope::Scope;
 use crate::sql;
 use crate::store::Store;
@@ -20,7 +21,7 @@ use crate::testing::{is_postgres, pool, skipped_on_postgres};
 use crate::tests::{MAIN, begin, callback, end, secs, start, uuid};
 use model::{Health, Secret};
 
-/// What fails just now, and how often was tried.
+/// What fails at present, and the number of failed attempts.
 #[derive(Default)]
 struct Switch {
     store: AtomicBool,
@@ -35,13 +36,13 @@ impl Switch {
     }
 }
 
-struct Room {
+struct Fixture {
     folder: tempfile::TempDir,
     switch: Arc<Switch>,
     health: Health,
 }
 
-impl Room {
+impl Fixture {
     fn new() -> Self {
         let health = Health::new();
         health.set_ready();
@@ -60,8 +61,8 @@ impl Room {
         let switch = self.switch.clone();
         let fail = move |part| {
             let fails = match part {
-                Part::Store => switch.store.load(Ordering::SeqCst),
-                Part::Journal => switch.journal.load(Ordering::SeqCst),
+                StorePart::Store => switch.store.load(Ordering::SeqCst),
+                StorePart::Journal => switch.journal.load(Ordering::SeqCst),
             };
             switch.tries.fetch_add(u32::from(fails), Ordering::SeqCst);
             fails
@@ -73,7 +74,7 @@ impl Room {
         };
         Store::open_with(&file, options, self.health.clone()).await.unwrap()
     }
-    /// Bytes of entries in the journal.
+    /// Size of the journal's entries in bytes.
     fn journalled(&self) -> usize {
         std::fs::read_to_string(self.journal()).unwrap().lines().skip(1).map(str::len).sum()
     }
@@ -105,24 +106,24 @@ async fn has_ended(store: &Store, call: u128) -> bool {
     record.is_some_and(|record| record.end.is_some())
 }
 
-/// Callbacks that wait, by event.
+/// Event ids of waiting callbacks.
 async fn waiting(store: &Store) -> Vec<u128> {
     let due = store.outbox().due("node", "https://app.example.com", secs(9), 1_000).await.unwrap();
     due.iter().map(|callback| callback.new.event_id.as_u128()).collect()
 }
 
 #[tokio::test]
-async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() {
-    let room = Room::new();
-    let store = room.open().await;
+async fn r11_rejected_writes_go_to_the_journal_and_are_replayed_once() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let written = store.outbox().add(callback(9, 900)).await.unwrap();
-    room.switch.set(true, false);
+    fixture.switch.set(true, false);
 
     begin(&store, 1);
     let concluded = store.calls().conclude(conclusion(1)).await.unwrap();
     assert!(
         concluded.changed && concluded.callbacks.is_empty(),
-        "promised; its callback goes out later"
+        "accepted; its callback is sent later"
     );
     assert!(matches!(store.outbox().add(callback(2, 200)).await, Err(StoreError::Journalled)));
     for seq in 0..700 {
@@ -132,19 +133,19 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
         id: written.callback.id,
         attempts: 1,
         at: secs(2),
-        outcome: Settled::Delivered,
+        outcome: DeliveryOutcome::Delivered,
         last: "200".to_owned(),
     };
     let settling = tokio::spawn(store.outbox().settle(settlement));
     store.flush().await;
-    assert_eq!(room.health.unready_reason(), None, "the journal has it: calls are taken");
-    assert!(!has_ended(&store, 1).await && room.journalled() > 0);
-    assert!(!settling.is_finished(), "who delivered remembers it, and does not deliver again");
+    assert_eq!(fixture.health.unready_reason(), None, "the journal works, so calls are accepted");
+    assert!(!has_ended(&store, 1).await && fixture.journalled() > 0);
+    assert!(!settling.is_finished(), "the settlement waits for the database");
 
-    room.switch.set(false, false);
-    until("taken in", async || has_ended(&store, 1).await).await;
+    fixture.switch.set(false, false);
+    until("replayed", async || has_ended(&store, 1).await).await;
     settling.await.unwrap().unwrap();
-    until("emptied", async || room.journalled() == 0).await;
+    until("emptied", async || fixture.journalled() == 0).await;
     let record = store.calls().get(&Scope::of(MAIN.into()), uuid(1)).await.unwrap().unwrap();
     assert_eq!((record.start, record.end), (start(1, MAIN, MAIN), Some(end(1, 7))));
     assert_eq!(
@@ -153,7 +154,7 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
     );
     let mut events = waiting(&store).await;
     events.sort_unstable();
-    assert_eq!(events, [1, 200], "once each, and the delivered one is done");
+    assert_eq!(events, [1, 200], "each once, without the delivered one");
     let due = store.outbox().due("node", "https://app.example.com", secs(9), 9).await.unwrap();
     assert_eq!(due[0].new.notice, callback(1, 1).notice, "secret parameters included");
     assert!(!store.calls().conclude(conclusion(1)).await.unwrap().changed);
@@ -161,25 +162,26 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
 }
 
 #[tokio::test]
-async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
-    let room = Room::new();
-    let store = room.open().await;
+async fn r11_the_journal_is_replayed_at_the_next_start_each_entry_once() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     store.flush().await;
-    room.switch.set(true, false);
+    fixture.switch.set(true, false);
     for call in 1..=600 {
         assert!(store.calls().conclude(conclusion(call)).await.unwrap().changed);
     }
     assert!(
         store.calls().conclude(conclusion(3)).await.is_ok(),
-        "a second end goes in too, and changes nothing"
+        "a second end is journaled and changes nothing"
     );
     store.close().await;
-    assert!(room.journalled() > 0);
+    assert!(fixture.journalled() > 0);
 
-    // A start that was killed between taking two entries in and emptying the journal.
-    let name = std::fs::read_to_string(room.journal()).unwrap();
+    // Simulates a process that was killed after it had replayed two entries and before it emptied
+    // the journal.
+    let name = std::fs::read_to_string(fixture.journal()).unwrap();
     let name = name.lines().next().unwrap().split(' ').nth(1).unwrap().to_owned();
-    let other = pool(&room.file()).await;
+    let other = pool(&fixture.file()).await;
     sql::query("INSERT INTO store_journals VALUES ($1, 2)")
         .bind(name)
         .execute(&other)
@@ -187,10 +189,10 @@ async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
         .unwrap();
     other.close().await;
 
-    room.switch.set(false, false);
-    let store = room.open().await;
-    assert_eq!(room.journalled(), 0);
-    assert!(!has_ended(&store, 2).await, "it was told that it has that one");
+    fixture.switch.set(false, false);
+    let store = fixture.open().await;
+    assert_eq!(fixture.journalled(), 0);
+    assert!(!has_ended(&store, 2).await, "the database was marked as having this entry");
     for call in 3..=600 {
         assert!(has_ended(&store, call).await, "{call}");
     }
@@ -201,69 +203,69 @@ async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
 }
 
 #[tokio::test]
-async fn r11_with_neither_store_nor_journal_calls_are_refused_and_nothing_spins() {
-    let room = Room::new();
-    let store = room.open().await;
+async fn r11_without_database_and_journal_the_node_is_unready_and_retries_slowly() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     store.flush().await;
-    room.switch.set(true, true);
+    fixture.switch.set(true, true);
     let concluding = tokio::spawn(store.calls().conclude(conclusion(1)));
-    until("not ready", async || room.health.is_store_broken()).await;
-    let before = room.switch.tries.load(Ordering::SeqCst);
+    until("not ready", async || fixture.health.is_store_broken()).await;
+    let before = fixture.switch.tries.load(Ordering::SeqCst);
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.tick().await;
     second.tick().await;
-    let tries = room.switch.tries.load(Ordering::SeqCst) - before;
+    let tries = fixture.switch.tries.load(Ordering::SeqCst) - before;
     assert!((1..=11).contains(&tries), "{tries} tries in a second");
     assert!(!concluding.is_finished());
-    room.switch.set(true, false);
+    fixture.switch.set(true, false);
     assert!(concluding.await.unwrap().unwrap().changed);
-    until("ready", async || room.health.unready_reason().is_none()).await;
-    room.switch.set(false, false);
-    until("taken in", async || has_ended(&store, 1).await).await;
+    until("ready", async || fixture.health.unready_reason().is_none()).await;
+    fixture.switch.set(false, false);
+    until("replayed", async || has_ended(&store, 1).await).await;
     store.close().await;
 }
 
 #[tokio::test]
-async fn r11_a_store_that_another_has_locked_delays_no_call() {
-    let room = Room::new();
-    let store = room.open().await;
-    let other = pool(&room.file()).await;
+async fn r11_a_locked_database_delays_no_call() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    let other = pool(&fixture.file()).await;
     let mut other = other.acquire().await.unwrap();
     other.begin(false).await.unwrap();
-    // SQLite's is begun with its first statement, and has the lock from then on.
+    // On SQLite, the transaction begins with its first statement and then has the write lock.
     let lock = if is_postgres() { "LOCK TABLE calls" } else { "SELECT 1" };
     sql::query(lock).execute(&mut other).await.unwrap();
     for call in 1..=20 {
         assert!(store.calls().conclude(conclusion(call)).await.unwrap().changed);
     }
-    assert_eq!(room.health.unready_reason(), None);
+    assert_eq!(fixture.health.unready_reason(), None);
     other.commit().await.unwrap();
     drop(other);
     for call in 1..=20 {
-        until("taken in", async || has_ended(&store, call).await).await;
+        until("replayed", async || has_ended(&store, call).await).await;
     }
     assert_eq!(waiting(&store).await.len(), 20);
     store.close().await;
 }
 
-/// A server's stand-in before it: it can be gone, or hear nothing any more.
-struct Wire {
+/// A proxy in front of a server, which can be stopped or frozen.
+struct Proxy {
     address: std::net::SocketAddr,
     listening: CancellationToken,
     flowing: Arc<tokio::sync::Semaphore>,
 }
 
-impl Wire {
+impl Proxy {
     async fn to(server: String) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (listening, flowing) =
             (CancellationToken::new(), Arc::new(tokio::sync::Semaphore::new(1)));
-        let wire = Self { address, listening: listening.clone(), flowing: flowing.clone() };
+        let proxy = Self { address, listening: listening.clone(), flowing: flowing.clone() };
         let each = listening.clone();
         tokio::spawn(listening.run_until_cancelled_owned(async move {
             while let Ok((from, _)) = listener.accept().await {
-                #[allow(clippy::disallowed_methods, reason = "a test's own wire")]
+                #[allow(clippy::disallowed_methods, reason = "the proxy of a test")]
                 let to = tokio::net::TcpStream::connect(&server).await.unwrap();
                 tokio::spawn(each.clone().run_until_cancelled_owned(carry(
                     from,
@@ -272,7 +274,7 @@ impl Wire {
                 )));
             }
         }));
-        wire
+        proxy
     }
 }
 
@@ -295,50 +297,50 @@ async fn carry(
 }
 
 #[tokio::test]
-async fn r11_a_server_that_is_gone_or_frozen_loses_nothing_and_holds_up_no_end() {
+async fn r11_a_stopped_or_frozen_server_loses_nothing_and_delays_no_end() {
     if crate::testing::skipped_on_sqlite() {
         return;
     }
     for frozen in [false, true] {
-        let room = Room::new();
-        let Database::Postgres(url) = crate::testing::place(&room.file()).await else {
+        let fixture = Fixture::new();
+        let Database::Postgres(url) = crate::testing::place(&fixture.file()).await else {
             panic!("a server")
         };
         let (scheme, rest) = url.reveal().split_once('@').unwrap();
         let (server, path) = rest.split_once('/').unwrap();
-        let wire = Wire::to(server.to_owned()).await;
-        let at = Database::Postgres(Secret::new(format!("{scheme}@{}/{path}", wire.address)));
+        let proxy = Proxy::to(server.to_owned()).await;
+        let at = Database::Postgres(Secret::new(format!("{scheme}@{}/{path}", proxy.address)));
         let options = StoreOptions {
             busy: Duration::from_millis(50),
-            ..StoreOptions::with_journal_in(room.folder.path().join("data"))
+            ..StoreOptions::with_journal_in(fixture.folder.path().join("data"))
         };
-        let store = Store::open_with(at, options, room.health.clone()).await.unwrap();
+        let store = Store::open_with(at, options, fixture.health.clone()).await.unwrap();
         for call in 1..=3 {
             begin(&store, call);
         }
         store.flush().await;
         let held =
-            if frozen { Some(wire.flowing.clone().acquire_owned().await.unwrap()) } else { None };
+            if frozen { Some(proxy.flowing.clone().acquire_owned().await.unwrap()) } else { None };
         if !frozen {
-            wire.listening.cancel();
+            proxy.listening.cancel();
         }
         for call in 1..=2 {
             let within = tokio::time::timeout(
                 Duration::from_secs(20),
                 store.calls().conclude(conclusion(call)),
             );
-            assert!(within.await.expect("told").unwrap().changed);
-            assert!(room.journalled() > 0);
+            assert!(within.await.expect("completed").unwrap().changed);
+            assert!(fixture.journalled() > 0);
         }
-        let before = room.journalled();
+        let before = fixture.journalled();
         let third =
             tokio::time::timeout(Duration::from_secs(5), store.calls().conclude(conclusion(3)));
-        third.await.expect("while the server is asked again").unwrap();
-        assert!(room.journalled() > before, "R3: what came during a try is in the journal too");
-        assert_eq!(room.health.unready_reason(), None);
-        tokio::time::timeout(Duration::from_secs(5), store.close()).await.expect("R9: closed");
+        third.await.expect("completed during a reconnect").unwrap();
+        assert!(fixture.journalled() > before, "a write during an attempt goes to the journal");
+        assert_eq!(fixture.health.unready_reason(), None);
+        tokio::time::timeout(Duration::from_secs(5), store.close()).await.expect("closed in time");
         drop(held);
-        let store = room.open().await;
+        let store = fixture.open().await;
         for call in 1..=3 {
             assert!(has_ended(&store, call).await, "{call}");
         }
@@ -348,45 +350,45 @@ async fn r11_a_server_that_is_gone_or_frozen_loses_nothing_and_holds_up_no_end()
 }
 
 #[tokio::test]
-async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
+async fn r11_a_file_that_was_moved_away_and_back_is_complete() {
     if skipped_on_postgres() {
         return;
     }
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     assert!(store.calls().conclude(conclusion(1)).await.unwrap().changed);
-    let (db, away) = (room.folder.path().join("db"), room.folder.path().join("away"));
+    let (db, away) = (fixture.folder.path().join("db"), fixture.folder.path().join("away"));
     std::fs::rename(&db, &away).unwrap();
     assert!(store.calls().conclude(conclusion(2)).await.unwrap().changed);
-    assert!(room.journalled() > 0, "not into a file that nobody would find");
+    assert!(fixture.journalled() > 0, "not written to the moved file");
     std::fs::rename(&away, &db).unwrap();
-    until("taken in", async || has_ended(&store, 2).await).await;
+    until("replayed", async || has_ended(&store, 2).await).await;
     store.close().await;
 
-    // Another file in its place, as a restore does it: what is written from then on goes there.
-    let store = room.open().await;
+    // Another file is put in its place, as in a restore. Later writes go to the new one.
+    let store = fixture.open().await;
     std::fs::rename(&db, &away).unwrap();
     assert!(store.calls().conclude(conclusion(3)).await.unwrap().changed);
     std::fs::create_dir(&db).unwrap();
-    std::fs::copy(away.join("offhook.db"), room.file()).unwrap();
-    until("taken in", async || room.journalled() == 0).await;
+    std::fs::copy(away.join("offhook.db"), fixture.file()).unwrap();
+    until("replayed", async || fixture.journalled() == 0).await;
     assert!(store.calls().conclude(conclusion(4)).await.unwrap().changed);
     for call in 1..=4 {
         until("readers follow", async || has_ended(&store, call).await).await;
     }
     store.close().await;
-    let there = pool(&room.file()).await;
+    let there = pool(&fixture.file()).await;
     let ended = "SELECT count(*) FROM calls WHERE ended_us IS NOT NULL";
     assert_eq!(sql::query_scalar::<i64>(ended).fetch_one(&there).await.unwrap(), 4);
 }
 
 #[tokio::test]
-async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing() {
+async fn r11_writes_with_rejected_data_go_to_the_rejects_file_and_block_nothing() {
     use std::os::unix::fs::PermissionsExt as _;
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     store.flush().await;
-    let other = pool(&room.file()).await;
+    let other = pool(&fixture.file()).await;
     let shut = if is_postgres() {
         "ALTER TABLE callbacks ADD CONSTRAINT fits CHECK (origin NOT LIKE '%long%')"
     } else {
@@ -401,7 +403,7 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
         conclusion
     };
     let set_aside = || {
-        let file = room.folder.path().join("data/store.refused");
+        let file = fixture.folder.path().join("data/store.refused");
         let lines = std::fs::read_to_string(&file)
             .map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
         lines.inspect(|_| {
@@ -423,37 +425,38 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
     for call in 1..=40 {
         assert_eq!(has_ended(&store, call).await, call != 17, "{call}");
     }
-    assert_eq!(room.journalled(), 0, "what is well goes on");
-    assert_eq!(room.health.unready_reason(), None);
+    assert_eq!(fixture.journalled(), 0, "valid writes go to the database");
+    assert_eq!(fixture.health.unready_reason(), None);
     let lines = set_aside().unwrap();
     assert!(
         lines.len() == 1 && lines[0].contains(&uuid(17).to_string()) && lines[0].contains("fits"),
         "{lines:?}"
     );
 
-    // From the journal, at a start: among others, and alone.
-    room.switch.set(true, false);
+    // The same from the journal at the start, for entries among others and alone.
+    fixture.switch.set(true, false);
     for call in 41..=80 {
         let end = if matches!(call, 41 | 60 | 80) { refused(call) } else { conclusion(call) };
         assert!(store.calls().conclude(end).await.unwrap().changed);
     }
     store.close().await;
-    assert!(room.journalled() > 0);
-    room.switch.set(false, false);
-    let store = room.open().await;
-    assert_eq!(room.journalled(), 0);
+    assert!(fixture.journalled() > 0);
+    fixture.switch.set(false, false);
+    let store = fixture.open().await;
+    assert_eq!(fixture.journalled(), 0);
     for call in 41..=80 {
         assert_eq!(has_ended(&store, call).await, !matches!(call, 41 | 60 | 80), "{call}");
     }
     assert_eq!(set_aside().unwrap().len(), 4);
-    // What was noted of beginnings by a process that was killed: one of them does not fit.
-    let file = if is_postgres() { room.folder.path().join("data/offhook.db") } else { room.file() };
-    let births = crate::files::beside(&file, ".births");
+    // The same for the start log of a killed process.
+    let file =
+        if is_postgres() { fixture.folder.path().join("data/offhook.db") } else { fixture.file() };
+    let start_log = crate::files::with_suffix(&file, ".births");
     begin(&store, 81);
     begin(&store, 82);
-    let noted = std::fs::read(&births).unwrap();
+    let noted = std::fs::read(&start_log).unwrap();
     store.close().await;
-    let other = pool(&room.file()).await;
+    let other = pool(&fixture.file()).await;
     sql::query("DELETE FROM calls").execute(&other).await.unwrap();
     let shut = if is_postgres() {
         format!("ALTER TABLE calls ADD CONSTRAINT fits CHECK (call_uuid <> '{}')", uuid(81))
@@ -466,18 +469,18 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
     };
     sql::query(shut).execute(&other).await.unwrap();
     other.close().await;
-    std::fs::write(&births, noted).unwrap();
-    let store = room.open().await;
+    std::fs::write(&start_log, noted).unwrap();
+    let store = fixture.open().await;
     let orphans = store.calls().orphans("node").await.unwrap();
     assert_eq!(orphans.iter().map(|orphan| orphan.start.call).collect::<Vec<_>>(), [uuid(82)]);
     assert_eq!(set_aside().unwrap().len(), 5);
     store.close().await;
 }
 
-/// A file system of two megabytes; gone when dropped.
-struct Small(tempfile::TempDir);
+/// A file system of two megabytes, unmounted on drop.
+struct SmallDisk(tempfile::TempDir);
 
-impl Small {
+impl SmallDisk {
     fn mount() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mounted = std::process::Command::new("mount")
@@ -493,7 +496,7 @@ impl Small {
             !required.split_whitespace().any(|r| r == "tmpfs"),
             "tmpfs is required here and can't be mounted"
         );
-        #[allow(clippy::print_stderr, reason = "a skip is told")]
+        #[allow(clippy::print_stderr, reason = "reports a skipped test")]
         {
             eprintln!("skipped: a tmpfs can't be mounted (root is needed)");
         }
@@ -508,7 +511,7 @@ impl Small {
     }
 }
 
-impl Drop for Small {
+impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg(self.0.path()).status();
     }
@@ -519,38 +522,38 @@ async fn r11_a_full_disk_loses_nothing() {
     if skipped_on_postgres() {
         return;
     }
-    let Some(small) = Small::mount() else { return };
+    let Some(small) = SmallDisk::mount() else { return };
     let _ = tracing_subscriber::fmt()
         .with_test_writer()
         .with_max_level(tracing::Level::DEBUG)
         .try_init();
-    let room = Room::new();
+    let fixture = Fixture::new();
     let file = small.0.path().join("offhook.db");
-    let store = room.open_at(file.clone(), room.folder.path().join("data")).await;
+    let store = fixture.open_at(file.clone(), fixture.folder.path().join("data")).await;
     assert!(store.calls().conclude(conclusion(1)).await.unwrap().changed);
     let filler = small.fill();
     let mut calls = 1;
     until("the disk is full", async || {
         calls += 1;
         assert!(store.calls().conclude(conclusion(calls)).await.unwrap().changed);
-        room.journalled() > 0
+        fixture.journalled() > 0
     })
     .await;
-    assert_eq!(room.health.unready_reason(), None);
+    assert_eq!(fixture.health.unready_reason(), None);
     std::fs::remove_file(filler).unwrap();
     for call in 1..=calls {
-        until("all of the first disk's", async || has_ended(&store, call).await).await;
+        until("replayed to the first disk", async || has_ended(&store, call).await).await;
     }
     store.close().await;
 
-    // The journal on the same disk: nothing takes anything, until there is room.
-    let store = room.open_at(file, small.0.path().join("data")).await;
+    // With the journal on the same disk, nothing can be written until there is space.
+    let store = fixture.open_at(file, small.0.path().join("data")).await;
     let filler = small.fill();
     let mut stuck = Vec::new();
-    until("nothing is taken", async || {
+    until("nothing is accepted", async || {
         calls += 1;
         stuck.push(tokio::spawn(store.calls().conclude(conclusion(calls))));
-        room.health.is_store_broken()
+        fixture.health.is_store_broken()
     })
     .await;
     std::fs::remove_file(filler).unwrap();
@@ -558,25 +561,25 @@ async fn r11_a_full_disk_loses_nothing() {
         assert!(concluded.await.unwrap().unwrap().changed);
     }
     for call in 1..=calls {
-        until("taken in", async || has_ended(&store, call).await).await;
+        until("replayed", async || has_ended(&store, call).await).await;
     }
-    until("ready", async || room.health.unready_reason().is_none()).await;
+    until("ready", async || fixture.health.unready_reason().is_none()).await;
     store.close().await;
 }
 
 #[tokio::test]
-async fn r4_a_callback_that_cannot_be_read_holds_up_no_other() {
-    let room = Room::new();
-    let store = room.open().await;
+async fn r4_an_unreadable_callback_blocks_no_other() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     for call in 1..=3 {
         store.outbox().add(callback(call, call)).await.unwrap();
     }
-    let other = pool(&room.file()).await;
+    let other = pool(&fixture.file()).await;
     let bend = "UPDATE callbacks SET kind = 'of tomorrow' WHERE event_id = $1";
     sql::query(bend).bind(uuid(2).to_string()).execute(&other).await.unwrap();
     assert_eq!(waiting(&store).await, [1, 3]);
     let row = "SELECT next_us, delivered, last FROM callbacks WHERE event_id = $1";
     let (next, delivered, last): (Option<i64>, bool, String) =
         sql::query_as(row).bind(uuid(2).to_string()).fetch_one(&other).await.unwrap();
-    assert!(next.is_none() && !delivered && last.starts_with("it cannot be read"), "{last}");
+    assert!(next.is_none() && !delivered && last.starts_with("unreadable row"), "{last}");
 }

@@ -1,18 +1,18 @@
 use std::path::{Path, PathBuf};
 
-/// A file beside another one.
-pub(crate) fn beside(file: &Path, ending: &str) -> PathBuf {
+/// Returns the path with `ending` appended to its file name.
+pub(crate) fn with_suffix(file: &Path, ending: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(ending);
     name.into()
 }
 
-/// The folder 0700 and the file 0600 (R21); SQLite gives its side files the file's mode. A file that is there is not opened:
-/// see `connect::beside_a_node`.
-pub(crate) fn prepare(file: &Path) -> std::io::Result<()> {
+/// Creates the folder with mode 0700 and the file with mode 0600. SQLite gives its side files the
+/// mode of the database file. An existing file is not opened: see `connect::open_beside_node`.
+pub(crate) fn create_file(file: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
-        folder_of_its_own(folder)?;
+        create_folder(folder)?;
     }
     match std::fs::OpenOptions::new().append(true).create_new(true).mode(0o600).open(file) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
@@ -20,7 +20,7 @@ pub(crate) fn prepare(file: &Path) -> std::io::Result<()> {
     }
 }
 
-pub(crate) fn folder_of_its_own(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn create_folder(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }

@@ -1,11 +1,16 @@
-//! What outlives the process: call records and event logs, in SQLite or PostgreSQL. Each query is a named function that gives
-//! `model` types; the tenant is a typed argument of every one that an API can reach (R16).
+//! Persistent storage in SQLite or PostgreSQL: call records, event logs, conversations, settings
+//! and the callback outbox.
 //!
-//! Everything is written by one task (`writer`) from a bounded `queue`, in batches, so that nothing on a call's way
-//! waits for the disk; what the store does not take waits in a `journal` beside it (R11). Reading has connections of
-//! its own. Calls that are up live in `call::registry`, not here.
+//! [`Store`] gives out one handle per kind of data, such as [`Calls`] or [`Outbox`]. Each query is
+//! a named method that returns `model` types. Every method that an API can reach takes the tenant
+//! as a typed argument, so that no account sees another one's data.
+//!
+//! One thread, the `writer`, does all writing, in batches from a bounded `queue`. A call never
+//! waits for the disk. While the database rejects writes, they go to a `journal` file next to it.
+//! Reads use connections of their own. This crate holds no live calls; these are in
+//! `call::registry`.
 
-// Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
+// Untrusted input must not panic the process. Each exception is an `allow` with a reason.
 #![cfg_attr(
     not(test),
     deny(
@@ -47,32 +52,34 @@ mod writer;
 pub use self::archive::Archive;
 pub use self::backup::{Backup, BackupError, backup};
 pub use self::database::{Database, SQLITE_FILE_NAME};
-pub use self::error::{By, StoreError};
+pub use self::error::{CreatorVersion, StoreError};
 pub use self::event_log::EventLog;
-pub use self::node_lock::Hold;
-pub use self::options::{Fail, Part, StoreOptions};
+pub use self::node_lock::NodeLock;
+pub use self::options::{FaultInjector, StoreOptions, StorePart};
 pub use self::password::{PasswordError, Passwords};
 pub use self::rows::call::{
-    CallEnd, CallFilter, CallRecord, CallStart, Compare, Concluded, Conclusion, Farewell,
+    CallEnd, CallFilter, CallRecord, CallStart, Compare, Conclusion, ConclusionResult, Farewell,
     FarewellDue, Orphan, PlacedCall,
 };
 pub use self::rows::callback::{
-    Callback, CallbackState, CallbackView, NewCallback, Settled, Settlement, Written,
+    Callback, CallbackState, CallbackView, DeliveryOutcome, NewCallback, QueuedCallback, Settlement,
 };
 pub use self::rows::conversation::{
-    Conversation, ConversationChange, ConversationFilter, Insights, Last, Pair, Standing, UserName,
+    Conversation, ConversationChange, ConversationFilter, Insights, LastMessage, Pair,
+    RoutingState, UserName,
 };
 pub use self::rows::endpoint::{Endpoint, EndpointChange};
 pub use self::rows::event_key::{KeyKind, SeenKey};
 pub use self::rows::message::{
-    Answers, Came, Draft, DraftForm, Going, Gone, InboxFound, LeftMessage, Message, NewMessage,
-    StatusCame, Then, WEBHOOK,
+    AfterReply, AnsweredMessage, EnqueueResult, EventDraft, EventForm, InboxResult,
+    InterruptedMessage, Message, NewMessage, OutgoingMessages, StatusUpdate, TimelineEntry,
+    WEBHOOK,
 };
-pub use self::rows::number::{Claim, Reroute, Tenure};
+pub use self::rows::number::{NumberOwners, NumberTransfer, RoutingChange};
 pub use self::rows::permission::{PermissionReply, PermissionRow, PermissionWrite};
 pub use self::rows::recording::{
     CopyWrite, Recording, RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart,
-    RecordingWork, RoomFilter, ToTranscribe, TranscriptWrite,
+    RecordingWork, RoomFilter, TranscriptWrite, TranscriptionJob,
 };
 pub use self::rows::setting::{Setting, SettingKind, SettingWrite};
 pub use self::rows::webhook::{WebhookRow, WebhookWrite};
@@ -83,14 +90,14 @@ pub use self::tables::agents::{
     AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec,
 };
 pub use self::tables::calls::Calls;
-pub use self::tables::conversation_lists::Listed;
+pub use self::tables::conversation_lists::ConversationPage;
 pub use self::tables::conversations::Conversations;
 pub use self::tables::deliveries::DeliveryView;
 pub use self::tables::dialogues::CallLine;
 pub use self::tables::dialogues::Dialogues;
 pub use self::tables::endpoints::Endpoints;
 pub use self::tables::erasures::Erasures;
-pub use self::tables::erasures::{Erasure, Heard, Until};
+pub use self::tables::erasures::{CallRecordings, Erasure, ErasureCutoff};
 pub use self::tables::event_keys::EventKeys;
 pub use self::tables::messages::Messages;
 pub use self::tables::notifications::Notifications;
@@ -101,17 +108,17 @@ pub use self::tables::outbox::{Callbacks, Rearm, rearm};
 pub use self::tables::people::ApiKeys;
 pub use self::tables::people::People;
 pub use self::tables::people::Sessions;
-pub use self::tables::people::{Invitation, MadeKey, Session, User, UserChange, UserLink};
+pub use self::tables::people::{ApiKeyRow, Invitation, Session, User, UserChange, UserLink};
 pub use self::tables::permissions::Permissions;
 pub use self::tables::recordings::Recordings;
-pub use self::tables::responses::GivenAnswer;
 pub use self::tables::responses::Responses;
+pub use self::tables::responses::StoredResponse;
 pub use self::tables::rooms::Rooms;
 pub use self::tables::rooms::{
-    EndedRoom, KeptMember, LEFT_MAX, LeftMember, OpenMember, OpenRoom, OrphanRoom,
+    EndedRoom, LEFT_MAX, LeftMember, OpenMember, OpenRoom, OrphanRoom, RoomMember,
 };
 pub use self::tables::settings::Settings;
-pub use self::tables::turns::Owed;
+pub use self::tables::turns::PendingReply;
 pub use self::tables::turns::Turns;
 pub use self::tables::uploads::UploadRow;
 pub use self::tables::uploads::Uploads;

@@ -7,7 +7,7 @@
 use sqlx::migrate::{MigrateError, Migrator};
 
 use crate::database::Database;
-use crate::error::{By, StoreError};
+use crate::error::{CreatorVersion, StoreError};
 use crate::sql::{self, Pool};
 
 static SQLITE: Migrator = sqlx::migrate!("src/migrations/sqlite");
@@ -44,7 +44,12 @@ async fn apply(at: &Database, pool: &Pool, migrations: &Migrator) -> Result<(), 
                 return Err(StoreError::OtherSchema { at: at.clone() });
             }
             let (version, by) = newest(pool).await.unwrap_or((version, None));
-            return Err(StoreError::Newer { at: at.clone(), version, by: By(by), known });
+            return Err(StoreError::Newer {
+                at: at.clone(),
+                version,
+                by: CreatorVersion(by),
+                known,
+            });
         }
         Err(source) => return Err(failed(source)),
     }
@@ -136,7 +141,8 @@ mod tests {
 
     #[tokio::test]
     async fn r11_a_store_with_another_schema_history_is_refused_and_left_as_it_is() {
-        // Development versions had 34 migrations, the first of which has the number of today's only one.
+        // Development versions had 34 migrations. The first has the same number as the only one of
+        // today.
         for last in [1, 34] {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("data/offhook.db");
@@ -177,7 +183,8 @@ mod tests {
         }
     }
 
-    /// The tables with their columns, and the indexes whole. A column stands on a line of its own.
+    /// Returns the columns of all tables as `table.column`, and the text of all indexes. The SQL
+    /// has one column per line.
     fn objects(text: &str) -> BTreeSet<String> {
         let plain: String = text
             .lines()

@@ -1,7 +1,8 @@
-//! Who may be a node: two processes of one name would each end the other's calls as what a crash left behind.
+//! The lock that keeps two processes from running as the same node. Each would end the other's
+//! calls as orphans of a crash.
 //!
-//! A PostgreSQL database is held by a session's advisory lock, which goes with its process however that ends; a SQLite file
-//! by a file beside it that is locked.
+//! On PostgreSQL it is an advisory lock of a session, which the server releases when the process
+//! ends in any way. For SQLite it is a locked file next to the database.
 
 use std::fs::File;
 use std::time::Duration;
@@ -14,41 +15,43 @@ use crate::database::Database;
 use crate::error::StoreError;
 use crate::sql::connect::options;
 
-/// How often a database is asked again that another process holds, and how long: one that died without a word is noticed by
-/// its silence ([`SILENCE`]).
-const AGAIN: Duration = Duration::from_millis(200);
+/// Interval and number of attempts to lock a database that another process holds. The server
+/// detects a dead client by TCP keepalives ([`KEEPALIVE`]).
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-const WAITS: u32 = 200;
+const ATTEMPTS: u32 = 200;
 
-/// After how many seconds PostgreSQL asks a silent session, how often, and how many answers may be missing.
-const SILENCE: [(&str, &str); 3] = [
+/// TCP keepalive settings of the session: idle time and interval in seconds, and the number of
+/// unanswered probes.
+const KEEPALIVE: [(&str, &str); 3] = [
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
 ];
 
-/// How often the session that holds a database is looked at, and how long an answer may take.
-const LOOK: Duration = Duration::from_secs(1);
+/// Interval of the checks that the session still exists, and their timeout.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-const ANSWER: Duration = Duration::from_secs(5);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// This process is a node, as long as this is kept.
+/// Proof that this process is the node. Dropping it gives up the lock.
 #[derive(Debug)]
-pub struct Hold {
+pub struct NodeLock {
     _file: Option<File>,
-    /// Sees to it that the database's session is there.
+    /// Task that checks the database session and renews the lock.
     keeper: Option<JoinHandle<()>>,
     lost: CancellationToken,
 }
 
-impl Hold {
-    /// Cancelled once another process is this node, which can only be after the database was away: this one must end.
+impl NodeLock {
+    /// Cancelled once another process has become this node, which requires that the database was
+    /// unreachable in between. This process must end then.
     pub fn lost(&self) -> CancellationToken {
         self.lost.clone()
     }
 }
 
-impl Drop for Hold {
+impl Drop for NodeLock {
     fn drop(&mut self) {
         if let Some(keeper) = &self.keeper {
             keeper.abort();
@@ -56,113 +59,110 @@ impl Drop for Hold {
     }
 }
 
-impl Hold {
-    /// This process is the node of that name from now on, and no other is. A database waits for one that died without a word
-    /// for up to 40 s.
+impl NodeLock {
+    /// Takes the lock of the node with this name. On PostgreSQL it waits up to 40 s for a holder
+    /// that died without closing its connection.
     ///
     /// # Errors
-    /// Another process is, or the database does not answer.
-    pub async fn acquire(at: &Database, node_id: &str) -> Result<Hold, StoreError> {
+    /// Fails if another process holds the lock, or if the database does not answer.
+    pub async fn acquire(at: &Database, node_id: &str) -> Result<NodeLock, StoreError> {
         let in_use = || StoreError::HeldAs { at: at.clone(), node_id: node_id.to_owned() };
         match at {
             Database::File(file) => {
                 let beside = file.with_extension("lock");
                 let open = |source| StoreError::Open { at: at.clone(), source };
-                // At the first start there is no folder yet.
-                crate::files::prepare(file).map_err(open)?;
+                // The folder does not exist before the first start.
+                crate::files::create_file(file).map_err(open)?;
                 let file = File::options().create(true).append(true).open(&beside).map_err(open)?;
-                // What cannot be locked at all (a network's folder) is not held: it was not before, either.
+                // Some file systems, such as network shares, don't support locks. The node runs
+                // without one there.
                 match file.try_lock() {
                     Err(std::fs::TryLockError::WouldBlock) => Err(in_use()),
-                    Ok(()) | Err(std::fs::TryLockError::Error(_)) => {
-                        Ok(Hold { _file: Some(file), keeper: None, lost: CancellationToken::new() })
-                    }
+                    Ok(()) | Err(std::fs::TryLockError::Error(_)) => Ok(NodeLock {
+                        _file: Some(file),
+                        keeper: None,
+                        lost: CancellationToken::new(),
+                    }),
                 }
             }
             Database::Postgres(_) => {
-                let session = held(at, node_id)
+                let session = lock(at, node_id)
                     .await
                     .map_err(|source| StoreError::Connect { at: at.clone(), source })?;
                 let (session, lost) = (session.ok_or_else(in_use)?, CancellationToken::new());
                 let keeper =
-                    tokio::spawn(keep(session, at.clone(), node_id.to_owned(), lost.clone()));
-                Ok(Hold { _file: None, keeper: Some(keeper), lost })
+                    tokio::spawn(renew(session, at.clone(), node_id.to_owned(), lost.clone()));
+                Ok(NodeLock { _file: None, keeper: Some(keeper), lost })
             }
         }
     }
 }
 
-/// A session that holds the database for a node of that name; none: for 40 s another one did.
-async fn held(at: &Database, node_id: &str) -> Result<Option<PgConnection>, sqlx::Error> {
-    let mut session = options(at, AGAIN)?.options(SILENCE).connect().await?;
-    for tried in 0..WAITS {
+/// Opens a session that holds the lock. Returns `None` if another session held it for 40 s.
+async fn lock(at: &Database, node_id: &str) -> Result<Option<PgConnection>, sqlx::Error> {
+    let mut session = options(at, RETRY_INTERVAL)?.options(KEEPALIVE).connect().await?;
+    for tried in 0..ATTEMPTS {
         let lock =
             "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || ' node ' || $1, 0))";
         if sqlx::query_scalar(lock).bind(node_id).fetch_one(&mut session).await? {
             return Ok(Some(session));
         }
         if tried == 0 {
-            tracing::warn!(
-                node_id,
-                "another process works as this node, or died a moment ago: waiting for it"
-            );
+            tracing::warn!(node_id, "node lock held by another process, waiting for its release");
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
     Ok(None)
 }
 
-/// A database that is started anew has forgotten who held it: it is held again as soon as it answers, unless another process
-/// was sooner.
-async fn keep(mut session: PgConnection, at: Database, node_id: String, lost: CancellationToken) {
+/// Takes the lock again after a restart of the database, which forgets advisory locks. Cancels
+/// `lost` if another process has taken it first.
+async fn renew(mut session: PgConnection, at: Database, node_id: String, lost: CancellationToken) {
     loop {
-        tokio::time::sleep(LOOK).await;
-        if tokio::time::timeout(ANSWER, session.ping()).await.is_ok_and(|answer| answer.is_ok()) {
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        if tokio::time::timeout(CHECK_TIMEOUT, session.ping())
+            .await
+            .is_ok_and(|answer| answer.is_ok())
+        {
             continue;
         }
-        tracing::warn!(
-            node_id,
-            "the database has forgotten that this process is this node; it is told again"
-        );
+        tracing::warn!(node_id, "node lock lost with the database session, taking it again");
         session = loop {
-            match held(&at, &node_id).await {
+            match lock(&at, &node_id).await {
                 Ok(Some(session)) => break session,
                 Ok(None) => {
-                    tracing::error!(
-                        node_id,
-                        "another process has become this node while the database was away"
-                    );
+                    tracing::error!(node_id, "node lock taken by another process");
                     return lost.cancel();
                 }
-                // It is away.
-                Err(_) => tokio::time::sleep(LOOK).await,
+                // The database is still unreachable.
+                Err(_) => tokio::time::sleep(CHECK_INTERVAL).await,
             }
         };
-        tracing::warn!(node_id, "this process is this node for the database again");
+        tracing::warn!(node_id, "node lock taken again");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use crate::database::Database;
-    use crate::node_lock::Hold;
+    use crate::node_lock::NodeLock;
     use crate::sql;
     use crate::testing::VARIABLE;
 
     #[tokio::test]
-    async fn r03_a_database_that_forgot_its_node_is_held_again() {
+    async fn r03_a_lost_node_lock_is_taken_again() {
         let Ok(url) = std::env::var(VARIABLE) else { return };
         let at = Database::Postgres(model::Secret::new(url));
         let name = uuid::Uuid::new_v4().to_string();
-        let hold = Hold::acquire(&at, &name).await.unwrap();
-        let pool = crate::sql::connect::beside_a_node(&at, false).await.unwrap();
+        let hold = NodeLock::acquire(&at, &name).await.unwrap();
+        let pool = crate::sql::connect::open_beside_node(&at, false).await.unwrap();
         let holder = async || -> Option<i64> {
-            // A key of 64 bits is told in two halves.
+            // `pg_locks` shows a 64-bit key as two halves.
             let holder = "SELECT pid::bigint FROM pg_locks, hashtextextended(current_schema() || ' node ' || $1, 0) AS key \
                 WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32 | objid::bigint) = key";
             sql::query_scalar(holder).bind(name.clone()).fetch_optional(&pool).await.unwrap()
         };
-        let before = holder().await.expect("it is held");
+        let before = holder().await.expect("locked");
         let end = sql::query("SELECT pg_terminate_backend($1::int)").bind(before);
         end.execute(&pool).await.unwrap();
         let again = tokio::time::timeout(std::time::Duration::from_secs(30), async {
@@ -172,7 +172,7 @@ mod tests {
                 }
             }
         });
-        assert_ne!(again.await.expect("it is held again"), before);
+        assert_ne!(again.await.expect("locked again"), before);
         assert!(!hold.lost().is_cancelled());
     }
 }

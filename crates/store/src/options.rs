@@ -5,30 +5,31 @@ use std::time::Duration;
 use crate::sql::connect::BUSY;
 use model::Secret;
 
-/// What can be made to fail.
+/// A part of the store that a test can make fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum StorePart {
     Store,
     Journal,
 }
 
-/// Asked before each try to write; `true`: it fails. For tests.
-pub type Fail = Arc<dyn Fn(Part) -> bool + Send + Sync>;
+/// Called before each attempt to write to the part. Returns `true` if the attempt must fail. For
+/// tests.
+pub type FaultInjector = Arc<dyn Fn(StorePart) -> bool + Send + Sync>;
 
-/// How a store is opened.
+/// Options of [`Store::open_with`](crate::Store::open_with).
 #[derive(Clone)]
 pub struct StoreOptions {
-    /// The folder of the journal, and of the key file (`store.data_dir`).
+    /// Folder of the journal and the key file (`store.data_dir`).
     pub journal: PathBuf,
-    /// What the key that seals is made of; `None`: of the key file.
+    /// Secret from which the encryption key is derived. If `None`, the key file is used.
     pub secret_key: Option<Secret>,
-    /// How long a statement waits for another process's lock.
+    /// Time that a statement waits for the lock of another process.
     pub busy: Duration,
-    pub fail: Option<Fail>,
+    pub fail: Option<FaultInjector>,
 }
 
 impl StoreOptions {
-    /// The usual ones, with the journal in this folder.
+    /// The default options, with the journal in this folder.
     pub fn with_journal_in(folder: impl Into<PathBuf>) -> Self {
         Self { journal: folder.into(), secret_key: None, busy: BUSY, fail: None }
     }

@@ -1,5 +1,5 @@
-//! Passwords of people and their phones: kept as Argon2id hashes (R15), made and checked away from the runtime's threads,
-//! a few at a time.
+//! Password hashing with Argon2id for console users and endpoints. Hashing runs on the blocking
+//! pool, a few passwords at a time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use model::{Secret, network_prefix};
 
-/// R15: 19 MiB, twice over.
+/// Argon2id parameters: 19 MiB and two passes, as OWASP recommends.
 const MEMORY_KIB: u32 = 19 * 1024;
 
 const PASSES: u32 = 2;
@@ -23,31 +23,31 @@ const SALT_BYTES: usize = 16;
 
 const HASH_BYTES: usize = 32;
 
-/// Hashes in the making: 19 MiB each.
-const AT_ONCE: usize = 2;
+/// Number of concurrent hash computations. Each takes 19 MiB.
+const CONCURRENT: usize = 2;
 
-/// Those that wait for their turn; past it nobody is let in.
-const WAITING: usize = 64;
+/// Number of requests that may wait for a computation. Further ones fail as busy.
+const MAX_WAITING: usize = 64;
 
-/// Of those, what comes from one network: the others are everybody else's.
-const WAITING_OF_NETWORK: usize = 8;
+/// Number of waiting requests from one network, so that it can't take all places.
+const MAX_WAITING_OF_NETWORK: usize = 8;
 
-/// Hashes and checks passwords; cheap to clone.
+/// Hashes and verifies passwords. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Passwords {
-    at_once: Arc<Semaphore>,
+    running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
-    /// How many wait, by network.
+    /// Number of waiting requests by network.
     from: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// A network's place among those that wait.
-struct Place {
+/// A waiting request's place in its network's quota, given back on drop.
+struct WaitingPlace {
     from: Arc<Mutex<HashMap<IpAddr, usize>>>,
     network: IpAddr,
 }
 
-impl Drop for Place {
+impl Drop for WaitingPlace {
     fn drop(&mut self) {
         let mut from = self.from.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(places) = from.get_mut(&self.network) {
@@ -59,10 +59,10 @@ impl Drop for Place {
     }
 }
 
-/// Why a password was neither hashed nor checked.
+/// The reason why a password was neither hashed nor verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordError {
-    #[error("check a password: too many are being checked")]
+    #[error("check a password: too many requests are waiting")]
     Busy,
     #[error("hash a password")]
     Hash,
@@ -70,16 +70,18 @@ pub enum PasswordError {
 
 impl Default for Passwords {
     fn default() -> Self {
-        let [at_once, waiting] = [AT_ONCE, WAITING].map(|places| Arc::new(Semaphore::new(places)));
-        Self { at_once, waiting, from: Arc::default() }
+        let [running, waiting] =
+            [CONCURRENT, MAX_WAITING].map(|places| Arc::new(Semaphore::new(places)));
+        Self { running, waiting, from: Arc::default() }
     }
 }
 
 impl Passwords {
-    /// The hash of a password under a fresh salt: `argon2id$MEMORY$PASSES$SALT$HASH`.
+    /// Hashes a password with a fresh salt. The result has the form
+    /// `argon2id$MEMORY$PASSES$SALT$HASH`.
     ///
     /// # Errors
-    /// Too many wait, or the system gives no random numbers.
+    /// Fails if too many requests wait, or if the system's random number generator fails.
     pub async fn hash(&self, password: Secret) -> Result<String, PasswordError> {
         let mut salt = [0; SALT_BYTES];
         SystemRandom::new().fill(&mut salt).map_err(|_| PasswordError::Hash)?;
@@ -88,14 +90,18 @@ impl Passwords {
         Ok(format!("argon2id${MEMORY_KIB}${PASSES}${salt}${made}"))
     }
 
-    /// Whether a password is the one of `hash`. Without a hash it takes as long and is not: nobody sees from outside
-    /// which names there are.
+    /// Returns whether a password matches `hash`. With `None` it takes as long and returns `false`,
+    /// so that the response time doesn't reveal which user names exist.
     ///
     /// # Errors
-    /// Too many wait.
-    pub async fn is(&self, password: Secret, hash: Option<&str>) -> Result<bool, PasswordError> {
-        let known = hash.and_then(Kept::read);
-        let kept = known.clone().unwrap_or_else(Kept::nobodys);
+    /// Fails if too many requests wait.
+    pub async fn verify(
+        &self,
+        password: Secret,
+        hash: Option<&str>,
+    ) -> Result<bool, PasswordError> {
+        let known = hash.and_then(StoredHash::read);
+        let kept = known.clone().unwrap_or_else(StoredHash::dummy);
         let same = move || {
             let made = derive(&password, &kept.salt, kept.memory_kib, kept.passes)?;
             Ok(bool::from(made.as_slice().ct_eq(&kept.hash)))
@@ -103,28 +109,28 @@ impl Passwords {
         Ok(self.run(same).await?? && known.is_some())
     }
 
-    /// [`Passwords::is`], of somebody who comes from there: one network takes a few places only.
+    /// Like [`Passwords::verify`], with a limit on the requests that wait for the network of `from`.
     ///
     /// # Errors
-    /// Too many wait, in all or of that network.
-    pub async fn is_of(
+    /// Fails if too many requests wait, in total or from this network.
+    pub async fn verify_from(
         &self,
         from: IpAddr,
         password: Secret,
         hash: Option<&str>,
     ) -> Result<bool, PasswordError> {
         let _place = self.place(network_prefix(from))?;
-        self.is(password, hash).await
+        self.verify(password, hash).await
     }
 
-    fn place(&self, network: IpAddr) -> Result<Place, PasswordError> {
+    fn place(&self, network: IpAddr) -> Result<WaitingPlace, PasswordError> {
         let mut from = self.from.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = from.get(&network).copied().unwrap_or_default();
-        if taken >= WAITING_OF_NETWORK {
+        if taken >= MAX_WAITING_OF_NETWORK {
             return Err(PasswordError::Busy);
         }
         from.insert(network, taken + 1);
-        Ok(Place { from: self.from.clone(), network })
+        Ok(WaitingPlace { from: self.from.clone(), network })
     }
 
     async fn run<T: Send + 'static>(
@@ -132,7 +138,7 @@ impl Passwords {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
         let _waits = self.waiting.try_acquire().map_err(|_| PasswordError::Busy)?;
-        let turn = self.at_once.clone().acquire_owned().await.map_err(|_| PasswordError::Busy)?;
+        let turn = self.running.clone().acquire_owned().await.map_err(|_| PasswordError::Busy)?;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
             drop(turn);
@@ -142,16 +148,16 @@ impl Passwords {
     }
 }
 
-/// A kept hash, read.
+/// The parts of a stored hash.
 #[derive(Clone)]
-struct Kept {
+struct StoredHash {
     memory_kib: u32,
     passes: u32,
     salt: Vec<u8>,
     hash: Vec<u8>,
 }
 
-impl Kept {
+impl StoredHash {
     fn read(text: &str) -> Option<Self> {
         let mut parts = text.split('$');
         let (kind, memory, passes) =
@@ -164,7 +170,7 @@ impl Kept {
         sound.then_some(Self { memory_kib: memory, passes, salt, hash })
     }
 
-    fn nobodys() -> Self {
+    fn dummy() -> Self {
         Self {
             memory_kib: MEMORY_KIB,
             passes: PASSES,
@@ -196,7 +202,7 @@ mod tests {
     use crate::password::Secret;
 
     #[tokio::test]
-    async fn r15_a_password_is_known_again_and_no_other_is() {
+    async fn r15_verifies_the_right_password_only() {
         let passwords = Passwords::default();
         let secret = |text: &str| Secret::new(text);
         let hash = passwords.hash(secret("correct horse")).await.unwrap();
@@ -204,7 +210,7 @@ mod tests {
         assert_ne!(
             hash,
             passwords.hash(secret("correct horse")).await.unwrap(),
-            "each has a salt of its own"
+            "each has its own salt"
         );
         let cases =
             [("correct horse", Some(hash.as_str()), true), ("correct hors", Some(&hash), false)];
@@ -214,21 +220,28 @@ mod tests {
             ("x", Some("x$1"), false),
         ];
         for (password, hash, same) in cases.into_iter().chain(others) {
-            assert_eq!(passwords.is(secret(password), hash).await, Ok(same), "{password} {hash:?}");
+            assert_eq!(
+                passwords.verify(secret(password), hash).await,
+                Ok(same),
+                "{password} {hash:?}"
+            );
         }
         let [here, there] = ["192.0.2.1", "198.51.100.1"].map(|ip| ip.parse().unwrap());
         let mut places: Vec<_> = (0..8).map(|_| passwords.place(here).unwrap()).collect();
         assert_eq!(
-            passwords.is_of(here, secret("x"), Some(&hash)).await,
+            passwords.verify_from(here, secret("x"), Some(&hash)).await,
             Err(PasswordError::Busy),
-            "its share"
+            "the network's quota is used up"
         );
-        assert_eq!(passwords.is_of(there, secret("correct horse"), Some(&hash)).await, Ok(true));
+        assert_eq!(
+            passwords.verify_from(there, secret("correct horse"), Some(&hash)).await,
+            Ok(true)
+        );
         places.pop();
-        assert_eq!(passwords.is_of(here, secret("x"), Some(&hash)).await, Ok(false));
+        assert_eq!(passwords.verify_from(here, secret("x"), Some(&hash)).await, Ok(false));
         drop(places);
         assert!(passwords.from.lock().unwrap().is_empty());
         let _all = passwords.waiting.clone().acquire_many_owned(64).await.unwrap();
-        assert_eq!(passwords.is(secret("x"), Some(&hash)).await, Err(PasswordError::Busy));
+        assert_eq!(passwords.verify(secret("x"), Some(&hash)).await, Err(PasswordError::Busy));
     }
 }

@@ -1,8 +1,9 @@
 //! The bounded queue in front of the [writer](crate::writer) thread.
 //!
-//! Queueing never waits for the disk. If the queue is full, a write whose result nobody needs is refused and counted, and
-//! a caller who needs the result waits until there is space. The start of a call is also appended to the
-//! [start log](crate::start_log), which survives a kill of the process.
+//! Queueing never waits for the disk. If the queue is full, a write whose result nobody needs is
+//! refused and counted, and a caller who needs the result waits until there is space. The start of
+//! a call is also appended to the [start log](crate::start_log), which survives a kill of the
+//! process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::StoreError;
-use crate::rows::call::{Birth, CallStart};
-use crate::rows::message::InboxFound;
-use crate::start_log::Births;
-use crate::write::{Deed, InboxWrite, Write};
+use crate::rows::call::{CallStart, StartedCall};
+use crate::rows::message::InboxResult;
+use crate::start_log::StartLog;
+use crate::write::{InboxWrite, Write, WriteTask};
 use machine::CallSetup;
 use model::{CallUuid, Timestamp, Wacid, metric};
 
@@ -30,7 +31,7 @@ pub(crate) struct Queue {
     writes: mpsc::Sender<Write>,
     /// Wakes the writer if it is waiting for more writes to fill its batch.
     wake: Arc<Notify>,
-    births: Arc<Births>,
+    start_log: Arc<StartLog>,
     closing: CancellationToken,
     /// Completes when the writer thread has ended.
     thread: TaskTracker,
@@ -40,11 +41,11 @@ impl Queue {
     pub(crate) fn new(
         writes: mpsc::Sender<Write>,
         wake: Arc<Notify>,
-        births: Arc<Births>,
+        start_log: Arc<StartLog>,
         closing: CancellationToken,
         thread: TaskTracker,
     ) -> Self {
-        Self { writes, wake, births, closing, thread }
+        Self { writes, wake, start_log, closing, thread }
     }
 
     /// Queues a write, or returns `false` and counts an error if the queue is full.
@@ -56,7 +57,8 @@ impl Queue {
         queued
     }
 
-    /// Queues a write, or returns `false` if the queue is full. The caller counts that if it matters.
+    /// Queues a write, or returns `false` if the queue is full. The caller counts that if it
+    /// matters.
     pub(crate) fn offer(&self, write: Write) -> bool {
         self.writes.try_send(write).is_ok()
     }
@@ -66,8 +68,9 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Queues a write before it returns. The future resolves to the result, or to [`StoreError::Closed`] if the store was
-    /// closed first. It waits for space if the queue is full.
+    /// Queues a write before it returns. The future resolves to the result, or to
+    /// [`StoreError::Closed`] if the store was closed first. It waits for space if the queue is
+    /// full.
     pub(crate) fn request<T, F>(
         &self,
         write: F,
@@ -89,8 +92,8 @@ impl Queue {
         }
     }
 
-    /// Like [`Queue::request`], for a write that the journal does not take: wakes the writer, and the future resolves to
-    /// [`StoreError::NotTaken`] if nothing was written.
+    /// Like [`Queue::request`], for a write that the journal does not take: wakes the writer, and
+    /// the future resolves to [`StoreError::NotTaken`] if nothing was written.
     pub(crate) fn change<T, F>(
         &self,
         write: F,
@@ -104,8 +107,8 @@ impl Queue {
         async move { requested.await.map_err(|_| StoreError::NotTaken) }
     }
 
-    /// Queues a write, or returns `None` and counts an error if the queue is full. The future resolves to the result, or to
-    /// [`StoreError::NotTaken`].
+    /// Queues a write, or returns `None` and counts an error if the queue is full. The future
+    /// resolves to the result, or to [`StoreError::NotTaken`].
     pub(crate) fn try_change<T, F>(
         &self,
         write: F,
@@ -120,36 +123,38 @@ impl Queue {
     }
 
     /// Queues a task and resolves to the number of rows that it changed. See [`Queue::change`].
-    pub(crate) fn run<D: Deed + 'static>(
+    pub(crate) fn run<D: WriteTask + 'static>(
         &self,
         task: D,
     ) -> impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<D> {
-        self.change(|sender| Write::Deed(Box::new(task), sender))
+        self.change(|sender| Write::Task(Box::new(task), sender))
     }
 
     /// Queues a task, or returns `None` if the queue is full. See [`Queue::try_change`].
-    pub(crate) fn try_run<D: Deed + 'static>(
+    pub(crate) fn try_run<D: WriteTask + 'static>(
         &self,
         task: D,
     ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<D>> {
-        self.try_change(|sender| Write::Deed(Box::new(task), sender))
+        self.try_change(|sender| Write::Task(Box::new(task), sender))
     }
 
     /// Queues a write about messages and conversations. See [`Queue::change`].
     pub(crate) fn inbox(
         &self,
         write: InboxWrite,
-    ) -> impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<InboxResult, StoreError>> + Send + 'static + use<> {
         self.change(|sender| Write::Inbox(Box::new(write), sender))
     }
 
-    /// Queues a write about messages that a webhook of Meta's brings, or returns `None` if the queue is full.
+    /// Queues a write about messages that a webhook of Meta's brings, or returns `None` if the
+    /// queue is full.
     pub(crate) fn try_inbox(
         &self,
         write: InboxWrite,
-    ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
-        // Nobody waits for a write that is reported to nobody: a call in its conversation.
-        let is_waited_for = !matches!(&write, InboxWrite::Came(came) if came.draft.is_none());
+    ) -> Option<impl Future<Output = Result<InboxResult, StoreError>> + Send + 'static + use<>>
+    {
+        // A call's timeline entry is not reported to anyone, so no caller waits for it.
+        let is_waited_for = !matches!(&write, InboxWrite::Entry(entry) if entry.draft.is_none());
         let queued = self.try_change(|sender| Write::Inbox(Box::new(write), sender))?;
         if is_waited_for {
             self.wake();
@@ -157,7 +162,8 @@ impl Queue {
         Some(queued)
     }
 
-    /// Queues the start of a call and appends it to the start log. Returns `false` and counts an error if the queue is full.
+    /// Queues the start of a call and appends it to the start log. Returns `false` and counts an
+    /// error if the queue is full.
     pub(crate) fn begin_call(&self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
         // A set-up is always representable as JSON.
         let setup = serde_json::to_string(setup).unwrap_or_default();
@@ -165,37 +171,39 @@ impl Queue {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
             return false;
         };
-        if let Err(error) = self.births.append(&start.node_id, born, &setup) {
+        if let Err(error) = self.start_log.append(&start.node_id, born, &setup) {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
-            tracing::warn!(%error, "a call's beginning is not in its file: a kill within a moment would lose it");
+            tracing::warn!(%error, "could not append a call to the start log");
         }
-        slot.send(Write::Born(Box::new(Birth { start, setup, born })));
+        slot.send(Write::CallStarted(Box::new(StartedCall { start, setup, born })));
         true
     }
 
-    /// Queues Meta's id of a call and appends it to the start log. Counts an error if the queue is full.
+    /// Queues Meta's id of a call and appends it to the start log. Counts an error if the queue is
+    /// full.
     pub(crate) fn bind_call(&self, call: CallUuid, wacid: Wacid, farewell: Timestamp) {
         let Ok(slot) = self.writes.try_reserve() else {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
             return;
         };
-        if let Err(error) = self.births.append_name(call, &wacid, farewell) {
+        if let Err(error) = self.start_log.append_wacid(call, &wacid, farewell) {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
-            tracing::warn!(%error, "a call's name is not in its file: a kill within a moment would lose it");
+            tracing::warn!(%error, "could not append a call id to the start log");
         }
-        slot.send(Write::Bound(call, wacid, farewell));
+        slot.send(Write::SetWacid(call, wacid, farewell));
     }
 
-    /// Empties the start log unless a call in it is not in the database yet. Returns whether it is empty.
+    /// Empties the start log unless a call in it is not in the database yet. Returns whether it is
+    /// empty.
     pub(crate) fn empty_start_log(&self) -> std::io::Result<bool> {
-        self.births.emptied()
+        self.start_log.try_empty()
     }
 
     /// Waits until everything queued so far is written, for at most a second.
     pub(crate) async fn flush(&self) {
         let (sender, result) = oneshot::channel();
         let flushed = async {
-            let _ = self.writes.send(Write::Settled(sender)).await;
+            let _ = self.writes.send(Write::Flush(sender)).await;
             self.wake();
             let _ = result.await;
         };
@@ -206,10 +214,11 @@ impl Queue {
     pub(crate) async fn close(&self) {
         self.closing.cancel();
         self.thread.wait().await;
-        // The store may be replaced by a backup before the next start, so an orderly end leaves no calls in the start log.
-        let emptied = self.births.empty().and_then(|()| self.births.release());
+        // The store may be replaced by a backup before the next start, so an orderly end leaves no
+        // calls in the start log.
+        let emptied = self.start_log.empty().and_then(|()| self.start_log.release());
         if let Err(error) = emptied {
-            tracing::warn!(%error, "the file of calls that begin can't be emptied");
+            tracing::warn!(%error, "could not empty the start log");
         }
     }
 }

@@ -5,16 +5,16 @@ use uuid::Uuid;
 use crate::error::StoreError;
 use crate::rows::call::{CallEnd, CallStart, Conclusion};
 use crate::tables::calls::Calls;
-use crate::tables::rooms::KeptMember;
+use crate::tables::rooms::RoomMember;
 use machine::{CallSetup, CallUrls, MachineLimits, MemberId, Role};
 use model::{CallType, CallUuid, Direction, Method, Timestamp};
 use xml::ast::DocUrl;
 
 impl Calls<'_> {
-    /// [`Store::conclude`] without callbacks. Returns whether this closed the record.
+    /// Concludes a call without callbacks. Returns whether this closed the record.
     ///
     /// # Errors
-    /// Those of [`Store::conclude`].
+    /// Fails like [`Calls::conclude`].
     pub async fn conclude_without_callbacks(
         self,
         start: CallStart,
@@ -25,7 +25,7 @@ impl Calls<'_> {
     }
 }
 
-/// What the `n`th call of a test began with.
+/// The set-up of the `n`th call of a test.
 pub fn setup(n: u128) -> CallSetup {
     let url = DocUrl("https://app.example.com/answer".into());
     CallSetup {
@@ -55,8 +55,8 @@ pub fn setup(n: u128) -> CallSetup {
 }
 
 /// An agent on hold in a multi-party call.
-pub fn held_agent(member: MemberId, joined: Timestamp) -> KeptMember {
-    KeptMember {
+pub fn held_agent(member: MemberId, joined: Timestamp) -> RoomMember {
+    RoomMember {
         member,
         call: CallUuid(Uuid::from_u128(member.into())),
         direction: Direction::Inbound,

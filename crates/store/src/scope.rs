@@ -1,10 +1,11 @@
-//! Whose data a query may see (`plivo-call-api.md` 1.1).
+//! Tenant scope of a query.
 
 use crate::sql::QueryBuilder;
 use model::AuthId;
 
-/// Only what the scope may see, in a table that names owner and main account.
-pub(crate) fn within(query: &mut QueryBuilder, scope: &Scope) {
+/// Restricts a query to the rows of the scope. The table must have the columns `auth_id` and
+/// `main_auth_id`.
+pub(crate) fn push_scope(query: &mut QueryBuilder, scope: &Scope) {
     query.push(match scope {
         Scope::Main(_) => "main_auth_id = ",
         Scope::Sub(_) => "auth_id = ",
@@ -12,29 +13,29 @@ pub(crate) fn within(query: &mut QueryBuilder, scope: &Scope) {
     query.push_bind(scope.auth_id().as_str().to_owned());
 }
 
-/// Whose data a query may see (`plivo-call-api.md` 1.1).
+/// The tenant scope of a query: which accounts' data it may read or change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// A main account: its own and its subaccounts'.
+    /// A main account: its own data and that of its subaccounts.
     Main(AuthId),
-    /// A subaccount: its own only.
+    /// A subaccount: its own data only.
     Sub(AuthId),
 }
 
 impl Scope {
-    /// The caller's scope; its id says what it is.
+    /// Returns the scope of an account. Ids of subaccounts start with `SA`.
     pub fn of(auth_id: AuthId) -> Self {
         if auth_id.as_str().starts_with("SA") { Self::Sub(auth_id) } else { Self::Main(auth_id) }
     }
 
-    /// The caller itself.
+    /// The account itself.
     pub fn auth_id(&self) -> &AuthId {
         match self {
             Self::Main(id) | Self::Sub(id) => id,
         }
     }
 
-    /// Whether something of `owner`, whose main account is `main`, may be seen.
+    /// Returns whether the scope includes a resource of `owner`, an account of `main`.
     pub fn holds(&self, owner: &AuthId, main: &AuthId) -> bool {
         match self {
             Self::Main(id) => id == main,

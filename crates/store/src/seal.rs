@@ -1,7 +1,8 @@
-//! Seals what must be read again and is nobody else's to read (R15, R22): a copy of the store's files shows nothing of it.
+//! Encryption of secrets in the database, so that a copy of the database files reveals none.
 //!
-//! AES-256-GCM under a key that HKDF makes of `store.secret_key`, or else of a key file of the store's own. What is
-//! sealed opens only for what it was sealed for. One key at a time: what another one sealed stays shut.
+//! Values are sealed with AES-256-GCM. The key is derived with HKDF from `store.secret_key` or, if
+//! that is not set, from a key file. A sealed value opens only for the purpose that it was sealed
+//! for. There is one key at a time: values that were sealed with another key can't be read.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -14,24 +15,24 @@ use zeroize::Zeroizing;
 
 use model::Secret;
 
-/// The key file's name, in `store.data_dir`.
-const FILE: &str = "store.key";
+/// Name of the key file in `store.data_dir`.
+const KEY_FILE: &str = "store.key";
 
-/// Random bytes in it; it holds them in hexadecimal.
-const FILE_BYTES: usize = 32;
+/// Number of random bytes in a key file, which holds them in hexadecimal.
+const KEY_BYTES: usize = 32;
 
-/// More than a key file has.
+/// Read limit in bytes, larger than any valid key file.
 const READ_MAX: u64 = 200;
 
-/// First byte of whatever is sealed this way.
-const FORM: u8 = 1;
+/// Version byte, the first byte of every sealed value.
+const VERSION: u8 = 1;
 
-/// What the key is for: another use of the same secret has another key.
+/// HKDF info string of the encryption key. Each use of the secret has its own.
 const PURPOSE: &[u8] = b"offhook store AES-256-GCM 1";
 
-const LINKS: &[u8] = b"offhook links HMAC-SHA256 1";
+const LINK_PURPOSE: &[u8] = b"offhook links HMAC-SHA256 1";
 
-/// The store's key.
+/// The keys of a store.
 pub(crate) struct Seal {
     sealing: RandomizedNonceKey,
     /// Signs links.
@@ -45,10 +46,11 @@ impl std::fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// The key of this secret; with none, that of the key file in `folder`, which is made where it is not there.
+    /// Derives the keys from `secret` or, if that is `None`, from the key file in `folder`, which
+    /// is created if it does not exist.
     ///
     /// # Errors
-    /// The system's, or the file is no key file.
+    /// Fails if the key file can't be read or created, or does not hold a key.
     pub(crate) fn of(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
         match secret {
             Some(secret) => Self::derive(secret.reveal().as_bytes()),
@@ -56,69 +58,71 @@ impl Seal {
         }
     }
 
-    /// The same for who only reads: makes no key file. Without one nothing that is sealed opens.
+    /// Like [`Seal::of`], but never creates a key file. Without a secret and a key file, no sealed
+    /// value opens.
     ///
     /// # Errors
-    /// The system's, or the file is no key file.
-    pub(crate) fn to_read(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
-        if secret.is_some() || folder.join(FILE).exists() {
+    /// Fails if the key file can't be read or does not hold a key.
+    pub(crate) fn read_only(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
+        if secret.is_some() || folder.join(KEY_FILE).exists() {
             return Self::of(secret, folder);
         }
-        let mut nobodys = Zeroizing::new([0; FILE_BYTES]);
-        rand::fill(nobodys.as_mut())
-            .map_err(|_| io::Error::other("the system has no random bytes"))?;
-        Self::derive(nobodys.as_ref())
+        let mut random = Zeroizing::new([0; KEY_BYTES]);
+        rand::fill(random.as_mut())
+            .map_err(|_| io::Error::other("the system's random number generator failed"))?;
+        Self::derive(random.as_ref())
     }
 
     fn derive(secret: &[u8]) -> io::Result<Self> {
-        let failed = |_| io::Error::other("no key can be made of the secret");
+        let failed = |_| io::Error::other("no key can be derived from the secret");
         let mut key = Zeroizing::new([0; 32]);
         let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(secret);
         let expanded = extracted.expand(&[PURPOSE], &AES_256_GCM).map_err(failed)?;
         expanded.fill(key.as_mut()).map_err(failed)?;
         let sealing = RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map_err(failed)?;
-        let expanded = extracted.expand(&[LINKS], hkdf::HKDF_SHA256).map_err(failed)?;
+        let expanded = extracted.expand(&[LINK_PURPOSE], hkdf::HKDF_SHA256).map_err(failed)?;
         expanded.fill(key.as_mut()).map_err(failed)?;
         Ok(Self { sealing, links: hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()) })
     }
 
-    /// The key of links that are good for a while.
+    /// The key that signs links of limited validity.
     pub(crate) fn links(&self) -> hmac::Key {
         self.links.clone()
     }
 
-    /// Seals `plain`; `what_for` must be said again to open it.
-    pub(crate) fn seal(&self, what_for: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
-        // Fails past 64 GiB only; nothing opens then, and nothing is shown either.
-        let Ok(nonce) = self.sealing.seal_in_place_append_tag(Aad::from(what_for), &mut plain)
+    /// Encrypts `plain`. [`Seal::open`] needs the same `purpose`.
+    pub(crate) fn seal(&self, purpose: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
+        // Encryption fails only above 64 GiB. The empty result can't be opened and reveals nothing.
+        let Ok(nonce) = self.sealing.seal_in_place_append_tag(Aad::from(purpose), &mut plain)
         else {
             return Vec::new();
         };
         let mut sealed = Vec::with_capacity(1 + NONCE_LEN + plain.len());
-        sealed.push(FORM);
+        sealed.push(VERSION);
         sealed.extend_from_slice(nonce.as_ref());
         sealed.append(&mut plain);
         sealed
     }
 
-    /// What was sealed; `None`: with another key, for something else, or it was changed.
-    pub(crate) fn open(&self, what_for: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let (nonce, sealed) = sealed.strip_prefix(&[FORM])?.split_at_checked(NONCE_LEN)?;
+    /// Decrypts a sealed value. Returns `None` if it was sealed with another key or for another
+    /// purpose, or was changed.
+    pub(crate) fn open(&self, purpose: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (nonce, sealed) = sealed.strip_prefix(&[VERSION])?.split_at_checked(NONCE_LEN)?;
         let mut text = Zeroizing::new(sealed.to_vec());
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let plain = self.sealing.open_in_place(nonce, Aad::from(what_for), &mut text).ok()?.len();
+        let plain = self.sealing.open_in_place(nonce, Aad::from(purpose), &mut text).ok()?.len();
         text.truncate(plain);
         Some(text)
     }
 }
 
-/// The text of a folder's key file; makes the file where there is none.
+/// Returns the text of the key file in a folder, and creates the file if it does not exist.
 fn key_file(folder: &Path) -> io::Result<Zeroizing<String>> {
-    let path = folder.join(FILE);
+    let path = folder.join(KEY_FILE);
     match File::open(&path) {
         Ok(file) => read(file, &path),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            make(folder, &path)?;
+            create_key_file(folder, &path)?;
             read(File::open(&path)?, &path)
         }
         Err(error) => Err(error),
@@ -126,29 +130,30 @@ fn key_file(folder: &Path) -> io::Result<Zeroizing<String>> {
 }
 
 fn read(file: File, path: &Path) -> io::Result<Zeroizing<String>> {
-    // With room for it all, so that no half of it is left behind in memory that was too small.
-    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES * 4));
+    // The buffer must not grow: a reallocation would leave part of the key in freed memory.
+    let mut text = Zeroizing::new(String::with_capacity(KEY_BYTES * 4));
     file.take(READ_MAX).read_to_string(&mut text)?;
     let key = text.trim_end().len();
     text.truncate(key);
-    if text.len() == FILE_BYTES * 2 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if text.len() == KEY_BYTES * 2 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(text);
     }
     let detail = format!(
-        "{} does not hold a key: put the right one back, or move it away for a new one",
+        "{} does not hold a key: restore the right file, or move it away to create a new key",
         path.display()
     );
     Err(io::Error::new(ErrorKind::InvalidData, detail))
 }
 
-/// Makes a key file: whole or not at all, on the disk before anything is sealed with it.
-fn make(folder: &Path, path: &Path) -> io::Result<()> {
+/// Creates a key file atomically. The file is synced before anything is sealed with its key.
+fn create_key_file(folder: &Path, path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mut key = Zeroizing::new([0; FILE_BYTES]);
-    rand::fill(key.as_mut()).map_err(|_| io::Error::other("the system has no random bytes"))?;
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    rand::fill(key.as_mut())
+        .map_err(|_| io::Error::other("the system's random number generator failed"))?;
     let mut text = Zeroizing::new(hex::encode(key.as_ref()));
     text.push('\n');
-    let unfinished = folder.join(format!("{FILE}.new"));
+    let unfinished = folder.join(format!("{KEY_FILE}.new"));
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(text.as_bytes())?;
@@ -161,7 +166,7 @@ fn make(folder: &Path, path: &Path) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use crate::seal::FILE;
+    use crate::seal::KEY_FILE;
     use crate::seal::Seal;
     use model::Secret;
 
@@ -170,12 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn r22_what_is_sealed_opens_for_its_key_and_purpose_only() {
+    fn r22_a_sealed_value_opens_only_with_its_key_and_purpose() {
         let (ours, theirs) = (of("a"), of("b"));
         let sealed = ours.seal(b"row 1", b"4711".to_vec());
         assert_eq!(sealed.len(), 1 + 12 + 4 + 16);
         assert!(!sealed.windows(4).any(|w| w == b"4711"));
-        assert_ne!(sealed, ours.seal(b"row 1", b"4711".to_vec()), "no two are alike");
+        assert_ne!(sealed, ours.seal(b"row 1", b"4711".to_vec()), "each has its own nonce");
         assert_eq!(**of("a").open(b"row 1", &sealed).unwrap(), *b"4711");
         assert!(ours.open(b"row 2", &sealed).is_none() && theirs.open(b"row 1", &sealed).is_none());
         for at in 0..sealed.len() {
@@ -190,24 +195,24 @@ mod tests {
     }
 
     #[test]
-    fn r22_without_a_secret_there_is_a_key_file_for_the_owner_only() {
+    fn r22_without_a_secret_a_key_file_with_mode_0600_is_created() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let sealed = Seal::of(None, &data).unwrap().seal(b"", b"4711".to_vec());
         assert_eq!(
             **Seal::of(None, &data).unwrap().open(b"", &sealed).unwrap(),
             *b"4711",
-            "made once"
+            "created once"
         );
         let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(data.clone()), mode(data.join(FILE))), (0o700, 0o600));
+        assert_eq!((mode(data.clone()), mode(data.join(KEY_FILE))), (0o700, 0o600));
         assert_eq!(std::fs::read_dir(&data).unwrap().count(), 1);
         let elsewhere = folder.path().join("elsewhere");
-        assert!(Seal::to_read(None, &elsewhere).unwrap().open(b"", &sealed).is_none());
-        assert!(!elsewhere.exists(), "who reads makes none");
-        assert_eq!(**Seal::to_read(None, &data).unwrap().open(b"", &sealed).unwrap(), *b"4711");
+        assert!(Seal::read_only(None, &elsewhere).unwrap().open(b"", &sealed).is_none());
+        assert!(!elsewhere.exists(), "a reader creates no key file");
+        assert_eq!(**Seal::read_only(None, &data).unwrap().open(b"", &sealed).unwrap(), *b"4711");
         for bad in ["", "xyz", &"f".repeat(63), &"g".repeat(64), &"f".repeat(65)] {
-            std::fs::write(data.join(FILE), bad).unwrap();
+            std::fs::write(data.join(KEY_FILE), bad).unwrap();
             let refused = Seal::of(None, &data).unwrap_err().to_string();
             assert!(
                 refused.contains("does not hold a key")

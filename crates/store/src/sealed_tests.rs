@@ -1,12 +1,13 @@
-//! What is sensitive in a callback lies sealed wherever the store keeps it (R22), and is whole when it is wanted.
+//! Tests that secret parameters of callbacks are encrypted in the database and the journal, and are
+//! complete when the callback is sent.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::options::{Part, StoreOptions};
+use crate::options::{StoreOptions, StorePart};
 use crate::rows::call::Conclusion;
-use crate::rows::callback::{Callback, NewCallback, Settled, Settlement};
+use crate::rows::callback::{Callback, DeliveryOutcome, NewCallback, Settlement};
 use crate::sql;
 use crate::store::Store;
 use crate::testing::pool;
@@ -14,7 +15,7 @@ use crate::tests::{MAIN, callback, end, secs, start};
 use machine::Param;
 use model::{Health, Secret};
 
-/// Longer than any digits that numbers and ids could hold by chance.
+/// Longer than any digits that occur in numbers and ids by chance.
 const DIGITS: &str = "47110815471108154711";
 
 fn sensitive(call: u128) -> NewCallback {
@@ -27,7 +28,7 @@ async fn open(folder: &Path, key: Option<&str>, fails: &Arc<AtomicBool>) -> Stor
     let fails = fails.clone();
     let options = StoreOptions {
         secret_key: key.map(Secret::new),
-        fail: Some(Arc::new(move |part| part == Part::Store && fails.load(Ordering::SeqCst))),
+        fail: Some(Arc::new(move |part| part == StorePart::Store && fails.load(Ordering::SeqCst))),
         ..StoreOptions::with_journal_in(folder)
     };
     Store::open_with(&folder.join("offhook.db"), options, Health::new()).await.unwrap()
@@ -37,7 +38,7 @@ async fn due(store: &Store) -> Vec<Callback> {
     store.outbox().due("node", &callback(1, 1).origin, secs(9), 9).await.unwrap()
 }
 
-/// The files that hold the digits as they are.
+/// The files that contain the digits in plain text.
 fn telling(folder: &Path) -> Vec<String> {
     let holds = |path: &Path| {
         std::fs::read(path).unwrap().windows(DIGITS.len()).any(|w| w == DIGITS.as_bytes())
@@ -47,7 +48,7 @@ fn telling(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
+async fn r22_digits_are_encrypted_in_store_and_journal_and_deleted_after_delivery() {
     let folder = tempfile::tempdir().unwrap();
     let fails = Arc::default();
     let store = open(folder.path(), None, &fails).await;
@@ -61,7 +62,7 @@ async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
     };
     store.calls().conclude(conclusion).await.unwrap();
     let journal = std::fs::metadata(folder.path().join("store.journal")).unwrap().len();
-    assert!(journal > 100, "the second waits in the journal");
+    assert!(journal > 100, "the second one is in the journal");
     assert_eq!(telling(folder.path()), [""; 0]);
     store.close().await;
     assert_eq!(telling(folder.path()), [""; 0]);
@@ -72,10 +73,10 @@ async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
     assert_eq!(
         found.iter().map(|c| c.new.clone()).collect::<Vec<_>>(),
         [sensitive(1), sensitive(2)],
-        "whole again"
+        "complete again"
     );
     for callback in found {
-        let outcome = Settled::Delivered;
+        let outcome = DeliveryOutcome::Delivered;
         let settled = Settlement {
             id: callback.id,
             attempts: 1,
@@ -89,12 +90,12 @@ async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
     let file = pool(&folder.path().join("offhook.db")).await;
     let kept = "SELECT count(*) FROM callbacks WHERE sealed_params IS NOT NULL OR secret_params IS NOT NULL";
     let kept: i64 = sql::query_scalar(kept).fetch_one(&file).await.unwrap();
-    assert_eq!(kept, 0, "delivered is forgotten");
+    assert_eq!(kept, 0, "parameters of delivered callbacks are deleted");
     file.close().await;
 }
 
 #[tokio::test]
-async fn r22_rows_of_before_are_sent_and_those_of_another_key_wait_for_it() {
+async fn r22_unencrypted_rows_are_sent_and_those_of_another_key_wait_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let fails = Arc::default();
     let store = open(folder.path(), Some("one key"), &fails).await;
@@ -112,7 +113,7 @@ async fn r22_rows_of_before_are_sent_and_those_of_another_key_wait_for_it() {
     assert_eq!(found[0].new, sensitive(1));
     assert!(
         found[1].new.shut.is_some() && found[1].new.notice.params.get("Digits").is_none(),
-        "not sent without them"
+        "not sent without its parameters"
     );
     store.close().await;
 

@@ -1,9 +1,10 @@
-//! Calls that began and whose rows are not in the database yet, for the process after this one (R3).
+//! The start log: calls without a row in the database yet.
 //!
-//! Rows are written in batches, and nothing on a call's way waits for them; so that a kill between the webhook's 200
-//! and the batch loses no call, each beginning is first appended to a file: one `write` without a sync, a few
-//! microseconds, which outlives the process though not the power. So is Meta's name of a call that we placed, without
-//! which nobody could end it there. The file belongs to one process at a time.
+//! Rows are written in batches, and a call does not wait for them. So that a kill between the
+//! webhook's response and the batch loses no call, each start is first appended to a file. That is
+//! one `write` of a few microseconds without a sync: it survives the process, but not a power loss.
+//! The id that Meta gives an outbound call is appended too, because no later process could end the
+//! call without it. One process at a time holds the file.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -17,50 +18,48 @@ use serde::Deserialize;
 use machine::CallSetup;
 use model::{CallUuid, Timestamp, Wacid};
 
-/// Past this, the file is emptied as soon as all in it is in the database.
+/// Size from which the file is emptied as soon as everything in it is in the database.
 const TIDY_BYTES: u64 = 256 * 1024;
 
-/// What is read of a file at most, in bytes: the beginnings of some 100,000 calls.
+/// Read limit in bytes, enough for the starts of about 100,000 calls.
 const READ_MAX: u64 = 128 * 1024 * 1024;
 
-/// A call's beginning.
+/// The start of a call.
 #[derive(Deserialize)]
-pub(crate) struct Beginning {
+pub(crate) struct StartEntry {
     pub(crate) node_id: String,
-    /// On the steady clock.
+    /// Monotonic time.
     pub(crate) born: Timestamp,
     pub(crate) setup: CallSetup,
 }
 
-/// Meta's name of a call that we placed.
+/// The id that Meta gave an outbound call.
 #[derive(Deserialize)]
-pub(crate) struct Naming {
+pub(crate) struct WacidEntry {
     pub(crate) call: CallUuid,
     pub(crate) wacid: Wacid,
-    /// When Graph is to be told, should the call have ended.
+    /// Time at which Graph must end the call if it is over.
     pub(crate) farewell: Timestamp,
 }
 
-/// What an earlier process left.
+/// The entries that an earlier process left in the file.
 #[derive(Default)]
-pub(crate) struct Notes {
-    pub(crate) beginnings: Vec<Beginning>,
-    pub(crate) namings: Vec<Naming>,
+pub(crate) struct StartLogEntries {
+    pub(crate) starts: Vec<StartEntry>,
+    pub(crate) wacids: Vec<WacidEntry>,
 }
 
-impl Notes {
+impl StartLogEntries {
     pub(crate) fn is_empty(&self) -> bool {
-        self.beginnings.is_empty() && self.namings.is_empty()
+        self.starts.is_empty() && self.wacids.is_empty()
     }
 
-    /// Each note alone, in order: beginnings before the names of what began.
-    pub(crate) fn one_by_one(self) -> impl Iterator<Item = Self> {
-        let beginnings = self
-            .beginnings
-            .into_iter()
-            .map(|one| Self { beginnings: vec![one], namings: Vec::new() });
-        beginnings.chain(
-            self.namings.into_iter().map(|one| Self { beginnings: Vec::new(), namings: vec![one] }),
+    /// Splits the entries into one each, starts first, because an id refers to a start.
+    pub(crate) fn split(self) -> impl Iterator<Item = Self> {
+        let starts =
+            self.starts.into_iter().map(|one| Self { starts: vec![one], wacids: Vec::new() });
+        starts.chain(
+            self.wacids.into_iter().map(|one| Self { starts: Vec::new(), wacids: vec![one] }),
         )
     }
 
@@ -68,60 +67,61 @@ impl Notes {
         let mut notes = Self::default();
         for line in text.split(|byte| *byte == b'\n') {
             if let Ok(beginning) = serde_json::from_slice(line) {
-                notes.beginnings.push(beginning);
+                notes.starts.push(beginning);
             } else if let Ok(naming) = serde_json::from_slice(line) {
-                notes.namings.push(naming);
+                notes.wacids.push(naming);
             }
         }
         notes
     }
 }
 
-/// The file, held by this process alone.
+/// The start log, locked by this process.
 #[derive(Debug)]
-pub(crate) struct Births {
+pub(crate) struct StartLog {
     file: File,
-    /// Appending is shared, emptying is not.
+    /// Held shared to append and exclusively to empty the file.
     emptying: RwLock<()>,
-    /// Appended and not yet in the database.
-    waiting: AtomicUsize,
+    /// Number of appended entries that are not yet in the database.
+    pending: AtomicUsize,
     bytes: AtomicU64,
 }
 
-/// Why a journal can't be had.
+/// The reason why the start log can't be opened.
 #[derive(Debug)]
-pub(crate) enum Taken {
-    /// Another process has it.
+pub(crate) enum StartLogError {
+    /// Another process holds the file.
     InUse,
-    Failed(io::Error),
+    Io(io::Error),
 }
 
-impl Births {
-    /// Opens the file and reads what an earlier process left in it. Call [`Births::empty`] once that is in the database.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Notes), Taken> {
+impl StartLog {
+    /// Opens the file and reads the entries of an earlier process. Call [`StartLog::empty`] once
+    /// these are in the database.
+    pub(crate) fn open(path: &Path) -> Result<(Self, StartLogEntries), StartLogError> {
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
-        let file = file.map_err(Taken::Failed)?;
+        let file = file.map_err(StartLogError::Io)?;
         file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => Taken::InUse,
-            TryLockError::Error(error) => Taken::Failed(error),
+            TryLockError::WouldBlock => StartLogError::InUse,
+            TryLockError::Error(error) => StartLogError::Io(error),
         })?;
         let mut text = Vec::new();
-        (&file).take(READ_MAX).read_to_end(&mut text).map_err(Taken::Failed)?;
-        // A line that a kill or a full disk cut short belongs to a webhook that got no 200, or to a call that was noted
-        // in the database's queue all the same.
-        let left = Notes::read(&text);
+        (&file).take(READ_MAX).read_to_end(&mut text).map_err(StartLogError::Io)?;
+        // A line that a kill or a full disk truncated is skipped. It belongs to a webhook that was
+        // not answered with 200, or to a call that is in the writer's queue anyway.
+        let left = StartLogEntries::read(&text);
         let bytes = AtomicU64::new(count(text.len()));
-        Ok((Self { file, emptying: RwLock::new(()), waiting: AtomicUsize::new(0), bytes }, left))
+        Ok((Self { file, emptying: RwLock::new(()), pending: AtomicUsize::new(0), bytes }, left))
     }
 
-    /// Notes a beginning, `setup` being JSON. Returns at once.
+    /// Appends the start of a call. `setup` is JSON. Does not wait for the disk.
     pub(crate) fn append(&self, node_id: &str, born: Timestamp, setup: &str) -> io::Result<()> {
         let (node_id, born) = (serde_json::to_string(node_id)?, born.micros());
-        self.note(&format!("{{\"node_id\":{node_id},\"born\":{born},\"setup\":{setup}}}"))
+        self.append_line(&format!("{{\"node_id\":{node_id},\"born\":{born},\"setup\":{setup}}}"))
     }
 
-    /// Notes a call's name. Returns at once.
-    pub(crate) fn append_name(
+    /// Appends the id that Meta gave a call. Does not wait for the disk.
+    pub(crate) fn append_wacid(
         &self,
         call: CallUuid,
         wacid: &Wacid,
@@ -129,41 +129,41 @@ impl Births {
     ) -> io::Result<()> {
         let (call, wacid) = (serde_json::to_string(&call)?, serde_json::to_string(wacid)?);
         let farewell = farewell.micros();
-        self.note(&format!("{{\"call\":{call},\"wacid\":{wacid},\"farewell\":{farewell}}}"))
+        self.append_line(&format!("{{\"call\":{call},\"wacid\":{wacid},\"farewell\":{farewell}}}"))
     }
 
-    fn note(&self, json: &str) -> io::Result<()> {
-        // A line of its own, whatever was cut short before it.
+    fn append_line(&self, json: &str) -> io::Result<()> {
+        // The leading newline separates the entry from a truncated line before it.
         let line = format!("\n{json}\n");
         let _shared = self.emptying.read().unwrap_or_else(PoisonError::into_inner);
-        self.waiting.fetch_add(1, Ordering::AcqRel);
+        self.pending.fetch_add(1, Ordering::AcqRel);
         self.bytes.fetch_add(count(line.len()), Ordering::AcqRel);
         (&self.file).write_all(line.as_bytes())
     }
 
-    /// So many of those appended are in the database now, or never will be.
-    pub(crate) fn done(&self, notes: usize) -> io::Result<()> {
-        let before = self.waiting.fetch_sub(notes, Ordering::AcqRel);
+    /// Marks a number of entries as done: they are in the database or will never be.
+    pub(crate) fn mark_done(&self, notes: usize) -> io::Result<()> {
+        let before = self.pending.fetch_sub(notes, Ordering::AcqRel);
         if before > notes || self.bytes.load(Ordering::Acquire) < TIDY_BYTES {
             return Ok(());
         }
         self.empty()
     }
 
-    /// Lets go of the file: another process may have it.
+    /// Unlocks the file, so that another process can open it.
     pub(crate) fn release(&self) -> io::Result<()> {
         self.file.unlock()
     }
 
-    /// Empties the file, unless something in it still waits.
+    /// Empties the file unless an entry in it is not in the database yet.
     pub(crate) fn empty(&self) -> io::Result<()> {
-        self.emptied().map(drop)
+        self.try_empty().map(drop)
     }
 
-    /// The same; whether it is empty now.
-    pub(crate) fn emptied(&self) -> io::Result<bool> {
+    /// Like [`StartLog::empty`]. Returns whether the file is empty.
+    pub(crate) fn try_empty(&self) -> io::Result<bool> {
         let _alone = self.emptying.write().unwrap_or_else(PoisonError::into_inner);
-        if self.waiting.load(Ordering::Acquire) > 0 {
+        if self.pending.load(Ordering::Acquire) > 0 {
             return Ok(false);
         }
         self.bytes.store(0, Ordering::Release);

@@ -1,9 +1,4 @@
-//! What outlives the process: call records and event logs, in SQLite or PostgreSQL. Each query is a named function that gives
-//! `model` types; the tenant is a typed argument of every one that an API can reach (R16).
-//!
-//! Everything is written by one task (`writer`) from a bounded `queue`, in batches, so that nothing on a call's way
-//! waits for the disk; what the store does not take waits in a `journal` beside it (R11). Reading has connections of
-//! its own. Calls that are up live in `call::registry`, not here.
+//! Opening and closing a store, and the handles to its tables.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,13 +6,13 @@ use std::sync::Arc;
 use crate::database::{Database, SQLITE_FILE_NAME};
 use crate::error::{StoreError, failed};
 use crate::event_log::EventLog;
-use crate::files::{beside, folder_of_its_own, prepare};
+use crate::files::{create_file, create_folder, with_suffix};
 use crate::migrate;
 use crate::options::StoreOptions;
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{Pool, connect};
-use crate::start_log::{Births, Taken};
+use crate::start_log::{StartLog, StartLogError};
 use crate::tables::agents::Agents;
 use crate::tables::calls::Calls;
 use crate::tables::conversations::Conversations;
@@ -39,32 +34,35 @@ use crate::tables::turns::Turns;
 use crate::tables::uploads::Uploads;
 use crate::tables::webhooks::Webhooks;
 use crate::writer::store_file::StoreFile;
-use crate::writer::{self, Begin, rejects};
+use crate::writer::{self, WriterOptions, rejects};
 use model::Health;
 
-/// The store; cheap to clone.
+/// An open store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Store {
-    /// [`Store::open_with`] a SQLite file, with the usual options and the journal in its folder.
+    /// Opens a SQLite file with the default options and the journal in the file's folder. See
+    /// [`Store::open_with`].
     ///
     /// # Errors
-    /// The same.
+    /// Fails like [`Store::open_with`].
     pub async fn open(file: &Path, health: Health) -> Result<Self, StoreError> {
         let folder = file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Self::open_with(file, StoreOptions::with_journal_in(folder), health).await
     }
 
-    /// Opens or makes the file, or connects to the database, brings its schema up to date, takes in what an earlier process
-    /// left in the journal, and starts the writer, which ends with [`Store::close`]. `health` is told while nothing can be
-    /// written anywhere.
+    /// Opens the database, migrates its schema, replays the journal and the start log of an earlier
+    /// process, and starts the writer thread.
+    ///
+    /// A SQLite file is created if it does not exist. The writer runs until [`Store::close`].
+    /// `health` is updated while writes go neither to the database nor to the journal.
     ///
     /// # Errors
-    /// The file can't be opened, the database does not answer, or either was written by a newer version; the journal can't
-    /// be taken in.
+    /// Fails if the file can't be opened, if the database does not answer, if a newer Offhook has
+    /// migrated it, or if the journal can't be replayed.
     pub async fn open_with(
         at: impl Into<Database>,
         with: StoreOptions,
@@ -77,19 +75,19 @@ impl Store {
             postgres @ Database::Postgres(_) => postgres,
         };
         let failed_to_open = |source| StoreError::Open { at: at.clone(), source };
-        let noted = match &at {
+        let start_log_file = match &at {
             Database::File(file) => {
-                prepare(file).map_err(failed_to_open)?;
-                beside(file, ".births")
+                create_file(file).map_err(failed_to_open)?;
+                with_suffix(file, ".births")
             }
             Database::Postgres(_) => {
-                folder_of_its_own(&with.journal).map_err(failed_to_open)?;
-                beside(&with.journal.join(SQLITE_FILE_NAME), ".births")
+                create_folder(&with.journal).map_err(failed_to_open)?;
+                with_suffix(&with.journal.join(SQLITE_FILE_NAME), ".births")
             }
         };
-        let (births, left) = Births::open(&noted).map_err(|taken| match taken {
-            Taken::InUse => StoreError::InUse { at: at.clone() },
-            Taken::Failed(source) => failed_to_open(source),
+        let (start_log, left) = StartLog::open(&start_log_file).map_err(|error| match error {
+            StartLogError::InUse => StoreError::InUse { at: at.clone() },
+            StartLogError::Io(source) => failed_to_open(source),
         })?;
         let write = connect::writer(&at, with.busy).await?;
         let migrator = connect::migrator(&at, &write).await?;
@@ -98,14 +96,14 @@ impl Store {
             migrator.close().await;
         }
         if !left.is_empty() {
-            let written = rejects::insert_left(&write, left, &with.journal).await;
-            written.map_err(failed("write the calls that an earlier process began"))?;
+            let written = rejects::insert_start_log(&write, left, &with.journal).await;
+            written.map_err(failed("write the calls of the start log"))?;
         }
-        births.empty().map_err(failed_to_open)?;
+        start_log.empty().map_err(failed_to_open)?;
         let read = connect::readers(&at, with.busy).await?;
         let file = match &at {
             Database::File(file) => {
-                Some(StoreFile::opened(file.clone(), read.clone()).map_err(failed_to_open)?)
+                Some(StoreFile::new(file.clone(), read.clone()).map_err(failed_to_open)?)
             }
             Database::Postgres(_) => None,
         };
@@ -113,9 +111,18 @@ impl Store {
         let seal = Seal::of(secret_key.as_ref(), &journal);
         let seal =
             Arc::new(seal.map_err(|source| StoreError::Key { folder: journal.clone(), source })?);
-        let (births, sealing) = (Arc::new(births), seal.clone());
-        let begin = Begin { pool: write, file, health, births, seal: sealing, journal, busy, fail };
-        let queue = writer::start(begin).await?;
+        let (start_log, sealing) = (Arc::new(start_log), seal.clone());
+        let options = WriterOptions {
+            pool: write,
+            file,
+            health,
+            start_log,
+            seal: sealing,
+            journal,
+            busy,
+            fail,
+        };
+        let queue = writer::start(options).await?;
         Ok(Self { shared: Arc::new(Shared { read, queue, seal, database: at }) })
     }
 
@@ -124,12 +131,12 @@ impl Store {
         Calls(&self.shared)
     }
 
-    /// Callbacks and webhook events that are to be delivered.
+    /// Callbacks and webhook events to be delivered.
     pub fn outbox(&self) -> Outbox<'_> {
         Outbox(&self.shared)
     }
 
-    /// What is said in open calls that an AI agent answers.
+    /// Transcripts of open calls that an AI agent answers.
     pub fn dialogues(&self) -> Dialogues<'_> {
         Dialogues(&self.shared)
     }
@@ -164,7 +171,7 @@ impl Store {
         Webhooks(&self.shared)
     }
 
-    /// Messages that AI agents have to answer.
+    /// Messages that an AI agent must answer.
     pub fn turns(&self) -> Turns<'_> {
         Turns(&self.shared)
     }
@@ -174,7 +181,7 @@ impl Store {
         Agents(&self.shared)
     }
 
-    /// Files that were uploaded to Meta.
+    /// Files uploaded to Meta.
     pub fn uploads(&self) -> Uploads<'_> {
         Uploads(&self.shared)
     }
@@ -189,7 +196,7 @@ impl Store {
         Permissions(&self.shared)
     }
 
-    /// What was set at run time.
+    /// Settings made at run time.
     pub fn settings(&self) -> Settings<'_> {
         Settings(&self.shared)
     }
@@ -199,7 +206,7 @@ impl Store {
         Endpoints(&self.shared)
     }
 
-    /// People who sign in to the console.
+    /// People who can sign in to the console.
     pub fn people(&self) -> People<'_> {
         People(&self.shared)
     }
@@ -214,7 +221,7 @@ impl Store {
         ApiKeys(&self.shared)
     }
 
-    /// Keys of Meta's events, for duplicates.
+    /// Keys of Meta's events, used to detect duplicates.
     pub fn event_keys(&self) -> EventKeys<'_> {
         EventKeys(&self.shared)
     }
@@ -229,24 +236,25 @@ impl Store {
         Erasures(&self.shared)
     }
 
-    /// The event logs' writing end.
+    /// The sender that appends to the event logs of calls.
     pub fn event_log(&self) -> EventLog {
         EventLog(self.shared.queue.clone())
     }
 
-    /// What links that are good for a while are signed with: the same after a restart.
+    /// The HMAC key that signs links of limited validity. It survives a restart.
     pub fn link_key(&self) -> aws_lc_rs::hmac::Key {
         self.shared.seal.links()
     }
 
-    /// Waits until everything queued so far is written, but a second at most.
+    /// Waits until everything queued so far is written, for at most one second.
     pub async fn flush(&self) {
         self.shared.queue.flush().await;
     }
 
-    /// Writes what is still queued (it tries for a few seconds) and closes.
+    /// Writes what is still queued, for up to a few seconds, and closes all connections.
     pub async fn close(&self) {
-        // The writer last: who closes last folds the write-ahead log into the file, and readers can't.
+        // The writer's connection must close last: SQLite checkpoints the write-ahead log on the
+        // last close, and the read-only connections can't do that.
         self.shared.read.close().await;
         self.shared.queue.close().await;
     }

@@ -1,5 +1,8 @@
-//! Where a test's store is: in its file, or, with `OFFHOOK_TEST_POSTGRES` set to a database's URL, in a schema of that
-//! database which belongs to that file's path. So that one set of tests runs on both.
+//! The databases of tests.
+//!
+//! A test names a SQLite file. If `OFFHOOK_TEST_POSTGRES` is set to a database's URL, it uses a
+//! schema of that database instead, named by a hash of the file's path. One set of tests covers
+//! both databases this way.
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -13,30 +16,30 @@ use model::Secret;
 
 pub(crate) const VARIABLE: &str = "OFFHOOK_TEST_POSTGRES";
 
-/// Whether this run is PostgreSQL's.
+/// Returns whether this run tests PostgreSQL.
 pub(crate) fn is_postgres() -> bool {
     std::env::var_os(VARIABLE).is_some()
 }
 
-/// `true`, with the reason printed, where a test is about SQLite's file.
+/// Returns `true` and prints the reason if this run does not test SQLite.
 pub(crate) fn skipped_on_postgres() -> bool {
-    #[allow(clippy::print_stdout, reason = "a skip is told")]
+    #[allow(clippy::print_stdout, reason = "reports a skipped test")]
     if is_postgres() {
-        println!("skipped: it is about SQLite's file");
+        println!("skipped: tests SQLite only");
     }
     is_postgres()
 }
 
-/// `true`, with the reason printed, where a test is about a server.
+/// Returns `true` and prints the reason if this run does not test PostgreSQL.
 pub(crate) fn skipped_on_sqlite() -> bool {
-    #[allow(clippy::print_stdout, reason = "a skip is told")]
+    #[allow(clippy::print_stdout, reason = "reports a skipped test")]
     if !is_postgres() {
-        println!("skipped: it is about PostgreSQL's server");
+        println!("skipped: tests PostgreSQL only");
     }
     !is_postgres()
 }
 
-/// The database of a test's file.
+/// The database that stands for a test's file.
 pub(crate) async fn place(file: &Path) -> Database {
     let Ok(url) = std::env::var(VARIABLE) else { return Database::File(file.to_owned()) };
     let sum =
@@ -50,7 +53,7 @@ pub(crate) async fn place(file: &Path) -> Database {
     Database::Postgres(Secret::new(format!("{url}?options[search_path]={schema}")))
 }
 
-/// A look at a store from outside it.
+/// Opens a separate connection to a test's store.
 pub(crate) async fn pool(file: &Path) -> Pool {
-    connect::beside_a_node(&place(file).await, false).await.unwrap()
+    connect::open_beside_node(&place(file).await, false).await.unwrap()
 }

@@ -1,12 +1,13 @@
-//! Against real files.
+//! Tests of the store against real files or a PostgreSQL server.
 
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::error::StoreError;
 use crate::rows::call::{
-    Birth, CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, Orphan,
+    CallEnd, CallFilter, CallStart, Compare, Conclusion, ConclusionResult, Farewell, Orphan,
+    StartedCall,
 };
-use crate::rows::callback::{NewCallback, Settled, Settlement};
+use crate::rows::callback::{DeliveryOutcome, NewCallback, Settlement};
 use crate::rows::event_key::{KeyKind, SeenKey};
 use crate::sample::setup;
 use crate::scope::Scope;
@@ -50,7 +51,7 @@ pub(crate) fn start(n: u128, account: &str, main: &str) -> CallStart {
     }
 }
 
-/// The call of [`start`] begins.
+/// Starts the call of [`start`].
 pub(crate) fn begin(store: &Store, n: u128) {
     assert!(store.calls().begin(start(n, MAIN, MAIN), &setup(n), secs(0)));
 }
@@ -73,11 +74,11 @@ pub(crate) fn end(n: i64, bill_secs: u64) -> CallEnd {
     }
 }
 
-struct Room {
+struct Fixture {
     folder: tempfile::TempDir,
 }
 
-impl Room {
+impl Fixture {
     fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
@@ -89,14 +90,14 @@ impl Room {
     }
 }
 
-/// What SQLite says of itself stands in `deploy/NATIVE.md`.
+/// Keeps the version in `deploy/NATIVE.md` up to date.
 #[tokio::test]
 async fn r27_sqlite_is_the_version_that_native_md_names() {
     if skipped_on_postgres() {
         return;
     }
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let version: String =
         sql::query_scalar("SELECT sqlite_version()").fetch_one(&store.shared.read).await.unwrap();
     let native = include_str!("../../../deploy/NATIVE.md");
@@ -109,8 +110,8 @@ async fn r27_sqlite_is_the_version_that_native_md_names() {
 
 #[tokio::test]
 async fn records_and_lines_survive_a_restart_and_end_once() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let scope = Scope::of(MAIN.into());
     let (begun, ended) = (start(1, MAIN, MAIN), end(1, 49));
     begin(&store, 1);
@@ -132,7 +133,7 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
         Err(StoreError::Closed)
     ));
 
-    let store = room.open().await;
+    let store = fixture.open().await;
     let record = store.calls().get(&scope, uuid(1)).await.unwrap().unwrap();
     assert_eq!((record.start, record.end), (begun, Some(ended)));
     let orphans = store.calls().orphans("node").await.unwrap();
@@ -146,7 +147,7 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
         (1_000, 202, (1_000, "{\"seq\":1000}".to_owned()))
     );
     let late = [(1_000_000, "first".to_owned()), (1_000_001, "second".to_owned())];
-    assert_eq!(rest[200..], late, "behind all that the call's own task may still write");
+    assert_eq!(rest[200..], late, "after all lines of the call's own task");
     assert!(store.calls().events(&scope, uuid(9), None, 10).await.unwrap().is_empty());
     assert!(
         store.calls().events(&Scope::of(OTHER.into()), uuid(1), None, 10).await.unwrap().is_empty()
@@ -162,9 +163,9 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
 }
 
 #[tokio::test]
-async fn a_lost_beginning_is_made_good_by_the_end() {
-    let room = Room::new();
-    let store = room.open().await;
+async fn the_end_restores_a_lost_start() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     assert!(
         store.calls().conclude_without_callbacks(start(3, MAIN, MAIN), end(3, 1)).await.unwrap()
     );
@@ -179,8 +180,8 @@ async fn a_lost_beginning_is_made_good_by_the_end() {
 
 #[tokio::test]
 async fn lists_filter_page_and_keep_tenants_apart() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     for n in 0..30 {
         let account = if n < 10 { SUB } else { MAIN };
         assert!(
@@ -202,7 +203,7 @@ async fn lists_filter_page_and_keep_tenants_apart() {
     let main = Scope::of(MAIN.into());
 
     let (page, total) = store.calls().list(&main, &CallFilter::default(), 20, 0).await.unwrap();
-    assert_eq!((page.len(), total), (20, 30), "open calls and those of others are not in it");
+    assert_eq!((page.len(), total), (20, 30), "without open calls and other accounts");
     assert_eq!((page[0].start.call, page[19].start.call), (uuid(29), uuid(10)), "newest first");
     let (page, total) = store.calls().list(&main, &CallFilter::default(), 20, 20).await.unwrap();
     assert_eq!((page.len(), total, page[9].start.call), (10, 30, uuid(0)));
@@ -258,13 +259,13 @@ async fn lists_filter_page_and_keep_tenants_apart() {
 }
 
 #[tokio::test]
-async fn r11_a_copy_made_under_load_is_whole() {
+async fn r11_a_backup_made_under_load_is_complete() {
     if skipped_on_postgres() {
         return;
     }
     use std::sync::atomic::{AtomicU64, Ordering};
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let (done, stop) = (AtomicU64::new(0), AtomicU64::new(0));
     let calls = async {
         for n in 0.. {
@@ -295,8 +296,8 @@ async fn r11_a_copy_made_under_load_is_whole() {
                 tokio::task::yield_now().await;
             }
             let before = done.load(Ordering::SeqCst);
-            let out = room.folder.path().join(format!("copy-{n}.db"));
-            let backup = crate::backup(&room.file(), &out).await.unwrap();
+            let out = fixture.folder.path().join(format!("copy-{n}.db"));
+            let backup = crate::backup(&fixture.file(), &out).await.unwrap();
             assert!(
                 (before..=done.load(Ordering::SeqCst) + 1).contains(&backup.ended),
                 "{backup:?} after {before}"
@@ -308,21 +309,21 @@ async fn r11_a_copy_made_under_load_is_whole() {
     };
     let ((), made) = tokio::join!(calls, copies);
     let (again, _, _) = &made[0];
-    let refused = crate::backup(&room.file(), again).await.unwrap_err();
+    let refused = crate::backup(&fixture.file(), again).await.unwrap_err();
     assert!(matches!(refused, crate::backup::BackupError::Exists(_)), "{refused}");
     store.close().await;
     let names: Vec<_> =
-        std::fs::read_dir(room.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 4, "nothing but the copies and the data: {names:?}");
+        std::fs::read_dir(fixture.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 4, "only the copies and the data: {names:?}");
 
     for (copy, before, backup) in made {
         assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::metadata(&copy).unwrap().len(), backup.bytes);
-        // Put back as the README says: the copy in the store's place, its side files gone.
-        std::fs::remove_dir_all(room.file().parent().unwrap()).unwrap();
-        std::fs::create_dir(room.file().parent().unwrap()).unwrap();
-        std::fs::copy(&copy, room.file()).unwrap();
-        let store = room.open().await;
+        // Restores the copy as the documentation says, without side files.
+        std::fs::remove_dir_all(fixture.file().parent().unwrap()).unwrap();
+        std::fs::create_dir(fixture.file().parent().unwrap()).unwrap();
+        std::fs::copy(&copy, fixture.file()).unwrap();
+        let store = fixture.open().await;
         let all = store
             .calls()
             .list(&Scope::of(MAIN.into()), &CallFilter::default(), 1, 0)
@@ -336,37 +337,41 @@ async fn r11_a_copy_made_under_load_is_whole() {
 }
 
 #[tokio::test]
-async fn a_copy_of_nothing_or_to_nowhere_leaves_nothing() {
+async fn a_failed_backup_leaves_no_file() {
     if skipped_on_postgres() {
         return;
     }
-    let room = Room::new();
-    let out = room.folder.path().join("copy.db");
-    let none = crate::backup(&room.file(), &out).await.unwrap_err();
+    let fixture = Fixture::new();
+    let out = fixture.folder.path().join("copy.db");
+    let none = crate::backup(&fixture.file(), &out).await.unwrap_err();
     assert!(matches!(none, crate::backup::BackupError::NoStore(_)), "{none}");
-    room.open().await.close().await;
-    let nowhere =
-        crate::backup(&room.file(), &room.folder.path().join("no/copy.db")).await.unwrap_err();
+    fixture.open().await.close().await;
+    let nowhere = crate::backup(&fixture.file(), &fixture.folder.path().join("no/copy.db"))
+        .await
+        .unwrap_err();
     assert!(matches!(nowhere, crate::backup::BackupError::File { what: "write", .. }), "{nowhere}");
-    assert!(!room.file().with_extension("db-wal").exists(), "a store that was closed is one file");
-    std::fs::write(room.file(), "this is not a database, it is a text of some length").unwrap();
-    let damaged = crate::backup(&room.file(), &out).await.unwrap_err();
+    assert!(
+        !fixture.file().with_extension("db-wal").exists(),
+        "a closed store has no write-ahead log"
+    );
+    std::fs::write(fixture.file(), "this is not a database, it is a text of some length").unwrap();
+    let damaged = crate::backup(&fixture.file(), &out).await.unwrap_err();
     assert!(
         damaged.to_string().starts_with("copy the store")
             || damaged.to_string().starts_with("open"),
         "{damaged}"
     );
-    assert_eq!(std::fs::read_dir(room.folder.path()).unwrap().count(), 1, "only the data");
+    assert_eq!(std::fs::read_dir(fixture.folder.path()).unwrap().count(), 1, "only the data");
 }
 
 #[tokio::test]
 async fn files_are_for_the_owner_only() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     assert!(
         store.calls().conclude_without_callbacks(start(1, MAIN, MAIN), end(1, 1)).await.unwrap()
     );
-    let folder = room.file().parent().unwrap().to_owned();
+    let folder = fixture.file().parent().unwrap().to_owned();
     assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
     let mut files = 0;
     for entry in std::fs::read_dir(&folder).unwrap() {
@@ -384,14 +389,14 @@ async fn files_are_for_the_owner_only() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_store_is_refused() {
+async fn refuses_a_file_that_is_not_a_database() {
     if skipped_on_postgres() {
         return;
     }
-    let room = Room::new();
-    std::fs::create_dir_all(room.file().parent().unwrap()).unwrap();
-    std::fs::write(room.file(), "this is not a database, it is a text of some length").unwrap();
-    let refused = Store::open(&room.file(), Health::new()).await.unwrap_err().to_string();
+    let fixture = Fixture::new();
+    std::fs::create_dir_all(fixture.file().parent().unwrap()).unwrap();
+    std::fs::write(fixture.file(), "this is not a database, it is a text of some length").unwrap();
+    let refused = Store::open(&fixture.file(), Health::new()).await.unwrap_err().to_string();
     assert!(refused.starts_with("open the store") && refused.contains("offhook.db"), "{refused}");
 }
 
@@ -420,8 +425,8 @@ pub(crate) fn callback(call: u128, event: u128) -> NewCallback {
 
 #[tokio::test]
 async fn r03_the_end_and_its_callback_are_one_transaction() {
-    let room = Room::new();
-    let store = room.open().await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     begin(&store, 2);
     let farewell = Some(Farewell { action: GraphAction::Terminate, due: secs(90) });
     let conclusion = Conclusion {
@@ -438,26 +443,22 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
     assert!(first.changed && first.callbacks.len() == 1 && first.callbacks[0].first);
     assert_eq!(
         second.await.unwrap(),
-        Concluded::default(),
-        "a second end changes nothing and says nothing"
+        ConclusionResult::default(),
+        "a second end changes nothing and reports nothing"
     );
     assert_eq!(store.calls().due_farewells("node", secs(89), 9).await.unwrap(), []);
     store.close().await;
 
-    let store = room.open().await;
+    let store = fixture.open().await;
     assert!(store.calls().orphans("node").await.unwrap().is_empty());
     let record = store.calls().get(&Scope::of(MAIN.into()), uuid(2)).await.unwrap().unwrap();
     assert_eq!(record.end.unwrap().bill_secs, 7);
     let (origins, _) = store.outbox().due_origins("node", secs(2)).await.unwrap();
     assert_eq!(origins, ["https://app.example.com"]);
     let due = store.outbox().due("node", &origins[0], secs(2), 9).await.unwrap();
-    assert_eq!(
-        due.iter().map(|c| &c.new).collect::<Vec<_>>(),
-        [&callback(2, 1)],
-        "as it was put in"
-    );
+    assert_eq!(due.iter().map(|c| &c.new).collect::<Vec<_>>(), [&callback(2, 1)], "unchanged");
 
-    // Left by a process that died: due at once; told again later; told.
+    // A farewell left by another process is due at once, then put off, then done.
     store.calls().take_over_farewells("node");
     store.flush().await;
     let told = store.calls().due_farewells("node", secs(0), 9).await.unwrap();
@@ -476,9 +477,9 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
 }
 
 #[tokio::test]
-async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
-    let room = Room::new();
-    let store = room.open().await;
+async fn callbacks_are_due_in_order_and_lose_their_secrets_once_delivered() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let first = store.outbox().add(callback(1, 1)).await.unwrap();
     let second = store.outbox().add(callback(1, 2)).await.unwrap();
     let third = store.outbox().add(callback(3, 3)).await.unwrap();
@@ -494,24 +495,32 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     assert_eq!(due(secs(2)).await, [1, 3]);
     let settled =
         |id, outcome| Settlement { id, attempts: 2, at: secs(3), outcome, last: "503".to_owned() };
-    let put_off = settled(first.callback.id, Settled::Again { due: secs(10) });
-    assert!(!store.outbox().settle(put_off).await.unwrap(), "its successor still waits for it");
+    let put_off = settled(first.callback.id, DeliveryOutcome::Retry { due: secs(10) });
+    assert!(!store.outbox().settle(put_off).await.unwrap(), "the next callback still waits");
     assert_eq!(due(secs(9)).await, [3]);
     assert_eq!(store.outbox().due_origins("node", secs(9)).await.unwrap().1, Some(secs(10)));
     assert_eq!(store.outbox().due_origins("another", secs(9)).await.unwrap(), (Vec::new(), None));
     let again = store.outbox().due("node", origin, secs(10), 9).await.unwrap();
     assert_eq!(again.iter().map(|c| (c.attempts, c.retries)).collect::<Vec<_>>(), [(0, 0), (2, 1)]);
     assert!(
-        store.outbox().settle(settled(first.callback.id, Settled::Delivered)).await.unwrap(),
-        "now the successor may go"
+        store
+            .outbox()
+            .settle(settled(first.callback.id, DeliveryOutcome::Delivered))
+            .await
+            .unwrap(),
+        "the next callback can be sent"
     );
     assert_eq!(due(secs(2)).await, [2, 3]);
-    store.outbox().settle(settled(third.callback.id, Settled::Failed)).await.unwrap();
+    store.outbox().settle(settled(third.callback.id, DeliveryOutcome::Failed)).await.unwrap();
     assert!(
-        !store.outbox().settle(settled(third.callback.id, Settled::Delivered)).await.unwrap(),
-        "done is done"
+        !store
+            .outbox()
+            .settle(settled(third.callback.id, DeliveryOutcome::Delivered))
+            .await
+            .unwrap(),
+        "a finished callback stays as it is"
     );
-    let pool = pool(&room.file()).await;
+    let pool = pool(&fixture.file()).await;
     let secrets: Vec<(i64, bool, i64)> =
         sql::query_as("SELECT id, sealed_params IS NOT NULL, delivered FROM callbacks ORDER BY id")
             .fetch_all(&pool)
@@ -522,16 +531,16 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     store.calls().delete_history(secs(0), secs(4)).await.unwrap();
     let left: Vec<i64> =
         sql::query_scalar("SELECT id FROM callbacks").fetch_all(&pool).await.unwrap();
-    assert_eq!(left, [ids[1]], "done ones go with the event logs, waiting ones never");
+    assert_eq!(left, [ids[1]], "finished callbacks are deleted, waiting ones are not");
     pool.close().await;
     store.close().await;
 }
 
-/// `plivo-callbacks.md` §2: after everything else of the call was sent, recordings excepted.
+/// A hangup callback is sent after every other callback of the call except recordings.
 #[tokio::test]
-async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
-    let room = Room::new();
-    let store = room.open().await;
+async fn a_hangup_callback_follows_the_other_callbacks_of_its_call() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let about = |event: u128, kind: CallbackKind| {
         let mut new = callback(1, event);
         (new.notice.kind, new.notice.url) =
@@ -551,22 +560,28 @@ async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
     assert_eq!(due().await, [1, 2, 3]);
     let settled =
         |id, outcome| Settlement { id, attempts: 1, at: secs(3), outcome, last: String::new() };
-    assert!(store.outbox().settle(settled(conference.callback.id, Settled::Failed)).await.unwrap());
+    assert!(
+        store
+            .outbox()
+            .settle(settled(conference.callback.id, DeliveryOutcome::Failed))
+            .await
+            .unwrap()
+    );
     assert_eq!(due().await, [2, 3]);
     store
         .outbox()
-        .settle(settled(action.callback.id, Settled::Again { due: secs(10) }))
+        .settle(settled(action.callback.id, DeliveryOutcome::Retry { due: secs(10) }))
         .await
         .unwrap();
-    assert_eq!(due().await, [3, 4], "what is tried again later holds nothing up");
+    assert_eq!(due().await, [3, 4], "a retry delays nothing else");
     store.close().await;
 }
 
-/// `plivo-callbacks.md` §3.6: one URL hears of the end after it has heard of all who left.
+/// The end of a multi-party call is reported to a URL after every member's exit.
 #[tokio::test]
-async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_same_url() {
-    let room = Room::new();
-    let store = room.open().await;
+async fn the_end_of_a_multi_party_call_follows_other_calls_callbacks_to_the_same_url() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let about = |call: u128, event: u128, name: &'static str, url: &str| {
         let mut new = callback(call, event);
         (new.notice.kind, new.notice.url) =
@@ -580,11 +595,7 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
     let elsewhere = store.outbox().add(about(3, 4, MPC_END, "b")).await.unwrap();
     let later = store.outbox().add(about(4, 5, "ParticipantJoin", "a")).await.unwrap();
     let firsts = [&exit, &another, &end, &elsewhere, &later].map(|written| written.first);
-    assert_eq!(
-        firsts,
-        [true, true, false, true, true],
-        "only what is an end waits for other calls'"
-    );
+    assert_eq!(firsts, [true, true, false, true, true], "only an end waits for other calls");
     let due = async || {
         let rows = store.outbox().due("node", &callback(1, 1).origin, secs(2), 9).await.unwrap();
         rows.iter().map(|c| c.new.event_id.as_u128()).collect::<Vec<_>>()
@@ -592,18 +603,19 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
     let settled =
         |id, outcome| Settlement { id, attempts: 1, at: secs(3), outcome, last: String::new() };
     assert_eq!(due().await, [1, 2, 4, 5]);
-    store.outbox().settle(settled(exit.callback.id, Settled::Delivered)).await.unwrap();
+    store.outbox().settle(settled(exit.callback.id, DeliveryOutcome::Delivered)).await.unwrap();
     assert_eq!(due().await, [2, 4, 5]);
     store
         .outbox()
-        .settle(settled(another.callback.id, Settled::Again { due: secs(10) }))
+        .settle(settled(another.callback.id, DeliveryOutcome::Retry { due: secs(10) }))
         .await
         .unwrap();
-    assert_eq!(due().await, [3, 4, 5], "what is tried again later holds nothing up");
+    assert_eq!(due().await, [3, 4, 5], "a retry delays nothing else");
 
-    // Nor does what waits behind it, neither another call's end of a room nor its own hangup.
+    // A callback that waits behind a retry delays neither the end of another room nor its own
+    // call's hangup.
     for done in [&end, &elsewhere, &later] {
-        store.outbox().settle(settled(done.callback.id, Settled::Delivered)).await.unwrap();
+        store.outbox().settle(settled(done.callback.id, DeliveryOutcome::Delivered)).await.unwrap();
     }
     let exit = store.outbox().add(about(2, 6, "ParticipantExit", "a")).await.unwrap();
     let end = store.outbox().add(about(6, 7, MPC_END, "a")).await.unwrap();
@@ -617,9 +629,9 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
 }
 
 #[tokio::test]
-async fn r03_orphans_say_what_they_began_with_and_how_long_they_lived() {
-    let room = Room::new();
-    let store = room.open().await;
+async fn r03_orphans_have_their_set_up_and_duration() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     for n in 1..=2 {
         assert!(store.calls().begin(CallStart::of(&setup(n), "node"), &setup(n), secs(100)));
     }
@@ -635,7 +647,7 @@ async fn r03_orphans_say_what_they_began_with_and_how_long_they_lived() {
             .unwrap()
     );
     store.close().await;
-    let store = room.open().await;
+    let store = fixture.open().await;
     let orphan = Orphan {
         start: CallStart::of(&setup(1), "node"),
         setup: Some(setup(1)),
@@ -647,9 +659,9 @@ async fn r03_orphans_say_what_they_began_with_and_how_long_they_lived() {
 }
 
 #[tokio::test]
-async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_told() {
-    let room = Room::new();
-    let store = room.open().await;
+async fn r03_a_wacid_after_the_end_makes_a_farewell_due() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let placed = |n| CallSetup { direction: Direction::Outbound, wacid: None, ..setup(n) };
     for n in 1..=3 {
         assert!(store.calls().begin(CallStart::of(&placed(n), "node"), &placed(n), secs(1)));
@@ -677,65 +689,65 @@ async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_t
     assert_eq!(
         of_late,
         [(uuid(1), Some("wacid.before")), (uuid(2), Some("wacid.late"))],
-        "one is not over"
+        "call 3 is open"
     );
     assert!(store.calls().placed_since("node", secs(1_000_000)).await.unwrap().is_empty());
     assert!(store.calls().placed_since("another", secs(0)).await.unwrap().is_empty());
     store.close().await;
 }
 
-/// So that the power takes no more than a batch's time; `docs/operations.md` says so.
+/// `docs/operations.md` promises that a power loss loses the starts of one batch at most.
 #[test]
-fn r03_beginnings_are_synced_as_ends_are() {
-    let birth = Birth { start: start(1, MAIN, MAIN), setup: String::new(), born: secs(0) };
-    assert!(Write::Born(Box::new(birth)).is_synced());
+fn r03_starts_are_synced_like_ends() {
+    let birth = StartedCall { start: start(1, MAIN, MAIN), setup: String::new(), born: secs(0) };
+    assert!(Write::CallStarted(Box::new(birth)).is_synced());
     let ending = Conclusion {
         start: start(1, MAIN, MAIN),
         end: end(1, 7),
         callbacks: Vec::new(),
         farewell: None,
     };
-    assert!(Write::Concluded(Box::new(ending), tokio::sync::oneshot::channel().0).is_synced());
-    let line = Write::Line { call: uuid(1), seq: 0, line: String::new() };
+    assert!(Write::CallEnded(Box::new(ending), tokio::sync::oneshot::channel().0).is_synced());
+    let line = Write::LogLine { call: uuid(1), seq: 0, line: String::new() };
     assert!(
-        !line.is_synced() && !Write::Answered(uuid(1), secs(0)).is_synced(),
-        "the rest goes with the next of them"
+        !line.is_synced() && !Write::CallAnswered(uuid(1), secs(0)).is_synced(),
+        "these are synced with the next start or end"
     );
 }
 
 #[tokio::test]
 async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
-    let room = Room::new();
-    let store = room.open().await;
-    // The database takes nothing: all that the next process can know of is the file of beginnings.
-    let other = pool(&room.file()).await;
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    // The database rejects all writes, so the next process can read only the start log.
+    let other = pool(&fixture.file()).await;
     sql::query("ALTER TABLE calls RENAME TO hidden").execute(&other).await.unwrap();
     assert!(store.calls().begin(CallStart::of(&setup(1), "node"), &setup(1), secs(100)));
     assert!(store.calls().begin(CallStart::of(&setup(2), "node"), &setup(2), secs(100)));
-    // One that we placed, and that Graph has just named.
+    // An outbound call that has just got its id from Graph.
     let placed = CallSetup { direction: Direction::Outbound, wacid: None, ..setup(3) };
     assert!(store.calls().begin(CallStart::of(&placed, "node"), &placed, secs(100)));
     store.calls().set_wacid(uuid(3), "wacid.named".into(), secs(9));
-    let births = crate::files::beside(&room.file(), ".births");
-    let mut left = std::fs::read(&births).unwrap();
+    let start_log = crate::files::with_suffix(&fixture.file(), ".births");
+    let mut left = std::fs::read(&start_log).unwrap();
     store.close().await;
     sql::query("ALTER TABLE hidden RENAME TO calls").execute(&other).await.unwrap();
     other.close().await;
-    // A kill would have left the other journal without them.
-    std::fs::remove_file(room.file().with_file_name("store.journal")).unwrap();
-    // A line cut short by the kill does not cost the one after it, nor does one that is there twice.
+    // After a kill, the journal would not have these entries.
+    std::fs::remove_file(fixture.file().with_file_name("store.journal")).unwrap();
+    // Neither a truncated line nor a repeated one affects the lines after it.
     let whole = left.clone();
     left.truncate(left.len() - 10);
-    std::fs::write(&births, [left, whole].concat()).unwrap();
+    std::fs::write(&start_log, [left, whole].concat()).unwrap();
 
-    let store = room.open().await;
+    let store = fixture.open().await;
     let orphans = store.calls().orphans("node").await.unwrap();
     assert_eq!(
         orphans.iter().map(|o| o.setup.clone().unwrap()).collect::<Vec<_>>(),
         [setup(1), setup(2), placed]
     );
     assert_eq!(orphans[2].start.wacid.as_ref().map(|w| w.as_str()), Some("wacid.named"));
-    assert_eq!(std::fs::metadata(&births).unwrap().len(), 0, "all of it is in the database");
+    assert_eq!(std::fs::metadata(&start_log).unwrap().len(), 0, "all entries are in the database");
     assert!(
         store
             .calls()
@@ -747,10 +759,10 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
 }
 
 #[tokio::test]
-async fn the_file_of_beginnings_does_not_grow() {
-    let room = Room::new();
-    let store = room.open().await;
-    let births = crate::files::beside(&room.file(), ".births");
+async fn the_start_log_does_not_grow() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    let start_log = crate::files::with_suffix(&fixture.file(), ".births");
     let mut largest = 0;
     for round in 0..20 {
         for n in 0..100 {
@@ -758,38 +770,39 @@ async fn the_file_of_beginnings_does_not_grow() {
             assert!(store.calls().begin(CallStart::of(&setup(n), "node"), &setup(n), secs(100)));
         }
         store.flush().await;
-        // The file is looked at after those who waited were told: once more, and that has been.
+        // The file is emptied after the waiters are completed. After a second flush, that has
+        // happened.
         store.flush().await;
-        largest = largest.max(std::fs::metadata(&births).unwrap().len());
+        largest = largest.max(std::fs::metadata(&start_log).unwrap().len());
     }
     assert!(largest < 512 * 1024, "{largest}");
     store.close().await;
-    assert_eq!(std::fs::metadata(&births).unwrap().len(), 0, "an orderly end leaves nothing in it");
+    assert_eq!(std::fs::metadata(&start_log).unwrap().len(), 0, "empty after an orderly close");
 }
 
 #[tokio::test]
 async fn a_store_belongs_to_one_node_at_a_time() {
-    let room = Room::new();
-    let store = room.open().await;
-    let refused = Store::open(&room.file(), Health::new()).await.unwrap_err();
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    let refused = Store::open(&fixture.file(), Health::new()).await.unwrap_err();
     assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
     store.close().await;
     drop(store);
-    room.open().await.close().await;
+    fixture.open().await.close().await;
 }
 
-/// A process that closes the file drops its locks on it, and SQLite's with them: an outsider that reads it would then take
-/// the write-ahead log away, and all that is written from then on.
+/// If any code closes the file, the process loses SQLite's locks on it. Another process that reads
+/// the database would then delete the write-ahead log and all writes after that.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn r03_nothing_that_a_node_does_drops_sqlites_locks() {
+async fn r03_no_operation_of_a_node_drops_sqlites_locks() {
     use std::os::unix::fs::MetadataExt as _;
     if skipped_on_postgres() {
         return;
     }
-    let room = Room::new();
-    let store = room.open().await;
-    let file = std::fs::metadata(room.file()).unwrap();
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    let file = std::fs::metadata(fixture.file()).unwrap();
     let locks = || {
         let all = std::fs::read_to_string("/proc/locks").unwrap();
         let (inode, process) = (format!(":{}", file.ino()), std::process::id().to_string());
@@ -798,21 +811,21 @@ async fn r03_nothing_that_a_node_does_drops_sqlites_locks() {
         };
         all.lines().filter(ours).count()
     };
-    assert!(locks() > 0, "a node that writes ahead holds its file as long as it runs");
+    assert!(locks() > 0, "SQLite locks a file in WAL mode");
     assert!(store.erasures().scrub().await.is_ok());
     assert!(locks() > 0, "after an erasure");
-    assert!(Store::open(&room.file(), Health::new()).await.is_err());
-    assert!(locks() > 0, "after a second one in this process was refused");
-    let to = room.folder.path().join("copy.db");
-    crate::backup::backup(&room.file(), &to).await.unwrap();
+    assert!(Store::open(&fixture.file(), Health::new()).await.is_err());
+    assert!(locks() > 0, "after a second open was refused");
+    let to = fixture.folder.path().join("copy.db");
+    crate::backup::backup(&fixture.file(), &to).await.unwrap();
     assert!(locks() > 0, "after a copy");
     store.close().await;
 }
 
 #[tokio::test]
-async fn r05_keys_come_back_the_newest_first_and_go_when_they_are_old() {
-    let room = Room::new();
-    let store = room.open().await;
+async fn r05_keys_are_listed_newest_first_and_old_ones_deleted() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
     let key = |n: i64| SeenKey {
         kind: if n == 3 { KeyKind::Tombstone } else { KeyKind::Event },
         key: u128::MAX - n as u128,
@@ -822,7 +835,7 @@ async fn r05_keys_come_back_the_newest_first_and_go_when_they_are_old() {
     store.event_keys().remove(key(4).key);
     store.event_keys().insert(key(1));
     store.close().await;
-    let store = room.open().await;
+    let store = fixture.open().await;
     assert_eq!(
         store.event_keys().list(secs(2), secs(9), 9).await.unwrap(),
         [key(5), key(3), key(2)]

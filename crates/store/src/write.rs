@@ -1,18 +1,18 @@
-//! Writes of resources that come from outside a call (agents, notifications …): each says itself how it is carried out, so
-//! that the queue, the writer and the batch need not know it. Whoever waits hears how many rows it touched, once that is
-//! on the disk. The journal takes none: where the store doesn't, nothing has changed.
+//! The writes that are queued for the writer thread.
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::rows::call::{Birth, Concluded, Conclusion};
-use crate::rows::callback::{NewCallback, Settlement, Written};
+use crate::rows::call::{Conclusion, ConclusionResult, StartedCall};
+use crate::rows::callback::{NewCallback, QueuedCallback, Settlement};
 use crate::rows::conversation::{ConversationChange, Pair};
 use crate::rows::endpoint::EndpointWrite;
 use crate::rows::event_key::SeenKey;
-use crate::rows::message::{Came, Draft, Going, InboxFound, StatusCame};
-use crate::rows::number::{Claim, Reroute};
+use crate::rows::message::{
+    EventDraft, InboxResult, OutgoingMessages, StatusUpdate, TimelineEntry,
+};
+use crate::rows::number::{NumberTransfer, RoutingChange};
 use crate::rows::permission::PermissionWrite;
 use crate::rows::recording::{CopyWrite, RecordingConclusion, RecordingStart, TranscriptWrite};
 use crate::rows::setting::SettingWrite;
@@ -22,16 +22,22 @@ use crate::seal::Seal;
 use crate::sql::Conn;
 use model::{CallUuid, PhoneNumberId, Routing, Timestamp, Wacid};
 
-/// One write. Carried out within a batch's transaction, perhaps again in a later one: it changes nothing but rows.
-pub(crate) trait Deed: Send + Sync {
-    /// How many rows it touched.
-    fn carry_out<'a>(
+/// A write of a resource that does not belong to a call, such as an agent or a notification. It
+/// executes its own statements, so that the queue, the writer and the batch need not know its type.
+/// A write that is rolled back with its batch is executed again in a later one, so it must have no
+/// effects outside the database.
+///
+/// The journal does not take these writes: if the database rejects one, nothing has changed.
+pub(crate) trait WriteTask: Send + Sync {
+    /// Executes the write and returns the number of rows that it changed.
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         seal: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>>;
 
-    /// Whether it must be on the disk when its batch is done; else it may be lost with the power.
+    /// Returns whether the write must be on disk before it is reported as done. If not, a power
+    /// loss may undo it.
     fn is_synced(&self) -> bool {
         true
     }
@@ -40,204 +46,209 @@ pub(crate) trait Deed: Send + Sync {
 /// A write about messages and conversations.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum InboxWrite {
-    Came(Came),
-    Status(StatusCame),
-    Going(Going),
-    /// Meta is about to be asked: from then on it may have the message.
-    Asking {
+    Entry(TimelineEntry),
+    Status(StatusUpdate),
+    Enqueue(OutgoingMessages),
+    /// Recorded before the request to Meta. Meta may have the message from then on.
+    BeginSending {
         message: Uuid,
         at: Timestamp,
     },
-    /// Meta has it, under this id.
-    Posted {
+    /// Meta has accepted the message and returned this id.
+    SetWamid {
         message: Uuid,
         wamid: String,
     },
-    /// With what a webhook is told of it.
+    /// Changes a conversation. `events` holds the webhooks to notify and their events.
     Change {
         scope: Scope,
         conversation: Uuid,
         change: ConversationChange,
-        tell: Vec<(Uuid, Draft)>,
+        events: Vec<(Uuid, EventDraft)>,
     },
     Delete {
         scope: Scope,
         conversation: Uuid,
     },
-    Reroute(Reroute),
-    Claim(Claim),
-    /// A conversation is there from now on, with this routing.
+    SetRouting(RoutingChange),
+    Transfer(NumberTransfer),
+    /// Creates a conversation with this routing unless it exists.
     Open {
         pair: Pair,
         routing: Routing,
         at: Timestamp,
     },
     Webhook(WebhookWrite),
-    /// Once more, at once.
+    /// Queues a callback for delivery again, due now.
     Redeliver {
-        /// The callback's row.
+        /// Row id of the callback.
         row: i64,
         now: Timestamp,
     },
-    Forget {
+    DeleteOlder {
         before: Timestamp,
         limit: u32,
     },
 }
 
 impl InboxWrite {
-    /// What Meta or a customer was told is kept.
+    /// Returns whether the write must be on disk before it is reported as done. That holds for
+    /// everything reported to Meta or a customer.
     pub(crate) fn is_synced(&self) -> bool {
-        !matches!(self, Self::Posted { .. } | Self::Forget { .. })
+        !matches!(self, Self::SetWamid { .. } | Self::DeleteOlder { .. })
     }
 }
 
-/// What is to be written. Who waits for a callback's row is told `None` where the journal has it.
+/// A write in the queue. The sender of a callback's row receives `None` if the write went to the
+/// journal.
 pub(crate) enum Write {
-    Born(Box<Birth>),
-    Bound(CallUuid, Wacid, Timestamp),
-    Answered(CallUuid, Timestamp),
-    Alive(String, Timestamp),
-    /// A line behind all that the call's own task writes.
-    Late {
+    CallStarted(Box<StartedCall>),
+    SetWacid(CallUuid, Wacid, Timestamp),
+    CallAnswered(CallUuid, Timestamp),
+    Heartbeat(String, Timestamp),
+    /// A line that follows all lines of the call's own task.
+    LateLine {
         call: CallUuid,
         line: String,
     },
-    Line {
+    LogLine {
         call: CallUuid,
         seq: u64,
         line: String,
     },
-    Concluded(Box<Conclusion>, oneshot::Sender<Concluded>),
-    Callback(Box<NewCallback>, oneshot::Sender<Option<Written>>),
-    Settle(Box<Settlement>, oneshot::Sender<bool>),
-    Farewell(CallUuid, Option<Timestamp>),
-    FarewellsDue(String),
-    Key(SeenKey),
-    Unkey(u128),
+    CallEnded(Box<Conclusion>, oneshot::Sender<ConclusionResult>),
+    Callback(Box<NewCallback>, oneshot::Sender<Option<QueuedCallback>>),
+    SettleCallback(Box<Settlement>, oneshot::Sender<bool>),
+    SettleFarewell(CallUuid, Option<Timestamp>),
+    TakeOverFarewells(String),
+    InsertKey(SeenKey),
+    RemoveKey(u128),
     Permission(Box<PermissionWrite>, oneshot::Sender<()>),
-    /// The journal takes none: where the store doesn't, nothing has changed.
+    /// Never journaled: if the database rejects it, nothing has changed.
     Settings(Vec<SettingWrite>, Timestamp, oneshot::Sender<()>),
-    Inbox(Box<InboxWrite>, oneshot::Sender<InboxFound>),
-    ForgetPermission(PhoneNumberId, String, Timestamp),
-    /// Whoever waits is told whether anything changed; nothing, where the store does not take it.
+    Inbox(Box<InboxWrite>, oneshot::Sender<InboxResult>),
+    DeletePermission(PhoneNumberId, String, Timestamp),
+    /// Reports whether a row has changed. The sender is dropped if the database rejects the write.
     Endpoint(Box<EndpointWrite>, oneshot::Sender<bool>),
-    RecordingBegun(Box<RecordingStart>),
-    RecordingEnded(Box<RecordingConclusion>, oneshot::Sender<Vec<Written>>),
-    /// The journal takes none of these two: they are done once more.
-    Copy(Box<CopyWrite>, oneshot::Sender<()>),
-    Transcribed(Box<TranscriptWrite>, oneshot::Sender<Vec<Written>>),
-    /// The journal takes none: where the store doesn't, nothing has changed.
-    ForgetRecordings(Vec<Uuid>, oneshot::Sender<()>),
-    /// The journal takes none: where the store doesn't, nothing has changed.
-    Deed(Box<dyn Deed>, oneshot::Sender<u64>),
-    ForgetKeys(Timestamp),
-    /// Told when all before it is written.
-    Settled(oneshot::Sender<()>),
+    RecordingStarted(Box<RecordingStart>),
+    RecordingEnded(Box<RecordingConclusion>, oneshot::Sender<Vec<QueuedCallback>>),
+    /// Never journaled: the copy or transcription is attempted again.
+    RecordingCopy(Box<CopyWrite>, oneshot::Sender<()>),
+    Transcription(Box<TranscriptWrite>, oneshot::Sender<Vec<QueuedCallback>>),
+    /// Never journaled: if the database rejects it, nothing has changed.
+    DeleteRecordings(Vec<Uuid>, oneshot::Sender<()>),
+    /// Never journaled: if the database rejects it, nothing has changed.
+    Task(Box<dyn WriteTask>, oneshot::Sender<u64>),
+    DeleteOldKeys(Timestamp),
+    /// Completed when all writes queued before it are done.
+    Flush(oneshot::Sender<()>),
 }
 
-/// What a write found, for those who wait for it.
-pub(crate) enum Found {
-    Concluded(Concluded),
-    Callback(Written),
-    Settle(bool),
+/// The result of a write, for the caller that waits for it.
+pub(crate) enum WriteResult {
+    CallEnded(ConclusionResult),
+    Callback(QueuedCallback),
+    SettleCallback(bool),
     Endpoint(bool),
-    RecordingEnded(Vec<Written>),
-    Deed(u64),
-    Inbox(InboxFound),
+    RecordingEnded(Vec<QueuedCallback>),
+    Task(u64),
+    Inbox(InboxResult),
 }
 
 impl Write {
-    /// What must be on the disk when its batch is done (R11); the rest may be lost with the power.
+    /// Returns whether the write must be on disk when its batch is done. If not, a power loss may
+    /// undo it.
     pub(crate) fn is_synced(&self) -> bool {
         match self {
-            // Beginnings, so that the power takes no more of them than a batch's time; nobody waits for it.
-            Self::Concluded(..)
+            // No caller waits for the start of a call, but a power loss must not lose the starts of
+            // more than one batch.
+            Self::CallEnded(..)
             | Self::Callback(..)
             | Self::Settings(..)
             | Self::Endpoint(..)
-            | Self::Born(_)
+            | Self::CallStarted(_)
             | Self::RecordingEnded(..)
-            // A file may be removed for it.
-            | Self::Copy(..)
-            | Self::Transcribed(..)
-            | Self::ForgetRecordings(..) => true,
-            Self::Deed(deed, _) => deed.is_synced(),
-            // Meta was told that it came.
+            // The file may be removed once this is written.
+            | Self::RecordingCopy(..)
+            | Self::Transcription(..)
+            | Self::DeleteRecordings(..) => true,
+            Self::Task(task, _) => task.is_synced(),
+            // The reply was acknowledged to Meta.
             Self::Permission(write, _) => write.reply.is_some(),
             Self::Inbox(write, _) => write.is_synced(),
-            Self::Bound(..)
-            | Self::Answered(..)
-            | Self::Alive(..)
-            | Self::Late { .. }
-            | Self::Line { .. }
-            | Self::Settle(..)
-            | Self::Farewell(..)
-            | Self::FarewellsDue(_)
-            | Self::Key(_)
-            | Self::Unkey(_)
-            | Self::ForgetPermission(..)
-            | Self::RecordingBegun(_)
-            | Self::ForgetKeys(_)
-            | Self::Settled(_) => false,
+            Self::SetWacid(..)
+            | Self::CallAnswered(..)
+            | Self::Heartbeat(..)
+            | Self::LateLine { .. }
+            | Self::LogLine { .. }
+            | Self::SettleCallback(..)
+            | Self::SettleFarewell(..)
+            | Self::TakeOverFarewells(_)
+            | Self::InsertKey(_)
+            | Self::RemoveKey(_)
+            | Self::DeletePermission(..)
+            | Self::RecordingStarted(_)
+            | Self::DeleteOldKeys(_)
+            | Self::Flush(_) => false,
         }
     }
 }
 
-/// What a batch writes a kind at a time.
+/// Accessors for the kinds of writes that a batch executes with one statement each.
 impl Write {
     pub(crate) fn answered(&self) -> Option<(CallUuid, Timestamp)> {
-        if let Self::Answered(call, at) = self { Some((*call, *at)) } else { None }
+        if let Self::CallAnswered(call, at) = self { Some((*call, *at)) } else { None }
     }
 
     pub(crate) fn settlement(&self) -> Option<&Settlement> {
-        if let Self::Settle(settlement, _) = self { Some(settlement) } else { None }
+        if let Self::SettleCallback(settlement, _) = self { Some(settlement) } else { None }
     }
 
     pub(crate) fn conclusion(&self) -> Option<&Conclusion> {
-        if let Self::Concluded(conclusion, _) = self { Some(conclusion) } else { None }
+        if let Self::CallEnded(conclusion, _) = self { Some(conclusion) } else { None }
     }
 
-    pub(crate) fn came(&self) -> Option<&Came> {
+    pub(crate) fn entry(&self) -> Option<&TimelineEntry> {
         match self {
             Self::Inbox(write, _) => match &**write {
-                InboxWrite::Came(came) => Some(came),
+                InboxWrite::Entry(entry) => Some(entry),
                 _ => None,
             },
             _ => None,
         }
     }
 
-    /// Whether ends of calls, messages that came and callbacks may change places with it: it looks at none of their rows.
-    pub(crate) fn goes_together(&self) -> bool {
+    /// Returns whether this write commutes with call ends, inbound messages and callbacks. It
+    /// touches none of their rows.
+    pub(crate) fn commutes(&self) -> bool {
         match self {
-            Self::Inbox(..) => self.came().is_some(),
-            Self::Born(_)
-            | Self::Answered(..)
-            | Self::Alive(..)
-            | Self::Late { .. }
-            | Self::Line { .. }
-            | Self::Concluded(..)
+            Self::Inbox(..) => self.entry().is_some(),
+            Self::CallStarted(_)
+            | Self::CallAnswered(..)
+            | Self::Heartbeat(..)
+            | Self::LateLine { .. }
+            | Self::LogLine { .. }
+            | Self::CallEnded(..)
             | Self::Callback(..)
-            | Self::Settle(..)
-            | Self::Key(_)
-            | Self::Unkey(_)
+            | Self::SettleCallback(..)
+            | Self::InsertKey(_)
+            | Self::RemoveKey(_)
             | Self::Permission(..)
-            | Self::ForgetPermission(..)
-            | Self::ForgetKeys(_)
-            | Self::Settled(_) => true,
-            // What Graph is to be told of a call depends on whether it has ended; the rest is seldom.
-            Self::Bound(..)
-            | Self::Farewell(..)
-            | Self::FarewellsDue(_)
+            | Self::DeletePermission(..)
+            | Self::DeleteOldKeys(_)
+            | Self::Flush(_) => true,
+            // A farewell depends on whether the call has ended. The others are too rare to matter.
+            Self::SetWacid(..)
+            | Self::SettleFarewell(..)
+            | Self::TakeOverFarewells(_)
             | Self::Settings(..)
             | Self::Endpoint(..)
-            | Self::RecordingBegun(_)
+            | Self::RecordingStarted(_)
             | Self::RecordingEnded(..)
-            | Self::Copy(..)
-            | Self::Transcribed(..)
-            | Self::ForgetRecordings(..)
-            | Self::Deed(..) => false,
+            | Self::RecordingCopy(..)
+            | Self::Transcription(..)
+            | Self::DeleteRecordings(..)
+            | Self::Task(..) => false,
         }
     }
 }

@@ -15,7 +15,7 @@ use super::response::{
 use super::route::{CHANGED, PAGING, Route, error, handler};
 use super::users::{RoleWord, account_of};
 use model::{AuthId, Role};
-use store::MadeKey;
+use store::ApiKeyRow;
 
 const COLLECTION: &str = "/api/v1/api-keys/";
 const ITEM: &str = "/api/v1/api-keys/{key_id}/";
@@ -112,8 +112,8 @@ struct ApiKeyList {
     next: Option<String>,
 }
 
-impl From<MadeKey> for ApiKeyView {
-    fn from(key: MadeKey) -> Self {
+impl From<ApiKeyRow> for ApiKeyView {
+    fn from(key: ApiKeyRow) -> Self {
         Self {
             id: key.id,
             name: key.name,

@@ -25,7 +25,7 @@ use super::scheduler::Scheduler;
 use crate::inbox::{Inbox, Outgoing, SendError, Turn, words};
 use crate::notices::Notice;
 use model::{ConversationStatus, Direction, NotificationTopic, stable_id};
-use store::{Agent, AgentChannel, ConversationChange, Owed, Scope, StoreError, Then};
+use store::{AfterReply, Agent, AgentChannel, ConversationChange, PendingReply, Scope, StoreError};
 
 /// The largest number of turns per conversation in memory. Further ones wait in the store.
 const LANE_MAX: usize = 32;
@@ -98,7 +98,7 @@ struct WaitingTurn {
     turn: Turn,
     too_fast: bool,
     /// Set if the reply was sent and only this action remains.
-    then: Option<Then>,
+    then: Option<AfterReply>,
 }
 
 /// Collects a reply, which is sent when it is complete.
@@ -130,7 +130,7 @@ struct TurnQueue {
 
 impl TurnQueue {
     /// Adds a turn. Ignores one that is already present or does not fit.
-    fn take(&mut self, worker: &MessageAgents, turn: Turn, then: Option<Then>) {
+    fn take(&mut self, worker: &MessageAgents, turn: Turn, then: Option<AfterReply>) {
         let conversation = turn.pair.conversation;
         let full = self.messages.len() >= TURNS_MAX
             || self.lanes.get(&conversation).is_some_and(|l| l.len() >= LANE_MAX);
@@ -168,7 +168,7 @@ impl MessageAgents {
             // This branch never waits for an agent. What does not fit stays in the store.
             turn = turns.recv() => {
                                 let Some(turn) = turn else { return };
-                                queue.take(&self, turn, None);
+                                            queue.take(&self, turn, None);
                             }
                             _ = poll.tick() => self.load_pending(&mut queue).await,
                         }
@@ -221,7 +221,7 @@ impl MessageAgents {
             };
             let Some(last) = owed.last() else { return };
             after = (last.message.message.at.micros(), last.message.message.id);
-            for Owed { pair, message, agent, epoch, then } in owed {
+            for PendingReply { pair, message, agent, epoch, then } in owed {
                 queue.take(self, Turn { pair, agent, epoch, message: message.message }, then);
             }
         }
@@ -290,8 +290,8 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
         }
         let reply = heard.reply;
         let then = match reply.action {
-            Some(Action::Escalate) => Some(Then::Escalate),
-            Some(Action::Close) => Some(Then::Close),
+            Some(Action::Escalate) => Some(AfterReply::Escalate),
+            Some(Action::Close) => Some(AfterReply::Close),
             // Actions for calls only.
             Some(Action::Hangup | Action::Transfer(_)) | None => None,
         };
@@ -327,13 +327,13 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
         &self,
         turn: &Turn,
         agent: Option<&Agent>,
-        then: Then,
+        then: AfterReply,
     ) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
         self.inbox.wait_until_sent(pair.conversation).await;
         match then {
-            Then::Escalate => self.escalate(turn, agent, Reason::Requested).await,
-            Then::Close => {
+            AfterReply::Escalate => self.escalate(turn, agent, Reason::Requested).await,
+            AfterReply::Close => {
                 // The conversation may have got another routing.
                 if self.is_current(turn, &scope).await? {
                     let close = ConversationChange {

@@ -26,7 +26,9 @@ use machine::CallbackKind;
 use machine::log;
 use model::Clock;
 use model::{AuthId, Timestamp};
-use store::{Callback, NewCallback, Settled, Settlement, Store, StoreError, WEBHOOK, Written};
+use store::{
+    Callback, DeliveryOutcome, NewCallback, QueuedCallback, Settlement, Store, StoreError, WEBHOOK,
+};
 
 /// Maximum interval between two reads of the store. A redelivery that an operator requests is found
 /// only by polling.
@@ -196,7 +198,7 @@ impl Outbox {
     /// Sends a callback that was just written, if there is space in memory and no other callback
     /// precedes it. Otherwise it is read from the store later. `keys` are the signing keys of its
     /// call, if known.
-    pub fn send(&self, written: Written, keys: impl Into<Option<SigningKeys>>) {
+    pub fn send(&self, written: QueuedCallback, keys: impl Into<Option<SigningKeys>>) {
         if !written.first {
             return;
         }
@@ -333,14 +335,14 @@ impl Inner {
                 // `biased`: a slot at the host that becomes free during shutdown must not start
                 // this delivery.
                 let delivery = tokio::select! {
-                    biased;
-                    // Without a running attempt the row stays unchanged.
-                    () = self.cut.cancelled() => match self.notifier.cut_off(&job) {
-                        Some(cut_off) => Ok(cut_off),
-                        None => return,
-                    },
-                    delivery = &mut delivering => delivery,
-                };
+                                    biased;
+                // Without a running attempt the row stays unchanged.
+                () = self.cut.cancelled() => match self.notifier.cut_off(&job) {
+                                        Some(cut_off) => Ok(cut_off),
+                                        None => return,
+                                    },
+                                    delivery = &mut delivering => delivery,
+                                };
                 delivery.unwrap_or_else(|_| failed("an internal error ended the attempt"))
             }
         };
@@ -363,11 +365,13 @@ impl Inner {
         }
         let at = self.clock.steady();
         let (outcome, last) = match delivery.outcome {
-            NoticeOutcome::Delivered { status } => (Settled::Delivered, status.to_string()),
-            NoticeOutcome::Retry { why, after } => (Settled::Again { due: at.plus(after) }, why),
-            NoticeOutcome::Failed { why } => (Settled::Failed, why),
+            NoticeOutcome::Delivered { status } => (DeliveryOutcome::Delivered, status.to_string()),
+            NoticeOutcome::Retry { why, after } => {
+                (DeliveryOutcome::Retry { due: at.plus(after) }, why)
+            }
+            NoticeOutcome::Failed { why } => (DeliveryOutcome::Failed, why),
         };
-        let why = (!of_a_call && matches!(outcome, Settled::Failed)).then(|| last.clone());
+        let why = (!of_a_call && matches!(outcome, DeliveryOutcome::Failed)).then(|| last.clone());
         let settlement = Settlement { id, attempts: delivery.attempts, at, outcome, last };
         // Fails only while the store closes. The row is then due again at the next start.
         let others_wait = self.store.outbox().settle(settlement).await.unwrap_or_default();
@@ -379,7 +383,7 @@ impl Inner {
         // Callbacks of other calls may wait for the last one of a multi-party call.
         if others_wait
             || kind == CallbackKind::MultiParty
-            || matches!(outcome, Settled::Again { .. })
+            || matches!(outcome, DeliveryOutcome::Retry { .. })
         {
             self.woken.notify_one();
         }

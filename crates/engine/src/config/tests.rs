@@ -152,7 +152,7 @@ fn reads_a_file_with_every_key() {
         (&d.limits, &d.permissions, &d.retention)
     );
     assert_eq!(c.meta.graph_url, d.meta.graph_url);
-    assert!(c.store.database.is(&d.store.database));
+    assert!(c.store.database.is_same(&d.store.database));
     assert_eq!(c.store.data_dir, d.store.data_dir);
     assert_eq!(c.store.data_dir.to_str(), Some("offhook-data"));
 

@@ -17,7 +17,7 @@ use crate::call::Recordings;
 use crate::inbox::Inbox;
 use model::Clock;
 use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
-use store::{Erasure, Store, StoreError, Until};
+use store::{Erasure, ErasureCutoff, Store, StoreError};
 
 /// Calls, or recordings of one, looked at together.
 const AT_ONCE: u32 = 100;
@@ -204,13 +204,20 @@ impl Eraser {
     }
 
     /// The moment of the request, by both clocks.
-    fn until(&self, erasure: &Erasure) -> Until {
+    fn until(&self, erasure: &Erasure) -> ErasureCutoff {
         let (asked, clock) = (erasure.asked.micros(), &self.0.parts.clock);
         let apart = clock.steady().micros().saturating_sub(clock.wall().micros());
-        Until { wall: erasure.asked, steady: Timestamp::from_micros(asked.saturating_add(apart)) }
+        ErasureCutoff {
+            wall: erasure.asked,
+            steady: Timestamp::from_micros(asked.saturating_add(apart)),
+        }
     }
 
-    async fn conversations(&self, erasure: &Erasure, until: Until) -> Result<(), StoreError> {
+    async fn conversations(
+        &self,
+        erasure: &Erasure,
+        until: ErasureCutoff,
+    ) -> Result<(), StoreError> {
         let (parts, mut after) = (&self.0.parts, Uuid::nil());
         loop {
             let some = parts.store.erasures().conversations(erasure, after, AT_ONCE).await?;

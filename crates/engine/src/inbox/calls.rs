@@ -14,7 +14,7 @@ use crate::call::author::DialogueLine;
 use crate::call::news::CallNews;
 use machine::{CallSetup, CallTime, Summary};
 use model::{CallType, CallUuid, Direction, MessageStatus, Timestamp, stable_id};
-use store::{CallStart, Came, NewCallback, NewMessage, Pair, UserName};
+use store::{CallStart, NewCallback, NewMessage, Pair, TimelineEntry, UserName};
 
 /// The webhook events of a call. Their ids derive from the call's id.
 const EVENTS: [&str; 4] = ["call.started", "call.answered", "call.missed", "call.ended"];
@@ -146,7 +146,7 @@ impl CallNews for Inbox {
                 members.insert("transcript".to_owned(), said.iter().map(line).collect());
             }
         }
-        let came = Came {
+        let came = TimelineEntry {
             pair: call.pair.clone(),
             message: NewMessage {
                 id: Self::timeline_id(setup.call),

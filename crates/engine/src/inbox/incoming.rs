@@ -19,7 +19,8 @@ use model::{
     AuthId, Direction, E164, MessageStatus, NotificationTopic, PhoneNumberId, Timestamp, stable_id,
 };
 use store::{
-    Came, Draft, DraftForm, InboxFound, NewMessage, Pair, StatusCame, StoreError, UserName,
+    EventDraft, EventForm, InboxResult, NewMessage, Pair, StatusUpdate, StoreError, TimelineEntry,
+    UserName,
 };
 use xml::ast::DocUrl;
 
@@ -178,7 +179,7 @@ impl Inbox {
         });
         let form = words::form(&number.spec.number, &pair.user, &message, url.as_deref());
         let draft = self.draft(number, "message.received", &["came", &id.to_string()], data, form);
-        let came = Came {
+        let came = TimelineEntry {
             pair,
             heard: Some(sent),
             counts: message.kind != "reaction",
@@ -198,7 +199,7 @@ impl Inbox {
     pub(super) fn store_message(
         &self,
         number: &Arc<NumberEntry>,
-        mut came: Came,
+        mut came: TimelineEntry,
     ) -> Result<StoredFuture, QueueFull> {
         // Only the store needs the draft.
         let draft = came.draft.take();
@@ -207,7 +208,7 @@ impl Inbox {
             .parts()
             .store
             .messages()
-            .receive(Came { draft, ..came.clone() })
+            .receive(TimelineEntry { draft, ..came.clone() })
             .ok_or(QueueFull)?;
         let (inbox, number) = (self.clone(), number.clone());
         if !self.is_current_owner(&number) {
@@ -217,8 +218,8 @@ impl Inbox {
         // A separate task: it must also complete if Meta's connection is closed before the 200.
         let handed = self.parts().tasks.spawn(async move {
             let found = written.await;
-            let taken = matches!(found, Ok(InboxFound::Came(..) | InboxFound::Journalled));
-            if let Ok(InboxFound::Came(Some((standing, unread)), written)) = found {
+            let taken = matches!(found, Ok(InboxResult::Entry(..) | InboxResult::Journalled));
+            if let Ok(InboxResult::Entry(Some((standing, unread)), written)) = found {
                 inbox.send_callbacks(written);
                 inbox.publish_message(
                     &came.pair.main_account,
@@ -249,7 +250,7 @@ impl Inbox {
     }
 
     /// Creates a notification about a new message.
-    fn notify_people(&self, came: &Came) {
+    fn notify_people(&self, came: &TimelineEntry) {
         let Pair { account, main_account, number, user, conversation, .. } = &came.pair;
         let who = if user.name.is_empty() { &user.id } else { &user.name };
         let text = format!("{who}: {}", came.message.text);
@@ -294,7 +295,7 @@ impl Inbox {
         let (inbox, main) = (self.clone(), number.account.main().auth_id.clone());
         let handed = self.parts().tasks.spawn(async move {
             let found = written.await;
-            if let (Ok(InboxFound::Status(None, _)), Some(waiting)) = (&found, waiting) {
+            if let (Ok(InboxResult::Status(None, _)), Some(waiting)) = (&found, waiting) {
                 inbox.retry_status(main.clone(), came, waiting);
             }
             inbox.finish_status(&main, found)
@@ -305,10 +306,10 @@ impl Inbox {
     pub(super) fn finish_status(
         &self,
         main: &AuthId,
-        found: Result<InboxFound, StoreError>,
+        found: Result<InboxResult, StoreError>,
     ) -> bool {
-        let taken = matches!(found, Ok(InboxFound::Status(..) | InboxFound::Journalled));
-        if let Ok(InboxFound::Status(Some((conversation, message)), written)) = found {
+        let taken = matches!(found, Ok(InboxResult::Status(..) | InboxResult::Journalled));
+        if let Ok(InboxResult::Status(Some((conversation, message)), written)) = found {
             self.send_callbacks(written);
             self.publish_message(main, conversation, message);
         }
@@ -323,7 +324,7 @@ impl Inbox {
         named: Option<Uuid>,
         status: MessageStatus,
         error: Option<(i64, String)>,
-    ) -> StatusCame {
+    ) -> StatusUpdate {
         let at = self.parts().clock.wall();
         let key = named.map_or_else(|| wamid.clone().unwrap_or_default(), |id| id.to_string());
         let data = json!({
@@ -356,7 +357,7 @@ impl Inbox {
         let by = if wamid.is_some() { "" } else { " here" };
         let of = ["status", status.as_str(), &format!("{key}{by}")];
         let draft = self.draft_about(about, "message.status", &of, data, form);
-        StatusCame {
+        StatusUpdate {
             phone_number_id: about.phone_number_id.clone(),
             wamid,
             named,
@@ -376,7 +377,7 @@ impl Inbox {
         of: &[&str],
         data: Value,
         form: Vec<(String, String)>,
-    ) -> Draft {
+    ) -> EventDraft {
         self.draft_about(&EventSource::number(number), kind, of, data, form)
     }
 
@@ -388,11 +389,11 @@ impl Inbox {
         of: &[&str],
         data: Value,
         form: Vec<(String, String)>,
-    ) -> Draft {
+    ) -> EventDraft {
         let parts = self.parts();
         let [event_id, form_id] = event_ids(about.phone_number_id, of);
         let url = about.url.filter(|_| !form.is_empty());
-        Draft {
+        EventDraft {
             event_id,
             account: about.account.clone(),
             main_account: about.main_account.clone(),
@@ -407,7 +408,7 @@ impl Inbox {
                 Some(about.number),
                 data,
             ),
-            form: url.map(|url| DraftForm {
+            form: url.map(|url| EventForm {
                 event_id: form_id,
                 url: url.0.to_string(),
                 origin: parts.outbox.origin(&url.0),
@@ -427,7 +428,7 @@ impl Inbox {
         let content =
             json!({"interactive": {"type": "call_permission_request", "body": {"text": text}}});
         let user = UserName { id: user.to_owned(), bsuid: None, name: String::new() };
-        let came = Came {
+        let came = TimelineEntry {
             pair: self.pair(number, user),
             message: NewMessage {
                 id: stable_id("message", &[number.spec.mail_id.as_str(), wamid]),

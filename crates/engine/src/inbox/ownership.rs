@@ -14,26 +14,29 @@ use uuid::Uuid;
 use super::Inbox;
 use crate::admission::NumberEntry;
 use model::{AuthId, PhoneNumberId, Routing, stable_id};
-use store::{Claim, Scope, StoreError, Tenure};
+use store::{NumberOwners, NumberTransfer, Scope, StoreError};
 
 /// By number. A number that is missing has never had a message.
 #[derive(Debug, Default)]
-pub(super) struct Tenures(DashMap<PhoneNumberId, Tenure>);
+pub(super) struct Tenures(DashMap<PhoneNumberId, NumberOwners>);
 
 impl Tenures {
     /// Loads the owners from the store.
-    pub(super) fn read(&self, rows: Vec<(PhoneNumberId, Tenure)>) {
+    pub(super) fn read(&self, rows: Vec<(PhoneNumberId, NumberOwners)>) {
         rows.into_iter().for_each(|(id, tenure)| drop(self.0.insert(id, tenure)));
     }
 
     /// The tenure of a number. Its current account becomes the first owner if none is known.
-    fn of(&self, number: &NumberEntry) -> Tenure {
+    fn of(&self, number: &NumberEntry) -> NumberOwners {
         let id = &number.spec.mail_id;
         if let Some(found) = self.0.get(id) {
             return found.clone();
         }
         let owner = number.account.auth_id.clone();
-        self.0.entry(id.clone()).or_insert_with(|| Tenure { first: owner.clone(), owner }).clone()
+        self.0
+            .entry(id.clone())
+            .or_insert_with(|| NumberOwners { first: owner.clone(), owner })
+            .clone()
     }
 }
 
@@ -104,7 +107,11 @@ impl Inbox {
         });
     }
 
-    async fn claim_one(&self, number: &NumberEntry, before: Tenure) -> Result<(), StoreError> {
+    async fn claim_one(
+        &self,
+        number: &NumberEntry,
+        before: NumberOwners,
+    ) -> Result<(), StoreError> {
         let _lock = self.0.changing.lock().await;
         let (id, owner) = (number.spec.mail_id.clone(), number.account.auth_id.clone());
         let _held = self.pause_agents(&id).await;
@@ -120,7 +127,7 @@ impl Inbox {
         }
         let (mail, known) = (self.parts().directory.mail(), !before.owner.as_str().is_empty());
         let kept = self.inherited_routing(number).await?;
-        let claim = Claim {
+        let claim = NumberTransfer {
             phone_number_id: id.clone(),
             owner: owner.clone(),
             before: before.clone(),
@@ -137,7 +144,7 @@ impl Inbox {
             let routings = self.parts().store.numbers().routings().await?;
             mail.change_routings(|all| *all = routings.iter().cloned().collect());
         }
-        self.0.tenures.0.insert(id, Tenure { owner, first: before.first });
+        self.0.tenures.0.insert(id, NumberOwners { owner, first: before.first });
         Ok(())
     }
 

@@ -14,8 +14,8 @@ use crate::feed::What;
 use model::Secret;
 use model::{AuthId, Direction, Routing, Timestamp, stable_id};
 use store::{
-    Agent, Conversation, ConversationChange, NewCallback, Pair, Reroute, Scope, StoreError, Until,
-    WebhookRow, WebhookWrite,
+    Agent, Conversation, ConversationChange, ErasureCutoff, NewCallback, Pair, RoutingChange,
+    Scope, StoreError, WebhookRow, WebhookWrite,
 };
 use xml::ast::DocUrl;
 
@@ -182,7 +182,7 @@ impl Inbox {
         let _held = self.pause_agents(id).await;
         let (digits, parts) = (number.spec.number.clone(), self.parts());
         let (account, before) = (number.account.auth_id.clone(), self.routing_of(number));
-        let reroute = Reroute { phone_number_id: id.clone(), account, routing, all };
+        let reroute = RoutingChange { phone_number_id: id.clone(), account, routing, all };
         parts.store.numbers().set_routing(reroute).await.map_err(RoutingError::Store)?;
         parts.directory.mail().change_routings(|routings| {
             routings.insert(id.clone(), routing);
@@ -465,7 +465,7 @@ impl Inbox {
         &self,
         scope: &Scope,
         pair: &Pair,
-        until: Until,
+        until: ErasureCutoff,
     ) -> Result<(), StoreError> {
         let (files, late) = self.files_of(scope, pair.conversation, until.wall).await?;
         self.0.media_cache.remove(files).await;
@@ -690,9 +690,15 @@ impl Inbox {
         });
     }
 
-    fn account_event(&self, account: &AuthId, kind: &str, data: Value, id: Uuid) -> store::Draft {
+    fn account_event(
+        &self,
+        account: &AuthId,
+        kind: &str,
+        data: Value,
+        id: Uuid,
+    ) -> store::EventDraft {
         let parts = self.parts();
-        store::Draft {
+        store::EventDraft {
             event_id: id,
             account: account.clone(),
             main_account: self.main_of(account).into_owned(),

@@ -700,7 +700,7 @@ async fn an_answer_is_owed_until_it_is_given_once() {
             .unwrap()
             .is_empty()
     );
-    let then = Some(store::Then::Escalate);
+    let then = Some(store::AfterReply::Escalate);
     world.inbox.reply(&first, vec![Outgoing::text("a"), Outgoing::text("b")], then).await.unwrap();
     let doubled = world.inbox.reply(&first, vec![Outgoing::text("again")], None).await;
     assert!(matches!(doubled, Err(SendError::Stale)), "{doubled:?}");

@@ -29,7 +29,7 @@ use model::Clock;
 use model::{AuthId, Timestamp};
 use model::{Role, Secret};
 use store::{
-    Invitation, MadeKey, PasswordError, Passwords, Scope, Session, Store, StoreError, User,
+    ApiKeyRow, Invitation, PasswordError, Passwords, Scope, Session, Store, StoreError, User,
     UserChange,
 };
 
@@ -215,9 +215,12 @@ impl People {
                 self.0.store.people().by_name(&user.name).await?.and_then(|known| known.password);
             // A hash is made anew only for another password: it costs, and its sessions end with it.
             let same = match &known {
-                Some(hash) => {
-                    self.0.passwords.is(user.password.clone(), Some(hash)).await.map_err(busy)?
-                }
+                Some(hash) => self
+                    .0
+                    .passwords
+                    .verify(user.password.clone(), Some(hash))
+                    .await
+                    .map_err(busy)?,
                 None => false,
             };
             let password = match known.filter(|_| same) {
@@ -264,7 +267,7 @@ impl People {
             }
         };
         let hash = found.as_ref().and_then(|user| user.password.as_deref());
-        match inner.passwords.is_of(from, password, hash).await {
+        match inner.passwords.verify_from(from, password, hash).await {
             Ok(true) => begun.right(),
             Ok(false) | Err(PasswordError::Hash) => {
                 tracing::info!("somebody came to the console with a wrong name or password");
@@ -533,7 +536,7 @@ impl People {
         scope: &Scope,
         before: Option<(Timestamp, Uuid)>,
         limit: u32,
-    ) -> Result<Vec<MadeKey>, StoreError> {
+    ) -> Result<Vec<ApiKeyRow>, StoreError> {
         self.0.store.api_keys().list(scope, before, limit).await
     }
 
@@ -547,7 +550,7 @@ impl People {
         name: &str,
         role: Role,
         wa: Option<String>,
-    ) -> Result<(MadeKey, Token), NotDone> {
+    ) -> Result<(ApiKeyRow, Token), NotDone> {
         let inner = &self.0;
         let name = name_of("name", name)?;
         let scope = Scope::of(main_account.clone());
@@ -557,7 +560,7 @@ impl People {
             return Err(NotDone::Conflict("too_many", "an account has 1,000 API keys at most"));
         }
         let token = Token::fresh();
-        let key = MadeKey {
+        let key = ApiKeyRow {
             id: Uuid::new_v4(),
             account,
             main_account,
@@ -585,7 +588,7 @@ impl People {
         id: Uuid,
         name: Option<&str>,
         role: Option<Role>,
-    ) -> Result<MadeKey, NotDone> {
+    ) -> Result<ApiKeyRow, NotDone> {
         let name = name.map(|name| name_of("name", name)).transpose()?;
         let of = scope.clone();
         if !self

@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::rows::callback::{NewCallback, Written};
+use crate::rows::callback::{NewCallback, QueuedCallback};
 use machine::{CallSetup, CallTime, GraphAction, Summary};
 use model::{
     AuthId, CallQuality, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp,
@@ -11,11 +11,11 @@ use model::{
 };
 use xml::ast::Finding;
 
-/// What is known of a call from its beginning.
+/// The fields of a call that are known when it starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallStart {
     pub call: CallUuid,
-    /// The owner, and its main account.
+    /// The owner and its main account, which may be the same.
     pub account: AuthId,
     pub main_account: AuthId,
     pub direction: Direction,
@@ -31,7 +31,7 @@ pub struct CallStart {
 }
 
 impl CallStart {
-    /// What a call's set-up says.
+    /// Takes the fields from a call's set-up.
     pub fn of(setup: &CallSetup, node_id: &str) -> Self {
         Self {
             call: setup.call,
@@ -56,32 +56,32 @@ impl CallStart {
 pub struct CallEnd {
     pub ended: Timestamp,
     pub answered: Option<Timestamp>,
-    /// From the start, and from the answer; seconds, rounded up.
+    /// Seconds from the start and from the answer, rounded up.
     pub duration_secs: u64,
     pub bill_secs: u64,
-    /// What Meta says it took.
+    /// Duration in seconds as reported by Meta.
     pub meta_duration_secs: Option<u64>,
-    /// As on the wire (`plivo-callbacks.md` §6).
+    /// Hangup cause as sent in callbacks (see `docs/reference/hangup-causes.md`).
     pub hangup_code: u16,
     pub hangup_name: String,
     pub hangup_source: String,
     pub hangup_word: String,
-    /// Our own word: `HangupCause::as_str`.
+    /// Offhook's cause: `HangupCause::as_str`.
     pub cause: String,
-    /// What happened and what to do about it, a line each.
+    /// Explanations for people: what happened and what to do about it, one line each.
     pub remarks: Vec<String>,
-    /// What was found in the call's documents.
+    /// Problems found in the call's documents.
     pub findings: Vec<Finding>,
-    /// How its sound got through; none where nothing was measured.
+    /// Audio quality. `None` if nothing was measured.
     #[serde(default)]
     pub quality: Option<CallQuality>,
-    /// The conference that it was in last.
+    /// The last conference that the call was in.
     #[serde(default)]
     pub conference: Option<Uuid>,
 }
 
 impl CallEnd {
-    /// What the machine's summary says of a call that began at `started`.
+    /// Takes the end from the machine's summary of a call that began at `started`.
     pub fn of(
         summary: &Summary,
         started: Timestamp,
@@ -101,7 +101,8 @@ impl CallEnd {
         }
     }
 
-    /// The end of a call of which nothing more is known: an orphan's, with `HangupCause::NodeFailure`.
+    /// The end of a call that was not answered and of which only the cause is known, such as an
+    /// orphan with `HangupCause::NodeFailure`.
     pub fn unanswered(cause: HangupCause, direction: Direction, ended: Timestamp) -> Self {
         let wire = cause.wire(direction);
         Self {
@@ -127,11 +128,11 @@ impl CallEnd {
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallRecord {
     pub start: CallStart,
-    /// `None`: it goes on (or its node died).
+    /// `None` if the call is in progress or its node died.
     pub end: Option<CallEnd>,
 }
 
-/// How a filter's value compares to a row's.
+/// Comparison of a row's value with a filter's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compare {
     Equal,
@@ -142,7 +143,7 @@ pub enum Compare {
 }
 
 impl Compare {
-    /// Whether it holds of these two.
+    /// Returns whether `one` compares to `other` this way.
     pub fn holds<T: PartialOrd>(self, one: &T, other: &T) -> bool {
         match self {
             Self::Equal => one == other,
@@ -153,7 +154,7 @@ impl Compare {
         }
     }
 
-    /// The operator, with its spaces.
+    /// The SQL operator, with spaces around it.
     pub(crate) fn sql(self) -> &'static str {
         match self {
             Self::Equal => " = ",
@@ -165,26 +166,27 @@ impl Compare {
     }
 }
 
-/// A call whose process died before its end.
+/// A call that was open when its process died.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Orphan {
     pub start: CallStart,
-    /// What it began with; none where that can't be read (any more).
+    /// The set-up of the call. `None` if it can't be read.
     pub setup: Option<CallSetup>,
     pub answered: Option<Timestamp>,
-    /// From its beginning to the last sign of life of its node.
+    /// Time from the start of the call to its node's last heartbeat.
     pub lived: Duration,
 }
 
-/// What Graph has still to be told about an ended call.
+/// The request that Graph must still receive for an ended call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Farewell {
     pub action: GraphAction,
-    /// When to try, on the steady clock: while the process that ended the call lives, it asks itself until then.
+    /// Monotonic time of the first attempt from the store. Until then the process that ended the
+    /// call makes the request itself.
     pub due: Timestamp,
 }
 
-/// A call that was placed, and Meta's name of it, if that ever came.
+/// An outbound call, with Meta's id of it if that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlacedCall {
     pub call: CallUuid,
@@ -200,11 +202,11 @@ pub struct FarewellDue {
     pub phone_number_id: PhoneNumberId,
     pub action: GraphAction,
     pub ended: Timestamp,
-    /// Tries made from the store so far.
+    /// Number of attempts made from the store so far.
     pub tries: u32,
 }
 
-/// Which calls to list; the empty filter is all of the scope's (`plivo-call-api.md` §2.3).
+/// Selects calls of a scope. The default selects all of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CallFilter {
     pub from: Option<String>,
@@ -214,36 +216,37 @@ pub struct CallFilter {
     pub parent_call: Option<CallUuid>,
     pub hangup_code: Option<u16>,
     pub hangup_source: Option<String>,
-    /// Seconds billed.
+    /// Billed seconds.
     pub bill_secs: Vec<(Compare, i64)>,
     pub ended: Vec<(Compare, Timestamp)>,
-    /// Only what stands behind this call in the list: it began earlier, or at the same time with a greater UUID.
+    /// Only calls after this one in the list, which is ordered by start time, newest first, then by
+    /// UUID.
     pub before: Option<(Timestamp, CallUuid)>,
 }
 
-/// The end of a call with all that reports it: one transaction (R3).
+/// The end of a call and the callbacks that report it, written in one transaction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conclusion {
     pub start: CallStart,
     pub end: CallEnd,
     pub callbacks: Vec<NewCallback>,
-    /// What Graph has still to be told.
+    /// The request that Graph must still receive.
     pub farewell: Option<Farewell>,
 }
 
-/// What became of a [`Conclusion`].
+/// The result of writing a [`Conclusion`].
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Concluded {
-    /// `false`: the call had its end before, and nothing was written.
+pub struct ConclusionResult {
+    /// `false` if the call had already ended. Nothing was written then.
     pub changed: bool,
-    pub callbacks: Vec<Written>,
+    pub callbacks: Vec<QueuedCallback>,
 }
 
-/// A call that began: what its row holds from now on.
+/// The row of a call that has just started.
 #[derive(Clone, Debug)]
-pub(crate) struct Birth {
+pub(crate) struct StartedCall {
     pub(crate) start: CallStart,
-    /// JSON.
+    /// JSON of the [`CallSetup`].
     pub(crate) setup: String,
     pub(crate) born: Timestamp,
 }

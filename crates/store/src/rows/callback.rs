@@ -6,27 +6,27 @@ use crate::seal::Seal;
 use machine::{CallbackRequest, Param};
 use model::{AuthId, CallUuid, Timestamp};
 
-/// A callback as it is put into the outbox.
+/// A callback to be added to the outbox.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewCallback {
-    /// `X-Offhook-Event-Id`.
+    /// Sent as `X-Offhook-Event-Id`.
     pub event_id: Uuid,
     pub call: CallUuid,
-    /// Whose tokens sign it, and its main account.
+    /// The account that signs it with its tokens, and its main account.
     pub account: AuthId,
     pub main_account: AuthId,
     pub node_id: String,
-    /// Scheme, host and port of the URL: whose queue it stands in.
+    /// Scheme, host and port of the URL, which select the delivery queue.
     pub origin: String,
     pub notice: CallbackRequest,
-    /// Secret parameters that this node's key does not open; without them it can't be sent. The row keeps them for the
-    /// right key.
+    /// The encrypted secret parameters, if this node's key can't decrypt them. The callback can't
+    /// be sent then. The row keeps them for a node with the right key.
     pub shut: Option<Vec<u8>>,
     pub created: Timestamp,
 }
 
 impl NewCallback {
-    /// Its secret parameters, sealed for its event id; `None`: it has none.
+    /// Encrypts the secret parameters. Returns `None` if there are none.
     pub(crate) fn sealed(&self, seal: &Seal) -> Option<Vec<u8>> {
         let secret: BTreeMap<&str, &str> = self
             .notice
@@ -40,7 +40,7 @@ impl NewCallback {
         self.shut.clone().or_else(|| (!secret.is_empty()).then(sealed))
     }
 
-    /// Puts its sealed parameters back in their place.
+    /// Decrypts the secret parameters and adds them to the request.
     pub(crate) fn unseal(&mut self, seal: &Seal, sealed: Vec<u8>) {
         let plain = seal.open(self.event_id.as_bytes(), &sealed);
         match plain
@@ -59,50 +59,51 @@ pub(crate) fn is_secret(value: &Param) -> bool {
     matches!(value, Param::Secret(_))
 }
 
-/// A callback that waits.
+/// A callback in the outbox.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Callback {
     pub id: i64,
     pub new: NewCallback,
-    /// Since when its 24 hours run.
+    /// Start of the 24 hours after which delivery is given up.
     pub since: Timestamp,
-    /// Attempts made so far.
+    /// Number of attempts made.
     pub attempts: u32,
-    /// Retries of the schedule begun.
+    /// Number of scheduled retries made or begun.
     pub retries: u32,
 }
 
-/// A callback that was just put into the outbox.
+/// A callback that was just added to the outbox.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Written {
+pub struct QueuedCallback {
     pub callback: Callback,
-    /// Whether it may go out now; else another one of its call and URL waits before it.
+    /// Whether it can be sent now. If not, an earlier callback of the same call and origin must be
+    /// sent first.
     pub first: bool,
 }
 
-/// How attempts at a callback ended.
+/// The result of attempts to deliver a callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement {
     pub id: i64,
     pub attempts: u32,
     pub at: Timestamp,
-    pub outcome: Settled,
-    /// For people: the status, or what went wrong.
+    pub outcome: DeliveryOutcome,
+    /// HTTP status or error, for people.
     pub last: String,
 }
 
-/// What is to become of the row.
+/// The new state of the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum DeliveryOutcome {
     Delivered,
-    /// Once more then; counts as a retry of the schedule.
-    Again {
+    /// Retry at this time. It counts as a scheduled retry.
+    Retry {
         due: Timestamp,
     },
     Failed,
 }
 
-/// Where a callback stands.
+/// The delivery state of a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallbackState {
     Waiting { due: Timestamp },
@@ -111,7 +112,7 @@ pub enum CallbackState {
 }
 
 impl CallbackState {
-    /// The word that people and `--json` get.
+    /// The name of the state in the command line's output and its JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Waiting { .. } => "waiting",
@@ -121,7 +122,7 @@ impl CallbackState {
     }
 }
 
-/// A callback as an operator sees it: all but its parameters.
+/// A callback for operators, without its parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallbackView {
     pub id: i64,

@@ -3,48 +3,48 @@ use uuid::Uuid;
 
 use model::{AuthId, ConversationStatus, Direction, E164, PhoneNumberId, Routing, Timestamp};
 
-/// A conversation, with what a list shows of it.
+/// A conversation with the fields shown in lists.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conversation {
     pub pair: Pair,
     pub status: ConversationStatus,
-    pub standing: Standing,
+    pub standing: RoutingState,
     pub unread: u64,
-    pub last: Last,
-    /// When the user last wrote or called.
+    pub last: LastMessage,
+    /// Time of the user's last message or call.
     pub heard: Option<Timestamp>,
     pub insights: Option<Insights>,
     pub created: Timestamp,
 }
 
-/// The last message. Its `Debug` does not show it (R22).
+/// The last message. `Debug` does not show its text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Last {
+pub struct LastMessage {
     pub text: String,
     pub direction: Direction,
     pub at: Timestamp,
 }
 
-impl std::fmt::Debug for Last {
+impl std::fmt::Debug for LastMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Last({:?} {})", self.direction, self.at)
+        write!(f, "LastMessage({:?} {})", self.direction, self.at)
     }
 }
 
-/// Which conversations; what is `None` or empty asks for nothing.
+/// Selects conversations. A field that is `None` or empty does not restrict the result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConversationFilter {
     pub number: Option<E164>,
     pub status: Option<ConversationStatus>,
     pub unread: Option<bool>,
     pub agent: Option<Uuid>,
-    /// In the user's number, name, or the last message.
+    /// Text to find in the user's number, their name or the last message.
     pub search: String,
-    /// Behind this one.
+    /// Only conversations after this one in the list.
     pub before: Option<(i64, Uuid)>,
 }
 
-/// Whose conversation: a business number and a user.
+/// A business number and a user, who have one conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
     pub conversation: Uuid,
@@ -55,18 +55,19 @@ pub struct Pair {
     pub user: UserName,
 }
 
-/// A user. Its `Debug` shows nothing of them (R22).
+/// A user. `Debug` shows none of the fields.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserName {
-    /// Digits, or the business-scoped id.
+    /// Digits of the phone number, or the business-scoped user id.
     pub id: String,
     pub bsuid: Option<String>,
-    /// The profile name; may be empty.
+    /// WhatsApp profile name. May be empty.
     pub name: String,
 }
 
 impl UserName {
-    /// As events and resources show a user: digits and business-scoped id, as far as they are known, and the name.
+    /// Returns the user's JSON in events and API resources: digits and business-scoped id if they
+    /// are known, and the name.
     pub fn shown(&self) -> serde_json::Value {
         let digits = self.id.bytes().all(|b| b.is_ascii_digit());
         serde_json::json!({
@@ -83,40 +84,40 @@ impl std::fmt::Debug for UserName {
     }
 }
 
-/// Where a conversation stands, as the transaction found it.
+/// The routing state of a conversation as read in the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct RoutingState {
     pub routing: Routing,
     pub epoch: u64,
     pub ai_enabled: bool,
 }
 
-impl Standing {
-    /// The agent that answers, where nothing has changed since this epoch.
+impl RoutingState {
+    /// Returns the AI agent that answers the conversation, if its epoch is still `epoch`.
     pub fn answers(&self, epoch: u64) -> Option<Uuid> {
         self.routing.agent().filter(|_| self.ai_enabled && self.epoch == epoch)
     }
 }
 
-/// What is to change of a conversation; `None` stays as it is.
+/// Changes of a conversation. `None` leaves a field unchanged.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConversationChange {
     pub status: Option<ConversationStatus>,
     pub ai_enabled: Option<bool>,
-    /// Raises the epoch too.
+    /// Also increments the epoch.
     pub routing: Option<Routing>,
-    /// All is read.
+    /// Marks all messages as read.
     pub read: bool,
     pub insights: Option<Insights>,
 }
 
-/// What was made of a conversation.
+/// An analysis of a conversation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Insights {
     pub sentiment: String,
     pub score: f64,
     pub summary: String,
-    /// The model's name, or `local`.
+    /// Name of the language model, or `local`.
     pub by: String,
     pub at: Timestamp,
 }

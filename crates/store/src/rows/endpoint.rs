@@ -1,18 +1,18 @@
 use crate::scope::Scope;
 use model::{AppId, AuthId, EndpointId, EndpointName, Timestamp};
 
-/// An endpoint. Its `Debug` has no password in it, not even the hash.
+/// An endpoint. `Debug` shows no password, not even the hash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     pub id: EndpointId,
-    /// The owner, and its main account.
+    /// The owner and its main account, which may be the same.
     pub account: AuthId,
     pub main_account: AuthId,
     pub name: EndpointName,
     pub alias: String,
-    /// A hash of [`crate::password::Passwords`].
+    /// A hash made by [`crate::password::Passwords`].
     pub password: String,
-    /// Its application.
+    /// The application that handles its calls.
     pub app_id: Option<AppId>,
     pub created: Timestamp,
 }
@@ -26,17 +26,18 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
-/// What is to change of an endpoint; `None` stays as it is.
+/// Changes of an endpoint. `None` leaves a field unchanged.
 #[derive(Clone, Default)]
 pub struct EndpointChange {
     pub alias: Option<String>,
-    /// A hash.
+    /// A hash made by [`crate::password::Passwords`].
     pub password: Option<String>,
-    /// The inner none: no application any more.
+    /// `Some(None)` removes the application.
     pub app_id: Option<Option<AppId>>,
 }
 
-/// A write about an endpoint: done or, where its name is taken or it is not there, not.
+/// A write about an endpoint. It changes nothing if the name is taken or the endpoint does not
+/// exist.
 pub(crate) enum EndpointWrite {
     Create(Endpoint),
     Change(Scope, EndpointId, EndpointChange),

@@ -1,15 +1,15 @@
 use model::Timestamp;
 
-/// What a key stands for.
+/// The meaning of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyKind {
-    /// An event that was taken in.
+    /// An event that was received.
     Event,
-    /// A call that was over before it came.
+    /// A call that was over before its `connect` came.
     Tombstone,
 }
 
-/// A key and when it was first seen.
+/// A key and the time when it was first seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeenKey {
     pub kind: KeyKind,

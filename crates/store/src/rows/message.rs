@@ -1,18 +1,18 @@
-//! Messages, what becomes of them, and changes of conversations, as they are handed to the store; and what reports them.
+//! Messages, their states and conversation changes, and the callbacks that report them.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::StoreError;
-use crate::rows::callback::{NewCallback, Written};
-use crate::rows::conversation::{Pair, Standing, UserName};
+use crate::rows::callback::{NewCallback, QueuedCallback};
+use crate::rows::conversation::{Pair, RoutingState, UserName};
 use machine::{CallbackKind, CallbackRequest, EVENT_BODY, EVENT_TYPE, Param};
 use model::{
     AuthId, CallUuid, Direction, MessageStatus, Method, PhoneNumberId, Routing, Timestamp,
 };
 use xml::ast::DocUrl;
 
-/// A message of a timeline.
+/// A message in a conversation's timeline.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     pub message: NewMessage,
@@ -21,46 +21,48 @@ pub struct Message {
     pub changed: Timestamp,
 }
 
-/// A message that another process had taken for sending when it ended.
+/// A message that an ended process had taken for sending.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LeftMessage {
+pub struct InterruptedMessage {
     pub pair: Pair,
     pub message: Message,
-    /// Of an agent's.
+    /// The conversation's epoch, if an AI agent wrote the message.
     pub epoch: Option<u64>,
-    /// Meta may have it.
+    /// Whether the request to Meta was started, in which case Meta may have the message.
     pub asked: bool,
 }
 
-/// What it found.
+/// The result of a write about messages or conversations.
 #[derive(Clone, Debug, PartialEq)]
-pub enum InboxFound {
-    /// The conversation, and how many of its messages are unread. `None`: it was there before.
-    Came(Option<(Standing, u64)>, Vec<Written>),
-    /// The conversation and the message; `None`: no such message, or it is further already.
-    Status(Option<(Uuid, Uuid)>, Vec<Written>),
+pub enum InboxResult {
+    /// The conversation's state and its number of unread messages, or `None` if the message was
+    /// already stored.
+    Entry(Option<(RoutingState, u64)>, Vec<QueuedCallback>),
+    /// The ids of the conversation and the message, or `None` if the message does not exist or
+    /// already has a later status.
+    Status(Option<(Uuid, Uuid)>, Vec<QueuedCallback>),
     /// Whether anything has changed.
-    Done(bool, Vec<Written>),
-    Gone(Gone),
-    /// Not written yet: the journal has it.
+    Done(bool, Vec<QueuedCallback>),
+    Enqueued(EnqueueResult),
+    /// Not written to the database yet: the journal has it.
     Journalled,
 }
 
-/// A message, or a call's line in the timeline. Its `Debug` shows nothing that was said (R22).
+/// A message, or a call's entry in the timeline. `Debug` shows no content.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewMessage {
     pub id: Uuid,
-    /// Meta's id, once there is one.
+    /// Meta's id, once it is known.
     pub wamid: Option<String>,
     pub direction: Direction,
-    /// Meta's type; `call` for a call.
+    /// Meta's message type, or `call` for a call.
     pub kind: String,
-    /// What it says, for people.
+    /// Readable text of the message.
     pub text: String,
-    /// What its type holds, as Meta has it.
+    /// The content of this message type in Meta's format.
     pub content: serde_json::Value,
     pub status: MessageStatus,
-    /// Who wrote it, of one that goes out.
+    /// Who wrote an outbound message.
     pub sender: Option<String>,
     pub at: Timestamp,
 }
@@ -71,92 +73,95 @@ impl std::fmt::Debug for NewMessage {
     }
 }
 
-/// Something for the timeline that is told to whoever the routing names.
+/// A new timeline entry, reported to the target of the conversation's routing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Came {
+pub struct TimelineEntry {
     pub pair: Pair,
     pub message: NewMessage,
-    /// The user was heard from: opens the 24 hours.
+    /// Time of the user's message or call, which opens the 24-hour window.
     pub heard: Option<Timestamp>,
-    /// Counts as unread, and opens a conversation that was put away.
+    /// Whether it counts as unread and reopens a closed conversation.
     pub counts: bool,
-    /// What a new conversation begins with, unless the store has better.
+    /// The routing of a new conversation, unless the store has another one for its number.
     pub routing: Routing,
-    pub draft: Option<Draft>,
-    /// An agent answers it, where one is there: the node that does.
+    pub draft: Option<EventDraft>,
+    /// The node that runs the AI agent, if one is to answer.
     #[serde(default)]
     pub turn: Option<String>,
 }
 
-/// How far a message is, by Meta.
+/// A status update from Meta for an outbound message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StatusCame {
+pub struct StatusUpdate {
     pub phone_number_id: PhoneNumberId,
-    /// None: it never had one.
+    /// `None` if the message never got one.
     pub wamid: Option<String>,
-    /// The message that our own data in it name: it may be told before we know its wamid.
+    /// Id of the message from the opaque data of the update, which may come before the wamid is
+    /// known.
     pub named: Option<Uuid>,
     pub status: MessageStatus,
     pub error: Option<(i64, String)>,
     pub at: Timestamp,
-    pub draft: Draft,
+    pub draft: EventDraft,
 }
 
-/// Messages that are to go out, in order.
+/// Messages to be sent, in order.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Going {
+pub struct OutgoingMessages {
     pub conversation: Uuid,
     pub messages: Vec<NewMessage>,
-    /// Who sends them.
+    /// The node that sends them.
     pub node_id: String,
-    /// An agent's: they are refused where the conversation's epoch is another, or it answers no more; or where the message
-    /// that they answer has its answer.
+    /// Set if an AI agent wrote the messages. They are refused if the conversation has another
+    /// epoch, if the agent no longer answers it, or if the message in `answers` was already
+    /// answered.
     pub epoch: Option<u64>,
-    pub answers: Option<Answers>,
+    pub answers: Option<AnsweredMessage>,
 }
 
-/// What became of messages that were to go out.
+/// The result of adding messages to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gone {
-    /// They stand in the store.
-    Out,
-    /// A message of the first one's id does: the same was asked for before.
-    Before,
+pub enum EnqueueResult {
+    /// They are stored.
+    Stored,
+    /// A message with the first one's id was stored before, by an identical request.
+    Duplicate,
     Refused,
 }
 
-/// What reports something, ready but for whom it goes to.
+/// An event without its recipient.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Draft {
+pub struct EventDraft {
     pub event_id: Uuid,
     pub account: AuthId,
     pub main_account: AuthId,
     pub node_id: String,
-    /// By the steady clock.
+    /// Monotonic time.
     pub created: Timestamp,
-    /// `message.received`, …
+    /// The event type, such as `message.received`.
     pub event: String,
-    /// The event's JSON.
+    /// JSON of the event.
     pub body: serde_json::Value,
-    /// For the number's webhook URL, where it has one.
-    pub form: Option<DraftForm>,
+    /// The Plivo-compatible form, if the number has a webhook URL.
+    pub form: Option<EventForm>,
 }
 
-/// The same in Plivo's shape.
+/// An event in Plivo's format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DraftForm {
+pub struct EventForm {
     pub event_id: Uuid,
     pub url: String,
-    /// Whose queue it stands in.
+    /// Scheme, host and port of the URL, which select the delivery queue.
     pub origin: String,
     pub params: Vec<(String, String)>,
 }
 
-/// A webhook as the outbox's rows name it: its URL and secrets are looked up when it is sent.
+/// Prefix of the URL of outbox rows that go to a webhook. The webhook's id follows. Its URL and
+/// secrets are looked up when the row is sent.
 pub const WEBHOOK: &str = "webhook:";
 
-impl Draft {
-    /// The callback for a webhook; those of one conversation go out in order.
+impl EventDraft {
+    /// Makes the callback for a webhook. Callbacks with the same `order` are sent in order.
     pub fn event_for(&self, webhook: Uuid, order: Uuid) -> NewCallback {
         let to = format!("{WEBHOOK}{webhook}");
         let params = [(EVENT_BODY, self.body.to_string()), (EVENT_TYPE, self.event.clone())];
@@ -208,7 +213,7 @@ impl Draft {
         }
     }
 
-    /// Puts in what only the store knows of a status.
+    /// Adds the fields of a status event that only the store knows.
     pub(crate) fn fill(&mut self, conversation: &str, message: &str, user: &UserName) {
         if let Some(data) = self.body.get_mut("data").and_then(serde_json::Value::as_object_mut) {
             data.insert("conversation".to_owned(), conversation.into());
@@ -226,15 +231,15 @@ impl Draft {
     }
 }
 
-/// What is left to do once a reply is out.
+/// What happens to the conversation after a reply is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// A person is wanted.
+pub enum AfterReply {
+    /// Hand the conversation to a person.
     Escalate,
     Close,
 }
 
-impl Then {
+impl AfterReply {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Escalate => "escalate",
@@ -247,20 +252,20 @@ impl Then {
     }
 }
 
-/// A reply answers this message.
+/// The message that a reply answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answers {
+pub struct AnsweredMessage {
     pub message: Uuid,
-    pub then: Option<Then>,
+    pub then: Option<AfterReply>,
 }
 
-impl InboxFound {
-    /// Whether anything has changed, and the callbacks that report it.
-    pub(crate) fn into_done(self) -> Result<(bool, Vec<Written>), StoreError> {
+impl InboxResult {
+    /// Returns whether anything has changed, and the callbacks that report it.
+    pub(crate) fn into_done(self) -> Result<(bool, Vec<QueuedCallback>), StoreError> {
         match self {
             Self::Done(done, written) => Ok((done, written)),
-            // Said of what Meta tells only.
-            Self::Came(..) | Self::Status(..) | Self::Gone(..) | Self::Journalled => {
+            // Results of other kinds of writes.
+            Self::Entry(..) | Self::Status(..) | Self::Enqueued(..) | Self::Journalled => {
                 Err(StoreError::NotTaken)
             }
         }

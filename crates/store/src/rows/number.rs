@@ -1,31 +1,32 @@
 use model::{AuthId, PhoneNumberId, Routing};
 
-/// A number's routing changes, and with it that of its conversations where `all` says so.
+/// A change of a number's routing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reroute {
+pub struct RoutingChange {
     pub phone_number_id: PhoneNumberId,
-    /// Whose number it is.
+    /// Owner of the number.
     pub account: AuthId,
     pub routing: Routing,
     pub all: bool,
 }
 
-/// Who has a number, and who had it first.
+/// The present and the first owner of a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tenure {
+pub struct NumberOwners {
     pub owner: AuthId,
     pub first: AuthId,
 }
 
-/// A number is another account's from now on.
+/// A transfer of a number to another account.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct NumberTransfer {
     pub phone_number_id: PhoneNumberId,
     pub owner: AuthId,
-    /// Who had it until now, as far as memory knows.
-    pub before: Tenure,
-    /// What was set of the number's routing and may go on with the new owner.
+    /// The previous owner, if this process knows it.
+    pub before: NumberOwners,
+    /// The routing set for the number that stays valid with the new owner.
     pub kept: Option<Routing>,
-    /// Where the new owner's conversations of an earlier time go: as new ones do.
+    /// The routing of conversations that the new owner had with this number before: that of new
+    /// conversations.
     pub routing: Routing,
 }

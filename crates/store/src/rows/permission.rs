@@ -2,47 +2,47 @@ use serde::{Deserialize, Serialize};
 
 use model::{PhoneNumberId, Timestamp};
 
-/// A (business number, user), and what is kept of it.
+/// The calling permission of one user for one business number.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PermissionRow {
     pub number: PhoneNumberId,
-    /// Digits, or a business-scoped id.
+    /// Digits of the phone number, or a business-scoped user id.
     pub user: String,
-    /// The state's word, for people.
+    /// Name of the state, for people.
     pub state: String,
     /// JSON, as `admission::permission` reads it.
     pub pair: String,
     pub updated: Timestamp,
 }
 
-/// A user's reply to a request.
+/// A user's reply to a permission request.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PermissionReply {
     pub message: String,
-    /// JSON.
+    /// JSON of the reply.
     pub reply: String,
-    /// Whether it changed the row.
+    /// Whether the reply changed the row.
     pub applied: bool,
 }
 
-/// Without the user's number (R22).
+/// Omits the user's number.
 impl std::fmt::Debug for PermissionRow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "PermissionRow({} {})", self.number, self.state)
     }
 }
 
-/// Without the reply itself (R22).
+/// Omits the content of the reply.
 impl std::fmt::Debug for PermissionReply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "PermissionReply({})", self.message)
     }
 }
 
-/// What a user allows, and the reply that it comes from, if one does.
+/// A permission and the reply that changed it, if any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PermissionWrite {
     pub row: PermissionRow,
-    /// With one, somebody waits until it is on the disk.
+    /// If set, the caller waits until the write is on disk.
     pub reply: Option<PermissionReply>,
 }

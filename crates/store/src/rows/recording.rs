@@ -6,17 +6,17 @@ use crate::rows::callback::NewCallback;
 use machine::{CallbackRequest, RecordingEndReason, TranscriptOrder};
 use model::{AuthId, CallUuid, Timestamp};
 
-/// A recording that begins.
+/// A recording that has started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecordingStart {
     pub id: Uuid,
-    /// The owner, and its main account.
+    /// The owner and its main account, which may be the same.
     pub account: AuthId,
     pub main_account: AuthId,
     pub call: CallUuid,
-    /// Of a room's recording.
+    /// Name of the conference, for a recording of a room.
     pub conference: Option<String>,
-    /// That room, and whether it is a multi-party call.
+    /// Id of the room, and whether it is a multi-party call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<Uuid>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -26,9 +26,10 @@ pub struct RecordingStart {
     pub stereo: bool,
     pub node_id: String,
     pub started: Timestamp,
-    /// What is sent when it has ended, with what there is to say of it added. They hold no secret.
+    /// Callbacks to be sent when the recording has ended, completed with its results. They contain
+    /// no secrets.
     pub notices: Vec<CallbackRequest>,
-    /// What is said in it is to be written down.
+    /// Set if the recording is to be transcribed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcript: Option<TranscriptOrder>,
 }
@@ -39,14 +40,14 @@ pub struct RecordingEnd {
     pub ended: Timestamp,
     pub duration_ms: u64,
     pub end: RecordingEndReason,
-    /// When it is to be copied to other storage, if it is.
+    /// Time at which to copy it to the bucket, if it is to be copied.
     pub upload: Option<Timestamp>,
-    /// When what is said in it is to be written down, if it is.
+    /// Time at which to transcribe it, if it is to be transcribed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcribe: Option<Timestamp>,
 }
 
-/// The end of a recording with all that reports it: one transaction.
+/// The end of a recording and the callbacks that report it, written in one transaction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordingConclusion {
     pub start: RecordingStart,
@@ -54,7 +55,7 @@ pub struct RecordingConclusion {
     pub callbacks: Vec<NewCallback>,
 }
 
-/// A recording that is complete.
+/// A complete recording.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recording {
     pub id: Uuid,
@@ -66,71 +67,72 @@ pub struct Recording {
     pub started: Timestamp,
     pub ended: Timestamp,
     pub duration_ms: u64,
-    /// What it is called in other storage, if it is there.
+    /// Name of the object in the bucket, if it was copied.
     pub object: Option<String>,
-    /// How often it could not be copied there.
+    /// Number of failed attempts to copy it.
     pub copy_tries: u32,
 }
 
-/// What there is to write of other storage.
+/// The result of a request to the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyWrite {
-    /// The recording is there, under this name. One that was taken away meanwhile is not to stay.
+    /// The recording was copied to this object. The object is deleted again if the recording was
+    /// deleted during the copy.
     Copied { id: Uuid, object: String },
-    /// It could not be copied, and is to be then; or never.
-    Failed { id: Uuid, again: Option<Timestamp> },
-    /// An object that was to be taken away is gone.
+    /// The copy failed. It is retried at `again`, or never if that is `None`.
+    CopyFailed { id: Uuid, again: Option<Timestamp> },
+    /// The object was deleted.
     Removed { object: String },
-    /// It could not be taken away, and is to be then.
-    Kept { object: String, again: Timestamp },
+    /// The deletion failed and is retried at `again`.
+    RemovalFailed { object: String, again: Timestamp },
 }
 
-/// What became of a try to write down what is said in a recording.
+/// The result of an attempt to transcribe a recording.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TranscriptWrite {
-    /// It is over, whatever came of it; told once.
+    /// The transcription has ended, successfully or not. The callback is sent once.
     Done { id: Uuid, callback: Box<NewCallback> },
-    /// It is to be tried again then.
-    Again { id: Uuid, at: Timestamp },
+    /// The transcription is retried at `at`.
+    Retry { id: Uuid, at: Timestamp },
 }
 
-/// A recording in which what is said is to be written down.
+/// A recording to be transcribed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ToTranscribe {
+pub struct TranscriptionJob {
     pub start: RecordingStart,
     pub duration_ms: u64,
-    /// How often it could not be.
+    /// Number of failed attempts.
     pub tries: u32,
 }
 
-/// What is to be done about complete recordings by now.
+/// Pending work on complete recordings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RecordingWork {
-    /// To be copied to other storage. What is said in them has been written down, where that is wanted.
+    /// Recordings to be copied to the bucket. A requested transcription of these is done.
     pub copies: Vec<Recording>,
-    /// To be taken away there, and how often that has failed.
+    /// Objects to be deleted from the bucket, each with its number of failed attempts.
     pub objects: Vec<(String, u32)>,
-    pub transcripts: Vec<ToTranscribe>,
-    /// When there is more, if that is known.
+    pub transcripts: Vec<TranscriptionJob>,
+    /// Time of the next pending work, if known.
     pub next: Option<Timestamp>,
 }
 
-/// Which recordings are asked for.
+/// Selects recordings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RecordingFilter {
     pub call: Option<CallUuid>,
     pub conference: Option<String>,
-    /// By the room: its name, its id, and whether it is a multi-party call.
+    /// Only recordings of a room that matches one of these.
     pub rooms: Vec<RoomFilter>,
-    /// Of calls from and to these numbers.
+    /// Only recordings of calls from and to these numbers.
     pub from: Option<String>,
     pub to: Option<String>,
     pub subaccount: Option<AuthId>,
-    /// When it was there.
+    /// Time when the recording became available.
     pub added: Vec<(Compare, Timestamp)>,
 }
 
-/// Which room's recordings are asked for.
+/// Selects the recordings of a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoomFilter {
     MultiPartyName(String),

@@ -1,6 +1,6 @@
 use model::Secret;
 
-/// What a setting is of.
+/// The type of resource that a setting belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SettingKind {
     Account,
@@ -10,7 +10,7 @@ pub enum SettingKind {
 }
 
 impl SettingKind {
-    /// The word in the store.
+    /// The name in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Account => "account",
@@ -27,7 +27,7 @@ impl SettingKind {
     }
 }
 
-/// A setting as it is kept.
+/// A stored setting.
 #[derive(Clone, Debug)]
 pub struct Setting {
     pub kind: SettingKind,
@@ -35,17 +35,17 @@ pub struct Setting {
     /// JSON, as `admission::book` reads it.
     pub body: String,
     pub secret: Option<Secret>,
-    /// It has a secret that another key sealed.
+    /// Whether it has a secret that was encrypted with another key.
     pub shut: bool,
 }
 
-/// A setting to be written, or one to be forgotten.
+/// A setting to be written or deleted.
 #[derive(Clone, Debug)]
 pub struct SettingWrite {
     pub kind: SettingKind,
     pub id: String,
-    /// JSON and secret; none: forgotten.
+    /// JSON and secret. `None` deletes the setting.
     pub body: Option<(String, Option<Secret>)>,
-    /// The secret that is there stays: this process can't read it, and has no other.
+    /// Whether to keep the stored secret, which this process can't decrypt.
     pub keeps_sealed: bool,
 }

@@ -2,19 +2,19 @@ use uuid::Uuid;
 
 use model::{AuthId, Secret, Timestamp};
 
-/// A webhook's row. Its secrets' `Debug` shows nothing.
+/// A webhook. `Debug` does not show its secrets.
 #[derive(Clone, Debug)]
 pub struct WebhookRow {
     pub id: Uuid,
     pub account: AuthId,
     pub name: String,
     pub url: String,
-    /// Newest first; none: another key sealed them.
+    /// Newest first. Empty if they were encrypted with another key.
     pub secrets: Vec<Secret>,
     pub created: Timestamp,
 }
 
-/// What becomes of a webhook.
+/// A change of a webhook.
 #[derive(Clone, Debug)]
 pub enum WebhookWrite {
     Put(WebhookRow),

@@ -1,4 +1,4 @@
-//! Getting at the database: which one it is, what must hold before anything is read from it, and its connections.
+//! Connections to the database and their options.
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -12,37 +12,41 @@ use crate::database::Database;
 use crate::error::StoreError;
 use crate::sql::Pool;
 
-/// How long a statement waits for another process's lock.
+/// Time that a statement waits for the lock of another process.
 pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
-/// How long a migration waits for another node's.
-const MIGRATING: Duration = Duration::from_secs(60);
+/// Time that a migration waits for another node's migration.
+const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Pages of the write-ahead log past which they are copied into the file: 16 MiB.
+/// Number of pages in the write-ahead log from which SQLite checkpoints it: 16 MiB.
 const WAL_PAGES: &str = "4000";
 
-/// What the writer keeps of the file in memory at most: 8 MiB (SQLite counts KiB below zero).
+/// Size of the writer's page cache: 8 MiB. SQLite reads a negative number as KiB.
 const CACHE_KIB: &str = "-8192";
 
-/// Texts that the writer keeps prepared: a dozen in some numbers of rows or statements each, and what is seldom.
-const PREPARED: usize = 256;
+/// Capacity of the writer's cache of prepared statements. The frequent texts occur in several
+/// variants, one for each number of rows or statements.
+const STATEMENT_CACHE: usize = 256;
 
-/// Connections that only read.
+/// Number of connections for reading.
 pub(crate) const READERS: u32 = 4;
 
-/// The writer's connection. The file is made where it is not there, a PostgreSQL database is not.
+/// Opens the writer's connection. A SQLite file is created if it does not exist, a PostgreSQL
+/// database is not.
 pub(crate) async fn writer(at: &Database, busy: Duration) -> Result<Pool, StoreError> {
     let connect = |source| StoreError::Connect { at: at.clone(), source };
     match at {
         Database::File(file) => {
-            let writing = lite(file, busy)
+            let writing = sqlite_options(file, busy)
                 .pragma("wal_autocheckpoint", WAL_PAGES)
                 .pragma("cache_size", CACHE_KIB);
-            // What is deleted is overwritten: nobody's messages are left in pages that are free.
+            // Overwrites deleted data, so that no messages remain in free pages.
             let writing = writing.pragma("secure_delete", "ON");
-            // What a statement changes is first put aside, and past 64 KiB in one transaction that is a file: half of all
-            // writes. It is bounded by what one statement touches.
-            let writing = writing.pragma("temp_store", "MEMORY").statement_cache_capacity(PREPARED);
+            // Keeps SQLite's statement journals in memory. They move to a file above 64 KiB per
+            // transaction, which would be half of all disk writes. Their size is bounded by what
+            // one statement changes.
+            let writing =
+                writing.pragma("temp_store", "MEMORY").statement_cache_capacity(STATEMENT_CACHE);
             let pool = SqlitePoolOptions::new()
                 .max_connections(1)
                 .connect_with(writing)
@@ -54,37 +58,42 @@ pub(crate) async fn writer(at: &Database, busy: Duration) -> Result<Pool, StoreE
     }
 }
 
-/// What brings the schema up to date. PostgreSQL's migrations wait for each other, longer than a batch may wait for a lock.
+/// Opens the connection that runs the migrations. Migrations on PostgreSQL wait for each other,
+/// longer than a batch may wait for a lock.
 pub(crate) async fn migrator(at: &Database, write: &Pool) -> Result<Pool, StoreError> {
     match at {
         Database::File(_) => Ok(write.clone()),
-        Database::Postgres(_) => postgres(at, 1, MIGRATING)
+        Database::Postgres(_) => postgres(at, 1, MIGRATION_LOCK_TIMEOUT)
             .await
             .map_err(|source| StoreError::Connect { at: at.clone(), source }),
     }
 }
 
-/// The readers' connections. The schema is up to date.
+/// Opens the connections for reading. The schema must be up to date.
 pub(crate) async fn readers(at: &Database, busy: Duration) -> Result<Pool, StoreError> {
     let connect = |source| StoreError::Connect { at: at.clone(), source };
     match at {
         Database::File(file) => {
             let read = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(BUSY);
-            let read =
-                read.connect_with(lite(file, busy).read_only(true)).await.map_err(connect)?;
+            let read = read
+                .connect_with(sqlite_options(file, busy).read_only(true))
+                .await
+                .map_err(connect)?;
             Ok(Pool::Sqlite(read))
         }
         Database::Postgres(_) => postgres(at, READERS, busy).await.map_err(connect),
     }
 }
 
-/// A connection or two that look or change something beside a node's own, in another process or in the node's. The file is
-/// not opened but by SQLite: whoever closes it elsewhere in a process drops all locks that SQLite has on it there, and the
-/// next stranger takes the write-ahead log away (<https://www.sqlite.org/howtocorrupt.html> §2.2).
+/// Opens a connection beside those of a running node, in the same or another process.
+///
+/// The SQLite file is opened only by SQLite itself. If any other code in a process closes the file,
+/// the process loses all locks that SQLite holds on it, and another process may then delete the
+/// write-ahead log (<https://www.sqlite.org/howtocorrupt.html> §2.2).
 ///
 /// # Errors
-/// The file is not there, or the database does not answer.
-pub(crate) async fn beside_a_node(at: &Database, read_only: bool) -> Result<Pool, StoreError> {
+/// Fails if the file does not exist, or if the database does not answer.
+pub(crate) async fn open_beside_node(at: &Database, read_only: bool) -> Result<Pool, StoreError> {
     let connect = |source| StoreError::Connect { at: at.clone(), source };
     match at {
         Database::File(file) => {
@@ -104,23 +113,23 @@ pub(crate) async fn beside_a_node(at: &Database, read_only: bool) -> Result<Pool
     }
 }
 
-fn lite(file: &Path, busy: Duration) -> SqliteConnectOptions {
+fn sqlite_options(file: &Path, busy: Duration) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(file)
         .create_if_missing(false)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
         .busy_timeout(busy)
-        // A batch is a long statement; what fails is logged by who asked for it.
+        // A slow statement is normal for a batch. The caller logs failed ones.
         .disable_statement_logging()
 }
 
-/// How PostgreSQL is connected with.
+/// The connection options for PostgreSQL.
 pub(crate) fn options(at: &Database, busy: Duration) -> Result<PgConnectOptions, sqlx::Error> {
     let Database::Postgres(url) = at else { return Err(sqlx::Error::WorkerCrashed) };
     Ok(PgConnectOptions::from_str(url.reveal())?
         .application_name("offhook")
-        // Without words on tables that are there already.
+        // Suppresses notices such as "relation already exists".
         .options([
             ("lock_timeout", format!("{}ms", busy.as_millis())),
             ("client_min_messages", "warning".to_owned()),

@@ -1,14 +1,15 @@
-//! The two databases behind one set of words: a pool, a connection, a row and a query that are SQLite's or PostgreSQL's.
+//! One query interface for SQLite and PostgreSQL: a pool, a connection, a row and a query of either
+//! database.
 //!
-//! One text of SQL serves both (`$1`, `ON CONFLICT`, `RETURNING`); what differs is asked of [`Dialect`], at the few places
-//! where it does. Values are texts, numbers and bytes and nothing else: flags are 0 and 1, JSON is text, times are
-//! microseconds. The names are those of sqlx, so that a query reads as one of its own.
+//! Both databases run the same SQL text (`$1`, `ON CONFLICT`, `RETURNING`). The few places where
+//! they differ ask for the [`Dialect`]. Values are text, integers, floats and bytes only: booleans
+//! are 0 and 1, JSON is text, times are microseconds. The names follow sqlx.
 
 pub(crate) mod connect;
-pub(crate) mod fault;
+pub(crate) mod errors;
 mod row;
 
-pub(crate) use self::row::{All, Row};
+pub(crate) use self::row::{Row, TupleRow};
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -22,16 +23,16 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::types::Json;
 use sqlx::{Arguments as _, AssertSqlSafe, Either, Executor as _, PgPool, Sqlite, SqlitePool};
 
-use self::row::{Columns, FromRow, One, Value};
+use self::row::{Columns, FromRow, ScalarRow, Value};
 
-/// Whose SQL it is.
+/// The SQL dialect of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     Sqlite,
     Postgres,
 }
 
-/// Connections to a database; clones share them.
+/// A pool of connections. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) enum Pool {
     Sqlite(SqlitePool),
@@ -48,10 +49,10 @@ impl Pool {
 
     pub(crate) async fn acquire(&self) -> Result<Conn, sqlx::Error> {
         Ok(match self {
-            Self::Sqlite(pool) => Conn::Sqlite(Lite {
+            Self::Sqlite(pool) => Conn::Sqlite(SqliteConn {
                 connection: pool.acquire().await?,
                 synced: None,
-                ahead: Vec::new(),
+                queued: Vec::new(),
             }),
             Self::Postgres(pool) => Conn::Postgres(pool.acquire().await?),
         })
@@ -68,31 +69,32 @@ impl Pool {
 /// One connection.
 #[derive(Debug)]
 pub(crate) enum Conn {
-    Sqlite(Lite),
+    Sqlite(SqliteConn),
     Postgres(PoolConnection<Postgres>),
 }
 
-/// One to SQLite.
-pub(crate) struct Lite {
+/// A connection to SQLite.
+pub(crate) struct SqliteConn {
     connection: PoolConnection<Sqlite>,
-    /// Whether what it commits is synced; none: it was not told yet.
+    /// The current value of `PRAGMA synchronous`: whether commits are synced. `None` if not set
+    /// yet.
     synced: Option<bool>,
-    /// Statements that go to its thread with the next one, and in front of it.
-    ahead: Vec<Query<Row>>,
+    /// Statements to be sent to SQLite's thread together with the next one, before it.
+    queued: Vec<Query<Row>>,
 }
 
-/// Without what is to be written.
-impl std::fmt::Debug for Lite {
+/// Omits the queued statements, which contain data.
+impl std::fmt::Debug for SqliteConn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lite").field("synced", &self.synced).finish_non_exhaustive()
     }
 }
 
-impl Lite {
-    /// What each of the query's statements came to.
+impl SqliteConn {
+    /// Runs the query after the queued statements. Returns the outcome of each of its statements.
     async fn run<O: FromRow>(&mut self, query: Query<O>) -> Result<Vec<Outcome<Row>>, sqlx::Error> {
-        let before = self.ahead.len();
-        let Some(all) = together(self.ahead.drain(..).chain([query.raw()])) else {
+        let before = self.queued.len();
+        let Some(all) = join(self.queued.drain(..).chain([query.raw()])) else {
             return Ok(Vec::new());
         };
         let (mut outcomes, mut rows) = (Vec::new(), Vec::new());
@@ -121,10 +123,11 @@ impl Conn {
         }
     }
 
-    /// Begins a transaction that writes; a synced one is on the disk when it is over (R11). SQLite is told of it with the
-    /// first statement.
+    /// Begins a write transaction. If `synced`, it is on disk once it is committed. On SQLite, this
+    /// takes effect with the first statement.
     pub(crate) async fn begin(&mut self, synced: bool) -> Result<(), sqlx::Error> {
-        // What decides about syncing can't be changed inside SQLite's transaction, and only there in PostgreSQL's.
+        // SQLite can change its sync setting only outside a transaction, PostgreSQL with `SET
+        // LOCAL` only inside.
         match (&mut *self, synced) {
             (Self::Sqlite(to), _) => {
                 if to.synced.replace(synced) != Some(synced) {
@@ -133,9 +136,9 @@ impl Conn {
                     } else {
                         "PRAGMA synchronous = NORMAL"
                     };
-                    to.ahead.push(query(how));
+                    to.queued.push(query(how));
                 }
-                to.ahead.push(query("BEGIN IMMEDIATE"));
+                to.queued.push(query("BEGIN IMMEDIATE"));
                 Ok(())
             }
             (Self::Postgres(to), true) => sqlx::raw_sql("BEGIN").execute(&mut **to).await.map(drop),
@@ -148,23 +151,24 @@ impl Conn {
         }
     }
 
-    /// Ends it. A transaction that failed ends with its connection, which is given up.
+    /// Commits the transaction. A failed transaction is not rolled back explicitly: the caller
+    /// closes the connection.
     pub(crate) async fn commit(&mut self) -> Result<(), sqlx::Error> {
         query("COMMIT").execute(self).await.map(drop)
     }
 
-    /// Carries it out with the next statement of the transaction, which may be its end.
-    pub(crate) async fn later(&mut self, query: Query<Row>) -> Result<(), sqlx::Error> {
+    /// Runs the query together with the next statement of the transaction, which may be the commit.
+    pub(crate) async fn execute_later(&mut self, query: Query<Row>) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(to) => {
-                to.ahead.push(query);
+                to.queued.push(query);
                 Ok(())
             }
             Self::Postgres(_) => query.execute(self).await.map(drop),
         }
     }
 
-    /// Gives it up; the pool makes another one.
+    /// Closes the connection. The pool opens another one when needed.
     pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(lite) => lite.connection.close().await,
@@ -174,24 +178,24 @@ impl Conn {
 }
 
 /// Where a query runs.
-pub(crate) enum On<'a> {
+pub(crate) enum Executor<'a> {
     Pool(&'a Pool),
     Conn(&'a mut Conn),
 }
 
-impl<'a> From<&'a Pool> for On<'a> {
+impl<'a> From<&'a Pool> for Executor<'a> {
     fn from(pool: &'a Pool) -> Self {
         Self::Pool(pool)
     }
 }
 
-impl<'a> From<&'a mut Conn> for On<'a> {
+impl<'a> From<&'a mut Conn> for Executor<'a> {
     fn from(connection: &'a mut Conn) -> Self {
         Self::Conn(connection)
     }
 }
 
-/// A value that goes with a query; the inner none is NULL of that type.
+/// A bound value. `None` is NULL of that type.
 #[derive(Clone, Debug)]
 pub(crate) enum Arg {
     Text(Option<String>),
@@ -200,7 +204,7 @@ pub(crate) enum Arg {
     Real(Option<f64>),
 }
 
-/// What can go with a query.
+/// A type that can be bound to a query.
 pub(crate) trait Bind {
     fn arg(self) -> Arg;
 }
@@ -241,7 +245,7 @@ impl Bind for &Option<String> {
 
 impl<T: Serialize> Bind for Json<T> {
     fn arg(self) -> Arg {
-        // Words and numbers: there is nothing in them that JSON could not say.
+        // The types used here always serialize.
         Arg::Text(serde_json::to_string(&self.0).ok())
     }
 }
@@ -252,7 +256,7 @@ impl<T: Serialize> Bind for Option<Json<T>> {
     }
 }
 
-/// A query whose rows are read as `O`.
+/// A query that returns rows of type `O`.
 pub(crate) struct Query<O> {
     text: Cow<'static, str>,
     args: Vec<Arg>,
@@ -260,18 +264,18 @@ pub(crate) struct Query<O> {
     rows: PhantomData<fn() -> O>,
 }
 
-/// A query that gives rows, or none.
+/// A query without rows, or with rows of any shape.
 pub(crate) fn query(text: impl Into<Cow<'static, str>>) -> Query<Row> {
     Query::new(text.into(), Vec::new())
 }
 
-/// A query whose rows are tuples.
-pub(crate) fn query_as<T: Columns>(text: impl Into<Cow<'static, str>>) -> Query<All<T>> {
+/// A query that returns its rows as tuples.
+pub(crate) fn query_as<T: Columns>(text: impl Into<Cow<'static, str>>) -> Query<TupleRow<T>> {
     Query::new(text.into(), Vec::new())
 }
 
-/// A query whose rows have one column.
-pub(crate) fn query_scalar<T: Value>(text: impl Into<Cow<'static, str>>) -> Query<One<T>> {
+/// A query that returns rows with one column.
+pub(crate) fn query_scalar<T: Value>(text: impl Into<Cow<'static, str>>) -> Query<ScalarRow<T>> {
     Query::new(text.into(), Vec::new())
 }
 
@@ -280,41 +284,48 @@ impl<O: FromRow> Query<O> {
         Self { text, args, persistent: true, rows: PhantomData }
     }
 
-    /// The value of the next `$n`.
+    /// Binds the next `$n`.
     pub(crate) fn bind(mut self, value: impl Bind) -> Self {
         self.args.push(value.arg());
         self
     }
 
-    /// Whether the connection keeps it prepared.
+    /// Sets whether the connection caches the prepared statement. The default is `true`.
     pub(crate) fn persistent(mut self, persistent: bool) -> Self {
         self.persistent = persistent;
         self
     }
 
-    /// Carries it out; how many rows it changed.
-    pub(crate) async fn execute<'a>(self, on: impl Into<On<'a>>) -> Result<Done, sqlx::Error> {
-        Ok(Done(match on.into() {
-            On::Pool(Pool::Sqlite(on)) => self.sqlite()?.execute(on).await?.rows_affected(),
-            On::Pool(Pool::Postgres(on)) => self.postgres()?.execute(on).await?.rows_affected(),
-            On::Conn(Conn::Sqlite(on)) => {
+    /// Runs the query. Returns the number of changed rows.
+    pub(crate) async fn execute<'a>(
+        self,
+        on: impl Into<Executor<'a>>,
+    ) -> Result<QueryResult, sqlx::Error> {
+        Ok(QueryResult(match on.into() {
+            Executor::Pool(Pool::Sqlite(on)) => self.sqlite()?.execute(on).await?.rows_affected(),
+            Executor::Pool(Pool::Postgres(on)) => {
+                self.postgres()?.execute(on).await?.rows_affected()
+            }
+            Executor::Conn(Conn::Sqlite(on)) => {
                 on.run(self).await?.iter().map(|outcome| outcome.changed).sum()
             }
-            On::Conn(Conn::Postgres(on)) => {
+            Executor::Conn(Conn::Postgres(on)) => {
                 self.postgres()?.execute(&mut **on).await?.rows_affected()
             }
         }))
     }
 
-    /// All rows.
+    /// Runs the query and returns all rows.
     pub(crate) async fn fetch_all<'a>(
         self,
-        on: impl Into<On<'a>>,
+        on: impl Into<Executor<'a>>,
     ) -> Result<Vec<O::Out>, sqlx::Error> {
         let (lite, post) = match on.into() {
-            On::Pool(Pool::Sqlite(on)) => (self.sqlite()?.fetch_all(on).await?, Vec::new()),
-            On::Pool(Pool::Postgres(on)) => (Vec::new(), self.postgres()?.fetch_all(on).await?),
-            On::Conn(Conn::Sqlite(on)) => {
+            Executor::Pool(Pool::Sqlite(on)) => (self.sqlite()?.fetch_all(on).await?, Vec::new()),
+            Executor::Pool(Pool::Postgres(on)) => {
+                (Vec::new(), self.postgres()?.fetch_all(on).await?)
+            }
+            Executor::Conn(Conn::Sqlite(on)) => {
                 return on
                     .run(self)
                     .await?
@@ -323,7 +334,7 @@ impl<O: FromRow> Query<O> {
                     .map(O::read)
                     .collect();
             }
-            On::Conn(Conn::Postgres(on)) => {
+            Executor::Conn(Conn::Postgres(on)) => {
                 (Vec::new(), self.postgres()?.fetch_all(&mut **on).await?)
             }
         };
@@ -334,35 +345,40 @@ impl<O: FromRow> Query<O> {
             .collect()
     }
 
-    /// The first row, if there is one.
+    /// Runs the query and returns the first row, if any.
     pub(crate) async fn fetch_optional<'a>(
         self,
-        on: impl Into<On<'a>>,
+        on: impl Into<Executor<'a>>,
     ) -> Result<Option<O::Out>, sqlx::Error> {
         let row = match on.into() {
-            On::Pool(Pool::Sqlite(on)) => self.sqlite()?.fetch_optional(on).await?.map(Row::Sqlite),
-            On::Pool(Pool::Postgres(on)) => {
+            Executor::Pool(Pool::Sqlite(on)) => {
+                self.sqlite()?.fetch_optional(on).await?.map(Row::Sqlite)
+            }
+            Executor::Pool(Pool::Postgres(on)) => {
                 self.postgres()?.fetch_optional(on).await?.map(Row::Postgres)
             }
-            On::Conn(Conn::Sqlite(on)) => {
+            Executor::Conn(Conn::Sqlite(on)) => {
                 on.run(self).await?.into_iter().flat_map(|outcome| outcome.rows).next()
             }
-            On::Conn(Conn::Postgres(on)) => {
+            Executor::Conn(Conn::Postgres(on)) => {
                 self.postgres()?.fetch_optional(&mut **on).await?.map(Row::Postgres)
             }
         };
         row.map(O::read).transpose()
     }
 
-    /// The first row.
+    /// Runs the query and returns the first row.
     ///
     /// # Errors
-    /// There is none.
-    pub(crate) async fn fetch_one<'a>(self, on: impl Into<On<'a>>) -> Result<O::Out, sqlx::Error> {
+    /// Fails with [`sqlx::Error::RowNotFound`] if the result is empty.
+    pub(crate) async fn fetch_one<'a>(
+        self,
+        on: impl Into<Executor<'a>>,
+    ) -> Result<O::Out, sqlx::Error> {
         self.fetch_optional(on).await?.ok_or(sqlx::Error::RowNotFound)
     }
 
-    /// With its rows as they come.
+    /// The same query with its rows unread.
     fn raw(self) -> Query<Row> {
         Query { text: self.text, args: self.args, persistent: self.persistent, rows: PhantomData }
     }
@@ -385,7 +401,7 @@ impl<O: FromRow> Query<O> {
         let mut args = PgArguments::default();
         for arg in self.args {
             let added = match arg {
-                // A text of PostgreSQL can't have it.
+                // PostgreSQL's text type can't hold NUL.
                 Arg::Text(value) => args.add(value.map(|text| match text.contains('\0') {
                     true => text.replace('\0', "\u{fffd}"),
                     false => text,
@@ -400,17 +416,17 @@ impl<O: FromRow> Query<O> {
     }
 }
 
-/// What became of a statement.
+/// The result of [`Query::execute`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Done(u64);
+pub(crate) struct QueryResult(u64);
 
-impl Done {
+impl QueryResult {
     pub(crate) fn rows_affected(self) -> u64 {
         self.0
     }
 }
 
-/// A query that is put together. What is pushed is code of ours; values are bound.
+/// A query that is built at run time. The text pushed must come from this crate. Values are bound.
 pub(crate) struct QueryBuilder {
     text: String,
     args: Vec<Arg>,
@@ -423,7 +439,7 @@ impl QueryBuilder {
 
     pub(crate) fn push(&mut self, text: impl Display) -> &mut Self {
         use std::fmt::Write as _;
-        // A String takes all that is written.
+        // Writing to a `String` never fails.
         let _ = write!(self.text, "{text}");
         self
     }
@@ -434,7 +450,7 @@ impl QueryBuilder {
         self.push(format_args!("${n}"))
     }
 
-    /// `VALUES (…), (…)`: a row for each item.
+    /// Pushes `VALUES (…), (…)` with one row per item.
     pub(crate) fn push_values<T>(
         &mut self,
         items: impl IntoIterator<Item = T>,
@@ -449,49 +465,51 @@ impl QueryBuilder {
         self
     }
 
-    /// Values with commas between them.
+    /// Starts a list of values separated by commas.
     pub(crate) fn list(&mut self) -> Values<'_> {
         Values { to: self, first: true }
     }
 
-    /// The query; nothing is left behind to be built again.
+    /// Builds the query and leaves the builder empty.
     pub(crate) fn build(&mut self) -> Query<Row> {
-        self.of()
+        self.take()
     }
 
-    pub(crate) fn build_query_as<T: Columns>(&mut self) -> Query<All<T>> {
-        self.of()
+    pub(crate) fn build_query_as<T: Columns>(&mut self) -> Query<TupleRow<T>> {
+        self.take()
     }
 
-    pub(crate) fn build_query_scalar<T: Value>(&mut self) -> Query<One<T>> {
-        self.of()
+    pub(crate) fn build_query_scalar<T: Value>(&mut self) -> Query<ScalarRow<T>> {
+        self.take()
     }
 
-    fn of<O: FromRow>(&mut self) -> Query<O> {
+    fn take<O: FromRow>(&mut self) -> Query<O> {
         Query::new(std::mem::take(&mut self.text).into(), std::mem::take(&mut self.args))
     }
 }
 
-/// Values of one statement of [`insert_rows`].
+/// Maximum number of values in one statement of [`insert_rows`].
 const VALUES_MAX: usize = 192;
 
-/// `INSERT` of any number of rows, `columns` values each, between `head` and `tail`: in statements of few shapes, a power
-/// of two of rows each. The connection keeps each of them prepared; and to read and bind one statement of all the rows takes
-/// SQLite the square of their values, for it looks each `$n` up in a list.
+/// Inserts any number of rows, with `columns` values each, between the texts `head` and `tail`.
+///
+/// The rows are split into statements of a power of two of rows each, so that there are few
+/// different texts and each stays prepared. A single statement would also be slow: SQLite looks up
+/// each `$n` in a list, which makes parsing and binding quadratic in the number of values.
 pub(crate) async fn insert_rows<T>(
     to: &mut Conn,
     what: (&str, usize, &str),
     rows: &[T],
     row: impl FnMut(Values<'_>, &T),
 ) -> Result<(), sqlx::Error> {
-    for insert in inserting(what, rows, row) {
+    for insert in insert_statements(what, rows, row) {
         insert.execute(&mut *to).await?;
     }
     Ok(())
 }
 
 /// The statements of [`insert_rows`].
-pub(crate) fn inserting<T>(
+pub(crate) fn insert_statements<T>(
     (head, columns, tail): (&str, usize, &str),
     rows: &[T],
     mut row: impl FnMut(Values<'_>, &T),
@@ -510,20 +528,23 @@ pub(crate) fn inserting<T>(
     statements
 }
 
-/// Statements that go to SQLite's thread at a time: the connection keeps each number of them prepared.
-const TOGETHER: usize = 6;
+/// Number of statements in one message to SQLite's thread. The connection caches a prepared
+/// statement for each number up to this one.
+const MAX_JOINED: usize = 6;
 
-/// What one of several statements came to.
+/// The outcome of one of several statements.
 pub(crate) struct Outcome<T> {
-    /// Rows that it changed.
+    /// Number of changed rows.
     pub(crate) changed: u64,
-    /// Rows that it gave.
+    /// The rows that it returned.
     pub(crate) rows: Vec<T>,
 }
 
-/// Carries out the same statement with other values, one after another. The way to SQLite's thread and back takes longer
-/// than most statements do, so some go there together; to PostgreSQL they go one by one.
-pub(crate) async fn each<O: FromRow>(
+/// Runs statements one after another, usually the same text with different values.
+///
+/// A round trip to SQLite's thread takes longer than most statements, so several are sent together.
+/// PostgreSQL gets them one by one.
+pub(crate) async fn execute_each<O: FromRow>(
     to: &mut Conn,
     queries: impl IntoIterator<Item = Query<O>>,
 ) -> Result<Vec<Outcome<O::Out>>, sqlx::Error> {
@@ -531,10 +552,10 @@ pub(crate) async fn each<O: FromRow>(
     let mut outcomes = Vec::new();
     loop {
         let most = match to.dialect() {
-            Dialect::Sqlite => TOGETHER,
+            Dialect::Sqlite => MAX_JOINED,
             Dialect::Postgres => 1,
         };
-        let Some(query) = together(queries.by_ref().take(most)) else { return Ok(outcomes) };
+        let Some(query) = join(queries.by_ref().take(most)) else { return Ok(outcomes) };
         let came = match &mut *to {
             Conn::Sqlite(to) => to.run(query).await?,
             Conn::Postgres(to) => {
@@ -556,21 +577,21 @@ pub(crate) async fn each<O: FromRow>(
     }
 }
 
-/// Several as one text.
-fn together<O>(mut queries: impl Iterator<Item = Query<O>>) -> Option<Query<O>> {
+/// Joins several queries into one text.
+fn join<O>(mut queries: impl Iterator<Item = Query<O>>) -> Option<Query<O>> {
     let mut all = queries.next()?;
     for query in queries {
         let text = all.text.to_mut();
         text.push_str("; ");
-        push_behind(text, &query.text, all.args.len());
+        push_renumbered(text, &query.text, all.args.len());
         all.args.extend(query.args);
         all.persistent &= query.persistent;
     }
     Some(all)
 }
 
-/// A statement whose `$1` is the value behind so many others.
-fn push_behind(to: &mut String, text: &str, others: usize) {
+/// Appends a statement, with its `$n` renumbered to follow `others` other values.
+fn push_renumbered(to: &mut String, text: &str, others: usize) {
     use std::fmt::Write as _;
     let mut pieces = text.split('$');
     to.push_str(pieces.next().unwrap_or_default());
@@ -578,12 +599,12 @@ fn push_behind(to: &mut String, text: &str, others: usize) {
         let digits = piece.bytes().take_while(u8::is_ascii_digit).count();
         let (number, rest) = piece.split_at(digits);
         let number = number.parse::<usize>().unwrap_or_default() + others;
-        // A String takes all that is written.
+        // Writing to a `String` never fails.
         let _ = write!(to, "${number}{rest}");
     }
 }
 
-/// A row, or a list, that is being put together.
+/// A row or list of values under construction.
 pub(crate) struct Values<'a> {
     to: &'a mut QueryBuilder,
     first: bool,
@@ -602,22 +623,22 @@ impl Values<'_> {
 #[cfg(test)]
 mod tests {
     use crate::sql::QueryBuilder;
+    use crate::sql::join;
     use crate::sql::query;
-    use crate::sql::together;
 
     #[test]
-    fn statements_that_go_together_keep_their_own_values() {
+    fn joined_statements_keep_their_own_values() {
         let one = || query("UPDATE t SET a = $2, b = $2 WHERE c = $1").bind(1_i64).bind("x");
-        let all = together([one(), one(), one()].into_iter()).unwrap();
+        let all = join([one(), one(), one()].into_iter()).unwrap();
         assert_eq!(
             all.text,
             "UPDATE t SET a = $2, b = $2 WHERE c = $1; UPDATE t SET a = $4, b = $4 WHERE c = $3; \
              UPDATE t SET a = $6, b = $6 WHERE c = $5"
         );
         assert_eq!(all.args.len(), 6);
-        assert!(together(std::iter::empty::<super::Query<super::Row>>()).is_none());
+        assert!(join(std::iter::empty::<super::Query<super::Row>>()).is_none());
         assert_eq!(
-            together(std::iter::once(QueryBuilder::new("SELECT 1").build())).unwrap().text,
+            join(std::iter::once(QueryBuilder::new("SELECT 1").build())).unwrap().text,
             "SELECT 1"
         );
     }

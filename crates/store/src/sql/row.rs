@@ -1,4 +1,4 @@
-//! Reading a row of either database: a column as text, number, bytes, flag or JSON.
+//! Reading rows of either database: a column as text, number, bytes, boolean or JSON.
 
 use serde::de::DeserializeOwned;
 use sqlx::postgres::PgRow;
@@ -6,56 +6,59 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::types::Json;
 use sqlx::{Column as _, Row as _, TypeInfo as _, ValueRef as _};
 
-/// A row.
+/// A row of either database.
 #[derive(Debug)]
 pub(crate) enum Row {
     Sqlite(SqliteRow),
     Postgres(PgRow),
 }
 
-/// Which column: by name or by place.
+/// Selects a column by name or index.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum At<'a> {
+pub(crate) enum ColumnIndex<'a> {
     Name(&'a str),
     Place(usize),
 }
 
-impl<'a> From<&'a str> for At<'a> {
+impl<'a> From<&'a str> for ColumnIndex<'a> {
     fn from(name: &'a str) -> Self {
         Self::Name(name)
     }
 }
 
-impl From<usize> for At<'_> {
+impl From<usize> for ColumnIndex<'_> {
     fn from(place: usize) -> Self {
         Self::Place(place)
     }
 }
 
 impl Row {
-    /// A column's value.
+    /// Returns a column's value.
     ///
     /// # Errors
-    /// There is no such column, or its value is none of the type.
-    pub(crate) fn try_get<'a, T: Value, I: Into<At<'a>>>(&self, at: I) -> Result<T, sqlx::Error> {
+    /// Fails if the column does not exist, or if its value does not have the type.
+    pub(crate) fn try_get<'a, T: Value, I: Into<ColumnIndex<'a>>>(
+        &self,
+        at: I,
+    ) -> Result<T, sqlx::Error> {
         T::get(self, at.into())
     }
 }
 
-/// What a column can be read as.
+/// A type that a column can be read as.
 pub(crate) trait Value: Sized {
-    fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error>;
+    fn get(row: &Row, at: ColumnIndex<'_>) -> Result<Self, sqlx::Error>;
 }
 
 macro_rules! plain {
     ($($type:ty),*) => {$(
         impl Value for $type {
-            fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+            fn get(row: &Row, at: ColumnIndex<'_>) -> Result<Self, sqlx::Error> {
                 match (row, at) {
-                    (Row::Sqlite(row), At::Name(name)) => row.try_get(name),
-                    (Row::Sqlite(row), At::Place(place)) => row.try_get(place),
-                    (Row::Postgres(row), At::Name(name)) => row.try_get(name),
-                    (Row::Postgres(row), At::Place(place)) => row.try_get(place),
+                    (Row::Sqlite(row), ColumnIndex::Name(name)) => row.try_get(name),
+                    (Row::Sqlite(row), ColumnIndex::Place(place)) => row.try_get(place),
+                    (Row::Postgres(row), ColumnIndex::Name(name)) => row.try_get(name),
+                    (Row::Postgres(row), ColumnIndex::Place(place)) => row.try_get(place),
                 }
             }
         }
@@ -64,11 +67,11 @@ macro_rules! plain {
 
 plain!(String, Option<String>, Vec<u8>, Option<Vec<u8>>, Option<f64>);
 
-/// PostgreSQL has several whole numbers and a boolean; to us each is a number.
-fn number(row: &PgRow, at: At<'_>) -> Result<Option<i64>, sqlx::Error> {
+/// Reads a number from any of PostgreSQL's integer types or its boolean type.
+fn number(row: &PgRow, at: ColumnIndex<'_>) -> Result<Option<i64>, sqlx::Error> {
     let place = match at {
-        At::Place(place) => place,
-        At::Name(name) => row.try_column(name)?.ordinal(),
+        ColumnIndex::Place(place) => place,
+        ColumnIndex::Name(name) => row.try_column(name)?.ordinal(),
     };
     let raw = row.try_get_raw(place)?;
     if raw.is_null() {
@@ -83,17 +86,17 @@ fn number(row: &PgRow, at: At<'_>) -> Result<Option<i64>, sqlx::Error> {
 }
 
 impl Value for Option<i64> {
-    fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+    fn get(row: &Row, at: ColumnIndex<'_>) -> Result<Self, sqlx::Error> {
         match (row, at) {
-            (Row::Sqlite(row), At::Name(name)) => row.try_get(name),
-            (Row::Sqlite(row), At::Place(place)) => row.try_get(place),
+            (Row::Sqlite(row), ColumnIndex::Name(name)) => row.try_get(name),
+            (Row::Sqlite(row), ColumnIndex::Place(place)) => row.try_get(place),
             (Row::Postgres(row), at) => number(row, at),
         }
     }
 }
 
 impl Value for i64 {
-    fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+    fn get(row: &Row, at: ColumnIndex<'_>) -> Result<Self, sqlx::Error> {
         Option::<i64>::get(row, at)?.ok_or_else(|| unexpected(at, "NULL"))
     }
 }
@@ -101,13 +104,13 @@ impl Value for i64 {
 macro_rules! narrow {
     ($($type:ty),*) => {$(
         impl Value for Option<$type> {
-            fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+            fn get(row: &Row, at: ColumnIndex<'_>) -> Result<Self, sqlx::Error> {
                 let number = Option::<i64>::get(row, at)?;
                 number.map(|n| <$type>::try_from(n).map_err(|_| unexpected(at, "a number out of range"))).transpose()
             }
         }
         impl Value for $type {
-            fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+            fn get(row: &Row, at: ColumnIndex<'_>) -> Result<Self, sqlx::Error> {
                 Option::<$type>::get(row, at)?.ok_or_else(|| unexpected(at, "NULL"))
             }
         }
@@ -117,13 +120,13 @@ macro_rules! narrow {
 narrow!(u32, i32);
 
 impl Value for bool {
-    fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+    fn get(row: &Row, at: ColumnIndex<'_>) -> Result<Self, sqlx::Error> {
         i64::get(row, at).map(|n| n != 0)
     }
 }
 
 impl<T: DeserializeOwned> Value for Option<Json<T>> {
-    fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+    fn get(row: &Row, at: ColumnIndex<'_>) -> Result<Self, sqlx::Error> {
         let text = Option::<String>::get(row, at)?;
         let read = |text: String| serde_json::from_str(&text).map(Json);
         text.map(read).transpose().map_err(|e| sqlx::Error::Decode(e.into()))
@@ -131,16 +134,16 @@ impl<T: DeserializeOwned> Value for Option<Json<T>> {
 }
 
 impl<T: DeserializeOwned> Value for Json<T> {
-    fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+    fn get(row: &Row, at: ColumnIndex<'_>) -> Result<Self, sqlx::Error> {
         Option::<Self>::get(row, at)?.ok_or_else(|| unexpected(at, "NULL"))
     }
 }
 
-fn unexpected(at: At<'_>, what: &str) -> sqlx::Error {
+fn unexpected(at: ColumnIndex<'_>, what: &str) -> sqlx::Error {
     sqlx::Error::Decode(format!("{at:?} is {what}").into())
 }
 
-/// What a row can be read as.
+/// A type that a row can be read as.
 pub(crate) trait FromRow {
     type Out;
     fn read(row: Row) -> Result<Self::Out, sqlx::Error>;
@@ -153,27 +156,27 @@ impl FromRow for Row {
     }
 }
 
-/// A row's first column.
-pub(crate) struct One<T>(std::marker::PhantomData<T>);
+/// Reads the first column of a row.
+pub(crate) struct ScalarRow<T>(std::marker::PhantomData<T>);
 
-impl<T: Value> FromRow for One<T> {
+impl<T: Value> FromRow for ScalarRow<T> {
     type Out = T;
     fn read(row: Row) -> Result<T, sqlx::Error> {
         row.try_get(0)
     }
 }
 
-/// A row's columns, in order.
-pub(crate) struct All<T>(std::marker::PhantomData<T>);
+/// Reads the columns of a row in order.
+pub(crate) struct TupleRow<T>(std::marker::PhantomData<T>);
 
-impl<T: Columns> FromRow for All<T> {
+impl<T: Columns> FromRow for TupleRow<T> {
     type Out = T;
     fn read(row: Row) -> Result<T, sqlx::Error> {
         T::columns(&row)
     }
 }
 
-/// A tuple of what columns can be read as.
+/// A tuple of types that columns can be read as.
 pub(crate) trait Columns: Sized {
     fn columns(row: &Row) -> Result<Self, sqlx::Error>;
 }

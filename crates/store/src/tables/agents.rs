@@ -1,4 +1,4 @@
-//! Agents: named configurations that answer messages and calls (`number-api.md` §3). Their secrets are sealed.
+//! AI agents: named configurations that answer messages and calls. Their secrets are encrypted.
 
 use std::time::Duration;
 
@@ -8,43 +8,48 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, QueryBuilder, Row};
-use crate::tables::numbers::{JOIN, OWN};
-use crate::write::Deed;
+use crate::tables::numbers::{NUMBER_JOIN, OWN_ROUTING};
+use crate::write::WriteTask;
 use model::{AuthId, E164, Secret, Timestamp};
 
-/// Handle.
+/// Handle to the AI agents. See [`Store::agents`](crate::Store::agents).
 #[derive(Clone, Copy, Debug)]
 pub struct Agents<'a>(pub(crate) &'a Shared);
 
 impl Agents<'_> {
-    /// Writes a new agent to the disk; `false`: its account has as many as it may have.
+    /// Creates an agent. Returns `false` if its account has [`AGENTS_MAX`] of them. It is on disk
+    /// when this returns.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn create(self, agent: Agent) -> Result<bool, StoreError> {
         Ok(self.0.queue.run(AgentWrite::Create(agent)).await? > 0)
     }
 
-    /// Puts this in an agent's place; `false`: it is not what it was `before` any more, or not there.
+    /// Replaces an agent. Returns `false` if it does not exist or its configuration is not `before`
+    /// any more.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn change(self, agent: Agent, before: AgentSpec) -> Result<bool, StoreError> {
         Ok(self.0.queue.run(AgentWrite::Change(agent, before)).await? > 0)
     }
 
-    /// Whether conversations go to an agent, by their own routing or since all of their number's do.
+    /// Returns whether conversations are routed to an agent, by their own routing or by their
+    /// number's.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn is_in_use(self, id: Uuid) -> Result<bool, StoreError> {
         let select = format!(
             "SELECT (SELECT count(*) FROM number_tenures t WHERE t.agent = $1) + (SELECT count(*) FROM \
-             (SELECT 1 AS one FROM conversations c {JOIN} WHERE c.agent IS NOT NULL AND c.agent = $1 AND {OWN} LIMIT 1) AS found)"
+             (SELECT 1 AS one FROM conversations c {NUMBER_JOIN} WHERE c.agent IS NOT NULL AND c.agent = $1 AND {OWN_ROUTING} LIMIT 1) AS found)"
         );
         let found: i64 = sql::query_scalar(select)
             .bind(id.to_string())
@@ -54,24 +59,27 @@ impl Agents<'_> {
         Ok(found > 0)
     }
 
-    /// Removes an agent, and with it each routing that names it: nobody answers there. `false`: the scope has none of that
-    /// id.
+    /// Deletes an agent and every routing to it. Those conversations have no agent then. Returns
+    /// `false` if the scope has no such agent.
     ///
     /// # Errors
-    /// The store takes nothing now; the agent is there still.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. The agent still exists
+    /// then.
     pub async fn delete(self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
         if self.get(scope, id).await?.is_none() {
             return Ok(false);
         }
-        // Some at a time: what calls write comes in between.
-        while self.0.queue.run(AgentWrite::Unroute(id, UNROUTED)).await? >= u64::from(UNROUTED) {}
+        // In batches, so that the writes of calls don't have to wait.
+        while self.0.queue.run(AgentWrite::Unroute(id, UNROUTE_BATCH)).await?
+            >= u64::from(UNROUTE_BATCH)
+        {}
         Ok(self.0.queue.run(AgentWrite::Delete(scope.clone(), id)).await? > 0)
     }
 
-    /// Whether there is an agent of that id, whosever it is.
+    /// Returns whether any account has an agent with this id.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn exists(self, id: Uuid) -> Result<bool, StoreError> {
         let count = sql::query_scalar("SELECT count(*) FROM agents WHERE agent_id = $1")
             .bind(id.to_string());
@@ -79,10 +87,10 @@ impl Agents<'_> {
         Ok(count > 0)
     }
 
-    /// One of a scope's agents.
+    /// Returns an agent, or `None` if the scope has no such agent.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Agent>, StoreError> {
         let mut select = select(scope);
         select.push(" AND agent_id = ").push_bind(id.to_string());
@@ -90,10 +98,10 @@ impl Agents<'_> {
         row.as_ref().map(|row| self.agent_of(row)).transpose()
     }
 
-    /// A scope's agents, newest first, those older than `before`.
+    /// Returns agents of the scope after `before`, newest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -131,17 +139,17 @@ impl Agents<'_> {
     }
 }
 
-/// Who thinks.
+/// What generates an agent's replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AgentKind {
-    /// A server of the customer's, by our own contract.
+    /// A customer's server that speaks Offhook's agent protocol.
     Http,
-    /// An OpenAI-compatible model.
+    /// A language model with an OpenAI-compatible API.
     Llm,
 }
 
-/// Where an agent can be spoken with.
+/// A channel on which an agent answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AgentChannel {
@@ -150,7 +158,7 @@ pub enum AgentChannel {
 }
 
 impl AgentChannel {
-    /// Its word.
+    /// The name in API and database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Whatsapp => "whatsapp",
@@ -159,20 +167,20 @@ impl AgentChannel {
     }
 }
 
-/// What is set of an agent.
+/// The configuration of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentSpec {
     pub name: String,
     pub kind: AgentKind,
     pub channels: Vec<AgentChannel>,
-    /// None: the operator's model.
+    /// URL of the server or model. `None` for the model that the operator has configured.
     pub endpoint: Option<String>,
-    /// None: the operator's.
+    /// Name of the model. `None` for the operator's.
     pub model: Option<String>,
     pub instructions: String,
-    /// What is said when a call is taken.
+    /// Spoken when a call is answered.
     pub greeting: String,
-    /// `WOMAN`, `MAN` or a Polly name; none: the node's default.
+    /// `WOMAN`, `MAN` or the name of a Polly voice. `None` for the node's default.
     pub voice: Option<String>,
     pub language: String,
     pub history_turns: u16,
@@ -183,7 +191,7 @@ pub struct AgentSpec {
 }
 
 impl AgentSpec {
-    /// What one has of which nothing is said (`number-api.md` §3).
+    /// The default configuration, without a name.
     pub fn blank() -> Self {
         Self {
             name: String::new(),
@@ -203,31 +211,31 @@ impl AgentSpec {
         }
     }
 
-    /// Whether it answers there.
+    /// Returns whether the agent is enabled and answers on this channel.
     pub fn serves(&self, channel: AgentChannel) -> bool {
         self.enabled && self.channels.contains(&channel)
     }
 
-    /// How long one of its turns may take.
+    /// Maximum duration of a turn.
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms.into())
     }
 }
 
-/// What only the agent's server is shown.
+/// Secrets that are sent only to the agent's server.
 #[derive(Clone, Debug, Default)]
 pub struct AgentSecrets {
     /// Sent as a bearer token.
     pub api_key: Option<Secret>,
-    /// Requests are signed with it; none: with the account's auth token.
+    /// Key that signs the requests. `None` for the account's auth token.
     pub signing_secret: Option<Secret>,
 }
 
-/// An agent.
+/// An AI agent.
 #[derive(Clone, Debug)]
 pub struct Agent {
     pub id: Uuid,
-    /// The owner, and its main account.
+    /// The owner and its main account, which may be the same.
     pub account: AuthId,
     pub main_account: AuthId,
     pub spec: AgentSpec,
@@ -235,19 +243,19 @@ pub struct Agent {
     pub created: Timestamp,
 }
 
-/// An account's agents at most.
+/// Maximum number of agents of an account.
 pub const AGENTS_MAX: u32 = 1_000;
 
-/// Conversations that a removed agent is taken out of at once.
-const UNROUTED: u32 = 500;
+/// Number of conversations to reroute in one write.
+const UNROUTE_BATCH: u32 = 500;
 
 const COLUMNS: &str = "agent_id, auth_id, main_auth_id, body, sealed, created_us";
 
 const WHAT: &str = "read agents";
 
-/// As they are sealed.
+/// The encrypted form of [`AgentSecrets`].
 #[derive(Default, Serialize, Deserialize)]
-struct Sealed {
+struct PlainSecrets {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     api_key: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -261,15 +269,17 @@ impl AgentSecrets {
         }
         let shown =
             |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
-        let plain =
-            Sealed { api_key: shown(&self.api_key), signing_secret: shown(&self.signing_secret) };
-        Some(seal.seal(&what_for(id), serde_json::to_vec(&plain).unwrap_or_default()))
+        let plain = PlainSecrets {
+            api_key: shown(&self.api_key),
+            signing_secret: shown(&self.signing_secret),
+        };
+        Some(seal.seal(&purpose(id), serde_json::to_vec(&plain).unwrap_or_default()))
     }
 
-    /// Those that another key sealed are none: they have to be set anew.
+    /// Secrets that were encrypted with another key become `None` and must be set again.
     fn opened(id: Uuid, sealed: Option<Vec<u8>>, seal: &Seal) -> Self {
-        let plain = sealed.and_then(|sealed| seal.open(&what_for(id), &sealed));
-        let plain: Sealed =
+        let plain = sealed.and_then(|sealed| seal.open(&purpose(id), &sealed));
+        let plain: PlainSecrets =
             plain.and_then(|plain| serde_json::from_slice(&plain).ok()).unwrap_or_default();
         Self {
             api_key: plain.api_key.map(Secret::new),
@@ -278,23 +288,23 @@ impl AgentSecrets {
     }
 }
 
-fn what_for(id: Uuid) -> Vec<u8> {
+fn purpose(id: Uuid) -> Vec<u8> {
     format!("agent {id}").into_bytes()
 }
 
 enum AgentWrite {
-    /// Refused where the account has [`AGENTS_MAX`].
+    /// Changes nothing if the account has [`AGENTS_MAX`] agents.
     Create(Agent),
-    /// All of it; refused where it is not the one of before any more.
+    /// Replaces the agent. Changes nothing if its configuration is not the given one any more.
     Change(Agent, AgentSpec),
-    /// With whatever routing names it.
+    /// Deletes the agent and every routing to it.
     Delete(Scope, Uuid),
-    /// So many of the conversations whose own routing names it go to nobody from now on.
+    /// Resets the routing of a limited number of conversations that are routed to the agent.
     Unroute(Uuid, u32),
 }
 
-impl Deed for AgentWrite {
-    fn carry_out<'a>(
+impl WriteTask for AgentWrite {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         seal: &'a Seal,
@@ -305,7 +315,7 @@ impl Deed for AgentWrite {
                 Self::Change(agent, before) => change(to, seal, agent, before).await,
                 Self::Delete(scope, id) => {
                     let mut delete = QueryBuilder::new("DELETE FROM agents WHERE ");
-                    within(&mut delete, scope);
+                    push_scope(&mut delete, scope);
                     delete.push(" AND agent_id = ").push_bind(id.to_string());
                     let gone = delete.build().execute(&mut *to).await?.rows_affected();
                     if gone > 0 {
@@ -333,7 +343,7 @@ async fn unroute(to: &mut Conn, agent: Uuid, limit: u32) -> Result<u64, sqlx::Er
     Ok(update.execute(to).await?.rows_affected())
 }
 
-/// Words and numbers: there is nothing in it that JSON could not say.
+/// An [`AgentSpec`] always serializes.
 fn body(spec: &AgentSpec) -> String {
     serde_json::to_string(spec).unwrap_or_default()
 }
@@ -365,7 +375,7 @@ async fn change(
 
 fn select(scope: &Scope) -> QueryBuilder {
     let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM agents WHERE "));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select
 }
 
@@ -394,7 +404,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r16_agents_are_kept_within_their_account_and_their_secrets_sealed() {
+    async fn r16_agents_are_separated_by_account_and_their_secrets_encrypted() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
@@ -418,7 +428,10 @@ mod tests {
         found.spec.enabled = false;
         assert!(store.agents().change(found.clone(), before.clone()).await.unwrap());
         found.spec.name = "Late".to_owned();
-        assert!(!store.agents().change(found, before).await.unwrap(), "somebody was faster");
+        assert!(
+            !store.agents().change(found, before).await.unwrap(),
+            "the agent was changed before"
+        );
         assert!(!store.agents().get(&main, one).await.unwrap().unwrap().spec.enabled);
         assert!(!store.agents().delete(&other, one).await.unwrap());
         assert!(store.agents().delete(&main, one).await.unwrap());

@@ -1,8 +1,8 @@
-//! Lists of ended calls, by index and tally (`plivo-call-api.md` §2.3): a page of a million records is found without
-//! passing over those before it.
+//! Lists of ended calls. A page is found without reading the calls before it, even among a million.
 //!
-//! What the tallies know (whose call, its direction, how it ended) is counted by them, hour by hour and day by day; they
-//! also say from which hour on a page is to be read. Anything else is counted in an index that holds it.
+//! The tables `call_days` and `call_hours` hold the number of calls by account, direction and
+//! hangup cause. They answer the total number of calls for filters on these fields, and the hour in
+//! which a page starts. Calls for other filters are counted in an index.
 
 use std::ops::Range;
 
@@ -13,10 +13,10 @@ use crate::sql::{self, Dialect, Pool, QueryBuilder};
 use crate::tables::calls::{COLUMNS, Calls, record};
 
 impl Calls<'_> {
-    /// Ended calls, newest first, and how many there are in all.
+    /// Returns ended calls, newest first, and their total number.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -27,10 +27,10 @@ impl Calls<'_> {
         List { pool: &self.0.read, scope, filter }.page(limit, offset).await
     }
 
-    /// The first of them.
+    /// Returns the newest ended calls that match the filter, without counting them.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn newest(
         self,
         scope: &Scope,
@@ -47,7 +47,7 @@ const HOUR_US: i64 = 3_600_000_000;
 
 const HOURS_OF_A_DAY: i64 = 24;
 
-/// A list: whose, and which of them.
+/// A list of calls.
 pub(crate) struct List<'a> {
     pub(crate) pool: &'a Pool,
     pub(crate) scope: &'a Scope,
@@ -55,41 +55,42 @@ pub(crate) struct List<'a> {
 }
 
 impl List<'_> {
-    /// A page, newest first, and how many there are in all.
+    /// Returns a page, newest first, and the total number of calls.
     pub(crate) async fn page(
         &self,
         limit: u32,
         offset: u64,
     ) -> Result<(Vec<CallRecord>, u64), StoreError> {
-        if !self.is_tallied() {
-            let began = self.began().await?;
-            let total = self.count(&began).await?;
+        if !self.is_counted() {
+            let started = self.start_range().await?;
+            let total = self.count(&started).await?;
             let records = if offset < total {
-                self.records(&began, limit, offset).await?
+                self.records(&started, limit, offset).await?
             } else {
                 Vec::new()
             };
             return Ok((records, total));
         }
-        let days = self.tally("day", i64::MIN..i64::MAX).await?;
+        let days = self.counts("day", i64::MIN..i64::MAX).await?;
         let total = days.iter().map(|(_, calls)| *calls).sum();
         let Some((day, rest)) = place(&days, offset) else { return Ok((Vec::new(), total)) };
         let hours = day.saturating_mul(HOURS_OF_A_DAY);
-        let hours = self.tally("hour", hours..hours.saturating_add(HOURS_OF_A_DAY)).await?;
-        // Between the two questions calls may have ended: then the day's last hour.
+        let hours = self.counts("hour", hours..hours.saturating_add(HOURS_OF_A_DAY)).await?;
+        // A call may have ended between the two queries. The page then starts at the end of the
+        // last hour.
         let Some((hour, rest)) = place(&hours, rest) else { return Ok((Vec::new(), total)) };
         let below = hour.saturating_add(1).saturating_mul(HOUR_US);
         Ok((self.records(&(i64::MIN..below), limit, rest).await?, total))
     }
 
-    /// The first of them, newest first; nothing is counted.
+    /// Returns the first calls, newest first, without counting.
     pub(crate) async fn first(&self, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
-        let began = self.began().await?;
-        self.records(&began, limit, 0).await
+        let started = self.start_range().await?;
+        self.records(&started, limit, 0).await
     }
 
-    /// Whether the tallies know all that is asked for.
-    fn is_tallied(&self) -> bool {
+    /// Returns whether the counter tables cover the filter.
+    fn is_counted(&self) -> bool {
         let CallFilter {
             from,
             to,
@@ -110,8 +111,8 @@ impl List<'_> {
             && before.is_none()
     }
 
-    /// Calls by the day or the hour of their beginning, the latest first.
-    async fn tally(
+    /// Returns the number of calls by the day or hour of their start, latest first.
+    async fn counts(
         &self,
         unit: &'static str,
         within: Range<i64>,
@@ -123,7 +124,7 @@ impl List<'_> {
         query.push_bind(self.scope.auth_id().as_str().to_owned());
         query.push(format_args!(" AND {unit} >= ")).push_bind(within.start);
         query.push(format_args!(" AND {unit} < ")).push_bind(within.end);
-        self.and_kind(&mut query);
+        self.push_kind(&mut query);
         query.push(format_args!(" GROUP BY {unit} ORDER BY {unit} DESC"));
         let rows: Vec<(i64, i64)> =
             query.build_query_as().fetch_all(self.pool).await.map_err(failed(WHAT))?;
@@ -133,8 +134,8 @@ impl List<'_> {
             .collect())
     }
 
-    /// Whose call, its direction, how it ended.
-    fn and_kind(&self, query: &mut QueryBuilder) {
+    /// Adds the conditions on account, direction and hangup cause.
+    fn push_kind(&self, query: &mut QueryBuilder) {
         let f = self.filter;
         for (column, value) in [
             ("auth_id", f.subaccount.as_ref().map(ToString::to_string)),
@@ -150,15 +151,16 @@ impl List<'_> {
         }
     }
 
-    /// When calls began that ended within the filter's times: not after, and at most the longest call before.
-    async fn began(&self) -> Result<Range<i64>, StoreError> {
-        let mut began = i64::MIN..i64::MAX;
+    /// Returns the range of start times of the calls that can match the filter's end times: from
+    /// the duration of the longest call before the earliest end to the latest end.
+    async fn start_range(&self) -> Result<Range<i64>, StoreError> {
+        let mut started = i64::MIN..i64::MAX;
         let mut from = None;
         for (compare, at) in &self.filter.ended {
             let at = at.micros();
             match compare {
                 Compare::Less | Compare::LessEqual | Compare::Equal => {
-                    began.end = began.end.min(at.saturating_add(1))
+                    started.end = started.end.min(at.saturating_add(1))
                 }
                 Compare::Greater | Compare::GreaterEqual => {}
             }
@@ -174,13 +176,13 @@ impl List<'_> {
             let longest = longest.bind(self.scope.auth_id().as_str()).fetch_one(self.pool).await;
             let longest =
                 longest.and_then(|row| row.try_get::<Option<i64>, _>(0)).map_err(failed(WHAT))?;
-            began.start = from.saturating_sub(longest.unwrap_or_default());
+            started.start = from.saturating_sub(longest.unwrap_or_default());
         }
-        Ok(began)
+        Ok(started)
     }
 
-    async fn count(&self, began: &Range<i64>) -> Result<u64, StoreError> {
-        let mut query = self.select("count(*)", began);
+    async fn count(&self, started: &Range<i64>) -> Result<u64, StoreError> {
+        let mut query = self.select("count(*)", started);
         let total: i64 =
             query.build_query_scalar().fetch_one(self.pool).await.map_err(failed(WHAT))?;
         Ok(u64::try_from(total).unwrap_or_default())
@@ -188,20 +190,20 @@ impl List<'_> {
 
     async fn records(
         &self,
-        began: &Range<i64>,
+        started: &Range<i64>,
         limit: u32,
         offset: u64,
     ) -> Result<Vec<CallRecord>, StoreError> {
-        let mut query = self.select(COLUMNS, began);
+        let mut query = self.select(COLUMNS, started);
         query.push(" ORDER BY started_us DESC, call_uuid LIMIT ").push_bind(i64::from(limit));
         query.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
         let rows = query.build().fetch_all(self.pool).await.map_err(failed(WHAT))?;
         rows.iter().map(|row| record(WHAT, row)).collect()
     }
 
-    /// By the index that leaves the fewest rows to be looked at. The planner would take another: it does not know how
-    /// many there are of each.
-    fn select(&self, columns: &str, began: &Range<i64>) -> QueryBuilder {
+    /// Names the index that leaves the fewest rows to check. SQLite's planner chooses a worse one,
+    /// because it has no statistics.
+    fn select(&self, columns: &str, started: &Range<i64>) -> QueryBuilder {
         let f = self.filter;
         let index = match (self.scope, f) {
             (_, CallFilter { parent_call: Some(_), .. }) => "calls_parent",
@@ -210,7 +212,7 @@ impl List<'_> {
             (Scope::Main(_), _) => "calls_list",
             (Scope::Sub(_), _) => "calls_list_sub",
         };
-        // PostgreSQL's keeps count of them.
+        // PostgreSQL's planner has statistics.
         let by = match self.pool.dialect() {
             Dialect::Sqlite => format!("INDEXED BY {index}"),
             Dialect::Postgres => String::new(),
@@ -218,7 +220,7 @@ impl List<'_> {
         let mut query = QueryBuilder::new(format!("SELECT {columns} FROM calls {by} WHERE "));
         query.push(match self.scope {
             Scope::Main(_) => "main_auth_id = ",
-            // The index of subaccounts has none of a main account's own.
+            // This condition selects the partial index of subaccounts' calls.
             Scope::Sub(_) => "auth_id <> main_auth_id AND auth_id = ",
         });
         query.push_bind(self.scope.auth_id().as_str().to_owned()).push(" AND ended_us IS NOT NULL");
@@ -231,12 +233,12 @@ impl List<'_> {
                 query.push(format_args!(" AND {column} = ")).push_bind(value);
             }
         }
-        self.and_kind(&mut query);
-        if began.start > i64::MIN {
-            query.push(" AND started_us >= ").push_bind(began.start);
+        self.push_kind(&mut query);
+        if started.start > i64::MIN {
+            query.push(" AND started_us >= ").push_bind(started.start);
         }
-        if began.end < i64::MAX {
-            query.push(" AND started_us < ").push_bind(began.end);
+        if started.end < i64::MAX {
+            query.push(" AND started_us < ").push_bind(started.end);
         }
         for (compare, secs) in &f.bill_secs {
             query.push(" AND bill_secs").push(compare.sql()).push_bind(*secs);
@@ -253,10 +255,11 @@ impl List<'_> {
     }
 }
 
-/// Where the call at `offset` stands: the hour or day, and how many of its calls come before it.
-fn place(tally: &[(i64, u64)], offset: u64) -> Option<(i64, u64)> {
+/// Finds the hour or day that contains the call at `offset`, and the number of its calls before
+/// that.
+fn place(counts: &[(i64, u64)], offset: u64) -> Option<(i64, u64)> {
     let mut rest = offset;
-    for (at, calls) in tally {
+    for (at, calls) in counts {
         if rest < *calls {
             return Some((*at, rest));
         }
@@ -285,7 +288,7 @@ mod tests {
     const SUB: &str = "SAAAAAAAAAAAAAAAAAAA";
     const OTHER: &str = "MABBBBBBBBBBBBBBBBBB";
 
-    /// Calls of three days, several at one moment; some last for hours.
+    /// Calls on three days, several with the same start. Some last for hours.
     fn calls() -> Vec<(CallStart, CallEnd)> {
         (0..240_u128)
             .map(|n| {
@@ -321,7 +324,7 @@ mod tests {
         }
     }
 
-    /// The same list by looking at every call.
+    /// Computes the same list by checking every call.
     fn by_hand<'c>(
         all: &'c [(CallStart, CallEnd)],
         scope: &Scope,
@@ -393,7 +396,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn every_list_is_what_looking_at_each_call_gives() {
+    async fn lists_match_a_scan_of_all_calls() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("o.db"), Health::new()).await.unwrap();
         let all = calls();
@@ -422,7 +425,7 @@ mod tests {
                 (want.len() as u64, wanted(offset)),
                 "{who} {filter:?} {offset}"
             );
-            // As a cursor walks it.
+            // The next page by cursor.
             if let Some(last) = page.last() {
                 let behind = CallFilter {
                     before: Some((last.start.started, last.start.call)),
@@ -432,7 +435,7 @@ mod tests {
                 assert_eq!(of(&next), wanted(offset + page.len() as u64), "{who} {behind:?}");
             }
         }
-        // What is forgotten is not counted.
+        // Deleted calls are not counted.
         store.close().await;
         let db = crate::testing::pool(&dir.path().join("o.db")).await;
         sql::query("DELETE FROM calls WHERE direction = 'outbound'").execute(&db).await.unwrap();
@@ -444,8 +447,8 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_found_by_what_comes_before_it() {
-        let tally = [(9, 3), (7, 2), (1, 4)];
+    fn position_is_found_from_the_counts() {
+        let counts = [(9, 3), (7, 2), (1, 4)];
         for (offset, found) in [
             (0, Some((9, 0))),
             (2, Some((9, 2))),
@@ -454,7 +457,7 @@ mod tests {
             (8, Some((1, 3))),
             (9, None),
         ] {
-            assert_eq!(place(&tally, offset), found, "{offset}");
+            assert_eq!(place(&counts, offset), found, "{offset}");
         }
     }
 }

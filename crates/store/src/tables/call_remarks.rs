@@ -1,4 +1,4 @@
-//! What is to be said of a call whose record has its end: it is added there.
+//! Adding remarks to the record of a call that has ended.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -6,18 +6,18 @@ use futures_util::future::BoxFuture;
 use crate::seal::Seal;
 use crate::sql::{self, Conn};
 use crate::tables::calls::Calls;
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::CallUuid;
 
 impl Calls<'_> {
-    /// Adds a remark to the record of a call that has ended; queued when this returns. Where there is no room for it, nobody
-    /// reads it.
+    /// Adds a remark to the record of a call that has ended. The write is queued when this returns.
+    /// If the queue is full, the remark is dropped.
     pub fn add_remark(self, call: CallUuid, text: String) {
         drop(self.0.queue.try_run(Remark { call, text }));
     }
 }
 
-/// Remarks that a record may have and still be given another.
+/// Maximum number of remarks of a record.
 const REMARKS_MAX: usize = 100;
 
 struct Remark {
@@ -25,8 +25,8 @@ struct Remark {
     text: String,
 }
 
-impl Deed for Remark {
-    fn carry_out<'a>(
+impl WriteTask for Remark {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -50,7 +50,7 @@ impl Deed for Remark {
         .boxed()
     }
 
-    /// The record is there without it.
+    /// A lost remark does no harm.
     fn is_synced(&self) -> bool {
         false
     }
@@ -70,7 +70,7 @@ mod tests {
     use model::Timestamp;
 
     #[tokio::test]
-    async fn a_record_that_has_its_end_is_given_a_remark_and_an_open_one_is_not() {
+    async fn remarks_are_added_to_ended_calls_only() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let [over, open] = [1, 2].map(setup);

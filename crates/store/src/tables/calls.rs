@@ -2,65 +2,70 @@
 
 use std::time::Duration;
 
-use crate::error::{StoreError, Unread, failed, word};
+use crate::error::{RowError, StoreError, failed, parse_word};
 use crate::rows::call::{
-    CallEnd, CallRecord, CallStart, Concluded, Conclusion, Farewell, FarewellDue, Orphan,
+    CallEnd, CallRecord, CallStart, Conclusion, ConclusionResult, Farewell, FarewellDue, Orphan,
     PlacedCall,
 };
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
-use crate::start_log::{Beginning, Naming, Notes};
+use crate::start_log::{StartEntry, StartLogEntries, WacidEntry};
 use crate::write::Write;
 use machine::{CallSetup, GraphAction};
 use model::{CallUuid, Timestamp, Wacid};
 
-/// Handle.
+/// Handle to the call records. See [`Store::calls`](crate::Store::calls).
 #[derive(Clone, Copy, Debug)]
 pub struct Calls<'a>(pub(crate) &'a Shared);
 
 impl Calls<'_> {
-    /// Notes an admitted call, and what its end can be told from if this process does not live to see it. `born` is
-    /// on the steady clock. Returns at once; `false`: the queue is full, and the call must not be begun. A beginning that
-    /// is lost all the same [`Store::conclude`] makes good for.
+    /// Records an admitted call and its set-up, which a later process needs if this one does not
+    /// live to report its end. `born` is monotonic time. Does not wait for the write. Returns
+    /// `false` if the queue is full; the call must not start then. If the record is lost anyway,
+    /// [`Calls::conclude`] restores it.
     #[must_use]
     pub fn begin(self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
         self.0.queue.begin_call(start, setup, born)
     }
 
-    /// Notes Meta's id of a call that we placed. Returns at once.
-    /// One that has ended already is to be ended there too: Graph is told at `farewell`, unless that is settled before.
+    /// Records Meta's id of an outbound call. Does not wait for the write. If the call has ended
+    /// already, Graph must be asked to end it: at `farewell`, unless that is settled earlier.
     pub fn set_wacid(self, call: CallUuid, wacid: Wacid, farewell: Timestamp) {
         self.0.queue.bind_call(call, wacid, farewell);
     }
 
-    /// Notes that an open call was answered. Returns at once.
+    /// Records that an open call was answered. Does not wait for the write.
     pub fn set_answered(self, call: CallUuid, at: Timestamp) {
-        self.0.queue.post(Write::Answered(call, at));
+        self.0.queue.post(Write::CallAnswered(call, at));
     }
 
-    /// Notes that a node lives, on its steady clock: its calls lasted at least until then. Returns at once.
+    /// Records a node's heartbeat, in monotonic time. Calls of a crashed node lasted at least until
+    /// its last heartbeat. Does not wait for the write.
     pub fn heartbeat(self, node_id: &str, at: Timestamp) {
-        self.0.queue.post(Write::Alive(node_id.to_owned(), at));
+        self.0.queue.post(Write::Heartbeat(node_id.to_owned(), at));
     }
 
-    /// The end of a call: closes its record and puts what reports it into the outbox, in one transaction, once, synced
-    /// to the disk. A call that has its end keeps it, and nothing is written. Queued when this returns. Where the
-    /// journal takes it, its callbacks go out when the store has them; the future waits while nothing takes it.
+    /// Closes the record of a call and adds the callbacks that report its end to the outbox, in one
+    /// synced transaction. If the call has already ended, nothing is written.
+    ///
+    /// The write is queued when this returns. If it goes to the journal, the callbacks are sent
+    /// once the database has them. The future waits while neither the database nor the journal
+    /// accepts it.
     ///
     /// # Errors
-    /// The store was closed meanwhile.
+    /// Fails with [`StoreError::Closed`] if the store was closed first.
     pub fn conclude(
         self,
         conclusion: Conclusion,
-    ) -> impl Future<Output = Result<Concluded, StoreError>> + Send + 'static + use<> {
-        self.0.queue.request(|sender| Write::Concluded(Box::new(conclusion), sender))
+    ) -> impl Future<Output = Result<ConclusionResult, StoreError>> + Send + 'static + use<> {
+        self.0.queue.request(|sender| Write::CallEnded(Box::new(conclusion), sender))
     }
 
-    /// Ended calls of which Graph has still to be told, now.
+    /// Returns ended calls for which Graph must be asked now to end them.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn due_farewells(
         self,
         node_id: &str,
@@ -70,20 +75,22 @@ impl Calls<'_> {
         farewells(&self.0.read, node_id, now, limit).await
     }
 
-    /// Graph was told of a call's end, for good; or is to be told `again` then. Returns at once.
+    /// Records that Graph has confirmed the end of a call, or sets the time of the next attempt.
+    /// Does not wait for the write.
     pub fn settle_farewell(self, call: CallUuid, again: Option<Timestamp>) {
-        self.0.queue.post(Write::Farewell(call, again));
+        self.0.queue.post(Write::SettleFarewell(call, again));
     }
 
-    /// What another process of this node left to tell Graph is due now. Returns at once.
+    /// Makes the requests to Graph that another process of this node left due now. Does not wait
+    /// for the write.
     pub fn take_over_farewells(self, node_id: &str) {
-        self.0.queue.post(Write::FarewellsDue(node_id.to_owned()));
+        self.0.queue.post(Write::TakeOverFarewells(node_id.to_owned()));
     }
 
-    /// One call, ended or not.
+    /// Returns a call, ended or not.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(
         self,
         scope: &Scope,
@@ -92,11 +99,11 @@ impl Calls<'_> {
         one(&self.0.read, scope, call).await
     }
 
-    /// Lines of a call's event log with their numbers, from `after` (exclusive; `None`: the first) on. No call of the
-    /// scope's has none.
+    /// Returns lines of a call's event log with their numbers, after the number `after` or from the
+    /// start. Returns no lines if the scope has no such call.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn events(
         self,
         scope: &Scope,
@@ -107,18 +114,18 @@ impl Calls<'_> {
         events(&self.0.read, scope, call, after, limit).await
     }
 
-    /// Calls of a node that were never closed: what a crash left behind (R3).
+    /// Returns calls of a node that have no end, which a crash left behind.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn orphans(self, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
         orphans(&self.0.read, node_id).await
     }
 
-    /// Calls that this node placed and that have ended since `since`.
+    /// Returns outbound calls of a node that have ended since `since`.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn placed_since(
         self,
         node_id: &str,
@@ -135,7 +142,7 @@ pub(crate) const COLUMNS: &str = "call_uuid, auth_id, main_auth_id, direction, c
 
 fn select(columns: &str, scope: &Scope) -> QueryBuilder {
     let mut query = QueryBuilder::new(format!("SELECT {columns} FROM calls WHERE "));
-    within(&mut query, scope);
+    push_scope(&mut query, scope);
     query
 }
 
@@ -162,7 +169,7 @@ pub(crate) async fn events(
     let mut query = QueryBuilder::new(
         "SELECT e.seq, e.line FROM call_events e JOIN calls USING (call_uuid) WHERE ",
     );
-    within(&mut query, scope);
+    push_scope(&mut query, scope);
     query.push(" AND e.call_uuid = ").push_bind(call.to_string());
     query
         .push(" AND e.seq > ")
@@ -173,7 +180,8 @@ pub(crate) async fn events(
     Ok(rows.into_iter().map(|(seq, line)| (u64::try_from(seq).unwrap_or_default(), line)).collect())
 }
 
-/// The latest calls of all accounts, newest first, ended or not. For the machine's owner: no API comes here.
+/// Returns the latest calls of all accounts, ended or not, newest first. For the command-line
+/// tools.
 pub(crate) async fn latest(pool: &Pool, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
     const WHAT: &str = "list calls";
     let mut query = QueryBuilder::new(format!(
@@ -184,7 +192,8 @@ pub(crate) async fn latest(pool: &Pool, limit: u32) -> Result<Vec<CallRecord>, S
     rows.iter().map(|row| record(WHAT, row)).collect()
 }
 
-/// A call's event log, whosever it is; none where there is no such call. For the machine's owner.
+/// Returns the event log of a call of any account, or `None` if the call does not exist. For the
+/// command-line tools.
 pub(crate) async fn whole_log(
     pool: &Pool,
     call: CallUuid,
@@ -199,7 +208,7 @@ pub(crate) async fn whole_log(
 }
 
 pub(crate) async fn orphans(pool: &Pool, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
-    const WHAT: &str = "look for calls left open";
+    const WHAT: &str = "find calls left open";
     let mut query = QueryBuilder::new(format!(
         "SELECT {COLUMNS}, setup, born_us, (SELECT alive_us FROM nodes n WHERE n.node_id = calls.node_id) AS alive_us \
         FROM calls WHERE ended_us IS NULL AND node_id = "
@@ -209,13 +218,13 @@ pub(crate) async fn orphans(pool: &Pool, node_id: &str) -> Result<Vec<Orphan>, S
     rows.iter().map(|row| orphan(WHAT, row)).collect()
 }
 
-/// Calls that this node placed and that have ended since `since`.
+/// Returns outbound calls of a node that have ended since `since`.
 pub(crate) async fn placed(
     pool: &Pool,
     node_id: &str,
     since: Timestamp,
 ) -> Result<Vec<PlacedCall>, StoreError> {
-    const WHAT: &str = "look for calls that were placed of late";
+    const WHAT: &str = "find recent outbound calls";
     let select = "SELECT call_uuid, phone_number_id, wacid FROM calls \
         WHERE ended_us >= $2 AND node_id = $1 AND direction = 'outbound' AND call_type = 'whatsapp'";
     let rows = sql::query(select)
@@ -224,7 +233,7 @@ pub(crate) async fn placed(
         .fetch_all(pool)
         .await
         .map_err(failed(WHAT))?;
-    let read = |row: &Row| -> Result<_, Unread> {
+    let read = |row: &Row| -> Result<_, RowError> {
         Ok(PlacedCall {
             call: row.try_get::<String, _>("call_uuid")?.parse()?,
             phone_number_id: row.try_get::<String, _>("phone_number_id")?.into(),
@@ -260,17 +269,17 @@ pub(crate) async fn farewells(
     now: Timestamp,
     limit: u32,
 ) -> Result<Vec<FarewellDue>, StoreError> {
-    const WHAT: &str = "look for calls that Graph still holds";
+    const WHAT: &str = "find calls to end at Graph";
     let select = "SELECT call_uuid, wacid, phone_number_id, farewell, ended_us, farewell_tries FROM calls \
         WHERE farewell_us <= $2 AND node_id = $1 ORDER BY farewell_us LIMIT $3";
     let rows = sql::query(select).bind(node_id).bind(now.micros()).bind(i64::from(limit));
     let rows = rows.fetch_all(pool).await.map_err(failed(WHAT))?;
-    let due = |row: &Row| -> Result<FarewellDue, Unread> {
+    let due = |row: &Row| -> Result<FarewellDue, RowError> {
         Ok(FarewellDue {
             call: row.try_get::<String, _>("call_uuid")?.parse()?,
             wacid: row.try_get::<String, _>("wacid")?.into(),
             phone_number_id: row.try_get::<String, _>("phone_number_id")?.into(),
-            action: word(&row.try_get::<String, _>("farewell")?)?,
+            action: parse_word(&row.try_get::<String, _>("farewell")?)?,
             ended: Timestamp::from_micros(row.try_get("ended_us")?),
             tries: row.try_get::<Option<u32>, _>("farewell_tries")?.unwrap_or_default(),
         })
@@ -282,7 +291,7 @@ pub(crate) async fn farewells(
         .collect()
 }
 
-/// Graph was told, or is to be told again then.
+/// Records that Graph has confirmed the end of a call, or the time of the next attempt.
 pub(crate) async fn farewell(
     to: &mut Conn,
     call: CallUuid,
@@ -296,32 +305,32 @@ pub(crate) async fn farewell(
     update.execute(to).await.map(drop)
 }
 
-/// The process that was to tell Graph is gone: what it left is due at once.
+/// Makes the requests to Graph that an earlier process of this node left due now.
 pub(crate) async fn farewells_due(to: &mut Conn, node_id: &str) -> Result<(), sqlx::Error> {
     let update = "UPDATE calls SET farewell_us = 0 WHERE farewell_us IS NOT NULL AND node_id = $1";
     sql::query(update).bind(node_id).execute(to).await.map(drop)
 }
 
-/// A sign of life of a node.
+/// Records a node's heartbeat.
 pub(crate) async fn alive(to: &mut Conn, node_id: &str, at: Timestamp) -> Result<(), sqlx::Error> {
     let upsert = "INSERT INTO nodes (node_id, alive_us) VALUES ($1, $2) \
         ON CONFLICT (node_id) DO UPDATE SET alive_us = excluded.alive_us";
     sql::query(upsert).bind(node_id).bind(at.micros()).execute(to).await.map(drop)
 }
 
-/// An open call was answered.
-pub(crate) async fn answered(
+/// Records when open calls were answered.
+pub(crate) async fn record_answered(
     to: &mut Conn,
     calls: &[(CallUuid, Timestamp)],
 ) -> Result<(), sqlx::Error> {
     let update = "UPDATE calls SET answered_us = $2 WHERE call_uuid = $1 AND ended_us IS NULL";
     let updates =
         calls.iter().map(|(call, at)| sql::query(update).bind(call.to_string()).bind(at.micros()));
-    sql::each(to, updates).await.map(drop)
+    sql::execute_each(to, updates).await.map(drop)
 }
 
-/// Meta's id of a call that we placed is known.
-pub(crate) async fn bound(
+/// Records Meta's id of an outbound call.
+pub(crate) async fn record_wacid(
     to: &mut Conn,
     call: CallUuid,
     wacid: &Wacid,
@@ -335,28 +344,28 @@ pub(crate) async fn bound(
     update.execute(to).await.map(drop)
 }
 
-/// An open row's beginnings: what its end can be told from.
+/// Columns of an open call that its end is derived from after a crash.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Beginnings<'a> {
+pub(crate) struct OpenCall<'a> {
     /// JSON of the set-up.
     pub(crate) setup: &'a str,
-    /// On the steady clock.
+    /// Monotonic time.
     pub(crate) born: Timestamp,
 }
 
-/// Writes the row of a call that began, unless there is one.
+/// Inserts the row of a call unless it exists.
 pub(crate) async fn insert(
     to: &mut Conn,
     start: &CallStart,
-    beginnings: Option<Beginnings<'_>>,
+    open: Option<OpenCall<'_>>,
 ) -> Result<(), sqlx::Error> {
-    insert_all(to, &[(start, beginnings)]).await
+    insert_all(to, &[(start, open)]).await
 }
 
-/// The same of many.
+/// Inserts the rows of several calls unless they exist.
 pub(crate) async fn insert_all(
     to: &mut Conn,
-    begun: &[(&CallStart, Option<Beginnings<'_>>)],
+    starts: &[(&CallStart, Option<OpenCall<'_>>)],
 ) -> Result<(), sqlx::Error> {
     const INSERT: (&str, usize, &str) = (
         "INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, \
@@ -364,7 +373,7 @@ pub(crate) async fn insert_all(
         15,
         " ON CONFLICT (call_uuid) DO NOTHING",
     );
-    let row = |mut row: sql::Values<'_>, (s, beginnings): &(&CallStart, Option<Beginnings<'_>>)| {
+    let row = |mut row: sql::Values<'_>, (s, open): &(&CallStart, Option<OpenCall<'_>>)| {
         row.push_bind(s.call.to_string())
             .push_bind(s.account.as_str())
             .push_bind(s.main_account.as_str())
@@ -378,50 +387,55 @@ pub(crate) async fn insert_all(
             .push_bind(s.parent_call.map(|c| c.to_string()))
             .push_bind(&s.node_id)
             .push_bind(s.started.micros())
-            .push_bind(beginnings.as_ref().map(|b| b.setup))
-            .push_bind(beginnings.as_ref().map(|b| b.born.micros()));
+            .push_bind(open.as_ref().map(|b| b.setup))
+            .push_bind(open.as_ref().map(|b| b.born.micros()));
     };
-    sql::insert_rows(to, INSERT, begun, row).await
+    sql::insert_rows(to, INSERT, starts, row).await
 }
 
-/// Writes the rows of calls that an earlier process began, where they are missing, and Meta's names of those that it placed.
-pub(crate) async fn insert_left(pool: &Pool, left: &Notes) -> Result<(), sqlx::Error> {
+/// Inserts the calls from the start log of an earlier process that have no row yet, and the ids
+/// that Meta gave its outbound calls.
+pub(crate) async fn insert_start_log(
+    pool: &Pool,
+    left: &StartLogEntries,
+) -> Result<(), sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    let done = insert_notes(&mut connection, left).await;
+    let done = insert_entries(&mut connection, left).await;
     if done.is_err() {
-        // Its transaction ends with it.
+        // Closing the connection rolls its transaction back.
         let _ = connection.close().await;
     }
     done
 }
 
-async fn insert_notes(transaction: &mut Conn, left: &Notes) -> Result<(), sqlx::Error> {
+async fn insert_entries(transaction: &mut Conn, left: &StartLogEntries) -> Result<(), sqlx::Error> {
     transaction.begin(true).await?;
-    for Beginning { node_id, born, setup } in &left.beginnings {
+    for StartEntry { node_id, born, setup } in &left.starts {
         let json = serde_json::to_string(setup).unwrap_or_default();
-        let beginnings = Beginnings { setup: &json, born: *born };
-        insert(transaction, &CallStart::of(setup, node_id), Some(beginnings)).await?;
+        let open = OpenCall { setup: &json, born: *born };
+        insert(transaction, &CallStart::of(setup, node_id), Some(open)).await?;
     }
-    for Naming { call, wacid, farewell } in &left.namings {
+    for WacidEntry { call, wacid, farewell } in &left.wacids {
         let unnamed = "SELECT 1 FROM calls WHERE call_uuid = $1 AND wacid IS NULL";
         let unnamed: Option<(i64,)> =
             sql::query_as(unnamed).bind(call.to_string()).fetch_optional(&mut *transaction).await?;
-        // One that has its name is done with, or in good hands.
+        // A call with an id needs nothing: it was written in an earlier batch.
         if unnamed.is_some() {
-            bound(transaction, *call, wacid, *farewell).await?;
+            record_wacid(transaction, *call, wacid, *farewell).await?;
         }
     }
     transaction.commit().await
 }
 
-/// Closes a row each, once: a closed one stays as it is. What else reports the end (the outbox) belongs into the same
-/// transaction, and only where this gives `true`.
+/// Closes the rows of calls that have not ended. The result is `false` for a call that had already
+/// ended. Callbacks that report an end must be inserted in the same transaction, and only if the
+/// result is `true`.
 pub(crate) async fn close(
     to: &mut Conn,
     ends: impl IntoIterator<Item = (CallUuid, &CallEnd, Option<Farewell>)>,
 ) -> Result<Vec<bool>, sqlx::Error> {
     let updates = ends.into_iter().map(|(call, end, farewell)| closing(call, end, farewell));
-    Ok(sql::each(to, updates).await?.iter().map(|done| done.changed > 0).collect())
+    Ok(sql::execute_each(to, updates).await?.iter().map(|done| done.changed > 0).collect())
 }
 
 fn closing(call: CallUuid, e: &CallEnd, farewell: Option<Farewell>) -> Query<Row> {
@@ -457,7 +471,7 @@ pub(crate) fn record(what: &'static str, row: &Row) -> Result<CallRecord, StoreE
     read(row).map_err(|e| StoreError::Unreadable { what, detail: e.to_string() })
 }
 
-fn read(row: &Row) -> Result<CallRecord, Unread> {
+fn read(row: &Row) -> Result<CallRecord, RowError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let maybe_text = |column: &str| row.try_get::<Option<String>, _>(column);
     let number = |column: &str| row.try_get::<Option<i64>, _>(column);
@@ -466,8 +480,8 @@ fn read(row: &Row) -> Result<CallRecord, Unread> {
         call: text("call_uuid")?.parse()?,
         account: text("auth_id")?.into(),
         main_account: text("main_auth_id")?.into(),
-        direction: word(&text("direction")?)?,
-        call_type: word(&text("call_type")?)?,
+        direction: parse_word(&text("direction")?)?,
+        call_type: parse_word(&text("call_type")?)?,
         from: text("from_number")?,
         to: text("to_number")?,
         caller_name: text("caller_name")?,

@@ -1,103 +1,105 @@
-//! Lists of conversations: by an index each, and what no index tells is looked for in so many rows a page, so that a page
-//! costs what a page holds however many conversations there are.
+//! Lists of conversations. Each list reads an index. Conditions that no index covers are checked on
+//! a limited number of rows per page, so that the cost of a page does not depend on the number of
+//! conversations.
 
 use uuid::Uuid;
 
-use crate::error::{StoreError, Unread, failed};
+use crate::error::{RowError, StoreError, failed};
 use crate::rows::conversation::{Conversation, ConversationFilter};
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::sql::{self, Pool, QueryBuilder, Row};
 use crate::tables::conversations::{COLUMNS, Conversations, conversation};
-use crate::tables::numbers::{BY_NUMBER, JOIN, OWN, STANDING};
+use crate::tables::numbers::{NUMBER_JOIN, NUMBER_ROUTING, OWN_ROUTING, ROUTING_COLUMNS};
 use crate::tables::readers::unreadable;
 use model::{ConversationStatus, digits_of};
 
 impl Conversations<'_> {
-    /// A scope's conversations, the latest first.
+    /// Returns conversations of the scope, those with the latest messages first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
         filter: &ConversationFilter,
         limit: u32,
-    ) -> Result<Listed, StoreError> {
+    ) -> Result<ConversationPage, StoreError> {
         list(&self.0.read, scope, filter, limit).await
     }
 }
 
 /// A page of a list.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Listed {
-    /// Fewer than asked for, perhaps none, also where there are more.
+pub struct ConversationPage {
+    /// May hold fewer than the limit, or none, even if there are more.
     pub found: Vec<Conversation>,
-    /// What the next page is behind; none: this is the last.
+    /// Cursor of the next page. `None` if this is the last one.
     pub next: Option<(i64, Uuid)>,
 }
 
-/// Rows that one page looks at: what no index tells is looked for in these, and then in the next page's.
-const LOOKED_AT: u32 = 1_000;
+/// Number of rows checked for one page. The next page continues after them.
+const ROWS_PER_PAGE: u32 = 1_000;
 
-/// A scope's, the latest first.
+/// Returns conversations of the scope, those with the latest messages first.
 pub(crate) async fn list(
     pool: &Pool,
     scope: &Scope,
     filter: &ConversationFilter,
     limit: u32,
-) -> Result<Listed, StoreError> {
+) -> Result<ConversationPage, StoreError> {
     const WHAT: &str = "list conversations";
     let (mut found, mut bound) = (Vec::new(), None);
     let page = usize::try_from(limit).unwrap_or(usize::MAX);
-    for look in Look::of(pool, scope, filter).await? {
-        let mut select = look.query("", scope, filter, limit + 1);
+    for scan in Scan::of(pool, scope, filter).await? {
+        let mut select = scan.query("", scope, filter, limit + 1);
         let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
         let rows = rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT)));
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
-        // What comes behind was not looked at by this one, whatever the others found there.
+        // The page ends where one of the scans has ended, since the rows after that were not
+        // checked by all of them.
         let end = match rows.last().filter(|_| rows.len() > page) {
-            Some(last) => Some(place(last)),
-            None => look.end(pool, scope, filter).await?,
+            Some(last) => Some(position(last)),
+            None => scan.end(pool, scope, filter).await?,
         };
         bound = bound.max(end);
         found.extend(rows);
     }
-    found.sort_by_key(|one| std::cmp::Reverse(place(one)));
-    found.retain(|one| bound.is_none_or(|bound| place(one) >= bound));
+    found.sort_by_key(|one| std::cmp::Reverse(position(one)));
+    found.retain(|one| bound.is_none_or(|bound| position(one) >= bound));
     if found.len() > page {
         found.truncate(page);
-        bound = found.last().map(place);
+        bound = found.last().map(position);
     }
-    Ok(Listed { found, next: bound })
+    Ok(ConversationPage { found, next: bound })
 }
 
-fn place(one: &Conversation) -> (i64, Uuid) {
+fn position(one: &Conversation) -> (i64, Uuid) {
     (one.last.at.micros(), one.pair.conversation)
 }
 
-/// The index that a list goes by; whatever else is asked for is looked for in the rows that it gives.
+/// The index that a list reads. All other conditions are checked on its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum Scan {
     All,
     Number,
-    Unread,
-    PutAway(ConversationStatus),
-    /// Those whose own routing names the agent.
+    RowError,
+    Status(ConversationStatus),
+    /// Conversations routed to the agent by their own routing.
     Agent(Uuid),
-    /// Users whose digits begin so, where they are few; in no order.
+    /// Users whose digits have a prefix, if they are few. Not ordered.
     Users,
 }
 
-impl Look {
-    /// How to find what a filter asks for; two ways where neither has all.
+impl Scan {
+    /// Selects the indexes for a filter. Two are needed if neither contains all matches.
     async fn of(
         pool: &Pool,
         scope: &Scope,
         filter: &ConversationFilter,
     ) -> Result<Vec<Self>, StoreError> {
-        let put_away = filter.status.filter(|status| *status != ConversationStatus::Open);
-        Ok(match (filter.agent, put_away) {
-            _ if digits(filter).is_some() && Self::are_few(pool, scope, filter).await? => {
+        let not_open = filter.status.filter(|status| *status != ConversationStatus::Open);
+        Ok(match (filter.agent, not_open) {
+            _ if digits(filter).is_some() && Self::fits_one_page(pool, scope, filter).await? => {
                 vec![Self::Users]
             }
             _ if filter.number.is_some() => vec![Self::Number],
@@ -111,41 +113,46 @@ impl Look {
                     vec![Self::Agent(agent)]
                 }
             }
-            _ if filter.unread == Some(true) => vec![Self::Unread],
-            (None, Some(status)) => vec![Self::PutAway(status)],
+            _ if filter.unread == Some(true) => vec![Self::RowError],
+            (None, Some(status)) => vec![Self::Status(status)],
             (None, None) => vec![Self::All],
         })
     }
 
-    /// Whether one page can look at all users whose digits begin so. Of more than that each page looks at its share, as for
-    /// any other word.
-    async fn are_few(
+    /// Returns whether all users with this prefix fit in one page's limit. If not, each page checks
+    /// its part of all conversations, as for any other search text.
+    async fn fits_one_page(
         pool: &Pool,
         scope: &Scope,
         filter: &ConversationFilter,
     ) -> Result<bool, StoreError> {
         let mut select =
             QueryBuilder::new("SELECT count(*) FROM (SELECT 1 AS one FROM conversations c WHERE ");
-        Self::Users.known(&mut select, scope, filter);
-        select.push(" LIMIT ").push_bind(i64::from(LOOKED_AT)).push(") AS few");
+        Self::Users.push_indexed_conditions(&mut select, scope, filter);
+        select.push(" LIMIT ").push_bind(i64::from(ROWS_PER_PAGE)).push(") AS few");
         let counted = select.build().fetch_one(pool).await.and_then(|row| row.try_get::<i64, _>(0));
-        Ok(counted.map_err(failed("list conversations"))? < i64::from(LOOKED_AT))
+        Ok(counted.map_err(failed("list conversations"))? < i64::from(ROWS_PER_PAGE))
     }
 
-    /// What the index knows.
-    fn known(self, select: &mut QueryBuilder, scope: &Scope, filter: &ConversationFilter) {
+    /// Adds the conditions that the index covers.
+    fn push_indexed_conditions(
+        self,
+        select: &mut QueryBuilder,
+        scope: &Scope,
+        filter: &ConversationFilter,
+    ) {
         select.push("c.");
-        within(select, scope);
+        push_scope(select, scope);
         if matches!(scope, Scope::Sub(_)) {
-            // The words of the indexes that hold subaccounts' rows alone.
+            // This condition selects the partial indexes with the rows of subaccounts.
             select.push(" AND c.auth_id <> c.main_auth_id");
         }
         match self {
             Self::All | Self::Number | Self::Users => {}
-            Self::Unread => {
+            Self::RowError => {
                 select.push(" AND c.unread > 0");
             }
-            Self::PutAway(status) => {
+            Self::Status(status) => {
                 select.push(" AND c.status <> 'open' AND c.status = ").push_bind(status.as_str());
             }
             Self::Agent(agent) => {
@@ -156,7 +163,7 @@ impl Look {
             select.push(" AND c.number = ").push_bind(number.as_str());
         }
         if let (Self::Users, Some(digits)) = (self, digits(filter)) {
-            // A letter is behind all digits, in whatever order a database has its texts.
+            // A letter sorts after all digits in every collation.
             let end = format!("{digits}a");
             select
                 .push(" AND c.user_id >= ")
@@ -164,12 +171,12 @@ impl Look {
                 .push(" AND c.user_id < ")
                 .push_bind(end);
         } else {
-            behind(select, filter);
+            push_before(select, filter);
         }
     }
 
-    /// Whether rows have to be looked at.
-    fn looks(self, filter: &ConversationFilter) -> bool {
+    /// Returns whether there are conditions that the index does not cover.
+    fn has_unindexed_conditions(self, filter: &ConversationFilter) -> bool {
         let search = !filter.search.trim().is_empty();
         match self {
             Self::Users | Self::Agent(_) => true,
@@ -185,12 +192,12 @@ impl Look {
                     || filter.unread.is_some()
                     || filter.agent.is_some()
             }
-            Self::Unread => search || filter.status.is_some(),
-            Self::PutAway(_) => search || filter.unread.is_some(),
+            Self::RowError => search || filter.status.is_some(),
+            Self::Status(_) => search || filter.unread.is_some(),
         }
     }
 
-    /// The query of a page, behind these words.
+    /// Builds the query of a page, with `words` in front of it.
     fn query(
         self,
         words: &str,
@@ -198,38 +205,39 @@ impl Look {
         filter: &ConversationFilter,
         limit: u32,
     ) -> QueryBuilder {
-        let mut select = QueryBuilder::new(format!("{words}SELECT {COLUMNS}, {STANDING} FROM "));
-        if !self.looks(filter) {
-            select.push("conversations c ").push(JOIN).push(" WHERE ");
-            self.known(&mut select, scope, filter);
+        let mut select =
+            QueryBuilder::new(format!("{words}SELECT {COLUMNS}, {ROUTING_COLUMNS} FROM "));
+        if !self.has_unindexed_conditions(filter) {
+            select.push("conversations c ").push(NUMBER_JOIN).push(" WHERE ");
+            self.push_indexed_conditions(&mut select, scope, filter);
             select.push(ORDER).push(" LIMIT ").push_bind(i64::from(limit));
             return select;
         }
         select.push("(SELECT c.* FROM conversations c WHERE ");
-        self.known(&mut select, scope, filter);
+        self.push_indexed_conditions(&mut select, scope, filter);
         if self != Self::Users {
             select.push(ORDER);
         }
         select
             .push(" LIMIT ")
-            .push_bind(i64::from(LOOKED_AT))
+            .push_bind(i64::from(ROWS_PER_PAGE))
             .push(") c ")
-            .push(JOIN)
+            .push(NUMBER_JOIN)
             .push(" WHERE 1 = 1");
-        self.looked_for(&mut select, filter);
+        self.push_other_conditions(&mut select, filter);
         if self == Self::Users {
-            behind(&mut select, filter);
+            push_before(&mut select, filter);
         }
-        // Of no more rows than were looked at.
+        // Sorts at most the rows that were checked.
         select.push(ORDER).push(" LIMIT ").push_bind(i64::from(limit));
         select
     }
 
-    fn looked_for(self, select: &mut QueryBuilder, filter: &ConversationFilter) {
+    fn push_other_conditions(self, select: &mut QueryBuilder, filter: &ConversationFilter) {
         if let (Self::Users, Some(number)) = (self, &filter.number) {
             select.push(" AND c.number = ").push_bind(number.as_str());
         }
-        if let Some(status) = filter.status.filter(|status| self != Self::PutAway(*status)) {
+        if let Some(status) = filter.status.filter(|status| self != Self::Status(*status)) {
             select.push(" AND c.status = ").push_bind(status.as_str());
         }
         match filter.unread {
@@ -243,24 +251,24 @@ impl Look {
         }
         match (self, filter.agent) {
             (Self::Agent(_), _) => {
-                select.push(" AND ").push(OWN);
+                select.push(" AND ").push(OWN_ROUTING);
             }
             (Self::All, Some(agent)) => {
                 select
                     .push(" AND ")
-                    .push(BY_NUMBER)
+                    .push(NUMBER_ROUTING)
                     .push(" AND n.agent = ")
                     .push_bind(agent.to_string());
             }
             (_, Some(agent)) => {
                 select
                     .push(" AND (")
-                    .push(BY_NUMBER)
+                    .push(NUMBER_ROUTING)
                     .push(" AND n.agent = ")
                     .push_bind(agent.to_string());
                 select
                     .push(" OR ")
-                    .push(OWN)
+                    .push(OWN_ROUTING)
                     .push(" AND c.agent = ")
                     .push_bind(agent.to_string())
                     .push(")");
@@ -269,7 +277,8 @@ impl Look {
         }
         let search = filter.search.trim();
         if self != Self::Users && !search.is_empty() {
-            // Rows of an Offhook that did not keep them in lower case yet: as far as the database can make them so.
+            // Rows written by older versions have no lower-case columns. The database's own lower()
+            // covers ASCII at least.
             for (n, text) in [
                 "coalesce(c.name_lower, lower(c.name))",
                 "coalesce(c.last_lower, lower(c.last_text))",
@@ -288,7 +297,7 @@ impl Look {
         }
     }
 
-    /// The last row that a page looked at, where there are more.
+    /// Returns the position of the last row checked for a page, if there are more rows.
     async fn end(
         self,
         pool: &Pool,
@@ -296,17 +305,17 @@ impl Look {
         filter: &ConversationFilter,
     ) -> Result<Option<(i64, Uuid)>, StoreError> {
         const WHAT: &str = "list conversations";
-        if !self.looks(filter) || self == Self::Users {
+        if !self.has_unindexed_conditions(filter) || self == Self::Users {
             return Ok(None);
         }
         let mut select =
             QueryBuilder::new("SELECT c.last_us, c.conversation_id FROM conversations c WHERE ");
-        self.known(&mut select, scope, filter);
-        select.push(ORDER).push(" LIMIT 1 OFFSET ").push_bind(i64::from(LOOKED_AT) - 1);
+        self.push_indexed_conditions(&mut select, scope, filter);
+        select.push(ORDER).push(" LIMIT 1 OFFSET ").push_bind(i64::from(ROWS_PER_PAGE) - 1);
         let row = select.build().fetch_optional(pool).await.map_err(failed(WHAT))?;
         let read = |row: &Row| {
             let id: String = row.try_get("conversation_id")?;
-            Ok::<_, Unread>((row.try_get::<i64, _>("last_us")?, id.parse()?))
+            Ok::<_, RowError>((row.try_get::<i64, _>("last_us")?, id.parse()?))
         };
         row.map(|row| read(&row).map_err(unreadable(WHAT))).transpose()
     }
@@ -314,14 +323,15 @@ impl Look {
 
 const ORDER: &str = " ORDER BY c.last_us DESC, c.conversation_id DESC";
 
-fn behind(select: &mut QueryBuilder, filter: &ConversationFilter) {
+fn push_before(select: &mut QueryBuilder, filter: &ConversationFilter) {
     if let Some((at, id)) = filter.before {
         select.push(" AND (c.last_us, c.conversation_id) < (").push_bind(at).push(", ");
         select.push_bind(id.to_string()).push(")");
     }
 }
 
-/// What a search says where it is a number, or how one begins: that has an index.
+/// Returns the digits of a search text that is a phone number or a prefix of one, since there is an
+/// index for that.
 fn digits(filter: &ConversationFilter) -> Option<String> {
     let search = filter.search.trim();
     let digits = digits_of(search);
@@ -330,7 +340,7 @@ fn digits(filter: &ConversationFilter) -> Option<String> {
     plain.then(|| digits.to_string())
 }
 
-/// What is looked for, anywhere in a text.
+/// Returns a `LIKE` pattern that finds the text anywhere.
 fn like(search: &str) -> String {
     let mut like = String::from("%");
     for c in search.to_lowercase().chars() {
@@ -354,9 +364,9 @@ mod tests {
     use model::Routing;
     use model::Timestamp;
 
-    /// An index has the order of every list: however many there are, a page looks at no more than [`LOOKED_AT`].
+    /// Every list is ordered by an index, so a page never reads more than [`ROWS_PER_PAGE`] rows.
     #[tokio::test]
-    async fn no_list_of_conversations_is_sorted() {
+    async fn every_list_of_conversations_reads_an_index_in_order() {
         if crate::testing::skipped_on_postgres() {
             return;
         }
@@ -368,48 +378,49 @@ mod tests {
         let agent = Some(Uuid::from_u128(1));
         let search = |text: &str| ConversationFilter { search: text.to_owned(), ..none() };
         let status = |status| ConversationFilter { status: Some(status), ..none() };
-        // The filter, how it looks, and the index: of a main account, of a subaccount.
+        // The filter, the index that it uses, and the index names for a main account and a
+        // subaccount.
         let rows = [
-            (none(), Look::All, ["of_main_account", "of_account"]),
-            (status(ConversationStatus::Open), Look::All, ["of_main_account", "of_account"]),
+            (none(), Scan::All, ["of_main_account", "of_account"]),
+            (status(ConversationStatus::Open), Scan::All, ["of_main_account", "of_account"]),
             (
                 status(ConversationStatus::Archived),
-                Look::PutAway(ConversationStatus::Archived),
+                Scan::Status(ConversationStatus::Archived),
                 ["put_away", "put_away_of_account"],
             ),
             (
                 ConversationFilter { unread: Some(true), ..none() },
-                Look::Unread,
+                Scan::RowError,
                 ["unread", "unread_of_account"],
             ),
             (
                 ConversationFilter { unread: Some(false), ..none() },
-                Look::All,
+                Scan::All,
                 ["of_main_account", "of_account"],
             ),
             (
                 ConversationFilter { number: number(), ..none() },
-                Look::Number,
+                Scan::Number,
                 ["of_number", "of_number_of_account"],
             ),
             (
                 ConversationFilter { number: number(), unread: Some(true), agent, ..none() },
-                Look::Number,
+                Scan::Number,
                 ["of_number", "of_number_of_account"],
             ),
             (
                 ConversationFilter { agent, ..none() },
-                Look::Agent(Uuid::from_u128(1)),
+                Scan::Agent(Uuid::from_u128(1)),
                 ["of_agent", "of_agent"],
             ),
-            (ConversationFilter { agent, ..none() }, Look::All, ["of_main_account", "of_account"]),
-            (search("a word"), Look::All, ["of_main_account", "of_account"]),
-            (search("+91 98765"), Look::Users, ["of_user", "of_user_of_account"]),
+            (ConversationFilter { agent, ..none() }, Scan::All, ["of_main_account", "of_account"]),
+            (search("a word"), Scan::All, ["of_main_account", "of_account"]),
+            (search("+91 98765"), Scan::Users, ["of_user", "of_user_of_account"]),
         ];
-        for (filter, look, indexes) in &rows {
+        for (filter, scan, indexes) in &rows {
             for (scope, index) in ["MA1", "SA1"].map(|id| Scope::of(id.into())).iter().zip(indexes)
             {
-                let mut explain = look.query("EXPLAIN QUERY PLAN ", scope, filter, 50);
+                let mut explain = scan.query("EXPLAIN QUERY PLAN ", scope, filter, 50);
                 let plan = explain.build().fetch_all(&store.shared.read).await.unwrap();
                 let plan: Vec<String> =
                     plan.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect();
@@ -418,9 +429,12 @@ mod tests {
                     plan.iter().any(|line| line.starts_with(&by)),
                     "{filter:?} {scope:?} {index}: {plan:?}"
                 );
-                // Where rows are looked at, the few that are found are put in order: never those that are looked at.
+                // If rows are checked, only the matching ones are sorted.
                 let sorts = plan.iter().filter(|line| line.contains("TEMP B-TREE")).count();
-                assert!(sorts <= usize::from(look.looks(filter)), "{filter:?} {scope:?}: {plan:?}");
+                assert!(
+                    sorts <= usize::from(scan.has_unindexed_conditions(filter)),
+                    "{filter:?} {scope:?}: {plan:?}"
+                );
                 assert!(
                     !plan.iter().any(|line| line.starts_with("SCAN conversations")),
                     "{plan:?}"
@@ -437,10 +451,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_many_users_whose_numbers_begin_alike_each_is_on_one_page() {
+    async fn many_users_with_one_prefix_are_each_on_one_page() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
-        let many = u128::from(LOOKED_AT) + 200;
+        let many = u128::from(ROWS_PER_PAGE) + 200;
         for n in 0..many {
             let pair = Pair {
                 conversation: Uuid::from_u128(n),
@@ -475,12 +489,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_looked_for_is_no_pattern() {
+    fn search_text_is_escaped() {
         assert_eq!(like("50% O_K\\"), "%50\\% o\\_k\\\\%");
     }
 
-    /// Prints how long a page takes where there are a million conversations:
-    /// `cargo test --lib a_page_of_a_million -- --ignored --nocapture`.
+    /// Prints the time that a page takes with a million conversations: `cargo test --lib
+    /// a_page_of_a_million -- --ignored --nocapture`.
     #[tokio::test]
     #[ignore = "fills a database of a gigabyte"]
     async fn a_page_of_a_million_conversations_takes_less_than_30_ms() {
@@ -489,7 +503,8 @@ mod tests {
         Store::open(&file, Health::new()).await.unwrap().close().await;
         let pool =
             sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.unwrap();
-        // Every tenth is a subaccount's; one in a hundred is unread, put away, or an agent's.
+        // One in ten belongs to a subaccount. One in a hundred each is unread, archived or routed
+        // to an agent.
         let fill = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, name, \
             status, routing, agent, unread, last_text, last_direction, last_us, heard_us, created_us, name_lower, last_lower) \
             WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999999) \
@@ -546,12 +561,12 @@ mod tests {
                     store.conversations().list(&scope, filter, 50).await.unwrap();
                     took.push(clock.now().saturating_duration_since(begun));
                 }
-                // The first one reads what the disk has.
+                // The first run reads from disk.
                 let median = {
                     took.sort();
                     took[2]
                 };
-                #[allow(clippy::print_stderr, reason = "figures are told")]
+                #[allow(clippy::print_stderr, reason = "prints measurements")]
                 let () = eprintln!("{scope:?} {name}: {median:?}, {:?} at most", took[4]);
                 worst = worst.max(median);
             }

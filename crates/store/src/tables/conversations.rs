@@ -1,87 +1,95 @@
-//! Conversations and their messages as they are read: lists by index, timelines, and what an answer to a message needs.
+//! Conversations: reading single ones, creating, changing and deleting them.
 
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::error::{StoreError, Unread, failed};
-use crate::rows::callback::Written;
-use crate::rows::conversation::{Conversation, ConversationChange, Insights, Last, Pair, Standing};
-use crate::rows::message::{Came, Draft, InboxFound};
-use crate::scope::{Scope, within};
+use crate::error::{RowError, StoreError, failed};
+use crate::rows::callback::QueuedCallback;
+use crate::rows::conversation::{
+    Conversation, ConversationChange, Insights, LastMessage, Pair, RoutingState,
+};
+use crate::rows::message::{EventDraft, InboxResult, TimelineEntry};
+use crate::scope::{Scope, push_scope};
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
-use crate::tables::numbers::{self, GENERATION, JOIN, STANDING, standing};
+use crate::tables::numbers::{
+    self, CURRENT_GENERATION, NUMBER_JOIN, ROUTING_COLUMNS, routing_state,
+};
 use crate::tables::readers::{direction, pair, unreadable};
 use crate::tables::responses;
 use crate::write::InboxWrite;
 use model::{ConversationStatus, E164, Routing, Timestamp};
 
-/// Handle.
+/// Handle to the conversations. See [`Store::conversations`](crate::Store::conversations).
 #[derive(Clone, Copy, Debug)]
 pub struct Conversations<'a>(pub(crate) &'a Shared);
 
 impl Conversations<'_> {
-    /// Changes a conversation, and puts what tells webhooks of it into the outbox; `false`: the scope has none of that
-    /// id, or it is not in a state for it.
+    /// Changes a conversation, and adds the events in `events` for webhooks to the outbox. Returns
+    /// `false` if the scope has no such conversation, or if its status does not allow the change.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn change(
         self,
         scope: &Scope,
         conversation: Uuid,
         change: ConversationChange,
-        tell: Vec<(Uuid, Draft)>,
-    ) -> Result<(bool, Vec<Written>), StoreError> {
+        events: Vec<(Uuid, EventDraft)>,
+    ) -> Result<(bool, Vec<QueuedCallback>), StoreError> {
         let scope = scope.clone();
         self.0
             .queue
-            .inbox(InboxWrite::Change { scope, conversation, change, tell })
+            .inbox(InboxWrite::Change { scope, conversation, change, events })
             .await?
             .into_done()
     }
 
-    /// Deletes a conversation with its messages; `false`: the scope has none of that id.
+    /// Deletes a conversation and its messages. Returns `false` if the scope has no such
+    /// conversation.
     ///
     /// # Errors
-    /// The store takes nothing now; some of its messages may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some of the messages
+    /// may be deleted then.
     pub async fn delete(self, scope: &Scope, conversation: Uuid) -> Result<bool, StoreError> {
         if self.get(scope, conversation).await?.is_none() {
             return Ok(false);
         }
-        self.0.delete_within(conversation).await?;
+        self.0.delete_conversation_data(conversation).await?;
         let written = self.0.queue.inbox(InboxWrite::Delete { scope: scope.clone(), conversation });
         Ok(written.await?.into_done()?.0)
     }
 
-    /// Makes a conversation with this routing, or gives it that routing.
+    /// Creates a conversation with this routing, or sets its routing if it exists.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn open(self, pair: Pair, routing: Routing, at: Timestamp) -> Result<(), StoreError> {
         self.0.queue.inbox(InboxWrite::Open { pair, routing, at }).await?.into_done().map(drop)
     }
 
-    /// One of a scope's conversations.
+    /// Returns a conversation, or `None` if the scope has no such conversation.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Conversation>, StoreError> {
-        one(&self.0.read, scope, id).await
+        get(&self.0.read, scope, id).await
     }
 
-    /// How many conversations are open of each of these numbers, as far as the scope sees them; none of a number that is
-    /// not among the answers.
+    /// Returns the number of open conversations by business number. Numbers without any are left
+    /// out.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn count_open(
         self,
         scope: &Scope,
         numbers: &[E164],
     ) -> Result<BTreeMap<E164, u64>, StoreError> {
-        open_of(&self.0.read, scope, numbers).await
+        count_open(&self.0.read, scope, numbers).await
     }
 }
 
@@ -89,23 +97,24 @@ pub(crate) const COLUMNS: &str = "c.conversation_id, c.auth_id, c.main_auth_id, 
     c.status, c.unread, c.last_text, c.last_direction, c.last_us, c.heard_us, c.sentiment, c.score, c.summary, \
     c.insights_by, c.insights_us, c.created_us";
 
-/// One of a scope's.
-pub(crate) async fn one(
+/// Returns a conversation of the scope.
+pub(crate) async fn get(
     pool: &Pool,
     scope: &Scope,
     id: Uuid,
 ) -> Result<Option<Conversation>, StoreError> {
     const WHAT: &str = "read a conversation";
     let mut select = QueryBuilder::new(format!(
-        "SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE c."
+        "SELECT {COLUMNS}, {ROUTING_COLUMNS} FROM conversations c {NUMBER_JOIN} WHERE c."
     ));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select.push(" AND c.conversation_id = ").push_bind(id.to_string());
     let row = select.build().fetch_optional(pool).await.map_err(failed(WHAT))?;
     row.map(|row| conversation(&row).map_err(unreadable(WHAT))).transpose()
 }
 
-/// Everybody's conversations behind that one, in the order of their ids: for the owner of the machine.
+/// Returns conversations of all accounts with an id greater than `after`, ordered by id. For the
+/// command-line tools.
 pub(crate) async fn after(
     pool: &Pool,
     after: Uuid,
@@ -113,7 +122,7 @@ pub(crate) async fn after(
 ) -> Result<Vec<Conversation>, StoreError> {
     const WHAT: &str = "read the conversations";
     let mut select = QueryBuilder::new(format!(
-        "SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE c.conversation_id > "
+        "SELECT {COLUMNS}, {ROUTING_COLUMNS} FROM conversations c {NUMBER_JOIN} WHERE c.conversation_id > "
     ));
     select
         .push_bind(after.to_string())
@@ -123,7 +132,8 @@ pub(crate) async fn after(
     rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
 }
 
-/// Some of a scope's behind that one, in the order of their ids.
+/// Returns conversations of the scope that match the condition added by `narrow`, with an id
+/// greater than `after`, ordered by id.
 pub(crate) async fn of_scope(
     pool: &Pool,
     scope: &Scope,
@@ -131,11 +141,11 @@ pub(crate) async fn of_scope(
     after: Uuid,
     limit: u32,
 ) -> Result<Vec<Conversation>, StoreError> {
-    const WHAT: &str = "read a person's conversations";
+    const WHAT: &str = "read a user's conversations";
     let mut select = QueryBuilder::new(format!(
-        "SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE "
+        "SELECT {COLUMNS}, {ROUTING_COLUMNS} FROM conversations c {NUMBER_JOIN} WHERE "
     ));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     narrow(&mut select);
     select.push(" AND c.conversation_id > ").push_bind(after.to_string());
     select.push(" ORDER BY c.conversation_id LIMIT ").push_bind(i64::from(limit));
@@ -143,8 +153,8 @@ pub(crate) async fn of_scope(
     rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
 }
 
-/// Open conversations of each of these numbers of a scope's; of a number that is not among the answers there are none.
-pub(crate) async fn open_of(
+/// Counts the scope's open conversations by business number. Numbers without any are left out.
+pub(crate) async fn count_open(
     pool: &Pool,
     scope: &Scope,
     numbers: &[E164],
@@ -152,8 +162,8 @@ pub(crate) async fn open_of(
     const WHAT: &str = "count open conversations";
     let Some((first, rest)) = numbers.split_first() else { return Ok(BTreeMap::new()) };
     let mut select = QueryBuilder::new("SELECT number, count(*) FROM conversations WHERE ");
-    within(&mut select, scope);
-    // The word stands in the index: few rows are looked at, and none but in it.
+    push_scope(&mut select, scope);
+    // The literal status selects a partial index, so the count reads only that index.
     select.push(" AND status = 'open' AND number IN (").push_bind(first.as_str());
     for number in rest {
         select.push(", ").push_bind(number.as_str());
@@ -166,7 +176,7 @@ pub(crate) async fn open_of(
     Ok(counted.map(|(number, count)| (number, u64::try_from(count).unwrap_or_default())).collect())
 }
 
-pub(crate) fn conversation(row: &Row) -> Result<Conversation, Unread> {
+pub(crate) fn conversation(row: &Row) -> Result<Conversation, RowError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let time = |column: &str| row.try_get::<i64, _>(column).map(Timestamp::from_micros);
     let id = text("conversation_id")?.parse()?;
@@ -185,10 +195,10 @@ pub(crate) fn conversation(row: &Row) -> Result<Conversation, Unread> {
     let heard = time("heard_us")?;
     Ok(Conversation {
         pair: pair(id, row)?,
-        status: ConversationStatus::parse(&text("status")?).ok_or("a status that nobody knows")?,
-        standing: standing(row)?,
+        status: ConversationStatus::parse(&text("status")?).ok_or("unknown status")?,
+        standing: routing_state(row)?,
         unread: u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default(),
-        last: Last {
+        last: LastMessage {
             text: text("last_text")?,
             direction: direction(&text("last_direction")?),
             at: time("last_us")?,
@@ -199,8 +209,9 @@ pub(crate) fn conversation(row: &Row) -> Result<Conversation, Unread> {
     })
 }
 
-/// What puts a conversation there, with its first eleven values: whose it is, with whom, and who has it.
-pub(crate) fn begun(text: &'static str, pair: &Pair, routing: Routing) -> Query<Row> {
+/// Binds the first eleven values of an `INSERT` of a conversation: account, number, user and
+/// routing.
+pub(crate) fn bind_conversation(text: &'static str, pair: &Pair, routing: Routing) -> Query<Row> {
     sql::query(text)
         .bind(pair.conversation.to_string())
         .bind(pair.account.as_str())
@@ -215,9 +226,10 @@ pub(crate) fn begun(text: &'static str, pair: &Pair, routing: Routing) -> Query<
         .bind(routing.agent().map(|id| id.to_string()))
 }
 
-/// Makes the conversation or brings it up to date.
-pub(crate) fn conversing(came: &Came) -> Query<Row> {
-    // A number's stored routing is read here and now: memory may be a moment behind it. It is its owner's.
+/// The upsert of the conversation of a new message.
+pub(crate) fn upsert_for(entry: &TimelineEntry) -> Query<Row> {
+    // The number's stored routing is read in the same statement, because the routing in memory may
+    // be outdated. It counts only for the number's owner.
     let upsert = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, \
         bsuid, name, status, routing, webhook, agent, unread, last_text, last_direction, last_us, heard_us, created_us, \
         generation, name_lower, last_lower) \
@@ -239,8 +251,8 @@ pub(crate) fn conversing(came: &Came) -> Query<Row> {
         (SELECT t.routing FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_routing, \
         (SELECT t.webhook FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_webhook, \
         (SELECT t.agent FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_agent";
-    let Came { pair, message, heard, counts, routing, .. } = came;
-    begun(upsert, pair, *routing)
+    let TimelineEntry { pair, message, heard, counts, routing, .. } = entry;
+    bind_conversation(upsert, pair, *routing)
         .bind(i64::from(*counts))
         .bind(&message.text)
         .bind(message.direction.as_str())
@@ -250,17 +262,18 @@ pub(crate) fn conversing(came: &Came) -> Query<Row> {
         .bind(message.text.to_lowercase())
 }
 
-/// What is left to do once the conversation is there; where it stands, and how many of its messages are unread.
-pub(crate) async fn conversed(
+/// Finishes the upsert of a conversation. Returns its routing state and its number of unread
+/// messages.
+pub(crate) async fn finish_upsert(
     to: &mut Conn,
-    came: &Came,
+    entry: &TimelineEntry,
     row: &Row,
-) -> Result<(Standing, u64), sqlx::Error> {
-    renew(to, came, row).await?;
-    let pair = &came.pair;
-    let mut standing = standing(row)?;
-    match numbers::held(row)? {
-        None => numbers::begin(to, pair).await?,
+) -> Result<(RoutingState, u64), sqlx::Error> {
+    update_rare_columns(to, entry, row).await?;
+    let pair = &entry.pair;
+    let mut standing = routing_state(row)?;
+    match numbers::number_row(row)? {
+        None => numbers::insert_owner(to, pair).await?,
         Some(held) => {
             standing.epoch += u64::try_from(held.generation).unwrap_or_default();
             if held.generation > row.try_get::<i64, _>("generation")? {
@@ -274,10 +287,15 @@ pub(crate) async fn conversed(
     Ok((standing, u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default()))
 }
 
-/// What of a conversation is another than it was. Apart from what each message changes, and only where it is so: what an update
-/// names, it writes into each index that has it, whether it changes or not.
-pub(crate) async fn renew(to: &mut Conn, came: &Came, row: &Row) -> Result<(), sqlx::Error> {
-    let Came { pair, counts, .. } = came;
+/// Updates columns of a conversation that rarely change. They are not part of the upsert for each
+/// message, because an update writes every index that contains one of its columns, even if the
+/// value stays the same.
+pub(crate) async fn update_rare_columns(
+    to: &mut Conn,
+    entry: &TimelineEntry,
+    row: &Row,
+) -> Result<(), sqlx::Error> {
+    let TimelineEntry { pair, counts, .. } = entry;
     let text = |column: &str| row.try_get::<String, _>(column);
     let bsuid: Option<String> = row.try_get("bsuid")?;
     if text("main_auth_id")? == pair.main_account.as_str()
@@ -313,9 +331,10 @@ pub(crate) async fn change(
         update.push(", unread = 0");
     }
     if let Some(routing) = change.routing {
-        route(&mut update, routing);
+        push_routing(&mut update, routing);
     }
-    // An answer under way is not sent any more where people took over, or somebody else answers.
+    // The new epoch stops an AI agent's reply in progress after a person took over or the agent
+    // changed.
     if change.routing.is_some() || change.ai_enabled == Some(false) {
         update.push(", epoch = epoch + 1");
     }
@@ -333,9 +352,9 @@ pub(crate) async fn change(
         update.push(", insights_us = ").push_bind(insights.at.micros());
     }
     update.push(" WHERE ");
-    within(&mut update, scope);
+    push_scope(&mut update, scope);
     update.push(" AND conversation_id = ").push_bind(conversation.to_string());
-    // Two who close it at the same moment: one of them does.
+    // If two people close a conversation at the same time, only one of them succeeds.
     if let Some(next) = change.status {
         update.push(" AND status IN (");
         let mut words = update.list();
@@ -347,11 +366,11 @@ pub(crate) async fn change(
     Ok(update.build().execute(to).await?.rows_affected() > 0)
 }
 
-pub(crate) fn route(update: &mut QueryBuilder, routing: Routing) {
+pub(crate) fn push_routing(update: &mut QueryBuilder, routing: Routing) {
     update.push(", routing = ").push_bind(routing.as_str());
     update.push(", webhook = ").push_bind(routing.webhook().map(|id| id.to_string()));
     update.push(", agent = ").push_bind(routing.agent().map(|id| id.to_string()));
-    update.push(", generation = ").push(GENERATION);
+    update.push(", generation = ").push(CURRENT_GENERATION);
 }
 
 pub(crate) async fn open(
@@ -359,25 +378,25 @@ pub(crate) async fn open(
     pair: &Pair,
     routing: Routing,
     at: Timestamp,
-) -> Result<InboxFound, sqlx::Error> {
-    numbers::begin(to, pair).await?;
+) -> Result<InboxResult, sqlx::Error> {
+    numbers::insert_owner(to, pair).await?;
     let put = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, bsuid, \
         name, status, routing, webhook, agent, last_text, last_direction, last_us, created_us, generation) \
         SELECT $1, $2, $3, $4, $5, $6, $7, $8, 'open', $9, $10, $11, '', 'inbound', $12, $12, generation \
         FROM number_tenures WHERE phone_number_id = $5 \
         ON CONFLICT (conversation_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
         agent = excluded.agent, generation = excluded.generation, epoch = conversations.epoch + 1";
-    begun(put, pair, routing).bind(at.micros()).execute(to).await?;
-    Ok(InboxFound::Done(true, Vec::new()))
+    bind_conversation(put, pair, routing).bind(at.micros()).execute(to).await?;
+    Ok(InboxResult::Done(true, Vec::new()))
 }
 
 pub(crate) async fn delete(
     to: &mut Conn,
     scope: &Scope,
     conversation: Uuid,
-) -> Result<InboxFound, sqlx::Error> {
+) -> Result<InboxResult, sqlx::Error> {
     let mut delete = QueryBuilder::new("DELETE FROM conversations WHERE ");
-    within(&mut delete, scope);
+    push_scope(&mut delete, scope);
     delete.push(" AND conversation_id = ").push_bind(conversation.to_string());
     let done = delete.build().execute(&mut *to).await?.rows_affected() > 0;
     if done {
@@ -387,11 +406,11 @@ pub(crate) async fn delete(
         let turns = sql::query("DELETE FROM turns WHERE conversation_id = $1")
             .bind(conversation.to_string());
         turns.execute(&mut *to).await?;
-        responses::forget_conversation(to, conversation, Timestamp::MAX).await?;
-        // What was to be told of it is told no more: it is gone.
+        responses::delete_of_conversation(to, conversation, Timestamp::MAX).await?;
+        // Undelivered events about a deleted conversation are not sent.
         let callbacks =
             sql::query("DELETE FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL");
         callbacks.bind(conversation.to_string()).execute(to).await?;
     }
-    Ok(InboxFound::Done(done, Vec::new()))
+    Ok(InboxResult::Done(done, Vec::new()))
 }

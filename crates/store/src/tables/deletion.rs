@@ -1,6 +1,8 @@
-//! How a person's rows go: some at a time, so that no call's write waits for them, and so that nothing of them is left in the file.
-//! SQLite overwrites what is deleted (`secure_delete`, set in `open`); what its write-ahead log still has goes by
-//! [`Store::scrub`]. PostgreSQL has no such thing (docs/operations.md).
+//! Deletion of a user's rows in small batches, so that the writes of calls don't have to wait.
+//!
+//! SQLite overwrites deleted rows (`secure_delete`, set in `sql::connect`). Copies in its
+//! write-ahead log are removed by [`Erasures::scrub`](crate::Erasures::scrub). PostgreSQL does not
+//! overwrite deleted rows.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -10,82 +12,87 @@ use crate::error::StoreError;
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::{CallUuid, Timestamp};
 
 impl Shared {
-    async fn delete_all(&self, some: impl Fn() -> Few) -> Result<(), StoreError> {
-        while self.queue.run(some()).await? >= u64::from(AT_ONCE) {}
+    async fn delete_all(&self, some: impl Fn() -> DeleteRows) -> Result<(), StoreError> {
+        while self.queue.run(some()).await? >= u64::from(BATCH) {}
         Ok(())
     }
 
-    /// What tells of a call: its log and callbacks.
-    pub(crate) async fn delete_telling_of(&self, call: &str) -> Result<(), StoreError> {
-        self.delete_all(|| Few::Lines(call.to_owned())).await?;
-        self.delete_all(|| Few::Said(call.to_owned())).await?;
-        // One that goes out meanwhile is among those that are done then.
-        self.delete_all(|| Few::Waiting(call.to_owned())).await?;
-        self.delete_all(|| Few::Done(call.to_owned())).await?;
-        self.delete_all(|| Few::Events(call.to_owned(), Timestamp::MAX)).await
+    /// Deletes the event log, transcript, callbacks and events of a call.
+    pub(crate) async fn delete_call_data(&self, call: &str) -> Result<(), StoreError> {
+        self.delete_all(|| DeleteRows::Lines(call.to_owned())).await?;
+        self.delete_all(|| DeleteRows::Transcript(call.to_owned())).await?;
+        // A waiting callback that is delivered during this step is deleted by the next one.
+        self.delete_all(|| DeleteRows::Waiting(call.to_owned())).await?;
+        self.delete_all(|| DeleteRows::Done(call.to_owned())).await?;
+        self.delete_all(|| DeleteRows::Events(call.to_owned(), Timestamp::MAX)).await
     }
 
-    /// What a conversation holds, but for its own row.
-    pub(crate) async fn delete_within(&self, conversation: Uuid) -> Result<(), StoreError> {
+    /// Deletes the messages and events of a conversation, but not its row.
+    pub(crate) async fn delete_conversation_data(
+        &self,
+        conversation: Uuid,
+    ) -> Result<(), StoreError> {
         self.delete_messages(conversation, Timestamp::MAX).await?;
         self.delete_events(conversation, Timestamp::MAX).await
     }
 
-    /// A conversation's messages that came until then.
+    /// Deletes the messages of a conversation that came up to `until`.
     pub(crate) async fn delete_messages(
         &self,
         conversation: Uuid,
         until: Timestamp,
     ) -> Result<(), StoreError> {
-        self.delete_all(|| Few::Messages(conversation.to_string(), until)).await
+        self.delete_all(|| DeleteRows::Messages(conversation.to_string(), until)).await
     }
 
-    /// What webhooks were or are to be told of a conversation, and was noted until then.
+    /// Deletes the webhook events about a conversation that were created up to `until`.
     pub(crate) async fn delete_events(
         &self,
         conversation: Uuid,
         until: Timestamp,
     ) -> Result<(), StoreError> {
-        self.delete_all(|| Few::Events(conversation.to_string(), until)).await
+        self.delete_all(|| DeleteRows::Events(conversation.to_string(), until)).await
     }
 
-    /// The lines of a call's log that wait are written, and what tells of the call is gone.
+    /// Deletes the event logs, transcripts, callbacks and events of a call and of the calls in
+    /// `calls`.
     ///
     /// # Errors
-    /// The store takes nothing now; some may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some rows may be
+    /// deleted then.
     pub(crate) async fn delete_calls(
         &self,
         calls: &[String],
         call: CallUuid,
     ) -> Result<(), StoreError> {
         for one in calls {
-            self.delete_telling_of(one).await?;
+            self.delete_call_data(one).await?;
         }
-        self.delete_telling_of(&call.to_string()).await
+        self.delete_call_data(&call.to_string()).await
     }
 }
 
-/// Rows in one write.
-const AT_ONCE: u32 = 500;
+/// Number of rows deleted in one write.
+const BATCH: u32 = 500;
 
-/// Some rows of a call, or of a conversation.
-enum Few {
+/// A limited number of rows of a call or conversation.
+enum DeleteRows {
     Lines(String),
-    /// What was said in a call that is up, or was.
-    Said(String),
-    /// Of a call, by the index of those that wait, and of those that are done.
+    /// Transcript of a call.
+    Transcript(String),
+    /// Waiting and finished callbacks of a call. Each kind has its own index.
     Waiting(String),
     Done(String),
-    /// Of a conversation, or a call's; until then.
+    /// Webhook events about a conversation or call, created up to a time.
     Events(String, Timestamp),
     Messages(String, Timestamp),
 }
 
-impl Few {
+impl DeleteRows {
     fn delete(&self) -> (&'static str, &str) {
         match self {
             Self::Lines(call) => (
@@ -93,7 +100,7 @@ impl Few {
                  (SELECT seq FROM call_events WHERE call_uuid = $1 ORDER BY seq LIMIT $2)",
                 call,
             ),
-            Self::Said(call) => (
+            Self::Transcript(call) => (
                 "DELETE FROM call_said WHERE call_uuid = $1 AND seq IN \
                  (SELECT seq FROM call_said WHERE call_uuid = $1 ORDER BY seq LIMIT $2)",
                 call,
@@ -123,20 +130,20 @@ impl Few {
 
     fn until(&self) -> Option<Timestamp> {
         match self {
-            Self::Lines(_) | Self::Said(_) | Self::Waiting(_) | Self::Done(_) => None,
+            Self::Lines(_) | Self::Transcript(_) | Self::Waiting(_) | Self::Done(_) => None,
             Self::Events(_, until) | Self::Messages(_, until) => Some(*until),
         }
     }
 }
 
-impl Deed for Few {
-    fn carry_out<'a>(
+impl WriteTask for DeleteRows {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         let (delete, of) = self.delete();
-        let mut delete = sql::query(delete).bind(of).bind(AT_ONCE);
+        let mut delete = sql::query(delete).bind(of).bind(BATCH);
         if let Some(until) = self.until() {
             delete = delete.bind(until.micros());
         }

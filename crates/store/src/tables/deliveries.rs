@@ -1,38 +1,40 @@
-//! A webhook's log of deliveries: the outbox's rows that name it.
+//! The delivery log of a webhook: the outbox rows that go to it.
 
 use uuid::Uuid;
 
-use crate::error::{StoreError, Unread, failed};
+use crate::error::{RowError, StoreError, failed};
 use crate::rows::callback::CallbackState;
-use crate::rows::message::InboxFound;
+use crate::rows::message::InboxResult;
 use crate::sql::{self, Conn, Pool, Row};
 use crate::tables::webhooks::Webhooks;
 use crate::write::InboxWrite;
 use model::Timestamp;
 
 impl Webhooks<'_> {
-    /// An event is sent to its webhook once more; `false`: there is none of that id.
+    /// Redelivers an event to its webhook. Returns `false` if the event does not exist.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn redeliver(
         self,
         webhook: Uuid,
         event_id: Uuid,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        // The writer goes to the row: whoever looks through a webhook's history for it is a reader.
+        // The search through the webhook's history uses a read connection. The writer gets the row
+        // id.
         let select = "SELECT id FROM callbacks WHERE webhook = $1 AND event_id = $2 ORDER BY id DESC LIMIT 1";
         let select = sql::query_scalar(select).bind(webhook.to_string()).bind(event_id.to_string());
-        let row = select.fetch_optional(&self.0.read).await.map_err(failed("look for an event"))?;
+        let row = select.fetch_optional(&self.0.read).await.map_err(failed("find an event"))?;
         let Some(row) = row else { return Ok(false) };
         Ok(self.0.queue.inbox(InboxWrite::Redeliver { row, now }).await?.into_done()?.0)
     }
 
-    /// A webhook's deliveries behind that row, the latest first.
+    /// Returns the deliveries of a webhook with a row id below `before`, newest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn deliveries(
         self,
         webhook: Uuid,
@@ -43,22 +45,22 @@ impl Webhooks<'_> {
     }
 }
 
-/// An event that was, or is to be, delivered.
+/// An event that was or will be delivered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeliveryView {
-    /// Its place among all, for the next page.
+    /// Row id, used as the cursor of the next page.
     pub row: i64,
     pub event_id: String,
-    /// `message.received`, …
+    /// The event type, such as `message.received`.
     pub event: String,
     pub created: Timestamp,
     pub attempts: u32,
     pub state: CallbackState,
-    /// How the last attempt ended, for people.
+    /// Result of the last attempt, for people.
     pub last: String,
 }
 
-/// A webhook's, the latest first.
+/// Returns the deliveries of a webhook, newest first.
 pub(crate) async fn list(
     pool: &Pool,
     webhook: Uuid,
@@ -75,7 +77,7 @@ pub(crate) async fn list(
         .fetch_all(pool)
         .await
         .map_err(failed(WHAT))?;
-    let view = |row: &Row| -> Result<DeliveryView, Unread> {
+    let view = |row: &Row| -> Result<DeliveryView, RowError> {
         let time = |column: &str| {
             row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros))
         };
@@ -105,9 +107,9 @@ pub(crate) async fn redeliver(
     to: &mut Conn,
     row: i64,
     now: Timestamp,
-) -> Result<InboxFound, sqlx::Error> {
+) -> Result<InboxResult, sqlx::Error> {
     let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, delivered = 0, since_us = $2, retries = 0 \
         WHERE id = $1";
     let update = sql::query(update).bind(row).bind(now.micros());
-    Ok(InboxFound::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
+    Ok(InboxResult::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
 }

@@ -1,5 +1,6 @@
-//! What an agent and the user say in a call that is up: a row each line, as it comes, so that a process that dies leaves
-//! the next one what was said until then. They are gone as soon as the call's end has them.
+//! Transcripts of open calls between an AI agent and a user. Each line is a row, written
+//! immediately, so that the next process has the transcript if this one dies. The rows are deleted
+//! once the transcript is stored with the ended call.
 
 use std::collections::BTreeMap;
 
@@ -11,63 +12,65 @@ use crate::error::{StoreError, failed};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::CallUuid;
 
-/// Handle.
+/// Handle to the transcripts. See [`Store::dialogues`](crate::Store::dialogues).
 #[derive(Clone, Copy, Debug)]
 pub struct Dialogues<'a>(pub(crate) &'a Shared);
 
 impl Dialogues<'_> {
-    /// Writes a line of what is said in a call that is up, or what it turned out to be; queued when this returns. Where there
-    /// is no room for it, a kill loses it.
+    /// Stores a line of the transcript, or replaces it if recognition has corrected it. The write
+    /// is queued when this returns. If the queue is full, a crash loses the line.
     pub fn put(self, call: CallUuid, seq: usize, line: CallLine) {
-        drop(self.0.queue.try_run(Said { call, seq, line }));
+        drop(self.0.queue.try_run(PutLine { call, seq, line }));
     }
 
-    /// They are where they belong: queued behind that when this returns.
+    /// Deletes the lines of a call after they are stored elsewhere. The write is queued when this
+    /// returns.
     pub fn delete(self, call: CallUuid) {
-        drop(self.0.queue.try_run(Forget(Some(call))));
+        drop(self.0.queue.try_run(DeleteLines(Some(call))));
     }
 
-    /// What is left of calls that are over goes.
+    /// Deletes the lines of all calls that have ended.
     pub fn delete_ended(self) {
-        drop(self.0.queue.try_run(Forget(None)));
+        drop(self.0.queue.try_run(DeleteLines(None)));
     }
 
-    /// What was said in the calls that an earlier process of this node left open, the first lines first.
+    /// Returns the transcripts of calls that an earlier process of this node left open, each with
+    /// its lines in order.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn of_orphans(
         self,
         node_id: &str,
     ) -> Result<BTreeMap<CallUuid, Vec<CallLine>>, StoreError> {
-        const WHAT: &str = "read what was said in calls that were left open";
+        const WHAT: &str = "read transcripts of open calls";
         let select = "SELECT s.call_uuid, s.role, s.body, s.said_at FROM call_said s JOIN calls c \
             ON c.call_uuid = s.call_uuid WHERE c.node_id = $1 AND c.ended_us IS NULL ORDER BY s.call_uuid, s.seq";
         let rows =
             sql::query(select).bind(node_id).fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
-        let mut said: BTreeMap<CallUuid, Vec<CallLine>> = BTreeMap::new();
+        let mut lines: BTreeMap<CallUuid, Vec<CallLine>> = BTreeMap::new();
         for row in &rows {
             let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
             let call: Uuid = text("call_uuid")?.parse().map_err(|e: uuid::Error| {
                 StoreError::Unreadable { what: WHAT, detail: e.to_string() }
             })?;
             let line = CallLine { role: text("role")?, text: text("body")?, at: text("said_at")? };
-            said.entry(CallUuid(call)).or_default().push(line);
+            lines.entry(CallUuid(call)).or_default().push(line);
         }
-        Ok(said)
+        Ok(lines)
     }
 }
 
-/// A line. Its `Debug` does not show it (R22).
+/// A line of a transcript. `Debug` does not show its text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CallLine {
     /// `user` or `assistant`.
     pub role: String,
     pub text: String,
-    /// RFC 3339.
+    /// Time in RFC 3339.
     pub at: String,
 }
 
@@ -77,15 +80,15 @@ impl std::fmt::Debug for CallLine {
     }
 }
 
-/// A line was said, or turned out to be another one.
-struct Said {
+/// Stores or replaces a line.
+struct PutLine {
     call: CallUuid,
     seq: usize,
     line: CallLine,
 }
 
-impl Deed for Said {
-    fn carry_out<'a>(
+impl WriteTask for PutLine {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -104,17 +107,17 @@ impl Deed for Said {
         .boxed()
     }
 
-    /// It outlives the process, though not the power.
+    /// The line survives a crash of the process without a sync.
     fn is_synced(&self) -> bool {
         false
     }
 }
 
-/// A call's lines are where they belong; none: those of all calls that are over.
-struct Forget(Option<CallUuid>);
+/// Deletes the lines of a call, or with `None` those of all calls that have ended.
+struct DeleteLines(Option<CallUuid>);
 
-impl Deed for Forget {
-    fn carry_out<'a>(
+impl WriteTask for DeleteLines {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -153,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_come_back_in_order_as_they_turned_out_until_they_are_forgotten() {
+    async fn lines_are_returned_in_order_with_corrections_until_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         begin(&store, 1);
@@ -164,9 +167,9 @@ mod tests {
         }
         store.dialogues().put(uuid(2), 0, line("user", "nobody's"));
         store.flush().await;
-        let said = store.dialogues().of_orphans("node").await.unwrap();
+        let lines = store.dialogues().of_orphans("node").await.unwrap();
         let want = ["Welcome.", "Not so late", "Late"].map(|text| line("assistant", text)).to_vec();
-        assert_eq!(said, BTreeMap::from([(uuid(1), want)]));
+        assert_eq!(lines, BTreeMap::from([(uuid(1), want)]));
         assert!(store.dialogues().of_orphans("another").await.unwrap().is_empty());
 
         store.dialogues().delete_ended();
@@ -177,7 +180,7 @@ mod tests {
                 .await
                 .unwrap()
         };
-        assert_eq!(count().await, 3, "of the call that is up");
+        assert_eq!(count().await, 3, "those of the open call");
         store.dialogues().delete(uuid(1));
         store.flush().await;
         assert_eq!(count().await, 0);

@@ -1,14 +1,14 @@
-//! Endpoints: an account's named phones (`plivo-xml.md` §6, `plivo-call-api.md` §5).
+//! Endpoints: the named phones of an account.
 
 use crate::error::{StoreError, failed};
 use crate::rows::endpoint::{Endpoint, EndpointChange, EndpointWrite};
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
 use crate::write::Write;
 use model::{AppId, EndpointId, EndpointName, Timestamp};
 
-/// Handle.
+/// Handle to the endpoints. See [`Store::endpoints`](crate::Store::endpoints).
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoints<'a>(pub(crate) &'a Shared);
 
@@ -17,26 +17,26 @@ impl Endpoints<'_> {
         self.0.queue.change(|sender| Write::Endpoint(Box::new(write), sender)).await
     }
 
-    /// One of a scope's endpoints.
+    /// Returns an endpoint, or `None` if the scope has no such endpoint.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: &EndpointId) -> Result<Option<Endpoint>, StoreError> {
         one(&self.0.read, scope, id).await
     }
 
-    /// The endpoint of that name, whosever it is: for its phone's log-in.
+    /// Returns the endpoint of any account with this name. For the sign-in of phones.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn by_name(self, name: &EndpointName) -> Result<Option<Endpoint>, StoreError> {
         named(&self.0.read, name).await
     }
 
-    /// A scope's endpoints, newest first, and how many there are in all.
+    /// Returns endpoints of the scope, newest first, and their total number.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -46,18 +46,21 @@ impl Endpoints<'_> {
         list(&self.0.read, scope, limit, offset).await
     }
 
-    /// Writes a new endpoint to the disk; `false`: its name or its id is taken.
+    /// Creates an endpoint. Returns `false` if its name or id is taken. It is on disk when this
+    /// returns.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn create(self, endpoint: Endpoint) -> Result<bool, StoreError> {
         self.write(EndpointWrite::Create(endpoint)).await
     }
 
-    /// Changes an endpoint; `false`: the scope has none of that id.
+    /// Changes an endpoint. Returns `false` if the scope has no such endpoint.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn change(
         self,
         scope: &Scope,
@@ -67,10 +70,11 @@ impl Endpoints<'_> {
         self.write(EndpointWrite::Change(scope.clone(), id.clone(), change)).await
     }
 
-    /// Removes an endpoint; `false`: the scope has none of that id.
+    /// Deletes an endpoint. Returns `false` if the scope has no such endpoint.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn delete(self, scope: &Scope, id: &EndpointId) -> Result<bool, StoreError> {
         self.write(EndpointWrite::Delete(scope.clone(), id.clone())).await
     }
@@ -79,7 +83,7 @@ impl Endpoints<'_> {
 const COLUMNS: &str =
     "endpoint_id, auth_id, main_auth_id, username, alias, password, app_id, created_us";
 
-/// Carries it out; whether anything has changed.
+/// Executes the write. Returns whether anything has changed.
 pub(crate) async fn write(to: &mut Conn, write: &EndpointWrite) -> Result<bool, sqlx::Error> {
     let done = match write {
         EndpointWrite::Create(endpoint) => {
@@ -121,11 +125,11 @@ pub(crate) async fn write(to: &mut Conn, write: &EndpointWrite) -> Result<bool, 
 
 fn of(query: &mut QueryBuilder, scope: &Scope, id: &EndpointId) {
     query.push(" WHERE ");
-    within(query, scope);
+    push_scope(query, scope);
     query.push(" AND endpoint_id = ").push_bind(id.as_str().to_owned());
 }
 
-/// One of a scope's.
+/// Returns an endpoint of the scope.
 pub(crate) async fn one(
     pool: &Pool,
     scope: &Scope,
@@ -137,7 +141,7 @@ pub(crate) async fn one(
     row.as_ref().map(endpoint).transpose()
 }
 
-/// The one of that name, whosever it is.
+/// Returns the endpoint of any account with this name.
 pub(crate) async fn named(
     pool: &Pool,
     name: &EndpointName,
@@ -149,7 +153,7 @@ pub(crate) async fn named(
     row.as_ref().map(endpoint).transpose()
 }
 
-/// A scope's, newest first, and how many there are in all.
+/// Returns endpoints of the scope, newest first, and their total number.
 pub(crate) async fn list(
     pool: &Pool,
     scope: &Scope,
@@ -157,11 +161,11 @@ pub(crate) async fn list(
     offset: u64,
 ) -> Result<(Vec<Endpoint>, u64), StoreError> {
     let mut count = QueryBuilder::new("SELECT count(*) FROM endpoints WHERE ");
-    within(&mut count, scope);
+    push_scope(&mut count, scope);
     let total: i64 =
         count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the endpoints"))?;
     let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints WHERE "));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select.push(" ORDER BY created_us DESC, endpoint_id LIMIT ").push_bind(limit);
     select.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
     let rows = select.build().fetch_all(pool).await.map_err(failed("list the endpoints"))?;
@@ -206,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r16_endpoints_are_made_listed_changed_and_removed_within_their_account() {
+    async fn r16_endpoints_are_created_listed_changed_and_deleted_within_their_account() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
@@ -263,7 +267,7 @@ mod tests {
             ),
             ("B", None, "other")
         );
-        assert!(!format!("{changed:?}").contains("other"), "no hash in a log");
+        assert!(!format!("{changed:?}").contains("other"), "Debug omits the hash");
         assert!(store.endpoints().delete(&main, &first).await.unwrap());
         assert_eq!(store.endpoints().by_name(&changed.name).await.unwrap(), None);
         store.close().await;

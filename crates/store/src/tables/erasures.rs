@@ -1,5 +1,5 @@
-//! People who are to be forgotten (`number-api.md` §4): a row each, until nothing of theirs is left. What others keep beside
-//! the store (recordings' files, conversations) is `erasure`'s business.
+//! Requests to erase a user's data. Each has a row until all data is deleted. Files of recordings
+//! are deleted by the `erasure` module of the node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,25 +10,26 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::error::{StoreError, failed};
 use crate::rows::conversation::Conversation;
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
-use crate::sql::connect::beside_a_node;
+use crate::sql::connect::open_beside_node;
 use crate::sql::{self, Conn, QueryBuilder, Row};
 use crate::tables::{conversations, responses};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 
-/// Handle.
+/// Handle to the erasure requests. See [`Store::erasures`](crate::Store::erasures).
 #[derive(Clone, Copy, Debug)]
 pub struct Erasures<'a>(pub(crate) &'a Shared);
 
 impl Erasures<'_> {
-    /// What webhooks were or are to be told of a conversation, also of one that is not there, and was noted until then
-    /// by the steady clock.
+    /// Deletes webhook events about a conversation that were created up to `until` (monotonic
+    /// time), even if the conversation no longer exists.
     ///
     /// # Errors
-    /// The store takes nothing now; some may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some events may be
+    /// deleted then.
     pub async fn erase_events(
         self,
         conversation: Uuid,
@@ -37,17 +38,18 @@ impl Erasures<'_> {
         self.0.delete_events(conversation, until).await
     }
 
-    /// Empties the file of calls that begin, and SQLite's write-ahead log into its file: what was overwritten there is nowhere any
-    /// more. `false`: a call began, or somebody read meanwhile, and it is to be tried again.
+    /// Empties the start log, and checkpoints and truncates SQLite's write-ahead log, so that
+    /// deleted data is in no file. Returns `false` if a call started or a reader was active during
+    /// that; call it again then.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if a file can't be emptied.
     pub async fn scrub(self) -> Result<bool, StoreError> {
         const WHAT: &str = "empty the store's logs";
         let emptied =
             self.0.queue.empty_start_log().map_err(|e| failed(WHAT)(sqlx::Error::Io(e)))?;
         let Database::File(_) = &self.0.database else { return Ok(emptied) };
-        let pool = beside_a_node(&self.0.database, false).await?;
+        let pool = open_beside_node(&self.0.database, false).await?;
         let done: Result<(i64, i64, i64), _> =
             sql::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&pool).await;
         pool.close().await;
@@ -55,61 +57,68 @@ impl Erasures<'_> {
         Ok(emptied && busy == 0)
     }
 
-    /// Notes that a person is to be forgotten; from then on it will be done.
+    /// Stores an erasure request. It will be carried out even after a restart.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn request(self, erasure: Erasure) -> Result<(), StoreError> {
-        self.0.queue.run(ErasureWrite::Ask(erasure)).await.map(drop)
+        self.0.queue.run(ErasureWrite::Request(erasure)).await.map(drop)
     }
 
-    /// Nothing of the person's is left.
+    /// Removes a request after all data is deleted.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn finish(self, id: Uuid) -> Result<(), StoreError> {
-        self.0.queue.run(ErasureWrite::Done(id)).await.map(drop)
+        self.0.queue.run(ErasureWrite::Finish(id)).await.map(drop)
     }
 
-    /// Takes the person out of an ended call: its event log and callbacks are gone, its record names nobody. The record comes
-    /// last, since by it the call is found again.
+    /// Removes the user's data from an ended call: deletes its event log and callbacks, and clears
+    /// numbers and names in its record. The record comes last, because an interrupted erasure finds
+    /// the call by it.
     ///
     /// # Errors
-    /// The store takes nothing now; some may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some data may be
+    /// deleted then.
     pub async fn erase_call(self, call: CallUuid, line: Uuid) -> Result<(), StoreError> {
-        let family = sql::query_scalar::<String>(FAMILY)
+        let related = sql::query_scalar::<String>(RELATED_CALLS)
             .bind(call.to_string())
             .fetch_all(&self.0.read)
             .await;
-        let family = family.map_err(failed(WHAT))?;
-        self.0.delete_calls(&family, call).await?;
-        self.0.queue.run(ErasureWrite::Call(call, line, family)).await.map(drop)
+        let related = related.map_err(failed(WHAT))?;
+        self.0.delete_calls(&related, call).await?;
+        self.0.queue.run(ErasureWrite::Call(call, line, related)).await.map(drop)
     }
 
-    /// What webhooks were or are to be told of a conversation, of these ids.
+    /// Deletes webhook events about a conversation by their ids.
     ///
     /// # Errors
-    /// The store takes nothing now; some may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some events may be
+    /// deleted then.
     pub async fn erase_events_by_id(
         self,
         conversation: Uuid,
         events: &[Uuid],
     ) -> Result<(), StoreError> {
-        for some in events.chunks(AT_ONCE) {
-            self.0.queue.run(ErasureWrite::Told(conversation, some.to_vec())).await?;
+        for some in events.chunks(BATCH) {
+            self.0.queue.run(ErasureWrite::Events(conversation, some.to_vec())).await?;
         }
         Ok(())
     }
 
-    /// What a conversation holds that came until then; itself too, if nothing came later.
+    /// Deletes the content of a conversation up to `until`, and the conversation itself if nothing
+    /// is left.
     ///
     /// # Errors
-    /// The store takes nothing now; some may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some data may be
+    /// deleted then.
     pub async fn erase_conversation(
         self,
         scope: &Scope,
         conversation: Uuid,
-        until: Until,
+        until: ErasureCutoff,
     ) -> Result<(), StoreError> {
         self.erase_events(conversation, until.steady).await?;
         self.0.delete_messages(conversation, until.wall).await?;
@@ -120,27 +129,32 @@ impl Erasures<'_> {
             .map(drop)
     }
 
-    /// Forgets the person's notifications until then, and what they allowed these numbers.
+    /// Deletes the notifications about the user up to `until`, and the user's permissions for these
+    /// numbers.
     ///
     /// # Errors
-    /// The store takes nothing now; some may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some data may be
+    /// deleted then.
     pub async fn erase_remaining(
         self,
         erasure: &Erasure,
-        until: Until,
+        until: ErasureCutoff,
         numbers: Vec<PhoneNumberId>,
     ) -> Result<(), StoreError> {
-        self.0.queue.run(ErasureWrite::Rest(erasure.clone(), until, Vec::new())).await?;
-        for some in numbers.chunks(AT_ONCE) {
-            self.0.queue.run(ErasureWrite::Rest(erasure.clone(), until, some.to_vec())).await?;
+        self.0.queue.run(ErasureWrite::Remaining(erasure.clone(), until, Vec::new())).await?;
+        for some in numbers.chunks(BATCH) {
+            self.0
+                .queue
+                .run(ErasureWrite::Remaining(erasure.clone(), until, some.to_vec()))
+                .await?;
         }
         Ok(())
     }
 
-    /// Who is to be forgotten, the oldest first.
+    /// Returns all requests, oldest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(self) -> Result<Vec<Erasure>, StoreError> {
         let select = "SELECT erasure_id, auth_id, main_auth_id, wa_id, known_as, asked_us FROM erasures ORDER BY asked_us LIMIT 1000";
         let rows = sql::query(select).fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
@@ -160,21 +174,21 @@ impl Erasures<'_> {
         rows.iter().map(erasure).collect()
     }
 
-    /// All the ids that the person has in conversations, where digits and business-scoped ids stand side by side; kept with the
-    /// request, since the conversations go.
+    /// Finds all ids of the user: conversations link digits to business-scoped ids. The ids are
+    /// stored with the request, because the conversations will be deleted.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if a query fails or if the database rejects the write.
     pub async fn resolve(self, mut erasure: Erasure) -> Result<Erasure, StoreError> {
         let mut ids: BTreeSet<String> = erasure.ids().into_iter().collect();
         loop {
             let known: Vec<String> = ids.iter().cloned().collect();
-            // Each half by an index of its own.
+            // One `SELECT` for each column, since each has its own index.
             let mut select = QueryBuilder::new("");
             for (words, column) in [("SELECT", "user_id"), (" UNION SELECT", "bsuid")] {
                 select.push(words).push(" user_id, bsuid FROM conversations WHERE ");
-                within(&mut select, &erasure.scope());
-                one_of(&mut select, column, &known);
+                push_scope(&mut select, &erasure.scope());
+                push_in(&mut select, column, &known);
             }
             let rows: Vec<(String, Option<String>)> =
                 select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
@@ -187,17 +201,17 @@ impl Erasures<'_> {
         ids.remove(&erasure.wa_id);
         let known_as: Vec<String> = ids.into_iter().collect();
         if known_as != erasure.known_as {
-            self.0.queue.run(ErasureWrite::Known(erasure.id, known_as.clone())).await?;
+            self.0.queue.run(ErasureWrite::SetIds(erasure.id, known_as.clone())).await?;
             erasure.known_as = known_as;
         }
         Ok(erasure)
     }
 
-    /// Some of a person's calls behind that one, of those that began before they asked: those that have ended, or those
-    /// that have not.
+    /// Returns calls of the user that started before the request, with an id greater than `after`:
+    /// either those that have ended or those that have not.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn calls(
         self,
         erasure: &Erasure,
@@ -206,13 +220,13 @@ impl Erasures<'_> {
         limit: u32,
     ) -> Result<Vec<CallUuid>, StoreError> {
         let ids = erasure.ids();
-        // Each half by an index of its own.
+        // One `SELECT` for each column, since each has its own index.
         let mut select = QueryBuilder::new("");
         for (words, column) in [("SELECT", "from_number"), (" UNION SELECT", "to_number")] {
             select.push(words).push(" call_uuid FROM calls WHERE ");
             select.push(if ended { "ended_us IS NOT NULL AND " } else { "ended_us IS NULL AND " });
-            within(&mut select, &erasure.scope());
-            one_of(&mut select, column, &ids);
+            push_scope(&mut select, &erasure.scope());
+            push_in(&mut select, column, &ids);
             select.push(" AND started_us <= ").push_bind(erasure.asked.micros());
             if let Some(after) = after {
                 select.push(" AND call_uuid > ").push_bind(after.to_string());
@@ -224,34 +238,39 @@ impl Erasures<'_> {
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    /// What there is to hear of a person's ended call.
+    /// Returns recordings that contain the user's voice in an ended call.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn call_recordings(self, scope: &Scope, call: CallUuid) -> Result<Heard, StoreError> {
+    /// Fails if the database query fails.
+    pub async fn call_recordings(
+        self,
+        scope: &Scope,
+        call: CallUuid,
+    ) -> Result<CallRecordings, StoreError> {
         let id = call.to_string();
-        let mut calls: Vec<String> = sql::query_scalar(FAMILY)
+        let mut calls: Vec<String> = sql::query_scalar(RELATED_CALLS)
             .bind(&id)
             .fetch_all(&self.0.read)
             .await
             .map_err(failed(WHAT))?;
         calls.push(id.clone());
         let mut up = QueryBuilder::new("SELECT count(*) FROM calls WHERE ended_us IS NULL");
-        one_of(&mut up, "call_uuid", &calls);
+        push_in(&mut up, "call_uuid", &calls);
         let up: i64 =
             up.build_query_scalar().fetch_one(&self.0.read).await.map_err(failed(WHAT))?;
         let mut select = QueryBuilder::new("SELECT recording_id, ended_us FROM recordings WHERE ");
-        within(&mut select, scope);
-        one_of(&mut select, "call_uuid", &calls);
+        push_scope(&mut select, scope);
+        push_in(&mut select, "call_uuid", &calls);
         let mut found: Vec<(String, Option<i64>)> =
             select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         found.extend(self.room_recordings(scope, &id).await?);
         let is_over = up == 0 && found.iter().all(|(_, ended)| ended.is_some());
-        let recordings = found.iter().filter_map(|(id, _)| id.parse().ok()).take(AT_ONCE).collect();
-        Ok(Heard { is_over, recordings })
+        let recordings = found.iter().filter_map(|(id, _)| id.parse().ok()).take(BATCH).collect();
+        Ok(CallRecordings { is_over, recordings })
     }
 
-    /// Recordings of rooms that a call was in: of its time, and named in its log.
+    /// Returns recordings of rooms that a call was in: they overlap with the call, and the call's
+    /// event log names the room.
     async fn room_recordings(
         self,
         scope: &Scope,
@@ -260,13 +279,13 @@ impl Erasures<'_> {
         let mut select = QueryBuilder::new(
             "SELECT recording_id, conference_name, ended_us FROM recordings WHERE conference_name IS NOT NULL AND ",
         );
-        within(&mut select, scope);
+        push_scope(&mut select, scope);
         select
             .push(" AND started_us <= (SELECT ended_us FROM calls WHERE call_uuid = ")
             .push_bind(call.to_owned());
-        select.push(") + ").push_bind(BESIDE_US);
+        select.push(") + ").push_bind(TOLERANCE_US);
         select.push(" AND (ended_us IS NULL OR ended_us >= (SELECT started_us FROM calls WHERE call_uuid = ");
-        select.push_bind(call.to_owned()).push(") - ").push_bind(BESIDE_US).push(")");
+        select.push_bind(call.to_owned()).push(") - ").push_bind(TOLERANCE_US).push(")");
         let rooms: Vec<(String, String, Option<i64>)> =
             select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         let mut was_in = BTreeMap::new();
@@ -275,7 +294,7 @@ impl Erasures<'_> {
                 continue;
             }
             let count = "SELECT count(*) FROM call_events WHERE call_uuid = $1 AND line LIKE $2 ESCAPE '\\'";
-            let count = sql::query_scalar::<i64>(count).bind(call).bind(names(room));
+            let count = sql::query_scalar::<i64>(count).bind(call).bind(line_pattern(room));
             was_in.insert(
                 room.clone(),
                 count.fetch_one(&self.0.read).await.map_err(failed(WHAT))? > 0,
@@ -286,46 +305,47 @@ impl Erasures<'_> {
         Ok(found.map(|(id, _, ended)| (id, ended)).collect())
     }
 
-    /// Some of the person's conversations, behind that one.
+    /// Returns conversations of the user with an id greater than `after`.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn conversations(
         self,
         erasure: &Erasure,
         after: Uuid,
         limit: u32,
     ) -> Result<Vec<Conversation>, StoreError> {
-        let narrow = |select: &mut QueryBuilder| one_of(select, "user_id", &erasure.ids());
+        let narrow = |select: &mut QueryBuilder| push_in(select, "user_id", &erasure.ids());
         conversations::of_scope(&self.0.read, &erasure.scope(), narrow, after, limit).await
     }
 }
 
-/// A person who is to be forgotten, and where.
+/// A request to erase the data of a user.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Erasure {
     pub id: Uuid,
-    /// Who asked, and its main account.
+    /// The account that made the request, and its main account.
     pub account: AuthId,
     pub main_account: AuthId,
-    /// Digits, or a business-scoped id.
+    /// Digits of the phone number, or a business-scoped user id.
     pub wa_id: String,
-    /// What else they are known as here, found in their conversations.
+    /// Other ids of the user, found in their conversations.
     pub known_as: Vec<String>,
-    /// By the wall clock. What came until then goes; who writes or calls later is somebody new.
+    /// Wall-clock time of the request. Data from before it is deleted, later messages and calls are
+    /// not.
     pub asked: Timestamp,
 }
 
-/// Until when what tells of a person goes, by each of the clocks that stamp it.
+/// The time up to which data is deleted, on both clocks that rows are stamped with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Until {
-    /// Messages and calls.
+pub struct ErasureCutoff {
+    /// Wall-clock time, for messages and calls.
     pub wall: Timestamp,
-    /// Events and notifications.
+    /// Monotonic time, for events and notifications.
     pub steady: Timestamp,
 }
 
-/// Without the person (R22).
+/// Omits the user's ids.
 impl std::fmt::Debug for Erasure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Erasure({})", self.id)
@@ -333,76 +353,77 @@ impl std::fmt::Debug for Erasure {
 }
 
 impl Erasure {
-    /// Whose data it is about: the asker's.
+    /// The scope of the account that made the request.
     pub fn scope(&self) -> Scope {
         Scope::of(self.account.clone())
     }
 
-    /// All that they are known as.
+    /// Returns all known ids of the user.
     pub fn ids(&self) -> Vec<String> {
         std::iter::once(&self.wa_id).chain(&self.known_as).cloned().collect()
     }
 }
 
-/// What there is to hear of a person's call: of it, of the call that dialled it, of those that it dialled, and of rooms that it
-/// was in.
+/// Recordings of a user's call, of its parent call and its B-legs, and of rooms that it was in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Heard {
-    /// All of it has ended: what is still being recorded can't be taken away.
+pub struct CallRecordings {
+    /// Whether all of them have ended. A recording in progress can't be deleted.
     pub is_over: bool,
     /// Some of the recordings.
     pub recordings: Vec<Uuid>,
 }
 
-const WHAT: &str = "look for what is to be forgotten";
+const WHAT: &str = "erase a user's data";
 
-/// Ids of one person at most.
+/// Maximum number of ids of one user.
 const IDS_MAX: usize = 100;
 
-/// Recordings looked at together, and numbers.
-const AT_ONCE: usize = 100;
+/// Maximum number of recordings or business numbers in one query or write.
+const BATCH: usize = 100;
 
-/// A room's recording may begin and end that much beside the calls in it.
-const BESIDE_US: i64 = 10 * 1_000_000;
+/// Tolerance, in microseconds, between the times of a room's recording and those of its calls.
+const TOLERANCE_US: i64 = 10 * 1_000_000;
 
 enum ErasureWrite {
-    Ask(Erasure),
-    Known(Uuid, Vec<String>),
-    /// With its line in the timeline; and those that it dialled, or was dialled by.
+    Request(Erasure),
+    SetIds(Uuid, Vec<String>),
+    /// Call, its timeline entry, and its parent call and B-legs.
     Call(CallUuid, Uuid, Vec<String>),
-    /// What webhooks were told of a conversation, by the events' ids.
-    Told(Uuid, Vec<Uuid>),
-    /// What is left of a conversation.
-    Conversation(Scope, Uuid, Until),
+    /// Webhook events about a conversation, by their ids.
+    Events(Uuid, Vec<Uuid>),
+    /// The conversation's own row.
+    Conversation(Scope, Uuid, ErasureCutoff),
     /// Notifications and permissions.
-    Rest(Erasure, Until, Vec<PhoneNumberId>),
-    Done(Uuid),
+    Remaining(Erasure, ErasureCutoff, Vec<PhoneNumberId>),
+    Finish(Uuid),
 }
 
-impl Deed for ErasureWrite {
-    fn carry_out<'a>(
+impl WriteTask for ErasureWrite {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             match self {
-                Self::Ask(erasure) => ask(to, erasure).await,
-                Self::Known(id, ids) => {
+                Self::Request(erasure) => insert_request(to, erasure).await,
+                Self::SetIds(id, ids) => {
                     let ids = serde_json::to_string(ids).unwrap_or_default();
                     let update =
                         sql::query("UPDATE erasures SET known_as = $2 WHERE erasure_id = $1");
                     Ok(update.bind(id.to_string()).bind(ids).execute(to).await?.rows_affected())
                 }
-                Self::Call(call, line, family) => scrub_call(to, *call, *line, family).await,
-                Self::Told(conversation, events) => forget_told(to, *conversation, events).await,
+                Self::Call(call, line, related) => clear_call(to, *call, *line, related).await,
+                Self::Events(conversation, events) => {
+                    delete_events_by_id(to, *conversation, events).await
+                }
                 Self::Conversation(scope, conversation, until) => {
-                    shrink(to, scope, *conversation, *until).await
+                    trim_conversation(to, scope, *conversation, *until).await
                 }
-                Self::Rest(erasure, until, numbers) => {
-                    forget_rest(to, erasure, *until, numbers).await
+                Self::Remaining(erasure, until, numbers) => {
+                    delete_remaining(to, erasure, *until, numbers).await
                 }
-                Self::Done(id) => {
+                Self::Finish(id) => {
                     let delete = sql::query("DELETE FROM erasures WHERE erasure_id = $1")
                         .bind(id.to_string());
                     Ok(delete.execute(to).await?.rows_affected())
@@ -413,8 +434,8 @@ impl Deed for ErasureWrite {
     }
 }
 
-async fn ask(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
-    // A wall clock that was set back meanwhile keeps nothing of what is there.
+async fn insert_request(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
+    // Covers data that is stamped later than the request because the wall clock was set back.
     let mut select = QueryBuilder::new("SELECT max(at_us) FROM (");
     for (words, table, id) in [
         ("SELECT last_us AS at_us", "conversations", "user_id"),
@@ -423,8 +444,8 @@ async fn ask(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
         (" UNION ALL SELECT started_us", "calls", "to_number"),
     ] {
         select.push(words).push(" FROM ").push(table).push(" WHERE ");
-        within(&mut select, &erasure.scope());
-        one_of(&mut select, id, &erasure.ids());
+        push_scope(&mut select, &erasure.scope());
+        push_in(&mut select, id, &erasure.ids());
     }
     select.push(") AS theirs");
     let last: Option<i64> = select.build_query_scalar().fetch_one(&mut *to).await?;
@@ -435,18 +456,20 @@ async fn ask(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
     Ok(insert.execute(to).await?.rows_affected())
 }
 
-/// The call that dialled this one, and those that it dialled: their logs, callbacks and remarks name who is in it.
-const FAMILY: &str = "SELECT call_uuid FROM calls WHERE parent_call_uuid = $1 \
+/// The parent call and the B-legs of a call. Their logs, callbacks and remarks contain the numbers
+/// of the call's parties.
+const RELATED_CALLS: &str = "SELECT call_uuid FROM calls WHERE parent_call_uuid = $1 \
     UNION SELECT parent_call_uuid FROM calls WHERE call_uuid = $1 AND parent_call_uuid IS NOT NULL";
 
-/// An ended call keeps its record, for the bill, and nobody is in it; those that it dialled or was dialled by keep theirs.
-async fn scrub_call(
+/// Removes the user from an ended call. The record remains for billing. The records of `related`
+/// keep their numbers.
+async fn clear_call(
     to: &mut Conn,
     call: CallUuid,
     line: Uuid,
-    family: &[String],
+    related: &[String],
 ) -> Result<u64, sqlx::Error> {
-    // They may be of later than the request, which the call is not.
+    // The message and the notification may be later than the request, although the call is not.
     sql::query("DELETE FROM messages WHERE message_id = $1")
         .bind(line.to_string())
         .execute(&mut *to)
@@ -455,7 +478,7 @@ async fn scrub_call(
         .bind(call.to_string())
         .execute(&mut *to)
         .await?;
-    for other in family {
+    for other in related {
         let scrub = "UPDATE calls SET remarks = '[]', findings = '[]' WHERE call_uuid = $1 AND ended_us IS NOT NULL";
         sql::query(scrub).bind(other).execute(&mut *to).await?;
     }
@@ -464,7 +487,7 @@ async fn scrub_call(
     Ok(sql::query(scrub).bind(call.to_string()).execute(to).await?.rows_affected())
 }
 
-async fn forget_told(
+async fn delete_events_by_id(
     to: &mut Conn,
     conversation: Uuid,
     events: &[Uuid],
@@ -472,28 +495,28 @@ async fn forget_told(
     let mut delete =
         QueryBuilder::new("DELETE FROM callbacks WHERE event IS NOT NULL AND call_uuid = ");
     delete.push_bind(conversation.to_string());
-    one_of(&mut delete, "event_id", &events.iter().map(Uuid::to_string).collect::<Vec<_>>());
+    push_in(&mut delete, "event_id", &events.iter().map(Uuid::to_string).collect::<Vec<_>>());
     Ok(delete.build().execute(to).await?.rows_affected())
 }
 
-/// A conversation of which messages have gone: it goes too, or shows what is left.
-async fn shrink(
+/// Updates a conversation after messages of it were deleted, or deletes it if no messages are left.
+async fn trim_conversation(
     to: &mut Conn,
     scope: &Scope,
     conversation: Uuid,
-    until: Until,
+    until: ErasureCutoff,
 ) -> Result<u64, sqlx::Error> {
     let id = conversation.to_string();
     let delete = sql::query("DELETE FROM turns WHERE conversation_id = $1 AND came_us <= $2");
     delete.bind(&id).bind(until.wall.micros()).execute(&mut *to).await?;
-    responses::forget_conversation(to, conversation, until.wall).await?;
+    responses::delete_of_conversation(to, conversation, until.wall).await?;
     let newest = "SELECT body, direction, came_us FROM messages WHERE conversation_id = $1 \
         ORDER BY came_us DESC, message_id DESC LIMIT 1";
     let newest: Option<(String, String, i64)> =
         sql::query_as(newest).bind(&id).fetch_optional(&mut *to).await?;
     let Some((text, direction, last)) = newest else {
         let mut delete = QueryBuilder::new("DELETE FROM conversations WHERE ");
-        within(&mut delete, scope);
+        push_scope(&mut delete, scope);
         delete.push(" AND conversation_id = ").push_bind(id);
         return Ok(delete.build().execute(to).await?.rows_affected());
     };
@@ -509,7 +532,7 @@ async fn shrink(
     if heard == 0 {
         update.push(", heard_us = 0");
     }
-    // What was made of the messages that are gone tells of them.
+    // Insights were derived from the deleted messages.
     for column in ["sentiment", "score", "summary", "insights_by", "insights_us"] {
         update
             .push(format!(", {column} = CASE WHEN insights_us > "))
@@ -517,38 +540,38 @@ async fn shrink(
         update.push(format!(" THEN {column} END"));
     }
     update.push(" WHERE ");
-    within(&mut update, scope);
+    push_scope(&mut update, scope);
     update.push(" AND conversation_id = ").push_bind(id);
     Ok(update.build().execute(to).await?.rows_affected())
 }
 
-async fn forget_rest(
+async fn delete_remaining(
     to: &mut Conn,
     erasure: &Erasure,
-    until: Until,
+    until: ErasureCutoff,
     numbers: &[PhoneNumberId],
 ) -> Result<u64, sqlx::Error> {
     let mut notices = QueryBuilder::new("DELETE FROM notices WHERE ");
-    within(&mut notices, &erasure.scope());
+    push_scope(&mut notices, &erasure.scope());
     let ids = erasure.ids();
-    one_of(&mut notices, "wa_id", &ids);
+    push_in(&mut notices, "wa_id", &ids);
     notices.push(" AND created_us <= ").push_bind(until.steady.micros());
     let mut rows = notices.build().execute(&mut *to).await?.rows_affected();
-    rows += responses::forget_about(to, &erasure.main_account, &ids, until.wall).await?;
+    rows += responses::delete_of_users(to, &erasure.main_account, &ids, until.wall).await?;
     for number in numbers {
         for table in ["permissions", "permission_replies"] {
             let mut delete =
                 QueryBuilder::new(format!("DELETE FROM {table} WHERE phone_number_id = "));
             delete.push_bind(number.as_str().to_owned());
-            one_of(&mut delete, "\"user\"", &ids);
+            push_in(&mut delete, "\"user\"", &ids);
             rows += delete.build().execute(&mut *to).await?.rows_affected();
         }
     }
     Ok(rows)
 }
 
-/// That a column holds one of these; there is one at least.
-fn one_of(query: &mut QueryBuilder, column: &str, ids: &[String]) {
+/// Adds the condition that a column has one of these values. `ids` must not be empty.
+fn push_in(query: &mut QueryBuilder, column: &str, ids: &[String]) {
     query.push(" AND ").push(column).push(" IN (");
     let mut list = query.list();
     for id in ids {
@@ -557,8 +580,8 @@ fn one_of(query: &mut QueryBuilder, column: &str, ids: &[String]) {
     query.push(")");
 }
 
-/// That a line has this name in it: how a room is entered (`RoomEntry`).
-fn names(name: &str) -> String {
+/// Returns a `LIKE` pattern that matches event log lines with this room name (`RoomEntry`).
+fn line_pattern(name: &str) -> String {
     let mut like = String::from("%\"name\":");
     for c in serde_json::Value::from(name).to_string().chars() {
         if matches!(c, '%' | '_' | '\\') {

@@ -1,4 +1,4 @@
-//! Keys of Meta's events that were taken in (R5): what makes a copy that comes after a restart a copy.
+//! Keys of Meta's events that were received, so that a duplicate is recognized after a restart.
 
 use crate::error::{StoreError, failed};
 use crate::rows::event_key::{KeyKind, SeenKey};
@@ -7,15 +7,15 @@ use crate::sql::{self, Conn, Pool, Values};
 use crate::write::Write;
 use model::Timestamp;
 
-/// Handle.
+/// Handle to the event keys. See [`Store::event_keys`](crate::Store::event_keys).
 #[derive(Clone, Copy, Debug)]
 pub struct EventKeys<'a>(pub(crate) &'a Shared);
 
 impl EventKeys<'_> {
-    /// Keys of Meta's events seen since `from` and before `to`, the newest first.
+    /// Returns keys seen since `from` and before `to`, newest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         from: Timestamp,
@@ -25,24 +25,26 @@ impl EventKeys<'_> {
         between(&self.0.read, from, to, limit).await
     }
 
-    /// Notes a key. Returns at once; a full queue loses it, and counts that.
+    /// Stores a key. Does not wait for the write. If the queue is full, the key is lost and an
+    /// error is counted.
     pub fn insert(self, key: SeenKey) {
-        self.0.queue.post(Write::Key(key));
+        self.0.queue.post(Write::InsertKey(key));
     }
 
-    /// Takes a key back. Returns at once.
+    /// Removes a key. Does not wait for the write.
     pub fn remove(self, key: u128) {
-        self.0.queue.post(Write::Unkey(key));
+        self.0.queue.post(Write::RemoveKey(key));
     }
 
-    /// Forgets the oldest keys seen before then: some at a time, so that nothing waits for it.
+    /// Deletes some of the keys that were last seen before `seen_before`, oldest first. Does not
+    /// wait for the write.
     pub fn delete_older(self, seen_before: Timestamp) {
-        self.0.queue.offer(Write::ForgetKeys(seen_before));
+        self.0.queue.offer(Write::DeleteOldKeys(seen_before));
     }
 }
 
-/// Keys forgotten in one transaction: an hour's worth of them at once would make calls wait.
-const FORGET_MAX: u32 = 20_000;
+/// Number of keys deleted in one transaction. More would delay the writes of calls.
+const BATCH: u32 = 20_000;
 
 pub(crate) async fn insert(to: &mut Conn, keys: &[SeenKey]) -> Result<(), sqlx::Error> {
     const INSERT: (&str, usize, &str) =
@@ -54,14 +56,14 @@ pub(crate) async fn insert(to: &mut Conn, keys: &[SeenKey]) -> Result<(), sqlx::
         };
         row.push_bind(key.key.to_be_bytes().to_vec()).push_bind(kind).push_bind(key.seen.micros());
     };
-    let mut statements = sql::inserting(INSERT, keys, row);
+    let mut statements = sql::insert_statements(INSERT, keys, row);
     let last = statements.pop();
     for statement in statements {
         statement.execute(&mut *to).await?;
     }
-    // With the transaction's end, mostly.
+    // Usually sent together with the commit.
     match last {
-        Some(last) => to.later(last).await,
+        Some(last) => to.execute_later(last).await,
         None => Ok(()),
     }
 }
@@ -72,14 +74,14 @@ pub(crate) async fn delete(to: &mut Conn, key: u128) -> Result<(), sqlx::Error> 
     delete.execute(to).await.map(drop)
 }
 
-/// Forgets the oldest of those seen before then.
-pub(crate) async fn forget(to: &mut Conn, before: Timestamp) -> Result<(), sqlx::Error> {
+/// Deletes some of the keys seen before `before`, oldest first.
+pub(crate) async fn delete_oldest(to: &mut Conn, before: Timestamp) -> Result<(), sqlx::Error> {
     let delete = "DELETE FROM webhook_keys WHERE key IN \
         (SELECT key FROM webhook_keys WHERE seen_us < $1 ORDER BY seen_us LIMIT $2)";
-    sql::query(delete).bind(before.micros()).bind(FORGET_MAX).execute(to).await.map(drop)
+    sql::query(delete).bind(before.micros()).bind(BATCH).execute(to).await.map(drop)
 }
 
-/// Keys seen since `from` and before `to`, the newest first.
+/// Returns keys seen since `from` and before `to`, newest first.
 pub(crate) async fn between(
     pool: &Pool,
     from: Timestamp,

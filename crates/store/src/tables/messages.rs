@@ -1,95 +1,104 @@
-//! Messages and conversations as they are written: each message once, with its conversation and with what reports it, in
-//! one transaction. Where they go is read from the conversation's own row in that transaction, so that nothing that
-//! changes routing can come in between.
+//! Messages of conversations: inbound messages, status updates, and messages to be sent.
 //!
-//! Messages on their way out, as they are written: taken, about to be asked for, and what became of it.
+//! Each message is stored once, in one transaction with its conversation and the callbacks that
+//! report it. The target of these is read from the conversation's row in that transaction, so a
+//! concurrent change of the routing can't come in between.
 
 use uuid::Uuid;
 
-use crate::error::{StoreError, Unread, failed};
+use crate::error::{RowError, StoreError, failed};
 use crate::rows::callback::NewCallback;
-use crate::rows::conversation::{Pair, Standing, UserName};
+use crate::rows::conversation::{Pair, RoutingState, UserName};
 use crate::rows::message::{
-    Came, Draft, Going, Gone, InboxFound, LeftMessage, Message, NewMessage, StatusCame,
+    EnqueueResult, EventDraft, InboxResult, InterruptedMessage, Message, NewMessage,
+    OutgoingMessages, StatusUpdate, TimelineEntry,
 };
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
-use crate::tables::conversations::{conversed, conversing};
-use crate::tables::numbers::{JOIN, STANDING, routing, standing};
+use crate::tables::conversations::{finish_upsert, upsert_for};
+use crate::tables::numbers::{NUMBER_JOIN, ROUTING_COLUMNS, routing, routing_state};
 use crate::tables::readers::{MESSAGE, message, pair, unreadable};
 use crate::tables::{outbox, turns};
 use crate::write::InboxWrite;
 use model::{Routing, Timestamp};
 
-/// Handle.
+/// Handle to the messages. See [`Store::messages`](crate::Store::messages).
 #[derive(Clone, Copy, Debug)]
 pub struct Messages<'a>(pub(crate) &'a Shared);
 
 impl Messages<'_> {
-    /// Writes a user's message, or a call's line, with its conversation and what reports it. Queued when this returns,
-    /// unless the queue is full (`None`).
+    /// Stores an inbound message or a call's timeline entry, with its conversation and the
+    /// callbacks that report it. The write is queued when this returns. Returns `None` if the queue
+    /// is full.
     pub fn receive(
         self,
-        came: Came,
-    ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
-        self.0.queue.try_inbox(InboxWrite::Came(came))
+        entry: TimelineEntry,
+    ) -> Option<impl Future<Output = Result<InboxResult, StoreError>> + Send + 'static + use<>>
+    {
+        self.0.queue.try_inbox(InboxWrite::Entry(entry))
     }
 
-    /// Writes how far a message is. Queued when this returns, unless the queue is full (`None`).
+    /// Stores a message's new status. The write is queued when this returns. Returns `None` if the
+    /// queue is full.
     pub fn update_status(
         self,
-        status: StatusCame,
-    ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
+        status: StatusUpdate,
+    ) -> Option<impl Future<Output = Result<InboxResult, StoreError>> + Send + 'static + use<>>
+    {
         self.0.queue.try_inbox(InboxWrite::Status(status))
     }
 
-    /// Writes messages that are to go out; refused where there is no such conversation, or its epoch is another.
+    /// Stores messages to be sent. They are refused if the conversation does not exist or has
+    /// another epoch.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
-    pub async fn enqueue(self, going: Going) -> Result<Gone, StoreError> {
-        match self.0.queue.inbox(InboxWrite::Going(going)).await? {
-            InboxFound::Gone(gone) => Ok(gone),
-            InboxFound::Came(..)
-            | InboxFound::Status(..)
-            | InboxFound::Done(..)
-            | InboxFound::Journalled => Err(StoreError::NotTaken),
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
+    pub async fn enqueue(self, going: OutgoingMessages) -> Result<EnqueueResult, StoreError> {
+        match self.0.queue.inbox(InboxWrite::Enqueue(going)).await? {
+            InboxResult::Enqueued(gone) => Ok(gone),
+            InboxResult::Entry(..)
+            | InboxResult::Status(..)
+            | InboxResult::Done(..)
+            | InboxResult::Journalled => Err(StoreError::NotTaken),
         }
     }
 
-    /// Meta is about to be asked to take a message, which it may have from then on; `false`: it was asked before, or is not
-    /// to go out any more.
+    /// Records that a message is about to be sent to Meta, which may have it from then on. Returns
+    /// `false` if this was recorded before, or if the message must not be sent any more.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn begin_sending(self, message: Uuid, at: Timestamp) -> Result<bool, StoreError> {
-        Ok(self.0.queue.inbox(InboxWrite::Asking { message, at }).await?.into_done()?.0)
+        Ok(self.0.queue.inbox(InboxWrite::BeginSending { message, at }).await?.into_done()?.0)
     }
 
-    /// Meta has a message under this id. Queued when this returns.
+    /// Stores the id that Meta gave a message. The write is queued when this returns.
     pub fn set_wamid(
         self,
         message: Uuid,
         wamid: String,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
-        let written = self.0.queue.inbox(InboxWrite::Posted { message, wamid });
+        let written = self.0.queue.inbox(InboxWrite::SetWamid { message, wamid });
         async move { Ok(written.await?.into_done()?.0) }
     }
 
-    /// Forgets the oldest messages that came before then, some at a time; whether there may be more.
+    /// Deletes up to `limit` of the oldest messages from before `before`. Returns whether there may
+    /// be more.
     ///
     /// # Errors
-    /// The store takes nothing now.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write.
     pub async fn delete_older(self, before: Timestamp, limit: u32) -> Result<bool, StoreError> {
-        Ok(self.0.queue.inbox(InboxWrite::Forget { before, limit }).await?.into_done()?.0)
+        Ok(self.0.queue.inbox(InboxWrite::DeleteOlder { before, limit }).await?.into_done()?.0)
     }
 
-    /// A conversation's messages and calls behind `before`, the latest first.
+    /// Returns the messages and calls of a conversation that are older than `before`, newest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -97,46 +106,48 @@ impl Messages<'_> {
         before: Option<(i64, Uuid)>,
         limit: u32,
     ) -> Result<Vec<Message>, StoreError> {
-        messages(&self.0.read, scope, conversation, before, limit).await
+        list(&self.0.read, scope, conversation, before, limit).await
     }
 
-    /// One message, whosever it is: for what is named by our own signature.
+    /// Returns a message of any account. Only for ids that Offhook has signed itself.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(self, id: Uuid) -> Result<Option<(Pair, Message)>, StoreError> {
-        message_of(&self.0.read, id).await
+        get(&self.0.read, id).await
     }
 
-    /// Messages that an earlier process of this node had taken for sending when it ended, the oldest first, behind that one.
+    /// Returns messages that an earlier process of this node was sending when it ended, after the
+    /// position `after`, oldest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn interrupted(
         self,
         node: &str,
         after: (i64, Uuid),
         limit: u32,
-    ) -> Result<Vec<LeftMessage>, StoreError> {
-        left(&self.0.read, node, after, limit).await
+    ) -> Result<Vec<InterruptedMessage>, StoreError> {
+        interrupted(&self.0.read, node, after, limit).await
     }
 
-    /// How many messages a user had written in a conversation when this one came, itself among them.
+    /// Returns the number of messages that the user had written in a conversation up to and
+    /// including this one.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn count_until(
         self,
         conversation: Uuid,
         at: Timestamp,
         id: Uuid,
     ) -> Result<u64, StoreError> {
-        until(&self.0.read, conversation, at, id).await
+        count_until(&self.0.read, conversation, at, id).await
     }
 }
 
-/// A conversation's messages behind `before`, the latest first.
-pub(crate) async fn messages(
+/// Returns the messages of a conversation that are older than `before`, newest first.
+pub(crate) async fn list(
     pool: &Pool,
     scope: &Scope,
     conversation: Uuid,
@@ -147,7 +158,7 @@ pub(crate) async fn messages(
     let mut select = QueryBuilder::new(format!(
         "SELECT {MESSAGE} FROM messages m JOIN conversations c ON c.conversation_id = m.conversation_id WHERE c."
     ));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select.push(" AND m.conversation_id = ").push_bind(conversation.to_string());
     if let Some((at, id)) = before {
         select.push(" AND (m.came_us, m.message_id) < (").push_bind(at).push(", ");
@@ -158,11 +169,8 @@ pub(crate) async fn messages(
     rows.iter().map(|row| message(row).map_err(unreadable(WHAT))).collect()
 }
 
-/// One message, whosever it is: for what is named by our own signature.
-pub(crate) async fn message_of(
-    pool: &Pool,
-    id: Uuid,
-) -> Result<Option<(Pair, Message)>, StoreError> {
+/// Returns a message of any account. Only for ids that Offhook has signed itself.
+pub(crate) async fn get(pool: &Pool, id: Uuid) -> Result<Option<(Pair, Message)>, StoreError> {
     const WHAT: &str = "read a message";
     let select = format!(
         "SELECT {MESSAGE}, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name \
@@ -175,14 +183,15 @@ pub(crate) async fn message_of(
     Ok(Some((pair, message)))
 }
 
-/// A node's, the oldest first; those of an Offhook that noted nothing of them are anybody's.
-pub(crate) async fn left(
+/// Returns unsent messages of a node, oldest first. Messages of Offhook versions that did not store
+/// the node belong to every node.
+pub(crate) async fn interrupted(
     pool: &Pool,
     node: &str,
     after: (i64, Uuid),
     limit: u32,
-) -> Result<Vec<LeftMessage>, StoreError> {
-    const WHAT: &str = "look for messages that were on their way";
+) -> Result<Vec<InterruptedMessage>, StoreError> {
+    const WHAT: &str = "find interrupted messages";
     let select = format!(
         "SELECT {MESSAGE}, m.node_id, m.asked_us, m.epoch, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, \
          c.user_id, c.bsuid, c.name \
@@ -196,10 +205,10 @@ pub(crate) async fn left(
         .bind(after.1.to_string())
         .bind(i64::from(limit));
     let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
-    let read = |row: &Row| -> Result<LeftMessage, Unread> {
+    let read = |row: &Row| -> Result<InterruptedMessage, RowError> {
         let message = message(row)?;
         let noted = row.try_get::<Option<String>, _>("node_id")?.is_some();
-        Ok(LeftMessage {
+        Ok(InterruptedMessage {
             pair: pair(message.conversation, row)?,
             message,
             epoch: row
@@ -211,8 +220,8 @@ pub(crate) async fn left(
     rows.iter().map(|row| read(row).map_err(unreadable(WHAT))).collect()
 }
 
-/// A user's messages until this one.
-pub(crate) async fn until(
+/// Counts a user's messages up to this one.
+pub(crate) async fn count_until(
     pool: &Pool,
     conversation: Uuid,
     at: Timestamp,
@@ -228,59 +237,63 @@ pub(crate) async fn until(
     Ok(u64::try_from(count).unwrap_or_default())
 }
 
-pub(crate) async fn came(
+pub(crate) async fn insert_entry(
     to: &mut Conn,
     seal: &Seal,
-    came: &Came,
-) -> Result<InboxFound, sqlx::Error> {
-    let Some(Some(arrived)) = arrive(to, &[came]).await?.pop() else {
-        return Ok(InboxFound::Came(None, Vec::new()));
+    entry: &TimelineEntry,
+) -> Result<InboxResult, sqlx::Error> {
+    let Some(Some(new)) = insert_entries(to, &[entry]).await?.pop() else {
+        return Ok(InboxResult::Entry(None, Vec::new()));
     };
-    let written = outbox::insert_all(to, seal, arrived.told).await?;
-    Ok(InboxFound::Came(Some(arrived.found), written))
+    let written = outbox::insert_all(to, seal, new.callbacks).await?;
+    Ok(InboxResult::Entry(Some(new.found), written))
 }
 
-/// A message that was not there before.
-pub(crate) struct Arrived {
-    /// The conversation, and how many of its messages are unread.
-    pub(crate) found: (Standing, u64),
-    /// What reports it, still to be put in.
-    pub(crate) told: Vec<NewCallback>,
+/// A message that was not stored before.
+pub(crate) struct NewEntry {
+    /// The conversation's routing state and its number of unread messages.
+    pub(crate) found: (RoutingState, u64),
+    /// The callbacks that report it, not yet in the outbox.
+    pub(crate) callbacks: Vec<NewCallback>,
 }
 
-/// Takes in messages, in order; `None`: it was there before.
-pub(crate) async fn arrive(
+/// Stores inbound messages in order. The result is `None` for a message that was stored before.
+pub(crate) async fn insert_entries(
     to: &mut Conn,
-    all: &[&Came],
-) -> Result<Vec<Option<Arrived>>, sqlx::Error> {
-    let inserted =
-        sql::each(to, all.iter().map(|came| inserting(&came.pair, &came.message, None))).await?;
+    all: &[&TimelineEntry],
+) -> Result<Vec<Option<NewEntry>>, sqlx::Error> {
+    let inserted = sql::execute_each(
+        to,
+        all.iter().map(|entry| insert_query(&entry.pair, &entry.message, None)),
+    )
+    .await?;
     let fresh: Vec<bool> = inserted.iter().map(|done| done.changed > 0).collect();
     let only_fresh =
-        all.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|(came, _)| conversing(came));
-    let mut rows = sql::each(to, only_fresh).await?.into_iter().flat_map(|outcome| outcome.rows);
-    let mut arrived = Vec::with_capacity(all.len());
-    for (came, fresh) in all.iter().zip(fresh) {
+        all.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|(entry, _)| upsert_for(entry));
+    let mut rows =
+        sql::execute_each(to, only_fresh).await?.into_iter().flat_map(|outcome| outcome.rows);
+    let mut entries = Vec::with_capacity(all.len());
+    for (entry, fresh) in all.iter().zip(fresh) {
         let row = if fresh { Some(rows.next().ok_or(sqlx::Error::RowNotFound)?) } else { None };
         let Some(row) = row else {
-            arrived.push(None);
+            entries.push(None);
             continue;
         };
-        let found = conversed(to, came, &row).await?;
-        turns::owe(to, came, &found.0).await?;
-        let told = match (found.0.routing, &came.draft) {
+        let found = finish_upsert(to, entry, &row).await?;
+        turns::insert_pending(to, entry, &found.0).await?;
+        let callbacks = match (found.0.routing, &entry.draft) {
             (Routing::Webhook(webhook), Some(draft)) => {
-                tell(draft, webhook, came.pair.conversation)
+                reports(draft, webhook, entry.pair.conversation)
             }
             _ => Vec::new(),
         };
-        arrived.push(Some(Arrived { found, told }));
+        entries.push(Some(NewEntry { found, callbacks }));
     }
-    Ok(arrived)
+    Ok(entries)
 }
 
-/// The event for the webhook, and the form for the number's URL.
-fn tell(draft: &Draft, webhook: Option<Uuid>, conversation: Uuid) -> Vec<NewCallback> {
+/// Makes the event for the webhook and the Plivo-compatible callback for the number's webhook URL.
+fn reports(draft: &EventDraft, webhook: Option<Uuid>, conversation: Uuid) -> Vec<NewCallback> {
     let event = webhook.map(|webhook| draft.event_for(webhook, conversation));
     event.into_iter().chain(draft.form(conversation)).collect()
 }
@@ -289,12 +302,12 @@ pub(crate) async fn insert(
     to: &mut Conn,
     pair: &Pair,
     message: &NewMessage,
-    going: Option<&Going>,
+    going: Option<&OutgoingMessages>,
 ) -> Result<bool, sqlx::Error> {
-    Ok(inserting(pair, message, going).execute(to).await?.rows_affected() > 0)
+    Ok(insert_query(pair, message, going).execute(to).await?.rows_affected() > 0)
 }
 
-fn inserting(pair: &Pair, message: &NewMessage, going: Option<&Going>) -> Query<Row> {
+fn insert_query(pair: &Pair, message: &NewMessage, going: Option<&OutgoingMessages>) -> Query<Row> {
     let insert = "INSERT INTO messages (message_id, conversation_id, phone_number_id, wamid, direction, kind, body, \
         content, status, sender, came_us, changed_us, node_id, epoch) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13) ON CONFLICT (message_id) DO NOTHING";
@@ -314,83 +327,87 @@ fn inserting(pair: &Pair, message: &NewMessage, going: Option<&Going>) -> Query<
         .bind(going.and_then(|going| going.epoch).and_then(|epoch| i64::try_from(epoch).ok()))
 }
 
-pub(crate) async fn status(
+pub(crate) async fn update_status(
     to: &mut Conn,
     seal: &Seal,
-    came: &StatusCame,
-) -> Result<InboxFound, sqlx::Error> {
+    status: &StatusUpdate,
+) -> Result<InboxResult, sqlx::Error> {
     let mut update = QueryBuilder::new("UPDATE messages SET status = ");
-    update.push_bind(came.status.as_str());
-    update.push(", wamid = coalesce(wamid, ").push_bind(came.wamid.clone());
-    update.push("), error_code = ").push_bind(came.error.as_ref().map(|(code, _)| *code));
-    update.push(", error_text = ").push_bind(came.error.as_ref().map(|(_, text)| text.clone()));
-    update.push(", changed_us = ").push_bind(came.at.micros());
+    update.push_bind(status.status.as_str());
+    update.push(", wamid = coalesce(wamid, ").push_bind(status.wamid.clone());
+    update.push("), error_code = ").push_bind(status.error.as_ref().map(|(code, _)| *code));
+    update.push(", error_text = ").push_bind(status.error.as_ref().map(|(_, text)| text.clone()));
+    update.push(", changed_us = ").push_bind(status.at.micros());
     update.push(" WHERE message_id = ");
-    match came.named {
+    match status.named {
         Some(named) => {
             update.push_bind(named.to_string());
         }
         None => {
             update
                 .push("(SELECT m.message_id FROM messages m WHERE m.wamid = ")
-                .push_bind(came.wamid.clone());
+                .push_bind(status.wamid.clone());
             update.push(" AND m.direction = 'outbound' AND m.phone_number_id = ");
-            update.push_bind(came.phone_number_id.as_str()).push(" LIMIT 1)");
+            update.push_bind(status.phone_number_id.as_str()).push(" LIMIT 1)");
         }
     }
     update
         .push(" AND direction = 'outbound' AND phone_number_id = ")
-        .push_bind(came.phone_number_id.as_str());
+        .push_bind(status.phone_number_id.as_str());
     update.push(" AND (status IN (");
-    // That nobody knows what became of it is said here only where Meta has said nothing yet.
-    let follows = if came.wamid.is_some() { came.status.predecessors() } else { &["queued"] };
+    // A status without a wamid is Offhook's own and means that the result of sending is unknown. It
+    // applies only if Meta has reported nothing yet.
+    let follows = if status.wamid.is_some() { status.status.predecessors() } else { &["queued"] };
     let mut words = update.list();
     follows.iter().for_each(|word| {
         words.push_bind(*word);
     });
     update.push(")");
-    // Given up here for want of an answer: Meta never named it. What it says of it now is the proof (`meta-calling.md` §3.5).
-    if came.wamid.is_some() {
+    // The message was marked as failed because Meta did not respond. This status from Meta proves
+    // that it was sent.
+    if status.wamid.is_some() {
         update.push(" OR (status = 'failed' AND wamid IS NULL)");
     }
     update.push(") RETURNING message_id, conversation_id");
     let Some(row) = update.build().fetch_optional(&mut *to).await? else {
-        return Ok(InboxFound::Status(None, Vec::new()));
+        return Ok(InboxResult::Status(None, Vec::new()));
     };
     let (message, conversation): (String, String) =
         (row.try_get("message_id")?, row.try_get("conversation_id")?);
     let ids = conversation.parse::<Uuid>().ok().zip(message.parse::<Uuid>().ok());
-    // Its number may be another account's by now: whom that tells is told nothing of this conversation.
+    // If the number belongs to another account now, that account's webhooks must not learn of this
+    // conversation.
     let select = format!(
-        "SELECT {STANDING}, c.user_id, c.bsuid, c.name FROM conversations c {JOIN} WHERE c.conversation_id = $1 AND c.auth_id = $2"
+        "SELECT {ROUTING_COLUMNS}, c.user_id, c.bsuid, c.name FROM conversations c {NUMBER_JOIN} WHERE c.conversation_id = $1 AND c.auth_id = $2"
     );
     let row = sql::query(select)
         .bind(&conversation)
-        .bind(came.draft.account.as_str())
+        .bind(status.draft.account.as_str())
         .fetch_optional(&mut *to)
         .await?;
     let mut written = Vec::new();
     if let (Some(row), Some((id, _))) = (&row, ids)
         && let Routing::Webhook(webhook) = routing(row)?
     {
-        let mut draft = came.draft.clone();
+        let mut draft = status.draft.clone();
         let user = UserName {
             id: row.try_get("user_id")?,
             bsuid: row.try_get("bsuid")?,
             name: row.try_get("name")?,
         };
         draft.fill(&conversation, &message, &user);
-        written = outbox::insert_all(to, seal, tell(&draft, webhook, id)).await?;
+        written = outbox::insert_all(to, seal, reports(&draft, webhook, id)).await?;
     }
-    Ok(InboxFound::Status(ids, written))
+    Ok(InboxResult::Status(ids, written))
 }
 
-/// The oldest messages that came before then, some at a time, and conversations of which nothing is left.
-pub(crate) async fn forget(
+/// Deletes up to `limit` of the oldest messages from before `before`, and conversations without
+/// messages.
+pub(crate) async fn delete_older(
     to: &mut Conn,
     before: Timestamp,
     limit: u32,
-) -> Result<InboxFound, sqlx::Error> {
+) -> Result<InboxResult, sqlx::Error> {
     let delete = "DELETE FROM messages WHERE message_id IN \
         (SELECT message_id FROM messages WHERE came_us < $1 ORDER BY came_us LIMIT $2)";
     let gone = sql::query(delete)
@@ -404,41 +421,45 @@ pub(crate) async fn forget(
         LIMIT $2)";
     if gone < u64::from(limit) {
         sql::query(delete).bind(before.micros()).bind(i64::from(limit)).execute(&mut *to).await?;
-        // What is owed for a message that is gone is owed no more, also of a node that never came back.
+        // Deletes pending replies to deleted messages, including those of nodes that no longer
+        // exist.
         sql::query("DELETE FROM turns WHERE came_us < $1")
             .bind(before.micros())
             .execute(to)
             .await?;
     }
-    Ok(InboxFound::Done(gone >= u64::from(limit), Vec::new()))
+    Ok(InboxResult::Done(gone >= u64::from(limit), Vec::new()))
 }
 
-pub(crate) async fn going(to: &mut Conn, going: &Going) -> Result<Gone, sqlx::Error> {
+pub(crate) async fn enqueue(
+    to: &mut Conn,
+    going: &OutgoingMessages,
+) -> Result<EnqueueResult, sqlx::Error> {
     let select = format!(
-        "SELECT c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, {STANDING} \
-         FROM conversations c {JOIN} WHERE c.conversation_id = $1"
+        "SELECT c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, {ROUTING_COLUMNS} \
+         FROM conversations c {NUMBER_JOIN} WHERE c.conversation_id = $1"
     );
     let conversation = going.conversation.to_string();
     let Some(row) = sql::query(select).bind(&conversation).fetch_optional(&mut *to).await? else {
-        return Ok(Gone::Refused);
+        return Ok(EnqueueResult::Refused);
     };
     if let Some(epoch) = going.epoch
-        && standing(&row)?.answers(epoch).is_none()
+        && routing_state(&row)?.answers(epoch).is_none()
     {
-        return Ok(Gone::Refused);
+        return Ok(EnqueueResult::Refused);
     }
     if let Some(answers) = &going.answers
-        && !turns::answered(to, answers).await?
+        && !turns::record_reply(to, answers).await?
     {
-        return Ok(Gone::Refused);
+        return Ok(EnqueueResult::Refused);
     }
     let pair = pair(going.conversation, &row)?;
     for message in &going.messages {
         if !insert(to, &pair, message, Some(going)).await? {
-            return Ok(Gone::Before);
+            return Ok(EnqueueResult::Duplicate);
         }
     }
-    let Some(last) = going.messages.last() else { return Ok(Gone::Out) };
+    let Some(last) = going.messages.last() else { return Ok(EnqueueResult::Stored) };
     let update = "UPDATE conversations SET last_text = $2, last_lower = $4, last_direction = 'outbound', \
         last_us = CASE WHEN $3 > last_us THEN $3 ELSE last_us END WHERE conversation_id = $1";
     sql::query(update)
@@ -448,27 +469,27 @@ pub(crate) async fn going(to: &mut Conn, going: &Going) -> Result<Gone, sqlx::Er
         .bind(last.text.to_lowercase())
         .execute(to)
         .await?;
-    Ok(Gone::Out)
+    Ok(EnqueueResult::Stored)
 }
 
-/// From here on Meta may have it.
-pub(crate) async fn asking(
+/// Records that a message is about to be sent. Meta may have it from then on.
+pub(crate) async fn begin_sending(
     to: &mut Conn,
     message: Uuid,
     at: Timestamp,
-) -> Result<InboxFound, sqlx::Error> {
+) -> Result<InboxResult, sqlx::Error> {
     let update = "UPDATE messages SET asked_us = $2 WHERE message_id = $1 AND status = 'queued' AND asked_us IS NULL";
     let update = sql::query(update).bind(message.to_string()).bind(at.micros());
-    Ok(InboxFound::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
+    Ok(InboxResult::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
 }
 
-/// Meta has it, under this name.
-pub(crate) async fn posted(
+/// Stores the id that Meta gave a message.
+pub(crate) async fn set_wamid(
     to: &mut Conn,
     message: Uuid,
     wamid: &str,
-) -> Result<InboxFound, sqlx::Error> {
+) -> Result<InboxResult, sqlx::Error> {
     let update = sql::query("UPDATE messages SET wamid = $2 WHERE message_id = $1")
         .bind(message.to_string());
-    Ok(InboxFound::Done(update.bind(wamid).execute(to).await?.rows_affected() > 0, Vec::new()))
+    Ok(InboxResult::Done(update.bind(wamid).execute(to).await?.rows_affected() > 0, Vec::new()))
 }

@@ -1,24 +1,24 @@
-//! Notifications as they are kept (`notices`; `number-api.md` §4).
+//! Notifications to people of an account, in the table `notices`.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, QueryBuilder, Row};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::{AuthId, CallUuid, NotificationTopic, Timestamp};
 
-/// Handle.
+/// Handle to the notifications. See [`Store::notifications`](crate::Store::notifications).
 #[derive(Clone, Copy, Debug)]
 pub struct Notifications<'a>(pub(crate) &'a Shared);
 
 impl Notifications<'_> {
-    /// Writes a notification, unless the queue is full (`None`). Queued when this returns; the future tells when it can be
-    /// read, and need not be waited for.
+    /// Stores a notification. The write is queued when this returns, and the future completes when
+    /// it is readable. Returns `None` if the queue is full.
     pub fn add(
         self,
         row: NoticeRow,
@@ -26,40 +26,46 @@ impl Notifications<'_> {
         self.0.queue.try_run(NoticeWrite::Add(row))
     }
 
-    /// Marks one notification, or all of a scope's, as read; what is read stays as it is. How many were unread.
+    /// Marks one notification, or all of the scope with `None`, as read. Returns how many were
+    /// unread.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn mark_read(
         self,
         scope: &Scope,
         id: Option<Uuid>,
         at: Timestamp,
     ) -> Result<u64, StoreError> {
-        self.0.queue.run(NoticeWrite::Read(scope.clone(), id, at)).await
+        self.0.queue.run(NoticeWrite::MarkRead(scope.clone(), id, at)).await
     }
 
-    /// Forgets notifications of before then, and those that are more than an account may have.
+    /// Deletes notifications from before `before`, and the oldest ones of accounts that have too
+    /// many.
     ///
     /// # Errors
-    /// The store's; some may be gone.
+    /// Fails if a query fails or the database rejects a write. Some notifications may be deleted
+    /// then.
     pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
-        self.0.queue.run(NoticeWrite::Forget(before)).await?;
-        // Who has too many is a reader's to find, not a write's that others wait for.
+        self.0.queue.run(NoticeWrite::DeleteOlder(before)).await?;
+        // This scan uses a read connection, because the writer must not be slow.
         let select = "SELECT main_auth_id FROM notices GROUP BY main_auth_id HAVING count(*) > $1";
-        let select = sql::query_scalar(select).bind(i64::from(KEPT));
+        let select = sql::query_scalar(select).bind(i64::from(MAX_KEPT));
         let many: Vec<String> =
             select.fetch_all(&self.0.read).await.map_err(failed("count notifications"))?;
         for main in many {
-            while self.0.queue.run(NoticeWrite::Crop(main.clone())).await? >= u64::from(CROPPED) {}
+            while self.0.queue.run(NoticeWrite::DeleteExcess(main.clone())).await?
+                >= u64::from(BATCH)
+            {}
         }
         Ok(())
     }
 
-    /// One of a scope's notifications.
+    /// Returns a notification, or `None` if the scope has no such notification.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<NoticeRow>, StoreError> {
         let mut select = select(scope);
         select.push(" AND notice_id = ").push_bind(id.to_string());
@@ -67,10 +73,10 @@ impl Notifications<'_> {
         row.as_ref().map(notice).transpose()
     }
 
-    /// A scope's notifications, newest first.
+    /// Returns notifications of the scope, newest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -96,14 +102,14 @@ impl Notifications<'_> {
         rows.iter().map(notice).collect()
     }
 
-    /// How many of a scope's notifications are unread.
+    /// Returns the number of unread notifications of the scope.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn count_unread(self, scope: &Scope) -> Result<u64, StoreError> {
         let mut count =
             QueryBuilder::new("SELECT count(*) FROM notices WHERE read_us IS NULL AND ");
-        within(&mut count, scope);
+        push_scope(&mut count, scope);
         let count: i64 =
             count.build_query_scalar().fetch_one(&self.0.read).await.map_err(failed(WHAT))?;
         Ok(u64::try_from(count).unwrap_or_default())
@@ -114,12 +120,12 @@ impl Notifications<'_> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoticeRow {
     pub id: Uuid,
-    /// The owner, and its main account.
+    /// The owner and its main account, which may be the same.
     pub account: AuthId,
     pub main_account: AuthId,
     pub topic: NotificationTopic,
     pub text: String,
-    /// What it is about: the number, the person (a `wa_id`), their conversation, the call.
+    /// The business number, the user's `wa_id`, their conversation and the call that it is about.
     pub number: Option<String>,
     pub user: Option<String>,
     pub conversation: Option<Uuid>,
@@ -128,37 +134,37 @@ pub struct NoticeRow {
     pub read: Option<Timestamp>,
 }
 
-/// Which notifications are asked for.
+/// Selects notifications.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NoticeFilter {
     pub topic: Option<NotificationTopic>,
-    /// Read ones, or unread ones.
+    /// Only read or only unread ones.
     pub read: Option<bool>,
-    /// Older than this one.
+    /// Only notifications after this one in the list, which are older.
     pub before: Option<(Timestamp, Uuid)>,
 }
 
-/// Kept of each main account's at most; the oldest go first.
-const KEPT: u32 = 10_000;
+/// Number of notifications that are kept for each main account.
+const MAX_KEPT: u32 = 10_000;
 
-/// And so many of them in one write.
-const CROPPED: u32 = 1_000;
+/// Number of notifications deleted in one write.
+const BATCH: u32 = 1_000;
 
 const COLUMNS: &str = "notice_id, auth_id, main_auth_id, kind, text, number, wa_id, conversation_id, call_uuid, created_us, \
     read_us";
 
 enum NoticeWrite {
     Add(NoticeRow),
-    /// One, or all that are unread.
-    Read(Scope, Option<Uuid>, Timestamp),
-    /// Of before then.
-    Forget(Timestamp),
-    /// Those of a main account beyond [`KEPT`].
-    Crop(String),
+    /// Marks one notification as read, or all unread ones.
+    MarkRead(Scope, Option<Uuid>, Timestamp),
+    /// Deletes notifications from before this time.
+    DeleteOlder(Timestamp),
+    /// Deletes the oldest notifications of a main account beyond [`MAX_KEPT`].
+    DeleteExcess(String),
 }
 
-impl Deed for NoticeWrite {
-    fn carry_out<'a>(
+impl WriteTask for NoticeWrite {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -166,13 +172,13 @@ impl Deed for NoticeWrite {
         async move {
             match self {
                 Self::Add(row) => add(to, row).await,
-                Self::Read(scope, id, at) => read(to, scope, *id, *at).await,
-                Self::Forget(before) => {
+                Self::MarkRead(scope, id, at) => mark_read(to, scope, *id, *at).await,
+                Self::DeleteOlder(before) => {
                     let delete = sql::query("DELETE FROM notices WHERE created_us < $1")
                         .bind(before.micros());
                     Ok(delete.execute(to).await?.rows_affected())
                 }
-                Self::Crop(main) => crop(to, main).await,
+                Self::DeleteExcess(main) => delete_excess(to, main).await,
             }
         }
         .boxed()
@@ -196,7 +202,7 @@ async fn add(to: &mut Conn, row: &NoticeRow) -> Result<u64, sqlx::Error> {
     Ok(insert.bind(row.created.micros()).execute(to).await?.rows_affected())
 }
 
-async fn read(
+async fn mark_read(
     to: &mut Conn,
     scope: &Scope,
     id: Option<Uuid>,
@@ -204,17 +210,17 @@ async fn read(
 ) -> Result<u64, sqlx::Error> {
     let mut update = QueryBuilder::new("UPDATE notices SET read_us = ");
     update.push_bind(at.micros()).push(" WHERE read_us IS NULL AND ");
-    within(&mut update, scope);
+    push_scope(&mut update, scope);
     if let Some(id) = id {
         update.push(" AND notice_id = ").push_bind(id.to_string());
     }
     Ok(update.build().execute(to).await?.rows_affected())
 }
 
-async fn crop(to: &mut Conn, main: &str) -> Result<u64, sqlx::Error> {
+async fn delete_excess(to: &mut Conn, main: &str) -> Result<u64, sqlx::Error> {
     let delete = "DELETE FROM notices WHERE notice_id IN (SELECT notice_id FROM notices WHERE main_auth_id = $1 \
         ORDER BY created_us DESC, notice_id LIMIT $2 OFFSET $3)";
-    let delete = sql::query(delete).bind(main).bind(i64::from(CROPPED)).bind(i64::from(KEPT));
+    let delete = sql::query(delete).bind(main).bind(i64::from(BATCH)).bind(i64::from(MAX_KEPT));
     Ok(delete.execute(to).await?.rows_affected())
 }
 
@@ -222,14 +228,14 @@ const WHAT: &str = "read notifications";
 
 fn select(scope: &Scope) -> QueryBuilder {
     let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM notices WHERE "));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select
 }
 
 fn notice(row: &Row) -> Result<NoticeRow, StoreError> {
     let unreadable = |detail: String| StoreError::Unreadable { what: WHAT, detail };
     let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
-    let perhaps = |column: &str| row.try_get::<Option<String>, _>(column).map_err(failed(WHAT));
+    let optional = |column: &str| row.try_get::<Option<String>, _>(column).map_err(failed(WHAT));
     let uuid = |text: &str| text.parse::<Uuid>().map_err(|e| unreadable(e.to_string()));
     let word = text("kind")?;
     Ok(NoticeRow {
@@ -239,10 +245,10 @@ fn notice(row: &Row) -> Result<NoticeRow, StoreError> {
         topic: NotificationTopic::parse(&word)
             .ok_or_else(|| unreadable(format!("kind {word:?}")))?,
         text: text("text")?,
-        number: perhaps("number")?,
-        user: perhaps("wa_id")?,
-        conversation: perhaps("conversation_id")?.as_deref().map(uuid).transpose()?,
-        call: perhaps("call_uuid")?.as_deref().map(uuid).transpose()?.map(CallUuid),
+        number: optional("number")?,
+        user: optional("wa_id")?,
+        conversation: optional("conversation_id")?.as_deref().map(uuid).transpose()?,
+        call: optional("call_uuid")?.as_deref().map(uuid).transpose()?.map(CallUuid),
         created: Timestamp::from_micros(row.try_get("created_us").map_err(failed(WHAT))?),
         read: row
             .try_get::<Option<i64>, _>("read_us")
@@ -291,7 +297,7 @@ mod tests {
             let rows = store.notifications().list(scope, &filter, limit).await.unwrap();
             rows.iter().map(|row| row.id.as_u128()).collect::<Vec<_>>()
         };
-        // Of the same moment (2 and 3, 4 and 5): by id.
+        // Notifications of the same time (2 and 3, 4 and 5) are ordered by id.
         assert_eq!(ids(&main, NoticeFilter::default(), 9).await, [4, 5, 2, 3, 1]);
         let before =
             |n: u8| Some((Timestamp::from_secs(i64::from(n) / 2), Uuid::from_u128(u128::from(n))));
@@ -315,7 +321,7 @@ mod tests {
         assert_eq!(
             store.notifications().mark_read(&main, one, now).await.unwrap(),
             0,
-            "once more changes nothing"
+            "again changes nothing"
         );
         assert_eq!(store.notifications().count_unread(&main).await.unwrap(), 4);
         assert_eq!(

@@ -1,48 +1,53 @@
-//! Whose conversations a number has, and what all of them go by at once. A change of all conversations, by `applyToExisting`
-//! or with the owner, is one row: each conversation keeps the generation that its own routing was set in, and the newer of
-//! the two counts.
+//! Owners and routing of business numbers.
+//!
+//! A change that concerns all conversations of a number, by `applyToExisting` or by a new owner,
+//! writes one row. Each conversation stores the generation in which its own routing was set. The
+//! newer one of the two routings counts.
 
 use crate::error::{StoreError, failed};
-use crate::rows::conversation::{Pair, Standing};
-use crate::rows::number::{Claim, Reroute, Tenure};
+use crate::rows::conversation::{Pair, RoutingState};
+use crate::rows::number::{NumberOwners, NumberTransfer, RoutingChange};
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Row};
 use crate::write::InboxWrite;
 use model::{PhoneNumberId, Routing};
 
-/// Handle.
+/// Handle to the business numbers. See [`Store::numbers`](crate::Store::numbers).
 #[derive(Clone, Copy, Debug)]
 pub struct Numbers<'a>(pub(crate) &'a Shared);
 
 impl Numbers<'_> {
-    /// Changes a number's routing, and that of all its conversations where it is to be so: one transaction.
+    /// Changes the routing of a number, and of all its conversations if `all` is set, in one
+    /// transaction.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
-    pub async fn set_routing(self, reroute: Reroute) -> Result<(), StoreError> {
-        self.0.queue.inbox(InboxWrite::Reroute(reroute)).await?.into_done().map(drop)
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
+    pub async fn set_routing(self, change: RoutingChange) -> Result<(), StoreError> {
+        self.0.queue.inbox(InboxWrite::SetRouting(change)).await?.into_done().map(drop)
     }
 
-    /// A number is another account's from now on; `false`: it was before.
+    /// Transfers a number to another account. Returns `false` if that account has it already.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
-    pub async fn transfer(self, claim: Claim) -> Result<bool, StoreError> {
-        Ok(self.0.queue.inbox(InboxWrite::Claim(claim)).await?.into_done()?.0)
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
+    pub async fn transfer(self, transfer: NumberTransfer) -> Result<bool, StoreError> {
+        Ok(self.0.queue.inbox(InboxWrite::Transfer(transfer)).await?.into_done()?.0)
     }
 
-    /// Whose conversations the numbers have.
+    /// Returns the owners of all numbers that have conversations.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn owners(self) -> Result<Vec<(PhoneNumberId, Tenure)>, StoreError> {
-        all(&self.0.read).await
+    /// Fails if the database query fails.
+    pub async fn owners(self) -> Result<Vec<(PhoneNumberId, NumberOwners)>, StoreError> {
+        owners(&self.0.read).await
     }
 
-    /// What was set of numbers' routing.
+    /// Returns the routing of all numbers for which one was set.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn routings(self) -> Result<Vec<(PhoneNumberId, Routing)>, StoreError> {
         routings(&self.0.read).await
     }
@@ -57,11 +62,12 @@ pub(crate) fn routing(row: &Row) -> Result<Routing, sqlx::Error> {
     Ok(Routing::from_columns(&row.try_get::<String, _>("routing")?, id("webhook")?, id("agent")?))
 }
 
-/// What joins a conversation `c` with its number's row.
-pub(crate) const JOIN: &str = "LEFT JOIN number_tenures n ON n.phone_number_id = c.phone_number_id";
+/// Joins a conversation `c` with the row `n` of its number.
+pub(crate) const NUMBER_JOIN: &str =
+    "LEFT JOIN number_tenures n ON n.phone_number_id = c.phone_number_id";
 
-/// A conversation's standing as it counts, by the names that [`standing`] reads.
-pub(crate) const STANDING: &str = "\
+/// The effective routing state of a conversation. [`standing`] reads these columns.
+pub(crate) const ROUTING_COLUMNS: &str = "\
     CASE WHEN n.owner <> '' AND n.owner <> c.auth_id THEN 'none' WHEN n.generation > c.generation THEN n.routing \
         ELSE c.routing END AS routing, \
     CASE WHEN n.owner <> '' AND n.owner <> c.auth_id THEN NULL WHEN n.generation > c.generation THEN n.webhook \
@@ -70,36 +76,36 @@ pub(crate) const STANDING: &str = "\
         ELSE c.agent END AS agent, \
     c.epoch + coalesce(n.generation, 0) AS epoch, c.ai_enabled AS ai_enabled";
 
-/// A conversation's own routing counts.
-pub(crate) const OWN: &str = "(n.generation IS NULL OR n.generation <= c.generation) \
+/// Condition: the conversation's own routing is in effect.
+pub(crate) const OWN_ROUTING: &str = "(n.generation IS NULL OR n.generation <= c.generation) \
     AND (n.owner IS NULL OR n.owner = '' OR n.owner = c.auth_id)";
 
-/// Its number's does.
-pub(crate) const BY_NUMBER: &str =
+/// Condition: the number's routing is in effect.
+pub(crate) const NUMBER_ROUTING: &str =
     "n.generation > c.generation AND (n.owner = '' OR n.owner = c.auth_id)";
 
-/// The generation that an update of `conversations` sets routing in.
-pub(crate) const GENERATION: &str = "(SELECT coalesce(max(t.generation), 0) FROM number_tenures t \
+/// The current generation of a conversation's number, for updates of `conversations`.
+pub(crate) const CURRENT_GENERATION: &str = "(SELECT coalesce(max(t.generation), 0) FROM number_tenures t \
     WHERE t.phone_number_id = conversations.phone_number_id)";
 
-/// Reads [`STANDING`].
-pub(crate) fn standing(row: &Row) -> Result<Standing, sqlx::Error> {
-    Ok(Standing {
+/// Reads the columns of [`ROUTING_COLUMNS`].
+pub(crate) fn routing_state(row: &Row) -> Result<RoutingState, sqlx::Error> {
+    Ok(RoutingState {
         routing: routing(row)?,
         epoch: u64::try_from(row.try_get::<i64, _>("epoch")?).unwrap_or_default(),
         ai_enabled: row.try_get::<i64, _>("ai_enabled")? != 0,
     })
 }
 
-/// A number's row as a message finds it.
-pub(crate) struct Held {
+/// The row of a conversation's number.
+pub(crate) struct NumberRow {
     pub(crate) owner: String,
     pub(crate) generation: i64,
     pub(crate) routing: Routing,
 }
 
-/// What a conversation's upsert found of its number, by the names that begin with `held_`; none: it has no row.
-pub(crate) fn held(row: &Row) -> Result<Option<Held>, sqlx::Error> {
+/// Reads the columns `held_…` of a conversation's upsert. Returns `None` if the number has no row.
+pub(crate) fn number_row(row: &Row) -> Result<Option<NumberRow>, sqlx::Error> {
     let Some(owner) = row.try_get("held_owner")? else { return Ok(None) };
     let text = |column: &str| row.try_get::<Option<String>, _>(column);
     let id = |column: &str| Ok::<_, sqlx::Error>(text(column)?.and_then(|id| id.parse().ok()));
@@ -108,23 +114,27 @@ pub(crate) fn held(row: &Row) -> Result<Option<Held>, sqlx::Error> {
         id("held_webhook")?,
         id("held_agent")?,
     );
-    Ok(Some(Held { owner, generation: row.try_get("held_generation")?, routing }))
+    Ok(Some(NumberRow { owner, generation: row.try_get("held_generation")?, routing }))
 }
 
-/// Makes the row of a pair's number: the first who is written to has it.
-pub(crate) async fn begin(to: &mut Conn, pair: &Pair) -> Result<(), sqlx::Error> {
+/// Inserts the row of a number. The account of its first conversation becomes its owner.
+pub(crate) async fn insert_owner(to: &mut Conn, pair: &Pair) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO number_tenures (phone_number_id, owner, first_owner) VALUES ($1, $2, $2) \
         ON CONFLICT (phone_number_id) DO NOTHING";
     let insert = sql::query(insert).bind(pair.phone_number_id.as_str()).bind(pair.account.as_str());
     insert.execute(to).await.map(drop)
 }
 
-/// Another account has a number: what was set of its routing is over, for itself and for each conversation, unless the
-/// new owner may have it too.
-pub(crate) async fn claim(to: &mut Conn, claim: &Claim) -> Result<bool, sqlx::Error> {
-    let Claim { phone_number_id, owner, before, kept, routing } = claim;
+/// Transfers a number to another account. The routing set for the number and its conversations
+/// ends, unless `kept` allows the new owner to keep it.
+pub(crate) async fn transfer(
+    to: &mut Conn,
+    transfer: &NumberTransfer,
+) -> Result<bool, sqlx::Error> {
+    let NumberTransfer { phone_number_id, owner, before, kept, routing } = transfer;
     let (id, owner) = (phone_number_id.as_str(), owner.as_str());
-    // Made by an Offhook that did not note whose it is: what is set is the owner's, for all that is known.
+    // The row was written by an Offhook version that did not store owners. Its routing is assumed
+    // to be the present owner's.
     let first = sql::query(
         "UPDATE number_tenures SET owner = $2 WHERE phone_number_id = $1 AND owner = ''",
     );
@@ -150,9 +160,9 @@ pub(crate) async fn claim(to: &mut Conn, claim: &Claim) -> Result<bool, sqlx::Er
     Ok(changed)
 }
 
-/// A number's routing, and that of all its conversations where it is to be so.
-pub(crate) async fn reroute(to: &mut Conn, reroute: &Reroute) -> Result<(), sqlx::Error> {
-    let Reroute { phone_number_id, account, routing, all } = reroute;
+/// Sets the routing of a number, and of all its conversations if `all` is set.
+pub(crate) async fn set_routing(to: &mut Conn, change: &RoutingChange) -> Result<(), sqlx::Error> {
+    let RoutingChange { phone_number_id, account, routing, all } = change;
     let put = "INSERT INTO number_routing (phone_number_id, routing, webhook, agent) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (phone_number_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
         agent = excluded.agent";
@@ -175,7 +185,7 @@ pub(crate) async fn reroute(to: &mut Conn, reroute: &Reroute) -> Result<(), sqlx
             .bind(routing.as_str());
         return put.bind(&webhook).bind(&agent).execute(to).await.map(drop);
     }
-    // Whose routing this is has to be known, should the number be another's one day.
+    // Stores the owner of this routing, which is needed if the number is transferred later.
     let note = "INSERT INTO number_tenures (phone_number_id, owner, first_owner) VALUES ($1, $2, $2) \
         ON CONFLICT (phone_number_id) DO NOTHING";
     sql::query(note)
@@ -186,20 +196,21 @@ pub(crate) async fn reroute(to: &mut Conn, reroute: &Reroute) -> Result<(), sqlx
         .map(drop)
 }
 
-/// All numbers'.
-pub(crate) async fn all(pool: &Pool) -> Result<Vec<(PhoneNumberId, Tenure)>, StoreError> {
-    const WHAT: &str = "read whose conversations the numbers have";
+/// Returns the owners of all numbers.
+pub(crate) async fn owners(pool: &Pool) -> Result<Vec<(PhoneNumberId, NumberOwners)>, StoreError> {
+    const WHAT: &str = "read the numbers' owners";
     let select = "SELECT phone_number_id, owner, first_owner FROM number_tenures";
     let rows = sql::query(select).fetch_all(pool).await.map_err(failed(WHAT))?;
     let read = |row: &Row| {
         let text = |column: &str| row.try_get::<String, _>(column);
-        let tenure = Tenure { owner: text("owner")?.into(), first: text("first_owner")?.into() };
+        let tenure =
+            NumberOwners { owner: text("owner")?.into(), first: text("first_owner")?.into() };
         Ok((text("phone_number_id")?.into(), tenure))
     };
     rows.iter().map(|row| read(row).map_err(failed(WHAT))).collect()
 }
 
-/// What was set of numbers' routing.
+/// Returns the routing of all numbers for which one was set.
 pub(crate) async fn routings(pool: &Pool) -> Result<Vec<(PhoneNumberId, Routing)>, StoreError> {
     const WHAT: &str = "read the numbers' routing";
     let select = "SELECT phone_number_id, routing, webhook, agent FROM number_routing";

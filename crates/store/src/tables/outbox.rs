@@ -1,62 +1,69 @@
-//! The outbox: callbacks that wait, and what became of them (R4).
+//! The outbox: callbacks to be delivered, and the results of their delivery.
 //!
-//! A row waits while it has a due time. Of the rows of one call and URL only the oldest is ever handed out, so that
-//! they go out in order, a call's hangup callback comes after what else was to be told of it, and the end of a multi-party
-//! call after what all who were in tell. Handing out changes nothing in the row: who delivers remembers what it holds, and what a
-//! crash interrupts is simply due again.
+//! A row is waiting as long as it has a due time. Of the rows with the same call and URL, only the
+//! oldest is handed out, so these are delivered in order. The hangup callback of a call follows the
+//! call's other callbacks, and the end of a multi-party call follows the callbacks of all its
+//! members. Handing out a row does not change it: the process that delivers it remembers it, and
+//! after a crash the row is still due.
 
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
 use crate::database::Database;
-use crate::error::{StoreError, Unread, failed, word};
+use crate::error::{RowError, StoreError, failed, parse_word};
 use crate::rows::callback::{
-    Callback, CallbackState, CallbackView, NewCallback, Settled, Settlement, Written, is_secret,
+    Callback, CallbackState, CallbackView, DeliveryOutcome, NewCallback, QueuedCallback,
+    Settlement, is_secret,
 };
 use crate::rows::message;
 use crate::scope::{self, Scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
-use crate::sql::connect::beside_a_node;
-use crate::sql::{self, All, Conn, Outcome, Pool, Query, Row};
+use crate::sql::connect::open_beside_node;
+use crate::sql::{self, Conn, Outcome, Pool, Query, Row, TupleRow};
 use crate::write::Write;
 use machine::{CallbackKind, CallbackRequest, EVENT_TYPE, MPC_END, Param, Params};
 use model::{CallUuid, Timestamp};
 use xml::ast::DocUrl;
 
-/// Handle.
+/// Handle to the outbox. See [`Store::outbox`](crate::Store::outbox).
 #[derive(Clone, Copy, Debug)]
 pub struct Outbox<'a>(pub(crate) &'a Shared);
 
 impl Outbox<'_> {
-    /// Puts a callback into the outbox; it may be sent once this is done. Queued when this returns.
+    /// Adds a callback. It may be sent once the future completes. The write is queued when this
+    /// returns.
     ///
     /// # Errors
-    /// The store was closed meanwhile; or the journal has the callback, and it goes out when the store has it.
+    /// Fails with [`StoreError::Closed`] if the store was closed first, and with
+    /// [`StoreError::Journalled`] if the write went to the journal. The callback is sent later
+    /// then.
     pub fn add(
         self,
         callback: NewCallback,
-    ) -> impl Future<Output = Result<Written, StoreError>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<QueuedCallback, StoreError>> + Send + 'static + use<> {
         let queued = self.0.queue.request(|sender| Write::Callback(Box::new(callback), sender));
         async move { queued.await?.ok_or(StoreError::Journalled) }
     }
 
-    /// Writes down what became of a callback; gives whether others of its call wait.
+    /// Stores the result of attempts to deliver a callback. Returns whether other callbacks of the
+    /// same call are waiting.
     ///
     /// # Errors
-    /// The store was closed meanwhile.
+    /// Fails with [`StoreError::Closed`] if the store was closed first.
     pub fn settle(
         self,
         settlement: Settlement,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
-        self.0.queue.request(|sender| Write::Settle(Box::new(settlement), sender))
+        self.0.queue.request(|sender| Write::SettleCallback(Box::new(settlement), sender))
     }
 
-    /// The origins with callbacks that are due, and when the next one is due that isn't yet.
+    /// Returns the origins that have due callbacks, and the time when the next other one becomes
+    /// due.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn due_origins(
         self,
         node_id: &str,
@@ -65,11 +72,12 @@ impl Outbox<'_> {
         origins_due(&self.0.read, node_id, now).await
     }
 
-    /// Callbacks of an origin that are due, the longest due first; of each call and URL the oldest only. A row that cannot be
-    /// read is given up and logged: it must not hold up those behind it.
+    /// Returns due callbacks of an origin, the longest due first, and only the oldest of each call
+    /// and URL. An unreadable row is logged and marked as failed, so that it does not block the
+    /// rows after it.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn due(
         self,
         node_id: &str,
@@ -77,20 +85,28 @@ impl Outbox<'_> {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Callback>, StoreError> {
-        let (due, illegible) = due(&self.0.read, &self.0.seal, node_id, origin, now, limit).await?;
-        for Illegible { id, detail } in illegible {
-            tracing::error!(id, detail, "a callback in the outbox cannot be read and is given up");
-            let last = format!("it cannot be read: {detail}");
-            self.settle(Settlement { id, attempts: 0, at: now, outcome: Settled::Failed, last })
-                .await?;
+        let (due, unreadable_rows) =
+            due(&self.0.read, &self.0.seal, node_id, origin, now, limit).await?;
+        for UnreadableRow { id, detail } in unreadable_rows {
+            tracing::error!(id, detail, "unreadable callback given up");
+            let last = format!("unreadable row: {detail}");
+            self.settle(Settlement {
+                id,
+                attempts: 0,
+                at: now,
+                outcome: DeliveryOutcome::Failed,
+                last,
+            })
+            .await?;
         }
         Ok(due)
     }
 
-    /// What a call's callbacks carry, by event id, secret parameters left out. No call of the scope's has none.
+    /// Returns the content of a call's callbacks by event id, without secret parameters. Empty if
+    /// the scope has no such call.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn of_call(
         self,
         scope: &Scope,
@@ -99,11 +115,12 @@ impl Outbox<'_> {
         of_call(&self.0.read, scope, call).await
     }
 
-    /// Puts an event that is no message's into the outbox, and waits until it is there; none: the journal has it.
+    /// Adds an event that is not about a message, and waits until it is stored. Returns `None` if
+    /// it went to the journal.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn add_event(self, event: NewCallback) -> Result<Option<Written>, StoreError> {
+    /// Fails with [`StoreError::Closed`] if the store was closed first.
+    pub async fn add_event(self, event: NewCallback) -> Result<Option<QueuedCallback>, StoreError> {
         match self.add(event).await {
             Ok(written) => Ok(Some(written)),
             Err(StoreError::Journalled) => Ok(None),
@@ -115,59 +132,63 @@ impl Outbox<'_> {
 const COLUMNS: &str = "id, event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, method, params, \
     secret_params, sealed_params, created_us, since_us, attempts, retries";
 
-/// Whether an older row goes out before a row.
-fn is_behind(row: &str) -> String {
-    let (of_call, of_room) = (goes_before(row), is_over_before(row));
+/// SQL condition: another row must be delivered before `row`.
+fn must_wait(row: &str) -> String {
+    let (of_call, of_room) = (is_before(row), room_end_must_wait(row));
     format!(
         "(EXISTS (SELECT 1 FROM callbacks e WHERE e.call_uuid = {row}.call_uuid AND e.id < {row}.id AND {of_call}) OR ({of_room}))"
     )
 }
 
-/// That a multi-party call is over is one call's to tell, and comes after what all of them tell the same URL: after each that has not
-/// been sent once yet. As far as that was written within some minutes, which the index of what is due finds at once,
-/// whatever a host that is down has waiting.
-fn is_over_before(row: &str) -> String {
+/// SQL condition: `row` reports the end of a multi-party call, and an earlier callback to the same
+/// URL about any multi-party call has not been attempted yet.
+///
+/// It considers callbacks written within some minutes before, which the index of due times finds
+/// quickly even if many rows wait for an unreachable host.
+fn room_end_must_wait(row: &str) -> String {
     let kind = CallbackKind::MultiParty.as_str();
     format!(
         "{row}.kind = '{kind}' AND {row}.params LIKE '%\"EventName\":\"{MPC_END}\"%' AND EXISTS (SELECT 1 FROM callbacks e WHERE \
-        e.node_id = {row}.node_id AND e.origin = {row}.origin AND e.next_us >= {row}.created_us - {LOOKED_BACK_US} \
-        AND e.next_us <= {row}.created_us AND e.id < {row}.id AND e.url = {row}.url AND e.kind = '{kind}' AND {IS_NEW})"
+        e.node_id = {row}.node_id AND e.origin = {row}.origin AND e.next_us >= {row}.created_us - {LOOK_BACK_US} \
+        AND e.next_us <= {row}.created_us AND e.id < {row}.id AND e.url = {row}.url AND e.kind = '{kind}' AND {NOT_ATTEMPTED})"
     )
 }
 
-/// That `e` has not been sent once yet, and does not wait for one of its call and URL that is tried again later.
-const IS_NEW: &str = "e.retries = 0 AND NOT EXISTS (SELECT 1 FROM callbacks f WHERE f.call_uuid = e.call_uuid AND f.url = e.url \
+/// SQL condition: `e` has not been attempted yet, and does not wait behind a retry of its call and
+/// URL.
+const NOT_ATTEMPTED: &str = "e.retries = 0 AND NOT EXISTS (SELECT 1 FROM callbacks f WHERE f.call_uuid = e.call_uuid AND f.url = e.url \
     AND f.id < e.id AND f.next_us IS NOT NULL AND f.retries > 0)";
 
-/// Longer than a callback that is to be sent for the first time waits anywhere but in the queue of a host that is down.
-const LOOKED_BACK_US: i64 = 600_000_000;
+/// Microseconds. Longer than a new callback waits, except in the queue of an unreachable host.
+const LOOK_BACK_US: i64 = 600_000_000;
 
-/// Which older row `e` of its call goes out before a row: one that waits for the same URL; and before a hangup callback whatever
-/// has not been sent once yet, recordings excepted (`plivo-callbacks.md` §2). What is tried again later holds nothing up.
-fn goes_before(row: &str) -> String {
+/// SQL condition: the older row `e` of the same call must be delivered before `row`. That holds if
+/// it has the same URL. A hangup callback also follows every callback that has not been attempted
+/// yet, except those of recordings and transcriptions. Retries delay no other URL.
+fn is_before(row: &str) -> String {
     format!(
         "e.next_us IS NOT NULL AND (e.url = {row}.url OR ({row}.kind = 'hangup' \
-        AND e.event IS NULL AND e.kind NOT IN ('recording', 'transcription') AND {IS_NEW}))"
+        AND e.event IS NULL AND e.kind NOT IN ('recording', 'transcription') AND {NOT_ATTEMPTED}))"
     )
 }
 
-/// Puts a callback in; due at once.
+/// Inserts a callback that is due immediately.
 pub(crate) async fn insert(
     to: &mut Conn,
     seal: &Seal,
     new: NewCallback,
-) -> Result<Written, sqlx::Error> {
+) -> Result<QueuedCallback, sqlx::Error> {
     insert_all(to, seal, vec![new]).await?.pop().ok_or(sqlx::Error::RowNotFound)
 }
 
-/// Puts in, in order, those that are not there.
+/// Inserts those callbacks, in order, that are not in the outbox yet.
 pub(crate) async fn insert_new(
     to: &mut Conn,
     seal: &Seal,
     all: Vec<NewCallback>,
 ) -> Result<(), sqlx::Error> {
-    let asked: Vec<_> = all.iter().map(is_there).collect();
-    let there = sql::each(to, asked).await?;
+    let asked: Vec<_> = all.iter().map(exists_query).collect();
+    let there = sql::execute_each(to, asked).await?;
     let is_new = |outcome: &Outcome<(bool,)>| !outcome.rows.iter().any(|(there,)| *there);
     let new: Vec<_> = all
         .into_iter()
@@ -179,25 +200,25 @@ pub(crate) async fn insert_new(
     insert_all(to, seal, new).await.map(drop)
 }
 
-/// By the indexes of a call's callbacks.
-fn is_there(new: &NewCallback) -> Query<All<(bool,)>> {
+/// The two halves use the indexes of a call's waiting and finished callbacks.
+fn exists_query(new: &NewCallback) -> Query<TupleRow<(bool,)>> {
     let there = "SELECT EXISTS (SELECT 1 FROM callbacks WHERE call_uuid = $1 AND next_us IS NOT NULL AND event_id = $2) \
         OR EXISTS (SELECT 1 FROM callbacks WHERE call_uuid = $1 AND done_us IS NOT NULL AND event IS NULL AND event_id = $2)";
     sql::query_as(there).bind(new.call.to_string()).bind(new.event_id.to_string())
 }
 
-/// Puts some in, in order.
+/// Inserts callbacks in order.
 pub(crate) async fn insert_all(
     to: &mut Conn,
     seal: &Seal,
     all: Vec<NewCallback>,
-) -> Result<Vec<Written>, sqlx::Error> {
-    let inserts: Vec<_> = all.iter().map(|new| inserting(seal, new)).collect();
-    let outcomes = sql::each(to, inserts).await?;
+) -> Result<Vec<QueuedCallback>, sqlx::Error> {
+    let inserts: Vec<_> = all.iter().map(|new| insert_query(seal, new)).collect();
+    let outcomes = sql::execute_each(to, inserts).await?;
     let written = |(new, outcome): (NewCallback, Outcome<(i64, bool)>)| {
         let (id, behind) = outcome.rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
         let since = new.created;
-        Ok(Written {
+        Ok(QueuedCallback {
             callback: Callback { id, new, since, attempts: 0, retries: 0 },
             first: !behind,
         })
@@ -205,12 +226,12 @@ pub(crate) async fn insert_all(
     all.into_iter().zip(outcomes).map(written).collect()
 }
 
-fn inserting(seal: &Seal, new: &NewCallback) -> Query<All<(i64, bool)>> {
-    let plain = shown(&new.notice.params);
+fn insert_query(seal: &Seal, new: &NewCallback) -> Query<TupleRow<(i64, bool)>> {
+    let plain = plain_params(&new.notice.params);
     let insert = "INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, \
         method, params, sealed_params, created_us, since_us, next_us, webhook, event) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12, $13, $14) RETURNING id, ";
-    let insert = format!("{insert}{}", is_behind("callbacks"));
+    let insert = format!("{insert}{}", must_wait("callbacks"));
     sql::query_as(insert)
         .bind(new.event_id.to_string())
         .bind(new.call.to_string())
@@ -232,21 +253,23 @@ fn inserting(seal: &Seal, new: &NewCallback) -> Query<All<(i64, bool)>> {
         })
 }
 
-/// Writes down what became of each; tells whether others of its call wait. One that was done meanwhile stays so.
+/// Stores results of deliveries. The result is whether other callbacks of the same call are
+/// waiting. A row that is already finished does not change.
 pub(crate) async fn settle(to: &mut Conn, all: &[&Settlement]) -> Result<Vec<bool>, sqlx::Error> {
-    let outcomes = sql::each(to, all.iter().map(|settlement| settling(settlement))).await?;
+    let outcomes =
+        sql::execute_each(to, all.iter().map(|settlement| settle_query(settlement))).await?;
     let others = |(s, outcome): (&&Settlement, &Outcome<(bool,)>)| {
-        let is_over = !matches!(s.outcome, Settled::Again { .. });
+        let is_over = !matches!(s.outcome, DeliveryOutcome::Retry { .. });
         is_over && outcome.rows.iter().any(|(others,)| *others)
     };
     Ok(all.iter().zip(&outcomes).map(others).collect())
 }
 
-fn settling(s: &Settlement) -> Query<All<(bool,)>> {
+fn settle_query(s: &Settlement) -> Query<TupleRow<(bool,)>> {
     let (due, done, delivered) = match s.outcome {
-        Settled::Again { due } => (Some(due), None, false),
-        Settled::Delivered => (None, Some(s.at), true),
-        Settled::Failed => (None, Some(s.at), false),
+        DeliveryOutcome::Retry { due } => (Some(due), None, false),
+        DeliveryOutcome::Delivered => (None, Some(s.at), true),
+        DeliveryOutcome::Failed => (None, Some(s.at), false),
     };
     let update = "UPDATE callbacks SET attempts = $2, next_us = $3, done_us = $4, delivered = $5, last = $6, \
         retries = retries + $7, secret_params = CASE WHEN $5 = 1 THEN NULL ELSE secret_params END, \
@@ -263,8 +286,8 @@ fn settling(s: &Settlement) -> Query<All<(bool,)>> {
         .bind(i64::from(due.is_some()))
 }
 
-/// Forgets done ones, at most so many; how many they were.
-pub(crate) async fn forget(
+/// Deletes up to `limit` finished callbacks. Returns their number.
+pub(crate) async fn delete_finished(
     to: &mut Conn,
     done_before: Timestamp,
     limit: u32,
@@ -275,14 +298,14 @@ pub(crate) async fn forget(
     Ok(delete.execute(to).await?.rows_affected())
 }
 
-/// The origins with rows that are due, and when the next row is due that isn't yet.
+/// Returns the origins that have due rows, and the time when the next other row becomes due.
 pub(crate) async fn origins_due(
     pool: &Pool,
     node_id: &str,
     now: Timestamp,
 ) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
-    const WHAT: &str = "look for callbacks that are due";
-    // From one origin to the next by the index, however many rows each has.
+    const WHAT: &str = "find due callbacks";
+    // Steps through the index from one origin to the next, regardless of the number of rows.
     let origins = "WITH RECURSIVE walk (origin) AS ( \
             SELECT min(origin) FROM callbacks WHERE node_id = $1 AND next_us IS NOT NULL \
             UNION ALL \
@@ -308,13 +331,13 @@ pub(crate) async fn origins_due(
     ))
 }
 
-/// A row that cannot be read: another version wrote it, or somebody else.
-pub(crate) struct Illegible {
+/// A row that can't be read, because another version or program wrote it.
+pub(crate) struct UnreadableRow {
     pub(crate) id: i64,
     pub(crate) detail: String,
 }
 
-/// Rows of an origin that are due, the longest due first; of each call and URL the oldest only.
+/// Returns due rows of an origin, the longest due first, and only the oldest of each call and URL.
 pub(crate) async fn due(
     pool: &Pool,
     seal: &Seal,
@@ -322,12 +345,12 @@ pub(crate) async fn due(
     origin: &str,
     now: Timestamp,
     limit: u32,
-) -> Result<(Vec<Callback>, Vec<Illegible>), StoreError> {
-    const WHAT: &str = "read callbacks that are due";
+) -> Result<(Vec<Callback>, Vec<UnreadableRow>), StoreError> {
+    const WHAT: &str = "read due callbacks";
     let select = format!(
         "SELECT {COLUMNS} FROM callbacks c WHERE node_id = $1 AND origin = $2 AND next_us <= $3 AND NOT {} \
         ORDER BY next_us, id LIMIT $4",
-        is_behind("c")
+        must_wait("c")
     );
     let rows = sql::query(select)
         .bind(node_id)
@@ -337,22 +360,22 @@ pub(crate) async fn due(
         .fetch_all(pool)
         .await
         .map_err(failed(WHAT))?;
-    let unreadable = |e: Unread| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
-    let (mut due, mut illegible) = (Vec::with_capacity(rows.len()), Vec::new());
+    let unreadable = |e: RowError| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+    let (mut due, mut unreadable_rows) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in &rows {
         match read(row, seal) {
             Ok(callback) => due.push(callback),
-            // Without its id there is nothing that could be done about it.
+            // Without its id, the row can't be marked as failed.
             Err(e) => {
                 let id = row.try_get("id").map_err(|e| unreadable(e.into()))?;
-                illegible.push(Illegible { id, detail: e.to_string() });
+                unreadable_rows.push(UnreadableRow { id, detail: e.to_string() });
             }
         }
     }
-    Ok((due, illegible))
+    Ok((due, unreadable_rows))
 }
 
-fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
+fn read(row: &Row, seal: &Seal) -> Result<Callback, RowError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let count =
         |column: &str| row.try_get::<i64, _>(column).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
@@ -371,9 +394,9 @@ fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
         node_id: text("node_id")?,
         origin: text("origin")?,
         notice: CallbackRequest {
-            kind: word::<CallbackKind>(&text("kind")?)?,
+            kind: parse_word::<CallbackKind>(&text("kind")?)?,
             url: DocUrl(text("url")?.into()),
-            method: word(&text("method")?)?,
+            method: parse_word(&text("method")?)?,
             params: plain.chain(secret).collect(),
         },
         shut: None,
@@ -391,10 +414,11 @@ fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
     })
 }
 
-/// Callbacks of one call that are told of at most.
-const OF_CALL_MAX: i64 = 500;
+/// Maximum number of callbacks returned for one call.
+const MAX_OF_CALL: i64 = 500;
 
-/// What a call's callbacks carry, by event id, secret parameters left out; of a call of the scope's.
+/// Returns the content of a call's callbacks by event id, without secret parameters, if the call is
+/// in the scope.
 pub(crate) async fn of_call(
     pool: &Pool,
     scope: &Scope,
@@ -402,25 +426,25 @@ pub(crate) async fn of_call(
 ) -> Result<BTreeMap<Uuid, CallbackRequest>, StoreError> {
     const WHAT: &str = "read a call's callbacks";
     let mut query = sql::QueryBuilder::new("");
-    // By the index of those that wait, and by that of those that are done.
+    // One `SELECT` for each of the indexes of waiting and finished callbacks.
     for (before, which) in [("", "next_us IS NOT NULL"), (" UNION ALL ", "done_us IS NOT NULL")] {
         query.push(format!(
             "{before}SELECT event_id, kind, url, method, params FROM callbacks WHERE "
         ));
-        scope::within(&mut query, scope);
+        scope::push_scope(&mut query, scope);
         query
             .push(format!(" AND event IS NULL AND {which} AND call_uuid = "))
             .push_bind(call.to_string());
     }
-    query.push(" LIMIT ").push_bind(OF_CALL_MAX);
+    query.push(" LIMIT ").push_bind(MAX_OF_CALL);
     let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
-    let carried = |row: &Row| -> Result<(Uuid, CallbackRequest), Unread> {
+    let carried = |row: &Row| -> Result<(Uuid, CallbackRequest), RowError> {
         let text = |column: &str| row.try_get::<String, _>(column);
         let params: BTreeMap<String, String> = row.try_get::<sqlx::types::Json<_>, _>("params")?.0;
         let notice = CallbackRequest {
-            kind: word::<CallbackKind>(&text("kind")?)?,
+            kind: parse_word::<CallbackKind>(&text("kind")?)?,
             url: DocUrl(text("url")?.into()),
-            method: word(&text("method")?)?,
+            method: parse_word(&text("method")?)?,
             params: params
                 .into_iter()
                 .map(|(name, value)| (name.into(), Param::Plain(value.into())))
@@ -428,12 +452,12 @@ pub(crate) async fn of_call(
         };
         Ok((text("event_id")?.parse()?, notice))
     };
-    // One that another version wrote is not shown.
+    // Callbacks written by another version are skipped.
     Ok(rows.iter().filter_map(|row| carried(row).ok()).collect())
 }
 
-/// The parameters whose values may be shown.
-fn shown(params: &Params) -> BTreeMap<&str, &str> {
+/// The parameters that are not secret.
+fn plain_params(params: &Params) -> BTreeMap<&str, &str> {
     params
         .iter()
         .filter(|(_, v)| !is_secret(v))
@@ -441,7 +465,7 @@ fn shown(params: &Params) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-/// Which callbacks to list.
+/// Selects callbacks by state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Callbacks {
     All,
@@ -449,15 +473,15 @@ pub enum Callbacks {
     Failed,
 }
 
-/// Which callbacks are to be sent again.
+/// Selects callbacks to be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rearm<'a> {
-    /// By event id, or by the row's number: one that waits or was given up.
+    /// The waiting or failed callback with this event id or row id.
     One(&'a str),
     AllFailed,
 }
 
-/// The latest, newest first.
+/// Returns the latest callbacks, newest first.
 pub(crate) async fn latest(
     pool: &Pool,
     which: Callbacks,
@@ -481,7 +505,7 @@ pub(crate) async fn latest(
         .collect()
 }
 
-fn view(row: &Row) -> Result<CallbackView, Unread> {
+fn view(row: &Row) -> Result<CallbackView, RowError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let time = |column: &str| {
         row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros))
@@ -507,14 +531,14 @@ fn view(row: &Row) -> Result<CallbackView, Unread> {
     })
 }
 
-/// Makes callbacks of a store's file due, with a new day to be delivered in; tells how many. A node that works with
-/// the file finds them within a second.
+/// Makes callbacks due now and returns their number. Failed ones get another 24 hours to be
+/// delivered. A running node finds them within a second.
 ///
 /// # Errors
-/// No store there, or the store's.
+/// Fails if the store does not exist, or if the database query fails.
 pub async fn rearm(at: &Database, which: Rearm<'_>, now: Timestamp) -> Result<u64, StoreError> {
-    let store = beside_a_node(at, false).await?;
-    // What waits keeps its place in the schedule and is only due earlier.
+    let store = open_beside_node(at, false).await?;
+    // A waiting callback keeps its place in the retry schedule.
     let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, \
         since_us = CASE WHEN done_us IS NULL THEN since_us ELSE $1 END, \
         retries = CASE WHEN done_us IS NULL THEN retries ELSE 0 END WHERE delivered = 0 AND ";

@@ -1,67 +1,67 @@
-//! Users, sessions, invitations and API keys, as the store is asked for them.
+//! Console users, their sessions and invitations, and API keys created at run time.
 //!
-//! People who sign in to the console, their sessions and invitations, and API keys made at run time (R15, R20).
-//!
-//! Who a person or key is of is part of each row; what an API can reach takes the asker's scope (R16). Digests come ready
-//! made: this file knows no secret.
+//! Each row has an owner, and methods that an API can reach take the caller's scope. Tokens and
+//! keys come as digests; this module sees no secrets.
 
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::{AuthId, Role, Timestamp};
 
-/// Handle.
+/// Handle to the API keys. See [`Store::api_keys`](crate::Store::api_keys).
 #[derive(Clone, Copy, Debug)]
 pub struct ApiKeys<'a>(pub(crate) &'a Shared);
 
 impl ApiKeys<'_> {
-    /// A scope's API keys, newest first; `before`: the last of the page before.
+    /// Returns API keys of the scope, newest first. `before` is the last one of the previous page.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
         before: Option<(Timestamp, Uuid)>,
         limit: u32,
-    ) -> Result<Vec<MadeKey>, StoreError> {
+    ) -> Result<Vec<ApiKeyRow>, StoreError> {
         crate::tables::people::keys(&self.0.read, scope, before, limit).await
     }
 
-    /// Every API key that was made here.
+    /// Returns all API keys of all accounts.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn all(self) -> Result<Vec<MadeKey>, StoreError> {
+    /// Fails if the database query fails.
+    pub async fn all(self) -> Result<Vec<ApiKeyRow>, StoreError> {
         crate::tables::people::all_keys(&self.0.read).await
     }
 
-    /// Writes a new API key to the disk.
+    /// Creates an API key. It is on disk when this returns.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn create(self, key: MadeKey) -> Result<bool, StoreError> {
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
+    pub async fn create(self, key: ApiKeyRow) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::CreateKey(Box::new(key))).await
     }
 
-    /// One of a scope's API keys.
+    /// Returns an API key, or `None` if the scope has no such key.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<MadeKey>, StoreError> {
+    /// Fails if the database query fails.
+    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<ApiKeyRow>, StoreError> {
         crate::tables::people::one_key(&self.0.read, scope, id).await
     }
 
-    /// Changes an API key; `false`: the scope has none of that id.
+    /// Changes an API key. Returns `false` if the scope has no such key.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn change(
         self,
         scope: &Scope,
@@ -72,123 +72,132 @@ impl ApiKeys<'_> {
         run(self.0, PeopleWrite::ChangeKey { scope: scope.clone(), id, name, role }).await
     }
 
-    /// Removes an API key; `false`: the scope has none of that id.
+    /// Deletes an API key. Returns `false` if the scope has no such key.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn delete(self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::DeleteKey(scope.clone(), id)).await
     }
 }
 
-/// Handle.
+/// Handle to the console sessions. See [`Store::sessions`](crate::Store::sessions).
 #[derive(Clone, Copy, Debug)]
 pub struct Sessions<'a>(pub(crate) &'a Shared);
 
 impl Sessions<'_> {
-    /// A session and whose it is, by its token's digest.
+    /// Returns a session and its user by the digest of the session token.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(self, digest: &str) -> Result<Option<(Session, User)>, StoreError> {
         crate::tables::people::session(&self.0.read, digest).await
     }
 
-    /// Writes a new session to the disk.
+    /// Creates a session. It is on disk when this returns.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn begin(self, session: Session) -> Result<bool, StoreError> {
-        run(self.0, PeopleWrite::Begin(session)).await
+        run(self.0, PeopleWrite::BeginSession(session)).await
     }
 
-    /// Notes that a session is in use.
+    /// Updates the time when a session was last used.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn touch(self, digest: String, at: Timestamp) -> Result<bool, StoreError> {
-        run(self.0, PeopleWrite::Seen(digest, at)).await
+        run(self.0, PeopleWrite::Touch(digest, at)).await
     }
 
     /// Ends a session.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn end(self, digest: String) -> Result<bool, StoreError> {
-        run(self.0, PeopleWrite::End(digest)).await
+        run(self.0, PeopleWrite::EndSession(digest)).await
     }
 
     /// Ends all sessions of a user.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn end_all(self, user: Uuid) -> Result<bool, StoreError> {
-        run(self.0, PeopleWrite::EndAll(user)).await
+        run(self.0, PeopleWrite::EndAllSessions(user)).await
     }
 
-    /// Forgets sessions begun before, or not seen since, and invitations that are over.
+    /// Deletes sessions that began before `begun_before` or were last used before `seen_before`,
+    /// and expired invitations.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn delete_expired(
         self,
         begun_before: Timestamp,
         seen_before: Timestamp,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        run(self.0, PeopleWrite::Forget { begun_before, seen_before, now }).await
+        run(self.0, PeopleWrite::DeleteExpired { begun_before, seen_before, now }).await
     }
 }
 
-/// Handle.
+/// Handle to the console users. See [`Store::people`](crate::Store::people).
 #[derive(Clone, Copy, Debug)]
 pub struct People<'a>(pub(crate) &'a Shared);
 
 impl People<'_> {
-    /// One of a scope's users.
+    /// Returns a user, or `None` if the scope has no such user.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
         crate::tables::people::one(&self.0.read, scope, id).await
     }
 
-    /// The user who signs in by that name, whosever they are.
+    /// Returns the user of any account with this sign-in name.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn by_name(self, name: &str) -> Result<Option<User>, StoreError> {
         crate::tables::people::named(&self.0.read, name).await
     }
 
-    /// The user whom a sign-in provider knows by that name.
+    /// Returns the user linked to a subject of a sign-in provider.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn by_link(self, issuer: &str, subject: &str) -> Result<Option<User>, StoreError> {
         crate::tables::people::linked(&self.0.read, issuer, subject).await
     }
 
-    /// Those who sign in by that name, whatever the case of its letters: two at most.
+    /// Returns up to two users with this sign-in name, ignoring case.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn by_name_ignoring_case(self, name: &str) -> Result<Vec<User>, StoreError> {
         crate::tables::people::named_like(&self.0.read, name).await
     }
 
-    /// Notes who somebody is at a sign-in provider; `false`: one of the two is linked already.
+    /// Links a user to a subject of a sign-in provider. Returns `false` if one of the two is
+    /// already linked.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn link(self, link: UserLink) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::Link(link)).await
     }
 
-    /// A scope's users, newest first; `before`: the last of the page before.
+    /// Returns users of the scope, newest first. `before` is the last one of the previous page.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -198,18 +207,21 @@ impl People<'_> {
         crate::tables::people::list(&self.0.read, scope, before, limit).await
     }
 
-    /// Writes a new user to the disk; `false`: the name is taken.
+    /// Creates a user. Returns `false` if the name is taken. It is on disk when this returns.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn create(self, user: User) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::Create(Box::new(user))).await
     }
 
-    /// Changes a user; `false`: the scope has none of that id, or the configuration says otherwise.
+    /// Changes a user. Returns `false` if the scope has no such user, or if the configuration file
+    /// sets the field to be changed.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn change(
         self,
         scope: &Scope,
@@ -219,34 +231,38 @@ impl People<'_> {
         run(self.0, PeopleWrite::Change(scope.clone(), id, change)).await
     }
 
-    /// Removes a user with their sessions; `false`: the scope has none of that id, or it stands in the configuration.
+    /// Deletes a user and their sessions. Returns `false` if the scope has no such user, or if the
+    /// configuration file lists them.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn delete(self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::Delete(scope.clone(), id)).await
     }
 
-    /// The configuration's people as they are now.
+    /// Updates the users to those listed in the configuration file.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn sync_configured(self, users: Vec<User>) -> Result<bool, StoreError> {
-        run(self.0, PeopleWrite::File(users)).await
+        run(self.0, PeopleWrite::SyncConfigured(users)).await
     }
 
-    /// Writes an invitation, instead of those that the user had.
+    /// Creates an invitation that replaces earlier ones of the user.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn invite(self, invitation: Invitation) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::Invite(invitation)).await
     }
 
-    /// Who an invitation that still holds is for.
+    /// Returns the user of an invitation that is valid at `now`.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn by_invitation(
         self,
         digest: &str,
@@ -255,10 +271,12 @@ impl People<'_> {
         crate::tables::people::invited(&self.0.read, digest, now).await
     }
 
-    /// Uses an invitation up and sets the user's password, a hash; `false`: it holds no more.
+    /// Sets the user's password hash and removes the invitation. Returns `false` if the invitation
+    /// is not valid.
     ///
     /// # Errors
-    /// [`StoreError::NotTaken`].
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn accept_invitation(
         self,
         digest: String,
@@ -269,21 +287,21 @@ impl People<'_> {
     }
 }
 
-/// Somebody who signs in to the console. Its `Debug` has no password in it, not even the hash.
+/// A console user. `Debug` shows no password, not even the hash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
     pub id: Uuid,
-    /// The owner, and its main account.
+    /// The owner and its main account, which may be the same.
     pub account: AuthId,
     pub main_account: AuthId,
-    /// What they sign in with.
+    /// Sign-in name.
     pub name: String,
     pub full_name: String,
     pub role: Role,
-    /// A hash of [`crate::password::Passwords`]; none: invited.
+    /// A hash made by [`crate::password::Passwords`]. `None` for an invited user.
     pub password: Option<String>,
     pub wa_id: Option<String>,
-    /// It stands in the configuration.
+    /// Whether the configuration file lists them.
     pub in_file: bool,
     pub created: Timestamp,
 }
@@ -297,20 +315,20 @@ impl std::fmt::Debug for User {
     }
 }
 
-/// What is to change of a user; `None` stays as it is.
+/// Changes of a user. `None` leaves a field unchanged.
 #[derive(Clone, Default)]
 pub struct UserChange {
     pub full_name: Option<String>,
     pub role: Option<Role>,
-    /// A hash. Ends the user's sessions.
+    /// A hash. A new password ends the user's sessions.
     pub password: Option<String>,
-    /// The inner none: no number any more.
+    /// `Some(None)` removes the number.
     pub wa_id: Option<Option<String>>,
-    /// Only if they are still as this shows them.
+    /// If set, the change applies only if the user still has these values.
     pub seen: Option<Box<User>>,
 }
 
-/// A session, by its token's digest.
+/// A session, identified by the digest of its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     pub digest: String,
@@ -319,7 +337,7 @@ pub struct Session {
     pub seen: Timestamp,
 }
 
-/// A way to set a password once, by its token's digest.
+/// An invitation to set a password once, identified by the digest of its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invitation {
     pub digest: String,
@@ -327,7 +345,7 @@ pub struct Invitation {
     pub expires: Timestamp,
 }
 
-/// A user as a sign-in provider knows them.
+/// The link of a user to a subject of a sign-in provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserLink {
     pub issuer: String,
@@ -338,12 +356,12 @@ pub struct UserLink {
 
 /// A key of the number API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MadeKey {
+pub struct ApiKeyRow {
     pub id: Uuid,
     pub account: AuthId,
     pub main_account: AuthId,
     pub name: String,
-    /// Its last characters.
+    /// The last characters of the key.
     pub ending: String,
     pub digest: String,
     pub role: Role,
@@ -351,30 +369,33 @@ pub struct MadeKey {
     pub created: Timestamp,
 }
 
-/// A write about people: done or, where a name is taken or somebody is not there, not.
+/// A write about users, sessions, invitations or API keys. It changes nothing if a name is taken or
+/// the row does not exist.
 pub(crate) enum PeopleWrite {
     Create(Box<User>),
     Change(Scope, Uuid, UserChange),
     Delete(Scope, Uuid),
-    /// The configuration's people as they are now; who stood there before and does no more goes.
-    File(Vec<User>),
-    Begin(Session),
-    Seen(String, Timestamp),
-    End(String),
-    /// All of a user's.
-    EndAll(Uuid),
-    /// Instead of those the user had.
+    /// Updates the users to those listed in the configuration file. Users who were listed before
+    /// and no longer are, are deleted.
+    SyncConfigured(Vec<User>),
+    BeginSession(Session),
+    Touch(String, Timestamp),
+    EndSession(String),
+    /// Ends all sessions of a user.
+    EndAllSessions(Uuid),
+    /// Replaces the user's earlier invitations.
     Invite(Invitation),
-    /// Sets the invited user's password and uses the invitation up; not, where it is used or too old.
+    /// Sets the invited user's password and removes the invitation. Changes nothing if it is not
+    /// valid.
     Accept {
         digest: String,
         password: String,
         now: Timestamp,
     },
-    /// From now on the provider's word is this user's; what they were invited with is used up. Not, where either is
-    /// linked already.
+    /// Links a user to a subject of a sign-in provider and removes the user's invitations. Changes
+    /// nothing if either is already linked.
     Link(UserLink),
-    CreateKey(Box<MadeKey>),
+    CreateKey(Box<ApiKeyRow>),
     ChangeKey {
         scope: Scope,
         id: Uuid,
@@ -382,8 +403,8 @@ pub(crate) enum PeopleWrite {
         role: Option<Role>,
     },
     DeleteKey(Scope, Uuid),
-    /// Sessions begun before, or not seen since; invitations that are over.
-    Forget {
+    /// Deletes old sessions and expired invitations.
+    DeleteExpired {
         begun_before: Timestamp,
         seen_before: Timestamp,
         now: Timestamp,
@@ -403,8 +424,8 @@ fn role(role: Role) -> &'static str {
     }
 }
 
-impl Deed for PeopleWrite {
-    fn carry_out<'a>(
+impl WriteTask for PeopleWrite {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _seal: &'a Seal,
@@ -413,28 +434,28 @@ impl Deed for PeopleWrite {
     }
 }
 
-/// Writes it to the disk; whether anything has changed.
+/// Queues the write. Returns whether anything has changed.
 async fn run(shared: &Shared, write: PeopleWrite) -> Result<bool, StoreError> {
     Ok(shared.queue.run(write).await? > 0)
 }
 
-/// Carries it out; how many rows have changed.
+/// Executes the write. Returns the number of changed rows.
 async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
     Ok(match write {
         PeopleWrite::Create(user) => insert(to, user).await?,
         PeopleWrite::Change(scope, id, change) => update(to, scope, *id, change).await?,
         PeopleWrite::Delete(scope, id) => {
             let mut delete = QueryBuilder::new("DELETE FROM users WHERE in_file = 0 AND ");
-            within(&mut delete, scope);
+            push_scope(&mut delete, scope);
             delete.push(" AND user_id = ").push_bind(id.to_string());
             let rows = delete.build().execute(&mut *to).await?.rows_affected();
             if rows > 0 {
-                gone(to, &id.to_string()).await?;
+                delete_user_data(to, &id.to_string()).await?;
             }
             rows
         }
-        PeopleWrite::File(users) => file(to, users).await?,
-        PeopleWrite::Begin(session) => {
+        PeopleWrite::SyncConfigured(users) => sync_configured(to, users).await?,
+        PeopleWrite::BeginSession(session) => {
             let insert =
                 "INSERT INTO sessions (digest, user_id, begun_us, seen_us) VALUES ($1, $2, $3, $4)";
             let insert = sql::query(insert).bind(&session.digest).bind(session.user.to_string());
@@ -445,16 +466,16 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
                 .await?
                 .rows_affected()
         }
-        PeopleWrite::Seen(digest, at) => {
+        PeopleWrite::Touch(digest, at) => {
             let update =
                 sql::query("UPDATE sessions SET seen_us = $2 WHERE digest = $1 AND seen_us < $2");
             update.bind(digest).bind(at.micros()).execute(to).await?.rows_affected()
         }
-        PeopleWrite::End(digest) => {
+        PeopleWrite::EndSession(digest) => {
             let delete = sql::query("DELETE FROM sessions WHERE digest = $1").bind(digest);
             delete.execute(to).await?.rows_affected()
         }
-        PeopleWrite::EndAll(user) => end_all(to, &user.to_string()).await?,
+        PeopleWrite::EndAllSessions(user) => end_all(to, &user.to_string()).await?,
         PeopleWrite::Invite(invitation) => {
             let user = invitation.user.to_string();
             sql::query("DELETE FROM invitations WHERE user_id = $1")
@@ -521,17 +542,17 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
                 update.push(", role = ").push_bind(role(*wanted));
             }
             update.push(" WHERE ");
-            within(&mut update, scope);
+            push_scope(&mut update, scope);
             update.push(" AND key_id = ").push_bind(id.to_string());
             update.build().execute(to).await?.rows_affected()
         }
         PeopleWrite::DeleteKey(scope, id) => {
             let mut delete = QueryBuilder::new("DELETE FROM api_keys WHERE ");
-            within(&mut delete, scope);
+            push_scope(&mut delete, scope);
             delete.push(" AND key_id = ").push_bind(id.to_string());
             delete.build().execute(to).await?.rows_affected()
         }
-        PeopleWrite::Forget { begun_before, seen_before, now } => {
+        PeopleWrite::DeleteExpired { begun_before, seen_before, now } => {
             let delete = "DELETE FROM sessions WHERE begun_us < $1 OR seen_us < $2";
             let delete = sql::query(delete).bind(begun_before.micros()).bind(seen_before.micros());
             let rows = delete.execute(&mut *to).await?.rows_affected();
@@ -579,7 +600,7 @@ async fn update(
         update.push(", wa_id = ").push_bind(wa_id);
     }
     update.push(" WHERE ");
-    within(&mut update, scope);
+    push_scope(&mut update, scope);
     update.push(" AND user_id = ").push_bind(id.to_string());
     if let Some(seen) = &change.seen {
         update.push(" AND full_name = ").push_bind(&seen.full_name);
@@ -593,7 +614,7 @@ async fn update(
             " AND password IS NOT NULL"
         });
     }
-    // What the configuration says of somebody is not set over it.
+    // Role and password of listed users are set by the configuration file only.
     if change.role.is_some() || change.password.is_some() {
         update.push(" AND in_file = 0");
     }
@@ -609,33 +630,34 @@ async fn end_all(to: &mut Conn, user: &str) -> Result<u64, sqlx::Error> {
     Ok(delete.execute(to).await?.rows_affected())
 }
 
-/// What a provider said of them holds no more.
+/// Deletes the user's links to sign-in providers.
 async fn unlink(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
     sql::query("DELETE FROM user_links WHERE user_id = $1").bind(user).execute(to).await.map(drop)
 }
 
-/// What a user who is gone leaves behind.
-async fn gone(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
-    leave(to, user).await?;
+/// Deletes everything that belongs to a deleted user.
+async fn delete_user_data(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
+    end_access(to, user).await?;
     unlink(to, user).await
 }
 
-/// What ends with a password.
-async fn leave(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
+/// Deletes what a new password invalidates: sessions and invitations.
+async fn end_access(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
     end_all(to, user).await?;
     sql::query("DELETE FROM invitations WHERE user_id = $1").bind(user).execute(to).await.map(drop)
 }
 
-/// Who is named keeps their id, and their sessions unless the password is another one.
-async fn file(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
+/// Updates the users to those listed in the configuration file. Existing users keep their id, and
+/// their sessions unless the password has changed.
+async fn sync_configured(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
     let mut rows = 0;
-    let stood: Vec<(String, String)> =
+    let listed: Vec<(String, String)> =
         sql::query_as("SELECT user_id, name FROM users WHERE in_file = 1")
             .fetch_all(&mut *to)
             .await?;
-    for (id, name) in stood {
+    for (id, name) in listed {
         if !users.iter().any(|user| user.name == name) {
-            gone(to, &id).await?;
+            delete_user_data(to, &id).await?;
             let delete = sql::query("DELETE FROM users WHERE user_id = $1").bind(&id);
             rows += delete.execute(&mut *to).await?.rows_affected();
         }
@@ -649,7 +671,7 @@ async fn file(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
             continue;
         };
         if password != user.password {
-            leave(to, &id).await?;
+            end_access(to, &id).await?;
         }
         let update = "UPDATE users SET auth_id = $2, main_auth_id = $3, role = $4, password = $5, in_file = 1 \
             WHERE user_id = $1";
@@ -667,16 +689,16 @@ async fn file(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
     Ok(rows)
 }
 
-/// One of a scope's.
+/// Returns a user of the scope.
 pub(crate) async fn one(pool: &Pool, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE "));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select.push(" AND user_id = ").push_bind(id.to_string());
     let row = select.build().fetch_optional(pool).await.map_err(failed("read a user"))?;
     row.as_ref().map(user).transpose()
 }
 
-/// The one who signs in by that name, whosever they are.
+/// Returns the user of any account with this sign-in name.
 pub(crate) async fn named(pool: &Pool, name: &str) -> Result<Option<User>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE name = "));
     select.push_bind(name.to_owned());
@@ -684,7 +706,7 @@ pub(crate) async fn named(pool: &Pool, name: &str) -> Result<Option<User>, Store
     row.as_ref().map(user).transpose()
 }
 
-/// Who a provider knows by that name.
+/// Returns the user linked to a subject of a sign-in provider.
 pub(crate) async fn linked(
     pool: &Pool,
     issuer: &str,
@@ -697,7 +719,7 @@ pub(crate) async fn linked(
     row.as_ref().map(user).transpose()
 }
 
-/// Who signs in by that name in letters of either case; two at most, which is one too many.
+/// Returns users with this sign-in name, ignoring case. Two suffice to see that it is ambiguous.
 pub(crate) async fn named_like(pool: &Pool, name: &str) -> Result<Vec<User>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE lower(name) = "));
     select.push_bind(name.to_ascii_lowercase()).push(" ORDER BY user_id LIMIT 2");
@@ -705,7 +727,7 @@ pub(crate) async fn named_like(pool: &Pool, name: &str) -> Result<Vec<User>, Sto
     rows.iter().map(user).collect()
 }
 
-/// A session and whose it is.
+/// Returns a session and its user.
 pub(crate) async fn session(
     pool: &Pool,
     digest: &str,
@@ -726,7 +748,7 @@ pub(crate) async fn session(
     Ok(Some((Session { digest: digest.to_owned(), user: user.id, begun, seen }, user)))
 }
 
-/// Who an invitation that still holds is for.
+/// Returns the user of an invitation that is valid at `now`.
 pub(crate) async fn invited(
     pool: &Pool,
     digest: &str,
@@ -739,7 +761,7 @@ pub(crate) async fn invited(
     row.as_ref().map(user).transpose()
 }
 
-/// A scope's users, newest first, from behind this one on.
+/// Returns users of the scope, newest first, after `before`.
 pub(crate) async fn list(
     pool: &Pool,
     scope: &Scope,
@@ -747,41 +769,41 @@ pub(crate) async fn list(
     limit: u32,
 ) -> Result<Vec<User>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE "));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     page(&mut select, "user_id", before, limit);
     let rows = select.build().fetch_all(pool).await.map_err(failed("list the users"))?;
     rows.iter().map(user).collect()
 }
 
-/// A scope's keys, newest first, from behind this one on.
+/// Returns API keys of the scope, newest first, after `before`.
 pub(crate) async fn keys(
     pool: &Pool,
     scope: &Scope,
     before: Option<(Timestamp, Uuid)>,
     limit: u32,
-) -> Result<Vec<MadeKey>, StoreError> {
+) -> Result<Vec<ApiKeyRow>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys WHERE "));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     page(&mut select, "key_id", before, limit);
     let rows = select.build().fetch_all(pool).await.map_err(failed("list the API keys"))?;
     rows.iter().map(key).collect()
 }
 
-/// One of a scope's keys.
+/// Returns an API key of the scope.
 pub(crate) async fn one_key(
     pool: &Pool,
     scope: &Scope,
     id: Uuid,
-) -> Result<Option<MadeKey>, StoreError> {
+) -> Result<Option<ApiKeyRow>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys WHERE "));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select.push(" AND key_id = ").push_bind(id.to_string());
     let row = select.build().fetch_optional(pool).await.map_err(failed("read an API key"))?;
     row.as_ref().map(key).transpose()
 }
 
-/// Every key there is: what is in force.
-pub(crate) async fn all_keys(pool: &Pool) -> Result<Vec<MadeKey>, StoreError> {
+/// Returns all API keys.
+pub(crate) async fn all_keys(pool: &Pool) -> Result<Vec<ApiKeyRow>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys"));
     let rows = select.build().fetch_all(pool).await.map_err(failed("read the API keys"))?;
     rows.iter().map(key).collect()
@@ -796,7 +818,7 @@ fn page(select: &mut QueryBuilder, id: &str, before: Option<(Timestamp, Uuid)>, 
     select.push(" ORDER BY created_us DESC, ").push(id).push(" LIMIT ").push_bind(limit);
 }
 
-/// Columns that users and keys share.
+/// Readers of the columns that users and keys share.
 struct Columns<'a> {
     row: &'a Row,
     what: &'static str,
@@ -806,7 +828,7 @@ impl Columns<'_> {
     fn text(&self, column: &str) -> Result<String, StoreError> {
         self.row.try_get(column).map_err(failed(self.what))
     }
-    fn maybe(&self, column: &str) -> Result<Option<String>, StoreError> {
+    fn optional_text(&self, column: &str) -> Result<Option<String>, StoreError> {
         self.row.try_get(column).map_err(failed(self.what))
     }
     fn id(&self, column: &str) -> Result<Uuid, StoreError> {
@@ -835,16 +857,16 @@ fn user(row: &Row) -> Result<User, StoreError> {
         name: c.text("name")?,
         full_name: c.text("full_name")?,
         role: c.role()?,
-        password: c.maybe("password")?,
-        wa_id: c.maybe("wa_id")?,
+        password: c.optional_text("password")?,
+        wa_id: c.optional_text("wa_id")?,
         in_file: row.try_get::<i64, _>("in_file").map_err(failed(c.what))? != 0,
         created: c.at("created_us")?,
     })
 }
 
-fn key(row: &Row) -> Result<MadeKey, StoreError> {
+fn key(row: &Row) -> Result<ApiKeyRow, StoreError> {
     let c = Columns { row, what: "read an API key" };
-    Ok(MadeKey {
+    Ok(ApiKeyRow {
         id: c.id("key_id")?,
         account: c.text("auth_id")?.into(),
         main_account: c.text("main_auth_id")?.into(),
@@ -852,7 +874,7 @@ fn key(row: &Row) -> Result<MadeKey, StoreError> {
         ending: c.text("ending")?,
         digest: c.text("digest")?,
         role: c.role()?,
-        wa_id: c.maybe("wa_id")?,
+        wa_id: c.optional_text("wa_id")?,
         created: c.at("created_us")?,
     })
 }

@@ -1,4 +1,5 @@
-//! What users allow business numbers (`admission::permission`), and their replies as they came.
+//! Calling permissions of users and their replies to permission requests. `admission::permission`
+//! defines the permission's content.
 
 use crate::error::{StoreError, failed};
 use crate::rows::permission::{PermissionReply, PermissionRow, PermissionWrite};
@@ -7,15 +8,16 @@ use crate::sql::{self, Conn, Pool};
 use crate::write::Write;
 use model::{PhoneNumberId, Timestamp};
 
-/// Handle.
+/// Handle to the permissions. See [`Store::permissions`](crate::Store::permissions).
 #[derive(Clone, Copy, Debug)]
 pub struct Permissions<'a>(pub(crate) &'a Shared);
 
 impl Permissions<'_> {
-    /// Rows of what users allow behind `after` (none: from the first), in the order of number and user.
+    /// Returns permissions of all accounts ordered by number and user, after `after` or from the
+    /// first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         after: Option<(&str, &str)>,
@@ -24,8 +26,8 @@ impl Permissions<'_> {
         page(&self.0.read, after, limit).await
     }
 
-    /// Notes what a user allows. Queued when this returns, unless the queue is full (`None`); the future tells when it
-    /// is on the disk, and need not be waited for.
+    /// Stores a permission. The write is queued when this returns, and the future completes when it
+    /// is on disk. Returns `None` if the queue is full.
     pub fn put(
         self,
         write: PermissionWrite,
@@ -39,14 +41,15 @@ impl Permissions<'_> {
         Some(async move { queued.await.map_err(|_| StoreError::Closed) })
     }
 
-    /// Forgets a user of whom nothing has been written since `before`. Returns at once.
+    /// Deletes a permission that has not changed since `before`. Does not wait for the write.
     pub fn delete_unchanged(self, number: &PhoneNumberId, user: &str, before: Timestamp) {
-        // If the queue is full, the next sweep does it.
-        self.0.queue.offer(Write::ForgetPermission(number.clone(), user.to_owned(), before));
+        // If the queue is full, the next sweep deletes it.
+        self.0.queue.offer(Write::DeletePermission(number.clone(), user.to_owned(), before));
     }
 }
 
-/// Puts the row in place of the older one, and the reply beside it. Of a copy nothing is written.
+/// Inserts or replaces the permission and inserts the reply. A reply that is already stored is not
+/// inserted again.
 pub(crate) async fn put(
     to: &mut Conn,
     row: &PermissionRow,
@@ -69,7 +72,7 @@ pub(crate) async fn put(
     insert.bind(reply.applied).bind(row.updated.micros()).execute(&mut *to).await.map(drop)
 }
 
-/// Forgets a row that has not been written since `before`.
+/// Deletes a permission that has not changed since `before`.
 pub(crate) async fn delete(
     to: &mut Conn,
     number: &PhoneNumberId,
@@ -87,14 +90,14 @@ pub(crate) async fn delete(
         .map(drop)
 }
 
-/// Forgets replies that came before then.
-pub(crate) async fn forget_replies(to: &mut Conn, before: Timestamp) -> Result<u64, sqlx::Error> {
+/// Deletes replies from before `before`.
+pub(crate) async fn delete_replies(to: &mut Conn, before: Timestamp) -> Result<u64, sqlx::Error> {
     let delete =
         sql::query("DELETE FROM permission_replies WHERE came_us < $1").bind(before.micros());
     Ok(delete.execute(to).await?.rows_affected())
 }
 
-/// Rows behind `after` (none: from the first), in the order of their keys.
+/// Returns permissions ordered by number and user, after `after` or from the first.
 pub(crate) async fn page(
     pool: &Pool,
     after: Option<(&str, &str)>,
@@ -109,7 +112,7 @@ pub(crate) async fn page(
         .bind(limit)
         .fetch_all(pool)
         .await
-        .map_err(failed("read what users allow"))?;
+        .map_err(failed("read calling permissions"))?;
     let row = |(number, user, state, pair, updated): (String, String, String, String, i64)| {
         PermissionRow {
             number: number.into(),
@@ -132,9 +135,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::options::Fail;
-    use crate::options::Part;
+    use crate::options::FaultInjector;
     use crate::options::StoreOptions;
+    use crate::options::StorePart;
     use crate::rows::permission::PermissionWrite;
     use model::Health;
 
@@ -166,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_are_replaced_paged_and_forgotten_unless_they_changed_since() {
+    async fn permissions_are_replaced_paged_and_deleted_unless_changed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("o.db");
         let store = Store::open(&file, Health::new()).await.unwrap();
@@ -194,21 +197,21 @@ mod tests {
         }
         store.calls().delete_history(Timestamp::default(), Timestamp::from_secs(21)).await.unwrap();
         let left = store.permissions().list(None, 9).await.unwrap();
-        assert_eq!((left.len(), left[0].user.as_str()), (3, "92"), "written since");
+        assert_eq!((left.len(), left[0].user.as_str()), (3, "92"), "changed since");
         assert_eq!(replies(&file).await, 0);
-        assert!(!format!("{left:?}").contains("92"), "no user in a log");
+        assert!(!format!("{left:?}").contains("92"), "Debug omits the user");
         store.close().await;
     }
 
     #[tokio::test]
-    async fn r11_a_reply_that_the_store_refuses_is_in_the_journal_and_taken_in() {
+    async fn r11_a_rejected_reply_goes_to_the_journal_and_is_replayed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("o.db");
         let fails = Arc::new(AtomicBool::new(true));
         let switch = fails.clone();
-        let fail = move |part| part == Part::Store && switch.load(Ordering::SeqCst);
+        let fail = move |part| part == StorePart::Store && switch.load(Ordering::SeqCst);
         let journal = folder.path().join("data");
-        let (busy, fail) = (Duration::from_millis(50), Some(Arc::new(fail) as Fail));
+        let (busy, fail) = (Duration::from_millis(50), Some(Arc::new(fail) as FaultInjector));
         let options = StoreOptions { busy, fail, ..StoreOptions::with_journal_in(journal) };
         fails.store(false, Ordering::SeqCst);
         let store = Store::open_with(&file, options, Health::new()).await.unwrap();

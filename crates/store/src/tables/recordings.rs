@@ -1,17 +1,17 @@
-//! Recordings, as the store is asked for them.
+//! Recordings. The files are elsewhere.
 //!
-//! Recordings: rows beside files that others keep (`plivo-call-api.md` §5). A row is there from the recording's beginning;
-//! its end, and what tells of it, are one transaction.
+//! A recording has a row from its start. Its end and the callbacks that report it are written in
+//! one transaction.
 
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
-use crate::rows::callback::Written;
+use crate::rows::callback::QueuedCallback;
 use crate::rows::recording::{
     CopyWrite, Recording, RecordingConclusion, RecordingFilter, RecordingStart, RecordingWork,
-    RoomFilter, ToTranscribe, TranscriptWrite,
+    RoomFilter, TranscriptWrite, TranscriptionJob,
 };
-use crate::scope::{Scope, within};
+use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
@@ -19,48 +19,53 @@ use crate::tables::outbox;
 use crate::write::Write;
 use model::{CallUuid, Timestamp};
 
-/// Handle.
+/// Handle to the recordings. See [`Store::recordings`](crate::Store::recordings).
 #[derive(Clone, Copy, Debug)]
 pub struct Recordings<'a>(pub(crate) &'a Shared);
 
 impl Recordings<'_> {
-    /// Notes a recording that begins. Returns at once; a beginning that is lost [`Store::conclude_recording`] makes good for.
+    /// Records the start of a recording. Does not wait for the write. If it is lost,
+    /// [`Recordings::conclude`] restores it.
     pub fn begin(self, start: RecordingStart) {
-        self.0.queue.post(Write::RecordingBegun(Box::new(start)));
+        self.0.queue.post(Write::RecordingStarted(Box::new(start)));
     }
 
-    /// The end of a recording: its row and what reports it, in one transaction, once, synced to the disk. Queued when this
-    /// returns. Where the journal takes it, the callbacks go out when the store has them, and none is given.
+    /// Records the end of a recording and adds the callbacks that report it to the outbox, in one
+    /// synced transaction. If the recording has already ended, nothing is written.
+    ///
+    /// The write is queued when this returns. If it goes to the journal, the result is empty, and
+    /// the callbacks are sent once the database has them.
     ///
     /// # Errors
-    /// The store was closed meanwhile.
+    /// Fails with [`StoreError::Closed`] if the store was closed first.
     pub fn conclude(
         self,
         conclusion: RecordingConclusion,
-    ) -> impl Future<Output = Result<Vec<Written>, StoreError>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<Vec<QueuedCallback>, StoreError>> + Send + 'static + use<>
+    {
         self.0.queue.request(|sender| Write::RecordingEnded(Box::new(conclusion), sender))
     }
 
-    /// Recordings of a node that were never ended: what a crash left behind.
+    /// Returns recordings of a node that have no end, which a crash left behind.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn unfinished(self, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
-        crate::tables::recordings::open(&self.0.read, node_id).await
+        unfinished(&self.0.read, node_id).await
     }
 
-    /// One of a scope's recordings that is complete.
+    /// Returns a complete recording, or `None` if the scope has no such recording.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Recording>, StoreError> {
-        crate::tables::recordings::one(&self.0.read, scope, id).await
+        get(&self.0.read, scope, id).await
     }
 
-    /// A scope's complete recordings, newest first, and how many there are in all.
+    /// Returns complete recordings of the scope, newest first, and their total number.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(
         self,
         scope: &Scope,
@@ -68,76 +73,82 @@ impl Recordings<'_> {
         limit: u32,
         offset: u64,
     ) -> Result<(Vec<Recording>, u64), StoreError> {
-        crate::tables::recordings::list(&self.0.read, scope, filter, limit, offset).await
+        list(&self.0.read, scope, filter, limit, offset).await
     }
 
-    /// Complete recordings that began before then, whosever they are, the oldest first.
+    /// Returns complete recordings of all accounts that started before `than`, oldest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn older_than(
         self,
         than: Timestamp,
         limit: u32,
     ) -> Result<Vec<Recording>, StoreError> {
-        crate::tables::recordings::older(&self.0.read, than, limit).await
+        older_than(&self.0.read, than, limit).await
     }
 
-    /// What a recording of this id and format is called in other storage, whosever it is; `None`: it is not there.
+    /// Returns the name of the object in the bucket for a recording of any account with this id and
+    /// format, or `None` if it was not copied there.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn object_name(self, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
-        crate::tables::recordings::object(&self.0.read, id, format).await
+        object_name(&self.0.read, id, format).await
     }
 
-    /// What a node is to do about its complete recordings by now, at most so many of each kind.
+    /// Returns the work on complete recordings that is due for a node, at most `limit` items of
+    /// each kind.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn work(
         self,
         node_id: &str,
         now: Timestamp,
         limit: u32,
     ) -> Result<RecordingWork, StoreError> {
-        crate::tables::recordings::work(&self.0.read, node_id, now, limit).await
+        work(&self.0.read, node_id, now, limit).await
     }
 
-    /// Writes what became of a try to write down what is said in a recording; with what tells of it, if that is new.
+    /// Stores the result of an attempt to transcribe a recording. Returns the callback that reports
+    /// it, if it is new.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn write_transcript(
         self,
         write: TranscriptWrite,
-    ) -> Result<Vec<Written>, StoreError> {
-        let written = self.0.queue.request(|sender| Write::Transcribed(Box::new(write), sender));
+    ) -> Result<Vec<QueuedCallback>, StoreError> {
+        let written = self.0.queue.request(|sender| Write::Transcription(Box::new(write), sender));
         written.await.map_err(|_| StoreError::NotTaken)
     }
 
-    /// Writes what became of a copy to the disk.
+    /// Stores the result of a request to the bucket. It is on disk when this returns.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn write_copy(self, write: CopyWrite) -> Result<(), StoreError> {
-        let written = self.0.queue.request(|sender| Write::Copy(Box::new(write), sender));
+        let written = self.0.queue.request(|sender| Write::RecordingCopy(Box::new(write), sender));
         written.await.map_err(|_| StoreError::NotTaken)
     }
 
-    /// Forgets recordings' rows; their copies in other storage are to be taken away.
+    /// Deletes the rows of recordings, and schedules the deletion of their objects in the bucket.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn delete(self, ids: Vec<Uuid>) -> Result<(), StoreError> {
-        self.0.queue.change(|sender| Write::ForgetRecordings(ids, sender)).await
+        self.0.queue.change(|sender| Write::DeleteRecordings(ids, sender)).await
     }
 }
 
 const COLUMNS: &str = "recording_id, call_uuid, conference_name, format, started_us, ended_us, duration_ms, object, \
     upload_tries, room_uuid, multi_party";
 
-/// Writes that a recording begins; once.
+/// Inserts the row of a recording unless it exists.
 pub(crate) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO recordings (recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, \
         node_id, started_us, notices, transcription, room_uuid, multi_party) \
@@ -160,12 +171,13 @@ pub(crate) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), s
     insert.execute(to).await.map(drop)
 }
 
-/// Closes a row, and puts what reports it into the outbox; neither, where it was closed before.
+/// Closes the row of a recording and adds its callbacks to the outbox. Does neither if it was
+/// closed before.
 pub(crate) async fn conclude(
     to: &mut Conn,
     seal: &Seal,
     c: &RecordingConclusion,
-) -> Result<Vec<Written>, sqlx::Error> {
+) -> Result<Vec<QueuedCallback>, sqlx::Error> {
     begin(to, &c.start).await?;
     let update = "UPDATE recordings SET ended_us = $2, duration_ms = $3, end_reason = $4, upload_us = $5, notices = NULL, \
         transcribe_us = $6 WHERE recording_id = $1 AND ended_us IS NULL";
@@ -185,8 +197,8 @@ pub(crate) async fn conclude(
     Ok(written)
 }
 
-/// Forgets recordings; their objects are to be taken away.
-pub(crate) async fn forget(to: &mut Conn, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+/// Deletes the rows of recordings, and schedules the deletion of their objects.
+pub(crate) async fn delete(to: &mut Conn, ids: &[Uuid]) -> Result<(), sqlx::Error> {
     for id in ids {
         let objects = "INSERT INTO objects_to_remove (object, due_us) SELECT object, 0 FROM recordings \
             WHERE recording_id = $1 AND object IS NOT NULL ON CONFLICT DO NOTHING";
@@ -197,8 +209,8 @@ pub(crate) async fn forget(to: &mut Conn, ids: &[Uuid]) -> Result<(), sqlx::Erro
     Ok(())
 }
 
-/// See [`CopyWrite`].
-pub(crate) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx::Error> {
+/// Stores the result of a request to the bucket. See [`CopyWrite`].
+pub(crate) async fn write_copy(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx::Error> {
     match write {
         CopyWrite::Copied { id, object } => {
             let update = "UPDATE recordings SET object = $2, upload_us = NULL, upload_tries = 0 WHERE recording_id = $1";
@@ -209,7 +221,7 @@ pub(crate) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx:
                 sql::query(remove).bind(object).execute(to).await?;
             }
         }
-        CopyWrite::Failed { id, again } => {
+        CopyWrite::CopyFailed { id, again } => {
             let update = "UPDATE recordings SET upload_us = $2, upload_tries = upload_tries + 1 WHERE recording_id = $1";
             let update = sql::query(update).bind(id.to_string()).bind(again.map(Timestamp::micros));
             update.execute(to).await?;
@@ -218,7 +230,7 @@ pub(crate) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx:
             let delete = sql::query("DELETE FROM objects_to_remove WHERE object = $1");
             delete.bind(object).execute(to).await?;
         }
-        CopyWrite::Kept { object, again } => {
+        CopyWrite::RemovalFailed { object, again } => {
             let update =
                 "UPDATE objects_to_remove SET due_us = $2, tries = tries + 1 WHERE object = $1";
             sql::query(update).bind(object).bind(again.micros()).execute(to).await?;
@@ -227,12 +239,13 @@ pub(crate) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx:
     Ok(())
 }
 
-/// See [`TranscriptWrite`]; what tells of it is put into the outbox once, unless the recording was taken away.
+/// Stores the result of an attempt to transcribe. See [`TranscriptWrite`]. The callback is added to
+/// the outbox once, and only if the recording still exists.
 pub(crate) async fn transcription_callback(
     to: &mut Conn,
     seal: &Seal,
     write: &TranscriptWrite,
-) -> Result<Vec<Written>, sqlx::Error> {
+) -> Result<Vec<QueuedCallback>, sqlx::Error> {
     match write {
         TranscriptWrite::Done { id, callback } => {
             let update = "UPDATE recordings SET transcribe_us = NULL, transcription = NULL \
@@ -243,7 +256,7 @@ pub(crate) async fn transcription_callback(
                 _ => Ok(vec![outbox::insert(to, seal, (**callback).clone()).await?]),
             }
         }
-        TranscriptWrite::Again { id, at } => {
+        TranscriptWrite::Retry { id, at } => {
             let update = "UPDATE recordings SET transcribe_us = $2, transcribe_tries = transcribe_tries + 1 \
                 WHERE recording_id = $1 AND transcribe_us IS NOT NULL";
             sql::query(update).bind(id.to_string()).bind(at.micros()).execute(to).await?;
@@ -252,8 +265,8 @@ pub(crate) async fn transcription_callback(
     }
 }
 
-/// One of a scope's that is complete.
-pub(crate) async fn one(
+/// Returns a complete recording of the scope.
+pub(crate) async fn get(
     pool: &Pool,
     scope: &Scope,
     id: Uuid,
@@ -264,7 +277,7 @@ pub(crate) async fn one(
     row.as_ref().map(recording).transpose()
 }
 
-/// A scope's that are complete, newest first, and how many there are in all.
+/// Returns complete recordings of the scope, newest first, and their total number.
 pub(crate) async fn list(
     pool: &Pool,
     scope: &Scope,
@@ -274,12 +287,12 @@ pub(crate) async fn list(
 ) -> Result<(Vec<Recording>, u64), StoreError> {
     let mut count =
         QueryBuilder::new("SELECT count(*) FROM recordings WHERE ended_us IS NOT NULL AND ");
-    within(&mut count, scope);
-    filtered(&mut count, filter);
+    push_scope(&mut count, scope);
+    push_filter(&mut count, filter);
     let total: i64 =
         count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the recordings"))?;
     let mut select = select(scope);
-    filtered(&mut select, filter);
+    push_filter(&mut select, filter);
     select.push(" ORDER BY started_us DESC, recording_id LIMIT ").push_bind(limit);
     select.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
     let rows = select.build().fetch_all(pool).await.map_err(failed("list the recordings"))?;
@@ -291,11 +304,11 @@ fn select(scope: &Scope) -> QueryBuilder {
     let mut select = QueryBuilder::new(format!(
         "SELECT {COLUMNS} FROM recordings WHERE ended_us IS NOT NULL AND "
     ));
-    within(&mut select, scope);
+    push_scope(&mut select, scope);
     select
 }
 
-fn filtered(query: &mut QueryBuilder, filter: &RecordingFilter) {
+fn push_filter(query: &mut QueryBuilder, filter: &RecordingFilter) {
     if let Some(call) = filter.call {
         query.push(" AND call_uuid = ").push_bind(call.to_string());
     }
@@ -332,19 +345,22 @@ fn filtered(query: &mut QueryBuilder, filter: &RecordingFilter) {
     }
 }
 
-/// What a recording began as.
+/// The columns of a [`RecordingStart`].
 const START: &str = "recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, node_id, started_us, \
     notices, transcription, room_uuid, multi_party";
 
-/// A node's that never ended: what a crash left behind.
-pub(crate) async fn open(pool: &Pool, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
+/// Returns recordings of a node that have no end, which a crash left behind.
+pub(crate) async fn unfinished(
+    pool: &Pool,
+    node_id: &str,
+) -> Result<Vec<RecordingStart>, StoreError> {
     let select = format!("SELECT {START} FROM recordings WHERE node_id = $1 AND ended_us IS NULL");
     let rows = sql::query(select).bind(node_id).fetch_all(pool).await;
-    rows.map_err(failed("read the recordings that were left open"))?.iter().map(start).collect()
+    rows.map_err(failed("read unfinished recordings"))?.iter().map(start).collect()
 }
 
 fn start(row: &Row) -> Result<RecordingStart, StoreError> {
-    const WHAT: &str = "read how a recording began";
+    const WHAT: &str = "read an unfinished recording";
     let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
     let json = |column: &str| row.try_get::<Option<String>, _>(column).map_err(failed(WHAT));
     let notices = json("notices")?.map(|json| serde_json::from_str(&json)).transpose();
@@ -366,14 +382,14 @@ fn start(row: &Row) -> Result<RecordingStart, StoreError> {
     })
 }
 
-/// The room that a row is of.
+/// Reads the id of a recording's room.
 fn room(what: &'static str, row: &Row) -> Result<Option<Uuid>, StoreError> {
     let room: Option<String> = row.try_get("room_uuid").map_err(failed(what))?;
     room.map(|room| id(what, &room)).transpose()
 }
 
-/// Some that began before then, ended ones, the oldest first.
-pub(crate) async fn older(
+/// Returns complete recordings that started before `before`, oldest first.
+pub(crate) async fn older_than(
     pool: &Pool,
     before: Timestamp,
     limit: u32,
@@ -382,13 +398,12 @@ pub(crate) async fn older(
         "SELECT {COLUMNS} FROM recordings WHERE started_us < $1 AND ended_us IS NOT NULL ORDER BY started_us LIMIT $2"
     );
     let select = sql::query(select).bind(before.micros()).bind(limit);
-    let rows =
-        select.fetch_all(pool).await.map_err(failed("read recordings that are kept no longer"))?;
+    let rows = select.fetch_all(pool).await.map_err(failed("read expired recordings"))?;
     rows.iter().map(recording).collect()
 }
 
-/// The name in other storage of a recording of this format, whosever it is: its id is the secret.
-pub(crate) async fn object(
+/// Returns the object of a recording of any account. Knowing the id is the permission.
+pub(crate) async fn object_name(
     pool: &Pool,
     id: Uuid,
     format: &str,
@@ -398,14 +413,15 @@ pub(crate) async fn object(
     select.fetch_optional(pool).await.map_err(failed("find a recording's copy"))
 }
 
-/// What a node is to do about its complete recordings, at most so many of each kind.
+/// Returns the work on complete recordings that is due for a node, at most `limit` items of each
+/// kind.
 pub(crate) async fn work(
     pool: &Pool,
     node_id: &str,
     now: Timestamp,
     limit: u32,
 ) -> Result<RecordingWork, StoreError> {
-    const WHAT: &str = "read what is to be done about recordings";
+    const WHAT: &str = "read pending work on recordings";
     let select = format!(
         "SELECT {COLUMNS} FROM recordings WHERE upload_us <= $1 AND node_id = $2 AND ended_us IS NOT NULL \
          AND transcribe_us IS NULL ORDER BY upload_us LIMIT $3"
@@ -434,7 +450,7 @@ pub(crate) async fn work(
         let number = |column: &str| row.try_get::<i64, _>(column).map_err(failed(WHAT));
         let duration_ms = u64::try_from(number("duration_ms")?).unwrap_or_default();
         let tries = u32::try_from(number("transcribe_tries")?).unwrap_or(u32::MAX);
-        Ok(ToTranscribe { start: start(row)?, duration_ms, tries })
+        Ok(TranscriptionJob { start: start(row)?, duration_ms, tries })
     };
     let transcripts = rows.iter().map(to_transcribe).collect::<Result<_, StoreError>>()?;
     let select = "SELECT min(due) FROM (SELECT min(upload_us) AS due FROM recordings WHERE upload_us > $1 \
@@ -517,7 +533,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r16_recordings_are_listed_found_and_forgotten_within_their_account() {
+    async fn r16_recordings_are_listed_found_and_deleted_within_their_account() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
@@ -542,7 +558,7 @@ mod tests {
                 .await
                 .unwrap();
         }
-        // One whose beginning got lost.
+        // The start of this one was lost.
         store.recordings().conclude(ended(start(9, "MA1", "MA1"))).await.unwrap();
         let ids = async |scope: &Scope, filter: RecordingFilter| {
             let (list, total) = store.recordings().list(scope, &filter, 20, 0).await.unwrap();
@@ -550,7 +566,7 @@ mod tests {
         };
         assert_eq!(ids(&main, RecordingFilter::default()).await, (vec![9, 2, 1], 3));
         assert_eq!(ids(&sub, RecordingFilter::default()).await, (vec![2], 1));
-        assert_eq!(ids(&other, RecordingFilter::default()).await, (vec![], 0), "it is open still");
+        assert_eq!(ids(&other, RecordingFilter::default()).await, (vec![], 0), "it is still open");
         let since = RecordingFilter {
             added: vec![(Compare::GreaterEqual, Timestamp::from_secs(200))],
             ..RecordingFilter::default()
@@ -574,7 +590,7 @@ mod tests {
         store.close().await;
     }
     #[tokio::test]
-    async fn copies_wait_for_their_time_and_objects_outlive_their_rows_until_they_are_gone() {
+    async fn copies_are_due_at_their_time_and_objects_are_removed_after_their_rows() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let at = Timestamp::from_secs;
@@ -596,7 +612,7 @@ mod tests {
         let [one, two] = [1, 2].map(Uuid::from_u128);
         store
             .recordings()
-            .write_copy(CopyWrite::Failed { id: one, again: Some(at(5_000)) })
+            .write_copy(CopyWrite::CopyFailed { id: one, again: Some(at(5_000)) })
             .await
             .unwrap();
         store
@@ -612,7 +628,7 @@ mod tests {
         );
         assert_eq!(store.recordings().object_name(two, "mp3").await.unwrap(), None);
 
-        // One goes while it is being copied, the other one has been.
+        // One is deleted while it is being copied, the other one after that.
         store.recordings().delete(vec![one, two]).await.unwrap();
         store
             .recordings()
@@ -628,7 +644,7 @@ mod tests {
             .unwrap();
         store
             .recordings()
-            .write_copy(CopyWrite::Kept { object: "a/2.wav".to_owned(), again: at(6_000) })
+            .write_copy(CopyWrite::RemovalFailed { object: "a/2.wav".to_owned(), again: at(6_000) })
             .await
             .unwrap();
         assert_eq!(
@@ -639,7 +655,7 @@ mod tests {
         store.close().await;
     }
     #[tokio::test]
-    async fn what_is_said_is_written_down_before_the_file_goes_and_told_once() {
+    async fn a_recording_is_transcribed_before_it_is_copied_and_reported_once() {
         use machine::transcription_callback;
         use model::Method;
         use xml::ast::DocUrl;
@@ -661,7 +677,7 @@ mod tests {
         );
         store
             .recordings()
-            .write_transcript(TranscriptWrite::Again { id: start.id, at: at(700) })
+            .write_transcript(TranscriptWrite::Retry { id: start.id, at: at(700) })
             .await
             .unwrap();
         assert_eq!(
@@ -683,7 +699,11 @@ mod tests {
         };
         let done = TranscriptWrite::Done { id: start.id, callback: Box::new(callback) };
         assert_eq!(store.recordings().write_transcript(done.clone()).await.unwrap().len(), 1);
-        assert_eq!(store.recordings().write_transcript(done).await.unwrap().len(), 0, "told once");
+        assert_eq!(
+            store.recordings().write_transcript(done).await.unwrap().len(),
+            0,
+            "reported once"
+        );
         let last = work(700).await;
         assert_eq!((last.copies.len(), last.transcripts.len()), (1, 0));
         store.close().await;

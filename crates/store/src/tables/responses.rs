@@ -1,5 +1,6 @@
-//! Answers to POSTs that named an `Idempotency-Key` (`answers_given`), so that who asks again after a restart gets the same.
-//! Sealed: a new API key's secret stands in one. What an answer is made of is `api::once`'s business.
+//! Responses to POST requests with an `Idempotency-Key`, in the table `answers_given`. A request
+//! that is repeated after a restart gets the same response. Responses are encrypted, because one
+//! may contain the secret of a new API key. `api::once` defines their content.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -9,26 +10,28 @@ use crate::error::{StoreError, failed};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, QueryBuilder};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::{AuthId, Timestamp};
 
-/// Handle.
+/// Handle to the responses. See [`Store::responses`](crate::Store::responses).
 #[derive(Clone, Copy, Debug)]
 pub struct Responses<'a>(pub(crate) &'a Shared);
 
 impl Responses<'_> {
-    /// Keeps an answer, unless the queue is full (`None`). The future tells when it can be read.
+    /// Stores a response. The future completes when it is readable. Returns `None` if the queue is
+    /// full.
     pub fn put(
         self,
-        answer: GivenAnswer,
+        answer: StoredResponse,
     ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
-        self.0.queue.try_run(AnswerWrite::Keep(answer)).inspect(|_| self.0.queue.wake())
+        self.0.queue.try_run(ResponseWrite::Put(answer)).inspect(|_| self.0.queue.wake())
     }
 
-    /// The answer that was given; what another key sealed is none.
+    /// Returns the stored response. Returns `None` if it does not exist or was encrypted with
+    /// another key.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn get(
         self,
         digest: &[u8; 32],
@@ -38,83 +41,83 @@ impl Responses<'_> {
         let select = sql::query_scalar(select).bind(digest.to_vec()).bind(now.micros());
         let sealed: Option<Vec<u8>> =
             select.fetch_optional(&self.0.read).await.map_err(failed(WHAT))?;
-        Ok(sealed.and_then(|sealed| Some(self.0.seal.open(&what_for(digest), &sealed)?.to_vec())))
+        Ok(sealed.and_then(|sealed| Some(self.0.seal.open(&purpose(digest), &sealed)?.to_vec())))
     }
 
-    /// Forgets answers past their time, and those that are more than an account may have.
+    /// Deletes expired responses, and the oldest ones of accounts that have too many.
     ///
     /// # Errors
-    /// The store's; some may be gone.
+    /// Fails if a query fails or the database rejects a write. Some responses may be deleted then.
     pub async fn delete_expired(self, now: Timestamp) -> Result<(), StoreError> {
-        while self.0.queue.run(AnswerWrite::Forget(now)).await? >= u64::from(AT_ONCE) {}
+        while self.0.queue.run(ResponseWrite::DeleteExpired(now)).await? >= u64::from(BATCH) {}
         let select = "SELECT auth_id FROM answers_given GROUP BY auth_id HAVING count(*) > $1";
         let many: Vec<String> = sql::query_scalar(select)
-            .bind(KEPT)
+            .bind(MAX_KEPT)
             .fetch_all(&self.0.read)
             .await
             .map_err(failed(WHAT))?;
         for account in many {
-            while self.0.queue.run(AnswerWrite::Crop(account.clone())).await? >= u64::from(AT_ONCE)
-            {
-            }
+            while self.0.queue.run(ResponseWrite::DeleteExcess(account.clone())).await?
+                >= u64::from(BATCH)
+            {}
         }
         Ok(())
     }
 }
 
-/// Kept of each account's at most; the oldest go first.
-const KEPT: u32 = 10_000;
+/// Number of responses that are kept for each account.
+const MAX_KEPT: u32 = 10_000;
 
-/// And so many of them, or of those past their time, in one write.
-const AT_ONCE: u32 = 500;
+/// Number of responses deleted in one write.
+const BATCH: u32 = 500;
 
-const WHAT: &str = "look for an answer that was given";
+const WHAT: &str = "read an idempotent response";
 
-/// An answer to be kept.
-pub struct GivenAnswer {
-    /// Of who asked, for what, by which key.
+/// A response to be stored.
+pub struct StoredResponse {
+    /// Digest of the caller, the request and the idempotency key.
     pub digest: [u8; 32],
-    /// Who asked, and its main account.
+    /// The account that made the request, and its main account.
     pub account: AuthId,
     pub main_account: AuthId,
-    /// The conversation, or the person's id, with which it goes.
+    /// Id of the conversation or user that the response is about. It is deleted with them.
     pub about: Option<String>,
     pub answer: Vec<u8>,
     pub given: Timestamp,
     pub until: Timestamp,
 }
 
-enum AnswerWrite {
-    Keep(GivenAnswer),
-    /// Of before then.
-    Forget(Timestamp),
-    /// Those of an account beyond [`KEPT`].
-    Crop(String),
+enum ResponseWrite {
+    Put(StoredResponse),
+    /// Deletes the responses that expired before this time.
+    DeleteExpired(Timestamp),
+    /// Deletes the oldest responses of an account beyond [`MAX_KEPT`].
+    DeleteExcess(String),
 }
 
-impl Deed for AnswerWrite {
-    fn carry_out<'a>(
+impl WriteTask for ResponseWrite {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         seal: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             let (delete, who, when) = match self {
-                Self::Keep(answer) => return keep(to, seal, answer).await,
-                Self::Forget(before) => (
+                Self::Put(answer) => return put(to, seal, answer).await,
+                Self::DeleteExpired(before) => (
                     "DELETE FROM answers_given WHERE digest IN \
                      (SELECT digest FROM answers_given WHERE until_us < $1 ORDER BY until_us LIMIT $2)",
                     None,
                     before.micros(),
                 ),
-                Self::Crop(account) => (
+                Self::DeleteExcess(account) => (
                     "DELETE FROM answers_given WHERE digest IN (SELECT digest FROM answers_given WHERE auth_id = $3 \
                      ORDER BY given_us DESC LIMIT $2 OFFSET $1)",
                     Some(account),
-                    i64::from(KEPT),
+                    i64::from(MAX_KEPT),
                 ),
             };
-            let delete = sql::query(delete).bind(when).bind(AT_ONCE);
+            let delete = sql::query(delete).bind(when).bind(BATCH);
             let delete = match who {
                 Some(account) => delete.bind(account),
                 None => delete,
@@ -125,14 +128,14 @@ impl Deed for AnswerWrite {
     }
 }
 
-async fn keep(to: &mut Conn, seal: &Seal, given: &GivenAnswer) -> Result<u64, sqlx::Error> {
-    // One that is there is past its time: otherwise it would have been given again.
+async fn put(to: &mut Conn, seal: &Seal, given: &StoredResponse) -> Result<u64, sqlx::Error> {
+    // An existing row has expired, otherwise its response would have been sent.
     let insert = "INSERT INTO answers_given (digest, auth_id, main_auth_id, about, answer, given_us, \
         until_us) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (digest) DO UPDATE SET about = excluded.about, \
         answer = excluded.answer, given_us = excluded.given_us, until_us = excluded.until_us";
     let insert = sql::query(insert).bind(given.digest.to_vec()).bind(given.account.as_str());
     let insert = insert.bind(given.main_account.as_str()).bind(&given.about);
-    let insert = insert.bind(seal.seal(&what_for(&given.digest), given.answer.clone()));
+    let insert = insert.bind(seal.seal(&purpose(&given.digest), given.answer.clone()));
     Ok(insert
         .bind(given.given.micros())
         .bind(given.until.micros())
@@ -141,12 +144,12 @@ async fn keep(to: &mut Conn, seal: &Seal, given: &GivenAnswer) -> Result<u64, sq
         .rows_affected())
 }
 
-fn what_for(digest: &[u8; 32]) -> Vec<u8> {
+fn purpose(digest: &[u8; 32]) -> Vec<u8> {
     [b"answer given ".as_slice(), digest].concat()
 }
 
-/// Forgets what was answered about a conversation until then.
-pub(crate) async fn forget_conversation(
+/// Deletes responses about a conversation given up to `until`.
+pub(crate) async fn delete_of_conversation(
     to: &mut Conn,
     conversation: Uuid,
     until: Timestamp,
@@ -155,8 +158,8 @@ pub(crate) async fn forget_conversation(
     delete.bind(conversation.to_string()).bind(until.micros()).execute(to).await.map(drop)
 }
 
-/// Forgets what a main account was answered about these people until then.
-pub(crate) async fn forget_about(
+/// Deletes responses to a main account about these users given up to `until`.
+pub(crate) async fn delete_of_users(
     to: &mut Conn,
     main: &AuthId,
     about: &[String],
@@ -178,15 +181,15 @@ mod tests {
     use crate::store::Store;
     use model::Health;
 
-    fn answer(n: u8, about: Option<&str>, until: i64) -> GivenAnswer {
+    fn answer(n: u8, about: Option<&str>, until: i64) -> StoredResponse {
         let (given, until) = (Timestamp::from_secs(1), Timestamp::from_secs(until));
         let (account, main_account, about) = ("MA1".into(), "MA1".into(), about.map(str::to_owned));
         let answer = b"canary-answer".to_vec();
-        GivenAnswer { digest: [n; 32], account, main_account, about, answer, given, until }
+        StoredResponse { digest: [n; 32], account, main_account, about, answer, given, until }
     }
 
     #[tokio::test]
-    async fn answers_are_kept_sealed_for_their_time_and_go_with_whom_they_are_about() {
+    async fn responses_are_kept_encrypted_until_they_expire_or_their_user_is_erased() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         for given in [answer(1, None, 10), answer(2, Some("919412341234"), 10), answer(3, None, 20)]
@@ -196,12 +199,8 @@ mod tests {
         let at = Timestamp::from_secs;
         let kept = async |n: u8, now| store.responses().get(&[n; 32], at(now)).await.unwrap();
         assert_eq!(kept(1, 9).await.as_deref(), Some(b"canary-answer".as_slice()));
-        assert_eq!(
-            (kept(1, 10).await, kept(4, 9).await),
-            (None, None),
-            "past its time; never given"
-        );
-        // The same key again, past its time, is another request.
+        assert_eq!((kept(1, 10).await, kept(4, 9).await), (None, None), "expired; never stored");
+        // The same key after the expiry is a new request.
         assert_eq!(store.responses().put(answer(1, None, 30)).unwrap().await.unwrap(), 1);
         assert!(kept(1, 29).await.is_some());
         let person = |account: &str| crate::tables::erasures::Erasure {
@@ -212,9 +211,9 @@ mod tests {
             known_as: Vec::new(),
             asked: at(2),
         };
-        let until = crate::tables::erasures::Until { wall: at(2), steady: at(2) };
+        let until = crate::tables::erasures::ErasureCutoff { wall: at(2), steady: at(2) };
         store.erasures().erase_remaining(&person("MA2"), until, Vec::new()).await.unwrap();
-        assert!(kept(2, 9).await.is_some(), "r16: of another account");
+        assert!(kept(2, 9).await.is_some(), "another account's erasure");
         store.erasures().erase_remaining(&person("MA1"), until, Vec::new()).await.unwrap();
         assert!(kept(2, 9).await.is_none() && kept(3, 9).await.is_some());
         store.responses().delete_expired(at(25)).await.unwrap();

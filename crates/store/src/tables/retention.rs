@@ -1,4 +1,5 @@
-//! What is past its time goes (`[retention]`): found by a reader and removed some at a time, so that no write waits for it.
+//! Deletion of data older than the `[retention]` settings allow. Rows are found on a read
+//! connection and deleted in batches, so that no write has to wait.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -8,48 +9,50 @@ use crate::seal::Seal;
 use crate::sql::{self, Conn, QueryBuilder};
 use crate::tables::calls::Calls;
 use crate::tables::{outbox, permissions};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::Timestamp;
 
 impl Calls<'_> {
-    /// Forgets the event logs of calls that ended before then, and callbacks done and permission replies that came before
-    /// then (`[retention]`). `since`: of calls that ended earlier nothing is left, as far as this process has seen.
+    /// Deletes event logs of calls that ended before `before`, callbacks finished before it, and
+    /// permission replies from before it. Calls that ended before `since` are skipped: their logs
+    /// were deleted earlier by this process.
     ///
     /// # Errors
-    /// The store's; some may be gone.
+    /// Fails if a query fails or the database rejects a write. Some data may be deleted then.
     pub async fn delete_history(
         self,
         since: Timestamp,
         before: Timestamp,
     ) -> Result<(), StoreError> {
-        const WHAT: &str = "look for event logs past their time";
-        // Lines have batches of their own: those that wait belong to the logs that go.
+        const WHAT: &str = "find expired event logs";
+        // Event log lines are written in batches of their own. Those in the queue belong to logs
+        // that are deleted here.
         self.0.queue.flush().await;
         let mut since = since.micros();
         loop {
             let select = "SELECT call_uuid, ended_us FROM calls c WHERE ended_us >= $1 AND ended_us < $2 AND EXISTS \
                 (SELECT 1 FROM call_events e WHERE e.call_uuid = c.call_uuid) ORDER BY ended_us LIMIT $3";
             let select =
-                sql::query_as(select).bind(since).bind(before.micros()).bind(i64::from(AT_ONCE));
+                sql::query_as(select).bind(since).bind(before.micros()).bind(i64::from(BATCH));
             let found: Vec<(String, i64)> =
                 select.fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
             let Some((_, last)) = found.last() else { break };
             since = *last;
-            self.0.queue.run(Logs(found.into_iter().map(|(call, _)| call).collect())).await?;
+            self.0.queue.run(DeleteLogs(found.into_iter().map(|(call, _)| call).collect())).await?;
         }
-        while self.0.queue.run(Callbacks(before)).await? >= u64::from(AT_ONCE) {}
-        self.0.queue.run(Replies(before)).await.map(drop)
+        while self.0.queue.run(DeleteCallbacks(before)).await? >= u64::from(BATCH) {}
+        self.0.queue.run(DeleteReplies(before)).await.map(drop)
     }
 }
 
-/// Calls whose logs go in one write, and callbacks that do.
-const AT_ONCE: u32 = 500;
+/// Number of logs or callbacks deleted in one write.
+const BATCH: u32 = 500;
 
-/// Event logs of calls that are over.
-struct Logs(Vec<String>);
+/// Deletes the event logs of these calls.
+struct DeleteLogs(Vec<String>);
 
-impl Deed for Logs {
-    fn carry_out<'a>(
+impl WriteTask for DeleteLogs {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -67,28 +70,28 @@ impl Deed for Logs {
     }
 }
 
-/// Callbacks that were done before then.
-struct Callbacks(Timestamp);
+/// Deletes callbacks finished before this time.
+struct DeleteCallbacks(Timestamp);
 
-impl Deed for Callbacks {
-    fn carry_out<'a>(
+impl WriteTask for DeleteCallbacks {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
-        outbox::forget(to, self.0, AT_ONCE).boxed()
+        outbox::delete_finished(to, self.0, BATCH).boxed()
     }
 }
 
-/// Replies to permission requests that came before then.
-struct Replies(Timestamp);
+/// Deletes replies to permission requests from before this time.
+struct DeleteReplies(Timestamp);
 
-impl Deed for Replies {
-    fn carry_out<'a>(
+impl WriteTask for DeleteReplies {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
-        permissions::forget_replies(to, self.0).boxed()
+        permissions::delete_replies(to, self.0).boxed()
     }
 }

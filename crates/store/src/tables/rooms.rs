@@ -1,7 +1,8 @@
-//! Multi-party calls (`plivo-call-api.md` §4): a row each that is over, and while it is up a row of its own and of each
-//! participant, so that the next start can end one that its process left when it died.
+//! Multi-party calls: one row for each that has ended, and rows for each open one and its members.
 //!
-//! They are shown out of `call::rooms`' memory; here is what that is read from after a start. Nobody's number is kept.
+//! The rows of an open one let the next process end it if this process dies. While the process
+//! lives, multi-party calls are read from the memory of `call::rooms`, which is filled from these
+//! rows at the start. The rows contain no phone numbers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,55 +18,60 @@ use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn};
 use crate::tables::outbox;
-use crate::write::Deed;
+use crate::write::WriteTask;
 use machine::{MemberId, Role};
 use model::{AuthId, CallUuid, Direction, Timestamp};
 use xml::ast::Target;
 
-/// Handle.
+/// Handle to the multi-party calls. See [`Store::rooms`](crate::Store::rooms).
 #[derive(Clone, Copy, Debug)]
 pub struct Rooms<'a>(pub(crate) &'a Shared);
 
 impl Rooms<'_> {
-    /// Writes that one is over; queued when this returns. Where there is no room for it, it is forgotten with this process.
+    /// Records the end of a multi-party call. The write is queued when this returns. If the queue
+    /// is full, the multi-party call is forgotten when this process ends.
     pub fn record_end(self, room: EndedRoom) {
         drop(self.0.queue.try_run(room));
     }
 
-    /// Writes that one of a node's is up, and how; queued when this returns. Where there is no room for it, a kill loses it.
-    /// `told`: where it is to be told that it is over; `born`: on the steady clock.
+    /// Stores the present state of an open multi-party call. `told` lists the URLs to be notified
+    /// of its end, and `born` is monotonic time. The write is queued when this returns. If the
+    /// queue is full, a crash loses the state.
     pub fn put(self, room: OpenRoom, told: Vec<Target>, node_id: &str, born: Timestamp) {
-        drop(self.0.queue.try_run(Up {
-            kept: KeptRoom { room, told },
+        drop(self.0.queue.try_run(PutRoom {
+            kept: StoredRoom { room, told },
             node_id: node_id.to_owned(),
             born,
         }));
     }
 
-    /// Writes who is in one that is up, or was; the same holds.
+    /// Stores the present state of a member, also of one that has left. The write is queued when
+    /// this returns. If the queue is full, a crash loses the state.
     pub fn put_member(self, room: Uuid, member: OpenMember) {
-        drop(self.0.queue.try_run(In { room, member }));
+        drop(self.0.queue.try_run(PutMember { room, member }));
     }
 
-    /// Ends one that was left open, and puts into the outbox what tells of that and is not there; all of it is on the disk
-    /// when this returns, or none.
+    /// Ends a multi-party call that a crash left open, and adds those callbacks of `told` to the
+    /// outbox that are not there yet, in one synced transaction.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn end_orphan(
         self,
         room: EndedRoom,
         told: Vec<NewCallback>,
     ) -> Result<(), StoreError> {
-        self.0.queue.run(CutOff { room, told }).await.map(drop)
+        self.0.queue.run(EndOrphan { room, told }).await.map(drop)
     }
 
-    /// Those that an earlier process of this node left open. What can't be read is passed over.
+    /// Returns the multi-party calls that an earlier process of this node left open. Unreadable
+    /// ones are logged and skipped.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn orphans(self, node_id: &str) -> Result<Vec<OrphanRoom>, StoreError> {
-        const WHAT: &str = "read multi-party calls that were left open";
+        const WHAT: &str = "read open multi-party calls";
         let select = "SELECT o.mpc_uuid, o.born_us, o.body, n.alive_us FROM multi_party_calls_open o \
             LEFT JOIN nodes n ON n.node_id = o.node_id WHERE o.node_id = $1 ORDER BY o.born_us, o.mpc_uuid";
         let rooms =
@@ -80,10 +86,10 @@ impl Rooms<'_> {
         let mut members: BTreeMap<String, Vec<OpenMember>> = BTreeMap::new();
         for row in &rows {
             let room = row.try_get("mpc_uuid").map_err(failed(WHAT))?;
-            members.entry(room).or_default().extend(read_of::<OpenMember>(row));
+            members.entry(room).or_default().extend(parse_body::<OpenMember>(row));
         }
         let orphan = |row: &sql::Row| -> Result<_, sqlx::Error> {
-            let Some(KeptRoom { room, told }) = read_of(row) else { return Ok(None) };
+            let Some(StoredRoom { room, told }) = parse_body(row) else { return Ok(None) };
             let (born, alive): (i64, Option<i64>) =
                 (row.try_get("born_us")?, row.try_get("alive_us")?);
             let lived =
@@ -100,12 +106,12 @@ impl Rooms<'_> {
             .map_err(failed(WHAT))
     }
 
-    /// The latest that are over, the latest first.
+    /// Returns the latest multi-party calls that have ended, newest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn ended(self) -> Result<Vec<EndedRoom>, StoreError> {
-        const WHAT: &str = "read multi-party calls that are over";
+        const WHAT: &str = "read ended multi-party calls";
         let select = "SELECT body FROM multi_party_calls ORDER BY ended_us DESC LIMIT $1";
         let rows = sql::query(select)
             .bind(ENDED_ROOMS_MAX)
@@ -117,37 +123,37 @@ impl Rooms<'_> {
     }
 }
 
-/// Those that are kept, the latest ones.
+/// Number of ended multi-party calls that are kept.
 const ENDED_ROOMS_MAX: u32 = 1_000;
 
-/// Participants that have left one that is up, and are kept: the latest ones.
+/// Number of members that have left an open multi-party call and are kept.
 pub const LEFT_MAX: u16 = 200;
 
-/// A multi-party call that is over.
+/// A multi-party call that has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EndedRoom {
     #[serde(flatten)]
     pub was: OpenRoom,
     pub ended: Timestamp,
-    /// Its node died in its middle.
+    /// Whether its node died while it was open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failed: bool,
-    /// Who was in, in the order in which they came.
+    /// The members, in the order in which they joined.
     pub members: Vec<LeftMember>,
 }
 
-/// Who was in, as it was when it left.
+/// A member that has left, in the state that it had then.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeftMember {
     #[serde(flatten)]
-    pub was: KeptMember,
+    pub was: RoomMember,
     pub left: Timestamp,
     pub cause: String,
 }
 
-/// Who is or was in.
+/// A present or former member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct KeptMember {
+pub struct RoomMember {
     pub member: MemberId,
     pub call: CallUuid,
     pub direction: Direction,
@@ -161,68 +167,68 @@ pub struct KeptMember {
     pub joined: Timestamp,
 }
 
-/// A multi-party call that is up.
+/// An open multi-party call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenRoom {
     pub id: Uuid,
-    /// The owner, and its main account.
+    /// The owner and its main account, which may be the same.
     pub account: AuthId,
     pub main_account: AuthId,
     pub name: String,
     pub made: Timestamp,
     pub started: Option<Timestamp>,
-    /// Where its recording is, or will be.
+    /// URL of its recording, which may not exist yet.
     pub recording: Option<String>,
 }
 
-/// One that is, or was, in a multi-party call that is up.
+/// A present or former member of an open multi-party call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenMember {
     #[serde(flatten)]
-    pub was: KeptMember,
-    /// When it left, and why.
+    pub was: RoomMember,
+    /// When and why it left.
     pub left: Option<(Timestamp, String)>,
-    /// Where it is to be told that it has left.
+    /// URL to be notified when it leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<Target>,
 }
 
-/// A multi-party call that an earlier process left when it died.
+/// A multi-party call that a crash left open.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OrphanRoom {
     pub room: OpenRoom,
-    /// Where it is to be told that it is over.
+    /// URLs to be notified of its end.
     pub told: Vec<Target>,
-    /// From its beginning to its node's last sign of life.
+    /// Time from its start to its node's last heartbeat.
     pub lived: Duration,
     pub members: Vec<OpenMember>,
 }
 
-/// What is kept of one that is up.
+/// The stored form of an open multi-party call.
 #[derive(Serialize, Deserialize)]
-struct KeptRoom {
+struct StoredRoom {
     #[serde(flatten)]
     room: OpenRoom,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     told: Vec<Target>,
 }
 
-/// It begins, or something of it has changed.
-struct Up {
-    kept: KeptRoom,
+/// Stores the present state of a multi-party call.
+struct PutRoom {
+    kept: StoredRoom,
     node_id: String,
-    /// On the steady clock.
+    /// Monotonic time.
     born: Timestamp,
 }
 
-/// Somebody comes in, leaves, or something of it has changed.
-struct In {
+/// Stores the present state of a member.
+struct PutMember {
     room: Uuid,
     member: OpenMember,
 }
 
-impl Deed for Up {
-    fn carry_out<'a>(
+impl WriteTask for PutRoom {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -237,8 +243,8 @@ impl Deed for Up {
     }
 }
 
-impl Deed for In {
-    fn carry_out<'a>(
+impl WriteTask for PutMember {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -265,28 +271,28 @@ impl Deed for In {
     }
 }
 
-/// It ends where its node died.
-struct CutOff {
+/// Ends a multi-party call that a crash left open.
+struct EndOrphan {
     room: EndedRoom,
     told: Vec<NewCallback>,
 }
 
-impl Deed for CutOff {
-    fn carry_out<'a>(
+impl WriteTask for EndOrphan {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         seal: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             outbox::insert_new(to, seal, self.told.clone()).await?;
-            self.room.carry_out(to, seal).await
+            self.room.execute(to, seal).await
         }
         .boxed()
     }
 }
 
-impl Deed for EndedRoom {
-    fn carry_out<'a>(
+impl WriteTask for EndedRoom {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -316,10 +322,10 @@ impl Deed for EndedRoom {
     }
 }
 
-fn read_of<T: serde::de::DeserializeOwned>(row: &sql::Row) -> Option<T> {
+fn parse_body<T: serde::de::DeserializeOwned>(row: &sql::Row) -> Option<T> {
     let read = row.try_get::<sqlx::types::Json<T>, _>("body");
     read.inspect_err(
-        |error| tracing::error!(%error, "a multi-party call that was left open can't be read"),
+        |error| tracing::error!(%error, "unreadable row of an open multi-party call skipped"),
     )
     .ok()
     .map(|body| body.0)
@@ -350,12 +356,12 @@ mod tests {
         }
     }
 
-    fn member(member: MemberId) -> KeptMember {
+    fn member(member: MemberId) -> RoomMember {
         crate::sample::held_agent(member, at(2))
     }
 
     #[tokio::test]
-    async fn the_latest_are_kept_and_read_as_they_were() {
+    async fn ended_multi_party_calls_are_listed_newest_first() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         for n in [5, 9, 7] {
@@ -378,7 +384,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_up_is_left_to_the_next_process_with_who_is_in() {
+    async fn an_open_multi_party_call_is_left_to_the_next_process_with_its_members() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         store.rooms().put(open(5), Vec::new(), "node", at(100));
@@ -390,7 +396,7 @@ mod tests {
         let held = OpenMember { was: member(7), left: None, told };
         store.rooms().put_member(
             room(5).was.id,
-            OpenMember { was: KeptMember { held: false, ..member(7) }, left: None, told: None },
+            OpenMember { was: RoomMember { held: false, ..member(7) }, left: None, told: None },
         );
         store.rooms().put_member(room(5).was.id, held.clone());
         let gone = OpenMember {
@@ -427,7 +433,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_many_who_have_left_one_the_latest_are_kept() {
+    async fn only_the_latest_members_that_left_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         store.rooms().put(open(5), Vec::new(), "node", at(1));

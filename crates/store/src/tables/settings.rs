@@ -1,4 +1,5 @@
-//! What is set while the node runs (`admission::book`): a row each, read whole at the start. Secrets are sealed.
+//! Settings made at run time, one row each. All are loaded at the start. `admission::book` defines
+//! their content. Secrets are encrypted.
 
 use crate::error::{StoreError, failed};
 use crate::rows::setting::{Setting, SettingKind, SettingWrite};
@@ -8,23 +9,25 @@ use crate::sql::{self, Conn, Pool};
 use crate::write::Write;
 use model::{Secret, Timestamp};
 
-/// Handle.
+/// Handle to the settings. See [`Store::settings`](crate::Store::settings).
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a>(pub(crate) &'a Shared);
 
 impl Settings<'_> {
-    /// What was set while nodes ran.
+    /// Returns all settings.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(self) -> Result<Vec<Setting>, StoreError> {
         all(&self.0.read, &self.0.seal).await
     }
 
-    /// Writes settings, all of them or none, synced to the disk. Queued when this returns.
+    /// Writes settings, either all of them or none, synced to disk. The write is queued when this
+    /// returns.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub fn write(
         self,
         writes: Vec<SettingWrite>,
@@ -34,7 +37,7 @@ impl Settings<'_> {
     }
 }
 
-fn what_for(kind: &str, id: &str) -> Vec<u8> {
+fn purpose(kind: &str, id: &str) -> Vec<u8> {
     format!("setting {kind} {id}").into_bytes()
 }
 
@@ -53,7 +56,7 @@ pub(crate) async fn write(
             continue;
         };
         let sealed =
-            secret.as_ref().map(|s| seal.seal(&what_for(kind, id), s.reveal().as_bytes().to_vec()));
+            secret.as_ref().map(|s| seal.seal(&purpose(kind, id), s.reveal().as_bytes().to_vec()));
         let mut put = "INSERT INTO settings (kind, id, body, sealed, changed_us) VALUES ($1, $2, $3, $4, $5) \
             ON CONFLICT (kind, id) DO UPDATE \
             SET body = excluded.body, sealed = excluded.sealed, changed_us = excluded.changed_us";
@@ -67,14 +70,14 @@ pub(crate) async fn write(
     Ok(())
 }
 
-/// All of them, in the order of their keys. A kind that this version does not know is passed over.
+/// Returns all settings, ordered by key. Kinds that this version does not know are skipped.
 pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<Setting>, StoreError> {
     let select = "SELECT kind, id, body, sealed FROM settings ORDER BY kind, id";
     let rows: Vec<(String, String, String, Option<Vec<u8>>)> =
-        sql::query_as(select).fetch_all(pool).await.map_err(failed("read what was set"))?;
+        sql::query_as(select).fetch_all(pool).await.map_err(failed("read the settings"))?;
     let read = |(word, id, body, sealed): (String, String, String, Option<Vec<u8>>)| {
         let kind = SettingKind::parse(&word)?;
-        let opened = sealed.as_ref().map(|sealed| seal.open(&what_for(&word, &id), sealed));
+        let opened = sealed.as_ref().map(|sealed| seal.open(&purpose(&word, &id), sealed));
         let shut = matches!(opened, Some(None));
         let secret =
             opened.flatten().and_then(|text| Some(Secret::new(std::str::from_utf8(&text).ok()?)));
@@ -85,9 +88,9 @@ pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<Setting>, StoreE
 
 #[cfg(test)]
 mod tests {
-    use crate::options::Fail;
-    use crate::options::Part;
+    use crate::options::FaultInjector;
     use crate::options::StoreOptions;
+    use crate::options::StorePart;
     use crate::rows::setting::Setting;
     use crate::rows::setting::SettingKind;
     use crate::rows::setting::SettingWrite;
@@ -113,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn settings_are_replaced_and_forgotten_and_their_secrets_sealed() {
+    async fn settings_are_replaced_and_deleted_and_their_secrets_encrypted() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("offhook.db");
         let store = Store::open(&file, Health::new()).await.unwrap();
@@ -147,7 +150,7 @@ mod tests {
         std::fs::rename(&key, &away).unwrap();
         let store = Store::open(&file, Health::new()).await.unwrap();
         assert_eq!(shown(&store.settings().list().await.unwrap()), [("SA1", "{1}", None, true)]);
-        // A change by who can't read it leaves it sealed as it is.
+        // A change made without the right key keeps the encrypted secret.
         let change = SettingWrite { keeps_sealed: true, ..write("SA1", Some("{2}"), None) };
         assert!(put(&store, vec![change.clone()]).await);
         store.close().await;
@@ -168,14 +171,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r11_what_the_store_does_not_take_is_not_promised() {
+    async fn r11_a_rejected_write_of_settings_fails() {
         use std::sync::Arc;
         use std::sync::atomic::AtomicBool;
         use std::sync::atomic::Ordering;
         let folder = tempfile::tempdir().unwrap();
         let broken = Arc::new(AtomicBool::new(true));
         let says = broken.clone();
-        let fail: Fail = Arc::new(move |part| part == Part::Store && says.load(Ordering::SeqCst));
+        let fail: FaultInjector =
+            Arc::new(move |part| part == StorePart::Store && says.load(Ordering::SeqCst));
         let options =
             StoreOptions { fail: Some(fail), ..StoreOptions::with_journal_in(folder.path()) };
         let store = Store::open_with(&folder.path().join("offhook.db"), options, Health::new())

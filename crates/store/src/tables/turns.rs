@@ -1,43 +1,45 @@
-//! Answers that agents owe: written in the transaction of the user's message, and gone in the reply's, so that neither a
-//! restart nor a full mailbox loses one and none is given twice.
+//! Messages that AI agents must answer. A row is written in the transaction of the user's message
+//! and deleted in that of the reply. So no reply gets lost in a restart or a full mailbox, and none
+//! is sent twice.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::error::{StoreError, Unread, failed};
-use crate::rows::conversation::{Pair, Standing};
-use crate::rows::message::{Answers, Came, Message, Then};
+use crate::error::{RowError, StoreError, failed};
+use crate::rows::conversation::{Pair, RoutingState};
+use crate::rows::message::{AfterReply, AnsweredMessage, Message, TimelineEntry};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Row};
 use crate::tables::readers::{MESSAGE, message, pair};
-use crate::write::Deed;
+use crate::write::WriteTask;
 
-/// Handle.
+/// Handle to the pending replies. See [`Store::turns`](crate::Store::turns).
 #[derive(Clone, Copy, Debug)]
 pub struct Turns<'a>(pub(crate) &'a Shared);
 
 impl Turns<'_> {
-    /// Nothing is owed for a message any more.
+    /// Removes the pending reply to a message.
     ///
     /// # Errors
-    /// The store takes nothing now: it is owed still.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. The reply is still
+    /// pending then.
     pub async fn finish(self, message: Uuid) -> Result<(), StoreError> {
-        self.0.queue.run(Over(message)).await.map(drop)
+        self.0.queue.run(Finish(message)).await.map(drop)
     }
 
-    /// What a node's agents owe, the oldest first, behind that one.
+    /// Returns the pending replies of a node's agents after the position `after`, oldest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn pending(
         self,
         node: &str,
         after: (i64, Uuid),
         limit: u32,
-    ) -> Result<Vec<Owed>, StoreError> {
-        const WHAT: &str = "read what agents are to answer";
+    ) -> Result<Vec<PendingReply>, StoreError> {
+        const WHAT: &str = "read pending replies";
         let select = format!(
             "SELECT {MESSAGE}, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, \
              t.agent AS agent, t.epoch AS epoch, t.then_do AS then_do \
@@ -51,45 +53,49 @@ impl Turns<'_> {
             .bind(after.1.to_string())
             .bind(i64::from(limit));
         let rows = select.fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
-        let unreadable = |e: Unread| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
-        rows.iter().map(|row| owed(row).map_err(unreadable)).collect()
+        let unreadable = |e: RowError| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+        rows.iter().map(|row| pending_reply(row).map_err(unreadable)).collect()
     }
 }
 
-/// An answer that is owed.
+/// A message that an AI agent must answer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Owed {
+pub struct PendingReply {
     pub pair: Pair,
     pub message: Message,
     pub agent: Uuid,
     pub epoch: u64,
-    /// The reply is stored; this is left.
-    pub then: Option<Then>,
+    /// Set if the reply is already stored and only this is left to do.
+    pub then: Option<AfterReply>,
 }
 
-/// Notes that an agent is to answer, where one is.
-pub(crate) async fn owe(
+/// Stores that the message must be answered, if an AI agent answers the conversation.
+pub(crate) async fn insert_pending(
     to: &mut Conn,
-    came: &Came,
-    standing: &Standing,
+    entry: &TimelineEntry,
+    standing: &RoutingState,
 ) -> Result<(), sqlx::Error> {
     let (true, Some(agent), Some(node_id)) =
-        (standing.ai_enabled, standing.routing.agent(), &came.turn)
+        (standing.ai_enabled, standing.routing.agent(), &entry.turn)
     else {
         return Ok(());
     };
     let insert = "INSERT INTO turns (message_id, conversation_id, agent, epoch, node_id, came_us) \
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (message_id) DO NOTHING";
     let insert = sql::query(insert)
-        .bind(came.message.id.to_string())
-        .bind(came.pair.conversation.to_string());
+        .bind(entry.message.id.to_string())
+        .bind(entry.pair.conversation.to_string());
     let insert =
         insert.bind(agent.to_string()).bind(i64::try_from(standing.epoch).unwrap_or(i64::MAX));
-    insert.bind(node_id).bind(came.message.at.micros()).execute(to).await.map(drop)
+    insert.bind(node_id).bind(entry.message.at.micros()).execute(to).await.map(drop)
 }
 
-/// It is answered now; `false`: it was before, or nobody owes it.
-pub(crate) async fn answered(to: &mut Conn, answers: &Answers) -> Result<bool, sqlx::Error> {
+/// Records the reply. Returns `false` if the message was already answered, or if no reply is
+/// pending.
+pub(crate) async fn record_reply(
+    to: &mut Conn,
+    answers: &AnsweredMessage,
+) -> Result<bool, sqlx::Error> {
     let done = match answers.then {
         None => {
             sql::query("DELETE FROM turns WHERE message_id = $1 AND then_do IS NULL")
@@ -108,11 +114,11 @@ pub(crate) async fn answered(to: &mut Conn, answers: &Answers) -> Result<bool, s
     Ok(done.rows_affected() > 0)
 }
 
-/// Nothing is owed for a message any more.
-struct Over(Uuid);
+/// Removes the pending reply to a message.
+struct Finish(Uuid);
 
-impl Deed for Over {
-    fn carry_out<'a>(
+impl WriteTask for Finish {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
@@ -126,13 +132,13 @@ impl Deed for Over {
     }
 }
 
-fn owed(row: &Row) -> Result<Owed, Unread> {
+fn pending_reply(row: &Row) -> Result<PendingReply, RowError> {
     let message = message(row)?;
-    Ok(Owed {
+    Ok(PendingReply {
         pair: pair(message.conversation, row)?,
         agent: row.try_get::<String, _>("agent")?.parse()?,
         epoch: u64::try_from(row.try_get::<i64, _>("epoch")?).unwrap_or_default(),
-        then: row.try_get::<Option<String>, _>("then_do")?.map(|word| Then::parse(&word)),
+        then: row.try_get::<Option<String>, _>("then_do")?.map(|word| AfterReply::parse(&word)),
         message,
     })
 }

@@ -1,5 +1,5 @@
-//! Files that an account handed to Meta (`uploads`): what each is, for messages that name it by Meta's id. The file itself is not
-//! here; it goes to Meta by `inbox::files`.
+//! Metadata of files that accounts have uploaded to Meta, for messages that refer to them by Meta's
+//! id. The content is not stored; `inbox::files` passes it on to Meta.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -8,26 +8,27 @@ use crate::error::{StoreError, failed};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn};
-use crate::write::Deed;
+use crate::write::WriteTask;
 use model::{AuthId, Timestamp};
 
-/// Handle.
+/// Handle to the uploaded files. See [`Store::uploads`](crate::Store::uploads).
 #[derive(Clone, Copy, Debug)]
 pub struct Uploads<'a>(pub(crate) &'a Shared);
 
 impl Uploads<'_> {
-    /// Notes what an uploaded file is, unless the queue is full (`None`). The future tells when it can be read.
+    /// Stores the metadata of a file. The future completes when it is readable. Returns `None` if
+    /// the queue is full.
     pub fn put(
         self,
         row: UploadRow,
     ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
-        self.0.queue.try_run(UploadWrite::Keep(row)).inspect(|_| self.0.queue.wake())
+        self.0.queue.try_run(UploadWrite::Put(row)).inspect(|_| self.0.queue.wake())
     }
 
-    /// The media type of a file that an account uploaded.
+    /// Returns the media type of a file, or `None` if the account has no such file.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn media_type(
         self,
         account: &AuthId,
@@ -35,55 +36,56 @@ impl Uploads<'_> {
     ) -> Result<Option<String>, StoreError> {
         let select = "SELECT mime_type FROM uploads WHERE auth_id = $1 AND media_id = $2";
         let select = sql::query_scalar(select).bind(account.as_str()).bind(media);
-        select.fetch_optional(&self.0.read).await.map_err(failed("look for an uploaded file"))
+        select.fetch_optional(&self.0.read).await.map_err(failed("find an uploaded file"))
     }
 
-    /// Forgets files that were uploaded before then: Meta has them no more.
+    /// Deletes the metadata of files uploaded before `before`, which Meta no longer has.
     ///
     /// # Errors
-    /// The store takes nothing now; some may be gone.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some rows may be
+    /// deleted then.
     pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
-        while self.0.queue.run(UploadWrite::Forget(before)).await? >= u64::from(AT_ONCE) {}
+        while self.0.queue.run(UploadWrite::DeleteOlder(before)).await? >= u64::from(BATCH) {}
         Ok(())
     }
 }
 
-/// Rows in one write.
-const AT_ONCE: u32 = 500;
+/// Number of rows deleted in one write.
+const BATCH: u32 = 500;
 
-/// A file that Meta has.
+/// A file uploaded to Meta.
 pub struct UploadRow {
     pub account: AuthId,
-    /// Meta's id of it.
+    /// Meta's media id.
     pub media: String,
     pub mime: String,
     pub made: Timestamp,
 }
 
 enum UploadWrite {
-    Keep(UploadRow),
-    /// Of before then.
-    Forget(Timestamp),
+    Put(UploadRow),
+    /// Deletes the rows from before this time.
+    DeleteOlder(Timestamp),
 }
 
-impl Deed for UploadWrite {
-    fn carry_out<'a>(
+impl WriteTask for UploadWrite {
+    fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             let query = match self {
-                Self::Keep(row) => {
+                Self::Put(row) => {
                     let insert = "INSERT INTO uploads (auth_id, media_id, mime_type, made_us) VALUES ($1, $2, $3, $4) \
                         ON CONFLICT (auth_id, media_id) DO UPDATE SET mime_type = excluded.mime_type, made_us = excluded.made_us";
                     let insert = sql::query(insert).bind(row.account.as_str()).bind(&row.media);
                     insert.bind(&row.mime).bind(row.made.micros())
                 }
-                Self::Forget(before) => {
+                Self::DeleteOlder(before) => {
                     let delete = "DELETE FROM uploads WHERE (auth_id, media_id) IN \
                         (SELECT auth_id, media_id FROM uploads WHERE made_us < $1 ORDER BY made_us LIMIT $2)";
-                    sql::query(delete).bind(before.micros()).bind(AT_ONCE)
+                    sql::query(delete).bind(before.micros()).bind(BATCH)
                 }
             };
             Ok(query.execute(to).await?.rows_affected())
@@ -99,7 +101,7 @@ mod tests {
     use model::Health;
 
     #[tokio::test]
-    async fn r16_a_files_type_is_its_accounts_and_kept_as_long_as_meta_has_it() {
+    async fn r16_a_media_type_is_visible_to_its_account_until_it_expires() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         for (account, mime, made) in

@@ -1,4 +1,4 @@
-//! Webhooks and numbers' routing as they are kept: read whole at the start, changed one at a time.
+//! Webhooks of customers. All are loaded at the start, and changes are written one at a time.
 
 use uuid::Uuid;
 
@@ -7,46 +7,48 @@ use crate::rows::webhook::{WebhookRow, WebhookWrite};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool};
-use crate::tables::numbers::{JOIN, OWN};
+use crate::tables::numbers::{NUMBER_JOIN, OWN_ROUTING};
 use crate::write::InboxWrite;
 use model::{PhoneNumberId, Secret, Timestamp};
 
-/// Handle.
+/// Handle to the webhooks. See [`Store::webhooks`](crate::Store::webhooks).
 #[derive(Clone, Copy, Debug)]
 pub struct Webhooks<'a>(pub(crate) &'a Shared);
 
 impl Webhooks<'_> {
-    /// Makes, changes or takes away a webhook; `false`: numbers or conversations go to the one that was to be taken away.
+    /// Creates, changes or removes a webhook. Returns `false` if the webhook to be removed is still
+    /// the target of a number or conversation.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
     pub async fn write(self, write: WebhookWrite) -> Result<bool, StoreError> {
         Ok(self.0.queue.inbox(InboxWrite::Webhook(write)).await?.into_done()?.0)
     }
 
-    /// What goes to webhooks, those included that are not there any more. Reads all conversations that have one of their own:
-    /// for rare questions.
+    /// Returns all uses of webhooks by numbers and conversations, including uses of webhooks that
+    /// no longer exist. This scans all conversations with a webhook of their own.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn uses(self) -> Result<Vec<WebhookUse>, StoreError> {
         uses(&self.0.read).await
     }
 
-    /// All webhooks.
+    /// Returns all webhooks.
     ///
     /// # Errors
-    /// The store's.
+    /// Fails if the database query fails.
     pub async fn list(self) -> Result<Vec<WebhookRow>, StoreError> {
         all(&self.0.read, &self.0.seal).await
     }
 }
 
-fn what_for(id: &str) -> Vec<u8> {
+fn purpose(id: &str) -> Vec<u8> {
     format!("webhook {id}").into_bytes()
 }
 
-/// `false`: numbers or conversations go to the one that was to be removed.
+/// Writes a change of a webhook. Returns `false` if the webhook to be removed is still in use.
 pub(crate) async fn write(
     to: &mut Conn,
     seal: &Seal,
@@ -56,8 +58,7 @@ pub(crate) async fn write(
         WebhookWrite::Put(row) => {
             let id = row.id.to_string();
             let secrets: Vec<&str> = row.secrets.iter().map(Secret::reveal).collect();
-            let sealed =
-                seal.seal(&what_for(&id), serde_json::to_vec(&secrets).unwrap_or_default());
+            let sealed = seal.seal(&purpose(&id), serde_json::to_vec(&secrets).unwrap_or_default());
             let put = "INSERT INTO webhooks (webhook_id, auth_id, name, url, sealed, created_us) \
                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (webhook_id) DO UPDATE \
                 SET auth_id = excluded.auth_id, name = excluded.name, url = excluded.url, sealed = excluded.sealed";
@@ -70,8 +71,8 @@ pub(crate) async fn write(
                 "DELETE FROM webhooks WHERE webhook_id = $1 \
                  AND NOT EXISTS (SELECT 1 FROM number_routing r WHERE r.webhook = $1) \
                  AND NOT EXISTS (SELECT 1 FROM number_tenures t WHERE t.webhook = $1) \
-                 AND NOT EXISTS (SELECT 1 FROM conversations c {JOIN} WHERE c.webhook IS NOT NULL AND c.webhook = $1 \
-                 AND {OWN})"
+                 AND NOT EXISTS (SELECT 1 FROM conversations c {NUMBER_JOIN} WHERE c.webhook IS NOT NULL AND c.webhook = $1 \
+                 AND {OWN_ROUTING})"
             );
             let done = sql::query(delete).bind(id.to_string()).execute(to).await?;
             Ok(done.rows_affected() > 0)
@@ -79,7 +80,7 @@ pub(crate) async fn write(
     }
 }
 
-/// All of them.
+/// Returns all webhooks.
 pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<WebhookRow>, StoreError> {
     let select = "SELECT webhook_id, auth_id, name, url, sealed, created_us FROM webhooks ORDER BY webhook_id";
     let rows: Vec<(String, String, String, String, Vec<u8>, i64)> =
@@ -92,7 +93,7 @@ pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<WebhookRow>, Sto
         Vec<u8>,
         i64,
     )| {
-        let opened = seal.open(&what_for(&id), &sealed);
+        let opened = seal.open(&purpose(&id), &sealed);
         let secrets: Vec<String> =
             opened.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         Some(WebhookRow {
@@ -107,24 +108,24 @@ pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<WebhookRow>, Sto
     Ok(rows.into_iter().filter_map(read).collect())
 }
 
-/// What goes to a webhook.
+/// The use of a webhook by a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookUse {
     pub webhook: Uuid,
     pub number: PhoneNumberId,
-    /// The number's conversations to come; else some that there are.
+    /// Whether it applies to new conversations of the number, as opposed to existing ones.
     pub default: bool,
 }
 
-/// What goes to webhooks, those included that are not there any more.
+/// Returns all uses of webhooks, including those that no longer exist.
 pub(crate) async fn uses(pool: &Pool) -> Result<Vec<WebhookUse>, StoreError> {
     let select = format!(
         "SELECT r.webhook, r.phone_number_id, 1 FROM number_routing r WHERE r.webhook IS NOT NULL \
          UNION SELECT t.webhook, t.phone_number_id, 0 FROM number_tenures t WHERE t.webhook IS NOT NULL \
-         UNION SELECT c.webhook, c.phone_number_id, 0 FROM conversations c {JOIN} WHERE c.webhook IS NOT NULL AND {OWN}"
+         UNION SELECT c.webhook, c.phone_number_id, 0 FROM conversations c {NUMBER_JOIN} WHERE c.webhook IS NOT NULL AND {OWN_ROUTING}"
     );
     let rows: Vec<(String, String, i64)> =
-        sql::query_as(select).fetch_all(pool).await.map_err(failed("see what goes to webhooks"))?;
+        sql::query_as(select).fetch_all(pool).await.map_err(failed("read the uses of webhooks"))?;
     let read = |(webhook, number, default): (String, String, i64)| {
         Some(WebhookUse {
             webhook: webhook.parse().ok()?,
@@ -135,7 +136,7 @@ pub(crate) async fn uses(pool: &Pool) -> Result<Vec<WebhookUse>, StoreError> {
     Ok(rows.into_iter().filter_map(read).collect())
 }
 
-/// The ids of those that were made here.
+/// Returns the ids of the webhooks created at run time.
 pub(crate) async fn ids(pool: &Pool) -> Result<Vec<Uuid>, StoreError> {
     let ids = sql::query_scalar::<String>("SELECT webhook_id FROM webhooks").fetch_all(pool).await;
     Ok(ids.map_err(failed("read the webhooks"))?.iter().filter_map(|id| id.parse().ok()).collect())

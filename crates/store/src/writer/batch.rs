@@ -1,35 +1,38 @@
-//! A batch of writes as one transaction.
+//! Executes a batch of writes in one transaction.
 
 use uuid::Uuid;
 
-use crate::rows::call::{Concluded, Conclusion};
-use crate::rows::conversation::Standing;
+use crate::rows::call::{Conclusion, ConclusionResult};
+use crate::rows::conversation::RoutingState;
 use crate::rows::event_key::SeenKey;
-use crate::rows::message::{Came, InboxFound};
+use crate::rows::message::{InboxResult, TimelineEntry};
 use crate::seal::Seal;
 use crate::sql::{self, Conn};
-use crate::tables::calls::{self, Beginnings};
+use crate::tables::calls::{self, OpenCall};
 use crate::tables::{endpoints, event_keys, messages, outbox, permissions, recordings, settings};
-use crate::write::{Found, Write};
+use crate::write::{Write, WriteResult};
 use crate::writer::inbox;
 
-/// Numbers of late lines begin here: above all that a call's own task writes, which may still be in the queue.
+/// First sequence number of late lines. It is greater than those of the call's own task, which may
+/// still be in the queue.
 const LATE_SEQ: i64 = 1_000_000;
 
-/// Rows of event logs.
+/// `INSERT` for rows of event logs.
 const LINES: (&str, usize, &str) = (
     "INSERT INTO call_events (call_uuid, seq, line) ",
     3,
     " ON CONFLICT (call_uuid, seq) DO NOTHING",
 );
 
-/// One transaction; what each write found that somebody waits for, in order.
+/// Executes a batch in one transaction. Returns the results of those writes that have one, in
+/// order.
 pub(crate) async fn write_batch(
     to: &mut Conn,
     seal: &Seal,
     batch: &[Write],
-) -> Result<Vec<Found>, sqlx::Error> {
-    // Terminal records and the outbox are synced (R11). Whoever called gives the connection up when something fails.
+) -> Result<Vec<WriteResult>, sqlx::Error> {
+    // Call ends and the outbox must be synced. On an error, the caller closes the connection, which
+    // rolls the transaction back.
     let synced = batch.iter().any(Write::is_synced);
     to.begin(synced).await?;
     let found = write_all(to, seal, batch).await?;
@@ -37,8 +40,9 @@ pub(crate) async fn write_batch(
     Ok(found)
 }
 
-/// One transaction: these of the journal's entries, and that so many of it have been seen now.
-pub(crate) async fn take_in(
+/// Executes entries of the journal and records the number of entries replayed so far, in one
+/// transaction.
+pub(crate) async fn replay_entries(
     to: &mut Conn,
     seal: &Seal,
     journal: Uuid,
@@ -59,50 +63,53 @@ async fn write_all<'a>(
     to: &mut Conn,
     seal: &Seal,
     batch: &'a [Write],
-) -> Result<Vec<Found>, sqlx::Error> {
+) -> Result<Vec<WriteResult>, sqlx::Error> {
     let mut found = Vec::new();
-    let (mut lines, mut late, mut seen) = (Vec::new(), Vec::new(), Vec::<SeenKey>::new());
-    // First, and together: nothing of a call comes before its beginning.
-    let born = |write: &'a Write| match write {
-        Write::Born(birth) => {
-            Some((&birth.start, Some(Beginnings { setup: &birth.setup, born: birth.born })))
+    let (mut lines, mut late, mut keys) = (Vec::new(), Vec::new(), Vec::<SeenKey>::new());
+    // The starts come first, because all other rows of a call refer to its row.
+    let start = |write: &'a Write| match write {
+        Write::CallStarted(call) => {
+            Some((&call.start, Some(OpenCall { setup: &call.setup, born: call.born })))
         }
         _ => None,
     };
-    let born: Vec<_> = batch.iter().filter_map(born).collect();
-    calls::insert_all(to, &born).await?;
+    let starts: Vec<_> = batch.iter().filter_map(start).collect();
+    calls::insert_all(to, &starts).await?;
     let answered: Vec<_> = batch.iter().filter_map(Write::answered).collect();
-    calls::answered(to, &answered).await?;
-    // Of rows of earlier batches; what comes behind one that is over now may go out at once.
+    calls::record_answered(to, &answered).await?;
+    // These concern rows of earlier batches. A callback that waits for one of them can be sent once
+    // it is settled.
     let settled: Vec<_> = batch.iter().filter_map(Write::settlement).collect();
     let mut settled = outbox::settle(to, &settled).await?.into_iter();
-    let together = batch.iter().all(Write::goes_together);
-    let mut ahead =
-        if together { by_kinds(to, seal, batch).await? } else { Vec::new() }.into_iter();
+    let commute = batch.iter().all(Write::commutes);
+    let mut by_kind =
+        if commute { execute_by_kind(to, seal, batch).await? } else { Vec::new() }.into_iter();
     for write in batch {
         match write {
-            Write::Born(_) | Write::Answered(..) => {}
-            Write::Settle(..) => found.extend(settled.next().map(Found::Settle)),
-            Write::Concluded(..) | Write::Callback(..) | Write::Inbox(..) if together => {
-                found.extend(ahead.next())
+            Write::CallStarted(_) | Write::CallAnswered(..) => {}
+            Write::SettleCallback(..) => {
+                found.extend(settled.next().map(WriteResult::SettleCallback))
             }
-            Write::Bound(call, wacid, farewell) => {
-                calls::bound(to, *call, wacid, *farewell).await?
+            Write::CallEnded(..) | Write::Callback(..) | Write::Inbox(..) if commute => {
+                found.extend(by_kind.next())
             }
-            Write::Alive(node_id, at) => calls::alive(to, node_id, *at).await?,
-            Write::Line { call, seq, line } => lines.push((call, seq, line)),
-            Write::Late { call, line } => late.push((call, line)),
-            Write::Concluded(conclusion, _) => {
-                found.push(Found::Concluded(conclude(to, seal, conclusion).await?))
+            Write::SetWacid(call, wacid, farewell) => {
+                calls::record_wacid(to, *call, wacid, *farewell).await?
+            }
+            Write::Heartbeat(node_id, at) => calls::alive(to, node_id, *at).await?,
+            Write::LogLine { call, seq, line } => lines.push((call, seq, line)),
+            Write::LateLine { call, line } => late.push((call, line)),
+            Write::CallEnded(conclusion, _) => {
+                found.push(WriteResult::CallEnded(conclude(to, seal, conclusion).await?))
             }
             Write::Callback(new, _) => {
-                found.push(Found::Callback(outbox::insert(to, seal, (**new).clone()).await?))
+                found.push(WriteResult::Callback(outbox::insert(to, seal, (**new).clone()).await?))
             }
-            Write::Farewell(call, again) => calls::farewell(to, *call, *again).await?,
-            Write::FarewellsDue(node_id) => calls::farewells_due(to, node_id).await?,
-            Write::Key(key) => seen.push(*key),
-            Write::Unkey(key) => {
-                seen.retain(|other| other.key != *key);
+            Write::SettleFarewell(call, again) => calls::farewell(to, *call, *again).await?,
+            Write::TakeOverFarewells(node_id) => calls::farewells_due(to, node_id).await?,
+            Write::InsertKey(key) => keys.push(*key),
+            Write::RemoveKey(key) => {
+                keys.retain(|other| other.key != *key);
                 event_keys::delete(to, *key).await?;
             }
             Write::Permission(write, _) => {
@@ -110,29 +117,30 @@ async fn write_all<'a>(
             }
             Write::Settings(writes, at, _) => settings::write(to, seal, writes, *at).await?,
             Write::Inbox(write, _) => {
-                found.push(Found::Inbox(inbox::write(to, seal, write).await?))
+                found.push(WriteResult::Inbox(inbox::write(to, seal, write).await?))
             }
-            Write::ForgetPermission(number, user, before) => {
+            Write::DeletePermission(number, user, before) => {
                 permissions::delete(to, number, user, *before).await?
             }
             Write::Endpoint(write, _) => {
-                found.push(Found::Endpoint(endpoints::write(to, write).await?))
+                found.push(WriteResult::Endpoint(endpoints::write(to, write).await?))
             }
-            Write::RecordingBegun(start) => recordings::begin(to, start).await?,
+            Write::RecordingStarted(start) => recordings::begin(to, start).await?,
             Write::RecordingEnded(conclusion, _) => {
-                found
-                    .push(Found::RecordingEnded(recordings::conclude(to, seal, conclusion).await?));
+                found.push(WriteResult::RecordingEnded(
+                    recordings::conclude(to, seal, conclusion).await?,
+                ));
             }
-            Write::Deed(deed, _) => found.push(Found::Deed(deed.carry_out(to, seal).await?)),
-            Write::Transcribed(write, _) => {
-                found.push(Found::RecordingEnded(
+            Write::Task(task, _) => found.push(WriteResult::Task(task.execute(to, seal).await?)),
+            Write::Transcription(write, _) => {
+                found.push(WriteResult::RecordingEnded(
                     recordings::transcription_callback(to, seal, write).await?,
                 ));
             }
-            Write::Copy(write, _) => recordings::copied(to, write).await?,
-            Write::ForgetRecordings(ids, _) => recordings::forget(to, ids).await?,
-            Write::ForgetKeys(before) => event_keys::forget(to, *before).await?,
-            Write::Settled(_) => {}
+            Write::RecordingCopy(write, _) => recordings::write_copy(to, write).await?,
+            Write::DeleteRecordings(ids, _) => recordings::delete(to, ids).await?,
+            Write::DeleteOldKeys(before) => event_keys::delete_oldest(to, *before).await?,
+            Write::Flush(_) => {}
         }
     }
     sql::insert_rows(to, LINES, &lines, |mut row, (call, seq, line)| {
@@ -141,52 +149,57 @@ async fn write_all<'a>(
             .push_bind(*line);
     })
     .await?;
-    // Nothing is added to a log that has been forgotten.
+    // A log without lines has been erased and stays empty.
     let insert = "INSERT INTO call_events (call_uuid, seq, line) SELECT $1, \
         CASE WHEN seq >= $2 THEN seq + 1 ELSE $2 END, $3 FROM call_events WHERE call_uuid = $1 \
         ORDER BY seq DESC LIMIT 1";
     let late = late
         .iter()
         .map(|(call, line)| sql::query(insert).bind(call.to_string()).bind(LATE_SEQ).bind(*line));
-    sql::each(to, late).await?;
-    event_keys::insert(to, &seen).await?;
+    sql::execute_each(to, late).await?;
+    event_keys::insert(to, &keys).await?;
     Ok(found)
 }
 
-/// Ends of calls, messages that came, and callbacks of a batch in which nothing else could see in what order they are
-/// written: a kind at a time, each kind in its order.
-async fn by_kinds(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
+/// Executes the call ends, inbound messages and callbacks of a batch, one kind after the other and
+/// in order within each kind. All other writes of the batch must commute with them.
+async fn execute_by_kind(
+    to: &mut Conn,
+    seal: &Seal,
+    batch: &[Write],
+) -> Result<Vec<WriteResult>, sqlx::Error> {
     let ends: Vec<&Conclusion> = batch.iter().filter_map(Write::conclusion).collect();
     let mut changed =
         calls::close(to, ends.iter().map(|c| (c.start.call, &c.end, c.farewell))).await?;
     for (c, changed) in ends.iter().zip(&mut changed) {
         if !*changed {
-            *changed = close_anew(to, c).await?;
+            *changed = insert_and_close(to, c).await?;
         }
     }
-    let came: Vec<&Came> = batch.iter().filter_map(Write::came).collect();
+    let inbound: Vec<&TimelineEntry> = batch.iter().filter_map(Write::entry).collect();
     let mut changed = changed.into_iter();
-    let mut arrived = messages::arrive(to, &came).await?.into_iter();
-    // In the order of the queue, whatever they report: those of one conversation go out in order.
+    let mut entries = messages::insert_entries(to, &inbound).await?.into_iter();
+    // In the order of the queue across all kinds, because callbacks of one conversation are sent in
+    // order.
     let mut reports = Vec::new();
     let mut done = Vec::new();
     for write in batch {
         let before = reports.len();
         let what = match write {
-            Write::Concluded(c, _) => {
+            Write::CallEnded(c, _) => {
                 let changed = changed.next().unwrap_or_default();
                 reports.extend(c.callbacks.iter().filter(|_| changed).cloned());
-                Done::Concluded(changed)
+                KindResult::Ended(changed)
             }
             Write::Callback(new, _) => {
                 reports.push((**new).clone());
-                Done::Callback
+                KindResult::Callback
             }
             Write::Inbox(..) => {
-                let (found, told) =
-                    arrived.next().flatten().map(|new| (new.found, new.told)).unzip();
-                reports.extend(told.unwrap_or_default());
-                Done::Came(found)
+                let (found, callbacks) =
+                    entries.next().flatten().map(|new| (new.found, new.callbacks)).unzip();
+                reports.extend(callbacks.unwrap_or_default());
+                KindResult::Entry(found)
             }
             _ => continue,
         };
@@ -196,26 +209,34 @@ async fn by_kinds(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Fou
     let found = |(what, reports)| {
         let mut callbacks = written.by_ref().take(reports);
         match what {
-            Done::Concluded(changed) => {
-                Some(Found::Concluded(Concluded { changed, callbacks: callbacks.collect() }))
+            KindResult::Ended(changed) => Some(WriteResult::CallEnded(ConclusionResult {
+                changed,
+                callbacks: callbacks.collect(),
+            })),
+            KindResult::Callback => callbacks.next().map(WriteResult::Callback),
+            KindResult::Entry(found) => {
+                Some(WriteResult::Inbox(InboxResult::Entry(found, callbacks.collect())))
             }
-            Done::Callback => callbacks.next().map(Found::Callback),
-            Done::Came(found) => Some(Found::Inbox(InboxFound::Came(found, callbacks.collect()))),
         }
     };
     Ok(done.into_iter().filter_map(found).collect())
 }
 
-/// What [`by_kinds`] has done, but for what reports it.
-enum Done {
-    Concluded(bool),
+/// The result of a write in [`execute_by_kind`], without its callbacks.
+enum KindResult {
+    Ended(bool),
     Callback,
-    Came(Option<(Standing, u64)>),
+    Entry(Option<(RoutingState, u64)>),
 }
 
-/// Closes the record and puts what reports it into the outbox; neither, where the call had its end before.
-async fn conclude(to: &mut Conn, seal: &Seal, c: &Conclusion) -> Result<Concluded, sqlx::Error> {
-    let mut concluded = Concluded { changed: close(to, c).await?, ..Default::default() };
+/// Closes the record and adds its callbacks to the outbox. Does neither if the call had already
+/// ended.
+async fn conclude(
+    to: &mut Conn,
+    seal: &Seal,
+    c: &Conclusion,
+) -> Result<ConclusionResult, sqlx::Error> {
+    let mut concluded = ConclusionResult { changed: close(to, c).await?, ..Default::default() };
     if concluded.changed {
         for callback in &c.callbacks {
             concluded.callbacks.push(outbox::insert(to, seal, callback.clone()).await?);
@@ -228,11 +249,12 @@ async fn close(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> {
     if calls::close(to, [(c.start.call, &c.end, c.farewell)]).await?.contains(&true) {
         return Ok(true);
     }
-    close_anew(to, c).await
+    insert_and_close(to, c).await
 }
 
-/// Closed already; or its beginning got lost, which is made good for.
-async fn close_anew(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> {
+/// Called if no open record was found. Inserts the record in case that the call's start was lost,
+/// and closes it. Returns `false` if the call had already ended.
+async fn insert_and_close(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> {
     calls::insert(to, &c.start, None).await?;
     Ok(calls::close(to, [(c.start.call, &c.end, c.farewell)]).await?.contains(&true))
 }

@@ -1,20 +1,20 @@
-//! Many writes of one batch: each comes to what it would have come to alone.
+//! Tests that each write of a large batch has the same result as alone.
 
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::rows::call::{Concluded, Conclusion};
-use crate::rows::callback::{Settled, Settlement};
+use crate::rows::call::{Conclusion, ConclusionResult};
+use crate::rows::callback::{DeliveryOutcome, Settlement};
 use crate::rows::conversation::{Pair, UserName};
-use crate::rows::message::{Came, Draft, DraftForm, InboxFound, NewMessage};
+use crate::rows::message::{EventDraft, EventForm, InboxResult, NewMessage, TimelineEntry};
 use crate::scope::Scope;
 use crate::store::Store;
 use crate::tests::{MAIN, begin, callback, end, secs, start, uuid};
 use model::{Direction, E164, Health, MessageStatus, Routing};
 
-/// The message `n` of a user, told to the number's URL.
-fn came(n: u128, user: u128) -> Came {
-    Came {
+/// Message `n` of a user, reported to the number's webhook URL.
+fn came(n: u128, user: u128) -> TimelineEntry {
+    TimelineEntry {
         pair: Pair {
             conversation: Uuid::from_u128(1_000 + user),
             account: MAIN.into(),
@@ -37,7 +37,7 @@ fn came(n: u128, user: u128) -> Came {
         heard: Some(secs(n as i64)),
         counts: true,
         routing: Routing::Webhook(None),
-        draft: Some(Draft {
+        draft: Some(EventDraft {
             event_id: Uuid::from_u128(3_000 + n),
             account: MAIN.into(),
             main_account: MAIN.into(),
@@ -45,7 +45,7 @@ fn came(n: u128, user: u128) -> Came {
             created: secs(1),
             event: "message.received".to_owned(),
             body: json!({}),
-            form: Some(DraftForm {
+            form: Some(EventForm {
                 event_id: Uuid::from_u128(3_000 + n),
                 url: "https://app.example.com/messages".to_owned(),
                 origin: "https://app.example.com".to_owned(),
@@ -56,12 +56,12 @@ fn came(n: u128, user: u128) -> Came {
     }
 }
 
-/// With `apart`, something among them that the others may not change places with.
+/// If `apart`, the batch includes a write that does not commute with the others.
 async fn each_has_its_own(apart: bool) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("offhook.db"), Health::new()).await.unwrap();
     let before = store.outbox().add(callback(50, 500)).await.unwrap();
-    // More than go to SQLite's thread at a time, and one of a call whose beginning got lost.
+    // More than one round trip to SQLite's thread holds, and one call with a lost start.
     (2..12).for_each(|n| begin(&store, n));
     let conclusion = |n: u128| Conclusion {
         start: start(n, MAIN, MAIN),
@@ -75,7 +75,7 @@ async fn each_has_its_own(apart: bool) {
         store.calls().set_wacid(uuid(4), "wacid.bound".into(), secs(99));
     }
     let told = store.outbox().add(callback(50, 501));
-    let outcome = Settled::Delivered;
+    let outcome = DeliveryOutcome::Delivered;
     let settlement = Settlement {
         id: before.callback.id,
         attempts: 1,
@@ -84,7 +84,7 @@ async fn each_has_its_own(apart: bool) {
         last: "200".to_owned(),
     };
     let settled = store.outbox().settle(settlement);
-    // Two of one user, the second of them twice; those of another between them.
+    // Two messages of one user, the second one twice, interleaved with those of another user.
     let all = [came(1, 1), came(2, 2), came(3, 1), came(3, 1), came(4, 2)];
     let messages: Vec<_> =
         all.into_iter().map(|came| store.messages().receive(came).unwrap()).collect();
@@ -99,18 +99,18 @@ async fn each_has_its_own(apart: bool) {
             .collect();
         assert_eq!(events, [(n, true)]);
     }
-    assert_eq!(again.await.unwrap(), Concluded::default());
+    assert_eq!(again.await.unwrap(), ConclusionResult::default());
     let told = told.await.unwrap();
     assert_eq!(
         (told.callback.new.event_id.as_u128(), told.first),
         (501, true),
-        "the one before it is over"
+        "the callback before it is settled"
     );
     assert!(!settled.await.unwrap());
     let mut found = Vec::new();
     for message in messages {
-        let InboxFound::Came(standing, written) = message.await.unwrap() else {
-            panic!("not taken in")
+        let InboxResult::Entry(standing, written) = message.await.unwrap() else {
+            panic!("no entry")
         };
         let events: Vec<_> =
             written.iter().map(|w| (w.callback.new.event_id.as_u128() - 3_000, w.first)).collect();
@@ -131,11 +131,11 @@ async fn each_has_its_own(apart: bool) {
 }
 
 #[tokio::test]
-async fn what_comes_together_is_written_a_kind_at_a_time() {
+async fn commuting_writes_of_a_batch_are_executed_by_kind() {
     each_has_its_own(false).await;
 }
 
 #[tokio::test]
-async fn what_would_see_the_order_keeps_it() {
+async fn a_write_that_does_not_commute_keeps_the_order() {
     each_has_its_own(true).await;
 }

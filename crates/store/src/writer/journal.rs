@@ -1,9 +1,12 @@
-//! The journal: a file beside the store that takes what the store does not (R11), until it does again. Bytes and lines
-//! only; what stands in them is `entry`'s business, when it is used is `writer`'s. Everything here blocks.
+//! The journal: a file next to the database that takes writes while the database rejects them.
 //!
-//! A line is a checksum, a space, the entry, a newline. The first names the journal, so that the store can keep how
-//! many of its entries it has. A line that is cut short was never promised; one whose checksum is wrong is passed over
-//! and counted.
+//! This module handles lines and bytes. The content of an entry is defined in `journal_entry`, and
+//! `writer` decides when to use the journal. All functions block.
+//!
+//! Each line is a checksum, a space, an entry and a newline. The first entry is the journal's id,
+//! so that the database can record how many entries of this journal it has. A truncated last line
+//! was never reported as written and is dropped. A line with a wrong checksum is skipped and
+//! counted.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -15,45 +18,45 @@ use uuid::Uuid;
 
 use model::metric;
 
-/// The file's name in `store.data_dir`.
+/// Name of the file in `store.data_dir`.
 const NAME: &str = "store.journal";
 
-/// The most that it holds, in bytes (R11).
+/// Maximum size in bytes.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// Past that, lines of event logs are left out: the rest is for records and callbacks.
+/// Size from which event log lines are dropped. The rest is reserved for records and callbacks.
 const LINES_MAX: u64 = BYTES_MAX / 4 * 3;
 
-/// Space taken from the disk beforehand: a disk that is full for the store has this much left.
+/// Disk space reserved in advance, so that the journal can be written even if the disk is full.
 const RESERVED: u64 = 8 << 20;
 
-/// Characters of a checksum: 64 bits of a SHA-256.
-const SUM: usize = 16;
+/// Length of a checksum: 16 hexadecimal digits, 64 bits of a SHA-256.
+const CHECKSUM_LEN: usize = 16;
 
-/// An open journal; nobody else has it open as long as it lives.
+/// An open journal. It is locked against other processes.
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: File,
     id: Uuid,
-    /// Where the first entry begins, and where the last one ends.
+    /// Offsets of the first entry and of the end of the last one.
     begin: u64,
     len: u64,
     dirty: bool,
 }
 
-/// Entries as they were read, and where the next one begins.
+/// Entries read from the journal, and the offset of the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
-    /// `None`: one whose checksum is wrong.
+    /// `None` for an entry with a wrong checksum.
     pub(crate) entries: Vec<Option<String>>,
     pub(crate) next: u64,
 }
 
 impl Journal {
-    /// Opens or makes the journal of a folder.
+    /// Opens the journal of a folder, and creates it if it does not exist.
     ///
     /// # Errors
-    /// The system's, or another process has it.
+    /// Fails on I/O errors, or if another process has it open.
     pub(crate) fn open(folder: &Path) -> std::io::Result<Self> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let path: PathBuf = folder.join(NAME);
@@ -64,23 +67,26 @@ impl Journal {
             .truncate(false)
             .mode(0o600)
             .open(&path)?;
-        file.try_lock()
-            .map_err(|e| std::io::Error::other(format!("another process has the journal: {e}")))?;
+        file.try_lock().map_err(|e| {
+            std::io::Error::other(format!("another process has locked the journal: {e}"))
+        })?;
         let mut journal = Self { file, id: Uuid::nil(), begin: 0, len: 0, dirty: false };
         let found = journal.scan()?;
         if found.is_none() {
-            journal.mend(&path)?;
+            journal.repair(&path)?;
         }
         Ok(journal)
     }
 
-    /// Begins anew a journal whose name cannot be read. One that was begun and never used goes without a word; else the file as
-    /// it was is put aside, and what can be read of its entries stays. How many of them the store had is not known any more:
-    /// taking one in twice does nothing.
+    /// Recreates a journal without a readable id.
+    ///
+    /// A file without any complete line was never used and is just reset. Otherwise the file is
+    /// saved under another name, and its readable entries are kept. Some of them may be in the
+    /// database already; executing an entry twice has no effect.
     ///
     /// # Errors
-    /// The system's; then nothing was changed.
-    fn mend(&mut self, path: &Path) -> std::io::Result<()> {
+    /// Fails on I/O errors. The journal is unchanged then.
+    fn repair(&mut self, path: &Path) -> std::io::Result<()> {
         let mut bytes = Vec::new();
         self.file.seek(SeekFrom::Start(0))?;
         (&self.file).take(BYTES_MAX + RESERVED).read_to_end(&mut bytes)?;
@@ -93,25 +99,25 @@ impl Journal {
         copy.sync_all()?;
         let lines = || bytes.split_inclusive(|b| *b == b'\n');
         let entries: Vec<String> =
-            lines().filter_map(checked).filter(|line| Uuid::parse_str(line).is_err()).collect();
+            lines().filter_map(parse_line).filter(|line| Uuid::parse_str(line).is_err()).collect();
         tracing::error!(
             aside = %aside.display(),
             entries = entries.len(),
             unreadable = lines().count() - entries.len(),
-            "the journal was damaged: what can be read of it is taken in, and the file as it was is put aside"
+            "damaged journal saved under another name, its readable entries kept"
         );
         self.clear()?;
         self.append(&entries)?;
         self.sync()
     }
 
-    /// Reads the name, and where the last whole line ends; `None`: there is no name, and so nothing of use.
+    /// Reads the id and finds the end of the last complete line. Returns `None` without a valid id.
     fn scan(&mut self) -> std::io::Result<Option<()>> {
         self.file.seek(SeekFrom::Start(0))?;
         let mut lines = BufReader::new(&self.file);
         let mut name = String::new();
         lines.by_ref().take(200).read_line(&mut name)?;
-        let Some(id) = checked(name.as_bytes()).and_then(|id| id.parse().ok()) else {
+        let Some(id) = parse_line(name.as_bytes()).and_then(|id| id.parse().ok()) else {
             return Ok(None);
         };
         let begin = count(name.len());
@@ -126,13 +132,13 @@ impl Journal {
         }
         (self.id, self.begin, self.len) = (id, begin, at);
         if self.file.metadata()?.len() > at {
-            tracing::warn!("the journal's last entry was cut short; it is dropped");
+            tracing::warn!("truncated last entry of the journal dropped");
             self.file.set_len(at)?;
         }
         Ok(Some(()))
     }
 
-    /// Its name.
+    /// The journal's id.
     pub(crate) fn id(&self) -> Uuid {
         self.id
     }
@@ -141,36 +147,37 @@ impl Journal {
         self.len <= self.begin
     }
 
-    /// Bytes of entries.
+    /// Size of the entries in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.len.saturating_sub(self.begin)
     }
 
-    /// Whether there is still room for lines of event logs.
+    /// Returns whether event log lines are still accepted.
     pub(crate) fn has_room_for_lines(&self) -> bool {
         self.len < LINES_MAX
     }
 
-    /// Where the first entry begins.
+    /// Offset of the first entry.
     pub(crate) fn begin(&self) -> u64 {
         self.begin
     }
 
-    /// Adds entries: all of them or none.
+    /// Appends entries, either all of them or none.
     ///
     /// # Errors
-    /// The system's, or it is full.
+    /// Fails on I/O errors, or if the journal is full.
     pub(crate) fn append(&mut self, entries: &[String]) -> std::io::Result<()> {
-        let mut bytes = Vec::with_capacity(entries.iter().map(|e| e.len() + SUM + 2).sum());
+        let mut bytes =
+            Vec::with_capacity(entries.iter().map(|e| e.len() + CHECKSUM_LEN + 2).sum());
         for entry in entries {
-            line(&mut bytes, entry);
+            push_line(&mut bytes, entry);
         }
         if self.len + count(bytes.len()) > BYTES_MAX {
             return Err(std::io::Error::other("the journal is full"));
         }
         self.file.seek(SeekFrom::Start(self.len))?;
         if let Err(e) = self.file.write_all(&bytes) {
-            // Half a line would hide those after it.
+            // A partial line would corrupt the line after it.
             self.file.set_len(self.len)?;
             return Err(e);
         }
@@ -181,18 +188,18 @@ impl Journal {
         Ok(())
     }
 
-    /// Sees to it that what was added is on the disk.
+    /// Syncs appended entries to disk.
     ///
     /// # Errors
-    /// The system's.
+    /// Fails on I/O errors.
     pub(crate) fn sync(&mut self) -> std::io::Result<()> {
         if std::mem::take(&mut self.dirty) { self.file.sync_data() } else { Ok(()) }
     }
 
-    /// At most so many entries from there on.
+    /// Reads up to `at_most` entries from an offset on.
     ///
     /// # Errors
-    /// The system's.
+    /// Fails on I/O errors.
     pub(crate) fn read(&mut self, from: u64, at_most: usize) -> std::io::Result<Chunk> {
         self.file.seek(SeekFrom::Start(from))?;
         let mut lines = BufReader::new((&self.file).take(self.len.saturating_sub(from)));
@@ -205,19 +212,19 @@ impl Journal {
                 break;
             }
             chunk.next += count(read);
-            chunk.entries.push(checked(&line));
+            chunk.entries.push(parse_line(&line));
         }
         Ok(chunk)
     }
 
-    /// Empties it, under a new name.
+    /// Empties the journal and gives it a new id.
     ///
     /// # Errors
-    /// The system's.
+    /// Fails on I/O errors.
     pub(crate) fn clear(&mut self) -> std::io::Result<()> {
         let id = Uuid::new_v4();
         let mut name = Vec::new();
-        line(&mut name, &id.to_string());
+        push_line(&mut name, &id.to_string());
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&name)?;
@@ -225,7 +232,7 @@ impl Journal {
         (self.id, self.begin, self.len, self.dirty) =
             (id, count(name.len()), count(name.len()), false);
         if let Err(e) = fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, RESERVED) {
-            tracing::debug!(error = %e, "no space could be reserved for the journal");
+            tracing::debug!(error = %e, "could not reserve disk space for the journal");
         }
         metrics::gauge!(metric::STORE_JOURNAL_BYTES).set(0.0);
         Ok(())
@@ -236,25 +243,25 @@ fn count(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
-fn sum(entry: &[u8]) -> String {
+fn checksum(entry: &[u8]) -> String {
     let mut sum = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, entry));
-    sum.truncate(SUM);
+    sum.truncate(CHECKSUM_LEN);
     sum
 }
 
-fn line(to: &mut Vec<u8>, entry: &str) {
-    to.extend_from_slice(sum(entry.as_bytes()).as_bytes());
+fn push_line(to: &mut Vec<u8>, entry: &str) {
+    to.extend_from_slice(checksum(entry.as_bytes()).as_bytes());
     to.push(b' ');
     to.extend_from_slice(entry.as_bytes());
     to.push(b'\n');
 }
 
-/// The entry of a line, if it is what was written.
-fn checked(line: &[u8]) -> Option<String> {
+/// Returns the entry of a line if its checksum is right.
+fn parse_line(line: &[u8]) -> Option<String> {
     let line = line.strip_suffix(b"\n")?;
-    let (claimed, entry) = line.split_at_checked(SUM)?;
+    let (claimed, entry) = line.split_at_checked(CHECKSUM_LEN)?;
     let entry = entry.strip_prefix(b" ")?;
-    (claimed == sum(entry).as_bytes()).then(|| String::from_utf8(entry.to_vec()).ok())?
+    (claimed == checksum(entry).as_bytes()).then(|| String::from_utf8(entry.to_vec()).ok())?
 }
 
 #[cfg(test)]
@@ -274,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn r11_a_journal_whose_name_is_damaged_keeps_its_entries_and_one_that_is_none_is_put_aside() {
+    fn r11_a_journal_with_a_damaged_id_keeps_its_entries_and_is_saved() {
         let aside = |folder: &std::path::Path| {
             let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
             let aside: Vec<_> =
@@ -282,7 +289,8 @@ mod tests {
             assert!(aside.len() < 2, "{aside:?}");
             aside.first().map(|path| std::fs::read(path).unwrap())
         };
-        // A bit in the name, its whole line gone, a file that is something else, a name that was being written.
+        // A flipped bit in the id, a missing id line, a file with other content, a partly written
+        // id.
         for (damage, kept) in [(0, 3), (1, 3), (2, 0), (3, 0)] {
             let folder = tempfile::tempdir().unwrap();
             let mut journal = Journal::open(folder.path()).unwrap();
@@ -306,17 +314,17 @@ mod tests {
             assert_eq!(
                 all(&mut Journal::open(folder.path()).unwrap()),
                 wanted,
-                "{damage}: at the start after it"
+                "{damage}: at the next start"
             );
         }
     }
 
     #[test]
-    fn r11_entries_come_back_in_order_over_a_restart_and_a_cut_one_is_dropped() {
+    fn r11_entries_survive_a_restart_in_order_and_a_truncated_one_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(folder.path()).unwrap();
         assert!(journal.is_empty());
-        assert!(Journal::open(folder.path()).is_err(), "one process at a time");
+        assert!(Journal::open(folder.path()).is_err(), "locked by the first");
         journal.append(&texts(0..3)).unwrap();
         journal.append(&texts(3..5)).unwrap();
         journal.sync().unwrap();
@@ -339,7 +347,7 @@ mod tests {
         assert_eq!(
             all(&mut journal),
             expected,
-            "what was changed is not believed, what was cut is gone"
+            "a changed entry is unreadable, a truncated one is dropped"
         );
         journal.append(&texts(5..6)).unwrap();
         assert_eq!(all(&mut journal).len(), 6);
@@ -348,13 +356,13 @@ mod tests {
     }
 
     #[test]
-    fn r11_it_is_bounded_and_takes_all_or_nothing() {
+    fn r11_the_journal_is_bounded_and_appends_all_or_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(folder.path()).unwrap();
         let big = vec!["x".repeat(1 << 20); 40];
         journal.append(&big).unwrap();
         assert!(journal.has_room_for_lines());
-        assert!(journal.append(&big).is_err(), "64 MiB are the most");
+        assert!(journal.append(&big).is_err(), "the limit is 64 MiB");
         assert_eq!(all(&mut journal).len(), 40);
         journal.append(&big[..20]).unwrap();
         assert!(!journal.has_room_for_lines() && journal.bytes() < BYTES_MAX);
@@ -363,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_journal_is_begun_anew() {
+    fn recreates_a_file_that_is_not_a_journal() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::File::create(folder.path().join(NAME)).unwrap().write_all(&[0; 5_000]).unwrap();
         let mut journal = Journal::open(folder.path()).unwrap();

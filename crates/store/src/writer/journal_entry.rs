@@ -1,14 +1,14 @@
-//! What a write is in the journal (R11): everything about it, as JSON; and back.
+//! The JSON form of writes in the journal.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::rows::call::{Birth, CallEnd, CallStart, Conclusion, Farewell};
+use crate::rows::call::{CallEnd, CallStart, Conclusion, Farewell, StartedCall};
 use crate::rows::callback::NewCallback;
 use crate::rows::event_key::{KeyKind, SeenKey};
-use crate::rows::message::{Came, StatusCame};
+use crate::rows::message::{StatusUpdate, TimelineEntry};
 use crate::rows::permission::{PermissionReply, PermissionRow, PermissionWrite};
 use crate::rows::recording::{RecordingConclusion, RecordingEnd, RecordingStart};
 use crate::seal::Seal;
@@ -17,28 +17,87 @@ use machine::{CallbackKind, CallbackRequest, Param};
 use model::{AuthId, CallUuid, Method, Timestamp, Wacid};
 use xml::ast::DocUrl;
 
-/// One write.
+/// A write in the journal.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "write", rename_all = "snake_case")]
 pub(crate) enum Entry {
-    Born { start: CallStart, setup: String, born: Timestamp },
-    Bound { call: CallUuid, wacid: Wacid, farewell: Option<Timestamp> },
-    Answered { call: CallUuid, at: Timestamp },
-    Alive { node_id: String, at: Timestamp },
-    Late { call: CallUuid, line: String },
-    Line { call: CallUuid, seq: u64, line: String },
-    Concluded { start: CallStart, end: CallEnd, callbacks: Vec<Kept>, farewell: Option<Farewell> },
-    Callback { callback: Kept },
-    Farewell { call: CallUuid, again: Option<Timestamp> },
-    Permission { row: PermissionRow, reply: Option<PermissionReply> },
-    RecordingBegun { start: RecordingStart },
-    RecordingEnded { start: RecordingStart, end: RecordingEnd, callbacks: Vec<Kept> },
-    Key { key: String, tombstone: bool, seen: Timestamp },
-    MessageCame { came: Box<Came> },
-    MessageStatus { status: Box<StatusCame> },
+    #[serde(rename = "born")]
+    CallStarted {
+        start: CallStart,
+        setup: String,
+        born: Timestamp,
+    },
+    #[serde(rename = "bound")]
+    SetWacid {
+        call: CallUuid,
+        wacid: Wacid,
+        farewell: Option<Timestamp>,
+    },
+    #[serde(rename = "answered")]
+    CallAnswered {
+        call: CallUuid,
+        at: Timestamp,
+    },
+    #[serde(rename = "alive")]
+    Heartbeat {
+        node_id: String,
+        at: Timestamp,
+    },
+    #[serde(rename = "late")]
+    LateLine {
+        call: CallUuid,
+        line: String,
+    },
+    #[serde(rename = "line")]
+    LogLine {
+        call: CallUuid,
+        seq: u64,
+        line: String,
+    },
+    #[serde(rename = "concluded")]
+    CallEnded {
+        start: CallStart,
+        end: CallEnd,
+        callbacks: Vec<Kept>,
+        farewell: Option<Farewell>,
+    },
+    Callback {
+        callback: Kept,
+    },
+    #[serde(rename = "farewell")]
+    SettleFarewell {
+        call: CallUuid,
+        again: Option<Timestamp>,
+    },
+    Permission {
+        row: PermissionRow,
+        reply: Option<PermissionReply>,
+    },
+    #[serde(rename = "recording_begun")]
+    RecordingStarted {
+        start: RecordingStart,
+    },
+    RecordingEnded {
+        start: RecordingStart,
+        end: RecordingEnd,
+        callbacks: Vec<Kept>,
+    },
+    #[serde(rename = "key")]
+    InsertKey {
+        key: String,
+        tombstone: bool,
+        seen: Timestamp,
+    },
+    #[serde(rename = "message_came")]
+    TimelineEntry {
+        came: Box<TimelineEntry>,
+    },
+    MessageStatus {
+        status: Box<StatusUpdate>,
+    },
 }
 
-/// A callback, its secret parameters sealed as in the store.
+/// A callback. Its secret parameters are encrypted as in the database.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Kept {
     event_id: Uuid,
@@ -51,9 +110,10 @@ pub(crate) struct Kept {
     kind: CallbackKind,
     url: String,
     method: Method,
-    /// Name, value, whether it is secret; in order. Secret ones stand in the entries of before only.
+    /// Name, value and whether the value is secret, in order. Only journals of older versions
+    /// contain secret values.
     params: Vec<(String, String, bool)>,
-    /// Base64.
+    /// Base64 of the encrypted parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sealed: Option<String>,
 }
@@ -101,7 +161,7 @@ impl Kept {
             shut: None,
         };
         if let Some(sealed) = self.sealed {
-            // What is no base64 does not open either.
+            // Invalid Base64 becomes an empty value, which fails to decrypt.
             new.unseal(seal, BASE64_STANDARD.decode(sealed).unwrap_or_default());
         }
         new
@@ -109,86 +169,88 @@ impl Kept {
 }
 
 impl Entry {
-    /// What of a write belongs into the journal; `None`: nothing. What became of a callback waits in memory, where who
-    /// delivers it remembers that it did; the rest is of no use later.
+    /// Returns the entry for a write, or `None` if it does not go to the journal.
+    ///
+    /// Results of callback deliveries stay in memory, because the process that delivered them
+    /// remembers them. The others are useless later.
     pub(crate) fn of(write: &Write, seal: &Seal) -> Option<Self> {
         Some(match write {
-            Write::Born(birth) => {
-                Self::Born { start: birth.start.clone(), setup: birth.setup.clone(), born: birth.born }
+            Write::CallStarted(birth) => {
+                Self::CallStarted { start: birth.start.clone(), setup: birth.setup.clone(), born: birth.born }
             }
-            Write::Bound(call, wacid, farewell) => {
-                Self::Bound { call: *call, wacid: wacid.clone(), farewell: Some(*farewell) }
+            Write::SetWacid(call, wacid, farewell) => {
+                Self::SetWacid { call: *call, wacid: wacid.clone(), farewell: Some(*farewell) }
             }
-            Write::Answered(call, at) => Self::Answered { call: *call, at: *at },
-            Write::Alive(node_id, at) => Self::Alive { node_id: node_id.clone(), at: *at },
-            Write::Late { call, line } => Self::Late { call: *call, line: line.clone() },
-            Write::Line { call, seq, line } => Self::Line { call: *call, seq: *seq, line: line.clone() },
-            Write::Concluded(c, _) => Self::Concluded {
+            Write::CallAnswered(call, at) => Self::CallAnswered { call: *call, at: *at },
+            Write::Heartbeat(node_id, at) => Self::Heartbeat { node_id: node_id.clone(), at: *at },
+            Write::LateLine { call, line } => Self::LateLine { call: *call, line: line.clone() },
+            Write::LogLine { call, seq, line } => Self::LogLine { call: *call, seq: *seq, line: line.clone() },
+            Write::CallEnded(c, _) => Self::CallEnded {
                 start: c.start.clone(),
                 end: c.end.clone(),
                 callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(),
                 farewell: c.farewell,
             },
             Write::Callback(new, _) => Self::Callback { callback: Kept::of(new, seal) },
-            Write::Farewell(call, again) => Self::Farewell { call: *call, again: *again },
-            Write::Key(key) => Self::Key {
+            Write::SettleFarewell(call, again) => Self::SettleFarewell { call: *call, again: *again },
+            Write::InsertKey(key) => Self::InsertKey {
                 key: format!("{:032x}", key.key),
                 tombstone: key.kind == KeyKind::Tombstone,
                 seen: key.seen,
             },
             Write::Permission(write, _) => Self::Permission { row: write.row.clone(), reply: write.reply.clone() },
-            Write::RecordingBegun(start) => Self::RecordingBegun { start: (**start).clone() },
+            Write::RecordingStarted(start) => Self::RecordingStarted { start: (**start).clone() },
             Write::RecordingEnded(c, _) => Self::RecordingEnded {
                 start: c.start.clone(),
                 end: c.end,
                 callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(),
             },
             Write::Inbox(write, _) => match &**write {
-                InboxWrite::Came(came) => Self::MessageCame { came: Box::new(came.clone()) },
+                InboxWrite::Entry(came) => Self::TimelineEntry { came: Box::new(came.clone()) },
                 InboxWrite::Status(status) => Self::MessageStatus { status: Box::new(status.clone()) },
-            // Whoever asked is told that it was not done.
-InboxWrite::Going(_)
-                | InboxWrite::Asking { .. }
-                | InboxWrite::Claim(_)
-                | InboxWrite::Posted { .. }
+// The caller gets an error.
+InboxWrite::Enqueue(_)
+                | InboxWrite::BeginSending { .. }
+                | InboxWrite::Transfer(_)
+                | InboxWrite::SetWamid { .. }
                 | InboxWrite::Change { .. }
                 | InboxWrite::Delete { .. }
-                | InboxWrite::Reroute(_)
+                | InboxWrite::SetRouting(_)
                 | InboxWrite::Open { .. }
                 | InboxWrite::Webhook(_)
                 | InboxWrite::Redeliver { .. }
-                | InboxWrite::Forget { .. } => return None,
+                | InboxWrite::DeleteOlder { .. } => return None,
             },
-            Write::Settle(..)
+            Write::SettleCallback(..)
             | Write::Settings(..)
-            | Write::ForgetRecordings(..)
-// They are done once more.
-| Write::Copy(..) | Write::Transcribed(..) | Write::FarewellsDue(_) | Write::Unkey(_)
-// Whoever asked is told that it was not done.
+            | Write::DeleteRecordings(..)
+// These are attempted again later.
+| Write::RecordingCopy(..) | Write::Transcription(..) | Write::TakeOverFarewells(_) | Write::RemoveKey(_)
+// The caller gets an error.
 | Write::Endpoint(..)
-            | Write::Deed(..)
-            | Write::ForgetPermission(..)
-            | Write::ForgetKeys(_)
-            | Write::Settled(_) => return None,
+            | Write::Task(..)
+            | Write::DeletePermission(..)
+            | Write::DeleteOldKeys(_)
+            | Write::Flush(_) => return None,
         })
     }
 
-    /// The write, for which nobody waits any more.
+    /// Returns the write. The receivers of its senders are closed.
     pub(crate) fn into_write(self, seal: &Seal) -> Write {
         match self {
-            Self::Born { start, setup, born } => {
-                Write::Born(Box::new(Birth { start, setup, born }))
+            Self::CallStarted { start, setup, born } => {
+                Write::CallStarted(Box::new(StartedCall { start, setup, born }))
             }
-            Self::Bound { call, wacid, farewell } => {
-                Write::Bound(call, wacid, farewell.unwrap_or(Timestamp::from_secs(0)))
+            Self::SetWacid { call, wacid, farewell } => {
+                Write::SetWacid(call, wacid, farewell.unwrap_or(Timestamp::from_secs(0)))
             }
-            Self::Answered { call, at } => Write::Answered(call, at),
-            Self::Alive { node_id, at } => Write::Alive(node_id, at),
-            Self::Late { call, line } => Write::Late { call, line },
-            Self::Line { call, seq, line } => Write::Line { call, seq, line },
-            Self::Concluded { start, end, callbacks, farewell } => {
+            Self::CallAnswered { call, at } => Write::CallAnswered(call, at),
+            Self::Heartbeat { node_id, at } => Write::Heartbeat(node_id, at),
+            Self::LateLine { call, line } => Write::LateLine { call, line },
+            Self::LogLine { call, seq, line } => Write::LogLine { call, seq, line },
+            Self::CallEnded { start, end, callbacks, farewell } => {
                 let callbacks = callbacks.into_iter().map(|kept| kept.into_new(seal)).collect();
-                Write::Concluded(
+                Write::CallEnded(
                     Box::new(Conclusion { start, end, callbacks, farewell }),
                     oneshot::channel().0,
                 )
@@ -199,7 +261,7 @@ InboxWrite::Going(_)
             Self::Permission { row, reply } => {
                 Write::Permission(Box::new(PermissionWrite { row, reply }), oneshot::channel().0)
             }
-            Self::RecordingBegun { start } => Write::RecordingBegun(Box::new(start)),
+            Self::RecordingStarted { start } => Write::RecordingStarted(Box::new(start)),
             Self::RecordingEnded { start, end, callbacks } => {
                 let callbacks = callbacks.into_iter().map(|kept| kept.into_new(seal)).collect();
                 Write::RecordingEnded(
@@ -207,16 +269,16 @@ InboxWrite::Going(_)
                     oneshot::channel().0,
                 )
             }
-            Self::Farewell { call, again } => Write::Farewell(call, again),
-            Self::MessageCame { came } => {
-                Write::Inbox(Box::new(InboxWrite::Came(*came)), oneshot::channel().0)
+            Self::SettleFarewell { call, again } => Write::SettleFarewell(call, again),
+            Self::TimelineEntry { came } => {
+                Write::Inbox(Box::new(InboxWrite::Entry(*came)), oneshot::channel().0)
             }
             Self::MessageStatus { status } => {
                 Write::Inbox(Box::new(InboxWrite::Status(*status)), oneshot::channel().0)
             }
-            Self::Key { key, tombstone, seen } => {
+            Self::InsertKey { key, tombstone, seen } => {
                 let kind = if tombstone { KeyKind::Tombstone } else { KeyKind::Event };
-                Write::Key(SeenKey {
+                Write::InsertKey(SeenKey {
                     kind,
                     key: u128::from_str_radix(&key, 16).unwrap_or_default(),
                     seen,

@@ -1,10 +1,15 @@
-//! The one thread that writes what is queued (`queue`): batches of at most 2,000 or 50 ms (none where a webhook or a reader
-//! waits), one transaction each; lines of event logs, which nobody waits for, have batches of their own, of 250 ms.
+//! The thread that writes everything in the queue.
 //!
-//! What the store does not take goes to the journal, and the store is tried five times a second until it does again:
-//! then the journal is taken in, in order, each entry once (R11). Where the journal can't be written either, the batch
-//! waits, the queue behind it holds what it can and refuses the rest, and `health` says so. A batch with a call's end is
-//! synced to the disk before anybody is told. SQLite's side of it: one connection, so nobody else holds the write lock.
+//! A batch has at most 2,000 writes, gathered for up to 50 ms, and runs as one transaction. If a
+//! caller waits for a result, the batch starts at once. Nobody waits for event log lines, so they
+//! have batches of their own, every 250 ms.
+//!
+//! While the database rejects writes, they go to the journal, and the database is retried every 200
+//! ms. Once it accepts writes again, the journal is replayed in order, each entry once. If the
+//! journal fails too, the batch waits, the queue fills up and rejects further writes, and `health`
+//! reports it. A batch with the end of a call is synced to disk before any caller gets a result. On
+//! SQLite, this thread has the only connection that writes, so it never waits for another one's
+//! lock.
 
 mod batch;
 mod inbox;
@@ -23,125 +28,129 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
-use crate::options::{Fail, Part};
+use crate::options::{FaultInjector, StorePart};
 use crate::queue::{QUEUE, Queue};
-use crate::rows::call::Concluded;
-use crate::rows::message::InboxFound;
+use crate::rows::call::ConclusionResult;
+use crate::rows::message::InboxResult;
 use crate::seal::Seal;
-use crate::sql::fault::is_of_entry;
+use crate::sql::errors::is_data_error;
 use crate::sql::{self, Conn, Dialect, Pool};
-use crate::start_log::Births;
-use crate::write::{Found, InboxWrite, Write};
-use crate::writer::batch::{take_in, write_batch};
+use crate::start_log::StartLog;
+use crate::write::{InboxWrite, Write, WriteResult};
+use crate::writer::batch::{replay_entries, write_batch};
 use crate::writer::journal::Journal;
 use crate::writer::journal_entry::Entry;
-use crate::writer::rejects::set_aside;
+use crate::writer::rejects::reject;
 use crate::writer::store_file::StoreFile;
 use model::{Health, metric};
 
-/// Writes in one transaction; what comes in a gathering's time is less unless the store is behind, and then many at once
-/// cost it less.
+/// Maximum number of writes in a transaction. More come together only if the database is slow, and
+/// large batches are cheaper per write.
 const BATCH: usize = 2_000;
 
-/// How long a write waits for company, unless an answer waits for it: a transaction writes a page of each index anew, however
-/// few rows it has there. Where somebody waits, what comes while a batch is written is company enough for the next.
+/// Time to gather writes for a batch if no caller waits. A transaction rewrites a page of each
+/// index regardless of how few rows it has, so small batches are expensive. If a caller waits, the
+/// writes that arrive during a transaction form the next batch.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// How long lines of event logs do, where nobody asks for them: a call's lines together take a fraction of the pages that
-/// they take by twos and threes.
+/// Time to gather event log lines. The lines of a call that are written together touch fewer pages.
 const GATHER_LINES: Duration = Duration::from_millis(250);
 
-/// Between two tries of a batch.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Pause between attempts to write a batch.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a statement waits for another process's lock while the journal takes what comes, or the store is closed.
-const IMPATIENT: Duration = Duration::from_millis(100);
+/// Time that a statement waits for another process's lock while the journal is in use, or while the
+/// store is closing.
+const BUSY_WHILE_FAILING: Duration = Duration::from_millis(100);
 
-/// How long a connection may take once the store is known to take nothing: meanwhile the journal waits. Less while it is closed.
+/// Time limits for connecting while the journal is in use, and while the store is closing.
 const CONNECT: Duration = Duration::from_secs(1);
 
-const CONNECT_AT_LAST: Duration = Duration::from_millis(300);
+const CONNECT_WHILE_CLOSING: Duration = Duration::from_millis(300);
 
-/// How long a transaction may take at a server, which may be frozen: its locks are waited for half as long.
-const STUCK: Duration = Duration::from_secs(10);
+/// Time limit for a transaction on PostgreSQL, in case that the server hangs. It is twice the lock
+/// timeout.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Tries between two syncs of the journal: a second.
+/// Number of attempts between two syncs of the journal, about one second.
 const SYNC_EVERY: u32 = 5;
 
-/// Tries of each batch once the store is being closed.
+/// Number of attempts for each batch while the store is closing.
 const LAST_TRIES: u32 = 3;
 
-/// What a writer is begun with.
-pub(crate) struct Begin {
+/// The parameters of a writer.
+pub(crate) struct WriterOptions {
     pub(crate) pool: Pool,
-    /// SQLite's.
+    /// `None` on PostgreSQL.
     pub(crate) file: Option<StoreFile>,
     pub(crate) health: Health,
-    pub(crate) births: Arc<Births>,
+    pub(crate) start_log: Arc<StartLog>,
     pub(crate) seal: Arc<Seal>,
-    /// The journal's folder.
+    /// Folder of the journal.
     pub(crate) journal: std::path::PathBuf,
-    /// The pool's own busy timeout.
+    /// Busy timeout that the pool's connections start with.
     pub(crate) busy: Duration,
-    pub(crate) fail: Option<Fail>,
+    pub(crate) fail: Option<FaultInjector>,
 }
 
-/// The task to be; [`run`] is it.
+/// The state of the writer thread. See [`run`].
 pub(crate) struct Writer {
-    begin: Begin,
+    options: WriterOptions,
     closing: CancellationToken,
-    /// None while it can't be had.
+    /// `None` if the journal could not be opened.
     journal: Option<Journal>,
-    /// The store does not take what is written: the journal does.
-    broken: bool,
-    /// The pool's connection, between two batches: to give it back and get it again is two messages to its thread.
+    /// Whether the database rejects writes, so that the journal is used.
+    failing: bool,
+    /// The connection, kept between batches: returning it to the pool and acquiring it again costs
+    /// two round trips to SQLite's thread.
     held: Option<Conn>,
-    /// Its busy timeout.
-    patience: Duration,
-    /// What is of use to the store only, and to this process: it waits for it in memory. At most one for each callback
-    /// that is being delivered.
+    /// The connection's present busy timeout.
+    busy_timeout: Duration,
+    /// Writes that wait in memory until the database works, because only this process needs them.
+    /// At most one for each callback in delivery.
     deferred: Vec<Write>,
     since_sync: u32,
 }
 
-/// Takes in what an earlier process left in the journal, then starts the thread that writes.
+/// Replays the journal of an earlier process, then starts the writer thread.
 ///
-/// Each statement goes to SQLite's thread and back. Where the writer is one of many tasks, each way back wakes first who
-/// waits for sockets and then a worker; alone on its thread it is woken once, and nobody else.
-pub(crate) async fn start(begin: Begin) -> Result<Queue, StoreError> {
+/// Every statement is a round trip to SQLite's thread. On a shared runtime, each response would
+/// wake the I/O driver and then a worker. On a separate thread, only the writer wakes.
+pub(crate) async fn start(options: WriterOptions) -> Result<Queue, StoreError> {
     let (queue, writes) = mpsc::channel(QUEUE);
     let (closing, task) = (CancellationToken::new(), TaskTracker::new());
-    let births = begin.births.clone();
-    let mut writer = Writer::new(begin, closing.clone());
-    writer.take_in_what_was_left().await?;
-    let hurry = Arc::new(Notify::new());
+    let start_log = options.start_log.clone();
+    let mut writer = Writer::new(options, closing.clone());
+    writer.replay_left_journal().await?;
+    let wake = Arc::new(Notify::new());
     let runtime = Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
-    let (counted, hurried) = (task.token(), hurry.clone());
+    let (counted, woken) = (task.token(), wake.clone());
     let work = move || {
-        runtime.block_on(run(writer, writes, hurried));
+        runtime.block_on(run(writer, writes, woken));
         drop(runtime);
         drop(counted);
     };
     std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(StoreError::Thread)?;
     task.close();
-    Ok(Queue::new(queue, hurry, births, closing, task))
+    Ok(Queue::new(queue, wake, start_log, closing, task))
 }
 
-/// Writes until `writes` is closed, or what is left of them once the store is being closed.
-/// `hurry`: somebody waits for an answer.
-pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, hurry: Arc<Notify>) {
+/// Runs the writer until `writes` is closed, or until it is drained after the store began to close.
+/// `wake` is notified when a caller waits for a result.
+pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, wake: Arc<Notify>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut lines = Vec::new();
-    let [mut again, mut lines_due] = [PAUSE, GATHER_LINES].map(tokio::time::interval);
-    again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let [mut retry, mut lines_due] = [RETRY_PAUSE, GATHER_LINES].map(tokio::time::interval);
+    retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     lines_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let first = tokio::select! {
             biased;
-            _ = again.tick(), if writer.broken => {
+            _ = retry.tick(), if writer.failing => {
                 writer.recover().await;
-                // A try may take longer than the pause: what came meanwhile goes to the journal before the next.
-                again.reset();
+                // An attempt may take longer than the pause. This lets new writes go to the journal
+                // before the next attempt.
+                retry.reset();
                 continue;
             }
             _ = lines_due.tick(), if !lines.is_empty() => {
@@ -158,33 +167,36 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
         let Some(first) = first else { break };
         batch.push(first);
         if writes.len() < BATCH {
-            // Not woken by each that comes.
-            let company = tokio::time::timeout(GATHER, hurry.notified());
-            let _ = writer.closing.run_until_cancelled(company).await;
+            // Sleeps instead of receiving, so that not every write wakes the thread.
+            let gathering = tokio::time::timeout(GATHER, wake.notified());
+            let _ = writer.closing.run_until_cancelled(gathering).await;
         }
         while batch.len() < BATCH
             && let Ok(write) = writes.try_recv()
         {
             batch.push(write);
         }
-        lines.extend(
-            batch.extract_if(.., |write| matches!(write, Write::Line { .. } | Write::Late { .. })),
-        );
-        if lines.len() >= BATCH || batch.iter().any(|write| matches!(write, Write::Settled(_))) {
+        lines.extend(batch.extract_if(.., |write| {
+            matches!(write, Write::LogLine { .. } | Write::LateLine { .. })
+        }));
+        if lines.len() >= BATCH || batch.iter().any(|write| matches!(write, Write::Flush(_))) {
             writer.write(&mut lines).await;
             lines.clear();
         }
         if batch.is_empty() {
             continue;
         }
-        let noted =
-            batch.iter().filter(|write| matches!(write, Write::Born(_) | Write::Bound(..))).count();
+        let starts = batch
+            .iter()
+            .filter(|write| matches!(write, Write::CallStarted(_) | Write::SetWacid(..)))
+            .count();
         writer.write(&mut batch).await;
-        // Otherwise it was given up, and the next process finds them in their file.
+        // If writes are left, the batch was abandoned. The next process finds these calls in the
+        // start log.
         if batch.is_empty()
-            && let Err(error) = writer.begin.births.done(noted)
+            && let Err(error) = writer.options.start_log.mark_done(starts)
         {
-            tracing::warn!(%error, "the file of calls that begin can't be emptied");
+            tracing::warn!(%error, "could not empty the start log");
         }
         batch.clear();
     }
@@ -195,160 +207,161 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
 }
 
 impl Writer {
-    pub(crate) fn new(begin: Begin, closing: CancellationToken) -> Self {
-        let patience = begin.busy;
+    pub(crate) fn new(options: WriterOptions, closing: CancellationToken) -> Self {
+        let busy_timeout = options.busy;
         Self {
-            begin,
+            options,
             closing,
             journal: None,
-            broken: false,
+            failing: false,
             held: None,
-            patience,
+            busy_timeout,
             deferred: Vec::new(),
             since_sync: 0,
         }
     }
 
-    /// At the start. Without a journal it goes on: there may be one when it is needed.
-    pub(crate) async fn take_in_what_was_left(&mut self) -> Result<(), StoreError> {
+    /// Replays the journal at the start. If the journal can't be opened, the store works without it
+    /// and tries again when it is needed.
+    pub(crate) async fn replay_left_journal(&mut self) -> Result<(), StoreError> {
         match self.with_journal(|_| Ok(())).await {
             Ok(()) => {
-                let replayed =
-                    self.replay().await.map_err(failed("take in what the journal holds"))?;
+                let replayed = self.replay().await.map_err(failed("replay the journal"))?;
                 if replayed > 0 {
-                    tracing::warn!(
-                        entries = replayed,
-                        "the store has taken in what the journal held"
-                    );
+                    tracing::warn!(entries = replayed, "journal replayed");
                 }
             }
             Err(e) => {
-                tracing::warn!(error = %e, "there is no journal: a store that fails will lose what it refuses")
+                tracing::warn!(error = %e, "could not open the journal, writes will be lost if the database fails")
             }
         }
         Ok(())
     }
 
-    /// Writes the batch, to the store or to the journal; gives up only while the store is being closed.
+    /// Writes the batch to the database or the journal. Gives up only while the store is closing.
     async fn write(&mut self, batch: &mut Vec<Write>) {
-        if !self.broken {
-            match self.store(batch).await {
+        if !self.failing {
+            match self.write_to_database(batch).await {
                 Ok(()) => return,
-                Err(e) => self.refused(e),
+                Err(e) => self.database_failed(e),
             }
         }
         let mut last_tries = LAST_TRIES;
         loop {
-            match self.spill(batch).await {
+            match self.write_to_journal(batch).await {
                 Ok(()) => {
-                    self.begin.health.set_store_broken(false);
+                    self.options.health.set_store_broken(false);
                     return;
                 }
                 Err(e) => {
                     metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
-                    if !self.begin.health.is_store_broken() {
-                        tracing::error!(error = %e, "calls can be neither stored nor journalled; no more are taken");
+                    if !self.options.health.is_store_broken() {
+                        tracing::error!(error = %e, "neither database nor journal accepts writes, refusing new calls");
                     }
-                    self.begin.health.set_store_broken(true);
+                    self.options.health.set_store_broken(true);
                 }
             }
             if self.closing.is_cancelled() {
                 last_tries -= 1;
                 if last_tries == 0 {
-                    tracing::error!(
-                        writes = batch.len(),
-                        "the store is closed with records unwritten"
-                    );
+                    tracing::error!(writes = batch.len(), "store closed with unwritten records");
                     return;
                 }
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
             if self.recover().await {
-                match self.store(batch).await {
+                match self.write_to_database(batch).await {
                     Ok(()) => return,
-                    Err(e) => self.refused(e),
+                    Err(e) => self.database_failed(e),
                 }
             }
         }
     }
 
-    /// Writes the batch to the store and tells who waits. What the database refuses for what it is is found by halving, and set
-    /// aside; where the store fails, the batch is left with what it did not take.
-    async fn store(&mut self, batch: &mut Vec<Write>) -> Result<(), sqlx::Error> {
+    /// Writes the batch to the database and completes its waiters.
+    ///
+    /// If the database rejects the data of a write, that write is found by halving the batch, and
+    /// goes to the rejects file. If the database itself fails, `batch` keeps the writes that are
+    /// left.
+    async fn write_to_database(&mut self, batch: &mut Vec<Write>) -> Result<(), sqlx::Error> {
         let mut size = batch.len();
         while !batch.is_empty() {
-            let behind = batch.split_off(size.min(batch.len()));
+            let rest = batch.split_off(size.min(batch.len()));
             match self.transaction(batch).await {
                 Ok(found) => {
-                    answer(batch, found);
+                    complete(batch, found);
                     size = size.saturating_mul(2);
                 }
-                Err(e) if is_of_entry(&e) && batch.len() == 1 => {
-                    let entry = batch.first().and_then(|write| Entry::of(write, &self.begin.seal));
-                    if let Err(e) = self.set_aside(entry, e).await {
-                        batch.extend(behind);
+                Err(e) if is_data_error(&e) && batch.len() == 1 => {
+                    let entry =
+                        batch.first().and_then(|write| Entry::of(write, &self.options.seal));
+                    if let Err(e) = self.reject(entry, e).await {
+                        batch.extend(rest);
                         return Err(e);
                     }
-                    // As good as journalled; who asked for something else hears that it was not done.
-                    batch.drain(..).for_each(|write| drop(tell_journalled(write)));
+                    // Callers are answered as for a journaled write. For the kinds that are never
+                    // journaled, they get an error.
+                    batch.drain(..).for_each(|write| drop(complete_journalled(write)));
                 }
-                Err(e) if is_of_entry(&e) => size = batch.len() / 2,
+                Err(e) if is_data_error(&e) => size = batch.len() / 2,
                 Err(e) => {
-                    batch.extend(behind);
+                    batch.extend(rest);
                     return Err(e);
                 }
             }
-            batch.extend(behind);
+            batch.extend(rest);
         }
         Ok(())
     }
 
-    async fn set_aside(&self, entry: Option<Entry>, error: sqlx::Error) -> Result<(), sqlx::Error> {
-        let folder = self.begin.journal.clone();
-        let done = tokio::task::spawn_blocking(move || set_aside(&folder, entry.as_ref(), &error));
+    async fn reject(&self, entry: Option<Entry>, error: sqlx::Error) -> Result<(), sqlx::Error> {
+        let folder = self.options.journal.clone();
+        let done = tokio::task::spawn_blocking(move || reject(&folder, entry.as_ref(), &error));
         done.await.map_err(std::io::Error::other).flatten().map_err(sqlx::Error::Io)
     }
 
-    /// The store did not take something.
-    fn refused(&mut self, e: sqlx::Error) {
+    /// Logs a failed transaction and switches to the journal.
+    fn database_failed(&mut self, e: sqlx::Error) {
         let e = failed("write call records")(e);
-        if self.broken {
-            tracing::debug!(error = %e, "the store still takes nothing");
+        if self.failing {
+            tracing::debug!(error = %e, "database still rejects writes");
         } else {
-            tracing::warn!(error = %e, "the journal takes what the store does not");
+            tracing::warn!(error = %e, "database rejects writes, using the journal");
         }
-        self.broken = true;
+        self.failing = true;
     }
 
-    /// Puts the batch into the journal, and tells who waits for it.
-    async fn spill(&mut self, batch: &mut Vec<Write>) -> std::io::Result<()> {
-        if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Journal)) {
-            return Err(std::io::Error::other("made to fail"));
+    /// Appends the batch to the journal and completes its waiters.
+    async fn write_to_journal(&mut self, batch: &mut Vec<Write>) -> std::io::Result<()> {
+        if self.options.fail.as_ref().is_some_and(|fail| fail(StorePart::Journal)) {
+            return Err(std::io::Error::other("simulated failure"));
         }
         let room_for_lines = self.journal.as_ref().is_none_or(Journal::has_room_for_lines);
-        let mut left_out = 0;
+        let mut dropped_lines = 0;
         let mut entries = Vec::with_capacity(batch.len());
         for write in batch.iter() {
-            if matches!(write, Write::Line { .. } | Write::Late { .. }) && !room_for_lines {
-                left_out += 1;
-            } else if let Some(entry) = Entry::of(write, &self.begin.seal) {
-                // Words and numbers: there is nothing in it that JSON could not say.
+            if matches!(write, Write::LogLine { .. } | Write::LateLine { .. }) && !room_for_lines {
+                dropped_lines += 1;
+            } else if let Some(entry) = Entry::of(write, &self.options.seal) {
+                // Entries always serialize.
                 entries.push(serde_json::to_string(&entry).unwrap_or_default());
             }
         }
         self.with_journal(move |journal| journal.append(&entries)).await?;
-        metrics::counter!(metric::EVENT_LOG_REFUSED_TOTAL).increment(left_out);
+        metrics::counter!(metric::EVENT_LOG_REFUSED_TOTAL).increment(dropped_lines);
         for write in batch.drain(..) {
-            match tell_journalled(write) {
-                // Rare; past the bound a copy of that event may be taken for one that was acted upon.
-                Some(Write::Unkey(_)) if self.deferred.len() >= QUEUE => {}
+            match complete_journalled(write) {
+                // This is rare. Beyond the limit, a redelivery of that event may be taken for a
+                // duplicate.
+                Some(Write::RemoveKey(_)) if self.deferred.len() >= QUEUE => {}
                 left => self.deferred.extend(left),
             }
         }
         Ok(())
     }
 
-    /// Tries the store once: whether it takes everything again. Syncs the journal now and then.
+    /// Retries the database with the journal and the deferred writes. Returns whether it works
+    /// again. Also syncs the journal from time to time.
     async fn recover(&mut self) -> bool {
         self.since_sync += 1;
         if self.since_sync >= SYNC_EVERY {
@@ -360,7 +373,7 @@ impl Writer {
         let recovered = async {
             let replayed = self.replay().await?;
             let mut deferred = std::mem::take(&mut self.deferred);
-            let stored = self.store(&mut deferred).await;
+            let stored = self.write_to_database(&mut deferred).await;
             self.deferred = deferred;
             stored.map(|()| replayed)
         };
@@ -368,20 +381,21 @@ impl Writer {
             Ok(replayed) => {
                 tracing::warn!(
                     entries = replayed,
-                    "the store takes what is written again, and has what the journal held"
+                    "database accepts writes again, journal replayed"
                 );
-                self.broken = false;
-                self.begin.health.set_store_broken(false);
+                self.failing = false;
+                self.options.health.set_store_broken(false);
                 true
             }
             Err(e) => {
-                self.refused(e);
+                self.database_failed(e);
                 false
             }
         }
     }
 
-    /// Takes the journal into the store, in order, each entry once, and empties it; how many entries.
+    /// Executes the entries of the journal in order, each once, and empties the journal. Returns
+    /// the number of entries.
     async fn replay(&mut self) -> Result<u64, sqlx::Error> {
         let state = self
             .with_journal(|journal| Ok((journal.id(), journal.begin(), journal.is_empty())))
@@ -391,7 +405,7 @@ impl Writer {
         let connection = self.connection().await?;
         let query = sql::query_scalar(done).bind(id.to_string());
         let done: Option<i64> =
-            self.kept(connection, async |to| query.fetch_optional(to).await).await?;
+            self.with_connection(connection, async |to| query.fetch_optional(to).await).await?;
         let done = done.and_then(|done| u64::try_from(done).ok()).unwrap_or_default();
         let (mut seen, mut replayed) = (0, 0);
         loop {
@@ -410,58 +424,64 @@ impl Writer {
                     continue;
                 }
                 match entry.and_then(|text| serde_json::from_str::<Entry>(&text).ok()) {
-                    Some(entry) => entries.push((seen, entry.into_write(&self.begin.seal))),
+                    Some(entry) => entries.push((seen, entry.into_write(&self.options.seal))),
                     None => {
                         metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
-                        tracing::error!(
-                            entry = seen,
-                            "an entry of the journal can't be read; it is passed over"
-                        );
+                        tracing::error!(entry = seen, "unreadable journal entry skipped");
                     }
                 }
             }
             replayed += u64::try_from(entries.len()).unwrap_or_default();
-            self.take_in(id, entries, seen).await?;
+            self.replay_entries(id, entries, seen).await?;
         }
         self.with_journal(Journal::clear).await.map_err(sqlx::Error::Io)?;
         let connection = self.connection().await?;
-        let forget = "DELETE FROM store_journals";
-        self.kept(connection, async |to| sql::query(forget).execute(to).await.map(drop)).await?;
+        let delete = "DELETE FROM store_journals";
+        self.with_connection(connection, async |to| sql::query(delete).execute(to).await.map(drop))
+            .await?;
         Ok(replayed)
     }
 
-    /// Takes these of the journal's entries in, each with its place there; up to `seen` there are no others. What the database
-    /// refuses for what it is is found by halving, and set aside.
-    async fn take_in(
+    /// Executes entries of the journal. Each comes with its position there, and `seen` is the
+    /// position of the last entry read. An entry that the database rejects is found by halving, and
+    /// goes to the rejects file.
+    async fn replay_entries(
         &mut self,
         journal: Uuid,
         entries: Vec<(u64, Write)>,
         seen: u64,
     ) -> Result<(), sqlx::Error> {
-        let (places, writes): (Vec<u64>, Vec<Write>) = entries.into_iter().unzip();
+        let (positions, writes): (Vec<u64>, Vec<Write>) = entries.into_iter().unzip();
         let (mut from, mut size) = (0_usize, writes.len());
         loop {
             let to = from.saturating_add(size).min(writes.len());
             let part = writes.get(from..to).unwrap_or_default();
-            let up_to =
-                if to == writes.len() { seen } else { places.get(to - 1).copied().unwrap_or(seen) };
+            let up_to = if to == writes.len() {
+                seen
+            } else {
+                positions.get(to - 1).copied().unwrap_or(seen)
+            };
             let connection = self.connection().await?;
-            let seal = self.begin.seal.clone();
+            let seal = self.options.seal.clone();
             let taken = self
-                .kept(connection, async |on| take_in(on, &seal, journal, part, up_to).await)
+                .with_connection(connection, async |on| {
+                    replay_entries(on, &seal, journal, part, up_to).await
+                })
                 .await;
             match (taken, part) {
                 (Ok(()), _) => (from, size) = (to, size.saturating_mul(2)),
-                (Err(e), [_, _, ..]) if is_of_entry(&e) => {
+                (Err(e), [_, _, ..]) if is_data_error(&e) => {
                     size = part.len() / 2;
                     continue;
                 }
-                (Err(e), [write]) if is_of_entry(&e) => {
-                    self.set_aside(Entry::of(write, &self.begin.seal), e).await?;
+                (Err(e), [write]) if is_data_error(&e) => {
+                    self.reject(Entry::of(write, &self.options.seal), e).await?;
                     let connection = self.connection().await?;
-                    let seal = self.begin.seal.clone();
-                    self.kept(connection, async |on| take_in(on, &seal, journal, &[], up_to).await)
-                        .await?;
+                    let seal = self.options.seal.clone();
+                    self.with_connection(connection, async |on| {
+                        replay_entries(on, &seal, journal, &[], up_to).await
+                    })
+                    .await?;
                     from = to;
                 }
                 (Err(e), _) => return Err(e),
@@ -472,12 +492,12 @@ impl Writer {
         }
     }
 
-    /// Does something with the journal, away from the runtime's threads: a disk that fails may take its time.
+    /// Runs `act` on the journal, on the blocking pool, because a failing disk may be slow.
     async fn with_journal<T: Send + 'static>(
         &mut self,
         act: impl FnOnce(&mut Journal) -> std::io::Result<T> + Send + 'static,
     ) -> std::io::Result<T> {
-        let (journal, folder) = (self.journal.take(), self.begin.journal.clone());
+        let (journal, folder) = (self.journal.take(), self.options.journal.clone());
         let acted = tokio::task::spawn_blocking(move || {
             let mut journal = match journal.map_or_else(|| Journal::open(&folder), Ok) {
                 Ok(journal) => journal,
@@ -491,60 +511,62 @@ impl Writer {
         done
     }
 
-    /// A connection of the pool. A server that is gone is asked again and again for as long as may be: not for long while
-    /// others wait for the journal.
+    /// Acquires a connection from the pool. The pool retries an unreachable server until its
+    /// timeout, which is too long while the journal is in use.
     async fn connect(&self) -> Result<Conn, sqlx::Error> {
-        let within = match (self.closing.is_cancelled(), self.broken) {
-            (true, _) => CONNECT_AT_LAST,
+        let within = match (self.closing.is_cancelled(), self.failing) {
+            (true, _) => CONNECT_WHILE_CLOSING,
             (false, true) => CONNECT,
-            (false, false) => return self.begin.pool.acquire().await,
+            (false, false) => return self.options.pool.acquire().await,
         };
-        tokio::time::timeout(within, self.begin.pool.acquire())
+        tokio::time::timeout(within, self.options.pool.acquire())
             .await
             .unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
-    /// The store's connection, as patient as it may be now.
+    /// Returns the connection, with its busy timeout set for the present state.
     async fn connection(&mut self) -> Result<Conn, sqlx::Error> {
-        if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Store)) {
-            return Err(sqlx::Error::Io(std::io::Error::other("made to fail")));
+        if self.options.fail.as_ref().is_some_and(|fail| fail(StorePart::Store)) {
+            return Err(sqlx::Error::Io(std::io::Error::other("simulated failure")));
         }
-        if let Some(file) = &mut self.begin.file {
-            file.check(&self.begin.pool, &mut self.held).await?;
+        if let Some(file) = &mut self.options.file {
+            file.check(&self.options.pool, &mut self.held).await?;
         }
         let mut connection = match self.held.take() {
             Some(held) => held,
             None => self.connect().await?,
         };
-        let wanted = if self.broken || self.closing.is_cancelled() {
-            IMPATIENT.min(self.begin.busy)
+        let wanted = if self.failing || self.closing.is_cancelled() {
+            BUSY_WHILE_FAILING.min(self.options.busy)
         } else {
-            self.begin.busy
+            self.options.busy
         };
-        if self.patience != wanted {
+        if self.busy_timeout != wanted {
             let set = match connection.dialect() {
                 Dialect::Sqlite => format!("PRAGMA busy_timeout = {}", wanted.as_millis()),
                 Dialect::Postgres => format!("SET lock_timeout = {}", wanted.as_millis()),
             };
             sql::query(set).persistent(false).execute(&mut connection).await?;
-            self.patience = wanted;
+            self.busy_timeout = wanted;
         }
         Ok(connection)
     }
 
-    /// One transaction; what each write found that somebody waits for, in order.
-    async fn transaction(&mut self, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
+    /// Executes a batch in one transaction. Returns the results of those writes that have one, in
+    /// order.
+    async fn transaction(&mut self, batch: &[Write]) -> Result<Vec<WriteResult>, sqlx::Error> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
         let connection = self.connection().await?;
-        let seal = self.begin.seal.clone();
-        self.kept(connection, async |to| write_batch(to, &seal, batch).await).await
+        let seal = self.options.seal.clone();
+        self.with_connection(connection, async |to| write_batch(to, &seal, batch).await).await
     }
 
-    /// Keeps the connection if all went well, and gives it up if not: SQLite ends a transaction that finds the disk full
-    /// by itself, and the connection does not know; and the file may be another one by the next time.
-    async fn kept<T>(
+    /// Runs `act` on the connection. Keeps the connection for the next batch on success and closes
+    /// it on failure. SQLite rolls a transaction back without notice if the disk is full, so the
+    /// state of the connection is unknown then. The file may also have been replaced.
+    async fn with_connection<T>(
         &mut self,
         mut connection: Conn,
         act: impl AsyncFnOnce(&mut Conn) -> Result<T, sqlx::Error>,
@@ -553,155 +575,162 @@ impl Writer {
             Dialect::Sqlite => act(&mut connection).await,
             Dialect::Postgres => {
                 let late = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
-                tokio::time::timeout(STUCK, act(&mut connection)).await.unwrap_or_else(late)
+                tokio::time::timeout(TRANSACTION_TIMEOUT, act(&mut connection))
+                    .await
+                    .unwrap_or_else(late)
             }
         };
         if done.is_ok() {
             self.held = Some(connection);
         } else {
-            // A server that hears nothing any more does not hear this either.
-            let _ = tokio::time::timeout(IMPATIENT, connection.close()).await;
-            self.patience = self.begin.busy;
+            // A hanging server does not answer this either.
+            let _ = tokio::time::timeout(BUSY_WHILE_FAILING, connection.close()).await;
+            self.busy_timeout = self.options.busy;
         }
         done
     }
 
-    /// The last try, once nobody writes any more.
+    /// Makes a last attempt once the queue is drained, and closes the connection.
     async fn close(mut self) {
-        if self.broken && !self.recover().await {
-            let kept = self.with_journal(|journal| journal.sync().map(|()| journal.bytes())).await;
-            match kept {
+        if self.failing && !self.recover().await {
+            let with_connection =
+                self.with_journal(|journal| journal.sync().map(|()| journal.bytes())).await;
+            match with_connection {
                 Ok(bytes) => {
                     tracing::warn!(
                         bytes,
-                        "what the store did not take waits in the journal for the next start"
+                        "store closed with entries in the journal, to be replayed at the next start"
                     )
                 }
                 Err(e) => tracing::error!(error = %e, "could not sync the journal"),
             }
         }
         self.held = None;
-        self.begin.pool.close().await;
+        self.options.pool.close().await;
     }
 }
 
-/// Tells who waits for a write that the journal has it; gives it back where it is of use to the store only, and who waits
-/// for it goes on doing so.
-fn tell_journalled(write: Write) -> Option<Write> {
+/// Completes the waiters of a write that went to the journal. Returns the write if it must be
+/// deferred. Its waiter is completed later.
+fn complete_journalled(write: Write) -> Option<Write> {
     match write {
-        Write::Concluded(_, tell) => {
-            // Its callbacks go out when the store has their rows.
-            let _ = tell.send(Concluded { changed: true, callbacks: Vec::new() });
+        Write::CallEnded(_, sender) => {
+            // Its callbacks are sent once their rows are in the database.
+            let _ = sender.send(ConclusionResult { changed: true, callbacks: Vec::new() });
         }
-        Write::Callback(_, tell) => {
-            let _ = tell.send(None);
+        Write::Callback(_, sender) => {
+            let _ = sender.send(None);
         }
-        Write::Settled(tell) | Write::Permission(_, tell) => {
-            let _ = tell.send(());
+        Write::Flush(sender) | Write::Permission(_, sender) => {
+            let _ = sender.send(());
         }
-        Write::RecordingEnded(_, tell) => {
-            let _ = tell.send(Vec::new());
+        Write::RecordingEnded(_, sender) => {
+            let _ = sender.send(Vec::new());
         }
-        Write::Inbox(write, tell) => match *write {
-            InboxWrite::Came(_) | InboxWrite::Status(_) => {
-                let _ = tell.send(InboxFound::Journalled);
+        Write::Inbox(write, sender) => match *write {
+            InboxWrite::Entry(_) | InboxWrite::Status(_) => {
+                let _ = sender.send(InboxResult::Journalled);
             }
-            // Where it is known what became of it no more, a message would be sent twice.
-            write @ InboxWrite::Posted { .. } => return Some(Write::Inbox(Box::new(write), tell)),
-            InboxWrite::Going(_)
-            | InboxWrite::Asking { .. }
-            | InboxWrite::Claim(_)
+            // If the result of sending got lost, the message would be sent twice.
+            write @ InboxWrite::SetWamid { .. } => {
+                return Some(Write::Inbox(Box::new(write), sender));
+            }
+            InboxWrite::Enqueue(_)
+            | InboxWrite::BeginSending { .. }
+            | InboxWrite::Transfer(_)
             | InboxWrite::Change { .. }
             | InboxWrite::Delete { .. }
-            | InboxWrite::Reroute(_)
+            | InboxWrite::SetRouting(_)
             | InboxWrite::Open { .. }
             | InboxWrite::Webhook(_)
             | InboxWrite::Redeliver { .. }
-            | InboxWrite::Forget { .. } => {}
+            | InboxWrite::DeleteOlder { .. } => {}
         },
-        // Who asked hears that nothing has changed.
+        // Dropping the sender reports that nothing has changed.
         Write::Settings(..)
-        | Write::ForgetRecordings(..)
-        | Write::Copy(..)
-        | Write::Transcribed(..)
-        | Write::Deed(..) => {}
-        Write::Settle(..) | Write::FarewellsDue(_) | Write::Unkey(_) => return Some(write),
-        Write::Born(_)
-        | Write::Bound(..)
-        | Write::Answered(..)
-        | Write::Alive(..)
-        | Write::Line { .. }
-        | Write::Late { .. }
-        | Write::Farewell(..)
-        | Write::Key(_)
+        | Write::DeleteRecordings(..)
+        | Write::RecordingCopy(..)
+        | Write::Transcription(..)
+        | Write::Task(..) => {}
+        Write::SettleCallback(..) | Write::TakeOverFarewells(_) | Write::RemoveKey(_) => {
+            return Some(write);
+        }
+        Write::CallStarted(_)
+        | Write::SetWacid(..)
+        | Write::CallAnswered(..)
+        | Write::Heartbeat(..)
+        | Write::LogLine { .. }
+        | Write::LateLine { .. }
+        | Write::SettleFarewell(..)
+        | Write::InsertKey(_)
         | Write::Endpoint(..)
-        | Write::ForgetPermission(..)
-        | Write::RecordingBegun(_)
-        | Write::ForgetKeys(_) => {}
+        | Write::DeletePermission(..)
+        | Write::RecordingStarted(_)
+        | Write::DeleteOldKeys(_) => {}
     }
     None
 }
 
-/// Tells who waits what the store found.
-fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
+/// Completes the waiters of a batch with their results.
+fn complete(batch: &mut Vec<Write>, found: Vec<WriteResult>) {
     let mut found = found.into_iter();
     for write in batch.drain(..) {
         match write {
-            Write::Concluded(_, tell) => {
-                if let Some(Found::Concluded(concluded)) = found.next() {
-                    let _ = tell.send(concluded);
+            Write::CallEnded(_, sender) => {
+                if let Some(WriteResult::CallEnded(concluded)) = found.next() {
+                    let _ = sender.send(concluded);
                 }
             }
-            Write::Callback(_, tell) => {
-                if let Some(Found::Callback(written)) = found.next() {
-                    let _ = tell.send(Some(written));
+            Write::Callback(_, sender) => {
+                if let Some(WriteResult::Callback(written)) = found.next() {
+                    let _ = sender.send(Some(written));
                 }
             }
-            Write::Settle(_, tell) => {
-                if let Some(Found::Settle(more)) = found.next() {
-                    let _ = tell.send(more);
+            Write::SettleCallback(_, sender) => {
+                if let Some(WriteResult::SettleCallback(more)) = found.next() {
+                    let _ = sender.send(more);
                 }
             }
-            Write::Endpoint(_, tell) => {
-                if let Some(Found::Endpoint(changed)) = found.next() {
-                    let _ = tell.send(changed);
+            Write::Endpoint(_, sender) => {
+                if let Some(WriteResult::Endpoint(changed)) = found.next() {
+                    let _ = sender.send(changed);
                 }
             }
-            Write::Inbox(_, tell) => {
-                if let Some(Found::Inbox(found)) = found.next() {
-                    let _ = tell.send(found);
+            Write::Inbox(_, sender) => {
+                if let Some(WriteResult::Inbox(found)) = found.next() {
+                    let _ = sender.send(found);
                 }
             }
-            Write::RecordingEnded(_, tell) | Write::Transcribed(_, tell) => {
-                if let Some(Found::RecordingEnded(written)) = found.next() {
-                    let _ = tell.send(written);
+            Write::RecordingEnded(_, sender) | Write::Transcription(_, sender) => {
+                if let Some(WriteResult::RecordingEnded(written)) = found.next() {
+                    let _ = sender.send(written);
                 }
             }
-            Write::Deed(_, tell) => {
-                if let Some(Found::Deed(rows)) = found.next() {
-                    let _ = tell.send(rows);
+            Write::Task(_, sender) => {
+                if let Some(WriteResult::Task(rows)) = found.next() {
+                    let _ = sender.send(rows);
                 }
             }
-            Write::Settled(tell)
-            | Write::Permission(_, tell)
-            | Write::Settings(_, _, tell)
-            | Write::Copy(_, tell)
-            | Write::ForgetRecordings(_, tell) => {
-                let _ = tell.send(());
+            Write::Flush(sender)
+            | Write::Permission(_, sender)
+            | Write::Settings(_, _, sender)
+            | Write::RecordingCopy(_, sender)
+            | Write::DeleteRecordings(_, sender) => {
+                let _ = sender.send(());
             }
-            Write::Born(_)
-            | Write::Bound(..)
-            | Write::Answered(..)
-            | Write::Alive(..)
-            | Write::Line { .. }
-            | Write::Late { .. }
-            | Write::Farewell(..)
-            | Write::FarewellsDue(_)
-            | Write::Key(_)
-            | Write::Unkey(_)
-            | Write::ForgetPermission(..)
-            | Write::RecordingBegun(_)
-            | Write::ForgetKeys(_) => {}
+            Write::CallStarted(_)
+            | Write::SetWacid(..)
+            | Write::CallAnswered(..)
+            | Write::Heartbeat(..)
+            | Write::LogLine { .. }
+            | Write::LateLine { .. }
+            | Write::SettleFarewell(..)
+            | Write::TakeOverFarewells(_)
+            | Write::InsertKey(_)
+            | Write::RemoveKey(_)
+            | Write::DeletePermission(..)
+            | Write::RecordingStarted(_)
+            | Write::DeleteOldKeys(_) => {}
         }
     }
 }

@@ -1,6 +1,9 @@
-//! What the database refuses for what it is (a value too long for an index, a row that breaks a rule) and not for the state that
-//! the database is in: tried again it would be refused for ever, and hold up all behind it. It is set aside, in a file
-//! beside the journal that people can look into, and counted. Which is which is told here; `writer` finds the entry.
+//! The rejects file: writes whose data the database rejects, such as a value that is too long for
+//! an index or a row that violates a constraint.
+//!
+//! A retry would fail again and block all writes after it. So the write goes to a file next to the
+//! journal, for people to look at, and is counted. `sql::errors` distinguishes these errors from
+//! failures of the database; `writer` finds the write in its batch.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -11,40 +14,41 @@ use serde::Serialize;
 
 use crate::rows::call::CallStart;
 use crate::sql::Pool;
-use crate::sql::fault::is_of_entry;
-use crate::start_log::Notes;
+use crate::sql::errors::is_data_error;
+use crate::start_log::StartLogEntries;
 use crate::tables::calls;
 use crate::writer::journal_entry::Entry;
 use model::metric;
 
-/// The file's name in `store.data_dir`.
+/// Name of the file in `store.data_dir`.
 pub(crate) const NAME: &str = "store.refused";
 
-/// The most that it holds, in bytes; past it the log line alone tells.
+/// Maximum size in bytes. Beyond it, rejected writes are only logged.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// Takes in what an earlier process noted of calls that began; one that the database refuses for what it is holds up no start.
+/// Inserts the calls from the start log of an earlier process. A call that the database rejects
+/// goes to the rejects file, so that it does not prevent the start.
 ///
 /// # Errors
-/// The database's, or the file can't be written.
-pub(crate) async fn insert_left(
+/// Fails if the database fails, or if the rejects file can't be written.
+pub(crate) async fn insert_start_log(
     pool: &Pool,
-    left: Notes,
+    left: StartLogEntries,
     folder: &Path,
 ) -> Result<(), sqlx::Error> {
-    match calls::insert_left(pool, &left).await {
-        Err(error) if is_of_entry(&error) => {}
+    match calls::insert_start_log(pool, &left).await {
+        Err(error) if is_data_error(&error) => {}
         done => return done,
     }
-    for one in left.one_by_one() {
-        match calls::insert_left(pool, &one).await {
-            Err(error) if is_of_entry(&error) => {
-                let begun = one.beginnings.first().map(|begun| Entry::Born {
-                    start: CallStart::of(&begun.setup, &begun.node_id),
-                    setup: serde_json::to_string(&begun.setup).unwrap_or_default(),
-                    born: begun.born,
+    for one in left.split() {
+        match calls::insert_start_log(pool, &one).await {
+            Err(error) if is_data_error(&error) => {
+                let start = one.starts.first().map(|start| Entry::CallStarted {
+                    start: CallStart::of(&start.setup, &start.node_id),
+                    setup: serde_json::to_string(&start.setup).unwrap_or_default(),
+                    born: start.born,
                 });
-                set_aside(folder, begun.as_ref(), &error).map_err(sqlx::Error::Io)?;
+                reject(folder, start.as_ref(), &error).map_err(sqlx::Error::Io)?;
             }
             done => done?,
         }
@@ -55,16 +59,16 @@ pub(crate) async fn insert_left(
 #[derive(Serialize)]
 struct Line<'a> {
     refused: String,
-    /// None: who asked was told that it was not done.
+    /// `None` if the caller got an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     entry: Option<&'a Entry>,
 }
 
-/// Writes it down, on the disk when it is done. Blocks.
+/// Appends an entry to the rejects file, logs and counts it. The file is synced. Blocks.
 ///
 /// # Errors
-/// The system's.
-pub(crate) fn set_aside(
+/// Fails on I/O errors.
+pub(crate) fn reject(
     folder: &Path,
     entry: Option<&Entry>,
     error: &sqlx::Error,
@@ -82,14 +86,14 @@ pub(crate) fn set_aside(
     tracing::error!(
         %error,
         file = %path.display(),
-        "the database refuses an entry for what it is; it is set aside, and what comes behind it goes on"
+        "write rejected by the database, saved to the rejects file"
     );
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::sql::fault::is_of_state;
+    use crate::sql::errors::is_unavailable;
     use sqlx::ConnectOptions as _;
     use sqlx::Connection as _;
     use sqlx::sqlite::SqliteConnectOptions;
@@ -98,7 +102,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_the_file_is_in_the_way_of_and_what_the_statement_is_are_told_apart() {
+    async fn distinguishes_data_errors_from_an_unavailable_database() {
         let folder = tempfile::tempdir().unwrap();
         let options = SqliteConnectOptions::new()
             .filename(folder.path().join("o.db"))
@@ -109,15 +113,15 @@ mod tests {
         sqlx::query("CREATE TABLE a (b INTEGER NOT NULL)").execute(&mut one).await.unwrap();
         sqlx::query("BEGIN EXCLUSIVE").execute(&mut one).await.unwrap();
         let locked = sqlx::query("INSERT INTO a VALUES (1)").execute(&mut other).await.unwrap_err();
-        assert!(is_of_state(&locked) && !is_of_entry(&locked), "{locked}");
+        assert!(is_unavailable(&locked) && !is_data_error(&locked), "{locked}");
         sqlx::query("COMMIT").execute(&mut one).await.unwrap();
         for ours in ["INSERT INTO a VALUES (NULL)", "SELEC 1"] {
             let wrong = sqlx::query(ours).execute(&mut other).await.unwrap_err();
-            assert!(!is_of_state(&wrong) && is_of_entry(&wrong), "{wrong}");
+            assert!(!is_unavailable(&wrong) && is_data_error(&wrong), "{wrong}");
         }
         assert!(
-            is_of_state(&sqlx::Error::PoolTimedOut)
-                && !is_of_state(&sqlx::Error::ColumnNotFound("a".to_owned()))
+            is_unavailable(&sqlx::Error::PoolTimedOut)
+                && !is_unavailable(&sqlx::Error::ColumnNotFound("a".to_owned()))
         );
         one.close().await.unwrap();
     }

@@ -1,5 +1,5 @@
-//! The store's file as the file system has it: SQLite goes on writing one that was moved away or deleted, and nobody
-//! would ever see that again. So it is looked at before each transaction.
+//! Detects that the SQLite file was moved, deleted or replaced. SQLite would continue to write to
+//! the old file, and that data would be lost. The writer checks this before each transaction.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -11,46 +11,46 @@ use crate::migrate;
 use crate::sql::connect::READERS;
 use crate::sql::{Conn, Pool};
 
-/// The file, and which one it was when it was opened.
+/// The path of the SQLite file and the identity of the file that is open.
 #[derive(Debug)]
 pub(crate) struct StoreFile {
     path: PathBuf,
     opened: (u64, u64),
-    /// The readers' connections.
+    /// The pool of connections for reading.
     readers: Pool,
-    /// One at a time sees to it that they are to the file that is there.
-    renewing: Arc<Mutex<()>>,
+    /// Held while the readers' connections are being replaced.
+    reopening: Arc<Mutex<()>>,
 }
 
 impl StoreFile {
-    /// The file that was just opened.
+    /// Records the identity of the file that was just opened.
     ///
     /// # Errors
-    /// The system's.
-    pub(crate) fn opened(path: PathBuf, readers: Pool) -> std::io::Result<Self> {
-        let opened = Self::at(&path)?;
-        Ok(Self { path, opened, readers, renewing: Arc::default() })
+    /// Fails on I/O errors.
+    pub(crate) fn new(path: PathBuf, readers: Pool) -> std::io::Result<Self> {
+        let opened = Self::identity(&path)?;
+        Ok(Self { path, opened, readers, reopening: Arc::default() })
     }
 
-    fn at(path: &PathBuf) -> std::io::Result<(u64, u64)> {
+    fn identity(path: &PathBuf) -> std::io::Result<(u64, u64)> {
         std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
     }
 
-    /// Sees to it that the pool's one connection, `held` or not, is one to the file that is there now. A file that was put
-    /// back is brought up to date like any that is opened.
+    /// Makes sure that the writer's connection, in `held` or in the pool, is to the file that is
+    /// now at the path. A replaced file is migrated like one that is opened.
     ///
     /// # Errors
-    /// There is none, or it is no store.
+    /// Fails if the file is missing or is not a store.
     pub(crate) async fn check(
         &mut self,
         pool: &Pool,
         held: &mut Option<Conn>,
     ) -> Result<(), sqlx::Error> {
-        let there = Self::at(&self.path).map_err(sqlx::Error::Io)?;
+        let there = Self::identity(&self.path).map_err(sqlx::Error::Io)?;
         if there == self.opened {
             return Ok(());
         }
-        // It is closed, and the next one is to what is there now.
+        // The pool opens its next connection to the present file.
         let old = match held.take() {
             Some(held) => held,
             None => pool.acquire().await?,
@@ -59,16 +59,18 @@ impl StoreFile {
         let migrated = migrate::migrate(&(&self.path).into(), pool).await;
         migrated.map_err(|e| sqlx::Error::Io(std::io::Error::other(e.to_string())))?;
         self.opened = there;
-        tokio::spawn(renew(self.readers.clone(), self.renewing.clone()));
-        tracing::warn!("the store's file is another one than before; it is used from now on");
+        tokio::spawn(reopen_readers(self.readers.clone(), self.reopening.clone()));
+        tracing::warn!("database file was replaced, using the new one");
         Ok(())
     }
 }
 
-/// Closes all of the readers' connections, each as soon as it is free; the next ones are to the file that is there now.
-async fn renew(readers: Pool, turn: Arc<Mutex<()>>) {
+/// Closes the readers' connections, each when it becomes idle. The pool opens new ones to the
+/// present file.
+async fn reopen_readers(readers: Pool, turn: Arc<Mutex<()>>) {
     let _turn = turn.lock().await;
-    // All at once: one that is given back in between would be had twice, and another one never.
+    // All are held until the end. If one was given back in between, it could be acquired again in
+    // place of another one.
     let (mut held, mut wanted) = (Vec::new(), READERS);
     while wanted > 0 {
         match readers.acquire().await {
@@ -76,9 +78,9 @@ async fn renew(readers: Pool, turn: Arc<Mutex<()>>) {
                 held.push(connection);
                 wanted -= 1;
             }
-            // Somebody reads for a long time.
+            // A reader holds its connection for a long time.
             Err(sqlx::Error::PoolTimedOut) => {}
-            // The store is being closed, or there is no file: no connection is left either way.
+            // The store is closing, or the file is missing. No connection remains in either case.
             Err(_) => break,
         }
     }

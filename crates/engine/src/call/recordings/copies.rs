@@ -53,12 +53,15 @@ impl Inner {
             Ok(()) => (recording_copy::STORED, CopyWrite::Copied { id: recording.id, object }),
             Err(UploadError::NoFile(error)) => {
                 tracing::warn!(recording = %recording.id, %error, "recording file missing, not copied");
-                (recording_copy::LOST, CopyWrite::Failed { id: recording.id, again: None })
+                (recording_copy::LOST, CopyWrite::CopyFailed { id: recording.id, again: None })
             }
             Err(UploadError::Bucket(error)) => {
                 let again = self.again(recording.copy_tries);
                 tracing::warn!(recording = %recording.id, %error, again = %again.rfc3339(), "recording upload failed");
-                (recording_copy::RETRY, CopyWrite::Failed { id: recording.id, again: Some(again) })
+                (
+                    recording_copy::RETRY,
+                    CopyWrite::CopyFailed { id: recording.id, again: Some(again) },
+                )
             }
         };
         metrics::counter!(metric::RECORDING_COPIES_TOTAL, "outcome" => outcome).increment(1);
@@ -91,7 +94,7 @@ impl Inner {
             Err(error) => {
                 let again = self.again(tries);
                 tracing::warn!(object, %error, again = %again.rfc3339(), "deleting a recording copy failed");
-                CopyWrite::Kept { object, again }
+                CopyWrite::RemovalFailed { object, again }
             }
         };
         self.write(write).await;

@@ -18,7 +18,7 @@ use media::record::{self, Format};
 use model::Method;
 use model::metric::{self, transcript};
 use speech::recognise::{RecognitionError, RecognitionOptions, UtteranceAudio};
-use store::{NewCallback, ToTranscribe, TranscriptWrite};
+use store::{NewCallback, TranscriptWrite, TranscriptionJob};
 
 /// Maximum number of tries. The pauses between them are those of callbacks.
 const TRIES_MAX: u32 = 6;
@@ -40,7 +40,7 @@ struct RecognisedText {
 
 impl Inner {
     /// Transcribes one recording.
-    pub(super) async fn transcribe(&self, work: ToTranscribe) {
+    pub(super) async fn transcribe(&self, work: TranscriptionJob) {
         let Some(order) = work.start.transcript.clone() else { return };
         let last = work.tries + 1 >= TRIES_MAX;
         let (said, failure) = self.hear(&work, last).await;
@@ -51,7 +51,7 @@ impl Inner {
             metrics::counter!(metric::TRANSCRIPTS_TOTAL, "outcome" => transcript::RETRY)
                 .increment(1);
             return self
-                .transcribed(TranscriptWrite::Again {
+                .transcribed(TranscriptWrite::Retry {
                     id: work.start.id,
                     at: self.clock.wall().plus(pause),
                 })
@@ -78,7 +78,11 @@ impl Inner {
 
     /// Returns the recognised utterances in order, and the first error. Only the `last` try
     /// continues after an utterance that failed.
-    async fn hear(&self, work: &ToTranscribe, last: bool) -> (Vec<RecognisedText>, Option<String>) {
+    async fn hear(
+        &self,
+        work: &TranscriptionJob,
+        last: bool,
+    ) -> (Vec<RecognisedText>, Option<String>) {
         let (folder, id) = (self.recorder.folder().to_owned(), work.start.id);
         let format = Format::from_name(&work.start.format).unwrap_or(Format::Wav);
         let (to, mut pieces) = mpsc::channel::<(usize, Utterance)>(1);

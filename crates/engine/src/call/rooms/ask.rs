@@ -14,7 +14,7 @@ use machine::{
 };
 use media::{Audience, SoundKind};
 use model::{AuthId, CallUuid, Direction, HangupCause, Timestamp};
-use store::{EndedRoom, KeptMember, LeftMember, OpenRoom, Scope};
+use store::{EndedRoom, LeftMember, OpenRoom, RoomMember, Scope};
 use xml::ast::Target;
 
 /// Snapshot of a room.
@@ -131,8 +131,8 @@ impl MemberView {
     }
 
     /// Returns the stored form of a member.
-    pub(super) fn kept(&self) -> KeptMember {
-        KeptMember {
+    pub(super) fn kept(&self) -> RoomMember {
+        RoomMember {
             member: self.member,
             call: self.call,
             direction: self.direction,

@@ -216,7 +216,7 @@ mod tests {
     use model::Health;
     use model::{AuthId, Method};
     use store::sample::{held_agent, setup};
-    use store::{CallStart, Callback, OpenRoom, Scope, Settled, Settlement};
+    use store::{CallStart, Callback, DeliveryOutcome, OpenRoom, Scope, Settlement};
     use xml::ast::DocUrl;
 
     fn at(seconds: i64) -> Timestamp {
@@ -339,7 +339,7 @@ mod tests {
                     ["EventName", "MemberID", "EventTimestamp", "MPCDuration", "MPCBilledDuration"]
                         .map(of);
                 told.push((new.call.0.as_u128(), new.notice.url.0.to_string(), what));
-                let settled = Settled::Delivered;
+                let settled = DeliveryOutcome::Delivered;
                 let done = Settlement {
                     id,
                     attempts: 1,

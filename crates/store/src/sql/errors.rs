@@ -1,0 +1,47 @@
+/// SQLite's primary result codes for a fault of the row or the statement: ERROR, TOOBIG,
+/// CONSTRAINT, MISMATCH and RANGE (<https://www.sqlite.org/rescode.html>). The others are about the
+/// file, a lock or memory.
+pub(crate) const SQLITE_DATA_ERRORS: [i32; 5] = [1, 18, 19, 20, 25];
+
+/// PostgreSQL's error classes for a fault of the row (PostgreSQL documentation, appendix A):
+/// cardinality violation, data exception, integrity constraint violation and program limit
+/// exceeded, such as a value that is too long for an index.
+pub(crate) const POSTGRES_DATA_ERRORS: [&str; 4] = ["21", "22", "23", "54"];
+
+/// Returns whether the database rejected the data itself, so that a retry would fail too.
+pub(crate) fn is_data_error(error: &sqlx::Error) -> bool {
+    let error = match error {
+        sqlx::Error::Database(error) => error,
+        sqlx::Error::Encode(_)
+        | sqlx::Error::Decode(_)
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::RowNotFound => return true,
+        _ => return false,
+    };
+    let code = error.code().unwrap_or_default();
+    if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+        // A missing table is a fault of the database file.
+        let of_schema = error.message().starts_with("no such ");
+        return code.parse::<i32>().is_ok_and(|code| SQLITE_DATA_ERRORS.contains(&(code & 0xff)))
+            && !of_schema;
+    }
+    POSTGRES_DATA_ERRORS.iter().any(|class| code.starts_with(class))
+}
+
+/// Returns whether the database is unreachable or accepts no writes for now (locked, full,
+/// read-only), as opposed to a fault in the statement or in reading its result.
+pub(crate) fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // Class 42 is a fault in the statement, that is, a bug.
+        sqlx::Error::Database(told) => {
+            !is_data_error(error) && !told.code().unwrap_or_default().starts_with("42")
+        }
+        _ => false,
+    }
+}
