@@ -1,13 +1,14 @@
-//! Who may import whom: downwards; neighbours in a row do not know each other unless noted. Reads the `crate::` paths
-//! of every file in `src/` (tests aside) and holds them against the drawing below, which is `ARCHITECTURE.md`'s.
+//! Checks the dependencies between the modules of `src/`: imports go downwards, and modules of one
+//! row don't import each other unless listed. Reads the `crate::` paths of every file (tests
+//! excluded) and compares them with the table below, which matches `ARCHITECTURE.md`.
 //!
-//! When this complains, ask which of the two is wrong: the import or the drawing.
+//! If this fails, decide which of the two is wrong: the import or the table.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms by row, lowest first. The longest name that a path begins with is its room.
+/// Modules by row, lowest first. A path belongs to the module with the longest matching prefix.
 const ROWS: &[&[&str]] = &[
     &["observe", "feed"],
     &["admission", "answer", "meta", "notices", "stream", "objects", "openid"],
@@ -18,24 +19,25 @@ const ROWS: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// Neighbours in a row that do know each other: (who, whom).
+/// Permitted imports within a row, as (importer, imported).
 const NEIGHBOURS: &[(&str, &str)] = &[
-    // An agent takes calls: it writes their documents.
+    // An agent answers calls by writing their documents.
     ("agents", "call"),
     ("agents", "inbox"),
     ("erasure", "inbox"),
-    // What is forgotten of a person is in recordings too.
+    // Erasing a person also removes their recordings.
     ("erasure", "call"),
-    // A stream's upgrade is signed as every request is.
+    // The upgrade request of a stream is signed like every other request.
     ("stream", "answer"),
-    // Messages go out by the calls' outbox, and calls into conversations.
+    // Messages use the outbox of calls, and calls appear in conversations.
     ("inbox", "call"),
-    // The console is a client of the APIs' own commands and questions.
+    // The console uses the APIs' own commands and queries.
     ("console", "api"),
 ];
 
-/// Who has a client for HTTP or connects: customers' servers and the operator's own speech endpoints and storage
-/// (`egress`), Graph, the recogniser's socket, the trace collector, the stand-in.
+/// Modules that have an HTTP client or open connections: customers' servers and the operator's
+/// speech endpoints and storage (`egress`), Graph, the recogniser's socket, the trace collector,
+/// and the simulator.
 const CLIENTS: &[&str] = &[
     "crates/egress/",
     "src/meta/graph.rs",
@@ -101,7 +103,7 @@ fn imports_point_downwards() {
     for file in files {
         let inside = file.strip_prefix(&src).expect("a file of src");
         let here = module_of(inside);
-        // `lib.rs` and `main.rs` belong to no room.
+        // `lib.rs` and `main.rs` belong to no module.
         let Some(from) = room(&here) else { continue };
         let text = fs::read_to_string(&file).expect("a readable file");
         for path in imports(&text) {
@@ -125,7 +127,7 @@ fn allowed(from: &str, to: &str) -> bool {
     row(to) < row(from) || NEIGHBOURS.contains(&(from, to))
 }
 
-/// The room of a path such as `call::machine::Input`.
+/// Returns the module of a path such as `call::machine::Input`.
 fn room(path: &str) -> Option<&'static str> {
     let inside = |room: &&str| {
         path == *room || path.strip_prefix(*room).is_some_and(|rest| rest.starts_with("::"))
@@ -143,7 +145,7 @@ fn module_of(file: &Path) -> String {
     parts.join("::")
 }
 
-/// Every path after `crate::` outside comments and tests, groups taken apart.
+/// Returns every path after `crate::` outside comments and tests, with groups expanded.
 fn imports(text: &str) -> Vec<String> {
     let code: String = text
         .lines()
@@ -156,7 +158,7 @@ fn imports(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The paths that a use tree names: `a::{b, c::d}` → `a::b`, `a::c::d`.
+/// Expands a use tree: `a::{b, c::d}` → `a::b`, `a::c::d`.
 fn expand(prefix: &str, tree: &str) -> Vec<String> {
     let name_end =
         tree.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(tree.len());

@@ -1,4 +1,5 @@
-//! Load on whoever speaks Meta's API: orders it from the simulated Meta of this process and reads its summary.
+//! Generates load on an implementation of Meta's API: orders it from the simulated Meta in this
+//! process and reads the summary.
 
 use bytes::Bytes;
 use http::Request;
@@ -7,17 +8,17 @@ use sim::control::CallRequest;
 use sim::load::{LoadEvent, LoadRequest, Summary};
 use sim::world;
 
-/// What a load is to be.
+/// Parameters of a load.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted {
-    /// Calls a second.
+    /// Calls per second.
     pub(crate) rate: f64,
     pub(crate) calls: u64,
     pub(crate) hold_s: f64,
     pub(crate) media: bool,
 }
 
-/// Runs a load against `target` (a base URL) to its end: every call is answered.
+/// Runs a load against `target`, a base URL. Fails unless every call is answered.
 pub(crate) async fn run(
     client: &Client,
     sim: &str,
@@ -30,7 +31,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Runs a load against `target` (a base URL) to its end, whatever becomes of its calls.
+/// Runs a load against `target`, a base URL, and ignores failed calls.
 pub(crate) async fn told(
     client: &Client,
     sim: &str,
@@ -40,7 +41,7 @@ pub(crate) async fn told(
     told_of(client, sim, order(target, wanted)).await
 }
 
-/// What `wanted` is as an order.
+/// Converts `wanted` to a request for the simulated Meta.
 pub(crate) fn order(target: &str, wanted: Wanted) -> LoadRequest {
     LoadRequest {
         id: uuid::Uuid::new_v4().to_string(),
@@ -58,7 +59,7 @@ pub(crate) fn order(target: &str, wanted: Wanted) -> LoadRequest {
     }
 }
 
-/// Runs an ordered load to its end, whatever becomes of its calls.
+/// Runs a load to its end and ignores failed calls.
 pub(crate) async fn told_of(
     client: &Client,
     sim: &str,

@@ -1,5 +1,6 @@
-//! Media: processor time of a live call that plays a prompt, against a floor that carries the same packets and does nothing
-//! else (`media_floor`); and how soon the caller hears something.
+//! Benchmark of media: processor time of a live call that plays a prompt, against a lower bound
+//! that only carries the same packets (`media_floor`), and the delay until the caller hears the
+//! first audio.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::{World, asked, memory, say};
 pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let calls = asked("OFFHOOK_BENCH_MEDIA", 100);
     let relays = asked("OFFHOOK_BENCH_RELAYS", LOAD_RELAYS.into()).clamp(1, calls.max(1));
-    // As the node does it: calls with one address of a peer's are told apart by ports.
+    // Calls that share a peer address are told apart by local port, as in the node.
     let ports = calls.div_ceil(relays) as usize;
     let floor_of = |ports, peers| async move {
         let floor = Floor { calls: calls as usize, ports, peers };

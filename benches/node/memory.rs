@@ -1,4 +1,4 @@
-//! What calls take of memory, and what is left of it when they are over.
+//! Benchmark of memory: what live calls use and what remains after they end.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::process::Process;
 use super::subject::{Offhook, Setup};
 use super::{World, asked, say};
 
-/// Calls of a sequence after which memory is looked at, where there are many.
+/// Number of calls after which a long sequence reports its memory.
 const PART: u64 = 20_000;
 
 pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -32,8 +32,8 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     sequence(&world, behind).await
 }
 
-/// Live calls, all at once: what the second half of them adds to the resident memory. What the first of all make once
-/// and keep, and what the allocator holds in reserve, is not theirs.
+/// Measures live calls: the growth of resident memory from the second half of them. One-time
+/// initialisation and the allocator's reserve fall into the first half.
 async fn one(
     world: &World,
     what: &str,
@@ -78,7 +78,7 @@ async fn one(
     Ok(())
 }
 
-/// Calls one after another: resident memory and threads before and after.
+/// Runs calls one after another and compares resident memory and threads before and after.
 async fn sequence(world: &World, calls: u64) -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let node = start(world, folder.path(), 0).await?;

@@ -1,4 +1,5 @@
-//! A call that the business places against one that a user places: processor time of each, by turns, media off.
+//! Benchmark of a business-initiated call against a user-initiated one: processor time of each,
+//! alternating, without media.
 
 use std::time::Duration;
 
@@ -14,9 +15,9 @@ use super::load::{self, Wanted};
 use super::subject::Offhook;
 use super::{World, asked, memory, say};
 
-/// How long a call lasts once it is answered.
+/// Duration of a call after the answer.
 const HELD: Duration = Duration::from_millis(100);
-/// The first user's number; the others' count up from it.
+/// The first user's number. Further users count up from here.
 const FIRST_USER: u64 = 919_500_000_000;
 
 pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -60,7 +61,8 @@ async fn users_place(
     told(world, node, &before, hangups, wanted.calls).await
 }
 
-/// As `POST Call/` has it. The users' phones ring and are answered at once, and hang up.
+/// Places calls through `POST Call/`. The users' phones ring, are answered immediately, and hang
+/// up.
 async fn business_places(
     world: &mut World,
     node: &Offhook,
@@ -117,7 +119,7 @@ async fn business_places(
     Ok(used)
 }
 
-/// Processor time of a call once all have been reported as over.
+/// Returns the processor time per call after all ends have been reported.
 async fn told(
     world: &mut World,
     node: &Offhook,

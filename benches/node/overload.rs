@@ -1,8 +1,8 @@
-//! Ten times more calls than the node can take, for a minute (R10): what becomes of them, how long those that are taken
-//! and those that are rejected wait, what memory it takes, and how soon all is as before.
+//! Benchmark of overload: ten times the node's capacity for a minute. Reports the outcome of the
+//! calls, the latency of accepted and rejected ones, memory, and the time to recover.
 //!
-//! The generator is a process of its own, but on the same machine: it takes a share of the processor that the node then
-//! does not have, before and during the overload alike.
+//! The generator is a separate process on the same machine, so it takes a share of the processor
+//! from the node before and during the overload.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,9 +17,10 @@ use super::load::{self, Wanted};
 use super::subject::Offhook;
 use super::{World, asked, memory, say};
 
-/// Calls are held for so long once answered.
+/// Duration of a call after the answer, in seconds.
 const HOLD_S: f64 = 0.2;
-/// The beginning of an overload, told apart: the node can't know yet that it is no burst.
+/// The first seconds of an overload are reported separately, because the node cannot yet
+/// distinguish it from a burst.
 const BEGINNING_S: f64 = 3.0;
 
 pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -79,7 +80,7 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Calls a second that are answered where many more come.
+/// Returns how many calls per second are answered when many more arrive.
 async fn capacity<F>(at: impl Fn(f64, f64) -> F) -> Result<f64, String>
 where
     F: Future<Output = Result<Summary, String>>,
@@ -98,7 +99,7 @@ where
     Ok(best)
 }
 
-/// What was seen of the node from outside.
+/// Observations of the node from outside.
 #[derive(Default)]
 struct Watched {
     rss: AtomicU64,
@@ -137,7 +138,7 @@ async fn metrics(world: &World, node: &Offhook) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&answer.body).into_owned())
 }
 
-/// What the node says it refused, and why.
+/// Returns the node's own count of refused calls by reason.
 async fn refusals(world: &World, node: &Offhook) -> Result<String, String> {
     let told = |line: &&str| {
         [

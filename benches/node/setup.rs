@@ -1,5 +1,5 @@
-//! The set-up path: webhook → 200, answer document, `pre_accept`, `accept`, terminate, hangup callback, record written;
-//! media off. Against the floor, which writes no record.
+//! Benchmark of call set-up without media: webhook → 200, answer document, `pre_accept`, `accept`,
+//! terminate, hangup callback, record. The lower bound writes no record.
 
 use std::process::Command;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::process::Process;
 use super::subject::{Offhook, Setup};
 use super::{World, asked, say};
 
-/// What one round of one program came to.
+/// Results of one round of one program.
 struct Round {
     cpu_us: f64,
-    /// By the beginnings of the threads' names.
+    /// Processor time by prefix of the thread name.
     by_thread: [(&'static str, f64); 5],
     summary: Summary,
 }

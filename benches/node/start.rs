@@ -1,5 +1,5 @@
-//! How long a node takes from its start to `/readyz`: with an empty store, and with a million records and a thousand
-//! calls that a crash left open.
+//! Benchmark of start-up: time until `/readyz` succeeds, with an empty store, and with a million
+//! records and a thousand calls left open by a crash.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ fn told(what: &str, took: &mut [Duration], target_ms: u64) {
     ));
 }
 
-/// Records of calls that ended, and calls that never did.
+/// Writes records of ended calls and of calls that were left open.
 async fn fill(store: &std::path::Path, records: u64, orphans: u64) -> Result<(), sqlx::Error> {
     let mut to =
         SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(store)).await?;
@@ -69,7 +69,7 @@ async fn fill(store: &std::path::Path, records: u64, orphans: u64) -> Result<(),
     to.close().await
 }
 
-/// The node's own name for itself.
+/// Returns the node id that the node derives from the host name.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect()

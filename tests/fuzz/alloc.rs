@@ -1,5 +1,4 @@
-//! The system's allocator; the largest piece that each thread asked of it, and the most that it held. And the time
-//! that a thread was at work, whatever else the machine does.
+//! A global allocator that records the allocations of each thread and forwards to the system's.
 #![allow(unsafe_code, reason = "neither can be watched otherwise; only tests are built with it")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -7,16 +6,17 @@ use std::cell::Cell;
 
 thread_local! {
     static LARGEST: Cell<usize> = const { Cell::new(0) };
-    /// What is held now, and the most of it. What another thread frees is counted there: below 0 is all right.
+    /// Bytes held now and the peak. Memory freed by another thread is subtracted there, so the
+    /// count may become negative.
     static HELD: Cell<isize> = const { Cell::new(0) };
     static MOST: Cell<isize> = const { Cell::new(0) };
 }
 
-/// Passes everything on to [`System`].
+/// Forwards to [`System`] and counts.
 pub struct Watched;
 
 fn note(size: usize) {
-    // A thread that is ending has no cell any more.
+    // The thread-local is gone while a thread exits.
     let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(size)));
     hold(size.cast_signed());
 }
@@ -28,27 +28,28 @@ fn hold(size: isize) {
     });
 }
 
-// SAFETY: each call goes to `System` as it came; the cell is of plain data and allocates nothing.
+// SAFETY: every call is forwarded to `System` unchanged. The cells hold plain data and do not
+// allocate.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size());
-        // SAFETY: as the caller promised.
+        // SAFETY: upheld by the caller.
         unsafe { System.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         note(layout.size());
-        // SAFETY: as the caller promised.
+        // SAFETY: upheld by the caller.
         unsafe { System.alloc_zeroed(layout) }
     }
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         note(size);
         hold(-layout.size().cast_signed());
-        // SAFETY: as the caller promised.
+        // SAFETY: upheld by the caller.
         unsafe { System.realloc(old, layout, size) }
     }
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
         hold(-layout.size().cast_signed());
-        // SAFETY: as the caller promised.
+        // SAFETY: upheld by the caller.
         unsafe { System.dealloc(old, layout) }
     }
 }

@@ -1,7 +1,7 @@
-//! Bends what is known to be good, again and again, and watches what a target makes of it.
+//! Mutates known-good inputs and checks how a target handles them.
 //!
-//! Which input comes as the nth is a matter of the seed alone, so that a failure names the one command that brings
-//! it back.
+//! The nth input depends on the seed alone, so a failure can name the one command that reproduces
+//! it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::alloc::{largest_in, worked};
 pub struct Format {
     pub name: &'static str,
     pub corpus: Vec<Vec<u8>>,
-    /// What the format's own words are, beside any bytes.
+    /// Tokens of the format, inserted by mutations.
     pub words: &'static [&'static str],
     pub bytes_max: usize,
     pub millis_max: u64,
-    /// The largest piece of memory, as a multiple of the input; 1 MiB is free.
+    /// The largest single allocation, as a multiple of the input length, on top of 1 MiB.
     pub memory_max: usize,
     pub target: fn(&[u8]),
 }
 
 impl Format {
-    /// R25's bounds.
+    /// Limits that apply to most formats.
     pub fn new(name: &'static str, target: fn(&[u8])) -> Self {
         Self {
             name,
@@ -37,7 +37,7 @@ impl Format {
         }
     }
 
-    /// The `n`th input: the corpus as it is, then bent.
+    /// Returns the `n`th input: the corpus first, then mutations of it.
     fn input(&self, seed: u64, n: u64) -> Vec<u8> {
         if let Some(whole) = usize::try_from(n).ok().and_then(|n| self.corpus.get(n)) {
             return whole.clone();
@@ -78,7 +78,7 @@ impl Format {
             }
             4 => drop(input.drain(span)),
             5 => {
-                // Mostly twice; now and then as often as there is room for.
+                // Usually once, sometimes as often as it fits.
                 let piece = input[span].to_vec();
                 let room = self.bytes_max.saturating_sub(input.len()) / piece.len().max(1);
                 let times = if dice.below(12) == 0 { room } else { 1 };
@@ -176,10 +176,10 @@ pub fn check(format: &Format) {
     }
 }
 
-/// Bytes that mean something to most formats.
+/// Bytes that are significant in most formats.
 const MARKS: &[u8] = b"\0\x01\x7f\x80\xff\"'<>&[]{}:,= \n\r\\/09-.";
 
-/// SplitMix64.
+/// The SplitMix64 generator.
 struct Dice(u64);
 
 impl Dice {
@@ -191,12 +191,12 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// Below `n`; 0 where `n` is.
+    /// Returns a number below `n`, or 0 if `n` is 0.
     fn below(&mut self, n: usize) -> usize {
         usize::try_from(self.next() % (n.max(1) as u64)).unwrap_or_default()
     }
 
-    /// Mostly a few, sometimes hundreds.
+    /// Returns a length that is usually small and sometimes in the hundreds.
     fn short(&mut self) -> usize {
         let most = 1 << (1 + self.below(9));
         1 + self.below(most)

@@ -1,8 +1,10 @@
-//! Fuzzing as tests (R25): each format that strangers write gets its fixtures, then some seconds of bent ones.
+//! Fuzzing as tests (`docs/reference/reliability.md#r25`): every format that strangers can send is
+//! tested with its fixtures and then, for some seconds, with mutations of them.
 //!
-//! `targets` has one function a format, which the cargo-fuzz targets in `fuzz/` call as well; `engine` bends and
-//! watches: no panic, no input that takes long, no allocation far beyond the input. Five seconds a format; more of it:
-//! `OFFHOOK_FUZZ_SECONDS=60 OFFHOOK_FUZZ_SEED=7 cargo test --test fuzz`.
+//! `targets` has one function per format, which the cargo-fuzz targets in `fuzz/` also call.
+//! `engine` mutates and checks: no panic, no excessive work, no allocation far beyond the input
+//! size. Each format runs for five seconds. For longer runs: `OFFHOOK_FUZZ_SECONDS=60
+//! OFFHOOK_FUZZ_SEED=7 cargo test --test fuzz`.
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
 
 mod alloc;
@@ -16,7 +18,7 @@ use engine::{Format, check};
 #[global_allocator]
 static WATCHED: alloc::Watched = alloc::Watched;
 
-/// Every file below a folder of the fixtures whose name ends so, in the order of names.
+/// Returns every fixture below `folder` with a name that ends in `ending`, sorted by path.
 fn fixtures(folder: &str, ending: &str) -> Vec<Vec<u8>> {
     fn collect(folder: &Path, ending: &str, into: &mut Vec<std::path::PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
@@ -241,7 +243,7 @@ fn r25_r22_configuration() {
             "a.b.c",
         ],
         bytes_max: 8_000,
-        // The parser's own list of what is wrong, where each character is.
+        // The parser keeps a position for every character of an error.
         memory_max: 400,
         ..Format::new("configuration", targets::configuration)
     });
@@ -396,13 +398,14 @@ fn r25_recogniser_answers() {
     });
 }
 
-/// A body of 100 KiB made of one piece over and over.
+/// Returns a body of 100 KiB that repeats one piece.
 fn filled(before: &str, piece: &str, after: &str) -> Vec<u8> {
     let times = (102_400 - before.len() - after.len()) / piece.len();
     [before, &piece.repeat(times), after].concat().into_bytes()
 }
 
-/// Figures of R18: 20 ms and 4 MiB for whatever fits into 100 KiB, on a stack that no recursion would fit on.
+/// Figures of R18: 20 ms and 4 MiB for whatever fits into 100 KiB, on a stack that no recursion
+/// would fit on.
 #[test]
 fn r18_any_body_is_judged_in_time_and_memory() {
     let attributes: String = (0..64).map(|n| format!(" a{n}=''")).collect();
@@ -456,7 +459,7 @@ fn r18_any_body_is_judged_in_time_and_memory() {
     }
 }
 
-/// Every format here has its target for cargo-fuzz, and the other way round.
+/// Every format here has a cargo-fuzz target, and vice versa.
 #[test]
 fn r25_every_target_is_here_and_in_fuzz() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,4 +1,5 @@
-//! Agents over HTTP: made, changed, removed; and calls that they take, with a stand-in for their server and for a model.
+//! AI agents over HTTP: create, change and remove them, and calls that they answer, with stand-ins
+//! for their server and for a model.
 
 use serde_json::{Value, json};
 use sim::{CallEvent, CallEventKind, CallScript, HangupRule, HangupSource, Sim, caller};
@@ -32,7 +33,7 @@ impl World {
         http::send(method, &url, &[("x-api-key", API_KEY)], body.to_string()).await
     }
 
-    /// An agent that takes the number's calls.
+    /// Connects the number's calls to a new agent. Returns its id.
     async fn with_agent(&self, agent: Value) -> String {
         let made = self.ask("POST", "agents/", agent).await;
         assert_eq!(made.status, 201, "{}", made.text());
@@ -53,7 +54,7 @@ impl World {
         events.expect("the call ends")
     }
 
-    /// Waits until a document of the live call has this.
+    /// Waits until a document of the live call contains `what`.
     async fn until_document(&self, what: &str) {
         let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
         for _ in 0..300 {
@@ -147,7 +148,7 @@ async fn agents_are_made_changed_and_removed() {
             answer.text()
         );
     }
-    // S2.19: the same number for many.
+    // Several agents may share an outbound number.
     let second =
         json!({"name": "Ravi", "kind": "http", "endpoint": endpoint, "outboundNumber": NUMBER});
     assert_eq!(world.ask("POST", "agents/", second).await.status, 201);
@@ -187,7 +188,7 @@ async fn agents_are_made_changed_and_removed() {
     assert_eq!(world.ask("DELETE", &path, Value::Null).await.status, 404);
 }
 
-/// Whether `text` is `whole`, or as much of it as was heard.
+/// Returns true if `text` is `whole` or the part of it that was played before an interruption.
 pub fn is_begin_of(text: &Value, whole: &str) -> bool {
     let text = text.as_str().unwrap_or_default();
     text == whole
@@ -230,13 +231,13 @@ async fn an_agent_takes_a_call_hears_keys_and_hangs_up() {
         json!({"waId": "919412341234", "userId": null, "name": "Asha Verma"})
     );
     assert_eq!(first.body["number"], NUMBER);
-    // The key came into it: what was not heard was not said.
+    // A digit interrupted the prompt, so only the played part is in the history.
     assert!(
         is_begin_of(&first.body["history"][0]["text"], "Welcome. How can I help you?"),
         "{}",
         first.body
     );
-    // Signed with the account's token, since the agent has no secret of its own.
+    // Signed with the account's token, because the agent has no secret.
     let header = |name: &str| first.headers[name].to_str().unwrap().to_owned();
     assert_eq!(header("x-offhook-attempt"), "1");
     let signature = header("x-offhook-signature");
@@ -312,7 +313,7 @@ async fn a_model_is_heard_from_its_first_sentence_on() {
     assert_eq!(messages.last().unwrap(), &json!({"role": "user", "content": "What is it?"}));
     assert_eq!(messages[1], json!({"role": "assistant", "content": "Hello."}));
     sender.try_send(chunk("It is a very fine green tea. ")).unwrap();
-    // The document with the sound is there while the model still thinks.
+    // The document with the audio URL is available while the model still generates.
     world.until_document("/sound/").await;
     sender.try_send(chunk("It comes from the mountains.")).unwrap();
     sender.try_send(chunk("\n[hangup]")).unwrap();

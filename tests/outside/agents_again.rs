@@ -1,4 +1,4 @@
-//! What agents owe over the end of a process, and what remains of their calls.
+//! Turns of AI agents that survive a restart, and the transcript of their calls.
 
 use std::sync::Mutex;
 
@@ -25,7 +25,7 @@ async fn a_turn_under_way_is_taken_up_after_a_restart_and_answered_once() {
         let (holding, held) = mpsc::channel(1);
         let held = Mutex::new(Some(held));
         let server = AgentServer::start(move |turn| match held.lock().unwrap().take() {
-            // Nothing comes before the node ends.
+            // No event arrives before the node stops.
             Some(held) => Says::Events(held),
             None => reply(
                 &format!("You wrote {}", turn.body["input"]["text"].as_str().unwrap()),
@@ -62,7 +62,7 @@ async fn a_turn_under_way_is_taken_up_after_a_restart_and_answered_once() {
             (event(&turns[1]), event(&first)),
             "the same event as before"
         );
-        // What was answered is owed no more.
+        // An answered message needs no further reply.
         chat.writes(USER, "three").await;
         chat.until(&id, |items| sent(items).len() == 3).await;
         chat.node.kill();
@@ -74,7 +74,7 @@ async fn a_turn_under_way_is_taken_up_after_a_restart_and_answered_once() {
     }
 }
 
-/// The number goes by an agent that greets its callers.
+/// Connects the number to an agent that greets callers.
 async fn answers_calls(chat: &Chat, server: &AgentServer) {
     let agent = json!({"name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice", "whatsapp"],
         "greeting": "Welcome. How can I help you?"});
@@ -115,7 +115,7 @@ async fn what_was_said_to_an_agent_on_the_phone_stands_in_the_conversation() {
         ("user", "12"),
         ("assistant", "You pressed one and two. What else?"),
     ];
-    // Keys come into what the agent says: it stands there as far as it was heard.
+    // A digit interrupts the agent's text; the transcript keeps the part that was played.
     assert!(said.len() >= 4, "{said:?}");
     for ((role, text), (by, whole)) in said[..3].iter().zip(wanted) {
         assert!(*role == by && (*text == whole || is_begin_of(text, whole)), "{said:?}");
@@ -141,7 +141,7 @@ async fn r03_what_was_said_until_a_kill_stands_in_the_conversation_once() {
         ..CallScript::default()
     });
     server.until_asked(2).await;
-    // Whoever reads the list of calls reads behind what was queued before.
+    // Reading the list of calls flushes writes queued before it.
     let (status, _) = chat.ask("GET", "calls/", Value::Null).await;
     assert_eq!(status, 200);
 
@@ -163,7 +163,7 @@ async fn r03_what_was_said_until_a_kill_stands_in_the_conversation_once() {
             ("assistant", "You pressed one and two. What else?"),
             ("user", "3"),
         ];
-        // The answer to it may have come before the end.
+        // The reply may have been sent before the kill.
         assert!((4..=5).contains(&said.len()), "{said:?}");
         for ((role, text), (by, whole)) in said.iter().zip(wanted) {
             assert!(*role == by && (*text == whole || is_begin_of(text, whole)), "{said:?}");

@@ -1,5 +1,5 @@
-//! Agents that answer messages (S2), and what is made of conversations (S3.23): over HTTP, with stand-ins for the agent's
-//! server and for a model.
+//! AI agents that answer messages, and conversation insights, over HTTP with stand-ins for the
+//! agent's server and for a model.
 
 use std::sync::Mutex;
 
@@ -167,14 +167,15 @@ async fn s3_21_s4_09_a_turn_under_way_is_dropped_when_people_take_over() {
     assert_eq!(silent.0, 200, "{}", silent.1);
     thinking.try_send(json!({"type": "text", "text": "Too late."}).to_string()).unwrap();
     drop(thinking);
-    // While it is off nobody is asked; when it is on again the next message is.
+    // Messages received while the agent is disabled are not sent to it. The next one after
+    // re-enabling is.
     chat.writes(USER, "for a person").await;
     chat.ask("PATCH", &format!("conversations/{id}/"), json!({"aiEnabled": true})).await;
     chat.writes(USER, "for the agent").await;
     let thinking: mpsc::Sender<String> = held.recv().await.unwrap();
     let asked = server.turns();
     assert_eq!((asked.len(), &asked[1].body["input"]["text"]), (2, &json!("for the agent")));
-    // The number's routing changes, with its conversations: that turn is dropped too.
+    // Changing the number's routing together with its conversations also cancels the pending turn.
     let disconnect = format!("phone-numbers/{NUMBER}/disconnect-agent/");
     assert_eq!(chat.ask("POST", &disconnect, json!({"applyToExisting": true})).await.0, 200);
     thinking.try_send(json!({"type": "text", "text": "Too late."}).to_string()).unwrap();
@@ -215,7 +216,7 @@ async fn an_agent_that_fails_or_gives_up_calls_a_person_and_automatons_are_not_a
         (&event["data"]["reason"], &event["data"]["agent"]),
         (&json!("agent_failed"), &json!(agent))
     );
-    // It may be well again.
+    // The agent's server has recovered.
     chat.writes(USER, "hello").await;
     chat.until(&id, |items| sent(items) == ["Yes."]).await;
     chat.writes(USER, "human").await;
@@ -230,7 +231,8 @@ async fn an_agent_that_fails_or_gives_up_calls_a_person_and_automatons_are_not_a
         }
         assert!(n < 499, "people have taken over");
     }
-    // A number of our own is another automaton; and nobody writes eleven times in a minute.
+    // A message from one of our own numbers is assumed to be automated, and no person writes eleven
+    // times in a minute.
     let before = server.turns().len();
     chat.writes(NUMBER, "hello").await;
     until_escalated(&chat, 3).await;

@@ -1,5 +1,5 @@
-//! What the application's side can do wrong, and what becomes of the call: each ends with a named cause, one
-//! hangup callback, and nothing left behind.
+//! Faults of the customer's application: each call ends with a defined cause and one hangup
+//! callback, and leaves nothing behind.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ struct World {
 }
 
 impl World {
-    /// A node that accepts without waiting for media; `/answer`, `/fallback` and `/hangup` are its URLs.
+    /// Starts a node that accepts without waiting for media. Its URLs are `/answer`, `/fallback`
+    /// and `/hangup`.
     async fn start(change: impl FnOnce(&mut Wanted, &App)) -> Self {
         let app = App::start().await;
         app.xml("/hangup", "");
@@ -31,7 +32,7 @@ impl World {
         connect(&self.node, &silent_offer()).await
     }
 
-    /// The one hangup callback; also that slots are back and nothing doubles.
+    /// Returns the only hangup callback. Also checks that slots are free and nothing is duplicated.
     async fn hangup(&self) -> Seen {
         let hangup = self.app.wait("/hangup").await;
         self.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;

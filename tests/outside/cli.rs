@@ -1,4 +1,4 @@
-//! Arguments, exit codes and what is printed where (`interface.md` §1).
+//! Command-line arguments, exit codes, and the output on standard output and standard error.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};

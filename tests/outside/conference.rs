@@ -1,5 +1,5 @@
-//! Conferences through the whole binary with real media: WhatsApp users call, hear each other and not themselves, and REST
-//! looks in.
+//! Conferences through the whole binary with real media: WhatsApp users call, hear each other but
+//! not themselves, and REST shows the room.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ const ASHA_HZ: f64 = 700.0;
 const RAVI_HZ: f64 = 1_100.0;
 const MEERA_HZ: f64 = 1_700.0;
 
-/// A number whose callers come into a conference; what the document says may depend on who calls.
+/// Starts a node with a number that sends callers into a conference. The document may depend on the
+/// caller.
 async fn conference(document: impl Fn(&Seen, &str) -> String + Send + Sync + 'static) -> World {
     let world = world(|wanted, _| {
         wanted.accept_wait_ms = 0;
@@ -188,7 +189,7 @@ async fn a_muted_member_is_not_heard_and_the_room_ends_with_its_moderator() {
     world.event("enter", ASHA).await;
     let ravi = world.sim.place_call(says(RAVI, RAVI_HZ, HangupRule::Never));
     world.event("enter", RAVI).await;
-    // They wait for the third, and hear nobody until then.
+    // The first two wait for the third and hear no one until then.
     let meera = world.sim.place_call(says(MEERA, MEERA_HZ, after(5)));
     world.event("enter", MEERA).await;
     let floor = world.app.wait_where("/events", |e| e.param("ConferenceAction") == "floor").await;
@@ -295,7 +296,7 @@ async fn rest_records_a_conference_once_at_a_time_and_stops() {
         (202, &"conference recording started".into())
     );
     assert_eq!(world.conference("POST", "Board/Record/", &order).await.status, 409);
-    // Something is said meanwhile.
+    // Record while they talk.
     let packets =
         || async { world.node.metric("offhook_media_packets_total", &[("direction", "in")]).await };
     let before = packets().await;

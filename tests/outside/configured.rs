@@ -1,4 +1,4 @@
-//! What the settings of a number do (S0): to its messages, their deliveries and its calls, as customers and users meet it.
+//! The effect of a number's settings on its messages, deliveries and calls.
 
 use serde_json::{Value, json};
 use sim::{CallScript, CalleeAction, EventOrder, HangupRule};
@@ -15,13 +15,13 @@ const OTHER_USER: &str = "919412340001";
 const SECOND: &str = "918035737459";
 const SECOND_ID: &str = "106540352242999";
 
-/// The number's webhook URL is the application's `/form`.
+/// Sets the number's webhook URL to the application's `/form`.
 fn with_form(wanted: &mut Wanted) {
     wanted.number_extra =
         format!("webhook_url = \"{}\"\n", wanted.answer_url.replace("/answer", "/form"));
 }
 
-/// `PATCH` of a number over the number API.
+/// Changes a number through `PATCH` of the number API.
 async fn set(world: &World, number: &str, body: Value) -> Value {
     let url = format!("{}/api/v1/phone-numbers/{number}/", world.node.public);
     let answer = http::send("PATCH", &url, &[("x-api-key", API_KEY)], body.to_string()).await;
@@ -51,11 +51,12 @@ async fn s0_06_messages_go_to_the_webhook_url_or_to_the_agent_as_the_type_says()
         1,
         "in the second one nothing is posted there, statuses included"
     );
-    // Who wrote before is answered by the agent as well, from their next message on.
+    // A user who wrote earlier is also answered by the agent, starting with the next message.
     chat.writes(USER, "And now?").await;
     let first = chat.id_of(USER).await;
     chat.until(&first, |items| items.iter().any(|item| item["text"] == "I am the agent.")).await;
-    // And back: the agent is connected still, and the type says that the URL gets them.
+    // Back to a webhook: the agent stays connected, but the configuration type sends messages to
+    // the URL.
     let again = json!({"configurationType": "webhook", "webhookUrl": chat.app.url("/form")});
     let (status, shown) = chat.ask("PATCH", &path, again).await;
     assert_eq!(
@@ -72,7 +73,7 @@ async fn s0_06_messages_go_to_the_webhook_url_or_to_the_agent_as_the_type_says()
             .await;
     }
     assert_eq!(server.turns().len(), 2);
-    // The other order: first the agent, then the type.
+    // In the opposite order: first the agent, then the type.
     chat.connect(&agent).await;
     chat.ask("PATCH", &path, json!({"configurationType": "agent"})).await;
     chat.writes(USER, "Once more").await;
@@ -80,7 +81,7 @@ async fn s0_06_messages_go_to_the_webhook_url_or_to_the_agent_as_the_type_says()
         items.iter().filter(|item| item["text"] == "I am the agent.").count() == 2
     })
     .await;
-    // A URL alone takes nobody's agent away.
+    // A new URL alone does not disconnect the agent.
     let (_, shown) =
         chat.ask("PATCH", &path, json!({"webhookUrl": chat.app.url("/elsewhere")})).await;
     assert_eq!(shown["activeAgent"], json!(agent), "{shown}");
@@ -101,7 +102,7 @@ async fn s0_10_a_webhook_url_that_is_set_later_gets_the_next_message_of_whoever_
     chat.app.wait_where("/form", |seen| seen.param("Body") == "But this").await;
 }
 
-/// A main account's webhook serves its subaccounts' numbers as well.
+/// A main account's webhook also serves its subaccounts' numbers.
 #[tokio::test(flavor = "multi_thread")]
 async fn s0_23_a_mapping_and_its_way_back_leave_nobody_unheard() {
     const SUB: &str = "SATESTOFFHOOK0000001";
@@ -207,7 +208,8 @@ async fn s0_11_what_is_not_acknowledged_is_sent_again_and_seen_as_failing() {
     chat.writes(USER, "Hello?").await;
     chat.app.wait("/form").await;
     chat.app.wait("/hook").await;
-    // Counted and told: the number's own URL by the metric, the webhook's in its log as well.
+    // Failures are counted and visible: the number's own URL in the metric, the webhook also in its
+    // delivery log.
     let crm = chat.webhook("crm").await;
     let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
     for n in 0..400 {
@@ -228,7 +230,7 @@ async fn s0_11_what_is_not_acknowledged_is_sent_again_and_seen_as_failing() {
     assert!(done["attempts"].as_u64().unwrap() >= 2, "{done}");
     let labels = [("kind", "message"), ("outcome", "delivered")];
     chat.node.until_metric("offhook_callback_total", &labels, 1.0).await;
-    // It is the same one each time.
+    // A retry keeps its id.
     let ids: Vec<String> = chat
         .app
         .seen()
@@ -271,7 +273,7 @@ async fn s0_14_a_number_calls_by_dial_only_while_calling_is_on() {
     );
     let labels = [("direction", "outbound"), ("result", "calling_disabled")];
     assert_eq!(world.node.metric("offhook_admission_total", &labels).await, 1.0);
-    // On: the same document rings the user.
+    // Enabled: the same document rings the user.
     set(&world, SECOND, json!({"callingEnabled": true, "answerUrl": world.app.url("/unused")}))
         .await;
     let callee = CallScript {
@@ -320,7 +322,7 @@ async fn s0_18_s0_25_the_answer_url_is_posted_to_and_a_call_keeps_the_one_it_beg
     }
     let call_uuid = asked.param("CallUUID").to_owned();
     assert!(uuid::Uuid::parse_str(&call_uuid).is_ok());
-    // While it is up the panel is saved with another URL.
+    // Save the panel with another URL during the call.
     set(&world, NUMBER, to("/second")).await;
     call.all().await;
     let next = world.app.wait("/first/next").await;
@@ -328,7 +330,7 @@ async fn s0_18_s0_25_the_answer_url_is_posted_to_and_a_call_keeps_the_one_it_beg
     let end = world.app.wait_where("/first", |seen| seen.param("Event") == "Hangup").await;
     assert_eq!(end.param("CallUUID"), call_uuid, "its end is told where it began");
     assert_eq!(world.app.count("/second"), 0);
-    // The next call is the other's whole.
+    // The next call uses only the new URL.
     world.sim.place_call(caller()).all().await;
     world.app.wait_where("/second", |seen| seen.param("Event") == "Hangup").await;
     assert_eq!(
@@ -373,7 +375,7 @@ async fn s0_19_a_document_that_is_none_ends_the_call_and_is_pointed_at() {
     let place =
         format!("\"rule\":{},\"severity\":\"error\",\"line\":3,\"column\":3", finding["rule"]);
     assert!(log.contains(&place), "{place} in {log}");
-    // And what the command line says.
+    // `offhook xml check` reports the same.
     let file = world.node.dir.path().join("answer.xml");
     std::fs::write(&file, document).unwrap();
     let run = std::process::Command::new(env!("CARGO_BIN_EXE_offhook"))
@@ -401,7 +403,7 @@ async fn s0_23_calls_of_a_mapped_number_count_for_the_subaccount() {
         http::send("PATCH", &url, &[("x-api-key", API_KEY)], json!({ "account": SUB }).to_string())
             .await;
     assert_eq!(given.status, 200, "{}", given.text());
-    // The subaccount's one call a second, where the main account's number had a hundred.
+    // The subaccount's limit of one call per second, although the main account has a hundred.
     let caller = |n: u8| CallScript { from: format!("9194123400{n:02}"), ..CallScript::default() };
     let calls: Vec<_> = (0..3).map(|n| world.sim.place_call(caller(n))).collect();
     for call in calls {
@@ -459,7 +461,8 @@ async fn s0_27_nothing_comes_out_of_a_disconnected_number_and_nothing_goes_out_b
     let headers = [("authorization", basic.as_str()), ("content-type", "application/json")];
     let call = http::send("POST", &url, &headers, order).await;
     assert!((400..500).contains(&call.status), "{}", call.text());
-    // Back, its URL set anew: the next message is delivered, and of the one before nothing was.
+    // After a reconnect with a new URL the next message is delivered, and nothing of the earlier
+    // one was.
     assert_eq!(chat.ask("POST", &format!("{number}reconnect/"), Value::Null).await.0, 200);
     let again = json!({"configurationType": "webhook", "webhookUrl": chat.app.url("/form")});
     assert_eq!(chat.ask("PATCH", &number, again).await.0, 200);

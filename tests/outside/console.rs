@@ -1,4 +1,5 @@
-//! The console in a real Chromium, and as plain HTML: signing in, the pages, a live list, roles, tenants, hostile names.
+//! The console in a real Chromium and as plain HTML: sign-in, pages, a live list, roles, tenants,
+//! hostile names.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +13,7 @@ use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN};
 pub const OTHER: &str = "MATESTOFFHOOK0000002";
 pub const PASSWORD: &str = "correct horse battery";
 
-/// People of two accounts and two roles.
+/// Configuration of people in two accounts with two roles.
 pub fn people() -> String {
     let user = |name: &str, account: &str, role: &str| {
         format!(
@@ -35,7 +36,7 @@ pub async fn with_people() -> World {
     .await
 }
 
-/// Somebody with a cookie.
+/// A person with a session cookie.
 pub struct Session<'w> {
     public: &'w str,
     pub cookie: String,
@@ -102,7 +103,7 @@ pub const PAGES: &[&str] = &[
     "/console/agents/",
 ];
 
-/// Of those who administer.
+/// Pages for administrators.
 const MORE: &[&str] = &[
     "/console/people/",
     "/console/webhooks/",
@@ -161,7 +162,7 @@ async fn r20_nobody_sees_a_page_without_a_session_and_every_page_has_its_headers
     let german = http::send("GET", &url, &[("cookie", &asha.cookie), likes], "").await.text();
     assert!(german.contains("lang=\"de\"") && german.contains("Verlauf"));
 
-    // Sign-out needs the token; afterwards the cookie is worth nothing.
+    // Sign-out requires the CSRF token. Afterwards the cookie is invalid.
     let forged =
         form(public, "/console/sign-out", &[("cookie", &asha.cookie)], &[("csrf", "x")]).await;
     assert_eq!(forged.status, 403);
@@ -203,7 +204,7 @@ async fn operations_show_the_limits_and_the_permission_rules_in_force() {
     }
 }
 
-/// What every answer has, of whatever path and status.
+/// Checks the security headers that every response has, for any path and status.
 fn is_secured(answer: &Answer, what: &str) {
     let head = |name: &str| {
         answer.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
@@ -244,7 +245,7 @@ async fn an_owner_sees_the_node_and_what_failed_and_drains_it_unless_others_shar
         wanted.accept_wait_ms = 0;
     })
     .await;
-    // The answer URL is not there: a fetch that fails.
+    // The answer URL does not exist, so the fetch fails.
     let call = world.sim.place_call(sim::CallScript::default());
     drop(call.all().await);
     let asha = Session::of(&world, "asha").await;
@@ -290,13 +291,13 @@ async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
         format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}"))),
     );
     for (path, operations) in document.json()["paths"].as_object().expect("paths") {
-        // Named by its parameters; what is asked of nothing answers, too.
+        // Fill in the parameters. Requests for unknown objects must respond too.
         let filled = path.replace("{auth_id}", AUTH_ID).replace(['{', '}'], "");
         for method in
             operations.as_object().expect("operations").keys().filter(|word| *word != "parameters")
         {
             let method = method.to_uppercase();
-            // What would come again and again, or take the accounts' keys away under the test.
+            // Skip routes that never end, or that would revoke the keys that this test uses.
             if filled.contains("/token/") || filled.ends_with("/reload/") {
                 continue;
             }
@@ -309,7 +310,8 @@ async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
         }
     }
     assert!(seen > 200, "{seen}");
-    // The console: its pages to somebody and to nobody, its files, what is not there, refusals, and paths of nobody's.
+    // The console: pages with and without a session, assets, missing pages, refusals and unknown
+    // paths.
     let assets = ["console.css", "console.js", "live.js", "phone.js", "mark.svg", "nothing.js"];
     let others = [
         "/",
@@ -371,7 +373,7 @@ async fn r20_a_role_sees_what_it_may_and_a_session_asks_the_api_with_its_token()
     );
     assert_eq!(api(&ravi, "GET", "users/", "", "").await.status, 403);
 
-    // Somebody is invited, comes, and is put out again.
+    // Invite a person, let them sign in, and remove them.
     let made = asha
         .post(
             "/console/people/users",
@@ -402,7 +404,7 @@ async fn r20_a_role_sees_what_it_may_and_a_session_asks_the_api_with_its_token()
     assert_eq!(asha.post(&one, &[("do", "remove")]).await.status, 303);
     assert_eq!(mira.get("/console/").await.status, 303, "her session went with her");
 
-    // A key is shown once, opens what its role may, and nothing once it is gone.
+    // An API key is shown once, grants its role, and nothing after its deletion.
     let page = asha.post("/console/people/keys", &[("name", "ci"), ("role", "agent")]).await.text();
     let secret = page
         .split("data-copy>")
@@ -422,7 +424,7 @@ async fn r20_a_role_sees_what_it_may_and_a_session_asks_the_api_with_its_token()
     assert_eq!((gone.status, with("account/").await), (303, 401));
 }
 
-/// A call by the REST API that its user picks up and hangs up; its UUID.
+/// Places a call over the REST API that its user answers and hangs up. Returns its UUID.
 pub async fn call(world: &World) -> String {
     world.app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
     let order = json!({"from": crate::support::node::NUMBER, "to": "919812345678", "answer_url": world.app.url("/answer")});
@@ -484,7 +486,7 @@ async fn r16_a_call_is_a_page_for_its_account_and_nobody_elses() {
     }
 }
 
-/// Signs in as a person would.
+/// Signs in through the form in a browser.
 pub async fn signed_in(world: &World, name: &str) -> Browser {
     let mut browser = Browser::open(&format!("{}/console/", world.node.public)).await;
     browser.until("document.querySelector('[name=password]')").await;
@@ -521,7 +523,7 @@ async fn a_person_signs_in_sees_a_call_come_live_and_steps_through_it() {
     browser.until("document.querySelectorAll('.fall tbody tr').length > 3").await;
     browser.eval("document.querySelector('.stepper a').click()").await;
     browser.until("document.querySelector('tr[aria-current=step]')").await;
-    // The editor marks what the linter finds.
+    // The editor marks the linter's findings.
     browser.visit("/console/playground/").await;
     browser
         .eval(
@@ -582,7 +584,7 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
     let agent = asha.get("/console/agents/").await.text();
     let agent = format!("/console/agents/{}/", after(&agent, "row-link\" href=\"/console/agents/"));
     let number = format!("/console/numbers/{}/", crate::support::node::NUMBER);
-    // The columns, in their order.
+    // The columns in their order.
     let numbers = asha.get("/console/numbers/").await.text();
     let heads: Vec<&str> = numbers
         .split("<th scope=\"col\">")
@@ -599,7 +601,7 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
         "Actions",
     ];
     assert_eq!(heads, wanted);
-    // What only some may is not there for others, and refused.
+    // Actions of other roles are hidden and refused.
     assert!(asha.get(&chat).await.text().contains("value=\"delete\""));
     assert!(!ravi.get(&chat).await.text().contains("value=\"delete\""));
     assert_eq!(ravi.post(&chat, &[("do", "delete")]).await.status, 403);

@@ -1,5 +1,5 @@
-//! Names that want to break out are text on every page, in a real Chromium: nothing of them runs, and nothing is asked of
-//! elsewhere (R20).
+//! Hostile names appear as plain text on every page, in a real Chromium: no script runs and no
+//! external resource is requested (`docs/reference/reliability.md#r20`).
 
 use serde_json::{Value, json};
 use sim::{CallScript, HangupRule, PhoneKind};
@@ -10,7 +10,7 @@ use crate::support::browser::{Browser, READY, has_chromium};
 use crate::support::http;
 use crate::support::node::API_KEY;
 
-/// Names that would run, break out, or hide.
+/// Names that try to run scripts, break out of markup, or hide text.
 const HOSTILE: &[&str] = &[
     "<script>alert(1)</script>",
     "\"><img src=x onerror=alert(1)>",
@@ -44,7 +44,7 @@ const HOSTILE: &[&str] = &[
     "%3Cscript%3Ealert(1)%3C/script%3E",
 ];
 
-/// A payload as a field of ours takes it.
+/// Converts a payload to a value that length-limited fields accept.
 fn tamed(name: &str, most: usize) -> String {
     name.chars().filter(|c| !c.is_control()).take(most).collect::<String>().trim().to_owned()
 }
@@ -73,19 +73,19 @@ async fn r20_hostile_names_are_text_on_every_page() {
         assert_eq!(made.status, 200, "{name}: {}", made.text());
         let key = asha.post("/console/people/keys", &[("name", &shown), ("role", "agent")]).await;
         assert_eq!(key.status, 200, "{name}: {}", key.text());
-        // Somebody of that name writes that.
+        // A user with that name sends it as a message.
         let user = format!("9198123450{n:02}");
         writes(&world, &json!({"message": *name, "from": user, "name": *name})).await;
         let agent = json!({"name": shown, "kind": "http", "endpoint": world.app.url("/agent"), "greeting": *name});
         let made = api("POST", "agents/", agent).await;
         assert_eq!(made.status, 201, "{name}: {}", made.text());
-        // There may be only so many.
+        // The number of webhooks is limited.
         let hook = world.app.url("/hook");
         webhooks += usize::from(
             asha.post("/console/webhooks/", &[("name", &shown), ("url", &hook)]).await.status
                 == 200,
         );
-        // And Meta calls a number so; people call it so, too.
+        // Numbers have such names at Meta and in the console.
         let number = format!("9180357380{n:02}");
         let id = format!("10654035224{n:04}");
         let order =
@@ -147,7 +147,7 @@ async fn r20_hostile_names_are_text_on_every_page() {
     assert_eq!(browser.errors, [""; 0]);
 }
 
-/// What no name may become.
+/// Elements and attributes that no name may create.
 const ODD: &[&str] = &[
     "main script",
     "main iframe",
@@ -162,12 +162,12 @@ const ODD: &[&str] = &[
     "[onerror], [onload], [onfocus]",
 ];
 
-/// As the text of an element.
+/// Escapes the text of an XML element.
 fn escaped(name: &str) -> String {
     tamed(name, 200).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Goes to a page and gives what it says, once it is sure that no name has become anything.
+/// Visits a page, checks that no name was interpreted as markup, and returns the page's text.
 async fn tame(browser: &mut Browser, path: &str) -> String {
     browser.visit(path).await;
     tame_here(browser).await
@@ -195,7 +195,7 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
         return;
     }
     let world = with_people().await;
-    // The document says each of them, too.
+    // The document contains each name too.
     world.app.route("/unused", |seen| {
         let name = seen
             .param("From")
@@ -206,7 +206,7 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
         (200, format!("<Response><Speak>{name}</Speak><Wait length=\"120\"/></Response>"))
     });
     let mut browser = signed_in(&world, "asha").await;
-    // Somebody looks on while they come: what is put in is text, too.
+    // Watch the page while calls arrive: live updates must be text as well.
     browser.visit("/console/calls/").await;
     let mut calls = Vec::new();
     for (n, name) in HOSTILE.iter().enumerate() {
@@ -243,7 +243,7 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
     }
     tame(&mut browser, "/console/").await;
     tame(&mut browser, "/console/operations/").await;
-    // They hang up; the pages of calls that have ended, and the history.
+    // The callers hang up; check the pages of ended calls and the history.
     drop(calls);
     browser.visit("/console/calls/").await;
     browser
@@ -278,7 +278,7 @@ async fn r20_what_is_searched_for_or_tried_out_is_text() {
             format!("/console/numbers/?q={sought}"),
             format!("/console/playground/?source={sought}"),
         ] {
-            // A browser looks at some of each, plain HTML at all.
+            // The browser checks some pages of each kind, and plain HTML all of them.
             let page = asha.get(&path).await;
             assert_eq!(page.status, 200, "{path}");
             assert!(!name.contains(['<', '"']) || !page.text().contains(*name), "{path}");
@@ -301,7 +301,8 @@ async fn r20_what_is_searched_for_or_tried_out_is_text() {
             );
         }
     }
-    // Walked through: raw, which is no document, and escaped, which says each of them.
+    // Run `xml check` and `xml run` on the raw payloads, which are not documents, and on escaped
+    // ones.
     let speaks: String =
         HOSTILE.iter().map(|name| format!("<Speak>{}</Speak>\n", escaped(name))).collect();
     let valid = format!("<Response>\n{speaks}</Response>");

@@ -1,5 +1,5 @@
-//! Recordings that are copied to other storage, through the whole binary: by whatever went wrong before, they get there, are
-//! read from there, and go from there.
+//! Copies of recordings in S3 storage, through the whole binary: they are uploaded in spite of
+//! earlier failures, downloaded from there, and deleted there.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::outbound::{World, world};
 use crate::support::bucket::Bucket;
 use crate::support::{database, http};
 
-/// A node whose callers leave messages of two seconds, and where they are copied to.
+/// Starts a node with callers who leave messages of two seconds, copied to `bucket`.
 async fn copying(more: &str, bucket: &Bucket) -> World {
     let toml = bucket.toml(more);
     let world = world(|wanted, _| {
@@ -27,7 +27,7 @@ async fn copying(more: &str, bucket: &Bucket) -> World {
     world
 }
 
-/// Leaves one; gives its id and its URL.
+/// Leaves a message. Returns the recording's id and URL.
 async fn message(world: &World) -> (String, String) {
     let script =
         CallScript { say: tone(700.0, 5), hangup: HangupRule::Never, ..CallScript::default() };
@@ -51,7 +51,7 @@ async fn message(world: &World) -> (String, String) {
 async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_there() {
     let bucket = Bucket::start().await;
     let mut world = copying("keep_local = false", &bucket).await;
-    // Refused, then out of order: it is tried again; the kill comes between.
+    // The bucket refuses, then fails, and the upload is retried. The kill comes in between.
     bucket.fail(&[503, 500]);
     let (id, url) = message(&world).await;
     let before = http::get(&url).await;
@@ -66,7 +66,7 @@ async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_there() {
         ("audio/wav", &before.body[..])
     );
 
-    // The file goes when the copy has been written down; what is downloaded is the same.
+    // The local file is deleted after the copy has been recorded. Downloads stay the same.
     let file = world.node.dir.path().join("recordings").join(format!("{id}.wav"));
     let mut every = tokio::time::interval(Duration::from_millis(20));
     while file.exists() {
@@ -106,11 +106,11 @@ async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_there() {
     );
     assert_eq!(http::get(&url.replace(".wav", ".mp3")).await.status, 404);
 
-    // Storage that fails is no recording that is not there.
+    // Failing storage must not look like a missing recording.
     bucket.fail(&[500]);
     assert_eq!(http::get(&url).await.status, 502);
 
-    // Taken away here, it goes there, also after a failure.
+    // Deleting a recording also deletes its copy, even after a failure.
     bucket.fail(&[503]);
     assert_eq!(
         world.rest("DELETE", &format!("Recording/{id}/"), &[], String::new()).await.status,
@@ -154,7 +154,7 @@ async fn a_file_that_somebody_removed_is_given_up_and_one_that_is_kept_stays() {
     let file = world.node.dir.path().join("recordings").join(format!("{id}.wav"));
     assert!(file.exists(), "kept");
     std::fs::remove_file(&file).expect("removed by hand");
-    // From the moment on that the copy is known.
+    // Available as soon as the copy is known.
     let mut every = tokio::time::interval(Duration::from_millis(20));
     while http::get(&url).await.status != 200 {
         every.tick().await;
@@ -182,7 +182,7 @@ async fn retention_takes_a_recording_away_wherever_it_is() {
     bucket.until(|objects| objects.len() == 2).await;
     world.node.until_metric("offhook_recording_copies_total", &[("outcome", "stored")], 2.0).await;
     world.node.kill();
-    // Three days ago.
+    // Three days earlier.
     let earlier =
         "UPDATE recordings SET started_us = started_us - 259200000000 WHERE recording_id = $1";
     database::execute(world.node.dir.path(), earlier, &old).await;

@@ -1,4 +1,5 @@
-//! `kill -9` and what comes after: no call, record or callback is lost or doubled (R3, R4, R5).
+//! Crashes with `kill -9`: no call, record or callback is lost or duplicated
+//! (`docs/reference/reliability.md#r3`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,9 +18,9 @@ use super::support::http::get;
 use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
 use super::support::node::{AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted};
 
-/// Picked up at once, and held.
+/// Answers immediately and holds the call.
 const HELD: &str = "<Response><Speak>Please hold.</Speak><Wait length=\"60\"/></Response>";
-/// Never picked up, or picked up and hung up.
+/// Documents that never answer, or answer and hang up.
 const SHORT: [&str; 2] = [
     "<Response><Wait length=\"1\"/><Hangup/></Response>",
     "<Response><Speak>Bye.</Speak><Hangup/></Response>",
@@ -58,7 +59,7 @@ async fn r03_a_kill_in_the_middle_of_a_call_ends_it_once() {
     assert_eq!(node.post_webhook(&body).await.status, 200);
     graph.wait(&wacid, "accept").await;
     let call = app.wait("/answer").await.param("CallUUID").to_owned();
-    // Long enough for a sign of life.
+    // Long enough for a heartbeat to be stored.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     node.kill();
     let killed = graph.asked().len();
@@ -83,13 +84,13 @@ async fn r03_a_kill_in_the_middle_of_a_call_ends_it_once() {
     assert_eq!(node.metric("offhook_calls_active", &[]).await, 0.0);
     assert_eq!(node.metric("offhook_number_slots_in_use", &[]).await, 0.0);
 
-    // Meta sends the connect again, as it does for a week: it is known.
+    // Meta resends the connect, as it does for a week. It is recognised as a duplicate.
     assert_eq!(node.post_webhook(&body).await.status, 200);
     assert_eq!(node.metric("offhook_webhook_events_total", &[("result", "duplicate")]).await, 1.0);
     let since: Vec<_> = graph.asked().split_off(killed);
     assert!(since.iter().all(|asked| asked["action"] == "terminate"), "{since:?}");
 
-    // And once more, when the delivery had time to be written down: nothing is left to be done.
+    // Kill again after the delivery has been stored: nothing remains to be done.
     tokio::time::sleep(Duration::from_millis(500)).await;
     node.kill();
     node.start_again().await;
@@ -145,7 +146,7 @@ async fn r03_a_thousand_orphans_are_ended_before_the_node_is_ready() {
     let begun = Clock::real().now();
     let node = Node::start_in(dir, &wanted(&graph, &app)).await;
     let took = Clock::real().now().duration_since(begun);
-    // Ready: then all of them are closed.
+    // The node is ready only after all orphans are closed.
     let list = node.api("Call/?limit=1").await.json();
     assert_eq!(list["meta"]["total_count"], ORPHANS, "{list}");
     let own = node
@@ -172,19 +173,19 @@ fn find_took(line: serde_json::Value) -> Option<u64> {
     line["took_ms"].as_str()?.parse().ok()
 }
 
-/// What one round of load does to a call.
+/// Runs one call of the load. Returns its id and whether the connect was accepted.
 async fn one_call(node: &Node, wacid: String, hang_up: Option<Duration>) -> (String, bool) {
     let body = connect_body(&wacid, &silent_offer()).to_string();
     let taken = node.try_webhook(&body).await.is_some_and(|answer| answer.status == 200);
     if let (true, Some(after)) = (taken, hang_up) {
         tokio::time::sleep(after).await;
-        // Lost with the node now and then, as it may be.
+        // Requests may be lost while the node is down.
         let _ = node.try_webhook(&terminate_body(&wacid).to_string()).await;
     }
     (body, taken)
 }
 
-/// A first attempt that is refused.
+/// Returns true for first attempts that the application refuses.
 fn is_unlucky(seen: &Seen) -> bool {
     event_id(seen).starts_with('0') && seen.headers["x-offhook-attempt"] == "1"
 }
@@ -202,7 +203,7 @@ async fn r03_kill_rounds() {
         let document = if last.is_multiple_of(2) { HELD } else { SHORT[usize::from(last / 2) % 2] };
         (200, document.to_owned())
     });
-    // Now and then a first attempt fails: the identity stays.
+    // Some first attempts fail; retries keep the callback's id.
     app.route("/hangup", |seen| (if is_unlucky(seen) { 503 } else { 200 }, String::new()));
     let mut node = Node::start(&wanted(&graph, &app)).await;
     let mut admitted = BTreeSet::new();
@@ -233,7 +234,7 @@ async fn r03_kill_rounds() {
         let begun = Clock::real().now();
         node.start_again().await;
         slowest = slowest.max(Clock::real().now().duration_since(begun));
-        // What got no 200 comes again, as Meta does it; so does some of the rest.
+        // Meta resends the webhooks without a 200, and some others too.
         for ((wacid, ..), (body, taken)) in calls.iter().zip(bodies) {
             unanswered += usize::from(!taken);
             if !taken || dice.random_bool(0.2) {
@@ -242,7 +243,7 @@ async fn r03_kill_rounds() {
             admitted.insert(wacid.clone());
         }
     }
-    // The last ones are ended by their user, and all callbacks arrive.
+    // The users end the remaining calls, and all callbacks arrive.
     for wacid in &admitted {
         assert_eq!(node.post_webhook(&terminate_body(wacid).to_string()).await.status, 200);
     }
@@ -306,7 +307,7 @@ async fn r03_kill_rounds() {
     assert_eq!(both, None, "never both; seed {seed}");
 }
 
-/// Its calls would be ended as what a crash left behind.
+/// Otherwise it would end the first process's calls as orphans.
 #[tokio::test(flavor = "multi_thread")]
 async fn r03_no_second_process_is_the_same_node() {
     let (graph, app) = (Graph::start().await, App::start().await);
@@ -327,7 +328,7 @@ async fn r03_no_second_process_is_the_same_node() {
         .spawn()
         .unwrap();
     let mut every = tokio::time::interval(Duration::from_millis(20));
-    // A file is refused at once; a database waits, for a node that died without a word.
+    // A file's lock fails immediately. A database's lock waits, in case its holder died.
     let told = |text: &str| {
         text.contains("works with it as the node") || text.contains("works as this node")
     };

@@ -1,5 +1,5 @@
-//! `Dial` through the whole binary with real media: a WhatsApp user calls, another one is called, and the two hear each
-//! other. The switch `allow_wa_bridge` is on.
+//! `Dial` through the whole binary with real media: a WhatsApp user calls, another one is called,
+//! and the two hear each other. `allow_wa_bridge` is enabled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::support::node::NUMBER;
 
 const CALLER: &str = "919812345678";
 const CALLEE: &str = "919412341234";
-/// What the two say, far from the ring-back tone's 425 Hz.
+/// The frequency that the caller plays, far from the 425 Hz of the ring-back tone.
 const CALLER_HZ: f64 = 700.0;
 const CALLEE_HZ: f64 = 1_100.0;
 
@@ -57,7 +57,7 @@ fn wav(samples: impl Iterator<Item = i16>) -> Vec<u8> {
     wav
 }
 
-/// A tone of so many seconds, as a phone says it.
+/// Returns a tone as a phone's outgoing packets.
 pub fn tone(hz: f64, seconds: u32) -> Vec<Arc<[u8]>> {
     let step = hz * std::f64::consts::TAU / 16_000.0;
     frames_of_wav(&wav(
@@ -66,7 +66,7 @@ pub fn tone(hz: f64, seconds: u32) -> Vec<Arc<[u8]>> {
     .expect("a WAV file")
 }
 
-/// Milliseconds of a recording in which this tone is most of what is heard.
+/// Returns for how many milliseconds of a recording this tone dominates.
 pub fn heard_ms(events: &[CallEvent], hz: f64) -> u64 {
     let step = hz * std::f64::consts::TAU / 16_000.0;
     let is_it = |frame: &&[f64]| {
@@ -76,14 +76,14 @@ pub fn heard_ms(events: &[CallEvent], hz: f64) -> u64 {
             let at = step * n as f64;
             (re, im) = (re + s * at.cos(), im + s * at.sin());
         }
-        // All of a pure tone's energy is in its own line.
+        // The energy of a pure tone lies in a single spectral line.
         let line = (re * re + im * im) * 2.0 / frame.len() as f64;
         energy > 1e8 && line > energy * 0.8
     };
     recorded(events).chunks_exact(320).filter(is_it).count() as u64 * 20
 }
 
-/// A recording's samples.
+/// Returns the samples of a recording.
 fn recorded(events: &[CallEvent]) -> Vec<f64> {
     use base64::Engine as _;
     let wav = events.iter().find_map(|event| match &event.kind {
@@ -130,7 +130,7 @@ fn by(events: &[CallEvent]) -> Option<HangupSource> {
     })
 }
 
-/// The callbacks so far, in the order they came.
+/// Returns the callbacks so far in their order of arrival.
 fn told(world: &World) -> Vec<Seen> {
     world.app.seen().into_iter().filter(|seen| seen.path == "/events").collect()
 }
@@ -329,7 +329,7 @@ async fn a_callee_who_declines_and_a_caller_who_gives_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_called_whom_the_rules_forbid() {
-    // A number that is not ours.
+    // A caller id that is not one of our numbers.
     let world = bridging(&format!("><User>{CALLEE}</User>")).await;
     let document = "<Response><Dial callType=\"whatsapp\" callerId=\"919999999999\" action=\"ACTION\">\
         <User>919412341234</User></Dial></Response>";

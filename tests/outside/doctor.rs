@@ -1,4 +1,5 @@
-//! `offhook doctor` against a running node and a simulated Meta, with each fault that Meta's side can have.
+//! `offhook doctor` against a running node and a simulated Meta, with each possible fault of Meta's
+//! configuration.
 
 use std::process::{Command, Stdio};
 
@@ -36,12 +37,13 @@ impl World {
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
 
-    /// The exit code, and the lines.
+    /// Runs the doctor. Returns the exit code and the output lines.
     async fn examine(&self) -> (Option<i32>, Vec<Value>) {
         self.node.doctor().await
     }
 
-    /// The state and words of the lines of a check that are not well; it exits by the worst.
+    /// Returns name, state and message of the checks that are not ok. The exit code must match the
+    /// worst state.
     async fn complaints(&self) -> Vec<(String, String, String)> {
         let (code, lines) = self.examine().await;
         let text = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
@@ -181,7 +183,7 @@ async fn the_days_left_of_the_public_urls_certificate_are_told() {
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // Nobody speaks HTTP here: the hand-shake is all that is looked at.
+            // The check only needs the TLS handshake.
             drop(acceptor.accept(stream).await);
         }
     });

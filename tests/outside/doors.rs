@@ -1,4 +1,4 @@
-//! The webhook door and admission through the whole binary.
+//! The webhook endpoint and admission through the whole binary.
 
 use crate::support::app::App;
 use crate::support::http;
@@ -14,7 +14,7 @@ struct World {
     app: App,
 }
 
-/// A node whose calls are accepted at once and then wait for media that doesn't come.
+/// Starts a node that answers calls immediately and then waits for media that never arrives.
 async fn world(change: impl FnOnce(&mut Wanted)) -> World {
     let app = App::start().await;
     app.xml("/answer", r#"<Response><Wait length="60"/><Speak>Hello</Speak></Response>"#);
@@ -67,7 +67,7 @@ async fn r13_only_a_right_signature_over_the_raw_bytes_is_taken() {
         (b"[1,2]".to_vec(), 200),
         ("[".repeat(200).into_bytes(), 400),
         (format!("{}1{}", "[".repeat(200), "]".repeat(200)).into_bytes(), 400),
-        // The answer also reaches a sender that writes its whole body first.
+        // A sender that writes its whole body before reading also receives the response.
         (vec![b' '; 3 * 1024 * 1024 + 1], 413),
         (vec![b' '; 12 * 1024 * 1024], 413),
     ] {
@@ -299,7 +299,7 @@ async fn r09_of_a_hundred_calls_none_is_cut_before_the_time() {
     assert!((3.0..8.0).contains(&took), "drain_seconds + 5 s at most: {took}");
     let first_cut = *first_cut.get().expect("what was left was cut");
     assert!(first_cut.duration_since(signalled).as_secs_f64() >= 2.9, "cut before the time");
-    // Every end is written, and its callback is out or in the outbox.
+    // Every end is recorded, and its callback is delivered or in the outbox.
     assert_eq!(world.node.ended().await, (100, 100));
     assert!(world.app.count("/hangup") > 0);
 }

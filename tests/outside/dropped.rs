@@ -1,11 +1,11 @@
-//! A `[[webhook]]` that somebody takes out of the configuration while numbers or conversations go to it.
+//! A `[[webhook]]` that is removed from the configuration while numbers or conversations use it.
 
 use serde_json::{Value, json};
 
 use crate::support::chat::{Chat, OTHER_SECRET, SECRET, USER};
 use crate::support::node::NUMBER;
 
-/// Takes the webhook out of the file, or puts back what was there.
+/// Removes the webhook from the file, or restores it. Returns the removed text.
 fn edit(chat: &Chat, secret: &str, text: Option<String>) -> String {
     let file = chat.node.dir.path().join("offhook.toml");
     let before = std::fs::read_to_string(&file).expect("the configuration");
@@ -31,7 +31,7 @@ async fn a_webhook_of_the_configuration_that_is_in_use_is_not_dropped_by_a_reloa
     let id = chat.id_of(USER).await;
     chat.message_at("/desk", "one").await;
     assert_eq!(chat.subscribe(Some(&crm), false).await.0, 200);
-    // Of the first nothing but a conversation goes to it, of the second the number.
+    // A conversation uses the first webhook, the number the second.
     for (secret, name, uses) in [
         (OTHER_SECRET, "desk", format!("conversations of {NUMBER}")),
         (SECRET, "crm", format!("new conversations of {NUMBER}")),
@@ -49,10 +49,10 @@ async fn a_webhook_of_the_configuration_that_is_in_use_is_not_dropped_by_a_reloa
         assert!(finding["hint"].as_str().expect("words").contains("applyToExisting"), "{finding}");
         edit(&chat, secret, Some(before));
     }
-    // Nothing has changed.
+    // Nothing changed.
     chat.writes(USER, "two").await;
     chat.message_at("/desk", "two").await;
-    // Routed elsewhere it may go.
+    // After the routing changed the webhook may be removed.
     assert_eq!(chat.subscribe(Some(&crm), true).await.0, 200);
     edit(&chat, OTHER_SECRET, None);
     let (status, done) = chat.ask("POST", "reload/", Value::Null).await;
@@ -61,7 +61,8 @@ async fn a_webhook_of_the_configuration_that_is_in_use_is_not_dropped_by_a_reloa
     chat.writes(USER, "three").await;
     chat.message_at("/hook", "three").await;
     assert_eq!(chat.get(&format!("conversations/{id}/")).await["webhook"], json!(crm));
-    // A start refuses nothing: calls are to be taken. It says so, and so does the doctor.
+    // The node starts anyway, so that calls are answered. The log and the doctor report the
+    // problem.
     let routing = |lines: &[Value]| lines.iter().find(|line| line["check"] == "routing").cloned();
     assert_eq!(routing(&chat.node.doctor().await.1), None);
     let before = edit(&chat, SECRET, None);

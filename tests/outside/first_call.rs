@@ -1,5 +1,5 @@
-//! The first call through the whole binary with real media: the simulated Meta calls, hears the menu, presses
-//! keys, hears the reaction, hangs up.
+//! The first call through the whole binary with real media: the simulated Meta calls, hears the
+//! menu, presses keys, hears the reaction, and hangs up.
 
 use sim::{CallEvent, CallEventKind, CallScript, HangupRule, HangupSource, Sim, caller};
 
@@ -134,7 +134,7 @@ async fn a_user_hears_the_menu_presses_digits_and_hears_the_reaction() {
     assert_eq!(world.app.count("/hangup"), 1);
     no_secret_in(&world.node.log());
 
-    // What the node wrote down replays to the same decisions.
+    // The event log replays to the same decisions.
     let url = format!("{}/api/v1/calls/{uuid}/events", world.node.public);
     let log = crate::support::http::send("GET", &url, &[("x-api-key", API_KEY)], "").await;
     assert_eq!(log.status, 200);
@@ -203,7 +203,7 @@ async fn a_user_who_hangs_up_as_accept_is_under_way_is_never_answered_twice() {
         world.node.until_metric("offhook_calls_active", &[], 0.0).await;
         world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
     }
-    // A terminate may overtake its connect: then there was no call, and nothing is told about it.
+    // A terminate may overtake its connect. Then no call starts and no callback is sent.
     let admitted = world.node.metric("offhook_admission_total", &[("result", "admitted")]).await;
     world
         .node
@@ -247,7 +247,7 @@ async fn two_live_calls_may_share_metas_relay_address() {
 async fn sounds_from_files_are_played_and_bad_ones_skipped() {
     let world = world(|_| ()).await;
     let tone = wav(440.0, 1.0);
-    // The application serves text; a file is served by a route of its own kind.
+    // The application serves text only; the audio file has a separate route.
     let files = axum::Router::new()
         .route("/tone.wav", axum::routing::get(move || async move { tone }))
         .route(
@@ -279,7 +279,7 @@ async fn sounds_from_files_are_played_and_bad_ones_skipped() {
         .await;
 }
 
-/// A tone as a WAV file: 16 kHz, mono, 16 bit.
+/// Returns a tone as a WAV file: 16 kHz, mono, 16 bit.
 fn wav(hz: f32, seconds: f32) -> Vec<u8> {
     let spec = hound::WavSpec {
         channels: 1,

@@ -1,4 +1,5 @@
-//! Other people's WebRTC against the node: Chromium and aiortc call it with offers of their own.
+//! Interoperability with other WebRTC implementations: Chromium and aiortc call the node with their
+//! own offers.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -34,7 +35,7 @@ async fn world() -> World {
     World { node, graph, app }
 }
 
-/// Posts the offer as Meta would, waits for `accept`, gives the answer SDP.
+/// Posts the offer as Meta would and waits for `accept`. Returns the SDP answer.
 async fn answer_to(world: &World, offer: &str) -> String {
     let wacid = connect(&world.node, offer).await;
     let pre_accept = world.graph.wait(&wacid, "pre_accept").await;

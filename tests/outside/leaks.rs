@@ -1,5 +1,6 @@
-//! What must not get out, whatever strangers do: secrets, callers' numbers, more lines than events, more series than
-//! there are words (R17, R22, R23). Each secret is a canary; every byte that the program gives is searched for them.
+//! Information leaks: secrets, callers' numbers, log volume and metric cardinality
+//! (`docs/reference/reliability.md#r22`, `#r17`, `#r23`). Each secret is a canary, and every byte
+//! of output is searched for them.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
@@ -18,7 +19,7 @@ use crate::support::node::{
 };
 use crate::support::sign;
 
-/// What the node is told and must keep to itself.
+/// Secrets that the node must not disclose.
 struct Canaries {
     all: Vec<(&'static str, String)>,
 }
@@ -50,12 +51,12 @@ impl Canaries {
         &self.all.iter().find(|(known, _)| *known == name).expect("a canary").1
     }
 
-    /// Fails if one stands in `bytes`, as it is, in base64 or in hex.
+    /// Fails if `bytes` contains a canary as plain text, base64 or hex.
     fn none_in(&self, what: &str, bytes: &[u8]) {
         use base64::Engine as _;
         let text = String::from_utf8_lossy(bytes);
         for (name, value) in &self.all {
-            // Its middle, whatever stands around it: base64 goes by threes.
+            // Search for the middle part, because base64 depends on the alignment to three bytes.
             let inside = base64::engine::general_purpose::STANDARD
                 .encode(value.get(2..32).expect("long enough"));
             for form in [value.clone(), hex::encode(value), inside] {
@@ -149,7 +150,7 @@ hangup_url = "{}"
     }
 }
 
-/// Some text around a place.
+/// Returns the text around a position.
 fn around(text: &str, at: usize) -> String {
     let from = text.floor_char_boundary(at.saturating_sub(300));
     text.get(from..text.floor_char_boundary(at + 100)).unwrap_or_default().to_owned()
@@ -158,14 +159,14 @@ fn around(text: &str, at: usize) -> String {
 /// Method, path and headers.
 type Request = (&'static str, String, Vec<(&'static str, String)>);
 
-/// A node whose every byte is kept.
+/// A node with captured output.
 struct Watched {
     child: Child,
     said: Arc<Mutex<Vec<u8>>>,
     public: String,
     admin: String,
     dir: tempfile::TempDir,
-    /// Connections to what the environment calls a proxy.
+    /// Connections to the proxy named in the environment.
     proxied: Arc<AtomicUsize>,
 }
 
@@ -225,14 +226,14 @@ impl Watched {
         self.said.lock().unwrap().clone()
     }
 
-    /// Stops it; everything that it said.
+    /// Stops the node. Returns all of its output.
     fn stop(&mut self) -> String {
         Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
         String::from_utf8_lossy(&self.said()).into_owned()
     }
 
-    /// Every answer that the doors give to these requests.
+    /// Sends these requests to all listeners. Returns the responses.
     async fn answers(&self, requests: &[Request]) -> Vec<u8> {
         let mut all = Vec::new();
         for (method, path, headers) in requests {
@@ -263,7 +264,7 @@ impl Drop for Watched {
     }
 }
 
-/// Listens as a proxy would; nobody must come.
+/// Starts a proxy that must receive no connection.
 async fn proxy() -> (Arc<AtomicUsize>, String) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -277,10 +278,10 @@ async fn proxy() -> (Arc<AtomicUsize>, String) {
     (came, url)
 }
 
-/// What the caller types where the document says `log="false"`.
+/// The digits entered where the document has `log="false"`.
 const PIN: &str = "4711081593";
 
-/// What stands in Meta's contact and wants to be several lines, colours, and another order.
+/// A contact name that tries to add log lines, colours and right-to-left text.
 const HOSTILE_NAME: &str = "Asha\r\n{\"level\":\"ERROR\"}\u{1b}[31m\u{9b}31m\u{202e}amreV\u{2028}";
 
 fn basic(id: &str, token: &str) -> String {
@@ -300,7 +301,7 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
     let options = SimOptions {
         app_secret: of("app_secret"),
         verify_token: of("verify_token"),
-        // The WABA's own token comes before the default one.
+        // The WABA's token takes precedence over the default one.
         access_token: of("waba_token"),
         api_key: of("api_key"),
         permission_policy: sim::PermissionPolicy::Unenforced,
@@ -373,7 +374,8 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
     assert!(!String::from_utf8_lossy(&answers).contains(PIN), "nor is it in the call's event log");
     let nonsense = format!("GET /{} HTTP/9.9\r\nAuthorization: {good}\r\n\r\n", of("api_key"));
     canaries.none_in("an answer", raw(&node.public, nonsense.as_bytes()).await.as_bytes());
-    // Read again while it runs, broken where a secret stands: neither the answer nor the log quotes the line.
+    // Reload a configuration with a syntax error next to a secret: neither the response nor the log
+    // quotes the line.
     let config = node.dir.path().join("offhook.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     let ends_nowhere = text.replace("\"\napp_secret_previous", "\napp_secret_previous");
@@ -433,14 +435,14 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
 async fn r22_no_secret_when_everything_goes_wrong() {
     let canaries = Canaries::new();
     let app = App::start().await;
-    // Neither URL has anything of use, and both tell what they were asked.
+    // Both URLs fail and echo the request.
     app.route("/answer", |seen| (500, format!("{:?}", seen.headers)));
     app.route("/fallback", |seen| {
         (200, format!("<!DOCTYPE x><Response>{:?}</Response>", seen.params))
     });
     app.route("/hangup", |seen| (404, format!("{:?}", seen.headers)));
     let graph = Graph::start().await;
-    // Meta's own words for a bad token have the token in them.
+    // Meta's error text for an invalid token contains the token.
     let told = [canaries.of("waba_token"), canaries.of("access_token")].map(str::to_owned);
     graph.script(move |asked| {
         let message = format!("Malformed access token {} {}", told[0], told[1]);
@@ -512,7 +514,7 @@ fn r22_a_configuration_is_checked_without_showing_its_secrets() {
     let with_user = format!("https://asha:{password}@app.example.com/");
     let bent = [
         good.clone(),
-        // A quote that is not closed, anywhere.
+        // Unclosed quotes in various places.
         good.replace("\"\napp_secret_previous", "\napp_secret_previous"),
         good.replace("app_secret = \"", "app_secret = "),
         good.replace("verify_token", "verify_tokne"),
@@ -541,17 +543,18 @@ fn r22_a_configuration_is_checked_without_showing_its_secrets() {
     }
 }
 
-/// How many series there are.
+/// Returns the number of metric series.
 async fn series(node: &Node) -> usize {
     node.metrics().await.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count()
 }
 
-/// Strange requests of the test below, in all; `OFFHOOK_R23_REQUESTS=100000` for the promise's own figure.
+/// Number of unexpected requests in the test below. `OFFHOOK_R23_REQUESTS=100000` runs the number
+/// promised in `docs/reference/reliability.md#r23`.
 fn strange_requests() -> usize {
     std::env::var("OFFHOOK_R23_REQUESTS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
 }
 
-/// The `n`th one: method, path, headers, body.
+/// Returns the `n`th request: method, path, headers, body.
 fn strange(n: usize) -> (String, String, Vec<(&'static str, String)>, String) {
     let field = |field: &str, value: serde_json::Value| json!({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [{"field": field, "value": value}]}]});
     let metadata = json!({"display_phone_number": NUMBER, "phone_number_id": PHONE_NUMBER_ID});
@@ -621,7 +624,7 @@ async fn r23_strange_requests_make_no_series_after_the_first_thousand() {
             "{path} is the admin listener's"
         );
     }
-    // One call from beginning to end.
+    // A complete call.
     let id = crate::support::meta::connect(&node, &silent_offer()).await;
     app.wait("/hangup").await;
     terminate(&node, &id).await;

@@ -1,5 +1,5 @@
-//! `offhook load` through the whole binary: what it reports adds up, with and without media, by itself and against
-//! another process.
+//! `offhook load` through the whole binary: its report is consistent, with and without media, alone
+//! and against another process.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -15,7 +15,8 @@ fn load(args: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end: exit code, and the summary, which is the last line and adds up.
+/// Runs the command. Returns the exit code and the summary, the last line, after checking that its
+/// figures add up.
 fn summary(command: &mut Command) -> (Option<i32>, Value) {
     let out = command.output().expect("run a load");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -40,7 +41,7 @@ fn adds_up(summary: &Value) {
     assert!(summary["wall_s"].as_f64().is_some_and(|s| s > 0.0), "{summary}");
 }
 
-/// The percentiles of a latency, in order.
+/// Returns the percentiles of a latency after checking their order.
 fn in_order(summary: &Value, name: &str) -> Vec<f64> {
     let figures: Vec<f64> = ["p50", "p90", "p99", "max"]
         .iter()
@@ -71,7 +72,7 @@ fn a_load_of_signalling_and_one_with_media_go_through_and_add_up() {
         } else {
             assert!(summary["first_audio_ms"]["p50"].is_null(), "{summary}");
         }
-        // 40 calls at 20 a second, the last of which is held for a second.
+        // 40 calls at 20 per second, and the last is held for a second.
         assert!(summary["wall_s"].as_f64().is_some_and(|s| s > 2.9), "{summary}");
     }
 }

@@ -1,5 +1,5 @@
-//! Multi-party calls through the whole binary with real media: a customer waits, REST calls an agent into it, they hear each
-//! other, and REST ends it.
+//! Multi-party calls through the whole binary with real media: a customer waits, REST adds an
+//! agent, they hear each other, and REST ends the call.
 
 use serde_json::{Value, json};
 use sim::{CallScript, CalleeAction, EventOrder, HangupRule};
@@ -21,7 +21,7 @@ impl World {
         self.rest(method, &format!("MultiPartyCall/{path}"), &json, body.to_string()).await
     }
 
-    /// Waits until so many seconds' packets have come from callers who all talk.
+    /// Waits for `seconds` of packets from callers who all talk.
     pub(super) async fn until_talked(&self, seconds: u32) {
         let packets =
             async || self.node.metric("offhook_media_packets_total", &[("direction", "in")]).await;
@@ -398,7 +398,7 @@ async fn r03_one_that_was_up_at_a_kill_is_shown_as_ended_with_who_was_in_and_its
     assert_eq!(world.mpc("POST", &at, &json!({"mute": true})).await.status, 202);
     world.told("ParticipantMute").await;
 
-    // What the application was told of is on the disk.
+    // Everything reported to the application has been stored.
     world.node.kill();
     world.node.start_again().await;
     drop((first, second));
@@ -446,14 +446,14 @@ async fn r03_one_that_was_up_at_a_kill_is_shown_as_ended_with_who_was_in_and_its
             (&*secs, &*secs),
             "{over}"
         );
-        // The hangup callbacks are the last.
+        // The hangup callbacks come last.
         for was in were["objects"].as_array().expect("a list") {
             let of_it = |seen: &Seen| {
                 seen.param("Event") == "Hangup" && was["call_uuid"] == seen.param("CallUUID")
             };
             world.app.wait_where("/status", of_it).await;
         }
-        // The next start finds it over.
+        // The call is over after the restart.
         world.node.kill();
         world.node.start_again().await;
     }

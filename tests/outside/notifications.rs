@@ -1,4 +1,4 @@
-//! Notifications, over HTTP: what people should know of, read one by one and all at once.
+//! Notifications over HTTP: marked as read one at a time or all together.
 
 use serde_json::Value;
 use sim::{CallScript, Sim};

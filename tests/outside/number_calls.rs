@@ -1,4 +1,5 @@
-//! Calls over the number API: placed by its own words, under the rules of any call; hung up; listed page by page.
+//! Calls over the number API: place with its own fields under the usual rules, hang up, list by
+//! page.
 
 use serde_json::{Value, json};
 use sim::{CallEventKind, CalleeAction, EventOrder};
@@ -28,7 +29,7 @@ impl World {
         http::send(method, &url, &headers, body).await
     }
 
-    /// Places one over the number API; gives its UUID.
+    /// Places a call over the number API. Returns its UUID.
     async fn calls(&self, mut body: Value) -> String {
         body["from"] = json!(NUMBER);
         body["to"] = json!(format!("+{USER}"));
@@ -46,7 +47,7 @@ impl World {
         self.ours("GET", &format!("calls/{uuid}/"), &[], Value::Null).await.json()
     }
 
-    /// What an order is refused with.
+    /// Places a call that must be refused. Returns status and error.
     async fn refused(&self, body: Value) -> (u16, Value) {
         let refused = self.ours("POST", "calls/", &[], body).await;
         (refused.status, refused.json()["error"].clone())
@@ -63,7 +64,7 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
     let mut world = world(|_, _| ()).await;
     world.app.xml("/mine", "<Response><Speak>Your parcel is here.</Speak></Response>");
     world.app.xml("/unused", "<Response><Speak>Hello from the number.</Speak></Response>");
-    // An agent may call.
+    // The role `agent` may place calls.
     let making = ("idempotency-key", "desk-key");
     let key =
         world.ours("POST", "api-keys/", &[making], json!({"name": "desk", "role": "agent"})).await;
@@ -105,7 +106,8 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
     let sent = |line: &sim::log::LogLine| matches!(&line.event, sim::log::LogEvent::Graph { action, .. } if action == "connect");
     assert_eq!(world.sim.log().iter().filter(|line| sent(line)).count(), 1);
 
-    // Over a restart too: the same call, the same key with the secret that is shown once.
+    // The keys survive a restart: the repeated request returns the same call and the same key with
+    // its secret.
     world.node.kill();
     world.node.start_again().await;
     let again = world.ours("POST", "calls/", &headers, order).await;
@@ -129,7 +131,7 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
         USER
     );
 
-    // Lists: one at a time, and by what they are.
+    // Lists: one item per page, and with filters.
     let world = &world;
     let list = |query: String| async move {
         world.ours("GET", &format!("calls/?{query}"), &[], Value::Null).await.json()
@@ -248,7 +250,7 @@ async fn what_forbids_a_call_is_said_with_its_reason() {
     let world = world(|wanted, sim| {
         sim.callee = user(CalleeAction::Ignore, EventOrder::ConnectFirst);
         sim.permission_policy = sim::PermissionPolicy::AskFirst;
-        // The rules that the others' tests leave to Meta.
+        // Rules that the simulated Meta checks in other tests.
         wanted.extra = format!(
             "[[number]]\nnumber = \"{BARRED}\"\nphone_number_id = \"7\"\nwaba = \"1029384756\"\ncalling_enabled = true\n\
              answer_url = \"{0}\"\n[[number]]\nnumber = \"{OFF}\"\nphone_number_id = \"8\"\nwaba = \"1029384756\"\n\
@@ -275,7 +277,7 @@ async fn what_forbids_a_call_is_said_with_its_reason() {
     let (status, error) = world.refused(order(OFF, USER)).await;
     assert_eq!((status, &error["code"]), (409, &json!("calling_disabled")), "{error}");
 
-    // The user allows it.
+    // The user grants permission.
     let asked = world
         .ours("POST", &format!("permissions/{NUMBER}/{USER}/request/"), &[], Value::Null)
         .await;

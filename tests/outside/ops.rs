@@ -1,4 +1,4 @@
-//! What an operator does with the binary and a store: copy it, put it back, start the wrong version.
+//! Operation of the binary and its store: backup, restore, starting the wrong version.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -54,7 +54,7 @@ async fn r11_a_running_node_is_copied_and_the_copy_put_back() {
         let copy = copy.to_str().unwrap().to_owned();
         let making =
             tokio::task::spawn_blocking(move || offhook(&["backup", &copy, "--data-dir", &data]));
-        // Calls go on meanwhile.
+        // Calls continue during the backup.
         let (made, _) =
             tokio::join!(making, futures_util::future::join_all((0..20).map(|_| one())));
         made.unwrap()
@@ -101,7 +101,7 @@ async fn r11_calls_go_on_while_another_has_the_store_locked() {
     terminate(&node, &before).await;
     let meanwhile = connect(&node, &offer).await;
     graph.wait(&meanwhile, "pre_accept").await;
-    // The busy timeout is five seconds.
+    // SQLite's busy timeout is five seconds.
     while node.metric("offhook_store_journal_bytes", &[]).await == 0.0 {
         tokio::task::yield_now().await;
     }
@@ -172,7 +172,7 @@ async fn r11_an_older_binary_names_the_version_that_it_takes() {
     );
 }
 
-/// As in the README: a file without `[store]`, in an empty folder.
+/// As in the README: a configuration without `[store]` in an empty folder.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_start_makes_the_folder_of_its_store() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Traces to a collector: a build with the feature `otel`, a collector on loopback that reads OTLP as JSON.
+//! Traces: a build with the feature `otel` and a collector on loopback that reads OTLP as JSON.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use crate::support::app::App;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
 use crate::support::node::{Node, Wanted};
 
-/// What it was sent: bodies of `POST /v1/traces`.
+/// The received bodies of `POST /v1/traces`.
 #[derive(Clone)]
 struct Collector {
     bodies: Arc<Mutex<Vec<Value>>>,
@@ -51,7 +51,7 @@ impl Collector {
         resources.flat_map(|r| each(&r, "scopeSpans")).flat_map(|s| each(&s, "spans")).collect()
     }
 
-    /// Waits until spans of all these names have come; by name.
+    /// Waits until spans of all these names have arrived. Returns them by name.
     async fn until(&self, names: &[&str]) -> BTreeMap<String, Value> {
         let mut count = self.count.subscribe();
         let come = async {
@@ -115,7 +115,7 @@ async fn a_call_is_a_trace_at_the_collector() {
     for name in ["webhook", "graph accept", "fetch answer", "callback hangup"] {
         assert_eq!(&spans[name]["parentSpanId"], root, "{name}");
     }
-    // The request's span is the one that the customer's server was told.
+    // The request's span matches the `traceparent` that the customer's server received.
     let answer = app.wait("/answer").await;
     let told = answer.headers["traceparent"]
         .to_str()
@@ -167,7 +167,7 @@ async fn r09_a_call_that_is_still_closing_at_a_second_signal_is_exported() {
     node.until_metric("offhook_draining", &[], 1.0).await;
     let signalled = model::Clock::real().now();
     node.signal("TERM");
-    // Meta takes the end and never says that the call is over.
+    // Meta accepts the end but never sends the terminate.
     graph.wait(&wacid, "terminate").await;
     assert_eq!(node.wait(), Some(0));
     assert!(signalled.elapsed() < Duration::from_millis(2_500), "{:?}", signalled.elapsed());

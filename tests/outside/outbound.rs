@@ -1,5 +1,5 @@
-//! Calls that the business places, through the whole binary with real media: the REST API places one, the simulated
-//! Meta rings its user, who hears the document and answers it with keys.
+//! Business-initiated calls through the whole binary with real media: the REST API places a call,
+//! the simulated Meta rings its user, who hears the document and answers it with digits.
 
 use sim::{
     CallEventKind, CallScript, CalleeAction, CalleeBehaviour, EventOrder, HangupRule, Sim,
@@ -35,7 +35,7 @@ pub async fn world(change: impl FnOnce(&mut Wanted, &mut SimOptions)) -> World {
 }
 
 impl World {
-    /// `POST Call/` with a JSON body.
+    /// Sends `POST Call/` with a JSON body.
     pub async fn place(&self, body: &serde_json::Value) -> Answer {
         self.rest("POST", "Call/", &[("content-type", "application/json")], body.to_string()).await
     }
@@ -62,7 +62,7 @@ impl World {
         .await
     }
 
-    /// An order of one call to the user, with every callback.
+    /// Returns a request for a call to the user, with every callback URL.
     pub fn order(&self) -> serde_json::Value {
         serde_json::json!({
             "from": NUMBER, "to": format!("+{USER}"), "answer_url": self.app.url("/answer"),
@@ -70,7 +70,7 @@ impl World {
         })
     }
 
-    /// Places it; gives the call's UUID.
+    /// Places a call. Returns its UUID.
     pub async fn placed(&self, body: &serde_json::Value) -> String {
         let answer = self.place(body).await;
         assert_eq!(answer.status, 201, "{}", answer.text());
@@ -80,7 +80,7 @@ impl World {
     }
 }
 
-/// A user whose phone rings a moment, and who then does that.
+/// A user with a phone that rings for a moment before `action`.
 pub fn user(action: CalleeAction, order: EventOrder) -> CallScript {
     let millis = std::time::Duration::from_millis;
     CallScript {
@@ -186,7 +186,7 @@ async fn a_user_is_called_hears_the_document_and_presses_a_key() {
     }
 }
 
-/// Code, source and status that an unanswered call ends with.
+/// Returns code, source and status of an unanswered call.
 pub async fn ends(world: &World, uuid: &str) -> [String; 3] {
     let hangup = world.app.wait_where("/hangup", |seen| seen.param("CallUUID") == uuid).await;
     ["HangupCauseCode", "HangupSource", "CallStatus"].map(|name| hangup.param(name).to_owned())
@@ -286,7 +286,7 @@ async fn what_graph_refuses_has_its_cause() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_whose_connect_had_no_outcome_is_ended_when_it_turns_up() {
-    // Graph does it and breaks the connection; the phone rings a second later.
+    // Graph processes the request and resets the connection. The phone rings a second later.
     let rules = "[[fault]]\ndo = \"reset\"\non = \"connect\"\ndone = true\nafter_bytes = 0\n";
     let world = world(|_, sim| sim.faults = sim::Faults::parse(rules).expect("rules")).await;
     let mut script = user(CalleeAction::Ignore, EventOrder::RingFirst);
@@ -364,7 +364,7 @@ async fn several_wait_in_order_for_the_calls_per_second_and_can_be_cancelled() {
         .collect();
     assert_eq!(connects.len(), 7);
     for window in connects.windows(CPS + 1) {
-        // The log has the answers' times: a busy machine spreads them.
+        // The log has the response times, which a busy machine spreads.
         assert!(window[CPS] - window[0] > 700, "{connects:?}");
     }
     let order: Vec<String> = world
@@ -429,7 +429,7 @@ async fn r03_a_kill_ends_calls_that_ring_and_calls_that_wait() {
         assert_eq!(ends(&world, uuid).await, ["5010", "Error", "failed"]);
         assert_eq!(world.node.record(uuid).await["hangup_cause_code"], 5010);
     }
-    // The one that rang is ended at Meta.
+    // The call that rang is ended at Meta.
     let ended = async {
         let is = |line: &sim::log::LogLine| matches!(&line.event, sim::log::LogEvent::Graph { action, .. } if action == "terminate");
         while !world.sim.log().iter().any(is) {

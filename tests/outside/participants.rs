@@ -1,5 +1,5 @@
-//! Participants of multi-party calls through the whole binary with real media: how REST calls them in, what those who are
-//! in hear meanwhile, and what reaches them there.
+//! Participants of multi-party calls through the whole binary with real media: calling them over
+//! REST, audio for those who wait, and playback to them.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ const ASHA: &str = "919812345678";
 const RAVI: &str = "919512341234";
 const OTHER: &str = "919412341235";
 
-/// A number whose callers run this document; `APP` is the application, and `/status` its status callback.
+/// Starts a node with this document for callers. `APP` is the application's URL, and `/status` its
+/// status callback.
 async fn meeting(document: &str) -> World {
     let world = world(|wanted, _| {
         wanted.accept_wait_ms = 0;
@@ -67,7 +68,7 @@ impl World {
             .clone()
     }
 
-    /// So many of this event have been told.
+    /// Waits until this event has been reported `times` times.
     async fn told_times(&self, event: &str, times: usize) {
         let seen = |_: &crate::support::app::Seen| {
             let all = self.app.seen();
@@ -95,7 +96,7 @@ async fn keys_are_relayed_to_users_on_whatsapp_where_that_is_wanted() {
         let presses = world.sim.place_call(comes(RAVI, 0.0, ""));
         world.joined(RAVI).await;
         presses.control().press(caller::parse_keys("4w2w").expect("keys")).await;
-        // What is said after the keys comes after them.
+        // The audio after the digits is not sent before them.
         world.node.until_metric("offhook_calls_active", &[("direction", "inbound")], 2.0).await;
         world.until_talked(4).await;
         let room =
@@ -149,7 +150,7 @@ async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it
         );
     }
 
-    // It rings for a while, and is hung up without the key.
+    // The phone rings and the callee hangs up without pressing the key.
     let rings = |acts_after_ms| CalleeBehaviour {
         action: CalleeAction::Accept,
         order: EventOrder::ConnectFirst,
@@ -183,7 +184,7 @@ async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it
     assert_eq!(heard_ms(&leaves, 700.0), 0, "and nobody of the room");
     world.app.wait_where("/agent", |seen| seen.param("Event") == "Hangup").await;
 
-    // The second time the key is pressed, with a tone while it rings.
+    // The second time the callee presses the key, and music plays during ringing.
     let mut body = body;
     body["dial_music"] = "Real".into();
     let script =
@@ -239,7 +240,7 @@ async fn who_is_called_later_waits_in_the_queue_while_others_go_out() {
             .collect::<std::collections::BTreeSet<_>>()
     };
     let waits = |of: &[usize]| of.iter().map(|n| calls[*n].clone()).collect();
-    // Whoever is due goes out, whatever waits before it.
+    // The queue's earlier entries do not delay a participant that is due.
     world.joined(OTHER).await;
     assert_eq!(queued().await, waits(&[0, 2]));
     world.joined(USER).await;
@@ -260,7 +261,7 @@ async fn who_is_called_later_waits_in_the_queue_while_others_go_out() {
     let later = (secs(&initiated(&calls[0])) - secs(&initiated(&calls[1]))).rem_euclid(86_400.0);
     assert!((2.5..6.0).contains(&later), "{later} s later");
 
-    // Whoever waits can be called off, and is told of.
+    // A waiting participant can be cancelled, which is reported.
     let cancelled =
         world.rest("DELETE", &format!("Request/{}/", calls[2]), &[], String::new()).await;
     assert_eq!(cancelled.status, 204, "{}", cancelled.text());
@@ -310,7 +311,7 @@ async fn what_rest_plays_is_heard_by_who_waits_and_who_is_on_hold_in_place_of_th
     assert_eq!(hold.status, 202, "{}", hold.text());
     world.app.wait("/hold").await;
     world.until_talked(2).await;
-    // To all of them, this time; it ends before its end.
+    // Playback to all members, stopped before its end.
     let long = json!({"url": format!("{sounds}/tone/1500/20000")});
     assert_eq!(world.mpc("POST", "name_Desk/Member/all/Play/", &long).await.status, 202);
     world.told_times("ParticipantAudioStart", 2).await;
@@ -351,7 +352,7 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     });
     let customer = world.sim.place_call(comes(ASHA, 600.0, ""));
     world.joined(ASHA).await;
-    // Nobody speaks on the call that brings the agent.
+    // The call that connects the agent is silent.
     let brings = world.sim.place_call(comes(RAVI, 0.0, ""));
     let member = world.joined(RAVI).await;
     let mut bot = server.taken().await;
@@ -366,7 +367,7 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
         ("true", start["start"]["streamId"].as_str().unwrap())
     );
 
-    // It hears the customer.
+    // The agent hears the customer.
     let mut loudest: f64 = 0.0;
     for _ in 0..300 {
         let media = bot.hear("media").await;
@@ -380,7 +381,7 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
         }
     }
     assert!(loudest > 0.08, "{loudest}");
-    // Both hear it.
+    // Both hear the playback.
     let pcm = |hz: f64, ms: u32| -> Vec<i16> {
         let wave = |n: u32| {
             ((f64::from(n) * hz * std::f64::consts::TAU / 16_000.0).sin() * 8_000.0) as i16
@@ -390,7 +391,7 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     bot.play(16_000, &pcm(1_000.0, 1_500)).await;
     bot.say(json!({"event": "checkpoint", "name": "said"})).await;
     assert_eq!(bot.hear("playedStream").await["name"], "said");
-    // What is asked of the participant holds for its agent.
+    // Actions on the participant apply to its agent.
     let muted = world
         .mpc("POST", &format!("name_Desk/Participant/{member}/"), &json!({"mute": true}))
         .await;
@@ -402,7 +403,7 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     brings.control().press(caller::parse_keys("7").expect("keys")).await;
     assert_eq!(bot.hear("dtmf").await["dtmf"]["digit"], "7");
 
-    // The agent goes, and with it its participant; the customer waits again.
+    // When the agent leaves, so does its participant, and the customer waits again.
     bot.close().await;
     let left = world.app.wait("/left").await;
     assert_eq!((left.param("MemberID"), left.param("ParticipantRole")), (&*member, "ai-agent"));
@@ -447,7 +448,7 @@ async fn whose_multi_party_call_has_ended_is_called_no_longer() {
         } else {
             customer.control().hangup().await;
         }
-        // Who rang rings no longer, and who was to be called later is not called.
+        // The ringing phone stops, and the scheduled call is not placed.
         let ended = tokio::time::timeout(Duration::from_secs(20), rings.all())
             .await
             .expect("it rings no longer");

@@ -1,5 +1,6 @@
-//! Callers who speak, through the whole binary with real media: the sound of the embedded voice goes in at the simulated
-//! phone, a recogniser of the test's own (or pocketsphinx) gets it, and the application is told.
+//! Speech recognition through the whole binary with real media: the simulated phone plays the
+//! embedded voice, the test's recogniser (or pocketsphinx) receives it, and the application gets
+//! the text.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,7 +36,7 @@ impl FileFetch for NoFiles {
     }
 }
 
-/// What a caller says: text in the embedded voice, and silence around it.
+/// Returns a caller's audio: text in the embedded voice, surrounded by silence.
 pub(super) async fn say(before_ms: u64, text: &str) -> Vec<Frame> {
     let dir = tempfile::tempdir().unwrap();
     let config = SpeechConfig {
@@ -66,7 +67,7 @@ pub(super) async fn say(before_ms: u64, text: &str) -> Vec<Frame> {
     frames
 }
 
-/// A transcription endpoint that understands the same whatever it hears, and keeps the requests.
+/// A transcription endpoint that always returns the same text and keeps the requests.
 #[derive(Clone, Default)]
 pub struct Endpoint {
     asked: Arc<Mutex<Vec<Bytes>>>,
@@ -88,7 +89,7 @@ impl Endpoint {
         (endpoint, url)
     }
 
-    /// The sounds that came, 16 kHz mono.
+    /// Returns the received audio, 16 kHz mono.
     pub fn heard(&self) -> Vec<Vec<i16>> {
         let asked = self.asked.lock().unwrap();
         let wav = |body: &Bytes| {
@@ -131,7 +132,7 @@ impl World {
         );
     }
 
-    /// Calls, says that, and stays until the business hangs up.
+    /// Runs a call that plays `say` and stays until the business hangs up.
     async fn call(&self, say: Vec<Frame>) -> Vec<sim::CallEvent> {
         let script = CallScript { say, hangup: HangupRule::Never, ..CallScript::default() };
         let events =
@@ -176,7 +177,7 @@ async fn what_a_caller_says_over_the_prompt_stops_it_and_goes_to_the_action() {
         form.contains("name=\"language\"\r\n\r\nen\r\n") && form.contains("book a table"),
         "its fields"
     );
-    // A long prompt, cut short.
+    // A long prompt is interrupted.
     let Some(CallEventKind::Ended(ended)) = events.last().map(|e| &e.kind) else {
         panic!("no end: {events:#?}")
     };
@@ -191,7 +192,7 @@ async fn what_a_caller_says_over_the_prompt_stops_it_and_goes_to_the_action() {
     understood(&heard[0], "please book a table for two");
 }
 
-/// The sound that a recogniser got is one that another one understands.
+/// Checks that the audio sent to the recogniser is intelligible to another one.
 fn understood(pcm: &[i16], text: &str) {
     let Some(words) = sphinx(pcm) else { return };
     let said: Vec<&str> = text.split(' ').collect();
@@ -199,7 +200,7 @@ fn understood(pcm: &[i16], text: &str) {
     assert!(heard * 2 >= said.len(), "understood {words:?} of {text:?}");
 }
 
-/// What pocketsphinx makes of it, where it is installed.
+/// Returns the text that pocketsphinx recognises, or `None` if it is not installed.
 pub fn sphinx(pcm: &[i16]) -> Option<String> {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
@@ -262,7 +263,7 @@ async fn interim_results_come_before_the_action_and_none_after_it() {
         assert_eq!(first.param(name), value, "{name}");
     }
     assert!(first.headers.contains_key("x-plivo-signature-v3"));
-    // log="false": nowhere.
+    // With log="false" the text must not appear anywhere.
     let uuid = said.param("CallUUID").to_owned();
     let key = [("x-api-key", crate::support::node::API_KEY)];
     let url = format!("{}/api/v1/calls/{uuid}/events", world.node.public);

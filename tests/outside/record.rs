@@ -1,5 +1,5 @@
-//! Recordings through the whole binary with real media: what was said is in the file, whatever ended it, and whoever is to
-//! know it is told.
+//! Recordings through the whole binary with real media: the file contains all speech, for any end,
+//! and the callbacks report it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::http;
 
 const SAID_HZ: f64 = 700.0;
 
-/// A node whose callers get this document; `APP` is the application.
+/// Starts a node with this document for callers. `APP` is the application's URL.
 async fn recording(document: &str) -> World {
     let world = world(|wanted, _| {
         wanted.accept_wait_ms = 0;
@@ -31,7 +31,7 @@ async fn recording(document: &str) -> World {
     world
 }
 
-/// Somebody who speaks for so long.
+/// A caller who speaks for `seconds`.
 fn speaker(seconds: u32, keys: &str) -> CallScript {
     CallScript {
         say: tone(SAID_HZ, seconds),
@@ -44,7 +44,7 @@ async fn call(world: &World, script: CallScript) -> Vec<CallEvent> {
     world.sim.place_call(script).all().await
 }
 
-/// A recording's samples, channel by channel.
+/// Returns the samples of a recording by channel.
 pub(super) fn channels(wav: &[u8]) -> Vec<Vec<i16>> {
     let mut reader = hound::WavReader::new(wav).expect("a WAV file");
     let count = usize::from(reader.spec().channels);
@@ -53,7 +53,7 @@ pub(super) fn channels(wav: &[u8]) -> Vec<Vec<i16>> {
     (0..count).map(|n| all.iter().skip(n).step_by(count).copied().collect()).collect()
 }
 
-/// Milliseconds in which this tone is most of what is heard.
+/// Returns for how many milliseconds this tone dominates.
 pub(super) fn tone_ms(pcm: &[i16], hz: f64) -> u64 {
     let step = hz * std::f64::consts::TAU / 16_000.0;
     let is_it = |frame: &&[i16]| {
@@ -72,7 +72,7 @@ fn number(seen: &Seen, name: &str) -> i64 {
     seen.param(name).parse().unwrap_or_else(|_| panic!("{name} is {:?}", seen.param(name)))
 }
 
-/// The remarks in a call's record, and all of it.
+/// Returns the remarks in a call's record, and the record.
 async fn remarks_of(world: &World, call: &str) -> (String, Value) {
     let key = [("x-api-key", crate::support::node::API_KEY)];
     let url = format!("{}/api/v1/calls/{call}/", world.node.public);
@@ -80,7 +80,7 @@ async fn remarks_of(world: &World, call: &str) -> (String, Value) {
     (record["remarks"].to_string(), record)
 }
 
-/// What every message about a recording that is over says of it; gives its length.
+/// Checks the parameters common to all requests about a finished recording. Returns its duration.
 pub(super) fn told_of(seen: &Seen, end: &str) -> u64 {
     let ms = number(seen, "RecordingDurationMs");
     assert_eq!(number(seen, "RecordingDuration"), (ms + 999) / 1_000);
@@ -117,7 +117,7 @@ async fn a_message_is_recorded_told_and_downloaded() {
     assert!(callback.params.iter().all(|(name, _)| name != "Digits"));
     assert_eq!(callback.param("CallUUID"), action.param("CallUUID"));
 
-    // The caller left, what the caller heard right: nothing.
+    // Left is the caller's audio, right is what the caller heard: nothing.
     let url = callback.param("RecordUrl").to_owned();
     let file = http::get(&url).await;
     assert_eq!(file.status, 200);
@@ -161,14 +161,14 @@ async fn a_message_is_recorded_told_and_downloaded() {
     assert_eq!(world.node.metric("offhook_instructions_total", &done).await, 1.0);
 }
 
-/// Whatever the hang-up meets: the file still open, the action being asked, or all of it done.
+/// The hang-up may occur while the file is open, while the action is requested, or after both.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_and_then_a_hang_up_leave_the_action_all_the_same() {
     let world =
         recording("<Record action=\"APP/recorded\" fileFormat=\"wav\" playBeep=\"false\" finishOnKey=\"1#\"/>").await;
     world.app.xml("/recorded", "<Response><Wait length=\"30\"/></Response>");
     for after_ms in [2_900, 3_000, 3_050, 3_100, 3_200] {
-        // The key goes down two seconds after the answer, and lasts for half a second.
+        // The key is pressed two seconds after the answer, for half a second.
         let hangup = HangupRule::AfterAnswer(Duration::from_millis(after_ms));
         let before = world.app.seen().iter().filter(|seen| seen.path == "/recorded").count();
         call(&world, CallScript { hangup, ..speaker(4, "WWw1") }).await;
@@ -207,7 +207,7 @@ async fn silence_ends_a_message_and_a_hang_up_leaves_it_all_the_same() {
     let mono = channels(&http::get(first.param("RecordUrl")).await.body);
     assert_eq!((mono.len(), mono[0].len() as u64), (1, ms * 16));
 
-    // The second one: the action hears of it after the call, and its document runs nowhere.
+    // In the second case the action is requested after the call, and its document is not run.
     let action = world
         .app
         .wait_where("/recorded", |seen| seen.param("RecordingEndReason") == "HungUp")
@@ -266,7 +266,7 @@ async fn a_killed_node_leaves_a_file_and_tells_of_it_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rest_records_a_live_call_lists_what_it_has_and_takes_it_away() {
     let world = recording("<Wait length=\"30\"/>").await;
-    // `Wait` alone answers nobody: something that is heard does.
+    // `Wait` alone does not answer a call; audible elements do.
     world.app.xml("/unused", "<Response><Speak>Hello.</Speak><Wait length=\"30\"/></Response>");
     let _phone = world.sim.place_call(CallScript { hangup: HangupRule::Never, ..speaker(20, "") });
     let call = world.app.wait("/unused").await.param("CallUUID").to_owned();
@@ -372,7 +372,7 @@ async fn a_recording_begins_when_who_was_dialled_has_answered() {
     let (_, here) = tokio::join!(callee.all(), caller.all());
     assert!(super::dial::heard_ms(&here, 425.0) > 900, "it rang before");
     let begun = world.app.wait("/recorded").await;
-    // It is asked at once, before anybody has answered.
+    // The callback is sent immediately, before the call is answered.
     assert_eq!((begun.param("RecordingDuration"), begun.param("CallStatus")), ("-1", "ringing"));
     let callback = world.app.wait("/recording").await;
     assert_eq!(begun.param("RecordUrl"), callback.param("RecordUrl"));
@@ -388,7 +388,8 @@ async fn a_recording_begins_when_who_was_dialled_has_answered() {
     assert_eq!(tone_ms(&both[1], 425.0), 0, "no ring-back tone");
 }
 
-/// A folder that has room for so many bytes; it has no more once this is dropped. None: this system lets nobody mount here.
+/// A folder of limited size. The limit is lifted when this is dropped. `None` if this system does
+/// not permit mounting.
 struct Small(std::path::PathBuf);
 
 impl Small {
@@ -426,7 +427,7 @@ async fn a_full_disk_ends_a_conferences_recording_with_a_file_and_a_remark() {
     let ms = told_of(&over, "Failed");
     assert!((1_000..3_100).contains(&ms), "{ms} ms");
     assert_eq!(over.param("CallStatus"), "in-progress", "the conference goes on");
-    // The file is whole, and nothing is left in the making.
+    // The file is complete, and no partial file is left.
     let both = channels(&http::get(over.param("RecordUrl")).await.body);
     assert_eq!(both.iter().map(|pcm| pcm.len() as u64 / 320 * 20).collect::<Vec<_>>(), [ms]);
     let files: Vec<_> = std::fs::read_dir(&folder)
@@ -438,7 +439,7 @@ async fn a_full_disk_ends_a_conferences_recording_with_a_file_and_a_remark() {
         "{files:?}"
     );
 
-    // It is recorded no longer, and can be again.
+    // The recording has stopped and can be started again.
     let stopped = world.rest("DELETE", "Conference/Board/Record/", &[], String::new()).await;
     assert_eq!(stopped.status, 404, "{}", stopped.text());
     phone.control().hangup().await;
@@ -465,7 +466,7 @@ async fn a_recording_that_cannot_be_completed_when_the_call_is_over_is_told_and_
         .join("recordings")
         .join(format!("{}.wav.part", began.param("RecordingID")));
     let mut every = tokio::time::interval(Duration::from_millis(20));
-    // Written on it can be, but not be given its name.
+    // The file can be written but not renamed.
     while std::fs::remove_file(&part).is_err() {
         every.tick().await;
     }

@@ -1,4 +1,5 @@
-//! The configuration reloaded while calls go on (R9): by SIGHUP and over the API.
+//! Configuration reload during calls, by SIGHUP and over the API
+//! (`docs/reference/reliability.md#r9`).
 
 use serde_json::json;
 
@@ -30,7 +31,7 @@ impl World {
         Self { node: Node::start(&wanted).await, graph, app }
     }
 
-    /// Changes the file: each text by another.
+    /// Replaces texts in the configuration file.
     fn edit(&self, changes: &[(&str, &str)]) {
         let file = self.node.dir.path().join("offhook.toml");
         let mut text = std::fs::read_to_string(&file).expect("the configuration");
@@ -51,7 +52,7 @@ impl World {
         .await
     }
 
-    /// SIGHUP, and waits until the log has a line with this.
+    /// Sends SIGHUP and waits until the log contains `until`.
     async fn hangup_signal(&self, until: &str) {
         let before = self.node.log().matches(until).count();
         self.node.signal("HUP");
@@ -65,14 +66,14 @@ impl World {
         panic!("no {until:?} after 30 s");
     }
 
-    /// A call that has been accepted.
+    /// Starts a call that is accepted. Returns its id.
     async fn live(&self) -> String {
         let wacid = connect(&self.node, &silent_offer()).await;
         self.graph.wait(&wacid, "accept").await;
         wacid
     }
 
-    /// How the node takes a connect that is signed with `secret`.
+    /// Returns the status of a connect that is signed with `secret`.
     async fn signed_by(&self, secret: &str) -> u16 {
         let body = connect_body(&wacid(), &silent_offer()).to_string();
         let signature = crate::support::sign(secret, body.as_bytes());
@@ -89,7 +90,7 @@ async fn r09_reload_drops_nothing() {
     for _ in 0..5 {
         live.push(world.live().await);
     }
-    // R1: a lower limit ends no call, and refuses new ones until below.
+    // A lower limit ends no call. It refuses new ones until the count is below it.
     let lower = format!("answer_url = \"{}\"\ncalls_per_number = 2", world.app.url("/other"));
     let answer_url = format!("answer_url = \"{}\"", world.app.url("/answer"));
     world.edit(&[
@@ -105,7 +106,7 @@ async fn r09_reload_drops_nothing() {
         terminate(&world.node, &wacid).await;
     }
     world.node.until_metric("offhook_number_slots_in_use", &slots, 1.0).await;
-    // The next call goes by the new file, the one from before still lives by the old.
+    // The next call uses the new file. The live one keeps the old settings.
     let next = world.live().await;
     world.app.wait("/other").await;
     assert_eq!(
@@ -113,7 +114,7 @@ async fn r09_reload_drops_nothing() {
         ["pre_accept", "accept"],
         "the first call was not touched"
     );
-    // The number leaves the file: its calls go on, and are still ended by Meta's word.
+    // The number is removed from the file: its calls continue and still end on Meta's webhooks.
     world.edit(&[("calling_enabled = true", "calling_enabled = false")]);
     world.hangup_signal("configuration reloaded").await;
     let off = connect(&world.node, &silent_offer()).await;
@@ -160,7 +161,7 @@ async fn r09_a_bad_file_changes_nothing_and_is_pointed_at() {
         log.contains("offhook.toml:") && log.contains("did you mean `calling_enabled`?"),
         "{log}"
     );
-    // As before: a call comes in, the live one lives.
+    // Unchanged: calls are accepted, and the live one continues.
     world.live().await;
     assert_eq!(world.graph.actions(&live), ["pre_accept", "accept"]);
 
@@ -174,7 +175,7 @@ async fn r09_a_bad_file_changes_nothing_and_is_pointed_at() {
     let expected =
         json!({"accounts": 1, "wabas": 1, "numbers": 1, "needsRestart": ["listen.media_ports"]});
     assert_eq!((answer.status, answer.json()), (200, expected));
-    // The log is read by a thread of the test's own.
+    // A thread of the test reads the log, so the line may appear later.
     let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
     while !world.node.log().contains("listen.media_ports") {
         every.tick().await;
@@ -202,7 +203,7 @@ async fn secrets_rotate_without_a_gap() {
     };
     assert_eq!([world.signed_by(APP_SECRET).await, world.signed_by("new-app").await], [200, 401]);
 
-    // Both count while the previous one stands.
+    // Both secrets are valid while the previous one is configured.
     world.edit(&[
         (
             &format!("app_secret = \"{APP_SECRET}\""),
@@ -221,7 +222,7 @@ async fn secrets_rotate_without_a_gap() {
     assert_eq!([verify(VERIFY_TOKEN).await, verify("new-verify").await], [403, 200]);
     assert_eq!([key(API_KEY).await, key("new-key").await], [200, 200]);
 
-    // A call in between signs with both, and keeps doing so to its end.
+    // A call that starts during the overlap signs with both until its end.
     let wacid = world.live().await;
     world.edit(&[
         (&format!("app_secret_previous = \"{APP_SECRET}\""), ""),

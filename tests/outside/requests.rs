@@ -1,4 +1,5 @@
-//! Requests that nobody honest sends, over raw sockets, through the whole binary (R13, R14, R15).
+//! Malformed and hostile requests over raw sockets, through the whole binary
+//! (`docs/reference/reliability.md#r13`, `#r14`, `#r15`).
 
 use crate::support::app::App;
 use crate::support::http::{self, raw};
@@ -6,7 +7,7 @@ use crate::support::meta::{Graph, connect_body, silent_offer, wacid};
 use crate::support::node::{API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, Wanted};
 use crate::support::sign;
 
-/// A node that has nothing to do but to answer its doors.
+/// Starts a node without other load.
 async fn node(change: impl FnOnce(&mut Wanted)) -> (Node, Graph) {
     let app = App::start().await;
     app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
@@ -23,7 +24,7 @@ fn basic(id: &str, token: &str) -> String {
 
 const CALLS: &str = "/v1/Account/MATESTOFFHOOK0000001/Call/";
 
-/// A signed webhook as one request, its framing as given.
+/// Returns a signed webhook as one request with the given framing headers.
 fn webhook(framing: &str, body: &str, on_the_wire: &str) -> String {
     let signature = sign(APP_SECRET, body.as_bytes());
     format!(
@@ -31,12 +32,12 @@ fn webhook(framing: &str, body: &str, on_the_wire: &str) -> String {
     )
 }
 
-/// The status line's code.
+/// Returns the code of the status line.
 fn status(answer: &str) -> &str {
     answer.get(9..12).unwrap_or(answer)
 }
 
-/// Nothing in an answer tells of our insides.
+/// Checks that a response discloses no internals.
 fn says_nothing_of_us(what: &str, answer: &str) {
     let lower = answer.to_lowercase();
     for word in [
@@ -253,11 +254,12 @@ async fn r14_headers_that_want_to_be_somebody_else_have_no_effect() {
     }
     let query = send("GET", &format!("{CALLS}?_method=DELETE"), "").await;
     assert_eq!(status(&query), "200", "{query}");
-    // The absolute form is what it says, and its host is nobody's word for ours.
+    // The absolute form is accepted, but its host is not used in redirects.
     let absolute = send("GET", "http://evil.example/", "").await;
     assert!(absolute.contains("location: /console/"), "{absolute}");
     says_nothing_of_us("absolute form", &absolute);
-    // Who asks is the address, whatever a stranger says: failures add up under one.
+    // The client is identified by its address, not by headers: failures accumulate under one
+    // address.
     let path = format!("{}{CALLS}", node.public);
     let mut last = 0;
     for n in 0..80 {
@@ -303,7 +305,7 @@ async fn r15_failures_are_throttled_and_nobody_else_is() {
         (answer.status, body["error"].clone(), body.as_object().map(serde_json::Map::len))
     };
     assert_eq!(told(&get(&wrong).await), told(&get(&unknown).await), "one answer for both");
-    // Both doors count together; what succeeds counts for nothing.
+    // Failures at both APIs count together; successes don't count.
     let mut refused = 0;
     for n in 0..90 {
         let answer = match n % 2 {
@@ -323,13 +325,13 @@ async fn r15_failures_are_throttled_and_nobody_else_is() {
             "a valid credential is never refused for another's mistakes"
         );
     }
-    // 92 failures, 60 of them free, one more each second.
+    // 92 failures: 60 are free, and one more is allowed per second.
     assert!((20..=32).contains(&refused), "{refused}");
     let answer =
         http::send("POST", &check, &[("x-api-key", API_KEY)], "<Response><Hangup/></Response>")
             .await;
     assert_eq!(answer.status, 200);
-    // Never on the webhook.
+    // The limit does not apply to the webhook.
     let door = format!("{}/webhooks/meta", node.public);
     for _ in 0..80 {
         assert_eq!(
@@ -340,7 +342,7 @@ async fn r15_failures_are_throttled_and_nobody_else_is() {
     assert_eq!(node.post_webhook("{}").await.status, 200);
 }
 
-/// One connection that asks again and again.
+/// A connection for repeated requests.
 struct Line {
     stream: tokio::net::TcpStream,
     room: Vec<u8>,
@@ -355,7 +357,7 @@ impl Line {
         Self { stream, room: vec![0; 4_096] }
     }
 
-    /// Sends a request whose answer has no body; the answer's status.
+    /// Sends a request for a response without a body. Returns its status line.
     async fn ask(&mut self, request: &[u8]) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         self.stream.write_all(request).await.unwrap();
@@ -371,7 +373,8 @@ impl Line {
     }
 }
 
-/// R13's figure is 5,000 a second for 10 s: `OFFHOOK_R13_SECONDS=10`, on a machine with nothing else to do.
+/// The promised figure is 5,000 per second for 10 s: `OFFHOOK_R13_SECONDS=10` on an otherwise idle
+/// machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn r13_a_flood_of_bad_signatures_leaves_good_ones_quick() {
     let (node, _graph) = node(|_| ()).await;
@@ -380,7 +383,7 @@ async fn r13_a_flood_of_bad_signatures_leaves_good_ones_quick() {
     let body = connect_body(&wacid(), &silent_offer()).to_string();
     let bad = webhook(&format!("Content-Length: {}\r\n", body.len()), "something else", &body);
     let good = webhook("Content-Length: 14\r\n", "{\"object\":\"x\"}", "{\"object\":\"x\"}");
-    // On a machine that is busy with something else a second and a third try may do.
+    // Up to three attempts on a busy machine.
     let mut told = Vec::new();
     for _ in 0..3 {
         let clock = model::Clock::real();

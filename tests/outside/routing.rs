@@ -1,4 +1,4 @@
-//! Who gets what users write: seed 004 (S4) over HTTP, against the real binary.
+//! Routing of users' messages over HTTP, against the real binary.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ fn path() -> String {
     format!("phone-numbers/{NUMBER}/subscribe/")
 }
 
-/// The number's routing, by a request that changes nothing of it.
+/// Returns the number's routing, through a request that does not change it.
 async fn routing(chat: &Chat) -> Value {
     let (_, shown) = chat
         .ask("POST", &path(), json!({"number": NUMBER, "whatsappPhoneNumberId": PHONE_NUMBER_ID}))
@@ -61,7 +61,7 @@ async fn s4_01_s4_02_s4_03_s4_05_s4_20_the_path_the_key_the_fields_and_the_shape
         (&shown["whatsappBusinessAccount"], &shown["isSandbox"]),
         (&json!("1029384756"), &json!(false))
     );
-    // Read-only ones that are sent change nothing.
+    // Read-only fields in a request are ignored.
     let mut more = good();
     more["isSandbox"] = json!(true);
     more["activeAgent"] = json!(AGENT);
@@ -103,7 +103,7 @@ async fn s4_04_s4_06_s4_07_s4_08_a_webhook_takes_the_agents_place_and_an_agent_t
     chat.writes(USER, "to the agent").await;
     let shown = chat.conversation(USER).await;
     assert_eq!((&shown["routing"], &shown["activeAgent"]), (&json!("agent"), &json!(agent)));
-    // With two webhooks one has to be named.
+    // With two webhooks the request must name one.
     let (status, refused) = chat.subscribe(None, false).await;
     assert_eq!((status, &refused["error"]["field"]), (400, &json!("webhook")));
     let (status, shown) = chat.subscribe(Some(&desk), false).await;
@@ -147,7 +147,7 @@ async fn s4_09_apply_to_existing_takes_every_conversation_at_once() {
         };
         chat.event("/hook", "message.received", of).await;
     }
-    // It holds after a crash.
+    // It persists across a crash.
     chat.node.kill();
     chat.node.start_again().await;
     chat.writes(&users[0], "later").await;
@@ -299,7 +299,7 @@ async fn s4_19_twice_is_once_and_of_two_that_race_one_wins_whole() {
         let now =
             (shown["routing"].clone(), shown["webhook"].clone(), shown["activeAgent"].clone());
         assert!(now == webhook || now == agent, "{now:?}");
-        // The number says the same as its conversations.
+        // The number and its conversations agree.
         let new = format!("9194123460{round:02}");
         chat.writes(&new, "hello").await;
         assert_eq!(chat.conversation(&new).await["routing"], now.0);

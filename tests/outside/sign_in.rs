@@ -1,5 +1,5 @@
-//! Signing in to the console with a provider of OpenID Connect: who comes in, who does not and why, and that nobody can
-//! make something of another browser's way.
+//! Signing in to the console with OpenID Connect: who is accepted, who is refused and why, and that
+//! a sign-in started in another browser can't be used.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::support::http::{self, Answer};
 use crate::support::node::{API_KEY, AUTH_ID};
 use crate::support::provider::{CLIENT_ID, Key, Provider, SECRET};
 
-/// A node that this provider vouches for people of; Asha is known by her address, Ravi by a name.
+/// Starts a node with this provider. Asha is known by her email address, Ravi by his user name.
 async fn with(provider: &Provider, more: &str) -> World {
     let user = |name: &str| {
         format!(
@@ -26,7 +26,7 @@ async fn with(provider: &Provider, more: &str) -> World {
     .await
 }
 
-/// A browser: the cookies that it was given.
+/// A browser, represented by its cookies.
 struct Browser<'w> {
     public: &'w str,
     cookies: Vec<(String, String)>,
@@ -54,7 +54,7 @@ impl<'w> Browser<'w> {
         answer
     }
 
-    /// On the way to the provider: where it is sent.
+    /// Starts a sign-in. Returns the redirect to the provider.
     async fn begin(&mut self, to: &str) -> String {
         let answer = self.get(&format!("/console/sign-in/openid?to={to}")).await;
         assert_eq!(answer.status, 303, "{}", answer.text());
@@ -63,14 +63,14 @@ impl<'w> Browser<'w> {
         answer.headers["location"].to_str().unwrap().to_owned()
     }
 
-    /// There and back, as somebody of whom the provider says this.
+    /// Runs a whole sign-in with these claims.
     async fn sign_in(&mut self, provider: &Provider, claims: &Value) -> Answer {
         let location = self.begin("/console/calls/").await;
         let back = provider.says_yes(&location, claims);
         self.get(&back).await
     }
 
-    /// Whether it is signed in.
+    /// Returns true if the browser is signed in.
     async fn is_in(&mut self) -> bool {
         self.get("/console/").await.status == 200
     }
@@ -114,16 +114,16 @@ async fn a_person_signs_in_with_the_provider_and_is_known_by_its_word_from_then_
         )
     );
     assert!(browser.is_in().await && browser.cookies.len() == 1, "the way's cookie is gone");
-    // The same person under a new address, which nobody here has; and not another one with the old address.
+    // The same person with a new address is accepted; another person with the old address is not.
     let moved = and(asha(), json!({"email": "asha@elsewhere.test", "email_verified": false}));
     let mut other = Browser::of(&world);
     assert_eq!(other.sign_in(&provider, &moved).await.status, 200);
     let heir = Browser::of(&world).sign_in(&provider, &and(asha(), json!({"sub": "8"}))).await;
     assert!(heir.status == 403 && heir.text().contains("another person"), "{}", heir.text());
-    // Once known, the provider's keys are not asked for again; a new key is.
+    // The provider's keys are cached, and fetched again for a token with an unknown key.
     assert_eq!((provider.asked("configuration"), provider.asked("keys")), (1, 1));
 
-    // `offhook doctor` has a line for it.
+    // `offhook doctor` checks it.
     let config = world.node.dir.path().join("offhook.toml");
     let run = std::process::Command::new(env!("CARGO_BIN_EXE_offhook"))
         .args(["doctor", "--json", "--config"])
@@ -175,7 +175,7 @@ async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
         );
     }
 
-    // State: another browser's way, none, a way of nobody's; and the provider's own no.
+    // Invalid state: of another browser, missing, unknown; and a refusal by the provider.
     let (mut victim, mut mallory) = (Browser::of(&world), Browser::of(&world));
     let location = mallory.begin("/console/").await;
     let back = provider.says_yes(&location, &asha());
@@ -198,7 +198,7 @@ async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
         .replace("&iss=", "&iss=https%3A%2F%2Felsewhere.test&was=");
     assert_eq!(mallory.get(&mixed).await.status, 401, "another issuer's answer");
 
-    // A code is good once, also for who has kept the cookie.
+    // A code can be used once, even with the cookie kept.
     let mut browser = Browser::of(&world);
     let location = browser.begin("/console/").await;
     let kept = browser.cookies.clone();
@@ -213,7 +213,7 @@ async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
     );
     assert!(browser.is_in().await && !again.is_in().await);
 
-    // Nobody is sent elsewhere, whatever they were asked to go to.
+    // Redirects never lead to another host.
     for to in [
         "https%3A%2F%2Fevil.test%2F",
         "%2F%2Fevil.test",
@@ -231,7 +231,7 @@ async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
 #[tokio::test(flavor = "multi_thread")]
 async fn new_people_come_where_they_may_with_the_role_that_the_provider_says() {
     let provider = Provider::start(Key::ec()).await;
-    // A public client: it has no secret.
+    // A public client without a secret.
     let more = format!(
         "allow = \"anyone\"\naccount = \"{AUTH_ID}\"\nrole = \"agent\"\ndomains = [\"example.com\"]\nrole_claim = \
          \"realm.groups\"\nroles = {{ owner = \"chiefs\", admin = [\"leads\", \"ops\"] }}"
@@ -248,7 +248,7 @@ async fn new_people_come_where_they_may_with_the_role_that_the_provider_says() {
         found.map(|user| user["role"].as_str().unwrap().to_owned())
     };
     let mira = |groups: Value| {
-        // All but who it is stands elsewhere.
+        // The ID token has only the subject and the groups; the userinfo endpoint has the rest.
         let told = json!({"sub": "m", "email": "mira@example.com", "email_verified": true, "name": "Mira"});
         json!({"sub": "m", "realm": {"groups": groups}, "elsewhere": told})
     };
@@ -271,12 +271,12 @@ async fn new_people_come_where_they_may_with_the_role_that_the_provider_says() {
         "of another domain"
     );
     assert_eq!(role("s@evil.test").await, None);
-    // What is said of somebody else is not taken.
+    // The userinfo response is rejected if its subject differs.
     let told = json!({"sub": "x", "email": "mira@example.com", "email_verified": true});
     let mixed =
         Browser::of(&world).sign_in(&provider, &json!({"sub": "y", "elsewhere": told})).await;
     assert_eq!(mixed.status, 401);
-    // Who stands in the configuration has the role that stands there.
+    // A person in the configuration has the role configured there.
     let asha = and(asha(), json!({"sub": "a", "realm": {"groups": ["chiefs"]}}));
     assert_eq!(Browser::of(&world).sign_in(&provider, &asha).await.status, 200);
     assert_eq!(role("asha@example.com").await.as_deref(), Some("admin"));

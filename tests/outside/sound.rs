@@ -1,4 +1,4 @@
-//! What a call's record says of its sound: how it got through, and what was missing where there was none.
+//! The media quality in a call's record: how the media path was established, or why it failed.
 
 use serde_json::Value;
 use sim::{CallEventKind, CallScript, HangupRule, Sim};

@@ -1,4 +1,4 @@
-//! Numbers as Meta has them, agents on them, sandboxes, tenants and the live feed: rows of S2, S3 and S4 over HTTP.
+//! Numbers, agents, sandboxes, tenants and the live feed over HTTP.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const NEW_ID: &str = "206540352242922";
 const OTHER_USER: &str = "919412340001";
 const NOWHERE: &str = "http://127.0.0.1:9009/";
 
-/// Meta has a number, as `facts` say.
+/// Sets a number's state at the simulated Meta.
 async fn meta_has(chat: &Chat, waba: &str, facts: Value) {
     let order = json!({"number": NEW, "phone_number_id": NEW_ID, "waba": waba, "name": "Loja", "facts": facts});
     let url = format!("{}/_sim/numbers", chat.sim.url());
@@ -35,7 +35,7 @@ async fn sync(chat: &Chat) -> Value {
     does(chat, "POST", &format!("wabas/{WABA}/sync/"), json!({}), 200).await
 }
 
-/// Until a number is as `test` wants it.
+/// Waits until a number satisfies `test`.
 async fn until(chat: &Chat, number: &str, test: impl Fn(&Value) -> bool) -> Value {
     let mut every = tokio::time::interval(Duration::from_millis(20));
     let mut last = Value::Null;
@@ -64,11 +64,11 @@ async fn s2_06_s2_10_s2_12_s2_17_only_a_registered_number_has_an_agent_or_is_an_
     let path = format!("agents/{agent}/");
     let refused = does(&chat, "PATCH", &path, json!({"outboundNumber": NEW}), 400).await;
     assert_eq!(refused["error"]["field"], "outboundNumber", "{refused}");
-    // One that Meta has elsewhere is the same.
+    // A number on another platform is treated the same.
     meta_has(&chat, WABA, json!({"platform_type": "ON_PREMISE", "pin": "271828"})).await;
     sync(&chat).await;
     does(&chat, "POST", &connect, json!({ "agent": agent }), 409).await;
-    // Registered, it may both.
+    // After registration it can do both.
     meta_has(&chat, WABA, json!({"platform_type": "NOT_APPLICABLE", "pin": "271828"})).await;
     sync(&chat).await;
     does(&chat, "POST", &format!("phone-numbers/{NEW}/register/"), json!({"pin": "271828"}), 202)
@@ -109,7 +109,7 @@ async fn s2_05_s2_18_s2_19_a_number_has_one_agent_for_what_comes_and_many_agents
         does(&chat, "POST", &connect, json!({"agent": agent["id"]}), 200).await;
         let shown = chat.get(&format!("phone-numbers/{NUMBER}/")).await;
         assert_eq!(shown["activeAgent"], agent["id"], "{shown}");
-        // A document answers its calls, and this agent would take none.
+        // A document answers its calls. This agent does not answer calls.
         assert_eq!(shown["configurationType"], "webhook", "{shown}");
     }
     let inbound = async |agent: &Value| {
@@ -139,7 +139,7 @@ async fn s2_08_without_an_agent_a_message_is_kept_and_nobody_answers() {
         (&json!("none"), &json!("Hello?")),
         "{shown}"
     );
-    // Somebody else is answered, later: by then the first would have been.
+    // Another user's later message is answered; the first one would have been answered before.
     let agent = chat.agent(&server.url).await;
     chat.connect(&agent).await;
     chat.writes(OTHER_USER, "And me?").await;
@@ -173,7 +173,7 @@ async fn s2_14_s2_15_s2_22_a_number_added_at_meta_is_found_and_none_is_deleted_h
     let refused = does(&chat, "DELETE", &format!("phone-numbers/{NEW}/"), Value::Null, 405).await;
     assert!(refused["error"]["message"].as_str().unwrap().contains("disconnect"), "{refused}");
     assert!(numbers().await.contains(&NEW.to_owned()));
-    // What is meant by it: out of service here, untouched there, back by the same way.
+    // Disconnected: out of service here, unchanged at Meta, and restored in the same way.
     does(&chat, "POST", &format!("phone-numbers/{NEW}/disconnect/"), json!({}), 200).await;
     assert_eq!(chat.get(&format!("phone-numbers/{NEW}/")).await["connected"], false);
     sync(&chat).await;
@@ -246,7 +246,7 @@ async fn s3_07_s3_08_s3_09_s3_13_s3_15_active_needs_an_agent_that_writes() {
         404,
         "nothing was kept"
     );
-    // `whatsapp:+…` is the number's digits (s3.09).
+    // `whatsapp:+…` is accepted as a number.
     let made = does(&chat, "POST", "phone-numbers/", credentials(json!({})), 201).await;
     assert_eq!(
         (&made["number"], &made["active"], &made["activeAgent"]),
@@ -325,7 +325,7 @@ async fn s3_27_a_message_is_told_live_within_a_second_and_to_its_account_alone()
     };
     let (mut ours, mut theirs) = (feed("asha").await, feed("eve").await);
     chat.writes(USER, "Hello?").await;
-    // The row's second is held where nothing else runs.
+    // The limit of one second applies on an idle machine.
     let limit = Duration::from_secs(if crate::support::figures() { 1 } else { 10 });
     let told = tokio::time::timeout(limit, async {
         loop {
@@ -337,7 +337,7 @@ async fn s3_27_a_message_is_told_live_within_a_second_and_to_its_account_alone()
                 .into_data()
                 .expect("data");
             let event = String::from_utf8_lossy(&frame).into_owned();
-            // What Meta says of the number at the node's start may come before.
+            // The sync at start-up may report a change of the number first.
             if event.contains("conversation") {
                 return event;
             }
@@ -352,7 +352,7 @@ async fn s3_27_a_message_is_told_live_within_a_second_and_to_its_account_alone()
 #[tokio::test(flavor = "multi_thread")]
 async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
     let chat = Chat::with_two().await;
-    // A number of Meta's without a WABA of ours.
+    // A number at Meta in a WABA that is not configured.
     meta_has(&chat, "9999", json!({})).await;
     let made = does(
         &chat,
@@ -404,7 +404,7 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
     writes(USER, "mine").await;
     writes(OTHER_USER, "theirs").await;
     chat.message_at("/hook", "mine").await;
-    // The other user's conversation and the number's default are as they were.
+    // The other user's conversation and the number's default are unchanged.
     let theirs = chat.conversation(OTHER_USER).await;
     assert_eq!(
         (&theirs["routing"], &theirs["webhook"]),
@@ -417,7 +417,7 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
         (&json!("none"), &Value::Null),
         "{number}"
     );
-    // Each has their own.
+    // Each person has a separate subscription.
     assert_eq!(subscribe(&ravi, &desk).await.0, 200);
     writes(USER, "mine again").await;
     writes(OTHER_USER, "theirs now").await;
@@ -435,7 +435,7 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
         (at("/hook"), at("/desk")),
         (vec![json!("mine"), json!("mine again")], vec![json!("theirs now")])
     );
-    // The usual number is none.
+    // An ordinary number is not a sandbox.
     let usual = chat.get(&format!("phone-numbers/{NUMBER}/")).await;
     assert_eq!(
         (&usual["isSandbox"], &usual["whatsappPhoneNumberId"]),
@@ -443,7 +443,7 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
     );
 }
 
-/// An answer without what is new in each.
+/// Replaces the fields of a response that differ every time.
 fn told((status, mut body): (u16, Value)) -> (u16, Value) {
     if let Some(error) = body.get_mut("error").and_then(Value::as_object_mut) {
         error.remove("requestId");
@@ -492,7 +492,7 @@ async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
         ("notification_id", never.to_owned(), never),
         ("number", NUMBER.to_owned(), "918035730000"),
         ("waba_id", WABA.to_owned(), "77"),
-        // A node is told to nobody where several accounts share it.
+        // The node id is hidden if several accounts share the node.
         ("node_id", "this-node".to_owned(), "elsewhere"),
         ("wa_id", USER.to_owned(), USER),
     ];
@@ -535,7 +535,7 @@ async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
         let none = listed["items"].as_array().is_some_and(Vec::is_empty);
         assert!(status == 200 && none, "{list}: {listed}");
     }
-    // All of it is as it was.
+    // Nothing has changed.
     assert_eq!(chat.conversation(USER).await["status"], "open");
     assert_eq!(chat.get("users/").await["items"].as_array().unwrap().len(), 1);
 }

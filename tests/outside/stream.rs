@@ -1,5 +1,5 @@
-//! Streams through the whole binary with real media: a caller, a customer's WebSocket server, and what the two hear of each
-//! other (`plivo-xml.md` §5.11, `plivo-callbacks.md` §3.8, §3.9, `docs/stream.md`).
+//! Audio streams through the whole binary with real media: a caller and a customer's WebSocket
+//! server hear each other (`docs/stream.md`, `docs/reference/xml.md#stream`).
 
 use std::sync::Arc;
 
@@ -30,13 +30,13 @@ fn tone(rate: u32, hz: f64, ms: u32) -> Vec<i16> {
     (0..rate * ms / 1_000).map(|n| wave(n) as i16).collect()
 }
 
-/// A tone as a caller says it.
+/// Returns a tone as a caller's packets.
 fn said(hz: f64, ms: u32) -> Vec<Arc<[u8]>> {
     let mut encoder = Encoder::for_prompts();
     tone(16_000, hz, ms).chunks(Rate::Hz16000.frame()).map(|frame| encoder.encode(frame)).collect()
 }
 
-/// The samples of a media message of 16 bits.
+/// Returns the samples of a 16-bit media message.
 fn pcm(media: &Value) -> Vec<i16> {
     let bytes =
         STANDARD.decode(media["media"]["payload"].as_str().expect("a payload")).expect("Base64");
@@ -44,7 +44,7 @@ fn pcm(media: &Value) -> Vec<i16> {
 }
 
 impl World {
-    /// A call to a user who picks up, and whose document this is.
+    /// Places a call to a user who answers, with this document. Returns the call's events and UUID.
     async fn streamed(&self, script: CallScript, document: String) -> (CallEvents, String) {
         self.app.xml("/answer", document);
         self.app.xml("/stream", "");
@@ -53,7 +53,7 @@ impl World {
         (user, uuid)
     }
 
-    /// The next status callback of this event.
+    /// Waits for the next status callback of this event.
     async fn status(&self, event: &str) -> crate::support::app::Seen {
         self.app.wait_where("/stream", |seen| seen.param("Event") == event).await
     }
@@ -179,7 +179,7 @@ async fn the_upgrade_is_signed_and_sound_comes_every_20_ms() {
         );
         assert_eq!(media["extra_headers"], "user=42,lang=hi");
         let sequence = media["sequenceNumber"].as_u64().expect("a number");
-        // The key has its own place among them.
+        // The digit has its own sequence number.
         assert!(
             sequence == last + 1 || dtmf["sequenceNumber"] == last + 1,
             "{sequence} after {last}"
@@ -205,7 +205,7 @@ async fn the_upgrade_is_signed_and_sound_comes_every_20_ms() {
     let took = times.last().expect("times") - times[0];
     let wanted = 20 * i64::try_from(times.len()).expect("few");
     assert!((took - wanted).abs() < 300, "{} pieces in {took} ms", times.len());
-    // Of sound that is not wanted, and of nothing that is known.
+    // Unsupported audio and an unknown event.
     bot.play(16_000, &[0; 320]).await;
     let error = bot.hear("error").await;
     assert_eq!(error["code"], "not_bidirectional");
@@ -240,7 +240,7 @@ async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
     bot.say(checkpoint("at once")).await;
     assert_eq!(bot.hear("playedStream").await["name"], "at once");
 
-    // In the stream's own rate, at the other one, and in pieces that are no whole frames.
+    // At the stream's sample rate, at the other one, and in pieces with partial frames.
     bot.play(16_000, &tone(16_000, 440.0, 700)).await;
     bot.say(checkpoint("first")).await;
     bot.play(8_000, &tone(8_000, 1_000.0, 700)).await;
@@ -251,7 +251,7 @@ async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
     assert_eq!(bot.hear("playedStream").await["name"], "first");
     assert_eq!(bot.hear("playedStream").await["name"], "second");
 
-    // Ten seconds that nobody hears but for their beginning, and what comes after them.
+    // Ten seconds of audio that is cleared after its beginning, then new audio.
     bot.play(16_000, &tone(16_000, 1_500.0, 10_000)).await;
     bot.say(checkpoint("never")).await;
     bot.say(json!({"event": "clearAudio"})).await;
@@ -274,7 +274,7 @@ async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
         assert_eq!(bot.hear("error").await["code"], code, "{media}");
     }
 
-    // 40 s fit.
+    // 40 s fit into the queue.
     let second = vec![0; 16_000];
     for _ in 0..41 {
         bot.play(16_000, &second).await;
@@ -297,7 +297,7 @@ async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
     let world = world(|_, _| ()).await;
-    // Nobody there; one that says no three times.
+    // No server, and a server that refuses three times.
     let mut server = BotServer::refusing(3).await;
     let document = |url: &str| {
         format!("<Response>{}<Wait length=\"1\"/></Response>", world.stream(TWO_WAYS, url))
@@ -316,7 +316,7 @@ async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
     world.node.until_metric("offhook_streams_total", &[("outcome", "failed")], 1.0).await;
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 
-    // A message of more than 64 KiB.
+    // A message longer than 64 KiB.
     let (user, uuid) = world.streamed(listens(), document(&server.url)).await;
     let mut bot = server.taken().await;
     bot.hear("start").await;
@@ -326,7 +326,7 @@ async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
     user.all().await;
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 
-    // A connection that is cut.
+    // A broken connection.
     let (user, uuid) = world.streamed(listens(), document(&server.url)).await;
     let mut bot = server.taken().await;
     bot.hear("start").await;
@@ -364,7 +364,7 @@ async fn rest_begins_looks_at_and_ends_a_stream() {
         "content_type": "audio/x-mulaw;rate=8000", "extra_headers": "a=1"});
     world.app.wait("/answer").await;
     let mut begun = world.rest("POST", &path, &head, body.to_string()).await;
-    // The document may not have run yet.
+    // The document may not have started the stream yet.
     for _ in 0..100 {
         if begun.status != 404 {
             break;
@@ -400,7 +400,7 @@ async fn rest_begins_looks_at_and_ends_a_stream() {
     );
     assert!(list["objects"][0]["end_time"].is_string());
 
-    // A refused address is told at once.
+    // A forbidden address is refused immediately.
     let refused = json!({"service_url": "wss://169.254.169.254/"}).to_string();
     assert_eq!(world.rest("POST", &path, &head, refused).await.status, 400);
     user.control().hangup().await;
@@ -417,7 +417,7 @@ async fn a_server_that_does_not_read_keeps_no_call_from_ending() {
     let mut bot = server.taken().await;
     bot.hear("start").await;
     let held = bot.deaf();
-    // The system keeps some megabytes for it at both ends; the call hangs up before a ping is missed.
+    // The system buffers some megabytes at both ends. The call hangs up before a ping is missed.
     let url = format!("{}/api/v1/calls/{uuid}/events", world.node.public);
     let up = crate::support::http::send(
         "GET",
@@ -434,7 +434,7 @@ async fn a_server_that_does_not_read_keeps_no_call_from_ending() {
     drop(held);
 }
 
-/// It takes a minute: a ping comes every 20 s.
+/// Takes a minute, because pings are sent every 20 s.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_misses_two_pings_is_dropped_and_one_that_answers_them_is_not() {
     let (world, mut server) =
@@ -485,7 +485,8 @@ async fn a_server_that_misses_two_pings_is_dropped_and_one_that_answers_them_is_
     stays.all().await;
 }
 
-/// A room's rumble and nothing else: with `noiseCancellation` the server hears next to nothing of it, in pieces of the right length.
+/// With `noiseCancellation` the server receives almost nothing of a constant background noise, in
+/// messages of the right length.
 #[tokio::test(flavor = "multi_thread")]
 async fn noise_around_the_user_is_taken_away_where_that_is_asked_for() {
     let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);

@@ -1,4 +1,5 @@
-//! What is said in recordings, written down by a recogniser of the test's own and told, through the whole binary.
+//! Transcripts of recordings by the test's recogniser and their callbacks, through the whole
+//! binary.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,8 @@ use tokio::sync::watch;
 use super::outbound::{World, world};
 use super::recognise::say;
 
-/// A transcription endpoint: gives one answer after the other, and the last one again and again; keeps the sounds.
+/// A transcription endpoint that returns a list of responses in order, repeats the last one, and
+/// keeps the audio.
 #[derive(Clone)]
 struct Endpoint {
     answers: Arc<Mutex<VecDeque<(u16, &'static str)>>>,
@@ -22,7 +24,7 @@ struct Endpoint {
     url: String,
 }
 
-/// No answer at all.
+/// A response that never comes.
 const HANGS: (u16, &str) = (0, "");
 
 impl Endpoint {
@@ -57,7 +59,7 @@ impl Endpoint {
         format!("[speech.transcribe]\nurl = \"{}\"\nformat = \"json\"\n", self.url)
     }
 
-    /// Waits until so many pieces were heard.
+    /// Waits until `count` pieces of audio have been received.
     async fn until_heard(&self, count: usize) -> Vec<Vec<i16>> {
         let mut heard = self.heard.subscribe();
         let heard = tokio::time::timeout(

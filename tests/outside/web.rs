@@ -1,4 +1,5 @@
-//! Endpoints: made by REST, registered at `/phone`, calling by their application; and the example page in a real Chromium.
+//! Endpoints: created over REST, registered at `/phone`, calling through their application; and the
+//! example page in a real Chromium.
 
 use serde_json::{Value, json};
 
@@ -9,12 +10,13 @@ use crate::support::http;
 use crate::support::phone::{OFFER, Phone};
 
 pub const PASSWORD: &str = "correct horse";
-/// What the page says instead of a microphone's sound, which Chromium takes for noise where it is a fake device's.
+/// The tone that the page plays in place of the microphone; Chromium treats the fake device's audio
+/// as noise.
 const PAGE_HZ: f64 = 900.0;
 const MICROPHONE: &str = "navigator.mediaDevices.getUserMedia = async () => { const context = new AudioContext(); const tone = \
     new OscillatorNode(context, { frequency: 900 }); const to = context.createMediaStreamDestination(); tone.connect(to); \
     tone.start(); return to.stream; }; 0";
-/// The two hear each other for a while.
+/// Lets both sides talk for a while.
 const LISTEN: &str = "new Promise((done) => setTimeout(done, 4000))";
 
 impl World {
@@ -26,7 +28,8 @@ impl World {
         answer.json()
     }
 
-    /// An application that answers from `/answer`, and an endpoint of that name with it; gives the endpoint's id.
+    /// Creates an application that answers from `/answer` and an endpoint with this name. Returns
+    /// the endpoint's id.
     pub async fn endpoint(&self, name: &str) -> String {
         let application = json!({
             "app_name": name, "answer_url": self.app.url("/answer"), "hangup_url": self.app.url("/hangup"),
@@ -204,7 +207,7 @@ async fn a_phone_says_who_it_is_and_hears_what_is_wrong() {
     }
     phone.say(json!({"type": "ping"})).await;
     phone.hear("pong").await;
-    // Another's call is none of this phone's.
+    // A phone can't control another phone's call.
     let mut other = world.phone("asha").await;
     phone.say(call("support")).await;
     let uuid = phone.hear("calling").await["call"].clone();
@@ -215,12 +218,12 @@ async fn a_phone_says_who_it_is_and_hears_what_is_wrong() {
     other.say(json!({"type": "unregister"})).await;
     other.hear("unregistered").await;
     assert_eq!(other.closed().await, Some(1000));
-    // Without an application there is nothing to call with.
+    // Without an application a phone can't place calls.
     world.post(&format!("Endpoint/{endpoint}/"), json!({"app_id": ""})).await;
     let mut lonely = world.phone("asha").await;
     lonely.say(call("support")).await;
     assert_eq!(lonely.hear("error").await["code"], "no_application");
-    // Another password, and the end.
+    // A changed password ends the registration.
     world.post(&format!("Endpoint/{endpoint}/"), json!({"password": "battery staple"})).await;
     assert_eq!(phone.hear("unregistered").await["why"], "password_changed");
     let (mut phone, _) = Phone::registered(public, "asha", "battery staple").await;
@@ -229,7 +232,7 @@ async fn a_phone_says_who_it_is_and_hears_what_is_wrong() {
         204
     );
     assert_eq!(phone.hear("unregistered").await["why"], "endpoint_removed");
-    // R14, R10: too much at once.
+    // Too many calls and messages are refused.
     world.endpoint("ravi").await;
     let mut chatty = world.phone("ravi").await;
     assert_eq!(chatty.say_until_closed("{\"type\":\"ping\"}").await, Some(1008));
@@ -257,7 +260,7 @@ async fn who_is_signed_in_registers_their_accounts_endpoints_without_a_password_
     assert_eq!(other.hear("error").await["code"], "unauthorized", "there is no endpoint ravi");
     other.say(by_session(Some("sip:support@127.0.0.1"))).await;
     assert_eq!(other.hear("registered").await["endpoint"], "support");
-    // Not another account's people, not another site's page, not without a cookie.
+    // Refused: people of another account, pages of another site, and requests without a cookie.
     let eve = Session::of(&world, "eve").await;
     let far = [("cookie", asha.cookie.as_str()), ("origin", "https://elsewhere.example")];
     for headers in [&[("cookie", eve.cookie.as_str())] as &[_], &far, &[]] {
@@ -268,7 +271,7 @@ async fn who_is_signed_in_registers_their_accounts_endpoints_without_a_password_
     let mut elsewhere = Phone::open_with(public, &far).await;
     elsewhere.say(json!({"type": "register", "endpoint": "asha", "password": PASSWORD})).await;
     elsewhere.hear("registered").await;
-    // R20: a session that is over has no phone, and only that one.
+    // The end of a console session ends its phone's registration, and no other.
     assert_eq!(asha.post("/console/sign-out", &[("everywhere", "1")]).await.status, 303);
     assert_eq!(own.hear("unregistered").await["why"], "signed_out");
     assert_eq!(own.closed().await, Some(1000));
@@ -338,7 +341,7 @@ async fn a_phone_that_was_cut_off_comes_back_to_its_call_and_one_that_leaves_han
     phone.say(back(&session)).await;
     let registered = phone.hear("registered").await;
     assert_eq!(registered["calls"], json!([uuid]), "it has its call again");
-    // The same while the old socket looks alive: it is given up.
+    // The same while the old socket seems to be alive: it is closed.
     let mut third = Phone::open(&world.node.public).await;
     third.say(back(registered["session"].as_str().expect("a session"))).await;
     assert_eq!(third.hear("registered").await["calls"], json!([uuid]));
@@ -409,7 +412,7 @@ async fn a_person_calls_from_the_example_page_hears_a_prompt_and_presses_a_key()
     assert!(page.errors.is_empty(), "the page's console: {:#?}", page.errors);
 }
 
-/// The example page of the node's own, registered.
+/// Opens the node's example page and registers it.
 async fn registered_page(world: &World, endpoint: &str) -> Browser {
     let mut page = Browser::open(&format!("{}/examples/phone.html", world.node.public)).await;
     page.eval(MICROPHONE).await;
@@ -425,7 +428,7 @@ async fn registered_page(world: &World, endpoint: &str) -> Browser {
     page
 }
 
-/// A WhatsApp user who says a tone and hangs up some time after the answer.
+/// A WhatsApp user who plays a tone and hangs up some time after the answer.
 fn user(hangs_up_after_s: u64) -> sim::CallScript {
     sim::CallScript {
         say: crate::dial::tone(700.0, 30),
@@ -479,7 +482,7 @@ async fn a_dial_rings_an_endpoint_everywhere_and_the_first_to_accept_has_it() {
     assert_eq!(world.node.record(call.as_str().unwrap()).await["call_type"], "web");
     drop(caller.all().await);
 
-    // Declined everywhere.
+    // All phones decline.
     let caller = world.sim.place_call(user(60));
     for phone in [&mut desk, &mut home] {
         let call = phone.hear("ring").await["call"].clone();
@@ -489,13 +492,13 @@ async fn a_dial_rings_an_endpoint_everywhere_and_the_first_to_accept_has_it() {
     world.app.wait_where("/dialled", |seen| seen.param("DialStatus") == "busy").await;
     drop(caller.all().await);
 
-    // The caller gives up while it rings.
+    // The caller hangs up while it rings.
     let caller = world.sim.place_call(user(2));
     desk.hear("ring").await;
     assert_eq!(desk.hear("cancelled").await["why"], "cancelled");
     drop(caller.all().await);
 
-    // Nobody is there any more.
+    // No phone is registered any more.
     desk.leave().await;
     home.leave().await;
     let caller = world.sim.place_call(user(60));
@@ -559,7 +562,7 @@ async fn a_whatsapp_caller_and_a_person_at_the_example_page_hear_each_other() {
     page.eval("document.getElementById('accept').click()").await;
     page.until("document.getElementById('level').value > 0.05").await;
     world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
-    // Put aside, and taken back.
+    // Hold and resume.
     page.eval("document.getElementById('hold').click()").await;
     page.until("document.getElementById('log').innerText.includes('held')").await;
     page.eval("document.getElementById('hold').click()").await;

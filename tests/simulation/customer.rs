@@ -1,4 +1,5 @@
-//! The customer's server: documents good, bad, late and never; callbacks taken, refused, or taken without a word.
+//! The customer's server: documents that are valid, invalid, late or missing; callbacks that are
+//! accepted, refused or time out.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,7 @@ use xml::{Document, ParseOutcome};
 use crate::plan::MS;
 use crate::world::{Event, World};
 
-/// What is answered to who asks for a document.
+/// The documents that the server returns.
 const DOCUMENTS: &[&str] = &[
     "<Response><Speak>Hello</Speak></Response>",
     "<Response/>",
@@ -43,20 +44,20 @@ const GARBAGE: &[&str] = &[
     "<Response><Redirect>nowhere</Redirect></Response>",
     "<Response><GetDigits action='x:'/></Response>",
 ];
-/// Documents that a call is given before it is sent home.
+/// Number of documents per call, after which the server hangs up.
 const DOCUMENTS_MAX: u32 = 8;
 
 #[derive(Debug, Default)]
 pub struct Customer {
-    /// Documents given, by call, and whether it is sent in a circle.
+    /// Documents returned by call, and whether the call is in a redirect loop.
     given: BTreeMap<CallUuid, (u32, bool)>,
-    /// Hangup callbacks taken: their identities, by call.
+    /// Ids of accepted hangup callbacks, by call.
     pub told: BTreeMap<CallUuid, BTreeSet<Uuid>>,
-    /// Other callbacks.
+    /// Ids of other accepted callbacks, by call.
     pub others: BTreeMap<CallUuid, BTreeSet<Uuid>>,
 }
 
-/// What a callback was answered with.
+/// The server's response to a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answered {
     Status(u16),
@@ -81,8 +82,8 @@ fn read(text: &'static str) -> FetchResponse {
 }
 
 impl World {
-    /// Somebody asks for a document. The fetcher's own part (tries, redirects, the deadline over all of it) is here
-    /// only as what comes of it.
+    /// Responds to a document request. Only the result of the fetcher's retries, redirects and
+    /// overall deadline is simulated.
     pub fn document(
         &mut self,
         life: u32,
@@ -122,7 +123,8 @@ impl World {
         } else {
             Ok(read(self.dice.pick(DOCUMENTS)))
         };
-        // The fetcher forgets the call and remembers it too late: the machine's own deadline comes first.
+        // Simulates a fetcher that misses its deadline, so that the machine's own deadline fires
+        // first.
         let forgotten = self.dice.chance(self.faults.abort_late / 8);
         let (ms, result) = match (ms >= deadline_ms, forgotten) {
             (_, true) => (deadline_ms + 1_000 + self.dice.between(0, 300), result),
@@ -133,7 +135,7 @@ impl World {
         self.after(ms * MS, Event::FetchResponse { life, call, fetch, result, late: forgotten });
     }
 
-    /// A callback reaches the server, or not; what its sender sees of it.
+    /// Delivers a callback, or loses it. Returns the response that the sender sees.
     pub fn callback(
         &mut self,
         call: CallUuid,
@@ -142,7 +144,7 @@ impl World {
     ) -> (u64, Answered) {
         let quick = self.dice.between(2, 90) * MS;
         if self.dice.chance(self.faults.app_silent) {
-            // Taken, maybe, and never answered.
+            // A timeout: the server may have accepted the callback.
             if self.dice.chance(500) {
                 self.takes(call, kind, identity);
             }

@@ -1,5 +1,5 @@
-//! Calls that the business places, up to the moment at which they begin: `call::dialer` in simulated time. The queues
-//! and the gate are the real ones, and so is what a user permits.
+//! Business-initiated calls before their start: `call::dialer` in simulated time. The queues, the
+//! gate and the permissions are the real ones.
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -19,14 +19,14 @@ use crate::node::{Begin, Node};
 use crate::store::{Conclusion, Write};
 use crate::world::{Event, Go, World};
 
-/// What became of calls that waited.
+/// The outcome of a queued call.
 enum Left {
     Began(CallSetup, (Admitted, Engaged), Instant),
     GaveUp(Waiting, HangupCause, Option<String>),
     Noted(CallSetup),
 }
 
-/// Takes down what the queues want done: it is done when they are let go.
+/// Records what the queues request. It is executed after the queues are unlocked.
 struct Door {
     room: usize,
     left: RefCell<Vec<Left>>,
@@ -59,7 +59,7 @@ impl Exit for Door {
 }
 
 impl World {
-    /// The business wants a call placed.
+    /// Orders a business-initiated call.
     pub fn order(&mut self, index: usize) -> Go {
         let order = self.plan.orders[index].clone();
         if self.node.as_ref().is_none_or(|node| !node.is_ready) {
@@ -143,7 +143,7 @@ impl World {
         }
     }
 
-    /// Lets out what may go out, and looks again when the queues want it.
+    /// Starts the calls that may start, and schedules the next attempt that the queues ask for.
     pub fn let_out(&mut self) -> Go {
         let (clock, consents, live_max) =
             (self.clock.clone(), self.store.consents.clone(), self.plan.live_max);
@@ -178,7 +178,7 @@ impl World {
         if self.node().look == turn { self.let_out() } else { Ok(()) }
     }
 
-    /// `Registry::place`.
+    /// Corresponds to `Registry::place`.
     fn begins(
         &mut self,
         mut setup: CallSetup,
@@ -202,7 +202,7 @@ impl World {
         self.effect()
     }
 
-    /// The call ends before it began.
+    /// Ends a call before its start.
     fn gives_up(&mut self, waiting: Waiting, cause: HangupCause, why: Option<String>) {
         let mut setup = waiting.setup;
         self.note(format_args!("node: {} is not placed after all: {cause:?}, {why:?}", setup.call));
@@ -215,13 +215,13 @@ impl World {
         self.write(Write::Concluded(Box::new(conclusion)));
     }
 
-    /// `Dialer::drain`.
+    /// Corresponds to `Dialer::drain`.
     pub fn drain_queues(&mut self) {
         let all = std::mem::take(&mut self.node().queues);
         all.into_iter().for_each(|waiting| self.gives_up(waiting, HangupCause::Drained, None));
     }
 
-    /// Somebody thinks better of an order.
+    /// Cancels an order.
     pub fn cancels(&mut self, order: usize) -> Go {
         let Some(call) = self.placed_by_order.get(&order).copied() else { return Ok(()) };
         if self.node.as_ref().is_none_or(|node| !node.is_ready) {
@@ -239,7 +239,7 @@ impl World {
         Ok(())
     }
 
-    /// Something happened between the number and the user of a call that was placed.
+    /// Applies a permission event of the number and user of a placed call.
     pub fn permission(&mut self, call: CallUuid, event: PermissionEvent) {
         let Some(view) = self.node().tables.view(call) else { return };
         let setup = &view.setup;
@@ -251,13 +251,13 @@ impl World {
 }
 
 impl Node {
-    /// Calls that wait.
+    /// Returns the number of queued calls.
     pub fn waiting(&self) -> usize {
         self.queues.iter().count()
     }
 }
 
-/// Whether an order was refused for a reason that is one.
+/// Returns the reason if the permission rules refused the order.
 pub fn is_denied(asked: &Result<(), NotPlaced>) -> Option<offhook::admission::Reason> {
     match asked {
         Err(NotPlaced::Denied { denied, .. }) => Some(denied.reason),

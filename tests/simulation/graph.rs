@@ -1,5 +1,5 @@
-//! Requests to Graph: what `call::shell` and `meta::Graph` do with them, in simulated time. Whether there is a further
-//! try, and what stands at the end, is decided by the real `meta::Asking`, `Policy`, `Budget` and `classify`.
+//! Graph requests: `call::shell` and `meta::Graph` in simulated time. The real `meta::Asking`,
+//! `Policy`, `Budget` and `classify` decide about retries and results.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,44 +18,44 @@ use crate::shell::Call;
 use crate::store::Write;
 use crate::world::{Came, Event, Go, Trouble, World};
 
-/// `call::shell`'s: how long a request waits for the answer to the one before it.
+/// How long a request waits for the response to the previous one, as in `call::shell`.
 const IN_ORDER: u64 = 250 * MS;
-/// `meta::GraphConfig`'s.
+/// The same value as in `meta::GraphConfig`.
 const ENDING_AGAIN: u64 = 15 * SECOND;
 const ENDING_MAX: u64 = 60 * SECOND;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A request with its further tries.
+/// A request with its retries.
 pub struct Request {
     ix: CallIx,
     action: GraphAction,
     of: Of,
     deadline: Option<Instant>,
     overtaken: bool,
-    /// The request of the same call that was made before it.
+    /// The previous request of the same call.
     before: Option<usize>,
-    /// The one that waits for it.
+    /// The request that waits for this one.
     next: Option<usize>,
     asking: Option<Asking>,
     phase: Phase,
-    /// When it was made.
+    /// When the request was made.
     made: u64,
     turn: u32,
     attempt: u32,
-    /// The call that a `connect` made.
+    /// The call created by a `connect`.
     connected: Option<Wacid>,
-    /// The call's, which outlives its table.
+    /// The call's view, which outlives its entry in the tables.
     view: Option<Arc<View>>,
 }
 
-/// Who wants to know.
+/// The receiver of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Of {
     Call(CallUuid),
     Reject,
-    /// A call at Meta that is none of ours, or not any more.
+    /// A call at Meta that belongs to no live call.
     Stray(Option<CallUuid>),
-    /// A call that has its end already.
+    /// A call that has already ended.
     Farewell(CallUuid),
 }
 
@@ -99,7 +99,7 @@ impl World {
         self.request(ix, GraphAction::Reject, Of::Reject, None, None);
     }
 
-    /// Graph is to end a call that is none of ours.
+    /// Sends a terminate for a call at Meta that belongs to no live call.
     pub fn end_stray(&mut self, key: &CallKey, late: Option<CallUuid>) {
         let ix = self.call_of(key);
         self.note(format_args!("node: call {ix} is none of ours"));
@@ -111,7 +111,7 @@ impl World {
         self.request(ix, GraphAction::Terminate, Of::Stray(late), None, None);
     }
 
-    /// Graph is told of a call that has its end already.
+    /// Sends the farewell of an ended call.
     pub fn farewell(&mut self, ix: CallIx, call: CallUuid, action: GraphAction) {
         self.request(ix, action, Of::Farewell(call), None, None);
     }
@@ -161,14 +161,14 @@ impl World {
         id
     }
 
-    /// No further try of it begins.
+    /// Prevents further retries of a request.
     pub fn overtake(&mut self, id: usize) {
         let request = &mut self.node().requests[id];
         request.overtaken = true;
         if request.phase == Phase::InOrder
             && let Some(before) = request.before.take()
         {
-            // It waits no longer, and takes the one before it along.
+            // It stops waiting, and so does the request before it.
             let life = self.life;
             self.in_order(0, Event::GraphInOrder { life, request: id });
             return self.overtake(before);
@@ -180,7 +180,7 @@ impl World {
         }
     }
 
-    /// The request before it was answered, or has been waited for.
+    /// The previous request was answered, or its wait is over.
     pub fn graph_begins(&mut self, id: usize) -> Go {
         let now = self.instant();
         let request = &mut self.node().requests[id];
@@ -203,7 +203,7 @@ impl World {
         }
     }
 
-    /// The pause before a further try is over.
+    /// The pause before a retry is over.
     pub fn graph_again(&mut self, id: usize, turn: u32) -> Go {
         let request = &self.node().requests[id];
         if request.turn == turn && matches!(request.phase, Phase::Pausing(_)) {
@@ -278,7 +278,7 @@ impl World {
         Ok(())
     }
 
-    /// A try came back, or its time is over.
+    /// An attempt returned or timed out.
     pub fn graph_came(&mut self, id: usize, attempt: u32, came: Came) -> Go {
         let (life, now, roll) = (self.life, self.instant(), self.dice.share());
         let node = self.node.as_mut().expect("it is up");
@@ -316,7 +316,8 @@ impl World {
             && !outcome.is_settled()
             && now - request.made < ENDING_MAX
         {
-            // Nothing is left here of the call: it is asked for anew (`meta::Graph::call_action_to_the_end`).
+            // The call has left the tables, so its terminate is requested again
+            // (`meta::Graph::call_action_to_the_end`).
             request.phase = Phase::InOrder;
             let life = self.life;
             return self.after(ENDING_AGAIN, Event::GraphInOrder { life, request: id });
@@ -365,7 +366,7 @@ impl World {
 }
 
 impl Request {
-    /// The call at Meta that it is about, and of which no store tells.
+    /// Returns the call at Meta that the request is about if the store does not know it.
     pub fn is_of_none(&self) -> Option<CallIx> {
         (self.of == Of::Stray(None) && self.phase != Phase::Done).then_some(self.ix)
     }

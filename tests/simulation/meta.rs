@@ -1,4 +1,4 @@
-//! Meta as it is met: users who call, webhooks that come twice, late or never, and Graph.
+//! The simulated Meta: users who call, webhooks that are duplicated, late or lost, and Graph.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -13,55 +13,55 @@ use crate::world::{Came, Event, Go, Trouble, World};
 
 pub type CallIx = usize;
 
-/// Meta's T_window (`meta-calling.md` §7).
+/// Meta's answer window (`docs/reference/meta.md#t-window`).
 const WINDOW: u64 = 45 * SECOND;
-/// A webhook whose answer does not come is sent again after that.
+/// Timeout after which an unanswered webhook is resent.
 const PATIENCE: u64 = 10 * SECOND;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The business has not placed it, or Graph has not heard.
+    /// The order is not placed yet, or Graph has not received it.
     Unmade,
     Ringing,
     Accepted,
     Ended,
 }
 
-/// A call, as Meta knows it.
+/// A call as seen by Meta.
 #[derive(Debug)]
 pub struct MetaCall {
     pub number: usize,
     pub key: CallKey,
     pub phase: Phase,
-    /// Of one that the business places: which of ours, and with whom.
+    /// Set for business-initiated calls.
     pub placed: Option<Placed>,
-    /// Seconds since the epoch, as its connect says.
+    /// The timestamp of its connect, in seconds since the epoch.
     pub told: i64,
     pub bad_offer: bool,
-    /// Our SDP is known: the path may come up.
+    /// Meta knows the node's SDP, so the media path may be established.
     pub sdp: bool,
     pub accepted_us: Option<u64>,
-    /// The user or Meta ended it, not we.
+    /// The user or Meta ended it, not the node.
     pub ended_by_them: bool,
-    /// Requests to end it that were sent, arrived or not.
+    /// Number of requests to end it that were sent, whether they arrived or not.
     pub tries_to_end: u32,
     pub accept_sent: Option<u32>,
     pub reject_sent: Option<u32>,
 }
 
-/// What there is of a call that the business places.
+/// The node's call and the user of a business-initiated call.
 #[derive(Clone, Debug)]
 pub struct Placed {
     pub call: CallUuid,
     pub user: usize,
-    /// From being answered until the user hangs up.
+    /// Time from the answer until the user hangs up.
     pub patience_us: Option<u64>,
 }
 
-/// What a webhook says.
+/// The kind of a webhook event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Said {
-    /// A user's offer, or the answer to ours.
+    /// A user's offer, or the answer to an offer of the node.
     Connect,
     Ringing,
     Accepted,
@@ -69,12 +69,12 @@ pub enum Said {
     Terminate,
 }
 
-/// A webhook's body and what it says.
+/// A webhook.
 #[derive(Debug)]
 pub struct Post {
     body: String,
     said: Said,
-    /// It names the call of ours.
+    /// It contains the opaque data that names the node's call.
     named: bool,
     call: CallIx,
 }
@@ -83,11 +83,11 @@ pub struct Post {
 pub struct Meta {
     pub calls: Vec<MetaCall>,
     posts: Vec<Post>,
-    /// Webhooks that are still to be taken.
+    /// Number of webhooks that the node has not accepted yet.
     pub undelivered: usize,
 }
 
-/// An answer of Graph's.
+/// A response from Graph.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: u16,
@@ -127,19 +127,19 @@ pub fn user(user: usize) -> String {
     format!("9194123{user:05}")
 }
 
-/// The SDP of a connect, as a JSON string.
+/// Returns the SDP of a connect as a JSON string.
 fn sdp(body: &str) -> String {
     let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
     body["entry"][0]["changes"][0]["value"]["calls"][0]["session"]["sdp"].to_string()
 }
 
-/// Of a user's offer.
+/// Returns the SDP of a user's offer.
 fn offer() -> &'static str {
     static OFFER: OnceLock<String> = OnceLock::new();
     OFFER.get_or_init(|| sdp(include_str!("../../fixtures/meta/webhooks/connect_user.json")))
 }
 
-/// Of the answer to an offer of ours.
+/// Returns the SDP of the answer to a node's offer.
 fn answer() -> &'static str {
     static ANSWER: OnceLock<String> = OnceLock::new();
     ANSWER.get_or_init(|| {
@@ -154,7 +154,7 @@ impl World {
             phone_number_id: phone_number_id(arrival.number).as_str().into(),
             wacid: wacid.into(),
         };
-        // One id, two numbers: two calls.
+        // The same id at two numbers means two calls.
         let twin = self
             .meta
             .calls
@@ -212,7 +212,7 @@ impl World {
         Ok(())
     }
 
-    /// The call is over on Meta's side; the node hears of it by webhook, and by what becomes of the media.
+    /// Ends the call at Meta. The node learns it by webhook and from the media.
     pub fn ends(&mut self, ix: CallIx, by_them: bool) {
         let call = &mut self.meta.calls[ix];
         call.phase = Phase::Ended;
@@ -222,7 +222,7 @@ impl World {
             let us = self.dice.between(0, 300) * MS;
             self.after(us, Event::MediaLost(ix));
         }
-        // T_media_dead, whatever else is lost.
+        // The media timeout, which fires even if every other signal is lost.
         self.after(30 * SECOND, Event::MediaLost(ix));
     }
 
@@ -247,7 +247,7 @@ impl World {
         Ok(())
     }
 
-    /// Both know the other's SDP: the path comes up, or doesn't.
+    /// Both sides know the SDP, so the media path is established or fails.
     pub fn has_sdp(&mut self, ix: CallIx) {
         if std::mem::replace(&mut self.meta.calls[ix].sdp, true)
             || self.dice.chance(self.faults.media_never)
@@ -314,7 +314,7 @@ impl World {
             true => said == Said::Connect && self.dice.chance(self.faults.bad_answer),
         };
         let mut items = self.item(ix, said, named, bad);
-        // Bad company: an item that nobody can read, on either side (R5).
+        // Unreadable items before and after must not affect this one.
         if self.dice.chance(self.faults.batch) {
             items = format!(
                 r#"{{"event":"connect","id":7.5}},{items},{{"id":[],"event":"terminate"}}"#
@@ -360,14 +360,14 @@ impl World {
         if taken {
             self.meta.undelivered -= 1;
         } else {
-            // As long as the node is there again, Meta comes again: 1, 2, 4 … s.
+            // Meta resends with a pause of 1, 2, 4, … s.
             let pause = (SECOND << tries.min(5)) + if answered.is_ok() { 0 } else { PATIENCE };
             self.after(pause, Event::Posted { post, tries: tries + 1 });
         }
         answered.map(|_| ())
     }
 
-    /// What became of an item, as Meta may judge it.
+    /// Notes the effect of an item.
     pub fn item_done(&mut self, ix: CallIx, said: Said, named: bool, effect: Effect) {
         let (what, named) = (said.word(), if named { ", named" } else { "" });
         self.note(format_args!("webhook: {what} of call {ix}{named}: {effect:?}"));
@@ -375,7 +375,7 @@ impl World {
 
     // --- Graph ---
 
-    /// A request reaches Graph, whatever has become of its sender.
+    /// Processes a request at Graph, even if its sender was killed.
     pub fn graph_arrives(
         &mut self,
         life: u32,

@@ -1,5 +1,5 @@
-//! One life of a node: the real door and gate, and a registry, a shell, a Graph client and a writer that carry out in
-//! simulated time what the real ones do under tokio.
+//! One run of a node's process: the real webhook handler and gate, and simulations of the registry,
+//! shell, Graph client and writer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,7 @@ use crate::shell::Call;
 use crate::store::{Write, Writer};
 use crate::world::{Event, Go, World};
 
-/// `call::shell`'s bound.
+/// The capacity of a mailbox, as in `call::shell`.
 pub const MAILBOX: usize = 256;
 
 pub const MAIN: &str = "MAXXXXXXXXXXXXXXXXXX";
@@ -49,7 +49,7 @@ pub struct Node {
     pub directory: Arc<Directory>,
     pub gate: Arc<Gate>,
     pub queues: Queues,
-    /// Looks at the queues so far: a look that is ordered again comes once.
+    /// Generation of the scheduled queue check. A rescheduled check replaces the earlier one.
     pub look: u64,
     pub tables: Arc<Tables>,
     pub slots: Vec<&'static Slots>,
@@ -64,7 +64,7 @@ pub struct Node {
     pub pauses: offhook::answer::Dice,
 }
 
-/// A call that has been started and whose task has not run yet.
+/// A call that has started while its task has not run yet.
 pub struct Begin {
     pub ix: CallIx,
     pub view: Arc<View>,
@@ -79,7 +79,7 @@ pub struct Fact {
     pub input: Input,
 }
 
-/// What a registry keeps, and what came of a webhook's items.
+/// State of the registry, and the effects of the current webhook.
 pub struct Book {
     clock: Clock,
     ids: Dice,
@@ -91,12 +91,12 @@ pub struct Book {
     started: Vec<(Arc<View>, Admitted, Incoming<Offer>)>,
     told: Vec<CallUuid>,
     rejected: Vec<(Arc<NumberEntry>, Wacid)>,
-    /// Calls at Meta that are to be ended, and are none of ours.
+    /// Calls at Meta that must be ended and belong to no live call.
     strays: Vec<(CallKey, Option<CallUuid>)>,
 }
 
 impl Book {
-    /// Puts a fact into a call's mailbox; false: it is closed or full.
+    /// Puts an input into a call's mailbox. Returns false if it is closed or full.
     pub fn tell(&mut self, call: CallUuid, input: Input) -> bool {
         let at = self.clock.now();
         match self.mailboxes.get_mut(&call) {
@@ -110,7 +110,7 @@ impl Book {
     }
 }
 
-/// A live call, seen from outside.
+/// A live call as seen by other calls and tasks.
 pub struct View {
     pub setup: CallSetup,
     pub at_meta: AtMeta,
@@ -148,7 +148,7 @@ impl Party for View {
     }
 }
 
-/// The live calls, by our name of them and by Meta's.
+/// The live calls, by UUID and by Meta's id.
 pub struct Tables {
     views: Mutex<BTreeMap<CallUuid, Arc<View>>>,
     pub bindings: Bindings,
@@ -204,7 +204,7 @@ impl Tables {
     }
 }
 
-/// The calls, seen by the webhook's door.
+/// The calls as seen by the webhook handler.
 pub struct Phones {
     book: Arc<Mutex<Book>>,
     tables: Arc<Tables>,
@@ -280,7 +280,7 @@ impl Node {
         self.book.lock().expect("one thread")
     }
 
-    /// Live calls of a number, those included whose task has not run yet.
+    /// Returns the number of live calls of a number, including those whose task has not run yet.
     pub fn live(&self, number: usize) -> usize {
         let id = phone_number_id(number);
         let of = |view: &View| view.setup.phone_number_id.as_str() == id;
@@ -322,14 +322,15 @@ impl World {
             hangup: plan.hangup.then(|| url("hangup")),
             messages: None,
             calls_per_number: plan.limit,
-            // The unwilling ones have permitted nothing.
+            // Unwilling users grant no permission.
             permissions: Default::default(),
             access_token: None,
         });
         directory.replace(accounts, numbers.collect()).expect("sound tables");
     }
 
-    /// A process starts: what the one before it left open is closed before the first webhook is taken.
+    /// Starts the process. Calls that an earlier one left open are closed before the first webhook
+    /// is accepted.
     pub fn boot(&mut self) -> Go {
         if self.node.is_some() {
             return Ok(());
@@ -400,7 +401,7 @@ impl World {
         Ok(())
     }
 
-    /// A webhook's body is read; whether it is answered 200.
+    /// Handles a webhook. Returns true if it is answered with 200.
     pub fn webhook(&mut self, body: &str, said: What, named: bool, ix: CallIx) -> Go<bool> {
         self.effect()?;
         let before = self.before(ix);
@@ -409,7 +410,7 @@ impl World {
         let mut busy = false;
         let read = self.node().door.deliver(body.as_bytes(), |handled| {
             busy |= handled.effect == Effect::Busy;
-            // The bad company of a batch.
+            // The unreadable items of the batch.
             if handled.effect != Effect::Malformed {
                 ours.push(handled.effect);
             }
@@ -431,7 +432,7 @@ impl World {
         let life = self.life;
         for (view, admitted, incoming) in started {
             let (call, setup) = (view.setup.call, view.setup.clone());
-            // Before anybody hears of the call it has a row, or is in the queue for one.
+            // Before others learn of the call, its row is stored or queued.
             self.write(Write::Born(Box::new((CallStart::of(&setup, "node"), setup.clone()))));
             let (_, slot) = admitted.begin();
             let pair = PairKey::new(&setup.phone_number_id, &setup.from);
@@ -447,18 +448,18 @@ impl World {
         }
         self.wake();
         self.end_strays();
-        // Killed before the 200 is out.
+        // A kill before the 200 is sent.
         self.effect()?;
         Ok(!busy)
     }
 
-    /// What turned up at Meta and is none of ours is ended there.
+    /// Ends calls at Meta that belong to no live call.
     fn end_strays(&mut self) {
         let strays = std::mem::take(&mut self.node().book().strays);
         strays.iter().for_each(|(key, late)| self.end_stray(key, *late));
     }
 
-    /// Graph has told Meta's id of a call that we placed.
+    /// Binds a placed call to the id that Graph returned.
     pub fn bind(&mut self, call: &View, wacid: Wacid) {
         let now = self.instant();
         let tables = self.node().tables.clone();
@@ -471,7 +472,7 @@ impl World {
         self.end_strays();
     }
 
-    /// Calls with something in their mailbox come to it soon.
+    /// Schedules the calls that have something in their mailbox.
     fn wake(&mut self) {
         let told = std::mem::take(&mut self.node().book().told);
         let life = self.life;
@@ -481,14 +482,14 @@ impl World {
         }
     }
 
-    /// Tells a call something.
+    /// Sends an input to a call.
     pub fn tell(&mut self, call: CallUuid, input: Input) -> bool {
         let taken = self.node().book().tell(call, input);
         self.wake();
         taken
     }
 
-    /// A call has left the tables.
+    /// Removes a call from the tables.
     pub fn leave(&mut self, call: CallUuid) {
         let now = self.instant();
         let node = self.node();
@@ -521,7 +522,7 @@ impl World {
         Ok(())
     }
 
-    /// The drain's time is over, or its last call: what is left is ended.
+    /// The drain timed out, or its last call ended. Remaining calls are ended.
     pub fn drain_over(&mut self) -> Go {
         if std::mem::replace(&mut self.node().ending, true) {
             return Ok(());
@@ -536,7 +537,7 @@ impl World {
         Ok(())
     }
 
-    /// The process leaves, its queue written.
+    /// The process exits after writing its queue.
     pub fn gone(&mut self) -> Go {
         self.node().is_ready = false;
         if self.now >= self.store.stuck_until {
@@ -556,7 +557,7 @@ impl World {
         Ok(())
     }
 
-    /// Other limits for the numbers; calls that are up stay.
+    /// Reloads with other limits for the numbers. Live calls stay.
     pub fn reload(&mut self) -> Go {
         for index in 0..self.plan.numbers.len() {
             self.plan.numbers[index].limit = self.dice.pick(&[1, 2, 4]);
@@ -569,7 +570,7 @@ impl World {
         Ok(())
     }
 
-    /// Something of a leg's, if a call of ours has one: Meta's call `ix`.
+    /// Sends an input from a leg to the node's call that corresponds to Meta's call `ix`.
     pub fn leg_fact(&mut self, ix: CallIx, fact: Input) {
         let Some(node) = &self.node else { return };
         let Some(call) = node.calls.values().find(|call| call.ix == ix && call.has_leg()) else {

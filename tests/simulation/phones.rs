@@ -1,4 +1,5 @@
-//! Users who are called: Graph's `connect`, and what their phones do. Meta tells of it by webhook, in any order.
+//! Users who are called: Graph's `connect` and the actions of their phones, reported by webhooks in
+//! any order.
 
 use machine::{Input, MediaEvent};
 use model::Leg;
@@ -7,11 +8,11 @@ use crate::meta::{CallIx, MetaCall, Phase, Reply, Said, phone_number_id};
 use crate::plan::{MS, SECOND};
 use crate::world::{Event, Go, World};
 
-/// How long Meta lets a phone ring (`meta-calling.md` §8 M16).
+/// How long Meta lets a phone ring (`docs/reference/meta.md#t-ring`).
 const RINGS: u64 = 60 * SECOND;
 
 impl World {
-    /// Graph takes a `connect`: of one that it has taken before it makes another call.
+    /// Handles a `connect`. A repeated one creates another call.
     pub fn makes_a_call(&mut self, ix: CallIx) -> Reply {
         if self.dice.chance(self.faults.connect_refused) {
             let code = self.dice.pick(&[138_000, 138_001, 138_003, 138_006, 138_012]);
@@ -41,7 +42,7 @@ impl World {
 
     fn what_the_phone_does(&mut self, ix: CallIx) {
         let faults = self.faults.clone();
-        // The answer to our offer, RINGING and what the user does have no order.
+        // The SDP answer, RINGING and the user's action arrive in any order.
         let us = self.dice.between(0, 3_000) * MS;
         self.after(us, Event::PhoneRings(ix));
         self.post(ix, Said::Connect);
@@ -92,7 +93,7 @@ impl World {
         Ok(())
     }
 
-    /// Half a second of the user's sound has come, where there is a path for it.
+    /// Half a second of the user's audio has arrived, if the media path is up.
     pub fn is_heard(&mut self, ix: CallIx) -> Go {
         let is_up = self
             .node
@@ -106,7 +107,7 @@ impl World {
 }
 
 impl MetaCall {
-    /// A call that the business wants, before Graph has heard of it.
+    /// Returns an ordered call that Graph has not received yet.
     pub fn unmade(number: usize, wacid: &str, placed: Option<crate::meta::Placed>) -> Self {
         let key = offhook::webhook::CallKey {
             phone_number_id: phone_number_id(number).as_str().into(),

@@ -1,7 +1,7 @@
-//! What a seed's run is like: limits, who calls when, and how often each thing goes wrong.
+//! The plan of a run: limits, callers, and the frequency of each fault.
 //!
-//! Each fault is off in most runs and frequent in some, so that every run is about a few of them: faults that are
-//! always all there hide each other.
+//! Each fault is off in most runs and frequent in some, so that a run exercises few of them. Faults
+//! that always occur together mask each other.
 
 use machine::MachineLimits;
 
@@ -14,10 +14,10 @@ pub const SECOND: u64 = 1_000_000;
 #[derive(Clone, Debug)]
 pub struct NumberPlan {
     pub limit: u32,
-    /// Of the subaccount, not of the main one.
+    /// It belongs to the subaccount.
     pub of_sub: bool,
     pub fallback: bool,
-    /// Has a hangup URL of its own.
+    /// It has its own hangup URL.
     pub hangup: bool,
 }
 
@@ -26,16 +26,17 @@ pub struct NumberPlan {
 pub struct Arrival {
     pub at_us: u64,
     pub number: usize,
-    /// From the call's beginning until the user hangs up; none: stays on the line.
+    /// Time from the start of the call until the user hangs up, or `None` if the user stays on the
+    /// line.
     pub patience_us: Option<u64>,
-    /// The id of the call before, at another number: two calls (`meta-calling.md` §8 H12).
+    /// Reuses the id of the previous call at another number, which makes two calls.
     pub same_id: bool,
     pub bad_offer: bool,
-    /// Meta's clock against ours, in seconds.
+    /// Offset of Meta's clock in seconds.
     pub skew_secs: i64,
 }
 
-/// How often each thing goes wrong, in a thousand.
+/// Frequency of each fault, in 1,000.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     // Webhooks
@@ -69,13 +70,13 @@ pub struct Faults {
     pub media_lost: u32,
     pub no_dtls_close: u32,
     pub play_fails: u32,
-    // People
+    // Users and operators
     pub keys: u32,
     pub hang_up_by_api: u32,
     // The node
     pub panic: u32,
     pub store_stuck: u32,
-    // Calls that the business places: Graph and the phones
+    // Business-initiated calls: Graph and the phones
     pub connect_refused: u32,
     pub connect_done_and_503: u32,
     pub unnamed: u32,
@@ -86,7 +87,7 @@ pub struct Faults {
     pub answered_at_once: u32,
 }
 
-/// A call that the business wants placed.
+/// An order for a business-initiated call.
 #[derive(Clone, Debug)]
 pub struct Order {
     pub at_us: u64,
@@ -96,13 +97,13 @@ pub struct Order {
     pub hangup_on_ring_ms: Option<u64>,
     pub ring_url: bool,
     pub digits: bool,
-    /// When somebody thinks better of it.
+    /// When the order is cancelled.
     pub cancel_us: Option<u64>,
-    /// From being answered until the user hangs up; none: stays on the line.
+    /// Time from the answer until the user hangs up, or `None` if the user stays on the line.
     pub patience_us: Option<u64>,
 }
 
-/// The users with these numbers permit no calls.
+/// Users with this number or higher grant no permission.
 pub const UNWILLING: usize = 100;
 
 #[derive(Clone, Debug)]
@@ -110,38 +111,39 @@ pub struct Plan {
     pub numbers: Vec<NumberPlan>,
     pub cps: u32,
     pub sub_cps: Option<u32>,
-    /// The most calls and rejects of a node.
+    /// The limits of live calls and of rejects per node.
     pub live_max: usize,
     pub rejects_max: usize,
     pub limits: MachineLimits,
     pub arrivals: Vec<Arrival>,
     pub orders: Vec<Order>,
     pub faults: Faults,
-    /// Effects from one crash to the next, one entry a crash.
+    /// Number of effects before each crash.
     pub crashes: Vec<u32>,
-    /// Crashes at a time of their own.
+    /// Crashes at fixed times.
     pub kills_us: Vec<u64>,
     pub drain_at_us: Option<u64>,
     pub drain_us: u64,
-    /// Seconds by which the wall clock is set, and when.
+    /// Changes of the wall clock: when, and by how many seconds.
     pub jumps: Vec<(u64, i64)>,
     /// When the limits of the numbers change.
     pub reload_at_us: Option<u64>,
-    /// From then on nothing goes wrong any more.
+    /// The time after which all faults stop.
     pub healed_at_us: u64,
-    /// Meta answers an `accept` of an accepted call with an error.
+    /// Meta answers the `accept` of an accepted call with an error.
     pub accept_once: bool,
-    /// Event logs are kept and replayed.
+    /// Keep the event logs and replay them.
     pub replayed: bool,
 }
 
 impl Plan {
-    /// `business`: with calls that the business places.
+    /// Draws a plan. With `business` set, the plan includes business-initiated calls.
     pub fn of(dice: &mut Dice, business: bool) -> Self {
         let mut aside = dice.clone().fork();
         let mut plan = Self::drawn(dice);
-        // Some runs reach for the end of the answer window, as good as no other does: the path never comes up, it is
-        // waited for as long as may be, and Graph is silent or busy then. Drawn aside, so that other seeds keep theirs.
+        // Some plans reach the end of the answer window, which others rarely do: the media path is
+        // never established, the wait is as long as allowed, and Graph is silent or busy meanwhile.
+        // They are drawn from a separate generator, so that other seeds keep their plans.
         if aside.chance(30) {
             plan.limits.accept_wait_ms = 19_500;
             let rare =
@@ -161,7 +163,7 @@ impl Plan {
     }
 
     fn place_calls(&mut self, dice: &mut Dice) {
-        // Now and then so many at once that the last of them wait longer than they may.
+        // Sometimes a crowd, so that the last calls exceed the maximum wait.
         let crowd = dice.chance(6);
         if crowd {
             (self.cps, self.sub_cps, self.live_max) = (1, Some(1), 1_000);
@@ -169,7 +171,7 @@ impl Plan {
             (self.crashes, self.kills_us, self.drain_at_us, self.reload_at_us) =
                 (Vec::new(), Vec::new(), None, None);
         } else if dice.chance(500) {
-            // Fewer of the others, so that there is room.
+            // Fewer inbound calls, to leave room.
             self.arrivals.truncate(1);
         }
         self.orders = orders(dice, self.numbers.len(), crowd);
@@ -188,7 +190,7 @@ impl Plan {
         self.faults.answered_at_once = sometimes(dice, SOME);
         self.faults.hang_up_by_api = sometimes(dice, &[100, 400]);
         if !crowd && self.jumps.is_empty() && dice.chance(300) {
-            // While the first of them are placed.
+            // While the first calls are placed.
             self.crashes.push(u32::try_from(dice.between(1, 40)).expect("few"));
         }
     }
@@ -204,7 +206,8 @@ impl Plan {
             .collect();
         let arrivals = arrivals(dice, numbers.len());
         let last = arrivals.last().map_or(0, |a| a.at_us);
-        // After a jump and a crash a node can't tell how long ago a call began: it is one or the other.
+        // After a clock change and a crash a node can't know how long ago a call began, so a plan
+        // has one or the other.
         let jumps = (0..dice.pick(&[0, 0, 0, 0, 1, 3]))
             .map(|_| (dice.between(0, last + 30 * SECOND), dice.pick(&[-3_600, -40, 40, 3_600])))
             .collect::<Vec<_>>();
@@ -244,7 +247,7 @@ impl Plan {
 
 impl Faults {
     fn of(dice: &mut Dice) -> Self {
-        // A calm run in ten: what goes wrong there is nobody's fault but ours.
+        // One run in ten has no faults, so that failures there are always bugs of the program.
         let calm = dice.chance(100);
         let often = |dice: &mut Dice, levels: &[u32]| {
             if calm || dice.chance(700) { 0 } else { dice.pick(levels) }
@@ -293,7 +296,7 @@ fn arrivals(dice: &mut Dice, numbers: usize) -> Vec<Arrival> {
     let mut at_us = 0;
     (0..calls)
         .map(|_| {
-            // Around a whole second: there the calls-per-second window ends.
+            // Around a whole second, where the calls-per-second window ends.
             let gap = match dice.between(0, 9) {
                 0 => 0,
                 1 => SECOND,

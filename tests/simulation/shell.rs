@@ -1,5 +1,5 @@
-//! A call's task: `call::shell` in simulated time. The machine and what steps it are the real ones; what is carried out
-//! goes to the fakes.
+//! The task of a call: `call::shell` in simulated time. The machine and the code that steps it are
+//! real; its outputs go to simulated services.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -37,11 +37,11 @@ pub struct Call {
     pub setup: CallSetup,
     pub stepper: Stepper,
     leg: Option<FakeLeg>,
-    /// We have an answer to send.
+    /// The node has an SDP answer to send.
     pub has_sdp: bool,
     /// The last request to Graph.
     pub asked: Option<(usize, GraphAction)>,
-    /// What Graph was last asked to end the call with, while its answer is out.
+    /// The last request to end the call at Graph, while its response is pending.
     pub farewell: Option<GraphAction>,
     answered: Option<CallTime>,
     fetches: BTreeSet<FetchId>,
@@ -50,19 +50,19 @@ pub struct Call {
     turn: u64,
     over: bool,
     rung: bool,
-    /// Until the call is over: its slot, and that its user is on the line.
+    /// Held until the call ends: its slot, and its user's engagement.
     held: Option<(Slot, Option<Engaged>)>,
 }
 
-/// A leg's media: what is played, and whether it can be heard.
+/// The media of a leg: the current playback, and whether the path is up.
 #[derive(Default)]
 struct FakeLeg {
-    /// Both know the other's SDP.
+    /// Both sides know the SDP.
     begun: bool,
     open: bool,
     connected: bool,
     listens: bool,
-    /// Ordered, not begun.
+    /// A playback that has not started.
     waiting: Option<(PlayId, Option<u64>)>,
     playing: Option<PlayId>,
 }
@@ -76,7 +76,7 @@ impl Call {
         self.held.is_some()
     }
 
-    /// The user can be heard.
+    /// Returns true if the user can be heard.
     pub fn hears(&self) -> bool {
         self.leg.as_ref().is_some_and(|leg| leg.connected)
     }
@@ -91,7 +91,7 @@ impl Call {
 }
 
 impl World {
-    /// A call's task wakes up: it begins, or reads the next fact of its mailbox.
+    /// Wakes the task of a call, which starts it or reads the next input from its mailbox.
     pub fn run_call(&mut self, uuid: CallUuid) -> Go {
         let life = self.life;
         if let Some(begin) = self.node().beginning.remove(&uuid) {
@@ -108,7 +108,8 @@ impl World {
         self.guarded(call, |world, call| world.step(call, at, input))
     }
 
-    /// The machine's own deadline. A mailbox with something in it is read first, and the deadline asked for again.
+    /// The machine's deadline. If the mailbox is not empty, it is read first, and the deadline is
+    /// requested again.
     pub fn timer_fires(&mut self, uuid: CallUuid, turn: u64) -> Go {
         let waiting =
             self.node().book().mailboxes.get(&uuid).is_some_and(|mailbox| !mailbox.is_empty());
@@ -121,7 +122,7 @@ impl World {
         self.guarded(call, |world, call| world.step(call, at, Input::Timer))
     }
 
-    /// Runs a piece of a call's task, as its supervisor does: a panic in it ends this call and no other.
+    /// Runs a part of a call's task under its supervisor: a panic ends only this call.
     fn guarded(&mut self, mut call: Call, piece: impl FnOnce(&mut Self, &mut Call) -> Go) -> Go {
         match piece(self, &mut call) {
             Ok(()) if call.over => {
@@ -138,7 +139,7 @@ impl World {
                 let (arrived, answered) = (call.stepper.arrived(), call.answered);
                 self.note(format_args!("call {uuid}: PANIC"));
                 self.watch.panicked(uuid);
-                // The slot goes back while the call's task unwinds, as in the real one.
+                // As in the real code, the slot is freed while the task unwinds.
                 let unwound = catch_unwind(AssertUnwindSafe(move || {
                     let _task = call;
                     resume_unwind(Box::new("a fault of ours"));
@@ -197,7 +198,7 @@ impl World {
         Ok(())
     }
 
-    /// One fact through the machine; what it wished for is carried out.
+    /// Feeds one input to the machine and executes its outputs.
     fn step(&mut self, call: &mut Call, at: std::time::Instant, input: Input) -> Go {
         let stale = match &input {
             Input::Fetched { fetch, .. } => !call.fetches.remove(fetch),
@@ -248,7 +249,7 @@ impl World {
                 call.ix
             ));
         }
-        // Who picks up a call of ours has answered it.
+        // The user has answered a business-initiated call.
         let picked_up =
             call.setup.direction == Direction::Outbound && call.state() == Some(CallState::Live);
         self.watch.stepped(call.uuid, self.now, was, call.state(), accepted || picked_up);
@@ -261,7 +262,7 @@ impl World {
         Ok(())
     }
 
-    /// Asks the machine when to come back.
+    /// Schedules the machine's next deadline.
     fn arm(&mut self, call: &mut Call) {
         call.turn += 1;
         let Some(deadline) = call.stepper.deadline() else { return };
@@ -295,20 +296,20 @@ impl World {
                 self.document(self.life, call.uuid, fetch, kind, deadline_ms);
             }
             Output::CancelFetch { fetch } => {
-                // It may have been telling us already.
+                // The result may already be on its way.
                 if !self.dice.chance(self.faults.abort_late) {
                     call.fetches.remove(&fetch);
                 }
             }
             Output::Media { command: order, .. } => self.media(call, order),
-            // No document here dials: `tests/outside/dial.rs` does.
+            // No document here dials; see `tests/outside/dial.rs`.
             Output::Dial { order } => {
                 let news =
                     BLegEvent::Refused { error: DialError::Overloaded, detail: String::new() };
                 self.tell(call.uuid, Input::BLeg { call: order.call, event: news });
             }
-            // Nor is any in a room: `tests/outside/conference.rs` is.
-            // Nor does one stream: `tests/outside/stream.rs`.
+            // Nor do documents use rooms or streams; see `tests/outside/conference.rs` and
+            // `tests/outside/stream.rs`.
             Output::BLeg { .. }
             | Output::ALeg { .. }
             | Output::Room { .. }
@@ -370,7 +371,7 @@ impl World {
         Ok(())
     }
 
-    /// A call is over: it leaves, and its slot goes back.
+    /// Ends a call: it leaves the tables, and its slot is freed.
     fn finish(&mut self, call: Call) {
         self.watch.over(call.uuid);
         self.leave(call.uuid);
@@ -383,7 +384,7 @@ impl World {
         }
     }
 
-    /// A document came, or not.
+    /// Handles the result of a document fetch.
     pub fn fetch_ends(
         &mut self,
         uuid: CallUuid,
@@ -391,7 +392,7 @@ impl World {
         result: Result<FetchResponse, FetchFailure>,
         late: bool,
     ) -> Go {
-        // Broken off in time: nobody is told anything.
+        // A fetch that was aborted in time is not reported.
         let open = self.node().calls.get(&uuid).is_some_and(|call| call.fetches.contains(&fetch));
         if open || late {
             self.tell(uuid, Input::Fetched { fetch, result });
@@ -405,7 +406,7 @@ impl World {
         let is_listening = order == MediaCommand::DetectVoice { on: true };
         let Some(leg) = &mut call.leg else { return };
         match order {
-            // Nobody speaks in here.
+            // No one speaks in these documents.
             MediaCommand::Overlay { .. }
             | MediaCommand::DetectBeep { .. }
             | MediaCommand::Join
@@ -472,7 +473,7 @@ impl World {
         self.play(call);
     }
 
-    /// The user says something, or not.
+    /// Makes the user speak, in some runs.
     fn speaks(&mut self, call: CallUuid) {
         let (life, mut us) = (self.life, 0);
         while self.dice.chance(600) {
@@ -494,7 +495,7 @@ impl World {
         }
     }
 
-    /// Begins what was ordered, once it can be heard.
+    /// Starts the requested playback when the path is up.
     fn play(&mut self, call: &mut Call) {
         let (life, uuid) = (self.life, call.uuid);
         let Some(leg) = &mut call.leg else { return };
@@ -521,7 +522,7 @@ impl World {
         }
     }
 
-    /// A leg's own event; what it plays no more it says nothing about.
+    /// Handles an event of a leg. Events of a replaced playback are dropped.
     pub fn leg_tells(&mut self, uuid: CallUuid, fact: Input) -> Go {
         let Some(leg) = self.node().calls.get_mut(&uuid).and_then(|call| call.leg.as_mut()) else {
             return Ok(());
@@ -538,7 +539,7 @@ impl World {
         Ok(())
     }
 
-    /// The path of a call's media is up.
+    /// Reports that the media path of a call is up.
     pub fn leg_connects(&mut self, uuid: CallUuid) {
         let Some(mut call) = self.node().calls.remove(&uuid) else { return };
         if let Some(leg) = &mut call.leg {
@@ -549,7 +550,7 @@ impl World {
     }
 }
 
-/// A recording that is over.
+/// Returns the event of a finished recording.
 fn recorded(end: RecordingEndReason, duration_ms: u64) -> RecordingEvent {
     RecordingEvent::Ended { reason: end, duration_ms, start_ms: 0, end_ms: 0, error: None }
 }

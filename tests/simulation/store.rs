@@ -1,6 +1,7 @@
-//! The store, which survives a node: records, the outbox, and what Graph has still to be told. A writer in the node's
-//! memory gathers writes and puts them in, some at a time, in one transaction; a call's end, its hangup callback and
-//! its farewell are one write. What the statements do is done here by hand, as `store::{calls, callbacks}` do it.
+//! The store, which outlives a node: records, the outbox, and farewells for Graph. A writer in the
+//! node's memory batches writes into transactions. A call's end, its hangup callback and its
+//! farewell are one write. The effects of the SQL statements are reimplemented here, following
+//! `store::{calls, callbacks}`.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,22 +24,24 @@ use crate::node::View;
 use crate::plan::{MS, SECOND};
 use crate::world::{Event, Go, World};
 
-/// `store::writer`'s: writes waiting, writes in a transaction, how long one waits for company, between two tries.
+/// Values of `store::writer`: the queue, the batch, how long a write waits for others, and the
+/// pause between attempts.
 const QUEUE: usize = 16_384;
 const BATCH: usize = 500;
 const GATHER: u64 = 20 * MS;
 const PAUSE: u64 = 200 * MS;
-/// `call::farewell`'s: how long the node that ended a call asks Graph itself, and where the call is over at once.
+/// Values of `call::farewell`: how long the node that ended a call sends its farewell, also if the
+/// call ended immediately.
 const OURS: u64 = 120 * SECOND;
 const OURS_AT_ONCE: u64 = 15 * SECOND;
 
 #[derive(Debug, Default)]
 pub struct Store {
-    /// What users permit; it is kept here, and asked from memory.
+    /// Permissions, which are stored here and read from memory.
     pub consents: Arc<Consents>,
     pub calls: BTreeMap<CallUuid, Row>,
     pub outbox: BTreeMap<Uuid, Callback>,
-    /// Nothing can be written before.
+    /// Writes fail until this time.
     pub stuck_until: u64,
 }
 
@@ -51,7 +54,7 @@ pub struct Row {
     farewell: Option<Farewell>,
 }
 
-/// What Graph has still to be told of a call, and when next.
+/// A pending farewell and its next attempt.
 #[derive(Clone, Copy, Debug)]
 pub struct Farewell {
     action: GraphAction,
@@ -78,38 +81,38 @@ pub enum Delivery {
     GivenUp,
 }
 
-/// A node's writer, and what the node is busy with of what is in the store.
+/// A node's writer, and the stored items that the node is processing.
 #[derive(Default)]
 pub struct Writer {
     pub queue: VecDeque<Write>,
     gathering: bool,
-    /// Calls of which Graph is being told, and when the next are looked for.
+    /// Calls with a farewell in flight, and the next look for others.
     telling: BTreeSet<CallUuid>,
 }
 
 pub enum Write {
     Born(Box<(CallStart, CallSetup)>),
     Answered(CallUuid, Timestamp),
-    /// And when Graph is to be told, should the call have ended.
+    /// Includes the farewell that applies if the call has already ended.
     Bound(CallUuid, Wacid, Farewell),
     Concluded(Box<Conclusion>),
     Callback(Uuid, Callback),
     Settled(Uuid, Callback),
-    /// Graph was told for good, or is to be told again then.
+    /// The farewell is done, or its next attempt is at this time.
     Farewell(CallUuid, Option<u64>),
 }
 
-/// The end of a call with all that reports it.
+/// The end of a call with its reports.
 pub struct Conclusion {
     pub setup: CallSetup,
     pub end: CallEnd,
     pub hangup: (Uuid, Callback),
     pub farewell: Option<Farewell>,
-    /// Its task panicked: it leaves the tables once this is written.
+    /// Its task panicked: the call leaves the tables after this write.
     pub mourned: bool,
 }
 
-/// What somebody waited for.
+/// The completion of a write for its waiter.
 enum Told {
     Callback(Uuid),
     Farewell(u64),
@@ -117,7 +120,7 @@ enum Told {
 }
 
 impl Row {
-    /// Meta's id of the call.
+    /// Returns Meta's id of the call.
     pub fn name(&self) -> Option<&Wacid> {
         self.start.wacid.as_ref()
     }
@@ -131,7 +134,7 @@ impl Store {
     fn born(&mut self, start: CallStart, setup: CallSetup) -> &mut Row {
         let row = Row { start, setup, answered: None, end: None, farewell: None };
         match self.calls.entry(row.start.call) {
-            // A call that has waited goes out: its time begins now.
+            // A queued call starts, so its time begins now.
             Entry::Occupied(mut entry) if entry.get().end.is_none() => {
                 entry.get_mut().start.started = row.start.started;
                 entry.get_mut().setup.started = row.setup.started;
@@ -142,7 +145,8 @@ impl Store {
         }
     }
 
-    /// What waited to be written when the process died: the names of calls are in a file beside (`store::births`).
+    /// Keeps the ids of calls from the writer's queue when the process dies: the real store writes
+    /// them to a separate file (`store::births`).
     pub fn names_noted(&mut self, queue: VecDeque<Write>) {
         for write in queue {
             if let Write::Bound(call, wacid, farewell) = write
@@ -221,7 +225,7 @@ impl World {
         (Uuid::from_u128(id), callback)
     }
 
-    /// What Graph has to be told, if this node does not come to it.
+    /// Returns the farewell to send if this node does not manage to.
     pub fn farewell_later(&self, action: GraphAction, last: bool) -> Farewell {
         Farewell { action, due: self.now + if last { OURS_AT_ONCE } else { OURS }, tries: 0 }
     }
@@ -239,7 +243,7 @@ impl World {
         }
     }
 
-    /// A batch is tried.
+    /// Attempts to write a batch.
     pub fn commit(&mut self) -> Go {
         let life = self.life;
         if self.now >= self.store.stuck_until && self.dice.chance(self.faults.store_stuck) {
@@ -260,7 +264,8 @@ impl World {
         Ok(())
     }
 
-    /// One transaction, then those are told who wait for it. A process killed before has written nothing.
+    /// Runs one transaction and then completes its waiters. A process that is killed before has
+    /// written nothing.
     pub fn write_batch(&mut self) -> Go {
         self.effect()?;
         let queue = &mut self.node().writer.queue;
@@ -270,7 +275,7 @@ impl World {
         for write in batch {
             self.store.write(write, &mut told);
         }
-        // Killed before anybody knows.
+        // A kill before the waiters are completed.
         self.effect()?;
         for told in told {
             self.written(told);
@@ -290,7 +295,7 @@ impl World {
         }
     }
 
-    /// After a panic in a call's task: its record is closed, its callback goes out, and Graph is told.
+    /// After a panic in a call's task: closes its record, sends its callback, and tells Graph.
     pub fn mourn(
         &mut self,
         view: &View,
@@ -308,13 +313,14 @@ impl World {
         self.write(Write::Concluded(Box::new(conclusion)));
     }
 
-    /// What a node that is no more left open is closed and reported; what was to be told and sent is due.
+    /// Closes and reports calls that a dead node left open, and schedules pending farewells and
+    /// callbacks.
     pub fn recover(&mut self) -> Go {
         let orphans: Vec<_> = self.store.open().collect();
         self.remember_placed(&orphans);
         for call in orphans {
             let row = &self.store.calls[&call];
-            // No signs of life are kept here: it lived until it was answered.
+            // Heartbeats are not simulated: the call lived until it was answered.
             let lived = row.answered.map_or(Duration::ZERO, |at| at.since(row.start.started));
             let (start, setup) = (row.start.clone(), Some(row.setup.clone()));
             let unnamed = start.wacid.is_none();
@@ -367,7 +373,7 @@ impl World {
         Ok(())
     }
 
-    /// Calls that were placed may turn up yet under another name: orphans, and those that ended a moment ago.
+    /// Placed calls may still appear under another id: orphans, and those that ended recently.
     fn remember_placed(&mut self, orphans: &[CallUuid]) {
         let (now, since) = (self.clock.now(), self.clock.wall().minus(PLACED_SINCE));
         let node = self.node.as_ref().expect("it starts");
@@ -387,7 +393,7 @@ impl World {
 
     // --- farewells ---
 
-    /// Graph is told what is due.
+    /// Sends the farewells that are due.
     pub fn farewells(&mut self) -> Go {
         let due = |row: &Row| row.farewell.filter(|farewell| farewell.due <= self.now);
         let due: Vec<_> =
@@ -403,7 +409,7 @@ impl World {
         Ok(())
     }
 
-    /// Graph was told of a call, or would not hear.
+    /// Handles the result of a farewell.
     pub fn farewell_told(&mut self, call: CallUuid, outcome: &GraphOutcome) {
         self.node().writer.telling.remove(&call);
         let row = &self.store.calls[&call];
@@ -464,7 +470,7 @@ impl World {
     }
 }
 
-/// Meta's name of a call, if it is known.
+/// Returns Meta's id of a call, if known.
 fn key_of(start: &CallStart) -> Option<CallKey> {
     Some(CallKey { phone_number_id: start.phone_number_id.clone(), wacid: start.wacid.clone()? })
 }

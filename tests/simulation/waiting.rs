@@ -1,5 +1,5 @@
-//! Calls that wait for their account's calls per second (L6), at the edges: the real queues and gate, and a clock that is
-//! stepped by hand.
+//! Edge cases of calls that wait for a permit (`docs/reference/limits.md#l6`): the real queues and
+//! gate with a manual clock.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use xml::ast::DocUrl;
 use crate::meta::{number, phone_number_id, user};
 use crate::node::MAIN;
 
-/// What became of the calls, in order.
+/// The outcome of the calls, in order.
 #[derive(Default)]
 struct Out {
-    /// Held: their slots.
+    /// Keeps their slots.
     began: RefCell<Vec<(u128, (Admitted, Engaged))>>,
     given_up: RefCell<Vec<(u128, HangupCause)>>,
     noted: RefCell<Vec<u128>>,
@@ -106,7 +106,7 @@ impl World {
         self.queues.may_take(self.rules(), &self.number, &[E164::parse(&user(id)).unwrap()])
     }
 
-    /// A call to the user of that number, which is its id too.
+    /// Orders a call to the user with this number, which is also its id.
     fn order(&mut self, id: usize) {
         self.may_take(id).unwrap();
         let url = |path: &str| {
@@ -180,7 +180,7 @@ fn l06_a_call_waits_for_two_minutes_at_most() {
     }
     assert_eq!(world.began().len(), 120);
     assert!(world.out.given_up.borrow().is_empty(), "119 s are not too long");
-    // A moment before, one that is ordered then waits anew.
+    // A call that is ordered a moment earlier starts a new wait.
     world.clock.step(WAIT_MAX - Duration::from_secs(119) - Duration::from_micros(1));
     world.order(200);
     let next = world.let_out().expect("some wait");

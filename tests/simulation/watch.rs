@@ -1,5 +1,5 @@
-//! What must hold, after each step and at the end. It knows what was done to the outside and what came of it, not how
-//! the node came to do it.
+//! Invariants, checked after each step and at the end. They depend on the effects on the outside
+//! and their results, not on the node's internals.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,36 +21,36 @@ use crate::world::World;
 
 #[derive(Default)]
 pub struct Watch {
-    /// The first thing that was not as it must be.
+    /// The first violated invariant.
     pub broken: Option<String>,
     pub calls: BTreeMap<CallUuid, Seen>,
     keys: BTreeMap<CallKey, Key>,
     requests: BTreeMap<(u32, usize), Asked>,
-    /// Requests to Graph that a node has begun, and retries that it decided on: when.
+    /// Times of the Graph requests that a node has begun, by life, and of its retries.
     begun: (u32, Vec<u64>),
     retried: Vec<u64>,
-    /// Admissions: when, and whether on the subaccount.
+    /// Admissions: when, and whether by the subaccount.
     pub admissions: Vec<(u64, bool)>,
     pub tally: Tally,
-    /// Calls that nobody can end at Meta: Graph has refused to, or no store knows of them.
+    /// Calls that can't be ended at Meta: Graph refused, or the store does not know them.
     pub hopeless: BTreeSet<CallIx>,
-    // --- of calls that were placed ---
-    /// Calls that Meta has made for us, and when.
+    // --- business-initiated calls ---
+    /// Calls that Meta has created for orders, and when.
     pub made: BTreeMap<CallIx, u64>,
-    /// Those that somebody here has heard of.
+    /// Calls that the node knows and must end.
     pub to_end: BTreeSet<CallIx>,
-    /// Orphans without a name, and until when they may turn up.
+    /// Orphans without an id at Meta, and until when they may appear.
     pub lost_until: BTreeMap<CallUuid, u64>,
-    /// The life in which an event was taken.
+    /// The life in which an event was accepted.
     pub heard: BTreeMap<(CallIx, Said), u32>,
     pub pairs: BTreeMap<(usize, usize), Pair>,
-    /// How many waited when last counted, and in which life.
+    /// The last known life and its number of queued calls.
     pub waiting: (u32, usize),
 }
 
 macro_rules! tally {
     ($($what:ident),*) => {
-        /// What a run had in it; that the runs together have all of it is a test too.
+        /// Counts what occurred in a run. A test checks that all runs together cover everything.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Tally { $(pub $what: u64,)* }
 
@@ -59,7 +59,7 @@ macro_rules! tally {
                 $(self.$what += other.$what;)*
             }
 
-            /// What there was none of.
+            /// Returns the names of the counts that are zero.
             pub fn never(&self) -> Vec<&'static str> {
                 [$((self.$what, stringify!($what)),)*].into_iter().filter(|(n, _)| *n == 0).map(|(_, what)| what).collect()
             }
@@ -96,10 +96,10 @@ tally!(
     unnamed_orphans
 );
 
-/// How long a phone rings at least (`meta-calling.md` §7).
+/// How long Meta lets a phone ring at least.
 const RINGS: u64 = 30 * SECOND;
 
-/// A call that was admitted.
+/// An admitted call.
 pub struct Seen {
     pub ix: CallIx,
     pub life: u32,
@@ -114,12 +114,12 @@ pub struct Seen {
     panicked: bool,
     told_of_its_end: Option<u64>,
     gone: bool,
-    /// Graph did not hear that it is to end, when last told.
+    /// When Graph last failed to receive the request to end it.
     unheard: Option<u64>,
     asked_to_end: bool,
-    /// Its beginning was not in the store when its node was killed: nobody knows of it.
+    /// Its start was not stored when its node was killed, so the call is unknown.
     lost: bool,
-    /// Of one that the business placed.
+    /// Set for business-initiated calls.
     pub ordered: Option<Ordered>,
 }
 
@@ -147,13 +147,13 @@ impl Seen {
     }
 }
 
-/// What the node knows of a call id at a number.
+/// The node's knowledge of a call id at a number.
 #[derive(Default)]
 struct Key {
     admitted: Vec<CallUuid>,
-    /// The life in which it was refused.
+    /// The life in which it was rejected.
     rejected: Option<u32>,
-    /// The life in which its connect, or its terminate, was taken.
+    /// The life in which its connect, and its terminate, was accepted.
     connect: Option<u32>,
     terminate: Option<u32>,
 }
@@ -166,7 +166,7 @@ struct Asked {
     refused: bool,
 }
 
-/// How things stand before a webhook.
+/// The state before a webhook.
 pub struct Before {
     live: usize,
     all: usize,
@@ -249,7 +249,7 @@ impl Watch {
                 summary.bill_secs
             ));
         }
-        // What led to it was stamped when it came in, a moment ago.
+        // The input was stamped on arrival, a moment earlier.
         if at.0.abs_diff(lasted) > 10 || summary.duration_secs.abs_diff(lasted.div_ceil(1_000)) > 1
         {
             self.fail(format!("R8: call {ix} lasted {lasted} ms, and says {} ms", at.0));
@@ -262,7 +262,7 @@ impl Watch {
     pub fn over(&mut self, call: CallUuid) {
         let seen = &self.calls[&call];
         let ix = seen.ix;
-        // One that was placed and has no name at Meta is told by nobody.
+        // A placed call without an id at Meta can't be ended there.
         let named = seen.ordered.as_ref().is_none_or(|ordered| ordered.bound);
         let seen = self.call(call);
         let unsaid = named && seen.told_of_its_end.is_none() && !seen.gone && !seen.asked_to_end;
@@ -280,7 +280,7 @@ impl Watch {
         }
     }
 
-    /// The node is down. Calls whose beginning never came to the disk are as if they had not been.
+    /// Handles the end of a node. Calls without a stored start no longer exist.
     pub fn lost_with_the_node(&mut self, life: u32, store: &Store) {
         for (call, seen) in &mut self.calls {
             if seen.life == life && !store.calls.contains_key(call) && !seen.lost {
@@ -325,7 +325,8 @@ impl Watch {
         self.begun.1.push(now);
     }
 
-    /// Notes a retry; whether it was allowed: a tenth of the requests of ten seconds, and ten in any case.
+    /// Records a retry. Returns true if it was within the budget: a tenth of the requests of the
+    /// last ten seconds, and at least ten.
     pub fn graph_tried_again(&mut self, life: u32, now: u64) -> bool {
         self.of_this_life(life);
         self.tally.graph_retries += 1;
@@ -344,7 +345,7 @@ impl Watch {
 }
 
 impl World {
-    // --- the door ---
+    // --- webhooks ---
 
     pub fn before(&mut self, ix: CallIx) -> Before {
         let number = self.meta.calls[ix].number;
@@ -358,7 +359,8 @@ impl World {
         }
     }
 
-    /// Holds what became of a webhook against what is known (R1, R5, R9).
+    /// Checks the effect of a webhook against the model (no limit exceeded, no event counted twice, no call
+    /// admitted while draining).
     pub fn judge(&mut self, ix: CallIx, connect: bool, effect: Effect, before: Before) {
         let life = self.life;
         let key = self.meta.calls[ix].key.clone();
@@ -457,9 +459,9 @@ impl World {
         }
     }
 
-    // --- a call's wishes ---
+    // --- outputs of a call ---
 
-    /// What the machine wishes for against what it has wished for before.
+    /// Checks an output of the machine against its earlier ones.
     pub fn check_wish(&mut self, call: CallUuid, output: &Output) {
         let seen = self.watch.call(call);
         let mut wrong = None;
@@ -533,7 +535,7 @@ impl World {
         }
     }
 
-    /// A try at Graph begins (R6).
+    /// Checks the start of an attempt at Graph (retry rules, `docs/reference/reliability.md#r6`).
     pub fn check_try(
         &mut self,
         life: u32,
@@ -544,8 +546,8 @@ impl World {
     ) {
         let asked = &self.watch.requests[&(life, request)];
         let gone = asked.of.is_some_and(|call| self.watch.calls[&call].told_of_its_end.is_some());
-        // Whatever the program takes for the window: Meta lets a phone ring for 30 s at least, and no user is sure to be
-        // there after that (`meta-calling.md` §7).
+        // Independent of the program's own limit: Meta lets a phone ring for at least 30 s, and the
+        // user may be gone after that.
         let began = asked.of.map(|call| self.watch.calls[&call].began);
         let since = began.map_or(0, |began| self.now - began);
         let late = since >= RINGS;
@@ -566,8 +568,8 @@ impl World {
         if matches!(action, Action::Reject | Action::Terminate) {
             call.tries_to_end += 1;
         }
-        // A reject that a killed node had begun is not remembered by the next one, to which the user may still ring; nor
-        // is a call whose row never came to the disk.
+        // A reject begun by a killed node is unknown to the next one, for which the phone may still
+        // ring. The same applies to calls without a stored row.
         let (calls, key) = (&self.watch.calls, self.watch.keys.get(&call.key));
         let lost = |life| {
             key.is_some_and(|key| {
@@ -619,7 +621,7 @@ impl World {
             let seen = &self.watch.calls[uuid];
             let limits = &self.plan.limits;
             let here = (self.now - seen.since) / MS;
-            // A second beyond its timers, for wake-ups that come late.
+            // One second beyond the timers, for late wake-ups.
             let most = 1_000
                 + match seen.state {
                     Some(CallState::Preparing) | None => limits.accept_deadline_ms,
@@ -628,7 +630,7 @@ impl World {
                     Some(CallState::Dialing | CallState::Proceeding | CallState::Ringing) => {
                         limits.reap_ms
                     }
-                    // One that may exist is waited for a minute, and closed only then.
+                    // A call that may exist at Meta is waited for and closed a minute later.
                     Some(CallState::Closing) if seen.ordered.is_some() => 2 * limits.reap_ms,
                     Some(CallState::Closing) => limits.reap_ms,
                     Some(CallState::Over) => 0,

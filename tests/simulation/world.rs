@@ -1,7 +1,8 @@
-//! The world of a run: its time, what happens next, and everybody in it.
+//! The world of a run: its clock, its event queue, and all participants.
 //!
-//! One thread, one queue of events. What happens at the same microsecond happens in an order of the seed's. The node
-//! can go down at each of its effects: then all that was in its memory is dropped, and the store and the outside stay.
+//! A single thread processes one queue of events. Events in the same microsecond occur in an order
+//! drawn from the seed. The node can be killed at each of its effects, which drops its memory and
+//! keeps the store and the outside.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,21 +24,21 @@ use crate::store::Store;
 use crate::trace::{Show, Trace};
 use crate::watch::Watch;
 
-/// Why something of the node's did not go on.
+/// The reason why the node stopped an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// The process was killed at this very effect.
+    /// The process was killed at this effect.
     Crash,
-    /// A fault of ours inside one call.
+    /// A simulated bug panicked in one call.
     Panic,
 }
 
 pub type Go<T = ()> = Result<T, Stop>;
 
-/// Something that happens at a moment. What a node waits for carries the node's life: it is for that one alone.
+/// A scheduled event. Events of a node carry its life and are dropped after its end.
 #[derive(Debug)]
 pub enum Event {
-    // Outside
+    // The outside
     WallJumps(i64),
     Rings(usize),
     HangsUp(CallIx),
@@ -67,7 +68,7 @@ pub enum Event {
     Gone {
         life: u32,
     },
-    // A call of a node's
+    // A call of the node
     Run {
         life: u32,
         call: CallUuid,
@@ -137,29 +138,29 @@ pub enum Event {
     },
 }
 
-/// What happens to a request on its way to Graph and back.
+/// A fault of a request to Graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     None,
-    /// Graph refuses it for good.
+    /// Graph refuses it permanently.
     Refused,
     Status(u16),
     Rate {
         after: Option<u64>,
     },
-    /// A 200 that is none.
+    /// A 200 response with an invalid body.
     Nonsense,
-    /// The deed is done, and a 503 says that it was not.
+    /// The action is performed, but the response is 503.
     DoneAnd503,
-    /// The connection breaks after the deed.
+    /// The connection is reset after the action.
     ResetAfter,
-    /// No answer, the deed done or not.
+    /// No response. The action may have been performed.
     Silent {
         done: bool,
     },
 }
 
-/// How a try at Graph came back.
+/// The result of an attempt at Graph.
 #[derive(Clone, Debug)]
 pub enum Came {
     Answer(GraphReply),
@@ -180,12 +181,12 @@ impl Came {
     }
 }
 
-/// More events than any run needs.
+/// More events than a run needs.
 const EVENTS_MAX: u64 = 60_000;
 
 pub struct World {
     pub plan: Plan,
-    /// Of the plan's, until everything is healed.
+    /// The plan's faults, until the plan heals.
     pub faults: Faults,
     pub dice: Dice,
     pub clock: Clock,
@@ -197,15 +198,15 @@ pub struct World {
     pub store: Store,
     pub node: Option<Node>,
     pub life: u32,
-    /// What the orders became.
+    /// The calls of the orders.
     pub placed_by_order: BTreeMap<usize, CallUuid>,
-    /// Effects left until the node goes down.
+    /// Number of effects until the next crash.
     fuse: Option<u32>,
     pub watch: Watch,
     pub trace: Trace,
 }
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub hash: u64,
@@ -214,10 +215,11 @@ pub struct Outcome {
     pub tally: crate::watch::Tally,
 }
 
-/// From this seed on the business places calls too. The runs before it stay those of which the head note tells.
+/// From this seed on runs include business-initiated calls. Earlier seeds keep the runs that the
+/// crate's documentation describes.
 const BUSINESS_FROM: u64 = 2_000;
 
-/// 2026-11-20 06:03:11, a moment like any other.
+/// 2026-11-20 06:03:11, an arbitrary time.
 const BEGIN_SECS: i64 = 1_795_154_591;
 
 impl World {
@@ -251,7 +253,7 @@ impl World {
         world
     }
 
-    /// All but the unwilling permit calls for good.
+    /// Grants permanent permission for all users except the unwilling.
     fn grant(&mut self) {
         let now = self.clock.steady();
         for order in self.plan.orders.iter().filter(|order| order.user < UNWILLING) {
@@ -269,7 +271,7 @@ impl World {
 
     fn lay_out(&mut self) {
         self.after(0, Event::Boot);
-        // A node is up before the first call, most of the time.
+        // Usually the node is up before the first call.
         let first = self.dice.pick(&[20 * MS, 20 * MS, 0]);
         for (index, arrival) in self.plan.arrivals.clone().into_iter().enumerate() {
             self.after(first + arrival.at_us, Event::Rings(index));
@@ -295,7 +297,7 @@ impl World {
         self.after(self.plan.healed_at_us, Event::Heal);
     }
 
-    /// Runs to the end, or to the first thing that is not as it must be.
+    /// Runs to the end or to the first violated invariant.
     pub fn run(mut self) -> Outcome {
         let mut events = 0;
         while let Some(((at, _, _), event)) = self.queue.pop_first() {
@@ -326,14 +328,15 @@ impl World {
         self.clock.now()
     }
 
-    /// Something happens so many microseconds from now.
+    /// Schedules an event `us` microseconds from now.
     pub fn after(&mut self, us: u64, event: Event) {
         self.queued += 1;
         let tie = self.dice.number();
         self.queue.insert((self.now + us, tie, self.queued), event);
     }
 
-    /// As [`World::after`], behind all that was put there with `in_order` for the same moment.
+    /// Like [`World::after`], but in order: later than all events scheduled earlier for the same
+    /// time.
     pub fn in_order(&mut self, us: u64, event: Event) {
         self.queued += 1;
         self.queue.insert((self.now + us, u64::MAX, self.queued), event);
@@ -352,7 +355,8 @@ impl World {
         self.life == life && self.node.is_some()
     }
 
-    /// Something that the outside or the store will see is about to be done: the process may be killed just before.
+    /// Called before each effect that the outside or the store can see. Returns an error if the
+    /// process is killed here.
     pub fn effect(&mut self) -> Go {
         match &mut self.fuse {
             Some(0) => Err(Stop::Crash),
@@ -442,7 +446,7 @@ impl World {
         if self.node.is_some() { Err(Stop::Crash) } else { Ok(()) }
     }
 
-    /// Everything in memory is gone; the process comes back after a while.
+    /// Drops the node's memory and schedules its restart.
     fn crash(&mut self) {
         let live = self.node.as_ref().map_or(0, |node| node.calls.len());
         self.note(format_args!("node: KILLED with {live} calls"));
@@ -452,9 +456,9 @@ impl World {
         self.after(away, Event::Boot);
     }
 
-    /// The process is no more.
+    /// Removes the process.
     pub fn down(&mut self) {
-        // A second call that Meta made of one of ours is nowhere written down.
+        // A second call that Meta created for one order is not stored anywhere.
         let strays =
             self.node.iter().flat_map(|node| node.requests.iter().filter_map(Request::is_of_none));
         self.watch.hopeless.extend(strays);
@@ -467,7 +471,7 @@ impl World {
         self.life += 1;
     }
 
-    /// The next crash of the plan, counted from a node's start.
+    /// Arms the plan's next crash, counted from the start of a node.
     pub fn light_fuse(&mut self) {
         if self.now < self.plan.healed_at_us {
             self.fuse = self.plan.crashes.pop();

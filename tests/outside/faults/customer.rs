@@ -1,4 +1,5 @@
-//! The application: slow, endless, too large, no document, in a circle, elsewhere (R7); and the wall clock (R8).
+//! Faults of the application: slow, endless or oversized responses, no document, redirect loops,
+//! redirects to other hosts; and jumps of the wall clock.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::support::http;
 
 const LIMIT: usize = 102_400;
 
-/// Paths that answer as no application should. Gives the base URL.
+/// Starts an application with misbehaving paths. Returns its base URL.
 async fn bad_application() -> String {
     let bytes_slowly = |pause: u64| {
         let byte = move |nr: usize| async move {
@@ -60,7 +61,7 @@ async fn bad_application() -> String {
     base
 }
 
-/// A business number with an answer URL of its own.
+/// A business number with its own answer URL.
 fn number(nr: usize) -> SimNumber {
     SimNumber {
         number: format!("91804000{nr:04}"),
@@ -69,7 +70,7 @@ fn number(nr: usize) -> SimNumber {
     }
 }
 
-/// `[[number]]` tables for [`number`]s with these answer URLs, in their order.
+/// Returns `[[number]]` tables for [`number`]s with these answer URLs, in order.
 fn numbers(urls: &[String], more: &str) -> String {
     let table = |(nr, url): (usize, &String)| {
         let SimNumber { number, phone_number_id, waba, .. } = number(nr);
@@ -84,7 +85,7 @@ fn numbers(urls: &[String], more: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn r07_slow_body_byte_a_second_and_other_bad_answers_end_in_time_with_their_cause() {
     let base = bad_application().await;
-    // Path and fragment, cause, seconds at most.
+    // Path and fragment, hangup cause, maximum duration in seconds.
     let rows = [
         ("/drip", "7011", 3.0),
         ("/drip#rc=5&rp=all", "7011", 3.0),
@@ -158,7 +159,8 @@ async fn r07_the_fallback_has_its_turn_once_and_only_for_the_first_document() {
         w.answer = "timeout_ms = 1000".to_owned();
     })
     .await;
-    // The fallback works; what it redirects to does not, and has no fallback.
+    // The fallback works, but the document it redirects to does not, and there is no further
+    // fallback.
     world.app.xml("/fallback", format!("<Response><Redirect>{base}/html</Redirect></Response>"));
     let calls =
         world.calls((0..paths.len()).map(|nr| CallScript { to: number(nr), ..deaf(1) })).await;
@@ -189,7 +191,8 @@ async fn r07_a_call_stuck_in_a_fetch_leaves_nothing_a_second_after_its_end() {
     world.is_well().await;
 }
 
-/// In this process, for the sake of the clock: the node's wall time jumps an hour ahead and an hour back in a call.
+/// Runs in this process, because the test steps the clock: the node's wall time jumps an hour ahead
+/// and back during a call.
 #[tokio::test(flavor = "multi_thread")]
 async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
     let app = App::start().await;
@@ -221,14 +224,14 @@ async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
         let events = format!("{}/api/v1/calls/{uuid}/events", dev.node_url);
         let log = http::send("GET", &events, &[("x-api-key", &dev.api_key)], "").await.text();
         let (began, ended) = (wait(&log, "started"), wait(&log, "done"));
-        // A timer on the wall would be hours off; the rest is what a busy machine may take to wake up.
+        // A timer on wall time would be off by an hour. The tolerance is for a busy machine.
         assert!(
             (2_000..20_000).contains(&(ended - began)),
             "hours {hours}: {began} to {ended} ms\n{log}"
         );
         let seconds: u64 = hangup.param("Duration").parse().expect("seconds");
         assert!((2..=60).contains(&seconds), "hours {hours}: {seconds} s");
-        // From the answer to the end as the monotonic clock has it, whatever the wall says.
+        // Measured by the monotonic clock from the answer to the end, independent of wall time.
         let record = record(&dev, uuid).await;
         let at = |name: &str| {
             let time = record[name].as_str().expect("a time").replace(' ', "T");
@@ -242,7 +245,7 @@ async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
     dev.stop().await;
 }
 
-/// When `Wait` began or was done, by the event log.
+/// Returns the time of a `Wait` outcome in the event log.
 fn wait(log: &str, outcome: &str) -> u64 {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let is = |wish: &serde_json::Value| wish["element"] == "Wait" && wish["outcome"] == outcome;

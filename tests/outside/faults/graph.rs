@@ -1,4 +1,5 @@
-//! Graph: errors, pages, nothing at all, silence, a reset after the deed (H4, M23; R6).
+//! Faults of Graph: errors, HTML pages, empty responses, timeouts, a connection reset after success
+//! (`docs/reference/reliability.md#r6`).
 
 use std::time::Duration;
 
@@ -85,7 +86,7 @@ async fn h04_r06_accept_that_fails_for_good_ends_in_terminate_never_reject() {
 #[tokio::test(flavor = "multi_thread")]
 async fn h04_r06_pre_accept_reject_and_terminate_through_faults() {
     let of_users = [
-        // pre_accept is optional: accept follows all the same.
+        // pre_accept is optional, so accept follows anyway.
         (1, "do = \"answer\"\non = \"pre_accept\"\nstatus = 500\nbody = \"html\""),
         (2, "do = \"silence\"\non = \"pre_accept\""),
         (3, "do = \"answer\"\non = \"reject\"\ntimes = 2\nstatus = 502\nbody = \"html\""),
@@ -113,13 +114,13 @@ async fn h04_r06_pre_accept_reject_and_terminate_through_faults() {
         );
         assert_eq!(call.was_answered(), nr != 3 && nr != 4, "user {nr}");
     }
-    // A call's last request may be tried again after its end was told.
+    // The last request of a call may be retried after its end was reported.
     world.node.until_metric("offhook_calls_active", &[], 0.0).await;
     assert_eq!(
         world.asked(&calls[2].wacid),
         ["pre_accept 200", "reject 502", "reject 502", "reject 200"]
     );
-    // The second time, the call is over already: as good as done.
+    // On the second attempt the call is already over, which counts as success.
     assert_eq!(world.asked(&calls[3].wacid)[1..], ["reject 200", "reject 400"]);
     assert_eq!(
         world.asked(&calls[4].wacid)[2..],
@@ -146,7 +147,7 @@ async fn h04_r06_each_try_ends_within_five_seconds() {
         assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "4000");
         assert!(answered < 8_000, "{answered} ms");
     }
-    // Three tries of five seconds, and what lies between them.
+    // Three attempts of five seconds each, with pauses between them.
     let timeouts = [("action", "accept"), ("status", "timeout")];
     assert_eq!(world.node.metric("offhook_graph_request_seconds_count", &timeouts).await, 5.0);
     let spent = world.node.metric("offhook_graph_request_seconds_sum", &timeouts).await;

@@ -1,4 +1,5 @@
-//! Offers that can't be used, networks that lose, double and shuffle, media that goes wrong or away (H5, H6; R12).
+//! Unusable offers, networks that lose, duplicate and reorder packets, and media that fails or
+//! stops (`docs/reference/reliability.md#r12`).
 
 use std::time::Duration;
 
@@ -9,13 +10,13 @@ use super::{World, rules, user, whole};
 const MENU: &str = "<Response><GetInput action=\"ACTION\" numDigits=\"DIGITS\" digitEndTimeout=\"10\" \
     executionTimeout=\"60\"><Speak>Press the keys.</Speak></GetInput></Response>";
 
-/// A user who types after the first sound, and stays until the business hangs up.
+/// A user who presses keys after the first audio and stays until the business hangs up.
 pub(super) fn types(nr: u32, keys: &str) -> CallScript {
     CallScript { keys: caller::parse_keys(keys).expect("keys"), ..whole(nr) }
 }
 
 impl World {
-    /// `/answer` collects so many digits, `/menu` takes them and says something.
+    /// `/answer` collects `digits` digits, and `/menu` receives them and speaks.
     pub(super) fn menu(&self, digits: usize) {
         let menu =
             MENU.replace("ACTION", &self.app.url("/menu")).replace("DIGITS", &digits.to_string());
@@ -47,7 +48,7 @@ async fn h05_bad_offers_are_rejected_and_odd_ones_served() {
         "bad_ufrag",
         "no_rtcp_mux",
         "huge",
-        // To a node that has IPv4 alone.
+        // Unusable for a node with IPv4 only.
         "ipv6_only",
     ];
     let odd = ["opus_96", "no_digits"];
@@ -96,7 +97,7 @@ async fn h06_r12_what_is_wrong_with_the_media_disturbs_no_call() {
     let mut of_users: Vec<(u32, &str)> = (1..).zip(ways.iter().map(String::as_str)).collect();
     of_users.push((7, "do = \"media\"\ncorrupt = 20"));
     of_users.push((8, "do = \"media\"\ngap_ms = 5000\nafter_ms = 800"));
-    // In the middle of the first key.
+    // In the middle of the first digit.
     of_users.push((9, "do = \"media\"\nhow = \"new_ssrc\"\nafter_ms = 2400"));
     let world = World::start(&rules(&of_users), |w, _| {
         w.accept_wait_ms = 3_000;
@@ -113,7 +114,7 @@ async fn h06_r12_what_is_wrong_with_the_media_disturbs_no_call() {
     world.is_well().await;
 }
 
-/// All that takes half a minute, at once.
+/// Runs all slow cases concurrently, since each takes half a minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn h03_h06_r12_media_timeout_media_setup_timeout_and_a_muted_user_stays() {
     let of_users = [
@@ -149,7 +150,7 @@ async fn h03_h06_r12_media_timeout_media_setup_timeout_and_a_muted_user_stays() 
     world.is_well().await;
 }
 
-/// Fifty calls at once through one relay address, each with media of its own.
+/// Fifty concurrent calls through one relay address, each with its own media.
 #[tokio::test(flavor = "multi_thread")]
 async fn h13_two_calls_and_fifty_share_one_relay_port() {
     let world = World::start("", |w, _| {

@@ -1,4 +1,4 @@
-//! Many calls at once (H11), and everything going wrong at once, under a seed.
+//! Many simultaneous calls, and many simultaneous faults under a seed.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::media::types;
 use super::{World, deaf, impatient, rules, user};
 
 impl World {
-    /// Waits until the storm of a rule is over; gives how many of its calls were answered.
+    /// Waits until the storm of a rule is over. Returns how many of its calls were answered.
     async fn storm_over(&self) -> u32 {
         let mut every = tokio::time::interval(Duration::from_millis(100));
         loop {
@@ -58,7 +58,7 @@ async fn h11_r03_a_user_who_calls_a_hundred_times_in_a_row_leaves_nothing_behind
     world.is_well().await;
 }
 
-/// Graph and webhooks fail by chance, in these shares.
+/// Random failures of Graph and webhooks, with their shares.
 const BY_CHANCE: [&str; 9] = [
     "do = \"answer\"\non = \"accept\"\nstatus = 503\npercent = 20",
     "do = \"answer\"\non = \"accept\"\nstatus = 400\ncode = 131009\npercent = 10",
@@ -71,7 +71,7 @@ const BY_CHANCE: [&str; 9] = [
     "do = \"duplicate\"\ncopies = 2\nafter_ms = 100\npercent = 30",
 ];
 
-/// These rules for each of so many users.
+/// Returns these rules for each of `users` users.
 fn for_all<'a>(users: u32, of_each: &[&'a str]) -> String {
     rules(
         &(1..=users)
@@ -109,7 +109,7 @@ async fn r06_never_both_reject_and_accept() {
     world.is_well().await;
 }
 
-/// The same with media that suffers too, and a menu.
+/// The same with media faults and a menu.
 #[tokio::test(flavor = "multi_thread")]
 async fn r12_r03_media_webhooks_and_graph_at_once_leave_nothing_behind() {
     let media = [

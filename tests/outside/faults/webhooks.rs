@@ -1,5 +1,5 @@
-//! Webhooks: doubled, late, lost, badly signed, in batches, from the future, out of time, with odd ids (H1–H3, H7–H10,
-//! H12).
+//! Faults of webhooks: duplicated, delayed, lost, badly signed, batched, dated in the future, out
+//! of order, with unusual ids.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::app::App;
 use crate::support::http;
 use crate::support::node::{ACCESS_TOKEN, Wanted};
 
-/// A user who gives up while the phone rings.
+/// A user who hangs up while the phone rings.
 fn gives_up(nr: u32, after_ms: u64) -> CallScript {
     CallScript { hangup: HangupRule::WhileRinging(Duration::from_millis(after_ms)), ..deaf(nr) }
 }
@@ -44,8 +44,8 @@ async fn h02_h03_r05_late_overtaken_and_lost_webhooks_make_at_most_one_call() {
     let hangup = HangupRule::AfterPlaced(Duration::from_millis(600));
     let scripts = (1..=12).map(|nr| CallScript { hangup, ..deaf(nr) });
     let calls = world.calls(scripts.chain([gives_up(20, 0), gives_up(21, 300)])).await;
-    // A terminate may have come first: then there was no call, and Graph was asked nothing. One whose connect took
-    // until after the end is a call that Graph knows no more.
+    // A terminate may arrive first; then no call started and Graph received no request. If the
+    // connect arrives after the end, Graph no longer knows the call.
     world.until_webhook_sum("calls.connect", &["admitted", "late"], 13).await;
     world.until_webhook_sum("calls.terminate", &["ended", "late"], 14).await;
     let (swapped, lost) = (&calls[12].wacid, &calls[13].wacid);
@@ -128,7 +128,7 @@ async fn h10_r05_an_old_connect_is_noted_and_never_accepted() {
     }
     for call in &calls[2..4] {
         assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "accept 200"]);
-        // Our own clock measures, whatever Meta's says.
+        // Durations come from the node's clock, regardless of Meta's timestamps.
         assert_eq!(world.hangup(&call.wacid).await.param("BillDuration"), "1");
     }
     world.is_well().await;
@@ -199,7 +199,7 @@ async fn m17_m20_settings_are_kept_told_and_obeyed() {
     assert_eq!(world.admission("admitted").await, 1.0);
 }
 
-/// M3: Meta comes again with what was not answered in time, though the node may have taken it.
+/// Meta resends a webhook that was not answered in time, although the node may have processed it.
 #[tokio::test(flavor = "multi_thread")]
 async fn m03_r05_a_webhook_that_is_delivered_again_counts_once() {
     let mut times = impatient(Duration::from_secs(45));
@@ -220,7 +220,7 @@ async fn m03_r05_a_webhook_that_is_delivered_again_counts_once() {
     let call = super::Call::of(seen);
     assert!(call.was_answered() && unanswered >= 2, "{:#?}", call.events);
     assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "accept 200"]);
-    // Of the copies that were cut off some are read and some are not: whichever came first began the call.
+    // Some of the truncated copies are still read. The first one to arrive starts the call.
     let admitted = [("kind", "calls.connect"), ("result", "admitted")];
     assert_eq!(
         world.node.metric("offhook_webhook_events_total", &admitted).await,

@@ -1,4 +1,5 @@
-//! A stand-in for an agent's server, and for a model's: keeps what it is asked, answers as the test says.
+//! A stand-in for the servers of an agent and of a model: keeps the requests and replies as the
+//! test specifies.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +12,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Turn {
     pub path: String,
@@ -20,11 +21,12 @@ pub struct Turn {
     pub body: Value,
 }
 
-/// What it says to one.
+/// A response to a turn.
 pub enum Says {
     Json(Value),
     Status(u16),
-    /// Server-sent events, each when the test sends it; the end when the sender goes.
+    /// Server-sent events, each when the test sends it. The response ends when the sender is
+    /// dropped.
     Events(mpsc::Receiver<String>),
 }
 
@@ -36,7 +38,7 @@ struct Inner {
     count: watch::Sender<usize>,
 }
 
-/// The running server.
+/// A running server.
 #[derive(Clone)]
 pub struct AgentServer {
     inner: Arc<Inner>,
@@ -58,12 +60,12 @@ impl AgentServer {
         Self { inner, url }
     }
 
-    /// What it was asked so far.
+    /// Returns the requests received so far.
     pub fn turns(&self) -> Vec<Turn> {
         self.inner.turns.lock().expect("turns").clone()
     }
 
-    /// Waits until it was asked so often.
+    /// Waits until `count` requests have been received.
     pub async fn until_asked(&self, count: usize) -> Vec<Turn> {
         let mut counted = self.inner.count.subscribe();
         let waited = counted.wait_for(|so_far| *so_far >= count);
@@ -97,17 +99,17 @@ async fn handle(
     }
 }
 
-/// A reply by the contract.
+/// Returns a reply in the agent protocol.
 pub fn reply(text: &str, action: Value) -> Says {
     Says::Json(json!({"reply": [{"type": "text", "text": text}], "action": action}))
 }
 
-/// A chunk of a model's.
+/// Returns a chunk of a model's response.
 pub fn chunk(text: &str) -> String {
     json!({"choices": [{"delta": {"content": text}}]}).to_string()
 }
 
-/// All of a model's answer at once.
+/// Returns a model's complete response.
 pub fn chunks(texts: &[&str]) -> Says {
     let (sender, events) = mpsc::channel(64);
     for text in texts {

@@ -1,4 +1,4 @@
-//! A customer's Answer-URL application: answers by path, keeps every request for the test to look at.
+//! A customer's application: responds by path and keeps every request.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::watch;
 
-/// One request as it came.
+/// A received request.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub method: String,
@@ -20,23 +20,23 @@ pub struct Seen {
     pub headers: HeaderMap,
     /// Form or query parameters.
     pub params: BTreeMap<String, String>,
-    /// As it came.
+    /// The unparsed body.
     pub body: String,
 }
 
 impl Seen {
-    /// The body, where it is JSON.
+    /// Returns the body as JSON, or null.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
 
-    /// A parameter, or "(absent)".
+    /// Returns a parameter, or "(absent)".
     pub fn param(&self, name: &str) -> &str {
         self.params.get(name).map_or("(absent)", String::as_str)
     }
 }
 
-/// What a path answers.
+/// Returns the status and body for a request.
 pub type Answerer = Arc<dyn Fn(&Seen) -> (u16, String) + Send + Sync>;
 
 struct Inner {
@@ -47,7 +47,7 @@ struct Inner {
     base: Mutex<String>,
 }
 
-/// The running application.
+/// A running application.
 #[derive(Clone)]
 pub struct App {
     inner: Arc<Inner>,
@@ -76,7 +76,7 @@ impl App {
         format!("{}{path}", self.base)
     }
 
-    /// `path` answers this document.
+    /// Sets the document of `path`.
     pub fn xml(&self, path: &str, body: impl Into<String>) -> &Self {
         let body = body.into();
         self.route(path, move |_| (200, body.clone()))
@@ -91,7 +91,7 @@ impl App {
         self
     }
 
-    /// `path` takes that long from now on.
+    /// Delays the responses of `path`.
     pub fn slow(&self, path: &str, by: Duration) -> &Self {
         self.inner.slow.lock().expect("slow").insert(path.to_owned(), by);
         self
@@ -161,7 +161,7 @@ async fn handle(
         tokio::time::sleep(by).await;
     }
     let status = StatusCode::from_u16(status).expect("a status");
-    // A redirect's answer is where it leads.
+    // The text of a redirect is its target.
     if status.is_redirection() {
         return (status, [("location", answer)]).into_response();
     }
