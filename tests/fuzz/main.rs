@@ -16,7 +16,7 @@ use std::path::Path;
 use engine::{Format, check};
 
 #[global_allocator]
-static WATCHED: alloc::Watched = alloc::Watched;
+static ALLOCATOR: alloc::CountingAllocator = alloc::CountingAllocator;
 
 /// Returns every fixture below `folder` with a name that ends in `ending`, sorted by path.
 fn fixtures(folder: &str, ending: &str) -> Vec<Vec<u8>> {
@@ -38,6 +38,11 @@ fn fixtures(folder: &str, ending: &str) -> Vec<Vec<u8>> {
     paths.sort();
     assert!(!paths.is_empty(), "fixtures/{folder} holds files ending in {ending}");
     paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
+}
+
+/// Returns true if times are asserted too, on an otherwise idle machine.
+fn figures() -> bool {
+    std::env::var_os("OFFHOOK_TEST_FIGURES").is_some()
 }
 
 fn texts(lines: &[&str]) -> Vec<Vec<u8>> {
@@ -155,8 +160,8 @@ fn r25_opus() {
     });
 }
 
-/// Half a second of sound is also resampled and encoded, unoptimised.
-const SOUND_MILLIS: u64 = 1_500;
+/// Half a second of audio is also resampled and encoded, without optimisation.
+const AUDIO_MILLIS: u64 = 1_500;
 
 #[test]
 fn r25_audio_files() {
@@ -172,7 +177,7 @@ fn r25_audio_files() {
             "ID3\u{4}\0\0",
         ],
         bytes_max: 40_000,
-        millis_max: SOUND_MILLIS,
+        millis_max: AUDIO_MILLIS,
         ..Format::new("audio", targets::audio)
     });
 }
@@ -197,7 +202,7 @@ fn r25_wav_header() {
             "ds64",
         ],
         bytes_max: 8_000,
-        millis_max: SOUND_MILLIS,
+        millis_max: AUDIO_MILLIS,
         ..Format::new("wav", targets::audio)
     });
 }
@@ -218,7 +223,7 @@ fn r25_mp3_header() {
             "APETAGEX",
         ],
         bytes_max: 8_000,
-        millis_max: SOUND_MILLIS,
+        millis_max: AUDIO_MILLIS,
         ..Format::new("mp3", targets::audio)
     });
 }
@@ -244,7 +249,7 @@ fn r25_r22_configuration() {
         ],
         bytes_max: 8_000,
         // The parser keeps a position for every character of an error.
-        memory_max: 400,
+        largest_max: 400,
         ..Format::new("configuration", targets::configuration)
     });
 }
@@ -392,8 +397,9 @@ fn r25_recogniser_answers() {
             "[[[[[[[[",
             "1e999",
         ],
-        // Each message tells all that was said so far: its cost grows with those before it.
+        // Every interim result repeats the text so far.
         bytes_max: 8_000,
+        total_max: 4_000,
         ..Format::new("recogniser", targets::recogniser)
     });
 }
@@ -404,10 +410,11 @@ fn filled(before: &str, piece: &str, after: &str) -> Vec<u8> {
     [before, &piece.repeat(times), after].concat().into_bytes()
 }
 
-/// Figures of R18: 20 ms and 4 MiB for whatever fits into 100 KiB, on a stack that no recursion
-/// would fit on.
+/// Any body of 100 KiB is parsed or refused with at most 4 MiB, on a stack that is too small for
+/// recursion on its depth, and in 20 ms (`docs/reference/reliability.md#r18`). The work is measured
+/// in allocations; the time only with `OFFHOOK_TEST_FIGURES` set.
 #[test]
-fn r18_any_body_is_judged_in_time_and_memory() {
+fn r18_any_body_is_judged_in_bounded_work_and_memory() {
     let attributes: String = (0..64).map(|n| format!(" a{n}=''")).collect();
     let bodies = [
         ("nesting", filled("", "<a>", "")),
@@ -443,17 +450,16 @@ fn r18_any_body_is_judged_in_time_and_memory() {
         ("UTF-16", [&[0xfe, 0xff][..], &[0, b'<'].repeat(51_199)].concat()),
         ("zeroes", vec![0; 102_400]),
     ];
-    // Unoptimised as tests are, it takes some times as long.
+    // Without optimisation the parser is many times slower.
     let millis = if cfg!(debug_assertions) { 300 } else { 20 };
     for (name, body) in bodies {
-        let mut quickest = std::time::Duration::MAX;
-        for _ in 0..5 {
-            let begun = alloc::worked();
-            let most = alloc::most_in(|| drop(xml::parse(&body, None)));
-            quickest = quickest.min(alloc::worked() - begun);
-            assert!(most < 4 << 20, "{name}: {most} bytes");
+        let (_, usage) = alloc::measure(|| drop(xml::parse(&body, None)));
+        assert!(usage.peak < 4 << 20, "{name}: {usage:?}");
+        assert!(usage.total < 32 << 20 && usage.count < 200_000, "{name}: {usage:?}");
+        if figures() {
+            let fastest = engine::fastest_of_five(|| drop(xml::parse(&body, None)));
+            assert!(fastest.as_millis() < millis, "{name}: {fastest:?}");
         }
-        assert!(quickest.as_millis() < millis, "{name}: {quickest:?}");
         let small = std::thread::Builder::new().stack_size(256 << 10);
         small.spawn(move || drop(xml::parse(&body, None))).unwrap().join().unwrap();
     }
