@@ -77,7 +77,7 @@ fn r17_only_the_listed_files_connect_to_others() {
 }
 
 #[test]
-fn r26_unsafe_code_is_in_media_and_speech_alone() {
+fn r26_only_media_and_speech_contain_unsafe_code() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     collect(&root.join("src"), &mut files);
@@ -207,7 +207,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn paths_are_found_however_they_are_written() {
+fn all_forms_of_imports_are_found() {
     let text = "use crate::store::{Seal, Row};\nuse crate::{\n    feed::Feed,\n    call::rooms::{Input, x::{Y}},\n};\n\
         // crate::cli\nfn f() -> crate::store::Store {}\npub(crate) fn g() {}\n#[cfg(test)]\nmod tests { use crate::node::X; }\n";
     let expected = [

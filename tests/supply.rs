@@ -95,7 +95,7 @@ fn built() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn r27_no_version_is_below_the_floor() {
+fn r27_no_version_is_below_the_minimum() {
     for package in locked() {
         let (name, version) = (text(&package, "name"), text(&package, "version"));
         let Some((_, floor)) = FLOORS.iter().find(|(known, _)| *known == name) else { continue };
@@ -152,7 +152,7 @@ fn r27_every_dependency_is_used() {
 }
 
 #[test]
-fn r27_one_tls_stack_and_no_tool_but_a_c_compiler() {
+fn r27_one_tls_stack_and_no_build_tool_besides_a_c_compiler() {
     let built = built();
     for name in BANNED {
         assert!(!built.contains_key(*name), "{name} is in the tree: cargo tree -i {name}");
@@ -166,7 +166,7 @@ fn r27_one_tls_stack_and_no_tool_but_a_c_compiler() {
 }
 
 #[test]
-fn r27_every_piece_of_c_is_named() {
+fn r27_all_c_code_is_listed() {
     let page = read("deploy/NATIVE.md");
     let named: BTreeSet<(String, String)> = page
         .lines()

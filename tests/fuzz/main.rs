@@ -372,7 +372,7 @@ fn r25_stream_messages() {
 }
 
 #[test]
-fn r25_recogniser_answers() {
+fn r25_recogniser_responses() {
     check(&Format {
         corpus: texts(&[
             "{\"partial\":\"book a\"}\n{\"text\":\"book a table\",\"result\":[{\"word\":\"book\",\"conf\":0.98}]}\n{\"text\":\"for two\"}",
@@ -467,7 +467,7 @@ fn r18_any_body_is_judged_in_bounded_work_and_memory() {
 
 /// Every format here has a cargo-fuzz target, and vice versa.
 #[test]
-fn r25_every_target_is_here_and_in_fuzz() {
+fn r25_every_target_exists_here_and_in_fuzz() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
     let here: std::collections::BTreeSet<String> = read("tests/fuzz/main.rs")

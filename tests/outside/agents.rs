@@ -92,7 +92,7 @@ fn business_hung_up(events: &[CallEvent]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn agents_are_made_changed_and_removed() {
+async fn agents_are_created_changed_and_removed() {
     let world = World::start("").await;
     let endpoint = "http://127.0.0.1:9009/agent";
     let made = world
@@ -198,7 +198,7 @@ pub fn is_begin_of(text: &Value, whole: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_takes_a_call_hears_keys_and_hangs_up() {
+async fn an_agent_answers_a_call_receives_digits_and_hangs_up() {
     let world = World::start("").await;
     let server = AgentServer::start(|turn| match turn.body["turn"].as_u64() {
         Some(1) => reply("You pressed one and two. What else?", Value::Null),
@@ -256,7 +256,7 @@ async fn an_agent_takes_a_call_hears_keys_and_hangs_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_fails_is_asked_thrice_and_a_person_is_wanted() {
+async fn a_failing_agent_is_retried_twice_and_escalates() {
     let world = World::start("").await;
     let server = AgentServer::start(|_| Says::Status(500)).await;
     world
@@ -279,7 +279,7 @@ async fn an_agent_that_fails_is_asked_thrice_and_a_person_is_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_is_heard_from_its_first_sentence_on() {
+async fn a_models_answer_plays_from_its_first_sentence() {
     let (sender, events) = mpsc::channel(64);
     let held = std::sync::Mutex::new(Some(events));
     let server = AgentServer::start(move |_| match held.lock().unwrap().take() {

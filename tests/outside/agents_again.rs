@@ -20,7 +20,7 @@ fn sent(items: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_turn_under_way_is_taken_up_after_a_restart_and_answered_once() {
+async fn a_pending_turn_resumes_after_a_restart_and_is_answered_once() {
     for kill in [true, false] {
         let (holding, held) = mpsc::channel(1);
         let held = Mutex::new(Some(held));
@@ -88,7 +88,7 @@ async fn answers_calls(chat: &Chat, server: &AgentServer) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_said_to_an_agent_on_the_phone_stands_in_the_conversation() {
+async fn the_transcript_of_an_agents_call_is_in_the_conversation() {
     let chat = Chat::start().await;
     let server = AgentServer::start(|turn| match turn.body["turn"].as_u64() {
         Some(1) => reply("You pressed one and two. What else?", Value::Null),
@@ -126,7 +126,7 @@ async fn what_was_said_to_an_agent_on_the_phone_stands_in_the_conversation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r03_what_was_said_until_a_kill_stands_in_the_conversation_once() {
+async fn r03_the_transcript_before_a_kill_is_in_the_conversation_once() {
     let mut chat = Chat::start().await;
     let server = AgentServer::start(|turn| match turn.body["turn"].as_u64() {
         Some(1) => reply("You pressed one and two. What else?", Value::Null),

@@ -88,7 +88,7 @@ async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r03_an_answer_that_is_owed_is_given_after_a_crash_and_once() {
+async fn r03_a_pending_answer_is_sent_once_after_a_crash() {
     let (hold, mut held) = mpsc::channel(64);
     let server = AgentServer::start(move |_| {
         let (sender, events) = mpsc::channel(64);
@@ -124,7 +124,7 @@ async fn r03_an_answer_that_is_owed_is_given_after_a_crash_and_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_switched_off_calls_for_a_person_once() {
+async fn a_disabled_agent_escalates_once() {
     let server = AgentServer::start(|_| reply("Never", Value::Null)).await;
     let chat = Chat::start().await;
     let agent = chat.agent(&server.url).await;
@@ -148,7 +148,7 @@ async fn an_agent_that_is_switched_off_calls_for_a_person_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_21_s4_09_a_turn_under_way_is_dropped_when_people_take_over() {
+async fn s3_21_s4_09_a_pending_turn_is_cancelled_when_people_take_over() {
     let (hold, mut held) = mpsc::channel(64);
     let server = AgentServer::start(move |_| {
         let (sender, events) = mpsc::channel(64);
@@ -194,7 +194,7 @@ async fn s3_21_s4_09_a_turn_under_way_is_dropped_when_people_take_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_fails_or_gives_up_calls_a_person_and_automatons_are_not_answered() {
+async fn a_failing_agent_escalates_and_automated_messages_get_no_answer() {
     let server = AgentServer::start(|turn| match turn.body["input"]["text"].as_str() {
         Some("human") => reply("I call somebody.", json!("escalate")),
         Some("fail") => Says::Status(503),
@@ -248,7 +248,7 @@ async fn an_agent_that_fails_or_gives_up_calls_a_person_and_automatons_are_not_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_20_an_agent_that_answers_numbers_goes_only_by_force() {
+async fn s2_20_an_agent_in_use_is_deleted_only_by_force() {
     let chat = Chat::start().await;
     let agent = chat.agent("http://127.0.0.1:9009/").await;
     let voice = json!({"name": "Ravi", "kind": "http", "endpoint": "http://127.0.0.1:9009/", "channels": ["voice"]});
@@ -271,7 +271,7 @@ async fn s2_20_an_agent_that_answers_numbers_goes_only_by_force() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_23_insights_are_the_models_or_reckoned_here() {
+async fn s3_23_insights_come_from_the_model_or_are_calculated() {
     let chat = Chat::start().await;
     chat.writes(USER, "Where is my order?").await;
     chat.writes(USER, "Thanks, great!").await;

@@ -58,7 +58,7 @@ fn assert_cause(hangup: &Seen, code: &str, name: &str, source: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_url_that_is_not_there_rejects_the_call() {
+async fn an_unreachable_answer_url_rejects_the_call() {
     let world = World::start(|w, _| w.answer_url = "http://127.0.0.1:1/answer".to_owned()).await;
     let wacid = world.call().await;
     world.graph.wait(&wacid, "reject").await;
@@ -69,7 +69,7 @@ async fn an_answer_url_that_is_not_there_rejects_the_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_answer_url_meets_the_deadline_and_the_fallback_runs() {
+async fn a_slow_answer_url_times_out_and_the_fallback_runs() {
     let world = World::start(|w, app| {
         w.fallback_url = app.url("/fallback");
         w.answer = "timeout_ms = 500".to_owned();
@@ -85,7 +85,7 @@ async fn a_slow_answer_url_meets_the_deadline_and_the_fallback_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_document_is_refused_whole() {
+async fn an_invalid_document_is_refused_as_a_whole() {
     let world = World::start(|_, _| ()).await;
     for (body, status, code) in [
         ("<html><body>Sign in</body></html>", 200, "8011"),
@@ -112,7 +112,7 @@ async fn what_is_no_document_is_refused_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_past_the_limit_is_not_read_to_its_end() {
+async fn a_body_above_the_limit_is_not_read_to_its_end() {
     let world = World::start(|_, _| ()).await;
     world.app.route("/answer", |_| {
         (200, format!("<Response><!--{}--></Response>", "x".repeat(3_000_000)))
@@ -127,7 +127,7 @@ async fn a_body_past_the_limit_is_not_read_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn private_addresses_and_plain_http_stay_shut_without_allow_insecure() {
+async fn private_addresses_and_plain_http_are_refused_without_allow_insecure() {
     let world = World::start(|w, _| {
         w.allow_insecure = false;
         w.answer_url = "https://127.0.0.1:8443/answer".to_owned();
@@ -145,7 +145,7 @@ async fn private_addresses_and_plain_http_stay_shut_without_allow_insecure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_user_gives_up_while_the_document_is_fetched() {
+async fn the_user_hangs_up_while_the_document_is_fetched() {
     let world = World::start(|_, _| ()).await;
     world
         .app
@@ -176,7 +176,7 @@ async fn a_document_loop_ends_the_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn graph_refusing_accept_ends_the_call_by_terminate_never_reject() {
+async fn a_refused_accept_is_followed_by_terminate_never_reject() {
     let world = World::start(|_, _| ()).await;
     world.app.xml("/answer", "<Response><Speak>Hello</Speak></Response>");
     world.graph.script(|asked| {
@@ -192,7 +192,7 @@ async fn graph_refusing_accept_ends_the_call_by_terminate_never_reject() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn media_that_never_comes_up_ends_the_call() {
+async fn a_media_path_that_never_connects_ends_the_call() {
     let world = World::start(|_, _| ()).await;
     world.app.xml("/answer", "<Response><Speak>Hello</Speak></Response>");
     let wacid = world.call().await;

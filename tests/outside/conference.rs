@@ -67,7 +67,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_users_meet_in_a_room_and_rest_shows_mutes_and_kicks_them() {
+async fn two_users_share_a_room_and_rest_shows_mutes_and_kicks_them() {
     let world = conference(|_, app| {
         format!(
             "<Response><Conference callbackUrl=\"{app}/events\" action=\"{app}/left\" digitsMatch=\"5\">Team room</Conference>\
@@ -218,7 +218,7 @@ async fn a_muted_member_is_not_heard_and_the_room_ends_with_its_moderator() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_is_recorded_while_two_are_in_and_each_action_says_where() {
+async fn a_room_with_two_members_is_recorded_and_each_action_has_the_url() {
     let world = conference(|_, app| {
         format!(
             "<Response><Conference callbackUrl=\"{app}/events\" action=\"{app}/left\" record=\"true\" recordFileFormat=\"wav\" \

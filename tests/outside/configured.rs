@@ -30,7 +30,7 @@ async fn set(world: &World, number: &str, body: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_06_messages_go_to_the_webhook_url_or_to_the_agent_as_the_type_says() {
+async fn s0_06_the_configuration_type_routes_messages_to_the_webhook_url_or_the_agent() {
     let server = AgentServer::start(|_| reply("I am the agent.", Value::Null)).await;
     let chat = Chat::start_with(crm, with_form).await;
     chat.writes(USER, "Is anybody there?").await;
@@ -88,7 +88,7 @@ async fn s0_06_messages_go_to_the_webhook_url_or_to_the_agent_as_the_type_says()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_10_a_webhook_url_that_is_set_later_gets_the_next_message_of_whoever_wrote_before() {
+async fn s0_10_a_webhook_url_set_later_receives_the_next_messages_of_known_users() {
     let chat = Chat::start_with(|_| String::new(), |_| ()).await;
     chat.writes(USER, "Nobody hears this").await;
     chat.id_of(USER).await;
@@ -104,7 +104,7 @@ async fn s0_10_a_webhook_url_that_is_set_later_gets_the_next_message_of_whoever_
 
 /// A main account's webhook also serves its subaccounts' numbers.
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_23_a_mapping_and_its_way_back_leave_nobody_unheard() {
+async fn s0_23_mapping_a_number_and_undoing_it_loses_no_message() {
     const SUB: &str = "SATESTOFFHOOK0000001";
     let chat = Chat::start_with(crm, |wanted| {
         with_form(wanted);
@@ -199,7 +199,7 @@ async fn s0_10_text_media_replies_and_statuses_are_four_deliveries() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_11_what_is_not_acknowledged_is_sent_again_and_seen_as_failing() {
+async fn s0_11_unacknowledged_deliveries_are_retried_and_shown_as_failing() {
     let chat = Chat::start_with(crm, with_form).await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     for path in ["/form", "/hook"] {
@@ -242,7 +242,7 @@ async fn s0_11_what_is_not_acknowledged_is_sent_again_and_seen_as_failing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_14_a_number_calls_by_dial_only_while_calling_is_on() {
+async fn s0_14_dial_needs_calling_enabled_for_the_caller_id() {
     let world = world(|wanted, _| {
         wanted.limits = "allow_wa_bridge = true".to_owned();
         wanted.accept_wait_ms = 0;
@@ -288,7 +288,7 @@ async fn s0_14_a_number_calls_by_dial_only_while_calling_is_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_18_s0_25_the_answer_url_is_posted_to_and_a_call_keeps_the_one_it_began_with() {
+async fn s0_18_s0_25_the_answer_url_is_requested_by_post_and_a_live_call_keeps_it() {
     let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
     for path in ["/first", "/second"] {
         let next = world.app.url(&format!("{path}/next"));
@@ -344,7 +344,7 @@ async fn s0_18_s0_25_the_answer_url_is_posted_to_and_a_call_keeps_the_one_it_beg
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_19_a_document_that_is_none_ends_the_call_and_is_pointed_at() {
+async fn s0_19_an_invalid_document_ends_the_call_and_the_fault_is_shown() {
     let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
     let document = "<Response>\n  <Speak>never heard</Speak>\n  <Speek/>\n</Response>";
     world.app.xml("/unused", document);
@@ -431,7 +431,7 @@ async fn s0_23_calls_of_a_mapped_number_count_for_the_subaccount() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_27_nothing_comes_out_of_a_disconnected_number_and_nothing_goes_out_by_it() {
+async fn s0_27_a_disconnected_number_neither_delivers_nor_sends() {
     let chat = Chat::start_with(crm, with_form).await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     chat.writes(USER, "before").await;

@@ -113,7 +113,7 @@ const MORE: &[&str] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r20_nobody_sees_a_page_without_a_session_and_every_page_has_its_headers() {
+async fn r20_pages_need_a_session_and_have_security_headers() {
     let world = with_people().await;
     let public = &world.node.public;
     for path in PAGES.iter().chain(MORE).chain(&["/console/calls/x/"]) {
@@ -231,7 +231,7 @@ fn is_secured(answer: &Answer, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_sees_the_node_and_what_failed_and_drains_it_unless_others_share_it() {
+async fn an_owner_sees_the_node_and_failures_and_drains_it_unless_it_is_shared() {
     let shared = with_people().await;
     let page = Session::of(&shared, "asha").await.get("/console/operations/").await.text();
     assert!(!page.contains("id=\"nodes\"") && !page.contains("chart-graph"), "R16");
@@ -344,7 +344,7 @@ async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r20_a_role_sees_what_it_may_and_a_session_asks_the_api_with_its_token() {
+async fn r20_roles_limit_pages_and_a_session_uses_the_api_with_its_token() {
     let world = with_people().await;
     let public = &world.node.public;
     let [asha, ravi] = [Session::of(&world, "asha").await, Session::of(&world, "ravi").await];
@@ -435,7 +435,7 @@ pub async fn call(world: &World) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r16_a_call_is_a_page_for_its_account_and_nobody_elses() {
+async fn r16_a_calls_page_is_visible_to_its_account_only() {
     let world = with_people().await;
     let uuid = call(&world).await;
     world.node.record(&uuid).await;
@@ -500,7 +500,7 @@ pub async fn signed_in(world: &World, name: &str) -> Browser {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_signs_in_sees_a_call_come_live_and_steps_through_it() {
+async fn a_person_signs_in_sees_a_live_call_and_steps_through_it() {
     if !has_chromium() {
         return;
     }

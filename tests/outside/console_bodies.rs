@@ -79,7 +79,7 @@ fn said<'f>(body: &'f Value, key: &str) -> &'f str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_sent_and_received_is_on_the_page_and_in_the_api_and_nothing_secret_is() {
+async fn bodies_are_on_the_page_and_in_the_api_without_secrets() {
     let world = with_menu().await;
     let uuid = menu(&world).await;
     let fall = waterfall(&world, &uuid).await;
@@ -156,7 +156,7 @@ async fn what_was_sent_and_received_is_on_the_page_and_in_the_api_and_nothing_se
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_is_stepped_through_and_what_the_machine_holds_changes_beside_it() {
+async fn stepping_through_a_call_shows_the_machines_state() {
     if !has_chromium() {
         return;
     }

@@ -48,7 +48,7 @@ fn losses(course: &Value) -> Vec<f64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_calls_graph_grows_while_it_goes_on_and_says_when_packets_were_lost() {
+async fn a_live_calls_graph_grows_and_shows_packet_loss() {
     if !has_chromium() {
         return;
     }

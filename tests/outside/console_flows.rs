@@ -178,7 +178,7 @@ async fn s3_19_outside_its_window_a_conversation_takes_a_template() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_11_s2_25_a_registration_that_failed_is_tried_again_and_succeeds() {
+async fn s2_11_s2_25_a_failed_registration_can_be_repeated() {
     if !has_chromium() {
         return;
     }
@@ -258,7 +258,7 @@ pub async fn with_numbers() -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
+async fn s2_05_s2_13_numbers_are_added_registered_and_assigned_to_agents() {
     if !has_chromium() {
         return;
     }
@@ -393,7 +393,7 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_01_to_s0_30_a_number_is_configured_at_the_side_of_the_table() {
+async fn s0_01_to_s0_30_a_number_is_configured_in_the_side_panel() {
     if !has_chromium() {
         return;
     }
@@ -529,7 +529,7 @@ async fn s0_21_s0_22_the_mapping_is_changed_for_all_numbers_of_a_waba() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_13_keys_and_webhooks_are_made_shown_once_tried_and_removed() {
+async fn s4_13_keys_and_webhooks_are_created_shown_once_tested_and_removed() {
     if !has_chromium() {
         return;
     }
@@ -573,7 +573,7 @@ async fn s4_13_keys_and_webhooks_are_made_shown_once_tried_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_document_is_shared_by_its_link_and_an_answer_url_is_walked_through() {
+async fn a_document_is_shared_by_link_and_an_answer_url_is_tried_out() {
     if !has_chromium() {
         return;
     }

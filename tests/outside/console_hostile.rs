@@ -261,7 +261,7 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r20_what_is_searched_for_or_tried_out_is_text() {
+async fn r20_search_terms_and_playground_input_are_text() {
     if !has_chromium() {
         return;
     }

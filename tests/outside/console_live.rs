@@ -81,7 +81,7 @@ async fn seen(browser: &mut Browser) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_live_list_the_rows_that_changed_are_put_in_and_no_page_is_asked_for() {
+async fn a_live_list_replaces_changed_rows_without_requesting_the_page() {
     if !has_chromium() {
         return;
     }
@@ -128,7 +128,7 @@ async fn of_a_live_list_the_rows_that_changed_are_put_in_and_no_page_is_asked_fo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_live_list_is_filtered_by_its_address_and_stays_so_as_calls_come_and_go() {
+async fn a_live_list_keeps_the_filter_of_its_url_as_calls_come_and_go() {
     if !has_chromium() {
         return;
     }
@@ -171,7 +171,7 @@ async fn a_live_list_is_filtered_by_its_address_and_stays_so_as_calls_come_and_g
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_was_away_and_who_was_asked_a_question_finds_the_page_as_things_are() {
+async fn a_hidden_page_or_one_with_an_open_dialog_catches_up() {
     if !has_chromium() {
         return;
     }
@@ -216,7 +216,7 @@ async fn who_was_away_and_who_was_asked_a_question_finds_the_page_as_things_are(
 #[allow(clippy::print_stderr, reason = "figures are told")]
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a thousand calls: on a machine that does nothing else"]
-async fn a_list_of_a_thousand_live_calls_moves_without_a_long_task() {
+async fn a_list_of_a_thousand_live_calls_updates_without_a_long_task() {
     if !has_chromium() {
         return;
     }

@@ -172,7 +172,7 @@ async fn no_page_has_a_barrier_in_light_or_dark_or_on_a_small_screen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_page_complains_of_is_seen() {
+async fn errors_in_a_pages_console_are_detected() {
     if !has_chromium() {
         return;
     }
@@ -220,7 +220,7 @@ async fn first_load(browser: &mut Browser, public: &str) -> (f64, f64) {
 
 #[allow(clippy::print_stderr, reason = "figures are told")]
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_page_is_small_and_soon_there() {
+async fn the_first_page_is_small_and_loads_fast() {
     if !has_chromium() {
         return;
     }
@@ -258,7 +258,7 @@ pub async fn look(browser: &mut Browser, axe: &str, name: &str, found: &mut Vec<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_yet_a_recorded_call_and_what_lies_above_a_page_have_no_barrier() {
+async fn empty_pages_a_recorded_call_and_dialogs_have_no_barrier() {
     if !has_chromium() {
         return;
     }

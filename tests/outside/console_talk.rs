@@ -129,7 +129,7 @@ async fn softphone(world: &World) -> Browser {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_on() {
+async fn a_softphone_shows_captions_and_network_quality_and_transfers_the_call() {
     if !has_chromium() {
         return;
     }
@@ -334,7 +334,7 @@ fn choose(name: &str, kind: &str, bytes: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_is_chosen_in_the_composer_goes_with_its_progress_and_is_seen() {
+async fn a_file_is_chosen_in_the_composer_uploaded_with_progress_and_shown() {
     if !has_chromium() {
         return;
     }
@@ -418,7 +418,7 @@ async fn api(world: &World, method: &str, path: &str, body: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_28_what_an_agent_and_a_caller_said_stands_in_the_chat() {
+async fn s3_28_the_transcript_of_an_agents_call_is_in_the_chat() {
     if !has_chromium() {
         return;
     }
@@ -476,7 +476,7 @@ async fn s3_28_what_an_agent_and_a_caller_said_stands_in_the_chat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_13_a_number_is_made_active_and_inactive_by_hand() {
+async fn s3_13_a_number_is_activated_and_deactivated_with_the_toggle() {
     if !has_chromium() {
         return;
     }
@@ -545,7 +545,7 @@ async fn s3_13_a_number_is_made_active_and_inactive_by_hand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_playgrounds_document_is_run_by_its_writers_own_phone() {
+async fn the_playgrounds_document_runs_on_its_authors_phone() {
     if !has_chromium() {
         return;
     }
@@ -618,7 +618,7 @@ async fn the_playgrounds_document_is_run_by_its_writers_own_phone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_phone_rings_on_every_page_of_its_browser() {
+async fn the_phone_rings_on_every_page_in_the_browser() {
     if !has_chromium() {
         return;
     }

@@ -154,7 +154,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_phone_hears_what_rest_plays_says_and_types() {
+async fn a_phone_hears_what_rest_plays_speaks_and_dials() {
     let (world, tones) = (world(|_, _| ()).await, tones().await);
     let tone = |hz: u32, ms: u32| format!("{tones}/tone/{hz}/{ms}");
     world.app.xml(

@@ -48,7 +48,7 @@ async fn message(world: &World) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_there() {
+async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_the_bucket() {
     let bucket = Bucket::start().await;
     let mut world = copying("keep_local = false", &bucket).await;
     // The bucket refuses, then fails, and the upload is retried. The kill comes in between.
@@ -122,7 +122,7 @@ async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_downloads_is_sent_to_the_bucket_where_that_is_wanted() {
+async fn downloads_redirect_to_the_bucket_if_configured() {
     let bucket = Bucket::start().await;
     let world = copying("keep_local = false\nredirect = true", &bucket).await;
     let (id, url) = message(&world).await;
@@ -146,7 +146,7 @@ async fn whoever_downloads_is_sent_to_the_bucket_where_that_is_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_somebody_removed_is_given_up_and_one_that_is_kept_stays() {
+async fn a_missing_file_is_given_up_and_a_kept_local_file_stays() {
     let bucket = Bucket::start().await;
     let world = copying("", &bucket).await;
     let (id, url) = message(&world).await;
@@ -174,7 +174,7 @@ async fn a_file_that_somebody_removed_is_given_up_and_one_that_is_kept_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retention_takes_a_recording_away_wherever_it_is() {
+async fn retention_deletes_a_recording_and_its_copy() {
     let bucket = Bucket::start().await;
     let mut world = copying("keep_local = true\n[retention]\nrecording_days = 2", &bucket).await;
     let (old, old_url) = message(&world).await;

@@ -191,7 +191,7 @@ fn is_unlucky(seen: &Seen) -> bool {
 }
 
 #[tokio::test]
-async fn r03_kill_rounds() {
+async fn r03_repeated_kills_lose_and_duplicate_nothing() {
     let number = |name: &str, otherwise: u64| {
         std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise)
     };
@@ -309,7 +309,7 @@ async fn r03_kill_rounds() {
 
 /// Otherwise it would end the first process's calls as orphans.
 #[tokio::test(flavor = "multi_thread")]
-async fn r03_no_second_process_is_the_same_node() {
+async fn r03_a_second_process_with_the_same_node_id_is_refused() {
     let (graph, app) = (Graph::start().await, App::start().await);
     let node = Node::start(&wanted(&graph, &app)).await;
     let (config, log) = (node.dir.path().join("second.toml"), node.dir.path().join("second.log"));

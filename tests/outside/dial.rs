@@ -143,7 +143,7 @@ async fn all_is_free(world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_users_hear_each_other_and_the_call_goes_on() {
+async fn two_users_hear_each_other_and_the_call_continues_after_dial() {
     let dial = format!("callerName=\"Asha\" sipHeaders=\"Order=42\"><User>+{CALLEE}</User>");
     let world = bridging(&dial).await;
     let mut script =
@@ -292,7 +292,7 @@ async fn the_first_to_answer_wins_and_is_confirmed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_callee_who_declines_and_a_caller_who_gives_up() {
+async fn a_callee_declines_or_the_caller_hangs_up() {
     let world = bridging(&format!("><User>{CALLEE}</User>")).await;
     let declines = world.sim.expect_call(callee(CalleeAction::Reject, 200, HangupRule::Never));
     let caller_ = world.sim.place_call(caller(Vec::new()));
@@ -328,7 +328,7 @@ async fn a_callee_who_declines_and_a_caller_who_gives_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_called_whom_the_rules_forbid() {
+async fn callees_that_the_rules_forbid_are_not_called() {
     // A caller id that is not one of our numbers.
     let world = bridging(&format!("><User>{CALLEE}</User>")).await;
     let document = "<Response><Dial callType=\"whatsapp\" callerId=\"919999999999\" action=\"ACTION\">\
@@ -377,7 +377,7 @@ async fn r03_neither_leg_outlives_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_reaches_the_other_leg_and_parts_the_two() {
+async fn rest_controls_the_other_leg_and_separates_the_two() {
     let world = bridging(&format!("><User>{CALLEE}</User>")).await;
     world.app.xml("/a", "<Response><Wait length=\"1\"/><Hangup/></Response>");
     world.app.xml(

@@ -78,7 +78,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_installation_that_is_well_has_nothing_to_complain_of() {
+async fn a_correct_installation_has_no_findings() {
     let world = World::start().await;
     assert_eq!(world.complaints().await, []);
     let (_, lines) = world.examine().await;
@@ -102,7 +102,7 @@ async fn an_installation_that_is_well_has_nothing_to_complain_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_fault_at_meta_is_found_with_its_fix() {
+async fn each_fault_at_meta_is_reported_with_its_fix() {
     let world = World::start().await;
     let number = |facts: Value| json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "x", "facts": facts});
     world.orders("numbers", number(json!({"platform_type": "NOT_APPLICABLE"}))).await;
@@ -142,7 +142,7 @@ async fn each_fault_at_meta_is_found_with_its_fix() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_down_and_a_configuration_that_is_wrong() {
+async fn a_stopped_node_and_a_wrong_configuration_are_reported() {
     let mut world = World::start().await;
     world.node.kill();
     world.complains("public_url", "failed", "can't be asked").await;
@@ -153,7 +153,7 @@ async fn a_node_that_is_down_and_a_configuration_that_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_days_left_of_the_public_urls_certificate_are_told() {
+async fn the_public_urls_certificate_expiry_is_reported() {
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
     use std::sync::Arc;
     let world = World::start().await;

@@ -43,7 +43,7 @@ async fn verification_echoes_the_challenge_for_the_right_token_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r13_only_a_right_signature_over_the_raw_bytes_is_taken() {
+async fn r13_only_a_valid_signature_over_the_raw_bytes_is_accepted() {
     let world = world(|_| ()).await;
     let door = format!("{}/webhooks/meta", world.node.public);
     let body = connect_body(&wacid(), &silent_offer()).to_string();
@@ -111,7 +111,7 @@ async fn r05_ten_copies_at_once_make_one_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn graph_sees_pre_accept_before_what_follows_it() {
+async fn graph_receives_pre_accept_first() {
     let world = world(|_| ()).await;
     world.app.xml("/answer", "<Response><Speak>Hello</Speak></Response>");
     let offer = silent_offer();
@@ -124,7 +124,7 @@ async fn graph_sees_pre_accept_before_what_follows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r06_accept_is_tried_no_more_once_the_user_has_gone() {
+async fn r06_accept_is_not_retried_after_the_user_hung_up() {
     let world = world(|_| ()).await;
     world.app.xml("/answer", "<Response><Speak>Hello</Speak></Response>");
     let busy = r#"{"error":{"message":"slow down","code":4}}"#;
@@ -138,7 +138,7 @@ async fn r06_accept_is_tried_no_more_once_the_user_has_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminate_that_overtakes_its_connect_leaves_no_call() {
+async fn a_terminate_before_its_connect_starts_no_call() {
     let world = world(|_| ()).await;
     let id = wacid();
     assert_eq!(world.node.post_webhook(&terminate_body(&id).to_string()).await.status, 200);
@@ -205,7 +205,7 @@ async fn a_bad_offer_is_rejected_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_records_need_the_accounts_own_credentials() {
+async fn records_need_the_accounts_credentials() {
     use base64::Engine as _;
     let world = world(|_| ()).await;
     let basic = |user: &str, token: &str| {
@@ -227,7 +227,7 @@ async fn the_records_need_the_accounts_own_credentials() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r09_drain_rejects_new_calls_and_lets_live_ones_go_on() {
+async fn r09_a_draining_node_rejects_new_calls_and_keeps_live_ones() {
     let mut world = world(|_| ()).await;
     let live = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&live, "pre_accept").await;
@@ -258,7 +258,7 @@ async fn r09_drain_rejects_new_calls_and_lets_live_ones_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r09_what_is_left_after_the_drain_time_ends_as_drained() {
+async fn r09_calls_left_after_the_drain_time_end_as_drained() {
     let mut world = world(|w| w.drain_seconds = 1).await;
     let live = connect(&world.node, &silent_offer()).await;
     world.app.wait("/answer").await;
@@ -273,7 +273,7 @@ async fn r09_what_is_left_after_the_drain_time_ends_as_drained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r09_of_a_hundred_calls_none_is_cut_before_the_time() {
+async fn r09_no_call_ends_before_the_drain_time() {
     let mut world = world(|w| {
         w.drain_seconds = 3;
         w.cps = 1_000;

@@ -23,7 +23,7 @@ fn edit(chat: &Chat, secret: &str, text: Option<String>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_of_the_configuration_that_is_in_use_is_not_dropped_by_a_reload() {
+async fn a_reload_keeps_a_configured_webhook_that_is_in_use() {
     let mut chat = Chat::with_two().await;
     let [crm, desk] = [chat.webhook("crm").await, chat.webhook("desk").await];
     assert_eq!(chat.subscribe(Some(&desk), false).await.0, 200);

@@ -23,7 +23,7 @@ async fn calls(node: &Node) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_is_forgotten_also_if_the_node_dies_meanwhile() {
+async fn an_erasure_completes_even_if_the_node_is_killed() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Hangup reason=\"busy\"/></Response>");
     let sim = Sim::start(sim_options()).await.unwrap();
@@ -101,7 +101,7 @@ fn holding(folder: &std::path::Path, words: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_person_who_is_forgotten_nothing_is_left_in_the_nodes_files() {
+async fn an_erased_person_leaves_nothing_in_the_nodes_files() {
     if skipped_on_postgres() {
         return;
     }
@@ -159,7 +159,7 @@ async fn of_a_person_who_is_forgotten_nothing_is_left_in_the_nodes_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_while_a_person_is_being_forgotten_stays() {
+async fn data_after_the_erasure_request_is_kept() {
     let chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     chat.writes(USER, "an old word").await;

@@ -194,7 +194,7 @@ async fn the_user_hangs_up_in_the_middle_of_a_prompt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_hangs_up_as_accept_is_under_way_is_never_answered_twice() {
+async fn a_hang_up_during_accept_never_answers_twice() {
     let world = world(|_| ()).await;
     world.app.xml("/answer", "<Response><Speak>Hello there.</Speak></Response>");
     let ringing = HangupRule::WhileRinging(std::time::Duration::ZERO);
@@ -244,7 +244,7 @@ async fn two_live_calls_may_share_metas_relay_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sounds_from_files_are_played_and_bad_ones_skipped() {
+async fn audio_files_are_played_and_unusable_ones_skipped() {
     let world = world(|_| ()).await;
     let tone = wav(440.0, 1.0);
     // The application serves text only; the audio file has a separate route.

@@ -503,7 +503,7 @@ async fn r22_no_secret_when_everything_goes_wrong() {
 }
 
 #[test]
-fn r22_a_configuration_is_checked_without_showing_its_secrets() {
+fn r22_checking_a_configuration_shows_no_secrets() {
     let canaries = Canaries::new();
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -605,7 +605,7 @@ fn strange(n: usize) -> (String, String, Vec<(&'static str, String)>, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r23_strange_requests_make_no_series_after_the_first_thousand() {
+async fn r23_unexpected_requests_add_no_series_after_the_first_thousand() {
     use http_body_util::{BodyExt as _, Full};
     use hyper_util::client::legacy::Client;
     use hyper_util::rt::TokioExecutor;

@@ -52,7 +52,7 @@ fn in_order(summary: &Value, name: &str) -> Vec<f64> {
 }
 
 #[test]
-fn a_load_of_signalling_and_one_with_media_go_through_and_add_up() {
+fn loads_with_and_without_media_succeed_and_add_up() {
     for media in [false, true] {
         let mut command = load(&["--rate", "20", "--calls", "40", "--json"]);
         if media {
@@ -78,7 +78,7 @@ fn a_load_of_signalling_and_one_with_media_go_through_and_add_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_node_in_another_process_refuses_is_counted_as_rejected() {
+async fn refusals_of_a_node_in_another_process_count_as_rejected() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Wait length=\"60\"/></Response>").xml("/hangup", "");
     let meta = format!("127.0.0.1:{}", free_port());
@@ -103,7 +103,7 @@ async fn what_a_node_in_another_process_refuses_is_counted_as_rejected() {
 }
 
 #[test]
-fn an_application_that_fails_is_a_failure() {
+fn a_failing_application_fails_the_load() {
     let args =
         ["--rate", "20", "--calls", "4", "--json", "--answer-url", "http://127.0.0.1:1/answer"];
     let (code, summary) = summary(&mut load(&args));

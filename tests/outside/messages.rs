@@ -22,7 +22,7 @@ fn signed(secret: &str, at: i64, body: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r04_messages_come_once_and_are_delivered_signed_in_order_and_over_a_crash() {
+async fn r04_messages_are_delivered_once_signed_in_order_and_across_a_crash() {
     let mut chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     let wamid = chat.writes(USER, "first").await;
@@ -71,7 +71,7 @@ async fn r04_messages_come_once_and_are_delivered_signed_in_order_and_over_a_cra
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r04_deliveries_are_listed_and_sent_again_and_one_dead_webhook_delays_no_other() {
+async fn r04_deliveries_are_listed_and_redelivered_and_a_dead_webhook_delays_no_other() {
     let chat = Chat::with_two().await;
     let (crm, desk) = (chat.webhook("crm").await, chat.webhook("desk").await);
     chat.app.route("/hook", |_| (404, String::new()));
@@ -102,7 +102,7 @@ async fn r04_deliveries_are_listed_and_sent_again_and_one_dead_webhook_delays_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_message_reaches_the_webhook_and_the_form_in_plivos_shape() {
+async fn every_kind_of_message_reaches_the_webhook_and_the_plivo_form() {
     let app_form = |wanted: &mut crate::support::node::Wanted| {
         wanted.number_extra =
             format!("webhook_url = \"{}\"\n", wanted.answer_url.replace("/answer", "/form"));
@@ -174,7 +174,7 @@ async fn every_kind_of_message_reaches_the_webhook_and_the_form_in_plivos_shape(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_users_file_is_fetched_and_given_by_a_link_that_is_signed() {
+async fn a_users_file_is_downloaded_and_served_by_a_signed_link() {
     let chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     let bytes = b"not really a picture".repeat(1_000);
@@ -211,7 +211,7 @@ async fn a_users_file_is_fetched_and_given_by_a_link_that_is_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_window() {
+async fn s3_18_s3_19_messages_are_sent_with_statuses_and_only_within_the_window() {
     let chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     chat.writes(USER, "Hello?").await;
@@ -414,7 +414,7 @@ async fn s3_16_conversations_are_listed_filtered_searched_and_paged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_28_calls_stand_in_the_timeline_and_webhooks_hear_of_them() {
+async fn s3_28_calls_are_in_the_timeline_and_reported_to_webhooks() {
     let chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     let mut events = chat.sim.place_call(CallScript::default());

@@ -94,7 +94,7 @@ fn all(text: &str) -> impl Iterator<Item = (&str, Vec<(&str, &str)>)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r23_every_metric_is_there_from_the_start_and_every_word_is_of_its_list() {
+async fn r23_every_metric_exists_from_the_start_and_labels_have_listed_values() {
     let app = App::start().await;
     let menu = app.url("/menu");
     app.xml(

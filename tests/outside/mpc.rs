@@ -42,7 +42,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
+async fn a_customer_waits_an_agent_is_added_and_rest_ends_the_call() {
     let world = world(|wanted, _| {
         wanted.accept_wait_ms = 0;
         wanted.hangup_url = wanted.answer_url.replace("/unused", "/hangup");
@@ -241,7 +241,7 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_records_it_and_what_one_participant_says_with_pauses() {
+async fn rest_records_the_call_and_one_participant_with_pauses() {
     use super::record::{channels, told_of, tone_ms};
     let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
     for path in ["/status", "/filed", "/track"] {
@@ -330,7 +330,7 @@ async fn rest_records_it_and_what_one_participant_says_with_pauses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_participants_track_is_recorded_where_the_element_says_so() {
+async fn each_participants_track_is_recorded_on_request() {
     use super::record::{channels, told_of, tone_ms};
     let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
     world.app.xml("/filed", "<Response/>");
@@ -362,7 +362,7 @@ async fn each_participants_track_is_recorded_where_the_element_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r03_one_that_was_up_at_a_kill_is_shown_as_ended_with_who_was_in_and_its_callbacks_come() {
+async fn r03_a_kill_ends_the_call_with_its_participants_and_callbacks() {
     let mut world = world(|wanted, _| {
         wanted.accept_wait_ms = 0;
         wanted.extra = "[cluster]\nnode_id = \"mpc-crash\"\n".to_owned();

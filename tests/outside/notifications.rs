@@ -14,7 +14,7 @@ async fn ask(node: &Node, method: &str, path: &str) -> (u16, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_25_missed_calls_are_told_and_marked_as_read() {
+async fn s3_25_missed_calls_are_notified_and_marked_as_read() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Hangup reason=\"busy\"/></Response>");
     let sim = Sim::start(sim_options()).await.unwrap();

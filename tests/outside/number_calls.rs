@@ -59,8 +59,7 @@ fn accepts() -> sim::CallScript {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_own_or_the_numbers()
-{
+async fn an_idempotency_key_places_one_call_across_a_restart() {
     let mut world = world(|_, _| ()).await;
     world.app.xml("/mine", "<Response><Speak>Your parcel is here.</Speak></Response>");
     world.app.xml("/unused", "<Response><Speak>Hello from the number.</Speak></Response>");
@@ -166,7 +165,7 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_goes_to_an_agent_or_an_endpoint_and_is_hung_up() {
+async fn a_call_connects_an_agent_or_an_endpoint_and_is_hung_up() {
     let world = world(|_, _| ()).await;
     let server = AgentServer::start(|_| reply("Goodbye.", json!("hangup"))).await;
     let agent =
@@ -244,7 +243,7 @@ async fn a_call_goes_to_an_agent_or_an_endpoint_and_is_hung_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_forbids_a_call_is_said_with_its_reason() {
+async fn refused_calls_name_the_reason() {
     const BARRED: &str = "12125550123";
     const OFF: &str = "918035737400";
     let world = world(|wanted, sim| {

@@ -41,7 +41,7 @@ impl Chat {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn webhooks_hear_of_a_number_that_people_or_meta_change() {
+async fn webhooks_report_changes_of_a_number_by_people_and_meta() {
     let chat = Chat::start().await;
     // The first sync from Meta is not reported as a change. Wait until it is complete.
     let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
@@ -103,7 +103,7 @@ fn basic() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn webhooks_hear_of_permissions_and_of_calls() {
+async fn webhooks_report_permissions_and_calls() {
     let chat = Chat::start().await;
     let (status, sent) =
         chat.ask("POST", &format!("permissions/{NUMBER}/{USER}/request/"), Value::Null).await;
@@ -160,7 +160,7 @@ async fn webhooks_hear_of_permissions_and_of_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_is_taken_back_before_it_went_out_is_told_as_ended() {
+async fn a_queued_call_that_is_cancelled_is_reported_as_ended() {
     let chat = Chat::start_with(
         |app| format!("{}[permissions]\nenforce = false\n", crm(app)),
         |wanted| wanted.cps = 1,
@@ -194,7 +194,7 @@ async fn a_call_that_is_taken_back_before_it_went_out_is_told_as_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_number_tells_how_many_of_its_conversations_are_open() {
+async fn a_number_has_a_count_of_open_conversations() {
     let chat = Chat::start().await;
     for user in ["919400000001", "919400000002", "919400000003"] {
         chat.writes(user, "Hello?").await;
@@ -221,7 +221,7 @@ async fn a_number_tells_how_many_of_its_conversations_are_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_13_an_inactive_number_keeps_messages_and_answers_none_and_its_agent_takes_no_calls() {
+async fn s3_13_an_inactive_number_stores_messages_and_its_agent_answers_nothing() {
     let crm_of = |app: &App| crm(app);
     let chat = Chat::start_with(crm_of, |_| {}).await;
     let server = AgentServer::start(|turn| {

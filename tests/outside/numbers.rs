@@ -124,7 +124,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_what_meta_says_of_them() {
+async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_their_state_at_meta() {
     let world = World::start().await;
     world
         .orders(
@@ -207,8 +207,7 @@ async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_what_meta_says_of_them(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_panel_is_judged_as_a_whole_and_outlives_a_restart()
-{
+async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_settings_are_validated_together_and_persist() {
     let mut world = World::start_with(|wanted| {
         wanted.allow_insecure = false;
         wanted.answer_url = "https://app.example.com/answer".to_owned();
@@ -266,7 +265,7 @@ async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_panel_is_judged_as_a_whole_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_people_editing_one_number_are_told_apart_by_etags() {
+async fn concurrent_edits_of_a_number_are_detected_by_etag() {
     let world = World::start().await;
     world.synced().await;
     let url = format!("{}/api/v1/phone-numbers/{NUMBER}/", world.node.public);
@@ -294,7 +293,7 @@ async fn two_people_editing_one_number_are_told_apart_by_etags() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_12_s0_13_s0_15_calling_is_switched_at_meta_first_and_here_for_the_next_call() {
+async fn s0_12_s0_13_s0_15_calling_is_switched_at_meta_first_and_applies_to_the_next_call() {
     let world = World::start().await;
     world.synced().await;
     let off = world.patch(json!({"callingEnabled": false}), 200).await;
@@ -347,7 +346,7 @@ async fn s0_12_s0_13_s0_15_calling_is_switched_at_meta_first_and_here_for_the_ne
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_24_a_new_answer_url_is_asked_for_the_very_next_call() {
+async fn s0_24_a_new_answer_url_applies_to_the_next_call() {
     let world = World::start().await;
     world.app.xml("/other", "<Response><Speak>Good day.</Speak></Response>");
     assert!(world.call().await);
@@ -362,7 +361,7 @@ async fn s0_24_a_new_answer_url_is_asked_for_the_very_next_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_20_s0_21_s0_22_s0_23_a_mapping_is_the_wabas_and_holds_for_all_its_numbers() {
+async fn s0_20_s0_21_s0_22_s0_23_a_mapping_applies_to_all_numbers_of_the_waba() {
     let world = World::start().await;
     world
         .orders(
@@ -418,7 +417,7 @@ async fn s0_20_s0_21_s0_22_s0_23_a_mapping_is_the_wabas_and_holds_for_all_its_nu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_26_s0_27_s0_28_s0_29_s2_22_a_number_is_disconnected_and_comes_back_bare() {
+async fn s0_26_s0_27_s0_28_s0_29_s2_22_a_reconnected_number_has_no_settings() {
     let mut world = World::start().await;
     world.synced().await;
     world.does("PATCH", &format!("wabas/{WABA}/"), json!({"account": SUB}), 200).await;
@@ -477,7 +476,7 @@ pub fn credentials(token: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_by_proven_credentials() {
+async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_with_verified_credentials() {
     let mut world = World::start().await;
     let facts = json!({"platform_type": "ON_PREMISE"});
     world
@@ -597,7 +596,7 @@ async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_by_proven_credentials() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_09_s2_10_s2_11_s2_25_a_number_is_registered_once_at_a_time_and_not_too_soon_again() {
+async fn s2_09_s2_10_s2_11_s2_25_a_failed_registration_is_repeated_after_a_delay() {
     let world = World::start().await;
     let facts = json!({"platform_type": "NOT_APPLICABLE", "pin": "271828"});
     world
@@ -627,7 +626,7 @@ async fn s2_09_s2_10_s2_11_s2_25_a_number_is_registered_once_at_a_time_and_not_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_13_numbers_come_by_metas_sign_up() {
+async fn s2_13_numbers_are_added_by_embedded_sign_up() {
     let world = World::start().await;
     world
         .orders(
@@ -685,7 +684,7 @@ async fn s2_13_numbers_come_by_metas_sign_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn urls_are_checked_as_a_call_would_ask_them() {
+async fn urls_are_checked_like_those_of_a_call() {
     let world = World::start().await;
     world
         .app

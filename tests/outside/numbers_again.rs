@@ -8,7 +8,7 @@ use crate::support::http;
 use crate::support::node::{ACCESS_TOKEN, API_KEY, NUMBER};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_14_s2_15_a_sync_that_meta_ends_half_way_leaves_nothing_half_and_says_what_is_left() {
+async fn s2_14_s2_15_an_interrupted_sync_stores_complete_numbers_and_reports_the_rest() {
     let mut world = World::start().await;
     world.synced().await;
     let numbers = ["918035737461", "918035737462", "918035737463"];
@@ -71,7 +71,7 @@ async fn s2_14_s2_15_a_sync_that_meta_ends_half_way_leaves_nothing_half_and_says
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_20_of_two_who_give_a_waba_away_at_the_same_moment_one_is_told_to_look_again() {
+async fn s0_20_one_of_two_concurrent_mappings_of_a_waba_conflicts() {
     let world = World::start().await;
     let url = format!("{}/api/v1/wabas/{WABA}/", world.node.public);
     let seen = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await;
@@ -98,7 +98,7 @@ async fn s0_20_of_two_who_give_a_waba_away_at_the_same_moment_one_is_told_to_loo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r22_a_token_that_another_key_sealed_is_shown_as_shut_until_that_key_is_back() {
+async fn r22_a_token_sealed_with_another_key_is_unreadable_until_that_key_returns() {
     let mut world = World::start().await;
     let order =
         json!({"number": NEW, "phone_number_id": NEW_ID, "waba": "2029384756", "name": "Loja"});

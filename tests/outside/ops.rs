@@ -26,7 +26,7 @@ async fn sqlite(file: &Path) -> sqlx::SqliteConnection {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r11_a_running_node_is_copied_and_the_copy_put_back() {
+async fn r11_a_running_node_is_backed_up_and_restored() {
     if database::skipped_on_postgres() {
         return;
     }
@@ -82,7 +82,7 @@ async fn r11_a_running_node_is_copied_and_the_copy_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r11_calls_go_on_while_another_has_the_store_locked() {
+async fn r11_calls_continue_while_another_process_locks_the_store() {
     if database::skipped_on_postgres() {
         return;
     }
@@ -132,7 +132,7 @@ async fn r11_calls_go_on_while_another_has_the_store_locked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r11_an_older_binary_names_the_version_that_it_takes() {
+async fn r11_an_older_binary_names_the_version_it_supports() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
     let config = dir.path().join("offhook.toml");
@@ -174,7 +174,7 @@ async fn r11_an_older_binary_names_the_version_that_it_takes() {
 
 /// As in the README: a configuration without `[store]` in an empty folder.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_start_makes_the_folder_of_its_store() {
+async fn the_first_start_creates_the_stores_folder() {
     let dir = tempfile::tempdir().unwrap();
     let (public, admin, media) = (free_port(), free_port(), free_udp_port());
     let config = format!(

@@ -213,7 +213,7 @@ async fn a_user_who_declines_or_does_not_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn our_own_limits_end_the_ringing_and_the_call() {
+async fn ring_timeout_and_time_limit_end_a_call() {
     let world = world(|_, _| ()).await;
     world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
     for (field, value) in [("ring_timeout", 1), ("hangup_on_ring", 1)] {
@@ -251,7 +251,7 @@ async fn our_own_limits_end_the_ringing_and_the_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_graph_refuses_has_its_cause() {
+async fn a_call_refused_by_graph_has_a_specific_cause() {
     let codes = [
         (400, 138_001, ["3000", "Carrier", "no-answer"]),
         (429, 138_002, ["5030", "Plivo", "failed"]),
@@ -285,7 +285,7 @@ async fn what_graph_refuses_has_its_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_whose_connect_had_no_outcome_is_ended_when_it_turns_up() {
+async fn a_call_from_an_unanswered_connect_is_ended_when_it_appears() {
     // Graph processes the request and resets the connection. The phone rings a second later.
     let rules = "[[fault]]\ndo = \"reset\"\non = \"connect\"\ndone = true\nafter_bytes = 0\n";
     let world = world(|_, sim| sim.faults = sim::Faults::parse(rules).expect("rules")).await;
@@ -305,7 +305,7 @@ async fn a_call_whose_connect_had_no_outcome_is_ended_when_it_turns_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_wait_in_order_for_the_calls_per_second_and_can_be_cancelled() {
+async fn calls_wait_in_order_for_permits_and_can_be_cancelled() {
     const CPS: usize = 2;
     let callee = user(CalleeAction::Ignore, EventOrder::ConnectFirst);
     let world = world(|node, sim| {
@@ -383,7 +383,7 @@ async fn several_wait_in_order_for_the_calls_per_second_and_can_be_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_says_when_to_come_again() {
+async fn a_full_queue_has_a_retry_after() {
     let world = world(|node, sim| {
         node.cps = 1;
         sim.callee = user(CalleeAction::Ignore, EventOrder::ConnectFirst);
@@ -441,7 +441,7 @@ async fn r03_a_kill_ends_calls_that_ring_and_calls_that_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r09_a_drain_tells_those_who_wait() {
+async fn r09_a_drain_ends_queued_calls() {
     let mut world = world(|node, sim| {
         node.cps = 1;
         node.drain_seconds = 1;

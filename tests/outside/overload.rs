@@ -213,7 +213,7 @@ async fn r10_a_storm_is_refused_and_passes() {
 /// All permitted calls of a number start simultaneously. Each is accepted, and those that are
 /// delayed are resent by Meta. On a busy machine fewer calls are sent and some may be refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn r10_a_thousand_calls_at_one_instant_are_taken() {
+async fn r10_a_thousand_simultaneous_calls_are_accepted() {
     let calls = if figures() { 1_000 } else { 250 };
     let (node, graph, _app) = world(r#"<Response><Wait length="60"/></Response>"#).await;
     let offer = silent_offer();
@@ -266,7 +266,7 @@ async fn r10_a_thousand_calls_at_one_instant_are_taken() {
 
 /// 1,000 unfinished request heads and 1,000 unfinished bodies, beside complete webhooks.
 #[tokio::test(flavor = "multi_thread")]
-async fn r10_slow_connections_delay_no_good_webhook() {
+async fn r10_slow_connections_delay_no_valid_webhook() {
     let limit = getrlimit(Resource::Nofile);
     let raised = limit.maximum.map_or(32_768, |hard| hard.min(32_768));
     let enough = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), ..limit }) {
@@ -323,7 +323,7 @@ async fn r10_slow_connections_delay_no_good_webhook() {
 
 /// Lowers the descriptor limit of a running node, then connects until none is left.
 #[tokio::test(flavor = "multi_thread")]
-async fn r10_without_descriptors_nothing_dies_and_it_comes_back_by_itself() {
+async fn r10_the_node_recovers_from_running_out_of_descriptors() {
     let prlimit = std::process::Command::new("prlimit")
         .arg("--version")
         .output()

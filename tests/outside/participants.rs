@@ -79,7 +79,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_relayed_to_users_on_whatsapp_where_that_is_wanted() {
+async fn digits_are_relayed_to_whatsapp_users_on_request() {
     for (element, relayed) in [
         (
             "MultiPartyCall role=\"agent\" relayDTMFInputs=\"true\" statusCallbackUrl=\"APP/status\"",
@@ -112,7 +112,7 @@ async fn keys_are_relayed_to_users_on_whatsapp_where_that_is_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it_rings() {
+async fn an_added_participant_confirms_by_a_key_while_members_hear_ringing() {
     let world = meeting(
         "<Response><MultiPartyCall role=\"customer\" enterSound=\"none\" exitSound=\"none\" stayAlone=\"true\" \
          statusCallbackUrl=\"APP/status\">Desk</MultiPartyCall></Response>",
@@ -215,7 +215,7 @@ async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_called_later_waits_in_the_queue_while_others_go_out() {
+async fn a_scheduled_participant_waits_while_others_are_called() {
     let world = meeting("<Response><Hangup/></Response>").await;
     let first = world.sim.expect_call(comes(USER, 0.0, ""));
     let second = world.sim.expect_call(CallScript {
@@ -273,7 +273,7 @@ async fn who_is_called_later_waits_in_the_queue_while_others_go_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_rest_plays_is_heard_by_who_waits_and_who_is_on_hold_in_place_of_the_music() {
+async fn rest_playback_replaces_the_music_for_waiting_and_held_members() {
     let sounds = tones().await;
     let world = meeting(
         "<Response><MultiPartyCall role=\"customer\" startMpcOnEnter=\"false\" enterSound=\"none\" exitSound=\"none\" \
@@ -421,7 +421,7 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whose_multi_party_call_has_ended_is_called_no_longer() {
+async fn participants_of_an_ended_multi_party_call_are_not_called() {
     for rest in [true, false] {
         let world = meeting(
             "<Response><MultiPartyCall role=\"customer\" enterSound=\"none\" exitSound=\"none\" stayAlone=\"true\" \

@@ -93,7 +93,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m18_a_user_is_asked_answers_and_the_node_knows_also_after_a_crash() {
+async fn m18_a_users_answer_to_a_permission_request_survives_a_crash() {
     let mut world = World::start("").await;
     assert_eq!(world.permission("").await["status"], "none");
     let sent = world.request().await;
@@ -147,8 +147,7 @@ async fn m18_a_user_is_asked_answers_and_the_node_knows_also_after_a_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m17_l20_a_users_call_allows_a_call_back_where_the_number_says_so_and_clears_the_requests()
-{
+async fn m17_l20_an_inbound_call_grants_permission_if_enabled_and_resets_the_requests() {
     let world = World::start("").await;
     assert_eq!(world.request().await.status, 202);
     world.calls().await;
@@ -171,7 +170,7 @@ async fn m17_l20_a_users_call_allows_a_call_back_where_the_number_says_so_and_cl
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m19_graph_is_asked_once_a_minute_and_numbers_have_rules_of_their_own() {
+async fn m19_permissions_are_refreshed_once_a_minute_with_limits_per_number() {
     let world =
         World::start("permissions = { requests_per_day = 25, requests_per_week = 100 }").await;
     for _ in 0..3 {

@@ -86,7 +86,7 @@ async fn a_person_calls_from_the_page_hears_the_menu_presses_a_key_and_hangs_up(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m18_a_person_is_asked_on_the_page_whether_the_business_may_call_and_allows_it() {
+async fn m18_a_permission_request_is_granted_on_the_page() {
     if !has_chromium() {
         return;
     }
@@ -121,7 +121,7 @@ async fn m18_a_person_is_asked_on_the_page_whether_the_business_may_call_and_all
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_playgrounds_document_is_heard_by_the_browser_phone() {
+async fn the_browser_phone_hears_the_playgrounds_document() {
     if !has_chromium() {
         return;
     }
@@ -160,7 +160,7 @@ async fn the_playgrounds_document_is_heard_by_the_browser_phone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminal_calls_through_a_running_dev_and_by_itself() {
+async fn the_call_command_works_with_and_without_a_running_dev() {
     let dev = Dev::start(&[]);
     let node = dev.address("console").replace("/console/", "");
     let folder = tempfile::tempdir().expect("a folder");

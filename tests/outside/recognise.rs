@@ -147,7 +147,7 @@ const LONG: &str = "<Speak>Welcome to the restaurant. We are open every day from
     Please tell us what we can do for you today, and we will see to it at once, or as soon as we can.</Speak>";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_caller_says_over_the_prompt_stops_it_and_goes_to_the_action() {
+async fn speech_interrupts_the_prompt_and_is_sent_to_the_action() {
     let answer = r#"{"text":" Book a table for two.\n","segments":[{"text":" Book a table for two.","start":0,"end":2,"avg_logprob":-0.1,"no_speech_prob":0.01}]}"#;
     let (endpoint, url) = Endpoint::start(answer).await;
     let world = world(&format!("[speech.transcribe]\nurl = \"{url}\"\n")).await;
@@ -275,7 +275,7 @@ async fn interim_results_come_before_the_action_and_none_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_recogniser_the_document_goes_on_and_the_record_says_why() {
+async fn without_a_recogniser_the_document_continues_and_the_record_says_why() {
     let world = world("[speech]\nrecogniser = \"none\"\n").await;
     world.answer("inputType=\"speech\" executionTimeout=\"5\"", "");
     world.call(say(200, "Is anybody there?").await).await;

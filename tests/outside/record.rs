@@ -94,7 +94,7 @@ pub(super) fn told_of(seen: &Seen, end: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_is_recorded_told_and_downloaded() {
+async fn a_message_is_recorded_reported_and_downloaded() {
     let world = recording(
         "<Record action=\"APP/recorded\" callbackUrl=\"APP/recording\" fileFormat=\"wav\" maxLength=\"20\"/>",
     )
@@ -163,7 +163,7 @@ async fn a_message_is_recorded_told_and_downloaded() {
 
 /// The hang-up may occur while the file is open, while the action is requested, or after both.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_and_then_a_hang_up_leave_the_action_all_the_same() {
+async fn the_action_is_requested_after_a_key_and_a_hang_up() {
     let world =
         recording("<Record action=\"APP/recorded\" fileFormat=\"wav\" playBeep=\"false\" finishOnKey=\"1#\"/>").await;
     world.app.xml("/recorded", "<Response><Wait length=\"30\"/></Response>");
@@ -190,7 +190,7 @@ async fn a_key_and_then_a_hang_up_leave_the_action_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silence_ends_a_message_and_a_hang_up_leaves_it_all_the_same() {
+async fn silence_or_a_hang_up_ends_a_message() {
     let world = recording(
         "<Record action=\"APP/recorded\" redirect=\"false\" timeout=\"2\" fileFormat=\"wav\" playBeep=\"false\" \
          recordChannelType=\"mono\"/><Record action=\"APP/recorded\" callbackUrl=\"APP/recording\" timeout=\"30\"/>",
@@ -226,7 +226,7 @@ async fn silence_ends_a_message_and_a_hang_up_leaves_it_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_node_leaves_a_file_and_tells_of_it_when_it_is_back() {
+async fn a_killed_node_keeps_the_recording_and_reports_it_after_a_restart() {
     let mut world = recording(
         "<Record recordSession=\"true\" callbackUrl=\"APP/recording\" action=\"APP/recorded\" redirect=\"false\" \
          fileFormat=\"wav\"/><Wait length=\"30\"/>",
@@ -264,7 +264,7 @@ async fn a_killed_node_leaves_a_file_and_tells_of_it_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_records_a_live_call_lists_what_it_has_and_takes_it_away() {
+async fn rest_records_a_live_call_and_lists_and_deletes_recordings() {
     let world = recording("<Wait length=\"30\"/>").await;
     // `Wait` alone does not answer a call; audible elements do.
     world.app.xml("/unused", "<Response><Speak>Hello.</Speak><Wait length=\"30\"/></Response>");
@@ -332,7 +332,7 @@ async fn rest_records_a_live_call_lists_what_it_has_and_takes_it_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recording_begins_when_who_was_dialled_has_answered() {
+async fn a_dials_recording_starts_when_the_callee_answers() {
     const CALLER: &str = "919812345678";
     const CALLEE: &str = "919412341234";
     const CALLEE_HZ: f64 = 1_100.0;
@@ -411,7 +411,7 @@ impl Drop for Small {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_ends_a_conferences_recording_with_a_file_and_a_remark() {
+async fn a_full_disk_ends_a_conference_recording_with_a_file_and_a_remark() {
     let world = recording(
         "<Conference record=\"true\" recordFileFormat=\"wav\" callbackUrl=\"APP/recording\" enterSound=\"\" \
          exitSound=\"\">Board</Conference>",
@@ -450,8 +450,7 @@ async fn a_full_disk_ends_a_conferences_recording_with_a_file_and_a_remark() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recording_that_cannot_be_completed_when_the_call_is_over_is_told_and_stands_in_its_record()
- {
+async fn a_recording_that_cannot_be_completed_is_reported_and_recorded() {
     let world = recording(
         "<Record recordSession=\"true\" callbackUrl=\"APP/recording\" action=\"APP/recorded\" redirect=\"false\" \
          fileFormat=\"wav\"/><Wait length=\"30\"/>",

@@ -136,7 +136,7 @@ async fn r09_reload_drops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r09_a_bad_file_changes_nothing_and_is_pointed_at() {
+async fn r09_an_invalid_file_changes_nothing_and_is_reported() {
     let world = World::start().await;
     let live = world.live().await;
     world.edit(&[

@@ -57,7 +57,7 @@ fn says_nothing_of_us(what: &str, answer: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r14_what_may_be_smuggled_is_refused_and_the_connection_closed() {
+async fn r14_ambiguous_framing_is_refused_and_closes_the_connection() {
     let (node, graph) = node(|_| ()).await;
     let id = wacid();
     let body = connect_body(&id, &silent_offer()).to_string();
@@ -225,7 +225,7 @@ async fn r14_what_may_be_smuggled_is_refused_and_the_connection_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r14_headers_that_want_to_be_somebody_else_have_no_effect() {
+async fn r14_forwarding_headers_of_untrusted_clients_have_no_effect() {
     let (node, _graph) = node(|_| ()).await;
     let authorization = basic(AUTH_ID, AUTH_TOKEN);
     let send = async |method: &str, path: &str, extra: &str| {
@@ -272,7 +272,7 @@ async fn r14_headers_that_want_to_be_somebody_else_have_no_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r14_a_trusted_proxy_tells_who_asks() {
+async fn r14_a_trusted_proxy_names_the_client() {
     let (node, _graph) =
         node(|w| w.listen = "trusted_proxies = [\"127.0.0.1/32\"]".to_owned()).await;
     let path = format!("{}{CALLS}", node.public);
@@ -288,7 +288,7 @@ async fn r14_a_trusted_proxy_tells_who_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r15_failures_are_throttled_and_nobody_else_is() {
+async fn r15_authentication_failures_are_throttled_per_client() {
     let (node, _graph) = node(|_| ()).await;
     let calls = format!("{}{CALLS}", node.public);
     let check = format!("{}/api/v1/xml/check", node.public);
@@ -376,7 +376,7 @@ impl Line {
 /// The promised figure is 5,000 per second for 10 s: `OFFHOOK_R13_SECONDS=10` on an otherwise idle
 /// machine.
 #[tokio::test(flavor = "multi_thread")]
-async fn r13_a_flood_of_bad_signatures_leaves_good_ones_quick() {
+async fn r13_a_flood_of_bad_signatures_does_not_slow_valid_ones() {
     let (node, _graph) = node(|_| ()).await;
     let seconds =
         std::env::var("OFFHOOK_R13_SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);

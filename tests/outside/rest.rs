@@ -48,7 +48,7 @@ fn error(answer: &Answer) -> (u16, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_line_of_what_requests_have_in_common() {
+async fn the_rules_common_to_all_requests() {
     let node = node().await;
     let at = |rest: &str| format!("/v1/Account/{AUTH_ID}/{rest}");
     let json = [("content-type", "application/json")];
@@ -215,7 +215,7 @@ async fn every_line_of_what_requests_have_in_common() {
 /// Changes made over the API persist across a kill, including tokens. The configuration file is not
 /// modified.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_set_outlives_a_kill() {
+async fn changes_survive_a_kill() {
     let mut node = node().await;
     let at = |rest: &str| format!("/v1/Account/{AUTH_ID}/{rest}");
     let json = [("content-type", "application/json")];

@@ -25,7 +25,7 @@ async fn routing(chat: &Chat) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_01_s4_02_s4_03_s4_05_s4_20_the_path_the_key_the_fields_and_the_shape() {
+async fn s4_01_s4_02_s4_03_s4_05_s4_20_path_key_fields_and_response() {
     let chat = Chat::start().await;
     for path in [
         path(),
@@ -89,7 +89,7 @@ async fn s4_01_s4_02_s4_03_s4_05_s4_20_the_path_the_key_the_fields_and_the_shape
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_04_s4_06_s4_07_s4_08_a_webhook_takes_the_agents_place_and_an_agent_the_webhooks() {
+async fn s4_04_s4_06_s4_07_s4_08_webhook_and_agent_replace_each_other() {
     let chat = Chat::with_two().await;
     let (crm, desk) = (chat.webhook("crm").await, chat.webhook("desk").await);
     let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
@@ -123,7 +123,7 @@ async fn s4_04_s4_06_s4_07_s4_08_a_webhook_takes_the_agents_place_and_an_agent_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_09_apply_to_existing_takes_every_conversation_at_once() {
+async fn s4_09_apply_to_existing_changes_all_conversations() {
     let mut chat = Chat::start().await;
     let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
     let agent = chat.agent("http://127.0.0.1:9009/").await;
@@ -157,7 +157,7 @@ async fn s4_09_apply_to_existing_takes_every_conversation_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_10_s4_11_existing_conversations_stay_and_no_subscription_events_come() {
+async fn s4_10_s4_11_existing_conversations_are_unchanged_and_no_events_are_sent() {
     let chat = Chat::with_two().await;
     let (crm, desk) = (chat.webhook("crm").await, chat.webhook("desk").await);
     assert_eq!(chat.subscribe(Some(&crm), false).await.0, 200);
@@ -181,7 +181,7 @@ async fn s4_10_s4_11_existing_conversations_stay_and_no_subscription_events_come
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_12_a_conversation_alone_is_subscribed_and_its_webhooks_hear_of_it() {
+async fn s4_12_a_single_conversation_is_subscribed_and_its_webhooks_are_notified() {
     let chat = Chat::with_two().await;
     let (crm, desk) = (chat.webhook("crm").await, chat.webhook("desk").await);
     assert_eq!(chat.subscribe(Some(&crm), false).await.0, 200);
@@ -208,7 +208,7 @@ async fn s4_12_a_conversation_alone_is_subscribed_and_its_webhooks_hear_of_it() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_13_s4_14_webhooks_are_made_in_the_console_and_an_unknown_one_changes_nothing() {
+async fn s4_13_s4_14_webhooks_are_created_in_the_console_and_an_unknown_one_changes_nothing() {
     let chat = Chat::start_with(
         |app| {
             let other =
@@ -248,7 +248,7 @@ async fn s4_13_s4_14_webhooks_are_made_in_the_console_and_an_unknown_one_changes
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_17_s4_18_the_number_of_path_body_and_meta_is_one_and_the_askers_own() {
+async fn s4_17_s4_18_path_body_and_meta_id_must_name_one_number_of_the_account() {
     let chat = Chat::start_with(
         |app| {
             let other =
@@ -277,7 +277,7 @@ async fn s4_17_s4_18_the_number_of_path_body_and_meta_is_one_and_the_askers_own(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_19_twice_is_once_and_of_two_that_race_one_wins_whole() {
+async fn s4_19_repeating_is_idempotent_and_one_of_two_concurrent_requests_wins() {
     let chat = Chat::start().await;
     let crm = chat.webhook("crm").await;
     let first = chat.subscribe(None, true).await;

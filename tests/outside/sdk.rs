@@ -86,7 +86,7 @@ async fn python_places_and_ends_calls() {
 /// ring, redirect, actions with `redirect` true and false, hangup; with and without a query and a
 /// fragment in the URL.
 #[tokio::test(flavor = "multi_thread")]
-async fn pythons_validators_take_every_request() {
+async fn the_python_validators_accept_every_request() {
     let world = world(|_, _| ()).await;
     let Some(mut sdk) = sdk::python(&world.node.public, AUTH_ID, AUTH_TOKEN) else { return };
     let url = |path: &str| world.app.url(path);
@@ -309,7 +309,7 @@ async fn node_places_calls_and_manages_the_account() {
 
 /// Recordings of a multi-party call, of a participant and of a live call, and the recordings list.
 #[tokio::test(flavor = "multi_thread")]
-async fn python_records_calls_and_rooms_and_takes_recordings_away() {
+async fn python_records_calls_and_rooms_and_deletes_recordings() {
     let world = world(|_, _| ()).await;
     let Some(mut sdk) = sdk::python(&world.node.public, AUTH_ID, AUTH_TOKEN) else { return };
     world.app.xml("/status", "");

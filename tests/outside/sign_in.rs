@@ -88,7 +88,7 @@ fn and(mut claims: Value, more: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_signs_in_with_the_provider_and_is_known_by_its_word_from_then_on() {
+async fn a_person_signs_in_with_the_provider_and_is_recognised_by_subject() {
     let provider = Provider::start(Key::rsa()).await;
     let world = with(&provider, &format!("client_secret = \"{SECRET}\"")).await;
     let page = http::get(&format!("{}/console/sign-in?to=/console/calls/", world.node.public))
@@ -142,7 +142,7 @@ async fn a_person_signs_in_with_the_provider_and_is_known_by_its_word_from_then_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
+async fn tokens_and_codes_of_other_sign_ins_are_refused() {
     let provider = Provider::start(Key::ec()).await;
     let world = with(&provider, &format!("client_secret = \"{SECRET}\"")).await;
     let now = jiff::Timestamp::now().as_second();
@@ -229,7 +229,7 @@ async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_people_come_where_they_may_with_the_role_that_the_provider_says() {
+async fn new_people_are_created_if_allowed_with_the_providers_role() {
     let provider = Provider::start(Key::ec()).await;
     // A public client without a secret.
     let more = format!(
@@ -283,7 +283,7 @@ async fn new_people_come_where_they_may_with_the_role_that_the_provider_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_browser_goes_there_and_comes_back_signed_in() {
+async fn a_real_browser_signs_in_through_the_provider() {
     if !has_chromium() {
         return;
     }

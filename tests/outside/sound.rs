@@ -15,7 +15,7 @@ async fn record(node: &Node, uuid: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_says_how_the_sound_got_through() {
+async fn the_record_describes_the_media_path() {
     let app = App::start().await;
     app.xml("/hangup", "");
     let menu = app.url("/menu");
@@ -55,7 +55,7 @@ async fn a_record_says_how_the_sound_got_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_without_sound_says_what_is_missing_and_what_to_do() {
+async fn a_call_without_media_names_the_fault_and_the_remedy() {
     let app = App::start().await;
     app.xml("/hangup", "");
     let menu = app.url("/menu");

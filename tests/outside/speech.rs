@@ -133,7 +133,7 @@ async fn whole(prompt: &Arc<Prompt>) -> Vec<media::prompt::Frame> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_text_is_heard_before_all_of_it_is_made() {
+async fn a_long_text_plays_before_it_is_complete() {
     let dir = tempfile::tempdir().unwrap();
     let library = library(dir.path());
     // Start the helper and load the voice.
@@ -145,7 +145,7 @@ async fn a_long_text_is_heard_before_all_of_it_is_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_said_is_on_the_disk_for_the_next_process() {
+async fn prompts_are_cached_on_disk_for_the_next_process() {
     let dir = tempfile::tempdir().unwrap();
     let welcome = speak("Welcome back. Press one.");
     let said = {

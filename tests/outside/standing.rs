@@ -50,7 +50,7 @@ async fn until(chat: &Chat, number: &str, test: impl Fn(&Value) -> bool) -> Valu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_06_s2_10_s2_12_s2_17_only_a_registered_number_has_an_agent_or_is_an_agents_own() {
+async fn s2_06_s2_10_s2_12_s2_17_agents_need_registered_numbers() {
     let chat = Chat::start().await;
     meta_has(&chat, WABA, json!({"platform_type": "NOT_APPLICABLE", "pin": "271828"})).await;
     sync(&chat).await;
@@ -92,8 +92,7 @@ async fn s2_06_s2_10_s2_12_s2_17_only_a_registered_number_has_an_agent_or_is_an_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_05_s2_18_s2_19_a_number_has_one_agent_for_what_comes_and_many_agents_one_for_what_goes()
-{
+async fn s2_05_s2_18_s2_19_a_number_has_one_inbound_agent_and_serves_many_outbound() {
     let chat = Chat::start().await;
     let make = async |name: &str| {
         let body =
@@ -129,7 +128,7 @@ async fn s2_05_s2_18_s2_19_a_number_has_one_agent_for_what_comes_and_many_agents
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_08_without_an_agent_a_message_is_kept_and_nobody_answers() {
+async fn s2_08_without_an_agent_a_message_is_stored_and_not_answered() {
     let server = AgentServer::start(|_| reply("I am the agent.", Value::Null)).await;
     let chat = Chat::start_with(|_| String::new(), |_| {}).await;
     chat.writes(USER, "Hello?").await;
@@ -153,7 +152,7 @@ async fn s2_08_without_an_agent_a_message_is_kept_and_nobody_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_14_s2_15_s2_22_a_number_added_at_meta_is_found_and_none_is_deleted_here() {
+async fn s2_14_s2_15_s2_22_a_sync_adds_numbers_and_deletes_none() {
     let chat = Chat::start().await;
     let numbers = async || {
         let list = chat.get("phone-numbers/").await;
@@ -187,7 +186,7 @@ async fn s2_14_s2_15_s2_22_a_number_added_at_meta_is_found_and_none_is_deleted_h
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_03_s2_21_a_webhook_of_metas_renews_the_quality_and_a_low_one_is_told() {
+async fn s2_03_s2_21_metas_webhook_updates_the_quality_and_a_low_one_notifies() {
     let chat = Chat::start().await;
     until(&chat, NUMBER, |number| number["qualityRating"] == "GREEN").await;
     let facts = json!({"quality_rating": "RED"});
@@ -222,7 +221,7 @@ fn credentials(more: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_07_s3_08_s3_09_s3_13_s3_15_active_needs_an_agent_that_writes() {
+async fn s3_07_s3_08_s3_09_s3_13_s3_15_an_active_number_needs_an_agent_for_messages() {
     let chat = Chat::start().await;
     meta_has(&chat, WABA, json!({})).await;
     let voice =
@@ -288,7 +287,7 @@ async fn s3_26_a_notification_names_its_conversation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_27_a_message_is_told_live_within_a_second_and_to_its_account_alone() {
+async fn s3_27_a_message_reaches_its_accounts_live_feed_within_a_second() {
     let chat = Chat::start_with(
         |app| {
             let user = |name: &str, account: &str| {
@@ -350,7 +349,7 @@ async fn s3_27_a_message_is_told_live_within_a_second_and_to_its_account_alone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
+async fn s4_15_s4_16_a_sandbox_number_is_routed_per_person() {
     let chat = Chat::with_two().await;
     // A number at Meta in a WABA that is not configured.
     meta_has(&chat, "9999", json!({})).await;
@@ -452,7 +451,7 @@ fn told((status, mut body): (u16, Value)) -> (u16, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
+async fn s3_30_ids_of_other_accounts_look_unknown() {
     let chat = Chat::start_with(
         |app| {
             let other =
@@ -541,8 +540,7 @@ async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_20_s0_23_a_number_whose_subaccount_is_removed_is_its_main_accounts_at_the_next_message()
-{
+async fn s0_20_s0_23_a_removed_subaccounts_number_belongs_to_the_main_account() {
     let chat = Chat::start().await;
     let own = format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}")));
     let plivo = async |method: &str, path: &str, body: Value| {

@@ -20,7 +20,7 @@ fn now() -> std::time::Instant {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r19_junk_gets_nothing_back_and_costs_a_live_call_nothing() {
+async fn r19_junk_gets_no_response_and_does_not_disturb_a_call() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Speak loop=\"0\">This goes on and on.</Speak></Response>")
         .xml("/hangup", "");

@@ -134,7 +134,7 @@ async fn a_voice_bot_talks_with_a_caller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_upgrade_is_signed_and_sound_comes_every_20_ms() {
+async fn the_upgrade_is_signed_and_audio_arrives_every_20_ms() {
     let (world, mut server) = (world(|_, _| ()).await, BotServer::refusing(1).await);
     let attributes = "keepCallAlive=\"true\" audioTrack=\"both\" contentType=\"audio/x-l16;rate=16000\" \
         extraHeaders=\"user=42,lang=hi\"";
@@ -229,7 +229,7 @@ const TWO_WAYS: &str =
     "bidirectional=\"true\" keepCallAlive=\"true\" contentType=\"audio/x-l16;rate=16000\"";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
+async fn a_servers_audio_is_played_marked_and_cleared() {
     let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
     let document =
         format!("<Response>{}<Wait length=\"1\"/></Response>", world.stream(TWO_WAYS, &server.url));
@@ -295,7 +295,7 @@ async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
+async fn a_failed_socket_lets_the_document_continue() {
     let world = world(|_, _| ()).await;
     // No server, and a server that refuses three times.
     let mut server = BotServer::refusing(3).await;
@@ -354,7 +354,7 @@ async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_begins_looks_at_and_ends_a_stream() {
+async fn rest_starts_shows_and_stops_a_stream() {
     let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
     let document = "<Response><Wait length=\"60\"/><Speak>x</Speak></Response>";
     let (user, uuid) = world.streamed(listens(), document.to_owned()).await;
@@ -408,7 +408,7 @@ async fn rest_begins_looks_at_and_ends_a_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_does_not_read_keeps_no_call_from_ending() {
+async fn a_server_that_does_not_read_does_not_delay_the_end_of_a_call() {
     let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
     let attributes =
         "keepCallAlive=\"true\" audioTrack=\"both\" contentType=\"audio/x-l16;rate=24000\"";
@@ -436,7 +436,7 @@ async fn a_server_that_does_not_read_keeps_no_call_from_ending() {
 
 /// Takes a minute, because pings are sent every 20 s.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_misses_two_pings_is_dropped_and_one_that_answers_them_is_not() {
+async fn a_server_that_misses_two_pings_is_disconnected() {
     let (world, mut server) =
         (world(|wanted, _| wanted.accept_wait_ms = 0).await, BotServer::start().await);
     world.app.xml("/stream", "");
@@ -488,7 +488,7 @@ async fn a_server_that_misses_two_pings_is_dropped_and_one_that_answers_them_is_
 /// With `noiseCancellation` the server receives almost nothing of a constant background noise, in
 /// messages of the right length.
 #[tokio::test(flavor = "multi_thread")]
-async fn noise_around_the_user_is_taken_away_where_that_is_asked_for() {
+async fn noise_cancellation_removes_background_noise() {
     let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
     let (mut state, mut level) = (7_u32, 0.0_f64);
     let rumble: Vec<i16> = (0..16_000 * 8)

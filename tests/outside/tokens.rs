@@ -34,7 +34,7 @@ fn signed_by(seen: &crate::support::app::Seen, url: &str, token: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_replaced_with_an_overlap_and_outlives_a_restart() {
+async fn a_token_is_rotated_with_an_overlap_and_survives_a_restart() {
     use sim::{CalleeAction, EventOrder};
     let mut world = world(|_, _| ()).await;
     world.app.xml("/unused", "<Response><Hangup/></Response>");

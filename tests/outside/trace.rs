@@ -41,7 +41,7 @@ async fn until_callback(node: &Node, uuid: &str, mut log: String) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_call_shows_what_was_slow() {
+async fn the_trace_of_a_slow_call_shows_the_slow_part() {
     let app = App::start().await;
     let menu = app.url("/menu");
     app.xml(

@@ -87,7 +87,7 @@ async fn recording(more: &str, document: &str) -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_is_written_down_and_told_after_a_recogniser_that_failed() {
+async fn a_message_is_transcribed_and_reported_after_a_failed_attempt() {
     let endpoint = Endpoint::start(&[(503, ""), (200, "Please book a table for two.")]).await;
     let world = recording(
         &endpoint.toml(),
@@ -135,7 +135,7 @@ async fn a_message_is_written_down_and_told_after_a_recogniser_that_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_side_of_a_call_is_written_down_also_by_the_node_that_comes_after_a_kill() {
+async fn each_side_of_a_call_is_transcribed_even_after_a_kill() {
     let endpoint = Endpoint::start(&[HANGS, (200, "first"), (200, "second")]).await;
     let mut world = recording(
         &endpoint.toml(),
@@ -168,8 +168,7 @@ async fn each_side_of_a_call_is_written_down_also_by_the_node_that_comes_after_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_recogniser_the_recording_is_made_and_the_record_says_why_nothing_is_written_down()
- {
+async fn without_a_recogniser_the_record_says_why_there_is_no_transcript() {
     let world = recording(
         "[speech]\nrecogniser = \"none\"\n",
         "<Record transcriptionType=\"auto\" transcriptionUrl=\"APP/said\" callbackUrl=\"APP/recording\" maxLength=\"1\" \

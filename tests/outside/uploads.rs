@@ -32,7 +32,7 @@ async fn asked_for_a_picture() -> Chat {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_is_uploaded_sent_and_seen_where_it_stands() {
+async fn a_file_is_uploaded_sent_and_shown_in_the_timeline() {
     let chat = asked_for_a_picture().await;
     let id = chat.id_of(USER).await;
     let media = format!("{id}/media/");
@@ -88,7 +88,7 @@ async fn a_file_is_uploaded_sent_and_seen_where_it_stands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r14_a_file_that_whatsapp_does_not_take_is_refused_with_its_reason() {
+async fn r14_a_file_that_whatsapp_does_not_support_is_refused() {
     let chat = asked_for_a_picture().await;
     let media = format!("{}/media/", chat.id_of(USER).await);
     let large = vec![0; (5 << 20) + 1];

@@ -83,7 +83,7 @@ async fn menu() -> App {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_application_is_walked_with_real_requests() {
+async fn an_application_is_run_with_real_requests() {
     let app = menu().await;
     let (answer, hangup) = (app.url("/answer"), app.url("/hangup"));
     let args = [
@@ -139,7 +139,7 @@ async fn an_application_is_walked_with_real_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_caller_and_one_who_hangs_up() {
+async fn a_silent_caller_and_a_caller_who_hangs_up() {
     let app = menu().await;
     let answer = app.url("/answer");
     let (code, objects, _) = walk(&[&answer, "--method", "get", "--no-callbacks"]).await;
@@ -153,7 +153,7 @@ async fn a_silent_caller_and_one_who_hangs_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_application_that_fails_is_told_why() {
+async fn a_failing_application_gets_the_reason() {
     let app = menu().await;
     app.xml("/bad", "<Response>\n  <Speek>Hi</Speek>\n</Response>");
     let round = app.url("/round");
@@ -212,7 +212,7 @@ async fn an_application_that_fails_is_told_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_is_walked_and_wrong_usage_is_2() {
+async fn a_file_is_run_and_wrong_usage_exits_2() {
     let app = menu().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("menu.xml");

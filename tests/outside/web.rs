@@ -68,7 +68,7 @@ fn call(to: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_calls_by_its_application_and_is_hung_up_over_the_api() {
+async fn an_endpoint_calls_through_its_application_and_is_hung_up_over_the_api() {
     let world = endpoints().await;
     let endpoint = world.endpoint("asha").await;
     let shown = world.one(&endpoint).await;
@@ -168,7 +168,7 @@ async fn an_endpoint_calls_by_its_application_and_is_hung_up_over_the_api() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_phone_says_who_it_is_and_hears_what_is_wrong() {
+async fn a_phone_registers_and_receives_errors() {
     let world = endpoints().await;
     let endpoint = world.endpoint("asha").await;
     let public = &world.node.public;
@@ -239,8 +239,7 @@ async fn a_phone_says_who_it_is_and_hears_what_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_signed_in_registers_their_accounts_endpoints_without_a_password_until_they_sign_out()
- {
+async fn a_console_session_registers_its_accounts_endpoints_without_a_password() {
     let world = crate::console::with_people().await;
     world.endpoint("asha").await;
     world.endpoint("support").await;
@@ -282,7 +281,7 @@ async fn who_is_signed_in_registers_their_accounts_endpoints_without_a_password_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_is_made_in_the_console_with_an_answer_url_of_its_own_and_taken_away() {
+async fn an_endpoint_is_created_in_the_console_with_an_answer_url_and_removed() {
     let world = crate::console::with_people().await;
     world.app.xml("/mine", "<Response><Wait length=\"60\"/></Response>");
     let asha = Session::of(&world, "asha").await;
@@ -328,7 +327,7 @@ async fn an_endpoint_is_made_in_the_console_with_an_answer_url_of_its_own_and_ta
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_phone_that_was_cut_off_comes_back_to_its_call_and_one_that_leaves_hangs_up() {
+async fn a_disconnected_phone_resumes_its_call_and_one_that_leaves_hangs_up() {
     let world = endpoints().await;
     world.endpoint("asha").await;
     let (mut phone, session) = Phone::registered(&world.node.public, "asha", PASSWORD).await;
@@ -354,7 +353,7 @@ async fn a_phone_that_was_cut_off_comes_back_to_its_call_and_one_that_leaves_han
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r09_phones_hear_of_a_drain_and_their_calls_end_with_it() {
+async fn r09_a_drain_is_reported_to_phones_and_ends_their_calls() {
     let mut world = world(|wanted, _| (wanted.accept_wait_ms, wanted.drain_seconds) = (0, 1)).await;
     world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
     world.endpoint("asha").await;
@@ -448,7 +447,7 @@ pub fn dial_asha(world: &World) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dial_rings_an_endpoint_everywhere_and_the_first_to_accept_has_it() {
+async fn a_dial_rings_all_phones_of_an_endpoint_and_the_first_answer_wins() {
     let world = endpoints().await;
     for path in ["/events", "/dialled"] {
         world.app.xml(path, "<Response/>");
@@ -509,7 +508,7 @@ async fn a_dial_rings_an_endpoint_everywhere_and_the_first_to_accept_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_was_handed_to_a_phone_is_handed_on_to_another() {
+async fn a_transferred_call_is_transferred_again() {
     let world = endpoints().await;
     for path in ["/events", "/dialled"] {
         world.app.xml(path, "<Response/>");

@@ -64,7 +64,7 @@
 //! | a callback is given up after its third retry | R4, an undelivered callback | 14 |
 //!
 //! The first runs with business-initiated calls found these bugs in the program. Each was fixed,
-//! and `r24_seeds_that_found_something` runs its seed:
+//! and `r24_seeds_that_found_a_bug` runs its seed:
 //!
 //! | bug | failed check | seed |
 //! |---|---|---|

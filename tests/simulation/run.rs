@@ -90,7 +90,7 @@ fn r24_ten_thousand_seeds() {
 }
 
 #[test]
-fn r24_same_seed_same_run() {
+fn r24_the_same_seed_gives_the_same_run() {
     for seed in 0..200 {
         let (one, two) = (run(seed, Show::Nothing), run(seed, Show::Last));
         assert_eq!((one.hash, one.steps), (two.hash, two.steps), "seed {seed}");
@@ -98,7 +98,7 @@ fn r24_same_seed_same_run() {
 }
 
 #[test]
-fn r24_seeds_that_found_something() {
+fn r24_seeds_that_found_a_bug() {
     for (seed, what) in FOUND {
         let outcome = run(*seed, Show::Nothing);
         assert!(

@@ -146,7 +146,7 @@ impl World {
 }
 
 #[test]
-fn l06_calls_go_out_in_their_order_and_no_faster_than_the_account_may() {
+fn l06_calls_start_in_order_and_within_the_accounts_rate() {
     let mut world = World::new(2);
     (0..5).for_each(|id| world.order(id));
     let next = world.let_out().expect("three wait");
@@ -203,7 +203,7 @@ fn l06_a_call_waits_for_two_minutes_at_most() {
 }
 
 #[test]
-fn l06_a_queue_is_bounded_and_a_second_call_to_a_user_does_not_wait_behind_the_first() {
+fn l06_queues_are_bounded_and_a_second_call_to_a_user_is_refused() {
     let mut world = World::new(1);
     world.order(0);
     world.let_out();
@@ -228,7 +228,7 @@ fn l06_a_queue_is_bounded_and_a_second_call_to_a_user_does_not_wait_behind_the_f
 }
 
 #[test]
-fn r10_what_the_node_has_no_room_for_keeps_no_permit_and_no_slot() {
+fn r10_a_refused_call_keeps_no_permit_and_no_slot() {
     let mut world = World::new(1);
     world.out.no_room = true;
     world.order(0);

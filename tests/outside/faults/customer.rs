@@ -83,7 +83,7 @@ fn numbers(urls: &[String], more: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r07_slow_body_byte_a_second_and_other_bad_answers_end_in_time_with_their_cause() {
+async fn r07_slow_endless_and_invalid_responses_end_in_time_with_their_cause() {
     let base = bad_application().await;
     // Path and fragment, hangup cause, maximum duration in seconds.
     let rows = [
@@ -145,7 +145,7 @@ async fn r07_a_document_loop_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r07_the_fallback_has_its_turn_once_and_only_for_the_first_document() {
+async fn r07_the_fallback_runs_once_and_only_for_the_first_document() {
     let base = bad_application().await;
     let paths = ["/over", "/html", "/to-metadata", "/drip"];
     let world = World::start("", |w, app| {
@@ -194,7 +194,7 @@ async fn r07_a_call_stuck_in_a_fetch_leaves_nothing_a_second_after_its_end() {
 /// Runs in this process, because the test steps the clock: the node's wall time jumps an hour ahead
 /// and back during a call.
 #[tokio::test(flavor = "multi_thread")]
-async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
+async fn r08_wall_clock_jumps_affect_no_timer_and_no_duration() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Speak>Hello</Speak><Wait length=\"2\"/></Response>");
     let clock = Clock::jumping();

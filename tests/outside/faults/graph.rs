@@ -8,7 +8,7 @@ use sim::{CallEventKind, CallScript, HangupRule, HangupSource};
 use super::{World, deaf, impatient, rules, whole};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h04_r06_graph_503_html_then_ok_and_other_passing_faults_of_accept() {
+async fn h04_r06_temporary_faults_of_accept_are_retried() {
     let of_users = [
         (1, "do = \"answer\"\non = \"accept\"\ntimes = 2\nstatus = 503\nbody = \"html\""),
         (2, "do = \"answer\"\non = \"accept\"\ntimes = 1\nstatus = 200\nbody = \"empty\""),
@@ -44,7 +44,7 @@ async fn h04_r06_graph_503_html_then_ok_and_other_passing_faults_of_accept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h04_r06_accept_that_fails_for_good_ends_in_terminate_never_reject() {
+async fn h04_r06_a_permanently_failed_accept_is_terminated_never_rejected() {
     let of_users = [
         (1, "do = \"answer\"\non = \"accept\"\nstatus = 503\nbody = \"html\""),
         (2, "do = \"answer\"\non = \"accept\"\nstatus = 400\ncode = 131009"),
@@ -84,7 +84,7 @@ async fn h04_r06_accept_that_fails_for_good_ends_in_terminate_never_reject() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h04_r06_pre_accept_reject_and_terminate_through_faults() {
+async fn h04_r06_pre_accept_reject_and_terminate_survive_faults() {
     let of_users = [
         // pre_accept is optional, so accept follows anyway.
         (1, "do = \"answer\"\non = \"pre_accept\"\nstatus = 500\nbody = \"html\""),
@@ -131,7 +131,7 @@ async fn h04_r06_pre_accept_reject_and_terminate_through_faults() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h04_r06_each_try_ends_within_five_seconds() {
+async fn h04_r06_each_attempt_ends_within_five_seconds() {
     let of_users = [
         (1, "do = \"silence\"\non = \"accept\"\ntimes = 1"),
         (2, "do = \"silence\"\non = \"accept\"\ntimes = 1\ndone = true"),
@@ -162,7 +162,7 @@ async fn h04_r06_each_try_ends_within_five_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h04_r06_retries_stay_a_tenth_and_nobody_is_left_ringing() {
+async fn h04_r06_retries_stay_within_the_budget_and_no_phone_keeps_ringing() {
     let down = "do = \"answer\"\non = \"accept\"\nstatus = 503\nbody = \"html\"";
     let once = "do = \"answer\"\non = \"terminate\"\nstatus = 500\ntimes = 1";
     let of_users: Vec<(u32, &str)> = (1..=60).flat_map(|nr| [(nr, down), (nr, once)]).collect();

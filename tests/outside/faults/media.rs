@@ -36,7 +36,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h05_bad_offers_are_rejected_and_odd_ones_served() {
+async fn h05_unusable_offers_are_rejected_and_unusual_ones_accepted() {
     let bad = [
         "empty",
         "cut",
@@ -70,7 +70,7 @@ async fn h05_bad_offers_are_rejected_and_odd_ones_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h06_r12_digits_counted_once_under_loss() {
+async fn h06_r12_digits_count_once_under_packet_loss() {
     let weather = "do = \"media\"\nloss = 30\nreorder = 20\nduplicate = 5\njitter_ms = 200\nweather_after_ms = 300";
     let of_users: Vec<(u32, &str)> = (1..=4).map(|nr| (nr, weather)).collect();
     let world = World::start(&rules(&of_users), |w, _| w.accept_wait_ms = 3_000).await;
@@ -91,7 +91,7 @@ async fn h06_r12_digits_counted_once_under_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h06_r12_what_is_wrong_with_the_media_disturbs_no_call() {
+async fn h06_r12_media_faults_do_not_end_a_call() {
     let ways = ["replay", "bad_rtcp", "new_ssrc", "other_pt", "clock_jump", "dtx"]
         .map(|how| format!("do = \"media\"\nhow = \"{how}\"\nafter_ms = 800"));
     let mut of_users: Vec<(u32, &str)> = (1..).zip(ways.iter().map(String::as_str)).collect();
@@ -116,7 +116,7 @@ async fn h06_r12_what_is_wrong_with_the_media_disturbs_no_call() {
 
 /// Runs all slow cases concurrently, since each takes half a minute.
 #[tokio::test(flavor = "multi_thread")]
-async fn h03_h06_r12_media_timeout_media_setup_timeout_and_a_muted_user_stays() {
+async fn h03_h06_r12_media_timeouts_end_calls_and_a_muted_user_stays() {
     let of_users = [
         (1, "do = \"media\"\nhow = \"vanish\"\nafter_ms = 1000"),
         (2, "do = \"lose\"\non = \"terminate\""),

@@ -26,7 +26,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h11_r01_two_hundred_connects_in_a_second_meet_the_limits_exactly() {
+async fn h11_r01_two_hundred_connects_in_a_second_respect_the_limits_exactly() {
     let storm =
         "do = \"storm\"\ncalls = 199\nover_ms = 950\nhangup_ms = 3000\nhangup_most_ms = 4000";
     let world = World::start(&rules(&[(1, storm)]), |w, _| {
@@ -47,7 +47,7 @@ async fn h11_r01_two_hundred_connects_in_a_second_meet_the_limits_exactly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h11_r03_a_user_who_calls_a_hundred_times_in_a_row_leaves_nothing_behind() {
+async fn h11_r03_a_hundred_calls_of_one_user_leave_nothing_behind() {
     let storm = "do = \"storm\"\ncalls = 99\nin_a_row = true\nhangup_ms = 0\nhangup_most_ms = 60";
     let world = World::start(&rules(&[(1, storm)]), |_, _| ()).await;
     world.call(deaf(1)).await;
@@ -82,7 +82,7 @@ fn for_all<'a>(users: u32, of_each: &[&'a str]) -> String {
 
 /// Users hang up at every moment, and the application fails too.
 #[tokio::test(flavor = "multi_thread")]
-async fn r06_never_both_reject_and_accept() {
+async fn r06_no_call_is_both_rejected_and_accepted() {
     let times = impatient(Duration::from_secs(20));
     let world = World::start_with(&for_all(80, &BY_CHANCE), times, |_, _| ()).await;
     world.app.route("/answer", |seen| {

@@ -16,7 +16,7 @@ fn gives_up(nr: u32, after_ms: u64) -> CallScript {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h01_r05_ten_copies_make_one_call_also_when_they_come_later() {
+async fn h01_r05_ten_copies_make_one_call_even_if_they_arrive_late() {
     let rules = rules(&[
         (1, "do = \"duplicate\"\ncopies = 9"),
         (2, "do = \"duplicate\"\ncopies = 1\nafter_ms = 1500"),
@@ -36,7 +36,7 @@ async fn h01_r05_ten_copies_make_one_call_also_when_they_come_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h02_h03_r05_late_overtaken_and_lost_webhooks_make_at_most_one_call() {
+async fn h02_h03_r05_delayed_reordered_and_lost_webhooks_make_at_most_one_call() {
     let late: Vec<(u32, &str)> =
         (1..=12).map(|nr| (nr, "do = \"delay\"\nms = 0\nmost_ms = 1500")).collect();
     let lost = [(20, "do = \"swap\""), (21, "do = \"lose\"\non = \"connect\"")];
@@ -57,7 +57,7 @@ async fn h02_h03_r05_late_overtaken_and_lost_webhooks_make_at_most_one_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h07_r13_what_is_not_signed_as_agreed_does_nothing() {
+async fn h07_r13_webhooks_without_a_valid_signature_have_no_effect() {
     let ways = ["missing", "wrong", "upper", "twice", "sha1"]
         .map(|how| format!("do = \"sign\"\nhow = \"{how}\""));
     let mut of_users: Vec<(u32, &str)> = (1..).zip(ways.iter().map(String::as_str)).collect();
@@ -85,7 +85,7 @@ async fn h07_r13_what_is_not_signed_as_agreed_does_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h08_h09_r05_batches_and_bodies_from_the_future_cost_no_call() {
+async fn h08_h09_r05_batches_and_unknown_fields_lose_no_call() {
     let ways = ["future", "no_contacts", "bsuid", "numbers", "no_direction", "case"]
         .map(|how| format!("do = \"reshape\"\nhow = \"{how}\""));
     let mut of_users: Vec<(u32, &str)> = (1..).zip(ways.iter().map(String::as_str)).collect();
@@ -113,7 +113,7 @@ async fn h08_h09_r05_batches_and_bodies_from_the_future_cost_no_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h10_r05_an_old_connect_is_noted_and_never_accepted() {
+async fn h10_r05_an_outdated_connect_is_recorded_and_never_accepted() {
     let of_users: Vec<(u32, String)> = [(1, -61), (2, -120), (3, -40), (4, 120), (5, 400)]
         .map(|(nr, s)| (nr, format!("do = \"skew\"\nseconds = {s}")))
         .to_vec();
@@ -175,7 +175,7 @@ async fn h12_r05_ids_are_opaque_case_sensitive_and_of_their_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m17_m20_settings_are_kept_told_and_obeyed() {
+async fn m17_m20_settings_are_stored_reported_and_applied() {
     let world = World::start("", |_, _| ()).await;
     let url = format!("{}/106540352242922/settings", world.sim.graph_url());
     let bearer = format!("Bearer {ACCESS_TOKEN}");
@@ -201,7 +201,7 @@ async fn m17_m20_settings_are_kept_told_and_obeyed() {
 
 /// Meta resends a webhook that was not answered in time, although the node may have processed it.
 #[tokio::test(flavor = "multi_thread")]
-async fn m03_r05_a_webhook_that_is_delivered_again_counts_once() {
+async fn m03_r05_a_redelivered_webhook_counts_once() {
     let mut times = impatient(Duration::from_secs(45));
     times.webhook.answer = Duration::from_millis(300);
     let world = World::start_with("", times, |_, _| ()).await;
