@@ -32,7 +32,7 @@ pub(crate) struct Customer {
 }
 
 /// State shared by all connections.
-struct Seen {
+struct SharedState {
     hangups: watch::Sender<u64>,
     messages: mpsc::Sender<(u64, Instant)>,
     clock: Clock,
@@ -46,7 +46,7 @@ impl Customer {
         let at = listener.local_addr()?;
         let (count, hangups) = watch::channel(0);
         let (told, messages) = mpsc::channel(MESSAGES_MAX);
-        let seen = Arc::new(Seen {
+        let seen = Arc::new(SharedState {
             hangups: count,
             messages: told,
             clock: Clock::real(),
@@ -78,7 +78,7 @@ impl Customer {
 
 async fn answer(
     request: Request<Incoming>,
-    seen: &Seen,
+    seen: &SharedState,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();

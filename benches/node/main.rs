@@ -44,7 +44,7 @@ pub(crate) struct World {
 impl World {
     async fn new() -> Result<Self, Box<dyn std::error::Error>> {
         let sim = Sim::start(SimOptions {
-            relays: asked("OFFHOOK_BENCH_RELAYS", LOAD_RELAYS.into()) as u16,
+            relays: env_number("OFFHOOK_BENCH_RELAYS", LOAD_RELAYS.into()) as u16,
             permission_policy: PermissionPolicy::Unenforced,
             ..SimOptions::default()
         })
@@ -62,7 +62,7 @@ impl World {
 }
 
 /// Reads a number from an environment variable, which makes runs shorter or longer than `usual`.
-pub(crate) fn asked(name: &str, usual: u64) -> u64 {
+pub(crate) fn env_number(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 

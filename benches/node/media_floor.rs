@@ -172,9 +172,9 @@ pub(crate) fn serve(calls: usize, ports: usize, peers: &str) -> Result<(), Fault
         }
         (count as u128) < ticks
     });
-    let wanted = calls as u64 * 50 * (SECONDS + AROUND.as_secs()) * 9 / 10;
-    if opened < wanted {
-        Err(format!("opened {opened} packets of {wanted}").into())
+    let expected = calls as u64 * 50 * (SECONDS + AROUND.as_secs()) * 9 / 10;
+    if opened < expected {
+        Err(format!("opened {opened} packets of {expected}").into())
     } else {
         Ok(())
     }

@@ -26,7 +26,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 
 use super::process::Process;
 use super::subject::{Offhook, Setup};
-use super::{World, asked, say};
+use super::{World, env_number, say};
 
 /// Number of users who write in turn, each in a separate conversation.
 const USERS: u64 = 200;
@@ -39,9 +39,9 @@ struct Round {
 }
 
 pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let messages = asked("OFFHOOK_BENCH_MESSAGES", 2_000);
-    let rounds = asked("OFFHOOK_BENCH_ROUNDS", 5);
-    let rate = asked("OFFHOOK_BENCH_RATE", 100);
+    let messages = env_number("OFFHOOK_BENCH_MESSAGES", 2_000);
+    let rounds = env_number("OFFHOOK_BENCH_ROUNDS", 5);
+    let rate = env_number("OFFHOOK_BENCH_RATE", 100);
     let mut world = World::new().await?;
     let (ours, theirs) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let places = world.places();

@@ -13,9 +13,9 @@ use http::Request;
 use sim::client::fetch;
 use sim::load::{Percentiles, Summary};
 
-use super::load::{self, Wanted};
+use super::load::{self, LoadOptions};
 use super::subject::Offhook;
-use super::{World, asked, memory, say};
+use super::{World, env_number, memory, say};
 
 /// Duration of a call after the answer, in seconds.
 const HOLD_S: f64 = 0.2;
@@ -24,24 +24,24 @@ const HOLD_S: f64 = 0.2;
 const BEGINNING_S: f64 = 3.0;
 
 pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let usual = asked("OFFHOOK_BENCH_RATE", 50) as f64;
-    let seconds = asked("OFFHOOK_BENCH_OVERLOAD_SECONDS", 60) as f64;
+    let usual = env_number("OFFHOOK_BENCH_RATE", 50) as f64;
+    let seconds = env_number("OFFHOOK_BENCH_OVERLOAD_SECONDS", 60) as f64;
     let world = World::new().await?;
     let folder = tempfile::tempdir()?;
     let node = memory::start(&world, folder.path(), 0).await?;
     let at = |rate: f64, seconds: f64| {
         let calls = (rate * seconds) as u64;
-        load::told(
+        load::run_unchecked(
             &world.client,
             world.sim.url(),
             &node.url,
-            Wanted { rate, calls, hold_s: HOLD_S, media: false },
+            LoadOptions { rate, calls, hold_s: HOLD_S, media: false },
         )
     };
     at(usual, 5.0).await?;
     let unloaded = at(usual, 20.0).await?;
     tell(&format!("unloaded, {usual} calls/s"), &unloaded);
-    let capacity = match asked("OFFHOOK_BENCH_CAPACITY", 0) {
+    let capacity = match env_number("OFFHOOK_BENCH_CAPACITY", 0) {
         0 => capacity(at).await?,
         given => given as f64,
     };
@@ -52,7 +52,7 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
         "capacity {capacity:.0} calls/s; {rate:.0} calls/s for {seconds} s, RSS idle {} MiB",
         mib(idle)
     ));
-    let watched = Watched::default();
+    let watched = Observations::default();
     let over = Arc::new(AtomicBool::new(false));
     let rest = async {
         tokio::time::sleep(Duration::from_secs_f64(BEGINNING_S)).await;
@@ -101,14 +101,14 @@ where
 
 /// Observations of the node from outside.
 #[derive(Default)]
-struct Watched {
+struct Observations {
     rss: AtomicU64,
     live: AtomicU64,
     past: AtomicU64,
     looks: AtomicU64,
 }
 
-impl Watched {
+impl Observations {
     async fn watch(&self, world: &World, node: &Offhook, idle: u64, over: &AtomicBool) {
         let mut every = tokio::time::interval(Duration::from_millis(250));
         while !over.load(Ordering::Relaxed) {

@@ -13,9 +13,9 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::load::{self, Wanted};
+use super::load::{self, LoadOptions};
 use super::subject::{Offhook, Setup};
-use super::{World, asked, say};
+use super::{World, env_number, say};
 
 /// Duration of the measurement.
 const MEASURED: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ struct Codec {
 
 pub(crate) async fn run(kind: &str) -> Result<(), Box<dyn std::error::Error>> {
     // Round to a multiple of three, so that all rooms are full.
-    let calls = (asked("OFFHOOK_BENCH_SOUND", 60) / 3).max(1) * 3;
+    let calls = (env_number("OFFHOOK_BENCH_SOUND", 60) / 3).max(1) * 3;
     let world = World::new().await?;
     let arriving = calls as f64 / PACE + 4.0;
     let seconds = arriving + MEASURED.as_secs_f64() + 3.0;
@@ -57,7 +57,7 @@ pub(crate) async fn run(kind: &str) -> Result<(), Box<dyn std::error::Error>> {
     };
     let node = Offhook::start(&world.client, &setup).await?;
     let mut order =
-        load::order(&node.url, Wanted { rate: PACE, calls, hold_s: seconds, media: true });
+        load::order(&node.url, LoadOptions { rate: PACE, calls, hold_s: seconds, media: true });
     // If the server speaks, the callers are silent.
     order.call.say = (kind != "encode").then(|| STANDARD.encode(wav_of(&speech)));
     let look = async {
@@ -70,7 +70,7 @@ pub(crate) async fn run(kind: &str) -> Result<(), Box<dyn std::error::Error>> {
         )
     };
     let (summary, (all, [sound, media])) =
-        tokio::join!(load::told_of(&world.client, world.sim.url(), order), look);
+        tokio::join!(load::run_order(&world.client, world.sim.url(), order), look);
     let summary = summary?;
     if summary.answered != calls {
         return Err(format!("not every call was answered: {summary:?}").into());

@@ -6,10 +6,10 @@ use sim::{CallEvent, CallEventKind, CallScript, HangupRule, HangupSource, Sim, c
 use tokio::sync::mpsc;
 
 use crate::recognise::{Endpoint, say};
-use crate::support::agent::{AgentServer, Says, chunk, chunks, reply};
+use crate::support::agent::{AgentServer, Response, chunk, chunks, reply};
 use crate::support::app::App;
 use crate::support::http;
-use crate::support::node::{API_KEY, AUTH_TOKEN, NUMBER, Node, Wanted, sim_options};
+use crate::support::node::{API_KEY, AUTH_TOKEN, NUMBER, Node, NodeConfig, sim_options};
 
 struct World {
     node: Node,
@@ -21,9 +21,9 @@ impl World {
     async fn start(extra: &str) -> Self {
         let app = App::start().await;
         let sim = Sim::start(sim_options()).await.unwrap();
-        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-        wanted.extra = extra.to_owned();
-        let node = Node::start(&wanted).await;
+        let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+        node_config.extra = extra.to_owned();
+        let node = Node::start(&node_config).await;
         sim.set_node_url(node.public.clone());
         Self { node, sim, app }
     }
@@ -258,7 +258,7 @@ async fn an_agent_answers_a_call_receives_digits_and_hangs_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_agent_is_retried_twice_and_escalates() {
     let world = World::start("").await;
-    let server = AgentServer::start(|_| Says::Status(500)).await;
+    let server = AgentServer::start(|_| Response::Status(500)).await;
     world
         .with_agent(json!({
             "name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice"], "greeting": "Hello.",
@@ -283,7 +283,7 @@ async fn a_models_answer_plays_from_its_first_sentence() {
     let (sender, events) = mpsc::channel(64);
     let held = std::sync::Mutex::new(Some(events));
     let server = AgentServer::start(move |_| match held.lock().unwrap().take() {
-        Some(events) => Says::Events(events),
+        Some(events) => Response::Events(events),
         None => chunks(&["Good", "bye.", "\n[hang", "up]"]),
     })
     .await;
@@ -304,7 +304,7 @@ async fn a_models_answer_plays_from_its_first_sentence() {
         let call = world.sim.place_call(script);
         async move { call.all().await }
     });
-    let asked = server.until_asked(1).await.remove(0);
+    let asked = server.until_requests(1).await.remove(0);
     assert_eq!(asked.path, "/v1/chat/completions");
     assert_eq!((&asked.body["model"], &asked.body["stream"]), (&json!("small"), &json!(true)));
     assert_eq!(asked.headers["authorization"], "Bearer model-key");

@@ -7,7 +7,7 @@ use sim::{CallScript, HangupRule, caller};
 use tokio::sync::mpsc;
 
 use crate::agents::is_begin_of;
-use crate::support::agent::{AgentServer, Says, reply};
+use crate::support::agent::{AgentServer, Response, reply};
 use crate::support::chat::{Chat, USER};
 use crate::support::node::NUMBER;
 
@@ -26,7 +26,7 @@ async fn a_pending_turn_resumes_after_a_restart_and_is_answered_once() {
         let held = Mutex::new(Some(held));
         let server = AgentServer::start(move |turn| match held.lock().unwrap().take() {
             // No event arrives before the node stops.
-            Some(held) => Says::Events(held),
+            Some(held) => Response::Events(held),
             None => reply(
                 &format!("You wrote {}", turn.body["input"]["text"].as_str().unwrap()),
                 Value::Null,
@@ -36,9 +36,9 @@ async fn a_pending_turn_resumes_after_a_restart_and_is_answered_once() {
         let mut chat = Chat::start().await;
         let agent = chat.agent(&server.url).await;
         chat.connect(&agent).await;
-        chat.writes(USER, "one").await;
-        let first = server.until_asked(1).await.remove(0);
-        chat.writes(USER, "two").await;
+        chat.send_text(USER, "one").await;
+        let first = server.until_requests(1).await.remove(0);
+        chat.send_text(USER, "two").await;
         let id = chat.id_of(USER).await;
         match kill {
             true => chat.node.kill(),
@@ -63,12 +63,12 @@ async fn a_pending_turn_resumes_after_a_restart_and_is_answered_once() {
             "the same event as before"
         );
         // An answered message needs no further reply.
-        chat.writes(USER, "three").await;
+        chat.send_text(USER, "three").await;
         chat.until(&id, |items| sent(items).len() == 3).await;
         chat.node.kill();
         chat.node.start_again().await;
         chat.sim.set_node_url(chat.node.public.clone());
-        chat.writes(USER, "four").await;
+        chat.send_text(USER, "four").await;
         let items = chat.until(&id, |items| sent(items).len() == 4).await;
         assert_eq!(sent(&items)[2..], ["You wrote three", "You wrote four"], "{items:#?}");
     }
@@ -110,14 +110,14 @@ async fn the_transcript_of_an_agents_call_is_in_the_conversation() {
         .iter()
         .map(|line| (line["role"].as_str().unwrap(), &line["text"]))
         .collect();
-    let wanted = [
+    let expected = [
         ("assistant", "Welcome. How can I help you?"),
         ("user", "12"),
         ("assistant", "You pressed one and two. What else?"),
     ];
     // A digit interrupts the agent's text; the transcript keeps the part that was played.
     assert!(said.len() >= 4, "{said:?}");
-    for ((role, text), (by, whole)) in said[..3].iter().zip(wanted) {
+    for ((role, text), (by, whole)) in said[..3].iter().zip(expected) {
         assert!(*role == by && (*text == whole || is_begin_of(text, whole)), "{said:?}");
     }
     assert_eq!(said.last(), Some(&("assistant", &json!("Goodbye."))), "{said:?}");
@@ -140,7 +140,7 @@ async fn r03_the_transcript_before_a_kill_is_in_the_conversation_once() {
         hangup: HangupRule::Never,
         ..CallScript::default()
     });
-    server.until_asked(2).await;
+    server.until_requests(2).await;
     // Reading the list of calls flushes writes queued before it.
     let (status, _) = chat.ask("GET", "calls/", Value::Null).await;
     assert_eq!(status, 200);
@@ -157,7 +157,7 @@ async fn r03_the_transcript_before_a_kill_is_in_the_conversation_once() {
             calls[0]["call"]["transcript"].as_array().unwrap_or_else(|| panic!("{items:#?}"));
         let said: Vec<_> =
             lines.iter().map(|line| (line["role"].as_str().unwrap(), &line["text"])).collect();
-        let wanted = [
+        let expected = [
             ("assistant", "Welcome. How can I help you?"),
             ("user", "12"),
             ("assistant", "You pressed one and two. What else?"),
@@ -165,7 +165,7 @@ async fn r03_the_transcript_before_a_kill_is_in_the_conversation_once() {
         ];
         // The reply may have been sent before the kill.
         assert!((4..=5).contains(&said.len()), "{said:?}");
-        for ((role, text), (by, whole)) in said.iter().zip(wanted) {
+        for ((role, text), (by, whole)) in said.iter().zip(expected) {
             assert!(*role == by && (*text == whole || is_begin_of(text, whole)), "{said:?}");
         }
     }

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::support::app::{App, Seen};
+use crate::support::app::{App, ReceivedRequest};
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{Node, Wanted};
+use crate::support::node::{Node, NodeConfig};
 
 struct World {
     node: Node,
@@ -16,15 +16,15 @@ struct World {
 impl World {
     /// Starts a node that accepts without waiting for media. Its URLs are `/answer`, `/fallback`
     /// and `/hangup`.
-    async fn start(change: impl FnOnce(&mut Wanted, &App)) -> Self {
+    async fn start(change: impl FnOnce(&mut NodeConfig, &App)) -> Self {
         let app = App::start().await;
         app.xml("/hangup", "");
         let graph = Graph::start().await;
-        let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-        wanted.hangup_url = app.url("/hangup");
-        wanted.accept_wait_ms = 0;
-        change(&mut wanted, &app);
-        let node = Node::start(&wanted).await;
+        let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+        node_config.hangup_url = app.url("/hangup");
+        node_config.accept_wait_ms = 0;
+        change(&mut node_config, &app);
+        let node = Node::start(&node_config).await;
         Self { node, graph, app }
     }
 
@@ -33,7 +33,7 @@ impl World {
     }
 
     /// Returns the only hangup callback. Also checks that slots are free and nothing is duplicated.
-    async fn hangup(&self) -> Seen {
+    async fn hangup(&self) -> ReceivedRequest {
         let hangup = self.app.wait("/hangup").await;
         self.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
         self.node.until_metric("offhook_calls_active", &[], 0.0).await;
@@ -42,7 +42,7 @@ impl World {
     }
 }
 
-fn assert_cause(hangup: &Seen, code: &str, name: &str, source: &str) {
+fn assert_cause(hangup: &ReceivedRequest, code: &str, name: &str, source: &str) {
     assert_eq!(
         (
             hangup.param("HangupCauseCode"),
@@ -141,7 +141,7 @@ async fn private_addresses_and_plain_http_are_refused_without_allow_insecure() {
         world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", "refused")]).await
             >= 1.0
     );
-    assert!(world.app.seen().is_empty(), "nothing was asked");
+    assert!(world.app.requests().is_empty(), "nothing was asked");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use sim::{CallEvent, CallEventKind, CallOutcome, CallScript, HangupRule};
 use super::dial::{heard_ms, tone};
 use super::outbound::{World, world};
 use super::record::{channels, told_of, tone_ms};
-use crate::support::app::Seen;
+use crate::support::app::ReceivedRequest;
 use crate::support::http::{self, Answer};
 
 const ASHA: &str = "919812345678";
@@ -21,10 +21,12 @@ const MEERA_HZ: f64 = 1_700.0;
 
 /// Starts a node with a number that sends callers into a conference. The document may depend on the
 /// caller.
-async fn conference(document: impl Fn(&Seen, &str) -> String + Send + Sync + 'static) -> World {
-    let world = world(|wanted, _| {
-        wanted.accept_wait_ms = 0;
-        wanted.hangup_url = wanted.answer_url.replace("/unused", "/hangup");
+async fn conference(
+    document: impl Fn(&ReceivedRequest, &str) -> String + Send + Sync + 'static,
+) -> World {
+    let world = world(|node_config, _| {
+        node_config.accept_wait_ms = 0;
+        node_config.hangup_url = node_config.answer_url.replace("/unused", "/hangup");
     })
     .await;
     for path in ["/events", "/left"] {
@@ -57,7 +59,7 @@ impl World {
         self.rest(method, &format!("Conference/{path}"), &json, body.to_string()).await
     }
 
-    async fn event(&self, action: &str, from: &str) -> Seen {
+    async fn event(&self, action: &str, from: &str) -> ReceivedRequest {
         self.app
             .wait_where("/events", |e| {
                 e.param("ConferenceAction") == action && e.param("From") == from
@@ -212,7 +214,12 @@ async fn a_muted_member_is_not_heard_and_the_room_ends_with_its_moderator() {
         assert_eq!(end(events).cause, "end_of_instructions", "{name}: the document goes on");
     }
     assert_eq!(
-        world.app.seen().iter().filter(|seen| seen.param("ConferenceLastMember") == "true").count(),
+        world
+            .app
+            .requests()
+            .iter()
+            .filter(|seen| seen.param("ConferenceLastMember") == "true")
+            .count(),
         1
     );
 }
@@ -236,12 +243,16 @@ async fn a_room_with_two_members_is_recorded_and_each_action_has_the_url() {
     let action = world.app.wait_where("/left", |seen| seen.param("From") == ASHA).await;
     drop(asha);
 
-    let is_over = |seen: &Seen| {
+    let is_over = |seen: &ReceivedRequest| {
         seen.param("ConferenceAction") == "record" && seen.param("RecordingDuration") != "-1"
     };
     let record = world.app.wait_where("/events", is_over).await;
-    let begun: Vec<Seen> =
-        world.app.seen().into_iter().filter(|e| e.param("ConferenceAction") == "record").collect();
+    let begun: Vec<ReceivedRequest> = world
+        .app
+        .requests()
+        .into_iter()
+        .filter(|e| e.param("ConferenceAction") == "record")
+        .collect();
     assert_eq!(begun.len(), 2, "its beginning and its end");
     for name in ["RecordingDuration", "RecordingDurationMs", "RecordingStartMs", "RecordingEndMs"] {
         assert_eq!(begun[0].param(name), "-1", "{name}");

@@ -5,10 +5,10 @@ use sim::{CallScript, CalleeAction, EventOrder, HangupRule};
 
 use crate::outbound::{World, user, world};
 use crate::support::agent::{AgentServer, reply};
-use crate::support::app::Seen;
+use crate::support::app::ReceivedRequest;
 use crate::support::chat::{Chat, USER, crm};
 use crate::support::http;
-use crate::support::node::{API_KEY, NUMBER, Wanted};
+use crate::support::node::{API_KEY, NUMBER, NodeConfig};
 
 const OTHER_USER: &str = "919412340001";
 /// A second number of the same WABA.
@@ -16,9 +16,9 @@ const SECOND: &str = "918035737459";
 const SECOND_ID: &str = "106540352242999";
 
 /// Sets the number's webhook URL to the application's `/form`.
-fn with_form(wanted: &mut Wanted) {
-    wanted.number_extra =
-        format!("webhook_url = \"{}\"\n", wanted.answer_url.replace("/answer", "/form"));
+fn with_form(node_config: &mut NodeConfig) {
+    node_config.number_extra =
+        format!("webhook_url = \"{}\"\n", node_config.answer_url.replace("/answer", "/form"));
 }
 
 /// Changes a number through `PATCH` of the number API.
@@ -33,7 +33,7 @@ async fn set(world: &World, number: &str, body: Value) -> Value {
 async fn s0_06_the_configuration_type_routes_messages_to_the_webhook_url_or_the_agent() {
     let server = AgentServer::start(|_| reply("I am the agent.", Value::Null)).await;
     let chat = Chat::start_with(crm, with_form).await;
-    chat.writes(USER, "Is anybody there?").await;
+    chat.send_text(USER, "Is anybody there?").await;
     let seen = chat.app.wait_where("/form", |seen| seen.param("Body") == "Is anybody there?").await;
     assert_eq!((seen.param("From"), seen.param("To")), (USER, NUMBER));
     assert!(server.turns().is_empty(), "in the first mode no agent is asked");
@@ -42,7 +42,7 @@ async fn s0_06_the_configuration_type_routes_messages_to_the_webhook_url_or_the_
     assert_eq!((status, &shown["configurationType"]), (200, &json!("agent")), "{shown}");
     let agent = chat.agent(&server.url).await;
     chat.connect(&agent).await;
-    chat.writes(OTHER_USER, "Is anybody there?").await;
+    chat.send_text(OTHER_USER, "Is anybody there?").await;
     let id = chat.id_of(OTHER_USER).await;
     chat.until(&id, |items| items.iter().any(|item| item["text"] == "I am the agent.")).await;
     assert_eq!(server.turns().len(), 1);
@@ -52,7 +52,7 @@ async fn s0_06_the_configuration_type_routes_messages_to_the_webhook_url_or_the_
         "in the second one nothing is posted there, statuses included"
     );
     // A user who wrote earlier is also answered by the agent, starting with the next message.
-    chat.writes(USER, "And now?").await;
+    chat.send_text(USER, "And now?").await;
     let first = chat.id_of(USER).await;
     chat.until(&first, |items| items.iter().any(|item| item["text"] == "I am the agent.")).await;
     // Back to a webhook: the agent stays connected, but the configuration type sends messages to
@@ -65,7 +65,7 @@ async fn s0_06_the_configuration_type_routes_messages_to_the_webhook_url_or_the_
         "{shown}"
     );
     for user in [USER, OTHER_USER] {
-        chat.writes(user, "To a person, please").await;
+        chat.send_text(user, "To a person, please").await;
         chat.app
             .wait_where("/form", |seen| {
                 seen.param("From") == user && seen.param("Body").ends_with("please")
@@ -76,7 +76,7 @@ async fn s0_06_the_configuration_type_routes_messages_to_the_webhook_url_or_the_
     // In the opposite order: first the agent, then the type.
     chat.connect(&agent).await;
     chat.ask("PATCH", &path, json!({"configurationType": "agent"})).await;
-    chat.writes(USER, "Once more").await;
+    chat.send_text(USER, "Once more").await;
     chat.until(&first, |items| {
         items.iter().filter(|item| item["text"] == "I am the agent.").count() == 2
     })
@@ -90,7 +90,7 @@ async fn s0_06_the_configuration_type_routes_messages_to_the_webhook_url_or_the_
 #[tokio::test(flavor = "multi_thread")]
 async fn s0_10_a_webhook_url_set_later_receives_the_next_messages_of_known_users() {
     let chat = Chat::start_with(|_| String::new(), |_| ()).await;
-    chat.writes(USER, "Nobody hears this").await;
+    chat.send_text(USER, "Nobody hears this").await;
     chat.id_of(USER).await;
     chat.ask(
         "PATCH",
@@ -98,7 +98,7 @@ async fn s0_10_a_webhook_url_set_later_receives_the_next_messages_of_known_users
         json!({"webhookUrl": chat.app.url("/form")}),
     )
     .await;
-    chat.writes(USER, "But this").await;
+    chat.send_text(USER, "But this").await;
     chat.app.wait_where("/form", |seen| seen.param("Body") == "But this").await;
 }
 
@@ -106,16 +106,16 @@ async fn s0_10_a_webhook_url_set_later_receives_the_next_messages_of_known_users
 #[tokio::test(flavor = "multi_thread")]
 async fn s0_23_mapping_a_number_and_undoing_it_loses_no_message() {
     const SUB: &str = "SATESTOFFHOOK0000001";
-    let chat = Chat::start_with(crm, |wanted| {
-        with_form(wanted);
+    let chat = Chat::start_with(crm, |node_config| {
+        with_form(node_config);
         let parent = crate::support::node::AUTH_ID;
-        wanted.extra.push_str(&format!(
+        node_config.extra.push_str(&format!(
             "[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"t\"\nparent = \"{parent}\"\n"
         ));
     })
     .await;
     let heard = async |text: &str, by_webhook: bool| {
-        chat.writes(USER, text).await;
+        chat.send_text(USER, text).await;
         chat.app.wait_where("/form", |seen| seen.param("Body") == text).await;
         if by_webhook {
             chat.message_at("/hook", text).await;
@@ -153,15 +153,15 @@ async fn s0_23_mapping_a_number_and_undoing_it_loses_no_message() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s0_10_text_media_replies_and_statuses_are_four_deliveries() {
     let chat = Chat::start_with(crm, with_form).await;
-    chat.writes(USER, "Good evening").await;
+    chat.send_text(USER, "Good evening").await;
     let image =
         json!({"id": "7", "mime_type": "image/jpeg", "sha256": "AAAA", "caption": "The door"});
-    chat.sends(USER, json!({"type": "image", "image": image})).await;
+    chat.send_message(USER, json!({"type": "image", "image": image})).await;
     let button = json!({"type": "button_reply", "button_reply": {"id": "YES", "title": "Yes"}});
     let context = json!({"from": NUMBER, "id": "wamid.out"});
     let replied = json!({"type": "interactive", "interactive": button, "context": context});
-    chat.sends(USER, replied).await;
-    let of = |kind: &'static str| move |seen: &Seen| seen.param("ContentType") == kind;
+    chat.send_message(USER, replied).await;
+    let of = |kind: &'static str| move |seen: &ReceivedRequest| seen.param("ContentType") == kind;
     assert_eq!(chat.app.wait_where("/form", of("text")).await.param("Body"), "Good evening");
     let media = chat.app.wait_where("/form", of("media")).await;
     assert_eq!(
@@ -192,7 +192,7 @@ async fn s0_10_text_media_replies_and_statuses_are_four_deliveries() {
         "{:?}",
         told.params
     );
-    for seen in chat.app.seen().iter().filter(|seen| seen.path == "/form") {
+    for seen in chat.app.requests().iter().filter(|seen| seen.path == "/form") {
         assert_eq!(seen.method, "POST");
         assert!(seen.headers.contains_key("x-plivo-signature-v3"), "{:?}", seen.headers);
     }
@@ -205,7 +205,7 @@ async fn s0_11_unacknowledged_deliveries_are_retried_and_shown_as_failing() {
     for path in ["/form", "/hook"] {
         chat.app.route(path, |_| (500, String::new()));
     }
-    chat.writes(USER, "Hello?").await;
+    chat.send_text(USER, "Hello?").await;
     chat.app.wait("/form").await;
     chat.app.wait("/hook").await;
     // Failures are counted and visible: the number's own URL in the metric, the webhook also in its
@@ -233,7 +233,7 @@ async fn s0_11_unacknowledged_deliveries_are_retried_and_shown_as_failing() {
     // A retry keeps its id.
     let ids: Vec<String> = chat
         .app
-        .seen()
+        .requests()
         .iter()
         .filter(|s| s.path == "/form")
         .map(|s| s.param("MessageUUID").to_owned())
@@ -243,10 +243,10 @@ async fn s0_11_unacknowledged_deliveries_are_retried_and_shown_as_failing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s0_14_dial_needs_calling_enabled_for_the_caller_id() {
-    let world = world(|wanted, _| {
-        wanted.limits = "allow_wa_bridge = true".to_owned();
-        wanted.accept_wait_ms = 0;
-        wanted.extra.push_str(&format!(
+    let world = world(|node_config, _| {
+        node_config.limits = "allow_wa_bridge = true".to_owned();
+        node_config.accept_wait_ms = 0;
+        node_config.extra.push_str(&format!(
             "[[number]]\nnumber = \"{SECOND}\"\nphone_number_id = \"{SECOND_ID}\"\nwaba = \"1029384756\"\n"
         ));
     })
@@ -289,7 +289,7 @@ async fn s0_14_dial_needs_calling_enabled_for_the_caller_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s0_18_s0_25_the_answer_url_is_requested_by_post_and_a_live_call_keeps_it() {
-    let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
+    let world = world(|node_config, _| node_config.accept_wait_ms = 0).await;
     for path in ["/first", "/second"] {
         let next = world.app.url(&format!("{path}/next"));
         let next = format!("<Response><Wait length=\"2\"/><Redirect>{next}</Redirect></Response>");
@@ -345,7 +345,7 @@ async fn s0_18_s0_25_the_answer_url_is_requested_by_post_and_a_live_call_keeps_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s0_19_an_invalid_document_ends_the_call_and_the_fault_is_shown() {
-    let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
+    let world = world(|node_config, _| node_config.accept_wait_ms = 0).await;
     let document = "<Response>\n  <Speak>never heard</Speak>\n  <Speek/>\n</Response>";
     world.app.xml("/unused", document);
     world
@@ -391,8 +391,8 @@ async fn s0_19_an_invalid_document_ends_the_call_and_the_fault_is_shown() {
 async fn s0_23_calls_of_a_mapped_number_count_for_the_subaccount() {
     const SUB: &str = "SATESTOFFHOOK0000001";
     let parent = crate::support::node::AUTH_ID;
-    let world = world(|wanted, _| {
-        wanted.extra.push_str(&format!(
+    let world = world(|node_config, _| {
+        node_config.extra.push_str(&format!(
             "[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"sub-token\"\nparent = \"{parent}\"\ncps = 1\n"
         ));
     })
@@ -434,13 +434,13 @@ async fn s0_23_calls_of_a_mapped_number_count_for_the_subaccount() {
 async fn s0_27_a_disconnected_number_neither_delivers_nor_sends() {
     let chat = Chat::start_with(crm, with_form).await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    chat.writes(USER, "before").await;
+    chat.send_text(USER, "before").await;
     chat.message_at("/hook", "before").await;
     let id = chat.id_of(USER).await;
     let number = format!("phone-numbers/{NUMBER}/");
     let (status, gone) = chat.ask("POST", &format!("{number}disconnect/"), Value::Null).await;
     assert_eq!((status, &gone["connected"]), (200, &json!(false)), "{gone}");
-    chat.writes(USER, "while it was out").await;
+    chat.send_text(USER, "while it was out").await;
     let text = json!({"type": "text", "text": "Hello"});
     let (status, refused) = chat.ask("POST", &format!("conversations/{id}/messages/"), text).await;
     assert!((400..500).contains(&status), "{status}: {refused}");
@@ -466,10 +466,10 @@ async fn s0_27_a_disconnected_number_neither_delivers_nor_sends() {
     assert_eq!(chat.ask("POST", &format!("{number}reconnect/"), Value::Null).await.0, 200);
     let again = json!({"configurationType": "webhook", "webhookUrl": chat.app.url("/form")});
     assert_eq!(chat.ask("PATCH", &number, again).await.0, 200);
-    chat.writes(USER, "after").await;
+    chat.send_text(USER, "after").await;
     chat.app.wait_where("/form", |seen| seen.param("Body") == "after").await;
-    let told = |seen: &Seen| {
+    let told = |seen: &ReceivedRequest| {
         seen.body.contains("while+it+was+out") || seen.body.contains("while it was out")
     };
-    assert!(!chat.app.seen().iter().any(told));
+    assert!(!chat.app.requests().iter().any(told));
 }

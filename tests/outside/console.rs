@@ -29,9 +29,9 @@ pub fn people() -> String {
 }
 
 pub async fn with_people() -> World {
-    world(|wanted, _| {
-        wanted.extra.push_str(&people());
-        wanted.accept_wait_ms = 0;
+    world(|expected, _| {
+        expected.extra.push_str(&people());
+        expected.accept_wait_ms = 0;
     })
     .await
 }
@@ -104,7 +104,7 @@ pub const PAGES: &[&str] = &[
 ];
 
 /// Pages for administrators.
-const MORE: &[&str] = &[
+const ADMIN_PAGES: &[&str] = &[
     "/console/people/",
     "/console/webhooks/",
     "/console/agents/new/",
@@ -116,7 +116,7 @@ const MORE: &[&str] = &[
 async fn r20_pages_need_a_session_and_have_security_headers() {
     let world = with_people().await;
     let public = &world.node.public;
-    for path in PAGES.iter().chain(MORE).chain(&["/console/calls/x/"]) {
+    for path in PAGES.iter().chain(ADMIN_PAGES).chain(&["/console/calls/x/"]) {
         let answer = http::send("GET", &format!("{public}{path}"), &[], "").await;
         assert_eq!(answer.status, 303, "{path}");
         assert!(
@@ -134,7 +134,7 @@ async fn r20_pages_need_a_session_and_have_security_headers() {
     assert_eq!(cross.status, 403);
 
     let asha = Session::of(&world, "asha").await;
-    for path in PAGES.iter().chain(MORE) {
+    for path in PAGES.iter().chain(ADMIN_PAGES) {
         let answer = asha.get(path).await;
         let text = answer.text();
         assert_eq!(answer.status, 200, "{path}: {text}");
@@ -240,9 +240,9 @@ async fn an_owner_sees_the_node_and_failures_and_drains_it_unless_it_is_shared()
             "\n[[user]]\nname = \"{name}\"\npassword = \"{PASSWORD}\"\naccount = \"{AUTH_ID}\"\nrole = \"{role}\"\n"
         )
     };
-    let world = world(|wanted, _| {
-        wanted.extra.push_str(&(user("asha", "owner") + &user("ravi", "admin")));
-        wanted.accept_wait_ms = 0;
+    let world = world(|expected, _| {
+        expected.extra.push_str(&(user("asha", "owner") + &user("ravi", "admin")));
+        expected.accept_wait_ms = 0;
     })
     .await;
     // The answer URL does not exist, so the fetch fails.
@@ -328,7 +328,7 @@ async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
         "/phone",
         "/console/invitation/x",
     ];
-    let paths = PAGES.iter().chain(MORE).copied().map(str::to_owned);
+    let paths = PAGES.iter().chain(ADMIN_PAGES).copied().map(str::to_owned);
     let paths = paths
         .chain(assets.map(|name| format!("/console/assets/{name}")))
         .chain(others.map(str::to_owned));
@@ -506,7 +506,7 @@ async fn a_person_signs_in_sees_a_live_call_and_steps_through_it() {
     }
     let world = with_people().await;
     let mut browser = signed_in(&world, "asha").await;
-    for path in PAGES.iter().chain(MORE) {
+    for path in PAGES.iter().chain(ADMIN_PAGES) {
         browser.visit(path).await;
         browser.until("document.querySelector('main h1')?.textContent.trim().length > 0").await;
         let wide = browser.eval("document.documentElement.scrollWidth - innerWidth").await;
@@ -591,7 +591,7 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
         .skip(1)
         .filter_map(|rest| rest.split("</th>").next())
         .collect();
-    let wanted = [
+    let expected = [
         "Phone Number",
         "WhatsApp Agent",
         "Verified Name",
@@ -600,7 +600,7 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
         "Quality Rating",
         "Actions",
     ];
-    assert_eq!(heads, wanted);
+    assert_eq!(heads, expected);
     // Actions of other roles are hidden and refused.
     assert!(asha.get(&chat).await.text().contains("value=\"delete\""));
     assert!(!ravi.get(&chat).await.text().contains("value=\"delete\""));

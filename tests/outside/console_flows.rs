@@ -22,7 +22,7 @@ pub async fn orders(world: &World, door: &str, order: Value) {
 
 impl Browser {
     /// Waits until a toast contains `words`.
-    pub async fn told(&mut self, words: &str) {
+    pub async fn until_toast(&mut self, words: &str) {
         self.until(&format!("[...document.querySelectorAll('.toast')].some((t) => t.textContent.includes({words:?}))"))
             .await;
     }
@@ -56,9 +56,9 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     if !has_chromium() {
         return;
     }
-    let world = world(|wanted, _| {
-        wanted.extra = people();
-        wanted.accept_wait_ms = 0;
+    let world = world(|node_config, _| {
+        node_config.extra = people();
+        node_config.accept_wait_ms = 0;
     })
     .await;
     writes(
@@ -205,7 +205,7 @@ async fn s2_11_s2_25_a_failed_registration_can_be_repeated() {
     };
     register(&mut browser).await;
     browser.press("dialog", "Register").await;
-    browser.told("133015: Wait a little").await;
+    browser.until_toast("133015: Wait a little").await;
     browser.says(&format!("#number-{NEW} .danger-text"), "133015").await;
     // The button is disabled for a minute and shows that. It becomes enabled without a reload.
     browser.eval("globalThis.marked = 1").await;
@@ -232,13 +232,13 @@ async fn s2_11_s2_25_a_failed_registration_can_be_repeated() {
 
 /// Starts a world with two numbers of one WABA, one new number, an agent and a subaccount.
 pub async fn with_numbers() -> World {
-    let world = world(|wanted, _| {
-        wanted.extra = format!(
+    let world = world(|node_config, _| {
+        node_config.extra = format!(
             "{}\n[[account]]\nauth_id = \"SATESTOFFHOOK0000001\"\nauth_token = \"sub-token\"\nparent = \"{}\"\napi_keys = []\n",
             people(),
             crate::support::node::AUTH_ID
         );
-        wanted.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
+        node_config.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
     })
     .await;
     for (number, id, waba, name, platform) in [
@@ -280,7 +280,7 @@ async fn s2_05_s2_13_numbers_are_added_registered_and_assigned_to_agents() {
     browser.visit("/console/numbers/").await;
     // Refresh the number from Meta.
     browser.click(&format!("#number-{NUMBER} button[value=sync]")).await;
-    browser.told("Read anew from Meta").await;
+    browser.until_toast("Read anew from Meta").await;
     browser.says(&format!("#number-{NUMBER}"), "Shop & Co").await;
     browser.says(&format!("#number-{NUMBER}"), "CLOUD_API").await;
 
@@ -303,7 +303,7 @@ async fn s2_05_s2_13_numbers_are_added_registered_and_assigned_to_agents() {
     );
     browser.fill("dialog [name=token]", crate::support::node::ACCESS_TOKEN).await;
     browser.press("dialog", "Connect Number").await;
-    browser.told("The number is connected").await;
+    browser.until_toast("The number is connected").await;
     browser.says("#number-5511988887777", "Loja — São Paulo").await;
     browser.says("#number-5511988887777", "Register via Actions").await;
 
@@ -311,8 +311,8 @@ async fn s2_05_s2_13_numbers_are_added_registered_and_assigned_to_agents() {
     browser.press("#number-5511988887777", "Register").await;
     browser.fill("dialog [name=pin]", "000000").await;
     browser.press("dialog", "Register").await;
-    browser.told("being registered").await;
-    browser.told("133005").await;
+    browser.until_toast("being registered").await;
+    browser.until_toast("133005").await;
     browser.press("#number-5511988887777", "Register").await;
     browser
         .until("/in \\d+ s/.test(document.querySelector('dialog [data-until]')?.textContent)")
@@ -348,7 +348,7 @@ async fn s2_05_s2_13_numbers_are_added_registered_and_assigned_to_agents() {
     assert_eq!(browser.eval(shown).await, json!(["Night desk"]));
     browser.eval("document.querySelector('dialog .choice:not([hidden]) input').click()").await;
     browser.press("dialog", "Save").await;
-    browser.told("Saved who answers").await;
+    browser.until_toast("Saved who answers").await;
     browser.says(&cell, "Night desk").await;
     browser.click(&cell).await;
     browser.press("dialog", "Clear").await;
@@ -455,7 +455,7 @@ async fn s0_01_to_s0_30_a_number_is_configured_in_the_side_panel() {
     browser.press("#ask", "Keep editing").await;
     browser.until(&format!("!document.querySelector('#ask[open]') && {open}")).await;
     browser.press("dialog.side", "Save changes").await;
-    browser.told("Saved").await;
+    browser.until_toast("Saved").await;
     browser.says(&format!("#number-{NUMBER}"), "Support — APAC").await;
     assert_eq!(browser.eval("globalThis.marked").await, 1, "without loading the page again");
     let shown = asha.get(&format!("/console/numbers/{NUMBER}/")).await.text();
@@ -520,7 +520,7 @@ async fn s0_21_s0_22_the_mapping_is_changed_for_all_numbers_of_a_waba() {
     browser.until("document.querySelector('dialog #wrong-webhook').textContent.length > 5").await;
     browser.fill("dialog [name=webhookUrl]", &world.app.url("/hook")).await;
     browser.press("dialog.side", "Save changes").await;
-    browser.told("Saved").await;
+    browser.until_toast("Saved").await;
     for number in [NUMBER, "918035737777"] {
         let page = asha.get(&format!("/console/numbers/{number}/")).await.text();
         assert!(page.contains("value=\"SATESTOFFHOOK0000001\" selected"), "{number}");
@@ -584,7 +584,7 @@ async fn a_document_is_shared_by_link_and_an_answer_url_is_tried_out() {
     let document = "<Response>\n  <Speak>Grüße, नमस्ते &amp; hello.</Speak>\n</Response>";
     browser.fill("#source", document).await;
     browser.click("offhook-share:not([hidden]) button").await;
-    browser.told("The link is copied").await;
+    browser.until_toast("The link is copied").await;
     let hash = browser.eval("location.hash").await.as_str().unwrap().to_owned();
     assert!(hash.starts_with("#xml=") && hash.len() < 200, "{hash}");
     browser.visit("/console/").await;
@@ -596,7 +596,7 @@ async fn a_document_is_shared_by_link_and_an_answer_url_is_tried_out() {
     for broken in ["#xml=%%%", "#xml=AAAA"] {
         browser.visit("/console/").await;
         browser.eval(&format!("location.href = '/console/playground/{broken}'")).await;
-        browser.told("holds no document").await;
+        browser.until_toast("holds no document").await;
     }
 
     browser.visit("/console/playground/debugger/").await;

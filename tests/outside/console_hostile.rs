@@ -45,7 +45,7 @@ const HOSTILE: &[&str] = &[
 ];
 
 /// Converts a payload to a value that length-limited fields accept.
-fn tamed(name: &str, most: usize) -> String {
+fn sanitised(name: &str, most: usize) -> String {
     name.chars().filter(|c| !c.is_control()).take(most).collect::<String>().trim().to_owned()
 }
 
@@ -62,7 +62,7 @@ async fn r20_hostile_names_are_text_on_every_page() {
     };
     let mut webhooks = 0;
     for (n, name) in HOSTILE.iter().enumerate() {
-        let shown = tamed(name, 64);
+        let shown = sanitised(name, 64);
         let login = format!("user{n}");
         let made = asha
             .post(
@@ -105,7 +105,7 @@ async fn r20_hostile_names_are_text_on_every_page() {
         let changed = api(
             "PATCH",
             &format!("phone-numbers/9180357380{n:02}/"),
-            json!({"alias": tamed(name, 100)}),
+            json!({"alias": sanitised(name, 100)}),
         )
         .await;
         assert_eq!(changed.status, 200, "{name}: {}", changed.text());
@@ -133,12 +133,12 @@ async fn r20_hostile_names_are_text_on_every_page() {
     let numbers = (0..HOSTILE.len()).map(|n| format!("/console/numbers/9180357380{n:02}/"));
     let mut said = String::new();
     for path in lists.into_iter().chain(chats).chain(agents).chain(hooks).chain(numbers) {
-        let text = tame(&mut browser, &path).await;
+        let text = visit_and_check(&mut browser, &path).await;
         if ["/console/people/", "/console/inbox/", "/console/numbers/", "/console/agents/"]
             .contains(&path.as_str())
         {
             for name in HOSTILE {
-                assert!(text.contains(&tamed(name, 64)), "{name} on {path}");
+                assert!(text.contains(&sanitised(name, 64)), "{name} on {path}");
             }
         }
         said.push_str(&text);
@@ -164,16 +164,16 @@ const ODD: &[&str] = &[
 
 /// Escapes the text of an XML element.
 fn escaped(name: &str) -> String {
-    tamed(name, 200).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    sanitised(name, 200).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// Visits a page, checks that no name was interpreted as markup, and returns the page's text.
-async fn tame(browser: &mut Browser, path: &str) -> String {
+async fn visit_and_check(browser: &mut Browser, path: &str) -> String {
     browser.visit(path).await;
-    tame_here(browser).await
+    check_page(browser).await
 }
 
-async fn tame_here(browser: &mut Browser) -> String {
+async fn check_page(browser: &mut Browser) -> String {
     browser.until(READY).await;
     let path = browser.eval("location.pathname + location.search").await;
     for odd in ODD {
@@ -221,11 +221,11 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
     }
     let all = format!("document.querySelectorAll('#up tr[id]').length === {}", HOSTILE.len());
     browser.until(&all).await;
-    let here = tame_here(&mut browser).await;
-    let live = tame(&mut browser, "/console/calls/").await;
+    let here = check_page(&mut browser).await;
+    let live = visit_and_check(&mut browser, "/console/calls/").await;
     browser.until("[...document.querySelectorAll('#up .pill')].every((p) => p.classList.contains('live'))").await;
     for name in HOSTILE {
-        let name = tamed(name, 64);
+        let name = sanitised(name, 64);
         assert!(here.contains(&name) && live.contains(&name), "{name}");
     }
     let found = browser
@@ -235,14 +235,14 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
     assert_eq!(pages.len(), HOSTILE.len());
     let mut said = String::new();
     for page in &pages {
-        said.push_str(&tame(&mut browser, page).await);
+        said.push_str(&visit_and_check(&mut browser, page).await);
     }
     for name in HOSTILE {
-        assert!(said.contains(&tamed(name, 64)), "{name}: the caller's");
+        assert!(said.contains(&sanitised(name, 64)), "{name}: the caller's");
         assert!(said.contains(&escaped(name)), "{name}: in the document");
     }
-    tame(&mut browser, "/console/").await;
-    tame(&mut browser, "/console/operations/").await;
+    visit_and_check(&mut browser, "/console/").await;
+    visit_and_check(&mut browser, "/console/operations/").await;
     // The callers hang up; check the pages of ended calls and the history.
     drop(calls);
     browser.visit("/console/calls/").await;
@@ -252,10 +252,10 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
             HOSTILE.len()
         ))
         .await;
-    let history = tame_here(&mut browser).await;
+    let history = check_page(&mut browser).await;
     for (name, page) in HOSTILE.iter().zip(&pages) {
-        assert!(history.contains(&tamed(name, 64)), "{name}");
-        tame(&mut browser, &format!("{page}?step=2")).await;
+        assert!(history.contains(&sanitised(name, 64)), "{name}");
+        visit_and_check(&mut browser, &format!("{page}?step=2")).await;
     }
     assert_eq!(browser.errors, [""; 0]);
 }
@@ -283,7 +283,7 @@ async fn r20_search_terms_and_playground_input_are_text() {
             assert_eq!(page.status, 200, "{path}");
             assert!(!name.contains(['<', '"']) || !page.text().contains(*name), "{path}");
             if n % 6 == 1 {
-                tame(&mut browser, &path).await;
+                visit_and_check(&mut browser, &path).await;
             }
         }
         let debugged = [("url", *name), ("from", name), ("to", name), ("keys", name)];
@@ -310,7 +310,7 @@ async fn r20_search_terms_and_playground_input_are_text() {
         browser.visit("/console/playground/").await;
         browser.fill("#source", &document).await;
         browser.until("document.querySelector('#findings li')").await;
-        tame_here(&mut browser).await;
+        check_page(&mut browser).await;
         browser
             .eval("globalThis.before = 1; document.querySelector('.run button.primary').click()")
             .await;
@@ -319,7 +319,7 @@ async fn r20_search_terms_and_playground_input_are_text() {
                 "typeof before === 'undefined' && {READY} && document.querySelector('.walk li')"
             ))
             .await;
-        let said = tame_here(&mut browser).await;
+        let said = check_page(&mut browser).await;
         assert!(said.contains("<iframe srcdoc"), "{said}");
     }
     assert_eq!(browser.errors, [""; 0]);

@@ -13,7 +13,7 @@ use crate::support::app::App;
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::figures;
 use crate::support::meta::{Graph, connect, silent_offer};
-use crate::support::node::{Node, Wanted, sim_options};
+use crate::support::node::{Node, NodeConfig, sim_options};
 
 /// Starts a node with `count` users' phones ringing.
 async fn with_calls_up(count: usize) -> (World, Vec<String>) {
@@ -223,11 +223,11 @@ async fn a_list_of_a_thousand_live_calls_updates_without_a_long_task() {
     let graph = Graph::start().await;
     let app = App::start().await;
     app.xml("/answer", "<Response><Wait length=\"120\"/></Response>");
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.extra = people();
-    wanted.cps = 1_000;
-    wanted.accept_wait_ms = 0;
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.extra = people();
+    node_config.cps = 1_000;
+    node_config.accept_wait_ms = 0;
+    let node = Node::start(&node_config).await;
     let world = World { node, sim: Sim::start(sim_options()).await.expect("sim"), app };
     let mut browser = signed_in(&world, "asha").await;
     browser.visit("/console/calls/").await;

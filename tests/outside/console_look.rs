@@ -11,7 +11,7 @@ use crate::support::node::NUMBER;
 use crate::support::{figures, http};
 
 /// Fills a world with data for every page. Returns the paths of the pages.
-async fn furnished(world: &World) -> Vec<String> {
+async fn fill_pages(world: &World) -> Vec<String> {
     let uuid = call(world).await;
     world.node.record(&uuid).await;
     let asha = Session::of(world, "asha").await;
@@ -99,7 +99,7 @@ async fn no_page_has_a_barrier_in_light_or_dark_or_on_a_small_screen() {
     }
     let Some(axe) = axe() else { return };
     let world = with_people().await;
-    let paths = furnished(&world).await;
+    let paths = fill_pages(&world).await;
     let mut found = Vec::new();
     // Before sign-in.
     let mut browser = Browser::open(&format!("{}/console/", world.node.public)).await;

@@ -33,7 +33,7 @@ const MICROPHONE: &str = "navigator.mediaDevices.getUserMedia = async () => { co
 
 /// How the test's recogniser treats the end of an utterance.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Does {
+enum RecogniserMode {
     /// Withholds the last word for now.
     Holds,
     Answers,
@@ -46,7 +46,9 @@ type Languages = Arc<std::sync::Mutex<std::collections::BTreeSet<String>>>;
 
 /// Starts a recogniser that speaks Vosk's protocol and only distinguishes a tone from speech.
 /// Returns its URL, the number of utterances and their languages.
-async fn recogniser(does: watch::Receiver<Does>) -> (String, Arc<AtomicUsize>, Languages) {
+async fn recogniser(
+    mode: watch::Receiver<RecogniserMode>,
+) -> (String, Arc<AtomicUsize>, Languages) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let asked = Arc::new(AtomicUsize::new(0));
@@ -55,11 +57,11 @@ async fn recogniser(does: watch::Receiver<Does>) -> (String, Arc<AtomicUsize>, L
     let heard = languages.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            if *does.borrow() == Does::Refuses {
+            if *mode.borrow() == RecogniserMode::Refuses {
                 continue;
             }
             counted.fetch_add(1, Ordering::SeqCst);
-            tokio::spawn(hear(stream, does.clone(), heard.clone()));
+            tokio::spawn(hear(stream, mode.clone(), heard.clone()));
         }
     });
     (url, asked, languages)
@@ -68,7 +70,7 @@ async fn recogniser(does: watch::Receiver<Does>) -> (String, Arc<AtomicUsize>, L
 /// Handles one utterance.
 async fn hear(
     stream: tokio::net::TcpStream,
-    mut does: watch::Receiver<Does>,
+    mut mode: watch::Receiver<RecogniserMode>,
     languages: Languages,
 ) -> Option<()> {
     let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
@@ -96,7 +98,7 @@ async fn hear(
             _ => {}
         }
     }
-    does.wait_for(|does| *does != Does::Holds).await.ok()?;
+    mode.wait_for(|does| *does != RecogniserMode::Holds).await.ok()?;
     let text = if is_tone(&pcm) { "At what time?" } else { "I would like to book a table." };
     socket.send(Message::text(json!({ "text": text }).to_string())).await.ok()?;
     socket.close(None).await.ok()
@@ -133,14 +135,14 @@ async fn a_softphone_shows_captions_and_network_quality_and_transfers_the_call()
     if !has_chromium() {
         return;
     }
-    let (does, told) = watch::channel(Does::Holds);
+    let (does, told) = watch::channel(RecogniserMode::Holds);
     let (url, asked, languages) = recogniser(told).await;
-    let world = world(|wanted, _| {
-        wanted.extra = format!(
+    let world = world(|node_config, _| {
+        node_config.extra = format!(
             "{}\n[speech]\nrecogniser = \"websocket\"\n[speech.websocket]\nurl = \"{url}\"\ntimeout_ms = 60000\n",
             people()
         );
-        wanted.accept_wait_ms = 0;
+        node_config.accept_wait_ms = 0;
     })
     .await;
     for path in ["/events", "/dialled"] {
@@ -169,7 +171,7 @@ async fn a_softphone_shows_captions_and_network_quality_and_transfers_the_call()
     phone.press(".handset", "Captions").await;
     phone.until("document.querySelector('[data-at=captions][aria-pressed=true]')").await;
     phone.says("#captions .them.saying", "I would like").await;
-    does.send_replace(Does::Answers);
+    mode.send_replace(RecogniserMode::Answers);
     phone.says("#captions .them:not(.saying) span", "I would like to book a table.").await;
     phone.eval("mouth.gain.value = 1").await;
     phone.until("document.querySelector('#captions .you')").await;
@@ -201,7 +203,7 @@ async fn a_softphone_shows_captions_and_network_quality_and_transfers_the_call()
     let kept = "Object.entries(localStorage).filter(([key]) => key.startsWith('offhook.captions.')).join()";
     assert_eq!(phone.eval(kept).await, "offhook.captions.asha,hi-IN");
     // The phone reports a failed recogniser and keeps working otherwise.
-    does.send_replace(Does::Refuses);
+    mode.send_replace(RecogniserMode::Refuses);
     phone.says("[data-at=state]", "The captions broke off").await;
     phone.until("document.querySelector('[data-at=captions][aria-pressed=false]')").await;
     assert!(!world.node.log().contains("book a table"), "R22: what was said is in no log");
@@ -226,16 +228,16 @@ async fn a_softphone_shows_captions_and_network_quality_and_transfers_the_call()
     phone.says("[data-at=state]", "no phone of this name").await;
     phone.fill("[data-at=transfer] [name=to]", "ravi").await;
     phone.press("[data-at=transfer]", "Transfer").await;
-    let rung = ravi.hear("ring").await["call"].clone();
+    let rung = ravi.receive("ring").await["call"].clone();
     phone.says("[data-at=state]", "Ended").await;
     assert_eq!(
         phone.eval("document.querySelector('[data-at=transfer]').checkVisibility()").await,
         false
     );
     ravi.say(json!({"type": "accept", "call": rung, "sdp": OFFER})).await;
-    ravi.hear("answer").await;
+    ravi.receive("answer").await;
     ravi.say(json!({"type": "hangup", "call": rung})).await;
-    ravi.hear("ended").await;
+    ravi.receive("ended").await;
     drop(caller.all().await);
     // The choice is kept the next time the phone is opened, and an unknown language is ignored.
     phone.visit("/console/phone/").await;
@@ -250,9 +252,9 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     if !has_chromium() {
         return;
     }
-    let world = world(|wanted, _| {
-        wanted.extra = format!("{}\n[speech]\nrecogniser = \"none\"\n", people());
-        wanted.accept_wait_ms = 0;
+    let world = world(|node_config, _| {
+        node_config.extra = format!("{}\n[speech]\nrecogniser = \"none\"\n", people());
+        node_config.accept_wait_ms = 0;
     })
     .await;
     world.endpoint("asha").await;
@@ -313,13 +315,13 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     // The protocol's answer to the same request.
     let mut other = Phone::open(&world.node.public).await;
     other.say(json!({"type": "register", "endpoint": "asha", "password": PASSWORD})).await;
-    assert_eq!(other.hear("registered").await["captions"], false);
+    assert_eq!(other.receive("registered").await["captions"], false);
     other.say(json!({"type": "captions", "call": uuid, "on": true})).await;
-    assert_eq!(other.hear("error").await["code"], "no_recogniser");
+    assert_eq!(other.receive("error").await["code"], "no_recogniser");
     other.say(json!({"type": "captions", "call": uuid, "on": true, "language": "<en>"})).await;
-    assert_eq!(other.hear("error").await["code"], "bad_message");
+    assert_eq!(other.receive("error").await["code"], "bad_message");
     other.say(json!({"type": "captions", "call": uuid, "on": false})).await;
-    assert_eq!(other.hear("error").await["code"], "no_call", "it is over");
+    assert_eq!(other.receive("error").await["code"], "no_call", "it is over");
 }
 
 /// Returns a script that chooses a file of `bytes` bytes that starts with a one-pixel picture.
@@ -492,7 +494,7 @@ async fn s3_13_a_number_is_activated_and_deactivated_with_the_toggle() {
     // Enabling without an agent is refused with an explanation.
     browser.until(&is("false")).await;
     browser.click(&toggle).await;
-    browser.told("choose an agent with “Assign…”").await;
+    browser.until_toast("choose an agent with “Assign…”").await;
     browser.until(&is("false")).await;
     api(
         &world,
@@ -503,7 +505,7 @@ async fn s3_13_a_number_is_activated_and_deactivated_with_the_toggle() {
     .await;
     browser.until(&is("true")).await;
     browser.click(&toggle).await;
-    browser.told("the agent is silent").await;
+    browser.until_toast("the agent is silent").await;
     browser.until(&is("false")).await;
     browser.says(&toggle, "Inactive").await;
     assert_eq!(
@@ -512,11 +514,11 @@ async fn s3_13_a_number_is_activated_and_deactivated_with_the_toggle() {
     );
     writes(&world, &json!({"message": "Is anybody there?", "from": USER})).await;
     browser.click(&toggle).await;
-    browser.told("the agent answers").await;
+    browser.until_toast("the agent answers").await;
     browser.until(&is("true")).await;
     // The agent's first turn contains only messages after that.
     writes(&world, &json!({"message": "And now?", "from": USER})).await;
-    let turn = server.until_asked(1).await.remove(0);
+    let turn = server.until_requests(1).await.remove(0);
     assert_eq!(turn.body["input"]["text"], "And now?");
 
     picture(&mut browser, "toggle").await;
@@ -592,7 +594,7 @@ async fn the_playgrounds_document_runs_on_its_authors_phone() {
     let log = asha.get(&format!("{call}log.jsonl")).await.text();
     assert!(log.contains("Press a key") && log.contains("Thank you"), "{log}");
     assert!(asha.get(&call).await.text().contains("call from the phone"), "what it began with");
-    assert_eq!(world.app.seen().len(), 1, "no answer URL and no hangup callback was asked");
+    assert_eq!(world.app.requests().len(), 1, "no answer URL and no hangup callback was asked");
 
     // With an endpoint one click suffices. Other people don't see the saved draft.
     page.press(".run", "Call it from here").await;
@@ -610,7 +612,7 @@ async fn the_playgrounds_document_runs_on_its_authors_phone() {
     world.endpoint("ravi").await;
     let mut ravi = Phone::registered(&world.node.public, "ravi", PASSWORD).await.0;
     ravi.say(json!({"type": "call", "to": "playground", "sdp": OFFER, "draft": id})).await;
-    assert_eq!(ravi.hear("error").await["code"], "no_draft");
+    assert_eq!(ravi.receive("error").await["code"], "no_draft");
     let ravi = Session::of(&world, "ravi").await;
     let refused = ravi.post("/console/playground/", &[("source", &document), ("do", "call")]).await;
     assert_eq!(refused.status, 403, "agents write no documents that are run");

@@ -42,7 +42,7 @@ pub async fn tones() -> String {
 
 /// The content of a tenth of a second of audio.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Heard {
+pub enum Sound {
     Nothing,
     /// These tones, in hertz.
     Tones(Vec<u32>),
@@ -64,7 +64,7 @@ pub fn level(pcm: &[i16], hz: u32) -> f64 {
 }
 
 /// Returns the sequence of sounds that the phone heard, without those shorter than 0.3 seconds.
-pub fn heard(events: &[CallEvent]) -> Vec<Heard> {
+pub fn heard(events: &[CallEvent]) -> Vec<Sound> {
     let wav = events.iter().find_map(|e| match &e.kind {
         CallEventKind::Recording { wav } => Some(wav),
         _ => None,
@@ -81,20 +81,20 @@ pub fn heard(events: &[CallEvent]) -> Vec<Heard> {
         // The power that the tones don't account for.
         let rest = power - tones.iter().map(|hz| level(tenth, *hz).powi(2) / 2.0).sum::<f64>();
         match tones.as_slice() {
-            [] if power < 0.000_02 => Heard::Nothing,
-            [] => Heard::Other,
-            _ if rest > power / 2.0 => Heard::Other,
-            _ => Heard::Tones(tones),
+            [] if power < 0.000_02 => Sound::Nothing,
+            [] => Sound::Other,
+            _ if rest > power / 2.0 => Sound::Other,
+            _ => Sound::Tones(tones),
         }
     });
-    let mut runs: Vec<(Heard, u32)> = Vec::new();
+    let mut runs: Vec<(Sound, u32)> = Vec::new();
     for tenth in tenths {
         match runs.last_mut() {
             Some((last, count)) if *last == tenth => *count += 1,
             _ => runs.push((tenth, 1)),
         }
     }
-    let mut lasting: Vec<Heard> = Vec::new();
+    let mut lasting: Vec<Sound> = Vec::new();
     for (what, _) in runs.into_iter().filter(|(_, count)| *count >= 3) {
         if lasting.last() != Some(&what) {
             lasting.push(what);
@@ -103,18 +103,18 @@ pub fn heard(events: &[CallEvent]) -> Vec<Heard> {
     lasting
 }
 
-/// Returns true if `wanted` is a subsequence of `heard`.
-pub fn in_order(heard: &[Heard], wanted: &[Heard]) -> bool {
+/// Returns true if `expected` is a subsequence of `heard`.
+pub fn in_order(heard: &[Sound], expected: &[Sound]) -> bool {
     let mut rest = heard.iter();
-    wanted.iter().all(|want| rest.any(|have| have == want))
+    expected.iter().all(|want| rest.any(|have| have == want))
 }
 
-pub fn only(hz: u32) -> Heard {
-    Heard::Tones(vec![hz])
+pub fn only(hz: u32) -> Sound {
+    Sound::Tones(vec![hz])
 }
 
-fn both(low: u32, high: u32) -> Heard {
-    Heard::Tones(vec![low, high])
+fn both(low: u32, high: u32) -> Sound {
+    Sound::Tones(vec![low, high])
 }
 
 /// Places a call to a user who answers and listens.
@@ -209,16 +209,16 @@ async fn a_phone_hears_what_rest_plays_speaks_and_dials() {
     let events = user.all().await;
     let heard = heard(&events);
     // The document's tone continues beneath mixed audio, and where the digits pause.
-    let wanted = [
+    let expected = [
         both(440, 1_000),
         both(1_000, 1_500),
         only(440),
-        Heard::Other,
+        Sound::Other,
         both(600, 1_000),
         only(1_000),
         only(300),
     ];
-    assert!(in_order(&heard, &wanted), "{heard:#?}");
+    assert!(in_order(&heard, &expected), "{heard:#?}");
     let digits: String = events
         .iter()
         .filter_map(|e| match e.kind {
@@ -302,7 +302,7 @@ async fn the_official_python_sdk_controls_a_live_call() {
     done("transfer", transfer, "call transfered");
     world.app.wait("/other").await;
     let events = user.all().await;
-    assert!(in_order(&heard(&events), &[only(440), Heard::Other]), "{:#?}", heard(&events));
+    assert!(in_order(&heard(&events), &[only(440), Sound::Other]), "{:#?}", heard(&events));
     let digits =
         events.iter().filter(|e| matches!(e.kind, CallEventKind::DigitHeard { .. })).count();
     assert_eq!(digits, 2);

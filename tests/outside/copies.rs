@@ -13,9 +13,9 @@ use crate::support::{database, http};
 /// Starts a node with callers who leave messages of two seconds, copied to `bucket`.
 async fn copying(more: &str, bucket: &Bucket) -> World {
     let toml = bucket.toml(more);
-    let world = world(|wanted, _| {
-        wanted.accept_wait_ms = 0;
-        wanted.extra = format!("[cluster]\nnode_id = \"copying\"\n{toml}");
+    let world = world(|node_config, _| {
+        node_config.accept_wait_ms = 0;
+        node_config.extra = format!("[cluster]\nnode_id = \"copying\"\n{toml}");
     })
     .await;
     world.app.xml("/recording", "<Response/>");
@@ -33,7 +33,7 @@ async fn message(world: &World) -> (String, String) {
         CallScript { say: tone(700.0, 5), hangup: HangupRule::Never, ..CallScript::default() };
     let known: Vec<String> = world
         .app
-        .seen()
+        .requests()
         .iter()
         .filter(|s| s.path == "/recording")
         .map(|s| s.param("RecordingID").to_owned())
@@ -56,7 +56,7 @@ async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_the_bucke
     let (id, url) = message(&world).await;
     let before = http::get(&url).await;
     assert_eq!(before.status, 200, "from the disk, until the copy is there");
-    bucket.until_asked(1).await;
+    bucket.until_requests(1).await;
     world.node.kill();
     world.node.start_again().await;
     let key = format!("offhook/{id}.wav");
@@ -160,10 +160,10 @@ async fn a_missing_file_is_given_up_and_a_kept_local_file_stays() {
         every.tick().await;
     }
 
-    let asked = bucket.asked().len();
+    let asked = bucket.requests().len();
     bucket.fail(&[503, 503]);
     let (id, _) = message(&world).await;
-    bucket.until_asked(asked + 1).await;
+    bucket.until_requests(asked + 1).await;
     std::fs::remove_file(world.node.dir.path().join("recordings").join(format!("{id}.wav")))
         .expect("removed by hand");
     world.node.until_metric("offhook_recording_copies_total", &[("outcome", "lost")], 1.0).await;

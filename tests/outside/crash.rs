@@ -12,11 +12,11 @@ use rand::{RngExt as _, SeedableRng as _};
 use store::{CallFilter, CallStart, Scope};
 use xml::ast::DocUrl;
 
-use super::support::app::{App, Seen};
+use super::support::app::{App, ReceivedRequest};
 use super::support::database;
 use super::support::http::get;
 use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
-use super::support::node::{AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted};
+use super::support::node::{AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID};
 
 /// Answers immediately and holds the call.
 const HELD: &str = "<Response><Speak>Please hold.</Speak><Wait length=\"60\"/></Response>";
@@ -27,18 +27,18 @@ const SHORT: [&str; 2] = [
 ];
 const NODE_ID: &str = "[cluster]\nnode_id = \"crash\"\n";
 
-fn wanted(graph: &Graph, app: &App) -> Wanted {
-    Wanted {
+fn node_config(graph: &Graph, app: &App) -> NodeConfig {
+    NodeConfig {
         hangup_url: app.url("/hangup"),
         extra: NODE_ID.to_owned(),
         accept_wait_ms: 0,
         cps: 10_000,
         limits: "calls_per_number = 10000".to_owned(),
-        ..Wanted::new(&graph.url, &app.url("/answer"))
+        ..NodeConfig::new(&graph.url, &app.url("/answer"))
     }
 }
 
-pub(super) fn event_id(seen: &Seen) -> String {
+pub(super) fn event_id(seen: &ReceivedRequest) -> String {
     seen.headers.get("x-offhook-event-id").expect("an event id").to_str().expect("text").to_owned()
 }
 
@@ -53,7 +53,7 @@ fn say(what: std::fmt::Arguments<'_>) {
 async fn r03_a_kill_in_the_middle_of_a_call_ends_it_once() {
     let (graph, app) = (Graph::start().await, App::start().await);
     app.xml("/answer", HELD).route("/hangup", |_| (200, String::new()));
-    let mut node = Node::start(&wanted(&graph, &app)).await;
+    let mut node = Node::start(&node_config(&graph, &app)).await;
     let wacid = meta::wacid();
     let body = connect_body(&wacid, &silent_offer()).to_string();
     assert_eq!(node.post_webhook(&body).await.status, 200);
@@ -144,7 +144,7 @@ async fn r03_a_thousand_orphans_are_ended_before_the_node_is_ready() {
     store.close().await;
 
     let begun = Clock::real().now();
-    let node = Node::start_in(dir, &wanted(&graph, &app)).await;
+    let node = Node::start_in(dir, &node_config(&graph, &app)).await;
     let took = Clock::real().now().duration_since(begun);
     // The node is ready only after all orphans are closed.
     let list = node.api("Call/?limit=1").await.json();
@@ -161,7 +161,7 @@ async fn r03_a_thousand_orphans_are_ended_before_the_node_is_ready() {
     let mut count = 0;
     while count < ORPHANS {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        count = app.seen().iter().map(event_id).collect::<BTreeSet<_>>().len();
+        count = app.requests().iter().map(event_id).collect::<BTreeSet<_>>().len();
     }
     for n in 0..ORPHANS {
         graph.wait(&format!("wacid.{n}"), "terminate").await;
@@ -169,7 +169,7 @@ async fn r03_a_thousand_orphans_are_ended_before_the_node_is_ready() {
     assert_eq!(app.count("/hangup"), ORPHANS, "one each");
 }
 
-fn find_took(line: serde_json::Value) -> Option<u64> {
+fn search_time(line: serde_json::Value) -> Option<u64> {
     line["took_ms"].as_str()?.parse().ok()
 }
 
@@ -186,7 +186,7 @@ async fn one_call(node: &Node, wacid: String, hang_up: Option<Duration>) -> (Str
 }
 
 /// Returns true for first attempts that the application refuses.
-fn is_unlucky(seen: &Seen) -> bool {
+fn fails_first(seen: &ReceivedRequest) -> bool {
     event_id(seen).starts_with('0') && seen.headers["x-offhook-attempt"] == "1"
 }
 
@@ -204,8 +204,8 @@ async fn r03_repeated_kills_lose_and_duplicate_nothing() {
         (200, document.to_owned())
     });
     // Some first attempts fail; retries keep the callback's id.
-    app.route("/hangup", |seen| (if is_unlucky(seen) { 503 } else { 200 }, String::new()));
-    let mut node = Node::start(&wanted(&graph, &app)).await;
+    app.route("/hangup", |seen| (if fails_first(seen) { 503 } else { 200 }, String::new()));
+    let mut node = Node::start(&node_config(&graph, &app)).await;
     let mut admitted = BTreeSet::new();
     let mut unanswered = 0;
     let mut slowest = Duration::ZERO;
@@ -250,15 +250,15 @@ async fn r03_repeated_kills_lose_and_duplicate_nothing() {
     node.until_metric("offhook_calls_active", &[], 0.0).await;
     let hangups = || {
         let mut of: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
-        for seen in app.seen().iter().filter(|s| s.path == "/hangup") {
+        for seen in app.requests().iter().filter(|s| s.path == "/hangup") {
             let identity = (event_id(seen), seen.param("CallUUID").to_owned());
             of.entry(seen.param("WhatsAppCallID").to_owned()).or_default().insert(identity);
         }
         of
     };
     let taken = || {
-        let taken = |seen: &&Seen| seen.path == "/hangup" && !is_unlucky(seen);
-        app.seen()
+        let taken = |seen: &&ReceivedRequest| seen.path == "/hangup" && !fails_first(seen);
+        app.requests()
             .iter()
             .filter(taken)
             .map(|seen| seen.param("WhatsAppCallID").to_owned())
@@ -311,7 +311,7 @@ async fn r03_repeated_kills_lose_and_duplicate_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn r03_a_second_process_with_the_same_node_id_is_refused() {
     let (graph, app) = (Graph::start().await, App::start().await);
-    let node = Node::start(&wanted(&graph, &app)).await;
+    let node = Node::start(&node_config(&graph, &app)).await;
     let (config, log) = (node.dir.path().join("second.toml"), node.dir.path().join("second.log"));
     let mut text = std::fs::read_to_string(node.dir.path().join("offhook.toml")).unwrap();
     for address in [&node.public, &node.admin] {

@@ -11,7 +11,7 @@ use sim::{
 };
 
 use super::outbound::{World, world};
-use crate::support::app::Seen;
+use crate::support::app::ReceivedRequest;
 use crate::support::node::NUMBER;
 
 const CALLER: &str = "919812345678";
@@ -21,10 +21,10 @@ const CALLER_HZ: f64 = 700.0;
 const CALLEE_HZ: f64 = 1_100.0;
 
 async fn bridging(dial: &str) -> World {
-    let world = world(|wanted, _| {
-        wanted.limits = "allow_wa_bridge = true".to_owned();
-        wanted.accept_wait_ms = 0;
-        wanted.hangup_url = wanted.answer_url.replace("/unused", "/hangup");
+    let world = world(|node_config, _| {
+        node_config.limits = "allow_wa_bridge = true".to_owned();
+        node_config.accept_wait_ms = 0;
+        node_config.hangup_url = node_config.answer_url.replace("/unused", "/hangup");
     })
     .await;
     for path in ["/events", "/music", "/confirm"] {
@@ -131,11 +131,11 @@ fn by(events: &[CallEvent]) -> Option<HangupSource> {
 }
 
 /// Returns the callbacks so far in their order of arrival.
-fn told(world: &World) -> Vec<Seen> {
-    world.app.seen().into_iter().filter(|seen| seen.path == "/events").collect()
+fn callbacks(world: &World) -> Vec<ReceivedRequest> {
+    world.app.requests().into_iter().filter(|seen| seen.path == "/events").collect()
 }
 
-async fn all_is_free(world: &World) {
+async fn assert_no_slots(world: &World) {
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
     for direction in ["inbound", "outbound"] {
         world.node.until_metric("offhook_calls_active", &[("direction", direction)], 0.0).await;
@@ -187,7 +187,7 @@ async fn two_users_hear_each_other_and_the_call_continues_after_dial() {
     ] {
         assert_eq!(action.param(name), value, "{name}");
     }
-    let events = told(&world);
+    let events = callbacks(&world);
     let shown: Vec<_> = events
         .iter()
         .map(|e| (e.param("Event"), e.param("DialAction"), e.param("DialBLegStatus")))
@@ -228,7 +228,7 @@ async fn two_users_hear_each_other_and_the_call_continues_after_dial() {
     );
     assert_eq!((&record["from_number"], &record["to_number"]), (&NUMBER.into(), &CALLEE.into()));
     assert_eq!(world.node.record(&a_leg).await["hangup_cause_code"], 4010);
-    all_is_free(&world).await;
+    assert_no_slots(&world).await;
     assert_eq!(
         world
             .node
@@ -279,7 +279,7 @@ async fn the_first_to_answer_wins_and_is_confirmed() {
     assert_eq!(confirm.param("ALegUUID"), connected.param("CallUUID"));
     assert_eq!(world.app.wait("/music").await.param("Event"), "DialMusic");
     let hangups: Vec<_> =
-        told(&world).into_iter().filter(|seen| seen.param("Event") == "DialHangup").collect();
+        callbacks(&world).into_iter().filter(|seen| seen.param("Event") == "DialHangup").collect();
     let codes: Vec<_> = hangups.iter().map(|seen| seen.param("DialBLegHangupCauseCode")).collect();
     assert_eq!(codes, ["9000", "4000"]);
     let digits =
@@ -288,7 +288,7 @@ async fn the_first_to_answer_wins_and_is_confirmed() {
         (digits.param("DialDigitsMatch"), digits.param("DialDigitsPressedBy")),
         ("5", "ALeg")
     );
-    all_is_free(&world).await;
+    assert_no_slots(&world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,7 +304,7 @@ async fn a_callee_declines_or_the_caller_hangs_up() {
         ("busy", "CALL_REJECTED")
     );
     assert_eq!(action.param("DialBLegUUID"), "");
-    all_is_free(&world).await;
+    assert_no_slots(&world).await;
 
     let rings = world.sim.expect_call(callee(CalleeAction::Ignore, 200, HangupRule::Never));
     let gives_up = CallScript {
@@ -323,7 +323,7 @@ async fn a_callee_declines_or_the_caller_hangs_up() {
         .wait_where("/events", |seen| seen.param("DialBLegHangupCauseCode") == "1000")
         .await;
     assert_eq!(cancelled.param("DialBLegHangupSource"), "Caller");
-    all_is_free(&world).await;
+    assert_no_slots(&world).await;
     assert_eq!(world.app.count("/dialled"), 1, "no action where the caller hangs up");
 }
 
@@ -343,7 +343,7 @@ async fn callees_that_the_rules_forbid_are_not_called() {
         ("failed", "caller_id_not_enabled")
     );
     assert_eq!(action.param("CallStatus"), "ringing");
-    all_is_free(&world).await;
+    assert_no_slots(&world).await;
     assert_eq!(
         world.node.metric("offhook_graph_request_seconds_count", &[("action", "connect")]).await,
         0.0
@@ -372,7 +372,7 @@ async fn r03_neither_leg_outlives_a_kill() {
     }
     let hangup = world.app.wait("/hangup").await;
     assert_eq!(hangup.param("CallUUID"), a_leg);
-    all_is_free(&world).await;
+    assert_no_slots(&world).await;
     assert_eq!(world.app.count("/hangup"), 1);
 }
 
@@ -428,6 +428,6 @@ async fn rest_controls_the_other_leg_and_separates_the_two() {
         )
         .await;
     assert_eq!(gone.status, 404);
-    all_is_free(&world).await;
+    assert_no_slots(&world).await;
     assert_eq!(world.app.count("/dialled"), 0, "no action where another document takes over");
 }

@@ -8,7 +8,7 @@ use sim::Sim;
 
 use crate::support::app::App;
 use crate::support::http;
-use crate::support::node::{ACCESS_TOKEN, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options};
+use crate::support::node::{ACCESS_TOKEN, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options};
 
 const WABA: &str = "1029384756";
 
@@ -23,9 +23,9 @@ impl World {
         let app = App::start().await;
         app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
         let sim = Sim::start(sim_options()).await.expect("sim");
-        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-        wanted.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
-        let node = Node::start(&wanted).await;
+        let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+        node_config.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
+        let node = Node::start(&node_config).await;
         sim.set_node_url(&node.public);
         Self { sim, node, app }
     }

@@ -5,7 +5,7 @@ use crate::support::http;
 use crate::support::meta::{
     Graph, connect, connect_body, silent_offer, terminate, terminate_body, wacid,
 };
-use crate::support::node::{APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, VERIFY_TOKEN, Wanted};
+use crate::support::node::{APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, NodeConfig, VERIFY_TOKEN};
 use crate::support::{figures, sign};
 
 struct World {
@@ -15,15 +15,15 @@ struct World {
 }
 
 /// Starts a node that answers calls immediately and then waits for media that never arrives.
-async fn world(change: impl FnOnce(&mut Wanted)) -> World {
+async fn world(change: impl FnOnce(&mut NodeConfig)) -> World {
     let app = App::start().await;
     app.xml("/answer", r#"<Response><Wait length="60"/><Speak>Hello</Speak></Response>"#);
     app.xml("/hangup", "");
     let graph = Graph::start().await;
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    change(&mut wanted);
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    change(&mut node_config);
+    let node = Node::start(&node_config).await;
     World { node, graph, app }
 }
 
@@ -155,7 +155,7 @@ async fn a_terminate_before_its_connect_starts_no_call() {
         )
         .await;
     assert!(world.graph.asked().is_empty());
-    assert!(world.app.seen().is_empty());
+    assert!(world.app.requests().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +201,7 @@ async fn a_bad_offer_is_rejected_and_counted() {
     }
     world.node.until_metric("offhook_admission_total", &[("result", "bad_offer")], 5.0).await;
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
-    assert!(world.app.seen().is_empty(), "no request about a call that was not admitted");
+    assert!(world.app.requests().is_empty(), "no request about a call that was not admitted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

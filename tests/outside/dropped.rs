@@ -27,7 +27,7 @@ async fn a_reload_keeps_a_configured_webhook_that_is_in_use() {
     let mut chat = Chat::with_two().await;
     let [crm, desk] = [chat.webhook("crm").await, chat.webhook("desk").await];
     assert_eq!(chat.subscribe(Some(&desk), false).await.0, 200);
-    chat.writes(USER, "one").await;
+    chat.send_text(USER, "one").await;
     let id = chat.id_of(USER).await;
     chat.message_at("/desk", "one").await;
     assert_eq!(chat.subscribe(Some(&crm), false).await.0, 200);
@@ -50,7 +50,7 @@ async fn a_reload_keeps_a_configured_webhook_that_is_in_use() {
         edit(&chat, secret, Some(before));
     }
     // Nothing changed.
-    chat.writes(USER, "two").await;
+    chat.send_text(USER, "two").await;
     chat.message_at("/desk", "two").await;
     // After the routing changed the webhook may be removed.
     assert_eq!(chat.subscribe(Some(&crm), true).await.0, 200);
@@ -58,7 +58,7 @@ async fn a_reload_keeps_a_configured_webhook_that_is_in_use() {
     let (status, done) = chat.ask("POST", "reload/", Value::Null).await;
     assert_eq!(status, 200, "{done}");
     assert_eq!(chat.get("webhooks/").await["items"].as_array().expect("a list").len(), 1);
-    chat.writes(USER, "three").await;
+    chat.send_text(USER, "three").await;
     chat.message_at("/hook", "three").await;
     assert_eq!(chat.get(&format!("conversations/{id}/")).await["webhook"], json!(crm));
     // The node starts anyway, so that calls are answered. The log and the doctor report the
@@ -75,6 +75,6 @@ async fn a_reload_keeps_a_configured_webhook_that_is_in_use() {
     let (status, done) = chat.ask("POST", "reload/", Value::Null).await;
     assert_eq!(status, 200, "{done}");
     assert_eq!(routing(&chat.node.doctor().await.1), None);
-    chat.writes(USER, "four").await;
+    chat.send_text(USER, "four").await;
     chat.message_at("/hook", "four").await;
 }

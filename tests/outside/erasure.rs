@@ -9,7 +9,7 @@ use crate::support::app::App;
 use crate::support::chat::Chat;
 use crate::support::database::skipped_on_postgres;
 use crate::support::http;
-use crate::support::node::{API_KEY, NUMBER, Node, Wanted, sim_options};
+use crate::support::node::{API_KEY, NUMBER, Node, NodeConfig, sim_options};
 
 const USER: &str = "919412341234";
 
@@ -27,7 +27,7 @@ async fn an_erasure_completes_even_if_the_node_is_killed() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Hangup reason=\"busy\"/></Response>");
     let sim = Sim::start(sim_options()).await.unwrap();
-    let mut node = Node::start(&Wanted::new(&sim.graph_url(), &app.url("/answer"))).await;
+    let mut node = Node::start(&NodeConfig::new(&sim.graph_url(), &app.url("/answer"))).await;
     sim.set_node_url(node.public.clone());
     let other = CallScript { from: "919876543210".into(), ..CallScript::default() };
     for script in [CallScript::default(), other, CallScript::default()] {
@@ -111,8 +111,8 @@ async fn an_erased_person_leaves_nothing_in_the_nodes_files() {
     let other = "919876543210";
     let long = |word: &str, n: usize| format!("{word} {n} {}", word.repeat(1 + n % 300));
     for n in 0..120 {
-        chat.writes(USER, &long("canary-in", n)).await;
-        chat.writes(other, &long("keepsake", n)).await;
+        chat.send_text(USER, &long("canary-in", n)).await;
+        chat.send_text(other, &long("keepsake", n)).await;
     }
     let id = chat.id_of(USER).await;
     let path = |what: &str| format!("{}/api/v1/{what}", chat.node.public);
@@ -162,7 +162,7 @@ async fn an_erased_person_leaves_nothing_in_the_nodes_files() {
 async fn data_after_the_erasure_request_is_kept() {
     let chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    chat.writes(USER, "an old word").await;
+    chat.send_text(USER, "an old word").await;
     let id = chat.id_of(USER).await;
     assert_eq!(
         chat.ask("POST", &format!("conversations/{id}/insights/"), Value::Null).await.0,
@@ -175,7 +175,7 @@ async fn data_after_the_erasure_request_is_kept() {
     let (_, answered) = chat.event("/hook", "call.answered", |_| true).await;
     let call = answered["data"]["call"]["uuid"].as_str().expect("a call").to_owned();
     assert_eq!(chat.ask("DELETE", &format!("users/{USER}/"), Value::Null).await.0, 202);
-    chat.writes(USER, "a new word").await;
+    chat.send_text(USER, "a new word").await;
     let text = |item: &Value| item["text"].as_str().unwrap_or_default().to_owned();
     let only_new = |items: &[Value]| matches!(items, [one] if text(one) == "a new word");
     chat.until(&id, only_new).await;

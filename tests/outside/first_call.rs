@@ -5,7 +5,7 @@ use sim::{CallEvent, CallEventKind, CallScript, HangupRule, HangupSource, Sim, c
 
 use crate::support::app::App;
 use crate::support::node::{
-    ACCESS_TOKEN, API_KEY, APP_SECRET, Node, VERIFY_TOKEN, Wanted, sim_options,
+    ACCESS_TOKEN, API_KEY, APP_SECRET, Node, NodeConfig, VERIFY_TOKEN, sim_options,
 };
 
 struct World {
@@ -14,14 +14,14 @@ struct World {
     app: App,
 }
 
-async fn world(change: impl FnOnce(&mut Wanted)) -> World {
+async fn world(change: impl FnOnce(&mut NodeConfig)) -> World {
     let app = App::start().await;
     app.xml("/hangup", "");
     let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
-    let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    change(&mut wanted);
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    change(&mut node_config);
+    let node = Node::start(&node_config).await;
     sim.set_node_url(node.public.clone());
     World { node, sim, app }
 }

@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use crate::support::app::App;
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::meta::{Graph, connect};
-use crate::support::node::{Node, Wanted};
+use crate::support::node::{Node, NodeConfig};
 use crate::support::{has_peer, python_with};
 
 const MENU: &str = r#"<Response><GetInput action="ACTION" numDigits="1" executionTimeout="30">
@@ -31,7 +31,7 @@ async fn world() -> World {
     app.xml("/answer", MENU.replace("ACTION", &app.url("/digits")));
     app.xml("/digits", "<Response><Hangup/></Response>");
     let graph = Graph::start().await;
-    let node = Node::start(&Wanted::new(&graph.url, &app.url("/answer"))).await;
+    let node = Node::start(&NodeConfig::new(&graph.url, &app.url("/answer"))).await;
     World { node, graph, app }
 }
 

@@ -15,7 +15,7 @@ use crate::support::app::App;
 use crate::support::http::{self, raw};
 use crate::support::meta::{Graph, connect_body, silent_offer, terminate, wacid};
 use crate::support::node::{
-    AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted, free_port, free_udp_port,
+    AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, free_port, free_udp_port,
 };
 use crate::support::sign;
 
@@ -52,7 +52,7 @@ impl Canaries {
     }
 
     /// Fails if `bytes` contains a canary as plain text, base64 or hex.
-    fn none_in(&self, what: &str, bytes: &[u8]) {
+    fn assert_absent(&self, what: &str, bytes: &[u8]) {
         use base64::Engine as _;
         let text = String::from_utf8_lossy(bytes);
         for (name, value) in &self.all {
@@ -160,7 +160,7 @@ fn around(text: &str, at: usize) -> String {
 type Request = (&'static str, String, Vec<(&'static str, String)>);
 
 /// A node with captured output.
-struct Watched {
+struct CapturedNode {
     child: Child,
     said: Arc<Mutex<Vec<u8>>>,
     public: String,
@@ -170,7 +170,7 @@ struct Watched {
     proxied: Arc<AtomicUsize>,
 }
 
-impl Watched {
+impl CapturedNode {
     async fn start(
         canaries: &Canaries,
         graph: &str,
@@ -219,10 +219,10 @@ impl Watched {
                 return node;
             }
         }
-        panic!("not ready after 30 s: {}", String::from_utf8_lossy(&node.said()));
+        panic!("not ready after 30 s: {}", String::from_utf8_lossy(&node.output()));
     }
 
-    fn said(&self) -> Vec<u8> {
+    fn output(&self) -> Vec<u8> {
         self.said.lock().unwrap().clone()
     }
 
@@ -230,7 +230,7 @@ impl Watched {
     fn stop(&mut self) -> String {
         Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
-        String::from_utf8_lossy(&self.said()).into_owned()
+        String::from_utf8_lossy(&self.output()).into_owned()
     }
 
     /// Sends these requests to all listeners. Returns the responses.
@@ -257,7 +257,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for CapturedNode {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -309,7 +309,7 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
     };
     let sim = Sim::start(options).await.expect("the simulated Meta");
     let logging = ["--log-format", "json", "--log-level", "trace"];
-    let mut node = Watched::start(&canaries, &sim.graph_url(), &app, &logging, None).await;
+    let mut node = CapturedNode::start(&canaries, &sim.graph_url(), &app, &logging, None).await;
     sim.set_node_url(node.public.clone());
     let script = CallScript {
         name: HOSTILE_NAME.to_owned(),
@@ -370,10 +370,10 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
         ("GET", format!("/{}", of("api_key")), vec![("user-agent", of("api_key"))]),
     ];
     let answers = node.answers(&requests).await;
-    canaries.none_in("an answer", &answers);
+    canaries.assert_absent("an answer", &answers);
     assert!(!String::from_utf8_lossy(&answers).contains(PIN), "nor is it in the call's event log");
     let nonsense = format!("GET /{} HTTP/9.9\r\nAuthorization: {good}\r\n\r\n", of("api_key"));
-    canaries.none_in("an answer", raw(&node.public, nonsense.as_bytes()).await.as_bytes());
+    canaries.assert_absent("an answer", raw(&node.public, nonsense.as_bytes()).await.as_bytes());
     // Reload a configuration with a syntax error next to a secret: neither the response nor the log
     // quotes the line.
     let config = node.dir.path().join("offhook.toml");
@@ -383,19 +383,19 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
         std::fs::write(&config, bent).unwrap();
         let reload = ("POST", "/api/v1/reload/".to_owned(), vec![("x-api-key", of("api_key"))]);
         let answer = node.answers(&[reload]).await;
-        canaries.none_in("the answer to a reload", &answer);
+        canaries.assert_absent("the answer to a reload", &answer);
     }
-    canaries.none_in("the metrics", node.metrics().await.as_bytes());
+    canaries.assert_absent("the metrics", node.metrics().await.as_bytes());
     let proc =
         |file: &str| std::fs::read(format!("/proc/{}/{file}", node.child.id())).unwrap_or_default();
-    canaries.none_in("the command line", &proc("cmdline"));
+    canaries.assert_absent("the command line", &proc("cmdline"));
     let limits = String::from_utf8_lossy(&proc("limits")).into_owned();
     let core = limits.lines().find(|l| l.starts_with("Max core file size")).expect("its line");
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "no core dumps: {core}");
 
     let said = node.stop();
     assert!(said.contains("\"level\":\"DEBUG\""), "it told what it does: {said}");
-    canaries.none_in("the log", said.as_bytes());
+    canaries.assert_absent("the log", said.as_bytes());
     for line in said.lines() {
         let line: serde_json::Value =
             serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
@@ -417,7 +417,7 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
         .filter(|f| f.file_name() != "offhook.toml")
     {
         let held = std::fs::read(file.path()).unwrap_or_default();
-        canaries.none_in(&format!("{:?}", file.file_name()), &held);
+        canaries.assert_absent(&format!("{:?}", file.file_name()), &held);
         assert!(
             !held.windows(PIN.len()).any(|w| w == PIN.as_bytes()),
             "what was typed stands in {:?}",
@@ -450,9 +450,14 @@ async fn r22_no_secret_when_everything_goes_wrong() {
             json!({"error": {"message": message, "code": 190, "error_data": {"details": message}}});
         Some((if asked["action"] == "pre_accept" { 401 } else { 500 }, error.to_string()))
     });
-    let mut node =
-        Watched::start(&canaries, &graph.url, &app, &["--log-format", "pretty"], Some("trace"))
-            .await;
+    let mut node = CapturedNode::start(
+        &canaries,
+        &graph.url,
+        &app,
+        &["--log-format", "pretty"],
+        Some("trace"),
+    )
+    .await;
     let secret = canaries.of("app_secret").to_owned();
     let post = async |body: &str, signature: String| {
         let headers = [("x-hub-signature-256", signature.as_str())];
@@ -474,7 +479,7 @@ async fn r22_no_secret_when_everything_goes_wrong() {
     let broken = "{\"object\":\"whatsapp_business_account\",\"entry\":[{\"from\":\"919412341234\"";
     assert_eq!(post(broken, sign(&secret, broken.as_bytes())).await, 400);
     app.wait("/hangup").await;
-    canaries.none_in("the metrics", node.metrics().await.as_bytes());
+    canaries.assert_absent("the metrics", node.metrics().await.as_bytes());
     let ours: Vec<String> = graph
         .asked()
         .iter()
@@ -490,7 +495,7 @@ async fn r22_no_secret_when_everything_goes_wrong() {
     let theirs =
         offer.lines().find_map(|l| l.strip_prefix("a=ice-pwd:")).expect("a password").to_owned();
     let said = node.stop();
-    canaries.none_in("the log", said.as_bytes());
+    canaries.assert_absent("the log", said.as_bytes());
     for hidden in ours.iter().chain([&theirs, &"919412341234".to_owned()]) {
         let found = said.find(hidden.as_str());
         assert!(
@@ -539,7 +544,7 @@ fn r22_checking_a_configuration_shows_no_secrets() {
         let said = [out.stdout, out.stderr].concat();
         let shown = String::from_utf8_lossy(&said).into_owned();
         assert_eq!(out.status.code(), Some(if n == 0 { 0 } else { 2 }), "{n}: {shown}");
-        canaries.none_in(&format!("what is said of configuration {n}"), &said);
+        canaries.assert_absent(&format!("what is said of configuration {n}"), &said);
     }
 }
 
@@ -550,12 +555,12 @@ async fn series(node: &Node) -> usize {
 
 /// Number of unexpected requests in the test below. `OFFHOOK_R23_REQUESTS=100000` runs the number
 /// promised in `docs/reference/reliability.md#r23`.
-fn strange_requests() -> usize {
+fn unexpected_request_count() -> usize {
     std::env::var("OFFHOOK_R23_REQUESTS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
 }
 
 /// Returns the `n`th request: method, path, headers, body.
-fn strange(n: usize) -> (String, String, Vec<(&'static str, String)>, String) {
+fn unexpected_request(n: usize) -> (String, String, Vec<(&'static str, String)>, String) {
     let field = |field: &str, value: serde_json::Value| json!({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [{"field": field, "value": value}]}]});
     let metadata = json!({"display_phone_number": NUMBER, "phone_number_id": PHONE_NUMBER_ID});
     let signed = |body: String| {
@@ -612,9 +617,9 @@ async fn r23_unexpected_requests_add_no_series_after_the_first_thousand() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Hangup/></Response>").xml("/hangup", "");
     let graph = Graph::start().await;
-    let node = Node::start(&Wanted {
+    let node = Node::start(&NodeConfig {
         hangup_url: app.url("/hangup"),
-        ..Wanted::new(&graph.url, &app.url("/answer"))
+        ..NodeConfig::new(&graph.url, &app.url("/answer"))
     })
     .await;
     for path in ["/metrics", "/livez", "/readyz"] {
@@ -642,7 +647,7 @@ async fn r23_unexpected_requests_add_no_series_after_the_first_thousand() {
             let (client, base) = (client.clone(), node.public.clone());
             tasks.spawn(async move {
                 for n in (from + lane..to).step_by(8) {
-                    let (method, path, headers, body) = strange(n);
+                    let (method, path, headers, body) = unexpected_request(n);
                     let mut request = ::http::Request::builder()
                         .method(method.as_str())
                         .uri(format!("{base}{path}"));
@@ -661,7 +666,7 @@ async fn r23_unexpected_requests_add_no_series_after_the_first_thousand() {
     run(0, 1_000).await;
     node.until_metric("offhook_admission_total", &[("result", "bad_offer")], 100.0).await;
     let before = series(&node).await;
-    run(1_000, strange_requests()).await;
+    run(1_000, unexpected_request_count()).await;
     assert_eq!(series(&node).await, before, "{}", node.metrics().await);
     assert!(!node.metrics().await.contains("9198"), "nobody's number is a label");
     assert_eq!(http::get(&format!("{}/livez", node.admin)).await.status, 200);

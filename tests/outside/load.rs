@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::support::app::App;
-use crate::support::node::{ACCESS_TOKEN, APP_SECRET, Node, VERIFY_TOKEN, Wanted, free_port};
+use crate::support::node::{ACCESS_TOKEN, APP_SECRET, Node, NodeConfig, VERIFY_TOKEN, free_port};
 
 fn load(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
@@ -82,11 +82,11 @@ async fn refusals_of_a_node_in_another_process_count_as_rejected() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Wait length=\"60\"/></Response>").xml("/hangup", "");
     let meta = format!("127.0.0.1:{}", free_port());
-    let mut wanted = Wanted::new(&format!("http://{meta}/v23.0"), &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.cps = 5;
-    wanted.accept_wait_ms = 0;
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&format!("http://{meta}/v23.0"), &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.cps = 5;
+    node_config.accept_wait_ms = 0;
+    let node = Node::start(&node_config).await;
     let args = ["--rate", "50", "--calls", "30", "--hold", "0.5", "--json", "--node", &node.public];
     let mut command = load(&args);
     command.args(["--meta-listen", &meta]);

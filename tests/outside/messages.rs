@@ -25,9 +25,10 @@ fn signed(secret: &str, at: i64, body: &str) -> String {
 async fn r04_messages_are_delivered_once_signed_in_order_and_across_a_crash() {
     let mut chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    let wamid = chat.writes(USER, "first").await;
+    let wamid = chat.send_text(USER, "first").await;
     assert_eq!(
-        chat.sends_as(USER, &wamid, json!({"type": "text", "text": {"body": "first"}})).await,
+        chat.send_message_as(USER, &wamid, json!({"type": "text", "text": {"body": "first"}}))
+            .await,
         200,
         "a copy"
     );
@@ -47,7 +48,7 @@ async fn r04_messages_are_delivered_once_signed_in_order_and_across_a_crash() {
     // The customer's server is down: events wait in order, also across a crash.
     chat.app.route("/hook", |_| (503, String::new()));
     for text in ["second", "third", "fourth"] {
-        chat.writes(USER, text).await;
+        chat.send_text(USER, text).await;
     }
     chat.event("/hook", "message.received", |data| data["message"]["text"] == "second").await;
     chat.node.kill();
@@ -55,7 +56,7 @@ async fn r04_messages_are_delivered_once_signed_in_order_and_across_a_crash() {
     chat.node.start_again().await;
     chat.message_at("/hook", "fourth").await;
     let mut order: Vec<String> = Vec::new();
-    for seen in chat.app.seen().iter().filter(|seen| seen.path == "/hook") {
+    for seen in chat.app.requests().iter().filter(|seen| seen.path == "/hook") {
         // Events of the number don't belong to a conversation.
         let Some(text) = seen.json()["data"]["message"]["text"].as_str().map(str::to_owned) else {
             continue;
@@ -76,7 +77,7 @@ async fn r04_deliveries_are_listed_and_redelivered_and_a_dead_webhook_delays_no_
     let (crm, desk) = (chat.webhook("crm").await, chat.webhook("desk").await);
     chat.app.route("/hook", |_| (404, String::new()));
     assert_eq!(chat.subscribe(Some(&crm), false).await.0, 200);
-    chat.writes(USER, "refused").await;
+    chat.send_text(USER, "refused").await;
     let list = format!("webhooks/{crm}/deliveries/");
     let failed = chat.delivery(&crm, "failed").await;
     assert_eq!(
@@ -86,7 +87,7 @@ async fn r04_deliveries_are_listed_and_redelivered_and_a_dead_webhook_delays_no_
     );
     assert!(failed["last"].as_str().unwrap().contains("404"), "{failed}");
     assert_eq!(chat.subscribe(Some(&desk), false).await.0, 200);
-    chat.writes("919412340001", "elsewhere").await;
+    chat.send_text("919412340001", "elsewhere").await;
     chat.message_at("/desk", "elsewhere").await;
     chat.app.route("/hook", |_| (200, String::new()));
     let id = failed["id"].as_str().unwrap();
@@ -103,9 +104,9 @@ async fn r04_deliveries_are_listed_and_redelivered_and_a_dead_webhook_delays_no_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_message_reaches_the_webhook_and_the_plivo_form() {
-    let app_form = |wanted: &mut crate::support::node::Wanted| {
-        wanted.number_extra =
-            format!("webhook_url = \"{}\"\n", wanted.answer_url.replace("/answer", "/form"));
+    let app_form = |node_config: &mut crate::support::node::NodeConfig| {
+        node_config.number_extra =
+            format!("webhook_url = \"{}\"\n", node_config.answer_url.replace("/answer", "/form"));
     };
     let chat = Chat::start_with(crm, app_form).await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
@@ -154,7 +155,7 @@ async fn every_kind_of_message_reaches_the_webhook_and_the_plivo_form() {
         (json!({"type": "hologram", "hologram": {"size": 3}}), "unsupported", &[]),
     ];
     for (message, content_type, params) in rows {
-        let wamid = chat.sends(USER, message.clone()).await;
+        let wamid = chat.send_message(USER, message.clone()).await;
         let seen =
             chat.app.wait_where("/form", |seen| seen.param("WhatsappMessageID") == wamid).await;
         assert_eq!(seen.param("ContentType"), content_type, "{message}");
@@ -214,7 +215,7 @@ async fn a_users_file_is_downloaded_and_served_by_a_signed_link() {
 async fn s3_18_s3_19_messages_are_sent_with_statuses_and_only_within_the_window() {
     let chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    chat.writes(USER, "Hello?").await;
+    chat.send_text(USER, "Hello?").await;
     let id = chat.id_of(USER).await;
     let path = format!("conversations/{id}/messages/");
     let (status, sent) =
@@ -240,7 +241,7 @@ async fn s3_18_s3_19_messages_are_sent_with_statuses_and_only_within_the_window(
     let told = || -> Vec<String> {
         let seen = chat
             .app
-            .seen()
+            .requests()
             .into_iter()
             .filter(|seen| seen.path == "/hook")
             .map(|seen| seen.json()["data"]["message"].clone());
@@ -316,15 +317,15 @@ async fn s3_18_s3_19_messages_are_sent_with_statuses_and_only_within_the_window(
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_02_s3_03_s3_20_s3_21_s3_22_states_roles_and_deletion() {
     let keys = "{ key = \"agent-key\", role = \"agent\" }";
-    let chat = Chat::start_with(crm, |wanted| {
-        wanted.extra += &format!(
+    let chat = Chat::start_with(crm, |node_config| {
+        node_config.extra += &format!(
             "[[account]]\nauth_id = \"SATESTOFFHOOK0000001\"\nparent = \"{AUTH_ID}\"\nauth_token = \"t\"\napi_keys = [{keys}]\n\
              [[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"t\"\napi_keys = [\"other-key\", {{ key = \"other-agent\", role = \"agent\" }}]\n"
         );
     })
     .await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    chat.writes(USER, "one").await;
+    chat.send_text(USER, "one").await;
     let id = chat.id_of(USER).await;
     let post = |what: &str| format!("conversations/{id}/{what}/");
     let steps = [
@@ -376,7 +377,7 @@ async fn s3_02_s3_03_s3_20_s3_21_s3_22_states_roles_and_deletion() {
 async fn s3_16_conversations_are_listed_filtered_searched_and_paged() {
     let chat = Chat::start().await;
     for n in 0..5 {
-        chat.writes(&format!("91941234100{n}"), &format!("message {n}")).await;
+        chat.send_text(&format!("91941234100{n}"), &format!("message {n}")).await;
     }
     let users = |page: &Value| -> Vec<String> {
         page["items"]
@@ -409,7 +410,7 @@ async fn s3_16_conversations_are_listed_filtered_searched_and_paged() {
     assert_eq!(users(&chat.get(&format!("conversations/?number=%2B{NUMBER}")).await).len(), 5);
     assert_eq!(chat.ask("GET", "conversations/?status=lost", Value::Null).await.0, 400);
     // A message from the user reopens it.
-    chat.writes("919412341002", "still there?").await;
+    chat.send_text("919412341002", "still there?").await;
     assert_eq!(chat.conversation("919412341002").await["status"], "open");
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, wacid};
-use crate::support::node::{NUMBER, Node, Wanted};
+use crate::support::node::{NUMBER, Node, NodeConfig};
 
 const NAMES: [&str; 14] = [
     "calls_active",
@@ -105,9 +105,11 @@ async fn r23_every_metric_exists_from_the_start_and_labels_have_listed_values() 
     );
     app.route("/hangup", |_| (503, String::new()));
     let graph = Graph::start().await;
-    let wanted =
-        Wanted { hangup_url: app.url("/hangup"), ..Wanted::new(&graph.url, &app.url("/answer")) };
-    let node = Node::start(&Wanted { accept_wait_ms: 0, ..wanted }).await;
+    let expected = NodeConfig {
+        hangup_url: app.url("/hangup"),
+        ..NodeConfig::new(&graph.url, &app.url("/answer"))
+    };
+    let node = Node::start(&NodeConfig { accept_wait_ms: 0, ..expected }).await;
 
     let text = node.metrics().await;
     let there: BTreeSet<&str> = all(&text).map(|(name, _)| name).collect();

@@ -91,7 +91,7 @@ async fn webhooks_report_changes_of_a_number_by_people_and_meta() {
         (&json!(["active", "activeAgent", "defaultRouting"]), &json!("agent"))
     );
     let seen =
-        chat.app.seen().into_iter().filter(|seen| seen.path == "/hook").map(|seen| seen.json());
+        chat.app.requests().into_iter().filter(|seen| seen.path == "/hook").map(|seen| seen.json());
     let of_desk = seen.filter(|event| event["data"]["number"]["alias"] == "Desk").count();
     assert_eq!(of_desk, 1, "a change that changes nothing tells nothing");
 }
@@ -163,7 +163,7 @@ async fn webhooks_report_permissions_and_calls() {
 async fn a_queued_call_that_is_cancelled_is_reported_as_ended() {
     let chat = Chat::start_with(
         |app| format!("{}[permissions]\nenforce = false\n", crm(app)),
-        |wanted| wanted.cps = 1,
+        |node_config| node_config.cps = 1,
     )
     .await;
     let order = |to: &str| json!({"from": NUMBER, "to": to, "answerUrl": chat.app.url("/answer")});
@@ -186,7 +186,7 @@ async fn a_queued_call_that_is_cancelled_is_reported_as_ended() {
     assert!(
         !chat
             .app
-            .seen()
+            .requests()
             .iter()
             .filter(|seen| seen.path == "/hook")
             .any(|seen| started(&seen.json()))
@@ -197,7 +197,7 @@ async fn a_queued_call_that_is_cancelled_is_reported_as_ended() {
 async fn a_number_has_a_count_of_open_conversations() {
     let chat = Chat::start().await;
     for user in ["919400000001", "919400000002", "919400000003"] {
-        chat.writes(user, "Hello?").await;
+        chat.send_text(user, "Hello?").await;
     }
     assert_eq!(chat.get(&number()).await["openConversations"], 3);
     let closed = chat.id_of("919400000002").await;
@@ -235,14 +235,14 @@ async fn s3_13_an_inactive_number_stores_messages_and_its_agent_answers_nothing(
     assert_eq!((status, &refused["error"]["field"]), (400, &json!("active")), "without an agent");
     chat.connect(agent["id"].as_str().expect("an id")).await;
     assert_eq!(chat.get(&number()).await["active"], true);
-    chat.writes(USER, "one").await;
+    chat.send_text(USER, "one").await;
     let id = chat.id_of(USER).await;
     chat.until(&id, |items| items.len() == 2).await;
     assert_eq!(
         chat.patched(json!({"active": false, "configurationType": "agent"})).await["active"],
         false
     );
-    chat.writes(USER, "two").await;
+    chat.send_text(USER, "two").await;
     let items = chat.until(&id, |items| items.len() == 3).await;
     assert_eq!(items[2]["text"], "two", "{items:#?}");
     // No call is answered either if only the agent would answer it.
@@ -252,7 +252,7 @@ async fn s3_13_an_inactive_number_stores_messages_and_its_agent_answers_nothing(
     let (status, refused) = chat.ask("POST", "calls/", json!({"from": NUMBER, "to": USER})).await;
     assert_eq!((status, &refused["error"]["code"]), (409, &json!("no_answer_url")), "{refused}");
     assert_eq!(chat.patched(json!({"active": true})).await["active"], true);
-    chat.writes(USER, "three").await;
+    chat.send_text(USER, "three").await;
     chat.until(&id, |items| items.len() == 5).await;
     let asked: Vec<Value> =
         server.turns().iter().map(|turn| turn.body["input"]["text"].clone()).collect();

@@ -11,7 +11,7 @@ use crate::support::app::App;
 use crate::support::database;
 use crate::support::http;
 use crate::support::node::{
-    ACCESS_TOKEN, API_KEY, AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options,
+    ACCESS_TOKEN, API_KEY, AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options,
 };
 
 pub const WABA: &str = "1029384756";
@@ -33,19 +33,19 @@ impl World {
         Self::start_with(|_| {}).await
     }
 
-    pub async fn start_with(want: impl FnOnce(&mut Wanted)) -> Self {
+    pub async fn start_with(want: impl FnOnce(&mut NodeConfig)) -> Self {
         let app = App::start().await;
         app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
         let sim = Sim::start(sim_options()).await.expect("sim");
-        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-        wanted.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
-        wanted.extra = format!(
+        let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+        node_config.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
+        node_config.extra = format!(
             "[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"sub-token\"\nparent = \"{AUTH_ID}\"\n\
              api_keys = [\"{SUB_KEY}\"]\n[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"other\"\n\
              api_keys = [\"{OTHER_KEY}\", {{ key = \"{AGENT_KEY}\", role = \"agent\" }}]\n"
         );
-        want(&mut wanted);
-        let node = Node::start(&wanted).await;
+        want(&mut node_config);
+        let node = Node::start(&node_config).await;
         sim.set_node_url(&node.public);
         Self { sim, node, app }
     }
@@ -208,9 +208,9 @@ async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_their_state_at_meta() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_settings_are_validated_together_and_persist() {
-    let mut world = World::start_with(|wanted| {
-        wanted.allow_insecure = false;
-        wanted.answer_url = "https://app.example.com/answer".to_owned();
+    let mut world = World::start_with(|node_config| {
+        node_config.allow_insecure = false;
+        node_config.answer_url = "https://app.example.com/answer".to_owned();
     })
     .await;
     for (body, field) in [
@@ -353,7 +353,7 @@ async fn s0_24_a_new_answer_url_applies_to_the_next_call() {
     world.patch(json!({"answerUrl": world.app.url("/other"), "answerMethod": "GET"}), 200).await;
     assert!(world.call().await);
     // Hangup callbacks use the new URL too.
-    let seen = world.app.seen();
+    let seen = world.app.requests();
     let begun: Vec<_> = seen.iter().filter(|seen| seen.param("Event") == "StartApp").collect();
     let asked: Vec<_> =
         begun.iter().map(|seen| (seen.path.as_str(), seen.method.as_str())).collect();

@@ -9,7 +9,7 @@ use crate::support::app::App;
 use crate::support::database;
 use crate::support::http;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{Node, Wanted, free_port, free_udp_port};
+use crate::support::node::{Node, NodeConfig, free_port, free_udp_port};
 
 fn offhook(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
@@ -33,10 +33,10 @@ async fn r11_a_running_node_is_backed_up_and_restored() {
     let app = App::start().await;
     app.xml("/answer", r#"<Response><Wait length="60"/></Response>"#).xml("/hangup", "");
     let graph = Graph::start().await;
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.cps = 1_000;
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.cps = 1_000;
+    let node = Node::start(&node_config).await;
     let offer = silent_offer();
     let one = || async {
         let id = connect(&node, &offer).await;
@@ -89,9 +89,9 @@ async fn r11_calls_continue_while_another_process_locks_the_store() {
     let app = App::start().await;
     app.xml("/answer", r#"<Response><Wait length="60"/></Response>"#).xml("/hangup", "");
     let graph = Graph::start().await;
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    let mut node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    let mut node = Node::start(&node_config).await;
     let offer = silent_offer();
     let before = connect(&node, &offer).await;
     graph.wait(&before, "pre_accept").await;

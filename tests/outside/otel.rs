@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::support::app::App;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{Node, Wanted};
+use crate::support::node::{Node, NodeConfig};
 
 /// The received bodies of `POST /v1/traces`.
 #[derive(Clone)]
@@ -84,15 +84,15 @@ async fn a_call_is_a_trace_at_the_collector() {
     );
     app.xml("/hangup", "");
     let (graph, collector) = (Graph::start().await, Collector::start().await);
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.accept_wait_ms = 0;
-    wanted.envs = vec![
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.accept_wait_ms = 0;
+    node_config.envs = vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.clone()),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json".to_owned()),
         ("OTEL_BSP_SCHEDULE_DELAY", "50".to_owned()),
     ];
-    let node = Node::start(&wanted).await;
+    let node = Node::start(&node_config).await;
     let wacid = connect(&node, &silent_offer()).await;
     graph.wait(&wacid, "accept").await;
     terminate(&node, &wacid).await;
@@ -152,15 +152,15 @@ async fn r09_a_call_that_is_still_closing_at_a_second_signal_is_exported() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Wait length=\"60\"/></Response>").xml("/hangup", "");
     let (graph, collector) = (Graph::start().await, Collector::start().await);
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.accept_wait_ms = 0;
-    wanted.drain_seconds = 60;
-    wanted.envs = vec![
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.accept_wait_ms = 0;
+    node_config.drain_seconds = 60;
+    node_config.envs = vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.clone()),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json".to_owned()),
     ];
-    let mut node = Node::start(&wanted).await;
+    let mut node = Node::start(&node_config).await;
     let wacid = connect(&node, &silent_offer()).await;
     graph.wait(&wacid, "accept").await;
     node.signal("TERM");

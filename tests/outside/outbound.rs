@@ -8,7 +8,7 @@ use sim::{
 
 use crate::support::app::App;
 use crate::support::http::{self, Answer};
-use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER, Node, Wanted, sim_options};
+use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, sim_options};
 
 pub const USER: &str = "919412341234";
 
@@ -18,18 +18,18 @@ pub struct World {
     pub app: App,
 }
 
-pub async fn world(change: impl FnOnce(&mut Wanted, &mut SimOptions)) -> World {
+pub async fn world(change: impl FnOnce(&mut NodeConfig, &mut SimOptions)) -> World {
     let app = App::start().await;
     for path in ["/hangup", "/ring", "/unused"] {
         app.xml(path, "");
     }
     let mut options = sim_options();
-    let mut wanted = Wanted::new("", &app.url("/unused"));
-    wanted.extra = "[permissions]\nenforce = false\n".to_owned();
-    change(&mut wanted, &mut options);
+    let mut node_config = NodeConfig::new("", &app.url("/unused"));
+    node_config.extra = "[permissions]\nenforce = false\n".to_owned();
+    change(&mut node_config, &mut options);
     let sim = Sim::start(options).await.expect("the simulated Meta");
-    wanted.graph_url = sim.graph_url();
-    let node = Node::start(&wanted).await;
+    node_config.graph_url = sim.graph_url();
+    let node = Node::start(&node_config).await;
     sim.set_node_url(node.public.clone());
     World { node, sim, app }
 }
@@ -274,11 +274,11 @@ async fn a_call_refused_by_graph_has_a_specific_cause() {
         })
         .collect();
     let world = world(|_, sim| sim.faults = sim::Faults::parse(&rules).expect("rules")).await;
-    for (n, (_, code, wanted)) in codes.iter().enumerate() {
+    for (n, (_, code, expected)) in codes.iter().enumerate() {
         let mut body = world.order();
         body["to"] = user(n).into();
         let uuid = world.placed(&body).await;
-        assert_eq!(ends(&world, &uuid).await, *wanted, "{code}");
+        assert_eq!(ends(&world, &uuid).await, *expected, "{code}");
         assert_eq!(world.app.count("/ring"), 0);
     }
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
@@ -343,8 +343,12 @@ async fn calls_wait_in_order_for_permits_and_can_be_cancelled() {
     {
         assert_eq!(world.rest("DELETE", &path, &[], String::new()).await.status, 204);
         assert_eq!(ends(&world, uuid).await, ["1000", "API Request", "cancel"]);
-        let gone =
-            world.app.seen().into_iter().find(|s| s.param("CallUUID") == uuid).expect("its hangup");
+        let gone = world
+            .app
+            .requests()
+            .into_iter()
+            .find(|s| s.param("CallUUID") == uuid)
+            .expect("its hangup");
         assert_eq!(gone.param("StartTime"), gone.param("EndTime"));
         assert_eq!(world.node.record(uuid).await["call_state"], "CANCEL");
     }
@@ -369,7 +373,7 @@ async fn calls_wait_in_order_for_permits_and_can_be_cancelled() {
     }
     let order: Vec<String> = world
         .app
-        .seen()
+        .requests()
         .iter()
         .filter(|s| s.path == "/ring")
         .map(|s| s.param("To").to_owned())

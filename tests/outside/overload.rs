@@ -19,7 +19,7 @@ use crate::support::app::App;
 use crate::support::meta::{
     Graph, connect, connect_body, silent_offer, terminate, terminate_body, wacid,
 };
-use crate::support::node::{APP_SECRET, Node, Wanted};
+use crate::support::node::{APP_SECRET, Node, NodeConfig};
 use crate::support::{figures, has_peer, http, sign};
 
 fn now() -> Instant {
@@ -83,12 +83,12 @@ async fn world(answer: &str) -> (Node, Graph, App) {
     let app = App::start().await;
     app.xml("/answer", answer).xml("/hangup", "");
     let graph = Graph::start().await;
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.cps = 10_000;
-    wanted.limits = "calls_per_number = 100000".to_owned();
-    wanted.accept_wait_ms = 0;
-    (Node::start(&wanted).await, graph, app)
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.cps = 10_000;
+    node_config.limits = "calls_per_number = 100000".to_owned();
+    node_config.accept_wait_ms = 0;
+    (Node::start(&node_config).await, graph, app)
 }
 
 /// Sends calls for five seconds at the machine's maximum rate. Each is either accepted or rejected

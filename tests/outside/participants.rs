@@ -22,9 +22,9 @@ const OTHER: &str = "919412341235";
 /// Starts a node with this document for callers. `APP` is the application's URL, and `/status` its
 /// status callback.
 async fn meeting(document: &str) -> World {
-    let world = world(|wanted, _| {
-        wanted.accept_wait_ms = 0;
-        wanted.hangup_url = wanted.answer_url.replace("/unused", "/hangup");
+    let world = world(|expected, _| {
+        expected.accept_wait_ms = 0;
+        expected.hangup_url = expected.answer_url.replace("/unused", "/hangup");
     })
     .await;
     for path in ["/status", "/agent"] {
@@ -55,7 +55,7 @@ fn digits_heard(events: &[CallEvent]) -> String {
 
 impl World {
     async fn joined(&self, from: &str) -> String {
-        let is_it = |seen: &crate::support::app::Seen| {
+        let is_it = |seen: &crate::support::app::ReceivedRequest| {
             let name = seen.param("EventName");
             let joined = name == "ParticipantJoin" || seen.param("ConferenceAction") == "enter";
             joined && [seen.param("From"), seen.param("To")].contains(&from)
@@ -69,9 +69,9 @@ impl World {
     }
 
     /// Waits until this event has been reported `times` times.
-    async fn told_times(&self, event: &str, times: usize) {
-        let seen = |_: &crate::support::app::Seen| {
-            let all = self.app.seen();
+    async fn until_events(&self, event: &str, times: usize) {
+        let seen = |_: &crate::support::app::ReceivedRequest| {
+            let all = self.app.requests();
             all.iter().filter(|seen| seen.param("EventName") == event).count() >= times
         };
         self.app.wait_where("/status", seen).await;
@@ -167,7 +167,7 @@ async fn an_added_participant_confirms_by_a_key_while_members_hear_ringing() {
     };
     let leaves = world.sim.expect_call(script);
     assert_eq!(world.mpc("POST", path, &body).await.status, 201);
-    let failed = world.told("AddParticipantFailed").await;
+    let failed = world.event("AddParticipantFailed").await;
     assert_eq!(failed.param("ParticipantRole"), "agent");
     let leaves = leaves.all().await;
     let confirm = world.app.wait("/confirm").await;
@@ -246,11 +246,11 @@ async fn a_scheduled_participant_waits_while_others_are_called() {
     world.joined(USER).await;
     assert_eq!(queued().await, waits(&[2]));
     let initiated = |call: &str| {
-        let is_it = |seen: &crate::support::app::Seen| {
+        let is_it = |seen: &crate::support::app::ReceivedRequest| {
             (seen.param("EventName"), seen.param("ParticipantCallUUID"))
                 == ("AddParticipantInitiated", call)
         };
-        let at = world.app.seen().into_iter().find(is_it).expect("it was called");
+        let at = world.app.requests().into_iter().find(is_it).expect("it was called");
         at.param("EventTimestamp").to_owned()
     };
     let secs = |at: &str| {
@@ -265,7 +265,7 @@ async fn a_scheduled_participant_waits_while_others_are_called() {
     let cancelled =
         world.rest("DELETE", &format!("Request/{}/", calls[2]), &[], String::new()).await;
     assert_eq!(cancelled.status, 204, "{}", cancelled.text());
-    let failed = world.told("AddParticipantFailed").await;
+    let failed = world.event("AddParticipantFailed").await;
     assert_eq!(failed.param("ParticipantCallUUID"), calls[2]);
     assert!(queued().await.is_empty());
     world.mpc("DELETE", "name_Desk/", &Value::Null).await;
@@ -302,7 +302,7 @@ async fn rest_playback_replaces_the_music_for_waiting_and_held_members() {
         "{}",
         played.text()
     );
-    world.told_times("ParticipantAudioStop", 1).await;
+    world.until_events("ParticipantAudioStop", 1).await;
     world.until_talked(1).await;
 
     let hold = world
@@ -314,16 +314,16 @@ async fn rest_playback_replaces_the_music_for_waiting_and_held_members() {
     // Playback to all members, stopped before its end.
     let long = json!({"url": format!("{sounds}/tone/1500/20000")});
     assert_eq!(world.mpc("POST", "name_Desk/Member/all/Play/", &long).await.status, 202);
-    world.told_times("ParticipantAudioStart", 2).await;
+    world.until_events("ParticipantAudioStart", 2).await;
     world.until_talked(1).await;
     assert_eq!(world.mpc("DELETE", "name_Desk/Member/all/Play/", &Value::Null).await.status, 204);
-    world.told_times("ParticipantAudioStop", 2).await;
+    world.until_events("ParticipantAudioStop", 2).await;
     world.until_talked(1).await;
     world.mpc("DELETE", "name_Desk/", &Value::Null).await;
     let events = customer.all().await;
     let heard = heard(&events);
-    let wanted = [300, 1_000, 300, 600, 1_500, 600].map(only);
-    assert!(in_order(&heard, &wanted), "{heard:#?}");
+    let expected = [300, 1_000, 300, 600, 1_500, 600].map(only);
+    assert!(in_order(&heard, &expected), "{heard:#?}");
     assert_eq!(heard_ms(&events, 440.0), 0, "nobody hears himself");
 }
 
@@ -331,7 +331,7 @@ async fn rest_playback_replaces_the_music_for_waiting_and_held_members() {
 async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     use base64::Engine as _;
     let mut server = BotServer::start().await;
-    let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
+    let world = world(|expected, _| expected.accept_wait_ms = 0).await;
     for path in ["/status", "/stream", "/left"] {
         world.app.xml(path, "<Response/>");
     }
@@ -355,8 +355,8 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     // The call that connects the agent is silent.
     let brings = world.sim.place_call(comes(RAVI, 0.0, ""));
     let member = world.joined(RAVI).await;
-    let mut bot = server.taken().await;
-    let start = bot.hear("start").await;
+    let mut bot = server.accept().await;
+    let start = bot.receive("start").await;
     assert_eq!(
         (&start["start"]["tracks"], &start["extra_headers"]),
         (&json!(["inbound"]), &json!("user=42"))
@@ -370,7 +370,7 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     // The agent hears the customer.
     let mut loudest: f64 = 0.0;
     for _ in 0..300 {
-        let media = bot.hear("media").await;
+        let media = bot.receive("media").await;
         let bytes = media["media"]["payload"].as_str().expect("a payload");
         let bytes = base64::engine::general_purpose::STANDARD.decode(bytes).expect("Base64");
         let pcm: Vec<i16> =
@@ -390,18 +390,18 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     };
     bot.play(16_000, &pcm(1_000.0, 1_500)).await;
     bot.say(json!({"event": "checkpoint", "name": "said"})).await;
-    assert_eq!(bot.hear("playedStream").await["name"], "said");
+    assert_eq!(bot.receive("playedStream").await["name"], "said");
     // Actions on the participant apply to its agent.
     let muted = world
         .mpc("POST", &format!("name_Desk/Participant/{member}/"), &json!({"mute": true}))
         .await;
     assert_eq!(muted.status, 202, "{}", muted.text());
-    world.told("ParticipantMute").await;
+    world.event("ParticipantMute").await;
     bot.play(16_000, &pcm(1_500.0, 1_000)).await;
     bot.say(json!({"event": "checkpoint", "name": "unheard"})).await;
-    assert_eq!(bot.hear("playedStream").await["name"], "unheard");
+    assert_eq!(bot.receive("playedStream").await["name"], "unheard");
     brings.control().press(caller::parse_keys("7").expect("keys")).await;
-    assert_eq!(bot.hear("dtmf").await["dtmf"]["digit"], "7");
+    assert_eq!(bot.receive("dtmf").await["dtmf"]["digit"], "7");
 
     // When the agent leaves, so does its participant, and the customer waits again.
     bot.close().await;
@@ -414,7 +414,7 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     let (there, here) = (heard(&customer), heard(&brings));
     assert!(in_order(&there, &[only(1_000)]) && !there.contains(&only(1_500)), "{there:#?}");
     assert!(!there.contains(&only(600)), "nobody hears himself: {there:#?}");
-    let with_the_customer = super::control::Heard::Tones(vec![600, 1_000]);
+    let with_the_customer = super::control::Sound::Tones(vec![600, 1_000]);
     assert!(in_order(&here, &[with_the_customer, only(600)]), "{here:#?}");
     world.node.until_metric("offhook_streams_active", &[], 0.0).await;
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
@@ -442,7 +442,7 @@ async fn participants_of_an_ended_multi_party_call_are_not_called() {
             let added = world.mpc("POST", "name_Desk/Participant/", &body(to, delay)).await;
             assert_eq!(added.status, 201, "{}", added.text());
         }
-        world.told("AddParticipantRinging").await;
+        world.event("AddParticipantRinging").await;
         if rest {
             assert_eq!(world.mpc("DELETE", "name_Desk/", &Value::Null).await.status, 204);
         } else {
@@ -456,10 +456,10 @@ async fn participants_of_an_ended_multi_party_call_are_not_called() {
             ended.iter().all(|event| !matches!(event.kind, CallEventKind::Answered)),
             "{ended:#?}"
         );
-        world.told_times("AddParticipantFailed", 2).await;
+        world.until_events("AddParticipantFailed", 2).await;
         let source = if rest { "API Request" } else { "Plivo" };
         for (to, source) in [(USER, source), (OTHER, "Plivo")] {
-            let is_its = |seen: &crate::support::app::Seen| {
+            let is_its = |seen: &crate::support::app::ReceivedRequest| {
                 seen.param("Event") == "Hangup" && seen.param("To") == to
             };
             let hangup = world.app.wait_where("/agent", is_its).await;
@@ -475,7 +475,7 @@ async fn participants_of_an_ended_multi_party_call_are_not_called() {
         }
         let rang = world
             .app
-            .seen()
+            .requests()
             .iter()
             .filter(|seen| seen.param("EventName") == "AddParticipantRinging")
             .count();

@@ -10,7 +10,7 @@ use sim::{CallEventKind, CallScript, PermissionPolicy, Sim, SimOptions};
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::node::{
-    ACCESS_TOKEN, API_KEY, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options,
+    ACCESS_TOKEN, API_KEY, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options,
 };
 
 const USER: &str = "919412341234";
@@ -27,9 +27,9 @@ impl World {
         app.xml("/answer", "<Response><Speak>We will call you back.</Speak></Response>");
         let options = SimOptions { permission_policy: PermissionPolicy::AskFirst, ..sim_options() };
         let sim = Sim::start(options).await.expect("sim");
-        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-        wanted.number_extra = number_extra.to_owned();
-        let node = Node::start(&wanted).await;
+        let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+        node_config.number_extra = number_extra.to_owned();
+        let node = Node::start(&node_config).await;
         sim.set_node_url(&node.public);
         Self { sim, node, _app: app }
     }
@@ -60,7 +60,7 @@ impl World {
     }
 
     /// Returns the request on the user's phone.
-    async fn phone(&self) -> Value {
+    async fn phone_request(&self) -> Value {
         http::get(&format!("{}/_sim/permissions", self.sim.url())).await.json()["pairs"][0].clone()
     }
 
@@ -103,7 +103,7 @@ async fn m18_a_users_answer_to_a_permission_request_survives_a_crash() {
         "{}",
         sent.text()
     );
-    let shown = world.phone().await;
+    let shown = world.phone_request().await;
     assert_eq!(
         (&shown["user"], &shown["requests"][0]["text"]),
         (&json!(USER), &json!("May we call you back?"))

@@ -21,7 +21,7 @@ use xml::ast::{DocUrl, Speech, SpeechNode, Voice};
 
 use crate::support::app::App;
 use crate::support::has_peer;
-use crate::support::node::{Node, Wanted, sim_options};
+use crate::support::node::{Node, NodeConfig, sim_options};
 
 struct NoFiles;
 
@@ -114,10 +114,10 @@ async fn world(speech: &str) -> World {
         .xml("/so-far", "")
         .xml("/said", "<Response><Speak>Thank you.</Speak></Response>");
     let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
-    let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.extra = speech.to_owned();
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.extra = speech.to_owned();
+    let node = Node::start(&node_config).await;
     sim.set_node_url(node.public.clone());
     World { node, sim, app }
 }
@@ -248,7 +248,7 @@ async fn interim_results_come_before_the_action_and_none_after_it() {
         (said.param("Speech"), said.param("SpeechConfidenceScore")),
         ("f*** this table", "1.00")
     );
-    let seen = world.app.seen();
+    let seen = world.app.requests();
     let order: Vec<_> =
         seen.iter().map(|s| s.path.as_str()).filter(|p| ["/so-far", "/said"].contains(p)).collect();
     assert!(order.len() >= 2 && order.last() == Some(&"/said"), "{order:?}");

@@ -8,17 +8,17 @@ use sim::{CallEvent, CallScript, CalleeBehaviour, HangupRule, caller};
 
 use super::dial::tone;
 use super::outbound::{World, world};
-use crate::support::app::Seen;
+use crate::support::app::ReceivedRequest;
 use crate::support::http;
 
 const SAID_HZ: f64 = 700.0;
 
 /// Starts a node with this document for callers. `APP` is the application's URL.
 async fn recording(document: &str) -> World {
-    let world = world(|wanted, _| {
-        wanted.accept_wait_ms = 0;
-        wanted.hangup_url = wanted.answer_url.replace("/unused", "/hangup");
-        wanted.extra = "[cluster]\nnode_id = \"recording\"\n".to_owned();
+    let world = world(|node_config, _| {
+        node_config.accept_wait_ms = 0;
+        node_config.hangup_url = node_config.answer_url.replace("/unused", "/hangup");
+        node_config.extra = "[cluster]\nnode_id = \"recording\"\n".to_owned();
     })
     .await;
     for path in ["/recorded", "/recording"] {
@@ -68,7 +68,7 @@ pub(super) fn tone_ms(pcm: &[i16], hz: f64) -> u64 {
     pcm.chunks_exact(320).filter(is_it).count() as u64 * 20
 }
 
-fn number(seen: &Seen, name: &str) -> i64 {
+fn number(seen: &ReceivedRequest, name: &str) -> i64 {
     seen.param(name).parse().unwrap_or_else(|_| panic!("{name} is {:?}", seen.param(name)))
 }
 
@@ -81,7 +81,7 @@ async fn remarks_of(world: &World, call: &str) -> (String, Value) {
 }
 
 /// Checks the parameters common to all requests about a finished recording. Returns its duration.
-pub(super) fn told_of(seen: &Seen, end: &str) -> u64 {
+pub(super) fn assert_finished(seen: &ReceivedRequest, end: &str) -> u64 {
     let ms = number(seen, "RecordingDurationMs");
     assert_eq!(number(seen, "RecordingDuration"), (ms + 999) / 1_000);
     assert_eq!(number(seen, "RecordingEndMs") - number(seen, "RecordingStartMs"), ms);
@@ -103,13 +103,13 @@ async fn a_message_is_recorded_reported_and_downloaded() {
     let events = call(&world, speaker(8, "wwwwww5w#")).await;
 
     let action = world.app.wait("/recorded").await;
-    let ms = told_of(&action, "FinishedOnKey");
+    let ms = assert_finished(&action, "FinishedOnKey");
     assert!((1_500..6_000).contains(&ms), "{ms} ms; {events:#?}");
     for (name, value) in [("Digits", "#"), ("Event", "Redirect"), ("CallStatus", "in-progress")] {
         assert_eq!(action.param(name), value, "{name}");
     }
     let callback = world.app.wait("/recording").await;
-    assert_eq!(told_of(&callback, "FinishedOnKey"), ms);
+    assert_eq!(assert_finished(&callback, "FinishedOnKey"), ms);
     assert_eq!(
         (callback.param("Event"), callback.param("CallStatus")),
         ("RecordStop", "in-progress")
@@ -170,11 +170,12 @@ async fn the_action_is_requested_after_a_key_and_a_hang_up() {
     for after_ms in [2_900, 3_000, 3_050, 3_100, 3_200] {
         // The key is pressed two seconds after the answer, for half a second.
         let hangup = HangupRule::AfterAnswer(Duration::from_millis(after_ms));
-        let before = world.app.seen().iter().filter(|seen| seen.path == "/recorded").count();
+        let before = world.app.requests().iter().filter(|seen| seen.path == "/recorded").count();
         call(&world, CallScript { hangup, ..speaker(4, "WWw1") }).await;
         let mut every = tokio::time::interval(Duration::from_millis(20));
         let comes = async {
-            while world.app.seen().iter().filter(|seen| seen.path == "/recorded").count() == before
+            while world.app.requests().iter().filter(|seen| seen.path == "/recorded").count()
+                == before
             {
                 every.tick().await;
             }
@@ -182,7 +183,7 @@ async fn the_action_is_requested_after_a_key_and_a_hang_up() {
         tokio::time::timeout(Duration::from_secs(20), comes)
             .await
             .unwrap_or_else(|_| panic!("{after_ms}: no action"));
-        let seen = world.app.seen();
+        let seen = world.app.requests();
         let action = seen.iter().rfind(|seen| seen.path == "/recorded").expect("it came");
         let by_key = action.param("RecordingEndReason") == "FinishedOnKey";
         assert_eq!(action.param("Digits"), if by_key { "1" } else { "" }, "{after_ms}: {action:?}");
@@ -202,7 +203,7 @@ async fn silence_or_a_hang_up_ends_a_message() {
         .app
         .wait_where("/recorded", |seen| seen.param("RecordingEndReason") == "Silence")
         .await;
-    let ms = told_of(&first, "Silence");
+    let ms = assert_finished(&first, "Silence");
     assert!((3_500..5_000).contains(&ms), "{ms} ms: two of voice, two of silence");
     let mono = channels(&http::get(first.param("RecordUrl")).await.body);
     assert_eq!((mono.len(), mono[0].len() as u64), (1, ms * 16));
@@ -212,7 +213,7 @@ async fn silence_or_a_hang_up_ends_a_message() {
         .app
         .wait_where("/recorded", |seen| seen.param("RecordingEndReason") == "HungUp")
         .await;
-    assert!(told_of(&action, "HungUp") > 500);
+    assert!(assert_finished(&action, "HungUp") > 500);
     assert_eq!((action.param("CallStatus"), action.param("Digits")), ("completed", ""));
     let callback = world.app.wait("/recording").await;
     assert_eq!(callback.param("CallStatus"), "completed");
@@ -250,7 +251,7 @@ async fn a_killed_node_keeps_the_recording_and_reports_it_after_a_restart() {
     world.node.kill();
     world.node.start_again().await;
     let callback = world.app.wait("/recording").await;
-    let ms = told_of(&callback, "HungUp");
+    let ms = assert_finished(&callback, "HungUp");
     assert!(ms >= 3_000, "{ms} ms");
     assert_eq!(
         (callback.param("RecordUrl"), callback.param("CallStatus")),
@@ -283,7 +284,7 @@ async fn rest_records_a_live_call_and_lists_and_deletes_recordings() {
             1.0,
         )
         .await;
-    let (path, wanted) = (
+    let (path, order) = (
         format!("Call/{call}/Record/"),
         json!({
             "file_format": "wav", "record_channel_type": "mono", "time_limit": 30, "callback_url": world.app.url("/recording"),
@@ -291,9 +292,9 @@ async fn rest_records_a_live_call_and_lists_and_deletes_recordings() {
     );
     assert_eq!(ask("DELETE", &path, json!({})).await.0, 404, "nothing is recorded");
     assert_eq!(ask("POST", &path, json!({"file_format": "ogg"})).await.0, 400);
-    let (status, started) = ask("POST", &path, wanted.clone()).await;
+    let (status, started) = ask("POST", &path, order.clone()).await;
     assert_eq!((status, &started["message"]), (202, &json!("call recording started")), "{started}");
-    assert_eq!(ask("POST", &path, wanted).await.0, 409, "once at a time");
+    assert_eq!(ask("POST", &path, order).await.0, 409, "once at a time");
     let id = started["recording_id"].as_str().expect("an id").to_owned();
     let part = world.node.dir.path().join("recordings").join(format!("{id}.wav.part"));
     let mut every = tokio::time::interval(Duration::from_millis(50));
@@ -302,7 +303,7 @@ async fn rest_records_a_live_call_and_lists_and_deletes_recordings() {
     }
     assert_eq!(ask("DELETE", &path, json!({})).await.0, 204);
     let callback = world.app.wait("/recording").await;
-    let ms = told_of(&callback, "Stopped");
+    let ms = assert_finished(&callback, "Stopped");
     assert_eq!(
         (callback.param("RecordingID"), callback.param("CallStatus")),
         (id.as_str(), "in-progress")
@@ -336,9 +337,9 @@ async fn a_dials_recording_starts_when_the_callee_answers() {
     const CALLER: &str = "919812345678";
     const CALLEE: &str = "919412341234";
     const CALLEE_HZ: f64 = 1_100.0;
-    let world = world(|wanted, _| {
-        wanted.limits = "allow_wa_bridge = true".to_owned();
-        wanted.accept_wait_ms = 0;
+    let world = world(|node_config, _| {
+        node_config.limits = "allow_wa_bridge = true".to_owned();
+        node_config.accept_wait_ms = 0;
     })
     .await;
     for path in ["/recorded", "/recording"] {
@@ -376,7 +377,7 @@ async fn a_dials_recording_starts_when_the_callee_answers() {
     assert_eq!((begun.param("RecordingDuration"), begun.param("CallStatus")), ("-1", "ringing"));
     let callback = world.app.wait("/recording").await;
     assert_eq!(begun.param("RecordUrl"), callback.param("RecordUrl"));
-    let ms = told_of(&callback, "HungUp");
+    let ms = assert_finished(&callback, "HungUp");
     assert!((2_500..5_500).contains(&ms), "{ms} ms: what was before the answer is not in it");
     let both = channels(&http::get(callback.param("RecordUrl")).await.body);
     assert_eq!(both.len(), 2);
@@ -390,9 +391,9 @@ async fn a_dials_recording_starts_when_the_callee_answers() {
 
 /// A folder of limited size. The limit is lifted when this is dropped. `None` if this system does
 /// not permit mounting.
-struct Small(std::path::PathBuf);
+struct SmallDisk(std::path::PathBuf);
 
-impl Small {
+impl SmallDisk {
     fn over(folder: std::path::PathBuf, size: &str) -> Option<Self> {
         let mount = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "offhook-test"])
@@ -404,7 +405,7 @@ impl Small {
     }
 }
 
-impl Drop for Small {
+impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
     }
@@ -418,13 +419,13 @@ async fn a_full_disk_ends_a_conference_recording_with_a_file_and_a_remark() {
     )
     .await;
     let folder = world.node.dir.path().join("recordings");
-    let Some(_small) = Small::over(folder.clone(), "96k") else { return };
+    let Some(_small) = SmallDisk::over(folder.clone(), "96k") else { return };
     let phone = world.sim.place_call(CallScript { hangup: HangupRule::Never, ..speaker(30, "") });
-    let is_over = |seen: &Seen| {
+    let is_over = |seen: &ReceivedRequest| {
         !["", "-1"].contains(&seen.params.get("RecordingDuration").map_or("", String::as_str))
     };
     let over = world.app.wait_where("/recording", is_over).await;
-    let ms = told_of(&over, "Failed");
+    let ms = assert_finished(&over, "Failed");
     assert!((1_000..3_100).contains(&ms), "{ms} ms");
     assert_eq!(over.param("CallStatus"), "in-progress", "the conference goes on");
     // The file is complete, and no partial file is left.
@@ -471,7 +472,7 @@ async fn a_recording_that_cannot_be_completed_is_reported_and_recorded() {
     }
     phone.control().hangup().await;
     let callback = world.app.wait("/recording").await;
-    assert_eq!(told_of(&callback, "Failed"), 0);
+    assert_eq!(assert_finished(&callback, "Failed"), 0);
     assert_eq!(callback.param("CallStatus"), "completed");
     let hangup = world.app.wait("/hangup").await;
     world.node.record(hangup.param("CallUUID")).await;

@@ -7,7 +7,7 @@ use crate::support::app::App;
 use crate::support::http::{self, Answer};
 use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, wacid};
 use crate::support::node::{
-    API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, NUMBER, Node, VERIFY_TOKEN, Wanted,
+    API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, VERIFY_TOKEN,
 };
 
 struct World {
@@ -25,10 +25,10 @@ impl World {
         );
         app.xml("/answer", document.clone()).xml("/other", document).xml("/hangup", "");
         let graph = Graph::start().await;
-        let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-        wanted.hangup_url = app.url("/hangup");
-        wanted.accept_wait_ms = 0;
-        Self { node: Node::start(&wanted).await, graph, app }
+        let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+        node_config.hangup_url = app.url("/hangup");
+        node_config.accept_wait_ms = 0;
+        Self { node: Node::start(&node_config).await, graph, app }
     }
 
     /// Replaces texts in the configuration file.
@@ -53,7 +53,7 @@ impl World {
     }
 
     /// Sends SIGHUP and waits until the log contains `until`.
-    async fn hangup_signal(&self, until: &str) {
+    async fn sighup(&self, until: &str) {
         let before = self.node.log().matches(until).count();
         self.node.signal("HUP");
         let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
@@ -67,14 +67,14 @@ impl World {
     }
 
     /// Starts a call that is accepted. Returns its id.
-    async fn live(&self) -> String {
+    async fn live_call(&self) -> String {
         let wacid = connect(&self.node, &silent_offer()).await;
         self.graph.wait(&wacid, "accept").await;
         wacid
     }
 
     /// Returns the status of a connect that is signed with `secret`.
-    async fn signed_by(&self, secret: &str) -> u16 {
+    async fn status_signed_by(&self, secret: &str) -> u16 {
         let body = connect_body(&wacid(), &silent_offer()).to_string();
         let signature = crate::support::sign(secret, body.as_bytes());
         let url = format!("{}/webhooks/meta", self.node.public);
@@ -88,7 +88,7 @@ async fn r09_reload_drops_nothing() {
     let slots = [("number", NUMBER)];
     let mut live = Vec::new();
     for _ in 0..5 {
-        live.push(world.live().await);
+        live.push(world.live_call().await);
     }
     // A lower limit ends no call. It refuses new ones until the count is below it.
     let lower = format!("answer_url = \"{}\"\ncalls_per_number = 2", world.app.url("/other"));
@@ -98,7 +98,7 @@ async fn r09_reload_drops_nothing() {
         ("default_cps = 100", "default_cps = 50"),
         ("accept_wait_ms = 0", "accept_wait_ms = 10"),
     ]);
-    world.hangup_signal("configuration reloaded").await;
+    world.sighup("configuration reloaded").await;
     world.node.until_metric("offhook_number_slots_in_use", &slots, 5.0).await;
     let full = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&full, "reject").await;
@@ -107,7 +107,7 @@ async fn r09_reload_drops_nothing() {
     }
     world.node.until_metric("offhook_number_slots_in_use", &slots, 1.0).await;
     // The next call uses the new file. The live one keeps the old settings.
-    let next = world.live().await;
+    let next = world.live_call().await;
     world.app.wait("/other").await;
     assert_eq!(
         world.graph.actions(&live[0]),
@@ -116,7 +116,7 @@ async fn r09_reload_drops_nothing() {
     );
     // The number is removed from the file: its calls continue and still end on Meta's webhooks.
     world.edit(&[("calling_enabled = true", "calling_enabled = false")]);
-    world.hangup_signal("configuration reloaded").await;
+    world.sighup("configuration reloaded").await;
     let off = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&off, "reject").await;
     for wacid in [&live[0], &next] {
@@ -138,7 +138,7 @@ async fn r09_reload_drops_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn r09_an_invalid_file_changes_nothing_and_is_reported() {
     let world = World::start().await;
-    let live = world.live().await;
+    let live = world.live_call().await;
     world.edit(&[
         ("calling_enabled", "caling_enabled"),
         ("default_cps = 100", "default_cps = \"canary\""),
@@ -155,14 +155,14 @@ async fn r09_an_invalid_file_changes_nothing_and_is_reported() {
     assert_eq!(unknown["hint"], "did you mean `calling_enabled`?");
     assert!(unknown["line"].as_u64().is_some_and(|line| line > 10), "{unknown}");
     assert!(!answer.text().contains("canary") && !answer.text().contains(APP_SECRET));
-    world.hangup_signal("nothing has changed").await;
+    world.sighup("nothing has changed").await;
     let log = world.node.log();
     assert!(
         log.contains("offhook.toml:") && log.contains("did you mean `calling_enabled`?"),
         "{log}"
     );
     // Unchanged: calls are accepted, and the live one continues.
-    world.live().await;
+    world.live_call().await;
     assert_eq!(world.graph.actions(&live), ["pre_accept", "accept"]);
 
     world.edit(&[
@@ -201,7 +201,10 @@ async fn secrets_rotate_without_a_gap() {
             .await
             .status
     };
-    assert_eq!([world.signed_by(APP_SECRET).await, world.signed_by("new-app").await], [200, 401]);
+    assert_eq!(
+        [world.status_signed_by(APP_SECRET).await, world.status_signed_by("new-app").await],
+        [200, 401]
+    );
 
     // Both secrets are valid while the previous one is configured.
     world.edit(&[
@@ -217,20 +220,26 @@ async fn secrets_rotate_without_a_gap() {
         (&format!("[\"{API_KEY}\"]"), &format!("[\"{API_KEY}\", \"new-key\"]")),
     ]);
     assert_eq!(world.reload().await.status, 200);
-    assert_eq!([world.signed_by(APP_SECRET).await, world.signed_by("new-app").await], [200, 200]);
+    assert_eq!(
+        [world.status_signed_by(APP_SECRET).await, world.status_signed_by("new-app").await],
+        [200, 200]
+    );
     assert_eq!([basic(AUTH_TOKEN).await, basic("new-token").await], [200, 200]);
     assert_eq!([verify(VERIFY_TOKEN).await, verify("new-verify").await], [403, 200]);
     assert_eq!([key(API_KEY).await, key("new-key").await], [200, 200]);
 
     // A call that starts during the overlap signs with both until its end.
-    let wacid = world.live().await;
+    let wacid = world.live_call().await;
     world.edit(&[
         (&format!("app_secret_previous = \"{APP_SECRET}\""), ""),
         (&format!("auth_token_previous = \"{AUTH_TOKEN}\""), ""),
         (&format!("[\"{API_KEY}\", \"new-key\"]"), "[\"new-key\"]"),
     ]);
     assert_eq!(world.reload().await.status, 200);
-    assert_eq!([world.signed_by(APP_SECRET).await, world.signed_by("new-app").await], [401, 200]);
+    assert_eq!(
+        [world.status_signed_by(APP_SECRET).await, world.status_signed_by("new-app").await],
+        [401, 200]
+    );
     assert_eq!([basic(AUTH_TOKEN).await, basic("new-token").await], [401, 200]);
     assert_eq!([key(API_KEY).await, key("new-key").await], [401, 200]);
     let body = crate::support::meta::terminate_body(&wacid).to_string();

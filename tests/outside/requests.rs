@@ -4,17 +4,17 @@
 use crate::support::app::App;
 use crate::support::http::{self, raw};
 use crate::support::meta::{Graph, connect_body, silent_offer, wacid};
-use crate::support::node::{API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, Wanted};
+use crate::support::node::{API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, NodeConfig};
 use crate::support::sign;
 
 /// Starts a node without other load.
-async fn node(change: impl FnOnce(&mut Wanted)) -> (Node, Graph) {
+async fn node(change: impl FnOnce(&mut NodeConfig)) -> (Node, Graph) {
     let app = App::start().await;
     app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
     let graph = Graph::start().await;
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    change(&mut wanted);
-    (Node::start(&wanted).await, graph)
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    change(&mut node_config);
+    (Node::start(&node_config).await, graph)
 }
 
 fn basic(id: &str, token: &str) -> String {
@@ -38,7 +38,7 @@ fn status(answer: &str) -> &str {
 }
 
 /// Checks that a response discloses no internals.
-fn says_nothing_of_us(what: &str, answer: &str) {
+fn assert_discloses_nothing(what: &str, answer: &str) {
     let lower = answer.to_lowercase();
     for word in [
         "src/",
@@ -150,7 +150,7 @@ async fn r14_ambiguous_framing_is_refused_and_closes_the_connection() {
         if status(last) != "400" || answers.ends_with(http::OPEN) {
             taken.push((what, answers.clone()));
         }
-        says_nothing_of_us(what, &answers);
+        assert_discloses_nothing(what, &answers);
     }
     assert!(taken.is_empty(), "{taken:#?}");
     let fields: String = (0..101).map(|n| format!("X-{n}: 1\r\n")).collect();
@@ -214,7 +214,7 @@ async fn r14_ambiguous_framing_is_refused_and_closes_the_connection() {
             status(&answer) == code && !answer.ends_with(http::OPEN),
             "{what}: {code} expected, not {answer}"
         );
-        says_nothing_of_us(what, &answer);
+        assert_discloses_nothing(what, &answer);
     }
     assert!(graph.asked().is_empty(), "no call came of any of it: {:?}", graph.asked());
     let ask = format!("GET {CALLS} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -250,14 +250,14 @@ async fn r14_forwarding_headers_of_untrusted_clients_have_no_effect() {
     ] {
         let answer = send("GET", CALLS, extra).await;
         assert_eq!(constant(&answer), constant(&plain), "{extra}");
-        says_nothing_of_us(extra, &answer);
+        assert_discloses_nothing(extra, &answer);
     }
     let query = send("GET", &format!("{CALLS}?_method=DELETE"), "").await;
     assert_eq!(status(&query), "200", "{query}");
     // The absolute form is accepted, but its host is not used in redirects.
     let absolute = send("GET", "http://evil.example/", "").await;
     assert!(absolute.contains("location: /console/"), "{absolute}");
-    says_nothing_of_us("absolute form", &absolute);
+    assert_discloses_nothing("absolute form", &absolute);
     // The client is identified by its address, not by headers: failures accumulate under one
     // address.
     let path = format!("{}{CALLS}", node.public);
@@ -343,12 +343,12 @@ async fn r15_authentication_failures_are_throttled_per_client() {
 }
 
 /// A connection for repeated requests.
-struct Line {
+struct Connection {
     stream: tokio::net::TcpStream,
     room: Vec<u8>,
 }
 
-impl Line {
+impl Connection {
     async fn to(base: &str) -> Self {
         #[allow(clippy::disallowed_methods, reason = "a test asks its own node")]
         let stream =
@@ -390,27 +390,28 @@ async fn r13_a_flood_of_bad_signatures_does_not_slow_valid_ones() {
         let until = clock.now() + std::time::Duration::from_secs(seconds);
         let mut flood = tokio::task::JoinSet::new();
         for _ in 0..8 {
-            let (mut line, bad, clock) = (Line::to(&node.public).await, bad.clone(), clock.clone());
+            let (mut line, bad, clock) =
+                (Connection::to(&node.public).await, bad.clone(), clock.clone());
             flood.spawn(async move {
                 let mut every = tokio::time::interval(std::time::Duration::from_millis(8));
                 let mut sent = 0u64;
                 while clock.now() < until {
                     every.tick().await;
                     for _ in 0..5 {
-                        assert_eq!(line.ask(bad.as_bytes()).await, "401");
+                        assert_eq!(connection.ask(bad.as_bytes()).await, "401");
                         sent += 1;
                     }
                 }
                 sent
             });
         }
-        let mut line = Line::to(&node.public).await;
+        let mut line = Connection::to(&node.public).await;
         let mut every = tokio::time::interval(std::time::Duration::from_millis(10));
         let mut took = Vec::new();
         while clock.now() < until {
             every.tick().await;
             let asked = clock.now();
-            assert_eq!(line.ask(good.as_bytes()).await, "200");
+            assert_eq!(connection.ask(good.as_bytes()).await, "200");
             took.push(clock.now() - asked);
         }
         let sent: u64 = flood.join_all().await.into_iter().sum();

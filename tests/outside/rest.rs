@@ -6,17 +6,17 @@ use base64::Engine as _;
 use crate::support::app::App;
 use crate::support::database;
 use crate::support::http::{Answer, send};
-use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER, Node, Wanted};
+use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig};
 
 const OTHER: &str = "MAOTHEROFFHOOK000001";
 
 async fn node() -> Node {
     let app = App::start().await;
-    let mut wanted = Wanted::new("http://127.0.0.1:9/v23.0", &app.url("/answer"));
-    wanted.extra = format!(
+    let mut node_config = NodeConfig::new("http://127.0.0.1:9/v23.0", &app.url("/answer"));
+    node_config.extra = format!(
         "[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"other\"\n[permissions]\nenforce = false\n"
     );
-    Node::start(&wanted).await
+    Node::start(&node_config).await
 }
 
 fn basic(id: &str, token: &str) -> String {

@@ -100,7 +100,7 @@ async fn s4_04_s4_06_s4_07_s4_08_webhook_and_agent_replace_each_other() {
         (&shown["defaultRouting"], &shown["activeAgent"], &shown["defaultWebhook"]),
         (&json!("agent"), &json!(agent), &Value::Null)
     );
-    chat.writes(USER, "to the agent").await;
+    chat.send_text(USER, "to the agent").await;
     let shown = chat.conversation(USER).await;
     assert_eq!((&shown["routing"], &shown["activeAgent"]), (&json!("agent"), &json!(agent)));
     // With two webhooks the request must name one.
@@ -112,7 +112,7 @@ async fn s4_04_s4_06_s4_07_s4_08_webhook_and_agent_replace_each_other() {
         (&shown["defaultRouting"], &shown["activeAgent"], &shown["defaultWebhook"]),
         (&json!("webhook"), &Value::Null, &json!(desk))
     );
-    chat.writes(OTHER_USER, "to the desk").await;
+    chat.send_text(OTHER_USER, "to the desk").await;
     let event = chat.message_at("/desk", "to the desk").await;
     assert_eq!((&event["account"], &event["number"]), (&json!(AUTH_ID), &json!(NUMBER)));
     assert_eq!(chat.conversation(OTHER_USER).await["webhook"], json!(desk));
@@ -130,7 +130,7 @@ async fn s4_09_apply_to_existing_changes_all_conversations() {
     assert_eq!(chat.ask("POST", &connect, json!({ "agent": agent })).await.0, 200);
     let users: Vec<String> = (0..3).map(|n| format!("91941234000{n}")).collect();
     for user in &users {
-        chat.writes(user, "before").await;
+        chat.send_text(user, "before").await;
         assert_eq!(chat.conversation(user).await["routing"], "agent");
     }
     assert_eq!(chat.subscribe(None, true).await.0, 200);
@@ -141,7 +141,7 @@ async fn s4_09_apply_to_existing_changes_all_conversations() {
             (&shown["routing"], &shown["activeAgent"], &shown["webhook"]),
             (&json!("webhook"), &Value::Null, &json!(crm))
         );
-        chat.writes(user, "after").await;
+        chat.send_text(user, "after").await;
         let of = |data: &Value| {
             data["user"]["waId"] == user.as_str() && data["message"]["text"] == "after"
         };
@@ -150,9 +150,9 @@ async fn s4_09_apply_to_existing_changes_all_conversations() {
     // It persists across a crash.
     chat.node.kill();
     chat.node.start_again().await;
-    chat.writes(&users[0], "later").await;
+    chat.send_text(&users[0], "later").await;
     chat.message_at("/hook", "later").await;
-    chat.writes("919412349999", "a new one").await;
+    chat.send_text("919412349999", "a new one").await;
     chat.message_at("/hook", "a new one").await;
 }
 
@@ -161,15 +161,15 @@ async fn s4_10_s4_11_existing_conversations_are_unchanged_and_no_events_are_sent
     let chat = Chat::with_two().await;
     let (crm, desk) = (chat.webhook("crm").await, chat.webhook("desk").await);
     assert_eq!(chat.subscribe(Some(&crm), false).await.0, 200);
-    chat.writes(USER, "one").await;
+    chat.send_text(USER, "one").await;
     assert_eq!(chat.subscribe(Some(&desk), false).await.0, 200);
-    chat.writes(USER, "two").await;
-    chat.writes(OTHER_USER, "three").await;
+    chat.send_text(USER, "two").await;
+    chat.send_text(OTHER_USER, "three").await;
     chat.message_at("/hook", "two").await;
     chat.message_at("/desk", "three").await;
     assert_eq!(chat.conversation(USER).await["webhook"], json!(crm));
     assert_eq!(chat.subscribe(Some(&desk), true).await.0, 200);
-    chat.writes(USER, "four").await;
+    chat.send_text(USER, "four").await;
     chat.message_at("/desk", "four").await;
     for at in ["/hook", "/desk"] {
         assert!(
@@ -185,8 +185,8 @@ async fn s4_12_a_single_conversation_is_subscribed_and_its_webhooks_are_notified
     let chat = Chat::with_two().await;
     let (crm, desk) = (chat.webhook("crm").await, chat.webhook("desk").await);
     assert_eq!(chat.subscribe(Some(&crm), false).await.0, 200);
-    chat.writes(USER, "one").await;
-    chat.writes(OTHER_USER, "one").await;
+    chat.send_text(USER, "one").await;
+    chat.send_text(OTHER_USER, "one").await;
     let id = chat.id_of(USER).await;
     let (status, shown) =
         chat.ask("POST", &format!("conversations/{id}/subscribe/"), json!({"webhook": desk})).await;
@@ -194,7 +194,7 @@ async fn s4_12_a_single_conversation_is_subscribed_and_its_webhooks_are_notified
     let mine = |data: &Value| data["conversation"] == id.as_str();
     chat.event("/desk", "subscription.activated", mine).await;
     chat.event("/hook", "subscription.revoked", mine).await;
-    chat.writes(USER, "two").await;
+    chat.send_text(USER, "two").await;
     chat.message_at("/desk", "two").await;
     assert_eq!(chat.conversation(OTHER_USER).await["webhook"], json!(crm), "the others stay");
     let unsubscribe = format!("conversations/{id}/unsubscribe/");
@@ -287,7 +287,7 @@ async fn s4_19_repeating_is_idempotent_and_one_of_two_concurrent_requests_wins()
     let id = chat.agent("http://127.0.0.1:9009/").await;
     for round in 0..10 {
         let user = format!("9194123450{round:02}");
-        chat.writes(&user, "hello").await;
+        chat.send_text(&user, "hello").await;
         let both = tokio::join!(
             chat.subscribe(None, true),
             chat.ask("POST", &connect, json!({"agent": id, "applyToExisting": true})),
@@ -301,7 +301,7 @@ async fn s4_19_repeating_is_idempotent_and_one_of_two_concurrent_requests_wins()
         assert!(now == webhook || now == agent, "{now:?}");
         // The number and its conversations agree.
         let new = format!("9194123460{round:02}");
-        chat.writes(&new, "hello").await;
+        chat.send_text(&new, "hello").await;
         assert_eq!(chat.conversation(&new).await["routing"], now.0);
     }
     let listed = chat

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use sim::{CallScript, CalleeAction, EventOrder, HangupRule, caller};
 
 use crate::outbound::{USER, ends, user, world};
-use crate::support::app::Seen;
+use crate::support::app::ReceivedRequest;
 use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER};
 use crate::support::sdk::{self, Sdk};
 
 /// Validates a request's signatures with the SDK: with the token of the account that owns the
 /// number, and of its main account.
-fn validate(sdk: &mut Sdk, seen: &Seen, own: &str, main: &str) {
+fn validate(sdk: &mut Sdk, seen: &ReceivedRequest, own: &str, main: &str) {
     let header = |name: &str| {
         seen.headers.get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
     };

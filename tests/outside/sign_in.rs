@@ -20,8 +20,8 @@ async fn with(provider: &Provider, more: &str) -> World {
         "[oidc]\nissuer = \"{}\"\nclient_id = \"{CLIENT_ID}\"\nname = \"Example Login\"\n{more}\n",
         provider.issuer()
     );
-    world(|wanted, _| {
-        wanted.extra.push_str(&format!("{oidc}{}{}", user("asha@example.com"), user("ravi")))
+    world(|node_config, _| {
+        node_config.extra.push_str(&format!("{oidc}{}{}", user("asha@example.com"), user("ravi")))
     })
     .await
 }
@@ -66,7 +66,7 @@ impl<'w> Browser<'w> {
     /// Runs a whole sign-in with these claims.
     async fn sign_in(&mut self, provider: &Provider, claims: &Value) -> Answer {
         let location = self.begin("/console/calls/").await;
-        let back = provider.says_yes(&location, claims);
+        let back = provider.grant(&location, claims);
         self.get(&back).await
     }
 
@@ -121,7 +121,7 @@ async fn a_person_signs_in_with_the_provider_and_is_recognised_by_subject() {
     let heir = Browser::of(&world).sign_in(&provider, &and(asha(), json!({"sub": "8"}))).await;
     assert!(heir.status == 403 && heir.text().contains("another person"), "{}", heir.text());
     // The provider's keys are cached, and fetched again for a token with an unknown key.
-    assert_eq!((provider.asked("configuration"), provider.asked("keys")), (1, 1));
+    assert_eq!((provider.request_count("configuration"), provider.request_count("keys")), (1, 1));
 
     // `offhook doctor` checks it.
     let config = world.node.dir.path().join("offhook.toml");
@@ -178,7 +178,7 @@ async fn tokens_and_codes_of_other_sign_ins_are_refused() {
     // Invalid state: of another browser, missing, unknown; and a refusal by the provider.
     let (mut victim, mut mallory) = (Browser::of(&world), Browser::of(&world));
     let location = mallory.begin("/console/").await;
-    let back = provider.says_yes(&location, &asha());
+    let back = provider.grant(&location, &asha());
     let with_none = victim.get(&back).await;
     assert!(with_none.status == 400 && with_none.text().contains("not begun in this browser"));
     victim.begin("/console/").await;
@@ -194,7 +194,7 @@ async fn tokens_and_codes_of_other_sign_ins_are_refused() {
     assert!(no.status == 403 && no.text().contains("(access_deniedb)"), "{}", no.text());
     let location = mallory.begin("/console/").await;
     let mixed = provider
-        .says_yes(&location, &asha())
+        .grant(&location, &asha())
         .replace("&iss=", "&iss=https%3A%2F%2Felsewhere.test&was=");
     assert_eq!(mallory.get(&mixed).await.status, 401, "another issuer's answer");
 
@@ -202,7 +202,7 @@ async fn tokens_and_codes_of_other_sign_ins_are_refused() {
     let mut browser = Browser::of(&world);
     let location = browser.begin("/console/").await;
     let kept = browser.cookies.clone();
-    let back = provider.says_yes(&location, &asha());
+    let back = provider.grant(&location, &asha());
     assert_eq!(browser.get(&back).await.status, 200);
     let mut again = Browser { public: browser.public, cookies: kept };
     let replay = again.get(&back).await;
@@ -223,7 +223,7 @@ async fn tokens_and_codes_of_other_sign_ins_are_refused() {
     ] {
         let mut browser = Browser::of(&world);
         let location = browser.begin(to).await;
-        let back = provider.says_yes(&location, &asha());
+        let back = provider.grant(&location, &asha());
         assert_eq!(browser.get(&back).await.headers["refresh"], "0; url=/console/", "{to}");
     }
 }
@@ -288,7 +288,7 @@ async fn a_real_browser_signs_in_through_the_provider() {
         return;
     }
     let provider = Provider::start(Key::rsa()).await;
-    provider.is_present(asha());
+    provider.sign_in(asha());
     let world = with(&provider, &format!("client_secret = \"{SECRET}\"")).await;
     let mut browser = Chromium::open(&format!("{}/console/calls/", world.node.public)).await;
     let button = "document.querySelector('a[href*=\"/sign-in/openid\"]')";

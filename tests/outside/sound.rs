@@ -5,7 +5,7 @@ use sim::{CallEventKind, CallScript, HangupRule, Sim};
 
 use crate::support::app::App;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{API_KEY, Node, Wanted, sim_options};
+use crate::support::node::{API_KEY, Node, NodeConfig, sim_options};
 use crate::support::{database, http};
 
 async fn record(node: &Node, uuid: &str) -> Value {
@@ -24,9 +24,9 @@ async fn the_record_describes_the_media_path() {
         format!("<Response><GetDigits action=\"{menu}\" timeout=\"8\"/></Response>"),
     );
     let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
-    let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    let node = Node::start(&node_config).await;
     sim.set_node_url(node.public.clone());
     let say = vec![std::sync::Arc::from([0x48, 1, 2].as_slice()); 350];
     let script = CallScript { say, hangup: HangupRule::Never, ..CallScript::default() };
@@ -64,10 +64,10 @@ async fn a_call_without_media_names_the_fault_and_the_remedy() {
         format!("<Response><GetDigits action=\"{menu}\" timeout=\"60\"/></Response>"),
     );
     let graph = Graph::start().await;
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.accept_wait_ms = 0;
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.accept_wait_ms = 0;
+    let node = Node::start(&node_config).await;
     let wacid = connect(&node, &silent_offer()).await;
     node.until_metric("offhook_media_missing_total", &[("what", "check")], 1.0).await;
     terminate(&node, &wacid).await;

@@ -131,7 +131,7 @@ async fn s2_05_s2_18_s2_19_a_number_has_one_inbound_agent_and_serves_many_outbou
 async fn s2_08_without_an_agent_a_message_is_stored_and_not_answered() {
     let server = AgentServer::start(|_| reply("I am the agent.", Value::Null)).await;
     let chat = Chat::start_with(|_| String::new(), |_| {}).await;
-    chat.writes(USER, "Hello?").await;
+    chat.send_text(USER, "Hello?").await;
     let shown = chat.conversation(USER).await;
     assert_eq!(
         (&shown["routing"], &shown["lastMessage"]["text"]),
@@ -141,7 +141,7 @@ async fn s2_08_without_an_agent_a_message_is_stored_and_not_answered() {
     // Another user's later message is answered; the first one would have been answered before.
     let agent = chat.agent(&server.url).await;
     chat.connect(&agent).await;
-    chat.writes(OTHER_USER, "And me?").await;
+    chat.send_text(OTHER_USER, "And me?").await;
     let other = chat.id_of(OTHER_USER).await;
     let is_out = |item: &Value| item["direction"] == "outbound" && item["status"] != "queued";
     chat.until(&other, |items| items.iter().any(is_out)).await;
@@ -271,7 +271,7 @@ async fn s3_26_a_notification_names_its_conversation() {
     let chat = Chat::start().await;
     let agent = chat.agent(NOWHERE).await;
     chat.connect(&agent).await;
-    chat.writes(USER, "Is anybody there?").await;
+    chat.send_text(USER, "Is anybody there?").await;
     let id = chat.id_of(USER).await;
     let mut every = tokio::time::interval(Duration::from_millis(50));
     for n in 0..400 {
@@ -323,7 +323,7 @@ async fn s3_27_a_message_reaches_its_accounts_live_feed_within_a_second() {
         stream
     };
     let (mut ours, mut theirs) = (feed("asha").await, feed("eve").await);
-    chat.writes(USER, "Hello?").await;
+    chat.send_text(USER, "Hello?").await;
     // The limit of one second applies on an idle machine.
     let limit = Duration::from_secs(if crate::support::figures() { 1 } else { 10 });
     let told = tokio::time::timeout(limit, async {
@@ -423,7 +423,7 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_per_person() {
     chat.message_at("/desk", "theirs now").await;
     chat.message_at("/hook", "mine again").await;
     let at = |path: &'static str| {
-        let seen = chat.app.seen();
+        let seen = chat.app.requests();
         let texts = seen
             .iter()
             .filter(move |seen| seen.path == path)
@@ -443,7 +443,7 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_per_person() {
 }
 
 /// Replaces the fields of a response that differ every time.
-fn told((status, mut body): (u16, Value)) -> (u16, Value) {
+fn without_variable_fields((status, mut body): (u16, Value)) -> (u16, Value) {
     if let Some(error) = body.get_mut("error").and_then(Value::as_object_mut) {
         error.remove("requestId");
     }
@@ -462,7 +462,7 @@ async fn s3_30_ids_of_other_accounts_look_unknown() {
     )
     .await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    chat.writes(USER, "Hello?").await;
+    chat.send_text(USER, "Hello?").await;
     let crm = chat.webhook("crm").await;
     let delivered = chat.delivery(&crm, "delivered").await;
     chat.sim
@@ -512,8 +512,12 @@ async fn s3_30_ids_of_other_accounts_look_unknown() {
                 continue;
             }
             let body = if method == "GET" { Value::Null } else { json!({}) };
-            let known = told(chat.ask_as("other-key", method, &filled(true), body.clone()).await);
-            let unknown = told(chat.ask_as("other-key", method, &filled(false), body).await);
+            let known = without_variable_fields(
+                chat.ask_as("other-key", method, &filled(true), body.clone()).await,
+            );
+            let unknown = without_variable_fields(
+                chat.ask_as("other-key", method, &filled(false), body).await,
+            );
             assert!(known.0 >= 400, "{method} {path}: {known:?}");
             assert_eq!(known, unknown, "{method} {path}");
             seen += 1;
@@ -556,13 +560,13 @@ async fn s0_20_s0_23_a_removed_subaccounts_number_belongs_to_the_main_account() 
     );
     let url = json!({"webhookUrl": chat.app.url("/form")});
     does(&chat, "PATCH", &format!("phone-numbers/{NUMBER}/"), url, 200).await;
-    chat.writes(USER, "to the subaccount").await;
+    chat.send_text(USER, "to the subaccount").await;
     let at = |text: &'static str| {
         chat.app.wait_where("/form", move |seen| seen.params.values().any(|v| v == text))
     };
     at("to the subaccount").await;
     assert_eq!(plivo("DELETE", &format!("Subaccount/{sub}/"), json!({})).await.status, 204);
-    chat.writes(USER, "to the main account").await;
+    chat.send_text(USER, "to the main account").await;
     at("to the main account").await;
     let page = chat.get("conversations/").await;
     let last: Vec<_> =

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sim::{CallEventKind, CallScript, HangupRule, Sim};
 
 use crate::support::app::App;
-use crate::support::node::{Node, Wanted, sim_options};
+use crate::support::node::{Node, NodeConfig, sim_options};
 
 /// Datagrams per second. The promised figure is 50,000 for 10 s on an otherwise idle machine:
 /// `OFFHOOK_R19_RATE`.
@@ -25,9 +25,9 @@ async fn r19_junk_gets_no_response_and_does_not_disturb_a_call() {
     app.xml("/answer", "<Response><Speak loop=\"0\">This goes on and on.</Speak></Response>")
         .xml("/hangup", "");
     let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
-    let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    let node = Node::start(&node_config).await;
     sim.set_node_url(node.public.clone());
     let config = std::fs::read_to_string(node.dir.path().join("offhook.toml")).unwrap();
     let media = config

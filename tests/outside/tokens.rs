@@ -25,7 +25,7 @@ impl World {
 }
 
 /// Returns true if one of a request's V2 signatures was made with this token.
-fn signed_by(seen: &crate::support::app::Seen, url: &str, token: &str) -> bool {
+fn signed_by(seen: &crate::support::app::ReceivedRequest, url: &str, token: &str) -> bool {
     let header = |name: &str| seen.headers[name].to_str().expect("text").to_owned();
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, token.as_bytes());
     let text = format!("{url}{}", header("x-plivo-signature-v2-nonce"));

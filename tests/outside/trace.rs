@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::app::App;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{API_KEY, Node, Wanted};
+use crate::support::node::{API_KEY, Node, NodeConfig};
 use crate::support::{database, http};
 
 async fn offhook(args: &[&str]) -> Output {
@@ -57,10 +57,10 @@ async fn the_trace_of_a_slow_call_shows_the_slow_part() {
             asked["action"] == "accept" && !failed.swap(true, std::sync::atomic::Ordering::SeqCst);
         first.then(|| (503, "{}".to_owned()))
     });
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.accept_wait_ms = 0;
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.accept_wait_ms = 0;
+    let node = Node::start(&node_config).await;
     let wacid = connect(&node, &silent_offer()).await;
     node.until_metric(
         "offhook_graph_request_seconds_count",
@@ -77,7 +77,7 @@ async fn the_trace_of_a_slow_call_shows_the_slow_part() {
     // node's log.
     let trace_id = uuid.replace('-', "");
     let parents: Vec<String> = app
-        .seen()
+        .requests()
         .iter()
         .map(|s| s.headers["traceparent"].to_str().expect("text").to_owned())
         .collect();

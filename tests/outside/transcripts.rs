@@ -71,9 +71,9 @@ impl Endpoint {
 }
 
 async fn recording(more: &str, document: &str) -> World {
-    let world = world(|wanted, _| {
-        wanted.accept_wait_ms = 0;
-        wanted.extra = format!("[cluster]\nnode_id = \"writing\"\n{more}");
+    let world = world(|node_config, _| {
+        node_config.accept_wait_ms = 0;
+        node_config.extra = format!("[cluster]\nnode_id = \"writing\"\n{more}");
     })
     .await;
     for path in ["/said", "/recording"] {

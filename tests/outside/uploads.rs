@@ -27,7 +27,7 @@ async fn asked_for_a_picture() -> Chat {
         "[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"other\"\napi_keys = [\"other-key\"]\n"
     );
     let chat = Chat::start_with(|app| format!("{}\n{other}", crm(app)), |_| {}).await;
-    chat.writes(USER, "A picture, please").await;
+    chat.send_text(USER, "A picture, please").await;
     chat
 }
 

@@ -10,7 +10,7 @@ use model::Secret;
 use offhook::answer::{SigningKeys, sign};
 use serde_json::Value;
 
-use crate::support::app::{App, Seen};
+use crate::support::app::{App, ReceivedRequest};
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
@@ -49,7 +49,7 @@ fn of<'a>(objects: &'a [Value], event: &str) -> Vec<&'a Value> {
     objects.iter().filter(|o| o["event"] == event).collect()
 }
 
-fn is_signed(seen: &Seen, url: &str, token: &str) -> bool {
+fn is_signed(seen: &ReceivedRequest, url: &str, token: &str) -> bool {
     let pairs: Vec<(&str, &str)> =
         seen.params.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
     let header = |name: &str| {
@@ -103,7 +103,7 @@ async fn an_application_is_run_with_real_requests() {
         "{last}"
     );
     // The application received the same requests as from a call.
-    let seen = app.seen();
+    let seen = app.requests();
     let paths: Vec<_> = seen.iter().map(|s| s.path.as_str()).collect();
     assert_eq!(paths, ["/answer", "/choice", "/answer", "/choice", "/hangup"]);
     for request in &seen {
@@ -144,7 +144,7 @@ async fn a_silent_caller_and_a_caller_who_hangs_up() {
     let answer = app.url("/answer");
     let (code, objects, _) = walk(&[&answer, "--method", "get", "--no-callbacks"]).await;
     assert_eq!(code, 0);
-    assert_eq!((app.seen()[0].method.as_str(), app.count("/choice")), ("GET", 0));
+    assert_eq!((app.requests()[0].method.as_str(), app.count("/choice")), ("GET", 0));
     assert_eq!(of(&objects, "prompt").last().unwrap()["heard"][0]["text"], "Nothing was pressed.");
     let (code, _, last) =
         walk(&[&answer, "--digits", "1", "--hangup-after", "0", "--no-callbacks"]).await;
@@ -205,10 +205,10 @@ async fn a_failing_application_gets_the_reason() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let closed = format!("http://127.0.0.1:{port}/");
     assert_eq!(walk(&[&closed, "--no-callbacks"]).await.0, 1);
-    let asked = app.seen().len();
+    let asked = app.requests().len();
     let (code, _, last) = walk(&[&good, "--allow-insecure", "false", "--no-callbacks"]).await;
     assert!(code == 1 && last["faults"].to_string().contains("https is required"), "{last}");
-    assert_eq!(app.seen().len(), asked, "nothing was asked");
+    assert_eq!(app.requests().len(), asked, "nothing was asked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -290,7 +290,7 @@ hangup_url = "{hangup}"
     let file = file.to_str().unwrap();
     let (code, _, last) = walk(&[&answer, "--config", file, "--digits", "1"]).await;
     assert_eq!(code, 0, "{last}");
-    let seen = app.seen();
+    let seen = app.requests();
     assert_eq!(seen.last().map(|s| s.path.as_str()), Some("/hangup"));
     for request in &seen {
         assert!(is_signed(request, &app.url(&request.path), "own-token"), "{}", request.path);

@@ -59,7 +59,7 @@ pub struct Customer {
 
 /// The server's response to a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answered {
+pub enum CallbackReply {
     Status(u16),
     Broken,
 }
@@ -92,20 +92,20 @@ impl World {
         kind: FetchKind,
         deadline_ms: u64,
     ) {
-        let slow = self.dice.chance(self.faults.app_slow);
-        let mut ms = self.dice.between(2, if slow { 13_000 } else { 90 });
+        let slow = self.rng.chance(self.faults.app_slow);
+        let mut ms = self.rng.between(2, if slow { 13_000 } else { 90 });
         let (given, in_circle) = self.customer.given.entry(call).or_default();
         *given += 1;
         let given = *given;
         if given == 1 {
-            *in_circle = self.dice.chance(self.faults.app_loop);
+            *in_circle = self.rng.chance(self.faults.app_loop);
         }
         let in_circle = *in_circle;
-        let result = if self.dice.chance(self.faults.app_silent) {
+        let result = if self.rng.chance(self.faults.app_silent) {
             ms = deadline_ms;
             Err(FetchFailure::Timeout)
-        } else if self.dice.chance(self.faults.app_status) {
-            Err(self.dice.pick(&[
+        } else if self.rng.chance(self.faults.app_status) {
+            Err(self.rng.pick(&[
                 FetchFailure::Status { status: 500 },
                 FetchFailure::Status { status: 404 },
                 FetchFailure::Unreachable { detail: "no route".to_owned() },
@@ -113,21 +113,21 @@ impl World {
                 FetchFailure::TooLarge,
                 FetchFailure::UrlRefused { detail: "loopback".to_owned() },
             ]))
-        } else if self.dice.chance(self.faults.app_garbage) {
-            Ok(read(self.dice.pick(GARBAGE)))
+        } else if self.rng.chance(self.faults.app_garbage) {
+            Ok(read(self.rng.pick(GARBAGE)))
         } else if in_circle {
-            ms = self.dice.between(1, 3);
+            ms = self.rng.between(1, 3);
             Ok(read(AGAIN))
         } else if given > DOCUMENTS_MAX {
             Ok(read(LAST))
         } else {
-            Ok(read(self.dice.pick(DOCUMENTS)))
+            Ok(read(self.rng.pick(DOCUMENTS)))
         };
         // Simulates a fetcher that misses its deadline, so that the machine's own deadline fires
         // first.
-        let forgotten = self.dice.chance(self.faults.abort_late / 8);
+        let forgotten = self.rng.chance(self.faults.abort_late / 8);
         let (ms, result) = match (ms >= deadline_ms, forgotten) {
-            (_, true) => (deadline_ms + 1_000 + self.dice.between(0, 300), result),
+            (_, true) => (deadline_ms + 1_000 + self.rng.between(0, 300), result),
             (true, false) => (deadline_ms, Err(FetchFailure::Timeout)),
             (false, false) => (ms, result),
         };
@@ -141,24 +141,24 @@ impl World {
         call: CallUuid,
         kind: CallbackKind,
         identity: Uuid,
-    ) -> (u64, Answered) {
-        let quick = self.dice.between(2, 90) * MS;
-        if self.dice.chance(self.faults.app_silent) {
+    ) -> (u64, CallbackReply) {
+        let quick = self.rng.between(2, 90) * MS;
+        if self.rng.chance(self.faults.app_silent) {
             // A timeout: the server may have accepted the callback.
-            if self.dice.chance(500) {
+            if self.rng.chance(500) {
                 self.takes(call, kind, identity);
             }
-            return (40_000 * MS, Answered::Broken);
+            return (40_000 * MS, CallbackReply::Broken);
         }
-        if self.dice.chance(self.faults.app_status) {
-            let status = self.dice.pick(&[500, 503, 429, 408]);
-            return (quick, Answered::Status(status));
+        if self.rng.chance(self.faults.app_status) {
+            let status = self.rng.pick(&[500, 503, 429, 408]);
+            return (quick, CallbackReply::Status(status));
         }
-        if self.dice.chance(self.faults.app_refuses_callbacks) {
-            return (quick, Answered::Status(404));
+        if self.rng.chance(self.faults.app_refuses_callbacks) {
+            return (quick, CallbackReply::Status(404));
         }
         self.takes(call, kind, identity);
-        (quick, Answered::Status(200))
+        (quick, CallbackReply::Status(200))
     }
 
     fn takes(&mut self, call: CallUuid, kind: CallbackKind, identity: Uuid) {

@@ -15,24 +15,24 @@ use store::{CallEnd, CallStart};
 use xml::ast::DocUrl;
 
 use crate::meta::{MetaCall, Placed, phone_number_id, user};
-use crate::node::{Begin, Node};
+use crate::node::{Node, StartingCall};
 use crate::store::{Conclusion, Write};
-use crate::world::{Event, Go, World};
+use crate::world::{Event, StepResult, World};
 
 /// The outcome of a queued call.
-enum Left {
+enum QueueOutcome {
     Began(CallSetup, (Admitted, Engaged), Instant),
     GaveUp(Waiting, HangupCause, Option<String>),
     Noted(CallSetup),
 }
 
 /// Records what the queues request. It is executed after the queues are unlocked.
-struct Door {
+struct OutcomeRecorder {
     room: usize,
-    left: RefCell<Vec<Left>>,
+    left: RefCell<Vec<QueueOutcome>>,
 }
 
-impl Exit for Door {
+impl Exit for OutcomeRecorder {
     fn start(
         &self,
         waiting: &Waiting,
@@ -40,27 +40,27 @@ impl Exit for Door {
         now: Instant,
     ) -> Result<(), Box<Admitted>> {
         let mut left = self.left.borrow_mut();
-        let begun = left.iter().filter(|left| matches!(left, Left::Began(..))).count();
+        let begun = left.iter().filter(|left| matches!(left, QueueOutcome::Began(..))).count();
         if begun >= self.room {
             return Err(Box::new(let_in.0));
         }
-        left.push(Left::Began(waiting.setup.clone(), let_in, now));
+        left.push(QueueOutcome::Began(waiting.setup.clone(), let_in, now));
         Ok(())
     }
 
     fn give_up(&self, waiting: Waiting, cause: HangupCause, why: Option<String>) {
-        self.left.borrow_mut().push(Left::GaveUp(waiting, cause, why));
+        self.left.borrow_mut().push(QueueOutcome::GaveUp(waiting, cause, why));
     }
 
     fn note(&self, setup: &CallSetup) -> bool {
-        self.left.borrow_mut().push(Left::Noted(setup.clone()));
+        self.left.borrow_mut().push(QueueOutcome::Noted(setup.clone()));
         true
     }
 }
 
 impl World {
     /// Orders a business-initiated call.
-    pub fn order(&mut self, index: usize) -> Go {
+    pub fn order(&mut self, index: usize) -> StepResult {
         let order = self.plan.orders[index].clone();
         if self.node.as_ref().is_none_or(|node| !node.is_ready) {
             return Ok(());
@@ -80,7 +80,7 @@ impl World {
             self.note(format_args!("API: a call to user {} is not placed: {why:?}", order.user));
             return Ok(());
         }
-        let id = (u128::from(self.dice.number()) << 64) | u128::from(self.dice.number());
+        let id = (u128::from(self.rng.number()) << 64) | u128::from(self.rng.number());
         let call = CallUuid(uuid::Builder::from_random_bytes(id.to_be_bytes()).into_uuid());
         let ix = self.meta.calls.len();
         let placed = Placed { call, user: order.user, patience_us: order.patience_us };
@@ -144,12 +144,14 @@ impl World {
     }
 
     /// Starts the calls that may start, and schedules the next attempt that the queues ask for.
-    pub fn let_out(&mut self) -> Go {
+    pub fn let_out(&mut self) -> StepResult {
         let (clock, consents, live_max) =
             (self.clock.clone(), self.store.consents.clone(), self.plan.live_max);
         let node = self.node();
-        let door =
-            Door { room: live_max.saturating_sub(node.book().live), left: RefCell::default() };
+        let door = OutcomeRecorder {
+            room: live_max.saturating_sub(node.book().live),
+            left: RefCell::default(),
+        };
         let mut queues = std::mem::take(&mut node.queues);
         let rules = Rules { gate: &node.gate, consents: &consents, clock: &clock };
         let next = queues.let_out(rules, &door);
@@ -164,9 +166,9 @@ impl World {
         }
         for left in door.left.into_inner() {
             match left {
-                Left::Began(setup, let_in, now) => self.begins(setup, let_in, now)?,
-                Left::GaveUp(waiting, cause, why) => self.gives_up(waiting, cause, why),
-                Left::Noted(setup) => {
+                QueueOutcome::Began(setup, let_in, now) => self.begins(setup, let_in, now)?,
+                QueueOutcome::GaveUp(waiting, cause, why) => self.gives_up(waiting, cause, why),
+                QueueOutcome::Noted(setup) => {
                     self.write(Write::Born(Box::new((CallStart::of(&setup, "node"), setup))))
                 }
             }
@@ -174,7 +176,7 @@ impl World {
         Ok(())
     }
 
-    pub fn let_out_again(&mut self, turn: u64) -> Go {
+    pub fn let_out_again(&mut self, turn: u64) -> StepResult {
         if self.node().look == turn { self.let_out() } else { Ok(()) }
     }
 
@@ -184,7 +186,7 @@ impl World {
         mut setup: CallSetup,
         (admitted, engaged): (Admitted, Engaged),
         now: Instant,
-    ) -> Go {
+    ) -> StepResult {
         setup.started = self.clock.wall();
         let (life, call) = (self.life, setup.call);
         let ix = self.watch.ix(call);
@@ -194,8 +196,10 @@ impl World {
         let node = self.node();
         let view = node.tables.enter(&setup, now);
         node.book().live += 1;
-        node.beginning
-            .insert(call, Begin { ix, view, slot, engaged: Some(engaged), setup, arrived: now });
+        node.beginning.insert(
+            call,
+            StartingCall { ix, view, slot, engaged: Some(engaged), setup, arrived: now },
+        );
         self.note(format_args!("node: call {ix} goes out"));
         self.watch.starts(call, self.now);
         self.in_order(0, Event::Run { life, call });
@@ -211,7 +215,7 @@ impl World {
         let summary = orphan_summary(setup.clone(), None, CallTime(0), cause);
         let end = CallEnd::of(&summary, setup.started, why.into_iter().collect(), Vec::new());
         let hangup = self.callback_of(setup.call, &summary.hangup);
-        let conclusion = Conclusion { setup, end, hangup, farewell: None, mourned: false };
+        let conclusion = Conclusion { setup, end, hangup, farewell: None, after_panic: false };
         self.write(Write::Concluded(Box::new(conclusion)));
     }
 
@@ -222,7 +226,7 @@ impl World {
     }
 
     /// Cancels an order.
-    pub fn cancels(&mut self, order: usize) -> Go {
+    pub fn cancels(&mut self, order: usize) -> StepResult {
         let Some(call) = self.placed_by_order.get(&order).copied() else { return Ok(()) };
         if self.node.as_ref().is_none_or(|node| !node.is_ready) {
             return Ok(());

@@ -79,13 +79,13 @@
 
 mod customer;
 mod dialer;
-mod dice;
 mod graph;
 mod meta;
 mod node;
 mod phones;
 mod placed;
 mod plan;
+mod rng;
 mod run;
 mod shell;
 mod store;

@@ -9,7 +9,7 @@ use offhook::meta::Action;
 use offhook::webhook::{CallKey, Effect};
 
 use crate::plan::{MS, SECOND};
-use crate::world::{Came, Event, Go, Trouble, World};
+use crate::world::{AttemptResult, Event, GraphFault, StepResult, World};
 
 pub type CallIx = usize;
 
@@ -60,7 +60,7 @@ pub struct Placed {
 
 /// The kind of a webhook event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Said {
+pub enum EventKind {
     /// A user's offer, or the answer to an offer of the node.
     Connect,
     Ringing,
@@ -73,7 +73,7 @@ pub enum Said {
 #[derive(Debug)]
 pub struct Post {
     body: String,
-    said: Said,
+    event_kind: EventKind,
     /// It contains the opaque data that names the node's call.
     named: bool,
     call: CallIx,
@@ -148,7 +148,7 @@ fn answer() -> &'static str {
 }
 
 impl World {
-    pub fn user_calls(&mut self, index: usize) -> Go {
+    pub fn user_calls(&mut self, index: usize) -> StepResult {
         let arrival = self.plan.arrivals[index].clone();
         let key = |wacid: &str| CallKey {
             phone_number_id: phone_number_id(arrival.number).as_str().into(),
@@ -185,11 +185,11 @@ impl World {
             self.after(us, Event::HangsUp(ix));
         }
         self.after(WINDOW, Event::WindowOver(ix));
-        self.post(ix, Said::Connect);
+        self.post(ix, EventKind::Connect);
         Ok(())
     }
 
-    pub fn user_hangs_up(&mut self, ix: CallIx) -> Go {
+    pub fn user_hangs_up(&mut self, ix: CallIx) -> StepResult {
         if !matches!(self.meta.calls[ix].phase, Phase::Unmade | Phase::Ended) {
             self.note(format_args!("user {ix} hangs up"));
             self.ends(ix, true);
@@ -197,7 +197,7 @@ impl World {
         Ok(())
     }
 
-    pub fn window_over(&mut self, ix: CallIx) -> Go {
+    pub fn window_over(&mut self, ix: CallIx) -> StepResult {
         if self.meta.calls[ix].phase == Phase::Ringing {
             self.note(format_args!("Meta: nobody picked up call {ix}"));
             self.ends(ix, true);
@@ -205,10 +205,10 @@ impl World {
         Ok(())
     }
 
-    pub fn user_presses(&mut self, ix: CallIx) -> Go {
-        let key = self.dice.pick(&['1', '2', '9', '#', '*']);
+    pub fn user_presses(&mut self, ix: CallIx) -> StepResult {
+        let key = self.rng.pick(&['1', '2', '9', '#', '*']);
         let digit = Digit::try_from(key).expect("a key");
-        self.leg_fact(ix, Input::Digit { leg: Leg::A, digit });
+        self.leg_input(ix, Input::Digit { leg: Leg::A, digit });
         Ok(())
     }
 
@@ -217,55 +217,52 @@ impl World {
         let call = &mut self.meta.calls[ix];
         call.phase = Phase::Ended;
         call.ended_by_them = by_them;
-        self.post(ix, Said::Terminate);
-        if !self.dice.chance(self.faults.no_dtls_close) {
-            let us = self.dice.between(0, 300) * MS;
+        self.post(ix, EventKind::Terminate);
+        if !self.rng.chance(self.faults.no_dtls_close) {
+            let us = self.rng.between(0, 300) * MS;
             self.after(us, Event::MediaLost(ix));
         }
         // The media timeout, which fires even if every other signal is lost.
         self.after(30 * SECOND, Event::MediaLost(ix));
     }
 
-    pub fn media_up(&mut self, ix: CallIx) -> Go {
+    pub fn media_up(&mut self, ix: CallIx) -> StepResult {
         if self.meta.calls[ix].phase != Phase::Ended {
-            self.leg_fact(ix, Input::Media { leg: Leg::A, event: MediaEvent::Connected });
+            self.leg_input(ix, Input::Media { leg: Leg::A, event: MediaEvent::Connected });
             if self.meta.calls[ix].phase == Phase::Accepted {
-                self.after(500 * MS, Event::IsHeard(ix));
+                self.after(500 * MS, Event::AudioArrives(ix));
             }
         }
         Ok(())
     }
 
-    pub fn media_lost(&mut self, ix: CallIx) -> Go {
+    pub fn media_lost(&mut self, ix: CallIx) -> StepResult {
         let ended = self.meta.calls[ix].phase == Phase::Ended;
-        let fault = if ended && self.dice.chance(700) {
-            MediaFault::DtlsClosed
-        } else {
-            MediaFault::Silent
-        };
-        self.leg_fact(ix, Input::Media { leg: Leg::A, event: MediaEvent::Lost { fault } });
+        let fault =
+            if ended && self.rng.chance(700) { MediaFault::DtlsClosed } else { MediaFault::Silent };
+        self.leg_input(ix, Input::Media { leg: Leg::A, event: MediaEvent::Lost { fault } });
         Ok(())
     }
 
     /// Both sides know the SDP, so the media path is established or fails.
     pub fn has_sdp(&mut self, ix: CallIx) {
         if std::mem::replace(&mut self.meta.calls[ix].sdp, true)
-            || self.dice.chance(self.faults.media_never)
+            || self.rng.chance(self.faults.media_never)
         {
             return;
         }
-        let late = self.dice.chance(self.faults.media_late);
-        let us = self.dice.between(30, if late { 20_000 } else { 400 }) * MS;
+        let late = self.rng.chance(self.faults.media_late);
+        let us = self.rng.between(30, if late { 20_000 } else { 400 }) * MS;
         self.after(us, Event::MediaUp(ix));
-        if self.dice.chance(self.faults.media_lost) {
-            let us = us + self.dice.between(0, 20_000) * MS;
+        if self.rng.chance(self.faults.media_lost) {
+            let us = us + self.rng.between(0, 20_000) * MS;
             self.after(us, Event::MediaLost(ix));
         }
     }
 
     // --- webhooks ---
 
-    fn item(&self, ix: CallIx, said: Said, named: bool, bad: bool) -> String {
+    fn item(&self, ix: CallIx, event_kind: EventKind, named: bool, bad: bool) -> String {
         let call = &self.meta.calls[ix];
         let (number, wacid, wall) =
             (number(call.number), &call.key.wacid, self.clock.steady().secs());
@@ -277,8 +274,8 @@ impl World {
                 (number, user(placed.user), "BUSINESS_INITIATED", opaque)
             }
         };
-        match said {
-            Said::Connect => {
+        match event_kind {
+            EventKind::Connect => {
                 let (sdp_type, sdp) =
                     if call.placed.is_some() { ("answer", answer()) } else { ("offer", offer()) };
                 let (sdp, told) = (if bad { "\"v=0\"" } else { sdp }, call.told);
@@ -286,15 +283,15 @@ impl World {
                     r#"{{"id":"{wacid}","from":"{from}","to":"{to}","event":"connect","timestamp":"{told}","direction":"{direction}","session":{{"sdp_type":"{sdp_type}","sdp":{sdp}}}{opaque}}}"#
                 )
             }
-            Said::Terminate => {
+            EventKind::Terminate => {
                 let status = if call.accepted_us.is_some() { "COMPLETED" } else { "FAILED" };
                 let duration = call.accepted_us.map_or(0, |at| (self.now - at) / SECOND);
                 format!(
                     r#"{{"id":"{wacid}","from":"{from}","to":"{to}","event":"terminate","direction":"{direction}","timestamp":"{wall}","status":"{status}","duration":{duration}{opaque}}}"#
                 )
             }
-            Said::Ringing | Said::Accepted | Said::Rejected => {
-                let word = said.word();
+            EventKind::Ringing | EventKind::Accepted | EventKind::Rejected => {
+                let word = event_kind.word();
                 format!(
                     r#"{{"id":"{wacid}","timestamp":"{wall}","type":"call","status":"{word}","recipient_id":"{to}"{opaque}}}"#
                 )
@@ -302,61 +299,64 @@ impl World {
         }
     }
 
-    pub fn post(&mut self, ix: CallIx, said: Said) {
-        if self.dice.chance(self.faults.loss) {
-            self.note(format_args!("Meta loses the {} of call {ix}", said.word()));
+    pub fn post(&mut self, ix: CallIx, event_kind: EventKind) {
+        if self.rng.chance(self.faults.loss) {
+            self.note(format_args!("Meta loses the {} of call {ix}", event_kind.word()));
             return;
         }
         let placed = self.meta.calls[ix].placed.is_some();
-        let named = placed && !self.dice.chance(self.faults.unnamed);
+        let named = placed && !self.rng.chance(self.faults.unnamed);
         let bad = match placed {
             false => self.meta.calls[ix].bad_offer,
-            true => said == Said::Connect && self.dice.chance(self.faults.bad_answer),
+            true => event_kind == EventKind::Connect && self.rng.chance(self.faults.bad_answer),
         };
-        let mut items = self.item(ix, said, named, bad);
+        let mut items = self.item(ix, event_kind, named, bad);
         // Unreadable items before and after must not affect this one.
-        if self.dice.chance(self.faults.batch) {
+        if self.rng.chance(self.faults.batch) {
             items = format!(
                 r#"{{"event":"connect","id":7.5}},{items},{{"id":[],"event":"terminate"}}"#
             );
         }
         let (id, display) =
             (&self.meta.calls[ix].key.phone_number_id, number(self.meta.calls[ix].number));
-        let list =
-            if matches!(said, Said::Connect | Said::Terminate) { "calls" } else { "statuses" };
+        let list = if matches!(event_kind, EventKind::Connect | EventKind::Terminate) {
+            "calls"
+        } else {
+            "statuses"
+        };
         let body = format!(
             r#"{{"object":"whatsapp_business_account","entry":[{{"id":"1029384756","changes":[{{"field":"calls","value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"{display}","phone_number_id":"{id}"}},"{list}":[{items}]}}}}]}}]}}"#
         );
         let post = self.meta.posts.len();
-        self.meta.posts.push(Post { body, said, named, call: ix });
+        self.meta.posts.push(Post { body, event_kind, named, call: ix });
         let mut copies = 1;
-        while copies < 5 && self.dice.chance(self.faults.copies) {
+        while copies < 5 && self.rng.chance(self.faults.copies) {
             copies += 1;
         }
         for copy in 0..copies {
-            let base = match said {
-                Said::Connect if !placed => 5 * MS,
-                _ => self.dice.between(if placed { 5 } else { 50 }, 500) * MS,
+            let base = match event_kind {
+                EventKind::Connect if !placed => 5 * MS,
+                _ => self.rng.between(if placed { 5 } else { 50 }, 500) * MS,
             };
             let us = match copy {
-                0 if self.dice.chance(self.faults.delay) => self.dice.between(0, 30_000) * MS,
+                0 if self.rng.chance(self.faults.delay) => self.rng.between(0, 30_000) * MS,
                 0 => base,
-                _ if self.dice.chance(400) => base,
-                _ => base + self.dice.between(0, 70_000) * MS,
+                _ if self.rng.chance(400) => base,
+                _ => base + self.rng.between(0, 70_000) * MS,
             };
             self.meta.undelivered += 1;
             self.after(us, Event::Posted { post, tries: 0 });
         }
     }
 
-    pub fn webhook_arrives(&mut self, post: usize, tries: u32) -> Go {
-        let Post { body, said, named, call } = &self.meta.posts[post];
-        let (body, said, named, call) = (body.clone(), *said, *named, *call);
+    pub fn webhook_arrives(&mut self, post: usize, tries: u32) -> StepResult {
+        let Post { body, event_kind, named, call } = &self.meta.posts[post];
+        let (body, event_kind, named, call) = (body.clone(), *event_kind, *named, *call);
         let answered = match &self.node {
-            Some(node) if node.is_ready => self.webhook(&body, said, named, call),
+            Some(node) if node.is_ready => self.webhook(&body, event_kind, named, call),
             _ => Ok(false),
         };
-        let taken = answered.unwrap_or(false) && !self.dice.chance(self.faults.answer_lost);
+        let taken = answered.unwrap_or(false) && !self.rng.chance(self.faults.answer_lost);
         if taken {
             self.meta.undelivered -= 1;
         } else {
@@ -368,8 +368,8 @@ impl World {
     }
 
     /// Notes the effect of an item.
-    pub fn item_done(&mut self, ix: CallIx, said: Said, named: bool, effect: Effect) {
-        let (what, named) = (said.word(), if named { ", named" } else { "" });
+    pub fn item_done(&mut self, ix: CallIx, event_kind: EventKind, named: bool, effect: Effect) {
+        let (what, named) = (event_kind.word(), if named { ", named" } else { "" });
         self.note(format_args!("webhook: {what} of call {ix}{named}: {effect:?}"));
     }
 
@@ -381,33 +381,33 @@ impl World {
         life: u32,
         request: usize,
         attempt: u32,
-        trouble: Trouble,
-    ) -> Go {
+        fault: GraphFault,
+    ) -> StepResult {
         let Some((ix, action)) = self.watch.request(life, request) else { return Ok(()) };
-        let reply = match trouble {
-            Trouble::Status(status) => {
+        let reply = match fault {
+            GraphFault::Status(status) => {
                 Reply { status, after: None, body: "<html>no</html>".into() }
             }
-            Trouble::Refused => {
+            GraphFault::Refused => {
                 let body = r#"{"error":{"message":"(#138000) Calling not enabled","code":138000}}"#;
                 Reply { status: 401, after: None, body: body.into() }
             }
-            Trouble::Rate { after } => {
+            GraphFault::Rate { after } => {
                 let body = r#"{"error":{"message":"(#80007) Rate limit issues","code":80007,"is_transient":true}}"#;
                 Reply { status: 429, after, body: body.into() }
             }
-            Trouble::Silent { done: false } => return Ok(()),
-            Trouble::DoneAnd503 => {
-                self.deed(ix, action);
+            GraphFault::Silent { done: false } => return Ok(()),
+            GraphFault::DoneAnd503 => {
+                self.perform(ix, action);
                 Reply { status: 503, after: None, body: "".into() }
             }
-            Trouble::None
-            | Trouble::Nonsense
-            | Trouble::ResetAfter
-            | Trouble::Silent { done: true } => {
-                let reply = self.deed(ix, action);
-                if trouble == Trouble::Nonsense {
-                    let body = self.dice.pick(&[
+            GraphFault::None
+            | GraphFault::Nonsense
+            | GraphFault::ResetAfter
+            | GraphFault::Silent { done: true } => {
+                let reply = self.perform(ix, action);
+                if fault == GraphFault::Nonsense {
+                    let body = self.rng.pick(&[
                         "",
                         "{\"success\":tr",
                         "[]",
@@ -419,21 +419,21 @@ impl World {
                 }
             }
         };
-        let slow = self.dice.chance(self.faults.graph_slow);
-        let us = self.dice.between(5, if slow { 7_000 } else { 60 }) * MS;
-        let came = match trouble {
-            Trouble::Silent { .. } => return Ok(()),
-            Trouble::ResetAfter => Came::Fault(offhook::meta::Fault::Broken),
-            _ => Came::Answer(reply),
+        let slow = self.rng.chance(self.faults.graph_slow);
+        let us = self.rng.between(5, if slow { 7_000 } else { 60 }) * MS;
+        let came = match fault {
+            GraphFault::Silent { .. } => return Ok(()),
+            GraphFault::ResetAfter => AttemptResult::Fault(offhook::meta::Fault::Broken),
+            _ => AttemptResult::Answer(reply),
         };
         self.after(us, Event::GraphCame { life, request, attempt, came });
         Ok(())
     }
 
-    fn deed(&mut self, ix: CallIx, action: Action) -> Reply {
+    fn perform(&mut self, ix: CallIx, action: Action) -> Reply {
         let phase = self.meta.calls[ix].phase;
         let reply = match (action, phase) {
-            (Action::Connect, _) => self.makes_a_call(ix),
+            (Action::Connect, _) => self.create_call(ix),
             (_, Phase::Unmade | Phase::Ended) => GONE,
             (Action::PreAccept, Phase::Ringing) => {
                 self.has_sdp(ix);
@@ -463,17 +463,17 @@ impl World {
     }
 
     pub fn presses_keys(&mut self, ix: CallIx) {
-        let mut us = self.dice.between(0, 3_000) * MS;
+        let mut us = self.rng.between(0, 3_000) * MS;
         for _ in 0..10 {
-            if !self.dice.chance(self.faults.keys) {
+            if !self.rng.chance(self.faults.keys) {
                 break;
             }
             self.after(us, Event::Presses(ix));
-            us += self.dice.pick(&[0, 120 * MS, 900 * MS, 4 * SECOND]);
+            us += self.rng.pick(&[0, 120 * MS, 900 * MS, 4 * SECOND]);
         }
     }
 
-    pub fn hung_up_by_api(&mut self, call: model::CallUuid) -> Go {
+    pub fn hang_up_over_api(&mut self, call: model::CallUuid) -> StepResult {
         if self
             .node
             .as_ref()
@@ -486,7 +486,7 @@ impl World {
     }
 }
 
-impl Said {
+impl EventKind {
     pub fn word(self) -> &'static str {
         match self {
             Self::Connect => "connect",

@@ -27,13 +27,13 @@ use offhook::webhook::{
 use store::CallStart;
 use xml::ast::DocUrl;
 
-use crate::dice::Dice;
 use crate::graph::Request;
-use crate::meta::{CallIx, Said as What, number, phone_number_id};
+use crate::meta::{CallIx, EventKind, number, phone_number_id};
 use crate::plan::{MS, SECOND};
+use crate::rng::Rng;
 use crate::shell::Call;
 use crate::store::{Write, Writer};
-use crate::world::{Event, Go, World};
+use crate::world::{Event, StepResult, World};
 
 /// The capacity of a mailbox, as in `call::shell`.
 pub const MAILBOX: usize = 256;
@@ -55,7 +55,7 @@ pub struct Node {
     pub slots: Vec<&'static Slots>,
     pub door: Door<Phones>,
     book: Arc<Mutex<Book>>,
-    pub beginning: BTreeMap<CallUuid, Begin>,
+    pub beginning: BTreeMap<CallUuid, StartingCall>,
     pub calls: BTreeMap<CallUuid, Call>,
     pub requests: Vec<Request>,
     pub budget: Budget,
@@ -65,7 +65,7 @@ pub struct Node {
 }
 
 /// A call that has started while its task has not run yet.
-pub struct Begin {
+pub struct StartingCall {
     pub ix: CallIx,
     pub view: Arc<View>,
     pub slot: Slot,
@@ -74,7 +74,7 @@ pub struct Begin {
     pub arrived: Instant,
 }
 
-pub struct Fact {
+pub struct QueuedInput {
     pub at: Instant,
     pub input: Input,
 }
@@ -82,8 +82,8 @@ pub struct Fact {
 /// State of the registry, and the effects of the current webhook.
 pub struct Book {
     clock: Clock,
-    ids: Dice,
-    pub mailboxes: BTreeMap<CallUuid, VecDeque<Fact>>,
+    ids: Rng,
+    pub mailboxes: BTreeMap<CallUuid, VecDeque<QueuedInput>>,
     pub live: usize,
     live_max: usize,
     pub rejects: usize,
@@ -101,7 +101,7 @@ impl Book {
         let at = self.clock.now();
         match self.mailboxes.get_mut(&call) {
             Some(mailbox) if mailbox.len() < MAILBOX => {
-                mailbox.push_back(Fact { at, input });
+                mailbox.push_back(QueuedInput { at, input });
                 self.told.push(call);
                 true
             }
@@ -139,8 +139,8 @@ impl Party for View {
         self.book.lock().expect("one thread").mailboxes.contains_key(&self.setup.call)
     }
 
-    fn tell(&self, fact: Input) -> bool {
-        self.book.lock().expect("one thread").tell(self.setup.call, fact)
+    fn tell(&self, input: Input) -> bool {
+        self.book.lock().expect("one thread").tell(self.setup.call, input)
     }
 
     fn answer(&self, _: Box<Offer>) -> bool {
@@ -291,7 +291,7 @@ impl Node {
 
 impl World {
     pub fn node(&mut self) -> &mut Node {
-        self.node.as_mut().expect("what happens to a node happens while it is up")
+        self.node.as_mut().expect("what process to a node process while it is up")
     }
 
     fn tables(&mut self, directory: &Directory) {
@@ -331,7 +331,7 @@ impl World {
 
     /// Starts the process. Calls that an earlier one left open are closed before the first webhook
     /// is accepted.
-    pub fn boot(&mut self) -> Go {
+    pub fn boot(&mut self) -> StepResult {
         if self.node.is_some() {
             return Ok(());
         }
@@ -348,7 +348,7 @@ impl World {
         let gate = Arc::new(Gate::new(directory.clone(), self.instant()));
         let book = Arc::new(Mutex::new(Book {
             clock: self.clock.clone(),
-            ids: self.dice.fork(),
+            ids: self.rng.fork(),
             mailboxes: BTreeMap::new(),
             live: 0,
             live_max: self.plan.live_max,
@@ -368,7 +368,7 @@ impl World {
             app_secret_previous: None,
             verify_token: Secret::new("verify token"),
         };
-        let pauses = Mutex::new(self.dice.fork());
+        let pauses = Mutex::new(self.rng.fork());
         self.node = Some(Node {
             life: self.life,
             is_ready: false,
@@ -392,7 +392,7 @@ impl World {
                 pauses.lock().expect("one thread").number()
             }),
         });
-        self.light_fuse();
+        self.arm_crash();
         self.note(format_args!("node: starts"));
         self.store.stuck_until = 0;
         self.recover()?;
@@ -402,7 +402,13 @@ impl World {
     }
 
     /// Handles a webhook. Returns true if it is answered with 200.
-    pub fn webhook(&mut self, body: &str, said: What, named: bool, ix: CallIx) -> Go<bool> {
+    pub fn webhook(
+        &mut self,
+        body: &str,
+        said: EventKind,
+        named: bool,
+        ix: CallIx,
+    ) -> StepResult<bool> {
         self.effect()?;
         let before = self.before(ix);
         let known = named && self.is_known(ix);
@@ -423,7 +429,7 @@ impl World {
         if self.meta.calls[ix].placed.is_some() {
             self.judge_placed(ix, said, ours[0], known);
         } else {
-            self.judge(ix, said == What::Connect, ours[0], before);
+            self.judge(ix, said == EventKind::Connect, ours[0], before);
         }
         let (started, rejected) = {
             let mut book = self.node().book();
@@ -437,7 +443,7 @@ impl World {
             let (_, slot) = admitted.begin();
             let pair = PairKey::new(&setup.phone_number_id, &setup.from);
             let engaged = Some(self.store.consents.engage(pair));
-            let begin = Begin { ix, view, slot, engaged, setup, arrived: incoming.arrived };
+            let begin = StartingCall { ix, view, slot, engaged, setup, arrived: incoming.arrived };
             self.watch.admitted(call, incoming.connect.key, ix, life, self.now);
             self.node().beginning.insert(call, begin);
             self.in_order(0, Event::Run { life, call });
@@ -466,7 +472,7 @@ impl World {
         let key =
             CallKey { phone_number_id: call.setup.phone_number_id.clone(), wacid: wacid.clone() };
         let ix = self.call_of(&key);
-        self.watch.is_to_end(ix);
+        self.watch.must_end(ix);
         tables.bindings.bind(&*tables, call, wacid, now);
         self.wake();
         self.end_strays();
@@ -477,7 +483,7 @@ impl World {
         let told = std::mem::take(&mut self.node().book().told);
         let life = self.life;
         for call in told {
-            let us = if self.dice.chance(200) { self.dice.between(0, 2 * MS) } else { 0 };
+            let us = if self.rng.chance(200) { self.rng.between(0, 2 * MS) } else { 0 };
             self.in_order(us, Event::Run { life, call });
         }
     }
@@ -506,7 +512,7 @@ impl World {
         }
     }
 
-    pub fn drain(&mut self) -> Go {
+    pub fn drain(&mut self) -> StepResult {
         if self.node.is_none() {
             return Ok(());
         }
@@ -523,7 +529,7 @@ impl World {
     }
 
     /// The drain timed out, or its last call ended. Remaining calls are ended.
-    pub fn drain_over(&mut self) -> Go {
+    pub fn drain_over(&mut self) -> StepResult {
         if std::mem::replace(&mut self.node().ending, true) {
             return Ok(());
         }
@@ -538,7 +544,7 @@ impl World {
     }
 
     /// The process exits after writing its queue.
-    pub fn gone(&mut self) -> Go {
+    pub fn gone(&mut self) -> StepResult {
         self.node().is_ready = false;
         if self.now >= self.store.stuck_until {
             while !self.node().writer.queue.is_empty() {
@@ -552,15 +558,15 @@ impl World {
         self.note(format_args!("node: gone"));
         self.watch.tally.drains += 1;
         self.down();
-        let away = self.dice.pick(&[SECOND, 3 * SECOND]);
+        let away = self.rng.pick(&[SECOND, 3 * SECOND]);
         self.after(away, Event::Boot);
         Ok(())
     }
 
     /// Reloads with other limits for the numbers. Live calls stay.
-    pub fn reload(&mut self) -> Go {
+    pub fn reload(&mut self) -> StepResult {
         for index in 0..self.plan.numbers.len() {
-            self.plan.numbers[index].limit = self.dice.pick(&[1, 2, 4]);
+            self.plan.numbers[index].limit = self.rng.pick(&[1, 2, 4]);
         }
         let limits: Vec<_> = self.plan.numbers.iter().map(|number| number.limit).collect();
         self.note(format_args!("node: other limits, {limits:?}"));
@@ -571,16 +577,16 @@ impl World {
     }
 
     /// Sends an input from a leg to the node's call that corresponds to Meta's call `ix`.
-    pub fn leg_fact(&mut self, ix: CallIx, fact: Input) {
+    pub fn leg_input(&mut self, ix: CallIx, input: Input) {
         let Some(node) = &self.node else { return };
         let Some(call) = node.calls.values().find(|call| call.ix == ix && call.has_leg()) else {
             return;
         };
         let call = call.uuid;
-        if matches!(fact, Input::Media { event: MediaEvent::Connected, .. }) {
+        if matches!(input, Input::Media { event: MediaEvent::Connected, .. }) {
             self.leg_connects(call);
         }
-        self.tell(call, fact);
+        self.tell(call, input);
     }
 
     pub fn call_of(&self, key: &CallKey) -> CallIx {

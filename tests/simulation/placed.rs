@@ -8,9 +8,9 @@ use offhook::meta::Action;
 use offhook::webhook::Effect;
 
 use crate::dialer::is_denied;
-use crate::meta::{CallIx, Phase, Said};
+use crate::meta::{CallIx, EventKind, Phase};
 use crate::plan::{Order, SECOND, UNWILLING};
-use crate::watch::{Seen, Watch};
+use crate::watch::{CallModel, Watch};
 use crate::world::World;
 
 /// The longest wait for a permit, and the WhatsApp limits on connected and missed calls
@@ -24,7 +24,7 @@ const DOUBT: u64 = 60 * SECOND;
 
 /// The model's state of an ordered call.
 #[derive(Clone, Debug)]
-pub struct Ordered {
+pub struct OrderModel {
     pub account: AuthId,
     /// Index among all orders.
     pub place: usize,
@@ -52,7 +52,7 @@ impl Watch {
         // Start a new count.
         self.waiting = (life, 1);
         let place = self.calls.len();
-        let ordered = Ordered {
+        let ordered = OrderModel {
             account,
             place,
             since: now,
@@ -62,7 +62,7 @@ impl Watch {
             connects: 0,
             doubt_until: None,
         };
-        self.calls.insert(call, Seen::new(ix, life, now, Some(ordered)));
+        self.calls.insert(call, CallModel::new(ix, life, now, Some(ordered)));
     }
 
     pub fn ix(&self, call: CallUuid) -> CallIx {
@@ -82,7 +82,7 @@ impl Watch {
     }
 
     /// The node knows the id of this call at Meta, so it must be ended.
-    pub fn is_to_end(&mut self, ix: CallIx) {
+    pub fn must_end(&mut self, ix: CallIx) {
         self.to_end.insert(ix);
     }
 
@@ -91,7 +91,7 @@ impl Watch {
         let seen = self.call(call);
         seen.ix = ix;
         seen.ordered.iter_mut().for_each(|ordered| ordered.bound = true);
-        self.is_to_end(ix);
+        self.must_end(ix);
     }
 
     /// Records an orphan without an id at Meta.
@@ -100,7 +100,7 @@ impl Watch {
         self.lost_until.insert(call, now + DOUBT);
     }
 
-    pub fn wishes_to_free_its_slot(&mut self, call: CallUuid, now: u64) {
+    pub fn records_end(&mut self, call: CallUuid, now: u64) {
         if let Some(ordered) = &mut self.call(call).ordered {
             ordered.doubt_until = Some(now + DOUBT);
         }
@@ -123,7 +123,7 @@ impl Watch {
         pair.revoked |= pair.misses >= MISSES;
     }
 
-    pub fn told_no(&mut self, number: usize, user: usize) {
+    pub fn revoked_by_graph(&mut self, number: usize, user: usize) {
         self.pair(number, user).revoked = true;
     }
 
@@ -271,19 +271,22 @@ impl World {
 
     /// Checks the effect of a webhook about a placed call. `known` is true if it names a call that
     /// the node knows.
-    pub fn judge_placed(&mut self, ix: CallIx, said: Said, effect: Effect, known: bool) {
+    pub fn judge_placed(&mut self, ix: CallIx, event_kind: EventKind, effect: Effect, known: bool) {
         let life = self.life;
-        let again = self.watch.heard.get(&(ix, said)) == Some(&life);
+        let again = self.watch.heard.get(&(ix, event_kind)) == Some(&life);
         let right = match effect {
-            Effect::Duplicate => again || said == Said::Connect && self.was_named_before(ix),
+            Effect::Duplicate => {
+                again || event_kind == EventKind::Connect && self.was_named_before(ix)
+            }
             Effect::AnswerApplied | Effect::AnswerBad | Effect::Stale => {
-                said == Said::Connect && !again
+                event_kind == EventKind::Connect && !again
             }
             Effect::StatusApplied => {
-                matches!(said, Said::Ringing | Said::Accepted | Said::Rejected) && !again
+                matches!(event_kind, EventKind::Ringing | EventKind::Accepted | EventKind::Rejected)
+                    && !again
             }
-            Effect::Ended => said == Said::Terminate && !again,
-            Effect::Parked => said != Said::Terminate && !again,
+            Effect::Ended => event_kind == EventKind::Terminate && !again,
+            Effect::Parked => event_kind != EventKind::Terminate && !again,
             Effect::Late => !again,
             Effect::Busy => true,
             _ => false,
@@ -294,14 +297,14 @@ impl World {
             _ => {}
         }
         if effect != Effect::Busy {
-            self.watch.heard.insert((ix, said), life);
+            self.watch.heard.insert((ix, event_kind), life);
         }
         let heard = !matches!(effect, Effect::Busy | Effect::Duplicate | Effect::Stale);
-        if known && heard && said != Said::Terminate {
-            self.watch.is_to_end(ix);
+        if known && heard && event_kind != EventKind::Terminate {
+            self.watch.must_end(ix);
         }
         if !right {
-            self.fail(format!("R5: the {} of call {ix} is {effect:?}", said.word()));
+            self.fail(format!("R5: the {} of call {ix} is {effect:?}", event_kind.word()));
         }
     }
 
@@ -357,7 +360,7 @@ impl World {
     /// Checks at the end that no call known to the node continues at Meta, and no pair counts as
     /// engaged.
     pub fn check_placed(&self, wrong: &mut Vec<String>) {
-        for ix in self.watch.to_end.iter().filter(|ix| !self.watch.hopeless.contains(ix)) {
+        for ix in self.watch.to_end.iter().filter(|ix| !self.watch.unendable.contains(ix)) {
             let call = &self.meta.calls[*ix];
             if !matches!(call.phase, Phase::Unmade | Phase::Ended) && call.placed.is_some() {
                 wrong.push(format!("R3: call {ix} goes on at Meta, and was known here"));

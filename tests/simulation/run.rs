@@ -85,7 +85,7 @@ fn r24_ten_thousand_seeds() {
     let (steps, tally) = *all.lock().unwrap();
     println!("{seeds} seeds, {steps} steps: {tally:#?}");
     if seeds >= 1_000 {
-        assert_eq!(tally.never(), [""; 0], "what never happens is not tested");
+        assert_eq!(tally.never(), [""; 0], "what never process is not tested");
     }
 }
 

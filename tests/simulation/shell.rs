@@ -23,10 +23,10 @@ use store::CallEnd;
 use xml::ast::Repeat;
 
 use crate::meta::CallIx;
-use crate::node::{Begin, Fact, Node, View};
+use crate::node::{Node, QueuedInput, StartingCall, View};
 use crate::plan::MS;
 use crate::store::{Conclusion, Write};
-use crate::world::{Event, Go, Stop, World};
+use crate::world::{Event, Interruption, StepResult, World};
 
 /// A running call.
 pub struct Call {
@@ -92,7 +92,7 @@ impl Call {
 
 impl World {
     /// Wakes the task of a call, which starts it or reads the next input from its mailbox.
-    pub fn run_call(&mut self, uuid: CallUuid) -> Go {
+    pub fn run_call(&mut self, uuid: CallUuid) -> StepResult {
         let life = self.life;
         if let Some(begin) = self.node().beginning.remove(&uuid) {
             self.in_order(0, Event::Run { life, call: uuid });
@@ -100,8 +100,8 @@ impl World {
             return self.guarded(call, |world, call| world.first_steps(call));
         }
         let Some(call) = self.node().calls.remove(&uuid) else { return Ok(()) };
-        let fact = self.node().book().mailboxes.get_mut(&uuid).and_then(VecDeque::pop_front);
-        let Some(Fact { at, input }) = fact else {
+        let input = self.node().book().mailboxes.get_mut(&uuid).and_then(VecDeque::pop_front);
+        let Some(QueuedInput { at, input }) = input else {
             self.node().calls.insert(uuid, call);
             return Ok(());
         };
@@ -110,7 +110,7 @@ impl World {
 
     /// The machine's deadline. If the mailbox is not empty, it is read first, and the deadline is
     /// requested again.
-    pub fn timer_fires(&mut self, uuid: CallUuid, turn: u64) -> Go {
+    pub fn timer_fires(&mut self, uuid: CallUuid, turn: u64) -> StepResult {
         let waiting =
             self.node().book().mailboxes.get(&uuid).is_some_and(|mailbox| !mailbox.is_empty());
         let is_due = |node: &mut Node| node.calls.get(&uuid).is_some_and(|call| call.turn == turn);
@@ -123,7 +123,11 @@ impl World {
     }
 
     /// Runs a part of a call's task under its supervisor: a panic ends only this call.
-    fn guarded(&mut self, mut call: Call, piece: impl FnOnce(&mut Self, &mut Call) -> Go) -> Go {
+    fn guarded(
+        &mut self,
+        mut call: Call,
+        piece: impl FnOnce(&mut Self, &mut Call) -> StepResult,
+    ) -> StepResult {
         match piece(self, &mut call) {
             Ok(()) if call.over => {
                 self.finish(call);
@@ -134,7 +138,7 @@ impl World {
                 self.node().calls.insert(call.uuid, call);
                 Ok(())
             }
-            Err(Stop::Panic) => {
+            Err(Interruption::Panic) => {
                 let (uuid, view, setup) = (call.uuid, call.view.clone(), call.setup.clone());
                 let (arrived, answered) = (call.stepper.arrived(), call.answered);
                 self.note(format_args!("call {uuid}: PANIC"));
@@ -146,16 +150,16 @@ impl World {
                 }));
                 assert!(unwound.is_err());
                 self.node().book().mailboxes.remove(&uuid);
-                self.mourn(&view, setup, arrived, answered);
+                self.conclude_panicked(&view, setup, arrived, answered);
                 Ok(())
             }
-            Err(Stop::Crash) => Err(Stop::Crash),
+            Err(Interruption::Crash) => Err(Interruption::Crash),
         }
     }
 
-    fn begin(&mut self, uuid: CallUuid, begin: Begin) -> Call {
-        let Begin { ix, view, slot, engaged, setup, arrived } = begin;
-        let has_media = !self.dice.chance(self.faults.no_media);
+    fn begin(&mut self, uuid: CallUuid, begin: StartingCall) -> Call {
+        let StartingCall { ix, view, slot, engaged, setup, arrived } = begin;
+        let has_media = !self.rng.chance(self.faults.no_media);
         let replayed = self.plan.replayed;
         Call {
             uuid,
@@ -179,11 +183,11 @@ impl World {
         }
     }
 
-    fn first_steps(&mut self, call: &mut Call) -> Go {
-        if self.dice.chance(self.faults.hang_up_by_api) {
-            let us = self.dice.between(0, 15_000) * MS;
+    fn first_steps(&mut self, call: &mut Call) -> StepResult {
+        if self.rng.chance(self.faults.hang_up_by_api) {
+            let us = self.rng.between(0, 15_000) * MS;
             let (life, call) = (self.life, call.uuid);
-            self.after(us, Event::HungUpByApi { life, call });
+            self.after(us, Event::HangUpOverApi { life, call });
         }
         let at = call.stepper.arrived();
         let setup = Box::new(call.setup.clone());
@@ -199,7 +203,7 @@ impl World {
     }
 
     /// Feeds one input to the machine and executes its outputs.
-    fn step(&mut self, call: &mut Call, at: std::time::Instant, input: Input) -> Go {
+    fn step(&mut self, call: &mut Call, at: std::time::Instant, input: Input) -> StepResult {
         let stale = match &input {
             Input::Fetched { fetch, .. } => !call.fetches.remove(fetch),
             _ => false,
@@ -216,7 +220,7 @@ impl World {
             self.write(Write::Bound(call.uuid, wacid.clone(), farewell));
         }
         if let Input::Terminated { .. } = &input {
-            self.watch.told_of_its_end(call.uuid, self.now);
+            self.watch.end_reported_us(call.uuid, self.now);
             if call.farewell.take().is_some() {
                 self.write(Write::Farewell(call.uuid, None));
             }
@@ -256,7 +260,7 @@ impl World {
         let last = outputs.iter().any(|output| matches!(output, Output::Over));
         for output in outputs {
             self.note(format_args!("  {output}"));
-            self.check_wish(call.uuid, &output);
+            self.check_output(call.uuid, &output);
             self.carry_out(call, at, output, last)?;
         }
         Ok(())
@@ -268,12 +272,18 @@ impl World {
         let Some(deadline) = call.stepper.deadline() else { return };
         let until = deadline.saturating_duration_since(self.instant());
         let us = u64::try_from(until.as_micros()).expect("a while");
-        let late = if self.dice.chance(300) { self.dice.between(0, 3 * MS) } else { 0 };
+        let late = if self.rng.chance(300) { self.rng.between(0, 3 * MS) } else { 0 };
         let (life, uuid, turn) = (self.life, call.uuid, call.turn);
         self.after(us + late, Event::Timer { life, call: uuid, turn });
     }
 
-    fn carry_out(&mut self, call: &mut Call, at: CallTime, output: Output, last: bool) -> Go {
+    fn carry_out(
+        &mut self,
+        call: &mut Call,
+        at: CallTime,
+        output: Output,
+        last: bool,
+    ) -> StepResult {
         match output {
             Output::Graph { .. }
             | Output::State { .. }
@@ -283,8 +293,8 @@ impl World {
             | Output::Callback { .. }
             | Output::Concluded { .. } => {
                 self.effect()?;
-                if self.dice.chance(self.faults.panic) {
-                    return Err(Stop::Panic);
+                if self.rng.chance(self.faults.panic) {
+                    return Err(Interruption::Panic);
                 }
             }
             _ => {}
@@ -297,7 +307,7 @@ impl World {
             }
             Output::CancelFetch { fetch } => {
                 // The result may already be on its way.
-                if !self.dice.chance(self.faults.abort_late) {
+                if !self.rng.chance(self.faults.abort_late) {
                     call.fetches.remove(&fetch);
                 }
             }
@@ -334,13 +344,13 @@ impl World {
                 }
                 let farewell = call.farewell.map(|action| self.farewell_later(action, last));
                 let setup = call.setup.clone();
-                let conclusion = Conclusion { setup, end, hangup, farewell, mourned: false };
+                let conclusion = Conclusion { setup, end, hangup, farewell, after_panic: false };
                 self.write(Write::Concluded(Box::new(conclusion)));
             }
             Output::Remark { text } => call.remarks.push(text),
             Output::FreeSlot => {
                 call.held = None;
-                self.watch.wishes_to_free_its_slot(call.uuid, self.now);
+                self.watch.records_end(call.uuid, self.now);
             }
             Output::Over => call.over = true,
             Output::Callback { callback: notice } => {
@@ -391,7 +401,7 @@ impl World {
         fetch: FetchId,
         result: Result<FetchResponse, FetchFailure>,
         late: bool,
-    ) -> Go {
+    ) -> StepResult {
         // A fetch that was aborted in time is not reported.
         let open = self.node().calls.get(&uuid).is_some_and(|call| call.fetches.contains(&fetch));
         if open || late {
@@ -412,8 +422,8 @@ impl World {
             | MediaCommand::Join
             | MediaCommand::Unjoin => {}
             // A user's offer was answered when the call began.
-            MediaCommand::Begin if call.setup.direction == Direction::Inbound => {}
-            MediaCommand::Begin => {
+            MediaCommand::StartingCall if call.setup.direction == Direction::Inbound => {}
+            MediaCommand::StartingCall => {
                 let first = !std::mem::replace(&mut leg.begun, true);
                 if first {
                     self.has_sdp(call.ix);
@@ -426,7 +436,7 @@ impl World {
                 leg.playing = None;
                 leg.waiting = Some((play, (!endless).then_some(items.len() as u64)));
             }
-            MediaCommand::Stop { play } => {
+            MediaCommand::Interruption { play } => {
                 leg.waiting = leg.waiting.filter(|(waiting, _)| *waiting != play);
                 leg.playing = leg.playing.filter(|playing| *playing != play);
             }
@@ -435,7 +445,7 @@ impl World {
                 let (life, call) = (self.life, call.uuid);
                 self.after(
                     us,
-                    Event::Leg { life, call, fact: Input::DigitsSent { leg: Leg::A, play } },
+                    Event::Leg { life, call, input: Input::DigitsSent { leg: Leg::A, play } },
                 );
             }
             MediaCommand::Record { recording: record, order: how } => {
@@ -449,21 +459,21 @@ impl World {
                     Event::Leg {
                         life,
                         call,
-                        fact: Input::Recording { recording: record, event: ready },
+                        input: Input::Recording { recording: record, event: ready },
                     },
                 );
-                let ms = self.dice.between(1, how.silence_ms.unwrap_or(how.max_ms).max(2));
-                let fact = Input::Recording {
+                let ms = self.rng.between(1, how.silence_ms.unwrap_or(how.max_ms).max(2));
+                let input = Input::Recording {
                     recording: record,
                     event: recorded(RecordingEndReason::Silence, ms),
                 };
-                self.after(ms * MS, Event::Leg { life, call, fact });
+                self.after(ms * MS, Event::Leg { life, call, input });
             }
             MediaCommand::RecordStart { .. } | MediaCommand::RecordPause { .. } => {}
             MediaCommand::RecordStop { recording: record, reason: end, .. } => {
                 let (life, call) = (self.life, call.uuid);
-                let fact = Input::Recording { recording: record, event: recorded(end, 20) };
-                self.after(20 * MS, Event::Leg { life, call, fact });
+                let input = Input::Recording { recording: record, event: recorded(end, 20) };
+                self.after(20 * MS, Event::Leg { life, call, input });
             }
             MediaCommand::Close => call.leg = None,
         }
@@ -476,21 +486,21 @@ impl World {
     /// Makes the user speak, in some runs.
     fn speaks(&mut self, call: CallUuid) {
         let (life, mut us) = (self.life, 0);
-        while self.dice.chance(600) {
-            us += self.dice.between(20, 3_000) * MS;
+        while self.rng.chance(600) {
+            us += self.rng.between(20, 3_000) * MS;
             self.after(
                 us,
                 Event::Leg {
                     life,
                     call,
-                    fact: Input::Voice { leg: Leg::A, event: VoiceEvent::Began },
+                    input: Input::Voice { leg: Leg::A, event: VoiceEvent::Began },
                 },
             );
-            us += self.dice.between(200, 4_000) * MS;
-            let what = VoiceEvent::Ended { ago_ms: self.dice.between(200, 900) };
+            us += self.rng.between(200, 4_000) * MS;
+            let what = VoiceEvent::Ended { ago_ms: self.rng.between(200, 900) };
             self.after(
                 us,
-                Event::Leg { life, call, fact: Input::Voice { leg: Leg::A, event: what } },
+                Event::Leg { life, call, input: Input::Voice { leg: Leg::A, event: what } },
             );
         }
     }
@@ -506,36 +516,36 @@ impl World {
         leg.playing = Some(play);
         self.after(
             20 * MS,
-            Event::Leg { life, call: uuid, fact: Input::PlayStarted { leg: Leg::A, play } },
+            Event::Leg { life, call: uuid, input: Input::PlayStarted { leg: Leg::A, play } },
         );
-        if self.dice.chance(self.faults.play_fails) {
-            let fact =
+        if self.rng.chance(self.faults.play_fails) {
+            let input =
                 Input::PlayFailed { leg: Leg::A, play, item: 0, reason: "it is gone".to_owned() };
-            self.after(20 * MS, Event::Leg { life, call: uuid, fact });
+            self.after(20 * MS, Event::Leg { life, call: uuid, input });
         }
         if let Some(items) = items {
-            let us = (20 + items * self.dice.between(1, 2_500)) * MS;
+            let us = (20 + items * self.rng.between(1, 2_500)) * MS;
             self.after(
                 us,
-                Event::Leg { life, call: uuid, fact: Input::Played { leg: Leg::A, play } },
+                Event::Leg { life, call: uuid, input: Input::Played { leg: Leg::A, play } },
             );
         }
     }
 
     /// Handles an event of a leg. Events of a replaced playback are dropped.
-    pub fn leg_tells(&mut self, uuid: CallUuid, fact: Input) -> Go {
+    pub fn leg_event(&mut self, uuid: CallUuid, input: Input) -> StepResult {
         let Some(leg) = self.node().calls.get_mut(&uuid).and_then(|call| call.leg.as_mut()) else {
             return Ok(());
         };
-        if matches!(fact, Input::Voice { .. }) && !leg.listens {
+        if matches!(input, Input::Voice { .. }) && !leg.listens {
             return Ok(());
         }
-        if let Input::Played { play, .. } = &fact
+        if let Input::Played { play, .. } = &input
             && leg.playing.take_if(|playing| playing == play).is_none()
         {
             return Ok(());
         }
-        self.tell(uuid, fact);
+        self.tell(uuid, input);
         Ok(())
     }
 

@@ -19,16 +19,16 @@ use offhook::webhook::{CONNECT_AGAIN, CallKey};
 use store::{CallEnd, CallStart, Orphan, PlacedCall};
 use uuid::Uuid;
 
-use crate::customer::Answered;
+use crate::customer::CallbackReply;
 use crate::node::View;
 use crate::plan::{MS, SECOND};
-use crate::world::{Event, Go, World};
+use crate::world::{Event, StepResult, World};
 
 /// Values of `store::writer`: the queue, the batch, how long a write waits for others, and the
 /// pause between attempts.
 const QUEUE: usize = 16_384;
 const BATCH: usize = 500;
-const GATHER: u64 = 20 * MS;
+const GATHER_TIME: u64 = 20 * MS;
 const PAUSE: u64 = 200 * MS;
 /// Values of `call::farewell`: how long the node that ended a call sends its farewell, also if the
 /// call ended immediately.
@@ -109,14 +109,14 @@ pub struct Conclusion {
     pub hangup: (Uuid, Callback),
     pub farewell: Option<Farewell>,
     /// Its task panicked: the call leaves the tables after this write.
-    pub mourned: bool,
+    pub after_panic: bool,
 }
 
 /// The completion of a write for its waiter.
-enum Told {
+enum Completion {
     Callback(Uuid),
     Farewell(u64),
-    Mourned(CallUuid),
+    AfterPanic(CallUuid),
 }
 
 impl Row {
@@ -147,7 +147,7 @@ impl Store {
 
     /// Keeps the ids of calls from the writer's queue when the process dies: the real store writes
     /// them to a separate file (`store::births`).
-    pub fn names_noted(&mut self, queue: VecDeque<Write>) {
+    pub fn save_names(&mut self, queue: VecDeque<Write>) {
         for write in queue {
             if let Write::Bound(call, wacid, farewell) = write
                 && let Some(row) = self.calls.get_mut(&call).filter(|row| row.start.wacid.is_none())
@@ -158,7 +158,7 @@ impl Store {
         }
     }
 
-    fn write(&mut self, write: Write, told: &mut Vec<Told>) {
+    fn write(&mut self, write: Write, told: &mut Vec<Completion>) {
         match write {
             Write::Born(born) => {
                 self.born(born.0, born.1);
@@ -173,12 +173,12 @@ impl Store {
                     row.start.wacid = Some(wacid);
                     if row.end.is_some() {
                         row.farewell = Some(farewell);
-                        told.push(Told::Farewell(farewell.due));
+                        told.push(Completion::Farewell(farewell.due));
                     }
                 }
             }
             Write::Concluded(conclusion) => {
-                let Conclusion { setup, end, hangup, farewell, mourned } = *conclusion;
+                let Conclusion { setup, end, hangup, farewell, after_panic } = *conclusion;
                 let call = setup.call;
                 let start = CallStart::of(&setup, "node");
                 let row = self.born(start.clone(), setup);
@@ -186,15 +186,15 @@ impl Store {
                     row.start.started = start.started;
                     row.end = Some(end);
                     row.farewell = farewell;
-                    told.extend(farewell.map(|farewell| Told::Farewell(farewell.due)));
-                    told.push(Told::Callback(hangup.0));
+                    told.extend(farewell.map(|farewell| Completion::Farewell(farewell.due)));
+                    told.push(Completion::Callback(hangup.0));
                     self.outbox.insert(hangup.0, hangup.1);
                 }
-                told.extend(mourned.then_some(Told::Mourned(call)));
+                told.extend(after_panic.then_some(Completion::AfterPanic(call)));
             }
             Write::Callback(id, callback) => {
                 self.outbox.insert(id, callback);
-                told.push(Told::Callback(id));
+                told.push(Completion::Callback(id));
             }
             Write::Settled(id, callback) => {
                 self.outbox.insert(id, callback);
@@ -207,7 +207,7 @@ impl Store {
                         Some(due) => {
                             farewell.due = due;
                             farewell.tries += 1;
-                            told.push(Told::Farewell(due));
+                            told.push(Completion::Farewell(due));
                         }
                     }
                 }
@@ -218,7 +218,7 @@ impl Store {
 
 impl World {
     pub fn callback_of(&mut self, call: CallUuid, notice: &CallbackRequest) -> (Uuid, Callback) {
-        let id = (u128::from(self.dice.number()) << 64) | u128::from(self.dice.number());
+        let id = (u128::from(self.rng.number()) << 64) | u128::from(self.rng.number());
         let state = Delivery::Waiting;
         let callback =
             Callback { call, kind: notice.kind, since: self.now, retries: 0, due: self.now, state };
@@ -239,15 +239,15 @@ impl World {
             return;
         }
         if !std::mem::replace(&mut self.node().writer.gathering, true) {
-            self.after(GATHER, Event::Commit { life });
+            self.after(GATHER_TIME, Event::Commit { life });
         }
     }
 
     /// Attempts to write a batch.
-    pub fn commit(&mut self) -> Go {
+    pub fn commit(&mut self) -> StepResult {
         let life = self.life;
-        if self.now >= self.store.stuck_until && self.dice.chance(self.faults.store_stuck) {
-            let us = self.dice.pick(&[300 * MS, 5 * SECOND, 30 * SECOND]);
+        if self.now >= self.store.stuck_until && self.rng.chance(self.faults.store_stuck) {
+            let us = self.rng.pick(&[300 * MS, 5 * SECOND, 30 * SECOND]);
             self.note(format_args!("store: stuck"));
             self.store.stuck_until = self.now + us;
         }
@@ -259,14 +259,14 @@ impl World {
         let writer = &mut self.node().writer;
         writer.gathering = !writer.queue.is_empty();
         if writer.gathering {
-            self.after(GATHER, Event::Commit { life });
+            self.after(GATHER_TIME, Event::Commit { life });
         }
         Ok(())
     }
 
     /// Runs one transaction and then completes its waiters. A process that is killed before has
     /// written nothing.
-    pub fn write_batch(&mut self) -> Go {
+    pub fn write_batch(&mut self) -> StepResult {
         self.effect()?;
         let queue = &mut self.node().writer.queue;
         let batch: Vec<_> = queue.drain(..queue.len().min(BATCH)).collect();
@@ -283,20 +283,20 @@ impl World {
         Ok(())
     }
 
-    fn written(&mut self, told: Told) {
+    fn written(&mut self, told: Completion) {
         let life = self.life;
         match told {
-            Told::Callback(notice) => self.after(0, Event::Send { life, notice }),
-            Told::Farewell(due) => {
-                let us = due.saturating_sub(self.now) + self.dice.between(0, 2_000) * MS;
+            Completion::Callback(notice) => self.after(0, Event::Send { life, notice }),
+            Completion::Farewell(due) => {
+                let us = due.saturating_sub(self.now) + self.rng.between(0, 2_000) * MS;
                 self.after(us, Event::Farewells { life });
             }
-            Told::Mourned(call) => self.leave(call),
+            Completion::AfterPanic(call) => self.leave(call),
         }
     }
 
     /// After a panic in a call's task: closes its record, sends its callback, and tells Graph.
-    pub fn mourn(
+    pub fn conclude_panicked(
         &mut self,
         view: &View,
         setup: CallSetup,
@@ -309,13 +309,13 @@ impl World {
         let hangup = self.callback_of(setup.call, &summary.hangup);
         let farewell = Farewell { action: GraphAction::Terminate, due: self.now, tries: 0 };
         let farewell = view.at_meta.wacid().is_some().then_some(farewell);
-        let conclusion = Conclusion { setup, end, hangup, farewell, mourned: true };
+        let conclusion = Conclusion { setup, end, hangup, farewell, after_panic: true };
         self.write(Write::Concluded(Box::new(conclusion)));
     }
 
     /// Closes and reports calls that a dead node left open, and schedules pending farewells and
     /// callbacks.
-    pub fn recover(&mut self) -> Go {
+    pub fn recover(&mut self) -> StepResult {
         let orphans: Vec<_> = self.store.open().collect();
         self.remember_placed(&orphans);
         for call in orphans {
@@ -343,7 +343,7 @@ impl World {
             let Some((setup, summary)) = closing.hangup else { continue };
             let hangup = self.callback_of(call, &summary.hangup);
             let conclusion =
-                Conclusion { setup, end: closing.end, hangup, farewell, mourned: false };
+                Conclusion { setup, end: closing.end, hangup, farewell, after_panic: false };
             self.write(Write::Concluded(Box::new(conclusion)));
         }
         while !self.node().writer.queue.is_empty() {
@@ -394,7 +394,7 @@ impl World {
     // --- farewells ---
 
     /// Sends the farewells that are due.
-    pub fn farewells(&mut self) -> Go {
+    pub fn farewells(&mut self) -> StepResult {
         let due = |row: &Row| row.farewell.filter(|farewell| farewell.due <= self.now);
         let due: Vec<_> =
             self.store.calls.iter().filter_map(|(call, row)| Some((*call, due(row)?))).collect();
@@ -410,7 +410,7 @@ impl World {
     }
 
     /// Handles the result of a farewell.
-    pub fn farewell_told(&mut self, call: CallUuid, outcome: &GraphOutcome) {
+    pub fn farewell_done(&mut self, call: CallUuid, outcome: &GraphOutcome) {
         self.node().writer.telling.remove(&call);
         let row = &self.store.calls[&call];
         let tries = row.farewell.map_or(0, |farewell| farewell.tries);
@@ -428,7 +428,7 @@ impl World {
 
     // --- the outbox ---
 
-    pub fn send_notice(&mut self, notice: Uuid) -> Go {
+    pub fn send_notice(&mut self, notice: Uuid) -> StepResult {
         self.effect()?;
         let Callback { call, kind, .. } = self.store.outbox[&notice];
         let (us, reply) = self.callback(call, kind, notice);
@@ -437,15 +437,15 @@ impl World {
         Ok(())
     }
 
-    pub fn notice_sent(&mut self, id: Uuid, reply: Answered) -> Go {
+    pub fn notice_sent(&mut self, id: Uuid, reply: CallbackReply) -> StepResult {
         let mut callback = self.store.outbox[&id].clone();
         let passing = match reply {
-            Answered::Status(200..=299) => {
+            CallbackReply::Status(200..=299) => {
                 callback.state = Delivery::Delivered;
                 false
             }
-            Answered::Status(408 | 425 | 429 | 500..) | Answered::Broken => true,
-            Answered::Status(_) => {
+            CallbackReply::Status(408 | 425 | 429 | 500..) | CallbackReply::Broken => true,
+            CallbackReply::Status(_) => {
                 callback.state = Delivery::Refused;
                 false
             }

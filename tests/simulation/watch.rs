@@ -12,9 +12,9 @@ use offhook::admission::Reason;
 use offhook::meta::Action;
 use offhook::webhook::{CallKey, Effect};
 
-use crate::meta::{CallIx, Phase, Said};
+use crate::meta::{CallIx, EventKind, Phase};
 use crate::node::MAILBOX;
-use crate::placed::{Ordered, Pair};
+use crate::placed::{OrderModel, Pair};
 use crate::plan::{MS, SECOND};
 use crate::store::{Delivery, Store};
 use crate::world::World;
@@ -23,9 +23,9 @@ use crate::world::World;
 pub struct Watch {
     /// The first violated invariant.
     pub broken: Option<String>,
-    pub calls: BTreeMap<CallUuid, Seen>,
+    pub calls: BTreeMap<CallUuid, CallModel>,
     keys: BTreeMap<CallKey, Key>,
-    requests: BTreeMap<(u32, usize), Asked>,
+    requests: BTreeMap<(u32, usize), RequestModel>,
     /// Times of the Graph requests that a node has begun, by life, and of its retries.
     begun: (u32, Vec<u64>),
     retried: Vec<u64>,
@@ -33,7 +33,7 @@ pub struct Watch {
     pub admissions: Vec<(u64, bool)>,
     pub tally: Tally,
     /// Calls that can't be ended at Meta: Graph refused, or the store does not know them.
-    pub hopeless: BTreeSet<CallIx>,
+    pub unendable: BTreeSet<CallIx>,
     // --- business-initiated calls ---
     /// Calls that Meta has created for orders, and when.
     pub made: BTreeMap<CallIx, u64>,
@@ -42,7 +42,7 @@ pub struct Watch {
     /// Orphans without an id at Meta, and until when they may appear.
     pub lost_until: BTreeMap<CallUuid, u64>,
     /// The life in which an event was accepted.
-    pub heard: BTreeMap<(CallIx, Said), u32>,
+    pub heard: BTreeMap<(CallIx, EventKind), u32>,
     pub pairs: BTreeMap<(usize, usize), Pair>,
     /// The last known life and its number of queued calls.
     pub waiting: (u32, usize),
@@ -100,7 +100,7 @@ tally!(
 const RINGS: u64 = 30 * SECOND;
 
 /// An admitted call.
-pub struct Seen {
+pub struct CallModel {
     pub ix: CallIx,
     pub life: u32,
     pub began: u64,
@@ -112,19 +112,19 @@ pub struct Seen {
     pub concluded: u32,
     pub over: bool,
     panicked: bool,
-    told_of_its_end: Option<u64>,
+    end_reported_us: Option<u64>,
     gone: bool,
     /// When Graph last failed to receive the request to end it.
-    unheard: Option<u64>,
+    end_unreceived: Option<u64>,
     asked_to_end: bool,
     /// Its start was not stored when its node was killed, so the call is unknown.
     lost: bool,
     /// Set for business-initiated calls.
-    pub ordered: Option<Ordered>,
+    pub ordered: Option<OrderModel>,
 }
 
-impl Seen {
-    pub fn new(ix: CallIx, life: u32, now: u64, ordered: Option<Ordered>) -> Self {
+impl CallModel {
+    pub fn new(ix: CallIx, life: u32, now: u64, ordered: Option<OrderModel>) -> Self {
         Self {
             ix,
             life,
@@ -137,9 +137,9 @@ impl Seen {
             concluded: 0,
             over: false,
             panicked: false,
-            told_of_its_end: None,
+            end_reported_us: None,
             gone: false,
-            unheard: None,
+            end_unreceived: None,
             asked_to_end: false,
             lost: false,
             ordered,
@@ -159,7 +159,7 @@ struct Key {
 }
 
 /// A request to Graph.
-struct Asked {
+struct RequestModel {
     ix: CallIx,
     action: Action,
     of: Option<CallUuid>,
@@ -167,7 +167,7 @@ struct Asked {
 }
 
 /// The state before a webhook.
-pub struct Before {
+pub struct StateBefore {
     live: usize,
     all: usize,
     rejects: usize,
@@ -178,10 +178,10 @@ impl Watch {
     pub fn admitted(&mut self, call: CallUuid, key: CallKey, ix: CallIx, life: u32, now: u64) {
         self.tally.calls += 1;
         self.keys.entry(key).or_default().admitted.push(call);
-        self.calls.insert(call, Seen::new(ix, life, now, None));
+        self.calls.insert(call, CallModel::new(ix, life, now, None));
     }
 
-    pub fn call(&mut self, call: CallUuid) -> &mut Seen {
+    pub fn call(&mut self, call: CallUuid) -> &mut CallModel {
         self.calls.get_mut(&call).expect("it was admitted")
     }
 
@@ -207,10 +207,10 @@ impl Watch {
         }
     }
 
-    pub fn told_of_its_end(&mut self, call: CallUuid, now: u64) {
+    pub fn end_reported_us(&mut self, call: CallUuid, now: u64) {
         let seen = self.call(call);
-        seen.told_of_its_end.get_or_insert(now);
-        seen.unheard = None;
+        seen.end_reported_us.get_or_insert(now);
+        seen.end_unreceived = None;
     }
 
     pub fn panicked(&mut self, call: CallUuid) {
@@ -220,13 +220,13 @@ impl Watch {
 
     pub fn answered(&mut self, call: CallUuid, now: u64, action: Action, outcome: &GraphOutcome) {
         let seen = self.call(call);
-        let closing = seen.state == Some(CallState::Closing) && seen.told_of_its_end.is_none();
+        let closing = seen.state == Some(CallState::Closing) && seen.end_reported_us.is_none();
         if action == Action::Terminate
             && closing
             && !outcome.is_settled()
             && now - seen.since < 60 * SECOND
         {
-            seen.unheard = Some(now);
+            seen.end_unreceived = Some(now);
         }
         if action == Action::Accept && *outcome == GraphOutcome::Gone {
             self.call(call).gone = true;
@@ -265,7 +265,7 @@ impl Watch {
         // A placed call without an id at Meta can't be ended there.
         let named = seen.ordered.as_ref().is_none_or(|ordered| ordered.bound);
         let seen = self.call(call);
-        let unsaid = named && seen.told_of_its_end.is_none() && !seen.gone && !seen.asked_to_end;
+        let unsaid = named && seen.end_reported_us.is_none() && !seen.gone && !seen.asked_to_end;
         let broken = if std::mem::replace(&mut seen.over, true) {
             Some("is over twice")
         } else if seen.concluded != 1 {
@@ -285,7 +285,7 @@ impl Watch {
         for (call, seen) in &mut self.calls {
             if seen.life == life && !store.calls.contains_key(call) && !seen.lost {
                 seen.lost = true;
-                self.hopeless.insert(seen.ix);
+                self.unendable.insert(seen.ix);
                 self.tally.lost += 1;
             }
         }
@@ -303,9 +303,9 @@ impl Watch {
         of: Option<CallUuid>,
     ) {
         if let Some(call) = of {
-            self.call(call).unheard = None;
+            self.call(call).end_unreceived = None;
         }
-        self.requests.insert((life, request), Asked { ix, action, of, refused: false });
+        self.requests.insert((life, request), RequestModel { ix, action, of, refused: false });
     }
 
     pub fn request(&self, life: u32, request: usize) -> Option<(CallIx, Action)> {
@@ -316,7 +316,7 @@ impl Watch {
         let asked = self.requests.get_mut(&(life, request)).expect("it was made");
         asked.refused = true;
         if matches!(asked.action, Action::Reject | Action::Terminate) {
-            self.hopeless.insert(asked.ix);
+            self.unendable.insert(asked.ix);
         }
     }
 
@@ -347,11 +347,11 @@ impl Watch {
 impl World {
     // --- webhooks ---
 
-    pub fn before(&mut self, ix: CallIx) -> Before {
+    pub fn before(&mut self, ix: CallIx) -> StateBefore {
         let number = self.meta.calls[ix].number;
         let node = self.node();
         let book = node.book();
-        Before {
+        StateBefore {
             live: node.live(number),
             all: book.live,
             rejects: book.rejects,
@@ -361,7 +361,7 @@ impl World {
 
     /// Checks the effect of a webhook against the model (no limit exceeded, no event counted twice, no call
     /// admitted while draining).
-    pub fn judge(&mut self, ix: CallIx, connect: bool, effect: Effect, before: Before) {
+    pub fn judge(&mut self, ix: CallIx, connect: bool, effect: Effect, before: StateBefore) {
         let life = self.life;
         let key = self.meta.calls[ix].key.clone();
         if !connect {
@@ -462,7 +462,7 @@ impl World {
     // --- outputs of a call ---
 
     /// Checks an output of the machine against its earlier ones.
-    pub fn check_wish(&mut self, call: CallUuid, output: &Output) {
+    pub fn check_output(&mut self, call: CallUuid, output: &Output) {
         let seen = self.watch.call(call);
         let mut wrong = None;
         let mut must = |holds: bool, what: &'static str| {
@@ -510,10 +510,10 @@ impl World {
                     MediaCommand::Record { order: how, .. } => {
                         must(seen.accepted || how.held, "is recorded before it is answered")
                     }
-                    MediaCommand::Begin
+                    MediaCommand::StartingCall
                     | MediaCommand::RecordStop { .. }
                     | MediaCommand::RecordPause { .. }
-                    | MediaCommand::Stop { .. }
+                    | MediaCommand::Interruption { .. }
                     | MediaCommand::DetectVoice { .. }
                     | MediaCommand::DetectBeep { .. }
                     | MediaCommand::Join
@@ -545,7 +545,7 @@ impl World {
         attempt: usize,
     ) {
         let asked = &self.watch.requests[&(life, request)];
-        let gone = asked.of.is_some_and(|call| self.watch.calls[&call].told_of_its_end.is_some());
+        let gone = asked.of.is_some_and(|call| self.watch.calls[&call].end_reported_us.is_some());
         // Independent of the program's own limit: Meta lets a phone ring for at least 30 s, and the
         // user may be gone after that.
         let began = asked.of.map(|call| self.watch.calls[&call].began);
@@ -635,10 +635,10 @@ impl World {
                     Some(CallState::Closing) => limits.reap_ms,
                     Some(CallState::Over) => 0,
                 };
-            if seen.unheard.is_some_and(|at| self.now - at > 16 * SECOND) {
+            if seen.end_unreceived.is_some_and(|at| self.now - at > 16 * SECOND) {
                 wrong = Some(format!("R6: Graph is not asked again to end call {}", seen.ix));
             }
-            let told = seen.told_of_its_end.map_or(0, |at| (self.now - at) / MS);
+            let told = seen.end_reported_us.map_or(0, |at| (self.now - at) / MS);
             if here > most {
                 wrong = Some(format!("call {} stays {:?} for {here} ms", seen.ix, seen.state));
             } else if told > limits.accept_outcome_ms + 1_000 {
@@ -730,7 +730,7 @@ impl World {
             let admitted = known.is_some_and(|known| !known.admitted.is_empty());
             if call.placed.is_none()
                 && call.phase != Phase::Ended
-                && !self.watch.hopeless.contains(&ix)
+                && !self.watch.unendable.contains(&ix)
             {
                 wrong.push(format!("R6: the user of call {ix} is left hanging ({admitted})"));
             }

@@ -15,25 +15,25 @@ use offhook::meta::{Fault, Verdict};
 use uuid::Uuid;
 
 use crate::customer::Customer;
-use crate::dice::Dice;
 use crate::graph::Request;
 use crate::meta::{CallIx, Meta, Reply as GraphReply, phone_number_id, user};
 use crate::node::Node;
 use crate::plan::{Faults, MS, Plan, SECOND, UNWILLING};
+use crate::rng::Rng;
 use crate::store::Store;
 use crate::trace::{Show, Trace};
 use crate::watch::Watch;
 
 /// The reason why the node stopped an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub enum Interruption {
     /// The process was killed at this effect.
     Crash,
     /// A simulated bug panicked in one call.
     Panic,
 }
 
-pub type Go<T = ()> = Result<T, Stop>;
+pub type StepResult<T = ()> = Result<T, Interruption>;
 
 /// A scheduled event. Events of a node carry its life and are dropped after its end.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub enum Event {
     PhoneRings(CallIx),
     PicksUp(CallIx),
     Declines(CallIx),
-    IsHeard(CallIx),
+    AudioArrives(CallIx),
     MediaUp(CallIx),
     MediaLost(CallIx),
     Posted {
@@ -81,7 +81,7 @@ pub enum Event {
     Leg {
         life: u32,
         call: CallUuid,
-        fact: Input,
+        input: Input,
     },
     FetchResponse {
         life: u32,
@@ -90,7 +90,7 @@ pub enum Event {
         result: Result<FetchResponse, FetchFailure>,
         late: bool,
     },
-    HungUpByApi {
+    HangUpOverApi {
         life: u32,
         call: CallUuid,
     },
@@ -112,13 +112,13 @@ pub enum Event {
         life: u32,
         request: usize,
         attempt: u32,
-        trouble: Trouble,
+        fault: GraphFault,
     },
     GraphCame {
         life: u32,
         request: usize,
         attempt: u32,
-        came: Came,
+        came: AttemptResult,
     },
     // The store and the outbox
     Commit {
@@ -134,13 +134,13 @@ pub enum Event {
     Sent {
         life: u32,
         notice: Uuid,
-        reply: crate::customer::Answered,
+        reply: crate::customer::CallbackReply,
     },
 }
 
 /// A fault of a request to Graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum GraphFault {
     None,
     /// Graph refuses it permanently.
     Refused,
@@ -162,12 +162,12 @@ pub enum Trouble {
 
 /// The result of an attempt at Graph.
 #[derive(Clone, Debug)]
-pub enum Came {
+pub enum AttemptResult {
     Answer(GraphReply),
     Fault(Fault),
 }
 
-impl Came {
+impl AttemptResult {
     pub fn verdict(self, action: offhook::meta::Action) -> Result<Verdict, Fault> {
         match self {
             Self::Answer(GraphReply { status, after, body }) => Ok(offhook::meta::classify(
@@ -188,7 +188,7 @@ pub struct World {
     pub plan: Plan,
     /// The plan's faults, until the plan heals.
     pub faults: Faults,
-    pub dice: Dice,
+    pub rng: Rng,
     pub clock: Clock,
     pub now: u64,
     queue: BTreeMap<(u64, u64, u64), Event>,
@@ -201,7 +201,7 @@ pub struct World {
     /// The calls of the orders.
     pub placed_by_order: BTreeMap<usize, CallUuid>,
     /// Number of effects until the next crash.
-    fuse: Option<u32>,
+    effects_until_crash: Option<u32>,
     pub watch: Watch,
     pub trace: Trace,
 }
@@ -224,8 +224,8 @@ const BEGIN_SECS: i64 = 1_795_154_591;
 
 impl World {
     pub fn new(seed: u64, show: Show) -> Self {
-        let mut dice = Dice::new(seed);
-        let plan = Plan::of(&mut dice, seed >= BUSINESS_FROM);
+        let mut rng = Rng::new(seed);
+        let plan = Plan::of(&mut rng, seed >= BUSINESS_FROM);
         let clock = Clock::stepped(Timestamp::from_secs(BEGIN_SECS));
         let mut world = Self {
             faults: plan.faults.clone(),
@@ -239,17 +239,17 @@ impl World {
             node: None,
             life: 0,
             placed_by_order: BTreeMap::new(),
-            fuse: None,
+            effects_until_crash: None,
             watch: Watch::default(),
             trace: Trace::new(show),
-            dice,
+            rng,
             plan,
         };
         if show == Show::All {
             println!("{:#?}", world.plan);
         }
         world.grant();
-        world.lay_out();
+        world.schedule_plan();
         world
     }
 
@@ -269,10 +269,10 @@ impl World {
         }
     }
 
-    fn lay_out(&mut self) {
+    fn schedule_plan(&mut self) {
         self.after(0, Event::Boot);
         // Usually the node is up before the first call.
-        let first = self.dice.pick(&[20 * MS, 20 * MS, 0]);
+        let first = self.rng.pick(&[20 * MS, 20 * MS, 0]);
         for (index, arrival) in self.plan.arrivals.clone().into_iter().enumerate() {
             self.after(first + arrival.at_us, Event::Rings(index));
         }
@@ -303,7 +303,7 @@ impl World {
         while let Some(((at, _, _), event)) = self.queue.pop_first() {
             self.clock.step(Duration::from_micros(at - self.now));
             self.now = at;
-            self.happens(event);
+            self.process(event);
             self.check_now();
             events += 1;
             if events > EVENTS_MAX {
@@ -331,7 +331,7 @@ impl World {
     /// Schedules an event `us` microseconds from now.
     pub fn after(&mut self, us: u64, event: Event) {
         self.queued += 1;
-        let tie = self.dice.number();
+        let tie = self.rng.number();
         self.queue.insert((self.now + us, tie, self.queued), event);
     }
 
@@ -357,9 +357,9 @@ impl World {
 
     /// Called before each effect that the outside or the store can see. Returns an error if the
     /// process is killed here.
-    pub fn effect(&mut self) -> Go {
-        match &mut self.fuse {
-            Some(0) => Err(Stop::Crash),
+    pub fn effect(&mut self) -> StepResult {
+        match &mut self.effects_until_crash {
+            Some(0) => Err(Interruption::Crash),
             Some(left) => {
                 *left -= 1;
                 Ok(())
@@ -368,13 +368,13 @@ impl World {
         }
     }
 
-    fn happens(&mut self, event: Event) {
+    fn process(&mut self, event: Event) {
         let of_node = match &event {
             Event::Run { life, .. }
             | Event::Timer { life, .. }
             | Event::Leg { life, .. }
             | Event::FetchResponse { life, .. }
-            | Event::HungUpByApi { life, .. }
+            | Event::HangUpOverApi { life, .. }
             | Event::LetOut { life, .. }
             | Event::GraphInOrder { life, .. }
             | Event::GraphTry { life, .. }
@@ -405,7 +405,7 @@ impl World {
             Event::PhoneRings(call) => self.phone_rings(call),
             Event::PicksUp(call) => self.picks_up(call),
             Event::Declines(call) => self.declines(call),
-            Event::IsHeard(call) => self.is_heard(call),
+            Event::AudioArrives(call) => self.audio_arrives(call),
             Event::LetOut { turn, .. } => self.let_out_again(turn),
             Event::MediaUp(call) => self.media_up(call),
             Event::MediaLost(call) => self.media_lost(call),
@@ -419,15 +419,15 @@ impl World {
             Event::Gone { .. } => self.gone(),
             Event::Run { call, .. } => self.run_call(call),
             Event::Timer { call, turn, .. } => self.timer_fires(call, turn),
-            Event::Leg { call, fact, .. } => self.leg_tells(call, fact),
+            Event::Leg { call, input, .. } => self.leg_event(call, input),
             Event::FetchResponse { call, fetch, result, late, .. } => {
                 self.fetch_ends(call, fetch, result, late)
             }
-            Event::HungUpByApi { call, .. } => self.hung_up_by_api(call),
+            Event::HangUpOverApi { call, .. } => self.hang_up_over_api(call),
             Event::GraphInOrder { request, .. } => self.graph_begins(request),
             Event::GraphTry { request, turn, .. } => self.graph_again(request, turn),
-            Event::GraphArrives { life, request, attempt, trouble } => {
-                self.graph_arrives(life, request, attempt, trouble)
+            Event::GraphArrives { life, request, attempt, fault } => {
+                self.graph_arrives(life, request, attempt, fault)
             }
             Event::GraphCame { request, attempt, came, .. } => {
                 self.graph_came(request, attempt, came)
@@ -442,8 +442,8 @@ impl World {
         }
     }
 
-    fn kill(&mut self) -> Go {
-        if self.node.is_some() { Err(Stop::Crash) } else { Ok(()) }
+    fn kill(&mut self) -> StepResult {
+        if self.node.is_some() { Err(Interruption::Crash) } else { Ok(()) }
     }
 
     /// Drops the node's memory and schedules its restart.
@@ -452,36 +452,38 @@ impl World {
         self.note(format_args!("node: KILLED with {live} calls"));
         self.watch.tally.crashes += 1;
         self.down();
-        let away = self.dice.pick(&[100 * MS, SECOND, 8 * SECOND]);
+        let away = self.rng.pick(&[100 * MS, SECOND, 8 * SECOND]);
         self.after(away, Event::Boot);
     }
 
     /// Removes the process.
     pub fn down(&mut self) {
         // A second call that Meta created for one order is not stored anywhere.
-        let strays =
-            self.node.iter().flat_map(|node| node.requests.iter().filter_map(Request::is_of_none));
-        self.watch.hopeless.extend(strays);
+        let strays = self
+            .node
+            .iter()
+            .flat_map(|node| node.requests.iter().filter_map(Request::unstored_call));
+        self.watch.unendable.extend(strays);
         if let Some(node) = &mut self.node {
-            self.store.names_noted(std::mem::take(&mut node.writer.queue));
+            self.store.save_names(std::mem::take(&mut node.writer.queue));
         }
         self.node = None;
-        self.fuse = None;
+        self.effects_until_crash = None;
         self.watch.lost_with_the_node(self.life, &self.store);
         self.life += 1;
     }
 
     /// Arms the plan's next crash, counted from the start of a node.
-    pub fn light_fuse(&mut self) {
+    pub fn arm_crash(&mut self) {
         if self.now < self.plan.healed_at_us {
-            self.fuse = self.plan.crashes.pop();
+            self.effects_until_crash = self.plan.crashes.pop();
         }
     }
 
-    fn heal(&mut self) -> Go {
+    fn heal(&mut self) -> StepResult {
         self.note(format_args!("from now on nothing goes wrong"));
         self.faults = Faults::default();
-        self.fuse = None;
+        self.effects_until_crash = None;
         self.store.stuck_until = 0;
         Ok(())
     }

@@ -11,7 +11,7 @@ use model::Clock;
 use offhook::node::dev::{Dev, DevOptions};
 use sim::{CallEventKind, CallScript, HangupRule, HangupSource, SimNumber, world};
 
-use super::{Call, World, deaf, whole};
+use super::{Call, World, whole, without_media};
 use crate::support::app::App;
 use crate::support::http;
 
@@ -106,10 +106,11 @@ async fn r07_slow_endless_and_invalid_responses_end_in_time_with_their_cause() {
         w.answer = "timeout_ms = 1500".to_owned();
     })
     .await;
-    let calls =
-        world.calls((0..rows.len()).map(|nr| CallScript { to: number(nr), ..deaf(1) })).await;
+    let calls = world
+        .calls((0..rows.len()).map(|nr| CallScript { to: number(nr), ..without_media(1) }))
+        .await;
     for (call, (path, code, seconds)) in calls.iter().zip(rows) {
-        assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "reject 200"], "{path}");
+        assert_eq!(world.graph_requests(&call.wacid), ["pre_accept 200", "reject 200"], "{path}");
         let told = world.hangup(&call.wacid).await;
         let ended = call
             .events
@@ -127,7 +128,7 @@ async fn r07_slow_endless_and_invalid_responses_end_in_time_with_their_cause() {
             world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", outcome)]).await;
         assert_eq!(told, count, "{outcome}");
     }
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,12 +137,12 @@ async fn r07_a_document_loop_ends() {
     let (here, there) = (world.app.url("/answer"), world.app.url("/there"));
     world.app.xml("/answer", format!("<Response><Redirect>{there}</Redirect></Response>"));
     world.app.xml("/there", format!("<Response><Redirect>{here}</Redirect></Response>"));
-    let call = world.call(deaf(1)).await;
+    let call = world.call(without_media(1)).await;
     assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "8014");
     let asked = world.app.count("/answer") + world.app.count("/there");
     assert!((100..=102).contains(&asked), "{asked} documents");
-    assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "reject 200"]);
-    world.is_well().await;
+    assert_eq!(world.graph_requests(&call.wacid), ["pre_accept 200", "reject 200"]);
+    world.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,13 +163,14 @@ async fn r07_the_fallback_runs_once_and_only_for_the_first_document() {
     // The fallback works, but the document it redirects to does not, and there is no further
     // fallback.
     world.app.xml("/fallback", format!("<Response><Redirect>{base}/html</Redirect></Response>"));
-    let calls =
-        world.calls((0..paths.len()).map(|nr| CallScript { to: number(nr), ..deaf(1) })).await;
+    let calls = world
+        .calls((0..paths.len()).map(|nr| CallScript { to: number(nr), ..without_media(1) }))
+        .await;
     for (call, path) in calls.iter().zip(paths) {
         assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "8014", "{path}");
     }
     assert_eq!(world.app.count("/fallback"), paths.len(), "once a call");
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,14 +183,14 @@ async fn r07_a_call_stuck_in_a_fetch_leaves_nothing_a_second_after_its_end() {
     })
     .await;
     let hangup = HangupRule::WhileRinging(Duration::from_millis(700));
-    let call = world.call(CallScript { to: number(0), hangup, ..deaf(1) }).await;
+    let call = world.call(CallScript { to: number(0), hangup, ..without_media(1) }).await;
     let ended = Clock::real().now();
     for gauge in ["offhook_number_slots_in_use", "offhook_calls_active"] {
         world.node.until_metric(gauge, &[], 0.0).await;
     }
     assert!(ended.elapsed() < Duration::from_secs(1), "{:?}", ended.elapsed());
     assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "1000");
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
 /// Runs in this process, because the test steps the clock: the node's wall time jumps an hour ahead
@@ -205,7 +207,7 @@ async fn r08_wall_clock_jumps_affect_no_timer_and_no_duration() {
     };
     let dev = Dev::boot(options).await.expect("a node in this process");
     for (nr, hours) in [(1, 0), (2, 1), (3, -1)] {
-        let script = CallScript { api_key: Some(dev.api_key.clone()), ..whole(nr) };
+        let script = CallScript { api_key: Some(dev.api_key.clone()), ..with_media(nr) };
         let (mut events, mut seen) = (dev.sim.place_call(script), Vec::new());
         while let Some(event) = events.next().await {
             if event.kind == CallEventKind::Answered {
@@ -216,7 +218,7 @@ async fn r08_wall_clock_jumps_affect_no_timer_and_no_duration() {
         clock.jump(-hours * 3_600);
         let call = Call::of(seen);
         assert!(call.end().ok, "{:#?}", call.events);
-        let hangup = |s: &crate::support::app::Seen| {
+        let hangup = |s: &crate::support::app::ReceivedRequest| {
             (s.param("Event"), s.param("WhatsAppCallID")) == ("Hangup", call.wacid.as_str())
         };
         let hangup = app.wait_where("/answer", hangup).await;

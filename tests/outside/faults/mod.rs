@@ -20,8 +20,8 @@ use sim::{
     SimOptions, SimTimes, WebhookTimes,
 };
 
-use crate::support::app::{App, Seen};
-use crate::support::node::{Node, Wanted, sim_options};
+use crate::support::app::{App, ReceivedRequest};
+use crate::support::node::{Node, NodeConfig, sim_options};
 
 /// A document that answers and speaks.
 const HELLO: &str = "<Response><Speak>Hello</Speak></Response>";
@@ -50,31 +50,31 @@ fn user(nr: u32) -> String {
 }
 
 /// Returns rules that apply to one user each.
-fn rules(of_users: &[(u32, &str)]) -> String {
+fn rules(user_rules: &[(u32, &str)]) -> String {
     let rule = |(nr, what): &(u32, &str)| format!("[[fault]]\nuser = \"{}\"\n{what}\n", user(*nr));
-    format!("seed = {}\n{}", seed(), of_users.iter().map(rule).collect::<String>())
+    format!("seed = {}\n{}", seed(), user_rules.iter().map(rule).collect::<String>())
 }
 
 /// A user without media who hangs up shortly after the answer.
-fn deaf(nr: u32) -> CallScript {
+fn without_media(nr: u32) -> CallScript {
     let hangup = HangupRule::AfterAnswer(Duration::from_millis(100));
     CallScript { from: user(nr), phone: PhoneKind::SignallingOnly, hangup, ..CallScript::default() }
 }
 
 /// A user with media who stays until the business hangs up.
-fn whole(nr: u32) -> CallScript {
+fn with_media(nr: u32) -> CallScript {
     CallScript { from: user(nr), hangup: HangupRule::Never, ..CallScript::default() }
 }
 
 impl World {
-    async fn start(rules: &str, change: impl FnOnce(&mut Wanted, &App)) -> Self {
+    async fn start(rules: &str, change: impl FnOnce(&mut NodeConfig, &App)) -> Self {
         Self::start_with(rules, SimTimes::default(), change).await
     }
 
     async fn start_with(
         rules: &str,
         times: SimTimes,
-        change: impl FnOnce(&mut Wanted, &App),
+        change: impl FnOnce(&mut NodeConfig, &App),
     ) -> Self {
         let app = App::start().await;
         app.xml("/hangup", "").xml("/answer", HELLO);
@@ -85,12 +85,12 @@ impl World {
             ..sim_options()
         };
         let sim = Sim::start(options).await.expect("the simulated Meta");
-        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-        wanted.hangup_url = app.url("/hangup");
-        wanted.accept_wait_ms = 0;
-        wanted.cps = 10_000;
-        change(&mut wanted, &app);
-        let node = Node::start(&wanted).await;
+        let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+        node_config.hangup_url = app.url("/hangup");
+        node_config.accept_wait_ms = 0;
+        node_config.cps = 10_000;
+        change(&mut node_config, &app);
+        let node = Node::start(&node_config).await;
         sim.set_node_url(node.public.clone());
         Self { node, sim, app }
     }
@@ -106,7 +106,7 @@ impl World {
     }
 
     /// Returns the Graph requests of a call with their status, such as `accept 503`.
-    fn asked(&self, wacid: &str) -> Vec<String> {
+    fn graph_requests(&self, wacid: &str) -> Vec<String> {
         let of_call = |line: &LogEvent| match line {
             LogEvent::Graph { action, call_id, status, .. } if call_id == wacid => {
                 Some(format!("{action} {status}"))
@@ -117,12 +117,15 @@ impl World {
     }
 
     /// Returns how often an action was requested, regardless of the response.
-    fn tries(&self, wacid: &str, action: &str) -> usize {
-        self.asked(wacid).iter().filter(|asked| asked.split(' ').next() == Some(action)).count()
+    fn attempts(&self, wacid: &str, action: &str) -> usize {
+        self.graph_requests(wacid)
+            .iter()
+            .filter(|asked| asked.split(' ').next() == Some(action))
+            .count()
     }
 
     /// Returns the hangup callback of a call.
-    async fn hangup(&self, wacid: &str) -> Seen {
+    async fn hangup(&self, wacid: &str) -> ReceivedRequest {
         self.app.wait_where("/hangup", |seen| seen.param("WhatsAppCallID") == wacid).await
     }
 
@@ -156,11 +159,14 @@ impl World {
 
     /// Checks the state after all calls: each admitted call has one record and one hangup callback,
     /// no call was both rejected and accepted, and the next call succeeds.
-    async fn is_well(&self) {
+    async fn assert_clean(&self) {
         self.app.xml("/answer", HELLO);
-        let clean = self.call(whole(9_999)).await;
+        let clean = self.call(with_media(9_999)).await;
         assert!(clean.end().ok, "the node is none the worse: {:#?}", clean.events);
-        assert_eq!(self.asked(&clean.wacid), ["pre_accept 200", "accept 200", "terminate 200"]);
+        assert_eq!(
+            self.graph_requests(&clean.wacid),
+            ["pre_accept 200", "accept 200", "terminate 200"]
+        );
         for gauge in ["offhook_number_slots_in_use", "offhook_calls_active"] {
             self.node.until_metric(gauge, &[], 0.0).await;
         }
@@ -183,17 +189,17 @@ impl World {
                 && action == "reject"
             {
                 assert_eq!(
-                    self.tries(&call_id, "accept"),
+                    self.attempts(&call_id, "accept"),
                     0,
                     "{call_id}: {:?}",
-                    self.asked(&call_id)
+                    self.graph_requests(&call_id)
                 );
             }
         }
     }
 
-    fn hangups(&self) -> Vec<Seen> {
-        self.app.seen().into_iter().filter(|s| s.path == "/hangup").collect()
+    fn hangups(&self) -> Vec<ReceivedRequest> {
+        self.app.requests().into_iter().filter(|s| s.path == "/hangup").collect()
     }
 }
 
@@ -226,7 +232,7 @@ impl Call {
 }
 
 /// A simulator with short timeouts.
-fn impatient(accept_window: Duration) -> SimTimes {
+fn short_timeouts(accept_window: Duration) -> SimTimes {
     let webhook =
         WebhookTimes { first_retry: Duration::from_millis(100), ..WebhookTimes::default() };
     SimTimes { accept_window, webhook, ..SimTimes::default() }

@@ -22,7 +22,7 @@ pub struct Turn {
 }
 
 /// A response to a turn.
-pub enum Says {
+pub enum Response {
     Json(Value),
     Status(u16),
     /// Server-sent events, each when the test sends it. The response ends when the sender is
@@ -30,10 +30,10 @@ pub enum Says {
     Events(mpsc::Receiver<String>),
 }
 
-type Answerer = Arc<dyn Fn(&Turn) -> Says + Send + Sync>;
+type Responder = Arc<dyn Fn(&Turn) -> Response + Send + Sync>;
 
 struct Inner {
-    answer: Answerer,
+    answer: Responder,
     turns: Mutex<Vec<Turn>>,
     count: watch::Sender<usize>,
 }
@@ -46,7 +46,7 @@ pub struct AgentServer {
 }
 
 impl AgentServer {
-    pub async fn start(answer: impl Fn(&Turn) -> Says + Send + Sync + 'static) -> Self {
+    pub async fn start(answer: impl Fn(&Turn) -> Response + Send + Sync + 'static) -> Self {
         let inner = Arc::new(Inner {
             answer: Arc::new(answer),
             turns: Mutex::default(),
@@ -66,7 +66,7 @@ impl AgentServer {
     }
 
     /// Waits until `count` requests have been received.
-    pub async fn until_asked(&self, count: usize) -> Vec<Turn> {
+    pub async fn until_requests(&self, count: usize) -> Vec<Turn> {
         let mut counted = self.inner.count.subscribe();
         let waited = counted.wait_for(|so_far| *so_far >= count);
         let waited = tokio::time::timeout(std::time::Duration::from_secs(20), waited).await;
@@ -86,9 +86,9 @@ async fn handle(
     inner.turns.lock().expect("turns").push(turn.clone());
     inner.count.send_modify(|count| *count += 1);
     match (inner.answer)(&turn) {
-        Says::Json(value) => axum::Json(value).into_response(),
-        Says::Status(status) => StatusCode::from_u16(status).expect("a status").into_response(),
-        Says::Events(events) => {
+        Response::Json(value) => axum::Json(value).into_response(),
+        Response::Status(status) => StatusCode::from_u16(status).expect("a status").into_response(),
+        Response::Events(events) => {
             let stream = futures_util::stream::unfold(events, |mut events| async move {
                 let event = events.recv().await?;
                 Some((Ok::<_, std::io::Error>(Bytes::from(format!("data: {event}\n\n"))), events))
@@ -100,8 +100,8 @@ async fn handle(
 }
 
 /// Returns a reply in the agent protocol.
-pub fn reply(text: &str, action: Value) -> Says {
-    Says::Json(json!({"reply": [{"type": "text", "text": text}], "action": action}))
+pub fn reply(text: &str, action: Value) -> Response {
+    Response::Json(json!({"reply": [{"type": "text", "text": text}], "action": action}))
 }
 
 /// Returns a chunk of a model's response.
@@ -110,11 +110,11 @@ pub fn chunk(text: &str) -> String {
 }
 
 /// Returns a model's complete response.
-pub fn chunks(texts: &[&str]) -> Says {
+pub fn chunks(texts: &[&str]) -> Response {
     let (sender, events) = mpsc::channel(64);
     for text in texts {
         sender.try_send(chunk(text)).expect("a receiver");
     }
     sender.try_send("[DONE]".to_owned()).expect("a receiver");
-    Says::Events(events)
+    Response::Events(events)
 }

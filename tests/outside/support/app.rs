@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 /// A received request.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct ReceivedRequest {
     pub method: String,
     pub path: String,
     pub url: String,
@@ -24,7 +24,7 @@ pub struct Seen {
     pub body: String,
 }
 
-impl Seen {
+impl ReceivedRequest {
     /// Returns the body as JSON, or null.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_default()
@@ -37,12 +37,12 @@ impl Seen {
 }
 
 /// Returns the status and body for a request.
-pub type Answerer = Arc<dyn Fn(&Seen) -> (u16, String) + Send + Sync>;
+pub type Responder = Arc<dyn Fn(&ReceivedRequest) -> (u16, String) + Send + Sync>;
 
 struct Inner {
-    routes: Mutex<BTreeMap<String, Answerer>>,
+    routes: Mutex<BTreeMap<String, Responder>>,
     slow: Mutex<BTreeMap<String, Duration>>,
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Vec<ReceivedRequest>>,
     count: watch::Sender<usize>,
     base: Mutex<String>,
 }
@@ -85,7 +85,7 @@ impl App {
     pub fn route(
         &self,
         path: &str,
-        f: impl Fn(&Seen) -> (u16, String) + Send + Sync + 'static,
+        f: impl Fn(&ReceivedRequest) -> (u16, String) + Send + Sync + 'static,
     ) -> &Self {
         self.inner.routes.lock().expect("routes").insert(path.to_owned(), Arc::new(f));
         self
@@ -97,25 +97,30 @@ impl App {
         self
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.inner.seen.lock().expect("seen").clone()
     }
 
     pub fn count(&self, path: &str) -> usize {
-        self.seen().iter().filter(|s| s.path == path).count()
+        self.requests().iter().filter(|s| s.path == path).count()
     }
 
     /// Waits for the first request to `path`.
-    pub async fn wait(&self, path: &str) -> Seen {
+    pub async fn wait(&self, path: &str) -> ReceivedRequest {
         self.wait_where(path, |_| true).await
     }
 
     /// Waits for a request to `path` that satisfies `test`.
-    pub async fn wait_where(&self, path: &str, test: impl Fn(&Seen) -> bool) -> Seen {
+    pub async fn wait_where(
+        &self,
+        path: &str,
+        test: impl Fn(&ReceivedRequest) -> bool,
+    ) -> ReceivedRequest {
         let mut count = self.inner.count.subscribe();
         let found = async {
             loop {
-                if let Some(seen) = self.seen().into_iter().find(|s| s.path == path && test(s)) {
+                if let Some(seen) = self.requests().into_iter().find(|s| s.path == path && test(s))
+                {
                     return seen;
                 }
                 count.changed().await.expect("the application lives");
@@ -125,7 +130,7 @@ impl App {
             Ok(seen) => seen,
             Err(_) => panic!(
                 "no such request to {path} within 40 s; there were: {:#?}",
-                self.seen().iter().map(|s| (&s.path, &s.params)).collect::<Vec<_>>()
+                self.requests().iter().map(|s| (&s.path, &s.params)).collect::<Vec<_>>()
             ),
         }
     }
@@ -144,7 +149,7 @@ async fn handle(
         String::from_utf8_lossy(&body).into_owned()
     };
     let base = app.base.lock().expect("base").clone();
-    let seen = Seen {
+    let seen = ReceivedRequest {
         method: method.to_string(),
         path: uri.path().to_owned(),
         url: format!("{base}{uri}"),

@@ -71,7 +71,7 @@ impl BotServer {
     }
 
     /// Waits for the next socket.
-    pub async fn taken(&mut self) -> Bot {
+    pub async fn accept(&mut self) -> Bot {
         let taken = tokio::time::timeout(Duration::from_secs(20), self.sockets.recv());
         taken.await.expect("a socket within 20 s").expect("the server is there")
     }
@@ -103,7 +103,7 @@ impl Bot {
     }
 
     /// Returns the next message of this event and keeps earlier ones of other events.
-    pub async fn hear(&mut self, event: &str) -> Value {
+    pub async fn receive(&mut self, event: &str) -> Value {
         if let Some(at) = self.early.iter().position(|said| said["event"] == event) {
             return self.early.remove(at);
         }
@@ -119,7 +119,7 @@ impl Bot {
     }
 
     /// Returns the next message, kept ones first, or the close code if the socket is closed.
-    pub async fn any(&mut self) -> Result<Value, Option<u16>> {
+    pub async fn next_message(&mut self) -> Result<Value, Option<u16>> {
         if self.early.is_empty() { self.next().await } else { Ok(self.early.remove(0)) }
     }
 
@@ -142,7 +142,7 @@ impl Bot {
     }
 
     /// Waits for the next ping. The pong is sent with the next read.
-    pub async fn pinged(&mut self) {
+    pub async fn receive_ping(&mut self) {
         let pinged = async {
             loop {
                 match self.socket.next().await {
@@ -170,12 +170,12 @@ impl Bot {
     }
 
     /// Drops the connection without a close frame.
-    pub fn cut(self) {
+    pub fn disconnect(self) {
         drop(self.socket.into_inner());
     }
 
     /// Stops reading. The connection stays open while the returned value lives.
-    pub fn deaf(self) -> TcpStream {
+    pub fn stop_reading(self) -> TcpStream {
         self.socket.into_inner()
     }
 }

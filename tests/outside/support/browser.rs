@@ -14,8 +14,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 /// Returns the path of Chromium's binary if it is installed.
 pub fn chromium() -> Option<String> {
-    let wanted = std::env::var("CHROMIUM").ok();
-    wanted
+    let configured = std::env::var("CHROMIUM").ok();
+    configured
         .into_iter()
         .chain(["chromium", "chromium-browser", "google-chrome"].map(str::to_owned))
         .find(|name| {

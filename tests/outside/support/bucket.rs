@@ -31,7 +31,7 @@ struct Inner {
     /// Status codes of the next responses, which fail.
     failing: Mutex<Vec<u16>>,
     /// Method, key and status of the requests.
-    asked: Mutex<Vec<(String, String, u16)>>,
+    requests: Mutex<Vec<(String, String, u16)>>,
     changed: watch::Sender<u64>,
 }
 
@@ -47,7 +47,7 @@ impl Bucket {
         let inner = Arc::new(Inner {
             objects: Mutex::default(),
             failing: Mutex::default(),
-            asked: Mutex::default(),
+            requests: Mutex::default(),
             changed: watch::Sender::new(0),
         });
         let listener =
@@ -76,20 +76,22 @@ impl Bucket {
         self.inner.objects.lock().expect("objects").clone()
     }
 
-    pub fn asked(&self) -> Vec<(String, String, u16)> {
-        self.inner.asked.lock().expect("asked").clone()
+    pub fn requests(&self) -> Vec<(String, String, u16)> {
+        self.inner.requests.lock().expect("requests").clone()
     }
 
     /// Waits until `count` requests have been received.
-    pub async fn until_asked(&self, count: usize) {
+    pub async fn until_requests(&self, count: usize) {
         let mut changed = self.inner.changed.subscribe();
-        let asked = async {
-            while self.asked().len() < count {
+        let requests = async {
+            while self.requests().len() < count {
                 changed.changed().await.expect("the storage lives");
             }
         };
-        let asked = tokio::time::timeout(std::time::Duration::from_secs(40), asked).await;
-        asked.unwrap_or_else(|_| panic!("{count} not within 40 s; asked: {:#?}", self.asked()));
+        let requests = tokio::time::timeout(std::time::Duration::from_secs(40), requests).await;
+        requests.unwrap_or_else(|_| {
+            panic!("{count} not within 40 s; requests: {:#?}", self.requests())
+        });
     }
 
     /// Waits until the objects satisfy a condition.
@@ -108,7 +110,7 @@ impl Bucket {
             }
         };
         let found = tokio::time::timeout(std::time::Duration::from_secs(40), found).await;
-        found.unwrap_or_else(|_| panic!("not within 40 s; asked: {:#?}", self.asked()))
+        found.unwrap_or_else(|_| panic!("not within 40 s; requests: {:#?}", self.requests()))
     }
 }
 
@@ -126,8 +128,8 @@ async fn handle(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         (None, Ok(()), None) => error(404, "NoSuchBucket"),
         (None, Ok(()), Some(key)) => carry_out(&inner, &head, key, body),
     };
-    let asked = (head.method.to_string(), key.unwrap_or_default(), answer.status().as_u16());
-    inner.asked.lock().expect("asked").push(asked);
+    let requests = (head.method.to_string(), key.unwrap_or_default(), answer.status().as_u16());
+    inner.requests.lock().expect("requests").push(requests);
     inner.changed.send_modify(|n| *n += 1);
     answer
 }

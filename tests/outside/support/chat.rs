@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sim::Sim;
 
-use super::app::{App, Seen};
+use super::app::{App, ReceivedRequest};
 use super::http;
-use super::node::{API_KEY, AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options};
+use super::node::{API_KEY, AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options};
 
 pub const SECRET: &str = "test-webhook-secret";
 pub const OTHER_SECRET: &str = "test-other-secret";
@@ -39,7 +39,7 @@ impl Chat {
 
     pub async fn start_with(
         extra: impl Fn(&App) -> String,
-        more: impl FnOnce(&mut Wanted),
+        more: impl FnOnce(&mut NodeConfig),
     ) -> Self {
         let app = App::start().await;
         app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
@@ -47,10 +47,10 @@ impl Chat {
             app.route(path, |_| (200, String::new()));
         }
         let sim = Sim::start(sim_options()).await.expect("sim");
-        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-        wanted.extra = extra(&app);
-        more(&mut wanted);
-        let node = Node::start(&wanted).await;
+        let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+        node_config.extra = extra(&app);
+        more(&mut node_config);
+        let node = Node::start(&node_config).await;
         sim.set_node_url(&node.public);
         Self { sim, node, app, written: AtomicUsize::new(0) }
     }
@@ -74,18 +74,18 @@ impl Chat {
     }
 
     /// Sends a text from a user. Returns Meta's message id after the node has accepted it.
-    pub async fn writes(&self, user: &str, text: &str) -> String {
-        self.sends(user, json!({"type": "text", "text": {"body": text}})).await
+    pub async fn send_text(&self, user: &str, text: &str) -> String {
+        self.send_message(user, json!({"type": "text", "text": {"body": text}})).await
     }
 
     /// Sends a message of any kind from a user.
-    pub async fn sends(&self, user: &str, message: Value) -> String {
+    pub async fn send_message(&self, user: &str, message: Value) -> String {
         let wamid = format!("wamid.{}.{}", user, self.written.fetch_add(1, Ordering::Relaxed));
-        assert_eq!(self.sends_as(user, &wamid, message).await, 200);
+        assert_eq!(self.send_message_as(user, &wamid, message).await, 200);
         wamid
     }
 
-    pub async fn sends_as(&self, user: &str, wamid: &str, mut message: Value) -> u16 {
+    pub async fn send_message_as(&self, user: &str, wamid: &str, mut message: Value) -> u16 {
         message["from"] = json!(user);
         message["id"] = json!(wamid);
         let now = model::Clock::real().wall().secs();
@@ -156,7 +156,7 @@ impl Chat {
         path: &str,
         kind: &str,
         test: impl Fn(&Value) -> bool,
-    ) -> (Seen, Value) {
+    ) -> (ReceivedRequest, Value) {
         let seen = self.app.wait_where(path, |seen| {
             let event = seen.json();
             event["type"] == kind && test(&event["data"])
@@ -187,7 +187,7 @@ impl Chat {
 
     /// Returns the types of all events received at a path.
     pub fn types_at(&self, path: &str) -> Vec<String> {
-        let seen = self.app.seen();
+        let seen = self.app.requests();
         let at = seen.iter().filter(|seen| seen.path == path);
         at.map(|seen| seen.json()["type"].as_str().unwrap_or_default().to_owned()).collect()
     }

@@ -33,7 +33,7 @@ pub fn sim_options() -> SimOptions {
 
 /// Configuration of a node, starting from the defaults of the tests.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct NodeConfig {
     pub graph_url: String,
     pub answer_url: String,
     pub fallback_url: String,
@@ -57,7 +57,7 @@ pub struct Wanted {
     pub envs: Vec<(&'static str, String)>,
 }
 
-impl Wanted {
+impl NodeConfig {
     pub fn new(graph_url: &str, answer_url: &str) -> Self {
         Self {
             graph_url: graph_url.to_owned(),
@@ -190,19 +190,19 @@ fn free(bound: impl Fn((std::net::Ipv4Addr, u16)) -> bool) -> u16 {
 }
 
 impl Node {
-    pub async fn start(wanted: &Wanted) -> Self {
-        Self::start_in(tempfile::tempdir().expect("a directory"), wanted).await
+    pub async fn start(node_config: &NodeConfig) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a directory"), node_config).await
     }
 
     /// Starts a node with its data in `dir`, which may contain data of an earlier node.
-    pub async fn start_in(dir: tempfile::TempDir, wanted: &Wanted) -> Self {
+    pub async fn start_in(dir: tempfile::TempDir, node_config: &NodeConfig) -> Self {
         let (public, admin, media) = (free_port(), free_port(), free_udp_port());
         let config = dir.path().join("offhook.toml");
-        std::fs::write(&config, wanted.toml(public, admin, media, dir.path()))
+        std::fs::write(&config, node_config.toml(public, admin, media, dir.path()))
             .expect("write the configuration");
         let log = Arc::new(Mutex::new(Vec::new()));
         let node = Self {
-            child: spawn(&config, &log, &wanted.envs),
+            child: spawn(&config, &log, &node_config.envs),
             public: format!("http://127.0.0.1:{public}"),
             admin: format!("http://127.0.0.1:{admin}"),
             config,

@@ -49,7 +49,7 @@ impl Phone {
     pub async fn registered(public: &str, endpoint: &str, password: &str) -> (Self, String) {
         let mut phone = Self::open(public).await;
         phone.say(json!({"type": "register", "endpoint": endpoint, "password": password})).await;
-        let told = phone.hear("registered").await;
+        let told = phone.receive("registered").await;
         (phone, told["session"].as_str().expect("a session").to_owned())
     }
 
@@ -62,7 +62,7 @@ impl Phone {
     }
 
     /// Returns the next message of this type and keeps earlier ones of other types.
-    pub async fn hear(&mut self, kind: &str) -> Value {
+    pub async fn receive(&mut self, kind: &str) -> Value {
         if let Some(at) = self.early.iter().position(|told| told["type"] == kind) {
             return self.early.remove(at);
         }
@@ -120,7 +120,7 @@ impl Phone {
     }
 
     /// Drops the connection without a close frame.
-    pub fn cut(self) {
+    pub fn disconnect(self) {
         drop(self.socket.into_inner());
     }
 

@@ -77,7 +77,7 @@ impl Key {
 }
 
 /// An authorization that has been granted.
-struct Given {
+struct Grant {
     redirect: String,
     challenge: String,
     /// Claims of the ID token.
@@ -87,7 +87,7 @@ struct Given {
 struct Inner {
     url: String,
     key: Key,
-    codes: Mutex<HashMap<String, Given>>,
+    codes: Mutex<HashMap<String, Grant>>,
     /// Userinfo responses by access token.
     people: Mutex<HashMap<String, Value>>,
     asked: Mutex<Vec<String>>,
@@ -133,18 +133,18 @@ impl Provider {
     }
 
     /// Signs a person in at the provider.
-    pub fn is_present(&self, claims: Value) {
+    pub fn sign_in(&self, claims: Value) {
         *self.0.present.lock().expect("present") = Some(claims);
     }
 
     /// Returns how often an endpoint was requested.
-    pub fn asked(&self, what: &str) -> usize {
+    pub fn request_count(&self, what: &str) -> usize {
         self.0.asked.lock().expect("asked").iter().filter(|asked| *asked == what).count()
     }
 
     /// Grants the authorization request in `location`. Returns the redirect back. `claims` override
     /// those of a correct ID token.
-    pub fn says_yes(&self, location: &str, claims: &Value) -> String {
+    pub fn grant(&self, location: &str, claims: &Value) -> String {
         let url = url::Url::parse(location).expect("a URL");
         let asked: HashMap<String, String> = url.query_pairs().into_owned().collect();
         assert!(location.starts_with(&format!("{}/authorize?fixed=1&", self.0.url)), "{location}");
@@ -159,7 +159,7 @@ impl Provider {
             token[name] = value.clone();
         }
         let code = format!("code-{}", uuid::Uuid::new_v4());
-        let given = Given {
+        let given = Grant {
             redirect: is("redirect_uri").to_owned(),
             challenge: is("code_challenge").to_owned(),
             claims: token,
@@ -187,7 +187,7 @@ async fn authorize(State(this): State<Provider>, uri: axum::http::Uri) -> Respon
     let present = this.0.present.lock().expect("present").clone();
     let Some(claims) = present else { return StatusCode::FORBIDDEN.into_response() };
     let location = format!("{}/authorize?{}", this.0.url, uri.query().unwrap_or_default());
-    axum::response::Redirect::to(&this.says_yes(&location, &claims)).into_response()
+    axum::response::Redirect::to(&this.grant(&location, &claims)).into_response()
 }
 
 async fn keys(State(this): State<Provider>) -> Json<Value> {

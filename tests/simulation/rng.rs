@@ -3,9 +3,9 @@
 
 /// A random number generator.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub fn new(seed: u64) -> Self {
         Self(seed ^ 0x6f66_6668_6f6f_6b21)
     }
