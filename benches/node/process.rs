@@ -12,12 +12,12 @@ pub(crate) struct Process(pub(crate) Child);
 pub(crate) type Cpu = HashMap<String, u64>;
 
 impl Process {
-    /// Starts the process. If `tells` is set, waits for its first line on standard output.
+    /// Starts the process. If `waits_for_line` is set, waits for its first line on standard output.
     pub(crate) fn start(
         command: &mut Command,
         waits_for_line: bool,
     ) -> std::io::Result<(Self, String)> {
-        let out = if tells { Stdio::piped() } else { Stdio::null() };
+        let out = if waits_for_line { Stdio::piped() } else { Stdio::null() };
         let mut child = Self(command.stdin(Stdio::null()).stdout(out).spawn()?);
         let mut line = String::new();
         if let Some(out) = child.0.stdout.take() {

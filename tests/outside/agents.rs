@@ -6,7 +6,7 @@ use sim::{CallEvent, CallEventKind, CallScript, HangupRule, HangupSource, Sim, c
 use tokio::sync::mpsc;
 
 use crate::recognise::{Endpoint, say};
-use crate::support::agent::{AgentServer, Response, chunk, chunks, reply};
+use crate::support::agent::{AgentResponse, AgentServer, chunk, chunks, reply};
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::node::{API_KEY, AUTH_TOKEN, NUMBER, Node, NodeConfig, sim_options};
@@ -258,7 +258,7 @@ async fn an_agent_answers_a_call_receives_digits_and_hangs_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_agent_is_retried_twice_and_escalates() {
     let world = World::start("").await;
-    let server = AgentServer::start(|_| Response::Status(500)).await;
+    let server = AgentServer::start(|_| AgentResponse::Status(500)).await;
     world
         .with_agent(json!({
             "name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice"], "greeting": "Hello.",
@@ -283,7 +283,7 @@ async fn a_models_answer_plays_from_its_first_sentence() {
     let (sender, events) = mpsc::channel(64);
     let held = std::sync::Mutex::new(Some(events));
     let server = AgentServer::start(move |_| match held.lock().unwrap().take() {
-        Some(events) => Response::Events(events),
+        Some(events) => AgentResponse::Events(events),
         None => chunks(&["Good", "bye.", "\n[hang", "up]"]),
     })
     .await;

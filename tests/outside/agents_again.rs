@@ -7,7 +7,7 @@ use sim::{CallScript, HangupRule, caller};
 use tokio::sync::mpsc;
 
 use crate::agents::is_begin_of;
-use crate::support::agent::{AgentServer, Response, reply};
+use crate::support::agent::{AgentResponse, AgentServer, reply};
 use crate::support::chat::{Chat, USER};
 use crate::support::node::NUMBER;
 
@@ -26,7 +26,7 @@ async fn a_pending_turn_resumes_after_a_restart_and_is_answered_once() {
         let held = Mutex::new(Some(held));
         let server = AgentServer::start(move |turn| match held.lock().unwrap().take() {
             // No event arrives before the node stops.
-            Some(held) => Response::Events(held),
+            Some(held) => AgentResponse::Events(held),
             None => reply(
                 &format!("You wrote {}", turn.body["input"]["text"].as_str().unwrap()),
                 Value::Null,

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::support::agent::{AgentServer, Response, chunks, reply};
+use crate::support::agent::{AgentResponse, AgentServer, chunks, reply};
 use crate::support::chat::{Chat, USER, crm};
 use crate::support::node::NUMBER;
 
@@ -39,7 +39,7 @@ async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
     let (sender, events) = mpsc::channel(64);
     let held = Mutex::new(Some(events));
     let server = AgentServer::start(move |turn| match held.lock().unwrap().take() {
-        Some(events) => Response::Events(events),
+        Some(events) => AgentResponse::Events(events),
         None => reply(
             &format!("You wrote {}", turn.body["input"]["text"].as_str().unwrap()),
             json!("close"),
@@ -93,7 +93,7 @@ async fn r03_a_pending_answer_is_sent_once_after_a_crash() {
     let server = AgentServer::start(move |_| {
         let (sender, events) = mpsc::channel(64);
         hold.try_send(sender).unwrap();
-        Response::Events(events)
+        AgentResponse::Events(events)
     })
     .await;
     let mut chat = Chat::start().await;
@@ -153,7 +153,7 @@ async fn s3_21_s4_09_a_pending_turn_is_cancelled_when_people_take_over() {
     let server = AgentServer::start(move |_| {
         let (sender, events) = mpsc::channel(64);
         hold.try_send(sender).unwrap();
-        Response::Events(events)
+        AgentResponse::Events(events)
     })
     .await;
     let chat = Chat::start().await;
@@ -197,7 +197,7 @@ async fn s3_21_s4_09_a_pending_turn_is_cancelled_when_people_take_over() {
 async fn a_failing_agent_escalates_and_automated_messages_get_no_answer() {
     let server = AgentServer::start(|turn| match turn.body["input"]["text"].as_str() {
         Some("human") => reply("I call somebody.", json!("escalate")),
-        Some("fail") => Response::Status(503),
+        Some("fail") => AgentResponse::Status(503),
         _ => reply("Yes.", Value::Null),
     })
     .await;

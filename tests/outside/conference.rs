@@ -8,7 +8,7 @@ use sim::{CallEvent, CallEventKind, CallOutcome, CallScript, HangupRule};
 
 use super::dial::{heard_ms, tone};
 use super::outbound::{World, world};
-use super::record::{channels, told_of, tone_ms};
+use super::record::{assert_finished, channels, tone_ms};
 use crate::support::app::ReceivedRequest;
 use crate::support::http::{self, Answer};
 
@@ -260,7 +260,7 @@ async fn a_room_with_two_members_is_recorded_and_each_action_has_the_url() {
     for name in ["RecordUrl", "RecordingID", "ConferenceUUID", "From"] {
         assert_eq!(begun[0].param(name), record.param(name), "{name}");
     }
-    let ms = told_of(&record, "HungUp");
+    let ms = assert_finished(&record, "HungUp");
     for (name, value) in [
         ("Event", "ConferenceRecord"),
         ("ConferenceName", "Minutes"),
@@ -321,7 +321,7 @@ async fn rest_records_a_conference_once_at_a_time_and_stops() {
     assert_eq!(world.conference("DELETE", "Board/Record/", &Value::Null).await.status, 204);
     let filed =
         world.app.wait_where("/filed", |seen| seen.param("RecordingDuration") != "-1").await;
-    let ms = told_of(&filed, "Stopped");
+    let ms = assert_finished(&filed, "Stopped");
     assert_eq!(
         (filed.param("ConferenceAction"), filed.param("ConferenceName")),
         ("record", "Board")

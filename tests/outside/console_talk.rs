@@ -98,7 +98,7 @@ async fn hear(
             _ => {}
         }
     }
-    mode.wait_for(|does| *does != RecogniserMode::Holds).await.ok()?;
+    mode.wait_for(|mode| *mode != RecogniserMode::Holds).await.ok()?;
     let text = if is_tone(&pcm) { "At what time?" } else { "I would like to book a table." };
     socket.send(Message::text(json!({ "text": text }).to_string())).await.ok()?;
     socket.close(None).await.ok()
@@ -135,8 +135,8 @@ async fn a_softphone_shows_captions_and_network_quality_and_transfers_the_call()
     if !has_chromium() {
         return;
     }
-    let (does, told) = watch::channel(RecogniserMode::Holds);
-    let (url, asked, languages) = recogniser(told).await;
+    let (mode, mode_receiver) = watch::channel(RecogniserMode::Holds);
+    let (url, asked, languages) = recogniser(mode_receiver).await;
     let world = world(|node_config, _| {
         node_config.extra = format!(
             "{}\n[speech]\nrecogniser = \"websocket\"\n[speech.websocket]\nurl = \"{url}\"\ntimeout_ms = 60000\n",

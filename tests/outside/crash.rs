@@ -153,7 +153,7 @@ async fn r03_a_thousand_orphans_are_ended_before_the_node_is_ready() {
         .log()
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .find_map(find_took);
+        .find_map(search_time);
     say(format_args!(
         "{ORPHANS} orphans: ready {took:?} after the start, of which {own:?} ms were theirs"
     ));

@@ -36,7 +36,7 @@ impl World {
         tokio::time::timeout(std::time::Duration::from_secs(40), talks).await.expect("they talk");
     }
 
-    pub(super) async fn event(&self, name: &str) -> ReceivedRequest {
+    pub(super) async fn status_event(&self, name: &str) -> ReceivedRequest {
         self.app.wait_where("/status", |seen| seen.param("EventName") == name).await
     }
 }
@@ -67,7 +67,7 @@ async fn a_customer_waits_an_agent_is_added_and_rest_ends_the_call() {
         ..CallScript::default()
     };
     let customer = world.sim.place_call(customer);
-    let joined = world.event("ParticipantJoin").await;
+    let joined = world.status_event("ParticipantJoin").await;
     assert_eq!(
         (joined.param("ParticipantRole"), joined.param("MPCName")),
         ("customer", "Care & more")
@@ -125,9 +125,9 @@ async fn a_customer_waits_an_agent_is_added_and_rest_ends_the_call() {
         (&USER.into(), &NUMBER.into()),
         "{added}"
     );
-    world.event("MPCStart").await;
+    world.status_event("MPCStart").await;
     for event in ["AddParticipantInitiated", "AddParticipantRinging", "AddParticipantAnswered"] {
-        let told = world.event(event).await;
+        let told = world.status_event(event).await;
         assert_eq!(told.param("ParticipantCallUUID"), added["calls"][0]["call_uuid"], "{event}");
         assert_eq!(
             (told.param("ParticipantRole"), told.param("MPCName")),
@@ -155,9 +155,9 @@ async fn a_customer_waits_an_agent_is_added_and_rest_ends_the_call() {
     let held =
         world.mpc("POST", &format!("{at}Participant/{agent_id}/"), &json!({"hold": true})).await;
     assert_eq!((held.status, &held.json()["hold"]), (202, &true.into()), "{}", held.text());
-    assert_eq!(world.event("ParticipantHold").await.param("MemberID"), agent_id);
+    assert_eq!(world.status_event("ParticipantHold").await.param("MemberID"), agent_id);
     world.mpc("POST", &format!("{at}Participant/{agent_id}/"), &json!({"hold": false})).await;
-    world.event("ParticipantUnhold").await;
+    world.status_event("ParticipantUnhold").await;
     let played = world
         .mpc("POST", &format!("{at}Member/{agent_id}/Speak/"), &json!({"text": "Please be brief."}))
         .await;
@@ -170,7 +170,8 @@ async fn a_customer_waits_an_agent_is_added_and_rest_ends_the_call() {
     for path in ["name_Other/", "uuid_nonsense/", "Care/"] {
         assert_eq!(world.mpc("GET", path, &null).await.status, 404, "{path}");
     }
-    let talk = tokio::time::timeout(std::time::Duration::from_secs(3), world.event("MPCEnd")).await;
+    let talk =
+        tokio::time::timeout(std::time::Duration::from_secs(3), world.status_event("MPCEnd")).await;
     assert!(talk.is_err(), "nothing ends it but REST");
 
     let stopped = world.mpc("DELETE", at, &null).await;
@@ -199,7 +200,7 @@ async fn a_customer_waits_an_agent_is_added_and_rest_ends_the_call() {
     );
     let agents = world.app.wait_where("/agent", |seen| seen.param("Event") == "Hangup").await;
     assert_eq!(agents.param("HangupCauseName"), "Multiparty Call Ended");
-    let end = world.event("MPCEnd").await;
+    let end = world.status_event("MPCEnd").await;
     assert!(end.param("MPCDuration").parse::<u64>().is_ok_and(|secs| secs >= 2), "{end:?}");
     let over = world.mpc("GET", &format!("uuid_{}/", end.param("MPCUUID")), &null).await.json();
     assert_eq!(
@@ -247,7 +248,7 @@ async fn a_customer_waits_an_agent_is_added_and_rest_ends_the_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rest_records_the_call_and_one_participant_with_pauses() {
-    use super::record::{channels, told_of, tone_ms};
+    use super::record::{assert_finished, channels, tone_ms};
     let world = world(|node_config, _| node_config.accept_wait_ms = 0).await;
     for path in ["/status", "/filed", "/track"] {
         world.app.xml(path, "<Response/>");
@@ -272,7 +273,7 @@ async fn rest_records_the_call_and_one_participant_with_pauses() {
     let null = json!({});
     assert_eq!(world.mpc("POST", "name_Desk/Record/", &null).await.status, 404, "nobody is in");
     let customer = world.sim.place_call(says(CUSTOMER, CUSTOMER_HZ));
-    let joined = world.event("ParticipantJoin").await;
+    let joined = world.status_event("ParticipantJoin").await;
     let agent = world.sim.place_call(says("919811111111", AGENT_HZ));
     world.app.wait_where("/status", |seen| seen.param("ParticipantRole") == "agent").await;
     let one = format!("name_Desk/Participant/{}/Record/", joined.param("MemberID"));
@@ -337,7 +338,7 @@ async fn rest_records_the_call_and_one_participant_with_pauses() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_participants_track_is_recorded_on_request() {
-    use super::record::{channels, told_of, tone_ms};
+    use super::record::{assert_finished, channels, tone_ms};
     let world = world(|node_config, _| node_config.accept_wait_ms = 0).await;
     world.app.xml("/filed", "<Response/>");
     world.app.xml(
@@ -391,8 +392,8 @@ async fn r03_a_kill_ends_the_call_with_its_participants_and_callbacks() {
         ..CallScript::default()
     };
     let first = world.sim.place_call(script(CUSTOMER));
-    let joined = world.event("ParticipantJoin").await;
-    world.event("MPCStart").await;
+    let joined = world.status_event("ParticipantJoin").await;
+    world.status_event("MPCStart").await;
     let second = world.sim.place_call(script("919811111111"));
     let both = |seen: &ReceivedRequest| {
         seen.param("EventName") == "ParticipantJoin"
@@ -402,7 +403,7 @@ async fn r03_a_kill_ends_the_call_with_its_participants_and_callbacks() {
     let null = json!({});
     let at = format!("name_Desk/Participant/{}/", joined.param("MemberID"));
     assert_eq!(world.mpc("POST", &at, &json!({"mute": true})).await.status, 202);
-    world.event("ParticipantMute").await;
+    world.status_event("ParticipantMute").await;
 
     // Everything reported to the application has been stored.
     world.node.kill();
@@ -445,7 +446,7 @@ async fn r03_a_kill_ends_the_call_with_its_participants_and_callbacks() {
                 world.mpc("GET", &format!("?termination_cause_code={code}"), &null).await.json();
             assert_eq!(found["meta"]["total_count"], count, "{code}: {found}");
         }
-        let end = world.event("MPCEnd").await;
+        let end = world.status_event("MPCEnd").await;
         let secs = over["duration"].as_u64().expect("seconds").to_string();
         assert_eq!(
             (end.param("MPCDuration"), end.param("MPCBilledDuration")),

@@ -167,7 +167,7 @@ async fn an_added_participant_confirms_by_a_key_while_members_hear_ringing() {
     };
     let leaves = world.sim.expect_call(script);
     assert_eq!(world.mpc("POST", path, &body).await.status, 201);
-    let failed = world.event("AddParticipantFailed").await;
+    let failed = world.status_event("AddParticipantFailed").await;
     assert_eq!(failed.param("ParticipantRole"), "agent");
     let leaves = leaves.all().await;
     let confirm = world.app.wait("/confirm").await;
@@ -265,7 +265,7 @@ async fn a_scheduled_participant_waits_while_others_are_called() {
     let cancelled =
         world.rest("DELETE", &format!("Request/{}/", calls[2]), &[], String::new()).await;
     assert_eq!(cancelled.status, 204, "{}", cancelled.text());
-    let failed = world.event("AddParticipantFailed").await;
+    let failed = world.status_event("AddParticipantFailed").await;
     assert_eq!(failed.param("ParticipantCallUUID"), calls[2]);
     assert!(queued().await.is_empty());
     world.mpc("DELETE", "name_Desk/", &Value::Null).await;
@@ -396,7 +396,7 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
         .mpc("POST", &format!("name_Desk/Participant/{member}/"), &json!({"mute": true}))
         .await;
     assert_eq!(muted.status, 202, "{}", muted.text());
-    world.event("ParticipantMute").await;
+    world.status_event("ParticipantMute").await;
     bot.play(16_000, &pcm(1_500.0, 1_000)).await;
     bot.say(json!({"event": "checkpoint", "name": "unheard"})).await;
     assert_eq!(bot.receive("playedStream").await["name"], "unheard");
@@ -442,7 +442,7 @@ async fn participants_of_an_ended_multi_party_call_are_not_called() {
             let added = world.mpc("POST", "name_Desk/Participant/", &body(to, delay)).await;
             assert_eq!(added.status, 201, "{}", added.text());
         }
-        world.event("AddParticipantRinging").await;
+        world.status_event("AddParticipantRinging").await;
         if rest {
             assert_eq!(world.mpc("DELETE", "name_Desk/", &Value::Null).await.status, 204);
         } else {

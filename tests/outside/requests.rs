@@ -390,7 +390,7 @@ async fn r13_a_flood_of_bad_signatures_does_not_slow_valid_ones() {
         let until = clock.now() + std::time::Duration::from_secs(seconds);
         let mut flood = tokio::task::JoinSet::new();
         for _ in 0..8 {
-            let (mut line, bad, clock) =
+            let (mut connection, bad, clock) =
                 (Connection::to(&node.public).await, bad.clone(), clock.clone());
             flood.spawn(async move {
                 let mut every = tokio::time::interval(std::time::Duration::from_millis(8));
@@ -405,7 +405,7 @@ async fn r13_a_flood_of_bad_signatures_does_not_slow_valid_ones() {
                 sent
             });
         }
-        let mut line = Connection::to(&node.public).await;
+        let mut connection = Connection::to(&node.public).await;
         let mut every = tokio::time::interval(std::time::Duration::from_millis(10));
         let mut took = Vec::new();
         while clock.now() < until {

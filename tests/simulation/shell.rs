@@ -422,8 +422,8 @@ impl World {
             | MediaCommand::Join
             | MediaCommand::Unjoin => {}
             // A user's offer was answered when the call began.
-            MediaCommand::StartingCall if call.setup.direction == Direction::Inbound => {}
-            MediaCommand::StartingCall => {
+            MediaCommand::Begin if call.setup.direction == Direction::Inbound => {}
+            MediaCommand::Begin => {
                 let first = !std::mem::replace(&mut leg.begun, true);
                 if first {
                     self.has_sdp(call.ix);
@@ -436,7 +436,7 @@ impl World {
                 leg.playing = None;
                 leg.waiting = Some((play, (!endless).then_some(items.len() as u64)));
             }
-            MediaCommand::Interruption { play } => {
+            MediaCommand::Stop { play } => {
                 leg.waiting = leg.waiting.filter(|(waiting, _)| *waiting != play);
                 leg.playing = leg.playing.filter(|playing| *playing != play);
             }

@@ -510,10 +510,10 @@ impl World {
                     MediaCommand::Record { order: how, .. } => {
                         must(seen.accepted || how.held, "is recorded before it is answered")
                     }
-                    MediaCommand::StartingCall
+                    MediaCommand::Begin
                     | MediaCommand::RecordStop { .. }
                     | MediaCommand::RecordPause { .. }
-                    | MediaCommand::Interruption { .. }
+                    | MediaCommand::Stop { .. }
                     | MediaCommand::DetectVoice { .. }
                     | MediaCommand::DetectBeep { .. }
                     | MediaCommand::Join

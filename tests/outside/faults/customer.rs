@@ -11,7 +11,7 @@ use model::Clock;
 use offhook::node::dev::{Dev, DevOptions};
 use sim::{CallEventKind, CallScript, HangupRule, HangupSource, SimNumber, world};
 
-use super::{Call, World, whole, without_media};
+use super::{Call, World, with_media, without_media};
 use crate::support::app::App;
 use crate::support::http;
 

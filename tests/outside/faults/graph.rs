@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sim::{CallEventKind, CallScript, HangupRule, HangupSource};
 
-use super::{World, impatient, rules, whole, without_media};
+use super::{World, rules, short_timeouts, with_media, without_media};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h04_r06_temporary_faults_of_accept_are_retried() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sim::{CallEventKind, CallScript, HangupRule, HangupSource, PhoneKind, caller};
 
-use super::{World, rules, user, whole};
+use super::{World, rules, user, with_media};
 
 const MENU: &str = "<Response><GetInput action=\"ACTION\" numDigits=\"DIGITS\" digitEndTimeout=\"10\" \
     executionTimeout=\"60\"><Speak>Press the keys.</Speak></GetInput></Response>";

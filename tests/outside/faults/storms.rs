@@ -5,8 +5,8 @@ use std::time::Duration;
 use sim::log::LogEvent;
 use sim::{CallScript, HangupRule};
 
-use super::media::types;
-use super::{World, impatient, rules, user, without_media};
+use super::media::presses;
+use super::{World, rules, short_timeouts, user, without_media};
 
 impl World {
     /// Waits until the storm of a rule is over. Returns how many of its calls were answered.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sim::{CallEvent, CallEventKind, CallScript, HangupRule, SimNumber};
 
-use super::{World, impatient, rules, user, without_media};
+use super::{World, rules, short_timeouts, user, without_media};
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::node::{ACCESS_TOKEN, NodeConfig};

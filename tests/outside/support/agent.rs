@@ -22,7 +22,7 @@ pub struct Turn {
 }
 
 /// A response to a turn.
-pub enum Response {
+pub enum AgentResponse {
     Json(Value),
     Status(u16),
     /// Server-sent events, each when the test sends it. The response ends when the sender is
@@ -30,7 +30,7 @@ pub enum Response {
     Events(mpsc::Receiver<String>),
 }
 
-type Responder = Arc<dyn Fn(&Turn) -> Response + Send + Sync>;
+type Responder = Arc<dyn Fn(&Turn) -> AgentResponse + Send + Sync>;
 
 struct Inner {
     answer: Responder,
@@ -46,7 +46,7 @@ pub struct AgentServer {
 }
 
 impl AgentServer {
-    pub async fn start(answer: impl Fn(&Turn) -> Response + Send + Sync + 'static) -> Self {
+    pub async fn start(answer: impl Fn(&Turn) -> AgentResponse + Send + Sync + 'static) -> Self {
         let inner = Arc::new(Inner {
             answer: Arc::new(answer),
             turns: Mutex::default(),
@@ -86,9 +86,11 @@ async fn handle(
     inner.turns.lock().expect("turns").push(turn.clone());
     inner.count.send_modify(|count| *count += 1);
     match (inner.answer)(&turn) {
-        Response::Json(value) => axum::Json(value).into_response(),
-        Response::Status(status) => StatusCode::from_u16(status).expect("a status").into_response(),
-        Response::Events(events) => {
+        AgentResponse::Json(value) => axum::Json(value).into_response(),
+        AgentResponse::Status(status) => {
+            StatusCode::from_u16(status).expect("a status").into_response()
+        }
+        AgentResponse::Events(events) => {
             let stream = futures_util::stream::unfold(events, |mut events| async move {
                 let event = events.recv().await?;
                 Some((Ok::<_, std::io::Error>(Bytes::from(format!("data: {event}\n\n"))), events))
@@ -100,8 +102,8 @@ async fn handle(
 }
 
 /// Returns a reply in the agent protocol.
-pub fn reply(text: &str, action: Value) -> Response {
-    Response::Json(json!({"reply": [{"type": "text", "text": text}], "action": action}))
+pub fn reply(text: &str, action: Value) -> AgentResponse {
+    AgentResponse::Json(json!({"reply": [{"type": "text", "text": text}], "action": action}))
 }
 
 /// Returns a chunk of a model's response.
@@ -110,11 +112,11 @@ pub fn chunk(text: &str) -> String {
 }
 
 /// Returns a model's complete response.
-pub fn chunks(texts: &[&str]) -> Response {
+pub fn chunks(texts: &[&str]) -> AgentResponse {
     let (sender, events) = mpsc::channel(64);
     for text in texts {
         sender.try_send(chunk(text)).expect("a receiver");
     }
     sender.try_send("[DONE]".to_owned()).expect("a receiver");
-    Response::Events(events)
+    AgentResponse::Events(events)
 }
