@@ -22,9 +22,9 @@ pub struct Format {
     pub bytes_max: usize,
     /// The largest single allocation, as a multiple of the input length, on top of 1 MiB.
     pub largest_max: usize,
-    /// All allocated bytes together, as a multiple of the input length, on top of 16 MiB.
+    /// All allocated bytes together, as a multiple of the input length, on top of 4 MiB.
     pub total_max: usize,
-    /// The number of allocations, as a multiple of the input length, on top of 100,000.
+    /// The number of allocations, as a multiple of the input length, on top of 10,000.
     pub count_max: usize,
     /// Processor time per input, asserted only on an otherwise idle machine.
     pub millis_max: u64,
@@ -42,7 +42,7 @@ impl Format {
             bytes_max: 30_000,
             largest_max: 16,
             total_max: 500,
-            count_max: 10,
+            count_max: 4,
             millis_max: 100,
         }
     }
@@ -142,8 +142,8 @@ impl Format {
         let allowed = |per_byte: usize, base: usize| per_byte * input.len() + base;
         for (what, used, allowed) in [
             ("bytes in one allocation", usage.largest, allowed(self.largest_max, 1 << 20)),
-            ("bytes in all allocations", usage.total, allowed(self.total_max, 16 << 20)),
-            ("allocations", usage.count, allowed(self.count_max, 100_000)),
+            ("bytes in all allocations", usage.total, allowed(self.total_max, 4 << 20)),
+            ("allocations", usage.count, allowed(self.count_max, 10_000)),
         ] {
             if used > allowed {
                 return Err(format!("needs {used} {what}; {allowed} are allowed"));
