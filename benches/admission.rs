@@ -1,7 +1,8 @@
-//! Admission against the least it could cost: one count up and down, and one look at a ring.
+//! Benchmark of admission against a lower bound: one atomic increment and decrement, and one look
+//! at a ring buffer.
 //!
-//! `cargo bench --bench admission`. The directory look-up, the slot's guard and the two rings of a subaccount are
-//! what `admit` has beyond the bare pair.
+//! `cargo bench --bench admission`. `admit` additionally looks up the directory, guards the slot
+//! and checks both rings of a subaccount.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 
@@ -50,7 +51,8 @@ fn gate(clock: &Clock) -> Result<Gate, Box<dyn std::error::Error>> {
     Ok(Gate::new(Arc::new(directory), clock.now()))
 }
 
-/// A number of the main account, one of its subaccount, and one whose account has no permit left.
+/// A number of the main account, one of its subaccount, and one of an account without a permit
+/// left.
 const MAIN: &str = "106540352200007";
 const SUB: &str = "106540352200200";
 
@@ -87,7 +89,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     on_two_threads(begun)
 }
 
-/// Admits a call each time it is called, `step` after the one before, and gives its slot back.
+/// Returns a closure that admits a call, `step` after the previous one, and frees its slot.
 fn admission<'g>(
     gate: &'g Gate,
     number: &str,
@@ -105,12 +107,12 @@ fn admission<'g>(
     }
 }
 
-/// What an admission costs when two threads admit at once, over what it costs one alone: of processor time, so that
-/// what else runs on the machine does not count. 1 is perfect.
+/// Measures an admission while two threads admit concurrently, relative to one thread. Processor
+/// time is compared, so other load on the machine does not count. 1 means no contention.
 fn on_two_threads(begun: Instant) -> Result<(), Box<dyn std::error::Error>> {
     let gate = gate(&Clock::stepped(Default::default()))?;
     let floor = (AtomicU64::new(0), Ring::new(100));
-    // Both threads' admissions fall into one order of time, as they do in a node.
+    // Both threads draw from one timeline, as they do in a node.
     let time = AtomicU64::new(0);
     let bare = |_: u32| {
         let now = time.fetch_add(20_000_000, Ordering::Relaxed);
@@ -144,7 +146,7 @@ fn on_two_threads(begun: Instant) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Processor time of one run of `work`, in nanoseconds, at the best of a few tries.
+/// Returns the processor time of one run of `work` in nanoseconds: the best of a few attempts.
 fn spent_each(threads: u32, work: &(dyn Fn(u32) + Sync)) -> f64 {
     const RUNS: u32 = 200_000;
     let spent = || -> u64 {

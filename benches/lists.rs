@@ -1,8 +1,10 @@
-//! Lists of calls: a page of a history of a million records, and of ten thousand calls that are up.
+//! Benchmark of call lists: a page of a history of one million records, and a page of ten thousand
+//! live calls.
 //!
-//! `cargo bench --bench lists`. The floor of a page of the history is the same twenty rows read by their keys; every
-//! figure is the best of several, with the store's file in the system's cache. `OFFHOOK_BENCH_RECORDS` makes the history
-//! shorter; `OFFHOOK_BENCH_STORE` names a file in which it is kept for the next time.
+//! `cargo bench --bench lists`. The lower bound for a history page reads the same twenty rows by
+//! primary key. Every figure is the best of several runs, with the database file in the page cache.
+//! `OFFHOOK_BENCH_RECORDS` shortens the history. `OFFHOOK_BENCH_STORE` names a file that keeps it
+//! for later runs.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 
@@ -19,7 +21,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _};
 use store::{CallFilter, Compare, Scope, Store};
 
 const MAIN: &str = "MA000000000000000000";
-/// Six calls a second, from 2026-11-20 on: two days of them are a million.
+/// 2026-11-20. With six calls per second, two days yield about a million records.
 const BEGAN_US: i64 = 1_795_132_800_000_000;
 const APART_US: i64 = 166_667;
 const LIVE: u64 = 10_000;
@@ -37,7 +39,7 @@ fn main() -> Outcome<()> {
     runtime.block_on(history(records))
 }
 
-/// The page of `?status=live`, from the calls to the UUIDs.
+/// Measures a page of `?status=live`, from the registry to the list of UUIDs.
 fn live() {
     let account = AuthId::from(MAIN);
     let (user, number) = ("919812345678", "918035737458");
@@ -170,15 +172,15 @@ fn ratio(ours: Duration, floor: Duration) -> f64 {
     ours.as_secs_f64() / floor.as_secs_f64()
 }
 
-/// The keys of twenty records all over the history.
+/// Returns the keys of twenty records spread over the history.
 async fn keys(file: &Path, records: i64) -> Outcome<Vec<String>> {
     let mut db = SqliteConnectOptions::new().filename(file).read_only(true).connect().await?;
     let keys = "SELECT call_uuid FROM calls WHERE rowid % ($1 / 20) = 1 LIMIT 20";
     Ok(sqlx::query_scalar(keys).bind(records).fetch_all(&mut db).await?)
 }
 
-/// Writes the history and its tallies: the triggers count a call when it ends, not rows that are
-/// inserted as ended.
+/// Writes the history and its tallies. The triggers count calls that end, not rows inserted as
+/// ended, so the tallies are written here.
 async fn fill(file: &Path, records: i64) -> Outcome<()> {
     const ROWS: &str = "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < $1) \
         INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, caller_name, \

@@ -1,7 +1,8 @@
-//! One machine step: a key in a menu, and the costlier ones of a call, with what each allocates.
+//! Benchmark of a single machine step: a digit in a menu and the more expensive inputs of a call,
+//! with the allocations of each.
 //!
-//! `cargo bench --bench machine`. Times are those of the best of many short batches (`common/paired.rs` says why), with
-//! the system's allocator behind the one that counts.
+//! `cargo bench --bench machine`. Times are the best of many short batches (see
+//! `common/paired.rs`), with an allocator that counts and forwards to the system's.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 
@@ -60,7 +61,7 @@ fn step(machine: &mut Machine, at: u64, input: Input) {
     }
 }
 
-/// A call in its menu, prompt playing.
+/// Returns a call in its menu while the prompt plays.
 fn in_the_menu(menu: &Arc<Document>) -> Machine {
     let mut machine = Machine::new();
     step(&mut machine, 0, Input::Offered { setup: Box::new(setup()) });
@@ -79,9 +80,10 @@ fn digit(key: char) -> Input {
     Input::Digit { leg: Leg::A, digit: Digit::try_from(key).expect("a key") }
 }
 
-/// A step of a machine that is as `made` leaves it, at its best, in nanoseconds; and its allocations.
+/// Returns the best time of one step in nanoseconds and its number of allocations. Every step
+/// starts from a machine that `made` builds.
 ///
-/// Making the machine is not measured: each is made before the clock is read.
+/// Building the machines is not measured; it happens before the clock is read.
 fn measured(made: impl Fn() -> Machine, at: u64, input: impl Fn() -> Input) -> (f64, u64) {
     let clock = Clock::real();
     let mut best = f64::MAX;

@@ -1,11 +1,12 @@
-//! The rows of the product's checklist (S0 a number's settings, S2 numbers, S3 the inbox, S4 who gets messages): each has a
-//! test that carries its id in its name (`s4_09_…`, or several: `s0_08_s0_09_…`), or stands below with the reason why not.
+//! Coverage of the product's checklist (S0 settings of a number, S2 numbers, S3 the inbox, S4
+//! message routing): every row has a test with its id in the name (`s4_09_…`, or several:
+//! `s0_08_s0_09_…`), or is listed below with a reason.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Rows that only a page can hold, looked at by people or by the console's own tests.
+/// Rows about a page's appearance, checked by people or by the console's own tests.
 const PAGES: &[(&str, &str)] = &[
     ("s0_01", "where the panel opens"),
     ("s0_30", "a page's question about what was not saved"),
@@ -21,10 +22,10 @@ const PAGES: &[(&str, &str)] = &[
     ("s3_29", "texts of hints"),
 ];
 
-/// How many rows each part has.
+/// The number of rows in each part.
 const PARTS: &[(u8, u8)] = &[(0, 30), (2, 26), (3, 30), (4, 20)];
 
-/// Every id in the names of test functions: of `fn s0_08_s0_09_urls()` both.
+/// Collects the ids in the names of test functions: both of `fn s0_08_s0_09_urls()`.
 fn named(folder: &Path, into: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).expect("a readable folder") {
         let path = entry.expect("an entry").path();
@@ -48,7 +49,7 @@ fn named(folder: &Path, into: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_row_has_a_test_by_its_id_or_a_reason() {
+fn every_row_has_a_test_or_a_reason() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = BTreeSet::new();
     named(&root.join("src"), &mut found);

@@ -1,12 +1,14 @@
-//! What is in the tree (R27), as far as it can be told without a network: versions never go below those that repair
-//! known advisories, one TLS stack, the registry alone, and every piece of C has its line in `deploy/NATIVE.md`.
-//! Advisories, licences and the rest are `cargo deny check`'s (`deny.toml`, `deploy/RELEASE.md`).
+//! The dependency tree, checked without a network: versions not below those that fix known
+//! advisories, a single TLS stack, only the registry as a source, and a line in `deploy/NATIVE.md`
+//! for each piece of C (`docs/reference/reliability.md#r27`). `cargo deny check` covers advisories,
+//! licences and the rest (`deny.toml`, `deploy/RELEASE.md`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-/// Lowest versions (`reliability.md` R27): below them there are known advisories.
+/// Lowest permitted versions (`docs/reference/reliability.md#r27`). Older ones have known
+/// advisories.
 const FLOORS: &[(&str, [u64; 3])] = &[
     ("h2", [0, 4, 16]),
     ("quick-xml", [0, 41, 0]),
@@ -22,7 +24,7 @@ const FLOORS: &[(&str, [u64; 3])] = &[
     ("tokio", [1, 44, 2]),
 ];
 
-/// A second crypto library or TLS stack, and tools that a build must not need.
+/// Additional crypto libraries or TLS stacks, and tools that a build must not need.
 const BANNED: &[&str] = &[
     "openssl",
     "openssl-sys",
@@ -46,7 +48,7 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// The packages of `Cargo.lock`.
+/// Returns the packages of `Cargo.lock`.
 fn locked() -> Vec<toml::Table> {
     let lock: toml::Table = read("Cargo.lock").parse().expect("TOML");
     lock["package"]
@@ -61,7 +63,8 @@ fn text<'a>(package: &'a toml::Table, key: &str) -> &'a str {
     package.get(key).and_then(toml::Value::as_str).unwrap_or_default()
 }
 
-/// The packages that a build for this machine really has, with their versions: no other targets', no tests'.
+/// Returns the packages in a build for this machine with their versions, without those of other
+/// targets and of tests.
 fn built() -> BTreeMap<String, String> {
     let args = [
         "tree",
@@ -92,7 +95,7 @@ fn built() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn r27_no_version_is_below_the_floor() {
+fn r27_no_version_is_below_the_minimum() {
     for package in locked() {
         let (name, version) = (text(&package, "name"), text(&package, "version"));
         let Some((_, floor)) = FLOORS.iter().find(|(known, _)| *known == name) else { continue };
@@ -107,7 +110,7 @@ fn r27_no_version_is_below_the_floor() {
 fn r27_everything_comes_from_the_registry_with_a_checksum() {
     for package in locked() {
         let (name, source) = (text(&package, "name"), text(&package, "source"));
-        // The members of this workspace.
+        // Skip the members of this workspace.
         if name == "offhook" || name.starts_with("offhook-") {
             continue;
         }
@@ -116,7 +119,7 @@ fn r27_everything_comes_from_the_registry_with_a_checksum() {
     }
 }
 
-/// All Rust of the program.
+/// Appends all Rust sources of the program.
 fn sources(folder: &Path, to: &mut String) {
     for file in std::fs::read_dir(folder).expect("a folder").flatten().map(|file| file.path()) {
         if file.is_dir() {
@@ -149,13 +152,13 @@ fn r27_every_dependency_is_used() {
 }
 
 #[test]
-fn r27_one_tls_stack_and_no_tool_but_a_c_compiler() {
+fn r27_one_tls_stack_and_no_build_tool_besides_a_c_compiler() {
     let built = built();
     for name in BANNED {
         assert!(!built.contains_key(*name), "{name} is in the tree: cargo tree -i {name}");
     }
     assert!(built.contains_key("rustls") && built.contains_key("aws-lc-rs"));
-    // What is banned here is banned by cargo-deny too.
+    // Everything banned here is banned by cargo-deny too.
     let deny = read("deny.toml");
     for name in ["ring", "openssl-sys", "native-tls", "bindgen"] {
         assert!(deny.contains(&format!("{{ crate = \"{name}\" }}")), "{name}");
@@ -163,7 +166,7 @@ fn r27_one_tls_stack_and_no_tool_but_a_c_compiler() {
 }
 
 #[test]
-fn r27_every_piece_of_c_is_named() {
+fn r27_all_c_code_is_listed() {
     let page = read("deploy/NATIVE.md");
     let named: BTreeSet<(String, String)> = page
         .lines()
@@ -171,7 +174,8 @@ fn r27_every_piece_of_c_is_named() {
         .filter(|(name, _)| name.ends_with("-sys"))
         .map(|(name, version)| (name.to_owned(), version.to_owned()))
         .collect();
-    // A crate that links something says so in its name, by custom; these only declare what the system has.
+    // By convention, the name of a crate that links a library ends in `-sys`. These only declare
+    // what the system provides.
     let declares = [
         "linux-raw-sys",
         "windows-sys",

@@ -1,18 +1,18 @@
-//! Times of small pieces of work, compared on a machine that does other things as well.
+//! Timing of short operations on a machine that also runs other programs.
 //!
-//! Each piece runs in short batches, the pieces by turns; what counts is each one's best batch: the only one that
-//! nothing interrupted. A mean would measure the neighbours.
+//! The operations run alternately in short batches. The result is the fastest batch of each, the
+//! one that was not interrupted. A mean would include the other load of the machine.
 
 use std::time::Duration;
 
 use model::Clock;
 
-/// How long a batch is to take: far below a time slice of the scheduler.
+/// Target duration of a batch, far below a time slice of the scheduler.
 const BATCH: Duration = Duration::from_micros(30);
-/// Batches of each piece.
+/// Number of batches per operation.
 const ROUNDS: usize = 20_000;
 
-/// Nanoseconds of one run of each piece, at its best.
+/// Returns the best time of one run of each operation, in nanoseconds.
 pub(crate) fn best<const N: usize>(mut pieces: [&mut dyn FnMut(); N]) -> [f64; N] {
     let clock = Clock::real();
     let time = |piece: &mut dyn FnMut(), runs: u32| {
@@ -41,7 +41,7 @@ pub(crate) fn best<const N: usize>(mut pieces: [&mut dyn FnMut(); N]) -> [f64; N
     best
 }
 
-/// A figure beside its target, in the one form that all benches print.
+/// Prints a result with its target, in the format that all benches share.
 pub(crate) fn ratio(what: &str, ours: f64, floor: f64, target: f64) {
     println!(
         "{what}: {ours:.0} ns over {floor:.0} ns, ratio {:.2} (target {target})",

@@ -1,4 +1,5 @@
-//! The customer's application: one document for every call, a count of hangup callbacks, the numbers of messages.
+//! The customer's application: serves one document for all calls, counts hangup callbacks and
+//! records message numbers.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,28 +15,28 @@ use hyper_util::rt::TokioIo;
 use model::Clock;
 use tokio::sync::{mpsc, watch};
 
-/// Speaks until the caller hangs up, and asks for nothing.
+/// Speaks until the caller hangs up and makes no further request.
 const DOCUMENT: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
     <Response><Speak loop=\"0\">This call is one of many. It goes on until the caller hangs up.</Speak></Response>\n";
 
-/// Messages of a round that were told of and not counted yet.
+/// Maximum number of reported messages of a round that have not been counted yet.
 const MESSAGES_MAX: usize = 1 << 20;
 
 /// A running application.
 pub(crate) struct Customer {
     pub(crate) at: SocketAddr,
-    /// Hangup callbacks so far.
+    /// Number of hangup callbacks received.
     hangups: watch::Receiver<u64>,
-    /// Messages it was told of: the number in the text (`message-17-…`), and when it came.
+    /// Reported messages: the number in the text (`message-17-…`) and the arrival time.
     pub(crate) messages: mpsc::Receiver<(u64, Instant)>,
 }
 
-/// What connections share.
-struct Seen {
+/// State shared by all connections.
+struct SharedState {
     hangups: watch::Sender<u64>,
     messages: mpsc::Sender<(u64, Instant)>,
     clock: Clock,
-    /// Calls that were led into rooms.
+    /// Number of calls sent to rooms.
     came: AtomicU64,
 }
 
@@ -45,7 +46,7 @@ impl Customer {
         let at = listener.local_addr()?;
         let (count, hangups) = watch::channel(0);
         let (told, messages) = mpsc::channel(MESSAGES_MAX);
-        let seen = Arc::new(Seen {
+        let seen = Arc::new(SharedState {
             hangups: count,
             messages: told,
             clock: Clock::real(),
@@ -69,7 +70,7 @@ impl Customer {
         *self.hangups.borrow()
     }
 
-    /// Waits until so many hangup callbacks have come in all.
+    /// Waits until the total of hangup callbacks reaches `count`.
     pub(crate) async fn until_hangups(&mut self, count: u64) {
         let _ = self.hangups.wait_for(|came| *came >= count).await;
     }
@@ -77,17 +78,17 @@ impl Customer {
 
 async fn answer(
     request: Request<Incoming>,
-    seen: &Seen,
+    seen: &SharedState,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     match head.uri.path() {
-        // Three calls after each other are in a room.
+        // Three consecutive calls share a room.
         "/conference" => {
             let room = seen.came.fetch_add(1, Ordering::Relaxed) / 3;
             Ok(xml(format!("<Response><Conference>room-{room}</Conference></Response>")))
         }
-        // To the server that the URL names; it speaks too, or only hears.
+        // Streams to the server named in the URL. `encode` is bidirectional, `stream` only listens.
         "/stream" | "/encode" => {
             let to = head.uri.query().unwrap_or_default();
             let both = head.uri.path() == "/encode";

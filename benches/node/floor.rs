@@ -1,7 +1,8 @@
-//! The floor of the set-up path: a program that makes the HTTP exchanges and the HMACs of a call, and nothing else.
+//! The lower bound for call set-up: a program that makes the HTTP exchanges and HMACs of a call and
+//! nothing more.
 //!
-//! No gate, no machine, no document read, no media, no store, no log, no metric, no retry, no bound. It is what the
-//! runtime, hyper and the kernel cost, and what Offhook's own work is put in proportion to.
+//! It has no gate, machine, document parser, media, store, log, metrics, retries or limits. It
+//! shows the cost of the runtime, hyper and the kernel, to which Offhook's own work is compared.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -21,10 +22,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use sim::world;
 use tokio::sync::oneshot;
 
-/// What a node answers an offer of the simulator's with, of the usual length.
+/// An SDP answer of the usual length, as a node sends it to the simulator.
 const ANSWER: &str = include_str!("answer.sdp");
 
-/// Where everybody is.
+/// URLs of the peers.
 #[derive(Clone)]
 pub(crate) struct Places {
     pub(crate) graph: String,
@@ -40,7 +41,7 @@ struct Floor {
     live: Mutex<HashMap<String, oneshot::Sender<()>>>,
 }
 
-/// Serves until the process is ended; tells its address on standard output.
+/// Serves until the process is killed. Prints its address to standard output.
 pub(crate) async fn serve(places: Places) -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     crate::say(format_args!("{}", listener.local_addr()?));
@@ -145,7 +146,8 @@ impl Floor {
         answer(200, Bytes::new())
     }
 
-    /// `pre_accept` and the document at once, then `accept`, then, at its end, the hangup callback.
+    /// Runs one call: `pre_accept` and the document fetch concurrently, then `accept`, and the
+    /// hangup callback at the end.
     async fn call(
         self: Arc<Self>,
         phone_number_id: String,
@@ -196,7 +198,8 @@ impl Floor {
         self.send(request).await;
     }
 
-    /// A signed form. One signature by each scheme is made, and each sent twice, as for a main account.
+    /// Posts a signed form. One signature per scheme is computed and each is sent twice, as for a
+    /// main account.
     async fn ask(&self, url: &str, form: String, wants_document: bool) {
         let nonce = "01234567890123456789";
         let v3 =

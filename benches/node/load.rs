@@ -1,4 +1,5 @@
-//! Load on whoever speaks Meta's API: orders it from the simulated Meta of this process and reads its summary.
+//! Generates load on an implementation of Meta's API: orders it from the simulated Meta in this
+//! process and reads the summary.
 
 use bytes::Bytes;
 use http::Request;
@@ -7,59 +8,59 @@ use sim::control::CallRequest;
 use sim::load::{LoadEvent, LoadRequest, Summary};
 use sim::world;
 
-/// What a load is to be.
+/// Parameters of a load.
 #[derive(Clone, Copy)]
-pub(crate) struct Wanted {
-    /// Calls a second.
+pub(crate) struct LoadOptions {
+    /// Calls per second.
     pub(crate) rate: f64,
     pub(crate) calls: u64,
     pub(crate) hold_s: f64,
     pub(crate) media: bool,
 }
 
-/// Runs a load against `target` (a base URL) to its end: every call is answered.
+/// Runs a load against `target`, a base URL. Fails unless every call is answered.
 pub(crate) async fn run(
     client: &Client,
     sim: &str,
     target: &str,
-    wanted: Wanted,
+    load_options: LoadOptions,
 ) -> Result<Summary, String> {
-    match told(client, sim, target, wanted).await? {
-        summary if summary.answered == wanted.calls => Ok(summary),
+    match run_unchecked(client, sim, target, load_options).await? {
+        summary if summary.answered == load_options.calls => Ok(summary),
         summary => Err(format!("not every call was answered: {summary:?}")),
     }
 }
 
-/// Runs a load against `target` (a base URL) to its end, whatever becomes of its calls.
-pub(crate) async fn told(
+/// Runs a load against `target`, a base URL, and ignores failed calls.
+pub(crate) async fn run_unchecked(
     client: &Client,
     sim: &str,
     target: &str,
-    wanted: Wanted,
+    load_options: LoadOptions,
 ) -> Result<Summary, String> {
-    told_of(client, sim, order(target, wanted)).await
+    run_order(client, sim, order(target, load_options)).await
 }
 
-/// What `wanted` is as an order.
-pub(crate) fn order(target: &str, wanted: Wanted) -> LoadRequest {
+/// Converts `load_options` to a request for the simulated Meta.
+pub(crate) fn order(target: &str, load_options: LoadOptions) -> LoadRequest {
     LoadRequest {
         id: uuid::Uuid::new_v4().to_string(),
-        rate: wanted.rate,
-        calls: wanted.calls,
-        media: wanted.media,
+        rate: load_options.rate,
+        calls: load_options.calls,
+        media: load_options.media,
         call: CallRequest {
             to: Some(world::NUMBER.to_owned()),
             phone_number_id: Some(world::PHONE_NUMBER_ID.to_owned()),
             waba: Some(world::WABA.to_owned()),
             node: Some(target.to_owned()),
-            hold_s: Some(wanted.hold_s),
+            hold_s: Some(load_options.hold_s),
             ..CallRequest::default()
         },
     }
 }
 
-/// Runs an ordered load to its end, whatever becomes of its calls.
-pub(crate) async fn told_of(
+/// Runs a load to its end and ignores failed calls.
+pub(crate) async fn run_order(
     client: &Client,
     sim: &str,
     order: LoadRequest,

@@ -1,8 +1,11 @@
-//! The whole program against its floors: what a call costs, how long it waits, what it leaves behind.
+//! Benchmarks of the whole program against lower bounds: the cost of a call, its latency and the
+//! memory it leaves behind.
 //!
-//! `cargo bench --bench node -- setup` (or `outbound`, `messages`, `media`, `encode`, `conference`, `stream`, `memory`, `start`,
-//! `overload`; none: all of them). Offhook and floor run as processes of their own and by turns; processor time is theirs alone, as the scheduler counts it, so that other work on the machine
-//! moves it little. The simulated Meta and the customer's application live in this process and are not measured.
+//! `cargo bench --bench node -- setup` (or `outbound`, `messages`, `media`, `encode`, `conference`,
+//! `stream`, `memory`, `start`, `overload`; without an argument all of them run). Offhook and the
+//! lower bound run alternately in separate processes. Their processor time is taken from the
+//! scheduler, so other load has little influence. The simulated Meta and the customer's application
+//! run in this process and are not measured.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 
@@ -26,12 +29,12 @@ use sim::{LOAD_RELAYS, PermissionPolicy, Sim, SimOptions, client};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// One line on standard output.
+/// Prints one line to standard output.
 fn say(line: std::fmt::Arguments<'_>) {
     println!("{line}");
 }
 
-/// What all of them need: a simulated Meta, an application, a client.
+/// Shared environment: a simulated Meta, an application and an HTTP client.
 pub(crate) struct World {
     pub(crate) sim: Sim,
     pub(crate) customer: customer::Customer,
@@ -41,7 +44,7 @@ pub(crate) struct World {
 impl World {
     async fn new() -> Result<Self, Box<dyn std::error::Error>> {
         let sim = Sim::start(SimOptions {
-            relays: asked("OFFHOOK_BENCH_RELAYS", LOAD_RELAYS.into()) as u16,
+            relays: env_number("OFFHOOK_BENCH_RELAYS", LOAD_RELAYS.into()) as u16,
             permission_policy: PermissionPolicy::Unenforced,
             ..SimOptions::default()
         })
@@ -58,8 +61,8 @@ impl World {
     }
 }
 
-/// An environment variable as a number, for runs that are shorter or longer than the usual.
-pub(crate) fn asked(name: &str, usual: u64) -> u64 {
+/// Reads a number from an environment variable, which makes runs shorter or longer than `usual`.
+pub(crate) fn env_number(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 

@@ -1,18 +1,19 @@
-//! Media: processor time of a live call that plays a prompt, against a floor that carries the same packets and does nothing
-//! else (`media_floor`); and how soon the caller hears something.
+//! Benchmark of media: processor time of a live call that plays a prompt, against a lower bound
+//! that only carries the same packets (`media_floor`), and the delay until the caller hears the
+//! first audio.
 
 use std::time::Duration;
 
 use sim::LOAD_RELAYS;
 
-use super::load::{self, Wanted};
+use super::load::{self, LoadOptions};
 use super::media_floor::{Floor, Peers, SECONDS, median};
-use super::{World, asked, memory, say};
+use super::{World, env_number, memory, say};
 
 pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let calls = asked("OFFHOOK_BENCH_MEDIA", 100);
-    let relays = asked("OFFHOOK_BENCH_RELAYS", LOAD_RELAYS.into()).clamp(1, calls.max(1));
-    // As the node does it: calls with one address of a peer's are told apart by ports.
+    let calls = env_number("OFFHOOK_BENCH_MEDIA", 100);
+    let relays = env_number("OFFHOOK_BENCH_RELAYS", LOAD_RELAYS.into()).clamp(1, calls.max(1));
+    // Calls that share a peer address are told apart by local port, as in the node.
     let ports = calls.div_ceil(relays) as usize;
     let floor_of = |ports, peers| async move {
         let floor = Floor { calls: calls as usize, ports, peers };
@@ -24,16 +25,23 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let world = World::new().await?;
     let folder = tempfile::tempdir()?;
     let node = memory::start(&world, folder.path(), 3_000).await?;
-    let wanted = Wanted { rate: 20.0, calls, hold_s: 2.0, media: true };
-    let summary =
-        load::run(&world.client, world.sim.url(), &node.url, Wanted { calls: 40, ..wanted })
-            .await?;
-    let arriving = Duration::from_secs_f64(calls as f64 / wanted.rate + 3.0);
+    let load_options = LoadOptions { rate: 20.0, calls, hold_s: 2.0, media: true };
+    let summary = load::run(
+        &world.client,
+        world.sim.url(),
+        &node.url,
+        LoadOptions { calls: 40, ..load_options },
+    )
+    .await?;
+    let arriving = Duration::from_secs_f64(calls as f64 / load_options.rate + 3.0);
     let live = load::run(
         &world.client,
         world.sim.url(),
         &node.url,
-        Wanted { hold_s: (arriving + Duration::from_secs(SECONDS)).as_secs_f64() + 2.0, ..wanted },
+        LoadOptions {
+            hold_s: (arriving + Duration::from_secs(SECONDS)).as_secs_f64() + 2.0,
+            ..load_options
+        },
     );
     let look = async {
         tokio::time::sleep(arriving).await;

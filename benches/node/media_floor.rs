@@ -1,9 +1,10 @@
-//! The floor of media: a thread of a process of its own that receives, opens, seals and sends the packets of so many calls, in
-//! batches, and does nothing else: no leg, no replay window, no jitter, no STUN, no report, no order.
+//! The lower bound for media: one thread in its own process that receives, decrypts, encrypts and
+//! sends the packets of all calls in batches. It has no legs, replay window, jitter buffer, STUN,
+//! RTCP or reordering.
 //!
-//! Its peers are in the bench's process and not counted. They are what a load's callers are: as many addresses, each a task
-//! that sleeps until a packet is there, opens it, and speaks on its own beat. A send to somebody who sleeps wakes him, and
-//! the kernel counts that as the sender's.
+//! Its peers run in the bench process and are not counted. Like a load's callers, they use one
+//! address each and sleep in a task until a packet arrives, decrypt it, and send on their own
+//! schedule. Sending to a sleeping task wakes it, and the kernel charges that to the sender.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
@@ -18,15 +19,15 @@ use tokio::io::Interest;
 
 use super::process::Process;
 
-/// Packets are measured over so many seconds, each by itself: what counts is the second in the middle of them by its figure, so
-/// that one in which the neighbours were loud does not.
+/// Number of one-second measurements. The result is their median, so a second with much other load
+/// does not count.
 pub(crate) const SECONDS: u64 = 11;
-/// So long before them and after.
+/// Warm-up before and pause after the measurement.
 const AROUND: Duration = Duration::from_secs(1);
-/// The shards' own beat: legs are spread over four of them.
+/// The tick of the shards. Legs are spread over four of them.
 const TICK: Duration = Duration::from_millis(5);
 const SLOTS: usize = 4;
-/// Opus in a prompt's packet, on average; and in a caller's, who is silent.
+/// Average Opus payload of a prompt's packet, and of a silent caller's packet.
 const PROMPT: usize = 60;
 const SILENCE: usize = 3;
 const HEADER: usize = 12;
@@ -35,30 +36,31 @@ const SOCKET_BUFFER: usize = 4 << 20;
 
 pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
 
-/// Who is at the other end.
+/// How the remote side receives.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Peers {
-    /// So many addresses, which calls have by turns; each waits for its packets, as a load's callers do.
+    /// This number of addresses, assigned to calls in turn. A task per address waits for packets,
+    /// as a load's callers do.
     Waiting(usize),
-    /// One address that is looked at every 5 ms: no send wakes anybody.
+    /// One address that is polled every 5 ms, so that no send wakes a task.
     Passing,
 }
 
-/// What the floor carries.
+/// Parameters of the lower bound.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Floor {
     pub(crate) calls: usize,
-    /// Its own ports. Calls of one peer address are spread over them.
+    /// Number of local ports. Calls of one peer address are spread over them.
     pub(crate) ports: usize,
     pub(crate) peers: Peers,
 }
 
-/// Where a call's packets go: which of so many addresses of the peers', which port of the floor's.
+/// Returns the peer address and the local port of a call, both as indices.
 fn place(call: usize, addresses: usize, ports: usize) -> (usize, usize) {
     (call % addresses, call / addresses % ports)
 }
 
-/// Processor time of a second, by the median of [`SECONDS`].
+/// Returns the median processor time per second over [`SECONDS`] measurements.
 pub(crate) fn median(mut of: impl FnMut() -> Duration) -> Duration {
     let mut seconds: Vec<Duration> = (0..SECONDS).map(|_| of()).collect();
     seconds.sort_unstable();
@@ -66,7 +68,7 @@ pub(crate) fn median(mut of: impl FnMut() -> Duration) -> Duration {
 }
 
 impl Floor {
-    /// Processor time of its process in a second.
+    /// Returns the processor time of the child process per second.
     pub(crate) fn measure(self) -> Result<Duration, Fault> {
         let addresses = match self.peers {
             Peers::Waiting(addresses) => addresses.clamp(1, self.calls.max(1)),
@@ -121,7 +123,8 @@ impl Floor {
     }
 }
 
-/// The floor itself: tells its addresses, carries its calls for as long as it is measured, and says whether it opened what was sent.
+/// Entry point of the child process: prints its addresses, carries the calls while it is measured,
+/// and reports whether decryption succeeded.
 pub(crate) fn serve(calls: usize, ports: usize, peers: &str) -> Result<(), Fault> {
     let peers: Vec<SocketAddr> = peers.split(',').map(str::parse).collect::<Result<_, _>>()?;
     let sockets: Vec<UdpSocket> = (0..ports).map(|_| socket()).collect::<Result<_, Fault>>()?;
@@ -132,7 +135,7 @@ pub(crate) fn serve(calls: usize, ports: usize, peers: &str) -> Result<(), Fault
     let ours: Vec<String> =
         sockets.iter().map(|s| Ok(s.local_addr()?.to_string())).collect::<Result<_, Fault>>()?;
     let keys = Keys::of(calls)?;
-    // By slot and port.
+    // Indexed by slot and port.
     let due: Vec<Vec<Vec<(u32, SocketAddr)>>> = (0..SLOTS)
         .map(|slot| {
             let of_port = |port| {
@@ -169,9 +172,9 @@ pub(crate) fn serve(calls: usize, ports: usize, peers: &str) -> Result<(), Fault
         }
         (count as u128) < ticks
     });
-    let wanted = calls as u64 * 50 * (SECONDS + AROUND.as_secs()) * 9 / 10;
-    if opened < wanted {
-        Err(format!("opened {opened} packets of {wanted}").into())
+    let expected = calls as u64 * 50 * (SECONDS + AROUND.as_secs()) * 9 / 10;
+    if opened < expected {
+        Err(format!("opened {opened} packets of {expected}").into())
     } else {
         Ok(())
     }
@@ -184,8 +187,7 @@ fn socket() -> Result<UdpSocket, Fault> {
     Ok(socket)
 }
 
-/// A key for each direction of each call. Packets of different calls never have the same, which is something to the
-/// processor's caches.
+/// One key per direction and call. Distinct keys matter because they occupy the processor's caches.
 struct Keys(Vec<[LessSafeKey; 2]>);
 
 impl Keys {
@@ -198,7 +200,7 @@ impl Keys {
         Ok(Self((0..calls).map(|_| Ok([key()?, key()?])).collect::<Result<_, Fault>>()?))
     }
 
-    /// Appends an RTP packet of a call, sealed as SRTP's AEAD_AES_128_GCM does (RFC 7714).
+    /// Appends an RTP packet of a call, encrypted with SRTP's AEAD_AES_128_GCM (RFC 7714).
     fn seal(&self, call: u32, sequence: u16, payload: usize, out: &mut Vec<u8>) {
         let from = out.len();
         out.extend([0x80, 111]);
@@ -219,7 +221,7 @@ impl Keys {
         }
     }
 
-    /// Whether it opens, into `plain`.
+    /// Decrypts a packet into `plain`. Returns false if authentication fails.
     fn open(&self, packet: &[u8], plain: &mut Vec<u8>) -> bool {
         let Some((head, body)) = packet.split_at_checked(HEADER) else { return false };
         let Some((sealed, tag)) = body.split_at_checked(body.len().saturating_sub(TAG)) else {
@@ -240,7 +242,7 @@ fn nonce(call: u32, sequence: u16) -> Nonce {
     Nonce::assume_unique_for_key(nonce)
 }
 
-/// Room for what goes out, used again and again.
+/// Reusable buffers for outgoing packets.
 #[derive(Default)]
 struct Out {
     bytes: Vec<u8>,
@@ -269,7 +271,7 @@ impl Out {
     }
 }
 
-/// Calls `tick` every 5 ms with its number, until it says that it was the last.
+/// Calls `tick` with a counter every 5 ms until it returns false.
 fn beat(mut tick: impl FnMut(usize) -> bool) {
     let clock = Clock::real();
     let (mut due, mut count) = (clock.now(), 0_usize);
@@ -285,7 +287,7 @@ fn beat(mut tick: impl FnMut(usize) -> bool) {
     }
 }
 
-/// One address of the peers', with its calls and where each sends.
+/// A peer address with its calls and their destinations.
 #[derive(Clone)]
 struct Peer {
     socket: Arc<UdpSocket>,
@@ -293,7 +295,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// Its calls by slot.
+    /// Returns the calls by slot.
     fn due(&self) -> [Vec<(u32, SocketAddr)>; SLOTS] {
         std::array::from_fn(|slot| self.calls.iter().skip(slot).step_by(SLOTS).copied().collect())
     }
@@ -303,7 +305,7 @@ impl Peer {
     }
 }
 
-/// A thread of peers that wait for their packets: a task each, as `sim::media::relay` has them.
+/// Runs a thread of peers that wait for packets, one task each, like `sim::media::relay`.
 fn waiting(peers: Vec<Peer>, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     let keys = Arc::new(Keys::of(peers.iter().map(Peer::last_call).max().unwrap_or_default())?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -311,7 +313,7 @@ fn waiting(peers: Vec<Peer>, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
         let mut tasks = tokio::task::JoinSet::new();
         let count = peers.len().max(1) as u32;
         for (n, peer) in (0_u32..).zip(peers) {
-            // Callers don't come in step.
+            // Spread the callers' packets over the tick.
             tasks.spawn(wait(peer, keys.clone(), stop.clone(), TICK * n / count));
         }
         while let Some(ended) = tasks.join_next().await {
@@ -358,7 +360,7 @@ async fn wait(
     Ok(())
 }
 
-/// Peers that look every 5 ms whether something has come, and throw it away.
+/// Polls the peers' sockets every 5 ms and discards the packets.
 fn passing(peers: &[Peer], stop: &AtomicBool) -> Result<(), Fault> {
     let keys = Keys::of(peers.iter().map(Peer::last_call).max().unwrap_or_default())?;
     let due: Vec<_> = peers.iter().map(Peer::due).collect();

@@ -1,60 +1,60 @@
-//! What calls take of memory, and what is left of it when they are over.
+//! Benchmark of memory: what live calls use and what remains after they end.
 
 use std::time::Duration;
 
-use super::load::{self, Wanted};
+use super::load::{self, LoadOptions};
 use super::process::Process;
 use super::subject::{Offhook, Setup};
-use super::{World, asked, say};
+use super::{World, env_number, say};
 
-/// Calls of a sequence after which memory is looked at, where there are many.
+/// Number of calls after which a long sequence reports its memory.
 const PART: u64 = 20_000;
 
 pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let bytes_live = asked("OFFHOOK_BENCH_LIVE", 1_000);
-    let media_live = asked("OFFHOOK_BENCH_MEDIA_LIVE", 200);
-    let behind = asked("OFFHOOK_BENCH_SEQUENCE", 20_000);
+    let bytes_live = env_number("OFFHOOK_BENCH_LIVE", 1_000);
+    let media_live = env_number("OFFHOOK_BENCH_MEDIA_LIVE", 200);
+    let behind = env_number("OFFHOOK_BENCH_SEQUENCE", 20_000);
     let world = World::new().await?;
     one(
         &world,
         "without media",
         65_536,
-        Wanted { rate: 200.0, calls: bytes_live, hold_s: 0.0, media: false },
+        LoadOptions { rate: 200.0, calls: bytes_live, hold_s: 0.0, media: false },
     )
     .await?;
     one(
         &world,
         "with media",
         204_800,
-        Wanted { rate: 25.0, calls: media_live, hold_s: 0.0, media: true },
+        LoadOptions { rate: 25.0, calls: media_live, hold_s: 0.0, media: true },
     )
     .await?;
     sequence(&world, behind).await
 }
 
-/// Live calls, all at once: what the second half of them adds to the resident memory. What the first of all make once
-/// and keep, and what the allocator holds in reserve, is not theirs.
+/// Measures live calls: the growth of resident memory from the second half of them. One-time
+/// initialisation and the allocator's reserve fall into the first half.
 async fn one(
     world: &World,
     what: &str,
     target: u64,
-    wanted: Wanted,
+    load_options: LoadOptions,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
-    let node = start(world, folder.path(), if wanted.media { 3_000 } else { 0 }).await?;
+    let node = start(world, folder.path(), if load_options.media { 3_000 } else { 0 }).await?;
     load::run(
         &world.client,
         world.sim.url(),
         &node.url,
-        Wanted { calls: 20, hold_s: 1.0, ..wanted },
+        LoadOptions { calls: 20, hold_s: 1.0, ..load_options },
     )
     .await?;
-    let half = wanted.calls / 2;
-    let arriving = Duration::from_secs_f64(half as f64 / wanted.rate);
+    let half = load_options.calls / 2;
+    let arriving = Duration::from_secs_f64(half as f64 / load_options.rate);
     let (settle, whole) = (Duration::from_secs(4), Duration::from_secs(12));
     let load_of = |calls: u64, hold: Duration| {
-        let wanted = Wanted { calls, hold_s: hold.as_secs_f64(), ..wanted };
-        load::run(&world.client, world.sim.url(), &node.url, wanted)
+        let load_options = LoadOptions { calls, hold_s: hold.as_secs_f64(), ..load_options };
+        load::run(&world.client, world.sim.url(), &node.url, load_options)
     };
     let first = load_of(half, arriving * 2 + whole);
     let second = async {
@@ -72,22 +72,22 @@ async fn one(
     say(format_args!(
         "memory of a live call {what}: {:.1} KiB, of {} at once (target {:.0})",
         each as f64 / 1024.0,
-        wanted.calls,
+        load_options.calls,
         target as f64 / 1024.0
     ));
     Ok(())
 }
 
-/// Calls one after another: resident memory and threads before and after.
+/// Runs calls one after another and compares resident memory and threads before and after.
 async fn sequence(world: &World, calls: u64) -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let node = start(world, folder.path(), 0).await?;
     let parts = (calls / PART).max(4);
-    let rate = asked("OFFHOOK_BENCH_SEQUENCE_RATE", 200) as f64;
-    let wanted = Wanted { rate, calls: calls / parts, hold_s: 0.0, media: false };
+    let rate = env_number("OFFHOOK_BENCH_SEQUENCE_RATE", 200) as f64;
+    let load_options = LoadOptions { rate, calls: calls / parts, hold_s: 0.0, media: false };
     let mut after = Vec::new();
     for _ in 0..parts {
-        load::run(&world.client, world.sim.url(), &node.url, wanted).await?;
+        load::run(&world.client, world.sim.url(), &node.url, load_options).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         after.push((node.process.rss(), threads(&node.process)));
     }

@@ -1,5 +1,6 @@
-//! A user's message, from Meta's webhook to the application that is told of it: processor time and wall time of each, by
-//! turns with a floor that checks the signature, stores the message once and posts it once, and does nothing else.
+//! Benchmark of a user's message, from Meta's webhook to the customer's application: processor time
+//! and latency, alternating with a lower bound that only checks the signature, stores the message
+//! and posts it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -25,12 +26,12 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 
 use super::process::Process;
 use super::subject::{Offhook, Setup};
-use super::{World, asked, say};
+use super::{World, env_number, say};
 
-/// So many users write, by turns: each a conversation of their own.
+/// Number of users who write in turn, each in a separate conversation.
 const USERS: u64 = 200;
 
-/// What one round of one program came to.
+/// Results of one round of one program.
 struct Round {
     cpu_us: f64,
     p50_ms: f64,
@@ -38,9 +39,9 @@ struct Round {
 }
 
 pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let messages = asked("OFFHOOK_BENCH_MESSAGES", 2_000);
-    let rounds = asked("OFFHOOK_BENCH_ROUNDS", 5);
-    let rate = asked("OFFHOOK_BENCH_RATE", 100);
+    let messages = env_number("OFFHOOK_BENCH_MESSAGES", 2_000);
+    let rounds = env_number("OFFHOOK_BENCH_ROUNDS", 5);
+    let rate = env_number("OFFHOOK_BENCH_RATE", 100);
     let mut world = World::new().await?;
     let (ours, theirs) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let places = world.places();
@@ -99,7 +100,8 @@ fn median(mut of: Vec<f64>) -> f64 {
     of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Sends so many messages at the rate, whatever becomes of those before, and waits until the application was told of all.
+/// Sends `count` messages at the given rate without waiting for earlier ones, then waits until the
+/// application has received all of them.
 async fn round(
     world: &mut World,
     process: &Process,
@@ -147,7 +149,7 @@ async fn round(
     Ok(Round { cpu_us, p50_ms: at(0.5), p99_ms: at(0.99) })
 }
 
-/// A webhook with one text, as Meta writes it. Its number stands in its text, so that it is known again.
+/// Returns a webhook with one text message in Meta's format. The text contains the message number.
 fn body(nr: u64) -> String {
     let user = 919_600_000_000 + nr % USERS;
     let seconds = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
@@ -179,7 +181,7 @@ struct Floor {
     requests: hmac::Key,
 }
 
-/// The floor: serves until the process is ended; tells its address on standard output.
+/// The lower bound: serves until the process is killed. Prints its address to standard output.
 pub(crate) async fn serve(folder: &Path, target: String) -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     crate::say(format_args!("{}", listener.local_addr()?));
@@ -251,7 +253,7 @@ impl Floor {
         Ok(())
     }
 
-    /// The form that an application gets, signed as Plivo does.
+    /// Posts the form that an application receives, signed as Plivo does.
     async fn tell(self: Arc<Self>, wamid: String, user: String, text: String) {
         let form = format!(
             "Body={text}&ContentType=text&From={user}&MessageUUID=0c2e4a31-7a55-4c2b-9c07-1f1b5d0d4b90&\

@@ -1,4 +1,5 @@
-//! A call that the business places against one that a user places: processor time of each, by turns, media off.
+//! Benchmark of a business-initiated call against a user-initiated one: processor time of each,
+//! alternating, without media.
 
 use std::time::Duration;
 
@@ -10,30 +11,31 @@ use model::Clock;
 use sim::client::fetch;
 use sim::{CallScript, CalleeBehaviour, HangupRule, PhoneKind, world};
 
-use super::load::{self, Wanted};
+use super::load::{self, LoadOptions};
 use super::subject::Offhook;
-use super::{World, asked, memory, say};
+use super::{World, env_number, memory, say};
 
-/// How long a call lasts once it is answered.
+/// Duration of a call after the answer.
 const HELD: Duration = Duration::from_millis(100);
-/// The first user's number; the others' count up from it.
+/// The first user's number. Further users count up from here.
 const FIRST_USER: u64 = 919_500_000_000;
 
 pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let calls = asked("OFFHOOK_BENCH_CALLS", 1_000);
-    let rounds = asked("OFFHOOK_BENCH_ROUNDS", 5);
-    let rate = asked("OFFHOOK_BENCH_RATE", 100) as f64;
+    let calls = env_number("OFFHOOK_BENCH_CALLS", 1_000);
+    let rounds = env_number("OFFHOOK_BENCH_ROUNDS", 5);
+    let rate = env_number("OFFHOOK_BENCH_RATE", 100) as f64;
     let mut world = World::new().await?;
     let folder = tempfile::tempdir()?;
     let node = memory::start(&world, folder.path(), 0).await?;
     world.sim.set_node_url(node.url.clone());
-    let wanted = Wanted { rate, calls, hold_s: HELD.as_secs_f64(), media: false };
+    let load_options = LoadOptions { rate, calls, hold_s: HELD.as_secs_f64(), media: false };
     let (mut inbound, mut outbound) = (Vec::new(), Vec::new());
     for number in 0..=rounds {
         let warm = number == 0;
-        let wanted = if warm { Wanted { calls: 200, ..wanted } } else { wanted };
-        let one = users_place(&mut world, &node, wanted).await?;
-        let other = business_places(&mut world, &node, wanted).await?;
+        let load_options =
+            if warm { LoadOptions { calls: 200, ..load_options } } else { load_options };
+        let one = users_place(&mut world, &node, load_options).await?;
+        let other = business_places(&mut world, &node, load_options).await?;
         if !warm {
             say(format_args!(
                 "  round {number}: inbound {one:.0} µs, outbound {other:.0} µs a call"
@@ -53,18 +55,19 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
 async fn users_place(
     world: &mut World,
     node: &Offhook,
-    wanted: Wanted,
+    load_options: LoadOptions,
 ) -> Result<f64, Box<dyn std::error::Error>> {
     let (hangups, before) = (world.customer.hangups(), node.process.cpu());
-    load::run(&world.client, world.sim.url(), &node.url, wanted).await?;
-    told(world, node, &before, hangups, wanted.calls).await
+    load::run(&world.client, world.sim.url(), &node.url, load_options).await?;
+    cost_per_call(world, node, &before, hangups, load_options.calls).await
 }
 
-/// As `POST Call/` has it. The users' phones ring and are answered at once, and hang up.
+/// Places calls through `POST Call/`. The users' phones ring, are answered immediately, and hang
+/// up.
 async fn business_places(
     world: &mut World,
     node: &Offhook,
-    wanted: Wanted,
+    load_options: LoadOptions,
 ) -> Result<f64, Box<dyn std::error::Error>> {
     let user = |nr: u64| (FIRST_USER + nr).to_string();
     let script = |nr| CallScript {
@@ -78,7 +81,8 @@ async fn business_places(
         },
         ..CallScript::default()
     };
-    let phones: Vec<_> = (0..wanted.calls).map(|nr| world.sim.expect_call(script(nr))).collect();
+    let phones: Vec<_> =
+        (0..load_options.calls).map(|nr| world.sim.expect_call(script(nr))).collect();
     let (hangups, before) = (world.customer.hangups(), node.process.cpu());
     let basic = base64::engine::general_purpose::STANDARD.encode(format!(
         "{}:{}",
@@ -90,9 +94,11 @@ async fn business_places(
     let clock = Clock::real();
     let begun = clock.now();
     let mut orders = tokio::task::JoinSet::new();
-    for nr in 0..wanted.calls {
-        tokio::time::sleep_until((begun + Duration::from_secs_f64(nr as f64 / wanted.rate)).into())
-            .await;
+    for nr in 0..load_options.calls {
+        tokio::time::sleep_until(
+            (begun + Duration::from_secs_f64(nr as f64 / load_options.rate)).into(),
+        )
+        .await;
         let order = serde_json::json!({
             "from": world::NUMBER, "to": user(nr), "answer_url": places.answer, "hangup_url": places.hangup,
         });
@@ -112,13 +118,13 @@ async fn business_places(
             );
         }
     }
-    let used = told(world, node, &before, hangups, wanted.calls).await?;
+    let used = cost_per_call(world, node, &before, hangups, load_options.calls).await?;
     drop(phones);
     Ok(used)
 }
 
-/// Processor time of a call once all have been reported as over.
-async fn told(
+/// Returns the processor time per call after all ends have been reported.
+async fn cost_per_call(
     world: &mut World,
     node: &Offhook,
     before: &super::process::Cpu,

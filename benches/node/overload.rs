@@ -1,8 +1,8 @@
-//! Ten times more calls than the node can take, for a minute (R10): what becomes of them, how long those that are taken
-//! and those that are rejected wait, what memory it takes, and how soon all is as before.
+//! Benchmark of overload: ten times the node's capacity for a minute. Reports the outcome of the
+//! calls, the latency of accepted and rejected ones, memory, and the time to recover.
 //!
-//! The generator is a process of its own, but on the same machine: it takes a share of the processor that the node then
-//! does not have, before and during the overload alike.
+//! The generator is a separate process on the same machine, so it takes a share of the processor
+//! from the node before and during the overload.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,34 +13,35 @@ use http::Request;
 use sim::client::fetch;
 use sim::load::{Percentiles, Summary};
 
-use super::load::{self, Wanted};
+use super::load::{self, LoadOptions};
 use super::subject::Offhook;
-use super::{World, asked, memory, say};
+use super::{World, env_number, memory, say};
 
-/// Calls are held for so long once answered.
+/// Duration of a call after the answer, in seconds.
 const HOLD_S: f64 = 0.2;
-/// The beginning of an overload, told apart: the node can't know yet that it is no burst.
+/// The first seconds of an overload are reported separately, because the node cannot yet
+/// distinguish it from a burst.
 const BEGINNING_S: f64 = 3.0;
 
 pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let usual = asked("OFFHOOK_BENCH_RATE", 50) as f64;
-    let seconds = asked("OFFHOOK_BENCH_OVERLOAD_SECONDS", 60) as f64;
+    let usual = env_number("OFFHOOK_BENCH_RATE", 50) as f64;
+    let seconds = env_number("OFFHOOK_BENCH_OVERLOAD_SECONDS", 60) as f64;
     let world = World::new().await?;
     let folder = tempfile::tempdir()?;
     let node = memory::start(&world, folder.path(), 0).await?;
     let at = |rate: f64, seconds: f64| {
         let calls = (rate * seconds) as u64;
-        load::told(
+        load::run_unchecked(
             &world.client,
             world.sim.url(),
             &node.url,
-            Wanted { rate, calls, hold_s: HOLD_S, media: false },
+            LoadOptions { rate, calls, hold_s: HOLD_S, media: false },
         )
     };
     at(usual, 5.0).await?;
     let unloaded = at(usual, 20.0).await?;
     tell(&format!("unloaded, {usual} calls/s"), &unloaded);
-    let capacity = match asked("OFFHOOK_BENCH_CAPACITY", 0) {
+    let capacity = match env_number("OFFHOOK_BENCH_CAPACITY", 0) {
         0 => capacity(at).await?,
         given => given as f64,
     };
@@ -51,7 +52,7 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
         "capacity {capacity:.0} calls/s; {rate:.0} calls/s for {seconds} s, RSS idle {} MiB",
         mib(idle)
     ));
-    let watched = Watched::default();
+    let watched = Observations::default();
     let over = Arc::new(AtomicBool::new(false));
     let rest = async {
         tokio::time::sleep(Duration::from_secs_f64(BEGINNING_S)).await;
@@ -79,7 +80,7 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Calls a second that are answered where many more come.
+/// Returns how many calls per second are answered when many more arrive.
 async fn capacity<F>(at: impl Fn(f64, f64) -> F) -> Result<f64, String>
 where
     F: Future<Output = Result<Summary, String>>,
@@ -98,16 +99,16 @@ where
     Ok(best)
 }
 
-/// What was seen of the node from outside.
+/// Observations of the node from outside.
 #[derive(Default)]
-struct Watched {
+struct Observations {
     rss: AtomicU64,
     live: AtomicU64,
     past: AtomicU64,
     looks: AtomicU64,
 }
 
-impl Watched {
+impl Observations {
     async fn watch(&self, world: &World, node: &Offhook, idle: u64, over: &AtomicBool) {
         let mut every = tokio::time::interval(Duration::from_millis(250));
         while !over.load(Ordering::Relaxed) {
@@ -137,7 +138,7 @@ async fn metrics(world: &World, node: &Offhook) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&answer.body).into_owned())
 }
 
-/// What the node says it refused, and why.
+/// Returns the node's own count of refused calls by reason.
 async fn refusals(world: &World, node: &Offhook) -> Result<String, String> {
     let told = |line: &&str| {
         [

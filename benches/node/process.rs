@@ -1,20 +1,23 @@
-//! A program that is measured: started, asked what processor time and memory it took, ended.
+//! Starts and stops measured programs and reads their processor time and memory.
 
 use std::collections::HashMap;
 use std::io::BufRead as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// A child process; killed when dropped.
+/// A child process that is killed when dropped.
 pub(crate) struct Process(pub(crate) Child);
 
-/// Processor time by thread, in nanoseconds.
+/// Processor time by thread name, in nanoseconds.
 pub(crate) type Cpu = HashMap<String, u64>;
 
 impl Process {
-    /// Starts it; with `tells`, waits for its first line on standard output.
-    pub(crate) fn start(command: &mut Command, tells: bool) -> std::io::Result<(Self, String)> {
-        let out = if tells { Stdio::piped() } else { Stdio::null() };
+    /// Starts the process. If `waits_for_line` is set, waits for its first line on standard output.
+    pub(crate) fn start(
+        command: &mut Command,
+        waits_for_line: bool,
+    ) -> std::io::Result<(Self, String)> {
+        let out = if waits_for_line { Stdio::piped() } else { Stdio::null() };
         let mut child = Self(command.stdin(Stdio::null()).stdout(out).spawn()?);
         let mut line = String::new();
         if let Some(out) = child.0.stdout.take() {
@@ -23,7 +26,7 @@ impl Process {
         Ok((child, line.trim().to_owned()))
     }
 
-    /// User and system time of all threads so far, as the scheduler counts it.
+    /// Returns user plus system time of all threads, from the scheduler's statistics.
     pub(crate) fn cpu(&self) -> Cpu {
         let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.0.id())) else {
             return Cpu::new();
@@ -36,7 +39,8 @@ impl Process {
         threads.filter_map(Result::ok).filter_map(of).collect()
     }
 
-    /// What was spent since `before` (a thread that ended meanwhile is not in it).
+    /// Returns the processor time spent since `before`. Threads that ended in the meantime are not
+    /// included.
     pub(crate) fn cpu_since(&self, before: &Cpu) -> Duration {
         let spent = |(thread, nanos): (&String, &u64)| {
             nanos.saturating_sub(before.get(thread).copied().unwrap_or(0))
@@ -44,7 +48,7 @@ impl Process {
         Duration::from_nanos(self.cpu().iter().map(spent).sum())
     }
 
-    /// The same of the threads whose names begin so.
+    /// Like [`Process::cpu_since`], for threads with names that start with `name`.
     pub(crate) fn cpu_since_of(&self, before: &Cpu, name: &str) -> Duration {
         let is_named = |thread: &String| {
             let name_of =
@@ -58,7 +62,7 @@ impl Process {
         Duration::from_nanos(now.iter().filter(|(thread, _)| is_named(thread)).map(spent).sum())
     }
 
-    /// Resident memory in bytes.
+    /// Returns the resident memory in bytes.
     pub(crate) fn rss(&self) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();

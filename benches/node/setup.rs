@@ -1,28 +1,28 @@
-//! The set-up path: webhook → 200, answer document, `pre_accept`, `accept`, terminate, hangup callback, record written;
-//! media off. Against the floor, which writes no record.
+//! Benchmark of call set-up without media: webhook → 200, answer document, `pre_accept`, `accept`,
+//! terminate, hangup callback, record. The lower bound writes no record.
 
 use std::process::Command;
 use std::time::Duration;
 
 use sim::load::Summary;
 
-use super::load::{self, Wanted};
+use super::load::{self, LoadOptions};
 use super::process::Process;
 use super::subject::{Offhook, Setup};
-use super::{World, asked, say};
+use super::{World, env_number, say};
 
-/// What one round of one program came to.
+/// Results of one round of one program.
 struct Round {
     cpu_us: f64,
-    /// By the beginnings of the threads' names.
+    /// Processor time by prefix of the thread name.
     by_thread: [(&'static str, f64); 5],
     summary: Summary,
 }
 
 pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let calls = asked("OFFHOOK_BENCH_CALLS", 1_000);
-    let rounds = asked("OFFHOOK_BENCH_ROUNDS", 5);
-    let rate = asked("OFFHOOK_BENCH_RATE", 100) as f64;
+    let calls = env_number("OFFHOOK_BENCH_CALLS", 1_000);
+    let rounds = env_number("OFFHOOK_BENCH_ROUNDS", 5);
+    let rate = env_number("OFFHOOK_BENCH_RATE", 100) as f64;
     let mut world = World::new().await?;
     let places = world.places();
     let mut command = Command::new(std::env::current_exe()?);
@@ -38,8 +38,8 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
         accept_wait_ms: 0,
     };
     let node = Offhook::start(&world.client, &setup).await?;
-    let wanted = Wanted { rate, calls, hold_s: 0.1, media: false };
-    let warm = Wanted { calls: 200, ..wanted };
+    let load_options = LoadOptions { rate, calls, hold_s: 0.1, media: false };
+    let warm = LoadOptions { calls: 200, ..load_options };
     round(&mut world, &floor, &floor_url, warm).await?;
     round(&mut world, &node.process, &node.url, warm).await?;
     say(format_args!(
@@ -47,8 +47,8 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     ));
     let (mut floors, mut offhooks) = (Vec::new(), Vec::new());
     for number in 1..=rounds {
-        let ours = round(&mut world, &floor, &floor_url, wanted).await?;
-        let theirs = round(&mut world, &node.process, &node.url, wanted).await?;
+        let ours = round(&mut world, &floor, &floor_url, load_options).await?;
+        let theirs = round(&mut world, &node.process, &node.url, load_options).await?;
         let [floor_us, offhook_us] = [ours.cpu_us, theirs.cpu_us];
         let by_thread: Vec<String> =
             theirs.by_thread.iter().map(|(name, us)| format!("{name} {us:.0}")).collect();
@@ -80,14 +80,14 @@ async fn round(
     world: &mut World,
     process: &Process,
     url: &str,
-    wanted: Wanted,
+    load_options: LoadOptions,
 ) -> Result<Round, Box<dyn std::error::Error>> {
     let hangups = world.customer.hangups();
     let before = process.cpu();
-    let summary = load::run(&world.client, world.sim.url(), url, wanted).await?;
-    let all = world.customer.until_hangups(hangups + wanted.calls);
+    let summary = load::run(&world.client, world.sim.url(), url, load_options).await?;
+    let all = world.customer.until_hangups(hangups + load_options.calls);
     tokio::time::timeout(Duration::from_secs(10), all).await?;
-    let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / wanted.calls as f64;
+    let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / load_options.calls as f64;
     let by_thread = ["offhook", "store", "sqlx", "media", "rejects"]
         .map(|of| (of, each(process.cpu_since_of(&before, of))));
     Ok(Round { cpu_us: each(process.cpu_since(&before)), by_thread, summary })

@@ -1,5 +1,6 @@
-//! Sound that is worked on while a call lives: conferences of three, streams that hear, streams that speak (live encode);
-//! processor time of the node for each call, beside what the codec alone takes for the same sound.
+//! Benchmark of live audio processing: three-way conferences, streams that listen, and streams that
+//! speak (live encoding). Reports the node's processor time per call beside that of the codec alone
+//! for the same audio.
 
 use std::time::Duration;
 
@@ -12,28 +13,28 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::load::{self, Wanted};
+use super::load::{self, LoadOptions};
 use super::subject::{Offhook, Setup};
-use super::{World, asked, say};
+use super::{World, env_number, say};
 
-/// Measured over so long.
+/// Duration of the measurement.
 const MEASURED: Duration = Duration::from_secs(10);
 const RATE: Rate = Rate::Hz16000;
-/// Calls begun a second.
+/// Calls started per second.
 const PACE: f64 = 15.0;
 
-/// The kinds, by the words that choose them.
+/// The benchmarks by their command-line names.
 pub(crate) const KINDS: [&str; 3] = ["encode", "conference", "stream"];
 
-/// What the codec alone takes of a second of sound.
+/// Processor time of the codec for one second of audio.
 struct Codec {
     decode: Duration,
     encode: Duration,
 }
 
 pub(crate) async fn run(kind: &str) -> Result<(), Box<dyn std::error::Error>> {
-    // Rooms are full.
-    let calls = (asked("OFFHOOK_BENCH_SOUND", 60) / 3).max(1) * 3;
+    // Round to a multiple of three, so that all rooms are full.
+    let calls = (env_number("OFFHOOK_BENCH_SOUND", 60) / 3).max(1) * 3;
     let world = World::new().await?;
     let arriving = calls as f64 / PACE + 4.0;
     let seconds = arriving + MEASURED.as_secs_f64() + 3.0;
@@ -56,8 +57,8 @@ pub(crate) async fn run(kind: &str) -> Result<(), Box<dyn std::error::Error>> {
     };
     let node = Offhook::start(&world.client, &setup).await?;
     let mut order =
-        load::order(&node.url, Wanted { rate: PACE, calls, hold_s: seconds, media: true });
-    // Where the server speaks, the callers are silent.
+        load::order(&node.url, LoadOptions { rate: PACE, calls, hold_s: seconds, media: true });
+    // If the server speaks, the callers are silent.
     order.call.say = (kind != "encode").then(|| STANDARD.encode(wav_of(&speech)));
     let look = async {
         tokio::time::sleep(Duration::from_secs_f64(arriving)).await;
@@ -69,7 +70,7 @@ pub(crate) async fn run(kind: &str) -> Result<(), Box<dyn std::error::Error>> {
         )
     };
     let (summary, (all, [sound, media])) =
-        tokio::join!(load::told_of(&world.client, world.sim.url(), order), look);
+        tokio::join!(load::run_order(&world.client, world.sim.url(), order), look);
     let summary = summary?;
     if summary.answered != calls {
         return Err(format!("not every call was answered: {summary:?}").into());
@@ -96,7 +97,7 @@ pub(crate) async fn run(kind: &str) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Like a voice: a buzz that glides, in syllables with pauses between them, and some breath.
+/// Synthesises a voice-like signal: a gliding buzz in syllables with pauses, plus noise.
 fn speech(seconds: f64) -> Vec<i16> {
     let samples = (seconds * f64::from(RATE.hz())) as usize;
     let (mut phase, mut dice) = (0.0_f64, 1_u32);
@@ -117,7 +118,7 @@ fn speech(seconds: f64) -> Vec<i16> {
         .collect()
 }
 
-/// The best of a few runs over all of it, as the scheduler counts this thread.
+/// Measures the codec: the best of several runs over all samples, by thread time.
 fn codec(pcm: &[i16]) -> Result<Codec, Box<dyn std::error::Error>> {
     let thread = std::fs::read_link("/proc/thread-self")?;
     let spent = || -> u64 {
@@ -146,7 +147,8 @@ fn codec(pcm: &[i16]) -> Result<Codec, Box<dyn std::error::Error>> {
     Ok(Codec { decode: second(decode), encode: second(encode) })
 }
 
-/// A customer's server of streams: reads what comes and says `speech`, a second at a time. Gives where it is.
+/// Starts a customer's stream server that reads what it receives and sends `speech` one second at a
+/// time. Returns its URL.
 async fn server(speech: &[i16]) -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let at = listener.local_addr()?;

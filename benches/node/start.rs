@@ -1,5 +1,5 @@
-//! How long a node takes from its start to `/readyz`: with an empty store, and with a million records and a thousand
-//! calls that a crash left open.
+//! Benchmark of start-up: time until `/readyz` succeeds, with an empty store, and with a million
+//! records and a thousand calls left open by a crash.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use model::Clock;
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use super::{World, asked, memory, say};
+use super::{World, env_number, memory, say};
 
 pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let records = asked("OFFHOOK_BENCH_RECORDS", 1_000_000);
+    let records = env_number("OFFHOOK_BENCH_RECORDS", 1_000_000);
     let world = World::new().await?;
     let clock = Clock::real();
     let mut took = Vec::new();
@@ -18,12 +18,12 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         took.push(timed(&clock, &world, folder.path()).await?);
     }
-    told("with an empty store", &mut took, 50);
+    print_times("with an empty store", &mut took, 50);
     let folder = tempfile::tempdir()?;
     drop(memory::start(&world, folder.path(), 0).await?);
     fill(&folder.path().join("offhook.db"), records, 1_000).await?;
     let mut took = vec![timed(&clock, &world, folder.path()).await?];
-    told(&format!("with 1000 orphans and {records} records"), &mut took, 1_000);
+    print_times(&format!("with 1000 orphans and {records} records"), &mut took, 1_000);
     Ok(())
 }
 
@@ -39,7 +39,7 @@ async fn timed(
     Ok(took)
 }
 
-fn told(what: &str, took: &mut [Duration], target_ms: u64) {
+fn print_times(what: &str, took: &mut [Duration], target_ms: u64) {
     took.sort_unstable();
     let (Some(best), Some(median)) = (took.first(), took.get(took.len() / 2)) else { return };
     let ms = |d: &Duration| d.as_secs_f64() * 1e3;
@@ -50,7 +50,7 @@ fn told(what: &str, took: &mut [Duration], target_ms: u64) {
     ));
 }
 
-/// Records of calls that ended, and calls that never did.
+/// Writes records of ended calls and of calls that were left open.
 async fn fill(store: &std::path::Path, records: u64, orphans: u64) -> Result<(), sqlx::Error> {
     let mut to =
         SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(store)).await?;
@@ -69,7 +69,7 @@ async fn fill(store: &std::path::Path, records: u64, orphans: u64) -> Result<(),
     to.close().await
 }
 
-/// The node's own name for itself.
+/// Returns the node id that the node derives from the host name.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect()

@@ -1,4 +1,4 @@
-//! Offhook as it is run in production: the program itself, `serve`, JSON logs at INFO into a file.
+//! Runs Offhook as in production: `serve`, with JSON logs at INFO written to a file.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,9 +20,9 @@ pub(crate) struct Offhook {
     pub(crate) admin: String,
 }
 
-/// What a node is started with.
+/// Start options of a node.
 pub(crate) struct Setup<'a> {
-    /// Holds its configuration, store and log.
+    /// Holds the configuration, store and log.
     pub(crate) folder: &'a Path,
     pub(crate) graph: &'a str,
     pub(crate) answer: &'a str,
@@ -30,20 +30,20 @@ pub(crate) struct Setup<'a> {
     pub(crate) accept_wait_ms: u64,
 }
 
-/// A free port of the loopback, below those that the system gives to connections.
+/// Returns a free loopback port below the range that the system assigns to outgoing connections.
 fn free(bound: impl Fn((std::net::Ipv4Addr, u16)) -> bool) -> u16 {
     let mut tries = (0..1_000).map(|_| rand::random_range(20_000..32_000_u16));
     tries.find(|port| bound((std::net::Ipv4Addr::LOCALHOST, *port))).unwrap_or(0)
 }
 
 impl Offhook {
-    /// Starts it and waits until it is ready.
+    /// Starts the node and waits until it is ready.
     pub(crate) async fn start(client: &Client, setup: &Setup<'_>) -> Result<Self, String> {
         let [public, admin] = [(); 2].map(|()| free(|at| std::net::TcpListener::bind(at).is_ok()));
         let media = free(|at| std::net::UdpSocket::bind(at).is_ok());
         let config = setup.config(public, admin, media)?;
         let log = std::fs::File::options().append(true).create(true).open(setup.folder.join("log"));
-        // Another build of it, where two are to be compared by turns.
+        // Allows comparing two builds alternately.
         let program = std::env::var_os("OFFHOOK_BENCH_PROGRAM");
         let mut command =
             Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_offhook").into()));

@@ -1,22 +1,39 @@
-//! The system's allocator; the largest piece that each thread asked of it, and the most that it held. And the time
-//! that a thread was at work, whatever else the machine does.
-#![allow(unsafe_code, reason = "neither can be watched otherwise; only tests are built with it")]
+//! A global allocator that counts the allocations of each thread and forwards to the system's.
+#![allow(unsafe_code, reason = "a global allocator and a thread's processor time; tests only")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 thread_local! {
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+    static TOTAL: Cell<usize> = const { Cell::new(0) };
     static LARGEST: Cell<usize> = const { Cell::new(0) };
-    /// What is held now, and the most of it. What another thread frees is counted there: below 0 is all right.
+    /// Bytes held now and the peak. Memory freed by another thread is subtracted there, so the
+    /// count may become negative.
     static HELD: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
-/// Passes everything on to [`System`].
-pub struct Watched;
+/// Forwards to [`System`] and counts.
+pub struct CountingAllocator;
+
+/// The allocations of one thread during an operation, reallocations included.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Number of allocations.
+    pub count: usize,
+    /// Bytes of all allocations together, whether freed or not.
+    pub total: usize,
+    /// Bytes of the largest allocation.
+    pub largest: usize,
+    /// Largest number of bytes held at the same time, beyond those held before.
+    pub peak: usize,
+}
 
 fn note(size: usize) {
-    // A thread that is ending has no cell any more.
+    // The thread-local is gone while a thread exits.
+    let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+    let _ = TOTAL.try_with(|total| total.set(total.get().wrapping_add(size)));
     let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(size)));
     hold(size.cast_signed());
 }
@@ -24,56 +41,59 @@ fn note(size: usize) {
 fn hold(size: isize) {
     let _ = HELD.try_with(|held| {
         held.set(held.get().saturating_add(size));
-        let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
+        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
     });
 }
 
-// SAFETY: each call goes to `System` as it came; the cell is of plain data and allocates nothing.
-unsafe impl GlobalAlloc for Watched {
+// SAFETY: every call is forwarded to `System` unchanged. The cells hold plain data and do not
+// allocate.
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size());
-        // SAFETY: as the caller promised.
+        // SAFETY: upheld by the caller.
         unsafe { System.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         note(layout.size());
-        // SAFETY: as the caller promised.
+        // SAFETY: upheld by the caller.
         unsafe { System.alloc_zeroed(layout) }
     }
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         note(size);
         hold(-layout.size().cast_signed());
-        // SAFETY: as the caller promised.
+        // SAFETY: upheld by the caller.
         unsafe { System.realloc(old, layout, size) }
     }
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
         hold(-layout.size().cast_signed());
-        // SAFETY: as the caller promised.
+        // SAFETY: upheld by the caller.
         unsafe { System.dealloc(old, layout) }
     }
 }
 
-/// The largest piece that this thread asks for in `work`.
-pub fn largest_in(work: impl FnOnce()) -> usize {
+/// Runs `work` and returns its result with what this thread allocated.
+pub fn measure<T>(work: impl FnOnce() -> T) -> (T, Usage) {
+    COUNT.set(0);
+    TOTAL.set(0);
     LARGEST.set(0);
-    work();
-    LARGEST.get()
-}
-
-/// The most that this thread holds at a time in `work`, beyond what it held before.
-pub fn most_in(work: impl FnOnce()) -> usize {
     let before = HELD.get();
-    MOST.set(before);
-    work();
-    usize::try_from(MOST.get() - before).unwrap_or_default()
+    PEAK.set(before);
+    let result = work();
+    let usage = Usage {
+        count: COUNT.get(),
+        total: TOTAL.get(),
+        largest: LARGEST.get(),
+        peak: usize::try_from(PEAK.get() - before).unwrap_or_default(),
+    };
+    (result, usage)
 }
 
-/// Processor time that this thread has taken so far.
-pub fn worked() -> std::time::Duration {
+/// Returns the processor time that this thread has used so far.
+pub fn thread_time() -> std::time::Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: it writes the struct, which outlives the call.
-    let told = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    assert_eq!(told, 0, "this system tells a thread's time");
+    // SAFETY: the call writes the struct, which outlives it.
+    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    assert_eq!(status, 0, "the system reports thread times");
     std::time::Duration::new(
         time.tv_sec.unsigned_abs(),
         u32::try_from(time.tv_nsec).unwrap_or_default(),

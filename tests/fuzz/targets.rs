@@ -1,4 +1,5 @@
-//! One function a format: takes any bytes, and panics where a promise about that format is broken.
+//! One function per format. Each takes arbitrary bytes and panics if a guarantee about that format
+//! is broken.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -39,7 +40,7 @@ use tower::ServiceExt as _;
 use url::Host;
 use xml::ast::{DocUrl, Target};
 
-/// A webhook's body.
+/// The body of a webhook.
 pub fn webhook(body: &[u8]) {
     let mut items = 0;
     let outcome = webhook::decode(body, |item| {
@@ -56,7 +57,7 @@ pub fn webhook(body: &[u8]) {
     assert!(outcome.is_ok() || items == 0, "what is not JSON has no item");
 }
 
-/// A document of the Answer URL.
+/// A document returned by an answer URL.
 pub fn xml(body: &[u8]) {
     for charset in [None, Some("us-ascii")] {
         let parsed = xml::parse(body, charset);
@@ -72,7 +73,7 @@ pub fn xml(body: &[u8]) {
     }
 }
 
-/// An offer.
+/// An SDP offer.
 pub fn sdp(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     for allow_loopback in [false, true] {
@@ -107,14 +108,15 @@ pub fn sdp(bytes: &[u8]) {
     }
 }
 
-/// A datagram at the media port.
+/// A datagram received at the media port.
 pub fn stun(datagram: &[u8]) {
     if let stun::Kind::Request { ufrag } = stun::classify(datagram) {
         assert!(ufrag.len() < datagram.len());
     }
     let _ = stun::check_id(datagram);
     for password in ["", "VOkJxbRl1RmTxUk/WvJxBt"] {
-        // The integrity covers what stands before it, the length aside; behind it there is a checksum at most.
+        // MESSAGE-INTEGRITY covers everything before it except the length field. At most a
+        // FINGERPRINT follows it.
         let known = |known: &Vec<u8>| {
             let covered = known.len().saturating_sub(8);
             datagram.get(..2) == known.get(..2) && datagram.get(4..covered) == known.get(4..covered)
@@ -124,7 +126,7 @@ pub fn stun(datagram: &[u8]) {
     }
 }
 
-/// Messages of RFC 5769, and bare ones.
+/// The messages of RFC 5769, and some without attributes.
 pub fn stun_corpus() -> Vec<Vec<u8>> {
     const REQUEST: &str = "000100582112a442b7e7a701bc34d686fa87dfae802200105354554e207465737420636c69656e74002400046e00\
         01ff80290008932ff9b151263b36000600096576746a3a68367659202020000800149aeaa70cbfd8cb56781ef2b5b2d3f249c1b571a2\
@@ -141,7 +143,7 @@ pub fn stun_corpus() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Telephone events as a peer may send them: (timestamp, event, four bytes of payload …) again and again.
+/// Telephone events from a peer, as a sequence of (timestamp, event, four payload bytes).
 pub fn telephone_event(bytes: &[u8]) {
     static START: OnceLock<std::time::Instant> = OnceLock::new();
     let start = *START.get_or_init(|| Clock::real().now());
@@ -163,7 +165,7 @@ fn probe() -> &'static Probe {
     PROBE.get_or_init(|| Probe::new().expect("a media path"))
 }
 
-/// The pieces of an input, each behind two bytes of length.
+/// Splits an input into pieces, each preceded by a two-byte length.
 fn pieces(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     let pieces = std::iter::from_fn(move || {
         let (length, behind) = rest.split_first_chunk::<2>()?;
@@ -175,17 +177,17 @@ fn pieces(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     pieces.take(64)
 }
 
-/// Datagrams of a peer that STUN vouches for; the first byte says who begins.
+/// Datagrams from a peer address that STUN has verified. The first byte selects the DTLS role.
 pub fn datagrams(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first() else { return };
     let outcome = probe().run(first & 1 == 1, pieces(rest));
     assert!(!outcome.connected, "nobody has the key to the certificate");
     assert!(outcome.events <= 4, "{outcome:?}");
-    // A whole flight of ours and its repetition, however often it is asked for.
+    // One flight and its retransmission, regardless of how often it is requested.
     assert!(outcome.bytes_sent <= 40 * bytes.len() + 8_000, "{outcome:?} to {} bytes", bytes.len());
 }
 
-/// [`datagrams`] of these.
+/// Encodes datagrams as an input of [`datagrams`].
 pub fn framed(first: u8, datagrams: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = vec![first];
     for datagram in datagrams {
@@ -195,7 +197,7 @@ pub fn framed(first: u8, datagrams: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// DTLS: how a client begins, alerts, a cookie that is none, application data of another epoch.
+/// DTLS: ClientHello messages, alerts, an invalid cookie, application data of another epoch.
 pub fn dtls_corpus() -> Vec<Vec<u8>> {
     let hello = probe().first_flight();
     let record = |kind: u8, body: &[u8]| {
@@ -220,7 +222,7 @@ pub fn dtls_corpus() -> Vec<Vec<u8>> {
     ]
 }
 
-/// RTP, RTCP (reports, a goodbye, feedback, a compound), telephone events, STUN among them.
+/// RTP, RTCP (reports, BYE, feedback, a compound packet), telephone events and STUN.
 pub fn rtp_corpus() -> Vec<Vec<u8>> {
     let ssrc = 305_419_896u32.to_be_bytes();
     let rtp = |pt: u8, sequence: u8, payload: &[u8]| {
@@ -259,7 +261,8 @@ pub fn rtp_corpus() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A caller's Opus, which we decode to hear whether anybody speaks; the first byte says which packets are lost.
+/// A caller's Opus packets, which are decoded to detect voice. The first byte selects the lost
+/// packets.
 pub fn opus(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first() else { return };
     let (mut decoder, mut pcm) = (Decoder::new(Rate::Hz16000), Vec::new());
@@ -274,7 +277,7 @@ pub fn opus(bytes: &[u8]) {
     }
 }
 
-/// What our own encoder makes of a tone, of noise and of silence; packets of several frames.
+/// Opus packets of a tone, of noise and of silence, also several frames per packet.
 pub fn opus_corpus() -> Vec<Vec<u8>> {
     let mut encoder = Encoder::for_prompts();
     let samples = encoder.rate().frame();
@@ -291,7 +294,7 @@ pub fn opus_corpus() -> Vec<Vec<u8>> {
         let frame =
             |at: usize| (0..samples).map(|n| sound(at * samples + n, kind)).collect::<Vec<i16>>();
         let packets: Vec<Vec<u8>> = (0..8).map(|at| encoder.encode(&frame(at)).to_vec()).collect();
-        // Code 3: so many frames in one packet (RFC 6716 §3.2.5).
+        // Code 3: an arbitrary number of frames in one packet (RFC 6716 §3.2.5).
         let toc = packets[0].first().copied().unwrap_or_default();
         let many =
             [&[toc | 3, 3][..], &[packets[0].get(1..).unwrap_or_default(); 3].concat()].concat();
@@ -301,15 +304,15 @@ pub fn opus_corpus() -> Vec<Vec<u8>> {
     streams
 }
 
-/// A file that a document wants played.
+/// An audio file that a document plays.
 pub fn audio(bytes: &[u8]) {
     let (frames, outcome) = speech::decode_file(bytes);
     assert!(frames > 0 || outcome.is_err(), "silence is told");
-    // The lowest rate there is makes 72 ms of 32 bytes (MP3), or less.
+    // The lowest bit rate (MP3) needs at least 32 bytes for 72 ms.
     assert!(frames <= bytes.len() * 4 + 100, "{frames} frames of {} bytes", bytes.len());
 }
 
-/// A configuration that is whole; its secrets all say so.
+/// A complete configuration with recognisable secrets.
 pub const CONFIGURATION: &str = r#"
 [listen]
 public = "0.0.0.0:8080"
@@ -347,10 +350,10 @@ answer_url = "https://app.example.com/answer"
 answer_method = "GET"
 "#;
 
-/// A configuration.
+/// A configuration file.
 pub fn configuration(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    // Whoever writes a configuration may name files; a fuzzer should not.
+    // A configuration may name files, and a fuzzer should not open them.
     if text.contains("file") {
         return;
     }
@@ -367,7 +370,7 @@ pub fn configuration(bytes: &[u8]) {
     }
 }
 
-/// A customer's URL, and where redirects from a good one lead.
+/// A customer's URL, and redirect targets relative to a valid one.
 pub fn url(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     for open in [false, true] {
@@ -392,7 +395,7 @@ fn judge_url(url: &CustomerUrl, guard: &Guard, open: bool) {
     match parsed.host() {
         Some(Host::Ipv4(ip)) => assert!(may(ip.into()), "{ip}"),
         Some(Host::Ipv6(ip)) => assert!(may(ip.into()), "{ip}"),
-        // The twin: what the C library's resolver would take for an address without asking anybody.
+        // Cross-check: addresses that the C library's resolver would accept without a DNS query.
         Some(Host::Domain(name)) => {
             assert!(name.parse::<IpAddr>().is_err(), "{name}");
             assert!(
@@ -402,17 +405,17 @@ fn judge_url(url: &CustomerUrl, guard: &Guard, open: bool) {
         }
         None => panic!("no host"),
     }
-    // The other twin: what the HTTP client makes of the text it is handed is the same place.
+    // Cross-check: the HTTP client parses the text to the same host and port.
     let uri: http::Uri = match parsed.as_str().parse() {
         Ok(uri) => uri,
-        // It will not be sent then.
+        // The HTTP client rejects the URL, so nothing is sent.
         Err(_) => return,
     };
     assert_eq!(uri.host(), parsed.host_str());
     assert_eq!(uri.port_u16(), parsed.port());
 }
 
-/// BSD's reading of addresses: one to four parts, decimal, octal or hexadecimal.
+/// Parses addresses like BSD's `inet_aton`: one to four parts, decimal, octal or hexadecimal.
 fn inet_aton(text: &str) -> Option<Ipv4Addr> {
     let parts: Vec<u64> = text
         .strip_suffix('.')
@@ -420,7 +423,7 @@ fn inet_aton(text: &str) -> Option<Ipv4Addr> {
         .split('.')
         .map(|part| {
             let lower = part.to_ascii_lowercase();
-            // No sign, which Rust's own reading would take.
+            // Rejects a sign, which `from_str_radix` would accept.
             let digits = |text: &str, radix: u32| {
                 let plain = text.chars().all(|c| c.is_digit(radix));
                 plain.then(|| u64::from_str_radix(text, radix).ok()).flatten()
@@ -544,7 +547,7 @@ fn rest_api() -> &'static Rest {
                 .expect("good");
         let credentials = api::auth::Credentials::new(&config.accounts);
         let clock = Clock::real();
-        // No number is anybody's: nothing goes out to Graph.
+        // The directory is empty, so no request reaches Graph.
         let gate = Arc::new(Gate::new(Arc::new(Directory::new(10)), clock.now()));
         let graph = GraphConfig::new("http://127.0.0.1:9/v23.0", Secret::new("CANARY-6"));
         let graph = Arc::new(Graph::new(graph, clock.clone()).expect("a client"));
@@ -672,7 +675,7 @@ fn rest_api() -> &'static Rest {
     })
 }
 
-/// A request to the APIs by somebody who may: method, target, a line's end, the body.
+/// An authenticated API request: method, target, a newline, the body.
 pub fn rest(bytes: &[u8]) {
     use base64::Engine as _;
     let end = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
@@ -701,7 +704,7 @@ pub fn rest(bytes: &[u8]) {
     }
 }
 
-/// A call's event log.
+/// The event log of a call.
 pub fn event_log(bytes: &[u8]) {
     let mut steps = 0u64;
     if let Ok(replayed) = machine::replay::replay(bytes, |_| steps += 1) {
@@ -709,7 +712,8 @@ pub fn event_log(bytes: &[u8]) {
     }
 }
 
-/// The query of a verification, which is a URL's fragment just as well; a line's end; a signature.
+/// The query of a webhook verification, also parsed as a URL fragment; then a newline and a
+/// signature.
 pub fn webhook_request(bytes: &[u8]) {
     let secrets =
         Secrets::new(&Secret::new("app"), Some(&Secret::new("before")), Secret::new("token"));
@@ -728,11 +732,11 @@ pub fn webhook_request(bytes: &[u8]) {
     assert!(!secrets.signed(&headers, bytes));
 }
 
-/// What a stream's server sends: a message a line.
+/// Messages of a stream's server, one per line.
 pub fn stream_message(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let trial = engine::stream::read_messages(text.lines());
-    // A byte of µ-law is the least that a sample takes, and each message may leave a part of a frame.
+    // A sample takes at least one byte (µ-law), and each message may end in a partial frame.
     assert!(trial.frames <= text.len() / 160 + trial.outcomes.len() + 1, "{} frames", trial.frames);
     assert!(trial.frames <= 40 * 50, "what waits is bounded");
     assert!(
@@ -749,7 +753,7 @@ pub fn stream_message(bytes: &[u8]) {
     }
 }
 
-/// What a recogniser answers, over HTTP; and over a WebSocket, a message a line.
+/// The answer of a recogniser over HTTP, and its WebSocket messages, one per line.
 pub fn recogniser(bytes: &[u8]) {
     use speech::recognise::{parse_messages, parse_response};
     let is_told = |text: &str| {

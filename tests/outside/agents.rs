@@ -1,14 +1,15 @@
-//! Agents over HTTP: made, changed, removed; and calls that they take, with a stand-in for their server and for a model.
+//! AI agents over HTTP: create, change and remove them, and calls that they answer, with stand-ins
+//! for their server and for a model.
 
 use serde_json::{Value, json};
 use sim::{CallEvent, CallEventKind, CallScript, HangupRule, HangupSource, Sim, caller};
 use tokio::sync::mpsc;
 
 use crate::recognise::{Endpoint, say};
-use crate::support::agent::{AgentServer, Says, chunk, chunks, reply};
+use crate::support::agent::{AgentResponse, AgentServer, chunk, chunks, reply};
 use crate::support::app::App;
 use crate::support::http;
-use crate::support::node::{API_KEY, AUTH_TOKEN, NUMBER, Node, Wanted, sim_options};
+use crate::support::node::{API_KEY, AUTH_TOKEN, NUMBER, Node, NodeConfig, sim_options};
 
 struct World {
     node: Node,
@@ -20,9 +21,9 @@ impl World {
     async fn start(extra: &str) -> Self {
         let app = App::start().await;
         let sim = Sim::start(sim_options()).await.unwrap();
-        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-        wanted.extra = extra.to_owned();
-        let node = Node::start(&wanted).await;
+        let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+        node_config.extra = extra.to_owned();
+        let node = Node::start(&node_config).await;
         sim.set_node_url(node.public.clone());
         Self { node, sim, app }
     }
@@ -32,7 +33,7 @@ impl World {
         http::send(method, &url, &[("x-api-key", API_KEY)], body.to_string()).await
     }
 
-    /// An agent that takes the number's calls.
+    /// Connects the number's calls to a new agent. Returns its id.
     async fn with_agent(&self, agent: Value) -> String {
         let made = self.ask("POST", "agents/", agent).await;
         assert_eq!(made.status, 201, "{}", made.text());
@@ -53,7 +54,7 @@ impl World {
         events.expect("the call ends")
     }
 
-    /// Waits until a document of the live call has this.
+    /// Waits until a document of the live call contains `what`.
     async fn until_document(&self, what: &str) {
         let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
         for _ in 0..300 {
@@ -91,7 +92,7 @@ fn business_hung_up(events: &[CallEvent]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn agents_are_made_changed_and_removed() {
+async fn agents_are_created_changed_and_removed() {
     let world = World::start("").await;
     let endpoint = "http://127.0.0.1:9009/agent";
     let made = world
@@ -147,7 +148,7 @@ async fn agents_are_made_changed_and_removed() {
             answer.text()
         );
     }
-    // S2.19: the same number for many.
+    // Several agents may share an outbound number.
     let second =
         json!({"name": "Ravi", "kind": "http", "endpoint": endpoint, "outboundNumber": NUMBER});
     assert_eq!(world.ask("POST", "agents/", second).await.status, 201);
@@ -187,7 +188,7 @@ async fn agents_are_made_changed_and_removed() {
     assert_eq!(world.ask("DELETE", &path, Value::Null).await.status, 404);
 }
 
-/// Whether `text` is `whole`, or as much of it as was heard.
+/// Returns true if `text` is `whole` or the part of it that was played before an interruption.
 pub fn is_begin_of(text: &Value, whole: &str) -> bool {
     let text = text.as_str().unwrap_or_default();
     text == whole
@@ -197,7 +198,7 @@ pub fn is_begin_of(text: &Value, whole: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_takes_a_call_hears_keys_and_hangs_up() {
+async fn an_agent_answers_a_call_receives_digits_and_hangs_up() {
     let world = World::start("").await;
     let server = AgentServer::start(|turn| match turn.body["turn"].as_u64() {
         Some(1) => reply("You pressed one and two. What else?", Value::Null),
@@ -230,13 +231,13 @@ async fn an_agent_takes_a_call_hears_keys_and_hangs_up() {
         json!({"waId": "919412341234", "userId": null, "name": "Asha Verma"})
     );
     assert_eq!(first.body["number"], NUMBER);
-    // The key came into it: what was not heard was not said.
+    // A digit interrupted the prompt, so only the played part is in the history.
     assert!(
         is_begin_of(&first.body["history"][0]["text"], "Welcome. How can I help you?"),
         "{}",
         first.body
     );
-    // Signed with the account's token, since the agent has no secret of its own.
+    // Signed with the account's token, because the agent has no secret.
     let header = |name: &str| first.headers[name].to_str().unwrap().to_owned();
     assert_eq!(header("x-offhook-attempt"), "1");
     let signature = header("x-offhook-signature");
@@ -255,9 +256,9 @@ async fn an_agent_takes_a_call_hears_keys_and_hangs_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_fails_is_asked_thrice_and_a_person_is_wanted() {
+async fn a_failing_agent_is_retried_twice_and_escalates() {
     let world = World::start("").await;
-    let server = AgentServer::start(|_| Says::Status(500)).await;
+    let server = AgentServer::start(|_| AgentResponse::Status(500)).await;
     world
         .with_agent(json!({
             "name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice"], "greeting": "Hello.",
@@ -278,11 +279,11 @@ async fn an_agent_that_fails_is_asked_thrice_and_a_person_is_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_is_heard_from_its_first_sentence_on() {
+async fn a_models_answer_plays_from_its_first_sentence() {
     let (sender, events) = mpsc::channel(64);
     let held = std::sync::Mutex::new(Some(events));
     let server = AgentServer::start(move |_| match held.lock().unwrap().take() {
-        Some(events) => Says::Events(events),
+        Some(events) => AgentResponse::Events(events),
         None => chunks(&["Good", "bye.", "\n[hang", "up]"]),
     })
     .await;
@@ -303,7 +304,7 @@ async fn a_model_is_heard_from_its_first_sentence_on() {
         let call = world.sim.place_call(script);
         async move { call.all().await }
     });
-    let asked = server.until_asked(1).await.remove(0);
+    let asked = server.until_requests(1).await.remove(0);
     assert_eq!(asked.path, "/v1/chat/completions");
     assert_eq!((&asked.body["model"], &asked.body["stream"]), (&json!("small"), &json!(true)));
     assert_eq!(asked.headers["authorization"], "Bearer model-key");
@@ -312,7 +313,7 @@ async fn a_model_is_heard_from_its_first_sentence_on() {
     assert_eq!(messages.last().unwrap(), &json!({"role": "user", "content": "What is it?"}));
     assert_eq!(messages[1], json!({"role": "assistant", "content": "Hello."}));
     sender.try_send(chunk("It is a very fine green tea. ")).unwrap();
-    // The document with the sound is there while the model still thinks.
+    // The document with the audio URL is available while the model still generates.
     world.until_document("/sound/").await;
     sender.try_send(chunk("It comes from the mountains.")).unwrap();
     sender.try_send(chunk("\n[hangup]")).unwrap();

@@ -1,4 +1,4 @@
-//! What agents owe over the end of a process, and what remains of their calls.
+//! Turns of AI agents that survive a restart, and the transcript of their calls.
 
 use std::sync::Mutex;
 
@@ -7,7 +7,7 @@ use sim::{CallScript, HangupRule, caller};
 use tokio::sync::mpsc;
 
 use crate::agents::is_begin_of;
-use crate::support::agent::{AgentServer, Says, reply};
+use crate::support::agent::{AgentResponse, AgentServer, reply};
 use crate::support::chat::{Chat, USER};
 use crate::support::node::NUMBER;
 
@@ -20,13 +20,13 @@ fn sent(items: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_turn_under_way_is_taken_up_after_a_restart_and_answered_once() {
+async fn a_pending_turn_resumes_after_a_restart_and_is_answered_once() {
     for kill in [true, false] {
         let (holding, held) = mpsc::channel(1);
         let held = Mutex::new(Some(held));
         let server = AgentServer::start(move |turn| match held.lock().unwrap().take() {
-            // Nothing comes before the node ends.
-            Some(held) => Says::Events(held),
+            // No event arrives before the node stops.
+            Some(held) => AgentResponse::Events(held),
             None => reply(
                 &format!("You wrote {}", turn.body["input"]["text"].as_str().unwrap()),
                 Value::Null,
@@ -36,9 +36,9 @@ async fn a_turn_under_way_is_taken_up_after_a_restart_and_answered_once() {
         let mut chat = Chat::start().await;
         let agent = chat.agent(&server.url).await;
         chat.connect(&agent).await;
-        chat.writes(USER, "one").await;
-        let first = server.until_asked(1).await.remove(0);
-        chat.writes(USER, "two").await;
+        chat.send_text(USER, "one").await;
+        let first = server.until_requests(1).await.remove(0);
+        chat.send_text(USER, "two").await;
         let id = chat.id_of(USER).await;
         match kill {
             true => chat.node.kill(),
@@ -62,19 +62,19 @@ async fn a_turn_under_way_is_taken_up_after_a_restart_and_answered_once() {
             (event(&turns[1]), event(&first)),
             "the same event as before"
         );
-        // What was answered is owed no more.
-        chat.writes(USER, "three").await;
+        // An answered message needs no further reply.
+        chat.send_text(USER, "three").await;
         chat.until(&id, |items| sent(items).len() == 3).await;
         chat.node.kill();
         chat.node.start_again().await;
         chat.sim.set_node_url(chat.node.public.clone());
-        chat.writes(USER, "four").await;
+        chat.send_text(USER, "four").await;
         let items = chat.until(&id, |items| sent(items).len() == 4).await;
         assert_eq!(sent(&items)[2..], ["You wrote three", "You wrote four"], "{items:#?}");
     }
 }
 
-/// The number goes by an agent that greets its callers.
+/// Connects the number to an agent that greets callers.
 async fn answers_calls(chat: &Chat, server: &AgentServer) {
     let agent = json!({"name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice", "whatsapp"],
         "greeting": "Welcome. How can I help you?"});
@@ -88,7 +88,7 @@ async fn answers_calls(chat: &Chat, server: &AgentServer) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_said_to_an_agent_on_the_phone_stands_in_the_conversation() {
+async fn the_transcript_of_an_agents_call_is_in_the_conversation() {
     let chat = Chat::start().await;
     let server = AgentServer::start(|turn| match turn.body["turn"].as_u64() {
         Some(1) => reply("You pressed one and two. What else?", Value::Null),
@@ -110,14 +110,14 @@ async fn what_was_said_to_an_agent_on_the_phone_stands_in_the_conversation() {
         .iter()
         .map(|line| (line["role"].as_str().unwrap(), &line["text"]))
         .collect();
-    let wanted = [
+    let expected = [
         ("assistant", "Welcome. How can I help you?"),
         ("user", "12"),
         ("assistant", "You pressed one and two. What else?"),
     ];
-    // Keys come into what the agent says: it stands there as far as it was heard.
+    // A digit interrupts the agent's text; the transcript keeps the part that was played.
     assert!(said.len() >= 4, "{said:?}");
-    for ((role, text), (by, whole)) in said[..3].iter().zip(wanted) {
+    for ((role, text), (by, whole)) in said[..3].iter().zip(expected) {
         assert!(*role == by && (*text == whole || is_begin_of(text, whole)), "{said:?}");
     }
     assert_eq!(said.last(), Some(&("assistant", &json!("Goodbye."))), "{said:?}");
@@ -126,7 +126,7 @@ async fn what_was_said_to_an_agent_on_the_phone_stands_in_the_conversation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r03_what_was_said_until_a_kill_stands_in_the_conversation_once() {
+async fn r03_the_transcript_before_a_kill_is_in_the_conversation_once() {
     let mut chat = Chat::start().await;
     let server = AgentServer::start(|turn| match turn.body["turn"].as_u64() {
         Some(1) => reply("You pressed one and two. What else?", Value::Null),
@@ -140,8 +140,8 @@ async fn r03_what_was_said_until_a_kill_stands_in_the_conversation_once() {
         hangup: HangupRule::Never,
         ..CallScript::default()
     });
-    server.until_asked(2).await;
-    // Whoever reads the list of calls reads behind what was queued before.
+    server.until_requests(2).await;
+    // Reading the list of calls flushes writes queued before it.
     let (status, _) = chat.ask("GET", "calls/", Value::Null).await;
     assert_eq!(status, 200);
 
@@ -157,15 +157,15 @@ async fn r03_what_was_said_until_a_kill_stands_in_the_conversation_once() {
             calls[0]["call"]["transcript"].as_array().unwrap_or_else(|| panic!("{items:#?}"));
         let said: Vec<_> =
             lines.iter().map(|line| (line["role"].as_str().unwrap(), &line["text"])).collect();
-        let wanted = [
+        let expected = [
             ("assistant", "Welcome. How can I help you?"),
             ("user", "12"),
             ("assistant", "You pressed one and two. What else?"),
             ("user", "3"),
         ];
-        // The answer to it may have come before the end.
+        // The reply may have been sent before the kill.
         assert!((4..=5).contains(&said.len()), "{said:?}");
-        for ((role, text), (by, whole)) in said.iter().zip(wanted) {
+        for ((role, text), (by, whole)) in said.iter().zip(expected) {
             assert!(*role == by && (*text == whole || is_begin_of(text, whole)), "{said:?}");
         }
     }

@@ -1,12 +1,12 @@
-//! Agents that answer messages (S2), and what is made of conversations (S3.23): over HTTP, with stand-ins for the agent's
-//! server and for a model.
+//! AI agents that answer messages, and conversation insights, over HTTP with stand-ins for the
+//! agent's server and for a model.
 
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::support::agent::{AgentServer, Says, chunks, reply};
+use crate::support::agent::{AgentResponse, AgentServer, chunks, reply};
 use crate::support::chat::{Chat, USER, crm};
 use crate::support::node::NUMBER;
 
@@ -39,7 +39,7 @@ async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
     let (sender, events) = mpsc::channel(64);
     let held = Mutex::new(Some(events));
     let server = AgentServer::start(move |turn| match held.lock().unwrap().take() {
-        Some(events) => Says::Events(events),
+        Some(events) => AgentResponse::Events(events),
         None => reply(
             &format!("You wrote {}", turn.body["input"]["text"].as_str().unwrap()),
             json!("close"),
@@ -51,15 +51,15 @@ async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
     chat.connect(&agent).await;
     let shown = chat.get(&format!("agents/{agent}/")).await;
     assert_eq!(shown["inboundNumbers"], json!([NUMBER]));
-    chat.writes(USER, "one").await;
-    server.until_asked(1).await;
-    chat.writes(USER, "two").await;
+    chat.send_text(USER, "one").await;
+    server.until_requests(1).await;
+    chat.send_text(USER, "two").await;
     let id = chat.id_of(USER).await;
     chat.until(&id, |items| items.len() == 2).await;
     assert_eq!(server.turns().len(), 1, "one at a time");
     sender.try_send(json!({"type": "text", "text": "First."}).to_string()).unwrap();
     drop(sender);
-    let turns = server.until_asked(2).await;
+    let turns = server.until_requests(2).await;
     let items = chat.until(&id, |items| sent(items).len() == 2).await;
     assert_eq!(sent(&items), ["First.", "You wrote two"]);
     let first = &turns[0].body;
@@ -88,18 +88,18 @@ async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r03_an_answer_that_is_owed_is_given_after_a_crash_and_once() {
+async fn r03_a_pending_answer_is_sent_once_after_a_crash() {
     let (hold, mut held) = mpsc::channel(64);
     let server = AgentServer::start(move |_| {
         let (sender, events) = mpsc::channel(64);
         hold.try_send(sender).unwrap();
-        Says::Events(events)
+        AgentResponse::Events(events)
     })
     .await;
     let mut chat = Chat::start().await;
     let agent = chat.agent(&server.url).await;
     chat.connect(&agent).await;
-    chat.writes(USER, "hello").await;
+    chat.send_text(USER, "hello").await;
     let lost: mpsc::Sender<String> = held.recv().await.unwrap();
     chat.node.kill();
     drop(lost);
@@ -124,7 +124,7 @@ async fn r03_an_answer_that_is_owed_is_given_after_a_crash_and_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_switched_off_calls_for_a_person_once() {
+async fn a_disabled_agent_escalates_once() {
     let server = AgentServer::start(|_| reply("Never", Value::Null)).await;
     let chat = Chat::start().await;
     let agent = chat.agent(&server.url).await;
@@ -133,7 +133,7 @@ async fn an_agent_that_is_switched_off_calls_for_a_person_once() {
         chat.ask("PATCH", &format!("agents/{agent}/"), json!({"enabled": false})).await.0,
         200
     );
-    chat.writes(USER, "hello?").await;
+    chat.send_text(USER, "hello?").await;
     until_escalated(&chat, 1).await;
     let id = chat.id_of(USER).await;
     let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
@@ -148,18 +148,18 @@ async fn an_agent_that_is_switched_off_calls_for_a_person_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_21_s4_09_a_turn_under_way_is_dropped_when_people_take_over() {
+async fn s3_21_s4_09_a_pending_turn_is_cancelled_when_people_take_over() {
     let (hold, mut held) = mpsc::channel(64);
     let server = AgentServer::start(move |_| {
         let (sender, events) = mpsc::channel(64);
         hold.try_send(sender).unwrap();
-        Says::Events(events)
+        AgentResponse::Events(events)
     })
     .await;
     let chat = Chat::start().await;
     let agent = chat.agent(&server.url).await;
     chat.connect(&agent).await;
-    chat.writes(USER, "hello").await;
+    chat.send_text(USER, "hello").await;
     let thinking: mpsc::Sender<String> = held.recv().await.unwrap();
     let id = chat.id_of(USER).await;
     let silent =
@@ -167,21 +167,22 @@ async fn s3_21_s4_09_a_turn_under_way_is_dropped_when_people_take_over() {
     assert_eq!(silent.0, 200, "{}", silent.1);
     thinking.try_send(json!({"type": "text", "text": "Too late."}).to_string()).unwrap();
     drop(thinking);
-    // While it is off nobody is asked; when it is on again the next message is.
-    chat.writes(USER, "for a person").await;
+    // Messages received while the agent is disabled are not sent to it. The next one after
+    // re-enabling is.
+    chat.send_text(USER, "for a person").await;
     chat.ask("PATCH", &format!("conversations/{id}/"), json!({"aiEnabled": true})).await;
-    chat.writes(USER, "for the agent").await;
+    chat.send_text(USER, "for the agent").await;
     let thinking: mpsc::Sender<String> = held.recv().await.unwrap();
     let asked = server.turns();
     assert_eq!((asked.len(), &asked[1].body["input"]["text"]), (2, &json!("for the agent")));
-    // The number's routing changes, with its conversations: that turn is dropped too.
+    // Changing the number's routing together with its conversations also cancels the pending turn.
     let disconnect = format!("phone-numbers/{NUMBER}/disconnect-agent/");
     assert_eq!(chat.ask("POST", &disconnect, json!({"applyToExisting": true})).await.0, 200);
     thinking.try_send(json!({"type": "text", "text": "Too late."}).to_string()).unwrap();
     drop(thinking);
     chat.connect(&agent).await;
     let other = "919412340001";
-    chat.writes(other, "hello").await;
+    chat.send_text(other, "hello").await;
     let thinking: mpsc::Sender<String> = held.recv().await.unwrap();
     thinking.try_send(json!({"type": "text", "text": "In time."}).to_string()).unwrap();
     drop(thinking);
@@ -193,17 +194,17 @@ async fn s3_21_s4_09_a_turn_under_way_is_dropped_when_people_take_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_fails_or_gives_up_calls_a_person_and_automatons_are_not_answered() {
+async fn a_failing_agent_escalates_and_automated_messages_get_no_answer() {
     let server = AgentServer::start(|turn| match turn.body["input"]["text"].as_str() {
         Some("human") => reply("I call somebody.", json!("escalate")),
-        Some("fail") => Says::Status(503),
+        Some("fail") => AgentResponse::Status(503),
         _ => reply("Yes.", Value::Null),
     })
     .await;
     let chat = Chat::start_with(crm, |_| {}).await;
     let agent = chat.agent(&server.url).await;
     chat.connect(&agent).await;
-    chat.writes(USER, "fail").await;
+    chat.send_text(USER, "fail").await;
     let notices = until_escalated(&chat, 1).await;
     let id = chat.id_of(USER).await;
     assert_eq!((&notices[0]["conversation"], &notices[0]["number"]), (&json!(id), &json!(NUMBER)));
@@ -215,10 +216,10 @@ async fn an_agent_that_fails_or_gives_up_calls_a_person_and_automatons_are_not_a
         (&event["data"]["reason"], &event["data"]["agent"]),
         (&json!("agent_failed"), &json!(agent))
     );
-    // It may be well again.
-    chat.writes(USER, "hello").await;
+    // The agent's server has recovered.
+    chat.send_text(USER, "hello").await;
     chat.until(&id, |items| sent(items) == ["Yes."]).await;
-    chat.writes(USER, "human").await;
+    chat.send_text(USER, "human").await;
     until_escalated(&chat, 2).await;
     let items = chat.until(&id, |items| sent(items).len() == 2).await;
     assert_eq!(sent(&items), ["Yes.", "I call somebody."]);
@@ -230,14 +231,15 @@ async fn an_agent_that_fails_or_gives_up_calls_a_person_and_automatons_are_not_a
         }
         assert!(n < 499, "people have taken over");
     }
-    // A number of our own is another automaton; and nobody writes eleven times in a minute.
+    // A message from one of our own numbers is assumed to be automated, and no person writes eleven
+    // times in a minute.
     let before = server.turns().len();
-    chat.writes(NUMBER, "hello").await;
+    chat.send_text(NUMBER, "hello").await;
     until_escalated(&chat, 3).await;
     assert_eq!(server.turns().len(), before, "it was not even asked");
     let fast = "919412340002";
     for n in 0..11 {
-        chat.writes(fast, &format!("number {n}")).await;
+        chat.send_text(fast, &format!("number {n}")).await;
     }
     until_escalated(&chat, 4).await;
     let theirs = chat.id_of(fast).await;
@@ -246,7 +248,7 @@ async fn an_agent_that_fails_or_gives_up_calls_a_person_and_automatons_are_not_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_20_an_agent_that_answers_numbers_goes_only_by_force() {
+async fn s2_20_an_agent_in_use_is_deleted_only_by_force() {
     let chat = Chat::start().await;
     let agent = chat.agent("http://127.0.0.1:9009/").await;
     let voice = json!({"name": "Ravi", "kind": "http", "endpoint": "http://127.0.0.1:9009/", "channels": ["voice"]});
@@ -264,15 +266,15 @@ async fn s2_20_an_agent_that_answers_numbers_goes_only_by_force() {
     let (status, refused) = chat.ask("DELETE", &path, Value::Null).await;
     assert_eq!((status, &refused["error"]["code"]), (409, &json!("in_use")), "{refused}");
     assert_eq!(chat.ask("DELETE", &format!("{path}?force=true"), Value::Null).await.0, 204);
-    chat.writes(USER, "hello").await;
+    chat.send_text(USER, "hello").await;
     assert_eq!(chat.conversation(USER).await["routing"], "none");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_23_insights_are_the_models_or_reckoned_here() {
+async fn s3_23_insights_come_from_the_model_or_are_calculated() {
     let chat = Chat::start().await;
-    chat.writes(USER, "Where is my order?").await;
-    chat.writes(USER, "Thanks, great!").await;
+    chat.send_text(USER, "Where is my order?").await;
+    chat.send_text(USER, "Thanks, great!").await;
     let path = format!("conversations/{}/insights/", chat.id_of(USER).await);
     let (status, local) = chat.ask("POST", &path, Value::Null).await;
     assert_eq!(
@@ -302,7 +304,7 @@ async fn s3_23_insights_are_the_models_or_reckoned_here() {
     .await;
     let model = format!("[model]\nurl = \"{}/v1\"\nname = \"small\"\n", server.url);
     let chat = Chat::start_with(|app| format!("{model}{}", crm(app)), |_| {}).await;
-    chat.writes(USER, "Where is my order?").await;
+    chat.send_text(USER, "Where is my order?").await;
     let path = format!("conversations/{}/insights/", chat.id_of(USER).await);
     let made = chat.ask("POST", &path, Value::Null).await.1;
     let want = json!({"sentiment": "negative", "score": -0.5, "summary": "They wait for their order.", "by": "small"});

@@ -1,11 +1,11 @@
-//! What the application's side can do wrong, and what becomes of the call: each ends with a named cause, one
-//! hangup callback, and nothing left behind.
+//! Faults of the customer's application: each call ends with a defined cause and one hangup
+//! callback, and leaves nothing behind.
 
 use std::time::Duration;
 
-use crate::support::app::{App, Seen};
+use crate::support::app::{App, ReceivedRequest};
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{Node, Wanted};
+use crate::support::node::{Node, NodeConfig};
 
 struct World {
     node: Node,
@@ -14,16 +14,17 @@ struct World {
 }
 
 impl World {
-    /// A node that accepts without waiting for media; `/answer`, `/fallback` and `/hangup` are its URLs.
-    async fn start(change: impl FnOnce(&mut Wanted, &App)) -> Self {
+    /// Starts a node that accepts without waiting for media. Its URLs are `/answer`, `/fallback`
+    /// and `/hangup`.
+    async fn start(change: impl FnOnce(&mut NodeConfig, &App)) -> Self {
         let app = App::start().await;
         app.xml("/hangup", "");
         let graph = Graph::start().await;
-        let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-        wanted.hangup_url = app.url("/hangup");
-        wanted.accept_wait_ms = 0;
-        change(&mut wanted, &app);
-        let node = Node::start(&wanted).await;
+        let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+        node_config.hangup_url = app.url("/hangup");
+        node_config.accept_wait_ms = 0;
+        change(&mut node_config, &app);
+        let node = Node::start(&node_config).await;
         Self { node, graph, app }
     }
 
@@ -31,8 +32,8 @@ impl World {
         connect(&self.node, &silent_offer()).await
     }
 
-    /// The one hangup callback; also that slots are back and nothing doubles.
-    async fn hangup(&self) -> Seen {
+    /// Returns the only hangup callback. Also checks that slots are free and nothing is duplicated.
+    async fn hangup(&self) -> ReceivedRequest {
         let hangup = self.app.wait("/hangup").await;
         self.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
         self.node.until_metric("offhook_calls_active", &[], 0.0).await;
@@ -41,7 +42,7 @@ impl World {
     }
 }
 
-fn assert_cause(hangup: &Seen, code: &str, name: &str, source: &str) {
+fn assert_cause(hangup: &ReceivedRequest, code: &str, name: &str, source: &str) {
     assert_eq!(
         (
             hangup.param("HangupCauseCode"),
@@ -57,7 +58,7 @@ fn assert_cause(hangup: &Seen, code: &str, name: &str, source: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_url_that_is_not_there_rejects_the_call() {
+async fn an_unreachable_answer_url_rejects_the_call() {
     let world = World::start(|w, _| w.answer_url = "http://127.0.0.1:1/answer".to_owned()).await;
     let wacid = world.call().await;
     world.graph.wait(&wacid, "reject").await;
@@ -68,7 +69,7 @@ async fn an_answer_url_that_is_not_there_rejects_the_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_answer_url_meets_the_deadline_and_the_fallback_runs() {
+async fn a_slow_answer_url_times_out_and_the_fallback_runs() {
     let world = World::start(|w, app| {
         w.fallback_url = app.url("/fallback");
         w.answer = "timeout_ms = 500".to_owned();
@@ -84,7 +85,7 @@ async fn a_slow_answer_url_meets_the_deadline_and_the_fallback_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_document_is_refused_whole() {
+async fn an_invalid_document_is_refused_as_a_whole() {
     let world = World::start(|_, _| ()).await;
     for (body, status, code) in [
         ("<html><body>Sign in</body></html>", 200, "8011"),
@@ -111,7 +112,7 @@ async fn what_is_no_document_is_refused_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_past_the_limit_is_not_read_to_its_end() {
+async fn a_body_above_the_limit_is_not_read_to_its_end() {
     let world = World::start(|_, _| ()).await;
     world.app.route("/answer", |_| {
         (200, format!("<Response><!--{}--></Response>", "x".repeat(3_000_000)))
@@ -126,7 +127,7 @@ async fn a_body_past_the_limit_is_not_read_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn private_addresses_and_plain_http_stay_shut_without_allow_insecure() {
+async fn private_addresses_and_plain_http_are_refused_without_allow_insecure() {
     let world = World::start(|w, _| {
         w.allow_insecure = false;
         w.answer_url = "https://127.0.0.1:8443/answer".to_owned();
@@ -140,11 +141,11 @@ async fn private_addresses_and_plain_http_stay_shut_without_allow_insecure() {
         world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", "refused")]).await
             >= 1.0
     );
-    assert!(world.app.seen().is_empty(), "nothing was asked");
+    assert!(world.app.requests().is_empty(), "nothing was asked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_user_gives_up_while_the_document_is_fetched() {
+async fn the_user_hangs_up_while_the_document_is_fetched() {
     let world = World::start(|_, _| ()).await;
     world
         .app
@@ -175,7 +176,7 @@ async fn a_document_loop_ends_the_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn graph_refusing_accept_ends_the_call_by_terminate_never_reject() {
+async fn a_refused_accept_is_followed_by_terminate_never_reject() {
     let world = World::start(|_, _| ()).await;
     world.app.xml("/answer", "<Response><Speak>Hello</Speak></Response>");
     world.graph.script(|asked| {
@@ -191,7 +192,7 @@ async fn graph_refusing_accept_ends_the_call_by_terminate_never_reject() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn media_that_never_comes_up_ends_the_call() {
+async fn a_media_path_that_never_connects_ends_the_call() {
     let world = World::start(|_, _| ()).await;
     world.app.xml("/answer", "<Response><Speak>Hello</Speak></Response>");
     let wacid = world.call().await;

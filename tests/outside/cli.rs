@@ -1,4 +1,4 @@
-//! Arguments, exit codes and what is printed where (`interface.md` §1).
+//! Command-line arguments, exit codes, and the output on standard output and standard error.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -92,7 +92,7 @@ fn exit_codes_and_streams() {
 }
 
 #[test]
-fn a_log_that_is_not_whole_is_replayed_as_far_as_it_goes_and_says_so() {
+fn a_truncated_log_is_replayed_to_its_end_and_reported() {
     let folder = tempfile::tempdir().unwrap();
     let whole = std::fs::read_to_string("fixtures/calls/menu_by_keys.jsonl").unwrap();
     let (before, last) = whole.trim_end().rsplit_once('\n').unwrap();
@@ -133,7 +133,7 @@ fn a_log_that_is_not_whole_is_replayed_as_far_as_it_goes_and_says_so() {
 }
 
 #[test]
-fn every_command_is_in_the_manual_and_hidden_ones_are_not() {
+fn the_manual_lists_all_commands_except_hidden_ones() {
     let page = text(&run(&["man"]).stdout);
     for name in [
         "DEV",
@@ -159,7 +159,7 @@ fn every_command_is_in_the_manual_and_hidden_ones_are_not() {
 }
 
 #[test]
-fn config_check_says_ok_or_points() {
+fn config_check_reports_ok_or_the_position_of_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("offhook.toml");
     let check = |content: &str, env: &[(&str, &str)]| {
@@ -223,7 +223,7 @@ fn a_closed_pipe_is_success() {
 }
 
 #[test]
-fn output_that_cannot_be_written_is_a_failure() {
+fn a_failed_write_to_standard_output_is_an_error() {
     let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else {
         let _ = writeln!(std::io::stderr(), "skipped: this system has no /dev/full");
         return;

@@ -1,5 +1,5 @@
-//! Conferences through the whole binary with real media: WhatsApp users call, hear each other and not themselves, and REST
-//! looks in.
+//! Conferences through the whole binary with real media: WhatsApp users call, hear each other but
+//! not themselves, and REST shows the room.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use sim::{CallEvent, CallEventKind, CallOutcome, CallScript, HangupRule};
 
 use super::dial::{heard_ms, tone};
 use super::outbound::{World, world};
-use super::record::{channels, told_of, tone_ms};
-use crate::support::app::Seen;
+use super::record::{assert_finished, channels, tone_ms};
+use crate::support::app::ReceivedRequest;
 use crate::support::http::{self, Answer};
 
 const ASHA: &str = "919812345678";
@@ -19,11 +19,14 @@ const ASHA_HZ: f64 = 700.0;
 const RAVI_HZ: f64 = 1_100.0;
 const MEERA_HZ: f64 = 1_700.0;
 
-/// A number whose callers come into a conference; what the document says may depend on who calls.
-async fn conference(document: impl Fn(&Seen, &str) -> String + Send + Sync + 'static) -> World {
-    let world = world(|wanted, _| {
-        wanted.accept_wait_ms = 0;
-        wanted.hangup_url = wanted.answer_url.replace("/unused", "/hangup");
+/// Starts a node with a number that sends callers into a conference. The document may depend on the
+/// caller.
+async fn conference(
+    document: impl Fn(&ReceivedRequest, &str) -> String + Send + Sync + 'static,
+) -> World {
+    let world = world(|node_config, _| {
+        node_config.accept_wait_ms = 0;
+        node_config.hangup_url = node_config.answer_url.replace("/unused", "/hangup");
     })
     .await;
     for path in ["/events", "/left"] {
@@ -56,7 +59,7 @@ impl World {
         self.rest(method, &format!("Conference/{path}"), &json, body.to_string()).await
     }
 
-    async fn event(&self, action: &str, from: &str) -> Seen {
+    async fn event(&self, action: &str, from: &str) -> ReceivedRequest {
         self.app
             .wait_where("/events", |e| {
                 e.param("ConferenceAction") == action && e.param("From") == from
@@ -66,7 +69,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_users_meet_in_a_room_and_rest_shows_mutes_and_kicks_them() {
+async fn two_users_share_a_room_and_rest_shows_mutes_and_kicks_them() {
     let world = conference(|_, app| {
         format!(
             "<Response><Conference callbackUrl=\"{app}/events\" action=\"{app}/left\" digitsMatch=\"5\">Team room</Conference>\
@@ -188,7 +191,7 @@ async fn a_muted_member_is_not_heard_and_the_room_ends_with_its_moderator() {
     world.event("enter", ASHA).await;
     let ravi = world.sim.place_call(says(RAVI, RAVI_HZ, HangupRule::Never));
     world.event("enter", RAVI).await;
-    // They wait for the third, and hear nobody until then.
+    // The first two wait for the third and hear no one until then.
     let meera = world.sim.place_call(says(MEERA, MEERA_HZ, after(5)));
     world.event("enter", MEERA).await;
     let floor = world.app.wait_where("/events", |e| e.param("ConferenceAction") == "floor").await;
@@ -211,13 +214,18 @@ async fn a_muted_member_is_not_heard_and_the_room_ends_with_its_moderator() {
         assert_eq!(end(events).cause, "end_of_instructions", "{name}: the document goes on");
     }
     assert_eq!(
-        world.app.seen().iter().filter(|seen| seen.param("ConferenceLastMember") == "true").count(),
+        world
+            .app
+            .requests()
+            .iter()
+            .filter(|seen| seen.param("ConferenceLastMember") == "true")
+            .count(),
         1
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_is_recorded_while_two_are_in_and_each_action_says_where() {
+async fn a_room_with_two_members_is_recorded_and_each_action_has_the_url() {
     let world = conference(|_, app| {
         format!(
             "<Response><Conference callbackUrl=\"{app}/events\" action=\"{app}/left\" record=\"true\" recordFileFormat=\"wav\" \
@@ -235,12 +243,16 @@ async fn a_room_is_recorded_while_two_are_in_and_each_action_says_where() {
     let action = world.app.wait_where("/left", |seen| seen.param("From") == ASHA).await;
     drop(asha);
 
-    let is_over = |seen: &Seen| {
+    let is_over = |seen: &ReceivedRequest| {
         seen.param("ConferenceAction") == "record" && seen.param("RecordingDuration") != "-1"
     };
     let record = world.app.wait_where("/events", is_over).await;
-    let begun: Vec<Seen> =
-        world.app.seen().into_iter().filter(|e| e.param("ConferenceAction") == "record").collect();
+    let begun: Vec<ReceivedRequest> = world
+        .app
+        .requests()
+        .into_iter()
+        .filter(|e| e.param("ConferenceAction") == "record")
+        .collect();
     assert_eq!(begun.len(), 2, "its beginning and its end");
     for name in ["RecordingDuration", "RecordingDurationMs", "RecordingStartMs", "RecordingEndMs"] {
         assert_eq!(begun[0].param(name), "-1", "{name}");
@@ -248,7 +260,7 @@ async fn a_room_is_recorded_while_two_are_in_and_each_action_says_where() {
     for name in ["RecordUrl", "RecordingID", "ConferenceUUID", "From"] {
         assert_eq!(begun[0].param(name), record.param(name), "{name}");
     }
-    let ms = told_of(&record, "HungUp");
+    let ms = assert_finished(&record, "HungUp");
     for (name, value) in [
         ("Event", "ConferenceRecord"),
         ("ConferenceName", "Minutes"),
@@ -295,7 +307,7 @@ async fn rest_records_a_conference_once_at_a_time_and_stops() {
         (202, &"conference recording started".into())
     );
     assert_eq!(world.conference("POST", "Board/Record/", &order).await.status, 409);
-    // Something is said meanwhile.
+    // Record while they talk.
     let packets =
         || async { world.node.metric("offhook_media_packets_total", &[("direction", "in")]).await };
     let before = packets().await;
@@ -309,7 +321,7 @@ async fn rest_records_a_conference_once_at_a_time_and_stops() {
     assert_eq!(world.conference("DELETE", "Board/Record/", &Value::Null).await.status, 204);
     let filed =
         world.app.wait_where("/filed", |seen| seen.param("RecordingDuration") != "-1").await;
-    let ms = told_of(&filed, "Stopped");
+    let ms = assert_finished(&filed, "Stopped");
     assert_eq!(
         (filed.param("ConferenceAction"), filed.param("ConferenceName")),
         ("record", "Board")

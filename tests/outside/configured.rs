@@ -1,27 +1,27 @@
-//! What the settings of a number do (S0): to its messages, their deliveries and its calls, as customers and users meet it.
+//! The effect of a number's settings on its messages, deliveries and calls.
 
 use serde_json::{Value, json};
 use sim::{CallScript, CalleeAction, EventOrder, HangupRule};
 
 use crate::outbound::{World, user, world};
 use crate::support::agent::{AgentServer, reply};
-use crate::support::app::Seen;
+use crate::support::app::ReceivedRequest;
 use crate::support::chat::{Chat, USER, crm};
 use crate::support::http;
-use crate::support::node::{API_KEY, NUMBER, Wanted};
+use crate::support::node::{API_KEY, NUMBER, NodeConfig};
 
 const OTHER_USER: &str = "919412340001";
 /// A second number of the same WABA.
 const SECOND: &str = "918035737459";
 const SECOND_ID: &str = "106540352242999";
 
-/// The number's webhook URL is the application's `/form`.
-fn with_form(wanted: &mut Wanted) {
-    wanted.number_extra =
-        format!("webhook_url = \"{}\"\n", wanted.answer_url.replace("/answer", "/form"));
+/// Sets the number's webhook URL to the application's `/form`.
+fn with_form(node_config: &mut NodeConfig) {
+    node_config.number_extra =
+        format!("webhook_url = \"{}\"\n", node_config.answer_url.replace("/answer", "/form"));
 }
 
-/// `PATCH` of a number over the number API.
+/// Changes a number through `PATCH` of the number API.
 async fn set(world: &World, number: &str, body: Value) -> Value {
     let url = format!("{}/api/v1/phone-numbers/{number}/", world.node.public);
     let answer = http::send("PATCH", &url, &[("x-api-key", API_KEY)], body.to_string()).await;
@@ -30,10 +30,10 @@ async fn set(world: &World, number: &str, body: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_06_messages_go_to_the_webhook_url_or_to_the_agent_as_the_type_says() {
+async fn s0_06_the_configuration_type_routes_messages_to_the_webhook_url_or_the_agent() {
     let server = AgentServer::start(|_| reply("I am the agent.", Value::Null)).await;
     let chat = Chat::start_with(crm, with_form).await;
-    chat.writes(USER, "Is anybody there?").await;
+    chat.send_text(USER, "Is anybody there?").await;
     let seen = chat.app.wait_where("/form", |seen| seen.param("Body") == "Is anybody there?").await;
     assert_eq!((seen.param("From"), seen.param("To")), (USER, NUMBER));
     assert!(server.turns().is_empty(), "in the first mode no agent is asked");
@@ -42,7 +42,7 @@ async fn s0_06_messages_go_to_the_webhook_url_or_to_the_agent_as_the_type_says()
     assert_eq!((status, &shown["configurationType"]), (200, &json!("agent")), "{shown}");
     let agent = chat.agent(&server.url).await;
     chat.connect(&agent).await;
-    chat.writes(OTHER_USER, "Is anybody there?").await;
+    chat.send_text(OTHER_USER, "Is anybody there?").await;
     let id = chat.id_of(OTHER_USER).await;
     chat.until(&id, |items| items.iter().any(|item| item["text"] == "I am the agent.")).await;
     assert_eq!(server.turns().len(), 1);
@@ -51,11 +51,12 @@ async fn s0_06_messages_go_to_the_webhook_url_or_to_the_agent_as_the_type_says()
         1,
         "in the second one nothing is posted there, statuses included"
     );
-    // Who wrote before is answered by the agent as well, from their next message on.
-    chat.writes(USER, "And now?").await;
+    // A user who wrote earlier is also answered by the agent, starting with the next message.
+    chat.send_text(USER, "And now?").await;
     let first = chat.id_of(USER).await;
     chat.until(&first, |items| items.iter().any(|item| item["text"] == "I am the agent.")).await;
-    // And back: the agent is connected still, and the type says that the URL gets them.
+    // Back to a webhook: the agent stays connected, but the configuration type sends messages to
+    // the URL.
     let again = json!({"configurationType": "webhook", "webhookUrl": chat.app.url("/form")});
     let (status, shown) = chat.ask("PATCH", &path, again).await;
     assert_eq!(
@@ -64,7 +65,7 @@ async fn s0_06_messages_go_to_the_webhook_url_or_to_the_agent_as_the_type_says()
         "{shown}"
     );
     for user in [USER, OTHER_USER] {
-        chat.writes(user, "To a person, please").await;
+        chat.send_text(user, "To a person, please").await;
         chat.app
             .wait_where("/form", |seen| {
                 seen.param("From") == user && seen.param("Body").ends_with("please")
@@ -72,24 +73,24 @@ async fn s0_06_messages_go_to_the_webhook_url_or_to_the_agent_as_the_type_says()
             .await;
     }
     assert_eq!(server.turns().len(), 2);
-    // The other order: first the agent, then the type.
+    // In the opposite order: first the agent, then the type.
     chat.connect(&agent).await;
     chat.ask("PATCH", &path, json!({"configurationType": "agent"})).await;
-    chat.writes(USER, "Once more").await;
+    chat.send_text(USER, "Once more").await;
     chat.until(&first, |items| {
         items.iter().filter(|item| item["text"] == "I am the agent.").count() == 2
     })
     .await;
-    // A URL alone takes nobody's agent away.
+    // A new URL alone does not disconnect the agent.
     let (_, shown) =
         chat.ask("PATCH", &path, json!({"webhookUrl": chat.app.url("/elsewhere")})).await;
     assert_eq!(shown["activeAgent"], json!(agent), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_10_a_webhook_url_that_is_set_later_gets_the_next_message_of_whoever_wrote_before() {
+async fn s0_10_a_webhook_url_set_later_receives_the_next_messages_of_known_users() {
     let chat = Chat::start_with(|_| String::new(), |_| ()).await;
-    chat.writes(USER, "Nobody hears this").await;
+    chat.send_text(USER, "Nobody hears this").await;
     chat.id_of(USER).await;
     chat.ask(
         "PATCH",
@@ -97,24 +98,24 @@ async fn s0_10_a_webhook_url_that_is_set_later_gets_the_next_message_of_whoever_
         json!({"webhookUrl": chat.app.url("/form")}),
     )
     .await;
-    chat.writes(USER, "But this").await;
+    chat.send_text(USER, "But this").await;
     chat.app.wait_where("/form", |seen| seen.param("Body") == "But this").await;
 }
 
-/// A main account's webhook serves its subaccounts' numbers as well.
+/// A main account's webhook also serves its subaccounts' numbers.
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_23_a_mapping_and_its_way_back_leave_nobody_unheard() {
+async fn s0_23_mapping_a_number_and_undoing_it_loses_no_message() {
     const SUB: &str = "SATESTOFFHOOK0000001";
-    let chat = Chat::start_with(crm, |wanted| {
-        with_form(wanted);
+    let chat = Chat::start_with(crm, |node_config| {
+        with_form(node_config);
         let parent = crate::support::node::AUTH_ID;
-        wanted.extra.push_str(&format!(
+        node_config.extra.push_str(&format!(
             "[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"t\"\nparent = \"{parent}\"\n"
         ));
     })
     .await;
     let heard = async |text: &str, by_webhook: bool| {
-        chat.writes(USER, text).await;
+        chat.send_text(USER, text).await;
         chat.app.wait_where("/form", |seen| seen.param("Body") == text).await;
         if by_webhook {
             chat.message_at("/hook", text).await;
@@ -152,15 +153,15 @@ async fn s0_23_a_mapping_and_its_way_back_leave_nobody_unheard() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s0_10_text_media_replies_and_statuses_are_four_deliveries() {
     let chat = Chat::start_with(crm, with_form).await;
-    chat.writes(USER, "Good evening").await;
+    chat.send_text(USER, "Good evening").await;
     let image =
         json!({"id": "7", "mime_type": "image/jpeg", "sha256": "AAAA", "caption": "The door"});
-    chat.sends(USER, json!({"type": "image", "image": image})).await;
+    chat.send_message(USER, json!({"type": "image", "image": image})).await;
     let button = json!({"type": "button_reply", "button_reply": {"id": "YES", "title": "Yes"}});
     let context = json!({"from": NUMBER, "id": "wamid.out"});
     let replied = json!({"type": "interactive", "interactive": button, "context": context});
-    chat.sends(USER, replied).await;
-    let of = |kind: &'static str| move |seen: &Seen| seen.param("ContentType") == kind;
+    chat.send_message(USER, replied).await;
+    let of = |kind: &'static str| move |seen: &ReceivedRequest| seen.param("ContentType") == kind;
     assert_eq!(chat.app.wait_where("/form", of("text")).await.param("Body"), "Good evening");
     let media = chat.app.wait_where("/form", of("media")).await;
     assert_eq!(
@@ -191,23 +192,24 @@ async fn s0_10_text_media_replies_and_statuses_are_four_deliveries() {
         "{:?}",
         told.params
     );
-    for seen in chat.app.seen().iter().filter(|seen| seen.path == "/form") {
+    for seen in chat.app.requests().iter().filter(|seen| seen.path == "/form") {
         assert_eq!(seen.method, "POST");
         assert!(seen.headers.contains_key("x-plivo-signature-v3"), "{:?}", seen.headers);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_11_what_is_not_acknowledged_is_sent_again_and_seen_as_failing() {
+async fn s0_11_unacknowledged_deliveries_are_retried_and_shown_as_failing() {
     let chat = Chat::start_with(crm, with_form).await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     for path in ["/form", "/hook"] {
         chat.app.route(path, |_| (500, String::new()));
     }
-    chat.writes(USER, "Hello?").await;
+    chat.send_text(USER, "Hello?").await;
     chat.app.wait("/form").await;
     chat.app.wait("/hook").await;
-    // Counted and told: the number's own URL by the metric, the webhook's in its log as well.
+    // Failures are counted and visible: the number's own URL in the metric, the webhook also in its
+    // delivery log.
     let crm = chat.webhook("crm").await;
     let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
     for n in 0..400 {
@@ -228,10 +230,10 @@ async fn s0_11_what_is_not_acknowledged_is_sent_again_and_seen_as_failing() {
     assert!(done["attempts"].as_u64().unwrap() >= 2, "{done}");
     let labels = [("kind", "message"), ("outcome", "delivered")];
     chat.node.until_metric("offhook_callback_total", &labels, 1.0).await;
-    // It is the same one each time.
+    // A retry keeps its id.
     let ids: Vec<String> = chat
         .app
-        .seen()
+        .requests()
         .iter()
         .filter(|s| s.path == "/form")
         .map(|s| s.param("MessageUUID").to_owned())
@@ -240,11 +242,11 @@ async fn s0_11_what_is_not_acknowledged_is_sent_again_and_seen_as_failing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_14_a_number_calls_by_dial_only_while_calling_is_on() {
-    let world = world(|wanted, _| {
-        wanted.limits = "allow_wa_bridge = true".to_owned();
-        wanted.accept_wait_ms = 0;
-        wanted.extra.push_str(&format!(
+async fn s0_14_dial_needs_calling_enabled_for_the_caller_id() {
+    let world = world(|node_config, _| {
+        node_config.limits = "allow_wa_bridge = true".to_owned();
+        node_config.accept_wait_ms = 0;
+        node_config.extra.push_str(&format!(
             "[[number]]\nnumber = \"{SECOND}\"\nphone_number_id = \"{SECOND_ID}\"\nwaba = \"1029384756\"\n"
         ));
     })
@@ -271,7 +273,7 @@ async fn s0_14_a_number_calls_by_dial_only_while_calling_is_on() {
     );
     let labels = [("direction", "outbound"), ("result", "calling_disabled")];
     assert_eq!(world.node.metric("offhook_admission_total", &labels).await, 1.0);
-    // On: the same document rings the user.
+    // Enabled: the same document rings the user.
     set(&world, SECOND, json!({"callingEnabled": true, "answerUrl": world.app.url("/unused")}))
         .await;
     let callee = CallScript {
@@ -286,8 +288,8 @@ async fn s0_14_a_number_calls_by_dial_only_while_calling_is_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_18_s0_25_the_answer_url_is_posted_to_and_a_call_keeps_the_one_it_began_with() {
-    let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
+async fn s0_18_s0_25_the_answer_url_is_requested_by_post_and_a_live_call_keeps_it() {
+    let world = world(|node_config, _| node_config.accept_wait_ms = 0).await;
     for path in ["/first", "/second"] {
         let next = world.app.url(&format!("{path}/next"));
         let next = format!("<Response><Wait length=\"2\"/><Redirect>{next}</Redirect></Response>");
@@ -320,7 +322,7 @@ async fn s0_18_s0_25_the_answer_url_is_posted_to_and_a_call_keeps_the_one_it_beg
     }
     let call_uuid = asked.param("CallUUID").to_owned();
     assert!(uuid::Uuid::parse_str(&call_uuid).is_ok());
-    // While it is up the panel is saved with another URL.
+    // Save the panel with another URL during the call.
     set(&world, NUMBER, to("/second")).await;
     call.all().await;
     let next = world.app.wait("/first/next").await;
@@ -328,7 +330,7 @@ async fn s0_18_s0_25_the_answer_url_is_posted_to_and_a_call_keeps_the_one_it_beg
     let end = world.app.wait_where("/first", |seen| seen.param("Event") == "Hangup").await;
     assert_eq!(end.param("CallUUID"), call_uuid, "its end is told where it began");
     assert_eq!(world.app.count("/second"), 0);
-    // The next call is the other's whole.
+    // The next call uses only the new URL.
     world.sim.place_call(caller()).all().await;
     world.app.wait_where("/second", |seen| seen.param("Event") == "Hangup").await;
     assert_eq!(
@@ -342,8 +344,8 @@ async fn s0_18_s0_25_the_answer_url_is_posted_to_and_a_call_keeps_the_one_it_beg
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_19_a_document_that_is_none_ends_the_call_and_is_pointed_at() {
-    let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
+async fn s0_19_an_invalid_document_ends_the_call_and_the_fault_is_shown() {
+    let world = world(|node_config, _| node_config.accept_wait_ms = 0).await;
     let document = "<Response>\n  <Speak>never heard</Speak>\n  <Speek/>\n</Response>";
     world.app.xml("/unused", document);
     world
@@ -373,7 +375,7 @@ async fn s0_19_a_document_that_is_none_ends_the_call_and_is_pointed_at() {
     let place =
         format!("\"rule\":{},\"severity\":\"error\",\"line\":3,\"column\":3", finding["rule"]);
     assert!(log.contains(&place), "{place} in {log}");
-    // And what the command line says.
+    // `offhook xml check` reports the same.
     let file = world.node.dir.path().join("answer.xml");
     std::fs::write(&file, document).unwrap();
     let run = std::process::Command::new(env!("CARGO_BIN_EXE_offhook"))
@@ -389,8 +391,8 @@ async fn s0_19_a_document_that_is_none_ends_the_call_and_is_pointed_at() {
 async fn s0_23_calls_of_a_mapped_number_count_for_the_subaccount() {
     const SUB: &str = "SATESTOFFHOOK0000001";
     let parent = crate::support::node::AUTH_ID;
-    let world = world(|wanted, _| {
-        wanted.extra.push_str(&format!(
+    let world = world(|node_config, _| {
+        node_config.extra.push_str(&format!(
             "[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"sub-token\"\nparent = \"{parent}\"\ncps = 1\n"
         ));
     })
@@ -401,7 +403,7 @@ async fn s0_23_calls_of_a_mapped_number_count_for_the_subaccount() {
         http::send("PATCH", &url, &[("x-api-key", API_KEY)], json!({ "account": SUB }).to_string())
             .await;
     assert_eq!(given.status, 200, "{}", given.text());
-    // The subaccount's one call a second, where the main account's number had a hundred.
+    // The subaccount's limit of one call per second, although the main account has a hundred.
     let caller = |n: u8| CallScript { from: format!("9194123400{n:02}"), ..CallScript::default() };
     let calls: Vec<_> = (0..3).map(|n| world.sim.place_call(caller(n))).collect();
     for call in calls {
@@ -429,16 +431,16 @@ async fn s0_23_calls_of_a_mapped_number_count_for_the_subaccount() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_27_nothing_comes_out_of_a_disconnected_number_and_nothing_goes_out_by_it() {
+async fn s0_27_a_disconnected_number_neither_delivers_nor_sends() {
     let chat = Chat::start_with(crm, with_form).await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    chat.writes(USER, "before").await;
+    chat.send_text(USER, "before").await;
     chat.message_at("/hook", "before").await;
     let id = chat.id_of(USER).await;
     let number = format!("phone-numbers/{NUMBER}/");
     let (status, gone) = chat.ask("POST", &format!("{number}disconnect/"), Value::Null).await;
     assert_eq!((status, &gone["connected"]), (200, &json!(false)), "{gone}");
-    chat.writes(USER, "while it was out").await;
+    chat.send_text(USER, "while it was out").await;
     let text = json!({"type": "text", "text": "Hello"});
     let (status, refused) = chat.ask("POST", &format!("conversations/{id}/messages/"), text).await;
     assert!((400..500).contains(&status), "{status}: {refused}");
@@ -459,14 +461,15 @@ async fn s0_27_nothing_comes_out_of_a_disconnected_number_and_nothing_goes_out_b
     let headers = [("authorization", basic.as_str()), ("content-type", "application/json")];
     let call = http::send("POST", &url, &headers, order).await;
     assert!((400..500).contains(&call.status), "{}", call.text());
-    // Back, its URL set anew: the next message is delivered, and of the one before nothing was.
+    // After a reconnect with a new URL the next message is delivered, and nothing of the earlier
+    // one was.
     assert_eq!(chat.ask("POST", &format!("{number}reconnect/"), Value::Null).await.0, 200);
     let again = json!({"configurationType": "webhook", "webhookUrl": chat.app.url("/form")});
     assert_eq!(chat.ask("PATCH", &number, again).await.0, 200);
-    chat.writes(USER, "after").await;
+    chat.send_text(USER, "after").await;
     chat.app.wait_where("/form", |seen| seen.param("Body") == "after").await;
-    let told = |seen: &Seen| {
+    let told = |seen: &ReceivedRequest| {
         seen.body.contains("while+it+was+out") || seen.body.contains("while it was out")
     };
-    assert!(!chat.app.seen().iter().any(told));
+    assert!(!chat.app.requests().iter().any(told));
 }

@@ -1,4 +1,5 @@
-//! The console in a real Chromium, and as plain HTML: signing in, the pages, a live list, roles, tenants, hostile names.
+//! The console in a real Chromium and as plain HTML: sign-in, pages, a live list, roles, tenants,
+//! hostile names.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +13,7 @@ use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN};
 pub const OTHER: &str = "MATESTOFFHOOK0000002";
 pub const PASSWORD: &str = "correct horse battery";
 
-/// People of two accounts and two roles.
+/// Configuration of people in two accounts with two roles.
 pub fn people() -> String {
     let user = |name: &str, account: &str, role: &str| {
         format!(
@@ -28,14 +29,14 @@ pub fn people() -> String {
 }
 
 pub async fn with_people() -> World {
-    world(|wanted, _| {
-        wanted.extra.push_str(&people());
-        wanted.accept_wait_ms = 0;
+    world(|expected, _| {
+        expected.extra.push_str(&people());
+        expected.accept_wait_ms = 0;
     })
     .await
 }
 
-/// Somebody with a cookie.
+/// A person with a session cookie.
 pub struct Session<'w> {
     public: &'w str,
     pub cookie: String,
@@ -102,8 +103,8 @@ pub const PAGES: &[&str] = &[
     "/console/agents/",
 ];
 
-/// Of those who administer.
-const MORE: &[&str] = &[
+/// Pages for administrators.
+const ADMIN_PAGES: &[&str] = &[
     "/console/people/",
     "/console/webhooks/",
     "/console/agents/new/",
@@ -112,10 +113,10 @@ const MORE: &[&str] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r20_nobody_sees_a_page_without_a_session_and_every_page_has_its_headers() {
+async fn r20_pages_need_a_session_and_have_security_headers() {
     let world = with_people().await;
     let public = &world.node.public;
-    for path in PAGES.iter().chain(MORE).chain(&["/console/calls/x/"]) {
+    for path in PAGES.iter().chain(ADMIN_PAGES).chain(&["/console/calls/x/"]) {
         let answer = http::send("GET", &format!("{public}{path}"), &[], "").await;
         assert_eq!(answer.status, 303, "{path}");
         assert!(
@@ -133,7 +134,7 @@ async fn r20_nobody_sees_a_page_without_a_session_and_every_page_has_its_headers
     assert_eq!(cross.status, 403);
 
     let asha = Session::of(&world, "asha").await;
-    for path in PAGES.iter().chain(MORE) {
+    for path in PAGES.iter().chain(ADMIN_PAGES) {
         let answer = asha.get(path).await;
         let text = answer.text();
         assert_eq!(answer.status, 200, "{path}: {text}");
@@ -161,7 +162,7 @@ async fn r20_nobody_sees_a_page_without_a_session_and_every_page_has_its_headers
     let german = http::send("GET", &url, &[("cookie", &asha.cookie), likes], "").await.text();
     assert!(german.contains("lang=\"de\"") && german.contains("Verlauf"));
 
-    // Sign-out needs the token; afterwards the cookie is worth nothing.
+    // Sign-out requires the CSRF token. Afterwards the cookie is invalid.
     let forged =
         form(public, "/console/sign-out", &[("cookie", &asha.cookie)], &[("csrf", "x")]).await;
     assert_eq!(forged.status, 403);
@@ -203,7 +204,7 @@ async fn operations_show_the_limits_and_the_permission_rules_in_force() {
     }
 }
 
-/// What every answer has, of whatever path and status.
+/// Checks the security headers that every response has, for any path and status.
 fn is_secured(answer: &Answer, what: &str) {
     let head = |name: &str| {
         answer.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
@@ -230,7 +231,7 @@ fn is_secured(answer: &Answer, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_sees_the_node_and_what_failed_and_drains_it_unless_others_share_it() {
+async fn an_owner_sees_the_node_and_failures_and_drains_it_unless_it_is_shared() {
     let shared = with_people().await;
     let page = Session::of(&shared, "asha").await.get("/console/operations/").await.text();
     assert!(!page.contains("id=\"nodes\"") && !page.contains("chart-graph"), "R16");
@@ -239,12 +240,12 @@ async fn an_owner_sees_the_node_and_what_failed_and_drains_it_unless_others_shar
             "\n[[user]]\nname = \"{name}\"\npassword = \"{PASSWORD}\"\naccount = \"{AUTH_ID}\"\nrole = \"{role}\"\n"
         )
     };
-    let world = world(|wanted, _| {
-        wanted.extra.push_str(&(user("asha", "owner") + &user("ravi", "admin")));
-        wanted.accept_wait_ms = 0;
+    let world = world(|expected, _| {
+        expected.extra.push_str(&(user("asha", "owner") + &user("ravi", "admin")));
+        expected.accept_wait_ms = 0;
     })
     .await;
-    // The answer URL is not there: a fetch that fails.
+    // The answer URL does not exist, so the fetch fails.
     let call = world.sim.place_call(sim::CallScript::default());
     drop(call.all().await);
     let asha = Session::of(&world, "asha").await;
@@ -290,13 +291,13 @@ async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
         format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}"))),
     );
     for (path, operations) in document.json()["paths"].as_object().expect("paths") {
-        // Named by its parameters; what is asked of nothing answers, too.
+        // Fill in the parameters. Requests for unknown objects must respond too.
         let filled = path.replace("{auth_id}", AUTH_ID).replace(['{', '}'], "");
         for method in
             operations.as_object().expect("operations").keys().filter(|word| *word != "parameters")
         {
             let method = method.to_uppercase();
-            // What would come again and again, or take the accounts' keys away under the test.
+            // Skip routes that never end, or that would revoke the keys that this test uses.
             if filled.contains("/token/") || filled.ends_with("/reload/") {
                 continue;
             }
@@ -309,7 +310,8 @@ async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
         }
     }
     assert!(seen > 200, "{seen}");
-    // The console: its pages to somebody and to nobody, its files, what is not there, refusals, and paths of nobody's.
+    // The console: pages with and without a session, assets, missing pages, refusals and unknown
+    // paths.
     let assets = ["console.css", "console.js", "live.js", "phone.js", "mark.svg", "nothing.js"];
     let others = [
         "/",
@@ -326,7 +328,7 @@ async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
         "/phone",
         "/console/invitation/x",
     ];
-    let paths = PAGES.iter().chain(MORE).copied().map(str::to_owned);
+    let paths = PAGES.iter().chain(ADMIN_PAGES).copied().map(str::to_owned);
     let paths = paths
         .chain(assets.map(|name| format!("/console/assets/{name}")))
         .chain(others.map(str::to_owned));
@@ -342,7 +344,7 @@ async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r20_a_role_sees_what_it_may_and_a_session_asks_the_api_with_its_token() {
+async fn r20_roles_limit_pages_and_a_session_uses_the_api_with_its_token() {
     let world = with_people().await;
     let public = &world.node.public;
     let [asha, ravi] = [Session::of(&world, "asha").await, Session::of(&world, "ravi").await];
@@ -371,7 +373,7 @@ async fn r20_a_role_sees_what_it_may_and_a_session_asks_the_api_with_its_token()
     );
     assert_eq!(api(&ravi, "GET", "users/", "", "").await.status, 403);
 
-    // Somebody is invited, comes, and is put out again.
+    // Invite a person, let them sign in, and remove them.
     let made = asha
         .post(
             "/console/people/users",
@@ -402,7 +404,7 @@ async fn r20_a_role_sees_what_it_may_and_a_session_asks_the_api_with_its_token()
     assert_eq!(asha.post(&one, &[("do", "remove")]).await.status, 303);
     assert_eq!(mira.get("/console/").await.status, 303, "her session went with her");
 
-    // A key is shown once, opens what its role may, and nothing once it is gone.
+    // An API key is shown once, grants its role, and nothing after its deletion.
     let page = asha.post("/console/people/keys", &[("name", "ci"), ("role", "agent")]).await.text();
     let secret = page
         .split("data-copy>")
@@ -422,7 +424,7 @@ async fn r20_a_role_sees_what_it_may_and_a_session_asks_the_api_with_its_token()
     assert_eq!((gone.status, with("account/").await), (303, 401));
 }
 
-/// A call by the REST API that its user picks up and hangs up; its UUID.
+/// Places a call over the REST API that its user answers and hangs up. Returns its UUID.
 pub async fn call(world: &World) -> String {
     world.app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
     let order = json!({"from": crate::support::node::NUMBER, "to": "919812345678", "answer_url": world.app.url("/answer")});
@@ -433,7 +435,7 @@ pub async fn call(world: &World) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r16_a_call_is_a_page_for_its_account_and_nobody_elses() {
+async fn r16_a_calls_page_is_visible_to_its_account_only() {
     let world = with_people().await;
     let uuid = call(&world).await;
     world.node.record(&uuid).await;
@@ -484,7 +486,7 @@ async fn r16_a_call_is_a_page_for_its_account_and_nobody_elses() {
     }
 }
 
-/// Signs in as a person would.
+/// Signs in through the form in a browser.
 pub async fn signed_in(world: &World, name: &str) -> Browser {
     let mut browser = Browser::open(&format!("{}/console/", world.node.public)).await;
     browser.until("document.querySelector('[name=password]')").await;
@@ -498,13 +500,13 @@ pub async fn signed_in(world: &World, name: &str) -> Browser {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_signs_in_sees_a_call_come_live_and_steps_through_it() {
+async fn a_person_signs_in_sees_a_live_call_and_steps_through_it() {
     if !has_chromium() {
         return;
     }
     let world = with_people().await;
     let mut browser = signed_in(&world, "asha").await;
-    for path in PAGES.iter().chain(MORE) {
+    for path in PAGES.iter().chain(ADMIN_PAGES) {
         browser.visit(path).await;
         browser.until("document.querySelector('main h1')?.textContent.trim().length > 0").await;
         let wide = browser.eval("document.documentElement.scrollWidth - innerWidth").await;
@@ -521,7 +523,7 @@ async fn a_person_signs_in_sees_a_call_come_live_and_steps_through_it() {
     browser.until("document.querySelectorAll('.fall tbody tr').length > 3").await;
     browser.eval("document.querySelector('.stepper a').click()").await;
     browser.until("document.querySelector('tr[aria-current=step]')").await;
-    // The editor marks what the linter finds.
+    // The editor marks the linter's findings.
     browser.visit("/console/playground/").await;
     browser
         .eval(
@@ -582,14 +584,14 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
     let agent = asha.get("/console/agents/").await.text();
     let agent = format!("/console/agents/{}/", after(&agent, "row-link\" href=\"/console/agents/"));
     let number = format!("/console/numbers/{}/", crate::support::node::NUMBER);
-    // The columns, in their order.
+    // The columns in their order.
     let numbers = asha.get("/console/numbers/").await.text();
     let heads: Vec<&str> = numbers
         .split("<th scope=\"col\">")
         .skip(1)
         .filter_map(|rest| rest.split("</th>").next())
         .collect();
-    let wanted = [
+    let expected = [
         "Phone Number",
         "WhatsApp Agent",
         "Verified Name",
@@ -598,8 +600,8 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
         "Quality Rating",
         "Actions",
     ];
-    assert_eq!(heads, wanted);
-    // What only some may is not there for others, and refused.
+    assert_eq!(heads, expected);
+    // Actions of other roles are hidden and refused.
     assert!(asha.get(&chat).await.text().contains("value=\"delete\""));
     assert!(!ravi.get(&chat).await.text().contains("value=\"delete\""));
     assert_eq!(ravi.post(&chat, &[("do", "delete")]).await.status, 403);

@@ -1,4 +1,5 @@
-//! What was sent and received for a call, on its page and over the API; and its replay, step by step, in a real Chromium.
+//! Request and response bodies of a call on its page and over the API, and its step-by-step replay,
+//! in a real Chromium.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,8 @@ async fn with_menu() -> World {
     .await
 }
 
-/// A caller of a hostile name presses 1 in a menu; their call's UUID, once its hangup callback has been delivered.
+/// Runs a call by a caller with a hostile name who presses 1 in a menu. Returns its UUID after the
+/// hangup callback has been delivered.
 async fn menu(world: &World) -> String {
     let menu = "<Response>\n  <GetInput action=\"MENU\" numDigits=\"1\">\n    <Speak>For sales, press 1.</Speak>\n  \
                 </GetInput>\n</Response>";
@@ -64,7 +66,7 @@ async fn waterfall(world: &World, uuid: &str) -> Value {
     answer.json()
 }
 
-/// The bodies of a bar.
+/// Returns the bodies of a waterfall bar.
 fn bodies<'f>(fall: &'f Value, name: &str) -> Vec<&'f Value> {
     let bars = fall["bars"].as_array().expect("bars");
     let bar =
@@ -77,12 +79,12 @@ fn said<'f>(body: &'f Value, key: &str) -> &'f str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_sent_and_received_is_on_the_page_and_in_the_api_and_nothing_secret_is() {
+async fn bodies_are_on_the_page_and_in_the_api_without_secrets() {
     let world = with_menu().await;
     let uuid = menu(&world).await;
     let fall = waterfall(&world, &uuid).await;
 
-    // Meta's webhook: the call and whose it is, and the offer beside it.
+    // Meta's webhook: the call, its parties, and the offer.
     let webhook = bodies(&fall, "webhook");
     assert_eq!((said(webhook[0], "way"), said(webhook[0], "kept")), ("received", "rebuilt"));
     let told: Value = serde_json::from_str(said(webhook[0], "text")).expect("JSON");
@@ -94,7 +96,7 @@ async fn what_was_sent_and_received_is_on_the_page_and_in_the_api_and_nothing_se
             && said(webhook[1], "text").contains("a=ice-pwd:…")
     );
 
-    // Graph: what was asked, with our answer, and what it said.
+    // Graph: the request with our SDP answer, and the response.
     for action in ["pre_accept", "accept"] {
         let graph = bodies(&fall, &format!("graph {action}"));
         let asked: Value = serde_json::from_str(said(graph[0], "text")).expect("JSON");
@@ -111,7 +113,7 @@ async fn what_was_sent_and_received_is_on_the_page_and_in_the_api_and_nothing_se
         assert_eq!((said(graph[2], "head"), &answer["success"]), ("200", &Value::Bool(true)));
     }
 
-    // The customer's: what went out, byte for byte, and the document.
+    // The customer's server: the request byte for byte, and the document.
     let fetch = bodies(&fall, "fetch answer");
     assert!(
         said(fetch[0], "text").contains("CallStatus=ringing\n")
@@ -124,7 +126,8 @@ async fn what_was_sent_and_received_is_on_the_page_and_in_the_api_and_nothing_se
     assert!(said(hangup[0], "text").contains(&format!("CallUUID={uuid}\n")), "{hangup:?}");
     assert_eq!((said(hangup[1], "head"), said(hangup[1], "kept")), ("200", "not_kept"));
 
-    // Somebody else's account has no such call; the page is the same as the API; nothing secret is in either.
+    // Other accounts can't see the call. The page shows the same data as the API, and neither
+    // contains secrets.
     let url = format!("{}/api/v1/calls/{uuid}/waterfall/", world.node.public);
     assert_eq!(http::send("GET", &url, &[("x-api-key", "other-key")], "").await.status, 404);
     let asha = Session::of(&world, "asha").await;
@@ -153,7 +156,7 @@ async fn what_was_sent_and_received_is_on_the_page_and_in_the_api_and_nothing_se
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_is_stepped_through_and_what_the_machine_holds_changes_beside_it() {
+async fn stepping_through_a_call_shows_the_machines_state() {
     if !has_chromium() {
         return;
     }
@@ -162,7 +165,7 @@ async fn a_call_is_stepped_through_and_what_the_machine_holds_changes_beside_it(
     let mut browser = signed_in(&world, "asha").await;
     browser.visit(&format!("/console/calls/{uuid}/")).await;
     browser.eval("globalThis.marked = 1").await;
-    // Without a step it is the end.
+    // Without a step the replay shows the end.
     browser.says("#holds-state td", "over").await;
     browser.says("#holds-slot td", "given back").await;
 
@@ -176,7 +179,8 @@ async fn a_call_is_stepped_through_and_what_the_machine_holds_changes_beside_it(
     browser.eval("document.querySelector('#replay').scrollIntoView()").await;
     let before = browser.eval(place).await;
 
-    // By the button, which stays where it is and keeps the focus; by the arrow keys, back as well.
+    // Step with the button, which keeps its place and the focus, and with the arrow keys in both
+    // directions.
     browser.eval("document.querySelector('#replay [data-to=forward]').focus()").await;
     browser.click("#replay [data-to=forward]").await;
     browser.until("document.querySelector('#step-2.chosen') && document.activeElement.dataset.to === 'forward'").await;
@@ -225,7 +229,7 @@ async fn a_call_is_stepped_through_and_what_the_machine_holds_changes_beside_it(
         steps.to_string()
     );
 
-    // The same without scripts.
+    // The same without JavaScript.
     let asha = Session::of(&world, "asha").await;
     let second = asha.get(&format!("/console/calls/{uuid}/?step=2")).await.text();
     assert!(

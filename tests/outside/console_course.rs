@@ -1,4 +1,5 @@
-//! The graph of a call, in a real Chromium against real media: it grows while the call goes on, and says when packets were lost.
+//! The quality graph of a call, in a real Chromium with real media: it grows during the call and
+//! shows packet loss.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::support::database;
 use crate::support::http::{self, Answer};
 use crate::support::node::API_KEY;
 
-/// From the eighth second on the network loses a third of what passes.
+/// The network loses a third of the packets from the eighth second on.
 const WEATHER: &str = "[[fault]]\ndo = \"media\"\nloss = 35\nweather_after_ms = 8000\n";
 
 async fn stormy() -> World {
@@ -40,14 +41,14 @@ async fn quality(world: &World, call: &str) -> Value {
     asked(world, &format!("calls/{call}/quality/")).await.json()
 }
 
-/// Percent of the caller's packets that were lost, sample by sample.
+/// Returns the caller's packet loss in percent, by sample.
 fn losses(course: &Value) -> Vec<f64> {
     let samples = course["samples"].as_array().expect("samples").iter();
     samples.map(|sample| sample["inbound"]["lossPercent"].as_f64().unwrap_or(0.0)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_calls_graph_grows_while_it_goes_on_and_says_when_packets_were_lost() {
+async fn a_live_calls_graph_grows_and_shows_packet_loss() {
     if !has_chromium() {
         return;
     }
@@ -63,7 +64,7 @@ async fn a_calls_graph_grows_while_it_goes_on_and_says_when_packets_were_lost() 
         browser.click("#up a.row-link").await;
         browser.until("location.pathname !== '/console/calls/'").await;
         browser.eval("globalThis.marked = 1").await;
-        // Nothing is asked for: the page is told.
+        // The page receives updates without requests.
         browser
             .until("document.querySelector('#sound:not([hidden]) #graph-mos path.line.in')")
             .await;
@@ -93,7 +94,8 @@ async fn a_calls_graph_grows_while_it_goes_on_and_says_when_packets_were_lost() 
     let sum: u64 = course["samples"].as_array().expect("samples").iter().map(packets).sum();
     assert_eq!(sum, packets(&whole["quality"]), "samples are the call cut in pieces");
 
-    // The same in the page: a table that is closed at first, and three drawings that say what they show.
+    // The page has the same data: a table, closed at first, and three graphs with text
+    // descriptions.
     let cells = browser
         .eval("[...document.querySelectorAll('table.course tbody tr')].map((r) => r.cells[2].textContent)")
         .await;
@@ -125,7 +127,7 @@ async fn a_calls_graph_grows_while_it_goes_on_and_says_when_packets_were_lost() 
     }
     assert_eq!(browser.errors, [""; 0]);
 
-    // And in the terminal.
+    // `offhook calls show` prints them too.
     let show = std::process::Command::new(env!("CARGO_BIN_EXE_offhook"))
         .args(["calls", "show", &call])
         .args(database::place(world.node.dir.path()))

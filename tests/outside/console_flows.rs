@@ -1,5 +1,5 @@
-//! What people do in the console, step by step in a real Chromium against the simulated Meta: chats, numbers, keys, webhooks,
-//! agents, the playground.
+//! Workflows in the console, step by step in a real Chromium with the simulated Meta: chats,
+//! numbers, keys, webhooks, agents, the playground.
 
 use serde_json::{Value, json};
 
@@ -21,15 +21,15 @@ pub async fn orders(world: &World, door: &str, order: Value) {
 }
 
 impl Browser {
-    /// Until a toast says this.
-    pub async fn told(&mut self, words: &str) {
+    /// Waits until a toast contains `words`.
+    pub async fn until_toast(&mut self, words: &str) {
         self.until(&format!("[...document.querySelectorAll('.toast')].some((t) => t.textContent.includes({words:?}))"))
             .await;
     }
 
-    /// Clicks the button or link that says this, within an element.
+    /// Clicks the button or link labelled `words` within an element.
     pub async fn press(&mut self, within: &str, words: &str) {
-        // Found and clicked in one: in between a part of the page may be another.
+        // Find and click in one script, because the page may change in between.
         let find = format!(
             "[...document.querySelectorAll({within:?})].flatMap((e) => [...e.querySelectorAll('button, a, summary')]).find((b) => \
              b.textContent.trim() === {words:?} && !b.disabled)"
@@ -38,7 +38,7 @@ impl Browser {
             .await;
     }
 
-    /// [`Browser::press`] of what leads to another page, or to the same one anew.
+    /// Like [`Browser::press`], for elements that load a page. Waits until it has loaded.
     pub async fn press_and_go(&mut self, within: &str, words: &str) {
         self.eval("globalThis.before = 1").await;
         self.press(within, words).await;
@@ -56,9 +56,9 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     if !has_chromium() {
         return;
     }
-    let world = world(|wanted, _| {
-        wanted.extra = people();
-        wanted.accept_wait_ms = 0;
+    let world = world(|node_config, _| {
+        node_config.extra = people();
+        node_config.accept_wait_ms = 0;
     })
     .await;
     writes(
@@ -75,12 +75,12 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     let chat = browser.eval("location.pathname").await.as_str().unwrap().to_owned();
     browser.eval("globalThis.marked = 1").await;
 
-    // S3.18: it goes out, and how far it is shows by itself.
+    // The message is sent, and its status updates live.
     browser.fill("#text", "Yes: Asha at the desk.").await;
     browser.press(".composer", "Send").await;
     browser.says(".bubble.ours:last-of-type", "Asha at the desk").await;
     browser.says(".bubble.ours:last-of-type", "Read").await;
-    // An error of Graph's stands at its message.
+    // An error from Graph is shown at the message.
     orders(
         &world,
         "messages/failures",
@@ -92,13 +92,13 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     browser
         .until("document.querySelector('.bubble.failed .error')?.textContent.trim().length > 5")
         .await;
-    // S3.27, and a picture is seen where it stands.
+    // An image is shown inline.
     let order = json!({"message": {"type": "image", "image": {"mime_type": "image/png", "caption": "My parcel"}},
         "file": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "from": USER});
     writes(&world, &order).await;
     browser.until("document.querySelector('.picture img')?.naturalWidth === 1").await;
 
-    // S3.23, without a model by a plain reckoning; S3.21.
+    // Insights work without a model, from a simple calculation.
     browser.press("#about", "Generate insights").await;
     browser.until("document.querySelector('#about .pairs dd .pill')").await;
     browser.press("#about", "Turn AI off here").await;
@@ -106,7 +106,7 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     browser.press("#about", "Turn AI on here").await;
     browser.until("document.querySelector('#about button[value=ai-off]')").await;
 
-    // S1.11, S1.31: the user is asked, and answers.
+    // Ask the user for permission to call; the user answers.
     browser.press("#about", "Ask for permission").await;
     browser.says("#about", "Asked, no answer yet").await;
     orders(&world, "permissions/answer", json!({"user": USER, "answer": "accept"})).await;
@@ -119,7 +119,7 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
         "all of it without loading the page again"
     );
 
-    // A call from the chat stands in it afterwards.
+    // A call placed from the chat appears in it afterwards.
     if browser.eval("Boolean(document.querySelector('#about a[href$=\"/call/\"]'))").await == true {
         world.app.xml("/unused", "<Response><Speak>Hello.</Speak></Response>");
         browser.click("#about a[href$='/call/']").await;
@@ -136,12 +136,12 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
             .await;
     }
 
-    // S3.20: only what is legal is offered.
+    // Only permitted status changes are offered.
     for (word, now) in [("Close", "Closed"), ("Archive", "Archived"), ("Reopen", "Open")] {
         browser.press_and_go("#chat-head", word).await;
         browser.says("#chat-head .pill", now).await;
     }
-    // S3.22: asked back first.
+    // Deleting asks for confirmation first.
     browser.press("#chat-head", "Delete").await;
     browser.until("document.querySelector('#ask[open]')").await;
     browser.press("#ask", "Cancel").await;
@@ -159,7 +159,7 @@ async fn s3_19_outside_its_window_a_conversation_takes_a_template() {
         return;
     }
     let world = with_people().await;
-    // Who was called and never wrote has no window.
+    // A user who was called but never wrote has no open messaging window.
     let uuid = call(&world).await;
     world.node.record(&uuid).await;
     let mut browser = signed_in(&world, "ravi").await;
@@ -171,14 +171,14 @@ async fn s3_19_outside_its_window_a_conversation_takes_a_template() {
     browser.press(".composer.shut", "Send").await;
     browser.says(".bubble.ours:last-of-type", "Template").await;
     browser.says(".bubble.ours:last-of-type", "Read").await;
-    // They answer: now anything can be said.
+    // The user replies, so free-form messages are allowed.
     writes(&world, &json!({"message": "Thank you", "from": USER})).await;
     browser.until("document.querySelector('.composer #text')").await;
     assert_eq!(browser.errors, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_11_s2_25_a_registration_that_failed_is_tried_again_and_succeeds() {
+async fn s2_11_s2_25_a_failed_registration_can_be_repeated() {
     if !has_chromium() {
         return;
     }
@@ -205,9 +205,9 @@ async fn s2_11_s2_25_a_registration_that_failed_is_tried_again_and_succeeds() {
     };
     register(&mut browser).await;
     browser.press("dialog", "Register").await;
-    browser.told("133015: Wait a little").await;
+    browser.until_toast("133015: Wait a little").await;
     browser.says(&format!("#number-{NEW} .danger-text"), "133015").await;
-    // It may be pressed again after a minute, and says so until then; nobody has to load the page.
+    // The button is disabled for a minute and shows that. It becomes enabled without a reload.
     browser.eval("globalThis.marked = 1").await;
     register(&mut browser).await;
     browser.until("document.querySelector('dialog button[value=register]').disabled").await;
@@ -230,15 +230,15 @@ async fn s2_11_s2_25_a_registration_that_failed_is_tried_again_and_succeeds() {
     assert_eq!(browser.errors, [""; 0]);
 }
 
-/// A world with two numbers of one WABA, one that is new, an agent, and a subaccount.
+/// Starts a world with two numbers of one WABA, one new number, an agent and a subaccount.
 pub async fn with_numbers() -> World {
-    let world = world(|wanted, _| {
-        wanted.extra = format!(
+    let world = world(|node_config, _| {
+        node_config.extra = format!(
             "{}\n[[account]]\nauth_id = \"SATESTOFFHOOK0000001\"\nauth_token = \"sub-token\"\nparent = \"{}\"\napi_keys = []\n",
             people(),
             crate::support::node::AUTH_ID
         );
-        wanted.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
+        node_config.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
     })
     .await;
     for (number, id, waba, name, platform) in [
@@ -258,7 +258,7 @@ pub async fn with_numbers() -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
+async fn s2_05_s2_13_numbers_are_added_registered_and_assigned_to_agents() {
     if !has_chromium() {
         return;
     }
@@ -278,13 +278,13 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
     }
     let mut browser = signed_in(&world, "asha").await;
     browser.visit("/console/numbers/").await;
-    // S2.15: what Meta knows is read anew.
+    // Refresh the number from Meta.
     browser.click(&format!("#number-{NUMBER} button[value=sync]")).await;
-    browser.told("Read anew from Meta").await;
+    browser.until_toast("Read anew from Meta").await;
     browser.says(&format!("#number-{NUMBER}"), "Shop & Co").await;
     browser.says(&format!("#number-{NUMBER}"), "CLOUD_API").await;
 
-    // S3.5–S3.11: by its credentials; what Meta does not take is said in the window.
+    // Connect a number by its credentials. Errors from Meta are shown in the dialog.
     browser.press(".head-do", "Connect New Number").await;
     browser.fill("dialog [name=display_name]", "Loja — São Paulo").await;
     browser.fill("dialog [name=phone_number_id]", "209876543210987").await;
@@ -303,16 +303,16 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
     );
     browser.fill("dialog [name=token]", crate::support::node::ACCESS_TOKEN).await;
     browser.press("dialog", "Connect Number").await;
-    browser.told("The number is connected").await;
+    browser.until_toast("The number is connected").await;
     browser.says("#number-5511988887777", "Loja — São Paulo").await;
     browser.says("#number-5511988887777", "Register via Actions").await;
 
-    // S2.9–S2.11, S2.25: a wrong PIN is told and the next try waits; the right one registers.
+    // A wrong PIN is reported and delays the next attempt. The right one registers.
     browser.press("#number-5511988887777", "Register").await;
     browser.fill("dialog [name=pin]", "000000").await;
     browser.press("dialog", "Register").await;
-    browser.told("being registered").await;
-    browser.told("133005").await;
+    browser.until_toast("being registered").await;
+    browser.until_toast("133005").await;
     browser.press("#number-5511988887777", "Register").await;
     browser
         .until("/in \\d+ s/.test(document.querySelector('dialog [data-until]')?.textContent)")
@@ -320,7 +320,7 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
     browser.click("dialog [data-close]").await;
     browser.until("!document.querySelector('dialog.panel')").await;
 
-    // S2.13: by Meta's window, for which a page of the simulated Meta stands.
+    // Embedded sign-up, with a page of the simulated Meta in place of Meta's window.
     browser.eval("location.href = '/console/numbers/sign-up/'").await;
     browser.until("document.querySelector('form.sign-up [name=sms]')").await;
     browser.fill("[name=number]", "918035738888").await;
@@ -338,7 +338,7 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
     browser.says("#number-918035738888", "CLOUD_API").await;
     browser.until("document.querySelector('#number-918035738888 .registered')").await;
 
-    // S2.4, S2.5: a window with a list that can be searched and cleared.
+    // A dialog with a list of agents that can be searched and cleared.
     let cell = format!("#number-{NUMBER} a[href$='/agent/']");
     browser.says(&cell, "Assign…").await;
     browser.click(&cell).await;
@@ -348,14 +348,14 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
     assert_eq!(browser.eval(shown).await, json!(["Night desk"]));
     browser.eval("document.querySelector('dialog .choice:not([hidden]) input').click()").await;
     browser.press("dialog", "Save").await;
-    browser.told("Saved who answers").await;
+    browser.until_toast("Saved who answers").await;
     browser.says(&cell, "Night desk").await;
     browser.click(&cell).await;
     browser.press("dialog", "Clear").await;
     browser.press("dialog", "Save").await;
     browser.says(&cell, "Assign…").await;
 
-    // S2.16, S2.17: the number that an agent writes from; only those at the Cloud API.
+    // The agent's outbound number; only numbers at the Cloud API are offered.
     browser.visit("/console/agents/").await;
     let offered = browser
         .eval("[...document.querySelector('[name=outboundNumber]').options].map((o) => o.value)")
@@ -372,7 +372,7 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
         ))
         .await;
 
-    // An agent of the people's sees, and changes nothing.
+    // A person with the role `agent` can view but not change.
     let ravi = Session::of(&world, "ravi").await;
     let page = ravi.get("/console/numbers/").await.text();
     assert!(
@@ -393,7 +393,7 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_01_to_s0_30_a_number_is_configured_at_the_side_of_the_table() {
+async fn s0_01_to_s0_30_a_number_is_configured_in_the_side_panel() {
     if !has_chromium() {
         return;
     }
@@ -406,17 +406,17 @@ async fn s0_01_to_s0_30_a_number_is_configured_at_the_side_of_the_table() {
     browser.click(&format!("#number-{NUMBER} a.row-link")).await;
     browser.until(open).await;
     browser.says("dialog.side", "India").await;
-    // S0.26: at the bottom left.
+    // The link is at the bottom left.
     let left = "document.querySelector('dialog.side .panel-foot details').getBoundingClientRect().left < \
                 document.querySelector('dialog.side button.primary').getBoundingClientRect().left";
     assert_eq!(browser.eval(left).await, true);
-    // Nothing was changed: it closes at once.
+    // Without changes the panel closes immediately.
     browser.click("dialog.side [data-close]").await;
     browser.until("document.querySelectorAll('dialog.side').length === 0").await;
 
     browser.click(&format!("#number-{NUMBER} a.row-link")).await;
     browser.until(open).await;
-    // S0.7: the fields go with the type.
+    // The fields depend on the type.
     let seen = |field: &str| {
         format!("document.querySelector('dialog [name={field}]')?.checkVisibility() === true")
     };
@@ -424,13 +424,13 @@ async fn s0_01_to_s0_30_a_number_is_configured_at_the_side_of_the_table() {
     browser.eval("document.querySelector('dialog [value=agent]').click()").await;
     browser.until(&format!("!({}) && {}", seen("webhookUrl"), seen("agent"))).await;
     browser.eval("document.querySelector('dialog [value=webhook]').click()").await;
-    // S0.16: needed while the toggle is on, and only then.
+    // Required only while the toggle is on.
     let needed = "document.querySelector('dialog [name=answerUrl]').getAttribute('aria-required')";
     assert_eq!(browser.eval(needed).await, "true");
     browser.eval("document.querySelector('dialog [name=callingEnabled]').click()").await;
     assert_eq!(browser.eval(needed).await, "false");
     browser.eval("document.querySelector('dialog [name=callingEnabled]').click()").await;
-    // S0.8, S0.9: judged while one types, and not saved.
+    // Validated while typing, without saving.
     let wrong = "document.querySelector('dialog #wrong-answer').textContent.length > 5";
     for bad in ["htps://shop.example", "https://", "shop", "https://a b.example/"] {
         browser.fill("dialog [name=answerUrl]", bad).await;
@@ -447,7 +447,7 @@ async fn s0_01_to_s0_30_a_number_is_configured_at_the_side_of_the_table() {
     );
     browser.fill("dialog [name=webhookUrl]", &world.app.url("/hook")).await;
     browser.fill("dialog [name=alias]", "Support — APAC").await;
-    // S0.30: what was typed is not lost by the way.
+    // Closing the panel keeps what was typed.
     browser
         .eval("document.querySelector('dialog.side').dispatchEvent(new Event('cancel', { cancelable: true }))")
         .await;
@@ -455,13 +455,13 @@ async fn s0_01_to_s0_30_a_number_is_configured_at_the_side_of_the_table() {
     browser.press("#ask", "Keep editing").await;
     browser.until(&format!("!document.querySelector('#ask[open]') && {open}")).await;
     browser.press("dialog.side", "Save changes").await;
-    browser.told("Saved").await;
+    browser.until_toast("Saved").await;
     browser.says(&format!("#number-{NUMBER}"), "Support — APAC").await;
     assert_eq!(browser.eval("globalThis.marked").await, 1, "without loading the page again");
     let shown = asha.get(&format!("/console/numbers/{NUMBER}/")).await.text();
     assert!(shown.contains("https://shop.example/answer"), "{shown}");
 
-    // The page of its own does the same, and asks before it is left.
+    // The standalone page does the same and asks before leaving.
     browser.visit(&format!("/console/numbers/{NUMBER}/")).await;
     assert_eq!(browser.eval("document.querySelectorAll('dialog.side').length").await, 0);
     let refused = asha
@@ -472,7 +472,7 @@ async fn s0_01_to_s0_30_a_number_is_configured_at_the_side_of_the_table() {
         .await;
     assert!(refused.status == 400 && refused.text().contains("aria-invalid"), "{}", refused.status);
 
-    // S0.29: what breaks is said before.
+    // Warnings about what will break are shown before saving.
     browser.visit("/console/numbers/").await;
     browser.click(&format!("#number-{NUMBER} a.row-link")).await;
     browser.press("dialog.side", "Disconnect number").await;
@@ -488,7 +488,7 @@ async fn s0_01_to_s0_30_a_number_is_configured_at_the_side_of_the_table() {
         ))
         .await;
 
-    // Somebody who may not change it sees it.
+    // A person without permission to change it can view it.
     let ravi = Session::of(&world, "ravi").await;
     let page = ravi.get(&format!("/console/numbers/{NUMBER}/")).await.text();
     assert!(
@@ -515,12 +515,12 @@ async fn s0_21_s0_22_the_mapping_is_changed_for_all_numbers_of_a_waba() {
     browser.click(&format!("#number-{NUMBER} a.row-link")).await;
     browser.says("dialog.side .note.warm", "+918035737777").await;
     browser.fill("dialog [name=account]", "SATESTOFFHOOK0000001").await;
-    // S0.8: the form is judged as a whole, also where only something else was changed.
+    // The whole form is validated, even if only another field was changed.
     browser.press("dialog.side", "Save changes").await;
     browser.until("document.querySelector('dialog #wrong-webhook').textContent.length > 5").await;
     browser.fill("dialog [name=webhookUrl]", &world.app.url("/hook")).await;
     browser.press("dialog.side", "Save changes").await;
-    browser.told("Saved").await;
+    browser.until_toast("Saved").await;
     for number in [NUMBER, "918035737777"] {
         let page = asha.get(&format!("/console/numbers/{number}/")).await.text();
         assert!(page.contains("value=\"SATESTOFFHOOK0000001\" selected"), "{number}");
@@ -529,7 +529,7 @@ async fn s0_21_s0_22_the_mapping_is_changed_for_all_numbers_of_a_waba() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_13_keys_and_webhooks_are_made_shown_once_tried_and_removed() {
+async fn s4_13_keys_and_webhooks_are_created_shown_once_tested_and_removed() {
     if !has_chromium() {
         return;
     }
@@ -573,7 +573,7 @@ async fn s4_13_keys_and_webhooks_are_made_shown_once_tried_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_document_is_shared_by_its_link_and_an_answer_url_is_walked_through() {
+async fn a_document_is_shared_by_link_and_an_answer_url_is_tried_out() {
     if !has_chromium() {
         return;
     }
@@ -584,7 +584,7 @@ async fn a_document_is_shared_by_its_link_and_an_answer_url_is_walked_through() 
     let document = "<Response>\n  <Speak>Grüße, नमस्ते &amp; hello.</Speak>\n</Response>";
     browser.fill("#source", document).await;
     browser.click("offhook-share:not([hidden]) button").await;
-    browser.told("The link is copied").await;
+    browser.until_toast("The link is copied").await;
     let hash = browser.eval("location.hash").await.as_str().unwrap().to_owned();
     assert!(hash.starts_with("#xml=") && hash.len() < 200, "{hash}");
     browser.visit("/console/").await;
@@ -596,7 +596,7 @@ async fn a_document_is_shared_by_its_link_and_an_answer_url_is_walked_through() 
     for broken in ["#xml=%%%", "#xml=AAAA"] {
         browser.visit("/console/").await;
         browser.eval(&format!("location.href = '/console/playground/{broken}'")).await;
-        browser.told("holds no document").await;
+        browser.until_toast("holds no document").await;
     }
 
     browser.visit("/console/playground/debugger/").await;

@@ -1,5 +1,5 @@
-//! Names that want to break out are text on every page, in a real Chromium: nothing of them runs, and nothing is asked of
-//! elsewhere (R20).
+//! Hostile names appear as plain text on every page, in a real Chromium: no script runs and no
+//! external resource is requested (`docs/reference/reliability.md#r20`).
 
 use serde_json::{Value, json};
 use sim::{CallScript, HangupRule, PhoneKind};
@@ -10,7 +10,7 @@ use crate::support::browser::{Browser, READY, has_chromium};
 use crate::support::http;
 use crate::support::node::API_KEY;
 
-/// Names that would run, break out, or hide.
+/// Names that try to run scripts, break out of markup, or hide text.
 const HOSTILE: &[&str] = &[
     "<script>alert(1)</script>",
     "\"><img src=x onerror=alert(1)>",
@@ -44,8 +44,8 @@ const HOSTILE: &[&str] = &[
     "%3Cscript%3Ealert(1)%3C/script%3E",
 ];
 
-/// A payload as a field of ours takes it.
-fn tamed(name: &str, most: usize) -> String {
+/// Converts a payload to a value that length-limited fields accept.
+fn sanitised(name: &str, most: usize) -> String {
     name.chars().filter(|c| !c.is_control()).take(most).collect::<String>().trim().to_owned()
 }
 
@@ -62,7 +62,7 @@ async fn r20_hostile_names_are_text_on_every_page() {
     };
     let mut webhooks = 0;
     for (n, name) in HOSTILE.iter().enumerate() {
-        let shown = tamed(name, 64);
+        let shown = sanitised(name, 64);
         let login = format!("user{n}");
         let made = asha
             .post(
@@ -73,19 +73,19 @@ async fn r20_hostile_names_are_text_on_every_page() {
         assert_eq!(made.status, 200, "{name}: {}", made.text());
         let key = asha.post("/console/people/keys", &[("name", &shown), ("role", "agent")]).await;
         assert_eq!(key.status, 200, "{name}: {}", key.text());
-        // Somebody of that name writes that.
+        // A user with that name sends it as a message.
         let user = format!("9198123450{n:02}");
         writes(&world, &json!({"message": *name, "from": user, "name": *name})).await;
         let agent = json!({"name": shown, "kind": "http", "endpoint": world.app.url("/agent"), "greeting": *name});
         let made = api("POST", "agents/", agent).await;
         assert_eq!(made.status, 201, "{name}: {}", made.text());
-        // There may be only so many.
+        // The number of webhooks is limited.
         let hook = world.app.url("/hook");
         webhooks += usize::from(
             asha.post("/console/webhooks/", &[("name", &shown), ("url", &hook)]).await.status
                 == 200,
         );
-        // And Meta calls a number so; people call it so, too.
+        // Numbers have such names at Meta and in the console.
         let number = format!("9180357380{n:02}");
         let id = format!("10654035224{n:04}");
         let order =
@@ -105,7 +105,7 @@ async fn r20_hostile_names_are_text_on_every_page() {
         let changed = api(
             "PATCH",
             &format!("phone-numbers/9180357380{n:02}/"),
-            json!({"alias": tamed(name, 100)}),
+            json!({"alias": sanitised(name, 100)}),
         )
         .await;
         assert_eq!(changed.status, 200, "{name}: {}", changed.text());
@@ -133,12 +133,12 @@ async fn r20_hostile_names_are_text_on_every_page() {
     let numbers = (0..HOSTILE.len()).map(|n| format!("/console/numbers/9180357380{n:02}/"));
     let mut said = String::new();
     for path in lists.into_iter().chain(chats).chain(agents).chain(hooks).chain(numbers) {
-        let text = tame(&mut browser, &path).await;
+        let text = visit_and_check(&mut browser, &path).await;
         if ["/console/people/", "/console/inbox/", "/console/numbers/", "/console/agents/"]
             .contains(&path.as_str())
         {
             for name in HOSTILE {
-                assert!(text.contains(&tamed(name, 64)), "{name} on {path}");
+                assert!(text.contains(&sanitised(name, 64)), "{name} on {path}");
             }
         }
         said.push_str(&text);
@@ -147,7 +147,7 @@ async fn r20_hostile_names_are_text_on_every_page() {
     assert_eq!(browser.errors, [""; 0]);
 }
 
-/// What no name may become.
+/// Elements and attributes that no name may create.
 const ODD: &[&str] = &[
     "main script",
     "main iframe",
@@ -162,18 +162,18 @@ const ODD: &[&str] = &[
     "[onerror], [onload], [onfocus]",
 ];
 
-/// As the text of an element.
+/// Escapes the text of an XML element.
 fn escaped(name: &str) -> String {
-    tamed(name, 200).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    sanitised(name, 200).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Goes to a page and gives what it says, once it is sure that no name has become anything.
-async fn tame(browser: &mut Browser, path: &str) -> String {
+/// Visits a page, checks that no name was interpreted as markup, and returns the page's text.
+async fn visit_and_check(browser: &mut Browser, path: &str) -> String {
     browser.visit(path).await;
-    tame_here(browser).await
+    check_page(browser).await
 }
 
-async fn tame_here(browser: &mut Browser) -> String {
+async fn check_page(browser: &mut Browser) -> String {
     browser.until(READY).await;
     let path = browser.eval("location.pathname + location.search").await;
     for odd in ODD {
@@ -195,7 +195,7 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
         return;
     }
     let world = with_people().await;
-    // The document says each of them, too.
+    // The document contains each name too.
     world.app.route("/unused", |seen| {
         let name = seen
             .param("From")
@@ -206,7 +206,7 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
         (200, format!("<Response><Speak>{name}</Speak><Wait length=\"120\"/></Response>"))
     });
     let mut browser = signed_in(&world, "asha").await;
-    // Somebody looks on while they come: what is put in is text, too.
+    // Watch the page while calls arrive: live updates must be text as well.
     browser.visit("/console/calls/").await;
     let mut calls = Vec::new();
     for (n, name) in HOSTILE.iter().enumerate() {
@@ -221,11 +221,11 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
     }
     let all = format!("document.querySelectorAll('#up tr[id]').length === {}", HOSTILE.len());
     browser.until(&all).await;
-    let here = tame_here(&mut browser).await;
-    let live = tame(&mut browser, "/console/calls/").await;
+    let here = check_page(&mut browser).await;
+    let live = visit_and_check(&mut browser, "/console/calls/").await;
     browser.until("[...document.querySelectorAll('#up .pill')].every((p) => p.classList.contains('live'))").await;
     for name in HOSTILE {
-        let name = tamed(name, 64);
+        let name = sanitised(name, 64);
         assert!(here.contains(&name) && live.contains(&name), "{name}");
     }
     let found = browser
@@ -235,15 +235,15 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
     assert_eq!(pages.len(), HOSTILE.len());
     let mut said = String::new();
     for page in &pages {
-        said.push_str(&tame(&mut browser, page).await);
+        said.push_str(&visit_and_check(&mut browser, page).await);
     }
     for name in HOSTILE {
-        assert!(said.contains(&tamed(name, 64)), "{name}: the caller's");
+        assert!(said.contains(&sanitised(name, 64)), "{name}: the caller's");
         assert!(said.contains(&escaped(name)), "{name}: in the document");
     }
-    tame(&mut browser, "/console/").await;
-    tame(&mut browser, "/console/operations/").await;
-    // They hang up; the pages of calls that have ended, and the history.
+    visit_and_check(&mut browser, "/console/").await;
+    visit_and_check(&mut browser, "/console/operations/").await;
+    // The callers hang up; check the pages of ended calls and the history.
     drop(calls);
     browser.visit("/console/calls/").await;
     browser
@@ -252,16 +252,16 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
             HOSTILE.len()
         ))
         .await;
-    let history = tame_here(&mut browser).await;
+    let history = check_page(&mut browser).await;
     for (name, page) in HOSTILE.iter().zip(&pages) {
-        assert!(history.contains(&tamed(name, 64)), "{name}");
-        tame(&mut browser, &format!("{page}?step=2")).await;
+        assert!(history.contains(&sanitised(name, 64)), "{name}");
+        visit_and_check(&mut browser, &format!("{page}?step=2")).await;
     }
     assert_eq!(browser.errors, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r20_what_is_searched_for_or_tried_out_is_text() {
+async fn r20_search_terms_and_playground_input_are_text() {
     if !has_chromium() {
         return;
     }
@@ -278,12 +278,12 @@ async fn r20_what_is_searched_for_or_tried_out_is_text() {
             format!("/console/numbers/?q={sought}"),
             format!("/console/playground/?source={sought}"),
         ] {
-            // A browser looks at some of each, plain HTML at all.
+            // The browser checks some pages of each kind, and plain HTML all of them.
             let page = asha.get(&path).await;
             assert_eq!(page.status, 200, "{path}");
             assert!(!name.contains(['<', '"']) || !page.text().contains(*name), "{path}");
             if n % 6 == 1 {
-                tame(&mut browser, &path).await;
+                visit_and_check(&mut browser, &path).await;
             }
         }
         let debugged = [("url", *name), ("from", name), ("to", name), ("keys", name)];
@@ -301,7 +301,8 @@ async fn r20_what_is_searched_for_or_tried_out_is_text() {
             );
         }
     }
-    // Walked through: raw, which is no document, and escaped, which says each of them.
+    // Run `xml check` and `xml run` on the raw payloads, which are not documents, and on escaped
+    // ones.
     let speaks: String =
         HOSTILE.iter().map(|name| format!("<Speak>{}</Speak>\n", escaped(name))).collect();
     let valid = format!("<Response>\n{speaks}</Response>");
@@ -309,7 +310,7 @@ async fn r20_what_is_searched_for_or_tried_out_is_text() {
         browser.visit("/console/playground/").await;
         browser.fill("#source", &document).await;
         browser.until("document.querySelector('#findings li')").await;
-        tame_here(&mut browser).await;
+        check_page(&mut browser).await;
         browser
             .eval("globalThis.before = 1; document.querySelector('.run button.primary').click()")
             .await;
@@ -318,7 +319,7 @@ async fn r20_what_is_searched_for_or_tried_out_is_text() {
                 "typeof before === 'undefined' && {READY} && document.querySelector('.walk li')"
             ))
             .await;
-        let said = tame_here(&mut browser).await;
+        let said = check_page(&mut browser).await;
         assert!(said.contains("<iframe srcdoc"), "{said}");
     }
     assert_eq!(browser.errors, [""; 0]);

@@ -1,5 +1,5 @@
-//! Pages that stay as things are, in a real Chromium: of a list the row that has changed is put in, and nothing is asked for;
-//! and how long a list of a thousand live calls keeps the browser busy.
+//! Live pages in a real Chromium: a changed row is replaced without requests. Also measures how
+//! long a list of a thousand live calls keeps the browser busy.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::support::app::App;
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::figures;
 use crate::support::meta::{Graph, connect, silent_offer};
-use crate::support::node::{Node, Wanted, sim_options};
+use crate::support::node::{Node, NodeConfig, sim_options};
 
-/// A node with so many users' phones ringing, which ring on.
+/// Starts a node with `count` users' phones ringing.
 async fn with_calls_up(count: usize) -> (World, Vec<String>) {
     let world = world(|node, sim| {
         node.extra.push_str(&people());
@@ -31,7 +31,7 @@ async fn with_calls_up(count: usize) -> (World, Vec<String>) {
     (world, calls)
 }
 
-/// Calls so many users; the calls' UUIDs.
+/// Calls these users. Returns the calls' UUIDs.
 async fn ring(world: &World, users: &[usize]) -> Vec<String> {
     let mut order = world.order();
     order["to"] =
@@ -45,7 +45,7 @@ async fn ring(world: &World, users: &[usize]) -> Vec<String> {
     }
 }
 
-/// Ends one.
+/// Ends a call.
 async fn cancel(world: &World, call: &str) {
     let path = format!("Call/{call}/");
     assert_eq!(world.rest("DELETE", &path, &[], String::new()).await.status, 204, "{call}");
@@ -53,8 +53,8 @@ async fn cancel(world: &World, call: &str) {
 
 const ROWS: &str = "document.querySelectorAll('#up tr[id]').length";
 
-/// Counts what is done to the page from now on: rows that were put in or taken out by id, the turns in which that happened,
-/// pages that were asked for, and the longest task.
+/// Starts counting changes to the page: rows inserted and removed by id, the tasks in which that
+/// happened, page requests, and the longest task.
 async fn watch(browser: &mut Browser) {
     let script = "globalThis.seen = { put: [], gone: [], turns: 0, longest: 0, most: 0, since: performance.now() }; \
         performance.clearResourceTimings(); globalThis.watching?.disconnect(); \
@@ -69,7 +69,8 @@ async fn watch(browser: &mut Browser) {
     browser.eval(script).await;
 }
 
-/// What [`watch`] saw: rows put in and taken out, turns, milliseconds, the longest task, and pages asked for.
+/// Returns what [`watch`] counted: rows inserted and removed, tasks, milliseconds, the longest
+/// task, and page requests.
 async fn seen(browser: &mut Browser) -> Value {
     browser
         .eval(
@@ -80,13 +81,13 @@ async fn seen(browser: &mut Browser) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_live_list_the_rows_that_changed_are_put_in_and_no_page_is_asked_for() {
+async fn a_live_list_replaces_changed_rows_without_requesting_the_page() {
     if !has_chromium() {
         return;
     }
     let (world, calls) = with_calls_up(60).await;
     let mut browser = signed_in(&world, "asha").await;
-    // All of them ring, and nothing is under way that a page might have missed as it was made.
+    // All phones ring, and no event is in flight that a loading page could miss.
     browser.visit("/console/calls/?up_state=ringing").await;
     browser.until(&format!("{ROWS} === 60")).await;
     browser.visit("/console/calls/").await;
@@ -106,13 +107,13 @@ async fn of_a_live_list_the_rows_that_changed_are_put_in_and_no_page_is_asked_fo
         ids("put").into_iter().chain(ids("gone")).filter(|id| before.contains(id)).collect();
     assert_eq!(touched, [""; 0], "rows that stayed as they were");
     assert_eq!(told["asked"], json!([]), "no page is asked for");
-    // However many events there are, they come together: five times a second at most.
+    // Updates are batched: at most five per second, regardless of the number of events.
     let (turns, took) = (told["turns"].as_f64().unwrap(), told["took"].as_f64().unwrap());
     assert!(turns <= took / 200.0 + 4.0, "{turns} in {took} ms");
-    // Each waits and rings.
+    // Each call waits and then rings.
     assert!(ids("put").len() <= 3 * 40, "{told}");
 
-    // One goes: its row goes, and comes in the history.
+    // A call ends: its row moves to the history.
     watch(&mut browser).await;
     cancel(&world, &calls[7]).await;
     browser
@@ -127,7 +128,7 @@ async fn of_a_live_list_the_rows_that_changed_are_put_in_and_no_page_is_asked_fo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_live_list_is_filtered_by_its_address_and_stays_so_as_calls_come_and_go() {
+async fn a_live_list_keeps_the_filter_of_its_url_as_calls_come_and_go() {
     if !has_chromium() {
         return;
     }
@@ -139,7 +140,7 @@ async fn a_live_list_is_filtered_by_its_address_and_stays_so_as_calls_come_and_g
     browser.eval("document.querySelector('.up-filters').requestSubmit()").await;
     browser.until(&format!("location.search.includes('up=') && {ROWS} === 2")).await;
     browser.until("document.querySelector('#up-head .count').textContent === '2 of 12'").await;
-    // One that fits comes in and one that does not stays out, without the page.
+    // A matching call appears and a non-matching one does not, without a reload.
     browser.eval("globalThis.marked = 1").await;
     ring(&world, &[50]).await;
     ring(&world, &[12]).await;
@@ -148,7 +149,7 @@ async fn a_live_list_is_filtered_by_its_address_and_stays_so_as_calls_come_and_g
     cancel(&world, &calls[10]).await;
     browser.until(&format!("{ROWS} === 2")).await;
     assert_eq!(browser.eval("globalThis.marked").await, 1);
-    // A link says the same, and the filter of the history stands beside it.
+    // A link sets the same filter, and the history's filter is independent.
     browser.visit("/console/calls/?up=0011&from=918035737458").await;
     browser
         .until(&format!(
@@ -170,7 +171,7 @@ async fn a_live_list_is_filtered_by_its_address_and_stays_so_as_calls_come_and_g
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_was_away_and_who_was_asked_a_question_finds_the_page_as_things_are() {
+async fn a_hidden_page_or_one_with_an_open_dialog_catches_up() {
     if !has_chromium() {
         return;
     }
@@ -178,7 +179,7 @@ async fn who_was_away_and_who_was_asked_a_question_finds_the_page_as_things_are(
     let mut browser = signed_in(&world, "asha").await;
     browser.visit("/console/calls/").await;
     browser.until(&format!("{ROWS} === 3")).await;
-    // Nothing changes under a question.
+    // The list does not change while a dialog is open.
     browser
         .eval("globalThis.kept = document.querySelector('#up tr[id]'); document.querySelector('#ask').showModal()")
         .await;
@@ -196,7 +197,7 @@ async fn who_was_away_and_who_was_asked_a_question_finds_the_page_as_things_are(
         3,
         "none is there twice"
     );
-    // Another page lay over it: what happened meanwhile is there on coming back.
+    // Events during another page's visit are shown on returning.
     let hidden = |state: &str| {
         format!(
             "Object.defineProperty(document, 'hidden', {{ value: {state}, configurable: true }}); \
@@ -215,23 +216,23 @@ async fn who_was_away_and_who_was_asked_a_question_finds_the_page_as_things_are(
 #[allow(clippy::print_stderr, reason = "figures are told")]
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a thousand calls: on a machine that does nothing else"]
-async fn a_list_of_a_thousand_live_calls_moves_without_a_long_task() {
+async fn a_list_of_a_thousand_live_calls_updates_without_a_long_task() {
     if !has_chromium() {
         return;
     }
     let graph = Graph::start().await;
     let app = App::start().await;
     app.xml("/answer", "<Response><Wait length=\"120\"/></Response>");
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.extra = people();
-    wanted.cps = 1_000;
-    wanted.accept_wait_ms = 0;
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.extra = people();
+    node_config.cps = 1_000;
+    node_config.accept_wait_ms = 0;
+    let node = Node::start(&node_config).await;
     let world = World { node, sim: Sim::start(sim_options()).await.expect("sim"), app };
     let mut browser = signed_in(&world, "asha").await;
     browser.visit("/console/calls/").await;
     watch(&mut browser).await;
-    // They come, and since none of them has sound, the node ends each after fifteen seconds.
+    // The calls have no audio, so the node ends each after fifteen seconds.
     let offer = silent_offer();
     futures_util::stream::iter(0..1_000)
         .for_each_concurrent(8, |_| async {

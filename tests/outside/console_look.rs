@@ -1,5 +1,5 @@
-//! How the console's pages come across, in a real Chromium: to assistive technology (axe-core), in light and dark and on a
-//! small screen, and how fast they are there.
+//! Accessibility and speed of the console's pages in a real Chromium: axe-core, light and dark, a
+//! small screen, load times.
 
 use serde_json::{Value, json};
 use sim::{CallScript, caller};
@@ -10,8 +10,8 @@ use crate::support::browser::{Browser, READY, axe, has_chromium};
 use crate::support::node::NUMBER;
 use crate::support::{figures, http};
 
-/// A world with something on every page; the paths of those pages.
-async fn furnished(world: &World) -> Vec<String> {
+/// Fills a world with data for every page. Returns the paths of the pages.
+async fn fill_pages(world: &World) -> Vec<String> {
     let uuid = call(world).await;
     world.node.record(&uuid).await;
     let asha = Session::of(world, "asha").await;
@@ -71,7 +71,7 @@ async fn furnished(world: &World) -> Vec<String> {
 /// A PNG of one pixel.
 const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
-/// A simulated user writes.
+/// A simulated user sends a message.
 pub async fn writes(world: &World, order: &Value) {
     let answer =
         http::send("POST", &format!("{}/_sim/messages", world.sim.url()), &[], order.to_string())
@@ -79,14 +79,14 @@ pub async fn writes(world: &World, order: &Value) {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
-/// Where pictures of the pages go, if somebody wants to look at them.
+/// Saves a screenshot if `OFFHOOK_TEST_SHOTS` names a folder.
 pub async fn picture(browser: &mut Browser, name: &str) {
     if let Some(folder) = std::env::var_os("OFFHOOK_TEST_SHOTS") {
         browser.screenshot(&std::path::Path::new(&folder).join(format!("{name}.png"))).await;
     }
 }
 
-/// Whether something wider than the window is on the page.
+/// Returns true if the page has an element wider than the window.
 async fn is_too_wide(browser: &mut Browser) -> bool {
     let wide = browser.eval("document.documentElement.scrollWidth - innerWidth").await;
     wide.as_i64().is_none_or(|wide| wide > 0)
@@ -99,9 +99,9 @@ async fn no_page_has_a_barrier_in_light_or_dark_or_on_a_small_screen() {
     }
     let Some(axe) = axe() else { return };
     let world = with_people().await;
-    let paths = furnished(&world).await;
+    let paths = fill_pages(&world).await;
     let mut found = Vec::new();
-    // Before anybody has signed in.
+    // Before sign-in.
     let mut browser = Browser::open(&format!("{}/console/", world.node.public)).await;
     for scheme in ["light", "dark"] {
         browser.prefer(scheme).await;
@@ -135,7 +135,7 @@ async fn no_page_has_a_barrier_in_light_or_dark_or_on_a_small_screen() {
             picture(&mut browser, &format!("{n:02}-{scheme}-{width}")).await;
         }
     }
-    // What opens beside a page.
+    // Dialogs that open beside a page.
     browser.size(1280, 900).await;
     for (path, link) in [
         ("/console/numbers/", "a.row-link"),
@@ -166,13 +166,13 @@ async fn no_page_has_a_barrier_in_light_or_dark_or_on_a_small_screen() {
         }
     }
     assert!(found.is_empty(), "{found:#?}");
-    // The page that is not there says so with its status, which the browser tells as an error.
+    // The missing page responds 404, which the browser logs as an error.
     browser.errors.retain(|error| !error.contains("/console/nowhere/"));
     assert_eq!(browser.errors, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_page_complains_of_is_seen() {
+async fn errors_in_a_pages_console_are_detected() {
     if !has_chromium() {
         return;
     }
@@ -201,8 +201,8 @@ async fn what_a_page_complains_of_is_seen() {
     assert_eq!(browser.eval("typeof ran").await, "undefined", "the policy holds");
 }
 
-/// What the first page weighs and how soon it can be used, by the browser's own reckoning: bytes of all that came over the
-/// wire, milliseconds until its scripts have run.
+/// Returns the size of the first page over the network in bytes, and the time until its scripts
+/// have run in milliseconds, from the browser's Performance API.
 async fn first_load(browser: &mut Browser, public: &str) -> (f64, f64) {
     browser.devtools("Network.enable", json!({})).await;
     browser.devtools("Network.setCacheDisabled", json!({"cacheDisabled": true})).await;
@@ -220,7 +220,7 @@ async fn first_load(browser: &mut Browser, public: &str) -> (f64, f64) {
 
 #[allow(clippy::print_stderr, reason = "figures are told")]
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_page_is_small_and_soon_there() {
+async fn the_first_page_is_small_and_loads_fast() {
     if !has_chromium() {
         return;
     }
@@ -229,11 +229,12 @@ async fn the_first_page_is_small_and_soon_there() {
     let (bytes, ms) = first_load(&mut browser, &world.node.public).await;
     eprintln!("first page: {:.1} KiB, interactive after {ms:.0} ms", bytes / 1_024.0);
     assert!(bytes < 200.0 * 1_024.0, "{bytes} bytes");
-    // Other tests have this machine's cores, too.
+    // Other tests run on the same cores.
     assert!(ms < if figures() { 300.0 } else { 5_000.0 }, "{ms} ms");
 }
 
-/// A page at its whole height, light and dark and small: what axe finds in it, and its pictures.
+/// Checks a page at its full height in light, dark and on a small screen: collects axe findings and
+/// takes screenshots.
 pub async fn look(browser: &mut Browser, axe: &str, name: &str, found: &mut Vec<String>) {
     for (scheme, width) in [("light", 1280), ("dark", 1280), ("dark", 390)] {
         browser.prefer(scheme).await;
@@ -257,7 +258,7 @@ pub async fn look(browser: &mut Browser, axe: &str, name: &str, found: &mut Vec<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_yet_a_recorded_call_and_what_lies_above_a_page_have_no_barrier() {
+async fn empty_pages_a_recorded_call_and_dialogs_have_no_barrier() {
     if !has_chromium() {
         return;
     }
@@ -279,7 +280,7 @@ async fn nothing_yet_a_recorded_call_and_what_lies_above_a_page_have_no_barrier(
         look(&mut browser, &axe, &format!("empty-{}", page.replace(['/', '?'], "")), &mut found)
             .await;
     }
-    // A call that was recorded, with keys, a menu and words.
+    // A recorded call with digits, a menu and speech.
     let menu = "<Response>\n  <Record recordSession=\"true\" redirect=\"false\" maxLength=\"60\"/>\n  <GetInput action=\"MENU\" \
                 numDigits=\"1\">\n    <Speak>Welcome to Acme. For sales, press 1. For support, press 2.</Speak>\n  </GetInput>\n\
                 </Response>"
@@ -311,7 +312,7 @@ async fn nothing_yet_a_recorded_call_and_what_lies_above_a_page_have_no_barrier(
     look(&mut browser, &axe, "call-step", &mut found).await;
     browser.visit("/console/notifications/").await;
     look(&mut browser, &axe, "notifications", &mut found).await;
-    // Above the page: a question, a menu, what is shown once.
+    // Overlays on a page: a confirmation, a menu, a secret that is shown once.
     browser.visit("/console/inbox/").await;
     browser.click("#conversations a.row-link").await;
     browser.click("#chat-head button.danger").await;

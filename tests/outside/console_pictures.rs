@@ -1,7 +1,7 @@
-//! The README's pictures of the console, taken anew: a node on which something happens, in a real Chromium.
+//! Takes the README's pictures of the console: a busy node in a real Chromium.
 //!
-//! `OFFHOOK_TEST_SHOTS=docs/images cargo test --test outside console_pictures -- --ignored`; takes two minutes, since the
-//! call whose sound is shown lasts that long.
+//! `OFFHOOK_TEST_SHOTS=docs/images cargo test --test outside console_pictures -- --ignored` takes
+//! two minutes, because the call with the audio graph lasts that long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::support::browser::{Browser, has_chromium};
 
 const CALLER: &str = "919820011223";
 const WRITER: &str = "919812345678";
-/// A network that loses a little, wavers, and is away for a moment.
+/// A network with little loss, jitter and a short outage.
 const WEATHER: &str = "seed = 7\n[[fault]]\nuser = \"919820011223\"\ndo = \"media\"\nloss = 1.5\njitter_ms = 25\n\
     weather_after_ms = 21000\nafter_ms = 52000\ngap_ms = 1300\n";
 

@@ -1,5 +1,6 @@
-//! Talking with users from the console, in a real Chromium: the softphone with its captions, transfer and network, a call from
-//! a chat, files that go out, what an agent said in a call, and the toggle that silences one.
+//! Talking with users from the console, in a real Chromium: the softphone with captions, transfer
+//! and network quality, a call from a chat, outgoing files, the transcript of an agent's call, and
+//! the toggle that disables an agent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,26 +26,29 @@ use crate::uploads::PIXEL;
 use crate::web::{PASSWORD, dial_asha};
 
 const USER: &str = "919812345678";
-/// A microphone that says a tone while `mouth.gain.value` is 1.
+/// A microphone that plays a tone while `mouth.gain.value` is 1.
 const MICROPHONE: &str = "navigator.mediaDevices.getUserMedia = async () => { const context = new AudioContext(); const tone = \
     new OscillatorNode(context, { frequency: 900 }); globalThis.mouth = new GainNode(context, { gain: 0 }); const to = \
     context.createMediaStreamDestination(); tone.connect(mouth).connect(to); tone.start(); return to.stream; }; 0";
 
-/// What a recogniser of the test's own does with the end of an utterance.
+/// How the test's recogniser treats the end of an utterance.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Does {
-    /// Keeps the last word to itself for now.
+enum RecogniserMode {
+    /// Withholds the last word for now.
     Holds,
     Answers,
-    /// Takes no utterance any more.
+    /// Accepts no further utterances.
     Refuses,
 }
 
-/// The languages that a recogniser was asked in.
+/// The languages requested from a recogniser.
 type Languages = Arc<std::sync::Mutex<std::collections::BTreeSet<String>>>;
 
-/// A recogniser by Vosk's protocol, which hears a tone from speech and no more; how many utterances came.
-async fn recogniser(does: watch::Receiver<Does>) -> (String, Arc<AtomicUsize>, Languages) {
+/// Starts a recogniser that speaks Vosk's protocol and only distinguishes a tone from speech.
+/// Returns its URL, the number of utterances and their languages.
+async fn recogniser(
+    mode: watch::Receiver<RecogniserMode>,
+) -> (String, Arc<AtomicUsize>, Languages) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let asked = Arc::new(AtomicUsize::new(0));
@@ -53,20 +57,20 @@ async fn recogniser(does: watch::Receiver<Does>) -> (String, Arc<AtomicUsize>, L
     let heard = languages.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            if *does.borrow() == Does::Refuses {
+            if *mode.borrow() == RecogniserMode::Refuses {
                 continue;
             }
             counted.fetch_add(1, Ordering::SeqCst);
-            tokio::spawn(hear(stream, does.clone(), heard.clone()));
+            tokio::spawn(hear(stream, mode.clone(), heard.clone()));
         }
     });
     (url, asked, languages)
 }
 
-/// One utterance.
+/// Handles one utterance.
 async fn hear(
     stream: tokio::net::TcpStream,
-    mut does: watch::Receiver<Does>,
+    mut mode: watch::Receiver<RecogniserMode>,
     languages: Languages,
 ) -> Option<()> {
     let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
@@ -94,13 +98,13 @@ async fn hear(
             _ => {}
         }
     }
-    does.wait_for(|does| *does != Does::Holds).await.ok()?;
+    mode.wait_for(|mode| *mode != RecogniserMode::Holds).await.ok()?;
     let text = if is_tone(&pcm) { "At what time?" } else { "I would like to book a table." };
     socket.send(Message::text(json!({ "text": text }).to_string())).await.ok()?;
     socket.close(None).await.ok()
 }
 
-/// Whether most of a sound's power is at 900 Hz.
+/// Returns true if most of the signal's power is at 900 Hz.
 fn is_tone(pcm: &[f64]) -> bool {
     let share = pcm.chunks_exact(320).map(|frame| {
         let turn = |n: usize| 2.0 * std::f64::consts::PI * 900.0 * n as f64 / 16_000.0;
@@ -114,7 +118,7 @@ fn is_tone(pcm: &[f64]) -> bool {
     at > all * 0.5
 }
 
-/// The console's phone, registered as asha's endpoint.
+/// Opens the console's phone, registered as asha's endpoint.
 async fn softphone(world: &World) -> Browser {
     let mut phone = signed_in(world, "asha").await;
     phone.visit("/console/phone/").await;
@@ -127,18 +131,18 @@ async fn softphone(world: &World) -> Browser {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_on() {
+async fn a_softphone_shows_captions_and_network_quality_and_transfers_the_call() {
     if !has_chromium() {
         return;
     }
-    let (does, told) = watch::channel(Does::Holds);
-    let (url, asked, languages) = recogniser(told).await;
-    let world = world(|wanted, _| {
-        wanted.extra = format!(
+    let (mode, mode_receiver) = watch::channel(RecogniserMode::Holds);
+    let (url, asked, languages) = recogniser(mode_receiver).await;
+    let world = world(|node_config, _| {
+        node_config.extra = format!(
             "{}\n[speech]\nrecogniser = \"websocket\"\n[speech.websocket]\nurl = \"{url}\"\ntimeout_ms = 60000\n",
             people()
         );
-        wanted.accept_wait_ms = 0;
+        node_config.accept_wait_ms = 0;
     })
     .await;
     for path in ["/events", "/dialled"] {
@@ -149,7 +153,7 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
     world.endpoint("ravi").await;
     let mut ravi = Phone::registered(&world.node.public, "ravi", PASSWORD).await.0;
     let mut phone = softphone(&world).await;
-    // Somebody who says it again and again.
+    // The caller repeats the sentence.
     let sentence = say(1_500, "I would like to book a table.").await;
     let sentences = std::iter::repeat_n(sentence, 40).flatten().collect();
     let caller = world.sim.place_call(CallScript {
@@ -167,7 +171,7 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
     phone.press(".handset", "Captions").await;
     phone.until("document.querySelector('[data-at=captions][aria-pressed=true]')").await;
     phone.says("#captions .them.saying", "I would like").await;
-    does.send_replace(Does::Answers);
+    mode.send_replace(RecogniserMode::Answers);
     phone.says("#captions .them:not(.saying) span", "I would like to book a table.").await;
     phone.eval("mouth.gain.value = 1").await;
     phone.until("document.querySelector('#captions .you')").await;
@@ -183,7 +187,7 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
             .until(&format!("document.querySelector('[data-at=captions][aria-pressed={pressed}]')"))
             .await;
     }
-    // Another language counts at once, and for this person's next call: what is chosen is kept.
+    // A language change applies immediately and is saved for this person's next call.
     assert_eq!(languages.lock().unwrap().iter().collect::<Vec<_>>(), ["en-US"], "as configured");
     let list = "document.querySelector('[data-at=language]')";
     assert_eq!(
@@ -198,8 +202,8 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
     }
     let kept = "Object.entries(localStorage).filter(([key]) => key.startsWith('offhook.captions.')).join()";
     assert_eq!(phone.eval(kept).await, "offhook.captions.asha,hi-IN");
-    // A recogniser that is gone is told, and the rest of the phone goes on.
-    does.send_replace(Does::Refuses);
+    // The phone reports a failed recogniser and keeps working otherwise.
+    mode.send_replace(RecogniserMode::Refuses);
     phone.says("[data-at=state]", "The captions broke off").await;
     phone.until("document.querySelector('[data-at=captions][aria-pressed=false]')").await;
     assert!(!world.node.log().contains("book a table"), "R22: what was said is in no log");
@@ -208,7 +212,7 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
     phone
         .until(&format!("/^Network: (good|fair|poor) · \\d+ ms · \\d+\\.\\d %$/.test({network})"))
         .await;
-    // A bad one, as the browser would tell it.
+    // Poor network statistics, as the browser would report them.
     let bad = "document.querySelector('offhook-phone').peer.getStats = async () => new Map([['a', { type: 'inbound-rtp', \
                packetsLost: performance.now(), packetsReceived: performance.now(), jitter: 0 }], ['b', { type: 'candidate-pair', \
                nominated: true, currentRoundTripTime: 0.5 }]]); 0";
@@ -224,20 +228,20 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
     phone.says("[data-at=state]", "no phone of this name").await;
     phone.fill("[data-at=transfer] [name=to]", "ravi").await;
     phone.press("[data-at=transfer]", "Transfer").await;
-    let rung = ravi.hear("ring").await["call"].clone();
+    let rung = ravi.receive("ring").await["call"].clone();
     phone.says("[data-at=state]", "Ended").await;
     assert_eq!(
         phone.eval("document.querySelector('[data-at=transfer]').checkVisibility()").await,
         false
     );
     ravi.say(json!({"type": "accept", "call": rung, "sdp": OFFER})).await;
-    ravi.hear("answer").await;
+    ravi.receive("answer").await;
     ravi.say(json!({"type": "hangup", "call": rung})).await;
-    ravi.hear("ended").await;
+    ravi.receive("ended").await;
     drop(caller.all().await);
-    // The next time the phone is opened it is still theirs; and an unknown one is no choice.
+    // The choice is kept the next time the phone is opened, and an unknown language is ignored.
     phone.visit("/console/phone/").await;
-    // It registers by itself where it was registered before.
+    // It registers automatically if it was registered before.
     phone.says("[data-at=state]", "sip:asha@").await;
     phone.until(&format!("{list}.value === 'hi-IN' && {list}.checkVisibility()")).await;
     assert_eq!(phone.errors, [""; 0]);
@@ -248,16 +252,16 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     if !has_chromium() {
         return;
     }
-    let world = world(|wanted, _| {
-        wanted.extra = format!("{}\n[speech]\nrecogniser = \"none\"\n", people());
-        wanted.accept_wait_ms = 0;
+    let world = world(|node_config, _| {
+        node_config.extra = format!("{}\n[speech]\nrecogniser = \"none\"\n", people());
+        node_config.accept_wait_ms = 0;
     })
     .await;
     world.endpoint("asha").await;
     world.endpoint("ravi").await;
     writes(&world, &json!({"message": "Please call me", "from": USER, "name": "Asha Verma"})).await;
     let mut phone = softphone(&world).await;
-    // Nobody understands speech here: the phone says so, and offers nothing that can't be.
+    // Without a recogniser the phone says so and offers no captions.
     assert_eq!(
         phone.eval("document.querySelector('[data-at=captions]').checkVisibility()").await,
         false
@@ -268,7 +272,7 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     chat.visit("/console/inbox/").await;
     chat.click("#conversations a.row-link").await;
     chat.says("#about", "Ask for permission").await;
-    // Not before they permitted it.
+    // Not allowed before the user has given permission.
     chat.press("#about", "Call").await;
     chat.press("dialog.panel", "Call").await;
     chat.until("document.querySelector('dialog.panel .alert')?.textContent.trim().length > 10")
@@ -284,7 +288,7 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     let user = world.sim.expect_call(CallScript { from: USER.to_owned(), ..user });
     chat.press("#about", "Call").await;
     chat.until("document.querySelector('dialog [name=with]')?.value === 'endpoint:asha'").await;
-    // Where nobody could be rung, nobody is offered.
+    // Without a reachable phone no target is offered.
     let away = "document.querySelector('dialog option[value=\"endpoint:ravi\"]')";
     assert_eq!(
         chat.eval(&format!("{away}.disabled && {away}.textContent.includes('not registered')"))
@@ -308,19 +312,19 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     chat.errors.retain(|error| !error.contains("422"));
     assert_eq!(chat.errors.iter().chain(&phone.errors).collect::<Vec<_>>(), [""; 0]);
 
-    // What the protocol says of it.
+    // The protocol's answer to the same request.
     let mut other = Phone::open(&world.node.public).await;
     other.say(json!({"type": "register", "endpoint": "asha", "password": PASSWORD})).await;
-    assert_eq!(other.hear("registered").await["captions"], false);
+    assert_eq!(other.receive("registered").await["captions"], false);
     other.say(json!({"type": "captions", "call": uuid, "on": true})).await;
-    assert_eq!(other.hear("error").await["code"], "no_recogniser");
+    assert_eq!(other.receive("error").await["code"], "no_recogniser");
     other.say(json!({"type": "captions", "call": uuid, "on": true, "language": "<en>"})).await;
-    assert_eq!(other.hear("error").await["code"], "bad_message");
+    assert_eq!(other.receive("error").await["code"], "bad_message");
     other.say(json!({"type": "captions", "call": uuid, "on": false})).await;
-    assert_eq!(other.hear("error").await["code"], "no_call", "it is over");
+    assert_eq!(other.receive("error").await["code"], "no_call", "it is over");
 }
 
-/// Chooses a file of so many bytes, a picture of one pixel at their beginning.
+/// Returns a script that chooses a file of `bytes` bytes that starts with a one-pixel picture.
 fn choose(name: &str, kind: &str, bytes: usize) -> String {
     format!(
         "(() => {{ const bytes = new Uint8Array(Math.max({bytes}, 1)); const head = Uint8Array.from(atob('{PIXEL}'), (c) => \
@@ -332,14 +336,14 @@ fn choose(name: &str, kind: &str, bytes: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_is_chosen_in_the_composer_goes_with_its_progress_and_is_seen() {
+async fn a_file_is_chosen_in_the_composer_uploaded_with_progress_and_shown() {
     if !has_chromium() {
         return;
     }
     let world = with_people().await;
     writes(&world, &json!({"message": "A picture, please", "from": USER, "name": "Asha Verma"}))
         .await;
-    // An agent may converse, and so send files.
+    // The role `agent` may send messages and therefore files.
     let mut browser = signed_in(&world, "ravi").await;
     browser.visit("/console/inbox/").await;
     browser.click("#conversations a.row-link").await;
@@ -359,7 +363,7 @@ async fn a_file_is_chosen_in_the_composer_goes_with_its_progress_and_is_seen() {
             "{name}"
         );
     }
-    // A slow line, on which one sees it go; and one who thinks better of it.
+    // A slow connection makes the progress visible; the upload is cancelled.
     browser.devtools("Network.enable", json!({})).await;
     let line = |bytes: i64| json!({"offline": false, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes});
     browser.devtools("Network.emulateNetworkConditions", line(100_000)).await;
@@ -373,7 +377,7 @@ async fn a_file_is_chosen_in_the_composer_goes_with_its_progress_and_is_seen() {
     assert_eq!(browser.eval("document.querySelectorAll('.bubble.ours').length").await, 0);
     browser.devtools("Network.emulateNetworkConditions", line(-1)).await;
 
-    // Meta's no is said, and what was chosen is still there.
+    // Meta's refusal is shown, and the chosen file is kept.
     orders(
         &world,
         "failures",
@@ -391,7 +395,7 @@ async fn a_file_is_chosen_in_the_composer_goes_with_its_progress_and_is_seen() {
         ""
     );
 
-    // A browser that knows no type of it: the name does.
+    // The browser does not know the type, so the file name decides.
     browser.eval(&choose("voice.m4a", "audio/x-m4a", 4_000)).await;
     browser.press("offhook-upload", "Send").await;
     browser.until("document.querySelector('.bubble.ours audio')").await;
@@ -416,7 +420,7 @@ async fn api(world: &World, method: &str, path: &str, body: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_28_what_an_agent_and_a_caller_said_stands_in_the_chat() {
+async fn s3_28_the_transcript_of_an_agents_call_is_in_the_chat() {
     if !has_chromium() {
         return;
     }
@@ -466,7 +470,7 @@ async fn s3_28_what_an_agent_and_a_caller_said_stands_in_the_chat() {
     if let Some(axe) = axe() {
         assert_eq!(browser.barriers(&axe).await, [""; 0]);
     }
-    // News of anything else leaves it open.
+    // Unrelated events leave the panel open.
     writes(&world, &json!({"message": "Thank you", "from": crate::support::chat::USER})).await;
     browser.says("#timeline", "Thank you").await;
     browser.until("document.querySelector('.transcript[open]')").await;
@@ -474,7 +478,7 @@ async fn s3_28_what_an_agent_and_a_caller_said_stands_in_the_chat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_13_a_number_is_made_active_and_inactive_by_hand() {
+async fn s3_13_a_number_is_activated_and_deactivated_with_the_toggle() {
     if !has_chromium() {
         return;
     }
@@ -487,10 +491,10 @@ async fn s3_13_a_number_is_made_active_and_inactive_by_hand() {
     browser.click(&format!("#number-{NUMBER} button[value=sync]")).await;
     let toggle = format!("#number-{NUMBER} [role=switch]");
     let is = |checked: &str| format!("document.querySelector('{toggle}[aria-checked={checked}]')");
-    // On without an agent is refused, in words.
+    // Enabling without an agent is refused with an explanation.
     browser.until(&is("false")).await;
     browser.click(&toggle).await;
-    browser.told("choose an agent with “Assign…”").await;
+    browser.until_toast("choose an agent with “Assign…”").await;
     browser.until(&is("false")).await;
     api(
         &world,
@@ -501,7 +505,7 @@ async fn s3_13_a_number_is_made_active_and_inactive_by_hand() {
     .await;
     browser.until(&is("true")).await;
     browser.click(&toggle).await;
-    browser.told("the agent is silent").await;
+    browser.until_toast("the agent is silent").await;
     browser.until(&is("false")).await;
     browser.says(&toggle, "Inactive").await;
     assert_eq!(
@@ -510,18 +514,18 @@ async fn s3_13_a_number_is_made_active_and_inactive_by_hand() {
     );
     writes(&world, &json!({"message": "Is anybody there?", "from": USER})).await;
     browser.click(&toggle).await;
-    browser.told("the agent answers").await;
+    browser.until_toast("the agent answers").await;
     browser.until(&is("true")).await;
-    // The first that it hears is what came after that.
+    // The agent's first turn contains only messages after that.
     writes(&world, &json!({"message": "And now?", "from": USER})).await;
-    let turn = server.until_asked(1).await.remove(0);
+    let turn = server.until_requests(1).await.remove(0);
     assert_eq!(turn.body["input"]["text"], "And now?");
 
     picture(&mut browser, "toggle").await;
     if let Some(axe) = axe() {
         assert_eq!(browser.barriers(&axe).await, [""; 0]);
     }
-    // Who may only look sees how it stands; a foreign number is none.
+    // A person who may only view sees the state. Another account's number is not found.
     let ravi = Session::of(&world, "ravi").await;
     let page = ravi.get("/console/numbers/").await.text();
     assert!(page.contains("Night desk") && !page.contains("role=\"switch\""));
@@ -543,7 +547,7 @@ async fn s3_13_a_number_is_made_active_and_inactive_by_hand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_playgrounds_document_is_run_by_its_writers_own_phone() {
+async fn the_playgrounds_document_runs_on_its_authors_phone() {
     if !has_chromium() {
         return;
     }
@@ -558,7 +562,7 @@ async fn the_playgrounds_document_is_run_by_its_writers_own_phone() {
     page.visit("/console/playground/").await;
     page.fill("#source", &document).await;
     page.press(".run", "Call it from here").await;
-    // Nobody has a phone yet: it is made with a click, and calls.
+    // No phone exists yet: one click creates it and places the call.
     page.says(".note.act", "Your account has none yet").await;
     picture(&mut page, "playground-no-endpoint").await;
     page.press(".note.act", "Make one, and call").await;
@@ -590,9 +594,9 @@ async fn the_playgrounds_document_is_run_by_its_writers_own_phone() {
     let log = asha.get(&format!("{call}log.jsonl")).await.text();
     assert!(log.contains("Press a key") && log.contains("Thank you"), "{log}");
     assert!(asha.get(&call).await.text().contains("call from the phone"), "what it began with");
-    assert_eq!(world.app.seen().len(), 1, "no answer URL and no hangup callback was asked");
+    assert_eq!(world.app.requests().len(), 1, "no answer URL and no hangup callback was asked");
 
-    // With an endpoint it is one click, and the kept draft is nobody else's.
+    // With an endpoint one click suffices. Other people don't see the saved draft.
     page.press(".run", "Call it from here").await;
     page.says("[data-at=state]", "In a call: Your document").await;
     page.press(".handset", "Hang up").await;
@@ -608,7 +612,7 @@ async fn the_playgrounds_document_is_run_by_its_writers_own_phone() {
     world.endpoint("ravi").await;
     let mut ravi = Phone::registered(&world.node.public, "ravi", PASSWORD).await.0;
     ravi.say(json!({"type": "call", "to": "playground", "sdp": OFFER, "draft": id})).await;
-    assert_eq!(ravi.hear("error").await["code"], "no_draft");
+    assert_eq!(ravi.receive("error").await["code"], "no_draft");
     let ravi = Session::of(&world, "ravi").await;
     let refused = ravi.post("/console/playground/", &[("source", &document), ("do", "call")]).await;
     assert_eq!(refused.status, 403, "agents write no documents that are run");
@@ -616,7 +620,7 @@ async fn the_playgrounds_document_is_run_by_its_writers_own_phone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_phone_rings_on_every_page_of_its_browser() {
+async fn the_phone_rings_on_every_page_in_the_browser() {
     if !has_chromium() {
         return;
     }
@@ -642,7 +646,7 @@ async fn the_phone_rings_on_every_page_of_its_browser() {
     };
     let shown = "(document.querySelector('#ringing')?.innerText ?? '')";
 
-    // Who calls, by which number; taken from here, it is the phone's call.
+    // The banner names the caller and the number. A call that is taken there moves to the phone.
     let caller = rings("Ravi Menon");
     page.says(".ringing-card", "Ravi Menon").await;
     page.says(".ringing-card", "+919812345678").await;
@@ -662,7 +666,7 @@ async fn the_phone_rings_on_every_page_of_its_browser() {
     phone.press(".handset", "Hang up").await;
     phone.says("[data-at=state]", "Ended").await;
     drop(caller.all().await);
-    // Its phone rang: that only our own endpoints are reached is nothing to tell. The other leg began with the dialling.
+    // Its phone rang, so W403 is not reported. The other leg starts when dialling starts.
     page.visit("/console/calls/?direction=inbound").await;
     page.click("#history a.row-link").await;
     page.says("#notes", "W311").await;
@@ -674,7 +678,7 @@ async fn the_phone_rings_on_every_page_of_its_browser() {
     page.click("#history a.row-link").await;
     page.says("#waterfall", "dialled by the A-leg").await;
 
-    // Declined from here.
+    // Decline from the banner.
     let caller = rings("Omar Haddad");
     page.says(".ringing-card", "Omar Haddad").await;
     page.press(".ringing-card", "Decline").await;
@@ -682,7 +686,7 @@ async fn the_phone_rings_on_every_page_of_its_browser() {
     page.until(&format!("{shown} === ''")).await;
     drop(caller.all().await);
 
-    // The caller gives up; and the phone's tab goes while it rings: no banner stays.
+    // The caller hangs up, or the phone's tab closes while it rings: the banner disappears.
     let caller = world.sim.place_call(CallScript {
         hangup: HangupRule::AfterPlaced(std::time::Duration::from_secs(2)),
         ..CallScript::default()

@@ -1,5 +1,5 @@
-//! A live call under REST: what it plays, says and types is heard at the phone, and a transfer takes it to another
-//! document.
+//! Control of a live call over REST: the phone hears what is played, spoken and sent as DTMF, and a
+//! transfer runs another document.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::support::http;
 use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN};
 use crate::support::sdk;
 
-/// A server of tones: `/tone/{hertz}/{milliseconds}`.
+/// Starts a server of tones: `/tone/{hertz}/{milliseconds}`. Returns its URL.
 pub async fn tones() -> String {
     let tone = |Path((hz, ms)): Path<(f64, u32)>| async move {
         let wave = |n: u32| {
@@ -40,19 +40,19 @@ pub async fn tones() -> String {
     base
 }
 
-/// What is heard in a tenth of a second.
+/// The content of a tenth of a second of audio.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Heard {
+pub enum Sound {
     Nothing,
     /// These tones, in hertz.
     Tones(Vec<u32>),
-    /// Speech, as a rule.
+    /// Anything else, usually speech.
     Other,
 }
 
 const TONES: [u32; 5] = [300, 440, 600, 1_000, 1_500];
 
-/// How loud a tone is in there, full scale being 1 (Goertzel).
+/// Returns the amplitude of a tone, relative to full scale (Goertzel algorithm).
 pub fn level(pcm: &[i16], hz: u32) -> f64 {
     let (mut re, mut im) = (0.0, 0.0);
     for (n, sample) in pcm.iter().enumerate() {
@@ -63,8 +63,8 @@ pub fn level(pcm: &[i16], hz: u32) -> f64 {
     (re * re + im * im).sqrt() * 2.0 / pcm.len() as f64 / 32_768.0
 }
 
-/// What the phone heard, one after the other: what lasted three tenths of a second at least.
-pub fn heard(events: &[CallEvent]) -> Vec<Heard> {
+/// Returns the sequence of sounds that the phone heard, without those shorter than 0.3 seconds.
+pub fn heard(events: &[CallEvent]) -> Vec<Sound> {
     let wav = events.iter().find_map(|e| match &e.kind {
         CallEventKind::Recording { wav } => Some(wav),
         _ => None,
@@ -78,23 +78,23 @@ pub fn heard(events: &[CallEvent]) -> Vec<Heard> {
         let power: f64 =
             tenth.iter().map(|s| (f64::from(*s) / 32_768.0).powi(2)).sum::<f64>() / 1_600.0;
         let tones: Vec<u32> = TONES.into_iter().filter(|hz| level(tenth, *hz) > 0.08).collect();
-        // What the tones leave.
+        // The power that the tones don't account for.
         let rest = power - tones.iter().map(|hz| level(tenth, *hz).powi(2) / 2.0).sum::<f64>();
         match tones.as_slice() {
-            [] if power < 0.000_02 => Heard::Nothing,
-            [] => Heard::Other,
-            _ if rest > power / 2.0 => Heard::Other,
-            _ => Heard::Tones(tones),
+            [] if power < 0.000_02 => Sound::Nothing,
+            [] => Sound::Other,
+            _ if rest > power / 2.0 => Sound::Other,
+            _ => Sound::Tones(tones),
         }
     });
-    let mut runs: Vec<(Heard, u32)> = Vec::new();
+    let mut runs: Vec<(Sound, u32)> = Vec::new();
     for tenth in tenths {
         match runs.last_mut() {
             Some((last, count)) if *last == tenth => *count += 1,
             _ => runs.push((tenth, 1)),
         }
     }
-    let mut lasting: Vec<Heard> = Vec::new();
+    let mut lasting: Vec<Sound> = Vec::new();
     for (what, _) in runs.into_iter().filter(|(_, count)| *count >= 3) {
         if lasting.last() != Some(&what) {
             lasting.push(what);
@@ -103,21 +103,21 @@ pub fn heard(events: &[CallEvent]) -> Vec<Heard> {
     lasting
 }
 
-/// Whether these were heard in this order, whatever was in between.
-pub fn in_order(heard: &[Heard], wanted: &[Heard]) -> bool {
+/// Returns true if `expected` is a subsequence of `heard`.
+pub fn in_order(heard: &[Sound], expected: &[Sound]) -> bool {
     let mut rest = heard.iter();
-    wanted.iter().all(|want| rest.any(|have| have == want))
+    expected.iter().all(|want| rest.any(|have| have == want))
 }
 
-pub fn only(hz: u32) -> Heard {
-    Heard::Tones(vec![hz])
+pub fn only(hz: u32) -> Sound {
+    Sound::Tones(vec![hz])
 }
 
-fn both(low: u32, high: u32) -> Heard {
-    Heard::Tones(vec![low, high])
+fn both(low: u32, high: u32) -> Sound {
+    Sound::Tones(vec![low, high])
 }
 
-/// A user who picks up and listens.
+/// Places a call to a user who answers and listens.
 fn listener(world: &World) -> CallEvents {
     world.sim.expect_call(CallScript {
         record: true,
@@ -136,7 +136,7 @@ impl World {
         assert_eq!(answer.status, 202, "{what}: {}", answer.text());
     }
 
-    /// Waits until the call has been told of so many of these facts.
+    /// Waits until the event log of the call has `count` inputs of this kind.
     async fn until(&self, uuid: &str, fact: &str, count: usize) {
         let url = format!("{}/api/v1/calls/{uuid}/events", self.node.public);
         let needle = format!("\"fact\":\"{fact}\"");
@@ -154,7 +154,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_phone_hears_what_rest_plays_says_and_types() {
+async fn a_phone_hears_what_rest_plays_speaks_and_dials() {
     let (world, tones) = (world(|_, _| ()).await, tones().await);
     let tone = |hz: u32, ms: u32| format!("{tones}/tone/{hz}/{ms}");
     world.app.xml(
@@ -166,11 +166,11 @@ async fn a_phone_hears_what_rest_plays_says_and_types() {
     let uuid = world.placed(&world.order()).await;
     world.until(&uuid, "play_started", 1).await;
 
-    // Over the document's music; two files, one after the other.
+    // Mixed with the document's music: two files, one after the other.
     let urls = json!([tone(440, 800), tone(1_500, 800)]);
     world.asked(&uuid, "Play/", json!({ "urls": urls })).await;
     world.until(&uuid, "played", 1).await;
-    // Instead of it.
+    // In place of the document's music.
     world.asked(&uuid, "Play/", json!({"urls": tone(440, 1_000), "mix": false})).await;
     world.until(&uuid, "played", 2).await;
     world
@@ -181,13 +181,13 @@ async fn a_phone_hears_what_rest_plays_says_and_types() {
         )
         .await;
     world.until(&uuid, "played", 3).await;
-    // Again and again, for two seconds.
+    // In a loop, for two seconds.
     world.asked(&uuid, "Play/", json!({"urls": tone(600, 500), "loop": true, "length": 2})).await;
     world.until(&uuid, "played", 4).await;
     world.asked(&uuid, "DTMF/", json!({"digits": "1w2#"})).await;
     world.asked(&uuid, "DTMF/", json!({"digits": "9"})).await;
     world.until(&uuid, "digits_sent", 2).await;
-    // One that replaces another, and is stopped.
+    // Replaces an earlier playback and is stopped.
     world.asked(&uuid, "Play/", json!({"urls": tone(440, 500), "loop": true, "mix": false})).await;
     world.until(&uuid, "play_started", 6).await;
     world.asked(&uuid, "Play/", json!({"urls": tone(600, 500), "loop": true, "mix": false})).await;
@@ -208,17 +208,17 @@ async fn a_phone_hears_what_rest_plays_says_and_types() {
     assert_eq!((hangup.param("HangupCauseCode"), hangup.param("HangupSource")), ("4010", "Plivo"));
     let events = user.all().await;
     let heard = heard(&events);
-    // The document's tone goes on under what is mixed with it, and where digits are waited between.
-    let wanted = [
+    // The document's tone continues beneath mixed audio, and where the digits pause.
+    let expected = [
         both(440, 1_000),
         both(1_000, 1_500),
         only(440),
-        Heard::Other,
+        Sound::Other,
         both(600, 1_000),
         only(1_000),
         only(300),
     ];
-    assert!(in_order(&heard, &wanted), "{heard:#?}");
+    assert!(in_order(&heard, &expected), "{heard:#?}");
     let digits: String = events
         .iter()
         .filter_map(|e| match e.kind {
@@ -302,7 +302,7 @@ async fn the_official_python_sdk_controls_a_live_call() {
     done("transfer", transfer, "call transfered");
     world.app.wait("/other").await;
     let events = user.all().await;
-    assert!(in_order(&heard(&events), &[only(440), Heard::Other]), "{:#?}", heard(&events));
+    assert!(in_order(&heard(&events), &[only(440), Sound::Other]), "{:#?}", heard(&events));
     let digits =
         events.iter().filter(|e| matches!(e.kind, CallEventKind::DigitHeard { .. })).count();
     assert_eq!(digits, 2);

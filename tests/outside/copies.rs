@@ -1,5 +1,5 @@
-//! Recordings that are copied to other storage, through the whole binary: by whatever went wrong before, they get there, are
-//! read from there, and go from there.
+//! Copies of recordings in S3 storage, through the whole binary: they are uploaded in spite of
+//! earlier failures, downloaded from there, and deleted there.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use super::outbound::{World, world};
 use crate::support::bucket::Bucket;
 use crate::support::{database, http};
 
-/// A node whose callers leave messages of two seconds, and where they are copied to.
+/// Starts a node with callers who leave messages of two seconds, copied to `bucket`.
 async fn copying(more: &str, bucket: &Bucket) -> World {
     let toml = bucket.toml(more);
-    let world = world(|wanted, _| {
-        wanted.accept_wait_ms = 0;
-        wanted.extra = format!("[cluster]\nnode_id = \"copying\"\n{toml}");
+    let world = world(|node_config, _| {
+        node_config.accept_wait_ms = 0;
+        node_config.extra = format!("[cluster]\nnode_id = \"copying\"\n{toml}");
     })
     .await;
     world.app.xml("/recording", "<Response/>");
@@ -27,13 +27,13 @@ async fn copying(more: &str, bucket: &Bucket) -> World {
     world
 }
 
-/// Leaves one; gives its id and its URL.
+/// Leaves a message. Returns the recording's id and URL.
 async fn message(world: &World) -> (String, String) {
     let script =
         CallScript { say: tone(700.0, 5), hangup: HangupRule::Never, ..CallScript::default() };
     let known: Vec<String> = world
         .app
-        .seen()
+        .requests()
         .iter()
         .filter(|s| s.path == "/recording")
         .map(|s| s.param("RecordingID").to_owned())
@@ -48,15 +48,15 @@ async fn message(world: &World) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_there() {
+async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_the_bucket() {
     let bucket = Bucket::start().await;
     let mut world = copying("keep_local = false", &bucket).await;
-    // Refused, then out of order: it is tried again; the kill comes between.
+    // The bucket refuses, then fails, and the upload is retried. The kill comes in between.
     bucket.fail(&[503, 500]);
     let (id, url) = message(&world).await;
     let before = http::get(&url).await;
     assert_eq!(before.status, 200, "from the disk, until the copy is there");
-    bucket.until_asked(1).await;
+    bucket.until_requests(1).await;
     world.node.kill();
     world.node.start_again().await;
     let key = format!("offhook/{id}.wav");
@@ -66,7 +66,7 @@ async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_there() {
         ("audio/wav", &before.body[..])
     );
 
-    // The file goes when the copy has been written down; what is downloaded is the same.
+    // The local file is deleted after the copy has been recorded. Downloads stay the same.
     let file = world.node.dir.path().join("recordings").join(format!("{id}.wav"));
     let mut every = tokio::time::interval(Duration::from_millis(20));
     while file.exists() {
@@ -106,11 +106,11 @@ async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_there() {
     );
     assert_eq!(http::get(&url.replace(".wav", ".mp3")).await.status, 404);
 
-    // Storage that fails is no recording that is not there.
+    // Failing storage must not look like a missing recording.
     bucket.fail(&[500]);
     assert_eq!(http::get(&url).await.status, 502);
 
-    // Taken away here, it goes there, also after a failure.
+    // Deleting a recording also deletes its copy, even after a failure.
     bucket.fail(&[503]);
     assert_eq!(
         world.rest("DELETE", &format!("Recording/{id}/"), &[], String::new()).await.status,
@@ -122,7 +122,7 @@ async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_downloads_is_sent_to_the_bucket_where_that_is_wanted() {
+async fn downloads_redirect_to_the_bucket_if_configured() {
     let bucket = Bucket::start().await;
     let world = copying("keep_local = false\nredirect = true", &bucket).await;
     let (id, url) = message(&world).await;
@@ -146,7 +146,7 @@ async fn whoever_downloads_is_sent_to_the_bucket_where_that_is_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_somebody_removed_is_given_up_and_one_that_is_kept_stays() {
+async fn a_missing_file_is_given_up_and_a_kept_local_file_stays() {
     let bucket = Bucket::start().await;
     let world = copying("", &bucket).await;
     let (id, url) = message(&world).await;
@@ -154,16 +154,16 @@ async fn a_file_that_somebody_removed_is_given_up_and_one_that_is_kept_stays() {
     let file = world.node.dir.path().join("recordings").join(format!("{id}.wav"));
     assert!(file.exists(), "kept");
     std::fs::remove_file(&file).expect("removed by hand");
-    // From the moment on that the copy is known.
+    // Available as soon as the copy is known.
     let mut every = tokio::time::interval(Duration::from_millis(20));
     while http::get(&url).await.status != 200 {
         every.tick().await;
     }
 
-    let asked = bucket.asked().len();
+    let asked = bucket.requests().len();
     bucket.fail(&[503, 503]);
     let (id, _) = message(&world).await;
-    bucket.until_asked(asked + 1).await;
+    bucket.until_requests(asked + 1).await;
     std::fs::remove_file(world.node.dir.path().join("recordings").join(format!("{id}.wav")))
         .expect("removed by hand");
     world.node.until_metric("offhook_recording_copies_total", &[("outcome", "lost")], 1.0).await;
@@ -174,7 +174,7 @@ async fn a_file_that_somebody_removed_is_given_up_and_one_that_is_kept_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retention_takes_a_recording_away_wherever_it_is() {
+async fn retention_deletes_a_recording_and_its_copy() {
     let bucket = Bucket::start().await;
     let mut world = copying("keep_local = true\n[retention]\nrecording_days = 2", &bucket).await;
     let (old, old_url) = message(&world).await;
@@ -182,7 +182,7 @@ async fn retention_takes_a_recording_away_wherever_it_is() {
     bucket.until(|objects| objects.len() == 2).await;
     world.node.until_metric("offhook_recording_copies_total", &[("outcome", "stored")], 2.0).await;
     world.node.kill();
-    // Three days ago.
+    // Three days earlier.
     let earlier =
         "UPDATE recordings SET started_us = started_us - 259200000000 WHERE recording_id = $1";
     database::execute(world.node.dir.path(), earlier, &old).await;

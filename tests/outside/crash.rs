@@ -1,4 +1,5 @@
-//! `kill -9` and what comes after: no call, record or callback is lost or doubled (R3, R4, R5).
+//! Crashes with `kill -9`: no call, record or callback is lost or duplicated
+//! (`docs/reference/reliability.md#r3`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,33 +12,33 @@ use rand::{RngExt as _, SeedableRng as _};
 use store::{CallFilter, CallStart, Scope};
 use xml::ast::DocUrl;
 
-use super::support::app::{App, Seen};
+use super::support::app::{App, ReceivedRequest};
 use super::support::database;
 use super::support::http::get;
 use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
-use super::support::node::{AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted};
+use super::support::node::{AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID};
 
-/// Picked up at once, and held.
+/// Answers immediately and holds the call.
 const HELD: &str = "<Response><Speak>Please hold.</Speak><Wait length=\"60\"/></Response>";
-/// Never picked up, or picked up and hung up.
+/// Documents that never answer, or answer and hang up.
 const SHORT: [&str; 2] = [
     "<Response><Wait length=\"1\"/><Hangup/></Response>",
     "<Response><Speak>Bye.</Speak><Hangup/></Response>",
 ];
 const NODE_ID: &str = "[cluster]\nnode_id = \"crash\"\n";
 
-fn wanted(graph: &Graph, app: &App) -> Wanted {
-    Wanted {
+fn node_config(graph: &Graph, app: &App) -> NodeConfig {
+    NodeConfig {
         hangup_url: app.url("/hangup"),
         extra: NODE_ID.to_owned(),
         accept_wait_ms: 0,
         cps: 10_000,
         limits: "calls_per_number = 10000".to_owned(),
-        ..Wanted::new(&graph.url, &app.url("/answer"))
+        ..NodeConfig::new(&graph.url, &app.url("/answer"))
     }
 }
 
-pub(super) fn event_id(seen: &Seen) -> String {
+pub(super) fn event_id(seen: &ReceivedRequest) -> String {
     seen.headers.get("x-offhook-event-id").expect("an event id").to_str().expect("text").to_owned()
 }
 
@@ -52,13 +53,13 @@ fn say(what: std::fmt::Arguments<'_>) {
 async fn r03_a_kill_in_the_middle_of_a_call_ends_it_once() {
     let (graph, app) = (Graph::start().await, App::start().await);
     app.xml("/answer", HELD).route("/hangup", |_| (200, String::new()));
-    let mut node = Node::start(&wanted(&graph, &app)).await;
+    let mut node = Node::start(&node_config(&graph, &app)).await;
     let wacid = meta::wacid();
     let body = connect_body(&wacid, &silent_offer()).to_string();
     assert_eq!(node.post_webhook(&body).await.status, 200);
     graph.wait(&wacid, "accept").await;
     let call = app.wait("/answer").await.param("CallUUID").to_owned();
-    // Long enough for a sign of life.
+    // Long enough for a heartbeat to be stored.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     node.kill();
     let killed = graph.asked().len();
@@ -83,13 +84,13 @@ async fn r03_a_kill_in_the_middle_of_a_call_ends_it_once() {
     assert_eq!(node.metric("offhook_calls_active", &[]).await, 0.0);
     assert_eq!(node.metric("offhook_number_slots_in_use", &[]).await, 0.0);
 
-    // Meta sends the connect again, as it does for a week: it is known.
+    // Meta resends the connect, as it does for a week. It is recognised as a duplicate.
     assert_eq!(node.post_webhook(&body).await.status, 200);
     assert_eq!(node.metric("offhook_webhook_events_total", &[("result", "duplicate")]).await, 1.0);
     let since: Vec<_> = graph.asked().split_off(killed);
     assert!(since.iter().all(|asked| asked["action"] == "terminate"), "{since:?}");
 
-    // And once more, when the delivery had time to be written down: nothing is left to be done.
+    // Kill again after the delivery has been stored: nothing remains to be done.
     tokio::time::sleep(Duration::from_millis(500)).await;
     node.kill();
     node.start_again().await;
@@ -143,16 +144,16 @@ async fn r03_a_thousand_orphans_are_ended_before_the_node_is_ready() {
     store.close().await;
 
     let begun = Clock::real().now();
-    let node = Node::start_in(dir, &wanted(&graph, &app)).await;
+    let node = Node::start_in(dir, &node_config(&graph, &app)).await;
     let took = Clock::real().now().duration_since(begun);
-    // Ready: then all of them are closed.
+    // The node is ready only after all orphans are closed.
     let list = node.api("Call/?limit=1").await.json();
     assert_eq!(list["meta"]["total_count"], ORPHANS, "{list}");
     let own = node
         .log()
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .find_map(find_took);
+        .find_map(search_time);
     say(format_args!(
         "{ORPHANS} orphans: ready {took:?} after the start, of which {own:?} ms were theirs"
     ));
@@ -160,7 +161,7 @@ async fn r03_a_thousand_orphans_are_ended_before_the_node_is_ready() {
     let mut count = 0;
     while count < ORPHANS {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        count = app.seen().iter().map(event_id).collect::<BTreeSet<_>>().len();
+        count = app.requests().iter().map(event_id).collect::<BTreeSet<_>>().len();
     }
     for n in 0..ORPHANS {
         graph.wait(&format!("wacid.{n}"), "terminate").await;
@@ -168,29 +169,29 @@ async fn r03_a_thousand_orphans_are_ended_before_the_node_is_ready() {
     assert_eq!(app.count("/hangup"), ORPHANS, "one each");
 }
 
-fn find_took(line: serde_json::Value) -> Option<u64> {
+fn search_time(line: serde_json::Value) -> Option<u64> {
     line["took_ms"].as_str()?.parse().ok()
 }
 
-/// What one round of load does to a call.
+/// Runs one call of the load. Returns its id and whether the connect was accepted.
 async fn one_call(node: &Node, wacid: String, hang_up: Option<Duration>) -> (String, bool) {
     let body = connect_body(&wacid, &silent_offer()).to_string();
     let taken = node.try_webhook(&body).await.is_some_and(|answer| answer.status == 200);
     if let (true, Some(after)) = (taken, hang_up) {
         tokio::time::sleep(after).await;
-        // Lost with the node now and then, as it may be.
+        // Requests may be lost while the node is down.
         let _ = node.try_webhook(&terminate_body(&wacid).to_string()).await;
     }
     (body, taken)
 }
 
-/// A first attempt that is refused.
-fn is_unlucky(seen: &Seen) -> bool {
+/// Returns true for first attempts that the application refuses.
+fn fails_first(seen: &ReceivedRequest) -> bool {
     event_id(seen).starts_with('0') && seen.headers["x-offhook-attempt"] == "1"
 }
 
 #[tokio::test]
-async fn r03_kill_rounds() {
+async fn r03_repeated_kills_lose_and_duplicate_nothing() {
     let number = |name: &str, otherwise: u64| {
         std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise)
     };
@@ -202,9 +203,9 @@ async fn r03_kill_rounds() {
         let document = if last.is_multiple_of(2) { HELD } else { SHORT[usize::from(last / 2) % 2] };
         (200, document.to_owned())
     });
-    // Now and then a first attempt fails: the identity stays.
-    app.route("/hangup", |seen| (if is_unlucky(seen) { 503 } else { 200 }, String::new()));
-    let mut node = Node::start(&wanted(&graph, &app)).await;
+    // Some first attempts fail; retries keep the callback's id.
+    app.route("/hangup", |seen| (if fails_first(seen) { 503 } else { 200 }, String::new()));
+    let mut node = Node::start(&node_config(&graph, &app)).await;
     let mut admitted = BTreeSet::new();
     let mut unanswered = 0;
     let mut slowest = Duration::ZERO;
@@ -233,7 +234,7 @@ async fn r03_kill_rounds() {
         let begun = Clock::real().now();
         node.start_again().await;
         slowest = slowest.max(Clock::real().now().duration_since(begun));
-        // What got no 200 comes again, as Meta does it; so does some of the rest.
+        // Meta resends the webhooks without a 200, and some others too.
         for ((wacid, ..), (body, taken)) in calls.iter().zip(bodies) {
             unanswered += usize::from(!taken);
             if !taken || dice.random_bool(0.2) {
@@ -242,22 +243,22 @@ async fn r03_kill_rounds() {
             admitted.insert(wacid.clone());
         }
     }
-    // The last ones are ended by their user, and all callbacks arrive.
+    // The users end the remaining calls, and all callbacks arrive.
     for wacid in &admitted {
         assert_eq!(node.post_webhook(&terminate_body(wacid).to_string()).await.status, 200);
     }
     node.until_metric("offhook_calls_active", &[], 0.0).await;
     let hangups = || {
         let mut of: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
-        for seen in app.seen().iter().filter(|s| s.path == "/hangup") {
+        for seen in app.requests().iter().filter(|s| s.path == "/hangup") {
             let identity = (event_id(seen), seen.param("CallUUID").to_owned());
             of.entry(seen.param("WhatsAppCallID").to_owned()).or_default().insert(identity);
         }
         of
     };
     let taken = || {
-        let taken = |seen: &&Seen| seen.path == "/hangup" && !is_unlucky(seen);
-        app.seen()
+        let taken = |seen: &&ReceivedRequest| seen.path == "/hangup" && !fails_first(seen);
+        app.requests()
             .iter()
             .filter(taken)
             .map(|seen| seen.param("WhatsAppCallID").to_owned())
@@ -306,11 +307,11 @@ async fn r03_kill_rounds() {
     assert_eq!(both, None, "never both; seed {seed}");
 }
 
-/// Its calls would be ended as what a crash left behind.
+/// Otherwise it would end the first process's calls as orphans.
 #[tokio::test(flavor = "multi_thread")]
-async fn r03_no_second_process_is_the_same_node() {
+async fn r03_a_second_process_with_the_same_node_id_is_refused() {
     let (graph, app) = (Graph::start().await, App::start().await);
-    let node = Node::start(&wanted(&graph, &app)).await;
+    let node = Node::start(&node_config(&graph, &app)).await;
     let (config, log) = (node.dir.path().join("second.toml"), node.dir.path().join("second.log"));
     let mut text = std::fs::read_to_string(node.dir.path().join("offhook.toml")).unwrap();
     for address in [&node.public, &node.admin] {
@@ -327,8 +328,7 @@ async fn r03_no_second_process_is_the_same_node() {
         .spawn()
         .unwrap();
     let mut every = tokio::time::interval(Duration::from_millis(20));
-    // SQLite refuses the second node at once. PostgreSQL waits for the lock, since the holder may
-    // have died.
+    // A file's lock fails immediately. A database's lock waits, in case its holder died.
     let told = |text: &str| {
         text.contains("uses it as node") || text.contains("node lock held by another process")
     };

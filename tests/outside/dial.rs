@@ -1,5 +1,5 @@
-//! `Dial` through the whole binary with real media: a WhatsApp user calls, another one is called, and the two hear each
-//! other. The switch `allow_wa_bridge` is on.
+//! `Dial` through the whole binary with real media: a WhatsApp user calls, another one is called,
+//! and the two hear each other. `allow_wa_bridge` is enabled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use sim::{
 };
 
 use super::outbound::{World, world};
-use crate::support::app::Seen;
+use crate::support::app::ReceivedRequest;
 use crate::support::node::NUMBER;
 
 const CALLER: &str = "919812345678";
 const CALLEE: &str = "919412341234";
-/// What the two say, far from the ring-back tone's 425 Hz.
+/// The frequency that the caller plays, far from the 425 Hz of the ring-back tone.
 const CALLER_HZ: f64 = 700.0;
 const CALLEE_HZ: f64 = 1_100.0;
 
 async fn bridging(dial: &str) -> World {
-    let world = world(|wanted, _| {
-        wanted.limits = "allow_wa_bridge = true".to_owned();
-        wanted.accept_wait_ms = 0;
-        wanted.hangup_url = wanted.answer_url.replace("/unused", "/hangup");
+    let world = world(|node_config, _| {
+        node_config.limits = "allow_wa_bridge = true".to_owned();
+        node_config.accept_wait_ms = 0;
+        node_config.hangup_url = node_config.answer_url.replace("/unused", "/hangup");
     })
     .await;
     for path in ["/events", "/music", "/confirm"] {
@@ -57,7 +57,7 @@ fn wav(samples: impl Iterator<Item = i16>) -> Vec<u8> {
     wav
 }
 
-/// A tone of so many seconds, as a phone says it.
+/// Returns a tone as a phone's outgoing packets.
 pub fn tone(hz: f64, seconds: u32) -> Vec<Arc<[u8]>> {
     let step = hz * std::f64::consts::TAU / 16_000.0;
     frames_of_wav(&wav(
@@ -66,7 +66,7 @@ pub fn tone(hz: f64, seconds: u32) -> Vec<Arc<[u8]>> {
     .expect("a WAV file")
 }
 
-/// Milliseconds of a recording in which this tone is most of what is heard.
+/// Returns for how many milliseconds of a recording this tone dominates.
 pub fn heard_ms(events: &[CallEvent], hz: f64) -> u64 {
     let step = hz * std::f64::consts::TAU / 16_000.0;
     let is_it = |frame: &&[f64]| {
@@ -76,14 +76,14 @@ pub fn heard_ms(events: &[CallEvent], hz: f64) -> u64 {
             let at = step * n as f64;
             (re, im) = (re + s * at.cos(), im + s * at.sin());
         }
-        // All of a pure tone's energy is in its own line.
+        // The energy of a pure tone lies in a single spectral line.
         let line = (re * re + im * im) * 2.0 / frame.len() as f64;
         energy > 1e8 && line > energy * 0.8
     };
     recorded(events).chunks_exact(320).filter(is_it).count() as u64 * 20
 }
 
-/// A recording's samples.
+/// Returns the samples of a recording.
 fn recorded(events: &[CallEvent]) -> Vec<f64> {
     use base64::Engine as _;
     let wav = events.iter().find_map(|event| match &event.kind {
@@ -130,12 +130,12 @@ fn by(events: &[CallEvent]) -> Option<HangupSource> {
     })
 }
 
-/// The callbacks so far, in the order they came.
-fn told(world: &World) -> Vec<Seen> {
-    world.app.seen().into_iter().filter(|seen| seen.path == "/events").collect()
+/// Returns the callbacks so far in their order of arrival.
+fn callbacks(world: &World) -> Vec<ReceivedRequest> {
+    world.app.requests().into_iter().filter(|seen| seen.path == "/events").collect()
 }
 
-async fn all_is_free(world: &World) {
+async fn assert_no_slots(world: &World) {
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
     for direction in ["inbound", "outbound"] {
         world.node.until_metric("offhook_calls_active", &[("direction", direction)], 0.0).await;
@@ -143,7 +143,7 @@ async fn all_is_free(world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_users_hear_each_other_and_the_call_goes_on() {
+async fn two_users_hear_each_other_and_the_call_continues_after_dial() {
     let dial = format!("callerName=\"Asha\" sipHeaders=\"Order=42\"><User>+{CALLEE}</User>");
     let world = bridging(&dial).await;
     let mut script =
@@ -187,7 +187,7 @@ async fn two_users_hear_each_other_and_the_call_goes_on() {
     ] {
         assert_eq!(action.param(name), value, "{name}");
     }
-    let events = told(&world);
+    let events = callbacks(&world);
     let shown: Vec<_> = events
         .iter()
         .map(|e| (e.param("Event"), e.param("DialAction"), e.param("DialBLegStatus")))
@@ -228,7 +228,7 @@ async fn two_users_hear_each_other_and_the_call_goes_on() {
     );
     assert_eq!((&record["from_number"], &record["to_number"]), (&NUMBER.into(), &CALLEE.into()));
     assert_eq!(world.node.record(&a_leg).await["hangup_cause_code"], 4010);
-    all_is_free(&world).await;
+    assert_no_slots(&world).await;
     assert_eq!(
         world
             .node
@@ -279,7 +279,7 @@ async fn the_first_to_answer_wins_and_is_confirmed() {
     assert_eq!(confirm.param("ALegUUID"), connected.param("CallUUID"));
     assert_eq!(world.app.wait("/music").await.param("Event"), "DialMusic");
     let hangups: Vec<_> =
-        told(&world).into_iter().filter(|seen| seen.param("Event") == "DialHangup").collect();
+        callbacks(&world).into_iter().filter(|seen| seen.param("Event") == "DialHangup").collect();
     let codes: Vec<_> = hangups.iter().map(|seen| seen.param("DialBLegHangupCauseCode")).collect();
     assert_eq!(codes, ["9000", "4000"]);
     let digits =
@@ -288,11 +288,11 @@ async fn the_first_to_answer_wins_and_is_confirmed() {
         (digits.param("DialDigitsMatch"), digits.param("DialDigitsPressedBy")),
         ("5", "ALeg")
     );
-    all_is_free(&world).await;
+    assert_no_slots(&world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_callee_who_declines_and_a_caller_who_gives_up() {
+async fn a_callee_declines_or_the_caller_hangs_up() {
     let world = bridging(&format!("><User>{CALLEE}</User>")).await;
     let declines = world.sim.expect_call(callee(CalleeAction::Reject, 200, HangupRule::Never));
     let caller_ = world.sim.place_call(caller(Vec::new()));
@@ -304,7 +304,7 @@ async fn a_callee_who_declines_and_a_caller_who_gives_up() {
         ("busy", "CALL_REJECTED")
     );
     assert_eq!(action.param("DialBLegUUID"), "");
-    all_is_free(&world).await;
+    assert_no_slots(&world).await;
 
     let rings = world.sim.expect_call(callee(CalleeAction::Ignore, 200, HangupRule::Never));
     let gives_up = CallScript {
@@ -323,13 +323,13 @@ async fn a_callee_who_declines_and_a_caller_who_gives_up() {
         .wait_where("/events", |seen| seen.param("DialBLegHangupCauseCode") == "1000")
         .await;
     assert_eq!(cancelled.param("DialBLegHangupSource"), "Caller");
-    all_is_free(&world).await;
+    assert_no_slots(&world).await;
     assert_eq!(world.app.count("/dialled"), 1, "no action where the caller hangs up");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_called_whom_the_rules_forbid() {
-    // A number that is not ours.
+async fn callees_that_the_rules_forbid_are_not_called() {
+    // A caller id that is not one of our numbers.
     let world = bridging(&format!("><User>{CALLEE}</User>")).await;
     let document = "<Response><Dial callType=\"whatsapp\" callerId=\"919999999999\" action=\"ACTION\">\
         <User>919412341234</User></Dial></Response>";
@@ -343,7 +343,7 @@ async fn nobody_is_called_whom_the_rules_forbid() {
         ("failed", "caller_id_not_enabled")
     );
     assert_eq!(action.param("CallStatus"), "ringing");
-    all_is_free(&world).await;
+    assert_no_slots(&world).await;
     assert_eq!(
         world.node.metric("offhook_graph_request_seconds_count", &[("action", "connect")]).await,
         0.0
@@ -372,12 +372,12 @@ async fn r03_neither_leg_outlives_a_kill() {
     }
     let hangup = world.app.wait("/hangup").await;
     assert_eq!(hangup.param("CallUUID"), a_leg);
-    all_is_free(&world).await;
+    assert_no_slots(&world).await;
     assert_eq!(world.app.count("/hangup"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_reaches_the_other_leg_and_parts_the_two() {
+async fn rest_controls_the_other_leg_and_separates_the_two() {
     let world = bridging(&format!("><User>{CALLEE}</User>")).await;
     world.app.xml("/a", "<Response><Wait length=\"1\"/><Hangup/></Response>");
     world.app.xml(
@@ -428,6 +428,6 @@ async fn rest_reaches_the_other_leg_and_parts_the_two() {
         )
         .await;
     assert_eq!(gone.status, 404);
-    all_is_free(&world).await;
+    assert_no_slots(&world).await;
     assert_eq!(world.app.count("/dialled"), 0, "no action where another document takes over");
 }

@@ -1,4 +1,5 @@
-//! `offhook doctor` against a running node and a simulated Meta, with each fault that Meta's side can have.
+//! `offhook doctor` against a running node and a simulated Meta, with each possible fault of Meta's
+//! configuration.
 
 use std::process::{Command, Stdio};
 
@@ -7,7 +8,7 @@ use sim::Sim;
 
 use crate::support::app::App;
 use crate::support::http;
-use crate::support::node::{ACCESS_TOKEN, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options};
+use crate::support::node::{ACCESS_TOKEN, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options};
 
 const WABA: &str = "1029384756";
 
@@ -22,9 +23,9 @@ impl World {
         let app = App::start().await;
         app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
         let sim = Sim::start(sim_options()).await.expect("sim");
-        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-        wanted.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
-        let node = Node::start(&wanted).await;
+        let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+        node_config.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
+        let node = Node::start(&node_config).await;
         sim.set_node_url(&node.public);
         Self { sim, node, app }
     }
@@ -36,12 +37,13 @@ impl World {
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
 
-    /// The exit code, and the lines.
+    /// Runs the doctor. Returns the exit code and the output lines.
     async fn examine(&self) -> (Option<i32>, Vec<Value>) {
         self.node.doctor().await
     }
 
-    /// The state and words of the lines of a check that are not well; it exits by the worst.
+    /// Returns name, state and message of the checks that are not ok. The exit code must match the
+    /// worst state.
     async fn complaints(&self) -> Vec<(String, String, String)> {
         let (code, lines) = self.examine().await;
         let text = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
@@ -76,7 +78,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_installation_that_is_well_has_nothing_to_complain_of() {
+async fn a_correct_installation_has_no_findings() {
     let world = World::start().await;
     assert_eq!(world.complaints().await, []);
     let (_, lines) = world.examine().await;
@@ -100,7 +102,7 @@ async fn an_installation_that_is_well_has_nothing_to_complain_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_fault_at_meta_is_found_with_its_fix() {
+async fn each_fault_at_meta_is_reported_with_its_fix() {
     let world = World::start().await;
     let number = |facts: Value| json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "x", "facts": facts});
     world.orders("numbers", number(json!({"platform_type": "NOT_APPLICABLE"}))).await;
@@ -140,7 +142,7 @@ async fn each_fault_at_meta_is_found_with_its_fix() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_down_and_a_configuration_that_is_wrong() {
+async fn a_stopped_node_and_a_wrong_configuration_are_reported() {
     let mut world = World::start().await;
     world.node.kill();
     world.complains("public_url", "failed", "can't be asked").await;
@@ -151,7 +153,7 @@ async fn a_node_that_is_down_and_a_configuration_that_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_days_left_of_the_public_urls_certificate_are_told() {
+async fn the_public_urls_certificate_expiry_is_reported() {
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
     use std::sync::Arc;
     let world = World::start().await;
@@ -181,7 +183,7 @@ async fn the_days_left_of_the_public_urls_certificate_are_told() {
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // Nobody speaks HTTP here: the hand-shake is all that is looked at.
+            // The check only needs the TLS handshake.
             drop(acceptor.accept(stream).await);
         }
     });

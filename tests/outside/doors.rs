@@ -1,11 +1,11 @@
-//! The webhook door and admission through the whole binary.
+//! The webhook endpoint and admission through the whole binary.
 
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::meta::{
     Graph, connect, connect_body, silent_offer, terminate, terminate_body, wacid,
 };
-use crate::support::node::{APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, VERIFY_TOKEN, Wanted};
+use crate::support::node::{APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, NodeConfig, VERIFY_TOKEN};
 use crate::support::{figures, sign};
 
 struct World {
@@ -14,16 +14,16 @@ struct World {
     app: App,
 }
 
-/// A node whose calls are accepted at once and then wait for media that doesn't come.
-async fn world(change: impl FnOnce(&mut Wanted)) -> World {
+/// Starts a node that answers calls immediately and then waits for media that never arrives.
+async fn world(change: impl FnOnce(&mut NodeConfig)) -> World {
     let app = App::start().await;
     app.xml("/answer", r#"<Response><Wait length="60"/><Speak>Hello</Speak></Response>"#);
     app.xml("/hangup", "");
     let graph = Graph::start().await;
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    change(&mut wanted);
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    change(&mut node_config);
+    let node = Node::start(&node_config).await;
     World { node, graph, app }
 }
 
@@ -43,7 +43,7 @@ async fn verification_echoes_the_challenge_for_the_right_token_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r13_only_a_right_signature_over_the_raw_bytes_is_taken() {
+async fn r13_only_a_valid_signature_over_the_raw_bytes_is_accepted() {
     let world = world(|_| ()).await;
     let door = format!("{}/webhooks/meta", world.node.public);
     let body = connect_body(&wacid(), &silent_offer()).to_string();
@@ -67,7 +67,7 @@ async fn r13_only_a_right_signature_over_the_raw_bytes_is_taken() {
         (b"[1,2]".to_vec(), 200),
         ("[".repeat(200).into_bytes(), 400),
         (format!("{}1{}", "[".repeat(200), "]".repeat(200)).into_bytes(), 400),
-        // The answer also reaches a sender that writes its whole body first.
+        // A sender that writes its whole body before reading also receives the response.
         (vec![b' '; 3 * 1024 * 1024 + 1], 413),
         (vec![b' '; 12 * 1024 * 1024], 413),
     ] {
@@ -111,7 +111,7 @@ async fn r05_ten_copies_at_once_make_one_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn graph_sees_pre_accept_before_what_follows_it() {
+async fn graph_receives_pre_accept_first() {
     let world = world(|_| ()).await;
     world.app.xml("/answer", "<Response><Speak>Hello</Speak></Response>");
     let offer = silent_offer();
@@ -124,7 +124,7 @@ async fn graph_sees_pre_accept_before_what_follows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r06_accept_is_tried_no_more_once_the_user_has_gone() {
+async fn r06_accept_is_not_retried_after_the_user_hung_up() {
     let world = world(|_| ()).await;
     world.app.xml("/answer", "<Response><Speak>Hello</Speak></Response>");
     let busy = r#"{"error":{"message":"slow down","code":4}}"#;
@@ -138,7 +138,7 @@ async fn r06_accept_is_tried_no_more_once_the_user_has_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminate_that_overtakes_its_connect_leaves_no_call() {
+async fn a_terminate_before_its_connect_starts_no_call() {
     let world = world(|_| ()).await;
     let id = wacid();
     assert_eq!(world.node.post_webhook(&terminate_body(&id).to_string()).await.status, 200);
@@ -155,7 +155,7 @@ async fn a_terminate_that_overtakes_its_connect_leaves_no_call() {
         )
         .await;
     assert!(world.graph.asked().is_empty());
-    assert!(world.app.seen().is_empty());
+    assert!(world.app.requests().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,11 +201,11 @@ async fn a_bad_offer_is_rejected_and_counted() {
     }
     world.node.until_metric("offhook_admission_total", &[("result", "bad_offer")], 5.0).await;
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
-    assert!(world.app.seen().is_empty(), "no request about a call that was not admitted");
+    assert!(world.app.requests().is_empty(), "no request about a call that was not admitted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_records_need_the_accounts_own_credentials() {
+async fn records_need_the_accounts_credentials() {
     use base64::Engine as _;
     let world = world(|_| ()).await;
     let basic = |user: &str, token: &str| {
@@ -227,7 +227,7 @@ async fn the_records_need_the_accounts_own_credentials() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r09_drain_rejects_new_calls_and_lets_live_ones_go_on() {
+async fn r09_a_draining_node_rejects_new_calls_and_keeps_live_ones() {
     let mut world = world(|_| ()).await;
     let live = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&live, "pre_accept").await;
@@ -258,7 +258,7 @@ async fn r09_drain_rejects_new_calls_and_lets_live_ones_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r09_what_is_left_after_the_drain_time_ends_as_drained() {
+async fn r09_calls_left_after_the_drain_time_end_as_drained() {
     let mut world = world(|w| w.drain_seconds = 1).await;
     let live = connect(&world.node, &silent_offer()).await;
     world.app.wait("/answer").await;
@@ -273,7 +273,7 @@ async fn r09_what_is_left_after_the_drain_time_ends_as_drained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r09_of_a_hundred_calls_none_is_cut_before_the_time() {
+async fn r09_no_call_ends_before_the_drain_time() {
     let mut world = world(|w| {
         w.drain_seconds = 3;
         w.cps = 1_000;
@@ -299,7 +299,7 @@ async fn r09_of_a_hundred_calls_none_is_cut_before_the_time() {
     assert!((3.0..8.0).contains(&took), "drain_seconds + 5 s at most: {took}");
     let first_cut = *first_cut.get().expect("what was left was cut");
     assert!(first_cut.duration_since(signalled).as_secs_f64() >= 2.9, "cut before the time");
-    // Every end is written, and its callback is out or in the outbox.
+    // Every end is recorded, and its callback is delivered or in the outbox.
     assert_eq!(world.node.ended().await, (100, 100));
     assert!(world.app.count("/hangup") > 0);
 }

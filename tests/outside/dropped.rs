@@ -1,11 +1,11 @@
-//! A `[[webhook]]` that somebody takes out of the configuration while numbers or conversations go to it.
+//! A `[[webhook]]` that is removed from the configuration while numbers or conversations use it.
 
 use serde_json::{Value, json};
 
 use crate::support::chat::{Chat, OTHER_SECRET, SECRET, USER};
 use crate::support::node::NUMBER;
 
-/// Takes the webhook out of the file, or puts back what was there.
+/// Removes the webhook from the file, or restores it. Returns the removed text.
 fn edit(chat: &Chat, secret: &str, text: Option<String>) -> String {
     let file = chat.node.dir.path().join("offhook.toml");
     let before = std::fs::read_to_string(&file).expect("the configuration");
@@ -23,15 +23,15 @@ fn edit(chat: &Chat, secret: &str, text: Option<String>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_of_the_configuration_that_is_in_use_is_not_dropped_by_a_reload() {
+async fn a_reload_keeps_a_configured_webhook_that_is_in_use() {
     let mut chat = Chat::with_two().await;
     let [crm, desk] = [chat.webhook("crm").await, chat.webhook("desk").await];
     assert_eq!(chat.subscribe(Some(&desk), false).await.0, 200);
-    chat.writes(USER, "one").await;
+    chat.send_text(USER, "one").await;
     let id = chat.id_of(USER).await;
     chat.message_at("/desk", "one").await;
     assert_eq!(chat.subscribe(Some(&crm), false).await.0, 200);
-    // Of the first nothing but a conversation goes to it, of the second the number.
+    // A conversation uses the first webhook, the number the second.
     for (secret, name, uses) in [
         (OTHER_SECRET, "desk", format!("conversations of {NUMBER}")),
         (SECRET, "crm", format!("new conversations of {NUMBER}")),
@@ -49,19 +49,20 @@ async fn a_webhook_of_the_configuration_that_is_in_use_is_not_dropped_by_a_reloa
         assert!(finding["hint"].as_str().expect("words").contains("applyToExisting"), "{finding}");
         edit(&chat, secret, Some(before));
     }
-    // Nothing has changed.
-    chat.writes(USER, "two").await;
+    // Nothing changed.
+    chat.send_text(USER, "two").await;
     chat.message_at("/desk", "two").await;
-    // Routed elsewhere it may go.
+    // After the routing changed the webhook may be removed.
     assert_eq!(chat.subscribe(Some(&crm), true).await.0, 200);
     edit(&chat, OTHER_SECRET, None);
     let (status, done) = chat.ask("POST", "reload/", Value::Null).await;
     assert_eq!(status, 200, "{done}");
     assert_eq!(chat.get("webhooks/").await["items"].as_array().expect("a list").len(), 1);
-    chat.writes(USER, "three").await;
+    chat.send_text(USER, "three").await;
     chat.message_at("/hook", "three").await;
     assert_eq!(chat.get(&format!("conversations/{id}/")).await["webhook"], json!(crm));
-    // A start refuses nothing: calls are to be taken. It says so, and so does the doctor.
+    // The node starts anyway, so that calls are answered. The log and the doctor report the
+    // problem.
     let routing = |lines: &[Value]| lines.iter().find(|line| line["check"] == "routing").cloned();
     assert_eq!(routing(&chat.node.doctor().await.1), None);
     let before = edit(&chat, SECRET, None);
@@ -74,6 +75,6 @@ async fn a_webhook_of_the_configuration_that_is_in_use_is_not_dropped_by_a_reloa
     let (status, done) = chat.ask("POST", "reload/", Value::Null).await;
     assert_eq!(status, 200, "{done}");
     assert_eq!(routing(&chat.node.doctor().await.1), None);
-    chat.writes(USER, "four").await;
+    chat.send_text(USER, "four").await;
     chat.message_at("/hook", "four").await;
 }

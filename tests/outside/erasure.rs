@@ -1,4 +1,4 @@
-//! A person is forgotten on request, over HTTP and over a crash.
+//! Erasure of a person over HTTP and across a crash.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::app::App;
 use crate::support::chat::Chat;
 use crate::support::database::skipped_on_postgres;
 use crate::support::http;
-use crate::support::node::{API_KEY, NUMBER, Node, Wanted, sim_options};
+use crate::support::node::{API_KEY, NUMBER, Node, NodeConfig, sim_options};
 
 const USER: &str = "919412341234";
 
@@ -23,11 +23,11 @@ async fn calls(node: &Node) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_is_forgotten_also_if_the_node_dies_meanwhile() {
+async fn an_erasure_completes_even_if_the_node_is_killed() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Hangup reason=\"busy\"/></Response>");
     let sim = Sim::start(sim_options()).await.unwrap();
-    let mut node = Node::start(&Wanted::new(&sim.graph_url(), &app.url("/answer"))).await;
+    let mut node = Node::start(&NodeConfig::new(&sim.graph_url(), &app.url("/answer"))).await;
     sim.set_node_url(node.public.clone());
     let other = CallScript { from: "919876543210".into(), ..CallScript::default() };
     for script in [CallScript::default(), other, CallScript::default()] {
@@ -72,7 +72,7 @@ async fn a_person_is_forgotten_also_if_the_node_dies_meanwhile() {
     for n in 0..400 {
         every.tick().await;
         let notices = ask(&node, "GET", "notifications/").await.json();
-        // Two calls of theirs were missed; the third was somebody else's.
+        // Two missed calls were theirs, the third was from another user.
         if notices["items"].as_array().unwrap().len() == 1 {
             break;
         }
@@ -80,7 +80,7 @@ async fn a_person_is_forgotten_also_if_the_node_dies_meanwhile() {
     }
 }
 
-/// What of a folder's files has one of these in it.
+/// Lists the files in a folder that contain any of these words.
 fn holding(folder: &std::path::Path, words: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a folder") {
@@ -89,7 +89,7 @@ fn holding(folder: &std::path::Path, words: &[&str]) -> Vec<String> {
             found.extend(holding(&path, words));
             continue;
         }
-        // One may go between the two.
+        // A file may be deleted between listing and reading.
         let bytes = std::fs::read(&path).unwrap_or_default();
         for word in
             words.iter().filter(|word| memchr::memmem::find(&bytes, word.as_bytes()).is_some())
@@ -101,18 +101,18 @@ fn holding(folder: &std::path::Path, words: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_person_who_is_forgotten_nothing_is_left_in_the_nodes_files() {
+async fn an_erased_person_leaves_nothing_in_the_nodes_files() {
     if skipped_on_postgres() {
         return;
     }
     let chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    // Enough of it that pages are split, freed and used again; between what somebody else writes.
+    // Enough data that pages are split, freed and reused, interleaved with another user's messages.
     let other = "919876543210";
     let long = |word: &str, n: usize| format!("{word} {n} {}", word.repeat(1 + n % 300));
     for n in 0..120 {
-        chat.writes(USER, &long("canary-in", n)).await;
-        chat.writes(other, &long("keepsake", n)).await;
+        chat.send_text(USER, &long("canary-in", n)).await;
+        chat.send_text(other, &long("keepsake", n)).await;
     }
     let id = chat.id_of(USER).await;
     let path = |what: &str| format!("{}/api/v1/{what}", chat.node.public);
@@ -131,7 +131,7 @@ async fn of_a_person_who_is_forgotten_nothing_is_left_in_the_nodes_files() {
     chat.event("/hook", "call.ended", |_| true).await;
     chat.node.until_metric("offhook_calls_active", &[("direction", "inbound")], 0.0).await;
     let folder = chat.node.dir.path();
-    // What the two sides of the call agreed on is in its event log, the passwords aside.
+    // The event log contains the call's SDP without the ICE passwords.
     let words = [USER, "canary-", "a=ice-ufrag:"];
     let before = holding(folder, &words);
     assert!(
@@ -159,27 +159,27 @@ async fn of_a_person_who_is_forgotten_nothing_is_left_in_the_nodes_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_while_a_person_is_being_forgotten_stays() {
+async fn data_after_the_erasure_request_is_kept() {
     let chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    chat.writes(USER, "an old word").await;
+    chat.send_text(USER, "an old word").await;
     let id = chat.id_of(USER).await;
     assert_eq!(
         chat.ask("POST", &format!("conversations/{id}/insights/"), Value::Null).await.0,
         200
     );
     chat.app.xml("/answer", "<Response><Speak>Hello.</Speak><Wait length=\"120\"/></Response>");
-    // A call that is up keeps the request waiting.
+    // The request waits while a call is live.
     let phone =
         chat.sim.place_call(CallScript { hangup: HangupRule::Never, ..CallScript::default() });
     let (_, answered) = chat.event("/hook", "call.answered", |_| true).await;
     let call = answered["data"]["call"]["uuid"].as_str().expect("a call").to_owned();
     assert_eq!(chat.ask("DELETE", &format!("users/{USER}/"), Value::Null).await.0, 202);
-    chat.writes(USER, "a new word").await;
+    chat.send_text(USER, "a new word").await;
     let text = |item: &Value| item["text"].as_str().unwrap_or_default().to_owned();
     let only_new = |items: &[Value]| matches!(items, [one] if text(one) == "a new word");
     chat.until(&id, only_new).await;
-    // The row follows its messages.
+    // The row is deleted after its messages.
     let mut every = tokio::time::interval(Duration::from_millis(20));
     let mut shown = Value::Null;
     for _ in 0..250 {
@@ -196,7 +196,7 @@ async fn what_comes_while_a_person_is_being_forgotten_stays() {
     );
     assert_eq!((&shown["summary"], &shown["insightsAt"]), (&Value::Null, &Value::Null), "{shown}");
 
-    // The call began before, and its end comes later: it goes. One that begins later stays.
+    // The call began before the request and ends after it, so it is erased. A later call stays.
     chat.app.xml("/answer", "<Response><Hangup reason=\"busy\"/></Response>");
     assert_eq!(chat.ask("POST", &format!("calls/{call}/hangup/"), Value::Null).await.0, 202);
     chat.node.until_metric("offhook_calls_active", &[("direction", "inbound")], 0.0).await;
@@ -210,7 +210,7 @@ async fn what_comes_while_a_person_is_being_forgotten_stays() {
         }
         assert!(n < 399, "{}", chat.node.log());
     }
-    // The request is done when its row is gone: the conversation is looked at behind the call, then.
+    // The request's row is deleted last, after the conversation.
     let calls = chat.get("calls/").await;
     let from: Vec<&Value> =
         calls["items"].as_array().expect("a list").iter().map(|call| &call["from"]).collect();
@@ -230,7 +230,7 @@ async fn what_comes_while_a_person_is_being_forgotten_stays() {
         let told = chat.get(&format!("webhooks/{hook}/deliveries/")).await;
         let told =
             told["items"].as_array().expect("a list").iter().map(|one| one["type"].to_string());
-        // The number's own news are nobody's.
+        // Notifications about the number concern no person.
         left = told.filter(|kind| !kind.contains("number.")).collect::<Vec<_>>();
         if left.len() <= 4 {
             break;

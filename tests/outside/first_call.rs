@@ -1,11 +1,11 @@
-//! The first call through the whole binary with real media: the simulated Meta calls, hears the menu, presses
-//! keys, hears the reaction, hangs up.
+//! The first call through the whole binary with real media: the simulated Meta calls, hears the
+//! menu, presses keys, hears the reaction, and hangs up.
 
 use sim::{CallEvent, CallEventKind, CallScript, HangupRule, HangupSource, Sim, caller};
 
 use crate::support::app::App;
 use crate::support::node::{
-    ACCESS_TOKEN, API_KEY, APP_SECRET, Node, VERIFY_TOKEN, Wanted, sim_options,
+    ACCESS_TOKEN, API_KEY, APP_SECRET, Node, NodeConfig, VERIFY_TOKEN, sim_options,
 };
 
 struct World {
@@ -14,14 +14,14 @@ struct World {
     app: App,
 }
 
-async fn world(change: impl FnOnce(&mut Wanted)) -> World {
+async fn world(change: impl FnOnce(&mut NodeConfig)) -> World {
     let app = App::start().await;
     app.xml("/hangup", "");
     let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
-    let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    change(&mut wanted);
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    change(&mut node_config);
+    let node = Node::start(&node_config).await;
     sim.set_node_url(node.public.clone());
     World { node, sim, app }
 }
@@ -134,7 +134,7 @@ async fn a_user_hears_the_menu_presses_digits_and_hears_the_reaction() {
     assert_eq!(world.app.count("/hangup"), 1);
     no_secret_in(&world.node.log());
 
-    // What the node wrote down replays to the same decisions.
+    // The event log replays to the same decisions.
     let url = format!("{}/api/v1/calls/{uuid}/events", world.node.public);
     let log = crate::support::http::send("GET", &url, &[("x-api-key", API_KEY)], "").await;
     assert_eq!(log.status, 200);
@@ -194,7 +194,7 @@ async fn the_user_hangs_up_in_the_middle_of_a_prompt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_hangs_up_as_accept_is_under_way_is_never_answered_twice() {
+async fn a_hang_up_during_accept_never_answers_twice() {
     let world = world(|_| ()).await;
     world.app.xml("/answer", "<Response><Speak>Hello there.</Speak></Response>");
     let ringing = HangupRule::WhileRinging(std::time::Duration::ZERO);
@@ -203,7 +203,7 @@ async fn a_user_who_hangs_up_as_accept_is_under_way_is_never_answered_twice() {
         world.node.until_metric("offhook_calls_active", &[], 0.0).await;
         world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
     }
-    // A terminate may overtake its connect: then there was no call, and nothing is told about it.
+    // A terminate may overtake its connect. Then no call starts and no callback is sent.
     let admitted = world.node.metric("offhook_admission_total", &[("result", "admitted")]).await;
     world
         .node
@@ -244,10 +244,10 @@ async fn two_live_calls_may_share_metas_relay_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sounds_from_files_are_played_and_bad_ones_skipped() {
+async fn audio_files_are_played_and_unusable_ones_skipped() {
     let world = world(|_| ()).await;
     let tone = wav(440.0, 1.0);
-    // The application serves text; a file is served by a route of its own kind.
+    // The application serves text only; the audio file has a separate route.
     let files = axum::Router::new()
         .route("/tone.wav", axum::routing::get(move || async move { tone }))
         .route(
@@ -279,7 +279,7 @@ async fn sounds_from_files_are_played_and_bad_ones_skipped() {
         .await;
 }
 
-/// A tone as a WAV file: 16 kHz, mono, 16 bit.
+/// Returns a tone as a WAV file: 16 kHz, mono, 16 bit.
 fn wav(hz: f32, seconds: f32) -> Vec<u8> {
     let spec = hound::WavSpec {
         channels: 1,

@@ -1,4 +1,5 @@
-//! Other people's WebRTC against the node: Chromium and aiortc call it with offers of their own.
+//! Interoperability with other WebRTC implementations: Chromium and aiortc call the node with their
+//! own offers.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -12,7 +13,7 @@ use axum::routing::{get, post};
 use crate::support::app::App;
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::meta::{Graph, connect};
-use crate::support::node::{Node, Wanted};
+use crate::support::node::{Node, NodeConfig};
 use crate::support::{has_peer, python_with};
 
 const MENU: &str = r#"<Response><GetInput action="ACTION" numDigits="1" executionTimeout="30">
@@ -30,11 +31,11 @@ async fn world() -> World {
     app.xml("/answer", MENU.replace("ACTION", &app.url("/digits")));
     app.xml("/digits", "<Response><Hangup/></Response>");
     let graph = Graph::start().await;
-    let node = Node::start(&Wanted::new(&graph.url, &app.url("/answer"))).await;
+    let node = Node::start(&NodeConfig::new(&graph.url, &app.url("/answer"))).await;
     World { node, graph, app }
 }
 
-/// Posts the offer as Meta would, waits for `accept`, gives the answer SDP.
+/// Posts the offer as Meta would and waits for `accept`. Returns the SDP answer.
 async fn answer_to(world: &World, offer: &str) -> String {
     let wacid = connect(&world.node, offer).await;
     let pre_accept = world.graph.wait(&wacid, "pre_accept").await;

@@ -1,5 +1,6 @@
-//! What must not get out, whatever strangers do: secrets, callers' numbers, more lines than events, more series than
-//! there are words (R17, R22, R23). Each secret is a canary; every byte that the program gives is searched for them.
+//! Information leaks: secrets, callers' numbers, log volume and metric cardinality
+//! (`docs/reference/reliability.md#r22`, `#r17`, `#r23`). Each secret is a canary, and every byte
+//! of output is searched for them.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
@@ -14,11 +15,11 @@ use crate::support::app::App;
 use crate::support::http::{self, raw};
 use crate::support::meta::{Graph, connect_body, silent_offer, terminate, wacid};
 use crate::support::node::{
-    AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted, free_port, free_udp_port,
+    AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, free_port, free_udp_port,
 };
 use crate::support::sign;
 
-/// What the node is told and must keep to itself.
+/// Secrets that the node must not disclose.
 struct Canaries {
     all: Vec<(&'static str, String)>,
 }
@@ -50,12 +51,12 @@ impl Canaries {
         &self.all.iter().find(|(known, _)| *known == name).expect("a canary").1
     }
 
-    /// Fails if one stands in `bytes`, as it is, in base64 or in hex.
-    fn none_in(&self, what: &str, bytes: &[u8]) {
+    /// Fails if `bytes` contains a canary as plain text, base64 or hex.
+    fn assert_absent(&self, what: &str, bytes: &[u8]) {
         use base64::Engine as _;
         let text = String::from_utf8_lossy(bytes);
         for (name, value) in &self.all {
-            // Its middle, whatever stands around it: base64 goes by threes.
+            // Search for the middle part, because base64 depends on the alignment to three bytes.
             let inside = base64::engine::general_purpose::STANDARD
                 .encode(value.get(2..32).expect("long enough"));
             for form in [value.clone(), hex::encode(value), inside] {
@@ -149,7 +150,7 @@ hangup_url = "{}"
     }
 }
 
-/// Some text around a place.
+/// Returns the text around a position.
 fn around(text: &str, at: usize) -> String {
     let from = text.floor_char_boundary(at.saturating_sub(300));
     text.get(from..text.floor_char_boundary(at + 100)).unwrap_or_default().to_owned()
@@ -158,18 +159,18 @@ fn around(text: &str, at: usize) -> String {
 /// Method, path and headers.
 type Request = (&'static str, String, Vec<(&'static str, String)>);
 
-/// A node whose every byte is kept.
-struct Watched {
+/// A node with captured output.
+struct CapturedNode {
     child: Child,
     said: Arc<Mutex<Vec<u8>>>,
     public: String,
     admin: String,
     dir: tempfile::TempDir,
-    /// Connections to what the environment calls a proxy.
+    /// Connections to the proxy named in the environment.
     proxied: Arc<AtomicUsize>,
 }
 
-impl Watched {
+impl CapturedNode {
     async fn start(
         canaries: &Canaries,
         graph: &str,
@@ -218,21 +219,21 @@ impl Watched {
                 return node;
             }
         }
-        panic!("not ready after 30 s: {}", String::from_utf8_lossy(&node.said()));
+        panic!("not ready after 30 s: {}", String::from_utf8_lossy(&node.output()));
     }
 
-    fn said(&self) -> Vec<u8> {
+    fn output(&self) -> Vec<u8> {
         self.said.lock().unwrap().clone()
     }
 
-    /// Stops it; everything that it said.
+    /// Stops the node. Returns all of its output.
     fn stop(&mut self) -> String {
         Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
-        String::from_utf8_lossy(&self.said()).into_owned()
+        String::from_utf8_lossy(&self.output()).into_owned()
     }
 
-    /// Every answer that the doors give to these requests.
+    /// Sends these requests to all listeners. Returns the responses.
     async fn answers(&self, requests: &[Request]) -> Vec<u8> {
         let mut all = Vec::new();
         for (method, path, headers) in requests {
@@ -256,14 +257,14 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for CapturedNode {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Listens as a proxy would; nobody must come.
+/// Starts a proxy that must receive no connection.
 async fn proxy() -> (Arc<AtomicUsize>, String) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -277,10 +278,10 @@ async fn proxy() -> (Arc<AtomicUsize>, String) {
     (came, url)
 }
 
-/// What the caller types where the document says `log="false"`.
+/// The digits entered where the document has `log="false"`.
 const PIN: &str = "4711081593";
 
-/// What stands in Meta's contact and wants to be several lines, colours, and another order.
+/// A contact name that tries to add log lines, colours and right-to-left text.
 const HOSTILE_NAME: &str = "Asha\r\n{\"level\":\"ERROR\"}\u{1b}[31m\u{9b}31m\u{202e}amreV\u{2028}";
 
 fn basic(id: &str, token: &str) -> String {
@@ -300,7 +301,7 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
     let options = SimOptions {
         app_secret: of("app_secret"),
         verify_token: of("verify_token"),
-        // The WABA's own token comes before the default one.
+        // The WABA's token takes precedence over the default one.
         access_token: of("waba_token"),
         api_key: of("api_key"),
         permission_policy: sim::PermissionPolicy::Unenforced,
@@ -308,7 +309,7 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
     };
     let sim = Sim::start(options).await.expect("the simulated Meta");
     let logging = ["--log-format", "json", "--log-level", "trace"];
-    let mut node = Watched::start(&canaries, &sim.graph_url(), &app, &logging, None).await;
+    let mut node = CapturedNode::start(&canaries, &sim.graph_url(), &app, &logging, None).await;
     sim.set_node_url(node.public.clone());
     let script = CallScript {
         name: HOSTILE_NAME.to_owned(),
@@ -369,11 +370,12 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
         ("GET", format!("/{}", of("api_key")), vec![("user-agent", of("api_key"))]),
     ];
     let answers = node.answers(&requests).await;
-    canaries.none_in("an answer", &answers);
+    canaries.assert_absent("an answer", &answers);
     assert!(!String::from_utf8_lossy(&answers).contains(PIN), "nor is it in the call's event log");
     let nonsense = format!("GET /{} HTTP/9.9\r\nAuthorization: {good}\r\n\r\n", of("api_key"));
-    canaries.none_in("an answer", raw(&node.public, nonsense.as_bytes()).await.as_bytes());
-    // Read again while it runs, broken where a secret stands: neither the answer nor the log quotes the line.
+    canaries.assert_absent("an answer", raw(&node.public, nonsense.as_bytes()).await.as_bytes());
+    // Reload a configuration with a syntax error next to a secret: neither the response nor the log
+    // quotes the line.
     let config = node.dir.path().join("offhook.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     let ends_nowhere = text.replace("\"\napp_secret_previous", "\napp_secret_previous");
@@ -381,19 +383,19 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
         std::fs::write(&config, bent).unwrap();
         let reload = ("POST", "/api/v1/reload/".to_owned(), vec![("x-api-key", of("api_key"))]);
         let answer = node.answers(&[reload]).await;
-        canaries.none_in("the answer to a reload", &answer);
+        canaries.assert_absent("the answer to a reload", &answer);
     }
-    canaries.none_in("the metrics", node.metrics().await.as_bytes());
+    canaries.assert_absent("the metrics", node.metrics().await.as_bytes());
     let proc =
         |file: &str| std::fs::read(format!("/proc/{}/{file}", node.child.id())).unwrap_or_default();
-    canaries.none_in("the command line", &proc("cmdline"));
+    canaries.assert_absent("the command line", &proc("cmdline"));
     let limits = String::from_utf8_lossy(&proc("limits")).into_owned();
     let core = limits.lines().find(|l| l.starts_with("Max core file size")).expect("its line");
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "no core dumps: {core}");
 
     let said = node.stop();
     assert!(said.contains("\"level\":\"DEBUG\""), "it told what it does: {said}");
-    canaries.none_in("the log", said.as_bytes());
+    canaries.assert_absent("the log", said.as_bytes());
     for line in said.lines() {
         let line: serde_json::Value =
             serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
@@ -415,7 +417,7 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
         .filter(|f| f.file_name() != "offhook.toml")
     {
         let held = std::fs::read(file.path()).unwrap_or_default();
-        canaries.none_in(&format!("{:?}", file.file_name()), &held);
+        canaries.assert_absent(&format!("{:?}", file.file_name()), &held);
         assert!(
             !held.windows(PIN.len()).any(|w| w == PIN.as_bytes()),
             "what was typed stands in {:?}",
@@ -433,14 +435,14 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
 async fn r22_no_secret_when_everything_goes_wrong() {
     let canaries = Canaries::new();
     let app = App::start().await;
-    // Neither URL has anything of use, and both tell what they were asked.
+    // Both URLs fail and echo the request.
     app.route("/answer", |seen| (500, format!("{:?}", seen.headers)));
     app.route("/fallback", |seen| {
         (200, format!("<!DOCTYPE x><Response>{:?}</Response>", seen.params))
     });
     app.route("/hangup", |seen| (404, format!("{:?}", seen.headers)));
     let graph = Graph::start().await;
-    // Meta's own words for a bad token have the token in them.
+    // Meta's error text for an invalid token contains the token.
     let told = [canaries.of("waba_token"), canaries.of("access_token")].map(str::to_owned);
     graph.script(move |asked| {
         let message = format!("Malformed access token {} {}", told[0], told[1]);
@@ -448,9 +450,14 @@ async fn r22_no_secret_when_everything_goes_wrong() {
             json!({"error": {"message": message, "code": 190, "error_data": {"details": message}}});
         Some((if asked["action"] == "pre_accept" { 401 } else { 500 }, error.to_string()))
     });
-    let mut node =
-        Watched::start(&canaries, &graph.url, &app, &["--log-format", "pretty"], Some("trace"))
-            .await;
+    let mut node = CapturedNode::start(
+        &canaries,
+        &graph.url,
+        &app,
+        &["--log-format", "pretty"],
+        Some("trace"),
+    )
+    .await;
     let secret = canaries.of("app_secret").to_owned();
     let post = async |body: &str, signature: String| {
         let headers = [("x-hub-signature-256", signature.as_str())];
@@ -472,7 +479,7 @@ async fn r22_no_secret_when_everything_goes_wrong() {
     let broken = "{\"object\":\"whatsapp_business_account\",\"entry\":[{\"from\":\"919412341234\"";
     assert_eq!(post(broken, sign(&secret, broken.as_bytes())).await, 400);
     app.wait("/hangup").await;
-    canaries.none_in("the metrics", node.metrics().await.as_bytes());
+    canaries.assert_absent("the metrics", node.metrics().await.as_bytes());
     let ours: Vec<String> = graph
         .asked()
         .iter()
@@ -488,7 +495,7 @@ async fn r22_no_secret_when_everything_goes_wrong() {
     let theirs =
         offer.lines().find_map(|l| l.strip_prefix("a=ice-pwd:")).expect("a password").to_owned();
     let said = node.stop();
-    canaries.none_in("the log", said.as_bytes());
+    canaries.assert_absent("the log", said.as_bytes());
     for hidden in ours.iter().chain([&theirs, &"919412341234".to_owned()]) {
         let found = said.find(hidden.as_str());
         assert!(
@@ -501,7 +508,7 @@ async fn r22_no_secret_when_everything_goes_wrong() {
 }
 
 #[test]
-fn r22_a_configuration_is_checked_without_showing_its_secrets() {
+fn r22_checking_a_configuration_shows_no_secrets() {
     let canaries = Canaries::new();
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -512,7 +519,7 @@ fn r22_a_configuration_is_checked_without_showing_its_secrets() {
     let with_user = format!("https://asha:{password}@app.example.com/");
     let bent = [
         good.clone(),
-        // A quote that is not closed, anywhere.
+        // Unclosed quotes in various places.
         good.replace("\"\napp_secret_previous", "\napp_secret_previous"),
         good.replace("app_secret = \"", "app_secret = "),
         good.replace("verify_token", "verify_tokne"),
@@ -537,22 +544,23 @@ fn r22_a_configuration_is_checked_without_showing_its_secrets() {
         let said = [out.stdout, out.stderr].concat();
         let shown = String::from_utf8_lossy(&said).into_owned();
         assert_eq!(out.status.code(), Some(if n == 0 { 0 } else { 2 }), "{n}: {shown}");
-        canaries.none_in(&format!("what is said of configuration {n}"), &said);
+        canaries.assert_absent(&format!("what is said of configuration {n}"), &said);
     }
 }
 
-/// How many series there are.
+/// Returns the number of metric series.
 async fn series(node: &Node) -> usize {
     node.metrics().await.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count()
 }
 
-/// Strange requests of the test below, in all; `OFFHOOK_R23_REQUESTS=100000` for the promise's own figure.
-fn strange_requests() -> usize {
+/// Number of unexpected requests in the test below. `OFFHOOK_R23_REQUESTS=100000` runs the number
+/// promised in `docs/reference/reliability.md#r23`.
+fn unexpected_request_count() -> usize {
     std::env::var("OFFHOOK_R23_REQUESTS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
 }
 
-/// The `n`th one: method, path, headers, body.
-fn strange(n: usize) -> (String, String, Vec<(&'static str, String)>, String) {
+/// Returns the `n`th request: method, path, headers, body.
+fn unexpected_request(n: usize) -> (String, String, Vec<(&'static str, String)>, String) {
     let field = |field: &str, value: serde_json::Value| json!({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [{"field": field, "value": value}]}]});
     let metadata = json!({"display_phone_number": NUMBER, "phone_number_id": PHONE_NUMBER_ID});
     let signed = |body: String| {
@@ -602,16 +610,16 @@ fn strange(n: usize) -> (String, String, Vec<(&'static str, String)>, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r23_strange_requests_make_no_series_after_the_first_thousand() {
+async fn r23_unexpected_requests_add_no_series_after_the_first_thousand() {
     use http_body_util::{BodyExt as _, Full};
     use hyper_util::client::legacy::Client;
     use hyper_util::rt::TokioExecutor;
     let app = App::start().await;
     app.xml("/answer", "<Response><Hangup/></Response>").xml("/hangup", "");
     let graph = Graph::start().await;
-    let node = Node::start(&Wanted {
+    let node = Node::start(&NodeConfig {
         hangup_url: app.url("/hangup"),
-        ..Wanted::new(&graph.url, &app.url("/answer"))
+        ..NodeConfig::new(&graph.url, &app.url("/answer"))
     })
     .await;
     for path in ["/metrics", "/livez", "/readyz"] {
@@ -621,7 +629,7 @@ async fn r23_strange_requests_make_no_series_after_the_first_thousand() {
             "{path} is the admin listener's"
         );
     }
-    // One call from beginning to end.
+    // A complete call.
     let id = crate::support::meta::connect(&node, &silent_offer()).await;
     app.wait("/hangup").await;
     terminate(&node, &id).await;
@@ -639,7 +647,7 @@ async fn r23_strange_requests_make_no_series_after_the_first_thousand() {
             let (client, base) = (client.clone(), node.public.clone());
             tasks.spawn(async move {
                 for n in (from + lane..to).step_by(8) {
-                    let (method, path, headers, body) = strange(n);
+                    let (method, path, headers, body) = unexpected_request(n);
                     let mut request = ::http::Request::builder()
                         .method(method.as_str())
                         .uri(format!("{base}{path}"));
@@ -658,7 +666,7 @@ async fn r23_strange_requests_make_no_series_after_the_first_thousand() {
     run(0, 1_000).await;
     node.until_metric("offhook_admission_total", &[("result", "bad_offer")], 100.0).await;
     let before = series(&node).await;
-    run(1_000, strange_requests()).await;
+    run(1_000, unexpected_request_count()).await;
     assert_eq!(series(&node).await, before, "{}", node.metrics().await);
     assert!(!node.metrics().await.contains("9198"), "nobody's number is a label");
     assert_eq!(http::get(&format!("{}/livez", node.admin)).await.status, 200);

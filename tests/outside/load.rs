@@ -1,5 +1,5 @@
-//! `offhook load` through the whole binary: what it reports adds up, with and without media, by itself and against
-//! another process.
+//! `offhook load` through the whole binary: its report is consistent, with and without media, alone
+//! and against another process.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::support::app::App;
-use crate::support::node::{ACCESS_TOKEN, APP_SECRET, Node, VERIFY_TOKEN, Wanted, free_port};
+use crate::support::node::{ACCESS_TOKEN, APP_SECRET, Node, NodeConfig, VERIFY_TOKEN, free_port};
 
 fn load(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
@@ -15,7 +15,8 @@ fn load(args: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end: exit code, and the summary, which is the last line and adds up.
+/// Runs the command. Returns the exit code and the summary, the last line, after checking that its
+/// figures add up.
 fn summary(command: &mut Command) -> (Option<i32>, Value) {
     let out = command.output().expect("run a load");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -40,7 +41,7 @@ fn adds_up(summary: &Value) {
     assert!(summary["wall_s"].as_f64().is_some_and(|s| s > 0.0), "{summary}");
 }
 
-/// The percentiles of a latency, in order.
+/// Returns the percentiles of a latency after checking their order.
 fn in_order(summary: &Value, name: &str) -> Vec<f64> {
     let figures: Vec<f64> = ["p50", "p90", "p99", "max"]
         .iter()
@@ -51,7 +52,7 @@ fn in_order(summary: &Value, name: &str) -> Vec<f64> {
 }
 
 #[test]
-fn a_load_of_signalling_and_one_with_media_go_through_and_add_up() {
+fn loads_with_and_without_media_succeed_and_add_up() {
     for media in [false, true] {
         let mut command = load(&["--rate", "20", "--calls", "40", "--json"]);
         if media {
@@ -71,21 +72,21 @@ fn a_load_of_signalling_and_one_with_media_go_through_and_add_up() {
         } else {
             assert!(summary["first_audio_ms"]["p50"].is_null(), "{summary}");
         }
-        // 40 calls at 20 a second, the last of which is held for a second.
+        // 40 calls at 20 per second, and the last is held for a second.
         assert!(summary["wall_s"].as_f64().is_some_and(|s| s > 2.9), "{summary}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_node_in_another_process_refuses_is_counted_as_rejected() {
+async fn refusals_of_a_node_in_another_process_count_as_rejected() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Wait length=\"60\"/></Response>").xml("/hangup", "");
     let meta = format!("127.0.0.1:{}", free_port());
-    let mut wanted = Wanted::new(&format!("http://{meta}/v23.0"), &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.cps = 5;
-    wanted.accept_wait_ms = 0;
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&format!("http://{meta}/v23.0"), &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.cps = 5;
+    node_config.accept_wait_ms = 0;
+    let node = Node::start(&node_config).await;
     let args = ["--rate", "50", "--calls", "30", "--hold", "0.5", "--json", "--node", &node.public];
     let mut command = load(&args);
     command.args(["--meta-listen", &meta]);
@@ -102,7 +103,7 @@ async fn what_a_node_in_another_process_refuses_is_counted_as_rejected() {
 }
 
 #[test]
-fn an_application_that_fails_is_a_failure() {
+fn a_failing_application_fails_the_load() {
     let args =
         ["--rate", "20", "--calls", "4", "--json", "--answer-url", "http://127.0.0.1:1/answer"];
     let (code, summary) = summary(&mut load(&args));

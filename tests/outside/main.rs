@@ -1,5 +1,5 @@
-//! The whole binary over HTTP and UDP, as the world meets it. What a test needs that a machine may lack
-//! (Chromium, aiortc) is skipped with a printed reason where it is absent.
+//! Tests of the whole binary over HTTP and UDP. Tests with optional requirements (Chromium, aiortc)
+//! print a reason and are skipped if these are not installed.
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
 
 mod agents;

@@ -1,5 +1,5 @@
-//! Messages both ways, conversations and their timelines, webhooks and their deliveries (S3's rows that an API holds), over
-//! HTTP against the real binary and the simulated Meta.
+//! Messages in both directions, conversations and timelines, webhooks and deliveries, over HTTP
+//! against the real binary and the simulated Meta.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -22,12 +22,13 @@ fn signed(secret: &str, at: i64, body: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r04_messages_come_once_and_are_delivered_signed_in_order_and_over_a_crash() {
+async fn r04_messages_are_delivered_once_signed_in_order_and_across_a_crash() {
     let mut chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    let wamid = chat.writes(USER, "first").await;
+    let wamid = chat.send_text(USER, "first").await;
     assert_eq!(
-        chat.sends_as(USER, &wamid, json!({"type": "text", "text": {"body": "first"}})).await,
+        chat.send_message_as(USER, &wamid, json!({"type": "text", "text": {"body": "first"}}))
+            .await,
         200,
         "a copy"
     );
@@ -44,10 +45,10 @@ async fn r04_messages_come_once_and_are_delivered_signed_in_order_and_over_a_cra
         (&json!(wamid), &json!("Asha Verma"))
     );
     assert_eq!(data["conversation"], json!(chat.id_of(USER).await));
-    // The customer's server is down: what comes waits, in order, also over a crash.
+    // The customer's server is down: events wait in order, also across a crash.
     chat.app.route("/hook", |_| (503, String::new()));
     for text in ["second", "third", "fourth"] {
-        chat.writes(USER, text).await;
+        chat.send_text(USER, text).await;
     }
     chat.event("/hook", "message.received", |data| data["message"]["text"] == "second").await;
     chat.node.kill();
@@ -55,8 +56,8 @@ async fn r04_messages_come_once_and_are_delivered_signed_in_order_and_over_a_cra
     chat.node.start_again().await;
     chat.message_at("/hook", "fourth").await;
     let mut order: Vec<String> = Vec::new();
-    for seen in chat.app.seen().iter().filter(|seen| seen.path == "/hook") {
-        // The number's own news are none of the conversation's.
+    for seen in chat.app.requests().iter().filter(|seen| seen.path == "/hook") {
+        // Events of the number don't belong to a conversation.
         let Some(text) = seen.json()["data"]["message"]["text"].as_str().map(str::to_owned) else {
             continue;
         };
@@ -71,12 +72,12 @@ async fn r04_messages_come_once_and_are_delivered_signed_in_order_and_over_a_cra
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r04_deliveries_are_listed_and_sent_again_and_one_dead_webhook_delays_no_other() {
+async fn r04_deliveries_are_listed_and_redelivered_and_a_dead_webhook_delays_no_other() {
     let chat = Chat::with_two().await;
     let (crm, desk) = (chat.webhook("crm").await, chat.webhook("desk").await);
     chat.app.route("/hook", |_| (404, String::new()));
     assert_eq!(chat.subscribe(Some(&crm), false).await.0, 200);
-    chat.writes(USER, "refused").await;
+    chat.send_text(USER, "refused").await;
     let list = format!("webhooks/{crm}/deliveries/");
     let failed = chat.delivery(&crm, "failed").await;
     assert_eq!(
@@ -86,7 +87,7 @@ async fn r04_deliveries_are_listed_and_sent_again_and_one_dead_webhook_delays_no
     );
     assert!(failed["last"].as_str().unwrap().contains("404"), "{failed}");
     assert_eq!(chat.subscribe(Some(&desk), false).await.0, 200);
-    chat.writes("919412340001", "elsewhere").await;
+    chat.send_text("919412340001", "elsewhere").await;
     chat.message_at("/desk", "elsewhere").await;
     chat.app.route("/hook", |_| (200, String::new()));
     let id = failed["id"].as_str().unwrap();
@@ -102,14 +103,14 @@ async fn r04_deliveries_are_listed_and_sent_again_and_one_dead_webhook_delays_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_message_reaches_the_webhook_and_the_form_in_plivos_shape() {
-    let app_form = |wanted: &mut crate::support::node::Wanted| {
-        wanted.number_extra =
-            format!("webhook_url = \"{}\"\n", wanted.answer_url.replace("/answer", "/form"));
+async fn every_kind_of_message_reaches_the_webhook_and_the_plivo_form() {
+    let app_form = |node_config: &mut crate::support::node::NodeConfig| {
+        node_config.number_extra =
+            format!("webhook_url = \"{}\"\n", node_config.answer_url.replace("/answer", "/form"));
     };
     let chat = Chat::start_with(crm, app_form).await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    // The message, the form's content type, and what stands in it.
+    // The message, the content type of the form, and its parameters.
     type Row<'a> = (Value, &'a str, &'a [(&'a str, &'a str)]);
     let rows: Vec<Row<'_>> = vec![
         (
@@ -154,7 +155,7 @@ async fn every_kind_of_message_reaches_the_webhook_and_the_form_in_plivos_shape(
         (json!({"type": "hologram", "hologram": {"size": 3}}), "unsupported", &[]),
     ];
     for (message, content_type, params) in rows {
-        let wamid = chat.sends(USER, message.clone()).await;
+        let wamid = chat.send_message(USER, message.clone()).await;
         let seen =
             chat.app.wait_where("/form", |seen| seen.param("WhatsappMessageID") == wamid).await;
         assert_eq!(seen.param("ContentType"), content_type, "{message}");
@@ -174,7 +175,7 @@ async fn every_kind_of_message_reaches_the_webhook_and_the_form_in_plivos_shape(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_users_file_is_fetched_and_given_by_a_link_that_is_signed() {
+async fn a_users_file_is_downloaded_and_served_by_a_signed_link() {
     let chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     let bytes = b"not really a picture".repeat(1_000);
@@ -202,7 +203,7 @@ async fn a_users_file_is_fetched_and_given_by_a_link_that_is_signed() {
     for wrong in [tampered.as_str(), without, &format!("{without}?until=9999999999&tag=00")] {
         assert_eq!(http::get(wrong).await.status, 404, "{wrong}");
     }
-    // Its conversation gone, the file is too.
+    // Deleting the conversation deletes the file.
     let id = chat.id_of(USER).await;
     assert_eq!(chat.ask("DELETE", &format!("conversations/{id}/"), Value::Null).await.0, 204);
     assert_eq!(http::get(url).await.status, 404);
@@ -211,10 +212,10 @@ async fn a_users_file_is_fetched_and_given_by_a_link_that_is_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_window() {
+async fn s3_18_s3_19_messages_are_sent_with_statuses_and_only_within_the_window() {
     let chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    chat.writes(USER, "Hello?").await;
+    chat.send_text(USER, "Hello?").await;
     let id = chat.id_of(USER).await;
     let path = format!("conversations/{id}/messages/");
     let (status, sent) =
@@ -226,7 +227,8 @@ async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_win
     let timeline = chat.until(&id, is("read")).await;
     assert_eq!(timeline.last().unwrap()["id"], sent["id"]);
     assert_eq!(timeline.last().unwrap()["direction"], "outbound");
-    // Meta's webhooks come beside each other: one that was overtaken is told no more, and the others in their order.
+    // Meta's webhooks arrive concurrently. A status that was overtaken is not reported, and the
+    // others keep their order.
     let of =
         |data: &Value| data["message"]["status"] == "read" && data["message"]["id"] == sent["id"];
     let (_, event) = chat.event("/hook", "message.status", of).await;
@@ -239,7 +241,7 @@ async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_win
     let told = || -> Vec<String> {
         let seen = chat
             .app
-            .seen()
+            .requests()
             .into_iter()
             .filter(|seen| seen.path == "/hook")
             .map(|seen| seen.json()["data"]["message"].clone());
@@ -254,7 +256,7 @@ async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_win
         .map(|word| order.iter().position(|known| known == word).expect("a status"))
         .collect();
     assert!(places.is_sorted(), "{forward:?}");
-    // One that comes late changes nothing, and nobody is told.
+    // A late status changes nothing and is not reported.
     let wamid = chat.until(&id, is("read")).await.last().unwrap()["wamid"]
         .as_str()
         .expect("Meta's id")
@@ -263,10 +265,10 @@ async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_win
         chat.status(&wamid, late, json!({"timestamp": "1"})).await;
     }
     assert_eq!(chat.until(&id, |items| !items.is_empty()).await.last().unwrap()["status"], "read");
-    // What the user's phone shows.
+    // The message as shown on the user's phone.
     let shown = http::get(&format!("{}/_sim/messages", chat.sim.url())).await.json();
     assert_eq!(shown[0]["message"]["text"]["body"], "Good morning");
-    // Meta refuses one, and one fails later: with Meta's reason.
+    // Meta refuses one message and reports the failure of another later, both with a reason.
     let order = |code: i64, later: bool| {
         json!({"code": code, "details": "Message undeliverable", "later": later}).to_string()
     };
@@ -283,12 +285,13 @@ async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_win
         })
         .await;
     }
-    // Those that failed were told behind it, in their order: so would the late ones have been.
+    // The failures were reported after it in order, so late statuses would have been reported by
+    // now.
     forward.dedup();
     let mut now = told();
     now.dedup();
     assert_eq!(now, forward);
-    // The same request twice is one message.
+    // Repeating a request with the same idempotency key sends one message.
     let url = format!("{}/api/v1/{path}", chat.node.public);
     let head = [("x-api-key", API_KEY), ("idempotency-key", "once")];
     let body = json!({"type": "text", "text": "Once"}).to_string();
@@ -297,7 +300,7 @@ async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_win
     assert_eq!((first.status, first.text()), (again.status, again.text()));
     let timeline = chat.until(&id, is("read")).await;
     assert_eq!(timeline.iter().filter(|item| item["text"] == "Once").count(), 1);
-    // Somebody who never wrote: the business asked to call them, and that is all there is.
+    // A user who never wrote; the business only requested permission to call.
     let (status, _) =
         chat.ask("POST", &format!("permissions/{NUMBER}/919412340009/request/"), json!({})).await;
     assert_eq!(status, 202);
@@ -314,15 +317,15 @@ async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_win
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_02_s3_03_s3_20_s3_21_s3_22_states_roles_and_deletion() {
     let keys = "{ key = \"agent-key\", role = \"agent\" }";
-    let chat = Chat::start_with(crm, |wanted| {
-        wanted.extra += &format!(
+    let chat = Chat::start_with(crm, |node_config| {
+        node_config.extra += &format!(
             "[[account]]\nauth_id = \"SATESTOFFHOOK0000001\"\nparent = \"{AUTH_ID}\"\nauth_token = \"t\"\napi_keys = [{keys}]\n\
              [[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"t\"\napi_keys = [\"other-key\", {{ key = \"other-agent\", role = \"agent\" }}]\n"
         );
     })
     .await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    chat.writes(USER, "one").await;
+    chat.send_text(USER, "one").await;
     let id = chat.id_of(USER).await;
     let post = |what: &str| format!("conversations/{id}/{what}/");
     let steps = [
@@ -374,7 +377,7 @@ async fn s3_02_s3_03_s3_20_s3_21_s3_22_states_roles_and_deletion() {
 async fn s3_16_conversations_are_listed_filtered_searched_and_paged() {
     let chat = Chat::start().await;
     for n in 0..5 {
-        chat.writes(&format!("91941234100{n}"), &format!("message {n}")).await;
+        chat.send_text(&format!("91941234100{n}"), &format!("message {n}")).await;
     }
     let users = |page: &Value| -> Vec<String> {
         page["items"]
@@ -406,13 +409,13 @@ async fn s3_16_conversations_are_listed_filtered_searched_and_paged() {
     assert_eq!(users(&chat.get("conversations/?unread=true").await).len(), 4);
     assert_eq!(users(&chat.get(&format!("conversations/?number=%2B{NUMBER}")).await).len(), 5);
     assert_eq!(chat.ask("GET", "conversations/?status=lost", Value::Null).await.0, 400);
-    // A user who writes opens it again.
-    chat.writes("919412341002", "still there?").await;
+    // A message from the user reopens it.
+    chat.send_text("919412341002", "still there?").await;
     assert_eq!(chat.conversation("919412341002").await["status"], "open");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_28_calls_stand_in_the_timeline_and_webhooks_hear_of_them() {
+async fn s3_28_calls_are_in_the_timeline_and_reported_to_webhooks() {
     let chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     let mut events = chat.sim.place_call(CallScript::default());
@@ -435,7 +438,7 @@ async fn s3_28_calls_stand_in_the_timeline_and_webhooks_hear_of_them() {
     assert_eq!(ended["data"]["conversation"], json!(id));
     let timeline = chat.until(&id, |items| items.iter().any(|item| item["type"] == "call")).await;
     assert_eq!(timeline[0]["call"]["uuid"], call["uuid"]);
-    // A call opens the window.
+    // A call opens the messaging window.
     let (status, sent) = chat
         .ask(
             "POST",

@@ -1,5 +1,6 @@
-//! What `/metrics` shows (R23): every metric of the outside contract from the start, and no label's word that is not of
-//! its closed list. The lists are written down here a second time: what the program takes for them is what is tested.
+//! The contents of `/metrics`: every documented metric is present from the start, and every label
+//! has a value from its closed list (`docs/reference/metrics.md`). The lists are repeated here on
+//! purpose, as the expected values.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,7 @@ use serde_json::json;
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, wacid};
-use crate::support::node::{NUMBER, Node, Wanted};
+use crate::support::node::{NUMBER, Node, NodeConfig};
 
 const NAMES: [&str; 14] = [
     "calls_active",
@@ -27,7 +28,7 @@ const NAMES: [&str; 14] = [
     "build_info",
 ];
 
-/// The words that a label of a metric may have; none: a metric that the contract does not name.
+/// Returns the allowed values of a label, or `None` if the metric is not documented.
 fn words(metric: &str, label: &str) -> Option<&'static str> {
     Some(match (metric, label) {
         ("media_packets_total", "direction") => "in out",
@@ -69,7 +70,7 @@ fn words(metric: &str, label: &str) -> Option<&'static str> {
     })
 }
 
-/// A line's metric, without prefix and ending, and its labels.
+/// Splits a line into the metric without prefix and suffix, and its labels.
 fn series(line: &str) -> (&str, Vec<(&str, &str)>) {
     let (name, rest) = line.split_once(['{', ' ']).expect("a name");
     let name = name.strip_prefix("offhook_").expect("our prefix");
@@ -93,7 +94,7 @@ fn all(text: &str) -> impl Iterator<Item = (&str, Vec<(&str, &str)>)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r23_every_metric_is_there_from_the_start_and_every_word_is_of_its_list() {
+async fn r23_every_metric_exists_from_the_start_and_labels_have_listed_values() {
     let app = App::start().await;
     let menu = app.url("/menu");
     app.xml(
@@ -104,9 +105,11 @@ async fn r23_every_metric_is_there_from_the_start_and_every_word_is_of_its_list(
     );
     app.route("/hangup", |_| (503, String::new()));
     let graph = Graph::start().await;
-    let wanted =
-        Wanted { hangup_url: app.url("/hangup"), ..Wanted::new(&graph.url, &app.url("/answer")) };
-    let node = Node::start(&Wanted { accept_wait_ms: 0, ..wanted }).await;
+    let expected = NodeConfig {
+        hangup_url: app.url("/hangup"),
+        ..NodeConfig::new(&graph.url, &app.url("/answer"))
+    };
+    let node = Node::start(&NodeConfig { accept_wait_ms: 0, ..expected }).await;
 
     let text = node.metrics().await;
     let there: BTreeSet<&str> = all(&text).map(|(name, _)| name).collect();
@@ -114,7 +117,8 @@ async fn r23_every_metric_is_there_from_the_start_and_every_word_is_of_its_list(
         assert!(there.contains(name), "offhook_{name} from the start: {there:?}");
     }
 
-    // Calls that end in several ways, a Graph that answers what HTTP does not know, webhooks of every kind.
+    // Calls with various outcomes, non-standard status codes from Graph, and webhooks of every
+    // kind.
     graph.script(|asked| match asked["action"].as_str() {
         Some("pre_accept") => Some((777, "{}".to_owned())),
         Some("reject") => Some((400, r#"{"error":{"code":100,"message":"no"}}"#.to_owned())),

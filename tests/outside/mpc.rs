@@ -1,5 +1,5 @@
-//! Multi-party calls through the whole binary with real media: a customer waits, REST calls an agent into it, they hear each
-//! other, and REST ends it.
+//! Multi-party calls through the whole binary with real media: a customer waits, REST adds an
+//! agent, they hear each other, and REST ends the call.
 
 use serde_json::{Value, json};
 use sim::{CallScript, CalleeAction, EventOrder, HangupRule};
@@ -7,7 +7,7 @@ use sim::{CallScript, CalleeAction, EventOrder, HangupRule};
 use super::crash::event_id;
 use super::dial::{heard_ms, tone};
 use super::outbound::{USER, World, user, world};
-use crate::support::app::Seen;
+use crate::support::app::ReceivedRequest;
 use crate::support::http::{self, Answer};
 use crate::support::node::NUMBER;
 
@@ -21,7 +21,7 @@ impl World {
         self.rest(method, &format!("MultiPartyCall/{path}"), &json, body.to_string()).await
     }
 
-    /// Waits until so many seconds' packets have come from callers who all talk.
+    /// Waits for `seconds` of packets from callers who all talk.
     pub(super) async fn until_talked(&self, seconds: u32) {
         let packets =
             async || self.node.metric("offhook_media_packets_total", &[("direction", "in")]).await;
@@ -36,16 +36,16 @@ impl World {
         tokio::time::timeout(std::time::Duration::from_secs(40), talks).await.expect("they talk");
     }
 
-    pub(super) async fn told(&self, name: &str) -> Seen {
+    pub(super) async fn status_event(&self, name: &str) -> ReceivedRequest {
         self.app.wait_where("/status", |seen| seen.param("EventName") == name).await
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
-    let world = world(|wanted, _| {
-        wanted.accept_wait_ms = 0;
-        wanted.hangup_url = wanted.answer_url.replace("/unused", "/hangup");
+async fn a_customer_waits_an_agent_is_added_and_rest_ends_the_call() {
+    let world = world(|node_config, _| {
+        node_config.accept_wait_ms = 0;
+        node_config.hangup_url = node_config.answer_url.replace("/unused", "/hangup");
     })
     .await;
     for path in ["/status", "/agent"] {
@@ -67,12 +67,15 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
         ..CallScript::default()
     };
     let customer = world.sim.place_call(customer);
-    let joined = world.told("ParticipantJoin").await;
+    let joined = world.status_event("ParticipantJoin").await;
     assert_eq!(
         (joined.param("ParticipantRole"), joined.param("MPCName")),
         ("customer", "Care & more")
     );
-    assert!(world.app.seen().iter().all(|seen| seen.param("EventName") != "MPCStart"), "it waits");
+    assert!(
+        world.app.requests().iter().all(|seen| seen.param("EventName") != "MPCStart"),
+        "it waits"
+    );
 
     let (null, at) = (Value::Null, "name_Care%20%26%20more/");
     let mpc = world.mpc("GET", at, &null).await.json();
@@ -122,9 +125,9 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
         (&USER.into(), &NUMBER.into()),
         "{added}"
     );
-    world.told("MPCStart").await;
+    world.status_event("MPCStart").await;
     for event in ["AddParticipantInitiated", "AddParticipantRinging", "AddParticipantAnswered"] {
-        let told = world.told(event).await;
+        let told = world.status_event(event).await;
         assert_eq!(told.param("ParticipantCallUUID"), added["calls"][0]["call_uuid"], "{event}");
         assert_eq!(
             (told.param("ParticipantRole"), told.param("MPCName")),
@@ -137,7 +140,9 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
             "{event}"
         );
     }
-    assert!(world.app.seen().iter().all(|seen| seen.param("EventName") != "AddParticipantFailed"));
+    assert!(
+        world.app.requests().iter().all(|seen| seen.param("EventName") != "AddParticipantFailed")
+    );
 
     let members = world.mpc("GET", &format!("{at}Participant/"), &null).await.json();
     assert_eq!(members["meta"]["total_count"], 2, "{members}");
@@ -150,9 +155,9 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
     let held =
         world.mpc("POST", &format!("{at}Participant/{agent_id}/"), &json!({"hold": true})).await;
     assert_eq!((held.status, &held.json()["hold"]), (202, &true.into()), "{}", held.text());
-    assert_eq!(world.told("ParticipantHold").await.param("MemberID"), agent_id);
+    assert_eq!(world.status_event("ParticipantHold").await.param("MemberID"), agent_id);
     world.mpc("POST", &format!("{at}Participant/{agent_id}/"), &json!({"hold": false})).await;
-    world.told("ParticipantUnhold").await;
+    world.status_event("ParticipantUnhold").await;
     let played = world
         .mpc("POST", &format!("{at}Member/{agent_id}/Speak/"), &json!({"text": "Please be brief."}))
         .await;
@@ -165,7 +170,8 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
     for path in ["name_Other/", "uuid_nonsense/", "Care/"] {
         assert_eq!(world.mpc("GET", path, &null).await.status, 404, "{path}");
     }
-    let talk = tokio::time::timeout(std::time::Duration::from_secs(3), world.told("MPCEnd")).await;
+    let talk =
+        tokio::time::timeout(std::time::Duration::from_secs(3), world.status_event("MPCEnd")).await;
     assert!(talk.is_err(), "nothing ends it but REST");
 
     let stopped = world.mpc("DELETE", at, &null).await;
@@ -194,7 +200,7 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
     );
     let agents = world.app.wait_where("/agent", |seen| seen.param("Event") == "Hangup").await;
     assert_eq!(agents.param("HangupCauseName"), "Multiparty Call Ended");
-    let end = world.told("MPCEnd").await;
+    let end = world.status_event("MPCEnd").await;
     assert!(end.param("MPCDuration").parse::<u64>().is_ok_and(|secs| secs >= 2), "{end:?}");
     let over = world.mpc("GET", &format!("uuid_{}/", end.param("MPCUUID")), &null).await.json();
     assert_eq!(
@@ -241,9 +247,9 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_records_it_and_what_one_participant_says_with_pauses() {
-    use super::record::{channels, told_of, tone_ms};
-    let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
+async fn rest_records_the_call_and_one_participant_with_pauses() {
+    use super::record::{assert_finished, channels, tone_ms};
+    let world = world(|node_config, _| node_config.accept_wait_ms = 0).await;
     for path in ["/status", "/filed", "/track"] {
         world.app.xml(path, "<Response/>");
     }
@@ -267,7 +273,7 @@ async fn rest_records_it_and_what_one_participant_says_with_pauses() {
     let null = json!({});
     assert_eq!(world.mpc("POST", "name_Desk/Record/", &null).await.status, 404, "nobody is in");
     let customer = world.sim.place_call(says(CUSTOMER, CUSTOMER_HZ));
-    let joined = world.told("ParticipantJoin").await;
+    let joined = world.status_event("ParticipantJoin").await;
     let agent = world.sim.place_call(says("919811111111", AGENT_HZ));
     world.app.wait_where("/status", |seen| seen.param("ParticipantRole") == "agent").await;
     let one = format!("name_Desk/Participant/{}/Record/", joined.param("MemberID"));
@@ -311,7 +317,8 @@ async fn rest_records_it_and_what_one_participant_says_with_pauses() {
     assert_eq!(world.mpc("DELETE", &one, &null).await.status, 204);
 
     let (all_filed, own_filed) = (world.app.wait("/filed").await, world.app.wait("/track").await);
-    let (all_ms, own_ms) = (told_of(&all_filed, "Stopped"), told_of(&own_filed, "Stopped"));
+    let (all_ms, own_ms) =
+        (assert_finished(&all_filed, "Stopped"), assert_finished(&own_filed, "Stopped"));
     assert!(own_ms > all_ms + 1_500 && all_ms > 2_000, "{all_ms} ms of all, {own_ms} ms of one");
     for filed in [&all_filed, &own_filed] {
         assert_eq!(
@@ -330,9 +337,9 @@ async fn rest_records_it_and_what_one_participant_says_with_pauses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_participants_track_is_recorded_where_the_element_says_so() {
-    use super::record::{channels, told_of, tone_ms};
-    let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
+async fn each_participants_track_is_recorded_on_request() {
+    use super::record::{assert_finished, channels, tone_ms};
+    let world = world(|node_config, _| node_config.accept_wait_ms = 0).await;
     world.app.xml("/filed", "<Response/>");
     world.app.xml(
         "/unused",
@@ -354,7 +361,7 @@ async fn each_participants_track_is_recorded_where_the_element_says_so() {
         .wait_where("/filed", |seen| seen.param("RecordingID") != first.param("RecordingID"))
         .await;
     for filed in [first, second] {
-        let ms = told_of(&filed, "HungUp");
+        let ms = assert_finished(&filed, "HungUp");
         let pcm = channels(&http::get(filed.param("RecordUrl")).await.body).remove(0);
         assert!(tone_ms(&pcm, AGENT_HZ) + 1_500 > ms && ms > 1_000, "{ms} ms");
         assert_eq!(filed.param("MPCName"), "Desk");
@@ -362,11 +369,11 @@ async fn each_participants_track_is_recorded_where_the_element_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r03_one_that_was_up_at_a_kill_is_shown_as_ended_with_who_was_in_and_its_callbacks_come() {
-    let mut world = world(|wanted, _| {
-        wanted.accept_wait_ms = 0;
-        wanted.extra = "[cluster]\nnode_id = \"mpc-crash\"\n".to_owned();
-        wanted.hangup_url = wanted.answer_url.replace("/unused", "/status");
+async fn r03_a_kill_ends_the_call_with_its_participants_and_callbacks() {
+    let mut world = world(|node_config, _| {
+        node_config.accept_wait_ms = 0;
+        node_config.extra = "[cluster]\nnode_id = \"mpc-crash\"\n".to_owned();
+        node_config.hangup_url = node_config.answer_url.replace("/unused", "/status");
     })
     .await;
     world.app.xml("/status", "");
@@ -385,10 +392,10 @@ async fn r03_one_that_was_up_at_a_kill_is_shown_as_ended_with_who_was_in_and_its
         ..CallScript::default()
     };
     let first = world.sim.place_call(script(CUSTOMER));
-    let joined = world.told("ParticipantJoin").await;
-    world.told("MPCStart").await;
+    let joined = world.status_event("ParticipantJoin").await;
+    world.status_event("MPCStart").await;
     let second = world.sim.place_call(script("919811111111"));
-    let both = |seen: &Seen| {
+    let both = |seen: &ReceivedRequest| {
         seen.param("EventName") == "ParticipantJoin"
             && seen.param("MemberID") != joined.param("MemberID")
     };
@@ -396,9 +403,9 @@ async fn r03_one_that_was_up_at_a_kill_is_shown_as_ended_with_who_was_in_and_its
     let null = json!({});
     let at = format!("name_Desk/Participant/{}/", joined.param("MemberID"));
     assert_eq!(world.mpc("POST", &at, &json!({"mute": true})).await.status, 202);
-    world.told("ParticipantMute").await;
+    world.status_event("ParticipantMute").await;
 
-    // What the application was told of is on the disk.
+    // Everything reported to the application has been stored.
     world.node.kill();
     world.node.start_again().await;
     drop((first, second));
@@ -439,27 +446,27 @@ async fn r03_one_that_was_up_at_a_kill_is_shown_as_ended_with_who_was_in_and_its
                 world.mpc("GET", &format!("?termination_cause_code={code}"), &null).await.json();
             assert_eq!(found["meta"]["total_count"], count, "{code}: {found}");
         }
-        let end = world.told("MPCEnd").await;
+        let end = world.status_event("MPCEnd").await;
         let secs = over["duration"].as_u64().expect("seconds").to_string();
         assert_eq!(
             (end.param("MPCDuration"), end.param("MPCBilledDuration")),
             (&*secs, &*secs),
             "{over}"
         );
-        // The hangup callbacks are the last.
+        // The hangup callbacks come last.
         for was in were["objects"].as_array().expect("a list") {
-            let of_it = |seen: &Seen| {
+            let of_it = |seen: &ReceivedRequest| {
                 seen.param("Event") == "Hangup" && was["call_uuid"] == seen.param("CallUUID")
             };
             world.app.wait_where("/status", of_it).await;
         }
-        // The next start finds it over.
+        // The call is over after the restart.
         world.node.kill();
         world.node.start_again().await;
     }
     let mut told = Vec::new();
     let mut ids = std::collections::BTreeSet::new();
-    for seen in world.app.seen() {
+    for seen in world.app.requests() {
         let what = if seen.param("Event") == "Hangup" { "Hangup" } else { seen.param("EventName") };
         if ["ParticipantExit", "MPCEnd", "Hangup"].contains(&what) && ids.insert(event_id(&seen)) {
             told.push((what.to_owned(), seen.param("MemberID").to_owned()));

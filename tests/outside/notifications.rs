@@ -1,11 +1,11 @@
-//! Notifications, over HTTP: what people should know of, read one by one and all at once.
+//! Notifications over HTTP: marked as read one at a time or all together.
 
 use serde_json::Value;
 use sim::{CallScript, Sim};
 
 use crate::support::app::App;
 use crate::support::http;
-use crate::support::node::{API_KEY, Node, Wanted, sim_options};
+use crate::support::node::{API_KEY, Node, NodeConfig, sim_options};
 
 async fn ask(node: &Node, method: &str, path: &str) -> (u16, Value) {
     let url = format!("{}/api/v1/notifications/{path}", node.public);
@@ -14,11 +14,11 @@ async fn ask(node: &Node, method: &str, path: &str) -> (u16, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_25_missed_calls_are_told_and_marked_as_read() {
+async fn s3_25_missed_calls_are_notified_and_marked_as_read() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Hangup reason=\"busy\"/></Response>");
     let sim = Sim::start(sim_options()).await.unwrap();
-    let mut node = Node::start(&Wanted::new(&sim.graph_url(), &app.url("/answer"))).await;
+    let mut node = Node::start(&NodeConfig::new(&sim.graph_url(), &app.url("/answer"))).await;
     sim.set_node_url(node.public.clone());
     for _ in 0..2 {
         sim.place_call(CallScript::default()).all().await;

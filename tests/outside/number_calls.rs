@@ -1,4 +1,5 @@
-//! Calls over the number API: placed by its own words, under the rules of any call; hung up; listed page by page.
+//! Calls over the number API: place with its own fields under the usual rules, hang up, list by
+//! page.
 
 use serde_json::{Value, json};
 use sim::{CallEventKind, CalleeAction, EventOrder};
@@ -10,7 +11,7 @@ use crate::support::node::{API_KEY, NUMBER};
 use crate::support::phone::Phone;
 
 impl World {
-    async fn ours(
+    async fn number_api(
         &self,
         method: &str,
         path: &str,
@@ -28,11 +29,11 @@ impl World {
         http::send(method, &url, &headers, body).await
     }
 
-    /// Places one over the number API; gives its UUID.
+    /// Places a call over the number API. Returns its UUID.
     async fn calls(&self, mut body: Value) -> String {
         body["from"] = json!(NUMBER);
         body["to"] = json!(format!("+{USER}"));
-        let placed = self.ours("POST", "calls/", &[], body).await;
+        let placed = self.number_api("POST", "calls/", &[], body).await;
         assert_eq!(
             (placed.status, &placed.json()["outcome"]),
             (201, &json!("queued")),
@@ -43,12 +44,12 @@ impl World {
     }
 
     async fn call(&self, uuid: &str) -> Value {
-        self.ours("GET", &format!("calls/{uuid}/"), &[], Value::Null).await.json()
+        self.number_api("GET", &format!("calls/{uuid}/"), &[], Value::Null).await.json()
     }
 
-    /// What an order is refused with.
+    /// Places a call that must be refused. Returns status and error.
     async fn refused(&self, body: Value) -> (u16, Value) {
-        let refused = self.ours("POST", "calls/", &[], body).await;
+        let refused = self.number_api("POST", "calls/", &[], body).await;
         (refused.status, refused.json()["error"].clone())
     }
 }
@@ -58,24 +59,24 @@ fn accepts() -> sim::CallScript {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_own_or_the_numbers()
-{
+async fn an_idempotency_key_places_one_call_across_a_restart() {
     let mut world = world(|_, _| ()).await;
     world.app.xml("/mine", "<Response><Speak>Your parcel is here.</Speak></Response>");
     world.app.xml("/unused", "<Response><Speak>Hello from the number.</Speak></Response>");
-    // An agent may call.
+    // The role `agent` may place calls.
     let making = ("idempotency-key", "desk-key");
-    let key =
-        world.ours("POST", "api-keys/", &[making], json!({"name": "desk", "role": "agent"})).await;
+    let key = world
+        .number_api("POST", "api-keys/", &[making], json!({"name": "desk", "role": "agent"}))
+        .await;
     assert_eq!(key.status, 201, "{}", key.text());
     let made = key.json();
     let key = key.json()["secret"].as_str().expect("a key").to_owned();
     let callee = world.sim.expect_call(accepts());
     let order = json!({"from": format!("whatsapp:+{NUMBER}"), "to": USER, "answerUrl": world.app.url("/mine")});
     let headers = [("x-api-key", key.as_str()), ("idempotency-key", "parcel-7")];
-    let placed = world.ours("POST", "calls/", &headers, order.clone()).await;
+    let placed = world.number_api("POST", "calls/", &headers, order.clone()).await;
     assert_eq!(placed.status, 201, "{}", placed.text());
-    let again = world.ours("POST", "calls/", &headers, order.clone()).await;
+    let again = world.number_api("POST", "calls/", &headers, order.clone()).await;
     assert_eq!((again.status, again.json()), (201, placed.json()), "the same call");
     let uuid = placed.json()["callUuid"].as_str().expect("a UUID").to_owned();
     let events = callee.all().await;
@@ -105,16 +106,18 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
     let sent = |line: &sim::log::LogLine| matches!(&line.event, sim::log::LogEvent::Graph { action, .. } if action == "connect");
     assert_eq!(world.sim.log().iter().filter(|line| sent(line)).count(), 1);
 
-    // Over a restart too: the same call, the same key with the secret that is shown once.
+    // The keys survive a restart: the repeated request returns the same call and the same key with
+    // its secret.
     world.node.kill();
     world.node.start_again().await;
-    let again = world.ours("POST", "calls/", &headers, order).await;
+    let again = world.number_api("POST", "calls/", &headers, order).await;
     assert_eq!((again.status, again.json()), (201, placed.json()));
-    let again =
-        world.ours("POST", "api-keys/", &[making], json!({"name": "desk", "role": "agent"})).await;
+    let again = world
+        .number_api("POST", "api-keys/", &[making], json!({"name": "desk", "role": "agent"}))
+        .await;
     assert_eq!((again.status, again.json()), (201, made));
     assert_eq!(
-        world.ours("GET", "api-keys/", &[], Value::Null).await.json()["items"]
+        world.number_api("GET", "api-keys/", &[], Value::Null).await.json()["items"]
             .as_array()
             .map(Vec::len),
         Some(1)
@@ -129,10 +132,10 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
         USER
     );
 
-    // Lists: one at a time, and by what they are.
+    // Lists: one item per page, and with filters.
     let world = &world;
     let list = |query: String| async move {
-        world.ours("GET", &format!("calls/?{query}"), &[], Value::Null).await.json()
+        world.number_api("GET", &format!("calls/?{query}"), &[], Value::Null).await.json()
     };
     world.node.until_metric("offhook_calls_active", &[("direction", "outbound")], 0.0).await;
     let page = list("limit=1".to_owned()).await;
@@ -158,24 +161,24 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
         ("endedAfter=today", "endedAfter"),
         ("direction=back", "direction"),
     ] {
-        let wrong = world.ours("GET", &format!("calls/?{query}"), &[], Value::Null).await;
+        let wrong = world.number_api("GET", &format!("calls/?{query}"), &[], Value::Null).await;
         assert_eq!((wrong.status, &wrong.json()["error"]["field"]), (400, &json!(field)));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_goes_to_an_agent_or_an_endpoint_and_is_hung_up() {
+async fn a_call_connects_an_agent_or_an_endpoint_and_is_hung_up() {
     let world = world(|_, _| ()).await;
     let server = AgentServer::start(|_| reply("Goodbye.", json!("hangup"))).await;
     let agent =
         json!({"name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice"]});
-    let agent = world.ours("POST", "agents/", &[], agent).await.json()["id"].clone();
+    let agent = world.number_api("POST", "agents/", &[], agent).await.json()["id"].clone();
     let mute =
         json!({"name": "Ravi", "kind": "http", "endpoint": server.url, "channels": ["whatsapp"]});
-    let mute = world.ours("POST", "agents/", &[], mute).await.json()["id"].clone();
+    let mute = world.number_api("POST", "agents/", &[], mute).await.json()["id"].clone();
     let callee = world.sim.expect_call(accepts());
     let uuid = world.calls(json!({"agent": agent})).await;
-    let turn = server.until_asked(1).await.remove(0).body;
+    let turn = server.until_requests(1).await.remove(0).body;
     assert_eq!(
         (&turn["user"]["waId"], &turn["input"]["type"]),
         (&json!(USER), &json!("start")),
@@ -229,33 +232,33 @@ async fn a_call_goes_to_an_agent_or_an_endpoint_and_is_hung_up() {
     let (mut phone, _) = Phone::registered(&world.node.public, "asha", "correct horse").await;
     let callee = world.sim.expect_call(accepts());
     let uuid = world.calls(json!({"endpoint": "sip:asha@phone.plivo.com"})).await;
-    let ring = phone.hear("ring").await;
+    let ring = phone.receive("ring").await;
     assert_eq!(ring["from"], USER, "{ring}");
-    let hung = world.ours("POST", &format!("calls/{uuid}/hangup/"), &[], Value::Null).await;
+    let hung = world.number_api("POST", &format!("calls/{uuid}/hangup/"), &[], Value::Null).await;
     assert_eq!((hung.status, &hung.json()["callUuid"]), (202, &json!(uuid)), "{}", hung.text());
     callee.all().await;
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
-    let over = world.ours("POST", &format!("calls/{uuid}/hangup/"), &[], Value::Null).await;
+    let over = world.number_api("POST", &format!("calls/{uuid}/hangup/"), &[], Value::Null).await;
     assert_eq!((over.status, &over.json()["error"]["code"]), (409, &json!("call_over")));
     let never = "calls/00000000-0000-4000-8000-000000000007/hangup/";
-    assert_eq!(world.ours("POST", never, &[], Value::Null).await.status, 404);
+    assert_eq!(world.number_api("POST", never, &[], Value::Null).await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_forbids_a_call_is_said_with_its_reason() {
+async fn refused_calls_name_the_reason() {
     const BARRED: &str = "12125550123";
     const OFF: &str = "918035737400";
-    let world = world(|wanted, sim| {
+    let world = world(|node_config, sim| {
         sim.callee = user(CalleeAction::Ignore, EventOrder::ConnectFirst);
         sim.permission_policy = sim::PermissionPolicy::AskFirst;
-        // The rules that the others' tests leave to Meta.
-        wanted.extra = format!(
+        // Rules that the simulated Meta checks in other tests.
+        node_config.extra = format!(
             "[[number]]\nnumber = \"{BARRED}\"\nphone_number_id = \"7\"\nwaba = \"1029384756\"\ncalling_enabled = true\n\
              answer_url = \"{0}\"\n[[number]]\nnumber = \"{OFF}\"\nphone_number_id = \"8\"\nwaba = \"1029384756\"\n\
              calling_enabled = false\nanswer_url = \"{0}\"\n",
-            wanted.answer_url
+            node_config.answer_url
         );
-        wanted.number_extra = "calls_per_number = 1\n".to_owned();
+        node_config.number_extra = "calls_per_number = 1\n".to_owned();
     })
     .await;
     let order = |from: &str, to: &str| json!({"from": from, "to": to});
@@ -275,9 +278,9 @@ async fn what_forbids_a_call_is_said_with_its_reason() {
     let (status, error) = world.refused(order(OFF, USER)).await;
     assert_eq!((status, &error["code"]), (409, &json!("calling_disabled")), "{error}");
 
-    // The user allows it.
+    // The user grants permission.
     let asked = world
-        .ours("POST", &format!("permissions/{NUMBER}/{USER}/request/"), &[], Value::Null)
+        .number_api("POST", &format!("permissions/{NUMBER}/{USER}/request/"), &[], Value::Null)
         .await;
     assert_eq!(asked.status, 202, "{}", asked.text());
     let answer = format!("{}/_sim/permissions/answer", world.sim.url());
@@ -285,7 +288,9 @@ async fn what_forbids_a_call_is_said_with_its_reason() {
     let allowed = format!("permissions/{NUMBER}/{USER}/");
     let allows = async {
         let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
-        while world.ours("GET", &allowed, &[], Value::Null).await.json()["status"] != "temporary" {
+        while world.number_api("GET", &allowed, &[], Value::Null).await.json()["status"]
+            != "temporary"
+        {
             every.tick().await;
         }
     };
@@ -296,14 +301,14 @@ async fn what_forbids_a_call_is_said_with_its_reason() {
         world.calls(json!({"answerUrl": world.app.url("/answer"), "answerMethod": "GET"})).await;
     let (status, error) = world.refused(order(NUMBER, USER)).await;
     assert_eq!((status, &error["code"]), (409, &json!("user_busy")), "{error}");
-    let live = world.ours("GET", "calls/?status=live", &[], Value::Null).await.json();
+    let live = world.number_api("GET", "calls/?status=live", &[], Value::Null).await.json();
     assert_eq!(
         (&live["items"][0]["callUuid"], &live["items"][0]["answeredAt"]),
         (&json!(uuid), &Value::Null),
         "{live}"
     );
     assert_eq!(
-        world.ours("POST", &format!("calls/{uuid}/hangup/"), &[], Value::Null).await.status,
+        world.number_api("POST", &format!("calls/{uuid}/hangup/"), &[], Value::Null).await.status,
         202
     );
     assert_eq!(world.call(&uuid).await["callUuid"], uuid);

@@ -1,4 +1,5 @@
-//! What webhooks hear of numbers, permissions and calls; a number's open conversations; an agent that is told to be silent.
+//! Webhook events about numbers, permissions and calls; a number's open conversations; disabling an
+//! agent.
 
 use serde_json::{Value, json};
 use sim::{CallScript, HangupRule};
@@ -20,7 +21,7 @@ impl Chat {
         shown
     }
 
-    /// The event that names this field of the number as changed.
+    /// Waits for the event that reports a change of this field to the number.
     async fn changed(&self, field: &str, is: Value) -> Value {
         let names = |data: &Value| {
             data["changed"].as_array().is_some_and(|names| names.contains(&json!(field)))
@@ -28,7 +29,7 @@ impl Chat {
         let told = self
             .event("/hook", "number.changed", |data| names(data) && data["number"][field] == is);
         let data = told.await.1["data"].clone();
-        // One shape, whatever changed: the resource's own.
+        // The event contains the number in the same form as the API.
         let resource = self.get(&number()).await;
         let said = data["number"].as_object().expect("an object");
         assert_eq!(said.len(), 30, "{data}");
@@ -40,9 +41,9 @@ impl Chat {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn webhooks_hear_of_a_number_that_people_or_meta_change() {
+async fn webhooks_report_changes_of_a_number_by_people_and_meta() {
     let chat = Chat::start().await;
-    // What Meta says of a number for the first time is no change of it: that comes first.
+    // The first sync from Meta is not reported as a change. Wait until it is complete.
     let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
     while chat.get(&number()).await["syncedAt"].is_null() {
         every.tick().await;
@@ -55,9 +56,9 @@ async fn webhooks_hear_of_a_number_that_people_or_meta_change() {
         "{data}"
     );
     assert_eq!(data["number"]["whatsappPhoneNumberId"], PHONE_NUMBER_ID);
-    // Nothing is another one: nobody hears of it.
+    // An unchanged value is not reported.
     chat.patched(json!({"alias": "Desk"})).await;
-    // Over the Plivo-compatible API.
+    // Change over the Plivo-compatible API.
     let plivo = format!(
         "{}/v1/Account/{}/Number/{NUMBER}/",
         chat.node.public,
@@ -69,7 +70,7 @@ async fn webhooks_hear_of_a_number_that_people_or_meta_change() {
         http::send("POST", &plivo, &headers, json!({"alias": "Front desk"}).to_string()).await;
     assert_eq!(changed.status, 202, "{}", changed.text());
     chat.changed("alias", json!("Front desk")).await;
-    // Meta: a webhook says that something is another one, and Graph says what.
+    // Change by Meta: a webhook announces it, and Graph has the value.
     let facts = json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": "1029384756", "name": "Asha's teas",
         "facts": {"quality_rating": "RED"}});
     let order = format!("{}/_sim/numbers", chat.sim.url());
@@ -80,7 +81,7 @@ async fn webhooks_hear_of_a_number_that_people_or_meta_change() {
     assert_eq!(chat.node.post_webhook(&body.to_string()).await.status, 200);
     let data = chat.changed("qualityRating", json!("RED")).await;
     assert_eq!(data["number"]["verifiedName"], "Asha's teas", "{data}");
-    // Its routing.
+    // Change of the routing.
     let server = AgentServer::start(|_| reply("Hello", Value::Null)).await;
     let agent = chat.agent(&server.url).await;
     chat.connect(&agent).await;
@@ -90,7 +91,7 @@ async fn webhooks_hear_of_a_number_that_people_or_meta_change() {
         (&json!(["active", "activeAgent", "defaultRouting"]), &json!("agent"))
     );
     let seen =
-        chat.app.seen().into_iter().filter(|seen| seen.path == "/hook").map(|seen| seen.json());
+        chat.app.requests().into_iter().filter(|seen| seen.path == "/hook").map(|seen| seen.json());
     let of_desk = seen.filter(|event| event["data"]["number"]["alias"] == "Desk").count();
     assert_eq!(of_desk, 1, "a change that changes nothing tells nothing");
 }
@@ -102,7 +103,7 @@ fn basic() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn webhooks_hear_of_permissions_and_of_calls() {
+async fn webhooks_report_permissions_and_calls() {
     let chat = Chat::start().await;
     let (status, sent) =
         chat.ask("POST", &format!("permissions/{NUMBER}/{USER}/request/"), Value::Null).await;
@@ -128,7 +129,7 @@ async fn webhooks_hear_of_permissions_and_of_calls() {
     );
     chat.event("/hook", "permission.changed", is("none")).await;
 
-    // A user's call that is answered, one that is not.
+    // A call from a user that is answered, and one that is not.
     chat.sim.place_call(CallScript::default()).all().await;
     let uuid = |event: &Value| event["data"]["call"]["uuid"].as_str().expect("a UUID").to_owned();
     let (_, ended) =
@@ -159,10 +160,10 @@ async fn webhooks_hear_of_permissions_and_of_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_is_taken_back_before_it_went_out_is_told_as_ended() {
+async fn a_queued_call_that_is_cancelled_is_reported_as_ended() {
     let chat = Chat::start_with(
         |app| format!("{}[permissions]\nenforce = false\n", crm(app)),
-        |wanted| wanted.cps = 1,
+        |node_config| node_config.cps = 1,
     )
     .await;
     let order = |to: &str| json!({"from": NUMBER, "to": to, "answerUrl": chat.app.url("/answer")});
@@ -185,7 +186,7 @@ async fn a_call_that_is_taken_back_before_it_went_out_is_told_as_ended() {
     assert!(
         !chat
             .app
-            .seen()
+            .requests()
             .iter()
             .filter(|seen| seen.path == "/hook")
             .any(|seen| started(&seen.json()))
@@ -193,10 +194,10 @@ async fn a_call_that_is_taken_back_before_it_went_out_is_told_as_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_number_tells_how_many_of_its_conversations_are_open() {
+async fn a_number_has_a_count_of_open_conversations() {
     let chat = Chat::start().await;
     for user in ["919400000001", "919400000002", "919400000003"] {
-        chat.writes(user, "Hello?").await;
+        chat.send_text(user, "Hello?").await;
     }
     assert_eq!(chat.get(&number()).await["openConversations"], 3);
     let closed = chat.id_of("919400000002").await;
@@ -215,12 +216,12 @@ async fn a_number_tells_how_many_of_its_conversations_are_open() {
         (&list["items"][0]["number"], &list["items"][0]["openConversations"]),
         (&json!(NUMBER), &json!(2))
     );
-    // Another account's conversations are none of theirs.
+    // Conversations of other accounts are not listed.
     assert_eq!(chat.get("phone-numbers/?q=nobody").await["items"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_13_an_inactive_number_keeps_messages_and_answers_none_and_its_agent_takes_no_calls() {
+async fn s3_13_an_inactive_number_stores_messages_and_its_agent_answers_nothing() {
     let crm_of = |app: &App| crm(app);
     let chat = Chat::start_with(crm_of, |_| {}).await;
     let server = AgentServer::start(|turn| {
@@ -234,24 +235,24 @@ async fn s3_13_an_inactive_number_keeps_messages_and_answers_none_and_its_agent_
     assert_eq!((status, &refused["error"]["field"]), (400, &json!("active")), "without an agent");
     chat.connect(agent["id"].as_str().expect("an id")).await;
     assert_eq!(chat.get(&number()).await["active"], true);
-    chat.writes(USER, "one").await;
+    chat.send_text(USER, "one").await;
     let id = chat.id_of(USER).await;
     chat.until(&id, |items| items.len() == 2).await;
     assert_eq!(
         chat.patched(json!({"active": false, "configurationType": "agent"})).await["active"],
         false
     );
-    chat.writes(USER, "two").await;
+    chat.send_text(USER, "two").await;
     let items = chat.until(&id, |items| items.len() == 3).await;
     assert_eq!(items[2]["text"], "two", "{items:#?}");
-    // Nor a call, while the agent is all that would answer it.
+    // No call is answered either if only the agent would answer it.
     chat.sim.place_call(CallScript::default()).all().await;
     let refused = [("direction", "inbound"), ("result", "calling_disabled")];
     assert_eq!(chat.node.metric("offhook_admission_total", &refused).await, 1.0);
     let (status, refused) = chat.ask("POST", "calls/", json!({"from": NUMBER, "to": USER})).await;
     assert_eq!((status, &refused["error"]["code"]), (409, &json!("no_answer_url")), "{refused}");
     assert_eq!(chat.patched(json!({"active": true})).await["active"], true);
-    chat.writes(USER, "three").await;
+    chat.send_text(USER, "three").await;
     chat.until(&id, |items| items.len() == 5).await;
     let asked: Vec<Value> =
         server.turns().iter().map(|turn| turn.body["input"]["text"].clone()).collect();

@@ -1,5 +1,5 @@
-//! Business numbers over the number API, against the real binary and a simulated Meta: listed, set, connected, registered,
-//! disconnected; and what Meta says of them.
+//! Business numbers over the number API, against the real binary and a simulated Meta: list,
+//! configure, connect, register, disconnect, and changes by Meta.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::support::app::App;
 use crate::support::database;
 use crate::support::http;
 use crate::support::node::{
-    ACCESS_TOKEN, API_KEY, AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options,
+    ACCESS_TOKEN, API_KEY, AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options,
 };
 
 pub const WABA: &str = "1029384756";
-/// A subaccount of the node's account, and its key.
+/// A subaccount of the node's account.
 pub const SUB: &str = "SATESTOFFHOOK0000001";
 const SUB_KEY: &str = "test-sub-key";
 const AGENT_KEY: &str = "test-agent-key";
-/// Another main account.
+/// The API key of another main account.
 pub const OTHER_KEY: &str = "test-other-key";
 
 pub struct World {
@@ -33,19 +33,19 @@ impl World {
         Self::start_with(|_| {}).await
     }
 
-    pub async fn start_with(want: impl FnOnce(&mut Wanted)) -> Self {
+    pub async fn start_with(want: impl FnOnce(&mut NodeConfig)) -> Self {
         let app = App::start().await;
         app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
         let sim = Sim::start(sim_options()).await.expect("sim");
-        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-        wanted.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
-        wanted.extra = format!(
+        let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+        node_config.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
+        node_config.extra = format!(
             "[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"sub-token\"\nparent = \"{AUTH_ID}\"\n\
              api_keys = [\"{SUB_KEY}\"]\n[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"other\"\n\
              api_keys = [\"{OTHER_KEY}\", {{ key = \"{AGENT_KEY}\", role = \"agent\" }}]\n"
         );
-        want(&mut wanted);
-        let node = Node::start(&wanted).await;
+        want(&mut node_config);
+        let node = Node::start(&node_config).await;
         sim.set_node_url(&node.public);
         Self { sim, node, app }
     }
@@ -56,7 +56,7 @@ impl World {
         http::send(method, &url, &[("x-api-key", key)], body).await
     }
 
-    /// As the account's owner; the status must be this.
+    /// Sends a request as the account's owner and checks the status.
     pub async fn does(&self, method: &str, path: &str, body: Value, status: u16) -> Value {
         let answer = self.ask(API_KEY, method, path, body).await;
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
@@ -71,7 +71,7 @@ impl World {
         self.does("PATCH", &format!("phone-numbers/{NUMBER}/"), body, status).await
     }
 
-    /// Until the number is as `test` wants it.
+    /// Waits until the number satisfies `test`.
     pub async fn until(&self, number: &str, test: impl Fn(&Value) -> bool) -> Value {
         let mut every = tokio::time::interval(Duration::from_millis(20));
         let mut last = Value::Null;
@@ -105,13 +105,13 @@ impl World {
         answer.json()
     }
 
-    /// How often Graph was asked this.
+    /// Returns how often Graph received such a request.
     pub fn asked(&self, method: &str, end: &str) -> usize {
         let is = |what: &LogEvent| matches!(what, LogEvent::Graph { method: m, path, .. } if m == method && path.ends_with(end));
         self.sim.log().iter().filter(|line| is(&line.event)).count()
     }
 
-    /// A user calls; whether it was answered.
+    /// A user calls. Returns true if the call was answered.
     async fn call(&self) -> bool {
         let mut events = self.sim.place_call(CallScript::default());
         while let Some(event) = events.next().await {
@@ -124,7 +124,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_what_meta_says_of_them() {
+async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_their_state_at_meta() {
     let world = World::start().await;
     world
         .orders(
@@ -172,7 +172,7 @@ async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_what_meta_says_of_them(
         json!({"state": "registered", "reason": null, "retryAfter": null})
     );
     assert!(!number.to_string().contains(ACCESS_TOKEN), "s3.11");
-    // A change at Meta is there after a sync.
+    // A sync fetches a change from Meta.
     let facts = json!({"quality_rating": "YELLOW"});
     world.orders("numbers", json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "New name", "facts": facts})).await;
     let synced =
@@ -195,7 +195,7 @@ async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_what_meta_says_of_them(
             "{none}"
         );
     }
-    // Others see nothing of it.
+    // Other accounts don't see it.
     for key in [OTHER_KEY, AGENT_KEY, SUB_KEY] {
         let theirs = world.ask(key, "GET", &format!("phone-numbers/{NUMBER}/"), Value::Null).await;
         assert_eq!(theirs.status, 404, "{key}");
@@ -207,11 +207,10 @@ async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_what_meta_says_of_them(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_panel_is_judged_as_a_whole_and_outlives_a_restart()
-{
-    let mut world = World::start_with(|wanted| {
-        wanted.allow_insecure = false;
-        wanted.answer_url = "https://app.example.com/answer".to_owned();
+async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_settings_are_validated_together_and_persist() {
+    let mut world = World::start_with(|node_config| {
+        node_config.allow_insecure = false;
+        node_config.answer_url = "https://app.example.com/answer".to_owned();
     })
     .await;
     for (body, field) in [
@@ -258,7 +257,7 @@ async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_panel_is_judged_as_a_whole_and_
         (&cleared["alias"], &cleared["callsPerNumber"], &cleared["hangupUrl"]),
         (&json!(""), &json!(1000), &json!(null))
     );
-    // s0.07: with an agent no webhook URL is needed.
+    // An agent needs no webhook URL.
     assert_eq!(
         world.patch(json!({"configurationType": "agent", "webhookUrl": null}), 200).await["configurationType"],
         "agent"
@@ -266,7 +265,7 @@ async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_panel_is_judged_as_a_whole_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_people_editing_one_number_are_told_apart_by_etags() {
+async fn concurrent_edits_of_a_number_are_detected_by_etag() {
     let world = World::start().await;
     world.synced().await;
     let url = format!("{}/api/v1/phone-numbers/{NUMBER}/", world.node.public);
@@ -279,13 +278,13 @@ async fn two_people_editing_one_number_are_told_apart_by_etags() {
     let first = edit(&tag, "mine").await;
     assert_eq!(first.status, 200, "{}", first.text());
     assert_eq!(edit(&tag, "theirs").await.status, 412);
-    // What happens by itself is nobody's edit.
+    // Automatic changes don't affect the entity tag.
     world
         .orders("numbers", json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "Other"}))
         .await;
     world.does("POST", &format!("phone-numbers/{NUMBER}/sync/"), Value::Null, 200).await;
     assert_eq!(edit(first.headers["etag"].to_str().unwrap(), "again").await.status, 200);
-    // Who comes too late changes nothing at Meta either.
+    // A request with an outdated tag changes nothing at Meta either.
     let written = world.asked("POST", "settings");
     let headers = [("x-api-key", API_KEY), ("if-match", tag.as_str())];
     let late =
@@ -294,14 +293,14 @@ async fn two_people_editing_one_number_are_told_apart_by_etags() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_12_s0_13_s0_15_calling_is_switched_at_meta_first_and_here_for_the_next_call() {
+async fn s0_12_s0_13_s0_15_calling_is_switched_at_meta_first_and_applies_to_the_next_call() {
     let world = World::start().await;
     world.synced().await;
     let off = world.patch(json!({"callingEnabled": false}), 200).await;
     assert_eq!((&off["callingEnabled"], &off["callingDrift"]), (&json!(false), &json!(null)));
     let settings = world.graph("GET", &format!("{PHONE_NUMBER_ID}/settings"), Value::Null).await;
     assert_eq!(settings["calling"]["status"], "DISABLED");
-    // Somebody switches it on at Meta: users call, and are rejected here; the drift is shown.
+    // Calling is enabled at Meta only: calls are rejected here, and the difference is shown.
     world
         .graph(
             "POST",
@@ -317,7 +316,7 @@ async fn s0_12_s0_13_s0_15_calling_is_switched_at_meta_first_and_here_for_the_ne
         .until_metric("offhook_admission_total", &[("result", "calling_disabled")], 1.0)
         .await;
     assert_eq!(world.app.count("/answer"), 0, "its answer URL is not fetched");
-    // Meta refuses: that is told, and nothing changes here.
+    // If Meta refuses, the error is reported and nothing changes here.
     world.patch(json!({"callingEnabled": false}), 200).await;
     world
         .orders(
@@ -340,21 +339,21 @@ async fn s0_12_s0_13_s0_15_calling_is_switched_at_meta_first_and_here_for_the_ne
     let settings = world.graph("GET", &format!("{PHONE_NUMBER_ID}/settings"), Value::Null).await;
     assert_eq!(settings["calling"]["callback_permission_status"], "ENABLED");
     assert!(world.call().await, "the very next call is taken");
-    // What Meta was last known to have may be so no more: it is told all the same.
+    // Meta's last known setting may be outdated, so the request is sent anyway.
     let written = world.asked("POST", "settings");
     world.patch(json!({"callingEnabled": true}), 200).await;
     assert_eq!(world.asked("POST", "settings"), written + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_24_a_new_answer_url_is_asked_for_the_very_next_call() {
+async fn s0_24_a_new_answer_url_applies_to_the_next_call() {
     let world = World::start().await;
     world.app.xml("/other", "<Response><Speak>Good day.</Speak></Response>");
     assert!(world.call().await);
     world.patch(json!({"answerUrl": world.app.url("/other"), "answerMethod": "GET"}), 200).await;
     assert!(world.call().await);
-    // Hangup callbacks go there too.
-    let seen = world.app.seen();
+    // Hangup callbacks use the new URL too.
+    let seen = world.app.requests();
     let begun: Vec<_> = seen.iter().filter(|seen| seen.param("Event") == "StartApp").collect();
     let asked: Vec<_> =
         begun.iter().map(|seen| (seen.path.as_str(), seen.method.as_str())).collect();
@@ -362,7 +361,7 @@ async fn s0_24_a_new_answer_url_is_asked_for_the_very_next_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_20_s0_21_s0_22_s0_23_a_mapping_is_the_wabas_and_holds_for_all_its_numbers() {
+async fn s0_20_s0_21_s0_22_s0_23_a_mapping_applies_to_all_numbers_of_the_waba() {
     let world = World::start().await;
     world
         .orders(
@@ -418,7 +417,7 @@ async fn s0_20_s0_21_s0_22_s0_23_a_mapping_is_the_wabas_and_holds_for_all_its_nu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_26_s0_27_s0_28_s0_29_s2_22_a_number_is_disconnected_and_comes_back_bare() {
+async fn s0_26_s0_27_s0_28_s0_29_s2_22_a_reconnected_number_has_no_settings() {
     let mut world = World::start().await;
     world.synced().await;
     world.does("PATCH", &format!("wabas/{WABA}/"), json!({"account": SUB}), 200).await;
@@ -446,7 +445,7 @@ async fn s0_26_s0_27_s0_28_s0_29_s2_22_a_number_is_disconnected_and_comes_back_b
         .ask(API_KEY, "GET", &format!("permissions/{NUMBER}/919412341234/"), Value::Null)
         .await;
     assert_eq!(permission.status, 409, "nothing goes out from it");
-    // Over a restart, whatever the file says of it.
+    // It persists across a restart, regardless of the file.
     world.node.kill();
     world.node.start_again().await;
     assert_eq!(world.number().await["connected"], false);
@@ -477,7 +476,7 @@ pub fn credentials(token: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_by_proven_credentials() {
+async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_with_verified_credentials() {
     let mut world = World::start().await;
     let facts = json!({"platform_type": "ON_PREMISE"});
     world
@@ -560,7 +559,7 @@ async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_by_proven_credentials() {
             below.text()
         );
     }
-    // It takes calls once it is set up, also after a restart.
+    // It accepts calls after its set-up, also after a restart.
     let url = format!("phone-numbers/{NEW}/");
     world
         .does(
@@ -597,7 +596,7 @@ async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_by_proven_credentials() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_09_s2_10_s2_11_s2_25_a_number_is_registered_once_at_a_time_and_not_too_soon_again() {
+async fn s2_09_s2_10_s2_11_s2_25_a_failed_registration_is_repeated_after_a_delay() {
     let world = World::start().await;
     let facts = json!({"platform_type": "NOT_APPLICABLE", "pin": "271828"});
     world
@@ -619,7 +618,7 @@ async fn s2_09_s2_10_s2_11_s2_25_a_number_is_registered_once_at_a_time_and_not_t
     assert_eq!(again.status, 429, "{}", again.text());
     let seconds: u64 = again.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=60).contains(&seconds) && failed["registration"]["retryAfter"].is_string());
-    // The file's number is on the Cloud API already; a second time does no harm.
+    // The configured number is already on the Cloud API. Registering it again is harmless.
     let url = format!("phone-numbers/{NUMBER}/register/");
     world.does("POST", &url, json!({"pin": "123456"}), 202).await;
     let done = world.until(NUMBER, |number| number["registration"]["state"] == "registered").await;
@@ -627,7 +626,7 @@ async fn s2_09_s2_10_s2_11_s2_25_a_number_is_registered_once_at_a_time_and_not_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_13_numbers_come_by_metas_sign_up() {
+async fn s2_13_numbers_are_added_by_embedded_sign_up() {
     let world = World::start().await;
     world
         .orders(
@@ -662,7 +661,7 @@ async fn s2_13_numbers_come_by_metas_sign_up() {
         "{made}"
     );
     assert_eq!(made["items"].as_array().unwrap().len(), 1);
-    // Without a WABA's id the token tells which there are.
+    // Without a WABA id in the request, the token lists the available ones.
     let all = world
         .does(
             "POST",
@@ -677,7 +676,7 @@ async fn s2_13_numbers_come_by_metas_sign_up() {
         "{all}"
     );
     assert!(!world.node.log().contains("token-for-code"), "r22");
-    // A WABA that the code was not given for is not taken on anybody's word.
+    // A WABA that the code does not cover is refused.
     let named = json!({"code": "code-9", "whatsappBusinessAccount": "4029384756"});
     let refused = world.does("POST", "phone-numbers/signup/", named, 422).await;
     assert_eq!(refused["error"]["code"], "waba_not_granted", "{refused}");
@@ -685,7 +684,7 @@ async fn s2_13_numbers_come_by_metas_sign_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn urls_are_checked_as_a_call_would_ask_them() {
+async fn urls_are_checked_like_those_of_a_call() {
     let world = World::start().await;
     world
         .app

@@ -1,5 +1,5 @@
-//! Numbers where something goes wrong half-way: a sync that Meta ends early, two who give one WABA away, a token that another
-//! key sealed.
+//! Partial failures of numbers: a sync that Meta cuts short, two requests for the same WABA, a
+//! token encrypted with another key.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::http;
 use crate::support::node::{ACCESS_TOKEN, API_KEY, NUMBER};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_14_s2_15_a_sync_that_meta_ends_half_way_leaves_nothing_half_and_says_what_is_left() {
+async fn s2_14_s2_15_an_interrupted_sync_stores_complete_numbers_and_reports_the_rest() {
     let mut world = World::start().await;
     world.synced().await;
     let numbers = ["918035737461", "918035737462", "918035737463"];
@@ -21,7 +21,7 @@ async fn s2_14_s2_15_a_sync_that_meta_ends_half_way_leaves_nothing_half_and_says
     }
     let sync = format!("wabas/{WABA}/sync/");
     let fails = |what: &str| json!([{"what": what, "status": 400, "code": 100, "details": "Unsupported get request"}]);
-    // No list: nothing of it is there.
+    // Without the list of numbers nothing is added.
     world.orders("failures", fails("phone_numbers")).await;
     let failed = world.does("POST", &sync, Value::Null, 502).await;
     assert_eq!(failed["error"]["meta"]["code"], 100, "{failed}");
@@ -32,7 +32,8 @@ async fn s2_14_s2_15_a_sync_that_meta_ends_half_way_leaves_nothing_half_and_says
             .len()
     };
     assert_eq!(there(&world).await, 1);
-    // The third belongs to somebody else here; of another one Meta gives no calling settings.
+    // The third number belongs to another account here. For another one Meta returns no calling
+    // settings.
     let elsewhere = json!({"number": numbers[2], "phone_number_id": "206540352242903", "waba": "3029384756", "name": "Shop"});
     world.orders("numbers", elsewhere.clone()).await;
     let theirs = json!({"displayName": "Theirs", "whatsappPhoneNumberId": "206540352242903",
@@ -48,7 +49,7 @@ async fn s2_14_s2_15_a_sync_that_meta_ends_half_way_leaves_nothing_half_and_says
     assert_eq!(synced["leftOut"], json!([{"number": numbers[2], "reason": "taken"}]), "{synced}");
     let unread = synced["settingsUnread"].as_array().unwrap().clone();
     assert_eq!(unread.len(), 1, "{synced}");
-    // What was added is whole, also after a restart.
+    // The added number is complete, also after a restart.
     world.node.kill();
     world.node.start_again().await;
     for number in &numbers[..2] {
@@ -70,7 +71,7 @@ async fn s2_14_s2_15_a_sync_that_meta_ends_half_way_leaves_nothing_half_and_says
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_20_of_two_who_give_a_waba_away_at_the_same_moment_one_is_told_to_look_again() {
+async fn s0_20_one_of_two_concurrent_mappings_of_a_waba_conflicts() {
     let world = World::start().await;
     let url = format!("{}/api/v1/wabas/{WABA}/", world.node.public);
     let seen = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await;
@@ -88,7 +89,7 @@ async fn s0_20_of_two_who_give_a_waba_away_at_the_same_moment_one_is_told_to_loo
     assert_eq!(given["account"], SUB, "{given}");
     let refused = all.iter().find(|answer| answer.status == 412).expect("one").json();
     assert!(refused["error"]["message"].as_str().expect("words").contains("If-Match"), "{refused}");
-    // Without the header the last one counts; with the new tag it goes back.
+    // Without the header the last request wins. With the new tag the change is undone.
     let seen = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await;
     let tag = seen.headers["etag"].to_str().expect("a tag");
     let headers = [("x-api-key", API_KEY), ("if-match", tag)];
@@ -97,7 +98,7 @@ async fn s0_20_of_two_who_give_a_waba_away_at_the_same_moment_one_is_told_to_loo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r22_a_token_that_another_key_sealed_is_shown_as_shut_until_that_key_is_back() {
+async fn r22_a_token_sealed_with_another_key_is_unreadable_until_that_key_returns() {
     let mut world = World::start().await;
     let order =
         json!({"number": NEW, "phone_number_id": NEW_ID, "waba": "2029384756", "name": "Loja"});

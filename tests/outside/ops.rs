@@ -1,4 +1,4 @@
-//! What an operator does with the binary and a store: copy it, put it back, start the wrong version.
+//! Operation of the binary and its store: backup, restore, starting the wrong version.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -9,7 +9,7 @@ use crate::support::app::App;
 use crate::support::database;
 use crate::support::http;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{Node, Wanted, free_port, free_udp_port};
+use crate::support::node::{Node, NodeConfig, free_port, free_udp_port};
 
 fn offhook(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
@@ -26,17 +26,17 @@ async fn sqlite(file: &Path) -> sqlx::SqliteConnection {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r11_a_running_node_is_copied_and_the_copy_put_back() {
+async fn r11_a_running_node_is_backed_up_and_restored() {
     if database::skipped_on_postgres() {
         return;
     }
     let app = App::start().await;
     app.xml("/answer", r#"<Response><Wait length="60"/></Response>"#).xml("/hangup", "");
     let graph = Graph::start().await;
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.cps = 1_000;
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.cps = 1_000;
+    let node = Node::start(&node_config).await;
     let offer = silent_offer();
     let one = || async {
         let id = connect(&node, &offer).await;
@@ -54,7 +54,7 @@ async fn r11_a_running_node_is_copied_and_the_copy_put_back() {
         let copy = copy.to_str().unwrap().to_owned();
         let making =
             tokio::task::spawn_blocking(move || offhook(&["backup", &copy, "--data-dir", &data]));
-        // Calls go on meanwhile.
+        // Calls continue during the backup.
         let (made, _) =
             tokio::join!(making, futures_util::future::join_all((0..20).map(|_| one())));
         made.unwrap()
@@ -82,16 +82,16 @@ async fn r11_a_running_node_is_copied_and_the_copy_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r11_calls_go_on_while_another_has_the_store_locked() {
+async fn r11_calls_continue_while_another_process_locks_the_store() {
     if database::skipped_on_postgres() {
         return;
     }
     let app = App::start().await;
     app.xml("/answer", r#"<Response><Wait length="60"/></Response>"#).xml("/hangup", "");
     let graph = Graph::start().await;
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    let mut node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    let mut node = Node::start(&node_config).await;
     let offer = silent_offer();
     let before = connect(&node, &offer).await;
     graph.wait(&before, "pre_accept").await;
@@ -101,7 +101,7 @@ async fn r11_calls_go_on_while_another_has_the_store_locked() {
     terminate(&node, &before).await;
     let meanwhile = connect(&node, &offer).await;
     graph.wait(&meanwhile, "pre_accept").await;
-    // The busy timeout is five seconds.
+    // SQLite's busy timeout is five seconds.
     while node.metric("offhook_store_journal_bytes", &[]).await == 0.0 {
         tokio::task::yield_now().await;
     }
@@ -132,7 +132,7 @@ async fn r11_calls_go_on_while_another_has_the_store_locked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r11_an_older_binary_names_the_version_that_it_takes() {
+async fn r11_an_older_binary_names_the_version_it_supports() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
     let config = dir.path().join("offhook.toml");
@@ -172,9 +172,9 @@ async fn r11_an_older_binary_names_the_version_that_it_takes() {
     );
 }
 
-/// As in the README: a file without `[store]`, in an empty folder.
+/// As in the README: a configuration without `[store]` in an empty folder.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_start_makes_the_folder_of_its_store() {
+async fn the_first_start_creates_the_stores_folder() {
     let dir = tempfile::tempdir().unwrap();
     let (public, admin, media) = (free_port(), free_port(), free_udp_port());
     let config = format!(

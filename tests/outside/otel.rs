@@ -1,4 +1,4 @@
-//! Traces to a collector: a build with the feature `otel`, a collector on loopback that reads OTLP as JSON.
+//! Traces: a build with the feature `otel` and a collector on loopback that reads OTLP as JSON.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,9 +12,9 @@ use tokio::sync::watch;
 
 use crate::support::app::App;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{Node, Wanted};
+use crate::support::node::{Node, NodeConfig};
 
-/// What it was sent: bodies of `POST /v1/traces`.
+/// The received bodies of `POST /v1/traces`.
 #[derive(Clone)]
 struct Collector {
     bodies: Arc<Mutex<Vec<Value>>>,
@@ -51,7 +51,7 @@ impl Collector {
         resources.flat_map(|r| each(&r, "scopeSpans")).flat_map(|s| each(&s, "spans")).collect()
     }
 
-    /// Waits until spans of all these names have come; by name.
+    /// Waits until spans of all these names have arrived. Returns them by name.
     async fn until(&self, names: &[&str]) -> BTreeMap<String, Value> {
         let mut count = self.count.subscribe();
         let come = async {
@@ -84,15 +84,15 @@ async fn a_call_is_a_trace_at_the_collector() {
     );
     app.xml("/hangup", "");
     let (graph, collector) = (Graph::start().await, Collector::start().await);
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.accept_wait_ms = 0;
-    wanted.envs = vec![
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.accept_wait_ms = 0;
+    node_config.envs = vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.clone()),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json".to_owned()),
         ("OTEL_BSP_SCHEDULE_DELAY", "50".to_owned()),
     ];
-    let node = Node::start(&wanted).await;
+    let node = Node::start(&node_config).await;
     let wacid = connect(&node, &silent_offer()).await;
     graph.wait(&wacid, "accept").await;
     terminate(&node, &wacid).await;
@@ -115,7 +115,7 @@ async fn a_call_is_a_trace_at_the_collector() {
     for name in ["webhook", "graph accept", "fetch answer", "callback hangup"] {
         assert_eq!(&spans[name]["parentSpanId"], root, "{name}");
     }
-    // The request's span is the one that the customer's server was told.
+    // The request's span matches the `traceparent` that the customer's server received.
     let answer = app.wait("/answer").await;
     let told = answer.headers["traceparent"]
         .to_str()
@@ -152,22 +152,22 @@ async fn r09_a_call_that_is_still_closing_at_a_second_signal_is_exported() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Wait length=\"60\"/></Response>").xml("/hangup", "");
     let (graph, collector) = (Graph::start().await, Collector::start().await);
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.accept_wait_ms = 0;
-    wanted.drain_seconds = 60;
-    wanted.envs = vec![
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.accept_wait_ms = 0;
+    node_config.drain_seconds = 60;
+    node_config.envs = vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.clone()),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json".to_owned()),
     ];
-    let mut node = Node::start(&wanted).await;
+    let mut node = Node::start(&node_config).await;
     let wacid = connect(&node, &silent_offer()).await;
     graph.wait(&wacid, "accept").await;
     node.signal("TERM");
     node.until_metric("offhook_draining", &[], 1.0).await;
     let signalled = model::Clock::real().now();
     node.signal("TERM");
-    // Meta takes the end and never says that the call is over.
+    // Meta accepts the end but never sends the terminate.
     graph.wait(&wacid, "terminate").await;
     assert_eq!(node.wait(), Some(0));
     assert!(signalled.elapsed() < Duration::from_millis(2_500), "{:?}", signalled.elapsed());

@@ -1,5 +1,5 @@
-//! Calls that the business places, through the whole binary with real media: the REST API places one, the simulated
-//! Meta rings its user, who hears the document and answers it with keys.
+//! Business-initiated calls through the whole binary with real media: the REST API places a call,
+//! the simulated Meta rings its user, who hears the document and answers it with digits.
 
 use sim::{
     CallEventKind, CallScript, CalleeAction, CalleeBehaviour, EventOrder, HangupRule, Sim,
@@ -8,7 +8,7 @@ use sim::{
 
 use crate::support::app::App;
 use crate::support::http::{self, Answer};
-use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER, Node, Wanted, sim_options};
+use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, sim_options};
 
 pub const USER: &str = "919412341234";
 
@@ -18,24 +18,24 @@ pub struct World {
     pub app: App,
 }
 
-pub async fn world(change: impl FnOnce(&mut Wanted, &mut SimOptions)) -> World {
+pub async fn world(change: impl FnOnce(&mut NodeConfig, &mut SimOptions)) -> World {
     let app = App::start().await;
     for path in ["/hangup", "/ring", "/unused"] {
         app.xml(path, "");
     }
     let mut options = sim_options();
-    let mut wanted = Wanted::new("", &app.url("/unused"));
-    wanted.extra = "[permissions]\nenforce = false\n".to_owned();
-    change(&mut wanted, &mut options);
+    let mut node_config = NodeConfig::new("", &app.url("/unused"));
+    node_config.extra = "[permissions]\nenforce = false\n".to_owned();
+    change(&mut node_config, &mut options);
     let sim = Sim::start(options).await.expect("the simulated Meta");
-    wanted.graph_url = sim.graph_url();
-    let node = Node::start(&wanted).await;
+    node_config.graph_url = sim.graph_url();
+    let node = Node::start(&node_config).await;
     sim.set_node_url(node.public.clone());
     World { node, sim, app }
 }
 
 impl World {
-    /// `POST Call/` with a JSON body.
+    /// Sends `POST Call/` with a JSON body.
     pub async fn place(&self, body: &serde_json::Value) -> Answer {
         self.rest("POST", "Call/", &[("content-type", "application/json")], body.to_string()).await
     }
@@ -62,7 +62,7 @@ impl World {
         .await
     }
 
-    /// An order of one call to the user, with every callback.
+    /// Returns a request for a call to the user, with every callback URL.
     pub fn order(&self) -> serde_json::Value {
         serde_json::json!({
             "from": NUMBER, "to": format!("+{USER}"), "answer_url": self.app.url("/answer"),
@@ -70,7 +70,7 @@ impl World {
         })
     }
 
-    /// Places it; gives the call's UUID.
+    /// Places a call. Returns its UUID.
     pub async fn placed(&self, body: &serde_json::Value) -> String {
         let answer = self.place(body).await;
         assert_eq!(answer.status, 201, "{}", answer.text());
@@ -80,7 +80,7 @@ impl World {
     }
 }
 
-/// A user whose phone rings a moment, and who then does that.
+/// A user with a phone that rings for a moment before `action`.
 pub fn user(action: CalleeAction, order: EventOrder) -> CallScript {
     let millis = std::time::Duration::from_millis;
     CallScript {
@@ -186,7 +186,7 @@ async fn a_user_is_called_hears_the_document_and_presses_a_key() {
     }
 }
 
-/// Code, source and status that an unanswered call ends with.
+/// Returns code, source and status of an unanswered call.
 pub async fn ends(world: &World, uuid: &str) -> [String; 3] {
     let hangup = world.app.wait_where("/hangup", |seen| seen.param("CallUUID") == uuid).await;
     ["HangupCauseCode", "HangupSource", "CallStatus"].map(|name| hangup.param(name).to_owned())
@@ -213,7 +213,7 @@ async fn a_user_who_declines_or_does_not_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn our_own_limits_end_the_ringing_and_the_call() {
+async fn ring_timeout_and_time_limit_end_a_call() {
     let world = world(|_, _| ()).await;
     world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
     for (field, value) in [("ring_timeout", 1), ("hangup_on_ring", 1)] {
@@ -251,7 +251,7 @@ async fn our_own_limits_end_the_ringing_and_the_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_graph_refuses_has_its_cause() {
+async fn a_call_refused_by_graph_has_a_specific_cause() {
     let codes = [
         (400, 138_001, ["3000", "Carrier", "no-answer"]),
         (429, 138_002, ["5030", "Plivo", "failed"]),
@@ -274,19 +274,19 @@ async fn what_graph_refuses_has_its_cause() {
         })
         .collect();
     let world = world(|_, sim| sim.faults = sim::Faults::parse(&rules).expect("rules")).await;
-    for (n, (_, code, wanted)) in codes.iter().enumerate() {
+    for (n, (_, code, expected)) in codes.iter().enumerate() {
         let mut body = world.order();
         body["to"] = user(n).into();
         let uuid = world.placed(&body).await;
-        assert_eq!(ends(&world, &uuid).await, *wanted, "{code}");
+        assert_eq!(ends(&world, &uuid).await, *expected, "{code}");
         assert_eq!(world.app.count("/ring"), 0);
     }
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_whose_connect_had_no_outcome_is_ended_when_it_turns_up() {
-    // Graph does it and breaks the connection; the phone rings a second later.
+async fn a_call_from_an_unanswered_connect_is_ended_when_it_appears() {
+    // Graph processes the request and resets the connection. The phone rings a second later.
     let rules = "[[fault]]\ndo = \"reset\"\non = \"connect\"\ndone = true\nafter_bytes = 0\n";
     let world = world(|_, sim| sim.faults = sim::Faults::parse(rules).expect("rules")).await;
     let mut script = user(CalleeAction::Ignore, EventOrder::RingFirst);
@@ -305,7 +305,7 @@ async fn a_call_whose_connect_had_no_outcome_is_ended_when_it_turns_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_wait_in_order_for_the_calls_per_second_and_can_be_cancelled() {
+async fn calls_wait_in_order_for_permits_and_can_be_cancelled() {
     const CPS: usize = 2;
     let callee = user(CalleeAction::Ignore, EventOrder::ConnectFirst);
     let world = world(|node, sim| {
@@ -343,8 +343,12 @@ async fn several_wait_in_order_for_the_calls_per_second_and_can_be_cancelled() {
     {
         assert_eq!(world.rest("DELETE", &path, &[], String::new()).await.status, 204);
         assert_eq!(ends(&world, uuid).await, ["1000", "API Request", "cancel"]);
-        let gone =
-            world.app.seen().into_iter().find(|s| s.param("CallUUID") == uuid).expect("its hangup");
+        let gone = world
+            .app
+            .requests()
+            .into_iter()
+            .find(|s| s.param("CallUUID") == uuid)
+            .expect("its hangup");
         assert_eq!(gone.param("StartTime"), gone.param("EndTime"));
         assert_eq!(world.node.record(uuid).await["call_state"], "CANCEL");
     }
@@ -364,12 +368,12 @@ async fn several_wait_in_order_for_the_calls_per_second_and_can_be_cancelled() {
         .collect();
     assert_eq!(connects.len(), 7);
     for window in connects.windows(CPS + 1) {
-        // The log has the answers' times: a busy machine spreads them.
+        // The log has the response times, which a busy machine spreads.
         assert!(window[CPS] - window[0] > 700, "{connects:?}");
     }
     let order: Vec<String> = world
         .app
-        .seen()
+        .requests()
         .iter()
         .filter(|s| s.path == "/ring")
         .map(|s| s.param("To").to_owned())
@@ -383,7 +387,7 @@ async fn several_wait_in_order_for_the_calls_per_second_and_can_be_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_says_when_to_come_again() {
+async fn a_full_queue_has_a_retry_after() {
     let world = world(|node, sim| {
         node.cps = 1;
         sim.callee = user(CalleeAction::Ignore, EventOrder::ConnectFirst);
@@ -429,7 +433,7 @@ async fn r03_a_kill_ends_calls_that_ring_and_calls_that_wait() {
         assert_eq!(ends(&world, uuid).await, ["5010", "Error", "failed"]);
         assert_eq!(world.node.record(uuid).await["hangup_cause_code"], 5010);
     }
-    // The one that rang is ended at Meta.
+    // The call that rang is ended at Meta.
     let ended = async {
         let is = |line: &sim::log::LogLine| matches!(&line.event, sim::log::LogEvent::Graph { action, .. } if action == "terminate");
         while !world.sim.log().iter().any(is) {
@@ -441,7 +445,7 @@ async fn r03_a_kill_ends_calls_that_ring_and_calls_that_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r09_a_drain_tells_those_who_wait() {
+async fn r09_a_drain_ends_queued_calls() {
     let mut world = world(|node, sim| {
         node.cps = 1;
         node.drain_seconds = 1;

@@ -1,5 +1,6 @@
-//! More than the node can take: a storm of calls, slow connections, no descriptors (R10). Figures that a machine shared
-//! with a compiler can't keep are held to the letter where `OFFHOOK_TEST_FIGURES` is set, and with slack elsewhere.
+//! Overload: a storm of calls, slow connections, no file descriptors
+//! (`docs/reference/reliability.md#r10`). With `OFFHOOK_TEST_FIGURES` set, exact limits apply.
+//! Otherwise they are relaxed, because a machine shared with a compiler cannot meet them.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,14 +19,14 @@ use crate::support::app::App;
 use crate::support::meta::{
     Graph, connect, connect_body, silent_offer, terminate, terminate_body, wacid,
 };
-use crate::support::node::{APP_SECRET, Node, Wanted};
+use crate::support::node::{APP_SECRET, Node, NodeConfig};
 use crate::support::{figures, has_peer, http, sign};
 
 fn now() -> Instant {
     model::Clock::real().now()
 }
 
-/// A sender that keeps its connections, as Meta does.
+/// A sender that keeps its connections alive, as Meta does.
 #[derive(Clone)]
 struct Sender {
     client: Client<HttpConnector, Full<Bytes>>,
@@ -38,7 +39,7 @@ impl Sender {
         Self { client, url: format!("{}/webhooks/meta", node.public) }
     }
 
-    /// The status, and how long the answer took.
+    /// Posts a webhook. Returns the status and the response time.
     async fn post(&self, body: &str) -> Result<(u16, Duration), String> {
         let begun = now();
         let request = ::http::Request::post(&self.url)
@@ -58,7 +59,8 @@ impl Sender {
 }
 
 impl Sender {
-    /// Posts it until it is taken, each second again, as Meta does: how often it was put off, and what the last answer took.
+    /// Posts a webhook every second until it is accepted, as Meta does. Returns the number of
+    /// refusals and the last response time.
     async fn deliver(&self, body: &str) -> (u32, Duration) {
         let mut every = tokio::time::interval(Duration::from_secs(1));
         for put_off in 0.. {
@@ -81,16 +83,16 @@ async fn world(answer: &str) -> (Node, Graph, App) {
     let app = App::start().await;
     app.xml("/answer", answer).xml("/hangup", "");
     let graph = Graph::start().await;
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.cps = 10_000;
-    wanted.limits = "calls_per_number = 100000".to_owned();
-    wanted.accept_wait_ms = 0;
-    (Node::start(&wanted).await, graph, app)
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.cps = 10_000;
+    node_config.limits = "calls_per_number = 100000".to_owned();
+    node_config.accept_wait_ms = 0;
+    (Node::start(&node_config).await, graph, app)
 }
 
-/// A storm for five seconds, as fast as this machine can make it: each call is either taken or rejected at Graph, none
-/// both, none neither; memory stays in its bound; afterwards a call goes through as before.
+/// Sends calls for five seconds at the machine's maximum rate. Each is either accepted or rejected
+/// at Graph, memory stays bounded, and afterwards a call succeeds.
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_a_storm_is_refused_and_passes() {
     let (node, graph, _app) = world("<Response><Hangup/></Response>").await;
@@ -102,7 +104,8 @@ async fn r10_a_storm_is_refused_and_passes() {
             return None;
         };
         let mut seen = seen.lock().unwrap();
-        // A call that was taken and hung up on before it was answered is rejected too: R6 forbids reject and accept.
+        // A call whose user hangs up before the answer is rejected too. No call may be both
+        // rejected and accepted.
         let (first, _) = seen.entry(id.to_owned()).or_insert_with(|| (action.to_owned(), now()));
         if action == "accept" && first == "reject" {
             twice.lock().unwrap().insert(id.to_owned());
@@ -144,10 +147,10 @@ async fn r10_a_storm_is_refused_and_passes() {
     let sent: Vec<_> = sent.into_iter().flat_map(|sent| sent.unwrap()).collect();
     let over = now();
 
-    // Back to normal: nothing is held, and a call's first request goes out as it did before.
+    // After the storm nothing is held, and a call's first request is as fast as before.
     let normal = async {
         node.until_metric("offhook_calls_active", &[], 0.0).await;
-        // What the storm left in the store's queue may put the first calls off or refuse them: the next call comes.
+        // The backlog in the store's queue may delay or refuse the first calls; try the next one.
         loop {
             let id = wacid();
             let body = connect_body(&id, &offer).to_string();
@@ -167,7 +170,7 @@ async fn r10_a_storm_is_refused_and_passes() {
         "both accepted and rejected: {:?}",
         both.lock().unwrap()
     );
-    // The last rejects may still be on their way.
+    // The last rejects may still be in flight.
     let mut every = tokio::time::interval(Duration::from_millis(20));
     while every.tick().await < tokio::time::Instant::from_std(over + Duration::from_secs(30)) {
         let reached = reached.lock().unwrap();
@@ -207,10 +210,10 @@ async fn r10_a_storm_is_refused_and_passes() {
     }
 }
 
-/// All calls that a number may have, at one instant: each is taken, and what is put off comes again as Meta brings it.
-/// A machine that is busy with other things gets fewer, and may refuse some.
+/// All permitted calls of a number start simultaneously. Each is accepted, and those that are
+/// delayed are resent by Meta. On a busy machine fewer calls are sent and some may be refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn r10_a_thousand_calls_at_one_instant_are_taken() {
+async fn r10_a_thousand_simultaneous_calls_are_accepted() {
     let calls = if figures() { 1_000 } else { 250 };
     let (node, graph, _app) = world(r#"<Response><Wait length="60"/></Response>"#).await;
     let offer = silent_offer();
@@ -261,9 +264,9 @@ async fn r10_a_thousand_calls_at_one_instant_are_taken() {
     node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 }
 
-/// 1,000 heads and 1,000 bodies that never end, beside webhooks that do.
+/// 1,000 unfinished request heads and 1,000 unfinished bodies, beside complete webhooks.
 #[tokio::test(flavor = "multi_thread")]
-async fn r10_slow_connections_delay_no_good_webhook() {
+async fn r10_slow_connections_delay_no_valid_webhook() {
     let limit = getrlimit(Resource::Nofile);
     let raised = limit.maximum.map_or(32_768, |hard| hard.min(32_768));
     let enough = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), ..limit }) {
@@ -292,7 +295,7 @@ async fn r10_slow_connections_delay_no_good_webhook() {
     }
     let sender = Sender::to(&node);
     let mut best = Duration::MAX;
-    // A machine that others keep busy gets three tries.
+    // Up to three attempts on a busy machine.
     for _ in 0..3 {
         let mut took = Vec::new();
         for _ in 0..50 {
@@ -318,9 +321,9 @@ async fn r10_slow_connections_delay_no_good_webhook() {
     drop(slow);
 }
 
-/// Descriptors taken away under a running node, then connections until none is left.
+/// Lowers the descriptor limit of a running node, then connects until none is left.
 #[tokio::test(flavor = "multi_thread")]
-async fn r10_without_descriptors_nothing_dies_and_it_comes_back_by_itself() {
+async fn r10_the_node_recovers_from_running_out_of_descriptors() {
     let prlimit = std::process::Command::new("prlimit")
         .arg("--version")
         .output()
@@ -348,7 +351,8 @@ async fn r10_without_descriptors_nothing_dies_and_it_comes_back_by_itself() {
         many.push(stream.unwrap());
     }
     node.until_log("could not accept a connection").await;
-    // Idle connections make room: a good webhook gets through while all of them are still there.
+    // Idle connections are closed to make room, so a valid webhook succeeds while they are all
+    // open.
     let begun = now();
     terminate(&node, &live).await;
     let through = begun.elapsed();

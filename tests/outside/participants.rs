@@ -1,5 +1,5 @@
-//! Participants of multi-party calls through the whole binary with real media: how REST calls them in, what those who are
-//! in hear meanwhile, and what reaches them there.
+//! Participants of multi-party calls through the whole binary with real media: calling them over
+//! REST, audio for those who wait, and playback to them.
 
 use std::time::Duration;
 
@@ -19,11 +19,12 @@ const ASHA: &str = "919812345678";
 const RAVI: &str = "919512341234";
 const OTHER: &str = "919412341235";
 
-/// A number whose callers run this document; `APP` is the application, and `/status` its status callback.
+/// Starts a node with this document for callers. `APP` is the application's URL, and `/status` its
+/// status callback.
 async fn meeting(document: &str) -> World {
-    let world = world(|wanted, _| {
-        wanted.accept_wait_ms = 0;
-        wanted.hangup_url = wanted.answer_url.replace("/unused", "/hangup");
+    let world = world(|expected, _| {
+        expected.accept_wait_ms = 0;
+        expected.hangup_url = expected.answer_url.replace("/unused", "/hangup");
     })
     .await;
     for path in ["/status", "/agent"] {
@@ -54,7 +55,7 @@ fn digits_heard(events: &[CallEvent]) -> String {
 
 impl World {
     async fn joined(&self, from: &str) -> String {
-        let is_it = |seen: &crate::support::app::Seen| {
+        let is_it = |seen: &crate::support::app::ReceivedRequest| {
             let name = seen.param("EventName");
             let joined = name == "ParticipantJoin" || seen.param("ConferenceAction") == "enter";
             joined && [seen.param("From"), seen.param("To")].contains(&from)
@@ -67,10 +68,10 @@ impl World {
             .clone()
     }
 
-    /// So many of this event have been told.
-    async fn told_times(&self, event: &str, times: usize) {
-        let seen = |_: &crate::support::app::Seen| {
-            let all = self.app.seen();
+    /// Waits until this event has been reported `times` times.
+    async fn until_events(&self, event: &str, times: usize) {
+        let seen = |_: &crate::support::app::ReceivedRequest| {
+            let all = self.app.requests();
             all.iter().filter(|seen| seen.param("EventName") == event).count() >= times
         };
         self.app.wait_where("/status", seen).await;
@@ -78,7 +79,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_relayed_to_users_on_whatsapp_where_that_is_wanted() {
+async fn digits_are_relayed_to_whatsapp_users_on_request() {
     for (element, relayed) in [
         (
             "MultiPartyCall role=\"agent\" relayDTMFInputs=\"true\" statusCallbackUrl=\"APP/status\"",
@@ -95,7 +96,7 @@ async fn keys_are_relayed_to_users_on_whatsapp_where_that_is_wanted() {
         let presses = world.sim.place_call(comes(RAVI, 0.0, ""));
         world.joined(RAVI).await;
         presses.control().press(caller::parse_keys("4w2w").expect("keys")).await;
-        // What is said after the keys comes after them.
+        // The audio after the digits is not sent before them.
         world.node.until_metric("offhook_calls_active", &[("direction", "inbound")], 2.0).await;
         world.until_talked(4).await;
         let room =
@@ -111,7 +112,7 @@ async fn keys_are_relayed_to_users_on_whatsapp_where_that_is_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it_rings() {
+async fn an_added_participant_confirms_by_a_key_while_members_hear_ringing() {
     let world = meeting(
         "<Response><MultiPartyCall role=\"customer\" enterSound=\"none\" exitSound=\"none\" stayAlone=\"true\" \
          statusCallbackUrl=\"APP/status\">Desk</MultiPartyCall></Response>",
@@ -149,7 +150,7 @@ async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it
         );
     }
 
-    // It rings for a while, and is hung up without the key.
+    // The phone rings and the callee hangs up without pressing the key.
     let rings = |acts_after_ms| CalleeBehaviour {
         action: CalleeAction::Accept,
         order: EventOrder::ConnectFirst,
@@ -166,7 +167,7 @@ async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it
     };
     let leaves = world.sim.expect_call(script);
     assert_eq!(world.mpc("POST", path, &body).await.status, 201);
-    let failed = world.told("AddParticipantFailed").await;
+    let failed = world.status_event("AddParticipantFailed").await;
     assert_eq!(failed.param("ParticipantRole"), "agent");
     let leaves = leaves.all().await;
     let confirm = world.app.wait("/confirm").await;
@@ -183,7 +184,7 @@ async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it
     assert_eq!(heard_ms(&leaves, 700.0), 0, "and nobody of the room");
     world.app.wait_where("/agent", |seen| seen.param("Event") == "Hangup").await;
 
-    // The second time the key is pressed, with a tone while it rings.
+    // The second time the callee presses the key, and music plays during ringing.
     let mut body = body;
     body["dial_music"] = "Real".into();
     let script =
@@ -214,7 +215,7 @@ async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_called_later_waits_in_the_queue_while_others_go_out() {
+async fn a_scheduled_participant_waits_while_others_are_called() {
     let world = meeting("<Response><Hangup/></Response>").await;
     let first = world.sim.expect_call(comes(USER, 0.0, ""));
     let second = world.sim.expect_call(CallScript {
@@ -239,17 +240,17 @@ async fn who_is_called_later_waits_in_the_queue_while_others_go_out() {
             .collect::<std::collections::BTreeSet<_>>()
     };
     let waits = |of: &[usize]| of.iter().map(|n| calls[*n].clone()).collect();
-    // Whoever is due goes out, whatever waits before it.
+    // The queue's earlier entries do not delay a participant that is due.
     world.joined(OTHER).await;
     assert_eq!(queued().await, waits(&[0, 2]));
     world.joined(USER).await;
     assert_eq!(queued().await, waits(&[2]));
     let initiated = |call: &str| {
-        let is_it = |seen: &crate::support::app::Seen| {
+        let is_it = |seen: &crate::support::app::ReceivedRequest| {
             (seen.param("EventName"), seen.param("ParticipantCallUUID"))
                 == ("AddParticipantInitiated", call)
         };
-        let at = world.app.seen().into_iter().find(is_it).expect("it was called");
+        let at = world.app.requests().into_iter().find(is_it).expect("it was called");
         at.param("EventTimestamp").to_owned()
     };
     let secs = |at: &str| {
@@ -260,11 +261,11 @@ async fn who_is_called_later_waits_in_the_queue_while_others_go_out() {
     let later = (secs(&initiated(&calls[0])) - secs(&initiated(&calls[1]))).rem_euclid(86_400.0);
     assert!((2.5..6.0).contains(&later), "{later} s later");
 
-    // Whoever waits can be called off, and is told of.
+    // A waiting participant can be cancelled, which is reported.
     let cancelled =
         world.rest("DELETE", &format!("Request/{}/", calls[2]), &[], String::new()).await;
     assert_eq!(cancelled.status, 204, "{}", cancelled.text());
-    let failed = world.told("AddParticipantFailed").await;
+    let failed = world.status_event("AddParticipantFailed").await;
     assert_eq!(failed.param("ParticipantCallUUID"), calls[2]);
     assert!(queued().await.is_empty());
     world.mpc("DELETE", "name_Desk/", &Value::Null).await;
@@ -272,7 +273,7 @@ async fn who_is_called_later_waits_in_the_queue_while_others_go_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_rest_plays_is_heard_by_who_waits_and_who_is_on_hold_in_place_of_the_music() {
+async fn rest_playback_replaces_the_music_for_waiting_and_held_members() {
     let sounds = tones().await;
     let world = meeting(
         "<Response><MultiPartyCall role=\"customer\" startMpcOnEnter=\"false\" enterSound=\"none\" exitSound=\"none\" \
@@ -301,7 +302,7 @@ async fn what_rest_plays_is_heard_by_who_waits_and_who_is_on_hold_in_place_of_th
         "{}",
         played.text()
     );
-    world.told_times("ParticipantAudioStop", 1).await;
+    world.until_events("ParticipantAudioStop", 1).await;
     world.until_talked(1).await;
 
     let hold = world
@@ -310,19 +311,19 @@ async fn what_rest_plays_is_heard_by_who_waits_and_who_is_on_hold_in_place_of_th
     assert_eq!(hold.status, 202, "{}", hold.text());
     world.app.wait("/hold").await;
     world.until_talked(2).await;
-    // To all of them, this time; it ends before its end.
+    // Playback to all members, stopped before its end.
     let long = json!({"url": format!("{sounds}/tone/1500/20000")});
     assert_eq!(world.mpc("POST", "name_Desk/Member/all/Play/", &long).await.status, 202);
-    world.told_times("ParticipantAudioStart", 2).await;
+    world.until_events("ParticipantAudioStart", 2).await;
     world.until_talked(1).await;
     assert_eq!(world.mpc("DELETE", "name_Desk/Member/all/Play/", &Value::Null).await.status, 204);
-    world.told_times("ParticipantAudioStop", 2).await;
+    world.until_events("ParticipantAudioStop", 2).await;
     world.until_talked(1).await;
     world.mpc("DELETE", "name_Desk/", &Value::Null).await;
     let events = customer.all().await;
     let heard = heard(&events);
-    let wanted = [300, 1_000, 300, 600, 1_500, 600].map(only);
-    assert!(in_order(&heard, &wanted), "{heard:#?}");
+    let expected = [300, 1_000, 300, 600, 1_500, 600].map(only);
+    assert!(in_order(&heard, &expected), "{heard:#?}");
     assert_eq!(heard_ms(&events, 440.0), 0, "nobody hears himself");
 }
 
@@ -330,7 +331,7 @@ async fn what_rest_plays_is_heard_by_who_waits_and_who_is_on_hold_in_place_of_th
 async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     use base64::Engine as _;
     let mut server = BotServer::start().await;
-    let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
+    let world = world(|expected, _| expected.accept_wait_ms = 0).await;
     for path in ["/status", "/stream", "/left"] {
         world.app.xml(path, "<Response/>");
     }
@@ -351,11 +352,11 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     });
     let customer = world.sim.place_call(comes(ASHA, 600.0, ""));
     world.joined(ASHA).await;
-    // Nobody speaks on the call that brings the agent.
+    // The call that connects the agent is silent.
     let brings = world.sim.place_call(comes(RAVI, 0.0, ""));
     let member = world.joined(RAVI).await;
-    let mut bot = server.taken().await;
-    let start = bot.hear("start").await;
+    let mut bot = server.accept().await;
+    let start = bot.receive("start").await;
     assert_eq!(
         (&start["start"]["tracks"], &start["extra_headers"]),
         (&json!(["inbound"]), &json!("user=42"))
@@ -366,10 +367,10 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
         ("true", start["start"]["streamId"].as_str().unwrap())
     );
 
-    // It hears the customer.
+    // The agent hears the customer.
     let mut loudest: f64 = 0.0;
     for _ in 0..300 {
-        let media = bot.hear("media").await;
+        let media = bot.receive("media").await;
         let bytes = media["media"]["payload"].as_str().expect("a payload");
         let bytes = base64::engine::general_purpose::STANDARD.decode(bytes).expect("Base64");
         let pcm: Vec<i16> =
@@ -380,7 +381,7 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
         }
     }
     assert!(loudest > 0.08, "{loudest}");
-    // Both hear it.
+    // Both hear the playback.
     let pcm = |hz: f64, ms: u32| -> Vec<i16> {
         let wave = |n: u32| {
             ((f64::from(n) * hz * std::f64::consts::TAU / 16_000.0).sin() * 8_000.0) as i16
@@ -389,20 +390,20 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     };
     bot.play(16_000, &pcm(1_000.0, 1_500)).await;
     bot.say(json!({"event": "checkpoint", "name": "said"})).await;
-    assert_eq!(bot.hear("playedStream").await["name"], "said");
-    // What is asked of the participant holds for its agent.
+    assert_eq!(bot.receive("playedStream").await["name"], "said");
+    // Actions on the participant apply to its agent.
     let muted = world
         .mpc("POST", &format!("name_Desk/Participant/{member}/"), &json!({"mute": true}))
         .await;
     assert_eq!(muted.status, 202, "{}", muted.text());
-    world.told("ParticipantMute").await;
+    world.status_event("ParticipantMute").await;
     bot.play(16_000, &pcm(1_500.0, 1_000)).await;
     bot.say(json!({"event": "checkpoint", "name": "unheard"})).await;
-    assert_eq!(bot.hear("playedStream").await["name"], "unheard");
+    assert_eq!(bot.receive("playedStream").await["name"], "unheard");
     brings.control().press(caller::parse_keys("7").expect("keys")).await;
-    assert_eq!(bot.hear("dtmf").await["dtmf"]["digit"], "7");
+    assert_eq!(bot.receive("dtmf").await["dtmf"]["digit"], "7");
 
-    // The agent goes, and with it its participant; the customer waits again.
+    // When the agent leaves, so does its participant, and the customer waits again.
     bot.close().await;
     let left = world.app.wait("/left").await;
     assert_eq!((left.param("MemberID"), left.param("ParticipantRole")), (&*member, "ai-agent"));
@@ -413,14 +414,14 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     let (there, here) = (heard(&customer), heard(&brings));
     assert!(in_order(&there, &[only(1_000)]) && !there.contains(&only(1_500)), "{there:#?}");
     assert!(!there.contains(&only(600)), "nobody hears himself: {there:#?}");
-    let with_the_customer = super::control::Heard::Tones(vec![600, 1_000]);
+    let with_the_customer = super::control::Sound::Tones(vec![600, 1_000]);
     assert!(in_order(&here, &[with_the_customer, only(600)]), "{here:#?}");
     world.node.until_metric("offhook_streams_active", &[], 0.0).await;
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whose_multi_party_call_has_ended_is_called_no_longer() {
+async fn participants_of_an_ended_multi_party_call_are_not_called() {
     for rest in [true, false] {
         let world = meeting(
             "<Response><MultiPartyCall role=\"customer\" enterSound=\"none\" exitSound=\"none\" stayAlone=\"true\" \
@@ -441,13 +442,13 @@ async fn whose_multi_party_call_has_ended_is_called_no_longer() {
             let added = world.mpc("POST", "name_Desk/Participant/", &body(to, delay)).await;
             assert_eq!(added.status, 201, "{}", added.text());
         }
-        world.told("AddParticipantRinging").await;
+        world.status_event("AddParticipantRinging").await;
         if rest {
             assert_eq!(world.mpc("DELETE", "name_Desk/", &Value::Null).await.status, 204);
         } else {
             customer.control().hangup().await;
         }
-        // Who rang rings no longer, and who was to be called later is not called.
+        // The ringing phone stops, and the scheduled call is not placed.
         let ended = tokio::time::timeout(Duration::from_secs(20), rings.all())
             .await
             .expect("it rings no longer");
@@ -455,10 +456,10 @@ async fn whose_multi_party_call_has_ended_is_called_no_longer() {
             ended.iter().all(|event| !matches!(event.kind, CallEventKind::Answered)),
             "{ended:#?}"
         );
-        world.told_times("AddParticipantFailed", 2).await;
+        world.until_events("AddParticipantFailed", 2).await;
         let source = if rest { "API Request" } else { "Plivo" };
         for (to, source) in [(USER, source), (OTHER, "Plivo")] {
-            let is_its = |seen: &crate::support::app::Seen| {
+            let is_its = |seen: &crate::support::app::ReceivedRequest| {
                 seen.param("Event") == "Hangup" && seen.param("To") == to
             };
             let hangup = world.app.wait_where("/agent", is_its).await;
@@ -474,7 +475,7 @@ async fn whose_multi_party_call_has_ended_is_called_no_longer() {
         }
         let rang = world
             .app
-            .seen()
+            .requests()
             .iter()
             .filter(|seen| seen.param("EventName") == "AddParticipantRinging")
             .count();

@@ -1,5 +1,5 @@
-//! Asking a user for permission to be called, as a customer does it: over the API, through the simulated Meta, to the
-//! user's phone and back; and over a crash.
+//! Requesting a user's permission to call: over the API, through the simulated Meta to the user's
+//! phone and back, and across a crash.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use sim::{CallEventKind, CallScript, PermissionPolicy, Sim, SimOptions};
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::node::{
-    ACCESS_TOKEN, API_KEY, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options,
+    ACCESS_TOKEN, API_KEY, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options,
 };
 
 const USER: &str = "919412341234";
@@ -27,9 +27,9 @@ impl World {
         app.xml("/answer", "<Response><Speak>We will call you back.</Speak></Response>");
         let options = SimOptions { permission_policy: PermissionPolicy::AskFirst, ..sim_options() };
         let sim = Sim::start(options).await.expect("sim");
-        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-        wanted.number_extra = number_extra.to_owned();
-        let node = Node::start(&wanted).await;
+        let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+        node_config.number_extra = number_extra.to_owned();
+        let node = Node::start(&node_config).await;
         sim.set_node_url(&node.public);
         Self { sim, node, _app: app }
     }
@@ -59,8 +59,8 @@ impl World {
         panic!("not {status} after 10 s; log:\n{}", self.node.log());
     }
 
-    /// What the user's phone shows, and what the user does about it.
-    async fn phone(&self) -> Value {
+    /// Returns the request on the user's phone.
+    async fn phone_request(&self) -> Value {
         http::get(&format!("{}/_sim/permissions", self.sim.url())).await.json()["pairs"][0].clone()
     }
 
@@ -69,7 +69,7 @@ impl World {
         http::send("POST", &url, &[], json!({ "answer": answer }).to_string()).await.status
     }
 
-    /// Until the user's answer got its 200.
+    /// Waits until the webhook with the user's answer got its 200.
     async fn until_answered(&self) {
         let taken = |line: &LogLine| matches!(&line.event, LogEvent::Webhook { event, status: 200, .. } if event == "call_permission_reply");
         let mut every = tokio::time::interval(Duration::from_millis(20));
@@ -93,7 +93,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m18_a_user_is_asked_answers_and_the_node_knows_also_after_a_crash() {
+async fn m18_a_users_answer_to_a_permission_request_survives_a_crash() {
     let mut world = World::start("").await;
     assert_eq!(world.permission("").await["status"], "none");
     let sent = world.request().await;
@@ -103,13 +103,14 @@ async fn m18_a_user_is_asked_answers_and_the_node_knows_also_after_a_crash() {
         "{}",
         sent.text()
     );
-    let shown = world.phone().await;
+    let shown = world.phone_request().await;
     assert_eq!(
         (&shown["user"], &shown["requests"][0]["text"]),
         (&json!(USER), &json!("May we call you back?"))
     );
     assert_eq!(shown["requests"][0]["id"], sent.json()["messageId"]);
-    // L13: the second is refused before it reaches Meta, with the time.
+    // A second request within 24 hours is refused without asking Meta, with the time at which it is
+    // allowed.
     let again = world.request().await;
     let error = again.json()["error"].clone();
     assert_eq!(
@@ -128,7 +129,7 @@ async fn m18_a_user_is_asked_answers_and_the_node_knows_also_after_a_crash() {
     );
     assert_eq!(world.answers("accept").await, 409, "nothing is open any more");
     world.until_answered().await;
-    // Answered 200 is kept, whatever becomes of the process.
+    // An answer acknowledged with 200 survives a crash.
     world.node.kill();
     world.node.start_again().await;
     assert_eq!(world.permission("").await, granted);
@@ -136,18 +137,17 @@ async fn m18_a_user_is_asked_answers_and_the_node_knows_also_after_a_crash() {
 
     assert_eq!(world.answers("reject").await, 204);
     world.until("none").await;
-    // Meta has the last word.
+    // Meta's state wins.
     let told = world.permission("?refresh=true").await;
     assert_eq!((&told["status"], &told["source"]), (&json!("none"), &json!("meta")));
     assert!(told["checkedAt"].is_string(), "{told}");
     let metric = [("kind", "messages.call_permission_reply"), ("result", "permission_updated")];
-    // Since the crash; it is counted once it is known to be kept.
+    // The counter is incremented after the write has been stored.
     world.node.until_metric("offhook_webhook_events_total", &metric, 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m17_l20_a_users_call_allows_a_call_back_where_the_number_says_so_and_clears_the_requests()
-{
+async fn m17_l20_an_inbound_call_grants_permission_if_enabled_and_resets_the_requests() {
     let world = World::start("").await;
     assert_eq!(world.request().await.status, 202);
     world.calls().await;
@@ -164,13 +164,13 @@ async fn m17_l20_a_users_call_allows_a_call_back_where_the_number_says_so_and_cl
     world.calls().await;
     let granted = world.until("temporary").await;
     assert!(granted["expiresAt"].is_string());
-    // The node and the stand-in are of one mind.
+    // The node and the simulator agree.
     let told = world.permission("?refresh=true").await;
     assert_eq!((&told["status"], &told["expiresAt"]), (&granted["status"], &granted["expiresAt"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m19_graph_is_asked_once_a_minute_and_numbers_have_rules_of_their_own() {
+async fn m19_permissions_are_refreshed_once_a_minute_with_limits_per_number() {
     let world =
         World::start("permissions = { requests_per_day = 25, requests_per_week = 100 }").await;
     for _ in 0..3 {
@@ -184,7 +184,7 @@ async fn m19_graph_is_asked_once_a_minute_and_numbers_have_rules_of_their_own() 
         .count();
     assert_eq!(reads, 1);
     assert_eq!(world.permission("").await["requestsLeft"], 25);
-    // Ours would let a second pass; Meta does not.
+    // Our rules would allow a second request, but Meta refuses it.
     assert_eq!(world.request().await.status, 202);
     let refused = world.request().await;
     assert_eq!(

@@ -1,4 +1,5 @@
-//! The browser phone of `offhook dev` in a real Chromium: call, hear, press keys, hang up, and the page tells it all.
+//! The browser phone of `offhook dev` in a real Chromium: call, hear, press keys, hang up, and
+//! follow the events on the page.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -6,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::http;
 
-/// `offhook dev` as a user starts it; ended by SIGINT when dropped.
+/// `offhook dev` as a user starts it; stopped by SIGINT when dropped.
 struct Dev {
     child: Child,
     told: Vec<String>,
@@ -33,7 +34,7 @@ impl Dev {
         Self { child, told }
     }
 
-    /// The address printed behind a name.
+    /// Returns the printed address with this label.
     fn address(&self, name: &str) -> String {
         let line = self.told.iter().find_map(|l| l.trim().strip_prefix(name));
         line.unwrap_or_else(|| panic!("no {name} in {:#?}", self.told)).trim().to_owned()
@@ -85,7 +86,7 @@ async fn a_person_calls_from_the_page_hears_the_menu_presses_a_key_and_hangs_up(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m18_a_person_is_asked_on_the_page_whether_the_business_may_call_and_allows_it() {
+async fn m18_a_permission_request_is_granted_on_the_page() {
     if !has_chromium() {
         return;
     }
@@ -97,7 +98,7 @@ async fn m18_a_person_is_asked_on_the_page_whether_the_business_may_call_and_all
     let key = [("x-api-key", sim::world::API_KEY)];
     let text = r#"{"text":"May we call you about your order <b>17</b>?"}"#;
     assert_eq!(http::send("POST", &format!("{permission}request/"), &key, text).await.status, 202);
-    // As text: what a business writes is no page.
+    // A business's message is shown as text, not as HTML.
     page.until("document.getElementById('request-text').innerText.includes('<b>17</b>')").await;
     page.until("!document.getElementById('request').hidden").await;
     if let Ok(folder) = std::env::var("OFFHOOK_TEST_PICTURES") {
@@ -120,7 +121,7 @@ async fn m18_a_person_is_asked_on_the_page_whether_the_business_may_call_and_all
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_playgrounds_document_is_heard_by_the_browser_phone() {
+async fn the_browser_phone_hears_the_playgrounds_document() {
     if !has_chromium() {
         return;
     }
@@ -136,7 +137,7 @@ async fn the_playgrounds_document_is_heard_by_the_browser_phone() {
     .await;
     page.until("document.querySelector('button[data-phone]')").await;
     let phone = page.eval("document.querySelector('button[data-phone]').dataset.phone").await;
-    // What the button does, but for the window that it opens.
+    // Submits the form like the button, without opening a window.
     page.eval(
         "const form = document.querySelector('.bench form'); const by = form.querySelector('button[value=phone]'); \
                fetch(form.getAttribute('action'), {method: 'POST', body: new URLSearchParams(new FormData(form, by))})\
@@ -159,7 +160,7 @@ async fn the_playgrounds_document_is_heard_by_the_browser_phone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminal_calls_through_a_running_dev_and_by_itself() {
+async fn the_call_command_works_with_and_without_a_running_dev() {
     let dev = Dev::start(&[]);
     let node = dev.address("console").replace("/console/", "");
     let folder = tempfile::tempdir().expect("a folder");

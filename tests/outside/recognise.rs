@@ -1,5 +1,6 @@
-//! Callers who speak, through the whole binary with real media: the sound of the embedded voice goes in at the simulated
-//! phone, a recogniser of the test's own (or pocketsphinx) gets it, and the application is told.
+//! Speech recognition through the whole binary with real media: the simulated phone plays the
+//! embedded voice, the test's recogniser (or pocketsphinx) receives it, and the application gets
+//! the text.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use xml::ast::{DocUrl, Speech, SpeechNode, Voice};
 
 use crate::support::app::App;
 use crate::support::has_peer;
-use crate::support::node::{Node, Wanted, sim_options};
+use crate::support::node::{Node, NodeConfig, sim_options};
 
 struct NoFiles;
 
@@ -35,7 +36,7 @@ impl FileFetch for NoFiles {
     }
 }
 
-/// What a caller says: text in the embedded voice, and silence around it.
+/// Returns a caller's audio: text in the embedded voice, surrounded by silence.
 pub(super) async fn say(before_ms: u64, text: &str) -> Vec<Frame> {
     let dir = tempfile::tempdir().unwrap();
     let config = SpeechConfig {
@@ -66,7 +67,7 @@ pub(super) async fn say(before_ms: u64, text: &str) -> Vec<Frame> {
     frames
 }
 
-/// A transcription endpoint that understands the same whatever it hears, and keeps the requests.
+/// A transcription endpoint that always returns the same text and keeps the requests.
 #[derive(Clone, Default)]
 pub struct Endpoint {
     asked: Arc<Mutex<Vec<Bytes>>>,
@@ -88,7 +89,7 @@ impl Endpoint {
         (endpoint, url)
     }
 
-    /// The sounds that came, 16 kHz mono.
+    /// Returns the received audio, 16 kHz mono.
     pub fn heard(&self) -> Vec<Vec<i16>> {
         let asked = self.asked.lock().unwrap();
         let wav = |body: &Bytes| {
@@ -113,10 +114,10 @@ async fn world(speech: &str) -> World {
         .xml("/so-far", "")
         .xml("/said", "<Response><Speak>Thank you.</Speak></Response>");
     let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
-    let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.extra = speech.to_owned();
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.extra = speech.to_owned();
+    let node = Node::start(&node_config).await;
     sim.set_node_url(node.public.clone());
     World { node, sim, app }
 }
@@ -131,7 +132,7 @@ impl World {
         );
     }
 
-    /// Calls, says that, and stays until the business hangs up.
+    /// Runs a call that plays `say` and stays until the business hangs up.
     async fn call(&self, say: Vec<Frame>) -> Vec<sim::CallEvent> {
         let script = CallScript { say, hangup: HangupRule::Never, ..CallScript::default() };
         let events =
@@ -146,7 +147,7 @@ const LONG: &str = "<Speak>Welcome to the restaurant. We are open every day from
     Please tell us what we can do for you today, and we will see to it at once, or as soon as we can.</Speak>";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_caller_says_over_the_prompt_stops_it_and_goes_to_the_action() {
+async fn speech_interrupts_the_prompt_and_is_sent_to_the_action() {
     let answer = r#"{"text":" Book a table for two.\n","segments":[{"text":" Book a table for two.","start":0,"end":2,"avg_logprob":-0.1,"no_speech_prob":0.01}]}"#;
     let (endpoint, url) = Endpoint::start(answer).await;
     let world = world(&format!("[speech.transcribe]\nurl = \"{url}\"\n")).await;
@@ -176,7 +177,7 @@ async fn what_a_caller_says_over_the_prompt_stops_it_and_goes_to_the_action() {
         form.contains("name=\"language\"\r\n\r\nen\r\n") && form.contains("book a table"),
         "its fields"
     );
-    // A long prompt, cut short.
+    // A long prompt is interrupted.
     let Some(CallEventKind::Ended(ended)) = events.last().map(|e| &e.kind) else {
         panic!("no end: {events:#?}")
     };
@@ -191,7 +192,7 @@ async fn what_a_caller_says_over_the_prompt_stops_it_and_goes_to_the_action() {
     understood(&heard[0], "please book a table for two");
 }
 
-/// The sound that a recogniser got is one that another one understands.
+/// Checks that the audio sent to the recogniser is intelligible to another one.
 fn understood(pcm: &[i16], text: &str) {
     let Some(words) = sphinx(pcm) else { return };
     let said: Vec<&str> = text.split(' ').collect();
@@ -199,7 +200,7 @@ fn understood(pcm: &[i16], text: &str) {
     assert!(heard * 2 >= said.len(), "understood {words:?} of {text:?}");
 }
 
-/// What pocketsphinx makes of it, where it is installed.
+/// Returns the text that pocketsphinx recognises, or `None` if it is not installed.
 pub fn sphinx(pcm: &[i16]) -> Option<String> {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
@@ -247,7 +248,7 @@ async fn interim_results_come_before_the_action_and_none_after_it() {
         (said.param("Speech"), said.param("SpeechConfidenceScore")),
         ("f*** this table", "1.00")
     );
-    let seen = world.app.seen();
+    let seen = world.app.requests();
     let order: Vec<_> =
         seen.iter().map(|s| s.path.as_str()).filter(|p| ["/so-far", "/said"].contains(p)).collect();
     assert!(order.len() >= 2 && order.last() == Some(&"/said"), "{order:?}");
@@ -262,7 +263,7 @@ async fn interim_results_come_before_the_action_and_none_after_it() {
         assert_eq!(first.param(name), value, "{name}");
     }
     assert!(first.headers.contains_key("x-plivo-signature-v3"));
-    // log="false": nowhere.
+    // With log="false" the text must not appear anywhere.
     let uuid = said.param("CallUUID").to_owned();
     let key = [("x-api-key", crate::support::node::API_KEY)];
     let url = format!("{}/api/v1/calls/{uuid}/events", world.node.public);
@@ -274,7 +275,7 @@ async fn interim_results_come_before_the_action_and_none_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_recogniser_the_document_goes_on_and_the_record_says_why() {
+async fn without_a_recogniser_the_document_continues_and_the_record_says_why() {
     let world = world("[speech]\nrecogniser = \"none\"\n").await;
     world.answer("inputType=\"speech\" executionTimeout=\"5\"", "");
     world.call(say(200, "Is anybody there?").await).await;

@@ -1,5 +1,5 @@
-//! Recordings through the whole binary with real media: what was said is in the file, whatever ended it, and whoever is to
-//! know it is told.
+//! Recordings through the whole binary with real media: the file contains all speech, for any end,
+//! and the callbacks report it.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use sim::{CallEvent, CallScript, CalleeBehaviour, HangupRule, caller};
 
 use super::dial::tone;
 use super::outbound::{World, world};
-use crate::support::app::Seen;
+use crate::support::app::ReceivedRequest;
 use crate::support::http;
 
 const SAID_HZ: f64 = 700.0;
 
-/// A node whose callers get this document; `APP` is the application.
+/// Starts a node with this document for callers. `APP` is the application's URL.
 async fn recording(document: &str) -> World {
-    let world = world(|wanted, _| {
-        wanted.accept_wait_ms = 0;
-        wanted.hangup_url = wanted.answer_url.replace("/unused", "/hangup");
-        wanted.extra = "[cluster]\nnode_id = \"recording\"\n".to_owned();
+    let world = world(|node_config, _| {
+        node_config.accept_wait_ms = 0;
+        node_config.hangup_url = node_config.answer_url.replace("/unused", "/hangup");
+        node_config.extra = "[cluster]\nnode_id = \"recording\"\n".to_owned();
     })
     .await;
     for path in ["/recorded", "/recording"] {
@@ -31,7 +31,7 @@ async fn recording(document: &str) -> World {
     world
 }
 
-/// Somebody who speaks for so long.
+/// A caller who speaks for `seconds`.
 fn speaker(seconds: u32, keys: &str) -> CallScript {
     CallScript {
         say: tone(SAID_HZ, seconds),
@@ -44,7 +44,7 @@ async fn call(world: &World, script: CallScript) -> Vec<CallEvent> {
     world.sim.place_call(script).all().await
 }
 
-/// A recording's samples, channel by channel.
+/// Returns the samples of a recording by channel.
 pub(super) fn channels(wav: &[u8]) -> Vec<Vec<i16>> {
     let mut reader = hound::WavReader::new(wav).expect("a WAV file");
     let count = usize::from(reader.spec().channels);
@@ -53,7 +53,7 @@ pub(super) fn channels(wav: &[u8]) -> Vec<Vec<i16>> {
     (0..count).map(|n| all.iter().skip(n).step_by(count).copied().collect()).collect()
 }
 
-/// Milliseconds in which this tone is most of what is heard.
+/// Returns for how many milliseconds this tone dominates.
 pub(super) fn tone_ms(pcm: &[i16], hz: f64) -> u64 {
     let step = hz * std::f64::consts::TAU / 16_000.0;
     let is_it = |frame: &&[i16]| {
@@ -68,11 +68,11 @@ pub(super) fn tone_ms(pcm: &[i16], hz: f64) -> u64 {
     pcm.chunks_exact(320).filter(is_it).count() as u64 * 20
 }
 
-fn number(seen: &Seen, name: &str) -> i64 {
+fn number(seen: &ReceivedRequest, name: &str) -> i64 {
     seen.param(name).parse().unwrap_or_else(|_| panic!("{name} is {:?}", seen.param(name)))
 }
 
-/// The remarks in a call's record, and all of it.
+/// Returns the remarks in a call's record, and the record.
 async fn remarks_of(world: &World, call: &str) -> (String, Value) {
     let key = [("x-api-key", crate::support::node::API_KEY)];
     let url = format!("{}/api/v1/calls/{call}/", world.node.public);
@@ -80,8 +80,8 @@ async fn remarks_of(world: &World, call: &str) -> (String, Value) {
     (record["remarks"].to_string(), record)
 }
 
-/// What every message about a recording that is over says of it; gives its length.
-pub(super) fn told_of(seen: &Seen, end: &str) -> u64 {
+/// Checks the parameters common to all requests about a finished recording. Returns its duration.
+pub(super) fn assert_finished(seen: &ReceivedRequest, end: &str) -> u64 {
     let ms = number(seen, "RecordingDurationMs");
     assert_eq!(number(seen, "RecordingDuration"), (ms + 999) / 1_000);
     assert_eq!(number(seen, "RecordingEndMs") - number(seen, "RecordingStartMs"), ms);
@@ -94,7 +94,7 @@ pub(super) fn told_of(seen: &Seen, end: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_is_recorded_told_and_downloaded() {
+async fn a_message_is_recorded_reported_and_downloaded() {
     let world = recording(
         "<Record action=\"APP/recorded\" callbackUrl=\"APP/recording\" fileFormat=\"wav\" maxLength=\"20\"/>",
     )
@@ -103,13 +103,13 @@ async fn a_message_is_recorded_told_and_downloaded() {
     let events = call(&world, speaker(8, "wwwwww5w#")).await;
 
     let action = world.app.wait("/recorded").await;
-    let ms = told_of(&action, "FinishedOnKey");
+    let ms = assert_finished(&action, "FinishedOnKey");
     assert!((1_500..6_000).contains(&ms), "{ms} ms; {events:#?}");
     for (name, value) in [("Digits", "#"), ("Event", "Redirect"), ("CallStatus", "in-progress")] {
         assert_eq!(action.param(name), value, "{name}");
     }
     let callback = world.app.wait("/recording").await;
-    assert_eq!(told_of(&callback, "FinishedOnKey"), ms);
+    assert_eq!(assert_finished(&callback, "FinishedOnKey"), ms);
     assert_eq!(
         (callback.param("Event"), callback.param("CallStatus")),
         ("RecordStop", "in-progress")
@@ -117,7 +117,7 @@ async fn a_message_is_recorded_told_and_downloaded() {
     assert!(callback.params.iter().all(|(name, _)| name != "Digits"));
     assert_eq!(callback.param("CallUUID"), action.param("CallUUID"));
 
-    // The caller left, what the caller heard right: nothing.
+    // Left is the caller's audio, right is what the caller heard: nothing.
     let url = callback.param("RecordUrl").to_owned();
     let file = http::get(&url).await;
     assert_eq!(file.status, 200);
@@ -161,20 +161,21 @@ async fn a_message_is_recorded_told_and_downloaded() {
     assert_eq!(world.node.metric("offhook_instructions_total", &done).await, 1.0);
 }
 
-/// Whatever the hang-up meets: the file still open, the action being asked, or all of it done.
+/// The hang-up may occur while the file is open, while the action is requested, or after both.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_and_then_a_hang_up_leave_the_action_all_the_same() {
+async fn the_action_is_requested_after_a_key_and_a_hang_up() {
     let world =
         recording("<Record action=\"APP/recorded\" fileFormat=\"wav\" playBeep=\"false\" finishOnKey=\"1#\"/>").await;
     world.app.xml("/recorded", "<Response><Wait length=\"30\"/></Response>");
     for after_ms in [2_900, 3_000, 3_050, 3_100, 3_200] {
-        // The key goes down two seconds after the answer, and lasts for half a second.
+        // The key is pressed two seconds after the answer, for half a second.
         let hangup = HangupRule::AfterAnswer(Duration::from_millis(after_ms));
-        let before = world.app.seen().iter().filter(|seen| seen.path == "/recorded").count();
+        let before = world.app.requests().iter().filter(|seen| seen.path == "/recorded").count();
         call(&world, CallScript { hangup, ..speaker(4, "WWw1") }).await;
         let mut every = tokio::time::interval(Duration::from_millis(20));
         let comes = async {
-            while world.app.seen().iter().filter(|seen| seen.path == "/recorded").count() == before
+            while world.app.requests().iter().filter(|seen| seen.path == "/recorded").count()
+                == before
             {
                 every.tick().await;
             }
@@ -182,7 +183,7 @@ async fn a_key_and_then_a_hang_up_leave_the_action_all_the_same() {
         tokio::time::timeout(Duration::from_secs(20), comes)
             .await
             .unwrap_or_else(|_| panic!("{after_ms}: no action"));
-        let seen = world.app.seen();
+        let seen = world.app.requests();
         let action = seen.iter().rfind(|seen| seen.path == "/recorded").expect("it came");
         let by_key = action.param("RecordingEndReason") == "FinishedOnKey";
         assert_eq!(action.param("Digits"), if by_key { "1" } else { "" }, "{after_ms}: {action:?}");
@@ -190,7 +191,7 @@ async fn a_key_and_then_a_hang_up_leave_the_action_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silence_ends_a_message_and_a_hang_up_leaves_it_all_the_same() {
+async fn silence_or_a_hang_up_ends_a_message() {
     let world = recording(
         "<Record action=\"APP/recorded\" redirect=\"false\" timeout=\"2\" fileFormat=\"wav\" playBeep=\"false\" \
          recordChannelType=\"mono\"/><Record action=\"APP/recorded\" callbackUrl=\"APP/recording\" timeout=\"30\"/>",
@@ -202,17 +203,17 @@ async fn silence_ends_a_message_and_a_hang_up_leaves_it_all_the_same() {
         .app
         .wait_where("/recorded", |seen| seen.param("RecordingEndReason") == "Silence")
         .await;
-    let ms = told_of(&first, "Silence");
+    let ms = assert_finished(&first, "Silence");
     assert!((3_500..5_000).contains(&ms), "{ms} ms: two of voice, two of silence");
     let mono = channels(&http::get(first.param("RecordUrl")).await.body);
     assert_eq!((mono.len(), mono[0].len() as u64), (1, ms * 16));
 
-    // The second one: the action hears of it after the call, and its document runs nowhere.
+    // In the second case the action is requested after the call, and its document is not run.
     let action = world
         .app
         .wait_where("/recorded", |seen| seen.param("RecordingEndReason") == "HungUp")
         .await;
-    assert!(told_of(&action, "HungUp") > 500);
+    assert!(assert_finished(&action, "HungUp") > 500);
     assert_eq!((action.param("CallStatus"), action.param("Digits")), ("completed", ""));
     let callback = world.app.wait("/recording").await;
     assert_eq!(callback.param("CallStatus"), "completed");
@@ -226,7 +227,7 @@ async fn silence_ends_a_message_and_a_hang_up_leaves_it_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_node_leaves_a_file_and_tells_of_it_when_it_is_back() {
+async fn a_killed_node_keeps_the_recording_and_reports_it_after_a_restart() {
     let mut world = recording(
         "<Record recordSession=\"true\" callbackUrl=\"APP/recording\" action=\"APP/recorded\" redirect=\"false\" \
          fileFormat=\"wav\"/><Wait length=\"30\"/>",
@@ -250,7 +251,7 @@ async fn a_killed_node_leaves_a_file_and_tells_of_it_when_it_is_back() {
     world.node.kill();
     world.node.start_again().await;
     let callback = world.app.wait("/recording").await;
-    let ms = told_of(&callback, "HungUp");
+    let ms = assert_finished(&callback, "HungUp");
     assert!(ms >= 3_000, "{ms} ms");
     assert_eq!(
         (callback.param("RecordUrl"), callback.param("CallStatus")),
@@ -264,9 +265,9 @@ async fn a_killed_node_leaves_a_file_and_tells_of_it_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_records_a_live_call_lists_what_it_has_and_takes_it_away() {
+async fn rest_records_a_live_call_and_lists_and_deletes_recordings() {
     let world = recording("<Wait length=\"30\"/>").await;
-    // `Wait` alone answers nobody: something that is heard does.
+    // `Wait` alone does not answer a call; audible elements do.
     world.app.xml("/unused", "<Response><Speak>Hello.</Speak><Wait length=\"30\"/></Response>");
     let _phone = world.sim.place_call(CallScript { hangup: HangupRule::Never, ..speaker(20, "") });
     let call = world.app.wait("/unused").await.param("CallUUID").to_owned();
@@ -283,7 +284,7 @@ async fn rest_records_a_live_call_lists_what_it_has_and_takes_it_away() {
             1.0,
         )
         .await;
-    let (path, wanted) = (
+    let (path, order) = (
         format!("Call/{call}/Record/"),
         json!({
             "file_format": "wav", "record_channel_type": "mono", "time_limit": 30, "callback_url": world.app.url("/recording"),
@@ -291,9 +292,9 @@ async fn rest_records_a_live_call_lists_what_it_has_and_takes_it_away() {
     );
     assert_eq!(ask("DELETE", &path, json!({})).await.0, 404, "nothing is recorded");
     assert_eq!(ask("POST", &path, json!({"file_format": "ogg"})).await.0, 400);
-    let (status, started) = ask("POST", &path, wanted.clone()).await;
+    let (status, started) = ask("POST", &path, order.clone()).await;
     assert_eq!((status, &started["message"]), (202, &json!("call recording started")), "{started}");
-    assert_eq!(ask("POST", &path, wanted).await.0, 409, "once at a time");
+    assert_eq!(ask("POST", &path, order).await.0, 409, "once at a time");
     let id = started["recording_id"].as_str().expect("an id").to_owned();
     let part = world.node.dir.path().join("recordings").join(format!("{id}.wav.part"));
     let mut every = tokio::time::interval(Duration::from_millis(50));
@@ -302,7 +303,7 @@ async fn rest_records_a_live_call_lists_what_it_has_and_takes_it_away() {
     }
     assert_eq!(ask("DELETE", &path, json!({})).await.0, 204);
     let callback = world.app.wait("/recording").await;
-    let ms = told_of(&callback, "Stopped");
+    let ms = assert_finished(&callback, "Stopped");
     assert_eq!(
         (callback.param("RecordingID"), callback.param("CallStatus")),
         (id.as_str(), "in-progress")
@@ -332,13 +333,13 @@ async fn rest_records_a_live_call_lists_what_it_has_and_takes_it_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recording_begins_when_who_was_dialled_has_answered() {
+async fn a_dials_recording_starts_when_the_callee_answers() {
     const CALLER: &str = "919812345678";
     const CALLEE: &str = "919412341234";
     const CALLEE_HZ: f64 = 1_100.0;
-    let world = world(|wanted, _| {
-        wanted.limits = "allow_wa_bridge = true".to_owned();
-        wanted.accept_wait_ms = 0;
+    let world = world(|node_config, _| {
+        node_config.limits = "allow_wa_bridge = true".to_owned();
+        node_config.accept_wait_ms = 0;
     })
     .await;
     for path in ["/recorded", "/recording"] {
@@ -372,11 +373,11 @@ async fn a_recording_begins_when_who_was_dialled_has_answered() {
     let (_, here) = tokio::join!(callee.all(), caller.all());
     assert!(super::dial::heard_ms(&here, 425.0) > 900, "it rang before");
     let begun = world.app.wait("/recorded").await;
-    // It is asked at once, before anybody has answered.
+    // The callback is sent immediately, before the call is answered.
     assert_eq!((begun.param("RecordingDuration"), begun.param("CallStatus")), ("-1", "ringing"));
     let callback = world.app.wait("/recording").await;
     assert_eq!(begun.param("RecordUrl"), callback.param("RecordUrl"));
-    let ms = told_of(&callback, "HungUp");
+    let ms = assert_finished(&callback, "HungUp");
     assert!((2_500..5_500).contains(&ms), "{ms} ms: what was before the answer is not in it");
     let both = channels(&http::get(callback.param("RecordUrl")).await.body);
     assert_eq!(both.len(), 2);
@@ -388,10 +389,11 @@ async fn a_recording_begins_when_who_was_dialled_has_answered() {
     assert_eq!(tone_ms(&both[1], 425.0), 0, "no ring-back tone");
 }
 
-/// A folder that has room for so many bytes; it has no more once this is dropped. None: this system lets nobody mount here.
-struct Small(std::path::PathBuf);
+/// A folder of limited size. The limit is lifted when this is dropped. `None` if this system does
+/// not permit mounting.
+struct SmallDisk(std::path::PathBuf);
 
-impl Small {
+impl SmallDisk {
     fn over(folder: std::path::PathBuf, size: &str) -> Option<Self> {
         let mount = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "offhook-test"])
@@ -403,30 +405,30 @@ impl Small {
     }
 }
 
-impl Drop for Small {
+impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_ends_a_conferences_recording_with_a_file_and_a_remark() {
+async fn a_full_disk_ends_a_conference_recording_with_a_file_and_a_remark() {
     let world = recording(
         "<Conference record=\"true\" recordFileFormat=\"wav\" callbackUrl=\"APP/recording\" enterSound=\"\" \
          exitSound=\"\">Board</Conference>",
     )
     .await;
     let folder = world.node.dir.path().join("recordings");
-    let Some(_small) = Small::over(folder.clone(), "96k") else { return };
+    let Some(_small) = SmallDisk::over(folder.clone(), "96k") else { return };
     let phone = world.sim.place_call(CallScript { hangup: HangupRule::Never, ..speaker(30, "") });
-    let is_over = |seen: &Seen| {
+    let is_over = |seen: &ReceivedRequest| {
         !["", "-1"].contains(&seen.params.get("RecordingDuration").map_or("", String::as_str))
     };
     let over = world.app.wait_where("/recording", is_over).await;
-    let ms = told_of(&over, "Failed");
+    let ms = assert_finished(&over, "Failed");
     assert!((1_000..3_100).contains(&ms), "{ms} ms");
     assert_eq!(over.param("CallStatus"), "in-progress", "the conference goes on");
-    // The file is whole, and nothing is left in the making.
+    // The file is complete, and no partial file is left.
     let both = channels(&http::get(over.param("RecordUrl")).await.body);
     assert_eq!(both.iter().map(|pcm| pcm.len() as u64 / 320 * 20).collect::<Vec<_>>(), [ms]);
     let files: Vec<_> = std::fs::read_dir(&folder)
@@ -438,7 +440,7 @@ async fn a_full_disk_ends_a_conferences_recording_with_a_file_and_a_remark() {
         "{files:?}"
     );
 
-    // It is recorded no longer, and can be again.
+    // The recording has stopped and can be started again.
     let stopped = world.rest("DELETE", "Conference/Board/Record/", &[], String::new()).await;
     assert_eq!(stopped.status, 404, "{}", stopped.text());
     phone.control().hangup().await;
@@ -449,8 +451,7 @@ async fn a_full_disk_ends_a_conferences_recording_with_a_file_and_a_remark() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recording_that_cannot_be_completed_when_the_call_is_over_is_told_and_stands_in_its_record()
- {
+async fn a_recording_that_cannot_be_completed_is_reported_and_recorded() {
     let world = recording(
         "<Record recordSession=\"true\" callbackUrl=\"APP/recording\" action=\"APP/recorded\" redirect=\"false\" \
          fileFormat=\"wav\"/><Wait length=\"30\"/>",
@@ -465,13 +466,13 @@ async fn a_recording_that_cannot_be_completed_when_the_call_is_over_is_told_and_
         .join("recordings")
         .join(format!("{}.wav.part", began.param("RecordingID")));
     let mut every = tokio::time::interval(Duration::from_millis(20));
-    // Written on it can be, but not be given its name.
+    // The file can be written but not renamed.
     while std::fs::remove_file(&part).is_err() {
         every.tick().await;
     }
     phone.control().hangup().await;
     let callback = world.app.wait("/recording").await;
-    assert_eq!(told_of(&callback, "Failed"), 0);
+    assert_eq!(assert_finished(&callback, "Failed"), 0);
     assert_eq!(callback.param("CallStatus"), "completed");
     let hangup = world.app.wait("/hangup").await;
     world.node.record(hangup.param("CallUUID")).await;

@@ -1,4 +1,5 @@
-//! The configuration reloaded while calls go on (R9): by SIGHUP and over the API.
+//! Configuration reload during calls, by SIGHUP and over the API
+//! (`docs/reference/reliability.md#r9`).
 
 use serde_json::json;
 
@@ -6,7 +7,7 @@ use crate::support::app::App;
 use crate::support::http::{self, Answer};
 use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, wacid};
 use crate::support::node::{
-    API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, NUMBER, Node, VERIFY_TOKEN, Wanted,
+    API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, VERIFY_TOKEN,
 };
 
 struct World {
@@ -24,13 +25,13 @@ impl World {
         );
         app.xml("/answer", document.clone()).xml("/other", document).xml("/hangup", "");
         let graph = Graph::start().await;
-        let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-        wanted.hangup_url = app.url("/hangup");
-        wanted.accept_wait_ms = 0;
-        Self { node: Node::start(&wanted).await, graph, app }
+        let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+        node_config.hangup_url = app.url("/hangup");
+        node_config.accept_wait_ms = 0;
+        Self { node: Node::start(&node_config).await, graph, app }
     }
 
-    /// Changes the file: each text by another.
+    /// Replaces texts in the configuration file.
     fn edit(&self, changes: &[(&str, &str)]) {
         let file = self.node.dir.path().join("offhook.toml");
         let mut text = std::fs::read_to_string(&file).expect("the configuration");
@@ -51,8 +52,8 @@ impl World {
         .await
     }
 
-    /// SIGHUP, and waits until the log has a line with this.
-    async fn hangup_signal(&self, until: &str) {
+    /// Sends SIGHUP and waits until the log contains `until`.
+    async fn sighup(&self, until: &str) {
         let before = self.node.log().matches(until).count();
         self.node.signal("HUP");
         let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
@@ -65,15 +66,15 @@ impl World {
         panic!("no {until:?} after 30 s");
     }
 
-    /// A call that has been accepted.
-    async fn live(&self) -> String {
+    /// Starts a call that is accepted. Returns its id.
+    async fn live_call(&self) -> String {
         let wacid = connect(&self.node, &silent_offer()).await;
         self.graph.wait(&wacid, "accept").await;
         wacid
     }
 
-    /// How the node takes a connect that is signed with `secret`.
-    async fn signed_by(&self, secret: &str) -> u16 {
+    /// Returns the status of a connect that is signed with `secret`.
+    async fn status_signed_by(&self, secret: &str) -> u16 {
         let body = connect_body(&wacid(), &silent_offer()).to_string();
         let signature = crate::support::sign(secret, body.as_bytes());
         let url = format!("{}/webhooks/meta", self.node.public);
@@ -87,9 +88,9 @@ async fn r09_reload_drops_nothing() {
     let slots = [("number", NUMBER)];
     let mut live = Vec::new();
     for _ in 0..5 {
-        live.push(world.live().await);
+        live.push(world.live_call().await);
     }
-    // R1: a lower limit ends no call, and refuses new ones until below.
+    // A lower limit ends no call. It refuses new ones until the count is below it.
     let lower = format!("answer_url = \"{}\"\ncalls_per_number = 2", world.app.url("/other"));
     let answer_url = format!("answer_url = \"{}\"", world.app.url("/answer"));
     world.edit(&[
@@ -97,7 +98,7 @@ async fn r09_reload_drops_nothing() {
         ("default_cps = 100", "default_cps = 50"),
         ("accept_wait_ms = 0", "accept_wait_ms = 10"),
     ]);
-    world.hangup_signal("configuration reloaded").await;
+    world.sighup("configuration reloaded").await;
     world.node.until_metric("offhook_number_slots_in_use", &slots, 5.0).await;
     let full = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&full, "reject").await;
@@ -105,17 +106,17 @@ async fn r09_reload_drops_nothing() {
         terminate(&world.node, &wacid).await;
     }
     world.node.until_metric("offhook_number_slots_in_use", &slots, 1.0).await;
-    // The next call goes by the new file, the one from before still lives by the old.
-    let next = world.live().await;
+    // The next call uses the new file. The live one keeps the old settings.
+    let next = world.live_call().await;
     world.app.wait("/other").await;
     assert_eq!(
         world.graph.actions(&live[0]),
         ["pre_accept", "accept"],
         "the first call was not touched"
     );
-    // The number leaves the file: its calls go on, and are still ended by Meta's word.
+    // The number is removed from the file: its calls continue and still end on Meta's webhooks.
     world.edit(&[("calling_enabled = true", "calling_enabled = false")]);
-    world.hangup_signal("configuration reloaded").await;
+    world.sighup("configuration reloaded").await;
     let off = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&off, "reject").await;
     for wacid in [&live[0], &next] {
@@ -135,9 +136,9 @@ async fn r09_reload_drops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r09_a_bad_file_changes_nothing_and_is_pointed_at() {
+async fn r09_an_invalid_file_changes_nothing_and_is_reported() {
     let world = World::start().await;
-    let live = world.live().await;
+    let live = world.live_call().await;
     world.edit(&[
         ("calling_enabled", "caling_enabled"),
         ("default_cps = 100", "default_cps = \"canary\""),
@@ -154,14 +155,14 @@ async fn r09_a_bad_file_changes_nothing_and_is_pointed_at() {
     assert_eq!(unknown["hint"], "did you mean `calling_enabled`?");
     assert!(unknown["line"].as_u64().is_some_and(|line| line > 10), "{unknown}");
     assert!(!answer.text().contains("canary") && !answer.text().contains(APP_SECRET));
-    world.hangup_signal("nothing has changed").await;
+    world.sighup("nothing has changed").await;
     let log = world.node.log();
     assert!(
         log.contains("offhook.toml:") && log.contains("did you mean `calling_enabled`?"),
         "{log}"
     );
-    // As before: a call comes in, the live one lives.
-    world.live().await;
+    // Unchanged: calls are accepted, and the live one continues.
+    world.live_call().await;
     assert_eq!(world.graph.actions(&live), ["pre_accept", "accept"]);
 
     world.edit(&[
@@ -174,7 +175,7 @@ async fn r09_a_bad_file_changes_nothing_and_is_pointed_at() {
     let expected =
         json!({"accounts": 1, "wabas": 1, "numbers": 1, "needsRestart": ["listen.media_ports"]});
     assert_eq!((answer.status, answer.json()), (200, expected));
-    // The log is read by a thread of the test's own.
+    // A thread of the test reads the log, so the line may appear later.
     let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
     while !world.node.log().contains("listen.media_ports") {
         every.tick().await;
@@ -200,9 +201,12 @@ async fn secrets_rotate_without_a_gap() {
             .await
             .status
     };
-    assert_eq!([world.signed_by(APP_SECRET).await, world.signed_by("new-app").await], [200, 401]);
+    assert_eq!(
+        [world.status_signed_by(APP_SECRET).await, world.status_signed_by("new-app").await],
+        [200, 401]
+    );
 
-    // Both count while the previous one stands.
+    // Both secrets are valid while the previous one is configured.
     world.edit(&[
         (
             &format!("app_secret = \"{APP_SECRET}\""),
@@ -216,20 +220,26 @@ async fn secrets_rotate_without_a_gap() {
         (&format!("[\"{API_KEY}\"]"), &format!("[\"{API_KEY}\", \"new-key\"]")),
     ]);
     assert_eq!(world.reload().await.status, 200);
-    assert_eq!([world.signed_by(APP_SECRET).await, world.signed_by("new-app").await], [200, 200]);
+    assert_eq!(
+        [world.status_signed_by(APP_SECRET).await, world.status_signed_by("new-app").await],
+        [200, 200]
+    );
     assert_eq!([basic(AUTH_TOKEN).await, basic("new-token").await], [200, 200]);
     assert_eq!([verify(VERIFY_TOKEN).await, verify("new-verify").await], [403, 200]);
     assert_eq!([key(API_KEY).await, key("new-key").await], [200, 200]);
 
-    // A call in between signs with both, and keeps doing so to its end.
-    let wacid = world.live().await;
+    // A call that starts during the overlap signs with both until its end.
+    let wacid = world.live_call().await;
     world.edit(&[
         (&format!("app_secret_previous = \"{APP_SECRET}\""), ""),
         (&format!("auth_token_previous = \"{AUTH_TOKEN}\""), ""),
         (&format!("[\"{API_KEY}\", \"new-key\"]"), "[\"new-key\"]"),
     ]);
     assert_eq!(world.reload().await.status, 200);
-    assert_eq!([world.signed_by(APP_SECRET).await, world.signed_by("new-app").await], [401, 200]);
+    assert_eq!(
+        [world.status_signed_by(APP_SECRET).await, world.status_signed_by("new-app").await],
+        [401, 200]
+    );
     assert_eq!([basic(AUTH_TOKEN).await, basic("new-token").await], [401, 200]);
     assert_eq!([key(API_KEY).await, key("new-key").await], [401, 200]);
     let body = crate::support::meta::terminate_body(&wacid).to_string();

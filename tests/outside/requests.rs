@@ -1,19 +1,20 @@
-//! Requests that nobody honest sends, over raw sockets, through the whole binary (R13, R14, R15).
+//! Malformed and hostile requests over raw sockets, through the whole binary
+//! (`docs/reference/reliability.md#r13`, `#r14`, `#r15`).
 
 use crate::support::app::App;
 use crate::support::http::{self, raw};
 use crate::support::meta::{Graph, connect_body, silent_offer, wacid};
-use crate::support::node::{API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, Wanted};
+use crate::support::node::{API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, NodeConfig};
 use crate::support::sign;
 
-/// A node that has nothing to do but to answer its doors.
-async fn node(change: impl FnOnce(&mut Wanted)) -> (Node, Graph) {
+/// Starts a node without other load.
+async fn node(change: impl FnOnce(&mut NodeConfig)) -> (Node, Graph) {
     let app = App::start().await;
     app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
     let graph = Graph::start().await;
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    change(&mut wanted);
-    (Node::start(&wanted).await, graph)
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    change(&mut node_config);
+    (Node::start(&node_config).await, graph)
 }
 
 fn basic(id: &str, token: &str) -> String {
@@ -23,7 +24,7 @@ fn basic(id: &str, token: &str) -> String {
 
 const CALLS: &str = "/v1/Account/MATESTOFFHOOK0000001/Call/";
 
-/// A signed webhook as one request, its framing as given.
+/// Returns a signed webhook as one request with the given framing headers.
 fn webhook(framing: &str, body: &str, on_the_wire: &str) -> String {
     let signature = sign(APP_SECRET, body.as_bytes());
     format!(
@@ -31,13 +32,13 @@ fn webhook(framing: &str, body: &str, on_the_wire: &str) -> String {
     )
 }
 
-/// The status line's code.
+/// Returns the code of the status line.
 fn status(answer: &str) -> &str {
     answer.get(9..12).unwrap_or(answer)
 }
 
-/// Nothing in an answer tells of our insides.
-fn says_nothing_of_us(what: &str, answer: &str) {
+/// Checks that a response discloses no internals.
+fn assert_discloses_nothing(what: &str, answer: &str) {
     let lower = answer.to_lowercase();
     for word in [
         "src/",
@@ -56,7 +57,7 @@ fn says_nothing_of_us(what: &str, answer: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r14_what_may_be_smuggled_is_refused_and_the_connection_closed() {
+async fn r14_ambiguous_framing_is_refused_and_closes_the_connection() {
     let (node, graph) = node(|_| ()).await;
     let id = wacid();
     let body = connect_body(&id, &silent_offer()).to_string();
@@ -149,7 +150,7 @@ async fn r14_what_may_be_smuggled_is_refused_and_the_connection_closed() {
         if status(last) != "400" || answers.ends_with(http::OPEN) {
             taken.push((what, answers.clone()));
         }
-        says_nothing_of_us(what, &answers);
+        assert_discloses_nothing(what, &answers);
     }
     assert!(taken.is_empty(), "{taken:#?}");
     let fields: String = (0..101).map(|n| format!("X-{n}: 1\r\n")).collect();
@@ -213,7 +214,7 @@ async fn r14_what_may_be_smuggled_is_refused_and_the_connection_closed() {
             status(&answer) == code && !answer.ends_with(http::OPEN),
             "{what}: {code} expected, not {answer}"
         );
-        says_nothing_of_us(what, &answer);
+        assert_discloses_nothing(what, &answer);
     }
     assert!(graph.asked().is_empty(), "no call came of any of it: {:?}", graph.asked());
     let ask = format!("GET {CALLS} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -224,7 +225,7 @@ async fn r14_what_may_be_smuggled_is_refused_and_the_connection_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r14_headers_that_want_to_be_somebody_else_have_no_effect() {
+async fn r14_forwarding_headers_of_untrusted_clients_have_no_effect() {
     let (node, _graph) = node(|_| ()).await;
     let authorization = basic(AUTH_ID, AUTH_TOKEN);
     let send = async |method: &str, path: &str, extra: &str| {
@@ -249,15 +250,16 @@ async fn r14_headers_that_want_to_be_somebody_else_have_no_effect() {
     ] {
         let answer = send("GET", CALLS, extra).await;
         assert_eq!(constant(&answer), constant(&plain), "{extra}");
-        says_nothing_of_us(extra, &answer);
+        assert_discloses_nothing(extra, &answer);
     }
     let query = send("GET", &format!("{CALLS}?_method=DELETE"), "").await;
     assert_eq!(status(&query), "200", "{query}");
-    // The absolute form is what it says, and its host is nobody's word for ours.
+    // The absolute form is accepted, but its host is not used in redirects.
     let absolute = send("GET", "http://evil.example/", "").await;
     assert!(absolute.contains("location: /console/"), "{absolute}");
-    says_nothing_of_us("absolute form", &absolute);
-    // Who asks is the address, whatever a stranger says: failures add up under one.
+    assert_discloses_nothing("absolute form", &absolute);
+    // The client is identified by its address, not by headers: failures accumulate under one
+    // address.
     let path = format!("{}{CALLS}", node.public);
     let mut last = 0;
     for n in 0..80 {
@@ -270,7 +272,7 @@ async fn r14_headers_that_want_to_be_somebody_else_have_no_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r14_a_trusted_proxy_tells_who_asks() {
+async fn r14_a_trusted_proxy_names_the_client() {
     let (node, _graph) =
         node(|w| w.listen = "trusted_proxies = [\"127.0.0.1/32\"]".to_owned()).await;
     let path = format!("{}{CALLS}", node.public);
@@ -286,7 +288,7 @@ async fn r14_a_trusted_proxy_tells_who_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r15_failures_are_throttled_and_nobody_else_is() {
+async fn r15_authentication_failures_are_throttled_per_client() {
     let (node, _graph) = node(|_| ()).await;
     let calls = format!("{}{CALLS}", node.public);
     let check = format!("{}/api/v1/xml/check", node.public);
@@ -303,7 +305,7 @@ async fn r15_failures_are_throttled_and_nobody_else_is() {
         (answer.status, body["error"].clone(), body.as_object().map(serde_json::Map::len))
     };
     assert_eq!(told(&get(&wrong).await), told(&get(&unknown).await), "one answer for both");
-    // Both doors count together; what succeeds counts for nothing.
+    // Failures at both APIs count together; successes don't count.
     let mut refused = 0;
     for n in 0..90 {
         let answer = match n % 2 {
@@ -323,13 +325,13 @@ async fn r15_failures_are_throttled_and_nobody_else_is() {
             "a valid credential is never refused for another's mistakes"
         );
     }
-    // 92 failures, 60 of them free, one more each second.
+    // 92 failures: 60 are free, and one more is allowed per second.
     assert!((20..=32).contains(&refused), "{refused}");
     let answer =
         http::send("POST", &check, &[("x-api-key", API_KEY)], "<Response><Hangup/></Response>")
             .await;
     assert_eq!(answer.status, 200);
-    // Never on the webhook.
+    // The limit does not apply to the webhook.
     let door = format!("{}/webhooks/meta", node.public);
     for _ in 0..80 {
         assert_eq!(
@@ -340,13 +342,13 @@ async fn r15_failures_are_throttled_and_nobody_else_is() {
     assert_eq!(node.post_webhook("{}").await.status, 200);
 }
 
-/// One connection that asks again and again.
-struct Line {
+/// A connection for repeated requests.
+struct Connection {
     stream: tokio::net::TcpStream,
     room: Vec<u8>,
 }
 
-impl Line {
+impl Connection {
     async fn to(base: &str) -> Self {
         #[allow(clippy::disallowed_methods, reason = "a test asks its own node")]
         let stream =
@@ -355,7 +357,7 @@ impl Line {
         Self { stream, room: vec![0; 4_096] }
     }
 
-    /// Sends a request whose answer has no body; the answer's status.
+    /// Sends a request for a response without a body. Returns its status line.
     async fn ask(&mut self, request: &[u8]) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         self.stream.write_all(request).await.unwrap();
@@ -371,43 +373,45 @@ impl Line {
     }
 }
 
-/// R13's figure is 5,000 a second for 10 s: `OFFHOOK_R13_SECONDS=10`, on a machine with nothing else to do.
+/// The promised figure is 5,000 per second for 10 s: `OFFHOOK_R13_SECONDS=10` on an otherwise idle
+/// machine.
 #[tokio::test(flavor = "multi_thread")]
-async fn r13_a_flood_of_bad_signatures_leaves_good_ones_quick() {
+async fn r13_a_flood_of_bad_signatures_does_not_slow_valid_ones() {
     let (node, _graph) = node(|_| ()).await;
     let seconds =
         std::env::var("OFFHOOK_R13_SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
     let body = connect_body(&wacid(), &silent_offer()).to_string();
     let bad = webhook(&format!("Content-Length: {}\r\n", body.len()), "something else", &body);
     let good = webhook("Content-Length: 14\r\n", "{\"object\":\"x\"}", "{\"object\":\"x\"}");
-    // On a machine that is busy with something else a second and a third try may do.
+    // Up to three attempts on a busy machine.
     let mut told = Vec::new();
     for _ in 0..3 {
         let clock = model::Clock::real();
         let until = clock.now() + std::time::Duration::from_secs(seconds);
         let mut flood = tokio::task::JoinSet::new();
         for _ in 0..8 {
-            let (mut line, bad, clock) = (Line::to(&node.public).await, bad.clone(), clock.clone());
+            let (mut connection, bad, clock) =
+                (Connection::to(&node.public).await, bad.clone(), clock.clone());
             flood.spawn(async move {
                 let mut every = tokio::time::interval(std::time::Duration::from_millis(8));
                 let mut sent = 0u64;
                 while clock.now() < until {
                     every.tick().await;
                     for _ in 0..5 {
-                        assert_eq!(line.ask(bad.as_bytes()).await, "401");
+                        assert_eq!(connection.ask(bad.as_bytes()).await, "401");
                         sent += 1;
                     }
                 }
                 sent
             });
         }
-        let mut line = Line::to(&node.public).await;
+        let mut connection = Connection::to(&node.public).await;
         let mut every = tokio::time::interval(std::time::Duration::from_millis(10));
         let mut took = Vec::new();
         while clock.now() < until {
             every.tick().await;
             let asked = clock.now();
-            assert_eq!(line.ask(good.as_bytes()).await, "200");
+            assert_eq!(connection.ask(good.as_bytes()).await, "200");
             took.push(clock.now() - asked);
         }
         let sent: u64 = flood.join_all().await.into_iter().sum();

@@ -1,28 +1,29 @@
-//! The Plivo-compatible API's rules for every request (`plivo-call-api.md` §1), line by line against a running node.
+//! The rules for all requests of the Plivo-compatible API (`docs/reference/rest.md#requests`), one
+//! by one against a running node.
 
 use base64::Engine as _;
 
 use crate::support::app::App;
 use crate::support::database;
 use crate::support::http::{Answer, send};
-use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER, Node, Wanted};
+use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig};
 
 const OTHER: &str = "MAOTHEROFFHOOK000001";
 
 async fn node() -> Node {
     let app = App::start().await;
-    let mut wanted = Wanted::new("http://127.0.0.1:9/v23.0", &app.url("/answer"));
-    wanted.extra = format!(
+    let mut node_config = NodeConfig::new("http://127.0.0.1:9/v23.0", &app.url("/answer"));
+    node_config.extra = format!(
         "[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"other\"\n[permissions]\nenforce = false\n"
     );
-    Node::start(&wanted).await
+    Node::start(&node_config).await
 }
 
 fn basic(id: &str, token: &str) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{id}:{token}")))
 }
 
-/// Asks at a path of the listener, as the account.
+/// Sends a request to a path of the listener with the account's credentials.
 async fn ask(
     node: &Node,
     method: &str,
@@ -47,13 +48,14 @@ fn error(answer: &Answer) -> (u16, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_line_of_what_requests_have_in_common() {
+async fn the_rules_common_to_all_requests() {
     let node = node().await;
     let at = |rest: &str| format!("/v1/Account/{AUTH_ID}/{rest}");
     let json = [("content-type", "application/json")];
     let form = [("content-type", "application/x-www-form-urlencoded")];
 
-    // 1.1: none, wrong, another account's, and another account's path: one answer.
+    // Authentication: missing, wrong, another account's credentials, and another account's path all
+    // get the same response.
     for authorization in [
         "",
         "Basic !!!",
@@ -70,7 +72,7 @@ async fn every_line_of_what_requests_have_in_common() {
     let stranger = ask(&node, "GET", &format!("/v1/Account/{OTHER}/Call/"), &[], "").await;
     assert_eq!(stranger.status, 401);
 
-    // 1.3: the last slash, and doubled ones.
+    // Paths: with and without the last slash, and with doubled slashes.
     for path in [
         "Number/",
         "Number",
@@ -87,7 +89,8 @@ async fn every_line_of_what_requests_have_in_common() {
     );
     assert_eq!(ask(&node, "GET", &format!("/v1/Account/{AUTH_ID}"), &[], "").await.status, 200);
 
-    // 1.4: objects, forms, empty bodies; text for numbers and booleans; null is absent; unknown fields are nothing.
+    // Bodies: objects, forms, empty bodies; text for numbers and booleans; null means absent;
+    // unknown fields are ignored.
     let names = |name: &str| {
         format!(r#"{{"name":"{name}","enabled":"true","unknown":{{"x":[1]}},"city":null}}"#)
     };
@@ -130,7 +133,7 @@ async fn every_line_of_what_requests_have_in_common() {
         assert!(answer.status == 200 || answer.status == 204, "{method}: {}", answer.status);
     }
 
-    // 1.5: an id in body and header, also without a body.
+    // Responses: the same id in body and header, also without a body.
     let answer = ask(&node, "GET", &at("Call/"), &[], "").await;
     assert_eq!(answer.headers["content-type"], "application/json; charset=utf-8");
     assert_eq!(
@@ -143,7 +146,7 @@ async fn every_line_of_what_requests_have_in_common() {
             && answer.headers.contains_key("x-api-id")
     );
 
-    // 1.6: synchronous all the same.
+    // `callback_url` is accepted, but the request stays synchronous.
     let body =
         r#"{"name":"six","callback_url":"https://app.example.com/x","callback_method":"GET"}"#;
     assert_eq!(
@@ -151,7 +154,7 @@ async fn every_line_of_what_requests_have_in_common() {
         "created"
     );
 
-    // 1.7, 1.8: what is not there, and by which method.
+    // Unknown paths and methods.
     for path in [
         "Message/",
         "PhoneNumber/",
@@ -185,7 +188,7 @@ async fn every_line_of_what_requests_have_in_common() {
         );
     }
 
-    // 1.10: paging.
+    // Paging.
     let page =
         ask(&node, "GET", &at("Subaccount/?limit=2&offset=2&unknown=x"), &[], "").await.json();
     let link = |offset: u32| {
@@ -209,9 +212,10 @@ async fn every_line_of_what_requests_have_in_common() {
     }
 }
 
-/// What was set is there after the node's end and its next start, tokens included; the file is the file.
+/// Changes made over the API persist across a kill, including tokens. The configuration file is not
+/// modified.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_set_outlives_a_kill() {
+async fn changes_survive_a_kill() {
     let mut node = node().await;
     let at = |rest: &str| format!("/v1/Account/{AUTH_ID}/{rest}");
     let json = [("content-type", "application/json")];
@@ -243,7 +247,7 @@ async fn what_is_set_outlives_a_kill() {
         number["application"].as_str().is_some_and(|uri| uri.contains(app.as_str().unwrap())),
         "{number}"
     );
-    // A reload reads the file anew, and leaves what the file does not name.
+    // A reload reads the file and keeps objects that it does not contain.
     node.signal("HUP");
     node.until_log("configuration reloaded").await;
     assert_eq!(send("GET", &url, &[("authorization", &own)], "").await.json()["alias"], "Night");

@@ -1,4 +1,4 @@
-//! Who gets what users write: seed 004 (S4) over HTTP, against the real binary.
+//! Routing of users' messages over HTTP, against the real binary.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ fn path() -> String {
     format!("phone-numbers/{NUMBER}/subscribe/")
 }
 
-/// The number's routing, by a request that changes nothing of it.
+/// Returns the number's routing, through a request that does not change it.
 async fn routing(chat: &Chat) -> Value {
     let (_, shown) = chat
         .ask("POST", &path(), json!({"number": NUMBER, "whatsappPhoneNumberId": PHONE_NUMBER_ID}))
@@ -25,7 +25,7 @@ async fn routing(chat: &Chat) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_01_s4_02_s4_03_s4_05_s4_20_the_path_the_key_the_fields_and_the_shape() {
+async fn s4_01_s4_02_s4_03_s4_05_s4_20_path_key_fields_and_response() {
     let chat = Chat::start().await;
     for path in [
         path(),
@@ -61,7 +61,7 @@ async fn s4_01_s4_02_s4_03_s4_05_s4_20_the_path_the_key_the_fields_and_the_shape
         (&shown["whatsappBusinessAccount"], &shown["isSandbox"]),
         (&json!("1029384756"), &json!(false))
     );
-    // Read-only ones that are sent change nothing.
+    // Read-only fields in a request are ignored.
     let mut more = good();
     more["isSandbox"] = json!(true);
     more["activeAgent"] = json!(AGENT);
@@ -89,7 +89,7 @@ async fn s4_01_s4_02_s4_03_s4_05_s4_20_the_path_the_key_the_fields_and_the_shape
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_04_s4_06_s4_07_s4_08_a_webhook_takes_the_agents_place_and_an_agent_the_webhooks() {
+async fn s4_04_s4_06_s4_07_s4_08_webhook_and_agent_replace_each_other() {
     let chat = Chat::with_two().await;
     let (crm, desk) = (chat.webhook("crm").await, chat.webhook("desk").await);
     let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
@@ -100,10 +100,10 @@ async fn s4_04_s4_06_s4_07_s4_08_a_webhook_takes_the_agents_place_and_an_agent_t
         (&shown["defaultRouting"], &shown["activeAgent"], &shown["defaultWebhook"]),
         (&json!("agent"), &json!(agent), &Value::Null)
     );
-    chat.writes(USER, "to the agent").await;
+    chat.send_text(USER, "to the agent").await;
     let shown = chat.conversation(USER).await;
     assert_eq!((&shown["routing"], &shown["activeAgent"]), (&json!("agent"), &json!(agent)));
-    // With two webhooks one has to be named.
+    // With two webhooks the request must name one.
     let (status, refused) = chat.subscribe(None, false).await;
     assert_eq!((status, &refused["error"]["field"]), (400, &json!("webhook")));
     let (status, shown) = chat.subscribe(Some(&desk), false).await;
@@ -112,7 +112,7 @@ async fn s4_04_s4_06_s4_07_s4_08_a_webhook_takes_the_agents_place_and_an_agent_t
         (&shown["defaultRouting"], &shown["activeAgent"], &shown["defaultWebhook"]),
         (&json!("webhook"), &Value::Null, &json!(desk))
     );
-    chat.writes(OTHER_USER, "to the desk").await;
+    chat.send_text(OTHER_USER, "to the desk").await;
     let event = chat.message_at("/desk", "to the desk").await;
     assert_eq!((&event["account"], &event["number"]), (&json!(AUTH_ID), &json!(NUMBER)));
     assert_eq!(chat.conversation(OTHER_USER).await["webhook"], json!(desk));
@@ -123,14 +123,14 @@ async fn s4_04_s4_06_s4_07_s4_08_a_webhook_takes_the_agents_place_and_an_agent_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_09_apply_to_existing_takes_every_conversation_at_once() {
+async fn s4_09_apply_to_existing_changes_all_conversations() {
     let mut chat = Chat::start().await;
     let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
     let agent = chat.agent("http://127.0.0.1:9009/").await;
     assert_eq!(chat.ask("POST", &connect, json!({ "agent": agent })).await.0, 200);
     let users: Vec<String> = (0..3).map(|n| format!("91941234000{n}")).collect();
     for user in &users {
-        chat.writes(user, "before").await;
+        chat.send_text(user, "before").await;
         assert_eq!(chat.conversation(user).await["routing"], "agent");
     }
     assert_eq!(chat.subscribe(None, true).await.0, 200);
@@ -141,35 +141,35 @@ async fn s4_09_apply_to_existing_takes_every_conversation_at_once() {
             (&shown["routing"], &shown["activeAgent"], &shown["webhook"]),
             (&json!("webhook"), &Value::Null, &json!(crm))
         );
-        chat.writes(user, "after").await;
+        chat.send_text(user, "after").await;
         let of = |data: &Value| {
             data["user"]["waId"] == user.as_str() && data["message"]["text"] == "after"
         };
         chat.event("/hook", "message.received", of).await;
     }
-    // It holds after a crash.
+    // It persists across a crash.
     chat.node.kill();
     chat.node.start_again().await;
-    chat.writes(&users[0], "later").await;
+    chat.send_text(&users[0], "later").await;
     chat.message_at("/hook", "later").await;
-    chat.writes("919412349999", "a new one").await;
+    chat.send_text("919412349999", "a new one").await;
     chat.message_at("/hook", "a new one").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_10_s4_11_existing_conversations_stay_and_no_subscription_events_come() {
+async fn s4_10_s4_11_existing_conversations_are_unchanged_and_no_events_are_sent() {
     let chat = Chat::with_two().await;
     let (crm, desk) = (chat.webhook("crm").await, chat.webhook("desk").await);
     assert_eq!(chat.subscribe(Some(&crm), false).await.0, 200);
-    chat.writes(USER, "one").await;
+    chat.send_text(USER, "one").await;
     assert_eq!(chat.subscribe(Some(&desk), false).await.0, 200);
-    chat.writes(USER, "two").await;
-    chat.writes(OTHER_USER, "three").await;
+    chat.send_text(USER, "two").await;
+    chat.send_text(OTHER_USER, "three").await;
     chat.message_at("/hook", "two").await;
     chat.message_at("/desk", "three").await;
     assert_eq!(chat.conversation(USER).await["webhook"], json!(crm));
     assert_eq!(chat.subscribe(Some(&desk), true).await.0, 200);
-    chat.writes(USER, "four").await;
+    chat.send_text(USER, "four").await;
     chat.message_at("/desk", "four").await;
     for at in ["/hook", "/desk"] {
         assert!(
@@ -181,12 +181,12 @@ async fn s4_10_s4_11_existing_conversations_stay_and_no_subscription_events_come
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_12_a_conversation_alone_is_subscribed_and_its_webhooks_hear_of_it() {
+async fn s4_12_a_single_conversation_is_subscribed_and_its_webhooks_are_notified() {
     let chat = Chat::with_two().await;
     let (crm, desk) = (chat.webhook("crm").await, chat.webhook("desk").await);
     assert_eq!(chat.subscribe(Some(&crm), false).await.0, 200);
-    chat.writes(USER, "one").await;
-    chat.writes(OTHER_USER, "one").await;
+    chat.send_text(USER, "one").await;
+    chat.send_text(OTHER_USER, "one").await;
     let id = chat.id_of(USER).await;
     let (status, shown) =
         chat.ask("POST", &format!("conversations/{id}/subscribe/"), json!({"webhook": desk})).await;
@@ -194,7 +194,7 @@ async fn s4_12_a_conversation_alone_is_subscribed_and_its_webhooks_hear_of_it() 
     let mine = |data: &Value| data["conversation"] == id.as_str();
     chat.event("/desk", "subscription.activated", mine).await;
     chat.event("/hook", "subscription.revoked", mine).await;
-    chat.writes(USER, "two").await;
+    chat.send_text(USER, "two").await;
     chat.message_at("/desk", "two").await;
     assert_eq!(chat.conversation(OTHER_USER).await["webhook"], json!(crm), "the others stay");
     let unsubscribe = format!("conversations/{id}/unsubscribe/");
@@ -208,7 +208,7 @@ async fn s4_12_a_conversation_alone_is_subscribed_and_its_webhooks_hear_of_it() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_13_s4_14_webhooks_are_made_in_the_console_and_an_unknown_one_changes_nothing() {
+async fn s4_13_s4_14_webhooks_are_created_in_the_console_and_an_unknown_one_changes_nothing() {
     let chat = Chat::start_with(
         |app| {
             let other =
@@ -248,7 +248,7 @@ async fn s4_13_s4_14_webhooks_are_made_in_the_console_and_an_unknown_one_changes
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_17_s4_18_the_number_of_path_body_and_meta_is_one_and_the_askers_own() {
+async fn s4_17_s4_18_path_body_and_meta_id_must_name_one_number_of_the_account() {
     let chat = Chat::start_with(
         |app| {
             let other =
@@ -277,7 +277,7 @@ async fn s4_17_s4_18_the_number_of_path_body_and_meta_is_one_and_the_askers_own(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_19_twice_is_once_and_of_two_that_race_one_wins_whole() {
+async fn s4_19_repeating_is_idempotent_and_one_of_two_concurrent_requests_wins() {
     let chat = Chat::start().await;
     let crm = chat.webhook("crm").await;
     let first = chat.subscribe(None, true).await;
@@ -287,7 +287,7 @@ async fn s4_19_twice_is_once_and_of_two_that_race_one_wins_whole() {
     let id = chat.agent("http://127.0.0.1:9009/").await;
     for round in 0..10 {
         let user = format!("9194123450{round:02}");
-        chat.writes(&user, "hello").await;
+        chat.send_text(&user, "hello").await;
         let both = tokio::join!(
             chat.subscribe(None, true),
             chat.ask("POST", &connect, json!({"agent": id, "applyToExisting": true})),
@@ -299,9 +299,9 @@ async fn s4_19_twice_is_once_and_of_two_that_race_one_wins_whole() {
         let now =
             (shown["routing"].clone(), shown["webhook"].clone(), shown["activeAgent"].clone());
         assert!(now == webhook || now == agent, "{now:?}");
-        // The number says the same as its conversations.
+        // The number and its conversations agree.
         let new = format!("9194123460{round:02}");
-        chat.writes(&new, "hello").await;
+        chat.send_text(&new, "hello").await;
         assert_eq!(chat.conversation(&new).await["routing"], now.0);
     }
     let listed = chat

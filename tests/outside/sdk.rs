@@ -1,21 +1,22 @@
-//! The official SDKs against a running node, unmodified but for the base URL: every resource, and the validators over
-//! every kind of request that a call makes. `docs/sdk.md` is the table of what works.
+//! The official SDKs against a running node, unmodified except for the base URL: every resource,
+//! and the signature validators for every kind of request of a call. `docs/sdk.md` lists what is
+//! supported.
 
 use serde_json::{Value, json};
 use sim::{CallScript, CalleeAction, EventOrder, HangupRule, caller};
 
 use crate::outbound::{USER, ends, user, world};
-use crate::support::app::Seen;
+use crate::support::app::ReceivedRequest;
 use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER};
 use crate::support::sdk::{self, Sdk};
 
-/// Holds a request's signatures against the SDK's own validators: with the token of the account that has the number,
-/// and of its main account.
-fn validate(sdk: &mut Sdk, seen: &Seen, own: &str, main: &str) {
+/// Validates a request's signatures with the SDK: with the token of the account that owns the
+/// number, and of its main account.
+fn validate(sdk: &mut Sdk, seen: &ReceivedRequest, own: &str, main: &str) {
     let header = |name: &str| {
         seen.headers.get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
     };
-    // A GET's parameters stand in its URL.
+    // The parameters of a GET are in its URL.
     let params = if seen.method == "GET" { json!({}) } else { json!(seen.params) };
     for (header_name, token) in [("x-plivo-signature-v3", own), ("x-plivo-signature-ma-v3", main)] {
         let nonce = header("x-plivo-signature-v3-nonce");
@@ -81,10 +82,11 @@ async fn python_places_and_ends_calls() {
     sdk.raises("ResourceNotFoundError", "calls.delete", json!([uuid]));
 }
 
-/// Every kind of request that a call makes, POST and GET, is taken by the SDK's validators: answer and fallback, ring,
-/// redirect, actions with `redirect` true and false, hangup; with a query and a fragment in the URL, and without.
+/// The SDK's validators accept every kind of request of a call, POST and GET: answer and fallback,
+/// ring, redirect, actions with `redirect` true and false, hangup; with and without a query and a
+/// fragment in the URL.
 #[tokio::test(flavor = "multi_thread")]
-async fn pythons_validators_take_every_request() {
+async fn the_python_validators_accept_every_request() {
     let world = world(|_, _| ()).await;
     let Some(mut sdk) = sdk::python(&world.node.public, AUTH_ID, AUTH_TOKEN) else { return };
     let url = |path: &str| world.app.url(path);
@@ -136,8 +138,8 @@ async fn pythons_validators_take_every_request() {
     }
 }
 
-/// A subaccount that was made a moment ago has a number, places a call from it, and has its callbacks signed with its own
-/// token; its main account sees the call, and has its own signature on them.
+/// A new subaccount owns a number, places a call from it, and its callbacks are signed with its
+/// token. The main account sees the call, and the callbacks carry its signature too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_subaccount_places_calls_of_its_own() {
     let world = world(|_, _| ()).await;
@@ -170,7 +172,7 @@ async fn a_new_subaccount_places_calls_of_its_own() {
             *uuid
         );
     }
-    // With the subaccount gone, the number and the record are the main account's.
+    // After the subaccount's deletion its number and records belong to the main account.
     sdk.ok("subaccounts.delete", json!([id]));
     own.raises("AuthenticationError", "calls.get", json!([uuid]));
     assert_eq!(sdk.ok("calls.get", json!([uuid]))["call_uuid"], *uuid);
@@ -305,9 +307,9 @@ async fn node_places_calls_and_manages_the_account() {
     sdk.refuses("not found", "conferences.get", json!(["room"]));
 }
 
-/// Recordings of a multi-party call, of one of its participants and of a live call; and those that are there.
+/// Recordings of a multi-party call, of a participant and of a live call, and the recordings list.
 #[tokio::test(flavor = "multi_thread")]
-async fn python_records_calls_and_rooms_and_takes_recordings_away() {
+async fn python_records_calls_and_rooms_and_deletes_recordings() {
     let world = world(|_, _| ()).await;
     let Some(mut sdk) = sdk::python(&world.node.public, AUTH_ID, AUTH_TOKEN) else { return };
     world.app.xml("/status", "");
@@ -324,7 +326,7 @@ async fn python_records_calls_and_rooms_and_takes_recordings_away() {
         world.app.wait_where("/status", |seen| seen.param("EventName") == "ParticipantJoin").await;
     let desk = json!({"friendly_name": "Desk"});
     assert_eq!(sdk.ok("multi_party_calls.get", desk.clone())["status"], "Active");
-    // The SDK sends a list of the one word "active".
+    // The SDK sends a list with the single element "active".
     sdk.ok("multi_party_calls.start", desk.clone());
     let order = json!({"friendly_name": "Desk", "file_format": "wav"});
     let all = sdk.ok("multi_party_calls.start_recording", order.clone());
@@ -342,7 +344,7 @@ async fn python_records_calls_and_rooms_and_takes_recordings_away() {
     }
     let call = joined.param("CallUUID");
     let beside = sdk.ok("calls.record", json!([call]));
-    // Something to keep of each.
+    // Wait until each recording has some audio.
     let packets =
         async || world.node.metric("offhook_media_packets_total", &[("direction", "in")]).await;
     let enough = packets().await + 100.0;

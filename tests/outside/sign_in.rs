@@ -1,5 +1,5 @@
-//! Signing in to the console with a provider of OpenID Connect: who comes in, who does not and why, and that nobody can
-//! make something of another browser's way.
+//! Signing in to the console with OpenID Connect: who is accepted, who is refused and why, and that
+//! a sign-in started in another browser can't be used.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::support::http::{self, Answer};
 use crate::support::node::{API_KEY, AUTH_ID};
 use crate::support::provider::{CLIENT_ID, Key, Provider, SECRET};
 
-/// A node that this provider vouches for people of; Asha is known by her address, Ravi by a name.
+/// Starts a node with this provider. Asha is known by her email address, Ravi by his user name.
 async fn with(provider: &Provider, more: &str) -> World {
     let user = |name: &str| {
         format!(
@@ -20,13 +20,13 @@ async fn with(provider: &Provider, more: &str) -> World {
         "[oidc]\nissuer = \"{}\"\nclient_id = \"{CLIENT_ID}\"\nname = \"Example Login\"\n{more}\n",
         provider.issuer()
     );
-    world(|wanted, _| {
-        wanted.extra.push_str(&format!("{oidc}{}{}", user("asha@example.com"), user("ravi")))
+    world(|node_config, _| {
+        node_config.extra.push_str(&format!("{oidc}{}{}", user("asha@example.com"), user("ravi")))
     })
     .await
 }
 
-/// A browser: the cookies that it was given.
+/// A browser, represented by its cookies.
 struct Browser<'w> {
     public: &'w str,
     cookies: Vec<(String, String)>,
@@ -54,7 +54,7 @@ impl<'w> Browser<'w> {
         answer
     }
 
-    /// On the way to the provider: where it is sent.
+    /// Starts a sign-in. Returns the redirect to the provider.
     async fn begin(&mut self, to: &str) -> String {
         let answer = self.get(&format!("/console/sign-in/openid?to={to}")).await;
         assert_eq!(answer.status, 303, "{}", answer.text());
@@ -63,14 +63,14 @@ impl<'w> Browser<'w> {
         answer.headers["location"].to_str().unwrap().to_owned()
     }
 
-    /// There and back, as somebody of whom the provider says this.
+    /// Runs a whole sign-in with these claims.
     async fn sign_in(&mut self, provider: &Provider, claims: &Value) -> Answer {
         let location = self.begin("/console/calls/").await;
-        let back = provider.says_yes(&location, claims);
+        let back = provider.grant(&location, claims);
         self.get(&back).await
     }
 
-    /// Whether it is signed in.
+    /// Returns true if the browser is signed in.
     async fn is_in(&mut self) -> bool {
         self.get("/console/").await.status == 200
     }
@@ -88,7 +88,7 @@ fn and(mut claims: Value, more: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_signs_in_with_the_provider_and_is_known_by_its_word_from_then_on() {
+async fn a_person_signs_in_with_the_provider_and_is_recognised_by_subject() {
     let provider = Provider::start(Key::rsa()).await;
     let world = with(&provider, &format!("client_secret = \"{SECRET}\"")).await;
     let page = http::get(&format!("{}/console/sign-in?to=/console/calls/", world.node.public))
@@ -114,16 +114,16 @@ async fn a_person_signs_in_with_the_provider_and_is_known_by_its_word_from_then_
         )
     );
     assert!(browser.is_in().await && browser.cookies.len() == 1, "the way's cookie is gone");
-    // The same person under a new address, which nobody here has; and not another one with the old address.
+    // The same person with a new address is accepted; another person with the old address is not.
     let moved = and(asha(), json!({"email": "asha@elsewhere.test", "email_verified": false}));
     let mut other = Browser::of(&world);
     assert_eq!(other.sign_in(&provider, &moved).await.status, 200);
     let heir = Browser::of(&world).sign_in(&provider, &and(asha(), json!({"sub": "8"}))).await;
     assert!(heir.status == 403 && heir.text().contains("another person"), "{}", heir.text());
-    // Once known, the provider's keys are not asked for again; a new key is.
-    assert_eq!((provider.asked("configuration"), provider.asked("keys")), (1, 1));
+    // The provider's keys are cached, and fetched again for a token with an unknown key.
+    assert_eq!((provider.request_count("configuration"), provider.request_count("keys")), (1, 1));
 
-    // `offhook doctor` has a line for it.
+    // `offhook doctor` checks it.
     let config = world.node.dir.path().join("offhook.toml");
     let run = std::process::Command::new(env!("CARGO_BIN_EXE_offhook"))
         .args(["doctor", "--json", "--config"])
@@ -142,7 +142,7 @@ async fn a_person_signs_in_with_the_provider_and_is_known_by_its_word_from_then_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
+async fn tokens_and_codes_of_other_sign_ins_are_refused() {
     let provider = Provider::start(Key::ec()).await;
     let world = with(&provider, &format!("client_secret = \"{SECRET}\"")).await;
     let now = jiff::Timestamp::now().as_second();
@@ -175,10 +175,10 @@ async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
         );
     }
 
-    // State: another browser's way, none, a way of nobody's; and the provider's own no.
+    // Invalid state: of another browser, missing, unknown; and a refusal by the provider.
     let (mut victim, mut mallory) = (Browser::of(&world), Browser::of(&world));
     let location = mallory.begin("/console/").await;
-    let back = provider.says_yes(&location, &asha());
+    let back = provider.grant(&location, &asha());
     let with_none = victim.get(&back).await;
     assert!(with_none.status == 400 && with_none.text().contains("not begun in this browser"));
     victim.begin("/console/").await;
@@ -194,15 +194,15 @@ async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
     assert!(no.status == 403 && no.text().contains("(access_deniedb)"), "{}", no.text());
     let location = mallory.begin("/console/").await;
     let mixed = provider
-        .says_yes(&location, &asha())
+        .grant(&location, &asha())
         .replace("&iss=", "&iss=https%3A%2F%2Felsewhere.test&was=");
     assert_eq!(mallory.get(&mixed).await.status, 401, "another issuer's answer");
 
-    // A code is good once, also for who has kept the cookie.
+    // A code can be used once, even with the cookie kept.
     let mut browser = Browser::of(&world);
     let location = browser.begin("/console/").await;
     let kept = browser.cookies.clone();
-    let back = provider.says_yes(&location, &asha());
+    let back = provider.grant(&location, &asha());
     assert_eq!(browser.get(&back).await.status, 200);
     let mut again = Browser { public: browser.public, cookies: kept };
     let replay = again.get(&back).await;
@@ -213,7 +213,7 @@ async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
     );
     assert!(browser.is_in().await && !again.is_in().await);
 
-    // Nobody is sent elsewhere, whatever they were asked to go to.
+    // Redirects never lead to another host.
     for to in [
         "https%3A%2F%2Fevil.test%2F",
         "%2F%2Fevil.test",
@@ -223,15 +223,15 @@ async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
     ] {
         let mut browser = Browser::of(&world);
         let location = browser.begin(to).await;
-        let back = provider.says_yes(&location, &asha());
+        let back = provider.grant(&location, &asha());
         assert_eq!(browser.get(&back).await.headers["refresh"], "0; url=/console/", "{to}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_people_come_where_they_may_with_the_role_that_the_provider_says() {
+async fn new_people_are_created_if_allowed_with_the_providers_role() {
     let provider = Provider::start(Key::ec()).await;
-    // A public client: it has no secret.
+    // A public client without a secret.
     let more = format!(
         "allow = \"anyone\"\naccount = \"{AUTH_ID}\"\nrole = \"agent\"\ndomains = [\"example.com\"]\nrole_claim = \
          \"realm.groups\"\nroles = {{ owner = \"chiefs\", admin = [\"leads\", \"ops\"] }}"
@@ -248,7 +248,7 @@ async fn new_people_come_where_they_may_with_the_role_that_the_provider_says() {
         found.map(|user| user["role"].as_str().unwrap().to_owned())
     };
     let mira = |groups: Value| {
-        // All but who it is stands elsewhere.
+        // The ID token has only the subject and the groups; the userinfo endpoint has the rest.
         let told = json!({"sub": "m", "email": "mira@example.com", "email_verified": true, "name": "Mira"});
         json!({"sub": "m", "realm": {"groups": groups}, "elsewhere": told})
     };
@@ -271,24 +271,24 @@ async fn new_people_come_where_they_may_with_the_role_that_the_provider_says() {
         "of another domain"
     );
     assert_eq!(role("s@evil.test").await, None);
-    // What is said of somebody else is not taken.
+    // The userinfo response is rejected if its subject differs.
     let told = json!({"sub": "x", "email": "mira@example.com", "email_verified": true});
     let mixed =
         Browser::of(&world).sign_in(&provider, &json!({"sub": "y", "elsewhere": told})).await;
     assert_eq!(mixed.status, 401);
-    // Who stands in the configuration has the role that stands there.
+    // A person in the configuration has the role configured there.
     let asha = and(asha(), json!({"sub": "a", "realm": {"groups": ["chiefs"]}}));
     assert_eq!(Browser::of(&world).sign_in(&provider, &asha).await.status, 200);
     assert_eq!(role("asha@example.com").await.as_deref(), Some("admin"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_browser_goes_there_and_comes_back_signed_in() {
+async fn a_real_browser_signs_in_through_the_provider() {
     if !has_chromium() {
         return;
     }
     let provider = Provider::start(Key::rsa()).await;
-    provider.is_present(asha());
+    provider.sign_in(asha());
     let world = with(&provider, &format!("client_secret = \"{SECRET}\"")).await;
     let mut browser = Chromium::open(&format!("{}/console/calls/", world.node.public)).await;
     let button = "document.querySelector('a[href*=\"/sign-in/openid\"]')";

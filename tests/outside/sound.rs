@@ -1,11 +1,11 @@
-//! What a call's record says of its sound: how it got through, and what was missing where there was none.
+//! The media quality in a call's record: how the media path was established, or why it failed.
 
 use serde_json::Value;
 use sim::{CallEventKind, CallScript, HangupRule, Sim};
 
 use crate::support::app::App;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{API_KEY, Node, Wanted, sim_options};
+use crate::support::node::{API_KEY, Node, NodeConfig, sim_options};
 use crate::support::{database, http};
 
 async fn record(node: &Node, uuid: &str) -> Value {
@@ -15,7 +15,7 @@ async fn record(node: &Node, uuid: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_says_how_the_sound_got_through() {
+async fn the_record_describes_the_media_path() {
     let app = App::start().await;
     app.xml("/hangup", "");
     let menu = app.url("/menu");
@@ -24,9 +24,9 @@ async fn a_record_says_how_the_sound_got_through() {
         format!("<Response><GetDigits action=\"{menu}\" timeout=\"8\"/></Response>"),
     );
     let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
-    let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    let node = Node::start(&node_config).await;
     sim.set_node_url(node.public.clone());
     let say = vec![std::sync::Arc::from([0x48, 1, 2].as_slice()); 350];
     let script = CallScript { say, hangup: HangupRule::Never, ..CallScript::default() };
@@ -55,7 +55,7 @@ async fn a_record_says_how_the_sound_got_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_without_sound_says_what_is_missing_and_what_to_do() {
+async fn a_call_without_media_names_the_fault_and_the_remedy() {
     let app = App::start().await;
     app.xml("/hangup", "");
     let menu = app.url("/menu");
@@ -64,10 +64,10 @@ async fn a_call_without_sound_says_what_is_missing_and_what_to_do() {
         format!("<Response><GetDigits action=\"{menu}\" timeout=\"60\"/></Response>"),
     );
     let graph = Graph::start().await;
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.accept_wait_ms = 0;
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.accept_wait_ms = 0;
+    let node = Node::start(&node_config).await;
     let wacid = connect(&node, &silent_offer()).await;
     node.until_metric("offhook_media_missing_total", &[("what", "check")], 1.0).await;
     terminate(&node, &wacid).await;

@@ -1,5 +1,5 @@
-//! The embedded voice in its real helper process: killed while it speaks, heard before it is done, understood by somebody
-//! else, and remembered after a restart.
+//! The embedded voice in its real helper process: killed while it speaks, playing before it is
+//! done, understood by a recogniser, and cached across a restart.
 #![cfg(target_os = "linux")]
 
 use std::sync::Arc;
@@ -32,7 +32,8 @@ fn speak(text: &str) -> Sound {
     Sound::Speak { speech, voice: Voice::Woman, language: None }
 }
 
-/// Frames until it is complete, failed or `enough` are there.
+/// Waits until the prompt is complete, has failed, or has `enough` frames. Returns the number of
+/// frames.
 async fn frames(prompt: &Arc<Prompt>, enough: usize) -> usize {
     let mut cursor = prompt.cursor();
     let count = async {
@@ -49,7 +50,7 @@ async fn frames(prompt: &Arc<Prompt>, enough: usize) -> usize {
     tokio::time::timeout(Duration::from_secs(60), count).await.expect("a prompt goes on")
 }
 
-/// Process numbers of this process's speech helpers.
+/// Returns the process ids of this process's speech helpers.
 fn helpers() -> Vec<u32> {
     let parent = format!(" {} ", std::process::id());
     let is_ours = |pid: &u32| {
@@ -117,7 +118,7 @@ fn library(dir: &std::path::Path) -> Library {
         .unwrap()
 }
 
-/// All of a prompt's frames.
+/// Returns all frames of a prompt.
 async fn whole(prompt: &Arc<Prompt>) -> Vec<media::prompt::Frame> {
     let mut cursor = prompt.cursor();
     let mut all = Vec::new();
@@ -132,10 +133,10 @@ async fn whole(prompt: &Arc<Prompt>) -> Vec<media::prompt::Frame> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_text_is_heard_before_all_of_it_is_made() {
+async fn a_long_text_plays_before_it_is_complete() {
     let dir = tempfile::tempdir().unwrap();
     let library = library(dir.path());
-    // The helper and its voice are there.
+    // Start the helper and load the voice.
     whole(&library.prompt(&speak("Hello."))).await;
     let long = library.prompt(&speak(&"The quick brown fox jumps over the lazy dog. ".repeat(66)));
     assert_eq!(frames(&long, 25).await, 25, "{:?}", long.failure());
@@ -144,13 +145,14 @@ async fn a_long_text_is_heard_before_all_of_it_is_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_said_is_on_the_disk_for_the_next_process() {
+async fn prompts_are_cached_on_disk_for_the_next_process() {
     let dir = tempfile::tempdir().unwrap();
     let welcome = speak("Welcome back. Press one.");
     let said = {
         let library = library(dir.path());
         let said = whole(&library.prompt(&welcome)).await;
-        // Kept beside the calls: when the next prompt has been made, the one before is there.
+        // The cache is written in the background: after the next prompt has been made, the previous
+        // one is stored.
         let folder = dir.path().join("prompts");
         let kept = async {
             while !std::fs::read_dir(&folder).is_ok_and(|mut d| {
@@ -162,7 +164,7 @@ async fn what_was_said_is_on_the_disk_for_the_next_process() {
         tokio::time::timeout(Duration::from_secs(30), kept).await.expect("a file");
         said
     };
-    // A helper that can't be started: the embedded voice could not say it anew.
+    // The helper can't start, so the prompt must come from the cache.
     let config = SpeechConfig {
         data_dir: dir.path().to_owned(),
         helper: Some("/nowhere/offhook".into()),
@@ -196,11 +198,12 @@ async fn the_voice_is_understood_by_an_independent_recogniser() {
         words += text.split(' ').count();
         wrong += word_errors(text, &heard);
     }
-    // Free speech, a small model: the figure of `benches` is for a reader; here a voice that nobody understands is found.
+    // The recogniser has a small model for free speech. The exact figure is in `benches`; this only
+    // detects an unintelligible voice.
     assert!(wrong * 2 < words, "{wrong} of {words} words were wrong");
 }
 
-/// Words to be put in, taken out or changed to get from one to the other.
+/// Returns the word error count: insertions, deletions and substitutions.
 fn word_errors(said: &str, heard: &str) -> usize {
     let (said, heard): (Vec<_>, Vec<_>) =
         (said.split(' ').collect(), heard.split_whitespace().collect());

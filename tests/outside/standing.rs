@@ -1,4 +1,4 @@
-//! Numbers as Meta has them, agents on them, sandboxes, tenants and the live feed: rows of S2, S3 and S4 over HTTP.
+//! Numbers, agents, sandboxes, tenants and the live feed over HTTP.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const NEW_ID: &str = "206540352242922";
 const OTHER_USER: &str = "919412340001";
 const NOWHERE: &str = "http://127.0.0.1:9009/";
 
-/// Meta has a number, as `facts` say.
+/// Sets a number's state at the simulated Meta.
 async fn meta_has(chat: &Chat, waba: &str, facts: Value) {
     let order = json!({"number": NEW, "phone_number_id": NEW_ID, "waba": waba, "name": "Loja", "facts": facts});
     let url = format!("{}/_sim/numbers", chat.sim.url());
@@ -35,7 +35,7 @@ async fn sync(chat: &Chat) -> Value {
     does(chat, "POST", &format!("wabas/{WABA}/sync/"), json!({}), 200).await
 }
 
-/// Until a number is as `test` wants it.
+/// Waits until a number satisfies `test`.
 async fn until(chat: &Chat, number: &str, test: impl Fn(&Value) -> bool) -> Value {
     let mut every = tokio::time::interval(Duration::from_millis(20));
     let mut last = Value::Null;
@@ -50,7 +50,7 @@ async fn until(chat: &Chat, number: &str, test: impl Fn(&Value) -> bool) -> Valu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_06_s2_10_s2_12_s2_17_only_a_registered_number_has_an_agent_or_is_an_agents_own() {
+async fn s2_06_s2_10_s2_12_s2_17_agents_need_registered_numbers() {
     let chat = Chat::start().await;
     meta_has(&chat, WABA, json!({"platform_type": "NOT_APPLICABLE", "pin": "271828"})).await;
     sync(&chat).await;
@@ -64,11 +64,11 @@ async fn s2_06_s2_10_s2_12_s2_17_only_a_registered_number_has_an_agent_or_is_an_
     let path = format!("agents/{agent}/");
     let refused = does(&chat, "PATCH", &path, json!({"outboundNumber": NEW}), 400).await;
     assert_eq!(refused["error"]["field"], "outboundNumber", "{refused}");
-    // One that Meta has elsewhere is the same.
+    // A number on another platform is treated the same.
     meta_has(&chat, WABA, json!({"platform_type": "ON_PREMISE", "pin": "271828"})).await;
     sync(&chat).await;
     does(&chat, "POST", &connect, json!({ "agent": agent }), 409).await;
-    // Registered, it may both.
+    // After registration it can do both.
     meta_has(&chat, WABA, json!({"platform_type": "NOT_APPLICABLE", "pin": "271828"})).await;
     sync(&chat).await;
     does(&chat, "POST", &format!("phone-numbers/{NEW}/register/"), json!({"pin": "271828"}), 202)
@@ -92,8 +92,7 @@ async fn s2_06_s2_10_s2_12_s2_17_only_a_registered_number_has_an_agent_or_is_an_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_05_s2_18_s2_19_a_number_has_one_agent_for_what_comes_and_many_agents_one_for_what_goes()
-{
+async fn s2_05_s2_18_s2_19_a_number_has_one_inbound_agent_and_serves_many_outbound() {
     let chat = Chat::start().await;
     let make = async |name: &str| {
         let body =
@@ -109,7 +108,7 @@ async fn s2_05_s2_18_s2_19_a_number_has_one_agent_for_what_comes_and_many_agents
         does(&chat, "POST", &connect, json!({"agent": agent["id"]}), 200).await;
         let shown = chat.get(&format!("phone-numbers/{NUMBER}/")).await;
         assert_eq!(shown["activeAgent"], agent["id"], "{shown}");
-        // A document answers its calls, and this agent would take none.
+        // A document answers its calls. This agent does not answer calls.
         assert_eq!(shown["configurationType"], "webhook", "{shown}");
     }
     let inbound = async |agent: &Value| {
@@ -129,20 +128,20 @@ async fn s2_05_s2_18_s2_19_a_number_has_one_agent_for_what_comes_and_many_agents
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_08_without_an_agent_a_message_is_kept_and_nobody_answers() {
+async fn s2_08_without_an_agent_a_message_is_stored_and_not_answered() {
     let server = AgentServer::start(|_| reply("I am the agent.", Value::Null)).await;
     let chat = Chat::start_with(|_| String::new(), |_| {}).await;
-    chat.writes(USER, "Hello?").await;
+    chat.send_text(USER, "Hello?").await;
     let shown = chat.conversation(USER).await;
     assert_eq!(
         (&shown["routing"], &shown["lastMessage"]["text"]),
         (&json!("none"), &json!("Hello?")),
         "{shown}"
     );
-    // Somebody else is answered, later: by then the first would have been.
+    // Another user's later message is answered; the first one would have been answered before.
     let agent = chat.agent(&server.url).await;
     chat.connect(&agent).await;
-    chat.writes(OTHER_USER, "And me?").await;
+    chat.send_text(OTHER_USER, "And me?").await;
     let other = chat.id_of(OTHER_USER).await;
     let is_out = |item: &Value| item["direction"] == "outbound" && item["status"] != "queued";
     chat.until(&other, |items| items.iter().any(is_out)).await;
@@ -153,7 +152,7 @@ async fn s2_08_without_an_agent_a_message_is_kept_and_nobody_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_14_s2_15_s2_22_a_number_added_at_meta_is_found_and_none_is_deleted_here() {
+async fn s2_14_s2_15_s2_22_a_sync_adds_numbers_and_deletes_none() {
     let chat = Chat::start().await;
     let numbers = async || {
         let list = chat.get("phone-numbers/").await;
@@ -173,7 +172,7 @@ async fn s2_14_s2_15_s2_22_a_number_added_at_meta_is_found_and_none_is_deleted_h
     let refused = does(&chat, "DELETE", &format!("phone-numbers/{NEW}/"), Value::Null, 405).await;
     assert!(refused["error"]["message"].as_str().unwrap().contains("disconnect"), "{refused}");
     assert!(numbers().await.contains(&NEW.to_owned()));
-    // What is meant by it: out of service here, untouched there, back by the same way.
+    // Disconnected: out of service here, unchanged at Meta, and restored in the same way.
     does(&chat, "POST", &format!("phone-numbers/{NEW}/disconnect/"), json!({}), 200).await;
     assert_eq!(chat.get(&format!("phone-numbers/{NEW}/")).await["connected"], false);
     sync(&chat).await;
@@ -187,7 +186,7 @@ async fn s2_14_s2_15_s2_22_a_number_added_at_meta_is_found_and_none_is_deleted_h
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_03_s2_21_a_webhook_of_metas_renews_the_quality_and_a_low_one_is_told() {
+async fn s2_03_s2_21_metas_webhook_updates_the_quality_and_a_low_one_notifies() {
     let chat = Chat::start().await;
     until(&chat, NUMBER, |number| number["qualityRating"] == "GREEN").await;
     let facts = json!({"quality_rating": "RED"});
@@ -222,7 +221,7 @@ fn credentials(more: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_07_s3_08_s3_09_s3_13_s3_15_active_needs_an_agent_that_writes() {
+async fn s3_07_s3_08_s3_09_s3_13_s3_15_an_active_number_needs_an_agent_for_messages() {
     let chat = Chat::start().await;
     meta_has(&chat, WABA, json!({})).await;
     let voice =
@@ -246,7 +245,7 @@ async fn s3_07_s3_08_s3_09_s3_13_s3_15_active_needs_an_agent_that_writes() {
         404,
         "nothing was kept"
     );
-    // `whatsapp:+…` is the number's digits (s3.09).
+    // `whatsapp:+…` is accepted as a number.
     let made = does(&chat, "POST", "phone-numbers/", credentials(json!({})), 201).await;
     assert_eq!(
         (&made["number"], &made["active"], &made["activeAgent"]),
@@ -272,7 +271,7 @@ async fn s3_26_a_notification_names_its_conversation() {
     let chat = Chat::start().await;
     let agent = chat.agent(NOWHERE).await;
     chat.connect(&agent).await;
-    chat.writes(USER, "Is anybody there?").await;
+    chat.send_text(USER, "Is anybody there?").await;
     let id = chat.id_of(USER).await;
     let mut every = tokio::time::interval(Duration::from_millis(50));
     for n in 0..400 {
@@ -288,7 +287,7 @@ async fn s3_26_a_notification_names_its_conversation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_27_a_message_is_told_live_within_a_second_and_to_its_account_alone() {
+async fn s3_27_a_message_reaches_its_accounts_live_feed_within_a_second() {
     let chat = Chat::start_with(
         |app| {
             let user = |name: &str, account: &str| {
@@ -324,8 +323,8 @@ async fn s3_27_a_message_is_told_live_within_a_second_and_to_its_account_alone()
         stream
     };
     let (mut ours, mut theirs) = (feed("asha").await, feed("eve").await);
-    chat.writes(USER, "Hello?").await;
-    // The row's second is held where nothing else runs.
+    chat.send_text(USER, "Hello?").await;
+    // The limit of one second applies on an idle machine.
     let limit = Duration::from_secs(if crate::support::figures() { 1 } else { 10 });
     let told = tokio::time::timeout(limit, async {
         loop {
@@ -337,7 +336,7 @@ async fn s3_27_a_message_is_told_live_within_a_second_and_to_its_account_alone()
                 .into_data()
                 .expect("data");
             let event = String::from_utf8_lossy(&frame).into_owned();
-            // What Meta says of the number at the node's start may come before.
+            // The sync at start-up may report a change of the number first.
             if event.contains("conversation") {
                 return event;
             }
@@ -350,9 +349,9 @@ async fn s3_27_a_message_is_told_live_within_a_second_and_to_its_account_alone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
+async fn s4_15_s4_16_a_sandbox_number_is_routed_per_person() {
     let chat = Chat::with_two().await;
-    // A number of Meta's without a WABA of ours.
+    // A number at Meta in a WABA that is not configured.
     meta_has(&chat, "9999", json!({})).await;
     let made = does(
         &chat,
@@ -404,7 +403,7 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
     writes(USER, "mine").await;
     writes(OTHER_USER, "theirs").await;
     chat.message_at("/hook", "mine").await;
-    // The other user's conversation and the number's default are as they were.
+    // The other user's conversation and the number's default are unchanged.
     let theirs = chat.conversation(OTHER_USER).await;
     assert_eq!(
         (&theirs["routing"], &theirs["webhook"]),
@@ -417,14 +416,14 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
         (&json!("none"), &Value::Null),
         "{number}"
     );
-    // Each has their own.
+    // Each person has a separate subscription.
     assert_eq!(subscribe(&ravi, &desk).await.0, 200);
     writes(USER, "mine again").await;
     writes(OTHER_USER, "theirs now").await;
     chat.message_at("/desk", "theirs now").await;
     chat.message_at("/hook", "mine again").await;
     let at = |path: &'static str| {
-        let seen = chat.app.seen();
+        let seen = chat.app.requests();
         let texts = seen
             .iter()
             .filter(move |seen| seen.path == path)
@@ -435,7 +434,7 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
         (at("/hook"), at("/desk")),
         (vec![json!("mine"), json!("mine again")], vec![json!("theirs now")])
     );
-    // The usual number is none.
+    // An ordinary number is not a sandbox.
     let usual = chat.get(&format!("phone-numbers/{NUMBER}/")).await;
     assert_eq!(
         (&usual["isSandbox"], &usual["whatsappPhoneNumberId"]),
@@ -443,8 +442,8 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
     );
 }
 
-/// An answer without what is new in each.
-fn told((status, mut body): (u16, Value)) -> (u16, Value) {
+/// Replaces the fields of a response that differ every time.
+fn without_variable_fields((status, mut body): (u16, Value)) -> (u16, Value) {
     if let Some(error) = body.get_mut("error").and_then(Value::as_object_mut) {
         error.remove("requestId");
     }
@@ -452,7 +451,7 @@ fn told((status, mut body): (u16, Value)) -> (u16, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
+async fn s3_30_ids_of_other_accounts_look_unknown() {
     let chat = Chat::start_with(
         |app| {
             let other =
@@ -463,7 +462,7 @@ async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
     )
     .await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    chat.writes(USER, "Hello?").await;
+    chat.send_text(USER, "Hello?").await;
     let crm = chat.webhook("crm").await;
     let delivered = chat.delivery(&crm, "delivered").await;
     chat.sim
@@ -492,7 +491,7 @@ async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
         ("notification_id", never.to_owned(), never),
         ("number", NUMBER.to_owned(), "918035730000"),
         ("waba_id", WABA.to_owned(), "77"),
-        // A node is told to nobody where several accounts share it.
+        // The node id is hidden if several accounts share the node.
         ("node_id", "this-node".to_owned(), "elsewhere"),
         ("wa_id", USER.to_owned(), USER),
     ];
@@ -513,8 +512,12 @@ async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
                 continue;
             }
             let body = if method == "GET" { Value::Null } else { json!({}) };
-            let known = told(chat.ask_as("other-key", method, &filled(true), body.clone()).await);
-            let unknown = told(chat.ask_as("other-key", method, &filled(false), body).await);
+            let known = without_variable_fields(
+                chat.ask_as("other-key", method, &filled(true), body.clone()).await,
+            );
+            let unknown = without_variable_fields(
+                chat.ask_as("other-key", method, &filled(false), body).await,
+            );
             assert!(known.0 >= 400, "{method} {path}: {known:?}");
             assert_eq!(known, unknown, "{method} {path}");
             seen += 1;
@@ -535,14 +538,13 @@ async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
         let none = listed["items"].as_array().is_some_and(Vec::is_empty);
         assert!(status == 200 && none, "{list}: {listed}");
     }
-    // All of it is as it was.
+    // Nothing has changed.
     assert_eq!(chat.conversation(USER).await["status"], "open");
     assert_eq!(chat.get("users/").await["items"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_20_s0_23_a_number_whose_subaccount_is_removed_is_its_main_accounts_at_the_next_message()
-{
+async fn s0_20_s0_23_a_removed_subaccounts_number_belongs_to_the_main_account() {
     let chat = Chat::start().await;
     let own = format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}")));
     let plivo = async |method: &str, path: &str, body: Value| {
@@ -558,13 +560,13 @@ async fn s0_20_s0_23_a_number_whose_subaccount_is_removed_is_its_main_accounts_a
     );
     let url = json!({"webhookUrl": chat.app.url("/form")});
     does(&chat, "PATCH", &format!("phone-numbers/{NUMBER}/"), url, 200).await;
-    chat.writes(USER, "to the subaccount").await;
+    chat.send_text(USER, "to the subaccount").await;
     let at = |text: &'static str| {
         chat.app.wait_where("/form", move |seen| seen.params.values().any(|v| v == text))
     };
     at("to the subaccount").await;
     assert_eq!(plivo("DELETE", &format!("Subaccount/{sub}/"), json!({})).await.status, 204);
-    chat.writes(USER, "to the main account").await;
+    chat.send_text(USER, "to the main account").await;
     at("to the main account").await;
     let page = chat.get("conversations/").await;
     let last: Vec<_> =

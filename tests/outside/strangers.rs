@@ -1,4 +1,5 @@
-//! Strangers at the media port while a call is up, through the whole binary (R19).
+//! Datagrams from strangers at the media port during a call, through the whole binary
+//! (`docs/reference/reliability.md#r19`).
 
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -6,9 +7,10 @@ use std::time::Duration;
 use sim::{CallEventKind, CallScript, HangupRule, Sim};
 
 use crate::support::app::App;
-use crate::support::node::{Node, Wanted, sim_options};
+use crate::support::node::{Node, NodeConfig, sim_options};
 
-/// Datagrams a second; R19's figure is 50,000 for 10 s, on a machine with nothing else to do: `OFFHOOK_R19_RATE`.
+/// Datagrams per second. The promised figure is 50,000 for 10 s on an otherwise idle machine:
+/// `OFFHOOK_R19_RATE`.
 fn rate() -> Option<u64> {
     std::env::var("OFFHOOK_R19_RATE").ok().and_then(|n| n.parse().ok())
 }
@@ -18,14 +20,14 @@ fn now() -> std::time::Instant {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r19_junk_gets_nothing_back_and_costs_a_live_call_nothing() {
+async fn r19_junk_gets_no_response_and_does_not_disturb_a_call() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Speak loop=\"0\">This goes on and on.</Speak></Response>")
         .xml("/hangup", "");
     let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
-    let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    let node = Node::start(&node_config).await;
     sim.set_node_url(node.public.clone());
     let config = std::fs::read_to_string(node.dir.path().join("offhook.toml")).unwrap();
     let media = config
@@ -78,7 +80,8 @@ async fn r19_junk_gets_nothing_back_and_costs_a_live_call_nothing() {
                 let _ = sockets[n % sockets.len()].send_to(&kinds[n % kinds.len()], &media);
                 sent += 1;
             }
-            // A thousandth at a time: a thread that never rests would be what the node is measured against.
+            // Send in bursts every millisecond, so that the sender leaves processor time to the
+            // node.
             std::thread::sleep(Duration::from_millis(1));
         }
         for socket in sockets {
@@ -112,7 +115,7 @@ async fn r19_junk_gets_nothing_back_and_costs_a_live_call_nothing() {
     let Some(CallEventKind::Ended(end)) = happened.last() else { panic!("no end: {happened:#?}") };
     assert!(end.ok, "{happened:#?}");
     let heard = Duration::from_millis(end.heard_ms);
-    // The words have pauses between them.
+    // The speech has pauses between words.
     assert!(
         heard > Duration::from_secs(seconds) / 2,
         "it was heard all the while: {heard:?}; {told}"

@@ -1,5 +1,5 @@
-//! Streams through the whole binary with real media: a caller, a customer's WebSocket server, and what the two hear of each
-//! other (`plivo-xml.md` §5.11, `plivo-callbacks.md` §3.8, §3.9, `docs/stream.md`).
+//! Audio streams through the whole binary with real media: a caller and a customer's WebSocket
+//! server hear each other (`docs/stream.md`, `docs/reference/xml.md#stream`).
 
 use std::sync::Arc;
 
@@ -30,13 +30,13 @@ fn tone(rate: u32, hz: f64, ms: u32) -> Vec<i16> {
     (0..rate * ms / 1_000).map(|n| wave(n) as i16).collect()
 }
 
-/// A tone as a caller says it.
+/// Returns a tone as a caller's packets.
 fn said(hz: f64, ms: u32) -> Vec<Arc<[u8]>> {
     let mut encoder = Encoder::for_prompts();
     tone(16_000, hz, ms).chunks(Rate::Hz16000.frame()).map(|frame| encoder.encode(frame)).collect()
 }
 
-/// The samples of a media message of 16 bits.
+/// Returns the samples of a 16-bit media message.
 fn pcm(media: &Value) -> Vec<i16> {
     let bytes =
         STANDARD.decode(media["media"]["payload"].as_str().expect("a payload")).expect("Base64");
@@ -44,7 +44,7 @@ fn pcm(media: &Value) -> Vec<i16> {
 }
 
 impl World {
-    /// A call to a user who picks up, and whose document this is.
+    /// Places a call to a user who answers, with this document. Returns the call's events and UUID.
     async fn streamed(&self, script: CallScript, document: String) -> (CallEvents, String) {
         self.app.xml("/answer", document);
         self.app.xml("/stream", "");
@@ -53,8 +53,8 @@ impl World {
         (user, uuid)
     }
 
-    /// The next status callback of this event.
-    async fn status(&self, event: &str) -> crate::support::app::Seen {
+    /// Waits for the next status callback of this event.
+    async fn status(&self, event: &str) -> crate::support::app::ReceivedRequest {
         self.app.wait_where("/stream", |seen| seen.param("Event") == event).await
     }
 
@@ -134,7 +134,7 @@ async fn a_voice_bot_talks_with_a_caller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_upgrade_is_signed_and_sound_comes_every_20_ms() {
+async fn the_upgrade_is_signed_and_audio_arrives_every_20_ms() {
     let (world, mut server) = (world(|_, _| ()).await, BotServer::refusing(1).await);
     let attributes = "keepCallAlive=\"true\" audioTrack=\"both\" contentType=\"audio/x-l16;rate=16000\" \
         extraHeaders=\"user=42,lang=hi\"";
@@ -146,7 +146,7 @@ async fn the_upgrade_is_signed_and_sound_comes_every_20_ms() {
         ..listens()
     };
     let (user, uuid) = world.streamed(script, document).await;
-    let mut bot = server.taken().await;
+    let mut bot = server.accept().await;
     assert_eq!((server.tries(), &*bot.path), (2, "/bot?lang=hi"));
     let header = |name: &str| {
         bot.headers.get(name).map_or("", |value| value.to_str().expect("text")).to_owned()
@@ -161,17 +161,17 @@ async fn the_upgrade_is_signed_and_sound_comes_every_20_ms() {
     }
     let stream_id = header("x-plivo-stream-id");
 
-    let start = bot.hear("start").await;
-    let wanted = json!({"sequenceNumber": 1, "event": "start", "extra_headers": "user=42,lang=hi", "start": {
+    let start = bot.receive("start").await;
+    let expected = json!({"sequenceNumber": 1, "event": "start", "extra_headers": "user=42,lang=hi", "start": {
         "callId": uuid, "streamId": stream_id, "accountId": AUTH_ID, "tracks": ["inbound", "outbound"],
         "mediaFormat": {"encoding": "audio/x-l16", "sampleRate": 16_000}}});
-    assert_eq!(start, wanted);
-    let dtmf = bot.hear("dtmf").await;
+    assert_eq!(start, expected);
+    let dtmf = bot.receive("dtmf").await;
     assert_eq!((&dtmf["dtmf"]["digit"], &dtmf["dtmf"]["track"]), (&json!("5"), &json!("inbound")));
 
     let (mut last, mut chunks, mut said, mut times) = (1, [0, 0], Vec::new(), Vec::new());
     while chunks[0] < 150 || chunks[1] < 150 {
-        let media = bot.any().await.expect("a message");
+        let media = bot.next_message().await.expect("a message");
         assert_eq!(
             (&media["event"], &media["streamId"]),
             (&json!("media"), &json!(stream_id)),
@@ -179,7 +179,7 @@ async fn the_upgrade_is_signed_and_sound_comes_every_20_ms() {
         );
         assert_eq!(media["extra_headers"], "user=42,lang=hi");
         let sequence = media["sequenceNumber"].as_u64().expect("a number");
-        // The key has its own place among them.
+        // The digit has its own sequence number.
         assert!(
             sequence == last + 1 || dtmf["sequenceNumber"] == last + 1,
             "{sequence} after {last}"
@@ -203,22 +203,22 @@ async fn the_upgrade_is_signed_and_sound_comes_every_20_ms() {
     }
     assert!(level(&said[said.len() / 2..], 600) > 0.08, "the caller's tone");
     let took = times.last().expect("times") - times[0];
-    let wanted = 20 * i64::try_from(times.len()).expect("few");
-    assert!((took - wanted).abs() < 300, "{} pieces in {took} ms", times.len());
-    // Of sound that is not wanted, and of nothing that is known.
+    let expected = 20 * i64::try_from(times.len()).expect("few");
+    assert!((took - expected).abs() < 300, "{} pieces in {took} ms", times.len());
+    // Unsupported audio and an unknown event.
     bot.play(16_000, &[0; 320]).await;
-    let error = bot.hear("error").await;
+    let error = bot.receive("error").await;
     assert_eq!(error["code"], "not_bidirectional");
     bot.say(json!({"event": "whatever"})).await;
     bot.send(Message::binary(vec![0; 100])).await;
     bot.send(Message::text("no JSON")).await;
-    assert_eq!(bot.hear("error").await["code"], "invalid_message");
+    assert_eq!(bot.receive("error").await["code"], "invalid_message");
     bot.say(json!({"event": "clearAudio"})).await;
-    assert_eq!(bot.hear("clearedAudio").await["streamId"], stream_id);
+    assert_eq!(bot.receive("clearedAudio").await["streamId"], stream_id);
 
     // The caller hangs up.
     user.control().hangup().await;
-    bot.hear("stop").await;
+    bot.receive("stop").await;
     assert_eq!(bot.closed().await, Some(1_000));
     let stopped = world.status("StopStream").await;
     assert_eq!(stopped.param("StatusReason"), "call_hangup");
@@ -229,18 +229,18 @@ const TWO_WAYS: &str =
     "bidirectional=\"true\" keepCallAlive=\"true\" contentType=\"audio/x-l16;rate=16000\"";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
+async fn a_servers_audio_is_played_marked_and_cleared() {
     let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
     let document =
         format!("<Response>{}<Wait length=\"1\"/></Response>", world.stream(TWO_WAYS, &server.url));
     let (user, _) = world.streamed(listens(), document).await;
-    let mut bot = server.taken().await;
-    bot.hear("start").await;
+    let mut bot = server.accept().await;
+    bot.receive("start").await;
     let checkpoint = |name: &str| json!({"event": "checkpoint", "name": name});
     bot.say(checkpoint("at once")).await;
-    assert_eq!(bot.hear("playedStream").await["name"], "at once");
+    assert_eq!(bot.receive("playedStream").await["name"], "at once");
 
-    // In the stream's own rate, at the other one, and in pieces that are no whole frames.
+    // At the stream's sample rate, at the other one, and in pieces with partial frames.
     bot.play(16_000, &tone(16_000, 440.0, 700)).await;
     bot.say(checkpoint("first")).await;
     bot.play(8_000, &tone(8_000, 1_000.0, 700)).await;
@@ -248,17 +248,17 @@ async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
         bot.play(16_000, piece).await;
     }
     bot.say(checkpoint("second")).await;
-    assert_eq!(bot.hear("playedStream").await["name"], "first");
-    assert_eq!(bot.hear("playedStream").await["name"], "second");
+    assert_eq!(bot.receive("playedStream").await["name"], "first");
+    assert_eq!(bot.receive("playedStream").await["name"], "second");
 
-    // Ten seconds that nobody hears but for their beginning, and what comes after them.
+    // Ten seconds of audio that is cleared after its beginning, then new audio.
     bot.play(16_000, &tone(16_000, 1_500.0, 10_000)).await;
     bot.say(checkpoint("never")).await;
     bot.say(json!({"event": "clearAudio"})).await;
-    bot.hear("clearedAudio").await;
+    bot.receive("clearedAudio").await;
     bot.play(16_000, &tone(16_000, 300.0, 700)).await;
     bot.say(checkpoint("last")).await;
-    assert_eq!(bot.hear("playedStream").await["name"], "last");
+    assert_eq!(bot.receive("playedStream").await["name"], "last");
     for (media, code) in [
         (json!({"contentType": "audio/wav", "sampleRate": 8_000, "payload": ""}), "invalid_format"),
         (
@@ -271,20 +271,20 @@ async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
         ),
     ] {
         bot.say(json!({"event": "playAudio", "media": media})).await;
-        assert_eq!(bot.hear("error").await["code"], code, "{media}");
+        assert_eq!(bot.receive("error").await["code"], code, "{media}");
     }
 
-    // 40 s fit.
+    // 40 s fit into the queue.
     let second = vec![0; 16_000];
     for _ in 0..41 {
         bot.play(16_000, &second).await;
     }
-    assert_eq!(bot.hear("error").await["code"], "buffer_overflow");
+    assert_eq!(bot.receive("error").await["code"], "buffer_overflow");
     for event in ["StartStream", "PlayedStream", "ClearedAudio", "DegradedStream"] {
         world.status(event).await;
     }
     let cleared =
-        world.app.seen().iter().filter(|seen| seen.param("Event") == "DegradedStream").count();
+        world.app.requests().iter().filter(|seen| seen.param("Event") == "DegradedStream").count();
     assert!((1..=3).contains(&cleared), "{cleared} levels");
     bot.close().await;
     assert_eq!(world.status("StopStream").await.param("StatusReason"), "api_request");
@@ -295,16 +295,16 @@ async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
+async fn a_failed_socket_lets_the_document_continue() {
     let world = world(|_, _| ()).await;
-    // Nobody there; one that says no three times.
+    // No server, and a server that refuses three times.
     let mut server = BotServer::refusing(3).await;
     let document = |url: &str| {
         format!("<Response>{}<Wait length=\"1\"/></Response>", world.stream(TWO_WAYS, url))
     };
     let (user, uuid) = world.streamed(listens(), document(&server.url)).await;
     let of = |call: String, event: &'static str| {
-        move |seen: &crate::support::app::Seen| {
+        move |seen: &crate::support::app::ReceivedRequest| {
             seen.param("Event") == event && seen.param("CallUUID") == call
         }
     };
@@ -316,21 +316,21 @@ async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
     world.node.until_metric("offhook_streams_total", &[("outcome", "failed")], 1.0).await;
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 
-    // A message of more than 64 KiB.
+    // A message longer than 64 KiB.
     let (user, uuid) = world.streamed(listens(), document(&server.url)).await;
-    let mut bot = server.taken().await;
-    bot.hear("start").await;
+    let mut bot = server.accept().await;
+    bot.receive("start").await;
     bot.send(Message::text(json!({"event": "x", "more": "x".repeat(65_536)}).to_string())).await;
     assert_eq!(bot.closed().await, Some(1_009));
     world.app.wait_where("/stream", of(uuid, "DroppedStream")).await;
     user.all().await;
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 
-    // A connection that is cut.
+    // A broken connection.
     let (user, uuid) = world.streamed(listens(), document(&server.url)).await;
-    let mut bot = server.taken().await;
-    bot.hear("start").await;
-    bot.cut();
+    let mut bot = server.accept().await;
+    bot.receive("start").await;
+    bot.disconnect();
     world.app.wait_where("/stream", of(uuid, "DroppedStream")).await;
     user.all().await;
     world.node.until_metric("offhook_streams_total", &[("outcome", "lost")], 2.0).await;
@@ -343,8 +343,8 @@ async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
         world.stream(&attributes, &server.url)
     );
     let (user, uuid) = world.streamed(listens(), timed).await;
-    let mut bot = server.taken().await;
-    bot.hear("stop").await;
+    let mut bot = server.accept().await;
+    bot.receive("stop").await;
     assert_eq!(bot.closed().await, Some(1_000));
     let stopped = world.app.wait_where("/stream", of(uuid, "StopStream")).await;
     assert_eq!(stopped.param("StatusReason"), "stream_timeout");
@@ -354,7 +354,7 @@ async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_begins_looks_at_and_ends_a_stream() {
+async fn rest_starts_shows_and_stops_a_stream() {
     let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
     let document = "<Response><Wait length=\"60\"/><Speak>x</Speak></Response>";
     let (user, uuid) = world.streamed(listens(), document.to_owned()).await;
@@ -364,7 +364,7 @@ async fn rest_begins_looks_at_and_ends_a_stream() {
         "content_type": "audio/x-mulaw;rate=8000", "extra_headers": "a=1"});
     world.app.wait("/answer").await;
     let mut begun = world.rest("POST", &path, &head, body.to_string()).await;
-    // The document may not have run yet.
+    // The document may not have started the stream yet.
     for _ in 0..100 {
         if begun.status != 404 {
             break;
@@ -374,11 +374,11 @@ async fn rest_begins_looks_at_and_ends_a_stream() {
     assert_eq!(begun.status, 202, "{}", begun.text());
     let id = begun.json()["stream_id"].as_str().expect("an id").to_owned();
     assert_eq!(world.rest("POST", &path, &head, body.to_string()).await.status, 409);
-    let mut bot = server.taken().await;
-    let start = bot.hear("start").await;
+    let mut bot = server.accept().await;
+    let start = bot.receive("start").await;
     assert_eq!((&start["start"]["streamId"], &start["extra_headers"]), (&json!(id), &json!("a=1")));
     assert_eq!(world.status("StartStream").await.param("StreamID"), id);
-    let media = bot.hear("media").await;
+    let media = bot.receive("media").await;
     let bytes =
         STANDARD.decode(media["media"]["payload"].as_str().expect("a payload")).expect("Base64");
     assert_eq!(bytes.len(), 160);
@@ -389,7 +389,7 @@ async fn rest_begins_looks_at_and_ends_a_stream() {
         (&json!("in-progress"), &json!("both"), &json!(null))
     );
     assert_eq!(world.rest("DELETE", &format!("{path}{id}/"), &[], String::new()).await.status, 204);
-    bot.hear("stop").await;
+    bot.receive("stop").await;
     assert_eq!(bot.closed().await, Some(1_000));
     assert_eq!(world.status("StopStream").await.param("StatusReason"), "api_request");
     let list = world.rest("GET", &path, &[], String::new()).await.json();
@@ -400,7 +400,7 @@ async fn rest_begins_looks_at_and_ends_a_stream() {
     );
     assert!(list["objects"][0]["end_time"].is_string());
 
-    // A refused address is told at once.
+    // A forbidden address is refused immediately.
     let refused = json!({"service_url": "wss://169.254.169.254/"}).to_string();
     assert_eq!(world.rest("POST", &path, &head, refused).await.status, 400);
     user.control().hangup().await;
@@ -408,16 +408,16 @@ async fn rest_begins_looks_at_and_ends_a_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_does_not_read_keeps_no_call_from_ending() {
+async fn a_server_that_does_not_read_does_not_delay_the_end_of_a_call() {
     let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
     let attributes =
         "keepCallAlive=\"true\" audioTrack=\"both\" contentType=\"audio/x-l16;rate=24000\"";
     let document = format!("<Response>{}</Response>", world.stream(attributes, &server.url));
     let (user, uuid) = world.streamed(listens(), document).await;
-    let mut bot = server.taken().await;
-    bot.hear("start").await;
-    let held = bot.deaf();
-    // The system keeps some megabytes for it at both ends; the call hangs up before a ping is missed.
+    let mut bot = server.accept().await;
+    bot.receive("start").await;
+    let held = bot.stop_reading();
+    // The system buffers some megabytes at both ends. The call hangs up before a ping is missed.
     let url = format!("{}/api/v1/calls/{uuid}/events", world.node.public);
     let up = crate::support::http::send(
         "GET",
@@ -434,11 +434,11 @@ async fn a_server_that_does_not_read_keeps_no_call_from_ending() {
     drop(held);
 }
 
-/// It takes a minute: a ping comes every 20 s.
+/// Takes a minute, because pings are sent every 20 s.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_misses_two_pings_is_dropped_and_one_that_answers_them_is_not() {
+async fn a_server_that_misses_two_pings_is_disconnected() {
     let (world, mut server) =
-        (world(|wanted, _| wanted.accept_wait_ms = 0).await, BotServer::start().await);
+        (world(|node_config, _| node_config.accept_wait_ms = 0).await, BotServer::start().await);
     world.app.xml("/stream", "");
     let attributes = "keepCallAlive=\"true\" contentType=\"audio/x-mulaw;rate=8000\"";
     world
@@ -453,21 +453,23 @@ async fn a_server_that_misses_two_pings_is_dropped_and_one_that_answers_them_is_
         world.sim.place_call(script)
     };
     let stays = call("919812345678");
-    let mut answers = server.taken().await;
+    let mut answers = server.accept().await;
     let stays_uuid =
-        answers.hear("start").await["start"]["callId"].as_str().expect("a UUID").to_owned();
+        answers.receive("start").await["start"]["callId"].as_str().expect("a UUID").to_owned();
     let goes = call("919412341234");
-    let mut bot = server.taken().await;
-    let goes_uuid = bot.hear("start").await["start"]["callId"].as_str().expect("a UUID").to_owned();
-    let deaf = bot.deaf();
-    answers.pinged().await;
-    answers.pinged().await;
-    let dropped = |seen: &crate::support::app::Seen| seen.param("Event") == "DroppedStream";
+    let mut bot = server.accept().await;
+    let goes_uuid =
+        bot.receive("start").await["start"]["callId"].as_str().expect("a UUID").to_owned();
+    let deaf = bot.stop_reading();
+    answers.receive_ping().await;
+    answers.receive_ping().await;
+    let dropped =
+        |seen: &crate::support::app::ReceivedRequest| seen.param("Event") == "DroppedStream";
     assert!(
-        !world.app.seen().iter().any(dropped),
+        !world.app.requests().iter().any(dropped),
         "one was missed, and the second may still be answered"
     );
-    answers.pinged().await;
+    answers.receive_ping().await;
     let lost = world.app.wait_where("/stream", dropped).await;
     assert_eq!(
         (lost.param("CallUUID"), lost.param("StatusReason")),
@@ -477,17 +479,22 @@ async fn a_server_that_misses_two_pings_is_dropped_and_one_that_answers_them_is_
     goes.all().await;
     world.node.until_metric("offhook_streams_total", &[("outcome", "lost")], 1.0).await;
     world.node.until_metric("offhook_streams_active", &[], 1.0).await;
-    assert!(answers.any().await.is_ok_and(|said| said["event"] == "media"), "its sound goes on");
-    let of_it =
-        |seen: &&crate::support::app::Seen| dropped(seen) && seen.param("CallUUID") == stays_uuid;
-    assert_eq!(world.app.seen().iter().filter(of_it).count(), 0);
+    assert!(
+        answers.next_message().await.is_ok_and(|said| said["event"] == "media"),
+        "its sound goes on"
+    );
+    let of_it = |seen: &&crate::support::app::ReceivedRequest| {
+        dropped(seen) && seen.param("CallUUID") == stays_uuid
+    };
+    assert_eq!(world.app.requests().iter().filter(of_it).count(), 0);
     stays.control().hangup().await;
     stays.all().await;
 }
 
-/// A room's rumble and nothing else: with `noiseCancellation` the server hears next to nothing of it, in pieces of the right length.
+/// With `noiseCancellation` the server receives almost nothing of a constant background noise, in
+/// messages of the right length.
 #[tokio::test(flavor = "multi_thread")]
-async fn noise_around_the_user_is_taken_away_where_that_is_asked_for() {
+async fn noise_cancellation_removes_background_noise() {
     let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
     let (mut state, mut level) = (7_u32, 0.0_f64);
     let rumble: Vec<i16> = (0..16_000 * 8)
@@ -503,24 +510,24 @@ async fn noise_around_the_user_is_taken_away_where_that_is_asked_for() {
     let power =
         |pcm: &[i16]| pcm.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / pcm.len() as f64;
     let mut left = Vec::new();
-    for wanted in ["", "noiseCancellation=\"true\" noiseCancellationLevel=\"100\""] {
+    for attributes in ["", "noiseCancellation=\"true\" noiseCancellationLevel=\"100\""] {
         let attributes =
-            format!("keepCallAlive=\"true\" contentType=\"audio/x-l16;rate=16000\" {wanted}");
+            format!("keepCallAlive=\"true\" contentType=\"audio/x-l16;rate=16000\" {attributes}");
         let document = format!("<Response>{}</Response>", world.stream(&attributes, &server.url));
         let (user, _) =
             world.streamed(CallScript { say: say.clone(), ..listens() }, document).await;
-        let mut bot = server.taken().await;
-        bot.hear("start").await;
+        let mut bot = server.accept().await;
+        bot.receive("start").await;
         let mut heard = Vec::new();
         while heard.len() < 16_000 * 3 {
-            let samples = pcm(&bot.hear("media").await);
+            let samples = pcm(&bot.receive("media").await);
             assert_eq!(samples.len(), 320);
             heard.extend(samples);
         }
         left.push(power(&heard[16_000 * 2..]));
         user.control().hangup().await;
         user.all().await;
-        bot.hear("stop").await;
+        bot.receive("stop").await;
     }
     assert!(left[1] < left[0] / 50.0, "{left:?}");
 }

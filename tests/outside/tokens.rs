@@ -1,5 +1,5 @@
-//! An account's auth token takes another's place: both authenticate and sign for a while, over a restart, and the
-//! configuration wins once it names another one.
+//! Rotation of an account's auth token: both tokens authenticate and sign for a while, also across
+//! a restart, and the configuration takes precedence when it names another one.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +16,7 @@ impl World {
         http::send(method, &url, &[("x-api-key", API_KEY)], body).await
     }
 
-    /// Whether the Plivo-compatible API takes this token.
+    /// Returns true if the Plivo-compatible API accepts this token.
     async fn opens(&self, token: &str) -> bool {
         let basic = format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:{token}")));
         let url = format!("{}/v1/Account/{AUTH_ID}/", self.node.public);
@@ -24,8 +24,8 @@ impl World {
     }
 }
 
-/// Whether one of a request's V2 signatures is by this token.
-fn signed_by(seen: &crate::support::app::Seen, url: &str, token: &str) -> bool {
+/// Returns true if one of a request's V2 signatures was made with this token.
+fn signed_by(seen: &crate::support::app::ReceivedRequest, url: &str, token: &str) -> bool {
     let header = |name: &str| seen.headers[name].to_str().expect("text").to_owned();
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, token.as_bytes());
     let text = format!("{url}{}", header("x-plivo-signature-v2-nonce"));
@@ -34,7 +34,7 @@ fn signed_by(seen: &crate::support::app::Seen, url: &str, token: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_replaced_with_an_overlap_and_outlives_a_restart() {
+async fn a_token_is_rotated_with_an_overlap_and_survives_a_restart() {
     use sim::{CalleeAction, EventOrder};
     let mut world = world(|_, _| ()).await;
     world.app.xml("/unused", "<Response><Hangup/></Response>");
@@ -110,7 +110,7 @@ async fn a_token_is_replaced_with_an_overlap_and_outlives_a_restart() {
             entry.path()
         );
     }
-    // The operator names another.
+    // The operator configures another token.
     let config = world.node.dir.path().join("offhook.toml");
     let text = std::fs::read_to_string(&config).expect("the configuration");
     std::fs::write(&config, text.replace(AUTH_TOKEN, "another-token")).expect("write it");

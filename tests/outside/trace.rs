@@ -1,4 +1,4 @@
-//! Where a call's time went: the event log, `offhook calls`, and `traceparent` to the customer's server.
+//! Tracing of a call: the event log, `offhook calls`, and `traceparent` to the customer's server.
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::app::App;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{API_KEY, Node, Wanted};
+use crate::support::node::{API_KEY, Node, NodeConfig};
 use crate::support::{database, http};
 
 async fn offhook(args: &[&str]) -> Output {
@@ -26,7 +26,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The call's log once it tells of the hangup callback, which comes after the call.
+/// Returns the call's log when it contains the hangup callback, which follows the call's end.
 async fn until_callback(node: &Node, uuid: &str, mut log: String) -> String {
     let mut every = tokio::time::interval(Duration::from_millis(20));
     for _ in 0..500 {
@@ -41,7 +41,7 @@ async fn until_callback(node: &Node, uuid: &str, mut log: String) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_call_shows_what_was_slow() {
+async fn the_trace_of_a_slow_call_shows_the_slow_part() {
     let app = App::start().await;
     let menu = app.url("/menu");
     app.xml(
@@ -57,10 +57,10 @@ async fn a_slow_call_shows_what_was_slow() {
             asked["action"] == "accept" && !failed.swap(true, std::sync::atomic::Ordering::SeqCst);
         first.then(|| (503, "{}".to_owned()))
     });
-    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
-    wanted.hangup_url = app.url("/hangup");
-    wanted.accept_wait_ms = 0;
-    let node = Node::start(&wanted).await;
+    let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    node_config.hangup_url = app.url("/hangup");
+    node_config.accept_wait_ms = 0;
+    let node = Node::start(&node_config).await;
     let wacid = connect(&node, &silent_offer()).await;
     node.until_metric(
         "offhook_graph_request_seconds_count",
@@ -73,10 +73,11 @@ async fn a_slow_call_shows_what_was_slow() {
     let uuid = hangup.param("CallUUID").to_owned();
     node.record(&uuid).await;
 
-    // One trace, a span each: in the requests, in the log's head, in the logs of the node.
+    // One trace with a span per request: in the requests, in the head of the event log, and in the
+    // node's log.
     let trace_id = uuid.replace('-', "");
     let parents: Vec<String> = app
-        .seen()
+        .requests()
         .iter()
         .map(|s| s.headers["traceparent"].to_str().expect("text").to_owned())
         .collect();
@@ -103,7 +104,7 @@ async fn a_slow_call_shows_what_was_slow() {
         "{log}"
     );
 
-    // The log still replays.
+    // The log can still be replayed.
     let file = node.dir.path().join("call.jsonl");
     std::fs::write(&file, &log).expect("written");
     let replayed = offhook(&["replay", file.to_str().expect("a path")]).await;
@@ -164,7 +165,7 @@ async fn a_slow_call_shows_what_was_slow() {
         first_byte["to_us"].as_i64().expect("us") - first_byte["from_us"].as_i64().expect("us");
     assert!((390_000..5_000_000).contains(&took), "{took}");
 
-    // What the linter says of its document: here, in the record, in the log.
+    // The linter's finding about its document appears here, in the record and in the log.
     let finding = objects.iter().find(|o| o["event"] == "finding").expect("a finding");
     assert_eq!((&finding["rule"], &finding["line"]), (&"W311".into(), &1.into()), "http");
     let record = format!("{}/api/v1/calls/{uuid}/", node.public);
@@ -182,7 +183,7 @@ async fn a_slow_call_shows_what_was_slow() {
         node.log()
     );
 
-    // What can't be shown is said.
+    // Errors are reported.
     let unknown = "00000000-0000-4000-8000-000000000000";
     for (args, code, part) in [
         (vec!["calls", "show", unknown, &how, &place], 1, "there is no call"),

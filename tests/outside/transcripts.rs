@@ -1,4 +1,5 @@
-//! What is said in recordings, written down by a recogniser of the test's own and told, through the whole binary.
+//! Transcripts of recordings by the test's recogniser and their callbacks, through the whole
+//! binary.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,8 @@ use tokio::sync::watch;
 use super::outbound::{World, world};
 use super::recognise::say;
 
-/// A transcription endpoint: gives one answer after the other, and the last one again and again; keeps the sounds.
+/// A transcription endpoint that returns a list of responses in order, repeats the last one, and
+/// keeps the audio.
 #[derive(Clone)]
 struct Endpoint {
     answers: Arc<Mutex<VecDeque<(u16, &'static str)>>>,
@@ -22,7 +24,7 @@ struct Endpoint {
     url: String,
 }
 
-/// No answer at all.
+/// A response that never comes.
 const HANGS: (u16, &str) = (0, "");
 
 impl Endpoint {
@@ -57,7 +59,7 @@ impl Endpoint {
         format!("[speech.transcribe]\nurl = \"{}\"\nformat = \"json\"\n", self.url)
     }
 
-    /// Waits until so many pieces were heard.
+    /// Waits until `count` pieces of audio have been received.
     async fn until_heard(&self, count: usize) -> Vec<Vec<i16>> {
         let mut heard = self.heard.subscribe();
         let heard = tokio::time::timeout(
@@ -69,9 +71,9 @@ impl Endpoint {
 }
 
 async fn recording(more: &str, document: &str) -> World {
-    let world = world(|wanted, _| {
-        wanted.accept_wait_ms = 0;
-        wanted.extra = format!("[cluster]\nnode_id = \"writing\"\n{more}");
+    let world = world(|node_config, _| {
+        node_config.accept_wait_ms = 0;
+        node_config.extra = format!("[cluster]\nnode_id = \"writing\"\n{more}");
     })
     .await;
     for path in ["/said", "/recording"] {
@@ -85,7 +87,7 @@ async fn recording(more: &str, document: &str) -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_is_written_down_and_told_after_a_recogniser_that_failed() {
+async fn a_message_is_transcribed_and_reported_after_a_failed_attempt() {
     let endpoint = Endpoint::start(&[(503, ""), (200, "Please book a table for two.")]).await;
     let world = recording(
         &endpoint.toml(),
@@ -133,7 +135,7 @@ async fn a_message_is_written_down_and_told_after_a_recogniser_that_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_side_of_a_call_is_written_down_also_by_the_node_that_comes_after_a_kill() {
+async fn each_side_of_a_call_is_transcribed_even_after_a_kill() {
     let endpoint = Endpoint::start(&[HANGS, (200, "first"), (200, "second")]).await;
     let mut world = recording(
         &endpoint.toml(),
@@ -166,8 +168,7 @@ async fn each_side_of_a_call_is_written_down_also_by_the_node_that_comes_after_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_recogniser_the_recording_is_made_and_the_record_says_why_nothing_is_written_down()
- {
+async fn without_a_recogniser_the_record_says_why_there_is_no_transcript() {
     let world = recording(
         "[speech]\nrecogniser = \"none\"\n",
         "<Record transcriptionType=\"auto\" transcriptionUrl=\"APP/said\" callbackUrl=\"APP/recording\" maxLength=\"1\" \

@@ -1,4 +1,5 @@
-//! Files that a business sends, over HTTP: handed to Meta by an upload of ours, named in a message, and seen where it stands.
+//! Media sent by a business over HTTP: uploaded to Meta by the node, referenced in a message, and
+//! shown in the timeline.
 
 use serde_json::{Value, json};
 
@@ -20,18 +21,18 @@ async fn upload(chat: &Chat, key: &str, path: &str, kind: &str, file: Vec<u8>) -
     http::send("POST", &url, &[("x-api-key", key), ("content-type", kind)], file).await
 }
 
-/// A user has asked for a picture; there is another account, with a key of its own.
+/// Starts a chat in which a user asked for a picture, and another account with its own key.
 async fn asked_for_a_picture() -> Chat {
     let other = format!(
         "[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"other\"\napi_keys = [\"other-key\"]\n"
     );
     let chat = Chat::start_with(|app| format!("{}\n{other}", crm(app)), |_| {}).await;
-    chat.writes(USER, "A picture, please").await;
+    chat.send_text(USER, "A picture, please").await;
     chat
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_is_uploaded_sent_and_seen_where_it_stands() {
+async fn a_file_is_uploaded_sent_and_shown_in_the_timeline() {
     let chat = asked_for_a_picture().await;
     let id = chat.id_of(USER).await;
     let media = format!("{id}/media/");
@@ -53,7 +54,7 @@ async fn a_file_is_uploaded_sent_and_seen_where_it_stands() {
         (&line["media"]["caption"], &line["media"]["mimeType"]),
         (&json!("Here"), &json!("image/png"))
     );
-    // What Meta got of it, and nothing that is ours alone.
+    // Meta received the file without our internal data.
     let shown = http::get(&format!("{}/_sim/messages", chat.sim.url())).await.json();
     let got = shown
         .as_array()
@@ -68,7 +69,7 @@ async fn a_file_is_uploaded_sent_and_seen_where_it_stands() {
     assert_eq!((seen.status, seen.headers["content-type"].to_str().unwrap()), (200, "image/png"));
     assert_eq!(seen.body, pixel(), "byte for byte");
 
-    // A longer one, which goes in many pieces.
+    // A longer file in many pieces.
     let long: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
     let uploaded =
         upload(&chat, API_KEY, &media, "application/pdf; charset=binary", long.clone()).await;
@@ -87,7 +88,7 @@ async fn a_file_is_uploaded_sent_and_seen_where_it_stands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r14_a_file_that_whatsapp_does_not_take_is_refused_with_its_reason() {
+async fn r14_a_file_that_whatsapp_does_not_support_is_refused() {
     let chat = asked_for_a_picture().await;
     let media = format!("{}/media/", chat.id_of(USER).await);
     let large = vec![0; (5 << 20) + 1];
@@ -126,7 +127,8 @@ async fn r14_a_file_that_whatsapp_does_not_take_is_refused_with_its_reason() {
         404,
         "another account's"
     );
-    // Said before it comes, where its length is told; counted where it is not.
+    // A Content-Length above the limit is refused before the body; without one the bytes are
+    // counted.
     let url = format!("{}/api/v1/conversations/{media}", chat.node.public);
     let headers = [("x-api-key", API_KEY), ("content-type", "image/png")];
     let told = http::try_send("POST", &url, &headers, large.clone()).await;
@@ -142,7 +144,7 @@ async fn r14_a_file_that_whatsapp_does_not_take_is_refused_with_its_reason() {
     request.extend_from_slice(b"\r\n0\r\n\r\n");
     let answer = http::raw(&chat.node.public, &request).await;
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("5120 KiB at most"), "{answer}");
-    // A number out of service is said to be that, as everywhere.
+    // A disconnected number is reported as such, as everywhere.
     let out = chat.ask("POST", &format!("phone-numbers/{NUMBER}/disconnect/"), Value::Null).await;
     assert_eq!(out.0, 200, "{}", out.1);
     let refused = upload(&chat, API_KEY, &media, "image/png", pixel()).await;
@@ -151,7 +153,7 @@ async fn r14_a_file_that_whatsapp_does_not_take_is_refused_with_its_reason() {
         chat.ask("POST", &format!("phone-numbers/{NUMBER}/reconnect/"), Value::Null).await.0,
         200
     );
-    // Meta's own no, with its words.
+    // Meta's refusal with its error text.
     let order =
         json!([{"what": "media", "status": 400, "code": 131_053, "details": "Media upload error"}]);
     let ordered =

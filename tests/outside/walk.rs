@@ -1,4 +1,5 @@
-//! `offhook xml check` and `offhook xml run` as a customer's CI has them: the binary, against an application on loopback.
+//! `offhook xml check` and `offhook xml run` as a customer's CI runs them: the binary against an
+//! application on loopback.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -9,7 +10,7 @@ use model::Method;
 use model::Secret;
 use serde_json::Value;
 
-use crate::support::app::{App, Seen};
+use crate::support::app::{App, ReceivedRequest};
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
@@ -31,7 +32,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A walk with `--json`: its exit code, its objects, and the last of them.
+/// Runs `xml run --json`. Returns the exit code, all objects, and the last one.
 async fn walk(args: &[&str]) -> (i32, Vec<Value>, Value) {
     let out = offhook(&[&["xml", "run", "--json"], args].concat()).await;
     let objects: Vec<Value> = text(&out.stdout)
@@ -48,7 +49,7 @@ fn of<'a>(objects: &'a [Value], event: &str) -> Vec<&'a Value> {
     objects.iter().filter(|o| o["event"] == event).collect()
 }
 
-fn is_signed(seen: &Seen, url: &str, token: &str) -> bool {
+fn is_signed(seen: &ReceivedRequest, url: &str, token: &str) -> bool {
     let pairs: Vec<(&str, &str)> =
         seen.params.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
     let header = |name: &str| {
@@ -60,7 +61,7 @@ fn is_signed(seen: &Seen, url: &str, token: &str) -> bool {
     header("x-plivo-signature-v3") == signed[0].1 && !signed[0].1.is_empty()
 }
 
-/// An application with a menu: 1 ends, 2 goes back.
+/// Starts an application with a menu: 1 ends the call, 2 goes back.
 async fn menu() -> App {
     let app = App::start().await;
     let action = app.url("/choice");
@@ -82,7 +83,7 @@ async fn menu() -> App {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_application_is_walked_with_real_requests() {
+async fn an_application_is_run_with_real_requests() {
     let app = menu().await;
     let (answer, hangup) = (app.url("/answer"), app.url("/hangup"));
     let args = [
@@ -101,8 +102,8 @@ async fn an_application_is_walked_with_real_requests() {
         (0, &"end_of_instructions".into(), &4.into()),
         "{last}"
     );
-    // What the application saw is what a call would have sent.
-    let seen = app.seen();
+    // The application received the same requests as from a call.
+    let seen = app.requests();
     let paths: Vec<_> = seen.iter().map(|s| s.path.as_str()).collect();
     assert_eq!(paths, ["/answer", "/choice", "/answer", "/choice", "/hangup"]);
     for request in &seen {
@@ -114,7 +115,7 @@ async fn an_application_is_walked_with_real_requests() {
     assert_eq!((seen[0].param("CallStatus"), seen[0].param("Event")), ("ringing", "StartApp"));
     assert_eq!((seen[1].param("Digits"), seen[3].param("Digits")), ("2", "1"));
     assert_eq!(seen[4].param("HangupCauseCode"), "4010");
-    // And what was told of it.
+    // The output lists the same requests.
     let asked: Vec<_> =
         of(&objects, "request").iter().map(|o| o["kind"].as_str().unwrap()).collect();
     assert_eq!(asked, ["answer", "action", "redirect", "action"]);
@@ -131,19 +132,19 @@ async fn an_application_is_walked_with_real_requests() {
         (&callback["kind"], &callback["sent"], &callback["status"]),
         (&"hangup".into(), &true.into(), &200.into())
     );
-    // Plain http is warned of, and --strict minds.
+    // Plain HTTP causes a warning, and --strict makes it fail.
     assert!(last["warnings"].as_u64().unwrap() > 0);
     assert_eq!(walk(&[&args[..], &["--strict", "--no-callbacks"]].concat()).await.0, 1);
     assert_eq!(app.count("/hangup"), 1, "--no-callbacks");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_caller_and_one_who_hangs_up() {
+async fn a_silent_caller_and_a_caller_who_hangs_up() {
     let app = menu().await;
     let answer = app.url("/answer");
     let (code, objects, _) = walk(&[&answer, "--method", "get", "--no-callbacks"]).await;
     assert_eq!(code, 0);
-    assert_eq!((app.seen()[0].method.as_str(), app.count("/choice")), ("GET", 0));
+    assert_eq!((app.requests()[0].method.as_str(), app.count("/choice")), ("GET", 0));
     assert_eq!(of(&objects, "prompt").last().unwrap()["heard"][0]["text"], "Nothing was pressed.");
     let (code, _, last) =
         walk(&[&answer, "--digits", "1", "--hangup-after", "0", "--no-callbacks"]).await;
@@ -152,7 +153,7 @@ async fn a_silent_caller_and_one_who_hangs_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_application_that_fails_is_told_why() {
+async fn a_failing_application_gets_the_reason() {
     let app = menu().await;
     app.xml("/bad", "<Response>\n  <Speek>Hi</Speek>\n</Response>");
     let round = app.url("/round");
@@ -184,34 +185,34 @@ async fn an_application_that_fails_is_told_why() {
         assert_eq!(last["cause"], *cause, "{path}: {last}");
         assert!(!of(&objects, "hangup").is_empty(), "{path}");
     }
-    // A redirect is followed, and each of its requests shown.
+    // A redirect is followed, and both requests are reported.
     let (code, objects, _) = walk(&[&app.url("/moved"), "--digits", "1", "--no-callbacks"]).await;
     assert_eq!(code, 0);
     let hops: Vec<_> =
         of(&objects, "answer").iter().map(|o| o["status"].as_u64().unwrap()).collect();
     assert_eq!(hops, [302, 200, 200]);
-    // The fallback URL saves the call, and the application has failed all the same.
+    // The fallback URL saves the call, but the application has still failed.
     let (bad, good) = (app.url("/bad"), app.url("/answer"));
     let (code, objects, last) =
         walk(&[&bad, "--fallback-url", &good, "--digits", "1", "--no-callbacks"]).await;
     assert_eq!((code, last["cause"].as_str()), (1, Some("end_of_instructions")));
     assert_eq!(of(&objects, "finding")[0]["rule"], "E202");
-    // A callback that nobody takes.
+    // A callback URL without a server.
     let (code, _, last) =
         walk(&[&good, "--digits", "1", "--hangup-url", &app.url("/nobody")]).await;
     assert!(code == 1 && last["faults"][0].as_str().unwrap().contains("hangup callback"), "{last}");
-    // A closed port, and addresses that a node in production would not ask.
+    // A closed port, and addresses that a production node refuses.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let closed = format!("http://127.0.0.1:{port}/");
     assert_eq!(walk(&[&closed, "--no-callbacks"]).await.0, 1);
-    let asked = app.seen().len();
+    let asked = app.requests().len();
     let (code, _, last) = walk(&[&good, "--allow-insecure", "false", "--no-callbacks"]).await;
     assert!(code == 1 && last["faults"].to_string().contains("https is required"), "{last}");
-    assert_eq!(app.seen().len(), asked, "nothing was asked");
+    assert_eq!(app.requests().len(), asked, "nothing was asked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_is_walked_and_wrong_usage_is_2() {
+async fn a_file_is_run_and_wrong_usage_exits_2() {
     let app = menu().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("menu.xml");
@@ -289,7 +290,7 @@ hangup_url = "{hangup}"
     let file = file.to_str().unwrap();
     let (code, _, last) = walk(&[&answer, "--config", file, "--digits", "1"]).await;
     assert_eq!(code, 0, "{last}");
-    let seen = app.seen();
+    let seen = app.requests();
     assert_eq!(seen.last().map(|s| s.path.as_str()), Some("/hangup"));
     for request in &seen {
         assert!(is_signed(request, &app.url(&request.path), "own-token"), "{}", request.path);
@@ -297,7 +298,7 @@ hangup_url = "{hangup}"
     }
     let out = offhook(&["xml", "run", &answer, "--config", file, "--to", "4930123456"]).await;
     assert_eq!(out.status.code(), Some(2));
-    // The linter knows the numbers, too.
+    // The linter also uses the configured numbers.
     let dial = folder.path().join("dial.xml");
     let document = |caller: &str| {
         format!(

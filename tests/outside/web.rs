@@ -1,4 +1,5 @@
-//! Endpoints: made by REST, registered at `/phone`, calling by their application; and the example page in a real Chromium.
+//! Endpoints: created over REST, registered at `/phone`, calling through their application; and the
+//! example page in a real Chromium.
 
 use serde_json::{Value, json};
 
@@ -9,12 +10,13 @@ use crate::support::http;
 use crate::support::phone::{OFFER, Phone};
 
 pub const PASSWORD: &str = "correct horse";
-/// What the page says instead of a microphone's sound, which Chromium takes for noise where it is a fake device's.
+/// The tone that the page plays in place of the microphone; Chromium treats the fake device's audio
+/// as noise.
 const PAGE_HZ: f64 = 900.0;
 const MICROPHONE: &str = "navigator.mediaDevices.getUserMedia = async () => { const context = new AudioContext(); const tone = \
     new OscillatorNode(context, { frequency: 900 }); const to = context.createMediaStreamDestination(); tone.connect(to); \
     tone.start(); return to.stream; }; 0";
-/// The two hear each other for a while.
+/// Lets both sides talk for a while.
 const LISTEN: &str = "new Promise((done) => setTimeout(done, 4000))";
 
 impl World {
@@ -26,7 +28,8 @@ impl World {
         answer.json()
     }
 
-    /// An application that answers from `/answer`, and an endpoint of that name with it; gives the endpoint's id.
+    /// Creates an application that answers from `/answer` and an endpoint with this name. Returns
+    /// the endpoint's id.
     pub async fn endpoint(&self, name: &str) -> String {
         let application = json!({
             "app_name": name, "answer_url": self.app.url("/answer"), "hangup_url": self.app.url("/hangup"),
@@ -52,7 +55,7 @@ impl World {
 }
 
 async fn endpoints() -> World {
-    let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
+    let world = world(|node_config, _| node_config.accept_wait_ms = 0).await;
     world.app.xml(
         "/answer",
         "<Response><Wait length=\"1\"/><Speak>Welcome.</Speak><Wait length=\"60\"/></Response>",
@@ -65,7 +68,7 @@ fn call(to: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_calls_by_its_application_and_is_hung_up_over_the_api() {
+async fn an_endpoint_calls_through_its_application_and_is_hung_up_over_the_api() {
     let world = endpoints().await;
     let endpoint = world.endpoint("asha").await;
     let shown = world.one(&endpoint).await;
@@ -78,10 +81,10 @@ async fn an_endpoint_calls_by_its_application_and_is_hung_up_over_the_api() {
     let mut phone = world.phone("asha").await;
     assert_eq!(world.one(&endpoint).await["sip_registered"], "true");
     phone.say(call("+91 98123-45678")).await;
-    let calling = phone.hear("calling").await;
+    let calling = phone.receive("calling").await;
     assert_eq!(calling["ref"], "mine");
     let uuid = calling["call"].as_str().expect("a UUID").to_owned();
-    let answer = phone.hear("answer").await;
+    let answer = phone.receive("answer").await;
     let sdp = answer["sdp"].as_str().expect("an SDP");
     for line in [
         "a=ice-lite\r\n",
@@ -106,7 +109,7 @@ async fn an_endpoint_calls_by_its_application_and_is_hung_up_over_the_api() {
         assert_eq!(asked.param(name), value, "{name}");
     }
     assert!(asked.headers.contains_key("x-plivo-signature-v3"));
-    phone.hear("answered").await;
+    phone.receive("answered").await;
     let live = world.rest("GET", "Call/?status=live", &[], String::new()).await.json();
     assert_eq!(live["calls"], json!([uuid]));
     let one =
@@ -120,7 +123,7 @@ async fn an_endpoint_calls_by_its_application_and_is_hung_up_over_the_api() {
         world.rest("DELETE", &format!("Call/{uuid}/"), &[], String::new()).await.status,
         204
     );
-    let ended = phone.hear("ended").await;
+    let ended = phone.receive("ended").await;
     assert_eq!(
         (&ended["code"], &ended["source"]),
         (&4000.into(), &"API Request".into()),
@@ -165,20 +168,20 @@ async fn an_endpoint_calls_by_its_application_and_is_hung_up_over_the_api() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_phone_says_who_it_is_and_hears_what_is_wrong() {
+async fn a_phone_registers_and_receives_errors() {
     let world = endpoints().await;
     let endpoint = world.endpoint("asha").await;
     let public = &world.node.public;
     let mut phone = Phone::open(public).await;
     phone.say(json!({"type": "call", "to": "1", "sdp": OFFER})).await;
-    assert_eq!(phone.hear("error").await["code"], "not_registered");
+    assert_eq!(phone.receive("error").await["code"], "not_registered");
     phone.send("nonsense").await;
-    assert_eq!(phone.hear("error").await["code"], "bad_message");
+    assert_eq!(phone.receive("error").await["code"], "bad_message");
     phone.say(json!({"type": "dance"})).await;
-    assert_eq!(phone.hear("error").await["code"], "unknown_type");
+    assert_eq!(phone.receive("error").await["code"], "unknown_type");
     for name in ["asha", "nobody", "no such name"] {
         phone.say(json!({"type": "register", "endpoint": name, "password": "wrong one"})).await;
-        assert_eq!(phone.hear("error").await["code"], "unauthorized");
+        assert_eq!(phone.receive("error").await["code"], "unauthorized");
     }
     assert_eq!(phone.closed().await, Some(4401), "three tries");
     let (mut phone, _) = Phone::registered(public, "sip:asha@127.0.0.1", PASSWORD).await;
@@ -200,44 +203,43 @@ async fn a_phone_says_who_it_is_and_hears_what_is_wrong() {
         ),
     ] {
         phone.say(message).await;
-        assert_eq!(phone.hear("error").await["code"], code);
+        assert_eq!(phone.receive("error").await["code"], code);
     }
     phone.say(json!({"type": "ping"})).await;
-    phone.hear("pong").await;
-    // Another's call is none of this phone's.
+    phone.receive("pong").await;
+    // A phone can't control another phone's call.
     let mut other = world.phone("asha").await;
     phone.say(call("support")).await;
-    let uuid = phone.hear("calling").await["call"].clone();
+    let uuid = phone.receive("calling").await["call"].clone();
     other.say(json!({"type": "hangup", "call": uuid})).await;
-    assert_eq!(other.hear("error").await["code"], "no_call");
+    assert_eq!(other.receive("error").await["code"], "no_call");
     phone.say(json!({"type": "hangup", "call": uuid})).await;
-    assert_eq!(phone.hear("ended").await["source"], "Caller");
+    assert_eq!(phone.receive("ended").await["source"], "Caller");
     other.say(json!({"type": "unregister"})).await;
-    other.hear("unregistered").await;
+    other.receive("unregistered").await;
     assert_eq!(other.closed().await, Some(1000));
-    // Without an application there is nothing to call with.
+    // Without an application a phone can't place calls.
     world.post(&format!("Endpoint/{endpoint}/"), json!({"app_id": ""})).await;
     let mut lonely = world.phone("asha").await;
     lonely.say(call("support")).await;
-    assert_eq!(lonely.hear("error").await["code"], "no_application");
-    // Another password, and the end.
+    assert_eq!(lonely.receive("error").await["code"], "no_application");
+    // A changed password ends the registration.
     world.post(&format!("Endpoint/{endpoint}/"), json!({"password": "battery staple"})).await;
-    assert_eq!(phone.hear("unregistered").await["why"], "password_changed");
+    assert_eq!(phone.receive("unregistered").await["why"], "password_changed");
     let (mut phone, _) = Phone::registered(public, "asha", "battery staple").await;
     assert_eq!(
         world.rest("DELETE", &format!("Endpoint/{endpoint}/"), &[], String::new()).await.status,
         204
     );
-    assert_eq!(phone.hear("unregistered").await["why"], "endpoint_removed");
-    // R14, R10: too much at once.
+    assert_eq!(phone.receive("unregistered").await["why"], "endpoint_removed");
+    // Too many calls and messages are refused.
     world.endpoint("ravi").await;
     let mut chatty = world.phone("ravi").await;
     assert_eq!(chatty.say_until_closed("{\"type\":\"ping\"}").await, Some(1008));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_signed_in_registers_their_accounts_endpoints_without_a_password_until_they_sign_out()
- {
+async fn a_console_session_registers_its_accounts_endpoints_without_a_password() {
     let world = crate::console::with_people().await;
     world.endpoint("asha").await;
     world.endpoint("support").await;
@@ -250,36 +252,40 @@ async fn who_is_signed_in_registers_their_accounts_endpoints_without_a_password_
     };
     let mut own = Phone::open_with(public, &signed_in).await;
     own.say(by_session(None)).await;
-    assert_eq!(own.hear("registered").await["endpoint"], "asha", "the one that bears their name");
+    assert_eq!(
+        own.receive("registered").await["endpoint"],
+        "asha",
+        "the one that bears their name"
+    );
     let ravi = Session::of(&world, "ravi").await;
     let mut other = Phone::open_with(public, &[("cookie", &ravi.cookie)]).await;
     other.say(by_session(None)).await;
-    assert_eq!(other.hear("error").await["code"], "unauthorized", "there is no endpoint ravi");
+    assert_eq!(other.receive("error").await["code"], "unauthorized", "there is no endpoint ravi");
     other.say(by_session(Some("sip:support@127.0.0.1"))).await;
-    assert_eq!(other.hear("registered").await["endpoint"], "support");
-    // Not another account's people, not another site's page, not without a cookie.
+    assert_eq!(other.receive("registered").await["endpoint"], "support");
+    // Refused: people of another account, pages of another site, and requests without a cookie.
     let eve = Session::of(&world, "eve").await;
     let far = [("cookie", asha.cookie.as_str()), ("origin", "https://elsewhere.example")];
     for headers in [&[("cookie", eve.cookie.as_str())] as &[_], &far, &[]] {
         let mut phone = Phone::open_with(public, headers).await;
         phone.say(by_session(Some("asha"))).await;
-        assert_eq!(phone.hear("error").await["code"], "unauthorized", "{headers:?}");
+        assert_eq!(phone.receive("error").await["code"], "unauthorized", "{headers:?}");
     }
     let mut elsewhere = Phone::open_with(public, &far).await;
     elsewhere.say(json!({"type": "register", "endpoint": "asha", "password": PASSWORD})).await;
-    elsewhere.hear("registered").await;
-    // R20: a session that is over has no phone, and only that one.
+    elsewhere.receive("registered").await;
+    // The end of a console session ends its phone's registration, and no other.
     assert_eq!(asha.post("/console/sign-out", &[("everywhere", "1")]).await.status, 303);
-    assert_eq!(own.hear("unregistered").await["why"], "signed_out");
+    assert_eq!(own.receive("unregistered").await["why"], "signed_out");
     assert_eq!(own.closed().await, Some(1000));
     for phone in [&mut other, &mut elsewhere] {
         phone.say(json!({"type": "ping"})).await;
-        phone.hear("pong").await;
+        phone.receive("pong").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_is_made_in_the_console_with_an_answer_url_of_its_own_and_taken_away() {
+async fn an_endpoint_is_created_in_the_console_with_an_answer_url_and_removed() {
     let world = crate::console::with_people().await;
     world.app.xml("/mine", "<Response><Wait length=\"60\"/></Response>");
     let asha = Session::of(&world, "asha").await;
@@ -311,59 +317,61 @@ async fn an_endpoint_is_made_in_the_console_with_an_answer_url_of_its_own_and_ta
     // Its own calls run that document.
     let mut phone = Phone::open_with(&world.node.public, &[("cookie", &asha.cookie)]).await;
     phone.say(json!({"type": "register", "endpoint": "desk"})).await;
-    phone.hear("registered").await;
+    phone.receive("registered").await;
     phone.say(call("support")).await;
     assert_eq!(world.app.wait("/mine").await.param("From"), "sip:desk@127.0.0.1");
-    phone.hear("answered").await;
+    phone.receive("answered").await;
     let listed = world.rest("GET", "Endpoint/", &[], String::new()).await.json();
     let id = listed["objects"][0]["endpoint_id"].as_str().expect("an id").to_owned();
     let eve = Session::of(&world, "eve").await;
     assert_eq!(eve.post(&format!("/console/phone/endpoints/{id}"), &[]).await.status, 404, "R16");
     assert_eq!(asha.post(&format!("/console/phone/endpoints/{id}"), &[]).await.status, 303);
-    assert_eq!(phone.hear("unregistered").await["why"], "endpoint_removed");
+    assert_eq!(phone.receive("unregistered").await["why"], "endpoint_removed");
     assert_eq!(world.rest("GET", &format!("Endpoint/{id}/"), &[], String::new()).await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_phone_that_was_cut_off_comes_back_to_its_call_and_one_that_leaves_hangs_up() {
+async fn a_disconnected_phone_resumes_its_call_and_one_that_leaves_hangs_up() {
     let world = endpoints().await;
     world.endpoint("asha").await;
     let (mut phone, session) = Phone::registered(&world.node.public, "asha", PASSWORD).await;
     phone.say(call("support")).await;
-    let uuid = phone.hear("calling").await["call"].clone();
-    phone.hear("answered").await;
-    phone.cut();
+    let uuid = phone.receive("calling").await["call"].clone();
+    phone.receive("answered").await;
+    phone.disconnect();
     let back = |session: &str| json!({"type": "register", "endpoint": "asha", "password": PASSWORD, "resume": session});
     let mut phone = Phone::open(&world.node.public).await;
     phone.say(back(&session)).await;
-    let registered = phone.hear("registered").await;
+    let registered = phone.receive("registered").await;
     assert_eq!(registered["calls"], json!([uuid]), "it has its call again");
-    // The same while the old socket looks alive: it is given up.
+    // The same while the old socket seems to be alive: it is closed.
     let mut third = Phone::open(&world.node.public).await;
     third.say(back(registered["session"].as_str().expect("a session"))).await;
-    assert_eq!(third.hear("registered").await["calls"], json!([uuid]));
+    assert_eq!(third.receive("registered").await["calls"], json!([uuid]));
     assert_eq!(phone.closed().await, Some(4409));
     third.say(json!({"type": "mute", "call": uuid})).await;
-    third.hear("muted").await;
+    third.receive("muted").await;
     third.leave().await;
     let hangup = world.app.wait("/hangup").await;
     assert_eq!((hangup.param("HangupSource"), hangup.param("HangupCauseCode")), ("Caller", "4000"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r09_phones_hear_of_a_drain_and_their_calls_end_with_it() {
-    let mut world = world(|wanted, _| (wanted.accept_wait_ms, wanted.drain_seconds) = (0, 1)).await;
+async fn r09_a_drain_is_reported_to_phones_and_ends_their_calls() {
+    let mut world =
+        world(|node_config, _| (node_config.accept_wait_ms, node_config.drain_seconds) = (0, 1))
+            .await;
     world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
     world.endpoint("asha").await;
     let mut phone = world.phone("asha").await;
     phone.say(call("support")).await;
-    phone.hear("answer").await;
+    phone.receive("answer").await;
     world.app.wait("/answer").await;
     world.node.signal("TERM");
-    phone.hear("draining").await;
+    phone.receive("draining").await;
     phone.say(call("support")).await;
-    assert_eq!(phone.hear("error").await["code"], "draining");
-    assert_eq!(phone.hear("ended").await["code"], 5010);
+    assert_eq!(phone.receive("error").await["code"], "draining");
+    assert_eq!(phone.receive("ended").await["code"], 5010);
     assert_eq!(phone.closed().await, Some(1001));
     assert_eq!(world.node.wait(), Some(0));
     assert_eq!(world.app.wait("/hangup").await.param("CallType"), "web");
@@ -375,8 +383,8 @@ async fn r03_a_web_leg_of_a_killed_node_is_ended_at_the_next_start() {
     world.endpoint("asha").await;
     let mut phone = world.phone("asha").await;
     phone.say(call("support")).await;
-    let uuid = phone.hear("calling").await["call"].as_str().expect("a UUID").to_owned();
-    phone.hear("answered").await;
+    let uuid = phone.receive("calling").await["call"].as_str().expect("a UUID").to_owned();
+    phone.receive("answered").await;
     world.node.kill();
     world.node.start_again().await;
     let hangup = world.app.wait("/hangup").await;
@@ -409,7 +417,7 @@ async fn a_person_calls_from_the_example_page_hears_a_prompt_and_presses_a_key()
     assert!(page.errors.is_empty(), "the page's console: {:#?}", page.errors);
 }
 
-/// The example page of the node's own, registered.
+/// Opens the node's example page and registers it.
 async fn registered_page(world: &World, endpoint: &str) -> Browser {
     let mut page = Browser::open(&format!("{}/examples/phone.html", world.node.public)).await;
     page.eval(MICROPHONE).await;
@@ -425,7 +433,7 @@ async fn registered_page(world: &World, endpoint: &str) -> Browser {
     page
 }
 
-/// A WhatsApp user who says a tone and hangs up some time after the answer.
+/// A WhatsApp user who plays a tone and hangs up some time after the answer.
 fn user(hangs_up_after_s: u64) -> sim::CallScript {
     sim::CallScript {
         say: crate::dial::tone(700.0, 30),
@@ -445,7 +453,7 @@ pub fn dial_asha(world: &World) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dial_rings_an_endpoint_everywhere_and_the_first_to_accept_has_it() {
+async fn a_dial_rings_all_phones_of_an_endpoint_and_the_first_answer_wins() {
     let world = endpoints().await;
     for path in ["/events", "/dialled"] {
         world.app.xml(path, "<Response/>");
@@ -454,48 +462,48 @@ async fn a_dial_rings_an_endpoint_everywhere_and_the_first_to_accept_has_it() {
     world.endpoint("asha").await;
     let (mut desk, mut home) = (world.phone("asha").await, world.phone("asha").await);
     let caller = world.sim.place_call(user(60));
-    let rung = desk.hear("ring").await;
+    let rung = desk.receive("ring").await;
     assert_eq!(
         (&rung["to"], &rung["headers"]["X-PH-Order"]),
         (&"sip:asha@127.0.0.1".into(), &"42".into()),
         "{rung}"
     );
     let call = rung["call"].clone();
-    assert_eq!(home.hear("ring").await["call"], call);
+    assert_eq!(home.receive("ring").await["call"], call);
     home.say(json!({"type": "accept", "call": call, "sdp": "v=0"})).await;
-    assert_eq!(home.hear("error").await["code"], "bad_offer", "and it rings on");
+    assert_eq!(home.receive("error").await["code"], "bad_offer", "and it rings on");
     home.say(json!({"type": "accept", "call": call, "sdp": OFFER})).await;
-    assert_eq!(desk.hear("cancelled").await["why"], "answered_elsewhere");
-    home.hear("answer").await;
+    assert_eq!(desk.receive("cancelled").await["why"], "answered_elsewhere");
+    home.receive("answer").await;
     desk.say(json!({"type": "accept", "call": call, "sdp": OFFER})).await;
-    assert_eq!(desk.hear("error").await["code"], "not_ringing");
+    assert_eq!(desk.receive("error").await["code"], "not_ringing");
     let answered =
         world.app.wait_where("/events", |seen| seen.param("Event") == "DialAnswer").await;
     assert_eq!(answered.param("DialBLegUUID"), call.as_str().unwrap());
     home.say(json!({"type": "hangup", "call": call})).await;
-    assert_eq!(home.hear("ended").await["source"], "Callee");
+    assert_eq!(home.receive("ended").await["source"], "Callee");
     let action = world.app.wait("/dialled").await;
     assert_eq!((action.param("DialStatus"), action.param("DialRingStatus")), ("completed", "true"));
     assert_eq!(world.node.record(call.as_str().unwrap()).await["call_type"], "web");
     drop(caller.all().await);
 
-    // Declined everywhere.
+    // All phones decline.
     let caller = world.sim.place_call(user(60));
     for phone in [&mut desk, &mut home] {
-        let call = phone.hear("ring").await["call"].clone();
+        let call = phone.receive("ring").await["call"].clone();
         phone.say(json!({"type": "reject", "call": call})).await;
-        assert_eq!(phone.hear("cancelled").await["why"], "declined");
+        assert_eq!(phone.receive("cancelled").await["why"], "declined");
     }
     world.app.wait_where("/dialled", |seen| seen.param("DialStatus") == "busy").await;
     drop(caller.all().await);
 
-    // The caller gives up while it rings.
+    // The caller hangs up while it rings.
     let caller = world.sim.place_call(user(2));
-    desk.hear("ring").await;
-    assert_eq!(desk.hear("cancelled").await["why"], "cancelled");
+    desk.receive("ring").await;
+    assert_eq!(desk.receive("cancelled").await["why"], "cancelled");
     drop(caller.all().await);
 
-    // Nobody is there any more.
+    // No phone is registered any more.
     desk.leave().await;
     home.leave().await;
     let caller = world.sim.place_call(user(60));
@@ -506,7 +514,7 @@ async fn a_dial_rings_an_endpoint_everywhere_and_the_first_to_accept_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_was_handed_to_a_phone_is_handed_on_to_another() {
+async fn a_transferred_call_is_transferred_again() {
     let world = endpoints().await;
     for path in ["/events", "/dialled"] {
         world.app.xml(path, "<Response/>");
@@ -516,29 +524,29 @@ async fn a_call_that_was_handed_to_a_phone_is_handed_on_to_another() {
     world.endpoint("ravi").await;
     let (mut asha, mut ravi) = (world.phone("asha").await, world.phone("ravi").await);
     let caller = world.sim.place_call(user(60));
-    let call = asha.hear("ring").await["call"].clone();
+    let call = asha.receive("ring").await["call"].clone();
     let on = |to: &str| json!({"type": "transfer", "call": call, "to": to});
     asha.say(on("ravi")).await;
-    assert_eq!(asha.hear("error").await["code"], "no_call", "it only rings");
+    assert_eq!(asha.receive("error").await["code"], "no_call", "it only rings");
     asha.say(json!({"type": "accept", "call": call, "sdp": OFFER})).await;
-    asha.hear("answer").await;
+    asha.receive("answer").await;
     world.app.wait_where("/events", |seen| seen.param("Event") == "DialAnswer").await;
     for nobody in ["nobody", "asha", "", "<User>"] {
         asha.say(on(nobody)).await;
-        assert_eq!(asha.hear("error").await["code"], "no_such_endpoint", "{nobody}");
+        assert_eq!(asha.receive("error").await["code"], "no_such_endpoint", "{nobody}");
     }
     ravi.say(on("asha")).await;
-    assert_eq!(ravi.hear("error").await["code"], "no_call", "another's");
+    assert_eq!(ravi.receive("error").await["code"], "no_call", "another's");
     asha.say(on("sip:ravi@127.0.0.1")).await;
-    asha.hear("transferred").await;
-    assert_eq!(asha.hear("ended").await["call"], call);
-    let rung = ravi.hear("ring").await;
+    asha.receive("transferred").await;
+    assert_eq!(asha.receive("ended").await["call"], call);
+    let rung = ravi.receive("ring").await;
     let second = rung["call"].clone();
     assert!(second != call && rung["from"].as_str().is_some_and(|from| !from.is_empty()), "{rung}");
     ravi.say(json!({"type": "accept", "call": second, "sdp": OFFER})).await;
-    ravi.hear("answer").await;
+    ravi.receive("answer").await;
     ravi.say(json!({"type": "hangup", "call": second})).await;
-    assert_eq!(ravi.hear("ended").await["source"], "Callee");
+    assert_eq!(ravi.receive("ended").await["source"], "Callee");
     drop(caller.all().await);
 }
 
@@ -559,7 +567,7 @@ async fn a_whatsapp_caller_and_a_person_at_the_example_page_hear_each_other() {
     page.eval("document.getElementById('accept').click()").await;
     page.until("document.getElementById('level').value > 0.05").await;
     world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
-    // Put aside, and taken back.
+    // Hold and resume.
     page.eval("document.getElementById('hold').click()").await;
     page.until("document.getElementById('log').innerText.includes('held')").await;
     page.eval("document.getElementById('hold').click()").await;

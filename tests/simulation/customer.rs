@@ -1,4 +1,5 @@
-//! The customer's server: documents good, bad, late and never; callbacks taken, refused, or taken without a word.
+//! The customer's server: documents that are valid, invalid, late or missing; callbacks that are
+//! accepted, refused or time out.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,7 @@ use xml::{Document, ParseOutcome};
 use crate::plan::MS;
 use crate::world::{Event, World};
 
-/// What is answered to who asks for a document.
+/// The documents that the server returns.
 const DOCUMENTS: &[&str] = &[
     "<Response><Speak>Hello</Speak></Response>",
     "<Response/>",
@@ -43,22 +44,22 @@ const GARBAGE: &[&str] = &[
     "<Response><Redirect>nowhere</Redirect></Response>",
     "<Response><GetDigits action='x:'/></Response>",
 ];
-/// Documents that a call is given before it is sent home.
+/// Number of documents per call, after which the server hangs up.
 const DOCUMENTS_MAX: u32 = 8;
 
 #[derive(Debug, Default)]
 pub struct Customer {
-    /// Documents given, by call, and whether it is sent in a circle.
+    /// Documents returned by call, and whether the call is in a redirect loop.
     given: BTreeMap<CallUuid, (u32, bool)>,
-    /// Hangup callbacks taken: their identities, by call.
+    /// Ids of accepted hangup callbacks, by call.
     pub told: BTreeMap<CallUuid, BTreeSet<Uuid>>,
-    /// Other callbacks.
+    /// Ids of other accepted callbacks, by call.
     pub others: BTreeMap<CallUuid, BTreeSet<Uuid>>,
 }
 
-/// What a callback was answered with.
+/// The server's response to a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answered {
+pub enum CallbackReply {
     Status(u16),
     Broken,
 }
@@ -81,8 +82,8 @@ fn read(text: &'static str) -> FetchResponse {
 }
 
 impl World {
-    /// Somebody asks for a document. The fetcher's own part (tries, redirects, the deadline over all of it) is here
-    /// only as what comes of it.
+    /// Responds to a document request. Only the result of the fetcher's retries, redirects and
+    /// overall deadline is simulated.
     pub fn document(
         &mut self,
         life: u32,
@@ -91,20 +92,20 @@ impl World {
         kind: FetchKind,
         deadline_ms: u64,
     ) {
-        let slow = self.dice.chance(self.faults.app_slow);
-        let mut ms = self.dice.between(2, if slow { 13_000 } else { 90 });
+        let slow = self.rng.chance(self.faults.app_slow);
+        let mut ms = self.rng.between(2, if slow { 13_000 } else { 90 });
         let (given, in_circle) = self.customer.given.entry(call).or_default();
         *given += 1;
         let given = *given;
         if given == 1 {
-            *in_circle = self.dice.chance(self.faults.app_loop);
+            *in_circle = self.rng.chance(self.faults.app_loop);
         }
         let in_circle = *in_circle;
-        let result = if self.dice.chance(self.faults.app_silent) {
+        let result = if self.rng.chance(self.faults.app_silent) {
             ms = deadline_ms;
             Err(FetchFailure::Timeout)
-        } else if self.dice.chance(self.faults.app_status) {
-            Err(self.dice.pick(&[
+        } else if self.rng.chance(self.faults.app_status) {
+            Err(self.rng.pick(&[
                 FetchFailure::Status { status: 500 },
                 FetchFailure::Status { status: 404 },
                 FetchFailure::Unreachable { detail: "no route".to_owned() },
@@ -112,20 +113,21 @@ impl World {
                 FetchFailure::TooLarge,
                 FetchFailure::UrlRefused { detail: "loopback".to_owned() },
             ]))
-        } else if self.dice.chance(self.faults.app_garbage) {
-            Ok(read(self.dice.pick(GARBAGE)))
+        } else if self.rng.chance(self.faults.app_garbage) {
+            Ok(read(self.rng.pick(GARBAGE)))
         } else if in_circle {
-            ms = self.dice.between(1, 3);
+            ms = self.rng.between(1, 3);
             Ok(read(AGAIN))
         } else if given > DOCUMENTS_MAX {
             Ok(read(LAST))
         } else {
-            Ok(read(self.dice.pick(DOCUMENTS)))
+            Ok(read(self.rng.pick(DOCUMENTS)))
         };
-        // The fetcher forgets the call and remembers it too late: the machine's own deadline comes first.
-        let forgotten = self.dice.chance(self.faults.abort_late / 8);
+        // Simulates a fetcher that misses its deadline, so that the machine's own deadline fires
+        // first.
+        let forgotten = self.rng.chance(self.faults.abort_late / 8);
         let (ms, result) = match (ms >= deadline_ms, forgotten) {
-            (_, true) => (deadline_ms + 1_000 + self.dice.between(0, 300), result),
+            (_, true) => (deadline_ms + 1_000 + self.rng.between(0, 300), result),
             (true, false) => (deadline_ms, Err(FetchFailure::Timeout)),
             (false, false) => (ms, result),
         };
@@ -133,30 +135,30 @@ impl World {
         self.after(ms * MS, Event::FetchResponse { life, call, fetch, result, late: forgotten });
     }
 
-    /// A callback reaches the server, or not; what its sender sees of it.
+    /// Delivers a callback, or loses it. Returns the response that the sender sees.
     pub fn callback(
         &mut self,
         call: CallUuid,
         kind: CallbackKind,
         identity: Uuid,
-    ) -> (u64, Answered) {
-        let quick = self.dice.between(2, 90) * MS;
-        if self.dice.chance(self.faults.app_silent) {
-            // Taken, maybe, and never answered.
-            if self.dice.chance(500) {
+    ) -> (u64, CallbackReply) {
+        let quick = self.rng.between(2, 90) * MS;
+        if self.rng.chance(self.faults.app_silent) {
+            // A timeout: the server may have accepted the callback.
+            if self.rng.chance(500) {
                 self.takes(call, kind, identity);
             }
-            return (40_000 * MS, Answered::Broken);
+            return (40_000 * MS, CallbackReply::Broken);
         }
-        if self.dice.chance(self.faults.app_status) {
-            let status = self.dice.pick(&[500, 503, 429, 408]);
-            return (quick, Answered::Status(status));
+        if self.rng.chance(self.faults.app_status) {
+            let status = self.rng.pick(&[500, 503, 429, 408]);
+            return (quick, CallbackReply::Status(status));
         }
-        if self.dice.chance(self.faults.app_refuses_callbacks) {
-            return (quick, Answered::Status(404));
+        if self.rng.chance(self.faults.app_refuses_callbacks) {
+            return (quick, CallbackReply::Status(404));
         }
         self.takes(call, kind, identity);
-        (quick, Answered::Status(200))
+        (quick, CallbackReply::Status(200))
     }
 
     fn takes(&mut self, call: CallUuid, kind: CallbackKind, identity: Uuid) {

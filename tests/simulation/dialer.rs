@@ -1,5 +1,5 @@
-//! Calls that the business places, up to the moment at which they begin: `call::dialer` in simulated time. The queues
-//! and the gate are the real ones, and so is what a user permits.
+//! Business-initiated calls before their start: `call::dialer` in simulated time. The queues, the
+//! gate and the permissions are the real ones.
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -9,30 +9,31 @@ use engine::admission::{Admitted, NumberEntry};
 use engine::call::binding::Party as _;
 use engine::call::dialer::NotPlaced;
 use engine::call::queues::{Exit, Rules, Waiting};
+
 use machine::{CallSetup, CallTime, CallUrls, Command, Input, Outbound, orphan_summary};
 use model::{CallType, CallUuid, Direction, E164, HangupCause, Method};
 use store::{CallEnd, CallStart};
 use xml::ast::DocUrl;
 
 use crate::meta::{MetaCall, Placed, phone_number_id, user};
-use crate::node::{Begin, Node};
+use crate::node::{Node, StartingCall};
 use crate::store::{Conclusion, Write};
-use crate::world::{Event, Go, World};
+use crate::world::{Event, StepResult, World};
 
-/// What became of calls that waited.
-enum Left {
+/// The outcome of a queued call.
+enum QueueOutcome {
     Began(CallSetup, (Admitted, Engaged), Instant),
     GaveUp(Waiting, HangupCause, Option<String>),
     Noted(CallSetup),
 }
 
-/// Takes down what the queues want done: it is done when they are let go.
-struct WebhookHandler {
+/// Records what the queues request. It is executed after the queues are unlocked.
+struct OutcomeRecorder {
     room: usize,
-    left: RefCell<Vec<Left>>,
+    left: RefCell<Vec<QueueOutcome>>,
 }
 
-impl Exit for WebhookHandler {
+impl Exit for OutcomeRecorder {
     fn start(
         &self,
         waiting: &Waiting,
@@ -40,27 +41,27 @@ impl Exit for WebhookHandler {
         now: Instant,
     ) -> Result<(), Box<Admitted>> {
         let mut left = self.left.borrow_mut();
-        let begun = left.iter().filter(|left| matches!(left, Left::Began(..))).count();
+        let begun = left.iter().filter(|left| matches!(left, QueueOutcome::Began(..))).count();
         if begun >= self.room {
             return Err(Box::new(let_in.0));
         }
-        left.push(Left::Began(waiting.setup.clone(), let_in, now));
+        left.push(QueueOutcome::Began(waiting.setup.clone(), let_in, now));
         Ok(())
     }
 
     fn give_up(&self, waiting: Waiting, cause: HangupCause, why: Option<String>) {
-        self.left.borrow_mut().push(Left::GaveUp(waiting, cause, why));
+        self.left.borrow_mut().push(QueueOutcome::GaveUp(waiting, cause, why));
     }
 
     fn note(&self, setup: &CallSetup) -> bool {
-        self.left.borrow_mut().push(Left::Noted(setup.clone()));
+        self.left.borrow_mut().push(QueueOutcome::Noted(setup.clone()));
         true
     }
 }
 
 impl World {
-    /// The business wants a call placed.
-    pub fn order(&mut self, index: usize) -> Go {
+    /// Orders a business-initiated call.
+    pub fn order(&mut self, index: usize) -> StepResult {
         let order = self.plan.orders[index].clone();
         if self.node.as_ref().is_none_or(|node| !node.is_ready) {
             return Ok(());
@@ -80,7 +81,7 @@ impl World {
             self.note(format_args!("API: a call to user {} is not placed: {why:?}", order.user));
             return Ok(());
         }
-        let id = (u128::from(self.dice.number()) << 64) | u128::from(self.dice.number());
+        let id = (u128::from(self.rng.number()) << 64) | u128::from(self.rng.number());
         let call = CallUuid(uuid::Builder::from_random_bytes(id.to_be_bytes()).into_uuid());
         let ix = self.meta.calls.len();
         let placed = Placed { call, user: order.user, patience_us: order.patience_us };
@@ -143,12 +144,12 @@ impl World {
         }
     }
 
-    /// Lets out what may go out, and looks again when the queues want it.
-    pub fn release(&mut self) -> Go {
+    /// Starts the calls that may start, and schedules the next attempt that the queues ask for.
+    pub fn release(&mut self) -> StepResult {
         let (clock, consents, live_max) =
             (self.clock.clone(), self.store.consents.clone(), self.plan.live_max);
         let node = self.node();
-        let door = WebhookHandler {
+        let door = OutcomeRecorder {
             room: live_max.saturating_sub(node.book().live),
             left: RefCell::default(),
         };
@@ -166,9 +167,9 @@ impl World {
         }
         for left in door.left.into_inner() {
             match left {
-                Left::Began(setup, let_in, now) => self.begins(setup, let_in, now)?,
-                Left::GaveUp(waiting, cause, why) => self.gives_up(waiting, cause, why),
-                Left::Noted(setup) => {
+                QueueOutcome::Began(setup, let_in, now) => self.begins(setup, let_in, now)?,
+                QueueOutcome::GaveUp(waiting, cause, why) => self.gives_up(waiting, cause, why),
+                QueueOutcome::Noted(setup) => {
                     self.write(Write::Born(Box::new((CallStart::of(&setup, "node"), setup))))
                 }
             }
@@ -176,17 +177,17 @@ impl World {
         Ok(())
     }
 
-    pub fn let_out_again(&mut self, turn: u64) -> Go {
+    pub fn let_out_again(&mut self, turn: u64) -> StepResult {
         if self.node().look == turn { self.release() } else { Ok(()) }
     }
 
-    /// `Registry::place`.
+    /// Corresponds to `Registry::place`.
     fn begins(
         &mut self,
         mut setup: CallSetup,
         (admitted, engaged): (Admitted, Engaged),
         now: Instant,
-    ) -> Go {
+    ) -> StepResult {
         setup.started = self.clock.wall();
         let (life, call) = (self.life, setup.call);
         let ix = self.watch.ix(call);
@@ -196,15 +197,17 @@ impl World {
         let node = self.node();
         let view = node.tables.enter(&setup, now);
         node.book().live += 1;
-        node.beginning
-            .insert(call, Begin { ix, view, slot, engaged: Some(engaged), setup, arrived: now });
+        node.beginning.insert(
+            call,
+            StartingCall { ix, view, slot, engaged: Some(engaged), setup, arrived: now },
+        );
         self.note(format_args!("node: call {ix} goes out"));
         self.watch.starts(call, self.now);
         self.in_order(0, Event::Run { life, call });
         self.effect()
     }
 
-    /// The call ends before it began.
+    /// Ends a call before its start.
     fn gives_up(&mut self, waiting: Waiting, cause: HangupCause, why: Option<String>) {
         let mut setup = waiting.setup;
         self.note(format_args!("node: {} is not placed after all: {cause:?}, {why:?}", setup.call));
@@ -213,18 +216,18 @@ impl World {
         let summary = orphan_summary(setup.clone(), None, CallTime(0), cause);
         let end = CallEnd::of(&summary, setup.started, why.into_iter().collect(), Vec::new());
         let hangup = self.callback_of(setup.call, &summary.hangup);
-        let conclusion = Conclusion { setup, end, hangup, farewell: None, mourned: false };
+        let conclusion = Conclusion { setup, end, hangup, farewell: None, after_panic: false };
         self.write(Write::Concluded(Box::new(conclusion)));
     }
 
-    /// `Dialer::drain`.
+    /// Corresponds to `Dialer::drain`.
     pub fn drain_queues(&mut self) {
         let all = std::mem::take(&mut self.node().queues);
         all.into_iter().for_each(|waiting| self.gives_up(waiting, HangupCause::Drained, None));
     }
 
-    /// Somebody thinks better of an order.
-    pub fn cancels(&mut self, order: usize) -> Go {
+    /// Cancels an order.
+    pub fn cancels(&mut self, order: usize) -> StepResult {
         let Some(call) = self.placed_by_order.get(&order).copied() else { return Ok(()) };
         if self.node.as_ref().is_none_or(|node| !node.is_ready) {
             return Ok(());
@@ -241,7 +244,7 @@ impl World {
         Ok(())
     }
 
-    /// Something happened between the number and the user of a call that was placed.
+    /// Applies a permission event of the number and user of a placed call.
     pub fn permission(&mut self, call: CallUuid, event: PermissionEvent) {
         let Some(view) = self.node().tables.view(call) else { return };
         let setup = &view.setup;
@@ -253,13 +256,13 @@ impl World {
 }
 
 impl Node {
-    /// Calls that wait.
+    /// Returns the number of queued calls.
     pub fn waiting(&self) -> usize {
         self.queues.iter().count()
     }
 }
 
-/// Whether an order was refused for a reason that is one.
+/// Returns the reason if the permission rules refused the order.
 pub fn is_denied(asked: &Result<(), NotPlaced>) -> Option<engine::admission::Reason> {
     match asked {
         Err(NotPlaced::Denied { denied, .. }) => Some(denied.reason),

@@ -1,5 +1,5 @@
-//! Requests to Graph: what `call::shell` and `meta::Graph` do with them, in simulated time. Whether there is a further
-//! try, and what stands at the end, is decided by the real `meta::RetryState`, `Policy`, `Budget` and `classify`.
+//! Graph requests: `call::shell` and `meta::Graph` in simulated time. The real `meta::Asking`,
+//! `Policy`, `Budget` and `classify` decide about retries and results.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,46 +16,46 @@ use crate::node::View;
 use crate::plan::{MS, SECOND};
 use crate::shell::Call;
 use crate::store::Write;
-use crate::world::{Came, Event, Go, Trouble, World};
+use crate::world::{AttemptResult, Event, GraphFault, StepResult, World};
 
-/// `call::shell`'s: how long a request waits for the answer to the one before it.
+/// How long a request waits for the response to the previous one, as in `call::shell`.
 const IN_ORDER: u64 = 250 * MS;
-/// `meta::GraphConfig`'s.
+/// The same value as in `meta::GraphConfig`.
 const ENDING_AGAIN: u64 = 15 * SECOND;
 const ENDING_MAX: u64 = 60 * SECOND;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A request with its further tries.
+/// A request with its retries.
 pub struct Request {
     ix: CallIx,
     action: GraphAction,
-    of: Of,
+    of: RequestOwner,
     deadline: Option<Instant>,
     overtaken: bool,
-    /// The request of the same call that was made before it.
+    /// The previous request of the same call.
     before: Option<usize>,
-    /// The one that waits for it.
+    /// The request that waits for this one.
     next: Option<usize>,
     asking: Option<RetryState>,
     phase: Phase,
-    /// When it was made.
+    /// When the request was made.
     made: u64,
     turn: u32,
     attempt: u32,
-    /// The call that a `connect` made.
+    /// The call created by a `connect`.
     connected: Option<Wacid>,
-    /// The call's, which outlives its table.
+    /// The call's view, which outlives its entry in the tables.
     view: Option<Arc<View>>,
 }
 
-/// Who wants to know.
+/// The receiver of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Of {
+enum RequestOwner {
     Call(CallUuid),
     Reject,
-    /// A call at Meta that is none of ours, or not any more.
+    /// A call at Meta that belongs to no live call.
     Stray(Option<CallUuid>),
-    /// A call that has its end already.
+    /// A call that has already ended.
     Farewell(CallUuid),
 }
 
@@ -90,16 +90,17 @@ impl World {
         }
         let before = call.asked.take().map(|(before, _)| before);
         let deadline = call.stepper.answer_window(action);
-        let request = self.request(call.ix, action, Of::Call(call.uuid), deadline, before);
+        let request =
+            self.request(call.ix, action, RequestOwner::Call(call.uuid), deadline, before);
         call.asked = Some((request, action));
     }
 
     pub fn reject_at_graph(&mut self, key: CallKey) {
         let ix = self.call_of(&key);
-        self.request(ix, GraphAction::Reject, Of::Reject, None, None);
+        self.request(ix, GraphAction::Reject, RequestOwner::Reject, None, None);
     }
 
-    /// Graph is to end a call that is none of ours.
+    /// Sends a terminate for a call at Meta that belongs to no live call.
     pub fn end_stray(&mut self, key: &CallKey, late: Option<CallUuid>) {
         let ix = self.call_of(key);
         self.note(format_args!("node: call {ix} is none of ours"));
@@ -108,27 +109,27 @@ impl World {
             let farewell = self.farewell_later(GraphAction::Terminate, false);
             self.write(Write::Bound(call, key.wacid.clone(), farewell));
         }
-        self.request(ix, GraphAction::Terminate, Of::Stray(late), None, None);
+        self.request(ix, GraphAction::Terminate, RequestOwner::Stray(late), None, None);
     }
 
-    /// Graph is told of a call that has its end already.
+    /// Sends the farewell of an ended call.
     pub fn farewell(&mut self, ix: CallIx, call: CallUuid, action: GraphAction) {
-        self.request(ix, action, Of::Farewell(call), None, None);
+        self.request(ix, action, RequestOwner::Farewell(call), None, None);
     }
 
     fn request(
         &mut self,
         ix: CallIx,
         action: GraphAction,
-        of: Of,
+        of: RequestOwner,
         deadline: Option<Instant>,
         before: Option<usize>,
     ) -> usize {
         let (life, made) = (self.life, self.now);
         let node = self.node();
         let view = match of {
-            Of::Call(call) => node.tables.view(call),
-            Of::Reject | Of::Stray(_) | Of::Farewell(_) => None,
+            RequestOwner::Call(call) => node.tables.view(call),
+            RequestOwner::Reject | RequestOwner::Stray(_) | RequestOwner::Farewell(_) => None,
         };
         let id = node.requests.len();
         node.requests.push(Request {
@@ -153,22 +154,22 @@ impl World {
             before.phase != Phase::Done
         });
         let of = match of {
-            Of::Call(call) => Some(call),
-            Of::Reject | Of::Stray(_) | Of::Farewell(_) => None,
+            RequestOwner::Call(call) => Some(call),
+            RequestOwner::Reject | RequestOwner::Stray(_) | RequestOwner::Farewell(_) => None,
         };
         self.watch.asked(life, id, ix, action.into(), of);
         self.in_order(if waits { IN_ORDER } else { 0 }, Event::GraphInOrder { life, request: id });
         id
     }
 
-    /// No further try of it begins.
+    /// Prevents further retries of a request.
     pub fn overtake(&mut self, id: usize) {
         let request = &mut self.node().requests[id];
         request.overtaken = true;
         if request.phase == Phase::InOrder
             && let Some(before) = request.before.take()
         {
-            // It waits no longer, and takes the one before it along.
+            // It stops waiting, and so does the request before it.
             let life = self.life;
             self.in_order(0, Event::GraphInOrder { life, request: id });
             return self.overtake(before);
@@ -180,8 +181,8 @@ impl World {
         }
     }
 
-    /// The request before it was answered, or has been waited for.
-    pub fn graph_begins(&mut self, id: usize) -> Go {
+    /// The previous request was answered, or its wait is over.
+    pub fn graph_begins(&mut self, id: usize) -> StepResult {
         let now = self.instant();
         let request = &mut self.node().requests[id];
         if request.phase != Phase::InOrder {
@@ -203,8 +204,8 @@ impl World {
         }
     }
 
-    /// The pause before a further try is over.
-    pub fn graph_again(&mut self, id: usize, turn: u32) -> Go {
+    /// The pause before a retry is over.
+    pub fn graph_again(&mut self, id: usize, turn: u32) -> StepResult {
         let request = &self.node().requests[id];
         if request.turn == turn && matches!(request.phase, Phase::Pausing(_)) {
             self.graph_sends(id)
@@ -213,7 +214,7 @@ impl World {
         }
     }
 
-    fn graph_sends(&mut self, id: usize) -> Go {
+    fn graph_sends(&mut self, id: usize) -> StepResult {
         self.effect()?;
         let (life, now) = (self.life, self.instant());
         let node = self.node();
@@ -242,51 +243,60 @@ impl World {
         let us = u64::try_from(time.as_micros()).expect("seconds");
         self.after(
             us,
-            Event::GraphCame { life, request: id, attempt, came: Came::Fault(Fault::Timeout) },
+            Event::GraphCame {
+                life,
+                request: id,
+                attempt,
+                came: AttemptResult::Fault(Fault::Timeout),
+            },
         );
         let faults = self.faults.clone();
-        let slow = self.dice.chance(faults.graph_slow);
-        let way = self.dice.between(5, if slow { 4_000 } else { 60 }) * MS;
-        let lost =
-            |fault| Event::GraphCame { life, request: id, attempt, came: Came::Fault(fault) };
-        if self.dice.chance(faults.graph_unreachable) {
+        let slow = self.rng.chance(faults.graph_slow);
+        let way = self.rng.between(5, if slow { 4_000 } else { 60 }) * MS;
+        let lost = |fault| Event::GraphCame {
+            life,
+            request: id,
+            attempt,
+            came: AttemptResult::Fault(fault),
+        };
+        if self.rng.chance(faults.graph_unreachable) {
             self.after(way, lost(Fault::Unreachable));
             return Ok(());
         }
-        if self.dice.chance(faults.graph_reset) {
+        if self.rng.chance(faults.graph_reset) {
             self.after(way, lost(Fault::Broken));
             return Ok(());
         }
-        let trouble = if self.dice.chance(faults.graph_refused) {
-            Trouble::Refused
-        } else if self.dice.chance(faults.graph_5xx) {
-            Trouble::Status(self.dice.pick(&[500, 502, 503]))
-        } else if self.dice.chance(faults.graph_rate) {
-            Trouble::Rate { after: self.dice.pick(&[None, Some(1), Some(3_600)]) }
-        } else if self.dice.chance(faults.graph_nonsense) {
-            Trouble::Nonsense
-        } else if self.dice.chance(faults.graph_reset_after) {
-            Trouble::ResetAfter
-        } else if self.dice.chance(faults.graph_silent) {
-            Trouble::Silent { done: self.dice.chance(500) }
-        } else if action == Action::Connect && self.dice.chance(faults.connect_done_and_503) {
-            Trouble::DoneAnd503
+        let fault = if self.rng.chance(faults.graph_refused) {
+            GraphFault::Refused
+        } else if self.rng.chance(faults.graph_5xx) {
+            GraphFault::Status(self.rng.pick(&[500, 502, 503]))
+        } else if self.rng.chance(faults.graph_rate) {
+            GraphFault::Rate { after: self.rng.pick(&[None, Some(1), Some(3_600)]) }
+        } else if self.rng.chance(faults.graph_nonsense) {
+            GraphFault::Nonsense
+        } else if self.rng.chance(faults.graph_reset_after) {
+            GraphFault::ResetAfter
+        } else if self.rng.chance(faults.graph_silent) {
+            GraphFault::Silent { done: self.rng.chance(500) }
+        } else if action == Action::Connect && self.rng.chance(faults.connect_done_and_503) {
+            GraphFault::DoneAnd503
         } else {
-            Trouble::None
+            GraphFault::None
         };
-        self.after(way, Event::GraphArrives { life, request: id, attempt, trouble });
+        self.after(way, Event::GraphArrives { life, request: id, attempt, fault });
         Ok(())
     }
 
-    /// A try came back, or its time is over.
-    pub fn graph_came(&mut self, id: usize, attempt: u32, came: Came) -> Go {
-        let (life, now, roll) = (self.life, self.instant(), self.dice.share());
+    /// An attempt returned or timed out.
+    pub fn graph_came(&mut self, id: usize, attempt: u32, came: AttemptResult) -> StepResult {
+        let (life, now, roll) = (self.life, self.instant(), self.rng.share());
         let node = self.node.as_mut().expect("it is up");
         let request = &mut node.requests[id];
         if request.attempt != attempt || request.phase != Phase::Trying {
             return Ok(());
         }
-        if matches!(came, Came::Answer(Reply { status: 401, .. })) {
+        if matches!(came, AttemptResult::Answer(Reply { status: 401, .. })) {
             self.watch.refused(life, id);
         }
         let verdict = came.verdict(request.action.into());
@@ -320,11 +330,12 @@ impl World {
     fn request_ends(&mut self, id: usize, outcome: GraphOutcome) {
         let now = self.now;
         let request = &mut self.node().requests[id];
-        if matches!(request.of, Of::Reject | Of::Stray(_))
+        if matches!(request.of, RequestOwner::Reject | RequestOwner::Stray(_))
             && !outcome.is_settled()
             && now - request.made < ENDING_MAX
         {
-            // Nothing is left here of the call: it is asked for anew (`meta::Graph::call_action_to_the_end`).
+            // The call has left the tables, so its terminate is requested again
+            // (`meta::Graph::call_action_to_the_end`).
             request.phase = Phase::InOrder;
             let life = self.life;
             return self.after(ENDING_AGAIN, Event::GraphInOrder { life, request: id });
@@ -335,7 +346,7 @@ impl World {
         let connected = request.connected.take();
         self.note(format_args!("Graph: {} of call {ix} came to {outcome:?}", action.as_str()));
         match of {
-            Of::Call(call) => {
+            RequestOwner::Call(call) => {
                 self.watch.answered(call, now, action.into(), &outcome);
                 let ends = matches!(action, GraphAction::Reject | GraphAction::Terminate);
                 if ends && outcome.is_settled() {
@@ -348,7 +359,7 @@ impl World {
                     if event == permission::Event::NoPermission
                         && let Some((number, user)) = self.pair_of(ix)
                     {
-                        self.watch.told_no(number, user);
+                        self.watch.revoked_by_graph(number, user);
                     }
                     self.permission(call, event);
                 }
@@ -357,13 +368,13 @@ impl World {
                 }
                 self.tell(call, Input::Graph { action, outcome });
             }
-            Of::Stray(late) => {
+            RequestOwner::Stray(late) => {
                 if let Some(call) = late.filter(|_| outcome.is_settled()) {
                     self.write(Write::Farewell(call, None));
                 }
             }
-            Of::Reject => self.node().book().rejects -= 1,
-            Of::Farewell(call) => self.farewell_told(call, &outcome),
+            RequestOwner::Reject => self.node().book().rejects -= 1,
+            RequestOwner::Farewell(call) => self.farewell_done(call, &outcome),
         }
         if let Some(next) = next {
             let life = self.life;
@@ -373,9 +384,9 @@ impl World {
 }
 
 impl Request {
-    /// The call at Meta that it is about, and of which no store tells.
-    pub fn is_of_none(&self) -> Option<CallIx> {
-        (self.of == Of::Stray(None) && self.phase != Phase::Done).then_some(self.ix)
+    /// Returns the call at Meta that the request is about if the store does not know it.
+    pub fn unstored_call(&self) -> Option<CallIx> {
+        (self.of == RequestOwner::Stray(None) && self.phase != Phase::Done).then_some(self.ix)
     }
 
     pub fn is_done(&self) -> bool {

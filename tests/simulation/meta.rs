@@ -1,67 +1,68 @@
-//! Meta as it is met: users who call, webhooks that come twice, late or never, and Graph.
+//! The simulated Meta: users who call, webhooks that are duplicated, late or lost, and Graph.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use engine::meta::Action;
 use engine::webhook::{CallKey, Effect};
+
 use machine::{Command, Input, MediaEvent, MediaFault};
 use model::{CallUuid, Digit, Leg};
 
 use crate::plan::{MS, SECOND};
-use crate::world::{Came, Event, Go, Trouble, World};
+use crate::world::{AttemptResult, Event, GraphFault, StepResult, World};
 
 pub type CallIx = usize;
 
-/// Meta's T_window (`meta-calling.md` §7).
+/// Meta's answer window (`docs/reference/meta.md#t-window`).
 const WINDOW: u64 = 45 * SECOND;
-/// A webhook whose answer does not come is sent again after that.
+/// Timeout after which an unanswered webhook is resent.
 const PATIENCE: u64 = 10 * SECOND;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The business has not placed it, or Graph has not heard.
+    /// The order is not placed yet, or Graph has not received it.
     Unmade,
     Ringing,
     Accepted,
     Ended,
 }
 
-/// A call, as Meta knows it.
+/// A call as seen by Meta.
 #[derive(Debug)]
 pub struct MetaCall {
     pub number: usize,
     pub key: CallKey,
     pub phase: Phase,
-    /// Of one that the business places: which of ours, and with whom.
+    /// Set for business-initiated calls.
     pub placed: Option<Placed>,
-    /// Seconds since the epoch, as its connect says.
+    /// The timestamp of its connect, in seconds since the epoch.
     pub told: i64,
     pub bad_offer: bool,
-    /// Our SDP is known: the path may come up.
+    /// Meta knows the node's SDP, so the media path may be established.
     pub sdp: bool,
     pub accepted_us: Option<u64>,
-    /// The user or Meta ended it, not we.
+    /// The user or Meta ended it, not the node.
     pub ended_by_them: bool,
-    /// Requests to end it that were sent, arrived or not.
+    /// Number of requests to end it that were sent, whether they arrived or not.
     pub tries_to_end: u32,
     pub accept_sent: Option<u32>,
     pub reject_sent: Option<u32>,
 }
 
-/// What there is of a call that the business places.
+/// The node's call and the user of a business-initiated call.
 #[derive(Clone, Debug)]
 pub struct Placed {
     pub call: CallUuid,
     pub user: usize,
-    /// From being answered until the user hangs up.
+    /// Time from the answer until the user hangs up.
     pub patience_us: Option<u64>,
 }
 
-/// What a webhook says.
+/// The kind of a webhook event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Said {
-    /// A user's offer, or the answer to ours.
+pub enum EventKind {
+    /// A user's offer, or the answer to an offer of the node.
     Connect,
     Ringing,
     Accepted,
@@ -69,12 +70,12 @@ pub enum Said {
     Terminate,
 }
 
-/// A webhook's body and what it says.
+/// A webhook.
 #[derive(Debug)]
 pub struct Post {
     body: String,
-    said: Said,
-    /// It names the call of ours.
+    event_kind: EventKind,
+    /// It contains the opaque data that names the node's call.
     named: bool,
     call: CallIx,
 }
@@ -83,11 +84,11 @@ pub struct Post {
 pub struct Meta {
     pub calls: Vec<MetaCall>,
     posts: Vec<Post>,
-    /// Webhooks that are still to be taken.
+    /// Number of webhooks that the node has not accepted yet.
     pub undelivered: usize,
 }
 
-/// An answer of Graph's.
+/// A response from Graph.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: u16,
@@ -127,19 +128,19 @@ pub fn user(user: usize) -> String {
     format!("9194123{user:05}")
 }
 
-/// The SDP of a connect, as a JSON string.
+/// Returns the SDP of a connect as a JSON string.
 fn sdp(body: &str) -> String {
     let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
     body["entry"][0]["changes"][0]["value"]["calls"][0]["session"]["sdp"].to_string()
 }
 
-/// Of a user's offer.
+/// Returns the SDP of a user's offer.
 fn offer() -> &'static str {
     static OFFER: OnceLock<String> = OnceLock::new();
     OFFER.get_or_init(|| sdp(include_str!("../../fixtures/meta/webhooks/connect_user.json")))
 }
 
-/// Of the answer to an offer of ours.
+/// Returns the SDP of the answer to a node's offer.
 fn answer() -> &'static str {
     static ANSWER: OnceLock<String> = OnceLock::new();
     ANSWER.get_or_init(|| {
@@ -148,13 +149,13 @@ fn answer() -> &'static str {
 }
 
 impl World {
-    pub fn user_calls(&mut self, index: usize) -> Go {
+    pub fn user_calls(&mut self, index: usize) -> StepResult {
         let arrival = self.plan.arrivals[index].clone();
         let key = |wacid: &str| CallKey {
             phone_number_id: phone_number_id(arrival.number).as_str().into(),
             wacid: wacid.into(),
         };
-        // One id, two numbers: two calls.
+        // The same id at two numbers means two calls.
         let twin = self
             .meta
             .calls
@@ -185,11 +186,11 @@ impl World {
             self.after(us, Event::HangsUp(ix));
         }
         self.after(WINDOW, Event::WindowOver(ix));
-        self.post(ix, Said::Connect);
+        self.post(ix, EventKind::Connect);
         Ok(())
     }
 
-    pub fn user_hangs_up(&mut self, ix: CallIx) -> Go {
+    pub fn user_hangs_up(&mut self, ix: CallIx) -> StepResult {
         if !matches!(self.meta.calls[ix].phase, Phase::Unmade | Phase::Ended) {
             self.note(format_args!("user {ix} hangs up"));
             self.ends(ix, true);
@@ -197,7 +198,7 @@ impl World {
         Ok(())
     }
 
-    pub fn window_over(&mut self, ix: CallIx) -> Go {
+    pub fn window_over(&mut self, ix: CallIx) -> StepResult {
         if self.meta.calls[ix].phase == Phase::Ringing {
             self.note(format_args!("Meta: nobody picked up call {ix}"));
             self.ends(ix, true);
@@ -205,67 +206,64 @@ impl World {
         Ok(())
     }
 
-    pub fn user_presses(&mut self, ix: CallIx) -> Go {
-        let key = self.dice.pick(&['1', '2', '9', '#', '*']);
+    pub fn user_presses(&mut self, ix: CallIx) -> StepResult {
+        let key = self.rng.pick(&['1', '2', '9', '#', '*']);
         let digit = Digit::try_from(key).expect("a key");
-        self.leg_fact(ix, Input::Digit { leg: Leg::A, digit });
+        self.leg_input(ix, Input::Digit { leg: Leg::A, digit });
         Ok(())
     }
 
-    /// The call is over on Meta's side; the node hears of it by webhook, and by what becomes of the media.
+    /// Ends the call at Meta. The node learns it by webhook and from the media.
     pub fn ends(&mut self, ix: CallIx, by_them: bool) {
         let call = &mut self.meta.calls[ix];
         call.phase = Phase::Ended;
         call.ended_by_them = by_them;
-        self.post(ix, Said::Terminate);
-        if !self.dice.chance(self.faults.no_dtls_close) {
-            let us = self.dice.between(0, 300) * MS;
+        self.post(ix, EventKind::Terminate);
+        if !self.rng.chance(self.faults.no_dtls_close) {
+            let us = self.rng.between(0, 300) * MS;
             self.after(us, Event::MediaLost(ix));
         }
-        // T_media_dead, whatever else is lost.
+        // The media timeout, which fires even if every other signal is lost.
         self.after(30 * SECOND, Event::MediaLost(ix));
     }
 
-    pub fn media_up(&mut self, ix: CallIx) -> Go {
+    pub fn media_up(&mut self, ix: CallIx) -> StepResult {
         if self.meta.calls[ix].phase != Phase::Ended {
-            self.leg_fact(ix, Input::Media { leg: Leg::A, event: MediaEvent::Connected });
+            self.leg_input(ix, Input::Media { leg: Leg::A, event: MediaEvent::Connected });
             if self.meta.calls[ix].phase == Phase::Accepted {
-                self.after(500 * MS, Event::IsHeard(ix));
+                self.after(500 * MS, Event::AudioArrives(ix));
             }
         }
         Ok(())
     }
 
-    pub fn media_lost(&mut self, ix: CallIx) -> Go {
+    pub fn media_lost(&mut self, ix: CallIx) -> StepResult {
         let ended = self.meta.calls[ix].phase == Phase::Ended;
-        let fault = if ended && self.dice.chance(700) {
-            MediaFault::DtlsClosed
-        } else {
-            MediaFault::Silent
-        };
-        self.leg_fact(ix, Input::Media { leg: Leg::A, event: MediaEvent::Lost { fault } });
+        let fault =
+            if ended && self.rng.chance(700) { MediaFault::DtlsClosed } else { MediaFault::Silent };
+        self.leg_input(ix, Input::Media { leg: Leg::A, event: MediaEvent::Lost { fault } });
         Ok(())
     }
 
-    /// Both know the other's SDP: the path comes up, or doesn't.
+    /// Both sides know the SDP, so the media path is established or fails.
     pub fn has_sdp(&mut self, ix: CallIx) {
         if std::mem::replace(&mut self.meta.calls[ix].sdp, true)
-            || self.dice.chance(self.faults.media_never)
+            || self.rng.chance(self.faults.media_never)
         {
             return;
         }
-        let late = self.dice.chance(self.faults.media_late);
-        let us = self.dice.between(30, if late { 20_000 } else { 400 }) * MS;
+        let late = self.rng.chance(self.faults.media_late);
+        let us = self.rng.between(30, if late { 20_000 } else { 400 }) * MS;
         self.after(us, Event::MediaUp(ix));
-        if self.dice.chance(self.faults.media_lost) {
-            let us = us + self.dice.between(0, 20_000) * MS;
+        if self.rng.chance(self.faults.media_lost) {
+            let us = us + self.rng.between(0, 20_000) * MS;
             self.after(us, Event::MediaLost(ix));
         }
     }
 
     // --- webhooks ---
 
-    fn item(&self, ix: CallIx, said: Said, named: bool, bad: bool) -> String {
+    fn item(&self, ix: CallIx, event_kind: EventKind, named: bool, bad: bool) -> String {
         let call = &self.meta.calls[ix];
         let (number, wacid, wall) =
             (number(call.number), &call.key.wacid, self.clock.steady().secs());
@@ -277,8 +275,8 @@ impl World {
                 (number, user(placed.user), "BUSINESS_INITIATED", opaque)
             }
         };
-        match said {
-            Said::Connect => {
+        match event_kind {
+            EventKind::Connect => {
                 let (sdp_type, sdp) =
                     if call.placed.is_some() { ("answer", answer()) } else { ("offer", offer()) };
                 let (sdp, told) = (if bad { "\"v=0\"" } else { sdp }, call.told);
@@ -286,15 +284,15 @@ impl World {
                     r#"{{"id":"{wacid}","from":"{from}","to":"{to}","event":"connect","timestamp":"{told}","direction":"{direction}","session":{{"sdp_type":"{sdp_type}","sdp":{sdp}}}{opaque}}}"#
                 )
             }
-            Said::Terminate => {
+            EventKind::Terminate => {
                 let status = if call.accepted_us.is_some() { "COMPLETED" } else { "FAILED" };
                 let duration = call.accepted_us.map_or(0, |at| (self.now - at) / SECOND);
                 format!(
                     r#"{{"id":"{wacid}","from":"{from}","to":"{to}","event":"terminate","direction":"{direction}","timestamp":"{wall}","status":"{status}","duration":{duration}{opaque}}}"#
                 )
             }
-            Said::Ringing | Said::Accepted | Said::Rejected => {
-                let word = said.word();
+            EventKind::Ringing | EventKind::Accepted | EventKind::Rejected => {
+                let word = event_kind.word();
                 format!(
                     r#"{{"id":"{wacid}","timestamp":"{wall}","type":"call","status":"{word}","recipient_id":"{to}"{opaque}}}"#
                 )
@@ -302,112 +300,115 @@ impl World {
         }
     }
 
-    pub fn post(&mut self, ix: CallIx, said: Said) {
-        if self.dice.chance(self.faults.loss) {
-            self.note(format_args!("Meta loses the {} of call {ix}", said.word()));
+    pub fn post(&mut self, ix: CallIx, event_kind: EventKind) {
+        if self.rng.chance(self.faults.loss) {
+            self.note(format_args!("Meta loses the {} of call {ix}", event_kind.word()));
             return;
         }
         let placed = self.meta.calls[ix].placed.is_some();
-        let named = placed && !self.dice.chance(self.faults.unnamed);
+        let named = placed && !self.rng.chance(self.faults.unnamed);
         let bad = match placed {
             false => self.meta.calls[ix].bad_offer,
-            true => said == Said::Connect && self.dice.chance(self.faults.bad_answer),
+            true => event_kind == EventKind::Connect && self.rng.chance(self.faults.bad_answer),
         };
-        let mut items = self.item(ix, said, named, bad);
-        // Bad company: an item that nobody can read, on either side (R5).
-        if self.dice.chance(self.faults.batch) {
+        let mut items = self.item(ix, event_kind, named, bad);
+        // Unreadable items before and after must not affect this one.
+        if self.rng.chance(self.faults.batch) {
             items = format!(
                 r#"{{"event":"connect","id":7.5}},{items},{{"id":[],"event":"terminate"}}"#
             );
         }
         let (id, display) =
             (&self.meta.calls[ix].key.phone_number_id, number(self.meta.calls[ix].number));
-        let list =
-            if matches!(said, Said::Connect | Said::Terminate) { "calls" } else { "statuses" };
+        let list = if matches!(event_kind, EventKind::Connect | EventKind::Terminate) {
+            "calls"
+        } else {
+            "statuses"
+        };
         let body = format!(
             r#"{{"object":"whatsapp_business_account","entry":[{{"id":"1029384756","changes":[{{"field":"calls","value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"{display}","phone_number_id":"{id}"}},"{list}":[{items}]}}}}]}}]}}"#
         );
         let post = self.meta.posts.len();
-        self.meta.posts.push(Post { body, said, named, call: ix });
+        self.meta.posts.push(Post { body, event_kind, named, call: ix });
         let mut copies = 1;
-        while copies < 5 && self.dice.chance(self.faults.copies) {
+        while copies < 5 && self.rng.chance(self.faults.copies) {
             copies += 1;
         }
         for copy in 0..copies {
-            let base = match said {
-                Said::Connect if !placed => 5 * MS,
-                _ => self.dice.between(if placed { 5 } else { 50 }, 500) * MS,
+            let base = match event_kind {
+                EventKind::Connect if !placed => 5 * MS,
+                _ => self.rng.between(if placed { 5 } else { 50 }, 500) * MS,
             };
             let us = match copy {
-                0 if self.dice.chance(self.faults.delay) => self.dice.between(0, 30_000) * MS,
+                0 if self.rng.chance(self.faults.delay) => self.rng.between(0, 30_000) * MS,
                 0 => base,
-                _ if self.dice.chance(400) => base,
-                _ => base + self.dice.between(0, 70_000) * MS,
+                _ if self.rng.chance(400) => base,
+                _ => base + self.rng.between(0, 70_000) * MS,
             };
             self.meta.undelivered += 1;
             self.after(us, Event::Posted { post, tries: 0 });
         }
     }
 
-    pub fn webhook_arrives(&mut self, post: usize, tries: u32) -> Go {
-        let Post { body, said, named, call } = &self.meta.posts[post];
-        let (body, said, named, call) = (body.clone(), *said, *named, *call);
+    pub fn webhook_arrives(&mut self, post: usize, tries: u32) -> StepResult {
+        let Post { body, event_kind, named, call } = &self.meta.posts[post];
+        let (body, event_kind, named, call) = (body.clone(), *event_kind, *named, *call);
         let answered = match &self.node {
-            Some(node) if node.is_ready => self.webhook(&body, said, named, call),
+            Some(node) if node.is_ready => self.webhook(&body, event_kind, named, call),
             _ => Ok(false),
         };
-        let taken = answered.unwrap_or(false) && !self.dice.chance(self.faults.answer_lost);
+        let taken = answered.unwrap_or(false) && !self.rng.chance(self.faults.answer_lost);
         if taken {
             self.meta.undelivered -= 1;
         } else {
-            // As long as the node is there again, Meta comes again: 1, 2, 4 … s.
+            // Meta resends with a pause of 1, 2, 4, … s.
             let pause = (SECOND << tries.min(5)) + if answered.is_ok() { 0 } else { PATIENCE };
             self.after(pause, Event::Posted { post, tries: tries + 1 });
         }
         answered.map(|_| ())
     }
 
-    /// What became of an item, as Meta may judge it.
-    pub fn item_done(&mut self, ix: CallIx, said: Said, named: bool, effect: Effect) {
-        let (what, named) = (said.word(), if named { ", named" } else { "" });
+    /// Notes the effect of an item.
+    pub fn item_done(&mut self, ix: CallIx, event_kind: EventKind, named: bool, effect: Effect) {
+        let (what, named) = (event_kind.word(), if named { ", named" } else { "" });
         self.note(format_args!("webhook: {what} of call {ix}{named}: {effect:?}"));
     }
 
     // --- Graph ---
 
-    /// A request reaches Graph, whatever has become of its sender.
+    /// Processes a request at Graph, even if its sender was killed.
     pub fn graph_arrives(
         &mut self,
         life: u32,
         request: usize,
         attempt: u32,
-        trouble: Trouble,
-    ) -> Go {
+        fault: GraphFault,
+    ) -> StepResult {
         let Some((ix, action)) = self.watch.request(life, request) else { return Ok(()) };
-        let reply = match trouble {
-            Trouble::Status(status) => {
+        let reply = match fault {
+            GraphFault::Status(status) => {
                 Reply { status, after: None, body: "<html>no</html>".into() }
             }
-            Trouble::Refused => {
+            GraphFault::Refused => {
                 let body = r#"{"error":{"message":"(#138000) Calling not enabled","code":138000}}"#;
                 Reply { status: 401, after: None, body: body.into() }
             }
-            Trouble::Rate { after } => {
+            GraphFault::Rate { after } => {
                 let body = r#"{"error":{"message":"(#80007) Rate limit issues","code":80007,"is_transient":true}}"#;
                 Reply { status: 429, after, body: body.into() }
             }
-            Trouble::Silent { done: false } => return Ok(()),
-            Trouble::DoneAnd503 => {
-                self.deed(ix, action);
+            GraphFault::Silent { done: false } => return Ok(()),
+            GraphFault::DoneAnd503 => {
+                self.perform(ix, action);
                 Reply { status: 503, after: None, body: "".into() }
             }
-            Trouble::None
-            | Trouble::Nonsense
-            | Trouble::ResetAfter
-            | Trouble::Silent { done: true } => {
-                let reply = self.deed(ix, action);
-                if trouble == Trouble::Nonsense {
-                    let body = self.dice.pick(&[
+            GraphFault::None
+            | GraphFault::Nonsense
+            | GraphFault::ResetAfter
+            | GraphFault::Silent { done: true } => {
+                let reply = self.perform(ix, action);
+                if fault == GraphFault::Nonsense {
+                    let body = self.rng.pick(&[
                         "",
                         "{\"success\":tr",
                         "[]",
@@ -419,21 +420,21 @@ impl World {
                 }
             }
         };
-        let slow = self.dice.chance(self.faults.graph_slow);
-        let us = self.dice.between(5, if slow { 7_000 } else { 60 }) * MS;
-        let came = match trouble {
-            Trouble::Silent { .. } => return Ok(()),
-            Trouble::ResetAfter => Came::Fault(engine::meta::Fault::Broken),
-            _ => Came::Answer(reply),
+        let slow = self.rng.chance(self.faults.graph_slow);
+        let us = self.rng.between(5, if slow { 7_000 } else { 60 }) * MS;
+        let came = match fault {
+            GraphFault::Silent { .. } => return Ok(()),
+            GraphFault::ResetAfter => AttemptResult::Fault(engine::meta::Fault::Broken),
+            _ => AttemptResult::Answer(reply),
         };
         self.after(us, Event::GraphCame { life, request, attempt, came });
         Ok(())
     }
 
-    fn deed(&mut self, ix: CallIx, action: Action) -> Reply {
+    fn perform(&mut self, ix: CallIx, action: Action) -> Reply {
         let phase = self.meta.calls[ix].phase;
         let reply = match (action, phase) {
-            (Action::Connect, _) => self.makes_a_call(ix),
+            (Action::Connect, _) => self.create_call(ix),
             (_, Phase::Unmade | Phase::Ended) => GONE,
             (Action::PreAccept, Phase::Ringing) => {
                 self.has_sdp(ix);
@@ -463,17 +464,17 @@ impl World {
     }
 
     pub fn presses_keys(&mut self, ix: CallIx) {
-        let mut us = self.dice.between(0, 3_000) * MS;
+        let mut us = self.rng.between(0, 3_000) * MS;
         for _ in 0..10 {
-            if !self.dice.chance(self.faults.keys) {
+            if !self.rng.chance(self.faults.keys) {
                 break;
             }
             self.after(us, Event::Presses(ix));
-            us += self.dice.pick(&[0, 120 * MS, 900 * MS, 4 * SECOND]);
+            us += self.rng.pick(&[0, 120 * MS, 900 * MS, 4 * SECOND]);
         }
     }
 
-    pub fn hung_up_by_api(&mut self, call: model::CallUuid) -> Go {
+    pub fn hang_up_over_api(&mut self, call: model::CallUuid) -> StepResult {
         if self
             .node
             .as_ref()
@@ -486,7 +487,7 @@ impl World {
     }
 }
 
-impl Said {
+impl EventKind {
     pub fn word(self) -> &'static str {
         match self {
             Self::Connect => "connect",

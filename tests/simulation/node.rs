@@ -1,5 +1,5 @@
-//! One life of a node: the real door and gate, and a registry, a shell, a Graph client and a writer that carry out in
-//! simulated time what the real ones do under tokio.
+//! One run of a node's process: the real webhook handler and gate, and simulations of the registry,
+//! shell, Graph client and writer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,15 +29,15 @@ use model::{
 use store::CallStart;
 use xml::ast::DocUrl;
 
-use crate::dice::Dice;
 use crate::graph::Request;
-use crate::meta::{CallIx, Said as What, number, phone_number_id};
+use crate::meta::{CallIx, EventKind, number, phone_number_id};
 use crate::plan::{MS, SECOND};
+use crate::rng::Rng;
 use crate::shell::Call;
 use crate::store::{Write, Writer};
-use crate::world::{Event, Go, World};
+use crate::world::{Event, StepResult, World};
 
-/// `call::shell`'s bound.
+/// The capacity of a mailbox, as in `call::shell`.
 pub const MAILBOX: usize = 256;
 
 pub const MAIN: &str = "MAXXXXXXXXXXXXXXXXXX";
@@ -51,13 +51,13 @@ pub struct Node {
     pub directory: Arc<Directory>,
     pub gate: Arc<Gate>,
     pub queues: Queues,
-    /// Looks at the queues so far: a look that is ordered again comes once.
+    /// Generation of the scheduled queue check. A rescheduled check replaces the earlier one.
     pub look: u64,
     pub tables: Arc<Tables>,
     pub slots: Vec<&'static Slots>,
     pub door: WebhookHandler<Phones>,
     book: Arc<Mutex<Book>>,
-    pub beginning: BTreeMap<CallUuid, Begin>,
+    pub beginning: BTreeMap<CallUuid, StartingCall>,
     pub calls: BTreeMap<CallUuid, Call>,
     pub requests: Vec<Request>,
     pub budget: Budget,
@@ -66,8 +66,8 @@ pub struct Node {
     pub pauses: engine::answer::Dice,
 }
 
-/// A call that has been started and whose task has not run yet.
-pub struct Begin {
+/// A call that has started while its task has not run yet.
+pub struct StartingCall {
     pub ix: CallIx,
     pub view: Arc<View>,
     pub slot: Slot,
@@ -76,16 +76,16 @@ pub struct Begin {
     pub arrived: Instant,
 }
 
-pub struct Fact {
+pub struct QueuedInput {
     pub at: Instant,
     pub input: Input,
 }
 
-/// What a registry keeps, and what came of a webhook's items.
+/// State of the registry, and the effects of the current webhook.
 pub struct Book {
     clock: Clock,
-    ids: Dice,
-    pub mailboxes: BTreeMap<CallUuid, VecDeque<Fact>>,
+    ids: Rng,
+    pub mailboxes: BTreeMap<CallUuid, VecDeque<QueuedInput>>,
     pub live: usize,
     live_max: usize,
     pub rejects: usize,
@@ -93,17 +93,17 @@ pub struct Book {
     started: Vec<(Arc<View>, Admitted, Incoming<Offer>)>,
     told: Vec<CallUuid>,
     rejected: Vec<(Arc<NumberEntry>, Wacid)>,
-    /// Calls at Meta that are to be ended, and are none of ours.
+    /// Calls at Meta that must be ended and belong to no live call.
     strays: Vec<(CallKey, Option<CallUuid>)>,
 }
 
 impl Book {
-    /// Puts a fact into a call's mailbox; false: it is closed or full.
+    /// Puts an input into a call's mailbox. Returns false if it is closed or full.
     pub fn tell(&mut self, call: CallUuid, input: Input) -> bool {
         let at = self.clock.now();
         match self.mailboxes.get_mut(&call) {
             Some(mailbox) if mailbox.len() < MAILBOX => {
-                mailbox.push_back(Fact { at, input });
+                mailbox.push_back(QueuedInput { at, input });
                 self.told.push(call);
                 true
             }
@@ -112,7 +112,7 @@ impl Book {
     }
 }
 
-/// A live call, seen from outside.
+/// A live call as seen by other calls and tasks.
 pub struct View {
     pub setup: CallSetup,
     pub at_meta: MetaState,
@@ -141,8 +141,8 @@ impl Party for View {
         self.book.lock().expect("one thread").mailboxes.contains_key(&self.setup.call)
     }
 
-    fn tell(&self, fact: Input) -> bool {
-        self.book.lock().expect("one thread").tell(self.setup.call, fact)
+    fn tell(&self, input: Input) -> bool {
+        self.book.lock().expect("one thread").tell(self.setup.call, input)
     }
 
     fn answer(&self, _: Box<Offer>) -> bool {
@@ -150,7 +150,7 @@ impl Party for View {
     }
 }
 
-/// The live calls, by our name of them and by Meta's.
+/// The live calls, by UUID and by Meta's id.
 pub struct Tables {
     views: Mutex<BTreeMap<CallUuid, Arc<View>>>,
     pub bindings: Bindings,
@@ -206,7 +206,7 @@ impl Tables {
     }
 }
 
-/// The calls, seen by the webhook's door.
+/// The calls as seen by the webhook handler.
 pub struct Phones {
     book: Arc<Mutex<Book>>,
     tables: Arc<Tables>,
@@ -287,7 +287,7 @@ impl Node {
         self.book.lock().expect("one thread")
     }
 
-    /// Live calls of a number, those included whose task has not run yet.
+    /// Returns the number of live calls of a number, including those whose task has not run yet.
     pub fn live(&self, number: usize) -> usize {
         let id = phone_number_id(number);
         let of = |view: &View| view.setup.phone_number_id.as_str() == id;
@@ -298,7 +298,7 @@ impl Node {
 
 impl World {
     pub fn node(&mut self) -> &mut Node {
-        self.node.as_mut().expect("what happens to a node happens while it is up")
+        self.node.as_mut().expect("what process to a node process while it is up")
     }
 
     fn tables(&mut self, directory: &Directory) {
@@ -329,15 +329,16 @@ impl World {
             hangup: plan.hangup.then(|| url("hangup")),
             messages: None,
             calls_per_number: plan.limit,
-            // The unwilling ones have permitted nothing.
+            // Unwilling users grant no permission.
             permissions: Default::default(),
             access_token: None,
         });
         directory.replace(accounts, numbers.collect()).expect("sound tables");
     }
 
-    /// A process starts: what the one before it left open is closed before the first webhook is taken.
-    pub fn boot(&mut self) -> Go {
+    /// Starts the process. Calls that an earlier one left open are closed before the first webhook
+    /// is accepted.
+    pub fn boot(&mut self) -> StepResult {
         if self.node.is_some() {
             return Ok(());
         }
@@ -354,7 +355,7 @@ impl World {
         let gate = Arc::new(Gate::new(directory.clone(), self.instant()));
         let book = Arc::new(Mutex::new(Book {
             clock: self.clock.clone(),
-            ids: self.dice.fork(),
+            ids: self.rng.fork(),
             mailboxes: BTreeMap::new(),
             live: 0,
             live_max: self.plan.live_max,
@@ -374,7 +375,7 @@ impl World {
             app_secret_previous: None,
             verify_token: Secret::new("verify token"),
         };
-        let pauses = Mutex::new(self.dice.fork());
+        let pauses = Mutex::new(self.rng.fork());
         self.node = Some(Node {
             life: self.life,
             is_ready: false,
@@ -398,7 +399,7 @@ impl World {
                 pauses.lock().expect("one thread").number()
             }),
         });
-        self.light_fuse();
+        self.arm_crash();
         self.note(format_args!("node: starts"));
         self.store.stuck_until = 0;
         self.recover()?;
@@ -407,8 +408,14 @@ impl World {
         Ok(())
     }
 
-    /// A webhook's body is read; whether it is answered 200.
-    pub fn webhook(&mut self, body: &str, said: What, named: bool, ix: CallIx) -> Go<bool> {
+    /// Handles a webhook. Returns true if it is answered with 200.
+    pub fn webhook(
+        &mut self,
+        body: &str,
+        said: EventKind,
+        named: bool,
+        ix: CallIx,
+    ) -> StepResult<bool> {
         self.effect()?;
         let before = self.before(ix);
         let known = named && self.is_known(ix);
@@ -416,7 +423,7 @@ impl World {
         let mut busy = false;
         let read = self.node().door.deliver(body.as_bytes(), |handled| {
             busy |= handled.effect == Effect::Busy;
-            // The bad company of a batch.
+            // The unreadable items of the batch.
             if handled.effect != Effect::Malformed {
                 ours.push(handled.effect);
             }
@@ -429,7 +436,7 @@ impl World {
         if self.meta.calls[ix].placed.is_some() {
             self.judge_placed(ix, said, ours[0], known);
         } else {
-            self.judge(ix, said == What::Connect, ours[0], before);
+            self.judge(ix, said == EventKind::Connect, ours[0], before);
         }
         let (started, rejected) = {
             let mut book = self.node().book();
@@ -438,12 +445,12 @@ impl World {
         let life = self.life;
         for (view, admitted, incoming) in started {
             let (call, setup) = (view.setup.call, view.setup.clone());
-            // Before anybody hears of the call it has a row, or is in the queue for one.
+            // Before others learn of the call, its row is stored or queued.
             self.write(Write::Born(Box::new((CallStart::of(&setup, "node"), setup.clone()))));
             let (_, slot) = admitted.begin();
             let pair = PairKey::new(&setup.phone_number_id, &setup.from);
             let engaged = Some(self.store.consents.engage(pair));
-            let begin = Begin { ix, view, slot, engaged, setup, arrived: incoming.arrived };
+            let begin = StartingCall { ix, view, slot, engaged, setup, arrived: incoming.arrived };
             self.watch.admitted(call, incoming.connect.key, ix, life, self.now);
             self.node().beginning.insert(call, begin);
             self.in_order(0, Event::Run { life, call });
@@ -454,48 +461,48 @@ impl World {
         }
         self.wake();
         self.end_strays();
-        // Killed before the 200 is out.
+        // A kill before the 200 is sent.
         self.effect()?;
         Ok(!busy)
     }
 
-    /// What turned up at Meta and is none of ours is ended there.
+    /// Ends calls at Meta that belong to no live call.
     fn end_strays(&mut self) {
         let strays = std::mem::take(&mut self.node().book().strays);
         strays.iter().for_each(|(key, late)| self.end_stray(key, *late));
     }
 
-    /// Graph has told Meta's id of a call that we placed.
+    /// Binds a placed call to the id that Graph returned.
     pub fn bind(&mut self, call: &View, wacid: Wacid) {
         let now = self.instant();
         let tables = self.node().tables.clone();
         let key =
             CallKey { phone_number_id: call.setup.phone_number_id.clone(), wacid: wacid.clone() };
         let ix = self.call_of(&key);
-        self.watch.is_to_end(ix);
+        self.watch.must_end(ix);
         tables.bindings.bind(&*tables, call, wacid, now);
         self.wake();
         self.end_strays();
     }
 
-    /// Calls with something in their mailbox come to it soon.
+    /// Schedules the calls that have something in their mailbox.
     fn wake(&mut self) {
         let told = std::mem::take(&mut self.node().book().told);
         let life = self.life;
         for call in told {
-            let us = if self.dice.chance(200) { self.dice.between(0, 2 * MS) } else { 0 };
+            let us = if self.rng.chance(200) { self.rng.between(0, 2 * MS) } else { 0 };
             self.in_order(us, Event::Run { life, call });
         }
     }
 
-    /// Tells a call something.
+    /// Sends an input to a call.
     pub fn tell(&mut self, call: CallUuid, input: Input) -> bool {
         let taken = self.node().book().tell(call, input);
         self.wake();
         taken
     }
 
-    /// A call has left the tables.
+    /// Removes a call from the tables.
     pub fn leave(&mut self, call: CallUuid) {
         let now = self.instant();
         let node = self.node();
@@ -512,7 +519,7 @@ impl World {
         }
     }
 
-    pub fn drain(&mut self) -> Go {
+    pub fn drain(&mut self) -> StepResult {
         if self.node.is_none() {
             return Ok(());
         }
@@ -528,8 +535,8 @@ impl World {
         Ok(())
     }
 
-    /// The drain's time is over, or its last call: what is left is ended.
-    pub fn drain_over(&mut self) -> Go {
+    /// The drain timed out, or its last call ended. Remaining calls are ended.
+    pub fn drain_over(&mut self) -> StepResult {
         if std::mem::replace(&mut self.node().ending, true) {
             return Ok(());
         }
@@ -543,8 +550,8 @@ impl World {
         Ok(())
     }
 
-    /// The process leaves, its queue written.
-    pub fn gone(&mut self) -> Go {
+    /// The process exits after writing its queue.
+    pub fn gone(&mut self) -> StepResult {
         self.node().is_ready = false;
         if self.now >= self.store.stuck_until {
             while !self.node().writer.queue.is_empty() {
@@ -558,15 +565,15 @@ impl World {
         self.note(format_args!("node: gone"));
         self.watch.tally.drains += 1;
         self.down();
-        let away = self.dice.pick(&[SECOND, 3 * SECOND]);
+        let away = self.rng.pick(&[SECOND, 3 * SECOND]);
         self.after(away, Event::Boot);
         Ok(())
     }
 
-    /// Other limits for the numbers; calls that are up stay.
-    pub fn reload(&mut self) -> Go {
+    /// Reloads with other limits for the numbers. Live calls stay.
+    pub fn reload(&mut self) -> StepResult {
         for index in 0..self.plan.numbers.len() {
-            self.plan.numbers[index].limit = self.dice.pick(&[1, 2, 4]);
+            self.plan.numbers[index].limit = self.rng.pick(&[1, 2, 4]);
         }
         let limits: Vec<_> = self.plan.numbers.iter().map(|number| number.limit).collect();
         self.note(format_args!("node: other limits, {limits:?}"));
@@ -576,17 +583,17 @@ impl World {
         Ok(())
     }
 
-    /// Something of a leg's, if a call of ours has one: Meta's call `ix`.
-    pub fn leg_fact(&mut self, ix: CallIx, fact: Input) {
+    /// Sends an input from a leg to the node's call that corresponds to Meta's call `ix`.
+    pub fn leg_input(&mut self, ix: CallIx, input: Input) {
         let Some(node) = &self.node else { return };
         let Some(call) = node.calls.values().find(|call| call.ix == ix && call.has_leg()) else {
             return;
         };
         let call = call.uuid;
-        if matches!(fact, Input::Media { event: MediaEvent::Connected, .. }) {
+        if matches!(input, Input::Media { event: MediaEvent::Connected, .. }) {
             self.leg_connects(call);
         }
-        self.tell(call, fact);
+        self.tell(call, input);
     }
 
     pub fn call_of(&self, key: &CallKey) -> CallIx {

@@ -1,20 +1,21 @@
-//! Users who are called: Graph's `connect`, and what their phones do. Meta tells of it by webhook, in any order.
+//! Users who are called: Graph's `connect` and the actions of their phones, reported by webhooks in
+//! any order.
 
 use machine::{Input, MediaEvent};
 use model::Leg;
 
-use crate::meta::{CallIx, MetaCall, Phase, Reply, Said, phone_number_id};
+use crate::meta::{CallIx, EventKind, MetaCall, Phase, Reply, phone_number_id};
 use crate::plan::{MS, SECOND};
-use crate::world::{Event, Go, World};
+use crate::world::{Event, StepResult, World};
 
-/// How long Meta lets a phone ring (`meta-calling.md` §8 M16).
+/// How long Meta lets a phone ring (`docs/reference/meta.md#t-ring`).
 const RINGS: u64 = 60 * SECOND;
 
 impl World {
-    /// Graph takes a `connect`: of one that it has taken before it makes another call.
-    pub fn makes_a_call(&mut self, ix: CallIx) -> Reply {
-        if self.dice.chance(self.faults.connect_refused) {
-            let code = self.dice.pick(&[138_000, 138_001, 138_003, 138_006, 138_012]);
+    /// Handles a `connect`. A repeated one creates another call.
+    pub fn create_call(&mut self, ix: CallIx) -> Reply {
+        if self.rng.chance(self.faults.connect_refused) {
+            let code = self.rng.pick(&[138_000, 138_001, 138_003, 138_006, 138_012]);
             let body = format!(r#"{{"error":{{"message":"(#{code}) No","code":{code}}}}}"#);
             return Reply { status: 400, after: None, body: body.into() };
         }
@@ -25,7 +26,7 @@ impl World {
         let wacid = call.key.wacid.clone();
         self.note(format_args!("Meta makes call {made} ({wacid})"));
         self.watch.made(made, self.now);
-        self.what_the_phone_does(made);
+        self.act_as_callee(made);
         let body = format!(r#"{{"messaging_product":"whatsapp","calls":[{{"id":"{wacid}"}}]}}"#);
         Reply { status: 200, after: None, body: body.into() }
     }
@@ -39,34 +40,34 @@ impl World {
         made
     }
 
-    fn what_the_phone_does(&mut self, ix: CallIx) {
+    fn act_as_callee(&mut self, ix: CallIx) {
         let faults = self.faults.clone();
-        // The answer to our offer, RINGING and what the user does have no order.
-        let us = self.dice.between(0, 3_000) * MS;
+        // The SDP answer, RINGING and the user's action arrive in any order.
+        let us = self.rng.between(0, 3_000) * MS;
         self.after(us, Event::PhoneRings(ix));
-        self.post(ix, Said::Connect);
-        let at_once = self.dice.chance(faults.answered_at_once);
+        self.post(ix, EventKind::Connect);
+        let at_once = self.rng.chance(faults.answered_at_once);
         let (us, long) = (
-            self.dice.between(0, if at_once { 500 } else { 30_000 }) * MS,
-            self.dice.between(0, 50) * SECOND,
+            self.rng.between(0, if at_once { 500 } else { 30_000 }) * MS,
+            self.rng.between(0, 50) * SECOND,
         );
-        if self.dice.chance(faults.declines) {
+        if self.rng.chance(faults.declines) {
             self.after(us, Event::Declines(ix));
-        } else if !self.dice.chance(faults.ignores) {
-            let us = if self.dice.chance(100) { long } else { us };
+        } else if !self.rng.chance(faults.ignores) {
+            let us = if self.rng.chance(100) { long } else { us };
             self.after(us, Event::PicksUp(ix));
         }
         self.after(RINGS, Event::WindowOver(ix));
     }
 
-    pub fn phone_rings(&mut self, ix: CallIx) -> Go {
-        if self.meta.calls[ix].phase != Phase::Ended && !self.dice.chance(self.faults.never_rings) {
-            self.post(ix, Said::Ringing);
+    pub fn phone_rings(&mut self, ix: CallIx) -> StepResult {
+        if self.meta.calls[ix].phase != Phase::Ended && !self.rng.chance(self.faults.never_rings) {
+            self.post(ix, EventKind::Ringing);
         }
         Ok(())
     }
 
-    pub fn picks_up(&mut self, ix: CallIx) -> Go {
+    pub fn picks_up(&mut self, ix: CallIx) -> StepResult {
         if self.meta.calls[ix].phase != Phase::Ringing {
             return Ok(());
         }
@@ -74,39 +75,39 @@ impl World {
         let patience = self.meta.calls[ix].placed.as_ref().and_then(|placed| placed.patience_us);
         self.meta.calls[ix].phase = Phase::Accepted;
         self.meta.calls[ix].accepted_us = Some(self.now);
-        self.post(ix, Said::Accepted);
+        self.post(ix, EventKind::Accepted);
         self.presses_keys(ix);
-        self.after(500 * MS, Event::IsHeard(ix));
+        self.after(500 * MS, Event::AudioArrives(ix));
         if let Some(us) = patience {
             self.after(us, Event::HangsUp(ix));
         }
         Ok(())
     }
 
-    pub fn declines(&mut self, ix: CallIx) -> Go {
+    pub fn declines(&mut self, ix: CallIx) -> StepResult {
         if self.meta.calls[ix].phase == Phase::Ringing {
             self.note(format_args!("the user of call {ix} declines"));
-            self.post(ix, Said::Rejected);
+            self.post(ix, EventKind::Rejected);
             self.ends(ix, true);
         }
         Ok(())
     }
 
-    /// Half a second of the user's sound has come, where there is a path for it.
-    pub fn is_heard(&mut self, ix: CallIx) -> Go {
+    /// Half a second of the user's audio has arrived, if the media path is up.
+    pub fn audio_arrives(&mut self, ix: CallIx) -> StepResult {
         let is_up = self
             .node
             .as_ref()
             .is_some_and(|node| node.calls.values().any(|call| call.ix == ix && call.hears()));
         if self.meta.calls[ix].phase == Phase::Accepted && is_up {
-            self.leg_fact(ix, Input::Media { leg: Leg::A, event: MediaEvent::Flowing });
+            self.leg_input(ix, Input::Media { leg: Leg::A, event: MediaEvent::Flowing });
         }
         Ok(())
     }
 }
 
 impl MetaCall {
-    /// A call that the business wants, before Graph has heard of it.
+    /// Returns an ordered call that Graph has not received yet.
     pub fn unmade(number: usize, wacid: &str, placed: Option<crate::meta::Placed>) -> Self {
         let key = engine::webhook::CallKey {
             phone_number_id: phone_number_id(number).as_str().into(),

@@ -1,5 +1,5 @@
-//! What must hold of calls that the business places, held against a small account of its own: who waits, what a user
-//! permits, which calls at Meta somebody here has heard of.
+//! Invariants of business-initiated calls, checked against an independent model of the queues, the
+//! permissions and the known calls at Meta.
 
 use engine::admission::Reason;
 use engine::call::dialer::NotPlaced;
@@ -8,35 +8,37 @@ use engine::webhook::Effect;
 use model::{AuthId, CallUuid, HangupCause};
 
 use crate::dialer::is_denied;
-use crate::meta::{CallIx, Phase, Said};
+use crate::meta::{CallIx, EventKind, Phase};
 use crate::plan::{Order, SECOND, UNWILLING};
-use crate::watch::{Seen, Watch};
+use crate::watch::{CallModel, Watch};
 use crate::world::World;
 
-/// L6: how long a call waits at most, and L15, L17.
+/// The longest wait for a permit, and the WhatsApp limits on connected and missed calls
+/// (`docs/reference/limits.md#whatsapp-rules`).
 const WAIT: u64 = 120 * SECOND;
 const CALLS_A_DAY: u32 = 5;
 const MISSES: u32 = 4;
-/// How long a call may turn up of which nothing was heard (`meta-calling.md` §7.2).
+/// How long an unreported call may still appear at Meta
+/// (`docs/reference/meta.md#business-initiated-calls`).
 const DOUBT: u64 = 60 * SECOND;
 
-/// What there is to know of a call that was ordered.
+/// The model's state of an ordered call.
 #[derive(Clone, Debug)]
-pub struct Ordered {
+pub struct OrderModel {
     pub account: AuthId,
-    /// Its place in the order of all orders.
+    /// Index among all orders.
     pub place: usize,
     pub since: u64,
     pub waits: bool,
-    /// It has its name at Meta.
+    /// It is bound to an id at Meta.
     pub bound: bool,
     pub rings: u32,
     pub connects: u32,
-    /// Its name at Meta is waited for until then: nothing else is known of it.
+    /// Deadline until which Meta may still report its id.
     pub doubt_until: Option<u64>,
 }
 
-/// What a user permits a number, by our account.
+/// The model's permission state of a number and a user.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pair {
     connected: u32,
@@ -47,10 +49,10 @@ pub struct Pair {
 impl Watch {
     pub fn ordered(&mut self, call: CallUuid, ix: CallIx, life: u32, now: u64, account: AuthId) {
         self.tally.orders += 1;
-        // To be counted anew.
+        // Start a new count.
         self.waiting = (life, 1);
         let place = self.calls.len();
-        let ordered = Ordered {
+        let ordered = OrderModel {
             account,
             place,
             since: now,
@@ -60,7 +62,7 @@ impl Watch {
             connects: 0,
             doubt_until: None,
         };
-        self.calls.insert(call, Seen::new(ix, life, now, Some(ordered)));
+        self.calls.insert(call, CallModel::new(ix, life, now, Some(ordered)));
     }
 
     pub fn ix(&self, call: CallUuid) -> CallIx {
@@ -74,31 +76,31 @@ impl Watch {
         seen.ordered.as_mut().expect("it was ordered").waits = false;
     }
 
-    /// Meta has made a call for us.
+    /// Records that Meta created a call for an order.
     pub fn made(&mut self, ix: CallIx, now: u64) {
         self.made.insert(ix, now);
     }
 
-    /// Somebody here knows Meta's name of this call: it is to be ended.
-    pub fn is_to_end(&mut self, ix: CallIx) {
+    /// The node knows the id of this call at Meta, so it must be ended.
+    pub fn must_end(&mut self, ix: CallIx) {
         self.to_end.insert(ix);
     }
 
-    /// A call was told its name at Meta.
+    /// Records that a call was bound to its id at Meta.
     pub fn bound(&mut self, call: CallUuid, ix: CallIx) {
         let seen = self.call(call);
         seen.ix = ix;
         seen.ordered.iter_mut().for_each(|ordered| ordered.bound = true);
-        self.is_to_end(ix);
+        self.must_end(ix);
     }
 
-    /// An orphan without a name.
+    /// Records an orphan without an id at Meta.
     pub fn unnamed_orphan(&mut self, call: CallUuid, now: u64) {
         self.tally.unnamed_orphans += 1;
         self.lost_until.insert(call, now + DOUBT);
     }
 
-    pub fn wishes_to_free_its_slot(&mut self, call: CallUuid, now: u64) {
+    pub fn records_end(&mut self, call: CallUuid, now: u64) {
         if let Some(ordered) = &mut self.call(call).ordered {
             ordered.doubt_until = Some(now + DOUBT);
         }
@@ -121,7 +123,7 @@ impl Watch {
         pair.revoked |= pair.misses >= MISSES;
     }
 
-    pub fn told_no(&mut self, number: usize, user: usize) {
+    pub fn revoked_by_graph(&mut self, number: usize, user: usize) {
         self.pair(number, user).revoked = true;
     }
 
@@ -132,13 +134,13 @@ impl Watch {
 }
 
 impl World {
-    /// The number and the user of a call that was placed.
+    /// Returns the number and the user of a placed call.
     pub fn pair_of(&self, ix: CallIx) -> Option<(usize, usize)> {
         let call = &self.meta.calls[ix];
         call.placed.as_ref().map(|placed| (call.number, placed.user))
     }
 
-    /// Whether another call between the two is up or waits.
+    /// Returns true if another call between the two is live or, if `waiting_too`, queued.
     fn is_busy(&self, pair: (usize, usize), but: Option<CallUuid>, waiting_too: bool) -> bool {
         let node = self.node.as_ref().expect("it is up");
         let of_pair = |ix| self.pair_of(ix) == Some(pair);
@@ -178,7 +180,8 @@ impl World {
         self.fail(format!("an order is {asked:?}: {wrong}"));
     }
 
-    /// A call goes out: it must be the first of its account, with a permit, a slot and the user's leave.
+    /// Checks the start of a queued call: it must be the first of its account, with a permit, a
+    /// slot and the user's permission.
     pub fn judge_start(&mut self, call: CallUuid, ix: CallIx) {
         let pair = self.pair_of(ix).expect("it is placed");
         let (number, user) = pair;
@@ -219,7 +222,7 @@ impl World {
         self.fail(format!("call {ix} goes out: {wrong}"));
     }
 
-    /// A call that waited ends before it began.
+    /// Checks the end of a queued call before its start.
     pub fn judge_given_up(&mut self, call: CallUuid, cause: HangupCause) {
         let ix = self.watch.ix(call);
         let pair = self.pair_of(ix).expect("it is placed");
@@ -252,33 +255,38 @@ impl World {
         }
     }
 
-    /// Whether somebody here can tell what an event is about that names the call: it is up, or may turn up yet.
+    /// Returns true if an event that names the call can be attributed: the call is live, or may
+    /// still appear.
     pub fn is_known(&self, ix: CallIx) -> bool {
         let Some(placed) = &self.meta.calls[ix].placed else { return false };
         let node = self.node.as_ref().expect("it is up");
         let seen = &self.watch.calls[&placed.call];
-        // A process that comes after a clock was set cannot tell how long ago a call ended.
+        // After a change of the wall clock and a restart, the age of an ended call is unknown.
         let tells = seen.life == self.life || self.plan.jumps.is_empty();
         let doubt = seen.ordered.as_ref().and_then(|ordered| ordered.doubt_until).filter(|_| tells);
         let until = doubt.max(self.watch.lost_until.get(&placed.call).copied());
-        // A name that it had is over; that it may turn up under another is for a minute more.
+        // Its known id has ended, but the call may appear under another for one more minute.
         node.tables.view(placed.call).is_some() || until.is_some_and(|until| self.now < until)
     }
 
-    /// What became of a webhook about a call that was placed (R5). `known`: it names the call, and that is known here.
-    pub fn judge_placed(&mut self, ix: CallIx, said: Said, effect: Effect, known: bool) {
+    /// Checks the effect of a webhook about a placed call. `known` is true if it names a call that
+    /// the node knows.
+    pub fn judge_placed(&mut self, ix: CallIx, event_kind: EventKind, effect: Effect, known: bool) {
         let life = self.life;
-        let again = self.watch.heard.get(&(ix, said)) == Some(&life);
+        let again = self.watch.heard.get(&(ix, event_kind)) == Some(&life);
         let right = match effect {
-            Effect::Duplicate => again || said == Said::Connect && self.was_named_before(ix),
+            Effect::Duplicate => {
+                again || event_kind == EventKind::Connect && self.was_named_before(ix)
+            }
             Effect::AnswerApplied | Effect::AnswerBad | Effect::Stale => {
-                said == Said::Connect && !again
+                event_kind == EventKind::Connect && !again
             }
             Effect::StatusApplied => {
-                matches!(said, Said::Ringing | Said::Accepted | Said::Rejected) && !again
+                matches!(event_kind, EventKind::Ringing | EventKind::Accepted | EventKind::Rejected)
+                    && !again
             }
-            Effect::Ended => said == Said::Terminate && !again,
-            Effect::Parked => said != Said::Terminate && !again,
+            Effect::Ended => event_kind == EventKind::Terminate && !again,
+            Effect::Parked => event_kind != EventKind::Terminate && !again,
             Effect::Late => !again,
             Effect::Busy => true,
             _ => false,
@@ -289,25 +297,25 @@ impl World {
             _ => {}
         }
         if effect != Effect::Busy {
-            self.watch.heard.insert((ix, said), life);
+            self.watch.heard.insert((ix, event_kind), life);
         }
         let heard = !matches!(effect, Effect::Busy | Effect::Duplicate | Effect::Stale);
-        if known && heard && said != Said::Terminate {
-            self.watch.is_to_end(ix);
+        if known && heard && event_kind != EventKind::Terminate {
+            self.watch.must_end(ix);
         }
         if !right {
-            self.fail(format!("R5: the {} of call {ix} is {effect:?}", said.word()));
+            self.fail(format!("R5: the {} of call {ix} is {effect:?}", event_kind.word()));
         }
     }
 
-    /// Its connect counts as seen: an earlier process knew its name.
+    /// Its connect counts as a duplicate, because an earlier process knew its id.
     fn was_named_before(&self, ix: CallIx) -> bool {
         let call = &self.meta.calls[ix];
         let row = call.placed.as_ref().and_then(|placed| self.store.calls.get(&placed.call));
         row.is_some_and(|row| row.name() == Some(&call.key.wacid))
     }
 
-    /// A try of a `connect` begins.
+    /// Checks the start of an attempt of `connect`.
     pub fn check_connect(&mut self, ix: CallIx, of: Option<CallUuid>, attempt: usize) {
         let concluded = of.is_some_and(|call| self.watch.calls[&call].concluded > 0);
         let pair = self.pair_of(ix);
@@ -324,7 +332,7 @@ impl World {
         self.fail(format!("R6: call {ix} is {} at Graph {wrong}", Action::Connect.as_str()));
     }
 
-    /// Calls that wait, after each step.
+    /// Checks the queues. Called after each step.
     pub fn check_queues(&mut self) {
         let Some(node) = &self.node else { return };
         let waiting = node.waiting();
@@ -349,9 +357,10 @@ impl World {
         }
     }
 
-    /// At the end no call at Meta goes on that somebody here has heard of, and no pair counts as speaking.
+    /// Checks at the end that no call known to the node continues at Meta, and no pair counts as
+    /// engaged.
     pub fn check_placed(&self, wrong: &mut Vec<String>) {
-        for ix in self.watch.to_end.iter().filter(|ix| !self.watch.hopeless.contains(ix)) {
+        for ix in self.watch.to_end.iter().filter(|ix| !self.watch.unendable.contains(ix)) {
             let call = &self.meta.calls[*ix];
             if !matches!(call.phase, Phase::Unmade | Phase::Ended) && call.placed.is_some() {
                 wrong.push(format!("R3: call {ix} goes on at Meta, and was known here"));
@@ -374,7 +383,7 @@ impl World {
         }
     }
 
-    /// Whether the account's calls per second are used up: the main one's, the subaccount's.
+    /// Returns whether the calls per second of the main account and of the subaccount are used up.
     pub fn rate_is_full(&self, of_sub: bool) -> (bool, bool) {
         let window = |sub_only: bool| {
             let of = self

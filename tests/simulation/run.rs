@@ -1,4 +1,4 @@
-//! Runs of many seeds, of one seed, and of those that once found something.
+//! Runs many seeds, one seed, or the seeds that found bugs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -8,8 +8,8 @@ use crate::trace::{Show, last_steps};
 use crate::watch::Tally;
 use crate::world::{Outcome, World};
 
-/// Seeds that found something that was put right since. A change of the plan gives a seed another run: then its
-/// sentence is worth more than its number, and another seed is to be looked for.
+/// Seeds that found a bug, since fixed. A change of the plan changes the run of a seed. Then the
+/// description counts, and a new seed should be found.
 const FOUND: &[(u64, &str)] = &[
     (2, "a copy of a connect that came after a crash began a second call (R5)"),
     (136, "a waiting accept kept pre_accept being tried when the user had gone (R6)"),
@@ -24,7 +24,7 @@ const FOUND: &[(u64, &str)] = &[
     (5_959, "a call whose task had panicked was named by a webhook and went on"),
 ];
 
-/// A run; a panic in it is as bad as anything else that is not as it must be.
+/// Runs a seed. A panic counts as a failure.
 fn run(seed: u64, show: Show) -> Outcome {
     let ran = catch_unwind(AssertUnwindSafe(|| World::new(seed, show).run()));
     ran.unwrap_or_else(|panic| {
@@ -85,12 +85,12 @@ fn r24_ten_thousand_seeds() {
     let (steps, tally) = *all.lock().unwrap();
     println!("{seeds} seeds, {steps} steps: {tally:#?}");
     if seeds >= 1_000 {
-        assert_eq!(tally.never(), [""; 0], "what never happens is not tested");
+        assert_eq!(tally.never(), [""; 0], "what never process is not tested");
     }
 }
 
 #[test]
-fn r24_same_seed_same_run() {
+fn r24_the_same_seed_gives_the_same_run() {
     for seed in 0..200 {
         let (one, two) = (run(seed, Show::Nothing), run(seed, Show::Last));
         assert_eq!((one.hash, one.steps), (two.hash, two.steps), "seed {seed}");
@@ -98,7 +98,7 @@ fn r24_same_seed_same_run() {
 }
 
 #[test]
-fn r24_seeds_that_found_something() {
+fn r24_seeds_that_found_a_bug() {
     for (seed, what) in FOUND {
         let outcome = run(*seed, Show::Nothing);
         assert!(
@@ -109,7 +109,7 @@ fn r24_seeds_that_found_something() {
     }
 }
 
-/// `OFFHOOK_SEED=7 cargo test --test simulation replay -- --nocapture` shows a run step by step.
+/// `OFFHOOK_SEED=7 cargo test --test simulation replay -- --nocapture` prints a run step by step.
 #[test]
 fn replay() {
     let seed = number("OFFHOOK_SEED", 0);

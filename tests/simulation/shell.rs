@@ -1,5 +1,5 @@
-//! A call's task: `call::shell` in simulated time. The machine and what steps it are the real ones; what is carried out
-//! goes to the fakes.
+//! The task of a call: `call::shell` in simulated time. The machine and the code that steps it are
+//! real; its outputs go to simulated services.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -23,10 +23,10 @@ use store::CallEnd;
 use xml::ast::Repeat;
 
 use crate::meta::CallIx;
-use crate::node::{Begin, Fact, Node, View};
+use crate::node::{Node, QueuedInput, StartingCall, View};
 use crate::plan::MS;
 use crate::store::{Conclusion, Write};
-use crate::world::{Event, Go, Stop, World};
+use crate::world::{Event, Interruption, StepResult, World};
 
 /// A running call.
 pub struct Call {
@@ -37,11 +37,11 @@ pub struct Call {
     pub setup: CallSetup,
     pub stepper: Stepper,
     leg: Option<FakeLeg>,
-    /// We have an answer to send.
+    /// The node has an SDP answer to send.
     pub has_sdp: bool,
     /// The last request to Graph.
     pub asked: Option<(usize, GraphAction)>,
-    /// What Graph was last asked to end the call with, while its answer is out.
+    /// The last request to end the call at Graph, while its response is pending.
     pub farewell: Option<GraphAction>,
     answered: Option<CallTime>,
     fetches: BTreeSet<FetchId>,
@@ -50,19 +50,19 @@ pub struct Call {
     turn: u64,
     over: bool,
     rung: bool,
-    /// Until the call is over: its slot, and that its user is on the line.
+    /// Held until the call ends: its slot, and its user's engagement.
     held: Option<(Slot, Option<Engaged>)>,
 }
 
-/// A leg's media: what is played, and whether it can be heard.
+/// The media of a leg: the current playback, and whether the path is up.
 #[derive(Default)]
 struct FakeLeg {
-    /// Both know the other's SDP.
+    /// Both sides know the SDP.
     begun: bool,
     open: bool,
     connected: bool,
     listens: bool,
-    /// Ordered, not begun.
+    /// A playback that has not started.
     waiting: Option<(PlayId, Option<u64>)>,
     playing: Option<PlayId>,
 }
@@ -76,7 +76,7 @@ impl Call {
         self.held.is_some()
     }
 
-    /// The user can be heard.
+    /// Returns true if the user can be heard.
     pub fn hears(&self) -> bool {
         self.leg.as_ref().is_some_and(|leg| leg.connected)
     }
@@ -91,8 +91,8 @@ impl Call {
 }
 
 impl World {
-    /// A call's task wakes up: it begins, or reads the next fact of its mailbox.
-    pub fn run_call(&mut self, uuid: CallUuid) -> Go {
+    /// Wakes the task of a call, which starts it or reads the next input from its mailbox.
+    pub fn run_call(&mut self, uuid: CallUuid) -> StepResult {
         let life = self.life;
         if let Some(begin) = self.node().beginning.remove(&uuid) {
             self.in_order(0, Event::Run { life, call: uuid });
@@ -100,16 +100,17 @@ impl World {
             return self.guarded(call, |world, call| world.first_steps(call));
         }
         let Some(call) = self.node().calls.remove(&uuid) else { return Ok(()) };
-        let fact = self.node().book().mailboxes.get_mut(&uuid).and_then(VecDeque::pop_front);
-        let Some(Fact { at, input }) = fact else {
+        let input = self.node().book().mailboxes.get_mut(&uuid).and_then(VecDeque::pop_front);
+        let Some(QueuedInput { at, input }) = input else {
             self.node().calls.insert(uuid, call);
             return Ok(());
         };
         self.guarded(call, |world, call| world.step(call, at, input))
     }
 
-    /// The machine's own deadline. A mailbox with something in it is read first, and the deadline asked for again.
-    pub fn timer_fires(&mut self, uuid: CallUuid, turn: u64) -> Go {
+    /// The machine's deadline. If the mailbox is not empty, it is read first, and the deadline is
+    /// requested again.
+    pub fn timer_fires(&mut self, uuid: CallUuid, turn: u64) -> StepResult {
         let waiting =
             self.node().book().mailboxes.get(&uuid).is_some_and(|mailbox| !mailbox.is_empty());
         let is_due = |node: &mut Node| node.calls.get(&uuid).is_some_and(|call| call.turn == turn);
@@ -121,8 +122,12 @@ impl World {
         self.guarded(call, |world, call| world.step(call, at, Input::Timer))
     }
 
-    /// Runs a piece of a call's task, as its supervisor does: a panic in it ends this call and no other.
-    fn guarded(&mut self, mut call: Call, piece: impl FnOnce(&mut Self, &mut Call) -> Go) -> Go {
+    /// Runs a part of a call's task under its supervisor: a panic ends only this call.
+    fn guarded(
+        &mut self,
+        mut call: Call,
+        piece: impl FnOnce(&mut Self, &mut Call) -> StepResult,
+    ) -> StepResult {
         match piece(self, &mut call) {
             Ok(()) if call.over => {
                 self.finish(call);
@@ -133,28 +138,28 @@ impl World {
                 self.node().calls.insert(call.uuid, call);
                 Ok(())
             }
-            Err(Stop::Panic) => {
+            Err(Interruption::Panic) => {
                 let (uuid, view, setup) = (call.uuid, call.view.clone(), call.setup.clone());
                 let (arrived, answered) = (call.stepper.arrived(), call.answered);
                 self.note(format_args!("call {uuid}: PANIC"));
                 self.watch.panicked(uuid);
-                // The slot goes back while the call's task unwinds, as in the real one.
+                // As in the real code, the slot is freed while the task unwinds.
                 let unwound = catch_unwind(AssertUnwindSafe(move || {
                     let _task = call;
                     resume_unwind(Box::new("a fault of ours"));
                 }));
                 assert!(unwound.is_err());
                 self.node().book().mailboxes.remove(&uuid);
-                self.mourn(&view, setup, arrived, answered);
+                self.conclude_panicked(&view, setup, arrived, answered);
                 Ok(())
             }
-            Err(Stop::Crash) => Err(Stop::Crash),
+            Err(Interruption::Crash) => Err(Interruption::Crash),
         }
     }
 
-    fn begin(&mut self, uuid: CallUuid, begin: Begin) -> Call {
-        let Begin { ix, view, slot, engaged, setup, arrived } = begin;
-        let has_media = !self.dice.chance(self.faults.no_media);
+    fn begin(&mut self, uuid: CallUuid, begin: StartingCall) -> Call {
+        let StartingCall { ix, view, slot, engaged, setup, arrived } = begin;
+        let has_media = !self.rng.chance(self.faults.no_media);
         let replayed = self.plan.replayed;
         Call {
             uuid,
@@ -178,11 +183,11 @@ impl World {
         }
     }
 
-    fn first_steps(&mut self, call: &mut Call) -> Go {
-        if self.dice.chance(self.faults.hang_up_by_api) {
-            let us = self.dice.between(0, 15_000) * MS;
+    fn first_steps(&mut self, call: &mut Call) -> StepResult {
+        if self.rng.chance(self.faults.hang_up_by_api) {
+            let us = self.rng.between(0, 15_000) * MS;
             let (life, call) = (self.life, call.uuid);
-            self.after(us, Event::HungUpByApi { life, call });
+            self.after(us, Event::HangUpOverApi { life, call });
         }
         let at = call.stepper.arrived();
         let setup = Box::new(call.setup.clone());
@@ -197,8 +202,8 @@ impl World {
         Ok(())
     }
 
-    /// One fact through the machine; what it wished for is carried out.
-    fn step(&mut self, call: &mut Call, at: std::time::Instant, input: Input) -> Go {
+    /// Feeds one input to the machine and executes its outputs.
+    fn step(&mut self, call: &mut Call, at: std::time::Instant, input: Input) -> StepResult {
         let stale = match &input {
             Input::Fetched { fetch, .. } => !call.fetches.remove(fetch),
             _ => false,
@@ -215,7 +220,7 @@ impl World {
             self.write(Write::Bound(call.uuid, wacid.clone(), farewell));
         }
         if let Input::Terminated { .. } = &input {
-            self.watch.told_of_its_end(call.uuid, self.now);
+            self.watch.end_reported_us(call.uuid, self.now);
             if call.farewell.take().is_some() {
                 self.write(Write::Farewell(call.uuid, None));
             }
@@ -248,31 +253,37 @@ impl World {
                 call.ix
             ));
         }
-        // Who picks up a call of ours has answered it.
+        // The user has answered a business-initiated call.
         let picked_up =
             call.setup.direction == Direction::Outbound && call.state() == Some(CallState::Live);
         self.watch.stepped(call.uuid, self.now, was, call.state(), accepted || picked_up);
         let last = outputs.iter().any(|output| matches!(output, Output::Over));
         for output in outputs {
             self.note(format_args!("  {output}"));
-            self.check_wish(call.uuid, &output);
+            self.check_output(call.uuid, &output);
             self.carry_out(call, at, output, last)?;
         }
         Ok(())
     }
 
-    /// Asks the machine when to come back.
+    /// Schedules the machine's next deadline.
     fn arm(&mut self, call: &mut Call) {
         call.turn += 1;
         let Some(deadline) = call.stepper.deadline() else { return };
         let until = deadline.saturating_duration_since(self.instant());
         let us = u64::try_from(until.as_micros()).expect("a while");
-        let late = if self.dice.chance(300) { self.dice.between(0, 3 * MS) } else { 0 };
+        let late = if self.rng.chance(300) { self.rng.between(0, 3 * MS) } else { 0 };
         let (life, uuid, turn) = (self.life, call.uuid, call.turn);
         self.after(us + late, Event::Timer { life, call: uuid, turn });
     }
 
-    fn carry_out(&mut self, call: &mut Call, at: CallTime, output: Output, last: bool) -> Go {
+    fn carry_out(
+        &mut self,
+        call: &mut Call,
+        at: CallTime,
+        output: Output,
+        last: bool,
+    ) -> StepResult {
         match output {
             Output::Graph { .. }
             | Output::State { .. }
@@ -282,8 +293,8 @@ impl World {
             | Output::Callback { .. }
             | Output::Concluded { .. } => {
                 self.effect()?;
-                if self.dice.chance(self.faults.panic) {
-                    return Err(Stop::Panic);
+                if self.rng.chance(self.faults.panic) {
+                    return Err(Interruption::Panic);
                 }
             }
             _ => {}
@@ -295,20 +306,20 @@ impl World {
                 self.document(self.life, call.uuid, fetch, kind, deadline_ms);
             }
             Output::CancelFetch { fetch } => {
-                // It may have been telling us already.
-                if !self.dice.chance(self.faults.abort_late) {
+                // The result may already be on its way.
+                if !self.rng.chance(self.faults.abort_late) {
                     call.fetches.remove(&fetch);
                 }
             }
             Output::Media { command: order, .. } => self.media(call, order),
-            // No document here dials: `tests/outside/dial.rs` does.
+            // No document here dials; see `tests/outside/dial.rs`.
             Output::Dial { order } => {
                 let news =
                     BLegEvent::Refused { error: DialError::Overloaded, detail: String::new() };
                 self.tell(call.uuid, Input::BLeg { call: order.call, event: news });
             }
-            // Nor is any in a room: `tests/outside/conference.rs` is.
-            // Nor does one stream: `tests/outside/stream.rs`.
+            // Nor do documents use rooms or streams; see `tests/outside/conference.rs` and
+            // `tests/outside/stream.rs`.
             Output::BLeg { .. }
             | Output::ALeg { .. }
             | Output::Room { .. }
@@ -333,13 +344,13 @@ impl World {
                 }
                 let farewell = call.farewell.map(|action| self.farewell_later(action, last));
                 let setup = call.setup.clone();
-                let conclusion = Conclusion { setup, end, hangup, farewell, mourned: false };
+                let conclusion = Conclusion { setup, end, hangup, farewell, after_panic: false };
                 self.write(Write::Concluded(Box::new(conclusion)));
             }
             Output::Remark { text } => call.remarks.push(text),
             Output::FreeSlot => {
                 call.held = None;
-                self.watch.wishes_to_free_its_slot(call.uuid, self.now);
+                self.watch.records_end(call.uuid, self.now);
             }
             Output::Over => call.over = true,
             Output::Callback { callback: notice } => {
@@ -370,7 +381,7 @@ impl World {
         Ok(())
     }
 
-    /// A call is over: it leaves, and its slot goes back.
+    /// Ends a call: it leaves the tables, and its slot is freed.
     fn finish(&mut self, call: Call) {
         self.watch.over(call.uuid);
         self.leave(call.uuid);
@@ -383,15 +394,15 @@ impl World {
         }
     }
 
-    /// A document came, or not.
+    /// Handles the result of a document fetch.
     pub fn fetch_ends(
         &mut self,
         uuid: CallUuid,
         fetch: FetchId,
         result: Result<FetchResponse, FetchFailure>,
         late: bool,
-    ) -> Go {
-        // Broken off in time: nobody is told anything.
+    ) -> StepResult {
+        // A fetch that was aborted in time is not reported.
         let open = self.node().calls.get(&uuid).is_some_and(|call| call.fetches.contains(&fetch));
         if open || late {
             self.tell(uuid, Input::Fetched { fetch, result });
@@ -405,7 +416,7 @@ impl World {
         let is_listening = order == MediaCommand::DetectVoice { on: true };
         let Some(leg) = &mut call.leg else { return };
         match order {
-            // Nobody speaks in here.
+            // No one speaks in these documents.
             MediaCommand::Overlay { .. }
             | MediaCommand::DetectBeep { .. }
             | MediaCommand::Join
@@ -434,7 +445,7 @@ impl World {
                 let (life, call) = (self.life, call.uuid);
                 self.after(
                     us,
-                    Event::Leg { life, call, fact: Input::DigitsSent { leg: Leg::A, play } },
+                    Event::Leg { life, call, input: Input::DigitsSent { leg: Leg::A, play } },
                 );
             }
             MediaCommand::Record { recording: record, order: how } => {
@@ -448,21 +459,21 @@ impl World {
                     Event::Leg {
                         life,
                         call,
-                        fact: Input::Recording { recording: record, event: ready },
+                        input: Input::Recording { recording: record, event: ready },
                     },
                 );
-                let ms = self.dice.between(1, how.silence_ms.unwrap_or(how.max_ms).max(2));
-                let fact = Input::Recording {
+                let ms = self.rng.between(1, how.silence_ms.unwrap_or(how.max_ms).max(2));
+                let input = Input::Recording {
                     recording: record,
                     event: recorded(RecordingEndReason::Silence, ms),
                 };
-                self.after(ms * MS, Event::Leg { life, call, fact });
+                self.after(ms * MS, Event::Leg { life, call, input });
             }
             MediaCommand::RecordStart { .. } | MediaCommand::RecordPause { .. } => {}
             MediaCommand::RecordStop { recording: record, reason: end, .. } => {
                 let (life, call) = (self.life, call.uuid);
-                let fact = Input::Recording { recording: record, event: recorded(end, 20) };
-                self.after(20 * MS, Event::Leg { life, call, fact });
+                let input = Input::Recording { recording: record, event: recorded(end, 20) };
+                self.after(20 * MS, Event::Leg { life, call, input });
             }
             MediaCommand::Close => call.leg = None,
         }
@@ -472,29 +483,29 @@ impl World {
         self.play(call);
     }
 
-    /// The user says something, or not.
+    /// Makes the user speak, in some runs.
     fn speaks(&mut self, call: CallUuid) {
         let (life, mut us) = (self.life, 0);
-        while self.dice.chance(600) {
-            us += self.dice.between(20, 3_000) * MS;
+        while self.rng.chance(600) {
+            us += self.rng.between(20, 3_000) * MS;
             self.after(
                 us,
                 Event::Leg {
                     life,
                     call,
-                    fact: Input::Voice { leg: Leg::A, event: VoiceEvent::Began },
+                    input: Input::Voice { leg: Leg::A, event: VoiceEvent::Began },
                 },
             );
-            us += self.dice.between(200, 4_000) * MS;
-            let what = VoiceEvent::Ended { ago_ms: self.dice.between(200, 900) };
+            us += self.rng.between(200, 4_000) * MS;
+            let what = VoiceEvent::Ended { ago_ms: self.rng.between(200, 900) };
             self.after(
                 us,
-                Event::Leg { life, call, fact: Input::Voice { leg: Leg::A, event: what } },
+                Event::Leg { life, call, input: Input::Voice { leg: Leg::A, event: what } },
             );
         }
     }
 
-    /// Begins what was ordered, once it can be heard.
+    /// Starts the requested playback when the path is up.
     fn play(&mut self, call: &mut Call) {
         let (life, uuid) = (self.life, call.uuid);
         let Some(leg) = &mut call.leg else { return };
@@ -505,40 +516,40 @@ impl World {
         leg.playing = Some(play);
         self.after(
             20 * MS,
-            Event::Leg { life, call: uuid, fact: Input::PlayStarted { leg: Leg::A, play } },
+            Event::Leg { life, call: uuid, input: Input::PlayStarted { leg: Leg::A, play } },
         );
-        if self.dice.chance(self.faults.play_fails) {
-            let fact =
+        if self.rng.chance(self.faults.play_fails) {
+            let input =
                 Input::PlayFailed { leg: Leg::A, play, item: 0, reason: "it is gone".to_owned() };
-            self.after(20 * MS, Event::Leg { life, call: uuid, fact });
+            self.after(20 * MS, Event::Leg { life, call: uuid, input });
         }
         if let Some(items) = items {
-            let us = (20 + items * self.dice.between(1, 2_500)) * MS;
+            let us = (20 + items * self.rng.between(1, 2_500)) * MS;
             self.after(
                 us,
-                Event::Leg { life, call: uuid, fact: Input::Played { leg: Leg::A, play } },
+                Event::Leg { life, call: uuid, input: Input::Played { leg: Leg::A, play } },
             );
         }
     }
 
-    /// A leg's own event; what it plays no more it says nothing about.
-    pub fn leg_tells(&mut self, uuid: CallUuid, fact: Input) -> Go {
+    /// Handles an event of a leg. Events of a replaced playback are dropped.
+    pub fn leg_event(&mut self, uuid: CallUuid, input: Input) -> StepResult {
         let Some(leg) = self.node().calls.get_mut(&uuid).and_then(|call| call.leg.as_mut()) else {
             return Ok(());
         };
-        if matches!(fact, Input::Voice { .. }) && !leg.listens {
+        if matches!(input, Input::Voice { .. }) && !leg.listens {
             return Ok(());
         }
-        if let Input::Played { play, .. } = &fact
+        if let Input::Played { play, .. } = &input
             && leg.playing.take_if(|playing| playing == play).is_none()
         {
             return Ok(());
         }
-        self.tell(uuid, fact);
+        self.tell(uuid, input);
         Ok(())
     }
 
-    /// The path of a call's media is up.
+    /// Reports that the media path of a call is up.
     pub fn leg_connects(&mut self, uuid: CallUuid) {
         let Some(mut call) = self.node().calls.remove(&uuid) else { return };
         if let Some(leg) = &mut call.leg {
@@ -549,7 +560,7 @@ impl World {
     }
 }
 
-/// A recording that is over.
+/// Returns the event of a finished recording.
 fn recorded(end: RecordingEndReason, duration_ms: u64) -> RecordingEvent {
     RecordingEvent::Ended { reason: end, duration_ms, start_ms: 0, end_ms: 0, error: None }
 }

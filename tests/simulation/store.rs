@@ -1,6 +1,7 @@
-//! The store, which survives a node: records, the outbox, and what Graph has still to be told. A writer in the node's
-//! memory gathers writes and puts them in, some at a time, in one transaction; a call's end, its hangup callback and
-//! its farewell are one write. What the statements do is done here by hand, as `store::{calls, callbacks}` do it.
+//! The store, which outlives a node: records, the outbox, and farewells for Graph. A writer in the
+//! node's memory batches writes into transactions. A call's end, its hangup callback and its
+//! farewell are one write. The effects of the SQL statements are reimplemented here, following
+//! `store::{calls, callbacks}`.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,27 +19,29 @@ use model::{CallUuid, Direction, HangupCause, Timestamp, Wacid};
 use store::{CallEnd, CallStart, Orphan, PlacedCall};
 use uuid::Uuid;
 
-use crate::customer::Answered;
+use crate::customer::CallbackReply;
 use crate::node::View;
 use crate::plan::{MS, SECOND};
-use crate::world::{Event, Go, World};
+use crate::world::{Event, StepResult, World};
 
-/// `store::writer`'s: writes waiting, writes in a transaction, how long one waits for company, between two tries.
+/// Values of `store::writer`: the queue, the batch, how long a write waits for others, and the
+/// pause between attempts.
 const QUEUE: usize = 16_384;
 const BATCH: usize = 500;
-const GATHER: u64 = 20 * MS;
+const GATHER_TIME: u64 = 20 * MS;
 const PAUSE: u64 = 200 * MS;
-/// `call::farewell`'s: how long the node that ended a call asks Graph itself, and where the call is over at once.
+/// Values of `call::farewell`: how long the node that ended a call sends its farewell, also if the
+/// call ended immediately.
 const OURS: u64 = 120 * SECOND;
 const OURS_AT_ONCE: u64 = 15 * SECOND;
 
 #[derive(Debug, Default)]
 pub struct Store {
-    /// What users permit; it is kept here, and asked from memory.
+    /// Permissions, which are stored here and read from memory.
     pub consents: Arc<Consents>,
     pub calls: BTreeMap<CallUuid, Row>,
     pub outbox: BTreeMap<Uuid, Callback>,
-    /// Nothing can be written before.
+    /// Writes fail until this time.
     pub stuck_until: u64,
 }
 
@@ -51,7 +54,7 @@ pub struct Row {
     farewell: Option<Farewell>,
 }
 
-/// What Graph has still to be told of a call, and when next.
+/// A pending farewell and its next attempt.
 #[derive(Clone, Copy, Debug)]
 pub struct Farewell {
     action: GraphAction,
@@ -78,46 +81,46 @@ pub enum Delivery {
     GivenUp,
 }
 
-/// A node's writer, and what the node is busy with of what is in the store.
+/// A node's writer, and the stored items that the node is processing.
 #[derive(Default)]
 pub struct Writer {
     pub queue: VecDeque<Write>,
     gathering: bool,
-    /// Calls of which Graph is being told, and when the next are looked for.
+    /// Calls with a farewell in flight, and the next look for others.
     telling: BTreeSet<CallUuid>,
 }
 
 pub enum Write {
     Born(Box<(CallStart, CallSetup)>),
     Answered(CallUuid, Timestamp),
-    /// And when Graph is to be told, should the call have ended.
+    /// Includes the farewell that applies if the call has already ended.
     Bound(CallUuid, Wacid, Farewell),
     Concluded(Box<Conclusion>),
     Callback(Uuid, Callback),
     Settled(Uuid, Callback),
-    /// Graph was told for good, or is to be told again then.
+    /// The farewell is done, or its next attempt is at this time.
     Farewell(CallUuid, Option<u64>),
 }
 
-/// The end of a call with all that reports it.
+/// The end of a call with its reports.
 pub struct Conclusion {
     pub setup: CallSetup,
     pub end: CallEnd,
     pub hangup: (Uuid, Callback),
     pub farewell: Option<Farewell>,
-    /// Its task panicked: it leaves the tables once this is written.
-    pub mourned: bool,
+    /// Its task panicked: the call leaves the tables after this write.
+    pub after_panic: bool,
 }
 
-/// What somebody waited for.
-enum Told {
+/// The completion of a write for its waiter.
+enum Completion {
     Callback(Uuid),
     Farewell(u64),
-    Mourned(CallUuid),
+    AfterPanic(CallUuid),
 }
 
 impl Row {
-    /// Meta's id of the call.
+    /// Returns Meta's id of the call.
     pub fn name(&self) -> Option<&Wacid> {
         self.start.wacid.as_ref()
     }
@@ -131,7 +134,7 @@ impl Store {
     fn born(&mut self, start: CallStart, setup: CallSetup) -> &mut Row {
         let row = Row { start, setup, answered: None, end: None, farewell: None };
         match self.calls.entry(row.start.call) {
-            // A call that has waited goes out: its time begins now.
+            // A queued call starts, so its time begins now.
             Entry::Occupied(mut entry) if entry.get().end.is_none() => {
                 entry.get_mut().start.started = row.start.started;
                 entry.get_mut().setup.started = row.setup.started;
@@ -142,8 +145,9 @@ impl Store {
         }
     }
 
-    /// What waited to be written when the process died: the names of calls are in a file beside (`store::births`).
-    pub fn names_noted(&mut self, queue: VecDeque<Write>) {
+    /// Keeps the ids of calls from the writer's queue when the process dies: the real store writes
+    /// them to a separate file (`store::births`).
+    pub fn save_names(&mut self, queue: VecDeque<Write>) {
         for write in queue {
             if let Write::Bound(call, wacid, farewell) = write
                 && let Some(row) = self.calls.get_mut(&call).filter(|row| row.start.wacid.is_none())
@@ -154,7 +158,7 @@ impl Store {
         }
     }
 
-    fn write(&mut self, write: Write, told: &mut Vec<Told>) {
+    fn write(&mut self, write: Write, told: &mut Vec<Completion>) {
         match write {
             Write::Born(born) => {
                 self.born(born.0, born.1);
@@ -169,12 +173,12 @@ impl Store {
                     row.start.wacid = Some(wacid);
                     if row.end.is_some() {
                         row.farewell = Some(farewell);
-                        told.push(Told::Farewell(farewell.due));
+                        told.push(Completion::Farewell(farewell.due));
                     }
                 }
             }
             Write::Concluded(conclusion) => {
-                let Conclusion { setup, end, hangup, farewell, mourned } = *conclusion;
+                let Conclusion { setup, end, hangup, farewell, after_panic } = *conclusion;
                 let call = setup.call;
                 let start = CallStart::of(&setup, "node");
                 let row = self.born(start.clone(), setup);
@@ -182,15 +186,15 @@ impl Store {
                     row.start.started = start.started;
                     row.end = Some(end);
                     row.farewell = farewell;
-                    told.extend(farewell.map(|farewell| Told::Farewell(farewell.due)));
-                    told.push(Told::Callback(hangup.0));
+                    told.extend(farewell.map(|farewell| Completion::Farewell(farewell.due)));
+                    told.push(Completion::Callback(hangup.0));
                     self.outbox.insert(hangup.0, hangup.1);
                 }
-                told.extend(mourned.then_some(Told::Mourned(call)));
+                told.extend(after_panic.then_some(Completion::AfterPanic(call)));
             }
             Write::Callback(id, callback) => {
                 self.outbox.insert(id, callback);
-                told.push(Told::Callback(id));
+                told.push(Completion::Callback(id));
             }
             Write::Settled(id, callback) => {
                 self.outbox.insert(id, callback);
@@ -203,7 +207,7 @@ impl Store {
                         Some(due) => {
                             farewell.due = due;
                             farewell.tries += 1;
-                            told.push(Told::Farewell(due));
+                            told.push(Completion::Farewell(due));
                         }
                     }
                 }
@@ -214,14 +218,14 @@ impl Store {
 
 impl World {
     pub fn callback_of(&mut self, call: CallUuid, notice: &CallbackRequest) -> (Uuid, Callback) {
-        let id = (u128::from(self.dice.number()) << 64) | u128::from(self.dice.number());
+        let id = (u128::from(self.rng.number()) << 64) | u128::from(self.rng.number());
         let state = Delivery::Waiting;
         let callback =
             Callback { call, kind: notice.kind, since: self.now, retries: 0, due: self.now, state };
         (Uuid::from_u128(id), callback)
     }
 
-    /// What Graph has to be told, if this node does not come to it.
+    /// Returns the farewell to send if this node does not manage to.
     pub fn farewell_later(&self, action: GraphAction, last: bool) -> Farewell {
         Farewell { action, due: self.now + if last { OURS_AT_ONCE } else { OURS }, tries: 0 }
     }
@@ -235,15 +239,15 @@ impl World {
             return;
         }
         if !std::mem::replace(&mut self.node().writer.gathering, true) {
-            self.after(GATHER, Event::Commit { life });
+            self.after(GATHER_TIME, Event::Commit { life });
         }
     }
 
-    /// A batch is tried.
-    pub fn commit(&mut self) -> Go {
+    /// Attempts to write a batch.
+    pub fn commit(&mut self) -> StepResult {
         let life = self.life;
-        if self.now >= self.store.stuck_until && self.dice.chance(self.faults.store_stuck) {
-            let us = self.dice.pick(&[300 * MS, 5 * SECOND, 30 * SECOND]);
+        if self.now >= self.store.stuck_until && self.rng.chance(self.faults.store_stuck) {
+            let us = self.rng.pick(&[300 * MS, 5 * SECOND, 30 * SECOND]);
             self.note(format_args!("store: stuck"));
             self.store.stuck_until = self.now + us;
         }
@@ -255,13 +259,14 @@ impl World {
         let writer = &mut self.node().writer;
         writer.gathering = !writer.queue.is_empty();
         if writer.gathering {
-            self.after(GATHER, Event::Commit { life });
+            self.after(GATHER_TIME, Event::Commit { life });
         }
         Ok(())
     }
 
-    /// One transaction, then those are told who wait for it. A process killed before has written nothing.
-    pub fn write_batch(&mut self) -> Go {
+    /// Runs one transaction and then completes its waiters. A process that is killed before has
+    /// written nothing.
+    pub fn write_batch(&mut self) -> StepResult {
         self.effect()?;
         let queue = &mut self.node().writer.queue;
         let batch: Vec<_> = queue.drain(..queue.len().min(BATCH)).collect();
@@ -270,7 +275,7 @@ impl World {
         for write in batch {
             self.store.write(write, &mut told);
         }
-        // Killed before anybody knows.
+        // A kill before the waiters are completed.
         self.effect()?;
         for told in told {
             self.written(told);
@@ -278,20 +283,20 @@ impl World {
         Ok(())
     }
 
-    fn written(&mut self, told: Told) {
+    fn written(&mut self, told: Completion) {
         let life = self.life;
         match told {
-            Told::Callback(notice) => self.after(0, Event::Send { life, notice }),
-            Told::Farewell(due) => {
-                let us = due.saturating_sub(self.now) + self.dice.between(0, 2_000) * MS;
+            Completion::Callback(notice) => self.after(0, Event::Send { life, notice }),
+            Completion::Farewell(due) => {
+                let us = due.saturating_sub(self.now) + self.rng.between(0, 2_000) * MS;
                 self.after(us, Event::Farewells { life });
             }
-            Told::Mourned(call) => self.leave(call),
+            Completion::AfterPanic(call) => self.leave(call),
         }
     }
 
-    /// After a panic in a call's task: its record is closed, its callback goes out, and Graph is told.
-    pub fn mourn(
+    /// After a panic in a call's task: closes its record, sends its callback, and tells Graph.
+    pub fn conclude_panicked(
         &mut self,
         view: &View,
         setup: CallSetup,
@@ -304,17 +309,18 @@ impl World {
         let hangup = self.callback_of(setup.call, &summary.hangup);
         let farewell = Farewell { action: GraphAction::Terminate, due: self.now, tries: 0 };
         let farewell = view.at_meta.wacid().is_some().then_some(farewell);
-        let conclusion = Conclusion { setup, end, hangup, farewell, mourned: true };
+        let conclusion = Conclusion { setup, end, hangup, farewell, after_panic: true };
         self.write(Write::Concluded(Box::new(conclusion)));
     }
 
-    /// What a node that is no more left open is closed and reported; what was to be told and sent is due.
-    pub fn recover(&mut self) -> Go {
+    /// Closes and reports calls that a dead node left open, and schedules pending farewells and
+    /// callbacks.
+    pub fn recover(&mut self) -> StepResult {
         let orphans: Vec<_> = self.store.open().collect();
         self.remember_placed(&orphans);
         for call in orphans {
             let row = &self.store.calls[&call];
-            // No signs of life are kept here: it lived until it was answered.
+            // Heartbeats are not simulated: the call lived until it was answered.
             let lived = row.answered.map_or(Duration::ZERO, |at| at.since(row.start.started));
             let (start, setup) = (row.start.clone(), Some(row.setup.clone()));
             let unnamed = start.wacid.is_none();
@@ -337,7 +343,7 @@ impl World {
             let Some((setup, summary)) = closing.hangup else { continue };
             let hangup = self.callback_of(call, &summary.hangup);
             let conclusion =
-                Conclusion { setup, end: closing.end, hangup, farewell, mourned: false };
+                Conclusion { setup, end: closing.end, hangup, farewell, after_panic: false };
             self.write(Write::Concluded(Box::new(conclusion)));
         }
         while !self.node().writer.queue.is_empty() {
@@ -367,7 +373,7 @@ impl World {
         Ok(())
     }
 
-    /// Calls that were placed may turn up yet under another name: orphans, and those that ended a moment ago.
+    /// Placed calls may still appear under another id: orphans, and those that ended recently.
     fn remember_placed(&mut self, orphans: &[CallUuid]) {
         let (now, since) = (self.clock.now(), self.clock.wall().minus(PLACED_SINCE));
         let node = self.node.as_ref().expect("it starts");
@@ -387,8 +393,8 @@ impl World {
 
     // --- farewells ---
 
-    /// Graph is told what is due.
-    pub fn farewells(&mut self) -> Go {
+    /// Sends the farewells that are due.
+    pub fn farewells(&mut self) -> StepResult {
         let due = |row: &Row| row.farewell.filter(|farewell| farewell.due <= self.now);
         let due: Vec<_> =
             self.store.calls.iter().filter_map(|(call, row)| Some((*call, due(row)?))).collect();
@@ -403,8 +409,8 @@ impl World {
         Ok(())
     }
 
-    /// Graph was told of a call, or would not hear.
-    pub fn farewell_told(&mut self, call: CallUuid, outcome: &GraphOutcome) {
+    /// Handles the result of a farewell.
+    pub fn farewell_done(&mut self, call: CallUuid, outcome: &GraphOutcome) {
         self.node().writer.telling.remove(&call);
         let row = &self.store.calls[&call];
         let tries = row.farewell.map_or(0, |farewell| farewell.tries);
@@ -422,7 +428,7 @@ impl World {
 
     // --- the outbox ---
 
-    pub fn send_notice(&mut self, notice: Uuid) -> Go {
+    pub fn send_notice(&mut self, notice: Uuid) -> StepResult {
         self.effect()?;
         let Callback { call, kind, .. } = self.store.outbox[&notice];
         let (us, reply) = self.callback(call, kind, notice);
@@ -431,15 +437,15 @@ impl World {
         Ok(())
     }
 
-    pub fn notice_sent(&mut self, id: Uuid, reply: Answered) -> Go {
+    pub fn notice_sent(&mut self, id: Uuid, reply: CallbackReply) -> StepResult {
         let mut callback = self.store.outbox[&id].clone();
         let passing = match reply {
-            Answered::Status(200..=299) => {
+            CallbackReply::Status(200..=299) => {
                 callback.state = Delivery::Delivered;
                 false
             }
-            Answered::Status(408 | 425 | 429 | 500..) | Answered::Broken => true,
-            Answered::Status(_) => {
+            CallbackReply::Status(408 | 425 | 429 | 500..) | CallbackReply::Broken => true,
+            CallbackReply::Status(_) => {
                 callback.state = Delivery::Refused;
                 false
             }
@@ -464,7 +470,7 @@ impl World {
     }
 }
 
-/// Meta's name of a call, if it is known.
+/// Returns Meta's id of a call, if known.
 fn key_of(start: &CallStart) -> Option<CallKey> {
     Some(CallKey { phone_number_id: start.phone_number_id.clone(), wacid: start.wacid.clone()? })
 }

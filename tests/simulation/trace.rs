@@ -1,24 +1,24 @@
-//! What happened, step by step: hashed always, kept or printed where somebody wants to read it.
+//! The steps of a run: always hashed, and kept or printed on request.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 
-/// Steps shown of a run that failed.
+/// Number of steps shown of a failed run.
 const KEPT: usize = 40;
 
 thread_local! {
-    /// Of the run last made in this thread; it outlives a panic.
+    /// Steps of the last run in this thread, available after a panic.
     static LAST: RefCell<VecDeque<String>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// What is done with the steps beside hashing them.
+/// What to do with the steps besides hashing them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Show {
     Nothing,
-    /// The last of them are kept: [`last_steps`].
+    /// Keep the last ones for [`last_steps`].
     Last,
-    /// All are printed.
+    /// Print all.
     All,
 }
 
@@ -28,7 +28,7 @@ pub struct Trace {
     steps: u64,
 }
 
-/// FNV-1a over what is written to it.
+/// An FNV-1a hasher.
 struct Fnv(u64);
 
 impl fmt::Write for Fnv {
@@ -73,7 +73,7 @@ impl Trace {
     }
 }
 
-/// The last steps of the run last made in this thread.
+/// Returns the last steps of the last run in this thread.
 pub fn last_steps() -> String {
     LAST.with_borrow(|last| last.iter().fold(String::new(), |all, line| all + line + "\n"))
 }

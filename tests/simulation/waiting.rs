@@ -1,5 +1,5 @@
-//! Calls that wait for their account's calls per second (L6), at the edges: the real queues and gate, and a clock that is
-//! stepped by hand.
+//! Edge cases of calls that wait for a permit (`docs/reference/limits.md#l6`): the real queues and
+//! gate with a manual clock.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use xml::ast::DocUrl;
 use crate::meta::{number, phone_number_id, user};
 use crate::node::MAIN;
 
-/// What became of the calls, in order.
+/// The outcome of the calls, in order.
 #[derive(Default)]
 struct Out {
-    /// Held: their slots.
+    /// Keeps their slots.
     began: RefCell<Vec<(u128, (Admitted, Engaged))>>,
     given_up: RefCell<Vec<(u128, HangupCause)>>,
     noted: RefCell<Vec<u128>>,
@@ -106,7 +106,7 @@ impl World {
         self.queues.check_order(self.rules(), &self.number, &[E164::parse(&user(id)).unwrap()])
     }
 
-    /// A call to the user of that number, which is its id too.
+    /// Orders a call to the user with this number, which is also its id.
     fn order(&mut self, id: usize) {
         self.check_order(id).unwrap();
         let url = |path: &str| {
@@ -146,7 +146,7 @@ impl World {
 }
 
 #[test]
-fn l06_calls_go_out_in_their_order_and_no_faster_than_the_account_may() {
+fn l06_calls_start_in_order_and_within_the_accounts_rate() {
     let mut world = World::new(2);
     (0..5).for_each(|id| world.order(id));
     let next = world.release().expect("three wait");
@@ -180,7 +180,7 @@ fn l06_a_call_waits_for_two_minutes_at_most() {
     }
     assert_eq!(world.began().len(), 120);
     assert!(world.out.given_up.borrow().is_empty(), "119 s are not too long");
-    // A moment before, one that is ordered then waits anew.
+    // A call that is ordered a moment earlier starts a new wait.
     world.clock.step(WAIT_MAX - Duration::from_secs(119) - Duration::from_micros(1));
     world.order(200);
     let next = world.release().expect("some wait");
@@ -203,7 +203,7 @@ fn l06_a_call_waits_for_two_minutes_at_most() {
 }
 
 #[test]
-fn l06_a_queue_is_bounded_and_a_second_call_to_a_user_does_not_wait_behind_the_first() {
+fn l06_queues_are_bounded_and_a_second_call_to_a_user_is_refused() {
     let mut world = World::new(1);
     world.order(0);
     world.release();
@@ -228,7 +228,7 @@ fn l06_a_queue_is_bounded_and_a_second_call_to_a_user_does_not_wait_behind_the_f
 }
 
 #[test]
-fn r10_what_the_node_has_no_room_for_keeps_no_permit_and_no_slot() {
+fn r10_a_refused_call_keeps_no_permit_and_no_slot() {
     let mut world = World::new(1);
     world.out.no_room = true;
     world.order(0);

@@ -1,5 +1,5 @@
-//! What must hold, after each step and at the end. It knows what was done to the outside and what came of it, not how
-//! the node came to do it.
+//! Invariants, checked after each step and at the end. They depend on the effects on the outside
+//! and their results, not on the node's internals.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,45 +12,45 @@ use machine::{
 };
 use model::{CallUuid, HangupCause};
 
-use crate::meta::{CallIx, Phase, Said};
+use crate::meta::{CallIx, EventKind, Phase};
 use crate::node::MAILBOX;
-use crate::placed::{Ordered, Pair};
+use crate::placed::{OrderModel, Pair};
 use crate::plan::{MS, SECOND};
 use crate::store::{Delivery, Store};
 use crate::world::World;
 
 #[derive(Default)]
 pub struct Watch {
-    /// The first thing that was not as it must be.
+    /// The first violated invariant.
     pub broken: Option<String>,
-    pub calls: BTreeMap<CallUuid, Seen>,
+    pub calls: BTreeMap<CallUuid, CallModel>,
     keys: BTreeMap<CallKey, Key>,
-    requests: BTreeMap<(u32, usize), Asked>,
-    /// Requests to Graph that a node has begun, and retries that it decided on: when.
+    requests: BTreeMap<(u32, usize), RequestModel>,
+    /// Times of the Graph requests that a node has begun, by life, and of its retries.
     begun: (u32, Vec<u64>),
     retried: Vec<u64>,
-    /// Admissions: when, and whether on the subaccount.
+    /// Admissions: when, and whether by the subaccount.
     pub admissions: Vec<(u64, bool)>,
     pub tally: Tally,
-    /// Calls that nobody can end at Meta: Graph has refused to, or no store knows of them.
-    pub hopeless: BTreeSet<CallIx>,
-    // --- of calls that were placed ---
-    /// Calls that Meta has made for us, and when.
+    /// Calls that can't be ended at Meta: Graph refused, or the store does not know them.
+    pub unendable: BTreeSet<CallIx>,
+    // --- business-initiated calls ---
+    /// Calls that Meta has created for orders, and when.
     pub made: BTreeMap<CallIx, u64>,
-    /// Those that somebody here has heard of.
+    /// Calls that the node knows and must end.
     pub to_end: BTreeSet<CallIx>,
-    /// Orphans without a name, and until when they may turn up.
+    /// Orphans without an id at Meta, and until when they may appear.
     pub lost_until: BTreeMap<CallUuid, u64>,
-    /// The life in which an event was taken.
-    pub heard: BTreeMap<(CallIx, Said), u32>,
+    /// The life in which an event was accepted.
+    pub heard: BTreeMap<(CallIx, EventKind), u32>,
     pub pairs: BTreeMap<(usize, usize), Pair>,
-    /// How many waited when last counted, and in which life.
+    /// The last known life and its number of queued calls.
     pub waiting: (u32, usize),
 }
 
 macro_rules! tally {
     ($($what:ident),*) => {
-        /// What a run had in it; that the runs together have all of it is a test too.
+        /// Counts what occurred in a run. A test checks that all runs together cover everything.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Tally { $(pub $what: u64,)* }
 
@@ -59,7 +59,7 @@ macro_rules! tally {
                 $(self.$what += other.$what;)*
             }
 
-            /// What there was none of.
+            /// Returns the names of the counts that are zero.
             pub fn never(&self) -> Vec<&'static str> {
                 [$((self.$what, stringify!($what)),)*].into_iter().filter(|(n, _)| *n == 0).map(|(_, what)| what).collect()
             }
@@ -96,11 +96,11 @@ tally!(
     unnamed_orphans
 );
 
-/// How long a phone rings at least (`meta-calling.md` §7).
+/// How long Meta lets a phone ring at least.
 const RINGS: u64 = 30 * SECOND;
 
-/// A call that was admitted.
-pub struct Seen {
+/// An admitted call.
+pub struct CallModel {
     pub ix: CallIx,
     pub life: u32,
     pub began: u64,
@@ -112,19 +112,19 @@ pub struct Seen {
     pub concluded: u32,
     pub over: bool,
     panicked: bool,
-    told_of_its_end: Option<u64>,
+    end_reported_us: Option<u64>,
     gone: bool,
-    /// Graph did not hear that it is to end, when last told.
-    unheard: Option<u64>,
+    /// When Graph last failed to receive the request to end it.
+    end_unreceived: Option<u64>,
     asked_to_end: bool,
-    /// Its beginning was not in the store when its node was killed: nobody knows of it.
+    /// Its start was not stored when its node was killed, so the call is unknown.
     lost: bool,
-    /// Of one that the business placed.
-    pub ordered: Option<Ordered>,
+    /// Set for business-initiated calls.
+    pub ordered: Option<OrderModel>,
 }
 
-impl Seen {
-    pub fn new(ix: CallIx, life: u32, now: u64, ordered: Option<Ordered>) -> Self {
+impl CallModel {
+    pub fn new(ix: CallIx, life: u32, now: u64, ordered: Option<OrderModel>) -> Self {
         Self {
             ix,
             life,
@@ -137,9 +137,9 @@ impl Seen {
             concluded: 0,
             over: false,
             panicked: false,
-            told_of_its_end: None,
+            end_reported_us: None,
             gone: false,
-            unheard: None,
+            end_unreceived: None,
             asked_to_end: false,
             lost: false,
             ordered,
@@ -147,27 +147,27 @@ impl Seen {
     }
 }
 
-/// What the node knows of a call id at a number.
+/// The node's knowledge of a call id at a number.
 #[derive(Default)]
 struct Key {
     admitted: Vec<CallUuid>,
-    /// The life in which it was refused.
+    /// The life in which it was rejected.
     rejected: Option<u32>,
-    /// The life in which its connect, or its terminate, was taken.
+    /// The life in which its connect, and its terminate, was accepted.
     connect: Option<u32>,
     terminate: Option<u32>,
 }
 
 /// A request to Graph.
-struct Asked {
+struct RequestModel {
     ix: CallIx,
     action: Action,
     of: Option<CallUuid>,
     refused: bool,
 }
 
-/// How things stand before a webhook.
-pub struct Before {
+/// The state before a webhook.
+pub struct StateBefore {
     live: usize,
     all: usize,
     rejects: usize,
@@ -178,10 +178,10 @@ impl Watch {
     pub fn admitted(&mut self, call: CallUuid, key: CallKey, ix: CallIx, life: u32, now: u64) {
         self.tally.calls += 1;
         self.keys.entry(key).or_default().admitted.push(call);
-        self.calls.insert(call, Seen::new(ix, life, now, None));
+        self.calls.insert(call, CallModel::new(ix, life, now, None));
     }
 
-    pub fn call(&mut self, call: CallUuid) -> &mut Seen {
+    pub fn call(&mut self, call: CallUuid) -> &mut CallModel {
         self.calls.get_mut(&call).expect("it was admitted")
     }
 
@@ -207,10 +207,10 @@ impl Watch {
         }
     }
 
-    pub fn told_of_its_end(&mut self, call: CallUuid, now: u64) {
+    pub fn end_reported_us(&mut self, call: CallUuid, now: u64) {
         let seen = self.call(call);
-        seen.told_of_its_end.get_or_insert(now);
-        seen.unheard = None;
+        seen.end_reported_us.get_or_insert(now);
+        seen.end_unreceived = None;
     }
 
     pub fn panicked(&mut self, call: CallUuid) {
@@ -220,13 +220,13 @@ impl Watch {
 
     pub fn answered(&mut self, call: CallUuid, now: u64, action: Action, outcome: &GraphOutcome) {
         let seen = self.call(call);
-        let closing = seen.state == Some(CallState::Closing) && seen.told_of_its_end.is_none();
+        let closing = seen.state == Some(CallState::Closing) && seen.end_reported_us.is_none();
         if action == Action::Terminate
             && closing
             && !outcome.is_settled()
             && now - seen.since < 60 * SECOND
         {
-            seen.unheard = Some(now);
+            seen.end_unreceived = Some(now);
         }
         if action == Action::Accept && *outcome == GraphOutcome::Gone {
             self.call(call).gone = true;
@@ -249,7 +249,7 @@ impl Watch {
                 summary.bill_secs
             ));
         }
-        // What led to it was stamped when it came in, a moment ago.
+        // The input was stamped on arrival, a moment earlier.
         if at.0.abs_diff(lasted) > 10 || summary.duration_secs.abs_diff(lasted.div_ceil(1_000)) > 1
         {
             self.fail(format!("R8: call {ix} lasted {lasted} ms, and says {} ms", at.0));
@@ -262,10 +262,10 @@ impl Watch {
     pub fn over(&mut self, call: CallUuid) {
         let seen = &self.calls[&call];
         let ix = seen.ix;
-        // One that was placed and has no name at Meta is told by nobody.
+        // A placed call without an id at Meta can't be ended there.
         let named = seen.ordered.as_ref().is_none_or(|ordered| ordered.bound);
         let seen = self.call(call);
-        let unsaid = named && seen.told_of_its_end.is_none() && !seen.gone && !seen.asked_to_end;
+        let unsaid = named && seen.end_reported_us.is_none() && !seen.gone && !seen.asked_to_end;
         let broken = if std::mem::replace(&mut seen.over, true) {
             Some("is over twice")
         } else if seen.concluded != 1 {
@@ -280,12 +280,12 @@ impl Watch {
         }
     }
 
-    /// The node is down. Calls whose beginning never came to the disk are as if they had not been.
+    /// Handles the end of a node. Calls without a stored start no longer exist.
     pub fn lost_with_the_node(&mut self, life: u32, store: &Store) {
         for (call, seen) in &mut self.calls {
             if seen.life == life && !store.calls.contains_key(call) && !seen.lost {
                 seen.lost = true;
-                self.hopeless.insert(seen.ix);
+                self.unendable.insert(seen.ix);
                 self.tally.lost += 1;
             }
         }
@@ -303,9 +303,9 @@ impl Watch {
         of: Option<CallUuid>,
     ) {
         if let Some(call) = of {
-            self.call(call).unheard = None;
+            self.call(call).end_unreceived = None;
         }
-        self.requests.insert((life, request), Asked { ix, action, of, refused: false });
+        self.requests.insert((life, request), RequestModel { ix, action, of, refused: false });
     }
 
     pub fn request(&self, life: u32, request: usize) -> Option<(CallIx, Action)> {
@@ -316,7 +316,7 @@ impl Watch {
         let asked = self.requests.get_mut(&(life, request)).expect("it was made");
         asked.refused = true;
         if matches!(asked.action, Action::Reject | Action::Terminate) {
-            self.hopeless.insert(asked.ix);
+            self.unendable.insert(asked.ix);
         }
     }
 
@@ -325,7 +325,8 @@ impl Watch {
         self.begun.1.push(now);
     }
 
-    /// Notes a retry; whether it was allowed: a tenth of the requests of ten seconds, and ten in any case.
+    /// Records a retry. Returns true if it was within the budget: a tenth of the requests of the
+    /// last ten seconds, and at least ten.
     pub fn graph_tried_again(&mut self, life: u32, now: u64) -> bool {
         self.of_this_life(life);
         self.tally.graph_retries += 1;
@@ -344,13 +345,13 @@ impl Watch {
 }
 
 impl World {
-    // --- the door ---
+    // --- webhooks ---
 
-    pub fn before(&mut self, ix: CallIx) -> Before {
+    pub fn before(&mut self, ix: CallIx) -> StateBefore {
         let number = self.meta.calls[ix].number;
         let node = self.node();
         let book = node.book();
-        Before {
+        StateBefore {
             live: node.live(number),
             all: book.live,
             rejects: book.rejects,
@@ -358,8 +359,9 @@ impl World {
         }
     }
 
-    /// Holds what became of a webhook against what is known (R1, R5, R9).
-    pub fn judge(&mut self, ix: CallIx, connect: bool, effect: Effect, before: Before) {
+    /// Checks the effect of a webhook against the model (no limit exceeded, no event counted twice, no call
+    /// admitted while draining).
+    pub fn judge(&mut self, ix: CallIx, connect: bool, effect: Effect, before: StateBefore) {
         let life = self.life;
         let key = self.meta.calls[ix].key.clone();
         if !connect {
@@ -457,10 +459,10 @@ impl World {
         }
     }
 
-    // --- a call's wishes ---
+    // --- outputs of a call ---
 
-    /// What the machine wishes for against what it has wished for before.
-    pub fn check_wish(&mut self, call: CallUuid, output: &Output) {
+    /// Checks an output of the machine against its earlier ones.
+    pub fn check_output(&mut self, call: CallUuid, output: &Output) {
         let seen = self.watch.call(call);
         let mut wrong = None;
         let mut must = |holds: bool, what: &'static str| {
@@ -533,7 +535,7 @@ impl World {
         }
     }
 
-    /// A try at Graph begins (R6).
+    /// Checks the start of an attempt at Graph (retry rules, `docs/reference/reliability.md#r6`).
     pub fn check_try(
         &mut self,
         life: u32,
@@ -543,9 +545,9 @@ impl World {
         attempt: usize,
     ) {
         let asked = &self.watch.requests[&(life, request)];
-        let gone = asked.of.is_some_and(|call| self.watch.calls[&call].told_of_its_end.is_some());
-        // Whatever the program takes for the window: Meta lets a phone ring for 30 s at least, and no user is sure to be
-        // there after that (`meta-calling.md` §7).
+        let gone = asked.of.is_some_and(|call| self.watch.calls[&call].end_reported_us.is_some());
+        // Independent of the program's own limit: Meta lets a phone ring for at least 30 s, and the
+        // user may be gone after that.
         let began = asked.of.map(|call| self.watch.calls[&call].began);
         let since = began.map_or(0, |began| self.now - began);
         let late = since >= RINGS;
@@ -566,8 +568,8 @@ impl World {
         if matches!(action, Action::Reject | Action::Terminate) {
             call.tries_to_end += 1;
         }
-        // A reject that a killed node had begun is not remembered by the next one, to which the user may still ring; nor
-        // is a call whose row never came to the disk.
+        // A reject begun by a killed node is unknown to the next one, for which the phone may still
+        // ring. The same applies to calls without a stored row.
         let (calls, key) = (&self.watch.calls, self.watch.keys.get(&call.key));
         let lost = |life| {
             key.is_some_and(|key| {
@@ -619,7 +621,7 @@ impl World {
             let seen = &self.watch.calls[uuid];
             let limits = &self.plan.limits;
             let here = (self.now - seen.since) / MS;
-            // A second beyond its timers, for wake-ups that come late.
+            // One second beyond the timers, for late wake-ups.
             let most = 1_000
                 + match seen.state {
                     Some(CallState::Preparing) | None => limits.accept_deadline_ms,
@@ -628,15 +630,15 @@ impl World {
                     Some(CallState::Dialing | CallState::Proceeding | CallState::Ringing) => {
                         limits.reap_ms
                     }
-                    // One that may exist is waited for a minute, and closed only then.
+                    // A call that may exist at Meta is waited for and closed a minute later.
                     Some(CallState::Closing) if seen.ordered.is_some() => 2 * limits.reap_ms,
                     Some(CallState::Closing) => limits.reap_ms,
                     Some(CallState::Over) => 0,
                 };
-            if seen.unheard.is_some_and(|at| self.now - at > 16 * SECOND) {
+            if seen.end_unreceived.is_some_and(|at| self.now - at > 16 * SECOND) {
                 wrong = Some(format!("R6: Graph is not asked again to end call {}", seen.ix));
             }
-            let told = seen.told_of_its_end.map_or(0, |at| (self.now - at) / MS);
+            let told = seen.end_reported_us.map_or(0, |at| (self.now - at) / MS);
             if here > most {
                 wrong = Some(format!("call {} stays {:?} for {here} ms", seen.ix, seen.state));
             } else if told > limits.accept_outcome_ms + 1_000 {
@@ -728,7 +730,7 @@ impl World {
             let admitted = known.is_some_and(|known| !known.admitted.is_empty());
             if call.placed.is_none()
                 && call.phase != Phase::Ended
-                && !self.watch.hopeless.contains(&ix)
+                && !self.watch.unendable.contains(&ix)
             {
                 wrong.push(format!("R6: the user of call {ix} is left hanging ({admitted})"));
             }

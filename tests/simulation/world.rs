@@ -1,43 +1,45 @@
-//! The world of a run: its time, what happens next, and everybody in it.
+//! The world of a run: its clock, its event queue, and all participants.
 //!
-//! One thread, one queue of events. What happens at the same microsecond happens in an order of the seed's. The node
-//! can go down at each of its effects: then all that was in its memory is dropped, and the store and the outside stay.
+//! A single thread processes one queue of events. Events in the same microsecond occur in an order
+//! drawn from the seed. The node can be killed at each of its effects, which drops its memory and
+//! keeps the store and the outside.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use engine::admission::permission::{self, PairKey, Reply};
 use engine::meta::{Fault, Verdict};
+
 use machine::{FetchFailure, FetchId, FetchResponse, Input};
 use model::Clock;
 use model::{CallUuid, Timestamp};
 use uuid::Uuid;
 
 use crate::customer::Customer;
-use crate::dice::Dice;
 use crate::graph::Request;
 use crate::meta::{CallIx, Meta, Reply as GraphReply, phone_number_id, user};
 use crate::node::Node;
 use crate::plan::{Faults, MS, Plan, SECOND, UNWILLING};
+use crate::rng::Rng;
 use crate::store::Store;
 use crate::trace::{Show, Trace};
 use crate::watch::Watch;
 
-/// Why something of the node's did not go on.
+/// The reason why the node stopped an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// The process was killed at this very effect.
+pub enum Interruption {
+    /// The process was killed at this effect.
     Crash,
-    /// A fault of ours inside one call.
+    /// A simulated bug panicked in one call.
     Panic,
 }
 
-pub type Go<T = ()> = Result<T, Stop>;
+pub type StepResult<T = ()> = Result<T, Interruption>;
 
-/// Something that happens at a moment. What a node waits for carries the node's life: it is for that one alone.
+/// A scheduled event. Events of a node carry its life and are dropped after its end.
 #[derive(Debug)]
 pub enum Event {
-    // Outside
+    // The outside
     WallJumps(i64),
     Rings(usize),
     HangsUp(CallIx),
@@ -48,7 +50,7 @@ pub enum Event {
     PhoneRings(CallIx),
     PicksUp(CallIx),
     Declines(CallIx),
-    IsHeard(CallIx),
+    AudioArrives(CallIx),
     MediaUp(CallIx),
     MediaLost(CallIx),
     Posted {
@@ -67,7 +69,7 @@ pub enum Event {
     Gone {
         life: u32,
     },
-    // A call of a node's
+    // A call of the node
     Run {
         life: u32,
         call: CallUuid,
@@ -80,7 +82,7 @@ pub enum Event {
     Leg {
         life: u32,
         call: CallUuid,
-        fact: Input,
+        input: Input,
     },
     FetchResponse {
         life: u32,
@@ -89,7 +91,7 @@ pub enum Event {
         result: Result<FetchResponse, FetchFailure>,
         late: bool,
     },
-    HungUpByApi {
+    HangUpOverApi {
         life: u32,
         call: CallUuid,
     },
@@ -111,13 +113,13 @@ pub enum Event {
         life: u32,
         request: usize,
         attempt: u32,
-        trouble: Trouble,
+        fault: GraphFault,
     },
     GraphCame {
         life: u32,
         request: usize,
         attempt: u32,
-        came: Came,
+        came: AttemptResult,
     },
     // The store and the outbox
     Commit {
@@ -133,40 +135,40 @@ pub enum Event {
     Sent {
         life: u32,
         notice: Uuid,
-        reply: crate::customer::Answered,
+        reply: crate::customer::CallbackReply,
     },
 }
 
-/// What happens to a request on its way to Graph and back.
+/// A fault of a request to Graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum GraphFault {
     None,
-    /// Graph refuses it for good.
+    /// Graph refuses it permanently.
     Refused,
     Status(u16),
     Rate {
         after: Option<u64>,
     },
-    /// A 200 that is none.
+    /// A 200 response with an invalid body.
     Nonsense,
-    /// The deed is done, and a 503 says that it was not.
+    /// The action is performed, but the response is 503.
     DoneAnd503,
-    /// The connection breaks after the deed.
+    /// The connection is reset after the action.
     ResetAfter,
-    /// No answer, the deed done or not.
+    /// No response. The action may have been performed.
     Silent {
         done: bool,
     },
 }
 
-/// How a try at Graph came back.
+/// The result of an attempt at Graph.
 #[derive(Clone, Debug)]
-pub enum Came {
+pub enum AttemptResult {
     Answer(GraphReply),
     Fault(Fault),
 }
 
-impl Came {
+impl AttemptResult {
     pub fn verdict(self, action: engine::meta::Action) -> Result<Verdict, Fault> {
         match self {
             Self::Answer(GraphReply { status, after, body }) => Ok(engine::meta::classify(
@@ -180,14 +182,14 @@ impl Came {
     }
 }
 
-/// More events than any run needs.
+/// More events than a run needs.
 const EVENTS_MAX: u64 = 60_000;
 
 pub struct World {
     pub plan: Plan,
-    /// Of the plan's, until everything is healed.
+    /// The plan's faults, until the plan heals.
     pub faults: Faults,
-    pub dice: Dice,
+    pub rng: Rng,
     pub clock: Clock,
     pub now: u64,
     queue: BTreeMap<(u64, u64, u64), Event>,
@@ -197,15 +199,15 @@ pub struct World {
     pub store: Store,
     pub node: Option<Node>,
     pub life: u32,
-    /// What the orders became.
+    /// The calls of the orders.
     pub placed_by_order: BTreeMap<usize, CallUuid>,
-    /// Effects left until the node goes down.
-    fuse: Option<u32>,
+    /// Number of effects until the next crash.
+    effects_until_crash: Option<u32>,
     pub watch: Watch,
     pub trace: Trace,
 }
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub hash: u64,
@@ -214,16 +216,17 @@ pub struct Outcome {
     pub tally: crate::watch::Tally,
 }
 
-/// From this seed on the business places calls too. The runs before it stay those of which the head note tells.
+/// From this seed on runs include business-initiated calls. Earlier seeds keep the runs that the
+/// crate's documentation describes.
 const BUSINESS_FROM: u64 = 2_000;
 
-/// 2026-11-20 06:03:11, a moment like any other.
+/// 2026-11-20 06:03:11, an arbitrary time.
 const BEGIN_SECS: i64 = 1_795_154_591;
 
 impl World {
     pub fn new(seed: u64, show: Show) -> Self {
-        let mut dice = Dice::new(seed);
-        let plan = Plan::of(&mut dice, seed >= BUSINESS_FROM);
+        let mut rng = Rng::new(seed);
+        let plan = Plan::of(&mut rng, seed >= BUSINESS_FROM);
         let clock = Clock::stepped(Timestamp::from_secs(BEGIN_SECS));
         let mut world = Self {
             faults: plan.faults.clone(),
@@ -237,21 +240,21 @@ impl World {
             node: None,
             life: 0,
             placed_by_order: BTreeMap::new(),
-            fuse: None,
+            effects_until_crash: None,
             watch: Watch::default(),
             trace: Trace::new(show),
-            dice,
+            rng,
             plan,
         };
         if show == Show::All {
             println!("{:#?}", world.plan);
         }
         world.grant();
-        world.lay_out();
+        world.schedule_plan();
         world
     }
 
-    /// All but the unwilling permit calls for good.
+    /// Grants permanent permission for all users except the unwilling.
     fn grant(&mut self) {
         let now = self.clock.steady();
         for order in self.plan.orders.iter().filter(|order| order.user < UNWILLING) {
@@ -267,10 +270,10 @@ impl World {
         }
     }
 
-    fn lay_out(&mut self) {
+    fn schedule_plan(&mut self) {
         self.after(0, Event::Boot);
-        // A node is up before the first call, most of the time.
-        let first = self.dice.pick(&[20 * MS, 20 * MS, 0]);
+        // Usually the node is up before the first call.
+        let first = self.rng.pick(&[20 * MS, 20 * MS, 0]);
         for (index, arrival) in self.plan.arrivals.clone().into_iter().enumerate() {
             self.after(first + arrival.at_us, Event::Rings(index));
         }
@@ -295,13 +298,13 @@ impl World {
         self.after(self.plan.healed_at_us, Event::Heal);
     }
 
-    /// Runs to the end, or to the first thing that is not as it must be.
+    /// Runs to the end or to the first violated invariant.
     pub fn run(mut self) -> Outcome {
         let mut events = 0;
         while let Some(((at, _, _), event)) = self.queue.pop_first() {
             self.clock.step(Duration::from_micros(at - self.now));
             self.now = at;
-            self.happens(event);
+            self.process(event);
             self.check_now();
             events += 1;
             if events > EVENTS_MAX {
@@ -326,14 +329,15 @@ impl World {
         self.clock.now()
     }
 
-    /// Something happens so many microseconds from now.
+    /// Schedules an event `us` microseconds from now.
     pub fn after(&mut self, us: u64, event: Event) {
         self.queued += 1;
-        let tie = self.dice.number();
+        let tie = self.rng.number();
         self.queue.insert((self.now + us, tie, self.queued), event);
     }
 
-    /// As [`World::after`], behind all that was put there with `in_order` for the same moment.
+    /// Like [`World::after`], but in order: later than all events scheduled earlier for the same
+    /// time.
     pub fn in_order(&mut self, us: u64, event: Event) {
         self.queued += 1;
         self.queue.insert((self.now + us, u64::MAX, self.queued), event);
@@ -352,10 +356,11 @@ impl World {
         self.life == life && self.node.is_some()
     }
 
-    /// Something that the outside or the store will see is about to be done: the process may be killed just before.
-    pub fn effect(&mut self) -> Go {
-        match &mut self.fuse {
-            Some(0) => Err(Stop::Crash),
+    /// Called before each effect that the outside or the store can see. Returns an error if the
+    /// process is killed here.
+    pub fn effect(&mut self) -> StepResult {
+        match &mut self.effects_until_crash {
+            Some(0) => Err(Interruption::Crash),
             Some(left) => {
                 *left -= 1;
                 Ok(())
@@ -364,13 +369,13 @@ impl World {
         }
     }
 
-    fn happens(&mut self, event: Event) {
+    fn process(&mut self, event: Event) {
         let of_node = match &event {
             Event::Run { life, .. }
             | Event::Timer { life, .. }
             | Event::Leg { life, .. }
             | Event::FetchResponse { life, .. }
-            | Event::HungUpByApi { life, .. }
+            | Event::HangUpOverApi { life, .. }
             | Event::LetOut { life, .. }
             | Event::GraphInOrder { life, .. }
             | Event::GraphTry { life, .. }
@@ -401,7 +406,7 @@ impl World {
             Event::PhoneRings(call) => self.phone_rings(call),
             Event::PicksUp(call) => self.picks_up(call),
             Event::Declines(call) => self.declines(call),
-            Event::IsHeard(call) => self.is_heard(call),
+            Event::AudioArrives(call) => self.audio_arrives(call),
             Event::LetOut { turn, .. } => self.let_out_again(turn),
             Event::MediaUp(call) => self.media_up(call),
             Event::MediaLost(call) => self.media_lost(call),
@@ -415,15 +420,15 @@ impl World {
             Event::Gone { .. } => self.gone(),
             Event::Run { call, .. } => self.run_call(call),
             Event::Timer { call, turn, .. } => self.timer_fires(call, turn),
-            Event::Leg { call, fact, .. } => self.leg_tells(call, fact),
+            Event::Leg { call, input, .. } => self.leg_event(call, input),
             Event::FetchResponse { call, fetch, result, late, .. } => {
                 self.fetch_ends(call, fetch, result, late)
             }
-            Event::HungUpByApi { call, .. } => self.hung_up_by_api(call),
+            Event::HangUpOverApi { call, .. } => self.hang_up_over_api(call),
             Event::GraphInOrder { request, .. } => self.graph_begins(request),
             Event::GraphTry { request, turn, .. } => self.graph_again(request, turn),
-            Event::GraphArrives { life, request, attempt, trouble } => {
-                self.graph_arrives(life, request, attempt, trouble)
+            Event::GraphArrives { life, request, attempt, fault } => {
+                self.graph_arrives(life, request, attempt, fault)
             }
             Event::GraphCame { request, attempt, came, .. } => {
                 self.graph_came(request, attempt, came)
@@ -438,46 +443,48 @@ impl World {
         }
     }
 
-    fn kill(&mut self) -> Go {
-        if self.node.is_some() { Err(Stop::Crash) } else { Ok(()) }
+    fn kill(&mut self) -> StepResult {
+        if self.node.is_some() { Err(Interruption::Crash) } else { Ok(()) }
     }
 
-    /// Everything in memory is gone; the process comes back after a while.
+    /// Drops the node's memory and schedules its restart.
     fn crash(&mut self) {
         let live = self.node.as_ref().map_or(0, |node| node.calls.len());
         self.note(format_args!("node: KILLED with {live} calls"));
         self.watch.tally.crashes += 1;
         self.down();
-        let away = self.dice.pick(&[100 * MS, SECOND, 8 * SECOND]);
+        let away = self.rng.pick(&[100 * MS, SECOND, 8 * SECOND]);
         self.after(away, Event::Boot);
     }
 
-    /// The process is no more.
+    /// Removes the process.
     pub fn down(&mut self) {
-        // A second call that Meta made of one of ours is nowhere written down.
-        let strays =
-            self.node.iter().flat_map(|node| node.requests.iter().filter_map(Request::is_of_none));
-        self.watch.hopeless.extend(strays);
+        // A second call that Meta created for one order is not stored anywhere.
+        let strays = self
+            .node
+            .iter()
+            .flat_map(|node| node.requests.iter().filter_map(Request::unstored_call));
+        self.watch.unendable.extend(strays);
         if let Some(node) = &mut self.node {
-            self.store.names_noted(std::mem::take(&mut node.writer.queue));
+            self.store.save_names(std::mem::take(&mut node.writer.queue));
         }
         self.node = None;
-        self.fuse = None;
+        self.effects_until_crash = None;
         self.watch.lost_with_the_node(self.life, &self.store);
         self.life += 1;
     }
 
-    /// The next crash of the plan, counted from a node's start.
-    pub fn light_fuse(&mut self) {
+    /// Arms the plan's next crash, counted from the start of a node.
+    pub fn arm_crash(&mut self) {
         if self.now < self.plan.healed_at_us {
-            self.fuse = self.plan.crashes.pop();
+            self.effects_until_crash = self.plan.crashes.pop();
         }
     }
 
-    fn heal(&mut self) -> Go {
+    fn heal(&mut self) -> StepResult {
         self.note(format_args!("from now on nothing goes wrong"));
         self.faults = Faults::default();
-        self.fuse = None;
+        self.effects_until_crash = None;
         self.store.stuck_until = 0;
         Ok(())
     }

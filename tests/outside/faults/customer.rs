@@ -1,4 +1,5 @@
-//! The application: slow, endless, too large, no document, in a circle, elsewhere (R7); and the wall clock (R8).
+//! Faults of the application: slow, endless or oversized responses, no document, redirect loops,
+//! redirects to other hosts; and jumps of the wall clock.
 
 use std::time::Duration;
 
@@ -10,13 +11,13 @@ use model::Clock;
 use offhook::node::dev::{Dev, DevOptions};
 use sim::{CallEventKind, CallScript, HangupRule, HangupSource, SimNumber, world};
 
-use super::{Call, World, deaf, whole};
+use super::{Call, World, with_media, without_media};
 use crate::support::app::App;
 use crate::support::http;
 
 const LIMIT: usize = 102_400;
 
-/// Paths that answer as no application should. Gives the base URL.
+/// Starts an application with misbehaving paths. Returns its base URL.
 async fn bad_application() -> String {
     let bytes_slowly = |pause: u64| {
         let byte = move |nr: usize| async move {
@@ -60,7 +61,7 @@ async fn bad_application() -> String {
     base
 }
 
-/// A business number with an answer URL of its own.
+/// A business number with its own answer URL.
 fn number(nr: usize) -> SimNumber {
     SimNumber {
         number: format!("91804000{nr:04}"),
@@ -69,7 +70,7 @@ fn number(nr: usize) -> SimNumber {
     }
 }
 
-/// `[[number]]` tables for [`number`]s with these answer URLs, in their order.
+/// Returns `[[number]]` tables for [`number`]s with these answer URLs, in order.
 fn numbers(urls: &[String], more: &str) -> String {
     let table = |(nr, url): (usize, &String)| {
         let SimNumber { number, phone_number_id, waba, .. } = number(nr);
@@ -82,9 +83,9 @@ fn numbers(urls: &[String], more: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r07_slow_body_byte_a_second_and_other_bad_answers_end_in_time_with_their_cause() {
+async fn r07_slow_endless_and_invalid_responses_end_in_time_with_their_cause() {
     let base = bad_application().await;
-    // Path and fragment, cause, seconds at most.
+    // Path and fragment, hangup cause, maximum duration in seconds.
     let rows = [
         ("/drip", "7011", 3.0),
         ("/drip#rc=5&rp=all", "7011", 3.0),
@@ -105,10 +106,11 @@ async fn r07_slow_body_byte_a_second_and_other_bad_answers_end_in_time_with_thei
         w.answer = "timeout_ms = 1500".to_owned();
     })
     .await;
-    let calls =
-        world.calls((0..rows.len()).map(|nr| CallScript { to: number(nr), ..deaf(1) })).await;
+    let calls = world
+        .calls((0..rows.len()).map(|nr| CallScript { to: number(nr), ..without_media(1) }))
+        .await;
     for (call, (path, code, seconds)) in calls.iter().zip(rows) {
-        assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "reject 200"], "{path}");
+        assert_eq!(world.graph_requests(&call.wacid), ["pre_accept 200", "reject 200"], "{path}");
         let told = world.hangup(&call.wacid).await;
         let ended = call
             .events
@@ -126,7 +128,7 @@ async fn r07_slow_body_byte_a_second_and_other_bad_answers_end_in_time_with_thei
             world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", outcome)]).await;
         assert_eq!(told, count, "{outcome}");
     }
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,16 +137,16 @@ async fn r07_a_document_loop_ends() {
     let (here, there) = (world.app.url("/answer"), world.app.url("/there"));
     world.app.xml("/answer", format!("<Response><Redirect>{there}</Redirect></Response>"));
     world.app.xml("/there", format!("<Response><Redirect>{here}</Redirect></Response>"));
-    let call = world.call(deaf(1)).await;
+    let call = world.call(without_media(1)).await;
     assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "8014");
     let asked = world.app.count("/answer") + world.app.count("/there");
     assert!((100..=102).contains(&asked), "{asked} documents");
-    assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "reject 200"]);
-    world.is_well().await;
+    assert_eq!(world.graph_requests(&call.wacid), ["pre_accept 200", "reject 200"]);
+    world.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r07_the_fallback_has_its_turn_once_and_only_for_the_first_document() {
+async fn r07_the_fallback_runs_once_and_only_for_the_first_document() {
     let base = bad_application().await;
     let paths = ["/over", "/html", "/to-metadata", "/drip"];
     let world = World::start("", |w, app| {
@@ -158,15 +160,17 @@ async fn r07_the_fallback_has_its_turn_once_and_only_for_the_first_document() {
         w.answer = "timeout_ms = 1000".to_owned();
     })
     .await;
-    // The fallback works; what it redirects to does not, and has no fallback.
+    // The fallback works, but the document it redirects to does not, and there is no further
+    // fallback.
     world.app.xml("/fallback", format!("<Response><Redirect>{base}/html</Redirect></Response>"));
-    let calls =
-        world.calls((0..paths.len()).map(|nr| CallScript { to: number(nr), ..deaf(1) })).await;
+    let calls = world
+        .calls((0..paths.len()).map(|nr| CallScript { to: number(nr), ..without_media(1) }))
+        .await;
     for (call, path) in calls.iter().zip(paths) {
         assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "8014", "{path}");
     }
     assert_eq!(world.app.count("/fallback"), paths.len(), "once a call");
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,19 +183,20 @@ async fn r07_a_call_stuck_in_a_fetch_leaves_nothing_a_second_after_its_end() {
     })
     .await;
     let hangup = HangupRule::WhileRinging(Duration::from_millis(700));
-    let call = world.call(CallScript { to: number(0), hangup, ..deaf(1) }).await;
+    let call = world.call(CallScript { to: number(0), hangup, ..without_media(1) }).await;
     let ended = Clock::real().now();
     for gauge in ["offhook_number_slots_in_use", "offhook_calls_active"] {
         world.node.until_metric(gauge, &[], 0.0).await;
     }
     assert!(ended.elapsed() < Duration::from_secs(1), "{:?}", ended.elapsed());
     assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "1000");
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
-/// In this process, for the sake of the clock: the node's wall time jumps an hour ahead and an hour back in a call.
+/// Runs in this process, because the test steps the clock: the node's wall time jumps an hour ahead
+/// and back during a call.
 #[tokio::test(flavor = "multi_thread")]
-async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
+async fn r08_wall_clock_jumps_affect_no_timer_and_no_duration() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Speak>Hello</Speak><Wait length=\"2\"/></Response>");
     let clock = Clock::jumping();
@@ -202,7 +207,7 @@ async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
     };
     let dev = Dev::boot(options).await.expect("a node in this process");
     for (nr, hours) in [(1, 0), (2, 1), (3, -1)] {
-        let script = CallScript { api_key: Some(dev.api_key.clone()), ..whole(nr) };
+        let script = CallScript { api_key: Some(dev.api_key.clone()), ..with_media(nr) };
         let (mut events, mut seen) = (dev.sim.place_call(script), Vec::new());
         while let Some(event) = events.next().await {
             if event.kind == CallEventKind::Answered {
@@ -213,7 +218,7 @@ async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
         clock.jump(-hours * 3_600);
         let call = Call::of(seen);
         assert!(call.end().ok, "{:#?}", call.events);
-        let hangup = |s: &crate::support::app::Seen| {
+        let hangup = |s: &crate::support::app::ReceivedRequest| {
             (s.param("Event"), s.param("WhatsAppCallID")) == ("Hangup", call.wacid.as_str())
         };
         let hangup = app.wait_where("/answer", hangup).await;
@@ -221,14 +226,14 @@ async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
         let events = format!("{}/api/v1/calls/{uuid}/events", dev.node_url);
         let log = http::send("GET", &events, &[("x-api-key", &dev.api_key)], "").await.text();
         let (began, ended) = (wait(&log, "started"), wait(&log, "done"));
-        // A timer on the wall would be hours off; the rest is what a busy machine may take to wake up.
+        // A timer on wall time would be off by an hour. The tolerance is for a busy machine.
         assert!(
             (2_000..20_000).contains(&(ended - began)),
             "hours {hours}: {began} to {ended} ms\n{log}"
         );
         let seconds: u64 = hangup.param("Duration").parse().expect("seconds");
         assert!((2..=60).contains(&seconds), "hours {hours}: {seconds} s");
-        // From the answer to the end as the monotonic clock has it, whatever the wall says.
+        // Measured by the monotonic clock from the answer to the end, independent of wall time.
         let record = record(&dev, uuid).await;
         let at = |name: &str| {
             let time = record[name].as_str().expect("a time").replace(' ', "T");
@@ -242,7 +247,7 @@ async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
     dev.stop().await;
 }
 
-/// When `Wait` began or was done, by the event log.
+/// Returns the time of a `Wait` outcome in the event log.
 fn wait(log: &str, outcome: &str) -> u64 {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let is = |wish: &serde_json::Value| wish["element"] == "Wait" && wish["outcome"] == outcome;

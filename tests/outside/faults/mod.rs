@@ -1,9 +1,10 @@
-//! Meta's and the customer's faults (`meta-calling.md` §8 H1–H13; R5, R6, R7, R8, R12): the real binary, a simulated
-//! Meta that fails by rules as `docs/faults.toml` has them, a test's application. What is asserted is what the outside
-//! sees: what Graph was asked, records, callbacks, metrics, and that the next call goes through.
+//! Faults of Meta and of the customer: the real binary, a simulated Meta that fails by rules as in
+//! `docs/faults.toml`, and the test's application. The tests assert what is visible outside:
+//! requests to Graph, records, callbacks, metrics, and that the next call succeeds.
 //!
-//! Each rule is about one user, so that many calls share a node. No node makes more than ten retries in ten seconds,
-//! where it isn't about that: past it, R6's budget would speak.
+//! Each rule applies to one user, so that many calls can share a node. Except where that is the
+//! subject, no node makes more than ten retries in ten seconds, since the retry budget would
+//! interfere.
 
 mod customer;
 mod graph;
@@ -19,61 +20,61 @@ use sim::{
     SimOptions, SimTimes, WebhookTimes,
 };
 
-use crate::support::app::{App, Seen};
-use crate::support::node::{Node, Wanted, sim_options};
+use crate::support::app::{App, ReceivedRequest};
+use crate::support::node::{Node, NodeConfig, sim_options};
 
-/// A document that makes the node pick up, and says something.
+/// A document that answers and speaks.
 const HELLO: &str = "<Response><Speak>Hello</Speak></Response>";
 
-/// A node, a Meta that fails by rules, an application. `/answer` says hello.
+/// A node, a Meta that fails by rules, and an application. `/answer` says hello.
 struct World {
     node: Node,
     sim: Sim,
     app: App,
 }
 
-/// What a call came to.
+/// The outcome of a call.
 struct Call {
     wacid: String,
     events: Vec<CallEvent>,
 }
 
-/// What chance is made from: another with `OFFHOOK_FAULTS_SEED`.
+/// Returns the seed of random faults. `OFFHOOK_FAULTS_SEED` sets another.
 fn seed() -> u64 {
     std::env::var("OFFHOOK_FAULTS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7)
 }
 
-/// A caller for each number, whom rules can be about.
+/// Returns the caller for a number, to which rules can refer.
 fn user(nr: u32) -> String {
     format!("91940000{nr:04}")
 }
 
-/// Rules that are each about one user.
-fn rules(of_users: &[(u32, &str)]) -> String {
+/// Returns rules that apply to one user each.
+fn rules(user_rules: &[(u32, &str)]) -> String {
     let rule = |(nr, what): &(u32, &str)| format!("[[fault]]\nuser = \"{}\"\n{what}\n", user(*nr));
-    format!("seed = {}\n{}", seed(), of_users.iter().map(rule).collect::<String>())
+    format!("seed = {}\n{}", seed(), user_rules.iter().map(rule).collect::<String>())
 }
 
-/// A user without media, who hangs up a moment after the answer.
-fn deaf(nr: u32) -> CallScript {
+/// A user without media who hangs up shortly after the answer.
+fn without_media(nr: u32) -> CallScript {
     let hangup = HangupRule::AfterAnswer(Duration::from_millis(100));
     CallScript { from: user(nr), phone: PhoneKind::SignallingOnly, hangup, ..CallScript::default() }
 }
 
-/// A user with media, who stays until the business hangs up.
-fn whole(nr: u32) -> CallScript {
+/// A user with media who stays until the business hangs up.
+fn with_media(nr: u32) -> CallScript {
     CallScript { from: user(nr), hangup: HangupRule::Never, ..CallScript::default() }
 }
 
 impl World {
-    async fn start(rules: &str, change: impl FnOnce(&mut Wanted, &App)) -> Self {
+    async fn start(rules: &str, change: impl FnOnce(&mut NodeConfig, &App)) -> Self {
         Self::start_with(rules, SimTimes::default(), change).await
     }
 
     async fn start_with(
         rules: &str,
         times: SimTimes,
-        change: impl FnOnce(&mut Wanted, &App),
+        change: impl FnOnce(&mut NodeConfig, &App),
     ) -> Self {
         let app = App::start().await;
         app.xml("/hangup", "").xml("/answer", HELLO);
@@ -84,28 +85,28 @@ impl World {
             ..sim_options()
         };
         let sim = Sim::start(options).await.expect("the simulated Meta");
-        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-        wanted.hangup_url = app.url("/hangup");
-        wanted.accept_wait_ms = 0;
-        wanted.cps = 10_000;
-        change(&mut wanted, &app);
-        let node = Node::start(&wanted).await;
+        let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+        node_config.hangup_url = app.url("/hangup");
+        node_config.accept_wait_ms = 0;
+        node_config.cps = 10_000;
+        change(&mut node_config, &app);
+        let node = Node::start(&node_config).await;
         sim.set_node_url(node.public.clone());
         Self { node, sim, app }
     }
 
-    /// A call from its beginning to its end.
+    /// Runs a call to its end.
     async fn call(&self, script: CallScript) -> Call {
         Call::of(self.sim.place_call(script).all().await)
     }
 
-    /// Calls at once, to the last one's end.
+    /// Runs calls concurrently until the last one ends.
     async fn calls(&self, scripts: impl IntoIterator<Item = CallScript>) -> Vec<Call> {
         futures_util::future::join_all(scripts.into_iter().map(|script| self.call(script))).await
     }
 
-    /// What Graph was asked about a call, with the answers: `accept 503`.
-    fn asked(&self, wacid: &str) -> Vec<String> {
+    /// Returns the Graph requests of a call with their status, such as `accept 503`.
+    fn graph_requests(&self, wacid: &str) -> Vec<String> {
         let of_call = |line: &LogEvent| match line {
             LogEvent::Graph { action, call_id, status, .. } if call_id == wacid => {
                 Some(format!("{action} {status}"))
@@ -115,23 +116,26 @@ impl World {
         self.sim.log().iter().filter_map(|line| of_call(&line.event)).collect()
     }
 
-    /// How often Graph was asked for an action, whatever it answered.
-    fn tries(&self, wacid: &str, action: &str) -> usize {
-        self.asked(wacid).iter().filter(|asked| asked.split(' ').next() == Some(action)).count()
+    /// Returns how often an action was requested, regardless of the response.
+    fn attempts(&self, wacid: &str, action: &str) -> usize {
+        self.graph_requests(wacid)
+            .iter()
+            .filter(|asked| asked.split(' ').next() == Some(action))
+            .count()
     }
 
-    /// The hangup callback of a call.
-    async fn hangup(&self, wacid: &str) -> Seen {
+    /// Returns the hangup callback of a call.
+    async fn hangup(&self, wacid: &str) -> ReceivedRequest {
         self.app.wait_where("/hangup", |seen| seen.param("WhatsAppCallID") == wacid).await
     }
 
-    /// Waits for a count of webhook items.
+    /// Waits until the count of webhook items reaches `count`.
     async fn until_webhooks(&self, kind: &str, result: &str, count: u32) {
         let labels = [("kind", kind), ("result", result)];
         self.node.until_metric("offhook_webhook_events_total", &labels, f64::from(count)).await;
     }
 
-    /// Waits until so many items of a kind came to one of these results.
+    /// Waits until the items of a kind with one of these results reach `count`.
     async fn until_webhook_sum(&self, kind: &str, results: &[&str], count: u32) {
         let mut every = tokio::time::interval(Duration::from_millis(50));
         for _ in 0..600 {
@@ -153,13 +157,16 @@ impl World {
         self.node.metric("offhook_admission_total", &[("result", result)]).await
     }
 
-    /// All is over, each admitted call has one record and one hangup callback (R3), no call was both rejected and
-    /// accepted (R6), and the next call goes through as if nothing had been.
-    async fn is_well(&self) {
+    /// Checks the state after all calls: each admitted call has one record and one hangup callback,
+    /// no call was both rejected and accepted, and the next call succeeds.
+    async fn assert_clean(&self) {
         self.app.xml("/answer", HELLO);
-        let clean = self.call(whole(9_999)).await;
+        let clean = self.call(with_media(9_999)).await;
         assert!(clean.end().ok, "the node is none the worse: {:#?}", clean.events);
-        assert_eq!(self.asked(&clean.wacid), ["pre_accept 200", "accept 200", "terminate 200"]);
+        assert_eq!(
+            self.graph_requests(&clean.wacid),
+            ["pre_accept 200", "accept 200", "terminate 200"]
+        );
         for gauge in ["offhook_number_slots_in_use", "offhook_calls_active"] {
             self.node.until_metric(gauge, &[], 0.0).await;
         }
@@ -182,17 +189,17 @@ impl World {
                 && action == "reject"
             {
                 assert_eq!(
-                    self.tries(&call_id, "accept"),
+                    self.attempts(&call_id, "accept"),
                     0,
                     "{call_id}: {:?}",
-                    self.asked(&call_id)
+                    self.graph_requests(&call_id)
                 );
             }
         }
     }
 
-    fn hangups(&self) -> Vec<Seen> {
-        self.app.seen().into_iter().filter(|s| s.path == "/hangup").collect()
+    fn hangups(&self) -> Vec<ReceivedRequest> {
+        self.app.requests().into_iter().filter(|s| s.path == "/hangup").collect()
     }
 }
 
@@ -214,7 +221,7 @@ impl Call {
         }
     }
 
-    /// How often something happened.
+    /// Returns how often an event occurred.
     fn count(&self, what: &CallEventKind) -> usize {
         self.events.iter().filter(|e| e.kind == *what).count()
     }
@@ -224,8 +231,8 @@ impl Call {
     }
 }
 
-/// A stand-in whose patience is short.
-fn impatient(accept_window: Duration) -> SimTimes {
+/// A simulator with short timeouts.
+fn short_timeouts(accept_window: Duration) -> SimTimes {
     let webhook =
         WebhookTimes { first_retry: Duration::from_millis(100), ..WebhookTimes::default() };
     SimTimes { accept_window, webhook, ..SimTimes::default() }

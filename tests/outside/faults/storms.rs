@@ -1,15 +1,15 @@
-//! Many calls at once (H11), and everything going wrong at once, under a seed.
+//! Many simultaneous calls, and many simultaneous faults under a seed.
 
 use std::time::Duration;
 
 use sim::log::LogEvent;
 use sim::{CallScript, HangupRule};
 
-use super::media::types;
-use super::{World, deaf, impatient, rules, user};
+use super::media::presses;
+use super::{World, rules, short_timeouts, user, without_media};
 
 impl World {
-    /// Waits until the storm of a rule is over; gives how many of its calls were answered.
+    /// Waits until the storm of a rule is over. Returns how many of its calls were answered.
     async fn storm_over(&self) -> u32 {
         let mut every = tokio::time::interval(Duration::from_millis(100));
         loop {
@@ -26,7 +26,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h11_r01_two_hundred_connects_in_a_second_meet_the_limits_exactly() {
+async fn h11_r01_two_hundred_connects_in_a_second_respect_the_limits_exactly() {
     let storm =
         "do = \"storm\"\ncalls = 199\nover_ms = 950\nhangup_ms = 3000\nhangup_most_ms = 4000";
     let world = World::start(&rules(&[(1, storm)]), |w, _| {
@@ -34,7 +34,8 @@ async fn h11_r01_two_hundred_connects_in_a_second_meet_the_limits_exactly() {
         w.limits = "calls_per_number = 100".to_owned();
     })
     .await;
-    let first = CallScript { hangup: HangupRule::AfterPlaced(Duration::from_secs(3)), ..deaf(1) };
+    let first =
+        CallScript { hangup: HangupRule::AfterPlaced(Duration::from_secs(3)), ..without_media(1) };
     world.call(first).await;
     let answered = world.storm_over().await;
     let (full, cps) = (world.admission("number_full").await, world.admission("cps_exceeded").await);
@@ -43,22 +44,22 @@ async fn h11_r01_two_hundred_connects_in_a_second_meet_the_limits_exactly() {
     let rejects =
         world.node.metric("offhook_graph_request_seconds_count", &[("action", "reject")]).await;
     assert_eq!(rejects, 100.0, "who is refused is told so");
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h11_r03_a_user_who_calls_a_hundred_times_in_a_row_leaves_nothing_behind() {
+async fn h11_r03_a_hundred_calls_of_one_user_leave_nothing_behind() {
     let storm = "do = \"storm\"\ncalls = 99\nin_a_row = true\nhangup_ms = 0\nhangup_most_ms = 60";
     let world = World::start(&rules(&[(1, storm)]), |_, _| ()).await;
-    world.call(deaf(1)).await;
+    world.call(without_media(1)).await;
     world.storm_over().await;
     world.node.until_metric("offhook_calls_active", &[], 0.0).await;
     let told = world.hangups();
     assert!(told.len() <= 100 && told.iter().all(|s| s.param("From") == user(1)));
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
-/// Graph and webhooks fail by chance, in these shares.
+/// Random failures of Graph and webhooks, with their shares.
 const BY_CHANCE: [&str; 9] = [
     "do = \"answer\"\non = \"accept\"\nstatus = 503\npercent = 20",
     "do = \"answer\"\non = \"accept\"\nstatus = 400\ncode = 131009\npercent = 10",
@@ -71,7 +72,7 @@ const BY_CHANCE: [&str; 9] = [
     "do = \"duplicate\"\ncopies = 2\nafter_ms = 100\npercent = 30",
 ];
 
-/// These rules for each of so many users.
+/// Returns these rules for each of `users` users.
 fn for_all<'a>(users: u32, of_each: &[&'a str]) -> String {
     rules(
         &(1..=users)
@@ -82,8 +83,8 @@ fn for_all<'a>(users: u32, of_each: &[&'a str]) -> String {
 
 /// Users hang up at every moment, and the application fails too.
 #[tokio::test(flavor = "multi_thread")]
-async fn r06_never_both_reject_and_accept() {
-    let times = impatient(Duration::from_secs(20));
+async fn r06_no_call_is_both_rejected_and_accepted() {
+    let times = short_timeouts(Duration::from_secs(20));
     let world = World::start_with(&for_all(80, &BY_CHANCE), times, |_, _| ()).await;
     world.app.route("/answer", |seen| {
         match seen.param("From").bytes().last().unwrap_or_default() % 5 {
@@ -101,15 +102,15 @@ async fn r06_never_both_reject_and_accept() {
             3 => HangupRule::AfterPlaced(Duration::from_millis(u64::from(nr) * 10)),
             _ => HangupRule::AfterAnswer(Duration::from_millis(u64::from(nr) * 5)),
         };
-        CallScript { hangup, ..deaf(nr) }
+        CallScript { hangup, ..without_media(nr) }
     };
     let calls = world.calls((1..=80).map(script)).await;
     let answered = calls.iter().filter(|call| call.was_answered()).count();
     assert!((8..72).contains(&answered), "{answered} of 80: the rules bite, and most is well");
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
-/// The same with media that suffers too, and a menu.
+/// The same with media faults and a menu.
 #[tokio::test(flavor = "multi_thread")]
 async fn r12_r03_media_webhooks_and_graph_at_once_leave_nothing_behind() {
     let media = [
@@ -120,7 +121,7 @@ async fn r12_r03_media_webhooks_and_graph_at_once_leave_nothing_behind() {
     ];
     let all: Vec<&str> = BY_CHANCE.iter().chain(&media).copied().collect();
     let world =
-        World::start_with(&for_all(16, &all), impatient(Duration::from_secs(20)), |w, _| {
+        World::start_with(&for_all(16, &all), short_timeouts(Duration::from_secs(20)), |w, _| {
             w.accept_wait_ms = 1_000;
             w.media_ports = 32;
         })
@@ -131,10 +132,10 @@ async fn r12_r03_media_webhooks_and_graph_at_once_leave_nothing_behind() {
             0 => HangupRule::AfterAnswer(Duration::from_millis(u64::from(nr) * 100)),
             _ => HangupRule::AfterPlaced(Duration::from_secs(9)),
         };
-        CallScript { hangup, ..types(nr, "W4w2") }
+        CallScript { hangup, ..presses(nr, "W4w2") }
     };
     let calls = world.calls((1..=16).map(script)).await;
-    for seen in world.app.seen().iter().filter(|seen| seen.path == "/menu") {
+    for seen in world.app.requests().iter().filter(|seen| seen.path == "/menu") {
         let wacid = seen.param("WhatsAppCallID");
         assert!(
             ["42", "4", ""].contains(&seen.param("Digits")),
@@ -149,5 +150,5 @@ async fn r12_r03_media_webhooks_and_graph_at_once_leave_nothing_behind() {
         );
     }
     assert!(calls.iter().any(super::Call::was_answered));
-    world.is_well().await;
+    world.assert_clean().await;
 }

@@ -1,29 +1,32 @@
-//! Webhooks: doubled, late, lost, badly signed, in batches, from the future, out of time, with odd ids (H1–H3, H7–H10,
-//! H12).
+//! Faults of webhooks: duplicated, delayed, lost, badly signed, batched, dated in the future, out
+//! of order, with unusual ids.
 
 use std::time::Duration;
 
 use sim::{CallEvent, CallEventKind, CallScript, HangupRule, SimNumber};
 
-use super::{World, deaf, impatient, rules, user};
+use super::{World, rules, short_timeouts, user, without_media};
 use crate::support::app::App;
 use crate::support::http;
-use crate::support::node::{ACCESS_TOKEN, Wanted};
+use crate::support::node::{ACCESS_TOKEN, NodeConfig};
 
-/// A user who gives up while the phone rings.
-fn gives_up(nr: u32, after_ms: u64) -> CallScript {
-    CallScript { hangup: HangupRule::WhileRinging(Duration::from_millis(after_ms)), ..deaf(nr) }
+/// A user who hangs up while the phone rings.
+fn hangs_up_early(nr: u32, after_ms: u64) -> CallScript {
+    CallScript {
+        hangup: HangupRule::WhileRinging(Duration::from_millis(after_ms)),
+        ..without_media(nr)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h01_r05_ten_copies_make_one_call_also_when_they_come_later() {
+async fn h01_r05_ten_copies_make_one_call_even_if_they_arrive_late() {
     let rules = rules(&[
         (1, "do = \"duplicate\"\ncopies = 9"),
         (2, "do = \"duplicate\"\ncopies = 1\nafter_ms = 1500"),
     ]);
     let world = World::start(&rules, |_, _| ()).await;
-    for call in world.calls([deaf(1), deaf(2)]).await {
-        assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "accept 200"]);
+    for call in world.calls([without_media(1), without_media(2)]).await {
+        assert_eq!(world.graph_requests(&call.wacid), ["pre_accept 200", "accept 200"]);
         assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "4000");
     }
     world.until_webhooks("calls.connect", "duplicate", 10).await;
@@ -32,70 +35,75 @@ async fn h01_r05_ten_copies_make_one_call_also_when_they_come_later() {
         (world.admission("admitted").await, world.admission("duplicate").await),
         (2.0, 10.0)
     );
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h02_h03_r05_late_overtaken_and_lost_webhooks_make_at_most_one_call() {
+async fn h02_h03_r05_delayed_reordered_and_lost_webhooks_make_at_most_one_call() {
     let late: Vec<(u32, &str)> =
         (1..=12).map(|nr| (nr, "do = \"delay\"\nms = 0\nmost_ms = 1500")).collect();
     let lost = [(20, "do = \"swap\""), (21, "do = \"lose\"\non = \"connect\"")];
     let world = World::start(&rules(&[&late[..], &lost].concat()), |_, _| ()).await;
     let hangup = HangupRule::AfterPlaced(Duration::from_millis(600));
-    let scripts = (1..=12).map(|nr| CallScript { hangup, ..deaf(nr) });
-    let calls = world.calls(scripts.chain([gives_up(20, 0), gives_up(21, 300)])).await;
-    // A terminate may have come first: then there was no call, and Graph was asked nothing. One whose connect took
-    // until after the end is a call that Graph knows no more.
+    let scripts = (1..=12).map(|nr| CallScript { hangup, ..without_media(nr) });
+    let calls = world.calls(scripts.chain([hangs_up_early(20, 0), hangs_up_early(21, 300)])).await;
+    // A terminate may arrive first; then no call started and Graph received no request. If the
+    // connect arrives after the end, Graph no longer knows the call.
     world.until_webhook_sum("calls.connect", &["admitted", "late"], 13).await;
     world.until_webhook_sum("calls.terminate", &["ended", "late"], 14).await;
     let (swapped, lost) = (&calls[12].wacid, &calls[13].wacid);
-    assert!(world.asked(swapped).is_empty() && world.asked(lost).is_empty());
+    assert!(world.graph_requests(swapped).is_empty() && world.graph_requests(lost).is_empty());
     let told: Vec<String> =
         world.hangups().iter().map(|s| s.param("WhatsAppCallID").to_owned()).collect();
     assert!(!told.contains(swapped) && !told.contains(lost), "there was no call");
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h07_r13_what_is_not_signed_as_agreed_does_nothing() {
+async fn h07_r13_webhooks_without_a_valid_signature_have_no_effect() {
     let ways = ["missing", "wrong", "upper", "twice", "sha1"]
         .map(|how| format!("do = \"sign\"\nhow = \"{how}\""));
-    let mut of_users: Vec<(u32, &str)> = (1..).zip(ways.iter().map(String::as_str)).collect();
-    of_users.push((6, "do = \"sign\"\nsecret = \"never ours\""));
-    of_users.push((7, "do = \"sign\"\nsecret = \"the one before\""));
-    let world = World::start_with(&rules(&of_users), impatient(Duration::from_secs(45)), |w, _| {
-        w.meta = "app_secret_previous = \"the one before\"".to_owned();
-    })
-    .await;
-    let calls = world.calls((1..=6).map(|nr| gives_up(nr, 300))).await;
-    assert!(calls.iter().all(|call| world.asked(&call.wacid).is_empty()));
+    let mut user_rules: Vec<(u32, &str)> = (1..).zip(ways.iter().map(String::as_str)).collect();
+    user_rules.push((6, "do = \"sign\"\nsecret = \"never ours\""));
+    user_rules.push((7, "do = \"sign\"\nsecret = \"the one before\""));
+    let world =
+        World::start_with(&rules(&user_rules), short_timeouts(Duration::from_secs(45)), |w, _| {
+            w.meta = "app_secret_previous = \"the one before\"".to_owned();
+        })
+        .await;
+    let calls = world.calls((1..=6).map(|nr| hangs_up_early(nr, 300))).await;
+    assert!(calls.iter().all(|call| world.graph_requests(&call.wacid).is_empty()));
     assert_eq!(world.admission("admitted").await, 0.0);
     let refused = [("kind", "body"), ("result", "bad_signature")];
     assert!(
         world.node.metric("offhook_webhook_events_total", &refused).await >= 12.0,
         "both of each, and again"
     );
-    let previous = world.call(deaf(7)).await;
+    let previous = world.call(without_media(7)).await;
     assert_eq!(
-        world.asked(&previous.wacid),
+        world.graph_requests(&previous.wacid),
         ["pre_accept 200", "accept 200"],
         "the secret before still holds"
     );
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h08_h09_r05_batches_and_bodies_from_the_future_cost_no_call() {
+async fn h08_h09_r05_batches_and_unknown_fields_lose_no_call() {
     let ways = ["future", "no_contacts", "bsuid", "numbers", "no_direction", "case"]
         .map(|how| format!("do = \"reshape\"\nhow = \"{how}\""));
-    let mut of_users: Vec<(u32, &str)> = (1..).zip(ways.iter().map(String::as_str)).collect();
-    of_users.push((7, "do = \"batch\"\nitems = 1000\nmalformed = true"));
-    of_users.push((8, "do = \"batch\"\nitems = 3\nmalformed = true"));
-    of_users.push((9, "do = \"batch\"\nitems = 1"));
-    let world = World::start(&rules(&of_users), |_, _| ()).await;
-    let calls = world.calls((1..=9).map(deaf)).await;
+    let mut user_rules: Vec<(u32, &str)> = (1..).zip(ways.iter().map(String::as_str)).collect();
+    user_rules.push((7, "do = \"batch\"\nitems = 1000\nmalformed = true"));
+    user_rules.push((8, "do = \"batch\"\nitems = 3\nmalformed = true"));
+    user_rules.push((9, "do = \"batch\"\nitems = 1"));
+    let world = World::start(&rules(&user_rules), |_, _| ()).await;
+    let calls = world.calls((1..=9).map(without_media)).await;
     for (nr, call) in (1..).zip(&calls) {
-        assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "accept 200"], "user {nr}");
+        assert_eq!(
+            world.graph_requests(&call.wacid),
+            ["pre_accept 200", "accept 200"],
+            "user {nr}"
+        );
         let hangup = world.hangup(&call.wacid).await;
         assert_eq!(
             hangup.param("HangupCauseCode"),
@@ -109,34 +117,44 @@ async fn h08_h09_r05_batches_and_bodies_from_the_future_cost_no_call() {
     let unknown =
         world.node.metric("offhook_webhook_events_total", &[("result", "unknown_number")]).await;
     assert!(unknown > 300.0, "{unknown}: a sixth of each batch was another's");
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h10_r05_an_old_connect_is_noted_and_never_accepted() {
-    let of_users: Vec<(u32, String)> = [(1, -61), (2, -120), (3, -40), (4, 120), (5, 400)]
+async fn h10_r05_an_outdated_connect_is_recorded_and_never_accepted() {
+    let user_rules: Vec<(u32, String)> = [(1, -61), (2, -120), (3, -40), (4, 120), (5, 400)]
         .map(|(nr, s)| (nr, format!("do = \"skew\"\nseconds = {s}")))
         .to_vec();
-    let of_users: Vec<(u32, &str)> =
-        of_users.iter().map(|(nr, rule)| (*nr, rule.as_str())).collect();
-    let world = World::start(&rules(&of_users), |_, _| ()).await;
-    let scripts = [gives_up(1, 300), gives_up(2, 300), deaf(3), deaf(4), gives_up(5, 300)];
+    let user_rules: Vec<(u32, &str)> =
+        user_rules.iter().map(|(nr, rule)| (*nr, rule.as_str())).collect();
+    let world = World::start(&rules(&user_rules), |_, _| ()).await;
+    let scripts = [
+        hangs_up_early(1, 300),
+        hangs_up_early(2, 300),
+        without_media(3),
+        without_media(4),
+        hangs_up_early(5, 300),
+    ];
     let calls = world.calls(scripts).await;
     world.until_webhooks("calls.connect", "stale", 3).await;
     for call in [&calls[0], &calls[1], &calls[4]] {
-        assert!(world.asked(&call.wacid).is_empty(), "{:?}", world.asked(&call.wacid));
+        assert!(
+            world.graph_requests(&call.wacid).is_empty(),
+            "{:?}",
+            world.graph_requests(&call.wacid)
+        );
     }
     for call in &calls[2..4] {
-        assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "accept 200"]);
-        // Our own clock measures, whatever Meta's says.
+        assert_eq!(world.graph_requests(&call.wacid), ["pre_accept 200", "accept 200"]);
+        // Durations come from the node's clock, regardless of Meta's timestamps.
         assert_eq!(world.hangup(&call.wacid).await.param("BillDuration"), "1");
     }
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
 /// A second number of the same WABA.
-fn second_number(wanted: &mut Wanted, app: &App) {
-    wanted.extra = format!(
+fn second_number(node_config: &mut NodeConfig, app: &App) {
+    node_config.extra = format!(
         "[[number]]\nnumber = \"918035737459\"\nphone_number_id = \"106540352242923\"\nwaba = \"1029384756\"\n\
          calling_enabled = true\nanswer_url = \"{}\"\nhangup_url = \"{}\"\n",
         app.url("/answer"),
@@ -146,18 +164,18 @@ fn second_number(wanted: &mut Wanted, app: &App) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h12_r05_ids_are_opaque_case_sensitive_and_of_their_number() {
-    let of_users = [
+    let user_rules = [
         (1, "do = \"call_id\"\nid = \"wacid.AbCdEf==\""),
         (2, "do = \"call_id\"\nid = \"wacid.aBcDeF==\""),
         (3, "do = \"call_id\"\nbytes = 512"),
         (4, "do = \"call_id\"\nid = \"wacid.Twice\""),
         (5, "do = \"call_id\"\nid = \"wacid.Twice\""),
     ];
-    let world = World::start(&rules(&of_users), second_number).await;
+    let world = World::start(&rules(&user_rules), second_number).await;
     let number = "918035737459".to_owned();
     let second =
         SimNumber { number, phone_number_id: "106540352242923".to_owned(), ..SimNumber::default() };
-    let scripts = (1..=4).map(deaf).chain([CallScript { to: second, ..deaf(5) }]);
+    let scripts = (1..=4).map(without_media).chain([CallScript { to: second, ..without_media(5) }]);
     let calls = world.calls(scripts).await;
     assert!(calls.iter().all(super::Call::was_answered), "each was answered");
     for (nr, call) in (1..).zip(&calls) {
@@ -171,11 +189,11 @@ async fn h12_r05_ids_are_opaque_case_sensitive_and_of_their_number() {
     }
     assert_eq!(calls[2].wacid.len(), 512);
     assert_eq!(world.admission("admitted").await, 5.0);
-    world.is_well().await;
+    world.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m17_m20_settings_are_kept_told_and_obeyed() {
+async fn m17_m20_settings_are_stored_reported_and_applied() {
     let world = World::start("", |_, _| ()).await;
     let url = format!("{}/106540352242922/settings", world.sim.graph_url());
     let bearer = format!("Bearer {ACCESS_TOKEN}");
@@ -186,7 +204,7 @@ async fn m17_m20_settings_are_kept_told_and_obeyed() {
     assert_eq!(http::get(&url).await.status, 401);
     assert_eq!(set(serde_json::json!({"status": "PERHAPS"})).await, 400);
     assert_eq!(set(serde_json::json!({"status": "DISABLED"})).await, 200);
-    let refused = world.sim.place_call(deaf(1)).all().await;
+    let refused = world.sim.place_call(without_media(1)).all().await;
     let cannot = |e: &CallEvent| matches!(&e.kind, CallEventKind::Ended(end) if end.cause.starts_with("calling_disabled"));
     assert!(refused.iter().any(cannot), "{refused:#?}");
     let changed = serde_json::json!({"status": "ENABLED", "callback_permission_status": "ENABLED"});
@@ -194,21 +212,21 @@ async fn m17_m20_settings_are_kept_told_and_obeyed() {
     let told = http::send("GET", &url, &[("authorization", &bearer)], "").await.json();
     assert_eq!(told["calling"]["srtp_key_exchange_protocol"], "DTLS", "{told}");
     world.until_webhooks("account_settings_update", "settings_noted", 2).await;
-    world.call(deaf(1)).await;
+    world.call(without_media(1)).await;
     world.until_webhooks("messages.call_permission_reply", "permission_updated", 1).await;
     assert_eq!(world.admission("admitted").await, 1.0);
 }
 
-/// M3: Meta comes again with what was not answered in time, though the node may have taken it.
+/// Meta resends a webhook that was not answered in time, although the node may have processed it.
 #[tokio::test(flavor = "multi_thread")]
-async fn m03_r05_a_webhook_that_is_delivered_again_counts_once() {
-    let mut times = impatient(Duration::from_secs(45));
+async fn m03_r05_a_redelivered_webhook_counts_once() {
+    let mut times = short_timeouts(Duration::from_secs(45));
     times.webhook.answer = Duration::from_millis(300);
     let world = World::start_with("", times, |_, _| ()).await;
-    world.call(deaf(1)).await;
+    world.call(without_media(1)).await;
     world.node.signal("STOP");
     let hangup = HangupRule::AfterAnswer(Duration::from_millis(800));
-    let mut events = world.sim.place_call(CallScript { hangup, ..deaf(2) });
+    let mut events = world.sim.place_call(CallScript { hangup, ..without_media(2) });
     let (mut seen, mut unanswered) = (Vec::new(), 0);
     while let Some(event) = events.next().await {
         unanswered += usize::from(matches!(&event.kind, CallEventKind::Webhook { status: 0, .. }));
@@ -219,13 +237,13 @@ async fn m03_r05_a_webhook_that_is_delivered_again_counts_once() {
     }
     let call = super::Call::of(seen);
     assert!(call.was_answered() && unanswered >= 2, "{:#?}", call.events);
-    assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "accept 200"]);
-    // Of the copies that were cut off some are read and some are not: whichever came first began the call.
+    assert_eq!(world.graph_requests(&call.wacid), ["pre_accept 200", "accept 200"]);
+    // Some of the truncated copies are still read. The first one to arrive starts the call.
     let admitted = [("kind", "calls.connect"), ("result", "admitted")];
     assert_eq!(
         world.node.metric("offhook_webhook_events_total", &admitted).await,
         2.0,
         "each call once"
     );
-    world.is_well().await;
+    world.assert_clean().await;
 }

@@ -1,4 +1,4 @@
-"""A caller on aiortc: offers, takes the answer, listens. Speaks JSON lines with the test that started it."""
+"""A caller with aiortc: sends an offer, applies the answer, listens. Exchanges JSON lines with the test that started it."""
 
 import array
 import asyncio

@@ -1,8 +1,10 @@
-// Plivo's own Node SDK at a test's command. Voice requests have Plivo's address written into one of its files; that
-// address alone is replaced as the file is loaded (plivo-call-api.md §6). Installed files stay as they are.
+// Plivo's Node SDK, controlled by a test. One of its files contains Plivo's address for voice
+// requests. Only that address is replaced when the file is loaded (docs/sdk.md); installed files are
+// not changed.
 //
-// Called with base URL, auth id, auth token; NODE_PATH names the folder that has the package. Reads one JSON array a line,
-// ["calls.create", [...]]: a method of the client and its arguments. Prints what came, or the error.
+// Arguments: base URL, auth id, auth token. NODE_PATH names the folder that contains the package.
+// Reads one JSON array per line, ["calls.create", [...]]: a method of the client and its arguments.
+// Prints the result or the error.
 'use strict';
 const fs = require('fs');
 const readline = require('readline');
@@ -21,7 +23,7 @@ const client = new plivo.Client(authId, authToken, { url: `${base}/v1/Account/${
 /** What an SDK object holds, without its client. */
 const plain = (value) => JSON.parse(JSON.stringify(value ?? null, (name, one) => {
   if (name === 'client' || typeof one === 'function') return undefined;
-  // A list's page stands beside its objects.
+  // A list has its page metadata beside the objects.
   return Array.isArray(one) && one.meta ? { objects: [...one], meta: one.meta } : one;
 }));
 

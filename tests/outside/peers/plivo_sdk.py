@@ -1,8 +1,8 @@
-"""Plivo's own Python SDK, unmodified but for the base URL, at a test's command.
+"""Plivo's Python SDK, controlled by a test. Only the base URL is changed.
 
-Called with base URL, auth id, auth token; reads one JSON array a line, ["calls.create", {...}] and the like: a method of
-the client, or of `plivo.utils` behind `utils.`, and its arguments (an object by name, a list by place). Prints what the
-SDK gave for each, or the exception it raised.
+Arguments: base URL, auth id, auth token. Reads one JSON array per line, such as ["calls.create", {...}]: a method of the
+client, or of `plivo.utils` with the prefix `utils.`, and its arguments (an object for keyword arguments, a list for
+positional ones). Prints the result of each call, or the exception.
 """
 import json
 import sys
@@ -18,7 +18,7 @@ client = plivo.RestClient(auth_id, auth_token)
 
 
 def plain(value):
-    """What an SDK object holds, without its client."""
+    """Returns the fields of an SDK object without its client."""
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     if isinstance(value, (list, tuple)):

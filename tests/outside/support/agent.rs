@@ -1,4 +1,5 @@
-//! A stand-in for an agent's server, and for a model's: keeps what it is asked, answers as the test says.
+//! A stand-in for the servers of an agent and of a model: keeps the requests and replies as the
+//! test specifies.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +12,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Turn {
     pub path: String,
@@ -20,23 +21,24 @@ pub struct Turn {
     pub body: Value,
 }
 
-/// What it says to one.
-pub enum Says {
+/// A response to a turn.
+pub enum AgentResponse {
     Json(Value),
     Status(u16),
-    /// Server-sent events, each when the test sends it; the end when the sender goes.
+    /// Server-sent events, each when the test sends it. The response ends when the sender is
+    /// dropped.
     Events(mpsc::Receiver<String>),
 }
 
-type Answerer = Arc<dyn Fn(&Turn) -> Says + Send + Sync>;
+type Responder = Arc<dyn Fn(&Turn) -> AgentResponse + Send + Sync>;
 
 struct Inner {
-    answer: Answerer,
+    answer: Responder,
     turns: Mutex<Vec<Turn>>,
     count: watch::Sender<usize>,
 }
 
-/// The running server.
+/// A running server.
 #[derive(Clone)]
 pub struct AgentServer {
     inner: Arc<Inner>,
@@ -44,7 +46,7 @@ pub struct AgentServer {
 }
 
 impl AgentServer {
-    pub async fn start(answer: impl Fn(&Turn) -> Says + Send + Sync + 'static) -> Self {
+    pub async fn start(answer: impl Fn(&Turn) -> AgentResponse + Send + Sync + 'static) -> Self {
         let inner = Arc::new(Inner {
             answer: Arc::new(answer),
             turns: Mutex::default(),
@@ -58,13 +60,13 @@ impl AgentServer {
         Self { inner, url }
     }
 
-    /// What it was asked so far.
+    /// Returns the requests received so far.
     pub fn turns(&self) -> Vec<Turn> {
         self.inner.turns.lock().expect("turns").clone()
     }
 
-    /// Waits until it was asked so often.
-    pub async fn until_asked(&self, count: usize) -> Vec<Turn> {
+    /// Waits until `count` requests have been received.
+    pub async fn until_requests(&self, count: usize) -> Vec<Turn> {
         let mut counted = self.inner.count.subscribe();
         let waited = counted.wait_for(|so_far| *so_far >= count);
         let waited = tokio::time::timeout(std::time::Duration::from_secs(20), waited).await;
@@ -84,9 +86,11 @@ async fn handle(
     inner.turns.lock().expect("turns").push(turn.clone());
     inner.count.send_modify(|count| *count += 1);
     match (inner.answer)(&turn) {
-        Says::Json(value) => axum::Json(value).into_response(),
-        Says::Status(status) => StatusCode::from_u16(status).expect("a status").into_response(),
-        Says::Events(events) => {
+        AgentResponse::Json(value) => axum::Json(value).into_response(),
+        AgentResponse::Status(status) => {
+            StatusCode::from_u16(status).expect("a status").into_response()
+        }
+        AgentResponse::Events(events) => {
             let stream = futures_util::stream::unfold(events, |mut events| async move {
                 let event = events.recv().await?;
                 Some((Ok::<_, std::io::Error>(Bytes::from(format!("data: {event}\n\n"))), events))
@@ -97,22 +101,22 @@ async fn handle(
     }
 }
 
-/// A reply by the contract.
-pub fn reply(text: &str, action: Value) -> Says {
-    Says::Json(json!({"reply": [{"type": "text", "text": text}], "action": action}))
+/// Returns a reply in the agent protocol.
+pub fn reply(text: &str, action: Value) -> AgentResponse {
+    AgentResponse::Json(json!({"reply": [{"type": "text", "text": text}], "action": action}))
 }
 
-/// A chunk of a model's.
+/// Returns a chunk of a model's response.
 pub fn chunk(text: &str) -> String {
     json!({"choices": [{"delta": {"content": text}}]}).to_string()
 }
 
-/// All of a model's answer at once.
-pub fn chunks(texts: &[&str]) -> Says {
+/// Returns a model's complete response.
+pub fn chunks(texts: &[&str]) -> AgentResponse {
     let (sender, events) = mpsc::channel(64);
     for text in texts {
         sender.try_send(chunk(text)).expect("a receiver");
     }
     sender.try_send("[DONE]".to_owned()).expect("a receiver");
-    Says::Events(events)
+    AgentResponse::Events(events)
 }

@@ -1,4 +1,4 @@
-//! A customer's Answer-URL application: answers by path, keeps every request for the test to look at.
+//! A customer's application: responds by path and keeps every request.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -11,43 +11,43 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::watch;
 
-/// One request as it came.
+/// A received request.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct ReceivedRequest {
     pub method: String,
     pub path: String,
     pub url: String,
     pub headers: HeaderMap,
     /// Form or query parameters.
     pub params: BTreeMap<String, String>,
-    /// As it came.
+    /// The unparsed body.
     pub body: String,
 }
 
-impl Seen {
-    /// The body, where it is JSON.
+impl ReceivedRequest {
+    /// Returns the body as JSON, or null.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
 
-    /// A parameter, or "(absent)".
+    /// Returns a parameter, or "(absent)".
     pub fn param(&self, name: &str) -> &str {
         self.params.get(name).map_or("(absent)", String::as_str)
     }
 }
 
-/// What a path answers.
-pub type Answerer = Arc<dyn Fn(&Seen) -> (u16, String) + Send + Sync>;
+/// Returns the status and body for a request.
+pub type Responder = Arc<dyn Fn(&ReceivedRequest) -> (u16, String) + Send + Sync>;
 
 struct Inner {
-    routes: Mutex<BTreeMap<String, Answerer>>,
+    routes: Mutex<BTreeMap<String, Responder>>,
     slow: Mutex<BTreeMap<String, Duration>>,
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Vec<ReceivedRequest>>,
     count: watch::Sender<usize>,
     base: Mutex<String>,
 }
 
-/// The running application.
+/// A running application.
 #[derive(Clone)]
 pub struct App {
     inner: Arc<Inner>,
@@ -76,7 +76,7 @@ impl App {
         format!("{}{path}", self.base)
     }
 
-    /// `path` answers this document.
+    /// Sets the document of `path`.
     pub fn xml(&self, path: &str, body: impl Into<String>) -> &Self {
         let body = body.into();
         self.route(path, move |_| (200, body.clone()))
@@ -85,37 +85,42 @@ impl App {
     pub fn route(
         &self,
         path: &str,
-        f: impl Fn(&Seen) -> (u16, String) + Send + Sync + 'static,
+        f: impl Fn(&ReceivedRequest) -> (u16, String) + Send + Sync + 'static,
     ) -> &Self {
         self.inner.routes.lock().expect("routes").insert(path.to_owned(), Arc::new(f));
         self
     }
 
-    /// `path` takes that long from now on.
+    /// Delays the responses of `path`.
     pub fn slow(&self, path: &str, by: Duration) -> &Self {
         self.inner.slow.lock().expect("slow").insert(path.to_owned(), by);
         self
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.inner.seen.lock().expect("seen").clone()
     }
 
     pub fn count(&self, path: &str) -> usize {
-        self.seen().iter().filter(|s| s.path == path).count()
+        self.requests().iter().filter(|s| s.path == path).count()
     }
 
     /// Waits for the first request to `path`.
-    pub async fn wait(&self, path: &str) -> Seen {
+    pub async fn wait(&self, path: &str) -> ReceivedRequest {
         self.wait_where(path, |_| true).await
     }
 
     /// Waits for a request to `path` that satisfies `test`.
-    pub async fn wait_where(&self, path: &str, test: impl Fn(&Seen) -> bool) -> Seen {
+    pub async fn wait_where(
+        &self,
+        path: &str,
+        test: impl Fn(&ReceivedRequest) -> bool,
+    ) -> ReceivedRequest {
         let mut count = self.inner.count.subscribe();
         let found = async {
             loop {
-                if let Some(seen) = self.seen().into_iter().find(|s| s.path == path && test(s)) {
+                if let Some(seen) = self.requests().into_iter().find(|s| s.path == path && test(s))
+                {
                     return seen;
                 }
                 count.changed().await.expect("the application lives");
@@ -125,7 +130,7 @@ impl App {
             Ok(seen) => seen,
             Err(_) => panic!(
                 "no such request to {path} within 40 s; there were: {:#?}",
-                self.seen().iter().map(|s| (&s.path, &s.params)).collect::<Vec<_>>()
+                self.requests().iter().map(|s| (&s.path, &s.params)).collect::<Vec<_>>()
             ),
         }
     }
@@ -144,7 +149,7 @@ async fn handle(
         String::from_utf8_lossy(&body).into_owned()
     };
     let base = app.base.lock().expect("base").clone();
-    let seen = Seen {
+    let seen = ReceivedRequest {
         method: method.to_string(),
         path: uri.path().to_owned(),
         url: format!("{base}{uri}"),
@@ -161,7 +166,7 @@ async fn handle(
         tokio::time::sleep(by).await;
     }
     let status = StatusCode::from_u16(status).expect("a status");
-    // A redirect's answer is where it leads.
+    // The text of a redirect is its target.
     if status.is_redirection() {
         return (status, [("location", answer)]).into_response();
     }

@@ -1,4 +1,5 @@
-//! The server of a stream: takes sockets, keeps what is said on them, and says what a test wants.
+//! A customer's stream server: accepts sockets, keeps received messages, and sends what a test
+//! requires.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,19 +14,19 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
-/// Waits for sockets.
+/// A listening server.
 pub struct BotServer {
     pub url: String,
     sockets: mpsc::Receiver<Bot>,
     tries: Arc<Mutex<u32>>,
 }
 
-/// One socket.
+/// An accepted socket.
 pub struct Bot {
     socket: WebSocketStream<TcpStream>,
     pub path: String,
     pub headers: HeaderMap,
-    /// What came while something else was waited for.
+    /// Messages received while waiting for another one.
     early: Vec<Value>,
 }
 
@@ -34,7 +35,7 @@ impl BotServer {
         Self::refusing(0).await
     }
 
-    /// One that answers the first so many tries with 503.
+    /// Starts a server that answers the first `first` attempts with 503.
     pub async fn refusing(first: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port for the bot");
         let url = format!("ws://{}/bot?lang=hi", listener.local_addr().expect("its address"));
@@ -69,13 +70,13 @@ impl BotServer {
         Self { url, sockets, tries }
     }
 
-    /// The next socket.
-    pub async fn taken(&mut self) -> Bot {
+    /// Waits for the next socket.
+    pub async fn accept(&mut self) -> Bot {
         let taken = tokio::time::timeout(Duration::from_secs(20), self.sockets.recv());
         taken.await.expect("a socket within 20 s").expect("the server is there")
     }
 
-    /// How often it was connected to.
+    /// Returns the number of connection attempts.
     pub fn tries(&self) -> u32 {
         *self.tries.lock().expect("tries")
     }
@@ -90,7 +91,7 @@ impl Bot {
         self.socket.send(message).await.expect("the socket takes it");
     }
 
-    /// Has sound played: 16-bit samples.
+    /// Plays 16-bit samples.
     pub async fn play(&mut self, hz: u32, pcm: &[i16]) {
         for piece in pcm.chunks(4_000) {
             let bytes: Vec<u8> = piece.iter().flat_map(|sample| sample.to_le_bytes()).collect();
@@ -101,12 +102,12 @@ impl Bot {
         }
     }
 
-    /// The next message of this event; others that come before are kept.
-    pub async fn hear(&mut self, event: &str) -> Value {
+    /// Returns the next message of this event and keeps earlier ones of other events.
+    pub async fn receive(&mut self, event: &str) -> Value {
         if let Some(at) = self.early.iter().position(|said| said["event"] == event) {
             return self.early.remove(at);
         }
-        // Sound comes all the time.
+        // Media messages arrive continuously.
         for _ in 0..2_000 {
             match self.next().await {
                 Ok(said) if said["event"] == event => return said,
@@ -117,8 +118,8 @@ impl Bot {
         panic!("no {event} among 2,000 messages; the last: {:?}", self.early.last());
     }
 
-    /// The next message of any kind, kept ones first; the code that the socket is closed with.
-    pub async fn any(&mut self) -> Result<Value, Option<u16>> {
+    /// Returns the next message, kept ones first, or the close code if the socket is closed.
+    pub async fn next_message(&mut self) -> Result<Value, Option<u16>> {
         if self.early.is_empty() { self.next().await } else { Ok(self.early.remove(0)) }
     }
 
@@ -140,8 +141,8 @@ impl Bot {
         tokio::time::timeout(Duration::from_secs(20), next).await.expect("a message within 20 s")
     }
 
-    /// The next ping, which is answered with whatever is read next.
-    pub async fn pinged(&mut self) {
+    /// Waits for the next ping. The pong is sent with the next read.
+    pub async fn receive_ping(&mut self) {
         let pinged = async {
             loop {
                 match self.socket.next().await {
@@ -154,7 +155,7 @@ impl Bot {
         tokio::time::timeout(Duration::from_secs(30), pinged).await.expect("a ping within 30 s");
     }
 
-    /// The code that the socket is closed with, whatever comes before.
+    /// Waits until the socket is closed. Returns the close code.
     pub async fn closed(&mut self) -> Option<u16> {
         loop {
             match self.next().await {
@@ -168,13 +169,13 @@ impl Bot {
         let _ = self.socket.close(None).await;
     }
 
-    /// Breaks the connection off without a word.
-    pub fn cut(self) {
+    /// Drops the connection without a close frame.
+    pub fn disconnect(self) {
         drop(self.socket.into_inner());
     }
 
-    /// Reads nothing from now on; the connection stays as long as what is given back.
-    pub fn deaf(self) -> TcpStream {
+    /// Stops reading. The connection stays open while the returned value lives.
+    pub fn stop_reading(self) -> TcpStream {
         self.socket.into_inner()
     }
 }

@@ -1,4 +1,5 @@
-//! A real Chromium over its DevTools protocol: open a page, run a script in it, take a picture.
+//! A real Chromium, controlled over the DevTools protocol: opens pages, runs scripts, takes
+//! screenshots.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -11,10 +12,10 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-/// Chromium's binary, if there is one.
+/// Returns the path of Chromium's binary if it is installed.
 pub fn chromium() -> Option<String> {
-    let wanted = std::env::var("CHROMIUM").ok();
-    wanted
+    let configured = std::env::var("CHROMIUM").ok();
+    configured
         .into_iter()
         .chain(["chromium", "chromium-browser", "google-chrome"].map(str::to_owned))
         .find(|name| {
@@ -27,7 +28,7 @@ pub fn chromium() -> Option<String> {
         })
 }
 
-/// Whether Chromium is here; prints the reason for a skip.
+/// Returns true if Chromium is installed. Otherwise prints why the test is skipped.
 pub fn has_chromium() -> bool {
     super::has_peer(
         "chromium",
@@ -36,7 +37,8 @@ pub fn has_chromium() -> bool {
     )
 }
 
-/// axe-core's script, if it is installed: `OFFHOOK_TEST_NODE_MODULES` names the folder that has it.
+/// Returns axe-core's script if it is installed: `OFFHOOK_TEST_NODE_MODULES` names the folder that
+/// contains it.
 pub fn axe() -> Option<String> {
     let modules = std::env::var_os("OFFHOOK_TEST_NODE_MODULES").map(std::path::PathBuf::from);
     let found = modules.and_then(|at| std::fs::read_to_string(at.join("axe-core/axe.min.js")).ok());
@@ -45,18 +47,18 @@ pub fn axe() -> Option<String> {
     if super::has_peer("axe-core", found.is_some(), how) { found } else { None }
 }
 
-/// A page's scripts have run, if it has any.
+/// A condition: the page's scripts have run, if it has any.
 pub const READY: &str = "(document.documentElement?.dataset.ready !== undefined || (document.readyState === 'complete' && \
                          !document.querySelector('script[type=module]')))";
 
-/// A browser with one page, or a further page of it.
+/// A browser with one page, or another tab of it.
 pub struct Browser {
-    /// Of its first page.
+    /// Set for the first page.
     child: Option<(Child, tempfile::TempDir)>,
     port: u16,
     socket: WebSocketStream<TcpStream>,
     next: u64,
-    /// What the page wrote to its console as errors, and uncaught exceptions.
+    /// Errors that the page logged to its console, and uncaught exceptions.
     pub errors: Vec<String>,
 }
 
@@ -107,7 +109,7 @@ impl Browser {
         Self::attach(Some((child, profile)), port, url).await
     }
 
-    /// A further tab of the same browser, with the same cookies; it is gone with the first.
+    /// Opens another tab of the same browser with the same cookies. It closes with the first.
     pub async fn another(&self, url: &str) -> Self {
         Self::attach(None, self.port, url).await
     }
@@ -167,7 +169,7 @@ impl Browser {
             .expect("Chromium answers within a minute")
     }
 
-    /// Runs a script (a promise is awaited) and gives its value.
+    /// Runs a script, awaits its promise, and returns the value.
     pub async fn eval(&mut self, script: &str) -> Value {
         let params = json!({"expression": script, "awaitPromise": true, "returnByValue": true, "userGesture": true});
         let answer = self.call("Runtime.evaluate", params).await;
@@ -191,7 +193,7 @@ impl Browser {
         );
     }
 
-    /// A picture of the page as PNG.
+    /// Saves a screenshot of the page as PNG.
     pub async fn screenshot(&mut self, path: &std::path::Path) {
         let answer = self.call("Page.captureScreenshot", json!({"format": "png"})).await;
         let data = answer["result"]["data"].as_str().expect("a picture");
@@ -199,13 +201,14 @@ impl Browser {
         std::fs::write(path, bytes).expect("write the picture");
     }
 
-    /// What axe-core finds serious or critical in the page as it stands. Its script comes by the protocol, which the page's
-    /// policy does not bind.
+    /// Returns axe-core's serious and critical violations in the current page. The script is
+    /// injected through DevTools, which bypasses the content security policy.
     pub async fn barriers(&mut self, axe: &str) -> Vec<String> {
         if self.eval("typeof axe").await == "undefined" {
             self.eval(&format!("{axe};0")).await;
         }
-        // Colours that are still changing are none that anybody reads. A browser that draws nothing ends no animation.
+        // Wait for colour transitions to end. A headless browser that does not render never ends an
+        // animation, hence the timeout.
         self.eval(
             "Promise.race([new Promise((done) => setTimeout(done, 1000)), Promise.allSettled(document.getAnimations()\
              .filter((a) => a.effect.getTiming().iterations !== Infinity).map((a) => a.finished))]).then(() => 0)",
@@ -223,35 +226,35 @@ impl Browser {
             .collect()
     }
 
-    /// The window's inside from now on.
+    /// Sets the size of the viewport.
     pub async fn size(&mut self, width: u32, height: u32) {
         let params =
             json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.call("Emulation.setDeviceMetricsOverride", params).await;
     }
 
-    /// Asks DevTools for anything that has no method here.
+    /// Sends any DevTools command.
     pub async fn devtools(&mut self, method: &str, params: Value) -> Value {
         self.call(method, params).await["result"].clone()
     }
 
-    /// Goes to a path of the same host, and waits until its page is there.
+    /// Opens a path of the same host and waits until the page has loaded.
     pub async fn visit(&mut self, path: &str) {
-        // The same page is come to anew, too.
+        // Also works if the path is the current page.
         self.eval(&format!("globalThis.left = 1; location.href = '{path}'")).await;
         let there = "typeof left === 'undefined' && document.readyState === 'complete' && location.pathname + location.search";
         self.until(&format!("{there} === '{path}'")).await;
     }
 
-    /// Clicks what a selector finds, once it is there.
+    /// Waits until an element matches a selector and clicks it.
     pub async fn click(&mut self, selector: &str) {
-        // Found and clicked in one: in between a part of the page may be another.
+        // Find and click in one script, because the page may change in between.
         let found = format!("document.querySelector({selector:?})");
         self.until(&format!("{READY} && ((found) => found && (found.click(), true))({found})"))
             .await;
     }
 
-    /// Writes into a field as a person does.
+    /// Types into a field.
     pub async fn fill(&mut self, selector: &str, value: &str) {
         self.until(&format!("document.querySelector({selector:?})")).await;
         let fill = format!(
@@ -262,7 +265,7 @@ impl Browser {
         self.eval(&fill).await;
     }
 
-    /// Shows pages as a reader with dark or light preference would see them.
+    /// Emulates a preference for dark or light colours.
     pub async fn prefer(&mut self, scheme: &str) {
         let params = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.call("Emulation.setEmulatedMedia", params).await;

@@ -1,7 +1,7 @@
-//! A small S3: one bucket in memory, which believes nobody whose signature it has not computed itself.
+//! A small S3 server: one bucket in memory that verifies the signature of every request.
 //!
-//! The check is Amazon's page "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)", written down
-//! again: it shares no line with the library that signs.
+//! The verification follows Amazon's page "Authenticating Requests: Using Query Parameters (AWS
+//! Signature Version 4)" and shares no code with the library that signs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ pub const SECRET: &str = "secret/of+the=storage";
 pub const REGION: &str = "eu-test-1";
 pub const NAME: &str = "calls";
 
-/// An object.
+/// A stored object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     pub content_type: String,
@@ -28,14 +28,14 @@ pub struct Object {
 
 struct Inner {
     objects: Mutex<BTreeMap<String, Object>>,
-    /// What the next requests are answered with instead.
+    /// Status codes of the next responses, which fail.
     failing: Mutex<Vec<u16>>,
-    /// Method, key and status of what was asked.
-    asked: Mutex<Vec<(String, String, u16)>>,
+    /// Method, key and status of the requests.
+    requests: Mutex<Vec<(String, String, u16)>>,
     changed: watch::Sender<u64>,
 }
 
-/// The running storage.
+/// A running server.
 #[derive(Clone)]
 pub struct Bucket {
     inner: Arc<Inner>,
@@ -47,7 +47,7 @@ impl Bucket {
         let inner = Arc::new(Inner {
             objects: Mutex::default(),
             failing: Mutex::default(),
-            asked: Mutex::default(),
+            requests: Mutex::default(),
             changed: watch::Sender::new(0),
         });
         let listener =
@@ -58,7 +58,7 @@ impl Bucket {
         Self { inner, base }
     }
 
-    /// `[recordings.s3]`.
+    /// Returns a `[recordings.s3]` table.
     pub fn toml(&self, more: &str) -> String {
         format!(
             "[recordings.s3]\nendpoint = \"{}\"\nregion = \"{REGION}\"\nbucket = \"{NAME}\"\nprefix = \"offhook/\"\n\
@@ -67,7 +67,7 @@ impl Bucket {
         )
     }
 
-    /// The next requests are answered with these, one after the other.
+    /// Makes the next requests fail with these status codes.
     pub fn fail(&self, statuses: &[u16]) {
         self.inner.failing.lock().expect("failing").extend(statuses);
     }
@@ -76,23 +76,25 @@ impl Bucket {
         self.inner.objects.lock().expect("objects").clone()
     }
 
-    pub fn asked(&self) -> Vec<(String, String, u16)> {
-        self.inner.asked.lock().expect("asked").clone()
+    pub fn requests(&self) -> Vec<(String, String, u16)> {
+        self.inner.requests.lock().expect("requests").clone()
     }
 
-    /// Waits until so much was asked.
-    pub async fn until_asked(&self, count: usize) {
+    /// Waits until `count` requests have been received.
+    pub async fn until_requests(&self, count: usize) {
         let mut changed = self.inner.changed.subscribe();
-        let asked = async {
-            while self.asked().len() < count {
+        let requests = async {
+            while self.requests().len() < count {
                 changed.changed().await.expect("the storage lives");
             }
         };
-        let asked = tokio::time::timeout(std::time::Duration::from_secs(40), asked).await;
-        asked.unwrap_or_else(|_| panic!("{count} not within 40 s; asked: {:#?}", self.asked()));
+        let requests = tokio::time::timeout(std::time::Duration::from_secs(40), requests).await;
+        requests.unwrap_or_else(|_| {
+            panic!("{count} not within 40 s; requests: {:#?}", self.requests())
+        });
     }
 
-    /// Waits until this holds of what is there.
+    /// Waits until the objects satisfy a condition.
     pub async fn until(
         &self,
         holds: impl Fn(&BTreeMap<String, Object>) -> bool,
@@ -108,7 +110,7 @@ impl Bucket {
             }
         };
         let found = tokio::time::timeout(std::time::Duration::from_secs(40), found).await;
-        found.unwrap_or_else(|_| panic!("not within 40 s; asked: {:#?}", self.asked()))
+        found.unwrap_or_else(|_| panic!("not within 40 s; requests: {:#?}", self.requests()))
     }
 }
 
@@ -126,8 +128,8 @@ async fn handle(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         (None, Ok(()), None) => error(404, "NoSuchBucket"),
         (None, Ok(()), Some(key)) => carry_out(&inner, &head, key, body),
     };
-    let asked = (head.method.to_string(), key.unwrap_or_default(), answer.status().as_u16());
-    inner.asked.lock().expect("asked").push(asked);
+    let requests = (head.method.to_string(), key.unwrap_or_default(), answer.status().as_u16());
+    inner.requests.lock().expect("requests").push(requests);
     inner.changed.send_modify(|n| *n += 1);
     answer
 }
@@ -193,7 +195,7 @@ fn error(status: u16, code: &str) -> Response {
     Response::builder().status(status).body(Body::from(body)).expect("an answer")
 }
 
-/// Whether the request is signed by our key, now, for what it is.
+/// Verifies that the request is signed with our key, is current, and matches the signature.
 fn checked(head: &axum::http::request::Parts) -> Result<(), &'static str> {
     let pairs: Vec<(String, String)> =
         url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes())
@@ -219,7 +221,7 @@ fn checked(head: &axum::http::request::Parts) -> Result<(), &'static str> {
     if age < -60 || age > expires.parse::<i64>().map_err(|_| "BadExpires")? {
         return Err("RequestExpired");
     }
-    // The canonical request: names and values percent-encoded, in the order of their encoded names.
+    // The canonical request: names and values percent-encoded, sorted by their encoded names.
     let mut canonical: Vec<String> = pairs
         .iter()
         .filter(|(name, _)| name != "X-Amz-Signature")
@@ -257,7 +259,7 @@ fn checked(head: &axum::http::request::Parts) -> Result<(), &'static str> {
     }
 }
 
-/// RFC 3986's unreserved characters stay, all others are `%XY`.
+/// Percent-encodes everything except RFC 3986's unreserved characters.
 fn encoded(text: &str) -> String {
     let one = |b: u8| match b {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {

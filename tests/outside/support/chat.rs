@@ -1,4 +1,4 @@
-//! A node with a customer's webhooks, users who write to it, and what it answers.
+//! A node with a customer's webhooks and users who write to it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -6,15 +6,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sim::Sim;
 
-use super::app::{App, Seen};
+use super::app::{App, ReceivedRequest};
 use super::http;
-use super::node::{API_KEY, AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options};
+use super::node::{API_KEY, AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options};
 
 pub const SECRET: &str = "test-webhook-secret";
 pub const OTHER_SECRET: &str = "test-other-secret";
 pub const USER: &str = "919412341234";
 
-/// All of it.
+/// A node with its simulated Meta and application.
 pub struct Chat {
     pub sim: Sim,
     pub node: Node,
@@ -23,12 +23,12 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// With one webhook, `crm`, at `/hook`.
+    /// Starts with one webhook, `crm`, at `/hook`.
     pub async fn start() -> Self {
         Self::start_with(crm, |_| {}).await
     }
 
-    /// With a second one, `desk`, at `/desk`.
+    /// Starts with a second webhook, `desk`, at `/desk`.
     pub async fn with_two() -> Self {
         Self::start_with(
             |app| format!("{}{}", crm(app), webhook(app, "desk", "/desk", OTHER_SECRET)),
@@ -39,7 +39,7 @@ impl Chat {
 
     pub async fn start_with(
         extra: impl Fn(&App) -> String,
-        more: impl FnOnce(&mut Wanted),
+        more: impl FnOnce(&mut NodeConfig),
     ) -> Self {
         let app = App::start().await;
         app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
@@ -47,15 +47,15 @@ impl Chat {
             app.route(path, |_| (200, String::new()));
         }
         let sim = Sim::start(sim_options()).await.expect("sim");
-        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-        wanted.extra = extra(&app);
-        more(&mut wanted);
-        let node = Node::start(&wanted).await;
+        let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+        node_config.extra = extra(&app);
+        more(&mut node_config);
+        let node = Node::start(&node_config).await;
         sim.set_node_url(&node.public);
         Self { sim, node, app, written: AtomicUsize::new(0) }
     }
 
-    /// A request of the number API, with the usual key.
+    /// Sends a request to the number API with the default key.
     pub async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         self.ask_as(API_KEY, method, path, body).await
     }
@@ -73,19 +73,19 @@ impl Chat {
         body
     }
 
-    /// A user writes; gives Meta's id of it, which the node has when this returns.
-    pub async fn writes(&self, user: &str, text: &str) -> String {
-        self.sends(user, json!({"type": "text", "text": {"body": text}})).await
+    /// Sends a text from a user. Returns Meta's message id after the node has accepted it.
+    pub async fn send_text(&self, user: &str, text: &str) -> String {
+        self.send_message(user, json!({"type": "text", "text": {"body": text}})).await
     }
 
-    /// A user sends a message of any kind.
-    pub async fn sends(&self, user: &str, message: Value) -> String {
+    /// Sends a message of any kind from a user.
+    pub async fn send_message(&self, user: &str, message: Value) -> String {
         let wamid = format!("wamid.{}.{}", user, self.written.fetch_add(1, Ordering::Relaxed));
-        assert_eq!(self.sends_as(user, &wamid, message).await, 200);
+        assert_eq!(self.send_message_as(user, &wamid, message).await, 200);
         wamid
     }
 
-    pub async fn sends_as(&self, user: &str, wamid: &str, mut message: Value) -> u16 {
+    pub async fn send_message_as(&self, user: &str, wamid: &str, mut message: Value) -> u16 {
         message["from"] = json!(user);
         message["id"] = json!(wamid);
         let now = model::Clock::real().wall().secs();
@@ -99,7 +99,7 @@ impl Chat {
         self.node.post_webhook(&body_of(value)).await.status
     }
 
-    /// Meta says how far a message is.
+    /// Reports a message status from Meta.
     pub async fn status(&self, wamid: &str, word: &str, more: Value) {
         let mut status =
             json!({"id": wamid, "status": word, "timestamp": "1790000000", "recipient_id": USER});
@@ -114,9 +114,10 @@ impl Chat {
         assert_eq!(self.node.post_webhook(&body_of(value)).await.status, 200);
     }
 
-    /// The conversation with a user.
+    /// Returns the conversation with a user.
     pub async fn conversation(&self, user: &str) -> Value {
-        // What nobody waited for (a call's line, a request for permission) is written a moment later.
+        // Events without a waiting client (an ended call, a permission request) are written a
+        // moment later.
         let mut every = tokio::time::interval(Duration::from_millis(20));
         for _ in 0..250 {
             every.tick().await;
@@ -132,7 +133,7 @@ impl Chat {
         self.conversation(user).await["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Until a conversation's timeline satisfies `test`.
+    /// Waits until a conversation's timeline satisfies `test`.
     pub async fn until(&self, id: &str, test: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         let mut every = tokio::time::interval(Duration::from_millis(20));
         let mut last = Vec::new();
@@ -149,13 +150,13 @@ impl Chat {
         panic!("not after 10 s: {last:#?}; log:\n{}", self.node.log());
     }
 
-    /// The event of a type at a path whose data satisfy `test`.
+    /// Waits for an event of a type at a path with data that satisfy `test`.
     pub async fn event(
         &self,
         path: &str,
         kind: &str,
         test: impl Fn(&Value) -> bool,
-    ) -> (Seen, Value) {
+    ) -> (ReceivedRequest, Value) {
         let seen = self.app.wait_where(path, |seen| {
             let event = seen.json();
             event["type"] == kind && test(&event["data"])
@@ -165,12 +166,12 @@ impl Chat {
         (seen, event)
     }
 
-    /// The message event at a path with this text.
+    /// Waits for the message event with this text at a path.
     pub async fn message_at(&self, path: &str, text: &str) -> Value {
         self.event(path, "message.received", |data| data["message"]["text"] == text).await.1
     }
 
-    /// Until the latest delivery of a webhook is in that state.
+    /// Waits until the latest delivery of a webhook has this state.
     pub async fn delivery(&self, webhook: &str, state: &str) -> Value {
         let mut every = tokio::time::interval(Duration::from_millis(20));
         for _ in 0..500 {
@@ -184,14 +185,14 @@ impl Chat {
         panic!("not {state} after 10 s; log:\n{}", self.node.log());
     }
 
-    /// Types of the events that a path has seen.
+    /// Returns the types of all events received at a path.
     pub fn types_at(&self, path: &str) -> Vec<String> {
-        let seen = self.app.seen();
+        let seen = self.app.requests();
         let at = seen.iter().filter(|seen| seen.path == path);
         at.map(|seen| seen.json()["type"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// The id of a webhook.
+    /// Returns the id of a webhook.
     pub async fn webhook(&self, name: &str) -> String {
         let all = self.get("webhooks/").await;
         let found =
@@ -202,7 +203,7 @@ impl Chat {
             .to_owned()
     }
 
-    /// An agent of kind http that messages may be answered by.
+    /// Creates an agent of kind `http`. Returns its id.
     pub async fn agent(&self, endpoint: &str) -> String {
         let agent = json!({"name": "Asha", "kind": "http", "endpoint": endpoint, "signingSecret": "agent-secret"});
         let (status, made) = self.ask("POST", "agents/", agent).await;
@@ -210,7 +211,7 @@ impl Chat {
         made["id"].as_str().expect("an id").to_owned()
     }
 
-    /// The number's messages are answered by an agent from now on.
+    /// Connects the number's messages to an agent.
     pub async fn connect(&self, agent: &str) {
         let path = format!("phone-numbers/{NUMBER}/connect-agent/");
         let (status, shown) = self.ask("POST", &path, json!({ "agent": agent })).await;
@@ -232,7 +233,7 @@ fn body_of(value: Value) -> String {
     json!({"object": "whatsapp_business_account", "entry": [{"id": "1029384756", "changes": [change]}]}).to_string()
 }
 
-/// `[[webhook]]` with the name `crm`.
+/// Returns a `[[webhook]]` table named `crm`.
 pub fn crm(app: &App) -> String {
     webhook(app, "crm", "/hook", SECRET)
 }

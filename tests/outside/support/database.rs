@@ -1,5 +1,5 @@
-//! Where the nodes of a run keep their records: each in a SQLite file in its folder or, with `OFFHOOK_TEST_POSTGRES` set to
-//! a database's URL, in a schema of that database that belongs to the folder. One set of tests runs on both.
+//! The nodes' stores: a SQLite file in each node's folder or, if `OFFHOOK_TEST_POSTGRES` is set to
+//! a database URL, a schema of that database per folder. The same tests run on both.
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -15,7 +15,7 @@ fn postgres() -> Option<String> {
     std::env::var("OFFHOOK_TEST_POSTGRES").ok()
 }
 
-/// `true`, with the reason printed, where a test is about SQLite's file.
+/// Returns true and prints the reason if PostgreSQL is used, for tests of the SQLite file.
 pub fn skipped_on_postgres() -> bool {
     #[allow(clippy::print_stderr, reason = "a skip is told")]
     if postgres().is_some() {
@@ -24,7 +24,7 @@ pub fn skipped_on_postgres() -> bool {
     postgres().is_some()
 }
 
-/// `store.url` of a node in this folder; the schema is made.
+/// Creates the schema if needed. Returns the `store.url` of a node in this folder.
 pub fn url_of(folder: &Path) -> String {
     let Some(url) = postgres() else { return format!("sqlite://{}/offhook.db", folder.display()) };
     let sum = aws_lc_rs::digest::digest(
@@ -34,7 +34,7 @@ pub fn url_of(folder: &Path) -> String {
     let schema = format!("t_{}", hex::encode(&sum.as_ref()[..10]));
     let make = format!("CREATE SCHEMA IF NOT EXISTS {schema}");
     let admin = url.clone();
-    // Called from tests that have a runtime, in the middle of what cannot wait.
+    // Called from synchronous code inside a runtime, so this needs a separate thread.
     std::thread::spawn(move || {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -53,7 +53,7 @@ pub fn url_of(folder: &Path) -> String {
     format!("{url}?options[search_path]={schema}")
 }
 
-/// The same store, for a test to look into; its node must have stopped.
+/// Opens the store of a stopped node.
 pub async fn open(folder: &Path) -> Store {
     let at = match postgres() {
         None => Database::File(folder.join("offhook.db")),
@@ -64,7 +64,7 @@ pub async fn open(folder: &Path) -> Store {
         .expect("the node's store")
 }
 
-/// A row of four counts.
+/// Returns one row with four counts.
 pub async fn counts(folder: &Path, query: &'static str) -> (i64, i64, i64, i64) {
     match postgres() {
         None => {
@@ -83,7 +83,7 @@ pub async fn counts(folder: &Path, query: &'static str) -> (i64, i64, i64, i64) 
     }
 }
 
-/// Carries out one statement in the store of a node that has stopped.
+/// Executes one statement in the store of a stopped node.
 pub async fn execute(folder: &Path, statement: &'static str, argument: &str) {
     match postgres() {
         None => {
@@ -102,8 +102,8 @@ pub async fn execute(folder: &Path, statement: &'static str, argument: &str) {
     }
 }
 
-/// How a command of `offhook` is told where this folder's node keeps its records: by the folder, which only a SQLite file
-/// is found in, or by the node's configuration.
+/// Returns the arguments that name this node's store to a command of `offhook`: the folder, which
+/// works for SQLite only, or the configuration.
 pub fn place(folder: &Path) -> [String; 2] {
     match postgres() {
         None => ["--data-dir".to_owned(), folder.display().to_string()],

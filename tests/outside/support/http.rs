@@ -1,4 +1,4 @@
-//! A small HTTP client for the tests: one request, one answer, a deadline.
+//! A small HTTP client: one request, one response, a deadline.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-/// What came back.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -26,7 +26,7 @@ impl Answer {
     }
 }
 
-/// Sends one request.
+/// Sends a request.
 pub async fn send(
     method: &str,
     url: &str,
@@ -36,7 +36,7 @@ pub async fn send(
     try_send(method, url, headers, body).await.unwrap_or_else(|e| panic!("{method} {url}: {e}"))
 }
 
-/// Sends one request that may fail.
+/// Sends a request that may fail.
 pub async fn try_send(
     method: &str,
     url: &str,
@@ -61,15 +61,16 @@ pub async fn try_send(
         .map_err(|_| "no answer within 20 s".to_owned())?
 }
 
-/// `GET` without headers.
+/// Sends a `GET` without headers.
 pub async fn get(url: &str) -> Answer {
     send("GET", url, &[], Bytes::new()).await
 }
 
-/// What [`raw`] gives behind the answer where the connection stays open.
+/// Appended by [`raw`] if the connection stays open.
 pub const OPEN: &str = "(still open)";
 
-/// Sends bytes as they are and reads until the server closes the connection, for three seconds at most.
+/// Sends bytes unchanged and reads until the server closes the connection, for at most three
+/// seconds.
 pub async fn raw(base: &str, bytes: &[u8]) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     #[allow(clippy::disallowed_methods, reason = "a test asks its own node")]
@@ -77,7 +78,7 @@ pub async fn raw(base: &str, bytes: &[u8]) -> String {
         tokio::net::TcpStream::connect(base.trim_start_matches("http://")).await.expect("connect");
     let (mut from, mut to) = stream.into_split();
     let bytes = bytes.to_vec();
-    // It may answer, and close, before all is written.
+    // The server may respond and close before everything is written.
     let writing = tokio::spawn(async move { to.write_all(&bytes).await.map(|()| to) });
     let mut answer = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(3), from.read_to_end(&mut answer)).await;

@@ -1,5 +1,5 @@
-//! A Meta made of two lists, for peers that bring their own media (Chromium, aiortc) and for door tests: posts
-//! signed webhooks, keeps what Graph was asked, answers success or what a test scripted.
+//! A minimal Meta for peers with their own media (Chromium, aiortc) and for webhook tests: posts
+//! signed webhooks, keeps the Graph requests, and responds with success or as scripted.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::node::{NUMBER, Node, PHONE_NUMBER_ID};
 
 type Script = Arc<dyn Fn(&Value) -> Option<(u16, String)> + Send + Sync>;
 
-/// What Graph was asked, in order.
+/// A Graph server that keeps its requests in order.
 #[derive(Clone)]
 pub struct Graph {
     asked: Arc<Mutex<Vec<Value>>>,
@@ -42,7 +42,7 @@ impl Graph {
         graph
     }
 
-    /// Answers by this where it gives something; success else.
+    /// Sets the responses. Requests for which `f` returns `None` succeed.
     pub fn script(&self, f: impl Fn(&Value) -> Option<(u16, String)> + Send + Sync + 'static) {
         *self.script.lock().expect("script") = Some(Arc::new(f));
     }
@@ -51,7 +51,7 @@ impl Graph {
         self.asked.lock().expect("asked").clone()
     }
 
-    /// The actions asked for a call, in order.
+    /// Returns the actions requested for a call, in order.
     pub fn actions(&self, wacid: &str) -> Vec<String> {
         self.asked()
             .iter()
@@ -67,7 +67,7 @@ impl Graph {
         })
     }
 
-    /// Waits for the first deed asked for a call: its name.
+    /// Waits for the first action on a call. Returns its name.
     pub async fn first(&self, wacid: &str) -> String {
         let asked = self.wait_where(wacid, |asked| asked["action"].is_string()).await;
         let asked = asked.unwrap_or_else(|| panic!("nothing was asked for {wacid} within 30 s"));
@@ -91,7 +91,7 @@ impl Graph {
 
 async fn handle(State(graph): State<Graph>, uri: Uri, body: Bytes) -> Response {
     let mut asked: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    // What a node only reads, to be in step with Meta, is no deed.
+    // Requests that only read Meta's settings are not recorded.
     if asked.is_object() {
         asked["_path"] = json!(uri.path());
         graph.asked.lock().expect("asked").push(asked.clone());
@@ -105,12 +105,12 @@ async fn handle(State(graph): State<Graph>, uri: Uri, body: Bytes) -> Response {
         .into_response()
 }
 
-/// A fresh call id.
+/// Returns a new call id.
 pub fn wacid() -> String {
     format!("wacid.{}", uuid::Uuid::new_v4().simple())
 }
 
-/// The body of a connect webhook with this offer.
+/// Returns the body of a connect webhook with this offer.
 pub fn connect_body(wacid: &str, sdp: &str) -> Value {
     let now = model::Clock::real().wall().secs().to_string();
     call_item(json!({
@@ -119,7 +119,7 @@ pub fn connect_body(wacid: &str, sdp: &str) -> Value {
     }))
 }
 
-/// The body of a terminate webhook.
+/// Returns the body of a terminate webhook.
 pub fn terminate_body(wacid: &str) -> Value {
     let now = model::Clock::real().wall().secs().to_string();
     call_item(json!({
@@ -137,7 +137,7 @@ fn call_item(item: Value) -> Value {
     }}]}]})
 }
 
-/// Calls the node with this offer; gives the call id.
+/// Calls the node with this offer. Returns the call id.
 pub async fn connect(node: &Node, sdp: &str) -> String {
     let id = wacid();
     let answer: Answer = node.post_webhook(&connect_body(&id, sdp).to_string()).await;
@@ -145,14 +145,14 @@ pub async fn connect(node: &Node, sdp: &str) -> String {
     id
 }
 
-/// The user hangs up.
+/// Hangs up as the user.
 pub async fn terminate(node: &Node, wacid: &str) {
     let answer = node.post_webhook(&terminate_body(wacid).to_string()).await;
     assert_eq!(answer.status, 200, "the webhook is taken");
 }
 
-/// An offer as Meta writes it, whose relay is a port of the loopback where nobody answers: for tests of
-/// signalling alone.
+/// Returns an offer in Meta's format with a relay address that does not respond, for tests of
+/// signalling only.
 pub fn silent_offer() -> String {
     include_str!("../../../fixtures/meta/sdp/offer_relay_full.sdp")
         .replace("198.51.100.62", "127.0.0.1")

@@ -1,4 +1,4 @@
-//! What the tests of the whole binary stand on.
+//! Helpers for the tests of the whole binary.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 pub mod agent;
@@ -15,18 +15,18 @@ pub mod phone;
 pub mod provider;
 pub mod sdk;
 
-/// `X-Hub-Signature-256` over a body.
+/// Returns the `X-Hub-Signature-256` of a body.
 pub fn sign(secret: &str, body: &[u8]) -> String {
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
     format!("sha256={}", hex::encode(aws_lc_rs::hmac::sign(&key, body).as_ref()))
 }
 
-/// Whether figures are held to the letter: on a machine that does nothing else.
+/// Returns true if exact performance figures are asserted, on an otherwise idle machine.
 pub fn figures() -> bool {
     std::env::var_os("OFFHOOK_TEST_FIGURES").is_some()
 }
 
-/// Whether a peer that only some machines have is here. Absent: prints why the test is skipped, or fails where
+/// Returns `found`. If an optional peer is missing, prints why the test is skipped, or panics if
 /// `OFFHOOK_TEST_REQUIRE` names it.
 pub fn has_peer(name: &str, found: bool, how: &str) -> bool {
     if !found {
@@ -43,7 +43,7 @@ pub fn has_peer(name: &str, found: bool, how: &str) -> bool {
     found
 }
 
-/// A Python with a module, if there is one.
+/// Returns a Python interpreter that has a module, if one is installed.
 pub fn python_with(module: &str) -> Option<String> {
     let candidates = [std::env::var("OFFHOOK_TEST_PYTHON").ok(), Some("python3".to_owned())];
     candidates.into_iter().flatten().find(|python| {

@@ -1,4 +1,4 @@
-//! The real binary, `offhook serve`, as a child process with a configuration of the test's.
+//! The real binary, `offhook serve`, as a child process with a test's configuration.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -18,7 +18,8 @@ pub const API_KEY: &str = "test-api-key";
 pub const NUMBER: &str = "918035737458";
 pub const PHONE_NUMBER_ID: &str = "106540352242922";
 
-/// A simulated Meta that knows the usual node's secrets, and whose users allow everything.
+/// Returns options of a simulated Meta that has the default node's secrets, with users who permit
+/// everything.
 pub fn sim_options() -> SimOptions {
     SimOptions {
         app_secret: APP_SECRET.to_owned(),
@@ -30,9 +31,9 @@ pub fn sim_options() -> SimOptions {
     }
 }
 
-/// What a test wants other than the usual.
+/// Configuration of a node, starting from the defaults of the tests.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct NodeConfig {
     pub graph_url: String,
     pub answer_url: String,
     pub fallback_url: String,
@@ -52,11 +53,11 @@ pub struct Wanted {
     /// More lines for `[meta]`.
     pub meta: String,
     pub media_ports: u16,
-    /// More of the environment.
+    /// More environment variables.
     pub envs: Vec<(&'static str, String)>,
 }
 
-impl Wanted {
+impl NodeConfig {
     pub fn new(graph_url: &str, answer_url: &str) -> Self {
         Self {
             graph_url: graph_url.to_owned(),
@@ -151,7 +152,7 @@ answer_url = "{answer_url}"
     }
 }
 
-/// A running node; killed when dropped.
+/// A running node that is killed when dropped.
 pub struct Node {
     child: Child,
     pub public: String,
@@ -161,24 +162,25 @@ pub struct Node {
     pub dir: tempfile::TempDir,
 }
 
-/// A free TCP port of the loopback.
+/// Returns a free TCP port of the loopback.
 pub fn free_port() -> u16 {
     free(|at| std::net::TcpListener::bind(at).is_ok())
 }
 
-/// A free UDP port of the loopback.
+/// Returns a free UDP port of the loopback.
 pub fn free_udp_port() -> u16 {
     free(|at| std::net::UdpSocket::bind(at).is_ok())
 }
 
-/// Below the range that the system takes ports from: no connection of a test beside this one gets it in the moment
-/// before the node binds it. None is given twice before all were, nor one of those that a node opens above its first.
+/// Returns a port below the system's ephemeral range, so that no other connection takes it before
+/// the node binds it. Each port is used once before any is used again, and the ports that a node
+/// opens above its first stay free.
 fn free(bound: impl Fn((std::net::Ipv4Addr, u16)) -> bool) -> u16 {
     const PORTS: std::ops::Range<u16> = 20_000..32_000;
-    /// Not a divisor of all the ports: the next time round it is others.
+    /// Coprime to the number of ports, so that every round uses all of them.
     const NODES_PORTS: usize = 17;
     static NEXT: std::sync::OnceLock<std::sync::atomic::AtomicUsize> = std::sync::OnceLock::new();
-    // Another run of the tests beside this one begins elsewhere.
+    // Concurrent runs of the tests start at different ports.
     let next = NEXT.get_or_init(|| rand::random_range(0..PORTS.len()).into());
     let mut tries = (0..100).map(|_| {
         let at = next.fetch_add(NODES_PORTS, std::sync::atomic::Ordering::Relaxed) % PORTS.len();
@@ -188,19 +190,19 @@ fn free(bound: impl Fn((std::net::Ipv4Addr, u16)) -> bool) -> u16 {
 }
 
 impl Node {
-    pub async fn start(wanted: &Wanted) -> Self {
-        Self::start_in(tempfile::tempdir().expect("a directory"), wanted).await
+    pub async fn start(node_config: &NodeConfig) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a directory"), node_config).await
     }
 
-    /// A node whose data are in `dir`, `offhook.db` among them, where something may be already.
-    pub async fn start_in(dir: tempfile::TempDir, wanted: &Wanted) -> Self {
+    /// Starts a node with its data in `dir`, which may contain data of an earlier node.
+    pub async fn start_in(dir: tempfile::TempDir, node_config: &NodeConfig) -> Self {
         let (public, admin, media) = (free_port(), free_port(), free_udp_port());
         let config = dir.path().join("offhook.toml");
-        std::fs::write(&config, wanted.toml(public, admin, media, dir.path()))
+        std::fs::write(&config, node_config.toml(public, admin, media, dir.path()))
             .expect("write the configuration");
         let log = Arc::new(Mutex::new(Vec::new()));
         let node = Self {
-            child: spawn(&config, &log, &wanted.envs),
+            child: spawn(&config, &log, &node_config.envs),
             public: format!("http://127.0.0.1:{public}"),
             admin: format!("http://127.0.0.1:{admin}"),
             config,
@@ -211,13 +213,13 @@ impl Node {
         node
     }
 
-    /// `kill -9`, and nothing else.
+    /// Kills the process with SIGKILL.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Starts it again after its end, with the same configuration, data and ports.
+    /// Restarts the stopped node with the same configuration, data and ports.
     pub async fn start_again(&mut self) {
         self.child = spawn(&self.config, &self.log, &[]);
         self.until_ready().await;
@@ -237,7 +239,7 @@ impl Node {
         panic!("the node is not ready after 30 s; its log:\n{}", self.log());
     }
 
-    /// What `offhook doctor` says of its configuration: the exit code, and the lines.
+    /// Runs `offhook doctor` on the configuration. Returns the exit code and the output lines.
     pub async fn doctor(&self) -> (Option<i32>, Vec<serde_json::Value>) {
         let mut doctor = Command::new(env!("CARGO_BIN_EXE_offhook"));
         doctor
@@ -254,7 +256,7 @@ impl Node {
         (output.status.code(), lines)
     }
 
-    /// Everything it logged so far.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("log").join("\n")
     }
@@ -263,7 +265,8 @@ impl Node {
         http::get(&format!("{}/metrics", self.admin)).await.text()
     }
 
-    /// The value of one series, e.g. `offhook_calls_total{direction="inbound",outcome="completed"}`; 0 where absent.
+    /// Returns the sum of the series with these labels, e.g.
+    /// `offhook_calls_total{direction="inbound",outcome="completed"}`, or 0 if none exists.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let text = self.metrics().await;
         text.lines()
@@ -274,7 +277,7 @@ impl Node {
             .sum()
     }
 
-    /// Waits until a series has that value.
+    /// Waits until a series has this value.
     pub async fn until_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
         let mut every = tokio::time::interval(Duration::from_millis(50));
         let mut last = f64::NAN;
@@ -288,7 +291,7 @@ impl Node {
         panic!("{name}{labels:?} is {last}, not {value}, after 30 s");
     }
 
-    /// The REST API, with the account's credentials.
+    /// Sends a GET to the REST API with the account's credentials.
     pub async fn api(&self, path: &str) -> http::Answer {
         use base64::Engine as _;
         let basic =
@@ -297,7 +300,7 @@ impl Node {
         http::send("GET", &url, &[("authorization", &format!("Basic {basic}"))], "").await
     }
 
-    /// The record of a call, once it is written.
+    /// Returns the record of a call after it has been written.
     pub async fn record(&self, call_uuid: &str) -> serde_json::Value {
         let mut every = tokio::time::interval(Duration::from_millis(50));
         for _ in 0..200 {
@@ -310,7 +313,7 @@ impl Node {
         panic!("no record of {call_uuid} after 10 s; log:\n{}", self.log());
     }
 
-    /// A webhook that may find the node dead.
+    /// Posts a webhook. Returns `None` if the node is down.
     pub async fn try_webhook(&self, body: &str) -> Option<http::Answer> {
         let signature = super::sign(APP_SECRET, body.as_bytes());
         let url = format!("{}/webhooks/meta", self.public);
@@ -325,8 +328,8 @@ impl Node {
         http::send("POST", &url, &[("x-hub-signature-256", &signature)], body.to_owned()).await
     }
 
-    /// Of the calls in its store: those that have ended, and those with a hangup callback in the outbox or out of it.
-    /// None may be open. For a node that has stopped.
+    /// Returns the number of ended calls in the store, and of calls with a hangup callback,
+    /// delivered or not. Panics if a call is open or has two. The node must be stopped.
     pub async fn ended(&self) -> (i64, i64) {
         let count = "SELECT (SELECT count(*) FROM calls WHERE ended_us IS NULL), (SELECT count(*) FROM calls WHERE \
             ended_us IS NOT NULL), (SELECT count(DISTINCT call_uuid) FROM callbacks WHERE kind = 'hangup'), \
@@ -336,12 +339,12 @@ impl Node {
         (ended, told)
     }
 
-    /// Its process.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its resident memory, now and at its highest, in KiB.
+    /// Returns the current and the peak resident memory in KiB.
     pub fn memory_kib(&self) -> (u64, u64) {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let figure = |name: &str| {
@@ -351,7 +354,7 @@ impl Node {
         (figure("VmRSS:"), figure("VmHWM:"))
     }
 
-    /// Waits until its log has a line with this text.
+    /// Waits until the log has a line with this text.
     pub async fn until_log(&self, text: &str) {
         let mut every = tokio::time::interval(Duration::from_millis(20));
         for _ in 0..1500 {
@@ -368,7 +371,7 @@ impl Node {
         Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill");
     }
 
-    /// Waits for its end and gives the exit code.
+    /// Waits until the process exits. Returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().expect("its end").code()
     }

@@ -1,4 +1,5 @@
-//! An endpoint's phone without sound: it speaks the protocol of `docs/phone.md`, and its offers lead nowhere.
+//! An endpoint's phone without audio. It speaks the protocol of `docs/phone.md`; its offers contain
+//! no reachable address.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-/// A browser's offer, with nobody behind it.
+/// A browser's offer without a reachable address.
 pub const OFFER: &str = "v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
     a=extmap-allow-mixed\r\na=msid-semantic: WMS\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126\r\nc=IN IP4 0.0.0.0\r\n\
     a=rtcp:9 IN IP4 0.0.0.0\r\na=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\na=ice-options:trickle\r\n\
@@ -21,17 +22,17 @@ pub const OFFER: &str = "v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=
 /// A socket to `/phone`.
 pub struct Phone {
     socket: WebSocketStream<TcpStream>,
-    /// What came while something else was waited for.
+    /// Messages received while waiting for another one.
     early: Vec<Value>,
 }
 
 impl Phone {
-    /// Opens the socket of the node at `public`.
+    /// Opens a socket to the node at `public`.
     pub async fn open(public: &str) -> Self {
         Self::open_with(public, &[]).await
     }
 
-    /// With these headers.
+    /// Opens a socket with these headers.
     pub async fn open_with(public: &str, headers: &[(&'static str, &str)]) -> Self {
         let host = public.trim_start_matches("http://");
         #[allow(clippy::disallowed_methods, reason = "a test's own peer")]
@@ -44,11 +45,11 @@ impl Phone {
         Self { socket, early: Vec::new() }
     }
 
-    /// Opens it and registers; gives the session's secret too.
+    /// Opens a socket and registers. Also returns the session's secret.
     pub async fn registered(public: &str, endpoint: &str, password: &str) -> (Self, String) {
         let mut phone = Self::open(public).await;
         phone.say(json!({"type": "register", "endpoint": endpoint, "password": password})).await;
-        let told = phone.hear("registered").await;
+        let told = phone.receive("registered").await;
         (phone, told["session"].as_str().expect("a session").to_owned())
     }
 
@@ -60,8 +61,8 @@ impl Phone {
         self.socket.send(Message::text(text)).await.expect("the socket takes it");
     }
 
-    /// The next message of this type; others that come before are kept.
-    pub async fn hear(&mut self, kind: &str) -> Value {
+    /// Returns the next message of this type and keeps earlier ones of other types.
+    pub async fn receive(&mut self, kind: &str) -> Value {
         if let Some(at) = self.early.iter().position(|told| told["type"] == kind) {
             return self.early.remove(at);
         }
@@ -77,7 +78,7 @@ impl Phone {
         }
     }
 
-    /// The code that the socket is closed with.
+    /// Waits until the socket is closed. Returns the close code.
     pub async fn closed(&mut self) -> Option<u16> {
         loop {
             match self.next().await {
@@ -87,10 +88,12 @@ impl Phone {
         }
     }
 
-    /// Says this again and again, each time when the last was answered, until the socket is closed; gives the code.
+    /// Sends the text repeatedly, each time after a response, until the socket is closed. Returns
+    /// the close code.
     pub async fn say_until_closed(&mut self, text: &str) -> Option<u16> {
         loop {
-            // What is under way as the node closes would cost its last word.
+            // Data in flight when the node closes would reset the connection and lose the close
+            // frame.
             self.send(text).await;
             if let Err(code) = self.next().await {
                 return code;
@@ -116,12 +119,12 @@ impl Phone {
         tokio::time::timeout(Duration::from_secs(40), next).await.expect("a message within 40 s")
     }
 
-    /// Breaks the connection off without a word.
-    pub fn cut(self) {
+    /// Drops the connection without a close frame.
+    pub fn disconnect(self) {
         drop(self.socket.into_inner());
     }
 
-    /// Closes the socket as a page that is left does.
+    /// Closes the socket like a page that is left.
     pub async fn leave(mut self) {
         let _ = self.socket.close(None).await;
     }

@@ -1,4 +1,4 @@
-//! A small provider of OpenID Connect: its keys are made when it starts, its people are what the test says of them.
+//! A small OpenID Connect provider with keys created at its start and people defined by the test.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -20,10 +20,10 @@ use serde_json::{Value, json};
 pub const CLIENT_ID: &str = "offhook console";
 pub const SECRET: &str = "client+secret/%";
 
-/// The name of its key.
+/// The key id.
 const KID: &str = "first";
 
-/// What signs its tokens.
+/// The signing key.
 pub enum Key {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
@@ -76,26 +76,26 @@ impl Key {
     }
 }
 
-/// A sign-in that somebody has said yes to.
-struct Given {
+/// An authorization that has been granted.
+struct Grant {
     redirect: String,
     challenge: String,
-    /// Of the token.
+    /// Claims of the ID token.
     claims: Value,
 }
 
 struct Inner {
     url: String,
     key: Key,
-    codes: Mutex<HashMap<String, Given>>,
-    /// What is told at the userinfo endpoint, by access token.
+    codes: Mutex<HashMap<String, Grant>>,
+    /// Userinfo responses by access token.
     people: Mutex<HashMap<String, Value>>,
     asked: Mutex<Vec<String>>,
-    /// Who is signed in at the provider in a real browser, and says yes at once.
+    /// The person signed in at the provider, who grants authorization immediately.
     present: Mutex<Option<Value>>,
 }
 
-/// The running provider.
+/// A running provider.
 #[derive(Clone)]
 pub struct Provider(Arc<Inner>);
 
@@ -103,7 +103,8 @@ impl Provider {
     pub async fn start(key: Key) -> Self {
         let listener =
             tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for the provider");
-        // Another site than the node's address: cookies are kept apart as they are in earnest.
+        // A different site than the node's address, so that SameSite cookies behave as in
+        // production.
         let url = format!(
             "http://localhost:{}/realm",
             listener.local_addr().expect("its address").port()
@@ -131,19 +132,19 @@ impl Provider {
         &self.0.url
     }
 
-    /// Who is signed in there from now on.
-    pub fn is_present(&self, claims: Value) {
+    /// Signs a person in at the provider.
+    pub fn sign_in(&self, claims: Value) {
         *self.0.present.lock().expect("present") = Some(claims);
     }
 
-    /// How often it was asked for this.
-    pub fn asked(&self, what: &str) -> usize {
+    /// Returns how often an endpoint was requested.
+    pub fn request_count(&self, what: &str) -> usize {
         self.0.asked.lock().expect("asked").iter().filter(|asked| *asked == what).count()
     }
 
-    /// Somebody says yes to the sign-in that `location` asks for: where the browser is sent back to. `claims`: what the
-    /// token says of them, over what an honest one would.
-    pub fn says_yes(&self, location: &str, claims: &Value) -> String {
+    /// Grants the authorization request in `location`. Returns the redirect back. `claims` override
+    /// those of a correct ID token.
+    pub fn grant(&self, location: &str, claims: &Value) -> String {
         let url = url::Url::parse(location).expect("a URL");
         let asked: HashMap<String, String> = url.query_pairs().into_owned().collect();
         assert!(location.starts_with(&format!("{}/authorize?fixed=1&", self.0.url)), "{location}");
@@ -158,7 +159,7 @@ impl Provider {
             token[name] = value.clone();
         }
         let code = format!("code-{}", uuid::Uuid::new_v4());
-        let given = Given {
+        let given = Grant {
             redirect: is("redirect_uri").to_owned(),
             challenge: is("code_challenge").to_owned(),
             claims: token,
@@ -186,7 +187,7 @@ async fn authorize(State(this): State<Provider>, uri: axum::http::Uri) -> Respon
     let present = this.0.present.lock().expect("present").clone();
     let Some(claims) = present else { return StatusCode::FORBIDDEN.into_response() };
     let location = format!("{}/authorize?{}", this.0.url, uri.query().unwrap_or_default());
-    axum::response::Redirect::to(&this.says_yes(&location, &claims)).into_response()
+    axum::response::Redirect::to(&this.grant(&location, &claims)).into_response()
 }
 
 async fn keys(State(this): State<Provider>) -> Json<Value> {
@@ -217,7 +218,7 @@ async fn token(
     if both != expected.as_bytes() && form.get("client_id").map(String::as_str) != Some(CLIENT_ID) {
         return refused("invalid_client");
     }
-    // Once: it is gone when it is asked for.
+    // A code can be used once.
     let given = form.get("code").and_then(|code| this.0.codes.lock().expect("codes").remove(code));
     let Some(given) = given.filter(|_| form["grant_type"] == "authorization_code") else {
         return refused("invalid_grant");
@@ -241,7 +242,8 @@ async fn token(
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let message = format!("{}.{}", part(&json!({"alg": alg, "kid": kid})), part(&claims));
     let signature = match alg.as_str() {
-        // What somebody would send who knows the public key and the secret, and not the private key.
+        // Tokens that an attacker could forge with the public key and the client secret, without
+        // the private key.
         "none" => Vec::new(),
         "HS256" => {
             let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, SECRET.as_bytes());

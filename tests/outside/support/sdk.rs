@@ -1,18 +1,19 @@
-//! An official SDK as a child process: one call of it a line (`tests/outside/peers/plivo_sdk.*`).
+//! An official SDK in a child process that runs one call per line
+//! (`tests/outside/peers/plivo_sdk.*`).
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-/// A running SDK; ended when dropped.
+/// A running SDK, stopped when dropped.
 pub struct Sdk {
     child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
 }
 
-/// Python's, if it is installed.
+/// Starts the Python SDK if it is installed.
 pub fn python(base: &str, auth_id: &str, token: &str) -> Option<Sdk> {
     let python = super::python_with("plivo");
     let how = "pip install plivo, or set OFFHOOK_TEST_PYTHON to a Python that has it";
@@ -22,7 +23,8 @@ pub fn python(base: &str, auth_id: &str, token: &str) -> Option<Sdk> {
     Some(Sdk::start(Command::new(python?), "plivo_sdk.py", [base, auth_id, token]))
 }
 
-/// Node's, if it is installed: `OFFHOOK_TEST_NODE_MODULES` names the folder that has it.
+/// Starts the Node SDK if it is installed: `OFFHOOK_TEST_NODE_MODULES` names the folder that
+/// contains it.
 pub fn node(base: &str, auth_id: &str, token: &str) -> Option<Sdk> {
     let modules = std::env::var("OFFHOOK_TEST_NODE_MODULES").unwrap_or_default();
     let mut node = Command::new("node");
@@ -53,7 +55,7 @@ impl Sdk {
         Self { child, to, from }
     }
 
-    /// Calls a method; what it gave stands under `ok`, what it raised under `error` and `text`.
+    /// Calls a method. The result is in `ok`; an exception is in `error` and `text`.
     pub fn ask(&mut self, method: &str, arguments: Value) -> Value {
         writeln!(self.to, "{}", serde_json::json!([method, arguments])).expect("ask");
         loop {
@@ -62,28 +64,29 @@ impl Sdk {
                 self.from.read_line(&mut line).expect("an answer") > 0,
                 "{method}: the SDK has ended"
             );
-            // An SDK may print of itself that it tries again.
+            // An SDK may print messages about its retries.
             if let Some(answer) = serde_json::from_str(&line).ok().filter(Value::is_object) {
                 return answer;
             }
         }
     }
 
-    /// The same where nothing may go wrong.
+    /// Calls a method that must succeed.
     pub fn ok(&mut self, method: &str, arguments: Value) -> Value {
         let mut answer = self.ask(method, arguments.clone());
         assert!(answer.get("error").is_none(), "{method} {arguments}: {answer}");
         answer["ok"].take()
     }
 
-    /// The same where the SDK is to raise that.
+    /// Calls a method that must raise this exception.
     pub fn raises(&mut self, error: &str, method: &str, arguments: Value) -> String {
         let answer = self.ask(method, arguments.clone());
         assert_eq!(answer["error"], error, "{method} {arguments}: {answer}");
         answer["text"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The same by what the error says: Node's kinds don't tell themselves apart.
+    /// Calls a method that must fail with this text, because the Node SDK has a single exception
+    /// type.
     pub fn refuses(&mut self, says: &str, method: &str, arguments: Value) {
         let answer = self.ask(method, arguments.clone());
         let text =

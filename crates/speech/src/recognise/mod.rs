@@ -340,21 +340,25 @@ pub fn parse_messages<'a>(
 
 /// Normalises a result to one line of limited length, masked if requested.
 fn normalise(text: &str, options: &RecognitionOptions) -> String {
-    let mut line = String::new();
+    // Stops at the limit: every interim result repeats the text so far.
+    let (mut line, mut room) = (String::new(), TEXT_MAX);
     for word in
         text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty())
     {
-        if !line.is_empty() {
+        if !line.is_empty() && room > 0 {
             line.push(' ');
+            room -= 1;
         }
-        line.push_str(word);
+        if room == 0 {
+            break;
+        }
+        for c in word.chars().take(room) {
+            line.push(c);
+            room -= 1;
+        }
     }
-    let bounded: String = line.chars().take(TEXT_MAX).collect();
-    if options.profanity_filter {
-        profanity::mask(bounded.trim_end())
-    } else {
-        bounded.trim_end().to_owned()
-    }
+    let bounded = line.trim_end();
+    if options.profanity_filter { profanity::mask(bounded) } else { bounded.to_owned() }
 }
 
 /// Encodes an utterance as a WAV file (16 bit, mono, at [`RATE`]).

@@ -9,27 +9,35 @@ use super::InterimResult;
 /// Compares each interim result with the previous one.
 #[derive(Debug, Default)]
 pub(super) struct StabilityTracker {
-    last: Vec<String>,
-    /// How many words of `last` are stable.
-    stable: usize,
+    last: String,
+    /// Whether all words of `last` are stable.
+    all_stable: bool,
 }
 
 impl StabilityTracker {
-    /// Returns the interim result for `text`, or `None` if it is empty or all of it was stable
-    /// before.
+    /// Returns the interim result for `text`, a line of words with single spaces between them.
+    /// Returns `None` if it is empty or all of it was stable before.
     pub(super) fn next(&mut self, text: &str) -> Option<InterimResult> {
-        let words: Vec<String> =
-            text.split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect();
-        if words.is_empty() || (words == self.last && self.stable == words.len()) {
+        if text.is_empty() || (self.all_stable && text == self.last) {
             return None;
         }
-        let same = words.iter().zip(&self.last).take_while(|(new, old)| new == old).count();
-        let (stable, unstable) = words.split_at_checked(same)?;
-        let (stable, unstable) = (stable.join(" "), unstable.join(" "));
-        let stability = u8::try_from(same * 100 / words.len()).unwrap_or(100);
-        self.last = words;
-        self.stable = same;
-        Some(InterimResult { stable, unstable, stability })
+        let same = text.split(' ').zip(self.last.split(' ')).take_while(|(new, old)| new == old);
+        let (mut words, mut end) = (0, 0);
+        for (word, _) in same {
+            words += 1;
+            end += word.len() + 1;
+        }
+        let total = text.split(' ').count();
+        let stable = text.get(..end.saturating_sub(1)).unwrap_or(text);
+        let unstable = text.get(end..).unwrap_or_default();
+        let result = InterimResult {
+            stable: stable.to_owned(),
+            unstable: unstable.to_owned(),
+            stability: u8::try_from(words * 100 / total).unwrap_or(100),
+        };
+        text.clone_into(&mut self.last);
+        self.all_stable = words == total;
+        Some(result)
     }
 }
 

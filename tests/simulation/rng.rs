@@ -1,10 +1,11 @@
-//! Chance under a seed: splitmix64, so that a seed means the same on every machine and after every update.
+//! A seeded random number generator. SplitMix64 gives the same sequence on every machine and after
+//! every update.
 
-/// Seeded chance.
+/// A random number generator.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub fn new(seed: u64) -> Self {
         Self(seed ^ 0x6f66_6668_6f6f_6b21)
     }
@@ -17,12 +18,12 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// From `low` to `high`, both included.
+    /// Returns a number from `low` to `high`, inclusive.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.number() % (high - low + 1)
     }
 
-    /// True so many times in a thousand.
+    /// Returns true with a probability of `per_mille` in 1,000.
     pub fn chance(&mut self, per_mille: u32) -> bool {
         per_mille > 0 && self.number() % 1_000 < u64::from(per_mille)
     }
@@ -31,17 +32,17 @@ impl Dice {
         of[self.place(of.len())].clone()
     }
 
-    /// A place in something of that length.
+    /// Returns an index below `length`.
     pub fn place(&mut self, length: usize) -> usize {
         usize::try_from(self.number() % length as u64).expect("a place")
     }
 
-    /// 0 … 1.
+    /// Returns a number from 0 to 1.
     pub fn share(&mut self) -> f64 {
         f64::from(u32::try_from(self.number() >> 32).expect("32 bits")) / f64::from(u32::MAX)
     }
 
-    /// Another source, of this one's making.
+    /// Returns another generator seeded from this one.
     pub fn fork(&mut self) -> Self {
         Self(self.number())
     }
