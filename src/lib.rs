@@ -1,9 +1,11 @@
 //! Offhook: a call-control engine for WhatsApp calls.
 //!
-//! Start at `ARCHITECTURE.md` for the map and one call's way through these rooms. What *decides* is pure
-//! (`xml`, `call::machine`, `admission`); what *does* is thin (`call::shell`, `meta`, `answer`, `media`).
+//! `ARCHITECTURE.md` has the map of the crates and follows one call through the code. Decisions are
+//! made in pure code (the crates `xml` and `machine`, and `admission`); I/O is in thin modules
+//! around it (`call`, `meta`, `answer`, and the crate `media`).
 
-// Nobody's bytes make this process panic (R26): where one of these must stand, an `allow` says why. Tests may.
+// No input may make the process panic. Where one of these constructs is needed, an `allow` gives
+// the reason. Tests are exempt.
 #![cfg_attr(
     not(test),
     deny(
@@ -29,7 +31,7 @@ pub mod call;
 #[allow(
     clippy::indexing_slicing,
     clippy::string_slice,
-    reason = "prints for people what they asked for"
+    reason = "formats output for the person who runs the command"
 )]
 pub mod cli;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]

@@ -1,4 +1,4 @@
-//! Makes the rooms of a node in order, and hands each what it needs.
+//! Builds the services of a node in dependency order and connects them.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,10 +11,10 @@ use tracing::warn;
 
 use super::connections::Connections;
 use super::door::Doorway;
-use super::ledger::{self, Kept};
+use super::ledger::{self, StoredKeys};
 use super::live::Live;
 use super::operator::{Drain, ThisNode};
-use super::reload::{Knobs, Loader, Parts, Reloader};
+use super::reload::{Loader, Parts, Reloader, Tunables};
 use super::{Node, StartError, news, routes};
 use crate::admission::book::Keeper;
 use crate::admission::permission::Consents;
@@ -64,37 +64,39 @@ use speech::library::Library;
 use speech::recognise::Recognisers;
 use store::{Hold, Passwords, Store, StoreOptions};
 
-/// T_media_dead (`meta-calling.md` §7).
+/// How long a leg may receive no packets before its media counts as dead.
 const MEDIA_DEAD: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Node {
-    /// Starts a node; it answers as soon as this returns.
+    /// Starts a node. It serves requests when this returns.
     ///
     /// # Errors
-    /// A listener, a port, the store or a library that can't be had.
+    /// Returns an error if a listener or media port cannot be bound, the store cannot be opened, or
+    /// a library cannot be initialised.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
         Self::start_with(config, clock, None).await
     }
 
-    /// [`Node::start`] of a node whose configuration can be read again by `loader`, at SIGHUP or over the API.
+    /// Like [`Node::start`], for a node that can reload its configuration through `loader`, on
+    /// SIGHUP or through the API.
     ///
     /// # Errors
-    /// The same.
+    /// As [`Node::start`].
     pub async fn start_with(
         config: Config,
         clock: Clock,
         loader: Option<Loader>,
     ) -> Result<Self, StartError> {
-        // At once: from now on a SIGHUP ends nothing.
+        // Installed first, so that a SIGHUP during start-up does not kill the process.
         let hangup = loader
             .is_some()
             .then(|| signal(SignalKind::hangup()))
             .transpose()
             .map_err(StartError::Signals)?;
-        // On a thread of its own, while the store is opened: between them they take most of a start.
+        // Runs beside the opening of the store: the two take most of the start-up time.
         tokio::task::spawn_blocking(warm_up);
-        // First of all: rooms take their metric handles when they are made.
+        // Before all services: they register their metric handles when they are created.
         let metrics = Metrics::install().map_err(StartError::Metrics)?;
         let health = Health::new();
         let (public_listener, public) =
@@ -118,7 +120,8 @@ impl Node {
         let kept = StoreOptions::with_journal_in(&config.store.data_dir);
         let kept = StoreOptions { secret_key: config.store.secret_key.clone(), ..kept };
         let feed = Feed::since(clock.wall());
-        // Before anything is read: what another process has up is not what a crash left behind.
+        // Before any read: otherwise the open calls of another running process with this node id
+        // would be taken for orphans of a crash.
         let hold = Hold::acquire(&config.store.database, &node_id).await?;
         let store = Store::open_with(config.store.database.clone(), kept, health.clone()).await?;
         let directory = Arc::new(Directory::new(config.limits.default_cps));
@@ -175,7 +178,8 @@ impl Node {
             Recordings::start(making, with.0, with.1, clock.clone(), dice.clone(), errands)
                 .map_err(StartError::Recordings)?;
         let notices = Notices::new(store.clone(), feed.clone(), clock.clone());
-        // The operator's own model may be anywhere.
+        // The operator configures the model server, so it may be at a private address and use plain
+        // HTTP.
         let house = EgressConfig {
             clock: clock.clone(),
             ..EgressConfig::new(Guard::new(true, Vec::new()))
@@ -207,11 +211,11 @@ impl Node {
         let passwords = Passwords::default();
         let people = People::new(store.clone(), passwords.clone(), clock.clone(), feed.clone());
         people.load().await?;
-        // A store that takes nothing now keeps nobody from calling; who signed in before still can.
+        // An unwritable store must not prevent calls. People who could sign in before still can.
         let taken =
             people.take_file(&config.users, |account| keeper.book().main_of(account).clone()).await;
         if let Err(error) = taken {
-            warn!(%error, "the configuration's users are as they were at the last start: reload when the store writes again");
+            warn!(%error, "configured users not stored; the stored ones stay in force until a reload");
         }
         let fetcher = Fetcher::new(egress.clone(), clock.clone(), dice.clone());
         let walker = Walker {
@@ -253,7 +257,8 @@ impl Node {
         });
         let phone_dice = services.dice.clone();
         let simulated = is_loopback(&config.meta.graph_url);
-        // What an earlier process left behind comes first; until then no call is taken, and `/readyz` says 503.
+        // Work left by an earlier process is recovered first. Until then no call is accepted and
+        // `/readyz` answers 503.
         let orphans = orphan::end_all(&services).await?;
         recordings.take_in_what_was_left().await?;
         store.calls().take_over_farewells(&services.node_id);
@@ -281,7 +286,7 @@ impl Node {
             loopback_offers: simulated,
         };
         let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config))
-            .with_ledger(Arc::new(Kept(store.clone())))
+            .with_ledger(Arc::new(StoredKeys(store.clone())))
             .with_consents(consents.clone())
             .with_inbox(inbox.clone())
             .with_pressure(pressure)
@@ -293,9 +298,9 @@ impl Node {
         for (phone_number_id, wacid) in orphans.named {
             door.remember(CallKey { phone_number_id, wacid });
         }
-        let older = ledger::remember_late(&store, &door, &clock).await?;
+        let older = ledger::load_recent(&store, &door, &clock).await?;
         let door = Arc::new(door);
-        tokio::spawn(ledger::keep(
+        tokio::spawn(ledger::run(
             store.clone(),
             door.clone(),
             clock.clone(),
@@ -305,7 +310,7 @@ impl Node {
         let credentials = api::auth::Credentials::new(&[]);
         news::connect(&keeper, &consents, credentials.clone(), &inbox, &directory);
         tokio::spawn(news::end_overlaps(keeper.clone(), clock.clone(), stop_all.clone()));
-        let knobs = Arc::new(Knobs::of(&config));
+        let tunables = Arc::new(Tunables::of(&config));
         let secrets_of = door.clone();
         let placing_with = services.clone();
         let parts = Parts {
@@ -313,8 +318,8 @@ impl Node {
             people: people.clone(),
             clock: clock.clone(),
             services,
-            knobs: knobs.clone(),
-            door: Box::new(move |config| secrets_of.replace_secrets(config)),
+            tunables: tunables.clone(),
+            set_webhook_secrets: Box::new(move |config| secrets_of.replace_secrets(config)),
             inbox: inbox.clone(),
         };
         let reloader = Reloader::new(loader, parts, config.clone());
@@ -324,7 +329,7 @@ impl Node {
                 async move { webhook::handle(&door, request).await.map(axum::body::Body::new) },
             )
         });
-        let facts = routes::Facts {
+        let facts = routes::Discovery {
             gate: gate.clone(),
             simulated_graph: simulated.then(|| config.meta.graph_url.to_string()),
         };
@@ -450,7 +455,7 @@ impl Node {
             recordings.clone(),
             inbox,
             clock,
-            knobs.clone(),
+            tunables.clone(),
             stop_all.clone(),
         ));
         tokio::spawn(recordings.clone().run_errands(stop_all.clone()));
@@ -473,7 +478,7 @@ impl Node {
             stop_public,
             stop_all,
             recordings,
-            knobs,
+            tunables,
             hold,
             #[cfg(feature = "otel")]
             otel,
@@ -495,7 +500,7 @@ fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
     Media::start(media, clock.clone()).map_err(|source| StartError::Media { at, source })
 }
 
-/// `[recordings]`.
+/// The bucket of `[recordings.s3]`, if one is configured.
 fn copies(config: &Config, clock: &Clock) -> Result<Option<Copies>, StartError> {
     let Some(s3) = &config.recordings.s3 else { return Ok(None) };
     Ok(Some(Copies::new(Bucket::new(s3, clock.clone())?, s3)))
@@ -510,7 +515,7 @@ fn rooms(clock: &Clock, media: &Arc<Media>, sounds: &Library) -> Rooms {
     )
 }
 
-/// Who speaks, who understands, and what is said of those who speak.
+/// Creates the prompt library, the speech recognisers and the voice catalogue.
 fn speech(
     config: &Config,
     clock: &Clock,
@@ -528,7 +533,7 @@ fn speech(
     Ok((library, recognisers, voices))
 }
 
-/// What a configuration says of calls. `transcribes`: somebody writes down what is said in recordings.
+/// Call settings of a configuration. `transcribes`: a recogniser can transcribe recordings.
 pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
     let limits = MachineLimits {
         accept_wait_ms: config.media.accept_wait_ms,
@@ -542,7 +547,7 @@ pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
     CallSettings { limits, max_body: config.answer.max_body_bytes }
 }
 
-/// What a configuration says of the webhook.
+/// Webhook secrets of a configuration.
 pub(super) fn door_config(config: &Config) -> DoorConfig {
     DoorConfig {
         app_secret: config.meta.app_secret.clone(),
@@ -551,13 +556,13 @@ pub(super) fn door_config(config: &Config) -> DoorConfig {
     }
 }
 
-/// `[retention]`.
+/// Deletes expired data every hour, as `[retention]` says, until `stop`.
 async fn forget(
     store: Store,
     recordings: Recordings,
     inbox: Inbox,
     clock: Clock,
-    knobs: Arc<Knobs>,
+    tunables: Arc<Tunables>,
     stop: CancellationToken,
 ) {
     let mut every = tokio::time::interval(HOUR);
@@ -567,33 +572,34 @@ async fn forget(
             let kept = i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(86_400);
             Timestamp::from_secs(clock.wall().secs().saturating_sub(kept))
         };
-        let until = before(knobs.event_log_days());
+        let until = before(tunables.event_log_days());
         match store.calls().delete_history(forgotten, until).await {
             Ok(()) => forgotten = until,
             Err(error) => {
-                warn!(%error, "event logs past their time could not be removed; trying again in an hour")
+                warn!(%error, "failed to delete expired event logs; retrying in an hour")
             }
         }
-        if let Err(error) = store.notifications().delete_older(before(knobs.event_log_days())).await
+        if let Err(error) =
+            store.notifications().delete_older(before(tunables.event_log_days())).await
         {
-            warn!(%error, "notifications past their time could not be removed; trying again in an hour");
+            warn!(%error, "failed to delete expired notifications; retrying in an hour");
         }
         if let Err(error) = store.responses().delete_expired(clock.wall()).await {
-            warn!(%error, "answers past their time could not be removed; trying again in an hour");
+            warn!(%error, "failed to delete expired API responses; retrying in an hour");
         }
         if let Err(error) = inbox.forget_uploads().await {
-            warn!(%error, "uploaded files past their time could not be forgotten; trying again in an hour");
+            warn!(%error, "failed to delete expired uploads; retrying in an hour");
         }
-        if let Err(error) = inbox.forget(before(knobs.message_days())).await {
-            warn!(%error, "messages past their time could not be removed; trying again in an hour");
+        if let Err(error) = inbox.forget(before(tunables.message_days())).await {
+            warn!(%error, "failed to delete expired messages; retrying in an hour");
         }
-        if let Err(error) = recordings.expire(before(knobs.recording_days())).await {
-            warn!(%error, "recordings past their time could not be removed; trying again in an hour");
+        if let Err(error) = recordings.expire(before(tunables.recording_days())).await {
+            warn!(%error, "failed to delete expired recordings; retrying in an hour");
         }
     }
 }
 
-/// The console's sessions that are over.
+/// Deletes expired console sessions every hour, until `stop`.
 async fn forget_sessions(people: People, stop: CancellationToken) {
     let mut every = tokio::time::interval(HOUR);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
@@ -601,7 +607,7 @@ async fn forget_sessions(people: People, stop: CancellationToken) {
     }
 }
 
-/// Users of whom nothing is in force any more.
+/// Drops permission states that hold no information any more, every hour, until `stop`.
 async fn forget_blank(
     consents: Arc<Consents>,
     gate: Arc<Gate>,
@@ -617,7 +623,7 @@ async fn forget_blank(
     }
 }
 
-/// The person of `offhook dev`, whose password everybody knows.
+/// The well-known name and password of the `offhook dev` user, if the configuration has it.
 fn guest(config: &Config) -> Option<(String, String)> {
     let known = |user: &&UserSettings| {
         user.name == world::PERSON && user.password.reveal() == world::PASSWORD
@@ -625,7 +631,7 @@ fn guest(config: &Config) -> Option<(String, String)> {
     config.users.iter().find(known).map(|user| (user.name.clone(), world::PASSWORD.to_owned()))
 }
 
-/// The number whose answer URL is the playground's document, of a node that has one.
+/// The playground number, if a number has the playground document as its answer URL.
 fn simulated_drafts(config: &Config) -> Option<Drafts> {
     let is_draft = |number: &&NumberSettings| {
         number.answer_url.as_ref().is_some_and(|url| url.0.ends_with(DRAFT_PATH))
@@ -633,7 +639,8 @@ fn simulated_drafts(config: &Config) -> Option<Drafts> {
     config.numbers.iter().find(is_draft).map(|number| Drafts { number: number.number.to_string() })
 }
 
-/// Meta's sign-up window, or the page of the simulated Meta that stands for it.
+/// The address of Meta's Embedded Signup dialog, or of the simulated one. `None` if the app is not
+/// configured for it.
 fn sign_up_window(config: &Config, simulated: bool) -> Option<SignUpWindow> {
     let (app_id, config_id) = (config.meta.app_id.clone()?, config.meta.signup_config_id.clone());
     let graph = &config.meta.graph_url;
@@ -648,20 +655,20 @@ fn sign_up_window(config: &Config, simulated: bool) -> Option<SignUpWindow> {
     Some(SignUpWindow { url, app_id, config_id })
 }
 
-/// As the outside names this node.
+/// Host name or address under which others reach this node.
 fn host(config: &Config, bound: std::net::SocketAddr) -> String {
     let named = config.public.base_url.as_ref().and_then(|url| url.host_str()).map(str::to_owned);
     named.unwrap_or_else(|| bound.ip().to_string())
 }
 
-/// Where the outside reaches this node's paths, without a slash at its end.
+/// Base URL under which others reach this node, without a trailing slash.
 fn base_url(config: &Config, bound: std::net::SocketAddr) -> String {
     let named =
         config.public.base_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
     named.unwrap_or_else(|| format!("http://{bound}"))
 }
 
-/// This machine's name, for `biz_opaque_callback_data`.
+/// This machine's host name, for `biz_opaque_callback_data`.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name: String =
@@ -669,7 +676,7 @@ fn host_name() -> String {
     if name.is_empty() { "node".to_owned() } else { name }
 }
 
-/// None are exported; somebody who expects them is told.
+/// Warns if the environment names a collector, since this build exports no traces.
 #[cfg(not(feature = "otel"))]
 fn no_traces() -> Option<crate::call::trace::Sink> {
     let collectors = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
@@ -678,7 +685,7 @@ fn no_traces() -> Option<crate::call::trace::Sink> {
         .filter(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
     {
         warn!(
-            "{name} names a collector, but this program was built without the feature otel: it exports no traces"
+            "{name} is set, but this binary was built without the feature `otel` and exports no traces"
         );
     }
     None

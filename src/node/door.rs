@@ -1,4 +1,4 @@
-//! What the webhook's door asks of the calls, answered by the registry.
+//! Connects the webhook handler to the call registry.
 
 use std::sync::Arc;
 
@@ -11,11 +11,12 @@ use media::Media;
 use media::sdp::Offer;
 use model::{CallUuid, PhoneNumberId, Wacid};
 
-/// The registry, seen by the webhook's door.
+/// Implements the webhook's [`Calls`] with the registry and the media stack.
 pub(super) struct Doorway {
     pub(super) registry: Registry,
     pub(super) media: Arc<Media>,
-    /// Offers at loopback addresses are taken where Graph itself is at one (`meta-calling.md` §5.2).
+    /// Accepts offers with loopback addresses. Only for a simulated Meta, whose Graph is on
+    /// loopback.
     pub(super) loopback_offers: bool,
 }
 
@@ -31,13 +32,13 @@ impl Calls for Doorway {
         let offer = match Offer::parse(sdp, self.loopback_offers) {
             Ok(offer) => offer,
             Err(fault) => {
-                tracing::info!(%fault, "an offer is unusable");
+                tracing::info!(%fault, "unusable offer");
                 return None;
             }
         };
         if !self.media.can_answer(&offer) {
             tracing::info!(
-                "an offer names no address of a family that this node has; see public.media_ips"
+                "offer has no candidate of an address family of this node; see public.media_ips"
             );
             return None;
         }
