@@ -1,5 +1,5 @@
-//! Who comes in: the session behind a request, and for whatever changes something the form's token and the browser's word
-//! that it comes from one of our pages (R20).
+//! Authenticates requests. Extractors yield the session of a request; for forms they also check the
+//! CSRF token and that the browser reports the same origin.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::people::Person;
 use model::EndpointName;
 use model::Role;
 
-/// How somebody likes their pages.
+/// Language and theme of a browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Taste {
     pub(super) lang: Lang,
-    /// `light`, `dark`, or empty: as the system has it.
+    /// `light`, `dark`, or empty for the system setting.
     pub(super) theme: &'static str,
 }
 
@@ -45,29 +45,31 @@ impl Taste {
     }
 }
 
-/// Cookies of taste: they say nothing of anybody.
+/// Cookies of the preferences. They do not identify anyone.
 pub(super) const LANG: &str = "offhook-lang";
 pub(super) const THEME: &str = "offhook-theme";
 
-/// Somebody who is signed in.
+/// A signed-in person and their request.
 #[derive(Clone, Debug)]
 pub(super) struct Visitor {
     pub(super) person: Person,
     pub(super) taste: Taste,
-    /// The query.
+    /// Query of the URL.
     pub(super) query: Form,
-    /// The path they asked for.
+    /// Path of the URL.
     pub(super) path: String,
-    /// Notifications that nobody has read.
+    /// Number of unread notifications.
     pub(super) unread: u64,
-    /// Whether the endpoint with their name is registered: `on` or `off`; `none`: there is none.
+    /// State of the endpoint with the person's name: `on` if it is registered, `off` if not, `none`
+    /// if it does not exist.
     pub(super) phone: &'static str,
-    /// The latest news when they asked: what a page shows is at least as new.
+    /// Number of the latest event of the feed at the time of the request. A page is at least as
+    /// recent.
     pub(super) at: u64,
 }
 
 impl Visitor {
-    /// The frame of a page.
+    /// The common part of a page.
     pub(super) fn page(&self, console: &Console, title: &str, here: &'static str) -> Page {
         Page::of(console, self, title, here)
     }
@@ -84,7 +86,7 @@ impl Visitor {
         self.person.user.role == Role::Owner
     }
 
-    /// Asks the number API.
+    /// Sends a request to the number API as this person.
     pub(super) async fn ask(
         &self,
         console: &Console,
@@ -96,7 +98,7 @@ impl Visitor {
     }
 }
 
-/// The session of a request, if it is one that holds.
+/// The person of the request's session. `None` if there is no valid session.
 pub(super) async fn person(
     console: &Console,
     headers: &HeaderMap,
@@ -105,13 +107,13 @@ pub(super) async fn person(
     match console.apis.api().people.who(&token).await {
         Ok(person) => Ok(person.filter(|person| console.apis.is_enabled(person))),
         Err(error) => {
-            tracing::warn!(%error, "a session could not be read");
+            tracing::warn!(%error, "failed to read session");
             Err(Box::new(StatusCode::SERVICE_UNAVAILABLE.into_response()))
         }
     }
 }
 
-/// How it is with the endpoint that bears their name.
+/// State of the endpoint with the person's name; see [`Visitor::phone`].
 async fn phone(console: &Console, person: &Person) -> &'static str {
     let api = console.apis.api();
     let Ok(name) = EndpointName::parse(&person.user.name) else { return "none" };
@@ -172,7 +174,7 @@ impl FromRequestParts<Arc<Console>> for Visitor {
     }
 }
 
-/// A form that somebody who is signed in has sent from one of our pages.
+/// A form that a signed-in person submitted from a page of the console.
 pub(super) struct Posted {
     pub(super) visitor: Visitor,
     pub(super) form: Form,
@@ -194,7 +196,7 @@ impl FromRequest<Arc<Console>> for Posted {
     }
 }
 
-/// A form that anybody has sent from one of our pages: before there is a session.
+/// A form submitted from a page of the console without a session.
 pub(super) struct Stranger {
     pub(super) taste: Taste,
     pub(super) from: IpAddr,

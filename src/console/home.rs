@@ -1,4 +1,4 @@
-//! The first page: what goes on, and for newcomers the way to a first call.
+//! The start page: current activity, and for new accounts the steps to a first call.
 
 use askama::Template;
 use axum::extract::State;
@@ -20,18 +20,18 @@ struct Home {
     slots: u32,
     cps: usize,
     calls: Vec<Row>,
-    /// The first that can be called, else the first; empty: there is none.
+    /// The first number with calling enabled, else the first one. Empty if there is none.
     number: String,
     callable: bool,
     owner: bool,
-    /// Whether Meta's sign-up window can be opened from here.
+    /// Whether Meta's sign-up dialog is available.
     signs_up: bool,
-    /// A first call has been made.
+    /// Whether the account has had a call.
     called: bool,
     base_url: String,
 }
 
-/// Calls that are shown.
+/// Number of calls on the page.
 const LATEST: usize = 6;
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {

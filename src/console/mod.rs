@@ -1,8 +1,9 @@
 //! The web console: pages for the people of an account (`docs/console.md`).
 //!
-//! A door like the APIs, and a client of them: it asks what everybody can ask (`api::Apis`), as the person who is signed in,
-//! and shows it. Pages are templates in `console/templates`, filled here from typed values; every page is a URL that works
-//! without the script, every action a form. The script makes it live: `/console/events` sends what of the page has changed.
+//! The console is a client of the APIs: it sends requests through [`Apis`] as the signed-in person
+//! and renders the responses. Pages are templates in `console/templates`, filled from typed values.
+//! Every page is a URL that works without JavaScript, and every action is a form. The script adds
+//! live updates: `/console/events` sends the changed parts of a page.
 
 mod agents;
 mod assets;
@@ -51,31 +52,31 @@ pub use draft::{Drafts, PATH as DRAFT_PATH, serve as serve_drafts};
 pub use samples::Samples;
 pub use sign_up::SignUpWindow;
 
-/// What the console is made from.
+/// Services and settings of the console.
 pub struct Console {
     pub apis: Apis,
-    /// Live calls of the last hour.
+    /// Samples of the last hour for charts.
     pub samples: Samples,
-    /// The simulated Meta's browser phone, on a node that has one.
+    /// URL of the simulated Meta's browser phone, if there is one.
     pub simulated_phone: Option<String>,
-    /// What that phone hears from the number of the playground.
+    /// The playground document and number for that phone.
     pub drafts: Option<Drafts>,
-    /// Documents that wait for a call of their writer's softphone.
+    /// Documents that wait for a call of their author's softphone.
     pub own_drafts: drafts::Drafts,
-    /// Somebody who may sign in and their password, on a node for development: the form has them already.
+    /// Name and password to fill into the sign-in form of a development node.
     pub guest: Option<(String, String)>,
-    /// Who else vouches for people.
+    /// OpenID Connect provider, if one is configured.
     pub provider: Option<Provider>,
-    /// Meta's window for numbers that come by themselves, where our app is known.
+    /// Meta's sign-up dialog, if an app is configured.
     pub sign_up: Option<SignUpWindow>,
-    /// Walks through documents of the playground.
+    /// Runs documents of the playground.
     pub walker: Option<Walker>,
-    /// Ends the live feeds.
+    /// Ends the event streams.
     pub stop: CancellationToken,
 }
 
 impl Console {
-    /// Whether the outside comes by https.
+    /// Whether the public base URL is https.
     fn is_secure(&self) -> bool {
         self.apis.api().base_url.starts_with("https:")
     }
@@ -83,7 +84,7 @@ impl Console {
 
 type App = axum::extract::State<Arc<Console>>;
 
-/// `/console/` and what is below it.
+/// Routes of `/console/`.
 pub fn router(console: Console) -> Router {
     let secure = console.is_secure();
     let console = Arc::new(console);
@@ -146,8 +147,8 @@ pub fn router(console: Console) -> Router {
     pages.merge(events).layer(map_response(move |response| secured(response, secure)))
 }
 
-/// R20: nothing from elsewhere, nothing inline, nobody's frame.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+/// Content security policy: no other origins, nothing inline, no framing.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
     media-src 'self' blob:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 async fn secured(mut response: Response, secure: bool) -> Response {
@@ -155,7 +156,7 @@ async fn secured(mut response: Response, secure: bool) -> Response {
     let mut put = |name, value| {
         headers.insert(name, HeaderValue::from_static(value));
     };
-    put(header::CONTENT_SECURITY_POLICY, POLICY);
+    put(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
     put(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     put(header::REFERRER_POLICY, "no-referrer");
     put(header::X_FRAME_OPTIONS, "DENY");
