@@ -1,5 +1,5 @@
 //! The pages of AI agents: the list with outbound numbers, and the form that creates, changes and
-//! deletes agent. Changes go through the number API.
+//! deletes an agent. Changes go through the number API.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::door::{Posted, Visitor};
+use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::page::{Page, failed, forbidden, missing, respond};
 use super::view;
@@ -247,8 +247,8 @@ fn body(agent: &Agent, form: &Form) -> Value {
     body
 }
 
-pub(super) async fn create(State(console): App, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
+pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
     let agent = with_form(Agent::new(), &form);
     let answer =
         visitor.ask(&console, Method::POST, "/api/v1/agents/", Some(&body(&agent, &form))).await;
@@ -280,9 +280,9 @@ async fn redirect_or_error(
 pub(super) async fn change(
     State(console): App,
     Path(id): Path<String>,
-    posted: Posted,
+    submitted: SubmittedForm,
 ) -> Response {
-    let Posted { visitor, form } = posted;
+    let SubmittedForm { visitor, form } = submitted;
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
     let path = format!("/api/v1/agents/{id}/");
     match form.get("do") {

@@ -8,12 +8,12 @@ use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
+use super::auth::{SubmittedForm, Visitor};
 use super::calls::{self, Row};
 use super::course;
-use super::door::{Posted, Visitor};
 use super::i18n::Lang;
 use super::page::{Page, failed, html, missing};
-use super::replay::{self, Replayed};
+use super::replay::{self, ReplayView};
 use super::view::{self, When};
 use super::{App, Console};
 use crate::api::{event_log, waterfall_of};
@@ -104,7 +104,7 @@ struct CallPage {
     ticks: Vec<(i64, String)>,
     remarks: Vec<String>,
     findings: Vec<FindingRow>,
-    replay: Replayed,
+    replay: ReplayView,
     sounds: Vec<DirectionView>,
     round_trip: String,
     course: course::QualityView,
@@ -377,9 +377,9 @@ pub(super) async fn log(
 pub(super) async fn hang_up(
     State(console): App,
     Path(call): Path<String>,
-    posted: Posted,
+    submitted: SubmittedForm,
 ) -> Response {
-    let visitor = posted.visitor;
+    let visitor = submitted.visitor;
     let Ok(id) = call.parse::<CallUuid>() else { return missing(&console, &visitor) };
     let path = format!("/api/v1/calls/{id}/hangup/");
     if crate::api::Apis::serves(&Method::POST, &path) {

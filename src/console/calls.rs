@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::App;
-use super::door::Visitor;
+use super::auth::Visitor;
 use super::form::Form;
 use super::i18n::Lang;
 use super::page::{Page, failed, html};

@@ -26,8 +26,8 @@ use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 use tower::ServiceExt as _;
 
 use super::form::Form;
-use super::parts::{self, Shown};
-use super::{App, Console, door};
+use super::parts::{self, Snapshot};
+use super::{App, Console, auth};
 use crate::api::session;
 use crate::feed::{News, What};
 use model::AuthId;
@@ -57,7 +57,7 @@ struct WatchedPage {
     headers: HeaderMap,
     /// Kinds of changes that concern the page.
     live: Vec<String>,
-    shown: Shown,
+    shown: Snapshot,
     /// It shows a live call.
     is_live_call: bool,
 }
@@ -71,7 +71,7 @@ pub(super) async fn serve(
     if !session::is_from_here(&headers) {
         return StatusCode::FORBIDDEN.into_response();
     }
-    let person = match door::person(&console, &headers).await {
+    let person = match auth::person(&console, &headers).await {
         Ok(Some(person)) => person,
         Ok(None) => return StatusCode::UNAUTHORIZED.into_response(),
         Err(answer) => return *answer,
@@ -197,14 +197,14 @@ impl WatchedPage {
             path: path.to_owned(),
             headers,
             live: Vec::new(),
-            shown: Shown::default(),
+            shown: Snapshot::default(),
             is_live_call: false,
         };
         let html = watched.page().await?;
         watched.live = parts::live(&html);
         watched.is_live_call = is_of_a_call(&watched.live);
         watched.live.push("notification".to_owned());
-        watched.shown = Shown::default().next(&html).0;
+        watched.shown = Snapshot::default().next(&html).0;
         Some(watched)
     }
 

@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::App;
+use super::auth::Visitor;
 use super::calls::{self, Row};
-use super::door::Visitor;
 use super::page::{Page, html};
 use crate::api::LiveStatus;
 use store::CallFilter;

@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::agents::{Choice, choices};
-use super::door::{Posted, Visitor};
+use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::i18n::Lang;
 use super::numbers::{named, number_label};
 use super::page::{Page, failed, html, missing, respond};
-use super::phone::Named;
+use super::phone::EndpointRow;
 use super::view::{self, When};
 use super::{App, Console};
 use crate::api::Apis;
@@ -460,8 +460,12 @@ async fn read_notices(console: &Console, visitor: &Visitor, id: Uuid) {
 }
 
 /// Handles an action on a conversation, named by the field `do`.
-pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
+pub(super) async fn act(
+    State(console): App,
+    Path(id): Path<String>,
+    submitted: SubmittedForm,
+) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
     let one = path_of(id);
     let to = format!("/console/inbox/{id}/");
@@ -539,7 +543,7 @@ struct CallDialog {
     id: Uuid,
     name: String,
     number: String,
-    endpoints: Vec<Named>,
+    endpoints: Vec<EndpointRow>,
     agents: Vec<Choice>,
     wrong: String,
 }
@@ -584,8 +588,12 @@ async fn call_page(
 }
 
 /// Calls the user of a conversation.
-pub(super) async fn call(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
+pub(super) async fn call(
+    State(console): App,
+    Path(id): Path<String>,
+    submitted: SubmittedForm,
+) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
     let Some(conversation) = found(&console, &visitor, &id).await else {
         return missing(&console, &visitor);
     };

@@ -7,11 +7,12 @@
 
 mod agents;
 mod assets;
+mod auth;
 mod call;
 mod calls;
 mod chart;
 mod course;
-mod door;
+
 mod draft;
 mod events;
 mod form;
@@ -111,18 +112,18 @@ pub fn router(console: Console) -> Router {
         .route("/console/inbox/{id}/", get(inbox::chat).post(inbox::act))
         .route("/console/inbox/{id}/call/", get(inbox::calling).post(inbox::call))
         .route("/console/numbers/", get(numbers::page))
-        .route("/console/numbers/new/", get(numbers::blank).post(numbers::connect))
+        .route("/console/numbers/new/", get(numbers::new_number).post(numbers::connect))
         .route("/console/numbers/sign-up/", get(sign_up::start).post(sign_up::take))
         .route("/console/numbers/sign-up/back", get(sign_up::back))
         .route("/console/numbers/{number}/", get(number::one).post(number::change))
         .route("/console/numbers/{number}/agent/", get(numbers::agent))
         .route("/console/numbers/{number}/register/", get(numbers::register))
         .route("/console/numbers/{number}/do", post(numbers::act))
-        .route("/console/agents/", get(agents::page).post(agents::make))
-        .route("/console/agents/new/", get(agents::blank))
-        .route("/console/agents/{id}/", get(agents::one).post(agents::change))
-        .route("/console/webhooks/", get(webhooks::page).post(webhooks::make))
-        .route("/console/webhooks/{id}/", get(webhooks::one).post(webhooks::act))
+        .route("/console/agents/", get(agents::page).post(agents::create))
+        .route("/console/agents/new/", get(agents::new_agent))
+        .route("/console/agents/{id}/", get(agents::agent).post(agents::change))
+        .route("/console/webhooks/", get(webhooks::page).post(webhooks::create))
+        .route("/console/webhooks/{id}/", get(webhooks::webhook).post(webhooks::act))
         .route("/console/notifications/", get(notifications::page))
         .route("/console/notifications/read-all", post(notifications::read_all))
         .route("/console/notifications/{id}/read", post(notifications::read))
@@ -131,14 +132,14 @@ pub fn router(console: Console) -> Router {
         .route("/console/playground/", get(playground::page).post(playground::run))
         .route("/console/playground/debugger/", get(playground::debug_page).post(playground::debug))
         .route("/console/phone/", get(phone::page))
-        .route("/console/phone/endpoints", post(phone::make))
-        .route("/console/phone/endpoints/{id}", post(phone::remove))
+        .route("/console/phone/endpoints", post(phone::create))
+        .route("/console/phone/endpoints/{id}", post(phone::delete))
         .route("/console/people/", get(people::page))
-        .route("/console/people/users", post(people::make_user))
+        .route("/console/people/users", post(people::create_user))
         .route("/console/people/users/{id}", post(people::change_user))
-        .route("/console/people/keys", post(people::make_key))
-        .route("/console/people/keys/{id}", post(people::remove_key))
-        .route("/console/{*rest}", any(page::nothing))
+        .route("/console/people/keys", post(people::create_key))
+        .route("/console/people/keys/{id}", post(people::delete_key))
+        .route("/console/{*rest}", any(page::fallback))
         .with_state(console.clone());
     let events = Router::new()
         .route("/console/events", get(events::serve))

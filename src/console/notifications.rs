@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
 use super::App;
-use super::door::{Posted, Visitor};
+use super::auth::{SubmittedForm, Visitor};
 use super::numbers::named;
 use super::page::{Page, failed, html, missing};
 use super::view::When;
@@ -84,8 +84,12 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
 }
 
 /// Marks a notification as read and redirects to its target.
-pub(super) async fn read(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
-    let visitor = posted.visitor;
+pub(super) async fn read(
+    State(console): App,
+    Path(id): Path<String>,
+    submitted: SubmittedForm,
+) -> Response {
+    let visitor = submitted.visitor;
     let Ok(id) = id.parse::<uuid::Uuid>() else { return missing(&console, &visitor) };
     let answer = visitor
         .ask(&console, Method::POST, &format!("/api/v1/notifications/{id}/read/"), None)
@@ -93,13 +97,13 @@ pub(super) async fn read(State(console): App, Path(id): Path<String>, posted: Po
     if !answer.is_ok() {
         return failed(&console, &visitor, answer.status, answer.message());
     }
-    let to = posted.form.get("to");
+    let to = submitted.form.get("to");
     Redirect::to(if to.starts_with("/console/calls/") { to } else { "/console/notifications/" })
         .into_response()
 }
 
-pub(super) async fn read_all(State(console): App, posted: Posted) -> Response {
-    let visitor = posted.visitor;
+pub(super) async fn read_all(State(console): App, submitted: SubmittedForm) -> Response {
+    let visitor = submitted.visitor;
     let answer = visitor.ask(&console, Method::POST, "/api/v1/notifications/read-all/", None).await;
     match answer.is_ok() {
         true => Redirect::to("/console/notifications/").into_response(),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::agents::Choice;
-use super::door::{Posted, Visitor};
+use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::numbers::{Number, assign, digits, find_number, whatsapp};
 use super::page::{Page, failed, missing, respond};
@@ -230,9 +230,9 @@ fn lacks_agent(form: &Form) -> bool {
 pub(super) async fn change(
     State(console): App,
     Path(number): Path<String>,
-    posted: Posted,
+    submitted: SubmittedForm,
 ) -> Response {
-    let Posted { visitor, form } = posted;
+    let SubmittedForm { visitor, form } = submitted;
     let Some(number) = digits(&number) else { return missing(&console, &visitor) };
     let one = format!("/api/v1/phone-numbers/{number}/");
     let what = form.get("do").to_owned();

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::agents::{Choice, choices};
-use super::door::{Posted, Visitor};
+use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::page::{Page, failed, forbidden, missing, respond};
 use super::view;
@@ -185,8 +185,8 @@ pub(super) async fn new_number(State(console): App, visitor: Visitor) -> Respons
 }
 
 /// Connects a number with its credentials.
-pub(super) async fn connect(State(console): App, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
+pub(super) async fn connect(State(console): App, submitted: SubmittedForm) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
     let mut body = json!({
         "displayName": form.get("display_name"),
         "whatsappPhoneNumberId": form.get("phone_number_id"),
@@ -348,9 +348,9 @@ async fn register_dialog(
 pub(super) async fn act(
     State(console): App,
     Path(number): Path<String>,
-    posted: Posted,
+    submitted: SubmittedForm,
 ) -> Response {
-    let Posted { visitor, form } = posted;
+    let SubmittedForm { visitor, form } = submitted;
     let Some(number) = digits(&number) else { return missing(&console, &visitor) };
     let one = format!("/api/v1/phone-numbers/{number}/");
     let what = form.get("do");

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::door::{Taste, person};
+use super::auth::{Preferences, person};
 use super::form::Form;
 use super::page::{Page, respond};
 use super::{App, Console, sign_in};
@@ -40,9 +40,9 @@ fn cookie(console: &Console, value: &str, seconds: u64) -> String {
 
 /// Redirects to the provider.
 pub(super) async fn begin(State(console): App, headers: HeaderMap, uri: Uri) -> Response {
-    let taste = Taste::of(&headers);
+    let preferences = Preferences::of(&headers);
     let query = Form::read(uri.query().unwrap_or_default().as_bytes());
-    let to = sign_in::back(query.get("to"));
+    let to = sign_in::safe_path(query.get("to"));
     let Some(provider) = &console.provider else {
         return Redirect::to("/console/sign-in").into_response();
     };
@@ -57,13 +57,13 @@ pub(super) async fn begin(State(console): App, headers: HeaderMap, uri: Uri) -> 
             let answer = Redirect::to(way.as_str()).into_response();
             sign_in::with_cookie(answer, &cookie(&console, &flow.cookie(), AT_MOST.as_secs()))
         }
-        Err(error) => error_page(&console, taste, provider, to, &error.into()),
+        Err(error) => error_page(&console, preferences, provider, to, &error.into()),
     }
 }
 
 /// Handles the return from the provider.
 pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> Response {
-    let taste = Taste::of(&headers);
+    let preferences = Preferences::of(&headers);
     let Some(provider) = &console.provider else {
         return Redirect::to("/console/sign-in").into_response();
     };
@@ -72,7 +72,7 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
     let flow = session::cookie(&headers, name(&console)).and_then(|cookie| Flow::read(cookie, now));
     let to = flow
         .as_ref()
-        .map_or_else(|| "/console/".to_owned(), |flow| sign_in::back(&flow.to).to_owned());
+        .map_or_else(|| "/console/".to_owned(), |flow| sign_in::safe_path(&flow.to).to_owned());
     let came = match &flow {
         Some(flow) => {
             let returned = Returned {
@@ -89,14 +89,14 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
         Ok(token) => {
             // The redirect continues from a page of the console: browsers do not send `Strict`
             // cookies in a redirect chain that began at the provider.
-            let page = Page::bare(taste, taste.lang.t("sign_in.done"));
+            let page = Page::bare(preferences, preferences.lang.t("sign_in.done"));
             let mut answer = respond(StatusCode::OK, &SignedInPage { page, to: to.clone() });
             if let Ok(go_on) = HeaderValue::from_str(&format!("0; url={to}")) {
                 answer.headers_mut().insert(header::REFRESH, go_on);
             }
             sign_in::with_cookie(answer, &sign_in::session_cookie(&console, &token))
         }
-        Err(no) => error_page(&console, taste, provider, &to, &no),
+        Err(no) => error_page(&console, preferences, provider, &to, &no),
     };
     // A flow is valid once.
     sign_in::with_cookie(answer, &cookie(&console, "", 0))
@@ -134,12 +134,12 @@ async fn finish(
 /// The sign-in page with the reason.
 fn error_page(
     console: &Console,
-    taste: Taste,
+    preferences: Preferences,
     provider: &Provider,
     to: &str,
     no: &SignInError,
 ) -> Response {
-    let (lang, name) = (taste.lang, provider.settings().name.as_str());
+    let (lang, name) = (preferences.lang, provider.settings().name.as_str());
     let (status, text) = match no {
         SignInError::Provider(
             OpenIdError::Unreachable { .. } | OpenIdError::Document { .. } | OpenIdError::Away(_),
@@ -184,5 +184,5 @@ fn error_page(
         }
     };
     tracing::info!(reason = %no, "sign-in with provider error_page");
-    sign_in::form(console, taste, status, to, "", text)
+    sign_in::form(console, preferences, status, to, "", text)
 }

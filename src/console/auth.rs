@@ -21,13 +21,13 @@ use model::Role;
 
 /// Language and theme of a browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Taste {
+pub(super) struct Preferences {
     pub(super) lang: Lang,
     /// `light`, `dark`, or empty for the system setting.
     pub(super) theme: &'static str,
 }
 
-impl Taste {
+impl Preferences {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let accepted = headers
             .get(header::ACCEPT_LANGUAGE)
@@ -53,7 +53,7 @@ pub(super) const THEME: &str = "offhook-theme";
 #[derive(Clone, Debug)]
 pub(super) struct Visitor {
     pub(super) person: Person,
-    pub(super) taste: Taste,
+    pub(super) preferences: Preferences,
     /// Query of the URL.
     pub(super) query: Form,
     /// Path of the URL.
@@ -75,7 +75,7 @@ impl Visitor {
     }
 
     pub(super) fn lang(&self) -> Lang {
-        self.taste.lang
+        self.preferences.lang
     }
 
     pub(super) fn is_admin(&self) -> bool {
@@ -138,7 +138,7 @@ impl FromRequestParts<Arc<Console>> for Visitor {
         parts: &mut Parts,
         console: &Arc<Console>,
     ) -> Result<Self, Response> {
-        let taste = Taste::of(&parts.headers);
+        let preferences = Preferences::of(&parts.headers);
         let at = console.apis.api().feed.last();
         let path =
             parts.uri.path_and_query().map_or_else(|| "/console/".to_owned(), ToString::to_string);
@@ -156,7 +156,7 @@ impl FromRequestParts<Arc<Console>> for Visitor {
                 let phone = phone(console, &person).await;
                 Ok(Self {
                     person,
-                    taste,
+                    preferences,
                     query,
                     path: parts.uri.path().to_owned(),
                     unread,
@@ -175,12 +175,12 @@ impl FromRequestParts<Arc<Console>> for Visitor {
 }
 
 /// A form that a signed-in person submitted from a page of the console.
-pub(super) struct Posted {
+pub(super) struct SubmittedForm {
     pub(super) visitor: Visitor,
     pub(super) form: Form,
 }
 
-impl FromRequest<Arc<Console>> for Posted {
+impl FromRequest<Arc<Console>> for SubmittedForm {
     type Rejection = Response;
 
     async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Response> {
@@ -190,20 +190,20 @@ impl FromRequest<Arc<Console>> for Posted {
         if !session::is_from_here(&parts.headers)
             || !session::is_csrf_token(&visitor.person, form.raw("csrf"))
         {
-            return Err(page::refused(console, Some(&visitor), visitor.taste, "error.csrf"));
+            return Err(page::refused(console, Some(&visitor), visitor.preferences, "error.csrf"));
         }
         Ok(Self { visitor, form })
     }
 }
 
 /// A form submitted from a page of the console without a session.
-pub(super) struct Stranger {
-    pub(super) taste: Taste,
+pub(super) struct AnonymousForm {
+    pub(super) preferences: Preferences,
     pub(super) from: IpAddr,
     pub(super) form: Form,
 }
 
-impl FromRequest<Arc<Console>> for Stranger {
+impl FromRequest<Arc<Console>> for AnonymousForm {
     type Rejection = Response;
 
     async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Response> {
@@ -212,11 +212,11 @@ impl FromRequest<Arc<Console>> for Stranger {
             .get::<server::Peer>()
             .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
         let (parts, body) = request.into_parts();
-        let taste = Taste::of(&parts.headers);
+        let preferences = Preferences::of(&parts.headers);
         if !session::is_from_here(&parts.headers) {
-            return Err(page::refused(console, None, taste, "error.csrf"));
+            return Err(page::refused(console, None, preferences, "error.csrf"));
         }
-        Ok(Self { taste, from, form: read(&parts.headers, body).await.map_err(|no| *no)? })
+        Ok(Self { preferences, from, form: read(&parts.headers, body).await.map_err(|no| *no)? })
     }
 }
 
