@@ -11,7 +11,7 @@ const PAUSE_MS = 400;
 const SOON_MS = 1500;
 /** Rows that are updated at a time. In between, the browser renders and handles input. */
 const ROWS_PER_BATCH = 10;
-/** The replaceable parts of a page, as in `src/console/parts.rs`. */
+/** The replaceable parts of a page, as in `src/console/page_diff.rs`. */
 const PARTS = "#unread, main > [id], main .columns > [id], main .card > [id]";
 
 /** HTML of the parts as the server sent it, without list rows. The DOM differs: it has local times. @type {WeakMap<Element, string>} */

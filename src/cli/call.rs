@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 
-use super::simulated::{self, NodeDiscovery, Stop};
+use super::simulated::{self, NodeDiscovery, StopSignals};
 use super::{Exit, print};
 use crate::node::dev::{Dev, DevOptions};
 use model::Secret;
@@ -70,7 +70,7 @@ pub struct Args {
 
 /// Places the call. Exit code 0: the call succeeded; 1: it failed.
 pub fn run(args: Args) -> Exit {
-    let order = match order_of(&args) {
+    let order = match request_of(&args) {
         Ok(order) => order,
         Err(why) => return Exit::usage(why),
     };
@@ -78,7 +78,7 @@ pub fn run(args: Args) -> Exit {
 }
 
 /// Builds the request from the options and validates it.
-fn order_of(args: &Args) -> Result<CallRequest, String> {
+fn request_of(args: &Args) -> Result<CallRequest, String> {
     let keys = args.dtmf.as_deref().unwrap_or_default();
     caller::parse_keys(keys).map_err(|e| format!("--dtmf {keys}: {e}"))?;
     for (option, number) in [("--to", &args.to), ("--from", &args.from)] {
@@ -124,11 +124,13 @@ async fn run_call(args: Args, mut order: CallRequest) -> Exit {
         return call_dev_node(&client, &args, order).await;
     };
     let node = node.as_str().trim_end_matches('/').to_owned();
-    let facts = match NodeDiscovery::of(&client, &node).await {
-        Ok(facts) => facts,
+    let discovery = match NodeDiscovery::of(&client, &node).await {
+        Ok(discovery) => discovery,
         Err(exit) => return exit,
     };
-    let sim_url = match facts.fill_in(&mut order, args.to.as_deref()).and_then(|()| facts.sim_url())
+    let sim_url = match discovery
+        .fill_in(&mut order, args.to.as_deref())
+        .and_then(|()| discovery.sim_url())
     {
         Ok(sim_url) => sim_url,
         Err(why) => return Exit::usage(why),
@@ -171,7 +173,7 @@ async fn place(client: &Client, sim_url: &str, order: &CallRequest, args: &Args)
             Ok(lines) => lines,
             Err(exit) => return exit,
         };
-    let mut stop = match Stop::new() {
+    let mut stop = match StopSignals::new() {
         Ok(stop) => stop,
         Err(exit) => return exit,
     };

@@ -52,7 +52,7 @@ pub struct StoreArgs {
 }
 
 impl StoreArgs {
-    /// Whether the configuration has this account. False if there is no configuration.
+    /// Whether the configuration has this account. Returns false without a configuration.
     pub fn names(&self, account: &str) -> bool {
         self.data_dir.is_none()
             && load(&self.config).is_ok_and(|config| {

@@ -25,7 +25,7 @@ pub struct Args {
 /// Subcommands.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum Command {
-    /// Export all conversations with their messages and calls, print_conversation JSON object per line
+    /// Export all conversations with their messages and calls, one JSON object per line
     Export(ExportArgs),
 }
 
@@ -63,7 +63,8 @@ pub fn run(args: Args) -> Exit {
     })
 }
 
-/// Prints the selected conversations. Returns how many the account has, whatever their number.
+/// Prints the selected conversations. Returns the number of conversations of the account, before
+/// they are filtered by business number.
 async fn export(at: &Database, args: &ExportArgs) -> Result<usize, StoreError> {
     let archive = Archive::open(at).await?;
     let (mut after, mut found) = (Uuid::nil(), 0);
@@ -118,7 +119,7 @@ async fn print_conversation(
     Ok(())
 }
 
-/// A message as a JSON object, with the error of a failed print_conversation.
+/// A message as a JSON object, with the error of a failed one.
 fn line(conversation: Uuid, found: &Message) -> serde_json::Value {
     json!({
         "conversation": conversation,

@@ -8,7 +8,7 @@
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 
-use super::simulated::{self, NodeDiscovery, Stop};
+use super::simulated::{self, NodeDiscovery, StopSignals};
 use super::{Exit, print};
 use crate::node::dev::{Dev, DevOptions, LoadOptions};
 use model::Secret;
@@ -73,7 +73,7 @@ pub struct Args {
 /// Runs the load. Exit code 0: every call was answered or refused by a limit of the node; 1: some
 /// calls failed.
 pub fn run(args: Args) -> Exit {
-    let order = match order_of(&args) {
+    let order = match request_of(&args) {
         Ok(order) => order,
         Err(why) => return Exit::usage(why),
     };
@@ -84,7 +84,7 @@ pub fn run(args: Args) -> Exit {
 }
 
 /// Builds the request from the options and validates it.
-fn order_of(args: &Args) -> Result<LoadRequest, String> {
+fn request_of(args: &Args) -> Result<LoadRequest, String> {
     if args.to.as_deref().is_some_and(|to| digits_of(to).is_empty()) {
         return Err("--to needs a phone number: digits, with or without a plus".to_owned());
     }
@@ -114,11 +114,12 @@ async fn run_load(args: Args, mut order: LoadRequest) -> Exit {
     if let Some(listen) = args.meta_listen {
         return load_other_node(&client, listen, &node, &args, order).await;
     }
-    let facts = match NodeDiscovery::of(&client, &node).await {
-        Ok(facts) => facts,
+    let discovery = match NodeDiscovery::of(&client, &node).await {
+        Ok(discovery) => discovery,
         Err(exit) => return exit,
     };
-    match facts.fill_in(&mut order.call, args.to.as_deref()).and_then(|()| facts.sim_url()) {
+    match discovery.fill_in(&mut order.call, args.to.as_deref()).and_then(|()| discovery.sim_url())
+    {
         Ok(sim_url) => report(&client, &sim_url, &order, &args).await,
         Err(why) => Exit::usage(why),
     }
@@ -161,8 +162,8 @@ async fn load_other_node(
         };
     // An Offhook node reports its numbers; those of another program are given as options.
     let filled = match NodeDiscovery::known(client, node).await {
-        Ok(Some(facts)) if args.phone_number_id.is_none() => {
-            facts.fill_in(&mut order.call, args.to.as_deref())
+        Ok(Some(discovery)) if args.phone_number_id.is_none() => {
+            discovery.fill_in(&mut order.call, args.to.as_deref())
         }
         Ok(_) => {
             let usual = SimNumber::default();
@@ -182,7 +183,7 @@ async fn load_other_node(
 
 /// Starts the load and prints its report to the end.
 async fn report(client: &Client, sim_url: &str, order: &LoadRequest, args: &Args) -> Exit {
-    let mut stop = match Stop::new() {
+    let mut stop = match StopSignals::new() {
         Ok(stop) => stop,
         Err(exit) => return exit,
     };
@@ -191,8 +192,11 @@ async fn report(client: &Client, sim_url: &str, order: &LoadRequest, args: &Args
             Ok(lines) => lines,
             Err(exit) => return exit,
         };
-    let mut screen =
-        Screen { json: args.json, live: std::io::stderr().is_terminal(), calls: order.calls };
+    let mut screen = ReportPrinter {
+        json: args.json,
+        live: std::io::stderr().is_terminal(),
+        calls: order.calls,
+    };
     let mut stopping = false;
     loop {
         let line = tokio::select! {
@@ -225,14 +229,14 @@ async fn report(client: &Client, sim_url: &str, order: &LoadRequest, args: &Args
 }
 
 /// Output of the report.
-struct Screen {
+struct ReportPrinter {
     json: bool,
     /// Standard error is a terminal: progress is shown on one line.
     live: bool,
     calls: u64,
 }
 
-impl Screen {
+impl ReportPrinter {
     /// Prints an event. Returns the exit code after the summary.
     fn show(&mut self, event: &LoadEvent) -> Option<Exit> {
         if self.json {

@@ -138,7 +138,11 @@ pub fn main() -> std::process::ExitCode {
             } else {
                 print::text(&text);
             }
-            return if failed { Exit::Usage.into() } else { print::settled(Exit::Done).into() };
+            return if failed {
+                Exit::Usage.into()
+            } else {
+                print::exit_with_output_errors(Exit::Done).into()
+            };
         }
     };
     logs::install(LogSettings {
@@ -155,7 +159,7 @@ pub fn main() -> std::process::ExitCode {
         // Only the owner may read files that the node creates.
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
     }
-    print::settled(run(cli.command)).into()
+    print::exit_with_output_errors(run(cli.command)).into()
 }
 
 fn run(command: Command) -> Exit {

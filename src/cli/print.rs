@@ -1,8 +1,8 @@
 //! Standard output and standard error of the commands.
 //!
 //! A reader that closes the pipe (`offhook call | head`) is no failure: `BrokenPipe` is ignored.
-//! Any other failure to write to standard output (a full disk) is remembered, and [`settled`] turns
-//! it into exit code 1.
+//! Any other failure to write to standard output (a full disk) is remembered and turned into exit
+//! code 1.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
@@ -66,7 +66,7 @@ pub fn colour(stderr: bool) -> bool {
 }
 
 /// The exit code of a command: `Failed` if its output could not be written.
-pub(super) fn settled(exit: super::Exit) -> super::Exit {
+pub(super) fn exit_with_output_errors(exit: super::Exit) -> super::Exit {
     if exit == super::Exit::Done && OUTPUT_LOST.load(Ordering::Relaxed) {
         return super::Exit::failed("could not write to standard output");
     }

@@ -128,9 +128,9 @@ pub(super) async fn end_early(client: &Client, sim_url: &str, path: &str, what: 
 }
 
 /// SIGINT and SIGTERM: the first signal ends the work in order, the second cancels it.
-pub(super) struct Stop(Signal, Signal);
+pub(super) struct StopSignals(Signal, Signal);
 
-impl Stop {
+impl StopSignals {
     /// Installs the handlers.
     ///
     /// # Errors
@@ -155,11 +155,11 @@ mod tests {
     use super::NodeDiscovery;
     use sim::control::CallRequest;
 
-    fn facts(numbers: &str) -> NodeDiscovery {
+    fn discovery(numbers: &str) -> NodeDiscovery {
         let text = format!(
             r#"{{"version":"0.1.0","graph_url":"http://127.0.0.1:4000/v23.0","numbers":[{numbers}]}}"#
         );
-        serde_json::from_str(&text).expect("facts")
+        serde_json::from_str(&text).expect("discovery")
     }
 
     const ONE: &str = r#"{"number":"918035737458","phone_number_id":"1","waba":"2"}"#;
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn the_number_to_call_is_the_only_one_or_named() {
         let mut order = CallRequest::default();
-        let node = facts(ONE);
+        let node = discovery(ONE);
         assert_eq!(node.sim_url().as_deref(), Ok("http://127.0.0.1:4000"));
         node.fill_in(&mut order, None).expect("the only one");
         assert_eq!(
@@ -176,7 +176,7 @@ mod tests {
             (Some("918035737458"), Some("1"))
         );
 
-        let node = facts(&format!("{ONE},{TWO}"));
+        let node = discovery(&format!("{ONE},{TWO}"));
         let mut order = CallRequest::default();
         assert!(node.fill_in(&mut order, None).is_err_and(|e| e.contains("5511951230001")));
         node.fill_in(&mut order, Some("+55 11 95123-0001")).expect("one of them");
@@ -184,6 +184,6 @@ mod tests {
         let mut order = CallRequest::default();
         node.fill_in(&mut order, Some("4915100000000")).expect("Meta may have it");
         assert_eq!((order.to.as_deref(), order.phone_number_id), (Some("4915100000000"), None));
-        assert!(facts("").fill_in(&mut CallRequest::default(), None).is_err());
+        assert!(discovery("").fill_in(&mut CallRequest::default(), None).is_err());
     }
 }

@@ -120,7 +120,8 @@ async fn numbers(console: &Console, visitor: &Visitor) -> Vec<Outbound> {
         number.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
     };
     let each = all.iter().map(|number| (text(number, "number"), text(number, "alias")));
-    each.map(|(number, alias)| Outbound { named: view::aliased(&alias, &number), number }).collect()
+    each.map(|(number, alias)| Outbound { named: view::with_alias(&alias, &number), number })
+        .collect()
 }
 
 #[derive(Template)]
@@ -232,7 +233,7 @@ fn with_form(agent: Agent, form: &Form) -> Agent {
     }
 }
 
-/// The body of the API request. An empty secret is left out and stays as it is.
+/// The body of the API request. Empty secrets are left out, which keeps the stored ones.
 fn body(agent: &Agent, form: &Form) -> Value {
     let mut body = json!({
         "name": agent.name, "kind": agent.kind, "channels": agent.channels, "endpoint": agent.endpoint,
@@ -276,7 +277,7 @@ async fn redirect_or_error(
     }
 }
 
-/// Handles the form of agent agent. Its field `do` is `save`, `outbound` or `remove`.
+/// Handles the form of one agent. Its field `do` is `save`, `outbound` or `remove`.
 pub(super) async fn change(
     State(console): App,
     Path(id): Path<String>,

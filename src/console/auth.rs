@@ -98,7 +98,7 @@ impl Visitor {
     }
 }
 
-/// The person of the request's session. `None` if there is no valid session.
+/// The person of the request's session. `None` without a valid session.
 pub(super) async fn person(
     console: &Console,
     headers: &HeaderMap,

@@ -10,9 +10,9 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::auth::{SubmittedForm, Visitor};
 use super::calls::{self, Row};
-use super::course;
 use super::i18n::Lang;
 use super::page::{Page, failed, html, missing};
+use super::quality_chart;
 use super::replay::{self, ReplayView};
 use super::view::{self, When};
 use super::{App, Console};
@@ -97,9 +97,9 @@ struct CallPage {
     set_up: String,
     total: String,
     bars: Vec<BarRow>,
-    /// Whether the beginning of the call can be load_page enlarged, and whether it is.
+    /// Whether the beginning of the call can be shown enlarged, and whether it is.
     has_beginning: bool,
-    near: bool,
+    zoomed: bool,
     left_out: usize,
     ticks: Vec<(i64, String)>,
     remarks: Vec<String>,
@@ -107,7 +107,7 @@ struct CallPage {
     replay: ReplayView,
     sounds: Vec<DirectionView>,
     round_trip: String,
-    course: course::QualityView,
+    course: quality_chart::QualityView,
     recordings: Vec<RecordingRow>,
     parent: Option<CallUuid>,
 }
@@ -143,8 +143,8 @@ async fn load_page(
         }
     };
     let row = match (&live, &record) {
-        (Some(live), _) => calls::up(lang, live),
-        (None, Some(record)) => calls::ended(lang, record),
+        (Some(live), _) => calls::live_row(lang, live),
+        (None, Some(record)) => calls::ended_row(lang, record),
         (None, None) => return Ok(None),
     };
     let log = event_log(api, &scope, call).await?;
@@ -153,8 +153,9 @@ async fn load_page(
     let replayed = replay::steps(lang, &log, chosen);
     let sound_over = fall.as_ref().and_then(|fall| fall.course.as_ref());
     let sound_so_far = sound_over.is_none().then(|| api.live.course(&scope, call)).flatten();
-    let course =
-        sound_over.or(sound_so_far.as_ref()).map(|course| course::quality_view(lang, course));
+    let course = sound_over
+        .or(sound_so_far.as_ref())
+        .map(|course| quality_chart::quality_view(lang, course));
     let end = record.as_ref().and_then(|record| record.end.as_ref());
     let advice = end.map(|end| view::cause(lang, &end.cause).1).unwrap_or_default();
     let filter = RecordingFilter { call: Some(call), ..RecordingFilter::default() };
@@ -165,8 +166,8 @@ async fn load_page(
         .and_then(|fall| fall.set_up_us().or(fall.answered_us))
         .map(|us| us.saturating_mul(5) / 4);
     let beginning = beginning.filter(|beginning| *beginning < whole / 4);
-    let near = visitor.query.get("view") == "beginning";
-    let last = beginning.filter(|_| near).unwrap_or(whole);
+    let zoomed = visitor.query.get("view") == "beginning";
+    let last = beginning.filter(|_| zoomed).unwrap_or(whole);
     let quality = end.and_then(|end| end.quality);
     let title = format!("{} → {}", row.from, row.to);
     let page = visitor.page(console, &title, "calls");
@@ -181,18 +182,18 @@ async fn load_page(
         answered_after: fall
             .as_ref()
             .and_then(|fall| fall.answered_us)
-            .map(|us| lang.took(us))
+            .map(|us| lang.duration(us))
             .unwrap_or_default(),
         set_up: fall
             .as_ref()
             .and_then(Waterfall::set_up_us)
-            .map(|us| lang.took(us))
+            .map(|us| lang.duration(us))
             .unwrap_or_default(),
         total: end
             .map(|end| view::clock(Duration::from_secs(end.duration_secs)))
             .unwrap_or_default(),
         has_beginning: beginning.is_some(),
-        near: near && beginning.is_some(),
+        zoomed: zoomed && beginning.is_some(),
         bars: fall.as_ref().map(|fall| rows(lang, fall, last)).unwrap_or_default(),
         left_out: fall
             .as_ref()
@@ -256,10 +257,10 @@ fn row(lang: Lang, bar: &Bar, first: i64, last: i64, part: bool) -> BarRow {
             .find(&format!("bar.{}", bar.name))
             .map_or_else(|| bar.name.clone(), str::to_owned),
         note: bar.note.clone(),
-        at: lang.took(bar.from_us),
+        at: lang.duration(bar.from_us),
         took: match bar.took_us() {
             Some(0) => String::new(),
-            Some(us) => lang.took(us),
+            Some(us) => lang.duration(us),
             None => "…".to_owned(),
         },
         failed: bar.failed,
@@ -306,7 +307,7 @@ fn body_view(lang: Lang, body: &Body, room: &mut usize) -> BodyView {
 
 /// The labels of the time scale.
 fn ticks(lang: Lang, last: i64) -> Vec<(i64, String)> {
-    (0..=4).map(|quarter| (quarter * WIDTH / 4, lang.took(last / 4 * quarter))).collect()
+    (0..=4).map(|quarter| (quarter * WIDTH / 4, lang.duration(last / 4 * quarter))).collect()
 }
 
 fn finding_row(finding: &xml::ast::Finding) -> FindingRow {

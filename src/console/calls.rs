@@ -18,13 +18,13 @@ use store::{CallFilter, CallRecord, Compare};
 
 /// Number of ended calls per page, and maximum number of live ones.
 const PAGE: u32 = 50;
-const UP_MAX: usize = 1_000;
+const LIVE_MAX: usize = 1_000;
 /// Maximum number of numbers in the filter.
 const NUMBERS_MAX: usize = 500;
 
 /// Filter fields of the history and of the live calls.
 const FIELDS: &[&str] = &["from", "to", "direction", "outcome", "since", "until"];
-const UP_FIELDS: &[&str] = &["up", "up_direction", "up_state"];
+const LIVE_FIELDS: &[&str] = &["up", "up_direction", "up_state"];
 
 /// A call in a list.
 pub(super) struct Row {
@@ -103,19 +103,19 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let calls = CallsPage {
         up_count: live.len(),
         up_all,
-        up_filtered: UP_FIELDS.iter().any(|name| query.some(name).is_some()),
+        up_filtered: LIVE_FIELDS.iter().any(|name| query.some(name).is_some()),
         up_query: query.get("up").to_owned(),
         up_direction: query.get("up_direction").to_owned(),
         up_state: query.get("up_state").to_owned(),
         kept: kept(query, FIELDS),
-        up_kept: kept(query, UP_FIELDS),
+        up_kept: kept(query, LIVE_FIELDS),
         up_clear: query.only(FIELDS),
-        clear: query.only(UP_FIELDS),
-        up: live.iter().take(UP_MAX).map(|call| up(lang, call)).collect(),
+        clear: query.only(LIVE_FIELDS),
+        up: live.iter().take(LIVE_MAX).map(|call| live_row(lang, call)).collect(),
         ended: records
             .iter()
             .filter(|record| record.end.is_some())
-            .map(|record| ended(lang, record))
+            .map(|record| ended_row(lang, record))
             .collect(),
         next: cursor.map(|cursor| query.with("before", Some(&cursor))).unwrap_or_default(),
         first,
@@ -234,7 +234,7 @@ fn days(since: &str, until: &str) -> Vec<(Compare, Timestamp)> {
 }
 
 /// The row of a live or queued call.
-pub(super) fn up(lang: Lang, call: &LiveCall) -> Row {
+pub(super) fn live_row(lang: Lang, call: &LiveCall) -> Row {
     let (state, tone) = match call.status {
         LiveStatus::Queued => ("state.queued", "waiting"),
         LiveStatus::Ringing => ("state.ringing", "waiting"),
@@ -255,7 +255,7 @@ pub(super) fn up(lang: Lang, call: &LiveCall) -> Row {
 }
 
 /// The row of an ended call.
-pub(super) fn ended(lang: Lang, record: &CallRecord) -> Row {
+pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
     let (start, end) = (&record.start, record.end.as_ref());
     let cause = end.map_or("", |end| end.cause.as_str());
     let answered = end.is_some_and(|end| end.answered.is_some());

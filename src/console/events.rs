@@ -26,7 +26,7 @@ use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 use tower::ServiceExt as _;
 
 use super::form::Form;
-use super::parts::{self, Snapshot};
+use super::page_diff::{self, Snapshot};
 use super::{App, Console, auth};
 use crate::api::session;
 use crate::feed::{News, What};
@@ -34,7 +34,7 @@ use model::AuthId;
 
 /// Changes within this time are sent as one event.
 const BATCH_WINDOW: Duration = Duration::from_millis(200);
-/// Refresh interval of a live call, whose chart and log grow without events.
+/// Refresh interval of a live call: its chart and log grow without events.
 const LIVE_CALL_REFRESH: Duration = Duration::from_secs(5);
 /// Maximum duration of a stream. The browser reconnects, which checks the session again.
 const STREAM_MAX: Duration = Duration::from_secs(120);
@@ -201,8 +201,8 @@ impl WatchedPage {
             is_live_call: false,
         };
         let html = watched.page().await?;
-        watched.live = parts::live(&html);
-        watched.is_live_call = is_of_a_call(&watched.live);
+        watched.live = page_diff::live(&html);
+        watched.is_live_call = shows_live_call(&watched.live);
         watched.live.push("notification".to_owned());
         watched.shown = Snapshot::default().next(&html).0;
         Some(watched)
@@ -230,7 +230,7 @@ impl WatchedPage {
     /// The parts that changed since the last call. The outer `None`: the page is gone.
     async fn parts(&mut self) -> Option<Option<serde_json::Value>> {
         let html = self.page().await?;
-        self.is_live_call = is_of_a_call(&parts::live(&html));
+        self.is_live_call = shows_live_call(&page_diff::live(&html));
         let (shown, changes) = self.shown.next(&html);
         self.shown = shown;
         Some(changes)
@@ -238,7 +238,7 @@ impl WatchedPage {
 }
 
 /// Whether a page shows a live call. It declares this while the call is live.
-fn is_of_a_call(live: &[String]) -> bool {
+fn shows_live_call(live: &[String]) -> bool {
     live.iter().any(|kind| kind.starts_with("call:"))
 }
 

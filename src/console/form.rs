@@ -19,7 +19,7 @@ impl Form {
         self.raw(name).trim()
     }
 
-    /// A field as it was sent. Empty if it is missing.
+    /// The unmodified value of a field. Empty if it is missing.
     pub(super) fn raw(&self, name: &str) -> &str {
         self.0
             .iter()

@@ -76,8 +76,8 @@ impl Lang {
     }
 
     /// Formats a duration in microseconds.
-    pub(super) fn took(self, us: i64) -> String {
-        self.decimals(super::view::took(us))
+    pub(super) fn duration(self, us: i64) -> String {
+        self.decimals(super::view::duration(us))
     }
 
     /// A count. From five digits on it has the thousands separator of the language.
@@ -118,6 +118,6 @@ mod tests {
     fn numbers_use_the_separators_of_the_language() {
         assert_eq!([En.count(1_000), De.count(1_000)], ["1000", "1000"]);
         assert_eq!([En.count(12_345), De.count(1_234_567)], ["12,345", "1.234.567"]);
-        assert_eq!([En.took(1_240_000), De.took(1_240_000)], ["1.24 s", "1,24 s"]);
+        assert_eq!([En.duration(1_240_000), De.duration(1_240_000)], ["1.24 s", "1,24 s"]);
     }
 }

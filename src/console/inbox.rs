@@ -13,7 +13,7 @@ use super::agents::{Choice, choices};
 use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::i18n::Lang;
-use super::numbers::{named, number_label};
+use super::numbers::{number_label, number_with_alias};
 use super::page::{Page, failed, html, missing, respond};
 use super::phone::EndpointRow;
 use super::view::{self, When};
@@ -85,12 +85,12 @@ impl User {
         self.wa_id.as_deref().or(self.user_id.as_deref()).unwrap_or_default()
     }
 
-    fn shown(&self) -> String {
+    fn render_chat(&self) -> String {
         view::party(self.key())
     }
 
-    fn called(&self) -> String {
-        if self.name.is_empty() { self.shown() } else { self.name.clone() }
+    fn display_name(&self) -> String {
+        if self.name.is_empty() { self.formatted() } else { self.name.clone() }
     }
 }
 
@@ -174,8 +174,8 @@ fn call_words(lang: Lang, text: String) -> String {
 fn row(console: &Console, visitor: &Visitor, conversation: Conversation) -> Row {
     Row {
         id: conversation.id,
-        name: conversation.user.called(),
-        number: named(console, visitor, &conversation.number),
+        name: conversation.user.display_name(),
+        number: number_with_alias(console, visitor, &conversation.number),
         outbound: conversation.last_message.direction == "outbound",
         text: call_words(visitor.lang(), conversation.last_message.text),
         at: When::read(&conversation.last_message.at),
@@ -222,7 +222,7 @@ struct TimelineItem {
     at: When,
     /// Name of the agent or person that sent it.
     sender: String,
-    /// URL of the file. Empty if there is none.
+    /// URL of the file. Empty if absent.
     media: String,
     filename: String,
     preview: Preview,
@@ -260,7 +260,7 @@ fn transcript(item: &Value) -> Vec<TranscriptLine> {
 }
 
 /// Kind of a message about the call permission, which has no text.
-fn consent(item: &Value) -> Option<&'static str> {
+fn permission_kind(item: &Value) -> Option<&'static str> {
     let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str);
     match text("/interactive/call_permission_reply/response") {
         Some("accept") => Some("permission_granted"),
@@ -293,7 +293,7 @@ fn line(lang: Lang, item: &Value, base_url: &str) -> TimelineItem {
         call: text("/call/uuid").parse::<Uuid>().map(|call| call.to_string()).unwrap_or_default(),
         missed: item.pointer("/call/missed").and_then(Value::as_bool).unwrap_or_default(),
         transcript: transcript(item),
-        kind: consent(item).map_or(kind, str::to_owned),
+        kind: permission_kind(item).map_or(kind, str::to_owned),
     }
 }
 
@@ -347,10 +347,10 @@ pub(super) async fn chat(
     visitor: Visitor,
 ) -> Response {
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
-    shown(&console, &visitor, id, StatusCode::OK, RejectedForm::default()).await
+    render_chat(&console, &visitor, id, StatusCode::OK, RejectedForm::default()).await
 }
 
-async fn shown(
+async fn render_chat(
     console: &Console,
     visitor: &Visitor,
     id: Uuid,
@@ -392,7 +392,7 @@ async fn shown(
     let until = conversation.window_expires_at.as_deref();
     // Both are in UTC and the same format, so their seconds compare as text.
     let open = until.is_some_and(|until| until.get(..19) > now.get(..19));
-    let name = conversation.user.called();
+    let name = conversation.user.display_name();
     let live = visitor.query.some("cursor").is_none() && refused.wrong.is_empty();
     let about = if live { "conversation call number agent" } else { "" };
     let page = visitor.page(console, &name, "inbox").listening(about);
@@ -402,9 +402,9 @@ async fn shown(
         &Chat {
             page,
             id,
-            user: conversation.user.shown(),
+            user: conversation.user.formatted(),
             name,
-            number: view::aliased(&of_number.alias, &conversation.number),
+            number: view::with_alias(&of_number.alias, &conversation.number),
             silent: of_number.inactive,
             tone: tone(&conversation.status),
             status: conversation.status,
@@ -519,7 +519,7 @@ pub(super) async fn act(
                 draft: form.get("text").to_owned(),
                 wrong: answer.message().to_owned(),
             };
-            shown(&console, &visitor, id, answer.status, refused).await
+            render_chat(&console, &visitor, id, answer.status, refused).await
         }
     }
 }
@@ -548,19 +548,19 @@ struct CallDialog {
     wrong: String,
 }
 
-async fn found(console: &Console, visitor: &Visitor, id: &str) -> Option<Conversation> {
+async fn find_conversation(console: &Console, visitor: &Visitor, id: &str) -> Option<Conversation> {
     let id = id.parse::<Uuid>().ok()?;
     let answer = visitor.ask(console, Method::GET, &path_of(id), None).await;
     serde_json::from_value(answer.body).ok().filter(|_| Apis::serves(&Method::POST, CALLS))
 }
 
 /// The page that selects who talks to the user when they answer.
-pub(super) async fn calling(
+pub(super) async fn call_dialog(
     State(console): App,
     Path(id): Path<String>,
     visitor: Visitor,
 ) -> Response {
-    match found(&console, &visitor, &id).await {
+    match find_conversation(&console, &visitor, &id).await {
         Some(conversation) => {
             call_page(&console, &visitor, &conversation, StatusCode::OK, String::new()).await
         }
@@ -578,8 +578,8 @@ async fn call_page(
     let page = CallDialog {
         page: visitor.page(console, visitor.lang().t("inbox.call"), "inbox"),
         id: conversation.id,
-        name: conversation.user.called(),
-        number: named(console, visitor, &conversation.number),
+        name: conversation.user.display_name(),
+        number: number_with_alias(console, visitor, &conversation.number),
         endpoints: super::phone::endpoints(console, visitor).await,
         agents: choices(console, visitor).await.into_iter().filter(|agent| agent.voice).collect(),
         wrong,
@@ -594,7 +594,7 @@ pub(super) async fn call(
     submitted: SubmittedForm,
 ) -> Response {
     let SubmittedForm { visitor, form } = submitted;
-    let Some(conversation) = found(&console, &visitor, &id).await else {
+    let Some(conversation) = find_conversation(&console, &visitor, &id).await else {
         return missing(&console, &visitor);
     };
     let mut order = json!({"from": conversation.number, "to": conversation.user.key()});
@@ -637,7 +637,7 @@ pub(super) async fn from_app() -> Redirect {
 }
 
 /// `/app/{tenant}/whatsapp/{id}`.
-pub(super) async fn one_from_app(Path((_, id)): Path<(String, String)>) -> Redirect {
+pub(super) async fn conversation_from_app(Path((_, id)): Path<(String, String)>) -> Redirect {
     match id.parse::<Uuid>() {
         Ok(id) => Redirect::to(&format!("/console/inbox/{id}/")),
         Err(_) if id == "notifications" => Redirect::to("/console/notifications/"),

@@ -11,8 +11,6 @@ mod auth;
 mod call;
 mod calls;
 mod chart;
-mod course;
-
 mod draft;
 mod events;
 mod form;
@@ -25,10 +23,11 @@ mod numbers;
 mod openid;
 mod operations;
 mod page;
-mod parts;
+mod page_diff;
 mod people;
 mod phone;
 mod playground;
+mod quality_chart;
 mod replay;
 mod samples;
 mod sign_in;
@@ -106,16 +105,16 @@ pub fn router(console: Console) -> Router {
         .route("/console/calls/{call}/hangup", post(call::hang_up))
         .route("/app/{tenant}/whatsapp", get(inbox::from_app))
         .route("/app/{tenant}/whatsapp/", get(inbox::from_app))
-        .route("/app/{tenant}/whatsapp/{id}", get(inbox::one_from_app))
-        .route("/app/{tenant}/whatsapp/{id}/", get(inbox::one_from_app))
+        .route("/app/{tenant}/whatsapp/{id}", get(inbox::conversation_from_app))
+        .route("/app/{tenant}/whatsapp/{id}/", get(inbox::conversation_from_app))
         .route("/console/inbox/", get(inbox::page))
         .route("/console/inbox/{id}/", get(inbox::chat).post(inbox::act))
-        .route("/console/inbox/{id}/call/", get(inbox::calling).post(inbox::call))
+        .route("/console/inbox/{id}/call/", get(inbox::call_dialog).post(inbox::call))
         .route("/console/numbers/", get(numbers::page))
         .route("/console/numbers/new/", get(numbers::new_number).post(numbers::connect))
-        .route("/console/numbers/sign-up/", get(sign_up::start).post(sign_up::take))
+        .route("/console/numbers/sign-up/", get(sign_up::start).post(sign_up::add_numbers))
         .route("/console/numbers/sign-up/back", get(sign_up::back))
-        .route("/console/numbers/{number}/", get(number::one).post(number::change))
+        .route("/console/numbers/{number}/", get(number::page).post(number::change))
         .route("/console/numbers/{number}/agent/", get(numbers::agent))
         .route("/console/numbers/{number}/register/", get(numbers::register))
         .route("/console/numbers/{number}/do", post(numbers::act))
@@ -145,14 +144,14 @@ pub fn router(console: Console) -> Router {
         .route("/console/events", get(events::serve))
         .layer(Extension(events::Pages(pages.clone())))
         .with_state(console);
-    pages.merge(events).layer(map_response(move |response| secured(response, secure)))
+    pages.merge(events).layer(map_response(move |response| with_security_headers(response, secure)))
 }
 
 /// Content security policy: no other origins, nothing inline, no framing.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
     media-src 'self' blob:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-async fn secured(mut response: Response, secure: bool) -> Response {
+async fn with_security_headers(mut response: Response, secure: bool) -> Response {
     let headers = response.headers_mut();
     let mut put = |name, value| {
         headers.insert(name, HeaderValue::from_static(value));

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::App;
 use super::auth::{SubmittedForm, Visitor};
-use super::numbers::named;
+use super::numbers::number_with_alias;
 use super::page::{Page, failed, html, missing};
 use super::view::When;
 
@@ -62,7 +62,10 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     };
     let rows = list.items.into_iter().map(|notice| NotificationRow {
         link: notice.call_uuid.map(|call| format!("/console/calls/{call}/")).unwrap_or_default(),
-        number: notice.number.map(|number| named(&console, &visitor, &number)).unwrap_or_default(),
+        number: notice
+            .number
+            .map(|number| number_with_alias(&console, &visitor, &number))
+            .unwrap_or_default(),
         when: When::read(&notice.created_at),
         id: notice.id,
         topic: notice.topic,

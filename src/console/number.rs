@@ -26,7 +26,7 @@ struct Owner {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Breaks {
+struct OpenItems {
     open_conversations: u64,
     live_calls: u32,
 }
@@ -44,14 +44,14 @@ struct NumberPage {
     account: String,
     /// Other numbers of the same WABA, which change accounts too.
     affected: Vec<String>,
-    breaks: Breaks,
+    breaks: OpenItems,
     /// Whether http URLs are allowed.
     insecure: bool,
     admin: bool,
     owner: bool,
     saved: bool,
     /// The number was saved with type `agent`, but without an agent.
-    nobody: bool,
+    without_agent: bool,
     wrong: String,
     field: String,
 }
@@ -70,7 +70,7 @@ struct RejectedForm {
     form: Form,
 }
 
-pub(super) async fn one(
+pub(super) async fn page(
     State(console): App,
     Path(number): Path<String>,
     visitor: Visitor,
@@ -105,7 +105,7 @@ async fn configure(
     let account =
         owners.iter().find(|owner| owner.chosen).map(|owner| owner.id.clone()).unwrap_or_default();
     let page = NumberPage {
-        page: visitor.page(console, &was.shown(), "numbers"),
+        page: visitor.page(console, &was.formatted(), "numbers"),
         agents: whatsapp(console, visitor).await,
         insecure: console.apis.api().placer.check_url("http://example.com/").is_ok(),
         owners,
@@ -115,7 +115,7 @@ async fn configure(
         admin: visitor.is_admin(),
         owner: visitor.is_owner(),
         saved: visitor.query.some("saved").is_some(),
-        nobody: visitor.query.get("saved") == "nobody",
+        without_agent: visitor.query.get("saved") == "nobody",
         number: now,
         was,
         wrong,

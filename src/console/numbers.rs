@@ -57,7 +57,7 @@ pub(super) struct Registration {
 }
 
 impl Number {
-    pub(super) fn shown(&self) -> String {
+    pub(super) fn formatted(&self) -> String {
         view::party(&self.number)
     }
 
@@ -97,7 +97,7 @@ struct NumbersPage {
     admin: bool,
     owner: bool,
     /// Whether Meta's sign-up dialog is available.
-    signs_up: bool,
+    can_sign_up: bool,
     /// NumbersPage were just added by sign-up.
     signed_up: bool,
     done: String,
@@ -141,7 +141,7 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
             .unwrap_or_default(),
         numbers: list.items,
         agents,
-        signs_up: console.sign_up.is_some(),
+        can_sign_up: console.sign_up.is_some(),
         signed_up: done == "numbers.sign_up_done",
         q: visitor.query.get("q").to_owned(),
         admin: visitor.is_admin(),
@@ -229,8 +229,8 @@ pub(super) fn number_label(console: &Console, visitor: &Visitor, number: &str) -
 }
 
 /// A number with its alias.
-pub(super) fn named(console: &Console, visitor: &Visitor, number: &str) -> String {
-    view::aliased(&number_label(console, visitor, number).alias, number)
+pub(super) fn number_with_alias(console: &Console, visitor: &Visitor, number: &str) -> String {
+    view::with_alias(&number_label(console, visitor, number).alias, number)
 }
 
 /// Validates a number in a path: only digits, so that it is one segment of the API path.

@@ -342,7 +342,7 @@ fn set_ups(records: &[CallRecord]) -> Vec<i64> {
 /// Percentile of sorted values, as text.
 fn at(sorted: &[i64], percent: usize) -> String {
     let index = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
-    sorted.get(index).map_or_else(|| "–".to_owned(), |us| view::took(*us))
+    sorted.get(index).map_or_else(|| "–".to_owned(), |us| view::duration(*us))
 }
 
 /// Maximum of each column. The last column ends now.
@@ -386,9 +386,9 @@ fn by_wait(lang: Lang, waits: &[i64]) -> Vec<(String, usize)> {
     for until in SET_UP_MS.iter().copied().chain([i64::MAX]) {
         let count = waits.iter().filter(|us| (from..until).contains(&(**us / 1_000))).count();
         let label = if until == i64::MAX {
-            format!("≥ {}", lang.took(from * 1_000))
+            format!("≥ {}", lang.duration(from * 1_000))
         } else {
-            format!("< {}", lang.took(until * 1_000))
+            format!("< {}", lang.duration(until * 1_000))
         };
         columns.push((label, count));
         from = until;

@@ -1,5 +1,5 @@
 //! The page of people and API keys, for owners. The number API creates them (`users`, `api-keys`).
-//! Invitation links and secrets are render_page once, in the response to the form.
+//! Invitation links and secrets are shown once, in the response to the form.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -23,7 +23,7 @@ struct User {
     invited: bool,
     in_configuration: bool,
     #[serde(skip)]
-    oneself: bool,
+    is_self: bool,
 }
 
 #[derive(Deserialize)]
@@ -47,7 +47,7 @@ struct PeoplePage {
     wrong: String,
 }
 
-/// Results of a form that are render_page above the lists.
+/// Results of a form that are shown above the lists.
 #[derive(Default)]
 struct FormResult {
     link: String,
@@ -77,11 +77,11 @@ async fn render_page(
     }
     let mut users: Vec<User> = items(console, visitor, "/api/v1/users/?limit=200").await;
     for user in &mut users {
-        user.oneself = user.id == visitor.person.user.id.to_string();
+        user.is_self = user.id == visitor.person.user.id.to_string();
     }
     let keys = items(console, visitor, "/api/v1/api-keys/?limit=200").await;
     let page = visitor.page(console, visitor.lang().t("nav.people"), "people").listening("people");
-    // A live update would remove what is render_page once.
+    // A live update would remove what is shown once.
     let once = !result.link.is_empty() || !result.secret.is_empty() || !result.wrong.is_empty();
     let page = if once { page.listening("") } else { page };
     let FormResult { link, link_for, secret, wrong } = result;

@@ -43,7 +43,7 @@ struct PhonePage {
     /// Sign-in name, under which the browser stores settings.
     person: String,
     /// Whether the visitor may create endpoints.
-    makes: bool,
+    can_create: bool,
     wrong: String,
     /// Name, alias and answer URL of a rejected form.
     typed: [String; 3],
@@ -79,13 +79,13 @@ async fn render_page(
     wrong: String,
     typed: [String; 3],
 ) -> Response {
-    let makes = visitor.person.user.role >= Role::Admin;
+    let can_create = visitor.person.user.role >= Role::Admin;
     let page = PhonePage {
         page: visitor.page(console, visitor.lang().t("nav.phone"), "phone"),
         endpoints: endpoints(console, visitor).await,
-        applications: if makes { applications(console, visitor).await } else { Vec::new() },
+        applications: if can_create { applications(console, visitor).await } else { Vec::new() },
         person: visitor.person.user.name.clone(),
-        makes,
+        can_create,
         wrong,
         typed,
     };

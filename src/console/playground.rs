@@ -2,9 +2,9 @@
 //! with the real call machine and a caller who presses the given keys (`call::walk`). The debugger
 //! walks through the answer URL of an application in the same way.
 //!
-//! A document can also be called: with the browser phone on a node with a simulated Meta, whose
-//! playground number answers with it; elsewhere with the author's softphone, whose call runs it
-//! (`call::drafts`).
+//! A document can also be called: with the browser phone on a node with a simulated Meta, where the
+//! playground number answers with it; elsewhere with the author's softphone, which places a call
+//! that runs it (`call::drafts`).
 
 use std::time::Duration;
 
@@ -75,13 +75,13 @@ struct StepRow {
 #[template(path = "playground.html")]
 struct PlaygroundPage {
     page: Page,
-    /// URL of the browser phone that calls the playground number. Empty if there is none.
+    /// URL of the browser phone that calls the playground number. Empty if absent.
     phone: String,
     /// The document waits for a call of the browser phone.
     waiting: bool,
     /// Whether the visitor may run it with their softphone.
     may_call: bool,
-    /// Id of the document that the softphone is to run immediately. Empty if there is none.
+    /// Id of the document that the softphone is to run immediately. Empty if absent.
     draft: String,
     /// The account has no endpoint for the softphone.
     no_endpoint: bool,
@@ -334,7 +334,7 @@ async fn walk(console: &Console, visitor: &Visitor, walked: WalkRequest) -> Vec<
     steps
 }
 
-/// Describes a step. `None` for findings, which are render_page elsewhere.
+/// Describes a step. `None` for findings, which are shown elsewhere.
 fn step_row(lang: Lang, step: &Step) -> Option<StepRow> {
     let value = serde_json::to_value(step).ok()?;
     let kind = value.get("event")?.as_str()?.to_owned();
@@ -349,11 +349,11 @@ fn step_row(lang: Lang, step: &Step) -> Option<StepRow> {
         "ended" | "hung_up" => "missed",
         _ => "",
     };
-    let at = lang.took(i64::try_from(step.at_ms.saturating_mul(1_000)).unwrap_or(i64::MAX));
+    let at = lang.duration(i64::try_from(step.at_ms.saturating_mul(1_000)).unwrap_or(i64::MAX));
     Some(StepRow { at, kind: word, text: summary(&value), tone })
 }
 
-/// Fields of an event that are not render_page.
+/// Fields of an event that are not shown.
 const HIDDEN_FIELDS: &[&str] = &[
     "event",
     "at_ms",
@@ -430,7 +430,7 @@ fn debugger(
         if !urls.iter().any(|(known, _)| **known == *url.0) {
             urls.push((
                 url.0.to_string(),
-                view::aliased(&number.spec.alias, number.spec.number.as_str()),
+                view::with_alias(&number.spec.alias, number.spec.number.as_str()),
             ));
         }
     }

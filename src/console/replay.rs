@@ -16,7 +16,7 @@ const STEPS_MAX: usize = 600;
 pub(super) struct ReplayView {
     pub(super) steps: Vec<Step>,
     pub(super) documents: Vec<Document>,
-    /// The selected step, counted from 1; by default the last one. 0 if there are none.
+    /// The selected step, counted from 1; by default the last one. 0 if the log is empty.
     pub(super) step: usize,
     pub(super) previous: Option<usize>,
     pub(super) following: Option<usize>,
@@ -142,7 +142,7 @@ fn fields(lang: Lang, before: &[machine::Field], now: &[machine::Field]) -> Vec<
 }
 
 fn time(lang: Lang, at: CallTime) -> String {
-    lang.took(i64::try_from(at.0.saturating_mul(1_000)).unwrap_or(i64::MAX))
+    lang.duration(i64::try_from(at.0.saturating_mul(1_000)).unwrap_or(i64::MAX))
 }
 
 fn mark(outcome: InstructionOutcome) -> &'static str {

@@ -18,7 +18,7 @@ use model::Secret;
 #[template(path = "sign_in.html")]
 struct SignIn {
     page: Page,
-    /// Name of the sign-in provider. Empty if there is none.
+    /// Name of the sign-in provider. Empty if absent.
     provider: String,
     to: String,
     name: String,

@@ -113,7 +113,7 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
 }
 
 /// Adds the numbers.
-pub(super) async fn take(
+pub(super) async fn add_numbers(
     State(console): App,
     headers: HeaderMap,
     submitted: SubmittedForm,
@@ -122,7 +122,7 @@ pub(super) async fn take(
     if !visitor.is_owner() {
         return forbidden(&console, &visitor);
     }
-    // A code without the state token of this browser was requested by somebody else.
+    // A code without the state token of this browser may be an attack (login CSRF).
     let state = session::cookie(&headers, COOKIE)
         .filter(|state| !state.is_empty() && *state == form.get("state"));
     if state.is_none() {

@@ -38,7 +38,7 @@ pub(super) fn clock(duration: Duration) -> String {
 }
 
 /// Formats a duration in microseconds: `840 µs`, `12 ms`, `1.24 s`.
-pub(super) fn took(us: i64) -> String {
+pub(super) fn duration(us: i64) -> String {
     let us = us.max(0);
     match us {
         0..=999 => format!("{us} µs"),
@@ -57,7 +57,7 @@ pub(super) fn party(text: &str) -> String {
 }
 
 /// A phone number after its alias, if it has one.
-pub(super) fn aliased(alias: &str, number: &str) -> String {
+pub(super) fn with_alias(alias: &str, number: &str) -> String {
     match alias.is_empty() {
         true => party(number),
         // Bidi isolation: a right-to-left alias must not reorder the digits.
@@ -114,7 +114,7 @@ mod tests {
             ["1:07", "1:02:03"]
         );
         assert_eq!(
-            [took(-5), took(840), took(12_345), took(1_240_000)],
+            [duration(-5), duration(840), duration(12_345), duration(1_240_000)],
             ["0 µs", "840 µs", "12 ms", "1.24 s"]
         );
         assert_eq!(

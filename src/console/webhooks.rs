@@ -1,4 +1,4 @@
-//! The pages of webhooks: create webhook with a secret that is render_page once, change, test and delete it,
+//! The pages of webhooks: create one with a secret that is shown once, change, test and delete it,
 //! and list its deliveries. Lists and deliveries come from the number API. Changes are commands of
 //! the inbox, so this module checks the role itself.
 
@@ -70,7 +70,7 @@ struct Deliveries {
     next: Option<String>,
 }
 
-/// Results of a form that are render_page on the page.
+/// Results of a form that are shown on the page.
 #[derive(Default)]
 struct FormResult {
     secret: String,

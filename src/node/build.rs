@@ -10,12 +10,12 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::connections::Connections;
-use super::door::Doorway;
 use super::ledger::{self, StoredKeys};
 use super::live::Live;
 use super::operator::{Drain, ThisNode};
 use super::reload::{Loader, Parts, Reloader, Tunables};
-use super::{Node, StartError, news, routes};
+use super::webhook::WebhookCalls;
+use super::{Node, StartError, changes, routes};
 use crate::admission::book::Keeper;
 use crate::admission::permission::Consents;
 use crate::admission::settings::NumberSettings;
@@ -117,13 +117,14 @@ impl Node {
         let node_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
         let own_id = node_id.clone();
         let dice = Dice::system();
-        let kept = StoreOptions::with_journal_in(&config.store.data_dir);
-        let kept = StoreOptions { secret_key: config.store.secret_key.clone(), ..kept };
+        let options = StoreOptions::with_journal_in(&config.store.data_dir);
+        let options = StoreOptions { secret_key: config.store.secret_key.clone(), ..options };
         let feed = Feed::since(clock.wall());
         // Before any read: otherwise the open calls of another running process with this node id
         // would be taken for orphans of a crash.
         let hold = Hold::acquire(&config.store.database, &node_id).await?;
-        let store = Store::open_with(config.store.database.clone(), kept, health.clone()).await?;
+        let store =
+            Store::open_with(config.store.database.clone(), options, health.clone()).await?;
         let directory = Arc::new(Directory::new(config.limits.default_cps));
         let keeper =
             Keeper::open(store.clone(), directory.clone(), config.admission(), clock.wall())
@@ -144,10 +145,11 @@ impl Node {
         );
         let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
         let connections = Connections::of_this_process();
-        let mut asked = GraphConfig::new(config.meta.graph_url.as_str(), token);
-        asked.under_way_max =
-            connections.graph.map_or(asked.under_way_max, |most| most.min(asked.under_way_max));
-        let graph = Arc::new(Graph::new(asked, clock.clone())?);
+        let mut graph_config = GraphConfig::new(config.meta.graph_url.as_str(), token);
+        graph_config.under_way_max = connections
+            .graph
+            .map_or(graph_config.under_way_max, |most| most.min(graph_config.under_way_max));
+        let graph = Arc::new(Graph::new(graph_config, clock.clone())?);
         let consents = Arc::new(Consents::load(store.clone()).await?);
         let permissions = PermissionDesk::new(graph.clone(), consents.clone(), clock.clone());
         let (sounds, recognisers, voices) = speech(&config, &clock, &egress)?;
@@ -156,7 +158,7 @@ impl Node {
         #[cfg(feature = "otel")]
         let traces = otel.as_ref().map(super::otel::Export::sink);
         #[cfg(not(feature = "otel"))]
-        let traces = no_traces();
+        let traces = warn_without_traces();
         if let Some(sink) = &traces {
             outbox.export_traces(sink.clone());
         }
@@ -165,22 +167,27 @@ impl Node {
         rooms.keep_in(&store, &node_id, |url| outbox.origin(url)).await?;
         let pressure = Pressure::new(health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
-        let making = RecordingsConfig {
+        let recordings_config = RecordingsConfig {
             data_dir: config.store.data_dir.clone(),
             base_url: base_url(&config, public),
             node_id: node_id.clone(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
-            copies: copies(&config, &clock)?,
+            copies: recording_copies(&config, &clock)?,
             recognisers: recognisers.clone(),
         };
-        let (with, errands) = ((store.clone(), outbox.clone()), tasks.clone());
-        let recordings =
-            Recordings::start(making, with.0, with.1, clock.clone(), dice.clone(), errands)
-                .map_err(StartError::Recordings)?;
+        let recordings = Recordings::start(
+            recordings_config,
+            store.clone(),
+            outbox.clone(),
+            clock.clone(),
+            dice.clone(),
+            tasks.clone(),
+        )
+        .map_err(StartError::Recordings)?;
         let notices = Notices::new(store.clone(), feed.clone(), clock.clone());
         // The operator configures the model server, so it may be at a private address and use plain
         // HTTP.
-        let house = EgressConfig {
+        let model_egress = EgressConfig {
             clock: clock.clone(),
             ..EgressConfig::new(Guard::new(true, Vec::new()))
         };
@@ -189,7 +196,7 @@ impl Node {
             directory: directory.clone(),
             notices: notices.clone(),
             egress: egress.clone(),
-            house: Egress::new(house)?,
+            house: Egress::new(model_egress)?,
             model: config.model.clone(),
             clock: clock.clone(),
         });
@@ -212,9 +219,9 @@ impl Node {
         let people = People::new(store.clone(), passwords.clone(), clock.clone(), feed.clone());
         people.load().await?;
         // An unwritable store must not prevent calls. People who could sign in before still can.
-        let taken =
+        let stored =
             people.take_file(&config.users, |account| keeper.book().main_of(account).clone()).await;
-        if let Err(error) = taken {
+        if let Err(error) = stored {
             warn!(%error, "configured users not stored; the stored ones stay in force until a reload");
         }
         let fetcher = Fetcher::new(egress.clone(), clock.clone(), dice.clone());
@@ -276,16 +283,17 @@ impl Node {
             tasks: tasks.clone(),
         });
         let (messages, known) = (inbox.clone(), directory.clone());
-        numbers.routing_from(Box::new(move |number| news::routed(&messages, &known, number)));
+        numbers
+            .routing_from(Box::new(move |number| changes::routing_of(&messages, &known, number)));
         let refused = numbers.clone();
         services.graph.tell_of_tokens(Box::new(move |id, token| refused.token_refused(id, token)));
         let hearing = numbers.clone();
-        let doorway = Doorway {
+        let webhook_calls = WebhookCalls {
             registry: registry.clone(),
             media: media.clone(),
             loopback_offers: simulated,
         };
-        let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config))
+        let door = Door::new(webhook_calls, gate.clone(), clock.clone(), &webhook_config(&config))
             .with_ledger(Arc::new(StoredKeys(store.clone())))
             .with_consents(consents.clone())
             .with_inbox(inbox.clone())
@@ -308,8 +316,8 @@ impl Node {
             stop_all.clone(),
         ));
         let credentials = api::auth::Credentials::new(&[]);
-        news::connect(&keeper, &consents, credentials.clone(), &inbox, &directory);
-        tokio::spawn(news::end_overlaps(keeper.clone(), clock.clone(), stop_all.clone()));
+        changes::forward(&keeper, &consents, credentials.clone(), &inbox, &directory);
+        tokio::spawn(changes::end_overlaps(keeper.clone(), clock.clone(), stop_all.clone()));
         let tunables = Arc::new(Tunables::of(&config));
         let secrets_of = door.clone();
         let placing_with = services.clone();
@@ -427,7 +435,7 @@ impl Node {
             simulated_phone: simulated
                 .then(|| routes::browser_phone(&config.meta.graph_url))
                 .flatten(),
-            guest: simulated.then(|| guest(&config)).flatten(),
+            guest: simulated.then(|| dev_user(&config)).flatten(),
             drafts: simulated.then(|| simulated_drafts(&config)).flatten(),
             own_drafts,
             sign_up: sign_up_window(&config, simulated),
@@ -448,9 +456,14 @@ impl Node {
         tokio::spawn(api::server::serve(public_listener, listener, stop_public.clone()));
         let counted = gate.clone();
         metrics.refresh_with(move || counted.publish_gauges());
-        tokio::spawn(forget_sessions(people, stop_all.clone()));
-        tokio::spawn(forget_blank(consents, gate.clone(), clock.clone(), stop_all.clone()));
-        tokio::spawn(forget(
+        tokio::spawn(delete_expired_sessions(people, stop_all.clone()));
+        tokio::spawn(drop_blank_permissions(
+            consents,
+            gate.clone(),
+            clock.clone(),
+            stop_all.clone(),
+        ));
+        tokio::spawn(delete_expired(
             store.clone(),
             recordings.clone(),
             inbox,
@@ -501,7 +514,7 @@ fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
 }
 
 /// The bucket of `[recordings.s3]`, if one is configured.
-fn copies(config: &Config, clock: &Clock) -> Result<Option<Copies>, StartError> {
+fn recording_copies(config: &Config, clock: &Clock) -> Result<Option<Copies>, StartError> {
     let Some(s3) = &config.recordings.s3 else { return Ok(None) };
     Ok(Some(Copies::new(Bucket::new(s3, clock.clone())?, s3)))
 }
@@ -548,7 +561,7 @@ pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
 }
 
 /// Webhook secrets of a configuration.
-pub(super) fn door_config(config: &Config) -> DoorConfig {
+pub(super) fn webhook_config(config: &Config) -> DoorConfig {
     DoorConfig {
         app_secret: config.meta.app_secret.clone(),
         app_secret_previous: config.meta.app_secret_previous.clone(),
@@ -557,7 +570,7 @@ pub(super) fn door_config(config: &Config) -> DoorConfig {
 }
 
 /// Deletes expired data every hour, as `[retention]` says, until `stop`.
-async fn forget(
+async fn delete_expired(
     store: Store,
     recordings: Recordings,
     inbox: Inbox,
@@ -566,15 +579,15 @@ async fn forget(
     stop: CancellationToken,
 ) {
     let mut every = tokio::time::interval(HOUR);
-    let mut forgotten = Timestamp::default();
+    let mut deleted_until = Timestamp::default();
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         let before = |days| {
             let kept = i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(86_400);
             Timestamp::from_secs(clock.wall().secs().saturating_sub(kept))
         };
         let until = before(tunables.event_log_days());
-        match store.calls().delete_history(forgotten, until).await {
-            Ok(()) => forgotten = until,
+        match store.calls().delete_history(deleted_until, until).await {
+            Ok(()) => deleted_until = until,
             Err(error) => {
                 warn!(%error, "failed to delete expired event logs; retrying in an hour")
             }
@@ -600,7 +613,7 @@ async fn forget(
 }
 
 /// Deletes expired console sessions every hour, until `stop`.
-async fn forget_sessions(people: People, stop: CancellationToken) {
+async fn delete_expired_sessions(people: People, stop: CancellationToken) {
     let mut every = tokio::time::interval(HOUR);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         people.tidy().await;
@@ -608,7 +621,7 @@ async fn forget_sessions(people: People, stop: CancellationToken) {
 }
 
 /// Drops permission states that hold no information any more, every hour, until `stop`.
-async fn forget_blank(
+async fn drop_blank_permissions(
     consents: Arc<Consents>,
     gate: Arc<Gate>,
     clock: Clock,
@@ -624,7 +637,7 @@ async fn forget_blank(
 }
 
 /// The well-known name and password of the `offhook dev` user, if the configuration has it.
-fn guest(config: &Config) -> Option<(String, String)> {
+fn dev_user(config: &Config) -> Option<(String, String)> {
     let known = |user: &&UserSettings| {
         user.name == world::PERSON && user.password.reveal() == world::PASSWORD
     };
@@ -678,7 +691,7 @@ fn host_name() -> String {
 
 /// Warns if the environment names a collector, since this build exports no traces.
 #[cfg(not(feature = "otel"))]
-fn no_traces() -> Option<crate::call::trace::Sink> {
+fn warn_without_traces() -> Option<crate::call::trace::Sink> {
     let collectors = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
     for name in collectors
         .into_iter()

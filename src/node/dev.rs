@@ -133,7 +133,7 @@ pub enum DevError {
 }
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-/// Admin port of a world whose public port was given: the default of `listen.admin`.
+/// Admin port of a world with a given public port: the default of `listen.admin`.
 const ADMIN_PORT: u16 = 9090;
 
 /// Load test: slots of the number, and media ports (the default of `listen.media_ports`).
@@ -143,8 +143,8 @@ const LOAD_MEDIA_PORTS: u16 = 1_000;
 /// Loopback address with `port` if it is free now, else with any free port. A world with a given
 /// port uses the next ones for its other listeners.
 fn preferred(port: Option<u16>) -> SocketAddr {
-    let wished = port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    wished.filter(|at| std::net::TcpListener::bind(at).is_ok()).unwrap_or(LOOPBACK)
+    let address = port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    address.filter(|at| std::net::TcpListener::bind(at).is_ok()).unwrap_or(LOOPBACK)
 }
 
 impl Dev {
@@ -245,7 +245,7 @@ impl Dev {
     }
 }
 
-/// A second number, whose answer URL returns the document in the console's playground.
+/// A second number. Its answer URL returns the document of the console's playground.
 fn playground() -> SimNumber {
     SimNumber {
         number: world::PLAYGROUND.to_owned(),

@@ -149,7 +149,7 @@ impl Node {
                 "callbacks in progress cancelled; the next start delivers them"
             );
         }
-        // Exports calls whose end Meta has not confirmed: nothing waits for that any more.
+        // Exports calls whose end Meta has not confirmed.
         self.registry.export_live();
         self.media.stop();
         self.store.close().await;

@@ -1,6 +1,6 @@
 //! Assembles a node from its configuration, runs it and shuts it down.
 //!
-//! - `build` creates the services and connects them; `news` forwards changes between them.
+//! - `build` creates the services and connects them; `changes` forwards changes between them.
 //! - `routes` has the paths of the public listener.
 //! - `reload` applies a changed configuration.
 //! - `operator` implements the owner's status and commands.
@@ -11,21 +11,21 @@
 //! Only this module reads the whole configuration; the others get their own settings.
 
 mod build;
+mod changes;
 mod connections;
 pub mod dev;
-mod door;
 mod drain;
 #[cfg(test)]
 mod fault_tests;
 mod ledger;
 mod live;
-mod news;
 mod operator;
 #[cfg(feature = "otel")]
 mod otel;
 mod reload;
 mod routes;
 mod watch;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Exports calls as traces to an OpenTelemetry collector (feature `otel`, off by default).
 //!
-//! The spans of a call are built from its event log when it is over, with the bars that `offhook
-//! calls show` draws. The call path itself knows nothing of OpenTelemetry. The exporter is
+//! When a call is over, its spans are built from its event log, one per bar of
+//! `offhook calls show`. The call path itself knows nothing of OpenTelemetry. The exporter is
 //! configured with the standard environment variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `…_HEADERS`,
 //! `…_PROTOCOL`, `OTEL_SERVICE_NAME`, `OTEL_BSP_…`); without an endpoint nothing is exported.
 //! Queues are bounded: when they are full, traces are dropped and no call waits.

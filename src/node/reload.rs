@@ -77,7 +77,7 @@ impl Tunables {
     }
 }
 
-/// The services whose settings a reload changes.
+/// Services that a reload updates.
 pub(super) struct Parts {
     pub(super) keeper: Keeper,
     pub(super) people: People,
@@ -230,7 +230,7 @@ impl Inner {
         let transcribes = parts.services.recordings.can_transcribe();
         self.people(config);
         parts.services.settings.store(Arc::new(build::call_settings(config, transcribes)));
-        (parts.set_webhook_secrets)(&build::door_config(config));
+        (parts.set_webhook_secrets)(&build::webhook_config(config));
         parts.inbox.reload(&config.webhooks);
         // Until the new owners are stored, nothing that a former owner has set is used.
         if let Err(error) = tokio::runtime::Handle::current().block_on(parts.inbox.claim()) {

@@ -202,14 +202,14 @@ fn row(
     paint: Paint,
 ) {
     let moment = bar.to_us == Some(bar.from_us);
-    let name = fitted(&format!("{}{}", "  ".repeat(depth), plain(&bar.name)), NAME);
+    let name = fit(&format!("{}{}", "  ".repeat(depth), plain(&bar.name)), NAME);
     let took = match bar.took_us() {
         Some(_) if moment => String::new(),
         Some(took) => time(took),
         None => "no end".to_owned(),
     };
     let mark = if bar.failed { "✗ " } else { "" };
-    let note = fitted(&format!("{mark}{}", plain(&bar.note)), NOTE);
+    let note = fit(&format!("{mark}{}", plain(&bar.note)), NOTE);
     let is_slowest = slowest.is_some_and(|s| std::ptr::eq(s, bar));
     let code = match (bar.failed, is_slowest) {
         (true, _) => RED,
@@ -352,7 +352,7 @@ fn time(us: i64) -> String {
 }
 
 /// Pads or truncates a text to exactly `columns` columns.
-fn fitted(text: &str, columns: usize) -> String {
+fn fit(text: &str, columns: usize) -> String {
     let count = text.chars().count();
     if count <= columns {
         return format!("{text}{}", " ".repeat(columns - count));

@@ -12,7 +12,7 @@ pub(super) fn render(source: &str, parsed: &ParseOutcome, colour: bool) -> Strin
         if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
     let mut out = String::new();
     for finding in &parsed.findings {
-        out.push_str(&renderer.render(&[drawn(source, parsed.source.as_deref(), finding)]));
+        out.push_str(&renderer.render(&[finding_group(source, parsed.source.as_deref(), finding)]));
         out.push_str("\n\n");
     }
     let errors = parsed.findings.iter().filter(|f| f.severity == Severity::Error).count();
@@ -38,7 +38,7 @@ pub(super) fn render(source: &str, parsed: &ParseOutcome, colour: bool) -> Strin
     out
 }
 
-fn drawn<'a>(source: &'a str, text: Option<&'a str>, finding: &'a Finding) -> Group<'a> {
+fn finding_group<'a>(source: &'a str, text: Option<&'a str>, finding: &'a Finding) -> Group<'a> {
     let level = match finding.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,

@@ -65,15 +65,15 @@ fn render(e: &Explanation) -> String {
         "{}  {}\n{effect}\n\n{}\n\n{}\n\nWrong:\n\n{}\nRight:\n\n{}",
         e.rule.id,
         e.rule.meaning,
-        wrapped(e.requirement),
-        wrapped(e.reason),
+        wrap(e.requirement),
+        wrap(e.reason),
         indented(e.incorrect.text),
         indented(e.correct.text)
     )
 }
 
 /// Wraps a text at 96 columns.
-fn wrapped(text: &str) -> String {
+fn wrap(text: &str) -> String {
     const COLUMNS: usize = 96;
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -91,7 +91,7 @@ fn wrapped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{render, wrapped};
+    use super::{render, wrap};
     use xml::explain::explanation;
 
     #[test]
@@ -106,6 +106,6 @@ mod tests {
             "{text}"
         );
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
-        assert_eq!(wrapped("a b"), "a b");
+        assert_eq!(wrap("a b"), "a b");
     }
 }

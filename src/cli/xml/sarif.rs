@@ -118,16 +118,16 @@ fn uri(source: &str) -> String {
         return "stdin".to_owned();
     }
     if is_url(source) {
-        return url::Url::parse(source).map_or_else(|_| escaped(source), String::from);
+        return url::Url::parse(source).map_or_else(|_| percent_encode(source), String::from);
     }
     match url::Url::from_file_path(source) {
         Ok(url) => url.into(),
-        Err(()) => escaped(source),
+        Err(()) => percent_encode(source),
     }
 }
 
 /// Percent-encodes all but unreserved characters and `/` (RFC 3986).
-fn escaped(path: &str) -> String {
+fn percent_encode(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     for byte in path.bytes() {
         match byte {

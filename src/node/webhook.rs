@@ -12,15 +12,14 @@ use media::sdp::Offer;
 use model::{CallUuid, PhoneNumberId, Wacid};
 
 /// Implements the webhook's [`Calls`] with the registry and the media stack.
-pub(super) struct Doorway {
+pub(super) struct WebhookCalls {
     pub(super) registry: Registry,
     pub(super) media: Arc<Media>,
-    /// Accepts offers with loopback addresses. Only for a simulated Meta, whose Graph is on
-    /// loopback.
+    /// Accepts offers with loopback addresses, as a simulated Meta sends them.
     pub(super) loopback_offers: bool,
 }
 
-impl Calls for Doorway {
+impl Calls for WebhookCalls {
     type Offer = Offer;
     type Room = Starting;
 

@@ -19,7 +19,7 @@ use model::E164;
 const OVERLAP_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Registers the listeners.
-pub(super) fn connect(
+pub(super) fn forward(
     keeper: &Keeper,
     consents: &Consents,
     credentials: Credentials,
@@ -32,7 +32,7 @@ pub(super) fn connect(
         // Deleted subaccounts and returning numbers: the next message must go to the new owner.
         messages.claim_soon();
         for (number, data) in
-            numbers::changes(before, book, |number| routed(&messages, &known, number))
+            numbers::changes(before, book, |number| routing_of(&messages, &known, number))
         {
             let entry = known.tables().by_number(&number).cloned();
             if let Some(entry) = entry {
@@ -57,12 +57,12 @@ pub(super) fn connect(
 }
 
 /// The routing of a number.
-pub(super) fn routed(inbox: &Inbox, directory: &Directory, number: &E164) -> numbers::Routed {
+pub(super) fn routing_of(inbox: &Inbox, directory: &Directory, number: &E164) -> numbers::Routed {
     let entry = directory.tables().by_number(number).cloned();
     entry.map_or_else(numbers::Routed::default, |entry| inbox.routing_of(&entry).into())
 }
 
-/// Revokes replaced auth tokens whose overlap is over, until `stop`.
+/// Revokes replaced auth tokens at the end of their overlap, until `stop`.
 pub(super) async fn end_overlaps(keeper: Keeper, clock: Clock, stop: CancellationToken) {
     let mut every = tokio::time::interval(OVERLAP_CHECK_INTERVAL);
     while stop.run_until_cancelled(every.tick()).await.is_some() {

@@ -200,7 +200,7 @@ mod tests {
     }
 
     /// Applies a difference as a browser does.
-    fn applied(list: &[(&str, &str)], diff: &Value) -> Vec<(String, String)> {
+    fn apply(list: &[(&str, &str)], diff: &Value) -> Vec<(String, String)> {
         let mut list: Vec<_> =
             list.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
         for part in diff["rows"].as_array().into_iter().flatten() {
@@ -268,7 +268,7 @@ mod tests {
                 let diff = shown.next(&page(new, 1)).1.unwrap_or_default();
                 let wanted: Vec<_> =
                     new.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
-                assert_eq!(applied(old, &diff), wanted, "{old:?} to {new:?}: {diff}");
+                assert_eq!(apply(old, &diff), wanted, "{old:?} to {new:?}: {diff}");
             }
         }
     }
