@@ -183,6 +183,6 @@ fn error_page(
             (StatusCode::SERVICE_UNAVAILABLE, lang.t("error.internal").to_owned())
         }
     };
-    tracing::info!(reason = %no, "sign-in with provider error_page");
+    tracing::info!(reason = %no, "sign-in with provider refused");
     sign_in::form(console, preferences, status, to, "", text)
 }
