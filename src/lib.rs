@@ -1,9 +1,11 @@
 //! Offhook: a call-control engine for WhatsApp calls.
 //!
-//! This package is the node around the engine: the REST APIs, the console, the browser phone, the
-//! commands and the process itself. `ARCHITECTURE.md` is the map.
+//! `ARCHITECTURE.md` has the map of the crates and follows one call through the code. Decisions are
+//! made in pure code (the crates `xml` and `machine`, and `admission`); I/O is in thin modules
+//! around it (`call`, `meta`, `answer`, and the crate `media`).
 
-// Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
+// No input may make the process panic. Where one of these constructs is needed, an `allow` gives
+// the reason. Tests are exempt.
 #![cfg_attr(
     not(test),
     deny(
@@ -23,7 +25,7 @@ pub mod api;
 #[allow(
     clippy::indexing_slicing,
     clippy::string_slice,
-    reason = "prints for people what they asked for"
+    reason = "formats output for the person who runs the command"
 )]
 pub mod cli;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]

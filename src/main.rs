@@ -1,4 +1,4 @@
-//! The `offhook` program: hands its arguments to [`offhook::cli`] and leaves with the exit code.
+//! The `offhook` binary: runs [`offhook::cli::main`] and returns its exit code.
 #![forbid(unsafe_code)]
 
 #[global_allocator]

@@ -1,19 +1,18 @@
 // @ts-check
-// What a page asks back and tells by the way: a question before something that can't be taken back, and toasts. Their words
-// and buttons are the page's.
+// Confirmation dialogs and toasts. Texts and buttons come from the page.
 
-/** The question that waits for its answer, or for what comes of it. @type {((yes: boolean) => void) | null} */
+/** Resolves the open question. Set until its caller has handled the answer. @type {((yes: boolean) => void) | null} */
 let waiting = null;
 
-/** What a question is about is to stay as it is, until whoever asked has acted on the answer. */
+/** Whether a question is open or its answer is being handled. The page must not change meanwhile. */
 export const isAsking = () => waiting !== null;
 
-/** Asks; true when the reader wants it. @param {string} text @param {boolean} [lost] whether what was typed would be lost @returns {Promise<boolean>} */
+/** Asks for confirmation. @param {string} text @param {boolean} [lost] whether input would be lost @returns {Promise<boolean>} whether it was confirmed */
 export function ask(text, lost = false) {
   const dialog = /** @type {HTMLDialogElement | null} */ (document.getElementById("ask"));
   const words = document.getElementById("ask-text");
   if (!dialog || !words || dialog.open) return Promise.resolve(false);
-  // One that has just been closed, and whose event is still to come.
+  // The previous question was closed, but its event has not come yet.
   waiting?.(false);
   words.textContent = text;
   for (const button of dialog.querySelectorAll("button")) {
@@ -26,30 +25,30 @@ export function ask(text, lost = false) {
     const answer = (/** @type {boolean} */ yes) => {
       dialog.removeEventListener("close", closed);
       done(yes);
-      // Behind whoever waits for the promise.
+      // After the code that awaits the promise.
       queueMicrotask(() => { if (waiting === answer) waiting = null; });
     };
-    // The event comes later than the closing: one of the question before this is none of ours.
+    // `close` is fired asynchronously: ignore the event of the previous question.
     const closed = () => { if (!dialog.open) answer(dialog.returnValue === "yes"); };
     waiting = answer;
     dialog.addEventListener("close", closed);
   });
 }
 
-/** How long a toast stays. */
-const STAYS_MS = 8000;
+/** Duration of a toast. */
+const TOAST_MS = 8000;
 
-/** Tells something by the way. @param {string} text @param {boolean} [bad] */
+/** Shows a toast. @param {string} text @param {boolean} [bad] */
 export function toast(text, bad = false) {
   const place = document.getElementById("toasts");
   if (!place || !text.trim()) return;
   const one = Object.assign(document.createElement("p"), { textContent: text.trim(), className: bad ? "toast bad" : "toast" });
   one.dir = "auto";
   place.append(one);
-  // Above whatever dialog is open.
+  // Showing it again puts it above open dialogs.
   if (place.matches(":popover-open")) place.hidePopover();
   place.showPopover();
   const leave = () => { one.remove(); if (!place.childElementCount) place.hidePopover(); };
   one.addEventListener("click", leave);
-  setTimeout(leave, bad ? STAYS_MS * 2 : STAYS_MS);
+  setTimeout(leave, bad ? TOAST_MS * 2 : TOAST_MS);
 }

@@ -1,8 +1,7 @@
 // @ts-check
-// Live captions of a call: what is said, line by line, as the node tells it (docs/phone.md). Words that are still being said
-// stand there too, and give way to what comes next of the same line.
+// Live captions of a call, as the node sends them (docs/phone.md). A line may be updated until it is final.
 
-/** Lines that are kept: the oldest go. */
+/** Maximum number of lines. The oldest are removed. */
 const LINES_MAX = 200;
 
 export class Captions {
@@ -12,10 +11,10 @@ export class Captions {
   /** @type {Map<number, HTMLElement>} */ lines = new Map();
 
   /**
-   * @param {HTMLElement} list where lines stand
-   * @param {HTMLElement} button turns them on and off
-   * @param {(speaker: string) => string} name of who speaks
-   * @param {(on: boolean) => void} ask asks the node for them
+   * @param {HTMLElement} list container of the lines
+   * @param {HTMLElement} button turns captions on and off
+   * @param {(speaker: string) => string} name returns the name of a speaker
+   * @param {(on: boolean) => void} ask requests captions from the node
    */
   constructor(list, button, name, ask) {
     this.list = list;
@@ -25,7 +24,7 @@ export class Captions {
     this.ask = ask;
   }
 
-  /** Of a call that begins. */
+  /** Resets the captions for a new call. */
   clear() {
     this.lines.clear();
     this.list.replaceChildren();
@@ -41,8 +40,8 @@ export class Captions {
   }
 
   /**
-   * The languages to choose from, by their names in the page's language; the person's choice is kept in this browser.
-   * @param {HTMLSelectElement} list @param {string[]} tags @param {string} own what the node takes where none is chosen
+   * Fills the language list, with names in the language of the page. The choice is stored in the browser.
+   * @param {HTMLSelectElement} list @param {string[]} tags @param {string} own default language of the node
    */
   offer(list, tags, own) {
     const names = new Intl.DisplayNames([document.documentElement.lang || "en"], { type: "language" });
@@ -52,8 +51,8 @@ export class Captions {
     const options = tags.map((tag) => new Option(name(tag), tag)).sort((a, b) => a.text.localeCompare(b.text));
     list.replaceChildren(...(tags.includes(own) ? [first] : []), ...options);
     const key = `offhook.captions.${list.dataset.person}`;
-    // A browser may keep nothing: then the choice lasts as long as the page.
-    try { list.value = localStorage.getItem(key) ?? ""; } catch { /* as it is */ }
+    // Without local storage, the choice lasts as long as the page.
+    try { list.value = localStorage.getItem(key) ?? ""; } catch { /* keep the default */ }
     if (list.selectedIndex < 0) list.selectedIndex = 0;
     list.onchange = () => {
       try { localStorage.setItem(key, list.value); } catch { /* see above */ }
@@ -62,14 +61,14 @@ export class Captions {
     this.choice = list;
   }
 
-  /** What the node is asked for. @param {boolean} on */
-  wish(on) { return { type: "captions", on, ...(on && this.choice?.value ? { language: this.choice.value } : {}) }; }
+  /** The request to the node. @param {boolean} on */
+  request(on) { return { type: "captions", on, ...(on && this.choice?.value ? { language: this.choice.value } : {}) }; }
 
-  /** @param {{speaker: string, line: number, text: string, last: boolean}} told */
-  tell({ speaker, line, text, last }) {
+  /** Adds, updates or removes a line. @param {{speaker: string, line: number, text: string, last: boolean}} caption */
+  update({ speaker, line, text, last }) {
     const known = this.lines.get(line);
     if (!text) { known?.remove(); this.lines.delete(line); return; }
-    // Who reads further up is left there.
+    // Do not scroll away from older lines.
     const atEnd = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 40;
     const row = known ?? this.row(speaker, line);
     row.classList.toggle("saying", !last);

@@ -1,5 +1,5 @@
 // @ts-check
-// <offhook-choose>: one of many by name. Inside is a list of radio buttons; here it can be searched, and cleared at once.
+// <offhook-choose>: adds search and a clear button to a list of radio buttons.
 
 class Choose extends HTMLElement {
   connectedCallback() {
@@ -15,7 +15,7 @@ class Choose extends HTMLElement {
       }
       this.querySelector("[data-none]")?.toggleAttribute("hidden", radios().length > 0);
     });
-    // What is found first is meant.
+    // Enter selects the first match.
     search.addEventListener("keydown", (event) => {
       if (event.key !== "Enter") return;
       event.preventDefault();
@@ -25,8 +25,8 @@ class Choose extends HTMLElement {
     this.querySelector("[data-clear]")?.addEventListener("click", () => {
       search.value = "";
       search.dispatchEvent(new Event("input"));
-      const nobody = /** @type {HTMLInputElement | null} */ (this.querySelector("input[type=radio][value='']"));
-      if (nobody) { nobody.checked = true; nobody.focus(); }
+      const none = /** @type {HTMLInputElement | null} */ (this.querySelector("input[type=radio][value='']"));
+      if (none) { none.checked = true; none.focus(); }
     });
     search.focus();
   }

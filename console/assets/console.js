@@ -1,6 +1,6 @@
 // @ts-check
-// What every page has: it stays live, its times are the reader's, forms and panels. Custom elements come only to pages that
-// have them.
+// Features of every page: live updates, local times, forms and panels. Modules of custom elements are loaded on the pages that
+// use them.
 
 import { toast } from "./ask.js";
 import { watchForms } from "./forms.js";
@@ -13,7 +13,7 @@ const day = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "sho
 const regions = new Intl.DisplayNames(lang || "en", { type: "region" });
 const hour = new Intl.DateTimeFormat(lang, { timeStyle: "short" });
 
-/** Times of the server as the reader's clock has them, and countries in the reader's words. @param {ParentNode} root */
+/** Shows times in local time, and countries in the language of the page. @param {ParentNode} root */
 function localise(root) {
   const today = new Date().toDateString();
   for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (root.querySelectorAll("time[datetime]"))) {
@@ -23,11 +23,11 @@ function localise(root) {
     time.setAttribute("title", at.toLocaleString(lang));
   }
   for (const place of /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll("[data-region]"))) {
-    try { place.textContent = regions.of(place.dataset.region ?? "") ?? place.textContent; } catch { /* none, or one without a code */ }
+    try { place.textContent = regions.of(place.dataset.region ?? "") ?? place.textContent; } catch { /* unknown region code */ }
   }
 }
 
-/** What a link would download, for pasting instead. */
+/** Copies a download to the clipboard. */
 document.addEventListener("click", async (event) => {
   const button = event.target instanceof Element ? event.target.closest("button[data-copy]") : null;
   if (!(button instanceof HTMLElement)) return;
@@ -39,7 +39,7 @@ document.addEventListener("click", async (event) => {
   } catch { toast(button.dataset.failed ?? "", true); }
 });
 
-/** Clocks that are in sight: of a thousand calls the few whose seconds anybody sees go by. @type {Set<Element>} */
+/** Visible clocks. Others are not updated, as a list may have a thousand calls. @type {Set<Element>} */
 const inSight = new Set();
 const sight = new IntersectionObserver((seen) => {
   for (const { target, isIntersecting } of seen) {
@@ -49,7 +49,7 @@ const sight = new IntersectionObserver((seen) => {
   tick(document);
 });
 
-/** Calls that go on, and buttons that wait for their time. @param {ParentNode} root */
+/** Updates clocks of live calls, and countdowns of disabled buttons. @param {ParentNode} root */
 function tick(root) {
   const now = Date.now();
   for (const clock of /** @type {Set<HTMLElement>} */ (inSight)) {
@@ -70,30 +70,30 @@ function watch(root) {
   for (const clock of root.querySelectorAll(".ticking[data-since]")) sight.observe(clock);
 }
 
-/** Elements that only some pages have. @param {ParentNode} root */
+/** Loads the modules of custom elements. @param {ParentNode} root */
 function enhance(root) {
   for (const name of ["phone", "xml-editor", "waveform", "choose", "share", "sign-up", "upload"]) {
     if (root.querySelector(`offhook-${name}`)) void import(`./${name}.js`);
   }
 }
 
-/** What was put into the page; news in it that was not there before is told. @param {ParentNode} root @param {Element} [old] */
+/** Prepares inserted elements, and shows their new toasts. @param {ParentNode} root @param {Element} [old] */
 function changed(root, old) {
   localise(root);
   watch(root);
   tick(root);
   enhance(root);
   if (!old) return;
-  const known = new Set([...old.querySelectorAll("[data-toast]")].map((told) => told.getAttribute("data-toast")));
-  for (const told of root.querySelectorAll("[data-toast]")) {
-    const text = told.getAttribute("data-toast") ?? "";
-    if (!known.has(text)) toast(text, told.hasAttribute("data-bad"));
+  const known = new Set([...old.querySelectorAll("[data-toast]")].map((element) => element.getAttribute("data-toast")));
+  for (const element of root.querySelectorAll("[data-toast]")) {
+    const text = element.getAttribute("data-toast") ?? "";
+    if (!known.has(text)) toast(text, element.hasAttribute("data-bad"));
   }
 }
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") document.querySelector("details.me[open]")?.removeAttribute("open");
-  // A message goes out by the keys that send one elsewhere.
+  // Ctrl+Enter or Cmd+Enter sends a message.
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target instanceof HTMLTextAreaElement && event.target.closest(".composer")) {
     event.target.form?.requestSubmit(event.target.form.querySelector("button.primary"));
   }

@@ -1,38 +1,38 @@
 // @ts-check
-// What forms have beyond HTML: a question first (`data-confirm`), once at a time, fields that are judged while one types, and
-// no way out that loses what was typed (`data-guard`). Without it the server says the same.
+// Form features beyond HTML: confirmation (`data-confirm`), protection against double submits, validation while typing, and a
+// warning before unsaved input is lost (`data-guard`). The server validates everything too.
 
 import { ask } from "./ask.js";
 
 /** @param {HTMLFormElement} form */
 const state = (form) => new URLSearchParams(/** @type {any} */ (new FormData(form))).toString();
 
-/** Whether a form says something else than when it came. @param {ParentNode} root */
+/** Whether a form differs from its initial state. @param {ParentNode} root */
 export function isChanged(root) {
   const forms = /** @type {NodeListOf<HTMLFormElement>} */ (root.querySelectorAll("form[data-guard]"));
   return [...forms].some((form) => form.dataset.before !== undefined && form.dataset.before !== state(form));
 }
 
 /** @param {Element} field @param {string} rule */
-function holds(field, rule) {
+function isRuleMet(field, rule) {
   const [name, wanted] = rule.split("=");
   const form = field.closest("form");
   const value = form ? new FormData(form).get(name) : null;
   return wanted === undefined ? value !== null : value === wanted;
 }
 
-/** Whether what a rule hangs on, or the field itself, is another than it was: what was stored before is judged with `data-always` only. @param {HTMLInputElement} field @param {string} rule */
+/** Whether the field, or the one its rule depends on, was changed. Unchanged fields are validated only with `data-always`. @param {HTMLInputElement} field @param {string} rule */
 function isNew(field, rule) {
   const [name] = rule.split("=");
   const on = /** @type {NodeListOf<HTMLInputElement>} */ (field.form?.querySelectorAll(`[name="${name}"]`) ?? []);
   return field.value !== field.defaultValue || [...on].some((choice) => choice.checked !== choice.defaultChecked);
 }
 
-/** What is wrong with a field, in the page's words. @param {HTMLInputElement} field */
-function wrong(field) {
+/** The error message of a field. Empty if it is valid. @param {HTMLInputElement} field */
+function errorOf(field) {
   const text = field.value.trim();
   const { needs, missing, badUrl } = field.dataset;
-  const needed = needs !== undefined && holds(field, needs);
+  const needed = needs !== undefined && isRuleMet(field, needs);
   if (needs !== undefined) field.setAttribute("aria-required", String(needed));
   if (!text) return needed && (field.dataset.always !== undefined || isNew(field, needs)) ? missing ?? "" : "";
   if (badUrl === undefined) return "";
@@ -43,11 +43,11 @@ function wrong(field) {
   } catch { return badUrl; }
 }
 
-/** @param {HTMLInputElement} field @param {boolean} aloud */
-function judge(field, aloud) {
-  const text = wrong(field);
+/** @param {HTMLInputElement} field @param {boolean} report */
+function validate(field, report) {
+  const text = errorOf(field);
   field.setCustomValidity(text);
-  if (!text || aloud) show(field, text);
+  if (!text || report) show(field, text);
 }
 
 /** @param {HTMLInputElement} field @param {string} text */
@@ -57,27 +57,27 @@ function show(field, text) {
   if (text) field.setAttribute("aria-invalid", "true"); else field.removeAttribute("aria-invalid");
 }
 
-/** Fields and forms that came. @param {ParentNode} root */
+/** Prepares new forms and fields. @param {ParentNode} root */
 export function prepare(root) {
   for (const form of /** @type {NodeListOf<HTMLFormElement>} */ (root.querySelectorAll("form[data-guard]"))) {
-    // What was refused is not saved: it differs from what there was.
+    // A rejected form counts as changed, since it was not saved.
     form.dataset.before = form.dataset.guard === "refused" ? "" : state(form);
   }
   for (const field of /** @type {NodeListOf<HTMLInputElement>} */ (root.querySelectorAll("[data-needs], [data-bad-url]"))) {
-    field.setCustomValidity(wrong(field));
+    field.setCustomValidity(errorOf(field));
   }
 }
 
-/** Every form of the page from now on. */
+/** Installs the handlers for all forms. */
 export function watchForms() {
   prepare(document);
   document.addEventListener("input", (event) => {
     const field = event.target;
     if (!(field instanceof HTMLElement)) return;
-    if (field instanceof HTMLInputElement && (field.dataset.badUrl !== undefined || field.dataset.needs !== undefined)) judge(field, true);
-    // Another choice may make a field needed.
+    if (field instanceof HTMLInputElement && (field.dataset.badUrl !== undefined || field.dataset.needs !== undefined)) validate(field, true);
+    // Another field may make this one required.
     for (const other of /** @type {NodeListOf<HTMLInputElement>} */ (field.closest("form")?.querySelectorAll("[data-needs]") ?? [])) {
-      if (other !== field) judge(other, other.getAttribute("aria-invalid") === "true");
+      if (other !== field) validate(other, other.getAttribute("aria-invalid") === "true");
     }
   });
   document.addEventListener("invalid", (event) => {
@@ -85,26 +85,26 @@ export function watchForms() {
     if (field instanceof HTMLInputElement && field.validationMessage && field.closest(".field")?.querySelector(".wrong")) show(field, field.validationMessage);
   }, true);
 
-  let sure = /** @type {Element | null} */ (null);
+  let confirmed = /** @type {Element | null} */ (null);
   document.addEventListener("click", (event) => {
     const button = event.target instanceof Element ? event.target.closest("[data-confirm]") : null;
-    if (!(button instanceof HTMLElement) || button === sure) return;
+    if (!(button instanceof HTMLElement) || button === confirmed) return;
     event.preventDefault();
     event.stopImmediatePropagation();
     void ask(button.dataset.confirm ?? "").then((yes) => {
       if (!yes) return;
-      sure = button;
+      confirmed = button;
       button.click();
-      sure = null;
+      confirmed = null;
     });
   }, true);
 
   let leaving = false;
   document.addEventListener("submit", (event) => {
     const form = /** @type {HTMLFormElement} */ (event.target);
-    // Twice is once.
+    // Ignore a double submit.
     if (form.dataset.busy !== undefined) { event.preventDefault(); event.stopImmediatePropagation(); return; }
-    // A field may be named `method`.
+    // `form.method` may be a field of that name.
     if (form.getAttribute("method") !== "post") return;
     form.dataset.busy = "";
     event.submitter?.setAttribute("aria-busy", "true");
@@ -119,7 +119,7 @@ export function watchForms() {
   });
 }
 
-/** May be sent again. @param {HTMLFormElement} form */
+/** Allows the form to be submitted again. @param {HTMLFormElement} form */
 export function idle(form) {
   delete form.dataset.busy;
   form.querySelector("[aria-busy]")?.removeAttribute("aria-busy");

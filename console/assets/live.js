@@ -1,20 +1,20 @@
 // @ts-check
-// Keeps a page as things are: `/console/events` sends the parts of it that have changed, rows of lists one by one, and they
-// are put in by element id. Where it can't (something was missed, a question is open), the page is asked for as a whole, and
-// again only what is different is put in. Focus, selection and scrolling stay where they were.
+// Live updates: `/console/events` sends the parts of the page that have changed, and single rows of lists. They replace the
+// elements with the same id. If that is not possible (an event was missed, a dialog is open), the whole page is fetched, and
+// only the differences are applied. Focus, selection and scroll positions are kept.
 
 import { isAsking } from "./ask.js";
 
-/** The page as a whole is asked for at most so often. */
+/** Minimum interval between fetches of the whole page. */
 const PAUSE_MS = 400;
-/** What changes without news, and is on its way, is looked at so often. */
+/** Interval of fetches while the page shows something in progress that sends no events (`data-soon`). */
 const SOON_MS = 1500;
-/** Rows that are put in at a time: in between the browser draws, and the reader is heard. */
-const AT_ONCE = 10;
-/** What may be put in: `src/console/parts.rs` sends the same. */
+/** Rows that are updated at a time. In between, the browser renders and handles input. */
+const ROWS_PER_BATCH = 10;
+/** The replaceable parts of a page, as in `src/console/page_diff.rs`. */
 const PARTS = "#unread, main > [id], main .columns > [id], main .card > [id]";
 
-/** As the server sent them, rows of lists left out: here, times are the reader's. @type {WeakMap<Element, string>} */
+/** HTML of the parts as the server sent it, without list rows. The DOM differs: it has local times. @type {WeakMap<Element, string>} */
 const sources = new WeakMap();
 
 /** @param {Element} part */
@@ -22,7 +22,7 @@ const list = (part) => part.querySelector("tbody[data-rows]");
 /** @param {Element | null} body @param {string} id */
 const row = (body, id) => (id ? body?.querySelector(`:scope > #${CSS.escape(id)}`) : null) ?? null;
 
-/** Remembers how a part came. @param {Element} part */
+/** Stores the HTML of a part. @param {Element} part */
 function remember(part) {
   const rows = [...list(part)?.children ?? []];
   for (const one of rows) sources.set(one, one.outerHTML);
@@ -31,43 +31,43 @@ function remember(part) {
   list(part)?.replaceChildren(...rows);
 }
 
-/** The page as it came: before anything is changed in it. */
+/** Stores the HTML of all parts. Must run before anything changes the DOM. */
 export function rememberPage() {
   for (const part of document.querySelectorAll(PARTS)) remember(part);
 }
 
 /**
- * @param {(root: ParentNode, old: Element) => void} changed is told of each element that was put in, and what it replaced
- * @returns {{ refresh: () => void, go: (to: string) => Promise<void> }} asks for the page again, now; shows another view of it
+ * @param {(root: ParentNode, old: Element) => void} changed called with each inserted element and the one it replaced
+ * @returns {{ refresh: () => void, go: (to: string) => Promise<void> }} `refresh` fetches the page now; `go` shows another view of it
  */
 export function keepLive(changed) {
   let wanted = false;
-  // Something stayed as it was, since the reader was in it.
-  let left = false;
+  // An update was skipped because the element was in use.
+  let skipped = false;
   let busy = false;
-  // How often parts came, and how often in a row a page was older than they.
-  let [came, late] = [0, 0];
+  // Number of `parts` events, and of consecutive pages that were older than the latest one.
+  let [received, outdated] = [0, 0];
   const dialog = /** @type {HTMLDialogElement | null} */ (document.getElementById("ask"));
-  // What a question is about must still be there when it is answered.
+  // The subject of an open question must not change.
   const asking = () => isAsking() || (dialog?.open ?? false);
   const again = () => { if (wanted && !asking()) { wanted = false; void refresh(); } };
   dialog?.addEventListener("close", () => setTimeout(again));
-  document.addEventListener("focusout", () => { if (left) { left = false; setTimeout(() => void refresh()); } });
+  document.addEventListener("focusout", () => { if (skipped) { skipped = false; setTimeout(() => void refresh()); } });
 
   async function refresh(page = location.href) {
     if (busy || asking()) { wanted = true; return; }
     busy = true;
-    const before = came;
+    const before = received;
     try {
       const answer = await fetch(page, { headers: { accept: "text/html" }, redirect: "error" });
       const text = answer.ok ? await answer.text() : "";
-      // What was asked for before the latest parts came may be older than they.
-      const stale = came !== before && late < 3;
-      late = stale ? late + 1 : 0;
+      // The page was requested before the latest event, so it may be older.
+      const stale = received !== before && outdated < 3;
+      outdated = stale ? outdated + 1 : 0;
       if (asking() || stale) wanted = true;
-      else if (text) left = put(new DOMParser().parseFromString(text, "text/html").querySelectorAll(PARTS), changed) || left;
+      else if (text) skipped = put(new DOMParser().parseFromString(text, "text/html").querySelectorAll(PARTS), changed) || skipped;
       soon();
-    } catch { /* the next event, or the reader, asks again */ }
+    } catch { /* the next event or action fetches it again */ }
     setTimeout(() => { busy = false; again(); }, PAUSE_MS);
   }
 
@@ -89,9 +89,9 @@ export function keepLive(changed) {
     put(new DOMParser().parseFromString(await answer.text(), "text/html").querySelectorAll(PARTS), changed);
     listenAgain();
   }
-  const hands = { refresh: () => void refresh(), go };
-  // The count beside the bell is on every page.
-  if (!window.EventSource || live === undefined && !document.getElementById("unread")) return hands;
+  const controls = { refresh: () => void refresh(), go };
+  // Every page has the unread count.
+  if (!window.EventSource || live === undefined && !document.getElementById("unread")) return controls;
   const page = () => (live === undefined ? "/console/notifications/" : location.pathname + location.search);
   let since = at ?? "";
   /** @type {EventSource | undefined} */
@@ -103,20 +103,20 @@ export function keepLive(changed) {
     events.addEventListener("parts", (event) => { turn = turn.then(() => take(JSON.parse(event.data))); });
   }
   let turn = Promise.resolve();
-  /** @param {{ parts: string[], rows: Moves[] }} told */
-  async function take(told) {
+  /** @param {{ parts: string[], rows: Moves[] }} update */
+  async function take(update) {
     if (asking()) { wanted = true; return; }
-    came += 1;
-    left = put(new DOMParser().parseFromString(told.parts.join(""), "text/html").body.children, changed) || left;
-    for (const moves of told.rows) {
+    received += 1;
+    skipped = put(new DOMParser().parseFromString(update.parts.join(""), "text/html").body.children, changed) || skipped;
+    for (const moves of update.rows) {
       const body = bodyOf(moves.in);
-      // A list that is not here: this page is behind.
+      // The list does not exist here: this page is outdated.
       if (!body) { if (document.getElementById(moves.in)) void refresh(page()); continue; }
       for (const id of moves.gone) row(body, id)?.remove();
-      for (let n = 0; n < moves.put.length; n += AT_ONCE) {
+      for (let n = 0; n < moves.put.length; n += ROWS_PER_BATCH) {
         if (n) await new Promise((done) => setTimeout(done));
         if (asking() || !body.isConnected) { wanted = true; again(); return; }
-        for (const [after, text] of moves.put.slice(n, n + AT_ONCE)) place(body, after, parsed(text), changed);
+        for (const [after, text] of moves.put.slice(n, n + ROWS_PER_BATCH)) place(body, after, parsed(text), changed);
       }
     }
     soon();
@@ -124,24 +124,24 @@ export function keepLive(changed) {
   listen();
   document.addEventListener("visibilitychange", () => {
     events?.close();
-    // Nobody looks: nothing is made for it.
+    // No updates for hidden pages.
     if (!document.hidden) listen();
   });
   addEventListener("pagehide", () => events?.close());
-  // What is sent is of the view that is seen.
+  // The events must be about the view that is shown.
   if (live !== undefined) listenAgain = () => { events?.close(); if (!document.hidden) listen(); };
-  return hands;
+  return controls;
 }
 
 /** @typedef {{ in: string, gone: string[], put: [string, string][] }} Moves */
 
-/** The list of a part. @param {string} id */
+/** The list body of a part. @param {string} id */
 function bodyOf(id) {
   const part = document.getElementById(id);
   return part?.matches(PARTS) ? list(part) : null;
 }
 
-/** A row that came as text. @param {string} text */
+/** Parses the HTML of a row. @param {string} text */
 function parsed(text) {
   const box = document.createElement("template");
   box.innerHTML = text;
@@ -167,15 +167,15 @@ const focusIn = (old) => (old.contains(document.activeElement) ? document.active
 /** @param {Element} copy @param {string} href */
 const focusOn = (copy, href) => /** @type {HTMLElement | null} */ (copy.querySelector(`[href="${CSS.escape(href)}"]`))?.focus();
 
-/** Whether a reader is in an element, or has begun to fill something in. @param {Element} old */
+/** Whether an element has the focus in a field, or a changed field. @param {Element} old */
 function isInUse(old) {
   const fields = /** @type {HTMLInputElement[]} */ ([...old.querySelectorAll("input:not([type=hidden]), textarea, select")]);
   return fields.some((field) => field === document.activeElement || field.defaultValue !== undefined && field.value !== field.defaultValue);
 }
 
-/** @param {Iterable<Element>} fresh @param {(root: ParentNode, old: Element) => void} changed @returns {boolean} something was in use */
+/** @param {Iterable<Element>} fresh @param {(root: ParentNode, old: Element) => void} changed @returns {boolean} whether an update was skipped because an element was in use */
 function put(fresh, changed) {
-  let left = false;
+  let skipped = false;
   for (const now of [...fresh]) {
     const old = document.getElementById(now.id);
     if (!old?.matches(PARTS)) continue;
@@ -186,8 +186,8 @@ function put(fresh, changed) {
       if (body && rows) merge(body, rows, changed);
       continue;
     }
-    // What the reader is in stays: a form half filled in.
-    if (isInUse(old)) { left = true; continue; }
+    // Do not overwrite input.
+    if (isInUse(old)) { skipped = true; continue; }
     const focused = focusIn(old);
     const scrolled = [...old.querySelectorAll(".scroll")].map((box) => [box.scrollLeft, box.scrollTop]);
     for (const details of old.querySelectorAll("details[open]")) {
@@ -198,10 +198,10 @@ function put(fresh, changed) {
     if (focused) focusOn(copy, focused);
     changed(copy, old);
   }
-  return left;
+  return skipped;
 }
 
-/** Makes one list the other, row by row. @param {Element} body @param {Element} rows @param {(root: ParentNode, old: Element) => void} changed */
+/** Updates a list row by row. @param {Element} body @param {Element} rows @param {(root: ParentNode, old: Element) => void} changed */
 function merge(body, rows, changed) {
   const wanted = new Set([...rows.children].map((one) => one.id));
   for (const old of [...body.children]) if (!wanted.has(old.id)) old.remove();

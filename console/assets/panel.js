@@ -1,11 +1,11 @@
 // @ts-check
-// Pages that open beside the one they were asked from. A link with `data-panel` (`side` or `modal`) leads to a page of its own;
-// here its `[data-panel-body]` comes in a dialog, and forms in it, or with `data-quick`, are sent without leaving.
+// Panels: a link with `data-panel` (`side` or `modal`) opens the `[data-panel-body]` of its page in a dialog. Forms in it, and
+// forms with `data-quick`, are submitted without leaving the page.
 
 import { ask, toast } from "./ask.js";
 import { idle, isChanged, prepare } from "./forms.js";
 
-/** @param {(root: ParentNode) => void} changed is told of what was put in @param {() => void} refresh asks for the page again */
+/** @param {(root: ParentNode) => void} changed called with inserted elements @param {() => void} refresh fetches the page again */
 export function openPanels(changed, refresh) {
   document.addEventListener("click", (event) => {
     const link = event.target instanceof Element ? event.target.closest("a[data-panel]") : null;
@@ -23,9 +23,9 @@ export function openPanels(changed, refresh) {
 
   /** @param {HTMLAnchorElement} link */
   async function open(link) {
-    const page = await page_of(fetch(link.href, { headers: { accept: "text/html" } }));
+    const page = await documentOf(fetch(link.href, { headers: { accept: "text/html" } }));
     const body = page?.querySelector("[data-panel-body]");
-    // Whatever it is, it has a page.
+    // Not a panel: navigate to the page.
     if (!page || !body) { location.href = link.href; return; }
     const dialog = document.createElement("dialog");
     dialog.className = `panel ${link.dataset.panel}`;
@@ -35,7 +35,7 @@ export function openPanels(changed, refresh) {
       const close = event.target === dialog || event.target instanceof Element && event.target.closest("[data-close]");
       if (close) { event.preventDefault(); void leave(dialog); }
     });
-    // A browser may close it over our head.
+    // The browser may close the dialog itself.
     dialog.addEventListener("close", () => dialog.remove());
     document.body.append(dialog);
     dialog.showModal();
@@ -53,13 +53,13 @@ export function openPanels(changed, refresh) {
     changed(dialog);
   }
 
-  /** Closes, unless something typed would be lost. @param {HTMLDialogElement} dialog */
+  /** Closes the dialog, after a confirmation if input would be lost. @param {HTMLDialogElement} dialog */
   async function leave(dialog) {
     const text = /** @type {HTMLElement | null} */ (dialog.querySelector("form[data-lost]"))?.dataset.lost ?? "";
     if (!isChanged(dialog) || await ask(text, true)) shut(dialog);
   }
 
-  /** At once: its `close` event comes later, and until then there would be two. @param {HTMLDialogElement} dialog */
+  /** Closes and removes the dialog. The `close` event comes later, when another one may be open already. @param {HTMLDialogElement} dialog */
   function shut(dialog) {
     dialog.close();
     dialog.remove();
@@ -73,22 +73,22 @@ export function openPanels(changed, refresh) {
       [done, to] = [answer.ok && answer.redirected, answer.url];
       return answer;
     });
-    const answer = await page_of(asked);
+    const answer = await documentOf(asked);
     idle(form);
     if (done && form.dataset.go !== undefined) { location.href = to; return; }
-    const told = answer?.querySelector("[data-panel-body]");
+    const content = answer?.querySelector("[data-panel-body]");
     if (done) {
       if (dialog) shut(dialog);
       if (!dialog) {
         form.reset();
-        // Whoever writes goes on writing.
+        // Keep the focus in the message field.
         const active = /** @type {HTMLElement | null} */ (document.activeElement);
         if (active?.id !== "text") active?.blur();
       }
       toast(answer?.querySelector("main .note[role=status]")?.textContent ?? "");
       refresh();
-    } else if (dialog && told) {
-      put(dialog, told);
+    } else if (dialog && content) {
+      put(dialog, content);
     } else {
       const why = answer?.querySelector("main .alert[role=alert]") ?? answer?.querySelector("main h1");
       toast(why?.textContent ?? document.body.dataset.offline ?? "", true);
@@ -97,7 +97,7 @@ export function openPanels(changed, refresh) {
 }
 
 /** @param {Promise<Response>} asked */
-async function page_of(asked) {
+async function documentOf(asked) {
   const answer = await asked.catch(() => null);
   return answer ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
 }

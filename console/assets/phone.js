@@ -1,6 +1,6 @@
 // @ts-check
-// <offhook-phone>: an endpoint's phone by docs/phone.md, one call at a time. Its frame and words are the page's. With
-// `data-draft` it is there for one call, which runs that document, and registered no longer than it.
+// <offhook-phone>: a phone for an endpoint, over the protocol of docs/phone.md, with one call at a time. Markup and texts come
+// from the page. With `data-draft` it places one call, which runs that document, and stays registered only during that call.
 
 import { Captions } from "./captions.js";
 import { Bell } from "./ring.js";
@@ -14,13 +14,13 @@ class Phone extends HTMLElement {
   session = null;
   muted = false;
   held = false;
-  /** The draft's call was placed. */ dialled = false;
-  /** It rang here: it can be handed on. */ taken = false;
+  /** The call of the draft was placed. */ dialled = false;
+  /** The call is inbound, so it can be transferred. */ taken = false;
   /** @type {Captions | undefined} */ captions;
-  /** Tells the other tabs. @type {Bell | undefined} */ bellElsewhere;
-  /** A call that rings is being taken. */ taking = false;
-  /** By which business number it came. */ via = "";
-  /** With whom the call is. */ who = "";
+  /** Announces calls to other tabs. @type {Bell | undefined} */ bellElsewhere;
+  /** A ringing call is being answered. */ taking = false;
+  /** Business number of the call. */ via = "";
+  /** Other party of the call. */ who = "";
   lost = 0;
   got = 0;
   /** @type {Record<string, string>} */ texts = {};
@@ -31,28 +31,28 @@ class Phone extends HTMLElement {
     this.form("dial").addEventListener("submit", (event) => { event.preventDefault(); void this.dial(); });
     this.at("keys").addEventListener("click", (event) => {
       const key = event.target instanceof HTMLButtonElement ? event.target.value : "";
-      if (key && this.call) this.say({ type: "digits", call: this.call, digits: key });
+      if (key && this.call) this.send({ type: "digits", call: this.call, digits: key });
     });
     this.at("accept").addEventListener("click", () => void this.accept());
-    this.at("reject").addEventListener("click", () => this.say({ type: "reject", call: this.call }));
-    this.at("hangup").addEventListener("click", () => this.say({ type: "hangup", call: this.call }));
+    this.at("reject").addEventListener("click", () => this.send({ type: "reject", call: this.call }));
+    this.at("hangup").addEventListener("click", () => this.send({ type: "hangup", call: this.call }));
     this.form("transfer").addEventListener("submit", (event) => {
       event.preventDefault();
-      this.say({ type: "transfer", call: this.call, to: new FormData(this.form("transfer")).get("to") });
+      this.send({ type: "transfer", call: this.call, to: new FormData(this.form("transfer")).get("to") });
     });
     this.at("mute").addEventListener("click", () => this.mute());
     this.at("hold").addEventListener("click", () => this.hold());
     this.captions = new Captions(this.at("lines"), this.at("captions"), (speaker) => this.t(`says_${speaker}`),
-      (on) => this.say({ call: this.call, ...this.captions?.wish(on) }));
+      (on) => this.send({ call: this.call, ...this.captions?.request(on) }));
     this.at("captions").addEventListener("click", () => this.captions?.ask(!this.captions.on));
     this.at("speaker-field").hidden = !("setSinkId" in HTMLMediaElement.prototype);
-    this.at("speakers").addEventListener("change", () => void this.speak());
-    for (const name of ["devices", "speakers"]) this.at(name).addEventListener("change", () => this.keep(/** @type {HTMLSelectElement} */ (this.at(name)).value, name));
+    this.at("speakers").addEventListener("change", () => void this.applySpeaker());
+    for (const name of ["devices", "speakers"]) this.at(name).addEventListener("change", () => this.store(/** @type {HTMLSelectElement} */ (this.at(name)).value, name));
     void this.devices();
-    // What was chosen for a draft counts for the next: there is no other moment to keep it at.
-    if (this.draft) this.form("login").elements.namedItem("endpoint")?.addEventListener("change", (/** @type {any} */ event) => this.keep(event.target.value));
-    this.at("leave").addEventListener("click", () => { this.keep(""); this.say({ type: "unregister" }); });
-    // A page that is left hangs up and rings no more: links lead elsewhere while it is a phone, and who closes it in a call is asked.
+    // The endpoint of a draft call is stored when it changes, as there is no form to submit.
+    if (this.draft) this.form("login").elements.namedItem("endpoint")?.addEventListener("change", (/** @type {any} */ event) => this.store(event.target.value));
+    this.at("leave").addEventListener("click", () => { this.store(""); this.send({ type: "unregister" }); });
+    // Leaving the page hangs up and unregisters. So links open in another tab while registered, and closing during a call asks first.
     document.addEventListener("click", (event) => {
       const link = event.target instanceof Element ? event.target.closest("a[href]") : null;
       if (!(link instanceof HTMLAnchorElement) || link.target || !this.isReady()) return;
@@ -60,34 +60,34 @@ class Phone extends HTMLElement {
       window.open(link.href, "offhook-console");
     });
     window.addEventListener("beforeunload", (event) => { if (this.peer) event.preventDefault(); });
-    if (!this.draft) this.bellElsewhere = new Bell((deed) => { if (deed === "accept") void this.accept(); else this.say({ type: "reject", call: this.call }); });
-    // Now that somebody listens.
+    if (!this.draft) this.bellElsewhere = new Bell((deed) => { if (deed === "accept") void this.accept(); else this.send({ type: "reject", call: this.call }); });
+    // The submit handler is installed now.
     if (this.form("login").querySelector("[name=endpoint] option")) this.form("login").querySelector("button")?.removeAttribute("disabled");
-    this.comeBack();
+    this.restoreRegistration();
     if (this.draft) this.scrollIntoView({ block: "nearest" });
   }
 
-  /** The document that it is here for. */
+  /** Id of the document to run. Empty if there is none. */
   get draft() { return this.dataset.draft ?? ""; }
 
-  /** What this person chose in this browser: the endpoint that it is, what they speak into and hear from. @param {string} value @param {string} [what] */
-  keep(value, what = "endpoint") {
+  /** Stores a choice of this person in the browser: endpoint, microphone or speaker. @param {string} value @param {string} [what] */
+  store(value, what = "endpoint") {
     const key = `offhook-${what}:${this.form("login").dataset.person}`;
-    try { if (value) localStorage.setItem(key, value); else localStorage.removeItem(key); } catch { /* a browser that keeps nothing */ }
+    try { if (value) localStorage.setItem(key, value); else localStorage.removeItem(key); } catch { /* no local storage */ }
   }
 
   /** @param {string} [what] */
-  kept(what = "endpoint") {
+  stored(what = "endpoint") {
     try { return localStorage.getItem(`offhook-${what}:${this.form("login").dataset.person}`) ?? ""; } catch { return ""; }
   }
 
-  /** Who was registered here is so again: a page that was left and opened again rings. */
-  comeBack() {
-    const kept = this.kept();
+  /** Registers again with the stored endpoint, so that a reopened page receives calls. */
+  restoreRegistration() {
+    const stored = this.stored();
     const list = /** @type {HTMLSelectElement} */ (this.form("login").elements.namedItem("endpoint"));
-    const known = [...list.options].some((option) => option.value === kept);
+    const known = [...list.options].some((option) => option.value === stored);
     if (!known && !this.draft) return;
-    if (known) list.value = kept;
+    if (known) list.value = stored;
     this.register();
   }
 
@@ -98,7 +98,7 @@ class Phone extends HTMLElement {
   /** @param {string} key */
   t(key) { return this.texts[key] ?? key; }
   /** @param {object} message */
-  say(message) { if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message)); }
+  send(message) { if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message)); }
   /** @param {string} text */
   show(text) { this.at("state").textContent = text; }
 
@@ -107,38 +107,38 @@ class Phone extends HTMLElement {
     for (const [name, kind] of [["devices", "audioinput"], ["speakers", "audiooutput"]]) {
       const list = /** @type {HTMLSelectElement} */ (this.at(name));
       const known = new Set([...list.options].map((option) => option.value));
-      const kept = this.kept(name);
+      const stored = this.stored(name);
       for (const device of found.filter((d) => d.kind === kind && d.label && !known.has(d.deviceId))) list.append(new Option(device.label, device.deviceId));
-      if (!list.value && [...list.options].some((option) => option.value === kept)) list.value = kept;
+      if (!list.value && [...list.options].some((option) => option.value === stored)) list.value = stored;
     }
   }
 
-  /** The other side is heard where the person wants it, at once. */
-  async speak() {
+  /** Applies the chosen speaker. */
+  async applySpeaker() {
     const sound = /** @type {any} */ (this.at("sound"));
     const wanted = /** @type {HTMLSelectElement} */ (this.at("speakers")).value;
-    await sound.setSinkId?.(wanted).catch((/** @type {unknown} */ error) => this.refused(error));
+    await sound.setSinkId?.(wanted).catch((/** @type {unknown} */ error) => this.showError(error));
   }
 
   register() {
     this.socket?.close();
     const fields = new FormData(this.form("login"));
     const socket = this.socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/phone`);
-    socket.onopen = () => this.say({ type: "register", endpoint: fields.get("endpoint"), resume: this.session ?? undefined });
-    socket.onmessage = (event) => void this.hear(JSON.parse(event.data));
+    socket.onopen = () => this.send({ type: "register", endpoint: fields.get("endpoint"), resume: this.session ?? undefined });
+    socket.onmessage = (event) => void this.receive(JSON.parse(event.data));
     socket.onclose = (event) => {
       if (socket !== this.socket) return;
       this.ready(false);
       this.at("leave").hidden = true;
-      // How its call ended stands there.
+      // Keep showing how the call ended.
       if (this.draft && this.dialled) return;
       this.show(event.code > 4000 ? event.reason : this.t("not_registered"));
-      // Cut off, or the node was started anew: it is to ring again.
+      // The connection was lost or the node restarted: register again.
       if (event.code === 1006 || event.code === 1001) setTimeout(() => { if (socket === this.socket) this.register(); }, this.call ? 1000 : 5000);
     };
   }
 
-  /** The microphone, and a connection that offers it. */
+  /** Opens the microphone and creates a peer connection. Returns the SDP offer. */
   async offer() {
     const wanted = /** @type {HTMLSelectElement} */ (this.at("devices")).value;
     const audio = { echoCancellation: true, noiseSuppression: true, ...(wanted ? { deviceId: { exact: wanted } } : {}) };
@@ -151,7 +151,7 @@ class Phone extends HTMLElement {
       /** @type {HTMLAudioElement} */ (this.at("sound")).srcObject = stream;
       this.meter(stream, "them");
     };
-    // Names of devices are told once one of them may be heard.
+    // Browsers reveal device names only after permission for a microphone.
     void this.devices();
     await peer.setLocalDescription();
     return peer.localDescription?.sdp;
@@ -161,15 +161,15 @@ class Phone extends HTMLElement {
     if (this.peer) return;
     const to = new FormData(this.form("dial")).get("to");
     this.who = this.named("", String(to));
-    try { this.say({ type: "call", to, sdp: await this.offer() }); } catch (error) { this.refused(error); }
+    try { this.send({ type: "call", to, sdp: await this.offer() }); } catch (error) { this.showError(error); }
   }
 
-  /** Calls the document, once. */
+  /** Places the call that runs the document. */
   async run() {
     this.dialled = true;
     this.who = this.t("draft");
     this.show(this.t("calling"));
-    try { this.say({ type: "call", to: "playground", draft: this.draft, sdp: await this.offer() }); } catch (error) { this.over(this.refused(error)); }
+    try { this.send({ type: "call", to: "playground", draft: this.draft, sdp: await this.offer() }); } catch (error) { this.over(this.showError(error)); }
   }
 
   async accept() {
@@ -178,20 +178,20 @@ class Phone extends HTMLElement {
     const call = this.call;
     try {
       const sdp = await this.offer();
-      // It may have stopped ringing while the browser asked.
+      // The call may have been cancelled while the browser asked for permission.
       if (this.call !== call) { this.over(this.t("missed")); return; }
-      this.say({ type: "accept", call, sdp });
+      this.send({ type: "accept", call, sdp });
       this.ringing(false);
     } catch (error) {
-      // It rings on: the reader may allow the microphone, or decline.
+      // The call keeps ringing: the person may allow the microphone or decline.
       this.peer?.close();
       this.peer = null;
-      this.bellElsewhere?.trouble(this.refused(error));
+      this.bellElsewhere?.trouble(this.showError(error));
     } finally { this.taking = false; }
   }
 
   /** @param {unknown} error */
-  refused(error) {
+  showError(error) {
     const name = error instanceof DOMException ? error.name : "";
     const text = this.t({ NotAllowedError: "denied", NotFoundError: "no_microphone", NotReadableError: "in_use" }[name] ?? "no_sound");
     this.show(text);
@@ -200,14 +200,14 @@ class Phone extends HTMLElement {
 
   mute() {
     this.muted = !this.muted;
-    this.say({ type: this.muted ? "mute" : "unmute", call: this.call });
+    this.send({ type: this.muted ? "mute" : "unmute", call: this.call });
     for (const sender of this.peer?.getSenders() ?? []) if (sender.track) sender.track.enabled = !this.muted;
     this.at("mute").setAttribute("aria-pressed", String(this.muted));
   }
 
   hold() {
     this.held = !this.held;
-    this.say({ type: this.held ? "hold" : "unhold", call: this.call });
+    this.send({ type: this.held ? "hold" : "unhold", call: this.call });
     /** @type {HTMLAudioElement} */ (this.at("sound")).muted = this.held;
     this.at("hold").setAttribute("aria-pressed", String(this.held));
   }
@@ -228,7 +228,7 @@ class Phone extends HTMLElement {
     look();
   }
 
-  /** A name, and the number as people write it. @param {string} name @param {string} number */
+  /** Formats a party: name and number. @param {string} name @param {string} number */
   named(name, number) {
     const written = /^[0-9]{7,15}$/.test(number) ? `+${number}` : number.replace(/^sip:|@.*$/g, "");
     return name && name !== number ? `${name} (${written})` : written;
@@ -243,15 +243,15 @@ class Phone extends HTMLElement {
     clearInterval(this.bell);
     this.mark(rings);
     if (!rings) { this.bellElsewhere?.rings(null); return; }
-    this.strike();
-    this.bell = setInterval(() => this.strike(), 3000);
+    this.beep();
+    this.bell = setInterval(() => this.beep(), 3000);
   }
 
-  /** Its tab is found among others. @param {boolean} busy */
+  /** Marks the tab title during a call. @param {boolean} busy */
   mark(busy) { document.title = `${busy ? "☎ " : ""}${document.title.replace(/^☎ /, "")}`; }
 
-  /** A bell that needs no file. A browser that lets no page sound before it was touched stays silent; its tab still tells. */
-  strike() {
+  /** Plays a synthesised ring. Browsers may block audio before the first interaction; the tab title shows the call anyway. */
+  beep() {
     const context = new AudioContext();
     const volume = context.createGain();
     volume.gain.value = 0.08;
@@ -266,7 +266,7 @@ class Phone extends HTMLElement {
     setTimeout(() => void context.close(), 1500);
   }
   /** @param {boolean} up */
-  talking(up) {
+  setInCall(up) {
     for (const name of ["mute", "hold", "captions", "hangup"]) this.at(name).toggleAttribute("disabled", !up);
     for (const key of this.at("keys").children) key.toggleAttribute("disabled", !up);
     clearInterval(this.clock);
@@ -284,12 +284,12 @@ class Phone extends HTMLElement {
     }, 1000);
   }
 
-  /** How the network does: what got lost of the last seconds, and how long a way the sound has. */
+  /** Shows network quality: recent packet loss and round-trip time. */
   async listen() {
-    const told = [...(await this.peer?.getStats().catch(() => null) ?? new Map()).values()];
-    const heard = told.find((one) => one.type === "inbound-rtp");
+    const stats = [...(await this.peer?.getStats().catch(() => null) ?? new Map()).values()];
+    const heard = stats.find((one) => one.type === "inbound-rtp");
     if (!heard) return;
-    const way = told.find((one) => one.type === "candidate-pair" && one.nominated)?.currentRoundTripTime ?? 0;
+    const way = stats.find((one) => one.type === "candidate-pair" && one.nominated)?.currentRoundTripTime ?? 0;
     const [lost, got] = [heard.packetsLost - this.lost, heard.packetsReceived - this.got];
     [this.lost, this.got] = [heard.packetsLost, heard.packetsReceived];
     const share = lost > 0 ? lost / (lost + Math.max(got, 0)) : 0;
@@ -306,75 +306,75 @@ class Phone extends HTMLElement {
     this.peer?.close();
     Object.assign(this, { call: null, peer: null, muted: false, held: false, taken: false });
     for (const name of ["mute", "hold"]) this.at(name).setAttribute("aria-pressed", "false");
-    this.talking(false);
+    this.setInCall(false);
     this.ringing(false);
     this.show(text);
-    if (this.draft) this.say({ type: "unregister" });
+    if (this.draft) this.send({ type: "unregister" });
   }
 
-  /** @param {any} told */
-  async hear(told) {
-    switch (told.type) {
+  /** @param {any} message */
+  async receive(message) {
+    switch (message.type) {
       case "registered":
-        this.session = told.session;
-        if (!this.draft) this.keep(told.endpoint);
+        this.session = message.session;
+        if (!this.draft) this.store(message.endpoint);
         this.at("leave").hidden = false;
         this.ready(true);
-        this.at("captions").hidden = !told.captions;
-        this.at("no-captions").hidden = told.captions;
-        this.at("language-field").hidden = !told.captions;
-        if (told.captions) this.captions?.offer(/** @type {HTMLSelectElement} */ (this.at("language")), told.caption_languages, told.caption_language);
-        if (this.call && !told.calls.includes(this.call)) this.over(this.t("ended"));
-        if (!this.draft) this.show(`${this.t("registered")} ${told.sip_uri}`);
+        this.at("captions").hidden = !message.captions;
+        this.at("no-captions").hidden = message.captions;
+        this.at("language-field").hidden = !message.captions;
+        if (message.captions) this.captions?.offer(/** @type {HTMLSelectElement} */ (this.at("language")), message.caption_languages, message.caption_language);
+        if (this.call && !message.calls.includes(this.call)) this.over(this.t("ended"));
+        if (!this.draft) this.show(`${this.t("registered")} ${message.sip_uri}`);
         else if (!this.dialled) void this.run();
         break;
       case "ring":
-        if (this.call || this.peer || this.draft) { this.say({ type: "reject", call: told.call }); break; }
-        this.call = told.call;
+        if (this.call || this.peer || this.draft) { this.send({ type: "reject", call: message.call }); break; }
+        this.call = message.call;
         this.taken = true;
         this.at("see").hidden = true;
         this.ringing(true);
-        this.who = this.named(told.caller_name, told.from);
-        this.via = told.via ? [told.via_alias, this.named("", told.via)].filter(Boolean).join(" · ") : "";
-        this.bellElsewhere?.rings({ call: told.call, name: told.caller_name === told.from ? "" : told.caller_name, number: this.named("", told.from), via: this.via });
+        this.who = this.named(message.caller_name, message.from);
+        this.via = message.via ? [message.via_alias, this.named("", message.via)].filter(Boolean).join(" · ") : "";
+        this.bellElsewhere?.rings({ call: message.call, name: message.caller_name === message.from ? "" : message.caller_name, number: this.named("", message.from), via: this.via });
         this.show(`${this.who} ${this.t("rings")}${this.via ? ` (${this.t("via").replace("{0}", this.via)})` : ""}`);
         this.at("accept").focus();
         break;
       case "calling":
-        this.call = told.call;
+        this.call = message.call;
         this.at("hangup").removeAttribute("disabled");
         this.at("see").hidden = false;
-        this.at("see").querySelector("a")?.setAttribute("href", `/console/calls/${told.call}/`);
+        this.at("see").querySelector("a")?.setAttribute("href", `/console/calls/${message.call}/`);
         this.show(this.t("calling"));
         break;
       case "answer":
-        await this.peer?.setRemoteDescription({ type: "answer", sdp: told.sdp });
-        // A call that was taken is up with that.
-        if (this.taken) { this.bellElsewhere?.taken(told.call); this.talking(true); this.show(`${this.t("talking")}: ${this.who}`); }
+        await this.peer?.setRemoteDescription({ type: "answer", sdp: message.sdp });
+        // For an answered inbound call, this completes the set-up.
+        if (this.taken) { this.bellElsewhere?.taken(message.call); this.setInCall(true); this.show(`${this.t("talking")}: ${this.who}`); }
         break;
       case "captions":
-        this.captions?.turn(told.on);
-        if (told.why) this.show(this.t("captions_failed"));
+        this.captions?.turn(message.on);
+        if (message.why) this.show(this.t("captions_failed"));
         break;
       case "caption":
-        if (this.call === told.call) this.captions?.tell(told);
+        if (this.call === message.call) this.captions?.update(message);
         break;
       case "transferred":
         this.show(this.t("transferred"));
         break;
       case "answered":
-        this.talking(true);
+        this.setInCall(true);
         this.show(`${this.t("talking")}: ${this.who}`);
         break;
       case "cancelled":
-        if (this.call === told.call) this.over(`${this.t("missed")}`);
+        if (this.call === message.call) this.over(`${this.t("missed")}`);
         break;
       case "ended":
-        if (this.call === told.call) this.over(`${this.t("ended")}: ${told.name}`);
+        if (this.call === message.call) this.over(`${this.t("ended")}: ${message.name}`);
         break;
       case "error":
-        if (this.peer && (!this.call || told.code === "not_ringing")) this.over(told.message);
-        else this.show(told.message);
+        if (this.peer && (!this.call || message.code === "not_ringing")) this.over(message.message);
+        else this.show(message.message);
         break;
       default:
     }

@@ -1,18 +1,18 @@
 // @ts-check
-// The phone rings on every page. The tab that is the phone (`phone.js`) tells the others of this browser who calls, and they
-// tell it what to do. A lock that it holds as long as it rings, and one as long as it is a phone, end with its tab, however
-// that ends: no banner outlives what it is of.
+// Shows incoming calls on every page. The tab with the phone (`phone.js`) announces calls to the other tabs of the browser, and
+// these send it commands. The phone's tab holds one Web Lock while it is registered and one while it rings. Locks end with the
+// tab, even if it crashes, so that no banner remains.
 
 import { toast } from "./ask.js";
 
 const CHANNEL = "offhook-phone";
 const IS_PHONE = "offhook-is-phone";
-/** A tab that is left for another page is no phone for so long. */
+/** Time after which a tab that navigated away counts as unregistered. */
 const PAUSE_MS = 1500;
 
 /** @typedef {{ call: string, name: string, number: string, via: string }} Ringing */
 
-/** Holds a lock until what it gives is called, or the tab is gone. @param {string} name @param {"shared" | "exclusive"} mode @param {() => void} [held] */
+/** Holds a lock until the returned function is called or the tab closes. @param {string} name @param {"shared" | "exclusive"} mode @param {() => void} [held] */
 function hold(name, mode, held) {
   /** @type {(value?: unknown) => void} */
   let free = () => {};
@@ -22,7 +22,7 @@ function hold(name, mode, held) {
   return free;
 }
 
-/** The phone's side. */
+/** The side of the tab with the phone. */
 export class Bell {
   channel = new BroadcastChannel(CHANNEL);
   tab = String(Math.random());
@@ -31,41 +31,41 @@ export class Bell {
   quiet = () => {};
   off = () => {};
 
-  /** @param {(deed: string) => void} asked is told what another tab wants of the call that rings */
+  /** @param {(command: string) => void} asked called with the command of another tab for the ringing call */
   constructor(asked) {
     this.channel.onmessage = ({ data }) => {
-      if (data.is === "who") this.tell();
-      if (data.is === "deed" && data.tab === this.tab && this.ringing && data.call === this.ringing.call) asked(data.deed);
+      if (data.is === "who") this.announce();
+      if (data.is === "command" && data.tab === this.tab && this.ringing && data.call === this.ringing.call) asked(data.command);
     };
     addEventListener("pagehide", () => { this.is(false); this.rings(null); });
   }
 
-  /** Whether this tab is a phone. @param {boolean} on */
+  /** Sets whether this tab has a registered phone. @param {boolean} on */
   is(on) {
     if (on === this.on) return;
     this.on = on;
     this.off();
-    if (on) this.off = hold(IS_PHONE, "shared", () => this.tell()); else this.tell();
+    if (on) this.off = hold(IS_PHONE, "shared", () => this.announce()); else this.announce();
   }
 
-  /** Who calls; null: it rings no longer. @param {Ringing | null} who */
+  /** Sets the ringing call; null if none rings. @param {Ringing | null} who */
   rings(who) {
     if (who === this.ringing) return;
     this.ringing = who;
     this.quiet();
-    if (who) this.quiet = hold(`${CHANNEL}:${this.tab}:${who.call}`, "exclusive", () => this.tell()); else this.tell();
+    if (who) this.quiet = hold(`${CHANNEL}:${this.tab}:${who.call}`, "exclusive", () => this.announce()); else this.announce();
   }
 
-  /** Tells what kept it from doing what another tab wanted. @param {string} text */
+  /** Reports why a command of another tab failed. @param {string} text */
   trouble(text) { this.channel.postMessage({ is: "trouble", text }); }
 
-  /** The call that rang is up. @param {string} call */
+  /** Announces that the call was answered. @param {string} call */
   taken(call) { this.channel.postMessage({ is: "taken", call }); }
 
-  tell() { this.channel.postMessage({ is: "phone", tab: this.tab, on: this.on, ringing: this.ringing }); }
+  announce() { this.channel.postMessage({ is: "phone", tab: this.tab, on: this.on, ringing: this.ringing }); }
 }
 
-/** Every other page's side. */
+/** The side of all other pages. */
 export function watchPhone() {
   const place = document.getElementById("ringing");
   const pattern = /** @type {HTMLTemplateElement | null} */ (document.getElementById("ringing-card"));
@@ -74,7 +74,7 @@ export function watchPhone() {
   /** @type {Map<string, { card: Element, tab: string, gone: AbortController }>} */
   const shown = new Map();
 
-  /** What was answered from here. */
+  /** The call that was answered from this tab. */
   let taking = "";
 
   /** @param {string} call */
@@ -100,14 +100,14 @@ export function watchPhone() {
     card.addEventListener("click", (event) => {
       const button = event.target instanceof Element ? event.target.closest("button") : null;
       if (!button) return;
-      channel.postMessage({ is: "deed", deed: button.value, call: who.call, tab });
+      channel.postMessage({ is: "command", command: button.value, call: who.call, tab });
       if (button.value === "accept") taking = who.call;
     });
     const gone = new AbortController();
     shown.set(who.call, { card, tab, gone });
-    // The phone lets go of it: answered, over, or the tab is closed.
+    // The phone releases the lock: the call was answered or ended, or the tab closed.
     void navigator.locks?.request(`${CHANNEL}:${tab}:${who.call}`, { mode: "shared", signal: gone.signal }, () => take(who.call)).catch(() => {});
-    // Shown first: what comes into an alert that is there is read out.
+    // Screen readers announce only what is added to a visible alert.
     if (!place?.matches(":popover-open")) place?.showPopover();
     place?.append(card);
   }
@@ -119,20 +119,20 @@ export function watchPhone() {
     /** @type {Ringing | null} */
     const who = data.ringing;
     for (const [call, one] of [...shown]) if (one.tab === data.tab && call !== who?.call) take(call);
-    // A phone rings for itself.
+    // A page with a phone shows its own calls.
     if (who && !shown.has(who.call) && !document.querySelector("offhook-phone:not([data-draft])")) show(data.tab, who);
     if (data.on) known = true;
     if (data.on) void look(); else setTimeout(look, PAUSE_MS);
   };
 
-  // "Phone is off": an endpoint of theirs, or one that this browser was, is registered nowhere that we know of.
+  // "Phone is off": the person has an endpoint, or this browser had one, that is not registered anywhere we know of.
   const off = document.getElementById("phone-off");
-  /** A phone has been here since the page was made: what it said of phones elsewhere is old. */
+  /** A phone was seen since the page was rendered, so the server's state is outdated. */
   let known = false;
   async function look() {
     if (!off || off.dataset.here !== undefined) return;
     let kept = null;
-    try { kept = localStorage.getItem(`offhook-endpoint:${off.dataset.person}`); } catch { /* a browser that keeps nothing */ }
+    try { kept = localStorage.getItem(`offhook-endpoint:${off.dataset.person}`); } catch { /* no local storage */ }
     const held = (await navigator.locks?.query().catch(() => null))?.held ?? [];
     const elsewhere = off.dataset.is === "on" && !known;
     off.hidden = held.some((lock) => lock.name === IS_PHONE) || elsewhere || off.dataset.is === "none" && !kept;

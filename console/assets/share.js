@@ -1,10 +1,10 @@
 // @ts-check
-// <offhook-share>: a link that holds the document itself, deflated, behind its `#`: no server sees it. And the caller's phone,
-// opened beside the playground once the document waits for its call.
+// <offhook-share>: creates a link that contains the compressed document in its fragment, which is not sent to any server. Also
+// opens the browser phone beside the playground when the document is ready to be called.
 
 const MARK = "#xml=";
-/** As large as a document may be, unpacked. */
-const MOST = 100 * 1024;
+/** Maximum size of an uncompressed document, in bytes. */
+const DOCUMENT_BYTES_MAX = 100 * 1024;
 
 /** @param {ReadableStream} stream @param {number} most */
 async function read(stream, most) {
@@ -15,7 +15,7 @@ async function read(stream, most) {
     const { done, value } = await reader.read();
     if (done) break;
     size += value.length;
-    if (size > most) { await reader.cancel(); throw new RangeError("too large"); }
+    if (size > most) { await reader.cancel(); throw new RangeError("document too large"); }
     parts.push(value);
   }
   return new Blob(parts);
@@ -23,7 +23,7 @@ async function read(stream, most) {
 
 /** @param {string} text */
 async function pack(text) {
-  const packed = await read(new Blob([text]).stream().pipeThrough(new CompressionStream("deflate-raw")), MOST);
+  const packed = await read(new Blob([text]).stream().pipeThrough(new CompressionStream("deflate-raw")), DOCUMENT_BYTES_MAX);
   const bytes = new Uint8Array(await packed.arrayBuffer());
   return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join("")).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
@@ -31,7 +31,7 @@ async function pack(text) {
 /** @param {string} text */
 async function unpack(text) {
   const bytes = Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
-  return (await read(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw")), MOST)).text();
+  return (await read(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw")), DOCUMENT_BYTES_MAX)).text();
 }
 
 class Share extends HTMLElement {
@@ -44,7 +44,7 @@ class Share extends HTMLElement {
       await navigator.clipboard?.writeText(location.href).catch(() => {});
       toast(this.dataset.copied ?? "");
     });
-    // Now that it does something.
+    // The button works now.
     this.hidden = false;
     const phone = /** @type {HTMLElement | null} */ (document.querySelector("button[data-phone]"));
     phone?.addEventListener("click", (event) => {

@@ -1,5 +1,5 @@
 // @ts-check
-// <offhook-sign-up>: what Meta's window brought is taken in at once, and the window that was opened for it goes.
+// <offhook-sign-up>: submits the result of Meta's sign-up dialog, and closes the window that was opened for it.
 
 class SignUp extends HTMLElement {
   connectedCallback() {

@@ -1,10 +1,10 @@
 // @ts-check
-// Stepping through a call's event log without leaving the page: the buttons, the numbers in the list, and the arrow keys.
+// Steps through a call's event log without reloading: buttons, numbers in the list, and arrow keys.
 
 /** @param {(to: string) => Promise<void>} go shows another view of this page */
 export function stepThrough(go) {
   const stepper = () => /** @type {HTMLElement | null} */ (document.querySelector("#replay .stepper"));
-  // Ahead of what the page shows, while a key is held down.
+  // The requested step, which is ahead of the shown one while a key is held down.
   let wanted = 0;
   let busy = false;
 
@@ -18,18 +18,18 @@ export function stepThrough(go) {
       for (let shown = 0; shown !== wanted;) {
         shown = wanted;
         await go(`?${new URLSearchParams({ ...Object.fromEntries(new URLSearchParams(location.search)), step: String(shown) })}`);
-        inSight();
+        scrollIntoList();
       }
     } finally { busy = false; wanted = 0; }
     if (by) {
-      // The button may be gone at either end.
+      // At either end the button does not exist.
       const place = stepper()?.querySelector(`a[data-to="${by}"]`) ?? stepper()?.querySelector("a[rel]");
       if (place instanceof HTMLElement) place.focus({ preventScroll: true });
     }
   }
 
-  /** The step in the list: only the list moves. */
-  function inSight() {
+  /** Scrolls the step into view, within the list only. */
+  function scrollIntoList() {
     const list = document.querySelector("#replay .step-list");
     const row = list?.querySelector("[aria-current=step]");
     if (!(list instanceof HTMLElement) || !(row instanceof HTMLElement)) return;
@@ -56,7 +56,7 @@ export function stepThrough(go) {
     if (!by || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     const replay = document.getElementById("replay");
     if (!replay || document.querySelector("dialog[open]")) return;
-    // Elsewhere the arrows are somebody else's: of a field, a recording, a table that is wider than the screen.
+    // Leave the arrow keys to fields, audio players and wide tables.
     const place = document.activeElement;
     const box = replay.getBoundingClientRect();
     const seen = box.top < innerHeight * 0.75 && box.bottom > innerHeight * 0.25;
@@ -65,5 +65,5 @@ export function stepThrough(go) {
     const button = place instanceof HTMLElement && place.closest(".stepper") ? place.dataset.to : undefined;
     void to(now() + by, button);
   });
-  inSight();
+  scrollIntoList();
 }

@@ -1,13 +1,13 @@
 // @ts-check
-// <offhook-upload>: a file of the reader's for the user of a chat: handed over with its progress shown, then sent as the message
-// that holds its kind. Which kinds there are, how large they may be, and all words are the page's.
+// <offhook-upload>: uploads a file with a progress bar, then sends it as a message. Allowed types, size limits and texts come
+// from the page.
 
-/** What browsers have no type for, or another one than WhatsApp. @type {Record<string, string>} */
+/** Media types by extension, where browsers know none or another one than WhatsApp. @type {Record<string, string>} */
 const BY_NAME = { m4a: "audio/mp4", ogg: "audio/ogg", opus: "audio/ogg", amr: "audio/amr", aac: "audio/aac", "3gp": "video/3gpp" };
 const MIB = 1 << 20;
 
-/** What went wrong, in words for the reader; none: they took it back. */
-class Refused extends Error {}
+/** A failed upload with its message. Empty if it was cancelled. */
+class UploadError extends Error {}
 
 class Upload extends HTMLElement {
   /** @type {XMLHttpRequest | null} */ request = null;
@@ -19,7 +19,7 @@ class Upload extends HTMLElement {
     this.bar = /** @type {HTMLProgressElement} */ (this.querySelector("progress"));
     this.wrong = /** @type {HTMLElement} */ (this.querySelector(".wrong"));
     this.form.addEventListener("submit", (event) => { event.preventDefault(); void this.send(); });
-    this.form.addEventListener("change", () => { this.wrong.textContent = this.judged().wrong; });
+    this.form.addEventListener("change", () => { this.wrong.textContent = this.chosenFile().wrong; });
     this.button("cancel").addEventListener("click", () => this.request?.abort());
   }
 
@@ -28,8 +28,8 @@ class Upload extends HTMLElement {
   /** @param {string} name */
   button(name) { return /** @type {HTMLButtonElement} */ (this.querySelector(`[data-at="${name}"]`)); }
 
-  /** The file that was chosen, its type, and why it can't be sent. @returns {{file?: File, type: string, kind: string, wrong: string}} */
-  judged() {
+  /** The chosen file, its type, and why it cannot be sent. @returns {{file?: File, type: string, kind: string, wrong: string}} */
+  chosenFile() {
     const file = /** @type {HTMLInputElement} */ (this.form?.elements.namedItem("file")).files?.[0];
     const type = BY_NAME[file?.name.split(".").at(-1)?.toLowerCase() ?? ""] ?? file?.type ?? "";
     const [kind, most] = this.kinds?.[type] ?? ["", 0];
@@ -41,7 +41,7 @@ class Upload extends HTMLElement {
   }
 
   async send() {
-    const { file, type, kind, wrong } = this.judged();
+    const { file, type, kind, wrong } = this.chosenFile();
     if (!file || wrong || this.request) return;
     this.busy(true);
     try {
@@ -49,13 +49,13 @@ class Upload extends HTMLElement {
       const media = await this.post(`media/?filename=${encodeURIComponent(name)}`, type, file);
       const caption = String(new FormData(this.form).get("caption") ?? "").trim();
       const named = kind === "document" ? { filename: name } : {};
-      // Sound and stickers have no words beside them.
+      // Audio and stickers have no caption.
       const said = caption && kind !== "audio" && kind !== "sticker" ? { caption } : {};
       const message = { type: kind, [kind]: { id: media.id, mime_type: media.mimeType, ...named, ...said } };
       await this.post("messages/", "application/json", JSON.stringify(message));
       this.form?.reset();
     } catch (error) {
-      if (this.wrong) this.wrong.textContent = error instanceof Refused ? error.message : String(error);
+      if (this.wrong) this.wrong.textContent = error instanceof UploadError ? error.message : String(error);
     }
     this.busy(false);
   }
@@ -72,10 +72,10 @@ class Upload extends HTMLElement {
         let said;
         try { said = JSON.parse(request.responseText); } catch { said = {}; }
         if (request.status >= 200 && request.status < 300) done(said);
-        else failed(new Refused(said.error?.message ?? this.dataset.lost));
+        else failed(new UploadError(said.error?.message ?? this.dataset.lost));
       };
-      request.onerror = () => failed(new Refused(this.dataset.lost));
-      request.onabort = () => failed(new Refused(""));
+      request.onerror = () => failed(new UploadError(this.dataset.lost));
+      request.onabort = () => failed(new UploadError(""));
       request.send(body);
     });
   }

@@ -1,5 +1,5 @@
 // @ts-check
-// <offhook-waveform>: a recording's shape above its player; a click goes there. Without it the player is there all the same.
+// <offhook-waveform>: the waveform of a recording above its player. A click seeks. The player works without it.
 
 class Waveform extends HTMLElement {
   async connectedCallback() {
@@ -33,7 +33,7 @@ class Waveform extends HTMLElement {
     const pen = canvas.getContext("2d");
     if (!pen || !width) return;
     pen.scale(scale, scale);
-    // Of what was played, and of the rest: as the page has them, resolved.
+    // Colours of the played part and the rest, from the style sheet.
     const { color, caretColor } = getComputedStyle(canvas);
     const samples = sound.getChannelData(0);
     const bars = Math.floor(width / 4);

@@ -1,6 +1,6 @@
 // @ts-check
-// <offhook-xml-editor>: colours and marks under a textarea, the linter's word while one writes, and names to choose from. The
-// textarea is the document: undo, search and a screen reader are the browser's own.
+// <offhook-xml-editor>: adds syntax colours, linter marks and completion to a textarea. The textarea keeps the text, so undo,
+// search and screen readers work as usual.
 
 const ELEMENTS = {
   Speak: ["voice", "language", "loop"], Play: ["loop"], GetInput: ["action", "method", "inputType", "numDigits", "executionTimeout", "digitEndTimeout", "speechEndTimeout", "finishOnKey", "retries", "language", "hints", "redirect", "log"],
@@ -67,10 +67,10 @@ class XmlEditor extends HTMLElement {
       this.marks.set(finding.line, bad ? "bad" : "warn");
     }
     this.paint();
-    tell(report);
+    showFindings(report);
   }
 
-  /** What fits where the caret stands. */
+  /** Shows completions at the caret. */
   offer() {
     this.shut();
     const area = this.area;
@@ -106,7 +106,7 @@ class XmlEditor extends HTMLElement {
     const area = this.area;
     if (!area) return;
     area.setSelectionRange(area.selectionStart - typed.length, area.selectionStart);
-    // Kept in the browser's own history of changes.
+    // `execCommand` keeps the undo history.
     document.execCommand("insertText", false, attribute ? `${word}=""` : word);
     if (attribute) area.setSelectionRange(area.selectionStart - 1, area.selectionStart - 1);
     this.shut();
@@ -159,8 +159,8 @@ function span(kind, text) {
   return Object.assign(document.createElement("span"), { className: kind, textContent: text });
 }
 
-/** The linter's words beside the document. @param {any} report */
-function tell(report) {
+/** Shows the findings of the linter. @param {any} report */
+function showFindings(report) {
   const list = /** @type {HTMLElement | null} */ (document.querySelector("#findings ul"));
   const verdict = document.getElementById("verdict");
   if (verdict) {

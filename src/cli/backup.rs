@@ -10,14 +10,15 @@ use store::{self, BackupError};
 /// Options of `offhook backup`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// The file to make; it must not be there yet
+    /// The file to create; it must not exist
     #[arg(value_name = "OUT.db")]
     pub out: PathBuf,
     #[command(flatten)]
     pub store: StoreArgs,
 }
 
-/// Copies and checks: 0 a copy that is whole, 1 none, 2 nothing to copy or a file in the way.
+/// Copies the store and checks the copy. Exit code 0: done; 1: failed; 2: no store, or the file
+/// exists.
 pub fn run(args: Args) -> Exit {
     let file = match args.store.database() {
         Ok(Database::File(file)) => file,

@@ -1,14 +1,14 @@
-//! `offhook call`: one simulated WhatsApp call from the terminal, with real WebRTC media.
+//! `offhook call`: places one simulated WhatsApp call with real WebRTC media.
 //!
-//! The call is placed by a simulated Meta: one booted here with a node of its own, or the one that `--node` works with.
-//! Either way this command speaks to it over its `/_sim/` doors and prints what comes.
+//! A simulated Meta places the call: one started here with a node, or the one that the node of
+//! `--node` works with. This command controls it over its `/_sim/` paths and prints the events.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine as _;
 
-use super::simulated::{self, NodeFacts, Stop};
+use super::simulated::{self, NodeDiscovery, StopSignals};
 use super::{Exit, print};
 use crate::node::dev::{Dev, DevOptions};
 use model::Secret;
@@ -17,66 +17,68 @@ use sim::client::{self, Client};
 use sim::control::{CallRequest, HangupRequest};
 use sim::{CallEvent, CallEventKind, CallOutcome, Faults, HangupSource, caller, sound};
 
-/// Longest line of a call's events: a recording of half an hour stands in one.
+/// Maximum length of an event line in bytes. A recording of half an hour is one line.
 const LINE_BYTES_MAX: usize = 128 << 20;
-/// Largest file that is spoken.
+/// Maximum size of the `--say` file in bytes.
 const SAY_BYTES_MAX: u64 = 100 << 20;
 
 /// Options of `offhook call`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Call through this node (its base URL) instead of booting one; its graph_url must be a simulated Meta
+    /// Call through this node (base URL) instead of starting one; its graph_url must be a simulated
+    /// Meta
     #[arg(long, value_name = "URL", value_parser = super::http_url)]
     pub node: Option<url::Url>,
-    /// The business number to call [default: the demo's, or the node's only one]
+    /// The business number to call [default: the demo number, or the only number of the node]
     #[arg(long, value_name = "NUMBER")]
     pub to: Option<String>,
-    /// The calling user's WhatsApp number
+    /// WhatsApp number of the calling user
     #[arg(long, value_name = "WA_ID")]
     pub from: Option<String>,
-    /// Keys to press once the call is up and something was heard: 0-9 * # A-D, `w` waits 0.5 s, `W` 1 s
+    /// Keys to press after the first audio: 0-9 * # A-D; `w` waits 0.5 s, `W` waits 1 s
     #[arg(long, value_name = "KEYS")]
     pub dtmf: Option<String>,
-    /// A WAV file to speak (16-bit PCM)
+    /// WAV file to speak (16-bit PCM)
     #[arg(long, value_name = "FILE.wav")]
     pub say: Option<PathBuf>,
-    /// Write what was heard to this WAV file
+    /// Write the received audio to this WAV file
     #[arg(long, value_name = "OUT.wav")]
     pub record: Option<PathBuf>,
-    /// The answer URL of the booted node's number (not with --node)
+    /// Answer URL of the started node (not with --node)
     #[arg(long, value_name = "URL", conflicts_with = "node", value_parser = super::http_url)]
     pub answer_url: Option<url::Url>,
-    /// Rules by which the booted world's simulated Meta fails; the README has the table (not with --node)
+    /// File with faults of the simulated Meta, see docs/faults.md (not with --node)
     #[arg(long, value_name = "FILE.toml", conflicts_with = "node")]
     pub faults: Option<PathBuf>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
-    /// Hang up so many seconds after the answer [default: after 5 s of quiet, 30 s after the last key at the latest]
+    /// Hang up this long after the answer [default: after 5 s of silence, at most 30 s after the
+    /// last key]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub hold: Option<u32>,
-    /// The node's Meta app secret, which signs the webhooks (with --node)
+    /// Meta app secret of the node, which signs the webhooks (with --node)
     #[arg(long, value_name = "SECRET", env = "META_APP_SECRET", hide_env_values = true)]
     pub app_secret: Option<Secret>,
-    /// The node's webhook verify token (with --node)
+    /// Webhook verify token of the node (with --node)
     #[arg(long, value_name = "TOKEN", env = "META_VERIFY_TOKEN", hide_env_values = true)]
     pub verify_token: Option<Secret>,
-    /// The node's API key, to follow the call's instructions (with --node)
+    /// API key of the node, to follow the instructions of the call (with --node)
     #[arg(long, value_name = "KEY", env = "OFFHOOK_API_KEY", hide_env_values = true)]
     pub api_key: Option<Secret>,
 }
 
-/// Places the call: 0 when it went through, 1 when not.
+/// Places the call. Exit code 0: the call succeeded; 1: it failed.
 pub fn run(args: Args) -> Exit {
-    let order = match order_of(&args) {
+    let order = match request_of(&args) {
         Ok(order) => order,
         Err(why) => return Exit::usage(why),
     };
-    super::run_async(go(args, order))
+    super::run_async(run_call(args, order))
 }
 
-/// What the options ask for, as far as they alone can tell.
-fn order_of(args: &Args) -> Result<CallRequest, String> {
+/// Builds the request from the options and validates it.
+fn request_of(args: &Args) -> Result<CallRequest, String> {
     let keys = args.dtmf.as_deref().unwrap_or_default();
     caller::parse_keys(keys).map_err(|e| format!("--dtmf {keys}: {e}"))?;
     for (option, number) in [("--to", &args.to), ("--from", &args.from)] {
@@ -101,7 +103,7 @@ fn order_of(args: &Args) -> Result<CallRequest, String> {
     })
 }
 
-/// A WAV file in Base64, known to be one.
+/// Reads and validates a WAV file. Returns it in Base64.
 fn read_wav(path: &Path) -> Result<String, String> {
     let unreadable = |e: std::io::Error| format!("--say: could not read {}: {e}", path.display());
     if std::fs::metadata(path).map_err(unreadable)?.len() > SAY_BYTES_MAX {
@@ -116,17 +118,19 @@ fn read_wav(path: &Path) -> Result<String, String> {
     Ok(base64::engine::general_purpose::STANDARD.encode(wav))
 }
 
-async fn go(args: Args, mut order: CallRequest) -> Exit {
+async fn run_call(args: Args, mut order: CallRequest) -> Exit {
     let client = client::client();
     let Some(node) = args.node.clone() else {
-        return booted(&client, &args, order).await;
+        return call_dev_node(&client, &args, order).await;
     };
     let node = node.as_str().trim_end_matches('/').to_owned();
-    let facts = match NodeFacts::of(&client, &node).await {
-        Ok(facts) => facts,
+    let discovery = match NodeDiscovery::of(&client, &node).await {
+        Ok(discovery) => discovery,
         Err(exit) => return exit,
     };
-    let sim_url = match facts.fill_in(&mut order, args.to.as_deref()).and_then(|()| facts.sim_url())
+    let sim_url = match discovery
+        .fill_in(&mut order, args.to.as_deref())
+        .and_then(|()| discovery.sim_url())
     {
         Ok(sim_url) => sim_url,
         Err(why) => return Exit::usage(why),
@@ -139,8 +143,8 @@ async fn go(args: Args, mut order: CallRequest) -> Exit {
     place(&client, &sim_url, &order, &args).await
 }
 
-/// A node, a simulated Meta and the demo application in this very process, gone when the call is over.
-async fn booted(client: &Client, args: &Args, order: CallRequest) -> Exit {
+/// Places the call with a node, a simulated Meta and the demo application in this process.
+async fn call_dev_node(client: &Client, args: &Args, order: CallRequest) -> Exit {
     let number = match args.to.as_deref().map(E164::parse).transpose() {
         Ok(number) => number,
         Err(why) => return Exit::usage(format_args!("--to: {why}")),
@@ -162,14 +166,14 @@ async fn booted(client: &Client, args: &Args, order: CallRequest) -> Exit {
     exit
 }
 
-/// Places the call at the simulated Meta and prints it to its end.
+/// Has the simulated Meta place the call and prints its events to the end.
 async fn place(client: &Client, sim_url: &str, order: &CallRequest, args: &Args) -> Exit {
     let mut lines =
         match simulated::order(client, sim_url, "/_sim/calls", order, LINE_BYTES_MAX).await {
             Ok(lines) => lines,
             Err(exit) => return exit,
         };
-    let mut stop = match Stop::new() {
+    let mut stop = match StopSignals::new() {
         Ok(stop) => stop,
         Err(exit) => return exit,
     };
@@ -178,9 +182,9 @@ async fn place(client: &Client, sim_url: &str, order: &CallRequest, args: &Args)
     loop {
         let line = tokio::select! {
             line = lines.next() => line,
-            () = stop.asked() => {
+            () = stop.requested() => {
                 if std::mem::replace(&mut hanging_up, true) {
-                    return Exit::Failed; // asked twice: the connection's end hangs up
+                    return Exit::Failed; // second signal: closing the connection hangs up
                 }
                 if let Some(call) = &call {
                     simulated::end_early(client, sim_url, "/_sim/hangup", call).await;
@@ -192,9 +196,13 @@ async fn place(client: &Client, sim_url: &str, order: &CallRequest, args: &Args)
         let event = match event {
             Some(Ok(event)) => event,
             Some(Err(e)) => {
-                return Exit::failed(format!("the simulated Meta told what can't be read: {e}"));
+                return Exit::failed(format!("unreadable event from the simulated Meta: {e}"));
             }
-            None => return Exit::failed("the simulated Meta went away before the call was over"),
+            None => {
+                return Exit::failed(
+                    "the simulated Meta closed the connection before the call was over",
+                );
+            }
         };
         show(&event, args.json);
         match event.kind {
@@ -202,7 +210,7 @@ async fn place(client: &Client, sim_url: &str, order: &CallRequest, args: &Args)
                 call = Some(HangupRequest { phone_number_id, call_id })
             }
             CallEventKind::Recording { wav } => {
-                if let Err(why) = keep(args.record.as_deref(), &wav) {
+                if let Err(why) = save_recording(args.record.as_deref(), &wav) {
                     return Exit::failed(why);
                 }
             }
@@ -212,29 +220,30 @@ async fn place(client: &Client, sim_url: &str, order: &CallRequest, args: &Args)
     }
 }
 
-fn keep(path: Option<&Path>, wav: &str) -> Result<(), String> {
+fn save_recording(path: Option<&Path>, wav: &str) -> Result<(), String> {
     let Some(path) = path else { return Ok(()) };
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(wav)
-        .map_err(|e| format!("the recording can't be read: {e}"))?;
+        .map_err(|e| format!("unreadable recording: {e}"))?;
     std::fs::write(path, bytes).map_err(|e| format!("could not write {}: {e}", path.display()))
 }
 
-/// Prints one event: a line for people, or the object of `interface.md` §1, which knows fewer.
+/// Prints an event as text, or as the JSON object of the documented format, which omits some
+/// events.
 fn show(event: &CallEvent, json: bool) {
     if json {
-        if in_contract(&event.kind) {
+        if is_documented(&event.kind) {
             print::json(event);
         }
         return;
     }
-    if let Some((word, rest)) = words(&event.kind) {
+    if let Some((word, rest)) = columns(&event.kind) {
         let seconds = Duration::from_millis(event.at_ms).as_secs_f64();
         print::line(format_args!("{}", format!("{seconds:>8.3} s  {word:<12} {rest}").trim_end()));
     }
 }
 
-fn in_contract(what: &CallEventKind) -> bool {
+fn is_documented(what: &CallEventKind) -> bool {
     matches!(
         what,
         CallEventKind::Placed { .. }
@@ -248,8 +257,8 @@ fn in_contract(what: &CallEventKind) -> bool {
     )
 }
 
-/// An event in two columns; none for what only concerns machines.
-fn words(what: &CallEventKind) -> Option<(&'static str, String)> {
+/// An event as two columns. `None` if it is not printed.
+fn columns(what: &CallEventKind) -> Option<(&'static str, String)> {
     Some(match what {
         CallEventKind::Verified | CallEventKind::Recording { .. } => return None,
         CallEventKind::Placed { from, to, .. } => ("placed", format!("{from} calls {to}")),
@@ -280,15 +289,15 @@ fn words(what: &CallEventKind) -> Option<(&'static str, String)> {
                 HangupSource::Business => "the business hung up",
                 HangupSource::Rejected => "the business rejected the call",
                 HangupSource::Declined => "the user declined",
-                HangupSource::Meta => "nobody accepted in time",
+                HangupSource::Meta => "the business did not accept in time",
             };
             ("hangup", who.into())
         }
-        CallEventKind::Ended(ended) => ("ended", last_words(ended)),
+        CallEventKind::Ended(ended) => ("ended", outcome_text(ended)),
     })
 }
 
-fn last_words(ended: &CallOutcome) -> String {
+fn outcome_text(ended: &CallOutcome) -> String {
     let heard = Duration::from_millis(ended.heard_ms).as_secs_f64();
     let how = if ended.ok { "ok" } else { "failed" };
     let clipped = match ended.clipped_packets {
@@ -300,24 +309,26 @@ fn last_words(ended: &CallOutcome) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{in_contract, words};
+    use super::{columns, is_documented};
     use sim::{CallEventKind, CallOutcome, HangupSource};
 
     #[test]
-    fn people_get_a_line_and_machines_only_the_words_of_the_contract() {
+    fn text_has_a_line_per_event_and_json_only_documented_events() {
         let ended = CallOutcome {
             ok: true,
             cause: "caller_hangup".into(),
             heard_ms: 3_240,
             ..CallOutcome::default()
         };
-        let line = words(&CallEventKind::Ended(ended.clone())).expect("a line");
+        let line = columns(&CallEventKind::Ended(ended.clone())).expect("a line");
         assert_eq!(line, ("ended", "ok: caller_hangup, heard 3.2 s".to_owned()));
         assert!(
-            in_contract(&CallEventKind::Ended(ended))
-                && in_contract(&CallEventKind::Hangup { by: HangupSource::Meta })
+            is_documented(&CallEventKind::Ended(ended))
+                && is_documented(&CallEventKind::Hangup { by: HangupSource::Meta })
         );
-        assert!(!in_contract(&CallEventKind::FirstAudio) && !in_contract(&CallEventKind::Verified));
-        assert_eq!(words(&CallEventKind::Webhook { kind: "connect".into(), status: 200 }), None);
+        assert!(
+            !is_documented(&CallEventKind::FirstAudio) && !is_documented(&CallEventKind::Verified)
+        );
+        assert_eq!(columns(&CallEventKind::Webhook { kind: "connect".into(), status: 200 }), None);
     }
 }

@@ -1,6 +1,7 @@
-//! `offhook callbacks`: what became of callbacks, and once more for those that were given up.
+//! `offhook callbacks`: lists callbacks and sends failed ones again.
 //!
-//! Works on the store's file, beside a running node or without one; a node looks once a second for what is due.
+//! Works on the store, whether a node is running or not. A running node checks for due callbacks
+//! once a second.
 
 use serde_json::{Value, json};
 
@@ -17,30 +18,30 @@ pub struct Args {
     pub command: Command,
 }
 
-/// What to do with callbacks.
+/// Subcommands.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum Command {
-    /// The latest callbacks, newest first: waiting, delivered or failed
+    /// List the latest callbacks, newest first: waiting, delivered or failed
     List(ListArgs),
-    /// Send again what was given up, with the same event id; what waits goes out at once
+    /// Send failed callbacks again, with the same event id; waiting ones are sent immediately
     Retry(RetryArgs),
 }
 
 /// Options of `offhook callbacks list`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ListArgs {
-    /// Only those that were given up
+    /// Only failed callbacks
     #[arg(long, conflicts_with = "waiting")]
     pub failed: bool,
-    /// Only those that wait, for their first attempt or another one
+    /// Only callbacks that wait for their first or next attempt
     #[arg(long)]
     pub waiting: bool,
-    /// How many
+    /// Maximum number of callbacks
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
     #[command(flatten)]
     pub store: StoreArgs,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
@@ -48,17 +49,18 @@ pub struct ListArgs {
 /// Options of `offhook callbacks retry`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct RetryArgs {
-    /// A callback, by its event id (`X-Offhook-Event-Id`) or the number that `list` shows
+    /// Event id of a callback (`X-Offhook-Event-Id`), or its number in `list`
     #[arg(value_name = "ID", required_unless_present = "all_failed")]
     pub id: Option<String>,
-    /// All that were given up
+    /// All failed callbacks
     #[arg(long, conflicts_with = "id")]
     pub all_failed: bool,
     #[command(flatten)]
     pub store: StoreArgs,
 }
 
-/// Runs it: 0 done, 1 no such callback or a store that can't be read, 2 wrong usage.
+/// Runs the command. Exit code 0: done; 1: no such callback, or the store cannot be read; 2: wrong
+/// usage.
 pub fn run(args: Args) -> Exit {
     super::run_async(async {
         match args.command {

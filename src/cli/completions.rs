@@ -1,11 +1,11 @@
-//! `offhook completions SHELL`.
+//! `offhook completions`: prints a completion script.
 
 use super::{Exit, print};
 
 /// Options of `offhook completions`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The shell to make them for
+    /// Shell to print completions for
     #[arg(value_enum)]
     shell: clap_complete::Shell,
 }

@@ -15,12 +15,12 @@ pub struct Args {
     pub command: Command,
 }
 
-/// What to do with the configuration.
+/// Subcommands.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum Command {
-    /// Validate a configuration file, its environment variables and its secrets' whereabouts
+    /// Validate a configuration file with its environment variables and secret files
     Check(CheckArgs),
-    /// Print every key with its type, default and meaning
+    /// Print every key with type, default and meaning
     Keys(KeysArgs),
 }
 
@@ -40,19 +40,19 @@ pub struct KeysArgs {
     pub markdown: bool,
 }
 
-/// Which store, for commands that work on its file.
+/// Options that select the store.
 #[derive(clap::Args, Clone, Debug)]
 pub struct StoreArgs {
-    /// The configuration that names the store
+    /// Configuration file that names the store
     #[arg(long, value_name = "FILE", default_value = "offhook.toml", conflicts_with = "data_dir")]
     pub config: PathBuf,
-    /// The store's folder, instead of a configuration: no secret is read
+    /// Directory of the store; no configuration or secret is read
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }
 
 impl StoreArgs {
-    /// Whether the configuration names an account, where there is one.
+    /// Whether the configuration has this account. Returns false without a configuration.
     pub fn names(&self, account: &str) -> bool {
         self.data_dir.is_none()
             && load(&self.config).is_ok_and(|config| {
@@ -60,7 +60,7 @@ impl StoreArgs {
             })
     }
 
-    /// The store, whether it is there or not.
+    /// The selected store, which need not exist.
     ///
     /// # Errors
     /// As [`load`].
@@ -99,10 +99,11 @@ fn check(args: &CheckArgs) -> Exit {
     }
 }
 
-/// The configuration of a file and the environment, `[speech]` included; what is wrong with it is said.
+/// Loads a configuration from a file and the environment, and validates `[speech]` too. Prints what
+/// is wrong with it.
 ///
 /// # Errors
-/// [`Exit::Usage`].
+/// Returns [`Exit::Usage`] if the configuration is unreadable or invalid.
 pub fn load(file: &Path) -> Result<Config, Exit> {
     let error = match read(file) {
         Ok(config) => return Ok(config),
@@ -110,7 +111,7 @@ pub fn load(file: &Path) -> Result<Config, Exit> {
     };
     match &error {
         ConfigError::Unreadable { .. } => print::error(format_args!(
-            "{error}; name the file with --config, deploy/offhook.toml is one to begin with"
+            "{error}; name the file with --config (deploy/offhook.toml is an example)"
         )),
         ConfigError::Invalid(problems) => {
             problems.0.iter().for_each(print::error);
@@ -122,16 +123,16 @@ pub fn load(file: &Path) -> Result<Config, Exit> {
     Err(Exit::Usage)
 }
 
-/// The same, with what is wrong for whoever asks.
+/// Like [`load`], but prints nothing.
 ///
 /// # Errors
-/// It can't be read, or something in it is wrong.
+/// Returns an error if the configuration is unreadable or invalid.
 pub(super) fn read(file: &Path) -> Result<Config, ConfigError> {
     let speech = |table| SpeechConfig::from_table(table).map(drop).map_err(|e| e.to_string());
     Config::load(file, &speech)
 }
 
-/// What the configuration amounts to, without secrets.
+/// A summary of the configuration, without secrets.
 fn summary(c: &Config) -> String {
     let base = c.public.base_url.as_ref().map_or("the bound address", url::Url::as_str);
     let enabled = c.numbers.iter().filter(|n| n.calling_enabled).count();

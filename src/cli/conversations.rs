@@ -1,6 +1,6 @@
-//! `offhook conversations export`: what users and businesses wrote to each other, as JSON lines.
+//! `offhook conversations export`: exports conversations as JSON lines.
 //!
-//! Works on the store's file, beside a running node or without one.
+//! Works on the store, whether a node is running or not.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use model::E164;
 use store::Database;
 use store::{Archive, Conversation, Message, Scope, StoreError};
 
-/// Conversations, and messages of one, read at a time.
+/// Number of conversations or messages per query.
 const PAGE: u32 = 500;
 
 /// `offhook conversations …`.
@@ -22,27 +22,27 @@ pub struct Args {
     pub command: Command,
 }
 
-/// What to do with conversations.
+/// Subcommands.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum Command {
-    /// All conversations with their messages and calls, one JSON object a line
+    /// Export all conversations with their messages and calls, one JSON object per line
     Export(ExportArgs),
 }
 
 /// Options of `offhook conversations export`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ExportArgs {
-    /// Only those of this account or subaccount
+    /// Only conversations of this account or subaccount
     #[arg(long, value_name = "AUTH_ID")]
     pub account: Option<String>,
-    /// Only those of this business number
+    /// Only conversations of this business number
     #[arg(long, value_name = "NUMBER", value_parser = E164::parse)]
     pub number: Option<E164>,
     #[command(flatten)]
     pub store: StoreArgs,
 }
 
-/// Runs it: 0 done, 1 a store that can't be read or an account that is not there, 2 wrong usage.
+/// Runs the command. Exit code 0: done; 1: unreadable store or unknown account; 2: wrong usage.
 pub fn run(args: Args) -> Exit {
     let Command::Export(args) = args.command;
     super::run_async(async {
@@ -54,7 +54,7 @@ pub fn run(args: Args) -> Exit {
             Ok(0) if args.account.as_ref().is_some_and(|account| !args.store.names(account)) => {
                 let account = args.account.unwrap_or_default();
                 Exit::failed(format_args!(
-                    "there is nothing of an account {account:?}: its auth id is wrong, or nobody wrote to it yet"
+                    "no conversations of account {account:?}; check the auth id"
                 ))
             }
             Ok(_) => Exit::Done,
@@ -63,7 +63,8 @@ pub fn run(args: Args) -> Exit {
     })
 }
 
-/// How many of the account's there are, whatever else is wanted of them.
+/// Prints the selected conversations. Returns the number of conversations of the account, before
+/// they are filtered by business number.
 async fn export(at: &Database, args: &ExportArgs) -> Result<usize, StoreError> {
     let archive = Archive::open(at).await?;
     let (mut after, mut found) = (Uuid::nil(), 0);
@@ -76,7 +77,7 @@ async fn export(at: &Database, args: &ExportArgs) -> Result<usize, StoreError> {
             if args.number.as_ref().is_some_and(|number| *number != conversation.pair.number) {
                 continue;
             }
-            one(&archive, conversation).await?;
+            print_conversation(&archive, conversation).await?;
         }
     }
 }
@@ -89,8 +90,11 @@ fn is_of_account(conversation: &Conversation, args: &ExportArgs) -> bool {
     args.account.as_ref().is_none_or(of)
 }
 
-/// The conversation, then its messages, the oldest first.
-async fn one(archive: &Archive, conversation: &Conversation) -> Result<(), StoreError> {
+/// Prints a conversation, then its messages, oldest first.
+async fn print_conversation(
+    archive: &Archive,
+    conversation: &Conversation,
+) -> Result<(), StoreError> {
     let pair = &conversation.pair;
     let id = pair.conversation;
     print::json(&json!({
@@ -115,7 +119,7 @@ async fn one(archive: &Archive, conversation: &Conversation) -> Result<(), Store
     Ok(())
 }
 
-/// A message, and why it failed where it did.
+/// A message as a JSON object, with the error of a failed one.
 fn line(conversation: Uuid, found: &Message) -> serde_json::Value {
     json!({
         "conversation": conversation,

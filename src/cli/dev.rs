@@ -1,4 +1,4 @@
-//! `offhook dev`: everything on loopback, nothing else installed.
+//! `offhook dev`: a complete development world on loopback.
 
 use std::path::PathBuf;
 
@@ -10,26 +10,27 @@ use sim::{Faults, world};
 /// Options of `offhook dev`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Port of the node's public listener, on 127.0.0.1; 0 takes a free one
+    /// Port of the public listener on 127.0.0.1; 0 selects a free port
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
-    /// Your answer URL instead of the demo application's; http and private addresses are allowed here
+    /// Answer URL of your application, instead of the demo application; http and private addresses
+    /// are allowed
     #[arg(long, value_name = "URL", value_parser = super::http_url)]
     pub answer_url: Option<url::Url>,
-    /// Where records, caches and keys are kept [default: a folder of its own, gone when the program ends]
+    /// Data directory [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Rules by which the simulated Meta fails: webhooks lost, late, doubled; Graph errors; bad offers, bad networks (the
-    /// README has the table)
+    /// File with faults of the simulated Meta: lost, late or duplicate webhooks, Graph errors, bad
+    /// offers and networks; see docs/faults.md
     #[arg(long, value_name = "FILE.toml")]
     pub faults: Option<PathBuf>,
-    /// Simulated users must be asked before they are called, all but 919412341234 and those whom rules of --faults are about;
-    /// and write or call before they are written to, as Meta has it
+    /// Require a call permission of simulated users, except 919412341234 and those in rules of
+    /// --faults, and the customer service window for messages, as Meta does
     #[arg(long)]
     pub ask_first: bool,
 }
 
-/// Runs it until SIGINT or SIGTERM.
+/// Runs the world until SIGINT or SIGTERM.
 pub fn run(args: Args) -> Exit {
     let faults = match args.faults.as_deref().map(Faults::read).transpose() {
         Ok(faults) => faults.unwrap_or_default(),
@@ -52,11 +53,11 @@ pub fn run(args: Args) -> Exit {
             }
             Err(e) => {
                 return Exit::failed(format_args!(
-                    "could not {e}\nif port {port} is taken, choose another: --port 0"
+                    "could not {e}\nif port {port} is in use, choose another one with --port"
                 ));
             }
         };
-        tell(&dev);
+        print_addresses(&dev);
         match dev.until_stopped().await {
             Ok(()) => Exit::Done,
             Err(e) => Exit::failed(format_args!("could not wait for signals: {e}")),
@@ -64,7 +65,7 @@ pub fn run(args: Args) -> Exit {
     })
 }
 
-fn tell(dev: &Dev) {
+fn print_addresses(dev: &Dev) {
     let node = &dev.node_url;
     let curl = format!(
         "curl -u {}:{} {node}/v1/Account/{}/Call/",

@@ -1,4 +1,5 @@
-//! `offhook doctor`: can this installation take a real call? A line a thing, with what to do about it.
+//! `offhook doctor`: checks whether this installation can take a real call. Prints a line per
+//! check, with a remedy.
 
 use std::path::PathBuf;
 
@@ -11,15 +12,16 @@ use model::Clock;
 /// Options of `offhook doctor`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// The configuration of the installation
+    /// Configuration file of the installation
     #[arg(long, value_name = "FILE", default_value = "offhook.toml")]
     pub config: PathBuf,
-    /// One JSON object a line, a last one with the verdict
+    /// Print one JSON object per line, the verdict last
     #[arg(long)]
     pub json: bool,
 }
 
-/// Examines: 0 calls can come (there may be warnings), 1 something failed, 2 the configuration is wrong.
+/// Runs the checks. Exit code 0: no check failed, but there may be warnings; 1: a check failed; 2:
+/// invalid configuration.
 pub fn run(args: Args) -> Exit {
     let config = match config::load(&args.config) {
         Ok(config) => config,
@@ -47,7 +49,7 @@ pub fn run(args: Args) -> Exit {
     })
 }
 
-/// For people: what is well in a line, what is not with its fix below.
+/// Text output: a line per check, with its remedy below.
 fn text(lines: &[Line]) -> String {
     let mut out = String::new();
     for line in lines {
@@ -79,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_a_thing_and_its_fix_below() {
+    fn prints_a_line_per_check_with_its_remedy_below() {
         let line = |state, fix: Option<&str>| Line {
             check: "number",
             subject: Some("918035737458".to_owned()),

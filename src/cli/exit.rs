@@ -1,4 +1,4 @@
-//! Exit codes (`interface.md` §1).
+//! Exit codes of all commands.
 
 use super::print;
 use crate::node::StartError;
@@ -8,16 +8,16 @@ use store::StoreError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Exit {
-    /// 0: it did what was asked.
+    /// 0: done.
     Done,
-    /// 1: the thing asked about failed.
+    /// 1: the command failed.
     Failed,
     /// 2: wrong usage or configuration.
     Usage,
 }
 
 impl Exit {
-    /// The number the system gets.
+    /// The process exit code.
     pub fn code(self) -> u8 {
         match self {
             Self::Done => 0,
@@ -26,13 +26,14 @@ impl Exit {
         }
     }
 
-    /// Says why on standard error and is `Failed`.
+    /// Prints an error and returns `Failed`.
     pub fn failed(why: impl std::fmt::Display) -> Self {
         print::error(why);
         Self::Failed
     }
 
-    /// A node that did not start: the wrong binary for a store is wrong usage (R11), all else a failure.
+    /// Prints why a node did not start. A store of a newer version is wrong usage (wrong binary);
+    /// all else is a failure.
     pub fn not_started(e: &StartError, why: impl std::fmt::Display) -> Self {
         match e {
             StartError::Store(StoreError::Newer { .. }) => Self::usage(why),
@@ -40,7 +41,7 @@ impl Exit {
         }
     }
 
-    /// Says why on standard error and is `Usage`.
+    /// Prints an error and returns `Usage`.
     pub fn usage(why: impl std::fmt::Display) -> Self {
         print::error(why);
         Self::Usage

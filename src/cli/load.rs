@@ -1,13 +1,14 @@
-//! `offhook load`: calls at a steady rate through the simulated Meta, and what was measured of them.
+//! `offhook load`: places calls at a steady rate through the simulated Meta and reports
+//! measurements.
 //!
-//! The load itself runs where the simulated Meta does (`sim::load`): booted here with a node of its own, booted here
-//! alone for a node that points at it (`--meta-listen`), or the one that `--node` works with. This command orders it
-//! over `/_sim/load` and prints its report.
+//! The generator runs inside the simulated Meta (`sim::load`): one started here with a node, one
+//! started here alone for a node that points at it (`--meta-listen`), or the one that the node of
+//! `--node` works with. This command starts it over `/_sim/load` and prints its report.
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 
-use super::simulated::{self, NodeFacts, Stop};
+use super::simulated::{self, NodeDiscovery, StopSignals};
 use super::{Exit, print};
 use crate::node::dev::{Dev, DevOptions, LoadOptions};
 use model::Secret;
@@ -17,71 +18,73 @@ use sim::control::{CallRequest, HOLD_MAX, StopLoadRequest};
 use sim::load::{LoadEvent, LoadRequest, Percentiles, Progress, Summary};
 use sim::{LOAD_RELAYS, Sim, SimNumber, SimOptions, world};
 
-/// Longest line of a report.
+/// Maximum length of a report line in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// Options of `offhook load`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Calls begun a second, whatever becomes of those before
+    /// Calls started per second, however earlier ones turn out
     #[arg(long, value_name = "R")]
     pub rate: f64,
-    /// Calls in all
+    /// Total number of calls
     #[arg(long, value_name = "N")]
     pub calls: u64,
-    /// How long each answered call is held before its caller hangs up
+    /// How long each answered call is held before the caller hangs up
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     pub hold: f64,
-    /// With media: ICE, DTLS-SRTP and Opus on every call; else signalling only, and the path of the media stays dead
+    /// With media: ICE, DTLS-SRTP and Opus on every call; otherwise signalling only
     #[arg(long)]
     pub media: bool,
-    /// Addresses (UDP) that the callers' media comes from, by turns; with a simulated Meta that is booted here
+    /// Number of UDP addresses that the callers' media comes from; for a simulated Meta that is
+    /// started here
     #[arg(long, value_name = "N", default_value_t = LOAD_RELAYS, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pub relays: u16,
-    /// Load this node (its base URL) instead of booting one; its graph_url must be a simulated Meta
+    /// Load this node (base URL) instead of starting one; its graph_url must be a simulated Meta
     #[arg(long, value_name = "URL", value_parser = super::http_url)]
     pub node: Option<url::Url>,
-    /// Boot only the simulated Meta, at this address, for --node or any other program that has
-    /// http://ADDR/v23.0 as its Graph API
+    /// Start only the simulated Meta, at this address, for --node or any other program whose Graph
+    /// API is http://ADDR/v23.0
     #[arg(long, value_name = "ADDR", requires = "node")]
     pub meta_listen: Option<SocketAddr>,
-    /// The business number to call [default: the demo's, or the node's only one]
+    /// The business number to call [default: the demo number, or the only number of the node]
     #[arg(long, value_name = "NUMBER")]
     pub to: Option<String>,
-    /// Meta's id of that number (with --meta-listen, for a program that does not tell its numbers)
+    /// Meta's phone number id of that number (with --meta-listen, for a program other than Offhook)
     #[arg(long, value_name = "ID", requires = "meta_listen")]
     pub phone_number_id: Option<String>,
-    /// The answer URL of the booted node's number (not with --node) [default: one that speaks without end]
+    /// Answer URL of the started node (not with --node) [default: one that speaks without end]
     #[arg(long, value_name = "URL", conflicts_with = "node", value_parser = super::http_url)]
     pub answer_url: Option<url::Url>,
-    /// One JSON object a line: progress, and last the summary
+    /// Print one JSON object per line: progress, and the summary last
     #[arg(long)]
     pub json: bool,
-    /// The node's Meta app secret, which signs the webhooks (with --node)
+    /// Meta app secret of the node, which signs the webhooks (with --node)
     #[arg(long, value_name = "SECRET", env = "META_APP_SECRET", hide_env_values = true)]
     pub app_secret: Option<Secret>,
-    /// The node's webhook verify token (with --node)
+    /// Webhook verify token of the node (with --node)
     #[arg(long, value_name = "TOKEN", env = "META_VERIFY_TOKEN", hide_env_values = true)]
     pub verify_token: Option<Secret>,
-    /// The node's Graph access token (with --meta-listen)
+    /// Graph access token of the node (with --meta-listen)
     #[arg(long, value_name = "TOKEN", env = "META_ACCESS_TOKEN", hide_env_values = true)]
     pub access_token: Option<Secret>,
 }
 
-/// Runs the load: 0 when every call was answered or refused by a limit of the node's, 1 when some failed.
+/// Runs the load. Exit code 0: every call was answered or refused by a limit of the node; 1: some
+/// calls failed.
 pub fn run(args: Args) -> Exit {
-    let order = match order_of(&args) {
+    let order = match request_of(&args) {
         Ok(order) => order,
         Err(why) => return Exit::usage(why),
     };
     match super::runtime() {
-        Ok(runtime) => runtime.block_on(go(args, order)),
+        Ok(runtime) => runtime.block_on(run_load(args, order)),
         Err(why) => Exit::failed(why),
     }
 }
 
-/// What the options ask for, as far as they alone can tell.
-fn order_of(args: &Args) -> Result<LoadRequest, String> {
+/// Builds the request from the options and validates it.
+fn request_of(args: &Args) -> Result<LoadRequest, String> {
     if args.to.as_deref().is_some_and(|to| digits_of(to).is_empty()) {
         return Err("--to needs a phone number: digits, with or without a plus".to_owned());
     }
@@ -98,10 +101,10 @@ fn order_of(args: &Args) -> Result<LoadRequest, String> {
     order.check().map(|()| order)
 }
 
-async fn go(args: Args, mut order: LoadRequest) -> Exit {
+async fn run_load(args: Args, mut order: LoadRequest) -> Exit {
     let client = client::client();
     let Some(node) = args.node.clone() else {
-        return booted(&client, &args, order).await;
+        return load_dev_node(&client, &args, order).await;
     };
     let node = node.as_str().trim_end_matches('/').to_owned();
     let text = |secret: &Option<Secret>| secret.as_ref().map(|s| s.reveal().to_owned());
@@ -109,20 +112,21 @@ async fn go(args: Args, mut order: LoadRequest) -> Exit {
     order.call.verify_token = text(&args.verify_token);
     order.call.node = Some(node.clone());
     if let Some(listen) = args.meta_listen {
-        return beside(&client, listen, &node, &args, order).await;
+        return load_other_node(&client, listen, &node, &args, order).await;
     }
-    let facts = match NodeFacts::of(&client, &node).await {
-        Ok(facts) => facts,
+    let discovery = match NodeDiscovery::of(&client, &node).await {
+        Ok(discovery) => discovery,
         Err(exit) => return exit,
     };
-    match facts.fill_in(&mut order.call, args.to.as_deref()).and_then(|()| facts.sim_url()) {
+    match discovery.fill_in(&mut order.call, args.to.as_deref()).and_then(|()| discovery.sim_url())
+    {
         Ok(sim_url) => report(&client, &sim_url, &order, &args).await,
         Err(why) => Exit::usage(why),
     }
 }
 
-/// A node, a simulated Meta and the demo application in this very process, gone when the load is over.
-async fn booted(client: &Client, args: &Args, mut order: LoadRequest) -> Exit {
+/// Loads a node, a simulated Meta and the demo application in this process.
+async fn load_dev_node(client: &Client, args: &Args, mut order: LoadRequest) -> Exit {
     let number = match args.to.as_deref().map(E164::parse).transpose() {
         Ok(number) => number,
         Err(why) => return Exit::usage(format_args!("--to: {why}")),
@@ -140,8 +144,8 @@ async fn booted(client: &Client, args: &Args, mut order: LoadRequest) -> Exit {
     exit
 }
 
-/// A simulated Meta alone, for a program elsewhere that has it as its Graph API.
-async fn beside(
+/// Runs only a simulated Meta here, for a program elsewhere that uses it as its Graph API.
+async fn load_other_node(
     client: &Client,
     listen: SocketAddr,
     node: &str,
@@ -156,10 +160,10 @@ async fn beside(
             Ok(sim) => sim,
             Err(e) => return Exit::failed(format_args!("could not {e}")),
         };
-    // A node of ours tells its numbers; another program's are what is said here.
-    let filled = match NodeFacts::known(client, node).await {
-        Ok(Some(facts)) if args.phone_number_id.is_none() => {
-            facts.fill_in(&mut order.call, args.to.as_deref())
+    // An Offhook node reports its numbers; those of another program are given as options.
+    let filled = match NodeDiscovery::known(client, node).await {
+        Ok(Some(discovery)) if args.phone_number_id.is_none() => {
+            discovery.fill_in(&mut order.call, args.to.as_deref())
         }
         Ok(_) => {
             let usual = SimNumber::default();
@@ -177,9 +181,9 @@ async fn beside(
     }
 }
 
-/// Orders the load and prints its report to the end.
+/// Starts the load and prints its report to the end.
 async fn report(client: &Client, sim_url: &str, order: &LoadRequest, args: &Args) -> Exit {
-    let mut stop = match Stop::new() {
+    let mut stop = match StopSignals::new() {
         Ok(stop) => stop,
         Err(exit) => return exit,
     };
@@ -188,15 +192,18 @@ async fn report(client: &Client, sim_url: &str, order: &LoadRequest, args: &Args
             Ok(lines) => lines,
             Err(exit) => return exit,
         };
-    let mut screen =
-        Screen { json: args.json, live: std::io::stderr().is_terminal(), calls: order.calls };
+    let mut screen = ReportPrinter {
+        json: args.json,
+        live: std::io::stderr().is_terminal(),
+        calls: order.calls,
+    };
     let mut stopping = false;
     loop {
         let line = tokio::select! {
             line = lines.next() => line,
-            () = stop.asked() => {
+            () = stop.requested() => {
                 if std::mem::replace(&mut stopping, true) {
-                    return Exit::failed("broken off");
+                    return Exit::failed("cancelled");
                 }
                 let this = StopLoadRequest { id: order.id.clone() };
                 simulated::end_early(client, sim_url, "/_sim/load/stop", &this).await;
@@ -210,23 +217,27 @@ async fn report(client: &Client, sim_url: &str, order: &LoadRequest, args: &Args
                 }
             }
             Some(Err(e)) => {
-                return Exit::failed(format!("the simulated Meta told what can't be read: {e}"));
+                return Exit::failed(format!("unreadable event from the simulated Meta: {e}"));
             }
-            None => return Exit::failed("the simulated Meta went away before the load was over"),
+            None => {
+                return Exit::failed(
+                    "the simulated Meta closed the connection before the load was over",
+                );
+            }
         }
     }
 }
 
-/// Where the report goes.
-struct Screen {
+/// Output of the report.
+struct ReportPrinter {
     json: bool,
-    /// Standard error is a terminal: progress is one line that changes.
+    /// Standard error is a terminal: progress is shown on one line.
     live: bool,
     calls: u64,
 }
 
-impl Screen {
-    /// Prints one event; the exit after the last.
+impl ReportPrinter {
+    /// Prints an event. Returns the exit code after the summary.
     fn show(&mut self, event: &LoadEvent) -> Option<Exit> {
         if self.json {
             print::json(event);
@@ -234,7 +245,7 @@ impl Screen {
         match event {
             LoadEvent::Progress(progress) => {
                 if self.live && !self.json {
-                    print::error_text(&format!("\r\x1b[K{}", live_line(progress, self.calls)));
+                    print::error_text(&format!("\r\x1b[K{}", progress_line(progress, self.calls)));
                 }
                 None
             }
@@ -251,15 +262,15 @@ impl Screen {
     }
 }
 
-fn live_line(p: &Progress, calls: u64) -> String {
+fn progress_line(p: &Progress, calls: u64) -> String {
     let setup = p.setup_p50_ms.map(|ms| format!(", set-up p50 {ms:.1} ms")).unwrap_or_default();
     format!(
-        "{:>6.1} s  {} of {calls} calls begun, {} live, {} answered, {} rejected, {} failed{setup}",
+        "{:>6.1} s  {} of {calls} calls started, {} live, {} answered, {} rejected, {} failed{setup}",
         p.wall_s, p.attempted, p.live, p.answered, p.rejected, p.failed
     )
 }
 
-/// The summary for people.
+/// The summary as a table.
 fn table(s: &Summary) -> String {
     let rate = if s.wall_s > 0.0 { s.attempted as f64 / s.wall_s } else { 0.0 };
     let mut text = format!(
@@ -292,7 +303,7 @@ fn table(s: &Summary) -> String {
     }
     text += &format!("\naudio gaps of more than 100 ms: {}\n", s.audio_gaps);
     if s.redelivered > 0 {
-        text += &format!("webhooks answered 503 and brought again: {}\n", s.redelivered);
+        text += &format!("webhooks answered with 503 and redelivered: {}\n", s.redelivered);
     }
     for (why, count) in &s.causes {
         text += &format!("failed: {count} × {why}\n");
@@ -302,10 +313,10 @@ fn table(s: &Summary) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Percentiles, Progress, Summary, live_line, table};
+    use super::{Percentiles, Progress, Summary, progress_line, table};
 
     #[test]
-    fn people_get_a_table_and_a_live_line() {
+    fn prints_a_table_and_a_progress_line() {
         let some = |ms: f64| Percentiles {
             p50: Some(ms),
             p90: Some(ms),
@@ -341,8 +352,8 @@ failed: 1 × media_not_up
         let progress =
             Progress { wall_s: 2.0, attempted: 40, live: 3, answered: 37, ..Progress::default() };
         assert_eq!(
-            live_line(&progress, 50),
-            "   2.0 s  40 of 50 calls begun, 3 live, 37 answered, 0 rejected, 0 failed"
+            progress_line(&progress, 50),
+            "   2.0 s  40 of 50 calls started, 3 live, 37 answered, 0 rejected, 0 failed"
         );
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn run(args: &Args, command: &clap::Command) -> Exit {
             print::bytes(&page);
             Exit::Done
         }
-        Err(e) => Exit::failed(format_args!("could not make the manual page: {e}")),
+        Err(e) => Exit::failed(format_args!("could not write the manual page: {e}")),
     }
 }
 
@@ -66,7 +66,7 @@ fn markdown(mut command: clap::Command) -> String {
     page
 }
 
-/// A table of a command's arguments, global ones left out but in their own command.
+/// A table of the arguments of a command. Global ones are listed only for the root command.
 fn options(command: &clap::Command, page: &mut String) {
     let is_root = command.get_name() == "offhook";
     let arguments: Vec<&clap::Arg> = command

@@ -1,7 +1,8 @@
-//! Arguments, printing, exit codes; a file a command.
+//! The command line: arguments, output and exit codes, one file per command.
 //!
-//! Every command has an `Args` (clap derive; the help text is its documentation, `man` is made from it) and a
-//! `run`, which gives an [`Exit`]. Only this room prints, through [`mod@print`]; the rest of the house logs.
+//! Every command has an `Args` (a clap derive; its doc comments are the help text and the manual
+//! page) and a `run` function that returns an [`Exit`]. Only this module prints, through
+//! [`mod@print`]; all others log.
 
 pub mod backup;
 pub mod call;
@@ -51,59 +52,59 @@ struct Cli {
     command: Command,
 }
 
-/// How the program logs; the same for every command.
+/// Log options of all commands.
 #[derive(clap::Args)]
 struct LogArgs {
-    /// One JSON object a line, or text for people [default: pretty; json for `serve` away from a terminal]
+    /// Log format: JSON lines or text [default: pretty; json for `serve` without a terminal]
     #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = "Logging")]
     log_format: Option<LogFormat>,
-    /// What to log; RUST_LOG is read where this is not given [default: info for `serve` and `dev`, else warn]
+    /// Log level; overrides RUST_LOG [default: info for `serve` and `dev`, else warn]
     #[arg(long, global = true, value_enum, value_name = "LEVEL", help_heading = "Logging")]
     log_level: Option<LogLevel>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// A node, a simulated Meta, a demo answer application and the console, all on loopback
+    /// Run a node, a simulated Meta, a demo application and the console, all on loopback
     Dev(dev::Args),
-    /// A production node
+    /// Run a production node
     Serve(serve::Args),
-    /// Place one simulated WhatsApp call with real WebRTC media and print it as it unfolds
+    /// Place one simulated WhatsApp call with real WebRTC media and print its events
     Call(call::Args),
-    /// The latest calls, and where one's time went
+    /// List calls, and show where the time of a call went
     Calls(calls::Args),
-    /// What users and businesses wrote to each other, as JSON lines
+    /// Export conversations
     Conversations(conversations::Args),
-    /// What became of callbacks, and once more for those that were given up
+    /// List callbacks, and send failed ones again
     Callbacks(callbacks::Args),
-    /// A node's business numbers: listed, connected, registered, their settings exported and imported
+    /// Manage business numbers: list, connect, register, export and import settings
     Numbers(numbers::Args),
-    /// Generate load through the same simulator
+    /// Load a node with simulated calls
     Load(load::Args),
-    /// Copy the store to a file, checked, while the node runs
+    /// Copy the store to a file and check the copy, while the node runs
     Backup(backup::Args),
-    /// Answer documents
+    /// Check answer documents, and test an application without a call
     Xml(xml::Args),
-    /// Run a recorded call's event log through the call machine again and show the first difference
+    /// Replay the event log of a call and show the first difference
     Replay(replay::Args),
-    /// Tell whether this installation can take a real call, and what to do where it can't
+    /// Check whether this installation can take a real call
     Doctor(doctor::Args),
-    /// The configuration
+    /// Check the configuration, or list all keys
     Config(config::Args),
-    /// The languages and voices that documents may name, and who says them here
+    /// List the languages and voices of documents, and the engines that speak them
     Voices(voices::Args),
     /// Print the OpenAPI 3.1 document
     Openapi,
-    /// Print completions for a shell
+    /// Print shell completions
     Completions(completions::Args),
     /// Print the manual page (roff), or the command-line reference (Markdown)
     Man(man::Args),
-    /// The synthesiser's own process; started by a node, not by people
+    /// Runs the synthesiser in its own process; started by a node
     #[command(hide = true)]
     SpeechHelper,
 }
 
-/// An address that a web server answers at.
+/// Parses an http or https URL.
 fn http_url(text: &str) -> Result<url::Url, String> {
     match url::Url::parse(text.trim()) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
@@ -113,17 +114,18 @@ fn http_url(text: &str) -> Result<url::Url, String> {
 }
 
 impl Command {
-    /// Nodes tell what they do; the others print it.
+    /// Whether the command runs a node, which logs at info level by default.
     fn is_node(&self) -> bool {
         matches!(self, Self::Dev(_) | Self::Serve(_))
     }
 }
 
-/// Runs the program: reads the arguments, does what they say.
+/// Parses the arguments and runs the command.
 pub fn main() -> std::process::ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Help and version are answers (0, standard output); all else is wrong usage (2, standard error).
+        // Help and version go to standard output with exit code 0, all else is wrong usage:
+        // standard error, 2.
         Err(e) => {
             let failed = e.use_stderr();
             let text = if print::colour(failed) {
@@ -136,7 +138,11 @@ pub fn main() -> std::process::ExitCode {
             } else {
                 print::text(&text);
             }
-            return if failed { Exit::Usage.into() } else { print::settled(Exit::Done).into() };
+            return if failed {
+                Exit::Usage.into()
+            } else {
+                print::exit_with_output_errors(Exit::Done).into()
+            };
         }
     };
     logs::install(LogSettings {
@@ -144,16 +150,16 @@ pub fn main() -> std::process::ExitCode {
         level: cli.logs.log_level,
         otherwise: if cli.command.is_node() { LogLevel::Info } else { LogLevel::Warn },
     });
-    // A core dump would hold secrets.
+    // A core dump would contain secrets.
     let no_core = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(e) = rustix::process::setrlimit(Resource::Core, no_core) {
-        tracing::warn!(error = %e, "core dumps could not be disabled");
+        tracing::warn!(error = %e, "failed to disable core dumps");
     }
     if cli.command.is_node() || matches!(cli.command, Command::Backup(_)) {
-        // Files that the node creates are for their owner only.
+        // Only the owner may read files that the node creates.
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
     }
-    print::settled(run(cli.command)).into()
+    print::exit_with_output_errors(run(cli.command)).into()
 }
 
 fn run(command: Command) -> Exit {
@@ -187,8 +193,8 @@ fn default_format(command: &Command) -> LogFormat {
     }
 }
 
-/// Runs a command's asynchronous work to its end, on all cores. What it left on blocking threads (a synthesiser in the
-/// middle of a prompt) is not waited for.
+/// Runs the asynchronous work of a command on all cores. Does not wait for blocking threads, such
+/// as a synthesiser in the middle of a prompt.
 fn run_async(work: impl Future<Output = Exit>) -> Exit {
     run_on(runtime(), work)
 }
@@ -203,23 +209,23 @@ fn run_on(runtime: Result<Runtime, String>, work: impl Future<Output = Exit>) ->
     exit
 }
 
-/// The runtime that a command's asynchronous work runs on: all cores, named threads.
+/// A Tokio runtime with a worker per core.
 ///
 /// # Errors
-/// The system gives no threads; the message is for people.
+/// Returns a message if the threads cannot be started.
 pub fn runtime() -> Result<Runtime, String> {
-    built(&mut Builder::new_multi_thread())
+    build_runtime(&mut Builder::new_multi_thread())
 }
 
-/// A node's: half of the cores. The others have its media threads, its store's and the sound workers, and workers that have little to
-/// do wake each other to look for more: on two cores the second one made each call a quarter dearer for them, and no faster
-/// (`benches/README.md`).
+/// The runtime of a node, with a worker per two cores. The other cores are for media threads, the
+/// store and audio workers. Idle workers wake each other to look for work: on two cores a second
+/// worker made each call a quarter more expensive and no faster (`benches/README.md`).
 fn node_runtime() -> Result<Runtime, String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    built(Builder::new_multi_thread().worker_threads((cores / 2).max(1)))
+    build_runtime(Builder::new_multi_thread().worker_threads((cores / 2).max(1)))
 }
 
-fn built(builder: &mut Builder) -> Result<Runtime, String> {
+fn build_runtime(builder: &mut Builder) -> Result<Runtime, String> {
     builder
         .enable_all()
         .thread_name("offhook")

@@ -1,4 +1,4 @@
-//! A node's own API, asked by commands: `--node` and `--api-key`, one request, its answer or what the node said was wrong.
+//! Client of the number API for commands with `--node` and `--api-key`.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use model::Secret;
 use model::is_loopback;
 use sim::world;
 
-/// Which node.
+/// Options that select the node.
 #[derive(clap::Args, Clone, Debug)]
 pub struct NodeArgs {
-    /// The node's base URL
+    /// Base URL of the node
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = super::http_url)]
     pub node: url::Url,
-    /// An API key of the node's [default for a node on loopback: that of `offhook dev`]
+    /// API key of the node [default on loopback: the key of `offhook dev`]
     #[arg(
         long,
         alias = "api-key",
@@ -30,29 +30,32 @@ pub struct NodeArgs {
     pub key: Option<Secret>,
 }
 
-/// A node that is asked.
+/// A client of one node.
 pub(super) struct NodeApi {
     base: String,
     key: Secret,
     egress: Box<Egress>,
 }
 
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// What is asked may ask Meta in its turn.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The node may ask Meta in turn, which takes longer.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 impl NodeApi {
+    /// A client with the options' node and key.
+    ///
     /// # Errors
-    /// No key for a node elsewhere; said already.
+    /// As [`NodeApi::at`].
     pub(super) fn of(args: &NodeArgs) -> Result<Self, Exit> {
         Self::at(&args.node, args.key.clone())
     }
 
-    /// The node at this address, with this key; on loopback that of `offhook dev` will do.
+    /// A client of the node at this address. On loopback, the key defaults to that of
+    /// `offhook dev`.
     ///
     /// # Errors
-    /// No key for a node elsewhere.
+    /// Prints an error and returns the exit code if a key is missing.
     pub(super) fn at(node: &url::Url, key: Option<Secret>) -> Result<Self, Exit> {
         let key = match key {
             Some(key) => key,
@@ -63,7 +66,7 @@ impl NodeApi {
                 ));
             }
         };
-        // One's own node may be anywhere.
+        // The user names the node, so any address is allowed.
         let egress = Egress::new(EgressConfig::new(Guard::new(true, Vec::new())));
         let egress = egress.map_err(|e| Exit::failed(format_args!("could not set up TLS: {e}")))?;
         Ok(Self {
@@ -73,36 +76,37 @@ impl NodeApi {
         })
     }
 
-    /// Where it is.
+    /// Base URL of the node.
     pub(super) fn base(&self) -> &str {
         &self.base
     }
 
-    /// Asks, behind `/api/v1/`; a no is told as the node words it.
+    /// Sends a request to a path below `/api/v1/` and returns the body.
     ///
     /// # Errors
-    /// Not reached, or a no; said already.
+    /// Prints the error and returns the exit code if the node cannot be reached or refuses.
     pub(super) async fn ask(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, Exit> {
-        self.put_question(method, path, body).await?.map_err(Exit::failed)
+        self.try_ask(method, path, body).await?.map_err(Exit::failed)
     }
 
-    /// The same, and a no is the caller's to tell.
+    /// Like [`NodeApi::ask`], but returns a refusal as an inner error instead of printing it.
     ///
     /// # Errors
-    /// Not reached; said already.
-    pub(super) async fn put_question(
+    /// Prints the error and returns the exit code if the node cannot be reached.
+    pub(super) async fn try_ask(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> Result<Result<Value, String>, Exit> {
-        let asking = Asking { method, path, body, within: ANSWER_WITHIN, max: ANSWER_BYTES_MAX };
-        let answer = self.send(asking).await?;
+        let request =
+            ApiRequest { method, path, body, within: READ_TIMEOUT, max: ANSWER_BYTES_MAX };
+        let answer = self.send(request).await?;
         let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         Ok(match answer.status.is_success() {
             true => Ok(said),
@@ -110,10 +114,10 @@ impl NodeApi {
         })
     }
 
-    /// What is at the path behind `/api/v1/`; none where the node has nothing there.
+    /// Gets a path below `/api/v1/`. `None` if the node answers 404.
     ///
     /// # Errors
-    /// Not reached, or another no; said already.
+    /// Prints the error and returns the exit code if the node cannot be reached or refuses.
     pub(super) async fn get(
         &self,
         path: &str,
@@ -121,7 +125,7 @@ impl NodeApi {
         max: usize,
     ) -> Result<Option<Bytes>, Exit> {
         let answer =
-            self.send(Asking { method: Method::GET, path, body: None, within, max }).await?;
+            self.send(ApiRequest { method: Method::GET, path, body: None, within, max }).await?;
         match answer.status.as_u16() {
             200 => Ok(Some(answer.body)),
             404 => Ok(None),
@@ -132,30 +136,30 @@ impl NodeApi {
         }
     }
 
-    async fn send(&self, asking: Asking<'_>) -> Result<EgressResponse, Exit> {
+    async fn send(&self, request: ApiRequest<'_>) -> Result<EgressResponse, Exit> {
         let base = &self.base;
-        let url = self.egress.url(&format!("{base}/api/v1/{}", asking.path));
+        let url = self.egress.url(&format!("{base}/api/v1/{}", request.path));
         let url = url.map_err(|e| Exit::usage(format_args!("--node {base}: could not {e}")))?;
         let mut key = HeaderValue::try_from(self.key.reveal())
-            .map_err(|_| Exit::usage("the API key can't stand in a header: see --api-key"))?;
+            .map_err(|_| Exit::usage("the API key has invalid characters; see --api-key"))?;
         key.set_sensitive(true);
         let mut headers = HeaderMap::from_iter([(HeaderName::from_static("x-api-key"), key)]);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let ask = EgressRequest {
-            method: asking.method,
+        let request = EgressRequest {
+            method: request.method,
             url: &url,
             headers,
-            body: asking.body.map(|body| Bytes::from(body.to_string())).unwrap_or_default(),
-            connect: CONNECT_WITHIN,
-            read: asking.within,
-            body_policy: BodyPolicy::Always { max: asking.max },
+            body: request.body.map(|body| Bytes::from(body.to_string())).unwrap_or_default(),
+            connect: CONNECT_TIMEOUT,
+            read: request.within,
+            body_policy: BodyPolicy::Always { max: request.max },
         };
-        self.egress.request(ask).await.map_err(|e| Exit::failed(format_args!("could not {e}")))
+        self.egress.request(request).await.map_err(|e| Exit::failed(format_args!("could not {e}")))
     }
 }
 
-/// A request, and how long and how large its answer may be.
-struct Asking<'a> {
+/// A request, with the timeout and the size limit of its response.
+struct ApiRequest<'a> {
     method: Method,
     path: &'a str,
     body: Option<&'a Value>,
@@ -163,13 +167,13 @@ struct Asking<'a> {
     max: usize,
 }
 
-/// A no in one line.
+/// A refusal as one line.
 fn refusal(status: u16, said: &Value, base: &str) -> String {
     let error = &said["error"];
     match (error["message"].as_str(), error["field"].as_str(), error["meta"]["code"].as_i64()) {
         (None, ..) => format!("{base} answered {status}"),
         (Some(_), ..) if status == 401 => {
-            format!("{base} does not know this API key: see --api-key")
+            format!("{base} does not accept this API key; see --api-key")
         }
         (Some(message), Some(field), None) => format!("{field}: {message}"),
         (Some(message), Some(field), Some(meta)) => {
@@ -186,12 +190,12 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_no_is_told_as_the_node_words_it() {
+    fn prints_a_refusal_in_the_words_of_the_node() {
         let no = |status, said: serde_json::Value| refusal(status, &said, "http://n");
         assert_eq!(no(502, json!(null)), "http://n answered 502");
         assert_eq!(
             no(401, json!({"error": {"message": "x"}})),
-            "http://n does not know this API key: see --api-key"
+            "http://n does not accept this API key; see --api-key"
         );
         let error = json!({"error": {"message": "no such", "field": "pin", "meta": {"code": 190}}});
         assert_eq!(no(422, error), "pin: no such (Meta's code 190)");

@@ -1,5 +1,5 @@
-//! `offhook numbers`: a node's business numbers over its API: listed, connected, registered, read anew at Meta; their
-//! settings in a file are `numbers_file`'s.
+//! `offhook numbers`: manages the business numbers of a node over its API. `numbers_file` exports
+//! and imports their settings.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -17,20 +17,21 @@ pub struct Args {
     pub command: Command,
 }
 
-/// What to do with numbers.
+/// Subcommands.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum Command {
-    /// The numbers, newest first
+    /// List the numbers, newest first
     List(ListArgs),
-    /// Connect a number by its credentials, which Meta must confirm
+    /// Connect a number with its credentials, which Meta must confirm
     Connect(ConnectArgs),
-    /// Register a number with Meta's Cloud API, and wait for the outcome
+    /// Register a number with Meta's Cloud API and wait for the result
     Register(RegisterArgs),
-    /// Read what Meta knows of a number, or of a whole WABA
+    /// Read the settings of a number, or of all numbers of a WABA, from Meta
     Sync(SyncArgs),
-    /// Write what is set of all numbers, routing and mapping too, to a file or to standard output; no token is in it
+    /// Export the settings of all numbers, with routing and account mapping, without tokens
     Export(ExportArgs),
-    /// Set what a file of `export` says, or nothing of it where the node would refuse some
+    /// Import settings from a file of `export`; changes nothing if the node would refuse any of
+    /// them
     Import(ImportArgs),
 }
 
@@ -39,10 +40,10 @@ pub enum Command {
 pub struct ListArgs {
     #[command(flatten)]
     pub at: NodeArgs,
-    /// Only those with this in their number, alias or name
+    /// Only numbers that contain this text in their number, alias or name
     #[arg(long, value_name = "TEXT")]
     pub q: Option<String>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
@@ -52,7 +53,7 @@ pub struct ListArgs {
 pub struct ConnectArgs {
     #[command(flatten)]
     pub at: NodeArgs,
-    /// What people call the number here
+    /// Display name of the number
     #[arg(long, value_name = "TEXT")]
     pub name: String,
     /// Meta's phone number id
@@ -61,10 +62,10 @@ pub struct ConnectArgs {
     /// Meta's WhatsApp Business Account id
     #[arg(long, value_name = "ID")]
     pub waba: Option<String>,
-    /// The number, to be compared with Meta's
+    /// The number, to compare with Meta's
     #[arg(long, value_name = "NUMBER")]
     pub number: Option<String>,
-    /// Meta's access token; better in the environment than on the command line
+    /// Meta's access token; prefer the environment variable to the command line
     #[arg(long, value_name = "TOKEN", env = "OFFHOOK_ACCESS_TOKEN", hide_env_values = true)]
     pub access_token: Secret,
 }
@@ -77,7 +78,7 @@ pub struct RegisterArgs {
     /// The number
     #[arg(value_name = "NUMBER")]
     pub number: String,
-    /// Its six digits of two-step verification
+    /// Six-digit PIN of two-step verification
     #[arg(long, value_name = "PIN", env = "OFFHOOK_PIN", hide_env_values = true)]
     pub pin: Secret,
 }
@@ -90,16 +91,16 @@ pub struct SyncArgs {
     /// The number
     #[arg(value_name = "NUMBER", required_unless_present = "waba")]
     pub number: Option<String>,
-    /// All numbers of this WABA, new ones among them
+    /// All numbers of this WABA, including new ones
     #[arg(long, value_name = "ID", conflicts_with = "number")]
     pub waba: Option<String>,
 }
 
-/// How often a registration is looked at, and how long.
-const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
-const LOOKS_MAX: usize = 240;
+/// Interval and number of status requests while a registration runs.
+const STATUS_INTERVAL: std::time::Duration = std::time::Duration::from_millis(500);
+const STATUS_REQUESTS_MAX: usize = 240;
 
-/// Runs it: 0 done, 1 the node or Meta refused, 2 wrong usage.
+/// Runs the command. Exit code 0: done; 1: the node or Meta refused; 2: wrong usage.
 pub fn run(args: Args) -> Exit {
     super::run_async(async {
         let done = match args.command {
@@ -114,7 +115,7 @@ pub fn run(args: Args) -> Exit {
     })
 }
 
-/// All of a list of a node's, page by page.
+/// Reads all pages of a list of the API.
 pub(super) async fn all(api: &NodeApi, list: &str, q: Option<&str>) -> Result<Vec<Value>, Exit> {
     let (mut items, mut cursor) = (Vec::new(), String::new());
     loop {
@@ -151,7 +152,7 @@ async fn list(args: ListArgs) -> Result<Exit, Exit> {
     Ok(Exit::Done)
 }
 
-/// A line a number, under a line of headings.
+/// One row per number, below a header row.
 fn table(numbers: &[Value]) -> String {
     let text =
         |number: &Value, field: &str| print::plain(number[field].as_str().unwrap_or_default());
@@ -169,7 +170,7 @@ fn table(numbers: &[Value]) -> String {
         let state = match (number["connected"].as_bool(), number["registration"]["state"].as_str())
         {
             (Some(false), _) => "disconnected".to_owned(),
-            (_, Some("failed")) => "registering failed".to_owned(),
+            (_, Some("failed")) => "registration failed".to_owned(),
             (_, state) => state.unwrap_or_default().to_owned(),
         };
         rows.push([
@@ -215,24 +216,23 @@ async fn register(args: RegisterArgs) -> Result<Exit, Exit> {
     let body = json!({"pin": args.pin.reveal()});
     api.ask(Method::POST, &path_of(&args.number, "register/")?, Some(&body)).await?;
     let path = path_of(&args.number, "")?;
-    for _ in 0..LOOKS_MAX {
+    for _ in 0..STATUS_REQUESTS_MAX {
         let number = api.ask(Method::GET, &path, None).await?;
         let registration = &number["registration"];
         match registration["state"].as_str() {
-            Some("running") => tokio::time::sleep(LOOK_EVERY).await,
+            Some("running") => tokio::time::sleep(STATUS_INTERVAL).await,
             Some("registered") => {
                 print::line("registered");
                 return Ok(Exit::Done);
             }
             _ => {
-                let reason = print::plain(
-                    registration["reason"].as_str().unwrap_or("the node does not say why"),
-                );
+                let reason =
+                    print::plain(registration["reason"].as_str().unwrap_or("no reason given"));
                 return Err(Exit::failed(format_args!("not registered: {reason}")));
             }
         }
     }
-    Err(Exit::failed("still running; `offhook numbers list` shows how it ends"))
+    Err(Exit::failed("the registration is still running; see `offhook numbers list`"))
 }
 
 async fn sync(args: SyncArgs) -> Result<Exit, Exit> {
@@ -260,12 +260,12 @@ async fn sync(args: SyncArgs) -> Result<Exit, Exit> {
     }
     for number in texts(&synced["settingsUnread"]) {
         print::line(format_args!(
-            "{number}: Meta gave no calling settings; they are shown as they were"
+            "{number}: Meta returned no calling settings; the last known ones are kept"
         ));
     }
     if texts(&synced["added"]).is_empty() && synced["changed"].as_array().is_none_or(Vec::is_empty)
     {
-        print::line("nothing has changed");
+        print::line("no changes");
     }
     Ok(Exit::Done)
 }
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_a_number() {
+    fn prints_one_row_per_number() {
         assert_eq!(
             table(&[number()]),
             "number        alias       verified name  platform   id  quality  calling          state\n\

@@ -1,5 +1,6 @@
-//! `offhook numbers export` and `import`: what people set of a node's numbers, in a file and back. What the file leaves out
-//! stays as it is; what a node would refuse is found before the first number is changed.
+//! `offhook numbers export` and `import`: writes the settings of a node's numbers to a file, and
+//! applies such a file. Settings that the file leaves out stay as they are. The import asks the
+//! node to check all changes before it makes the first one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,10 +18,11 @@ use model::E164;
 pub struct ExportArgs {
     #[command(flatten)]
     pub at: NodeArgs,
-    /// Where to; its ending says how: .toml or .json [default: standard output, TOML]
+    /// File to write; the extension selects the format, .toml or .json [default: TOML on standard
+    /// output]
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// JSON on standard output
+    /// Print JSON to standard output
     #[arg(long, conflicts_with = "file")]
     pub json: bool,
 }
@@ -30,15 +32,15 @@ pub struct ExportArgs {
 pub struct ImportArgs {
     #[command(flatten)]
     pub at: NodeArgs,
-    /// A file of `export`: .toml or .json; what it leaves out stays as it is
+    /// File written by `export`, .toml or .json; settings that it leaves out stay as they are
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Say what would change or be refused, and change nothing
+    /// Show what would change or be refused, without changing anything
     #[arg(long)]
     pub dry_run: bool,
 }
 
-/// What is exported of a number, beside it: what people set in its panel.
+/// The settings of a number that are exported and imported, besides routing and account.
 const SETTINGS: &[&str] = &[
     "alias",
     "configurationType",
@@ -53,23 +55,23 @@ const SETTINGS: &[&str] = &[
     "callsPerNumber",
     "callbackPermission",
 ];
-/// Those that can be empty: an empty text is none, as TOML has no null.
+/// Settings that can be unset. The file has an empty string for these, as TOML has no null.
 const URLS: &[&str] = &["webhookUrl", "answerUrl", "fallbackUrl", "hangupUrl"];
-/// Who answers; webhooks and agents by their names.
+/// Routing of a number. Webhooks and agents are referred to by name.
 const ROUTING: &[&str] = &["defaultRouting", "defaultWebhook", "activeAgent"];
-/// Whose it is, with all numbers of its WABA.
+/// The account that owns the number. It changes for all numbers of the WABA.
 const ACCOUNT: &str = "account";
-/// Longest file that is imported, in bytes.
+/// Maximum size of an import file, in bytes.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// What a node has beside its numbers, by what a file names it.
+/// Webhooks and agents of the node, by name.
 #[derive(Default)]
-struct Named {
+struct NodeResources {
     webhooks: BTreeMap<String, Vec<Value>>,
     agents: BTreeMap<String, Vec<Value>>,
 }
 
-impl Named {
+impl NodeResources {
     async fn of(api: &NodeApi) -> Result<Self, Exit> {
         let by_name = |items: Vec<Value>| {
             let mut named: BTreeMap<String, Vec<Value>> = BTreeMap::new();
@@ -84,13 +86,16 @@ impl Named {
         })
     }
 
-    /// The name of what has this id.
+    /// The name of the item with this id.
     fn name(of: &BTreeMap<String, Vec<Value>>, id: &Value) -> Option<String> {
         let is_it = |items: &&Vec<Value>| items.iter().any(|item| item["id"] == *id);
         of.iter().find(|(_, items)| is_it(items)).map(|(name, _)| name.clone())
     }
 
-    /// The only one of this name.
+    /// The only item with this name.
+    ///
+    /// # Errors
+    /// Returns a message if there is none, or more than one.
     fn only<'a>(
         of: &'a BTreeMap<String, Vec<Value>>,
         name: &str,
@@ -99,7 +104,7 @@ impl Named {
         match of.get(name).map(Vec::as_slice) {
             Some([one]) => Ok(one),
             None | Some([]) => Err(format!("this node has no {what} {name:?}")),
-            Some(_) => Err(format!("this node has several {what}s of the name {name:?}")),
+            Some(_) => Err(format!("this node has several {what}s named {name:?}")),
         }
     }
 }
@@ -110,7 +115,8 @@ fn text(of: &Value, field: &str) -> String {
 
 pub(super) async fn export(args: ExportArgs) -> Result<Exit, Exit> {
     let api = NodeApi::of(&args.at)?;
-    let (numbers, named) = (all(&api, "phone-numbers/", None).await?, Named::of(&api).await?);
+    let (numbers, named) =
+        (all(&api, "phone-numbers/", None).await?, NodeResources::of(&api).await?);
     let is_json = args.json || args.file.as_deref().is_some_and(is_json);
     let text = write(&numbers, &named, is_json).map_err(Exit::failed)?;
     match &args.file {
@@ -129,8 +135,8 @@ fn is_json(file: &Path) -> bool {
     file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
 }
 
-/// A number as a file has it: what can be empty is there, and empty.
-fn entry(number: &Value, named: &Named) -> Map<String, Value> {
+/// The file entry of a number. Unset URLs are empty strings.
+fn entry(number: &Value, named: &NodeResources) -> Map<String, Value> {
     let mut entry = Map::from_iter([("number".to_owned(), number["number"].clone())]);
     for field in SETTINGS {
         let value = match &number[*field] {
@@ -143,8 +149,8 @@ fn entry(number: &Value, named: &Named) -> Map<String, Value> {
         ["defaultRouting", ACCOUNT].map(|field| (field.to_owned(), number[field].clone()));
     entry.extend(routing);
     let names = [
-        ("defaultWebhook", Named::name(&named.webhooks, &number["defaultWebhook"])),
-        ("activeAgent", Named::name(&named.agents, &number["activeAgent"])),
+        ("defaultWebhook", NodeResources::name(&named.webhooks, &number["defaultWebhook"])),
+        ("activeAgent", NodeResources::name(&named.agents, &number["activeAgent"])),
     ];
     entry.extend(
         names.into_iter().filter_map(|(field, name)| Some((field.to_owned(), name?.into()))),
@@ -153,8 +159,8 @@ fn entry(number: &Value, named: &Named) -> Map<String, Value> {
     entry
 }
 
-/// What is set of numbers, as a file has it.
-fn write(numbers: &[Value], named: &Named, is_json: bool) -> Result<String, String> {
+/// Serializes the settings of numbers.
+fn write(numbers: &[Value], named: &NodeResources, is_json: bool) -> Result<String, String> {
     let all =
         json!({"number": numbers.iter().map(|number| entry(number, named)).collect::<Vec<_>>()});
     let text = if is_json {
@@ -165,57 +171,63 @@ fn write(numbers: &[Value], named: &Named, is_json: bool) -> Result<String, Stri
     text.map(|text| format!("{}\n", text.trim_end()))
 }
 
-/// A number of the file, and what the file says of it.
+/// A number and its settings in the file.
 type Entry = (E164, Map<String, Value>);
 
-/// Numbers of a file with what it says of each.
+/// Parses a file.
 fn read(text: &str, is_json: bool) -> Result<Vec<Entry>, String> {
     let all: Value = if is_json {
         serde_json::from_str(text).map_err(|e| e.to_string())?
     } else {
         toml::from_str(text).map_err(|e| e.to_string())?
     };
-    let list = all["number"].as_array().ok_or("there is no list `number` in it")?;
+    let list = all["number"].as_array().ok_or("the list `number` is missing")?;
     let mut found: Vec<Entry> = Vec::new();
     for one in list {
         let number = E164::parse(one["number"].as_str().unwrap_or_default())?;
-        let mut settings = one.as_object().cloned().ok_or("an entry is no table")?;
+        let mut settings = one.as_object().cloned().ok_or("an entry is not a table")?;
         settings.remove("number");
         let known = |key: &str| key == ACCOUNT || SETTINGS.contains(&key) || ROUTING.contains(&key);
         if let Some(unknown) = settings.keys().find(|key| !known(key)) {
-            return Err(format!("{number}: there is no setting {unknown}"));
+            return Err(format!("{number}: unknown setting {unknown}"));
         }
         if found.iter().any(|(other, _)| *other == number) {
-            return Err(format!("{number} is there twice"));
+            return Err(format!("{number} occurs twice"));
         }
         found.push((number, settings));
     }
     Ok(found)
 }
 
-/// Who is to answer a number.
+/// The routing that a file asks for.
 #[derive(Clone, Debug, PartialEq)]
-enum Answers {
+enum Routing {
     Webhook(Value),
-    /// The number's own URL.
+    /// The `webhookUrl` of the number.
     Url,
     Agent(Value),
-    Nobody,
+    None,
 }
 
-/// What is to change of a number.
+/// The changes to a number.
 #[derive(Debug, Default, PartialEq)]
 struct Plan {
     panel: Map<String, Value>,
-    answers: Option<Answers>,
-    /// Its WABA, and the account that is to have it.
+    answers: Option<Routing>,
+    /// The WABA of the number, and its new account.
     account: Option<(String, String)>,
 }
 
 impl Plan {
+    /// Compares the file with the current settings.
+    ///
     /// # Errors
-    /// What the node would refuse, as far as it can be seen from here.
-    fn of(settings: &Map<String, Value>, now: &Value, named: &Named) -> Result<Self, String> {
+    /// Returns a message if the change is known to be invalid without asking the node.
+    fn of(
+        settings: &Map<String, Value>,
+        now: &Value,
+        named: &NodeResources,
+    ) -> Result<Self, String> {
         let is = entry(now, named);
         let empty = |value: &Value| value.is_null() || value == "";
         let same = |field: &str, value: &Value| {
@@ -229,20 +241,20 @@ impl Plan {
             ..Self::default()
         };
         plan.answers = Self::answers(settings, &is, named, now)?;
-        if plan.answers == Some(Answers::Url) {
+        if plan.answers == Some(Routing::Url) {
             let url = settings.get("webhookUrl").or_else(|| is.get("webhookUrl"));
             if url.is_none_or(empty) {
                 return Err(
                     "defaultRouting webhook needs a defaultWebhook, or a webhookUrl".to_owned()
                 );
             }
-            // Who names it means it: messages go there from then on.
+            // Naming `webhookUrl` as the routing also selects it as the destination of messages.
             plan.panel.insert("configurationType".to_owned(), json!("webhook"));
         }
         if let Some(account) = settings.get(ACCOUNT).filter(|account| !same(ACCOUNT, account)) {
             let waba = now["whatsappBusinessAccount"]
                 .as_str()
-                .ok_or("it belongs to no WABA: its account can't change")?;
+                .ok_or("it belongs to no WABA, so its account cannot change")?;
             let account = account.as_str().ok_or("account must be an account's id")?;
             plan.account = Some((waba.to_owned(), account.to_owned()));
         }
@@ -252,9 +264,9 @@ impl Plan {
     fn answers(
         settings: &Map<String, Value>,
         is: &Map<String, Value>,
-        named: &Named,
+        named: &NodeResources,
         now: &Value,
-    ) -> Result<Option<Answers>, String> {
+    ) -> Result<Option<Routing>, String> {
         let Some(routing) = settings.get("defaultRouting") else {
             let lone = ["defaultWebhook", "activeAgent"]
                 .into_iter()
@@ -268,12 +280,12 @@ impl Plan {
             settings.get(field).and_then(Value::as_str).filter(|name| !name.is_empty())
         };
         let wanted = match (routing.as_str(), name("defaultWebhook"), name("activeAgent")) {
-            (Some("webhook"), Some(webhook), _) => {
-                Answers::Webhook(Named::only(&named.webhooks, webhook, "webhook")?["id"].clone())
-            }
-            (Some("webhook"), None, _) => Answers::Url,
+            (Some("webhook"), Some(webhook), _) => Routing::Webhook(
+                NodeResources::only(&named.webhooks, webhook, "webhook")?["id"].clone(),
+            ),
+            (Some("webhook"), None, _) => Routing::Url,
             (Some("agent"), _, Some(agent)) => {
-                let agent = Named::only(&named.agents, agent, "agent")?;
+                let agent = NodeResources::only(&named.agents, agent, "agent")?;
                 let writes = agent["channels"]
                     .as_array()
                     .is_some_and(|channels| channels.contains(&json!("whatsapp")));
@@ -281,46 +293,43 @@ impl Plan {
                     return Err(format!("the agent {} has no channel whatsapp", agent["name"]));
                 }
                 if now["platformType"] != "CLOUD_API" {
-                    return Err(
-                        "an agent needs a number of the Cloud API: register it first".to_owned()
-                    );
+                    return Err("an agent needs a Cloud API number; register it first".to_owned());
                 }
-                Answers::Agent(agent["id"].clone())
+                Routing::Agent(agent["id"].clone())
             }
             (Some("agent"), _, None) => {
                 return Err("defaultRouting agent needs an activeAgent".to_owned());
             }
-            (Some("none"), ..) => Answers::Nobody,
+            (Some("none"), ..) => Routing::None,
             _ => return Err("defaultRouting must be webhook, agent or none".to_owned()),
         };
         let same = is.get("defaultRouting") == Some(routing)
             && ["defaultWebhook", "activeAgent"]
                 .iter()
                 .all(|field| name(field) == is.get(*field).and_then(Value::as_str));
-        // A change of the type takes the routing with it: it is set anew behind it.
+        // A change of `configurationType` resets the routing, so it must be set again.
         let turned = settings
             .get("configurationType")
             .is_some_and(|kind| is.get("configurationType") != Some(kind));
         if (turned || !same) && now["connected"] == false {
-            return Err("it is disconnected: reconnect it first".to_owned());
+            return Err("the number is disconnected; reconnect it first".to_owned());
         }
         Ok(Some(wanted).filter(|_| turned || !same))
     }
 
-    /// The fields that are to change, for people.
+    /// Names of the fields that change.
     fn names(&self) -> Vec<&str> {
         let routing = self.answers.is_some().then_some("routing");
         let account = self.account.is_some().then_some(ACCOUNT);
         self.panel.keys().map(String::as_str).chain(routing).chain(account).collect()
     }
 
-    /// Has the node look at it, and change nothing.
+    /// Asks the node to check the change without making it. The inner error is the refusal.
     async fn check(&self, api: &NodeApi, number: &E164) -> Result<Result<(), String>, Exit> {
         if !self.panel.is_empty() {
             let path = format!("phone-numbers/{number}/?dryRun=true");
-            if let Err(no) = api
-                .put_question(Method::PATCH, &path, Some(&Value::Object(self.panel.clone())))
-                .await?
+            if let Err(no) =
+                api.try_ask(Method::PATCH, &path, Some(&Value::Object(self.panel.clone()))).await?
             {
                 return Ok(Err(no));
             }
@@ -328,7 +337,7 @@ impl Plan {
         if let Some((waba, account)) = &self.account {
             let path = format!("wabas/{waba}/?dryRun=true");
             if let Err(no) =
-                api.put_question(Method::PATCH, &path, Some(&json!({"account": account}))).await?
+                api.try_ask(Method::PATCH, &path, Some(&json!({"account": account}))).await?
             {
                 return Ok(Err(no));
             }
@@ -336,16 +345,17 @@ impl Plan {
         Ok(Ok(()))
     }
 
-    /// The mapping first: the webhook or the agent may be that account's.
-    async fn carry_out(
+    /// Makes the change. The account comes first: the webhook or agent may belong to the new
+    /// account. The inner error is the refusal.
+    async fn apply(
         &self,
         api: &NodeApi,
         number: &E164,
         now: &Value,
     ) -> Result<Result<(), String>, Exit> {
-        let mut deeds = Vec::new();
+        let mut requests = Vec::new();
         if let Some((waba, account)) = &self.account {
-            deeds.push((Method::PATCH, format!("wabas/{waba}/"), json!({"account": account})));
+            requests.push((Method::PATCH, format!("wabas/{waba}/"), json!({"account": account})));
         }
         let panel = (!self.panel.is_empty()).then(|| {
             (Method::PATCH, format!("phone-numbers/{number}/"), Value::Object(self.panel.clone()))
@@ -353,23 +363,24 @@ impl Plan {
         let post =
             |what: &str, body| (Method::POST, format!("phone-numbers/{number}/{what}/"), body);
         let routing = match &self.answers {
-            Some(Answers::Webhook(webhook)) => {
+            Some(Routing::Webhook(webhook)) => {
                 let id = &now["whatsappPhoneNumberId"];
                 let body = json!({"number": number.as_str(), "whatsappPhoneNumberId": id, "webhook": webhook});
                 Some(post("subscribe", body))
             }
-            Some(Answers::Agent(agent)) => Some(post("connect-agent", json!({"agent": agent}))),
-            Some(Answers::Nobody) => Some(post("disconnect-agent", json!({}))),
-            // Its panel says so.
-            Some(Answers::Url) | None => None,
+            Some(Routing::Agent(agent)) => Some(post("connect-agent", json!({"agent": agent}))),
+            Some(Routing::None) => Some(post("disconnect-agent", json!({}))),
+            // Part of `panel`.
+            Some(Routing::Url) | None => None,
         };
-        // A number that goes by its agent must have it before its calling is on; any other's type decides over its routing.
+        // A number of type `agent` needs its agent before calling is enabled. For other types, the
+        // type resets the routing, so the routing comes last.
         let by_agent = self.panel.get("configurationType").is_some_and(|is| is == "agent");
-        deeds.extend(
+        requests.extend(
             if by_agent { [routing, panel] } else { [panel, routing] }.into_iter().flatten(),
         );
-        for (method, path, body) in deeds {
-            if let Err(no) = api.put_question(method, &path, Some(&body)).await? {
+        for (method, path, body) in requests {
+            if let Err(no) = api.try_ask(method, &path, Some(&body)).await? {
                 return Ok(Err(no));
             }
         }
@@ -384,13 +395,13 @@ pub(super) async fn import(args: ImportArgs) -> Result<Exit, Exit> {
     let wanted =
         read(&text, is_json(&args.file)).map_err(|e| Exit::usage(format_args!("{file}: {e}")))?;
     let api = NodeApi::of(&args.at)?;
-    let (there, named) = (all(&api, "phone-numbers/", None).await?, Named::of(&api).await?);
+    let (there, named) = (all(&api, "phone-numbers/", None).await?, NodeResources::of(&api).await?);
     let (mut plans, mut refused) = (Vec::new(), 0);
     for (number, settings) in wanted {
         let now = there.iter().find(|one| one["number"] == number.as_str());
         let plan = match now {
             None => {
-                Err("it is not connected to this node: `offhook numbers connect` does that"
+                Err("not connected to this node; connect it with `offhook numbers connect`"
                     .to_owned())
             }
             Some(now) => Plan::of(&settings, now, &named).map(|plan| (plan, now)),
@@ -404,18 +415,18 @@ pub(super) async fn import(args: ImportArgs) -> Result<Exit, Exit> {
         }
     }
     if refused > 0 && !args.dry_run {
-        return Err(Exit::failed("nothing is changed: correct the file first"));
+        return Err(Exit::failed("nothing was changed; correct the file and import it again"));
     }
     for (number, plan, now) in &plans {
         let names = plan.names().join(", ");
         if names.is_empty() {
-            print::line(format_args!("{number}: as it is"));
+            print::line(format_args!("{number}: unchanged"));
         } else if args.dry_run {
             print::line(format_args!("{number}: {names} would change"));
-        } else if let Err(why) = plan.carry_out(&api, number, now).await? {
+        } else if let Err(why) = plan.apply(&api, number, now).await? {
             refusal(number, &why);
             return Err(Exit::failed(
-                "the numbers before it are changed; import the file once more when it is put right",
+                "the numbers before it were changed; correct the file and import it again",
             ));
         } else {
             print::line(format_args!("{number}: {names} changed"));
@@ -424,7 +435,7 @@ pub(super) async fn import(args: ImportArgs) -> Result<Exit, Exit> {
     if refused > 0 { Err(Exit::Failed) } else { Ok(Exit::Done) }
 }
 
-/// One number's no.
+/// Prints a refusal. Returns 1, the number of refusals.
 fn refusal(number: &E164, why: &str) -> u32 {
     print::error(format_args!("{number}: {why}"));
     1
@@ -449,9 +460,9 @@ mod tests {
             "activeAgent": null})
     }
 
-    fn named() -> Named {
+    fn named() -> NodeResources {
         let one = |name: &str, items: Value| (name.to_owned(), items.as_array().unwrap().clone());
-        Named {
+        NodeResources {
             webhooks: BTreeMap::from_iter([
                 one("crm", json!([{"id": "w-1"}])),
                 one("two", json!([{"id": "w-2"}, {"id": "w-3"}])),
@@ -468,14 +479,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exported_is_read_back_the_same_and_holds_no_more_than_settings() {
+    fn an_export_reads_back_the_same_and_holds_only_settings() {
         for is_json in [false, true] {
             let text = write(&[number()], &named(), is_json).unwrap();
             assert!(!text.contains("hasToken") && !text.contains("verifiedName"), "{text}");
             let read = read(&text, is_json).unwrap();
             assert_eq!(read[0].0.as_str(), "918035737458");
             assert_eq!(Plan::of(&read[0].1, &number(), &named()), Ok(Plan::default()), "{text}");
-            // All that was set since is as it was.
+            // Changes since the export are reverted.
             let mut other = number();
             for (field, value) in [
                 ("alias", json!("x")),
@@ -491,20 +502,20 @@ mod tests {
                 Value::Object(back.panel),
                 json!({"alias": "Desk — \"A\"", "webhookUrl": ""})
             );
-            assert_eq!(back.answers, Some(Answers::Webhook(json!("w-1"))));
+            assert_eq!(back.answers, Some(Routing::Webhook(json!("w-1"))));
             assert_eq!(back.account, Some(("5001".to_owned(), "MA1".to_owned())));
         }
     }
 
     #[test]
-    fn what_a_file_leaves_out_stays() {
+    fn omitted_settings_stay() {
         let plan = plan(json!({"alias": "x"}), &number()).unwrap();
         assert_eq!(plan.names(), ["alias"]);
         assert_eq!(Value::Object(plan.panel), json!({"alias": "x"}));
     }
 
     #[test]
-    fn what_would_be_refused_is_told() {
+    fn rejects_invalid_changes() {
         for (settings, why) in [
             (json!({"defaultRouting": "webhook", "defaultWebhook": "nope"}), "no webhook \"nope\""),
             (json!({"defaultRouting": "webhook", "defaultWebhook": "two"}), "several webhooks"),
@@ -521,14 +532,14 @@ mod tests {
         let agent = json!({"defaultRouting": "agent", "activeAgent": "Asha"});
         assert_eq!(
             plan(agent.clone(), &number()).unwrap().answers,
-            Some(Answers::Agent(json!("a-1")))
+            Some(Routing::Agent(json!("a-1")))
         );
         let mut away = number();
         away["connected"] = json!(false);
         assert!(plan(agent, &away).unwrap_err().contains("disconnected"));
         for (text, why) in [
             ("[[number]]\nnumber = \"918035737458\"\naccessToken = \"x\"", "accessToken"),
-            ("x = 1", "no list"),
+            ("x = 1", "is missing"),
             ("[[number]]\nnumber = \"12\"", ""),
             (
                 "[[number]]\nnumber = \"918035737458\"\n[[number]]\nnumber = \"918035737458\"",

@@ -1,9 +1,9 @@
-//! `offhook openapi`: the OpenAPI 3.1 document of what a node serves.
+//! `offhook openapi`: prints the OpenAPI 3.1 document of the REST APIs.
 
 use super::{Exit, print};
 use crate::api::openapi;
 
-/// Prints it, indented.
+/// Prints the document.
 pub(super) fn run() -> Exit {
     match serde_json::to_string_pretty(&openapi::document()) {
         Ok(text) => {

@@ -1,7 +1,8 @@
-//! The only place that prints.
+//! Standard output and standard error of the commands.
 //!
-//! A reader who closes the pipe (`offhook call | head`) has seen enough: BrokenPipe is success. Any other failure
-//! to write standard output (a full disk) is remembered, and `settled` makes an exit code 1 of it.
+//! A reader that closes the pipe (`offhook call | head`) is no failure: `BrokenPipe` is ignored.
+//! Any other failure to write to standard output (a full disk) is remembered and turned into exit
+//! code 1.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
@@ -9,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
 
-/// One line on standard output, at once.
+/// Prints a line to standard output and flushes it.
 pub fn line(what: impl Display) {
     bytes(format!("{what}\n").as_bytes());
 }
 
-/// One JSON object on a line of its own, at once.
+/// Prints a JSON object on one line and flushes it.
 pub fn json(object: &impl serde::Serialize) {
     match serde_json::to_string(object) {
         Ok(text) => line(text),
@@ -22,20 +23,21 @@ pub fn json(object: &impl serde::Serialize) {
     }
 }
 
-/// Text on standard output as it is.
+/// Prints text to standard output unchanged.
 pub fn text(what: &str) {
     bytes(what.as_bytes());
 }
 
-/// The longest [`plain`] text, in characters.
+/// Maximum length of a [`plain`] text, in characters.
 const PLAIN_MAX: usize = 300;
 
-/// What customers, their servers or a node wrote, for a line on a terminal: without control characters (R22), and bounded.
+/// Makes untrusted text safe for a terminal: control characters become spaces, and the length is
+/// bounded.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(PLAIN_MAX).collect()
 }
 
-/// Bytes on standard output as they are.
+/// Writes bytes to standard output and flushes them.
 pub fn bytes(what: &[u8]) {
     match write_stdout(what) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => OUTPUT_LOST.store(true, Ordering::Relaxed),
@@ -57,26 +59,27 @@ fn write_stdout(what: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// `error: …` on standard error, a line or a few.
+/// Prints `error: …` to standard error.
 pub fn error(what: impl Display) {
     error_text(&format!("error: {what}\n"));
 }
 
-/// Text on standard error as it is. There is nobody left to tell if that fails.
+/// Prints text to standard error unchanged. Failures are ignored.
 pub fn error_text(what: &str) {
     let mut err = std::io::stderr().lock();
     let _ = err.write_all(what.as_bytes()).and_then(|()| err.flush());
 }
 
-/// Whether to colour standard error (`true`) or standard output: a terminal, and no `NO_COLOR`.
+/// Whether to colour standard error (`true`) or standard output (`false`): only on a terminal and
+/// without `NO_COLOR`.
 pub fn colour(stderr: bool) -> bool {
     let terminal =
         if stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
     terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-/// The exit of a command, `Failed` if its output could not be written.
-pub(super) fn settled(exit: super::Exit) -> super::Exit {
+/// The exit code of a command: `Failed` if its output could not be written.
+pub(super) fn exit_with_output_errors(exit: super::Exit) -> super::Exit {
     if exit == super::Exit::Done && OUTPUT_LOST.load(Ordering::Relaxed) {
         return super::Exit::failed("could not write to standard output");
     }

@@ -1,4 +1,4 @@
-//! `offhook replay`: the same decisions again, or the first difference.
+//! `offhook replay`: runs an event log through the call machine and shows the first difference.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -13,32 +13,33 @@ use machine::{Field, Output};
 /// Options of `offhook replay`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// A call's event log, JSON lines; `-` for standard input
+    /// Event log of a call (JSON lines); `-` reads standard input
     #[arg(value_name = "EVENTS.jsonl")]
     pub events: PathBuf,
-    /// One JSON object a line: each step, then the result
+    /// Print one JSON object per line: each step, then the result
     #[arg(long)]
     pub json: bool,
-    /// After each step what of the machine's fields it changed: state, slot, legs, document, timers, …
+    /// After each step, show the fields of the machine that changed: state, slot, legs, document,
+    /// timers, …
     #[arg(long)]
     pub states: bool,
-    /// Only this step, from 1, with all that the machine holds after it
+    /// Show only this step, counted from 1, with all fields of the machine
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub step: Option<u64>,
 }
 
-/// Replays: 0 the same as far as the log goes, 1 a difference, 2 unreadable.
+/// Replays the log. Exit code 0: no difference; 1: a difference; 2: unreadable log.
 pub fn run(args: Args) -> Exit {
     let name = args.events.display();
-    let mut shown = Shown { args: &args, number: 0, before: Vec::new() };
-    let on_step = |step: &Step<'_>| shown.step(step);
+    let mut printer = StepPrinter { args: &args, number: 0, before: Vec::new() };
+    let on_step = |step: &Step<'_>| printer.step(step);
     let replayed = match open(&args.events) {
         Ok(log) => replay(log, on_step),
         Err(e) => return Exit::usage(format_args!("could not open {name}: {e}")),
     };
-    let steps = shown.number;
+    let steps = printer.number;
     if let (Ok(_), Some(step)) = (&replayed, args.step.filter(|step| *step > steps)) {
-        return Exit::usage(format_args!("there is no step {step} in {name}: it has {steps}"));
+        return Exit::usage(format_args!("no step {step} in {name}; the last one is {steps}"));
     }
     if let Ok(replayed) = &replayed
         && let Some(note) = note(replayed)
@@ -60,15 +61,15 @@ fn open(path: &Path) -> std::io::Result<Box<dyn BufRead>> {
     })
 }
 
-/// Prints steps as they come.
-struct Shown<'a> {
+/// Prints steps during the replay.
+struct StepPrinter<'a> {
     args: &'a Args,
     number: u64,
-    /// What the machine held after the last one; empty where nobody asks.
+    /// The fields after the previous step. Empty if they are not printed.
     before: Vec<Field>,
 }
 
-impl Shown<'_> {
+impl StepPrinter<'_> {
     fn step(&mut self, step: &Step<'_>) {
         self.number += 1;
         let Args { json, states, step: only, .. } = *self.args;
@@ -97,7 +98,7 @@ impl Shown<'_> {
                     print::line(format_args!(
                         "            {mark} {:<12} {}",
                         field.name,
-                        said(field)
+                        field_text(field)
                     ));
                 }
             }
@@ -106,22 +107,22 @@ impl Shown<'_> {
     }
 }
 
-fn said(field: &Field) -> String {
+fn field_text(field: &Field) -> String {
     let lines: Vec<String> = field.lines.iter().map(|line| one_line(&line.to_string())).collect();
     if lines.is_empty() { "–".to_owned() } else { lines.join(" · ") }
 }
 
 fn step_lines(step: &Step<'_>) {
     print::line(format_args!("{:>9} ms  {}", step.at.0, one_line(&step.input.to_string())));
-    for wish in step.outputs {
-        print::line(format_args!("              → {}", one_line(&wish.to_string())));
+    for output in step.outputs {
+        print::line(format_args!("              → {}", one_line(&output.to_string())));
     }
 }
 
 fn step_object(step: &Step<'_>, held: Option<(&[Field], &[&Field])>) {
-    let wishes: Vec<String> = step.outputs.iter().map(Output::to_string).collect();
+    let outputs: Vec<String> = step.outputs.iter().map(Output::to_string).collect();
     let mut object = json!({
-        "event": "step", "line": step.line, "at_ms": step.at.0, "input": step.input.to_string(), "outputs": wishes,
+        "event": "step", "line": step.line, "at_ms": step.at.0, "input": step.input.to_string(), "outputs": outputs,
     });
     if let Some((fields, changed)) = held {
         let lines =
@@ -134,12 +135,12 @@ fn step_object(step: &Step<'_>, held: Option<(&[Field], &[&Field])>) {
     print::json(&object);
 }
 
-/// What the log does not have.
+/// A note on an incomplete log.
 fn note(replayed: &ReplayReport) -> Option<String> {
     match replayed {
         ReplayReport { difference: Some(_), .. } => None,
         ReplayReport { cut: Some(line), .. } => Some(format!(
-            "line {line}, the last one, is cut short and was left out: the call went on behind it"
+            "the last line, {line}, is incomplete and was skipped; the log ends before the call does"
         )),
         ReplayReport { over: false, .. } => Some("the log ends before the call does".to_owned()),
         ReplayReport { over: true, .. } => None,
@@ -150,10 +151,10 @@ fn result_lines(replayed: &ReplayReport) -> Exit {
     let ReplayReport { header, same, difference, .. } = replayed;
     match difference {
         None => {
-            print::line(format_args!("call {}: {same} facts, the same decisions", header.call));
+            print::line(format_args!("call {}: {same} inputs, the same decisions", header.call));
             Exit::Done
         }
-        Some(Difference { line, at, input, output: wish, expected, actual }) => {
+        Some(Difference { line, at, input, output: index, expected, actual }) => {
             print::line(format_args!(
                 "call {}: line {line}, at {} ms, {}",
                 header.call,
@@ -161,12 +162,12 @@ fn result_lines(replayed: &ReplayReport) -> Exit {
                 one_line(input)
             ));
             print::line(format_args!(
-                "  wish {wish} as logged by offhook {}: {}",
+                "  output {index} as logged by offhook {}: {}",
                 one_line(&header.offhook),
-                shown(expected)
+                output_text(expected)
             ));
-            print::line(format_args!("  wish {wish} now: {}", shown(actual)));
-            Exit::failed(format_args!("the decisions differ after {same} facts that were the same"))
+            print::line(format_args!("  output {index} now: {}", output_text(actual)));
+            Exit::failed(format_args!("the decisions differ after {same} equal inputs"))
         }
     }
 }
@@ -183,11 +184,11 @@ fn result_object(replayed: &ReplayReport) -> Exit {
     if difference.is_some() { Exit::Failed } else { Exit::Done }
 }
 
-fn shown(wish: &Option<Value>) -> String {
-    wish.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string)
+fn output_text(output: &Option<Value>) -> String {
+    output.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string)
 }
 
-/// A log is a file from outside: no control character of it reaches the terminal (R22).
+/// Replaces control characters, which an untrusted log may contain.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,4 +1,4 @@
-//! `offhook serve`: a production node.
+//! `offhook serve`: runs a production node.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub struct Args {
     pub config: PathBuf,
 }
 
-/// Runs it until SIGINT or SIGTERM, then drains; SIGHUP reads the configuration again.
+/// Runs the node until SIGINT or SIGTERM, then drains it. SIGHUP reloads the configuration.
 pub fn run(args: Args) -> Exit {
     let config = match super::config::load(&args.config) {
         Ok(config) => config,

@@ -1,5 +1,5 @@
-//! A simulated Meta and how it is spoken to: what `call` and `load` share. Finding the one that a node works with
-//! (`--node`), giving it an order over its `/_sim/` doors and reading what it tells, and ending that early.
+//! Client of a simulated Meta, shared by `call` and `load`: finds the one of a node (`--node`),
+//! starts calls or loads over its `/_sim/` paths, reads their events and ends them early.
 
 use std::time::Duration;
 
@@ -14,38 +14,39 @@ use sim::SimNumber;
 use sim::client::{self, Client, Lines};
 use sim::control::CallRequest;
 
-/// A node or simulator on this machine answers at once.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Timeout of short requests. The node and the simulator are on this machine.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a node tells about itself where its Meta is a simulated one: `/.well-known/offhook.json`.
+/// The discovery document of a node with a simulated Meta: `/.well-known/offhook.json`.
 #[derive(Debug, Deserialize)]
-pub(super) struct NodeFacts {
+pub(super) struct NodeDiscovery {
     graph_url: String,
     numbers: Vec<SimNumber>,
 }
 
-impl NodeFacts {
-    /// Asks the node at this base URL; none where it tells nothing.
+impl NodeDiscovery {
+    /// Asks the node at this base URL. `None` if it has no discovery document.
     ///
     /// # Errors
-    /// It can't be reached, or tells what can't be read.
+    /// Prints an error and returns the exit code if the node cannot be reached or its document is
+    /// unreadable.
     pub(super) async fn known(client: &Client, node: &str) -> Result<Option<Self>, Exit> {
         let request = Request::get(format!("{node}/.well-known/offhook.json")).body(Bytes::new());
         let request = request.map_err(|e| Exit::usage(format!("--node {node}: {e}")))?;
         let answer =
-            client::fetch(client, request, ANSWER_WITHIN, 1 << 20).await.map_err(Exit::failed)?;
+            client::fetch(client, request, READ_TIMEOUT, 1 << 20).await.map_err(Exit::failed)?;
         if answer.status != 200 {
             return Ok(None);
         }
         serde_json::from_slice(&answer.body)
             .map(Some)
-            .map_err(|e| Exit::failed(format!("{node} told about itself what can't be read: {e}")))
+            .map_err(|e| Exit::failed(format!("unreadable discovery document from {node}: {e}")))
     }
 
-    /// The same of a node that must work with a simulated Meta.
+    /// Like [`NodeDiscovery::known`], but requires a simulated Meta.
     ///
     /// # Errors
-    /// It does not, or can't be asked.
+    /// As [`NodeDiscovery::known`], or if the node has no discovery document.
     pub(super) async fn of(client: &Client, node: &str) -> Result<Self, Exit> {
         Self::known(client, node).await?.ok_or_else(|| {
             Exit::usage(format!(
@@ -55,26 +56,26 @@ impl NodeFacts {
         })
     }
 
-    /// Base URL of the simulated Meta: Graph's, without its path.
+    /// Base URL of the simulated Meta: the Graph URL without its path.
     pub(super) fn sim_url(&self) -> Result<String, String> {
         url::Url::parse(&self.graph_url)
             .map(|u| u.origin().ascii_serialization())
-            .map_err(|e| format!("the node's graph_url {} is no URL: {e}", self.graph_url))
+            .map_err(|e| format!("the node's graph_url {} is not a URL: {e}", self.graph_url))
     }
 
-    /// Puts the number to call into the order.
+    /// Sets the number to call in the request.
     pub(super) fn fill_in(&self, order: &mut CallRequest, to: Option<&str>) -> Result<(), String> {
         let number = match (to, self.numbers.as_slice()) {
             (Some(to), all) => {
                 order.to = Some(digits_of(to));
-                // A number that the node does not have is called all the same, if Meta has it.
+                // A number that the node does not have is called too: Meta may have it.
                 all.iter().find(|n| Some(&n.number) == order.to.as_ref())
             }
             (None, [only]) => Some(only),
-            (None, []) => return Err("the node has no number to call: say --to NUMBER".into()),
+            (None, []) => return Err("the node has no number to call; name one with --to".into()),
             (None, several) => {
                 let all = several.iter().map(|n| n.number.as_str()).collect::<Vec<_>>().join(", ");
-                return Err(format!("the node has several numbers: say --to with one of {all}"));
+                return Err(format!("the node has several numbers; name one with --to: {all}"));
             }
         };
         if let Some(number) = number {
@@ -86,20 +87,20 @@ impl NodeFacts {
     }
 }
 
-/// Gives an order at one of the simulated Meta's doors (`/_sim/…`): the lines that it tells from then on, each of so many
-/// bytes at most.
+/// Posts a request to a `/_sim/…` path of the simulated Meta. Returns the lines of the response,
+/// each of at most `line_bytes_max` bytes.
 ///
 /// # Errors
-/// It can't be reached, or refuses; said already.
+/// Prints an error and returns the exit code if the simulated Meta cannot be reached or refuses.
 pub(super) async fn order(
     client: &Client,
     sim_url: &str,
-    door: &str,
+    path: &str,
     order: &impl Serialize,
     line_bytes_max: usize,
 ) -> Result<Lines, Exit> {
     let body = serde_json::to_vec(order).map_err(Exit::failed)?;
-    let request = Request::post(format!("{sim_url}{door}")).body(Bytes::from(body));
+    let request = Request::post(format!("{sim_url}{path}")).body(Bytes::from(body));
     let request = request.map_err(|e| Exit::usage(format_args!("{sim_url}: {e}")))?;
     let response = client::send(client, request).await;
     let response =
@@ -118,28 +119,30 @@ fn refusal(body: Option<&[u8]>) -> String {
     body["error"].as_str().unwrap_or("the simulated Meta refused the call").to_owned()
 }
 
-/// Asks, at a door, for an early end of what was ordered. Where this fails it is over, or the second Ctrl-C ends it.
-pub(super) async fn end_early(client: &Client, sim_url: &str, door: &str, what: &impl Serialize) {
+/// Requests an early end. A failure is ignored: either all is over, or a second Ctrl-C ends it.
+pub(super) async fn end_early(client: &Client, sim_url: &str, path: &str, what: &impl Serialize) {
     let Ok(body) = serde_json::to_vec(what) else { return };
-    if let Ok(request) = Request::post(format!("{sim_url}{door}")).body(Bytes::from(body)) {
-        let _ = client::fetch(client, request, ANSWER_WITHIN, 1 << 16).await;
+    if let Ok(request) = Request::post(format!("{sim_url}{path}")).body(Bytes::from(body)) {
+        let _ = client::fetch(client, request, READ_TIMEOUT, 1 << 16).await;
     }
 }
 
-/// SIGINT and SIGTERM: the first ends what was ordered in good order, the second breaks it off.
-pub(super) struct Stop(Signal, Signal);
+/// SIGINT and SIGTERM: the first signal ends the work in order, the second cancels it.
+pub(super) struct StopSignals(Signal, Signal);
 
-impl Stop {
+impl StopSignals {
+    /// Installs the handlers.
+    ///
     /// # Errors
-    /// The system's; said already.
+    /// Prints an error and returns the exit code if the handlers cannot be installed.
     pub(super) fn new() -> Result<Self, Exit> {
         let signals = signal(SignalKind::interrupt())
             .and_then(|i| Ok(Self(i, signal(SignalKind::terminate())?)));
         signals.map_err(|e| Exit::failed(format_args!("could not listen for signals: {e}")))
     }
 
-    /// Waits for the next of them.
-    pub(super) async fn asked(&mut self) {
+    /// Waits for the next signal.
+    pub(super) async fn requested(&mut self) {
         tokio::select! {
             _ = self.0.recv() => {}
             _ = self.1.recv() => {}
@@ -149,23 +152,23 @@ impl Stop {
 
 #[cfg(test)]
 mod tests {
-    use super::NodeFacts;
+    use super::NodeDiscovery;
     use sim::control::CallRequest;
 
-    fn facts(numbers: &str) -> NodeFacts {
+    fn discovery(numbers: &str) -> NodeDiscovery {
         let text = format!(
             r#"{{"version":"0.1.0","graph_url":"http://127.0.0.1:4000/v23.0","numbers":[{numbers}]}}"#
         );
-        serde_json::from_str(&text).expect("facts")
+        serde_json::from_str(&text).expect("discovery")
     }
 
     const ONE: &str = r#"{"number":"918035737458","phone_number_id":"1","waba":"2"}"#;
     const TWO: &str = r#"{"number":"5511951230001","phone_number_id":"3","waba":"2"}"#;
 
     #[test]
-    fn the_number_to_call_is_the_only_one_or_said() {
+    fn the_number_to_call_is_the_only_one_or_named() {
         let mut order = CallRequest::default();
-        let node = facts(ONE);
+        let node = discovery(ONE);
         assert_eq!(node.sim_url().as_deref(), Ok("http://127.0.0.1:4000"));
         node.fill_in(&mut order, None).expect("the only one");
         assert_eq!(
@@ -173,7 +176,7 @@ mod tests {
             (Some("918035737458"), Some("1"))
         );
 
-        let node = facts(&format!("{ONE},{TWO}"));
+        let node = discovery(&format!("{ONE},{TWO}"));
         let mut order = CallRequest::default();
         assert!(node.fill_in(&mut order, None).is_err_and(|e| e.contains("5511951230001")));
         node.fill_in(&mut order, Some("+55 11 95123-0001")).expect("one of them");
@@ -181,6 +184,6 @@ mod tests {
         let mut order = CallRequest::default();
         node.fill_in(&mut order, Some("4915100000000")).expect("Meta may have it");
         assert_eq!((order.to.as_deref(), order.phone_number_id), (Some("4915100000000"), None));
-        assert!(facts("").fill_in(&mut CallRequest::default(), None).is_err());
+        assert!(discovery("").fill_in(&mut CallRequest::default(), None).is_err());
     }
 }

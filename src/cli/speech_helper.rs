@@ -1,9 +1,9 @@
-//! The hidden `offhook speech-helper`: the embedded synthesiser in a process of its own.
+//! The hidden `offhook speech-helper`: runs the embedded synthesiser in its own process.
 
 use super::Exit;
 use speech::helper;
 
-/// Serves its parent until standard input closes.
+/// Serves the parent process until standard input closes.
 pub(super) fn run() -> Exit {
     match helper::main() {
         Ok(()) => Exit::Done,

@@ -1,4 +1,5 @@
-//! `offhook voices`: the languages and voices that documents may name, and who says them here.
+//! `offhook voices`: lists the languages and voices that documents may name, with the engine that
+//! speaks each.
 
 use std::path::PathBuf;
 
@@ -9,18 +10,18 @@ use speech::config::SpeechConfig;
 /// Options of `offhook voices`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// The configuration whose engines are meant [default: those of this machine, with nothing configured]
+    /// Configuration with the engines [default: the engines of this machine, without configuration]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Only this language: `en`, or `en-GB`
+    /// Only this language, as `en` or `en-GB`
     #[arg(long, value_name = "TAG")]
     pub language: Option<String>,
-    /// One JSON object a line, a voice each
+    /// Print one JSON object per voice and line
     #[arg(long)]
     pub json: bool,
 }
 
-/// Lists: 0 there are some, 1 none in that language, 2 the configuration is wrong.
+/// Lists the voices. Exit code 0: listed; 1: no voice of this language; 2: invalid configuration.
 pub fn run(args: Args) -> Exit {
     let speech = match args.config.as_deref().map(config::load) {
         None => SpeechConfig::default(),
@@ -35,9 +36,7 @@ pub fn run(args: Args) -> Exit {
         all = all.filter_language(language);
     }
     if all.voices.is_empty() {
-        return Exit::failed(
-            "no voice speaks this language; `offhook voices` lists those that there are",
-        );
+        return Exit::failed("no voice of this language; list all with `offhook voices`");
     }
     if args.json {
         all.voices.iter().for_each(print::json);
@@ -47,14 +46,14 @@ pub fn run(args: Args) -> Exit {
     Exit::Done
 }
 
-/// A line a voice, under a line of headings.
+/// One row per voice, below a header row.
 fn table(voices: &[DocumentVoice]) -> String {
     let mut text = format!(
         "{:<10}  {:<18}  {:<6}  {:<8}  {}\n",
-        "language", "voice", "gender", "engine", "its voice"
+        "language", "voice", "gender", "engine", "engine voice"
     );
     for entry in voices {
-        let nearest = if entry.exact { "" } else { " (the nearest there is)" };
+        let nearest = if entry.exact { "" } else { " (nearest match)" };
         text += &format!(
             "{:<10}  {:<18}  {:<6}  {:<8}  {}{nearest}\n",
             entry.language, entry.voice, entry.gender, entry.engine, entry.engine_voice
@@ -69,7 +68,7 @@ mod tests {
     use speech::catalogue::DocumentVoice;
 
     #[test]
-    fn a_line_a_voice() {
+    fn prints_one_row_per_voice() {
         let entry = |voice: &str, language: &str, exact| DocumentVoice {
             voice: voice.to_owned(),
             language: language.to_owned(),
@@ -79,9 +78,9 @@ mod tests {
             exact,
         };
         let expected = "\
-language    voice               gender  engine    its voice
+language    voice               gender  engine    engine voice
 en-US       Polly.Joanna        female  builtin   en-US
-ru-RU       WOMAN               female  builtin   en-US (the nearest there is)
+ru-RU       WOMAN               female  builtin   en-US (nearest match)
 ";
         assert_eq!(
             table(&[entry("Polly.Joanna", "en-US", true), entry("WOMAN", "ru-RU", false)]),

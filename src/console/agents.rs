@@ -1,4 +1,5 @@
-//! Agents: the list with their outbound numbers, and the page on which one is made, changed and removed. Doing is the number API's.
+//! The pages of AI agents: the list with outbound numbers, and the form that creates, changes and
+//! deletes an agent. Changes go through the number API.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -8,13 +9,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::door::{Posted, Visitor};
+use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::page::{Page, failed, forbidden, missing, respond};
 use super::view;
 use super::{App, Console};
 
-/// An agent as the API has it.
+/// An agent in the number API.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Agent {
@@ -69,7 +70,7 @@ impl Agent {
     }
 }
 
-/// An agent to choose from.
+/// An agent in a selection list.
 pub(super) struct Choice {
     pub(super) id: String,
     pub(super) name: String,
@@ -77,7 +78,7 @@ pub(super) struct Choice {
     pub(super) voice: bool,
 }
 
-/// The account's agents, for a choice.
+/// The agents of the account, for a selection list.
 pub(super) async fn choices(console: &Console, visitor: &Visitor) -> Vec<Choice> {
     let all = all(console, visitor).await;
     all.into_iter()
@@ -104,14 +105,14 @@ async fn items<T: serde::de::DeserializeOwned>(
     serde_json::from_value(items).unwrap_or_default()
 }
 
-/// A number to choose.
+/// A number in a selection list.
 struct Outbound {
     number: String,
-    /// With its alias.
+    /// The number with its alias.
     named: String,
 }
 
-/// Numbers that an agent may call and write from: those at the Cloud API.
+/// Numbers that an agent may call and write from: those of the Cloud API.
 async fn numbers(console: &Console, visitor: &Visitor) -> Vec<Outbound> {
     let all: Vec<Value> =
         items(console, visitor, "/api/v1/phone-numbers/?platformType=CLOUD_API&limit=200").await;
@@ -119,12 +120,13 @@ async fn numbers(console: &Console, visitor: &Visitor) -> Vec<Outbound> {
         number.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
     };
     let each = all.iter().map(|number| (text(number, "number"), text(number, "alias")));
-    each.map(|(number, alias)| Outbound { named: view::aliased(&alias, &number), number }).collect()
+    each.map(|(number, alias)| Outbound { named: view::with_alias(&alias, &number), number })
+        .collect()
 }
 
 #[derive(Template)]
 #[template(path = "agents.html")]
-struct Agents {
+struct AgentsPage {
     page: Page,
     agents: Vec<Agent>,
     numbers: Vec<Outbound>,
@@ -138,7 +140,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
 
 async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: String) -> Response {
     let live = if wrong.is_empty() { "agent number" } else { "" };
-    let agents = Agents {
+    let agents = AgentsPage {
         page: visitor.page(console, visitor.lang().t("nav.agents"), "agents").listening(live),
         agents: all(console, visitor).await,
         numbers: numbers(console, visitor).await,
@@ -150,7 +152,7 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
 
 #[derive(Template)]
 #[template(path = "agent.html")]
-struct One {
+struct AgentPage {
     page: Page,
     agent: Agent,
     numbers: Vec<Outbound>,
@@ -158,20 +160,20 @@ struct One {
     field: String,
 }
 
-impl One {
+impl AgentPage {
     fn is_wrong(&self, field: &str) -> bool {
         self.field == field
     }
 }
 
-/// What was wrong, and with which field.
-type Wrong = (StatusCode, String, String);
+/// Status, message and field of an error.
+type FormError = (StatusCode, String, String);
 
-async fn shown(
+async fn agent_page(
     console: &Console,
     visitor: &Visitor,
     agent: Agent,
-    wrong: Option<Wrong>,
+    wrong: Option<FormError>,
 ) -> Response {
     if !visitor.is_admin() {
         return forbidden(console, visitor);
@@ -183,28 +185,35 @@ async fn shown(
     };
     let page = visitor.page(console, &name, "agents");
     let (status, wrong, field) = wrong.unwrap_or_default();
-    respond(status, &One { page, agent, numbers: numbers(console, visitor).await, wrong, field })
+    respond(
+        status,
+        &AgentPage { page, agent, numbers: numbers(console, visitor).await, wrong, field },
+    )
 }
 
-pub(super) async fn blank(State(console): App, visitor: Visitor) -> Response {
-    shown(&console, &visitor, Agent::new(), None).await
+pub(super) async fn new_agent(State(console): App, visitor: Visitor) -> Response {
+    agent_page(&console, &visitor, Agent::new(), None).await
 }
 
-async fn found(console: &Console, visitor: &Visitor, id: Uuid) -> Option<Agent> {
+async fn find_agent(console: &Console, visitor: &Visitor, id: Uuid) -> Option<Agent> {
     let answer = visitor.ask(console, Method::GET, &format!("/api/v1/agents/{id}/"), None).await;
     serde_json::from_value(answer.body).ok()
 }
 
-pub(super) async fn one(State(console): App, Path(id): Path<String>, visitor: Visitor) -> Response {
+pub(super) async fn agent(
+    State(console): App,
+    Path(id): Path<String>,
+    visitor: Visitor,
+) -> Response {
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
-    match found(&console, &visitor, id).await {
-        Some(agent) => shown(&console, &visitor, agent, None).await,
+    match find_agent(&console, &visitor, id).await {
+        Some(agent) => agent_page(&console, &visitor, agent, None).await,
         None => missing(&console, &visitor),
     }
 }
 
-/// A form laid over an agent; secrets apart.
-fn over(agent: Agent, form: &Form) -> Agent {
+/// Applies a form to an agent, except its secrets.
+fn with_form(agent: Agent, form: &Form) -> Agent {
     let some = |name: &str| form.some(name).map(str::to_owned);
     let chosen = |channel: &&str| form.some(&format!("channel.{channel}")).is_some();
     let channels = ["whatsapp", "voice"].into_iter().filter(chosen);
@@ -224,7 +233,7 @@ fn over(agent: Agent, form: &Form) -> Agent {
     }
 }
 
-/// What the API is asked for; a secret that is left empty stays as it is.
+/// The body of the API request. Empty secrets are left out, which keeps the stored ones.
 fn body(agent: &Agent, form: &Form) -> Value {
     let mut body = json!({
         "name": agent.name, "kind": agent.kind, "channels": agent.channels, "endpoint": agent.endpoint,
@@ -239,15 +248,15 @@ fn body(agent: &Agent, form: &Form) -> Value {
     body
 }
 
-pub(super) async fn make(State(console): App, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
-    let agent = over(Agent::new(), &form);
+pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
+    let agent = with_form(Agent::new(), &form);
     let answer =
         visitor.ask(&console, Method::POST, "/api/v1/agents/", Some(&body(&agent, &form))).await;
-    told(&console, &visitor, agent, &answer).await
+    redirect_or_error(&console, &visitor, agent, &answer).await
 }
 
-async fn told(
+async fn redirect_or_error(
     console: &Console,
     visitor: &Visitor,
     agent: Agent,
@@ -257,7 +266,7 @@ async fn told(
         true => Redirect::to("/console/agents/").into_response(),
         false => {
             let field = answer.field().unwrap_or_default().to_owned();
-            shown(
+            agent_page(
                 console,
                 visitor,
                 agent,
@@ -268,24 +277,24 @@ async fn told(
     }
 }
 
-/// `do` is `save`, `outbound` or `remove`.
+/// Handles the form of one agent. Its field `do` is `save`, `outbound` or `remove`.
 pub(super) async fn change(
     State(console): App,
     Path(id): Path<String>,
-    posted: Posted,
+    submitted: SubmittedForm,
 ) -> Response {
-    let Posted { visitor, form } = posted;
+    let SubmittedForm { visitor, form } = submitted;
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
     let path = format!("/api/v1/agents/{id}/");
     match form.get("do") {
         "save" => {
-            let Some(agent) = found(&console, &visitor, id).await else {
+            let Some(agent) = find_agent(&console, &visitor, id).await else {
                 return missing(&console, &visitor);
             };
-            let agent = over(agent, &form);
+            let agent = with_form(agent, &form);
             let answer =
                 visitor.ask(&console, Method::PATCH, &path, Some(&body(&agent, &form))).await;
-            told(&console, &visitor, agent, &answer).await
+            redirect_or_error(&console, &visitor, agent, &answer).await
         }
         "outbound" => {
             let body = json!({"outboundNumber": form.some("outboundNumber")});
@@ -301,8 +310,8 @@ pub(super) async fn change(
                 visitor.ask(&console, Method::DELETE, &format!("{path}{force}"), None).await;
             match answer.is_ok() {
                 true => Redirect::to("/console/agents/").into_response(),
-                false => match found(&console, &visitor, id).await {
-                    Some(agent) => told(&console, &visitor, agent, &answer).await,
+                false => match find_agent(&console, &visitor, id).await {
+                    Some(agent) => redirect_or_error(&console, &visitor, agent, &answer).await,
                     None => missing(&console, &visitor),
                 },
             }

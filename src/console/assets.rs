@@ -1,4 +1,4 @@
-//! The console's own scripts, styles and pictures, out of the binary.
+//! Scripts, styles and images of the console, embedded in the binary.
 
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -7,11 +7,11 @@ use rust_embed::Embed;
 
 #[derive(Embed)]
 #[folder = "console/assets"]
-struct Files;
+struct Assets;
 
-/// A file with its digest as ETag: it is asked for each time, and sent when it is another one.
+/// Serves a file with its digest as ETag. Browsers revalidate it at each use.
 pub(super) async fn serve(Path(file): Path<String>, headers: HeaderMap) -> Response {
-    let Some(found) = Files::get(&file) else { return StatusCode::NOT_FOUND.into_response() };
+    let Some(found) = Assets::get(&file) else { return StatusCode::NOT_FOUND.into_response() };
     let tag =
         format!("\"{}\"", hex::encode(found.metadata.sha256_hash().get(..12).unwrap_or_default()));
     let kind = match file.rsplit_once('.').map(|(_, ending)| ending) {

@@ -1,5 +1,5 @@
-//! One call as a waterfall: who took how long, what was asked and answered, why it ended and what to do about it; its
-//! documents, its sound, and every fact with the wishes it led to, step by step.
+//! The page of one call: its waterfall with requests and responses, why it ended and what to do
+//! about it, its documents, audio quality and recordings, and the replay of its inputs and outputs.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
+use super::auth::{SubmittedForm, Visitor};
 use super::calls::{self, Row};
-use super::course;
-use super::door::{Posted, Visitor};
 use super::i18n::Lang;
 use super::page::{Page, failed, html, missing};
-use super::replay::{self, Replayed};
+use super::quality_chart;
+use super::replay::{self, ReplayView};
 use super::view::{self, When};
 use super::{App, Console};
 use crate::api::{event_log, waterfall_of};
@@ -21,18 +21,18 @@ use engine::call::waterfall::{Bar, Body, Fidelity, Flow, Kind, Waterfall};
 use model::{CallQuality, CallUuid, DirectionQuality};
 use store::{RecordingFilter, StoreError};
 
-/// Bytes of bodies that a page has in all: what comes after is a download away.
+/// Maximum size of all bodies on a page, in bytes. The others can be downloaded.
 const BODIES_MAX: usize = 512 << 10;
-/// Rows that are shown.
+/// Maximum number of rows.
 const BARS_MAX: usize = 400;
-/// Units of the waterfall's width.
+/// Width of the waterfall in its own units.
 const WIDTH: i64 = 1_000;
-/// What took next to no time is seen, too.
-const LEAST: i64 = 6;
+/// Minimum width of a bar.
+const MIN_WIDTH: i64 = 6;
 
 /// A row of the waterfall.
-struct Shown {
-    /// The class of who took the time, and the key of their word.
+struct BarRow {
+    /// CSS class of the party that took the time, and key of its name.
     lane: &'static str,
     name: String,
     note: String,
@@ -40,26 +40,26 @@ struct Shown {
     took: String,
     failed: bool,
     part: bool,
-    /// In a thousandth of the whole.
+    /// Position in units of [`WIDTH`].
     x: i64,
     width: i64,
-    bodies: Vec<Carried>,
+    bodies: Vec<BodyView>,
 }
 
-/// What was sent or received.
-struct Carried {
-    /// The key of which way it went.
+/// A body that was sent or received.
+struct BodyView {
+    /// Text key of the direction.
     way: &'static str,
-    /// Its class.
+    /// CSS class of the direction.
     arrow: &'static str,
     head: String,
     kind: &'static str,
     text: String,
-    /// What there is to say of it: cut, rebuilt, not kept.
+    /// Remarks: cut, rebuilt or not kept.
     says: String,
 }
 
-struct Found {
+struct FindingRow {
     rule: String,
     line: usize,
     message: String,
@@ -67,17 +67,17 @@ struct Found {
     error: bool,
 }
 
-struct Heard {
+struct RecordingRow {
     url: String,
     length: String,
     started: When,
 }
 
-/// One way of the sound.
-struct Sound {
+/// Audio quality of one direction.
+struct DirectionView {
     key: &'static str,
     mos: String,
-    /// Of 100.
+    /// MOS as a percentage of the scale.
     level: i64,
     loss: String,
     jitter: String,
@@ -86,7 +86,7 @@ struct Sound {
 
 #[derive(Template)]
 #[template(path = "call.html")]
-struct Call {
+struct CallPage {
     page: Page,
     row: Row,
     live: bool,
@@ -96,19 +96,19 @@ struct Call {
     answered_after: String,
     set_up: String,
     total: String,
-    bars: Vec<Shown>,
-    /// The beginning is short, and can be looked at alone; and is.
+    bars: Vec<BarRow>,
+    /// Whether the beginning of the call can be shown enlarged, and whether it is.
     has_beginning: bool,
-    near: bool,
+    zoomed: bool,
     left_out: usize,
     ticks: Vec<(i64, String)>,
     remarks: Vec<String>,
-    findings: Vec<Found>,
-    replay: Replayed,
-    sounds: Vec<Sound>,
+    findings: Vec<FindingRow>,
+    replay: ReplayView,
+    sounds: Vec<DirectionView>,
     round_trip: String,
-    course: course::Shown,
-    recordings: Vec<Heard>,
+    course: quality_chart::QualityView,
+    recordings: Vec<RecordingRow>,
     parent: Option<CallUuid>,
 }
 
@@ -117,21 +117,21 @@ pub(super) async fn page(
     visitor: Visitor,
     Path(call): Path<String>,
 ) -> Response {
-    match shown(&console, &visitor, &call).await {
+    match load_page(&console, &visitor, &call).await {
         Ok(Some(page)) => html(&page),
         Ok(None) => missing(&console, &visitor),
         Err(error) => {
-            tracing::warn!(%error, "a call could not be shown");
+            tracing::warn!(%error, "failed to read call");
             failed(&console, &visitor, StatusCode::SERVICE_UNAVAILABLE, "")
         }
     }
 }
 
-async fn shown(
+async fn load_page(
     console: &Console,
     visitor: &Visitor,
     call: &str,
-) -> Result<Option<Call>, StoreError> {
+) -> Result<Option<CallPage>, StoreError> {
     let Ok(call) = call.parse::<CallUuid>() else { return Ok(None) };
     let (lang, api, scope) = (visitor.lang(), console.apis.api(), visitor.person.scope());
     let live = api.live.get(&scope, call);
@@ -143,8 +143,8 @@ async fn shown(
         }
     };
     let row = match (&live, &record) {
-        (Some(live), _) => calls::up(lang, live),
-        (None, Some(record)) => calls::ended(lang, record),
+        (Some(live), _) => calls::live_row(lang, live),
+        (None, Some(record)) => calls::ended_row(lang, record),
         (None, None) => return Ok(None),
     };
     let log = event_log(api, &scope, call).await?;
@@ -153,7 +153,9 @@ async fn shown(
     let replayed = replay::steps(lang, &log, chosen);
     let sound_over = fall.as_ref().and_then(|fall| fall.course.as_ref());
     let sound_so_far = sound_over.is_none().then(|| api.live.course(&scope, call)).flatten();
-    let course = sound_over.or(sound_so_far.as_ref()).map(|course| course::shown(lang, course));
+    let course = sound_over
+        .or(sound_so_far.as_ref())
+        .map(|course| quality_chart::quality_view(lang, course));
     let end = record.as_ref().and_then(|record| record.end.as_ref());
     let advice = end.map(|end| view::cause(lang, &end.cause).1).unwrap_or_default();
     let filter = RecordingFilter { call: Some(call), ..RecordingFilter::default() };
@@ -164,12 +166,12 @@ async fn shown(
         .and_then(|fall| fall.set_up_us().or(fall.answered_us))
         .map(|us| us.saturating_mul(5) / 4);
     let beginning = beginning.filter(|beginning| *beginning < whole / 4);
-    let near = visitor.query.get("view") == "beginning";
-    let last = beginning.filter(|_| near).unwrap_or(whole);
+    let zoomed = visitor.query.get("view") == "beginning";
+    let last = beginning.filter(|_| zoomed).unwrap_or(whole);
     let quality = end.and_then(|end| end.quality);
     let title = format!("{} → {}", row.from, row.to);
     let page = visitor.page(console, &title, "calls");
-    Ok(Some(Call {
+    Ok(Some(CallPage {
         page: if live.is_some() { page.listening(format!("call:{call}")) } else { page },
         live: live.is_some(),
         may_end: live.is_some(),
@@ -180,18 +182,18 @@ async fn shown(
         answered_after: fall
             .as_ref()
             .and_then(|fall| fall.answered_us)
-            .map(|us| lang.took(us))
+            .map(|us| lang.duration(us))
             .unwrap_or_default(),
         set_up: fall
             .as_ref()
             .and_then(Waterfall::set_up_us)
-            .map(|us| lang.took(us))
+            .map(|us| lang.duration(us))
             .unwrap_or_default(),
         total: end
             .map(|end| view::clock(Duration::from_secs(end.duration_secs)))
             .unwrap_or_default(),
         has_beginning: beginning.is_some(),
-        near: near && beginning.is_some(),
+        zoomed: zoomed && beginning.is_some(),
         bars: fall.as_ref().map(|fall| rows(lang, fall, last)).unwrap_or_default(),
         left_out: fall
             .as_ref()
@@ -203,7 +205,7 @@ async fn shown(
             .unwrap_or_default(),
         findings: fall
             .as_ref()
-            .map(|fall| fall.findings.iter().map(|(_, finding)| found(finding)).collect())
+            .map(|fall| fall.findings.iter().map(|(_, finding)| finding_row(finding)).collect())
             .unwrap_or_default(),
         replay: replayed,
         sounds: quality.map(|quality| sounds(lang, &quality)).unwrap_or_default(),
@@ -214,7 +216,7 @@ async fn shown(
         course: course.unwrap_or_default(),
         recordings: recordings
             .iter()
-            .map(|r| Heard {
+            .map(|r| RecordingRow {
                 url: format!("/recordings/{}.{}", r.id, r.format),
                 length: view::clock(Duration::from_millis(r.duration_ms)),
                 started: When::of(r.started),
@@ -225,52 +227,52 @@ async fn shown(
     }))
 }
 
-/// When the last thing happened, in microseconds of the call.
+/// Time of the last event of the call, in microseconds.
 fn last_of(fall: &Waterfall) -> i64 {
     let ends = fall.bars.iter().map(|bar| bar.to_us.unwrap_or(bar.from_us));
     ends.chain(fall.ended_us).chain(fall.answered_us).max().unwrap_or_default().max(1_000)
 }
 
-fn rows(lang: Lang, fall: &Waterfall, last: i64) -> Vec<Shown> {
+fn rows(lang: Lang, fall: &Waterfall, last: i64) -> Vec<BarRow> {
     let mut room = BODIES_MAX;
     let first = fall.bars.iter().map(|bar| bar.from_us).min().unwrap_or_default().min(0);
     let mut rows = Vec::new();
     for bar in fall.bars.iter().filter(|bar| bar.from_us <= last).take(BARS_MAX) {
-        let bodies = bar.bodies.iter().map(|body| carried(lang, body, &mut room)).collect();
-        rows.push(Shown { bodies, ..row(lang, bar, first, last, false) });
+        let bodies = bar.bodies.iter().map(|body| body_view(lang, body, &mut room)).collect();
+        rows.push(BarRow { bodies, ..row(lang, bar, first, last, false) });
         rows.extend(bar.parts.iter().map(|part| row(lang, part, first, last, true)));
     }
     rows
 }
 
-fn row(lang: Lang, bar: &Bar, first: i64, last: i64, part: bool) -> Shown {
+fn row(lang: Lang, bar: &Bar, first: i64, last: i64, part: bool) -> BarRow {
     let whole = last.saturating_sub(first).max(1);
     let place = |us: i64| us.saturating_sub(first).saturating_mul(WIDTH) / whole;
-    let x = place(bar.from_us).clamp(0, WIDTH - LEAST);
+    let x = place(bar.from_us).clamp(0, WIDTH - MIN_WIDTH);
     let until = bar.to_us.map_or(WIDTH, place).min(WIDTH);
-    Shown {
+    BarRow {
         lane: bar.what.as_str(),
-        // A program's names where they are one: of elements, requests, URLs.
+        // Names without a text are technical: elements, requests and URLs.
         name: lang
             .find(&format!("bar.{}", bar.name))
             .map_or_else(|| bar.name.clone(), str::to_owned),
         note: bar.note.clone(),
-        at: lang.took(bar.from_us),
+        at: lang.duration(bar.from_us),
         took: match bar.took_us() {
             Some(0) => String::new(),
-            Some(us) => lang.took(us),
+            Some(us) => lang.duration(us),
             None => "…".to_owned(),
         },
         failed: bar.failed,
         part,
         x,
-        width: until.saturating_sub(x).clamp(LEAST, WIDTH - x),
+        width: until.saturating_sub(x).clamp(MIN_WIDTH, WIDTH - x),
         bodies: Vec::new(),
     }
 }
 
-/// A body as the page has it, as long as there is room.
-fn carried(lang: Lang, body: &Body, room: &mut usize) -> Carried {
+/// Converts a body, without its text if the page has no room left for it.
+fn body_view(lang: Lang, body: &Body, room: &mut usize) -> BodyView {
     let fits = body.text.len() <= *room;
     *room -= if fits { body.text.len() } else { 0 };
     let mut says = Vec::new();
@@ -287,7 +289,7 @@ fn carried(lang: Lang, body: &Body, room: &mut usize) -> Carried {
     if let Some(whole) = body.cut_of.filter(|_| fits) {
         says.push(lang.with("body.cut", &[&body.text.len().to_string(), &whole.to_string()]));
     }
-    Carried {
+    BodyView {
         way: match body.way {
             Flow::Out => "body.sent",
             Flow::In => "body.received",
@@ -303,13 +305,13 @@ fn carried(lang: Lang, body: &Body, room: &mut usize) -> Carried {
     }
 }
 
-/// Where the scale has its marks.
+/// The labels of the time scale.
 fn ticks(lang: Lang, last: i64) -> Vec<(i64, String)> {
-    (0..=4).map(|quarter| (quarter * WIDTH / 4, lang.took(last / 4 * quarter))).collect()
+    (0..=4).map(|quarter| (quarter * WIDTH / 4, lang.duration(last / 4 * quarter))).collect()
 }
 
-fn found(finding: &xml::ast::Finding) -> Found {
-    Found {
+fn finding_row(finding: &xml::ast::Finding) -> FindingRow {
+    FindingRow {
         rule: finding.rule.clone(),
         line: usize::try_from(finding.at.line).unwrap_or_default(),
         message: finding.message.clone(),
@@ -318,9 +320,9 @@ fn found(finding: &xml::ast::Finding) -> Found {
     }
 }
 
-fn sounds(lang: Lang, quality: &CallQuality) -> Vec<Sound> {
+fn sounds(lang: Lang, quality: &CallQuality) -> Vec<DirectionView> {
     let way = |key, way: Option<DirectionQuality>| {
-        way.map(|way| Sound {
+        way.map(|way| DirectionView {
             key,
             mos: lang.decimals(format!("{:.1}", way.mos)),
             level: level(way.mos),
@@ -339,13 +341,13 @@ fn sounds(lang: Lang, quality: &CallQuality) -> Vec<Sound> {
         .collect()
 }
 
-/// A score from 1 to 4.5 as a part of a hundred.
+/// A MOS from 1 to 4.5 as a percentage.
 #[allow(clippy::as_conversions, reason = "bounded")]
 fn level(mos: f64) -> i64 {
     ((mos.clamp(1.0, 4.5) - 1.0) / 3.5 * 100.0) as i64
 }
 
-/// The log, to be kept as a fixture: what `offhook replay` reads.
+/// Downloads the event log, which `offhook replay` reads.
 pub(super) async fn log(
     State(console): App,
     visitor: Visitor,
@@ -366,19 +368,19 @@ pub(super) async fn log(
                 .into_response()
         }
         Err(error) => {
-            tracing::warn!(%error, "a call's log could not be read");
+            tracing::warn!(%error, "failed to read event log");
             failed(&console, &visitor, StatusCode::SERVICE_UNAVAILABLE, "")
         }
     }
 }
 
-/// Ends a call that is up.
+/// Ends a live call.
 pub(super) async fn hang_up(
     State(console): App,
     Path(call): Path<String>,
-    posted: Posted,
+    submitted: SubmittedForm,
 ) -> Response {
-    let visitor = posted.visitor;
+    let visitor = submitted.visitor;
     let Ok(id) = call.parse::<CallUuid>() else { return missing(&console, &visitor) };
     let path = format!("/api/v1/calls/{id}/hangup/");
     if crate::api::Apis::serves(&Method::POST, &path) {

@@ -1,4 +1,4 @@
-//! Calls: those that are up, and the history with its filters.
+//! The list of calls: live ones, and the history with its filters.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::App;
-use super::door::Visitor;
+use super::auth::Visitor;
 use super::form::Form;
 use super::i18n::Lang;
 use super::page::{Page, failed, html};
@@ -16,46 +16,47 @@ use crate::api::{LiveCall, LiveStatus};
 use model::{CallUuid, Direction, Timestamp};
 use store::{CallFilter, CallRecord, Compare};
 
-/// Calls of a page, and of those that are up.
+/// Number of ended calls per page, and maximum number of live ones.
 const PAGE: u32 = 50;
-const UP_MAX: usize = 1_000;
-/// Numbers that a filter offers.
+const LIVE_MAX: usize = 1_000;
+/// Maximum number of numbers in the filter.
 const NUMBERS_MAX: usize = 500;
 
-/// The filter's fields: of the history, and of the calls that are up.
+/// Filter fields of the history and of the live calls.
 const FIELDS: &[&str] = &["from", "to", "direction", "outcome", "since", "until"];
-const UP_FIELDS: &[&str] = &["up", "up_direction", "up_state"];
+const LIVE_FIELDS: &[&str] = &["up", "up_direction", "up_state"];
 
 /// A call in a list.
 pub(super) struct Row {
     pub(super) id: CallUuid,
-    /// `in` or `out`, and the key of its word.
+    /// CSS class, `in` or `out`, and text key of the direction.
     pub(super) arrow: &'static str,
     pub(super) direction: &'static str,
     pub(super) from: String,
     pub(super) to: String,
     pub(super) name: String,
     pub(super) started: When,
-    /// Empty while it goes on.
+    /// Empty while the call is live.
     pub(super) length: String,
-    /// Words for how it stands, and the class of their mark.
+    /// Text of the state, and CSS class of its mark.
     pub(super) state: String,
     pub(super) tone: &'static str,
 }
 
 #[derive(Template)]
 #[template(path = "calls.html")]
-struct Calls {
+struct CallsPage {
     page: Page,
     up: Vec<Row>,
-    /// Of those that are up, how many the filter lets through, and of how many.
+    /// Number of live calls that match the filter, and of all.
     up_count: usize,
     up_all: usize,
     up_filtered: bool,
     up_query: String,
     up_direction: String,
     up_state: String,
-    /// What a list's form says of the other one's, and where it leads without its own.
+    /// Each list has its own form. These are the fields of the other list that a form keeps, and
+    /// the links that clear one filter.
     kept: Vec<(&'static str, String)>,
     up_kept: Vec<(&'static str, String)>,
     up_clear: String,
@@ -70,7 +71,7 @@ struct Calls {
     outcome: String,
     since: String,
     until: String,
-    /// The account's own, each with its alias, to choose from.
+    /// The numbers of the account with their aliases.
     numbers: Vec<(String, String)>,
 }
 
@@ -83,13 +84,13 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let first = filter.before.is_none();
     let mut live = if first { api.live.list(&scope) } else { Vec::new() };
     let up_all = live.len();
-    let wanted = Wanted::read(query);
-    live.retain(|call| wanted.holds(call));
+    let live_filter = LiveCallFilter::read(query);
+    live.retain(|call| live_filter.matches(call));
     api.store.flush().await;
     let mut records = match api.store.calls().newest(&scope, &filter, PAGE + 1).await {
         Ok(records) => records,
         Err(error) => {
-            tracing::warn!(%error, "calls could not be listed");
+            tracing::warn!(%error, "failed to list calls");
             return failed(&console, &visitor, axum::http::StatusCode::SERVICE_UNAVAILABLE, "");
         }
     };
@@ -99,22 +100,22 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         .last()
         .filter(|_| more)
         .map(|r| format!("{}.{}", r.start.started.micros(), r.start.call));
-    let calls = Calls {
+    let calls = CallsPage {
         up_count: live.len(),
         up_all,
-        up_filtered: UP_FIELDS.iter().any(|name| query.some(name).is_some()),
+        up_filtered: LIVE_FIELDS.iter().any(|name| query.some(name).is_some()),
         up_query: query.get("up").to_owned(),
         up_direction: query.get("up_direction").to_owned(),
         up_state: query.get("up_state").to_owned(),
         kept: kept(query, FIELDS),
-        up_kept: kept(query, UP_FIELDS),
+        up_kept: kept(query, LIVE_FIELDS),
         up_clear: query.only(FIELDS),
-        clear: query.only(UP_FIELDS),
-        up: live.iter().take(UP_MAX).map(|call| up(lang, call)).collect(),
+        clear: query.only(LIVE_FIELDS),
+        up: live.iter().take(LIVE_MAX).map(|call| live_row(lang, call)).collect(),
         ended: records
             .iter()
             .filter(|record| record.end.is_some())
-            .map(|record| ended(lang, record))
+            .map(|record| ended_row(lang, record))
             .collect(),
         next: cursor.map(|cursor| query.with("before", Some(&cursor))).unwrap_or_default(),
         first,
@@ -144,16 +145,17 @@ fn kept(query: &Form, fields: &[&'static str]) -> Vec<(&'static str, String)> {
     fields.iter().filter_map(|name| Some((*name, query.some(name)?.to_owned()))).collect()
 }
 
-/// Which of the calls that are up are asked for.
-struct Wanted {
-    /// In a number, with or without what people write between digits, or in the caller's name.
+/// Filter of the live calls.
+struct LiveCallFilter {
+    /// Text to find in a number or the caller's name, and the same as bare digits if it is a
+    /// number.
     text: String,
     digits: String,
     direction: Option<Direction>,
     status: Option<LiveStatus>,
 }
 
-impl Wanted {
+impl LiveCallFilter {
     fn read(query: &Form) -> Self {
         let text = query.get("up").to_lowercase();
         let bare: String =
@@ -172,7 +174,7 @@ impl Wanted {
         }
     }
 
-    fn holds(&self, call: &LiveCall) -> bool {
+    fn matches(&self, call: &LiveCall) -> bool {
         let is_in = |party: &str| {
             let party = party.to_lowercase();
             party.contains(&self.text) || (!self.digits.is_empty() && party.contains(&self.digits))
@@ -218,7 +220,8 @@ fn filter(query: &Form) -> CallFilter {
     }
 }
 
-/// From the beginning of a day to the end of one, in UTC; what is no day leaves its side open.
+/// The range from the start of one day to the end of another, in UTC. An unreadable date leaves its
+/// side open.
 fn days(since: &str, until: &str) -> Vec<(Compare, Timestamp)> {
     let begins = |day: &str| {
         let day: jiff::civil::Date = day.parse().ok()?;
@@ -230,8 +233,8 @@ fn days(since: &str, until: &str) -> Vec<(Compare, Timestamp)> {
     since.into_iter().chain(until).collect()
 }
 
-/// A call that is up, or waits.
-pub(super) fn up(lang: Lang, call: &LiveCall) -> Row {
+/// The row of a live or queued call.
+pub(super) fn live_row(lang: Lang, call: &LiveCall) -> Row {
     let (state, tone) = match call.status {
         LiveStatus::Queued => ("state.queued", "waiting"),
         LiveStatus::Ringing => ("state.ringing", "waiting"),
@@ -251,8 +254,8 @@ pub(super) fn up(lang: Lang, call: &LiveCall) -> Row {
     }
 }
 
-/// A call that has ended.
-pub(super) fn ended(lang: Lang, record: &CallRecord) -> Row {
+/// The row of an ended call.
+pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
     let (start, end) = (&record.start, record.end.as_ref());
     let cause = end.map_or("", |end| end.cause.as_str());
     let answered = end.is_some_and(|end| end.answered.is_some());
@@ -303,8 +306,8 @@ mod tests {
     }
 
     #[test]
-    fn history_is_of_whole_days() {
-        let told = |since, until| {
+    fn history_covers_whole_days() {
+        let range = |since, until| {
             days(since, until)
                 .into_iter()
                 .map(|(compare, at)| (compare, at.rfc3339()))
@@ -314,13 +317,13 @@ mod tests {
             (Compare::GreaterEqual, "2026-03-01T00:00:00.000Z".to_owned()),
             (Compare::Less, "2026-03-02T00:00:00.000Z".to_owned()),
         ];
-        assert_eq!(told("2026-03-01", "2026-03-01"), day);
-        assert_eq!(told("2026-02-30", "tomorrow"), []);
-        assert_eq!(told("", "2026-03-01"), day[1..]);
+        assert_eq!(range("2026-03-01", "2026-03-01"), day);
+        assert_eq!(range("2026-02-30", "tomorrow"), []);
+        assert_eq!(range("", "2026-03-01"), day[1..]);
     }
 
     #[test]
-    fn calls_that_are_up_are_found_by_number_name_direction_and_state() {
+    fn filters_live_calls_by_number_name_direction_and_state() {
         let asha = call("919812345678", "Asha Verma", Direction::Inbound, LiveStatus::InProgress);
         let desk = call("sip:desk@acme", "", Direction::Outbound, LiveStatus::Queued);
         let cases = [
@@ -336,8 +339,8 @@ mod tests {
             ("up_state=nonsense&up_direction=x", [true, true]),
         ];
         for (query, found) in cases {
-            let wanted = Wanted::read(&Form::read(query.as_bytes()));
-            assert_eq!([&asha, &desk].map(|call| wanted.holds(call)), found, "{query}");
+            let live_filter = LiveCallFilter::read(&Form::read(query.as_bytes()));
+            assert_eq!([&asha, &desk].map(|call| live_filter.matches(call)), found, "{query}");
         }
     }
 }

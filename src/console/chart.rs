@@ -1,12 +1,13 @@
-//! Charts as inline SVG: their looks come from classes. Beside each stands a table with the same numbers.
+//! Renders charts as inline SVG, styled with CSS classes. Each has a table with the same values
+//! beside it.
 
 use std::fmt::Write as _;
 
-/// Width and height of a drawing, in its own units.
+/// Width and height of a chart, in its own units.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 140.0;
 
-/// The least round number that is not below `most`: where an axis ends.
+/// The smallest round number that is at least `most`: the end of an axis.
 pub(super) fn ceiling(most: usize) -> usize {
     let mut step = 1_usize;
     loop {
@@ -21,18 +22,18 @@ pub(super) fn ceiling(most: usize) -> usize {
 }
 
 #[allow(clippy::as_conversions, reason = "counts of calls, to be drawn")]
-fn real(count: usize) -> f64 {
+fn to_f64(count: usize) -> f64 {
     count as f64
 }
 
-/// An area over time; `slots`: how many values fill the width, the last one at its end.
+/// An area chart over time. `slots` values fill the width; the last value is at the right edge.
 pub(super) fn area(values: &[usize], slots: usize, title: &str) -> String {
-    let top = real(ceiling(values.iter().copied().max().unwrap_or_default()));
-    let step = WIDTH / real(slots.max(2) - 1);
-    let first = WIDTH - step * real(values.len().saturating_sub(1));
+    let top = to_f64(ceiling(values.iter().copied().max().unwrap_or_default()));
+    let step = WIDTH / to_f64(slots.max(2) - 1);
+    let first = WIDTH - step * to_f64(values.len().saturating_sub(1));
     let (mut line, mut at) = (String::new(), first);
     for (n, value) in values.iter().enumerate() {
-        let y = HEIGHT - HEIGHT * real(*value) / top;
+        let y = HEIGHT - HEIGHT * to_f64(*value) / top;
         let _ = write!(line, "{}{at:.1},{y:.1}", if n == 0 { "M" } else { " L" });
         at += step;
     }
@@ -42,21 +43,21 @@ pub(super) fn area(values: &[usize], slots: usize, title: &str) -> String {
             "<path class=\"area\" d=\"{line} L{WIDTH},{HEIGHT} L{first:.1},{HEIGHT} Z\"/><path class=\"line\" d=\"{line}\"/>"
         ),
     };
-    framed(&body, title)
+    svg(&body, title)
 }
 
-/// Bars of several parts, one above the other; each part has its class.
+/// Stacked bars; each part has its CSS class.
 pub(super) fn bars(columns: &[Vec<(usize, &'static str)>], title: &str) -> String {
     let sum =
         |column: &Vec<(usize, &'static str)>| column.iter().map(|(value, _)| value).sum::<usize>();
-    let top = real(ceiling(columns.iter().map(sum).max().unwrap_or_default()));
-    let step = WIDTH / real(columns.len().max(1));
+    let top = to_f64(ceiling(columns.iter().map(sum).max().unwrap_or_default()));
+    let step = WIDTH / to_f64(columns.len().max(1));
     let gap = (step * 0.25).min(6.0);
     let mut body = String::new();
     for (n, column) in columns.iter().enumerate() {
-        let (x, mut y) = (step * real(n) + gap / 2.0, HEIGHT);
+        let (x, mut y) = (step * to_f64(n) + gap / 2.0, HEIGHT);
         for (value, class) in column {
-            let height = HEIGHT * real(*value) / top;
+            let height = HEIGHT * to_f64(*value) / top;
             y -= height;
             if *value > 0 {
                 let width = step - gap;
@@ -67,17 +68,17 @@ pub(super) fn bars(columns: &[Vec<(usize, &'static str)>], title: &str) -> Strin
             }
         }
     }
-    framed(&body, title)
+    svg(&body, title)
 }
 
-/// A line over time; where a value is missing it goes on to the next.
+/// A line over time. It connects the values on both sides of a gap.
 pub(super) struct Line {
     pub(super) class: &'static str,
-    /// At seconds, each with its value.
+    /// Time in seconds and value of each point.
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// Lines over `from` to `to` on the one axis, and `low` to `high` on the other.
+/// A line chart from time `from` to `to` and value `low` to `high`.
 pub(super) fn lines(
     lines: &[Line],
     (from, to): (f64, f64),
@@ -100,17 +101,17 @@ pub(super) fn lines(
             );
         }
         if let [_] = points.as_slice() {
-            // A round end makes a dot of it.
+            // The round line cap turns this into a dot.
             path.push_str(" h0.1");
         }
         if !path.is_empty() {
             let _ = write!(body, "<path class=\"line {class}\" d=\"{path}\"/>");
         }
     }
-    framed(&body, title)
+    svg(&body, title)
 }
 
-fn framed(body: &str, title: &str) -> String {
+fn svg(body: &str, title: &str) -> String {
     let mut grid = String::new();
     for quarter in 0..=4_u8 {
         let y = HEIGHT * f64::from(quarter) / 4.0;
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn charts_are_drawn_of_anything() {
+    fn draws_any_values() {
         assert!(!area(&[], 10, "x").contains("path") && area(&[1, 2], 2, "<x>").contains("&lt;x>"));
         assert!(bars(&[vec![(1, "good"), (0, "bad")]], "x").matches("<rect").count() == 1);
     }

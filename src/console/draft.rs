@@ -1,5 +1,6 @@
-//! The document that the browser phone hears: beside a node whose Meta is simulated, one number answers with what was last
-//! written in the playground. It lives in memory, and is one for the process: such a node is one person's.
+//! The playground document for the browser phone. On a node with a simulated Meta, one number
+//! answers with the latest document of the playground. It is kept in memory, once per process: only
+//! one person uses such a node.
 
 use std::net::SocketAddr;
 use std::sync::{PoisonError, RwLock};
@@ -10,15 +11,15 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use tokio::net::TcpListener;
 
-/// What that number's answer URL ends with.
+/// Path of that number's answer URL.
 pub const PATH: &str = "/playground.xml";
-/// Before anybody wrote something.
-const NOTHING: &str =
+/// The document until one is written.
+const DEFAULT_DOCUMENT: &str =
     "<Response><Speak>Write a document in the playground, and call again.</Speak></Response>";
 
-static TEXT: RwLock<String> = RwLock::new(String::new());
+static DOCUMENT: RwLock<String> = RwLock::new(String::new());
 
-/// The number that answers with the document.
+/// The number that answers with the playground document.
 #[derive(Clone, Debug)]
 pub struct Drafts {
     pub number: String,
@@ -26,14 +27,15 @@ pub struct Drafts {
 
 impl Drafts {
     pub(super) fn put(&self, source: &str) {
-        source.clone_into(&mut TEXT.write().unwrap_or_else(PoisonError::into_inner));
+        source.clone_into(&mut DOCUMENT.write().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// Serves the document at a listener of its own, since a node asks none of its own (R17); gives its URL.
+/// Serves the document at a separate listener and returns its URL. A node refuses to fetch from its
+/// own listeners.
 ///
 /// # Errors
-/// The address can't be had.
+/// Returns an error if the address cannot be bound.
 pub async fn serve(listen: SocketAddr) -> std::io::Result<String> {
     let listener = TcpListener::bind(listen).await?;
     let url = format!("http://{}{PATH}", listener.local_addr()?);
@@ -43,7 +45,7 @@ pub async fn serve(listen: SocketAddr) -> std::io::Result<String> {
 }
 
 async fn document() -> Response {
-    let text = TEXT.read().unwrap_or_else(PoisonError::into_inner).clone();
-    let text = if text.is_empty() { NOTHING.to_owned() } else { text };
+    let text = DOCUMENT.read().unwrap_or_else(PoisonError::into_inner).clone();
+    let text = if text.is_empty() { DEFAULT_DOCUMENT.to_owned() } else { text };
     ([(header::CONTENT_TYPE, "application/xml; charset=utf-8")], text).into_response()
 }

@@ -1,10 +1,12 @@
-//! `/console/events`: what has changed, as server-sent events.
+//! `/console/events`: changes as server-sent events.
 //!
-//! With `?page=PATH` an event has the parts of that page that are another now (`parts`), so that a browser neither asks for a
-//! page again nor puts in what it has. The page is made anew as for any request, with the session that the feed came with: it
-//! has what that person may see. Without, an event names kinds of things and nothing of them.
+//! With `?page=PATH`, an event contains the changed parts of that page (`parts`), so that the
+//! browser neither reloads the page nor replaces what it already has. The page is rendered as for
+//! any request, with the session of the event stream, so it contains only what this person may see.
+//! Without `page`, an event names the kinds of changed objects only.
 //!
-//! News come together at five a second at most. Each event has its number; one that comes back after a gap asks anew.
+//! At most five events are sent per second. Each has a number; a browser that reconnects after a
+//! gap reloads the page.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -24,20 +26,20 @@ use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 use tower::ServiceExt as _;
 
 use super::form::Form;
-use super::parts::{self, Shown};
-use super::{App, Console, door};
+use super::page_diff::{self, Snapshot};
+use super::{App, Console, auth};
 use crate::api::session;
 use engine::feed::{News, What};
 use model::AuthId;
 
-/// News that come within are told together.
-const TOGETHER: Duration = Duration::from_millis(200);
-/// A call that is up has more to show without news: its graph grows, its log goes on.
-const GROWS: Duration = Duration::from_secs(5);
-/// A feed ends so often and is asked for again, with a session that still holds.
-const AT_MOST: Duration = Duration::from_secs(120);
+/// Changes within this time are sent as one event.
+const BATCH_WINDOW: Duration = Duration::from_millis(200);
+/// Refresh interval of a live call: its chart and log grow without events.
+const LIVE_CALL_REFRESH: Duration = Duration::from_secs(5);
+/// Maximum duration of a stream. The browser reconnects, which checks the session again.
+const STREAM_MAX: Duration = Duration::from_secs(120);
 
-/// The console's pages without its feeds.
+/// The console's routes without this one.
 #[derive(Clone)]
 pub(super) struct Pages(pub(super) Router);
 
@@ -45,19 +47,19 @@ struct Feed {
     news: Receiver<Arc<News>>,
     main: AuthId,
     console: Arc<Console>,
-    watched: Option<Watched>,
+    watched: Option<WatchedPage>,
 }
 
-/// A page that somebody has open.
-struct Watched {
+/// A page that a browser has open.
+struct WatchedPage {
     pages: Router,
     path: String,
     headers: HeaderMap,
-    /// What it is about.
+    /// Kinds of changes that concern the page.
     live: Vec<String>,
-    shown: Shown,
-    /// It shows one call that is up.
-    grows: bool,
+    shown: Snapshot,
+    /// It shows a live call.
+    is_live_call: bool,
 }
 
 pub(super) async fn serve(
@@ -69,31 +71,33 @@ pub(super) async fn serve(
     if !session::is_from_here(&headers) {
         return StatusCode::FORBIDDEN.into_response();
     }
-    let person = match door::person(&console, &headers).await {
+    let person = match auth::person(&console, &headers).await {
         Ok(Some(person)) => person,
         Ok(None) => return StatusCode::UNAUTHORIZED.into_response(),
         Err(answer) => return *answer,
     };
     let news = console.apis.api().feed.watch();
     let last = console.apis.api().feed.last();
-    // A page says when it was made; whoever comes back, what they heard last.
+    // A page has the number of the last event it includes; a reconnecting browser sends the last
+    // one it received.
     let query = Form::read(uri.query().unwrap_or_default().as_bytes());
     let again = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
     let known = again.or_else(|| query.get("since").parse().ok());
     let main = person.user.main_account.clone();
-    let until = tokio::time::sleep(AT_MOST);
+    let until = tokio::time::sleep(STREAM_MAX);
     let stop = console.stop.clone();
     let watched = match query.some("page") {
         None => None,
-        Some(path) => match Watched::of(pages, path, &headers).await {
+        Some(path) => match WatchedPage::of(pages, path, &headers).await {
             Some(watched) => Some(watched),
             None => return StatusCode::NOT_FOUND.into_response(),
         },
     };
     let feed = Feed { news, main, console: console.clone(), watched };
-    // Something has happened since (which, nobody has kept), or it was another process.
+    // Events in between are not kept, so everything may have changed; a different number may also
+    // come from another process.
     let first = (known.is_some_and(|known| known != last))
-        .then(|| told(last, &BTreeSet::from(["all".to_owned()])));
+        .then(|| change_event(last, &BTreeSet::from(["all".to_owned()])));
     let first =
         first.unwrap_or_else(|| Event::default().event("hello").id(last.to_string()).data(""));
     let rest =
@@ -113,14 +117,15 @@ pub(super) async fn serve(
 }
 
 impl Feed {
-    /// The next event, once there is something to tell; none: the node is over, or the page is not theirs any more.
+    /// Waits for the next event. `None` if the node stops or the person may no longer see the page.
     async fn next(&mut self) -> Option<Event> {
         loop {
-            let grows = self.watched.as_ref().is_some_and(|watched| watched.grows);
-            let (last, kinds) = self.heard(grows.then_some(GROWS)).await?;
-            let Some(watched) = &mut self.watched else { return Some(told(last, &kinds)) };
-            let has_grown = grows && kinds.is_empty();
-            if !has_grown && !watched.is_about(&kinds) {
+            let is_live_call = self.watched.as_ref().is_some_and(|watched| watched.is_live_call);
+            let (last, kinds) =
+                self.next_changes(is_live_call.then_some(LIVE_CALL_REFRESH)).await?;
+            let Some(watched) = &mut self.watched else { return Some(change_event(last, &kinds)) };
+            let is_refresh = is_live_call && kinds.is_empty();
+            if !is_refresh && !watched.is_affected_by(&kinds) {
                 continue;
             }
             if let Some(parts) = watched.parts().await? {
@@ -131,8 +136,9 @@ impl Feed {
         }
     }
 
-    /// The kinds of what has happened, once something has, and the number of the last of it; nothing has `within` that time: none.
-    async fn heard(&mut self, within: Option<Duration>) -> Option<(u64, BTreeSet<String>)> {
+    /// Waits for changes. Returns their kinds and the number of the last one. The kinds are empty
+    /// if nothing changed `within` that time. `None` if the node stops.
+    async fn next_changes(&mut self, within: Option<Duration>) -> Option<(u64, BTreeSet<String>)> {
         let until = async move {
             match within {
                 Some(within) => tokio::time::sleep(within).await,
@@ -140,46 +146,46 @@ impl Feed {
             }
         };
         tokio::pin!(until);
-        let mut heard = BTreeSet::new();
+        let mut changed = BTreeSet::new();
         let mut last = loop {
             let news = tokio::select! {
                 biased;
                 news = self.news.recv() => news,
-                () = &mut until => return Some((self.console.apis.api().feed.last(), heard)),
+                () = &mut until => return Some((self.console.apis.api().feed.last(), changed)),
             };
             match news {
                 Ok(news) if news.account == self.main => {
-                    heard.extend(kinds(&news.what));
+                    changed.extend(kinds(&news.what));
                     break news.number;
                 }
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => {
-                    heard.insert("all".to_owned());
+                    changed.insert("all".to_owned());
                     break self.console.apis.api().feed.last();
                 }
                 Err(RecvError::Closed) => return None,
             }
         };
-        tokio::time::sleep(TOGETHER).await;
+        tokio::time::sleep(BATCH_WINDOW).await;
         loop {
             match self.news.try_recv() {
                 Ok(news) if news.account == self.main => {
-                    heard.extend(kinds(&news.what));
+                    changed.extend(kinds(&news.what));
                     last = news.number;
                 }
                 Ok(_) => {}
                 Err(TryRecvError::Lagged(_)) => {
-                    heard.insert("all".to_owned());
+                    changed.insert("all".to_owned());
                 }
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
-        Some((last, heard))
+        Some((last, changed))
     }
 }
 
-impl Watched {
-    /// None: it is no page of theirs.
+impl WatchedPage {
+    /// Renders the page. `None` if this person may not see it.
     async fn of(pages: Router, path: &str, headers: &HeaderMap) -> Option<Self> {
         let kept = [header::COOKIE, header::ACCEPT_LANGUAGE];
         let headers = kept
@@ -191,22 +197,22 @@ impl Watched {
             path: path.to_owned(),
             headers,
             live: Vec::new(),
-            shown: Shown::default(),
-            grows: false,
+            shown: Snapshot::default(),
+            is_live_call: false,
         };
         let html = watched.page().await?;
-        watched.live = parts::live(&html);
-        watched.grows = is_of_a_call(&watched.live);
+        watched.live = page_diff::live(&html);
+        watched.is_live_call = shows_live_call(&watched.live);
         watched.live.push("notification".to_owned());
-        watched.shown = Shown::default().next(&html).0;
+        watched.shown = Snapshot::default().next(&html).0;
         Some(watched)
     }
 
-    fn is_about(&self, kinds: &BTreeSet<String>) -> bool {
+    fn is_affected_by(&self, kinds: &BTreeSet<String>) -> bool {
         kinds.contains("all") || self.live.iter().any(|kind| kinds.contains(kind))
     }
 
-    /// The page as it is now.
+    /// Renders the page. `None` if it is not an HTML page of the console.
     async fn page(&self) -> Option<String> {
         if !self.path.starts_with("/console/") {
             return None;
@@ -221,28 +227,29 @@ impl Watched {
         String::from_utf8(answer.into_body().collect().await.ok()?.to_bytes().to_vec()).ok()
     }
 
-    /// What of it is another than what was sent last.
+    /// The parts that changed since the last call. The outer `None`: the page is gone.
     async fn parts(&mut self) -> Option<Option<serde_json::Value>> {
         let html = self.page().await?;
-        self.grows = is_of_a_call(&parts::live(&html));
-        let (shown, told) = self.shown.next(&html);
+        self.is_live_call = shows_live_call(&page_diff::live(&html));
+        let (shown, changes) = self.shown.next(&html);
         self.shown = shown;
-        Some(told)
+        Some(changes)
     }
 }
 
-/// Whether a page is about one call that is up: it says so as long as that is.
-fn is_of_a_call(live: &[String]) -> bool {
+/// Whether a page shows a live call. It declares this while the call is live.
+fn shows_live_call(live: &[String]) -> bool {
     live.iter().any(|kind| kind.starts_with("call:"))
 }
 
-fn told(last: u64, kinds: &BTreeSet<String>) -> Event {
+fn change_event(last: u64, kinds: &BTreeSet<String>) -> Event {
     let kinds: Vec<&str> =
         kinds.iter().map(String::as_str).filter(|kind| !kind.contains(':')).collect();
     Event::default().event("change").id(last.to_string()).data(kinds.join(" "))
 }
 
-/// What a page may listen to: a kind, and for calls and conversations the one.
+/// The kinds that a page can listen to: the kind of object, and for calls and conversations also
+/// the object.
 fn kinds(what: &What) -> impl Iterator<Item = String> {
     let (kind, one) = match what {
         What::Call(call) => ("call", Some(format!("call:{call}"))),

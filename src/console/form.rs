@@ -1,6 +1,6 @@
-//! What a form or a query says.
+//! Form and query parameters.
 
-/// Name and value pairs, decoded.
+/// Decoded name and value pairs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Form(Vec<(String, String)>);
 
@@ -14,12 +14,12 @@ impl Form {
         )
     }
 
-    /// A field, without blanks around it; empty where it is not there.
+    /// A field without surrounding white space. Empty if it is missing.
     pub(super) fn get(&self, name: &str) -> &str {
         self.raw(name).trim()
     }
 
-    /// A field as it was sent.
+    /// The unmodified value of a field. Empty if it is missing.
     pub(super) fn raw(&self, name: &str) -> &str {
         self.0
             .iter()
@@ -29,12 +29,12 @@ impl Form {
             .unwrap_or_default()
     }
 
-    /// A field that says something.
+    /// A field, or `None` if it is missing or blank.
     pub(super) fn some(&self, name: &str) -> Option<&str> {
         Some(self.get(name)).filter(|value| !value.is_empty())
     }
 
-    /// A query of these fields alone.
+    /// A query with these fields only.
     pub(super) fn only(&self, names: &[&str]) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(
@@ -45,7 +45,7 @@ impl Form {
         format!("?{}", query.finish())
     }
 
-    /// The query with one field set to another value, or without it.
+    /// The query with one field replaced or removed.
     pub(super) fn with(&self, name: &str, value: Option<&str>) -> String {
         let kept = self.0.iter().filter(|(known, value)| known != name && !value.is_empty());
         let mut query = url::form_urlencoded::Serializer::new(String::new());

@@ -1,12 +1,12 @@
-//! The first page: what goes on, and for newcomers the way to a first call.
+//! The start page: current activity, and for new accounts the steps to a first call.
 
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
 use super::App;
+use super::auth::Visitor;
 use super::calls::{self, Row};
-use super::door::Visitor;
 use super::page::{Page, html};
 use crate::api::LiveStatus;
 use store::CallFilter;
@@ -20,18 +20,18 @@ struct Home {
     slots: u32,
     cps: usize,
     calls: Vec<Row>,
-    /// The first that can be called, else the first; empty: there is none.
+    /// The first number with calling enabled, else the first one. Empty if absent.
     number: String,
     callable: bool,
     owner: bool,
-    /// Whether Meta's sign-up window can be opened from here.
-    signs_up: bool,
-    /// A first call has been made.
+    /// Whether Meta's sign-up dialog is available.
+    can_sign_up: bool,
+    /// Whether the account has had a call.
     called: bool,
     base_url: String,
 }
 
-/// Calls that are shown.
+/// Number of calls on the page.
 const LATEST: usize = 6;
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
@@ -43,9 +43,12 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     api.store.flush().await;
     let ended =
         api.store.calls().newest(&scope, &CallFilter::default(), 6).await.unwrap_or_default();
-    let mut rows: Vec<Row> = up.iter().map(|call| calls::up(lang, call)).collect();
+    let mut rows: Vec<Row> = up.iter().map(|call| calls::live_row(lang, call)).collect();
     rows.extend(
-        ended.iter().filter(|record| record.end.is_some()).map(|record| calls::ended(lang, record)),
+        ended
+            .iter()
+            .filter(|record| record.end.is_some())
+            .map(|record| calls::ended_row(lang, record)),
     );
     rows.truncate(LATEST);
     let tables = api.gate.directory().tables();
@@ -56,7 +59,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let callable = own.iter().find(|number| number.spec.calling_enabled);
     let number = callable
         .or_else(|| own.first())
-        .map(|n| super::view::aliased(&n.spec.alias, n.spec.number.as_str()));
+        .map(|n| super::view::with_alias(&n.spec.alias, n.spec.number.as_str()));
     let account = tables.account(scope.auth_id());
     let home = Home {
         hello: lang.with(
@@ -69,7 +72,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         callable: callable.is_some(),
         number: number.unwrap_or_default(),
         owner: visitor.is_owner(),
-        signs_up: console.sign_up.is_some(),
+        can_sign_up: console.sign_up.is_some(),
         called: !rows.is_empty(),
         calls: rows,
         base_url: api.base_url.clone(),

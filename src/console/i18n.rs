@@ -1,9 +1,9 @@
-//! The console's words: one catalogue a language in `console/i18n`, read by the templates.
+//! Texts of the console: one catalogue per language in `console/i18n`.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// A language that the console speaks.
+/// A language of the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lang {
     En,
@@ -15,7 +15,7 @@ type Words = HashMap<String, String>;
 static EN: LazyLock<Words> = LazyLock::new(|| read(include_str!("../../console/i18n/en.json")));
 static DE: LazyLock<Words> = LazyLock::new(|| read(include_str!("../../console/i18n/de.json")));
 
-/// Our own file; a test reads it.
+/// Parses an embedded catalogue. A test checks that it is valid.
 fn read(text: &str) -> Words {
     serde_json::from_str(text).unwrap_or_default()
 }
@@ -31,7 +31,7 @@ impl Lang {
         }
     }
 
-    /// Its own name.
+    /// Name of the language in that language.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::En => "English",
@@ -44,7 +44,8 @@ impl Lang {
         Self::ALL.into_iter().find(|lang| lang.tag().eq_ignore_ascii_case(main))
     }
 
-    /// The first of an `Accept-Language` that we speak. Browsers list them by liking.
+    /// The first supported language of an `Accept-Language` header. Browsers list them by
+    /// preference.
     pub(super) fn accepted(header: &str) -> Self {
         header.split(',').take(20).find_map(Self::parse).unwrap_or(Self::En)
     }
@@ -56,17 +57,17 @@ impl Lang {
         }
     }
 
-    /// A text; where there is none, its key, which a test would have found.
+    /// The text of a key. A missing text yields the key; a test finds missing texts.
     pub(super) fn t(self, key: &str) -> &str {
         self.find(key).unwrap_or(key)
     }
 
-    /// A text, if there is one.
+    /// The text of a key, if it exists.
     pub(super) fn find(self, key: &str) -> Option<&'static str> {
         self.words().get(key).or_else(|| EN.get(key)).map(String::as_str)
     }
 
-    /// A figure with the language's own decimal sign.
+    /// A number with the language's decimal separator.
     pub(super) fn decimals(self, figure: String) -> String {
         match self {
             Self::En => figure,
@@ -74,12 +75,12 @@ impl Lang {
         }
     }
 
-    /// Microseconds as people read them.
-    pub(super) fn took(self, us: i64) -> String {
-        self.decimals(super::view::took(us))
+    /// Formats a duration in microseconds.
+    pub(super) fn duration(self, us: i64) -> String {
+        self.decimals(super::view::duration(us))
     }
 
-    /// A count; five digits and more in groups, as the language writes them.
+    /// A count. From five digits on it has the thousands separator of the language.
     pub(super) fn count(self, count: impl ToString) -> String {
         let digits = count.to_string();
         if digits.len() < 5 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -99,7 +100,7 @@ impl Lang {
         grouped
     }
 
-    /// A text with `{0}`, `{1}`… filled in.
+    /// A text with its placeholders `{0}`, `{1}`, … replaced.
     pub(super) fn with(self, key: &str, values: &[&str]) -> String {
         let mut text = self.t(key).to_owned();
         for (n, value) in values.iter().enumerate() {
@@ -114,9 +115,9 @@ mod tests {
     use super::Lang::{De, En};
 
     #[test]
-    fn figures_are_as_the_language_writes_them() {
+    fn numbers_use_the_separators_of_the_language() {
         assert_eq!([En.count(1_000), De.count(1_000)], ["1000", "1000"]);
         assert_eq!([En.count(12_345), De.count(1_234_567)], ["12,345", "1.234.567"]);
-        assert_eq!([En.took(1_240_000), De.took(1_240_000)], ["1.24 s", "1,24 s"]);
+        assert_eq!([En.duration(1_240_000), De.duration(1_240_000)], ["1.24 s", "1,24 s"]);
     }
 }

@@ -1,4 +1,5 @@
-//! The inbox: conversations, and one of them as a chat with its messages and calls. What is done is the number API's.
+//! The inbox: the list of conversations, and one conversation as a chat with its messages and
+//! calls. Changes go through the number API.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -9,21 +10,21 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::agents::{Choice, choices};
-use super::door::{Posted, Visitor};
+use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::i18n::Lang;
-use super::numbers::{known, named};
+use super::numbers::{number_label, number_with_alias};
 use super::page::{Page, failed, html, missing, respond};
-use super::phone::Named;
+use super::phone::EndpointRow;
 use super::view::{self, When};
 use super::{App, Console};
 use crate::api::Apis;
 use engine::inbox::FILES;
 
-/// Where calls are placed.
+/// API path that places a call.
 const CALLS: &str = "/api/v1/calls/";
 
-/// A conversation as the API has it.
+/// A conversation in the number API.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Conversation {
@@ -33,7 +34,7 @@ struct Conversation {
     status: String,
     active_agent: Option<Uuid>,
     ai_enabled: bool,
-    last_message: Last,
+    last_message: LastMessage,
     window_expires_at: Option<String>,
     unread: u64,
     sentiment: Option<String>,
@@ -50,13 +51,13 @@ struct User {
 }
 
 #[derive(Deserialize)]
-struct Last {
+struct LastMessage {
     text: String,
     at: String,
     direction: String,
 }
 
-/// What a user allows, and what remains of the limits.
+/// Call permission of a user, and the remaining limits.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Permission {
@@ -67,7 +68,7 @@ struct Permission {
 }
 
 #[derive(Deserialize)]
-struct Listed {
+struct ConversationList {
     items: Vec<Conversation>,
     next: Option<String>,
 }
@@ -79,21 +80,21 @@ struct Timeline {
 }
 
 impl User {
-    /// As a path names them.
+    /// Identifier in API paths.
     fn key(&self) -> &str {
         self.wa_id.as_deref().or(self.user_id.as_deref()).unwrap_or_default()
     }
 
-    fn shown(&self) -> String {
+    fn render_chat(&self) -> String {
         view::party(self.key())
     }
 
-    fn called(&self) -> String {
-        if self.name.is_empty() { self.shown() } else { self.name.clone() }
+    fn display_name(&self) -> String {
+        if self.name.is_empty() { self.formatted() } else { self.name.clone() }
     }
 }
 
-/// How a conversation's status looks.
+/// CSS class of a conversation's status.
 fn tone(status: &str) -> &'static str {
     if status == "open" { "good" } else { "missed" }
 }
@@ -130,7 +131,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let path =
         format!("/api/v1/conversations/{}", query.only(&["status", "q", "unread", "cursor"]));
     let answer = visitor.ask(&console, Method::GET, &path, None).await;
-    let Ok(list) = serde_json::from_value::<Listed>(answer.body.clone()) else {
+    let Ok(list) = serde_json::from_value::<ConversationList>(answer.body.clone()) else {
         return failed(&console, &visitor, answer.status, answer.message());
     };
     let first = query.some("cursor").is_none();
@@ -149,7 +150,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     })
 }
 
-/// The words that a call has in a conversation, which are kept in English, in the reader's language.
+/// Translates the text of a call in a conversation, which the store has in English.
 fn call_words(lang: Lang, text: String) -> String {
     let seconds = |rest: Option<&str>| {
         let digits = rest?.strip_suffix(" s")?;
@@ -173,8 +174,8 @@ fn call_words(lang: Lang, text: String) -> String {
 fn row(console: &Console, visitor: &Visitor, conversation: Conversation) -> Row {
     Row {
         id: conversation.id,
-        name: conversation.user.called(),
-        number: named(console, visitor, &conversation.number),
+        name: conversation.user.display_name(),
+        number: number_with_alias(console, visitor, &conversation.number),
         outbound: conversation.last_message.direction == "outbound",
         text: call_words(visitor.lang(), conversation.last_message.text),
         at: When::read(&conversation.last_message.at),
@@ -185,62 +186,62 @@ fn row(console: &Console, visitor: &Visitor, conversation: Conversation) -> Row 
     }
 }
 
-/// How a message's file can be shown where it stands.
+/// How the file of a message is shown inline.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Preview {
-    Picture,
-    Sound,
-    Film,
+    Image,
+    Audio,
+    Video,
     None,
 }
 
 impl Preview {
-    /// Of our own files: a page loads nothing from elsewhere.
+    /// Only files of this node can be shown: the content security policy forbids other origins.
     fn of(kind: &str, media: &str) -> Self {
         match kind {
             _ if !media.starts_with("/media/") => Self::None,
-            "image" | "sticker" => Self::Picture,
-            "audio" | "voice" => Self::Sound,
-            "video" => Self::Film,
+            "image" | "sticker" => Self::Image,
+            "audio" | "voice" => Self::Audio,
+            "video" => Self::Video,
             _ => Self::None,
         }
     }
 
-    /// Nothing is left to open.
+    /// Whether the preview is the complete file, so that no link is needed.
     fn is_whole(self) -> bool {
-        matches!(self, Self::Picture | Self::Sound)
+        matches!(self, Self::Image | Self::Audio)
     }
 }
 
 /// A message or a call of the timeline.
-struct Line {
+struct TimelineItem {
     kind: String,
     outbound: bool,
     text: String,
     status: String,
     at: When,
-    /// An agent's, or a person's by the API.
+    /// Name of the agent or person that sent it.
     sender: String,
-    /// Where its file is; empty: it has none.
+    /// URL of the file. Empty if absent.
     media: String,
     filename: String,
     preview: Preview,
     error: String,
-    /// The call that it tells of.
+    /// UUID of the call. Empty for a message.
     call: String,
     missed: bool,
-    /// What an agent and the user said in it.
-    transcript: Vec<Spoken>,
+    /// Transcript of a call with an agent.
+    transcript: Vec<TranscriptLine>,
 }
 
-/// A line of a call's transcript.
-struct Spoken {
+/// A line of a transcript.
+struct TranscriptLine {
     by_user: bool,
     text: String,
 }
 
-/// What was said in a call.
-fn transcript(item: &Value) -> Vec<Spoken> {
+/// The transcript of a call.
+fn transcript(item: &Value) -> Vec<TranscriptLine> {
     let lines = item
         .pointer("/call/transcript")
         .and_then(Value::as_array)
@@ -251,12 +252,15 @@ fn transcript(item: &Value) -> Vec<Spoken> {
     };
     lines
         .iter()
-        .map(|line| Spoken { by_user: text(line, "role") == "user", text: text(line, "text") })
+        .map(|line| TranscriptLine {
+            by_user: text(line, "role") == "user",
+            text: text(line, "text"),
+        })
         .collect()
 }
 
-/// What a message says of the permission to call: it has no words of its own.
-fn consent(item: &Value) -> Option<&'static str> {
+/// Kind of a message about the call permission, which has no text.
+fn permission_kind(item: &Value) -> Option<&'static str> {
     let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str);
     match text("/interactive/call_permission_reply/response") {
         Some("accept") => Some("permission_granted"),
@@ -266,17 +270,17 @@ fn consent(item: &Value) -> Option<&'static str> {
     }
 }
 
-fn line(lang: Lang, item: &Value, base_url: &str) -> Line {
+fn line(lang: Lang, item: &Value, base_url: &str) -> TimelineItem {
     let text = |pointer: &str| {
         item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
     };
     let kind = text("/type");
     let media = text("/media/url");
-    // By path: the reader may have come by another name of this host.
+    // A relative URL, since the reader may use another host name of this node.
     let media = media.strip_prefix(base_url).map_or(media.clone(), str::to_owned);
     let of_call = call_words(lang, text("/call/text"));
     let said = [text("/text"), text("/media/caption"), of_call, text("/location/name")];
-    Line {
+    TimelineItem {
         outbound: text("/direction") == "outbound",
         text: said.into_iter().find(|said| !said.is_empty()).unwrap_or_default(),
         status: text("/status"),
@@ -289,7 +293,7 @@ fn line(lang: Lang, item: &Value, base_url: &str) -> Line {
         call: text("/call/uuid").parse::<Uuid>().map(|call| call.to_string()).unwrap_or_default(),
         missed: item.pointer("/call/missed").and_then(Value::as_bool).unwrap_or_default(),
         transcript: transcript(item),
-        kind: consent(item).map_or(kind, str::to_owned),
+        kind: permission_kind(item).map_or(kind, str::to_owned),
     }
 }
 
@@ -303,14 +307,14 @@ struct Chat {
     number: String,
     status: String,
     tone: &'static str,
-    lines: Vec<Line>,
+    lines: Vec<TimelineItem>,
     older: String,
-    /// Whether anything may be written, and until when.
+    /// Whether the customer service window is open, and until when.
     open: bool,
     until: Option<When>,
     ai: bool,
     agent: String,
-    /// The number is inactive: its agent is silent in all conversations.
+    /// The number is inactive: its agent is paused in all conversations.
     silent: bool,
     sentiment: String,
     summary: String,
@@ -320,14 +324,15 @@ struct Chat {
     may_call: bool,
     draft: String,
     wrong: String,
-    /// Media types that may be sent, as a file field has them; and what each is sent as, with the most bytes of it, as JSON.
+    /// Media types that may be sent, as the `accept` attribute; and message type and maximum size
+    /// of each, as JSON.
     accepted: String,
     kinds: String,
 }
 
-/// What a form that was refused said.
+/// Content and error of a rejected form.
 #[derive(Default)]
-struct Refused {
+struct RejectedForm {
     draft: String,
     wrong: String,
 }
@@ -342,15 +347,15 @@ pub(super) async fn chat(
     visitor: Visitor,
 ) -> Response {
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
-    shown(&console, &visitor, id, StatusCode::OK, Refused::default()).await
+    render_chat(&console, &visitor, id, StatusCode::OK, RejectedForm::default()).await
 }
 
-async fn shown(
+async fn render_chat(
     console: &Console,
     visitor: &Visitor,
     id: Uuid,
     status: StatusCode,
-    refused: Refused,
+    refused: RejectedForm,
 ) -> Response {
     let answer = visitor.ask(console, Method::GET, &path_of(id), None).await;
     if answer.status == StatusCode::NOT_FOUND {
@@ -367,7 +372,7 @@ async fn shown(
     if visitor.unread > 0 {
         read_notices(console, visitor, id).await;
     }
-    // Opened is read; the user is told, too.
+    // Opening the conversation marks it as read, for the user too.
     if conversation.unread > 0 {
         visitor.ask(console, Method::POST, &format!("{}read/", path_of(id)), None).await;
     }
@@ -385,21 +390,21 @@ async fn shown(
     };
     let now = console.apis.api().clock.wall().rfc3339();
     let until = conversation.window_expires_at.as_deref();
-    // Both in UTC, of the same shape: their seconds compare as texts.
+    // Both are in UTC and the same format, so their seconds compare as text.
     let open = until.is_some_and(|until| until.get(..19) > now.get(..19));
-    let name = conversation.user.called();
+    let name = conversation.user.display_name();
     let live = visitor.query.some("cursor").is_none() && refused.wrong.is_empty();
     let about = if live { "conversation call number agent" } else { "" };
     let page = visitor.page(console, &name, "inbox").listening(about);
-    let of_number = known(console, visitor, &conversation.number);
+    let of_number = number_label(console, visitor, &conversation.number);
     respond(
         status,
         &Chat {
             page,
             id,
-            user: conversation.user.shown(),
+            user: conversation.user.formatted(),
             name,
-            number: view::aliased(&of_number.alias, &conversation.number),
+            number: view::with_alias(&of_number.alias, &conversation.number),
             silent: of_number.inactive,
             tone: tone(&conversation.status),
             status: conversation.status,
@@ -436,7 +441,7 @@ async fn shown(
     )
 }
 
-/// What notifications told of a conversation is seen by whoever opens it; those of the latest page.
+/// Marks the notifications of a conversation as read, among the latest 200 unread ones.
 async fn read_notices(console: &Console, visitor: &Visitor, id: Uuid) {
     let answer = visitor
         .ask(console, Method::GET, "/api/v1/notifications/?unread=true&limit=200", None)
@@ -454,9 +459,13 @@ async fn read_notices(console: &Console, visitor: &Visitor, id: Uuid) {
     }
 }
 
-/// What is done with one: `do` says what.
-pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
+/// Handles an action on a conversation, named by the field `do`.
+pub(super) async fn act(
+    State(console): App,
+    Path(id): Path<String>,
+    submitted: SubmittedForm,
+) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
     let one = path_of(id);
     let to = format!("/console/inbox/{id}/");
@@ -475,7 +484,7 @@ pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Pos
                 return failed(&console, &visitor, StatusCode::BAD_REQUEST, "");
             };
             let mut file = json!({"link": form.get("link")});
-            // Sound has no words beside it.
+            // Audio messages have no caption.
             if let (Some(members), Some(caption), true) =
                 (file.as_object_mut(), form.some("caption"), kind != "audio")
             {
@@ -506,14 +515,16 @@ pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Pos
     match answer.is_ok() {
         true => Redirect::to(if gone { "/console/inbox/" } else { &to }).into_response(),
         false => {
-            let refused =
-                Refused { draft: form.get("text").to_owned(), wrong: answer.message().to_owned() };
-            shown(&console, &visitor, id, answer.status, refused).await
+            let refused = RejectedForm {
+                draft: form.get("text").to_owned(),
+                wrong: answer.message().to_owned(),
+            };
+            render_chat(&console, &visitor, id, answer.status, refused).await
         }
     }
 }
 
-/// A template with what stands in its holes, one a line.
+/// A template message. The form has one placeholder value per line.
 fn template(form: &Form) -> Value {
     let mut template =
         json!({"name": form.get("name"), "language": {"code": form.get("language")}});
@@ -527,29 +538,29 @@ fn template(form: &Form) -> Value {
 
 #[derive(Template)]
 #[template(path = "chat_call.html")]
-struct Calling {
+struct CallDialog {
     page: Page,
     id: Uuid,
     name: String,
     number: String,
-    endpoints: Vec<Named>,
+    endpoints: Vec<EndpointRow>,
     agents: Vec<Choice>,
     wrong: String,
 }
 
-async fn found(console: &Console, visitor: &Visitor, id: &str) -> Option<Conversation> {
+async fn find_conversation(console: &Console, visitor: &Visitor, id: &str) -> Option<Conversation> {
     let id = id.parse::<Uuid>().ok()?;
     let answer = visitor.ask(console, Method::GET, &path_of(id), None).await;
     serde_json::from_value(answer.body).ok().filter(|_| Apis::serves(&Method::POST, CALLS))
 }
 
-/// What is to answer when the user picks up.
-pub(super) async fn calling(
+/// The page that selects who talks to the user when they answer.
+pub(super) async fn call_dialog(
     State(console): App,
     Path(id): Path<String>,
     visitor: Visitor,
 ) -> Response {
-    match found(&console, &visitor, &id).await {
+    match find_conversation(&console, &visitor, &id).await {
         Some(conversation) => {
             call_page(&console, &visitor, &conversation, StatusCode::OK, String::new()).await
         }
@@ -564,11 +575,11 @@ async fn call_page(
     status: StatusCode,
     wrong: String,
 ) -> Response {
-    let page = Calling {
+    let page = CallDialog {
         page: visitor.page(console, visitor.lang().t("inbox.call"), "inbox"),
         id: conversation.id,
-        name: conversation.user.called(),
-        number: named(console, visitor, &conversation.number),
+        name: conversation.user.display_name(),
+        number: number_with_alias(console, visitor, &conversation.number),
         endpoints: super::phone::endpoints(console, visitor).await,
         agents: choices(console, visitor).await.into_iter().filter(|agent| agent.voice).collect(),
         wrong,
@@ -576,10 +587,14 @@ async fn call_page(
     respond(status, &page)
 }
 
-/// Calls the user.
-pub(super) async fn call(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
-    let Some(conversation) = found(&console, &visitor, &id).await else {
+/// Calls the user of a conversation.
+pub(super) async fn call(
+    State(console): App,
+    Path(id): Path<String>,
+    submitted: SubmittedForm,
+) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
+    let Some(conversation) = find_conversation(&console, &visitor, &id).await else {
         return missing(&console, &visitor);
     };
     let mut order = json!({"from": conversation.number, "to": conversation.user.key()});
@@ -604,7 +619,7 @@ pub(super) async fn call(State(console): App, Path(id): Path<String>, posted: Po
     }
 }
 
-/// Where a conversation's user is asked whether they may be called.
+/// API path that requests the call permission of a conversation's user.
 async fn permission_path(console: &Console, visitor: &Visitor, one: &str) -> Option<String> {
     let answer = visitor.ask(console, Method::GET, one, None).await;
     let conversation: Conversation = serde_json::from_value(answer.body).ok()?;
@@ -615,13 +630,14 @@ async fn permission_path(console: &Console, visitor: &Visitor, one: &str) -> Opt
     ))
 }
 
-/// `/app/{tenant}/whatsapp`: where links of elsewhere lead. The tenant is the one of who is signed in.
+/// `/app/{tenant}/whatsapp`: target of links in other systems. The tenant is the account of the
+/// signed-in person.
 pub(super) async fn from_app() -> Redirect {
     Redirect::to("/console/inbox/")
 }
 
 /// `/app/{tenant}/whatsapp/{id}`.
-pub(super) async fn one_from_app(Path((_, id)): Path<(String, String)>) -> Redirect {
+pub(super) async fn conversation_from_app(Path((_, id)): Path<(String, String)>) -> Redirect {
     match id.parse::<Uuid>() {
         Ok(id) => Redirect::to(&format!("/console/inbox/{id}/")),
         Err(_) if id == "notifications" => Redirect::to("/console/notifications/"),

@@ -1,16 +1,16 @@
 //! The web console: pages for the people of an account (`docs/console.md`).
 //!
-//! A door like the APIs, and a client of them: it asks what everybody can ask (`api::Apis`), as the person who is signed in,
-//! and shows it. Pages are templates in `console/templates`, filled here from typed values; every page is a URL that works
-//! without the script, every action a form. The script makes it live: `/console/events` sends what of the page has changed.
+//! The console is a client of the APIs: it sends requests through [`Apis`] as the signed-in person
+//! and renders the responses. Pages are templates in `console/templates`, filled from typed values.
+//! Every page is a URL that works without JavaScript, and every action is a form. The script adds
+//! live updates: `/console/events` sends the changed parts of a page.
 
 mod agents;
 mod assets;
+mod auth;
 mod call;
 mod calls;
 mod chart;
-mod course;
-mod door;
 mod draft;
 mod events;
 mod form;
@@ -23,10 +23,11 @@ mod numbers;
 mod openid;
 mod operations;
 mod page;
-mod parts;
+mod page_diff;
 mod people;
 mod phone;
 mod playground;
+mod quality_chart;
 mod replay;
 mod samples;
 mod sign_in;
@@ -51,31 +52,31 @@ use engine::openid::{BACK, Provider};
 pub use samples::Samples;
 pub use sign_up::SignUpWindow;
 
-/// What the console is made from.
+/// Services and settings of the console.
 pub struct Console {
     pub apis: Apis,
-    /// Live calls of the last hour.
+    /// Samples of the last hour for charts.
     pub samples: Samples,
-    /// The simulated Meta's browser phone, on a node that has one.
+    /// URL of the simulated Meta's browser phone, if there is one.
     pub simulated_phone: Option<String>,
-    /// What that phone hears from the number of the playground.
+    /// The playground document and number for that phone.
     pub drafts: Option<Drafts>,
-    /// Documents that wait for a call of their writer's softphone.
+    /// Documents that wait for a call of their author's softphone.
     pub own_drafts: drafts::Drafts,
-    /// Somebody who may sign in and their password, on a node for development: the form has them already.
+    /// Name and password to fill into the sign-in form of a development node.
     pub guest: Option<(String, String)>,
-    /// Who else vouches for people.
+    /// OpenID Connect provider, if one is configured.
     pub provider: Option<Provider>,
-    /// Meta's window for numbers that come by themselves, where our app is known.
+    /// Meta's sign-up dialog, if an app is configured.
     pub sign_up: Option<SignUpWindow>,
-    /// Walks through documents of the playground.
+    /// Runs documents of the playground.
     pub walker: Option<Walker>,
-    /// Ends the live feeds.
+    /// Ends the event streams.
     pub stop: CancellationToken,
 }
 
 impl Console {
-    /// Whether the outside comes by https.
+    /// Whether the public base URL is https.
     fn is_secure(&self) -> bool {
         self.apis.api().base_url.starts_with("https:")
     }
@@ -83,7 +84,7 @@ impl Console {
 
 type App = axum::extract::State<Arc<Console>>;
 
-/// `/console/` and what is below it.
+/// Routes of `/console/`.
 pub fn router(console: Console) -> Router {
     let secure = console.is_secure();
     let console = Arc::new(console);
@@ -104,24 +105,24 @@ pub fn router(console: Console) -> Router {
         .route("/console/calls/{call}/hangup", post(call::hang_up))
         .route("/app/{tenant}/whatsapp", get(inbox::from_app))
         .route("/app/{tenant}/whatsapp/", get(inbox::from_app))
-        .route("/app/{tenant}/whatsapp/{id}", get(inbox::one_from_app))
-        .route("/app/{tenant}/whatsapp/{id}/", get(inbox::one_from_app))
+        .route("/app/{tenant}/whatsapp/{id}", get(inbox::conversation_from_app))
+        .route("/app/{tenant}/whatsapp/{id}/", get(inbox::conversation_from_app))
         .route("/console/inbox/", get(inbox::page))
         .route("/console/inbox/{id}/", get(inbox::chat).post(inbox::act))
-        .route("/console/inbox/{id}/call/", get(inbox::calling).post(inbox::call))
+        .route("/console/inbox/{id}/call/", get(inbox::call_dialog).post(inbox::call))
         .route("/console/numbers/", get(numbers::page))
-        .route("/console/numbers/new/", get(numbers::blank).post(numbers::connect))
-        .route("/console/numbers/sign-up/", get(sign_up::start).post(sign_up::take))
+        .route("/console/numbers/new/", get(numbers::new_number).post(numbers::connect))
+        .route("/console/numbers/sign-up/", get(sign_up::start).post(sign_up::add_numbers))
         .route("/console/numbers/sign-up/back", get(sign_up::back))
-        .route("/console/numbers/{number}/", get(number::one).post(number::change))
+        .route("/console/numbers/{number}/", get(number::page).post(number::change))
         .route("/console/numbers/{number}/agent/", get(numbers::agent))
         .route("/console/numbers/{number}/register/", get(numbers::register))
         .route("/console/numbers/{number}/do", post(numbers::act))
-        .route("/console/agents/", get(agents::page).post(agents::make))
-        .route("/console/agents/new/", get(agents::blank))
-        .route("/console/agents/{id}/", get(agents::one).post(agents::change))
-        .route("/console/webhooks/", get(webhooks::page).post(webhooks::make))
-        .route("/console/webhooks/{id}/", get(webhooks::one).post(webhooks::act))
+        .route("/console/agents/", get(agents::page).post(agents::create))
+        .route("/console/agents/new/", get(agents::new_agent))
+        .route("/console/agents/{id}/", get(agents::agent).post(agents::change))
+        .route("/console/webhooks/", get(webhooks::page).post(webhooks::create))
+        .route("/console/webhooks/{id}/", get(webhooks::webhook).post(webhooks::act))
         .route("/console/notifications/", get(notifications::page))
         .route("/console/notifications/read-all", post(notifications::read_all))
         .route("/console/notifications/{id}/read", post(notifications::read))
@@ -130,32 +131,32 @@ pub fn router(console: Console) -> Router {
         .route("/console/playground/", get(playground::page).post(playground::run))
         .route("/console/playground/debugger/", get(playground::debug_page).post(playground::debug))
         .route("/console/phone/", get(phone::page))
-        .route("/console/phone/endpoints", post(phone::make))
-        .route("/console/phone/endpoints/{id}", post(phone::remove))
+        .route("/console/phone/endpoints", post(phone::create))
+        .route("/console/phone/endpoints/{id}", post(phone::delete))
         .route("/console/people/", get(people::page))
-        .route("/console/people/users", post(people::make_user))
+        .route("/console/people/users", post(people::create_user))
         .route("/console/people/users/{id}", post(people::change_user))
-        .route("/console/people/keys", post(people::make_key))
-        .route("/console/people/keys/{id}", post(people::remove_key))
-        .route("/console/{*rest}", any(page::nothing))
+        .route("/console/people/keys", post(people::create_key))
+        .route("/console/people/keys/{id}", post(people::delete_key))
+        .route("/console/{*rest}", any(page::fallback))
         .with_state(console.clone());
     let events = Router::new()
         .route("/console/events", get(events::serve))
         .layer(Extension(events::Pages(pages.clone())))
         .with_state(console);
-    pages.merge(events).layer(map_response(move |response| secured(response, secure)))
+    pages.merge(events).layer(map_response(move |response| with_security_headers(response, secure)))
 }
 
-/// R20: nothing from elsewhere, nothing inline, nobody's frame.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+/// Content security policy: no other origins, nothing inline, no framing.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
     media-src 'self' blob:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-async fn secured(mut response: Response, secure: bool) -> Response {
+async fn with_security_headers(mut response: Response, secure: bool) -> Response {
     let headers = response.headers_mut();
     let mut put = |name, value| {
         headers.insert(name, HeaderValue::from_static(value));
     };
-    put(header::CONTENT_SECURITY_POLICY, POLICY);
+    put(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
     put(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     put(header::REFERRER_POLICY, "no-referrer");
     put(header::X_FRAME_OPTIONS, "DENY");

@@ -1,4 +1,4 @@
-//! Notifications: what people should know, with read one and read all.
+//! The notifications page, with buttons to mark one or all as read.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -7,12 +7,12 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
 use super::App;
-use super::door::{Posted, Visitor};
-use super::numbers::named;
+use super::auth::{SubmittedForm, Visitor};
+use super::numbers::number_with_alias;
 use super::page::{Page, failed, html, missing};
 use super::view::When;
 
-/// One as the API has it.
+/// A notification in the number API.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Notice {
@@ -26,12 +26,12 @@ struct Notice {
     read: bool,
 }
 
-struct Shown {
+struct NotificationRow {
     id: String,
     topic: String,
     text: String,
     number: String,
-    /// Where it leads; empty: nowhere.
+    /// Target of the notification. Empty if it has none.
     link: String,
     when: When,
     read: bool,
@@ -46,9 +46,9 @@ struct List {
 
 #[derive(Template)]
 #[template(path = "notifications.html")]
-struct Notifications {
+struct NotificationsPage {
     page: Page,
-    notices: Vec<Shown>,
+    notices: Vec<NotificationRow>,
     unread: u64,
     only_unread: bool,
     next: String,
@@ -60,17 +60,20 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let Ok(list) = serde_json::from_value::<List>(answer.body.clone()) else {
         return failed(&console, &visitor, answer.status, answer.message());
     };
-    let shown = list.items.into_iter().map(|notice| Shown {
+    let rows = list.items.into_iter().map(|notice| NotificationRow {
         link: notice.call_uuid.map(|call| format!("/console/calls/{call}/")).unwrap_or_default(),
-        number: notice.number.map(|number| named(&console, &visitor, &number)).unwrap_or_default(),
+        number: notice
+            .number
+            .map(|number| number_with_alias(&console, &visitor, &number))
+            .unwrap_or_default(),
         when: When::read(&notice.created_at),
         id: notice.id,
         topic: notice.topic,
         text: notice.text,
         read: notice.read,
     });
-    html(&Notifications {
-        notices: shown.collect(),
+    html(&NotificationsPage {
+        notices: rows.collect(),
         unread: list.unread,
         only_unread: visitor.query.some("unread").is_some(),
         next: list
@@ -83,9 +86,13 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     })
 }
 
-/// One has been read; where it leads to somewhere, one goes there.
-pub(super) async fn read(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
-    let visitor = posted.visitor;
+/// Marks a notification as read and redirects to its target.
+pub(super) async fn read(
+    State(console): App,
+    Path(id): Path<String>,
+    submitted: SubmittedForm,
+) -> Response {
+    let visitor = submitted.visitor;
     let Ok(id) = id.parse::<uuid::Uuid>() else { return missing(&console, &visitor) };
     let answer = visitor
         .ask(&console, Method::POST, &format!("/api/v1/notifications/{id}/read/"), None)
@@ -93,13 +100,13 @@ pub(super) async fn read(State(console): App, Path(id): Path<String>, posted: Po
     if !answer.is_ok() {
         return failed(&console, &visitor, answer.status, answer.message());
     }
-    let to = posted.form.get("to");
+    let to = submitted.form.get("to");
     Redirect::to(if to.starts_with("/console/calls/") { to } else { "/console/notifications/" })
         .into_response()
 }
 
-pub(super) async fn read_all(State(console): App, posted: Posted) -> Response {
-    let visitor = posted.visitor;
+pub(super) async fn read_all(State(console): App, submitted: SubmittedForm) -> Response {
+    let visitor = submitted.visitor;
     let answer = visitor.ask(&console, Method::POST, "/api/v1/notifications/read-all/", None).await;
     match answer.is_ok() {
         true => Redirect::to("/console/notifications/").into_response(),

@@ -1,4 +1,5 @@
-//! One number: the page on which it is configured, which the script opens at the side of the table. Doing is the number API's.
+//! The configuration page of one number, which the script opens beside the table. Changes go
+//! through the number API.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -8,15 +9,15 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::agents::Choice;
-use super::door::{Posted, Visitor};
+use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
-use super::numbers::{Number, assign, digits, found, whatsapp};
+use super::numbers::{Number, assign, digits, find_number, whatsapp};
 use super::page::{Page, failed, missing, respond};
 use super::view;
 use super::{App, Console};
 use crate::api::ApiResponse;
 
-/// An account that a WABA may be mapped to.
+/// An account that the WABA can be assigned to.
 struct Owner {
     id: String,
     name: String,
@@ -25,51 +26,51 @@ struct Owner {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Breaks {
+struct OpenItems {
     open_conversations: u64,
     live_calls: u32,
 }
 
 #[derive(Template)]
 #[template(path = "number.html")]
-struct Configure {
+struct NumberPage {
     page: Page,
     number: Number,
-    /// As it is stored, where the form says something else.
+    /// The stored settings. A rejected form may show others.
     was: Number,
     agents: Vec<Choice>,
     owners: Vec<Owner>,
-    /// Whose the number's WABA is.
+    /// The account of the number's WABA.
     account: String,
-    /// Other numbers that a change of the mapping is about.
+    /// Other numbers of the same WABA, which change accounts too.
     affected: Vec<String>,
-    breaks: Breaks,
-    /// URLs without TLS may be set: a node for development.
+    breaks: OpenItems,
+    /// Whether http URLs are allowed.
     insecure: bool,
     admin: bool,
     owner: bool,
     saved: bool,
-    /// It was saved with agents to answer, and without one.
-    nobody: bool,
+    /// The number was saved with type `agent`, but without an agent.
+    without_agent: bool,
     wrong: String,
     field: String,
 }
 
-impl Configure {
+impl NumberPage {
     fn is_wrong(&self, field: &str) -> bool {
         self.field == field
     }
 }
 
-/// What was wrong with a form, and what it said.
-struct Refused {
+/// An error of a form, and the submitted form.
+struct RejectedForm {
     status: StatusCode,
     wrong: String,
     field: String,
     form: Form,
 }
 
-pub(super) async fn one(
+pub(super) async fn page(
     State(console): App,
     Path(number): Path<String>,
     visitor: Visitor,
@@ -82,14 +83,14 @@ async fn configure(
     console: &Console,
     visitor: &Visitor,
     number: &str,
-    refused: Option<Refused>,
+    refused: Option<RejectedForm>,
 ) -> Response {
     let one = format!("/api/v1/phone-numbers/{number}/");
-    let mut was = match found(console, visitor, number).await {
+    let mut was = match find_number(console, visitor, number).await {
         Ok(number) => number,
         Err(answer) => return *answer,
     };
-    // Its messages go to the agent, also where its calls go by a document still.
+    // Its messages go to the agent even if its calls still use a document.
     if was.active_agent.is_some() {
         "agent".clone_into(&mut was.configuration_type);
     }
@@ -97,12 +98,14 @@ async fn configure(
     let (owners, affected) = mapping(console, visitor, &was).await;
     let (status, wrong, field, now) = match refused {
         None => (StatusCode::OK, String::new(), String::new(), was.clone()),
-        Some(refused) => (refused.status, refused.wrong, refused.field, over(&was, &refused.form)),
+        Some(refused) => {
+            (refused.status, refused.wrong, refused.field, with_form(&was, &refused.form))
+        }
     };
     let account =
         owners.iter().find(|owner| owner.chosen).map(|owner| owner.id.clone()).unwrap_or_default();
-    let page = Configure {
-        page: visitor.page(console, &was.shown(), "numbers"),
+    let page = NumberPage {
+        page: visitor.page(console, &was.formatted(), "numbers"),
         agents: whatsapp(console, visitor).await,
         insecure: console.apis.api().placer.check_url("http://example.com/").is_ok(),
         owners,
@@ -112,7 +115,7 @@ async fn configure(
         admin: visitor.is_admin(),
         owner: visitor.is_owner(),
         saved: visitor.query.some("saved").is_some(),
-        nobody: visitor.query.get("saved") == "nobody",
+        without_agent: visitor.query.get("saved") == "nobody",
         number: now,
         was,
         wrong,
@@ -121,7 +124,8 @@ async fn configure(
     respond(status, &page)
 }
 
-/// Whom the number's WABA may be given to, and what else goes with it; nothing where somebody may not.
+/// Accounts that the WABA can be assigned to, and the other numbers of the WABA. Empty unless the
+/// visitor is an owner.
 async fn mapping(
     console: &Console,
     visitor: &Visitor,
@@ -155,7 +159,7 @@ async fn mapping(
         Owner { name, chosen: id == account, id }
     });
     let mut owners: Vec<Owner> = owners.collect();
-    // By its id where it has no name, or shares it.
+    // Accounts without a unique name are identified by their id.
     let names: Vec<String> = owners.iter().map(|owner| owner.name.clone()).collect();
     for owner in &mut owners {
         match names.iter().filter(|name| **name == owner.name).count() {
@@ -171,8 +175,8 @@ fn digits_of_id(id: &str) -> Option<&str> {
     Some(id).filter(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// A number as a form has it.
-fn over(was: &Number, form: &Form) -> Number {
+/// Applies a form to a number.
+fn with_form(was: &Number, form: &Form) -> Number {
     let text = |name: &str| form.get(name).to_owned();
     let url = |name: &str| Some(text(name));
     Number {
@@ -191,7 +195,8 @@ fn over(was: &Number, form: &Form) -> Number {
     }
 }
 
-/// What a person has changed on the page: each field comes with what it was when they saw it.
+/// Fields that differ from their values when the page was rendered, which the form contains as
+/// `was.…`.
 fn changes(form: &Form) -> Map<String, Value> {
     const TEXTS: &[&str] =
         &["alias", "configurationType", "answerMethod", "fallbackMethod", "hangupMethod"];
@@ -210,29 +215,30 @@ fn changes(form: &Form) -> Map<String, Value> {
     change
 }
 
-/// The form is judged as a whole (S0.8), also where neither the type nor the URL was changed: the API judges changes.
+/// Whether the form selects a webhook without a URL. The form is checked as a whole, since the API
+/// checks only changed fields.
 fn lacks_webhook(form: &Form) -> bool {
     form.get("configurationType") == "webhook" && form.some("webhookUrl").is_none()
 }
 
-/// Agents are to answer, and none is chosen.
-fn is_nobodys(form: &Form) -> bool {
+/// Whether the form selects an agent without naming one.
+fn lacks_agent(form: &Form) -> bool {
     form.get("configurationType") == "agent" && form.some("agent").is_none()
 }
 
-/// `do` is `save`, `disconnect` or `reconnect`.
+/// Handles the form. Its field `do` is `save`, `disconnect` or `reconnect`.
 pub(super) async fn change(
     State(console): App,
     Path(number): Path<String>,
-    posted: Posted,
+    submitted: SubmittedForm,
 ) -> Response {
-    let Posted { visitor, form } = posted;
+    let SubmittedForm { visitor, form } = submitted;
     let Some(number) = digits(&number) else { return missing(&console, &visitor) };
     let one = format!("/api/v1/phone-numbers/{number}/");
     let what = form.get("do").to_owned();
     if what == "save" && visitor.is_admin() && lacks_webhook(&form) {
         let wrong = visitor.lang().t("numbers.webhook_missing").to_owned();
-        let refused = Refused {
+        let refused = RejectedForm {
             status: StatusCode::BAD_REQUEST,
             wrong,
             field: "webhookUrl".to_owned(),
@@ -250,7 +256,7 @@ pub(super) async fn change(
     if answer.is_ok() {
         let to = match what.as_str() {
             "disconnect" => "/console/numbers/".to_owned(),
-            _ if is_nobodys(&form) => format!("/console/numbers/{number}/?saved=nobody"),
+            _ if lacks_agent(&form) => format!("/console/numbers/{number}/?saved=nobody"),
             _ => format!("/console/numbers/{number}/?saved=1"),
         };
         return Redirect::to(&to).into_response();
@@ -264,12 +270,13 @@ pub(super) async fn change(
         &console,
         &visitor,
         number,
-        Some(Refused { status: answer.status, wrong, field, form }),
+        Some(RejectedForm { status: answer.status, wrong, field, form }),
     )
     .await
 }
 
-/// Settings first, then who answers, at last whose the number is: after that the settings may be another account's to change.
+/// Saves the settings, then the agent, then the account. The account comes last: after that, this
+/// person may not be allowed to change the number.
 async fn save(console: &Console, visitor: &Visitor, number: &str, form: &Form) -> ApiResponse {
     let differs = |name: &str| form.get(name) != form.get(&format!("was.{name}"));
     let body = Value::Object(changes(form));
@@ -293,21 +300,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_person_changed_is_asked_for() {
+    fn sends_only_changed_fields() {
         let form = Form::read(
             b"alias=New&was.alias=Old&webhookUrl=&was.webhookUrl=https%3A%2F%2Fa.example&answerMethod=POST&was.answerMethod=POST\
               &callingEnabled=on&was.callingEnabled=&answerUrl=https%3A%2F%2Fb.example&was.answerUrl=https%3A%2F%2Fb.example",
         );
         let change = Value::Object(changes(&form));
         assert_eq!(change, json!({"alias": "New", "webhookUrl": null, "callingEnabled": true}));
-        for (form, lacks, nobodys) in [
+        for (form, lacks, no_agent) in [
             ("configurationType=webhook&webhookUrl=&was.webhookUrl=", true, false),
             ("configurationType=webhook&webhookUrl=https%3A%2F%2Fa.example", false, false),
             ("configurationType=agent&webhookUrl=&agent=", false, true),
             ("configurationType=agent&agent=3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", false, false),
         ] {
             let form = Form::read(form.as_bytes());
-            assert_eq!((lacks_webhook(&form), is_nobodys(&form)), (lacks, nobodys));
+            assert_eq!((lacks_webhook(&form), lacks_agent(&form)), (lacks, no_agent));
         }
         assert_eq!(
             (digits("918035737458"), digits("../users"), digits("")),

@@ -1,5 +1,5 @@
-//! Numbers: the table, and what is done with one from its row: each deed is a page of its own, which the script opens as a
-//! dialog. Doing is the number API's; the page on which one is configured is `number`'s.
+//! The table of numbers and the actions of a row. Each action is a page, which the script opens as
+//! a dialog. Changes go through the number API; the module `number` has the configuration page.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::agents::{Choice, choices};
-use super::door::{Posted, Visitor};
+use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::page::{Page, failed, forbidden, missing, respond};
 use super::view;
@@ -17,12 +17,12 @@ use super::{App, Console};
 use crate::api::ApiResponse;
 use model::E164;
 
-/// A number as the API has it.
+/// A number in the number API.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Number {
     pub(super) number: String,
-    /// ISO 3166; the browser has its name in the reader's language.
+    /// ISO 3166 code. The browser shows the name in the language of the reader.
     pub(super) country: String,
     pub(super) country_name: String,
     pub(super) alias: String,
@@ -43,7 +43,7 @@ pub(super) struct Number {
     pub(super) hangup_url: Option<String>,
     pub(super) hangup_method: String,
     pub(super) active_agent: Option<String>,
-    /// Its agent answers.
+    /// Whether the agent answers.
     pub(super) active: bool,
     pub(super) connected: bool,
 }
@@ -57,7 +57,7 @@ pub(super) struct Registration {
 }
 
 impl Number {
-    pub(super) fn shown(&self) -> String {
+    pub(super) fn formatted(&self) -> String {
         view::party(&self.number)
     }
 
@@ -69,7 +69,7 @@ impl Number {
         self.active_agent.as_deref() == Some(id)
     }
 
-    /// How its quality looks.
+    /// CSS class of the quality rating.
     pub(super) fn tone(&self) -> &'static str {
         match self.quality_rating.to_ascii_lowercase().as_str() {
             "green" | "high" => "good",
@@ -88,7 +88,7 @@ struct List {
 
 #[derive(Template)]
 #[template(path = "numbers.html")]
-struct Numbers {
+struct NumbersPage {
     page: Page,
     numbers: Vec<Number>,
     agents: Vec<Choice>,
@@ -96,15 +96,15 @@ struct Numbers {
     q: String,
     admin: bool,
     owner: bool,
-    /// Whether Meta's sign-up window can be opened from here.
-    signs_up: bool,
-    /// It just brought numbers.
+    /// Whether Meta's sign-up dialog is available.
+    can_sign_up: bool,
+    /// NumbersPage were just added by sign-up.
     signed_up: bool,
     done: String,
     wrong: String,
 }
 
-impl Numbers {
+impl NumbersPage {
     fn agent_of(&self, number: &Number) -> String {
         let found = self.agents.iter().find(|agent| number.has_agent(&agent.id));
         found.map(|agent| agent.name.clone()).unwrap_or_default()
@@ -133,7 +133,7 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
         "sign-up" => "numbers.sign_up_done",
         _ => "",
     };
-    let numbers = Numbers {
+    let numbers = NumbersPage {
         page: visitor.page(console, visitor.lang().t("nav.numbers"), "numbers").listening(live),
         next: list
             .next
@@ -141,7 +141,7 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
             .unwrap_or_default(),
         numbers: list.items,
         agents,
-        signs_up: console.sign_up.is_some(),
+        can_sign_up: console.sign_up.is_some(),
         signed_up: done == "numbers.sign_up_done",
         q: visitor.query.get("q").to_owned(),
         admin: visitor.is_admin(),
@@ -154,14 +154,14 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
 
 #[derive(Template)]
 #[template(path = "number_new.html")]
-struct Connecting {
+struct ConnectPage {
     page: Page,
     form: Form,
     agents: Vec<Choice>,
     wrong: String,
 }
 
-async fn connecting(
+async fn connect_page(
     console: &Console,
     visitor: &Visitor,
     status: StatusCode,
@@ -172,21 +172,21 @@ async fn connecting(
         return forbidden(console, visitor);
     }
     let page = visitor.page(console, visitor.lang().t("numbers.connect"), "numbers");
-    respond(status, &Connecting { page, form, agents: whatsapp(console, visitor).await, wrong })
+    respond(status, &ConnectPage { page, form, agents: whatsapp(console, visitor).await, wrong })
 }
 
-/// Agents that may answer messages.
+/// Agents for messages.
 pub(super) async fn whatsapp(console: &Console, visitor: &Visitor) -> Vec<Choice> {
     choices(console, visitor).await.into_iter().filter(|agent| agent.whatsapp).collect()
 }
 
-pub(super) async fn blank(State(console): App, visitor: Visitor) -> Response {
-    connecting(&console, &visitor, StatusCode::OK, Form::default(), String::new()).await
+pub(super) async fn new_number(State(console): App, visitor: Visitor) -> Response {
+    connect_page(&console, &visitor, StatusCode::OK, Form::default(), String::new()).await
 }
 
-/// Connects a number by its credentials.
-pub(super) async fn connect(State(console): App, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
+/// Connects a number with its credentials.
+pub(super) async fn connect(State(console): App, submitted: SubmittedForm) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
     let mut body = json!({
         "displayName": form.get("display_name"),
         "whatsappPhoneNumberId": form.get("phone_number_id"),
@@ -200,7 +200,7 @@ pub(super) async fn connect(State(console): App, posted: Posted) -> Response {
     match answer.is_ok() {
         true => Redirect::to("/console/numbers/?done=connect").into_response(),
         false => {
-            connecting(&console, &visitor, answer.status, form, answer.message().to_owned()).await
+            connect_page(&console, &visitor, answer.status, form, answer.message().to_owned()).await
         }
     }
 }
@@ -211,29 +211,29 @@ fn put(body: &mut Value, name: &str, value: Option<&str>) {
     }
 }
 
-/// What the book says of a number where it is spoken of.
+/// Alias and state of a number that other pages mention.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct NumberLabel {
     pub(super) alias: String,
-    /// Its agent is silent.
+    /// The agent is paused for this number.
     pub(super) inactive: bool,
 }
 
-pub(super) fn known(console: &Console, visitor: &Visitor, number: &str) -> Known {
+pub(super) fn number_label(console: &Console, visitor: &Visitor, number: &str) -> NumberLabel {
     let book = console.apis.api().keeper.book();
     let number = E164::parse(number).ok();
     let entry = number.and_then(|number| book.number(&visitor.person.scope(), &number));
     entry
-        .map(|entry| Known { alias: entry.set.alias.clone(), inactive: entry.set.inactive })
+        .map(|entry| NumberLabel { alias: entry.set.alias.clone(), inactive: entry.set.inactive })
         .unwrap_or_default()
 }
 
-/// A number with its alias (S0.4).
-pub(super) fn named(console: &Console, visitor: &Visitor, number: &str) -> String {
-    view::aliased(&known(console, visitor, number).alias, number)
+/// A number with its alias.
+pub(super) fn number_with_alias(console: &Console, visitor: &Visitor, number: &str) -> String {
+    view::with_alias(&number_label(console, visitor, number).alias, number)
 }
 
-/// A number of a path; digits, so that it is one part of the API's.
+/// Validates a number in a path: only digits, so that it is one segment of the API path.
 pub(super) fn digits(number: &str) -> Option<&str> {
     let fits = (5..=15).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
     fits.then_some(number)
@@ -253,8 +253,8 @@ pub(super) async fn assign(
     visitor.ask(console, Method::POST, &format!("{one}{what}/"), Some(&body)).await
 }
 
-/// A number by the API, or the page that says that there is none.
-pub(super) async fn found(
+/// A number of the API, or the error page if it does not exist.
+pub(super) async fn find_number(
     console: &Console,
     visitor: &Visitor,
     number: &str,
@@ -271,14 +271,14 @@ pub(super) async fn found(
 
 #[derive(Template)]
 #[template(path = "number_agent.html")]
-struct Assigning {
+struct AgentDialog {
     page: Page,
     number: Number,
     agents: Vec<Choice>,
     wrong: String,
 }
 
-/// Who answers at one.
+/// The dialog that selects the agent of a number.
 pub(super) async fn agent(
     State(console): App,
     Path(number): Path<String>,
@@ -288,11 +288,11 @@ pub(super) async fn agent(
     if !visitor.is_admin() {
         return forbidden(&console, &visitor);
     }
-    match found(&console, &visitor, number).await {
+    match find_number(&console, &visitor, number).await {
         Ok(number) => {
             let page = visitor.page(&console, visitor.lang().t("numbers.agent"), "numbers");
             let agents = whatsapp(&console, &visitor).await;
-            respond(StatusCode::OK, &Assigning { page, number, agents, wrong: String::new() })
+            respond(StatusCode::OK, &AgentDialog { page, number, agents, wrong: String::new() })
         }
         Err(answer) => *answer,
     }
@@ -300,23 +300,23 @@ pub(super) async fn agent(
 
 #[derive(Template)]
 #[template(path = "number_register.html")]
-struct Registering {
+struct RegisterDialog {
     page: Page,
     number: Number,
     wrong: String,
 }
 
-/// With which PIN one is registered.
+/// The dialog that asks for the PIN of a registration.
 pub(super) async fn register(
     State(console): App,
     Path(number): Path<String>,
     visitor: Visitor,
 ) -> Response {
     let Some(number) = digits(&number) else { return missing(&console, &visitor) };
-    registering(&console, &visitor, number, StatusCode::OK, String::new()).await
+    register_dialog(&console, &visitor, number, StatusCode::OK, String::new()).await
 }
 
-async fn registering(
+async fn register_dialog(
     console: &Console,
     visitor: &Visitor,
     number: &str,
@@ -326,26 +326,31 @@ async fn registering(
     if !visitor.is_admin() {
         return forbidden(console, visitor);
     }
-    match found(console, visitor, number).await {
+    match find_number(console, visitor, number).await {
         Ok(number) => {
             let page = visitor.page(console, visitor.lang().t("numbers.register"), "numbers");
             let last = number.registration.reason.clone().unwrap_or_default();
             respond(
                 status,
-                &Registering { page, wrong: if wrong.is_empty() { last } else { wrong }, number },
+                &RegisterDialog {
+                    page,
+                    wrong: if wrong.is_empty() { last } else { wrong },
+                    number,
+                },
             )
         }
         Err(answer) => *answer,
     }
 }
 
-/// What is done with one from the table: `do` is `agent`, `active`, `inactive`, `register` or `sync`.
+/// Handles an action of the table. The field `do` is `agent`, `active`, `inactive`, `register` or
+/// `sync`.
 pub(super) async fn act(
     State(console): App,
     Path(number): Path<String>,
-    posted: Posted,
+    submitted: SubmittedForm,
 ) -> Response {
-    let Posted { visitor, form } = posted;
+    let SubmittedForm { visitor, form } = submitted;
     let Some(number) = digits(&number) else { return missing(&console, &visitor) };
     let one = format!("/api/v1/phone-numbers/{number}/");
     let what = form.get("do");
@@ -364,13 +369,13 @@ pub(super) async fn act(
     };
     match answer.is_ok() {
         true => Redirect::to(&format!("/console/numbers/?done={what}")).into_response(),
-        // The API's words are for programs, and in one language.
+        // The message of the API is for programs and not translated.
         false if what == "active" && answer.field() == Some("active") => {
             let wrong = visitor.lang().t("numbers.active_needs_agent").to_owned();
             list(&console, &visitor, answer.status, wrong).await
         }
         false if what == "register" => {
-            registering(&console, &visitor, number, answer.status, answer.message().to_owned())
+            register_dialog(&console, &visitor, number, answer.status, answer.message().to_owned())
                 .await
         }
         false => list(&console, &visitor, answer.status, answer.message().to_owned()).await,

@@ -1,14 +1,15 @@
-//! Signing in with a provider of OpenID Connect: the way there, and what is said to who comes back.
+//! Sign-in with an OpenID Connect provider: the redirect to the provider and the return from it.
 //!
-//! The way is a link and not a form: by our own policy no form leads elsewhere. A cookie of ten minutes binds it to the
-//! browser. Nobody is sent anywhere afterwards but to a path of ours.
+//! The sign-in starts with a link rather than a form, since the content security policy forbids
+//! forms to other origins. A cookie of ten minutes binds the flow to the browser. Afterwards the
+//! browser is redirected to console paths only.
 
 use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::door::{Taste, person};
+use super::auth::{Preferences, person};
 use super::form::Form;
 use super::page::{Page, respond};
 use super::{App, Console, sign_in};
@@ -16,13 +17,13 @@ use crate::api::session;
 use engine::openid::{AT_MOST, Allow, Flow, OpenIdError, Provider, Returned};
 use engine::people::{Newcomers, NotWelcome, Rules, Token};
 
-/// The cookie of a way there and back.
+/// The cookie of a sign-in flow.
 const COOKIE: &str = "offhook-openid";
 const COOKIE_SECURE: &str = "__Host-offhook-openid";
 
 #[derive(Template)]
 #[template(path = "arrived.html")]
-struct Arrived {
+struct SignedInPage {
     page: Page,
     to: String,
 }
@@ -31,17 +32,17 @@ fn name(console: &Console) -> &'static str {
     if console.is_secure() { COOKIE_SECURE } else { COOKIE }
 }
 
-/// `Lax`: it must come along when the provider sends the browser back.
+/// `SameSite=Lax`, since the browser must send it when the provider redirects back.
 fn cookie(console: &Console, value: &str, seconds: u64) -> String {
     let secure = if console.is_secure() { "; Secure" } else { "" };
     format!("{}={value}; Path=/; HttpOnly; SameSite=Lax{secure}; Max-Age={seconds}", name(console))
 }
 
-/// To the provider.
+/// Redirects to the provider.
 pub(super) async fn begin(State(console): App, headers: HeaderMap, uri: Uri) -> Response {
-    let taste = Taste::of(&headers);
+    let preferences = Preferences::of(&headers);
     let query = Form::read(uri.query().unwrap_or_default().as_bytes());
-    let to = sign_in::back(query.get("to"));
+    let to = sign_in::safe_path(query.get("to"));
     let Some(provider) = &console.provider else {
         return Redirect::to("/console/sign-in").into_response();
     };
@@ -56,13 +57,13 @@ pub(super) async fn begin(State(console): App, headers: HeaderMap, uri: Uri) -> 
             let answer = Redirect::to(way.as_str()).into_response();
             sign_in::with_cookie(answer, &cookie(&console, &flow.cookie(), AT_MOST.as_secs()))
         }
-        Err(error) => refused(&console, taste, provider, to, &error.into()),
+        Err(error) => error_page(&console, preferences, provider, to, &error.into()),
     }
 }
 
-/// From the provider.
+/// Handles the return from the provider.
 pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> Response {
-    let taste = Taste::of(&headers);
+    let preferences = Preferences::of(&headers);
     let Some(provider) = &console.provider else {
         return Redirect::to("/console/sign-in").into_response();
     };
@@ -71,7 +72,7 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
     let flow = session::cookie(&headers, name(&console)).and_then(|cookie| Flow::read(cookie, now));
     let to = flow
         .as_ref()
-        .map_or_else(|| "/console/".to_owned(), |flow| sign_in::back(&flow.to).to_owned());
+        .map_or_else(|| "/console/".to_owned(), |flow| sign_in::safe_path(&flow.to).to_owned());
     let came = match &flow {
         Some(flow) => {
             let returned = Returned {
@@ -80,41 +81,42 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
                 error: query.raw("error"),
                 issuer: query.raw("iss"),
             };
-            arrive(&console, provider, flow, returned).await
+            finish(&console, provider, flow, returned).await
         }
         None => Err(OpenIdError::State.into()),
     };
     let answer = match came {
         Ok(token) => {
-            // A page of ours goes on from here: a redirect that began at the provider would bring no `Strict` cookie.
-            let page = Page::bare(taste, taste.lang.t("sign_in.done"));
-            let mut answer = respond(StatusCode::OK, &Arrived { page, to: to.clone() });
+            // The redirect continues from a page of the console: browsers do not send `Strict`
+            // cookies in a redirect chain that began at the provider.
+            let page = Page::bare(preferences, preferences.lang.t("sign_in.done"));
+            let mut answer = respond(StatusCode::OK, &SignedInPage { page, to: to.clone() });
             if let Ok(go_on) = HeaderValue::from_str(&format!("0; url={to}")) {
                 answer.headers_mut().insert(header::REFRESH, go_on);
             }
             sign_in::with_cookie(answer, &sign_in::session_cookie(&console, &token))
         }
-        Err(no) => refused(&console, taste, provider, &to, &no),
+        Err(no) => error_page(&console, preferences, provider, &to, &no),
     };
-    // Once: whoever comes again begins again.
+    // A flow is valid once.
     sign_in::with_cookie(answer, &cookie(&console, "", 0))
 }
 
-/// Why nobody came in.
+/// Reason why a sign-in failed.
 #[derive(Debug, thiserror::Error)]
-enum No {
+enum SignInError {
     #[error(transparent)]
     Provider(#[from] OpenIdError),
     #[error(transparent)]
     Here(#[from] NotWelcome),
 }
 
-async fn arrive(
+async fn finish(
     console: &Console,
     provider: &Provider,
     flow: &Flow,
     returned: Returned<'_>,
-) -> Result<Token, No> {
+) -> Result<Token, SignInError> {
     let claims = provider.finish(flow, returned).await?;
     let (settings, api) = (provider.settings(), console.apis.api());
     let newcomers = match &settings.allow {
@@ -129,52 +131,58 @@ async fn arrive(
     Ok(api.people.arrive(&claims, &rules).await?)
 }
 
-/// The sign-in page, with the reason in words.
-fn refused(console: &Console, taste: Taste, provider: &Provider, to: &str, no: &No) -> Response {
-    let (lang, name) = (taste.lang, provider.settings().name.as_str());
+/// The sign-in page with the reason.
+fn error_page(
+    console: &Console,
+    preferences: Preferences,
+    provider: &Provider,
+    to: &str,
+    no: &SignInError,
+) -> Response {
+    let (lang, name) = (preferences.lang, provider.settings().name.as_str());
     let (status, text) = match no {
-        No::Provider(
+        SignInError::Provider(
             OpenIdError::Unreachable { .. } | OpenIdError::Document { .. } | OpenIdError::Away(_),
         ) => {
-            tracing::warn!(error = %no, "nobody can sign in with the provider now");
+            tracing::warn!(error = %no, "sign-in provider unavailable");
             (StatusCode::BAD_GATEWAY, lang.with("sign_in.openid.unavailable", &[name]))
         }
-        No::Provider(OpenIdError::State) => {
+        SignInError::Provider(OpenIdError::State) => {
             (StatusCode::BAD_REQUEST, lang.t("sign_in.openid.state").to_owned())
         }
-        No::Provider(OpenIdError::Declined(word)) => {
+        SignInError::Provider(OpenIdError::Declined(word)) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.declined", &[name, word]))
         }
-        No::Provider(OpenIdError::Code(_)) => {
+        SignInError::Provider(OpenIdError::Code(_)) => {
             (StatusCode::BAD_REQUEST, lang.with("sign_in.openid.code", &[name]))
         }
-        No::Provider(OpenIdError::Token(fault)) => {
-            tracing::warn!(%fault, "what the sign-in provider says is not believed");
+        SignInError::Provider(OpenIdError::Token(fault)) => {
+            tracing::warn!(%fault, "invalid token from sign-in provider");
             (StatusCode::UNAUTHORIZED, lang.with("sign_in.openid.token", &[name]))
         }
-        No::Provider(OpenIdError::Busy) => {
+        SignInError::Provider(OpenIdError::Busy) => {
             (StatusCode::TOO_MANY_REQUESTS, lang.t("sign_in.busy").to_owned())
         }
-        No::Here(NotWelcome::NoEmail) => {
+        SignInError::Here(NotWelcome::NoEmail) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.no_email", &[name]))
         }
-        No::Here(NotWelcome::Unverified(email)) => {
+        SignInError::Here(NotWelcome::Unverified(email)) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.unverified", &[name, email]))
         }
-        No::Here(NotWelcome::Unknown(email)) => {
+        SignInError::Here(NotWelcome::Unknown(email)) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.unknown", &[name, email]))
         }
-        No::Here(NotWelcome::Another(email)) => {
+        SignInError::Here(NotWelcome::Another(email)) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.another", &[name, email]))
         }
-        No::Here(NotWelcome::NoRole) => {
+        SignInError::Here(NotWelcome::NoRole) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.no_role", &[name]))
         }
-        No::Here(NotWelcome::Store(error)) => {
-            tracing::warn!(%error, "somebody could not be signed in");
+        SignInError::Here(NotWelcome::Store(error)) => {
+            tracing::warn!(%error, "sign-in failed");
             (StatusCode::SERVICE_UNAVAILABLE, lang.t("error.internal").to_owned())
         }
     };
-    tracing::info!(reason = %no, "somebody came from the sign-in provider and not in");
-    sign_in::form(console, taste, status, to, "", text)
+    tracing::info!(reason = %no, "sign-in with provider refused");
+    sign_in::form(console, preferences, status, to, "", text)
 }

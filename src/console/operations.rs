@@ -1,4 +1,4 @@
-//! Operations: what is in use of what there is, and how calls went in the last hour.
+//! The operations page: current usage and limits, and the calls of the last hour.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::door::{Posted, Visitor};
+use super::auth::{SubmittedForm, Visitor};
 use super::i18n::Lang;
 use super::page::{Page, failed, respond};
-use super::samples::{Failed, KEPT, Sample};
+use super::samples::{FailureSample, SAMPLES_MAX, Sample};
 use super::{App, Console, chart, view};
 use crate::api::{LiveStatus, NodeState, NodeStatus, RequestCount};
 use engine::admission::settings::Permissions;
@@ -20,12 +20,12 @@ use model::Role;
 use model::{CallType, Direction, Timestamp};
 use store::{CallFilter, CallRecord, Compare, Scope};
 
-/// Calls of the last hour that are looked at.
-const LOOKED_AT: u32 = 2_000;
+/// Maximum number of calls of the last hour that are read.
+const CALLS_MAX: u32 = 2_000;
 const MINUTES: usize = 60;
-/// Columns of the hour: five minutes each.
+/// Number of columns of an hour: five minutes each.
 const COLUMNS: usize = 12;
-/// Where a set-up's columns end, in milliseconds.
+/// Upper limits of the set-up time columns, in milliseconds.
 const SET_UP_MS: &[i64] = &[250, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000];
 
 struct Number {
@@ -33,7 +33,7 @@ struct Number {
     alias: String,
     used: u32,
     limit: u32,
-    /// Of a hundred.
+    /// Used slots, as a percentage.
     percent: u32,
     enabled: bool,
 }
@@ -77,7 +77,7 @@ impl Rules {
 
 #[derive(Template)]
 #[template(path = "operations.html")]
-struct Operations {
+struct OperationsPage {
     page: Page,
     live: usize,
     queued: usize,
@@ -91,31 +91,31 @@ struct Operations {
     live_chart: String,
     live_top: usize,
     live_most: usize,
-    /// Of each five minutes, the most at once.
+    /// Maximum of live calls in each five minutes.
     live_table: Vec<(String, usize)>,
     cps_chart: String,
     cps_top: usize,
     cps_most: usize,
     cps_table: Vec<(String, usize)>,
-    /// Of calls that go out; none: the account has no number.
+    /// Rules for outbound calls. `None` if the account has no number.
     rules: Option<Rules>,
     hour_chart: String,
     hour_top: usize,
-    /// From, good, missed, bad.
+    /// Start of each column, and number of good, missed and bad calls.
     hour: Vec<(String, usize, usize, usize)>,
     set_up_chart: String,
     set_up_top: usize,
     set_up: Vec<(String, usize)>,
     causes: Vec<Cause>,
     draining: bool,
-    /// For whom the node is: its owner's.
+    /// Status of the nodes, if the visitor owns them.
     nodes: Vec<Node>,
-    fetches: Option<Faults>,
-    graph: Option<Faults>,
+    fetches: Option<RequestSummary>,
+    graph: Option<RequestSummary>,
     wrong: String,
 }
 
-/// A node, for its owner.
+/// Status of a node.
 struct Node {
     id: String,
     version: &'static str,
@@ -127,40 +127,40 @@ struct Node {
     memory: String,
 }
 
-/// How exchanges with somebody else went.
-struct Faults {
+/// Results of outbound requests.
+struct RequestSummary {
     chart: String,
     top: usize,
-    /// Nothing has failed in the last hour.
+    /// No request failed in the last hour.
     quiet: bool,
     table: Vec<(String, usize)>,
-    /// Since the node began: what, what it came to, whether that is well, how often.
+    /// Counts since the node started.
     all: Vec<RequestCount>,
     failed: u64,
     of: u64,
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    shown(&console, &visitor, StatusCode::OK, String::new()).await
+    render_page(&console, &visitor, StatusCode::OK, String::new()).await
 }
 
 /// Drains a node.
 pub(super) async fn drain(
     State(console): App,
     Path(node): Path<String>,
-    posted: Posted,
+    submitted: SubmittedForm,
 ) -> Response {
-    let visitor = posted.visitor;
+    let visitor = submitted.visitor;
     let node = url::form_urlencoded::byte_serialize(node.as_bytes()).collect::<String>();
     let answer =
         visitor.ask(&console, Method::POST, &format!("/api/v1/nodes/{node}/drain/"), None).await;
     match answer.is_ok() {
         true => Redirect::to("/console/operations/").into_response(),
-        false => shown(&console, &visitor, answer.status, answer.message().to_owned()).await,
+        false => render_page(&console, &visitor, answer.status, answer.message().to_owned()).await,
     }
 }
 
-async fn shown(
+async fn render_page(
     console: &Arc<Console>,
     visitor: &Visitor,
     status: StatusCode,
@@ -172,10 +172,10 @@ async fn shown(
     api.store.flush().await;
     let filter =
         CallFilter { ended: vec![(Compare::GreaterEqual, hour_ago)], ..CallFilter::default() };
-    let records = match api.store.calls().newest(&scope, &filter, LOOKED_AT).await {
+    let records = match api.store.calls().newest(&scope, &filter, CALLS_MAX).await {
         Ok(records) => records,
         Err(error) => {
-            tracing::warn!(%error, "calls could not be listed");
+            tracing::warn!(%error, "failed to list calls");
             return failed(console, visitor, StatusCode::SERVICE_UNAVAILABLE, "");
         }
     };
@@ -222,7 +222,7 @@ async fn shown(
     let set_up_columns: Vec<_> = set_up.iter().map(|(_, count)| vec![(*count, "good")]).collect();
     let answered =
         records.iter().filter(|r| r.end.as_ref().is_some_and(|end| end.answered.is_some())).count();
-    let page = Operations {
+    let page = OperationsPage {
         live: up.len() - queued,
         queued,
         cps_used,
@@ -231,12 +231,12 @@ async fn shown(
         answered: percent(answered, records.len()),
         median: lang.decimals(at(&waits, 50)),
         slowest: lang.decimals(at(&waits, 95)),
-        live_chart: chart::area(&ups, KEPT, lang.t("operations.live_chart")),
-        live_table: most(&ups),
+        live_chart: chart::area(&ups, SAMPLES_MAX, lang.t("operations.live_chart")),
+        live_table: column_maxima(&ups),
         live_most: highest(&ups),
         live_top: chart::ceiling(highest(&ups)),
-        cps_chart: chart::area(&begun, KEPT, lang.t("operations.cps_chart")),
-        cps_table: most(&begun),
+        cps_chart: chart::area(&begun, SAMPLES_MAX, lang.t("operations.cps_chart")),
+        cps_table: column_maxima(&begun),
         cps_most: highest(&begun),
         cps_top: chart::ceiling(highest(&begun)),
         rules,
@@ -254,12 +254,12 @@ async fn shown(
         numbers,
         draining: api.gate.is_draining(),
         fetches: own_nodes.first().map(|node| {
-            faults(&node.fetches, &lost, |f| f.fetches, lang.t("operations.fetch_chart"))
+            request_summary(&node.fetches, &lost, |f| f.fetches, lang.t("operations.fetch_chart"))
         }),
-        graph: own_nodes
-            .first()
-            .map(|node| faults(&node.graph, &lost, |f| f.graph, lang.t("operations.graph_chart"))),
-        nodes: own_nodes.into_iter().map(|node| shown_node(lang, node)).collect(),
+        graph: own_nodes.first().map(|node| {
+            request_summary(&node.graph, &lost, |f| f.graph, lang.t("operations.graph_chart"))
+        }),
+        nodes: own_nodes.into_iter().map(|node| node_view(lang, node)).collect(),
         wrong,
         page: visitor
             .page(console, lang.t("nav.operations"), "operations")
@@ -268,7 +268,7 @@ async fn shown(
     respond(status, &page)
 }
 
-fn shown_node(lang: Lang, node: NodeStatus) -> Node {
+fn node_view(lang: Lang, node: NodeStatus) -> Node {
     let (state, tone) = match node.state {
         NodeState::Ready => ("operations.node_ready", "good"),
         NodeState::Draining => ("operations.node_draining", "missed"),
@@ -292,21 +292,22 @@ fn shown_node(lang: Lang, node: NodeStatus) -> Node {
     }
 }
 
-/// What came of exchanges: over the last hour what failed, since the node began all of it, what failed first.
-fn faults(
+/// Summarises outbound requests: failures of the last hour, and all results since the node started,
+/// failures first.
+fn request_summary(
     all: &[RequestCount],
-    samples: &[Failed],
-    of: fn(&Failed) -> usize,
+    samples: &[FailureSample],
+    of: fn(&FailureSample) -> usize,
     title: &str,
-) -> Faults {
+) -> RequestSummary {
     let each: Vec<usize> = samples.iter().map(of).collect();
     let sum = |ok: bool| {
         all.iter().filter(|one| one.ok == ok).fold(0, |sum: u64, one| sum.saturating_add(one.count))
     };
     let mut all = all.to_vec();
     all.sort_by(|a, b| (a.ok, b.count, &a.kind).cmp(&(b.ok, a.count, &b.kind)));
-    Faults {
-        chart: chart::area(&each, KEPT, title),
+    RequestSummary {
+        chart: chart::area(&each, SAMPLES_MAX, title),
         top: chart::ceiling(each.iter().copied().max().unwrap_or_default()),
         quiet: each.iter().all(|failed| *failed == 0),
         table: by_column(&each, |some| some.iter().sum()),
@@ -320,12 +321,13 @@ fn percent(part: usize, whole: usize) -> String {
     (part * 100).checked_div(whole).map_or_else(|| "–".to_owned(), |percent| format!("{percent} %"))
 }
 
-/// Whether the time until its answer is ours: from Meta's webhook to accepting. Other legs ring until a person picks up.
+/// Whether the node itself answers such calls, from Meta's webhook to `accept`. Other legs ring
+/// until a person answers.
 fn is_answered_by_us(direction: Direction, call_type: CallType) -> bool {
     direction == Direction::Inbound && call_type == CallType::Whatsapp
 }
 
-/// Of what we answer, from the beginning to the answer, in microseconds, sorted.
+/// Set-up times of calls that the node answers, in microseconds, sorted.
 fn set_ups(records: &[CallRecord]) -> Vec<i64> {
     let wait = |record: &CallRecord| {
         let answered = record.end.as_ref()?.answered?;
@@ -337,19 +339,19 @@ fn set_ups(records: &[CallRecord]) -> Vec<i64> {
     waits
 }
 
-/// The value below which so many of a hundred are.
+/// Percentile of sorted values, as text.
 fn at(sorted: &[i64], percent: usize) -> String {
     let index = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
-    sorted.get(index).map_or_else(|| "–".to_owned(), |us| view::took(*us))
+    sorted.get(index).map_or_else(|| "–".to_owned(), |us| view::duration(*us))
 }
 
-/// Of each column's samples the most; the last one ends now.
-fn most(samples: &[usize]) -> Vec<(String, usize)> {
+/// Maximum of each column. The last column ends now.
+fn column_maxima(samples: &[usize]) -> Vec<(String, usize)> {
     by_column(samples, |some| some.iter().copied().max().unwrap_or_default())
 }
 
 fn by_column(samples: &[usize], of: impl Fn(&[usize]) -> usize) -> Vec<(String, usize)> {
-    let each = KEPT / COLUMNS;
+    let each = SAMPLES_MAX / COLUMNS;
     let ago = |column: usize| format!("−{} min", (column + 1) * (MINUTES / COLUMNS));
     let columns = samples.rchunks(each).enumerate();
     let mut columns: Vec<_> = columns.map(|(column, some)| (ago(column), of(some))).collect();
@@ -384,9 +386,9 @@ fn by_wait(lang: Lang, waits: &[i64]) -> Vec<(String, usize)> {
     for until in SET_UP_MS.iter().copied().chain([i64::MAX]) {
         let count = waits.iter().filter(|us| (from..until).contains(&(**us / 1_000))).count();
         let label = if until == i64::MAX {
-            format!("≥ {}", lang.took(from * 1_000))
+            format!("≥ {}", lang.duration(from * 1_000))
         } else {
-            format!("< {}", lang.took(until * 1_000))
+            format!("< {}", lang.duration(until * 1_000))
         };
         columns.push((label, count));
         from = until;
@@ -408,15 +410,16 @@ fn causes(lang: Lang, records: &[CallRecord]) -> Vec<Cause> {
         .collect();
     causes.sort_by_key(|cause| std::cmp::Reverse(cause.count));
     let counts: Vec<usize> = causes.iter().map(|cause| cause.count).collect();
-    for (cause, percent) in causes.iter_mut().zip(hundredths(&counts)) {
+    for (cause, percent) in causes.iter_mut().zip(percentages(&counts)) {
         cause.percent = percent;
     }
     causes.truncate(12);
     causes
 }
 
-/// What each is of a hundred; all together are a hundred: what rounding leaves goes to those that lost most by it.
-fn hundredths(counts: &[usize]) -> Vec<usize> {
+/// Percentages that add up to 100: the rounding error goes to the values with the largest
+/// remainders.
+fn percentages(counts: &[usize]) -> Vec<usize> {
     let whole = counts.iter().sum::<usize>().max(1);
     let mut parts: Vec<usize> = counts.iter().map(|count| count * 100 / whole).collect();
     let mut lost: Vec<(usize, usize)> = counts
@@ -440,7 +443,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_until_answered_is_of_incoming_whatsapp_calls() {
+    fn set_up_times_cover_inbound_whatsapp_calls() {
         use CallType::{Web, Whatsapp};
         use Direction::{Inbound, Outbound};
         let each = [(Inbound, Whatsapp), (Inbound, Web), (Outbound, Whatsapp), (Outbound, Web)];
@@ -451,18 +454,18 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_hundred_are_a_hundred() {
-        assert_eq!(hundredths(&[1, 1, 1]), [34, 33, 33]);
-        assert_eq!(hundredths(&[5, 2]), [71, 29]);
-        assert!(hundredths(&[]).is_empty());
-        assert_eq!(hundredths(&[40, 30, 20, 9, 1, 1]).iter().sum::<usize>(), 100);
+    fn percentages_add_up_to_100() {
+        assert_eq!(percentages(&[1, 1, 1]), [34, 33, 33]);
+        assert_eq!(percentages(&[5, 2]), [71, 29]);
+        assert!(percentages(&[]).is_empty());
+        assert_eq!(percentages(&[40, 30, 20, 9, 1, 1]).iter().sum::<usize>(), 100);
     }
 
     #[test]
-    fn the_table_of_live_calls_has_the_most_of_each_five_minutes_and_ends_now() {
-        assert!(most(&[]).is_empty());
+    fn the_table_has_the_maximum_of_each_five_minutes_and_ends_now() {
+        assert!(column_maxima(&[]).is_empty());
         let samples: Vec<usize> = (0..40).collect();
-        assert_eq!(most(&samples), [("−10 min".to_owned(), 9), ("−5 min".to_owned(), 39)]);
-        assert_eq!(most(&vec![1; KEPT]).len(), COLUMNS);
+        assert_eq!(column_maxima(&samples), [("−10 min".to_owned(), 9), ("−5 min".to_owned(), 39)]);
+        assert_eq!(column_maxima(&vec![1; SAMPLES_MAX]).len(), COLUMNS);
     }
 }

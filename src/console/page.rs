@@ -1,26 +1,26 @@
-//! The frame around every page: who is here, where one can go, and in which words.
+//! The common part of all pages: visitor, navigation and texts.
 
 use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::door::{self, Taste, Visitor};
+use super::auth::{self, Preferences, Visitor};
 use super::i18n::Lang;
 use super::{App, Console};
 use crate::api::Apis;
 use model::Role;
 
-/// A place in the navigation.
-pub(super) struct Place {
+/// An entry of the navigation.
+pub(super) struct NavEntry {
     pub(super) key: &'static str,
     pub(super) path: &'static str,
-    /// The key of its name.
+    /// Text key of the name.
     pub(super) name: &'static str,
 }
 
-/// Places with the least role, and what the API must serve for them to be there.
-const PLACES: &[(&str, &str, &str, Role, Option<&str>)] = &[
+/// Entries of the navigation: key, path, text key, minimum role, and the API path that must exist.
+const NAV_ENTRIES: &[(&str, &str, &str, Role, Option<&str>)] = &[
     ("home", "/console/", "nav.home", Role::Agent, None),
     ("inbox", "/console/inbox/", "nav.inbox", Role::Agent, Some("/api/v1/conversations/")),
     (
@@ -40,31 +40,32 @@ const PLACES: &[(&str, &str, &str, Role, Option<&str>)] = &[
     ("people", "/console/people/", "nav.people", Role::Owner, None),
 ];
 
-/// What every template has.
+/// Data that every template uses.
 pub(super) struct Page {
     pub(super) title: String,
     pub(super) lang: Lang,
     pub(super) theme: &'static str,
     pub(super) here: &'static str,
-    pub(super) places: Vec<Place>,
-    /// Notifications that nobody has read.
+    pub(super) nav_entries: Vec<NavEntry>,
+    /// Number of unread notifications.
     pub(super) unread: u64,
-    /// Whether the endpoint with their name is registered: `on` or `off`; `none`: there is none.
+    /// State of the endpoint with the person's name: `on` if it is registered, `off` if not, `none`
+    /// if it does not exist.
     pub(super) phone: &'static str,
-    /// What they sign in with: what the browser keeps is theirs.
+    /// Sign-in name, under which the browser stores settings.
     pub(super) person: String,
-    /// Their name and role; empty where nobody is signed in.
+    /// Name of the person and text key of the role. Empty without a session.
     pub(super) name: String,
     pub(super) role: &'static str,
     pub(super) initials: String,
     pub(super) csrf: String,
-    /// What makes the page ask for itself again, as `/console/events` names it; empty: nothing.
+    /// Kinds of events that update the page, as in `/console/events`. Empty if none do.
     pub(super) live: String,
     pub(super) path: String,
-    /// The latest news when the page was made.
+    /// Number of the latest event when the page was rendered.
     pub(super) at: u64,
     pub(super) version: &'static str,
-    /// A node for development.
+    /// URL of the browser phone of a development node.
     pub(super) simulated_phone: Option<String>,
 }
 
@@ -76,11 +77,13 @@ impl Page {
         here: &'static str,
     ) -> Self {
         let user = &visitor.person.user;
-        let places = PLACES.iter().filter(|(_, _, _, least, api)| {
-            user.role >= *least && api.is_none_or(|path| Apis::serves(&Method::GET, path))
+        let nav_entries = NAV_ENTRIES.iter().filter(|(_, _, _, min_role, api)| {
+            user.role >= *min_role && api.is_none_or(|path| Apis::serves(&Method::GET, path))
         });
         Self {
-            places: places.map(|(key, path, name, ..)| Place { key, path, name }).collect(),
+            nav_entries: nav_entries
+                .map(|(key, path, name, ..)| NavEntry { key, path, name })
+                .collect(),
             here,
             unread: visitor.unread,
             phone: visitor.phone,
@@ -96,18 +99,18 @@ impl Page {
             path: visitor.path.clone(),
             at: visitor.at,
             simulated_phone: console.simulated_phone.clone(),
-            ..Self::bare(visitor.taste, title)
+            ..Self::bare(visitor.preferences, title)
         }
     }
 
-    /// Of somebody who is not signed in.
-    pub(super) fn bare(taste: Taste, title: &str) -> Self {
+    /// A page without a session.
+    pub(super) fn bare(preferences: Preferences, title: &str) -> Self {
         Self {
             title: title.to_owned(),
-            lang: taste.lang,
-            theme: taste.theme,
+            lang: preferences.lang,
+            theme: preferences.theme,
             here: "",
-            places: Vec::new(),
+            nav_entries: Vec::new(),
             unread: 0,
             phone: "none",
             person: String::new(),
@@ -123,46 +126,46 @@ impl Page {
         }
     }
 
-    /// A page that asks for itself again when one of these has changed.
+    /// Sets the kinds of events that update the page.
     pub(super) fn listening(mut self, live: impl Into<String>) -> Self {
         self.live = live.into();
         self
     }
 
-    /// A text of the catalogue.
+    /// The text of a key.
     pub(super) fn t<'k>(&self, key: &'k str) -> &'k str {
         self.lang.t(key)
     }
 
-    /// One with a value in it.
+    /// A text with one placeholder.
     pub(super) fn t1(&self, key: &str, value: impl ToString) -> String {
         self.lang.with(key, &[&value.to_string()])
     }
 
-    /// One with two.
+    /// A text with two placeholders.
     pub(super) fn t2(&self, key: &str, one: impl ToString, other: impl ToString) -> String {
         self.lang.with(key, &[&one.to_string(), &other.to_string()])
     }
 
-    /// A count, as the language writes it.
+    /// A count with the separators of the language.
     pub(super) fn n(&self, count: impl ToString) -> String {
         self.lang.count(count)
     }
 
-    /// One whose key is made of two.
+    /// The text of the key `kind.key`, or the key with spaces if it has no text.
     pub(super) fn word(&self, kind: &str, key: &str) -> String {
         let known = self.lang.find(&format!("{kind}.{key}"));
         known.map_or_else(|| key.replace('_', " "), str::to_owned)
     }
 
-    /// A picture of the sprite, which says nothing that the text beside it does not.
+    /// An icon. It is decorative: the text beside it says the same.
     pub(super) fn icon(&self, name: &str) -> String {
         format!(
             "<svg class=\"icon\" aria-hidden=\"true\" focusable=\"false\"><use href=\"#i-{name}\"/></svg>"
         )
     }
 
-    /// The words that the softphone's script says, as JSON.
+    /// Texts of the softphone script, as JSON.
     pub(super) fn phone_texts(&self) -> String {
         let texts = self
             .lang
@@ -183,7 +186,7 @@ fn initials(name: &str) -> String {
     words.take(2).flat_map(char::to_uppercase).collect()
 }
 
-/// A page's answer.
+/// A page with status 200.
 pub(super) fn html(template: &impl Template) -> Response {
     respond(StatusCode::OK, template)
 }
@@ -194,7 +197,7 @@ pub(super) fn respond(status: StatusCode, template: &impl Template) -> Response 
             (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], text).into_response()
         }
         Err(error) => {
-            tracing::error!(%error, "a page could not be made");
+            tracing::error!(%error, "page rendering failed");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
@@ -211,26 +214,26 @@ fn notice(status: StatusCode, page: Page, text: String) -> Response {
     respond(status, &Notice { page, text })
 }
 
-/// A form that did not come from one of our pages, or of another session.
+/// 403 for a form from another origin or session.
 pub(super) fn refused(
     console: &Console,
     visitor: Option<&Visitor>,
-    taste: Taste,
+    preferences: Preferences,
     key: &'static str,
 ) -> Response {
-    let title = taste.lang.t("error.title");
+    let title = preferences.lang.t("error.title");
     let page = visitor
-        .map_or_else(|| Page::bare(taste, title), |visitor| visitor.page(console, title, ""));
-    notice(StatusCode::FORBIDDEN, page, taste.lang.t(key).to_owned())
+        .map_or_else(|| Page::bare(preferences, title), |visitor| visitor.page(console, title, ""));
+    notice(StatusCode::FORBIDDEN, page, preferences.lang.t(key).to_owned())
 }
 
-/// 404: it is not there, or another account's.
+/// 404: the object does not exist, or belongs to another account.
 pub(super) fn missing(console: &Console, visitor: &Visitor) -> Response {
     let page = visitor.page(console, visitor.lang().t("error.not_found.title"), "");
     notice(StatusCode::NOT_FOUND, page, visitor.lang().t("error.not_found").to_owned())
 }
 
-/// What went wrong in words.
+/// An error page. An empty text means an internal error.
 pub(super) fn failed(
     console: &Console,
     visitor: &Visitor,
@@ -242,13 +245,13 @@ pub(super) fn failed(
     notice(status, page, text.to_owned())
 }
 
-/// 403 with the role that is missing.
+/// 403: the role of the visitor is too low.
 pub(super) fn forbidden(console: &Console, visitor: &Visitor) -> Response {
     failed(console, visitor, StatusCode::FORBIDDEN, visitor.lang().t("error.role"))
 }
 
-/// A path that nobody has.
-pub(super) async fn nothing(
+/// Fallback route: redirects to the path with a trailing slash, or answers 404.
+pub(super) async fn fallback(
     State(console): App,
     method: Method,
     uri: Uri,
@@ -258,14 +261,14 @@ pub(super) async fn nothing(
         let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
         return Redirect::to(&format!("{}/{query}", uri.path())).into_response();
     }
-    let taste = Taste::of(&headers);
-    let title = taste.lang.t("error.not_found.title");
-    let page = match door::person(&console, &headers).await {
+    let preferences = Preferences::of(&headers);
+    let title = preferences.lang.t("error.not_found.title");
+    let page = match auth::person(&console, &headers).await {
         Ok(Some(person)) => {
             let (query, path) = (super::form::Form::default(), "/console/".to_owned());
             Visitor {
                 person,
-                taste,
+                preferences,
                 query,
                 path,
                 unread: 0,
@@ -274,7 +277,7 @@ pub(super) async fn nothing(
             }
             .page(&console, title, "")
         }
-        _ => Page::bare(taste, title),
+        _ => Page::bare(preferences, title),
     };
-    notice(StatusCode::NOT_FOUND, page, taste.lang.t("error.not_found").to_owned())
+    notice(StatusCode::NOT_FOUND, page, preferences.lang.t("error.not_found").to_owned())
 }

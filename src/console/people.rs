@@ -1,5 +1,5 @@
-//! People and API keys: for owners. What is made here is made by the number API (`users`, `api-keys`); links and secrets are
-//! shown once, in the answer to the form that made them.
+//! The page of people and API keys, for owners. The number API creates them (`users`, `api-keys`).
+//! Invitation links and secrets are shown once, in the response to the form.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -8,11 +8,11 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::door::{Posted, Visitor};
+use super::auth::{SubmittedForm, Visitor};
 use super::page::{Page, failed, forbidden, respond};
 use super::{App, Console};
 
-/// A user as the API has them.
+/// A user in the number API.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct User {
@@ -23,7 +23,7 @@ struct User {
     invited: bool,
     in_configuration: bool,
     #[serde(skip)]
-    oneself: bool,
+    is_self: bool,
 }
 
 #[derive(Deserialize)]
@@ -36,20 +36,20 @@ struct Key {
 
 #[derive(Template)]
 #[template(path = "people.html")]
-struct People {
+struct PeoplePage {
     page: Page,
     users: Vec<User>,
     keys: Vec<Key>,
-    /// What was made just now: an invitation's link, a key's secret.
+    /// Link of a new invitation and secret of a new API key.
     link: String,
     link_for: String,
     secret: String,
     wrong: String,
 }
 
-/// What the answer to a form has beside the lists.
+/// Results of a form that are shown above the lists.
 #[derive(Default)]
-struct News {
+struct FormResult {
     link: String,
     link_for: String,
     secret: String,
@@ -66,46 +66,51 @@ async fn items<T: serde::de::DeserializeOwned>(
     serde_json::from_value(items).unwrap_or_default()
 }
 
-async fn shown(console: &Console, visitor: &Visitor, status: StatusCode, news: News) -> Response {
+async fn render_page(
+    console: &Console,
+    visitor: &Visitor,
+    status: StatusCode,
+    result: FormResult,
+) -> Response {
     if !visitor.is_owner() {
         return forbidden(console, visitor);
     }
     let mut users: Vec<User> = items(console, visitor, "/api/v1/users/?limit=200").await;
     for user in &mut users {
-        user.oneself = user.id == visitor.person.user.id.to_string();
+        user.is_self = user.id == visitor.person.user.id.to_string();
     }
     let keys = items(console, visitor, "/api/v1/api-keys/?limit=200").await;
     let page = visitor.page(console, visitor.lang().t("nav.people"), "people").listening("people");
-    // What is shown once must not go when the page asks for itself again.
-    let once = !news.link.is_empty() || !news.secret.is_empty() || !news.wrong.is_empty();
+    // A live update would remove what is shown once.
+    let once = !result.link.is_empty() || !result.secret.is_empty() || !result.wrong.is_empty();
     let page = if once { page.listening("") } else { page };
-    let News { link, link_for, secret, wrong } = news;
-    respond(status, &People { page, users, keys, link, link_for, secret, wrong })
+    let FormResult { link, link_for, secret, wrong } = result;
+    respond(status, &PeoplePage { page, users, keys, link, link_for, secret, wrong })
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    shown(&console, &visitor, StatusCode::OK, News::default()).await
+    render_page(&console, &visitor, StatusCode::OK, FormResult::default()).await
 }
 
-pub(super) async fn make_user(State(console): App, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
+pub(super) async fn create_user(State(console): App, submitted: SubmittedForm) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
     let body = json!({"name": form.get("name"), "fullName": form.get("full_name"), "role": form.get("role")});
     let answer = visitor.ask(&console, Method::POST, "/api/v1/users/", Some(&body)).await;
-    told(&console, &visitor, &answer, |body| News {
+    redirect_or_render(&console, &visitor, &answer, |body| FormResult {
         link: text(body, "invitation"),
         link_for: text(body, "fullName"),
-        ..News::default()
+        ..FormResult::default()
     })
     .await
 }
 
-/// What is done with one: `do` is `role`, `invite`, `sign-out` or `remove`.
+/// Handles an action on a user. The field `do` is `role`, `invite`, `sign-out` or `remove`.
 pub(super) async fn change_user(
     State(console): App,
     Path(id): Path<String>,
-    posted: Posted,
+    submitted: SubmittedForm,
 ) -> Response {
-    let Posted { visitor, form } = posted;
+    let SubmittedForm { visitor, form } = submitted;
     let Ok(id) = id.parse::<uuid::Uuid>() else { return super::page::missing(&console, &visitor) };
     let one = format!("/api/v1/users/{id}/");
     let answer = match form.get("do") {
@@ -119,54 +124,54 @@ pub(super) async fn change_user(
         _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
     };
     if form.get("do") == "invite" {
-        return told(&console, &visitor, &answer, |body| News {
+        return redirect_or_render(&console, &visitor, &answer, |body| FormResult {
             link: text(body, "invitation"),
             link_for: text(body, "fullName"),
-            ..News::default()
+            ..FormResult::default()
         })
         .await;
     }
-    told(&console, &visitor, &answer, |_| News::default()).await
+    redirect_or_render(&console, &visitor, &answer, |_| FormResult::default()).await
 }
 
-pub(super) async fn make_key(State(console): App, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
+pub(super) async fn create_key(State(console): App, submitted: SubmittedForm) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
     let body = json!({"name": form.get("name"), "role": form.get("role")});
     let answer = visitor.ask(&console, Method::POST, "/api/v1/api-keys/", Some(&body)).await;
-    told(&console, &visitor, &answer, |body| News {
+    redirect_or_render(&console, &visitor, &answer, |body| FormResult {
         secret: text(body, "secret"),
-        ..News::default()
+        ..FormResult::default()
     })
     .await
 }
 
-pub(super) async fn remove_key(
+pub(super) async fn delete_key(
     State(console): App,
     Path(id): Path<String>,
-    posted: Posted,
+    submitted: SubmittedForm,
 ) -> Response {
-    let visitor = posted.visitor;
+    let visitor = submitted.visitor;
     let Ok(id) = id.parse::<uuid::Uuid>() else { return super::page::missing(&console, &visitor) };
     let answer =
         visitor.ask(&console, Method::DELETE, &format!("/api/v1/api-keys/{id}/"), None).await;
-    told(&console, &visitor, &answer, |_| News::default()).await
+    redirect_or_render(&console, &visitor, &answer, |_| FormResult::default()).await
 }
 
-/// Back to the page; with what is shown once, or with what was wrong, the page itself.
-async fn told(
+/// Redirects to the page. Renders it directly if there is an error or something to show once.
+async fn redirect_or_render(
     console: &Console,
     visitor: &Visitor,
     answer: &crate::api::ApiResponse,
-    news: impl FnOnce(&Value) -> News,
+    result: impl FnOnce(&Value) -> FormResult,
 ) -> Response {
     if !answer.is_ok() {
-        let wrong = News { wrong: answer.message().to_owned(), ..News::default() };
-        return shown(console, visitor, answer.status, wrong).await;
+        let wrong = FormResult { wrong: answer.message().to_owned(), ..FormResult::default() };
+        return render_page(console, visitor, answer.status, wrong).await;
     }
-    let news = news(&answer.body);
-    match news.link.is_empty() && news.secret.is_empty() {
+    let result = result(&answer.body);
+    match result.link.is_empty() && result.secret.is_empty() {
         true => Redirect::to("/console/people/").into_response(),
-        false => shown(console, visitor, StatusCode::OK, news).await,
+        false => render_page(console, visitor, StatusCode::OK, result).await,
     }
 }
 

@@ -1,5 +1,5 @@
-//! The softphone: an endpoint's phone in the browser, by `/phone` (`docs/phone.md`), and the account's endpoints. The page is the
-//! frame; the element `<offhook-phone>` does the rest.
+//! The softphone page: a phone for an endpoint in the browser, over `/phone` (`docs/phone.md`), and
+//! the endpoints of the account. The custom element `<offhook-phone>` implements the phone.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -7,7 +7,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde_json::{Value, json};
 
-use super::door::{Posted, Visitor};
+use super::auth::{SubmittedForm, Visitor};
 use super::page::{Page, missing, respond};
 use super::{App, Console};
 use crate::api::ApiResponse;
@@ -15,49 +15,49 @@ use engine::people::Token;
 use model::Role;
 
 /// An endpoint.
-pub(super) struct Named {
+pub(super) struct EndpointRow {
     pub(super) id: String,
     pub(super) name: String,
-    /// What people call it.
+    /// Alias of the endpoint.
     pub(super) alias: String,
-    /// What a document rings it by.
+    /// SIP address in documents.
     pub(super) address: String,
-    /// It bears the visitor's own name.
+    /// The endpoint has the sign-in name of the visitor.
     pub(super) here: bool,
-    /// A phone of it is registered: it can be rung.
+    /// A phone is registered, so it can be called.
     pub(super) ready: bool,
 }
 
-/// An application that an endpoint's own calls may run.
-struct Choice {
+/// An application for calls from an endpoint.
+struct ApplicationChoice {
     id: String,
     name: String,
 }
 
 #[derive(Template)]
 #[template(path = "phone.html")]
-struct Phone {
+struct PhonePage {
     page: Page,
-    endpoints: Vec<Named>,
-    applications: Vec<Choice>,
-    /// Whose choices the browser keeps.
+    endpoints: Vec<EndpointRow>,
+    applications: Vec<ApplicationChoice>,
+    /// Sign-in name, under which the browser stores settings.
     person: String,
-    /// They may make endpoints.
-    makes: bool,
+    /// Whether the visitor may create endpoints.
+    can_create: bool,
     wrong: String,
-    /// What was typed and not taken: name, alias, answer URL.
+    /// Name, alias and answer URL of a rejected form.
     typed: [String; 3],
 }
 
-/// Endpoints that are offered.
-const MOST: u32 = 200;
+/// Maximum number of endpoints on the page.
+const ENDPOINTS_MAX: u32 = 200;
 
-/// The account's endpoints.
-pub(super) async fn endpoints(console: &Console, visitor: &Visitor) -> Vec<Named> {
+/// The endpoints of the account.
+pub(super) async fn endpoints(console: &Console, visitor: &Visitor) -> Vec<EndpointRow> {
     let api = console.apis.api();
-    let found = api.store.endpoints().list(&visitor.person.scope(), MOST, 0).await;
+    let found = api.store.endpoints().list(&visitor.person.scope(), ENDPOINTS_MAX, 0).await;
     let all = found.map(|(list, _)| list).unwrap_or_default().into_iter();
-    let named = all.map(|one| Named {
+    let named = all.map(|one| EndpointRow {
         id: one.id.to_string(),
         here: one.name.as_str() == visitor.person.user.name,
         ready: api.phones.is_registered(&one.name),
@@ -69,48 +69,50 @@ pub(super) async fn endpoints(console: &Console, visitor: &Visitor) -> Vec<Named
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    shown(&console, &visitor, StatusCode::OK, String::new(), Default::default()).await
+    render_page(&console, &visitor, StatusCode::OK, String::new(), Default::default()).await
 }
 
-async fn shown(
+async fn render_page(
     console: &Console,
     visitor: &Visitor,
     status: StatusCode,
     wrong: String,
     typed: [String; 3],
 ) -> Response {
-    let makes = visitor.person.user.role >= Role::Admin;
-    let page = Phone {
+    let can_create = visitor.person.user.role >= Role::Admin;
+    let page = PhonePage {
         page: visitor.page(console, visitor.lang().t("nav.phone"), "phone"),
         endpoints: endpoints(console, visitor).await,
-        applications: if makes { applications(console, visitor).await } else { Vec::new() },
+        applications: if can_create { applications(console, visitor).await } else { Vec::new() },
         person: visitor.person.user.name.clone(),
-        makes,
+        can_create,
         wrong,
         typed,
     };
     respond(status, &page)
 }
 
-async fn applications(console: &Console, visitor: &Visitor) -> Vec<Choice> {
+async fn applications(console: &Console, visitor: &Visitor) -> Vec<ApplicationChoice> {
     let answer = console
         .apis
         .plivo_request(&visitor.person, Method::GET, "Application/?limit=20", None)
         .await;
     let all = answer.body.get("objects").and_then(Value::as_array).cloned().unwrap_or_default();
-    let of = |one: &Value| Choice { id: text(one, "app_id"), name: text(one, "app_name") };
+    let of =
+        |one: &Value| ApplicationChoice { id: text(one, "app_id"), name: text(one, "app_name") };
     all.iter().map(of).collect()
 }
 
-/// Makes an endpoint. Without a password it has one that nobody knows: it is registered by whoever is signed in.
-/// With an answer URL it has an application of its own.
-pub(super) async fn make(State(console): App, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
+/// Creates an endpoint. Without a password it gets a random one: only signed-in people can register
+/// it. With an answer URL it gets a new application.
+pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
     if form.get("do") == "own" {
-        return match make_own(&console, &visitor).await {
+        return match create_own(&console, &visitor).await {
             Ok(()) => Redirect::to("/console/phone/").into_response(),
             Err(why) => {
-                shown(&console, &visitor, StatusCode::BAD_REQUEST, why, Default::default()).await
+                render_page(&console, &visitor, StatusCode::BAD_REQUEST, why, Default::default())
+                    .await
             }
         };
     }
@@ -130,7 +132,7 @@ pub(super) async fn make(State(console): App, posted: Posted) -> Response {
                 .await;
         if !made.is_ok() {
             let (status, wrong, typed) = again(&made);
-            return shown(&console, &visitor, status, wrong, typed).await;
+            return render_page(&console, &visitor, status, wrong, typed).await;
         }
         application = text(&made.body, "app_id");
     }
@@ -145,16 +147,17 @@ pub(super) async fn make(State(console): App, posted: Posted) -> Response {
         return Redirect::to("/console/phone/").into_response();
     }
     if !url.is_empty() {
-        // Nobody would have it.
+        // The application would be unused.
         let path = format!("Application/{application}/");
         console.apis.plivo_request(&visitor.person, Method::DELETE, &path, None).await;
     }
     let (status, wrong, typed) = again(&made);
-    shown(&console, &visitor, status, wrong, typed).await
+    render_page(&console, &visitor, status, wrong, typed).await
 }
 
-/// Makes an endpoint that bears the visitor's name, as far as an endpoint's may, for them to register here.
-pub(super) async fn make_own(console: &Console, visitor: &Visitor) -> Result<(), String> {
+/// Creates an endpoint for the visitor. Its name is the sign-in name, with characters replaced that
+/// endpoint names do not allow.
+pub(super) async fn create_own(console: &Console, visitor: &Visitor) -> Result<(), String> {
     let user = &visitor.person.user;
     let fits = |c: char| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '-' };
     let name: String =
@@ -166,13 +169,13 @@ pub(super) async fn make_own(console: &Console, visitor: &Visitor) -> Result<(),
     if made.is_ok() { Ok(()) } else { Err(made.message().to_owned()) }
 }
 
-/// Takes an endpoint away.
-pub(super) async fn remove(
+/// Deletes an endpoint.
+pub(super) async fn delete(
     State(console): App,
     Path(id): Path<String>,
-    posted: Posted,
+    submitted: SubmittedForm,
 ) -> Response {
-    let visitor = posted.visitor;
+    let visitor = submitted.visitor;
     if id.is_empty() || !id.bytes().all(|b| b.is_ascii_digit()) {
         return missing(&console, &visitor);
     }
@@ -182,7 +185,8 @@ pub(super) async fn remove(
         status if status.is_success() => Redirect::to("/console/phone/").into_response(),
         StatusCode::NOT_FOUND => missing(&console, &visitor),
         status => {
-            shown(&console, &visitor, status, answer.message().to_owned(), Default::default()).await
+            render_page(&console, &visitor, status, answer.message().to_owned(), Default::default())
+                .await
         }
     }
 }

@@ -1,7 +1,10 @@
-//! The playground: a document, what the linter says of it while it is written, and a walk through it: the real machine with
-//! a caller who presses the keys that are given (`call::walk`). Beside it an application's own answer URL, walked through the
-//! same way. A document is heard, too: on a node whose Meta is simulated by the browser phone, which calls a number that answers
-//! with it; elsewhere by the writer's own softphone, whose call runs it (`call::drafts`).
+//! The playground: an editor for a document with the findings of the linter, and a walk through it
+//! with the real call machine and a caller who presses the given keys (`call::walk`). The debugger
+//! walks through the answer URL of an application in the same way.
+//!
+//! A document can also be called: with the browser phone on a node with a simulated Meta, where the
+//! playground number answers with it; elsewhere with the author's softphone, which places a call
+//! that runs it (`call::drafts`).
 
 use std::time::Duration;
 
@@ -11,11 +14,11 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::Value;
 
-use super::door::{Posted, Visitor};
+use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::i18n::Lang;
 use super::page::{Page, html, respond};
-use super::phone::{Named, endpoints};
+use super::phone::{EndpointRow, endpoints};
 use super::view;
 use super::{App, Console};
 use engine::answer::SigningKeys;
@@ -26,11 +29,11 @@ use model::{Digit, Method, PhoneNumberId};
 use xml;
 use xml::ast::DocUrl;
 
-/// A document is 100 KiB at most (`[answer].max_body_bytes`).
+/// Maximum size of a document, as [`xml::MAX_BODY`].
 const SOURCE_MAX: usize = 100 << 10;
 const STEPS_MAX: usize = 300;
 
-/// Names and documents of the snippets, from the shortest on.
+/// Text keys and documents of the examples, roughly from short to long.
 pub(super) const SNIPPETS: &[(&str, &str)] = &[
     ("playground.snippet.greeting", include_str!("../../console/snippets/greeting.xml")),
     ("playground.snippet.menu", include_str!("../../console/snippets/menu.xml")),
@@ -52,7 +55,7 @@ struct Snippet {
     source: &'static str,
 }
 
-struct Found {
+struct FindingRow {
     rule: String,
     line: u32,
     message: String,
@@ -60,8 +63,8 @@ struct Found {
     error: bool,
 }
 
-/// What happened at a moment of the walk.
-struct Happened {
+/// A step of a walk.
+struct StepRow {
     at: String,
     kind: String,
     text: String,
@@ -70,29 +73,29 @@ struct Happened {
 
 #[derive(Template)]
 #[template(path = "playground.html")]
-struct Playground {
+struct PlaygroundPage {
     page: Page,
-    /// Where the caller's phone is, calling the number that answers with the document; empty: there is none.
+    /// URL of the browser phone that calls the playground number. Empty if absent.
     phone: String,
-    /// The document waits for that call.
+    /// The document waits for a call of the browser phone.
     waiting: bool,
-    /// They may have their own softphone run it.
+    /// Whether the visitor may run it with their softphone.
     may_call: bool,
-    /// What that phone is to run, at once; empty: nothing.
+    /// Id of the document that the softphone is to run immediately. Empty if absent.
     draft: String,
-    /// It can't: there is no endpoint yet.
+    /// The account has no endpoint for the softphone.
     no_endpoint: bool,
-    endpoints: Vec<Named>,
-    /// Whose choices the browser keeps.
+    endpoints: Vec<EndpointRow>,
+    /// Sign-in name, under which the browser stores settings.
     person: String,
     wrong: String,
     source: String,
     keys: String,
     snippets: Vec<Snippet>,
-    findings: Vec<Found>,
+    findings: Vec<FindingRow>,
     ok: bool,
     ran: bool,
-    steps: Vec<Happened>,
+    steps: Vec<StepRow>,
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
@@ -101,82 +104,88 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         .query
         .some("source")
         .map_or_else(|| first.to_owned(), |_| visitor.query.raw("source").to_owned());
-    shown(&console, &visitor, source, String::new(), Done::Nothing).await
+    render_page(&console, &visitor, source, String::new(), Outcome::None).await
 }
 
-/// What was done with the document.
-enum Done {
-    Nothing,
-    /// It was walked through.
-    Walked(Vec<Happened>),
-    /// It waits for the browser phone's call.
-    Waits,
-    /// It waits for a call of their own phone, by this name.
+/// Result of an action on the document.
+enum Outcome {
+    None,
+    /// A walk was made.
+    Walked(Vec<StepRow>),
+    /// The document waits for a call of the browser phone.
+    Waiting,
+    /// The document waits for a call of the softphone, under this id.
     Kept(String),
     NoEndpoint,
-    /// An endpoint was not made.
-    NotMade(String),
+    /// The endpoint could not be created.
+    EndpointFailed(String),
 }
 
-pub(super) async fn run(State(console): App, posted: Posted) -> Response {
-    let visitor = posted.visitor;
-    // A walk asks the URLs that the document names, in the account's name.
+pub(super) async fn run(State(console): App, submitted: SubmittedForm) -> Response {
+    let visitor = submitted.visitor;
+    // A walk sends requests to URLs of the document on behalf of the account.
     if !visitor.is_admin() {
         return super::page::forbidden(&console, &visitor);
     }
-    let source: String = posted.form.raw("source").chars().take(SOURCE_MAX).collect();
-    let keys = posted.form.get("keys").to_owned();
-    let done = match (posted.form.get("do"), &console.drafts) {
+    let source: String = submitted.form.raw("source").chars().take(SOURCE_MAX).collect();
+    let keys = submitted.form.get("keys").to_owned();
+    let done = match (submitted.form.get("do"), &console.drafts) {
         ("phone", Some(drafts)) => {
             drafts.put(&source);
-            Done::Waits
+            Outcome::Waiting
         }
         ("call" | "make", _) => {
-            call(&console, &visitor, &source, posted.form.get("do") == "make").await
+            call(&console, &visitor, &source, submitted.form.get("do") == "make").await
         }
         _ => {
             let document = Some(source.as_bytes().to_vec());
-            Done::Walked(
-                walk(&console, &visitor, Walked { document, ..Walked::of(&console, &keys) }).await,
+            Outcome::Walked(
+                walk(
+                    &console,
+                    &visitor,
+                    WalkRequest { document, ..WalkRequest::of(&console, &keys) },
+                )
+                .await,
             )
         }
     };
-    shown(&console, &visitor, source, keys, done).await
+    render_page(&console, &visitor, source, keys, done).await
 }
 
-/// Keeps the document for a call of the writer's own phone. Where the account has no endpoint, they may have one made.
-async fn call(console: &Console, visitor: &Visitor, source: &str, make: bool) -> Done {
+/// Keeps the document for a call of the author's softphone. `make` creates an endpoint if the
+/// account has none.
+async fn call(console: &Console, visitor: &Visitor, source: &str, make: bool) -> Outcome {
     if endpoints(console, visitor).await.is_empty() {
         if !make {
-            return Done::NoEndpoint;
+            return Outcome::NoEndpoint;
         }
-        if let Err(why) = super::phone::make_own(console, visitor).await {
-            return Done::NotMade(why);
+        if let Err(why) = super::phone::create_own(console, visitor).await {
+            return Outcome::EndpointFailed(why);
         }
     }
     let (user, api) = (&visitor.person.user, console.apis.api());
     let id = Token::fresh().reveal().to_owned();
     console.own_drafts.keep(&id, user.account.clone(), user.id, source, api.clock.now());
-    Done::Kept(id)
+    Outcome::Kept(id)
 }
 
-async fn shown(
+async fn render_page(
     console: &Console,
     visitor: &Visitor,
     source: String,
     keys: String,
-    done: Done,
+    done: Outcome,
 ) -> Response {
     let lang = visitor.lang();
     let parsed = xml::parse(source.as_bytes(), None);
-    let findings = parsed.findings.iter().map(|finding| Found {
+    let findings = parsed.findings.iter().map(|finding| FindingRow {
         rule: finding.rule.clone(),
         line: finding.at.line,
         message: finding.message.clone(),
         hint: finding.hint.clone(),
         error: finding.rule.starts_with('E'),
     });
-    html(&Playground {
+    html(&PlaygroundPage {
         ok: parsed.is_ok(),
         findings: findings.collect(),
         snippets: SNIPPETS
@@ -185,26 +194,26 @@ async fn shown(
             .collect(),
         phone: phone(console),
         may_call: visitor.is_admin(),
-        endpoints: if matches!(done, Done::Kept(_)) {
+        endpoints: if matches!(done, Outcome::Kept(_)) {
             endpoints(console, visitor).await
         } else {
             Vec::new()
         },
         person: visitor.person.user.name.clone(),
-        waiting: matches!(done, Done::Waits),
-        no_endpoint: matches!(done, Done::NoEndpoint | Done::NotMade(_)),
-        ran: matches!(done, Done::Walked(_)),
-        draft: if let Done::Kept(id) = &done { id.clone() } else { String::new() },
-        wrong: if let Done::NotMade(why) = &done { why.clone() } else { String::new() },
-        steps: if let Done::Walked(steps) = done { steps } else { Vec::new() },
+        waiting: matches!(done, Outcome::Waiting),
+        no_endpoint: matches!(done, Outcome::NoEndpoint | Outcome::EndpointFailed(_)),
+        ran: matches!(done, Outcome::Walked(_)),
+        draft: if let Outcome::Kept(id) = &done { id.clone() } else { String::new() },
+        wrong: if let Outcome::EndpointFailed(why) = &done { why.clone() } else { String::new() },
+        steps: if let Outcome::Walked(steps) = done { steps } else { Vec::new() },
         page: visitor.page(console, lang.t("nav.playground"), "playground"),
         source,
         keys,
     })
 }
 
-/// `1w2,3`: keys of one collection, `w` is half a second, a comma begins the next collection.
-fn typed(text: &str) -> std::collections::VecDeque<Vec<Key>> {
+/// Parses keys such as `1w2,3`: `w` waits half a second, a comma starts the next collection.
+fn parse_keys(text: &str) -> std::collections::VecDeque<Vec<Key>> {
     let mut collections = std::collections::VecDeque::new();
     for part in text.split(',').take(50) {
         let (mut keys, mut after) = (Vec::new(), Duration::ZERO);
@@ -220,7 +229,7 @@ fn typed(text: &str) -> std::collections::VecDeque<Vec<Key>> {
     collections
 }
 
-/// Where the caller's phone calls the number of the drafts.
+/// URL of the browser phone, set to call the playground number.
 fn phone(console: &Console) -> String {
     match (&console.simulated_phone, &console.drafts) {
         (Some(phone), Some(drafts)) => format!("{phone}?to={}", drafts.number),
@@ -228,14 +237,14 @@ fn phone(console: &Console) -> String {
     }
 }
 
-/// What is walked through, and as which call.
-struct Walked {
-    /// Instead of what the URL answers.
+/// Input of a walk: the document or URL, and the parameters of the call.
+struct WalkRequest {
+    /// Used instead of fetching the URL.
     document: Option<Vec<u8>>,
     url: DocUrl,
     method: Method,
     from: String,
-    /// None: a number of the account's.
+    /// `None` selects a number of the account.
     to: Option<String>,
     caller_name: Option<String>,
     cta_payload: Option<String>,
@@ -243,8 +252,8 @@ struct Walked {
     keys: std::collections::VecDeque<Vec<Key>>,
 }
 
-impl Walked {
-    /// Nothing but the document is asked for: what it names elsewhere is asked as a call would, by the same rules.
+impl WalkRequest {
+    /// A walk of a document. URLs in it are requested by the same rules as in a call.
     fn of(console: &Console, keys: &str) -> Self {
         Self {
             document: None,
@@ -255,12 +264,12 @@ impl Walked {
             caller_name: None,
             cta_payload: None,
             deeplink_payload: None,
-            keys: typed(keys),
+            keys: parse_keys(keys),
         }
     }
 }
 
-async fn walk(console: &Console, visitor: &Visitor, walked: Walked) -> Vec<Happened> {
+async fn walk(console: &Console, visitor: &Visitor, walked: WalkRequest) -> Vec<StepRow> {
     let Some(walker) = &console.walker else { return Vec::new() };
     let (api, user) = (console.apis.api(), &visitor.person.user);
     let scope = visitor.person.scope();
@@ -271,7 +280,7 @@ async fn walk(console: &Console, visitor: &Visitor, walked: Walked) -> Vec<Happe
         .cloned();
     let tokens =
         tables.account(&user.account).map(|account| account.tokens.clone()).unwrap_or_default();
-    let Walked {
+    let WalkRequest {
         document,
         url,
         method,
@@ -318,15 +327,15 @@ async fn walk(console: &Console, visitor: &Visitor, walked: Walked) -> Vec<Happe
     walker
         .walk(job, |step| {
             if steps.len() < STEPS_MAX {
-                steps.extend(happened(lang, &step));
+                steps.extend(step_row(lang, &step));
             }
         })
         .await;
     steps
 }
 
-/// A step in words; the linter's findings stand elsewhere.
-fn happened(lang: Lang, step: &Step) -> Option<Happened> {
+/// Describes a step. `None` for findings, which are shown elsewhere.
+fn step_row(lang: Lang, step: &Step) -> Option<StepRow> {
     let value = serde_json::to_value(step).ok()?;
     let kind = value.get("event")?.as_str()?.to_owned();
     if matches!(kind.as_str(), "finding" | "file") {
@@ -340,12 +349,12 @@ fn happened(lang: Lang, step: &Step) -> Option<Happened> {
         "ended" | "hung_up" => "missed",
         _ => "",
     };
-    let at = lang.took(i64::try_from(step.at_ms.saturating_mul(1_000)).unwrap_or(i64::MAX));
-    Some(Happened { at, kind: word, text: said(&value), tone })
+    let at = lang.duration(i64::try_from(step.at_ms.saturating_mul(1_000)).unwrap_or(i64::MAX));
+    Some(StepRow { at, kind: word, text: summary(&value), tone })
 }
 
-/// Fields that say nothing to a reader.
-const SILENT: &[&str] = &[
+/// Fields of an event that are not shown.
+const HIDDEN_FIELDS: &[&str] = &[
     "event",
     "at_ms",
     "params",
@@ -361,41 +370,43 @@ const SILENT: &[&str] = &[
     "language",
 ];
 
-/// The values of an event that say something, one behind the other.
-fn said(value: &Value) -> String {
+/// The relevant values of an event, separated by dots.
+fn summary(value: &Value) -> String {
     let Some(object) = value.as_object() else { return String::new() };
     let mut words = Vec::new();
     for (name, value) in object {
-        say(name, value, &mut words);
+        append_values(name, value, &mut words);
     }
     words.join(" · ")
 }
 
-fn say(name: &str, value: &Value, words: &mut Vec<String>) {
-    if SILENT.contains(&name) {
+fn append_values(name: &str, value: &Value, words: &mut Vec<String>) {
+    if HIDDEN_FIELDS.contains(&name) {
         return;
     }
     match value {
         Value::String(text) if !text.is_empty() => words.push(text.clone()),
         Value::Number(number) => words.push(format!("{name} {number}")),
         Value::Bool(true) => words.push(name.to_owned()),
-        Value::Array(items) => items.iter().for_each(|item| say(name, item, words)),
-        Value::Object(fields) => fields.iter().for_each(|(name, value)| say(name, value, words)),
+        Value::Array(items) => items.iter().for_each(|item| append_values(name, item, words)),
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| append_values(name, value, words))
+        }
         Value::Null | Value::Bool(false) | Value::String(_) => {}
     }
 }
 
-/// What is asked for the document, beside the usual.
+/// The debugger page.
 #[derive(Template)]
 #[template(path = "debugger.html")]
-struct Debugger {
+struct DebuggerPage {
     page: Page,
     form: Form,
-    /// Numbers to call, and answer URLs to ask, each with what it is of.
+    /// Numbers of the account and their answer URLs, each with a label.
     numbers: Vec<(String, String)>,
     urls: Vec<(String, String)>,
     ran: bool,
-    steps: Vec<Happened>,
+    steps: Vec<StepRow>,
     wrong: String,
 }
 
@@ -403,7 +414,7 @@ fn debugger(
     console: &Console,
     visitor: &Visitor,
     form: Form,
-    steps: Option<Vec<Happened>>,
+    steps: Option<Vec<StepRow>>,
     wrong: &str,
 ) -> Response {
     let scope = visitor.person.scope();
@@ -412,21 +423,24 @@ fn debugger(
         tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
     let own: Vec<_> = own.take(200).collect();
     let numbers = own.iter().map(|n| (n.spec.number.to_string(), n.spec.alias.clone())).collect();
-    // Of numbers that share one, the first is named.
+    // If several numbers share a URL, the first is named.
     let mut urls: Vec<(String, String)> = Vec::new();
     for number in &own {
         let Some((url, _)) = &number.spec.answer else { continue };
         if !urls.iter().any(|(known, _)| **known == *url.0) {
             urls.push((
                 url.0.to_string(),
-                view::aliased(&number.spec.alias, number.spec.number.as_str()),
+                view::with_alias(&number.spec.alias, number.spec.number.as_str()),
             ));
         }
     }
     let status = if wrong.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
     let page = visitor.page(console, visitor.lang().t("debugger.title"), "playground");
     let (ran, steps) = (steps.is_some(), steps.unwrap_or_default());
-    respond(status, &Debugger { page, form, numbers, urls, ran, steps, wrong: wrong.to_owned() })
+    respond(
+        status,
+        &DebuggerPage { page, form, numbers, urls, ran, steps, wrong: wrong.to_owned() },
+    )
 }
 
 pub(super) async fn debug_page(State(console): App, visitor: Visitor) -> Response {
@@ -434,23 +448,24 @@ pub(super) async fn debug_page(State(console): App, visitor: Visitor) -> Respons
     debugger(&console, &visitor, query, None, "")
 }
 
-/// Further parameters a request may have.
-const MORE_MAX: usize = 50;
+/// Maximum number of additional parameters.
+const PARAMETERS_MAX: usize = 50;
 
-/// The URL with further parameters, a `name=value` each line, in its query: they reach the application by either method.
+/// Adds parameters, one `name=value` per line, to the query of a URL, where the application gets
+/// them with either method.
 ///
 /// # Errors
-/// The line that is none.
-fn with_more(url: &str, more: &str) -> Result<String, String> {
+/// Returns the first invalid line.
+fn with_parameters(url: &str, more: &str) -> Result<String, String> {
     let mut pairs = Vec::new();
     for line in more.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let pair = line.split_once('=').map(|(name, value)| (name.trim(), value.trim()));
-        match pair.filter(|(name, _)| !name.is_empty() && pairs.len() < MORE_MAX) {
+        match pair.filter(|(name, _)| !name.is_empty() && pairs.len() < PARAMETERS_MAX) {
             Some(pair) => pairs.push(pair),
             None => return Err(line.chars().take(80).collect()),
         }
     }
-    // What is no URL is told by whoever looks at it as one.
+    // The caller validates the URL.
     let Ok(mut parsed) = url::Url::parse(url) else { return Ok(url.to_owned()) };
     if pairs.is_empty() {
         return Ok(url.to_owned());
@@ -459,15 +474,15 @@ fn with_more(url: &str, more: &str) -> Result<String, String> {
     Ok(parsed.into())
 }
 
-/// Walks through what an answer URL says.
-pub(super) async fn debug(State(console): App, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
+/// Walks through the document of an answer URL.
+pub(super) async fn debug(State(console): App, submitted: SubmittedForm) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
     if !visitor.is_admin() {
         return super::page::forbidden(&console, &visitor);
     }
-    let asked = with_more(form.get("url"), form.raw("more"));
-    let asked = asked.map(|url| console.apis.api().placer.check_url(&url));
-    let url = match asked {
+    let url = with_parameters(form.get("url"), form.raw("more"));
+    let url = url.map(|url| console.apis.api().placer.check_url(&url));
+    let url = match url {
         Ok(Ok(url)) => url,
         Ok(Err(why)) => {
             let wrong = visitor.lang().with("webhooks.invalid_url", &[&why]);
@@ -482,16 +497,16 @@ pub(super) async fn debug(State(console): App, posted: Posted) -> Response {
         form.some(name)
             .map(|text| text.chars().filter(|c| !c.is_control()).take(128).collect::<String>())
     };
-    let usual = Walked::of(&console, form.get("keys"));
-    let walked = Walked {
+    let default_walk = WalkRequest::of(&console, form.get("keys"));
+    let walked = WalkRequest {
         url,
         method: if form.get("method") == "GET" { Method::Get } else { Method::Post },
-        from: party("from").unwrap_or_else(|| usual.from.clone()),
+        from: party("from").unwrap_or_else(|| default_walk.from.clone()),
         to: party("to"),
         caller_name: party("caller_name"),
         cta_payload: party("cta_payload"),
         deeplink_payload: party("deeplink_payload"),
-        ..usual
+        ..default_walk
     };
     let steps = walk(&console, &visitor, walked).await;
     debugger(&console, &visitor, form, Some(steps), "")
@@ -499,21 +514,21 @@ pub(super) async fn debug(State(console): App, posted: Posted) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use super::with_more;
+    use super::with_parameters;
 
     #[test]
     fn further_parameters_are_in_the_urls_query() {
         let url = "https://app.example.com/answer?shop=7";
-        assert_eq!(with_more(url, " \n").as_deref(), Ok(url));
-        let both = with_more(url, "tier = gold\r\n\nnote=a&b=c\n");
+        assert_eq!(with_parameters(url, " \n").as_deref(), Ok(url));
+        let both = with_parameters(url, "tier = gold\r\n\nnote=a&b=c\n");
         assert_eq!(
             both.as_deref(),
             Ok("https://app.example.com/answer?shop=7&tier=gold&note=a%26b%3Dc")
         );
-        assert_eq!(with_more("no url", "a=b").as_deref(), Ok("no url"));
+        assert_eq!(with_parameters("no url", "a=b").as_deref(), Ok("no url"));
         for bad in ["tier", "=gold"] {
-            assert_eq!(with_more(url, bad), Err(bad.to_owned()));
+            assert_eq!(with_parameters(url, bad), Err(bad.to_owned()));
         }
-        assert!(with_more(url, &"a=b\n".repeat(51)).is_err());
+        assert!(with_parameters(url, &"a=b\n".repeat(51)).is_err());
     }
 }

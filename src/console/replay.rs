@@ -1,5 +1,5 @@
-//! A call's log, run through the machine again: each fact with the wishes it led to, what the machine holds after one of
-//! them, and how far its documents had come by then.
+//! Replays the event log of a call: each input with its outputs, the state of the machine after a
+//! chosen step, and the progress in the call's documents.
 
 use std::collections::BTreeMap;
 
@@ -9,64 +9,64 @@ use machine::{
     self, CallState, CallTime, FetchResponse, Input, InstructionOutcome, Output, Segment,
 };
 
-/// Steps that are shown.
+/// Maximum number of steps.
 const STEPS_MAX: usize = 600;
 
-/// A replay as the page has it.
-pub(super) struct Replayed {
+/// A replay on the call page.
+pub(super) struct ReplayView {
     pub(super) steps: Vec<Step>,
     pub(super) documents: Vec<Document>,
-    /// The step that is looked at, from 1: the chosen one, or else the last; 0: there is none.
+    /// The selected step, counted from 1; by default the last one. 0 if the log is empty.
     pub(super) step: usize,
     pub(super) previous: Option<usize>,
     pub(super) following: Option<usize>,
-    /// What the machine holds after it.
+    /// Fields of the machine after that step.
     pub(super) fields: Vec<Field>,
-    /// The machine decides today as it did then.
+    /// Whether the machine makes the same decisions as in the log.
     pub(super) same: bool,
 }
 
-/// A fact of the log, and the wishes that it led to.
+/// An input and its outputs.
 pub(super) struct Step {
     pub(super) number: usize,
     pub(super) at: String,
-    pub(super) fact: String,
-    pub(super) wishes: Vec<String>,
-    /// The key of its state's word, within its family.
+    pub(super) input: String,
+    pub(super) outputs: Vec<String>,
+    /// Text key of the state.
     pub(super) state: &'static str,
     pub(super) chosen: bool,
 }
 
-/// Something that the machine holds.
+/// A field of the machine.
 pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) lines: Vec<String>,
-    /// By this step.
+    /// Whether the selected step changed it.
     pub(super) changed: bool,
 }
 
-/// A document that came, line by line.
+/// A fetched document.
 pub(super) struct Document {
     pub(super) lines: Vec<Line>,
 }
 
-/// A line of it.
+/// A line of a document.
 pub(super) struct Line {
     pub(super) number: usize,
     pub(super) text: String,
-    /// `done`, `running`, `failed`, or empty: nothing of it was run.
+    /// `done`, `running`, `failed`, or empty if no instruction of the line ran.
     pub(super) mark: &'static str,
 }
 
-impl Replayed {
-    /// The step that is looked at.
+impl ReplayView {
+    /// The selected step.
     pub(super) fn now(&self) -> Option<&Step> {
         self.steps.get(self.step.checked_sub(1)?)
     }
 }
 
-/// Runs the log through the machine again; marks and fields are as they were after the chosen step, where one is.
-pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> Replayed {
+/// Replays the log. Marks and fields show the state after the selected step, or after the last one.
+pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> ReplayView {
     let mut steps: Vec<Step> = Vec::new();
     let mut documents: Vec<String> = Vec::new();
     let mut marks: Vec<BTreeMap<u32, &'static str>> = Vec::new();
@@ -82,7 +82,8 @@ pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> Replayed {
         if number <= until {
             before = std::mem::replace(&mut now, step.machine.snapshot());
         }
-        // All of them, also those that are still to come: the page is as long at every step.
+        // Documents of later steps are included too, so that the page has the same length for every
+        // step.
         if let Input::Fetched { result: Ok(FetchResponse::Document { document }), .. } = step.input
         {
             documents.push(document.source.to_string());
@@ -99,15 +100,15 @@ pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> Replayed {
             }
         }
         state = step.machine.state().map_or(state, CallState::as_str);
-        let wishes = step.outputs.iter().map(ToString::to_string).collect();
-        let (at, fact) = (time(lang, step.at), step.input.to_string());
-        steps.push(Step { number, at, fact, wishes, state, chosen: chosen == Some(number) });
+        let outputs = step.outputs.iter().map(ToString::to_string).collect();
+        let (at, input) = (time(lang, step.at), step.input.to_string());
+        steps.push(Step { number, at, input, outputs, state, chosen: chosen == Some(number) });
     });
     let same = replayed.is_ok_and(|replayed| replayed.difference.is_none());
     let documents =
         documents.iter().zip(&marks).map(|(source, marks)| document(source, marks)).collect();
     let step = until.min(steps.len());
-    Replayed {
+    ReplayView {
         documents,
         fields: fields(lang, &before, &now),
         previous: step.checked_sub(1).filter(|step| *step > 0),
@@ -118,9 +119,9 @@ pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> Replayed {
     }
 }
 
-/// What the machine holds, and what of it is another than before.
+/// The fields of the machine, with those marked that differ from before.
 fn fields(lang: Lang, before: &[machine::Field], now: &[machine::Field]) -> Vec<Field> {
-    let said = |said: &Segment| match said {
+    let text_of = |text_of: &Segment| match text_of {
         Segment::Word(word) => lang
             .find(&format!("machine.{word}"))
             .map_or_else(|| word.replace('_', " "), str::to_owned),
@@ -132,7 +133,7 @@ fn fields(lang: Lang, before: &[machine::Field], now: &[machine::Field]) -> Vec<
         lines: field
             .lines
             .iter()
-            .map(|line| line.0.iter().map(said).collect::<Vec<_>>().join(" "))
+            .map(|line| line.0.iter().map(text_of).collect::<Vec<_>>().join(" "))
             .collect(),
         changed: !(before.iter().any(|was| was == field)
             || before.is_empty() && field.lines.is_empty()),
@@ -141,7 +142,7 @@ fn fields(lang: Lang, before: &[machine::Field], now: &[machine::Field]) -> Vec<
 }
 
 fn time(lang: Lang, at: CallTime) -> String {
-    lang.took(i64::try_from(at.0.saturating_mul(1_000)).unwrap_or(i64::MAX))
+    lang.duration(i64::try_from(at.0.saturating_mul(1_000)).unwrap_or(i64::MAX))
 }
 
 fn mark(outcome: InstructionOutcome) -> &'static str {

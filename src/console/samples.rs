@@ -1,5 +1,5 @@
-//! Live calls and calls per second of the last hour by main account, and the node's exchanges that failed: what the charts of the
-//! operations page draw.
+//! Samples for the charts of the operations page: live calls and calls per second of each main
+//! account in the last hour, and failed requests of the node.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,45 +13,45 @@ use model::AuthId;
 use model::Clock;
 use store::Scope;
 
-const EVERY: Duration = Duration::from_secs(10);
-/// An hour of them.
-pub(super) const KEPT: usize = 360;
+const INTERVAL: Duration = Duration::from_secs(10);
+/// Number of samples in an hour.
+pub(super) const SAMPLES_MAX: usize = 360;
 
-/// A moment of an account and its subaccounts.
+/// A sample of an account with its subaccounts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sample {
-    /// Calls that are up.
+    /// Live calls.
     pub(super) up: usize,
-    /// Calls that began in the second before.
+    /// Calls started in the last second.
     pub(super) cps: usize,
 }
 
-/// What of the node's exchanges with others failed since the sample before.
+/// Failed outbound requests since the previous sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Failed {
+pub(super) struct FailureSample {
     /// Fetches from customers' servers.
     pub(super) fetches: usize,
     /// Requests to Graph.
     pub(super) graph: usize,
 }
 
-/// Fetches and Graph requests that failed since the process began.
+/// Reads the number of failed fetches and Graph requests since the process started.
 type Failures = Box<dyn Fn() -> (u64, u64) + Send + Sync>;
 
-/// Samples, oldest first; cheap to clone.
+/// Samples, oldest first. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Samples(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
     accounts: BTreeMap<AuthId, VecDeque<Sample>>,
-    failed: VecDeque<Failed>,
-    /// As they were at the last one.
+    failed: VecDeque<FailureSample>,
+    /// Counters at the previous sample.
     failures: (u64, u64),
 }
 
 impl Samples {
-    /// Takes one now and then, until cancelled.
+    /// Takes a sample every ten seconds, until cancelled.
     pub async fn run(
         self,
         gate: Arc<Gate>,
@@ -60,7 +60,7 @@ impl Samples {
         clock: Clock,
         stop: CancellationToken,
     ) {
-        let mut every = tokio::time::interval(EVERY);
+        let mut every = tokio::time::interval(INTERVAL);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(every.tick()).await.is_some() {
             self.put_failed(failures());
@@ -89,16 +89,16 @@ impl Samples {
         let then = std::mem::replace(&mut table.failures, now);
         push(
             &mut table.failed,
-            Failed { fetches: more(now.0, then.0), graph: more(now.1, then.1) },
+            FailureSample { fetches: more(now.0, then.0), graph: more(now.1, then.1) },
         );
     }
 
-    /// The node's.
-    pub(super) fn failed(&self) -> Vec<Failed> {
+    /// The samples of failed requests.
+    pub(super) fn failed(&self) -> Vec<FailureSample> {
         self.table().failed.iter().copied().collect()
     }
 
-    /// A main account's.
+    /// The samples of a main account.
     pub(super) fn of(&self, main: &AuthId) -> Vec<Sample> {
         self.table().accounts.get(main).map(|of| of.iter().copied().collect()).unwrap_or_default()
     }
@@ -109,7 +109,7 @@ impl Samples {
 }
 
 fn push<T>(samples: &mut VecDeque<T>, sample: T) {
-    if samples.len() >= KEPT {
+    if samples.len() >= SAMPLES_MAX {
         samples.pop_front();
     }
     samples.push_back(sample);
@@ -120,14 +120,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_what_failed_each_sample_has_what_is_new() {
+    fn samples_count_new_failures() {
         let samples = Samples::default();
         for now in [(2, 0), (2, 1), (7, 1)] {
             samples.put_failed(now);
         }
-        let of = |fetches, graph| Failed { fetches, graph };
+        let of = |fetches, graph| FailureSample { fetches, graph };
         assert_eq!(samples.failed(), [of(2, 0), of(0, 1), of(5, 0)]);
-        (0..KEPT).for_each(|_| samples.put_failed((7, 1)));
-        assert_eq!(samples.failed(), vec![of(0, 0); KEPT]);
+        (0..SAMPLES_MAX).for_each(|_| samples.put_failed((7, 1)));
+        assert_eq!(samples.failed(), vec![of(0, 0); SAMPLES_MAX]);
     }
 }

@@ -1,11 +1,11 @@
-//! Coming in and going out: the sign-in page, invitations, sign-out here and everywhere, and how one likes one's pages.
+//! Sign-in, invitations, sign-out here and everywhere, and preferences.
 
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::door::{LANG, Posted, Stranger, THEME, Taste, person};
+use super::auth::{AnonymousForm, LANG, Preferences, SubmittedForm, THEME, person};
 use super::form::Form;
 use super::i18n::Lang;
 use super::page::{Page, respond};
@@ -18,7 +18,7 @@ use model::Secret;
 #[template(path = "sign_in.html")]
 struct SignIn {
     page: Page,
-    /// What the sign-in provider is called; empty: there is none.
+    /// Name of the sign-in provider. Empty if absent.
     provider: String,
     to: String,
     name: String,
@@ -37,8 +37,9 @@ struct Invitation {
     least: usize,
 }
 
-/// Only a path of ours: nobody is sent elsewhere after signing in.
-pub(super) fn back(to: &str) -> &str {
+/// Validates the path to go to after sign-in: only console paths, so that no link redirects to
+/// another site.
+pub(super) fn safe_path(to: &str) -> &str {
     let ours = to.starts_with("/console/")
         && !to.contains(['\\', '\r', '\n'])
         && !to.starts_with("/console/sign-");
@@ -47,13 +48,13 @@ pub(super) fn back(to: &str) -> &str {
 
 pub(super) fn form(
     console: &Console,
-    taste: Taste,
+    preferences: Preferences,
     status: StatusCode,
     to: &str,
     name: &str,
     wrong: String,
 ) -> Response {
-    let page = Page::bare(taste, taste.lang.t("sign_in.title"));
+    let page = Page::bare(preferences, preferences.lang.t("sign_in.title"));
     let (guest, password) = console.guest.clone().unwrap_or_default();
     let is_guest = !guest.is_empty();
     let name = if name.is_empty() { guest } else { name.to_owned() };
@@ -62,7 +63,7 @@ pub(super) fn form(
         .as_ref()
         .map(|provider| provider.settings().name.clone())
         .unwrap_or_default();
-    let to = back(to).to_owned();
+    let to = safe_path(to).to_owned();
     respond(status, &SignIn { page, provider, to, name, password, wrong, guest: is_guest })
 }
 
@@ -73,64 +74,70 @@ pub(super) async fn page(
 ) -> Response {
     let query = Form::read(uri.query().unwrap_or_default().as_bytes());
     if let Ok(Some(_)) = person(&console, &headers).await {
-        return Redirect::to(back(query.get("to"))).into_response();
+        return Redirect::to(safe_path(query.get("to"))).into_response();
     }
-    form(&console, Taste::of(&headers), StatusCode::OK, query.get("to"), "", String::new())
+    form(&console, Preferences::of(&headers), StatusCode::OK, query.get("to"), "", String::new())
 }
 
-pub(super) async fn sign_in(State(console): App, stranger: Stranger) -> Response {
-    let Stranger { taste, from, form: said } = stranger;
-    let (to, name) = (said.get("to"), said.get("name"));
-    let password = Secret::new(said.raw("password"));
+pub(super) async fn sign_in(State(console): App, submitted: AnonymousForm) -> Response {
+    let AnonymousForm { preferences, from, form: fields } = submitted;
+    let (to, name) = (fields.get("to"), fields.get("name"));
+    let password = Secret::new(fields.raw("password"));
     match console.apis.api().people.sign_in(name, password, from).await {
-        Ok(token) => {
-            with_cookie(Redirect::to(back(to)).into_response(), &session_cookie(&console, &token))
-        }
+        Ok(token) => with_cookie(
+            Redirect::to(safe_path(to)).into_response(),
+            &session_cookie(&console, &token),
+        ),
         Err(NotIn::Unknown) => form(
             &console,
-            taste,
+            preferences,
             StatusCode::UNAUTHORIZED,
             to,
             name,
-            taste.lang.t("sign_in.wrong").to_owned(),
+            preferences.lang.t("sign_in.wrong").to_owned(),
         ),
         Err(NotIn::Wait(wait)) => {
             let seconds = wait.as_secs() + 1;
-            let text = taste.lang.with("sign_in.wait", &[&seconds.div_ceil(60).to_string()]);
-            let mut answer = form(&console, taste, StatusCode::TOO_MANY_REQUESTS, to, name, text);
+            let text = preferences.lang.with("sign_in.wait", &[&seconds.div_ceil(60).to_string()]);
+            let mut answer =
+                form(&console, preferences, StatusCode::TOO_MANY_REQUESTS, to, name, text);
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             answer
         }
         Err(NotIn::Busy) => form(
             &console,
-            taste,
+            preferences,
             StatusCode::TOO_MANY_REQUESTS,
             to,
             name,
-            taste.lang.t("sign_in.busy").to_owned(),
+            preferences.lang.t("sign_in.busy").to_owned(),
         ),
         Err(NotIn::Store(error)) => {
-            tracing::warn!(%error, "somebody could not be signed in");
+            tracing::warn!(%error, "sign-in failed");
             form(
                 &console,
-                taste,
+                preferences,
                 StatusCode::SERVICE_UNAVAILABLE,
                 to,
                 name,
-                taste.lang.t("error.internal").to_owned(),
+                preferences.lang.t("error.internal").to_owned(),
             )
         }
     }
 }
 
-pub(super) async fn sign_out(State(console): App, headers: HeaderMap, posted: Posted) -> Response {
+pub(super) async fn sign_out(
+    State(console): App,
+    headers: HeaderMap,
+    submitted: SubmittedForm,
+) -> Response {
     let people = &console.apis.api().people;
-    let done = match (posted.form.get("everywhere"), token(&headers, console.is_secure())) {
+    let done = match (submitted.form.get("everywhere"), token(&headers, console.is_secure())) {
         ("", Some(token)) => people.sign_out(&token).await,
-        _ => people.sign_out_everywhere(posted.visitor.person.user.id).await,
+        _ => people.sign_out_everywhere(submitted.visitor.person.user.id).await,
     };
     if let Err(error) = done {
-        tracing::warn!(%error, "a session could not be ended");
+        tracing::warn!(%error, "failed to end session");
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     with_cookie(
@@ -139,15 +146,15 @@ pub(super) async fn sign_out(State(console): App, headers: HeaderMap, posted: Po
     )
 }
 
-/// Light or dark, and the language: cookies of this browser.
-pub(super) async fn preferences(State(console): App, stranger: Stranger) -> Response {
-    let mut answer = Redirect::to(back(stranger.form.get("to"))).into_response();
+/// Sets theme and language, as cookies of this browser.
+pub(super) async fn preferences(State(console): App, submitted: AnonymousForm) -> Response {
+    let mut answer = Redirect::to(safe_path(submitted.form.get("to"))).into_response();
     let year = Some(31_536_000);
-    if let Some(lang) = Lang::parse(stranger.form.get("lang")) {
+    if let Some(lang) = Lang::parse(submitted.form.get("lang")) {
         answer = with_cookie(answer, &cookie(&console, LANG, lang.tag(), year));
     }
     if let Some(theme) =
-        ["light", "dark", "auto"].into_iter().find(|known| *known == stranger.form.get("theme"))
+        ["light", "dark", "auto"].into_iter().find(|known| *known == submitted.form.get("theme"))
     {
         answer = with_cookie(answer, &cookie(&console, THEME, theme, year));
     }
@@ -159,12 +166,12 @@ pub(super) async fn invitation(
     Path(link): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    invited(&console, Taste::of(&headers), &link, StatusCode::OK, String::new()).await
+    invitation_page(&console, Preferences::of(&headers), &link, StatusCode::OK, String::new()).await
 }
 
-async fn invited(
+async fn invitation_page(
     console: &Console,
-    taste: Taste,
+    preferences: Preferences,
     link: &str,
     status: StatusCode,
     wrong: String,
@@ -173,7 +180,7 @@ async fn invited(
         Some(token) => console.apis.api().people.invited(&token).await.unwrap_or_default(),
         None => None,
     };
-    let page = Page::bare(taste, taste.lang.t("invitation.title"));
+    let page = Page::bare(preferences, preferences.lang.t("invitation.title"));
     let status = if found.is_some() { status } else { StatusCode::NOT_FOUND };
     let (who, name) = found.map_or_else(Default::default, |user| (user.full_name, user.name));
     respond(status, &Invitation { page, who, name, wrong, least: PASSWORD_MIN })
@@ -182,24 +189,32 @@ async fn invited(
 pub(super) async fn accept(
     State(console): App,
     Path(link): Path<String>,
-    stranger: Stranger,
+    submitted: AnonymousForm,
 ) -> Response {
-    let Stranger { taste, from, form: said } = stranger;
+    let AnonymousForm { preferences, from, form: fields } = submitted;
     let people = &console.apis.api().people;
     let Some(token) = Token::read(&link) else {
-        return invited(&console, taste, &link, StatusCode::NOT_FOUND, String::new()).await;
+        return invitation_page(&console, preferences, &link, StatusCode::NOT_FOUND, String::new())
+            .await;
     };
     let user = people.invited(&token).await.unwrap_or_default();
-    let wrong = match (said.raw("password") == said.raw("again"), user) {
+    let wrong = match (fields.raw("password") == fields.raw("again"), user) {
         (_, None) => {
-            return invited(&console, taste, &link, StatusCode::NOT_FOUND, String::new()).await;
+            return invitation_page(
+                &console,
+                preferences,
+                &link,
+                StatusCode::NOT_FOUND,
+                String::new(),
+            )
+            .await;
         }
         (false, _) => "invitation.differ",
         (true, Some(user)) => {
-            match people.accept(&token, Secret::new(said.raw("password"))).await {
+            match people.accept(&token, Secret::new(fields.raw("password"))).await {
                 Ok(()) => {
                     let Ok(session) =
-                        people.sign_in(&user.name, Secret::new(said.raw("password")), from).await
+                        people.sign_in(&user.name, Secret::new(fields.raw("password")), from).await
                     else {
                         return Redirect::to("/console/sign-in").into_response();
                     };
@@ -214,7 +229,14 @@ pub(super) async fn accept(
             }
         }
     };
-    invited(&console, taste, &link, StatusCode::BAD_REQUEST, taste.lang.t(wrong).to_owned()).await
+    invitation_page(
+        &console,
+        preferences,
+        &link,
+        StatusCode::BAD_REQUEST,
+        preferences.lang.t(wrong).to_owned(),
+    )
+    .await
 }
 
 fn session_name(console: &Console) -> &'static str {
@@ -225,7 +247,8 @@ pub(super) fn session_cookie(console: &Console, token: &Token) -> String {
     cookie(console, session_name(console), token.reveal(), None)
 }
 
-/// Without an age it ends with the browser; the session itself does so by its own times.
+/// A cookie. Without an age, the browser drops it when it closes; the server limits the session
+/// anyway.
 pub(super) fn cookie(console: &Console, name: &str, value: &str, age: Option<u32>) -> String {
     let secure = if console.is_secure() { "; Secure" } else { "" };
     let age = age.map_or_else(String::new, |age| format!("; Max-Age={age}"));

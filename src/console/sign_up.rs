@@ -1,5 +1,6 @@
-//! Numbers that come by Meta's sign-up window (S2.13): it is opened from here with a word that this browser keeps, and comes back
-//! to here with that word and a code, which the number API exchanges. No script of Meta's is in our pages.
+//! Meta's Embedded Signup without Meta's script: the browser goes to the sign-up dialog with a
+//! state token, which a cookie keeps, and returns with that token and a code. The number API
+//! exchanges the code.
 
 use askama::Template;
 use axum::extract::State;
@@ -8,7 +9,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use serde_json::json;
 use url::Url;
 
-use super::door::{self, Posted, Taste, Visitor};
+use super::auth::{self, Preferences, SubmittedForm, Visitor};
 use super::form::Form;
 use super::page::{Page, failed, forbidden, respond};
 use super::sign_in::{cookie, with_cookie};
@@ -16,64 +17,64 @@ use super::{App, Console};
 use crate::api::session;
 use engine::people::Token;
 
-/// Meta's window, and as what it is opened.
+/// Meta's sign-up dialog and its parameters.
 #[derive(Clone, Debug)]
 pub struct SignUpWindow {
     pub url: Url,
     pub app_id: String,
-    /// The login configuration; a simulated Meta asks for none.
+    /// The Facebook Login configuration. A simulated Meta needs none.
     pub config_id: Option<String>,
 }
 
-/// Holds the word until the window comes back.
+/// Cookie with the state token until the browser returns.
 const COOKIE: &str = "offhook-sign-up";
-/// As long as somebody may take for it, in seconds.
+/// Maximum duration of a sign-up, in seconds.
 const COOKIE_AGE: u32 = 3_600;
 
 fn back_to(console: &Console) -> String {
     format!("{}/console/numbers/sign-up/back", console.apis.api().base_url)
 }
 
-/// Off to Meta.
+/// Redirects to Meta.
 pub(super) async fn start(State(console): App, visitor: Visitor) -> Response {
     let Some(window) = console.sign_up.clone().filter(|_| visitor.is_owner()) else {
         return forbidden(&console, &visitor);
     };
-    let word = Token::fresh();
+    let state = Token::fresh();
     let mut url = window.url;
     url.query_pairs_mut()
         .append_pair("client_id", &window.app_id)
         .append_pair("redirect_uri", &back_to(&console))
         .append_pair("response_type", "code")
         .append_pair("override_default_response_type", "true")
-        .append_pair("state", word.reveal());
+        .append_pair("state", state.reveal());
     if let Some(config) = &window.config_id {
         url.query_pairs_mut().append_pair("config_id", config);
     }
     with_cookie(
         Redirect::to(url.as_str()).into_response(),
-        &cookie(&console, COOKIE, word.reveal(), Some(COOKIE_AGE)),
+        &cookie(&console, COOKIE, state.reveal(), Some(COOKIE_AGE)),
     )
 }
 
 #[derive(Template)]
 #[template(path = "sign_up.html")]
-struct Back {
+struct SignUpPage {
     page: Page,
     code: String,
     state: String,
     wrong: String,
-    /// Where to look again; empty: this is the place.
+    /// URL for a second request. Empty if the session is known.
     again: String,
 }
 
-/// The window came back. From elsewhere the browser shows no session (`SameSite=Strict`): then the page asks for itself once
-/// more, from here.
+/// Handles the return from Meta. On a navigation from another site the browser does not send the
+/// session cookie (`SameSite=Strict`); in that case the page requests itself again.
 pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> Response {
     let query = Form::read(uri.query().unwrap_or_default().as_bytes());
-    let taste = Taste::of(&headers);
-    let title = taste.lang.t("numbers.add");
-    let person = match door::person(&console, &headers).await {
+    let preferences = Preferences::of(&headers);
+    let title = preferences.lang.t("numbers.add");
+    let person = match auth::person(&console, &headers).await {
         Ok(person) => person,
         Err(answer) => return *answer,
     };
@@ -82,20 +83,26 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
             return Redirect::to("/console/sign-in").into_response();
         }
         let again = format!("/console/numbers/sign-up/back{}", query.with("again", Some("1")));
-        let page = Page::bare(taste, title);
+        let page = Page::bare(preferences, title);
         return respond(
             StatusCode::OK,
-            &Back { page, again, code: String::new(), state: String::new(), wrong: String::new() },
+            &SignUpPage {
+                page,
+                again,
+                code: String::new(),
+                state: String::new(),
+                wrong: String::new(),
+            },
         );
     };
     let (path, at) = ("/console/numbers/".to_owned(), console.apis.api().feed.last());
     let visitor =
-        Visitor { person, taste, query: Form::default(), path, unread: 0, phone: "none", at };
+        Visitor { person, preferences, query: Form::default(), path, unread: 0, phone: "none", at };
     let wrong = match query.get("code") {
-        "" => taste.lang.t("numbers.sign_up_cancelled"),
+        "" => preferences.lang.t("numbers.sign_up_cancelled"),
         _ => "",
     };
-    let page = Back {
+    let page = SignUpPage {
         page: visitor.page(&console, title, "numbers"),
         code: query.get("code").to_owned(),
         state: query.get("state").to_owned(),
@@ -105,16 +112,20 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
     respond(StatusCode::OK, &page)
 }
 
-/// Takes the numbers in.
-pub(super) async fn take(State(console): App, headers: HeaderMap, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
+/// Adds the numbers.
+pub(super) async fn add_numbers(
+    State(console): App,
+    headers: HeaderMap,
+    submitted: SubmittedForm,
+) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
     if !visitor.is_owner() {
         return forbidden(&console, &visitor);
     }
-    // A code that was not asked for from this browser is somebody else's.
-    let word = session::cookie(&headers, COOKIE)
-        .filter(|word| !word.is_empty() && *word == form.get("state"));
-    if word.is_none() {
+    // A code without the state token of this browser may be an attack (login CSRF).
+    let state = session::cookie(&headers, COOKIE)
+        .filter(|state| !state.is_empty() && *state == form.get("state"));
+    if state.is_none() {
         let text = visitor.lang().t("numbers.sign_up_stale");
         return failed(&console, &visitor, StatusCode::BAD_REQUEST, text);
     }

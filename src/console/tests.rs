@@ -1,4 +1,4 @@
-//! The console's words and forms, without a node.
+//! Tests of texts, forms and templates that need no node.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 use super::form::Form;
 use super::i18n::Lang;
 
-/// Keys that are put together while a page is made.
+/// Prefixes of keys that are composed at run time.
 const FAMILIES: &[&str] = &[
     "bar.",
     "cause.",
@@ -41,7 +41,7 @@ fn sources(folder: &Path, into: &mut String) {
 }
 
 #[test]
-fn every_text_is_in_every_catalogue_and_none_is_for_nothing() {
+fn catalogues_have_the_same_keys_and_all_are_used() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut text = String::new();
     sources(&root.join("src/console"), &mut text);
@@ -61,7 +61,7 @@ fn every_text_is_in_every_catalogue_and_none_is_for_nothing() {
             );
         }
     }
-    // What is asked for by name is there.
+    // Every key in code and templates exists.
     for call in ["page.t(\"", "page.t1(\"", "lang.t(\"", "lang.with(\"", "lang().t(\""] {
         for rest in text.split(call).skip(1) {
             let key = rest.split('"').next().unwrap();
@@ -73,11 +73,11 @@ fn every_text_is_in_every_catalogue_and_none_is_for_nothing() {
             && !text.contains(&format!("\"{key}\""))
     });
     let unused: Vec<_> = unused.collect();
-    assert!(unused.is_empty(), "nobody says {unused:?}");
+    assert!(unused.is_empty(), "unused: {unused:?}");
 }
 
 #[test]
-fn each_cause_has_words() {
+fn each_cause_has_a_text() {
     let source = include_str!("../../crates/model/src/cause.rs");
     for word in source.split("=> \"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
         let is_cause =
@@ -87,7 +87,7 @@ fn each_cause_has_words() {
 }
 
 #[test]
-fn a_language_is_chosen_by_liking() {
+fn selects_the_preferred_language() {
     for (header, lang) in [
         ("de-DE,de;q=0.9,en;q=0.8", Lang::De),
         ("fr,en-GB;q=0.7", Lang::En),
@@ -99,7 +99,7 @@ fn a_language_is_chosen_by_liking() {
 }
 
 #[test]
-fn a_form_is_read_and_a_query_changed() {
+fn parses_forms_and_edits_queries() {
     let form = Form::read(b"from=%2B91&to=&a=1&a=2");
     assert_eq!((form.get("from"), form.some("to"), form.get("a")), ("+91", None, "2"));
     assert_eq!(form.with("before", Some("7.x")), "?from=%2B91&a=1&a=2&before=7.x");

@@ -1,11 +1,11 @@
-//! How times, durations and people look on a page.
+//! Formats times, durations and phone numbers.
 
 use std::time::Duration;
 
 use super::i18n::Lang;
 use model::{Direction, Timestamp};
 
-/// A moment: for programs, and in UTC for readers without the script, which makes it local.
+/// A time in ISO 8601, and as text in UTC. The script shows it in local time.
 #[derive(Clone, Debug)]
 pub(super) struct When {
     pub(super) iso: String,
@@ -19,7 +19,7 @@ impl When {
         Self { iso, text }
     }
 
-    /// Of what the API says.
+    /// From a timestamp of the API.
     pub(super) fn read(iso: &str) -> Self {
         Self {
             iso: iso.to_owned(),
@@ -28,7 +28,7 @@ impl When {
     }
 }
 
-/// `1:07`, `1:02:03`.
+/// Formats a duration as `1:07` or `1:02:03`.
 pub(super) fn clock(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds / 3600 {
@@ -37,8 +37,8 @@ pub(super) fn clock(duration: Duration) -> String {
     }
 }
 
-/// Microseconds as people read them: `840 µs`, `12 ms`, `1.24 s`.
-pub(super) fn took(us: i64) -> String {
+/// Formats a duration in microseconds: `840 µs`, `12 ms`, `1.24 s`.
+pub(super) fn duration(us: i64) -> String {
     let us = us.max(0);
     match us {
         0..=999 => format!("{us} µs"),
@@ -48,7 +48,7 @@ pub(super) fn took(us: i64) -> String {
     }
 }
 
-/// A number with its plus; whatever is none as it is.
+/// A phone number with a plus. Other texts are unchanged.
 pub(super) fn party(text: &str) -> String {
     match !text.is_empty() && text.len() <= 15 && text.bytes().all(|b| b.is_ascii_digit()) {
         true => format!("+{text}"),
@@ -56,11 +56,11 @@ pub(super) fn party(text: &str) -> String {
     }
 }
 
-/// A number behind its alias, if it has one.
-pub(super) fn aliased(alias: &str, number: &str) -> String {
+/// A phone number after its alias, if it has one.
+pub(super) fn with_alias(alias: &str, number: &str) -> String {
     match alias.is_empty() {
         true => party(number),
-        // Isolated: an alias of the other direction of writing moves no digit.
+        // Bidi isolation: a right-to-left alias must not reorder the digits.
         false => format!("\u{2068}{alias}\u{2069} · {}", party(number)),
     }
 }
@@ -72,9 +72,9 @@ pub(super) fn direction(direction: Direction) -> &'static str {
     }
 }
 
-/// How an ended call went: `good`, `missed` or `bad`, for its mark; words stand beside it.
+/// CSS class of an ended call: `good`, `missed` or `bad`.
 pub(super) fn tone(cause: &str, answered: bool) -> &'static str {
-    const NOT_WELL: &[&str] = &[
+    const FAILURES: &[&str] = &[
         "graph_error",
         "graph_rate_limited",
         "graph_timeout",
@@ -86,7 +86,7 @@ pub(super) fn tone(cause: &str, answered: bool) -> &'static str {
         "number_full",
         "cps_exceeded",
     ];
-    let broken = NOT_WELL.contains(&cause)
+    let broken = FAILURES.contains(&cause)
         || cause.starts_with("invalid_")
         || cause.ends_with("_unreachable");
     match (broken, answered) {
@@ -96,7 +96,7 @@ pub(super) fn tone(cause: &str, answered: bool) -> &'static str {
     }
 }
 
-/// Why a call ended in words, and what to do about it.
+/// The text of a hangup cause, and advice if there is any.
 pub(super) fn cause(lang: Lang, cause: &str) -> (String, String) {
     let text = lang.find(&format!("cause.{cause}"));
     let text = text.map_or_else(|| cause.replace('_', " "), str::to_owned);
@@ -108,13 +108,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read_as_people_say_them() {
+    fn formats_durations_and_numbers() {
         assert_eq!(
             [clock(Duration::from_secs(67)), clock(Duration::from_secs(3_723))],
             ["1:07", "1:02:03"]
         );
         assert_eq!(
-            [took(-5), took(840), took(12_345), took(1_240_000)],
+            [duration(-5), duration(840), duration(12_345), duration(1_240_000)],
             ["0 µs", "840 µs", "12 ms", "1.24 s"]
         );
         assert_eq!(

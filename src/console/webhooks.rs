@@ -1,5 +1,6 @@
-//! Webhooks: made here with a secret that is shown once, tried, changed, and what was posted to each. Lists and deliveries are
-//! the number API's; making is a command of the inbox's, which is why the role is asked about here.
+//! The pages of webhooks: create one with a secret that is shown once, change, test and delete it,
+//! and list its deliveries. Lists and deliveries come from the number API. Changes are commands of
+//! the inbox, so this module checks the role itself.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -9,18 +10,18 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::door::{Posted, Visitor};
+use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::page::{Page, failed, forbidden, missing, respond};
 use super::view::When;
 use super::{App, Console};
-use engine::admission::Webhook as Made;
+use engine::admission::Webhook as StoredWebhook;
 use engine::inbox::{RoutingError, WebhookSpec};
 
-/// Longest name, in characters.
+/// Maximum length of a name, in characters.
 const NAME_MAX: usize = 64;
 
-/// A webhook as the API has it.
+/// A webhook in the number API.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Webhook {
@@ -36,7 +37,7 @@ struct List {
     items: Vec<Webhook>,
 }
 
-/// What was posted, or waits.
+/// A delivery: done or waiting.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Delivery {
@@ -69,9 +70,9 @@ struct Deliveries {
     next: Option<String>,
 }
 
-/// What the answer to a form has beside the page.
+/// Results of a form that are shown on the page.
 #[derive(Default)]
-struct News {
+struct FormResult {
     secret: String,
     wrong: String,
     name: String,
@@ -80,10 +81,10 @@ struct News {
 
 #[derive(Template)]
 #[template(path = "webhooks.html")]
-struct Webhooks {
+struct WebhooksPage {
     page: Page,
     webhooks: Vec<Webhook>,
-    news: News,
+    result: FormResult,
 }
 
 async fn all(console: &Console, visitor: &Visitor) -> Vec<Webhook> {
@@ -91,37 +92,44 @@ async fn all(console: &Console, visitor: &Visitor) -> Vec<Webhook> {
     serde_json::from_value::<List>(answer.body).map(|list| list.items).unwrap_or_default()
 }
 
-/// What is shown once must not go when the page asks for itself again.
-fn live(news: &News) -> &'static str {
-    if news.secret.is_empty() && news.wrong.is_empty() { "webhook" } else { "" }
+/// Kinds of events that update the page. None while it shows something once, which an update would
+/// remove.
+fn live(result: &FormResult) -> &'static str {
+    if result.secret.is_empty() && result.wrong.is_empty() { "webhook" } else { "" }
 }
 
-async fn list(console: &Console, visitor: &Visitor, status: StatusCode, news: News) -> Response {
+async fn list(
+    console: &Console,
+    visitor: &Visitor,
+    status: StatusCode,
+    result: FormResult,
+) -> Response {
     if !visitor.is_admin() {
         return forbidden(console, visitor);
     }
-    let page =
-        visitor.page(console, visitor.lang().t("nav.webhooks"), "webhooks").listening(live(&news));
-    respond(status, &Webhooks { page, webhooks: all(console, visitor).await, news })
+    let page = visitor
+        .page(console, visitor.lang().t("nav.webhooks"), "webhooks")
+        .listening(live(&result));
+    respond(status, &WebhooksPage { page, webhooks: all(console, visitor).await, result })
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    list(&console, &visitor, StatusCode::OK, News::default()).await
+    list(&console, &visitor, StatusCode::OK, FormResult::default()).await
 }
 
-/// A name and a URL as they may be; or what is wrong with them.
+/// Validates name and URL of a form.
 fn order(console: &Console, visitor: &Visitor, form: &Form) -> Result<WebhookSpec, String> {
     let name = form.get("name");
     if !(1..=NAME_MAX).contains(&name.chars().count()) || name.chars().any(char::is_control) {
         return Err(visitor.lang().t("webhooks.invalid_name").to_owned());
     }
     let url = console.apis.api().placer.check_url(form.get("url"));
-    let url = url.map_err(|why| visitor.lang().with("webhooks.invalid_url", &[&why]))?;
+    let url = url.map_err(|refusal| visitor.lang().with("webhooks.invalid_url", &[&refusal]))?;
     Ok(WebhookSpec { name: name.to_owned(), url })
 }
 
-/// Why not, in words, and as which status.
-fn why(visitor: &Visitor, no: &RoutingError) -> (StatusCode, String) {
+/// Status and message of a refused command.
+fn refusal(visitor: &Visitor, no: &RoutingError) -> (StatusCode, String) {
     let (status, key) = match no {
         RoutingError::NoWebhook | RoutingError::WhichWebhook | RoutingError::NoAgent => {
             (StatusCode::NOT_FOUND, "error.not_found")
@@ -134,73 +142,79 @@ fn why(visitor: &Visitor, no: &RoutingError) -> (StatusCode, String) {
         }
         RoutingError::TooMany => (StatusCode::CONFLICT, "webhooks.too_many"),
         RoutingError::Store(error) => {
-            tracing::warn!(%error, "a webhook could not be changed");
+            tracing::warn!(%error, "failed to change webhook");
             (StatusCode::SERVICE_UNAVAILABLE, "error.internal")
         }
     };
     (status, visitor.lang().t(key).to_owned())
 }
 
-fn secret(webhook: &Made) -> String {
+fn secret(webhook: &StoredWebhook) -> String {
     webhook.secrets.first().map(|secret| secret.reveal().to_owned()).unwrap_or_default()
 }
 
-pub(super) async fn make(State(console): App, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
+pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
     if !visitor.is_admin() {
         return forbidden(&console, &visitor);
     }
-    let news = |wrong| News {
+    let result = |wrong| FormResult {
         wrong,
         name: form.get("name").to_owned(),
         url: form.get("url").to_owned(),
-        ..News::default()
+        ..FormResult::default()
     };
     let order = match order(&console, &visitor, &form) {
         Ok(order) => order,
-        Err(wrong) => return list(&console, &visitor, StatusCode::BAD_REQUEST, news(wrong)).await,
+        Err(wrong) => {
+            return list(&console, &visitor, StatusCode::BAD_REQUEST, result(wrong)).await;
+        }
     };
     match console.apis.api().inbox.make_webhook(&visitor.person.user.account, order).await {
         Ok(made) => {
-            let news = News { secret: secret(&made), ..News::default() };
-            shown(&console, &visitor, made.id, StatusCode::OK, news).await
+            let result = FormResult { secret: secret(&made), ..FormResult::default() };
+            render_page(&console, &visitor, made.id, StatusCode::OK, result).await
         }
         Err(no) => {
-            let (status, wrong) = why(&visitor, &no);
-            list(&console, &visitor, status, news(wrong)).await
+            let (status, wrong) = refusal(&visitor, &no);
+            list(&console, &visitor, status, result(wrong)).await
         }
     }
 }
 
 #[derive(Template)]
 #[template(path = "webhook.html")]
-struct One {
+struct WebhookPage {
     page: Page,
     webhook: Webhook,
     deliveries: Vec<Delivery>,
     next: String,
     tested: bool,
-    news: News,
+    result: FormResult,
 }
 
-impl One {
-    /// Something has still to be posted.
+impl WebhookPage {
+    /// Whether a delivery is waiting.
     fn is_under_way(&self) -> bool {
         self.deliveries.iter().any(|delivery| delivery.tone() == "waiting")
     }
 }
 
-pub(super) async fn one(State(console): App, Path(id): Path<String>, visitor: Visitor) -> Response {
+pub(super) async fn webhook(
+    State(console): App,
+    Path(id): Path<String>,
+    visitor: Visitor,
+) -> Response {
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
-    shown(&console, &visitor, id, StatusCode::OK, News::default()).await
+    render_page(&console, &visitor, id, StatusCode::OK, FormResult::default()).await
 }
 
-async fn shown(
+async fn render_page(
     console: &Console,
     visitor: &Visitor,
     id: Uuid,
     status: StatusCode,
-    news: News,
+    result: FormResult,
 ) -> Response {
     if !visitor.is_admin() {
         return forbidden(console, visitor);
@@ -212,8 +226,8 @@ async fn shown(
     let Ok(deliveries) = serde_json::from_value::<Deliveries>(answer.body.clone()) else {
         return failed(console, visitor, answer.status, answer.message());
     };
-    let page = One {
-        page: visitor.page(console, &webhook.name, "webhooks").listening(live(&news)),
+    let page = WebhookPage {
+        page: visitor.page(console, &webhook.name, "webhooks").listening(live(&result)),
         deliveries: deliveries.items,
         next: deliveries
             .next
@@ -221,14 +235,19 @@ async fn shown(
             .unwrap_or_default(),
         tested: visitor.query.some("tested").is_some(),
         webhook,
-        news,
+        result,
     };
     respond(status, &page)
 }
 
-/// `do` is `save`, `rotate`, `end-rotation`, `test`, `redeliver` or `remove`.
-pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
+/// Handles the form of a webhook. Its field `do` is `save`, `rotate`, `end-rotation`, `test`,
+/// `redeliver` or `remove`.
+pub(super) async fn act(
+    State(console): App,
+    Path(id): Path<String>,
+    submitted: SubmittedForm,
+) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
     if !visitor.is_admin() {
         return forbidden(&console, &visitor);
     }
@@ -239,20 +258,20 @@ pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Pos
         "save" => match order(&console, &visitor, &form) {
             Ok(order) => inbox.change_webhook(&scope, id, order).await.map(drop),
             Err(wrong) => {
-                return shown(
+                return render_page(
                     &console,
                     &visitor,
                     id,
                     StatusCode::BAD_REQUEST,
-                    News { wrong, ..News::default() },
+                    FormResult { wrong, ..FormResult::default() },
                 )
                 .await;
             }
         },
         "rotate" => match inbox.rotate_secret(&scope, id).await {
             Ok(webhook) => {
-                let news = News { secret: secret(&webhook), ..News::default() };
-                return shown(&console, &visitor, id, StatusCode::OK, news).await;
+                let result = FormResult { secret: secret(&webhook), ..FormResult::default() };
+                return render_page(&console, &visitor, id, StatusCode::OK, result).await;
             }
             Err(no) => Err(no),
         },
@@ -272,8 +291,15 @@ pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Pos
         Ok(()) => Redirect::to(&to).into_response(),
         Err(RoutingError::NoWebhook) => missing(&console, &visitor),
         Err(no) => {
-            let (status, wrong) = why(&visitor, &no);
-            shown(&console, &visitor, id, status, News { wrong, ..News::default() }).await
+            let (status, wrong) = refusal(&visitor, &no);
+            render_page(
+                &console,
+                &visitor,
+                id,
+                status,
+                FormResult { wrong, ..FormResult::default() },
+            )
+            .await
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Makes the rooms of a node in order, and hands each what it needs.
+//! Builds the services of a node in dependency order and connects them.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,12 +10,12 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::connections::Connections;
-use super::door::Doorway;
-use super::ledger::{self, Kept};
+use super::ledger::{self, StoredKeys};
 use super::live::Live;
 use super::operator::{Drain, ThisNode};
-use super::reload::{Knobs, Loader, Parts, Reloader};
-use super::{Node, StartError, news, routes};
+use super::reload::{Loader, Parts, Reloader, Tunables};
+use super::webhook::WebhookCalls;
+use super::{Node, StartError, changes, routes};
 use crate::api;
 use crate::api::server::ServerConfig;
 use crate::console::{self, Console, DRAFT_PATH, Drafts, Samples, SignUpWindow};
@@ -65,37 +65,39 @@ use speech::library::Library;
 use speech::recognise::Recognisers;
 use store::{NodeLock, Passwords, Store, StoreOptions};
 
-/// T_media_dead (`meta-calling.md` §7).
+/// How long a leg may receive no packets before its media counts as dead.
 const MEDIA_DEAD: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Node {
-    /// Starts a node; it answers as soon as this returns.
+    /// Starts a node. It serves requests when this returns.
     ///
     /// # Errors
-    /// A listener, a port, the store or a library that can't be had.
+    /// Returns an error if a listener or media port cannot be bound, the store cannot be opened, or
+    /// a library cannot be initialised.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
         Self::start_with(config, clock, None).await
     }
 
-    /// [`Node::start`] of a node whose configuration can be read again by `loader`, at SIGHUP or over the API.
+    /// Like [`Node::start`], for a node that can reload its configuration through `loader`, on
+    /// SIGHUP or through the API.
     ///
     /// # Errors
-    /// The same.
+    /// As [`Node::start`].
     pub async fn start_with(
         config: Config,
         clock: Clock,
         loader: Option<Loader>,
     ) -> Result<Self, StartError> {
-        // At once: from now on a SIGHUP ends nothing.
+        // Installed first, so that a SIGHUP during start-up does not kill the process.
         let hangup = loader
             .is_some()
             .then(|| signal(SignalKind::hangup()))
             .transpose()
             .map_err(StartError::Signals)?;
-        // On a thread of its own, while the store is opened: between them they take most of a start.
+        // Runs beside the opening of the store: the two take most of the start-up time.
         tokio::task::spawn_blocking(warm_up);
-        // First of all: rooms take their metric handles when they are made.
+        // Before all services: they register their metric handles when they are created.
         let metrics = Metrics::install().map_err(StartError::Metrics)?;
         let health = Health::new();
         let (public_listener, public) =
@@ -116,12 +118,14 @@ impl Node {
         let node_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
         let own_id = node_id.clone();
         let dice = Dice::system();
-        let kept = StoreOptions::with_journal_in(&config.store.data_dir);
-        let kept = StoreOptions { secret_key: config.store.secret_key.clone(), ..kept };
+        let options = StoreOptions::with_journal_in(&config.store.data_dir);
+        let options = StoreOptions { secret_key: config.store.secret_key.clone(), ..options };
         let feed = Feed::since(clock.wall());
-        // Before anything is read: what another process has up is not what a crash left behind.
+        // Before any read: otherwise the open calls of another running process with this node id
+        // would be taken for orphans of a crash.
         let hold = NodeLock::acquire(&config.store.database, &node_id).await?;
-        let store = Store::open_with(config.store.database.clone(), kept, health.clone()).await?;
+        let store =
+            Store::open_with(config.store.database.clone(), options, health.clone()).await?;
         let directory = Arc::new(Directory::new(config.limits.default_cps));
         let keeper =
             Keeper::open(store.clone(), directory.clone(), config.admission(), clock.wall())
@@ -142,10 +146,11 @@ impl Node {
         );
         let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
         let connections = Connections::of_this_process();
-        let mut asked = GraphConfig::new(config.meta.graph_url.as_str(), token);
-        asked.under_way_max =
-            connections.graph.map_or(asked.under_way_max, |most| most.min(asked.under_way_max));
-        let graph = Arc::new(Graph::new(asked, clock.clone())?);
+        let mut graph_config = GraphConfig::new(config.meta.graph_url.as_str(), token);
+        graph_config.under_way_max = connections
+            .graph
+            .map_or(graph_config.under_way_max, |most| most.min(graph_config.under_way_max));
+        let graph = Arc::new(Graph::new(graph_config, clock.clone())?);
         let consents = Arc::new(Consents::load(store.clone()).await?);
         let permissions = PermissionService::new(graph.clone(), consents.clone(), clock.clone());
         let (sounds, recognisers, voices) = speech(&config, &clock, &egress)?;
@@ -154,7 +159,7 @@ impl Node {
         #[cfg(feature = "otel")]
         let traces = otel.as_ref().map(super::otel::Export::sink);
         #[cfg(not(feature = "otel"))]
-        let traces = no_traces();
+        let traces = warn_without_traces();
         if let Some(sink) = &traces {
             outbox.export_traces(sink.clone());
         }
@@ -163,21 +168,27 @@ impl Node {
         rooms.recover_and_store(&store, &node_id, |url| outbox.origin(url)).await?;
         let pressure = Pressure::new(health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
-        let making = RecordingsConfig {
+        let recordings_config = RecordingsConfig {
             data_dir: config.store.data_dir.clone(),
             base_url: base_url(&config, public),
             node_id: node_id.clone(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
-            copies: copies(&config, &clock)?,
+            copies: recording_copies(&config, &clock)?,
             recognisers: recognisers.clone(),
         };
-        let (with, errands) = ((store.clone(), outbox.clone()), tasks.clone());
-        let recordings =
-            Recordings::start(making, with.0, with.1, clock.clone(), dice.clone(), errands)
-                .map_err(StartError::Recordings)?;
+        let recordings = Recordings::start(
+            recordings_config,
+            store.clone(),
+            outbox.clone(),
+            clock.clone(),
+            dice.clone(),
+            tasks.clone(),
+        )
+        .map_err(StartError::Recordings)?;
         let notices = Notices::new(store.clone(), feed.clone(), clock.clone());
-        // The operator's own model may be anywhere.
-        let house = EgressConfig {
+        // The operator configures the model server, so it may be at a private address and use plain
+        // HTTP.
+        let model_egress = EgressConfig {
             clock: clock.clone(),
             ..EgressConfig::new(Guard::new(true, Vec::new()))
         };
@@ -186,7 +197,7 @@ impl Node {
             directory: directory.clone(),
             notices: notices.clone(),
             egress: egress.clone(),
-            model_egress: Egress::new(house)?,
+            model_egress: Egress::new(model_egress)?,
             model: config.model.clone(),
             clock: clock.clone(),
         });
@@ -208,11 +219,11 @@ impl Node {
         let passwords = Passwords::default();
         let people = People::new(store.clone(), passwords.clone(), clock.clone(), feed.clone());
         people.load().await?;
-        // A store that takes nothing now keeps nobody from calling; who signed in before still can.
-        let taken =
+        // An unwritable store must not prevent calls. People who could sign in before still can.
+        let stored =
             people.take_file(&config.users, |account| keeper.book().main_of(account).clone()).await;
-        if let Err(error) = taken {
-            warn!(%error, "the configuration's users are as they were at the last start: reload when the store writes again");
+        if let Err(error) = stored {
+            warn!(%error, "configured users not stored; the stored ones stay in force until a reload");
         }
         let fetcher = Fetcher::new(egress.clone(), clock.clone(), dice.clone());
         let walker = Walker {
@@ -254,7 +265,8 @@ impl Node {
         });
         let phone_dice = services.dice.clone();
         let simulated = is_loopback(&config.meta.graph_url);
-        // What an earlier process left behind comes first; until then no call is taken, and `/readyz` says 503.
+        // Work left by an earlier process is recovered first. Until then no call is accepted and
+        // `/readyz` answers 503.
         let orphans = orphan::end_all(&services).await?;
         recordings.recover().await?;
         store.calls().take_over_farewells(&services.node_id);
@@ -272,23 +284,29 @@ impl Node {
             tasks: tasks.clone(),
         });
         let (messages, known) = (inbox.clone(), directory.clone());
-        numbers.routing_from(Box::new(move |number| news::routed(&messages, &known, number)));
+        numbers
+            .routing_from(Box::new(move |number| changes::routing_of(&messages, &known, number)));
         let refused = numbers.clone();
         services
             .graph
             .on_refused_token(Box::new(move |id, token| refused.token_refused(id, token)));
         let hearing = numbers.clone();
-        let doorway = Doorway {
+        let webhook_calls = WebhookCalls {
             registry: registry.clone(),
             media: media.clone(),
             loopback_offers: simulated,
         };
-        let door = WebhookHandler::new(doorway, gate.clone(), clock.clone(), &door_config(&config))
-            .with_ledger(Arc::new(Kept(store.clone())))
-            .with_consents(consents.clone())
-            .with_inbox(inbox.clone())
-            .with_pressure(pressure)
-            .with_changes(Box::new(move |heard| hearing.hear(heard)));
+        let door = WebhookHandler::new(
+            webhook_calls,
+            gate.clone(),
+            clock.clone(),
+            &webhook_config(&config),
+        )
+        .with_ledger(Arc::new(StoredKeys(store.clone())))
+        .with_consents(consents.clone())
+        .with_inbox(inbox.clone())
+        .with_pressure(pressure)
+        .with_changes(Box::new(move |heard| hearing.hear(heard)));
         for placed in orphans.placed {
             let number = directory.number(&placed.phone_number_id);
             registry.remember(placed, number.and_then(|number| number.spec.access_token.clone()));
@@ -296,9 +314,9 @@ impl Node {
         for (phone_number_id, wacid) in orphans.named {
             door.remember(CallKey { phone_number_id, wacid });
         }
-        let older = ledger::remember_late(&store, &door, &clock).await?;
+        let older = ledger::load_recent(&store, &door, &clock).await?;
         let door = Arc::new(door);
-        tokio::spawn(ledger::keep(
+        tokio::spawn(ledger::run(
             store.clone(),
             door.clone(),
             clock.clone(),
@@ -306,9 +324,9 @@ impl Node {
             stop_all.clone(),
         ));
         let credentials = api::auth::Credentials::new(&[]);
-        news::connect(&keeper, &consents, credentials.clone(), &inbox, &directory);
-        tokio::spawn(news::end_overlaps(keeper.clone(), clock.clone(), stop_all.clone()));
-        let knobs = Arc::new(Knobs::of(&config));
+        changes::forward(&keeper, &consents, credentials.clone(), &inbox, &directory);
+        tokio::spawn(changes::end_overlaps(keeper.clone(), clock.clone(), stop_all.clone()));
+        let tunables = Arc::new(Tunables::of(&config));
         let secrets_of = door.clone();
         let placing_with = services.clone();
         let parts = Parts {
@@ -316,8 +334,8 @@ impl Node {
             people: people.clone(),
             clock: clock.clone(),
             services,
-            knobs: knobs.clone(),
-            door: Box::new(move |config| secrets_of.replace_secrets(config)),
+            tunables: tunables.clone(),
+            set_webhook_secrets: Box::new(move |config| secrets_of.replace_secrets(config)),
             inbox: inbox.clone(),
         };
         let reloader = Reloader::new(loader, parts, config.clone());
@@ -327,7 +345,7 @@ impl Node {
                 async move { webhook::handle(&door, request).await.map(axum::body::Body::new) },
             )
         });
-        let facts = routes::Facts {
+        let facts = routes::Discovery {
             gate: gate.clone(),
             simulated_graph: simulated.then(|| config.meta.graph_url.to_string()),
         };
@@ -425,7 +443,7 @@ impl Node {
             simulated_phone: simulated
                 .then(|| routes::browser_phone(&config.meta.graph_url))
                 .flatten(),
-            guest: simulated.then(|| guest(&config)).flatten(),
+            guest: simulated.then(|| dev_user(&config)).flatten(),
             drafts: simulated.then(|| simulated_drafts(&config)).flatten(),
             own_drafts,
             sign_up: sign_up_window(&config, simulated),
@@ -446,14 +464,19 @@ impl Node {
         tokio::spawn(api::server::serve(public_listener, listener, stop_public.clone()));
         let counted = gate.clone();
         metrics.refresh_with(move || counted.publish_gauges());
-        tokio::spawn(forget_sessions(people, stop_all.clone()));
-        tokio::spawn(forget_blank(consents, gate.clone(), clock.clone(), stop_all.clone()));
-        tokio::spawn(forget(
+        tokio::spawn(delete_expired_sessions(people, stop_all.clone()));
+        tokio::spawn(drop_blank_permissions(
+            consents,
+            gate.clone(),
+            clock.clone(),
+            stop_all.clone(),
+        ));
+        tokio::spawn(delete_expired(
             store.clone(),
             recordings.clone(),
             inbox,
             clock,
-            knobs.clone(),
+            tunables.clone(),
             stop_all.clone(),
         ));
         tokio::spawn(recordings.clone().run_background_work(stop_all.clone()));
@@ -476,7 +499,7 @@ impl Node {
             stop_public,
             stop_all,
             recordings,
-            knobs,
+            tunables,
             hold,
             #[cfg(feature = "otel")]
             otel,
@@ -498,8 +521,8 @@ fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
     Media::start(media, clock.clone()).map_err(|source| StartError::Media { at, source })
 }
 
-/// `[recordings]`.
-fn copies(config: &Config, clock: &Clock) -> Result<Option<Copies>, StartError> {
+/// The bucket of `[recordings.s3]`, if one is configured.
+fn recording_copies(config: &Config, clock: &Clock) -> Result<Option<Copies>, StartError> {
     let Some(s3) = &config.recordings.s3 else { return Ok(None) };
     Ok(Some(Copies::new(Bucket::new(s3, clock.clone())?, s3)))
 }
@@ -513,7 +536,7 @@ fn rooms(clock: &Clock, media: &Arc<Media>, sounds: &Library) -> Rooms {
     )
 }
 
-/// Who speaks, who understands, and what is said of those who speak.
+/// Creates the prompt library, the speech recognisers and the voice catalogue.
 fn speech(
     config: &Config,
     clock: &Clock,
@@ -531,7 +554,7 @@ fn speech(
     Ok((library, recognisers, voices))
 }
 
-/// What a configuration says of calls. `transcribes`: somebody writes down what is said in recordings.
+/// Call settings of a configuration. `transcribes`: a recogniser can transcribe recordings.
 pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
     let limits = MachineLimits {
         accept_wait_ms: config.media.accept_wait_ms,
@@ -545,8 +568,8 @@ pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
     CallSettings { limits, max_body: config.answer.max_body_bytes }
 }
 
-/// What a configuration says of the webhook.
-pub(super) fn door_config(config: &Config) -> WebhookConfig {
+/// Webhook secrets of a configuration.
+pub(super) fn webhook_config(config: &Config) -> WebhookConfig {
     WebhookConfig {
         app_secret: config.meta.app_secret.clone(),
         app_secret_previous: config.meta.app_secret_previous.clone(),
@@ -554,58 +577,59 @@ pub(super) fn door_config(config: &Config) -> WebhookConfig {
     }
 }
 
-/// `[retention]`.
-async fn forget(
+/// Deletes expired data every hour, as `[retention]` says, until `stop`.
+async fn delete_expired(
     store: Store,
     recordings: Recordings,
     inbox: Inbox,
     clock: Clock,
-    knobs: Arc<Knobs>,
+    tunables: Arc<Tunables>,
     stop: CancellationToken,
 ) {
     let mut every = tokio::time::interval(HOUR);
-    let mut forgotten = Timestamp::default();
+    let mut deleted_until = Timestamp::default();
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         let before = |days| {
             let kept = i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(86_400);
             Timestamp::from_secs(clock.wall().secs().saturating_sub(kept))
         };
-        let until = before(knobs.event_log_days());
-        match store.calls().delete_history(forgotten, until).await {
-            Ok(()) => forgotten = until,
+        let until = before(tunables.event_log_days());
+        match store.calls().delete_history(deleted_until, until).await {
+            Ok(()) => deleted_until = until,
             Err(error) => {
-                warn!(%error, "event logs past their time could not be removed; trying again in an hour")
+                warn!(%error, "failed to delete expired event logs; retrying in an hour")
             }
         }
-        if let Err(error) = store.notifications().delete_older(before(knobs.event_log_days())).await
+        if let Err(error) =
+            store.notifications().delete_older(before(tunables.event_log_days())).await
         {
-            warn!(%error, "notifications past their time could not be removed; trying again in an hour");
+            warn!(%error, "failed to delete expired notifications; retrying in an hour");
         }
         if let Err(error) = store.responses().delete_expired(clock.wall()).await {
-            warn!(%error, "answers past their time could not be removed; trying again in an hour");
+            warn!(%error, "failed to delete expired API responses; retrying in an hour");
         }
         if let Err(error) = inbox.forget_uploads().await {
-            warn!(%error, "uploaded files past their time could not be forgotten; trying again in an hour");
+            warn!(%error, "failed to delete expired uploads; retrying in an hour");
         }
-        if let Err(error) = inbox.forget(before(knobs.message_days())).await {
-            warn!(%error, "messages past their time could not be removed; trying again in an hour");
+        if let Err(error) = inbox.forget(before(tunables.message_days())).await {
+            warn!(%error, "failed to delete expired messages; retrying in an hour");
         }
-        if let Err(error) = recordings.expire(before(knobs.recording_days())).await {
-            warn!(%error, "recordings past their time could not be removed; trying again in an hour");
+        if let Err(error) = recordings.expire(before(tunables.recording_days())).await {
+            warn!(%error, "failed to delete expired recordings; retrying in an hour");
         }
     }
 }
 
-/// The console's sessions that are over.
-async fn forget_sessions(people: People, stop: CancellationToken) {
+/// Deletes expired console sessions every hour, until `stop`.
+async fn delete_expired_sessions(people: People, stop: CancellationToken) {
     let mut every = tokio::time::interval(HOUR);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         people.tidy().await;
     }
 }
 
-/// Users of whom nothing is in force any more.
-async fn forget_blank(
+/// Drops permission states that hold no information any more, every hour, until `stop`.
+async fn drop_blank_permissions(
     consents: Arc<Consents>,
     gate: Arc<Gate>,
     clock: Clock,
@@ -620,15 +644,15 @@ async fn forget_blank(
     }
 }
 
-/// The person of `offhook dev`, whose password everybody knows.
-fn guest(config: &Config) -> Option<(String, String)> {
+/// The well-known name and password of the `offhook dev` user, if the configuration has it.
+fn dev_user(config: &Config) -> Option<(String, String)> {
     let known = |user: &&UserSettings| {
         user.name == world::PERSON && user.password.reveal() == world::PASSWORD
     };
     config.users.iter().find(known).map(|user| (user.name.clone(), world::PASSWORD.to_owned()))
 }
 
-/// The number whose answer URL is the playground's document, of a node that has one.
+/// The playground number, if a number has the playground document as its answer URL.
 fn simulated_drafts(config: &Config) -> Option<Drafts> {
     let is_draft = |number: &&NumberSettings| {
         number.answer_url.as_ref().is_some_and(|url| url.0.ends_with(DRAFT_PATH))
@@ -636,7 +660,8 @@ fn simulated_drafts(config: &Config) -> Option<Drafts> {
     config.numbers.iter().find(is_draft).map(|number| Drafts { number: number.number.to_string() })
 }
 
-/// Meta's sign-up window, or the page of the simulated Meta that stands for it.
+/// The address of Meta's Embedded Signup dialog, or of the simulated one. `None` if the app is not
+/// configured for it.
 fn sign_up_window(config: &Config, simulated: bool) -> Option<SignUpWindow> {
     let (app_id, config_id) = (config.meta.app_id.clone()?, config.meta.signup_config_id.clone());
     let graph = &config.meta.graph_url;
@@ -651,20 +676,20 @@ fn sign_up_window(config: &Config, simulated: bool) -> Option<SignUpWindow> {
     Some(SignUpWindow { url, app_id, config_id })
 }
 
-/// As the outside names this node.
+/// Host name or address under which others reach this node.
 fn host(config: &Config, bound: std::net::SocketAddr) -> String {
     let named = config.public.base_url.as_ref().and_then(|url| url.host_str()).map(str::to_owned);
     named.unwrap_or_else(|| bound.ip().to_string())
 }
 
-/// Where the outside reaches this node's paths, without a slash at its end.
+/// Base URL under which others reach this node, without a trailing slash.
 fn base_url(config: &Config, bound: std::net::SocketAddr) -> String {
     let named =
         config.public.base_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
     named.unwrap_or_else(|| format!("http://{bound}"))
 }
 
-/// This machine's name, for `biz_opaque_callback_data`.
+/// This machine's host name, for `biz_opaque_callback_data`.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name: String =
@@ -672,16 +697,16 @@ fn host_name() -> String {
     if name.is_empty() { "node".to_owned() } else { name }
 }
 
-/// None are exported; somebody who expects them is told.
+/// Warns if the environment names a collector, since this build exports no traces.
 #[cfg(not(feature = "otel"))]
-fn no_traces() -> Option<engine::call::trace::Sink> {
+fn warn_without_traces() -> Option<engine::call::trace::Sink> {
     let collectors = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
     for name in collectors
         .into_iter()
         .filter(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
     {
         warn!(
-            "{name} names a collector, but this program was built without the feature otel: it exports no traces"
+            "{name} is set, but this binary was built without the feature `otel` and exports no traces"
         );
     }
     None

@@ -1,25 +1,26 @@
-//! How many connections a node has, by the file descriptors that the system gives it.
+//! Connection limits, derived from the limit of open file descriptors.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
 use crate::api::server::HttpLimits;
 
-/// Descriptors that a node has open before anything comes: its store, its listeners, its logs.
+/// File descriptors reserved for the store, the listeners and the logs.
 const OWN_DESCRIPTORS: usize = 64;
 
-/// How many connections there may be, where the system gives few descriptors: a third of them is for those that come in, the
-/// others are for what goes out, to customers and to Graph, and for media.
+/// Connection limits of a process with few file descriptors: one third is for inbound connections,
+/// the rest for customers' servers, Graph and media.
 pub(super) struct Connections {
     pub(super) http: HttpLimits,
-    /// To Graph at once, of one number; none: as many as usual.
+    /// Maximum of concurrent requests to Graph per number. `None`: the default applies.
     pub(super) graph: Option<usize>,
 }
 
-/// File descriptors to ask the system for: connections in and out, media ports and the store.
+/// Soft limit of file descriptors to ask for: connections, media ports and the store.
 const DESCRIPTORS: u64 = 32_768;
 
-/// Raises the soft limit of open files towards [`DESCRIPTORS`], as far as the hard limit allows, and returns it.
+/// Raises the soft limit of open files to [`DESCRIPTORS`], or to the hard limit if that is lower,
+/// and returns the limit in force.
 pub(super) fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
@@ -43,7 +44,7 @@ impl Connections {
         let third = (descriptors.saturating_sub(OWN_DESCRIPTORS) / 3).max(1);
         warn!(
             descriptors,
-            "few file descriptors: fewer connections are taken; raise the limit (ulimit -n)"
+            "low file descriptor limit: accepting fewer connections; raise it with ulimit -n"
         );
         Self { http: HttpLimits { connections: third, ..usual }, graph: Some(third) }
     }

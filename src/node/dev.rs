@@ -1,4 +1,5 @@
-//! `offhook dev` and what `offhook call` boots: a node, a simulated Meta and a demo application, all on loopback.
+//! The development world of `offhook dev` and `offhook call`: a node, a simulated Meta and a demo
+//! application, all on loopback.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,40 +16,42 @@ use model::{E164, Method};
 use sim::{Faults, PermissionPolicy, Sim, SimNumber, SimOptions, demo, world};
 use xml::ast::DocUrl;
 
-/// How a development world is to be.
+/// Options of a development world.
 #[derive(Clone, Debug, Default)]
 pub struct DevOptions {
-    /// The node's public port on 127.0.0.1; `None` or 0: any free one.
+    /// Public port of the node on 127.0.0.1. `None` or 0 selects a free port.
     pub port: Option<u16>,
-    /// Instead of the demo application's.
+    /// Answer URL of the number. `None` selects the demo application's.
     pub answer_url: Option<String>,
-    /// The business number, instead of the demo's.
+    /// Business number. `None` selects the default.
     pub number: Option<E164>,
-    /// Instead of a temporary folder.
+    /// Data directory. `None` selects a temporary directory, removed at the end.
     pub data_dir: Option<PathBuf>,
-    /// What the simulated Meta does wrong.
+    /// Faults that the simulated Meta injects.
     pub faults: Faults,
-    /// Simulated users must be asked before they are called, all but who is known.
+    /// Whether simulated users must grant a call permission first, except the known user.
     pub ask_first: bool,
-    /// The node's.
+    /// Clock of the node.
     pub clock: Clock,
-    /// A world to be loaded, instead of one for a person.
+    /// Set for a load test: limits are raised and the playground is left out.
     pub load: Option<LoadOptions>,
 }
 
-/// What a world is made for that a load goes through: its limits must not be what is measured.
+/// Parameters of a load test. The limits of the world are set so that they do not affect the
+/// measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
-    /// Calls a second that are to come.
+    /// Calls per second.
     pub rate: f64,
-    /// Whether their media paths come up. Where they don't, `accept` does not wait for them.
+    /// Whether media paths are established. If not, `accept` does not wait for them.
     pub media: bool,
-    /// Relays of the simulated Meta.
+    /// Number of media relays of the simulated Meta.
     pub relays: u16,
 }
 
 impl LoadOptions {
-    /// Far above the rate, since a generator that fell behind makes good for it in a burst.
+    /// Calls per second that the account may start. Far above the rate, since a generator that
+    /// falls behind catches up in a burst.
     fn cps(self) -> u32 {
         (self.rate * 10.0).clamp(1_000.0, 1_000_000.0) as u32
     }
@@ -65,24 +68,24 @@ pub struct Dev {
     pub api_key: String,
     /// The business number that can be called.
     pub number: String,
-    /// Where calls get their document.
+    /// Answer URL of the number.
     pub answer_url: String,
     node: Option<Node>,
     demo: Option<demo::Demo>,
-    /// Removed when dropped, unless the user named it.
+    /// A temporary directory is removed when this is dropped.
     _folder: Folder,
 }
 
-/// What the name of a world's own folder begins with; the process and a random number follow.
+/// Prefix of a temporary data directory. The process id and a random number follow.
 const FOLDER: &str = "offhook-dev-";
 
-/// The process that a folder of this name is the world of.
+/// Parses the process id out of the name of a temporary data directory.
 pub fn process_of(folder: &str) -> Option<u32> {
     let (process, _) = folder.strip_prefix(FOLDER)?.split_once('-')?;
     process.parse().ok()
 }
 
-/// Where the world keeps its files.
+/// Data directory of a development world.
 enum Folder {
     Named(PathBuf),
     Temporary(PathBuf),
@@ -116,10 +119,10 @@ impl Drop for Folder {
     }
 }
 
-/// Why the world did not start.
+/// Reason why a development world did not start. The texts read well after "could not".
 #[derive(Debug, thiserror::Error)]
 pub enum DevError {
-    #[error("make a folder for the data: {0}")]
+    #[error("create the data directory: {0}")]
     Folder(std::io::Error),
     #[error("start the simulated Meta: {0}")]
     Sim(#[from] sim::SimError),
@@ -130,24 +133,25 @@ pub enum DevError {
 }
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-/// The admin listener of a world whose public port was named: where `interface.md` §2 has it.
+/// Admin port of a world with a given public port: the default of `listen.admin`.
 const ADMIN_PORT: u16 = 9090;
 
-/// For a load: slots of the number, media ports (`interface.md` §2's default).
+/// Load test: slots of the number, and media ports (the default of `listen.media_ports`).
 const LOAD_SLOTS: u32 = 100_000;
 const LOAD_MEDIA_PORTS: u16 = 1_000;
 
-/// `port` of the loopback if it is free now, else any. Neighbours of a named port are easy to remember.
+/// Loopback address with `port` if it is free now, else with any free port. A world with a given
+/// port uses the next ones for its other listeners.
 fn preferred(port: Option<u16>) -> SocketAddr {
-    let wished = port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    wished.filter(|at| std::net::TcpListener::bind(at).is_ok()).unwrap_or(LOOPBACK)
+    let address = port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    address.filter(|at| std::net::TcpListener::bind(at).is_ok()).unwrap_or(LOOPBACK)
 }
 
 impl Dev {
-    /// Starts everything, on loopback.
+    /// Starts the world on loopback.
     ///
     /// # Errors
-    /// A port is taken, or a folder can't be written.
+    /// Returns an error if a port is taken or the data directory cannot be written.
     pub async fn boot(options: DevOptions) -> Result<Self, DevError> {
         let folder = Folder::new(options.data_dir).map_err(DevError::Folder)?;
         let number = options.number.map_or_else(|| world::NUMBER.to_owned(), String::from);
@@ -223,7 +227,7 @@ impl Dev {
     /// Runs until SIGINT or SIGTERM.
     ///
     /// # Errors
-    /// The system gives no signal handlers.
+    /// Returns an error if no signal handlers can be installed.
     pub async fn until_stopped(mut self) -> std::io::Result<()> {
         let signals = super::Signals::new()?;
         if let Some(node) = self.node.take() {
@@ -232,7 +236,7 @@ impl Dev {
         Ok(())
     }
 
-    /// Ends everything in order.
+    /// Stops the node and the demo application.
     pub async fn stop(mut self) {
         if let Some(node) = self.node.take() {
             node.end(EndTimes::NOW).await;
@@ -241,7 +245,7 @@ impl Dev {
     }
 }
 
-/// A second number, which answers with what is written in the console's playground.
+/// A second number. Its answer URL returns the document of the console's playground.
 fn playground() -> SimNumber {
     SimNumber {
         number: world::PLAYGROUND.to_owned(),
@@ -251,7 +255,7 @@ fn playground() -> SimNumber {
     }
 }
 
-/// That number as the node has it: as the demo's, but for its document.
+/// Settings of the playground number: the demo's, with another answer URL and no hangup URL.
 fn playground_of(config: &Config, document: &str) -> Option<NumberSettings> {
     let demo = config.numbers.first()?;
     Some(NumberSettings {
@@ -289,7 +293,7 @@ fn configuration(
     config.store = config::Store::at(folder.join(store::SQLITE_FILE_NAME));
     config.answer.allow_insecure = true;
     config.limits.drain_seconds = 2;
-    // The simulated Meta minds who allowed to be called.
+    // The simulated Meta enforces call permissions itself.
     config.permissions.enforce = false;
     config.accounts.push(AccountSettings {
         auth_id: world::ACCOUNT.into(),

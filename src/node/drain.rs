@@ -1,4 +1,5 @@
-//! The end of a node: what a first and a second signal do (R9).
+//! Shutdown of a node: drain at the first signal, end now at the second. See
+//! `docs/reference/reliability.md#r9`.
 
 use std::time::Duration;
 
@@ -8,21 +9,21 @@ use tracing::{error, info, warn};
 use super::Node;
 use model::HangupCause;
 
-/// How long each step of the end may take; together they keep R9's figures.
+/// Time limit of each shutdown step.
 #[derive(Clone, Copy)]
 pub(super) struct EndTimes {
-    /// For Graph to hear of the calls that are cut, and to confirm it.
+    /// For `terminate` requests of the calls that are cut, and Graph's answers.
     calls: Duration,
-    /// For work under way: records to the disk, requests to Graph.
+    /// For writes and Graph requests in progress.
     work: Duration,
-    /// For callbacks under way; the others wait in the store.
+    /// For callbacks in progress. Others stay in the store.
     notices: Duration,
 }
 
 impl EndTimes {
-    /// After the drain time: out within 5 s more.
+    /// After the drain time. The process exits within 5 s.
     pub(super) const DRAINED: Self = Self::of(2_000, 500, 1_500);
-    /// After a second signal: out within 2 s.
+    /// After a second signal. The process exits within 2 s.
     pub(super) const NOW: Self = Self::of(700, 200, 500);
 
     const fn of(calls: u64, work: u64, notices: u64) -> Self {
@@ -31,17 +32,19 @@ impl EndTimes {
     }
 }
 
-/// SIGINT and SIGTERM: from when this is made they end the process no more by themselves.
+/// Handlers of SIGINT and SIGTERM. While this exists, these signals do not kill the process.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// One came while the node was starting.
+    /// A signal arrived during start-up.
     early: bool,
 }
 
 impl Signals {
+    /// Installs the handlers.
+    ///
     /// # Errors
-    /// The system gives no signal handlers.
+    /// Returns an error if they cannot be installed.
     pub fn new() -> std::io::Result<Self> {
         let (interrupt, terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -58,7 +61,8 @@ impl Signals {
         }
     }
 
-    /// Starts a node. A signal meanwhile is one that comes as soon as it has started; a second one gives the start up: none.
+    /// Awaits `start`. A first signal during it takes effect when it completes; a second one
+    /// cancels it and returns `None`.
     pub async fn through<T>(&mut self, start: impl Future<Output = T>) -> Option<T> {
         tokio::pin!(start);
         let mut early = false;
@@ -74,32 +78,32 @@ impl Signals {
                         return None;
                     }
                     early = true;
-                    info!("stopping as soon as it has started; a second signal stops it now");
+                    info!("signal during start-up: stopping once started; a second signal stops now");
                 }
             }
         }
     }
 }
 
-/// Runs a node until SIGINT or SIGTERM, then drains it; a second signal ends it at once.
+/// Runs a node until SIGINT or SIGTERM, then drains it. A second signal ends it immediately.
 pub async fn until_stopped(node: Node, mut signals: Signals) {
     let lost = node.hold.lost();
     tokio::select! {
         () = signals.next() => {}
-        // The calls that are up here go on; what the other process has ended is over.
-        () = lost.cancelled() => error!("this process is no node any more: draining"),
+        // Calls of this process continue. The calls that the other process ended are over.
+        () = lost.cancelled() => error!("another process took over this node id: draining"),
     }
     node.stop_admitting();
     let live = node.registry.len();
     if live > 0 {
         info!(
             live,
-            at_most_s = node.knobs.drain_at_most().as_secs(),
+            at_most_s = node.tunables.drain_at_most().as_secs(),
             "draining; a second signal ends the calls now"
         );
     }
     let drained = tokio::select! {
-        left = node.registry.until_empty(node.knobs.drain_at_most()) => left,
+        left = node.registry.until_empty(node.tunables.drain_at_most()) => left,
         () = signals.next() => {
             warn!(live = node.registry.len(), "second signal: ending now");
             node.end(EndTimes::NOW).await;
@@ -107,7 +111,7 @@ pub async fn until_stopped(node: Node, mut signals: Signals) {
         }
     };
     if drained > 0 {
-        warn!(live = drained, "drain time over: ending the calls that are left");
+        warn!(live = drained, "drain time over: ending the remaining calls");
     }
     tokio::select! {
         () = node.end(EndTimes::DRAINED) => {}
@@ -116,36 +120,36 @@ pub async fn until_stopped(node: Node, mut signals: Signals) {
 }
 
 impl Node {
-    /// `/readyz` says no and new calls are rejected as `draining`; live ones go on.
+    /// Makes `/readyz` fail and rejects new calls as `draining`. Live calls continue.
     pub fn stop_admitting(&self) {
         self.drain.begin();
     }
 
-    /// Ends the calls that are left, then everything else.
+    /// Ends the remaining calls, then all services.
     pub(super) async fn end(&self, times: EndTimes) {
         self.stop_admitting();
         self.registry.cut_all(HangupCause::Drained);
         self.registry.until_empty(times.calls).await;
         self.stop_public.cancel();
-        // Their files are complete before their rows are.
+        // A recording's file must be complete before its row is written.
         let recordings = self.recordings.clone();
         let completed = tokio::task::spawn_blocking(move || recordings.stop());
         if tokio::time::timeout(times.work, completed).await.is_err() {
-            warn!("some recordings were not completed in time: the next start does it");
+            warn!("recordings not completed in time; the next start completes them");
         }
         self.tasks.close();
-        // Terminates on their way to Graph, records on their way to the disk.
+        // `terminate` requests to Graph and writes to the store.
         if tokio::time::timeout(times.work, self.tasks.wait()).await.is_err() {
-            warn!("some work was not finished in time");
+            warn!("background tasks not finished in time");
         }
         let cut_off = self.outbox.drain(times.notices).await;
         if cut_off > 0 {
             warn!(
                 callbacks = cut_off,
-                "callbacks under way were cut off; they go on after the next start"
+                "callbacks in progress cancelled; the next start delivers them"
             );
         }
-        // Those of which Meta has not said that they are over: nobody waits for that any more.
+        // Exports calls whose end Meta has not confirmed.
         self.registry.export_live();
         self.media.stop();
         self.store.close().await;

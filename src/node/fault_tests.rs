@@ -1,5 +1,6 @@
-//! A fault of ours inside one call of a whole node (R3, R22). A released program can't be brought to that, so the node
-//! is this test's own build, in a process of its own, where all that it says is seen.
+//! A panic inside one call of a whole node must end that call only and leak no secret. A released
+//! binary cannot be made to panic, so the test runs its own build as a child process, which also
+//! makes all of its output visible.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
@@ -70,10 +71,10 @@ hangup_url = "{hangup}"
     )
 }
 
-/// Not a test: the node's own process, begun by the one below.
+/// Not a test: the entry point of the child process that the test below starts.
 #[test]
-#[ignore = "the process of another test"]
-fn node_of_its_own() {
+#[ignore = "child process of another test"]
+fn child_node() {
     let Ok(file) = std::env::var(CONFIG) else { return };
     install(LogSettings {
         format: LogFormat::Json,
@@ -91,17 +92,17 @@ fn node_of_its_own() {
     });
 }
 
-/// That process, and what it says: standard output and error.
+/// The child process and its output (standard output and error).
 struct Process {
     child: Child,
-    said: Arc<(Mutex<Vec<String>>, Condvar)>,
+    output: Arc<(Mutex<Vec<String>>, Condvar)>,
     readers: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Process {
     fn start(config: &std::path::Path) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "node::fault_tests::node_of_its_own", "--ignored", "--nocapture"])
+            .args(["--exact", "node::fault_tests::child_node", "--ignored", "--nocapture"])
             .env(CONFIG, config)
             .env("RUST_BACKTRACE", "1")
             .env_remove("RUST_LOG")
@@ -110,25 +111,25 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let said: Arc<(Mutex<Vec<String>>, Condvar)> = Arc::default();
+        let output: Arc<(Mutex<Vec<String>>, Condvar)> = Arc::default();
         let streams: [Box<dyn std::io::Read + Send>; 2] =
             [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
         let read = |stream: Box<dyn std::io::Read + Send>| {
-            let said = said.clone();
+            let output = output.clone();
             std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    said.0.lock().unwrap().push(line);
-                    said.1.notify_all();
+                    output.0.lock().unwrap().push(line);
+                    output.1.notify_all();
                 }
             })
         };
         let readers = streams.into_iter().map(read).collect();
-        Self { child, said, readers }
+        Self { child, output, readers }
     }
 
-    /// The line that it says when it is ready, once it has.
+    /// Waits for the log line `ready` and returns it.
     fn ready(&self) -> Value {
-        let (lines, more) = &*self.said;
+        let (lines, more) = &*self.output;
         let mut lines = lines.lock().unwrap();
         loop {
             let ready = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -141,14 +142,14 @@ impl Process {
         }
     }
 
-    /// Stops it, at once; all that it said.
+    /// Stops the process with two signals and returns its output.
     fn stop(mut self) -> Vec<String> {
         for _ in 0..2 {
             Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         }
         assert!(self.child.wait().unwrap().success());
         self.readers.drain(..).for_each(|reader| reader.join().unwrap());
-        self.said.0.lock().unwrap().clone()
+        self.output.0.lock().unwrap().clone()
     }
 }
 
@@ -201,7 +202,7 @@ async fn metrics(node: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r22_a_panic_in_a_call_says_no_secret_and_ends_that_call_only() {
+async fn r22_a_panic_in_a_call_leaks_no_secret_and_ends_only_that_call() {
     let success = br#"{"messaging_product":"whatsapp","success":true}"#;
     let graph = Server::start(move |_| Reply::ok(&success[..])).await;
     let app = Server::start(|seen| match seen.target.as_str() {
@@ -218,7 +219,7 @@ async fn r22_a_panic_in_a_call_says_no_secret_and_ends_that_call_only() {
     app.until_seen(1).await;
     connect(&node, "wacid.broken", PANICS).await;
 
-    // Its document, then its hangup callback; the other call has neither.
+    // The answer request and the hangup callback of the broken call. The other call gets none yet.
     app.until_seen(3).await;
     let hangup = app.seen().into_iter().find(|seen| seen.target == "/hangup").unwrap();
     let body = String::from_utf8_lossy(&hangup.body).into_owned();
@@ -228,16 +229,19 @@ async fn r22_a_panic_in_a_call_says_no_secret_and_ends_that_call_only() {
         shown = metrics(&node).await;
     }
     assert!(shown.contains("offhook_calls_active{direction=\"inbound\"} 1\n"), "{shown}");
-    // A further call finds everything as it was.
+    // A further call works as before.
     connect(&node, "wacid.third", "Asha").await;
     app.until_seen(4).await;
 
     let cmdline = std::fs::read(format!("/proc/{}/cmdline", process.child.id())).unwrap();
-    let said = process.stop();
-    let faults = said.iter().filter(|line| line.contains("a fault of ours: ")).count();
-    assert_eq!(faults, 1, "it is told, once: {said:#?}");
-    assert!(said.iter().any(|line| line.contains("as a test wants it")), "with its words");
-    let mut all = said.join("\n").into_bytes();
+    let output = process.stop();
+    let faults = output.iter().filter(|line| line.contains("a fault of ours: ")).count();
+    assert_eq!(faults, 1, "logged once: {output:#?}");
+    assert!(
+        output.iter().any(|line| line.contains("as a test wants it")),
+        "with the panic message"
+    );
+    let mut all = output.join("\n").into_bytes();
     all.extend([cmdline, shown.into_bytes(), body.into_bytes()].concat());
     let files = std::fs::read_dir(dir.path()).unwrap().flatten();
     for file in files.filter(|file| file.path() != config && file.path().is_file()) {
@@ -245,9 +249,9 @@ async fn r22_a_panic_in_a_call_says_no_secret_and_ends_that_call_only() {
     }
     let holds = |text: &str| all.windows(text.len()).any(|w| w == text.as_bytes());
     for secret in SECRETS.map(canary) {
-        assert!(!holds(&secret), "{secret} got out");
+        assert!(!holds(&secret), "{secret} leaked");
     }
-    for line in said.iter().filter(|line| line.starts_with('{')) {
+    for line in output.iter().filter(|line| line.starts_with('{')) {
         assert!(serde_json::from_str::<Value>(line).is_ok(), "{line}");
         assert!(!line.contains(CALLER), "the caller's number: {line}");
     }

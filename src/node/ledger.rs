@@ -1,4 +1,5 @@
-//! Keys of Meta's events between the webhook's door and the store, so that a copy which comes after a restart is one (R5).
+//! Keeps the deduplication keys of Meta's events in the store, so that a copy that arrives after a
+//! restart is recognised.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,27 +7,28 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::door::Doorway;
+use super::webhook::WebhookCalls;
 use engine::webhook::{Ledger, WebhookHandler};
 use model::Clock;
 use model::Timestamp;
 use store::{KeyKind, SeenKey, Store, StoreError};
 
-/// Known before the node is ready. An older connect is stale anyway, an older tombstone forgotten: only the word that a
-/// copy is counted under hangs on the rest.
-const AT_ONCE: Duration = Duration::from_secs(900);
-const AT_ONCE_MAX: u32 = 100_000;
-/// How long a key is kept: Meta redelivers for seven days, and its clock is not ours.
-const KEPT: Duration = Duration::from_secs(8 * 86_400);
-/// Read in one go, behind the node's back.
+/// Age up to which keys are loaded before the node is ready. An older `connect` is rejected as
+/// stale and older tombstones have expired, so older keys only decide under which result a copy is
+/// counted.
+const RECENT: Duration = Duration::from_secs(900);
+const RECENT_MAX: u32 = 100_000;
+/// How long a key is kept. Meta redelivers for seven days; the eighth allows for clock skew.
+const RETENTION: Duration = Duration::from_secs(8 * 86_400);
+/// Keys per query when older ones are loaded in the background.
 const PAGE: u32 = 5_000;
-/// How often old keys are forgotten, some at a time.
-const TIDY: Duration = Duration::from_secs(60);
+/// Interval at which expired keys are deleted.
+const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The store, seen by the webhook's door.
-pub(super) struct Kept(pub(super) Store);
+/// Implements the webhook's [`Ledger`] with the store.
+pub(super) struct StoredKeys(pub(super) Store);
 
-impl Ledger for Kept {
+impl Ledger for StoredKeys {
     fn note(&self, key: u128, kind: KeyKind, seen: Timestamp) {
         self.0.event_keys().insert(SeenKey { kind, key, seen });
     }
@@ -42,43 +44,41 @@ fn before(now: Timestamp, by: Duration) -> Timestamp {
     )
 }
 
-/// Tells the door the keys of late; gives the moment before which older ones are still to be told.
+/// Loads the recent keys into the webhook handler. Returns the time before which older keys are
+/// still to be loaded.
 ///
 /// # Errors
-/// The store's.
-pub(super) async fn remember_late(
+/// Returns the store's error if the keys cannot be read.
+pub(super) async fn load_recent(
     store: &Store,
-    door: &WebhookHandler<Doorway>,
+    door: &WebhookHandler<WebhookCalls>,
     clock: &Clock,
 ) -> Result<Timestamp, StoreError> {
     let now = clock.wall();
-    let from = before(now, AT_ONCE);
-    let keys = store.event_keys().list(from, Timestamp::MAX, AT_ONCE_MAX).await?;
-    let rest = if keys.len() < AT_ONCE_MAX as usize {
-        Some(from)
-    } else {
-        keys.last().map(|key| key.seen)
-    };
+    let from = before(now, RECENT);
+    let keys = store.event_keys().list(from, Timestamp::MAX, RECENT_MAX).await?;
+    let rest =
+        if keys.len() < RECENT_MAX as usize { Some(from) } else { keys.last().map(|key| key.seen) };
     keys.iter().for_each(|key| {
         door.remember_key(key);
     });
     Ok(rest.unwrap_or(from))
 }
 
-/// Tells the door the older keys, then forgets those that are too old, until `stop`.
-pub(super) async fn keep(
+/// Loads the older keys into the webhook handler, then deletes expired keys until `stop`.
+pub(super) async fn run(
     store: Store,
-    door: Arc<WebhookHandler<Doorway>>,
+    door: Arc<WebhookHandler<WebhookCalls>>,
     clock: Clock,
     mut rest: Timestamp,
     stop: CancellationToken,
 ) {
-    let oldest = before(clock.wall(), KEPT);
+    let oldest = before(clock.wall(), RETENTION);
     while rest > oldest && !stop.is_cancelled() {
         let keys = match store.event_keys().list(oldest, rest, PAGE).await {
             Ok(keys) => keys,
             Err(error) => {
-                warn!(%error, "older keys of Meta's events can't be read: a copy may be counted under another word");
+                warn!(%error, "failed to load older event keys; a copy may be counted under another result");
                 break;
             }
         };
@@ -88,8 +88,8 @@ pub(super) async fn keep(
             break;
         }
     }
-    let mut every = tokio::time::interval(TIDY);
+    let mut every = tokio::time::interval(CLEAN_UP_INTERVAL);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        store.event_keys().delete_older(before(clock.wall(), KEPT));
+        store.event_keys().delete_older(before(clock.wall(), RETENTION));
     }
 }

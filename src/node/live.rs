@@ -1,4 +1,4 @@
-//! What the APIs ask of the calls that are up, answered by the registry.
+//! Connects the REST APIs to the live calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +21,13 @@ use model::{CallUuid, E164, StreamId};
 use store::Scope;
 use xml::ast::{DocUrl, Target};
 
-/// The registry, seen by the APIs: each question within the asker's scope.
+/// Implements the APIs' access to live and queued calls. Each method is limited to the scope of the
+/// requester.
 pub(super) struct Live {
     pub(super) registry: Registry,
     pub(super) dialer: Dialer,
     pub(super) gate: Arc<Gate>,
-    /// What shuts a customer's URL.
+    /// Checks customers' URLs.
     pub(super) guard: Guard,
     pub(super) clock: Clock,
 }
@@ -44,14 +45,14 @@ impl LiveCalls for Live {
             .list()
             .iter()
             .filter(|c| !c.is_closing() && scope.holds(&c.setup.account, &c.setup.parent_account))
-            .map(|c| shown(c))
+            .map(|c| live_view(c))
             .collect();
         let waiting = self.dialer.queued();
         calls.extend(
             waiting
                 .iter()
                 .filter(|setup| holds(scope, setup))
-                .map(|setup| described(setup, LiveStatus::Queued)),
+                .map(|setup| view(setup, LiveStatus::Queued)),
         );
         calls.sort_by_key(|c| std::cmp::Reverse((c.started, c.call)));
         calls
@@ -59,18 +60,18 @@ impl LiveCalls for Live {
 
     fn page(&self, scope: &Scope, filter: &LiveFilter, skip: usize, take: usize) -> Vec<CallUuid> {
         let mut found = Vec::new();
-        let mut look = |setup: &CallSetup| {
+        let mut collect = |setup: &CallSetup| {
             let call = summary(setup);
             if holds(scope, setup) && filter.matches(&call) {
                 found.push((call.started, call.call));
             }
         };
         if filter.queued {
-            self.dialer.each(look);
+            self.dialer.each(collect);
         } else {
             self.registry.each(|call| {
                 if !call.is_closing() {
-                    look(&call.setup);
+                    collect(&call.setup);
                 }
             });
         }
@@ -78,9 +79,9 @@ impl LiveCalls for Live {
     }
 
     fn get(&self, scope: &Scope, id: CallUuid) -> Option<LiveCall> {
-        let up = self.find(scope, id).filter(|c| !c.is_closing()).map(|c| shown(&c));
+        let up = self.find(scope, id).filter(|c| !c.is_closing()).map(|c| live_view(&c));
         let waiting = || self.dialer.find(id).filter(|setup| holds(scope, setup));
-        up.or_else(|| waiting().map(|setup| described(&setup, LiveStatus::Queued)))
+        up.or_else(|| waiting().map(|setup| view(&setup, LiveStatus::Queued)))
     }
 
     fn hang_up(&self, scope: &Scope, id: CallUuid) -> bool {
@@ -118,7 +119,7 @@ impl LiveCalls for Live {
         let call = self.find(scope, id).ok_or(CommandError::NotLive)?;
         match call.record(order, callback) {
             None => Ok(false),
-            Some(told) => command_result(told).map(|()| true),
+            Some(delivery) => command_result(delivery).map(|()| true),
         }
     }
 
@@ -163,15 +164,15 @@ impl CallPlacer for Live {
     }
 }
 
-fn command_result(told: call::SendOutcome) -> Result<(), CommandError> {
-    match told {
+fn command_result(delivery: call::SendOutcome) -> Result<(), CommandError> {
+    match delivery {
         call::SendOutcome::Delivered => Ok(()),
-        told => Err(command_error(told)),
+        delivery => Err(command_error(delivery)),
     }
 }
 
-fn command_error(told: call::SendOutcome) -> CommandError {
-    match told {
+fn command_error(delivery: call::SendOutcome) -> CommandError {
+    match delivery {
         call::SendOutcome::Full => CommandError::MailboxFull,
         call::SendOutcome::Delivered | call::SendOutcome::Unknown => CommandError::NotLive,
     }
@@ -188,17 +189,17 @@ fn summary(setup: &CallSetup) -> CallSummary<'_> {
     }
 }
 
-fn shown(call: &call::LiveCall) -> LiveCall {
+fn live_view(call: &call::LiveCall) -> LiveCall {
     let status = if call.is_answered() { LiveStatus::InProgress } else { LiveStatus::Ringing };
     let answered = call.answered().map(|at| call.setup.started.plus(Duration::from_millis(at.0)));
-    LiveCall { b_leg: call.b_leg(), answered, ..described(&call.setup, status) }
+    LiveCall { b_leg: call.b_leg(), answered, ..view(&call.setup, status) }
 }
 
 fn holds(scope: &Scope, setup: &CallSetup) -> bool {
     scope.holds(&setup.account, &setup.parent_account)
 }
 
-fn described(setup: &CallSetup, status: LiveStatus) -> LiveCall {
+fn view(setup: &CallSetup, status: LiveStatus) -> LiveCall {
     LiveCall {
         call: setup.call,
         account: setup.account.clone(),

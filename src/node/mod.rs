@@ -1,25 +1,31 @@
-//! Assembly: config to running node to clean stop; the one room that knows everybody.
+//! Assembles a node from its configuration, runs it and shuts it down.
 //!
-//! `build` makes the rooms and hands each what it needs, `news` lets them hear of each other; `routes` lays out the public listener; `reload` reads the
-//! configuration again; `operator` is what an owner asks and commands; `otel` exports traces; `drain` ends a node;
-//! `dev` adds a simulated Meta and a demo application around one. No room below reads the configuration.
+//! - `build` creates the services and connects them; `changes` forwards changes between them.
+//! - `routes` has the paths of the public listener.
+//! - `reload` applies a changed configuration.
+//! - `operator` implements the owner's status and commands.
+//! - `otel` exports traces.
+//! - `drain` shuts a node down.
+//! - `dev` runs a node with a simulated Meta and a demo application.
+//!
+//! Only this module reads the whole configuration; the others get their own settings.
 
 mod build;
+mod changes;
 mod connections;
 pub mod dev;
-mod door;
 mod drain;
 #[cfg(test)]
 mod fault_tests;
 mod ledger;
 mod live;
-mod news;
 mod operator;
 #[cfg(feature = "otel")]
 mod otel;
 mod reload;
 mod routes;
 mod watch;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,7 +42,7 @@ pub use build::call_settings;
 pub use drain::{Signals, until_stopped};
 pub use reload::Loader;
 
-/// Why a node did not start. The texts read well after "could not …".
+/// Reason why a node did not start. The texts read well after "could not".
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("{0}")]
@@ -55,16 +61,16 @@ pub enum StartError {
     Tls(#[from] rustls::Error),
     #[error("set up speech: {0}")]
     Speech(String),
-    #[error("put the numbers in force: {0}")]
+    #[error("load the numbers: {0}")]
     Directory(#[from] engine::admission::DirectoryError),
-    #[error("take signals: {0}")]
+    #[error("install signal handlers: {0}")]
     Signals(std::io::Error),
     #[cfg(feature = "otel")]
     #[error("set up the export of traces: {0}")]
     Otel(String),
-    #[error("start a thread for rejects: {0}")]
+    #[error("start the thread for rejects: {0}")]
     Rejects(std::io::Error),
-    #[error("make the folder and the threads for recordings: {0}; see store.data_dir")]
+    #[error("create the directory or the threads for recordings: {0}; see store.data_dir")]
     Recordings(std::io::Error),
     #[error(transparent)]
     Bucket(#[from] engine::objects::BucketError),
@@ -83,8 +89,9 @@ impl From<OpenError> for StartError {
 
 /// A running node.
 pub struct Node {
-    /// Where the public and the admin listener are bound.
+    /// Bound address of the public listener.
     pub public: SocketAddr,
+    /// Bound address of the admin listener.
     pub admin: SocketAddr,
     registry: Registry,
     drain: operator::Drain,
@@ -92,12 +99,12 @@ pub struct Node {
     outbox: Outbox,
     store: Store,
     tasks: TaskTracker,
-    /// Ends the public listener, then the rest.
+    /// Stops the public listener; `stop_all` stops the rest.
     stop_public: CancellationToken,
     stop_all: CancellationToken,
     recordings: Recordings,
-    knobs: Arc<reload::Knobs>,
-    /// No other process is this node, until all of the above is over.
+    tunables: Arc<reload::Tunables>,
+    /// Excludes other processes with this node id. Released last.
     hold: NodeLock,
     #[cfg(feature = "otel")]
     otel: Option<otel::Export>,

@@ -1,4 +1,4 @@
-//! What the node's owner asks of it over the API and in the console: how it does, to read its configuration again, to drain.
+//! Owner commands of the API and the console: status, reload, drain.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use engine::call::{Dialer, Registry};
 use model::Timestamp;
 use model::{Health, metric};
 
-/// The way into a drain; cheap to clone.
+/// Starts a drain. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Drain {
     pub(super) health: Health,
@@ -24,18 +24,18 @@ pub(super) struct Drain {
 }
 
 impl Drain {
-    /// `/readyz` says no and new calls are rejected as `draining`; live ones go on.
+    /// Makes `/readyz` fail and rejects new calls as `draining`. Live calls continue.
     pub(super) fn begin(&self) {
         self.health.set_draining();
         metrics::gauge!(metric::DRAINING).set(1.0);
         self.gate.drain();
-        // They would be refused when their turn comes: their customers hear it now.
+        // Queued calls would be rejected at their turn: report it to their customers now.
         self.dialer.drain();
         self.phones.drain();
     }
 }
 
-/// This node, as its owner sees and commands it.
+/// Implements [`Operator`] for this node.
 pub(super) struct ThisNode {
     pub(super) id: String,
     pub(super) started: Timestamp,
@@ -70,8 +70,8 @@ impl Operator for ThisNode {
             not_ready,
             live_calls: self.registry.len(),
             memory_bytes: resident(),
-            fetches: exchanges(tallies.fetches, is_fetched),
-            graph: exchanges(tallies.graph, is_granted),
+            fetches: request_counts(tallies.fetches, is_fetched),
+            graph: request_counts(tallies.graph, is_granted),
         }])
     }
 
@@ -81,14 +81,14 @@ impl Operator for ThisNode {
         }
         tracing::info!(
             live = self.registry.len(),
-            "drained by its owner: no new calls; a signal ends the node"
+            "drain requested by the owner: no new calls; a signal ends the node"
         );
         self.drain.begin();
         true
     }
 }
 
-fn exchanges(tallies: Vec<Tally>, is_ok: fn(&str) -> bool) -> Vec<RequestCount> {
+fn request_counts(tallies: Vec<Tally>, is_ok: fn(&str) -> bool) -> Vec<RequestCount> {
     let of = |Tally { what, came, count }| RequestCount {
         kind: what,
         ok: is_ok(&came),
@@ -98,7 +98,7 @@ fn exchanges(tallies: Vec<Tally>, is_ok: fn(&str) -> bool) -> Vec<RequestCount> 
     tallies.into_iter().filter(|tally| tally.count > 0).map(of).collect()
 }
 
-/// What Linux says of this process's memory, in bytes.
+/// Resident memory of this process, in bytes. `None` if `/proc` is not readable.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

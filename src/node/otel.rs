@@ -1,9 +1,10 @@
-//! Calls as traces for an OpenTelemetry collector (feature `otel`, not in the default build).
+//! Exports calls as traces to an OpenTelemetry collector (feature `otel`, off by default).
 //!
-//! A call's spans are made when it is over, from its event log, as `offhook calls show` draws them: the log is the one
-//! place where time is kept. So nothing on a call's way knows of OpenTelemetry. Where to is the standard environment's
-//! business (`OTEL_EXPORTER_OTLP_ENDPOINT`, `…_HEADERS`, `…_PROTOCOL`, `OTEL_SERVICE_NAME`, `OTEL_BSP_…`); without an
-//! endpoint nothing is exported. Behind bounded queues: what they refuse is dropped, and no call waits.
+//! When a call is over, its spans are built from its event log, one per bar of
+//! `offhook calls show`. The call path itself knows nothing of OpenTelemetry. The exporter is
+//! configured with the standard environment variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `…_HEADERS`,
+//! `…_PROTOCOL`, `OTEL_SERVICE_NAME`, `OTEL_BSP_…`); without an endpoint nothing is exported.
+//! Queues are bounded: when they are full, traces are dropped and no call waits.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -33,12 +34,12 @@ use engine::call::waterfall::{Actor, Bar, Waterfall};
 use model::Clock;
 use model::{self, CallUuid, Timestamp};
 
-/// Calls that wait for their spans to be made.
+/// Capacity of the queue of finished calls.
 const QUEUE: usize = 1_024;
-/// Longest answer of a collector that is read.
-const ANSWER_MAX: usize = 64 << 10;
-/// A collector that takes longer has failed.
-const EXCHANGE_MAX: Duration = Duration::from_secs(10);
+/// Maximum size of a collector's response body, in bytes.
+const RESPONSE_BYTES_MAX: usize = 64 << 10;
+/// Timeout of a request to the collector.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
 /// A running export.
@@ -48,15 +49,15 @@ pub(super) struct Export {
 
 enum Order {
     Spans(ExportedTrace),
-    /// Out with what is there; told when it is.
+    /// Exports all buffered spans, then signals completion.
     Flush(SyncSender<()>),
 }
 
 impl Export {
-    /// Begins to export, where the environment names a collector.
+    /// Starts the export if the environment names a collector.
     ///
     /// # Errors
-    /// The environment's settings don't fit together, or TLS can't be set up; in words.
+    /// Returns a description if the environment is inconsistent or TLS cannot be set up.
     pub(super) fn start(clock: &Clock, node_id: &str) -> Result<Option<Self>, String> {
         let named = |name: &&str| std::env::var(name).is_ok_and(|value| !value.is_empty());
         if !ENDPOINTS.iter().any(named) {
@@ -83,21 +84,21 @@ impl Export {
         Ok(Some(Self { calls }))
     }
 
-    /// Where calls put what they leave.
+    /// The sink that calls and callbacks send their traces to.
     pub(super) fn sink(&self) -> Sink {
         let calls = self.calls.clone();
         Arc::new(move |traced| {
             if calls.try_send(Order::Spans(traced)).is_err() {
-                tracing::debug!("a trace was not exported: the queue is full");
+                tracing::debug!("trace dropped: queue full");
             }
         })
     }
 
-    /// Sends what is there, for at most so long.
+    /// Exports all buffered spans. Returns after `at_most` at the latest.
     pub(super) async fn flush(&self, at_most: Duration) {
-        let (tell, told) = sync_channel(1);
-        if self.calls.try_send(Order::Flush(tell)).is_ok() {
-            let _ = tokio::task::spawn_blocking(move || told.recv_timeout(at_most)).await;
+        let (done, flushed) = sync_channel(1);
+        if self.calls.try_send(Order::Flush(done)).is_ok() {
+            let _ = tokio::task::spawn_blocking(move || flushed.recv_timeout(at_most)).await;
         }
     }
 }
@@ -110,11 +111,11 @@ fn run(orders: &Receiver<Order>, processor: &BatchSpanProcessor, clock: &Clock) 
                     processor.on_end(span);
                 }
             }
-            Ok(Order::Flush(tell)) => {
+            Ok(Order::Flush(done)) => {
                 if let Err(error) = processor.force_flush() {
-                    tracing::warn!(%error, "traces could not be exported");
+                    tracing::warn!(%error, "trace export failed");
                 }
-                let _ = tell.try_send(());
+                let _ = done.try_send(());
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
@@ -125,7 +126,7 @@ fn run(orders: &Receiver<Order>, processor: &BatchSpanProcessor, clock: &Clock) 
     }
 }
 
-/// The spans of a call that is over, or of a callback. `now` ends what never came to its end.
+/// The spans of a finished call or callback. `now` is the end of bars without one.
 fn spans(traced: ExportedTrace, now: Timestamp) -> Vec<SpanData> {
     match traced {
         ExportedTrace::Call(lines) => {
@@ -133,24 +134,25 @@ fn spans(traced: ExportedTrace, now: Timestamp) -> Vec<SpanData> {
             match Waterfall::of(log.as_slice()) {
                 Ok(fall) => of_call(&fall, now),
                 Err(error) => {
-                    tracing::warn!(%error, "a call's event log can't be read for its trace");
+                    tracing::warn!(%error, "trace not built: unreadable event log");
                     Vec::new()
                 }
             }
         }
         ExportedTrace::Callback { call, trace } => {
-            // Times since the epoch.
+            // Callback times count from the Unix epoch.
             let zero = Timestamp::default();
-            let mut made = Making { call, zero, end_us: now.micros(), spans: Vec::new() };
+            let mut builder = SpanBuilder { call, zero, end_us: now.micros(), spans: Vec::new() };
             if let Some(bar) = Waterfall::callback(&trace, zero) {
-                made.bar(&bar, root(call));
+                builder.bar(&bar, root(call));
             }
-            made.spans
+            builder.spans
         }
     }
 }
 
-/// The call's own span, of which all others are children, also those of callbacks hours later.
+/// The id of the call's root span, derived from the call. All other spans descend from it, even
+/// those of callbacks hours later.
 fn root(call: CallUuid) -> SpanId {
     let [.., a, b, c, d, e, f, g, h] = call.0.into_bytes();
     SpanId::from_bytes(
@@ -162,10 +164,10 @@ fn of_call(fall: &Waterfall, now: Timestamp) -> Vec<SpanData> {
     let Some(zero) = fall.started else { return Vec::new() };
     let end_us = fall.ended_us.unwrap_or_else(|| now.micros().saturating_sub(zero.micros()));
     let begin_us = fall.bars.iter().map(|b| b.from_us).min().unwrap_or_default().min(0);
-    let mut made = Making { call: fall.call, zero, end_us, spans: Vec::new() };
+    let mut builder = SpanBuilder { call: fall.call, zero, end_us, spans: Vec::new() };
     let mut attributes = vec![
         KeyValue::new("offhook.call_uuid", fall.call.to_string()),
-        // The caller's last four digits only.
+        // Only the last four digits of the caller.
         KeyValue::new("offhook.from", fall.from.clone()),
         KeyValue::new("offhook.to", fall.to.clone()),
     ];
@@ -179,18 +181,19 @@ fn of_call(fall: &Waterfall, now: Timestamp) -> Vec<SpanData> {
         kind: SpanKind::Server,
         status: Status::Unset,
     };
-    made.push(span, "call".to_owned(), begin_us, end_us, attributes);
+    builder.push(span, "call".to_owned(), begin_us, end_us, attributes);
     for bar in &fall.bars {
-        made.bar(bar, root(fall.call));
+        builder.bar(bar, root(fall.call));
     }
-    made.spans
+    builder.spans
 }
 
-/// Spans of one call being made.
-struct Making {
+/// Collects the spans of one call.
+struct SpanBuilder {
     call: CallUuid,
-    /// What times count from.
+    /// Origin of the bars' times.
     zero: Timestamp,
+    /// End of bars that have none, in microseconds from `zero`.
     end_us: i64,
     spans: Vec<SpanData>,
 }
@@ -202,14 +205,14 @@ struct Span {
     status: Status,
 }
 
-impl Making {
+impl SpanBuilder {
     fn bar(&mut self, bar: &Bar, parent: SpanId) {
         let id = bar.span.map_or_else(
             || SpanId::from_bytes(rand::random::<u64>().max(1).to_be_bytes()),
             |span| SpanId::from_bytes(span.to_bytes()),
         );
         let kind = match bar.what {
-            // Requests that leave this node; their parts do not.
+            // Requests that leave this node. Their parts are internal.
             Actor::Graph | Actor::Customer if bar.parts.is_empty() || bar.span.is_some() => {
                 SpanKind::Client
             }
@@ -266,8 +269,8 @@ impl Making {
     }
 }
 
-/// The exporter's way out: our HTTP client and TLS, on this process's runtime. The collector is the operator's own, so
-/// `egress`'s rules for customers' URLs are not for it.
+/// HTTP client of the exporter, with Offhook's TLS set-up, on this process's runtime. The operator
+/// configures the collector, so the rules of `egress` for customers' URLs do not apply.
 #[derive(Debug)]
 struct Https {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -289,23 +292,24 @@ impl Https {
     }
 }
 
-type Exchange<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
+type ResponseFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
 
 impl HttpClient for Https {
-    fn send_bytes<'a, 'f>(&'a self, request: Request<Bytes>) -> Exchange<'f>
+    fn send_bytes<'a, 'f>(&'a self, request: Request<Bytes>) -> ResponseFuture<'f>
     where
         'a: 'f,
         Self: 'f,
     {
         let client = self.client.clone();
-        // The exporter's thread has no runtime of its own.
+        // The exporter's thread has no runtime.
         let exchange = self.runtime.spawn(async move {
-            let asked = async {
+            let response = async {
                 let (head, body) = client.request(request.map(Full::new)).await?.into_parts();
-                let body = Limited::new(body, ANSWER_MAX).collect().await?.to_bytes();
+                let body = Limited::new(body, RESPONSE_BYTES_MAX).collect().await?.to_bytes();
                 Ok::<_, HttpError>(Response::from_parts(head, body))
             };
-            tokio::time::timeout(EXCHANGE_MAX, asked).await?
+            tokio::time::timeout(REQUEST_TIMEOUT, response).await?
         });
         Box::pin(async move { exchange.await? })
     }
@@ -324,13 +328,13 @@ mod tests {
     #[test]
     fn a_call_is_one_trace_with_a_span_for_each_bar() {
         let lines = LOG.lines().map(std::sync::Arc::from).collect();
-        let made = spans(ExportedTrace::Call(lines), Timestamp::from_secs(2_000_000_000));
-        let root = &made[0];
+        let exported = spans(ExportedTrace::Call(lines), Timestamp::from_secs(2_000_000_000));
+        let root = &exported[0];
         assert_eq!((root.name.as_ref(), root.parent_span_id), ("call", SpanId::INVALID));
         assert_eq!(root.span_context.trace_id().to_string(), "4736b1de5e4d476da061e75ab30368ca");
-        let by_id: HashMap<_, _> = made.iter().map(|s| (s.span_context.span_id(), s)).collect();
-        assert_eq!(by_id.len(), made.len(), "each has an id of its own");
-        for span in &made[1..] {
+        let by_id: HashMap<_, _> = exported.iter().map(|s| (s.span_context.span_id(), s)).collect();
+        assert_eq!(by_id.len(), exported.len(), "ids are distinct");
+        for span in &exported[1..] {
             assert!(by_id.contains_key(&span.parent_span_id), "{}", span.name);
             assert!(
                 span.start_time <= span.end_time && span.start_time >= root.start_time,
@@ -338,7 +342,7 @@ mod tests {
                 span.name
             );
         }
-        let named = |name: &str| made.iter().find(|s| s.name == name).expect("a span");
+        let named = |name: &str| exported.iter().find(|s| s.name == name).expect("a span");
         let fetch = named("fetch answer");
         assert_eq!(
             (fetch.span_context.span_id().to_string(), &fetch.span_kind),
@@ -363,10 +367,10 @@ mod tests {
         }
         let call = "4736b1de-5e4d-476d-a061-e75ab30368ca".parse().expect("a UUID");
         let trace = callback.expect("its last line");
-        let made =
+        let exported =
             spans(ExportedTrace::Callback { call, trace }, Timestamp::from_secs(2_000_000_000));
-        assert_eq!(made[0].name, "callback hangup");
-        assert_eq!(made[0].parent_span_id.to_string(), "a061e75ab30368ca");
-        assert_eq!(made[0].span_context.span_id().to_string(), "00f067aa0ba902b8");
+        assert_eq!(exported[0].name, "callback hangup");
+        assert_eq!(exported[0].parent_span_id.to_string(), "a061e75ab30368ca");
+        assert_eq!(exported[0].span_context.span_id().to_string(), "00f067aa0ba902b8");
     }
 }

@@ -1,8 +1,9 @@
-//! The configuration read again while calls go on: SIGHUP, and `POST /api/v1/reload/` (R9).
+//! Reloads the configuration while calls continue: on SIGHUP and through `POST /api/v1/reload/`.
 //!
-//! All of it is read and checked first: a file that is wrong changes nothing. What can change goes in force with the
-//! next call, webhook or request, and nothing is dropped: live calls keep what they began with, a lower limit ends
-//! none of them (R1). The rest is named: it needs a restart.
+//! The new configuration is read and validated first; an invalid one changes nothing. A setting
+//! that can change takes effect with the next call, webhook or request. Live calls keep the
+//! settings they started with, and a lower limit ends none of them. Keys that need a restart are
+//! reported.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,28 +25,28 @@ use engine::webhook::WebhookConfig;
 use model::Clock;
 use model::E164;
 
-/// Reads the configuration anew; the command line knows from where.
+/// Reads the configuration again, from where the command line says.
 pub type Loader = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
-/// Numbers that a node looks at again each time.
+/// Numeric settings that are read at each use, so that a reload takes effect.
 #[derive(Debug)]
-pub(super) struct Knobs {
+pub(super) struct Tunables {
     drain_seconds: AtomicU64,
     event_log_days: AtomicU64,
     recording_days: AtomicU64,
     message_days: AtomicU64,
 }
 
-impl Knobs {
+impl Tunables {
     pub(super) fn of(config: &Config) -> Self {
-        let knobs = Self {
+        let tunables = Self {
             drain_seconds: AtomicU64::new(0),
             event_log_days: AtomicU64::new(0),
             recording_days: AtomicU64::new(0),
             message_days: AtomicU64::new(0),
         };
-        knobs.set(config);
-        knobs
+        tunables.set(config);
+        tunables
     }
 
     fn set(&self, config: &Config) {
@@ -76,19 +77,19 @@ impl Knobs {
     }
 }
 
-/// What a reload changes.
+/// Services that a reload updates.
 pub(super) struct Parts {
     pub(super) keeper: Keeper,
     pub(super) people: People,
     pub(super) clock: Clock,
     pub(super) services: Arc<Services>,
-    pub(super) knobs: Arc<Knobs>,
+    pub(super) tunables: Arc<Tunables>,
     pub(super) inbox: Inbox,
-    /// The webhook's secrets.
-    pub(super) door: Box<dyn Fn(&WebhookConfig) + Send + Sync>,
+    /// Replaces the webhook's secrets.
+    pub(super) set_webhook_secrets: Box<dyn Fn(&WebhookConfig) + Send + Sync>,
 }
 
-/// Reloads, one at a time; cheap to clone.
+/// Reloads the configuration, one reload at a time. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Reloader(Arc<Inner>);
 
@@ -97,7 +98,7 @@ struct Inner {
     parts: Parts,
     /// The configuration that the node was started with.
     started: Config,
-    /// Several main accounts share the configuration in force.
+    /// The configuration in force has several main accounts.
     shared: AtomicBool,
     one_at_a_time: Mutex<()>,
 }
@@ -112,19 +113,19 @@ impl Reloader {
     pub(super) async fn on_hangup(self, mut hangup: Signal, stop: CancellationToken) {
         while let Some(Some(())) = stop.run_until_cancelled(hangup.recv()).await {
             let this = self.clone();
-            // What came of it has been logged.
+            // `run` has logged the outcome.
             let _ = tokio::task::spawn_blocking(move || this.run()).await;
         }
     }
 
-    /// Reads and applies. Blocks while reading files.
+    /// Reads and applies the configuration. Blocks on files and the store.
     pub(super) fn run(&self) -> ReloadOutcome {
         let _turn = self.0.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(loader) = &self.0.loader else { return ReloadOutcome::NoFile };
         match loader() {
             Ok(config) => self.0.apply(&config),
             Err(ConfigError::Unreadable { file, source }) => {
-                warn!(file = %file.display(), error = %source, "configuration not reloaded: nothing has changed");
+                warn!(file = %file.display(), error = %source, "configuration not reloaded; nothing changed");
                 refused(vec![ConfigFinding::new(
                     None,
                     format!("the configuration file could not be read: {source}"),
@@ -133,7 +134,7 @@ impl Reloader {
             }
             Err(ConfigError::Invalid(problems)) => {
                 for problem in &problems.0 {
-                    warn!(%problem, "configuration not reloaded: nothing has changed");
+                    warn!(%problem, "configuration not reloaded; nothing changed");
                 }
                 refused(
                     problems
@@ -147,7 +148,7 @@ impl Reloader {
     }
 }
 
-/// Whether several main accounts stand in it; subaccounts are their parent's own.
+/// Whether the configuration has several main accounts. Subaccounts do not count.
 fn is_shared(config: &Config) -> bool {
     config.accounts.iter().filter(|account| account.parent.is_none()).count() > 1
 }
@@ -157,12 +158,12 @@ fn refused(findings: Vec<ConfigFinding>) -> ReloadOutcome {
 }
 
 impl Reloader {
-    /// Whether several main accounts share the configuration in force.
+    /// Whether several main accounts share this node. Their owners may not reload it.
     pub(super) fn is_shared(&self) -> bool {
         self.0.shared.load(Ordering::Relaxed)
     }
 
-    /// Reloads for an owner.
+    /// Reloads on behalf of an owner.
     pub(super) fn reload(&self) -> BoxFuture<'static, ReloadOutcome> {
         let this = self.clone();
         Box::pin(async move {
@@ -171,24 +172,25 @@ impl Reloader {
             }
             let run = tokio::task::spawn_blocking(move || this.run());
             run.await.unwrap_or_else(|_| {
-                refused(vec![ConfigFinding::new(None, "a fault of ours; see the log", "")])
+                refused(vec![ConfigFinding::new(None, "internal error; see the log", "")])
             })
         })
     }
 }
 
 impl Inner {
-    /// `[[user]]`. Blocks, as the keeper does; where the store takes nothing now, they are as they were.
+    /// Applies `[[user]]`. Blocks on the store. If the store is not writable, the users stay as
+    /// they were.
     fn people(&self, config: &Config) {
         let book = self.parts.keeper.book().clone();
         let taken =
             self.parts.people.take_file(&config.users, |account| book.main_of(account).clone());
         if let Err(error) = tokio::runtime::Handle::current().block_on(taken) {
-            warn!(%error, "the configuration's users are as they were; reload again");
+            warn!(%error, "configured users not stored; reload again");
         }
     }
 
-    /// Webhooks that the file has no more and that something goes to: a finding each. Blocks, as the keeper does.
+    /// Findings for webhooks that the file no longer has but that are in use. Blocks on the store.
     fn dropped(&self, config: &Config) -> Option<Vec<ConfigFinding>> {
         let book = self.parts.keeper.book();
         let stays = |id: &E164| {
@@ -203,11 +205,8 @@ impl Inner {
             }
         };
         let finding = |dropped: &MissingWebhook| {
-            let what = format!(
-                "[[webhook]] {:?} is not there any more, and {} go to it",
-                dropped.name,
-                dropped.uses()
-            );
+            let what =
+                format!("[[webhook]] {:?} is missing, but {} use it", dropped.name, dropped.uses());
             let hint = "put it back, or route them elsewhere first: POST …/phone-numbers/{number}/subscribe/ with \
                 applyToExisting, or connect-agent/; then reload";
             ConfigFinding::new(None, what, hint)
@@ -215,29 +214,29 @@ impl Inner {
         (!dropped.is_empty()).then(|| dropped.iter().map(finding).collect())
     }
 
-    /// The only step that can fail comes first.
+    /// Applies a valid configuration. The steps that can fail come first.
     fn apply(&self, config: &Config) -> ReloadOutcome {
         let parts = &self.parts;
         if let Some(findings) = self.dropped(config) {
             for finding in &findings {
-                warn!(why = finding.message, "configuration not reloaded: nothing has changed");
+                warn!(why = finding.message, "configuration not reloaded; nothing changed");
             }
             return refused(findings);
         }
         if let Err(e) = parts.keeper.reload(config.admission(), parts.clock.wall()) {
-            warn!(error = %e, "configuration not reloaded: nothing has changed");
+            warn!(error = %e, "configuration not reloaded; nothing changed");
             return refused(vec![ConfigFinding::new(None, format!("could not {e}"), "")]);
         }
         let transcribes = parts.services.recordings.can_transcribe();
         self.people(config);
         parts.services.settings.store(Arc::new(build::call_settings(config, transcribes)));
-        (parts.door)(&build::door_config(config));
+        (parts.set_webhook_secrets)(&build::webhook_config(config));
         parts.inbox.reload(&config.webhooks);
-        // Until then nothing that a former owner has set is used.
+        // Until the new owners are stored, nothing that a former owner has set is used.
         if let Err(error) = tokio::runtime::Handle::current().block_on(parts.inbox.claim()) {
-            warn!(%error, "numbers' new owners are not noted yet: reload again when the store writes");
+            warn!(%error, "new owners of numbers not stored; reload again when the store is writable");
         }
-        parts.knobs.set(config);
+        parts.tunables.set(config);
         self.shared.store(is_shared(config), Ordering::Relaxed);
         let needs_restart = config.needs_restart(&self.started);
         let reloaded = ReloadSummary {
@@ -250,10 +249,10 @@ impl Inner {
             accounts = reloaded.accounts,
             wabas = reloaded.wabas,
             numbers = reloaded.numbers,
-            "configuration reloaded: in force for the next call"
+            "configuration reloaded"
         );
         if !reloaded.needs_restart.is_empty() {
-            warn!(keys = reloaded.needs_restart.join(", "), "these changed and need a restart");
+            warn!(keys = reloaded.needs_restart.join(", "), "changed keys need a restart");
         }
         ReloadOutcome::Applied(reloaded)
     }

@@ -1,4 +1,4 @@
-//! The public listener's paths: the APIs of `api`, and what only a whole node knows.
+//! Paths of the public listener that need the whole node, beside those of `api`.
 
 use std::sync::Arc;
 
@@ -14,15 +14,16 @@ use crate::api::server::Peer;
 use crate::phone::{self, PhoneService};
 use engine::admission::Gate;
 
-/// What the discovery document tells.
-pub(super) struct Facts {
+/// State of the discovery document.
+pub(super) struct Discovery {
     pub(super) gate: Arc<Gate>,
-    /// Graph's address, where it is at loopback: a simulated Meta's.
+    /// Graph URL if it is on loopback, that is, of a simulated Meta.
     pub(super) simulated_graph: Option<String>,
 }
 
-/// On a node whose Meta is simulated: what `offhook call --node` asks, and the example of a phone.
-pub(super) fn router(facts: Facts) -> Router {
+/// Paths of a node with a simulated Meta: the discovery document for `offhook call --node` and the
+/// example phone.
+pub(super) fn router(facts: Discovery) -> Router {
     let discovery = facts.simulated_graph.is_some();
     let mut router = Router::new();
     if discovery {
@@ -38,7 +39,7 @@ pub(super) fn router(facts: Facts) -> Router {
     router.with_state(Arc::new(facts))
 }
 
-/// An endpoint's phone in a page, to be tried with a simulated Meta.
+/// The example of an endpoint's phone in a web page.
 const PHONE_PAGE: &str = include_str!("../../examples/phone.html");
 const PHONE_SCRIPT: &str = include_str!("../../examples/phone.js");
 
@@ -57,7 +58,7 @@ fn example(text: &'static str, kind: &'static str) -> Response {
     (headers, text).into_response()
 }
 
-/// `/phone`, told who asks as the listener found out.
+/// Routes of `/phone`, with the client address that the listener determined.
 pub(super) fn phones(door: PhoneService) -> Router {
     phone::router(door).layer(map_request(|mut request: Request| async {
         if let Some(Peer(address)) = request.extensions().get::<Peer>().copied() {
@@ -67,11 +68,11 @@ pub(super) fn phones(door: PhoneService) -> Router {
     }))
 }
 
-/// Only on a node whose Graph is at loopback: names its numbers and its simulated Meta, so that a call can be
-/// placed through it. A node of the real Meta's answers 404 here.
-async fn discover(State(facts): State<Arc<Facts>>) -> Json<Value> {
+/// Lists the numbers and the simulated Meta, so that `offhook call` can place a call. A node that
+/// works with the real Meta answers 404 here.
+async fn discover(State(facts): State<Arc<Discovery>>) -> Json<Value> {
     let tables = facts.gate.directory().tables();
-    // Who says no number means the demo's: the playground's is called from its page.
+    // The playground number is left out: a caller without --to means the demo's.
     let numbers: Vec<Value> = tables
         .numbers()
         .filter(|n| n.spec.number.as_str() != sim::world::PLAYGROUND)
@@ -88,7 +89,7 @@ async fn discover(State(facts): State<Arc<Facts>>) -> Json<Value> {
     )
 }
 
-/// The simulated Meta's browser phone.
+/// URL of the simulated Meta's browser phone.
 pub(super) fn browser_phone(graph: &url::Url) -> Option<String> {
     graph.join("/_sim/phone").ok().map(String::from)
 }

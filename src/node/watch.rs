@@ -1,4 +1,4 @@
-//! Measures what `admission::Pressure` decides by (R10): how late work begins, and how much memory is left.
+//! Measures scheduling delay and free memory for [`Pressure`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,24 +10,24 @@ use tracing::warn;
 use engine::admission::{Lag, Pressure};
 use model::Clock;
 
-/// Below that much memory left no further call is taken: what the live ones may still need.
+/// Free memory below which new calls are refused, in bytes. Live calls may still need it.
 const MEMORY_LEFT_MIN: u64 = 64 << 20;
-/// Between two looks at the memory.
-const MEMORY_EVERY: Duration = Duration::from_secs(1);
-/// Nobody has asked for so long: nobody is to be refused, and how late work begins is not asked for either.
-const QUIET: Duration = Duration::from_secs(2);
+/// Interval of memory checks.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
+/// After this time without new work, the scheduling delay is no longer measured.
+const IDLE: Duration = Duration::from_secs(2);
 
-/// Watches until stopped.
+/// Measures until `stop`.
 pub(super) async fn watch(pressure: Arc<Pressure>, clock: Clock, stop: CancellationToken) {
     let memory = Memory::of_this_process();
     let (mut of_calls, mut of_webhooks) = (Lag::of_calls(), Lag::of_webhooks());
-    let (mut looked, mut short, mut shedding) = (clock.now(), false, false);
+    let (mut checked, mut low_memory, mut shedding) = (clock.now(), false, false);
     let (mut asked, mut late) = (clock.now(), false);
     loop {
         if pressure.was_asked() {
             asked = clock.now();
-        } else if !late && !shedding && clock.now().saturating_duration_since(asked) >= QUIET {
-            let rest = tokio::time::timeout(MEMORY_EVERY, pressure.asked());
+        } else if !late && !shedding && clock.now().saturating_duration_since(asked) >= IDLE {
+            let rest = tokio::time::timeout(MEMORY_INTERVAL, pressure.asked());
             match stop.run_until_cancelled(rest).await {
                 None => return,
                 Some(Ok(())) => asked = clock.now(),
@@ -44,26 +44,26 @@ pub(super) async fn watch(pressure: Arc<Pressure>, clock: Clock, stop: Cancellat
         pressure.late(late);
         let but = of_webhooks.woken(slept).then(|| Lag::let_in(slept));
         if but.is_some() && !shedding {
-            warn!(?slept, "work begins late: Meta is asked to bring some webhooks again (503)");
+            warn!(?slept, "scheduling delay too high; answering some webhooks with 503");
         }
         shedding = but.is_some();
         pressure.shed(but);
-        if now.saturating_duration_since(looked) >= MEMORY_EVERY {
-            looked = now;
+        if now.saturating_duration_since(checked) >= MEMORY_INTERVAL {
+            checked = now;
             let left = memory.left();
-            let nearly = left.is_some_and(|left| left < MEMORY_LEFT_MIN);
-            if nearly && !short {
-                warn!(left, "memory is nearly used up: new calls are refused as overloaded");
+            let is_low = left.is_some_and(|left| left < MEMORY_LEFT_MIN);
+            if is_low && !low_memory {
+                warn!(left, "low memory; refusing new calls as overloaded");
             }
-            short = nearly;
-            pressure.out_of_memory(short);
+            low_memory = is_low;
+            pressure.out_of_memory(low_memory);
         }
     }
 }
 
-/// Where the system tells how much memory is left.
+/// Sources of the memory figures.
 struct Memory {
-    /// This process's control group, if it has one with a bound of its own.
+    /// Control group of this process, if it has a memory limit.
     group: Option<PathBuf>,
 }
 
@@ -71,22 +71,24 @@ impl Memory {
     fn of_this_process() -> Self {
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
-        let group =
-            own.map(|own| Path::new("/sys/fs/cgroup").join(own)).filter(|g| bounded(g).is_some());
+        let group = own
+            .map(|own| Path::new("/sys/fs/cgroup").join(own))
+            .filter(|g| group_free(g).is_some());
         Self { group }
     }
 
-    /// Bytes; none where the system does not tell.
+    /// Free memory in bytes. `None` if the system does not report it.
     fn left(&self) -> Option<u64> {
         let machine =
             std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
-        let group = self.group.as_deref().and_then(bounded);
+        let group = self.group.as_deref().and_then(group_free);
         machine.into_iter().chain(group).min()
     }
 }
 
-/// What is left of a control group's bound. Its file cache counts as left: the system takes it back.
-fn bounded(group: &Path) -> Option<u64> {
+/// Free bytes of a control group with a limit. Inactive file cache counts as free: the kernel
+/// reclaims it.
+fn group_free(group: &Path) -> Option<u64> {
     let read = |name: &str| std::fs::read_to_string(group.join(name)).ok();
     let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
     let max = number("memory.max")?;
@@ -101,14 +103,14 @@ fn available(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// One figure of `memory.stat`.
+/// One value of `memory.stat`.
 fn stat(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Memory, available, bounded, stat};
+    use super::{Memory, available, group_free, stat};
 
     #[test]
     fn r10_memory_left_is_read_where_the_system_tells() {
@@ -122,12 +124,12 @@ mod tests {
         let write =
             |name: &str, text: &str| std::fs::write(group.path().join(name), text).expect("write");
         write("memory.max", "max\n");
-        assert_eq!(bounded(group.path()), None, "no bound");
+        assert_eq!(group_free(group.path()), None, "no bound");
         write("memory.max", "1000\n");
         write("memory.current", "900\n");
-        assert_eq!(bounded(group.path()), Some(100));
+        assert_eq!(group_free(group.path()), Some(100));
         write("memory.stat", "anon 1\ninactive_file 50\n");
-        assert_eq!(bounded(group.path()), Some(150));
+        assert_eq!(group_free(group.path()), Some(150));
         assert!(Memory::of_this_process().left().is_none_or(|left| left > 0));
     }
 }

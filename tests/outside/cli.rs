@@ -80,7 +80,7 @@ fn exit_codes_and_streams() {
         (&["replay", "/nowhere/events.jsonl"], 2, "/nowhere/events.jsonl"),
         (&["xml", "check", "/nowhere/a.xml"], 2, "/nowhere/a.xml"),
         (&["xml", "check"], 2, "FILE|URL|-"),
-        (&["xml", "check", "--explain", "E999"], 2, "there is no rule"),
+        (&["xml", "check", "--explain", "E999"], 2, "unknown rule"),
     ];
     for (args, code, part) in wrong {
         let out = run(args);
@@ -104,7 +104,7 @@ fn a_truncated_log_is_replayed_to_its_end_and_reported() {
             "cut",
             format!("{before}\n{}", &last[..last.len() / 2]),
             0,
-            "is cut short",
+            "is incomplete",
             &*line.to_string(),
             false,
         ),

@@ -155,7 +155,7 @@ async fn r09_an_invalid_file_changes_nothing_and_is_reported() {
     assert_eq!(unknown["hint"], "did you mean `calling_enabled`?");
     assert!(unknown["line"].as_u64().is_some_and(|line| line > 10), "{unknown}");
     assert!(!answer.text().contains("canary") && !answer.text().contains(APP_SECRET));
-    world.sighup("nothing has changed").await;
+    world.sighup("nothing changed").await;
     let log = world.node.log();
     assert!(
         log.contains("offhook.toml:") && log.contains("did you mean `calling_enabled`?"),

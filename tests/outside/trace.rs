@@ -186,16 +186,16 @@ async fn the_trace_of_a_slow_call_shows_the_slow_part() {
     // Errors are reported.
     let unknown = "00000000-0000-4000-8000-000000000000";
     for (args, code, part) in [
-        (vec!["calls", "show", unknown, &how, &place], 1, "there is no call"),
+        (vec!["calls", "show", unknown, &how, &place], 1, "no call "),
         (
             vec!["calls", "show", unknown, "--node", &node.public, "--api-key", API_KEY],
             1,
-            "there is no call",
+            "no call ",
         ),
         (
             vec!["calls", "show", &uuid, "--node", &node.public, "--api-key", "wrong"],
             1,
-            "does not know this API key",
+            "does not accept this API key",
         ),
         (vec!["calls", "show", &uuid, "--data-dir", "/nowhere"], 1, "could not open the store"),
         (vec!["calls", "show", "not-a-uuid", &how, &place], 2, "not-a-uuid"),

@@ -1,4 +1,4 @@
-//! What was sent and received, below a drawn waterfall or within `--json`.
+//! Bodies of requests and responses, printed below a waterfall or in `--json`.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::super::print::plain;
 use engine::call::waterfall::{Body, Fidelity, Flow, Kind, Waterfall};
 
-/// All of them, by bar.
+/// The bodies of a call as text, grouped by bar.
 pub(super) fn text(fall: &Waterfall) -> String {
     let mut text = "\nsent and received\n".to_owned();
     for bar in fall.bars.iter().filter(|bar| !bar.bodies.is_empty()) {
@@ -17,7 +17,7 @@ pub(super) fn text(fall: &Waterfall) -> String {
                 Flow::Out => "→",
                 Flow::In => "←",
             };
-            let _ = writeln!(text, "  {way} {}{}", plain(&body.head), says(body));
+            let _ = writeln!(text, "  {way} {}{}", plain(&body.head), remark(body));
             for line in body.text.lines() {
                 let _ = writeln!(text, "      {}", plain(line));
             }
@@ -29,7 +29,7 @@ pub(super) fn text(fall: &Waterfall) -> String {
     text
 }
 
-fn says(body: &Body) -> &'static str {
+fn remark(body: &Body) -> &'static str {
     match (body.kept, body.kind, body.way) {
         (Fidelity::Whole, ..) => "",
         (Fidelity::Rebuilt, Kind::Sdp, _) => "  (without passwords)",
@@ -39,7 +39,7 @@ fn says(body: &Body) -> &'static str {
     }
 }
 
-/// One of them.
+/// A body as a JSON object.
 pub(super) fn object(body: &Body) -> Value {
     json!({
         "way": body.way.as_str(), "head": body.head, "kind": body.kind.as_str(), "text": body.text,

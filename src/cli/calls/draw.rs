@@ -1,7 +1,8 @@
-//! A waterfall as text: a head, the set-up on its own scale, then the whole call, and one line that says what was slow.
+//! Renders a waterfall as text: a header, the set-up on its own scale, then the whole call, and a
+//! line that names the slowest part.
 //!
-//! Bars are as wide as the terminal allows. Colours only where asked for; without them nothing is lost, since what
-//! failed is marked `✗` and what was slowest `◀`.
+//! Bars are as wide as the terminal allows. Colour is optional and carries no extra information:
+//! failed bars are marked `✗` and the slowest one `◀`.
 
 use std::fmt::Write as _;
 
@@ -11,7 +12,7 @@ use engine::call::waterfall::{Actor, Bar, Waterfall};
 use model::{CallQuality, DirectionQuality};
 use xml::ast::Severity;
 
-/// How to colour.
+/// Output style.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Paint {
     Plain,
@@ -50,21 +51,21 @@ fn colour_of(what: Actor) -> &'static str {
 const NAME: usize = 24;
 const TIME: usize = 10;
 const NOTE: usize = 26;
-/// Narrower than this nothing can be seen.
+/// Minimum width of the bars, in columns.
 const BAR_MIN: usize = 20;
 const BAR_MAX: usize = 120;
-/// A part of the set-up that took this share of it is named as the slow one.
+/// The slowest bar is named if it took at least 1/`SLOW_SHARE` of the set-up.
 const SLOW_SHARE: i64 = 4;
-/// Of fewer packets, a second of sound, neither loss nor MOS says anything.
-const PACKETS_TELL: u64 = 50;
-/// Requests that bring our SDP to the other side first.
-const SDP_TELLERS: [&str; 3] = ["graph pre_accept", "graph accept", "graph connect"];
+/// Minimum number of packets (one second of audio) for which loss and MOS are shown.
+const PACKETS_MIN: u64 = 50;
+/// Requests that deliver the local SDP to Meta.
+const SDP_REQUESTS: [&str; 3] = ["graph pre_accept", "graph accept", "graph connect"];
 
-/// Draws a call for a terminal of `width` columns.
+/// Renders a call for a terminal of `width` columns.
 pub(super) fn waterfall(fall: &Waterfall, width: usize, paint: Paint) -> String {
     let mut text = head(fall, paint);
     let set_up_end = fall.set_up_us();
-    // What belongs to the beginning, and what to the call as a whole.
+    // Splits the bars into those of the set-up and the rest.
     let beginning = |bar: &&Bar| {
         bar.what != Actor::Instruction
             && bar.what != Actor::Person
@@ -83,7 +84,7 @@ pub(super) fn waterfall(fall: &Waterfall, width: usize, paint: Paint) -> String 
     text
 }
 
-/// What the linter found in the call's documents, and the call's remarks.
+/// Writes the findings in documents, the audio quality and the remarks.
 fn notes(text: &mut String, fall: &Waterfall, paint: Paint) {
     if !fall.findings.is_empty() {
         let _ = writeln!(text, "\n{}", paint.wrap(BOLD, "findings in its documents"));
@@ -117,10 +118,11 @@ fn notes(text: &mut String, fall: &Waterfall, paint: Paint) {
     }
 }
 
-/// How its sound got through.
+/// Writes the audio quality in both directions.
 fn sound(text: &mut String, quality: &CallQuality, paint: Paint) {
     let _ = writeln!(text, "\n{}", paint.wrap(BOLD, "sound"));
-    // Ours is counted only as far as the last report of the user's side, which may be seconds before the end.
+    // Packets to the user are counted up to the last receiver report, which may be seconds before
+    // the end.
     let ways = [
         ("from the user", &quality.inbound, ""),
         ("to the user", &quality.outbound, " reported on by the user's side"),
@@ -130,7 +132,7 @@ fn sound(text: &mut String, quality: &CallQuality, paint: Paint) {
             let DirectionQuality { packets, loss_percent, jitter_ms, r_factor, mos } = way;
             let noun = if *packets == 1 { "packet" } else { "packets" };
             let _ = write!(text, "{name:>TIME$}  {packets} {noun}{how}");
-            let _ = if *packets < PACKETS_TELL {
+            let _ = if *packets < PACKETS_MIN {
                 writeln!(text, ": too short to tell")
             } else {
                 let lost = format!("{loss_percent:.2} % lost, jitter {jitter_ms:.1} ms");
@@ -175,7 +177,7 @@ fn section(
         .chain(bars.iter().map(|b| b.from_us))
         .max()
         .unwrap_or(from);
-    // What goes on past the beginning does not squeeze it together.
+    // Bars that last longer than the set-up do not change its scale.
     let to = if title == "set-up" {
         end.map_or(last, |end| end.max(from))
     } else {
@@ -200,14 +202,14 @@ fn row(
     paint: Paint,
 ) {
     let moment = bar.to_us == Some(bar.from_us);
-    let name = fitted(&format!("{}{}", "  ".repeat(depth), plain(&bar.name)), NAME);
+    let name = fit(&format!("{}{}", "  ".repeat(depth), plain(&bar.name)), NAME);
     let took = match bar.took_us() {
         Some(_) if moment => String::new(),
         Some(took) => time(took),
         None => "no end".to_owned(),
     };
     let mark = if bar.failed { "✗ " } else { "" };
-    let note = fitted(&format!("{mark}{}", plain(&bar.note)), NOTE);
+    let note = fit(&format!("{mark}{}", plain(&bar.note)), NOTE);
     let is_slowest = slowest.is_some_and(|s| std::ptr::eq(s, bar));
     let code = match (bar.failed, is_slowest) {
         (true, _) => RED,
@@ -226,7 +228,7 @@ fn row(
     text.push('\n');
 }
 
-/// Microseconds to columns.
+/// Maps microseconds to columns.
 struct Scale {
     from: i64,
     to: i64,
@@ -234,15 +236,15 @@ struct Scale {
 }
 
 impl Scale {
-    /// Column of a moment, in eighths; past the end it is the end.
+    /// Position of a time in eighths of a column, clamped to the scale.
     fn eighths(&self, at: i64) -> usize {
         let (span, room) = (i128::from(self.to - self.from), self.room as i128 * 8);
         let at = i128::from(at.clamp(self.from, self.to) - self.from);
         usize::try_from(at * room / span).unwrap_or_default()
     }
 
-    /// Spaces, then the bar: a moment is a diamond, what takes time at least a sliver, what goes on past the edge
-    /// ends in an arrow.
+    /// The indented bar: a diamond for an instant, at least an eighth of a column for a duration,
+    /// and an arrow if it ends past the scale.
     fn bar(&self, from: i64, to: Option<i64>) -> String {
         let (start, end) = (self.eighths(from), self.eighths(to.unwrap_or(self.to)));
         let column = (start / 8).min(self.room - 1);
@@ -251,7 +253,8 @@ impl Scale {
             bar.push('◆');
             return bar;
         }
-        // From the column it begins in; eighths are only at its end, where there are characters for them.
+        // A bar starts at a whole column; only block characters that are filled from the left exist
+        // in eighths.
         let eighths = end.saturating_sub(start).max(1);
         bar += &"█".repeat(eighths / 8);
         let rest =
@@ -264,7 +267,7 @@ impl Scale {
     }
 }
 
-/// What took most of the set-up, where something took much of it.
+/// The part that took most of the set-up.
 #[derive(Clone, Copy)]
 struct Slowest<'a> {
     bar: &'a Bar,
@@ -277,16 +280,16 @@ fn slowest<'a>(set_up: &[&'a Bar], end: Option<i64>) -> Option<Slowest<'a>> {
     let begin = set_up.iter().map(|b| b.from_us).min()?;
     let end = end.or_else(|| set_up.iter().filter_map(|b| b.to_us).max())?;
     let of = end - begin;
-    // Only what lies within the set-up made it slow, and nothing waits for what was given up.
+    // Only time within the set-up counts, and cancelled work delays nothing.
     let took = |bar: &Bar| bar.to_us.unwrap_or(end).min(end) - bar.from_us;
-    // The other side's checks can't get through before Graph has our SDP: till then ICE is as slow as that request.
-    let sdp_told = set_up
+    // ICE cannot complete before Graph has the local SDP, so that time counts for the request.
+    let sdp_sent = set_up
         .iter()
-        .filter(|b| SDP_TELLERS.contains(&b.name.as_str()))
+        .filter(|b| SDP_REQUESTS.contains(&b.name.as_str()))
         .filter_map(|b| b.to_us)
         .min();
-    let own = |bar: &Bar| match sdp_told {
-        Some(told) if bar.name == "ICE" => took(bar) - (told.min(end) - bar.from_us).max(0),
+    let own = |bar: &Bar| match sdp_sent {
+        Some(sent) if bar.name == "ICE" => took(bar) - (sent.min(end) - bar.from_us).max(0),
         _ => took(bar),
     };
     let bar =
@@ -294,7 +297,8 @@ fn slowest<'a>(set_up: &[&'a Bar], end: Option<i64>) -> Option<Slowest<'a>> {
     if took(bar) <= 0 || took(bar) * SLOW_SHARE < of {
         return None;
     }
-    // A part that is most of it tells more; where none is, as with tries and the pauses between them, it is all of it.
+    // A part is named if it took most of the bar. With retries and pauses no part does, so the bar
+    // is named.
     let part =
         bar.parts.iter().max_by_key(|part| took(part)).filter(|part| took(part) * 2 >= took(bar));
     let (bar, within) = part.map_or((bar, None), |part| (part, Some(bar)));
@@ -318,7 +322,7 @@ fn verdict(fall: &Waterfall, slowest: Option<Slowest<'_>>) -> String {
             time(of),
             plain(&bar.name)
         );
-        // How often it was asked, where that is why.
+        // The number of requests, if there were several.
         if !bar.parts.is_empty() && bar.note.ends_with(" requests)") {
             let _ = write!(text, ", {}", plain(&bar.note));
         }
@@ -328,12 +332,12 @@ fn verdict(fall: &Waterfall, slowest: Option<Slowest<'_>>) -> String {
         (Some(ended), Some(cause)) => {
             let _ = writeln!(text, "Ended after {}: {cause}.", time(ended));
         }
-        _ => text.push_str("It goes on, or its node died.\n"),
+        _ => text.push_str("The call is live, or its node crashed.\n"),
     }
     text
 }
 
-/// A time for people: three figures and a unit.
+/// Formats a duration with three digits and a unit.
 fn time(us: i64) -> String {
     let sign = if us < 0 { "-" } else { "" };
     let abs = us.unsigned_abs();
@@ -347,8 +351,8 @@ fn time(us: i64) -> String {
     format!("{sign}{amount:.digits$} {name}")
 }
 
-/// Exactly so many columns.
-fn fitted(text: &str, columns: usize) -> String {
+/// Pads or truncates a text to exactly `columns` columns.
+fn fit(text: &str, columns: usize) -> String {
     let count = text.chars().count();
     if count <= columns {
         return format!("{text}{}", " ".repeat(columns - count));
@@ -385,7 +389,7 @@ mod tests {
         }
     }
 
-    /// The line on the set-up of a call that was answered when the last of its bars ended.
+    /// The set-up line of a call that was answered when the last of `bars` ended.
     fn of_set_up(bars: Vec<Bar>) -> String {
         let answered_us = bars.iter().filter_map(|b| b.to_us).max();
         let drawn = waterfall(&Waterfall { bars, answered_us, ..menu() }, 100, Paint::Plain);
@@ -393,12 +397,12 @@ mod tests {
     }
 
     #[test]
-    fn the_phase_that_took_most_of_the_set_up_is_named_also_where_no_part_of_it_did() {
+    fn names_the_slowest_phase_even_if_no_part_dominates_it() {
         let graph = |name: &str, from, to, parts| {
             bar(Actor::Graph, name, "200 (3 requests)", from, to, parts)
         };
         let tried = |at| bar(Actor::Graph, "try", "503", at, at + 2, Vec::new());
-        // Retries: short each, with pauses between them.
+        // Retries: each is short, with pauses between them.
         let accept = vec![
             bar(Actor::Media, "ICE", "", 0, 30, Vec::new()),
             graph("graph pre_accept", 2, 20, Vec::new()),
@@ -408,14 +412,14 @@ mod tests {
             of_set_up(accept),
             "Set-up took 914 ms; 876 ms of 914 ms went into graph accept, 200 (3 requests)."
         );
-        // One try that was met with silence is most of its request.
+        // One request without a response took most of the time.
         let silent = bar(Actor::Graph, "try 1", "timeout", 40, 3_040, Vec::new());
         let silence = vec![graph("graph accept", 40, 3_100, vec![silent, tried(3_098)])];
         assert_eq!(
             of_set_up(silence),
             "Set-up took 3.06 s; 3.00 s of 3.06 s went into try 1 of graph accept."
         );
-        // Before Graph has our SDP there is nothing that ICE could do.
+        // ICE cannot proceed before Graph has the local SDP.
         let told_late = vec![
             bar(Actor::Media, "ICE", "", 0, 1_000, Vec::new()),
             graph("graph pre_accept", 10, 900, vec![tried(10), tried(400), tried(898)]),
@@ -430,7 +434,7 @@ mod tests {
             bar(Actor::Graph, "graph pre_accept", "200", 10, 50, Vec::new()),
         ];
         assert_eq!(of_set_up(no_path), "Set-up took 1.00 s; 1.00 s of 1.00 s went into ICE.");
-        // A chain of redirects.
+        // Redirects.
         let hop =
             |n: i64| bar(Actor::Customer, "request", "302", n * 200, n * 200 + 180, Vec::new());
         let hops = vec![bar(
@@ -447,9 +451,10 @@ mod tests {
         );
     }
 
-    /// Logs of calls with what is drawn of them beside; `UPDATE=1 cargo test --lib draws` writes what is drawn now.
+    /// Compares the rendering of each log with the committed one. `UPDATE=1 cargo test --lib draws`
+    /// rewrites them.
     #[test]
-    fn draws_each_log_as_it_did() {
+    fn draws_each_log_as_committed() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/waterfalls");
         let mut seen = 0;
         for entry in std::fs::read_dir(folder).expect("the fixtures") {
@@ -470,7 +475,7 @@ mod tests {
                 std::fs::write(&golden, &drawn).expect("written");
             }
             let expected = std::fs::read_to_string(&golden).unwrap_or_default();
-            assert_eq!(drawn, expected, "{}: UPDATE=1 writes what is drawn now", golden.display());
+            assert_eq!(drawn, expected, "{}: run with UPDATE=1 to rewrite", golden.display());
             assert!(!drawn.contains('\u{1b}'));
             let coloured = waterfall(&fall, 80, Paint::Ansi);
             assert!(coloured.contains("\u{1b}[36m") && coloured.matches("\u{1b}[0m").count() > 10);
@@ -509,14 +514,14 @@ mod tests {
     }
 
     #[test]
-    fn any_log_is_drawn_in_any_width() {
+    fn draws_any_log_in_any_width() {
         let log = include_str!(concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/fixtures/calls/retries_of_get_digits.jsonl"
         ));
         let lines: Vec<&str> = log.lines().collect();
         for many in 1..=lines.len() {
-            let part = lines.get(..many).expect("so many").join("\n");
+            let part = lines.get(..many).expect("in range").join("\n");
             let fall = Waterfall::of(part.as_bytes()).expect("it reads");
             for width in [0, 1, 79, 80, 200, 10_000] {
                 assert!(waterfall(&fall, width, Paint::Plain).ends_with(".\n"));

@@ -1,10 +1,10 @@
-//! The latest calls as a table.
+//! Renders the latest calls as a table.
 
 use super::super::print::plain;
-use super::source::Listed;
+use super::source::CallRow;
 
-/// A line a call, under a line of headings.
-pub(super) fn table(calls: &[Listed]) -> String {
+/// One row per call, below a header row.
+pub(super) fn table(calls: &[CallRow]) -> String {
     let mut text = format!(
         "{:<36}  {:<24}  {:<8}  {:<5}  {:<15}  {:>8}  {}\n",
         "call", "began", "", "from", "to", "lasted", "ended by"
@@ -12,7 +12,7 @@ pub(super) fn table(calls: &[Listed]) -> String {
     for call in calls {
         let lasted =
             call.duration_seconds.map_or_else(|| "…".to_owned(), |secs| format!("{secs} s"));
-        let cause = call.cause.as_deref().unwrap_or("(goes on, or its node died)");
+        let cause = call.cause.as_deref().unwrap_or("(live, or its node crashed)");
         let [began, direction, from, to, cause] =
             [&call.started_at, &call.direction, &call.from, &call.to, cause].map(plain);
         text += &format!(
@@ -26,12 +26,12 @@ pub(super) fn table(calls: &[Listed]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::source::Listed;
+    use super::super::source::CallRow;
     use super::table;
 
     #[test]
-    fn a_line_a_call() {
-        let ended = Listed {
+    fn prints_one_row_per_call() {
+        let ended = CallRow {
             call_uuid: "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11".parse().expect("a UUID"),
             direction: "inbound".to_owned(),
             from: "5678".to_owned(),
@@ -41,11 +41,11 @@ mod tests {
             duration_seconds: Some(21),
             cause: Some("caller_hangup\u{1b}[31m".to_owned()),
         };
-        let open = Listed { ended_at: None, duration_seconds: None, cause: None, ..ended.clone() };
+        let open = CallRow { ended_at: None, duration_seconds: None, cause: None, ..ended.clone() };
         let expected = "\
 call                                  began                               from   to                 lasted  ended by
 3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11  2026-11-20T06:03:11.120Z  inbound   …5678  918035737458         21 s  caller_hangup [31m
-3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11  2026-11-20T06:03:11.120Z  inbound   …5678  918035737458            …  (goes on, or its node died)
+3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11  2026-11-20T06:03:11.120Z  inbound   …5678  918035737458            …  (live, or its node crashed)
 ";
         assert_eq!(table(&[ended, open]), expected);
     }

@@ -1,7 +1,7 @@
-//! `offhook calls`: the latest ones, and one as a waterfall: where its time went.
+//! `offhook calls`: lists the latest calls and shows one as a waterfall.
 //!
-//! Read from a store's file, beside a running node or without one, or asked of a node over its API (`source`). `draw`
-//! and `list` make text of it and are pure.
+//! Reads the store, whether a node is running or not, or asks a node over its API (`source`).
+//! `draw` and `list` render the text and are pure.
 
 mod bodies;
 mod draw;
@@ -18,7 +18,7 @@ use draw::Paint;
 use engine::call::course::Course;
 use engine::call::waterfall::{Bar, Waterfall};
 use model::{CallUuid, Timestamp};
-use source::{Source, Where};
+use source::{Source, SourceArgs};
 
 /// `offhook calls …`.
 #[derive(clap::Args, Clone, Debug)]
@@ -27,24 +27,25 @@ pub struct Args {
     pub command: Command,
 }
 
-/// What to do with calls.
+/// Subcommands.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum Command {
-    /// The latest calls, newest first
+    /// List the latest calls, newest first
     List(ListArgs),
-    /// One call as a waterfall: webhook, Graph, documents, media, prompts, digits, callbacks, and how long each took
+    /// Show one call as a waterfall: webhook, Graph, documents, media, prompts, digits and
+    /// callbacks with their durations
     Show(ShowArgs),
 }
 
 /// Options of `offhook calls list`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ListArgs {
-    /// How many
+    /// Maximum number of calls
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: u32,
     #[command(flatten)]
-    pub from: Where,
-    /// One JSON object a line
+    pub from: SourceArgs,
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
@@ -52,20 +53,21 @@ pub struct ListArgs {
 /// Options of `offhook calls show`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ShowArgs {
-    /// The call's UUID, as callbacks, logs and `calls list` have it
+    /// UUID of the call, as in callbacks, logs and `calls list`
     #[arg(value_name = "UUID")]
     pub call: CallUuid,
     #[command(flatten)]
-    pub from: Where,
-    /// One JSON object a line: the call, then each bar, each finding, how its sound went, and each remark
+    pub from: SourceArgs,
+    /// Print one JSON object per line: the call, then each bar, finding, quality sample and remark
     #[arg(long)]
     pub json: bool,
-    /// With what was sent and received: webhooks, requests to Graph, documents, callbacks, numbers in full
+    /// Include bodies: webhooks, Graph requests, documents and callbacks, with full phone numbers
     #[arg(long)]
     pub bodies: bool,
 }
 
-/// Runs it: 0 shown, 1 no such call or nothing to ask, 2 wrong usage.
+/// Runs the command. Exit code 0: shown; 1: no such call, or the source is not available; 2: wrong
+/// usage.
 pub fn run(args: Args) -> Exit {
     super::run_async(async {
         match args.command {
@@ -105,7 +107,7 @@ async fn show(args: ShowArgs) -> Exit {
     };
     if log.is_empty() {
         return Exit::failed(format_args!(
-            "the event log of call {} is gone: [retention].event_log_days has passed",
+            "the event log of call {} has expired ([retention].event_log_days)",
             args.call
         ));
     }
@@ -128,7 +130,7 @@ async fn show(args: ShowArgs) -> Exit {
     Exit::Done
 }
 
-/// The terminal's width, where there is one; else a page's.
+/// Width of the terminal, or 100 columns if standard output is none.
 fn width() -> usize {
     let terminal = std::io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
     terminal.map_or(100, |(terminal_size::Width(columns), _)| usize::from(columns))

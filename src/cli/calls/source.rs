@@ -1,4 +1,4 @@
-//! Where `offhook calls` reads: a store's file, or a node's API.
+//! The sources of `offhook calls`: a store, or the API of a node.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,19 +13,20 @@ use model::{CallUuid, last_four};
 use store::Database;
 use store::{Archive, CallRecord, StoreError};
 
-/// Where to read; at most one.
+/// Options that select the source; at most one may be given.
 #[derive(clap::Args, Clone, Debug)]
-pub struct Where {
-    /// The store of this configuration
+pub struct SourceArgs {
+    /// The store of this configuration file
     #[arg(long, value_name = "FILE", group = "where")]
     pub config: Option<PathBuf>,
-    /// The store in this folder [default: ./offhook.toml's, else ./offhook-data, else the running `offhook dev`'s]
+    /// The store in this directory [default: that of ./offhook.toml, else ./offhook-data, else of
+    /// the running `offhook dev`]
     #[arg(long, value_name = "DIR", group = "where")]
     pub data_dir: Option<PathBuf>,
-    /// Ask this node over its API instead
+    /// The API of this node
     #[arg(long, value_name = "URL", group = "where")]
     pub node: Option<url::Url>,
-    /// An API key of the node's [default for a node on loopback: that of `offhook dev`]
+    /// API key of the node [default on loopback: the key of `offhook dev`]
     #[arg(
         long,
         value_name = "KEY",
@@ -36,24 +37,24 @@ pub struct Where {
     pub api_key: Option<Secret>,
 }
 
-/// A call as `calls list` has it.
+/// A call in `calls list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Listed {
+pub(super) struct CallRow {
     pub(super) call_uuid: CallUuid,
     pub(super) direction: String,
-    /// The last four digits only.
+    /// Only the last four digits.
     pub(super) from: String,
     pub(super) to: String,
-    /// RFC 3339.
+    /// In RFC 3339 format.
     pub(super) started_at: String,
-    /// None: it goes on, or its node died.
+    /// `None` if the call is live or its node crashed.
     pub(super) ended_at: Option<String>,
     pub(super) duration_seconds: Option<u64>,
     pub(super) cause: Option<String>,
 }
 
-/// An opened one.
+/// An open source.
 pub(super) enum Source {
     Store { at: Database, archive: Archive },
     Node(NodeApi),
@@ -68,85 +69,87 @@ impl fmt::Display for Source {
     }
 }
 
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// A call's log at most, as the node keeps it, with room for what came after the call.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum size of an event log, with room for callbacks after the call.
 const LOG_BYTES_MAX: usize = 16 << 20;
 
 impl Source {
-    pub(super) async fn open(at: &Where) -> Result<Self, Exit> {
+    pub(super) async fn open(at: &SourceArgs) -> Result<Self, Exit> {
         if let Some(node) = &at.node {
             return NodeApi::at(node, at.api_key.clone()).map(Self::Node);
         }
         let store = match (&at.config, &at.data_dir) {
             (Some(config), _) => config::load(config)?.store.database,
             (None, Some(folder)) => Database::File(folder.join(store::SQLITE_FILE_NAME)),
-            (None, None) => by_default()?,
+            (None, None) => default_database()?,
         };
         let archive = Archive::open(&store).await.map_err(|e| match e {
             StoreError::Open { .. } => Exit::failed(format_args!(
-                "could not {e}\nname the folder with --data-dir, the configuration with --config, or a node with --node"
+                "could not {e}\nname the directory with --data-dir, the configuration with --config, or a node with --node"
             )),
-            other => could_not(other),
+            other => store_error(other),
         })?;
         Ok(Self::Store { at: store, archive })
     }
 
     /// The latest calls, newest first.
-    pub(super) async fn latest(&self, limit: u32) -> Result<Vec<Listed>, Exit> {
+    pub(super) async fn latest(&self, limit: u32) -> Result<Vec<CallRow>, Exit> {
         match self {
             Self::Store { archive, .. } => {
-                let calls = archive.latest(limit).await.map_err(could_not)?;
-                Ok(calls.iter().map(Listed::of).collect())
+                let calls = archive.latest(limit).await.map_err(store_error)?;
+                Ok(calls.iter().map(CallRow::of).collect())
             }
             Self::Node(node) => {
                 #[derive(Deserialize)]
                 struct Page {
-                    items: Vec<Listed>,
+                    items: Vec<CallRow>,
                 }
                 let base = node.base();
                 let path = format!("calls/?limit={}", limit.min(200));
-                let body = node.get(&path, ANSWER_WITHIN, LOG_BYTES_MAX).await?;
+                let body = node.get(&path, READ_TIMEOUT, LOG_BYTES_MAX).await?;
                 let body = body.ok_or_else(|| {
-                    Exit::failed(format_args!("{base} has no list of calls: is it older?"))
+                    Exit::failed(format_args!(
+                        "{base} has no list of calls; it may be an older version"
+                    ))
                 })?;
                 let page: Page = serde_json::from_slice(&body).map_err(|e| {
-                    Exit::failed(format_args!("{base} gave a list that can't be read: {e}"))
+                    Exit::failed(format_args!("unreadable list of calls from {base}: {e}"))
                 })?;
                 Ok(page
                     .items
                     .into_iter()
-                    .map(|call| Listed { from: last_four(&call.from).to_owned(), ..call })
+                    .map(|call| CallRow { from: last_four(&call.from).to_owned(), ..call })
                     .collect())
             }
         }
     }
 
-    /// A call's event log.
+    /// The event log of a call.
     pub(super) async fn log(&self, call: CallUuid) -> Result<Vec<u8>, Exit> {
         let unknown = || {
             Exit::failed(format_args!(
-                "there is no call {call} in {self}; `offhook calls list` shows those there are"
+                "no call {call} in {self}; list the calls with `offhook calls list`"
             ))
         };
         match self {
             Self::Store { archive, .. } => {
-                let lines = archive.events(call).await.map_err(could_not)?.ok_or_else(unknown)?;
+                let lines = archive.events(call).await.map_err(store_error)?.ok_or_else(unknown)?;
                 Ok(lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect())
             }
             Self::Node(node) => {
                 let body =
-                    node.get(&format!("calls/{call}/events"), ANSWER_WITHIN, LOG_BYTES_MAX).await?;
+                    node.get(&format!("calls/{call}/events"), READ_TIMEOUT, LOG_BYTES_MAX).await?;
                 body.map(|body| body.to_vec()).ok_or_else(unknown)
             }
         }
     }
 }
 
-fn could_not(error: StoreError) -> Exit {
+fn store_error(error: StoreError) -> Exit {
     Exit::failed(format_args!("could not {error}"))
 }
 
-impl Listed {
+impl CallRow {
     fn of(record: &CallRecord) -> Self {
         let (start, end) = (&record.start, record.end.as_ref());
         Self {
@@ -162,9 +165,9 @@ impl Listed {
     }
 }
 
-/// A production node's store where its configuration or its data is here; else that of the `offhook dev` that was
-/// started last and runs.
-fn by_default() -> Result<Database, Exit> {
+/// The store of ./offhook.toml or ./offhook-data, else that of the running `offhook dev` that was
+/// started last.
+fn default_database() -> Result<Database, Exit> {
     let configured = Path::new("offhook.toml");
     if configured.exists() {
         return Ok(config::load(configured)?.store.database);
@@ -175,7 +178,7 @@ fn by_default() -> Result<Database, Exit> {
     }
     running_dev().map(Database::File).ok_or_else(|| {
         Exit::failed(
-            "there is no offhook.toml and no offhook-data here, and no `offhook dev` runs\nname the folder with \
+            "no offhook.toml and no offhook-data in this directory, and no running `offhook dev`\nname the directory with \
              --data-dir, the configuration with --config, or a node with --node",
         )
     })

@@ -1,4 +1,4 @@
-//! How a call's sound went, as a line of blocks for each way: the estimate, and what was lost.
+//! Renders audio quality over time as sparklines: the estimated MOS and the loss of each direction.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use engine::call::course::{Course, Moment};
 use model::DirectionQuality;
 
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-/// Blocks of a line at most; of those that share one the worst is drawn.
-const MANY: usize = 60;
-/// Where the names of lines end: as the other lines about the sound have it.
+/// Maximum number of blocks in a line. If several samples share a block, the worst one is shown.
+const BLOCKS_MAX: usize = 60;
+/// Width of the line labels, as in the other lines on audio quality.
 const NAME: usize = 13;
 
-/// A way's name, its MOS and its loss over time; nothing of a way that was not measured.
+/// The lines of each measured direction.
 pub(super) fn lines(course: &Course) -> String {
     let moments: Vec<Moment> = course.moments().collect();
     let (Some(first), Some(last)) = (moments.first(), moments.last()) else { return String::new() };
@@ -29,7 +29,7 @@ pub(super) fn lines(course: &Course) -> String {
                 "{way:>NAME$}  MOS  {}  {least:.1} to {most:.1}",
                 blocks(&mos, 1.0, 4.5)
             );
-            // A tenth fills the line at the least, so that one packet of a thousand is no tower.
+            // The scale reaches at least 10 %, so that a single lost packet is not a full block.
             let _ = writeln!(
                 text,
                 "{:NAME$}  lost {}  up to {peak:.1} %",
@@ -59,13 +59,13 @@ fn outbound(moment: &Moment) -> Option<DirectionQuality> {
     moment.quality?.outbound
 }
 
-/// The worst value of each block's moments.
+/// The worst value of each block.
 fn worst(
     moments: &[Moment],
     of: impl Fn(&Moment) -> Option<f64>,
     worse: fn(f64, f64) -> f64,
 ) -> Vec<Option<f64>> {
-    let each = moments.len().div_ceil(MANY).max(1);
+    let each = moments.len().div_ceil(BLOCKS_MAX).max(1);
     moments.chunks(each).map(|some| some.iter().filter_map(&of).reduce(worse)).collect()
 }
 
@@ -91,7 +91,7 @@ fn block(part: f64) -> char {
 mod tests {
     use serde_json::json;
 
-    use super::{MANY, lines};
+    use super::{BLOCKS_MAX, lines};
     use engine::call::course::Course;
 
     fn course(samples: &serde_json::Value) -> Course {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_is_a_line_and_the_worst_moment_stays() {
+    fn draws_each_direction_and_keeps_the_worst_sample() {
         let fine = |n: u32| json!([1_000 + n * 5_000, 250, 0, 4_000, 240, 0, 3_000, 60_000]);
         let mut samples: Vec<_> = (1..=4).map(fine).collect();
         samples[1] = json!([11_000, 250, 50, 30_000, 0, 0, 0, 60_000]);
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(rows.len(), 5, "{drawn}");
         assert!(rows[0].contains("from the user  MOS  █▄██"), "{drawn}");
         assert!(rows[1].contains("lost ▁█▁▁  up to 20.0 %"), "{drawn}");
-        assert!(rows[2].contains("to the user  MOS  █ ██"), "no report came: {drawn}");
+        assert!(rows[2].contains("to the user  MOS  █ ██"), "no report: {drawn}");
         assert!(rows[4].ends_with("from 1 s to 21 s of the call"), "{drawn}");
 
         let mut many: Vec<_> = (1..=239).map(fine).collect();
@@ -117,7 +117,7 @@ mod tests {
         let drawn = lines(&course(&json!(many)));
         assert!(
             drawn.contains("up to 10.0 %")
-                && drawn.lines().all(|line| line.chars().count() < MANY + 60),
+                && drawn.lines().all(|line| line.chars().count() < BLOCKS_MAX + 60),
             "{drawn}"
         );
         assert_eq!(lines(&course(&json!([]))), "");

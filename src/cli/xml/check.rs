@@ -1,10 +1,10 @@
-//! `offhook xml check`: the linter of answer documents, for people, for programs (JSON) and for code hosts (SARIF).
+//! `offhook xml check`: lints answer documents. Prints text, JSON or SARIF.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::super::{Exit, config, print};
-use super::draw::told;
+use super::draw::render;
 use super::explain;
 use super::sarif::Sarif;
 use super::source::{self, STDIN};
@@ -19,34 +19,36 @@ pub struct Args {
     /// Files, http(s) URLs, or `-` for standard input
     #[arg(required_unless_present = "explain", value_name = "FILE|URL|-")]
     pub sources: Vec<String>,
-    /// Explain a rule, such as E311, with an example of what is wrong and what is right; `all`: each of them
+    /// Explain a rule, such as E311, with a wrong and a right example; `all` explains every rule
     #[arg(long, value_name = "RULE", conflicts_with_all = ["sources", "config", "allow_insecure"])]
     pub explain: Vec<String>,
-    /// How to print findings
+    /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     pub format: Format,
-    /// One JSON object a file: --format json
+    /// Print one JSON object per file, like --format json
     #[arg(long, conflicts_with_all = ["format", "sarif"])]
     pub json: bool,
-    /// One SARIF 2.1.0 document for all files: --format sarif
+    /// Print one SARIF 2.1.0 document for all files, like --format sarif
     #[arg(long, conflicts_with_all = ["format", "explain"])]
     pub sarif: bool,
-    /// Also hold the callerId of each WhatsApp Dial against the business numbers of this configuration (W405)
+    /// Also compare the callerId of each WhatsApp Dial with the business numbers of this
+    /// configuration (W405)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Whether to ask plain http and private addresses, as [answer].allow_insecure does [default: true, or --config's]
+    /// Allow http URLs and private addresses, as [answer].allow_insecure does [default: true, or as
+    /// in --config]
     #[arg(long, value_name = "BOOL")]
     pub allow_insecure: Option<bool>,
 }
 
-/// How findings are printed.
+/// Output format of findings.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For people, with the line and a caret
+    /// Text, with the line and a caret
     Text,
-    /// One object a file
+    /// One JSON object per file
     Json,
-    /// SARIF 2.1.0, one document
+    /// One SARIF 2.1.0 document
     Sarif,
 }
 
@@ -60,13 +62,13 @@ impl Args {
     }
 }
 
-/// Lints, or explains.
+/// Lints documents, or explains rules.
 pub(super) fn run(args: &Args) -> Exit {
     if !args.explain.is_empty() {
         return explain::run(&args.explain, args.format());
     }
     if args.sources.iter().filter(|source| *source == STDIN).count() > 1 {
-        return Exit::usage("standard input can be read once: name - once");
+        return Exit::usage("standard input can be read only once; name - once");
     }
     let known = match args.config.as_deref().map(config::load).transpose() {
         Ok(config) => config,
@@ -105,7 +107,7 @@ pub(super) fn run(args: &Args) -> Exit {
     report.end()
 }
 
-/// What is printed, and how it all ends.
+/// Prints the findings and determines the exit code.
 struct Report {
     format: Format,
     sarif: Sarif,
@@ -130,7 +132,7 @@ impl Report {
         };
         self.clean &= parsed.findings.is_empty();
         match self.format {
-            Format::Text => print::text(&told(source, &parsed, print::colour(false))),
+            Format::Text => print::text(&render(source, &parsed, print::colour(false))),
             Format::Json => print::json(&xml::report(source, &parsed)),
             Format::Sarif => self.sarif.add(source, &parsed),
         }
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exit_code_is_the_worst_of_all() {
+    fn exits_with_the_worst_result() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/plivo-xml");
         let [good, warned, gone] =
             ["ok-01-greeting.xml", "warn-08-empty-response.xml", "no such file"]
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_is_wrong_usage() {
+    fn rejects_contradictory_arguments() {
         for wrong in [
             &[][..],
             &["--json", "--sarif", "a"],

@@ -1,4 +1,4 @@
-//! Findings for people: each with its line and a caret under the spot.
+//! Renders findings as text, each with its line and a caret.
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
@@ -6,13 +6,13 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 use xml::ast::{Finding, Severity};
 use xml::{self, ParseOutcome};
 
-/// The findings for people: each with its line and a caret under the spot.
-pub(super) fn told(source: &str, parsed: &ParseOutcome, colour: bool) -> String {
+/// Renders the findings of a document, then a verdict line.
+pub(super) fn render(source: &str, parsed: &ParseOutcome, colour: bool) -> String {
     let renderer =
         if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
     let mut out = String::new();
     for finding in &parsed.findings {
-        out.push_str(&renderer.render(&[drawn(source, parsed.source.as_deref(), finding)]));
+        out.push_str(&renderer.render(&[finding_group(source, parsed.source.as_deref(), finding)]));
         out.push_str("\n\n");
     }
     let errors = parsed.findings.iter().filter(|f| f.severity == Severity::Error).count();
@@ -38,7 +38,7 @@ pub(super) fn told(source: &str, parsed: &ParseOutcome, colour: bool) -> String 
     out
 }
 
-fn drawn<'a>(source: &'a str, text: Option<&'a str>, finding: &'a Finding) -> Group<'a> {
+fn finding_group<'a>(source: &'a str, text: Option<&'a str>, finding: &'a Finding) -> Group<'a> {
     let level = match finding.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -52,7 +52,8 @@ fn drawn<'a>(source: &'a str, text: Option<&'a str>, finding: &'a Finding) -> Gr
             let end = start + word(shown.get(start..).unwrap_or(""));
             let snippet = Snippet::source(shown).line_start(at.line as usize);
             let snippet = snippet.annotation(AnnotationKind::Primary.span(start..end));
-            // A snippet with a path counts the column itself, in what is shown.
+            // `annotate-snippets` computes the column from the snippet, which is wrong if the line
+            // was cut.
             if start == byte {
                 title.element(snippet.path(source))
             } else {
@@ -64,7 +65,8 @@ fn drawn<'a>(source: &'a str, text: Option<&'a str>, finding: &'a Finding) -> Gr
     group.element(Level::HELP.message(&*finding.hint))
 }
 
-/// What of a line is shown: all of it, or a piece around the spot where it is very long.
+/// The part of a line that is shown: all of it, or an excerpt around the position if it is very
+/// long. Returns the new byte offset too.
 fn window(line: &str, byte: usize) -> (&str, usize) {
     const BEFORE: usize = 60;
     const AFTER: usize = 100;
@@ -74,7 +76,7 @@ fn window(line: &str, byte: usize) -> (&str, usize) {
     (line.get(start..end).unwrap_or(line), byte - start)
 }
 
-/// How many bytes of a text the caret goes under: a tag's beginning, a name, or one character.
+/// Length of the marked text in bytes: the start of a tag, a name, or one character.
 fn word(text: &str) -> usize {
     let mut chars = text.char_indices();
     let Some((_, first)) = chars.next() else { return 0 };
@@ -87,14 +89,14 @@ fn word(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::told;
+    use super::render;
     use xml;
 
     #[test]
     fn a_finding_is_drawn_with_its_line_and_a_caret() {
         let body = "<Response>\r\n\t<GetInput action=\"/menu\"/>\r\n</Response>";
         assert_eq!(
-            told("menu.xml", &xml::parse(body.as_bytes(), None), false),
+            render("menu.xml", &xml::parse(body.as_bytes(), None), false),
             "error[E311]: action=\"/menu\" is not an absolute URL\n \
              --> menu.xml:2:12\n  \
              |\n\
@@ -109,7 +111,11 @@ mod tests {
     #[test]
     fn the_verdict_counts() {
         let verdict = |body: &str| {
-            told("-", &xml::parse(body.as_bytes(), None), false).lines().last().unwrap().to_owned()
+            render("-", &xml::parse(body.as_bytes(), None), false)
+                .lines()
+                .last()
+                .unwrap()
+                .to_owned()
         };
         assert_eq!(verdict("<Response><Wait/></Response>"), "-: no findings");
         assert_eq!(verdict("<Response/>"), "-: 1 warning; the document runs");
@@ -124,16 +130,16 @@ mod tests {
     }
 
     #[test]
-    fn the_place_is_right_where_the_line_is_cut_or_there_is_none() {
+    fn the_position_is_right_for_a_cut_or_missing_line() {
         let long = format!(
             "<Response>{}<Bogus/>{}</Response>",
             "<Wait/>".repeat(50),
             "<Wait/>".repeat(50)
         );
-        let out = told("-", &xml::parse(long.as_bytes(), None), false);
+        let out = render("-", &xml::parse(long.as_bytes(), None), false);
         assert!(out.contains("-:1:361"), "{out}");
         assert!(out.lines().all(|line| line.chars().count() < 200), "{out}");
-        let out = told("-", &xml::parse(b"<Response>\n\xFF", None), false);
+        let out = render("-", &xml::parse(b"<Response>\n\xFF", None), false);
         assert!(out.contains("--> -:2:1"), "{out}");
     }
 }

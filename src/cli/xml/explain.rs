@@ -1,4 +1,4 @@
-//! `offhook xml check --explain RULE`.
+//! `offhook xml check --explain RULE`: explains linter rules.
 
 use serde::Serialize;
 
@@ -7,9 +7,9 @@ use super::check::Format;
 use xml::ast::Severity;
 use xml::explain::{Explanation, all, explanation};
 
-/// A rule as `--explain RULE --json` prints it.
+/// Output of `--explain RULE --json`.
 #[derive(Serialize)]
-struct Told {
+struct RuleExplanation {
     rule: &'static str,
     severity: Severity,
     meaning: &'static str,
@@ -19,7 +19,7 @@ struct Told {
     right: &'static str,
 }
 
-/// Explains rules by their ids; `all` is each of them.
+/// Explains rules by their codes; `all` selects every rule.
 pub(super) fn run(ids: &[String], format: Format) -> Exit {
     let mut wanted = Vec::new();
     for id in ids {
@@ -30,14 +30,14 @@ pub(super) fn run(ids: &[String], format: Format) -> Exit {
         } else {
             let rules: Vec<_> = all().map(|e| e.rule.id).collect();
             return Exit::usage(format_args!(
-                "there is no rule {id:?}; there are {}, or `all`",
+                "unknown rule {id:?}; use `all` or one of {}",
                 rules.join(" ")
             ));
         }
     }
     for (nth, e) in wanted.iter().enumerate() {
         match format {
-            Format::Json => print::json(&Told {
+            Format::Json => print::json(&RuleExplanation {
                 rule: e.rule.id,
                 severity: e.rule.severity(),
                 meaning: e.rule.meaning,
@@ -47,14 +47,14 @@ pub(super) fn run(ids: &[String], format: Format) -> Exit {
                 right: e.correct.text,
             }),
             Format::Text | Format::Sarif => {
-                print::text(&format!("{}{}", if nth == 0 { "" } else { "\n" }, told(e)));
+                print::text(&format!("{}{}", if nth == 0 { "" } else { "\n" }, render(e)));
             }
         }
     }
     Exit::Done
 }
 
-fn told(e: &Explanation) -> String {
+fn render(e: &Explanation) -> String {
     let effect = match e.rule.severity() {
         Severity::Error => "error: nothing of the document runs",
         Severity::Warning => "warning: the document runs",
@@ -65,15 +65,15 @@ fn told(e: &Explanation) -> String {
         "{}  {}\n{effect}\n\n{}\n\n{}\n\nWrong:\n\n{}\nRight:\n\n{}",
         e.rule.id,
         e.rule.meaning,
-        wrapped(e.requirement),
-        wrapped(e.reason),
+        wrap(e.requirement),
+        wrap(e.reason),
         indented(e.incorrect.text),
         indented(e.correct.text)
     )
 }
 
-/// Broken into lines that a terminal shows whole.
-fn wrapped(text: &str) -> String {
+/// Wraps a text at 96 columns.
+fn wrap(text: &str) -> String {
     const COLUMNS: usize = 96;
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -91,12 +91,12 @@ fn wrapped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{told, wrapped};
+    use super::{render, wrap};
     use xml::explain::explanation;
 
     #[test]
     fn an_explanation_has_its_parts() {
-        let text = told(&explanation("w402").expect("a rule"));
+        let text = render(&explanation("w402").expect("a rule"));
         assert!(text.starts_with(
             "W402  PreAnswer media cannot be heard on WhatsApp\nwarning: the document runs\n\n"
         ));
@@ -106,6 +106,6 @@ mod tests {
             "{text}"
         );
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
-        assert_eq!(wrapped("a b"), "a b");
+        assert_eq!(wrap("a b"), "a b");
     }
 }

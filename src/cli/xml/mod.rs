@@ -1,6 +1,7 @@
-//! `offhook xml`: documents, before a caller meets them. `check` lints, `run` walks an application without a call.
+//! `offhook xml`: works on answer documents. `check` lints them, `run` tests an application without
+//! a call.
 //!
-//! Reads, prints and picks the exit code; what is right and wrong is `xml`'s business.
+//! This module reads, prints and selects the exit code; the crate `xml` has the rules.
 
 mod check;
 mod draw;
@@ -19,16 +20,18 @@ pub struct Args {
     pub command: Command,
 }
 
-/// What to do with documents.
+/// Subcommands.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum Command {
-    /// Lint documents: each finding with line, column, rule and a hint (exit 0 clean, 1 findings, 2 unreadable)
+    /// Lint documents: findings with line, column, rule and hint (exit 0 clean, 1 findings, 2
+    /// unreadable)
     Check(check::Args),
-    /// Walk an application without a call: each request, document, prompt and key (exit 0 good, 1 it failed)
+    /// Test an application without a call: shows requests, documents, prompts and keys (exit 0
+    /// passed, 1 failed)
     Run(run::Args),
 }
 
-/// Runs it.
+/// Runs the subcommand.
 pub fn run(args: Args) -> Exit {
     match args.command {
         Command::Check(args) => check::run(&args),

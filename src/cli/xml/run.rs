@@ -1,7 +1,7 @@
-//! `offhook xml run`: walks an application without a call, for a developer to see and for a customer's CI to judge.
+//! `offhook xml run`: tests an application without a call, for developers and for a customer's CI.
 //!
-//! The walk itself is `call::walk`'s; here stand the options, where the account and its tokens come from, and the exit
-//! code. `walked` prints.
+//! `call::walk` has the implementation; this module has the options, the account and its tokens,
+//! and the exit code. `walked` prints the steps.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -29,67 +29,71 @@ use xml::ast::DocUrl;
 /// Options of `offhook xml run`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// The answer URL; or a file, or `-` for standard input, with the answer document
+    /// Answer URL, or a file with the answer document; `-` reads standard input
     #[arg(value_name = "URL|FILE|-")]
     pub source: String,
-    /// The calling user's WhatsApp number
+    /// WhatsApp number of the calling user
     #[arg(long, value_name = "WA_ID", default_value = world::USER)]
     pub from: String,
-    /// The business number that is called [default: the demo's, or the first of --config with calling enabled]
+    /// Business number that is called [default: the demo number, or the first of --config with
+    /// calling enabled]
     #[arg(long, value_name = "NUMBER")]
     pub to: Option<String>,
-    /// The user's profile name
+    /// Profile name of the user
     #[arg(long, value_name = "NAME", default_value = world::USER_NAME)]
     pub name: String,
-    /// What is typed into each GetInput and GetDigits in turn, separated by commas: `1,,42#` types 1, then nothing, then
-    /// 42#; `w` waits 0.5 s, `W` 1 s
+    /// Keys for each GetInput and GetDigits in turn, separated by commas: `1,,42#` presses 1, then
+    /// nothing, then 42#; `w` waits 0.5 s, `W` waits 1 s
     #[arg(long, value_name = "KEYS,…", default_value = "")]
     pub digits: String,
-    /// The caller hangs up so long after the answer [default: never, but where nothing follows any more]
+    /// Seconds after the answer at which the caller hangs up [default: never, unless nothing can
+    /// follow]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub hangup_after: Option<u32>,
-    /// What those do whom a Dial calls: `answers` (and hangs up after ten seconds), `declines`, `busy`, `absent`
+    /// What the target of a Dial does: `answers` (and hangs up after ten seconds), `declines`,
+    /// `busy`, `absent`
     #[arg(long, value_name = "WHAT", default_value = "answers", value_parser = callee)]
     pub callee: Callee,
-    /// How the answer URL is asked [default: POST, or the number's in --config]
+    /// Method for the answer URL [default: POST, or as in --config]
     #[arg(long, value_name = "METHOD", value_parser = method)]
     pub method: Option<Method>,
-    /// The fallback URL, asked by POST [default: the number's in --config, or none]
+    /// Fallback URL, requested with POST [default: as in --config, or none]
     #[arg(long, value_name = "URL", value_parser = super::super::http_url)]
     pub fallback_url: Option<url::Url>,
-    /// The hangup URL, asked by POST [default: the number's in --config, or the answer URL]
+    /// Hangup URL, requested with POST [default: as in --config, or the answer URL]
     #[arg(long, value_name = "URL", value_parser = super::super::http_url)]
     pub hangup_url: Option<url::Url>,
-    /// Show callbacks, don't send them
+    /// Show callbacks without sending them
     #[arg(long)]
     pub no_callbacks: bool,
-    /// Warnings of the linter are failures
+    /// Treat warnings of the linter as failures
     #[arg(long)]
     pub strict: bool,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
-    /// Take the number's account, tokens, URLs and the answer settings from this configuration
+    /// Configuration with the account, tokens, URLs and answer settings of the number
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The account that requests name; --config names its own [default: that of `offhook dev`]
+    /// Account named in requests; not used with --config [default: the account of `offhook dev`]
     #[arg(long, value_name = "AUTH_ID", env = "OFFHOOK_AUTH_ID")]
     pub auth_id: Option<String>,
-    /// Signs requests; --config has its own [default: that of `offhook dev`]
+    /// Token that signs requests; not used with --config [default: the token of `offhook dev`]
     #[arg(long, value_name = "TOKEN", env = "OFFHOOK_AUTH_TOKEN", hide_env_values = true)]
     pub auth_token: Option<Secret>,
-    /// Whether to ask plain http and private addresses, as [answer].allow_insecure does [default: true, or --config's]
+    /// Allow http URLs and private addresses, as [answer].allow_insecure does [default: true, or as
+    /// in --config]
     #[arg(long, value_name = "BOOL")]
     pub allow_insecure: Option<bool>,
-    /// Documents at most; an application that goes on past them has failed
+    /// Maximum number of documents; an application that needs more has failed
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=2_000))]
     pub max_documents: u32,
-    /// Real time at most, callbacks included
+    /// Maximum real time, callbacks included
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub max_seconds: u32,
 }
 
-/// Walks: 0 it went as a call should, 1 the application failed, 2 wrong usage.
+/// Runs the test. Exit code 0: passed; 1: the application failed; 2: wrong usage.
 pub(super) fn run(args: Args) -> Exit {
     let (job, insecure) = match prepare(&args) {
         Ok(prepared) => prepared,
@@ -115,11 +119,11 @@ pub(super) fn run(args: Args) -> Exit {
     })
 }
 
-/// The walk that the options ask for, and whether private addresses are open.
+/// The job that the options describe, and whether insecure URLs are allowed.
 fn prepare(args: &Args) -> Result<(Job, bool), Exit> {
     let account = match &args.config {
-        Some(file) => Side::of_config(&config::load(file)?, args.to.as_deref())?,
-        None => Side::of_options(args)?,
+        Some(file) => Business::of_config(&config::load(file)?, args.to.as_deref())?,
+        None => Business::of_options(args)?,
     };
     let from = number("--from", &args.from)?;
     let (answer, document) = if source::is_url(&args.source) {
@@ -137,7 +141,7 @@ fn prepare(args: &Args) -> Result<(Job, bool), Exit> {
         .or(account.hangup)
         .unwrap_or_else(|| (answer.clone(), method));
     let fallback = args.fallback_url.as_ref().map(posted).or(account.fallback);
-    let keys = typed(&args.digits)
+    let keys = parse_digits(&args.digits)
         .map_err(|e| Exit::usage(format_args!("--digits {}: {e}", args.digits)))?;
     let job = Job {
         calling: CallParties {
@@ -169,8 +173,8 @@ fn prepare(args: &Args) -> Result<(Job, bool), Exit> {
     Ok((job, args.allow_insecure.unwrap_or(account.insecure)))
 }
 
-/// The business's side of the call.
-struct Side {
+/// Account and number of the called business.
+struct Business {
     number: String,
     phone_number_id: PhoneNumberId,
     auth_id: AuthId,
@@ -183,8 +187,8 @@ struct Side {
     hangup: Option<(DocUrl, Method)>,
 }
 
-impl Side {
-    /// As `offhook dev` has it, but for what the options say.
+impl Business {
+    /// The values of `offhook dev`, overridden by the options.
     fn of_options(args: &Args) -> Result<Self, Exit> {
         let auth_id = AuthId::from(args.auth_id.as_deref().unwrap_or(world::ACCOUNT));
         let token = args.auth_token.clone().unwrap_or_else(|| Secret::new(world::AUTH_TOKEN));
@@ -202,7 +206,7 @@ impl Side {
         })
     }
 
-    /// As a node with this configuration has it.
+    /// The values of a node with this configuration.
     fn of_config(config: &Config, to: Option<&str>) -> Result<Self, Exit> {
         let Specs { accounts, numbers, .. } = Book::of_file(config.admission()).specs();
         let wanted = to.map(|to| number("--to", to)).transpose()?;
@@ -220,7 +224,7 @@ impl Side {
                 ),
             });
         };
-        // The configuration's reader has seen that accounts and their parents are there.
+        // Validation of the configuration has checked that accounts and parents exist.
         let account = |id: &AuthId| accounts.iter().find(|a| a.auth_id == *id);
         let Some(own) = account(&spec.account) else {
             return Err(Exit::usage(format_args!(
@@ -260,7 +264,7 @@ fn callee(text: &str) -> Result<Callee, String> {
         "declines" => Ok(Callee::Declines),
         "busy" => Ok(Callee::Busy),
         "absent" => Ok(Callee::Absent),
-        _ => Err("say answers, declines, busy or absent".to_owned()),
+        _ => Err("use answers, declines, busy or absent".to_owned()),
     }
 }
 
@@ -268,18 +272,18 @@ fn method(text: &str) -> Result<Method, String> {
     [Method::Get, Method::Post]
         .into_iter()
         .find(|method| method.as_str().eq_ignore_ascii_case(text))
-        .ok_or_else(|| "a URL is asked with GET or POST".to_owned())
+        .ok_or_else(|| "use GET or POST".to_owned())
 }
 
-/// `--digits`: an entry a collection, each a row of keys with their pauses.
-fn typed(digits: &str) -> Result<VecDeque<Vec<Key>>, String> {
+/// Parses `--digits`: one list of keys with pauses per collection.
+fn parse_digits(digits: &str) -> Result<VecDeque<Vec<Key>>, String> {
     if digits.is_empty() {
         return Ok(VecDeque::new());
     }
-    digits.split(',').map(|entry| entry_of(entry.trim())).collect()
+    digits.split(',').map(|entry| parse_entry(entry.trim())).collect()
 }
 
-fn entry_of(entry: &str) -> Result<Vec<Key>, String> {
+fn parse_entry(entry: &str) -> Result<Vec<Key>, String> {
     let mut keys = Vec::new();
     let mut after = Duration::ZERO;
     for step in parse_keys(entry)? {
@@ -295,13 +299,13 @@ fn entry_of(entry: &str) -> Result<Vec<Key>, String> {
 mod tests {
     use std::time::Duration;
 
-    use super::typed;
+    use super::parse_digits;
 
     #[test]
     fn entries_of_digits() {
         let rows = |text: &str| {
-            let typed = typed(text).expect("digits");
-            typed
+            let entries = parse_digits(text).expect("digits");
+            entries
                 .iter()
                 .map(|keys| keys.iter().map(|k| k.digit.as_char()).collect::<String>())
                 .collect::<Vec<_>>()
@@ -310,8 +314,9 @@ mod tests {
         assert_eq!(rows("1"), ["1"]);
         assert_eq!(rows("1,,42#, *"), ["1", "", "42#", "*"]);
         assert_eq!(rows(","), ["", ""]);
-        let pauses: Vec<_> = typed("1wW2").expect("digits")[0].iter().map(|k| k.after).collect();
+        let pauses: Vec<_> =
+            parse_digits("1wW2").expect("digits")[0].iter().map(|k| k.after).collect();
         assert_eq!(pauses, [Duration::ZERO, Duration::from_millis(1_500)]);
-        assert!(typed("1,x").is_err_and(|e| e.contains("'x'")));
+        assert!(parse_digits("1,x").is_err_and(|e| e.contains("'x'")));
     }
 }

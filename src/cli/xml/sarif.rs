@@ -1,5 +1,5 @@
-//! Findings as SARIF 2.1.0 (OASIS), which code hosts and editors read: one document, one run, the rules with their
-//! explanations, a result a finding.
+//! Findings as a SARIF 2.1.0 document (OASIS), for code hosts and editors: one run, the rules with
+//! explanations, and one result per finding.
 
 use serde_json::{Value, json};
 
@@ -9,13 +9,13 @@ use xml::explain::{Explanation, all};
 use xml::rules::{self, Rule};
 use xml::{self, ParseOutcome};
 
-/// The schema's own address.
+/// Address of the SARIF schema.
 const SCHEMA: &str =
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
-/// Characters of a line that are quoted.
+/// Maximum length of a quoted line, in characters.
 const SNIPPET_MAX: usize = 200;
 
-/// What becomes the document.
+/// Builder of the document.
 #[derive(Default)]
 pub(super) struct Sarif {
     artifacts: Vec<Value>,
@@ -24,7 +24,7 @@ pub(super) struct Sarif {
 }
 
 impl Sarif {
-    /// A document's findings.
+    /// Adds the findings of an answer document.
     pub(super) fn add(&mut self, source: &str, parsed: &ParseOutcome) {
         let uri = uri(source);
         let index = self.artifacts.len();
@@ -37,17 +37,17 @@ impl Sarif {
             parsed.findings.iter().map(|f| result(f, &uri, index, parsed.source.as_deref())),
         );
         if parsed.omitted > 0 {
-            let text = format!("{source}: {} more findings are left out", parsed.omitted);
+            let text = format!("{source}: {} more findings omitted", parsed.omitted);
             self.notifications.push(json!({"level": "note", "message": {"text": text}}));
         }
     }
 
-    /// A source that could not be read.
+    /// Adds a source that could not be read.
     pub(super) fn unreadable(&mut self, why: &str) {
         self.notifications.push(json!({"level": "error", "message": {"text": why}}));
     }
 
-    /// The whole.
+    /// The complete document.
     pub(super) fn document(self) -> Value {
         let failed = self.notifications.iter().any(|n| n["level"] == "error");
         json!({
@@ -111,22 +111,23 @@ fn result(finding: &Finding, uri: &str, artifact: usize, text: Option<&str>) -> 
     result
 }
 
-/// A source as a URI: what is one stays as it is, an absolute path becomes a `file:` one, any other a relative one.
+/// The URI of a source: URLs stay, absolute paths become `file:` URLs, other paths become relative
+/// references.
 fn uri(source: &str) -> String {
     if source == STDIN {
         return "stdin".to_owned();
     }
     if is_url(source) {
-        return url::Url::parse(source).map_or_else(|_| escaped(source), String::from);
+        return url::Url::parse(source).map_or_else(|_| percent_encode(source), String::from);
     }
     match url::Url::from_file_path(source) {
         Ok(url) => url.into(),
-        Err(()) => escaped(source),
+        Err(()) => percent_encode(source),
     }
 }
 
-/// RFC 3986: the unreserved characters and `/` stand for themselves.
-fn escaped(path: &str) -> String {
+/// Percent-encodes all but unreserved characters and `/` (RFC 3986).
+fn percent_encode(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     for byte in path.bytes() {
         match byte {
@@ -148,8 +149,8 @@ mod tests {
     use super::{Sarif, uri};
     use xml::{self, rules};
 
-    /// What the schema asks of the objects that we write: required keys, and all keys that there may be (each has
-    /// `additionalProperties: false`; a few that we don't write are left out here).
+    /// Schema of the objects that we write: their required and their allowed keys. The schema has
+    /// `additionalProperties: false`; some keys that we do not write are left out.
     const OBJECTS: &[(&str, &[&str], &[&str])] = &[
         ("", &["version", "runs"], &["$schema", "version", "runs"]),
         ("run", &["tool"], &["tool", "columnKind", "invocations", "artifacts", "results"]),
@@ -177,7 +178,7 @@ mod tests {
         ("configuration", &[], &["level"]),
     ];
 
-    fn hold(kind: &str, object: &Value) {
+    fn check_object(kind: &str, object: &Value) {
         let (_, required, known) = OBJECTS.iter().find(|(name, ..)| *name == kind).expect(kind);
         let object = object.as_object().unwrap_or_else(|| panic!("{kind} is an object: {object}"));
         for key in *required {
@@ -185,8 +186,9 @@ mod tests {
         }
         for (key, value) in object {
             assert!(known.contains(&key.as_str()), "{kind}: {key}");
-            let each =
-                |kind: &str| value.as_array().expect(key).iter().for_each(|item| hold(kind, item));
+            let each = |kind: &str| {
+                value.as_array().expect(key).iter().for_each(|item| check_object(kind, item))
+            };
             match key.as_str() {
                 "runs" => each("run"),
                 "rules" => each("rule"),
@@ -196,12 +198,12 @@ mod tests {
                 "artifacts" => each("artifact"),
                 "locations" => each("location"),
                 "tool" | "driver" | "physicalLocation" | "artifactLocation" | "region"
-                | "snippet" => hold(key, value),
-                "location" => hold("artifactLocation", value),
+                | "snippet" => check_object(key, value),
+                "location" => check_object("artifactLocation", value),
                 "message" | "shortDescription" | "fullDescription" | "help" | "description" => {
-                    hold("message", value)
+                    check_object("message", value)
                 }
-                "defaultConfiguration" => hold("configuration", value),
+                "defaultConfiguration" => check_object("configuration", value),
                 "roles" => assert_eq!(value, &serde_json::json!(["analysisTarget"])),
                 "level" => assert!(
                     ["none", "note", "warning", "error"].contains(&value.as_str().expect(key))
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_is_as_the_schema_asks() {
+    fn the_document_conforms_to_the_schema() {
         let mut sarif = Sarif::default();
         let documents = [
             ("menu.xml", "<Response>\n  <Play/>\n  <Speak a=\"1\">caf\u{e9}</Speak></Response>"),
@@ -235,7 +237,7 @@ mod tests {
         }
         sarif.unreadable("could not read x");
         let document = sarif.document();
-        hold("", &document);
+        check_object("", &document);
         let run = &document["runs"][0];
         let uris: Vec<_> = (0..4)
             .map(|i| run["artifacts"][i]["location"]["uri"].as_str().expect("a URI"))
@@ -274,9 +276,9 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_documents_that_fail_says_so() {
+    fn a_run_without_documents_is_successful() {
         let document = Sarif::default().document();
-        hold("", &document);
+        check_object("", &document);
         assert_eq!(document["runs"][0]["invocations"][0]["executionSuccessful"], true);
     }
 

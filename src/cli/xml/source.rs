@@ -1,7 +1,7 @@
-//! Where documents come from: a file, standard input, a URL.
+//! Sources of documents: a file, standard input or a URL.
 //!
-//! A URL is asked as a node would ask it, by the same rules (R17). Whether plain http and this machine's own addresses
-//! are open is said by an option: whoever runs the command is no stranger, so they are unless it says otherwise.
+//! A URL is requested by the same rules as a node requests it. Plain http and private addresses are
+//! allowed unless an option forbids them: the user of the command chose the URL.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -16,23 +16,23 @@ use egress::{self, BodyPolicy, Egress, EgressConfig, EgressError, EgressRequest,
 use engine::answer::charset;
 use xml::{self, MAX_BODY, ParseOutcome};
 
-/// Standard input, as an argument.
+/// The argument that means standard input.
 pub(super) const STDIN: &str = "-";
 
-/// Reads one source and judges it; `Err` says what to do.
+/// Reads and parses a source. The error says what to do.
 pub(super) fn read(source: &str, allow_insecure: bool) -> Result<ParseOutcome, String> {
     if !is_url(source) {
         return bytes(source).map(|body| xml::parse(&body, None));
     }
     runtime()?.block_on(fetch(source, allow_insecure)).map_err(|why| {
         format!(
-            "could not fetch {source}: {why}; see that it answers 200 to a GET, or save the document and name the file \
-             (`offhook xml run` asks as a call does)"
+            "could not fetch {source}: {why}; it must answer 200 to a GET; or save the document and name the file \
+             (`offhook xml run` sends the request of a call)"
         )
     })
 }
 
-/// The bytes of a file or of standard input, one more than a document may have at most.
+/// The contents of a file or of standard input, cut one byte after the maximum size of a document.
 pub(super) fn bytes(source: &str) -> Result<Vec<u8>, String> {
     if source == STDIN {
         return bounded(std::io::stdin().lock()).map_err(|e| {
@@ -52,14 +52,14 @@ pub(super) fn is_url(source: &str) -> bool {
     })
 }
 
-/// One byte more than a document may have is enough to refuse it.
+/// Reads one byte more than a document may have, which is enough to reject it.
 fn bounded(from: impl std::io::Read) -> std::io::Result<Vec<u8>> {
     let mut body = Vec::new();
     from.take(MAX_BODY as u64 + 1).read_to_end(&mut body)?;
     Ok(body)
 }
 
-/// The way out to customers' URLs.
+/// HTTP client for customers' URLs.
 pub(super) fn egress(allow_insecure: bool) -> Result<Egress, String> {
     let config = EgressConfig::new(Guard::new(allow_insecure, Vec::new()));
     Egress::new(config).map_err(|e| format!("could not set up TLS: {e}"))
@@ -72,17 +72,17 @@ async fn fetch(url: &str, allow_insecure: bool) -> Result<ParseOutcome, String> 
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/xml, text/xml, */*"));
         headers.insert(USER_AGENT, HeaderValue::from_static(egress::USER_AGENT));
-        let ask = EgressRequest {
+        let request = EgressRequest {
             method: Method::GET,
             url: &url,
             headers,
             body: Bytes::new(),
-            // As long as a call would wait (L22).
+            // The same timeouts as in a call.
             connect: Duration::from_secs(2),
             read: Duration::from_secs(10),
             body_policy: BodyPolicy::OnSuccess { max: MAX_BODY },
         };
-        let answer = match egress.request(ask).await {
+        let answer = match egress.request(request).await {
             Ok(answer) => answer,
             Err(EgressError::TooLarge { .. }) => return Ok(ParseOutcome::too_large(MAX_BODY)),
             Err(e) => return Err(format!("could not {e}")),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_or_said_why_not() {
+    fn reads_files_or_says_why_not() {
         assert!(read(&fixture("ok-01-greeting.xml"), true).unwrap().is_ok());
         assert_eq!(read(&fixture("bad-44-too-large.xml"), true).unwrap().findings[0].rule, "E101");
         for source in [fixture("no such file"), fixture(""), "ftp://x.example.com/".to_owned()] {
@@ -120,20 +120,20 @@ mod tests {
         }
     }
 
-    /// A server that gives these answers, one a connection.
+    /// A server that sends these responses, one per connection.
     fn serve(answers: Vec<String>) -> String {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/answer", listener.local_addr().unwrap());
         std::thread::spawn(move || {
             for answer in answers {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut asked = Vec::new();
-                while !asked.ends_with(b"\r\n\r\n") {
+                let mut received = Vec::new();
+                while !received.ends_with(b"\r\n\r\n") {
                     let mut byte = [0];
                     std::io::Read::read_exact(&mut stream, &mut byte).unwrap();
-                    asked.push(byte[0]);
+                    received.push(byte[0]);
                 }
-                // The reader may have had enough before the end.
+                // The reader may close the connection early.
                 let _ = stream.write_all(answer.as_bytes());
             }
         });
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_asked() {
+    fn fetches_urls() {
         let clean = "<Response><Speak>caf\u{e9}</Speak></Response>";
         let url = serve(vec![
             answer("302 Found", "Location: /other\r\n", ""),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_guard_goes_by_the_rules_of_a_node() {
+    fn a_closed_guard_applies_the_rules_of_a_node() {
         for (url, part) in [
             ("http://127.0.0.1:9/answer", "https is required"),
             ("https://127.0.0.1:9443/answer", "not a public address"),

@@ -1,4 +1,4 @@
-//! A walk as it is printed: text for people, or one JSON object a line.
+//! Prints the steps of a walk: as text, or as one JSON object per line.
 
 use std::fmt::Write as _;
 
@@ -9,16 +9,16 @@ use engine::call::walk::{Event, PromptPiece, Step, WalkResult};
 use machine::{InstructionOutcome, Params};
 use xml::ast::Severity;
 
-/// Lines of a document that are shown; further ones are counted.
+/// Maximum number of document lines that are printed.
 const LINES_MAX: usize = 60;
 const COLUMNS: usize = 100;
-/// Before what happened stands when.
+/// Width of the time column.
 const MARGIN: usize = 12;
 
-/// Prints steps as they come.
+/// Prints steps during the walk.
 pub(super) struct Printer {
     json: bool,
-    /// Those of the request before, so that only what is new is shown.
+    /// Parameters of the previous request: only changes are printed.
     params: Params,
     signed_by: Vec<String>,
 }
@@ -36,7 +36,7 @@ impl Printer {
         }
     }
 
-    /// The last object, or the verdict.
+    /// Prints the last JSON object, or the verdict.
     pub(super) fn end(&self, walked: &WalkResult, strict: bool) {
         if self.json {
             return print::json(&json!({
@@ -51,7 +51,7 @@ impl Printer {
     fn text(&mut self, step: &Step) -> String {
         let said = match &step.event {
             Event::Request { kind, method, url, params } => {
-                let shown = self.new_ones(params);
+                let shown = self.changed_params(params);
                 format!("{} {url}  ({})\n{shown}", method.as_str(), kind.as_str())
             }
             Event::File { bytes } => format!("the answer document is a file of {bytes} bytes"),
@@ -65,7 +65,7 @@ impl Printer {
             }
             Event::NoDocument { kind, why } => format!("no {} document: {why}", kind.as_str()),
             Event::Document { ok, bytes, source, .. } => {
-                let verdict = if *ok { "" } else { ", refused: nothing of it runs" };
+                let verdict = if *ok { "" } else { ", rejected: nothing of it runs" };
                 format!(
                     "document of {bytes} bytes{verdict}\n{}",
                     numbered(source.as_deref().unwrap_or_default())
@@ -89,8 +89,8 @@ impl Printer {
             Event::Prompt { heard, ms, endless } => prompt(heard, *ms, *endless),
             Event::Tones { digits, .. } => format!("  tones {digits}"),
             Event::Stream { url, keeps_call } => {
-                let waits = if *keeps_call { "; the document waits for its end" } else { "" };
-                format!("  the sound goes to {url}{waits}")
+                let waits = if *keeps_call { "; the document waits until it ends" } else { "" };
+                format!("  audio streams to {url}{waits}")
             }
             Event::Calls { to, position } => format!("  target {position} is called: {to}"),
             Event::Key { key } => format!("  the caller presses {key}"),
@@ -117,30 +117,30 @@ impl Printer {
                 format!(
                     "{} callback: {not_sent}{to}{outcome}\n{}",
                     kind.as_str(),
-                    self.new_ones(params)
+                    self.changed_params(params)
                 )
             }
         };
-        placed(step.at_ms, &said)
+        with_time(step.at_ms, &said)
     }
 
-    /// The headers that sign a request, unless they are those of the one before.
+    /// The names of the signature headers, unless they are the same as before.
     fn signed(&mut self, by: &[String]) -> String {
         if self.signed_by == by {
             return String::new();
         }
         self.signed_by = by.to_vec();
-        filled(std::iter::once("signed by").map(str::to_owned).chain(by.iter().cloned()))
+        wrap_words(std::iter::once("signed by").map(str::to_owned).chain(by.iter().cloned()))
     }
 
-    /// Parameters that the request before did not have, or had otherwise.
-    fn new_ones(&mut self, params: &Params) -> String {
+    /// Parameters that are new or changed since the previous request.
+    fn changed_params(&mut self, params: &Params) -> String {
         let new = params.iter().filter(|(name, value)| self.params.get(name) != Some(value));
-        // `Debug` keeps secret values to itself.
+        // `Debug` redacts secret values.
         let words: Vec<String> =
             new.map(|(name, value)| format!("{name}={value:?}").replace('"', "")).collect();
         let same = params.iter().count() - words.len();
-        let mut text = filled(words.iter().cloned());
+        let mut text = wrap_words(words.iter().cloned());
         if same > 0 {
             let _ =
                 write!(text, "{}and {same} as before", if words.is_empty() { "" } else { "\n" });
@@ -150,8 +150,8 @@ impl Printer {
     }
 }
 
-/// Words in lines.
-fn filled(words: impl Iterator<Item = String>) -> String {
+/// Wraps words into lines.
+fn wrap_words(words: impl Iterator<Item = String>) -> String {
     let mut text = String::new();
     let mut column = 0;
     for word in words {
@@ -183,7 +183,7 @@ fn instruction(element: &str, line: u32, outcome: InstructionOutcome, note: &str
 
 fn prompt(heard: &[PromptPiece], ms: u64, endless: bool) -> String {
     let repeated = |times: u16| match times {
-        0 => ", again and again".to_owned(),
+        0 => ", repeated without end".to_owned(),
         1 => String::new(),
         times => format!(", {times} times"),
     };
@@ -225,8 +225,9 @@ fn numbered(source: &str) -> String {
     text.join("\n")
 }
 
-/// When, then what; further lines below what. Nothing of a document reaches the terminal as a control character (R22).
-fn placed(at_ms: u64, said: &str) -> String {
+/// A text with its time in the first column. Control characters are replaced, since documents are
+/// untrusted.
+fn with_time(at_ms: u64, said: &str) -> String {
     let mut text = String::new();
     for (n, line) in said.lines().filter(|line| !line.is_empty()).enumerate() {
         let when = if n == 0 { format!("{:>8}", time(at_ms)) } else { String::new() };
@@ -262,7 +263,7 @@ fn verdict(walked: &WalkResult, strict: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Printer, numbered, placed, time, verdict};
+    use super::{Printer, numbered, time, verdict, with_time};
     use engine::call::walk::{Event, PromptPiece, Step, WalkResult};
     use machine::{FetchKind, Param, Params};
     use model::Method;
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_shows_what_is_new_in_it() {
+    fn a_request_shows_changed_parameters() {
         let mut printer = Printer::new(false);
         let first = printer.text(&request("1"));
         assert_eq!(
@@ -307,11 +308,12 @@ mod tests {
         let text = Printer::new(false)
             .text(&Step { at_ms: 0, event: Event::Prompt { heard, ms: 900, endless: true } });
         assert!(
-            text.contains("(WOMAN), 2 times\n") && text.contains("again and again, without end"),
+            text.contains("(WOMAN), 2 times\n")
+                && text.contains("repeated without end, without end"),
             "{text}"
         );
         assert!(!text.contains('\u{1b}'));
-        assert!(!placed(0, "a\u{1b}[2Jb").contains('\u{1b}'));
+        assert!(!with_time(0, "a\u{1b}[2Jb").contains('\u{1b}'));
         let long = "<Wait/>\n".repeat(100);
         assert!(numbered(&long).ends_with("and 40 more lines"));
         assert_eq!([time(999), time(1_000), time(61_950)], ["999 ms", "1.0 s", "61.9 s"]);

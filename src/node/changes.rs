@@ -1,5 +1,5 @@
-//! What rooms that do not know each other hear of each other: whoever changes a number, a token or a permission tells the
-//! book or the table, and from here webhooks and credentials follow.
+//! Forwards changes between services that do not know each other: changed numbers, tokens and
+//! permissions update credentials and trigger customers' webhooks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use engine::numbers;
 use model::Clock;
 use model::E164;
 
-/// How often it is looked whether a token's overlap is over.
-const LOOK: Duration = Duration::from_secs(5);
+/// Interval at which expired overlaps of auth tokens are looked for.
+const OVERLAP_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Lets them hear of each other, from now on.
-pub(super) fn connect(
+/// Registers the listeners.
+pub(super) fn forward(
     keeper: &Keeper,
     consents: &Consents,
     credentials: Credentials,
@@ -29,10 +29,10 @@ pub(super) fn connect(
     let (messages, known) = (inbox.clone(), directory.clone());
     keeper.tell(move |before, book| {
         credentials.replace(&book.credentials());
-        // Subaccounts that went, numbers that came back: the next message is its owner's already.
+        // Deleted subaccounts and returning numbers: the next message must go to the new owner.
         messages.spawn_claim();
         for (number, data) in
-            numbers::changes(before, book, |number| routed(&messages, &known, number))
+            numbers::changes(before, book, |number| routing_of(&messages, &known, number))
         {
             let entry = known.tables().by_number(&number).cloned();
             if let Some(entry) = entry {
@@ -56,15 +56,15 @@ pub(super) fn connect(
     }));
 }
 
-/// Who answers what comes to a number.
-pub(super) fn routed(inbox: &Inbox, directory: &Directory, number: &E164) -> numbers::Routed {
+/// The routing of a number.
+pub(super) fn routing_of(inbox: &Inbox, directory: &Directory, number: &E164) -> numbers::Routed {
     let entry = directory.tables().by_number(number).cloned();
     entry.map_or_else(numbers::Routed::default, |entry| inbox.routing_of(&entry).into())
 }
 
-/// Ends the overlap of tokens whose time has come, until `stop`.
+/// Revokes replaced auth tokens at the end of their overlap, until `stop`.
 pub(super) async fn end_overlaps(keeper: Keeper, clock: Clock, stop: CancellationToken) {
-    let mut every = tokio::time::interval(LOOK);
+    let mut every = tokio::time::interval(OVERLAP_CHECK_INTERVAL);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         let now = clock.wall();
         let over = keeper.book().overlaps_over(now);
@@ -74,12 +74,12 @@ pub(super) async fn end_overlaps(keeper: Keeper, clock: Clock, stop: Cancellatio
                 .await
             {
                 Ok(()) => {
-                    tracing::info!(%account, "an auth token that was replaced counts no more: its time is over")
+                    tracing::info!(%account, "replaced auth token expired")
                 }
-                // Somebody was faster.
+                // Another task ended the overlap first.
                 Err(NotChanged::Refused(())) => {}
                 Err(NotChanged::Store(error)) => {
-                    tracing::warn!(%account, %error, "a replaced auth token still counts: the store takes nothing");
+                    tracing::warn!(%account, %error, "replaced auth token stays valid: the store is not writable");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What the webhook's door asks of the calls, answered by the registry.
+//! Connects the webhook handler to the call registry.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use media::Media;
 use media::sdp::Offer;
 use model::{CallUuid, PhoneNumberId, Wacid};
 
-/// The registry, seen by the webhook's door.
-pub(super) struct Doorway {
+/// Implements the webhook's [`Calls`] with the registry and the media stack.
+pub(super) struct WebhookCalls {
     pub(super) registry: Registry,
     pub(super) media: Arc<Media>,
-    /// Offers at loopback addresses are taken where Graph itself is at one (`meta-calling.md` §5.2).
+    /// Accepts offers with loopback addresses, as a simulated Meta sends them.
     pub(super) loopback_offers: bool,
 }
 
-impl Calls for Doorway {
+impl Calls for WebhookCalls {
     type Offer = Offer;
     type Room = Starting;
 
@@ -33,13 +33,13 @@ impl Calls for Doorway {
         let offer = match Offer::parse(sdp, self.loopback_offers) {
             Ok(offer) => offer,
             Err(fault) => {
-                tracing::info!(%fault, "an offer is unusable");
+                tracing::info!(%fault, "unusable offer");
                 return None;
             }
         };
         if !self.media.can_answer(&offer) {
             tracing::info!(
-                "an offer names no address of a family that this node has; see public.media_ips"
+                "offer has no candidate of an address family of this node; see public.media_ips"
             );
             return None;
         }

@@ -1,26 +1,28 @@
-//! A page as its parts, and what of them is another than before: what `/console/events` sends instead of whole pages.
+//! Computes the difference between two renderings of a page, which `/console/events` sends instead
+//! of whole pages.
 //!
-//! A part is an outermost element of `<main>` that has an id (and the count beside the bell). The rows of a
-//! `<tbody data-rows>` in it stand for themselves: of a thousand calls the one that has changed is sent. Our own templates
-//! are read here, which close what they open and escape what people wrote; `console/assets/live.js` is the other half.
+//! A part is an outermost element of `<main>` with an id; the unread count beside the bell is a
+//! part too. Rows of a `<tbody data-rows>` are compared individually, so that a single changed call
+//! of a thousand is sent alone. The parser handles only the console's own templates, which close
+//! all elements and escape user data. `console/assets/live.js` applies the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use serde_json::{Value, json};
 
-/// What a page showed, as digests.
+/// Digests of a rendering.
 #[derive(Debug, Default)]
-pub(super) struct Shown(BTreeMap<String, Part>);
+pub(super) struct Snapshot(BTreeMap<String, Part>);
 
 #[derive(Debug, Default)]
 struct Part {
-    /// Of all but the rows.
+    /// Digest of everything but the rows.
     digest: u64,
     rows: Vec<(String, u64)>,
 }
 
-/// What `<body data-live>` says that the page is about.
+/// Kinds of events in `<body data-live>` that concern the page.
 pub(super) fn live(html: &str) -> Vec<String> {
     let body =
         html.split_once("<body").and_then(|(_, rest)| rest.split('>').next()).unwrap_or_default();
@@ -32,8 +34,8 @@ pub(super) fn live(html: &str) -> Vec<String> {
         .collect()
 }
 
-impl Shown {
-    /// What a page shows now; with what is to be put in where it showed this before, if anything.
+impl Snapshot {
+    /// Digests of a new rendering, and the difference from this one. `None` if nothing changed.
     pub(super) fn next(&self, html: &str) -> (Self, Option<Value>) {
         let (mut parts, mut rows, mut now) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (id, text) in elements(html) {
@@ -51,12 +53,12 @@ impl Shown {
             }
             now.insert(id.to_owned(), part);
         }
-        let told = !(parts.is_empty() && rows.is_empty());
-        (Self(now), told.then(|| json!({"parts": parts, "rows": rows})))
+        let changed = !(parts.is_empty() && rows.is_empty());
+        (Self(now), changed.then(|| json!({"parts": parts, "rows": rows})))
     }
 }
 
-/// How one list becomes the other: which rows go, and which come after which.
+/// The difference of two lists: removed rows, and rows to insert after others.
 fn moves(
     id: &str,
     old: &[(String, u64)],
@@ -69,7 +71,7 @@ fn moves(
     let was: BTreeMap<&str, u64> = old.iter().map(|(id, digest)| (id.as_str(), *digest)).collect();
     let mut staying =
         old.iter().map(|(id, _)| id.as_str()).filter(|id| here.contains(id)).peekable();
-    // Rows that have been put elsewhere, before their old place was come to.
+    // Rows that were inserted elsewhere before their old position was reached.
     let mut moved = BTreeSet::new();
     let mut put = Vec::new();
     let mut after = "";
@@ -93,7 +95,8 @@ fn digest(texts: &[&str]) -> u64 {
     hasher.finish()
 }
 
-/// The list of an element, and what is around it; an empty list where it has none.
+/// Splits an element into the text before its rows, the rows, and the text after them. Without
+/// rows, all text comes first.
 fn split_rows(text: &str) -> (&str, &str, &str) {
     let begin = text.find("<tbody data-rows>").map(|at| at + "<tbody data-rows>".len());
     let Some(begin) = begin else { return (text, "", "") };
@@ -120,11 +123,11 @@ fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
     rest.split('"').next()
 }
 
-/// Elements without an end.
+/// HTML elements without an end tag.
 const VOID: &[&str] =
     &["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"];
 
-/// The parts of a page in their order: id and text.
+/// Ids and texts of the parts of a page, in order.
 fn elements(html: &str) -> Vec<(&str, &str)> {
     let mut found = Vec::new();
     if let Some(at) = html.find("<span class=\"count\" id=\"unread\"") {
@@ -133,7 +136,7 @@ fn elements(html: &str) -> Vec<(&str, &str)> {
     }
     let begin = html.find("<main").unwrap_or(html.len());
     let inside = html.get(begin..).unwrap_or_default();
-    // How deep we are in the part that has begun.
+    // Nesting depth in the current part.
     let (mut depth, mut part) = (0_usize, None);
     for (at, _) in inside.match_indices('<').skip(1) {
         let Some(rest) = inside.get(at..) else { break };
@@ -167,7 +170,7 @@ fn elements(html: &str) -> Vec<(&str, &str)> {
     found
 }
 
-/// The tag that a text begins with, to its `>`: one in an attribute is none.
+/// The tag at the start of a text, up to its `>`. A `>` in an attribute value does not end it.
 fn tag(text: &str) -> Option<&str> {
     if text.starts_with("<!") {
         return None;
@@ -196,11 +199,11 @@ mod tests {
         )
     }
 
-    /// What a browser makes of it.
-    fn applied(list: &[(&str, &str)], told: &Value) -> Vec<(String, String)> {
+    /// Applies a difference as a browser does.
+    fn apply(list: &[(&str, &str)], diff: &Value) -> Vec<(String, String)> {
         let mut list: Vec<_> =
             list.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
-        for part in told["rows"].as_array().into_iter().flatten() {
+        for part in diff["rows"].as_array().into_iter().flatten() {
             list.retain(|(id, _)| !part["gone"].as_array().unwrap().iter().any(|gone| gone == id));
             for put in part["put"].as_array().unwrap() {
                 let (id, text) = each_row(put[1].as_str().unwrap()).next().unwrap();
@@ -216,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_read_as_its_parts() {
+    fn splits_a_page_into_parts() {
         let html = page(&[("a", "1")], 3);
         let ids: Vec<_> = elements(&html).iter().map(|(id, _)| *id).collect();
         assert_eq!(
@@ -224,28 +227,28 @@ mod tests {
             (vec!["unread", "head", "list"], vec!["call".to_owned(), "number".to_owned()])
         );
         assert!(elements("").is_empty() && live("<p>").is_empty());
-        assert_eq!(elements("<main><p id=\"x\">open").len(), 0, "what does not end is none");
+        assert_eq!(elements("<main><p id=\"x\">open").len(), 0, "an unclosed element is no part");
     }
 
     #[test]
-    fn what_has_not_changed_is_not_sent() {
+    fn sends_only_changes() {
         let rows: Vec<_> = (0..1_000).map(|n| format!("r{n}")).collect();
         let rows: Vec<_> = rows.iter().map(|id| (id.as_str(), "1")).collect();
-        let (shown, first) = Shown::default().next(&page(&rows, 3));
+        let (shown, first) = Snapshot::default().next(&page(&rows, 3));
         assert_eq!(first.unwrap()["parts"].as_array().unwrap().len(), 3, "at first all of it");
         let (shown, same) = shown.next(&page(&rows, 3));
         assert_eq!(same, None);
         let mut other = rows.clone();
         other[500].1 = "2";
-        let (_, told) = shown.next(&page(&other, 4));
-        let told = told.unwrap();
-        assert_eq!(told["parts"].as_array().unwrap().len(), 1, "the count");
+        let (_, diff) = shown.next(&page(&other, 4));
+        let diff = diff.unwrap();
+        assert_eq!(diff["parts"].as_array().unwrap().len(), 1, "the count");
         assert_eq!(
-            told["rows"][0]["put"],
+            diff["rows"][0]["put"],
             json!([["r499", "<tr id=\"r500\"><td>2<br></td></tr>"]])
         );
-        let (_, told) = shown.next(&page(&[], 3));
-        assert_eq!(told.unwrap()["rows"][0]["gone"].as_array().unwrap().len(), 1_000);
+        let (_, diff) = shown.next(&page(&[], 3));
+        assert_eq!(diff.unwrap()["rows"][0]["gone"].as_array().unwrap().len(), 1_000);
     }
 
     #[test]
@@ -261,11 +264,11 @@ mod tests {
         ];
         for old in lists {
             for new in lists {
-                let (shown, _) = Shown::default().next(&page(old, 1));
-                let told = shown.next(&page(new, 1)).1.unwrap_or_default();
+                let (shown, _) = Snapshot::default().next(&page(old, 1));
+                let diff = shown.next(&page(new, 1)).1.unwrap_or_default();
                 let wanted: Vec<_> =
                     new.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
-                assert_eq!(applied(old, &told), wanted, "{old:?} to {new:?}: {told}");
+                assert_eq!(apply(old, &diff), wanted, "{old:?} to {new:?}: {diff}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The graph of a call: how its sound went while it was up, both ways, as lines and as a table.
+//! Charts of the audio quality over a call, in both directions, with a table of the values.
 
 use std::time::Duration;
 
@@ -8,46 +8,46 @@ use super::view;
 use engine::call::course::{Course, Moment};
 use model::DirectionQuality;
 
-/// One drawing: its values, with the marks of its axis from the top down.
+/// A chart, with the labels of its value axis from top to bottom.
 pub(super) struct Graph {
     pub(super) id: &'static str,
     pub(super) title: &'static str,
     pub(super) marks: Vec<String>,
     pub(super) svg: String,
-    /// Class and key of each line.
+    /// CSS class and text key of each line.
     pub(super) legend: Vec<(&'static str, &'static str)>,
 }
 
-/// A row of the table.
-pub(super) struct Stretch {
+/// A row of the table: one sample.
+pub(super) struct SampleRow {
     pub(super) from: String,
     pub(super) until: String,
-    /// MOS, loss, jitter; of the caller's sound and of ours.
+    /// MOS, loss and jitter of audio from the caller, then to the caller.
     pub(super) ways: [[String; 3]; 2],
     pub(super) round_trip: String,
 }
 
-/// All that is shown of a course.
+/// The charts and the table of a call.
 #[derive(Default)]
-pub(super) struct Shown {
+pub(super) struct QualityView {
     pub(super) graphs: Vec<Graph>,
-    /// The axis of time.
+    /// Labels of the time axis.
     pub(super) times: Vec<String>,
-    pub(super) table: Vec<Stretch>,
+    pub(super) table: Vec<SampleRow>,
 }
 
-/// One line: class, key of its name, and the value of a moment.
-type Drawn = (&'static str, &'static str, fn(&Moment) -> Option<f64>);
+/// A line: CSS class, text key of its name, and the value of a sample.
+type LineSpec = (&'static str, &'static str, fn(&Moment) -> Option<f64>);
 
-const MOS: [Drawn; 2] = [
+const MOS: [LineSpec; 2] = [
     ("in", "call.audio.in", |m| inbound(m).map(|w| w.mos)),
     ("out", "call.audio.out", |m| outbound(m).map(|w| w.mos)),
 ];
-const LOSS: [Drawn; 2] = [
+const LOSS: [LineSpec; 2] = [
     ("in", "call.audio.in", |m| inbound(m).map(|w| w.loss_percent)),
     ("out", "call.audio.out", |m| outbound(m).map(|w| w.loss_percent)),
 ];
-const DELAY: [Drawn; 3] = [
+const DELAY: [LineSpec; 3] = [
     ("in", "call.jitter.in", |m| inbound(m).map(|w| w.jitter_ms)),
     ("out", "call.jitter.out", |m| outbound(m).map(|w| w.jitter_ms)),
     ("trip", "call.round_trip", |m| m.quality?.round_trip_ms),
@@ -61,14 +61,14 @@ fn outbound(moment: &Moment) -> Option<DirectionQuality> {
     moment.quality?.outbound
 }
 
-/// Draws a course; nothing of one in which nothing was measured.
-pub(super) fn shown(lang: Lang, course: &Course) -> Shown {
+/// Renders the quality samples. Empty if nothing was measured.
+pub(super) fn quality_view(lang: Lang, course: &Course) -> QualityView {
     let moments: Vec<Moment> = course.moments().collect();
     let (Some(first), Some(last)) = (moments.first(), moments.last()) else {
-        return Shown::default();
+        return QualityView::default();
     };
     if moments.iter().all(|moment| moment.quality.is_none()) {
-        return Shown::default();
+        return QualityView::default();
     }
     let draw =
         Drawing { lang, moments: &moments, span: (seconds(first.from_ms), seconds(last.until_ms)) };
@@ -80,7 +80,7 @@ pub(super) fn shown(lang: Lang, course: &Course) -> Shown {
     let quarter = |n: u32| first.from_ms + last.until_ms.saturating_sub(first.from_ms) / 4 * n;
     let mut times: Vec<String> =
         (0..=4).map(|n| clock(if n == 4 { last.until_ms } else { quarter(n) })).collect();
-    // Of a call of a few seconds: the same second is said once, at the end last of all.
+    // In a call of a few seconds, several labels may be equal: only the last of them is kept.
     for n in (0..4).rev() {
         if let Some([one, rest @ ..]) = times.get_mut(n..)
             && rest.iter().any(|later| later == one)
@@ -88,19 +88,23 @@ pub(super) fn shown(lang: Lang, course: &Course) -> Shown {
             one.clear();
         }
     }
-    Shown { graphs, times, table: moments.iter().map(|moment| stretch(lang, moment)).collect() }
+    QualityView {
+        graphs,
+        times,
+        table: moments.iter().map(|moment| sample_row(lang, moment)).collect(),
+    }
 }
 
 struct Drawing<'a> {
     lang: Lang,
     moments: &'a [Moment],
-    /// In seconds of the call.
+    /// Start and end, in seconds of the call.
     span: (f64, f64),
 }
 
 impl Drawing<'_> {
     fn values(&self, value: fn(&Moment) -> Option<f64>) -> Vec<(f64, f64)> {
-        // One alone is a level line over its stretch.
+        // A single sample is drawn as a horizontal line.
         if let [only] = self.moments {
             let ends = value(only)
                 .map(|value| [only.from_ms, only.until_ms].map(|ms| (seconds(ms), value)));
@@ -110,9 +114,9 @@ impl Drawing<'_> {
         self.moments.iter().filter_map(|moment| Some((middle(moment), value(moment)?))).collect()
     }
 
-    /// Where the axis ends.
+    /// Upper end of the value axis.
     #[allow(clippy::as_conversions, reason = "percents and milliseconds, to be drawn")]
-    fn top(&self, drawn: &[Drawn]) -> f64 {
+    fn top(&self, drawn: &[LineSpec]) -> f64 {
         let most = drawn
             .iter()
             .flat_map(|(_, _, value)| self.values(*value))
@@ -121,7 +125,7 @@ impl Drawing<'_> {
         chart::ceiling(most.ceil().clamp(0.0, 1e9) as usize) as f64
     }
 
-    /// With a decimal where it has one.
+    /// Formats a value, with a decimal only if it is not zero.
     fn figure(&self, value: f64) -> String {
         let text = format!("{value:.1}");
         self.lang.decimals(text.strip_suffix(".0").map_or(text.clone(), str::to_owned))
@@ -131,11 +135,11 @@ impl Drawing<'_> {
         &self,
         id: &'static str,
         title: &'static str,
-        drawn: &[Drawn],
+        drawn: &[LineSpec],
         (low, high): (f64, f64),
         unit: &str,
     ) -> Graph {
-        let mut said = vec![self.lang.t(title).to_owned()];
+        let mut description = vec![self.lang.t(title).to_owned()];
         let mut lines = Vec::new();
         let mut legend = Vec::new();
         for (class, name, value) in drawn {
@@ -143,7 +147,7 @@ impl Drawing<'_> {
             let least = points.iter().map(|(_, value)| *value).reduce(f64::min);
             let most = points.iter().map(|(_, value)| *value).reduce(f64::max);
             if let (Some(least), Some(most)) = (least, most) {
-                said.push(format!(
+                description.push(format!(
                     "{}: {}–{}{unit}",
                     self.lang.t(name),
                     self.figure(least),
@@ -157,12 +161,12 @@ impl Drawing<'_> {
         let marks = marks
             .enumerate()
             .map(|(n, mark)| format!("{}{}", self.figure(mark), if n == 0 { unit } else { "" }));
-        let svg = chart::lines(&lines, self.span, (low, high), &said.join(" · "));
+        let svg = chart::lines(&lines, self.span, (low, high), &description.join(" · "));
         Graph { id, title, marks: marks.collect(), svg, legend }
     }
 }
 
-fn stretch(lang: Lang, moment: &Moment) -> Stretch {
+fn sample_row(lang: Lang, moment: &Moment) -> SampleRow {
     let way = |way: Option<DirectionQuality>| match way {
         Some(way) => [
             format!("{:.1}", way.mos),
@@ -173,7 +177,7 @@ fn stretch(lang: Lang, moment: &Moment) -> Stretch {
         None => ["–", "–", "–"].map(str::to_owned),
     };
     let trip = moment.quality.and_then(|quality| quality.round_trip_ms);
-    Stretch {
+    SampleRow {
         from: clock(moment.from_ms),
         until: clock(moment.until_ms),
         ways: [way(inbound(moment)), way(outbound(moment))],
@@ -201,15 +205,15 @@ mod tests {
     }
 
     #[test]
-    fn a_course_is_lines_with_their_axes_and_a_table() {
+    fn renders_lines_axes_and_a_table() {
         let samples = json!([
             [6_000, 250, 0, 4_000, 240, 0, 3_000, 80_000],
             [11_000, 250, 25, 30_000, 0, 0, 0, 120_000],
             [16_000, 250, 0, 4_000, 240, 0, 3_000, 80_000],
         ]);
-        let shown = shown(Lang::En, &course(&samples));
+        let quality_view = quality_view(Lang::En, &course(&samples));
         let ids: Vec<_> =
-            shown.graphs.iter().map(|graph| (graph.id, graph.marks.join(" "))).collect();
+            quality_view.graphs.iter().map(|graph| (graph.id, graph.marks.join(" "))).collect();
         assert_eq!(
             ids,
             [
@@ -218,15 +222,19 @@ mod tests {
                 ("delay", "200 ms 150 100 50 0".to_owned()),
             ]
         );
-        assert_eq!(shown.times, ["0:01", "0:04", "0:08", "0:12", "0:16"]);
-        let mos = &shown.graphs[0];
+        assert_eq!(quality_view.times, ["0:01", "0:04", "0:08", "0:12", "0:16"]);
+        let mos = &quality_view.graphs[0];
         assert!(
             mos.svg.contains("class=\"line in\"") && mos.svg.contains("class=\"line out\""),
             "{}",
             mos.svg
         );
-        assert!(shown.graphs[1].svg.contains("From the caller: 0–10 %"), "{}", shown.graphs[1].svg);
-        let row = &shown.table[1];
+        assert!(
+            quality_view.graphs[1].svg.contains("From the caller: 0–10 %"),
+            "{}",
+            quality_view.graphs[1].svg
+        );
+        let row = &quality_view.table[1];
         assert_eq!(
             (row.from.as_str(), row.until.as_str(), row.round_trip.as_str()),
             ("0:06", "0:11", "120 ms")
@@ -234,19 +242,23 @@ mod tests {
         assert_eq!(
             (row.ways[0][1].as_str(), row.ways[1][0].as_str()),
             ("10.0 %", "–"),
-            "no report came"
+            "no report"
         );
     }
 
     #[test]
-    fn of_a_call_without_sound_there_is_no_graph() {
-        let short = shown(Lang::En, &course(&json!([[3_000, 100, 0, 4_000, 0, 0, 0, 0]])));
+    fn a_call_without_audio_has_no_charts() {
+        let short = quality_view(Lang::En, &course(&json!([[3_000, 100, 0, 4_000, 0, 0, 0, 0]])));
         assert!(
             short.graphs[1].svg.contains("M0.0,140.0 L640.0,140.0"),
             "one alone is level: {}",
             short.graphs[1].svg
         );
-        assert!(shown(Lang::De, &course(&json!([]))).graphs.is_empty());
-        assert!(shown(Lang::De, &course(&json!([[6_000, 0, 0, 0, 0, 0, 0, 0]]))).table.is_empty());
+        assert!(quality_view(Lang::De, &course(&json!([]))).graphs.is_empty());
+        assert!(
+            quality_view(Lang::De, &course(&json!([[6_000, 0, 0, 0, 0, 0, 0, 0]])))
+                .table
+                .is_empty()
+        );
     }
 }

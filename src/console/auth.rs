@@ -1,5 +1,5 @@
-//! Who comes in: the session behind a request, and for whatever changes something the form's token and the browser's word
-//! that it comes from one of our pages (R20).
+//! Authenticates requests. Extractors yield the session of a request; for forms they also check the
+//! CSRF token and that the browser reports the same origin.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use engine::people::Person;
 use model::EndpointName;
 use model::Role;
 
-/// How somebody likes their pages.
+/// Language and theme of a browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Taste {
+pub(super) struct Preferences {
     pub(super) lang: Lang,
-    /// `light`, `dark`, or empty: as the system has it.
+    /// `light`, `dark`, or empty for the system setting.
     pub(super) theme: &'static str,
 }
 
-impl Taste {
+impl Preferences {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let accepted = headers
             .get(header::ACCEPT_LANGUAGE)
@@ -45,35 +45,37 @@ impl Taste {
     }
 }
 
-/// Cookies of taste: they say nothing of anybody.
+/// Cookies of the preferences. They do not identify anyone.
 pub(super) const LANG: &str = "offhook-lang";
 pub(super) const THEME: &str = "offhook-theme";
 
-/// Somebody who is signed in.
+/// A signed-in person and their request.
 #[derive(Clone, Debug)]
 pub(super) struct Visitor {
     pub(super) person: Person,
-    pub(super) taste: Taste,
-    /// The query.
+    pub(super) preferences: Preferences,
+    /// Query of the URL.
     pub(super) query: Form,
-    /// The path they asked for.
+    /// Path of the URL.
     pub(super) path: String,
-    /// Notifications that nobody has read.
+    /// Number of unread notifications.
     pub(super) unread: u64,
-    /// Whether the endpoint with their name is registered: `on` or `off`; `none`: there is none.
+    /// State of the endpoint with the person's name: `on` if it is registered, `off` if not, `none`
+    /// if it does not exist.
     pub(super) phone: &'static str,
-    /// The latest news when they asked: what a page shows is at least as new.
+    /// Number of the latest event of the feed at the time of the request. A page is at least as
+    /// recent.
     pub(super) at: u64,
 }
 
 impl Visitor {
-    /// The frame of a page.
+    /// The common part of a page.
     pub(super) fn page(&self, console: &Console, title: &str, here: &'static str) -> Page {
         Page::of(console, self, title, here)
     }
 
     pub(super) fn lang(&self) -> Lang {
-        self.taste.lang
+        self.preferences.lang
     }
 
     pub(super) fn is_admin(&self) -> bool {
@@ -84,7 +86,7 @@ impl Visitor {
         self.person.user.role == Role::Owner
     }
 
-    /// Asks the number API.
+    /// Sends a request to the number API as this person.
     pub(super) async fn ask(
         &self,
         console: &Console,
@@ -96,7 +98,7 @@ impl Visitor {
     }
 }
 
-/// The session of a request, if it is one that holds.
+/// The person of the request's session. `None` without a valid session.
 pub(super) async fn person(
     console: &Console,
     headers: &HeaderMap,
@@ -105,13 +107,13 @@ pub(super) async fn person(
     match console.apis.api().people.who(&token).await {
         Ok(person) => Ok(person.filter(|person| console.apis.is_enabled(person))),
         Err(error) => {
-            tracing::warn!(%error, "a session could not be read");
+            tracing::warn!(%error, "failed to read session");
             Err(Box::new(StatusCode::SERVICE_UNAVAILABLE.into_response()))
         }
     }
 }
 
-/// How it is with the endpoint that bears their name.
+/// State of the endpoint with the person's name; see [`Visitor::phone`].
 async fn phone(console: &Console, person: &Person) -> &'static str {
     let api = console.apis.api();
     let Ok(name) = EndpointName::parse(&person.user.name) else { return "none" };
@@ -136,7 +138,7 @@ impl FromRequestParts<Arc<Console>> for Visitor {
         parts: &mut Parts,
         console: &Arc<Console>,
     ) -> Result<Self, Response> {
-        let taste = Taste::of(&parts.headers);
+        let preferences = Preferences::of(&parts.headers);
         let at = console.apis.api().feed.last();
         let path =
             parts.uri.path_and_query().map_or_else(|| "/console/".to_owned(), ToString::to_string);
@@ -154,7 +156,7 @@ impl FromRequestParts<Arc<Console>> for Visitor {
                 let phone = phone(console, &person).await;
                 Ok(Self {
                     person,
-                    taste,
+                    preferences,
                     query,
                     path: parts.uri.path().to_owned(),
                     unread,
@@ -172,13 +174,13 @@ impl FromRequestParts<Arc<Console>> for Visitor {
     }
 }
 
-/// A form that somebody who is signed in has sent from one of our pages.
-pub(super) struct Posted {
+/// A form that a signed-in person submitted from a page of the console.
+pub(super) struct SubmittedForm {
     pub(super) visitor: Visitor,
     pub(super) form: Form,
 }
 
-impl FromRequest<Arc<Console>> for Posted {
+impl FromRequest<Arc<Console>> for SubmittedForm {
     type Rejection = Response;
 
     async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Response> {
@@ -188,20 +190,20 @@ impl FromRequest<Arc<Console>> for Posted {
         if !session::is_from_here(&parts.headers)
             || !session::is_csrf_token(&visitor.person, form.raw("csrf"))
         {
-            return Err(page::refused(console, Some(&visitor), visitor.taste, "error.csrf"));
+            return Err(page::refused(console, Some(&visitor), visitor.preferences, "error.csrf"));
         }
         Ok(Self { visitor, form })
     }
 }
 
-/// A form that anybody has sent from one of our pages: before there is a session.
-pub(super) struct Stranger {
-    pub(super) taste: Taste,
+/// A form submitted from a page of the console without a session.
+pub(super) struct AnonymousForm {
+    pub(super) preferences: Preferences,
     pub(super) from: IpAddr,
     pub(super) form: Form,
 }
 
-impl FromRequest<Arc<Console>> for Stranger {
+impl FromRequest<Arc<Console>> for AnonymousForm {
     type Rejection = Response;
 
     async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Response> {
@@ -210,11 +212,11 @@ impl FromRequest<Arc<Console>> for Stranger {
             .get::<server::Peer>()
             .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
         let (parts, body) = request.into_parts();
-        let taste = Taste::of(&parts.headers);
+        let preferences = Preferences::of(&parts.headers);
         if !session::is_from_here(&parts.headers) {
-            return Err(page::refused(console, None, taste, "error.csrf"));
+            return Err(page::refused(console, None, preferences, "error.csrf"));
         }
-        Ok(Self { taste, from, form: read(&parts.headers, body).await.map_err(|no| *no)? })
+        Ok(Self { preferences, from, form: read(&parts.headers, body).await.map_err(|no| *no)? })
     }
 }
 
