@@ -1,8 +1,7 @@
 //! Offhook: a call-control engine for WhatsApp calls.
 //!
-//! `ARCHITECTURE.md` has the map of the crates and follows one call through the code. Decisions are
-//! made in pure code (the crates `xml` and `machine`, and `admission`); I/O is in thin modules
-//! around it (`call`, `meta`, `answer`, and the crate `media`).
+//! This package is the node around the engine: the REST APIs, the console, the browser phone, the
+//! commands and the process itself. `ARCHITECTURE.md` is the map.
 
 // No input may make the process panic. Where one of these constructs is needed, an `allow` gives
 // the reason. Tests are exempt.

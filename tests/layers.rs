@@ -1,59 +1,53 @@
-//! Checks the dependencies between the modules of `src/`: imports go downwards, and modules of one
-//! row don't import each other unless listed. Reads the `crate::` paths of every file (tests
-//! excluded) and compares them with the table below, which matches `ARCHITECTURE.md`.
+//! Which module may import which: downwards only; modules of one row do not import each other unless listed. Between
+//! crates Cargo sees to it. Reads the `crate::` paths of every file in `src/` and `crates/engine/src/`, tests aside, and
+//! compares them with the tables below, which `ARCHITECTURE.md` draws.
 //!
-//! If this fails, decide which of the two is wrong: the import or the table.
+//! When this fails, ask which of the two is wrong: the import or the table.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Modules by row, lowest first. A path belongs to the module with the longest matching prefix.
+/// The modules of a crate in rows, lowest first, and the imports that are allowed within a row.
 struct Layers {
     src: &'static str,
     rows: &'static [&'static [&'static str]],
-/// (importing module, imported module).
-neighbours: &'static [(&'static str, &'static str)],
+    /// (importing module, imported module).
+    neighbours: &'static [(&'static str, &'static str)],
 }
 
 const ENGINE: Layers = Layers {
     src: "crates/engine/src",
     rows: &[
         &["feed"],
-    &["admission", "answer", "meta", "notices", "stream", "objects", "openid"],
-    &["agents", "call", "erasure", "inbox", "numbers", "people"],
-    &["webhook"],
-    &["config"],
+        &["admission", "answer", "meta", "notices", "stream", "objects", "openid"],
+        &["agents", "call", "erasure", "inbox", "numbers", "people"],
+        &["webhook"],
+        &["config"],
     ],
-    &["cli"],
-];
-
-/// Permitted imports within a row, as (importer, imported).
-const NEIGHBOURS: &[
-// An agent answers calls by writing their documents.
-("agents", "call"),
-    ("agents", "inbox"),
-// A person's messages and recordings are deleted together.
-("erasure", "inbox"),
-// Erasing a person also removes their recordings.
-("erasure", "call"),
-// The upgrade request of a stream is signed like every other request.
-("stream", "answer"),
-// Messages use the outbox of calls, and calls appear in conversations.
-("inbox", "call"),
+    neighbours: &[
+        // An AI agent takes calls and conversations: it writes their documents.
+        ("agents", "call"),
+        ("agents", "inbox"),
+        // A person's messages and recordings are deleted together.
+        ("erasure", "inbox"),
+        ("erasure", "call"),
+        // The upgrade request of a stream is signed like every request to a customer.
+        ("stream", "answer"),
+        // Messages use the outbox of calls, and calls appear in conversations.
+        ("inbox", "call"),
     ],
 };
 
 const ROOT: Layers = Layers {
     src: "src",
     rows: &[&["observe"], &["api", "phone", "console"], &["doctor", "node"], &["cli"]],
-// The console uses the APIs' own commands and queries.
-neighbours: &[("console", "api")],
+    // The console calls the functions behind the REST APIs.
+    neighbours: &[("console", "api")],
 };
 
-/// Modules that have an HTTP client or open connections: customers' servers and the operator's
-/// speech endpoints and storage (`egress`), Graph, the recogniser's socket, the trace collector,
-/// and the simulator.
+/// Who has a client for HTTP or connects: customers' servers and the operator's own speech endpoints and storage
+/// (`egress`), Graph, the recogniser's socket, the trace collector, the stand-in.
 const CLIENTS: &[&str] = &[
     "crates/egress/",
     "crates/engine/src/meta/graph.rs",
@@ -93,7 +87,7 @@ fn r17_only_the_listed_files_connect_to_others() {
 }
 
 #[test]
-fn r26_only_media_and_speech_contain_unsafe_code() {
+fn r26_unsafe_code_is_in_media_and_speech_alone() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     collect(&root.join("src"), &mut files);
@@ -114,23 +108,23 @@ fn imports_point_downwards() {
     let mut wrong = BTreeSet::new();
     for layers in [&ENGINE, &ROOT] {
         let src = Path::new(env!("CARGO_MANIFEST_DIR")).join(layers.src);
-    let mut files = Vec::new();
-    collect(&src, &mut files);
-    assert!(files.len() > 50, "{}: too few files", layers.src);
-    for file in files {
-        let inside = file.strip_prefix(&src).expect("a file of src");
-        let here = module_of(inside);
-// `lib.rs` and `main.rs` belong to no module.
-let Some(from) = layers.module(&here) else { continue };
-        let text = fs::read_to_string(&file).expect("a readable file");
-        for path in imports(&text) {
-            let Some(to) = layers.module(&path) else { continue };
-            if !layers.allows(from, to) {
-                wrong.insert(format!(
+        let mut files = Vec::new();
+        collect(&src, &mut files);
+        assert!(files.len() > 50, "{}: too few files", layers.src);
+        for file in files {
+            let inside = file.strip_prefix(&src).expect("a file of src");
+            let here = module_of(inside);
+            // `lib.rs` and `main.rs` belong to no module.
+            let Some(from) = layers.module(&here) else { continue };
+            let text = fs::read_to_string(&file).expect("a readable file");
+            for path in imports(&text) {
+                let Some(to) = layers.module(&path) else { continue };
+                if !layers.allows(from, to) {
+                    wrong.insert(format!(
                         "{}/{}: {from} may not import {to} (crate::{path})",
                         layers.src,
-                    inside.display()
-                ));
+                        inside.display()
+                    ));
                 }
             }
         }
@@ -140,15 +134,15 @@ let Some(from) = layers.module(&here) else { continue };
 
 impl Layers {
     fn allows(&self, from: &str, to: &str) -> bool {
-    let row = |module: &str| self.rows.iter().position(|row| row.contains(&module));
+        let row = |module: &str| self.rows.iter().position(|row| row.contains(&module));
         from == to || row(to) < row(from) || self.neighbours.contains(&(from, to))
-}
+    }
 
-/// Returns the module of a path such as `call::machine::Input`.
-fn module(&self, path: &str) -> Option<&'static str> {
-    let first = path.split("::").next()?;
+    /// The module of a path such as `call::rooms::Rooms`.
+    fn module(&self, path: &str) -> Option<&'static str> {
+        let first = path.split("::").next()?;
         self.rows.iter().flat_map(|row| row.iter().copied()).find(|module| *module == first)
-}
+    }
 }
 
 /// `call/rooms/state.rs` → `call::rooms::state`.
@@ -161,7 +155,7 @@ fn module_of(file: &Path) -> String {
     parts.join("::")
 }
 
-/// Returns every path after `crate::` outside comments and tests, with groups expanded.
+/// Every path after `crate::` outside comments and tests, groups taken apart.
 fn imports(text: &str) -> Vec<String> {
     let code: String = text
         .lines()
@@ -174,7 +168,7 @@ fn imports(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Expands a use tree: `a::{b, c::d}` → `a::b`, `a::c::d`.
+/// The paths that a use tree names: `a::{b, c::d}` → `a::b`, `a::c::d`.
 fn expand(prefix: &str, tree: &str) -> Vec<String> {
     let name_end =
         tree.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(tree.len());
@@ -223,7 +217,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn all_forms_of_imports_are_found() {
+fn paths_are_found_however_they_are_written() {
     let text = "use crate::store::{Seal, Row};\nuse crate::{\n    feed::Feed,\n    call::rooms::{Input, x::{Y}},\n};\n\
         // crate::cli\nfn f() -> crate::store::Store {}\npub(crate) fn g() {}\n#[cfg(test)]\nmod tests { use crate::node::X; }\n";
     let expected = [
@@ -238,4 +232,4 @@ fn all_forms_of_imports_are_found() {
     assert_eq!((ENGINE.module("callous"), ENGINE.module("call::shell")), (None, Some("call")));
     assert_eq!(module_of(Path::new("call/rooms/mod.rs")), "call::rooms");
     assert!(ENGINE.allows("webhook", "call") && !ENGINE.allows("call", "webhook"));
-} 
+}
