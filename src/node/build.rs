@@ -20,7 +20,6 @@ use crate::api;
 use crate::api::server::ServerConfig;
 use crate::console::{self, Console, DRAFT_PATH, Drafts, Samples, SignUpWindow};
 use crate::observe::{self, Metrics};
-use crate::phone::PhoneDoor;
 use crate::phone::PhoneService;
 use egress::{Egress, EgressConfig, Guard, warm_up};
 use engine::admission::book::Keeper;

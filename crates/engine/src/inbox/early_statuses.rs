@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::Inbox;
 use model::{AuthId, PhoneNumberId};
-use store::{InboxFound, StatusCame};
+use store::{InboxResult, StatusUpdate};
 
 /// The largest number of waiting statuses. Further ones are dropped, like statuses of messages that
 /// another program sent.
@@ -92,13 +92,13 @@ impl Drop for EarlyStatus {
 impl Inbox {
     /// Registers a status that only its message id identifies. Call it before the status is
     /// written, so that an id that arrives in between is not missed.
-    pub(super) fn register_early(&self, came: &StatusCame) -> Option<EarlyStatus> {
+    pub(super) fn register_early(&self, came: &StatusUpdate) -> Option<EarlyStatus> {
         let wamid = came.wamid.clone().filter(|_| came.named.is_none())?;
         self.0.early_statuses.register((came.phone_number_id.clone(), wamid))
     }
 
     /// Retries a status whose message was unknown when it was first written.
-    pub(super) fn retry_status(&self, main: AuthId, came: StatusCame, mut waiting: EarlyStatus) {
+    pub(super) fn retry_status(&self, main: AuthId, came: StatusUpdate, mut waiting: EarlyStatus) {
         let inbox = self.clone();
         self.parts().tasks.spawn(async move {
             for wait in 1..=WAITS_MAX {
@@ -110,7 +110,7 @@ impl Inbox {
                         return;
                     };
                     let found = written.await;
-                    let known = matches!(found, Ok(InboxFound::Status(Some(_), _)));
+                    let known = matches!(found, Ok(InboxResult::Status(Some(_), _)));
                     inbox.finish_status(&main, found);
                     if known || named || stops {
                         return;

@@ -19,8 +19,7 @@ use model::{
     AuthId, Direction, E164, MessageStatus, NotificationTopic, PhoneNumberId, Timestamp, stable_id,
 };
 use store::{
-    EventDraft, EventForm, InboxResult, NewMessage, Pair, StatusUpdate, StoreError, TimelineEntry,
-    UserName,
+    EventDraft, EventForm, InboxResult, NewMessage, Pair, StoreError, TimelineEntry, UserName,
 };
 use xml::ast::DocUrl;
 
@@ -324,7 +323,7 @@ impl Inbox {
         named: Option<Uuid>,
         status: MessageStatus,
         error: Option<(i64, String)>,
-    ) -> StatusUpdate {
+    ) -> store::StatusUpdate {
         let at = self.parts().clock.wall();
         let key = named.map_or_else(|| wamid.clone().unwrap_or_default(), |id| id.to_string());
         let data = json!({
@@ -357,7 +356,7 @@ impl Inbox {
         let by = if wamid.is_some() { "" } else { " here" };
         let of = ["status", status.as_str(), &format!("{key}{by}")];
         let draft = self.draft_about(about, "message.status", &of, data, form);
-        StatusUpdate {
+        store::StatusUpdate {
             phone_number_id: about.phone_number_id.clone(),
             wamid,
             named,

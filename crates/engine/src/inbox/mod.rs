@@ -41,7 +41,7 @@ use crate::meta::Graph;
 use crate::notices::Notices;
 use model::Clock;
 use model::{AuthId, PhoneNumberId, Routing};
-use store::{NewMessage, Pair, Store, UserName, Written};
+use store::{NewMessage, Pair, QueuedCallback, Store, UserName};
 
 pub use files::{FILES, FileKind, UploadError};
 pub use incoming::{QueueFull, Sender, StatusUpdate, StoredFuture, UserMessage};
@@ -207,7 +207,7 @@ impl Inbox {
     }
 
     /// Hands stored callbacks to the outbox.
-    fn send_callbacks(&self, written: Vec<Written>) {
+    fn send_callbacks(&self, written: Vec<QueuedCallback>) {
         for callback in written {
             self.parts().outbox.send(callback, None);
         }

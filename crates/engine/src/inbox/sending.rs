@@ -22,7 +22,10 @@ use super::{Inbox, Turn, words};
 use crate::admission::permission::Refusal;
 use machine::GraphOutcome;
 use model::{Direction, MessageStatus, PhoneNumberId, Timestamp, stable_id};
-use store::{Answers, Conversation, Going, Gone, LeftMessage, NewMessage, Pair, StoreError, Then};
+use store::{
+    AfterReply, AnsweredMessage, Conversation, EnqueueResult, InterruptedMessage, NewMessage,
+    OutgoingMessages, Pair, StoreError,
+};
 
 /// Meta's customer service window: how long free-form messages are allowed after the user's last
 /// message or call.
@@ -226,12 +229,12 @@ impl Inbox {
         &self,
         turn: &Turn,
         replies: Vec<Outgoing>,
-        then: Option<Then>,
+        then: Option<AfterReply>,
     ) -> Result<Vec<Uuid>, SendError> {
         let sender = format!("agent:{}", turn.agent);
         let replies: Vec<_> = replies.into_iter().map(|reply| (Uuid::new_v4(), reply)).collect();
         let ids = replies.iter().map(|(id, _)| *id).take(REPLIES_MAX).collect();
-        let answers = Answers { message: turn.message.id, then };
+        let answers = AnsweredMessage { message: turn.message.id, then };
         self.enqueue(&turn.pair, replies, &sender, Some(turn.epoch), Some(answers)).await?;
         Ok(ids)
     }
@@ -250,7 +253,7 @@ impl Inbox {
         outgoing: Vec<(Uuid, Outgoing)>,
         sender: &str,
         epoch: Option<u64>,
-        answers: Option<Answers>,
+        answers: Option<AnsweredMessage>,
     ) -> Result<(), SendError> {
         let number = self.number_of(pair).ok_or(SendError::NoNumber)?;
         if !self.0.lanes.has_room(pair.conversation) {
@@ -278,7 +281,7 @@ impl Inbox {
             });
         }
         let node_id = self.parts().node_id.clone();
-        let going = Going {
+        let going = OutgoingMessages {
             conversation: pair.conversation,
             messages: messages.clone(),
             node_id,
@@ -286,10 +289,10 @@ impl Inbox {
             answers,
         };
         match self.parts().store.messages().enqueue(going).await.map_err(SendError::Store)? {
-            Gone::Out => {}
+            EnqueueResult::Stored => {}
             // A concurrent request with the same key sends the message.
-            Gone::Before => return Ok(()),
-            Gone::Refused => {
+            EnqueueResult::Duplicate => return Ok(()),
+            EnqueueResult::Refused => {
                 return Err(if epoch.is_some() {
                     SendError::Stale
                 } else {
@@ -441,7 +444,7 @@ impl Inbox {
                 .await?;
             let Some(last) = left.last() else { return Ok(()) };
             after = (last.message.message.at.micros(), last.message.message.id);
-            for LeftMessage { pair, message, epoch, asked } in left {
+            for InterruptedMessage { pair, message, epoch, asked } in left {
                 if asked {
                     let why =
                         "this node ended while it was sending it: whether Meta has it is not known";

@@ -686,15 +686,14 @@ async fn an_answer_is_owed_until_it_is_given_once() {
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "one").await;
     world.writes("91", "two").await;
-    let owed = async || {
-        world.store.take_turns().pending("node", (i64::MIN, Uuid::nil()), 50).await.unwrap()
-    };
+    let owed =
+        async || world.store.turns().pending("node", (i64::MIN, Uuid::nil()), 50).await.unwrap();
     let (first, second) = (turns.recv().await.unwrap(), turns.recv().await.unwrap());
     assert_eq!(owed().await.len(), 2);
     assert!(
         world
             .store
-            .take_turns()
+            .turns()
             .pending("another", (i64::MIN, Uuid::nil()), 50)
             .await
             .unwrap()
@@ -708,7 +707,7 @@ async fn an_answer_is_owed_until_it_is_given_once() {
     assert_eq!(world.graph.seen().len(), 2, "both are out before anything else is done");
     let left = owed().await;
     assert_eq!(left.iter().find(|o| o.message.message.id == first.message.id).unwrap().then, then);
-    world.store.take_turns().finish(first.message.id).await.unwrap();
+    world.store.turns().finish(first.message.id).await.unwrap();
     world.inbox.reply(&second, vec![Outgoing::text("c")], None).await.unwrap();
     assert!(owed().await.is_empty());
 }

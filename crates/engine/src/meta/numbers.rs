@@ -526,7 +526,7 @@ mod tests {
             "restrictions": {"restrictions_list": [{}]}}));
         assert_eq!((settings.enabled, settings.sip, settings.restricted), (Some(true), None, true));
         let sdes =
-            |label: &str| CallingSettings::read(&json!({"srtp_key_exchange_protocol": word})).sdes;
+            |word: &str| CallingSettings::read(&json!({"srtp_key_exchange_protocol": word})).sdes;
         assert_eq!((sdes("SDES"), sdes("DTLS"), settings.sdes), (Some(true), Some(false), None));
         assert_eq!(CallingSettings::read(&json!(null)), CallingSettings::default());
         let token = TokenFacts::read(
