@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn steady_noise_is_taken_away_the_more_the_higher_the_level() {
+    fn higher_levels_suppress_more_steady_noise() {
         let rumble = noise(48_000 * 3, 3_000.0);
         for rate in [Rate::Hz8000, Rate::Hz16000, Rate::Hz24000] {
             let second = usize::try_from(rate.hz()).unwrap();
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_any_length_give_the_same_and_as_much_as_came() {
+    fn output_is_independent_of_the_length_of_pieces() {
         let sound = noise(48_000 / 2, 8_000.0);
         let whole = through(85, Rate::Hz16000, &sound, sound.len());
         assert_eq!(whole.len(), 8_000);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_brought_down_keeps_its_pitch_and_loudness() {
+    fn downsampling_keeps_pitch_and_loudness() {
         let tone =
             |n: i32| ((n as f32 / 48.0 * std::f32::consts::TAU).sin() * 10_000.0).round() as i16;
         let tone: Vec<i16> = (0..48_000).map(tone).collect();

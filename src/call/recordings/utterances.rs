@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn speech_is_cut_at_its_pauses_with_its_onset() {
+    fn speech_is_split_at_pauses_with_its_onset() {
         // The voice detector reports a voice in its fourth frame; 20 frames before it are kept.
         assert_eq!(
             cut(&[(100, false), (100, true), (200, false), (50, true), (10, false)]),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn long_speech_is_cut_sooner_and_endless_speech_all_the_same() {
+    fn long_speech_is_split_at_shorter_pauses_and_endless_speech_at_the_maximum() {
         assert_eq!(
             cut(&[(600, true), (40, false), (100, true)]).len(),
             2,

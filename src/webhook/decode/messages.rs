@@ -5,7 +5,8 @@ use super::super::items::{Content, Item, PermissionReply};
 use super::super::kind::Kind;
 use super::super::read::Value;
 use super::{
-    Arrays, ValueContext, value_context, digits, each_item, first_code, first_words, text, usable_id,
+    Arrays, ValueContext, digits, each_item, first_code, first_words, text, usable_id,
+    value_context,
 };
 use crate::admission::permission::Reply;
 use crate::inbox::{Sender, StatusTold, UserMessage, words};
