@@ -391,7 +391,7 @@ mod tests {
         );
         assert!(
             readings < 1_500 && course.every_ms == 160_000,
-            "{readings} state, each {} ms",
+            "{readings} readings, each {} ms",
             course.every_ms
         );
         let sum = |of: fn(&Sample) -> u32| course.samples.iter().map(of).sum::<u32>();
