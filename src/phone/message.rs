@@ -316,7 +316,7 @@ mod tests {
     use engine::call::captions::{Caption, Speaker};
 
     #[test]
-    fn messages_are_read_or_named_and_say_no_secret() {
+    fn messages_are_parsed_or_refused_without_leaking_secrets() {
         let read = |text: &str| FromPhone::read(text);
         let uuid = "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11";
         assert!(matches!(read(r#"{"type":"ping","later":1}"#), Ok(FromPhone::Ping)));
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_phone_hears_is_json_with_its_kind() {
+    fn messages_to_phones_are_json_with_a_type() {
         let call = CallUuid(uuid::Uuid::nil());
         let ring = ToPhone::Ring {
             call,

@@ -670,7 +670,7 @@ mod tests {
     use super::{dialled, keys};
 
     #[test]
-    fn what_was_dialled_is_digits_or_as_it_is() {
+    fn dialled_numbers_are_normalized_and_other_text_is_kept() {
         let to = |text: &str| dialled(text).ok();
         assert_eq!(to(" +91 98123-45678 ").as_deref(), Some("919812345678"));
         assert_eq!(to("support").as_deref(), Some("support"));

@@ -128,7 +128,7 @@ pub(super) fn path_of(url: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn only_our_own_urls_are_ours() {
+    fn path_of_accepts_only_generated_urls() {
         assert_eq!(super::path_of(&super::url_of("7/turn?x=1#y")), Some("7/turn"));
         for url in [
             "https://agent.invalid.example/7",

@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_before_the_id_waits_for_it_in_order_and_ten_seconds_at_most() {
+    fn events_before_the_id_are_parked_in_order_for_ten_seconds() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let (bindings, call) = (Bindings::default(), CallUuid(uuid::Uuid::from_u128(1)));
         let ringing = CallEvent::Status(PhoneStatus::Ringing);
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded() {
+    fn parked_events_are_bounded() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let bindings = Bindings::default();
         bindings.unnamed.fetch_add(1, Ordering::AcqRel);

@@ -316,14 +316,14 @@ mod tests {
     }
 
     #[test]
-    fn a_breath_is_no_end_and_a_quiet_line_is_nothing() {
+    fn a_short_pause_does_not_end_an_utterance() {
         let told = cuts(&[(50, false), (30, true), (PAUSE - 5, false), (30, true), (60, false)]);
         assert_eq!(told.iter().map(|cut| cut.1).collect::<Vec<_>>(), ["begins", "ends"]);
         assert_eq!(cuts(&[(500, false)]), []);
     }
 
     #[test]
-    fn who_goes_on_is_cut_and_heard_on() {
+    fn long_speech_is_split_and_continues() {
         let mut cutter = Cutter::default();
         // The detector adapts to a steady sound as background noise, so the test alternates like
         // syllables.

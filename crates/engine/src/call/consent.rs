@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_of_a_connect_are_read_by_their_code() {
+    fn connect_refusals_map_to_events_by_code() {
         let rows = [
             (138_006, "Call permission not found.", Some(Event::NoPermission)),
             (

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_is_of_its_stretch_and_not_of_the_call_so_far() {
+    fn a_sample_covers_only_its_stretch() {
         let sampler = Sampler::default();
         assert_eq!((sampler.due_ms(), sampler.course()), (None, None), "nothing to hear yet");
         sampler.look(1, &Quality::default());
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_that_come_late_are_taken_from_where_they_counted_as_lost() {
+    fn late_packets_are_subtracted_from_earlier_losses() {
         let sampler = Sampler::default();
         sampler.begin(0);
         sampler.look(5_000, &account(way(250, 12, 4), StreamStats::default(), 0));
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_rest_belongs_to_the_sample_before_and_silence_makes_no_course() {
+    fn a_short_last_sample_is_merged_and_silence_has_no_course() {
         let sampler = Sampler::default();
         sampler.begin(0);
         sampler.look(5_000, &account(way(250, 0, 4), StreamStats::default(), 0));
@@ -369,14 +369,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_call_has_as_many_samples_as_a_short_one_and_loses_none_of_its_packets() {
+    fn a_long_call_merges_samples_without_losing_packets() {
         let sampler = Sampler::default();
         sampler.begin(0);
         let mut account = Quality::default();
-        let mut state = 0_u32;
+        let mut readings = 0_u32;
         // Ten hours at 50 packets a second, with five bad seconds in the ninth minute.
         while let Some(due) = sampler.due_ms().filter(|due| *due <= 36_000_000) {
-            state += 1;
+            readings += 1;
             account.inbound.packets = u64::from(due) / 20;
             let bad = (540_000..545_000).contains(&(due - 1));
             account.inbound.lost += if bad { 100 } else { 0 };
@@ -390,8 +390,8 @@ mod tests {
             course.samples.len()
         );
         assert!(
-            state < 1_500 && course.every_ms == 160_000,
-            "{state} state, each {} ms",
+            readings < 1_500 && course.every_ms == 160_000,
+            "{readings} readings, each {} ms",
             course.every_ms
         );
         let sum = |of: fn(&Sample) -> u32| course.samples.iter().map(of).sum::<u32>();

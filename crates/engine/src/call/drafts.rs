@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draft_is_one_calls_of_the_person_who_wrote_it() {
+    fn a_draft_serves_one_call_of_its_author() {
         let (account, other) =
             (AuthId::from("MAAAAAAAAAAAAAAAAAAA"), AuthId::from("MABBBBBBBBBBBBBBBBBB"));
         let (asha, ravi, now) = (Uuid::from_u128(1), Uuid::from_u128(2), Clock::real().now());
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn drafts_wait_a_minute_and_are_not_many() {
+    fn drafts_expire_after_a_minute_and_are_bounded() {
         let (account, asha, now) =
             (AuthId::from("MAAAAAAAAAAAAAAAAAAA"), Uuid::from_u128(1), Clock::real().now());
         let (drafts, hers) = (Drafts::default(), (&account, asha));

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_begins_lasts_and_ends_and_its_onset_is_part_of_it() {
+    fn a_sentence_begins_lasts_and_ends_with_its_onset() {
         let (told, passed) = told(&[(50, false), (60, true), (50, false)]);
         assert_eq!(
             told,
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cough_does_not_last_and_a_pause_is_passed_on_when_the_voice_goes_on() {
+    fn a_cough_is_not_lasting_and_a_pause_within_speech_is_passed_on() {
         let (cough, _) = told(&[(50, false), (8, true), (30, false)]);
         assert_eq!(cough, [(53, SpeechEvent::Began), (72, SpeechEvent::Ended { ago_ms: 300 })]);
         let (sentence, passed) =
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_line_tells_and_passes_nothing() {
+    fn silence_reports_and_passes_on_nothing() {
         assert_eq!(told(&[(500, false)]), (Vec::new(), 0));
     }
 }

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_place_gets_a_link() {
+    fn only_the_known_fields_get_a_link() {
         let id = Uuid::from_u128(7);
         let event = json!({"data": {"message": {"text": named(id), "media": {"url": named(id)}}}})
             .to_string();

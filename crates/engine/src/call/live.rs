@@ -113,7 +113,7 @@ mod tests {
     use super::LiveLog;
 
     #[tokio::test]
-    async fn a_follower_gets_what_was_and_what_comes() {
+    async fn a_follower_gets_existing_and_future_lines() {
         let log = LiveLog::new();
         log.push("one".into());
         let follower = log.follow();

@@ -119,7 +119,7 @@ async fn callbacks_of_a_call_and_url_go_out_in_order_one_after_another() {
 }
 
 #[tokio::test]
-async fn r16_no_event_goes_to_another_accounts_webhook_whatever_routing_says() {
+async fn r16_no_event_goes_to_a_webhook_of_another_account() {
     let server = Server::start(|_| Reply::status(204)).await;
     let room = Room::new();
     let node = room.node(OutboxLimits::default()).await;
@@ -148,7 +148,7 @@ async fn r16_no_event_goes_to_another_accounts_webhook_whatever_routing_says() {
 }
 
 #[tokio::test]
-async fn what_a_subaccount_leaves_behind_goes_out_with_its_main_accounts_signature() {
+async fn callbacks_of_a_deleted_subaccount_are_signed_by_its_main_account() {
     let server = Server::start(|_| Reply::status(204)).await;
     let room = Room::new();
     let node = room.node(OutboxLimits::default()).await;
@@ -210,7 +210,7 @@ async fn r04_outbox_survives_kill() {
 
 /// A graceful stop that cuts off an attempt counts it as one of the callback's attempts.
 #[tokio::test]
-async fn r04_an_attempt_that_the_stop_cuts_off_is_counted() {
+async fn r04_an_attempt_cut_off_by_a_stop_is_counted() {
     let server = Server::start(move |seen| match seen.header("x-offhook-attempt") {
         "1" => Reply::Never,
         _ => Reply::status(200),
@@ -262,7 +262,7 @@ async fn r04_an_attempt_that_the_stop_cuts_off_is_counted() {
 
 /// A callback that waited for a connection slot of its host was not in progress.
 #[tokio::test]
-async fn what_the_stop_finds_waiting_is_due_as_it_was() {
+async fn a_stop_leaves_waiting_callbacks_due_unchanged() {
     let hole = Server::start(|_| Reply::Never).await;
     let room = Room::new();
     let node = room.node(OutboxLimits::default()).await;
@@ -317,7 +317,7 @@ async fn r04_a_black_hole_delays_no_other_host() {
 }
 
 #[tokio::test]
-async fn many_dead_hosts_leave_room_for_a_living_one() {
+async fn many_dead_hosts_leave_space_for_a_live_one() {
     let room = Room::new();
     let node = room.node(OutboxLimits { held: 40, held_per_host: 8 }).await;
     node.outbox.start();
@@ -342,7 +342,7 @@ async fn many_dead_hosts_leave_room_for_a_living_one() {
 }
 
 #[tokio::test]
-async fn r04_an_operator_sends_what_was_given_up_once_more() {
+async fn r04_an_operator_redelivers_failed_callbacks() {
     let server = Server::start(|seen| match seen.header("x-offhook-attempt") {
         "1" => Reply::status(410),
         _ => Reply::status(200),
@@ -400,7 +400,7 @@ async fn r04_an_operator_sends_what_was_given_up_once_more() {
 }
 
 #[tokio::test]
-async fn r22_what_another_key_sealed_is_not_sent_without_its_digits() {
+async fn r22_callbacks_sealed_with_another_key_are_not_sent() {
     let server = Server::start(|_| Reply::status(200)).await;
     let room = Room::new();
     let (file, key) = (room.folder.path().join("o.db"), room.folder.path().join("store.key"));

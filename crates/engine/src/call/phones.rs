@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_to_accept_has_the_call_and_the_others_ring_no_longer() {
+    fn the_first_to_accept_gets_the_call_and_the_others_stop_ringing() {
         let (phones, call) = (Phones::default(), call());
         let [mut a, mut b] = [(); 2].map(|()| phones.register(owner()).unwrap());
         let line = phones.line_to(call, name());
@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn who_rings_hears_when_it_stops_and_a_last_decline_is_told() {
+    fn a_ringing_phone_is_notified_of_the_end_and_the_last_decline_is_reported() {
         let (phones, first, second) = (Phones::default(), call(), call());
         let (place, mut told) = phones.register(owner()).unwrap();
         let line = phones.line_to(first, name());
@@ -600,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_phone_may_come_back_and_nobody_else() {
+    fn only_a_lost_phone_can_be_replaced() {
         let (phones, call) = (Phones::default(), call());
         let (first, _told) = phones.register(owner()).unwrap();
         let line = phones.line_from(call, first.place(), name());
@@ -632,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_one_way() {
+    fn keys_count_from_one_source_only() {
         let phones = Phones::default();
         for (first, other) in
             [(KeySource::Stream, KeySource::Socket), (KeySource::Socket, KeySource::Stream)]
@@ -643,7 +643,7 @@ mod tests {
     }
 
     #[test]
-    fn r10_places_calls_and_words_are_bounded() {
+    fn r10_registrations_calls_and_messages_are_bounded() {
         let phones = Phones::default();
         let mut all: Vec<_> = (0..PLACES_MAX).map(|_| phones.register(owner()).unwrap()).collect();
         assert_eq!(phones.register(owner()).err(), Some(NoRoom));

@@ -320,8 +320,8 @@ impl Registry {
         write_record
     }
 
-    /// Starts a call whose record was written by [`Registry::write_record`]. The times are those of its
-    /// request and the zero of its time.
+    /// Starts a call whose record was written by [`Registry::write_record`]. The times are those of
+    /// its request and the zero of its time.
     pub(super) fn begin(
         &self,
         peer: Peer,

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_remark_says_what_is_missing_and_what_to_do() {
+    fn every_remark_names_the_missing_step_and_the_remedy() {
         for missing in [MissingStep::Check, MissingStep::Handshake, MissingStep::Packet] {
             for checking in [true, false] {
                 let text = remark(missing, Duration::from_secs(3), checking);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_not_in_the_record() {
+    fn unmeasured_quality_is_not_in_the_record() {
         assert_eq!(quality(&Quality::default()), None);
         let inbound =
             StreamStats { packets: 1_000, lost: 25, jitter: Duration::from_micros(7_130) };

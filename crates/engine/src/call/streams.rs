@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_and_the_newest_are_kept() {
+    fn one_open_stream_at_a_time_and_the_newest_are_listed() {
         let views = StreamViews::default();
         let (at, id) = (Timestamp::from_secs, |n: u128| StreamId(uuid::Uuid::from_u128(n)));
         assert!(views.claim(id(1), &order(), at(1)));

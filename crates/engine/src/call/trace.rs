@@ -1,7 +1,7 @@
 //! Timing of a call outside of its machine: trace lines of the event log, which a replay ignores.
 //!
-//! The shell writes a line through `EventLogWriter` when an operation ends, so lines are not in the order
-//! of their beginning. `waterfall` reads them. Times are microseconds since the call's zero, which
+//! The shell writes a line through `EventLogWriter` when an operation ends, so lines are not in the
+//! order of their beginning. `waterfall` reads them. Times are microseconds since the call's zero, which
 //! is when its webhook had been parsed; earlier times are negative. Callbacks can be delivered long
 //! after the call and by another process, so their lines carry wall-clock time.
 
@@ -274,7 +274,7 @@ mod tests {
     use model::SpanId;
 
     #[test]
-    fn lines_of_a_trace_are_what_they_are() {
+    fn trace_lines_keep_their_format() {
         let lines = [
             (
                 Trace::Begun {

@@ -76,7 +76,7 @@ mod tests {
     /// Set-ups start in the order of their arrival. When a turn is released, tasks that were ready
     /// before run before the next set-up.
     #[tokio::test(flavor = "current_thread")]
-    async fn r10_set_ups_begin_in_order_and_others_run_between_them() {
+    async fn r10_set_ups_start_in_order_with_other_tasks_between_them() {
         let clock = Clock::real();
         let pressure = Pressure::new(Health::new(), clock.now());
         let turns = Turns(Arc::new(Semaphore::new(EACH)));

@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn our_messages_are_those_of_the_protocol() {
+    fn sent_messages_match_the_protocol() {
         let stream = "20170ada-f610-433b-8758-c02a2aab3662";
         let order = StreamOrder {
             url: DocUrl("wss://bot.example.com/".into()),
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_messages_are_read_as_they_come() {
+    fn parses_the_messages_of_a_server() {
         let play =
             |hz: u32, pcm: &[i16]| Ok(Some(Command::PlayAudio(Sound { hz, pcm: pcm.to_vec() })));
         for (text, read_as) in [
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_message_is_told() {
+    fn invalid_messages_return_their_error_code() {
         let play = |media: Value| json!({"event": "playAudio", "media": media}).to_string();
         for (text, fault) in [
             (String::new(), Fault::InvalidMessage),
@@ -540,7 +540,7 @@ mod tests {
         }
 
         #[test]
-        fn what_we_send_could_be_played_back(pcm in prop::collection::vec(any::<i16>(), 0..400)) {
+        fn sent_audio_can_be_parsed_as_received_audio(pcm in prop::collection::vec(any::<i16>(), 0..400)) {
             for format in [StreamFormat::L16At8000, StreamFormat::L16At16000, StreamFormat::L16At24000] {
                 let media = json!({"contentType": format.encoding(), "sampleRate": format.hz(), "payload": payload(&pcm, format)});
                 let back = read(&json!({"event": "playAudio", "media": media}).to_string());

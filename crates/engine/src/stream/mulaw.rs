@@ -31,7 +31,7 @@ mod tests {
     use super::{decode, encode};
 
     #[test]
-    fn the_values_of_g711() {
+    fn matches_the_values_of_g711() {
         // Table 2a of G.711, scaled to 16 bits.
         for (coded, sample) in [
             (0xff, 0),
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_stands_for_itself_and_a_sample_for_one_near_it() {
+    fn codes_round_trip_and_samples_stay_within_a_step() {
         for coded in 0..=255u8 {
             let again = encode(decode(coded));
             // Zero has two codes.

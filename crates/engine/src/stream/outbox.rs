@@ -134,7 +134,7 @@ mod tests {
     use super::{MEDIA_MAX, NextSend, Outbox};
 
     #[tokio::test]
-    async fn of_sound_the_oldest_is_left_out_and_the_gap_is_seen() {
+    async fn the_oldest_audio_is_dropped_and_leaves_a_gap_in_the_sequence() {
         let outbox = Outbox::default();
         outbox.other(|n| format!("start {n}"));
         for _ in 0..MEDIA_MAX + 3 {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_waits_for_what_comes() {
+    async fn a_reader_waits_for_messages() {
         let outbox = std::sync::Arc::new(Outbox::default());
         let writer = outbox.clone();
         let reader =

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_comes_out_in_frames_as_it_went_in() {
+    fn audio_is_taken_in_frames_in_order() {
         let mut queue = Queue::new(8_000);
         for samples in [1, 99, 130] {
             assert_eq!(queue.push(sound(8_000, samples)), Ok(None));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_is_reached_when_what_was_before_it_is_heard() {
+    fn a_checkpoint_is_reached_after_the_audio_before_it_was_played() {
         let mut queue = Queue::new(8_000);
         queue.checkpoint("at once".to_owned()).unwrap();
         assert_eq!(queue.heard(0).as_deref(), Some("at once"));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cleared_is_neither_heard_nor_told() {
+    fn cleared_audio_and_checkpoints_are_discarded() {
         let mut queue = Queue::new(8_000);
         queue.push(sound(8_000, 1_600)).unwrap();
         queue.checkpoint("lost".to_owned()).unwrap();
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn forty_seconds_fit_and_their_levels_are_told_once_each() {
+    fn holds_forty_seconds_and_reports_each_level_once() {
         let mut queue = Queue::new(16_000);
         let mut told = Vec::new();
         for second in 1..=40 {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_of_the_two_rates_is_changed_and_others_are_refused() {
+    fn converts_between_8_and_16_khz_and_refuses_other_rates() {
         let mut queue = Queue::new(16_000);
         assert_eq!(queue.push(sound(8_000, 160)), Ok(None));
         assert!(queue.has(320) && !queue.has(321));

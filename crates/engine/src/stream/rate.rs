@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_join_as_if_they_were_one() {
+    fn pieces_join_seamlessly() {
         for way in [Conversion::Double, Conversion::Halve] {
             let sound = tone(8_000.0, 440.0, 4_001);
             let whole = through(way, &sound, sound.len());
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn loud_sound_is_cut_and_never_wraps() {
+    fn loud_audio_is_clipped_and_never_wraps() {
         let loud: Vec<i16> =
             (0..800).map(|n| if n / 8 % 2 == 0 { i16::MAX } else { i16::MIN }).collect();
         let out = through(Conversion::Double, &loud, 160);

@@ -329,7 +329,7 @@ mod tests {
     use super::{End, Error, after};
 
     #[tokio::test]
-    async fn a_goodbye_that_ends_our_writing_is_a_goodbye() {
+    async fn a_close_by_the_server_that_fails_a_write_is_not_a_loss() {
         let failed = || Err(Error::ConnectionClosed);
         assert!(matches!(after(failed(), ready(End::Remote)).await, End::Remote));
         assert!(matches!(after(failed(), ready(End::TooLarge)).await, End::TooLarge));

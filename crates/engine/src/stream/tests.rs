@@ -67,7 +67,7 @@ fn open(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r17_a_server_behind_tls_is_believed_only_with_its_certificate() {
+async fn r17_a_tls_server_needs_a_trusted_certificate() {
     let made =
         rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let cert: CertificateDer<'static> = made.cert.der().clone();
@@ -115,7 +115,7 @@ async fn r17_a_server_behind_tls_is_believed_only_with_its_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r17_an_address_that_is_shut_is_not_tried() {
+async fn r17_a_forbidden_address_is_not_tried() {
     for url in ["ws://169.254.169.254/", "wss://metadata.google.internal/", "ws://127.0.0.1:22/"] {
         let (_handle, facts) = open(url, Vec::new());
         let told =
@@ -163,11 +163,11 @@ fn percentiles(mut took: Vec<Duration>) -> [f64; 3] {
 }
 
 /// Not part of a test run: prints the latency that the node adds in each direction, beyond the 20
-/// ms of a packet. `cargo test --release --lib stream::tests::how_late -- --ignored --nocapture`
+/// ms of a packet. `cargo test --release --lib stream::tests::audio_latency -- --ignored --nocapture`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "measures, for benches/README.md"]
 #[allow(clippy::print_stdout, reason = "prints its figures")]
-async fn how_late_sound_is() {
+async fn audio_latency() {
     const PACKETS: usize = 1_500;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("ws://{}/", listener.local_addr().expect("its address"));

@@ -225,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_tell_words_apart_and_are_the_same_in_every_process() {
+    fn keys_are_unambiguous_and_stable() {
         assert_ne!(key_of(&[b"ab", b"c"]), key_of(&[b"a", b"bc"]));
         assert_ne!(key_of(&[b"a"]), key_of(&[b"a", b""]));
         assert_eq!(key_of(&[b"connect", b"1", b"wacid.x"]), 0x15de64dc_df2dffcc_aefe950d_c8e082ed);
     }
 
     #[test]
-    fn r05_what_an_earlier_process_noted_is_remembered_for_the_rest_of_its_time() {
+    fn r05_keys_of_an_earlier_process_keep_their_remaining_lifetime() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let seen = KeyTable::new(Duration::from_secs(600), 1_600);
         assert!(seen.claim(1, clock.now()));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_live_as_long_as_they_should() {
+    fn keys_expire_after_their_lifetime() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let seen = KeyTable::new(Duration::from_secs(600), 100);
         assert!(seen.claim(1, clock.now()));
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_taken_back_can_be_made_again_and_lives_its_own_time() {
+    fn a_forgotten_key_can_be_claimed_again_with_a_new_lifetime() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let seen = KeyTable::new(Duration::from_secs(10), 100);
         assert!(seen.claim(1, clock.now()));
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn r05_what_was_put_away_is_remembered_forgotten_and_over_as_the_rest_is() {
+    fn r05_paged_keys_are_found_forgotten_and_expired() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let seen = KeyTable::new(Duration::from_secs(600), 500_000);
         let all = 100_000_u32;
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn r05_an_earlier_process_s_keys_are_put_away_among_the_rest() {
+    fn r05_keys_of_an_earlier_process_are_paged_with_the_rest() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let seen = KeyTable::new(Duration::from_secs(600), 500_000);
         for n in 0..60_000_u32 {
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn r05_of_ten_at_once_one_is_first() {
+    fn r05_of_ten_concurrent_claims_one_succeeds() {
         let now = Clock::real().now();
         let seen = KeyTable::new(Duration::from_secs(600), 1_000);
         for key in 0..200 {

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json() {
+    fn rejects_invalid_json() {
         let bad: [&[u8]; 14] = [
             b"",
             b" ",
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn members_take_the_last_of_a_name_and_skip_what_they_do_not_know() {
+    fn members_returns_the_last_of_a_name_and_skips_unknown_ones() {
         let deep = format!("{}{}", "[".repeat(64), "]".repeat(64));
         let text =
             format!(r#"{{"\ud800":1,"a":1,"x":{deep},"a":"two","b":3,"b":null,"\u0063":4}}"#);

@@ -263,7 +263,7 @@ fn for_now(promised: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_webhook_of_the_fixtures_does_what_its_row_says() {
+async fn every_webhook_fixture_has_the_effect_of_its_row() {
     let index = index();
     let rows = index["webhooks"].as_array().unwrap();
     assert_eq!(rows.len(), 94);
@@ -435,7 +435,7 @@ fn r05_a_permission_reply_counts_once_and_in_its_order() {
 }
 
 #[tokio::test]
-async fn r05_the_200_for_a_permission_reply_comes_when_it_is_on_the_disk() {
+async fn r05_a_permission_reply_is_durable_before_its_200() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("o.db");
     let mut world = World::at(NOW);
@@ -509,7 +509,7 @@ fn graph_and_call(world: &World, file: &str, item: &Value) {
 }
 
 #[test]
-fn a_terminate_is_read_in_every_shape_meta_has() {
+fn reads_a_terminate_in_every_shape() {
     for (file, status, duration) in [
         ("terminate_completed", "completed", Some(52)),
         ("terminate_failed_no_times", "failed", None),
@@ -531,7 +531,7 @@ fn a_terminate_is_read_in_every_shape_meta_has() {
 }
 
 #[tokio::test]
-async fn verification_as_the_fixtures_say() {
+async fn verification_matches_the_fixtures() {
     let world = World::at(NOW);
     for row in index()["verification"].as_array().unwrap() {
         let uri = format!("/webhooks/meta?{}", row["query"].as_str().unwrap());
@@ -611,7 +611,7 @@ async fn r14_the_order_of_checks_is_size_signature_json() {
 }
 
 #[tokio::test]
-async fn r10_a_body_that_dawdles_is_given_up() {
+async fn r10_a_slow_body_times_out() {
     let world = World::at(NOW);
     let first =
         Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::from_static(b"{")));
@@ -626,7 +626,7 @@ async fn r10_a_body_that_dawdles_is_given_up() {
 }
 
 #[tokio::test]
-async fn r10_many_large_bodies_at_once_take_a_bounded_room() {
+async fn r10_many_concurrent_large_bodies_use_bounded_memory() {
     let world = World::at(NOW);
     let slow = |megabytes: usize| {
         let piece = Bytes::from(vec![b' '; 1 << 20]);
@@ -657,7 +657,7 @@ async fn r10_many_large_bodies_at_once_take_a_bounded_room() {
 
 /// The body is not read, and a redelivery counts as the first delivery.
 #[tokio::test]
-async fn r10_a_door_that_sheds_puts_webhooks_off_unread() {
+async fn r10_an_overloaded_handler_refuses_webhooks_unread() {
     let mut world = World::at(NOW);
     let pressure = Pressure::new(Health::new(), world.clock.now());
     world.door = world.door.with_pressure(pressure.clone());
@@ -682,7 +682,7 @@ async fn r10_a_door_that_sheds_puts_webhooks_off_unread() {
 }
 
 #[test]
-fn wrong_shapes_cost_nobody_else_anything() {
+fn malformed_items_do_not_affect_others() {
     let good = |id: &str| {
         let body: Value = serde_json::from_slice(&connect(id, |_| {})).unwrap();
         body["entry"][0]["changes"][0].clone()
@@ -793,7 +793,7 @@ fn offers_and_directions_of_every_kind() {
 }
 
 #[test]
-fn connects_are_stale_past_a_minute_and_five_ahead() {
+fn connects_are_stale_after_one_minute_or_five_minutes_ahead() {
     for (offset, effect) in [
         (-60, Effect::Admitted),
         (-61, Effect::Stale),
@@ -807,7 +807,7 @@ fn connects_are_stale_past_a_minute_and_five_ahead() {
 }
 
 #[test]
-fn a_caller_with_nothing_to_show_is_anonymous_and_names_lose_their_control_characters() {
+fn a_caller_without_ids_is_anonymous_and_names_lose_control_characters() {
     let body = connect("wacid.A", |call| call["from"] = json!(null));
     let mut body: Value = serde_json::from_slice(&body).unwrap();
     let value = &mut body["entry"][0]["changes"][0]["value"];
@@ -900,7 +900,7 @@ fn r05_a_terminate_leaves_its_tombstone_for_ten_minutes() {
 }
 
 #[test]
-fn r05_a_call_that_the_process_before_began_is_none_of_ours() {
+fn r05_a_call_of_the_previous_process_is_not_started_again() {
     let world = World::at(NOW);
     let key = CallKey { phone_number_id: "106540352242922".into(), wacid: "wacid.A".into() };
     world.door.remember(key);
@@ -923,7 +923,7 @@ fn r05_ten_copies_at_once_make_one_call() {
 }
 
 #[test]
-fn r05_a_connect_and_its_terminate_at_the_same_moment_leave_no_call_behind() {
+fn r05_a_concurrent_connect_and_terminate_leave_no_call() {
     let world = World::at(NOW);
     for n in 0..500 {
         let id = format!("wacid.{n}");
@@ -937,7 +937,7 @@ fn r05_a_connect_and_its_terminate_at_the_same_moment_leave_no_call_behind() {
 }
 
 #[tokio::test]
-async fn r10_no_room_means_reject_and_no_room_for_that_means_come_again() {
+async fn r10_overload_rejects_and_a_full_reject_queue_returns_503() {
     let world = World::with(NOW, 1, 1_000);
     let phones = world.phones();
     phones.no_room.store(true, Ordering::SeqCst);
@@ -966,7 +966,7 @@ async fn r10_no_room_means_reject_and_no_room_for_that_means_come_again() {
 }
 
 #[test]
-fn account_events_are_told_apart_by_content_not_by_order() {
+fn account_events_are_deduplicated_by_content_not_by_order() {
     let world = World::at(NOW);
     let one = br#"{"object":"whatsapp_business_account","entry":[{"changes":[{"field":"account_update","value":{"event":"X","a":[1,{"c":2,"b":1}]}}]}]}"#;
     let same = br#"{"object":"whatsapp_business_account","entry":[{"changes":[{"value":{"a":[1,{"b":1,"c":2}],"event":"X"},"field":"account_update"}]}]}"#;
@@ -979,7 +979,7 @@ fn account_events_are_told_apart_by_content_not_by_order() {
 }
 
 #[test]
-fn a_thousand_and_more_items_of_one_array_are_all_handled() {
+fn handles_more_than_a_thousand_items_of_one_array() {
     let mut body: Value = serde_json::from_slice(&fixture("webhooks/connect_user.json")).unwrap();
     let calls = &mut body["entry"][0]["changes"][0]["value"]["calls"];
     let ids = (0..1_500).map(|n| json!({"id": format!("wacid.{n}"), "event": "terminate"}));
@@ -989,7 +989,7 @@ fn a_thousand_and_more_items_of_one_array_are_all_handled() {
 }
 
 #[test]
-fn r23_labels_stay_a_closed_list() {
+fn r23_labels_are_a_closed_set() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let rendered = recorder.handle();
     metrics::with_local_recorder(&recorder, || {
@@ -1066,7 +1066,7 @@ fn any_fixture() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn r25_no_wrong_type_anywhere_upsets_the_door(
+    fn r25_wrong_types_never_panic(
         file in any_fixture(),
         changes in prop::collection::vec((0usize..60, prop::sample::select(vec![
             json!(null), json!(true), json!(-1), json!(1.5), json!(1e300), json!(""), json!("x"), json!([]), json!({}),
@@ -1085,7 +1085,7 @@ proptest! {
     }
 
     #[test]
-    fn r25_no_broken_byte_upsets_the_reader(
+    fn r25_corrupted_bytes_never_panic(
         file in any_fixture(),
         places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         cut in any::<prop::sample::Index>(),
@@ -1102,7 +1102,7 @@ proptest! {
 }
 
 #[test]
-fn what_could_not_be_stored_is_not_counted_as_stored() {
+fn failed_writes_are_counted_as_busy() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let shown = recorder.handle();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

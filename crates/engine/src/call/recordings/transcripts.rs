@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_told_in_a_row_or_with_who_said_them_when() {
+    fn transcripts_are_plain_text_or_lines_with_speaker_and_time() {
         let said = |channel, from_ms, text: &str| RecognisedText {
             channel,
             from_ms,

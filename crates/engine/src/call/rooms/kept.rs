@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_left_open_ends_where_its_node_was_last_seen() {
+    fn an_orphaned_room_ends_at_the_last_heartbeat() {
         let went = |lived, members: Vec<OpenMember>| {
             let orphan = OrphanRoom {
                 room: room(),
@@ -277,8 +277,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r03_the_next_start_shows_it_as_over_and_tells_of_that_once_and_so_does_the_one_after()
-    {
+    async fn r03_the_next_start_ends_an_orphaned_room_once_and_repeats_idempotently() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let both =

@@ -79,7 +79,7 @@ fn entered(member: MemberId, first: bool, begins: bool, starts: bool) -> (Member
 }
 
 #[test]
-fn who_comes_first_starts_the_room_and_all_hear_each_other() {
+fn the_first_member_starts_the_room_and_all_hear_each_other() {
     let mut room = room();
     let first = room.comes(1, entry());
     assert_eq!(told(&first.effects), [entered(1, true, true, true)]);
@@ -94,7 +94,7 @@ fn who_comes_first_starts_the_room_and_all_hear_each_other() {
 }
 
 #[test]
-fn whoever_asked_is_told_of_the_end_whoever_leaves_last() {
+fn every_end_callback_is_kept_whichever_member_leaves_last() {
     let at = |url: &str| Some(Target { url: DocUrl(url.into()), method: Method::Post });
     let mut room = room();
     for (member, told_end) in
@@ -118,7 +118,7 @@ fn whoever_asked_is_told_of_the_end_whoever_leaves_last() {
 }
 
 #[test]
-fn it_was_there_no_longer_than_it_may_however_late_somebody_notices() {
+fn a_room_lasts_no_longer_than_its_maximum() {
     let mut room = room();
     room.comes(1, RoomEntry { max_duration_ms: Some(300_000), ..entry() });
     room.comes(2, RoomEntry { max_duration_ms: Some(600_000), ..entry() });
@@ -133,7 +133,7 @@ fn it_was_there_no_longer_than_it_may_however_late_somebody_notices() {
 }
 
 #[test]
-fn members_wait_until_one_comes_with_whom_it_starts() {
+fn members_wait_until_one_that_starts_the_room_joins() {
     let mut room = room();
     let waiting = RoomEntry { start_on_enter: false, ..entry() };
     assert_eq!(told(&room.comes(1, waiting.clone()).effects), [entered(1, true, false, false)]);
@@ -167,7 +167,7 @@ fn members_wait_until_one_comes_with_whom_it_starts() {
 }
 
 #[test]
-fn a_full_room_takes_nobody_in_and_who_leaves_makes_room() {
+fn a_full_room_refuses_members_until_one_leaves() {
     let mut room = room();
     let small = RoomEntry { max_members: 1, ..entry() };
     assert!(room.comes(1, small.clone()).is_in);
@@ -181,7 +181,7 @@ fn a_full_room_takes_nobody_in_and_who_leaves_makes_room() {
 }
 
 #[test]
-fn the_room_ends_with_a_moderator_and_who_is_left_alone_leaves() {
+fn the_room_ends_with_a_moderator_and_a_lone_member_leaves() {
     let mut room = room();
     room.comes(1, RoomEntry { end_on_exit: true, ..entry() });
     room.comes(2, entry());
@@ -205,7 +205,7 @@ fn the_room_ends_with_a_moderator_and_who_is_left_alone_leaves() {
 }
 
 #[test]
-fn who_needs_company_does_not_start_a_room_alone() {
+fn a_member_that_needs_company_does_not_start_a_room_alone() {
     let starts = |effects: &[Effect]| {
         told(effects)
             .iter()
@@ -223,7 +223,7 @@ fn who_needs_company_does_not_start_a_room_alone() {
 }
 
 #[test]
-fn coaches_are_recorded_while_somebody_is_in_who_wants_that() {
+fn coaches_are_recorded_while_a_member_requests_it() {
     let mut room = room();
     let recorded = |effects: &[Effect]| -> Vec<(MemberId, bool)> {
         let parts = effects.iter().filter_map(|effect| match effect {
@@ -241,7 +241,7 @@ fn coaches_are_recorded_while_somebody_is_in_who_wants_that() {
 }
 
 #[test]
-fn mute_deaf_hold_and_coaching_change_who_says_what_to_whom() {
+fn mute_deaf_hold_and_coaching_change_the_mix() {
     let mut room = room();
     let role = |role, coaches| RoomEntry { role: Some(role), coaching: coaches, ..entry() };
     room.comes(1, role(Role::Agent, false));
@@ -319,7 +319,7 @@ fn pick() -> impl Strategy<Value = Pick> {
 proptest! { /// A member is neither heard nor hears others while it is muted, held, deaf, waiting or leaving.
 /// Each member is told to leave at most once, and only the last one to leave is reported as last.
 #[test]
-    fn whatever_happens_in_a_room(picks in prop::collection::vec(pick(), 1..60)) {
+    fn room_invariants_hold(picks in prop::collection::vec(pick(), 1..60)) {
         let mut room = room();
         let mut parts: BTreeMap<MemberId, MemberAudio> = BTreeMap::new();
         let (mut out, mut begun) = (BTreeSet::new(), BTreeSet::new());

@@ -271,7 +271,7 @@ mod tests {
     use super::{FetchResponse, SAID_MAX, first_error, said};
 
     #[test]
-    fn a_refused_document_says_its_first_error_for_the_log() {
+    fn a_refused_document_has_a_first_error_for_the_log() {
         for (body, charset) in [
             (&b""[..], None),
             (b"<!DOCTYPE html><html><body>Not found</body></html>", None),
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_url_the_log_has_the_scheme_and_of_a_long_message_its_beginning() {
+    fn logged_findings_redact_urls_and_are_bounded() {
         let message = "action=\"ftp://me:secret@app.example.com/?key=1\" is\nnot a URL";
         assert_eq!(said(message), "action=\"ftp://… is not a URL");
         assert_eq!(said(&"é".repeat(10_000)).chars().count(), SAID_MAX);

@@ -141,7 +141,7 @@ impl Walker {
             begun,
             told: &mut told,
             walked: WalkResult::default(),
-            why_hung_up: "as it was told to",
+            why_hung_up: "as scripted",
             gave_up: false,
             over: false,
             job,
@@ -274,7 +274,7 @@ impl Walk<'_> {
         }
         let Bounds { documents, time } = self.job.bounds;
         let why = if self.walked.documents > documents && self.is_fetching() {
-            format!("the application went on past {documents} documents: it may go in circles")
+            format!("the application requested more than {documents} documents: it may loop")
         } else if self.left().is_zero() {
             format!("the walk took longer than {} s", time.as_secs())
         } else {
@@ -282,7 +282,7 @@ impl Walk<'_> {
         };
         self.gave_up = true;
         self.fault(why);
-        let input = self.hang_up("the walk's bound");
+        let input = self.hang_up("limit of the walk reached");
         self.coming.clear();
         self.comes(0, input);
     }

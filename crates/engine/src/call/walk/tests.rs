@@ -81,7 +81,7 @@ fn pressed(steps: &[Step]) -> Vec<(u64, char)> {
 }
 
 #[tokio::test]
-async fn a_greeting_is_read_and_the_call_ends_as_it_should() {
+async fn a_greeting_plays_and_the_call_ends_normally() {
     let (steps, walked) =
         walked("<Speak loop=\"2\">Ten chars.</Speak><Wait length=\"3\"/>", Caller::default()).await;
     assert_eq!(
@@ -130,7 +130,7 @@ async fn a_greeting_is_read_and_the_call_ends_as_it_should() {
 }
 
 #[tokio::test]
-async fn music_without_end_is_heard_once_unless_something_ends_it() {
+async fn endless_music_plays_once_unless_something_ends_it() {
     let music = "<Play loop=\"0\">https://app.example.com/a.mp3</Play>";
     let (steps, alone) = walked(music, Caller::default()).await;
     assert_eq!((alone.cause, alone.ok(true)), (Some(HangupCause::CallerHangup), true));
@@ -145,7 +145,7 @@ async fn music_without_end_is_heard_once_unless_something_ends_it() {
 }
 
 #[tokio::test]
-async fn each_collection_takes_its_keys_when_its_prompt_is_over() {
+async fn each_collection_gets_its_keys_after_its_prompt() {
     let inner = "<GetDigits numDigits=\"2\"><Speak>Ten chars.</Speak></GetDigits>\n\
                  <GetDigits timeout=\"4\"/>\n\
                  <GetDigits numDigits=\"1\" log=\"false\"/>";
@@ -166,7 +166,7 @@ async fn each_collection_takes_its_keys_when_its_prompt_is_over() {
 }
 
 #[tokio::test]
-async fn a_document_that_is_refused_is_a_fault_with_its_line() {
+async fn a_refused_document_is_a_fault_with_its_line() {
     let (steps, walked) = walked("<Speak>Hi</Speak>\n<Play/>\n<Bogus/>", Caller::default()).await;
     assert!(!walked.ok(false));
     assert_eq!(walked.errors, 2);
@@ -190,7 +190,7 @@ async fn walked_with_a_warning() -> (Vec<Step>, WalkResult) {
 }
 
 #[tokio::test]
-async fn whoever_is_dialled_does_what_was_said() {
+async fn a_dialled_party_follows_its_script() {
     let dial = "<Dial><User>sip:asha@phone.plivo.com</User></Dial><Hangup/>";
     for (callee, lasts_ms) in [
         (Callee::Answers, 12_000),

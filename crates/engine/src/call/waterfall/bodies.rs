@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_cut_between_characters_and_says_so() {
+    fn cuts_a_body_between_characters_and_reports_its_length() {
         let long = "ä".repeat(BODY_MAX);
         let cut = Body::new(Flow::In, "200", Kind::Xml, &format!("x{long}"), Fidelity::Whole);
         assert_eq!((cut.text.len(), cut.cut_of), (BODY_MAX - 1, Some(2 * BODY_MAX + 1)));
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_of_before_has_what_it_has_and_says_what_it_has_not() {
+    fn an_old_log_shows_its_bodies_and_marks_missing_ones() {
         let trace = r#"{"trace":"begun","received_us":-850,"admitted_us":120,"running_us":180,"media_us":420}"#;
         let callback = r#"{"trace":"callback","kind":"hangup","began":1795154594120394,"took_us":9000,"attempts":1,"outcome":"delivered","tries":[{"attempt":1,"span":"0000000000000007","from_us":1,"to_us":8,"status":204}]}"#;
         let (head, rest) = MENU.split_once('\n').expect("lines");
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_sides_descriptions_stand_where_they_were_sent() {
+    fn session_descriptions_are_attached_to_their_bars() {
         let sdp =
             r#"{"trace":"sdp","offer":"v=0\na=ice-pwd:…\n","answer":"v=0\na=setup:active\n"}"#;
         let begun = r#"{"trace":"begun","received_us":-850,"admitted_us":120,"running_us":180,"media_us":420}"#;
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_stay_out_of_logs_is_in_no_body() {
+    fn hidden_input_is_in_no_body() {
         let fall = fall(HIDDEN);
         let all: Vec<&Body> = fall.bars.iter().flat_map(|bar| &bar.bodies).collect();
         let digits: Vec<&str> =
