@@ -85,7 +85,7 @@ impl User {
         self.wa_id.as_deref().or(self.user_id.as_deref()).unwrap_or_default()
     }
 
-    fn render_chat(&self) -> String {
+    fn formatted(&self) -> String {
         view::party(self.key())
     }
 
