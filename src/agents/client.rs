@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::contract::{self, Piece, Question};
 use super::events::Events;
-use super::llm::{self, Tail};
+use super::llm::{self, ActionParser};
 use super::settings::ModelSettings;
 use crate::answer::{EVENT_SIGNATURE, sign_event};
 use egress::{BodyPolicy, Egress, EgressError, EgressRequest, EgressStream, USER_AGENT};
@@ -309,15 +309,15 @@ async fn http_reply(answer: EgressStream, on: &mut dyn ReplySink) -> Result<(), 
 }
 
 async fn llm_reply(answer: EgressStream, on: &mut dyn ReplySink) -> Result<(), AgentError> {
-    let (mut tail, mut spoken) = (Tail::default(), false);
+    let (mut parser, mut spoken) = (ActionParser::default(), false);
     let mut say = |text: String, on: &mut dyn ReplySink| {
         // White space before the first word is dropped.
         let text = if spoken { text } else { text.trim_start().to_owned() };
         spoken |= !text.is_empty();
         if text.is_empty() { Ok(()) } else { on.receive(Piece::Text(text)) }
     };
-    completed(answer, &mut |text| say(tail.push(&text), on)).await?;
-    let (rest, action) = tail.finish();
+    completed(answer, &mut |text| say(parser.push(&text), on)).await?;
+    let (rest, action) = parser.finish();
     say(rest, on).map_err(AgentError::Unreadable)?;
     match action {
         Some(action) => on.receive(Piece::Act(action)).map_err(AgentError::Unreadable),

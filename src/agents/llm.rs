@@ -265,7 +265,7 @@ mod tests {
             (r#"{"error":{"code":7}}"#, r#"{"code":7}"#),
         ] {
             let message = read(wrong.as_bytes()).unwrap_err();
-            assert!(told.ends_with(&format!(": {want}")), "{told}");
+            assert!(message.ends_with(&format!(": {want}")), "{message}");
         }
         let said = |pieces: &[&str]| {
             let mut tail = ActionParser::default();

@@ -34,8 +34,8 @@ impl DeliveryNotices {
             last_notices.insert(of, now);
         }
         let text = format!(
-            "{to} did not take what it was to be told of messages: {why}. That is given up, and can be sent again from the \
-             deliveries of the webhook."
+            "{to} did not accept an event about messages: {why}. The delivery was given up; it can be \
+             repeated from the deliveries of the webhook."
         );
         Some(Notice::new(account, main_account, NotificationTopic::Delivery, text))
     }

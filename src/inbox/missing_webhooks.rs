@@ -74,8 +74,8 @@ impl Inbox {
             if gone && let Some(number) = self.parts().directory.tables().by_mail_id(id) {
                 tracing::warn!(
                     number = %number.spec.number,
-                    "this number goes to a webhook that is not in the configuration any more: its events go nowhere; subscribe it to \
-                     another one, or put the webhook back"
+                    "number routed to a webhook that is no longer in the configuration; its events are lost until \
+                     it is subscribed to another webhook or the webhook is restored"
                 );
             }
         }

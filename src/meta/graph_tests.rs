@@ -142,7 +142,7 @@ fn request(action: GraphAction) -> ActionRequest {
     ActionRequest {
         phone_number_id: "106540352242922".into(),
         token: None,
-        about: About::Call("wacid.A".into()),
+        about: CallTarget::Call("wacid.A".into()),
         action,
         sdp: Some(Arc::from("v=0\r\n")),
         opaque: Some(crate::meta::callback_data(CallUuid(uuid::Uuid::nil()), "node-a")),
@@ -162,7 +162,7 @@ async fn ask(
 }
 
 #[tokio::test]
-async fn requests_are_as_meta_wants_them() {
+async fn requests_have_the_form_that_meta_expects() {
     let server = Server::start([]).await;
     let graph = graph(&server);
     for action in
@@ -197,7 +197,7 @@ async fn requests_are_as_meta_wants_them() {
 }
 
 #[tokio::test]
-async fn r06_each_fault_is_tried_again_as_often_as_the_spec_says() {
+async fn r06_retries_each_fault_as_documented() {
     let silent = |n| std::iter::repeat_n(Reply::Silence, n);
     let html =
         Reply::Answer(502, "content-type: text/html\r\n", "<html><body>Bad gateway</body></html>");
@@ -241,7 +241,7 @@ async fn r06_each_fault_is_tried_again_as_often_as_the_spec_says() {
 }
 
 #[tokio::test]
-async fn an_accept_that_took_effect_unheard_counts_as_done() {
+async fn an_accept_whose_answer_was_lost_counts_as_done() {
     let before =
         Reply::Answer(400, "", r#"{"error":{"message":"Call already accepted","code":100}}"#);
     let (outcome, tries) = ask(GraphAction::Accept, [Reply::Silence, before.clone()]).await;
@@ -253,7 +253,7 @@ async fn an_accept_that_took_effect_unheard_counts_as_done() {
 }
 
 #[tokio::test]
-async fn r06_nothing_is_tried_past_the_deadline() {
+async fn r06_makes_no_attempt_past_the_deadline() {
     let server = Server::start([BUSY, BUSY, BUSY]).await;
     let clock = Clock::real();
     let mut config = config(&server.url);
@@ -268,7 +268,7 @@ async fn r06_nothing_is_tried_past_the_deadline() {
 }
 
 #[tokio::test]
-async fn r06_a_request_that_is_overtaken_is_not_tried_again() {
+async fn r06_does_not_retry_a_superseded_request() {
     let server = Server::start([BUSY, BUSY, BUSY]).await;
     let mut config = config(&server.url);
     config.policy.answering = vec![Duration::from_secs(30); 2];
@@ -292,7 +292,7 @@ async fn r06_a_request_that_is_overtaken_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn r06_who_has_gone_while_a_request_waited_for_its_turn_is_not_answered() {
+async fn r06_does_not_send_a_queued_request_after_the_user_hung_up() {
     let server = Server::start([Reply::Silence]).await;
     let mut config = config(&server.url);
     (config.under_way_max, config.request_timeout) = (1, Duration::from_secs(5));
@@ -318,7 +318,7 @@ async fn r06_who_has_gone_while_a_request_waited_for_its_turn_is_not_answered() 
 }
 
 #[tokio::test]
-async fn r06_the_end_of_an_orphaned_call_is_asked_for_again_for_a_while() {
+async fn r06_repeats_the_end_of_an_orphaned_call_for_a_minute() {
     let orphan = async |replies: Vec<Reply>| {
         let server = Server::start(replies).await;
         let mut config = config(&server.url);
@@ -338,7 +338,7 @@ async fn r06_the_end_of_an_orphaned_call_is_asked_for_again_for_a_while() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_refused_is_told_at_once_whatever_was_asked() {
+async fn reports_a_refused_token_immediately_for_any_request() {
     let no = Reply::Answer(401, "", r#"{"error":{"message":"no token","code":190}}"#);
     let another = Reply::Answer(400, "", r#"{"error":{"message":"no such thing","code":100}}"#);
     let server = Server::start(vec![no.clone(), another, no]).await;
@@ -364,7 +364,7 @@ async fn a_token_that_is_refused_is_told_at_once_whatever_was_asked() {
 }
 
 #[tokio::test]
-async fn nobody_at_home_is_unreachable() {
+async fn a_closed_port_is_unreachable() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", free.local_addr().unwrap());
     drop(free);
@@ -373,14 +373,14 @@ async fn nobody_at_home_is_unreachable() {
 }
 
 #[tokio::test]
-async fn a_huge_answer_is_not_read_to_its_end() {
+async fn stops_reading_an_oversized_answer() {
     let huge: &'static str = Box::leak("x".repeat(200_000).into_boxed_str());
     let (outcome, tries) = ask(GraphAction::Accept, vec![Reply::Answer(200, "", huge); 3]).await;
     assert_eq!((outcome, tries), (GraphOutcome::ServerError { status: 0 }, 3));
 }
 
 #[tokio::test]
-async fn r06_requests_under_way_and_waiting_are_bounded_per_number() {
+async fn r06_bounds_requests_in_flight_and_waiting_per_number() {
     let server = Server::start(vec![Reply::Silence; 40]).await;
     let mut config = config(&server.url);
     config.request_timeout = Duration::from_millis(300);
@@ -410,7 +410,7 @@ async fn r06_requests_under_way_and_waiting_are_bounded_per_number() {
 }
 
 #[tokio::test]
-async fn r10_messages_leave_places_to_calls_and_a_wait_for_one_is_no_time_out() {
+async fn r10_messages_leave_capacity_to_calls_and_do_not_time_out_while_queued() {
     let server = Server::start(vec![Reply::Silence; 2]).await;
     let mut config = config(&server.url);
     config.request_timeout = Duration::from_millis(300);
@@ -424,7 +424,7 @@ async fn r10_messages_leave_places_to_calls_and_a_wait_for_one_is_no_time_out() 
             (graph.clone(), call.phone_number_id.clone(), message.clone());
         sending.spawn(async move { graph.send_message(&number, None, &message).await });
     }
-    while graph.lanes.get(&call.phone_number_id).is_none_or(|lane| lane.aside.waiting() < 4)
+    while graph.lanes.get(&call.phone_number_id).is_none_or(|lane| lane.other.waiting() < 4)
         || server.seen().len() < 2
     {
         tokio::task::yield_now().await;
@@ -441,7 +441,7 @@ async fn r10_messages_leave_places_to_calls_and_a_wait_for_one_is_no_time_out() 
 }
 
 #[tokio::test]
-async fn r06_a_message_that_meta_may_have_is_not_sent_twice() {
+async fn r06_does_not_resend_a_message_that_meta_may_have() {
     let html = || Reply::Answer(502, "", "<html>");
     let message = serde_json::json!({"type": "text"});
     let number = request(GraphAction::Accept).phone_number_id;
@@ -464,7 +464,7 @@ async fn r06_a_message_that_meta_may_have_is_not_sent_twice() {
 
 /// The waiting time matters, not the number of waiting requests.
 #[tokio::test]
-async fn r10_a_line_that_stands_still_forbids_further_calls_and_rejects() {
+async fn r10_a_stalled_queue_refuses_further_calls_and_rejects() {
     let server = Server::start(vec![Reply::Silence; 8]).await;
     let clock = Clock::stepped(model::Timestamp::default());
     let mut config = config(&server.url);
@@ -510,7 +510,7 @@ async fn r22_no_token_in_any_debug() {
 }
 
 #[test]
-fn each_try_is_timed_by_action_and_status() {
+fn measures_each_attempt_by_action_and_status() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let rendered = recorder.handle();
     metrics::with_local_recorder(&recorder, || {
@@ -534,7 +534,7 @@ fn each_try_is_timed_by_action_and_status() {
 }
 
 #[test]
-fn a_base_url_that_is_none_is_said_so() {
+fn rejects_an_invalid_base_url() {
     for url in ["", "graph.facebook.com", "ftp://x/", "https://", "/v23.0"] {
         let error = Graph::new(config(url), Clock::real()).unwrap_err();
         assert!(error.to_string().starts_with("use "), "{url}: {error}");
