@@ -242,7 +242,7 @@ fn agent() -> Agent {
 async fn s4_09_drops_an_agents_answer_after_the_routing_changed() {
     let world = World::start().await;
     let mut turns = world.inbox.take_turns().unwrap();
-    assert!(world.inbox.take_turns().is_none(), "one takes them");
+    assert!(world.inbox.take_turns().is_none(), "the receiver is taken already");
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "one").await;
     let turn = turns.recv().await.unwrap();
@@ -312,7 +312,11 @@ async fn a_number_with_a_new_id_keeps_its_routing_and_conversations() {
     let shown =
         world.store.messages().list(&Scope::of("MA1".into()), before, None, 10).await.unwrap();
     let reply = shown.iter().find(|shown| sent.contains(&shown.message.id)).unwrap();
-    assert_eq!(reply.message.status, MessageStatus::Delivered, "it is found by what is kept");
+    assert_eq!(
+        reply.message.status,
+        MessageStatus::Delivered,
+        "the message is found by the number's first id"
+    );
     // Also after a restart.
     world.restart(takes_all).await;
     assert_eq!(world.inbox.routing_of(&world.number), Routing::Agent(AGENT));
@@ -362,14 +366,14 @@ async fn r10_limits_prefetching_and_downloads_requested_files_immediately() {
     }
     let file = world.file(wanted).await.unwrap();
     assert_eq!(std::fs::read(&file.path).unwrap(), b"here");
-    assert_eq!(fetched(&world.graph.seen()), 4, "three that nobody asked for, and this one");
+    assert_eq!(fetched(&world.graph.seen()), 4, "three prefetched files and the requested one");
     let folder = file.path.parent().unwrap();
     let parts = std::fs::read_dir(folder)
         .unwrap()
         .flatten()
         .filter(|e| e.path().extension().is_some())
         .count();
-    assert_eq!(parts, 3, "what is fetched is on the disk, not in memory");
+    assert_eq!(parts, 3, "downloads are written to disk, not to memory");
 }
 
 #[tokio::test]
@@ -403,14 +407,14 @@ async fn r16_a_new_owner_inherits_neither_messages_nor_routing() {
     world.give("MA2");
     // Also before the new owner is recorded.
     assert_eq!(world.inbox.routing_of(&world.number), Routing::None);
-    world.writes("91", "to the new one").await;
+    world.writes("91", "to the new owner").await;
     let own = world.conversations("MA2", all()).await.remove(0);
     assert_eq!(own.standing.routing, Routing::None);
     let scope = Scope::of("MA2".into());
     let said = world.store.messages().list(&scope, own.pair.conversation, None, 50).await.unwrap();
     assert_eq!(
         said.iter().map(|m| m.message.text.as_str()).collect::<Vec<_>>(),
-        ["to the new one"]
+        ["to the new owner"]
     );
     assert!(world.store.conversations().get(&scope, world_id("91")).await.unwrap().is_none());
     world.inbox.claim().await.unwrap();
@@ -456,11 +460,7 @@ async fn s4_09_routes_all_conversations_by_one_row_unless_one_is_routed_alone() 
         ConversationChange { routing: Some(Routing::None), ..ConversationChange::default() };
     assert!(world.inbox.change(&scope, &one.pair, alone).await.unwrap());
     world.writes("94", "new").await;
-    assert_eq!(
-        of(Some(AGENT)).await,
-        ["91", "93", "94"],
-        "its own routing and the number's, and no other"
-    );
+    assert_eq!(of(Some(AGENT)).await, ["91", "93", "94"], "only its own routing and the number's");
     let now = world.store.conversations().get(&scope, world_id("92")).await.unwrap().unwrap();
     assert_eq!((now.standing.routing, now.standing.epoch), (Routing::None, one.standing.epoch + 1));
     world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
@@ -504,7 +504,7 @@ async fn r03_sends_queued_messages_after_a_restart_unless_meta_may_have_them() {
     assert_eq!(
         told.iter().filter(|told| told.event == "message.status").count(),
         1,
-        "the webhook hears of the first"
+        "the webhook is told about the first"
     );
     let again = world.inbox.remove_webhook(&Scope::of("MA1".into()), webhook).await;
     assert!(matches!(again, Err(RoutingError::InUse)), "{again:?}");
@@ -574,7 +574,7 @@ async fn r05_a_status_from_meta_revokes_a_failure_without_an_answer() {
     );
     events.sort();
     events.dedup();
-    assert_eq!(events.len(), 7, "each is an event of its own");
+    assert_eq!(events.len(), 7, "each is a separate event");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -602,7 +602,7 @@ async fn r05_applies_statuses_that_arrive_before_graphs_answer() {
     world.inbox.wait_until_sent(conversation.pair.conversation).await;
     world.all_sent().await;
     assert_eq!(world.stands(id).await, ("delivered", Some("wamid.sent".to_owned()), None));
-    assert!(world.inbox.0.early_statuses.is_empty(), "nobody waits any more");
+    assert!(world.inbox.0.early_statuses.is_empty(), "no status waits");
 }
 
 #[tokio::test]
@@ -832,9 +832,13 @@ async fn s4_03_ignores_subaccounts_webhooks_when_finding_the_only_one() {
     };
     let scope = Scope::of("MA1".into());
     let subs = world.inbox.make_webhook(&"SA1".into(), order("sub")).await.unwrap().id;
-    assert_eq!(world.inbox.webhook_of(&world.number), None, "its subaccount's is none of its own");
+    assert_eq!(
+        world.inbox.webhook_of(&world.number),
+        None,
+        "a subaccount's webhook does not count"
+    );
     let named = world.inbox.webhook_or_only(&scope, &world.number, Some(subs));
-    assert!(matches!(named, Err(RoutingError::NoWebhook)), "and serves none of its numbers");
+    assert!(matches!(named, Err(RoutingError::NoWebhook)), "and may not serve its numbers");
     let own = world.inbox.make_webhook(&"MA1".into(), order("main")).await.unwrap().id;
     assert_eq!(world.inbox.webhook_of(&world.number), Some(own));
     assert_eq!(world.inbox.webhook_or_only(&scope, &world.number, None).unwrap().id, own);
@@ -870,7 +874,7 @@ async fn serializes_webhook_changes_and_routes_nothing_to_a_deleted_one() {
         world.inbox.change_webhook(&scope, made.id, order("two"))
     );
     let (rotated, renamed) = (rotated.unwrap(), renamed.unwrap());
-    assert_eq!((rotated.secrets.len(), renamed.secrets.len()), (2, 2), "neither undoes the other");
+    assert_eq!((rotated.secrets.len(), renamed.secrets.len()), (2, 2), "neither change is lost");
     world.inbox.remove_webhook(&scope, made.id).await.unwrap();
     let routed =
         world.inbox.route_number(&world.number, Routing::Webhook(Some(made.id)), true).await;

@@ -435,7 +435,7 @@ async fn r10_messages_leave_capacity_to_calls_and_do_not_time_out_while_queued()
     let lost = ended.iter().filter(|sent| **sent == Err(GraphOutcome::Timeout)).count();
     assert_eq!(
         lost, 2,
-        "those behind them waited longer than a request may take, and went out: {ended:?}"
+        "the queued ones waited longer than a request may take and were sent: {ended:?}"
     );
     assert_eq!(server.seen().len(), 7);
 }
@@ -497,7 +497,7 @@ async fn r10_a_stalled_queue_refuses_further_calls_and_rejects() {
         assert_eq!(behind(), expected, "after {step} ms more");
     }
     asking.shutdown().await;
-    assert_eq!(behind(), (false, false), "nobody waits any more");
+    assert_eq!(behind(), (false, false), "no request waits");
     assert!(!graph.is_behind(&"another".into()));
 }
 
