@@ -729,7 +729,7 @@ async fn an_owner_of_a_main_account_reloads() {
 }
 
 #[tokio::test]
-async fn our_own_list_has_what_is_up_then_what_ended_page_by_page() {
+async fn the_number_api_lists_live_then_ended_calls() {
     let node = run().await;
     let mut seen = Vec::new();
     let mut path = "calls/?limit=20".to_owned();
@@ -853,7 +853,7 @@ async fn live_calls_are_listed_shown_and_hung_up() {
 }
 
 #[tokio::test]
-async fn r16_another_tenants_call_is_one_that_never_was() {
+async fn r16_another_tenants_call_does_not_exist() {
     let node = run().await;
     let never = uuid(999);
     let blank = |answer: Answer| {
@@ -889,7 +889,7 @@ async fn r16_another_tenants_call_is_one_that_never_was() {
 }
 
 #[tokio::test]
-async fn r15_who_may_ask() {
+async fn r15_authenticates_requests() {
     let node = run().await;
     let basic = |who: &str, token: &str| {
         format!("authorization: Basic {}\r\n", STANDARD.encode(format!("{who}:{token}")))
@@ -950,7 +950,7 @@ fn order() -> Value {
 }
 
 #[tokio::test]
-async fn a_call_is_ordered_with_every_field() {
+async fn places_a_call_with_every_field() {
     let node = run().await;
     let mut body = order();
     let fields = json!({
@@ -1111,7 +1111,7 @@ async fn the_first_bad_field_is_named() {
 }
 
 #[tokio::test]
-async fn what_forbids_an_order_is_said_with_its_status() {
+async fn reports_why_a_call_is_not_placed() {
     use engine::admission::{Because, Denied, Reason};
     let node = run().await;
     let denied = |reason| {
@@ -1143,7 +1143,7 @@ async fn what_forbids_an_order_is_said_with_its_status() {
 }
 
 #[tokio::test]
-async fn a_repeated_order_with_its_key_places_nothing_more() {
+async fn a_repeated_order_with_its_key_places_no_second_call() {
     let node = run().await;
     let key = "idempotency-key: abc\r\n";
     let first = node.post(MAIN, "application/json", key, &order().to_string()).await;
@@ -1166,7 +1166,7 @@ async fn a_repeated_order_with_its_key_places_nothing_more() {
 }
 
 #[test]
-fn a_part_of_a_path_is_read_as_it_stands_there() {
+fn decodes_path_segments_literally() {
     // RFC 3986, section 3.3: form delimiters are ordinary characters in a path.
     let table = [
         ("name_R%26D", "name_R&D"),
@@ -1181,7 +1181,7 @@ fn a_part_of_a_path_is_read_as_it_stands_there() {
 }
 
 #[tokio::test]
-async fn paths_and_methods_that_are_not_there() {
+async fn answers_unknown_paths_and_methods() {
     let node = run().await;
     for path in ["Message/", "Call/x/Play/y/", "Powerpack/", "PhoneNumber/", "Pricing/"] {
         let answer = node.plivo(MAIN, "GET", path).await;
@@ -1294,7 +1294,7 @@ async fn event_logs_come_from_memory_or_the_store() {
 }
 
 #[tokio::test]
-async fn voices_are_listed_with_who_says_them() {
+async fn lists_voices_with_their_engines() {
     let node = run().await;
     let answer = node.ours(MAIN, "GET", "voices/?language=de", "").await;
     assert_eq!(answer.status, 200, "{}", answer.body);

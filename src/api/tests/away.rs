@@ -13,7 +13,7 @@ use crate::api::{number, plivo};
 use store::StoreError;
 
 #[tokio::test]
-async fn r11_while_the_store_is_away_every_route_says_503_and_when_to_come_again() {
+async fn r11_every_route_answers_503_with_retry_after_while_the_store_is_unavailable() {
     let node = run().await;
     node.store.close().await;
     let id = uuid(3).to_string();
@@ -78,7 +78,7 @@ async fn r11_while_the_store_is_away_every_route_says_503_and_when_to_come_again
 }
 
 #[tokio::test]
-async fn r11_a_fault_of_ours_stays_500() {
+async fn r11_an_internal_error_stays_500() {
     let ours = StoreError::Unreadable { what: "read a call", detail: "no UUID".to_owned() };
     let response = ApiError::from_store(&ours).into_response();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);

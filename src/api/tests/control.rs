@@ -47,7 +47,7 @@ fn files(command: &Command) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_call_that_is_up_is_told_what_is_asked() {
+async fn passes_commands_to_a_live_call() {
     let node = run().await;
     let play = json!({"urls": ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"], "length": "30",
         "legs": "aleg", "loop": true, "mix": "false", "callback_url": "https://a.example.com/ignored"});
@@ -115,7 +115,7 @@ async fn a_call_that_is_up_is_told_what_is_asked() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_named() {
+async fn names_the_invalid_field() {
     let node = run().await;
     let many: Vec<String> = (0..21).map(|n| format!("https://a.example.com/{n}.mp3")).collect();
     for (what, body, error) in [
@@ -180,7 +180,7 @@ async fn what_is_wrong_with_a_request_is_named() {
 }
 
 #[tokio::test]
-async fn only_answered_calls_of_the_account_are_told_anything() {
+async fn passes_commands_only_to_answered_calls_of_the_account() {
     let node = run().await;
     // 102 rings and belongs to the subaccount, 103 belongs to another account, 104 is queued, 3 has
     // ended, and 999 does not exist.
@@ -256,7 +256,7 @@ async fn live_lists_are_filtered_and_paged() {
 }
 
 #[tokio::test]
-async fn streams_are_begun_listed_and_ended() {
+async fn streams_are_started_listed_and_stopped() {
     let node = run().await;
     let body = json!({"service_url": "wss://bot.example.com/socket", "bidirectional": "true", "audio_track": "inbound",
         "stream_timeout": 60, "content_type": "audio/x-mulaw;rate=8000", "extra_headers": "user=42,lang=hi",
@@ -326,7 +326,7 @@ async fn streams_are_begun_listed_and_ended() {
 }
 
 #[tokio::test]
-async fn what_is_no_stream_is_refused() {
+async fn rejects_invalid_streams() {
     let node = run().await;
     for (body, why) in [
         (json!({}), "service_url parameter is missing"),

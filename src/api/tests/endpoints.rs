@@ -26,7 +26,7 @@ fn asha() -> Value {
 }
 
 #[tokio::test]
-async fn endpoints_are_made_shown_changed_and_removed() {
+async fn endpoints_are_created_retrieved_changed_and_deleted() {
     let node = run().await;
     let (status, made) = node.make(MAIN, asha()).await;
     assert_eq!(
@@ -89,7 +89,7 @@ async fn endpoints_are_made_shown_changed_and_removed() {
 }
 
 #[tokio::test]
-async fn what_an_endpoint_can_not_be_is_said() {
+async fn rejects_invalid_endpoints() {
     let node = run().await;
     for (change, wrong) in [
         (json!({"username": null}), "username parameter is missing"),

@@ -53,7 +53,7 @@ async fn each_list_is_paged_and_takes_its_own_cursors_only() {
 }
 
 #[tokio::test]
-async fn what_was_changed_meanwhile_is_told_and_one_of_several_tags_is_enough() {
+async fn reports_a_concurrent_change_and_accepts_any_of_several_tags() {
     let node = run().await;
     let made = node.ours(MAIN, "POST", "api-keys/", r#"{"name":"crm","role":"agent"}"#).await;
     assert_eq!(made.status, 201, "{}", made.body);
@@ -73,7 +73,7 @@ async fn what_was_changed_meanwhile_is_told_and_one_of_several_tags_is_enough() 
 }
 
 #[tokio::test]
-async fn a_dry_run_finds_what_is_wrong_and_changes_nothing() {
+async fn a_dry_run_reports_errors_and_changes_nothing() {
     let node = run().await;
     let (number, waba) = ("phone-numbers/918035737458/?dryRun=true", "wabas/700/?dryRun=true");
     for (path, body, status) in [
@@ -89,7 +89,7 @@ async fn a_dry_run_finds_what_is_wrong_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn faults_of_fields_are_in_plain_words() {
+async fn words_field_errors_in_terms_of_json() {
     let node = run().await;
     for (body, field, words) in [
         (r#"{"callsPerNumber":"many"}"#, "callsPerNumber", "callsPerNumber must be a whole number"),

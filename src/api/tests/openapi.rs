@@ -127,7 +127,7 @@ fn named(document: &Value, schema: &Value) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_document_is_whole() {
+fn the_document_is_complete() {
     let document = document();
     assert_eq!(document["openapi"], "3.1.0");
     let mut ids = BTreeSet::new();
@@ -207,7 +207,7 @@ fn every_body_has_a_schema_and_an_example() {
 /// The number API documents the types that it deserializes. The example of each body must be
 /// accepted, and each documented field must be rejected if its value has the wrong type.
 #[test]
-fn the_number_apis_bodies_are_the_ones_that_are_read() {
+fn the_number_api_reads_the_documented_bodies() {
     let document = document();
     let operations: Vec<&Value> = document["paths"]
         .as_object()
@@ -242,7 +242,7 @@ fn the_number_apis_bodies_are_the_ones_that_are_read() {
 }
 
 #[test]
-fn no_path_of_the_listener_is_left_out() {
+fn documents_every_path_of_the_listener() {
     let document = document();
     // Web pages, and the fallbacks for all paths of an API.
     let others = [

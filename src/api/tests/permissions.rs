@@ -56,7 +56,7 @@ impl Running {
 }
 
 #[tokio::test]
-async fn a_permission_is_read_with_what_remains_of_it() {
+async fn retrieves_a_permission_with_its_remaining_limits() {
     let node = run().await;
     let stranger = json!({
         "status": "none", "expiresAt": null, "missed": 0, "warned": false, "callsLeft": 0, "nextCallAt": null,
@@ -101,7 +101,7 @@ async fn a_permission_is_read_with_what_remains_of_it() {
 }
 
 #[tokio::test]
-async fn l13_a_user_is_asked_and_the_second_request_is_told_when_it_may_be_sent() {
+async fn l13_refuses_a_second_request_with_the_time_of_the_next() {
     let node = run().await;
     let sent = node.request(r#"{"text":"May we call you about your order?"}"#).await;
     assert_eq!((sent.status, &sent.json()["messageId"]), (202, &json!("wamid.1")), "{}", sent.body);
@@ -133,7 +133,7 @@ async fn l13_a_user_is_asked_and_the_second_request_is_told_when_it_may_be_sent(
 }
 
 #[tokio::test]
-async fn what_meta_says_of_a_request_is_told() {
+async fn reports_metas_refusal_of_a_request() {
     let node = run().await;
     let rows = [
         (
@@ -174,7 +174,7 @@ async fn what_meta_says_of_a_request_is_told() {
 }
 
 #[tokio::test]
-async fn bad_requests_are_refused_before_meta_hears_of_them() {
+async fn refuses_bad_requests_without_asking_meta() {
     let node = run().await;
     let long = json!({"text": "x".repeat(1_025)}).to_string();
     let bad = [
@@ -206,7 +206,7 @@ async fn bad_requests_are_refused_before_meta_hears_of_them() {
 }
 
 #[tokio::test]
-async fn r16_nobody_sees_or_asks_anothers_users() {
+async fn r16_hides_the_users_of_other_accounts() {
     let node = run().await;
     for (digits, _, owner) in NUMBERS {
         for who in [MAIN, SUB, OTHER] {

@@ -113,7 +113,7 @@ async fn an_account_reads_as_plivo_writes_it_and_can_be_changed() {
 }
 
 #[tokio::test]
-async fn r16_a_subaccount_is_made_authenticates_and_is_its_main_accounts_alone() {
+async fn r16_a_subaccount_authenticates_and_is_visible_to_its_main_account_only() {
     let node = run().await;
     let (id, token) = node.subaccount("One").await;
     let (status, shown) = node.main("GET", &format!("Subaccount/{id}/"), Value::Null).await;
@@ -247,7 +247,7 @@ async fn a_number_is_renamed_and_its_waba_given_to_a_subaccount() {
 }
 
 #[tokio::test]
-async fn a_subaccount_goes_with_its_applications_where_that_is_wanted() {
+async fn deletes_a_subaccount_with_its_applications_on_request() {
     let node = run().await;
     for (path, body) in [("?cascade=true", Value::Null), ("", json!({"cascade": true}))] {
         let (sub, _) = node.subaccount("One").await;
@@ -387,7 +387,7 @@ async fn an_application_answers_a_number_that_has_no_url_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_was_set_is_there_after_a_start() {
+async fn settings_survive_a_restart() {
     let node = run().await;
     let (sub, token) = node.subaccount("One").await;
     let app = node
@@ -436,7 +436,7 @@ async fn what_was_set_is_there_after_a_start() {
 /// Each documented field is read by its name and rejects values of the wrong type, and required
 /// fields are required.
 #[tokio::test]
-async fn documented_fields_are_the_ones_that_are_read() {
+async fn reads_the_documented_fields() {
     let node = run().await;
     let app = node.application(json!({"app_name": "Menu"})).await;
     let live = uuid(101).to_string();
@@ -494,7 +494,7 @@ async fn documented_fields_are_the_ones_that_are_read() {
 }
 
 #[tokio::test]
-async fn what_is_being_written_comes_in_force_though_nobody_waits_any_more() {
+async fn a_change_takes_effect_after_its_future_is_dropped() {
     let node = run().await;
     let number = E164::parse(BARE).unwrap();
     let keeper = node.keeper.clone();
@@ -513,7 +513,7 @@ async fn what_is_being_written_comes_in_force_though_nobody_waits_any_more() {
 }
 
 #[tokio::test]
-async fn there_are_no_recordings_and_conferences_and_that_is_said() {
+async fn lists_no_recordings_and_conferences() {
     let node = run().await;
     let (status, list) = node.main("GET", "Recording/?limit=5", Value::Null).await;
     assert_eq!(

@@ -47,7 +47,7 @@ impl Running {
 }
 
 #[tokio::test]
-async fn r16_anothers_ids_are_answered_as_ids_that_never_were() {
+async fn r16_answers_other_accounts_ids_like_unknown_ids() {
     let node = run().await;
     let (call, user) = (uuid(3).to_string(), node.user().await);
     let account = (MAIN.into(), MAIN.into());

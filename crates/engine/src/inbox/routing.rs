@@ -321,8 +321,7 @@ impl Inbox {
         conversation: &Conversation,
         to: impl FnOnce(Routing) -> Result<Routing, RoutingError>,
     ) -> Result<(), RoutingError> {
-        const GONE: RoutingError =
-            RoutingError::InvalidState("there is no such conversation any more");
+        const GONE: RoutingError = RoutingError::InvalidState("the conversation no longer exists");
         let pair = &conversation.pair;
         let lock = self.0.changing.lock().await;
         // The conversation may have been changed since the caller read it.

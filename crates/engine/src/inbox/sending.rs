@@ -333,13 +333,14 @@ impl Inbox {
         if let Some(epoch) = epoch
             && !self.still_answers(&pair, epoch).await
         {
-            let why = (0, "not sent: somebody else answers in this conversation now".to_owned());
+            let why = (0, "not sent: the routing of the conversation has changed".to_owned());
             return self.fail_unsent(&pair, &message, why).await;
         }
         let Some(number) = self.number_of(&pair) else {
             let why = (
                 0,
-                "not sent: its number was disconnected, or is another account's now".to_owned(),
+                "not sent: the number was disconnected or belongs to another account now"
+                    .to_owned(),
             );
             return self.fail_unsent(&pair, &message, why).await;
         };
@@ -349,7 +350,7 @@ impl Inbox {
         // The message waited for the store. After a day, the customer service window is closed and
         // the answer is out of date.
         if message.kind != "template" && parts.clock.wall().since(message.at) > WINDOW {
-            let why = (0, "not sent: it waited for more than a day".to_owned());
+            let why = (0, "not sent: the message waited for more than a day".to_owned());
             return self.fail_unsent(&pair, &message, why).await;
         }
         let body = graph_body(&pair, &message);
@@ -446,8 +447,7 @@ impl Inbox {
             after = (last.message.message.at.micros(), last.message.message.id);
             for InterruptedMessage { pair, message, epoch, asked } in left {
                 if asked {
-                    let why =
-                        "this node ended while it was sending it: whether Meta has it is not known";
+                    let why = "the node ended while sending the message: it is unknown whether Meta has it";
                     self.fail(&pair, message.message.id, (0, why.to_owned())).await;
                 } else {
                     self.push_queued(QueuedMessage { pair, message: message.message, epoch });
@@ -501,15 +501,12 @@ fn reason(outcome: GraphOutcome) -> (i64, String) {
     match outcome {
         GraphOutcome::Refused { code, details, .. } => (code, details),
         GraphOutcome::RateLimited { code } => {
-            (code, "Meta is asked too often; try again later".to_owned())
+            (code, "rate limit of Meta reached; try again later".to_owned())
         }
-        GraphOutcome::Timeout | GraphOutcome::ServerError { .. } => (
-            0,
-            "Meta did not answer as it should: whether it has the message is not known".to_owned(),
-        ),
+        GraphOutcome::Timeout | GraphOutcome::ServerError { .. } => {
+            (0, "no valid answer from Meta: it is unknown whether Meta has the message".to_owned())
+        }
         GraphOutcome::Unreachable => (0, "Meta could not be reached".to_owned()),
-        GraphOutcome::Done | GraphOutcome::Gone => {
-            (0, "Meta's answer could not be read".to_owned())
-        }
+        GraphOutcome::Done | GraphOutcome::Gone => (0, "Meta's answer was unreadable".to_owned()),
     }
 }

@@ -239,10 +239,10 @@ fn agent() -> Agent {
 }
 
 #[tokio::test]
-async fn s4_09_an_agents_answer_is_dropped_once_the_routing_has_changed() {
+async fn s4_09_drops_an_agents_answer_after_the_routing_changed() {
     let world = World::start().await;
     let mut turns = world.inbox.take_turns().unwrap();
-    assert!(world.inbox.take_turns().is_none(), "one takes them");
+    assert!(world.inbox.take_turns().is_none(), "the receiver is taken already");
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "one").await;
     let turn = turns.recv().await.unwrap();
@@ -290,7 +290,7 @@ async fn s4_09_an_agents_answer_is_dropped_once_the_routing_has_changed() {
 }
 
 #[tokio::test]
-async fn a_number_that_meta_gives_another_id_keeps_its_routing_and_its_conversations() {
+async fn a_number_with_a_new_id_keeps_its_routing_and_conversations() {
     let mut world = World::start().await;
     let mut turns = world.inbox.take_turns().unwrap();
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
@@ -312,14 +312,18 @@ async fn a_number_that_meta_gives_another_id_keeps_its_routing_and_its_conversat
     let shown =
         world.store.messages().list(&Scope::of("MA1".into()), before, None, 10).await.unwrap();
     let reply = shown.iter().find(|shown| sent.contains(&shown.message.id)).unwrap();
-    assert_eq!(reply.message.status, MessageStatus::Delivered, "it is found by what is kept");
+    assert_eq!(
+        reply.message.status,
+        MessageStatus::Delivered,
+        "the message is found by the number's first id"
+    );
     // Also after a restart.
     world.restart(takes_all).await;
     assert_eq!(world.inbox.routing_of(&world.number), Routing::Agent(AGENT));
 }
 
 #[tokio::test]
-async fn a_message_that_comes_twice_is_one_with_one_turn() {
+async fn a_duplicate_message_is_stored_once_with_one_turn() {
     let world = World::start().await;
     let mut turns = world.inbox.take_turns().unwrap();
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
@@ -348,7 +352,7 @@ fn fetched(seen: &[ReceivedRequest]) -> usize {
 }
 
 #[tokio::test]
-async fn r10_few_files_are_fetched_at_a_time_and_one_that_is_asked_for_waits_for_none_of_them() {
+async fn r10_limits_prefetching_and_downloads_requested_files_immediately() {
     let world =
         World::with(files(|file| if file == "wanted" { Reply::ok("here") } else { Reply::Never }))
             .await;
@@ -362,18 +366,18 @@ async fn r10_few_files_are_fetched_at_a_time_and_one_that_is_asked_for_waits_for
     }
     let file = world.file(wanted).await.unwrap();
     assert_eq!(std::fs::read(&file.path).unwrap(), b"here");
-    assert_eq!(fetched(&world.graph.seen()), 4, "three that nobody asked for, and this one");
+    assert_eq!(fetched(&world.graph.seen()), 4, "three prefetched files and the requested one");
     let folder = file.path.parent().unwrap();
     let parts = std::fs::read_dir(folder)
         .unwrap()
         .flatten()
         .filter(|e| e.path().extension().is_some())
         .count();
-    assert_eq!(parts, 3, "what is fetched is on the disk, not in memory");
+    assert_eq!(parts, 3, "downloads are written to disk, not to memory");
 }
 
 #[tokio::test]
-async fn a_full_folder_takes_only_what_is_asked_for() {
+async fn a_full_cache_only_downloads_requested_files() {
     let world = World::with(files(|_| Reply::ok("here"))).await;
     world.inbox.0.media_cache.fill();
     let id = world.says("91", "image", json!({"image": {"id": "m1"}})).await;
@@ -388,7 +392,7 @@ async fn a_full_folder_takes_only_what_is_asked_for() {
 }
 
 #[tokio::test]
-async fn r16_a_numbers_next_owner_reads_nothing_of_the_formers_and_nothing_that_was_set_goes_on() {
+async fn r16_a_new_owner_inherits_neither_messages_nor_routing() {
     let mut world = World::start().await;
     let mut turns = world.inbox.take_turns().unwrap();
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
@@ -403,14 +407,14 @@ async fn r16_a_numbers_next_owner_reads_nothing_of_the_formers_and_nothing_that_
     world.give("MA2");
     // Also before the new owner is recorded.
     assert_eq!(world.inbox.routing_of(&world.number), Routing::None);
-    world.writes("91", "to the new one").await;
+    world.writes("91", "to the new owner").await;
     let own = world.conversations("MA2", all()).await.remove(0);
     assert_eq!(own.standing.routing, Routing::None);
     let scope = Scope::of("MA2".into());
     let said = world.store.messages().list(&scope, own.pair.conversation, None, 50).await.unwrap();
     assert_eq!(
         said.iter().map(|m| m.message.text.as_str()).collect::<Vec<_>>(),
-        ["to the new one"]
+        ["to the new owner"]
     );
     assert!(world.store.conversations().get(&scope, world_id("91")).await.unwrap().is_none());
     world.inbox.claim().await.unwrap();
@@ -435,7 +439,7 @@ async fn r16_a_numbers_next_owner_reads_nothing_of_the_formers_and_nothing_that_
 }
 
 #[tokio::test]
-async fn s4_09_all_conversations_change_by_one_row_and_one_alone_counts_over_it() {
+async fn s4_09_routes_all_conversations_by_one_row_unless_one_is_routed_alone() {
     let world = World::start().await;
     for user in ["91", "92", "93"] {
         world.writes(user, "hello").await;
@@ -456,11 +460,7 @@ async fn s4_09_all_conversations_change_by_one_row_and_one_alone_counts_over_it(
         ConversationChange { routing: Some(Routing::None), ..ConversationChange::default() };
     assert!(world.inbox.change(&scope, &one.pair, alone).await.unwrap());
     world.writes("94", "new").await;
-    assert_eq!(
-        of(Some(AGENT)).await,
-        ["91", "93", "94"],
-        "its own routing and the number's, and no other"
-    );
+    assert_eq!(of(Some(AGENT)).await, ["91", "93", "94"], "only its own routing and the number's");
     let now = world.store.conversations().get(&scope, world_id("92")).await.unwrap().unwrap();
     assert_eq!((now.standing.routing, now.standing.epoch), (Routing::None, one.standing.epoch + 1));
     world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
@@ -469,7 +469,7 @@ async fn s4_09_all_conversations_change_by_one_row_and_one_alone_counts_over_it(
 }
 
 #[tokio::test]
-async fn r03_what_was_taken_for_sending_goes_out_after_a_restart_and_what_meta_may_have_does_not() {
+async fn r03_sends_queued_messages_after_a_restart_unless_meta_may_have_them() {
     let mut world = World::with(|_| Reply::Never).await;
     let order = WebhookSpec {
         name: "crm".to_owned(),
@@ -504,7 +504,7 @@ async fn r03_what_was_taken_for_sending_goes_out_after_a_restart_and_what_meta_m
     assert_eq!(
         told.iter().filter(|told| told.event == "message.status").count(),
         1,
-        "the webhook hears of the first"
+        "the webhook is told about the first"
     );
     let again = world.inbox.remove_webhook(&Scope::of("MA1".into()), webhook).await;
     assert!(matches!(again, Err(RoutingError::InUse)), "{again:?}");
@@ -513,7 +513,7 @@ async fn r03_what_was_taken_for_sending_goes_out_after_a_restart_and_what_meta_m
 }
 
 #[tokio::test]
-async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
+async fn r05_a_status_from_meta_revokes_a_failure_without_an_answer() {
     let mut world = World::with(|_| Reply::Never).await;
     let order = WebhookSpec {
         name: "crm".to_owned(),
@@ -574,11 +574,11 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     );
     events.sort();
     events.dedup();
-    assert_eq!(events.len(), 7, "each is an event of its own");
+    assert_eq!(events.len(), 7, "each is a separate event");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn r05_statuses_that_overtake_graphs_answer_without_our_own_data_are_applied() {
+async fn r05_applies_statuses_that_arrive_before_graphs_answer() {
     let (answer, may_answer) = std::sync::mpsc::sync_channel::<()>(16);
     let may_answer = Mutex::new(may_answer);
     // Graph's handler blocks its thread; the runtime has others.
@@ -602,11 +602,11 @@ async fn r05_statuses_that_overtake_graphs_answer_without_our_own_data_are_appli
     world.inbox.wait_until_sent(conversation.pair.conversation).await;
     world.all_sent().await;
     assert_eq!(world.stands(id).await, ("delivered", Some("wamid.sent".to_owned()), None));
-    assert!(world.inbox.0.early_statuses.is_empty(), "nobody waits any more");
+    assert!(world.inbox.0.early_statuses.is_empty(), "no status waits");
 }
 
 #[tokio::test]
-async fn l13_a_message_that_asks_for_permission_counts_before_it_goes_out() {
+async fn l13_counts_a_permission_request_before_it_is_sent() {
     use crate::admission::permission::{Consents, PairKey, State};
     let asks = |text: &str| Outgoing {
         kind: "interactive".to_owned(),
@@ -654,7 +654,7 @@ async fn l13_a_message_that_asks_for_permission_counts_before_it_goes_out() {
 }
 
 #[tokio::test]
-async fn one_name_is_one_message_for_a_day_and_over_a_restart() {
+async fn an_idempotency_key_names_one_message_for_a_day_across_restarts() {
     let mut world = World::start().await;
     world.writes("91", "hello").await;
     let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
@@ -680,7 +680,7 @@ async fn one_name_is_one_message_for_a_day_and_over_a_restart() {
 }
 
 #[tokio::test]
-async fn an_answer_is_owed_until_it_is_given_once() {
+async fn a_turn_is_pending_until_it_is_answered_once() {
     let world = World::start().await;
     let mut turns = world.inbox.take_turns().unwrap();
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
@@ -713,7 +713,7 @@ async fn an_answer_is_owed_until_it_is_given_once() {
 }
 
 #[tokio::test]
-async fn a_removed_agent_is_taken_out_of_all_that_names_it() {
+async fn deleting_an_agent_removes_it_from_all_routings() {
     let world = World::start().await;
     let scope = Scope::of("MA1".into());
     assert!(!world.store.agents().is_in_use(AGENT).await.unwrap());
@@ -728,7 +728,7 @@ async fn a_removed_agent_is_taken_out_of_all_that_names_it() {
 }
 
 #[tokio::test]
-async fn s4_19_an_agent_that_is_removed_while_a_number_is_given_to_it_answers_nowhere() {
+async fn s4_19_an_agent_deleted_during_a_routing_change_answers_nowhere() {
     let world = World::start().await;
     let scope = Scope::of("MA1".into());
     world.writes("91", "hello").await;
@@ -778,7 +778,7 @@ async fn s4_19_an_agent_that_is_removed_while_a_number_is_given_to_it_answers_no
 }
 
 #[tokio::test]
-async fn s4_19_a_conversation_subscribed_and_unsubscribed_at_once_tells_of_one_of_the_two_orders() {
+async fn s4_19_serializes_concurrent_subscribe_and_unsubscribe() {
     let world = World::start().await;
     let scope = Scope::of("MA1".into());
     let order = |name: &str| WebhookSpec {
@@ -824,7 +824,7 @@ async fn s4_19_a_conversation_subscribed_and_unsubscribed_at_once_tells_of_one_o
 }
 
 #[tokio::test]
-async fn s4_03_a_main_accounts_only_webhook_is_its_own() {
+async fn s4_03_ignores_subaccounts_webhooks_when_finding_the_only_one() {
     let world = World::start().await;
     let order = |name: &str| WebhookSpec {
         name: name.to_owned(),
@@ -832,16 +832,20 @@ async fn s4_03_a_main_accounts_only_webhook_is_its_own() {
     };
     let scope = Scope::of("MA1".into());
     let subs = world.inbox.make_webhook(&"SA1".into(), order("sub")).await.unwrap().id;
-    assert_eq!(world.inbox.webhook_of(&world.number), None, "its subaccount's is none of its own");
+    assert_eq!(
+        world.inbox.webhook_of(&world.number),
+        None,
+        "a subaccount's webhook does not count"
+    );
     let named = world.inbox.webhook_or_only(&scope, &world.number, Some(subs));
-    assert!(matches!(named, Err(RoutingError::NoWebhook)), "and serves none of its numbers");
+    assert!(matches!(named, Err(RoutingError::NoWebhook)), "and may not serve its numbers");
     let own = world.inbox.make_webhook(&"MA1".into(), order("main")).await.unwrap().id;
     assert_eq!(world.inbox.webhook_of(&world.number), Some(own));
     assert_eq!(world.inbox.webhook_or_only(&scope, &world.number, None).unwrap().id, own);
 }
 
 #[tokio::test]
-async fn webhooks_of_an_account_that_is_gone_are_its_heirs() {
+async fn webhooks_of_a_deleted_account_move_to_its_heir() {
     let world = World::start().await;
     let url = xml::ast::DocUrl("https://crm.example.com/".into());
     let made = world
@@ -857,7 +861,7 @@ async fn webhooks_of_an_account_that_is_gone_are_its_heirs() {
 }
 
 #[tokio::test]
-async fn webhooks_change_one_after_the_other_and_nothing_goes_to_one_that_was_removed() {
+async fn serializes_webhook_changes_and_routes_nothing_to_a_deleted_one() {
     let world = World::start().await;
     let order = |name: &str| WebhookSpec {
         name: name.to_owned(),
@@ -870,7 +874,7 @@ async fn webhooks_change_one_after_the_other_and_nothing_goes_to_one_that_was_re
         world.inbox.change_webhook(&scope, made.id, order("two"))
     );
     let (rotated, renamed) = (rotated.unwrap(), renamed.unwrap());
-    assert_eq!((rotated.secrets.len(), renamed.secrets.len()), (2, 2), "neither undoes the other");
+    assert_eq!((rotated.secrets.len(), renamed.secrets.len()), (2, 2), "neither change is lost");
     world.inbox.remove_webhook(&scope, made.id).await.unwrap();
     let routed =
         world.inbox.route_number(&world.number, Routing::Webhook(Some(made.id)), true).await;
@@ -882,7 +886,7 @@ async fn webhooks_change_one_after_the_other_and_nothing_goes_to_one_that_was_re
 }
 
 #[tokio::test]
-async fn s3_04_searches_know_no_case_in_any_script_and_look_at_users_by_their_digits() {
+async fn s3_04_searches_ignore_case_in_any_script_and_find_users_by_digits() {
     let world = World::start().await;
     world.writes("919811111111", "Zwölf ÄPFEL bitte").await;
     world.writes("919822222222", "МОСКВА").await;

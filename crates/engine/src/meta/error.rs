@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fixture_of_graph() {
+    fn classifies_every_fixture() {
         let want = |file: &str| match file {
             "error_100_call_ended" => Want::Gone,
             "error_131016_overloaded" | "ok_status_with_error" | "error_html_502" => {
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connect_without_id_is_no_success() {
+    fn a_connect_without_an_id_is_not_a_success() {
         let none = br#"{"messaging_product":"whatsapp","calls":[]}"#;
         let one = br#"{"messaging_product":"whatsapp","calls":[{"id":"wacid.A"}]}"#;
         assert_eq!(
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_that_are_no_json_go_by_their_status() {
+    fn classifies_non_json_bodies_by_status() {
         let rows: [(u16, &[u8], Want); 9] = [
             (200, b"", Want::Server { once: false }),
             (200, b"{\"success\":tr", Want::Server { once: false }),
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn ending_a_call_is_given_up_only_at_a_clear_no() {
+    fn gives_up_ending_a_call_only_after_a_clear_refusal() {
         let error = |code: i64, text: &str| {
             serde_json::to_vec(&serde_json::json!({"error": {"message": text, "code": code}}))
                 .unwrap()
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn r06_what_a_gateway_says_leaves_a_deed_open_and_what_graph_says_does_not() {
+    fn r06_a_gateways_error_is_ambiguous_and_graphs_is_not() {
         let said = br#"{"error":{"message":"overloaded","code":131016}}"#;
         for (status, body, open) in [
             (200, &b""[..], true),
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_codes_go_by_what_they_say_of_themselves() {
+    fn classifies_unknown_codes_by_their_transient_flag() {
         let error = |code: i64, transient: Option<bool>| {
             serde_json::to_vec(&serde_json::json!({"error": {"message": "x", "code": code, "is_transient": transient}}))
                 .unwrap()

@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fixtures() {
+    fn reads_the_fixtures() {
         let page = fixture("phone_numbers");
         let all: Vec<_> =
             page["response"]["data"].as_array().unwrap().iter().map(PhoneNumber::read).collect();
@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_odd_is_read_all_the_same() {
+    fn reads_unusual_values() {
         let number = PhoneNumber::read(
             &json!({"id": 7, "display_phone_number": "+1 631-555-3601", "status": null,
             "verified_name": "A\u{7}b", "quality_rating": "green"}),

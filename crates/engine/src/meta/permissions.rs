@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fixtures() {
+    fn reads_the_fixtures() {
         let none = read(&fixture("call_permissions_none")["response"]).unwrap();
         assert_eq!(none, CallPermissions::default());
         let some = read(&fixture("call_permissions_temporary")["response"]).unwrap();
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_odd_is_read_all_the_same() {
+    fn reads_unusual_values() {
         let answer = |permission: Value, limit: Value| {
             read(&json!({"permission": permission, "actions": [
                 {"action_name": "start_call", "limits": [limit, 7, {}]}, {"action_name": "dance"}, null], "new": {}}))

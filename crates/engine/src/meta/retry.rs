@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn r06_questions_are_asked_again_and_deeds_only_where_nothing_was_done() {
+    fn r06_retries_requests_with_effects_only_if_nothing_was_done() {
         let policy = Policy::default();
         let tries = |has_effect, fault| {
             millis(&[1, 2, 3].map(|tries| policy.pause_of_request(has_effect, tries, fault, 0.5)))
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn r06_in_no_ten_seconds_more_than_ten_or_a_tenth_wherever_they_begin() {
+    fn r06_limits_retries_in_every_ten_seconds() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let mut budget = Budget::new(clock.now());
         let (mut requests, mut retries) = (Vec::new(), Vec::new());

@@ -199,7 +199,7 @@ mod tests {
         paused.extend((0..12).map(|_| asked(soon, clock.now(), &mut budget)));
         assert!(
             paused.iter().all(|(_, next)| matches!(next, NextStep::Retry { .. })),
-            "nobody has sent yet"
+            "no retry was sent yet"
         );
         clock.step(soon);
         let sent: Vec<_> = paused
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(
             gone.begin_attempt(true, now, &mut budget),
             Some(NextStep::Done(GraphOutcome::Gone)),
-            "overtaken in its queue"
+            "superseded in its queue"
         );
     }
 }

@@ -21,7 +21,7 @@ mod tests {
     use super::{OTHER, of};
 
     #[test]
-    fn r23_whatever_number_graph_sends_its_words_are_few() {
+    fn r23_bounds_the_number_of_labels() {
         let words: BTreeSet<String> = (0..=u16::MAX).map(of).collect();
         assert!((40..80).contains(&words.len()), "{}", words.len());
         let kept = [200, 301, 400, 401, 403, 429, 500, 502, 503, 504]

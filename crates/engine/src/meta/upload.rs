@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_form_is_as_long_as_it_says_and_its_names_end_no_line() {
+    async fn the_form_has_the_declared_length_and_escaped_names() {
         use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
         let mut file = File::from_std(tempfile::tempfile().unwrap());
         let content = vec![b'x'; CHUNK + 7];

@@ -283,7 +283,7 @@ impl VoiceAgents {
             self.begin(wish.call, UserInput { kind: "start".to_owned(), ..UserInput::default() });
             return self.reply(wish, base).await;
         }
-        self.said(wish.call, Role::Assistant, &agent.spec.greeting);
+        self.record_line(wish.call, Role::Assistant, &agent.spec.greeting);
         Ok(document::listen(&agent.spec, base, &PromptSource::Text(&agent.spec.greeting), false))
     }
 
@@ -401,7 +401,7 @@ impl VoiceAgents {
             }
             ReplyState::Complete(Some(reply)) => {
                 let text = reply.text();
-                self.said(wish.call, Role::Assistant, &text);
+                self.record_line(wish.call, Role::Assistant, &text);
                 match &reply.action {
                     Some(action) => self.act(wish, &spec, base, &text, action),
                     None if text.is_empty() => {
@@ -551,7 +551,7 @@ impl VoiceAgents {
         let apology = document::apology(&spec.language);
         let text = if text.is_empty() && *action == Action::Escalate { apology } else { text };
         if text == apology {
-            self.said(wish.call, Role::Assistant, apology);
+            self.record_line(wish.call, Role::Assistant, apology);
         }
         document::act(spec, base, text, action)
     }
@@ -564,7 +564,7 @@ impl VoiceAgents {
         }
     }
 
-    fn said(&self, call: CallUuid, role: Role, text: &str) {
+    fn record_line(&self, call: CallUuid, role: Role, text: &str) {
         let at = self.0.agents.clock().wall().rfc3339();
         if let Some(dialogue) = self.dialogues().get_mut(&call) {
             // A streamed reply that is over was played before this.
