@@ -103,7 +103,7 @@ pub(crate) struct Action {
 
 /// Why an activity is stopped from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub(crate) enum StopReason {
     /// The call ends, and its media with it.
     CallEnds,
     /// Another document takes over.

@@ -215,7 +215,7 @@ impl Recording {
             Some(reason) => {
                 let reason = foreign(&reason);
                 if let Some(place) = env.place {
-                    env.ctx.remark(format!("{place} could not record: {why}; the call goes on"));
+                    env.ctx.remark(format!("{place} could not record: {reason}; the call goes on"));
                 }
                 Completion::failed(reason)
             }

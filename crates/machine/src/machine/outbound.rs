@@ -240,7 +240,7 @@ fn answer(ctx: &mut CallContext) -> State {
     for timer in [Timer::Ring, Timer::RingLimit, Timer::AcceptedOverdue] {
         ctx.timers.clear(timer);
     }
-    LiveState::begin_placed(ctx)
+    LiveState::begin_outbound(ctx)
 }
 
 impl UnboundState {

@@ -231,19 +231,19 @@ impl Scenario {
             record: RecordingId(0),
             legs: BTreeMap::new(),
         };
-        for input in &self.inputs {
+        for timed in &self.inputs {
             while let Some(due) =
-                run.machine.poll_timeout().map(|(due, _)| due).filter(|due| due.0 < input.at)
+                run.machine.poll_timeout().map(|(due, _)| due).filter(|due| due.0 < timed.at)
             {
                 run.give(due.0, "timer", Input::Timer);
             }
-            for comment in &input.comments {
+            for comment in &timed.comments {
                 let _ = writeln!(run.text, "{comment}");
             }
-            match run.input(&input.words) {
-                Some(input) => run.give(input.at, &input.words, input),
+            match run.input(&timed.words) {
+                Some(input) => run.give(timed.at, &timed.words, input),
                 None => {
-                    let _ = writeln!(run.text, "{:<8}{}", format!("@{}", input.at), input.words);
+                    let _ = writeln!(run.text, "{:<8}{}", format!("@{}", timed.at), timed.words);
                 }
             }
         }
@@ -607,7 +607,9 @@ fn outbound_setup(options: &BTreeMap<&str, &str>) -> CallSetup {
 fn room_xml(name: &str, events: bool) -> String {
     let attributes = "statusCallbackUrl='https://app.example.com/status' statusCallbackEvents='add-participant-api-events'";
     let attributes = if events { attributes } else { "" };
-    format!("<Response><MultiPartyCall role='customer' {told}>{name}</MultiPartyCall></Response>")
+    format!(
+        "<Response><MultiPartyCall role='customer' {attributes}>{name}</MultiPartyCall></Response>"
+    )
 }
 
 /// Parses an event of a recording. Its times begin with the call.

@@ -577,7 +577,7 @@ impl Element {
     ) -> Vec<CallbackRequest> {
         match self {
             Self::Conference(conference) => {
-                conference.event_callbacks(ctx, membership, event).into_iter().collect()
+                conference.event_callback(ctx, membership, event).into_iter().collect()
             }
             Self::MultiParty(multi_party) => multi_party.event_callbacks(ctx, membership, event),
         }
