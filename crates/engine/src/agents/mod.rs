@@ -38,7 +38,8 @@ pub struct AgentsParts {
     pub store: Store,
     pub directory: Arc<Directory>,
     pub notices: Notices,
-    /// The HTTP clients: `egress` for customers' servers, `model_egress` for the operator's own model.
+    /// The HTTP clients: `egress` for customers' servers, `model_egress` for the operator's own
+    /// model.
     pub egress: Egress,
     pub model_egress: Egress,
     pub model: Option<ModelSettings>,

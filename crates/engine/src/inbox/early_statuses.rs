@@ -42,8 +42,8 @@ pub(super) struct EarlyStatus {
 }
 
 impl EarlyStatuses {
-    /// Registers a status. It is notified by every later call of [`EarlyStatuses::resolve`] for `key`. `None`
-    /// if too many statuses wait.
+    /// Registers a status. It is notified by every later call of [`EarlyStatuses::resolve`] for
+    /// `key`. `None` if too many statuses wait.
     fn register(self: &Arc<Self>, key: Key) -> Option<EarlyStatus> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.1 >= WAITING_MAX {

@@ -12,10 +12,10 @@ use crate::admission::permission::{Event, PairKey, Unclaimed};
 use crate::meta::code;
 use machine::GraphOutcome;
 
-/// The type of an interactive message, and of a template component, that is_permission_request for permission.
+/// The type of an interactive message, and of a template component, that asks for permission.
 const REQUEST: &str = "call_permission_request";
 
-/// Returns whether a message is_permission_request for permission to call.
+/// Returns whether a message asks for permission to call.
 ///
 /// A template may contain such a component without the outgoing message naming it. That case is not
 /// detected here; Meta's answer then corrects the count.

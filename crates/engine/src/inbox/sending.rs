@@ -220,11 +220,12 @@ impl Inbox {
     }
 
     /// Sends an agent's answer to a turn, at most once. `then` is stored with it, and is carried
-    /// out once the messages are out ([`Inbox::wait_until_sent`]), if necessary by the next process.
+    /// out once the messages are out ([`Inbox::wait_until_sent`]), if necessary by the next
+    /// process.
     ///
     /// # Errors
-    /// Returns [`SendError::Stale`] if the conversation has another routing by now, or if people took
-    /// over. Also fails if a rule forbids a message or the store fails.
+    /// Returns [`SendError::Stale`] if the conversation has another routing by now, or if people
+    /// took over. Also fails if a rule forbids a message or the store fails.
     pub async fn reply(
         &self,
         turn: &Turn,
@@ -392,8 +393,8 @@ impl Inbox {
                 Err(StoreError::Closed) => return false,
                 Err(error) => tracing::warn!(%error, %message, "store unavailable; message waits"),
             }
-            // The wait has no time limit here, since `send_queued` checks the window. Messages that remain
-            // at shutdown are sent after the next start.
+            // The wait has no time limit here, since `send_queued` checks the window. Messages that
+            // remain at shutdown are sent after the next start.
             if self.parts().tasks.is_closed() {
                 return false;
             }
