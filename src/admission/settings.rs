@@ -16,7 +16,7 @@ pub struct AdmissionSettings<'c> {
     pub app_id: Option<&'c str>,
     /// `meta.app_secret`.
     pub app_secret: &'c Secret,
-    /// `meta.access_token`, which serves WABAs without a token of their own.
+    /// `meta.access_token`, used for WABAs without their own token.
     pub access_token: Option<&'c Secret>,
     /// `answer.allow_insecure`.
     pub allow_insecure: bool,
@@ -25,9 +25,9 @@ pub struct AdmissionSettings<'c> {
 /// `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Live calls of a number.
+    /// Simultaneous calls of a number.
     pub calls_per_number: u32,
-    /// Calls per second of an account that has no `cps` of its own.
+    /// Calls per second of an account without its own `cps`.
     pub default_cps: u32,
     pub max_call_seconds: u64,
     pub drain_seconds: u64,
@@ -122,7 +122,7 @@ pub struct NumberSettings {
     /// Whether the file has the key `calling_enabled`. If it does not, the value that was set
     /// while the node ran stays in force.
     pub calling_named: bool,
-    /// The application whose URLs serve where the number has no `answer_url`.
+    /// The application to use if the number has no `answer_url`.
     pub app_id: Option<AppId>,
     /// Kept as written, because signatures cover the text. A number with calling enabled has
     /// this or `app_id`.

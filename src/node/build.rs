@@ -285,7 +285,7 @@ impl Node {
             .with_consents(consents.clone())
             .with_inbox(inbox.clone())
             .with_pressure(pressure)
-            .with_changes(Box::new(move |heard| hearing.hear(heard)));
+            .with_changes(Box::new(move |heard| hearing.enqueue(heard)));
         for placed in orphans.placed {
             let number = directory.number(&placed.phone_number_id);
             registry.remember(placed, number.and_then(|number| number.spec.access_token.clone()));

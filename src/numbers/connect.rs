@@ -1,4 +1,5 @@
-//! Numbers come in: by credentials that are proven at Graph first, or by the code of Meta's embedded sign-up.
+//! Connects numbers: by credentials, which are verified with Graph first, or by the code of Meta's
+//! embedded sign-up.
 
 use super::register::reason;
 use super::{No, Numbers};
@@ -9,25 +10,27 @@ use model::Secret;
 use model::{AuthId, E164, NotificationTopic, PhoneNumberId, WabaId};
 use store::Scope;
 
-/// WABAs of an account that are looked through for a number that came without one.
+/// Most WABAs of an account that are searched for a number given without one.
 const WABAS_ASKED_MAX: usize = 20;
-/// WABAs that one sign-up may bring.
+/// Most WABAs of one sign-up.
 const SIGNED_UP_MAX: usize = 20;
 
-/// A number and what proves that it is theirs.
+/// A number and the access token that proves its ownership.
 pub struct Credentials {
     pub display_name: String,
-    /// What it should be.
+    /// The expected number.
     pub number: Option<E164>,
     pub id: PhoneNumberId,
     pub waba: Option<WabaId>,
     pub token: Secret,
-    /// Whether its agent answers; none: as it was, and of a number that is new nobody.
+    /// Whether its AI agent answers. `None` keeps the setting, and disables the agent of a new
+    /// number.
     pub active: Option<bool>,
 }
 
 impl Credentials {
-    /// What people have set of a number that was here before stays, as far as nothing is said of it: it only comes with a new token.
+    /// Applies the settings. Those of a known number are kept unless given here, since it may only
+    /// get a new token.
     pub(super) fn settle(&self, set: &mut NumberSet, was_here: bool) {
         if !self.display_name.is_empty() && (!was_here || set.alias.is_empty()) {
             set.alias.clone_from(&self.display_name);
@@ -40,20 +43,22 @@ impl Credentials {
     }
 }
 
-/// What Meta's sign-up window gave.
+/// The result of Meta's sign-up window.
 pub struct SignUp {
     pub code: String,
-    /// Where the window came back to with the code; none: it told a script of the page.
+    /// The redirect URI of the window, or `None` if the code was passed to a script of the page.
     pub redirect_uri: Option<String>,
     pub waba: Option<WabaId>,
     pub id: Option<PhoneNumberId>,
 }
 
 impl Numbers {
-    /// Connects a number; its token is sealed and never shown again.
+    /// Connects a number. Its token is stored sealed and never shown again.
     ///
     /// # Errors
-    /// Graph does not know the number by this token, or somebody else has it.
+    ///
+    /// Returns an error if Graph does not accept the token for this number, or if another account
+    /// has it.
     pub async fn connect(&self, scope: &Scope, given: Credentials) -> Result<E164, No> {
         let graph = &self.parts().graph;
         let said = graph.phone_number(&given.id, Some(&given.token)).await.map_err(not_proven)?;
@@ -100,7 +105,7 @@ impl Numbers {
         let stored = self.parts().keeper.change(now, |book| {
             let mut keys = Vec::new();
             if let Some(waba) = waba {
-                // A token of its own that the WABA has already stays.
+                // Keep the WABA's own token if it has one.
                 let known = book.wabas().any(|entry| entry.id == *waba);
                 keys.extend(book.connect_waba(waba, &of, (!known).then(|| given.token.clone()))?);
             }
@@ -112,7 +117,7 @@ impl Numbers {
         Ok(stored.await?)
     }
 
-    /// The account's WABA that has a number, where one of them does.
+    /// Finds the account's WABA that contains the number.
     async fn waba_with(&self, scope: &Scope, given: &Credentials) -> Option<WabaId> {
         let wabas: Vec<WabaId> = {
             let book = self.book();
@@ -128,7 +133,8 @@ impl Numbers {
         None
     }
 
-    /// Has the WABA's webhooks come to our app. Where Meta does not do it, its numbers show why, and people are told.
+    /// Subscribes the app to the WABA's webhooks. If Meta refuses, the reason is stored with its
+    /// numbers and a notification is sent.
     pub(super) async fn subscribe(&self, waba: &WabaId, token: Option<&Secret>) {
         let subscribed = self.parts().graph.subscribe_app(waba, token).await;
         let why = subscribed.err().map(|outcome| reason(&outcome));
@@ -145,38 +151,40 @@ impl Numbers {
             Ok::<_, No>(((), keys))
         });
         if let Err(no) = stored.await {
-            tracing::warn!(%waba, ?no, "whether our app is subscribed to a WABA could not be kept");
+            tracing::warn!(%waba, ?no, "could not store the state of a WABA subscription");
         }
         if let (Some(why), Some(about)) = (&why, numbers.first()) {
-            tracing::warn!(%waba, why, "Meta did not subscribe our app to a WABA: nothing of it may come here");
+            tracing::warn!(%waba, why, "WABA subscription failed; its webhooks may not arrive");
             let text = format!(
-                "Meta did not subscribe our app to WABA {waba}, so that nothing of its numbers may come here: {why}. A sync tries once more."
+                "Meta did not subscribe the app to WABA {waba}, so webhooks of its numbers may not arrive: {why}. Sync the numbers to try again."
             );
             self.notice(about, NotificationTopic::Number, text);
         }
         numbers.iter().for_each(|number| self.tell(number));
     }
 
-    /// The same once more, where it failed before.
+    /// Repeats the subscription if it failed before.
     pub(super) async fn subscribe_again(&self, waba: &WabaId, token: Option<&Secret>) {
         if self.book().numbers_of(waba).any(|number| number.set.told.unsubscribed.is_some()) {
             self.subscribe(waba, token).await;
         }
     }
 
-    /// Reads what Meta says of a number that just came in; where it does not say, the next reconcile asks.
+    /// Reads the state of a new number from Meta. If that fails, the next reconciliation does it.
     async fn settle_in(&self, scope: &Scope, number: &E164) {
         let synced = self.sync_number(scope, number).await;
         if let Err(no) = synced {
-            tracing::info!(?number, ?no, "what Meta says of a new number is not known yet");
+            tracing::info!(?number, ?no, "state of a new number not fetched yet");
         }
         self.tell(number);
     }
 
-    /// Takes in the numbers that somebody signed up for in Meta's window.
+    /// Connects the numbers of an embedded sign-up.
     ///
     /// # Errors
-    /// Our app is not configured, Meta does not take the code or did not grant the WABA that is named, or somebody else has it.
+    ///
+    /// Returns an error if no app is configured, if Meta rejects the code or did not grant the
+    /// named WABA, or if another account has a number.
     pub async fn sign_up(&self, scope: &Scope, given: SignUp) -> Result<Vec<E164>, No> {
         let app = self.book().app().cloned();
         let app = app.ok_or_else(|| {
@@ -187,15 +195,11 @@ impl Numbers {
             .exchange_code(&app.id, &app.secret, &given.code, given.redirect_uri.as_deref())
             .await
             .map_err(|outcome| {
-                proven_or(
-                    outcome,
-                    "code_refused",
-                    "Meta does not take this code: sign up once more",
-                    "code",
-                )
+                proven_or(outcome, "code_refused", "Meta rejected this code; sign up again", "code")
             })?;
         let wabas = self.granted(&app, &token, given.waba.as_ref()).await?;
-        // Nothing is entered on anybody's word alone: Meta shows a WABA's numbers to whom it granted it.
+        // The request alone proves nothing: Meta lists a WABA's numbers only to an app it was
+        // granted to.
         let mut listed = Vec::new();
         for waba in wabas {
             let mut numbers =
@@ -217,7 +221,7 @@ impl Numbers {
         for (waba, numbers) in listed {
             let synced = self.take_in(&waba, &of, Some(&token), numbers).await?;
             self.subscribe(&waba, Some(&token)).await;
-            // What somebody else has stays theirs.
+            // Numbers of other accounts are left out.
             let full =
                 synced.left_out.into_iter().find(|(_, why)| matches!(why, Elsewhere::TooMany(_)));
             if let Some((_, why)) = full {
@@ -233,8 +237,8 @@ impl Numbers {
         Ok(all)
     }
 
-    /// The WABAs that a sign-up's token was granted for, or the one of them that is named. Where Meta tells of none the named one
-    /// stays to be proven.
+    /// The WABAs granted to a sign-up's token, or only the named one. If Meta lists none, the named
+    /// one has still to be verified.
     async fn granted(
         &self,
         app: &MetaApp,
@@ -247,7 +251,7 @@ impl Numbers {
         if let Some(named) = named {
             if !wabas.is_empty() && !wabas.contains(named) {
                 let message =
-                    "the sign-up did not grant this WhatsApp Business Account: sign up once more";
+                    "the sign-up did not grant this WhatsApp Business Account; sign up again";
                 return Err(rule("waba_not_granted", message, "whatsappBusinessAccount"));
             }
             return Ok(vec![named.clone()]);
@@ -255,7 +259,7 @@ impl Numbers {
         wabas.truncate(SIGNED_UP_MAX);
         if wabas.is_empty() {
             let message =
-                "the sign-up granted no WhatsApp Business Account: name it, or sign up once more";
+                "the sign-up granted no WhatsApp Business Account; name it, or sign up again";
             return Err(rule("no_waba", message, "whatsappBusinessAccount"));
         }
         Ok(wabas)
@@ -270,7 +274,7 @@ fn rule(code: &'static str, message: &str, field: &'static str) -> No {
     No::Rule { code, message: message.to_owned(), field: Some(field), meta: None }
 }
 
-/// Graph's no to what somebody gave us is theirs to put right; a failure of Graph's is not.
+/// A refusal by Graph is an error in the request; any other failure is Meta's.
 fn proven_or(outcome: GraphOutcome, code: &'static str, message: &str, field: &'static str) -> No {
     match outcome {
         GraphOutcome::Refused { code: meta, details, .. } => No::Rule {
@@ -286,7 +290,7 @@ fn proven_or(outcome: GraphOutcome, code: &'static str, message: &str, field: &'
 fn not_proven(outcome: GraphOutcome) -> No {
     match &outcome {
         GraphOutcome::Refused { code: 0 | 3 | 10 | 190 | 200..=299, .. } => {
-            let message = "Meta does not take this access token, or it may not manage this number";
+            let message = "Meta rejected this access token, or it may not manage this number";
             proven_or(outcome, "token_refused", message, "accessToken")
         }
         _ => proven_or(

@@ -1,5 +1,6 @@
-//! What Meta's webhooks say of numbers and WABAs (`meta-calling.md` §3.6, §3.7): settings are taken over, of all else Graph
-//! is asked, which knows it better. Nothing here keeps a webhook waiting.
+//! Webhooks about numbers and WABAs (`docs/reference/meta.md#account-updates`). Calling settings
+//! are taken from the webhook; everything else is fetched from Graph. Processing never delays the
+//! response to a webhook.
 
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -11,26 +12,27 @@ use crate::meta::numbers::CallingSettings;
 use model::Secret;
 use model::{E164, NotificationTopic, PhoneNumberId, WabaId};
 
-/// Longest word that is kept of a webhook, in characters.
+/// Most characters kept of a word in a webhook.
 const WORD_MAX: usize = 100;
-/// Numbers of a WABA that one webhook has Graph asked about.
+/// Most numbers of a WABA that one webhook makes Graph report on.
 const ASKED_MAX: usize = 100;
 
-/// One thing that a webhook says.
+/// An event in a webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NewsOfMeta {
-    /// A number's calling settings, as far as they are told.
+pub enum MetaEvent {
+    /// The calling settings of a number, possibly incomplete.
     Settings { id: PhoneNumberId, calling: CallingSettings },
-    /// Something of a number is not as it was: its quality, limit or name.
+    /// A changed quality, limit or name of a number.
     Number { number: E164, event: String },
-    /// Graph refused a number's token, whatever it was asked.
+    /// Graph rejected the token of a number.
     TokenRefused { number: E164 },
-    /// Something of a WABA, or of one number of it.
+    /// An event of a WABA, or of one of its numbers.
     Waba { waba: WabaId, number: Option<E164>, event: String, details: String },
 }
 
-/// What a change of this field says; none where it is not about numbers, or can't be read.
-pub fn heard_in(waba: &str, field: &str, value: &Value) -> Option<NewsOfMeta> {
+/// Parses a `change` of a webhook. Returns `None` if its field is not about numbers or its value is
+/// malformed.
+pub fn parse_change(waba: &str, field: &str, value: &Value) -> Option<MetaEvent> {
     let word = |at: &str| value.pointer(at).and_then(Value::as_str).map(bounded);
     let number = |at: &str| E164::parse(value.pointer(at)?.as_str()?).ok();
     match field {
@@ -40,15 +42,15 @@ pub fn heard_in(waba: &str, field: &str, value: &Value) -> Option<NewsOfMeta> {
             }
             let settings = value.get("phone_number_settings")?;
             let id = PhoneNumberId::from(bounded(settings.get("phone_number_id")?.as_str()?));
-            // None of its parts is there where it is null, or absent.
+            // A missing or null `calling` has no settings.
             let nothing = Value::Null;
             let calling = settings.get("calling").unwrap_or(&nothing);
             (calling.is_object() || calling.is_null())
-                .then(|| NewsOfMeta::Settings { id, calling: CallingSettings::read(calling) })
+                .then(|| MetaEvent::Settings { id, calling: CallingSettings::read(calling) })
         }
         "phone_number_quality_update" | "phone_number_name_update" => {
             let event = word("/event").or_else(|| word("/decision")).unwrap_or_default();
-            Some(NewsOfMeta::Number { number: number("/display_phone_number")?, event })
+            Some(MetaEvent::Number { number: number("/display_phone_number")?, event })
         }
         "account_update" | "account_review_update" | "account_alerts" => {
             let event =
@@ -60,7 +62,7 @@ pub fn heard_in(waba: &str, field: &str, value: &Value) -> Option<NewsOfMeta> {
             ];
             let details = kinds.into_iter().find_map(word).unwrap_or_default();
             let waba = WabaId::from(bounded(waba));
-            Some(NewsOfMeta::Waba { waba, number: number("/phone_number"), event, details })
+            Some(MetaEvent::Waba { waba, number: number("/phone_number"), event, details })
         }
         _ => None,
     }
@@ -71,17 +73,18 @@ fn bounded(text: &str) -> String {
 }
 
 impl Numbers {
-    /// Takes it on, to be looked into later; dropped where too much waits, for the next reconcile to find.
-    pub fn hear(&self, heard: NewsOfMeta) {
+    /// Queues an event. If the queue is full it is dropped, and the next reconciliation finds the
+    /// change.
+    pub fn enqueue(&self, heard: MetaEvent) {
         if self.0.heard.try_send(heard).is_err() {
             tracing::warn!(
-                "too many webhooks about numbers wait: one is dropped, and found at the next look"
+                "queue of number events full; event dropped until the next reconciliation"
             );
         }
     }
 
-    /// Graph refused a token that something of this id was asked with; none: the node's default. Somebody's attempt to connect
-    /// a number with a token that is none says nothing of the number's own.
+    /// Reports that Graph rejected a token. `token` is the rejected one, or `None` for the node's
+    /// default. A rejected attempt to connect a number with another token does not count.
     pub fn token_refused(&self, id: &PhoneNumberId, token: Option<&Secret>) {
         let book = self.book();
         let Some(entry) = book.number_by_id(id).filter(|entry| !entry.set.told.token_invalid)
@@ -90,36 +93,36 @@ impl Numbers {
         };
         let own = book.token_of(entry).map(Secret::reveal);
         if token.is_none_or(|token| own == Some(token.reveal())) {
-            self.hear(NewsOfMeta::TokenRefused { number: entry.number.clone() });
+            self.enqueue(MetaEvent::TokenRefused { number: entry.number.clone() });
         }
     }
 
-    pub(super) async fn listen(&self, mut waiting: mpsc::Receiver<NewsOfMeta>) {
+    pub(super) async fn listen(&self, mut waiting: mpsc::Receiver<MetaEvent>) {
         while let Some(heard) = waiting.recv().await {
-            self.look_into(heard).await;
+            self.handle(heard).await;
         }
     }
 
-    async fn look_into(&self, heard: NewsOfMeta) {
+    async fn handle(&self, heard: MetaEvent) {
         match heard {
-            NewsOfMeta::Settings { id, calling } => self.settings_heard(&id, calling).await,
-            NewsOfMeta::TokenRefused { number } => self.note_token(&number, true).await,
-            NewsOfMeta::Number { number, event } => {
-                tracing::info!(?number, event, "Meta tells of a number");
-                self.ask_again(|known| known.number == number).await;
+            MetaEvent::Settings { id, calling } => self.apply_settings(&id, calling).await,
+            MetaEvent::TokenRefused { number } => self.note_token(&number, true).await,
+            MetaEvent::Number { number, event } => {
+                tracing::info!(?number, event, "number event received from Meta");
+                self.refresh_all(|known| known.number == number).await;
             }
-            NewsOfMeta::Waba { waba, number, event, details } => {
-                tracing::warn!(%waba, ?number, event, details, "Meta tells of a WABA");
+            MetaEvent::Waba { waba, number, event, details } => {
+                tracing::warn!(%waba, ?number, event, details, "WABA event received from Meta");
                 self.warn_of(&waba, number.as_ref(), &event, &details);
                 match number {
-                    Some(number) => self.ask_again(|known| known.number == number).await,
-                    None => self.ask_again_of(&waba).await,
+                    Some(number) => self.refresh_all(|known| known.number == number).await,
+                    None => self.refresh_waba(&waba).await,
                 }
             }
         }
     }
 
-    /// People should know of what Meta does to an account of theirs.
+    /// Sends a notification about an event at Meta.
     fn warn_of(&self, waba: &WabaId, number: Option<&E164>, event: &str, details: &str) {
         let told = match details {
             "" => event.to_owned(),
@@ -128,11 +131,15 @@ impl Numbers {
         let of_waba = || self.book().numbers_of(waba).next().map(|entry| entry.number.clone());
         if let Some(about) = number.cloned().or_else(of_waba) {
             let whom = if number.is_some() { about.to_string() } else { format!("WABA {waba}") };
-            self.notice(&about, NotificationTopic::Number, format!("Meta says of {whom}: {told}."));
+            self.notice(
+                &about,
+                NotificationTopic::Number,
+                format!("Meta reports for {whom}: {told}."),
+            );
         }
     }
 
-    async fn settings_heard(&self, id: &PhoneNumberId, told: CallingSettings) {
+    async fn apply_settings(&self, id: &PhoneNumberId, told: CallingSettings) {
         let Some(number) = self.book().number_by_id(id).map(|entry| entry.number.clone()) else {
             return;
         };
@@ -140,7 +147,7 @@ impl Numbers {
         let stored = self.parts().keeper.change(now, |book| {
             let keys = book.edit_number(&number, |set| {
                 let (is, said) = (&mut set.told.calling, calling(told));
-                // What is not told stays.
+                // Missing settings keep their values.
                 *is = Calling {
                     enabled: said.enabled.or(is.enabled),
                     callback_permission: said.callback_permission.or(is.callback_permission),
@@ -156,21 +163,21 @@ impl Numbers {
         }
     }
 
-    async fn ask_again_of(&self, waba: &WabaId) {
+    async fn refresh_waba(&self, waba: &WabaId) {
         let numbers: Vec<E164> =
             self.book().numbers_of(waba).take(ASKED_MAX).map(|n| n.number.clone()).collect();
-        self.ask_again(|known| numbers.contains(&known.number)).await;
+        self.refresh_all(|known| numbers.contains(&known.number)).await;
     }
 
-    /// Has Graph asked about some numbers, one after the other.
-    async fn ask_again(&self, wanted: impl Fn(&Known) -> bool) {
+    /// Refreshes the matching numbers from Graph, one after another.
+    async fn refresh_all(&self, wanted: impl Fn(&Known) -> bool) {
         let known: Vec<Known> = {
             let book = self.book();
             book.all_numbers().map(|entry| Known::of(&book, entry)).filter(wanted).collect()
         };
         for one in known {
             if let Err(no) = self.refresh(&one).await {
-                tracing::info!(number = ?one.number, ?no, "Graph does not say what became of a number");
+                tracing::info!(number = ?one.number, ?no, "could not refresh a number");
             }
         }
     }

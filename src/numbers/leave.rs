@@ -1,4 +1,4 @@
-//! Numbers go out of service and come back (S0.26–S0.29), and WABAs change their account (S0.21). Meta is not touched.
+//! Disconnects and reconnects numbers, and assigns WABAs to accounts. Meta is not involved.
 
 use super::{NO_NUMBER, NO_WABA, No, Numbers};
 use crate::admission::book::Book;
@@ -6,14 +6,17 @@ use model::{AuthId, E164, WabaId};
 use store::Scope;
 
 impl Numbers {
-    /// Nothing comes in and nothing goes out from now on; calls that are up go on.
+    /// Disconnects a number: it takes and places no more calls and messages. Live calls are not
+    /// affected.
     ///
     /// # Errors
-    /// It is out already.
+    ///
+    /// Returns an error if it is disconnected already.
     pub async fn disconnect(&self, scope: &Scope, number: &E164) -> Result<(), No> {
         let _turn = self.turn(number).await;
         let now = self.parts().clock.wall();
-        // The main account hears of it: the number may be nobody else's any more.
+        // `tell` runs after the change, so it reaches the main account even if the number has left
+        // the subaccount.
         let stored = self.parts().keeper.change(now, |book| {
             let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
             if entry.set.disconnected {
@@ -26,10 +29,11 @@ impl Numbers {
         Ok(())
     }
 
-    /// It serves again, once its URLs are set anew.
+    /// Reconnects a number. Its URLs have to be set again.
     ///
     /// # Errors
-    /// It was never out.
+    ///
+    /// Returns an error if it is connected.
     pub async fn reconnect(&self, scope: &Scope, number: &E164) -> Result<(), No> {
         let _turn = self.turn(number).await;
         let now = self.parts().clock.wall();
@@ -45,11 +49,12 @@ impl Numbers {
         Ok(())
     }
 
-    /// Gives a WABA with all its numbers to an account: a subaccount, or back to the main one. `seen`: only if it is still
-    /// that account's.
+    /// Assigns a WABA with all its numbers to a subaccount, or back to the main account. With
+    /// `seen` the change is made only if the WABA still belongs to that account.
     ///
     /// # Errors
-    /// No such WABA or account; or a subaccount asks, which may not.
+    ///
+    /// Returns an error if there is no such WABA or account, or if the caller is a subaccount.
     pub async fn map(
         &self,
         scope: &Scope,
@@ -69,10 +74,11 @@ impl Numbers {
         Ok(affected)
     }
 
-    /// Whether a WABA could be given to an account; nothing changes.
+    /// Checks whether [`Numbers::map`] would succeed, without changing anything.
     ///
     /// # Errors
-    /// Why not.
+    ///
+    /// Returns the error that [`Numbers::map`] would return.
     pub fn judge_map(
         &self,
         scope: &Scope,

@@ -1,5 +1,5 @@
-//! What of a number is another one than before, whoever changed it: people over an API, the configuration, Meta. Pure;
-//! webhooks are told of it (`number.changed`), in one shape, with the values of the number's resource.
+//! Differences of numbers between two books, as the payload of the `number.changed` webhook,
+//! whoever made the change: people over an API, the configuration or Meta. Pure.
 
 use serde_json::{Map, Value, json};
 
@@ -7,9 +7,9 @@ use super::Routed;
 use crate::admission::book::{Book, Link, Number, NumberSet, Registration};
 use model::E164;
 
-/// Numbers that serve and are not as they were, each with its event's `data`: `changed` names the fields of its resource,
-/// `number` has them all; `routed` tells who answers a number. One that went out of service tells nobody
-/// any more.
+/// The connected numbers that differ between two books, each with its event's `data`: `changed`
+/// lists the fields of the resource that differ, `number` has all fields. `routed` looks up the
+/// routing of a number.
 pub fn changes(
     before: &Book,
     after: &Book,
@@ -24,16 +24,16 @@ pub fn changes(
             continue;
         };
         let routed = routed(&number.number);
-        let data = between(&shown(before, was, &routed), shown(after, number, &routed));
+        let data = between(&fields_of(before, was, &routed), fields_of(after, number, &routed));
         told.extend(data.map(|data| (number.number.clone(), data)));
     }
     told
 }
 
-/// The `data` of a number that somebody else answers than before.
+/// The `data` of a number whose routing has changed, or `None` if nothing visible has.
 pub fn rerouted(book: &Book, number: &E164, was: &Routed, is: &Routed) -> Option<Value> {
     let number = book.any_number(number).filter(|number| !number.set.disconnected)?;
-    between(&shown(book, number, was), shown(book, number, is))
+    between(&fields_of(book, number, was), fields_of(book, number, is))
 }
 
 fn between(was: &Map<String, Value>, is: Map<String, Value>) -> Option<Value> {
@@ -42,8 +42,8 @@ fn between(was: &Map<String, Value>, is: Map<String, Value>) -> Option<Value> {
     (!changed.is_empty()).then(|| json!({"changed": changed, "number": is}))
 }
 
-/// Whether there is nothing to look for: most changes are of one number among many. What Meta tells of a number for the
-/// first time is no change of it.
+/// Cheap test for numbers that cannot differ, since most changes concern one number of many. The
+/// first state fetched from Meta is no change.
 fn is_same((before, was): (&Book, &Number), (after, is): (&Book, &Number)) -> bool {
     let first = was.set.told.synced.is_none() && is.set.told.synced.is_some();
     (first || was.set == is.set)
@@ -51,7 +51,7 @@ fn is_same((before, was): (&Book, &Number), (after, is): (&Book, &Number)) -> bo
         && before.answer_of(was) == after.answer_of(is)
 }
 
-/// Meta's word on where a number is registered.
+/// Where a number is registered, in Meta's words.
 pub fn platform_of(set: &NumberSet) -> &str {
     match set.told.platform_type.as_str() {
         known @ ("CLOUD_API" | "ON_PREMISE") => known,
@@ -59,7 +59,7 @@ pub fn platform_of(set: &NumberSet) -> &str {
     }
 }
 
-/// Meta's word on how users take what comes from a number.
+/// The quality rating of a number, in Meta's words.
 pub fn quality_of(set: &NumberSet) -> &str {
     match set.told.quality_rating.as_str() {
         known @ ("GREEN" | "YELLOW" | "RED") => known,
@@ -67,8 +67,8 @@ pub fn quality_of(set: &NumberSet) -> &str {
     }
 }
 
-/// A number's fields that somebody changes, as its resource has them.
-fn shown(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value> {
+/// The mutable fields of a number's resource.
+fn fields_of(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value> {
     let set = &number.set;
     let url = |link: &Link| link.url.as_ref().map(|url| url.0.to_string());
     let (reason, again) = match &set.registration {
@@ -119,7 +119,7 @@ fn shown(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value> {
     });
     match fields {
         Value::Object(fields) => fields,
-        // It is one.
+        // Unreachable: `json!({…})` is an object.
         _ => Map::new(),
     }
 }

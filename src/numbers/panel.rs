@@ -1,5 +1,5 @@
-//! What people set of a number (the panel of seed 000): judged as a whole, written at Meta first where it is Meta's too,
-//! then here, for the next event on.
+//! Changes to the settings of a number. A change is validated as a whole, made at Meta first where
+//! it concerns Meta, then applied here for the next event.
 
 use super::{NO_NUMBER, No, Numbers};
 use crate::admission::book::{Book, Calling, Configuration, Link, Number, NumberSet};
@@ -13,10 +13,10 @@ use xml::ast::DocUrl;
 const ALIAS_CHARS_MAX: usize = 100;
 /// Longest URL, in characters.
 const URL_CHARS_MAX: usize = 2_048;
-/// As the configuration has it.
+/// The same range as in the configuration.
 const CALLS: std::ops::RangeInclusive<u32> = 1..=100_000;
 
-/// A change: what is none stays. Of a field that can be empty the inner none empties it.
+/// A change of settings. `None` keeps a field; an inner `None` clears it.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
     pub alias: Option<String>,
@@ -35,10 +35,12 @@ pub struct Change {
 }
 
 impl Change {
-    /// The number's settings with the change, where they hold together.
+    /// Applies the change to the number's settings and validates the result.
     ///
     /// # Errors
-    /// The first field that is wrong, or the rule that is broken. A rule is looked at where the change is about it.
+    ///
+    /// Returns the first invalid field or violated rule. Rules are checked only if the change
+    /// concerns them.
     pub fn applied(&self, book: &Book, number: &Number, guard: &Guard) -> Result<NumberSet, No> {
         let mut set = number.set.clone();
         if let Some(alias) = &self.alias {
@@ -91,15 +93,10 @@ impl Change {
         if let Some(active) = self.active {
             set.inactive = !active;
         }
-        self.holds_together(book, number, set)
+        self.validate(book, number, set)
     }
 
-    fn holds_together(
-        &self,
-        book: &Book,
-        number: &Number,
-        set: NumberSet,
-    ) -> Result<NumberSet, No> {
+    fn validate(&self, book: &Book, number: &Number, set: NumberSet) -> Result<NumberSet, No> {
         let of_webhook = self.configuration.is_some() || self.webhook_url.is_some();
         if of_webhook && set.configuration == Configuration::Webhook && set.webhook_url.is_none() {
             return Err(No::bad(
@@ -108,8 +105,7 @@ impl Change {
             ));
         }
         if self.calling_enabled == Some(true) && number.waba.is_none() {
-            let message =
-                "this number belongs to no WABA that is known here: calling can't be enabled";
+            let message = "calling can't be enabled: the WABA of this number is unknown";
             return Err(No::state("no_waba", message));
         }
         let of_calling = self.calling_enabled.is_some() || self.answer_url.is_some();
@@ -125,7 +121,8 @@ impl Change {
         Ok(with.set)
     }
 
-    /// What Meta has to be told: all of it that the change names. What Meta is known to have may be known no more.
+    /// The part of the change that is sent to Meta, even if Meta seems to have it already: the
+    /// known state may be outdated.
     fn at_meta(&self) -> CallingChange {
         CallingChange {
             enabled: self.calling_enabled,
@@ -153,7 +150,7 @@ fn edit_link(
     Ok(())
 }
 
-/// A URL as it is kept; an empty one is none.
+/// Parses a URL field. An empty one is cleared.
 fn url(field: &'static str, given: Option<&str>, guard: &Guard) -> Result<Option<DocUrl>, No> {
     let Some(text) = given.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
     if text.chars().count() > URL_CHARS_MAX {
@@ -166,10 +163,11 @@ fn url(field: &'static str, given: Option<&str>, guard: &Guard) -> Result<Option
 }
 
 impl Numbers {
-    /// Whether a change would be taken here; Meta is not asked, and nothing changes.
+    /// Checks whether a change is valid, without asking Meta or changing anything.
     ///
     /// # Errors
-    /// What is wrong with the change.
+    ///
+    /// Returns the first fault of the change.
     pub fn judge(
         &self,
         scope: &Scope,
@@ -178,7 +176,7 @@ impl Numbers {
         seen: Option<&NumberSet>,
     ) -> Result<(), No> {
         if change.active == Some(true) && self.routed(number).agent.is_none() {
-            return Err(No::bad("active", "a number is active with an agent: connect one first"));
+            return Err(No::bad("active", "active needs an agent; connect one first"));
         }
         let book = self.book();
         let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
@@ -186,10 +184,12 @@ impl Numbers {
         change.applied(&book, entry, &self.parts().guard).map(drop)
     }
 
-    /// Changes what is set of a number; `seen`: only if it is still set like that.
+    /// Changes the settings of a number. With `seen` the change is made only if the settings still
+    /// equal these.
     ///
     /// # Errors
-    /// What is wrong with the change, or Meta's no: then nothing has changed here.
+    ///
+    /// Returns the first fault of the change, or Meta's refusal. Then nothing has changed here.
     pub async fn change(
         &self,
         scope: &Scope,
@@ -206,9 +206,9 @@ impl Numbers {
             let changed = graph.change_calling(&known.id, known.token.as_ref(), at_meta).await;
             self.wrote(number);
             changed.map_err(No::Meta)?;
-            // Read back; where that fails, what was said counts.
+            // Read the settings back. If that fails, assume what was sent.
             let read = graph.calling_settings(&known.id, known.token.as_ref()).await;
-            told = Some(read.ok().map(calling).unwrap_or_else(|| said(at_meta)));
+            told = Some(read.ok().map(calling).unwrap_or_else(|| assumed(at_meta)));
         }
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
@@ -222,14 +222,19 @@ impl Numbers {
         });
         let stored = stored.await;
         if let (Err(_), Some(told)) = (&stored, told) {
-            // A reload came between: what Meta has now is shown beside what holds here.
+            // The configuration was reloaded in between. Store Meta's state, so that the drift is
+            // visible.
             let keep = |set: &mut NumberSet| set.told.calling = told;
             let kept = self
                 .parts()
                 .keeper
                 .change(now, |book| Ok::<_, No>(((), book.edit_number(number, keep))));
             if let Err(why) = kept.await {
-                tracing::warn!(?number, ?why, "what Meta has of a number now could not be kept");
+                tracing::warn!(
+                    ?number,
+                    ?why,
+                    "could not store the calling settings read from Meta"
+                );
             }
         }
         self.tell(number);
@@ -245,12 +250,13 @@ fn unchanged(seen: Option<&NumberSet>, set: &NumberSet) -> Result<(), No> {
 }
 
 impl Numbers {
-    /// An agent is about to answer at a number. `wakes`: it is not silent any more. The number goes by its agent from now on
-    /// (S0.5), but where a document answers its calls and the agent takes none (nobody would answer them), and where `url_serves`: its own URL
-    /// has conversations that stay with it.
+    /// Prepares a number for an AI agent. `wakes` activates the number. Its configuration becomes
+    /// [`Configuration::Agent`] unless `url_serves` (its own URL has open conversations) or a
+    /// document answers its calls and the agent takes none.
     ///
     /// # Errors
-    /// There is no such number, or the store's.
+    ///
+    /// Returns an error if there is no such number or the store fails.
     pub async fn prepare_for_agent(
         &self,
         scope: &Scope,
@@ -286,7 +292,7 @@ impl Numbers {
     }
 }
 
-/// Meta's word as it is kept.
+/// Converts settings read from Meta.
 pub(super) fn calling(read: CallingSettings) -> Calling {
     Calling {
         enabled: read.enabled,
@@ -297,7 +303,7 @@ pub(super) fn calling(read: CallingSettings) -> Calling {
     }
 }
 
-fn said(change: CallingChange) -> Calling {
+fn assumed(change: CallingChange) -> Calling {
     Calling {
         enabled: change.enabled,
         callback_permission: change.callback_permission,

@@ -11,7 +11,7 @@ use super::items::{CallKey, Connect, Item, Sdp, What};
 use super::kind::Kind;
 use super::read::{self, Value};
 use crate::meta::call_named;
-use crate::numbers::{self, NewsOfMeta};
+use crate::numbers::{self, MetaEvent};
 use machine::{PhoneStatus, Termination};
 use model::{CallUuid, Direction, PhoneNumberId, digits_of};
 
@@ -67,10 +67,10 @@ fn change(change: Value<'_>, waba: Option<Value<'_>>, take: &mut impl FnMut(Item
 }
 
 /// What a change says of numbers; of one that is too large nothing is read.
-fn heard(waba: Option<Value<'_>>, field: &str, value: Value<'_>) -> Option<NewsOfMeta> {
+fn heard(waba: Option<Value<'_>>, field: &str, value: Value<'_>) -> Option<MetaEvent> {
     let raw = Some(value.raw()).filter(|raw| raw.len() <= SORTED_BYTES_MAX)?;
     let waba = usable_id(waba).unwrap_or_default();
-    numbers::heard_in(&waba, field, &serde_json::from_str(raw).ok()?)
+    numbers::parse_change(&waba, field, &serde_json::from_str(raw).ok()?)
 }
 
 /// A change larger than this is not sorted: as a tree it takes up to eighty times its size.

@@ -3,7 +3,7 @@
 use super::kind::Kind;
 use crate::admission::permission::Reply;
 use crate::inbox::{StatusTold, UserMessage};
-use crate::numbers::NewsOfMeta;
+use crate::numbers::MetaEvent;
 use machine::{PhoneStatus, Termination};
 use model::{CallUuid, Direction, E164, PhoneNumberId, Wacid};
 
@@ -62,7 +62,7 @@ pub enum What {
     Change {
         digest: [u8; 32],
         /// What it says of numbers, where it does.
-        heard: Option<Box<NewsOfMeta>>,
+        heard: Option<Box<MetaEvent>>,
     },
     /// Of no kind that we know, or of one that wants nothing.
     Ignored,

@@ -16,7 +16,7 @@ use super::verify::Secrets;
 use crate::admission::permission::{Consents, PairKey, Stored};
 use crate::admission::{Gate, NumberEntry, Pressure, Reason, Refused};
 use crate::inbox::{self, Inbox, StatusTold, UserMessage};
-use crate::numbers::NewsOfMeta;
+use crate::numbers::MetaEvent;
 use machine::Termination;
 use model::Clock;
 use model::Secret;
@@ -60,7 +60,7 @@ pub struct Door<C> {
 }
 
 /// Told what Meta says of numbers and WABAs. It may neither block nor wait.
-pub type ChangesHeard = Box<dyn Fn(NewsOfMeta) + Send + Sync>;
+pub type ChangesHeard = Box<dyn Fn(MetaEvent) + Send + Sync>;
 
 /// Something of a body that the 200 has to wait for: its key, and when it is on the disk (`meta-calling.md` §2.5).
 pub struct Waiting {
@@ -391,15 +391,15 @@ impl<C: Calls> Door<C> {
     }
 
     /// Meta says something about a number or a WABA.
-    fn changed(&self, heard: Option<Box<NewsOfMeta>>) -> Effect {
+    fn changed(&self, heard: Option<Box<MetaEvent>>) -> Effect {
         let (Some(heard), Some(hear)) = (heard, &self.changes_heard) else {
             return Effect::Ignored;
         };
         let effect = match *heard {
-            NewsOfMeta::Settings { .. } => Effect::SettingsNoted,
-            NewsOfMeta::Number { .. }
-            | NewsOfMeta::Waba { .. }
-            | NewsOfMeta::TokenRefused { .. } => Effect::AccountNoted,
+            MetaEvent::Settings { .. } => Effect::SettingsNoted,
+            MetaEvent::Number { .. }
+            | MetaEvent::Waba { .. }
+            | MetaEvent::TokenRefused { .. } => Effect::AccountNoted,
         };
         hear(*heard);
         effect

@@ -280,7 +280,7 @@ fn run_to_completion(
     let numbers = request.api().numbers.clone();
     Box::pin(async move {
         // `None` if the runtime is being shut down.
-        let response = numbers.to_its_end(handler(request)).await;
+        let response = numbers.run_to_completion(handler(request)).await;
         response.unwrap_or_else(|| Err(ApiError::store("change a number")(StoreError::Closed)))
     })
 }
