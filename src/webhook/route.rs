@@ -397,9 +397,9 @@ impl<C: Calls> Door<C> {
         };
         let effect = match *heard {
             MetaEvent::Settings { .. } => Effect::SettingsNoted,
-            MetaEvent::Number { .. }
-            | MetaEvent::Waba { .. }
-            | MetaEvent::TokenRefused { .. } => Effect::AccountNoted,
+            MetaEvent::Number { .. } | MetaEvent::Waba { .. } | MetaEvent::TokenRefused { .. } => {
+                Effect::AccountNoted
+            }
         };
         hear(*heard);
         effect
