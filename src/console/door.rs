@@ -185,7 +185,7 @@ impl FromRequest<Arc<Console>> for Posted {
         let (mut parts, body) = request.into_parts();
         let visitor = Visitor::from_request_parts(&mut parts, console).await?;
         let form = read(&parts.headers, body).await.map_err(|no| *no)?;
-        if !session::is_from_here(&parts.headers)
+        if !session::is_same_origin(&parts.headers)
             || !session::is_csrf_token(&visitor.person, form.raw("csrf"))
         {
             return Err(page::refused(console, Some(&visitor), visitor.taste, "error.csrf"));
@@ -211,7 +211,7 @@ impl FromRequest<Arc<Console>> for Stranger {
             .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
         let (parts, body) = request.into_parts();
         let taste = Taste::of(&parts.headers);
-        if !session::is_from_here(&parts.headers) {
+        if !session::is_same_origin(&parts.headers) {
             return Err(page::refused(console, None, taste, "error.csrf"));
         }
         Ok(Self { taste, from, form: read(&parts.headers, body).await.map_err(|no| *no)? })

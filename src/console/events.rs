@@ -66,7 +66,7 @@ pub(super) async fn serve(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    if !session::is_from_here(&headers) {
+    if !session::is_same_origin(&headers) {
         return StatusCode::FORBIDDEN.into_response();
     }
     let person = match door::person(&console, &headers).await {

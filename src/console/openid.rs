@@ -14,7 +14,7 @@ use super::page::{Page, respond};
 use super::{App, Console, sign_in};
 use crate::api::session;
 use crate::openid::{AT_MOST, Allow, Flow, OpenIdError, Provider, Returned};
-use crate::people::{Newcomers, NotWelcome, Rules, Token};
+use crate::people::{Newcomers, Rules, SignInRefusal, Token};
 
 /// The cookie of a way there and back.
 const COOKIE: &str = "offhook-openid";
@@ -106,7 +106,7 @@ enum No {
     #[error(transparent)]
     Provider(#[from] OpenIdError),
     #[error(transparent)]
-    Here(#[from] NotWelcome),
+    Here(#[from] SignInRefusal),
 }
 
 async fn arrive(
@@ -126,7 +126,7 @@ async fn arrive(
     };
     let rules =
         Rules { newcomers, domains: &settings.domains, has_roles: settings.role_claim.is_some() };
-    Ok(api.people.arrive(&claims, &rules).await?)
+    Ok(api.people.sign_in_with(&claims, &rules).await?)
 }
 
 /// The sign-in page, with the reason in words.
@@ -155,22 +155,22 @@ fn refused(console: &Console, taste: Taste, provider: &Provider, to: &str, no: &
         No::Provider(OpenIdError::Busy) => {
             (StatusCode::TOO_MANY_REQUESTS, lang.t("sign_in.busy").to_owned())
         }
-        No::Here(NotWelcome::NoEmail) => {
+        No::Here(SignInRefusal::NoEmail) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.no_email", &[name]))
         }
-        No::Here(NotWelcome::Unverified(email)) => {
+        No::Here(SignInRefusal::Unverified(email)) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.unverified", &[name, email]))
         }
-        No::Here(NotWelcome::Unknown(email)) => {
+        No::Here(SignInRefusal::Unknown(email)) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.unknown", &[name, email]))
         }
-        No::Here(NotWelcome::Another(email)) => {
+        No::Here(SignInRefusal::Another(email)) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.another", &[name, email]))
         }
-        No::Here(NotWelcome::NoRole) => {
+        No::Here(SignInRefusal::NoRole) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.no_role", &[name]))
         }
-        No::Here(NotWelcome::Store(error)) => {
+        No::Here(SignInRefusal::Store(error)) => {
             tracing::warn!(%error, "somebody could not be signed in");
             (StatusCode::SERVICE_UNAVAILABLE, lang.t("error.internal").to_owned())
         }

@@ -78,7 +78,7 @@ fn node_of_its_own() {
     install(LogSettings {
         format: LogFormat::Json,
         level: Some(LogLevel::Trace),
-        otherwise: LogLevel::Info,
+        default: LogLevel::Info,
     });
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let mut config = Config::load(file.as_ref(), &|_| Ok(())).unwrap();
@@ -234,7 +234,7 @@ async fn r22_a_panic_in_a_call_says_no_secret_and_ends_that_call_only() {
 
     let cmdline = std::fs::read(format!("/proc/{}/cmdline", process.child.id())).unwrap();
     let said = process.stop();
-    let faults = said.iter().filter(|line| line.contains("a fault of ours: ")).count();
+    let faults = said.iter().filter(|line| line.contains("internal error: ")).count();
     assert_eq!(faults, 1, "it is told, once: {said:#?}");
     assert!(said.iter().any(|line| line.contains("as a test wants it")), "with its words");
     let mut all = said.join("\n").into_bytes();

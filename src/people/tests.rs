@@ -1,4 +1,4 @@
-//! People with a real store and a stepped clock.
+//! Users and sessions with a real store and a stepped clock.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -58,7 +58,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn r20_a_session_ends_idle_at_its_age_and_when_its_password_is_another() {
+async fn r20_a_session_ends_when_idle_too_old_or_its_password_changes() {
     let w = world().await;
     w.people
         .take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone)
@@ -81,7 +81,8 @@ async fn r20_a_session_ends_idle_at_its_age_and_when_its_password_is_another() {
     }
     w.clock.step(HOUR * 2);
     assert!(w.knows(&first).await && !w.knows(&second).await, "12 h idle");
-    // The same configuration again changes nothing; another password ends what began with the old one.
+    // The same configuration changes nothing. Another password ends the sessions that began with
+    // the old one.
     w.people
         .take_file(&[of_file("asha", "a long secret", Role::Admin)], Clone::clone)
         .await
@@ -94,7 +95,7 @@ async fn r20_a_session_ends_idle_at_its_age_and_when_its_password_is_another() {
     assert!(!w.knows(&first).await);
     let third = w.sign_in("asha", "another secret").await.unwrap();
     w.people.sign_out(&third).await.unwrap();
-    assert!(!w.knows(&third).await, "dead at log-out");
+    assert!(!w.knows(&third).await, "ended by signing out");
     let [one, two] = [
         w.sign_in("asha", "another secret").await.unwrap(),
         w.sign_in("asha", "another secret").await.unwrap(),
@@ -109,7 +110,7 @@ async fn r20_a_session_ends_idle_at_its_age_and_when_its_password_is_another() {
 }
 
 #[tokio::test]
-async fn r15_ten_wrong_passwords_shut_a_name_for_its_address() {
+async fn r15_ten_wrong_passwords_lock_a_name_for_the_address() {
     let w = world().await;
     w.people
         .take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone)
@@ -122,7 +123,7 @@ async fn r15_ten_wrong_passwords_shut_a_name_for_its_address() {
     let there = "198.51.100.1".parse().unwrap();
     assert!(
         w.people.sign_in("asha", Secret::new("a long secret"), there).await.is_ok(),
-        "not another's mistakes"
+        "other addresses are not affected"
     );
 }
 
@@ -157,7 +158,7 @@ async fn an_invitation_sets_a_password_once() {
 }
 
 #[tokio::test]
-async fn r16_users_and_keys_are_their_accounts() {
+async fn r16_users_and_keys_belong_to_their_account() {
     let w = world().await;
     w.people
         .take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone)
@@ -206,18 +207,18 @@ async fn r16_users_and_keys_are_their_accounts() {
 }
 
 #[tokio::test]
-async fn r15_a_key_is_revoked_also_if_nobody_waits_for_it_and_does_not_come_back() {
+async fn r15_revoking_a_key_survives_cancellation_and_concurrent_reads() {
     let w = world().await;
     let (own, account): (Scope, AuthId) = (Scope::of("MA1".into()), "MA1".into());
     let make = || w.people.make_key((account.clone(), account.clone()), "ci", Role::Agent, None);
     let (key, secret) = make().await.unwrap();
     {
-        // Its client goes away once it is begun.
+        // The client disconnects after the removal has begun.
         let removing = w.people.remove_key(&own, &account, key.id);
         tokio::pin!(removing);
         assert!(futures_util::poll!(removing.as_mut()).is_pending());
     }
-    // Others read the keys meanwhile.
+    // The keys are read concurrently.
     let (others, ..) = tokio::join!(make(), make(), make(), w.people.load());
     others.unwrap();
     while w.people.key(secret.reveal()).is_some() {
@@ -228,7 +229,7 @@ async fn r15_a_key_is_revoked_also_if_nobody_waits_for_it_and_does_not_come_back
 }
 
 #[tokio::test]
-async fn a_user_is_changed_only_as_they_were_seen() {
+async fn rejects_a_change_of_an_outdated_user() {
     let w = world().await;
     let (user, _) = w.people.make_user(new("ravi", "MA1")).await.unwrap();
     let own = Scope::of("MA1".into());
@@ -247,7 +248,7 @@ async fn a_user_is_changed_only_as_they_were_seen() {
 }
 
 #[tokio::test]
-async fn names_that_differ_in_case_alone_are_one() {
+async fn rejects_names_that_differ_only_in_case() {
     let w = world().await;
     w.people.make_user(new("asha", "MA1")).await.unwrap();
     for (name, account) in [("ASHA", "MA1"), ("Asha", "MA2"), ("asha", "MA1")] {
