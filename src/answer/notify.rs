@@ -226,7 +226,7 @@ fn report(job: &NoticeJob, delivery: &Delivery) {
             tracing::debug!(call_uuid = %job.call, kind, attempts, status, "callback delivered");
         }
         NoticeOutcome::Retry { why, after } => {
-            tracing::info!(call_uuid = %job.call, kind, attempts, why, ?after, "a callback will be ended again");
+            tracing::info!(call_uuid = %job.call, kind, attempts, why, ?after, "callback will be retried");
         }
         NoticeOutcome::Failed { why } => {
             tracing::warn!(call_uuid = %job.call, kind, attempts, why, "callback gave up; see `offhook callbacks`");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{Exit, config, print};
-use crate::doctor::{Doctor, Line, State, worst};
+use crate::doctor::{Doctor, Finding, State, worst};
 use model::Clock;
 
 /// Options of `offhook doctor`.
@@ -48,7 +48,7 @@ pub fn run(args: Args) -> Exit {
 }
 
 /// For people: what is well in a line, what is not with its fix below.
-fn text(lines: &[Line]) -> String {
+fn text(lines: &[Finding]) -> String {
     let mut out = String::new();
     for line in lines {
         let subject =
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_line_a_thing_and_its_fix_below() {
-        let line = |state, fix: Option<&str>| Line {
+        let line = |state, fix: Option<&str>| Finding {
             check: "number",
             subject: Some("918035737458".to_owned()),
             state,
