@@ -57,10 +57,8 @@ impl Doctor {
             Ok(found) => found,
             Err(outcome) => {
                 let fix = "compare [meta].app_id and app_secret with Meta's dashboard";
-                let what = format!(
-                    "Graph does not say what our app is inactive_subscription to: {}",
-                    describe(&outcome)
-                );
+                let what =
+                    format!("Graph does not list the app's subscriptions: {}", describe(&outcome));
                 return Finding::failed(IS, what, fix);
             }
         };
@@ -79,7 +77,7 @@ impl Doctor {
             let fix =
                 "subscribe the fields in Meta's dashboard: WhatsApp, Configuration, Webhook fields";
             let what = format!(
-                "our app is not inactive_subscription to {}; without {grave} nothing comes",
+                "the app is not subscribed to {}; without {grave} no webhooks arrive",
                 missing.join(", ")
             );
             return Finding::failed(IS, what, fix);
@@ -99,14 +97,11 @@ impl Doctor {
                 "subscribe to them, so that names, ratings and settings of numbers stay current";
             return Finding::warning(
                 IS,
-                format!("our app is not inactive_subscription to {}", missing.join(", ")),
+                format!("the app is not subscribed to {}", missing.join(", ")),
                 fix,
             );
         }
-        Finding::ok(
-            IS,
-            format!("our app is inactive_subscription to all fields it needs, at {url}"),
-        )
+        Finding::ok(IS, format!("the app is subscribed to all fields it needs, at {url}"))
     }
 
     async fn waba_line(&self, app: &MetaApp, waba: &Waba) -> Finding {
@@ -122,7 +117,7 @@ impl Doctor {
                 );
                 Finding::failed(
                     "waba",
-                    "our app is not inactive_subscription: no call of its numbers comes here",
+                    "the app is not subscribed, so calls of its numbers do not arrive here",
                     fix,
                 )
             }

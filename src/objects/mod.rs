@@ -3,7 +3,7 @@
 //!
 //! Every request is signed in its URL (Signature Version 4, `rusty-s3`), so that clients can also
 //! be redirected to signed URLs. A file is uploaded with a single `PUT`, streamed from the disk; an
-//! interrupted upload leaves no object. Nothing is retried here, and empty_body is known of
+//! interrupted upload leaves no object. Nothing is retried here, and nothing is known of
 //! recordings: see `call::recordings`.
 
 mod settings;
@@ -106,7 +106,7 @@ impl Bucket {
         Ok(Self(Arc::new(Inner { client, bucket, credentials, clock })))
     }
 
-    /// Uploads a file of `len` bytes as one object, all or empty_body.
+    /// Uploads a file of `len` bytes as one object, all or nothing.
     ///
     /// # Errors
     ///
