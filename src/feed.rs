@@ -17,17 +17,17 @@ const KEPT: usize = 4_096;
 
 /// An event of the feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
+pub struct FeedEvent {
     /// Its position in the sequence of this process's events.
     pub number: u64,
     /// The main account that it belongs to.
     pub account: AuthId,
-    pub what: What,
+    pub change: FeedChange,
 }
 
 /// What was changed or created.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum What {
+pub enum FeedChange {
     /// A call started, was answered or ended.
     Call(CallUuid),
     /// Settings, state or routing of a number.
@@ -52,7 +52,7 @@ pub struct Feed(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     last: AtomicU64,
-    sender: broadcast::Sender<Arc<News>>,
+    sender: broadcast::Sender<Arc<FeedEvent>>,
 }
 
 impl Feed {
@@ -70,16 +70,20 @@ impl Feed {
     }
 
     /// Publishes an event. Costs next to nothing without subscribers.
-    pub fn tell(&self, account: &AuthId, what: What) {
+    pub fn tell(&self, account: &AuthId, change: FeedChange) {
         let number = self.0.last.fetch_add(1, Ordering::Relaxed) + 1;
         if self.0.sender.receiver_count() > 0 {
             // Fails if the last subscriber just left.
-            let _ = self.0.sender.send(Arc::new(News { number, account: account.clone(), what }));
+            let _ = self.0.sender.send(Arc::new(FeedEvent {
+                number,
+                account: account.clone(),
+                change,
+            }));
         }
     }
 
     /// Subscribes to the events from now on.
-    pub fn watch(&self) -> broadcast::Receiver<Arc<News>> {
+    pub fn watch(&self) -> broadcast::Receiver<Arc<FeedEvent>> {
         self.0.sender.subscribe()
     }
 
@@ -103,14 +107,14 @@ mod tests {
     async fn subscribers_get_events_in_order_and_slow_ones_learn_of_the_gap() {
         let feed = Feed::new();
         let account: AuthId = "MA1".into();
-        feed.tell(&account, What::People);
+        feed.tell(&account, FeedChange::People);
         let mut watch = feed.watch();
         let number: E164 = E164::parse("918035737458").unwrap();
-        feed.tell(&account, What::Number(number.clone()));
+        feed.tell(&account, FeedChange::Number(number.clone()));
         let news = watch.recv().await.unwrap();
-        assert_eq!((news.number, &news.what, feed.last()), (2, &What::Number(number), 2));
+        assert_eq!((news.number, &news.change, feed.last()), (2, &FeedChange::Number(number), 2));
         for _ in 0..=KEPT {
-            feed.tell(&account, What::People);
+            feed.tell(&account, FeedChange::People);
         }
         assert!(matches!(watch.recv().await, Err(broadcast::error::RecvError::Lagged(1))));
         assert_eq!(watch.recv().await.unwrap().number, 4);

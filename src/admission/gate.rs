@@ -60,14 +60,14 @@ pub struct Refused {
 #[derive(Clone, Debug)]
 pub struct Denied {
     pub reason: Reason,
-    pub because: Because,
+    pub because: RefusalDetail,
     /// The calling number, or `None` if it is unknown.
     pub number: Option<Arc<NumberEntry>>,
 }
 
 /// The details of a [`Denied`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Because {
+pub enum RefusalDetail {
     /// There is nothing to add to the reason.
     Reason,
     Country(Barred),
@@ -78,8 +78,8 @@ impl Denied {
     /// When the call will be allowed, if that depends on time alone.
     pub fn again(&self) -> Option<Timestamp> {
         match self.because {
-            Because::Permission(refusal) => refusal.again,
-            Because::Reason | Because::Country(_) => None,
+            RefusalDetail::Permission(refusal) => refusal.again,
+            RefusalDetail::Reason | RefusalDetail::Country(_) => None,
         }
     }
 }
@@ -88,9 +88,9 @@ impl std::fmt::Display for Denied {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.reason.as_str())?;
         match &self.because {
-            Because::Reason => Ok(()),
-            Because::Country(barred) => write!(f, ": {barred}"),
-            Because::Permission(refusal) => write!(f, ": {refusal}"),
+            RefusalDetail::Reason => Ok(()),
+            RefusalDetail::Country(barred) => write!(f, ": {barred}"),
+            RefusalDetail::Permission(refusal) => write!(f, ": {refusal}"),
         }
     }
 }
@@ -269,7 +269,7 @@ impl Gate {
         consents: &Consents,
     ) -> Result<Outgoing, Denied> {
         let asked = match self.directory.number(id) {
-            None => Err((Reason::UnknownNumber, Because::Reason, None)),
+            None => Err((Reason::UnknownNumber, RefusalDetail::Reason, None)),
             Some(number) => match self.ask_business(now, wall, &number, user, consents) {
                 Ok((slot, permits, engaged)) => Ok((Admitted { number, slot, permits }, engaged)),
                 Err((reason, because)) => Err((reason, because, Some(number))),
@@ -295,8 +295,9 @@ impl Gate {
         user: &str,
         consents: &Consents,
     ) -> Result<(), Denied> {
-        let room =
-            || number.slots.has_room().then_some(()).ok_or((Reason::NumberFull, Because::Reason));
+        let room = || {
+            number.slots.has_room().then_some(()).ok_or((Reason::NumberFull, RefusalDetail::Reason))
+        };
         self.forbidden(wall, number, user, consents).and_then(|_| room()).map_err(
             |(reason, because)| {
                 self.count(Direction::Outbound, reason.as_str());
@@ -308,7 +309,11 @@ impl Gate {
     /// The refusal if a call to the same user is queued already, which counts as a live call.
     pub fn user_busy(&self, number: &Arc<NumberEntry>) -> Denied {
         self.count(Direction::Outbound, Reason::UserBusy.as_str());
-        Denied { reason: Reason::UserBusy, because: Because::Reason, number: Some(number.clone()) }
+        Denied {
+            reason: Reason::UserBusy,
+            because: RefusalDetail::Reason,
+            number: Some(number.clone()),
+        }
     }
 
     /// The earliest instant, `now` or later, at which the account is expected to have a free
@@ -336,18 +341,18 @@ impl Gate {
         number: &NumberEntry,
         user: &str,
         consents: &Consents,
-    ) -> Result<PairKey, (Reason, Because)> {
-        let plain = |reason| (reason, Because::Reason);
+    ) -> Result<PairKey, (Reason, RefusalDetail)> {
+        let plain = |reason| (reason, RefusalDetail::Reason);
         let rules = &number.spec.permissions;
         if let Some(barred) = geo::barred(&number.spec.number, &rules.barred_countries) {
-            return Err((Reason::GeoBlocked, Because::Country(barred)));
+            return Err((Reason::GeoBlocked, RefusalDetail::Country(barred)));
         }
         if !number.spec.calling_enabled {
             return Err(plain(Reason::CallingDisabled));
         }
         let key = PairKey::new(&number.spec.phone_number_id, user);
         let permission = consents.may_call(&key, rules, wall);
-        permission.map_err(|refusal| (Reason::NoPermission, Because::Permission(refusal)))?;
+        permission.map_err(|refusal| (Reason::NoPermission, RefusalDetail::Permission(refusal)))?;
         if consents.is_engaged(&key) {
             return Err(plain(Reason::UserBusy));
         }
@@ -361,8 +366,8 @@ impl Gate {
         number: &NumberEntry,
         user: &str,
         consents: &Consents,
-    ) -> Result<(Slot, Permits, Engaged), (Reason, Because)> {
-        let plain = |reason| (reason, Because::Reason);
+    ) -> Result<(Slot, Permits, Engaged), (Reason, RefusalDetail)> {
+        let plain = |reason| (reason, RefusalDetail::Reason);
         let key = self.forbidden(wall, number, user, consents)?;
         let (slot, permits, ()) = self.ask(now, number, || Ok(())).map_err(plain)?;
         match consents.engage_alone(key) {

@@ -35,9 +35,9 @@ pub use directory::{
     AccountEntry, AccountSpec, ApplicationSpec, Directory, DirectoryError, NumberEntry, NumberSpec,
     Specs, Tables,
 };
-pub use gate::{Admitted, Because, Denied, Gate, Outgoing, Reason, Refused, WebAdmitted};
+pub use gate::{Admitted, Denied, Gate, Outgoing, Reason, RefusalDetail, Refused, WebAdmitted};
 pub use lag::Lag;
 pub use mail::{MailRoutes, Routings, Webhook, Webhooks};
-pub use pressure::{Pressure, Starting, Strain};
+pub use pressure::{Pressure, SetUpTicket, Strain};
 pub use settings::AdmissionSettings;
 pub use slots::{Slot, Slots};

@@ -150,7 +150,7 @@ impl Pressure {
     /// # Errors
     ///
     /// Returns the reason why no further call can be taken.
-    pub fn begin(self: &Arc<Self>, now: Instant) -> Result<Starting, Strain> {
+    pub fn begin(self: &Arc<Self>, now: Instant) -> Result<SetUpTicket, Strain> {
         self.stir();
         if self.health.is_store_broken() {
             return Err(Strain::Store);
@@ -159,19 +159,19 @@ impl Pressure {
             return Err(Strain::Memory);
         }
         let place = Some(self.backlog.join(now, self.late.load(Ordering::Relaxed))?);
-        Ok(Starting { place, pressure: self.clone() })
+        Ok(SetUpTicket { place, pressure: self.clone() })
     }
 }
 
 /// A place in the queue of set-ups. Dropping it leaves the queue.
 #[derive(Debug)]
 #[must_use]
-pub struct Starting {
+pub struct SetUpTicket {
     place: Option<WaitToken>,
     pressure: Arc<Pressure>,
 }
 
-impl Starting {
+impl SetUpTicket {
     /// Marks that the set-up has started.
     pub fn begun(mut self) {
         if let Some(place) = self.place.take() {
@@ -180,7 +180,7 @@ impl Starting {
     }
 }
 
-impl Drop for Starting {
+impl Drop for SetUpTicket {
     fn drop(&mut self) {
         if self.place.take().is_some() {
             self.pressure.backlog.line().leave();

@@ -200,7 +200,7 @@ impl Inner {
                 let asked = schedule::retry_after(&answer.headers, self.clock.wall());
                 (
                     format!("the response status was {}", answer.status.as_u16()),
-                    schedule::is_passing(answer.status),
+                    schedule::is_temporary(answer.status),
                     asked,
                 )
             }

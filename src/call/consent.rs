@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use crate::admission::NumberEntry;
-use crate::admission::permission::{Consents, Counter, Event, PairKey, Refusal, Told, View, Why};
+use crate::admission::permission::{
+    Consents, Counter, Event, GraphPermission, PairKey, Refusal, RefusalReason, View,
+};
 use crate::meta::permissions::{CallPermissions, Limit, Request};
 use crate::meta::{Graph, code};
 use machine::GraphOutcome;
@@ -91,7 +93,7 @@ impl PermissionDesk {
             .call_permissions(&spec.phone_number_id, spec.access_token.as_ref(), user)
             .await
         {
-            Ok(said) => self.note(number, user, Event::Told(told(&said, asked))),
+            Ok(said) => self.note(number, user, Event::GraphPermission(told(&said, asked))),
             // What was known stays (`meta-calling.md` §4.6, code 613).
             Err(outcome) => {
                 tracing::info!(number = %spec.number, ?outcome, "Graph does not say what a user allows")
@@ -133,7 +135,7 @@ impl PermissionDesk {
             Err(GraphOutcome::Refused { code: code::REQUESTS_USED_UP, .. }) => {
                 self.note(number, user, Event::Doubted);
                 self.settle(number, user).await;
-                let unknown = Refusal { why: Why::RequestLimit, again: None };
+                let unknown = Refusal { why: RefusalReason::RequestLimit, again: None };
                 Err(NotSent::TooSoon(may().err().unwrap_or(unknown)))
             }
             Err(outcome) => {
@@ -148,12 +150,12 @@ impl PermissionDesk {
 }
 
 /// Graph's word, as the table takes it.
-fn told(said: &CallPermissions, asked: Timestamp) -> Told {
+fn told(said: &CallPermissions, asked: Timestamp) -> GraphPermission {
     let counter = |limits: &[Limit], period| {
         CallPermissions::of_period(limits, period)
             .map(|limit| Counter { used: limit.used, room_at: limit.expires })
     };
-    Told {
+    GraphPermission {
         asked: Some(asked),
         status: said.status,
         calls: counter(&said.start_call, DAY_SECS),

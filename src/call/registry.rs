@@ -28,7 +28,7 @@ use super::streams::StreamViews;
 use super::trace::{Journal, Traced};
 use super::turns::Turns;
 use crate::admission::permission::{Engaged, PairKey};
-use crate::admission::{Admitted, Gate, NumberEntry, Reason, Starting, Strain};
+use crate::admission::{Admitted, Gate, NumberEntry, Reason, SetUpTicket, Strain};
 use crate::meta::ActionRequest;
 use crate::observe;
 use machine::{CallSetup, CallState, CallUrls, GraphAction, Input, Termination};
@@ -261,7 +261,7 @@ impl Registry {
     /// A store that takes no more, or no answer URL: the admission comes back, to be withdrawn.
     pub fn start(
         &self,
-        starting: Starting,
+        starting: SetUpTicket,
         admitted: Admitted,
         incoming: Incoming,
     ) -> Result<(), Box<Admitted>> {
@@ -321,7 +321,7 @@ impl Registry {
     pub(super) fn begin(
         &self,
         peer: Peer,
-        starting: Starting,
+        starting: SetUpTicket,
         setup: CallSetup,
         way: Way,
         [received, arrived]: [Instant; 2],
@@ -413,7 +413,7 @@ impl Registry {
     }
 
     /// A place for a further call; none where there is too much of something, which is counted.
-    pub fn room(&self, number: &PhoneNumberId) -> Option<Starting> {
+    pub fn room(&self, number: &PhoneNumberId) -> Option<SetUpTicket> {
         if self.0.services.graph.is_behind(number) {
             Strain::Graph.count();
             return None;
@@ -422,7 +422,7 @@ impl Registry {
     }
 
     /// The same, whatever Graph does: for a call that Meta has no part in.
-    pub(super) fn room_here(&self) -> Option<Starting> {
+    pub(super) fn room_here(&self) -> Option<SetUpTicket> {
         let services = &self.0.services;
         let room = match services.media.is_behind() {
             _ if self.len() >= LIVE_MAX => Err(Strain::Calls),

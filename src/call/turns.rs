@@ -11,7 +11,7 @@ use std::task::Poll;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::admission::Starting;
+use crate::admission::SetUpTicket;
 
 /// Turns for each thread of the runtime: one set-up is under way, another stands ready.
 const EACH: usize = 2;
@@ -36,7 +36,7 @@ impl Turns {
     }
 
     /// Waits for a turn.
-    pub(super) async fn wait(&self, starting: Starting) -> Turn {
+    pub(super) async fn wait(&self, starting: SetUpTicket) -> Turn {
         // Never closed; were it, nobody would wait.
         let permit = self.0.clone().acquire_owned().await.ok();
         // Held meanwhile: that is what bounds how many set-ups are begun while all that is ready runs once.

@@ -27,7 +27,7 @@ use super::form::Form;
 use super::parts::{self, Shown};
 use super::{App, Console, door};
 use crate::api::session;
-use crate::feed::{News, What};
+use crate::feed::{FeedChange, FeedEvent};
 use model::AuthId;
 
 /// News that come within are told together.
@@ -42,7 +42,7 @@ const AT_MOST: Duration = Duration::from_secs(120);
 pub(super) struct Pages(pub(super) Router);
 
 struct Feed {
-    news: Receiver<Arc<News>>,
+    news: Receiver<Arc<FeedEvent>>,
     main: AuthId,
     console: Arc<Console>,
     watched: Option<Watched>,
@@ -149,7 +149,7 @@ impl Feed {
             };
             match news {
                 Ok(news) if news.account == self.main => {
-                    heard.extend(kinds(&news.what));
+                    heard.extend(kinds(&news.change));
                     break news.number;
                 }
                 Ok(_) => {}
@@ -164,7 +164,7 @@ impl Feed {
         loop {
             match self.news.try_recv() {
                 Ok(news) if news.account == self.main => {
-                    heard.extend(kinds(&news.what));
+                    heard.extend(kinds(&news.change));
                     last = news.number;
                 }
                 Ok(_) => {}
@@ -243,17 +243,17 @@ fn told(last: u64, kinds: &BTreeSet<String>) -> Event {
 }
 
 /// What a page may listen to: a kind, and for calls and conversations the one.
-fn kinds(what: &What) -> impl Iterator<Item = String> {
+fn kinds(what: &FeedChange) -> impl Iterator<Item = String> {
     let (kind, one) = match what {
-        What::Call(call) => ("call", Some(format!("call:{call}"))),
-        What::Number(_) => ("number", None),
-        What::Conversation(conversation) | What::Message { conversation, .. } => {
+        FeedChange::Call(call) => ("call", Some(format!("call:{call}"))),
+        FeedChange::Number(_) => ("number", None),
+        FeedChange::Conversation(conversation) | FeedChange::Message { conversation, .. } => {
             ("conversation", Some(format!("conversation:{conversation}")))
         }
-        What::Notification(_) => ("notification", None),
-        What::Agent(_) => ("agent", None),
-        What::Webhook(_) => ("webhook", None),
-        What::People => ("people", None),
+        FeedChange::Notification(_) => ("notification", None),
+        FeedChange::Agent(_) => ("agent", None),
+        FeedChange::Webhook(_) => ("webhook", None),
+        FeedChange::People => ("people", None),
     };
     [Some(kind.to_owned()), one].into_iter().flatten()
 }

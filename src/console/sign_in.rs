@@ -11,7 +11,7 @@ use super::i18n::Lang;
 use super::page::{Page, respond};
 use super::{App, Console};
 use crate::api::session::{COOKIE, COOKIE_SECURE, token};
-use crate::people::{NotDone, NotIn, PASSWORD_MIN, Token};
+use crate::people::{PASSWORD_MIN, PeopleError, SignInError, Token};
 use model::Secret;
 
 #[derive(Template)]
@@ -86,7 +86,7 @@ pub(super) async fn sign_in(State(console): App, stranger: Stranger) -> Response
         Ok(token) => {
             with_cookie(Redirect::to(back(to)).into_response(), &session_cookie(&console, &token))
         }
-        Err(NotIn::Unknown) => form(
+        Err(SignInError::Unknown) => form(
             &console,
             taste,
             StatusCode::UNAUTHORIZED,
@@ -94,14 +94,14 @@ pub(super) async fn sign_in(State(console): App, stranger: Stranger) -> Response
             name,
             taste.lang.t("sign_in.wrong").to_owned(),
         ),
-        Err(NotIn::Wait(wait)) => {
+        Err(SignInError::Wait(wait)) => {
             let seconds = wait.as_secs() + 1;
             let text = taste.lang.with("sign_in.wait", &[&seconds.div_ceil(60).to_string()]);
             let mut answer = form(&console, taste, StatusCode::TOO_MANY_REQUESTS, to, name, text);
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             answer
         }
-        Err(NotIn::Busy) => form(
+        Err(SignInError::Busy) => form(
             &console,
             taste,
             StatusCode::TOO_MANY_REQUESTS,
@@ -109,7 +109,7 @@ pub(super) async fn sign_in(State(console): App, stranger: Stranger) -> Response
             name,
             taste.lang.t("sign_in.busy").to_owned(),
         ),
-        Err(NotIn::Store(error)) => {
+        Err(SignInError::Store(error)) => {
             tracing::warn!(%error, "somebody could not be signed in");
             form(
                 &console,
@@ -206,11 +206,11 @@ pub(super) async fn accept(
                     let answer = Redirect::to("/console/").into_response();
                     return with_cookie(answer, &session_cookie(&console, &session));
                 }
-                Err(NotDone::Bad(..)) => "invitation.short",
-                Err(NotDone::Missing | NotDone::Changed | NotDone::Conflict(..)) => {
+                Err(PeopleError::Bad(..)) => "invitation.short",
+                Err(PeopleError::Missing | PeopleError::Changed | PeopleError::Conflict(..)) => {
                     "invitation.over"
                 }
-                Err(NotDone::Busy | NotDone::Store(_)) => "error.internal",
+                Err(PeopleError::Busy | PeopleError::Store(_)) => "error.internal",
             }
         }
     };

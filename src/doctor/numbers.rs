@@ -31,7 +31,7 @@ impl Doctor {
             }
             // With the app's id, Graph is asked for the current state instead.
             if let Some(why) =
-                number.set.told.unsubscribed.as_ref().filter(|_| self.book.app().is_none())
+                number.set.at_meta.unsubscribed.as_ref().filter(|_| self.book.app().is_none())
             {
                 let what = format!(
                     "Meta did not subscribe the app to its WABA, so its webhooks may not arrive: {why}"
@@ -70,7 +70,7 @@ impl Doctor {
             }
         };
         let mut findings = vec![registered(number, &known)];
-        findings.extend(status(&known));
+        findings.extend(status_findings(&known));
         if self.graph.is_on_phone(id, token).await.unwrap_or_default() {
             let what = "the number is also used in the WhatsApp Business app (coexistence), where calls may ring";
             findings.push(Finding::warning(
@@ -159,7 +159,7 @@ pub(super) fn registered(number: &Number, known: &PhoneNumber) -> Finding {
 }
 
 /// Checks the status and quality rating.
-pub(super) fn status(known: &PhoneNumber) -> Vec<Finding> {
+pub(super) fn status_findings(known: &PhoneNumber) -> Vec<Finding> {
     let mut findings = Vec::new();
     match known.status.as_str() {
         "CONNECTED" | "" => {}

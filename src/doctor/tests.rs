@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::State;
 use super::local::{advertised, media_port};
 use super::meta::{clock, evaluate_token, inactive_subscription};
-use super::numbers::{calling, registered, status, url};
+use super::numbers::{calling, registered, status_findings, url};
 use crate::admission::book::{Number, NumberSet, testing};
 use crate::config::Listen;
 use crate::meta::numbers::{CallingSettings, PhoneNumber, Subscription, TokenFacts};
@@ -98,7 +98,7 @@ fn numbers_are_compared_with_meta() {
         (known("918035737459", "CLOUD_API"), State::Failed),
     ] {
         assert_eq!(registered(&of, &known_number).state, state, "{known_number:?}");
-        assert!(status(&known_number).is_empty());
+        assert!(status_findings(&known_number).is_empty());
     }
     for (status, quality, states) in [
         ("BANNED", "GREEN", &[State::Failed][..]),
@@ -112,7 +112,7 @@ fn numbers_are_compared_with_meta() {
             ..PhoneNumber::default()
         };
         assert_eq!(
-            status(&known_number).iter().map(|line| line.state).collect::<Vec<_>>(),
+            status_findings(&known_number).iter().map(|line| line.state).collect::<Vec<_>>(),
             states,
             "{status} {quality}"
         );

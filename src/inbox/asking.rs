@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::sending::{NotSent, Outgoing};
 use super::{Inbox, Pair};
 use crate::admission::NumberEntry;
-use crate::admission::permission::{Event, PairKey, Unclaimed};
+use crate::admission::permission::{ClaimError, Event, PairKey};
 use crate::meta::code;
 use machine::GraphOutcome;
 
@@ -69,8 +69,8 @@ impl Inbox {
             let taken =
                 parts.consents.claim_request(&key, &number.spec.permissions, parts.clock.steady());
             taken.map_err(|why| match why {
-                Unclaimed::Asking => NotSent::Asking,
-                Unclaimed::Refused(refusal) => NotSent::TooSoon(refusal),
+                ClaimError::InProgress => NotSent::Asking,
+                ClaimError::Refused(refusal) => NotSent::TooSoon(refusal),
             })?;
             claimed.requests += 1;
         }

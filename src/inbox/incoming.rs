@@ -11,7 +11,7 @@ use super::{Inbox, Turn, words};
 use crate::admission::NumberEntry;
 use crate::admission::permission::State;
 use crate::call::links;
-use crate::feed::What;
+use crate::feed::FeedChange;
 use crate::notices::Notice;
 use crate::observe;
 use model::metric;
@@ -457,6 +457,6 @@ impl Inbox {
 
     /// News of a conversation, for those who watch.
     pub(super) fn tell_conversation(&self, main: &AuthId, conversation: Uuid) {
-        self.parts().feed.tell(main, What::Conversation(conversation));
+        self.parts().feed.tell(main, FeedChange::Conversation(conversation));
     }
 }

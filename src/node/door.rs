@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::admission::{Admitted, NumberEntry, Reason, Starting};
+use crate::admission::{Admitted, NumberEntry, Reason, SetUpTicket};
 use crate::call::CallEvent;
 use crate::call::registry::{self, EventTold, Registry, Told};
 use crate::webhook::{Busy, CallKey, Calls, Full, Heard, Incoming, Known, Said};
@@ -21,9 +21,9 @@ pub(super) struct Doorway {
 
 impl Calls for Doorway {
     type Offer = Offer;
-    type Room = Starting;
+    type Room = SetUpTicket;
 
-    fn room(&self, number: &PhoneNumberId) -> Option<Starting> {
+    fn room(&self, number: &PhoneNumberId) -> Option<SetUpTicket> {
         self.registry.room(number)
     }
 
@@ -46,7 +46,7 @@ impl Calls for Doorway {
 
     fn start(
         &self,
-        room: Starting,
+        room: SetUpTicket,
         admitted: Admitted,
         incoming: Incoming<Offer>,
     ) -> Result<(), Busy> {

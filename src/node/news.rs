@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Directory;
-use crate::admission::book::{Keeper, NotChanged};
+use crate::admission::book::{ChangeError, Keeper};
 use crate::admission::permission::Consents;
 use crate::api::auth::Credentials;
 use crate::inbox::Inbox;
@@ -77,8 +77,8 @@ pub(super) async fn end_overlaps(keeper: Keeper, clock: Clock, stop: Cancellatio
                     tracing::info!(%account, "an auth token that was replaced counts no more: its time is over")
                 }
                 // Somebody was faster.
-                Err(NotChanged::Refused(())) => {}
-                Err(NotChanged::Store(error)) => {
+                Err(ChangeError::Refused(())) => {}
+                Err(ChangeError::Store(error)) => {
                     tracing::warn!(%account, %error, "a replaced auth token still counts: the store takes nothing");
                 }
             }

@@ -6,7 +6,7 @@
 
 use uuid::Uuid;
 
-use crate::feed::{Feed, What};
+use crate::feed::{Feed, FeedChange};
 use model::Clock;
 use model::{AuthId, CallUuid, NotificationTopic};
 use store::{NoticeRow, Store};
@@ -85,7 +85,7 @@ impl Notices {
             // Bounded by the store's queue; each task ends with its batch.
             tokio::spawn(async move {
                 if written.await.is_ok() {
-                    feed.tell(&main, What::Notification(id));
+                    feed.tell(&main, FeedChange::Notification(id));
                 }
             });
         }
@@ -113,7 +113,7 @@ mod tests {
             "é".repeat(9_999),
         ));
         let news = watch.recv().await.unwrap();
-        assert_eq!((news.account.as_str(), &news.what), ("MA1", &What::Notification(id)));
+        assert_eq!((news.account.as_str(), &news.change), ("MA1", &FeedChange::Notification(id)));
         let rows = store
             .notifications()
             .list(&Scope::of("SA1".into()), &NoticeFilter::default(), 9)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{No, Numbers, Parts};
+use super::{NumberError, Numbers, Parts};
 use crate::admission::book::{Book, Number};
 use crate::answer::{DocumentBody, FetchJob, Fetcher, Hops, SigningKeys, Validity};
 use machine::{FetchFailure, FetchKind, Param, Params};
@@ -68,10 +68,17 @@ impl Numbers {
     /// # Errors
     ///
     /// Returns an error if there is no such number.
-    pub async fn check_urls(&self, scope: &Scope, number: &E164) -> Result<Vec<UrlCheck>, No> {
+    pub async fn check_urls(
+        &self,
+        scope: &Scope,
+        number: &E164,
+    ) -> Result<Vec<UrlCheck>, NumberError> {
         let (urls, keys) = {
             let book = self.book();
-            urls_of(&book, book.number(scope, number).ok_or(No::Missing(super::NO_NUMBER))?)
+            urls_of(
+                &book,
+                book.number(scope, number).ok_or(NumberError::Missing(super::NO_NUMBER))?,
+            )
         };
         let Parts { fetcher, clock, .. } = self.parts();
         let asked = urls

@@ -2,8 +2,8 @@
 //! embedded sign-up.
 
 use super::register::reason;
-use super::{No, Numbers};
-use crate::admission::book::{Elsewhere, Made, MetaApp, Number, NumberSet};
+use super::{NumberError, Numbers};
+use crate::admission::book::{ConnectRefusal, ConnectedNumber, MetaApp, Number, NumberSet};
 use crate::meta::numbers::PhoneNumber;
 use machine::GraphOutcome;
 use model::Secret;
@@ -59,13 +59,13 @@ impl Numbers {
     ///
     /// Returns an error if Graph does not accept the token for this number, or if another account
     /// has it.
-    pub async fn connect(&self, scope: &Scope, given: Credentials) -> Result<E164, No> {
+    pub async fn connect(&self, scope: &Scope, given: Credentials) -> Result<E164, NumberError> {
         let graph = &self.parts().graph;
         let said = graph.phone_number(&given.id, Some(&given.token)).await.map_err(not_proven)?;
         let number = E164::parse(&said.number)
-            .map_err(|_| No::Meta(GraphOutcome::ServerError { status: 200 }))?;
+            .map_err(|_| NumberError::Meta(GraphOutcome::ServerError { status: 200 }))?;
         if given.number.as_ref().is_some_and(|wanted| *wanted != number) {
-            return Err(No::bad(
+            return Err(NumberError::bad(
                 "number",
                 format!("Meta has the number {number} under this whatsappPhoneNumberId"),
             ));
@@ -99,9 +99,13 @@ impl Numbers {
         given: &Credentials,
         waba: Option<&WabaId>,
         of: AuthId,
-    ) -> Result<(), No> {
+    ) -> Result<(), NumberError> {
         let now = self.parts().clock.wall();
-        let made = Made { phone_number_id: given.id.clone(), waba: waba.cloned(), of: of.clone() };
+        let made = ConnectedNumber {
+            phone_number_id: given.id.clone(),
+            waba: waba.cloned(),
+            of: of.clone(),
+        };
         let stored = self.parts().keeper.change(now, |book| {
             let mut keys = Vec::new();
             if let Some(waba) = waba {
@@ -112,7 +116,7 @@ impl Numbers {
             let was_here = book.any_number(number).is_some();
             keys.extend(book.connect_number((number, made), Some(given.token.clone()), now)?);
             keys.extend(book.edit_number(number, |set| given.settle(set, was_here)));
-            Ok::<_, No>(((), keys))
+            Ok::<_, NumberError>(((), keys))
         });
         Ok(stored.await?)
     }
@@ -138,17 +142,17 @@ impl Numbers {
     pub(super) async fn subscribe(&self, waba: &WabaId, token: Option<&Secret>) {
         let subscribed = self.parts().graph.subscribe_app(waba, token).await;
         let why = subscribed.err().map(|outcome| reason(&outcome));
-        let differs = |number: &&Number| number.set.told.unsubscribed != why;
+        let differs = |number: &&Number| number.set.at_meta.unsubscribed != why;
         let numbers: Vec<E164> =
             self.book().numbers_of(waba).filter(differs).map(|n| n.number.clone()).collect();
         if numbers.is_empty() {
             return;
         }
-        let note = |set: &mut NumberSet| set.told.unsubscribed.clone_from(&why);
+        let note = |set: &mut NumberSet| set.at_meta.unsubscribed.clone_from(&why);
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
             let keys = numbers.iter().flat_map(|number| book.edit_number(number, note)).collect();
-            Ok::<_, No>(((), keys))
+            Ok::<_, NumberError>(((), keys))
         });
         if let Err(no) = stored.await {
             tracing::warn!(%waba, ?no, "could not store the state of a WABA subscription");
@@ -165,7 +169,7 @@ impl Numbers {
 
     /// Repeats the subscription if it failed before.
     pub(super) async fn subscribe_again(&self, waba: &WabaId, token: Option<&Secret>) {
-        if self.book().numbers_of(waba).any(|number| number.set.told.unsubscribed.is_some()) {
+        if self.book().numbers_of(waba).any(|number| number.set.at_meta.unsubscribed.is_some()) {
             self.subscribe(waba, token).await;
         }
     }
@@ -185,10 +189,10 @@ impl Numbers {
     ///
     /// Returns an error if no app is configured, if Meta rejects the code or did not grant the
     /// named WABA, or if another account has a number.
-    pub async fn sign_up(&self, scope: &Scope, given: SignUp) -> Result<Vec<E164>, No> {
+    pub async fn sign_up(&self, scope: &Scope, given: SignUp) -> Result<Vec<E164>, NumberError> {
         let app = self.book().app().cloned();
         let app = app.ok_or_else(|| {
-            No::state("no_app", "sign-up needs [meta].app_id in the configuration")
+            NumberError::state("no_app", "sign-up needs [meta].app_id in the configuration")
         })?;
         let graph = &self.parts().graph;
         let token = graph
@@ -214,7 +218,7 @@ impl Numbers {
             for (waba, _) in &listed {
                 keys.extend(book.connect_waba(waba, &of, Some(token.clone()))?);
             }
-            Ok::<_, No>(((), keys))
+            Ok::<_, NumberError>(((), keys))
         });
         entered.await?;
         let mut all = Vec::new();
@@ -222,8 +226,10 @@ impl Numbers {
             let synced = self.take_in(&waba, &of, Some(&token), numbers).await?;
             self.subscribe(&waba, Some(&token)).await;
             // Numbers of other accounts are left out.
-            let full =
-                synced.left_out.into_iter().find(|(_, why)| matches!(why, Elsewhere::TooMany(_)));
+            let full = synced
+                .left_out
+                .into_iter()
+                .find(|(_, why)| matches!(why, ConnectRefusal::TooMany(_)));
             if let Some((_, why)) = full {
                 return Err(why.into());
             }
@@ -244,9 +250,13 @@ impl Numbers {
         app: &MetaApp,
         token: &Secret,
         named: Option<&WabaId>,
-    ) -> Result<Vec<WabaId>, No> {
-        let facts =
-            self.parts().graph.token_facts(&app.id, &app.secret, token).await.map_err(No::Meta)?;
+    ) -> Result<Vec<WabaId>, NumberError> {
+        let facts = self
+            .parts()
+            .graph
+            .token_facts(&app.id, &app.secret, token)
+            .await
+            .map_err(NumberError::Meta)?;
         let mut wabas = facts.wabas;
         if let Some(named) = named {
             if !wabas.is_empty() && !wabas.contains(named) {
@@ -270,24 +280,29 @@ fn has(all: &[PhoneNumber], id: &PhoneNumberId) -> bool {
     all.iter().any(|number| number.id == id.as_str())
 }
 
-fn rule(code: &'static str, message: &str, field: &'static str) -> No {
-    No::Rule { code, message: message.to_owned(), field: Some(field), meta: None }
+fn rule(code: &'static str, message: &str, field: &'static str) -> NumberError {
+    NumberError::Rule { code, message: message.to_owned(), field: Some(field), meta: None }
 }
 
 /// A refusal by Graph is an error in the request; any other failure is Meta's.
-fn proven_or(outcome: GraphOutcome, code: &'static str, message: &str, field: &'static str) -> No {
+fn proven_or(
+    outcome: GraphOutcome,
+    code: &'static str,
+    message: &str,
+    field: &'static str,
+) -> NumberError {
     match outcome {
-        GraphOutcome::Refused { code: meta, details, .. } => No::Rule {
+        GraphOutcome::Refused { code: meta, details, .. } => NumberError::Rule {
             code,
             message: message.to_owned(),
             field: Some(field),
             meta: Some((meta, details)),
         },
-        other => No::Meta(other),
+        other => NumberError::Meta(other),
     }
 }
 
-fn not_proven(outcome: GraphOutcome) -> No {
+fn not_proven(outcome: GraphOutcome) -> NumberError {
     match &outcome {
         GraphOutcome::Refused { code: 0 | 3 | 10 | 190 | 200..=299, .. } => {
             let message = "Meta rejected this access token, or it may not manage this number";
@@ -302,7 +317,7 @@ fn not_proven(outcome: GraphOutcome) -> No {
     }
 }
 
-fn not_of_waba(outcome: GraphOutcome) -> No {
+fn not_of_waba(outcome: GraphOutcome) -> NumberError {
     let message = "Meta does not show this WABA for this token";
     proven_or(outcome, "no_such_waba", message, "whatsappBusinessAccount")
 }

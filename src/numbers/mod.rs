@@ -4,19 +4,19 @@
 //! The numbers are entries of `admission::book`, whose keeper stores each change and updates the
 //! routing tables; `meta::numbers` makes the Graph requests. This module combines both. `panel`
 //! validates a change of settings (pure) and makes it at Meta first where needed, `connect` adds
-//! numbers, `sync` reads their state from Meta, `heard` processes webhooks, `reconcile` compares
-//! both sides regularly, and `news` describes changes for webhooks of customers. The APIs check
+//! numbers, `sync` reads their state from Meta, `webhooks` processes webhooks, `reconcile` compares
+//! both sides regularly, and `diff` describes changes for webhooks of customers. The APIs check
 //! permissions.
 
 mod check;
 mod connect;
-mod heard;
-mod leave;
-mod news;
+mod diff;
+mod disconnect;
 mod panel;
 mod reconcile;
 mod register;
 mod sync;
+mod webhooks;
 
 use std::sync::{Arc, OnceLock};
 
@@ -28,14 +28,14 @@ use uuid::Uuid;
 
 pub use check::{Checked, UrlCheck, check_url, urls_of};
 pub use connect::{Credentials, SignUp};
-pub use heard::{MetaEvent, parse_change};
-pub use news::{changes, platform_of, quality_of, rerouted};
+pub use diff::{changes, platform_of, quality_of, rerouted};
 pub use panel::Change;
 pub use sync::Synced;
+pub use webhooks::{MetaEvent, parse_change};
 
-use crate::admission::book::{Book, Elsewhere, Keeper, NotChanged, Number};
+use crate::admission::book::{Book, ChangeError, ConnectRefusal, Keeper, Number};
 use crate::answer::Fetcher;
-use crate::feed::{Feed, What};
+use crate::feed::{Feed, FeedChange};
 use crate::meta::Graph;
 use crate::notices::{Notice, Notices};
 use egress::Guard;
@@ -46,7 +46,7 @@ use model::{E164, NotificationTopic, PhoneNumberId, Routing};
 use store::{Scope, StoreError};
 
 /// Most queued events about numbers. The next reconciliation makes up for dropped ones.
-const HEARD_MAX: usize = 1_024;
+const EVENTS_MAX: usize = 1_024;
 
 /// The dependencies of [`Numbers`].
 pub struct Parts {
@@ -68,7 +68,7 @@ pub struct Numbers(Arc<Inner>);
 struct Inner {
     parts: Parts,
     turns: DashMap<E164, Turn>,
-    heard: mpsc::Sender<MetaEvent>,
+    events: mpsc::Sender<MetaEvent>,
     /// Looks up the routing of a number.
     routing: OnceLock<RoutingOf>,
 }
@@ -110,7 +110,7 @@ pub type RoutingOf = Box<dyn Fn(&E164) -> Routed + Send + Sync>;
 
 /// Why an operation failed.
 #[derive(Debug)]
-pub enum No {
+pub enum NumberError {
     /// It does not exist, or belongs to another account.
     Missing(&'static str),
     /// A field has an invalid value.
@@ -142,7 +142,7 @@ pub enum No {
     Store(StoreError),
 }
 
-impl No {
+impl NumberError {
     fn bad(field: &'static str, message: impl Into<String>) -> Self {
         Self::Bad { field, message: message.into() }
     }
@@ -152,28 +152,28 @@ impl No {
     }
 }
 
-impl From<NotChanged<No>> for No {
-    fn from(why: NotChanged<No>) -> Self {
+impl From<ChangeError<NumberError>> for NumberError {
+    fn from(why: ChangeError<NumberError>) -> Self {
         match why {
-            NotChanged::Refused(no) => no,
-            NotChanged::Store(error) => Self::Store(error),
+            ChangeError::Refused(no) => no,
+            ChangeError::Store(error) => Self::Store(error),
         }
     }
 }
 
-impl From<Elsewhere> for No {
-    fn from(why: Elsewhere) -> Self {
+impl From<ConnectRefusal> for NumberError {
+    fn from(why: ConnectRefusal) -> Self {
         match why {
-            Elsewhere::Taken => {
+            ConnectRefusal::Taken => {
                 Self::state("taken", "this number or WABA is connected to another account")
             }
-            Elsewhere::InFile(id) => {
+            ConnectRefusal::InFile(id) => {
                 let message = format!(
                     "the configuration file defines this number with whatsappPhoneNumberId {id}; change it in the file and reload"
                 );
                 Self::state("in_configuration", message)
             }
-            Elsewhere::TooMany(max) => {
+            ConnectRefusal::TooMany(max) => {
                 Self::state("too_many", format!("an account has {max} numbers at most"))
             }
         }
@@ -187,9 +187,13 @@ impl Numbers {
     /// Starts the management, with a task that handles queued events for as long as the process
     /// lives.
     pub fn new(parts: Parts) -> Self {
-        let (heard, waiting) = mpsc::channel(HEARD_MAX);
-        let this =
-            Self(Arc::new(Inner { parts, turns: DashMap::new(), heard, routing: OnceLock::new() }));
+        let (events, waiting) = mpsc::channel(EVENTS_MAX);
+        let this = Self(Arc::new(Inner {
+            parts,
+            turns: DashMap::new(),
+            events,
+            routing: OnceLock::new(),
+        }));
         let listening = this.clone();
         tokio::spawn(async move { listening.listen(waiting).await });
         this
@@ -243,7 +247,9 @@ impl Numbers {
     fn tell(&self, number: &E164) {
         let book = self.book();
         if let Some(entry) = book.any_number(number) {
-            self.parts().feed.tell(book.main_of(book.owner(entry)), What::Number(number.clone()));
+            self.parts()
+                .feed
+                .tell(book.main_of(book.owner(entry)), FeedChange::Number(number.clone()));
         }
     }
 
@@ -257,9 +263,9 @@ impl Numbers {
     }
 
     /// A number in the scope, with its id and token.
-    fn found(&self, scope: &Scope, number: &E164) -> Result<Known, No> {
+    fn found(&self, scope: &Scope, number: &E164) -> Result<Known, NumberError> {
         let book = self.book();
-        let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
+        let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
         Ok(Known::of(&book, entry))
     }
 }

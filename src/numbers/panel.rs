@@ -1,7 +1,7 @@
 //! Changes to the settings of a number. A change is validated as a whole, made at Meta first where
 //! it concerns Meta, then applied here for the next event.
 
-use super::{NO_NUMBER, No, Numbers};
+use super::{NO_NUMBER, NumberError, Numbers};
 use crate::admission::book::{Book, Calling, Configuration, Link, Number, NumberSet};
 use crate::meta::numbers::{CallingChange, CallingSettings};
 use egress::{CustomerUrl, Guard};
@@ -41,11 +41,16 @@ impl Change {
     ///
     /// Returns the first invalid field or violated rule. Rules are checked only if the change
     /// concerns them.
-    pub fn applied(&self, book: &Book, number: &Number, guard: &Guard) -> Result<NumberSet, No> {
+    pub fn applied(
+        &self,
+        book: &Book,
+        number: &Number,
+        guard: &Guard,
+    ) -> Result<NumberSet, NumberError> {
         let mut set = number.set.clone();
         if let Some(alias) = &self.alias {
             if alias.chars().count() > ALIAS_CHARS_MAX || alias.chars().any(char::is_control) {
-                return Err(No::bad(
+                return Err(NumberError::bad(
                     "alias",
                     "alias must have at most 100 characters, and no control characters",
                 ));
@@ -57,7 +62,7 @@ impl Change {
             Some("webhook") => set.configuration = Configuration::Webhook,
             Some("agent") => set.configuration = Configuration::Agent,
             Some(_) => {
-                return Err(No::bad(
+                return Err(NumberError::bad(
                     "configurationType",
                     "configurationType must be webhook or agent",
                 ));
@@ -81,7 +86,7 @@ impl Change {
         }
         if let Some(calls) = self.calls_per_number {
             if calls.is_some_and(|calls| !CALLS.contains(&calls)) {
-                return Err(No::bad(
+                return Err(NumberError::bad(
                     "callsPerNumber",
                     "callsPerNumber must be from 1 to 100000, or null",
                 ));
@@ -96,17 +101,22 @@ impl Change {
         self.validate(book, number, set)
     }
 
-    fn validate(&self, book: &Book, number: &Number, set: NumberSet) -> Result<NumberSet, No> {
+    fn validate(
+        &self,
+        book: &Book,
+        number: &Number,
+        set: NumberSet,
+    ) -> Result<NumberSet, NumberError> {
         let of_webhook = self.configuration.is_some() || self.webhook_url.is_some();
         if of_webhook && set.configuration == Configuration::Webhook && set.webhook_url.is_none() {
-            return Err(No::bad(
+            return Err(NumberError::bad(
                 "webhookUrl",
                 "webhookUrl is needed with configurationType webhook",
             ));
         }
         if self.calling_enabled == Some(true) && number.waba.is_none() {
             let message = "calling can't be enabled: the WABA of this number is unknown";
-            return Err(No::state("no_waba", message));
+            return Err(NumberError::state("no_waba", message));
         }
         let of_calling = self.calling_enabled.is_some() || self.answer_url.is_some();
         let with = Number { set, ..number.clone() };
@@ -116,7 +126,10 @@ impl Change {
             && with.set.calling_enabled
             && book.answer_of(&with).url.is_none()
         {
-            return Err(No::bad("answerUrl", "answerUrl is needed while calling is enabled"));
+            return Err(NumberError::bad(
+                "answerUrl",
+                "answerUrl is needed while calling is enabled",
+            ));
         }
         Ok(with.set)
     }
@@ -137,7 +150,7 @@ fn edit_link(
     how: Option<&str>,
     (url_name, method_name): (&'static str, &'static str),
     guard: &Guard,
-) -> Result<(), No> {
+) -> Result<(), NumberError> {
     if let Some(given) = given {
         link.url = url(url_name, given.as_deref(), guard)?;
     }
@@ -145,20 +158,32 @@ fn edit_link(
         None => {}
         Some("GET") => link.method = Method::Get,
         Some("POST") => link.method = Method::Post,
-        Some(_) => return Err(No::bad(method_name, format!("{method_name} must be GET or POST"))),
+        Some(_) => {
+            return Err(NumberError::bad(
+                method_name,
+                format!("{method_name} must be GET or POST"),
+            ));
+        }
     }
     Ok(())
 }
 
 /// Parses a URL field. An empty one is cleared.
-fn url(field: &'static str, given: Option<&str>, guard: &Guard) -> Result<Option<DocUrl>, No> {
+fn url(
+    field: &'static str,
+    given: Option<&str>,
+    guard: &Guard,
+) -> Result<Option<DocUrl>, NumberError> {
     let Some(text) = given.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
     if text.chars().count() > URL_CHARS_MAX {
-        return Err(No::bad(field, format!("{field} is longer than {URL_CHARS_MAX} characters")));
+        return Err(NumberError::bad(
+            field,
+            format!("{field} is longer than {URL_CHARS_MAX} characters"),
+        ));
     }
     match CustomerUrl::parse(text, guard) {
         Ok(_) => Ok(Some(DocUrl(text.into()))),
-        Err(why) => Err(No::bad(field, format!("{field} can't be used: could not {why}"))),
+        Err(why) => Err(NumberError::bad(field, format!("{field} can't be used: could not {why}"))),
     }
 }
 
@@ -174,12 +199,12 @@ impl Numbers {
         number: &E164,
         change: &Change,
         seen: Option<&NumberSet>,
-    ) -> Result<(), No> {
+    ) -> Result<(), NumberError> {
         if change.active == Some(true) && self.routed(number).agent.is_none() {
-            return Err(No::bad("active", "active needs an agent; connect one first"));
+            return Err(NumberError::bad("active", "active needs an agent; connect one first"));
         }
         let book = self.book();
-        let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
+        let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
         unchanged(seen, &entry.set)?;
         change.applied(&book, entry, &self.parts().guard).map(drop)
     }
@@ -196,39 +221,39 @@ impl Numbers {
         number: &E164,
         change: &Change,
         seen: Option<&NumberSet>,
-    ) -> Result<(), No> {
+    ) -> Result<(), NumberError> {
         let _turn = self.turn(number).await;
         self.judge(scope, number, change, seen)?;
         let (known, at_meta) = (self.found(scope, number)?, change.at_meta());
-        let mut told = None;
+        let mut settings = None;
         if at_meta.is_some() {
             let graph = &self.parts().graph;
             let changed = graph.change_calling(&known.id, known.token.as_ref(), at_meta).await;
             self.wrote(number);
-            changed.map_err(No::Meta)?;
+            changed.map_err(NumberError::Meta)?;
             // Read the settings back. If that fails, assume what was sent.
             let read = graph.calling_settings(&known.id, known.token.as_ref()).await;
-            told = Some(read.ok().map(calling).unwrap_or_else(|| assumed(at_meta)));
+            settings = Some(read.ok().map(calling).unwrap_or_else(|| assumed(at_meta)));
         }
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
-            let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
+            let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
             unchanged(seen, &entry.set)?;
             let mut set = change.applied(book, entry, &self.parts().guard)?;
-            if let Some(told) = told {
-                set.told.calling = told;
+            if let Some(settings) = settings {
+                set.at_meta.calling = settings;
             }
             Ok(((), book.edit_number(number, |now| *now = set)))
         });
         let stored = stored.await;
-        if let (Err(_), Some(told)) = (&stored, told) {
+        if let (Err(_), Some(settings)) = (&stored, settings) {
             // The configuration was reloaded in between. Store Meta's state, so that the drift is
             // visible.
-            let keep = |set: &mut NumberSet| set.told.calling = told;
+            let keep = |set: &mut NumberSet| set.at_meta.calling = settings;
             let kept = self
                 .parts()
                 .keeper
-                .change(now, |book| Ok::<_, No>(((), book.edit_number(number, keep))));
+                .change(now, |book| Ok::<_, NumberError>(((), book.edit_number(number, keep))));
             if let Err(why) = kept.await {
                 tracing::warn!(
                     ?number,
@@ -242,9 +267,9 @@ impl Numbers {
     }
 }
 
-fn unchanged(seen: Option<&NumberSet>, set: &NumberSet) -> Result<(), No> {
+fn unchanged(seen: Option<&NumberSet>, set: &NumberSet) -> Result<(), NumberError> {
     match seen {
-        Some(seen) if seen.panel() != set.panel() => Err(No::Changed),
+        Some(seen) if seen.panel() != set.panel() => Err(NumberError::Changed),
         _ => Ok(()),
     }
 }
@@ -264,7 +289,7 @@ impl Numbers {
         wakes: bool,
         takes_calls: bool,
         url_serves: bool,
-    ) -> Result<(), No> {
+    ) -> Result<(), NumberError> {
         let with_agent = |set: &NumberSet| NumberSet {
             inactive: set.inactive && !wakes,
             configuration: match url_serves || (set.calling_enabled && !takes_calls) {
@@ -278,14 +303,14 @@ impl Numbers {
             (with.inactive, with.configuration) != (set.inactive, set.configuration)
         };
         match self.book().number(scope, number).map(|entry| differs(&entry.set)) {
-            None => return Err(No::Missing(NO_NUMBER)),
+            None => return Err(NumberError::Missing(NO_NUMBER)),
             Some(false) => return Ok(()),
             Some(true) => {}
         }
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
-            book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
-            Ok::<_, No>(((), book.edit_number(number, |set| *set = with_agent(set))))
+            book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
+            Ok::<_, NumberError>(((), book.edit_number(number, |set| *set = with_agent(set))))
         });
         stored.await?;
         Ok(())

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Known, NO_NUMBER, No, Numbers};
+use super::{Known, NO_NUMBER, NumberError, Numbers};
 use crate::admission::book::{NumberSet, Registration};
 use machine::GraphOutcome;
 use model::Secret;
@@ -23,15 +23,20 @@ impl Numbers {
     ///
     /// Returns an error if the PIN is malformed, if a registration is running, or if the last one
     /// failed within the pause.
-    pub async fn register(&self, scope: &Scope, number: &E164, pin: Secret) -> Result<(), No> {
+    pub async fn register(
+        &self,
+        scope: &Scope,
+        number: &E164,
+        pin: Secret,
+    ) -> Result<(), NumberError> {
         let is_pin = pin.reveal().len() == 6 && pin.reveal().bytes().all(|b| b.is_ascii_digit());
         if !is_pin {
-            return Err(No::bad("pin", "pin must be the number's six digits"));
+            return Err(NumberError::bad("pin", "pin must be the number's six digits"));
         }
         let known = self.found(scope, number)?;
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
-            let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
+            let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
             may_begin(&entry.set, now)?;
             Ok(((), book.edit_number(number, |set| set.registration = Registration::Running)))
         });
@@ -78,7 +83,7 @@ impl Numbers {
             let stored = self
                 .parts()
                 .keeper
-                .change(now, |book| Ok::<_, No>(((), book.edit_number(number, edit))));
+                .change(now, |book| Ok::<_, NumberError>(((), book.edit_number(number, edit))));
             let Err(why) = stored.await else { return };
             tracing::warn!(?number, ?why, "could not store the outcome of a registration");
             // The next start marks it as failed.
@@ -94,7 +99,7 @@ impl Numbers {
 /// a delay.
 fn end(set: &mut NumberSet, state: Registration) {
     if state == Registration::Registered {
-        set.told.platform_type = "CLOUD_API".to_owned();
+        set.at_meta.platform_type = "CLOUD_API".to_owned();
     }
     set.registration = state;
 }
@@ -105,16 +110,17 @@ fn later(now: Timestamp) -> Timestamp {
     )
 }
 
-fn may_begin(set: &NumberSet, now: Timestamp) -> Result<(), No> {
+fn may_begin(set: &NumberSet, now: Timestamp) -> Result<(), NumberError> {
     match &set.registration {
-        Registration::Running => {
-            Err(No::state("registration_running", "the number is being registered already"))
-        }
+        Registration::Running => Err(NumberError::state(
+            "registration_running",
+            "the number is being registered already",
+        )),
         Registration::Failed { again, .. } if *again > now => {
             let seconds =
                 u64::try_from(again.secs().saturating_sub(now.secs())).unwrap_or_default().max(1);
             let message = format!("the last attempt just failed; try again in {seconds} s");
-            Err(No::Wait { seconds, message })
+            Err(NumberError::Wait { seconds, message })
         }
         Registration::None | Registration::Registered | Registration::Failed { .. } => Ok(()),
     }

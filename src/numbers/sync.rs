@@ -2,8 +2,8 @@
 //! numbers of a WABA that are not known yet.
 
 use super::panel::calling;
-use super::{Known, NO_WABA, No, Numbers};
-use crate::admission::book::{Elsewhere, Made, NumberSet, Registration, Told};
+use super::{Known, NO_WABA, NumberError, Numbers};
+use crate::admission::book::{ConnectRefusal, ConnectedNumber, MetaState, NumberSet, Registration};
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
 use machine::GraphOutcome;
 use model::Secret;
@@ -18,7 +18,7 @@ pub struct Synced {
     /// Numbers with the fields of their resource that changed.
     pub changed: Vec<(E164, Vec<&'static str>)>,
     /// Numbers that Meta lists and that could not be added.
-    pub left_out: Vec<(E164, Elsewhere)>,
+    pub left_out: Vec<(E164, ConnectRefusal)>,
     /// Numbers whose calling settings could not be fetched. They keep the known ones.
     pub unread: Vec<E164>,
 }
@@ -45,22 +45,22 @@ impl NumberReading {
         let before = set.clone();
         let keep =
             |new: &str, old: &str| if new.is_empty() { old.to_owned() } else { new.to_owned() };
-        set.told = Told {
-            verified_name: keep(&number.verified_name, &before.told.verified_name),
-            platform_type: keep(&number.platform_type, &before.told.platform_type),
-            quality_rating: keep(&number.quality_rating, &before.told.quality_rating),
-            status: keep(&number.status, &before.told.status),
+        set.at_meta = MetaState {
+            verified_name: keep(&number.verified_name, &before.at_meta.verified_name),
+            platform_type: keep(&number.platform_type, &before.at_meta.platform_type),
+            quality_rating: keep(&number.quality_rating, &before.at_meta.quality_rating),
+            status: keep(&number.status, &before.at_meta.status),
             synced: Some(now),
             token_invalid: false,
-            unsubscribed: before.told.unsubscribed.clone(),
-            calling: settings.map_or(before.told.calling, calling),
+            unsubscribed: before.at_meta.unsubscribed.clone(),
+            calling: settings.map_or(before.at_meta.calling, calling),
         };
         // The state may predate a failed attempt, so it only counts as success after the pause.
         let over = matches!(&set.registration, Registration::Failed { again, .. } if *again <= now);
         if set.is_cloud() && over {
             set.registration = Registration::Registered;
         }
-        let (was, is) = (&before.told, &set.told);
+        let (was, is) = (&before.at_meta, &set.at_meta);
         [
             ("verifiedName", was.verified_name != is.verified_name),
             ("platformType", was.platform_type != is.platform_type),
@@ -101,7 +101,7 @@ impl Numbers {
     /// # Errors
     ///
     /// Returns an error if there is no such number or the request to Meta fails.
-    pub async fn sync_number(&self, scope: &Scope, number: &E164) -> Result<Synced, No> {
+    pub async fn sync_number(&self, scope: &Scope, number: &E164) -> Result<Synced, NumberError> {
         let known = self.found(scope, number)?;
         let waba = self.book().any_number(number).and_then(|entry| entry.waba.clone());
         if let Some(waba) = waba {
@@ -111,12 +111,12 @@ impl Numbers {
     }
 
     /// Like [`Numbers::sync_number`], for a number of any account.
-    pub(super) async fn refresh(&self, known: &Known) -> Result<Synced, No> {
+    pub(super) async fn refresh(&self, known: &Known) -> Result<Synced, NumberError> {
         match self.ask(known).await {
             Ok(reading) => self.take_over(vec![(known.number.clone(), reading)], None).await,
             Err(outcome) => {
                 self.note_token(&known.number, is_token_refused(&outcome)).await;
-                Err(No::Meta(outcome))
+                Err(NumberError::Meta(outcome))
             }
         }
     }
@@ -135,14 +135,18 @@ impl Numbers {
     /// # Errors
     ///
     /// Returns an error if there is no such WABA or the request to Meta fails.
-    pub async fn sync_waba(&self, scope: &Scope, waba: &WabaId) -> Result<Synced, No> {
+    pub async fn sync_waba(&self, scope: &Scope, waba: &WabaId) -> Result<Synced, NumberError> {
         let (token, of) = {
             let book = self.book();
-            let entry = book.waba(scope, waba).ok_or(No::Missing(NO_WABA))?;
+            let entry = book.waba(scope, waba).ok_or(NumberError::Missing(NO_WABA))?;
             (book.token_of_waba(entry), entry.of.clone())
         };
-        let numbers =
-            self.parts().graph.numbers_of_waba(waba, token.as_ref()).await.map_err(No::Meta)?;
+        let numbers = self
+            .parts()
+            .graph
+            .numbers_of_waba(waba, token.as_ref())
+            .await
+            .map_err(NumberError::Meta)?;
         self.subscribe_again(waba, token.as_ref()).await;
         self.take_in(waba, &of, token.as_ref(), numbers).await
     }
@@ -154,7 +158,7 @@ impl Numbers {
         of: &AuthId,
         token: Option<&Secret>,
         numbers: Vec<PhoneNumber>,
-    ) -> Result<Synced, No> {
+    ) -> Result<Synced, NumberError> {
         let mut reading = Vec::new();
         for number in numbers {
             let Ok(digits) = E164::parse(&number.number) else { continue };
@@ -165,7 +169,7 @@ impl Numbers {
             let calling = self.parts().graph.calling_settings(&id, token).await.ok();
             reading.push((known_as, NumberReading { number, calling, as_of }));
         }
-        let made = |reading: &NumberReading| Made {
+        let made = |reading: &NumberReading| ConnectedNumber {
             phone_number_id: reading.number.id.as_str().into(),
             waba: Some(waba.clone()),
             of: of.clone(),
@@ -178,13 +182,14 @@ impl Numbers {
     pub(super) async fn take_over(
         &self,
         reading: Vec<(E164, NumberReading)>,
-        made: Option<&(dyn Fn(&NumberReading) -> Made + Sync)>,
-    ) -> Result<Synced, No> {
+        made: Option<&(dyn Fn(&NumberReading) -> ConnectedNumber + Sync)>,
+    ) -> Result<Synced, NumberError> {
         let now = self.parts().clock.wall();
         let before: Vec<(E164, String)> = {
             let book = self.book();
-            let rating =
-                |number: &E164| book.any_number(number).map(|n| n.set.told.quality_rating.clone());
+            let rating = |number: &E164| {
+                book.any_number(number).map(|n| n.set.at_meta.quality_rating.clone())
+            };
             reading
                 .iter()
                 .map(|(number, _)| (number.clone(), rating(number).unwrap_or_default()))
@@ -196,7 +201,9 @@ impl Numbers {
                 let (mut fields, was_here) = (Vec::new(), book.any_number(number).is_some());
                 let id = PhoneNumberId::from(reading.number.id.as_str());
                 let entered = made.map(|made| match book.number_by_id(&id) {
-                    Some(there) if book.is_theirs(there, &made(reading)) => Err(Elsewhere::Taken),
+                    Some(there) if book.is_theirs(there, &made(reading)) => {
+                        Err(ConnectRefusal::Taken)
+                    }
                     Some(_) => Ok(Vec::new()),
                     None => book.connect_number((number, made(reading)), None, now),
                 });
@@ -234,7 +241,7 @@ impl Numbers {
                     synced.unread.push(number.clone());
                 }
             }
-            Ok::<_, No>((synced, keys))
+            Ok::<_, NumberError>((synced, keys))
         });
         let synced = stored.await?;
         for (number, _) in &synced.changed {
@@ -249,7 +256,7 @@ impl Numbers {
     fn warn_of_quality(&self, number: &E164, was: &str) {
         let book = self.book();
         let Some(entry) = book.any_number(number) else { return };
-        let is = &entry.set.told.quality_rating;
+        let is = &entry.set.at_meta.quality_rating;
         if has_fallen(was, is) {
             tracing::warn!(?number, was, is, "quality rating of a number has fallen");
             let text = format!(
@@ -260,7 +267,7 @@ impl Numbers {
     }
 
     pub(super) async fn note_token(&self, number: &E164, invalid: bool) {
-        let noted = |set: &NumberSet| set.told.token_invalid == invalid;
+        let noted = |set: &NumberSet| set.at_meta.token_invalid == invalid;
         if !invalid || self.book().any_number(number).is_none_or(|entry| noted(&entry.set)) {
             return;
         }
@@ -268,7 +275,10 @@ impl Numbers {
         let stored = self.parts().keeper.change(now, |book| {
             // Several requests may report it at the same time, but only one notification is sent.
             let first = book.any_number(number).is_some_and(|entry| !noted(&entry.set));
-            Ok::<_, No>((first, book.edit_number(number, |set| set.told.token_invalid = invalid)))
+            Ok::<_, NumberError>((
+                first,
+                book.edit_number(number, |set| set.at_meta.token_invalid = invalid),
+            ))
         });
         if matches!(stored.await, Ok(true)) {
             self.tell(number);

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::sync::{NumberReading, has_fallen};
-use super::{Change, Credentials, MetaEvent, No, parse_change};
+use super::{Change, Credentials, MetaEvent, NumberError, parse_change};
 use crate::admission::book::testing::number;
 use crate::admission::book::{Book, Configuration, Link, Number, NumberSet, Registration};
 use crate::config::Config;
@@ -24,8 +24,8 @@ fn some(text: &str) -> Option<Option<String>> {
 fn fault(change: &Change, number: &Number) -> Option<&'static str> {
     match change.applied(&book(), number, &Guard::new(false, Vec::new())) {
         Ok(_) => None,
-        Err(No::Bad { field, .. }) => Some(field),
-        Err(No::State { code, .. }) => Some(code),
+        Err(NumberError::Bad { field, .. }) => Some(field),
+        Err(NumberError::State { code, .. }) => Some(code),
         Err(other) => panic!("{other:?}"),
     }
 }
@@ -139,12 +139,12 @@ fn state_fetched_from_meta_is_applied_and_changes_are_listed() {
     assert_eq!(set.drift().calling_enabled, Some(false));
     assert_eq!(set.panel(), panel, "none of it is a setting");
     assert!(reading.apply(&mut set, Timestamp::from_secs(8), true).is_empty());
-    set.told.calling.enabled = Some(true);
+    set.at_meta.calling.enabled = Some(true);
     assert!(
         reading.apply(&mut set, Timestamp::from_secs(8), false).is_empty(),
         "read before the last write"
     );
-    assert_eq!(set.told.calling.enabled, Some(true));
+    assert_eq!(set.at_meta.calling.enabled, Some(true));
     // A recent failure is not overruled by state that Meta may have had before.
     let [soon, later] = [9, 99].map(Timestamp::from_secs);
     set.registration = Registration::Failed { reason: "133005".to_owned(), again: later };

@@ -94,7 +94,7 @@ impl Provider {
         clock: Clock,
     ) -> Result<Self, rustls::Error> {
         let redirect = format!("{}{BACK}", base_url.trim_end_matches('/'));
-        let http = direct_client(provider::CONNECT)?;
+        let http = direct_client(provider::CONNECT_TIMEOUT)?;
         let (turns, cache) = (Semaphore::new(AT_ONCE), Mutex::default());
         Ok(Self(Arc::new(Inner { settings, redirect, http, clock, turns, cache })))
     }

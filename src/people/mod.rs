@@ -25,7 +25,7 @@ pub use failures::Failures;
 pub use settings::UserSettings;
 pub use token::Token;
 
-use crate::feed::{Feed, What};
+use crate::feed::{Feed, FeedChange};
 use model::Clock;
 use model::{AuthId, Timestamp};
 use model::{Role, Secret};
@@ -74,7 +74,7 @@ pub struct KeyHolder {
 
 /// Why a sign-in failed.
 #[derive(Debug, thiserror::Error)]
-pub enum NotIn {
+pub enum SignInError {
     #[error("recognise the name or password")]
     Unknown,
     #[error("let them try again before {0:?}")]
@@ -87,7 +87,7 @@ pub enum NotIn {
 
 /// Why a change of users or keys failed.
 #[derive(Debug, thiserror::Error)]
-pub enum NotDone {
+pub enum PeopleError {
     #[error("find them")]
     Missing,
     #[error("make the change: the user was changed concurrently")]
@@ -214,7 +214,7 @@ impl People {
         &self,
         users: &[UserSettings],
         main_of: impl Fn(&AuthId) -> AuthId,
-    ) -> Result<(), NotDone> {
+    ) -> Result<(), PeopleError> {
         let mut rows = Vec::new();
         for user in users {
             let known =
@@ -259,12 +259,12 @@ impl People {
         name: &str,
         password: Secret,
         from: IpAddr,
-    ) -> Result<Token, NotIn> {
+    ) -> Result<Token, SignInError> {
         let inner = &self.0;
         let name = name.trim();
         let known_as: String = name.chars().take(NAME_MAX).collect();
         let now = inner.clock.now();
-        let begun = inner.failures.begin(&known_as, from, now).map_err(NotIn::Wait)?;
+        let begun = inner.failures.begin(&known_as, from, now).map_err(SignInError::Wait)?;
         let found = match inner.store.people().by_name(name).await {
             Ok(found) => found,
             Err(error) => {
@@ -277,14 +277,14 @@ impl People {
             Ok(true) => begun.right(),
             Ok(false) | Err(PasswordError::Hash) => {
                 tracing::info!("console sign-in failed");
-                return Err(NotIn::Unknown);
+                return Err(SignInError::Unknown);
             }
             Err(PasswordError::Busy) => {
                 begun.untried();
-                return Err(NotIn::Busy);
+                return Err(SignInError::Busy);
             }
         }
-        let user = found.ok_or(NotIn::Unknown)?;
+        let user = found.ok_or(SignInError::Unknown)?;
         let (token, at) = (Token::fresh(), inner.clock.wall());
         let session = Session { digest: token.digest(), user: user.id, begun: at, seen: at };
         inner.store.sessions().begin(session).await?;
@@ -380,7 +380,7 @@ impl People {
     /// # Errors
     ///
     /// Returns an error if a field is invalid, the name is taken or the store fails.
-    pub async fn make_user(&self, new: NewUser) -> Result<(User, Option<Token>), NotDone> {
+    pub async fn make_user(&self, new: NewUser) -> Result<(User, Option<Token>), PeopleError> {
         let inner = &self.0;
         let name = name_of("name", &new.name)?;
         let full_name = if new.full_name.trim().is_empty() {
@@ -392,11 +392,11 @@ impl People {
         if inner.store.people().list(&scope, None, MOST).await?.len()
             >= usize::try_from(MOST).unwrap_or(usize::MAX)
         {
-            return Err(NotDone::Conflict("too_many", "an account has 1,000 users at most"));
+            return Err(PeopleError::Conflict("too_many", "an account has 1,000 users at most"));
         }
         // Names that differ only in case would be confused. Existing ones are kept.
         if !inner.store.people().by_name_ignoring_case(&name).await?.is_empty() {
-            return Err(NotDone::Conflict("name_taken", "another user has this name"));
+            return Err(PeopleError::Conflict("name_taken", "another user has this name"));
         }
         let password = match new.password {
             Some(password) => Some(self.hash(password).await?),
@@ -416,7 +416,7 @@ impl People {
             created: inner.clock.wall(),
         };
         if !inner.store.people().create(user.clone()).await? {
-            return Err(NotDone::Conflict("name_taken", "another user has this name"));
+            return Err(PeopleError::Conflict("name_taken", "another user has this name"));
         }
         self.tell(&user);
         let token = if invited { Some(self.new_invitation(&user).await?) } else { None };
@@ -430,8 +430,8 @@ impl People {
     ///
     /// Returns an error if there is no such user, the configuration defines the user or the store
     /// fails.
-    pub async fn invite(&self, scope: &Scope, id: Uuid) -> Result<(User, Token), NotDone> {
-        let user = self.0.store.people().get(scope, id).await?.ok_or(NotDone::Missing)?;
+    pub async fn invite(&self, scope: &Scope, id: Uuid) -> Result<(User, Token), PeopleError> {
+        let user = self.0.store.people().get(scope, id).await?.ok_or(PeopleError::Missing)?;
         if user.in_file {
             return Err(IN_FILE);
         }
@@ -465,7 +465,7 @@ impl People {
     ///
     /// Returns an error if the invitation is no longer valid, the password is invalid or the store
     /// fails.
-    pub async fn accept(&self, token: &Token, password: Secret) -> Result<(), NotDone> {
+    pub async fn accept(&self, token: &Token, password: Secret) -> Result<(), PeopleError> {
         let hash = self.hash(password).await?;
         match self
             .0
@@ -475,7 +475,7 @@ impl People {
             .await?
         {
             true => Ok(()),
-            false => Err(NotDone::Missing),
+            false => Err(PeopleError::Missing),
         }
     }
 
@@ -492,15 +492,15 @@ impl People {
         id: Uuid,
         by: Option<Uuid>,
         change: Change,
-    ) -> Result<User, NotDone> {
+    ) -> Result<User, PeopleError> {
         let inner = &self.0;
-        let user = inner.store.people().get(scope, id).await?.ok_or(NotDone::Missing)?;
+        let user = inner.store.people().get(scope, id).await?.ok_or(PeopleError::Missing)?;
         let role = change.role.filter(|role| *role != user.role);
         if user.in_file && (role.is_some() || change.password.is_some()) {
             return Err(IN_FILE);
         }
         if role.is_some() && by == Some(id) {
-            return Err(NotDone::Conflict(
+            return Err(PeopleError::Conflict(
                 "own_role",
                 "you can't change your own role; ask another owner",
             ));
@@ -515,10 +515,10 @@ impl People {
         let change = UserChange { full_name, role, password, wa_id, seen: change.seen };
         if !inner.store.people().change(scope, id, change).await? {
             let there = seen && inner.store.people().get(scope, id).await?.is_some();
-            return Err(if there { NotDone::Changed } else { NotDone::Missing });
+            return Err(if there { PeopleError::Changed } else { PeopleError::Missing });
         }
         self.tell(&user);
-        inner.store.people().get(scope, id).await?.ok_or(NotDone::Missing)
+        inner.store.people().get(scope, id).await?.ok_or(PeopleError::Missing)
     }
 
     /// Deletes a user and ends the sessions. Users cannot delete themselves.
@@ -527,19 +527,24 @@ impl People {
     ///
     /// Returns an error if there is no such user, `by` is the user, the configuration defines the
     /// user or the store fails.
-    pub async fn remove(&self, scope: &Scope, id: Uuid, by: Option<Uuid>) -> Result<(), NotDone> {
-        let user = self.0.store.people().get(scope, id).await?.ok_or(NotDone::Missing)?;
+    pub async fn remove(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+        by: Option<Uuid>,
+    ) -> Result<(), PeopleError> {
+        let user = self.0.store.people().get(scope, id).await?.ok_or(PeopleError::Missing)?;
         if user.in_file {
             return Err(IN_FILE);
         }
         if by == Some(id) {
-            return Err(NotDone::Conflict(
+            return Err(PeopleError::Conflict(
                 "oneself",
                 "you can't remove yourself; ask another owner",
             ));
         }
         if !self.0.store.people().delete(scope, id).await? {
-            return Err(NotDone::Missing);
+            return Err(PeopleError::Missing);
         }
         self.tell(&user);
         Ok(())
@@ -575,14 +580,14 @@ impl People {
         name: &str,
         role: Role,
         wa: Option<String>,
-    ) -> Result<(MadeKey, Token), NotDone> {
+    ) -> Result<(MadeKey, Token), PeopleError> {
         let inner = &self.0;
         let name = name_of("name", name)?;
         let scope = Scope::of(main_account.clone());
         if inner.store.api_keys().list(&scope, None, MOST).await?.len()
             >= usize::try_from(MOST).unwrap_or(usize::MAX)
         {
-            return Err(NotDone::Conflict("too_many", "an account has 1,000 API keys at most"));
+            return Err(PeopleError::Conflict("too_many", "an account has 1,000 API keys at most"));
         }
         let token = Token::fresh();
         let key = MadeKey {
@@ -598,7 +603,7 @@ impl People {
         };
         let row = key.clone();
         self.with_keys(async move |store| store.api_keys().create(row).await).await?;
-        self.0.feed.tell(&key.main_account, What::People);
+        self.0.feed.tell(&key.main_account, FeedChange::People);
         Ok((key, token))
     }
 
@@ -614,17 +619,17 @@ impl People {
         id: Uuid,
         name: Option<&str>,
         role: Option<Role>,
-    ) -> Result<MadeKey, NotDone> {
+    ) -> Result<MadeKey, PeopleError> {
         let name = name.map(|name| name_of("name", name)).transpose()?;
         let of = scope.clone();
         if !self
             .with_keys(async move |store| store.api_keys().change(&of, id, name, role).await)
             .await?
         {
-            return Err(NotDone::Missing);
+            return Err(PeopleError::Missing);
         }
-        self.0.feed.tell(main, What::People);
-        self.0.store.api_keys().get(scope, id).await?.ok_or(NotDone::Missing)
+        self.0.feed.tell(main, FeedChange::People);
+        self.0.store.api_keys().get(scope, id).await?.ok_or(PeopleError::Missing)
     }
 
     /// Deletes a key, which is then no longer accepted.
@@ -632,7 +637,12 @@ impl People {
     /// # Errors
     ///
     /// Returns an error if there is no such key or the store fails.
-    pub async fn remove_key(&self, scope: &Scope, main: &AuthId, id: Uuid) -> Result<(), NotDone> {
+    pub async fn remove_key(
+        &self,
+        scope: &Scope,
+        main: &AuthId,
+        id: Uuid,
+    ) -> Result<(), PeopleError> {
         let (of, this) = (scope.clone(), self.clone());
         let removed = self.with_keys(async move |store| {
             let removed = store.api_keys().delete(&of, id).await?;
@@ -645,43 +655,43 @@ impl People {
             Ok(removed)
         });
         if !removed.await? {
-            return Err(NotDone::Missing);
+            return Err(PeopleError::Missing);
         }
-        self.0.feed.tell(main, What::People);
+        self.0.feed.tell(main, FeedChange::People);
         Ok(())
     }
 
     fn tell(&self, user: &User) {
-        self.0.feed.tell(&user.main_account, What::People);
+        self.0.feed.tell(&user.main_account, FeedChange::People);
     }
 
-    async fn hash(&self, password: Secret) -> Result<String, NotDone> {
+    async fn hash(&self, password: Secret) -> Result<String, PeopleError> {
         let length = password.reveal().chars().count();
         if !(PASSWORD_MIN..=PASSWORD_MAX).contains(&length) {
             let why = format!("a password has {PASSWORD_MIN} to {PASSWORD_MAX} characters");
-            return Err(NotDone::Bad("password", why));
+            return Err(PeopleError::Bad("password", why));
         }
         self.0.passwords.hash(password).await.map_err(busy)
     }
 }
 
-const IN_FILE: NotDone = NotDone::Conflict(
+const IN_FILE: PeopleError = PeopleError::Conflict(
     "in_configuration",
     "this user is defined in the configuration file; change it there",
 );
 
-fn busy(_: PasswordError) -> NotDone {
-    NotDone::Busy
+fn busy(_: PasswordError) -> PeopleError {
+    PeopleError::Busy
 }
 
 /// Checks the name of a user or key, which is one line of text.
-fn name_of(field: &'static str, text: &str) -> Result<String, NotDone> {
+fn name_of(field: &'static str, text: &str) -> Result<String, PeopleError> {
     let text = text.trim();
     let fits =
         (1..=NAME_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control);
     match fits {
         true => Ok(text.to_owned()),
-        false => Err(NotDone::Bad(
+        false => Err(PeopleError::Bad(
             field,
             format!("{field} must have 1 to {NAME_MAX} characters, on one line"),
         )),
@@ -689,7 +699,7 @@ fn name_of(field: &'static str, text: &str) -> Result<String, NotDone> {
 }
 
 /// Normalizes a WhatsApp number to its digits. An empty one is `None`.
-fn wa_id(text: Option<String>) -> Result<Option<String>, NotDone> {
+fn wa_id(text: Option<String>) -> Result<Option<String>, PeopleError> {
     let Some(text) = text
         .map(|text| text.trim().trim_start_matches('+').to_owned())
         .filter(|text| !text.is_empty())
@@ -698,9 +708,10 @@ fn wa_id(text: Option<String>) -> Result<Option<String>, NotDone> {
     };
     match (5..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit()) {
         true => Ok(Some(text)),
-        false => {
-            Err(NotDone::Bad("waId", "waId must be a WhatsApp number: 5 to 20 digits".to_owned()))
-        }
+        false => Err(PeopleError::Bad(
+            "waId",
+            "waId must be a WhatsApp number: 5 to 20 digits".to_owned(),
+        )),
     }
 }
 

@@ -31,7 +31,7 @@ pub struct InFile;
 
 /// A number has no other answer URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Used {
+pub struct ApplicationInUse {
     pub by: E164,
 }
 
@@ -175,9 +175,9 @@ impl Book {
     /// # Errors
     ///
     /// Returns an error if a number has no other answer URL.
-    pub fn remove_application(&mut self, id: &AppId) -> Result<Vec<Key>, Used> {
+    pub fn remove_application(&mut self, id: &AppId) -> Result<Vec<Key>, ApplicationInUse> {
         if let Some(number) = self.needing(id) {
-            return Err(Used { by: number.number.clone() });
+            return Err(ApplicationInUse { by: number.number.clone() });
         }
         self.applications.remove(id);
         let mut keys = vec![Key::Application(id.clone())];

@@ -39,7 +39,7 @@ pub enum OpenError {
 
 /// Why a change was not made.
 #[derive(Debug)]
-pub enum NotChanged<E> {
+pub enum ChangeError<E> {
     /// The caller's own function refused it.
     Refused(E),
     Store(StoreError),
@@ -111,10 +111,10 @@ impl Keeper {
         &self,
         now: Timestamp,
         change: impl FnOnce(&mut Book) -> Result<(T, Vec<Key>), E>,
-    ) -> Result<T, NotChanged<E>> {
+    ) -> Result<T, ChangeError<E>> {
         let turn = self.0.turn.clone().lock_owned().await;
         let mut book = Book::clone(&self.book());
-        let (value, keys) = change(&mut book).map_err(NotChanged::Refused)?;
+        let (value, keys) = change(&mut book).map_err(ChangeError::Refused)?;
         let writes = keys.iter().map(|key| book.row(key)).collect();
         let (written, this) = (self.0.store.settings().write(writes, now), self.clone());
         let put = tokio::spawn(async move {
@@ -127,7 +127,7 @@ impl Keeper {
             Ok(())
         });
         // The task ends early only if the runtime shuts down.
-        put.await.unwrap_or(Err(StoreError::Closed)).map_err(NotChanged::Store)?;
+        put.await.unwrap_or(Err(StoreError::Closed)).map_err(ChangeError::Store)?;
         Ok(value)
     }
 

@@ -18,12 +18,14 @@ mod tokens;
 
 use std::collections::BTreeMap;
 
-pub use change::{InFile, Key, TooMany, Used};
+pub use change::{ApplicationInUse, InFile, Key, TooMany};
 pub use entries::{Account, Application, Details, Link, Number, Waba};
-pub use keeper::{Keeper, NotChanged, OpenError};
-pub use numbers::{Elsewhere, MetaApp};
-pub use panel::{Calling, Configuration, Drift, Made, NumberSet, Registration, Told};
-pub use tokens::{NotRotated, Rotated};
+pub use keeper::{ChangeError, Keeper, OpenError};
+pub use numbers::{ConnectRefusal, MetaApp};
+pub use panel::{
+    Calling, Configuration, ConnectedNumber, Drift, MetaState, NumberSet, Registration,
+};
+pub use tokens::{RotateError, Rotated};
 
 use self::entries::AccountRow;
 use super::directory::{AccountSpec, ApplicationSpec, Specs};

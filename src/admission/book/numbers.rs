@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::entries::{Application, Link, Number, Waba, WabaRow};
-use super::{Book, Key, Made, NumberSet, Reading, Registration};
+use super::{Book, ConnectedNumber, Key, NumberSet, Reading, Registration};
 use crate::admission::directory::NumberSpec;
 use crate::admission::settings::{AdmissionSettings, NumberSettings};
 use model::Secret;
@@ -23,7 +23,7 @@ pub struct MetaApp {
 
 /// Why a number could not be connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Elsewhere {
+pub enum ConnectRefusal {
     /// Another account has the number or its WABA.
     Taken,
     /// The limit on numbers is reached.
@@ -176,10 +176,10 @@ impl Book {
         id: &WabaId,
         of: &AuthId,
         token: Option<Secret>,
-    ) -> Result<Vec<Key>, Elsewhere> {
+    ) -> Result<Vec<Key>, ConnectRefusal> {
         let scope = Scope::of(of.clone());
         match self.wabas.get(id).map(|waba| self.is_within(&scope, waba.account())) {
-            Some(false) => return Err(Elsewhere::Taken),
+            Some(false) => return Err(ConnectRefusal::Taken),
             Some(true) => {}
             None => {
                 let made = Waba {
@@ -201,7 +201,7 @@ impl Book {
     }
 
     /// Whether a number belongs to an account that `made.of` may not see.
-    pub fn is_theirs(&self, number: &Number, made: &Made) -> bool {
+    pub fn is_theirs(&self, number: &Number, made: &ConnectedNumber) -> bool {
         // Numbers that Meta lists under a WABA belong to the account of the WABA, even if a
         // subaccount holds them.
         let of_waba = made
@@ -221,10 +221,10 @@ impl Book {
     /// to one of its WABAs, or if the limit on numbers is reached.
     pub fn connect_number(
         &mut self,
-        (number, made): (&E164, Made),
+        (number, made): (&E164, ConnectedNumber),
         token: Option<Secret>,
         now: Timestamp,
-    ) -> Result<Vec<Key>, Elsewhere> {
+    ) -> Result<Vec<Key>, ConnectRefusal> {
         let main = self.main_of(&made.of).clone();
         // An id that another number once had is refused too, since that number's conversations are
         // stored under it.
@@ -232,15 +232,15 @@ impl Book {
         let mut others = self.numbers.values().filter(|other| other.number != *number);
         let same_id = others.any(|other| other.phone_number_id == *id || other.mail_id() == id);
         if same_id || self.numbers.get(number).is_some_and(|there| self.is_theirs(there, &made)) {
-            return Err(Elsewhere::Taken);
+            return Err(ConnectRefusal::Taken);
         }
         let there = self.numbers.values().filter(|n| *self.main_of(self.owner(n)) == main).count();
         if there >= NUMBERS_MAX && !self.numbers.contains_key(number) {
-            return Err(Elsewhere::TooMany(NUMBERS_MAX));
+            return Err(ConnectRefusal::TooMany(NUMBERS_MAX));
         }
         if let Some(there) = self.numbers.get_mut(number) {
             if there.in_file && there.phone_number_id != made.phone_number_id {
-                return Err(Elsewhere::InFile(there.phone_number_id.clone()));
+                return Err(ConnectRefusal::InFile(there.phone_number_id.clone()));
             }
             there.set.disconnected = false;
             there.shut &= token.is_none();
@@ -250,7 +250,7 @@ impl Book {
                 there.set.first_id.get_or_insert(before);
                 there.phone_number_id = made.phone_number_id.clone();
                 there.waba = made.waba.clone().or(there.waba.take());
-                there.set.made = Some(Made { waba: there.waba.clone(), ..made });
+                there.set.made = Some(ConnectedNumber { waba: there.waba.clone(), ..made });
             }
             return Ok(vec![Key::Number(number.clone())]);
         }
@@ -263,7 +263,7 @@ impl Book {
             first_id,
             ..NumberSet::default()
         };
-        let Made { phone_number_id, waba, of } = made;
+        let ConnectedNumber { phone_number_id, waba, of } = made;
         let permissions = self.permissions.clone();
         let (in_file, number) = (false, number.clone());
         let key = Key::Number(number.clone());
@@ -416,7 +416,9 @@ impl Reading<'_> {
         for setting in self.rest(SettingKind::Number) {
             let Some(set) = self.parsed::<NumberSet>(&setting) else { continue };
             // A number that was only in the configuration has no meaning without it.
-            let Some(Made { phone_number_id, waba, of }) = set.made.clone() else { continue };
+            let Some(ConnectedNumber { phone_number_id, waba, of }) = set.made.clone() else {
+                continue;
+            };
             let Ok(number) = E164::parse(&setting.id) else {
                 self.pass_over(&setting, "its id is not a phone number");
                 continue;
@@ -558,8 +560,11 @@ mod tests {
     fn numbers_of_a_removed_subaccount_pass_to_its_main_account() {
         let mut book = book();
         let (waba, number): (WabaId, E164) = ("7".into(), E164::parse("918035737458").unwrap());
-        let made =
-            Made { phone_number_id: "77".into(), waba: Some(waba.clone()), of: "SA1".into() };
+        let made = ConnectedNumber {
+            phone_number_id: "77".into(),
+            waba: Some(waba.clone()),
+            of: "SA1".into(),
+        };
         book.connect_waba(&waba, &"SA1".into(), Some(Secret::new("w"))).unwrap();
         book.connect_number((&number, made.clone()), None, Timestamp::from_secs(1)).unwrap();
         let sub = Scope::of("SA1".into());
@@ -577,12 +582,12 @@ mod tests {
         let specs = book.specs();
         assert_eq!(specs.numbers[0].account, "MA1".into(), "the tables know its account");
         // Another main account never gets them.
-        let theirs = Made { of: "MA2".into(), ..made };
+        let theirs = ConnectedNumber { of: "MA2".into(), ..made };
         assert_eq!(
             book.connect_number((&number, theirs), None, Timestamp::default()),
-            Err(Elsewhere::Taken)
+            Err(ConnectRefusal::Taken)
         );
-        assert_eq!(book.connect_waba(&waba, &"MA2".into(), None), Err(Elsewhere::Taken));
+        assert_eq!(book.connect_waba(&waba, &"MA2".into(), None), Err(ConnectRefusal::Taken));
     }
 
     #[test]
@@ -596,7 +601,7 @@ mod tests {
         )
         .unwrap();
         let number = |n: u8| E164::parse(&format!("91803573745{n}")).unwrap();
-        let made = |waba: Option<&str>, of: &str, id: u8| Made {
+        let made = |waba: Option<&str>, of: &str, id: u8| ConnectedNumber {
             phone_number_id: format!("{id}").as_str().into(),
             waba: waba.map(WabaId::from),
             of: of.into(),
@@ -611,11 +616,11 @@ mod tests {
                 Some(Secret::new("t")),
                 now,
             );
-            assert_eq!(taken, Err(Elsewhere::Taken), "{n} {waba:?}");
+            assert_eq!(taken, Err(ConnectRefusal::Taken), "{n} {waba:?}");
         }
         assert_eq!(
             book.connect_waba(&"7".into(), &"SA1".into(), Some(Secret::new("t"))),
-            Err(Elsewhere::Taken)
+            Err(ConnectRefusal::Taken)
         );
         assert!(book.any_number(&number(1)).unwrap().set_token.is_none());
         // A main account may take over its subaccounts' numbers.
@@ -630,7 +635,7 @@ mod tests {
     #[test]
     fn an_unreadable_token_is_kept_until_another_is_set() {
         let id = "918035737458";
-        let made = Made { phone_number_id: "77".into(), waba: None, of: "MA1".into() };
+        let made = ConnectedNumber { phone_number_id: "77".into(), waba: None, of: "MA1".into() };
         let set = NumberSet {
             made: Some(made.clone()),
             registration: Registration::Running,
@@ -681,7 +686,8 @@ mod tests {
         config.numbers.push(config_number("918035737459", "1001"));
         let mut book = Book::read(config.admission(), Vec::new(), Timestamp::default()).0;
         let number = |n: &str| E164::parse(n).unwrap();
-        let made = |id: &str| Made { phone_number_id: id.into(), waba: None, of: "MA1".into() };
+        let made =
+            |id: &str| ConnectedNumber { phone_number_id: id.into(), waba: None, of: "MA1".into() };
         let (own, now) = (number("918035737458"), Timestamp::default());
         for id in ["77", "78", "79"] {
             book.connect_number((&own, made(id)), None, now).unwrap();
@@ -693,10 +699,13 @@ mod tests {
         assert_eq!(ids(&spec(&book, &own)), ("79".to_owned(), "77".to_owned()));
         // The old id stays reserved for this number's conversations.
         let other = number("918035737460");
-        assert_eq!(book.connect_number((&other, made("77")), None, now), Err(Elsewhere::Taken));
+        assert_eq!(
+            book.connect_number((&other, made("77")), None, now),
+            Err(ConnectRefusal::Taken)
+        );
         let of_file = number("918035737459");
         let refused = book.connect_number((&of_file, made("1002")), None, now);
-        assert_eq!(refused, Err(Elsewhere::InFile("1001".into())));
+        assert_eq!(refused, Err(ConnectRefusal::InFile("1001".into())));
         // The file itself may name another id.
         let row = book.row(&Key::Number(of_file.clone()));
         let setting = Setting {
@@ -715,7 +724,11 @@ mod tests {
     fn s0_27_s0_28_a_disconnected_number_is_in_no_table() {
         let mut book = book();
         let number = E164::parse("918035737458").unwrap();
-        let made = Made { phone_number_id: "77".into(), waba: Some("7".into()), of: "MA1".into() };
+        let made = ConnectedNumber {
+            phone_number_id: "77".into(),
+            waba: Some("7".into()),
+            of: "MA1".into(),
+        };
         book.connect_waba(&"7".into(), &"MA1".into(), None).unwrap();
         book.connect_number((&number, made), Some(Secret::new("n")), Timestamp::from_secs(1))
             .unwrap();

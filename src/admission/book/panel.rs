@@ -32,9 +32,10 @@ pub struct NumberSet {
     /// Whether the number takes and places no calls and messages. Meta is not informed.
     pub disconnected: bool,
     pub registration: Registration,
-    pub told: Told,
+    #[serde(rename = "told")]
+    pub at_meta: MetaState,
     /// Set if the number was connected at run time and is not in the configuration.
-    pub made: Option<Made>,
+    pub made: Option<ConnectedNumber>,
     /// Meta's first id of the number, under which its conversations are stored. `None` if it is the
     /// current one.
     pub first_id: Option<PhoneNumberId>,
@@ -63,7 +64,7 @@ impl Configuration {
 
 /// A number that was connected at run time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
+pub struct ConnectedNumber {
     pub phone_number_id: PhoneNumberId,
     pub waba: Option<WabaId>,
     pub of: AuthId,
@@ -88,7 +89,7 @@ pub enum Registration {
 /// The state of a number at Meta.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Told {
+pub struct MetaState {
     pub verified_name: String,
     /// `CLOUD_API`, `ON_PREMISE` or `NOT_APPLICABLE`. Empty if not yet fetched.
     pub platform_type: String,
@@ -166,7 +167,7 @@ impl NumberSet {
 
     /// Compares Meta's known settings with those set here.
     pub fn drift(&self) -> Drift {
-        let calling = &self.told.calling;
+        let calling = &self.at_meta.calling;
         let wanted = self.callback_permission.or(calling.callback_permission);
         Drift {
             calling_enabled: calling.enabled.filter(|is| *is != self.calling_enabled),
@@ -178,13 +179,17 @@ impl NumberSet {
 
     /// Whether the number is on Meta's Cloud API, which an AI agent requires.
     pub fn is_cloud(&self) -> bool {
-        self.told.platform_type == "CLOUD_API"
+        self.at_meta.platform_type == "CLOUD_API"
     }
 
     /// The settings that people change, without Meta's state and the registration. Used to detect
     /// concurrent edits.
     pub fn panel(&self) -> Self {
-        Self { told: Told::default(), registration: Registration::default(), ..self.clone() }
+        Self {
+            at_meta: MetaState::default(),
+            registration: Registration::default(),
+            ..self.clone()
+        }
     }
 
     /// The word for the registration: `none`, `running`, `registered` or `failed`.
@@ -221,7 +226,7 @@ mod tests {
         );
         assert!(!set.drift().is_some(), "Meta has said nothing yet");
         let on = Some(true);
-        set.told.calling =
+        set.at_meta.calling =
             Calling { enabled: on, callback_permission: on, sip: on, sdes: on, restricted: None };
         assert_eq!(set.drift(), Drift { calling_enabled: Some(true), ..Drift::default() });
         (set.calling_enabled, set.callback_permission) = (true, Some(false));

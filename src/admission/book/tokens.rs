@@ -25,7 +25,7 @@ pub struct Rotated {
 
 /// Why a token was not rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotRotated {
+pub enum RotateError {
     /// No such account.
     Nobody,
     /// The previous token is still valid, until this time or for as long as the configuration names
@@ -64,10 +64,10 @@ impl Book {
         id: &AuthId,
         token: Secret,
         until: Timestamp,
-    ) -> Result<Vec<Key>, NotRotated> {
-        let account = self.accounts.get_mut(id).ok_or(NotRotated::Nobody)?;
+    ) -> Result<Vec<Key>, RotateError> {
+        let account = self.accounts.get_mut(id).ok_or(RotateError::Nobody)?;
         let (1, Some(before)) = (account.tokens.len(), account.tokens.first()) else {
-            return Err(NotRotated::Overlap(
+            return Err(RotateError::Overlap(
                 account.rotated.as_ref().and_then(|rotated| rotated.until),
             ));
         };
@@ -206,7 +206,7 @@ mod tests {
         );
         assert_eq!(tokens(&book), ["second", "first"]);
         let again = book.rotate_token(&ID.into(), Secret::new("third"), until);
-        assert_eq!(again, Err(NotRotated::Overlap(Some(until))));
+        assert_eq!(again, Err(RotateError::Overlap(Some(until))));
         let row = stored(&book);
         assert!(!row.body.contains("second") && !row.body.contains("first"), "{}", row.body);
         let read = |file: &Config, now| {

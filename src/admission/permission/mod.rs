@@ -11,5 +11,10 @@ mod table;
 mod tests;
 mod window;
 
-pub use pair::{Counter, Event, Pair, Refusal, Reply, Rules, State, Told, View, Why};
-pub use table::{Asking, Consents, Engaged, Full, Hearer, PairKey, Stored, Taken, Unclaimed};
+pub use pair::{
+    Counter, Event, GraphPermission, Pair, Refusal, RefusalReason, Reply, Rules, State, View,
+};
+pub use table::{
+    AppliedEvent, ClaimError, Consents, Engaged, Full, PairKey, PermissionListener, RequestGuard,
+    Stored,
+};

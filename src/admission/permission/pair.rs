@@ -83,7 +83,7 @@ pub enum Event {
     /// The local counts may be wrong: Graph refused a request (138009), or may have sent one.
     Doubted,
     /// Graph's answer to `call_permissions`.
-    Told(Told),
+    GraphPermission(GraphPermission),
 }
 
 /// A `call_permission_reply`.
@@ -100,7 +100,7 @@ pub enum Reply {
 
 /// Graph's answer to `call_permissions` about a pair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct GraphPermission {
     /// Graph never reports [`State::Requested`]. A temporary permission may lack its end.
     pub status: PermissionStatus,
     /// When the request was sent to Graph, or `None` for now. A user's reply received since is
@@ -125,7 +125,7 @@ pub struct Counter {
 /// Why a call or a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Why {
+pub enum RefusalReason {
     /// The user was never asked.
     NotAsked,
     /// The user has not answered yet.
@@ -143,7 +143,7 @@ pub enum Why {
     RequestLimit,
 }
 
-impl Why {
+impl RefusalReason {
     /// The word in API responses and logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -163,25 +163,27 @@ impl Why {
 /// depend on time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    pub why: Why,
+    pub why: RefusalReason,
     pub again: Option<Timestamp>,
 }
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.why {
-            Why::NotAsked => "the user has not been asked for permission to be called",
-            Why::NotAnswered => "the user has not answered the request for permission yet",
-            Why::Rejected => "the user does not want to be called",
-            Why::Expired => "the user's permission has expired",
-            Why::Revoked => {
+            RefusalReason::NotAsked => "the user has not been asked for permission to be called",
+            RefusalReason::NotAnswered => {
+                "the user has not answered the request for permission yet"
+            }
+            RefusalReason::Rejected => "the user does not want to be called",
+            RefusalReason::Expired => "the user's permission has expired",
+            RefusalReason::Revoked => {
                 "the user missed so many calls in a row that the permission was revoked"
             }
-            Why::ToldByMeta => "Meta knows of no permission of this user",
-            Why::DailyLimit => {
+            RefusalReason::ToldByMeta => "Meta knows of no permission of this user",
+            RefusalReason::DailyLimit => {
                 "daily_limit: as many calls were connected in 24 hours as are allowed"
             }
-            Why::RequestLimit => "as many requests were sent as are allowed",
+            RefusalReason::RequestLimit => "as many requests were sent as are allowed",
         })?;
         self.again.map_or(Ok(()), |at| write!(f, "; the next is allowed at {at}"))
     }
@@ -213,7 +215,7 @@ pub struct Pair {
     #[serde(flatten)]
     state: State,
     /// Why there is no permission.
-    lost: Option<Why>,
+    lost: Option<RefusalReason>,
     /// When the open request was sent.
     request: Option<Timestamp>,
     requests: Times,
@@ -262,14 +264,14 @@ impl Pair {
             return Err(Refusal { why: self.why_none(state), again: None });
         }
         let room = self.connected.room_at(now, DAY, rules.calls_per_day);
-        refuse(Why::DailyLimit, [room], self.no_call_before, now)
+        refuse(RefusalReason::DailyLimit, [room], self.no_call_before, now)
     }
 
-    fn why_none(&self, state: State) -> Why {
+    fn why_none(&self, state: State) -> RefusalReason {
         match (state, self.state) {
-            (State::Requested, _) => Why::NotAnswered,
-            (_, State::Temporary { .. } | State::Requested) => Why::Expired,
-            _ => self.lost.unwrap_or(Why::NotAsked),
+            (State::Requested, _) => RefusalReason::NotAnswered,
+            (_, State::Temporary { .. } | State::Requested) => RefusalReason::Expired,
+            _ => self.lost.unwrap_or(RefusalReason::NotAsked),
         }
     }
 
@@ -284,7 +286,7 @@ impl Pair {
         }
         let of_day = self.requests.room_at(now, DAY, rules.requests_per_day);
         let of_week = self.requests.room_at(now, WEEK, rules.requests_per_week);
-        refuse(Why::RequestLimit, [of_day, of_week], self.no_request_before, now)
+        refuse(RefusalReason::RequestLimit, [of_day, of_week], self.no_request_before, now)
     }
 
     /// Applies an event. Returns `false` if it is an outdated reply, which changes nothing.
@@ -316,12 +318,12 @@ impl Pair {
                 self.misses = self.misses.saturating_add(1);
                 let revoked = rules.revoke_after > 0 && self.misses >= rules.revoke_after;
                 if revoked && self.state(rules, now).is_granted() {
-                    self.set(State::None, Some(Why::Revoked), false);
+                    self.set(State::None, Some(RefusalReason::Revoked), false);
                     self.changed_here(now);
                 }
             }
             Event::NoPermission => {
-                self.set(State::None, Some(Why::ToldByMeta), true);
+                self.set(State::None, Some(RefusalReason::ToldByMeta), true);
                 self.doubtful = true;
                 self.changed_here(now);
             }
@@ -330,12 +332,12 @@ impl Pair {
                     until.filter(|until| *until > now).map(|until| until.min(now.plus(DAY)));
             }
             Event::Doubted => self.doubtful = true,
-            Event::Told(told) => self.told(rules, now, &told),
+            Event::GraphPermission(told) => self.told(rules, now, &told),
         }
         true
     }
 
-    fn set(&mut self, state: State, lost: Option<Why>, by_meta: bool) {
+    fn set(&mut self, state: State, lost: Option<RefusalReason>, by_meta: bool) {
         (self.state, self.lost, self.by_meta) = (state, lost, by_meta);
     }
 
@@ -365,7 +367,7 @@ impl Pair {
         self.changed = Some(at);
         self.heard = Some(now);
         match reply {
-            Reply::Reject => self.set(State::None, Some(Why::Rejected), true),
+            Reply::Reject => self.set(State::None, Some(RefusalReason::Rejected), true),
             Reply::Accept { permanent: true, .. } => self.granted(State::Permanent),
             Reply::Accept { expiration, .. } => {
                 let usual = at.plus(Duration::from_secs(rules.temporary_seconds));
@@ -388,7 +390,7 @@ impl Pair {
         self.doubtful = false;
     }
 
-    fn told(&mut self, rules: &Rules, now: Timestamp, told: &Told) {
+    fn told(&mut self, rules: &Rules, now: Timestamp, told: &GraphPermission) {
         let before = self.state(rules, now);
         let overtaken =
             told.asked.is_some_and(|asked| self.heard.is_some_and(|heard| heard > asked));
@@ -398,7 +400,8 @@ impl Pair {
             // Graph does not report open requests.
             PermissionStatus::NoPermission if before == State::Requested => self.by_meta = true,
             PermissionStatus::NoPermission => {
-                let why = self.lost.filter(|_| before == self.state).unwrap_or(Why::ToldByMeta);
+                let why =
+                    self.lost.filter(|_| before == self.state).unwrap_or(RefusalReason::ToldByMeta);
                 self.set(State::None, Some(why), true);
             }
             PermissionStatus::Permanent => self.granted_by_graph(before, State::Permanent),
@@ -425,7 +428,7 @@ impl Pair {
 
     /// Replaces local counts by Graph's. Of events that this node did not see only the window is
     /// known, so they count for as long as they might.
-    fn take_over(&mut self, now: Timestamp, told: &Told) {
+    fn take_over(&mut self, now: Timestamp, told: &GraphPermission) {
         let seen = |counter: &Counter, window: Duration| {
             let begun = |room: Timestamp| before(room, window).clamp(before(now, window), now);
             counter.room_at.map_or(now, begun)
@@ -495,7 +498,7 @@ impl Pair {
 
 /// Refuses until all windows allow the event and Meta's own time has passed.
 fn refuse<const N: usize>(
-    why: Why,
+    why: RefusalReason,
     rooms: [Result<Option<Timestamp>, Never>; N],
     by_meta: Option<Timestamp>,
     now: Timestamp,

@@ -56,17 +56,17 @@ pub struct Consents {
     /// Where pairs are stored, if anywhere.
     store: Option<Store>,
     /// Called when a user's permission changes.
-    listener: OnceLock<Hearer>,
+    listener: OnceLock<PermissionListener>,
 }
 
 /// Called with the new state when a user's permission changes. It must not block or wait.
-pub type Hearer = Box<dyn Fn(&PairKey, State) + Send + Sync>;
+pub type PermissionListener = Box<dyn Fn(&PairKey, State) + Send + Sync>;
 
 /// Rows per read from the store.
 const PAGE: u32 = 5_000;
 
 /// The effect of an event.
-pub struct Taken {
+pub struct AppliedEvent {
     /// `false` if the event was outdated and changed nothing.
     pub changed: bool,
     /// Completes when the change is stored. `None` if nothing is stored.
@@ -100,21 +100,21 @@ impl Drop for Engaged {
 
 /// Why a request was not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unclaimed {
+pub enum ClaimError {
     /// Another request is in progress.
-    Asking,
+    InProgress,
     Refused(Refusal),
 }
 
 /// A permission request in progress. It ends when this is dropped.
 #[derive(Debug)]
 #[must_use = "a request let go at once is over at once"]
-pub struct Asking {
+pub struct RequestGuard {
     table: Arc<Consents>,
     key: PairKey,
 }
 
-impl Drop for Asking {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.table.asking.remove(&self.key);
     }
@@ -128,7 +128,7 @@ impl fmt::Debug for Consents {
 
 impl Consents {
     /// Sets the listener for changed permissions. Only the first is kept.
-    pub fn tell(&self, listener: Hearer) {
+    pub fn tell(&self, listener: PermissionListener) {
         let _ = self.listener.set(listener);
     }
 
@@ -205,22 +205,24 @@ impl Consents {
         key: &PairKey,
         rules: &Rules,
         now: Timestamp,
-    ) -> Result<Taken, Unclaimed> {
+    ) -> Result<AppliedEvent, ClaimError> {
         let pair = self.pairs.entry(key.clone()).or_default();
         // Checked under the entry's lock: whoever begins a request reads the pair afterwards and
         // sees what is counted here.
         if self.asking.contains(key) {
-            return Err(Unclaimed::Asking);
+            return Err(ClaimError::InProgress);
         }
-        pair.may_request(rules, now).map_err(Unclaimed::Refused)?;
+        pair.may_request(rules, now).map_err(ClaimError::Refused)?;
         Ok(self.change(key, pair, rules, now, Event::Requested))
     }
 
     /// Begins a request whose outcome the caller awaits. No other request to this user can begin
     /// before the guard is dropped. Returns `None` if one is in progress. Check
     /// [`Consents::may_request`] afterwards.
-    pub fn begin_request(self: &Arc<Self>, key: &PairKey) -> Option<Asking> {
-        self.asking.insert(key.clone()).then(|| Asking { table: self.clone(), key: key.clone() })
+    pub fn begin_request(self: &Arc<Self>, key: &PairKey) -> Option<RequestGuard> {
+        self.asking
+            .insert(key.clone())
+            .then(|| RequestGuard { table: self.clone(), key: key.clone() })
     }
 
     /// The pair in the number API.
@@ -236,10 +238,10 @@ impl Consents {
     }
 
     /// Like [`Consents::apply`], and also returns when the change is stored.
-    pub fn take(&self, key: &PairKey, rules: &Rules, now: Timestamp, event: Event) -> Taken {
+    pub fn take(&self, key: &PairKey, rules: &Rules, now: Timestamp, event: Event) -> AppliedEvent {
         // A user's call does not create a pair.
         if event == Event::UserConnected && !self.pairs.contains_key(key) {
-            return Taken { changed: true, stored: None };
+            return AppliedEvent { changed: true, stored: None };
         }
         let pair = self.pairs.entry(key.clone()).or_default();
         self.change(key, pair, rules, now, event)
@@ -252,7 +254,7 @@ impl Consents {
         rules: &Rules,
         now: Timestamp,
         event: Event,
-    ) -> Taken {
+    ) -> AppliedEvent {
         let before = pair.state(rules, now);
         let changed = pair.apply(rules, now, event);
         let after = pair.state(rules, now);
@@ -261,7 +263,7 @@ impl Consents {
         let stored = self.keep(key, &pair, rules, now, None).unwrap_or_default();
         drop(pair);
         self.notify(key, before, after);
-        Taken { changed, stored }
+        AppliedEvent { changed, stored }
     }
 
     /// Applies a user's reply, which is Meta's message `id`, sent at `at` by Meta's clock. It is
@@ -278,7 +280,7 @@ impl Consents {
         at: Option<Timestamp>,
         reply: Reply,
         id: &str,
-    ) -> Result<Taken, Full> {
+    ) -> Result<AppliedEvent, Full> {
         let mut pair = self.pairs.entry(key.clone()).or_default();
         let before = pair.state(rules, now);
         let changed = pair.apply(rules, now, Event::Replied { at, reply });
@@ -290,7 +292,7 @@ impl Consents {
         drop(pair);
         // The reply is in force in memory even if Meta has to send it again.
         self.notify(key, before, after);
-        Ok(Taken { changed, stored: stored? })
+        Ok(AppliedEvent { changed, stored: stored? })
     }
 
     fn notify(&self, key: &PairKey, before: State, after: State) {

@@ -19,7 +19,7 @@ use super::random;
 use super::request::PlivoRequest;
 use super::response::{Changed, account_uri, changed, created, no_content, ok, resource_uri};
 use super::route::{CONFLICT, LIMIT, OFFSET, Route, handler, object};
-use crate::admission::book::{Application, Book, Link, TooMany, Used};
+use crate::admission::book::{Application, ApplicationInUse, Book, Link, TooMany};
 use model::{AppId, Method};
 use store::Scope;
 use xml::ast::DocUrl;
@@ -265,7 +265,7 @@ async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
             return Err(NOT_FOUND);
         }
         let removed = book.remove_application(&id);
-        removed.map(|keys| ((), keys)).map_err(|Used { by }| in_use(by.as_str()))
+        removed.map(|keys| ((), keys)).map_err(|ApplicationInUse { by }| in_use(by.as_str()))
     });
     change.await?;
     Ok(no_content())

@@ -62,7 +62,7 @@ impl LiveCall {
 
     /// That it began, was answered, or ended.
     pub(in crate::call) fn tell_news(&self, feed: &Feed) {
-        feed.tell(&self.setup.parent_account, crate::feed::What::Call(self.setup.call));
+        feed.tell(&self.setup.parent_account, crate::feed::FeedChange::Call(self.setup.call));
     }
 
     /// Meta's id of the call, once there is one.

@@ -4,12 +4,18 @@ use super::*;
 use model::PermissionStatus;
 
 fn told(status: PermissionStatus) -> Event {
-    Event::Told(Told { status, ..Told::default() })
+    Event::GraphPermission(GraphPermission { status, ..GraphPermission::default() })
 }
 
 fn counters(calls: Option<Counter>, day: Option<Counter>, week: Option<Counter>) -> Event {
     let status = PermissionStatus::Temporary { until: Some(at(NOW + DAY)) };
-    Event::Told(Told { status, asked: None, calls, requests_of_day: day, requests_of_week: week })
+    Event::GraphPermission(GraphPermission {
+        status,
+        asked: None,
+        calls,
+        requests_of_day: day,
+        requests_of_week: week,
+    })
 }
 
 fn used(used: u32) -> Option<Counter> {
@@ -41,7 +47,7 @@ fn a_state_reported_by_graph_is_applied() {
     let mut fixture = Fixture::granted();
     fixture.step(1);
     fixture.event(told(PermissionStatus::NoPermission));
-    assert_eq!(fixture.call(), Some((Why::ToldByMeta, None)));
+    assert_eq!(fixture.call(), Some((RefusalReason::ToldByMeta, None)));
     let mut fixture = Fixture::new();
     fixture.event(Event::Requested);
     fixture.event(told(PermissionStatus::NoPermission));
@@ -68,9 +74,9 @@ fn l15_graphs_call_counters_replace_local_ones() {
     // The fixture: five of five used, with the time at which Meta allows the next.
     let mut fixture = Fixture::new();
     fixture.event(counters(used_up(5, NOW + HOUR), used(0), used(1)));
-    assert_eq!(fixture.call(), Some((Why::DailyLimit, Some(HOUR))));
+    assert_eq!(fixture.call(), Some((RefusalReason::DailyLimit, Some(HOUR))));
     fixture.step(HOUR - 1);
-    assert_eq!(fixture.call(), Some((Why::DailyLimit, Some(1))));
+    assert_eq!(fixture.call(), Some((RefusalReason::DailyLimit, Some(1))));
     fixture.step(1);
     assert_eq!(fixture.call(), None);
     // Meta counts fewer than this node: the newest local events stay.
@@ -84,7 +90,7 @@ fn l15_graphs_call_counters_replace_local_ones() {
     fixture.times(3, &Event::Connected);
     assert_eq!(
         fixture.call(),
-        Some((Why::DailyLimit, Some(DAY - 2 * HOUR))),
+        Some((RefusalReason::DailyLimit, Some(DAY - 2 * HOUR))),
         "the fourth of the five is the oldest"
     );
     // Meta counts more than this node: the additional ones count for as long as they might.
@@ -97,7 +103,7 @@ fn l15_graphs_call_counters_replace_local_ones() {
     // Meta allows fewer than the local rules.
     let mut fixture = Fixture::new();
     fixture.event(counters(used_up(3, NOW + HOUR), None, None));
-    assert_eq!(fixture.call(), Some((Why::DailyLimit, Some(HOUR))));
+    assert_eq!(fixture.call(), Some((RefusalReason::DailyLimit, Some(HOUR))));
     // Meta allows more: the local rules refuse earlier.
     let mut fixture = Fixture::new();
     fixture.event(counters(used(50), None, None));
@@ -113,15 +119,15 @@ fn l14_graphs_request_counters_replace_local_ones() {
     fixture.step(DAY);
     assert_eq!(
         fixture.request(),
-        Some((Why::RequestLimit, Some(WEEK - 2 * DAY))),
+        Some((RefusalReason::RequestLimit, Some(WEEK - 2 * DAY))),
         "one before, one now"
     );
     let mut fixture = Fixture::new();
     fixture.event(counters(None, used_up(1, NOW + HOUR), used(1)));
-    assert_eq!(fixture.request(), Some((Why::RequestLimit, Some(HOUR))));
+    assert_eq!(fixture.request(), Some((RefusalReason::RequestLimit, Some(HOUR))));
     let mut fixture = Fixture::new();
     fixture.event(counters(None, used(0), used_up(2, NOW + 2 * DAY)));
-    assert_eq!(fixture.request(), Some((Why::RequestLimit, Some(2 * DAY))));
+    assert_eq!(fixture.request(), Some((RefusalReason::RequestLimit, Some(2 * DAY))));
     // Counts that Meta has reset are reset here.
     let mut fixture = Fixture::new();
     fixture.event(Event::Requested);
@@ -133,19 +139,19 @@ fn l14_graphs_request_counters_replace_local_ones() {
 fn graphs_refusals_update_the_pair() {
     let mut fixture = Fixture::granted();
     fixture.event(Event::NoPermission);
-    assert_eq!(fixture.call(), Some((Why::ToldByMeta, None)));
+    assert_eq!(fixture.call(), Some((RefusalReason::ToldByMeta, None)));
     assert!(fixture.pair.is_doubtful());
     fixture.event(told(PermissionStatus::Permanent));
     assert!(!fixture.pair.is_doubtful());
     assert_eq!(fixture.call(), None);
     fixture.event(Event::CallsUsedUp { until: Some(at(NOW + HOUR)) });
-    assert_eq!(fixture.call(), Some((Why::DailyLimit, Some(HOUR))));
+    assert_eq!(fixture.call(), Some((RefusalReason::DailyLimit, Some(HOUR))));
     fixture.step(HOUR);
     assert_eq!(fixture.call(), None);
     fixture.event(Event::CallsUsedUp { until: Some(at(NOW + 900 * DAY)) });
     assert_eq!(
         fixture.call(),
-        Some((Why::DailyLimit, Some(DAY))),
+        Some((RefusalReason::DailyLimit, Some(DAY))),
         "no longer than the rule itself"
     );
     let mut fixture = Fixture::granted();
@@ -161,7 +167,11 @@ fn a_reply_received_while_asking_graph_wins() {
     let asked = Some(fixture.time());
     fixture.step(1);
     fixture.reply(accept(None));
-    fixture.event(Event::Told(Told { asked, calls: used(1), ..Told::default() }));
+    fixture.event(Event::GraphPermission(GraphPermission {
+        asked,
+        calls: used(1),
+        ..GraphPermission::default()
+    }));
     assert_eq!(
         (fixture.call(), fixture.view().calls_left),
         (None, 4),
@@ -169,8 +179,8 @@ fn a_reply_received_while_asking_graph_wins() {
     );
     let asked = Some(at(NOW + 2));
     fixture.step(2);
-    fixture.event(Event::Told(Told { asked, ..Told::default() }));
-    assert_eq!(fixture.call(), Some((Why::ToldByMeta, None)));
+    fixture.event(Event::GraphPermission(GraphPermission { asked, ..GraphPermission::default() }));
+    assert_eq!(fixture.call(), Some((RefusalReason::ToldByMeta, None)));
 }
 
 #[test]

@@ -63,15 +63,15 @@ impl Fixture {
     }
 
     /// The reason why a call is refused, and for how many more seconds.
-    fn call(&self) -> Option<(Why, Option<i64>)> {
+    fn call(&self) -> Option<(RefusalReason, Option<i64>)> {
         self.refusal(self.pair.may_call(&self.rules, self.time()))
     }
 
-    fn request(&self) -> Option<(Why, Option<i64>)> {
+    fn request(&self) -> Option<(RefusalReason, Option<i64>)> {
         self.refusal(self.pair.may_request(&self.rules, self.time()))
     }
 
-    fn refusal(&self, may: Result<(), Refusal>) -> Option<(Why, Option<i64>)> {
+    fn refusal(&self, may: Result<(), Refusal>) -> Option<(RefusalReason, Option<i64>)> {
         may.err().map(|refusal| (refusal.why, refusal.again.map(|at| at.secs() - self.now)))
     }
 
@@ -94,7 +94,7 @@ const FOREVER: Reply = Reply::Accept { permanent: true, expiration: None };
 fn an_unknown_user_may_be_asked_but_not_called() {
     let fixture = Fixture::new();
     assert_eq!(fixture.state(), State::None);
-    assert_eq!(fixture.call(), Some((Why::NotAsked, None)));
+    assert_eq!(fixture.call(), Some((RefusalReason::NotAsked, None)));
     assert_eq!(fixture.request(), None);
     let view = fixture.view();
     assert_eq!((view.calls_left, view.requests_left, view.missed, view.warned), (0, 1, 0, false));
@@ -106,10 +106,10 @@ fn l13_one_request_in_a_day() {
     let mut fixture = Fixture::new();
     fixture.event(Event::Requested);
     assert_eq!(fixture.state(), State::Requested);
-    assert_eq!(fixture.call(), Some((Why::NotAnswered, None)));
-    assert_eq!(fixture.request(), Some((Why::RequestLimit, Some(DAY))));
+    assert_eq!(fixture.call(), Some((RefusalReason::NotAnswered, None)));
+    assert_eq!(fixture.request(), Some((RefusalReason::RequestLimit, Some(DAY))));
     fixture.step(DAY - 1);
-    assert_eq!(fixture.request(), Some((Why::RequestLimit, Some(1))), "23:59:59 later");
+    assert_eq!(fixture.request(), Some((RefusalReason::RequestLimit, Some(1))), "23:59:59 later");
     fixture.step(1);
     assert_eq!(fixture.request(), None, "a day later");
 }
@@ -124,18 +124,18 @@ fn l14_two_requests_in_a_week() {
     fixture.step(DAY);
     assert_eq!(
         fixture.request(),
-        Some((Why::RequestLimit, Some(WEEK - 2 * DAY))),
+        Some((RefusalReason::RequestLimit, Some(WEEK - 2 * DAY))),
         "the day has room, the week has none"
     );
     assert_eq!(fixture.view().next_request, Some(at(NOW + WEEK)));
     fixture.step(WEEK - 2 * DAY - 1);
-    assert_eq!(fixture.request(), Some((Why::RequestLimit, Some(1))));
+    assert_eq!(fixture.request(), Some((RefusalReason::RequestLimit, Some(1))));
     fixture.step(1);
     assert_eq!(fixture.request(), None);
     fixture.event(Event::Requested);
     // The second request is six days old and this one new, so the limits of the day and of the week
     // both end in 24 hours.
-    assert_eq!(fixture.request(), Some((Why::RequestLimit, Some(DAY))));
+    assert_eq!(fixture.request(), Some((RefusalReason::RequestLimit, Some(DAY))));
 }
 
 #[test]
@@ -161,16 +161,16 @@ fn l15_five_connected_calls_in_a_day_and_the_sixth_a_day_after_the_first() {
         assert_eq!(fixture.view().calls_left, left);
         fixture.step(HOUR);
     }
-    assert_eq!(fixture.call(), Some((Why::DailyLimit, Some(DAY - 5 * HOUR))));
+    assert_eq!(fixture.call(), Some((RefusalReason::DailyLimit, Some(DAY - 5 * HOUR))));
     assert_eq!(fixture.view().next_call, Some(at(NOW + DAY)));
     fixture.step(DAY - 5 * HOUR - 1);
-    assert_eq!(fixture.call(), Some((Why::DailyLimit, Some(1))));
+    assert_eq!(fixture.call(), Some((RefusalReason::DailyLimit, Some(1))));
     fixture.step(1);
     assert_eq!(fixture.call(), None);
     fixture.event(Event::Connected);
     assert_eq!(
         fixture.call(),
-        Some((Why::DailyLimit, Some(HOUR))),
+        Some((RefusalReason::DailyLimit, Some(HOUR))),
         "allowed again when the second is a day old"
     );
 }
@@ -184,7 +184,7 @@ fn l15_unanswered_calls_do_not_count() {
     assert_eq!(fixture.call(), None);
     assert_eq!(fixture.view().calls_left, 1);
     let text = Fixture::granted().with(|rules| rules.calls_per_day = 0);
-    assert_eq!(text.call(), Some((Why::DailyLimit, None)), "never");
+    assert_eq!(text.call(), Some((RefusalReason::DailyLimit, None)), "never");
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn l16_a_permission_lasts_seven_days_to_the_second() {
     assert_eq!(fixture.call(), None, "6 d 23:59:59");
     fixture.step(1);
     assert_eq!(fixture.state(), State::None, "7 d 00:00:00");
-    assert_eq!(fixture.call(), Some((Why::Expired, None)));
+    assert_eq!(fixture.call(), Some((RefusalReason::Expired, None)));
     let mut fixture = Fixture::new();
     fixture.reply(FOREVER);
     fixture.step(1_000 * DAY);
@@ -210,7 +210,7 @@ fn l16_a_request_lives_seven_days_to_the_second() {
     assert_eq!(fixture.state(), State::Requested);
     fixture.step(1);
     assert_eq!(fixture.state(), State::None);
-    assert_eq!(fixture.call(), Some((Why::Expired, None)));
+    assert_eq!(fixture.call(), Some((RefusalReason::Expired, None)));
 }
 
 #[test]
@@ -224,7 +224,10 @@ fn l17_two_misses_warn_and_four_revoke() {
     fixture.times(1, &Event::Unanswered);
     assert_eq!(fixture.call(), None);
     fixture.times(1, &Event::Unanswered);
-    assert_eq!((fixture.state(), fixture.call()), (State::None, Some((Why::Revoked, None))));
+    assert_eq!(
+        (fixture.state(), fixture.call()),
+        (State::None, Some((RefusalReason::Revoked, None)))
+    );
     assert_eq!(fixture.view().missed, 4);
     fixture.step(200);
     fixture.reply(accept(None));
@@ -250,7 +253,7 @@ fn l17_only_consecutive_misses_count_and_a_new_permission_resets_them() {
     // A call from the user does not count as an outbound call.
     fixture.event(Event::UserConnected);
     fixture.times(1, &Event::Unanswered);
-    assert_eq!(fixture.call(), Some((Why::Revoked, None)));
+    assert_eq!(fixture.call(), Some((RefusalReason::Revoked, None)));
     let mut forever = Fixture::new();
     forever.reply(FOREVER);
     forever.times(4, &Event::Unanswered);
@@ -306,7 +309,7 @@ fn replies_are_ordered_by_their_time_then_by_arrival() {
     assert!(!fixture.event(late(-1)));
     assert_eq!(fixture.call(), None);
     assert!(fixture.event(late(0)), "of the same second: the later arrival counts");
-    assert_eq!(fixture.call(), Some((Why::Rejected, None)));
+    assert_eq!(fixture.call(), Some((RefusalReason::Rejected, None)));
     // A reply dated far ahead does not outdate later ones.
     let mut fixture = Fixture::new();
     fixture.event(Event::Replied { at: Some(at(NOW + 100 * DAY)), reply: accept(None) });
@@ -337,7 +340,7 @@ fn a_request_during_a_permission_and_before_a_rejection() {
     assert_eq!(fixture.state(), State::None);
     assert_eq!(
         fixture.request(),
-        Some((Why::RequestLimit, Some(DAY - 1))),
+        Some((RefusalReason::RequestLimit, Some(DAY - 1))),
         "a rejection gives no request back"
     );
     fixture.step(1);
@@ -351,7 +354,7 @@ fn a_call_from_the_user_only_resets_the_request_count() {
     fixture.event(Event::UserConnected);
     assert_eq!(
         (fixture.state(), fixture.call()),
-        (State::None, Some((Why::NotAsked, None))),
+        (State::None, Some((RefusalReason::NotAsked, None))),
         "only Meta's reply grants"
     );
     fixture.reply(accept(Some(NOW + WEEK)));
@@ -368,11 +371,11 @@ fn limits_are_configurable() {
     fixture.times(99, &Event::Connected);
     assert_eq!(fixture.call(), None);
     fixture.times(1, &Event::Connected);
-    assert_eq!(fixture.call(), Some((Why::DailyLimit, Some(DAY))));
+    assert_eq!(fixture.call(), Some((RefusalReason::DailyLimit, Some(DAY))));
     fixture.times(24, &Event::Requested);
     assert_eq!((fixture.request(), fixture.view().requests_left), (None, 1));
     fixture.times(1, &Event::Requested);
-    assert_eq!(fixture.request(), Some((Why::RequestLimit, Some(DAY))));
+    assert_eq!(fixture.request(), Some((RefusalReason::RequestLimit, Some(DAY))));
     fixture.times(4, &Event::Unanswered);
     assert!(!fixture.view().warned);
     fixture.times(5, &Event::Unanswered);
@@ -388,7 +391,7 @@ fn limits_are_configurable() {
     short.step(9);
     assert_eq!(short.call(), None);
     short.step(1);
-    assert_eq!(short.call(), Some((Why::Expired, None)));
+    assert_eq!(short.call(), Some((RefusalReason::Expired, None)));
     let off = Fixture::new().with(|rules| rules.enforce = false);
     assert_eq!((off.call(), off.request()), (None, None), "left to Meta");
 }

@@ -133,7 +133,7 @@ proptest! {
             if let Some((_, Some(wait))) = fixture.request() {
                 prop_assert!(model.may_request(fixture.now + wait) && !model.may_request(fixture.now + wait - 1));
             }
-            if let Some((Why::DailyLimit, Some(wait))) = fixture.call()
+            if let Some((RefusalReason::DailyLimit, Some(wait))) = fixture.call()
                 && model.granted(fixture.now + wait).is_some()
             {
                 prop_assert!(model.may_call(fixture.now + wait) && !model.may_call(fixture.now + wait - 1));

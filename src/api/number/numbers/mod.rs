@@ -14,7 +14,7 @@ use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec}
 use super::request::{ApiRequest, NO_NUMBER, parse_number, parse_position, position};
 use super::response::{Page, accepted, created, no_content, ok, with_etag};
 use super::route::{CHANGED, CURSOR, DRY_RUN, Handler, LIMIT, META_FAILED, Route, error, handler};
-use crate::admission::book::{Configuration, Elsewhere, Number};
+use crate::admission::book::{Configuration, ConnectRefusal, Number};
 use crate::numbers::{Change, Checked, SignUp, Synced, UrlCheck};
 use body::{ConnectBody, PinBody, SettingsBody, SignUpBody};
 use model::Secret;
@@ -378,7 +378,7 @@ fn matches(request: &ApiRequest, number: &Number) -> bool {
         let digits = model::digits_of(part);
         (!digits.is_empty() && number.number.as_str().contains(&digits))
             || contains(&number.set.alias, part)
-            || contains(&number.set.told.verified_name, part)
+            || contains(&number.set.at_meta.verified_name, part)
     };
     given("q").is_none_or(is_found)
         && given("waba")
@@ -612,9 +612,9 @@ impl From<&Synced> for SyncResult {
         let left_out = synced.left_out.iter().map(|(number, why)| LeftOut {
             number: number.to_string(),
             reason: match why {
-                Elsewhere::Taken => "taken",
-                Elsewhere::TooMany(_) => "too_many",
-                Elsewhere::InFile(_) => "in_configuration",
+                ConnectRefusal::Taken => "taken",
+                ConnectRefusal::TooMany(_) => "too_many",
+                ConnectRefusal::InFile(_) => "in_configuration",
             },
         });
         Self {

@@ -139,7 +139,7 @@ impl NumberView {
             .by_number(&number.number)
             .map(|entry| entry.slots.in_use());
         let routed = api.numbers.routed(&number.number);
-        let told = &set.told;
+        let told = &set.at_meta;
         let at_meta = told.calling.callback_permission;
         Self {
             id: number.number.resource_id(),

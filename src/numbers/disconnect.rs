@@ -1,6 +1,6 @@
 //! Disconnects and reconnects numbers, and assigns WABAs to accounts. Meta is not involved.
 
-use super::{NO_NUMBER, NO_WABA, No, Numbers};
+use super::{NO_NUMBER, NO_WABA, NumberError, Numbers};
 use crate::admission::book::Book;
 use model::{AuthId, E164, WabaId};
 use store::Scope;
@@ -12,15 +12,18 @@ impl Numbers {
     /// # Errors
     ///
     /// Returns an error if it is disconnected already.
-    pub async fn disconnect(&self, scope: &Scope, number: &E164) -> Result<(), No> {
+    pub async fn disconnect(&self, scope: &Scope, number: &E164) -> Result<(), NumberError> {
         let _turn = self.turn(number).await;
         let now = self.parts().clock.wall();
         // `tell` runs after the change, so it reaches the main account even if the number has left
         // the subaccount.
         let stored = self.parts().keeper.change(now, |book| {
-            let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
+            let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
             if entry.set.disconnected {
-                return Err(No::state("disconnected", "this number is disconnected already"));
+                return Err(NumberError::state(
+                    "disconnected",
+                    "this number is disconnected already",
+                ));
             }
             Ok(((), book.disconnect(number)))
         });
@@ -34,13 +37,13 @@ impl Numbers {
     /// # Errors
     ///
     /// Returns an error if it is connected.
-    pub async fn reconnect(&self, scope: &Scope, number: &E164) -> Result<(), No> {
+    pub async fn reconnect(&self, scope: &Scope, number: &E164) -> Result<(), NumberError> {
         let _turn = self.turn(number).await;
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
-            let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
+            let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
             if !entry.set.disconnected {
-                return Err(No::state("connected", "this number is connected"));
+                return Err(NumberError::state("connected", "this number is connected"));
             }
             Ok(((), book.edit_number(number, |set| set.disconnected = false)))
         });
@@ -61,7 +64,7 @@ impl Numbers {
         waba: &WabaId,
         to: &AuthId,
         seen: Option<&AuthId>,
-    ) -> Result<Vec<E164>, No> {
+    ) -> Result<Vec<E164>, NumberError> {
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
             may_map(book, scope, (waba, to), seen)?;
@@ -85,7 +88,7 @@ impl Numbers {
         waba: &WabaId,
         to: &AuthId,
         seen: Option<&AuthId>,
-    ) -> Result<(), No> {
+    ) -> Result<(), NumberError> {
         may_map(&self.book(), scope, (waba, to), seen)
     }
 }
@@ -95,16 +98,16 @@ fn may_map(
     scope: &Scope,
     (waba, to): (&WabaId, &AuthId),
     seen: Option<&AuthId>,
-) -> Result<(), No> {
+) -> Result<(), NumberError> {
     let Scope::Main(main) = scope else {
-        return Err(No::bad("account", "account can be changed by the main account only"));
+        return Err(NumberError::bad("account", "account can be changed by the main account only"));
     };
-    let entry = book.waba(scope, waba).ok_or(No::Missing(NO_WABA))?;
+    let entry = book.waba(scope, waba).ok_or(NumberError::Missing(NO_WABA))?;
     if seen.is_some_and(|seen| seen != entry.account()) {
-        return Err(No::Changed);
+        return Err(NumberError::Changed);
     }
     if to != main && book.subaccount(main, to).is_none() {
-        return Err(No::bad("account", format!("there is no subaccount {to}")));
+        return Err(NumberError::bad("account", format!("there is no subaccount {to}")));
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ pub fn changes(
     after: &Book,
     routed: impl Fn(&E164) -> Routed,
 ) -> Vec<(E164, Value)> {
-    let mut told = Vec::new();
+    let mut changes = Vec::new();
     for number in after.all_numbers().filter(|number| !number.set.disconnected) {
         let Some(was) = before
             .any_number(&number.number)
@@ -25,9 +25,9 @@ pub fn changes(
         };
         let routed = routed(&number.number);
         let data = between(&fields_of(before, was, &routed), fields_of(after, number, &routed));
-        told.extend(data.map(|data| (number.number.clone(), data)));
+        changes.extend(data.map(|data| (number.number.clone(), data)));
     }
-    told
+    changes
 }
 
 /// The `data` of a number whose routing has changed, or `None` if nothing visible has.
@@ -45,7 +45,7 @@ fn between(was: &Map<String, Value>, is: Map<String, Value>) -> Option<Value> {
 /// Cheap test for numbers that cannot differ, since most changes concern one number of many. The
 /// first state fetched from Meta is no change.
 fn is_same((before, was): (&Book, &Number), (after, is): (&Book, &Number)) -> bool {
-    let first = was.set.told.synced.is_none() && is.set.told.synced.is_some();
+    let first = was.set.at_meta.synced.is_none() && is.set.at_meta.synced.is_some();
     (first || was.set == is.set)
         && before.owner(was) == after.owner(is)
         && before.answer_of(was) == after.answer_of(is)
@@ -53,7 +53,7 @@ fn is_same((before, was): (&Book, &Number), (after, is): (&Book, &Number)) -> bo
 
 /// Where a number is registered, in Meta's words.
 pub fn platform_of(set: &NumberSet) -> &str {
-    match set.told.platform_type.as_str() {
+    match set.at_meta.platform_type.as_str() {
         known @ ("CLOUD_API" | "ON_PREMISE") => known,
         _ => "NOT_APPLICABLE",
     }
@@ -61,7 +61,7 @@ pub fn platform_of(set: &NumberSet) -> &str {
 
 /// The quality rating of a number, in Meta's words.
 pub fn quality_of(set: &NumberSet) -> &str {
-    match set.told.quality_rating.as_str() {
+    match set.at_meta.quality_rating.as_str() {
         known @ ("GREEN" | "YELLOW" | "RED") => known,
         _ => "UNKNOWN",
     }
@@ -84,7 +84,7 @@ fn fields_of(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value
     ];
     let parts: Map<_, _> =
         parts.into_iter().filter_map(|(name, is)| Some((name.to_owned(), is?.into()))).collect();
-    let at_meta = set.told.calling.callback_permission;
+    let at_meta = set.at_meta.calling.callback_permission;
     let fields = json!({
         "id": number.number.resource_id(),
         "number": number.number.as_str(),
@@ -92,12 +92,12 @@ fn fields_of(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value
         "whatsappBusinessAccount": number.waba.as_ref().map(ToString::to_string),
         "account": book.owner(number).as_str(),
         "alias": set.alias,
-        "verifiedName": set.told.verified_name,
+        "verifiedName": set.at_meta.verified_name,
         "platformType": platform_of(set),
         "qualityRating": quality_of(set),
-        "status": set.told.status,
-        "tokenInvalid": set.told.token_invalid,
-        "subscriptionError": set.told.unsubscribed,
+        "status": set.at_meta.status,
+        "tokenInvalid": set.at_meta.token_invalid,
+        "subscriptionError": set.at_meta.unsubscribed,
         "registration": {"state": set.registered(), "reason": reason, "retryAfter": again},
         "configurationType": set.configuration.as_str(),
         "webhookUrl": set.webhook_url.as_ref().map(|url| url.0.to_string()),

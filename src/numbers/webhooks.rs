@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::panel::calling;
-use super::{Known, No, Numbers};
+use super::{Known, NumberError, Numbers};
 use crate::admission::book::Calling;
 use crate::meta::numbers::CallingSettings;
 use model::Secret;
@@ -75,8 +75,8 @@ fn bounded(text: &str) -> String {
 impl Numbers {
     /// Queues an event. If the queue is full it is dropped, and the next reconciliation finds the
     /// change.
-    pub fn enqueue(&self, heard: MetaEvent) {
-        if self.0.heard.try_send(heard).is_err() {
+    pub fn enqueue(&self, event: MetaEvent) {
+        if self.0.events.try_send(event).is_err() {
             tracing::warn!(
                 "queue of number events full; event dropped until the next reconciliation"
             );
@@ -87,7 +87,7 @@ impl Numbers {
     /// default. A rejected attempt to connect a number with another token does not count.
     pub fn token_refused(&self, id: &PhoneNumberId, token: Option<&Secret>) {
         let book = self.book();
-        let Some(entry) = book.number_by_id(id).filter(|entry| !entry.set.told.token_invalid)
+        let Some(entry) = book.number_by_id(id).filter(|entry| !entry.set.at_meta.token_invalid)
         else {
             return;
         };
@@ -98,13 +98,13 @@ impl Numbers {
     }
 
     pub(super) async fn listen(&self, mut waiting: mpsc::Receiver<MetaEvent>) {
-        while let Some(heard) = waiting.recv().await {
-            self.handle(heard).await;
+        while let Some(event) = waiting.recv().await {
+            self.handle(event).await;
         }
     }
 
-    async fn handle(&self, heard: MetaEvent) {
-        match heard {
+    async fn handle(&self, event: MetaEvent) {
+        match event {
             MetaEvent::Settings { id, calling } => self.apply_settings(&id, calling).await,
             MetaEvent::TokenRefused { number } => self.note_token(&number, true).await,
             MetaEvent::Number { number, event } => {
@@ -124,7 +124,7 @@ impl Numbers {
 
     /// Sends a notification about an event at Meta.
     fn warn_of(&self, waba: &WabaId, number: Option<&E164>, event: &str, details: &str) {
-        let told = match details {
+        let reported = match details {
             "" => event.to_owned(),
             details => format!("{event}, {details}"),
         };
@@ -134,29 +134,29 @@ impl Numbers {
             self.notice(
                 &about,
                 NotificationTopic::Number,
-                format!("Meta reports for {whom}: {told}."),
+                format!("Meta reports for {whom}: {reported}."),
             );
         }
     }
 
-    async fn apply_settings(&self, id: &PhoneNumberId, told: CallingSettings) {
+    async fn apply_settings(&self, id: &PhoneNumberId, reported: CallingSettings) {
         let Some(number) = self.book().number_by_id(id).map(|entry| entry.number.clone()) else {
             return;
         };
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
             let keys = book.edit_number(&number, |set| {
-                let (is, said) = (&mut set.told.calling, calling(told));
+                let (is, new) = (&mut set.at_meta.calling, calling(reported));
                 // Missing settings keep their values.
                 *is = Calling {
-                    enabled: said.enabled.or(is.enabled),
-                    callback_permission: said.callback_permission.or(is.callback_permission),
-                    sip: said.sip.or(is.sip),
-                    sdes: said.sdes.or(is.sdes),
+                    enabled: new.enabled.or(is.enabled),
+                    callback_permission: new.callback_permission.or(is.callback_permission),
+                    sip: new.sip.or(is.sip),
+                    sdes: new.sdes.or(is.sdes),
                     restricted: is.restricted,
                 };
             });
-            Ok::<_, No>(((), keys))
+            Ok::<_, NumberError>(((), keys))
         });
         if stored.await.is_ok() {
             self.tell(&number);
