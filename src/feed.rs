@@ -1,5 +1,5 @@
 //! A broadcast of changes on this node, for the console's live feed, long polls and tests. Events
-//! carry ids and no content: subscribers read what they may see.
+//! carry ids and no content: subscribers read the data that they may see.
 //!
 //! Publishing never waits. The last 4,096 events are kept; a slower subscriber learns how many it
 //! missed and has to read everything again.
@@ -25,7 +25,7 @@ pub struct FeedEvent {
     pub change: FeedChange,
 }
 
-/// What was changed or created.
+/// The changed or created object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FeedChange {
     /// A call started, was answered or ended.
@@ -64,7 +64,7 @@ impl Feed {
         Self(Arc::new(Inner { last, sender: broadcast::Sender::new(KEPT) }))
     }
 
-    /// Creates a feed whose first event has number 1.
+    /// Creates a feed with event numbers from 1.
     pub fn new() -> Self {
         Self::since(Timestamp::from_micros(0))
     }
@@ -82,7 +82,7 @@ impl Feed {
         }
     }
 
-    /// Subscribes to the events from now on.
+    /// Subscribes to later events.
     pub fn watch(&self) -> broadcast::Receiver<Arc<FeedEvent>> {
         self.0.sender.subscribe()
     }

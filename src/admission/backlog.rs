@@ -199,7 +199,7 @@ mod tests {
         }
     }
 
-    /// Simulates calls at a steady rate whose set-ups run one after another and take equally long.
+    /// Simulates calls at a steady rate. Their set-ups run one after another and take equally long.
     struct Simulation {
         clock: Clock,
         backlog: Backlog,

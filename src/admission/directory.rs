@@ -100,7 +100,7 @@ pub struct AccountEntry {
     pub auth_id: AuthId,
     pub parent: Option<Arc<AccountEntry>>,
     pub tokens: Vec<Secret>,
-    /// Always set on a main account, whose ring also counts the calls of its subaccounts.
+    /// Always set on a main account. Its ring also counts the calls of its subaccounts.
     ring: Option<Arc<Ring>>,
 }
 
@@ -187,8 +187,8 @@ impl Tables {
     pub fn application(&self, id: &AppId) -> Option<&Arc<ApplicationSpec>> {
         self.applications.get(id)
     }
-    /// The application for endpoints of the account that have none: the account's default, or else
-    /// its main account's.
+    /// The application for endpoints of the account without one: the account's default, or else its
+    /// main account's.
     pub fn endpoints_application(&self, account: &AuthId) -> Option<&Arc<ApplicationSpec>> {
         let default_of = |id: &AuthId| {
             self.applications.values().find(|a| a.default_for_endpoints && a.account == *id)
@@ -199,7 +199,7 @@ impl Tables {
     pub fn number(&self, id: &PhoneNumberId) -> Option<&Arc<NumberEntry>> {
         self.by_id.get(id)
     }
-    /// Looks up the number whose conversations are stored under this id.
+    /// Looks up the number with this `mail_id`.
     pub fn by_mail_id(&self, id: &PhoneNumberId) -> Option<&Arc<NumberEntry>> {
         let is_its = |number: &&Arc<NumberEntry>| number.spec.mail_id == *id;
         self.by_id.get(id).filter(is_its).or_else(|| self.numbers().find(is_its))

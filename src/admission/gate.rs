@@ -188,9 +188,9 @@ impl Gate {
     /// calling is enabled, a slot is free, a permit is free, the node does not drain, the offer is
     /// usable. A refused call takes nothing.
     ///
-    /// `offer` returns what the call is set up with, or the reason to refuse it: `bad_offer`, or
-    /// `overloaded` before the offer is parsed. It is called last. Refusals are counted here; the
-    /// caller that starts the call counts `admitted` with [`Gate::count`].
+    /// `offer` returns the data for setting up the call, or the reason to refuse it: `bad_offer`,
+    /// or `overloaded` before the offer is parsed. It is called last. Refusals are counted here;
+    /// the caller that starts the call counts `admitted` with [`Gate::count`].
     ///
     /// # Errors
     ///

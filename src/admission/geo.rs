@@ -1,5 +1,5 @@
-//! Countries whose business numbers may not place calls. Only the country code of the *business*
-//! number counts, not the user's. Inbound calls are never barred.
+//! Bars outbound calls by country. Only the country code of the *business* number counts, not the
+//! user's. Inbound calls are never barred.
 
 use model::{Country, E164, Origin};
 

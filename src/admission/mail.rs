@@ -1,5 +1,5 @@
 //! Message routes in memory: webhooks, and each number's routing for new conversations. `inbox`
-//! stores them and decides who may change them.
+//! stores them and checks permissions to change them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -18,7 +18,7 @@ use super::backlog::Backlog;
 use model::WaitToken;
 use model::{Health, metric};
 
-/// What the node has too much of. The `why` label of `offhook_overloaded_total`.
+/// The overloaded resource. The `why` label of `offhook_overloaded_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strain {
     /// Live calls.

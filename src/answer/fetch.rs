@@ -24,7 +24,7 @@ use xml::ast::DocUrl;
 /// A document to fetch.
 #[derive(Clone, Debug)]
 pub struct FetchJob {
-    /// The call whose trace the requests belong to.
+    /// The call, which gives the trace id of the requests.
     pub call: CallUuid,
     pub kind: FetchKind,
     /// As configured or as written in a document, including the fragment.
@@ -151,7 +151,7 @@ pub fn charset(content_type: &str) -> Option<&str> {
     })
 }
 
-/// Reduces an error to what the state machine distinguishes.
+/// Converts an error to the failures of the state machine.
 fn failure(error: EgressError) -> FetchFailure {
     let what = error.to_string();
     match error {

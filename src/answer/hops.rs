@@ -32,7 +32,7 @@ pub struct Hop {
     pub ended: Option<(Instant, Result<u16, &'static str>)>,
 }
 
-/// A request as it is sent.
+/// A request that is about to be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent<'a> {
     pub attempt: u32,

@@ -81,7 +81,7 @@ fn encoded_byte_len(byte: u8) -> usize {
     }
 }
 
-/// The longest prefix of whole characters whose encoded form has at most `cap` bytes.
+/// The longest prefix of whole characters with an encoded form of at most `cap` bytes.
 fn cut(value: &str, cap: usize) -> &str {
     let mut len = 0;
     let end = value.char_indices().find_map(|(at, c)| {

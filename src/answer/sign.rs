@@ -52,7 +52,7 @@ impl SigningKeys {
 
 /// The signature headers of a request.
 ///
-/// `url` is the text as configured, whose fragment is ignored. `pairs` are the decoded parameters.
+/// `url` is the text as configured; its fragment is ignored. `pairs` are the decoded parameters.
 /// `nonce` has 20 decimal digits and is new for each request.
 pub fn sign(
     method: Method,

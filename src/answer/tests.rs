@@ -68,7 +68,7 @@ fn open() -> Egress {
     egress(open_guard(), Vec::new())
 }
 
-/// Accepts the body as it is.
+/// Accepts the body unchanged.
 fn whole(body: DocumentBody) -> (DocumentBody, Validity) {
     (body, Validity::Valid)
 }

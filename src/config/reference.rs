@@ -34,7 +34,7 @@ pub(super) struct KeyReference {
 }
 
 impl KeyReference {
-    /// Creates a key whose changes take effect with a reload.
+    /// Creates a key that a reload applies.
     pub(super) fn new(
         name: &'static str,
         kind: impl Into<String>,

@@ -67,7 +67,7 @@ impl Numbers {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such number.
+    /// Returns an error if the number does not exist.
     pub async fn check_urls(
         &self,
         scope: &Scope,

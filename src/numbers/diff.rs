@@ -1,5 +1,5 @@
 //! Differences of numbers between two books, as the payload of the `number.changed` webhook,
-//! whoever made the change: people over an API, the configuration or Meta. Pure.
+//! whether people, the configuration or Meta made the change. Pure.
 
 use serde_json::{Map, Value, json};
 
@@ -30,7 +30,7 @@ pub fn changes(
     changes
 }
 
-/// The `data` of a number whose routing has changed, or `None` if nothing visible has.
+/// The `data` of a number with changed routing, or `None` if nothing visible has.
 pub fn rerouted(book: &Book, number: &E164, was: &Routed, is: &Routed) -> Option<Value> {
     let number = book.any_number(number).filter(|number| !number.set.disconnected)?;
     between(&fields_of(book, number, was), fields_of(book, number, is))

@@ -57,7 +57,7 @@ impl Numbers {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such WABA or account, or if the caller is a subaccount.
+    /// Returns an error if the WABA or account does not exist, or if the caller is a subaccount.
     pub async fn map(
         &self,
         scope: &Scope,

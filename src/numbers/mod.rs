@@ -1,7 +1,7 @@
 //! Management of business numbers and their WABAs at run time: connecting, registering, changing
 //! settings, and keeping them in sync with Meta.
 //!
-//! The numbers are entries of `admission::book`, whose keeper stores each change and updates the
+//! The numbers are entries of `admission::book`. Its keeper stores each change and updates the
 //! routing tables; `meta::numbers` makes the Graph requests. This module combines both. `panel`
 //! validates a change of settings (pure) and makes it at Meta first where needed, `connect` adds
 //! numbers, `sync` reads their state from Meta, `webhooks` processes webhooks, `reconcile` compares
@@ -270,7 +270,7 @@ impl Numbers {
     }
 }
 
-/// What a Graph request about a number needs.
+/// The data for Graph requests about a number.
 #[derive(Clone)]
 struct Known {
     number: E164,

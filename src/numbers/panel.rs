@@ -231,7 +231,7 @@ impl Numbers {
             let changed = graph.change_calling(&known.id, known.token.as_ref(), at_meta).await;
             self.wrote(number);
             changed.map_err(NumberError::Meta)?;
-            // Read the settings back. If that fails, assume what was sent.
+            // Read the settings back. If that fails, assume the values that were sent.
             let read = graph.calling_settings(&known.id, known.token.as_ref()).await;
             settings = Some(read.ok().map(calling).unwrap_or_else(|| assumed(at_meta)));
         }
@@ -281,7 +281,7 @@ impl Numbers {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such number or the store fails.
+    /// Returns an error if the number does not exist or the store fails.
     pub async fn prepare_for_agent(
         &self,
         scope: &Scope,

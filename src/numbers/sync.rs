@@ -19,7 +19,7 @@ pub struct Synced {
     pub changed: Vec<(E164, Vec<&'static str>)>,
     /// Numbers that Meta lists and that could not be added.
     pub left_out: Vec<(E164, ConnectRefusal)>,
-    /// Numbers whose calling settings could not be fetched. They keep the known ones.
+    /// Numbers for which the calling settings could not be fetched. They keep the known ones.
     pub unread: Vec<E164>,
 }
 
@@ -100,7 +100,7 @@ impl Numbers {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such number or the request to Meta fails.
+    /// Returns an error if the number does not exist or the request to Meta fails.
     pub async fn sync_number(&self, scope: &Scope, number: &E164) -> Result<Synced, NumberError> {
         let known = self.found(scope, number)?;
         let waba = self.book().any_number(number).and_then(|entry| entry.waba.clone());
@@ -134,7 +134,7 @@ impl Numbers {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such WABA or the request to Meta fails.
+    /// Returns an error if the WABA does not exist or the request to Meta fails.
     pub async fn sync_waba(&self, scope: &Scope, waba: &WabaId) -> Result<Synced, NumberError> {
         let (token, of) = {
             let book = self.book();

@@ -135,8 +135,8 @@ impl Bucket {
     ///
     /// # Errors
     ///
-    /// Returns an error if the bucket is unreachable, too slow or refuses, for example because
-    /// there is no such object.
+    /// Returns an error if the bucket is unreachable, too slow or refuses, for example because the
+    /// object does not exist.
     pub async fn get(
         &self,
         object: &str,

@@ -111,8 +111,8 @@ mod tests {
         );
         let other = Flow::begin("/", now).unwrap();
         assert!(!other.is_state(&flow.state()));
-        // RFC 7636 §4.1 requires 43 to 128 characters. The cookie cannot be derived from what is
-        // sent.
+        // RFC 7636 §4.1 requires 43 to 128 characters. The cookie cannot be derived from the
+        // request.
         assert!(flow.verifier().len() == 43 && flow.challenge() != flow.verifier());
         // A forged date yields another state.
         let later = flow.cookie().replacen("1800000000", "1800000500", 1);

@@ -61,7 +61,7 @@ pub enum OpenIdError {
 pub struct Returned<'a> {
     pub state: &'a str,
     pub code: &'a str,
-    /// The provider's error code, if there is no code.
+    /// The provider's error code, if it sent no code.
     pub error: &'a str,
     /// The issuer, if sent (RFC 9207).
     pub issuer: &'a str,

@@ -1,7 +1,7 @@
 //! Authentication: the console's users, their sessions and invitations, users of an OpenID Connect
 //! provider (`arrival`), and API keys created at run time.
 //!
-//! `api` and `console` ask this module who makes a request and decide themselves what it may do.
+//! `api` and `console` ask this module who makes a request and check permissions themselves.
 //! Secrets are random and shown once; the store has digests of them, and Argon2id hashes of
 //! passwords. Sessions are looked up for each request, so that an ended session is over
 //! immediately. Keys are kept in memory, since programs make many requests.
@@ -92,7 +92,7 @@ pub enum PeopleError {
     Missing,
     #[error("make the change: the user was changed concurrently")]
     Changed,
-    /// The field and what is wrong with it.
+    /// The field and its fault.
     #[error("accept {0}: {1}")]
     Bad(&'static str, String),
     /// The error code and the message.
@@ -428,7 +428,7 @@ impl People {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such user, the configuration defines the user or the store
+    /// Returns an error if the user does not exist, the configuration defines the user or the store
     /// fails.
     pub async fn invite(&self, scope: &Scope, id: Uuid) -> Result<(User, Token), PeopleError> {
         let user = self.0.store.people().get(scope, id).await?.ok_or(PeopleError::Missing)?;
@@ -484,8 +484,8 @@ impl People {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such user, a field is invalid, the configuration defines the
-    /// user or the store fails.
+    /// Returns an error if the user does not exist, a field is invalid, the configuration defines
+    /// the user or the store fails.
     pub async fn change(
         &self,
         scope: &Scope,
@@ -525,7 +525,7 @@ impl People {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such user, `by` is the user, the configuration defines the
+    /// Returns an error if the user does not exist, `by` is the user, the configuration defines the
     /// user or the store fails.
     pub async fn remove(
         &self,
@@ -611,7 +611,7 @@ impl People {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such key, a field is invalid or the store fails.
+    /// Returns an error if the key does not exist, a field is invalid or the store fails.
     pub async fn change_key(
         &self,
         scope: &Scope,
@@ -636,7 +636,7 @@ impl People {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such key or the store fails.
+    /// Returns an error if the key does not exist or the store fails.
     pub async fn remove_key(
         &self,
         scope: &Scope,

@@ -1,5 +1,5 @@
 //! Changes of the book. Each is a pure function that returns the keys of the entries it changed,
-//! whose rows the caller writes.
+//! for the caller to write their rows.
 
 use super::entries::{Account, Application, Details, write};
 use super::{Book, Number};
@@ -189,7 +189,7 @@ impl Book {
         Ok(keys)
     }
 
-    /// A number whose only answer URL is this application's.
+    /// A number that has no answer URL except this application's.
     pub fn needing(&self, id: &AppId) -> Option<&Number> {
         let mut named = self.numbers.values().filter(|number| number.set.app.as_ref() == Some(id));
         named.find(|number| number.set.calling_enabled && number.set.answer.url.is_none())

@@ -5,9 +5,9 @@
 //! return the keys of the rows to write. [`Keeper`] owns the current book, writes its rows and puts
 //! it into the routing tables for the next call.
 //!
-//! The configuration wins for every key that it sets, each time it is read, and overwrites what was
-//! set at run time. Everything else stays as it was set: subaccounts, applications and numbers
-//! created at run time, and settings of numbers that the file leaves out.
+//! The configuration wins for every key that it sets, each time it is read, and overwrites values
+//! set at run time. Everything else is kept: subaccounts, applications and numbers created at run
+//! time, and settings of numbers that the file leaves out.
 
 mod change;
 mod entries;
@@ -222,7 +222,7 @@ impl<'c> Reading<'c> {
         self.passed_over.push(PassedOver { kind: setting.kind, id: setting.id.clone(), why });
     }
 
-    /// Removes the remaining rows of a kind, whose entries are not in the configuration.
+    /// Removes the remaining rows of a kind. Their entries are not in the configuration.
     fn rest(&mut self, kind: SettingKind) -> Vec<Setting> {
         let rest = self.settings.extract_if(.., |(of, _), _| *of == kind);
         rest.map(|(_, setting)| setting).collect()
@@ -233,8 +233,8 @@ impl<'c> Reading<'c> {
             let setting = self.row_of(&account.auth_id);
             let (tokens, rotated) = self.tokens_of_file(account, setting.as_ref());
             let row = self.take::<AccountRow>(SettingKind::Account, account.auth_id.as_str());
-            // A row whose rotated token no longer counts is rewritten without it, unless the token
-            // is only unreadable at present.
+            // A row with a rotated token that no longer counts is rewritten without it, unless the
+            // token is only unreadable at present.
             let is_new = row.as_ref().is_none_or(|row| {
                 let shut = setting.is_some_and(|setting| setting.shut);
                 row.rotated && rotated.is_none() && !shut

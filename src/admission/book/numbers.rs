@@ -302,7 +302,7 @@ impl Book {
         vec![Key::Waba(id.clone())]
     }
 
-    /// Passes to the main account what a subaccount has connected.
+    /// Passes a subaccount's WABAs and numbers to the main account.
     pub(super) fn inherit(&mut self, from: &AuthId, main: &AuthId) -> Vec<Key> {
         let mut keys = Vec::new();
         for waba in self.wabas.values_mut().filter(|waba| waba.of == *from) {
@@ -626,7 +626,7 @@ mod tests {
         // A main account may take over its subaccounts' numbers.
         book.connect_number((&number(2), made(None, "MA1", 2)), Some(Secret::new("t")), now)
             .unwrap();
-        // A subaccount may connect again what was assigned to it.
+        // A subaccount may connect a number again that was assigned to it.
         book.give_waba(&"7".into(), &"SA1".into());
         book.connect_waba(&"7".into(), &"SA1".into(), None).unwrap();
         book.connect_number((&number(1), made(Some("7"), "SA1", 1)), None, now).unwrap();

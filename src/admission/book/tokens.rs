@@ -58,7 +58,7 @@ impl Book {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such account or two tokens are valid already.
+    /// Returns an error if the account does not exist or two tokens are valid already.
     pub fn rotate_token(
         &mut self,
         id: &AuthId,
@@ -81,8 +81,8 @@ impl Book {
         Ok(vec![Key::Account(id.clone())])
     }
 
-    /// Ends the overlap, so that only the newest token is valid. Returns `None` if there is no
-    /// overlap of tokens created at run time.
+    /// Ends the overlap, so that only the newest token is valid. Returns `None` without an overlap
+    /// of tokens created at run time.
     pub fn end_overlap(&mut self, id: &AuthId) -> Option<Vec<Key>> {
         let account = self.accounts.get_mut(id)?;
         let rotated = account.rotated.as_mut().filter(|rotated| rotated.until.is_some())?;
@@ -91,7 +91,7 @@ impl Book {
         Some(vec![Key::Account(id.clone())])
     }
 
-    /// Accounts whose overlap has ended by `now`.
+    /// Accounts with an overlap that has ended by `now`.
     pub fn overlaps_over(&self, now: Timestamp) -> Vec<AuthId> {
         let over = |account: &&Account| {
             account

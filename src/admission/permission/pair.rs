@@ -75,7 +75,7 @@ pub enum Event {
     Connected,
     /// The user rejected an outbound call, did not answer it, or was not reached after it rang.
     Unanswered,
-    /// Graph refused a call because there is no permission (138006).
+    /// Graph refused a call for lack of a permission (138006).
     NoPermission,
     /// Graph refused a call until the given time, because the limit of connected calls is reached
     /// (138012).
@@ -135,7 +135,7 @@ pub enum RefusalReason {
     Expired,
     /// Meta revoked the permission after too many missed calls in a row.
     Revoked,
-    /// Meta reported that there is none.
+    /// Meta reported no permission.
     ToldByMeta,
     /// The limit of connected calls in 24 hours is reached.
     DailyLimit,
@@ -214,7 +214,7 @@ pub struct View {
 pub struct Pair {
     #[serde(flatten)]
     state: State,
-    /// Why there is no permission.
+    /// Why the permission is missing.
     lost: Option<RefusalReason>,
     /// When the open request was sent.
     request: Option<Timestamp>,

@@ -51,7 +51,7 @@ pub struct Consents {
     live: Arc<DashMap<PairKey, u32>>,
     /// When Graph was last asked.
     asked: DashMap<PairKey, Timestamp>,
-    /// Pairs whose permission request is in progress.
+    /// Pairs with a permission request in progress.
     asking: DashSet<PairKey>,
     /// Where pairs are stored, if anywhere.
     store: Option<Store>,
@@ -207,8 +207,8 @@ impl Consents {
         now: Timestamp,
     ) -> Result<AppliedEvent, ClaimError> {
         let pair = self.pairs.entry(key.clone()).or_default();
-        // Checked under the entry's lock: whoever begins a request reads the pair afterwards and
-        // sees what is counted here.
+        // Checked under the entry's lock: a task that begins a request reads the pair afterwards
+        // and sees this count.
         if self.asking.contains(key) {
             return Err(ClaimError::InProgress);
         }
@@ -216,7 +216,7 @@ impl Consents {
         Ok(self.change(key, pair, rules, now, Event::Requested))
     }
 
-    /// Begins a request whose outcome the caller awaits. No other request to this user can begin
+    /// Begins a request. The caller awaits its outcome. No other request to this user can begin
     /// before the guard is dropped. Returns `None` if one is in progress. Check
     /// [`Consents::may_request`] afterwards.
     pub fn begin_request(self: &Arc<Self>, key: &PairKey) -> Option<RequestGuard> {

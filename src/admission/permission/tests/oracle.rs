@@ -1,4 +1,4 @@
-//! Compares the state machine with a model that keeps every event and counts anew for each
+//! Compares the state machine with a model that keeps every event and recounts them for each
 //! question.
 
 use proptest::prelude::*;
@@ -34,7 +34,7 @@ impl Model {
         &self.history[end..]
     }
 
-    /// When the permission ends, or `None` if there is none.
+    /// When the permission ends, or `None` without one.
     fn granted(&self, now: i64) -> Option<i64> {
         let said =
             |step: &Step| matches!(step, Step::Accept(_) | Step::AcceptForever | Step::Reject);
@@ -112,7 +112,7 @@ proptest! {
                     fixture.step(seconds);
                     None
                 }
-                // Like the program, do only what is allowed.
+                // Like the program, take only allowed actions.
                 Step::Request => model.may_request(fixture.now).then_some(Event::Requested),
                 Step::Connected => model.may_call(fixture.now).then_some(Event::Connected),
                 Step::Unanswered => model.may_call(fixture.now).then_some(Event::Unanswered),
