@@ -74,7 +74,7 @@ pub struct Pressure {
     asked: AtomicBool,
     /// Whether the measuring task waits in [`Pressure::asked`].
     resting: AtomicBool,
-    stirred: Notify,
+    requested: Notify,
 }
 
 impl Pressure {
@@ -89,7 +89,7 @@ impl Pressure {
             let_in: AtomicUsize::new(0),
             asked: AtomicBool::new(false),
             resting: AtomicBool::new(false),
-            stirred: Notify::new(),
+            requested: Notify::new(),
         })
     }
 
@@ -120,26 +120,26 @@ impl Pressure {
         self.resting.store(true, Ordering::SeqCst);
         // A request before that store did not see this task resting.
         if !self.was_asked() {
-            self.stirred.notified().await;
+            self.requested.notified().await;
         }
         self.resting.store(false, Ordering::SeqCst);
     }
 
     /// Records a request for admission. While webhooks keep coming this costs one or two loads of
     /// rarely written memory.
-    fn stir(&self) {
+    fn note_request(&self) {
         if !self.asked.load(Ordering::SeqCst) {
             self.asked.store(true, Ordering::SeqCst);
             if self.resting.load(Ordering::SeqCst) {
-                self.stirred.notify_one();
+                self.requested.notify_one();
             }
         }
     }
 
     /// Whether a webhook is accepted, decided before any of it is read. If not, Meta is asked to
     /// send it again.
-    pub fn takes_webhook(&self) -> bool {
-        self.stir();
+    pub fn accepts_webhook(&self) -> bool {
+        self.note_request();
         let one_less = |left: usize| left.checked_sub(1);
         !self.shedding.load(Ordering::Relaxed)
             || self.let_in.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
@@ -151,7 +151,7 @@ impl Pressure {
     ///
     /// Returns the reason why no further call can be taken.
     pub fn begin(self: &Arc<Self>, now: Instant) -> Result<SetUpTicket, Strain> {
-        self.stir();
+        self.note_request();
         if self.health.is_store_broken() {
             return Err(Strain::Store);
         }
@@ -230,12 +230,12 @@ mod tests {
         let now = Clock::stepped(Timestamp::default()).now();
         let pressure = Pressure::new(Health::new(), now);
         assert!(!pressure.was_asked());
-        assert!(pressure.takes_webhook());
+        assert!(pressure.accepts_webhook());
         pressure.asked().await;
         assert!(!pressure.was_asked(), "already reported");
         let mut resting = std::pin::pin!(pressure.asked());
         assert!(futures_util::poll!(&mut resting).is_pending());
-        assert!(pressure.takes_webhook());
+        assert!(pressure.accepts_webhook());
         resting.await;
         assert!(pressure.was_asked());
         let mut resting = std::pin::pin!(pressure.asked());
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn r10_shedding_accepts_the_given_number_of_webhooks() {
         let pressure = Pressure::new(Health::new(), Clock::stepped(Timestamp::default()).now());
-        let taken = |of: usize| (0..of).filter(|_| pressure.takes_webhook()).count();
+        let taken = |of: usize| (0..of).filter(|_| pressure.accepts_webhook()).count();
         assert_eq!(taken(1_000), 1_000);
         pressure.shed(Some(7));
         assert_eq!(taken(1_000), 7);

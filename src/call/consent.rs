@@ -93,7 +93,7 @@ impl PermissionDesk {
             .call_permissions(&spec.phone_number_id, spec.access_token.as_ref(), user)
             .await
         {
-            Ok(said) => self.note(number, user, Event::GraphPermission(told(&said, asked))),
+            Ok(said) => self.note(number, user, Event::GraphReport(told(&said, asked))),
             // What was known stays (`meta-calling.md` §4.6, code 613).
             Err(outcome) => {
                 tracing::info!(number = %spec.number, ?outcome, "Graph does not say what a user allows")

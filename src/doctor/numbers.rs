@@ -24,7 +24,7 @@ impl Doctor {
                 findings.push(Finding::warning("number", what, fix).of(number.number.as_str()));
                 continue;
             }
-            if self.book.is_shut(number) {
+            if self.book.has_unreadable_token(number) {
                 let what = "its token can't be read: it is sealed with another store.secret_key or key file";
                 let fix = "restore that key and restart the node, or connect the number again with its token";
                 findings.push(Finding::failed("number", what, fix).of(number.number.as_str()));

@@ -79,7 +79,7 @@ impl Eraser {
     /// Carries out requests, including those of earlier processes, until the node stops.
     pub async fn run(self, stop: CancellationToken) {
         loop {
-            let left = stop.run_until_cancelled(self.all()).await;
+            let left = stop.run_until_cancelled(self.run_all()).await;
             let Some(left) = left else { return };
             let next = async {
                 if left {
@@ -95,7 +95,7 @@ impl Eraser {
     }
 
     /// Carries out all requests. Returns whether something is left for later.
-    async fn all(&self) -> bool {
+    async fn run_all(&self) -> bool {
         let erasures = match self.0.parts.store.erasures().list().await {
             Ok(erasures) => erasures,
             Err(error) => {
@@ -105,7 +105,7 @@ impl Eraser {
         };
         let mut left = false;
         for erasure in erasures {
-            match self.one(&erasure).await {
+            match self.erase(&erasure).await {
                 Ok(true) => {
                     self.0.scrub.store(true, Ordering::Relaxed);
                     tracing::info!(erasure = %erasure.id, "erasure completed");
@@ -117,12 +117,12 @@ impl Eraser {
                 }
             }
         }
-        let scrubbed = self.scrubbed().await;
-        left || !scrubbed
+        let scrub_log = self.scrub_log().await;
+        left || !scrub_log
     }
 
     /// Removes erased data from the write-ahead log. Returns `false` if readers prevent it.
-    async fn scrubbed(&self) -> bool {
+    async fn scrub_log(&self) -> bool {
         if !self.0.scrub.load(Ordering::Relaxed) {
             return true;
         }
@@ -139,7 +139,7 @@ impl Eraser {
 
     /// Carries out a request. Returns `false` if a call of the user is live or still being
     /// recorded.
-    async fn one(&self, erasure: &Erasure) -> Result<bool, StoreError> {
+    async fn erase(&self, erasure: &Erasure) -> Result<bool, StoreError> {
         let parts = &self.0.parts;
         // So that recent writes are found.
         parts.store.flush().await;

@@ -208,8 +208,9 @@ impl Node {
         let people = People::new(store.clone(), passwords.clone(), clock.clone(), feed.clone());
         people.load().await?;
         // A store that takes nothing now keeps nobody from calling; who signed in before still can.
-        let taken =
-            people.take_file(&config.users, |account| keeper.book().main_of(account).clone()).await;
+        let taken = people
+            .sync_configured(&config.users, |account| keeper.book().main_of(account).clone())
+            .await;
         if let Err(error) = taken {
             warn!(%error, "the configuration's users are as they were at the last start: reload when the store writes again");
         }
@@ -455,7 +456,7 @@ impl Node {
         ));
         tokio::spawn(recordings.clone().run_errands(stop_all.clone()));
         outbox.start();
-        tokio::spawn(numbers.keep_in_step(stop_all.clone()));
+        tokio::spawn(numbers.run_reconciliation(stop_all.clone()));
         if let Some(hangup) = hangup {
             tokio::spawn(reloader.on_hangup(hangup, stop_all.clone()));
         }

@@ -57,9 +57,13 @@ pub(super) fn connect(
 }
 
 /// Who answers what comes to a number.
-pub(super) fn routed(inbox: &Inbox, directory: &Directory, number: &E164) -> numbers::Routed {
+pub(super) fn routed(
+    inbox: &Inbox,
+    directory: &Directory,
+    number: &E164,
+) -> numbers::NumberRouting {
     let entry = directory.tables().by_number(number).cloned();
-    entry.map_or_else(numbers::Routed::default, |entry| inbox.routing_of(&entry).into())
+    entry.map_or_else(numbers::NumberRouting::default, |entry| inbox.routing_of(&entry).into())
 }
 
 /// Ends the overlap of tokens whose time has come, until `stop`.
@@ -67,7 +71,7 @@ pub(super) async fn end_overlaps(keeper: Keeper, clock: Clock, stop: Cancellatio
     let mut every = tokio::time::interval(LOOK);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         let now = clock.wall();
-        let over = keeper.book().overlaps_over(now);
+        let over = keeper.book().ended_overlaps(now);
         for account in over {
             match keeper
                 .change(now, |book| book.end_overlap(&account).map(|keys| ((), keys)).ok_or(()))

@@ -61,7 +61,8 @@ impl Numbers {
     /// has it.
     pub async fn connect(&self, scope: &Scope, given: Credentials) -> Result<E164, NumberError> {
         let graph = &self.parts().graph;
-        let said = graph.phone_number(&given.id, Some(&given.token)).await.map_err(not_proven)?;
+        let said =
+            graph.phone_number(&given.id, Some(&given.token)).await.map_err(credentials_error)?;
         let number = E164::parse(&said.number)
             .map_err(|_| NumberError::Meta(GraphOutcome::ServerError { status: 200 }))?;
         if given.number.as_ref().is_some_and(|wanted| *wanted != number) {
@@ -73,20 +74,20 @@ impl Numbers {
         let waba = match &given.waba {
             Some(waba) => {
                 let all =
-                    graph.numbers_of_waba(waba, Some(&given.token)).await.map_err(not_of_waba)?;
+                    graph.numbers_of_waba(waba, Some(&given.token)).await.map_err(waba_error)?;
                 if !has(&all, &given.id) {
                     let message = "Meta does not list this number in this WABA";
                     return Err(rule("not_in_waba", message, "whatsappBusinessAccount"));
                 }
                 Some(waba.clone())
             }
-            None => self.waba_with(scope, &given).await,
+            None => self.find_waba(scope, &given).await,
         };
         let of = scope.auth_id().clone();
         let turn = self.turn(&number).await;
         self.enter(&number, &given, waba.as_ref(), of).await?;
         drop(turn);
-        self.settle_in(scope, &number).await;
+        self.fetch_new_number(scope, &number).await;
         if let Some(waba) = &waba {
             self.subscribe(waba, Some(&given.token)).await;
         }
@@ -122,7 +123,7 @@ impl Numbers {
     }
 
     /// Finds the account's WABA that contains the number.
-    async fn waba_with(&self, scope: &Scope, given: &Credentials) -> Option<WabaId> {
+    async fn find_waba(&self, scope: &Scope, given: &Credentials) -> Option<WabaId> {
         let wabas: Vec<WabaId> = {
             let book = self.book();
             let own = book.wabas().filter(|waba| book.is_within(scope, waba.account()));
@@ -175,7 +176,7 @@ impl Numbers {
     }
 
     /// Reads the state of a new number from Meta. If that fails, the next reconciliation does it.
-    async fn settle_in(&self, scope: &Scope, number: &E164) {
+    async fn fetch_new_number(&self, scope: &Scope, number: &E164) {
         let synced = self.sync_number(scope, number).await;
         if let Err(no) = synced {
             tracing::info!(?number, ?no, "state of a new number not fetched yet");
@@ -199,7 +200,12 @@ impl Numbers {
             .exchange_code(&app.id, &app.secret, &given.code, given.redirect_uri.as_deref())
             .await
             .map_err(|outcome| {
-                proven_or(outcome, "code_refused", "Meta rejected this code; sign up again", "code")
+                refused_or(
+                    outcome,
+                    "code_refused",
+                    "Meta rejected this code; sign up again",
+                    "code",
+                )
             })?;
         let wabas = self.granted(&app, &token, given.waba.as_ref()).await?;
         // The request alone proves nothing: Meta lists a WABA's numbers only to an app it was
@@ -207,7 +213,7 @@ impl Numbers {
         let mut listed = Vec::new();
         for waba in wabas {
             let mut numbers =
-                graph.numbers_of_waba(&waba, Some(&token)).await.map_err(not_of_waba)?;
+                graph.numbers_of_waba(&waba, Some(&token)).await.map_err(waba_error)?;
             numbers.retain(|number| given.id.as_ref().is_none_or(|id| id.as_str() == number.id));
             listed.push((waba, numbers));
         }
@@ -223,7 +229,7 @@ impl Numbers {
         entered.await?;
         let mut all = Vec::new();
         for (waba, numbers) in listed {
-            let synced = self.take_in(&waba, &of, Some(&token), numbers).await?;
+            let synced = self.add_numbers(&waba, &of, Some(&token), numbers).await?;
             self.subscribe(&waba, Some(&token)).await;
             // Numbers of other accounts are left out.
             let full = synced
@@ -285,7 +291,7 @@ fn rule(code: &'static str, message: &str, field: &'static str) -> NumberError {
 }
 
 /// A refusal by Graph is an error in the request; any other failure is Meta's.
-fn proven_or(
+fn refused_or(
     outcome: GraphOutcome,
     code: &'static str,
     message: &str,
@@ -302,13 +308,13 @@ fn proven_or(
     }
 }
 
-fn not_proven(outcome: GraphOutcome) -> NumberError {
+fn credentials_error(outcome: GraphOutcome) -> NumberError {
     match &outcome {
         GraphOutcome::Refused { code: 0 | 3 | 10 | 190 | 200..=299, .. } => {
             let message = "Meta rejected this access token, or it may not manage this number";
-            proven_or(outcome, "token_refused", message, "accessToken")
+            refused_or(outcome, "token_refused", message, "accessToken")
         }
-        _ => proven_or(
+        _ => refused_or(
             outcome,
             "no_such_number",
             "Meta has no such number for this token",
@@ -317,7 +323,7 @@ fn not_proven(outcome: GraphOutcome) -> NumberError {
     }
 }
 
-fn not_of_waba(outcome: GraphOutcome) -> NumberError {
+fn waba_error(outcome: GraphOutcome) -> NumberError {
     let message = "Meta does not show this WABA for this token";
-    proven_or(outcome, "no_such_waba", message, "whatsappBusinessAccount")
+    refused_or(outcome, "no_such_waba", message, "whatsappBusinessAccount")
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Routed;
+use super::NumberRouting;
 use crate::admission::book::{Book, Link, Number, NumberSet, Registration};
 use model::E164;
 
@@ -13,7 +13,7 @@ use model::E164;
 pub fn changes(
     before: &Book,
     after: &Book,
-    routed: impl Fn(&E164) -> Routed,
+    routed: impl Fn(&E164) -> NumberRouting,
 ) -> Vec<(E164, Value)> {
     let mut changes = Vec::new();
     for number in after.all_numbers().filter(|number| !number.set.disconnected) {
@@ -31,7 +31,12 @@ pub fn changes(
 }
 
 /// The `data` of a number with changed routing, or `None` if nothing visible has.
-pub fn rerouted(book: &Book, number: &E164, was: &Routed, is: &Routed) -> Option<Value> {
+pub fn rerouted(
+    book: &Book,
+    number: &E164,
+    was: &NumberRouting,
+    is: &NumberRouting,
+) -> Option<Value> {
     let number = book.any_number(number).filter(|number| !number.set.disconnected)?;
     between(&fields_of(book, number, was), fields_of(book, number, is))
 }
@@ -68,7 +73,7 @@ pub fn quality_of(set: &NumberSet) -> &str {
 }
 
 /// The mutable fields of a number's resource.
-fn fields_of(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value> {
+fn fields_of(book: &Book, number: &Number, routed: &NumberRouting) -> Map<String, Value> {
     let set = &number.set;
     let url = |link: &Link| link.url.as_ref().map(|url| url.0.to_string());
     let (reason, again) = match &set.registration {
@@ -109,7 +114,7 @@ fn fields_of(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value
         "fallbackMethod": set.fallback.method.as_str(),
         "hangupUrl": url(&set.hangup),
         "hangupMethod": set.hangup.method.as_str(),
-        "callsPerNumber": set.calls_per_number.unwrap_or_else(|| book.usual_slots()),
+        "callsPerNumber": set.calls_per_number.unwrap_or_else(|| book.default_slots()),
         "callbackPermission": set.callback_permission.or(at_meta).unwrap_or_default(),
         "activeAgent": routed.agent,
         "defaultRouting": routed.word(),

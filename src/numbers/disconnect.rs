@@ -70,7 +70,7 @@ impl Numbers {
             may_map(book, scope, (waba, to), seen)?;
             let affected: Vec<E164> =
                 book.numbers_of(waba).map(|number| number.number.clone()).collect();
-            Ok((affected, book.give_waba(waba, to)))
+            Ok((affected, book.assign_waba(waba, to)))
         });
         let affected = stored.await?;
         affected.iter().for_each(|number| self.tell(number));
@@ -82,7 +82,7 @@ impl Numbers {
     /// # Errors
     ///
     /// Returns the error that [`Numbers::map`] would return.
-    pub fn judge_map(
+    pub fn check_map(
         &self,
         scope: &Scope,
         waba: &WabaId,

@@ -30,7 +30,7 @@ pub use check::{Checked, UrlCheck, check_url, urls_of};
 pub use connect::{Credentials, SignUp};
 pub use diff::{changes, platform_of, quality_of, rerouted};
 pub use panel::Change;
-pub use sync::Synced;
+pub use sync::SyncReport;
 pub use webhooks::{MetaEvent, parse_change};
 
 use crate::admission::book::{Book, ChangeError, ConnectRefusal, Keeper, Number};
@@ -84,7 +84,7 @@ struct Turn {
 
 /// Who answers a number, as shown in its resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Routed {
+pub struct NumberRouting {
     /// The AI agent that answers.
     pub agent: Option<Uuid>,
     /// `webhook`, `agent` or `none`. Empty if not set.
@@ -92,21 +92,21 @@ pub struct Routed {
     pub webhook: Option<Uuid>,
 }
 
-impl Routed {
+impl NumberRouting {
     /// The word in the resource.
     pub fn word(&self) -> &'static str {
         if self.routing.is_empty() { "none" } else { self.routing }
     }
 }
 
-impl From<Routing> for Routed {
+impl From<Routing> for NumberRouting {
     fn from(routing: Routing) -> Self {
         Self { agent: routing.agent(), routing: routing.as_str(), webhook: routing.webhook() }
     }
 }
 
 /// Looks up the routing of a number in memory.
-pub type RoutingOf = Box<dyn Fn(&E164) -> Routed + Send + Sync>;
+pub type RoutingOf = Box<dyn Fn(&E164) -> NumberRouting + Send + Sync>;
 
 /// Why an operation failed.
 #[derive(Debug)]
@@ -214,7 +214,7 @@ impl Numbers {
     }
 
     /// The routing of a number.
-    pub fn routed(&self, number: &E164) -> Routed {
+    pub fn routed(&self, number: &E164) -> NumberRouting {
         self.0.routing.get().map(|routing| routing(number)).unwrap_or_default()
     }
 
@@ -230,7 +230,7 @@ impl Numbers {
     }
 
     /// Records a write, or an attempt that may have succeeded.
-    fn wrote(&self, number: &E164) {
+    fn record_write(&self, number: &E164) {
         self.0.turns.entry(number.clone()).or_default().written += 1;
     }
 
@@ -263,22 +263,22 @@ impl Numbers {
     }
 
     /// A number in the scope, with its id and token.
-    fn found(&self, scope: &Scope, number: &E164) -> Result<Known, NumberError> {
+    fn found(&self, scope: &Scope, number: &E164) -> Result<GraphTarget, NumberError> {
         let book = self.book();
         let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
-        Ok(Known::of(&book, entry))
+        Ok(GraphTarget::of(&book, entry))
     }
 }
 
 /// The data for Graph requests about a number.
 #[derive(Clone)]
-struct Known {
+struct GraphTarget {
     number: E164,
     id: PhoneNumberId,
     token: Option<Secret>,
 }
 
-impl Known {
+impl GraphTarget {
     fn of(book: &Book, entry: &Number) -> Self {
         let token = book.token_of(entry).cloned();
         Self { number: entry.number.clone(), id: entry.phone_number_id.clone(), token }

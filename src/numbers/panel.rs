@@ -229,7 +229,7 @@ impl Numbers {
         if at_meta.is_some() {
             let graph = &self.parts().graph;
             let changed = graph.change_calling(&known.id, known.token.as_ref(), at_meta).await;
-            self.wrote(number);
+            self.record_write(number);
             changed.map_err(NumberError::Meta)?;
             // Read the settings back. If that fails, assume the values that were sent.
             let read = graph.calling_settings(&known.id, known.token.as_ref()).await;

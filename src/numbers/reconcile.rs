@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::sync::is_token_refused;
-use super::{Known, Numbers};
+use super::{GraphTarget, Numbers};
 use model::{E164, NotificationTopic};
 
 /// Interval between reconciliations.
@@ -18,7 +18,7 @@ const BATCH: usize = 50;
 
 impl Numbers {
     /// Reconciles all numbers now and every 15 minutes until stopped.
-    pub async fn keep_in_step(self, stop: CancellationToken) {
+    pub async fn run_reconciliation(self, stop: CancellationToken) {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(every.tick()).await.is_some() {
@@ -29,12 +29,12 @@ impl Numbers {
     }
 
     async fn reconcile(&self) {
-        let known: Vec<Known> = {
+        let known: Vec<GraphTarget> = {
             let book = self.book();
             let served = book.all_numbers().filter(|entry| !entry.set.disconnected);
             // Graph cannot be asked without a token.
             served
-                .map(|entry| Known::of(&book, entry))
+                .map(|entry| GraphTarget::of(&book, entry))
                 .filter(|known| known.token.is_some())
                 .collect()
         };
@@ -44,7 +44,7 @@ impl Numbers {
     }
 
     /// Fetches the state of some numbers and stores it in one change.
-    async fn reconcile_batch(&self, batch: &[Known]) {
+    async fn reconcile_batch(&self, batch: &[GraphTarget]) {
         let (mut readings, mut before) = (Vec::new(), Vec::new());
         for one in batch {
             match self.ask(one).await {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Known, NO_NUMBER, NumberError, Numbers};
+use super::{GraphTarget, NO_NUMBER, NumberError, Numbers};
 use crate::admission::book::{NumberSet, Registration};
 use machine::GraphOutcome;
 use model::Secret;
@@ -47,7 +47,7 @@ impl Numbers {
         Ok(())
     }
 
-    async fn carry_out(&self, known: Known, pin: Secret) {
+    async fn carry_out(&self, known: GraphTarget, pin: Secret) {
         let graph = &self.parts().graph;
         let registered = graph.register(&known.id, known.token.as_ref(), &pin).await;
         let now = self.parts().clock.wall();

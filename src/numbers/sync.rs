@@ -2,7 +2,7 @@
 //! numbers of a WABA that are not known yet.
 
 use super::panel::calling;
-use super::{Known, NO_WABA, NumberError, Numbers};
+use super::{GraphTarget, NO_WABA, NumberError, Numbers};
 use crate::admission::book::{ConnectRefusal, ConnectedNumber, MetaState, NumberSet, Registration};
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
 use machine::GraphOutcome;
@@ -12,7 +12,7 @@ use store::Scope;
 
 /// The changes that a sync made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Synced {
+pub struct SyncReport {
     /// Numbers that were added.
     pub added: Vec<E164>,
     /// Numbers with the fields of their resource that changed.
@@ -101,7 +101,11 @@ impl Numbers {
     /// # Errors
     ///
     /// Returns an error if the number does not exist or the request to Meta fails.
-    pub async fn sync_number(&self, scope: &Scope, number: &E164) -> Result<Synced, NumberError> {
+    pub async fn sync_number(
+        &self,
+        scope: &Scope,
+        number: &E164,
+    ) -> Result<SyncReport, NumberError> {
         let known = self.found(scope, number)?;
         let waba = self.book().any_number(number).and_then(|entry| entry.waba.clone());
         if let Some(waba) = waba {
@@ -111,7 +115,7 @@ impl Numbers {
     }
 
     /// Like [`Numbers::sync_number`], for a number of any account.
-    pub(super) async fn refresh(&self, known: &Known) -> Result<Synced, NumberError> {
+    pub(super) async fn refresh(&self, known: &GraphTarget) -> Result<SyncReport, NumberError> {
         match self.ask(known).await {
             Ok(reading) => self.take_over(vec![(known.number.clone(), reading)], None).await,
             Err(outcome) => {
@@ -122,7 +126,7 @@ impl Numbers {
     }
 
     /// Fetches a number, and its calling settings if Meta provides them.
-    pub(super) async fn ask(&self, known: &Known) -> Result<NumberReading, GraphOutcome> {
+    pub(super) async fn ask(&self, known: &GraphTarget) -> Result<NumberReading, GraphOutcome> {
         let (graph, id, token) = (&self.parts().graph, &known.id, known.token.as_ref());
         let as_of = self.writes(&known.number);
         let number = graph.phone_number(id, token).await?;
@@ -135,7 +139,7 @@ impl Numbers {
     /// # Errors
     ///
     /// Returns an error if the WABA does not exist or the request to Meta fails.
-    pub async fn sync_waba(&self, scope: &Scope, waba: &WabaId) -> Result<Synced, NumberError> {
+    pub async fn sync_waba(&self, scope: &Scope, waba: &WabaId) -> Result<SyncReport, NumberError> {
         let (token, of) = {
             let book = self.book();
             let entry = book.waba(scope, waba).ok_or(NumberError::Missing(NO_WABA))?;
@@ -148,17 +152,17 @@ impl Numbers {
             .await
             .map_err(NumberError::Meta)?;
         self.subscribe_again(waba, token.as_ref()).await;
-        self.take_in(waba, &of, token.as_ref(), numbers).await
+        self.add_numbers(waba, &of, token.as_ref(), numbers).await
     }
 
     /// Adds the unknown numbers of a WABA and applies the state of all, in one change.
-    pub(super) async fn take_in(
+    pub(super) async fn add_numbers(
         &self,
         waba: &WabaId,
         of: &AuthId,
         token: Option<&Secret>,
         numbers: Vec<PhoneNumber>,
-    ) -> Result<Synced, NumberError> {
+    ) -> Result<SyncReport, NumberError> {
         let mut reading = Vec::new();
         for number in numbers {
             let Ok(digits) = E164::parse(&number.number) else { continue };
@@ -183,7 +187,7 @@ impl Numbers {
         &self,
         reading: Vec<(E164, NumberReading)>,
         made: Option<&(dyn Fn(&NumberReading) -> ConnectedNumber + Sync)>,
-    ) -> Result<Synced, NumberError> {
+    ) -> Result<SyncReport, NumberError> {
         let now = self.parts().clock.wall();
         let before: Vec<(E164, String)> = {
             let book = self.book();
@@ -196,12 +200,12 @@ impl Numbers {
                 .collect()
         };
         let stored = self.parts().keeper.change(now, |book| {
-            let (mut synced, mut keys) = (Synced::default(), Vec::new());
+            let (mut synced, mut keys) = (SyncReport::default(), Vec::new());
             for (number, reading) in &reading {
                 let (mut fields, was_here) = (Vec::new(), book.any_number(number).is_some());
                 let id = PhoneNumberId::from(reading.number.id.as_str());
                 let entered = made.map(|made| match book.number_by_id(&id) {
-                    Some(there) if book.is_theirs(there, &made(reading)) => {
+                    Some(there) if book.is_foreign(there, &made(reading)) => {
                         Err(ConnectRefusal::Taken)
                     }
                     Some(_) => Ok(Vec::new()),

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::panel::calling;
-use super::{Known, NumberError, Numbers};
+use super::{GraphTarget, NumberError, Numbers};
 use crate::admission::book::Calling;
 use crate::meta::numbers::CallingSettings;
 use model::Secret;
@@ -170,10 +170,10 @@ impl Numbers {
     }
 
     /// Refreshes the matching numbers from Graph, one after another.
-    async fn refresh_all(&self, wanted: impl Fn(&Known) -> bool) {
-        let known: Vec<Known> = {
+    async fn refresh_all(&self, wanted: impl Fn(&GraphTarget) -> bool) {
+        let known: Vec<GraphTarget> = {
             let book = self.book();
-            book.all_numbers().map(|entry| Known::of(&book, entry)).filter(wanted).collect()
+            book.all_numbers().map(|entry| GraphTarget::of(&book, entry)).filter(wanted).collect()
         };
         for one in known {
             if let Err(no) = self.refresh(&one).await {

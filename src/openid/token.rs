@@ -77,7 +77,7 @@ pub(super) fn verify(
         }
         match decode::<Map<String, Value>>(token, &key, &validation) {
             Ok(data) => return check(data.claims, settings, nonce, now),
-            Err(error) => fault = said(&error),
+            Err(error) => fault = fault_of(&error),
         }
         if fault != TokenFault::Signature {
             break;
@@ -86,7 +86,7 @@ pub(super) fn verify(
     Err(fault)
 }
 
-fn said(error: &jsonwebtoken::errors::Error) -> TokenFault {
+fn fault_of(error: &jsonwebtoken::errors::Error) -> TokenFault {
     use jsonwebtoken::errors::ErrorKind as Kind;
     match error.kind() {
         Kind::InvalidIssuer => TokenFault::Issuer,
@@ -206,12 +206,12 @@ fn role(claims: &Map<String, Value>, path: &str, roles: &[(String, Role)]) -> Op
         let first = claims.get(levels.next()?)?;
         levels.try_fold(first, |value, level| value.get(level))
     })?;
-    let said: Vec<&str> = match found {
+    let values: Vec<&str> = match found {
         Value::String(one) => vec![one],
         Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    roles.iter().filter(|(word, _)| said.contains(&word.as_str())).map(|(_, role)| *role).max()
+    roles.iter().filter(|(word, _)| values.contains(&word.as_str())).map(|(_, role)| *role).max()
 }
 
 #[cfg(test)]

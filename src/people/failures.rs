@@ -33,7 +33,7 @@ struct Counts {
 
 /// An attempt in progress. It counts as failed unless its outcome is reported.
 #[must_use = "a dropped attempt counts as failed"]
-pub struct Try<'a> {
+pub struct Attempt<'a> {
     failures: &'a Failures,
     name: String,
     network: IpAddr,
@@ -45,7 +45,7 @@ impl Failures {
     /// # Errors
     ///
     /// Returns how long the address has to wait before its next attempt.
-    pub fn begin(&self, name: &str, from: IpAddr, now: Instant) -> Result<Try<'_>, Duration> {
+    pub fn begin(&self, name: &str, from: IpAddr, now: Instant) -> Result<Attempt<'_>, Duration> {
         let (name, network) = (name.to_owned(), network_prefix(from));
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_network = count(&mut counts.of_networks, network, (now, NETWORK_WITHIN));
@@ -54,18 +54,18 @@ impl Failures {
         left(of_name, TRIES_MAX, (now, WITHIN))?;
         of_name.1 += 1;
         count(&mut counts.of_networks, network, (now, NETWORK_WITHIN)).1 += 1;
-        Ok(Try { failures: self, name, network })
+        Ok(Attempt { failures: self, name, network })
     }
 }
 
-impl Try<'_> {
+impl Attempt<'_> {
     /// Reports success, which resets the count of this name.
-    pub fn right(self) {
+    pub fn succeed(self) {
         self.take_back(|of_name| *of_name = 0);
     }
 
     /// Reports that the credentials were not checked.
-    pub fn untried(self) {
+    pub fn cancel(self) {
         self.take_back(|of_name| *of_name = of_name.saturating_sub(1));
     }
 
@@ -129,7 +129,7 @@ mod tests {
         let failures = Failures::default();
         let wait = |name: &str, from: IpAddr| match failures.begin(name, from, clock.now()) {
             Ok(begun) => {
-                begun.untried();
+                begun.cancel();
                 None
             }
             Err(wait) => Some(wait),
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(wait(asha, here), None, "the period is over");
         let wrong = failures.begin(asha, here, clock.now());
         drop(wrong);
-        failures.begin(asha, here, clock.now()).map(Try::right).unwrap();
+        failures.begin(asha, here, clock.now()).map(Attempt::succeed).unwrap();
         assert!(failures.0.lock().unwrap().of_names.is_empty());
     }
 
@@ -163,7 +163,7 @@ mod tests {
             failures.begin("asha", there, clock.now()).is_ok(),
             "other addresses are not affected"
         );
-        begun.into_iter().for_each(Try::right);
+        begun.into_iter().for_each(Attempt::succeed);
         assert!(failures.begin("asha", here, clock.now()).is_ok());
     }
 

@@ -210,7 +210,7 @@ impl People {
     /// # Errors
     ///
     /// Returns an error if the store fails or no password can be hashed now.
-    pub async fn take_file(
+    pub async fn sync_configured(
         &self,
         users: &[UserSettings],
         main_of: impl Fn(&AuthId) -> AuthId,
@@ -268,19 +268,19 @@ impl People {
         let found = match inner.store.people().by_name(name).await {
             Ok(found) => found,
             Err(error) => {
-                begun.untried();
+                begun.cancel();
                 return Err(error.into());
             }
         };
         let hash = found.as_ref().and_then(|user| user.password.as_deref());
         match inner.passwords.is_of(from, password, hash).await {
-            Ok(true) => begun.right(),
+            Ok(true) => begun.succeed(),
             Ok(false) | Err(PasswordError::Hash) => {
                 tracing::info!("console sign-in failed");
                 return Err(SignInError::Unknown);
             }
             Err(PasswordError::Busy) => {
-                begun.untried();
+                begun.cancel();
                 return Err(SignInError::Busy);
             }
         }

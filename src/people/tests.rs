@@ -22,7 +22,7 @@ async fn world() -> World {
     World { people, clock, _folder: folder }
 }
 
-fn of_file(name: &str, password: &str, role: Role) -> UserSettings {
+fn configured(name: &str, password: &str, role: Role) -> UserSettings {
     UserSettings {
         name: name.to_owned(),
         password: Secret::new(password),
@@ -61,7 +61,7 @@ impl World {
 async fn r20_a_session_ends_when_idle_too_old_or_its_password_changes() {
     let w = world().await;
     w.people
-        .take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone)
+        .sync_configured(&[configured("asha", "a long secret", Role::Owner)], Clone::clone)
         .await
         .unwrap();
     assert!(matches!(w.sign_in("asha", "wrong").await, Err(SignInError::Unknown)));
@@ -84,12 +84,12 @@ async fn r20_a_session_ends_when_idle_too_old_or_its_password_changes() {
     // The same configuration changes nothing. Another password ends the sessions that began with
     // the old one.
     w.people
-        .take_file(&[of_file("asha", "a long secret", Role::Admin)], Clone::clone)
+        .sync_configured(&[configured("asha", "a long secret", Role::Admin)], Clone::clone)
         .await
         .unwrap();
     assert_eq!(w.people.who(&first).await.unwrap().unwrap().user.role, Role::Admin);
     w.people
-        .take_file(&[of_file("asha", "another secret", Role::Admin)], Clone::clone)
+        .sync_configured(&[configured("asha", "another secret", Role::Admin)], Clone::clone)
         .await
         .unwrap();
     assert!(!w.knows(&first).await);
@@ -103,7 +103,7 @@ async fn r20_a_session_ends_when_idle_too_old_or_its_password_changes() {
     w.people.sign_out_everywhere(person.user.id).await.unwrap();
     assert!(!w.knows(&one).await && !w.knows(&two).await);
     let last = w.sign_in("asha", "another secret").await.unwrap();
-    w.people.take_file(&[], Clone::clone).await.unwrap();
+    w.people.sync_configured(&[], Clone::clone).await.unwrap();
     assert!(!w.knows(&last).await, "not in the file any more");
     assert!(matches!(w.sign_in("asha", "another secret").await, Err(SignInError::Unknown)));
     w.people.tidy().await;
@@ -113,7 +113,7 @@ async fn r20_a_session_ends_when_idle_too_old_or_its_password_changes() {
 async fn r15_ten_wrong_passwords_lock_a_name_for_the_address() {
     let w = world().await;
     w.people
-        .take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone)
+        .sync_configured(&[configured("asha", "a long secret", Role::Owner)], Clone::clone)
         .await
         .unwrap();
     for _ in 0..10 {
@@ -164,7 +164,7 @@ async fn an_invitation_sets_a_password_once() {
 async fn r16_users_and_keys_belong_to_their_account() {
     let w = world().await;
     w.people
-        .take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone)
+        .sync_configured(&[configured("asha", "a long secret", Role::Owner)], Clone::clone)
         .await
         .unwrap();
     let (user, _) = w.people.make_user(new("ravi", "MA1")).await.unwrap();

@@ -68,26 +68,26 @@ pub(super) async fn endpoint(
     let found = match inner.store.endpoints().by_name(&name).await {
         Ok(found) => found,
         Err(error) => {
-            begun.untried();
+            begun.cancel();
             return Err(ours(&error));
         }
     };
     let hash = found.as_ref().map(|endpoint| endpoint.password.as_str());
     match inner.passwords.is_of(from, password, hash).await {
-        Ok(true) => begun.right(),
+        Ok(true) => begun.succeed(),
         Ok(false) => {
             tracing::info!(endpoint = %name, "a phone came with a wrong name or password");
             return Err(UNAUTHORIZED);
         }
         Err(store::PasswordError::Busy) => {
-            begun.untried();
+            begun.cancel();
             return Err(Trouble::new(
                 "busy",
                 "too many phones log in at this moment; try again in a second",
             ));
         }
         Err(e @ store::PasswordError::Hash) => {
-            begun.untried();
+            begun.cancel();
             return Err(ours(&e));
         }
     }

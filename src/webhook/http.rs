@@ -89,7 +89,7 @@ async fn event<C: Calls, B: Body>(
         empty(status)
     };
     // Before the body is read and its signature reckoned: here a webhook costs the least, and Meta brings it again.
-    if !door.takes_webhook() {
+    if !door.accepts_webhook() {
         observe::count_refused(metric::queue::WEBHOOKS);
         return refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE);
     }

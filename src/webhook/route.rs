@@ -177,8 +177,8 @@ impl<C: Calls> Door<C> {
     }
 
     /// Whether a further webhook is looked at, or Meta is asked to come again.
-    pub(super) fn takes_webhook(&self) -> bool {
-        self.pressure.as_ref().is_none_or(|pressure| pressure.takes_webhook())
+    pub(super) fn accepts_webhook(&self) -> bool {
+        self.pressure.as_ref().is_none_or(|pressure| pressure.accepts_webhook())
     }
 
     /// Remembers what an earlier process noted. The newest come first; `false`: there is no room for older ones.

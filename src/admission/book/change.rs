@@ -63,7 +63,7 @@ impl Book {
     /// # Errors
     ///
     /// Returns an error if the main account has the most subaccounts allowed.
-    pub fn make_subaccount(
+    pub fn create_subaccount(
         &mut self,
         main: &AuthId,
         (auth_id, token): (AuthId, Secret),
@@ -119,11 +119,11 @@ impl Book {
             waba.given_to = None;
             keys.push(Key::Waba(waba.id.clone()));
         }
-        keys.extend(self.inherit(id, &main));
+        keys.extend(self.pass_to_main(id, &main));
         let owned: Vec<AppId> =
             self.applications.values().filter(|a| a.account == *id).map(|a| a.id.clone()).collect();
         for app in owned {
-            let needed = self.needing(&app).is_some();
+            let needed = self.depending_number(&app).is_some();
             match self.applications.get_mut(&app) {
                 // An application that a number depends on is kept, so that no calls are lost.
                 Some(app) if !cascade || needed => {
@@ -176,7 +176,7 @@ impl Book {
     ///
     /// Returns an error if a number has no other answer URL.
     pub fn remove_application(&mut self, id: &AppId) -> Result<Vec<Key>, ApplicationInUse> {
-        if let Some(number) = self.needing(id) {
+        if let Some(number) = self.depending_number(id) {
             return Err(ApplicationInUse { by: number.number.clone() });
         }
         self.applications.remove(id);
@@ -190,7 +190,7 @@ impl Book {
     }
 
     /// A number that has no answer URL except this application's.
-    pub fn needing(&self, id: &AppId) -> Option<&Number> {
+    pub fn depending_number(&self, id: &AppId) -> Option<&Number> {
         let mut named = self.numbers.values().filter(|number| number.set.app.as_ref() == Some(id));
         named.find(|number| number.set.calling_enabled && number.set.answer.url.is_none())
     }
@@ -213,6 +213,6 @@ impl Book {
             return (Vec::new(), Vec::new());
         };
         let all = self.numbers_of(&waba).map(|number| number.number.clone()).collect();
-        (self.give_waba(&waba, to), all)
+        (self.assign_waba(&waba, to), all)
     }
 }

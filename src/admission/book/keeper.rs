@@ -57,11 +57,11 @@ impl Keeper {
         settings: AdmissionSettings<'_>,
         now: Timestamp,
     ) -> Result<Self, OpenError> {
-        let (mut book, mut writes, passed_over) =
+        let (mut book, mut writes, skipped) =
             Book::read(settings, store.settings().list().await?, now);
-        let interrupted = book.interrupted(now);
+        let interrupted = book.fail_interrupted(now);
         writes.extend(interrupted.iter().map(|key| book.row(key)));
-        for row in passed_over {
+        for row in skipped {
             let (kind, id) = (row.kind.as_str(), row.id);
             tracing::warn!(kind, id, why = row.why, "stored setting skipped");
         }

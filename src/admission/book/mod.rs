@@ -56,14 +56,14 @@ pub struct Book {
 /// A row of the store that does not fit this configuration. It is kept, and used again if the
 /// configuration changes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PassedOver {
+pub struct SkippedRow {
     pub kind: SettingKind,
     pub id: String,
     pub why: &'static str,
 }
 
 /// The book, the rows to write, and the rows that were skipped.
-pub type Opened = (Book, Vec<SettingWrite>, Vec<PassedOver>);
+pub type Opened = (Book, Vec<SettingWrite>, Vec<SkippedRow>);
 
 impl Book {
     /// Builds a book from the configuration alone.
@@ -79,7 +79,7 @@ impl Book {
         reading.applications();
         reading.wabas();
         reading.numbers();
-        (reading.book, reading.writes, reading.passed_over)
+        (reading.book, reading.writes, reading.skipped)
     }
 
     /// Looks up an account or subaccount.
@@ -189,7 +189,7 @@ struct Reading<'c> {
     now: Timestamp,
     book: Book,
     writes: Vec<SettingWrite>,
-    passed_over: Vec<PassedOver>,
+    skipped: Vec<SkippedRow>,
 }
 
 impl<'c> Reading<'c> {
@@ -201,7 +201,7 @@ impl<'c> Reading<'c> {
             ..Book::of_meta(file)
         };
         let settings = settings.into_iter().map(|s| ((s.kind, s.id.clone()), s)).collect();
-        Self { file, settings, now, book, writes: Vec::new(), passed_over: Vec::new() }
+        Self { file, settings, now, book, writes: Vec::new(), skipped: Vec::new() }
     }
 
     /// Removes and parses a row. Returns `None` if it is missing or malformed.
@@ -213,13 +213,13 @@ impl<'c> Reading<'c> {
     fn parsed<T: serde::de::DeserializeOwned>(&mut self, setting: &Setting) -> Option<T> {
         let parsed = serde_json::from_str(&setting.body).ok();
         if parsed.is_none() {
-            self.pass_over(setting, "the row is malformed");
+            self.skip(setting, "the row is malformed");
         }
         parsed
     }
 
-    fn pass_over(&mut self, setting: &Setting, why: &'static str) {
-        self.passed_over.push(PassedOver { kind: setting.kind, id: setting.id.clone(), why });
+    fn skip(&mut self, setting: &Setting, why: &'static str) {
+        self.skipped.push(SkippedRow { kind: setting.kind, id: setting.id.clone(), why });
     }
 
     /// Removes the remaining rows of a kind. Their entries are not in the configuration.
@@ -262,10 +262,10 @@ impl<'c> Reading<'c> {
                 (Some(parent), Some(token)) => {
                     let (tokens, rotated) = match row.rotated {
                         false => (vec![token], None),
-                        true => match self.made_here(&row, Some(&token)) {
+                        true => match self.unseal_rotated(&row, Some(&token)) {
                             Some((tokens, rotated)) => (tokens, Some(rotated)),
                             None => {
-                                self.pass_over(&setting, "its auth tokens are unreadable");
+                                self.skip(&setting, "its auth tokens are unreadable");
                                 continue;
                             }
                         },
@@ -285,17 +285,13 @@ impl<'c> Reading<'c> {
                     self.book.accounts.insert(auth_id, made);
                 }
                 (Some(_), None) if setting.shut => {
-                    self.pass_over(
+                    self.skip(
                         &setting,
                         "its token is sealed with another store.secret_key; restore that key",
                     );
                 }
-                (Some(_), None) => {
-                    self.pass_over(&setting, "it was removed from the configuration")
-                }
-                (None, _) => {
-                    self.pass_over(&setting, "its main account is not in the configuration")
-                }
+                (Some(_), None) => self.skip(&setting, "it was removed from the configuration"),
+                (None, _) => self.skip(&setting, "its main account is not in the configuration"),
             }
         }
     }
@@ -306,7 +302,7 @@ impl<'c> Reading<'c> {
             if self.book.accounts.contains_key(&app.account) {
                 self.book.applications.insert(app.id.clone(), app);
             } else {
-                self.pass_over(&setting, "its account does not exist");
+                self.skip(&setting, "its account does not exist");
             }
         }
     }

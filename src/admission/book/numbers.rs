@@ -51,7 +51,7 @@ impl Book {
     }
 
     /// Whether customers' URLs may use http and private addresses.
-    pub fn takes_insecure(&self) -> bool {
+    pub fn allows_insecure(&self) -> bool {
         self.insecure
     }
 
@@ -109,13 +109,13 @@ impl Book {
 
     /// Whether the token of a number or of its WABA is unreadable, because it was sealed with
     /// another `store.secret_key`.
-    pub fn is_shut(&self, number: &Number) -> bool {
+    pub fn has_unreadable_token(&self, number: &Number) -> bool {
         let of_waba = || number.waba.as_ref().and_then(|waba| self.wabas.get(waba));
         number.shut || (number.set_token.is_none() && of_waba().is_some_and(|waba| waba.shut))
     }
 
     /// Slots of a number without its own limit.
-    pub fn usual_slots(&self) -> u32 {
+    pub fn default_slots(&self) -> u32 {
         self.calls_per_number
     }
 
@@ -201,7 +201,7 @@ impl Book {
     }
 
     /// Whether a number belongs to an account that `made.of` may not see.
-    pub fn is_theirs(&self, number: &Number, made: &ConnectedNumber) -> bool {
+    pub fn is_foreign(&self, number: &Number, made: &ConnectedNumber) -> bool {
         // Numbers that Meta lists under a WABA belong to the account of the WABA, even if a
         // subaccount holds them.
         let of_waba = made
@@ -231,7 +231,7 @@ impl Book {
         let id = &made.phone_number_id;
         let mut others = self.numbers.values().filter(|other| other.number != *number);
         let same_id = others.any(|other| other.phone_number_id == *id || other.mail_id() == id);
-        if same_id || self.numbers.get(number).is_some_and(|there| self.is_theirs(there, &made)) {
+        if same_id || self.numbers.get(number).is_some_and(|there| self.is_foreign(there, &made)) {
             return Err(ConnectRefusal::Taken);
         }
         let there = self.numbers.values().filter(|n| *self.main_of(self.owner(n)) == main).count();
@@ -296,14 +296,14 @@ impl Book {
     }
 
     /// Assigns a WABA to a subaccount, or back to the main account.
-    pub fn give_waba(&mut self, id: &WabaId, to: &AuthId) -> Vec<Key> {
+    pub fn assign_waba(&mut self, id: &WabaId, to: &AuthId) -> Vec<Key> {
         let Some(waba) = self.wabas.get_mut(id) else { return Vec::new() };
         waba.given_to = Some(to.clone()).filter(|to| *to != waba.of);
         vec![Key::Waba(id.clone())]
     }
 
     /// Passes a subaccount's WABAs and numbers to the main account.
-    pub(super) fn inherit(&mut self, from: &AuthId, main: &AuthId) -> Vec<Key> {
+    pub(super) fn pass_to_main(&mut self, from: &AuthId, main: &AuthId) -> Vec<Key> {
         let mut keys = Vec::new();
         for waba in self.wabas.values_mut().filter(|waba| waba.of == *from) {
             waba.of.clone_from(main);
@@ -339,7 +339,7 @@ impl Book {
 
     /// Marks registrations that a previous process had begun as failed, since their outcome is
     /// unknown. Called at start only.
-    pub(super) fn interrupted(&mut self, now: Timestamp) -> Vec<Key> {
+    pub(super) fn fail_interrupted(&mut self, now: Timestamp) -> Vec<Key> {
         let running = self
             .numbers
             .values_mut()
@@ -388,7 +388,7 @@ impl Reading<'_> {
         for setting in self.rest(SettingKind::Waba) {
             let Some(row) = self.parsed::<WabaRow>(&setting) else { continue };
             let Some(of) = row.of.filter(|of| self.book.accounts.contains_key(of)) else {
-                self.pass_over(&setting, "it or its account was removed from the configuration");
+                self.skip(&setting, "it or its account was removed from the configuration");
                 continue;
             };
             let given_to = row.given_to.filter(|to| self.book.accounts.contains_key(to));
@@ -420,13 +420,13 @@ impl Reading<'_> {
                 continue;
             };
             let Ok(number) = E164::parse(&setting.id) else {
-                self.pass_over(&setting, "its id is not a phone number");
+                self.skip(&setting, "its id is not a phone number");
                 continue;
             };
             let is_orphaned = !self.book.accounts.contains_key(&of)
                 || waba.as_ref().is_some_and(|waba| !self.book.wabas.contains_key(waba));
             if is_orphaned || !ids.insert(phone_number_id.clone()) {
-                self.pass_over(
+                self.skip(
                     &setting,
                     "its account or WABA does not exist, or another number has its phone_number_id",
                 );
@@ -547,7 +547,7 @@ mod tests {
     fn book() -> Book {
         let mut book = Book::of_file(config().admission());
         let made = ("SA1".into(), Secret::new("t"));
-        book.make_subaccount(
+        book.create_subaccount(
             &"MA1".into(),
             made,
             Details::new("s".to_owned(), true, Timestamp::default()),
@@ -594,7 +594,7 @@ mod tests {
     fn r16_a_subaccount_cannot_take_over_numbers_of_its_parent_or_siblings() {
         let mut book = book();
         let sibling = ("SA2".into(), Secret::new("t"));
-        book.make_subaccount(
+        book.create_subaccount(
             &"MA1".into(),
             sibling,
             Details::new("t".to_owned(), true, Timestamp::default()),
@@ -627,7 +627,7 @@ mod tests {
         book.connect_number((&number(2), made(None, "MA1", 2)), Some(Secret::new("t")), now)
             .unwrap();
         // A subaccount may connect a number again that was assigned to it.
-        book.give_waba(&"7".into(), &"SA1".into());
+        book.assign_waba(&"7".into(), &"SA1".into());
         book.connect_waba(&"7".into(), &"SA1".into(), None).unwrap();
         book.connect_number((&number(1), made(Some("7"), "SA1", 1)), None, now).unwrap();
     }
@@ -651,13 +651,15 @@ mod tests {
         };
         let (mut book, ..) = Book::read(config().admission(), vec![setting], Timestamp::default());
         let number = E164::parse(id).unwrap();
-        assert!(book.is_shut(book.any_number(&number).unwrap()) && book.shut() == [id]);
+        assert!(
+            book.has_unreadable_token(book.any_number(&number).unwrap()) && book.shut() == [id]
+        );
         assert_eq!(
             book.any_number(&number).unwrap().set.registration,
             Registration::Running,
             "a reload does not end registrations"
         );
-        let keys = book.interrupted(Timestamp::default());
+        let keys = book.fail_interrupted(Timestamp::default());
         assert!(
             matches!(
                 book.any_number(&number).unwrap().set.registration,
@@ -671,7 +673,8 @@ mod tests {
             .connect_number((&number, made), Some(Secret::new("new")), Timestamp::default())
             .unwrap();
         assert!(
-            !book.row(&keys[0]).keeps_sealed && !book.is_shut(book.any_number(&number).unwrap())
+            !book.row(&keys[0]).keeps_sealed
+                && !book.has_unreadable_token(book.any_number(&number).unwrap())
         );
     }
 
@@ -732,7 +735,7 @@ mod tests {
         book.connect_waba(&"7".into(), &"MA1".into(), None).unwrap();
         book.connect_number((&number, made), Some(Secret::new("n")), Timestamp::from_secs(1))
             .unwrap();
-        book.give_waba(&"7".into(), &"SA1".into());
+        book.assign_waba(&"7".into(), &"SA1".into());
         assert_eq!(
             (book.specs().numbers.len(), book.specs().numbers[0].account.as_str()),
             (1, "SA1")

@@ -92,7 +92,7 @@ impl Book {
     }
 
     /// Accounts with an overlap that has ended by `now`.
-    pub fn overlaps_over(&self, now: Timestamp) -> Vec<AuthId> {
+    pub fn ended_overlaps(&self, now: Timestamp) -> Vec<AuthId> {
         let over = |account: &&Account| {
             account
                 .rotated
@@ -120,8 +120,8 @@ impl Reading<'_> {
         let (Some(setting), Some(row)) = (setting, row.filter(|row| row.rotated)) else {
             return (own(), None);
         };
-        let Some((tokens, rotated)) = self.made_here(&row, setting.secret.as_ref()) else {
-            self.pass_over(
+        let Some((tokens, rotated)) = self.unseal_rotated(&row, setting.secret.as_ref()) else {
+            self.skip(
                 setting,
                 "its auth token is sealed with another store.secret_key; using the configuration's",
             );
@@ -129,14 +129,14 @@ impl Reading<'_> {
         };
         if rotated.instead_of.as_ref() != Some(&digest(&file.auth_token)) {
             let why = "the configuration's auth_token has changed since one was created over the API; using the configuration's";
-            self.pass_over(setting, why);
+            self.skip(setting, why);
             return (own(), None);
         }
         (tokens, Some(rotated))
     }
 
     /// The tokens sealed in a row.
-    pub(super) fn made_here(
+    pub(super) fn unseal_rotated(
         &self,
         row: &AccountRow,
         secret: Option<&Secret>,
@@ -210,8 +210,8 @@ mod tests {
         let row = stored(&book);
         assert!(!row.body.contains("second") && !row.body.contains("first"), "{}", row.body);
         let read = |file: &Config, now| {
-            let (book, _, passed_over) = Book::read(file.admission(), vec![row.clone()], now);
-            (tokens(&book), passed_over.len())
+            let (book, _, skipped) = Book::read(file.admission(), vec![row.clone()], now);
+            (tokens(&book), skipped.len())
         };
         assert_eq!(read(&file("first"), now), (vec!["second".to_owned(), "first".to_owned()], 0));
         assert_eq!(
@@ -224,8 +224,8 @@ mod tests {
         assert_eq!(writes.len(), 1, "and is forgotten with it");
         assert_eq!(tokens(&other), ["other"]);
 
-        assert_eq!(book.overlaps_over(now), []);
-        assert_eq!(book.overlaps_over(until), [ID.into()]);
+        assert_eq!(book.ended_overlaps(now), []);
+        assert_eq!(book.ended_overlaps(until), [ID.into()]);
         assert!(book.end_overlap(&ID.into()).is_some() && book.end_overlap(&ID.into()).is_none());
         assert_eq!(tokens(&book), ["second"]);
         book.rotate_token(&ID.into(), Secret::new("third"), until).unwrap();

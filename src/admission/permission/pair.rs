@@ -83,7 +83,7 @@ pub enum Event {
     /// The local counts may be wrong: Graph refused a request (138009), or may have sent one.
     Doubted,
     /// Graph's answer to `call_permissions`.
-    GraphPermission(GraphPermission),
+    GraphReport(GraphPermission),
 }
 
 /// A `call_permission_reply`.
@@ -136,7 +136,8 @@ pub enum RefusalReason {
     /// Meta revoked the permission after too many missed calls in a row.
     Revoked,
     /// Meta reported no permission.
-    ToldByMeta,
+    #[serde(rename = "told_by_meta")]
+    ReportedByMeta,
     /// The limit of connected calls in 24 hours is reached.
     DailyLimit,
     /// The limit of permission requests is reached.
@@ -152,7 +153,7 @@ impl RefusalReason {
             Self::Rejected => "rejected",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
-            Self::ToldByMeta => "told_by_meta",
+            Self::ReportedByMeta => "told_by_meta",
             Self::DailyLimit => "daily_limit",
             Self::RequestLimit => "request_limit",
         }
@@ -179,7 +180,7 @@ impl std::fmt::Display for Refusal {
             RefusalReason::Revoked => {
                 "the user missed so many calls in a row that the permission was revoked"
             }
-            RefusalReason::ToldByMeta => "Meta knows of no permission of this user",
+            RefusalReason::ReportedByMeta => "Meta knows of no permission of this user",
             RefusalReason::DailyLimit => {
                 "daily_limit: as many calls were connected in 24 hours as are allowed"
             }
@@ -224,7 +225,8 @@ pub struct Pair {
     /// The last change by Meta's clock. Older replies are ignored.
     changed: Option<Timestamp>,
     /// When the last effective reply was received, by the node's clock.
-    heard: Option<Timestamp>,
+    #[serde(rename = "heard")]
+    replied_at: Option<Timestamp>,
     checked: Option<Timestamp>,
     /// Graph contradicted this state, so Graph may be asked once.
     doubtful: bool,
@@ -261,13 +263,13 @@ impl Pair {
         }
         let state = self.state(rules, now);
         if !state.is_granted() {
-            return Err(Refusal { why: self.why_none(state), again: None });
+            return Err(Refusal { why: self.reason_for_none(state), again: None });
         }
         let room = self.connected.room_at(now, DAY, rules.calls_per_day);
         refuse(RefusalReason::DailyLimit, [room], self.no_call_before, now)
     }
 
-    fn why_none(&self, state: State) -> RefusalReason {
+    fn reason_for_none(&self, state: State) -> RefusalReason {
         match (state, self.state) {
             (State::Requested, _) => RefusalReason::NotAnswered,
             (_, State::Temporary { .. } | State::Requested) => RefusalReason::Expired,
@@ -307,7 +309,7 @@ impl Pair {
                     self.set(State::None, self.lost, false);
                 }
             }
-            Event::Replied { at, reply } => return self.replied(rules, now, at, reply),
+            Event::Replied { at, reply } => return self.apply_reply(rules, now, at, reply),
             Event::UserConnected => self.forget_requests(),
             Event::Connected => {
                 self.connected.add(now, now, DAY);
@@ -319,20 +321,20 @@ impl Pair {
                 let revoked = rules.revoke_after > 0 && self.misses >= rules.revoke_after;
                 if revoked && self.state(rules, now).is_granted() {
                     self.set(State::None, Some(RefusalReason::Revoked), false);
-                    self.changed_here(now);
+                    self.record_local_change(now);
                 }
             }
             Event::NoPermission => {
-                self.set(State::None, Some(RefusalReason::ToldByMeta), true);
+                self.set(State::None, Some(RefusalReason::ReportedByMeta), true);
                 self.doubtful = true;
-                self.changed_here(now);
+                self.record_local_change(now);
             }
             Event::CallsUsedUp { until } => {
                 self.no_call_before =
                     until.filter(|until| *until > now).map(|until| until.min(now.plus(DAY)));
             }
             Event::Doubted => self.doubtful = true,
-            Event::GraphPermission(told) => self.told(rules, now, &told),
+            Event::GraphReport(report) => self.apply_report(rules, now, &report),
         }
         true
     }
@@ -348,12 +350,12 @@ impl Pair {
     }
 
     /// Records a change by the node's own clock.
-    fn changed_here(&mut self, now: Timestamp) {
+    fn record_local_change(&mut self, now: Timestamp) {
         let at = Timestamp::from_micros(now.micros().saturating_sub(CLOCKS_APART_MAX));
         self.changed = self.changed.max(Some(at));
     }
 
-    fn replied(
+    fn apply_reply(
         &mut self,
         rules: &Rules,
         now: Timestamp,
@@ -365,16 +367,16 @@ impl Pair {
             return false;
         }
         self.changed = Some(at);
-        self.heard = Some(now);
+        self.replied_at = Some(now);
         match reply {
             Reply::Reject => self.set(State::None, Some(RefusalReason::Rejected), true),
-            Reply::Accept { permanent: true, .. } => self.granted(State::Permanent),
+            Reply::Accept { permanent: true, .. } => self.grant(State::Permanent),
             Reply::Accept { expiration, .. } => {
                 let usual = at.plus(Duration::from_secs(rules.temporary_seconds));
                 let is_plausible = |until: &Timestamp| {
                     until.micros() >= 0 && *until <= now.plus(EXPIRATION_AHEAD_MAX)
                 };
-                self.granted(State::Temporary {
+                self.grant(State::Temporary {
                     until: expiration.filter(is_plausible).unwrap_or(usual),
                 });
             }
@@ -383,75 +385,78 @@ impl Pair {
     }
 
     /// A new permission replaces the old one and resets the missed calls.
-    fn granted(&mut self, state: State) {
+    fn grant(&mut self, state: State) {
         self.set(state, None, true);
         self.misses = 0;
         self.request = None;
         self.doubtful = false;
     }
 
-    fn told(&mut self, rules: &Rules, now: Timestamp, told: &GraphPermission) {
+    fn apply_report(&mut self, rules: &Rules, now: Timestamp, report: &GraphPermission) {
         let before = self.state(rules, now);
-        let overtaken =
-            told.asked.is_some_and(|asked| self.heard.is_some_and(|heard| heard > asked));
-        match told.status {
+        let overtaken = report
+            .asked
+            .is_some_and(|asked| self.replied_at.is_some_and(|replied_at| replied_at > asked));
+        match report.status {
             // The user replied after Graph was asked.
             _ if overtaken => {}
             // Graph does not report open requests.
             PermissionStatus::NoPermission if before == State::Requested => self.by_meta = true,
             PermissionStatus::NoPermission => {
-                let why =
-                    self.lost.filter(|_| before == self.state).unwrap_or(RefusalReason::ToldByMeta);
+                let why = self
+                    .lost
+                    .filter(|_| before == self.state)
+                    .unwrap_or(RefusalReason::ReportedByMeta);
                 self.set(State::None, Some(why), true);
             }
-            PermissionStatus::Permanent => self.granted_by_graph(before, State::Permanent),
+            PermissionStatus::Permanent => self.grant_from_graph(before, State::Permanent),
             PermissionStatus::Temporary { until } => {
                 let known =
                     if let State::Temporary { until } = before { Some(until) } else { None };
                 let usual = || now.plus(Duration::from_secs(rules.temporary_seconds));
                 let until = until.or(known).unwrap_or_else(usual);
-                self.granted_by_graph(before, State::Temporary { until });
+                self.grant_from_graph(before, State::Temporary { until });
             }
         }
         self.checked = Some(now);
         self.doubtful = false;
-        self.changed_here(now);
-        self.take_over(now, told);
+        self.record_local_change(now);
+        self.replace_counters(now, report);
     }
 
     /// Calls missed under another permission do not count against this one.
-    fn granted_by_graph(&mut self, before: State, state: State) {
+    fn grant_from_graph(&mut self, before: State, state: State) {
         let misses = if before == state { self.misses } else { 0 };
-        self.granted(state);
+        self.grant(state);
         self.misses = misses;
     }
 
     /// Replaces local counts by Graph's. Of events that this node did not see only the window is
     /// known, so they count for as long as they might.
-    fn take_over(&mut self, now: Timestamp, told: &GraphPermission) {
+    fn replace_counters(&mut self, now: Timestamp, report: &GraphPermission) {
         let seen = |counter: &Counter, window: Duration| {
             let begun = |room: Timestamp| before(room, window).clamp(before(now, window), now);
             counter.room_at.map_or(now, begun)
         };
-        if let Some(calls) = &told.calls {
-            self.connected.take_over(calls.used, seen(calls, DAY), now, DAY);
+        if let Some(calls) = &report.calls {
+            self.connected.replace_count(calls.used, seen(calls, DAY), now, DAY);
             self.no_call_before = calls.room_at;
         }
         let of_week = |requests: &mut Times| {
-            if let Some(week) = &told.requests_of_week {
+            if let Some(week) = &report.requests_of_week {
                 // At least a day ago, since the last day has its own counter.
-                let latest = if told.requests_of_day.is_some() { before(now, DAY) } else { now };
-                requests.take_over(week.used, seen(week, WEEK).min(latest), now, WEEK);
+                let latest = if report.requests_of_day.is_some() { before(now, DAY) } else { now };
+                requests.replace_count(week.used, seen(week, WEEK).min(latest), now, WEEK);
             }
         };
         of_week(&mut self.requests);
-        if let Some(day) = &told.requests_of_day {
-            self.requests.take_over(day.used, seen(day, DAY), now, DAY);
+        if let Some(day) = &report.requests_of_day {
+            self.requests.replace_count(day.used, seen(day, DAY), now, DAY);
             of_week(&mut self.requests);
         }
-        if told.requests_of_day.is_some() || told.requests_of_week.is_some() {
+        if report.requests_of_day.is_some() || report.requests_of_week.is_some() {
             let of = |counter: &Option<Counter>| counter.and_then(|counter| counter.room_at);
-            self.no_request_before = of(&told.requests_of_day).max(of(&told.requests_of_week));
+            self.no_request_before = of(&report.requests_of_day).max(of(&report.requests_of_week));
         }
     }
 

@@ -66,7 +66,13 @@ impl Times {
 
     /// Sets the count in the window to `used`. Surplus events are dropped from the oldest; missing
     /// ones are added at `at`.
-    pub(super) fn take_over(&mut self, used: u32, at: Timestamp, now: Timestamp, window: Duration) {
+    pub(super) fn replace_count(
+        &mut self,
+        used: u32,
+        at: Timestamp,
+        now: Timestamp,
+        window: Duration,
+    ) {
         let used = usize::try_from(used).unwrap_or(usize::MAX).min(KEPT_MAX);
         let inside = self.0.partition_point(|t| now.since(*t) >= window);
         let known = self.0.len() - inside;

@@ -248,7 +248,7 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
         let app = book.application(scope, &id).cloned().ok_or(NOT_FOUND)?;
         let app = fields.apply(book, scope, app)?;
         if app.answer.url.is_none()
-            && let Some(number) = book.needing(&app.id)
+            && let Some(number) = book.depending_number(&app.id)
         {
             return Err(in_use(number.number.as_str()));
         }

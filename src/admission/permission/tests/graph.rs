@@ -3,13 +3,13 @@
 use super::*;
 use model::PermissionStatus;
 
-fn told(status: PermissionStatus) -> Event {
-    Event::GraphPermission(GraphPermission { status, ..GraphPermission::default() })
+fn report(status: PermissionStatus) -> Event {
+    Event::GraphReport(GraphPermission { status, ..GraphPermission::default() })
 }
 
 fn counters(calls: Option<Counter>, day: Option<Counter>, week: Option<Counter>) -> Event {
     let status = PermissionStatus::Temporary { until: Some(at(NOW + DAY)) };
-    Event::GraphPermission(GraphPermission {
+    Event::GraphReport(GraphPermission {
         status,
         asked: None,
         calls,
@@ -39,18 +39,18 @@ fn a_state_reported_by_graph_is_applied() {
     ];
     for (status, state) in rows {
         let mut fixture = Fixture::new();
-        fixture.event(told(status));
+        fixture.event(report(status));
         assert_eq!(fixture.state(), state, "{status:?}");
         let view = fixture.view();
         assert_eq!((view.by_meta, view.checked), (true, Some(at(NOW))));
     }
     let mut fixture = Fixture::granted();
     fixture.step(1);
-    fixture.event(told(PermissionStatus::NoPermission));
-    assert_eq!(fixture.call(), Some((RefusalReason::ToldByMeta, None)));
+    fixture.event(report(PermissionStatus::NoPermission));
+    assert_eq!(fixture.call(), Some((RefusalReason::ReportedByMeta, None)));
     let mut fixture = Fixture::new();
     fixture.event(Event::Requested);
-    fixture.event(told(PermissionStatus::NoPermission));
+    fixture.event(report(PermissionStatus::NoPermission));
     assert_eq!(fixture.state(), State::Requested, "Graph does not report open requests");
 }
 
@@ -58,14 +58,14 @@ fn a_state_reported_by_graph_is_applied() {
 fn l17_a_permission_reported_by_graph_resets_missed_calls() {
     let mut fixture = Fixture::granted();
     fixture.times(4, &Event::Unanswered);
-    fixture.event(told(PermissionStatus::Temporary { until: Some(at(NOW + WEEK)) }));
+    fixture.event(report(PermissionStatus::Temporary { until: Some(at(NOW + WEEK)) }));
     assert_eq!(
         (fixture.call(), fixture.view().missed),
         (None, 0),
         "another permission than the one that was revoked"
     );
     fixture.times(2, &Event::Unanswered);
-    fixture.event(told(PermissionStatus::Temporary { until: Some(at(NOW + WEEK)) }));
+    fixture.event(report(PermissionStatus::Temporary { until: Some(at(NOW + WEEK)) }));
     assert_eq!(fixture.view().missed, 2, "the same one");
 }
 
@@ -139,9 +139,9 @@ fn l14_graphs_request_counters_replace_local_ones() {
 fn graphs_refusals_update_the_pair() {
     let mut fixture = Fixture::granted();
     fixture.event(Event::NoPermission);
-    assert_eq!(fixture.call(), Some((RefusalReason::ToldByMeta, None)));
+    assert_eq!(fixture.call(), Some((RefusalReason::ReportedByMeta, None)));
     assert!(fixture.pair.is_doubtful());
-    fixture.event(told(PermissionStatus::Permanent));
+    fixture.event(report(PermissionStatus::Permanent));
     assert!(!fixture.pair.is_doubtful());
     assert_eq!(fixture.call(), None);
     fixture.event(Event::CallsUsedUp { until: Some(at(NOW + HOUR)) });
@@ -167,7 +167,7 @@ fn a_reply_received_while_asking_graph_wins() {
     let asked = Some(fixture.time());
     fixture.step(1);
     fixture.reply(accept(None));
-    fixture.event(Event::GraphPermission(GraphPermission {
+    fixture.event(Event::GraphReport(GraphPermission {
         asked,
         calls: used(1),
         ..GraphPermission::default()
@@ -179,14 +179,14 @@ fn a_reply_received_while_asking_graph_wins() {
     );
     let asked = Some(at(NOW + 2));
     fixture.step(2);
-    fixture.event(Event::GraphPermission(GraphPermission { asked, ..GraphPermission::default() }));
-    assert_eq!(fixture.call(), Some((RefusalReason::ToldByMeta, None)));
+    fixture.event(Event::GraphReport(GraphPermission { asked, ..GraphPermission::default() }));
+    assert_eq!(fixture.call(), Some((RefusalReason::ReportedByMeta, None)));
 }
 
 #[test]
 fn a_reply_sent_before_asking_graph_is_outdated() {
     let mut fixture = Fixture::new();
-    fixture.event(told(PermissionStatus::Permanent));
+    fixture.event(report(PermissionStatus::Permanent));
     let reject = |seconds| Event::Replied { at: Some(at(NOW + seconds)), reply: Reply::Reject };
     assert!(!fixture.event(reject(-121)));
     assert_eq!(fixture.call(), None);

@@ -15,7 +15,7 @@ use super::request::{ApiRequest, NO_NUMBER, parse_number, parse_position, positi
 use super::response::{Page, accepted, created, no_content, ok, with_etag};
 use super::route::{CHANGED, CURSOR, DRY_RUN, Handler, LIMIT, META_FAILED, Route, error, handler};
 use crate::admission::book::{Configuration, ConnectRefusal, Number};
-use crate::numbers::{Change, Checked, SignUp, Synced, UrlCheck};
+use crate::numbers::{Change, Checked, SignUp, SyncReport, UrlCheck};
 use body::{ConnectBody, PinBody, SettingsBody, SignUpBody};
 use model::Secret;
 use model::{E164, Role, Routing};
@@ -603,8 +603,8 @@ async fn reconnect(request: ApiRequest) -> Result<Response, ApiError> {
     ok_view(&request, &number).await
 }
 
-impl From<&Synced> for SyncResult {
-    fn from(synced: &Synced) -> Self {
+impl From<&SyncReport> for SyncResult {
+    fn from(synced: &SyncReport) -> Self {
         let changed = synced.changed.iter().map(|(number, fields)| FieldsChanged {
             number: number.to_string(),
             fields: fields.clone(),
