@@ -41,7 +41,7 @@ pub struct NumberSpec {
     pub hangup: Option<(DocUrl, Method)>,
     /// Receives messages and statuses.
     pub messages: Option<DocUrl>,
-    /// Most simultaneous calls.
+    /// Maximum number of simultaneous calls.
     pub calls_per_number: u32,
     /// The rules for outbound calls.
     pub permissions: Permissions,

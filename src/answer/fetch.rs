@@ -36,7 +36,7 @@ pub struct FetchJob {
     pub event_id: Uuid,
     /// The deadline for everything. The URL's fragment can only shorten it.
     pub deadline: Duration,
-    /// Most bytes after decoding (`[answer].max_body_bytes`).
+    /// Maximum size after decoding, in bytes (`[answer].max_body_bytes`).
     pub max_body: usize,
     /// Records the duration of each request.
     pub hops: Hops,

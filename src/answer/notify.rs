@@ -75,9 +75,9 @@ pub struct Delivery {
     pub outcome: NoticeOutcome,
 }
 
-/// Most concurrent requests to one host.
+/// Maximum number of concurrent requests per host.
 pub const AT_ONCE_PER_HOST: usize = 32;
-/// Most hosts without requests that are remembered.
+/// Number of remembered hosts at which idle ones are dropped.
 const IDLE_HOSTS: usize = 1_024;
 
 /// Delivers callbacks; cheap to clone.

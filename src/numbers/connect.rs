@@ -10,9 +10,9 @@ use model::Secret;
 use model::{AuthId, E164, NotificationTopic, PhoneNumberId, WabaId};
 use store::Scope;
 
-/// Most WABAs of an account that are searched for a number given without one.
+/// Maximum number of WABAs that are searched for a number given without its WABA.
 const WABAS_ASKED_MAX: usize = 20;
-/// Most WABAs of one sign-up.
+/// Maximum number of WABAs per sign-up.
 const SIGNED_UP_MAX: usize = 20;
 
 /// A number and the access token that proves its ownership.

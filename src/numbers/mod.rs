@@ -45,7 +45,8 @@ use model::Secret;
 use model::{E164, NotificationTopic, PhoneNumberId, Routing};
 use store::{Scope, StoreError};
 
-/// Most queued events about numbers. The next reconciliation makes up for dropped ones.
+/// Capacity of the queue of events about numbers. The next reconciliation makes up for dropped
+/// ones.
 const EVENTS_MAX: usize = 1_024;
 
 /// The dependencies of [`Numbers`].

@@ -12,9 +12,9 @@ use crate::meta::numbers::CallingSettings;
 use model::Secret;
 use model::{E164, NotificationTopic, PhoneNumberId, WabaId};
 
-/// Most characters kept of a word in a webhook.
+/// Maximum length of a word from a webhook, in characters; the rest is cut off.
 const WORD_MAX: usize = 100;
-/// Most numbers of a WABA that one webhook makes Graph report on.
+/// Maximum number of phone numbers that are refreshed because of one webhook about their WABA.
 const ASKED_MAX: usize = 100;
 
 /// An event in a webhook.

@@ -122,7 +122,7 @@ where
     }
 }
 
-/// Most lines per second from one place in the code.
+/// Maximum number of lines per second from one place in the code.
 const LINES_PER_SECOND: u64 = 1_000;
 
 /// Drops the lines from one place beyond the limit, for the rest of the second.

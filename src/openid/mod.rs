@@ -27,7 +27,7 @@ use provider::{Metadata, MetadataCache};
 /// The path of the redirect URI below the public base URL.
 pub const BACK: &str = "/console/sign-in/openid/back";
 
-/// Most concurrent code exchanges, which any browser can start.
+/// Maximum number of concurrent code exchanges. Any browser can start one.
 const AT_ONCE: usize = 8;
 
 /// Why a sign-in with the provider failed. The texts read well after "could not …".

@@ -38,7 +38,7 @@ const REFRESH_AFTER: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// The name of the metadata in error texts.
 const CONFIGURATION: &str = "the configuration";
-/// Most keys read from a provider.
+/// Maximum number of keys read from a provider.
 const KEYS_MAX: usize = 100;
 
 /// The metadata of a provider; cheap to clone.

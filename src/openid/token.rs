@@ -12,7 +12,7 @@ use model::Timestamp;
 
 /// Tolerated difference between the provider's clock and the node's.
 const SKEW: Duration = Duration::from_secs(60);
-/// Most keys tried for a token that names none.
+/// Maximum number of keys tried for a token without a key id.
 const KEYS_TRIED_MAX: usize = 20;
 
 /// Why a token is rejected. The texts continue "its token …".

@@ -134,7 +134,8 @@ impl People {
         Ok(user)
     }
 
-    /// Creates a user for a new person. Returns `None` if the account has the most users allowed.
+    /// Creates a user for a new person. Returns `None` if the account has the maximum number of
+    /// users.
     async fn create_newcomer(
         &self,
         claims: &Claims,
@@ -149,7 +150,7 @@ impl People {
             .list(&Scope::of(newcomers.main_account.clone()), None, MOST)
             .await?;
         if others.len() >= usize::try_from(MOST).unwrap_or(usize::MAX) {
-            tracing::warn!("new user refused: the account has the most users allowed");
+            tracing::warn!("new user refused: the account has the maximum number of users");
             return Ok(None);
         }
         let full: String = claims

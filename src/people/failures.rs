@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use model::network_prefix;
 
-/// Most failed attempts per address and name within [`WITHIN`].
+/// Maximum number of failed attempts per address and name within [`WITHIN`].
 const TRIES_MAX: u32 = 10;
 const WITHIN: Duration = Duration::from_secs(600);
-/// Most failed attempts per address with any names. Checking a password is too expensive for more.
+/// Maximum number of failed attempts per address with any names. Checking a password is too
+/// expensive for more.
 const NETWORK_MAX: u32 = 60;
 const NETWORK_WITHIN: Duration = Duration::from_secs(60);
-/// Most entries of each kind. Beyond it the oldest are dropped.
+/// Maximum number of entries of each kind. Beyond it the oldest are dropped.
 const REMEMBERED: usize = 20_000;
 
 /// Start of the period and attempts in it.

@@ -45,7 +45,7 @@ pub const INVITED_FOR: Duration = Duration::from_secs(7 * 86_400);
 pub const PASSWORD_MIN: usize = 10;
 pub const PASSWORD_MAX: usize = 256;
 pub const NAME_MAX: usize = 64;
-/// Most users, and most API keys, of one account.
+/// Maximum number of users, and of API keys, per account.
 const MOST: u32 = 1_000;
 
 /// A signed-in user.

@@ -7,9 +7,9 @@ use model::Secret;
 use model::{AppId, AuthId, E164, Timestamp, WabaId};
 use store::{SettingKind, SettingWrite};
 
-/// Most subaccounts of a main account.
+/// Maximum number of subaccounts per main account.
 const SUBACCOUNTS_MAX: usize = 1_000;
-/// Most applications of a main account and its subaccounts together.
+/// Maximum number of applications of a main account, including its subaccounts.
 const APPLICATIONS_MAX: usize = 5_000;
 
 /// The key of a changed entry. Its row is written, or deleted if the entry no longer exists.
@@ -62,7 +62,7 @@ impl Book {
     ///
     /// # Errors
     ///
-    /// Returns an error if the main account has the most subaccounts allowed.
+    /// Returns an error if the main account has the maximum number of subaccounts.
     pub fn create_subaccount(
         &mut self,
         main: &AuthId,

@@ -11,7 +11,7 @@ use model::Secret;
 use model::{AppId, AuthId, E164, PhoneNumberId, Timestamp, WabaId};
 use store::{Scope, SettingKind};
 
-/// Most numbers of a main account and its subaccounts together.
+/// Maximum number of phone numbers of a main account, including its subaccounts.
 const NUMBERS_MAX: usize = 10_000;
 
 /// The node's app at Meta. It exchanges sign-up codes and inspects tokens.

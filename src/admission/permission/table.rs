@@ -17,9 +17,10 @@ use super::pair::{Event, Pair, Refusal, Reply, Rules, State, View};
 use model::{PhoneNumberId, Timestamp};
 use store::{PermissionReply, PermissionRow, PermissionWrite, Store, StoreError};
 
-/// Least time between two requests to Graph about one pair, in microseconds.
+/// Minimum time between two requests to Graph about one pair, in microseconds.
 const ASK_AGAIN: i64 = 60_000_000;
-/// Most pairs for which the last request to Graph is remembered. Beyond it old ones are dropped.
+/// Maximum number of pairs for which the last request to Graph is remembered. Beyond it old ones
+/// are dropped.
 const ASKED_MAX: usize = 10_000;
 
 /// A business number and a user.

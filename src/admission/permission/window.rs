@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use model::Timestamp;
 
-/// Most times kept; the oldest are dropped. Limits above it are left to Meta.
+/// Maximum number of times kept; the oldest are dropped. Limits above it are left to Meta.
 const KEPT_MAX: usize = 1_000;
 
 /// Times of one kind of event, oldest first.
