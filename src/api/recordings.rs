@@ -213,7 +213,7 @@ async fn file_response(
     if let Some(range) = content_range {
         response = response.header(header::CONTENT_RANGE, range);
     }
-    response.body(Body::from_stream(objects::pieces(file, length))).map_err(std::io::Error::other)
+    response.body(Body::from_stream(objects::chunks(file, length))).map_err(std::io::Error::other)
 }
 
 /// A response with the headers of every recording.

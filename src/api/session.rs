@@ -9,7 +9,7 @@ use super::ApiState;
 use super::auth::Principal;
 use super::error::ApiError;
 use engine::people::Person;
-pub use engine::people::cookie::{COOKIE, COOKIE_SECURE, cookie, is_from_here, token};
+pub use engine::people::cookie::{COOKIE, COOKIE_SECURE, cookie, is_same_origin, token};
 
 /// The header with the CSRF token of a script; forms have it in a field.
 const CSRF_HEADER: &str = "x-csrf-token";
@@ -40,7 +40,7 @@ pub(super) async fn authenticate(
     }
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     let csrf = headers.get(CSRF_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !is_from_here(headers) || (!is_read && !is_csrf_token(&person, csrf)) {
+    if !is_same_origin(headers) || (!is_read && !is_csrf_token(&person, csrf)) {
         return Err(ApiError::Forbidden {
             code: "csrf",
             message: "a request with a session must come from the console, with X-CSRF-Token",

@@ -1112,10 +1112,10 @@ async fn the_first_bad_field_is_named() {
 
 #[tokio::test]
 async fn reports_why_a_call_is_not_placed() {
-    use engine::admission::{Because, Denied, Reason};
+    use engine::admission::{Denied, Reason, RefusalDetail};
     let node = run().await;
     let denied = |reason| {
-        let denied = Denied { reason, because: Because::Reason, number: None };
+        let denied = Denied { reason, because: RefusalDetail::Reason, number: None };
         NotPlaced::Denied { to: E164::parse("919412341234").unwrap(), denied }
     };
     let full = NotPlaced::QueueFull { after: std::time::Duration::from_millis(2_300) };

@@ -20,7 +20,7 @@ pub struct Args {
 pub enum Command {
     /// Validate a configuration file with its environment variables and secret files
     Check(CheckArgs),
-    /// Print every key with type, default and meaning
+    /// Print every key with its type, default and meaning, and whether a reload applies it
     Keys(KeysArgs),
 }
 
@@ -35,7 +35,10 @@ pub struct CheckArgs {
 /// Options of `offhook config keys`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct KeysArgs {
-    /// Print the reference page, docs/reference/configuration.md
+    /// Print one JSON object per key and line
+    #[arg(long, conflicts_with = "markdown")]
+    pub json: bool,
+    /// Print Markdown, as in docs/reference/configuration.md
     #[arg(long)]
     pub markdown: bool,
 }
@@ -76,12 +79,21 @@ impl StoreArgs {
 pub fn run(args: Args) -> Exit {
     match args.command {
         Command::Check(args) => check(&args),
-        Command::Keys(args) => {
-            let reference = Reference::collect();
-            print::text(&if args.markdown { reference.markdown() } else { reference.to_string() });
-            Exit::Done
-        }
+        Command::Keys(args) => keys(&args),
     }
+}
+
+/// Prints the reference of all keys.
+fn keys(args: &KeysArgs) -> Exit {
+    let reference = Reference::collect();
+    if args.json {
+        reference.descriptions().for_each(|key| print::json(&key));
+    } else if args.markdown {
+        print::text(&reference.markdown());
+    } else {
+        print::text(&reference.to_string());
+    }
+    Exit::Done
 }
 
 /// Validates a configuration: exit code 0 if it is valid, 2 if not.

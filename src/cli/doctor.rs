@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{Exit, config, print};
-use crate::doctor::{Doctor, Line, State, worst};
+use crate::doctor::{Doctor, Finding, State, worst};
 use model::Clock;
 
 /// Options of `offhook doctor`.
@@ -50,7 +50,7 @@ pub fn run(args: Args) -> Exit {
 }
 
 /// Text output: a line per check, with its remedy below.
-fn text(lines: &[Line]) -> String {
+fn text(lines: &[Finding]) -> String {
     let mut out = String::new();
     for line in lines {
         let subject =
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn prints_a_line_per_check_with_its_remedy_below() {
-        let line = |state, fix: Option<&str>| Line {
+        let line = |state, fix: Option<&str>| Finding {
             check: "number",
             subject: Some("918035737458".to_owned()),
             state,

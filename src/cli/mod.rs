@@ -148,7 +148,7 @@ pub fn main() -> std::process::ExitCode {
     logs::install(LogSettings {
         format: cli.logs.log_format.unwrap_or_else(|| default_format(&cli.command)),
         level: cli.logs.log_level,
-        otherwise: if cli.command.is_node() { LogLevel::Info } else { LogLevel::Warn },
+        default: if cli.command.is_node() { LogLevel::Info } else { LogLevel::Warn },
     });
     // A core dump would contain secrets.
     let no_core = Rlimit { current: Some(0), maximum: Some(0) };

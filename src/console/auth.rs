@@ -187,7 +187,7 @@ impl FromRequest<Arc<Console>> for SubmittedForm {
         let (mut parts, body) = request.into_parts();
         let visitor = Visitor::from_request_parts(&mut parts, console).await?;
         let form = read(&parts.headers, body).await.map_err(|no| *no)?;
-        if !session::is_from_here(&parts.headers)
+        if !session::is_same_origin(&parts.headers)
             || !session::is_csrf_token(&visitor.person, form.raw("csrf"))
         {
             return Err(page::refused(console, Some(&visitor), visitor.preferences, "error.csrf"));
@@ -213,7 +213,7 @@ impl FromRequest<Arc<Console>> for AnonymousForm {
             .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
         let (parts, body) = request.into_parts();
         let preferences = Preferences::of(&parts.headers);
-        if !session::is_from_here(&parts.headers) {
+        if !session::is_same_origin(&parts.headers) {
             return Err(page::refused(console, None, preferences, "error.csrf"));
         }
         Ok(Self { preferences, from, form: read(&parts.headers, body).await.map_err(|no| *no)? })

@@ -29,7 +29,7 @@ use super::form::Form;
 use super::page_diff::{self, Snapshot};
 use super::{App, Console, auth};
 use crate::api::session;
-use engine::feed::{News, What};
+use engine::feed::{FeedChange, FeedEvent};
 use model::AuthId;
 
 /// Changes within this time are sent as one event.
@@ -44,7 +44,7 @@ const STREAM_MAX: Duration = Duration::from_secs(120);
 pub(super) struct Pages(pub(super) Router);
 
 struct Feed {
-    news: Receiver<Arc<News>>,
+    news: Receiver<Arc<FeedEvent>>,
     main: AuthId,
     console: Arc<Console>,
     watched: Option<WatchedPage>,
@@ -68,7 +68,7 @@ pub(super) async fn serve(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    if !session::is_from_here(&headers) {
+    if !session::is_same_origin(&headers) {
         return StatusCode::FORBIDDEN.into_response();
     }
     let person = match auth::person(&console, &headers).await {
@@ -155,7 +155,7 @@ impl Feed {
             };
             match news {
                 Ok(news) if news.account == self.main => {
-                    changed.extend(kinds(&news.what));
+                    changed.extend(kinds(&news.change));
                     break news.number;
                 }
                 Ok(_) => {}
@@ -170,7 +170,7 @@ impl Feed {
         loop {
             match self.news.try_recv() {
                 Ok(news) if news.account == self.main => {
-                    changed.extend(kinds(&news.what));
+                    changed.extend(kinds(&news.change));
                     last = news.number;
                 }
                 Ok(_) => {}
@@ -250,17 +250,17 @@ fn change_event(last: u64, kinds: &BTreeSet<String>) -> Event {
 
 /// The kinds that a page can listen to: the kind of object, and for calls and conversations also
 /// the object.
-fn kinds(what: &What) -> impl Iterator<Item = String> {
+fn kinds(what: &FeedChange) -> impl Iterator<Item = String> {
     let (kind, one) = match what {
-        What::Call(call) => ("call", Some(format!("call:{call}"))),
-        What::Number(_) => ("number", None),
-        What::Conversation(conversation) | What::Message { conversation, .. } => {
+        FeedChange::Call(call) => ("call", Some(format!("call:{call}"))),
+        FeedChange::Number(_) => ("number", None),
+        FeedChange::Conversation(conversation) | FeedChange::Message { conversation, .. } => {
             ("conversation", Some(format!("conversation:{conversation}")))
         }
-        What::Notification(_) => ("notification", None),
-        What::Agent(_) => ("agent", None),
-        What::Webhook(_) => ("webhook", None),
-        What::People => ("people", None),
+        FeedChange::Notification(_) => ("notification", None),
+        FeedChange::Agent(_) => ("agent", None),
+        FeedChange::Webhook(_) => ("webhook", None),
+        FeedChange::People => ("people", None),
     };
     [Some(kind.to_owned()), one].into_iter().flatten()
 }

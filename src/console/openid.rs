@@ -15,7 +15,7 @@ use super::page::{Page, respond};
 use super::{App, Console, sign_in};
 use crate::api::session;
 use engine::openid::{AT_MOST, Allow, Flow, OpenIdError, Provider, Returned};
-use engine::people::{Newcomers, NotWelcome, Rules, Token};
+use engine::people::{Newcomers, Rules, SignInRefusal, Token};
 
 /// The cookie of a sign-in flow.
 const COOKIE: &str = "offhook-openid";
@@ -108,7 +108,7 @@ enum SignInError {
     #[error(transparent)]
     Provider(#[from] OpenIdError),
     #[error(transparent)]
-    Here(#[from] NotWelcome),
+    Here(#[from] SignInRefusal),
 }
 
 async fn finish(
@@ -128,7 +128,7 @@ async fn finish(
     };
     let rules =
         Rules { newcomers, domains: &settings.domains, has_roles: settings.role_claim.is_some() };
-    Ok(api.people.arrive(&claims, &rules).await?)
+    Ok(api.people.sign_in_with(&claims, &rules).await?)
 }
 
 /// The sign-in page with the reason.
@@ -163,22 +163,22 @@ fn error_page(
         SignInError::Provider(OpenIdError::Busy) => {
             (StatusCode::TOO_MANY_REQUESTS, lang.t("sign_in.busy").to_owned())
         }
-        SignInError::Here(NotWelcome::NoEmail) => {
+        SignInError::Here(SignInRefusal::NoEmail) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.no_email", &[name]))
         }
-        SignInError::Here(NotWelcome::Unverified(email)) => {
+        SignInError::Here(SignInRefusal::Unverified(email)) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.unverified", &[name, email]))
         }
-        SignInError::Here(NotWelcome::Unknown(email)) => {
+        SignInError::Here(SignInRefusal::Unknown(email)) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.unknown", &[name, email]))
         }
-        SignInError::Here(NotWelcome::Another(email)) => {
+        SignInError::Here(SignInRefusal::Another(email)) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.another", &[name, email]))
         }
-        SignInError::Here(NotWelcome::NoRole) => {
+        SignInError::Here(SignInRefusal::NoRole) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.no_role", &[name]))
         }
-        SignInError::Here(NotWelcome::Store(error)) => {
+        SignInError::Here(SignInRefusal::Store(error)) => {
             tracing::warn!(%error, "sign-in failed");
             (StatusCode::SERVICE_UNAVAILABLE, lang.t("error.internal").to_owned())
         }

@@ -11,7 +11,7 @@ use super::i18n::Lang;
 use super::page::{Page, respond};
 use super::{App, Console};
 use crate::api::session::{COOKIE, COOKIE_SECURE, token};
-use engine::people::{NotDone, NotIn, PASSWORD_MIN, Token};
+use engine::people::{PASSWORD_MIN, PeopleError, SignInError, Token};
 use model::Secret;
 
 #[derive(Template)]
@@ -88,7 +88,7 @@ pub(super) async fn sign_in(State(console): App, submitted: AnonymousForm) -> Re
             Redirect::to(safe_path(to)).into_response(),
             &session_cookie(&console, &token),
         ),
-        Err(NotIn::Unknown) => form(
+        Err(SignInError::Unknown) => form(
             &console,
             preferences,
             StatusCode::UNAUTHORIZED,
@@ -96,7 +96,7 @@ pub(super) async fn sign_in(State(console): App, submitted: AnonymousForm) -> Re
             name,
             preferences.lang.t("sign_in.wrong").to_owned(),
         ),
-        Err(NotIn::Wait(wait)) => {
+        Err(SignInError::Wait(wait)) => {
             let seconds = wait.as_secs() + 1;
             let text = preferences.lang.with("sign_in.wait", &[&seconds.div_ceil(60).to_string()]);
             let mut answer =
@@ -104,7 +104,7 @@ pub(super) async fn sign_in(State(console): App, submitted: AnonymousForm) -> Re
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             answer
         }
-        Err(NotIn::Busy) => form(
+        Err(SignInError::Busy) => form(
             &console,
             preferences,
             StatusCode::TOO_MANY_REQUESTS,
@@ -112,7 +112,7 @@ pub(super) async fn sign_in(State(console): App, submitted: AnonymousForm) -> Re
             name,
             preferences.lang.t("sign_in.busy").to_owned(),
         ),
-        Err(NotIn::Store(error)) => {
+        Err(SignInError::Store(error)) => {
             tracing::warn!(%error, "sign-in failed");
             form(
                 &console,
@@ -221,11 +221,11 @@ pub(super) async fn accept(
                     let answer = Redirect::to("/console/").into_response();
                     return with_cookie(answer, &session_cookie(&console, &session));
                 }
-                Err(NotDone::Bad(..)) => "invitation.short",
-                Err(NotDone::Missing | NotDone::Changed | NotDone::Conflict(..)) => {
+                Err(PeopleError::Bad(..)) => "invitation.short",
+                Err(PeopleError::Missing | PeopleError::Changed | PeopleError::Conflict(..)) => {
                     "invitation.over"
                 }
-                Err(NotDone::Busy | NotDone::Store(_)) => "error.internal",
+                Err(PeopleError::Busy | PeopleError::Store(_)) => "error.internal",
             }
         }
     };

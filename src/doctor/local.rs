@@ -1,4 +1,4 @@
-//! What can be seen on this machine: the configuration, the store, the ports for media, the public URL.
+//! Checks of this machine: configuration, store, media ports and public URL.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -7,21 +7,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-use super::{Doctor, Line, certificate};
+use super::{Doctor, Finding, certificate};
 use egress::{BodyPolicy, EgressError, EgressRequest, is_public};
 use engine::config::Listen;
 use store::Database;
 
-/// What the node must answer within.
+/// Timeout of requests to the node.
 const WITHIN: Duration = Duration::from_secs(10);
-/// What Meta's verification request is told to give back.
+/// The challenge of the verification request.
 const CHALLENGE: &str = "offhook-doctor-4711";
 
 impl Doctor {
-    pub(super) fn local(&self) -> Vec<Line> {
+    pub(super) fn local(&self) -> Vec<Finding> {
         let mut lines = vec![self.configuration()];
         lines.extend(self.config.warnings().into_iter().map(|warning| {
-            Line::warning(
+            Finding::warning(
                 "configuration",
                 warning,
                 "correct it, then `offhook config check`, then reload the node",
@@ -37,23 +37,19 @@ impl Doctor {
         lines
     }
 
-    fn configuration(&self) -> Line {
+    fn configuration(&self) -> Finding {
         let numbers = self.book.all_numbers().filter(|number| !number.set.disconnected).count();
         if numbers == 0 {
             let fix = "add a [[number]], or `offhook numbers connect` at the running node";
-            return Line::warning(
-                "configuration",
-                "it is well-formed, and there is no number",
-                fix,
-            );
+            return Finding::warning("configuration", "well-formed, but without any number", fix);
         }
-        Line::ok("configuration", format!("well-formed; numbers in service: {numbers}"))
+        Finding::ok("configuration", format!("well-formed; numbers in service: {numbers}"))
     }
 
-    fn store_line(&self) -> Line {
+    fn store_line(&self) -> Finding {
         let at = &self.config.store.database;
         match &self.store {
-            Ok(()) => Line::ok("store", format!("{at} can be read")),
+            Ok(()) => Finding::ok("store", format!("{at} can be read")),
             Err(Some(why)) => {
                 let fix = match at {
                     Database::File(_) => {
@@ -63,19 +59,19 @@ impl Doctor {
                         "start the database; check the name and password in store.url"
                     }
                 };
-                Line::failed("store", format!("{at} could not be read: {why}"), fix)
+                Finding::failed("store", format!("{at} could not be read: {why}"), fix)
             }
             Err(None) => match writable(&self.config.store.data_dir) {
-                Ok(()) => Line::ok(
+                Ok(()) => Finding::ok(
                     "store",
-                    format!("{at} is not there yet: the node makes it at its first start"),
+                    format!("{at} does not exist yet; the node creates it at its first start"),
                 ),
                 Err(why) => {
                     let folder = self.config.store.data_dir.display();
                     let fix = format!("give the node's user the right to write in {folder}");
-                    Line::failed(
+                    Finding::failed(
                         "store",
-                        format!("{at} is not there and can't be made: {why}"),
+                        format!("{at} does not exist and can't be created: {why}"),
                         fix,
                     )
                 }
@@ -83,52 +79,52 @@ impl Doctor {
         }
     }
 
-    /// Meta's verification request, as Meta would make it.
-    pub(super) async fn public_url(&self) -> Line {
+    /// Makes Meta's verification request to the public URL.
+    pub(super) async fn public_url(&self) -> Finding {
         const IS: &str = "public_url";
         let Some(base) = &self.config.public.base_url else {
-            let fix = "set [public].base_url to the https URL that Meta reaches the node by";
-            let what =
-                "[public].base_url is not set: callbacks' links and Meta's webhook URL are unknown";
+            let fix = "set [public].base_url to the https URL of this node";
+            let what = "[public].base_url is not set, so links in callbacks and Meta's webhook URL are unknown";
             return if self.simulated {
-                Line::warning(IS, what, fix)
+                Finding::warning(IS, what, fix)
             } else {
-                Line::failed(IS, what, fix)
+                Finding::failed(IS, what, fix)
             };
         };
         if base.scheme() != "https" && !self.simulated {
-            let fix =
-                "put a certificate in front of the node (a reverse proxy), and name the https URL";
-            return Line::failed(
+            let fix = "put a reverse proxy with a certificate in front of the node, and set its https URL";
+            return Finding::failed(
                 IS,
-                format!("{base} is not https: Meta sends no webhook there"),
+                format!("{base} is not https, so Meta sends no webhooks to it"),
                 fix,
             );
         }
         if let Some(ip) = host_ip(base).filter(|ip| !is_public(*ip) && !self.simulated) {
-            let fix = "name a host that Meta can reach";
-            return Line::failed(IS, format!("{base} is at {ip}, which is not public"), fix);
+            let fix = "set a public host name";
+            return Finding::failed(IS, format!("{base} is at {ip}, which is not public"), fix);
         }
         let query = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("hub.mode", "subscribe")
             .append_pair("hub.verify_token", self.config.meta.verify_token.reveal())
             .append_pair("hub.challenge", CHALLENGE)
             .finish();
-        let door = format!("{}/webhooks/meta", base.as_str().trim_end_matches('/'));
-        match self.get(&format!("{door}?{query}")).await {
+        let webhook_url = format!("{}/webhooks/meta", base.as_str().trim_end_matches('/'));
+        match self.get(&format!("{webhook_url}?{query}")).await {
             Ok((200, body)) if body == CHALLENGE => {
-                let tls = if base.scheme() == "https" { ", its certificate is good," } else { "" };
-                Line::ok(IS, format!("{door} answers{tls} and knows the verify token"))
+                let tls = if base.scheme() == "https" { " with a valid certificate" } else { "" };
+                Finding::ok(IS, format!("{webhook_url} responds{tls} and accepts the verify token"))
             }
             Ok((403, _)) => {
-                let fix = "the node there has another [meta].verify_token: reload it, or point the URL at the right one";
-                Line::failed(IS, format!("{door} does not know the verify token"), fix)
+                let fix =
+                    "the node there has another [meta].verify_token; reload it, or correct the URL";
+                Finding::failed(IS, format!("{webhook_url} rejects the verify token"), fix)
             }
             Ok((status, _)) => {
-                let fix = "is it the node that answers there? A proxy must hand /webhooks/meta on as it is";
-                Line::failed(
+                let fix =
+                    "make sure that the proxy passes /webhooks/meta on to this node unchanged";
+                Finding::failed(
                     IS,
-                    format!("{door} answered {status} to Meta's verification request"),
+                    format!("{webhook_url} responded with {status} to Meta's verification request"),
                     fix,
                 )
             }
@@ -138,17 +134,24 @@ impl Doctor {
                 } else {
                     "start the node; open its port; check the proxy and the name's DNS entry"
                 };
-                Line::failed(IS, format!("{door} can't be asked from here: could not {why}"), fix)
+                Finding::failed(
+                    IS,
+                    format!("{webhook_url} can't be requested from here: could not {why}"),
+                    fix,
+                )
             }
         }
     }
 
-    /// How long the certificate is good; none where there is none, or it can't be seen (`public_url` says so).
-    pub(super) async fn certificate(&self) -> Option<Line> {
+    /// The finding about the certificate. `None` without https, or if the connection fails, which
+    /// `public_url` reports.
+    pub(super) async fn certificate(&self) -> Option<Finding> {
         let base = self.config.public.base_url.as_ref().filter(|base| base.scheme() == "https")?;
         let url = self.egress.url(base.as_str()).ok()?;
         let shown = self.egress.certificate(&url, WITHIN).await.ok()?;
-        Some(certificate::line(&shown, self.clock.wall()).of(base.host_str().unwrap_or_default()))
+        Some(
+            certificate::finding(&shown, self.clock.wall()).of(base.host_str().unwrap_or_default()),
+        )
     }
 
     async fn get(&self, url: &str) -> Result<(u16, String), String> {
@@ -178,7 +181,7 @@ fn host_ip(url: &url::Url) -> Option<IpAddr> {
     }
 }
 
-/// Whether a file can be made in a folder, or in the first folder above that is there.
+/// Whether a file can be created in a directory, or in its closest existing ancestor.
 fn writable(folder: &std::path::Path) -> std::io::Result<()> {
     let here = if folder.as_os_str().is_empty() { std::path::Path::new(".") } else { folder };
     let there =
@@ -188,52 +191,58 @@ fn writable(folder: &std::path::Path) -> std::io::Result<()> {
     std::fs::remove_file(probe)
 }
 
-/// The first media port: free, or taken (by the node, if it runs).
-pub(super) fn media_port(listen: &Listen) -> Line {
+/// The first media port: free or in use, by the node if it runs.
+pub(super) fn media_port(listen: &Listen) -> Finding {
     let at = listen.media;
     let ports = listen.media_ports;
     if at.port() == 0 {
-        let fix = "name a port in [listen].media: a firewall can open it only then";
-        return Line::warning("media", "media ports are chosen by the system at each start", fix);
+        let fix = "set a port in [listen].media, so that a firewall can open it";
+        return Finding::warning(
+            "media",
+            "media ports are chosen by the system at each start",
+            fix,
+        );
     }
     let last = u32::from(at.port()) + u32::from(ports) - 1;
     let open = format!("open UDP {} to {last} to the internet, both ways", at.port());
     match UdpSocket::bind(SocketAddr::new(at.ip(), at.port())) {
-        Ok(_) => Line::ok("media", format!("UDP {at} is free; {open}")),
+        Ok(_) => Finding::ok("media", format!("UDP {at} is free; {open}")),
         Err(e) if e.kind() == ErrorKind::AddrInUse => {
-            Line::ok("media", format!("UDP {at} is in use, by the node if it runs; {open}"))
+            Finding::ok("media", format!("UDP {at} is in use, by the node if it runs; {open}"))
         }
-        Err(e) => Line::failed(
+        Err(e) => Finding::failed(
             "media",
-            format!("UDP {at} can't be had: {e}"),
-            "name an address of this machine in [listen].media",
+            format!("UDP {at} can't be bound: {e}"),
+            "set an address of this machine in [listen].media",
         ),
     }
 }
 
-/// The addresses that Meta is told to send sound to.
-pub(super) fn advertised(media_ips: &[IpAddr], bound: IpAddr, simulated: bool) -> Line {
+/// The media addresses that are advertised to Meta.
+pub(super) fn advertised(media_ips: &[IpAddr], bound: IpAddr, simulated: bool) -> Finding {
     const IS: &str = "media";
     let fix = "set [public].media_ips to the address that this machine has on the internet";
     if simulated {
-        return Line::ok(IS, "Meta is simulated on this machine: any address will do");
+        return Finding::ok(IS, "Meta is simulated on this machine, so any address works");
     }
     let private = |ips: &[IpAddr]| ips.iter().all(|ip| !is_public(*ip));
     let shown = |ips: &[IpAddr]| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
     match media_ips {
         [] if bound.is_unspecified() => {
-            let what = "[public].media_ips is not set: this machine's own addresses are advertised, which behind NAT nobody reaches";
-            Line::warning(IS, what, fix)
+            let what = "[public].media_ips is not set, so this machine's own addresses are advertised, which are unreachable behind NAT";
+            Finding::warning(IS, what, fix)
         }
-        [] if private(&[bound]) => {
-            Line::failed(IS, format!("sound is asked for at {bound}, which Meta can't reach"), fix)
-        }
-        [] => Line::ok(IS, format!("sound is asked for at {bound}")),
-        ips if private(ips) => Line::failed(
+        [] if private(&[bound]) => Finding::failed(
             IS,
-            format!("sound is asked for at {}, which Meta can't reach", shown(ips)),
+            format!("media is expected at {bound}, which Meta can't reach"),
             fix,
         ),
-        ips => Line::ok(IS, format!("sound is asked for at {}", shown(ips))),
+        [] => Finding::ok(IS, format!("media is expected at {bound}")),
+        ips if private(ips) => Finding::failed(
+            IS,
+            format!("media is expected at {}, which Meta can't reach", shown(ips)),
+            fix,
+        ),
+        ips => Finding::ok(IS, format!("media is expected at {}", shown(ips))),
     }
 }

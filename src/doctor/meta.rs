@@ -1,45 +1,46 @@
-//! What Graph says of our clock, our app's subscriptions and our tokens.
+//! Checks with Graph: the clock, the app's subscriptions and the access tokens.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Doctor, Line};
+use super::{Doctor, Finding};
 use engine::admission::book::{MetaApp, Waba};
 use engine::meta::numbers::{FIELDS_NEEDED, Subscription, TokenFacts};
 use machine::GraphOutcome;
 use model::Secret;
 use model::Timestamp;
 
-/// Further apart than that, Meta's times and ours spoil calls: a connect older than 60 s is stale.
+/// Differences between the clocks, in seconds. A `connect` older than 60 s is stale, so larger
+/// differences lose calls.
 const CLOCKS_APART_WARNING: u64 = 5;
 const CLOCKS_APART_FAILED: u64 = 45;
-/// A token that ends sooner is told.
+/// Tokens that expire sooner are reported.
 const TOKEN_ENDS_SOON: Duration = Duration::from_secs(7 * 86_400);
-/// What a token must allow.
+/// The permissions that a token needs.
 const SCOPES: &[&str] = &["whatsapp_business_management", "whatsapp_business_messaging"];
 
 impl Doctor {
-    pub(super) async fn clock_line(&self) -> Line {
+    pub(super) async fn clock_line(&self) -> Finding {
         match self.graph.date().await {
             Ok(theirs) => clock(self.clock.wall(), theirs),
             Err(outcome) => {
                 let fix = "let this machine reach [meta].graph_url: DNS, firewall, proxy";
-                Line::failed(
+                Finding::failed(
                     "clock",
-                    format!("Graph can't be reached to compare clocks: {}", said(&outcome)),
+                    format!("Graph can't be reached to compare clocks: {}", describe(&outcome)),
                     fix,
                 )
             }
         }
     }
 
-    /// Our app's subscriptions, and each WABA's to our app.
-    pub(super) async fn webhooks(&self) -> Vec<Line> {
+    /// The app's subscriptions, and each WABA's subscription to the app.
+    pub(super) async fn webhooks(&self) -> Vec<Finding> {
         let Some(app) = self.book.app() else {
-            let fix = "set [meta].app_id: then what Meta sends here can be seen";
-            return vec![Line::warning(
+            let fix = "set [meta].app_id to check the webhook subscriptions";
+            return vec![Finding::warning(
                 "webhook",
-                "which webhooks our app gets is not known without its id",
+                "the app's webhook subscriptions are unknown without its id",
                 fix,
             )];
         };
@@ -50,21 +51,21 @@ impl Doctor {
         lines
     }
 
-    async fn app_line(&self, app: &MetaApp) -> Line {
+    async fn app_line(&self, app: &MetaApp) -> Finding {
         const IS: &str = "webhook";
         let found = match self.graph.app_subscriptions(&app.id, &app.secret).await {
             Ok(found) => found,
             Err(outcome) => {
                 let fix = "compare [meta].app_id and app_secret with Meta's dashboard";
                 let what =
-                    format!("Graph does not say what our app is subscribed to: {}", said(&outcome));
-                return Line::failed(IS, what, fix);
+                    format!("Graph does not list the app's subscriptions: {}", describe(&outcome));
+                return Finding::failed(IS, what, fix);
             }
         };
-        subscribed(&found).unwrap_or_else(|| self.goes_here(&found))
+        inactive_subscription(&found).unwrap_or_else(|| self.check_subscription(&found))
     }
 
-    fn goes_here(&self, found: &Subscription) -> Line {
+    fn check_subscription(&self, found: &Subscription) -> Finding {
         const IS: &str = "webhook";
         let Subscription { url, fields, .. } = found;
         let missing: Vec<&str> = FIELDS_NEEDED
@@ -76,10 +77,10 @@ impl Doctor {
             let fix =
                 "subscribe the fields in Meta's dashboard: WhatsApp, Configuration, Webhook fields";
             let what = format!(
-                "our app is not subscribed to {}; without {grave} nothing comes",
+                "the app is not subscribed to {}; without {grave} no webhooks arrive",
                 missing.join(", ")
             );
-            return Line::failed(IS, what, fix);
+            return Finding::failed(IS, what, fix);
         }
         let wanted = self
             .config
@@ -89,45 +90,51 @@ impl Doctor {
             .map(|base| format!("{}/webhooks/meta", base.as_str().trim_end_matches('/')));
         if let Some(wanted) = wanted.filter(|wanted| wanted != url) {
             let fix = format!("set the callback URL in Meta's dashboard to {wanted}");
-            return Line::failed(IS, format!("Meta sends webhooks to {url:?}"), fix);
+            return Finding::failed(IS, format!("Meta sends webhooks to {url:?}"), fix);
         }
         if !missing.is_empty() {
             let fix =
-                "subscribe them too: numbers' names, ratings and settings are kept fresh by them";
-            return Line::warning(
+                "subscribe to them, so that names, ratings and settings of numbers stay current";
+            return Finding::warning(
                 IS,
-                format!("our app is not subscribed to {}", missing.join(", ")),
+                format!("the app is not subscribed to {}", missing.join(", ")),
                 fix,
             );
         }
-        Line::ok(IS, format!("our app is subscribed to all fields it needs, at {url}"))
+        Finding::ok(IS, format!("the app is subscribed to all fields it needs, at {url}"))
     }
 
-    async fn waba_line(&self, app: &MetaApp, waba: &Waba) -> Line {
+    async fn waba_line(&self, app: &MetaApp, waba: &Waba) -> Finding {
         let token = self.book.token_of_waba(waba);
         let line = match self.graph.subscribed_apps(&waba.id, token.as_ref()).await {
-            Ok(apps) if apps.contains(&app.id) => Line::ok("waba", "its webhooks come to our app"),
+            Ok(apps) if apps.contains(&app.id) => {
+                Finding::ok("waba", "its webhooks are sent to the app")
+            }
             Ok(_) => {
                 let fix = format!(
-                    "POST /{}/subscribed_apps at Graph, or connect a number of it here",
+                    "POST /{}/subscribed_apps at Graph, or connect one of its numbers here",
                     waba.id
                 );
-                Line::failed(
+                Finding::failed(
                     "waba",
-                    "our app is not subscribed: no call of its numbers comes here",
+                    "the app is not subscribed, so calls of its numbers do not arrive here",
                     fix,
                 )
             }
             Err(outcome) => {
-                let fix = "give the token the right to manage this WABA, or correct its id";
-                Line::failed("waba", format!("Graph says nothing of it: {}", said(&outcome)), fix)
+                let fix = "give the token permission to manage this WABA, or correct its id";
+                Finding::failed(
+                    "waba",
+                    format!("Graph does not show it: {}", describe(&outcome)),
+                    fix,
+                )
             }
         };
         line.of(waba.id.to_string())
     }
 
-    /// Every token once.
-    pub(super) async fn tokens(&self) -> Vec<Line> {
+    /// Checks every token once.
+    pub(super) async fn tokens(&self) -> Vec<Finding> {
         let mut tokens: BTreeMap<&str, (Secret, String)> = BTreeMap::new();
         let wabas = self
             .book
@@ -148,25 +155,25 @@ impl Doctor {
         }
         if tokens.is_empty() {
             let fix = "set [meta].access_token to a system user's token";
-            return vec![Line::failed(
+            return vec![Finding::failed(
                 "token",
-                "there is no access token: Graph refuses every request",
+                "there is no access token, so Graph refuses every request",
                 fix,
             )];
         }
         let Some(app) = self.book.app().cloned() else {
-            let fix = "set [meta].app_id: then a token's end and rights can be seen";
-            return vec![Line::warning("token", "how long the tokens are good is not known", fix)];
+            let fix = "set [meta].app_id to check the tokens' expiry and permissions";
+            return vec![Finding::warning("token", "the expiry of the tokens is unknown", fix)];
         };
         let mut lines = Vec::new();
         for (token, whose) in tokens.into_values() {
             let line = match self.graph.token_facts(&app.id, &app.secret, &token).await {
-                Ok(facts) => judged(&facts, &app.id, self.clock.wall()),
+                Ok(facts) => evaluate_token(&facts, &app.id, self.clock.wall()),
                 Err(outcome) => {
-                    let fix = "nothing, if numbers are well below; else compare [meta].app_id and app_secret";
-                    Line::warning(
+                    let fix = "ignore this if the numbers below are ok; otherwise compare [meta].app_id and app_secret";
+                    Finding::warning(
                         "token",
-                        format!("Graph says nothing of it: {}", said(&outcome)),
+                        format!("Graph does not show it: {}", describe(&outcome)),
                         fix,
                     )
                 }
@@ -177,34 +184,38 @@ impl Doctor {
     }
 }
 
-/// Our clock beside Meta's.
-pub(super) fn clock(ours: Timestamp, theirs: Timestamp) -> Line {
+/// Compares this machine's clock with Meta's.
+pub(super) fn clock(ours: Timestamp, theirs: Timestamp) -> Finding {
     let apart = ours.secs().abs_diff(theirs.secs());
     let what = format!("this machine's clock and Meta's are {apart} s apart");
     let fix = "run a time service (chrony, systemd-timesyncd)";
     if apart <= CLOCKS_APART_WARNING {
-        Line::ok("clock", what)
+        Finding::ok("clock", what)
     } else if apart <= CLOCKS_APART_FAILED {
-        Line::warning("clock", what, fix)
+        Finding::warning("clock", what, fix)
     } else {
-        Line::failed("clock", format!("{what}: calls are taken for old ones, and passed over"), fix)
+        Finding::failed(
+            "clock",
+            format!("{what}, so calls are taken for stale ones and ignored"),
+            fix,
+        )
     }
 }
 
-/// Why nothing comes of what our app is subscribed to, whatever it is.
-pub(super) fn subscribed(found: &Subscription) -> Option<Line> {
-    let fix = "switch it on in Meta's dashboard: WhatsApp, Configuration, Webhook; verify the callback URL there again";
-    let off = "our app's webhook subscription is not active at Meta: nothing comes";
-    found.inactive.then(|| Line::failed("webhook", off, fix))
+/// The finding if the app's subscription is inactive at Meta, whatever it contains.
+pub(super) fn inactive_subscription(found: &Subscription) -> Option<Finding> {
+    let fix = "activate it in Meta's dashboard: WhatsApp, Configuration, Webhook; verify the callback URL there again";
+    let off = "the app's webhook subscription is not active at Meta, so no webhooks arrive";
+    found.inactive.then(|| Finding::failed("webhook", off, fix))
 }
 
-/// A token by what Graph says of it; `app`: ours.
-pub(super) fn judged(facts: &TokenFacts, app: &str, now: Timestamp) -> Line {
+/// Evaluates the facts that Graph reports of a token. `app` is the id of the configured app.
+pub(super) fn evaluate_token(facts: &TokenFacts, app: &str, now: Timestamp) -> Finding {
     const IS: &str = "token";
-    let fix = "make a system user's token that never expires, with the rights whatsapp_business_management and \
+    let fix = "create a system user's token that never expires, with the permissions whatsapp_business_management and \
         whatsapp_business_messaging";
     if !facts.valid || facts.expires.is_some_and(|at| at <= now) {
-        return Line::failed(IS, "it is not valid any more", fix);
+        return Finding::failed(IS, "it is no longer valid", fix);
     }
     let missing: Vec<&str> = SCOPES
         .iter()
@@ -212,36 +223,40 @@ pub(super) fn judged(facts: &TokenFacts, app: &str, now: Timestamp) -> Line {
         .filter(|scope| !facts.scopes.iter().any(|has| has == scope))
         .collect();
     if !missing.is_empty() {
-        return Line::failed(IS, format!("it does not allow {}", missing.join(" and ")), fix);
+        return Finding::failed(
+            IS,
+            format!("it lacks the permission {}", missing.join(" and ")),
+            fix,
+        );
     }
     if let Some(other) = facts.app.as_deref().filter(|other| *other != app) {
         let what = format!(
-            "it was made for the app {other}, and [meta].app_id is {app}: webhooks may go to that app, not here"
+            "it was created for the app {other}, but [meta].app_id is {app}; webhooks may go to that app"
         );
-        return Line::warning(
+        return Finding::warning(
             IS,
             what,
-            "make the token with this app, or correct [meta].app_id and app_secret",
+            "create the token with this app, or correct [meta].app_id and app_secret",
         );
     }
     match facts.expires {
         Some(at) if at.since(now) < TOKEN_ENDS_SOON => {
-            Line::warning(IS, format!("it ends at {}", at.rfc3339()), fix)
+            Finding::warning(IS, format!("it expires at {}", at.rfc3339()), fix)
         }
-        Some(at) => Line::ok(IS, format!("valid until {}", at.rfc3339())),
-        None => Line::ok(IS, "valid, and does not expire"),
+        Some(at) => Finding::ok(IS, format!("valid until {}", at.rfc3339())),
+        None => Finding::ok(IS, "valid, and does not expire"),
     }
 }
 
-/// What Graph said, for people.
-pub(super) fn said(outcome: &GraphOutcome) -> String {
+/// Describes an outcome of a Graph request.
+pub(super) fn describe(outcome: &GraphOutcome) -> String {
     match outcome {
         GraphOutcome::Refused { code: 190, .. } => "the token is not valid (190)".to_owned(),
         GraphOutcome::Refused { code, details, .. } => format!("{details} ({code})"),
-        GraphOutcome::RateLimited { code } => format!("asked too often ({code})"),
-        GraphOutcome::ServerError { status } => format!("it is out of order ({status})"),
-        GraphOutcome::Timeout => "no answer in time".to_owned(),
+        GraphOutcome::RateLimited { code } => format!("too many requests ({code})"),
+        GraphOutcome::ServerError { status } => format!("it failed with status {status}"),
+        GraphOutcome::Timeout => "no response in time".to_owned(),
         GraphOutcome::Unreachable => "it could not be reached".to_owned(),
-        GraphOutcome::Done | GraphOutcome::Gone => "nothing".to_owned(),
+        GraphOutcome::Done | GraphOutcome::Gone => "no answer".to_owned(),
     }
 }

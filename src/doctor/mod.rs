@@ -1,10 +1,10 @@
-//! Can this installation take a real call? Each thing a call needs is looked at from outside, as Meta or a caller meets it;
-//! what is not as it must be is told with what to do about it.
+//! Checks whether an installation can take real calls. Everything that a call needs is examined
+//! from the outside, as Meta or a caller would see it; each problem is reported with a remedy.
 //!
-//! `local` looks at this machine, `certificate` reads how long the public URL's is good, `oidc` asks the sign-in provider,
-//! `meta` Graph, `numbers` goes through the numbers and their URLs. Nothing is
-//! left behind: Graph is only read, the store's file opened for reading, URLs asked once as a call would, and a file is made
-//! and removed again where one is to be written. Printing is `cli`'s.
+//! `local` checks this machine, `certificate` the validity of the public URL's certificate, `oidc`
+//! the sign-in provider, `meta` the Graph API, `numbers` the numbers and their URLs. Nothing is
+//! changed: Graph and the store are only read, URLs are requested once as a call would, and a file
+//! that tests write access is removed again. `cli` prints the result.
 
 mod certificate;
 mod local;
@@ -26,14 +26,14 @@ use model::is_loopback;
 use store::Database;
 use store::{Archive, Setting, StoreError, WebhookUse};
 
-/// How one thing is.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     Ok,
-    /// It works, or may; somebody should look.
+    /// It works or may work, and should be looked at.
     Warning,
-    /// Calls will not go through like that.
+    /// Calls will fail.
     Failed,
 }
 
@@ -48,21 +48,22 @@ impl State {
     }
 }
 
-/// One thing that was looked at.
+/// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Line {
-    /// What it is about: `configuration`, `clock`, `store`, `public_url`, `certificate`, `webhook`, `oidc`, `token`, `waba`, `number`, `routing`, `media`, `url`.
+pub struct Finding {
+    /// The check: `configuration`, `clock`, `store`, `public_url`, `certificate`, `webhook`,
+    /// `oidc`, `token`, `waba`, `number`, `routing`, `media` or `url`.
     pub check: &'static str,
-    /// Which of several.
+    /// The checked object, if there are several.
     pub subject: Option<String>,
     pub state: State,
-    /// How it is.
+    /// The observation.
     pub what: String,
-    /// What to do; none where it is well.
+    /// The remedy. `None` if all is well.
     pub fix: Option<String>,
 }
 
-impl Line {
+impl Finding {
     fn ok(check: &'static str, what: impl Into<String>) -> Self {
         Self { check, subject: None, state: State::Ok, what: what.into(), fix: None }
     }
@@ -92,66 +93,69 @@ impl Line {
     }
 }
 
-/// The worst of some lines.
-pub fn worst(lines: &[Line]) -> State {
-    lines.iter().map(|line| line.state).max().unwrap_or(State::Ok)
+/// The worst state of some findings.
+pub fn worst(findings: &[Finding]) -> State {
+    findings.iter().map(|line| line.state).max().unwrap_or(State::Ok)
 }
 
-/// Looks at an installation.
+/// Checks an installation.
 pub struct Doctor {
     config: Config,
-    /// What configuration and store say together; the configuration alone where the store can't be read.
+    /// Built from the configuration and the store, or from the configuration alone if the store
+    /// can't be read.
     book: Book,
-    /// Why the store could not be read; the inner none: there is none yet.
+    /// Why the store could not be read. `Err(None)` if it does not exist yet.
     store: Result<(), Option<String>>,
-    /// What goes to webhooks that are not there.
-    missed: Vec<WebhookUse>,
+    /// Routes to webhooks that no longer exist.
+    dangling: Vec<WebhookUse>,
     graph: Graph,
     egress: Egress,
     fetcher: Fetcher,
     clock: Clock,
-    /// Meta is at loopback: simulated, or a test's.
+    /// Whether Meta is on loopback: simulated, or in a test.
     simulated: bool,
 }
 
 impl Doctor {
-    /// One for this configuration.
+    /// Creates a doctor for this configuration.
     ///
     /// # Errors
-    /// The TLS library refuses its own defaults; for people.
+    ///
+    /// Returns a text for people if the TLS library rejects its own defaults.
     pub async fn of(config: Config, clock: Clock) -> Result<Self, String> {
         let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
         let graph =
             Graph::new(GraphConfig::new(config.meta.graph_url.as_str(), token), clock.clone());
         let graph = graph.map_err(|e| format!("could not {e}"))?;
-        // The node's own public URL may be anywhere; the customers' URLs are asked by the node's rules.
+        // The node's own public URL may be anywhere; customers' URLs are requested under the node's
+        // rules.
         let tls = |e: rustls::Error| format!("could not set up TLS: {e}");
         let egress = Egress::new(EgressConfig::new(Guard::new(true, Vec::new()))).map_err(tls)?;
         let guard = Guard::new(config.answer.allow_insecure, Vec::new());
         let strict = Egress::new(EgressConfig::new(guard)).map_err(tls)?;
         let fetcher = Fetcher::new(strict, clock.clone(), Dice::system());
-        let (settings, missed, store) = settings(&config).await;
+        let (settings, dangling, store) = settings(&config).await;
         let (book, ..) = Book::read(config.admission(), settings, clock.wall());
         let simulated = is_loopback(&config.meta.graph_url);
-        Ok(Self { config, book, store, missed, graph, egress, fetcher, clock, simulated })
+        Ok(Self { config, book, store, dangling, graph, egress, fetcher, clock, simulated })
     }
 
-    /// Looks at everything; the lines come in the order of a call's way.
-    pub async fn examine(&self) -> Vec<Line> {
-        let mut lines = self.local();
-        lines.push(self.clock_line().await);
-        lines.push(self.public_url().await);
-        lines.extend(self.certificate().await);
-        lines.extend(self.sign_in().await);
-        lines.extend(self.webhooks().await);
-        lines.extend(self.tokens().await);
-        lines.extend(self.numbers().await);
-        lines
+    /// Runs all checks, in the order in which a call depends on them.
+    pub async fn examine(&self) -> Vec<Finding> {
+        let mut findings = self.local();
+        findings.push(self.clock_line().await);
+        findings.push(self.public_url().await);
+        findings.extend(self.certificate().await);
+        findings.extend(self.sign_in().await);
+        findings.extend(self.webhooks().await);
+        findings.extend(self.tokens().await);
+        findings.extend(self.numbers().await);
+        findings
     }
 }
 
-/// What was set while a node ran, beside that node or without it.
-/// And what goes to webhooks that are not there.
+/// The settings made at run time, and the routes to webhooks that no longer exist. The node may run
+/// or not.
 async fn settings(config: &Config) -> (Vec<Setting>, Vec<WebhookUse>, Result<(), Option<String>>) {
     let at = &config.store.database;
     if let Database::File(file) = at
@@ -164,14 +168,14 @@ async fn settings(config: &Config) -> (Vec<Setting>, Vec<WebhookUse>, Result<(),
         let settings =
             archive.settings(config.store.secret_key.as_ref(), &config.store.data_dir).await?;
         let named: Vec<_> = config.webhooks.iter().map(WebhookSettings::id).collect();
-        // A store that an earlier version made may not know of webhooks yet.
+        // The store of an earlier version may have no webhooks yet.
         Ok::<_, StoreError>((
             settings,
             archive.unknown_webhook_uses(&named).await.unwrap_or_default(),
         ))
     };
     match read.await {
-        Ok((settings, missed)) => (settings, missed, Ok(())),
+        Ok((settings, dangling)) => (settings, dangling, Ok(())),
         Err(e) => (Vec::new(), Vec::new(), Err(Some(e.to_string()))),
     }
 }

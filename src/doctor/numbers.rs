@@ -1,9 +1,9 @@
-//! Each number as Meta has it beside as it is set here, and each of its URLs.
+//! Checks of each number: its state at Meta compared with the one here, and its URLs.
 
 use std::time::Duration;
 
-use super::meta::said;
-use super::{Doctor, Line};
+use super::meta::describe;
+use super::{Doctor, Finding};
 use engine::admission::book::Number;
 use engine::answer::Settings;
 use engine::meta::numbers::{CallingSettings, PhoneNumber};
@@ -11,81 +11,90 @@ use engine::numbers::{Checked, UrlCheck, check_url, urls_of};
 use model::PhoneNumberId;
 use store::WebhookUse;
 
-/// An answer URL slower than that is heard: the user waits in silence.
+/// Latency in ms above which the user notices the silence before an answer.
 const SLOW_MS: u128 = 1_500;
 
 impl Doctor {
-    pub(super) async fn numbers(&self) -> Vec<Line> {
-        let mut lines = Vec::new();
+    pub(super) async fn numbers(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
         for number in self.book.all_numbers() {
             if number.set.disconnected {
-                let what = "disconnected here: nothing comes in or goes out";
-                let fix = "reconnect it if that is not meant";
-                lines.push(Line::warning("number", what, fix).of(number.number.as_str()));
+                let what = "disconnected here: it takes and places no calls and messages";
+                let fix = "reconnect it if this is not intended";
+                findings.push(Finding::warning("number", what, fix).of(number.number.as_str()));
                 continue;
             }
-            if self.book.is_shut(number) {
-                let what = "its token can't be read: another store.secret_key, or another key file, sealed it";
-                let fix = "put that key back and restart the node; or connect the number anew, with its token";
-                lines.push(Line::failed("number", what, fix).of(number.number.as_str()));
+            if self.book.has_unreadable_token(number) {
+                let what = "its token can't be read: it is sealed with another store.secret_key or key file";
+                let fix = "restore that key and restart the node, or connect the number again with its token";
+                findings.push(Finding::failed("number", what, fix).of(number.number.as_str()));
             }
-            // With our app's id Graph is asked how it is now.
+            // With the app's id, Graph is asked for the current state instead.
             if let Some(why) =
-                number.set.told.unsubscribed.as_ref().filter(|_| self.book.app().is_none())
+                number.set.at_meta.unsubscribed.as_ref().filter(|_| self.book.app().is_none())
             {
                 let what = format!(
-                    "Meta did not subscribe our app to its WABA: {why}; nothing of it may come here"
+                    "Meta did not subscribe the app to its WABA, so its webhooks may not arrive: {why}"
                 );
-                lines.push(
-                    Line::failed("number", what, "`offhook numbers sync` tries once more")
+                findings.push(
+                    Finding::failed("number", what, "run `offhook numbers sync` to try again")
                         .of(number.number.as_str()),
                 );
             }
-            lines.extend(
-                missed(&self.missed, number.mail_id()).map(|line| line.of(number.number.as_str())),
+            findings.extend(
+                dangling_routes(&self.dangling, number.mail_id())
+                    .map(|finding| finding.of(number.number.as_str())),
             );
-            lines.extend(
-                self.number(number).await.into_iter().map(|line| line.of(number.number.as_str())),
+            findings.extend(
+                self.number(number)
+                    .await
+                    .into_iter()
+                    .map(|finding| finding.of(number.number.as_str())),
             );
-            lines.extend(self.urls(number).await);
+            findings.extend(self.urls(number).await);
         }
-        lines
+        findings
     }
 
-    async fn number(&self, number: &Number) -> Vec<Line> {
+    async fn number(&self, number: &Number) -> Vec<Finding> {
         let (id, token) = (&number.phone_number_id, self.book.token_of(number));
         let known = match self.graph.phone_number(id, token).await {
             Ok(known) => known,
             Err(outcome) => {
                 let fix = "check the number's phone_number_id, its WABA and the token in Meta's dashboard";
-                return vec![Line::failed(
+                return vec![Finding::failed(
                     "number",
-                    format!("Graph does not show it: {}", said(&outcome)),
+                    format!("Graph does not show it: {}", describe(&outcome)),
                     fix,
                 )];
             }
         };
-        let mut lines = vec![registered(number, &known)];
-        lines.extend(standing(&known));
+        let mut findings = vec![registered(number, &known)];
+        findings.extend(status_findings(&known));
         if self.graph.is_on_phone(id, token).await.unwrap_or_default() {
-            let what = "the number is used in the WhatsApp Business app too (coexistence): calls may ring there";
-            lines.push(Line::warning("number", what, "calls need a number of the Cloud API alone"));
+            let what = "the number is also used in the WhatsApp Business app (coexistence), where calls may ring";
+            findings.push(Finding::warning(
+                "number",
+                what,
+                "use a number that is only on the Cloud API",
+            ));
         }
         match self.graph.calling_settings(id, token).await {
-            Ok(settings) => lines.extend(calling(number, settings)),
+            Ok(settings) => findings.extend(calling(number, settings)),
             Err(outcome) => {
-                let what = format!("Graph does not show its calling settings: {}", said(&outcome));
-                lines.push(Line::failed(
+                let what =
+                    format!("Graph does not show its calling settings: {}", describe(&outcome));
+                findings.push(Finding::failed(
                     "number",
                     what,
                     "the token needs whatsapp_business_management",
                 ));
             }
         }
-        lines
+        findings
     }
 
-    async fn urls(&self, number: &Number) -> Vec<Line> {
+    async fn urls(&self, number: &Number) -> Vec<Finding> {
         let (urls, keys) = urls_of(&self.book, number);
         let asked = urls.into_iter().map(|(field, (url, method))| {
             check_url(
@@ -105,31 +114,38 @@ impl Doctor {
     }
 }
 
-/// What comes to a number, and goes to a webhook that is not there.
-pub(super) fn missed(missed: &[WebhookUse], number: &PhoneNumberId) -> Option<Line> {
-    let mut of = missed.iter().filter(|used| used.number == *number).peekable();
+/// The finding about messages that are routed to a webhook which no longer exists.
+pub(super) fn dangling_routes(
+    dangling_routes: &[WebhookUse],
+    number: &PhoneNumberId,
+) -> Option<Finding> {
+    let mut of = dangling_routes.iter().filter(|used| used.number == *number).peekable();
     of.peek()?;
     let what = match of.any(|used| used.default) {
         true => {
-            "it goes to a webhook that is not there any more: its messages and events reach nobody"
+            "it is routed to a webhook that no longer exists, so its messages and events are not delivered"
         }
         false => {
-            "conversations of it go to a webhook that is not there any more: their messages reach nobody"
+            "some of its conversations are routed to a webhook that no longer exists, so their messages are not delivered"
         }
     };
-    let fix = "put the [[webhook]] back under its name and account; or subscribe the number to another one, with applyToExisting";
-    Some(Line::failed("routing", what, fix))
+    let fix = "restore the [[webhook]] under its name and account, or subscribe the number to another one with applyToExisting";
+    Some(Finding::failed("routing", what, fix))
 }
 
-/// Registered, and as the number that it is here.
-pub(super) fn registered(number: &Number, known: &PhoneNumber) -> Line {
+/// Checks registration and the id of the number.
+pub(super) fn registered(number: &Number, known: &PhoneNumber) -> Finding {
     const IS: &str = "number";
     if known.number != number.number.as_str() {
-        let fix = "correct phone_number_id or number: calls would come to the wrong one";
-        return Line::failed(IS, format!("Meta has the number {} under its id", known.number), fix);
+        let fix = "correct phone_number_id or number; calls would reach the wrong one";
+        return Finding::failed(
+            IS,
+            format!("Meta has the number {} under its id", known.number),
+            fix,
+        );
     }
     match known.platform_type.as_str() {
-        "CLOUD_API" => Line::ok(IS, "registered with the Cloud API"),
+        "CLOUD_API" => Finding::ok(IS, "registered with the Cloud API"),
         other => {
             let fix = format!("`offhook numbers register {} --pin PIN`", number.number);
             let what = if other.is_empty() {
@@ -137,100 +153,106 @@ pub(super) fn registered(number: &Number, known: &PhoneNumber) -> Line {
             } else {
                 format!("its platform is {other}, not CLOUD_API")
             };
-            Line::failed(IS, what, fix)
+            Finding::failed(IS, what, fix)
         }
     }
 }
 
-/// Its state and quality.
-pub(super) fn standing(known: &PhoneNumber) -> Vec<Line> {
-    let mut lines = Vec::new();
+/// Checks the status and quality rating.
+pub(super) fn status_findings(known: &PhoneNumber) -> Vec<Finding> {
+    let mut findings = Vec::new();
     match known.status.as_str() {
         "CONNECTED" | "" => {}
         bad @ ("BANNED" | "RESTRICTED" | "FLAGGED" | "OFFLINE" | "DISCONNECTED" | "DELETED") => {
-            let fix = "see the number in Meta's WhatsApp Manager: it says why, and how to appeal";
-            lines.push(Line::failed("number", format!("its status at Meta is {bad}"), fix));
+            let fix = "see the number in Meta's WhatsApp Manager for the reason and how to appeal";
+            findings.push(Finding::failed("number", format!("its status at Meta is {bad}"), fix));
         }
         other => {
             let what = format!("its status at Meta is {other}");
-            lines.push(Line::warning("number", what, "see the number in Meta's WhatsApp Manager"));
+            findings.push(Finding::warning(
+                "number",
+                what,
+                "see the number in Meta's WhatsApp Manager",
+            ));
         }
     }
     if matches!(known.quality_rating.as_str(), "RED" | "YELLOW") {
         let what = format!("its quality rating is {}", known.quality_rating);
-        let fix = "users block or report it: call and write only those who want it";
-        lines.push(Line::warning("number", what, fix));
+        let fix = "users block or report it; contact only users who want it";
+        findings.push(Finding::warning("number", what, fix));
     }
-    lines
+    findings
 }
 
-/// Calling at Meta beside calling here.
-pub(super) fn calling(number: &Number, settings: CallingSettings) -> Vec<Line> {
+/// Compares the calling settings at Meta with those here.
+pub(super) fn calling(number: &Number, settings: CallingSettings) -> Vec<Finding> {
     const IS: &str = "number";
-    let mut lines = Vec::new();
+    let mut findings = Vec::new();
     let here = number.set.calling_enabled;
-    lines.push(match (here, settings.enabled) {
-        (true, Some(true)) => Line::ok(IS, "calling is enabled here and at Meta"),
+    findings.push(match (here, settings.enabled) {
+        (true, Some(true)) => Finding::ok(IS, "calling is enabled here and at Meta"),
         (false, Some(false) | None) => {
             let fix = "PATCH callingEnabled with an answerUrl, or calling_enabled = true in the configuration";
-            Line::warning(IS, "calling is disabled here: it takes no calls", fix)
+            Finding::warning(IS, "calling is disabled here, so it takes no calls", fix)
         }
         (true, _) => {
             let fix = format!(
-                "PATCH /api/v1/phone-numbers/{}/ {{\"callingEnabled\": true}}: it is written at Meta too",
+                "PATCH /api/v1/phone-numbers/{}/ {{\"callingEnabled\": true}}, which also enables it at Meta",
                 number.number
             );
-            Line::failed(IS, "calling is enabled here and not at Meta: users see no call button", fix)
+            Finding::failed(IS, "calling is enabled here but not at Meta, so users see no call button", fix)
         }
         (false, Some(true)) => {
-            let fix = "disable it at Meta, or enable it here: users call, and are rejected";
-            Line::failed(IS, "calling is enabled at Meta and not here", fix)
+            let fix = "disable it at Meta or enable it here; until then calls are rejected";
+            Finding::failed(IS, "calling is enabled at Meta but not here", fix)
         }
     });
     if settings.sip == Some(true) {
-        let fix = "switch SIP off in the number's calling settings at Meta: with it on, no call comes here";
-        lines.push(Line::failed(IS, "SIP is on at Meta", fix));
+        let fix = "disable SIP in the number's calling settings at Meta; while it is on, calls do not arrive here";
+        findings.push(Finding::failed(IS, "SIP is on at Meta", fix));
     }
     if settings.sdes == Some(true) {
         let fix = "set srtp_key_exchange_protocol to DTLS in the number's calling settings at Meta";
-        lines.push(Line::failed(
+        findings.push(Finding::failed(
             IS,
-            "media keys go by SDES at Meta: calls have no sound, Offhook speaks DTLS",
+            "media keys are exchanged by SDES at Meta, so calls have no audio; Offhook needs DTLS",
             fix,
         ));
     }
     if settings.restricted {
-        lines.push(Line::warning(
+        findings.push(Finding::warning(
             IS,
-            "Meta restricts its calling just now",
+            "Meta currently restricts its calling",
             "see the number in Meta's WhatsApp Manager",
         ));
     }
-    lines
+    findings
 }
 
-/// How long a call waits for a document of this URL: `answer.timeout_ms`, less where its fragment says so.
-fn patience(url: &str, call: Duration) -> Duration {
+/// How long a call waits for a document of this URL: `answer.timeout_ms`, or less if its fragment
+/// says so.
+fn timeout(url: &str, call: Duration) -> Duration {
     let (settings, _) = Settings::of(url.split_once('#').map(|(_, fragment)| fragment));
-    // A try that was given up is made again where its time is not over.
+    // An attempt that timed out is repeated within the total time.
     let tries = settings.read.saturating_mul(settings.retries.saturating_add(1));
     call.min(settings.total).min(tries)
 }
 
-/// A URL by what it answered; `call`: how long a call waits for a document.
-pub(super) fn url(check: &UrlCheck, call: Duration) -> Line {
+/// Evaluates the response of a URL. `call` is how long a call waits for a document.
+pub(super) fn url(check: &UrlCheck, call: Duration) -> Finding {
     const IS: &str = "url";
-    let patience = patience(&check.url.0, call);
+    let timeout = timeout(&check.url.0, call);
     if matches!(check.field, "answerUrl" | "fallbackUrl")
         && let Checked::Answered { .. } = &check.checked
-        && check.latency > patience
+        && check.latency > timeout
     {
-        let (took, most) = (check.latency.as_millis(), patience.as_millis());
-        let what = format!("{}: answered in {took} ms, and a call waits {most} ms", check.url.0);
-        return Line::failed(
+        let (took, most) = (check.latency.as_millis(), timeout.as_millis());
+        let what =
+            format!("{}: responded in {took} ms, but a call waits only {most} ms", check.url.0);
+        return Finding::failed(
             IS,
             what,
-            "answer faster, or raise answer.timeout_ms (and rt, tt in the URL's fragment)",
+            "respond faster, or raise answer.timeout_ms (and rt, tt in the URL's fragment)",
         );
     }
     let (url, ms) = (&check.url.0, check.latency.as_millis());
@@ -238,33 +260,32 @@ pub(super) fn url(check: &UrlCheck, call: Duration) -> Line {
         Checked::Failed { why, .. } => {
             let fix = match check.field {
                 "answerUrl" | "fallbackUrl" => {
-                    "make it answer 200 with a document: calls end without one"
+                    "make it respond with 200 and a document; calls end without one"
                 }
-                _ => "make it answer 200: what it is told is sent again and again otherwise",
+                _ => "make it respond with 200; callbacks are retried otherwise",
             };
-            Line::failed(IS, format!("{url}: {why}"), fix)
+            Finding::failed(IS, format!("{url}: {why}"), fix)
         }
         Checked::Answered { valid: false, findings, .. } => {
             let first = findings
                 .first()
                 .map(|f| format!("line {}: {}", f.at.line, f.message))
                 .unwrap_or_default();
-            Line::failed(
+            Finding::failed(
                 IS,
                 format!("{url}: not a valid document; {first}"),
                 "`offhook xml check URL` shows all findings",
             )
         }
         Checked::Answered { findings, .. } if !findings.is_empty() => {
-            let what =
-                format!("{url}: {ms} ms, valid, with {} remarks of the linter", findings.len());
-            Line::warning(IS, what, "`offhook xml check URL` shows them")
+            let what = format!("{url}: {ms} ms, valid, with {} linter findings", findings.len());
+            Finding::warning(IS, what, "`offhook xml check URL` shows them")
         }
-        Checked::Answered { .. } if ms > SLOW_MS => Line::warning(
+        Checked::Answered { .. } if ms > SLOW_MS => Finding::warning(
             IS,
             format!("{url}: valid, in {ms} ms"),
-            "answer faster: the user waits for it in silence",
+            "respond faster; the user waits for it in silence",
         ),
-        Checked::Answered { status, .. } => Line::ok(IS, format!("{url}: {status} in {ms} ms")),
+        Checked::Answered { status, .. } => Finding::ok(IS, format!("{url}: {status} in {ms} ms")),
     }
 }

@@ -1,20 +1,20 @@
-//! The provider that vouches for the console's people, where one is configured.
+//! Checks the sign-in provider of the console, if one is configured.
 
-use super::{Doctor, Line};
+use super::{Doctor, Finding};
 use engine::openid::{OpenIdError, Provider};
 
 const IS: &str = "oidc";
 
 impl Doctor {
-    /// Whether people can sign in with the provider, as far as it can be told without one of them. Calls come without it:
-    /// nothing here is a failure.
-    pub(super) async fn sign_in(&self) -> Option<Line> {
+    /// Checks everything that a sign-in needs, except a person. Calls do not depend on it, so no
+    /// finding is a failure.
+    pub(super) async fn sign_in(&self) -> Option<Finding> {
         let oidc = self.config.oidc.clone()?;
         let base_url = self.config.public.base_url.as_ref().map_or("", url::Url::as_str);
         let provider = match Provider::new(oidc, base_url, self.clock.clone()) {
             Ok(provider) => provider,
             Err(e) => {
-                return Some(Line::warning(
+                return Some(Finding::warning(
                     IS,
                     format!("could not set up TLS: {e}"),
                     "see the system's TLS set-up",
@@ -24,25 +24,25 @@ impl Doctor {
         let line = match provider.examine().await {
             Ok(keys) => {
                 let redirect = provider.redirect();
-                Line::ok(
+                Finding::ok(
                     IS,
                     format!(
-                        "the provider answers, with {keys} keys; it must know the redirect URI {redirect}"
+                        "the provider responds, with {keys} keys; register the redirect URI {redirect} there"
                     ),
                 )
             }
             Err(error) => {
                 let fix = match &error {
                     OpenIdError::Document { .. } => {
-                        "write [oidc].issuer as the provider's own configuration names it, to the letter"
+                        "set [oidc].issuer exactly as the provider's metadata names it"
                     }
                     _ => {
-                        "check [oidc].issuer, its certificate, and the way there from this machine"
+                        "check [oidc].issuer, its certificate, and the connection from this machine"
                     }
                 };
-                Line::warning(
+                Finding::warning(
                     IS,
-                    format!("nobody can sign in with the provider: could not {error}"),
+                    format!("sign-in with the provider fails: could not {error}"),
                     fix,
                 )
             }

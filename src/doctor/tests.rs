@@ -1,11 +1,12 @@
-//! Each judgement by itself; the whole is met in `tests/outside/doctor.rs`, against the simulated Meta.
+//! Tests of the single evaluations. `tests/outside/doctor.rs` runs all of them against the
+//! simulated Meta.
 
 use std::time::Duration;
 
 use super::State;
 use super::local::{advertised, media_port};
-use super::meta::{clock, judged, subscribed};
-use super::numbers::{calling, registered, standing, url};
+use super::meta::{clock, evaluate_token, inactive_subscription};
+use super::numbers::{calling, registered, status_findings, url};
 use engine::admission::book::{Number, NumberSet, testing};
 use engine::config::Listen;
 use engine::meta::numbers::{CallingSettings, PhoneNumber, Subscription, TokenFacts};
@@ -52,13 +53,13 @@ fn clocks_and_tokens() {
         (ends(1_000 + 86_400), State::Warning),
         (ends(1_000 + 30 * 86_400), State::Ok),
     ] {
-        let line = judged(&facts, "7", at(1_000));
+        let line = evaluate_token(&facts, "7", at(1_000));
         assert_eq!((line.state, line.fix.is_some()), (state, state != State::Ok), "{facts:?}");
     }
 }
 
 #[test]
-fn addresses_that_meta_can_not_reach() {
+fn addresses_that_meta_cannot_reach() {
     let ip = |text: &str| text.parse().unwrap();
     for (ips, bound, simulated, state) in [
         (&[][..], "0.0.0.0", false, State::Warning),
@@ -81,7 +82,7 @@ fn addresses_that_meta_can_not_reach() {
 }
 
 #[test]
-fn numbers_as_meta_has_them() {
+fn numbers_are_compared_with_meta() {
     let known = |number: &str, platform: &str| PhoneNumber {
         number: number.to_owned(),
         platform_type: platform.to_owned(),
@@ -90,14 +91,14 @@ fn numbers_as_meta_has_them() {
         ..PhoneNumber::default()
     };
     let of = number(true);
-    for (told, state) in [
+    for (known_number, state) in [
         (known("918035737458", "CLOUD_API"), State::Ok),
         (known("918035737458", "NOT_APPLICABLE"), State::Failed),
         (known("918035737458", ""), State::Failed),
         (known("918035737459", "CLOUD_API"), State::Failed),
     ] {
-        assert_eq!(registered(&of, &told).state, state, "{told:?}");
-        assert!(standing(&told).is_empty());
+        assert_eq!(registered(&of, &known_number).state, state, "{known_number:?}");
+        assert!(status_findings(&known_number).is_empty());
     }
     for (status, quality, states) in [
         ("BANNED", "GREEN", &[State::Failed][..]),
@@ -105,13 +106,13 @@ fn numbers_as_meta_has_them() {
         ("CONNECTED", "RED", &[State::Warning]),
         ("RESTRICTED", "YELLOW", &[State::Failed, State::Warning]),
     ] {
-        let told = PhoneNumber {
+        let known_number = PhoneNumber {
             status: status.to_owned(),
             quality_rating: quality.to_owned(),
             ..PhoneNumber::default()
         };
         assert_eq!(
-            standing(&told).iter().map(|line| line.state).collect::<Vec<_>>(),
+            status_findings(&known_number).iter().map(|line| line.state).collect::<Vec<_>>(),
             states,
             "{status} {quality}"
         );
@@ -140,12 +141,18 @@ fn numbers_as_meta_has_them() {
     let states: Vec<_> = calling(&of, odd).iter().map(|line| line.state).collect();
     assert_eq!(states, [State::Ok, State::Failed, State::Failed, State::Warning]);
     let subscription = |inactive| Subscription { inactive, ..Subscription::default() };
-    assert_eq!(subscribed(&subscription(true)).map(|line| line.state), Some(State::Failed));
-    assert!(subscribed(&subscription(false)).is_none(), "its fields and its URL say more");
+    assert_eq!(
+        inactive_subscription(&subscription(true)).map(|line| line.state),
+        Some(State::Failed)
+    );
+    assert!(
+        inactive_subscription(&subscription(false)).is_none(),
+        "its fields and its URL say more"
+    );
 }
 
 #[test]
-fn urls_by_what_they_answered() {
+fn urls_are_evaluated_by_their_response() {
     let check = |checked, millis| UrlCheck {
         field: "answerUrl",
         url: DocUrl("https://a.example.com/".into()),
@@ -163,13 +170,17 @@ fn urls_by_what_they_answered() {
     ] {
         assert_eq!(url(&check(checked, millis), Duration::from_secs(10)).state, state);
     }
-    // Calls wait less long than we do.
+    // Calls wait less than this check does.
     assert_eq!(url(&check(answered(true), 2_000), Duration::from_secs(1)).state, State::Failed);
     let hasty = UrlCheck {
         url: DocUrl("https://a.example.com/#rt=500&rc=1".into()),
         ..check(answered(true), 1_200)
     };
     assert_eq!(url(&hasty, Duration::from_secs(10)).state, State::Failed);
-    let told = UrlCheck { field: "hangupUrl", ..check(answered(true), 2_000) };
-    assert_eq!(url(&told, Duration::from_secs(1)).state, State::Warning, "nobody waits for it");
+    let known_number = UrlCheck { field: "hangupUrl", ..check(answered(true), 2_000) };
+    assert_eq!(
+        url(&known_number, Duration::from_secs(1)).state,
+        State::Warning,
+        "no call waits for it"
+    );
 }

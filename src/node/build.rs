@@ -219,8 +219,9 @@ impl Node {
         let people = People::new(store.clone(), passwords.clone(), clock.clone(), feed.clone());
         people.load().await?;
         // An unwritable store must not prevent calls. People who could sign in before still can.
-        let stored =
-            people.take_file(&config.users, |account| keeper.book().main_of(account).clone()).await;
+        let stored = people
+            .sync_configured(&config.users, |account| keeper.book().main_of(account).clone())
+            .await;
         if let Err(error) = stored {
             warn!(%error, "configured users not stored; the stored ones stay in force until a reload");
         }
@@ -305,7 +306,7 @@ impl Node {
         .with_consents(consents.clone())
         .with_inbox(inbox.clone())
         .with_pressure(pressure)
-        .with_changes(Box::new(move |heard| hearing.hear(heard)));
+        .with_changes(Box::new(move |heard| hearing.enqueue(heard)));
         for placed in orphans.placed {
             let number = directory.number(&placed.phone_number_id);
             registry.remember(placed, number.and_then(|number| number.spec.access_token.clone()));
@@ -480,7 +481,7 @@ impl Node {
         ));
         tokio::spawn(recordings.clone().run_background_work(stop_all.clone()));
         outbox.start();
-        tokio::spawn(numbers.keep_in_step(stop_all.clone()));
+        tokio::spawn(numbers.run_reconciliation(stop_all.clone()));
         if let Some(hangup) = hangup {
             tokio::spawn(reloader.on_hangup(hangup, stop_all.clone()));
         }

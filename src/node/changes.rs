@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::auth::Credentials;
 use engine::admission::Directory;
-use engine::admission::book::{Keeper, NotChanged};
+use engine::admission::book::{ChangeError, Keeper};
 use engine::admission::permission::Consents;
 use engine::inbox::Inbox;
 use engine::numbers;
@@ -57,9 +57,13 @@ pub(super) fn forward(
 }
 
 /// The routing of a number.
-pub(super) fn routing_of(inbox: &Inbox, directory: &Directory, number: &E164) -> numbers::Routed {
+pub(super) fn routing_of(
+    inbox: &Inbox,
+    directory: &Directory,
+    number: &E164,
+) -> numbers::NumberRouting {
     let entry = directory.tables().by_number(number).cloned();
-    entry.map_or_else(numbers::Routed::default, |entry| inbox.routing_of(&entry).into())
+    entry.map_or_else(numbers::NumberRouting::default, |entry| inbox.routing_of(&entry).into())
 }
 
 /// Revokes replaced auth tokens at the end of their overlap, until `stop`.
@@ -67,7 +71,7 @@ pub(super) async fn end_overlaps(keeper: Keeper, clock: Clock, stop: Cancellatio
     let mut every = tokio::time::interval(OVERLAP_CHECK_INTERVAL);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         let now = clock.wall();
-        let over = keeper.book().overlaps_over(now);
+        let over = keeper.book().ended_overlaps(now);
         for account in over {
             match keeper
                 .change(now, |book| book.end_overlap(&account).map(|keys| ((), keys)).ok_or(()))
@@ -77,8 +81,8 @@ pub(super) async fn end_overlaps(keeper: Keeper, clock: Clock, stop: Cancellatio
                     tracing::info!(%account, "replaced auth token expired")
                 }
                 // Another task ended the overlap first.
-                Err(NotChanged::Refused(())) => {}
-                Err(NotChanged::Store(error)) => {
+                Err(ChangeError::Refused(())) => {}
+                Err(ChangeError::Store(error)) => {
                     tracing::warn!(%account, %error, "replaced auth token stays valid: the store is not writable");
                 }
             }

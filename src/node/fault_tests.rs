@@ -79,7 +79,7 @@ fn child_node() {
     install(LogSettings {
         format: LogFormat::Json,
         level: Some(LogLevel::Trace),
-        otherwise: LogLevel::Info,
+        default: LogLevel::Info,
     });
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let mut config = Config::load(file.as_ref(), &|_| Ok(())).unwrap();
@@ -235,7 +235,7 @@ async fn r22_a_panic_in_a_call_leaks_no_secret_and_ends_only_that_call() {
 
     let cmdline = std::fs::read(format!("/proc/{}/cmdline", process.child.id())).unwrap();
     let output = process.stop();
-    let faults = output.iter().filter(|line| line.contains("a fault of ours: ")).count();
+    let faults = output.iter().filter(|line| line.contains("internal error: ")).count();
     assert_eq!(faults, 1, "logged once: {output:#?}");
     assert!(
         output.iter().any(|line| line.contains("as a test wants it")),

@@ -183,8 +183,10 @@ impl Inner {
     /// they were.
     fn people(&self, config: &Config) {
         let book = self.parts.keeper.book().clone();
-        let taken =
-            self.parts.people.take_file(&config.users, |account| book.main_of(account).clone());
+        let taken = self
+            .parts
+            .people
+            .sync_configured(&config.users, |account| book.main_of(account).clone());
         if let Err(error) = tokio::runtime::Handle::current().block_on(taken) {
             warn!(%error, "configured users not stored; reload again");
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::admission::{Admitted, NumberEntry, Reason, Starting};
+use engine::admission::{Admitted, NumberEntry, Reason, SetUpTicket};
 use engine::call::CallEvent;
 use engine::call::registry::{self, EventOutcome, Registry, SendOutcome};
 use engine::webhook::{
@@ -23,9 +23,9 @@ pub(super) struct WebhookCalls {
 
 impl Calls for WebhookCalls {
     type Offer = Offer;
-    type Room = Starting;
+    type Room = SetUpTicket;
 
-    fn room(&self, number: &PhoneNumberId) -> Option<Starting> {
+    fn room(&self, number: &PhoneNumberId) -> Option<SetUpTicket> {
         self.registry.room(number)
     }
 
@@ -48,7 +48,7 @@ impl Calls for WebhookCalls {
 
     fn start(
         &self,
-        room: Starting,
+        room: SetUpTicket,
         admitted: Admitted,
         incoming: Incoming<Offer>,
     ) -> Result<(), Busy> {

@@ -1,4 +1,5 @@
-//! The metrics recorder and what the admin listener answers: `/metrics`, `/livez`, `/readyz` (`interface.md` §3).
+//! The metrics recorder and the admin listener with `/metrics`, `/livez` and `/readyz`
+//! (`docs/reference/metrics.md#admin-listener`).
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,25 +15,28 @@ use model::Direction;
 use model::Health;
 use model::metric;
 
-/// Seconds: a fetch, a Graph request or a set-up takes milliseconds when all is well and stops being one at 20 s.
+/// Bucket bounds in seconds. Fetches, Graph requests and set-ups normally take milliseconds and
+/// time out at 20 s.
 const SECONDS: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0,
     20.0,
 ];
 
-/// The process's metrics; cheap to clone.
+/// The metrics of the process; cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
     recorder: PrometheusHandle,
-    /// Writes the gauges that are read from elsewhere.
+    /// Updates gauges that are computed on demand.
     refresh: Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>,
 }
 
 impl Metrics {
-    /// Installs the recorder, once a process, and describes every metric. [`Metrics::upkeep`] must run.
+    /// Installs the recorder once per process and describes every metric. [`Metrics::upkeep`] must
+    /// run.
     ///
     /// # Errors
-    /// Somebody else installed a recorder.
+    ///
+    /// Fails if another recorder is installed.
     pub fn install() -> Result<Self, String> {
         static INSTALLED: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
         let handle = INSTALLED.get_or_init(|| {
@@ -54,13 +58,12 @@ impl Metrics {
         handle.clone().map(|recorder| Self { recorder, refresh: Arc::default() })
     }
 
-    /// Has gauges written by `refresh` just before they are shown, so that they hold at that instant. Once; a
-    /// second has no effect.
+    /// Sets a function that updates gauges before each rendering. Only the first is kept.
     pub fn refresh_with(&self, refresh: impl Fn() + Send + Sync + 'static) {
         let _ = self.refresh.set(Box::new(refresh));
     }
 
-    /// The Prometheus text.
+    /// The metrics in the Prometheus text format.
     pub fn render(&self) -> String {
         if let Some(refresh) = self.refresh.get() {
             refresh();
@@ -68,31 +71,31 @@ impl Metrics {
         self.recorder.render()
     }
 
-    /// What was asked of others since the process began, and what came of it.
+    /// The fetches and Graph requests since the process started, by outcome.
     pub fn tallies(&self) -> Tallies {
         Tallies::of(&self.recorder.render())
     }
 
-    /// Keeps histograms from growing, and tells of log lines left out. Runs until cancelled.
+    /// Compacts histograms and logs the number of dropped log lines. Runs until cancelled.
     pub async fn upkeep(self, cancel: CancellationToken) {
         let mut tick = tokio::time::interval(Duration::from_secs(5));
-        let mut told = logs::left_out();
+        let mut reported = logs::dropped_lines();
         while cancel.run_until_cancelled(tick.tick()).await.is_some() {
             self.recorder.run_upkeep();
-            let left_out = logs::left_out();
-            if left_out > told {
+            let dropped = logs::dropped_lines();
+            if dropped > reported {
                 tracing::warn!(
-                    lines = left_out - told,
-                    "log lines left out: more than 1,000 a second of a kind"
+                    lines = dropped - reported,
+                    "log lines dropped: more than 1,000 a second from one place"
                 );
-                told = left_out;
+                reported = dropped;
             }
         }
     }
 }
 
-/// Names, kinds and help lines; and a first 0 for every name, and for each value of its labels where these are few, so
-/// that a rate has a beginning and a name that is missing is one of another version.
+/// Describes all metrics and sets each to 0, with every label value if there are few, so that rates
+/// have a start and a missing name means another version.
 fn describe() {
     for (name, kind, help) in metric::ALL.iter().copied() {
         match kind {
@@ -168,7 +171,7 @@ fn describe() {
         metrics::counter!(metric::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => result)
             .absolute(0);
     }
-    // A histogram is there once its handle was taken.
+    // A histogram is exported once its handle was created.
     let _ = metrics::histogram!(metric::SETUP_SECONDS);
     let _ = metrics::histogram!(metric::MEDIA_ROUND_TRIP_SECONDS);
     for direction in [metric::packets::IN, metric::packets::OUT] {
@@ -200,7 +203,7 @@ fn buckets(metric: &str) -> &'static [f64] {
     }
 }
 
-/// All that the admin listener answers.
+/// The routes of the admin listener.
 pub fn router(metrics: Metrics, health: Health) -> Router {
     Router::new().fallback(async move |request: Request<Body>| answer(&request, &metrics, &health))
 }
@@ -241,7 +244,7 @@ mod tests {
     use super::{Health, Metrics, metric, router};
 
     #[tokio::test]
-    async fn admin_listener_tells_of_everything() {
+    async fn admin_listener_serves_health_and_all_metrics() {
         let metrics = Metrics::install().expect("the only recorder of this process");
         let (health, refresher) = (Health::new(), metrics.clone());
         let router = router(metrics, health.clone());
@@ -265,7 +268,7 @@ mod tests {
         refresher.refresh_with(|| {
             metrics::gauge!(metric::NUMBER_SLOTS_IN_USE, "number" => "918035737458").set(1.0)
         });
-        // All else is there before anything has happened.
+        // Everything else is exported before any event.
         let (_, text) = get("/metrics").await;
         for (name, _, _) in metric::ALL {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}");

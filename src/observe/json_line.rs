@@ -1,8 +1,8 @@
-//! An event as one line of JSON: time, level, its own fields, its target, its span.
+//! Formats an event as one line of JSON: time, level, its fields, its target, its span.
 //!
-//! `tracing_subscriber`'s own format reads the span's fields again for each event, since it keeps them as text. They are
-//! kept as JSON, so here that text stands in the line as it is, and nothing is built in between: a call at INFO writes a
-//! dozen lines. What is in a line, and in what order, is the same.
+//! The JSON format of `tracing_subscriber` parses a span's fields again for each event. Here spans
+//! keep their fields as JSON, which is copied into the line without any intermediate values; a call
+//! writes a dozen lines at INFO. The output has the same members in the same order.
 
 use std::fmt::{self, Write as _};
 
@@ -13,10 +13,10 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The format; spans' fields are to be kept by [`JsonFields`].
+/// The format. It requires that spans format their fields with [`JsonFields`].
 pub(super) struct JsonLine;
 
-/// Libraries that log without `tracing` come with their target in this field.
+/// The field that contains the target of events from the `log` crate.
 const LOG_TARGET: &str = "log.target";
 
 impl<S> FormatEvent<S, JsonFields> for JsonLine
@@ -113,14 +113,14 @@ impl Visit for Fields<'_, '_> {
     }
 }
 
-/// A JSON string.
+/// Writes a JSON string.
 fn string(to: &mut Writer<'_>, text: &str) -> fmt::Result {
     to.write_char('"')?;
     Inside(to).write_str(text)?;
     to.write_char('"')
 }
 
-/// The inside of a JSON string: what may not stand there is escaped (RFC 8259 §7).
+/// Writes the content of a JSON string, escaped as in RFC 8259 §7.
 struct Inside<'a, 'w>(&'a mut Writer<'w>);
 
 impl fmt::Write for Inside<'_, '_> {

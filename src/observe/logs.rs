@@ -1,7 +1,8 @@
-//! Tracing set-up: one event, one line, on standard error, whatever strangers put into it.
+//! Logging: one event is one line on standard error, whatever text it contains.
 //!
-//! Three guards (R22): libraries are never heard below INFO; what is written has its control and direction characters
-//! escaped; and one kind of line (one place in the code) is written at most 1,000 times a second, what is left out is counted.
+//! Three rules protect the log. Libraries are never logged below INFO. Control and direction
+//! characters are escaped. One place in the code writes at most 1,000 lines a second; further ones
+//! are counted and dropped.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -22,14 +23,14 @@ use super::json_line::JsonLine;
 use model::Clock;
 use model::metric;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     Json,
     Pretty,
 }
 
-/// The least serious thing that is logged.
+/// The least severe level that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogLevel {
     Off,
@@ -53,53 +54,53 @@ impl LogLevel {
     }
 }
 
-/// What [`install`] needs to know.
+/// Settings of [`install`].
 #[derive(Clone, Copy, Debug)]
 pub struct LogSettings {
     pub format: LogFormat,
-    /// As asked for; wins over `RUST_LOG`.
+    /// The level on the command line, which takes precedence over `RUST_LOG`.
     pub level: Option<LogLevel>,
-    /// Where neither says anything.
-    pub otherwise: LogLevel,
+    /// The level if neither is set.
+    pub default: LogLevel,
 }
 
-/// Which lines are asked for; [`ceiling`] bounds it.
+/// The requested filter, which [`ceiling`] limits.
 fn filter(settings: LogSettings, rust_log: Option<&str>) -> EnvFilter {
     let asked = rust_log.map(str::trim).filter(|asked| !asked.is_empty());
     let word = match (settings.level, asked) {
         (Some(level), _) => level.as_str(),
         (None, Some(asked)) => asked,
-        (None, None) => settings.otherwise.as_str(),
+        (None, None) => settings.default.as_str(),
     };
-    EnvFilter::try_new(word).unwrap_or_else(|_| EnvFilter::new(settings.otherwise.as_str()))
+    EnvFilter::try_new(word).unwrap_or_else(|_| EnvFilter::new(settings.default.as_str()))
 }
 
-/// Below INFO only our own lines, whatever was asked for: libraries trace what goes over the wire, with keys, passwords, and
-/// what people say (R22).
+/// Allows only this program below INFO, whatever is requested: libraries trace the bytes of
+/// connections, with keys, passwords and conversations.
 fn ceiling() -> Targets {
     Targets::new().with_default(LevelFilter::INFO).with_target("offhook", LevelFilter::TRACE)
 }
 
-/// Installs the subscriber, and a hook that makes a panic one log line. Once a process; again does nothing.
+/// Installs the subscriber, and a hook that logs a panic as one line. Further calls have no effect.
 pub fn install(settings: LogSettings) {
     let filter = filter(settings, std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref());
     if subscriber(settings.format, filter, io::stderr, Clock::real()).try_init().is_ok() {
         std::panic::set_hook(Box::new(|panic| {
-            // Captured only if RUST_BACKTRACE asks for it.
+            // Captured only if `RUST_BACKTRACE` requests it.
             let backtrace = std::backtrace::Backtrace::capture();
             let asked = backtrace.status() == std::backtrace::BacktraceStatus::Captured;
             let backtrace = asked.then(|| tracing::field::display(backtrace));
-            tracing::error!(backtrace, "a fault of ours: {panic}");
+            tracing::error!(backtrace, "internal error: {panic}");
         }));
     }
 }
 
-/// Lines left out so far by the bound of their kind; also the counter [`metric::LOG_LINES_DROPPED_TOTAL`].
-pub fn left_out() -> u64 {
-    LEFT_OUT.load(Ordering::Relaxed)
+/// Lines dropped so far by the rate limit. Also the counter [`metric::LOG_LINES_DROPPED_TOTAL`].
+pub fn dropped_lines() -> u64 {
+    DROPPED_LINES.load(Ordering::Relaxed)
 }
 
-static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+static DROPPED_LINES: AtomicU64 = AtomicU64::new(0);
 
 fn subscriber<W>(
     format: LogFormat,
@@ -110,7 +111,8 @@ fn subscriber<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let base = tracing_subscriber::registry().with(filter).with(ceiling()).with(Bound::new(clock));
+    let base =
+        tracing_subscriber::registry().with(filter).with(ceiling()).with(RateLimit::new(clock));
     let layer = fmt::layer().with_ansi(false).with_writer(Escaping(writer));
     match format {
         LogFormat::Json => {
@@ -120,18 +122,18 @@ where
     }
 }
 
-/// Lines a second and kind (R22).
+/// Maximum number of lines per second from one place in the code.
 const LINES_PER_SECOND: u64 = 1_000;
 
-/// Stops a kind of line past its bound, for the rest of the second.
-struct Bound {
+/// Drops the lines from one place beyond the limit, for the rest of the second.
+struct RateLimit {
     clock: Clock,
     start: Instant,
-    /// Second (upper half) and lines in it (lower half), by the place in the code.
+    /// Second (upper half) and lines in it (lower half) per place in the code.
     kinds: DashMap<Identifier, AtomicU64>,
 }
 
-impl Bound {
+impl RateLimit {
     fn new(clock: Clock) -> Self {
         Self { start: clock.now(), clock, kinds: DashMap::new() }
     }
@@ -145,19 +147,20 @@ impl Bound {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Bound {
+impl<S: Subscriber> Layer<S> for RateLimit {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let admitted = self.admit(event.metadata().callsite());
         if !admitted {
             static COUNTER: OnceLock<metrics::Counter> = OnceLock::new();
-            LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+            DROPPED_LINES.fetch_add(1, Ordering::Relaxed);
             COUNTER.get_or_init(|| metrics::counter!(metric::LOG_LINES_DROPPED_TOTAL)).increment(1);
         }
         admitted
     }
 }
 
-/// Writers whose every write is one event: its characters are made harmless, its end stays a line end.
+/// Writers that get one event per write. They escape its characters and keep the newline at its
+/// end.
 struct Escaping<W>(W);
 
 impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Escaping<W> {
@@ -171,7 +174,7 @@ struct EscapingWriter<W>(W);
 
 impl<W: Write> Write for EscapingWriter<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        // Nearly every line: told in one pass without a branch.
+        // True for nearly every line. Checked in one pass without branches.
         let plain = |b: &u8| matches!(b, b' '..=b'~');
         if event.strip_suffix(b"\n").unwrap_or(event).iter().fold(true, |all, b| all & plain(b)) {
             self.0.write_all(event)?;
@@ -186,7 +189,7 @@ impl<W: Write> Write for EscapingWriter<W> {
                     '\n' => safe.push_str("\\n"),
                     '\r' => safe.push_str("\\r"),
                     '\t' => safe.push_str("\\t"),
-                    // JSON's own form, so that a JSON line stays one.
+                    // The escape of JSON, so that a JSON line stays valid.
                     c if is_harmful(c) => safe.push_str(&format!("\\u{:04x}", u32::from(c))),
                     c => safe.push(c),
                 }
@@ -204,7 +207,7 @@ impl<W: Write> Write for EscapingWriter<W> {
     }
 }
 
-/// Controls (C0, DEL, C1), line separators, and marks that turn the direction of text.
+/// Control characters (C0, DEL, C1), line separators, and marks that change the direction of text.
 fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -237,7 +240,7 @@ mod tests {
     }
 
     fn logged_at(directives: &str, format: LogFormat, clock: Clock, work: impl FnOnce()) -> String {
-        let settings = LogSettings { format, level: None, otherwise: LogLevel::Warn };
+        let settings = LogSettings { format, level: None, default: LogLevel::Warn };
         let sink = Sink::default();
         let writer = sink.clone();
         let made =
@@ -250,7 +253,7 @@ mod tests {
     const HOSTILE: &str = "a\r\nb\u{1b}[31m\u{9b}c\u{202e}d\u{2028}e\"\\";
 
     #[test]
-    fn r22_one_event_is_one_line_whatever_is_in_it() {
+    fn r22_one_event_is_one_line_with_any_content() {
         for format in [LogFormat::Json, LogFormat::Pretty] {
             let text = logged(format, Clock::real(), || {
                 let span = tracing::info_span!("call", call_uuid = "0", alias = HOSTILE);
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_ours_holds_what_the_subscribers_own_would() {
+    fn json_lines_equal_those_of_tracing_subscriber() {
         let events = || {
             tracing::warn!("outside of any span: {HOSTILE}");
             let span = tracing::info_span!(
@@ -308,14 +311,14 @@ mod tests {
             text.lines().map(line).collect()
         };
         let (mut theirs, ours) = (read(&theirs), read(&ours));
-        // They know such targets only of events that came by way of the `log` crate.
+        // The library sets such targets only for events of the `log` crate.
         theirs.last_mut().expect("a line")["target"] = "a library".into();
         assert_eq!(ours, theirs);
         assert_eq!(ours.len(), 5);
     }
 
     #[test]
-    fn r22_no_directive_makes_a_library_heard_below_info() {
+    fn r22_no_directive_enables_libraries_below_info() {
         let of_libraries = [
             "trace",
             "TRACE",
@@ -368,13 +371,12 @@ mod tests {
     #[test]
     fn the_argument_wins_over_the_environment() {
         let of = |level, rust_log: Option<&str>| {
-            let settings =
-                LogSettings { format: LogFormat::Json, level, otherwise: LogLevel::Warn };
+            let settings = LogSettings { format: LogFormat::Json, level, default: LogLevel::Warn };
             filter(settings, rust_log).to_string()
         };
         assert_eq!(of(Some(LogLevel::Error), Some("trace")), "error");
         assert_eq!((of(None, None), of(None, Some(""))), ("warn".to_owned(), "warn".to_owned()));
-        assert_eq!(of(None, Some("=,=")), "warn", "nonsense is nothing");
+        assert_eq!(of(None, Some("=,=")), "warn", "invalid directives are ignored");
     }
 
     #[test]
@@ -385,10 +387,10 @@ mod tests {
     }
 
     #[test]
-    fn r22_a_kind_of_line_is_bounded_a_second() {
+    fn r22_lines_from_one_place_are_limited() {
         let clock = Clock::stepped(Timestamp::default());
         let at = clock.clone();
-        let before = super::left_out();
+        let before = super::dropped_lines();
         let text = logged(LogFormat::Pretty, clock, || {
             let flood = |n: u32| (0..n).for_each(|i| tracing::info!(i, "flood"));
             flood(1_500);
@@ -397,6 +399,6 @@ mod tests {
             flood(10);
         });
         assert_eq!(text.lines().count(), 1_000 + 1 + 10);
-        assert!(super::left_out() - before >= 500);
+        assert!(super::dropped_lines() - before >= 500);
     }
 }

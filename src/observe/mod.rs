@@ -1,7 +1,8 @@
-//! What people and machines see of a running node: logs, every metric's name, `/metrics`, `/livez`, `/readyz`.
+//! Observability: logs, metrics, `/metrics`, `/livez` and `/readyz`.
 //!
-//! Rooms count and log by themselves (`metrics::counter!`, `tracing`), with the names of [`names`]; this room sets
-//! up what carries it out. It knows no call and no configuration.
+//! Other modules count and log directly (`metrics::counter!`, `tracing`) with the names in
+//! [`model::metric`]. This module installs the recorder and the subscriber. It depends on no call
+//! and no configuration.
 
 pub mod exporter;
 mod json_line;

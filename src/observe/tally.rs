@@ -1,29 +1,29 @@
-//! What the recorder has counted of exchanges with others, for those who show it: read from the Prometheus text, so that
-//! nothing is counted twice.
+//! Counts of fetches and Graph requests for display, read from the Prometheus text, so that nothing
+//! is counted twice.
 
 use model::metric;
 
-/// How often something was asked of somebody, and what came of it.
+/// How often a kind of request had an outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally {
-    /// `kind` of a fetch, `action` of a Graph request.
+    /// `kind` of a fetch, or `action` of a Graph request.
     pub what: String,
-    /// `outcome` of a fetch, `status` of a Graph request.
+    /// `outcome` of a fetch, or `status` of a Graph request.
     pub came: String,
     pub count: u64,
 }
 
-/// Exchanges since the process began.
+/// Counts since the process started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tallies {
-    /// With customers' servers: documents and sounds.
+    /// Requests to customers' servers for documents and audio.
     pub fetches: Vec<Tally>,
-    /// With Meta's Graph API.
+    /// Requests to Meta's Graph API.
     pub graph: Vec<Tally>,
 }
 
 impl Tallies {
-    /// Of a Prometheus text.
+    /// Reads the counts from a Prometheus text.
     pub fn of(text: &str) -> Self {
         let of = |name: &str, what: &str, came: &str| {
             let mut found: Vec<Tally> =
@@ -37,7 +37,7 @@ impl Tallies {
         }
     }
 
-    /// Fetches, and Graph requests, that were not answered with what was asked for.
+    /// Failed fetches and failed Graph requests.
     pub fn failed(&self) -> (u64, u64) {
         let sum = |all: &[Tally], well: fn(&str) -> bool| {
             all.iter()
@@ -48,17 +48,17 @@ impl Tallies {
     }
 }
 
-/// Whether an `outcome` of a fetch is a good one.
+/// Whether an `outcome` of a fetch is a success.
 pub fn is_fetched(outcome: &str) -> bool {
     outcome == metric::fetch::OK
 }
 
-/// Whether a `status` of a Graph request is a good one.
+/// Whether a `status` of a Graph request is a success.
 pub fn is_granted(status: &str) -> bool {
     status.starts_with('2')
 }
 
-/// One line: `NAME_count{a="b",c="d"} 7`. Labels of ours need no unescaping.
+/// Parses a line such as `NAME_count{a="b",c="d"} 7`. The labels need no unescaping.
 fn read(line: &str, name: &str, what: &str, came: &str) -> Option<Tally> {
     let rest = line.strip_prefix(name)?.strip_prefix("_count{")?;
     let (labels, count) = rest.rsplit_once("} ")?;
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_counted_is_read_from_the_prometheus_text() {
+    fn reads_counts_from_the_prometheus_text() {
         let text = "# TYPE offhook_answer_fetch_seconds histogram\n\
             offhook_answer_fetch_seconds_bucket{kind=\"answer\",outcome=\"ok\",le=\"0.005\"} 3\n\
             offhook_answer_fetch_seconds_sum{kind=\"answer\",outcome=\"ok\"} 0.5\n\

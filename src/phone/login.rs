@@ -72,26 +72,26 @@ pub(super) async fn endpoint(
     let found = match inner.store.endpoints().by_name(&name).await {
         Ok(found) => found,
         Err(error) => {
-            begun.untried();
+            begun.cancel();
             return Err(ours(&error));
         }
     };
     let hash = found.as_ref().map(|endpoint| endpoint.password.as_str());
     match inner.passwords.verify_from(from, password, hash).await {
-        Ok(true) => begun.right(),
+        Ok(true) => begun.succeed(),
         Ok(false) => {
             tracing::info!(endpoint = %name, "phone login refused: wrong name or password");
             return Err(UNAUTHORIZED);
         }
         Err(store::PasswordError::Busy) => {
-            begun.untried();
+            begun.cancel();
             return Err(RequestError::new(
                 "busy",
                 "too many phones are logging in; try again in a second",
             ));
         }
         Err(e @ store::PasswordError::Hash) => {
-            begun.untried();
+            begun.cancel();
             return Err(ours(&e));
         }
     }

@@ -129,7 +129,7 @@ async fn upgrade(
             .into_response();
     };
     let signed_in =
-        cookie::is_from_here(&headers).then(|| cookie::token(&headers, inner.secure)).flatten();
+        cookie::is_same_origin(&headers).then(|| cookie::token(&headers, inner.secure)).flatten();
     let from = from.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(ClientAddress(ip))| ip);
     upgrade
         .max_message_size(MESSAGE_BYTES_MAX)

@@ -1,7 +1,8 @@
-//! What happens on this node, for those who watch: the console's live feed, long polls, tests. News carry ids and no
-//! content: who hears of one reads what it may see.
+//! A broadcast of changes on this node, for the console's live feed, long polls and tests. Events
+//! carry ids and no content: subscribers read the data that they may see.
 //!
-//! Telling never waits. The last 4,096 are kept; a watcher that is slower learns how many it missed, and reads anew.
+//! Publishing never waits. The last 4,096 events are kept; a slower subscriber learns how many it
+//! missed and has to read everything again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,28 +12,28 @@ use uuid::Uuid;
 
 use model::{AuthId, CallUuid, E164, Timestamp};
 
-/// News kept for who is slow.
+/// Events kept for slow subscribers.
 const KEPT: usize = 4_096;
 
-/// One thing that happened.
+/// An event of the feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
-    /// Its place in the order of all news of this process.
+pub struct FeedEvent {
+    /// Its position in the sequence of this process's events.
     pub number: u64,
-    /// Whose it is: a main account.
+    /// The main account that it belongs to.
     pub account: AuthId,
-    pub what: What,
+    pub change: FeedChange,
 }
 
-/// What has changed, or is new.
+/// The changed or created object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum What {
-    /// A call began, was answered, or ended.
+pub enum FeedChange {
+    /// A call started, was answered or ended.
     Call(CallUuid),
-    /// A number's settings, state or routing.
+    /// Settings, state or routing of a number.
     Number(E164),
     Conversation(Uuid),
-    /// A message came, was sent, or has a new status.
+    /// A message arrived, was sent or has a new status.
     Message {
         conversation: Uuid,
         message: Uuid,
@@ -40,48 +41,53 @@ pub enum What {
     Notification(Uuid),
     Agent(Uuid),
     Webhook(Uuid),
-    /// Users, roles, keys.
+    /// Users, roles or API keys.
     People,
 }
 
-/// Where news are told; clones share it.
+/// The feed; clones share it.
 #[derive(Clone, Debug)]
 pub struct Feed(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     last: AtomicU64,
-    sender: broadcast::Sender<Arc<News>>,
+    sender: broadcast::Sender<Arc<FeedEvent>>,
 }
 
 impl Feed {
-    /// One that nobody watches yet. Its numbers go on from the time, in microseconds, so that one of an earlier process
-    /// is none of these: who comes back with such reads anew.
+    /// Creates a feed without subscribers. Event numbers start at `now` in microseconds, so that a
+    /// number of an earlier process never occurs again; a client that returns with one has to read
+    /// everything.
     pub fn since(now: Timestamp) -> Self {
         let last = AtomicU64::new(u64::try_from(now.micros()).unwrap_or(0));
         Self(Arc::new(Inner { last, sender: broadcast::Sender::new(KEPT) }))
     }
 
-    /// One whose first news are number 1.
+    /// Creates a feed with event numbers from 1.
     pub fn new() -> Self {
         Self::since(Timestamp::from_micros(0))
     }
 
-    /// Tells all who watch. Costs next to nothing where nobody does.
-    pub fn tell(&self, account: &AuthId, what: What) {
+    /// Publishes an event. Costs next to nothing without subscribers.
+    pub fn tell(&self, account: &AuthId, change: FeedChange) {
         let number = self.0.last.fetch_add(1, Ordering::Relaxed) + 1;
         if self.0.sender.receiver_count() > 0 {
-            // Err: the last one went away in between.
-            let _ = self.0.sender.send(Arc::new(News { number, account: account.clone(), what }));
+            // Fails if the last subscriber just left.
+            let _ = self.0.sender.send(Arc::new(FeedEvent {
+                number,
+                account: account.clone(),
+                change,
+            }));
         }
     }
 
-    /// From now on.
-    pub fn watch(&self) -> broadcast::Receiver<Arc<News>> {
+    /// Subscribes to later events.
+    pub fn watch(&self) -> broadcast::Receiver<Arc<FeedEvent>> {
         self.0.sender.subscribe()
     }
 
-    /// The number of the latest news.
+    /// The number of the latest event.
     pub fn last(&self) -> u64 {
         self.0.last.load(Ordering::Relaxed)
     }
@@ -98,17 +104,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_watches_hears_in_order_and_who_is_slow_learns_of_the_gap() {
+    async fn subscribers_get_events_in_order_and_slow_ones_learn_of_the_gap() {
         let feed = Feed::new();
         let account: AuthId = "MA1".into();
-        feed.tell(&account, What::People);
+        feed.tell(&account, FeedChange::People);
         let mut watch = feed.watch();
         let number: E164 = E164::parse("918035737458").unwrap();
-        feed.tell(&account, What::Number(number.clone()));
+        feed.tell(&account, FeedChange::Number(number.clone()));
         let news = watch.recv().await.unwrap();
-        assert_eq!((news.number, &news.what, feed.last()), (2, &What::Number(number), 2));
+        assert_eq!((news.number, &news.change, feed.last()), (2, &FeedChange::Number(number), 2));
         for _ in 0..=KEPT {
-            feed.tell(&account, What::People);
+            feed.tell(&account, FeedChange::People);
         }
         assert!(matches!(watch.recv().await, Err(broadcast::error::RecvError::Lagged(1))));
         assert_eq!(watch.recv().await.unwrap().number, 4);

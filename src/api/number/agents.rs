@@ -16,7 +16,7 @@ use super::response::{
 };
 use super::route::{CHANGED, NOT_FOUND, PAGING, Route, error, handler};
 use super::schema::{nullable, one_of};
-use engine::feed::What;
+use engine::feed::FeedChange;
 use model::E164;
 use model::Role;
 use model::Secret;
@@ -381,7 +381,7 @@ fn parse_secret(field: &'static str, secret: Option<String>) -> Result<Option<Se
 pub(super) fn is_not_on_cloud_api(api: &Api, scope: &Scope, number: &E164) -> bool {
     let book = api.keeper.book();
     book.number(scope, number)
-        .is_some_and(|n| !n.set.told.platform_type.is_empty() && !n.set.is_cloud())
+        .is_some_and(|n| !n.set.at_meta.platform_type.is_empty() && !n.set.is_cloud())
 }
 
 /// Parses a business number of the scope from which an agent may send messages and call.
@@ -476,7 +476,7 @@ async fn create(mut request: ApiRequest) -> Result<Response, ApiError> {
         let message = format!("an account can have at most {AGENTS_MAX} agents");
         return Err(ApiError::conflict("too_many", message));
     }
-    api.feed.tell(&main_account, What::Agent(agent.id));
+    api.feed.tell(&main_account, FeedChange::Agent(agent.id));
     let view = view(api, &agent);
     let tag = etag(&view);
     Ok(with_etag(created(&view), &tag))
@@ -499,7 +499,7 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
         let message = "the agent was changed by another request at the same moment: read it again";
         return Err(ApiError::conflict("changed", message));
     }
-    api.feed.tell(&agent.main_account, What::Agent(agent.id));
+    api.feed.tell(&agent.main_account, FeedChange::Agent(agent.id));
     Ok(ok_with_etag(&view(api, &agent)))
 }
 

@@ -2,14 +2,14 @@
 
 use super::super::auth::AuthError;
 use super::super::error::{ApiError, MetaError, NextAttempt, RuleViolation};
-use engine::admission::permission::{Refusal, Why};
-use engine::admission::{Because, Denied, Reason};
+use engine::admission::permission::{Refusal, RefusalReason};
+use engine::admission::{Denied, Reason, RefusalDetail};
 use engine::call::consent;
 use engine::call::dialer::NotPlaced;
 use engine::inbox::{self, RoutingError};
 use engine::meta::code;
 use engine::numbers;
-use engine::people::NotDone;
+use engine::people::PeopleError;
 use machine::GraphOutcome;
 
 pub(super) const NO_CONVERSATION: &str = "no such conversation";
@@ -71,13 +71,13 @@ impl From<RoutingError> for ApiError {
     }
 }
 
-impl From<numbers::No> for ApiError {
-    fn from(error: numbers::No) -> Self {
+impl From<numbers::NumberError> for ApiError {
+    fn from(error: numbers::NumberError) -> Self {
         match error {
-            numbers::No::Missing(what) => Self::NotFound(what),
-            numbers::No::Bad { field, message } => Self::bad_value(field, message),
-            numbers::No::State { code, message } => Self::conflict(code, message),
-            numbers::No::Rule { code, message, field, meta } => {
+            numbers::NumberError::Missing(what) => Self::NotFound(what),
+            numbers::NumberError::Bad { field, message } => Self::bad_value(field, message),
+            numbers::NumberError::State { code, message } => Self::conflict(code, message),
+            numbers::NumberError::Rule { code, message, field, meta } => {
                 let meta = meta.map(|(code, message)| MetaError { code, message });
                 Self::RuleViolation(Box::new(RuleViolation {
                     code,
@@ -87,15 +87,15 @@ impl From<numbers::No> for ApiError {
                     next: None,
                 }))
             }
-            numbers::No::Wait { seconds, message } => Self::TooManyRequests {
+            numbers::NumberError::Wait { seconds, message } => Self::TooManyRequests {
                 code: "too_soon",
                 message: message.into(),
                 field: None,
                 retry_after: Some(seconds),
             },
-            numbers::No::Changed => Self::Changed,
-            numbers::No::Meta(outcome) => outcome.into(),
-            numbers::No::Store(error) => Self::store("change a number")(error),
+            numbers::NumberError::Changed => Self::Changed,
+            numbers::NumberError::Meta(outcome) => outcome.into(),
+            numbers::NumberError::Store(error) => Self::store("change a number")(error),
         }
     }
 }
@@ -131,20 +131,20 @@ fn meta_busy(code: i64) -> ApiError {
     }
 }
 
-impl From<NotDone> for ApiError {
-    fn from(error: NotDone) -> Self {
+impl From<PeopleError> for ApiError {
+    fn from(error: PeopleError) -> Self {
         match error {
-            NotDone::Missing => Self::NotFound("no such resource"),
-            NotDone::Changed => Self::Changed,
-            NotDone::Bad(field, why) => Self::bad_value(field, why),
-            NotDone::Conflict(code, why) => Self::conflict(code, why),
-            NotDone::Busy => Self::TooManyRequests {
+            PeopleError::Missing => Self::NotFound("no such resource"),
+            PeopleError::Changed => Self::Changed,
+            PeopleError::Bad(field, why) => Self::bad_value(field, why),
+            PeopleError::Conflict(code, why) => Self::conflict(code, why),
+            PeopleError::Busy => Self::TooManyRequests {
                 code: "busy",
                 message: "too many passwords are being checked: try again in a second".into(),
                 field: None,
                 retry_after: None,
             },
-            NotDone::Store(error) => Self::store("change people or keys")(error),
+            PeopleError::Store(error) => Self::store("change people or keys")(error),
         }
     }
 }
@@ -276,7 +276,7 @@ impl From<Denied> for ApiError {
             Reason::NoPermission => {
                 let is_daily_limit = matches!(
                     denied.because,
-                    Because::Permission(refusal) if refusal.why == Why::DailyLimit
+                    RefusalDetail::Permission(refusal) if refusal.why == RefusalReason::DailyLimit
                 );
                 let code = if is_daily_limit { "daily_limit" } else { code };
                 rule(code, "to", Some(NextAttempt::Call(denied.again())))

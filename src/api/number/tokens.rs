@@ -16,7 +16,7 @@ use super::request::ApiRequest;
 use super::response::{Timestamp3339, created, no_content};
 use super::route::{Route, error, handler};
 use super::users::account_of;
-use engine::admission::book::{NotChanged, NotRotated};
+use engine::admission::book::{ChangeError, RotateError};
 use model::Secret;
 use model::{AuthId, Role};
 
@@ -104,19 +104,19 @@ async fn rotate(mut request: ApiRequest) -> Result<Response, ApiError> {
         book.rotate_token(&account, Secret::new(auth_token.clone()), until).map(|keys| ((), keys))
     });
     changed.await.map_err(|error| match error {
-        NotChanged::Refused(NotRotated::Nobody) => ApiError::NotFound("no such account"),
-        NotChanged::Refused(NotRotated::Overlap(Some(until))) => {
+        ChangeError::Refused(RotateError::Nobody) => ApiError::NotFound("no such account"),
+        ChangeError::Refused(RotateError::Overlap(Some(until))) => {
             let message = format!(
                 "the previous token is valid until {until}: DELETE account/token/previous/ \
                  invalidates it"
             );
             ApiError::conflict("rotation_running", message)
         }
-        NotChanged::Refused(NotRotated::Overlap(None)) => ApiError::conflict(
+        ChangeError::Refused(RotateError::Overlap(None)) => ApiError::conflict(
             "rotation_running",
             "the configuration file has auth_token_previous: remove it there first",
         ),
-        NotChanged::Store(error) => ApiError::store("change a token")(error),
+        ChangeError::Store(error) => ApiError::store("change a token")(error),
     })?;
     tracing::info!(%account, %until, "auth token replaced");
     let previous_until = Timestamp3339(until);
@@ -130,10 +130,10 @@ async fn end_overlap(request: ApiRequest) -> Result<Response, ApiError> {
         book.end_overlap(&account).map(|keys| ((), keys)).ok_or(())
     });
     changed.await.map_err(|error| match error {
-        NotChanged::Refused(()) => {
+        ChangeError::Refused(()) => {
             ApiError::conflict("no_previous", "no token that was replaced over the API is valid")
         }
-        NotChanged::Store(error) => ApiError::store("invalidate a token")(error),
+        ChangeError::Store(error) => ApiError::store("invalidate a token")(error),
     })?;
     tracing::info!(%account, "previous auth token invalidated");
     Ok(no_content())

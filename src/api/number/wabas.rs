@@ -149,7 +149,7 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     };
     if let Some(account) = change.account {
         if request.query_flag("dryRun")? == Some(true) {
-            api.numbers.judge_map(scope, &id, &account, seen.as_ref())?;
+            api.numbers.check_map(scope, &id, &account, seen.as_ref())?;
             return view(&request, &id);
         }
         api.numbers.map(scope, &id, &account, seen.as_ref()).await?;

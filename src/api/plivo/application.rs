@@ -19,7 +19,7 @@ use super::random;
 use super::request::PlivoRequest;
 use super::response::{Changed, account_uri, changed, created, no_content, ok, resource_uri};
 use super::route::{CONFLICT, LIMIT, OFFSET, Route, handler, object};
-use engine::admission::book::{Application, Book, Link, TooMany, Used};
+use engine::admission::book::{Application, ApplicationInUse, Book, Link, TooMany};
 use model::{AppId, Method};
 use store::Scope;
 use xml::ast::DocUrl;
@@ -248,7 +248,7 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
         let app = book.application(scope, &id).cloned().ok_or(NOT_FOUND)?;
         let app = fields.apply(book, scope, app)?;
         if app.answer.url.is_none()
-            && let Some(number) = book.needing(&app.id)
+            && let Some(number) = book.depending_number(&app.id)
         {
             return Err(in_use(number.number.as_str()));
         }
@@ -265,7 +265,7 @@ async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
             return Err(NOT_FOUND);
         }
         let removed = book.remove_application(&id);
-        removed.map(|keys| ((), keys)).map_err(|Used { by }| in_use(by.as_str()))
+        removed.map(|keys| ((), keys)).map_err(|ApplicationInUse { by }| in_use(by.as_str()))
     });
     change.await?;
     Ok(no_content())

@@ -14,7 +14,7 @@ use super::super::error::{NOT_STORED, store_outage, with_retry_after};
 use super::super::live::CommandError;
 use super::super::with_header;
 use super::response::object;
-use engine::admission::book::NotChanged;
+use engine::admission::book::ChangeError;
 use engine::admission::{Denied, Reason};
 use engine::call::dialer::NotPlaced;
 use model::E164;
@@ -144,11 +144,11 @@ impl From<StoreError> for PlivoError {
     }
 }
 
-impl From<NotChanged<PlivoError>> for PlivoError {
-    fn from(error: NotChanged<Self>) -> Self {
+impl From<ChangeError<PlivoError>> for PlivoError {
+    fn from(error: ChangeError<Self>) -> Self {
         match error {
-            NotChanged::Refused(error) => error,
-            NotChanged::Store(error) => Self::not_stored(error),
+            ChangeError::Refused(error) => error,
+            ChangeError::Store(error) => Self::not_stored(error),
         }
     }
 }

@@ -172,7 +172,7 @@ async fn create(request: PlivoRequest) -> Result<Response, PlivoError> {
     let now = api.clock.wall();
     let change = api.keeper.change(now, |book| {
         let credentials = (AuthId::from(auth_id.as_str()), Secret::new(auth_token.as_str()));
-        let made = book.make_subaccount(main, credentials, Details::new(name, enabled, now));
+        let made = book.create_subaccount(main, credentials, Details::new(name, enabled, now));
         made.map(|keys| ((), keys)).map_err(|TooMany(most)| {
             PlivoError::Conflict(format!("an account can have at most {most} subaccounts"))
         })

@@ -1,8 +1,10 @@
-//! The line of calls that wait to be set up, and who is let into it: a burst waits its turn, a backlog is refused.
+//! The queue of calls that wait for set-up, and the rule that admits calls to it: a burst waits, a
+//! standing backlog is refused.
 //!
-//! The idea is CoDel's (RFC 8289 §3): a line that gets short again and again does its work, however long it was in
-//! between; one that never does only makes everybody late. The first is a number's thousand calls at one instant, which
-//! are all taken; after the second the line is kept short until nothing had to be refused for a while.
+//! The idea is CoDel's (RFC 8289 §3). A queue that becomes short again and again does its work,
+//! however long it gets in between. A queue that never does only delays everything. A burst, such
+//! as a number's thousand calls at one instant, is admitted whole. A backlog keeps the queue short
+//! until nothing had to be refused for a while.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,64 +12,70 @@ use std::time::{Duration, Instant};
 use super::pressure::Strain;
 use model::{WaitMeter, WaitToken};
 
-/// Calls that are let in without a break while those before them wait: all that a number may have (1,000 by default)
-/// may come at one instant.
+/// Calls that may enter while earlier ones wait too long. All calls that a number may have (1,000
+/// by default) may come at one instant.
 pub(super) const BURST: usize = 1_024;
-/// Waiting for that long is in time. A caller does not hear it; several steps of a set-up take as long.
+/// A wait up to this long is on time. The caller cannot hear it, and several steps of a set-up take
+/// as long.
 const TARGET: Duration = Duration::from_millis(10);
-/// So few may wait at any time: they take the processor for a moment only, and they are what keeps it at work.
+/// This many calls may always wait. They take a moment and keep the processor busy.
 const FEW: usize = 16;
-/// And after a refusal: in an overload there are always as many, so that each is a set-up's time that every call is late.
+/// The same after a refusal. During an overload the queue always has this length, and each place
+/// delays every call by one set-up.
 const FEWER: usize = 4;
-/// A line that was not in time for so long is a backlog, however few made it: the webhooks of a burst are read in less.
+/// A queue that was not on time for this long is a backlog, even a short one. The webhooks of a
+/// burst are read faster.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// After a refusal no more than a few may wait, until nothing had to be refused for so long.
+/// After a refusal the queue is kept short until nothing had to be refused for this long.
 const CALM: Duration = Duration::from_secs(1);
 
-/// The line with its memory; times are nanoseconds since `origin`.
+/// The queue and its history. Times are nanoseconds since `origin`.
 #[derive(Debug)]
 pub(super) struct Backlog {
     origin: Instant,
     line: WaitMeter,
-    /// When the line was last in time.
+    /// When the queue was last on time.
     in_time: AtomicU64,
-    /// When a call was last refused; 0: never.
+    /// When a call was last refused, or 0 if never.
     refused: AtomicU64,
-    /// Calls let in since it was last in time.
+    /// Calls admitted since the queue was last on time.
     late: AtomicUsize,
 }
 
-/// What a further call finds.
+/// The state of the queue when a call arrives.
 #[derive(Clone, Copy, Debug)]
-struct Found {
+struct QueueState {
     waiting: usize,
     age: Duration,
-    /// For how long the line has not been in time, and how many were let in meanwhile.
+    /// For how long the queue has not been on time. `late` counts the calls admitted in that
+    /// period.
     late_for: Duration,
     late: usize,
-    /// How long ago a call was refused.
+    /// Time since the last refusal.
     refused: Option<Duration>,
-    /// Whatever is due begins late, whoever made it so.
+    /// Whether tasks on this node start late for any reason.
     work_is_late: bool,
 }
 
-impl Found {
+impl QueueState {
     fn is_in_time(&self) -> bool {
         self.waiting < FEW || self.age <= TARGET
     }
 
-    /// What forbids a further call.
+    /// Why a further call is refused, if it is.
     fn strain(&self) -> Option<Strain> {
-        let in_calm = self.refused.is_none_or(|ago| ago >= CALM);
-        if self.work_is_late && !in_calm {
-            // What is under way goes first, rejects above all: a further call asks for ten times what its reject does.
+        let is_calm = self.refused.is_none_or(|ago| ago >= CALM);
+        if self.work_is_late && !is_calm {
+            // Work in progress goes first, rejections above all: a further call costs ten times its
+            // rejection.
             return Some(Strain::Lag);
         }
-        if self.waiting < if in_calm { FEW } else { FEWER } {
+        if self.waiting < if is_calm { FEW } else { FEWER } {
             return None;
         }
-        if !in_calm {
-            // Not by the age of the first: it is young for a moment in which many times more come than can be set up.
+        if !is_calm {
+            // The age of the first call is no measure: it is young at the moment when far more
+            // calls arrive than can be set up.
             return Some(Strain::Lag);
         }
         if self.waiting >= BURST || self.late >= BURST && !self.is_in_time() {
@@ -87,15 +95,15 @@ impl Backlog {
         &self.line
     }
 
-    /// A place at the end of the line. `work_is_late`: whatever is due begins late; in an overload that forbids any call, and
-    /// outside of one it is a slow machine's or a neighbour's doing.
+    /// Adds a call to the end of the queue. `work_is_late` says that tasks start late. During an
+    /// overload this refuses every call; otherwise it is put down to a slow machine and ignored.
     pub(super) fn join(&self, now: Instant, work_is_late: bool) -> Result<WaitToken, Strain> {
         let nanos = u64::try_from(now.saturating_duration_since(self.origin).as_nanos())
             .unwrap_or(u64::MAX)
             .max(1);
         let since = |at: u64| Duration::from_nanos(nanos.saturating_sub(at));
         let refused = self.refused.load(Ordering::Relaxed);
-        let found = Found {
+        let found = QueueState {
             waiting: self.line.waiting(),
             age: self.line.age(now),
             late_for: since(self.in_time.load(Ordering::Relaxed)),
@@ -124,14 +132,14 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{BURST, Backlog, CALM, FEW, FEWER, Found, PATIENCE, Strain, TARGET};
+    use super::{BURST, Backlog, CALM, FEW, FEWER, PATIENCE, QueueState, Strain, TARGET};
     use model::Clock;
     use model::{Timestamp, WaitToken};
 
     #[test]
     fn r10_a_burst_waits_and_a_backlog_is_refused() {
         let ms = Duration::from_millis;
-        let idle = Found {
+        let idle = QueueState {
             waiting: 0,
             age: ms(0),
             late_for: ms(0),
@@ -139,16 +147,16 @@ mod tests {
             refused: None,
             work_is_late: false,
         };
-        let busy = Found { waiting: FEW, age: TARGET, ..idle };
-        let late = Found { age: TARGET + ms(1), ..busy };
+        let busy = QueueState { waiting: FEW, age: TARGET, ..idle };
+        let late = QueueState { age: TARGET + ms(1), ..busy };
         let cases = [
             (idle, None),
-            (Found { late_for: ms(86_400_000), ..idle }, None),
+            (QueueState { late_for: ms(86_400_000), ..idle }, None),
             (busy, None),
-            (Found { late_for: PATIENCE, late: BURST, ..busy }, None),
-            (Found { waiting: FEW - 1, age: ms(5_000), late_for: PATIENCE, ..idle }, None),
+            (QueueState { late_for: PATIENCE, late: BURST, ..busy }, None),
+            (QueueState { waiting: FEW - 1, age: ms(5_000), late_for: PATIENCE, ..idle }, None),
             (
-                Found {
+                QueueState {
                     waiting: FEWER - 1,
                     age: ms(5_000),
                     late_for: PATIENCE,
@@ -157,46 +165,54 @@ mod tests {
                 },
                 None,
             ),
-            // In a calm, a line may be late for a while, and by a number's calls.
+            // Without a recent refusal the queue may be late for a while, by up to a burst.
             (late, None),
             (
-                Found { waiting: BURST - 1, late: BURST - 1, late_for: PATIENCE - ms(1), ..late },
+                QueueState {
+                    waiting: BURST - 1,
+                    late: BURST - 1,
+                    late_for: PATIENCE - ms(1),
+                    ..late
+                },
                 None,
             ),
-            (Found { late_for: PATIENCE, ..late }, Some(Strain::Lag)),
-            (Found { late: BURST, ..late }, Some(Strain::SetUps)),
-            (Found { waiting: BURST, ..idle }, Some(Strain::SetUps)),
+            (QueueState { late_for: PATIENCE, ..late }, Some(Strain::Lag)),
+            (QueueState { late: BURST, ..late }, Some(Strain::SetUps)),
+            (QueueState { waiting: BURST, ..idle }, Some(Strain::SetUps)),
             // After a refusal it may not.
-            (Found { refused: Some(ms(0)), ..late }, Some(Strain::Lag)),
-            (Found { refused: Some(ms(0)), ..busy }, Some(Strain::Lag)),
-            (Found { refused: Some(ms(0)), waiting: FEWER, ..late }, Some(Strain::Lag)),
-            (Found { refused: Some(ms(0)), waiting: FEWER - 1, ..late }, None),
-            (Found { refused: Some(CALM - ms(1)), ..late }, Some(Strain::Lag)),
-            (Found { refused: Some(CALM), ..late }, None),
-            // Work that is late forbids any then, and none before.
-            (Found { work_is_late: true, ..late }, None),
-            (Found { work_is_late: true, refused: Some(CALM), ..idle }, None),
-            (Found { work_is_late: true, refused: Some(CALM - ms(1)), ..idle }, Some(Strain::Lag)),
+            (QueueState { refused: Some(ms(0)), ..late }, Some(Strain::Lag)),
+            (QueueState { refused: Some(ms(0)), ..busy }, Some(Strain::Lag)),
+            (QueueState { refused: Some(ms(0)), waiting: FEWER, ..late }, Some(Strain::Lag)),
+            (QueueState { refused: Some(ms(0)), waiting: FEWER - 1, ..late }, None),
+            (QueueState { refused: Some(CALM - ms(1)), ..late }, Some(Strain::Lag)),
+            (QueueState { refused: Some(CALM), ..late }, None),
+            // Late work refuses calls only after a refusal.
+            (QueueState { work_is_late: true, ..late }, None),
+            (QueueState { work_is_late: true, refused: Some(CALM), ..idle }, None),
+            (
+                QueueState { work_is_late: true, refused: Some(CALM - ms(1)), ..idle },
+                Some(Strain::Lag),
+            ),
         ];
         for (found, expected) in cases {
             assert_eq!(found.strain(), expected, "{found:?}");
         }
     }
 
-    /// Calls at a steady rate for set-ups that take a steady time, one after another.
-    struct Served {
+    /// Simulates calls at a steady rate. Their set-ups run one after another and take equally long.
+    struct Simulation {
         clock: Clock,
         backlog: Backlog,
         line: VecDeque<(Duration, WaitToken)>,
         begun: Duration,
         now: Duration,
         free_at: Duration,
-        /// When each call that was taken came, and how long it waited.
+        /// Arrival and waiting time of each admitted call.
         waited: Vec<(Duration, Duration)>,
         refused: Vec<Duration>,
     }
 
-    impl Served {
+    impl Simulation {
         fn new() -> Self {
             let clock = Clock::stepped(Timestamp::default());
             Self {
@@ -247,40 +263,41 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a set-up takes and however many more come than can be: after the first burst nobody who is taken waits
-        /// for long, the processor is never left idle, and two seconds later a thousand at one instant are taken again.
+        /// For any set-up time and any overload: after the first burst no admitted call waits long,
+        /// the processor is never idle, and two seconds after the overload a thousand calls at one
+        /// instant are admitted again.
         #[test]
-        fn r10_overload_is_refused_and_not_suffered(takes_us in 200..20_000u64, times in 1.2..20.0f64) {
+        fn r10_overload_is_refused(takes_us in 200..20_000u64, times in 1.2..20.0f64) {
             let takes = Duration::from_micros(takes_us);
             let capacity = 1.0 / takes.as_secs_f64();
             let lasting = Duration::from_secs(20);
-            let mut served = Served::new();
-            served.run(Duration::ZERO, lasting, capacity * times, takes);
-            let first = *served.refused.first().expect("some are refused");
+            let mut sim = Simulation::new();
+            sim.run(Duration::ZERO, lasting, capacity * times, takes);
+            let first = *sim.refused.first().expect("some are refused");
             let bound = takes * (FEW as u32 + 1);
             let burst = takes * (BURST + FEW) as u32 + PATIENCE;
             prop_assert!(first <= burst.mul_f64(6.0), "refused from {first:?} on");
-            for (came, waited) in &served.waited {
+            for (came, waited) in &sim.waited {
                 prop_assert!(*waited <= burst, "{waited:?}");
                 prop_assert!(*came <= first || *waited <= bound || *came <= first + burst, "{waited:?} at {came:?}");
             }
-            let taken = served.waited.len() as f64;
+            let taken = sim.waited.len() as f64;
             prop_assert!(taken >= 0.95 * capacity * lasting.as_secs_f64() - FEW as f64, "{taken} of {capacity}/s");
-            // Over: the line empties, and nothing is remembered.
+            // The overload is over. The queue drains, and the history is forgotten.
             let later = lasting + burst + CALM * 2;
-            served.until(later, takes);
-            let refused = served.refused.len();
-            (0..1_000).for_each(|_| served.comes(later, takes));
-            prop_assert_eq!(served.refused.len(), refused);
+            sim.until(later, takes);
+            let refused = sim.refused.len();
+            (0..1_000).for_each(|_| sim.comes(later, takes));
+            prop_assert_eq!(sim.refused.len(), refused);
         }
 
-        /// Below capacity nobody is ever refused.
+        /// Below capacity no call is refused.
         #[test]
-        fn r10_what_can_be_set_up_is_taken(takes_us in 200..20_000u64, load in 0.05..0.95f64) {
+        fn r10_load_below_capacity_is_admitted(takes_us in 200..20_000u64, load in 0.05..0.95f64) {
             let takes = Duration::from_micros(takes_us);
-            let mut served = Served::new();
-            served.run(Duration::ZERO, Duration::from_secs(10), load / takes.as_secs_f64(), takes);
-            prop_assert!(served.refused.is_empty());
+            let mut sim = Simulation::new();
+            sim.run(Duration::ZERO, Duration::from_secs(10), load / takes.as_secs_f64(), takes);
+            prop_assert!(sim.refused.is_empty());
         }
     }
 }

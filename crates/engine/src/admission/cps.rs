@@ -1,10 +1,11 @@
-//! Calls per second of one account, exact in any one-second window (L5, R1).
+//! Limits the calls per second of one account, exactly, in every one-second window.
 //!
-//! The last `cps` admission times stand in `cps` places. A place may be written over only by a time a whole
-//! window later than the one it holds, and only by compare-and-swap from the time that was looked at. So two
-//! admissions of one place are never within a window, and `cps` places hold at most `cps` admissions of any
-//! window: whatever the interleaving, and also where threads' clocks run a little behind each other. Which place
-//! is looked at first is only a hint; a refusal has seen every place taken.
+//! A ring of `cps` places holds the times of the last `cps` admissions. A place is only overwritten
+//! by a time at least one window later than the time in it, and only by compare-and-swap from the
+//! value that was checked. Two admissions of one place are therefore never within one window, and
+//! `cps` places hold at most `cps` admissions of any window, whatever the interleaving and even if
+//! the clocks of threads differ slightly. The place to check first is only a hint; a refusal has
+//! checked all places.
 
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;
@@ -13,38 +14,40 @@ use crossbeam_utils::CachePadded;
 
 use super::sync::{AtomicU64, AtomicUsize, Ordering};
 
-/// The window, in nanoseconds.
+/// The window in nanoseconds.
 const WINDOW: u64 = 1_000_000_000;
-/// Places of the first segment; each further one doubles what there is.
+/// Places of the first segment. Each further segment doubles the total.
 const FIRST: usize = 16;
-/// Segments: together 16 · 2^15 places, more than any account's rate.
+/// Number of segments. Together they hold 16 · 2^15 places, more than any account's rate.
 const SEGMENTS: usize = 16;
 
-/// The admission times of one account's last window.
+/// The admission times of one account within the last window.
 ///
-/// Times are monotonic nanoseconds since one origin that all callers share. A limit lowered counts at once for
-/// windows that begin after the change; a window over the change holds at most the higher of the two.
+/// Times are monotonic nanoseconds since an origin that all callers share. A lowered limit applies
+/// to windows that begin after the change; a window that spans the change holds at most the higher
+/// of both limits.
 pub struct Ring {
     limit: AtomicUsize,
-    /// The place to look at first: the one after the last taken.
+    /// The place to check first, which is the one after the last taken.
     hint: CachePadded<AtomicUsize>,
-    /// Places hold a time + 1; 0 was never used. Segments are added when the limit grows, and never moved.
+    /// Places hold a time + 1, or 0 if never used. Segments are added when the limit grows and are
+    /// never moved.
     segments: [OnceLock<Box<[AtomicU64]>>; SEGMENTS],
 }
 
-/// One call per second's worth. Keep it no longer than it takes to know whether the call starts.
+/// A spent permit. It can be returned until it is known whether the call starts.
 ///
-/// Two words, one of them never 0, so that it is handed on in registers: three, written to memory and read again at once in
-/// another width, cost an admission some nanoseconds each time.
+/// It has two words, one of them never 0, so that it is passed in registers. Three words would be
+/// written to memory and read back in another width, which costs an admission some nanoseconds.
 #[must_use]
 #[derive(Clone, Copy, Debug)]
 pub struct Permit {
-    /// The place behind the one that was taken.
+    /// The place after the one that was taken.
     next: NonZeroUsize,
     was: u64,
 }
 
-/// Segment and offset of a place: 0–15, 16–31, 32–63, 64–127, …
+/// Segment and offset of a place. Segments hold 0–15, 16–31, 32–63, 64–127, …
 fn locate(place: usize) -> (usize, usize) {
     let doublings = (place / FIRST).checked_ilog2().map_or(0, |log| log as usize + 1);
     let begin = if doublings == 0 { 0 } else { FIRST << (doublings - 1) };
@@ -52,7 +55,7 @@ fn locate(place: usize) -> (usize, usize) {
 }
 
 impl Ring {
-    /// A ring that allows `limit` admissions in any second.
+    /// Creates a ring that allows `limit` admissions per second.
     pub fn new(limit: u32) -> Self {
         let ring = Self {
             limit: AtomicUsize::new(0),
@@ -63,7 +66,7 @@ impl Ring {
         ring
     }
 
-    /// Changes the limit; at most 524,288.
+    /// Changes the limit. Values above 524,288 are reduced to it.
     pub fn set_limit(&self, limit: u32) {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(FIRST << (SEGMENTS - 1));
         let needed = if limit == 0 { 0 } else { locate(limit - 1).0 + 1 };
@@ -79,7 +82,8 @@ impl Ring {
         self.limit.load(Ordering::Acquire)
     }
 
-    /// Whether an admission at `now` would be allowed. Spends nothing, so another may come first.
+    /// Whether an admission at `now` would be allowed. It spends nothing, so another thread may be
+    /// first.
     pub fn has_room(&self, now: u64) -> bool {
         self.free_places(now).next().is_some()
     }
@@ -89,7 +93,8 @@ impl Ring {
         self.limit().saturating_sub(self.free_places(now).count())
     }
 
-    /// When an admission would be allowed, as the places stand: `now` or later; never, where the limit is 0.
+    /// The earliest time, `now` or later, at which an admission would be allowed. `u64::MAX` if the
+    /// limit is 0.
     pub fn room_at(&self, now: u64) -> u64 {
         let places =
             (0..self.limit()).filter_map(|place| Some(self.cell(place)?.load(Ordering::Acquire)));
@@ -98,11 +103,12 @@ impl Ring {
         free.min().unwrap_or(u64::MAX).max(now)
     }
 
-    /// Spends a permit at `now`; none if `limit` admissions lie within the second before.
+    /// Spends a permit at `now`, or returns `None` if the second before holds `limit` admissions.
     pub fn take(&self, now: u64) -> Option<Permit> {
         let is = now.saturating_add(1);
         for (place, cell, was) in self.free_places(now) {
-            // Lost: another admission has just taken this place, so it is free for nobody this second.
+            // On failure another admission has taken this place, which is then used up for this
+            // second.
             if cell.compare_exchange(was, is, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 let next = NonZeroUsize::MIN.saturating_add(place);
                 self.hint.store(next.get(), Ordering::Relaxed);
@@ -112,12 +118,13 @@ impl Ring {
         None
     }
 
-    /// Undoes [`Ring::take`] at `now` of a call that was refused after all.
+    /// Undoes a [`Ring::take`] at `now`, for a call that was refused later.
     pub fn give_back(&self, permit: Permit, now: u64) {
         let place = permit.next.get() - 1;
         if let Some(cell) = self.cell(place) {
             let is = now.saturating_add(1);
-            // Fails only a window later, when the place has been taken anew and there is nothing to undo.
+            // Fails only if the place was taken again a window later. Then there is nothing to
+            // undo.
             if cell.compare_exchange(is, permit.was, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 self.hint.store(place, Ordering::Relaxed);
             }
@@ -129,7 +136,7 @@ impl Ring {
         self.segments.get(segment)?.get()?.get(offset)
     }
 
-    /// Places that an admission at `now` may take, with what they hold, from the hint once round.
+    /// Places that an admission at `now` may take, with their values, once around from the hint.
     fn free_places(&self, now: u64) -> impl Iterator<Item = (usize, &AtomicU64, u64)> {
         let limit = self.limit();
         let from = self.hint.load(Ordering::Relaxed);

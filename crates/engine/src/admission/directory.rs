@@ -1,7 +1,8 @@
-//! The routing tables: which number is whose, where its documents are, what it may carry.
+//! The routing tables: the account, URLs and limits of each number.
 //!
-//! Replaced whole when something changes; a call keeps the entry it began with (S0.25). Live counters are kept by
-//! number and by account and outlive every replacement, also one in which the number was missing for a while.
+//! They are replaced as a whole when something changes; a call keeps the entry it started with.
+//! Live counters are kept per number and per account and outlive every replacement, even one in
+//! which the number was missing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use arc_swap::ArcSwap;
 
 use super::cps::{Permit, Ring};
-use super::index::{Found, Index};
+use super::index::{Index, Lookup};
 use super::mail::MailRoutes;
 use super::slots::Slots;
 use crate::admission::settings::Permissions;
@@ -18,62 +19,64 @@ use model::Secret;
 use model::{AppId, AuthId, E164, Method, PhoneNumberId, WabaId};
 use xml::ast::DocUrl;
 
-/// A number as the configuration and the store describe it.
+/// A number in the routing tables.
 #[derive(Clone, Debug)]
 pub struct NumberSpec {
     pub number: E164,
     pub phone_number_id: PhoneNumberId,
-    /// Under which its conversations and its routing are kept: Meta's first id of it. Meta gives a number that is added anew
-    /// another one, and it is the same number here.
+    /// The id under which conversations and routing are stored. It is Meta's first id of the
+    /// number: Meta assigns another one when the number is removed and added again.
     pub mail_id: PhoneNumberId,
-    /// Empty where it has none.
+    /// Empty if the number has no WABA.
     pub waba: WabaId,
     pub account: AuthId,
     pub alias: String,
     pub calling_enabled: bool,
-    /// Its agent answers nobody just now: neither messages nor, where there is no answer URL, calls.
+    /// Whether the AI agent of the number is switched off. Then nothing answers messages nor,
+    /// without an answer URL, calls.
     pub silent: bool,
     pub answer: Option<(DocUrl, Method)>,
     pub fallback: Option<(DocUrl, Method)>,
-    /// Where the hangup callback goes; none: the answer URL.
+    /// Receives the hangup callback. `None` for the answer URL.
     pub hangup: Option<(DocUrl, Method)>,
-    /// Where messages and their statuses go.
+    /// Receives messages and statuses.
     pub messages: Option<DocUrl>,
-    /// Simultaneous calls (L4).
+    /// Maximum number of simultaneous calls.
     pub calls_per_number: u32,
-    /// The rules for calls that go out.
+    /// The rules for outbound calls.
     pub permissions: Permissions,
-    /// The token of its WABA; none: the node's default.
+    /// The token of the WABA. `None` for the node's default.
     pub access_token: Option<Secret>,
 }
 
-/// An account as the configuration and the store describe it.
+/// An account in the routing tables.
 #[derive(Clone, Debug)]
 pub struct AccountSpec {
     pub auth_id: AuthId,
-    /// The main account of a subaccount.
+    /// The main account, if this is a subaccount.
     pub parent: Option<AuthId>,
-    /// Calls per second. None: the default on a main account, no limit beside the main account's on a subaccount.
+    /// Calls per second. `None` is the default for a main account, and no limit except the main
+    /// account's for a subaccount.
     pub cps: Option<u32>,
-    /// The auth token, then the previous one while it is being changed: both sign.
+    /// The auth token, then the previous one during a rotation. Both sign.
     pub tokens: Vec<Secret>,
 }
 
-/// An application: URLs under a name, for what names it. It may have none yet.
+/// A named set of URLs that numbers and endpoints can use. It may have none yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplicationSpec {
     pub id: AppId,
-    /// Who has it: for [`store::Scope::holds`] with its account's main one.
+    /// The owner; see [`store::Scope::holds`].
     pub account: AuthId,
     pub answer: Option<(DocUrl, Method)>,
     pub fallback: Option<(DocUrl, Method)>,
-    /// Where the hangup callback goes; none: the answer URL.
+    /// Receives the hangup callback. `None` for the answer URL.
     pub hangup: Option<(DocUrl, Method)>,
-    /// For the account's endpoints that name none.
+    /// Whether endpoints without an application use this one.
     pub default_for_endpoints: bool,
 }
 
-/// Everything that the tables are made of.
+/// The input of the tables.
 #[derive(Clone, Debug, Default)]
 pub struct Specs {
     /// `[limits].default_cps`.
@@ -83,7 +86,7 @@ pub struct Specs {
     pub applications: Vec<ApplicationSpec>,
 }
 
-/// A number that calls come to, and its live counter.
+/// A number and its live counter.
 #[derive(Debug)]
 pub struct NumberEntry {
     pub spec: NumberSpec,
@@ -97,40 +100,40 @@ pub struct AccountEntry {
     pub auth_id: AuthId,
     pub parent: Option<Arc<AccountEntry>>,
     pub tokens: Vec<Secret>,
-    /// Always there on a main account, whose ring counts its subaccounts' calls too (L5).
+    /// Always set on a main account. Its ring also counts the calls of its subaccounts.
     ring: Option<Arc<Ring>>,
 }
 
-/// What an admission spent on the rings of an account.
+/// The permits that an admission has spent on the rings of an account.
 #[derive(Debug)]
 pub(super) struct Permits {
-    /// When.
+    /// When they were spent.
     at: u64,
     own: Option<Permit>,
     main: Option<Permit>,
 }
 
 impl AccountEntry {
-    /// The main account: itself, or its parent.
+    /// The main account: this one or its parent.
     pub fn main(&self) -> &AccountEntry {
         self.parent.as_deref().unwrap_or(self)
     }
 
-    /// Its calls per second, and how many of the last second are spent: its own, or its main account's where it has
-    /// no limit of its own.
+    /// The limit of calls per second, and the permits spent in the last second. Those of the main
+    /// account if this one has no limit.
     pub(super) fn spent(&self, now: u64) -> (usize, usize) {
         let ring = self.ring.as_ref().or_else(|| self.parent.as_ref()?.ring.as_ref());
         ring.map_or((0, 0), |ring| (ring.limit(), ring.spent(now)))
     }
 
-    /// Whether both limits have room at `now`; spends nothing.
+    /// Whether both limits allow a call at `now`. Spends nothing.
     pub(super) fn has_room(&self, now: u64) -> bool {
         let room =
             |account: &AccountEntry| account.ring.as_ref().is_none_or(|ring| ring.has_room(now));
         room(self) && self.parent.as_deref().is_none_or(room)
     }
 
-    /// When both limits have room, as they stand at `now`.
+    /// The earliest time at which both limits allow a call.
     pub(super) fn room_at(&self, now: u64) -> u64 {
         let room =
             |account: &AccountEntry| account.ring.as_ref().map_or(now, |ring| ring.room_at(now));
@@ -168,10 +171,11 @@ impl AccountEntry {
     }
 }
 
-/// One state of the tables.
+/// One immutable state of the tables.
 #[derive(Debug, Default)]
 pub struct Tables {
-    /// Asked for every webhook. The ids in it are our own configuration's: no stranger can make them collide.
+    /// Looked up for every webhook. The ids come from the node's own configuration, so an attacker
+    /// cannot choose colliding keys.
     by_id: HashMap<PhoneNumberId, Arc<NumberEntry>, foldhash::fast::RandomState>,
     by_number: BTreeMap<E164, Arc<NumberEntry>>,
     accounts: BTreeMap<AuthId, Arc<AccountEntry>>,
@@ -179,31 +183,32 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// An application's URLs.
+    /// Looks up an application.
     pub fn application(&self, id: &AppId) -> Option<&Arc<ApplicationSpec>> {
         self.applications.get(id)
     }
-    /// The application of an account's endpoints that name none: its own default, else its main account's.
+    /// The application for endpoints of the account without one: the account's default, or else its
+    /// main account's.
     pub fn endpoints_application(&self, account: &AuthId) -> Option<&Arc<ApplicationSpec>> {
         let default_of = |id: &AuthId| {
             self.applications.values().find(|a| a.default_for_endpoints && a.account == *id)
         };
         default_of(account).or_else(|| default_of(&self.account(account)?.main().auth_id))
     }
-    /// The number of Meta's id.
+    /// Looks up a number by Meta's id.
     pub fn number(&self, id: &PhoneNumberId) -> Option<&Arc<NumberEntry>> {
         self.by_id.get(id)
     }
-    /// The number whose conversations are kept under this id.
+    /// Looks up the number with this `mail_id`.
     pub fn by_mail_id(&self, id: &PhoneNumberId) -> Option<&Arc<NumberEntry>> {
         let is_its = |number: &&Arc<NumberEntry>| number.spec.mail_id == *id;
         self.by_id.get(id).filter(is_its).or_else(|| self.numbers().find(is_its))
     }
-    /// The entry of a business number.
+    /// Looks up a business number.
     pub fn by_number(&self, number: &E164) -> Option<&Arc<NumberEntry>> {
         self.by_number.get(number)
     }
-    /// An account or subaccount.
+    /// Looks up an account or subaccount.
     pub fn account(&self, id: &AuthId) -> Option<&Arc<AccountEntry>> {
         self.accounts.get(id)
     }
@@ -217,31 +222,31 @@ impl Tables {
     }
 }
 
-/// Why tables could not be put in place.
+/// Why the tables could not be replaced.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DirectoryError {
-    #[error("find account {account}, which {of} names; add it or correct the name")]
+    #[error("{of} refers to unknown account {account}; add the account or correct the reference")]
     UnknownAccount { of: String, account: AuthId },
-    #[error("put subaccount {0} under another subaccount; name its main account as parent")]
+    #[error("subaccount {0} has a subaccount as parent; name its main account instead")]
     NestedSubaccount(AuthId),
-    #[error("list {0} twice; keep one of the two")]
+    #[error("{0} is listed twice; remove one of the two")]
     Twice(String),
 }
 
-/// The tables in force. Reading costs no lock; replacing is done by one at a time.
+/// The current tables. Reads take no lock.
 #[derive(Debug)]
 pub struct Directory {
     tables: ArcSwap<Tables>,
-    /// The same tables' numbers, for admissions.
+    /// The same numbers, optimized for admission.
     index: Index,
     counters: Mutex<Counters>,
-    /// Changed only while the counters are held.
+    /// Written only while `counters` is locked.
     default_cps: AtomicU32,
-    /// Where messages go.
     mail: MailRoutes,
 }
 
-/// Every live counter by its owner, so that a number that leaves and comes back finds its live calls counted.
+/// The live counters by owner. A number that is removed and added again finds its live calls
+/// counted.
 #[derive(Debug, Default)]
 struct Counters {
     slots: BTreeMap<E164, &'static Slots>,
@@ -249,7 +254,7 @@ struct Counters {
 }
 
 impl Directory {
-    /// Empty tables; `default_cps` is `[limits].default_cps`.
+    /// Creates empty tables. `default_cps` is `[limits].default_cps`.
     pub fn new(default_cps: u32) -> Self {
         Self {
             tables: ArcSwap::default(),
@@ -260,35 +265,38 @@ impl Directory {
         }
     }
 
-    /// The tables as they stand; hold them no longer than one question takes.
+    /// The current tables. Hold the guard only briefly.
     pub fn tables(&self) -> arc_swap::Guard<Arc<Tables>> {
         self.tables.load()
     }
 
-    /// Where messages go.
+    /// The routes of messages.
     pub fn mail(&self) -> &MailRoutes {
         &self.mail
     }
 
-    /// The number of Meta's id, to keep.
+    /// Looks up a number by Meta's id and returns an owned entry.
     pub fn number(&self, id: &PhoneNumberId) -> Option<Arc<NumberEntry>> {
         match self.index.find(id) {
-            Found::Entry(entry) => Some(entry),
-            Found::Replaced => self.tables().number(id).cloned(),
-            Found::Unknown => None,
+            Lookup::Entry(entry) => Some(entry),
+            Lookup::Replaced => self.tables().number(id).cloned(),
+            Lookup::Unknown => None,
         }
     }
 
-    /// Slots in use of every number, in order; also of numbers that have left the tables while calls go on.
+    /// The slots in use of every number, in order. Includes removed numbers with live calls.
     pub fn slots_in_use(&self) -> Vec<(E164, u32)> {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         counters.slots.iter().map(|(number, slots)| (number.clone(), slots.in_use())).collect()
     }
 
-    /// Puts new tables in force, for the next call on. Live calls keep what they have and stay counted.
+    /// Replaces accounts and numbers, effective for the next call. Live calls keep their entries
+    /// and stay counted.
     ///
     /// # Errors
-    /// A name that is nowhere, or twice; then nothing has changed.
+    ///
+    /// Returns an error if an entry refers to an unknown account or is listed twice. Then nothing
+    /// has changed.
     pub fn replace(
         &self,
         accounts: Vec<AccountSpec>,
@@ -298,10 +306,11 @@ impl Directory {
         self.replace_all(Specs { default_cps, accounts, numbers, applications: Vec::new() })
     }
 
-    /// [`Directory::replace`] with everything there is.
+    /// Like [`Directory::replace`], with all tables.
     ///
     /// # Errors
-    /// The same.
+    ///
+    /// See [`Directory::replace`].
     pub fn replace_all(&self, specs: Specs) -> Result<(), DirectoryError> {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         let Specs { default_cps, accounts, numbers, applications } = specs;
@@ -310,14 +319,14 @@ impl Directory {
         let mut tables = plan.build(&mut counters, default_cps);
         tables.applications =
             applications.into_iter().map(|a| (a.id.clone(), Arc::new(a))).collect();
-        // Before the entries that it replaces go.
+        // Update the index before the entries that it refers to are dropped.
         self.index.replace(tables.numbers());
         self.tables.store(Arc::new(tables));
         Ok(())
     }
 }
 
-/// Specs known to be sound: main accounts, then subaccounts, then numbers.
+/// Checked input: main accounts, then subaccounts, then numbers.
 struct Plan {
     mains: Vec<AccountSpec>,
     subs: Vec<(AuthId, AccountSpec)>,
@@ -376,7 +385,7 @@ impl Plan {
             tables.add_account(spec, parent, ring);
         }
         for spec in self.numbers {
-            // `check` has seen every account a number names.
+            // Never missing: `check` has seen the account of every number.
             let Some(account) = tables.account(&spec.account).cloned() else { continue };
             let slots = counters.slots(&spec.number, spec.calls_per_number);
             let entry = Arc::new(NumberEntry { account, slots, spec });

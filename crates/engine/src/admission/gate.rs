@@ -1,5 +1,5 @@
-//! The gate: a user's call comes in through [`Gate::admit`], one of the business goes out through
-//! [`Gate::admit_business`].
+//! The gate: [`Gate::admit`] admits calls from users, [`Gate::admit_business`] calls to users, and
+//! [`Gate::admit_web`] calls with an endpoint's phone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use super::slots::Slot;
 use model::metric;
 use model::{Direction, PhoneNumberId, Timestamp};
 
-/// Why a call may not start: `result` of `offhook_admission_total`.
+/// Why a call may not start. The `result` label of `offhook_admission_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     NumberFull,
@@ -29,7 +29,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The metric label and the word in logs.
+    /// The word used as metric label and in logs.
     pub fn as_str(self) -> &'static str {
         use metric::admission as word;
         match self {
@@ -48,38 +48,38 @@ impl Reason {
     }
 }
 
-/// A call that may not start.
+/// A refused call.
 #[derive(Clone, Debug)]
 pub struct Refused {
     pub reason: Reason,
-    /// The number it was for, unless that is what is not known.
+    /// The called number, or `None` if it is unknown.
     pub number: Option<Arc<NumberEntry>>,
 }
 
-/// A business-initiated call that may not start: the rule, and when it will not forbid it any more.
+/// A refused business-initiated call: which rule refused it, and until when.
 #[derive(Clone, Debug)]
 pub struct Denied {
     pub reason: Reason,
-    pub because: Because,
-    /// The number it was to go out from, unless that is what is not known.
+    pub because: RefusalDetail,
+    /// The calling number, or `None` if it is unknown.
     pub number: Option<Arc<NumberEntry>>,
 }
 
-/// What there is to say of a [`Denied`] beside its reason.
+/// The details of a [`Denied`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Because {
-    /// The reason says it all.
+pub enum RefusalDetail {
+    /// There is nothing to add to the reason.
     Reason,
     Country(Barred),
     Permission(Refusal),
 }
 
 impl Denied {
-    /// When it is allowed again, as far as a time can tell.
+    /// When the call will be allowed, if that depends on time alone.
     pub fn again(&self) -> Option<Timestamp> {
         match self.because {
-            Because::Permission(refusal) => refusal.again,
-            Because::Reason | Because::Country(_) => None,
+            RefusalDetail::Permission(refusal) => refusal.again,
+            RefusalDetail::Reason | RefusalDetail::Country(_) => None,
         }
     }
 }
@@ -88,17 +88,18 @@ impl std::fmt::Display for Denied {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.reason.as_str())?;
         match &self.because {
-            Because::Reason => Ok(()),
-            Because::Country(barred) => write!(f, ": {barred}"),
-            Because::Permission(refusal) => write!(f, ": {refusal}"),
+            RefusalDetail::Reason => Ok(()),
+            RefusalDetail::Country(barred) => write!(f, ": {barred}"),
+            RefusalDetail::Permission(refusal) => write!(f, ": {refusal}"),
         }
     }
 }
 
-/// A business-initiated call that may start, and that its user is on the line from now on; both as long as the call.
+/// An admitted business-initiated call, and the mark that its user is in a call. Hold both for as
+/// long as the call lives.
 pub type Outgoing = (Admitted, Engaged);
 
-/// A call that may start. Only the gate makes one; dropping it gives the slot back.
+/// An admitted call. Only the gate creates one. Dropping it releases the slot.
 #[derive(Debug)]
 #[must_use]
 pub struct Admitted {
@@ -108,24 +109,26 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// The number it was admitted for.
+    /// The number that the call was admitted for.
     pub fn number(&self) -> &Arc<NumberEntry> {
         &self.number
     }
 
-    /// The call starts: its entry, as it stands now, and the slot to hold until the call has ended.
+    /// Starts the call. Returns the number's entry at the time of admission, and the slot, which
+    /// must be held until the call has ended.
     pub fn begin(self) -> (Arc<NumberEntry>, Slot) {
         (self.number, self.slot)
     }
 
-    /// The call does not start after all, for a reason that is ours: slot and permit go back as if never taken.
+    /// Cancels the call for an internal reason. Slot and permit are released as if they had never
+    /// been taken.
     pub fn withdraw(self) {
         self.number.account.give_back(self.permits);
     }
 }
 
-/// A web leg that may start: it has spent its account's permit, and takes no number's slot (`plivo-xml.md` §6). Only the
-/// gate makes one.
+/// An admitted web leg. It has spent a permit of its account and takes no slot of a number. Only
+/// the gate creates one.
 #[derive(Debug)]
 #[must_use]
 pub struct WebAdmitted {
@@ -134,43 +137,44 @@ pub struct WebAdmitted {
 }
 
 impl WebAdmitted {
-    /// Whose leg it is.
+    /// The account of the leg.
     pub fn account(&self) -> &Arc<AccountEntry> {
         &self.account
     }
 
-    /// The leg starts.
+    /// Starts the leg.
     pub fn begin(self) -> Arc<AccountEntry> {
         self.account
     }
 
-    /// The leg does not start after all, for a reason that is ours: the permit goes back as if never taken.
+    /// Cancels the leg for an internal reason. The permit is released as if it had never been
+    /// spent.
     pub fn withdraw(self) {
         self.account.give_back(self.permits);
     }
 }
 
-/// The one place where calls are let in.
+/// Admits calls. Every call of the node passes it.
 #[derive(Debug)]
 pub struct Gate {
     directory: Arc<Directory>,
-    /// Zero of the rings' nanoseconds.
+    /// The zero of the rings' nanoseconds.
     origin: Instant,
     draining: AtomicBool,
 }
 
 impl Gate {
-    /// A gate before these tables; `origin` is any instant before the first call.
+    /// Creates a gate over these tables. `origin` is any instant before the first call.
     pub fn new(directory: Arc<Directory>, origin: Instant) -> Self {
         Self { directory, origin, draining: AtomicBool::new(false) }
     }
 
-    /// The tables it asks.
+    /// The routing tables.
     pub fn directory(&self) -> &Directory {
         &self.directory
     }
 
-    /// From now on nothing is admitted (R9).
+    /// Refuses every call from here on, for draining.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -180,16 +184,18 @@ impl Gate {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// May a call of that number start at `now`? Asks, in this order (`meta-calling.md` §7.1): number known, calling
-    /// enabled, slot, calls per second, draining, offer. A refused call has taken nothing.
+    /// Admits a call of this number at `now`. The checks are, in this order: the number is known,
+    /// calling is enabled, a slot is free, a permit is free, the node does not drain, the offer is
+    /// usable. A refused call takes nothing.
     ///
-    /// `offer` gives what the call is to be set up with, or why there is none (`bad_offer`, or `overloaded` before it is
-    /// read at all); it is not asked where the call is refused before. Counts refusals; whoever starts the call counts
-    /// `admitted` by [`Gate::count`].
+    /// `offer` returns the data for setting up the call, or the reason to refuse it: `bad_offer`,
+    /// or `overloaded` before the offer is parsed. It is called last. Refusals are counted here;
+    /// the caller that starts the call counts `admitted` with [`Gate::count`].
     ///
     /// # Errors
-    /// The first reason that holds.
-    // What it gives goes through memory otherwise, and is waited for there.
+    ///
+    /// Returns the first reason that applies.
+    // Without inlining, the result is written to memory and read back.
     #[inline]
     pub fn admit<O>(
         &self,
@@ -205,7 +211,7 @@ impl Gate {
         let Some(number) = self.directory.number(id) else {
             return Err(refused(Reason::UnknownNumber, None));
         };
-        // Only its agent would take it.
+        // Calls of such a number can only be answered by its AI agent, which is switched off.
         if direction == Direction::Inbound && number.spec.silent && number.spec.answer.is_none() {
             return Err(refused(Reason::CallingDisabled, Some(number)));
         }
@@ -215,11 +221,13 @@ impl Gate {
         }
     }
 
-    /// May a web leg of this account start at `now`? Asks for calls per second, then whether the node drains. Counts
-    /// refusals; whoever starts the leg counts `admitted` by [`Gate::count`].
+    /// Admits a web leg of this account at `now`, if a permit is free and the node does not drain.
+    /// Refusals are counted here; the caller that starts the leg counts `admitted` with
+    /// [`Gate::count`].
     ///
     /// # Errors
-    /// The first reason that holds; nothing is spent then.
+    ///
+    /// Returns the first reason that applies. Nothing is spent then.
     pub fn admit_web(
         &self,
         now: Instant,
@@ -241,15 +249,17 @@ impl Gate {
         }
     }
 
-    /// May a call of the business to this user start? Asks, in this order (`meta-calling.md` §6.3): number known, its
-    /// country not barred, calling enabled, the user's permission, no call with the user up, slot, calls per second,
-    /// draining. A call that is denied has taken nothing; one that waits for its turn is asked about again then.
+    /// Admits a business-initiated call to this user. The checks are, in this order: the number is
+    /// known, its country is not barred, calling is enabled, the user has given permission, no call
+    /// with the user is up, a slot is free, a permit is free, the node does not drain. A refused
+    /// call takes nothing; a queued call is checked again at its turn.
     ///
-    /// `now` is for the calls per second, `wall` for what is kept of the pair. Counts denials; whoever starts the call
-    /// counts `admitted` by [`Gate::count`].
+    /// `now` is for the calls per second, `wall` for the permission. Refusals are counted here; the
+    /// caller that starts the call counts `admitted` with [`Gate::count`].
     ///
     /// # Errors
-    /// The first reason that holds.
+    ///
+    /// Returns the first reason that applies.
     pub fn admit_business(
         &self,
         now: Instant,
@@ -259,7 +269,7 @@ impl Gate {
         consents: &Consents,
     ) -> Result<Outgoing, Denied> {
         let asked = match self.directory.number(id) {
-            None => Err((Reason::UnknownNumber, Because::Reason, None)),
+            None => Err((Reason::UnknownNumber, RefusalDetail::Reason, None)),
             Some(number) => match self.ask_business(now, wall, &number, user, consents) {
                 Ok((slot, permits, engaged)) => Ok((Admitted { number, slot, permits }, engaged)),
                 Err((reason, because)) => Err((reason, because, Some(number))),
@@ -271,11 +281,13 @@ impl Gate {
         })
     }
 
-    /// Would [`Gate::admit_business`] let the call in, had the account calls per second to spend? Asked when a call is
-    /// ordered, which waits for those; takes nothing. Counts denials.
+    /// Checks whether [`Gate::admit_business`] would admit the call if a permit were free. It runs
+    /// when a call is requested, before the call is queued for a permit, and takes nothing.
+    /// Refusals are counted.
     ///
     /// # Errors
-    /// The first reason that holds.
+    ///
+    /// Returns the first reason that applies.
     pub fn may_be_placed(
         &self,
         wall: Timestamp,
@@ -283,8 +295,9 @@ impl Gate {
         user: &str,
         consents: &Consents,
     ) -> Result<(), Denied> {
-        let room =
-            || number.slots.has_room().then_some(()).ok_or((Reason::NumberFull, Because::Reason));
+        let room = || {
+            number.slots.has_room().then_some(()).ok_or((Reason::NumberFull, RefusalDetail::Reason))
+        };
         self.forbidden(wall, number, user, consents).and_then(|_| room()).map_err(
             |(reason, because)| {
                 self.count(Direction::Outbound, reason.as_str());
@@ -293,48 +306,53 @@ impl Gate {
         )
     }
 
-    /// That a call to the user waits for its turn already: as if it were up (L9).
+    /// The refusal if a call to the same user is queued already, which counts as a live call.
     pub fn user_busy(&self, number: &Arc<NumberEntry>) -> Denied {
         self.count(Direction::Outbound, Reason::UserBusy.as_str());
-        Denied { reason: Reason::UserBusy, because: Because::Reason, number: Some(number.clone()) }
+        Denied {
+            reason: Reason::UserBusy,
+            because: RefusalDetail::Reason,
+            number: Some(number.clone()),
+        }
     }
 
-    /// When the account can spend the next of its calls per second, as far as is known: `now`, or later.
+    /// The earliest instant, `now` or later, at which the account is expected to have a free
+    /// permit.
     pub fn next_permit(&self, now: Instant, account: &AccountEntry) -> Instant {
         let since = self.since(now);
         now + Duration::from_nanos(account.room_at(since).saturating_sub(since))
     }
 
-    /// An account's calls per second, and how many of the last second are spent.
+    /// The account's limit of calls per second, and the permits spent in the last second.
     pub fn cps(&self, now: Instant, account: &AccountEntry) -> (usize, usize) {
         account.spent(self.since(now))
     }
 
-    /// The rings' time.
+    /// Nanoseconds since `origin`, the time of the rings.
     fn since(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.origin);
         since.as_secs().saturating_mul(1_000_000_000).saturating_add(since.subsec_nanos().into())
     }
 
-    /// The rules that forbid a call whatever room there is.
+    /// The rules that refuse a call even if slots and permits are free.
     fn forbidden(
         &self,
         wall: Timestamp,
         number: &NumberEntry,
         user: &str,
         consents: &Consents,
-    ) -> Result<PairKey, (Reason, Because)> {
-        let plain = |reason| (reason, Because::Reason);
+    ) -> Result<PairKey, (Reason, RefusalDetail)> {
+        let plain = |reason| (reason, RefusalDetail::Reason);
         let rules = &number.spec.permissions;
         if let Some(barred) = geo::barred(&number.spec.number, &rules.barred_countries) {
-            return Err((Reason::GeoBlocked, Because::Country(barred)));
+            return Err((Reason::GeoBlocked, RefusalDetail::Country(barred)));
         }
         if !number.spec.calling_enabled {
             return Err(plain(Reason::CallingDisabled));
         }
         let key = PairKey::new(&number.spec.phone_number_id, user);
         let permission = consents.may_call(&key, rules, wall);
-        permission.map_err(|refusal| (Reason::NoPermission, Because::Permission(refusal)))?;
+        permission.map_err(|refusal| (Reason::NoPermission, RefusalDetail::Permission(refusal)))?;
         if consents.is_engaged(&key) {
             return Err(plain(Reason::UserBusy));
         }
@@ -348,13 +366,13 @@ impl Gate {
         number: &NumberEntry,
         user: &str,
         consents: &Consents,
-    ) -> Result<(Slot, Permits, Engaged), (Reason, Because)> {
-        let plain = |reason| (reason, Because::Reason);
+    ) -> Result<(Slot, Permits, Engaged), (Reason, RefusalDetail)> {
+        let plain = |reason| (reason, RefusalDetail::Reason);
         let key = self.forbidden(wall, number, user, consents)?;
         let (slot, permits, ()) = self.ask(now, number, || Ok(())).map_err(plain)?;
         match consents.engage_alone(key) {
             Some(engaged) => Ok((slot, permits, engaged)),
-            // Another call to the user was faster.
+            // Another call to the user was admitted in between.
             None => {
                 number.account.give_back(permits);
                 Err(plain(Reason::UserBusy))
@@ -372,8 +390,8 @@ impl Gate {
         if !number.spec.calling_enabled {
             return Err(Reason::CallingDisabled);
         }
-        // Everything is looked at in its turn and taken only at the end, so that a call about to be refused holds
-        // nothing that another could have had.
+        // Everything is checked first and taken last, so that a call which is about to be refused
+        // never holds what another call could use.
         if !number.slots.has_room() {
             return Err(Reason::NumberFull);
         }
@@ -390,12 +408,14 @@ impl Gate {
         Ok((slot, permits, offer))
     }
 
-    /// Counts a decision in `offhook_admission_total`; `result` is a word of `model::metric::admission`.
+    /// Counts a decision in `offhook_admission_total`. `result` is a word of
+    /// `model::metric::admission`.
     pub fn count(&self, direction: Direction, result: &'static str) {
         metrics::counter!(metric::ADMISSION_TOTAL, "direction" => direction.as_str(), "result" => result).increment(1);
     }
 
-    /// Writes [`Directory::slots_in_use`] to `offhook_number_slots_in_use`; for whoever renders the metrics.
+    /// Writes [`Directory::slots_in_use`] to `offhook_number_slots_in_use`. Called before metrics
+    /// are rendered.
     pub fn publish_gauges(&self) {
         for (number, used) in self.directory.slots_in_use() {
             metrics::gauge!(metric::NUMBER_SLOTS_IN_USE, "number" => number.to_string())

@@ -1,14 +1,14 @@
-//! From which countries' numbers calls may go out (L18): by the *business* number's country code only; whom they call
-//! makes no difference, and who calls them neither (L19).
+//! Bars outbound calls by country. Only the country code of the *business* number counts, not the
+//! user's. Inbound calls are never barred.
 
 use model::{Country, E164, Origin};
 
-/// Territories that the bar of the United States takes in (`plivo-limits.md` L18).
+/// Territories that are barred together with the United States.
 const US_TERRITORIES: [&str; 5] = ["PR", "VI", "GU", "AS", "MP"];
 
-/// Whether calls from this number are barred by the list; says as what.
+/// Returns the barred country of this number, or `None` if the list does not bar it.
 ///
-/// A `+1` number whose area code is not known counts as barred where any country of `+1` is.
+/// A `+1` number with an unknown area code is barred if any `+1` country is.
 pub fn barred(number: &E164, list: &[Country]) -> Option<Barred> {
     match Origin::of(number) {
         Origin::Country(country) => {
@@ -20,17 +20,15 @@ pub fn barred(number: &E164, list: &[Country]) -> Option<Barred> {
     }
 }
 
-/// The country that is barred; none: an area code of `+1` that is no country's for sure.
+/// A barred country. `None` is a `+1` area code that belongs to no country for certain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Barred(pub Option<Country>);
 
 impl std::fmt::Display for Barred {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Some(country) => write!(f, "no calls may go out from numbers of {country}"),
-            None => {
-                f.write_str("no calls may go out from +1 numbers of an area code that is not known")
-            }
+            Some(country) => write!(f, "numbers of {country} may not place calls"),
+            None => f.write_str("+1 numbers with an unknown area code may not place calls"),
         }
     }
 }
@@ -42,7 +40,7 @@ mod tests {
     use model::{Country, E164};
 
     #[test]
-    fn l18_the_six_countries_and_their_neighbours() {
+    fn l18_six_countries_are_barred_by_default() {
         let list = Permissions::default().barred_countries;
         let is = |digits: &str| barred(&E164::parse(digits).unwrap(), &list).is_some();
         for digits in [
@@ -59,7 +57,7 @@ mod tests {
             "16715550123",
             "16845550123",
             "16705550123",
-            // Nobody's area codes.
+            // Unassigned area codes.
             "19995550123",
             "18005550123",
             "15555550123",
@@ -85,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn l18_another_list_bars_others() {
+    fn l18_a_configured_list_replaces_the_default() {
         let country = |code: &str| Country::parse(code).unwrap();
         let is = |digits: &str, list: &[&str]| {
             let list: Vec<_> = list.iter().map(|code| country(code)).collect();

@@ -1,8 +1,9 @@
-//! Numbers by Meta's id, as each thread has seen them last: a look-up that changes no memory which threads share.
+//! Numbers by Meta's id, cached per thread, so that a look-up writes no memory that threads share.
 //!
-//! A snapshot of the tables costs two such changes, and an admission is hardly more than what it changes. A thread's copy
-//! holds the entries weakly: what was replaced goes, tokens included, when the last call that began with it has ended,
-//! however long a thread sleeps on its copy. What such a copy keeps are the ids, and the bare memory of their entries.
+//! A snapshot of the tables costs two shared writes, and an admission does hardly more than that.
+//! The cache of a thread holds entries weakly: a replaced entry, with its tokens, is freed when the
+//! last call that started with it has ended, even if the thread sleeps. Only the ids and the bare
+//! allocations of the entries stay.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,41 +15,44 @@ use arc_swap::ArcSwap;
 use super::directory::NumberEntry;
 use model::PhoneNumberId;
 
-/// The last edition of any index: no two share one, so that a thread's copy says by it whose it is, too.
+/// The last edition number of all indexes. Numbers are unique across indexes, so they also tell the
+/// indexes of a thread's cache apart.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// The edition that this thread has looked in last.
+    /// The edition that this thread used last.
     static SEEN: RefCell<Option<Arc<Edition>>> = const { RefCell::new(None) };
 }
 
 /// The numbers of one state of the tables.
 #[derive(Debug, Default)]
 struct Edition {
-    /// 0 is empty.
+    /// 0 if empty.
     nr: u64,
-    /// Asked for every webhook. The ids in it are our own configuration's: no stranger can make them collide.
+    /// Looked up for every webhook. The ids come from the node's own configuration, so an attacker
+    /// cannot choose colliding keys.
     by_id: HashMap<PhoneNumberId, Weak<NumberEntry>, foldhash::fast::RandomState>,
 }
 
-/// The edition in force.
+/// The current edition.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// Set behind `edition`: a thread that reads it finds this edition or a newer one there.
+    /// Written after `edition`, so that a thread which reads this number finds that edition or a
+    /// newer one.
     nr: AtomicU64,
     edition: ArcSwap<Edition>,
 }
 
-/// What is known of an id.
-pub(super) enum Found {
+/// The result of a look-up.
+pub(super) enum Lookup {
     Entry(Arc<NumberEntry>),
-    /// Its entry was replaced at this very moment: the tables know more.
+    /// The entry was replaced at this moment. Look it up in the tables.
     Replaced,
     Unknown,
 }
 
 impl Index {
-    /// Puts these numbers in force; by one at a time.
+    /// Replaces all numbers. Calls must not overlap.
     pub(super) fn replace<'n>(&self, numbers: impl Iterator<Item = &'n Arc<NumberEntry>>) {
         let nr = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         let by_id = numbers
@@ -58,9 +62,9 @@ impl Index {
         self.nr.store(nr, Ordering::Release);
     }
 
-    /// The entry of an id, to keep.
+    /// Looks up the entry of an id.
     #[inline]
-    pub(super) fn find(&self, id: &PhoneNumberId) -> Found {
+    pub(super) fn find(&self, id: &PhoneNumberId) -> Lookup {
         SEEN.with_borrow_mut(|seen| {
             let nr = self.nr.load(Ordering::Acquire);
             let edition = match seen {
@@ -68,9 +72,9 @@ impl Index {
                 _ => seen.insert(self.edition.load_full()),
             };
             match edition.by_id.get(id).map(Weak::upgrade) {
-                Some(Some(entry)) => Found::Entry(entry),
-                Some(None) => Found::Replaced,
-                None => Found::Unknown,
+                Some(Some(entry)) => Lookup::Entry(entry),
+                Some(None) => Lookup::Replaced,
+                None => Lookup::Unknown,
             }
         })
     }

@@ -1,4 +1,5 @@
-//! `slots.rs` and `cps.rs` once more, with loom's atomics: every interleaving of two or three threads (R1).
+//! Runs `slots.rs` and `cps.rs` with loom's atomics, over every interleaving of two or three
+//! threads.
 
 mod sync {
     pub(super) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,7 +12,7 @@ mod cps;
 #[path = "slots.rs"]
 mod slots;
 
-/// What a careless hand would write: looks, then takes. The model must catch it, or it catches nothing.
+/// A deliberately racy implementation that checks before it takes. The model must catch it.
 mod racy {
     use super::sync::{AtomicU64, Ordering};
 
@@ -67,13 +68,13 @@ fn r01_three_threads_never_hold_more_slots_than_the_limit() {
 }
 
 #[test]
-fn r01_a_lowered_limit_holds_from_that_instant() {
+fn r01_a_lowered_limit_holds_immediately() {
     loom::model(|| {
         let slots = Slots::new(2);
         let held = slots.acquire().unwrap();
         let lower = thread::spawn(move || {
             slots.set_limit(1);
-            // `held` is the one call the limit allows: whoever gets a slot now got it before.
+            // `held` is the one call that the limit allows, so any other slot was taken before.
             let before = slots.in_use();
             let late = slots.acquire();
             assert!(late.is_none());
@@ -91,7 +92,7 @@ fn r01_a_lowered_limit_holds_from_that_instant() {
 
 #[test]
 fn r01_three_threads_and_a_limit_that_changes() {
-    // All interleavings take half a minute; those with at most three preemptions, a moment.
+    // All interleavings take half a minute. At most three preemptions take a moment.
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(|| {
@@ -134,7 +135,7 @@ fn r01_two_threads_share_one_permit_a_second() {
 }
 
 #[test]
-fn r01_the_ring_holds_over_turns_of_the_window() {
+fn r01_the_ring_holds_across_windows() {
     loom::model(|| {
         let ring = Arc::new(Ring::new(2));
         assert!(ring.take(0).is_some());
@@ -154,7 +155,7 @@ fn r01_the_ring_holds_over_turns_of_the_window() {
 }
 
 #[test]
-fn r01_a_permit_given_back_is_there_for_the_next() {
+fn r01_a_returned_permit_is_available_again() {
     loom::model(|| {
         let ring = Arc::new(Ring::new(1));
         let other = ring.clone();

@@ -1,5 +1,5 @@
-//! Where messages go: webhooks, and each number's routing for conversations to come. In memory, replaced whole; what is
-//! stored of it, and who may change it, is `inbox`'s business.
+//! Message routes in memory: webhooks, and each number's routing for new conversations. `inbox`
+//! stores them and checks permissions to change them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,27 +11,27 @@ use model::Secret;
 use model::{AuthId, PhoneNumberId, Routing, Timestamp};
 use xml::ast::DocUrl;
 
-/// A URL that an account's events are posted to.
+/// A URL that receives an account's events.
 #[derive(Clone, Debug)]
 pub struct Webhook {
     pub id: Uuid,
     pub account: AuthId,
     pub name: String,
     pub url: DocUrl,
-    /// Newest first: two while one takes the other's place.
+    /// Newest first. There are two during a rotation.
     pub secrets: Arc<[Secret]>,
     pub created: Timestamp,
-    /// It stands in the configuration, and goes when it goes there.
+    /// Whether the configuration file defines the webhook. It is removed with its entry there.
     pub in_file: bool,
 }
 
 /// Webhooks by their ids.
 pub type Webhooks = BTreeMap<Uuid, Arc<Webhook>>;
 
-/// Numbers' routing, where it was set.
+/// Routing of numbers for which it was set.
 pub type Routings = HashMap<PhoneNumberId, Routing>;
 
-/// Both, as they stand.
+/// Webhooks and routing in force.
 #[derive(Debug, Default)]
 pub struct MailRoutes {
     webhooks: ArcSwap<Webhooks>,
@@ -39,27 +39,24 @@ pub struct MailRoutes {
 }
 
 impl MailRoutes {
-    /// A webhook.
     pub fn webhook(&self, id: Uuid) -> Option<Arc<Webhook>> {
         self.webhooks.load().get(&id).cloned()
     }
 
-    /// All webhooks.
     pub fn webhooks(&self) -> Arc<Webhooks> {
         self.webhooks.load_full()
     }
 
-    /// What was set of a number's routing.
+    /// The routing of a number, or `None` if it was not set.
     pub fn routing(&self, number: &PhoneNumberId) -> Option<Routing> {
         self.numbers.load().get(number).copied()
     }
 
-    /// Numbers' routing.
     pub fn routings(&self) -> Arc<Routings> {
         self.numbers.load_full()
     }
 
-    /// Puts other webhooks in force; two who do it at the same moment both count.
+    /// Changes the webhooks. Concurrent changes are all applied.
     pub fn change_webhooks(&self, change: impl Fn(&mut Webhooks)) {
         self.webhooks.rcu(|webhooks| {
             let mut webhooks = Webhooks::clone(webhooks);
@@ -68,7 +65,7 @@ impl MailRoutes {
         });
     }
 
-    /// Puts other routing in force; two who do it at the same moment both count.
+    /// Changes the routing. Concurrent changes are all applied.
     pub fn change_routings(&self, change: impl Fn(&mut Routings)) {
         self.numbers.rcu(|numbers| {
             let mut numbers = Routings::clone(numbers);

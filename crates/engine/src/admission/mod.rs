@@ -1,9 +1,10 @@
-//! May this call start? One synchronous, lock-free answer with a named reason.
+//! Decides whether a call may start.
 //!
-//! [`Directory`] holds the routing tables with their live counters: [`Slots`] of a number, [`Ring`] of an
-//! account's calls per second. [`Gate::admit`] asks them and gives an [`Admitted`], which can be had in no other
-//! way, or a [`Refused`]; for a call that goes out, [`Gate::admit_business`] asks [`geo`] and [`permission`] too. Nothing
-//! here waits, reads a clock or knows a call.
+//! [`Directory`] holds the routing tables and their live counters: the [`Slots`] of each number and
+//! the [`Ring`] of each account's calls per second. [`Gate::admit`] checks them without a lock and
+//! returns an [`Admitted`], which nothing else can create, or a [`Refused`] with the reason.
+//! [`Gate::admit_business`] also checks [`geo`] and [`permission`] for outbound calls. Nothing in
+//! this module waits or reads a clock.
 
 mod backlog;
 pub mod book;
@@ -24,7 +25,7 @@ mod loom_model;
 #[cfg(test)]
 mod tests;
 
-/// The atomics the counters are built on; `loom_model` includes the same files with loom's.
+/// The atomics of the counters. `loom_model` includes the same files with loom's atomics.
 mod sync {
     pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 }
@@ -34,9 +35,9 @@ pub use directory::{
     AccountEntry, AccountSpec, ApplicationSpec, Directory, DirectoryError, NumberEntry, NumberSpec,
     Specs, Tables,
 };
-pub use gate::{Admitted, Because, Denied, Gate, Outgoing, Reason, Refused, WebAdmitted};
+pub use gate::{Admitted, Denied, Gate, Outgoing, Reason, RefusalDetail, Refused, WebAdmitted};
 pub use lag::Lag;
 pub use mail::{MailRoutes, Routings, Webhook, Webhooks};
-pub use pressure::{Pressure, Starting, Strain};
+pub use pressure::{Pressure, SetUpTicket, Strain};
 pub use settings::AdmissionSettings;
 pub use slots::{Slot, Slots};

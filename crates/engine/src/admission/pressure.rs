@@ -1,10 +1,12 @@
-//! Whether the node as a whole can take another call, or another webhook (R10), whatever the customers' limits say. Past
-//! any bound here a call is refused as `overloaded`, so that those that are up, and their sound, go on as if nothing were.
+//! Tracks whether the node as a whole can take another call or webhook, apart from customers'
+//! limits. Beyond any of its bounds a call is refused as `overloaded`, so that live calls and their
+//! media are not affected.
 //!
-//! What there is too much of is told by how long it waits: set-ups stand in a line (`backlog`) and begin by turns, which
-//! `call` gives; what is left of the processor goes to webhooks, and where those come late as well, the door sheds
-//! (`lag`). Nothing here measures: `node` feeds it with how late a waker came and how much memory is left, and `now` is
-//! an argument; as long as nobody asks there is nothing to be decided, and whoever measures may rest. Lock-free.
+//! The measure of load is waiting time. Set-ups wait in a queue (`backlog`) and start in turn.
+//! Webhooks get the remaining processor time; if they are late too, the listener sheds them
+//! (`lag`). Nothing is measured here: `node` reports how late wakers come and how much memory is
+//! left, and `now` is an argument. While nothing asks for admission, the measuring task may rest.
+//! Lock-free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,30 +18,30 @@ use super::backlog::Backlog;
 use model::WaitToken;
 use model::{Health, metric};
 
-/// What a node has too much of: `why` of `offhook_overloaded_total`.
+/// The overloaded resource. The `why` label of `offhook_overloaded_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strain {
     /// Live calls.
     Calls,
-    /// Calls that wait to be set up: more than came at any one instant.
+    /// Calls that wait for set-up, more than one burst.
     SetUps,
-    /// Work: it begins late, or calls wait for too long to be set up.
+    /// Work: tasks start late, or calls wait too long for set-up.
     Lag,
     Memory,
-    /// Calls can be neither stored nor journalled (R11).
+    /// Calls can be written neither to the store nor to the journal.
     Store,
-    /// The media threads are behind with their orders.
+    /// The media threads are behind with their commands.
     Media,
-    /// Requests to Graph of that number.
+    /// Graph requests of this number.
     Graph,
 }
 
 impl Strain {
-    /// All of them.
+    /// All values.
     pub const ALL: [Self; 7] =
         [Self::Calls, Self::SetUps, Self::Lag, Self::Memory, Self::Store, Self::Media, Self::Graph];
 
-    /// The metric's word, and the log's.
+    /// The word used as metric label and in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Calls => "calls",
@@ -52,13 +54,13 @@ impl Strain {
         }
     }
 
-    /// Counts a call that was refused for it.
+    /// Counts a call that was refused for this reason.
     pub fn count(self) {
         metrics::counter!(metric::OVERLOADED_TOTAL, "why" => self.as_str()).increment(1);
     }
 }
 
-/// Shared by who measures and who asks.
+/// The load of the node, shared by the task that measures it and by the code that admits.
 #[derive(Debug)]
 pub struct Pressure {
     health: Health,
@@ -66,17 +68,17 @@ pub struct Pressure {
     out_of_memory: AtomicBool,
     late: AtomicBool,
     shedding: AtomicBool,
-    /// Webhooks that are let in while the door sheds, until the next word.
+    /// Webhooks that are still accepted until the next measurement while others are shed.
     let_in: AtomicUsize,
-    /// Somebody has asked since that was looked at.
+    /// Whether admission was requested since the last [`Pressure::was_asked`].
     asked: AtomicBool,
-    /// Who measures rests until somebody asks.
+    /// Whether the measuring task waits in [`Pressure::asked`].
     resting: AtomicBool,
-    stirred: Notify,
+    requested: Notify,
 }
 
 impl Pressure {
-    /// No strain yet; `origin` is any instant before the first call.
+    /// Creates a state without load. `origin` is any instant before the first call.
     pub fn new(health: Health, origin: Instant) -> Arc<Self> {
         Arc::new(Self {
             health,
@@ -87,65 +89,69 @@ impl Pressure {
             let_in: AtomicUsize::new(0),
             asked: AtomicBool::new(false),
             resting: AtomicBool::new(false),
-            stirred: Notify::new(),
+            requested: Notify::new(),
         })
     }
 
-    /// Memory is nearly used up, or not any more.
+    /// Reports whether memory is nearly used up.
     pub fn out_of_memory(&self, nearly: bool) {
         self.out_of_memory.store(nearly, Ordering::Relaxed);
     }
 
-    /// Work as such begins late, or not any more: once calls are refused, what is under way goes before any further one.
+    /// Reports whether tasks start late. Once calls are being refused, no call is then admitted
+    /// before the work in progress is done.
     pub fn late(&self, late: bool) {
         self.late.store(late, Ordering::Relaxed);
     }
 
-    /// Of the webhooks to come so many are taken and the others shed; none: all are taken.
+    /// Sets how many of the next webhooks are accepted. `None` accepts all.
     pub fn shed(&self, but: Option<usize>) {
         self.let_in.store(but.unwrap_or(0), Ordering::Relaxed);
         self.shedding.store(but.is_some(), Ordering::Relaxed);
     }
 
-    /// Whether anybody has asked for anything since this was asked last.
+    /// Whether admission was requested since the last call of this method.
     pub fn was_asked(&self) -> bool {
         self.asked.swap(false, Ordering::SeqCst)
     }
 
-    /// Waits until somebody asks. For one at a time.
+    /// Waits until admission is requested. Only one task may wait.
     pub async fn asked(&self) {
         self.resting.store(true, Ordering::SeqCst);
-        // Whoever asked before that saw nobody resting.
+        // A request before that store did not see this task resting.
         if !self.was_asked() {
-            self.stirred.notified().await;
+            self.requested.notified().await;
         }
         self.resting.store(false, Ordering::SeqCst);
     }
 
-    /// Somebody asks. A look or two at what seldom changes, while webhooks come.
-    fn stir(&self) {
+    /// Records a request for admission. While webhooks keep coming this costs one or two loads of
+    /// rarely written memory.
+    fn note_request(&self) {
         if !self.asked.load(Ordering::SeqCst) {
             self.asked.store(true, Ordering::SeqCst);
             if self.resting.load(Ordering::SeqCst) {
-                self.stirred.notify_one();
+                self.requested.notify_one();
             }
         }
     }
 
-    /// Whether a webhook is taken, before anything of it is read; if not, Meta is asked to come again.
-    pub fn takes_webhook(&self) -> bool {
-        self.stir();
+    /// Whether a webhook is accepted, decided before any of it is read. If not, Meta is asked to
+    /// send it again.
+    pub fn accepts_webhook(&self) -> bool {
+        self.note_request();
         let one_less = |left: usize| left.checked_sub(1);
         !self.shedding.load(Ordering::Relaxed)
             || self.let_in.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
     }
 
-    /// A place in the line of set-ups, taken at `now`.
+    /// Takes a place in the queue of set-ups at `now`.
     ///
     /// # Errors
-    /// What forbids a further call.
-    pub fn begin(self: &Arc<Self>, now: Instant) -> Result<Starting, Strain> {
-        self.stir();
+    ///
+    /// Returns the reason why no further call can be taken.
+    pub fn begin(self: &Arc<Self>, now: Instant) -> Result<SetUpTicket, Strain> {
+        self.note_request();
         if self.health.is_store_broken() {
             return Err(Strain::Store);
         }
@@ -153,20 +159,20 @@ impl Pressure {
             return Err(Strain::Memory);
         }
         let place = Some(self.backlog.join(now, self.late.load(Ordering::Relaxed))?);
-        Ok(Starting { place, pressure: self.clone() })
+        Ok(SetUpTicket { place, pressure: self.clone() })
     }
 }
 
-/// A call that waits for its turn to be set up; its place is given back on drop.
+/// A place in the queue of set-ups. Dropping it leaves the queue.
 #[derive(Debug)]
 #[must_use]
-pub struct Starting {
+pub struct SetUpTicket {
     place: Option<WaitToken>,
     pressure: Arc<Pressure>,
 }
 
-impl Starting {
-    /// Its turn has come.
+impl SetUpTicket {
+    /// Marks that the set-up has started.
     pub fn begun(mut self) {
         if let Some(place) = self.place.take() {
             self.pressure.backlog.line().serve(place);
@@ -174,7 +180,7 @@ impl Starting {
     }
 }
 
-impl Drop for Starting {
+impl Drop for SetUpTicket {
     fn drop(&mut self) {
         if self.place.take().is_some() {
             self.pressure.backlog.line().leave();
@@ -190,12 +196,12 @@ mod tests {
     use model::Timestamp;
 
     #[test]
-    fn every_strain_has_its_series_from_the_start() {
+    fn every_strain_has_its_metric_label() {
         assert_eq!(Strain::ALL.map(Strain::as_str).as_slice(), model::metric::STRAINS);
     }
 
     #[test]
-    fn r10_each_strain_refuses_and_lets_go() {
+    fn r10_each_strain_refuses_until_it_ends() {
         let health = Health::new();
         let now = Clock::stepped(Timestamp::default()).now();
         let pressure = Pressure::new(health.clone(), now);
@@ -207,7 +213,7 @@ mod tests {
         health.set_store_broken(false);
         pressure.out_of_memory(false);
         pressure.late(true);
-        assert!(pressure.begin(now).is_ok(), "no call was refused for want of time");
+        assert!(pressure.begin(now).is_ok(), "late work alone refuses no call");
         let mut begun: Vec<_> = (0..BURST).map(|_| pressure.begin(now).expect("room")).collect();
         assert_eq!(pressure.begin(now).err(), Some(Strain::SetUps));
         assert_eq!(pressure.begin(now).err(), Some(Strain::Lag));
@@ -220,28 +226,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r10_who_measures_rests_until_somebody_asks() {
+    async fn r10_measuring_rests_until_admission_is_requested() {
         let now = Clock::stepped(Timestamp::default()).now();
         let pressure = Pressure::new(Health::new(), now);
         assert!(!pressure.was_asked());
-        assert!(pressure.takes_webhook());
+        assert!(pressure.accepts_webhook());
         pressure.asked().await;
-        assert!(!pressure.was_asked(), "told of it");
+        assert!(!pressure.was_asked(), "already reported");
         let mut resting = std::pin::pin!(pressure.asked());
         assert!(futures_util::poll!(&mut resting).is_pending());
-        assert!(pressure.takes_webhook());
+        assert!(pressure.accepts_webhook());
         resting.await;
         assert!(pressure.was_asked());
         let mut resting = std::pin::pin!(pressure.asked());
         assert!(futures_util::poll!(&mut resting).is_pending());
-        assert!(pressure.begin(now).is_ok(), "a call that we place");
+        assert!(pressure.begin(now).is_ok(), "an outbound call");
         resting.await;
     }
 
     #[test]
-    fn r10_a_door_that_sheds_takes_as_many_as_it_was_told() {
+    fn r10_shedding_accepts_the_given_number_of_webhooks() {
         let pressure = Pressure::new(Health::new(), Clock::stepped(Timestamp::default()).now());
-        let taken = |of: usize| (0..of).filter(|_| pressure.takes_webhook()).count();
+        let taken = |of: usize| (0..of).filter(|_| pressure.accepts_webhook()).count();
         assert_eq!(taken(1_000), 1_000);
         pressure.shed(Some(7));
         assert_eq!(taken(1_000), 7);

@@ -16,7 +16,7 @@ pub struct AdmissionSettings<'c> {
     pub app_id: Option<&'c str>,
     /// `meta.app_secret`.
     pub app_secret: &'c Secret,
-    /// `meta.access_token`, which serves WABAs without a token of their own.
+    /// `meta.access_token`, used for WABAs without their own token.
     pub access_token: Option<&'c Secret>,
     /// `answer.allow_insecure`.
     pub allow_insecure: bool,
@@ -25,9 +25,9 @@ pub struct AdmissionSettings<'c> {
 /// `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Live calls of a number.
+    /// Simultaneous calls of a number.
     pub calls_per_number: u32,
-    /// Calls per second of an account that has no `cps` of its own.
+    /// Calls per second of an account without its own `cps`.
     pub default_cps: u32,
     pub max_call_seconds: u64,
     pub drain_seconds: u64,
@@ -57,7 +57,7 @@ pub struct Permissions {
     pub request_seconds: u64,
     pub prompt_after: u32,
     pub revoke_after: u32,
-    /// Countries whose business numbers may not place calls.
+    /// Business numbers of these countries may not place calls.
     pub barred_countries: Vec<Country>,
 }
 
@@ -87,8 +87,8 @@ pub struct AccountSettings {
     pub auth_token: Secret,
     /// The token before a rotation. While it is set, both tokens authenticate and sign.
     pub auth_token_previous: Option<Secret>,
-    /// Calls per second. `None` is `limits.default_cps` for a main account, and no limit beside
-    /// the main account's for a subaccount.
+    /// Calls per second. `None` is `limits.default_cps` for a main account, and no limit beside the
+    /// main account's for a subaccount.
     pub cps: Option<u32>,
     pub api_keys: Vec<ApiKey>,
     /// The main account of a subaccount.
@@ -119,13 +119,13 @@ pub struct NumberSettings {
     pub waba: WabaId,
     pub alias: String,
     pub calling_enabled: bool,
-    /// Whether the file has the key `calling_enabled`. If it does not, the value that was set
-    /// while the node ran stays in force.
+    /// Whether the file has the key `calling_enabled`. If it does not, the value that was set while
+    /// the node ran stays in force.
     pub calling_named: bool,
-    /// The application whose URLs serve where the number has no `answer_url`.
+    /// The application to use if the number has no `answer_url`.
     pub app_id: Option<AppId>,
-    /// Kept as written, because signatures cover the text. A number with calling enabled has
-    /// this or `app_id`.
+    /// Kept as written, because signatures cover the text. A number with calling enabled has this
+    /// or `app_id`.
     pub answer_url: Option<DocUrl>,
     pub answer_method: Method,
     pub fallback_url: Option<DocUrl>,

@@ -1,21 +1,22 @@
-//! Simultaneous calls of one business number (L4, R1): a count and its limit in one atomic word.
+//! Counts the simultaneous calls of one business number against its limit, in one atomic word.
 //!
-//! Both live in the same word so that an acquisition is checked against the limit of that very instant. A
-//! [`Slot`] gives itself back when dropped; there is no other release.
+//! Count and limit share the word so that every acquisition is checked against the limit of that
+//! instant. A [`Slot`] is released by dropping it and in no other way.
 
 use crossbeam_utils::CachePadded;
 
 use super::sync::{AtomicU64, Ordering};
 
-/// Slots of one number; shared by its directory entries, old and new, and by the slots taken. They are never freed: a
-/// number that comes back finds its live calls counted, and to count who holds them would cost each call two more changes.
+/// The slots of one number, shared by its directory entries and by the slots taken. They are never
+/// freed: a number that is removed and added again finds its live calls counted, and a reference
+/// count would cost each call two more writes.
 pub struct Slots {
     /// Upper half: the limit. Lower half: slots in use.
     word: CachePadded<AtomicU64>,
     high_water: AtomicU64,
 }
 
-/// One slot, held as long as the call.
+/// One slot, held for as long as the call.
 #[must_use = "a slot dropped at once is given back at once"]
 pub struct Slot(&'static Slots);
 
@@ -32,7 +33,7 @@ fn word_of(limit: u32, used: u32) -> u64 {
 }
 
 impl Slots {
-    /// `limit` free slots, of a number that had none.
+    /// Creates `limit` free slots.
     pub fn new(limit: u32) -> &'static Self {
         Box::leak(Box::new(Self {
             word: CachePadded::new(AtomicU64::new(word_of(limit, 0))),
@@ -40,7 +41,7 @@ impl Slots {
         }))
     }
 
-    /// Takes a slot; none if as many as the limit are in use.
+    /// Takes a slot, or returns `None` if the limit is reached.
     #[inline]
     pub fn acquire(&'static self) -> Option<Slot> {
         let mut word = self.word.load(Ordering::Relaxed);
@@ -65,14 +66,15 @@ impl Slots {
         Some(Slot(self))
     }
 
-    /// Whether a slot is free at this instant; another may take it first.
+    /// Whether a slot is free at this instant. Another thread may take it first.
     #[inline]
     pub fn has_room(&self) -> bool {
         let word = self.word.load(Ordering::Relaxed);
         used(word) < limit(word)
     }
 
-    /// Changes the limit. Lowering it ends no call: nothing is given out until enough slots have come back.
+    /// Changes the limit. A lower limit ends no call: no slot is given out until enough have been
+    /// released.
     pub fn set_limit(&self, limit: u32) {
         let mut word = self.word.load(Ordering::Relaxed);
         while let Err(now) = self.word.compare_exchange_weak(
@@ -95,7 +97,7 @@ impl Slots {
         limit(self.word.load(Ordering::Acquire))
     }
 
-    /// The most slots that were ever in use together (R1's test).
+    /// The highest number of slots that were in use at the same time.
     pub fn high_water(&self) -> u64 {
         self.high_water.load(Ordering::Acquire)
     }
@@ -103,7 +105,8 @@ impl Slots {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // Never borrows from the upper half: this guard's own acquisition is among those counted.
+        // This cannot borrow from the upper half: the acquisition of this guard is part of the
+        // count.
         self.0.word.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -1,4 +1,4 @@
-//! Properties of the counters with real threads, and the gate's order of reasons.
+//! Properties of the counters with real threads, and the order of the gate's checks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
@@ -31,7 +31,7 @@ fn r01_a_million_admissions_from_eight_threads_reach_the_limit_and_never_pass_it
                             admitted += 1;
                             held.push_back(slot);
                         }
-                        // The number is full: one of this thread's calls ends.
+                        // The number is full, so one of this thread's calls ends.
                         None if held.pop_front().is_none() => std::thread::yield_now(),
                         None => {}
                     }
@@ -46,18 +46,18 @@ fn r01_a_million_admissions_from_eight_threads_reach_the_limit_and_never_pass_it
 }
 
 #[test]
-fn r01_a_slot_comes_back_from_a_panic() {
+fn r01_a_panic_releases_the_slot() {
     let slots = Slots::new(1);
     let ended = std::thread::spawn(move || {
         let _slot = slots.acquire();
-        std::panic::resume_unwind(Box::new("the call fell over"));
+        std::panic::resume_unwind(Box::new("the call panicked"));
     });
     assert!(ended.join().is_err());
     assert_eq!(slots.in_use(), 0);
 }
 
 #[test]
-fn r01_a_lowered_limit_ends_nothing_and_refuses_until_below() {
+fn r01_a_lowered_limit_ends_no_call_and_refuses_until_below() {
     let slots = Slots::new(3);
     let held: Vec<_> = (0..3).map(|_| slots.acquire().unwrap()).collect();
     slots.set_limit(1);
@@ -69,7 +69,7 @@ fn r01_a_lowered_limit_ends_nothing_and_refuses_until_below() {
     assert!(slots.acquire().is_some());
 }
 
-/// No `cps` + 1 of these admission times lie within a second.
+/// Whether no second contains `cps` + 1 of these admission times.
 fn exact(times: &mut [u64], cps: usize) -> bool {
     times.sort_unstable();
     times.windows(cps + 1).all(|w| w[cps] - w[0] >= SECOND)
@@ -87,7 +87,7 @@ fn r01_no_second_holds_more_than_cps_with_eight_threads() {
                 std::thread::spawn(move || {
                     let mut admitted = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
-                        // Each thread reads a clock that runs on, and is then overtaken by the others at random.
+                        // All threads read one advancing clock, and others overtake them at random.
                         let now = ticks.fetch_add(40_009, Ordering::Relaxed) + thread * 1_013;
                         if ring.take(now).is_some() {
                             admitted.push(now);
@@ -111,7 +111,7 @@ fn r01_no_second_holds_more_than_cps_with_eight_threads() {
     }
 }
 
-/// Ten lines that are plainly right: every admission time in a list.
+/// A reference model that is obviously correct: it lists all admission times.
 #[derive(Default)]
 struct Model(Vec<u64>);
 
@@ -139,7 +139,7 @@ proptest! {
     }
 
     #[test]
-    fn r01_windows_stay_exact_when_time_runs_back_between_threads(
+    fn r01_windows_stay_exact_when_clocks_of_threads_differ(
         cps in 1u32..8,
         steps in prop::collection::vec((0u64..SECOND / 3, 0u64..SECOND), 1..300),
     ) {
@@ -155,7 +155,7 @@ proptest! {
     }
 
     #[test]
-    fn r01_a_changed_rate_holds_for_every_window_after_the_change(
+    fn r01_a_changed_rate_applies_to_every_window_after_the_change(
         rates in prop::collection::vec(1u32..70, 1..6),
         steps in prop::collection::vec(0u64..SECOND / 30, 200),
     ) {
@@ -170,7 +170,7 @@ proptest! {
                 }
             }
             prop_assert!(exact(&mut admitted, rate as usize));
-            // A second of quiet, and the whole rate is there at once.
+            // After an idle second the whole rate is available immediately.
             now += SECOND;
             let burst = (0..=rate).filter(|_| ring.take(now).is_some()).count();
             prop_assert_eq!(burst, rate as usize);
@@ -178,7 +178,7 @@ proptest! {
     }
 }
 
-/// Admissions of the ring's last second: what it would still give, taken from its limit, and given back.
+/// Admissions in the ring's last second, measured by taking all free permits and returning them.
 fn ring_count(ring: &Ring, now: u64) -> usize {
     let permits: Vec<_> = std::iter::from_fn(|| ring.take(now)).collect();
     let free = permits.len();
@@ -238,7 +238,7 @@ impl World {
 }
 
 #[test]
-fn reasons_come_in_the_order_of_the_spec_and_cost_nothing() {
+fn checks_run_in_the_documented_order_and_spend_nothing() {
     let mut disabled = number("447700900123", "4", "MA1", 1);
     disabled.calling_enabled = false;
     let world = World::new(
@@ -290,12 +290,12 @@ fn r01_refused_and_withdrawn_calls_spend_no_permit() {
     assert_eq!(
         world.admit("1").unwrap_err(),
         Reason::CpsExceeded,
-        "a call that began has spent its permit"
+        "a started call has spent its permit"
     );
 }
 
 #[test]
-fn r01_a_main_accounts_rate_counts_its_subaccounts_and_theirs_is_an_inner_one() {
+fn r01_a_main_accounts_rate_includes_its_subaccounts() {
     let world = World::new(
         vec![
             account("SA1", Some("MA1"), Some(2)),
@@ -315,7 +315,7 @@ fn r01_a_main_accounts_rate_counts_its_subaccounts_and_theirs_is_an_inner_one() 
     assert_eq!(world.admit("main").unwrap_err(), Reason::CpsExceeded);
     world.clock.step(Duration::from_millis(1_000));
     held.extend(["main", "main", "two"].map(|id| world.admit(id).unwrap()));
-    // The main account refuses: the inner permit must be there again when it lets in once more.
+    // The main account refuses, so the subaccount's permit must be returned.
     assert_eq!(world.admit("one").unwrap_err(), Reason::CpsExceeded);
     world.clock.step(Duration::from_millis(1_000));
     held.extend(["one", "one"].map(|id| world.admit(id).unwrap()));
@@ -332,7 +332,7 @@ fn live_counters_survive_a_replacement_and_an_absence() {
     assert_eq!(world.admit("1").unwrap_err(), Reason::UnknownNumber);
     assert_eq!(world.admit("1-new").unwrap_err(), Reason::NumberFull);
     directory.replace(accounts(), vec![]).unwrap();
-    assert_eq!(directory.slots_in_use()[0].1, 1, "its call goes on");
+    assert_eq!(directory.slots_in_use()[0].1, 1, "its call is still live");
     directory.replace(accounts(), vec![number("918035737458", "1", "MA1", 2)]).unwrap();
     let second = world.admit("1").unwrap();
     assert_eq!(world.admit("1").unwrap_err(), Reason::NumberFull);
@@ -345,7 +345,7 @@ fn live_counters_survive_a_replacement_and_an_absence() {
 }
 
 #[test]
-fn a_thread_that_looked_sees_what_replaces_it_and_keeps_none_of_it() {
+fn a_threads_cache_sees_replacements_and_keeps_no_entry_alive() {
     let accounts = |token: &str| {
         vec![AccountSpec {
             tokens: vec![model::Secret::new(token)],
@@ -363,7 +363,7 @@ fn a_thread_that_looked_sees_what_replaces_it_and_keeps_none_of_it() {
         scope.spawn(|| {
             assert!(find("1").is_some());
             turn.wait();
-            // Asleep on its copy, while the tables are replaced.
+            // The thread waits with its cache while the tables are replaced.
             done.wait();
             assert!(find("1").is_none() && find("2").is_some() && find("3").is_some());
         });
@@ -372,8 +372,8 @@ fn a_thread_that_looked_sees_what_replaces_it_and_keeps_none_of_it() {
         let (gone, kept) = (Arc::downgrade(&entry), Arc::downgrade(&held));
         drop(entry);
         directory.replace(accounts("second"), numbers(&["2", "3"])).unwrap();
-        assert!(gone.upgrade().is_none(), "nobody's any more, the sleeping thread's neither");
-        assert!(kept.upgrade().is_some(), "a call has it");
+        assert!(gone.upgrade().is_none(), "not even the waiting thread keeps it");
+        assert!(kept.upgrade().is_some(), "a call holds it");
         let tokens = |entry: &NumberEntry| {
             entry.account.tokens.iter().map(|t| t.reveal().to_owned()).collect::<Vec<_>>()
         };
@@ -385,7 +385,7 @@ fn a_thread_that_looked_sees_what_replaces_it_and_keeps_none_of_it() {
         assert!(kept.upgrade().is_none());
         done.wait();
     });
-    // Another directory's numbers are another's, on the same thread too.
+    // The cache must tell another directory's numbers apart, on the same thread.
     let other = Directory::new(10);
     assert!(other.number(&PhoneNumberId::from("2")).is_none());
     assert!(find("2").is_some());
@@ -413,7 +413,7 @@ fn numbers_are_found_while_they_are_replaced() {
 }
 
 #[test]
-fn another_default_comes_with_tables_that_are_sound_or_not_at_all() {
+fn a_new_default_rate_applies_only_with_valid_tables() {
     let tables = || (vec![account("MA1", None, None)], vec![number("918035737458", "1", "MA1", 9)]);
     let (accounts, numbers) = tables();
     let world = World::new(accounts, numbers);
@@ -433,7 +433,7 @@ fn another_default_comes_with_tables_that_are_sound_or_not_at_all() {
 }
 
 #[test]
-fn tables_that_name_the_unknown_change_nothing() {
+fn invalid_tables_change_nothing() {
     let directory = Directory::new(10);
     directory
         .replace(vec![account("MA1", None, None)], vec![number("918035737458", "1", "MA1", 1)])
@@ -476,15 +476,15 @@ fn a_real_instant_before_the_origin_is_harmless() {
     assert_eq!(admit(world.clock.now()).unwrap_err().reason, Reason::CpsExceeded);
 }
 
-/// The business's calls: one number for each way to be refused.
-struct Outside {
+/// Outbound calls, with one number for each reason of refusal.
+struct OutboundWorld {
     world: World,
     consents: permission::Consents,
 }
 
 const USER: &str = "919412341234";
 
-impl Outside {
+impl OutboundWorld {
     fn new() -> Self {
         let mut disabled = number("447700900123", "off", "MA1", 1);
         disabled.calling_enabled = false;
@@ -532,105 +532,105 @@ impl Outside {
 }
 
 #[test]
-fn a_call_out_is_refused_by_the_first_rule_of_the_specs_order() {
-    let desk = Outside::new();
-    assert_eq!(desk.refused("9"), Reason::UnknownNumber);
-    // Barred before disabled, both before permission.
-    assert_eq!(desk.refused("us"), Reason::GeoBlocked);
-    assert_eq!(desk.refused("tr"), Reason::GeoBlocked);
-    assert_eq!(desk.refused("off"), Reason::CallingDisabled);
-    let denied = desk.call("1").unwrap_err();
+fn an_outbound_call_is_refused_by_the_first_failing_check() {
+    let outbound = OutboundWorld::new();
+    assert_eq!(outbound.refused("9"), Reason::UnknownNumber);
+    // Barred countries are checked before disabled calling, and both before permission.
+    assert_eq!(outbound.refused("us"), Reason::GeoBlocked);
+    assert_eq!(outbound.refused("tr"), Reason::GeoBlocked);
+    assert_eq!(outbound.refused("off"), Reason::CallingDisabled);
+    let denied = outbound.call("1").unwrap_err();
     assert_eq!(
         denied.to_string(),
         "no_permission: the user has not been asked for permission to be called"
     );
-    desk.grant("1");
-    let held = desk.call("1").unwrap();
-    // The pair before the number's slots.
-    assert_eq!(desk.refused("1"), Reason::UserBusy);
+    outbound.grant("1");
+    let held = outbound.call("1").unwrap();
+    // The pair is checked before the number's slots.
+    assert_eq!(outbound.refused("1"), Reason::UserBusy);
     let other = permission::PairKey::new(&"1".into(), "16315553601");
     let forever = permission::Event::Replied {
         at: None,
         reply: permission::Reply::Accept { permanent: true, expiration: None },
     };
-    desk.consents.apply(&other, &permission::Rules::default(), desk.wall(), forever);
-    let second = desk.world.gate.admit_business(
-        desk.world.clock.now(),
-        desk.wall(),
+    outbound.consents.apply(&other, &permission::Rules::default(), outbound.wall(), forever);
+    let second = outbound.world.gate.admit_business(
+        outbound.world.clock.now(),
+        outbound.wall(),
         &"1".into(),
         &other.user,
-        &desk.consents,
+        &outbound.consents,
     );
     assert_eq!(second.unwrap_err().reason, Reason::NumberFull, "the number before the rate");
     drop(held);
-    desk.grant("jm");
-    drop(desk.call("jm").unwrap());
-    assert_eq!(desk.refused("jm"), Reason::CpsExceeded);
-    desk.world.clock.step(Duration::from_secs(1));
-    desk.world.gate.drain();
-    assert_eq!(desk.refused("jm"), Reason::Draining);
+    outbound.grant("jm");
+    drop(outbound.call("jm").unwrap());
+    assert_eq!(outbound.refused("jm"), Reason::CpsExceeded);
+    outbound.world.clock.step(Duration::from_secs(1));
+    outbound.world.gate.drain();
+    assert_eq!(outbound.refused("jm"), Reason::Draining);
 }
 
 #[test]
-fn a_call_that_waited_for_its_turn_is_asked_about_again() {
-    let desk = Outside::new();
-    desk.grant("jm");
-    drop(desk.call("jm").unwrap());
-    assert_eq!(desk.refused("jm"), Reason::CpsExceeded);
-    desk.world.clock.step(Duration::from_secs(1));
-    (0..4).for_each(|_| desk.event("jm", permission::Event::Unanswered));
-    assert_eq!(desk.refused("jm"), Reason::NoPermission);
-    desk.world.clock.step(Duration::from_secs(200));
-    desk.grant("jm");
-    (0..5).for_each(|_| desk.event("jm", permission::Event::Connected));
-    let denied = desk.call("jm").unwrap_err();
+fn a_queued_call_is_checked_again_at_its_turn() {
+    let outbound = OutboundWorld::new();
+    outbound.grant("jm");
+    drop(outbound.call("jm").unwrap());
+    assert_eq!(outbound.refused("jm"), Reason::CpsExceeded);
+    outbound.world.clock.step(Duration::from_secs(1));
+    (0..4).for_each(|_| outbound.event("jm", permission::Event::Unanswered));
+    assert_eq!(outbound.refused("jm"), Reason::NoPermission);
+    outbound.world.clock.step(Duration::from_secs(200));
+    outbound.grant("jm");
+    (0..5).for_each(|_| outbound.event("jm", permission::Event::Connected));
+    let denied = outbound.call("jm").unwrap_err();
     assert_eq!(
         (denied.reason, denied.again()),
-        (Reason::NoPermission, Some(desk.wall().plus(Duration::from_secs(86_400))))
+        (Reason::NoPermission, Some(outbound.wall().plus(Duration::from_secs(86_400))))
     );
     assert!(denied.to_string().contains("daily_limit"), "{denied}");
 }
 
 #[test]
-fn l09_a_user_is_on_one_line_with_a_number_and_the_pair_is_free_when_the_last_call_ends() {
-    let desk = Outside::new();
-    desk.grant("1");
+fn l09_a_pair_has_one_outbound_call_and_is_free_when_its_last_call_ends() {
+    let outbound = OutboundWorld::new();
+    outbound.grant("1");
     let key = permission::PairKey::new(&"1".into(), USER);
-    // The user's own calls count too, and there may be two of them (`meta-calling.md` §7.3).
-    let theirs = [desk.consents.engage(key.clone()), desk.consents.engage(key.clone())];
-    assert_eq!(desk.refused("1"), Reason::UserBusy);
+    // The user's own calls count too, and there may be two of them.
+    let theirs = [outbound.consents.engage(key.clone()), outbound.consents.engage(key.clone())];
+    assert_eq!(outbound.refused("1"), Reason::UserBusy);
     let [first, second] = theirs;
     drop(first);
-    assert_eq!(desk.refused("1"), Reason::UserBusy);
+    assert_eq!(outbound.refused("1"), Reason::UserBusy);
     drop(second);
-    let (admitted, engaged) = desk.call("1").unwrap();
+    let (admitted, engaged) = outbound.call("1").unwrap();
     admitted.withdraw();
     drop(engaged);
-    drop(desk.call("1").unwrap());
-    assert!(!desk.consents.is_engaged(&key));
+    drop(outbound.call("1").unwrap());
+    assert!(!outbound.consents.is_engaged(&key));
 }
 
 #[test]
-fn graph_is_asked_about_a_pair_once_a_minute_and_only_where_it_must() {
-    let desk = Outside::new();
+fn graph_is_asked_about_a_pair_at_most_once_a_minute() {
+    let outbound = OutboundWorld::new();
     let key = permission::PairKey::new(&"1".into(), USER);
-    assert!(desk.consents.ask(&key, desk.wall(), false), "nothing is known");
-    assert!(!desk.consents.ask(&key, desk.wall(), true));
-    desk.world.clock.step(Duration::from_secs(59));
-    assert!(!desk.consents.ask(&key, desk.wall(), false));
-    desk.world.clock.step(Duration::from_secs(1));
-    assert!(desk.consents.ask(&key, desk.wall(), false));
-    desk.world.clock.step(Duration::from_secs(60));
-    desk.grant("1");
-    assert!(!desk.consents.ask(&key, desk.wall(), false), "a row is there");
-    assert!(desk.consents.ask(&key, desk.wall(), true), "somebody wants to know");
-    desk.world.clock.step(Duration::from_secs(60));
-    desk.event("1", permission::Event::NoPermission);
-    assert!(desk.consents.ask(&key, desk.wall(), false), "138006");
+    assert!(outbound.consents.ask(&key, outbound.wall(), false), "nothing is known");
+    assert!(!outbound.consents.ask(&key, outbound.wall(), true));
+    outbound.world.clock.step(Duration::from_secs(59));
+    assert!(!outbound.consents.ask(&key, outbound.wall(), false));
+    outbound.world.clock.step(Duration::from_secs(1));
+    assert!(outbound.consents.ask(&key, outbound.wall(), false));
+    outbound.world.clock.step(Duration::from_secs(60));
+    outbound.grant("1");
+    assert!(!outbound.consents.ask(&key, outbound.wall(), false), "the pair is known");
+    assert!(outbound.consents.ask(&key, outbound.wall(), true), "requested explicitly");
+    outbound.world.clock.step(Duration::from_secs(60));
+    outbound.event("1", permission::Event::NoPermission);
+    assert!(outbound.consents.ask(&key, outbound.wall(), false), "138006");
 }
 
 #[test]
-fn r01_the_next_permit_is_told_to_the_nanosecond() {
+fn r01_the_time_of_the_next_permit_is_exact() {
     const SECOND: u64 = 1_000_000_000;
     let ring = Ring::new(2);
     assert_eq!(ring.room_at(5), 5);

@@ -1,4 +1,4 @@
-//! Randomness for nonces and jitter, handed in by `node`.
+//! Random numbers for nonces and jitter. `node` provides the source.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ impl fmt::Debug for Dice {
 }
 
 impl Dice {
-    /// The system's generator.
+    /// The system's random number generator.
     pub fn system() -> Self {
         Self::from_fn(rand::random)
     }
 
-    /// Numbers from elsewhere: a seeded source.
+    /// A custom source, such as a seeded generator.
     pub fn from_fn(roll: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self(Arc::new(roll))
     }
@@ -30,13 +30,13 @@ impl Dice {
         (self.0)()
     }
 
-    /// 20 decimal digits (`plivo-callbacks.md` §5.1).
+    /// A nonce of 20 decimal digits for Plivo's signatures.
     pub fn nonce(&self) -> String {
         let wide = u128::from((self.0)()) << 64 | u128::from((self.0)());
         format!("{:020}", wide % 100_000_000_000_000_000_000)
     }
 
-    /// `around` ± 20 %.
+    /// A random duration within 20 % of `around`.
     pub fn spread(&self, around: Duration) -> Duration {
         let per_mille = u32::try_from((self.0)() % 401).unwrap_or(200) + 800;
         around.saturating_mul(per_mille) / 1000

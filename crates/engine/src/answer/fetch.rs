@@ -1,5 +1,6 @@
-//! Fetches a document that a call waits for: one deadline from the look-up to the last byte, redirects and
-//! retries included (R7). The bytes are handed on unread. Dropping the future breaks the fetch off.
+//! Fetches the documents that calls wait for. One deadline covers everything from name resolution
+//! to the last byte, with redirects and retries. The body is not parsed here. Dropping the future
+//! cancels the fetch.
 
 use std::time::Duration;
 
@@ -7,11 +8,11 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use uuid::Uuid;
 
-use super::ask::Question;
 use super::dice::Dice;
 use super::fragment::Settings;
 use super::hops::Hops;
 use super::params;
+use super::request::UrlRequest;
 use super::sign::SigningKeys;
 use egress::{BodyPolicy, Egress, EgressError, EgressResponse};
 use machine::{FetchFailure, FetchKind, Params};
@@ -20,39 +21,39 @@ use model::metric;
 use model::{CallUuid, Method};
 use xml::ast::DocUrl;
 
-/// A document wished for.
+/// A document to fetch.
 #[derive(Clone, Debug)]
 pub struct FetchJob {
-    /// Whose trace it belongs to.
+    /// The call, which gives the trace id of the requests.
     pub call: CallUuid,
     pub kind: FetchKind,
-    /// As configured or as a document gave it, fragment included.
+    /// As configured or as written in a document, including the fragment.
     pub url: DocUrl,
     pub method: Method,
     pub params: Params,
     pub keys: SigningKeys,
-    /// The same on every attempt.
+    /// Identical in every attempt.
     pub event_id: Uuid,
-    /// Over everything; the URL's fragment can only shorten it.
+    /// The deadline for everything. The URL's fragment can only shorten it.
     pub deadline: Duration,
-    /// Decoded bytes at most (`[answer].max_body_bytes`).
+    /// Maximum size after decoding, in bytes (`[answer].max_body_bytes`).
     pub max_body: usize,
-    /// Told what each request takes.
+    /// Records the duration of each request.
     pub hops: Hops,
 }
 
-/// What came.
+/// The body of a successful response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentBody {
-    /// Content codings removed; the character encoding is the parser's business.
+    /// Without content codings. The parser decodes the character encoding.
     pub bytes: Bytes,
     /// The `charset` parameter of `Content-Type`, as sent.
     pub charset: Option<String>,
-    /// A 2xx.
+    /// A 2xx status.
     pub status: u16,
 }
 
-/// Whether a body that was fetched is a document.
+/// Whether a fetched body is a valid document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Validity {
     Valid,
@@ -72,11 +73,12 @@ impl Fetcher {
         Self { egress, clock, dice }
     }
 
-    /// Fetches one document and makes of its body what `read` does; `read` also says whether it was a valid one,
-    /// since that is part of the fetch's outcome (`interface.md` §4).
+    /// Fetches one document and passes its body to `read`, which also returns whether the document
+    /// is valid, as that is part of the outcome in the metrics.
     ///
     /// # Errors
-    /// Why there is none, to the last attempt.
+    ///
+    /// Returns the failure of the last attempt.
     pub async fn document<T>(
         &self,
         job: &FetchJob,
@@ -99,16 +101,16 @@ impl Fetcher {
             .egress
             .url(&job.url.0)
             .map_err(|refusal| failure(EgressError::Refused(refusal)))?;
-        let (mut settings, passed_over) = Settings::of(url.fragment());
-        if !passed_over.is_empty() {
+        let (mut settings, invalid) = Settings::of(url.fragment());
+        if !invalid.is_empty() {
             tracing::info!(
-                ?passed_over,
+                ?invalid,
                 kind = job.kind.as_str(),
-                "settings in a URL's fragment are not as they should be"
+                "invalid settings in a URL's fragment ignored"
             );
         }
         settings.total = settings.total.min(job.deadline);
-        let question = Question {
+        let request = UrlRequest {
             url: &url,
             method: job.method,
             pairs: &params::pairs(&job.params),
@@ -121,12 +123,12 @@ impl Fetcher {
             hops: &job.hops,
             clock: &self.clock,
         };
-        let tried = question.ask(&self.egress, &self.dice, &settings, 0).await;
+        let tried = request.send(&self.egress, &self.dice, &settings, 0).await;
         match tried.outcome {
             Ok(answer) if answer.status.is_success() => Ok(DocumentBody::of(answer)),
             Ok(answer) => Err(FetchFailure::Status { status: answer.status.as_u16() }),
             Err(error) => {
-                tracing::debug!(%error, attempts = tried.attempts, kind = job.kind.as_str(), "could not fetch a document");
+                tracing::debug!(%error, attempts = tried.attempts, kind = job.kind.as_str(), "document fetch failed");
                 Err(failure(error))
             }
         }
@@ -149,7 +151,7 @@ pub fn charset(content_type: &str) -> Option<&str> {
     })
 }
 
-/// The small fact that a machine is told.
+/// Converts an error to the failures of the state machine.
 fn failure(error: EgressError) -> FetchFailure {
     let what = error.to_string();
     match error {

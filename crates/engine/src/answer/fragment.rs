@@ -1,4 +1,5 @@
-//! A URL's own settings, in its fragment: `#ct=2000&rt=5000&rc=2&rp=ct,rt` (`plivo-callbacks.md` §4.2).
+//! Settings of a URL in its fragment, such as `#ct=2000&rt=5000&rc=2&rp=ct,rt`, as described in
+//! `docs/reference/callbacks.md#url-settings`.
 
 use std::time::Duration;
 
@@ -6,33 +7,33 @@ use url::form_urlencoded;
 
 use egress::{EgressError, EgressResponse};
 
-/// Times and retries for one URL.
+/// Timeouts and retries of one URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// `ct`: until there is a connection.
+    /// `ct`: time to establish a connection.
     pub connect: Duration,
-    /// `rt`: to the first byte, and between packets.
+    /// `rt`: time to the first byte, and between packets.
     pub read: Duration,
-    /// `tt`: over all attempts.
+    /// `tt`: time for all attempts.
     pub total: Duration,
     /// `rc`: attempts after the first.
     pub retries: u32,
-    /// `rp`.
+    /// `rp`: which failures are retried.
     pub retry_on: RetryOn,
 }
 
-/// What another attempt is worth making for.
+/// The failures that are retried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryOn {
-    /// `ct`: no connection came to be, for whatever reason.
+    /// `ct`: no connection was established, for any reason.
     pub connect: bool,
-    /// `rt`: the connection gave no answer, or broke off.
+    /// `rt`: the connection gave no response or broke.
     pub read: bool,
     /// `4xx`.
     pub client_errors: bool,
     /// `5xx`.
     pub server_errors: bool,
-    /// `all`: these and everything else but a refused URL.
+    /// `all`: every failure except a refused URL.
     pub all: bool,
 }
 
@@ -49,10 +50,11 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads a fragment. What is unknown or out of range keeps its default and is named in the second part.
+    /// Parses a fragment. Unknown or out-of-range settings keep their defaults and are listed in
+    /// the second value.
     pub fn of(fragment: Option<&str>) -> (Self, Vec<String>) {
         let mut settings = Self::default();
-        let mut passed_over = Vec::new();
+        let mut invalid = Vec::new();
         for (key, value) in form_urlencoded::parse(fragment.unwrap_or_default().as_bytes()) {
             let within =
                 |min: u32, max: u32| value.parse::<u32>().ok().filter(|n| (min..=max).contains(n));
@@ -67,10 +69,10 @@ impl Settings {
                 _ => None,
             };
             if taken.is_none() {
-                passed_over.push(format!("{key}={value}"));
+                invalid.push(format!("{key}={value}"));
             }
         }
-        (settings, passed_over)
+        (settings, invalid)
     }
 }
 
@@ -90,8 +92,8 @@ impl RetryOn {
         Some(on)
     }
 
-    /// Whether an attempt that ended so is followed by another.
-    pub fn wants(self, ended: &Result<EgressResponse, EgressError>) -> bool {
+    /// Whether an attempt with this result is retried.
+    pub fn includes(self, ended: &Result<EgressResponse, EgressError>) -> bool {
         match ended {
             Ok(answer) if answer.status.is_success() => false,
             Err(EgressError::Refused(_)) => false,
@@ -122,9 +124,9 @@ mod tests {
     use egress::{EgressError, EgressResponse, Refusal};
 
     #[test]
-    fn reads_what_is_in_range_and_names_the_rest() {
-        let (all, passed_over) = Settings::of(Some("ct=100&rt=5000&tt=55000&rc=5&rp=ct,5xx&er=us"));
-        assert_eq!(passed_over, Vec::<String>::new());
+    fn parses_valid_settings_and_lists_the_others() {
+        let (all, invalid) = Settings::of(Some("ct=100&rt=5000&tt=55000&rc=5&rp=ct,5xx&er=us"));
+        assert_eq!(invalid, Vec::<String>::new());
         assert_eq!(
             all,
             Settings {
@@ -140,13 +142,13 @@ mod tests {
             "ct=99", "ct=10001", "rt=40001", "tt=55001", "tt=x", "rc=6", "rc=-1", "rp=6xx", "rp=",
             "x=1", "section",
         ] {
-            let (settings, passed_over) = Settings::of(Some(bad));
-            assert_eq!((settings, passed_over.len()), (Settings::default(), 1), "{bad}");
+            let (settings, invalid) = Settings::of(Some(bad));
+            assert_eq!((settings, invalid.len()), (Settings::default(), 1), "{bad}");
         }
     }
 
     #[test]
-    fn what_is_tried_again() {
+    fn retries_the_selected_failures() {
         let answer = |status: u16| {
             let status = StatusCode::from_u16(status).unwrap();
             Ok(EgressResponse { status, headers: HeaderMap::new(), body: Bytes::new() })
@@ -156,7 +158,8 @@ mod tests {
             Err(EgressError::Connect { host: String::new(), reason: String::new() });
         let late = Err(EgressError::ReadTimeout { waited: Duration::ZERO });
         let large = Err(EgressError::TooLarge { max: 1 });
-        // (rp, 200, 302 without a target, 404, 503, refused, no connection, late, too large)
+        // Columns: 200, 302 without a target, 404, 503, refused, no connection, read timeout, too
+        // large.
         for (rp, wanted) in [
             ("ct,rt", [false, false, false, false, false, true, true, false]),
             ("4xx", [false, false, true, false, false, false, false, false]),
@@ -174,7 +177,7 @@ mod tests {
                 &late,
                 &large,
             ];
-            assert_eq!(cases.map(|ended| on.wants(ended)), wanted, "{rp}");
+            assert_eq!(cases.map(|ended| on.includes(ended)), wanted, "{rp}");
         }
     }
 }

@@ -1,6 +1,7 @@
-//! What each request of a question took, redirects and retries apart: for the trace of a slow call.
+//! Timings of the requests that one fetch or callback makes, with redirects and retries listed
+//! separately. For traces of slow calls.
 //!
-//! Filled in as it goes, so that a question that is broken off tells how far it came.
+//! Entries are completed as the request proceeds, so that a cancelled request shows how far it got.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,37 +15,38 @@ use model::{Method, SpanId};
 /// One request to one URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
-    /// `X-Offhook-Attempt`; several hops of one attempt are redirects.
+    /// The value of `X-Offhook-Attempt`. Several hops with the same number are redirects.
     pub attempt: u32,
-    /// The span of its `traceparent`.
+    /// The span id in its `traceparent`.
     pub span: SpanId,
     pub begun: Instant,
-    /// Addresses found, connected: only where a connection was made for it.
+    /// When the name was resolved and the connection established. `None` if an existing connection
+    /// was used.
     pub dialled: Option<(Instant, Instant)>,
-    /// A connection was at hand, TLS included.
+    /// When a connection was ready, including TLS.
     pub ready: Option<Instant>,
-    /// The answer's head had come.
+    /// When the head of the response had arrived.
     pub answered: Option<Instant>,
-    /// Status, or what went wrong (`outcome` of `offhook_answer_fetch_seconds`); none: it was broken off.
+    /// The status, or the `outcome` of `offhook_answer_fetch_seconds`. `None` if the request was
+    /// cancelled.
     pub ended: Option<(Instant, Result<u16, &'static str>)>,
 }
 
-/// A request as it goes out.
+/// A request that is about to be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent<'a> {
     pub attempt: u32,
     pub method: Method,
     /// Without the parameters of a GET.
     pub url: &'a str,
-    /// Signatures among them.
+    /// Includes the signatures.
     pub headers: &'a HeaderMap,
 }
 
-/// Who looks at the requests themselves: a debugger, never a call.
+/// Sees the requests themselves. Used for debugging only, never by calls.
 pub type Watch = Arc<dyn Fn(&Sent<'_>) + Send + Sync>;
 
-/// The requests of one question so far; clones share them. A question makes 36 at most (six attempts, five redirects
-/// each).
+/// The requests so far; clones share them. At most 36: six attempts with five redirects each.
 #[derive(Clone, Default)]
 pub struct Hops {
     hops: Arc<Mutex<Vec<Hop>>>,
@@ -58,17 +60,17 @@ impl fmt::Debug for Hops {
 }
 
 impl Hops {
-    /// None yet.
+    /// Creates an empty list.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// None yet; `watch` sees each before it goes out.
+    /// Creates an empty list. `watch` sees each request before it is sent.
     pub fn watched(watch: Watch) -> Self {
         Self { watch: Some(watch), ..Self::default() }
     }
 
-    /// Those so far, in order.
+    /// The requests so far, in order.
     pub fn so_far(&self) -> Vec<Hop> {
         self.lock().clone()
     }
@@ -85,7 +87,7 @@ impl Hops {
         self.lock().push(hop);
     }
 
-    /// Of the hop begun last.
+    /// Records a stage of the latest request.
     pub(super) fn stage(&self, stage: Stage) {
         if let Some(hop) = self.lock().last_mut() {
             match stage {

@@ -1,16 +1,18 @@
-//! The application's URLs: fetch a document, send a callback, sign both. Goes out through `egress` only.
+//! HTTP requests to customers: fetching documents and sending callbacks, both signed. All of them
+//! use `egress`.
 //!
-//! `params` puts parameters on the wire, `sign` signs them, `fragment` reads a URL's own settings, `ask` makes
-//! the attempts; `fetch` waits for a document within one deadline, `notify` sends what nobody waits for, by the
-//! times of `schedule`. Parses no document and knows no call's state.
+//! `params` encodes parameters, `sign` signs them, `fragment` parses a URL's own settings, and
+//! `request` makes the attempts. `fetch` fetches a document within one deadline; `notify` delivers
+//! callbacks at the times of `schedule`. This module parses no documents and knows no state of
+//! calls.
 
-mod ask;
 mod dice;
 mod fetch;
 mod fragment;
 mod hops;
 mod notify;
 mod params;
+mod request;
 mod schedule;
 mod settings;
 mod sign;

@@ -1,8 +1,9 @@
-//! Sends callbacks that nothing waits for, few at once to each host, so that a dead endpoint delays no other (R4).
+//! Delivers callbacks, with a limit of concurrent requests per host, so that an unresponsive host
+//! delays no other.
 //!
-//! What is asked for is one stage of one callback: at first the attempts that the URL's fragment allows, later, for
-//! callbacks worth it, a single one at each time of `schedule`. What waits, in which order and until when is the
-//! outbox's business (`call::outbox`), not ours.
+//! A job is one stage of one callback: first the attempts that the URL's fragment allows, later a
+//! single attempt at each time of `schedule`. The outbox (`call::outbox`) decides which callback is
+//! delivered when, and for how long.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -11,10 +12,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::ask::{Event, Question, Tried};
 use super::dice::Dice;
 use super::fragment::Settings;
 use super::hops::Hops;
+use super::request::{Attempts, Event, UrlRequest};
 use super::sign::SigningKeys;
 use super::{params, schedule};
 use egress::{BodyPolicy, CustomerUrl, Egress};
@@ -24,39 +25,39 @@ use model::Clock;
 use model::Secret;
 use model::metric;
 
-/// A callback to be sent now.
+/// A callback to deliver now.
 #[derive(Clone, Debug)]
 pub struct NoticeJob {
     pub call: CallUuid,
     pub notice: CallbackRequest,
     pub keys: SigningKeys,
-    /// The webhook's, newest first, where it is an event.
+    /// The webhook's secrets, newest first, if this is an event.
     pub secrets: Arc<[Secret]>,
-    /// The same on every attempt.
+    /// Identical in every attempt.
     pub event_id: Uuid,
-    /// Attempts made before, in all stages.
+    /// Attempts made in earlier stages.
     pub attempts: u32,
-    /// Retries of the schedule begun; 0: the first stage, as the URL's fragment has it.
+    /// Scheduled retries begun. 0 is the first stage, with the attempts of the URL's fragment.
     pub retries: u32,
-    /// Since when its 24 hours run.
+    /// Time since the callback was created, which counts towards its 24 hours.
     pub age: Duration,
-    /// Told what each request takes.
+    /// Records the duration of each request.
     pub hops: Hops,
 }
 
-/// What became of a callback, for now or for good.
+/// The result of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoticeOutcome {
-    /// A 2xx.
+    /// A 2xx status.
     Delivered { status: u16 },
-    /// Not this time; to be tried again after that pause.
+    /// Failed; to be retried after the pause.
     Retry { why: String, after: Duration },
     /// Given up.
     Failed { why: String },
 }
 
 impl NoticeOutcome {
-    /// `outcome` of `offhook_callback_total`.
+    /// The `outcome` label of `offhook_callback_total`.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Delivered { .. } => metric::delivery::DELIVERED,
@@ -66,7 +67,7 @@ impl NoticeOutcome {
     }
 }
 
-/// How one stage ended.
+/// The end of one stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// Attempts made so far, in all stages.
@@ -74,12 +75,12 @@ pub struct Delivery {
     pub outcome: NoticeOutcome,
 }
 
-/// Requests at once to one host (R4).
+/// Maximum number of concurrent requests per host.
 pub const AT_ONCE_PER_HOST: usize = 32;
-/// Hosts remembered without work.
+/// Number of remembered hosts at which idle ones are dropped.
 const IDLE_HOSTS: usize = 1_024;
 
-/// Sends callbacks; cheap to clone.
+/// Delivers callbacks; cheap to clone.
 #[derive(Clone)]
 pub struct Notifier(Arc<Inner>);
 
@@ -88,27 +89,30 @@ struct Inner {
     clock: Clock,
     dice: Dice,
     at_once_per_host: usize,
-    /// Places at each origin; the living ones belong to those who wait or send.
+    /// The semaphore of each origin. It lives as long as a delivery waits or runs there.
     places: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
 impl Notifier {
-    /// At most `at_once_per_host` requests to each host ([`AT_ONCE_PER_HOST`] but in tests).
+    /// Creates a notifier with at most `at_once_per_host` concurrent requests per host
+    /// ([`AT_ONCE_PER_HOST`] except in tests).
     pub fn new(egress: Egress, clock: Clock, dice: Dice, at_once_per_host: usize) -> Self {
         Self(Arc::new(Inner { egress, clock, dice, at_once_per_host, places: Mutex::default() }))
     }
 
-    /// Whose queue a URL stands in: scheme, host and port; empty for a URL that is refused.
+    /// The origin of a URL (scheme, host and port), by which deliveries are queued. Empty if the
+    /// URL is refused.
     pub fn origin(&self, url: &str) -> String {
         self.0.egress.url(url).map(|url| url.origin()).unwrap_or_default()
     }
 
-    /// Waits for a place at the host and makes the attempts of one stage. Dropping the future gives it up.
+    /// Waits for a place at the host and makes the attempts of one stage. Dropping the future
+    /// cancels it.
     pub async fn deliver(&self, job: &NoticeJob) -> Delivery {
         let delivery = match self.0.egress.url(&job.notice.url.0) {
             Ok(url) => {
                 let places = self.0.places_at(url.origin());
-                // Never closed.
+                // The semaphore is never closed.
                 let _place = places.acquire().await;
                 self.0.stage(job, &url).await
             }
@@ -121,19 +125,19 @@ impl Notifier {
         delivery
     }
 
-    /// What becomes of a callback whose [`Notifier::deliver`] is dropped because the node stops: what was under way is an
-    /// attempt that failed, as it would be had the network broken. None: it waited still, and nothing has happened.
+    /// The result of a [`Notifier::deliver`] that is cancelled because the node stops. A request in
+    /// progress counts as a failed attempt. Returns `None` if no request was made yet.
     pub fn cut_off(&self, job: &NoticeJob) -> Option<Delivery> {
         let attempts = job.hops.so_far().last()?.attempt;
         let again = if is_lasting(job.notice.kind) {
             schedule::next_pause(job.retries.saturating_add(1), job.age, None, &self.0.dice)
         } else {
-            // What its URL allows past this one comes after the start.
+            // The remaining attempts of its URL are made after the restart.
             let url = self.0.egress.url(&job.notice.url.0).ok().filter(|_| job.retries == 0);
             let retries = url.map_or(0, |url| Settings::of(url.fragment()).0.retries);
             (attempts.saturating_sub(job.attempts) <= retries).then_some(Duration::ZERO)
         };
-        let why = "the node stopped while it was under way".to_owned();
+        let why = "the node stopped during the request".to_owned();
         let outcome = match again {
             Some(after) => NoticeOutcome::Retry { why, after },
             None => NoticeOutcome::Failed { why },
@@ -159,17 +163,17 @@ impl Inner {
     }
 
     async fn stage(&self, job: &NoticeJob, url: &CustomerUrl) -> Delivery {
-        let (mut settings, passed_over) = Settings::of(url.fragment());
+        let (mut settings, invalid) = Settings::of(url.fragment());
         if job.retries > 0 {
             settings.retries = 0;
-        } else if !passed_over.is_empty() {
-            tracing::info!(?passed_over, call_uuid = %job.call, "settings in a URL's fragment are not as they should be");
+        } else if !invalid.is_empty() {
+            tracing::info!(?invalid, call_uuid = %job.call, "invalid settings in a URL's fragment ignored");
         }
         let json = match job.notice.kind {
             CallbackKind::Event => job.notice.params.get(EVENT_BODY).map(Param::reveal),
             _ => None,
         };
-        let question = Question {
+        let request = UrlRequest {
             url,
             method: job.notice.method,
             pairs: &if json.is_some() { Vec::new() } else { params::pairs(&job.notice.params) },
@@ -182,21 +186,21 @@ impl Inner {
             hops: &job.hops,
             clock: &self.clock,
         };
-        let tried = question.ask(&self.egress, &self.dice, &settings, job.attempts).await;
-        Delivery { attempts: tried.attempts, outcome: self.judge(job, tried) }
+        let ended = request.send(&self.egress, &self.dice, &settings, job.attempts).await;
+        Delivery { attempts: ended.attempts, outcome: self.evaluate(job, ended) }
     }
 
-    /// What an outcome of the attempts means for the callback.
-    fn judge(&self, job: &NoticeJob, tried: Tried) -> NoticeOutcome {
-        let (why, passing, asked) = match tried.outcome {
+    /// Decides between delivery, retry and giving up.
+    fn evaluate(&self, job: &NoticeJob, ended: Attempts) -> NoticeOutcome {
+        let (why, passing, asked) = match ended.outcome {
             Ok(answer) if answer.status.is_success() => {
                 return NoticeOutcome::Delivered { status: answer.status.as_u16() };
             }
             Ok(answer) => {
                 let asked = schedule::retry_after(&answer.headers, self.clock.wall());
                 (
-                    format!("the answer was {}", answer.status.as_u16()),
-                    schedule::is_passing(answer.status),
+                    format!("the response status was {}", answer.status.as_u16()),
+                    schedule::is_temporary(answer.status),
                     asked,
                 )
             }
@@ -213,24 +217,24 @@ impl Inner {
     }
 }
 
-/// Counted and logged. Numbers and tokens stay out.
+/// Counts and logs the result, without phone numbers and tokens.
 fn report(job: &NoticeJob, delivery: &Delivery) {
     let (kind, attempts) = (job.notice.kind.as_str(), delivery.attempts);
     metrics::counter!(metric::CALLBACK_TOTAL, "kind" => kind, "outcome" => delivery.outcome.as_str()).increment(1);
     match &delivery.outcome {
         NoticeOutcome::Delivered { status } => {
-            tracing::debug!(call_uuid = %job.call, kind, attempts, status, "a callback was delivered");
+            tracing::debug!(call_uuid = %job.call, kind, attempts, status, "callback delivered");
         }
         NoticeOutcome::Retry { why, after } => {
-            tracing::info!(call_uuid = %job.call, kind, attempts, why, ?after, "a callback will be tried again");
+            tracing::info!(call_uuid = %job.call, kind, attempts, why, ?after, "callback will be retried");
         }
         NoticeOutcome::Failed { why } => {
-            tracing::warn!(call_uuid = %job.call, kind, attempts, why, "a callback was given up; see `offhook callbacks`");
+            tracing::warn!(call_uuid = %job.call, kind, attempts, why, "callback gave up; see `offhook callbacks`");
         }
     }
 }
 
-/// Whether a callback is still worth delivering later (`plivo-callbacks.md` §4.3).
+/// Whether a callback of this kind is retried by the schedule.
 fn is_lasting(kind: CallbackKind) -> bool {
     match kind {
         CallbackKind::Hangup

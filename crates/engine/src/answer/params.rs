@@ -1,4 +1,4 @@
-//! Parameters on the wire: a form in a POST's body, or behind a GET's own query (`plivo-callbacks.md` §1).
+//! Encodes parameters as a form: in the body of a POST, or appended to the query of a GET.
 
 use std::borrow::Cow;
 
@@ -7,27 +7,27 @@ use url::form_urlencoded::{self, Serializer};
 use egress::URL_BYTES_MAX;
 use machine::Params;
 
-/// Parameters as they go out: in byte order, decoded.
+/// The parameters in byte order, decoded.
 pub(super) fn pairs(params: &Params) -> Vec<(&str, &str)> {
     params.iter().map(|(name, value)| (name, value.reveal())).collect()
 }
 
-/// A form (WHATWG: `+` for a space).
+/// Serializes a form (WHATWG URL, with `+` for a space).
 pub(super) fn form(pairs: &[(&str, &str)]) -> String {
     Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
-/// A GET's URL: its own query untouched, the parameters behind it.
+/// The URL of a GET: its own query unchanged, followed by the parameters.
 pub(super) struct GetUrl<'a> {
     pub(super) text: String,
-    /// The parameters as they stand in it.
+    /// The parameters as contained in the URL.
     pub(super) pairs: Vec<(&'a str, &'a str)>,
-    /// Whether values were cut: `X-Offhook-Truncated`.
+    /// Whether values were cut, which `X-Offhook-Truncated` reports.
     pub(super) truncated: bool,
 }
 
-/// Appends `pairs` to `url` (which has no fragment). Past 8,192 bytes the longest values are cut, all to one
-/// encoded length, at whole characters.
+/// Appends `pairs` to `url`, which has no fragment. If the result exceeds 8,192 bytes, the longest
+/// values are cut at character boundaries, all to the same encoded length.
 pub(super) fn get_url<'a>(url: &str, pairs: &[(&'a str, &'a str)]) -> GetUrl<'a> {
     let join = match url.split_once('?') {
         _ if pairs.is_empty() => "",
@@ -55,7 +55,7 @@ pub(super) fn get_url<'a>(url: &str, pairs: &[(&'a str, &'a str)]) -> GetUrl<'a>
     GetUrl { text: whole(&pairs), pairs, truncated: true }
 }
 
-/// The pairs that are not yet in a redirect's query, where a server has kept them.
+/// The pairs that a redirect's query does not contain already.
 pub(super) fn missing<'a>(
     query: Option<&str>,
     pairs: &[(&'a str, &'a str)],
@@ -73,7 +73,7 @@ fn encoded_len(value: &str) -> usize {
     value.bytes().map(encoded_byte_len).sum()
 }
 
-/// WHATWG's form serialiser: these bytes stand for themselves, a space is `+`.
+/// The form serializer of WHATWG URL leaves these bytes unescaped and writes a space as `+`.
 fn encoded_byte_len(byte: u8) -> usize {
     match byte {
         b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'*' | b'-' | b'.' | b'_' | b' ' => 1,
@@ -81,7 +81,7 @@ fn encoded_byte_len(byte: u8) -> usize {
     }
 }
 
-/// The longest beginning of whole characters whose encoded form has at most `cap` bytes.
+/// The longest prefix of whole characters with an encoded form of at most `cap` bytes.
 fn cut(value: &str, cap: usize) -> &str {
     let mut len = 0;
     let end = value.char_indices().find_map(|(at, c)| {
@@ -100,7 +100,7 @@ mod tests {
     use egress::URL_BYTES_MAX;
 
     #[test]
-    fn the_bodies_of_the_signature_vectors() {
+    fn encodes_the_body_of_the_signature_vector() {
         let all: serde_json::Value =
             serde_json::from_str(include_str!("../../../../fixtures/signature-vectors.json"))
                 .unwrap();
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_redirect_kept_is_not_sent_twice() {
+    fn parameters_kept_by_a_redirect_are_not_sent_twice() {
         let pairs = [("From", "91"), ("To", "a b")];
         assert_eq!(missing(Some("x=1&From=91&To=a+b"), &pairs), []);
         assert_eq!(missing(Some("From=92"), &pairs), pairs);
@@ -163,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lengths_are_the_serialisers(value in "\\PC{0,40}", cap in 0usize..60) {
+        fn encoded_lengths_match_the_serializer(value in "\\PC{0,40}", cap in 0usize..60) {
             prop_assert_eq!(form(&[("", &value)]).len(), 1 + encoded_len(&value));
             let short = cut(&value, cap);
             prop_assert!(value.starts_with(short) && encoded_len(short) <= cap);

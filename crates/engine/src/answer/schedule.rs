@@ -1,4 +1,4 @@
-//! When a notice that was not delivered is tried again, and when it is given up (R4). Pure.
+//! The retry schedule of callbacks (`docs/reference/callbacks.md#retry-schedule`). Pure.
 
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use super::dice::Dice;
 use egress::EgressError;
 use model::Timestamp;
 
-/// Pauses in seconds; after the last one, that one again.
+/// Pauses in seconds. The last one repeats.
 const PAUSES: [u64; 7] = [1, 5, 30, 120, 600, 1_800, 3_600];
-/// A notice is given up when its next attempt would come later than this after the first.
+/// A callback is given up if its next attempt would be later than this after the first.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3_600);
-/// `Retry-After` is honoured up to this.
+/// Longest `Retry-After` that is honoured.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 
-/// The pause before retry `retry` (from 1) of a notice that is `age` old, ± 20 %; `None`: give it up.
+/// The pause before retry number `retry` (from 1) of a callback that is `age` old, with 20 %
+/// jitter. `asked` is the value of `Retry-After`. Returns `None` to give the callback up.
 pub fn next_pause(
     retry: u32,
     age: Duration,
@@ -30,7 +31,7 @@ pub fn next_pause(
     (age.saturating_add(pause) <= GIVE_UP_AFTER).then_some(pause)
 }
 
-/// How long an answer asks us to stay away: seconds or an HTTP date (RFC 9110 §10.2.3).
+/// The value of `Retry-After`: seconds or an HTTP date (RFC 9110 §10.2.3).
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
@@ -40,12 +41,12 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(Duration::from_micros(u64::try_from(at.as_microsecond() - now.micros()).unwrap_or(0)))
 }
 
-/// Whether a status is worth another attempt; any other one but a 2xx is final.
-pub(super) fn is_passing(status: StatusCode) -> bool {
+/// Whether a status is retried. Any other one except 2xx is final.
+pub(super) fn is_temporary(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429) || status.is_server_error()
 }
 
-/// Whether a failure is one of the network's.
+/// Whether an error is a network failure, which is retried.
 pub(super) fn is_network(error: &EgressError) -> bool {
     match error {
         EgressError::Resolve { .. }
@@ -70,7 +71,7 @@ mod tests {
 
     use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 
-    use super::{GIVE_UP_AFTER, is_passing, next_pause, retry_after};
+    use super::{GIVE_UP_AFTER, is_temporary, next_pause, retry_after};
     use crate::answer::Dice;
     use model::Timestamp;
 
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn which_statuses_pass() {
+    fn classifies_temporary_statuses() {
         for (status, passing) in [
             (408, true),
             (425, true),
@@ -125,7 +126,7 @@ mod tests {
             (404, false),
             (302, false),
         ] {
-            assert_eq!(is_passing(StatusCode::from_u16(status).unwrap()), passing, "{status}");
+            assert_eq!(is_temporary(StatusCode::from_u16(status).unwrap()), passing, "{status}");
         }
     }
 }

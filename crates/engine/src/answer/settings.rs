@@ -5,9 +5,9 @@
 pub struct AnswerSettings {
     /// Time for fetching one document, redirects and retry included.
     pub timeout_ms: u64,
-    /// Size of a document after decoding.
+    /// Longest document in bytes, after decoding.
     pub max_body_bytes: usize,
-    /// Whether customers' URLs may use plain http and lead to private addresses.
+    /// Whether customers' URLs may use plain http and private addresses.
     pub allow_insecure: bool,
 }
 

@@ -1,5 +1,6 @@
-//! Signs a request as Plivo's SDKs check it (`plivo-callbacks.md` §5): V3 and V2, each with the token of the
-//! account that owns the number and, as `Ma`, with its main account's.
+//! Signs requests in the way that Plivo's SDKs verify, with signatures V3 and V2
+//! (`docs/reference/callbacks.md`). Each is made with the token of the account that owns the number
+//! and, as `Ma`, with its main account's token.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +15,7 @@ use url::form_urlencoded;
 use model::Method;
 use model::Secret;
 
-/// The header of [`sign_event`].
+/// The header for [`sign_event`].
 pub const EVENT_SIGNATURE: HeaderName = HeaderName::from_static("x-offhook-signature");
 const V3: HeaderName = HeaderName::from_static("x-plivo-signature-v3");
 const MA_V3: HeaderName = HeaderName::from_static("x-plivo-signature-ma-v3");
@@ -23,7 +24,7 @@ const V2: HeaderName = HeaderName::from_static("x-plivo-signature-v2");
 const MA_V2: HeaderName = HeaderName::from_static("x-plivo-signature-ma-v2");
 const V2_NONCE: HeaderName = HeaderName::from_static("x-plivo-signature-v2-nonce");
 
-/// The active tokens of an account and of its main account (the same where it is one), newest first.
+/// The active tokens of an account and of its main account, which may be the same. Newest first.
 #[derive(Clone)]
 pub struct SigningKeys {
     account: Arc<[Secret]>,
@@ -37,22 +38,22 @@ impl fmt::Debug for SigningKeys {
 }
 
 impl SigningKeys {
-    /// Newest first, both.
+    /// Creates the keys. Both lists have the newest token first.
     pub fn new(account: impl Into<Arc<[Secret]>>, main: impl Into<Arc<[Secret]>>) -> Self {
         Self { account: account.into(), main: main.into() }
     }
 
-    /// For a main account.
+    /// The keys of a main account.
     pub fn of_main(tokens: impl Into<Arc<[Secret]>>) -> Self {
         let tokens = tokens.into();
         Self { account: tokens.clone(), main: tokens }
     }
 }
 
-/// The signature headers of one request.
+/// The signature headers of a request.
 ///
-/// `url` is the text as configured (a fragment is left out); `pairs` are the parameters as they go out, decoded;
-/// `nonce` is 20 decimal digits, new for each request.
+/// `url` is the text as configured; its fragment is ignored. `pairs` are the decoded parameters.
+/// `nonce` has 20 decimal digits and is new for each request.
 pub fn sign(
     method: Method,
     url: &str,
@@ -71,8 +72,8 @@ pub fn sign(
     ]
 }
 
-/// `X-Offhook-Signature` of an event at that time: `t=UNIX,v1=HEX`, HMAC-SHA-256 of `t.body`; one `v1` for each secret, of
-/// which there are two while one takes the other's place (`number-api.md` §5).
+/// The value of `X-Offhook-Signature` for an event sent at this time: `t=UNIX,v1=HEX`, where `HEX`
+/// is the HMAC-SHA-256 of `t.body`. There is one `v1` per secret, so two during a rotation.
 pub fn sign_event(body: &[u8], secrets: &[Secret], unix: i64) -> String {
     let mut text = format!("{unix}.").into_bytes();
     text.extend_from_slice(body);
@@ -85,7 +86,7 @@ pub fn sign_event(body: &[u8], secrets: &[Secret], unix: i64) -> String {
     header
 }
 
-/// One signature a token, joined as the SDKs split them.
+/// One signature per token, joined by commas as the SDKs expect.
 fn signatures(tokens: &[Secret], text: &str) -> String {
     let of = |token: &Secret| {
         let key = hmac::Key::new(hmac::HMAC_SHA256, token.reveal().as_bytes());
@@ -94,7 +95,7 @@ fn signatures(tokens: &[Secret], text: &str) -> String {
     tokens.iter().map(of).collect::<Vec<_>>().join(",")
 }
 
-/// `plivo-callbacks.md` §5.2, row by row.
+/// The text that signature V3 covers.
 fn v3_text(method: Method, url: &str, pairs: &[(&str, &str)], nonce: &str) -> String {
     let (base, query) = split(url);
     let mut own: Vec<(Cow<'_, str>, Cow<'_, str>)> =
@@ -111,7 +112,7 @@ fn v3_text(method: Method, url: &str, pairs: &[(&str, &str)], nonce: &str) -> St
             params.sort();
             let params: String =
                 params.iter().flat_map(|(n, v)| [n.as_ref(), v.as_ref()]).collect();
-            // A `?` stands before the parameters also where the URL has no query, and then no dot (the SDKs).
+            // Without a query, the SDKs put a `?` before the parameters and no dot.
             if own.is_empty() {
                 format!("{base}?{params}")
             } else {
@@ -122,12 +123,13 @@ fn v3_text(method: Method, url: &str, pairs: &[(&str, &str)], nonce: &str) -> St
     format!("{text}.{nonce}")
 }
 
-/// `plivo-callbacks.md` §5.3.
+/// The text that signature V2 covers.
 fn v2_text(url: &str, nonce: &str) -> String {
     format!("{}{nonce}", split(url).0)
 }
 
-/// Scheme, authority and path as written; the query as written.
+/// Splits a URL without its fragment into scheme, authority and path, and the query, both as
+/// written.
 fn split(url: &str) -> (&str, &str) {
     let url = url.split_once('#').map_or(url, |(url, _)| url);
     url.split_once('?').unwrap_or((url, ""))
@@ -186,7 +188,7 @@ mod tests {
         headers.iter().find(|(n, _)| n.as_str().eq_ignore_ascii_case(name)).unwrap().1.clone()
     }
 
-    /// What an SDK's validator does with its header: any of the signatures may match.
+    /// Checks a header like an SDK does: any of the signatures may match.
     fn accepts(vector: &Value, header: &str) -> bool {
         let keys = SigningKeys::of_main(tokens(&[text(vector, "auth_token")]));
         let own = sign(
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn every_vector_of_the_sdks() {
+    fn signs_every_sdk_vector() {
         let all = vectors();
         let all = all["vectors"].as_array().unwrap();
         assert_eq!(all.len(), 20);
@@ -267,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fragment_is_not_signed_and_the_keys_do_not_show() {
+    fn the_fragment_is_not_signed_and_debug_hides_the_keys() {
         let with = v3_text(Method::Post, "https://a.example/x?q=1#rc=2?y", &[("A", "1")], "7");
         assert_eq!(with, "https://a.example/x?q=1.A1.7");
         assert_eq!(v2_text("https://a.example/x#rc=2", "7"), "https://a.example/x7");

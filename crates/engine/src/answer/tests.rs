@@ -1,4 +1,4 @@
-//! Fetching and notifying against customers' servers on loopback.
+//! Fetches and callbacks against customers' servers on loopback.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -68,7 +68,7 @@ fn open() -> Egress {
     egress(open_guard(), Vec::new())
 }
 
-/// Takes the body as it is.
+/// Accepts the body unchanged.
 fn whole(body: DocumentBody) -> (DocumentBody, Validity) {
     (body, Validity::Valid)
 }
@@ -77,7 +77,7 @@ async fn document(job: FetchJob) -> Result<DocumentBody, FetchFailure> {
     fetcher(open()).document(&job, whole).await
 }
 
-/// Checks a request's signatures as a customer's server does: over the URL it knows itself by.
+/// Checks a request's signatures as a customer's server does, with its own URL.
 fn check_signatures(seen: &ReceivedRequest, url: &str) {
     let form: Vec<(String, String)> =
         url::form_urlencoded::parse(&seen.body).into_owned().collect();
@@ -91,7 +91,7 @@ fn check_signatures(seen: &ReceivedRequest, url: &str) {
 }
 
 #[tokio::test]
-async fn every_request_is_a_span_of_the_calls_trace_and_tells_what_it_took() {
+async fn every_request_is_a_span_of_the_calls_trace_with_its_timings() {
     let server = Server::start(|seen| match seen.target.as_str() {
         "/moved" => Reply::Whole(302, vec![("location", "/there".to_owned())], Bytes::new()),
         _ => Reply::Whole(200, vec![], Bytes::from_static(MENU)),
@@ -114,7 +114,7 @@ async fn every_request_is_a_span_of_the_calls_trace_and_tells_what_it_took() {
             && looked_up <= connected
             && connected <= hops[0].answered.unwrap()
     );
-    assert_eq!(hops[1].dialled, None, "the second went over the same");
+    assert_eq!(hops[1].dialled, None, "the second used the same connection");
 
     let closed =
         std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).unwrap();
@@ -166,7 +166,7 @@ async fn a_post_carries_its_parameters_headers_and_signatures() {
 }
 
 #[tokio::test]
-async fn a_get_has_its_parameters_behind_its_own_query_and_is_cut_where_too_long() {
+async fn a_get_appends_its_parameters_and_cuts_long_values() {
     let server = Server::start(|_| Reply::ok(MENU)).await;
     let get = FetchJob { method: Method::Get, ..job(server.url("/answer?z=1")) };
     document(get.clone()).await.unwrap();
@@ -190,7 +190,7 @@ async fn a_get_has_its_parameters_behind_its_own_query_and_is_cut_where_too_long
 }
 
 #[tokio::test]
-async fn r07_one_deadline_whatever_the_server_does() {
+async fn r07_one_deadline_covers_everything() {
     let server = Server::start(|seen| match seen.target.as_str() {
         "/drip" => Reply::Drip(Duration::from_millis(20)),
         "/round" => Reply::Never,
@@ -200,7 +200,7 @@ async fn r07_one_deadline_whatever_the_server_does() {
     })
     .await;
     let deadline = Duration::from_millis(300);
-    // A byte at a time, silence, silence after a redirect, and retries that would go on: none gains a moment.
+    // Slow bytes, silence, silence after a redirect and further retries do not extend the deadline.
     for path in ["/drip", "/drip#rt=40000&tt=55000", "/never", "/away", "/error#rc=5&rp=all"] {
         let begun = Clock::real().now();
         let late = document(FetchJob { deadline, ..job(server.url(path)) }).await;
@@ -294,7 +294,7 @@ async fn redirects_are_followed_and_signed_for_their_own_url() {
         check_signatures(&last, &server.url(&last.target));
         assert_eq!(last.header("x-offhook-attempt"), "1");
     }
-    // A framework that keeps the query does not make names come twice.
+    // A server that keeps the query in its redirect does not get the parameters twice.
     document(FetchJob { method: Method::Get, ..job(server.url("/slash?a=1")) }).await.unwrap();
     let last = server.seen().pop().unwrap();
     assert_eq!(last.target, format!("/slash/?a=1&{form}"));
@@ -353,7 +353,7 @@ async fn r17_redirects_into_each_range_and_to_http_are_refused() {
 }
 
 #[tokio::test]
-async fn r17_without_allow_insecure_nothing_inside_is_asked() {
+async fn r17_without_allow_insecure_private_addresses_are_refused() {
     let (server, cert) = Server::start_tls(&["h2"], |_| Reply::ok(MENU)).await;
     let strict = fetcher(egress(Guard::default(), vec![cert]));
     for url in [server.https_url("/"), server.url("/"), format!("https://{}/", server.address)] {
@@ -364,7 +364,7 @@ async fn r17_without_allow_insecure_nothing_inside_is_asked() {
 }
 
 #[tokio::test]
-async fn retries_are_numbered_signed_afresh_and_only_for_what_the_url_asks() {
+async fn retries_are_numbered_and_signed_anew() {
     let failures = Arc::new(Mutex::new(2));
     let left = failures.clone();
     let server =
@@ -447,7 +447,7 @@ fn each_fetch_is_measured() {
     }
 }
 
-// Notices.
+// Callbacks.
 
 fn notifier() -> Notifier {
     Notifier::new(open(), Clock::real(), Dice::system(), AT_ONCE_PER_HOST)
@@ -473,7 +473,7 @@ fn notice(event: u128, kind: CallbackKind, url: impl Into<String>) -> NoticeJob 
 }
 
 #[tokio::test]
-async fn a_notice_carries_its_parameters_headers_and_signatures() {
+async fn a_callback_carries_its_parameters_headers_and_signatures() {
     let server = Server::start(|_| Reply::status(204)).await;
     let delivery =
         notifier().deliver(&notice(7, CallbackKind::Hangup, server.url("/hangup"))).await;
@@ -488,7 +488,7 @@ async fn a_notice_carries_its_parameters_headers_and_signatures() {
 }
 
 #[tokio::test]
-async fn r04_lasting_notices_are_tried_again_and_stale_ones_are_not() {
+async fn r04_lasting_callbacks_are_retried_and_others_are_not() {
     let failures = Arc::new(Mutex::new(2));
     let server =
         Server::start(move |seen| match (seen.target.as_str(), &mut *failures.lock().unwrap()) {
@@ -502,7 +502,7 @@ async fn r04_lasting_notices_are_tried_again_and_stale_ones_are_not() {
         })
         .await;
     let notifier = notifier();
-    // The fragment's own retries belong to the first stage; each later one is a single attempt.
+    // The fragment's own retries belong to the first stage. Each later stage is a single attempt.
     let mut job = notice(1, CallbackKind::Hangup, server.url("/back#rc=1&rp=5xx"));
     let Delivery { attempts, outcome } = notifier.deliver(&job).await;
     assert!(
@@ -540,7 +540,7 @@ async fn r04_lasting_notices_are_tried_again_and_stale_ones_are_not() {
     (late.retries, late.age) = (20, Duration::from_secs(23 * 3_600 + 1_800));
     assert!(
         matches!(notifier.deliver(&late).await.outcome, NoticeOutcome::Failed { .. }),
-        "its day is over"
+        "past its 24 hours"
     );
     let refused =
         notifier.deliver(&notice(5, CallbackKind::Hangup, "http://169.254.169.254/")).await;

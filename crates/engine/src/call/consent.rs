@@ -8,7 +8,9 @@
 use std::sync::Arc;
 
 use crate::admission::NumberEntry;
-use crate::admission::permission::{Consents, Counter, Event, PairKey, Refusal, Told, View, Why};
+use crate::admission::permission::{
+    Consents, Counter, Event, GraphPermission, PairKey, Refusal, RefusalReason, View,
+};
 use crate::meta::permissions::{CallPermissions, Limit, Request};
 use crate::meta::{Graph, code};
 use machine::GraphOutcome;
@@ -95,7 +97,7 @@ impl PermissionService {
             .call_permissions(&spec.phone_number_id, spec.access_token.as_ref(), user)
             .await
         {
-            Ok(said) => self.note(number, user, Event::Told(told(&said, asked))),
+            Ok(said) => self.note(number, user, Event::GraphReport(told(&said, asked))),
             // The known permission stays. Error 613 of Meta's permission API is a rate limit
             // (`docs/reference/meta.md#error-codes`).
             Err(outcome) => {
@@ -138,7 +140,7 @@ impl PermissionService {
             Err(GraphOutcome::Refused { code: code::REQUESTS_USED_UP, .. }) => {
                 self.note(number, user, Event::Doubted);
                 self.settle(number, user).await;
-                let unknown = Refusal { why: Why::RequestLimit, again: None };
+                let unknown = Refusal { why: RefusalReason::RequestLimit, again: None };
                 Err(NotSent::TooSoon(may().err().unwrap_or(unknown)))
             }
             Err(outcome) => {
@@ -154,12 +156,12 @@ impl PermissionService {
 }
 
 /// Converts Graph's response to an update of the table.
-fn told(said: &CallPermissions, asked: Timestamp) -> Told {
+fn told(said: &CallPermissions, asked: Timestamp) -> GraphPermission {
     let counter = |limits: &[Limit], period| {
         CallPermissions::of_period(limits, period)
             .map(|limit| Counter { used: limit.used, room_at: limit.expires })
     };
-    Told {
+    GraphPermission {
         asked: Some(asked),
         status: said.status,
         calls: counter(&said.start_call, DAY_SECS),

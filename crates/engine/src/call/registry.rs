@@ -28,7 +28,7 @@ use super::streams::StreamViews;
 use super::trace::{EventLogWriter, ExportedTrace};
 use super::turns::Turns;
 use crate::admission::permission::{Engaged, PairKey};
-use crate::admission::{Admitted, Gate, NumberEntry, Reason, Starting, Strain};
+use crate::admission::{Admitted, Gate, NumberEntry, Reason, SetUpTicket, Strain};
 use crate::meta::ActionRequest;
 use machine::{CallSetup, CallState, CallUrls, GraphAction, Input, Termination};
 use media::sdp::Offer;
@@ -264,7 +264,7 @@ impl Registry {
     /// answer URL.
     pub fn start(
         &self,
-        starting: Starting,
+        starting: SetUpTicket,
         admitted: Admitted,
         incoming: Incoming,
     ) -> Result<(), Box<Admitted>> {
@@ -325,7 +325,7 @@ impl Registry {
     pub(super) fn begin(
         &self,
         peer: Peer,
-        starting: Starting,
+        starting: SetUpTicket,
         setup: CallSetup,
         way: StartMode,
         [received, arrived]: [Instant; 2],
@@ -423,7 +423,7 @@ impl Registry {
 
     /// Reserves capacity for a new call. Returns `None` and counts the reason if the node is
     /// overloaded.
-    pub fn room(&self, number: &PhoneNumberId) -> Option<Starting> {
+    pub fn room(&self, number: &PhoneNumberId) -> Option<SetUpTicket> {
         if self.0.services.graph.is_behind(number) {
             Strain::Graph.count();
             return None;
@@ -432,7 +432,7 @@ impl Registry {
     }
 
     /// Like [`Registry::room`] but ignores the state of Graph, for calls without Meta.
-    pub(super) fn reserve_locally(&self) -> Option<Starting> {
+    pub(super) fn reserve_locally(&self) -> Option<SetUpTicket> {
         let services = &self.0.services;
         let room = match services.media.is_behind() {
             _ if self.len() >= LIVE_MAX => Err(Strain::Calls),

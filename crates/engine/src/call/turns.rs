@@ -12,7 +12,7 @@ use std::task::Poll;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::admission::Starting;
+use crate::admission::SetUpTicket;
 
 /// Concurrent set-ups per runtime thread: one runs, another is ready.
 const EACH: usize = 2;
@@ -37,7 +37,7 @@ impl Turns {
     }
 
     /// Waits for a turn.
-    pub(super) async fn wait(&self, starting: Starting) -> Turn {
+    pub(super) async fn wait(&self, starting: SetUpTicket) -> Turn {
         // The semaphore is never closed.
         let permit = self.0.clone().acquire_owned().await.ok();
         // The permit is held here, which limits how many set-ups start before all ready tasks have

@@ -24,8 +24,8 @@ pub(super) struct Fault {
     pub(super) at: Place,
     pub(super) message: String,
     pub(super) hint: String,
-    /// Whether the line could not be parsed as TOML. Keys, values and quotes in it can't be told
-    /// apart.
+    /// Whether the line could not be parsed as TOML. Keys, values and quotes in it cannot be
+    /// distinguished then.
     unparsed: bool,
 }
 

@@ -313,7 +313,7 @@ pub(super) fn graph_url(insecure: bool) -> Form<'static, Url> {
     })
 }
 
-/// Whether a request there goes over TLS or stays within this machine.
+/// Whether requests to the URL use TLS or stay within this machine.
 pub(super) fn is_confidential(url: &Url) -> bool {
     url.scheme() == "https" || is_loopback(url)
 }

@@ -1,12 +1,12 @@
-//! Reads the configuration: TOML and environment become a [`Config`], and every fault is reported
-//! with its line and column.
+//! Reads the configuration: the TOML file and the environment become a [`Config`], and every fault
+//! is reported with its line and column.
 //!
-//! `tree` parses the file and lays the environment over it. `section` reads tables by
-//! declarations of their keys, `forms` has the types of values, and `read` with `accounts`,
-//! `oidc`, `recordings` and `speech` declares the keys. `reference` lists all keys from these
-//! declarations. `fault` shows what is wrong without showing secrets.
+//! `tree` parses the file and overlays the environment. `section` reads tables by declarations of
+//! their keys, `forms` has the types of values, and `read` with `accounts`, `oidc`, `recordings`
+//! and `speech` declares the keys. `reference` lists all keys from these declarations. `fault`
+//! formats faults without showing secrets.
 //!
-//! Settings are defined beside the code that uses them; only `node`, `doctor` and `cli` see the
+//! Settings are defined next to the code that uses them. Only `node`, `doctor` and `cli` see the
 //! whole configuration.
 
 mod accounts;
@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use egress::{CustomerUrl, Guard, Refusal};
 use fault::Fault;
 pub use fault::Problem;
-pub use reference::Reference;
+pub use reference::{KeyDescription, Reference};
 pub use types::{Cluster, Config, Listen, Media, Public, Recordings, Retention, Store};
 
 /// Size of a configuration file.
@@ -38,7 +38,7 @@ const SECRET_BYTES_MAX: u64 = 64 << 10;
 /// Faults that are reported. A file that is not a configuration at all has one on each line.
 const PROBLEMS_MAX: usize = 50;
 
-/// Why there is no configuration.
+/// Why a configuration could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be read.
@@ -69,7 +69,7 @@ impl fmt::Display for Problems {
 /// Validates `[speech]`; the error names the faulty key.
 pub type SpeechCheck<'a> = &'a dyn Fn(toml::Table) -> Result<(), String>;
 
-/// Where secrets come from, and who validates `[speech]`.
+/// Where secrets are read from, and the validator of `[speech]`.
 struct Sources<'a> {
     /// Reads an environment variable.
     env: &'a dyn Fn(&str) -> Option<String>,

@@ -473,7 +473,7 @@ fn retention(mut s: Section<'_>) -> Retention {
     retention
 }
 
-/// `None` if there is no `url`. It may lead anywhere, because it is the operator's own.
+/// `None` without a `url`. Any address is allowed, since the operator sets it.
 fn model(mut s: Section<'_>) -> Option<ModelSettings> {
     let url = s
         .key("url", base_url(), "The base URL; requests go to `chat/completions` below it.")

@@ -1,9 +1,9 @@
-//! Reads a table of the configuration by declarations of its keys.
+//! Reads tables of the configuration by declarations of their keys.
 //!
 //! A declaration names a key, its type, its meaning, its default and whether a reload applies it.
-//! Reading the keys of an empty table therefore yields the reference of all keys
-//! ([`reference`](super::reference)), and reading a real one also yields what a reload must
-//! compare. Keys that no declaration asked for are errors.
+//! The reference of all keys ([`reference`](super::reference)) is therefore collected by reading an
+//! empty file, and reading a real one also records the values that a reload has to compare. Keys
+//! without a declaration are errors.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,13 +17,13 @@ use super::reference::{Fallback, KeyReference, SectionReference};
 use super::tree::{Node, Table, Value};
 use model::Secret;
 
-/// What reading needs beside the tree, and what it collects.
+/// The sources of the values, and everything that reading collects.
 pub(super) struct Context<'a> {
     pub(super) sources: &'a Sources<'a>,
     pub(super) faults: RefCell<Vec<Fault>>,
     /// Digests of the values that only a restart applies, by key or section.
     pub(super) fixed: RefCell<BTreeMap<String, u64>>,
-    /// The sections read so far, if it is the reference that is wanted and not a configuration.
+    /// The sections read so far. `None` unless the reference is being collected.
     pub(super) reference: Option<RefCell<Vec<SectionReference>>>,
 }
 
@@ -34,7 +34,7 @@ impl<'a> Context<'a> {
         Self { sources, faults, fixed, reference: None }
     }
 
-    /// Collects the reference; the values that are read mean nothing.
+    /// Collects the reference. The values that are read are meaningless.
     pub(super) fn describing(sources: &'a Sources<'a>) -> Self {
         Self { reference: Some(RefCell::default()), ..Self::new(sources, Vec::new()) }
     }
@@ -119,7 +119,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Begins the section of the reference that the keys read from now on belong to.
+    /// Starts a section of the reference for the keys that are read next.
     fn described(mut self, doc: &'static str) -> Self {
         if let Some(reference) = &self.cx.reference {
             let mut sections = reference.borrow_mut();
@@ -174,20 +174,25 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// An inner table that the reference describes as one key.
+    /// An inner table that the reference describes as one key. It takes effect like the keys of
+    /// this section.
     pub(super) fn table(
         &mut self,
         key: &'static str,
         kind: &'static str,
         doc: &'static str,
     ) -> Section<'a> {
-        self.describe(KeyReference::new(key, kind, Fallback::Absent(""), doc));
-        self.inner(key)
+        let (effect, restart) = (self.effect, !matches!(self.effect, Effect::Reload));
+        self.describe(KeyReference {
+            restart,
+            ..KeyReference::new(key, kind, Fallback::Absent(""), doc)
+        });
+        Section { effect, ..self.inner(key) }
     }
 
     fn inner(&mut self, key: &'static str) -> Section<'a> {
         let cx = self.cx;
-        // Within an entry of a list, the inner name alone tells enough.
+        // Within an entry of a list, the inner name alone is clear.
         let is_nested = !self.name.is_empty() && !self.name.starts_with('[');
         let name = if is_nested { format!("{}.{key}", self.name) } else { key.to_owned() };
         self.take(key)
@@ -303,13 +308,13 @@ impl<T> Key<'_, '_, T> {
         self
     }
 
-    /// What serves if the key is absent, in words.
+    /// Describes the behaviour without the key.
     pub(super) fn absent(mut self, meaning: &'static str) -> Self {
         self.fallback = Fallback::Absent(meaning);
         self
     }
 
-    /// The default, where the caller fills it in.
+    /// Documents a default that the caller fills in.
     pub(super) fn default(mut self, value: &T) -> Self {
         self.fallback = Fallback::Value(self.form.show(value));
         self
@@ -320,12 +325,12 @@ impl<T> Key<'_, '_, T> {
         self.default(&default).get().unwrap_or(default)
     }
 
-    /// The value, if the key is there and valid.
+    /// The value, if the key is present and valid.
     pub(super) fn get(self) -> Option<T> {
         self.placed().map(|(value, _)| value)
     }
 
-    /// The value with its place. A key that is absent is a fault.
+    /// The value with its place. An absent key is a fault.
     pub(super) fn required(mut self, hint: &str) -> Option<(T, Place)> {
         if !self.section.has(self.name) {
             self.section.missing(self.name, hint);
@@ -334,7 +339,7 @@ impl<T> Key<'_, '_, T> {
         self.placed()
     }
 
-    /// The value with its place, if the key is there and valid.
+    /// The value with its place, if the key is present and valid.
     pub(super) fn placed(self) -> Option<(T, Place)> {
         let Self { section, name, form, doc, effect, fallback } = self;
         let read = section.take(name).and_then(|node| match form.read(&node) {
@@ -374,7 +379,7 @@ pub(super) struct SecretKey<'s, 'a> {
 }
 
 impl SecretKey<'_, '_> {
-    /// What serves if the key is absent, in words.
+    /// Describes the behaviour without the key.
     pub(super) fn absent(mut self, meaning: &'static str) -> Self {
         self.fallback = Fallback::Absent(meaning);
         self
@@ -389,7 +394,7 @@ impl SecretKey<'_, '_> {
         secret
     }
 
-    /// The secret. One that is absent is a fault.
+    /// The secret. An absent one is a fault.
     pub(super) fn required(mut self, hint: &str) -> Option<Secret> {
         self.fallback = Fallback::Required;
         let Some(node) = self.take() else {
@@ -430,7 +435,7 @@ impl SecretKey<'_, '_> {
         self.section.take(self.name)
     }
 
-    /// The secret of a key that is there; a fault if it is empty.
+    /// The secret of a key that is present. An empty one is a fault.
     fn present(&self, node: &Node, hint: &str) -> Option<Secret> {
         let cx = self.section.cx;
         let secret = cx.secret(self.name, node).ok()?;
@@ -448,10 +453,12 @@ impl SecretKey<'_, '_> {
 }
 
 impl Context<'_> {
-    /// A secret as text, `{ env = "NAME" }` or `{ file = "PATH" }`.
+    /// Reads a secret: text, `{ env = "NAME" }` or `{ file = "PATH" }`.
     ///
     /// # Errors
-    /// The value has none of these forms, or its file can't be read; the fault was reported.
+    ///
+    /// Returns an error if the value has none of these forms or its file can't be read. The fault
+    /// has been reported.
     pub(super) fn secret(&self, key: &str, node: &Node) -> Result<Option<Secret>, ()> {
         let wrong = |what: fmt::Arguments<'_>| {
             let hint = "write text, { env = \"NAME\" } or { file = \"PATH\" }";
@@ -488,7 +495,7 @@ impl Context<'_> {
                 return Err(());
             }
         };
-        // A variable of blanks was most likely forgotten.
+        // A variable that is only blanks was most likely forgotten.
         Ok(text.filter(|t| !t.trim().is_empty()).map(Secret::new))
     }
 }
@@ -504,7 +511,7 @@ fn why_absent(node: &Node) -> String {
     }
 }
 
-/// What to write instead of an unknown key or name.
+/// A hint for an unknown key or name.
 pub(super) fn suggestion<'k>(key: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
     let near = known
         .clone()

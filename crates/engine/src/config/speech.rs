@@ -207,7 +207,7 @@ mod tests {
     use super::{Fallback, reference};
     use ::speech::config::SpeechConfig;
 
-    /// `[speech]` with this section in it, whose required keys are set.
+    /// `[speech]` with this section in it and its required keys set.
     fn table(section: &str, keys: &str) -> String {
         let url = if section == "[speech]" { "" } else { "url = \"ws://localhost\"\n" };
         format!(

@@ -1,4 +1,4 @@
-//! Every key, every form of a value, and the place of every fault.
+//! Tests of every key, every form of a value, and the place of every fault.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -16,7 +16,7 @@ fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
-/// Stands for the speech crate.
+/// Stands in for the speech crate.
 fn speech(table: toml::Table) -> Result<(), String> {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -817,18 +817,26 @@ fn a_reload_names_the_keys_that_need_a_restart() {
     let again = |secret| good(&format!("{SECRETS}{bucket}"), &[("S3_SECRET", secret)]);
     assert_eq!(again("one").needs_restart(&again("one")), [""; 0]);
     assert_eq!(again("two").needs_restart(&again("one")), ["recordings"]);
+    let oidc = |role: &str| {
+        let roles = format!("role_claim = \"groups\"\nroles = {{ {role} = \"desk\" }}\n");
+        good(&format!("{SECRETS}{OIDC}{roles}"), &[])
+    };
+    assert_eq!(oidc("admin").needs_restart(&oidc("admin")), [""; 0]);
+    assert_eq!(oidc("agent").needs_restart(&oidc("admin")), ["oidc"]);
 }
 
 #[test]
-fn the_committed_page_is_the_generated_reference() {
+fn the_committed_reference_is_the_generated_one() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/configuration.md");
-    if std::env::var_os("TMPWRITE").is_some() {
-        std::fs::write(page, Reference::collect().markdown()).unwrap();
+    let generated = Reference::collect().markdown();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(page, &generated).expect("docs/reference is writable");
     }
     let committed = std::fs::read_to_string(page).unwrap_or_default();
     assert!(
-        committed == Reference::collect().markdown(),
-        "write the output of `offhook config keys --markdown` to docs/reference/configuration.md"
+        committed == generated,
+        "docs/reference/configuration.md is out of date: \
+         offhook config keys --markdown > docs/reference/configuration.md"
     );
 }
 
@@ -847,6 +855,8 @@ fn the_reference_has_every_key_with_its_meaning() {
     let secret = find("[meta]", "app_secret").unwrap();
     assert!(secret.kind == "secret" && !secret.restart);
     assert!(find("[listen]", "public").unwrap().restart);
+    assert!(find("[oidc]", "roles").unwrap().restart);
+    assert!(!find("[[number]]", "permissions").unwrap().restart);
     assert!(find("[[number]]", "answer_url").is_some());
     assert!(find("[recordings.s3]", "bucket").is_some());
     assert!(find("[speech.openai]", "voices").is_some());

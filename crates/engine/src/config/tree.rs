@@ -31,7 +31,7 @@ pub(super) enum Value {
 pub(super) type Table = BTreeMap<String, (Place, Node)>;
 
 impl Value {
-    /// What the value is, for messages.
+    /// The kind of value, for messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",

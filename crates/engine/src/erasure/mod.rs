@@ -1,7 +1,7 @@
-//! Forgets people on request (`DELETE /users/{waId}/`): their conversations, recordings, calls' logs, permissions and
-//! notifications, wherever they stand. A request is a row before it is answered, so that the next process goes on where
-//! this one ends; a call that is up is waited for. Calls keep records that name nobody. What comes after the request stays:
-//! whoever writes or calls again is a new user to us.
+//! Erases the personal data of users on request (`DELETE /users/{waId}/`): conversations,
+//! recordings, event logs, permissions and notifications. A request is stored before it is
+//! acknowledged, so that the next process completes it; live calls are waited for. Call records are
+//! kept without personal data. Data that arrives after the request is kept, as that of a new user.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,12 +19,12 @@ use model::Clock;
 use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 use store::{Erasure, ErasureCutoff, Store, StoreError};
 
-/// Calls, or recordings of one, looked at together.
-const AT_ONCE: u32 = 100;
-/// Between two looks at what could not be done yet: a call was up, or the store took nothing.
-const AGAIN: Duration = Duration::from_secs(5);
+/// Calls or conversations per read from the store.
+const BATCH: u32 = 100;
+/// Pause before retrying what failed or waits for a call to end.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// What it needs.
+/// The dependencies of [`Eraser`].
 pub struct ErasureParts {
     pub store: Store,
     pub recordings: Recordings,
@@ -34,14 +34,15 @@ pub struct ErasureParts {
     pub clock: Clock,
 }
 
-/// Who forgets people; cheap to clone.
+/// Erases personal data; cheap to clone.
 #[derive(Clone)]
 pub struct Eraser(Arc<Inner>);
 
 struct Inner {
     parts: ErasureParts,
     asked: Notify,
-    /// Something of somebody's may still be in the store's write-ahead log; also what an earlier process left there.
+    /// Whether the store's write-ahead log may still contain erased data. Initially true, for data
+    /// of an earlier process.
     scrub: AtomicBool,
 }
 
@@ -50,10 +51,11 @@ impl Eraser {
         Self(Arc::new(Inner { parts, asked: Notify::new(), scrub: AtomicBool::new(true) }))
     }
 
-    /// Takes a request on. It is in the store when this returns, and is carried out whatever happens then.
+    /// Accepts a request. It is stored when this returns, and will be carried out.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    ///
+    /// Returns an error if the store fails. Then nothing has changed.
     pub async fn ask(
         &self,
         account: AuthId,
@@ -74,14 +76,14 @@ impl Eraser {
         Ok(erasure)
     }
 
-    /// Carries requests out, those of an earlier process first, until the node stops.
+    /// Carries out requests, including those of earlier processes, until the node stops.
     pub async fn run(self, stop: CancellationToken) {
         loop {
-            let left = stop.run_until_cancelled(self.all()).await;
+            let left = stop.run_until_cancelled(self.run_all()).await;
             let Some(left) = left else { return };
             let next = async {
                 if left {
-                    let _ = tokio::time::timeout(AGAIN, self.0.asked.notified()).await;
+                    let _ = tokio::time::timeout(RETRY_PAUSE, self.0.asked.notified()).await;
                 } else {
                     self.0.asked.notified().await;
                 }
@@ -92,42 +94,42 @@ impl Eraser {
         }
     }
 
-    /// Whether something is left to be done later.
-    async fn all(&self) -> bool {
+    /// Carries out all requests. Returns whether something is left for later.
+    async fn run_all(&self) -> bool {
         let erasures = match self.0.parts.store.erasures().list().await {
             Ok(erasures) => erasures,
             Err(error) => {
-                tracing::warn!(%error, "could not see who is to be forgotten; trying again");
+                tracing::warn!(%error, "erasure requests could not be read; trying again");
                 return true;
             }
         };
         let mut left = false;
         for erasure in erasures {
-            match self.one(&erasure).await {
+            match self.erase(&erasure).await {
                 Ok(true) => {
                     self.0.scrub.store(true, Ordering::Relaxed);
-                    tracing::info!(erasure = %erasure.id, "a person is forgotten");
+                    tracing::info!(erasure = %erasure.id, "erasure completed");
                 }
                 Ok(false) => left = true,
                 Err(error) => {
-                    tracing::warn!(erasure = %erasure.id, %error, "a person could not be forgotten yet; trying again");
+                    tracing::warn!(erasure = %erasure.id, %error, "erasure failed; trying again");
                     left = true;
                 }
             }
         }
-        let scrubbed = self.scrubbed().await;
-        left || !scrubbed
+        let scrub_log = self.scrub_log().await;
+        left || !scrub_log
     }
 
-    /// Whether nothing is left of anybody in the store's file. Readers may be in the way: then it is tried again.
-    async fn scrubbed(&self) -> bool {
+    /// Removes erased data from the write-ahead log. Returns `false` if readers prevent it.
+    async fn scrub_log(&self) -> bool {
         if !self.0.scrub.load(Ordering::Relaxed) {
             return true;
         }
         let done = match self.0.parts.store.erasures().scrub().await {
             Ok(done) => done,
             Err(error) => {
-                tracing::warn!(%error, "what people who were forgotten left in the store's log is still there; trying again");
+                tracing::warn!(%error, "write-ahead log could not be scrubbed; trying again");
                 false
             }
         };
@@ -135,18 +137,20 @@ impl Eraser {
         done
     }
 
-    /// `false`: a call of theirs is up, or is still being recorded.
-    async fn one(&self, erasure: &Erasure) -> Result<bool, StoreError> {
+    /// Carries out a request. Returns `false` if a call of the user is live or still being
+    /// recorded.
+    async fn erase(&self, erasure: &Erasure) -> Result<bool, StoreError> {
         let parts = &self.0.parts;
-        // What was written a moment ago is read by now.
+        // So that recent writes are found.
         parts.store.flush().await;
         let erasure = &parts.store.erasures().resolve(erasure.clone()).await?;
         let until = self.until(erasure);
-        // First: one that ends while the others are looked at is neither among those that have ended nor, later, among these.
+        // Checked first: a call that ends in the meantime is then found either here or among the
+        // ended ones.
         let mut left = !parts.store.erasures().calls(erasure, false, None, 1).await?.is_empty();
         let mut after = None;
         loop {
-            let calls = parts.store.erasures().calls(erasure, true, after, AT_ONCE).await?;
+            let calls = parts.store.erasures().calls(erasure, true, after, BATCH).await?;
             let Some(last) = calls.last() else { break };
             after = Some(*last);
             for call in calls {
@@ -160,7 +164,7 @@ impl Eraser {
         {
             parts.consents.forget(&PairKey::new(number, &id));
         }
-        // Webhooks may have been told of a person with whom there is no conversation.
+        // Webhooks may have received events of a user without a conversation.
         for (number, id) in
             numbers.iter().flat_map(|number| erasure.ids().into_iter().map(move |id| (number, id)))
         {
@@ -176,7 +180,9 @@ impl Eraser {
         Ok(true)
     }
 
-    /// Files before rows: a row is found again. `false`: it is still being recorded, or goes on in a call that dialled it.
+    /// Erases a call, files before rows, so that an interrupted erasure finds the rows again.
+    /// Returns `false` if the call is still being recorded or continues in the call that dialled
+    /// it.
     async fn call(&self, erasure: &Erasure, call: CallUuid) -> Result<bool, StoreError> {
         let (parts, scope) = (&self.0.parts, erasure.scope());
         loop {
@@ -191,9 +197,9 @@ impl Eraser {
                 parts.recordings.remove(&scope, id).await?;
             }
         }
-        // It may have ended a moment ago: lines of its log that wait are written before the log goes.
+        // The call may just have ended. Write the queued lines of its log before erasing it.
         parts.store.flush().await;
-        // Before the record, which says whose they are.
+        // Before the record is erased, which names the events' owner.
         if let Some(record) = parts.store.calls().get(&scope, call).await?
             && let Some((conversation, events)) = parts.inbox.webhook_events(&record.start)
         {
@@ -203,7 +209,7 @@ impl Eraser {
         Ok(true)
     }
 
-    /// The moment of the request, by both clocks.
+    /// The time of the request, by both clocks.
     fn until(&self, erasure: &Erasure) -> ErasureCutoff {
         let (asked, clock) = (erasure.asked.micros(), &self.0.parts.clock);
         let apart = clock.steady().micros().saturating_sub(clock.wall().micros());
@@ -220,7 +226,7 @@ impl Eraser {
     ) -> Result<(), StoreError> {
         let (parts, mut after) = (&self.0.parts, Uuid::nil());
         loop {
-            let some = parts.store.erasures().conversations(erasure, after, AT_ONCE).await?;
+            let some = parts.store.erasures().conversations(erasure, after, BATCH).await?;
             let Some(last) = some.last() else { return Ok(()) };
             after = last.pair.conversation;
             for conversation in &some {
@@ -229,11 +235,11 @@ impl Eraser {
         }
     }
 
-    /// The asker's numbers, those out of service too.
+    /// The numbers in the request's scope, including disconnected ones.
     fn numbers(&self, erasure: &Erasure) -> Vec<PhoneNumberId> {
         let book = self.0.parts.keeper.book();
         let numbers = book.numbers(&erasure.scope()).into_iter();
-        // By an id that Meta gave a number before, something may be kept too.
+        // Data may also be stored under the first id of a number.
         let former = |number: &Number| {
             Some(number.mail_id().clone()).filter(|id| *id != number.phone_number_id)
         };

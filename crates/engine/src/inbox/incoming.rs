@@ -12,7 +12,7 @@ use super::{Inbox, Turn, words};
 use crate::admission::NumberEntry;
 use crate::admission::permission::State;
 use crate::call::links;
-use crate::feed::What;
+use crate::feed::FeedChange;
 use crate::notices::Notice;
 use model::metric;
 use model::{
@@ -476,6 +476,6 @@ impl Inbox {
 
     /// Publishes a change of a conversation to the console's feed.
     pub(super) fn publish_conversation(&self, main: &AuthId, conversation: Uuid) {
-        self.parts().feed.tell(main, What::Conversation(conversation));
+        self.parts().feed.tell(main, FeedChange::Conversation(conversation));
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::incoming::message_event_ids;
 use super::{Inbox, WebhookSettings};
 use crate::admission::{NumberEntry, Webhook, Webhooks};
-use crate::feed::What;
+use crate::feed::FeedChange;
 use model::Secret;
 use model::{AuthId, Direction, Routing, Timestamp, stable_id};
 use store::{
@@ -187,7 +187,7 @@ impl Inbox {
         parts.directory.mail().change_routings(|routings| {
             routings.insert(id.clone(), routing);
         });
-        parts.feed.tell(&number.account.main().auth_id, What::Number(digits));
+        parts.feed.tell(&number.account.main().auth_id, FeedChange::Number(digits));
         if let Some(listener) = self.0.routing_listener.get() {
             listener(self, number, before, routing);
         }
@@ -247,7 +247,7 @@ impl Inbox {
         }
         let gone = store.agents().delete(scope, agent.id).await.map_err(RoutingError::Store)?;
         if gone {
-            self.parts().feed.tell(&agent.main_account, What::Agent(agent.id));
+            self.parts().feed.tell(&agent.main_account, FeedChange::Agent(agent.id));
         }
         Ok(gone)
     }
@@ -591,7 +591,7 @@ impl Inbox {
             return Err(RoutingError::InUse);
         }
         self.parts().directory.mail().change_webhooks(|webhooks| drop(webhooks.remove(&id)));
-        self.parts().feed.tell(&self.main_of(&row.account), What::Webhook(id));
+        self.parts().feed.tell(&self.main_of(&row.account), FeedChange::Webhook(id));
         Ok(())
     }
 
@@ -643,7 +643,7 @@ impl Inbox {
         let webhook = Arc::new(of_row(row));
         let mail = self.parts().directory.mail();
         mail.change_webhooks(|webhooks| drop(webhooks.insert(webhook.id, webhook.clone())));
-        self.parts().feed.tell(&self.main_of(&webhook.account), What::Webhook(webhook.id));
+        self.parts().feed.tell(&self.main_of(&webhook.account), FeedChange::Webhook(webhook.id));
         Ok(webhook)
     }
 

@@ -1,37 +1,37 @@
-//! Notifications: what people at this account should know of (`number-api.md` §4): a message came, an agent gave up, a
-//! call was missed, a number's state or rating changed, something was not delivered.
+//! Notifications for the people of an account: a message arrived, an AI agent failed, a call was
+//! missed, the state or rating of a number changed, something could not be delivered.
 //!
-//! Whoever sees such a thing calls [`Notices::note`], which waits for nothing; once the row can be read, the feed is
-//! told. Reading and marking as read are the store's; who watches is `api`'s business.
+//! [`Notices::note`] never waits. When the row is stored, the feed is informed. The store lists
+//! notifications and marks them as read; `api` serves them.
 
 use uuid::Uuid;
 
-use crate::feed::{Feed, What};
+use crate::feed::{Feed, FeedChange};
 use model::Clock;
 use model::{AuthId, CallUuid, NotificationTopic};
 use store::{NoticeRow, Store};
 
-/// Characters of a notification at most.
+/// Longest text, in characters.
 const TEXT_MAX: usize = 500;
 
-/// Something worth a notification.
+/// A notification to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// The owner, and its main account.
+    /// The owner and its main account.
     pub account: AuthId,
     pub main_account: AuthId,
     pub topic: NotificationTopic,
     /// A sentence for people.
     pub text: String,
     pub number: Option<String>,
-    /// The person it is about, by `wa_id`: so that nothing is left of somebody who is to be forgotten.
+    /// The `wa_id` of the user it is about, needed for erasure.
     pub user: Option<String>,
     pub conversation: Option<Uuid>,
     pub call: Option<CallUuid>,
 }
 
 impl Notice {
-    /// One that says no more than its text.
+    /// Creates a notification with only a text.
     pub fn new(
         account: AuthId,
         main_account: AuthId,
@@ -43,7 +43,7 @@ impl Notice {
     }
 }
 
-/// Takes notifications; cheap to clone.
+/// Accepts notifications; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Notices {
     store: Store,
@@ -56,7 +56,8 @@ impl Notices {
         Self { store, feed, clock }
     }
 
-    /// Notes one; gives the id it will have. Where the store has no room for it, it is lost, and that is counted.
+    /// Queues a notification and returns its id. If the store's queue is full, it is dropped and
+    /// counted.
     pub fn note(&self, notice: Notice) -> Uuid {
         let id = Uuid::new_v4();
         let Notice { account, main_account, topic, mut text, number, user, conversation, call } =
@@ -81,10 +82,10 @@ impl Notices {
         };
         if let Some(written) = self.store.notifications().add(row) {
             let feed = self.feed.clone();
-            // As many as the store's queue has room for, and each ends with its batch.
+            // Bounded by the store's queue; each task ends with its batch.
             tokio::spawn(async move {
                 if written.await.is_ok() {
-                    feed.tell(&main, What::Notification(id));
+                    feed.tell(&main, FeedChange::Notification(id));
                 }
             });
         }
@@ -99,7 +100,7 @@ mod tests {
     use store::{NoticeFilter, Scope};
 
     #[tokio::test]
-    async fn s3_24_a_notice_is_stored_bounded_and_told() {
+    async fn s3_24_a_notification_is_stored_truncated_and_published() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let feed = Feed::new();
@@ -112,7 +113,7 @@ mod tests {
             "é".repeat(9_999),
         ));
         let news = watch.recv().await.unwrap();
-        assert_eq!((news.account.as_str(), &news.what), ("MA1", &What::Notification(id)));
+        assert_eq!((news.account.as_str(), &news.change), ("MA1", &FeedChange::Notification(id)));
         let rows = store
             .notifications()
             .list(&Scope::of("SA1".into()), &NoticeFilter::default(), 9)

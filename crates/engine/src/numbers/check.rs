@@ -1,10 +1,11 @@
-//! Asks a number's URLs once, as a call would: whether they answer, how fast, and what the linter says of the document.
+//! Requests a number's URLs as a call would, and reports the status, the latency and the linter's
+//! findings.
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{No, Numbers, Parts};
+use super::{NumberError, Numbers, Parts};
 use crate::admission::book::{Book, Number};
 use crate::answer::{DocumentBody, FetchJob, Fetcher, Hops, SigningKeys, Validity};
 use machine::{FetchFailure, FetchKind, Param, Params};
@@ -14,13 +15,13 @@ use store::Scope;
 use xml::ast::{DocUrl, Finding};
 use xml::{self, MAX_BODY};
 
-/// Each URL gets so long.
+/// Deadline of each URL.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// What became of one URL.
+/// The result for one URL.
 #[derive(Clone, Debug)]
 pub struct UrlCheck {
-    /// The field that has it.
+    /// The field of the number resource that holds the URL.
     pub field: &'static str,
     pub url: DocUrl,
     pub method: Method,
@@ -28,26 +29,26 @@ pub struct UrlCheck {
     pub latency: Duration,
 }
 
-/// How it answered.
+/// The outcome of the request.
 #[derive(Clone, Debug)]
 pub enum Checked {
-    /// With this status; of a document, what the linter found.
+    /// The status, and for documents the findings of the linter.
     Answered { status: u16, findings: Vec<Finding>, valid: bool },
-    /// Not, or not as it must.
+    /// No usable response.
     Failed { status: Option<u16>, why: String },
 }
 
 impl Checked {
-    /// Whether a call, or a callback, would get what it needs.
+    /// Whether a call or callback could use the response.
     pub fn is_ok(&self) -> bool {
         matches!(self, Self::Answered { valid: true, .. })
     }
 }
 
-/// URLs by the fields that name them.
+/// URLs with the fields that hold them.
 pub(super) type FieldUrls = Vec<(&'static str, (DocUrl, Method))>;
 
-/// A number's URLs in force by their fields, and what their requests are signed with.
+/// A number's URLs in force, by field, and the keys that sign requests to them.
 pub fn urls_of(book: &Book, entry: &Number) -> (FieldUrls, SigningKeys) {
     let set = &entry.set;
     let answer = book.answer_of(entry);
@@ -62,14 +63,22 @@ pub fn urls_of(book: &Book, entry: &Number) -> (FieldUrls, SigningKeys) {
 }
 
 impl Numbers {
-    /// Asks every URL that the number has in force.
+    /// Requests every URL that is in force for the number.
     ///
     /// # Errors
-    /// No such number.
-    pub async fn check_urls(&self, scope: &Scope, number: &E164) -> Result<Vec<UrlCheck>, No> {
+    ///
+    /// Returns an error if the number does not exist.
+    pub async fn check_urls(
+        &self,
+        scope: &Scope,
+        number: &E164,
+    ) -> Result<Vec<UrlCheck>, NumberError> {
         let (urls, keys) = {
             let book = self.book();
-            urls_of(&book, book.number(scope, number).ok_or(No::Missing(super::NO_NUMBER))?)
+            urls_of(
+                &book,
+                book.number(scope, number).ok_or(NumberError::Missing(super::NO_NUMBER))?,
+            )
         };
         let Parts { fetcher, clock, .. } = self.parts();
         let asked = urls
@@ -79,7 +88,7 @@ impl Numbers {
     }
 }
 
-/// Asks one URL.
+/// Requests one URL.
 pub async fn check_url(
     fetcher: &Fetcher,
     clock: &Clock,
@@ -118,12 +127,12 @@ pub async fn check_url(
 
 fn failed(failure: FetchFailure) -> Checked {
     let (status, why) = match failure {
-        FetchFailure::Status { status } => (Some(status), format!("the answer was {status}")),
-        FetchFailure::Handshake => {
-            (None, "it is connected, and the TLS handshake gets no answer".to_owned())
+        FetchFailure::Status { status } => {
+            (Some(status), format!("the response status was {status}"))
         }
-        FetchFailure::Timeout => (None, format!("no answer within {} s", DEADLINE.as_secs())),
-        FetchFailure::TooLarge => (None, format!("the answer is larger than {MAX_BODY} bytes")),
+        FetchFailure::Handshake => (None, "the TLS handshake got no response".to_owned()),
+        FetchFailure::Timeout => (None, format!("no response within {} s", DEADLINE.as_secs())),
+        FetchFailure::TooLarge => (None, format!("the response is larger than {MAX_BODY} bytes")),
         FetchFailure::Unreachable { detail: what }
         | FetchFailure::UrlRefused { detail: what }
         | FetchFailure::Invalid { detail: what } => (None, format!("could not {what}")),
@@ -131,7 +140,8 @@ fn failed(failure: FetchFailure) -> Checked {
     Checked::Failed { status, why }
 }
 
-/// What a call's first request has, of a call that nobody makes: `OffhookCheck` says so.
+/// The parameters of a call's first request, for a call that does not exist. `OffhookCheck` marks
+/// the request as a check.
 fn params(field: &str, number: &E164, call: CallUuid) -> Params {
     let call = call.to_string();
     let event = match field {

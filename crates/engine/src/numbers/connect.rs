@@ -1,33 +1,36 @@
-//! Numbers come in: by credentials that are proven at Graph first, or by the code of Meta's embedded sign-up.
+//! Connects numbers: by credentials, which are verified with Graph first, or by the code of Meta's
+//! embedded sign-up.
 
 use super::register::reason;
-use super::{No, Numbers};
-use crate::admission::book::{Elsewhere, Made, MetaApp, Number, NumberSet};
+use super::{NumberError, Numbers};
+use crate::admission::book::{ConnectRefusal, ConnectedNumber, MetaApp, Number, NumberSet};
 use crate::meta::numbers::PhoneNumber;
 use machine::GraphOutcome;
 use model::Secret;
 use model::{AuthId, E164, NotificationTopic, PhoneNumberId, WabaId};
 use store::Scope;
 
-/// WABAs of an account that are looked through for a number that came without one.
+/// Maximum number of WABAs that are searched for a number given without its WABA.
 const WABAS_ASKED_MAX: usize = 20;
-/// WABAs that one sign-up may bring.
+/// Maximum number of WABAs per sign-up.
 const SIGNED_UP_MAX: usize = 20;
 
-/// A number and what proves that it is theirs.
+/// A number and the access token that proves its ownership.
 pub struct Credentials {
     pub display_name: String,
-    /// What it should be.
+    /// The expected number.
     pub number: Option<E164>,
     pub id: PhoneNumberId,
     pub waba: Option<WabaId>,
     pub token: Secret,
-    /// Whether its agent answers; none: as it was, and of a number that is new nobody.
+    /// Whether its AI agent answers. `None` keeps the setting, and disables the agent of a new
+    /// number.
     pub active: Option<bool>,
 }
 
 impl Credentials {
-    /// What people have set of a number that was here before stays, as far as nothing is said of it: it only comes with a new token.
+    /// Applies the settings. Those of a known number are kept unless given here, since it may only
+    /// get a new token.
     pub(super) fn settle(&self, set: &mut NumberSet, was_here: bool) {
         if !self.display_name.is_empty() && (!was_here || set.alias.is_empty()) {
             set.alias.clone_from(&self.display_name);
@@ -40,27 +43,30 @@ impl Credentials {
     }
 }
 
-/// What Meta's sign-up window gave.
+/// The result of Meta's sign-up window.
 pub struct SignUp {
     pub code: String,
-    /// Where the window came back to with the code; none: it told a script of the page.
+    /// The redirect URI of the window, or `None` if the code was passed to a script of the page.
     pub redirect_uri: Option<String>,
     pub waba: Option<WabaId>,
     pub id: Option<PhoneNumberId>,
 }
 
 impl Numbers {
-    /// Connects a number; its token is sealed and never shown again.
+    /// Connects a number. Its token is stored sealed and never shown again.
     ///
     /// # Errors
-    /// Graph does not know the number by this token, or somebody else has it.
-    pub async fn connect(&self, scope: &Scope, given: Credentials) -> Result<E164, No> {
+    ///
+    /// Returns an error if Graph does not accept the token for this number, or if another account
+    /// has it.
+    pub async fn connect(&self, scope: &Scope, given: Credentials) -> Result<E164, NumberError> {
         let graph = &self.parts().graph;
-        let said = graph.phone_number(&given.id, Some(&given.token)).await.map_err(not_proven)?;
+        let said =
+            graph.phone_number(&given.id, Some(&given.token)).await.map_err(credentials_error)?;
         let number = E164::parse(&said.number)
-            .map_err(|_| No::Meta(GraphOutcome::ServerError { status: 200 }))?;
+            .map_err(|_| NumberError::Meta(GraphOutcome::ServerError { status: 200 }))?;
         if given.number.as_ref().is_some_and(|wanted| *wanted != number) {
-            return Err(No::bad(
+            return Err(NumberError::bad(
                 "number",
                 format!("Meta has the number {number} under this whatsappPhoneNumberId"),
             ));
@@ -68,20 +74,20 @@ impl Numbers {
         let waba = match &given.waba {
             Some(waba) => {
                 let all =
-                    graph.numbers_of_waba(waba, Some(&given.token)).await.map_err(not_of_waba)?;
+                    graph.numbers_of_waba(waba, Some(&given.token)).await.map_err(waba_error)?;
                 if !has(&all, &given.id) {
                     let message = "Meta does not list this number in this WABA";
                     return Err(rule("not_in_waba", message, "whatsappBusinessAccount"));
                 }
                 Some(waba.clone())
             }
-            None => self.waba_with(scope, &given).await,
+            None => self.find_waba(scope, &given).await,
         };
         let of = scope.auth_id().clone();
         let turn = self.turn(&number).await;
         self.enter(&number, &given, waba.as_ref(), of).await?;
         drop(turn);
-        self.settle_in(scope, &number).await;
+        self.fetch_new_number(scope, &number).await;
         if let Some(waba) = &waba {
             self.subscribe(waba, Some(&given.token)).await;
         }
@@ -94,26 +100,30 @@ impl Numbers {
         given: &Credentials,
         waba: Option<&WabaId>,
         of: AuthId,
-    ) -> Result<(), No> {
+    ) -> Result<(), NumberError> {
         let now = self.parts().clock.wall();
-        let made = Made { phone_number_id: given.id.clone(), waba: waba.cloned(), of: of.clone() };
+        let made = ConnectedNumber {
+            phone_number_id: given.id.clone(),
+            waba: waba.cloned(),
+            of: of.clone(),
+        };
         let stored = self.parts().keeper.change(now, |book| {
             let mut keys = Vec::new();
             if let Some(waba) = waba {
-                // A token of its own that the WABA has already stays.
+                // Keep the WABA's own token if it has one.
                 let known = book.wabas().any(|entry| entry.id == *waba);
                 keys.extend(book.connect_waba(waba, &of, (!known).then(|| given.token.clone()))?);
             }
             let was_here = book.any_number(number).is_some();
             keys.extend(book.connect_number((number, made), Some(given.token.clone()), now)?);
             keys.extend(book.edit_number(number, |set| given.settle(set, was_here)));
-            Ok::<_, No>(((), keys))
+            Ok::<_, NumberError>(((), keys))
         });
         Ok(stored.await?)
     }
 
-    /// The account's WABA that has a number, where one of them does.
-    async fn waba_with(&self, scope: &Scope, given: &Credentials) -> Option<WabaId> {
+    /// Finds the account's WABA that contains the number.
+    async fn find_waba(&self, scope: &Scope, given: &Credentials) -> Option<WabaId> {
         let wabas: Vec<WabaId> = {
             let book = self.book();
             let own = book.wabas().filter(|waba| book.is_within(scope, waba.account()));
@@ -128,78 +138,82 @@ impl Numbers {
         None
     }
 
-    /// Has the WABA's webhooks come to our app. Where Meta does not do it, its numbers show why, and people are told.
+    /// Subscribes the app to the WABA's webhooks. If Meta refuses, the reason is stored with its
+    /// numbers and a notification is sent.
     pub(super) async fn subscribe(&self, waba: &WabaId, token: Option<&Secret>) {
         let subscribed = self.parts().graph.subscribe_app(waba, token).await;
         let why = subscribed.err().map(|outcome| reason(&outcome));
-        let differs = |number: &&Number| number.set.told.unsubscribed != why;
+        let differs = |number: &&Number| number.set.at_meta.unsubscribed != why;
         let numbers: Vec<E164> =
             self.book().numbers_of(waba).filter(differs).map(|n| n.number.clone()).collect();
         if numbers.is_empty() {
             return;
         }
-        let note = |set: &mut NumberSet| set.told.unsubscribed.clone_from(&why);
+        let note = |set: &mut NumberSet| set.at_meta.unsubscribed.clone_from(&why);
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
             let keys = numbers.iter().flat_map(|number| book.edit_number(number, note)).collect();
-            Ok::<_, No>(((), keys))
+            Ok::<_, NumberError>(((), keys))
         });
         if let Err(no) = stored.await {
-            tracing::warn!(%waba, ?no, "whether our app is subscribed to a WABA could not be kept");
+            tracing::warn!(%waba, ?no, "could not store the state of a WABA subscription");
         }
         if let (Some(why), Some(about)) = (&why, numbers.first()) {
-            tracing::warn!(%waba, why, "Meta did not subscribe our app to a WABA: nothing of it may come here");
+            tracing::warn!(%waba, why, "WABA subscription failed; its webhooks may not arrive");
             let text = format!(
-                "Meta did not subscribe our app to WABA {waba}, so that nothing of its numbers may come here: {why}. A sync tries once more."
+                "Meta did not subscribe the app to WABA {waba}, so webhooks of its numbers may not arrive: {why}. Sync the numbers to try again."
             );
             self.notice(about, NotificationTopic::Number, text);
         }
         numbers.iter().for_each(|number| self.tell(number));
     }
 
-    /// The same once more, where it failed before.
+    /// Repeats the subscription if it failed before.
     pub(super) async fn subscribe_again(&self, waba: &WabaId, token: Option<&Secret>) {
-        if self.book().numbers_of(waba).any(|number| number.set.told.unsubscribed.is_some()) {
+        if self.book().numbers_of(waba).any(|number| number.set.at_meta.unsubscribed.is_some()) {
             self.subscribe(waba, token).await;
         }
     }
 
-    /// Reads what Meta says of a number that just came in; where it does not say, the next reconcile asks.
-    async fn settle_in(&self, scope: &Scope, number: &E164) {
+    /// Reads the state of a new number from Meta. If that fails, the next reconciliation does it.
+    async fn fetch_new_number(&self, scope: &Scope, number: &E164) {
         let synced = self.sync_number(scope, number).await;
         if let Err(no) = synced {
-            tracing::info!(?number, ?no, "what Meta says of a new number is not known yet");
+            tracing::info!(?number, ?no, "state of a new number not fetched yet");
         }
         self.tell(number);
     }
 
-    /// Takes in the numbers that somebody signed up for in Meta's window.
+    /// Connects the numbers of an embedded sign-up.
     ///
     /// # Errors
-    /// Our app is not configured, Meta does not take the code or did not grant the WABA that is named, or somebody else has it.
-    pub async fn sign_up(&self, scope: &Scope, given: SignUp) -> Result<Vec<E164>, No> {
+    ///
+    /// Returns an error if no app is configured, if Meta rejects the code or did not grant the
+    /// named WABA, or if another account has a number.
+    pub async fn sign_up(&self, scope: &Scope, given: SignUp) -> Result<Vec<E164>, NumberError> {
         let app = self.book().app().cloned();
         let app = app.ok_or_else(|| {
-            No::state("no_app", "sign-up needs [meta].app_id in the configuration")
+            NumberError::state("no_app", "sign-up needs [meta].app_id in the configuration")
         })?;
         let graph = &self.parts().graph;
         let token = graph
             .exchange_code(&app.id, &app.secret, &given.code, given.redirect_uri.as_deref())
             .await
             .map_err(|outcome| {
-                proven_or(
+                refused_or(
                     outcome,
                     "code_refused",
-                    "Meta does not take this code: sign up once more",
+                    "Meta rejected this code; sign up again",
                     "code",
                 )
             })?;
         let wabas = self.granted(&app, &token, given.waba.as_ref()).await?;
-        // Nothing is entered on anybody's word alone: Meta shows a WABA's numbers to whom it granted it.
+        // The request alone proves nothing: Meta lists a WABA's numbers only to an app it was
+        // granted to.
         let mut listed = Vec::new();
         for waba in wabas {
             let mut numbers =
-                graph.numbers_of_waba(&waba, Some(&token)).await.map_err(not_of_waba)?;
+                graph.numbers_of_waba(&waba, Some(&token)).await.map_err(waba_error)?;
             numbers.retain(|number| given.id.as_ref().is_none_or(|id| id.as_str() == number.id));
             listed.push((waba, numbers));
         }
@@ -210,16 +224,18 @@ impl Numbers {
             for (waba, _) in &listed {
                 keys.extend(book.connect_waba(waba, &of, Some(token.clone()))?);
             }
-            Ok::<_, No>(((), keys))
+            Ok::<_, NumberError>(((), keys))
         });
         entered.await?;
         let mut all = Vec::new();
         for (waba, numbers) in listed {
-            let synced = self.take_in(&waba, &of, Some(&token), numbers).await?;
+            let synced = self.add_numbers(&waba, &of, Some(&token), numbers).await?;
             self.subscribe(&waba, Some(&token)).await;
-            // What somebody else has stays theirs.
-            let full =
-                synced.left_out.into_iter().find(|(_, why)| matches!(why, Elsewhere::TooMany(_)));
+            // Numbers of other accounts are left out.
+            let full = synced
+                .left_out
+                .into_iter()
+                .find(|(_, why)| matches!(why, ConnectRefusal::TooMany(_)));
             if let Some((_, why)) = full {
                 return Err(why.into());
             }
@@ -233,21 +249,25 @@ impl Numbers {
         Ok(all)
     }
 
-    /// The WABAs that a sign-up's token was granted for, or the one of them that is named. Where Meta tells of none the named one
-    /// stays to be proven.
+    /// The WABAs granted to a sign-up's token, or only the named one. If Meta lists none, the named
+    /// one has still to be verified.
     async fn granted(
         &self,
         app: &MetaApp,
         token: &Secret,
         named: Option<&WabaId>,
-    ) -> Result<Vec<WabaId>, No> {
-        let facts =
-            self.parts().graph.token_facts(&app.id, &app.secret, token).await.map_err(No::Meta)?;
+    ) -> Result<Vec<WabaId>, NumberError> {
+        let facts = self
+            .parts()
+            .graph
+            .token_facts(&app.id, &app.secret, token)
+            .await
+            .map_err(NumberError::Meta)?;
         let mut wabas = facts.wabas;
         if let Some(named) = named {
             if !wabas.is_empty() && !wabas.contains(named) {
                 let message =
-                    "the sign-up did not grant this WhatsApp Business Account: sign up once more";
+                    "the sign-up did not grant this WhatsApp Business Account; sign up again";
                 return Err(rule("waba_not_granted", message, "whatsappBusinessAccount"));
             }
             return Ok(vec![named.clone()]);
@@ -255,7 +275,7 @@ impl Numbers {
         wabas.truncate(SIGNED_UP_MAX);
         if wabas.is_empty() {
             let message =
-                "the sign-up granted no WhatsApp Business Account: name it, or sign up once more";
+                "the sign-up granted no WhatsApp Business Account; name it, or sign up again";
             return Err(rule("no_waba", message, "whatsappBusinessAccount"));
         }
         Ok(wabas)
@@ -266,30 +286,35 @@ fn has(all: &[PhoneNumber], id: &PhoneNumberId) -> bool {
     all.iter().any(|number| number.id == id.as_str())
 }
 
-fn rule(code: &'static str, message: &str, field: &'static str) -> No {
-    No::Rule { code, message: message.to_owned(), field: Some(field), meta: None }
+fn rule(code: &'static str, message: &str, field: &'static str) -> NumberError {
+    NumberError::Rule { code, message: message.to_owned(), field: Some(field), meta: None }
 }
 
-/// Graph's no to what somebody gave us is theirs to put right; a failure of Graph's is not.
-fn proven_or(outcome: GraphOutcome, code: &'static str, message: &str, field: &'static str) -> No {
+/// A refusal by Graph is an error in the request; any other failure is Meta's.
+fn refused_or(
+    outcome: GraphOutcome,
+    code: &'static str,
+    message: &str,
+    field: &'static str,
+) -> NumberError {
     match outcome {
-        GraphOutcome::Refused { code: meta, details, .. } => No::Rule {
+        GraphOutcome::Refused { code: meta, details, .. } => NumberError::Rule {
             code,
             message: message.to_owned(),
             field: Some(field),
             meta: Some((meta, details)),
         },
-        other => No::Meta(other),
+        other => NumberError::Meta(other),
     }
 }
 
-fn not_proven(outcome: GraphOutcome) -> No {
+fn credentials_error(outcome: GraphOutcome) -> NumberError {
     match &outcome {
         GraphOutcome::Refused { code: 0 | 3 | 10 | 190 | 200..=299, .. } => {
-            let message = "Meta does not take this access token, or it may not manage this number";
-            proven_or(outcome, "token_refused", message, "accessToken")
+            let message = "Meta rejected this access token, or it may not manage this number";
+            refused_or(outcome, "token_refused", message, "accessToken")
         }
-        _ => proven_or(
+        _ => refused_or(
             outcome,
             "no_such_number",
             "Meta has no such number for this token",
@@ -298,7 +323,7 @@ fn not_proven(outcome: GraphOutcome) -> No {
     }
 }
 
-fn not_of_waba(outcome: GraphOutcome) -> No {
+fn waba_error(outcome: GraphOutcome) -> NumberError {
     let message = "Meta does not show this WABA for this token";
-    proven_or(outcome, "no_such_waba", message, "whatsappBusinessAccount")
+    refused_or(outcome, "no_such_waba", message, "whatsappBusinessAccount")
 }

@@ -1,19 +1,22 @@
-//! Business numbers and their WABAs while the node runs: connected, registered, set, kept in step with Meta.
+//! Management of business numbers and their WABAs at run time: connecting, registering, changing
+//! settings, and keeping them in sync with Meta.
 //!
-//! The numbers themselves stand in `admission::book`, whose keeper stores each change and puts it into the routing tables;
-//! `meta::numbers` asks Graph. Here the two meet: `panel` judges a change of what people set (pure) and writes it at Meta
-//! first where it is Meta's too, `connect` takes numbers in, `sync` reads what Meta knows, `register`, `leave` and `check`
-//! do what their names say, `news` tells what has changed, `heard` and `reconcile` keep it all fresh. Who may ask is the API's business.
+//! The numbers are entries of `admission::book`. Its keeper stores each change and updates the
+//! routing tables; `meta::numbers` makes the Graph requests. This module combines both. `panel`
+//! validates a change of settings (pure) and makes it at Meta first where needed, `connect` adds
+//! numbers, `sync` reads their state from Meta, `webhooks` processes webhooks, `reconcile` compares
+//! both sides regularly, and `diff` describes changes for webhooks of customers. The APIs check
+//! permissions.
 
 mod check;
 mod connect;
-mod heard;
-mod leave;
-mod news;
+mod diff;
+mod disconnect;
 mod panel;
 mod reconcile;
 mod register;
 mod sync;
+mod webhooks;
 
 use std::sync::{Arc, OnceLock};
 
@@ -25,14 +28,14 @@ use uuid::Uuid;
 
 pub use check::{Checked, UrlCheck, check_url, urls_of};
 pub use connect::{Credentials, SignUp};
-pub use heard::{NewsOfMeta, heard_in};
-pub use news::{changes, platform_of, quality_of, rerouted};
+pub use diff::{changes, platform_of, quality_of, rerouted};
 pub use panel::Change;
-pub use sync::Synced;
+pub use sync::SyncReport;
+pub use webhooks::{MetaEvent, parse_change};
 
-use crate::admission::book::{Book, Elsewhere, Keeper, NotChanged, Number};
+use crate::admission::book::{Book, ChangeError, ConnectRefusal, Keeper, Number};
 use crate::answer::Fetcher;
-use crate::feed::{Feed, What};
+use crate::feed::{Feed, FeedChange};
 use crate::meta::Graph;
 use crate::notices::{Notice, Notices};
 use egress::Guard;
@@ -42,104 +45,105 @@ use model::Secret;
 use model::{E164, NotificationTopic, PhoneNumberId, Routing};
 use store::{Scope, StoreError};
 
-/// Webhooks about numbers that wait to be looked into; the next reconcile finds what is dropped.
-const HEARD_MAX: usize = 1_024;
+/// Capacity of the queue of events about numbers. The next reconciliation makes up for dropped
+/// ones.
+const EVENTS_MAX: usize = 1_024;
 
-/// What the room works with.
+/// The dependencies of [`Numbers`].
 pub struct Parts {
     pub keeper: Keeper,
     pub graph: Arc<Graph>,
     pub clock: Clock,
     pub feed: Feed,
     pub notices: Notices,
-    /// What shuts a customer's URL.
+    /// Decides which customer URLs are allowed.
     pub guard: Guard,
     pub fetcher: Fetcher,
     pub tasks: TaskTracker,
 }
 
-/// Everything about numbers; clones share it.
+/// A handle to the management of numbers. Clones share their state.
 #[derive(Clone)]
 pub struct Numbers(Arc<Inner>);
 
 struct Inner {
     parts: Parts,
     turns: DashMap<E164, Turn>,
-    heard: mpsc::Sender<NewsOfMeta>,
-    /// Who answers what comes to a number.
+    events: mpsc::Sender<MetaEvent>,
+    /// Looks up the routing of a number.
     routing: OnceLock<RoutingOf>,
 }
 
-/// What keeps a number's changes apart.
+/// Serializes the changes of a number.
 #[derive(Default)]
 struct Turn {
-    /// One change at a time that is written at Meta too.
+    /// Held while a change is made both here and at Meta.
     lock: Arc<Mutex<()>>,
-    /// Writes at Meta so far: what was read before the last of them says nothing any more.
+    /// Writes at Meta so far. Anything read before the last of them is outdated.
     written: u64,
 }
 
-/// Who answers what comes to a number, as its resource shows it.
+/// Who answers a number, as shown in its resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Routed {
-    /// The agent that answers.
+pub struct NumberRouting {
+    /// The AI agent that answers.
     pub agent: Option<Uuid>,
-    /// `webhook`, `agent` or `none`; empty: nobody has said.
+    /// `webhook`, `agent` or `none`. Empty if not set.
     pub routing: &'static str,
     pub webhook: Option<Uuid>,
 }
 
-impl Routed {
-    /// The word of its resource.
+impl NumberRouting {
+    /// The word in the resource.
     pub fn word(&self) -> &'static str {
         if self.routing.is_empty() { "none" } else { self.routing }
     }
 }
 
-impl From<Routing> for Routed {
+impl From<Routing> for NumberRouting {
     fn from(routing: Routing) -> Self {
         Self { agent: routing.agent(), routing: routing.as_str(), webhook: routing.webhook() }
     }
 }
 
-/// Tells it of a number, from memory.
-pub type RoutingOf = Box<dyn Fn(&E164) -> Routed + Send + Sync>;
+/// Looks up the routing of a number in memory.
+pub type RoutingOf = Box<dyn Fn(&E164) -> NumberRouting + Send + Sync>;
 
-/// Why something was not done.
+/// Why an operation failed.
 #[derive(Debug)]
-pub enum No {
-    /// It is not there, or another account's.
+pub enum NumberError {
+    /// It does not exist, or belongs to another account.
     Missing(&'static str),
-    /// A value.
+    /// A field has an invalid value.
     Bad {
         field: &'static str,
         message: String,
     },
-    /// Not in the state that it is in.
+    /// The current state does not allow it.
     State {
         code: &'static str,
         message: String,
     },
-    /// A rule of WhatsApp, perhaps in Meta's words.
+    /// A rule of WhatsApp forbids it. `meta` has Meta's code and text.
     Rule {
         code: &'static str,
         message: String,
         field: Option<&'static str>,
         meta: Option<(i64, String)>,
     },
-    /// Not so soon again.
+    /// It was tried too recently.
     Wait {
         seconds: u64,
         message: String,
     },
-    /// Somebody else changed it meanwhile.
+    /// It was changed concurrently.
     Changed,
-    /// Meta refused or failed.
+    /// Graph refused or failed.
     Meta(GraphOutcome),
     Store(StoreError),
 }
 
-impl No {
+impl NumberError {
     fn bad(field: &'static str, message: impl Into<String>) -> Self {
         Self::Bad { field, message: message.into() }
     }
@@ -149,28 +153,28 @@ impl No {
     }
 }
 
-impl From<NotChanged<No>> for No {
-    fn from(why: NotChanged<No>) -> Self {
+impl From<ChangeError<NumberError>> for NumberError {
+    fn from(why: ChangeError<NumberError>) -> Self {
         match why {
-            NotChanged::Refused(no) => no,
-            NotChanged::Store(error) => Self::Store(error),
+            ChangeError::Refused(no) => no,
+            ChangeError::Store(error) => Self::Store(error),
         }
     }
 }
 
-impl From<Elsewhere> for No {
-    fn from(why: Elsewhere) -> Self {
+impl From<ConnectRefusal> for NumberError {
+    fn from(why: ConnectRefusal) -> Self {
         match why {
-            Elsewhere::Taken => {
-                Self::state("taken", "this number or WABA is connected elsewhere already")
+            ConnectRefusal::Taken => {
+                Self::state("taken", "this number or WABA is connected to another account")
             }
-            Elsewhere::InFile(id) => {
+            ConnectRefusal::InFile(id) => {
                 let message = format!(
-                    "the configuration file names this number, with whatsappPhoneNumberId {id}: change it in the file and reload"
+                    "the configuration file defines this number with whatsappPhoneNumberId {id}; change it in the file and reload"
                 );
                 Self::state("in_configuration", message)
             }
-            Elsewhere::TooMany(max) => {
+            ConnectRefusal::TooMany(max) => {
                 Self::state("too_many", format!("an account has {max} numbers at most"))
             }
         }
@@ -181,11 +185,16 @@ const NO_NUMBER: &str = "there is no such number";
 const NO_WABA: &str = "there is no such WABA";
 
 impl Numbers {
-    /// Starts the room; what it hears is looked into by a task of its own, as long as the process lives.
+    /// Starts the management, with a task that handles queued events for as long as the process
+    /// lives.
     pub fn new(parts: Parts) -> Self {
-        let (heard, waiting) = mpsc::channel(HEARD_MAX);
-        let this =
-            Self(Arc::new(Inner { parts, turns: DashMap::new(), heard, routing: OnceLock::new() }));
+        let (events, waiting) = mpsc::channel(EVENTS_MAX);
+        let this = Self(Arc::new(Inner {
+            parts,
+            turns: DashMap::new(),
+            events,
+            routing: OnceLock::new(),
+        }));
         let listening = this.clone();
         tokio::spawn(async move { listening.listen(waiting).await });
         this
@@ -195,55 +204,57 @@ impl Numbers {
         &self.0.parts
     }
 
-    /// The book in force.
+    /// The current book.
     pub fn book(&self) -> arc_swap::Guard<Arc<Book>> {
         self.parts().keeper.book()
     }
 
-    /// From now on this tells who answers what comes to a number; the first who says so counts.
+    /// Sets the look-up of routing. Only the first is kept.
     pub fn routing_from(&self, routing: RoutingOf) {
         let _ = self.0.routing.set(routing);
     }
 
-    /// Who answers what comes to a number.
-    pub fn routed(&self, number: &E164) -> Routed {
+    /// The routing of a number.
+    pub fn routed(&self, number: &E164) -> NumberRouting {
         self.0.routing.get().map(|routing| routing(number)).unwrap_or_default()
     }
 
-    /// Whoever holds this changes the number at Meta.
+    /// Waits for the lock on a number's changes at Meta.
     async fn turn(&self, number: &E164) -> OwnedMutexGuard<()> {
         let turn = self.0.turns.entry(number.clone()).or_default().lock.clone();
         turn.lock_owned().await
     }
 
-    /// How often a number's settings were written at Meta.
+    /// How often this number's settings were written at Meta.
     fn writes(&self, number: &E164) -> u64 {
         self.0.turns.get(number).map_or(0, |turn| turn.written)
     }
 
-    /// They were, or may have been.
-    fn wrote(&self, number: &E164) {
+    /// Records a write, or an attempt that may have succeeded.
+    fn record_write(&self, number: &E164) {
         self.0.turns.entry(number.clone()).or_default().written += 1;
     }
 
-    /// Does something to its end, also where who asked for it goes away: what is changed at Meta is kept here too. None: it
-    /// broke down.
-    pub async fn to_its_end<T: Send + 'static>(
+    /// Runs a future to completion even if the caller is cancelled, so that a change at Meta is
+    /// also stored here. Returns `None` if it panicked.
+    pub async fn run_to_completion<T: Send + 'static>(
         &self,
-        deed: impl Future<Output = T> + Send + 'static,
+        operation: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
-        self.parts().tasks.spawn(deed.in_current_span()).await.ok()
+        self.parts().tasks.spawn(operation.in_current_span()).await.ok()
     }
 
-    /// Tells those who watch that a number is not as it was.
+    /// Publishes a change of a number to the feed.
     fn tell(&self, number: &E164) {
         let book = self.book();
         if let Some(entry) = book.any_number(number) {
-            self.parts().feed.tell(book.main_of(book.owner(entry)), What::Number(number.clone()));
+            self.parts()
+                .feed
+                .tell(book.main_of(book.owner(entry)), FeedChange::Number(number.clone()));
         }
     }
 
-    /// Has people told of something about a number.
+    /// Sends a notification about a number.
     fn notice(&self, number: &E164, topic: NotificationTopic, text: String) {
         let book = self.book();
         let Some(entry) = book.any_number(number) else { return };
@@ -252,23 +263,23 @@ impl Numbers {
         self.parts().notices.note(Notice { number: Some(number.to_string()), ..notice });
     }
 
-    /// A number of the scope's with what Graph is asked by.
-    fn found(&self, scope: &Scope, number: &E164) -> Result<Known, No> {
+    /// A number in the scope, with its id and token.
+    fn found(&self, scope: &Scope, number: &E164) -> Result<GraphTarget, NumberError> {
         let book = self.book();
-        let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
-        Ok(Known::of(&book, entry))
+        let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
+        Ok(GraphTarget::of(&book, entry))
     }
 }
 
-/// A number as Graph is asked about it.
+/// The data for Graph requests about a number.
 #[derive(Clone)]
-struct Known {
+struct GraphTarget {
     number: E164,
     id: PhoneNumberId,
     token: Option<Secret>,
 }
 
-impl Known {
+impl GraphTarget {
     fn of(book: &Book, entry: &Number) -> Self {
         let token = book.token_of(entry).cloned();
         Self { number: entry.number.clone(), id: entry.phone_number_id.clone(), token }

@@ -1,7 +1,7 @@
-//! What people set of a number (the panel of seed 000): judged as a whole, written at Meta first where it is Meta's too,
-//! then here, for the next event on.
+//! Changes to the settings of a number. A change is validated as a whole, made at Meta first where
+//! it concerns Meta, then applied here for the next event.
 
-use super::{NO_NUMBER, No, Numbers};
+use super::{NO_NUMBER, NumberError, Numbers};
 use crate::admission::book::{Book, Calling, Configuration, Link, Number, NumberSet};
 use crate::meta::numbers::{CallingChange, CallingSettings};
 use egress::{CustomerUrl, Guard};
@@ -13,10 +13,10 @@ use xml::ast::DocUrl;
 const ALIAS_CHARS_MAX: usize = 100;
 /// Longest URL, in characters.
 const URL_CHARS_MAX: usize = 2_048;
-/// As the configuration has it.
+/// The same range as in the configuration.
 const CALLS: std::ops::RangeInclusive<u32> = 1..=100_000;
 
-/// A change: what is none stays. Of a field that can be empty the inner none empties it.
+/// A change of settings. `None` keeps a field; an inner `None` clears it.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
     pub alias: Option<String>,
@@ -35,15 +35,22 @@ pub struct Change {
 }
 
 impl Change {
-    /// The number's settings with the change, where they hold together.
+    /// Applies the change to the number's settings and validates the result.
     ///
     /// # Errors
-    /// The first field that is wrong, or the rule that is broken. A rule is looked at where the change is about it.
-    pub fn applied(&self, book: &Book, number: &Number, guard: &Guard) -> Result<NumberSet, No> {
+    ///
+    /// Returns the first invalid field or violated rule. Rules are checked only if the change
+    /// concerns them.
+    pub fn applied(
+        &self,
+        book: &Book,
+        number: &Number,
+        guard: &Guard,
+    ) -> Result<NumberSet, NumberError> {
         let mut set = number.set.clone();
         if let Some(alias) = &self.alias {
             if alias.chars().count() > ALIAS_CHARS_MAX || alias.chars().any(char::is_control) {
-                return Err(No::bad(
+                return Err(NumberError::bad(
                     "alias",
                     "alias must have at most 100 characters, and no control characters",
                 ));
@@ -55,7 +62,7 @@ impl Change {
             Some("webhook") => set.configuration = Configuration::Webhook,
             Some("agent") => set.configuration = Configuration::Agent,
             Some(_) => {
-                return Err(No::bad(
+                return Err(NumberError::bad(
                     "configurationType",
                     "configurationType must be webhook or agent",
                 ));
@@ -79,7 +86,7 @@ impl Change {
         }
         if let Some(calls) = self.calls_per_number {
             if calls.is_some_and(|calls| !CALLS.contains(&calls)) {
-                return Err(No::bad(
+                return Err(NumberError::bad(
                     "callsPerNumber",
                     "callsPerNumber must be from 1 to 100000, or null",
                 ));
@@ -91,26 +98,25 @@ impl Change {
         if let Some(active) = self.active {
             set.inactive = !active;
         }
-        self.holds_together(book, number, set)
+        self.validate(book, number, set)
     }
 
-    fn holds_together(
+    fn validate(
         &self,
         book: &Book,
         number: &Number,
         set: NumberSet,
-    ) -> Result<NumberSet, No> {
+    ) -> Result<NumberSet, NumberError> {
         let of_webhook = self.configuration.is_some() || self.webhook_url.is_some();
         if of_webhook && set.configuration == Configuration::Webhook && set.webhook_url.is_none() {
-            return Err(No::bad(
+            return Err(NumberError::bad(
                 "webhookUrl",
                 "webhookUrl is needed with configurationType webhook",
             ));
         }
         if self.calling_enabled == Some(true) && number.waba.is_none() {
-            let message =
-                "this number belongs to no WABA that is known here: calling can't be enabled";
-            return Err(No::state("no_waba", message));
+            let message = "calling can't be enabled: the WABA of this number is unknown";
+            return Err(NumberError::state("no_waba", message));
         }
         let of_calling = self.calling_enabled.is_some() || self.answer_url.is_some();
         let with = Number { set, ..number.clone() };
@@ -120,12 +126,16 @@ impl Change {
             && with.set.calling_enabled
             && book.answer_of(&with).url.is_none()
         {
-            return Err(No::bad("answerUrl", "answerUrl is needed while calling is enabled"));
+            return Err(NumberError::bad(
+                "answerUrl",
+                "answerUrl is needed while calling is enabled",
+            ));
         }
         Ok(with.set)
     }
 
-    /// What Meta has to be told: all of it that the change names. What Meta is known to have may be known no more.
+    /// The part of the change that is sent to Meta, even if Meta seems to have it already: the
+    /// known state may be outdated.
     fn at_meta(&self) -> CallingChange {
         CallingChange {
             enabled: self.calling_enabled,
@@ -140,7 +150,7 @@ fn edit_link(
     how: Option<&str>,
     (url_name, method_name): (&'static str, &'static str),
     guard: &Guard,
-) -> Result<(), No> {
+) -> Result<(), NumberError> {
     if let Some(given) = given {
         link.url = url(url_name, given.as_deref(), guard)?;
     }
@@ -148,88 +158,108 @@ fn edit_link(
         None => {}
         Some("GET") => link.method = Method::Get,
         Some("POST") => link.method = Method::Post,
-        Some(_) => return Err(No::bad(method_name, format!("{method_name} must be GET or POST"))),
+        Some(_) => {
+            return Err(NumberError::bad(
+                method_name,
+                format!("{method_name} must be GET or POST"),
+            ));
+        }
     }
     Ok(())
 }
 
-/// A URL as it is kept; an empty one is none.
-fn url(field: &'static str, given: Option<&str>, guard: &Guard) -> Result<Option<DocUrl>, No> {
+/// Parses a URL field. An empty one is cleared.
+fn url(
+    field: &'static str,
+    given: Option<&str>,
+    guard: &Guard,
+) -> Result<Option<DocUrl>, NumberError> {
     let Some(text) = given.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
     if text.chars().count() > URL_CHARS_MAX {
-        return Err(No::bad(field, format!("{field} is longer than {URL_CHARS_MAX} characters")));
+        return Err(NumberError::bad(
+            field,
+            format!("{field} is longer than {URL_CHARS_MAX} characters"),
+        ));
     }
     match CustomerUrl::parse(text, guard) {
         Ok(_) => Ok(Some(DocUrl(text.into()))),
-        Err(why) => Err(No::bad(field, format!("{field} can't be used: could not {why}"))),
+        Err(why) => Err(NumberError::bad(field, format!("{field} can't be used: could not {why}"))),
     }
 }
 
 impl Numbers {
-    /// Whether a change would be taken here; Meta is not asked, and nothing changes.
+    /// Checks whether a change is valid, without asking Meta or changing anything.
     ///
     /// # Errors
-    /// What is wrong with the change.
+    ///
+    /// Returns the first fault of the change.
     pub fn judge(
         &self,
         scope: &Scope,
         number: &E164,
         change: &Change,
         seen: Option<&NumberSet>,
-    ) -> Result<(), No> {
+    ) -> Result<(), NumberError> {
         if change.active == Some(true) && self.routed(number).agent.is_none() {
-            return Err(No::bad("active", "a number is active with an agent: connect one first"));
+            return Err(NumberError::bad("active", "active needs an agent; connect one first"));
         }
         let book = self.book();
-        let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
+        let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
         unchanged(seen, &entry.set)?;
         change.applied(&book, entry, &self.parts().guard).map(drop)
     }
 
-    /// Changes what is set of a number; `seen`: only if it is still set like that.
+    /// Changes the settings of a number. With `seen` the change is made only if the settings still
+    /// equal these.
     ///
     /// # Errors
-    /// What is wrong with the change, or Meta's no: then nothing has changed here.
+    ///
+    /// Returns the first fault of the change, or Meta's refusal. Then nothing has changed here.
     pub async fn change(
         &self,
         scope: &Scope,
         number: &E164,
         change: &Change,
         seen: Option<&NumberSet>,
-    ) -> Result<(), No> {
+    ) -> Result<(), NumberError> {
         let _turn = self.turn(number).await;
         self.judge(scope, number, change, seen)?;
         let (known, at_meta) = (self.found(scope, number)?, change.at_meta());
-        let mut told = None;
+        let mut settings = None;
         if at_meta.is_some() {
             let graph = &self.parts().graph;
             let changed = graph.change_calling(&known.id, known.token.as_ref(), at_meta).await;
-            self.wrote(number);
-            changed.map_err(No::Meta)?;
-            // Read back; where that fails, what was said counts.
+            self.record_write(number);
+            changed.map_err(NumberError::Meta)?;
+            // Read the settings back. If that fails, assume the values that were sent.
             let read = graph.calling_settings(&known.id, known.token.as_ref()).await;
-            told = Some(read.ok().map(calling).unwrap_or_else(|| said(at_meta)));
+            settings = Some(read.ok().map(calling).unwrap_or_else(|| assumed(at_meta)));
         }
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
-            let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
+            let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
             unchanged(seen, &entry.set)?;
             let mut set = change.applied(book, entry, &self.parts().guard)?;
-            if let Some(told) = told {
-                set.told.calling = told;
+            if let Some(settings) = settings {
+                set.at_meta.calling = settings;
             }
             Ok(((), book.edit_number(number, |now| *now = set)))
         });
         let stored = stored.await;
-        if let (Err(_), Some(told)) = (&stored, told) {
-            // A reload came between: what Meta has now is shown beside what holds here.
-            let keep = |set: &mut NumberSet| set.told.calling = told;
+        if let (Err(_), Some(settings)) = (&stored, settings) {
+            // The configuration was reloaded in between. Store Meta's state, so that the drift is
+            // visible.
+            let keep = |set: &mut NumberSet| set.at_meta.calling = settings;
             let kept = self
                 .parts()
                 .keeper
-                .change(now, |book| Ok::<_, No>(((), book.edit_number(number, keep))));
+                .change(now, |book| Ok::<_, NumberError>(((), book.edit_number(number, keep))));
             if let Err(why) = kept.await {
-                tracing::warn!(?number, ?why, "what Meta has of a number now could not be kept");
+                tracing::warn!(
+                    ?number,
+                    ?why,
+                    "could not store the calling settings read from Meta"
+                );
             }
         }
         self.tell(number);
@@ -237,20 +267,21 @@ impl Numbers {
     }
 }
 
-fn unchanged(seen: Option<&NumberSet>, set: &NumberSet) -> Result<(), No> {
+fn unchanged(seen: Option<&NumberSet>, set: &NumberSet) -> Result<(), NumberError> {
     match seen {
-        Some(seen) if seen.panel() != set.panel() => Err(No::Changed),
+        Some(seen) if seen.panel() != set.panel() => Err(NumberError::Changed),
         _ => Ok(()),
     }
 }
 
 impl Numbers {
-    /// An agent is about to answer at a number. `wakes`: it is not silent any more. The number goes by its agent from now on
-    /// (S0.5), but where a document answers its calls and the agent takes none (nobody would answer them), and where `url_serves`: its own URL
-    /// has conversations that stay with it.
+    /// Prepares a number for an AI agent. `wakes` activates the number. Its configuration becomes
+    /// [`Configuration::Agent`] unless `url_serves` (its own URL has open conversations) or a
+    /// document answers its calls and the agent takes none.
     ///
     /// # Errors
-    /// There is no such number, or the store's.
+    ///
+    /// Returns an error if the number does not exist or the store fails.
     pub async fn prepare_for_agent(
         &self,
         scope: &Scope,
@@ -258,7 +289,7 @@ impl Numbers {
         wakes: bool,
         takes_calls: bool,
         url_serves: bool,
-    ) -> Result<(), No> {
+    ) -> Result<(), NumberError> {
         let with_agent = |set: &NumberSet| NumberSet {
             inactive: set.inactive && !wakes,
             configuration: match url_serves || (set.calling_enabled && !takes_calls) {
@@ -272,21 +303,21 @@ impl Numbers {
             (with.inactive, with.configuration) != (set.inactive, set.configuration)
         };
         match self.book().number(scope, number).map(|entry| differs(&entry.set)) {
-            None => return Err(No::Missing(NO_NUMBER)),
+            None => return Err(NumberError::Missing(NO_NUMBER)),
             Some(false) => return Ok(()),
             Some(true) => {}
         }
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
-            book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
-            Ok::<_, No>(((), book.edit_number(number, |set| *set = with_agent(set))))
+            book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
+            Ok::<_, NumberError>(((), book.edit_number(number, |set| *set = with_agent(set))))
         });
         stored.await?;
         Ok(())
     }
 }
 
-/// Meta's word as it is kept.
+/// Converts settings read from Meta.
 pub(super) fn calling(read: CallingSettings) -> Calling {
     Calling {
         enabled: read.enabled,
@@ -297,7 +328,7 @@ pub(super) fn calling(read: CallingSettings) -> Calling {
     }
 }
 
-fn said(change: CallingChange) -> Calling {
+fn assumed(change: CallingChange) -> Calling {
     Calling {
         enabled: change.enabled,
         callback_permission: change.callback_permission,

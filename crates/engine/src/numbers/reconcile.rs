@@ -1,23 +1,24 @@
-//! Looks at Meta's side of every number again and again: what differs from ours is shown as drift, and told once.
+//! Compares the settings of every number with Meta's at regular intervals. Differences are shown as
+//! drift and reported once.
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::sync::is_token_refused;
-use super::{Known, Numbers};
+use super::{GraphTarget, Numbers};
 use model::{E164, NotificationTopic};
 
-/// From one look to the next.
+/// Interval between reconciliations.
 const EVERY: Duration = Duration::from_secs(15 * 60);
-/// Between two numbers: Graph's limits are for calls.
+/// Pause between two numbers, which leaves Graph's rate limit to calls.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Numbers whose news are stored in one change.
+/// Numbers that are stored in one change.
 const BATCH: usize = 50;
 
 impl Numbers {
-    /// Looks at all numbers now and every quarter of an hour, until it is stopped.
-    pub async fn keep_in_step(self, stop: CancellationToken) {
+    /// Reconciles all numbers now and every 15 minutes until stopped.
+    pub async fn run_reconciliation(self, stop: CancellationToken) {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(every.tick()).await.is_some() {
@@ -28,41 +29,41 @@ impl Numbers {
     }
 
     async fn reconcile(&self) {
-        let known: Vec<Known> = {
+        let known: Vec<GraphTarget> = {
             let book = self.book();
             let served = book.all_numbers().filter(|entry| !entry.set.disconnected);
-            // Without a token there is nobody to ask.
+            // Graph cannot be asked without a token.
             served
-                .map(|entry| Known::of(&book, entry))
+                .map(|entry| GraphTarget::of(&book, entry))
                 .filter(|known| known.token.is_some())
                 .collect()
         };
         for batch in known.chunks(BATCH) {
-            self.look_at(batch).await;
+            self.reconcile_batch(batch).await;
         }
     }
 
-    /// Looks at some numbers, and keeps what was said of them in one change.
-    async fn look_at(&self, batch: &[Known]) {
-        let (mut said, mut before) = (Vec::new(), Vec::new());
+    /// Fetches the state of some numbers and stores it in one change.
+    async fn reconcile_batch(&self, batch: &[GraphTarget]) {
+        let (mut readings, mut before) = (Vec::new(), Vec::new());
         for one in batch {
             match self.ask(one).await {
                 Ok(answer) => {
                     before.push((one.number.clone(), self.drifts(&one.number)));
-                    said.push((one.number.clone(), answer));
+                    readings.push((one.number.clone(), answer));
                 }
                 Err(outcome) => {
-                    tracing::debug!(number = ?one.number, ?outcome, "Graph says nothing of a number");
+                    tracing::debug!(number = ?one.number, ?outcome, "could not fetch a number from Graph");
                     self.note_token(&one.number, is_token_refused(&outcome)).await;
                 }
             }
             tokio::time::sleep(PAUSE).await;
         }
-        if said.is_empty() {
+        if readings.is_empty() {
             return;
         }
-        if let Err(no) = self.take_over(said, None).await {
-            tracing::warn!(?no, "what Meta says of numbers could not be kept");
+        if let Err(no) = self.take_over(readings, None).await {
+            tracing::warn!(?no, "could not store the state of numbers at Meta");
         }
         for (number, before) in before {
             self.warn_of_drift(&number, before);
@@ -76,13 +77,12 @@ impl Numbers {
     fn warn_of_drift(&self, number: &E164, before: bool) {
         if !before && self.drifts(number) {
             let drift = self.book().any_number(number).map(|entry| entry.set.drift());
-            let text =
-                format!("Meta's calling settings of {number} are not as they were set here.");
+            let text = format!("Meta's calling settings of {number} differ from those set here.");
             self.notice(number, NotificationTopic::Number, text);
             tracing::warn!(
                 ?number,
                 ?drift,
-                "Meta's calling settings of a number are not ours: set them again, or sync"
+                "calling settings at Meta differ; set them again or sync"
             );
         }
     }

@@ -1,34 +1,42 @@
-//! Registering a number with Meta's Cloud API: begun at once, done behind the answer, told in the resource and the feed.
+//! Registers numbers with Meta's Cloud API in the background. The outcome is shown in the resource
+//! and the feed.
 
 use std::time::Duration;
 
-use super::{Known, NO_NUMBER, No, Numbers};
+use super::{GraphTarget, NO_NUMBER, NumberError, Numbers};
 use crate::admission::book::{NumberSet, Registration};
 use machine::GraphOutcome;
 use model::Secret;
 use model::{E164, NotificationTopic, Timestamp};
 use store::Scope;
 
-/// After a failure Meta is not asked again sooner: it counts attempts, and locks a number after a few.
+/// Pause after a failure. Meta counts attempts and locks a number after a few.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// Between two tries to store how one ended.
+/// Pause between attempts to store the outcome.
 const KEEP_AGAIN: Duration = Duration::from_secs(1);
 
 impl Numbers {
-    /// Begins to register a number under this PIN.
+    /// Starts registering a number with this PIN.
     ///
     /// # Errors
-    /// No PIN, one is running already, or the last one failed a moment ago.
-    pub async fn register(&self, scope: &Scope, number: &E164, pin: Secret) -> Result<(), No> {
+    ///
+    /// Returns an error if the PIN is malformed, if a registration is running, or if the last one
+    /// failed within the pause.
+    pub async fn register(
+        &self,
+        scope: &Scope,
+        number: &E164,
+        pin: Secret,
+    ) -> Result<(), NumberError> {
         let is_pin = pin.reveal().len() == 6 && pin.reveal().bytes().all(|b| b.is_ascii_digit());
         if !is_pin {
-            return Err(No::bad("pin", "pin must be the number's six digits"));
+            return Err(NumberError::bad("pin", "pin must be the number's six digits"));
         }
         let known = self.found(scope, number)?;
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
-            let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
+            let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
             may_begin(&entry.set, now)?;
             Ok(((), book.edit_number(number, |set| set.registration = Registration::Running)))
         });
@@ -39,7 +47,7 @@ impl Numbers {
         Ok(())
     }
 
-    async fn carry_out(&self, known: Known, pin: Secret) {
+    async fn carry_out(&self, known: GraphTarget, pin: Secret) {
         let graph = &self.parts().graph;
         let registered = graph.register(&known.id, known.token.as_ref(), &pin).await;
         let now = self.parts().clock.wall();
@@ -63,25 +71,22 @@ impl Numbers {
             );
         }
         if done && let Err(no) = self.refresh(&known).await {
-            tracing::info!(
-                ?number,
-                ?no,
-                "what Meta says of a number just registered is not known yet"
-            );
+            tracing::info!(?number, ?no, "state of a registered number not fetched yet");
         }
     }
 
-    /// Until the store takes it: as long as it says that one runs, no other can begin.
+    /// Stores the outcome, with retries: while the store says `running`, no other registration can
+    /// start.
     async fn keep(&self, number: &E164, state: Registration, now: Timestamp) {
         loop {
             let edit = |set: &mut NumberSet| end(set, state.clone());
             let stored = self
                 .parts()
                 .keeper
-                .change(now, |book| Ok::<_, No>(((), book.edit_number(number, edit))));
+                .change(now, |book| Ok::<_, NumberError>(((), book.edit_number(number, edit))));
             let Err(why) = stored.await else { return };
-            tracing::warn!(?number, ?why, "how a registration ended could not be stored");
-            // The next start finds one that ran, and ends it.
+            tracing::warn!(?number, ?why, "could not store the outcome of a registration");
+            // The next start marks it as failed.
             if self.parts().tasks.is_closed() {
                 return;
             }
@@ -90,10 +95,11 @@ impl Numbers {
     }
 }
 
-/// How one ended. What Meta took is there from then on, also where it does not say so at once (S2.10).
+/// Applies the outcome. A successful registration sets the platform, since Meta may report it with
+/// a delay.
 fn end(set: &mut NumberSet, state: Registration) {
     if state == Registration::Registered {
-        set.told.platform_type = "CLOUD_API".to_owned();
+        set.at_meta.platform_type = "CLOUD_API".to_owned();
     }
     set.registration = state;
 }
@@ -104,40 +110,39 @@ fn later(now: Timestamp) -> Timestamp {
     )
 }
 
-fn may_begin(set: &NumberSet, now: Timestamp) -> Result<(), No> {
+fn may_begin(set: &NumberSet, now: Timestamp) -> Result<(), NumberError> {
     match &set.registration {
-        Registration::Running => {
-            Err(No::state("registration_running", "the number is being registered already"))
-        }
+        Registration::Running => Err(NumberError::state(
+            "registration_running",
+            "the number is being registered already",
+        )),
         Registration::Failed { again, .. } if *again > now => {
             let seconds =
                 u64::try_from(again.secs().saturating_sub(now.secs())).unwrap_or_default().max(1);
-            let message = format!("the last attempt failed a moment ago: try again in {seconds} s");
-            Err(No::Wait { seconds, message })
+            let message = format!("the last attempt just failed; try again in {seconds} s");
+            Err(NumberError::Wait { seconds, message })
         }
         Registration::None | Registration::Registered | Registration::Failed { .. } => Ok(()),
     }
 }
 
-/// Why Meta did not, for people.
+/// The reason of a failure, for people.
 pub(super) fn reason(outcome: &GraphOutcome) -> String {
     match outcome {
-        // Meta's own words say most.
+        // Meta's own text is the most specific.
         GraphOutcome::Refused { code, details, .. } if !details.is_empty() => {
             format!("{code}: {details}")
         }
-        GraphOutcome::Refused { code: 133_005, .. } => {
-            "133005: the PIN is not this number's".to_owned()
-        }
+        GraphOutcome::Refused { code: 133_005, .. } => "133005: wrong PIN".to_owned(),
         GraphOutcome::Refused { code: code @ (133_008 | 133_009), .. } => {
-            format!("{code}: tried too often; Meta takes no attempt for a while")
+            format!("{code}: too many attempts; Meta rejects further ones for a while")
         }
-        GraphOutcome::Refused { code, .. } => format!("{code}: Meta does not say why"),
-        GraphOutcome::RateLimited { code } => format!("{code}: Meta is asked too often"),
+        GraphOutcome::Refused { code, .. } => format!("{code}: Meta gives no reason"),
+        GraphOutcome::RateLimited { code } => format!("{code}: too many requests to Meta"),
         GraphOutcome::Timeout => "Meta did not answer in time".to_owned(),
         GraphOutcome::Unreachable => "Meta could not be reached".to_owned(),
         GraphOutcome::Done | GraphOutcome::Gone | GraphOutcome::ServerError { .. } => {
-            "Meta failed: something is out of order there".to_owned()
+            "Meta had an internal error".to_owned()
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What the room decides without asking anybody.
+//! Tests of the decisions that need no network.
 
 use serde_json::json;
 
-use super::sync::{Said, has_fallen};
-use super::{Change, Credentials, NewsOfMeta, No, heard_in};
+use super::sync::{NumberReading, has_fallen};
+use super::{Change, Credentials, MetaEvent, NumberError, parse_change};
 use crate::admission::book::testing::number;
 use crate::admission::book::{Book, Configuration, Link, Number, NumberSet, Registration};
 use crate::config::Config;
@@ -20,18 +20,18 @@ fn some(text: &str) -> Option<Option<String>> {
     Some(Some(text.to_owned()))
 }
 
-/// The field that a change is refused for; none: it is taken.
+/// The field or code that a change is refused with, or `None` if it is accepted.
 fn fault(change: &Change, number: &Number) -> Option<&'static str> {
     match change.applied(&book(), number, &Guard::new(false, Vec::new())) {
         Ok(_) => None,
-        Err(No::Bad { field, .. }) => Some(field),
-        Err(No::State { code, .. }) => Some(code),
+        Err(NumberError::Bad { field, .. }) => Some(field),
+        Err(NumberError::State { code, .. }) => Some(code),
         Err(other) => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn s0_09_s0_17_urls_that_can_not_be_used_are_refused_with_their_field() {
+fn s0_09_s0_17_unusable_urls_are_refused_with_their_field() {
     let of = number(NumberSet::default());
     let long = format!("https://a.example.com/{}", "x".repeat(2_100));
     for bad in [
@@ -53,7 +53,7 @@ fn s0_09_s0_17_urls_that_can_not_be_used_are_refused_with_their_field() {
 }
 
 #[test]
-fn s0_08_s0_16_rules_are_looked_at_where_the_change_is_about_them() {
+fn s0_08_s0_16_rules_are_checked_if_the_change_concerns_them() {
     let of = number(NumberSet::default());
     let webhook = Change { configuration: Some("webhook".to_owned()), ..Change::default() };
     assert_eq!(fault(&webhook, &of), Some("webhookUrl"));
@@ -92,7 +92,7 @@ fn s0_08_s0_16_rules_are_looked_at_where_the_change_is_about_them() {
 }
 
 #[test]
-fn a_number_that_comes_with_a_new_token_stays_as_it_was() {
+fn a_known_number_with_a_new_token_keeps_its_settings() {
     let given = |active| Credentials {
         display_name: "Shop".to_owned(),
         number: None,
@@ -120,7 +120,7 @@ fn a_number_that_comes_with_a_new_token_stays_as_it_was() {
 }
 
 #[test]
-fn what_meta_says_is_taken_over_and_its_changes_are_named() {
+fn state_fetched_from_meta_is_applied_and_changes_are_listed() {
     let mut set = NumberSet {
         calling_enabled: true,
         configuration: Configuration::Agent,
@@ -133,23 +133,23 @@ fn what_meta_says_is_taken_over_and_its_changes_are_named() {
         ..PhoneNumber::default()
     };
     let calling = Some(CallingSettings { enabled: Some(false), ..CallingSettings::default() });
-    let said = Said { number, calling, as_of: 0 };
-    let fields = said.apply(&mut set, Timestamp::from_secs(7), true);
+    let reading = NumberReading { number, calling, as_of: 0 };
+    let fields = reading.apply(&mut set, Timestamp::from_secs(7), true);
     assert_eq!(fields, ["verifiedName", "platformType", "callingDrift"]);
     assert_eq!(set.drift().calling_enabled, Some(false));
-    assert_eq!(set.panel(), panel, "people set none of it");
-    assert!(said.apply(&mut set, Timestamp::from_secs(8), true).is_empty());
-    set.told.calling.enabled = Some(true);
+    assert_eq!(set.panel(), panel, "none of it is a setting");
+    assert!(reading.apply(&mut set, Timestamp::from_secs(8), true).is_empty());
+    set.at_meta.calling.enabled = Some(true);
     assert!(
-        said.apply(&mut set, Timestamp::from_secs(8), false).is_empty(),
-        "a reading of before a write there"
+        reading.apply(&mut set, Timestamp::from_secs(8), false).is_empty(),
+        "read before the last write"
     );
-    assert_eq!(set.told.calling.enabled, Some(true));
-    // A failure of a moment ago is no success for what Meta shows of before.
+    assert_eq!(set.at_meta.calling.enabled, Some(true));
+    // A recent failure is not overruled by state that Meta may have had before.
     let [soon, later] = [9, 99].map(Timestamp::from_secs);
     set.registration = Registration::Failed { reason: "133005".to_owned(), again: later };
-    assert!(said.apply(&mut set, soon, false).is_empty());
-    assert_eq!(said.apply(&mut set, later, false), ["registration"]);
+    assert!(reading.apply(&mut set, soon, false).is_empty());
+    assert_eq!(reading.apply(&mut set, later, false), ["registration"]);
     assert!(set.is_cloud());
     for (was, is, fallen) in [
         ("GREEN", "YELLOW", true),
@@ -163,7 +163,7 @@ fn what_meta_says_is_taken_over_and_its_changes_are_named() {
 }
 
 #[test]
-fn the_webhooks_of_the_fixtures() {
+fn parses_the_webhook_fixtures() {
     let fixture = |name: &str| -> serde_json::Value {
         let path =
             format!("{}/../../fixtures/meta/webhooks/{name}.json", env!("CARGO_MANIFEST_DIR"));
@@ -174,15 +174,19 @@ fn the_webhooks_of_the_fixtures() {
     let read = |name: &str| {
         let entry = fixture(name);
         let change = &entry["changes"][0];
-        heard_in(entry["id"].as_str().unwrap(), change["field"].as_str().unwrap(), &change["value"])
+        parse_change(
+            entry["id"].as_str().unwrap(),
+            change["field"].as_str().unwrap(),
+            &change["value"],
+        )
     };
     assert!(
-        matches!(read("settings_update"), Some(NewsOfMeta::Settings { .. })),
+        matches!(read("settings_update"), Some(MetaEvent::Settings { .. })),
         "{:?}",
         read("settings_update")
     );
     assert!(
-        matches!(read("phone_quality"), Some(NewsOfMeta::Number { .. })),
+        matches!(read("phone_quality"), Some(MetaEvent::Number { .. })),
         "{:?}",
         read("phone_quality")
     );
@@ -192,7 +196,7 @@ fn the_webhooks_of_the_fixtures() {
         "account_low_pickup_warning",
         "account_future_event",
     ] {
-        let Some(NewsOfMeta::Waba { event, .. }) = read(name) else {
+        let Some(MetaEvent::Waba { event, .. }) = read(name) else {
             panic!("{name}: {:?}", read(name))
         };
         assert!(!event.is_empty());
@@ -203,6 +207,6 @@ fn the_webhooks_of_the_fixtures() {
         ("phone_number_quality_update", json!({"display_phone_number": "no"})),
         ("flows", json!({"event": "x"})),
     ] {
-        assert_eq!(heard_in("1", field, &value), None, "{field}");
+        assert_eq!(parse_change("1", field, &value), None, "{field}");
     }
 }

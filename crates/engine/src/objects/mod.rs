@@ -1,8 +1,10 @@
-//! A bucket of S3-compatible storage: whole files go into it, are read from it by range, and are taken away.
+//! A client for one bucket of S3-compatible storage: uploads files, reads objects by range and
+//! deletes them.
 //!
-//! Every request is signed in its URL (Signature Version 4, `rusty-s3`), so that the same URL also serves whoever is sent to
-//! the bucket. A file is one `PUT`, streamed from the disk: what is cut off leaves no object. Nothing is tried twice here, and
-//! nothing is known of recordings: `call::recordings` has both.
+//! Every request is signed in its URL (Signature Version 4, `rusty-s3`), so that clients can also
+//! be redirected to signed URLs. A file is uploaded with a single `PUT`, streamed from the disk; an
+//! interrupted upload leaves no object. Nothing is retried here, and nothing is known of
+//! recordings: see `call::recordings`.
 
 mod settings;
 #[cfg(test)]
@@ -19,7 +21,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::body::{Frame, Incoming};
 use rusty_s3::actions::{DeleteObject, GetObject, HeadObject, PutObject};
-use rusty_s3::{Bucket as Named, Credentials, S3Action, UrlStyle};
+use rusty_s3::{Bucket as S3Bucket, Credentials, S3Action, UrlStyle};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
@@ -30,38 +32,40 @@ pub use settings::S3Settings;
 use egress::{DirectClient, direct_client, error_chain};
 use model::Clock;
 
-const CONNECT: Duration = Duration::from_secs(5);
-/// Until the head of an answer that carries nothing of ours.
-const ANSWER: Duration = Duration::from_secs(10);
-/// A file may take a minute, and a second more for each piece of this size.
-const SLOWEST: u64 = 64 << 10;
-const FILE: Duration = Duration::from_secs(60);
-/// How long a signed URL of our own requests is good for, the transfer's beginning meant.
-const SIGNED: Duration = Duration::from_secs(900);
-/// What of an error's body is looked at.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout for the head of a response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of an upload: a minute, and a second for each block of this size.
+const UPLOAD_BLOCK: u64 = 64 << 10;
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Validity of the URLs that this client requests, which only has to cover the start of the
+/// transfer.
+const URL_VALIDITY: Duration = Duration::from_secs(900);
+/// Bytes of an error response that are read.
 const ERROR_BYTES_MAX: usize = 4 << 10;
 const CODE_CHARS_MAX: usize = 64;
-/// Bytes of a file read at once.
+/// Bytes read from a file at a time.
 const CHUNK: u64 = 64 << 10;
 
-/// Why something could not be done with the bucket. The texts read well after "could not …".
+/// Why a request to the bucket failed. The texts read well after "could not …".
 #[derive(Debug, thiserror::Error)]
 pub enum BucketError {
     #[error("set up TLS for [recordings.s3]: {0}")]
     Tls(rustls::Error),
-    #[error("use the bucket of [recordings.s3]: {0}")]
+    #[error("form the bucket's URL from [recordings.s3]: {0}")]
     Address(rusty_s3::BucketError),
-    #[error("sign for the bucket: {0}")]
+    #[error("sign the bucket request: {0}")]
     Unsigned(String),
     #[error("reach the bucket: {0}")]
     Unreachable(String),
-    #[error("have the bucket's answer within {0:?}")]
+    #[error("complete the bucket request within {0:?}")]
     Late(Duration),
-    #[error("have the bucket do it: it answered {status}{code}")]
+    #[error("complete the bucket request: it failed with status {status}{code}")]
     Refused { status: StatusCode, code: ErrorCode },
 }
 
-/// The word of an error's body (`NoSuchBucket`), if it has one; bounded and plain.
+/// The error code in a response, such as `NoSuchBucket`, if it has one. Limited in length and
+/// alphabet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErrorCode(Option<String>);
 
@@ -79,31 +83,35 @@ pub struct Bucket(Arc<Inner>);
 
 struct Inner {
     client: DirectClient<Body>,
-    bucket: Named,
+    bucket: S3Bucket,
     credentials: Credentials,
     clock: Clock,
 }
 
 impl Bucket {
-    /// Sets the client up; nothing is sent yet.
+    /// Creates the client without any request.
     ///
     /// # Errors
-    /// The endpoint and the bucket's name make no address, or the system's certificate authorities.
+    ///
+    /// Returns an error if endpoint and bucket name do not form a URL, or if the system's
+    /// certificate authorities cannot be loaded.
     pub fn new(config: &S3Settings, clock: Clock) -> Result<Self, BucketError> {
         let style = if config.path_style { UrlStyle::Path } else { UrlStyle::VirtualHost };
         let (name, region) = (config.bucket.clone(), config.region.clone());
-        let bucket = Named::new(config.endpoint.clone(), style, name, region)
+        let bucket = S3Bucket::new(config.endpoint.clone(), style, name, region)
             .map_err(BucketError::Address)?;
         let credentials =
             Credentials::new(config.access_key_id.clone(), config.secret_access_key.reveal());
-        let client = direct_client(CONNECT).map_err(BucketError::Tls)?;
+        let client = direct_client(CONNECT_TIMEOUT).map_err(BucketError::Tls)?;
         Ok(Self(Arc::new(Inner { client, bucket, credentials, clock })))
     }
 
-    /// Makes this object of a file that is so long: all of it, or nothing.
+    /// Uploads a file of `len` bytes as one object, all or nothing.
     ///
     /// # Errors
-    /// Not reached, not in time, refused, or the file could not be read.
+    ///
+    /// Returns an error if the bucket is unreachable, too slow or refuses, or if the file cannot be
+    /// read.
     pub async fn put(
         &self,
         object: &str,
@@ -113,19 +121,22 @@ impl Bucket {
     ) -> Result<(), BucketError> {
         let mut action = PutObject::new(&self.0.bucket, Some(&self.0.credentials), object);
         action.headers_mut().insert("content-type", content_type);
-        let url = self.signed(&action, SIGNED)?;
-        let pieces = pieces(file, len).map_ok(Frame::data);
+        let url = self.signed(&action, URL_VALIDITY)?;
+        let chunks = chunks(file, len).map_ok(Frame::data);
         let request = Request::put(url.as_str())
             .header(header::CONTENT_TYPE, content_type)
             .header(header::CONTENT_LENGTH, len)
-            .body(StreamBody::new(pieces).boxed_unsync());
-        self.ask(request, FILE + Duration::from_secs(len / SLOWEST)).await.map(drop)
+            .body(StreamBody::new(chunks).boxed_unsync());
+        self.ask(request, UPLOAD_TIMEOUT + Duration::from_secs(len / UPLOAD_BLOCK)).await.map(drop)
     }
 
-    /// An object, or what `range` says of it (`bytes=0-99`); only its head with `head`. Its body comes as it is read.
+    /// Gets an object, or the part in `range` (such as `bytes=0-99`), or only its headers with
+    /// `head`. The body is streamed.
     ///
     /// # Errors
-    /// Not reached, not in time, refused: there may be none of this name.
+    ///
+    /// Returns an error if the bucket is unreachable, too slow or refuses, for example because the
+    /// object does not exist.
     pub async fn get(
         &self,
         object: &str,
@@ -134,34 +145,39 @@ impl Bucket {
     ) -> Result<Response<Incoming>, BucketError> {
         let (bucket, credentials) = (&self.0.bucket, Some(&self.0.credentials));
         let (method, url) = if head {
-            (Method::HEAD, self.signed(&HeadObject::new(bucket, credentials, object), SIGNED)?)
+            (
+                Method::HEAD,
+                self.signed(&HeadObject::new(bucket, credentials, object), URL_VALIDITY)?,
+            )
         } else {
-            (Method::GET, self.signed(&GetObject::new(bucket, credentials, object), SIGNED)?)
+            (Method::GET, self.signed(&GetObject::new(bucket, credentials, object), URL_VALIDITY)?)
         };
         let mut request = Request::builder().method(method).uri(url.as_str());
         if let Some(range) = range {
             request = request.header(header::RANGE, range);
         }
-        self.ask(request.body(nothing()), ANSWER).await
+        self.ask(request.body(empty_body()), RESPONSE_TIMEOUT).await
     }
 
-    /// Takes an object away; one that is not there is no fault.
+    /// Deletes an object. A missing object is no error.
     ///
     /// # Errors
-    /// Not reached, not in time, refused.
+    ///
+    /// Returns an error if the bucket is unreachable, too slow or refuses.
     pub async fn remove(&self, object: &str) -> Result<(), BucketError> {
         let action = DeleteObject::new(&self.0.bucket, Some(&self.0.credentials), object);
-        let url = self.signed(&action, SIGNED)?;
-        match self.ask(Request::delete(url.as_str()).body(nothing()), ANSWER).await {
+        let url = self.signed(&action, URL_VALIDITY)?;
+        match self.ask(Request::delete(url.as_str()).body(empty_body()), RESPONSE_TIMEOUT).await {
             Ok(_) | Err(BucketError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Where anybody can read an object for so long.
+    /// A URL that gives access to an object for this long.
     ///
     /// # Errors
-    /// The time is none that can be signed for.
+    ///
+    /// Returns an error if the current time cannot be signed.
     pub fn link(&self, object: &str, lasts: Duration) -> Result<Url, BucketError> {
         self.signed(&GetObject::new(&self.0.bucket, Some(&self.0.credentials), object), lasts)
     }
@@ -176,7 +192,8 @@ impl Bucket {
         Ok(action.sign_with_time(lasts, &now))
     }
 
-    /// Sends it; an answer that is no success and no part of one is an error, and its body is read for its word.
+    /// Sends a request. A status other than success or 416 is an error, with the code from the
+    /// body.
     async fn ask(
         &self,
         request: Result<Request<Body>, http::Error>,
@@ -194,35 +211,35 @@ impl Bucket {
             if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
                 return Ok(answer);
             }
-            Err(BucketError::Refused { status, code: code_of(answer.into_body()).await })
+            Err(BucketError::Refused { status, code: read_error_code(answer.into_body()).await })
         };
         timeout(within, asked).await.unwrap_or(Err(BucketError::Late(within)))
     }
 }
 
-fn nothing() -> Body {
+fn empty_body() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-/// So many bytes of a file from where it stands, piece by piece; a file that ends before is an error.
-pub fn pieces(file: File, count: u64) -> impl Stream<Item = io::Result<Bytes>> + Send {
+/// The next `count` bytes of a file, in chunks. A file that ends earlier is an error.
+pub fn chunks(file: File, count: u64) -> impl Stream<Item = io::Result<Bytes>> + Send {
     stream::try_unfold((file, count), |(mut file, left)| async move {
         if left == 0 {
             return Ok(None);
         }
-        let mut piece = vec![0; usize::try_from(left.min(CHUNK)).unwrap_or_default()];
-        let read = file.read(&mut piece).await?;
+        let mut chunk = vec![0; usize::try_from(left.min(CHUNK)).unwrap_or_default()];
+        let read = file.read(&mut chunk).await?;
         if read == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
-        piece.truncate(read);
+        chunk.truncate(read);
         let left = left.saturating_sub(u64::try_from(read).unwrap_or_default());
-        Ok(Some((Bytes::from(piece), (file, left))))
+        Ok(Some((Bytes::from(chunk), (file, left))))
     })
 }
 
-/// What stands in `<Code>` of an error's beginning.
-async fn code_of(mut body: Incoming) -> ErrorCode {
+/// The `<Code>` at the beginning of an error response.
+async fn read_error_code(mut body: Incoming) -> ErrorCode {
     let mut begin = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {
         if let Some(bytes) = frame.data_ref() {
@@ -232,10 +249,10 @@ async fn code_of(mut body: Incoming) -> ErrorCode {
             break;
         }
     }
-    code_in(&begin)
+    parse_error_code(&begin)
 }
 
-fn code_in(begin: &[u8]) -> ErrorCode {
+fn parse_error_code(begin: &[u8]) -> ErrorCode {
     let text = String::from_utf8_lossy(begin);
     let inside = text
         .split_once("<Code>")

@@ -1,4 +1,4 @@
-//! Against the storage's own published figures; whole transfers are in `tests/outside/copies.rs`.
+//! Tests against published signatures. `tests/outside/copies.rs` covers whole transfers.
 
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ fn config(path_style: bool) -> S3Settings {
 }
 
 #[test]
-fn a_link_is_signed_as_amazons_documentation_has_it() {
-    // "Authenticating Requests: Using Query Parameters", 24 May 2013.
+fn signs_the_example_of_amazons_documentation() {
+    // From "Authenticating Requests: Using Query Parameters" in the Amazon S3 documentation, 24 May
+    // 2013.
     let clock = Clock::stepped(Timestamp::from_secs(1_369_353_600));
     let bucket = Bucket::new(&config(false), clock.clone()).unwrap();
     let link = bucket.link("test.txt", Duration::from_secs(86_400)).unwrap();
@@ -42,8 +43,8 @@ fn a_link_is_signed_as_amazons_documentation_has_it() {
 }
 
 #[test]
-fn an_errors_word_is_read_and_nothing_else_of_it() {
-    let code = |text: &str| code_in(text.as_bytes()).to_string();
+fn parses_only_the_code_of_an_error() {
+    let code = |text: &str| parse_error_code(text.as_bytes()).to_string();
     assert_eq!(
         code("<?xml?><Error><Code>NoSuchBucket</Code><Message>m</Message>"),
         " (NoSuchBucket)"
@@ -55,7 +56,7 @@ fn an_errors_word_is_read_and_nothing_else_of_it() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_nobody_serves_is_said_so() {
+async fn reports_an_unreachable_bucket() {
     let mut config = config(true);
     config.endpoint = "http://127.0.0.1:1".parse().unwrap();
     let bucket = Bucket::new(&config, Clock::real()).unwrap();

@@ -1,8 +1,10 @@
-//! One browser on its way to the provider and back: what it takes along, and what is asked of it when it returns. Pure.
+//! The state of one browser that signs in at the provider, and its check when the browser returns.
+//! Pure.
 //!
-//! All of it follows from 256 random bits in a cookie, so that nothing is kept here and any node can take the browser
-//! back: `state` (this browser began it), `nonce` (the token was made for it) and PKCE's verifier (RFC 7636: the code is
-//! of no use to who has only seen it) are digests of them.
+//! Everything is derived from 256 random bits in a cookie, so that the node keeps no state and any
+//! node can accept the browser. `state` (this browser began the sign-in), `nonce` (the token was
+//! issued for it) and the PKCE verifier (RFC 7636: an intercepted code is useless) are digests of
+//! these bits.
 
 use std::time::Duration;
 
@@ -15,24 +17,24 @@ use subtle::ConstantTimeEq as _;
 use model::Secret;
 use model::Timestamp;
 
-/// Somebody may take so long to sign in at the provider.
+/// Longest time for signing in at the provider.
 pub const AT_MOST: Duration = Duration::from_secs(600);
-/// The clock of another node may be so much behind.
+/// Tolerated difference between the clocks of nodes.
 const SKEW: Duration = Duration::from_secs(60);
-/// Of a path to go to afterwards.
+/// Longest return path, in bytes.
 const TO_BYTES_MAX: usize = 1_000;
 
-/// A way to the provider and back.
+/// A sign-in in progress.
 #[derive(Clone, Debug)]
 pub struct Flow {
     secret: Secret,
     begun: Timestamp,
-    /// Where they wanted to go: text of the browser's, to be judged by who sends them there.
+    /// The page to open afterwards. It comes from the browser; the caller has to validate it.
     pub to: String,
 }
 
 impl Flow {
-    /// A new one; none: the system gives no random numbers.
+    /// Starts a sign-in. Returns `None` if the system provides no random numbers.
     pub fn begin(to: &str, now: Timestamp) -> Option<Self> {
         let mut bytes = [0; 32];
         SystemRandom::new().fill(&mut bytes).ok()?;
@@ -41,7 +43,7 @@ impl Flow {
         Some(Self { secret: Secret::new(URL_SAFE_NO_PAD.encode(bytes)), begun, to })
     }
 
-    /// What the browser keeps.
+    /// The value of the cookie.
     pub fn cookie(&self) -> String {
         format!(
             "{}.{}.{}",
@@ -51,7 +53,7 @@ impl Flow {
         )
     }
 
-    /// What a browser has kept; none: nothing of ours, or for too long.
+    /// Parses the cookie. Returns `None` if it is malformed or too old.
     pub fn read(cookie: &str, now: Timestamp) -> Option<Self> {
         let mut parts = cookie.splitn(3, '.');
         let (secret, begun, to) = (parts.next()?, parts.next()?, parts.next()?);
@@ -83,12 +85,12 @@ impl Flow {
         self.derive("verifier")
     }
 
-    /// The verifier as it may be seen (`S256`).
+    /// The PKCE challenge (`S256`), which may be public.
     pub(super) fn challenge(&self) -> String {
         URL_SAFE_NO_PAD.encode(digest(&SHA256, self.verifier().as_bytes()).as_ref())
     }
 
-    /// Whether the provider gives back what this browser took there.
+    /// Whether the returned `state` is that of this browser.
     pub(super) fn is_state(&self, given: &str) -> bool {
         bool::from(self.state().as_bytes().ct_eq(given.as_bytes()))
     }
@@ -99,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flow_is_its_cookie_and_no_other_has_its_state() {
+    fn a_flow_is_restored_from_its_cookie() {
         let now = Timestamp::from_secs(1_800_000_000);
         let flow = Flow::begin("/console/calls/?to=91", now).unwrap();
         let read = Flow::read(&flow.cookie(), now.plus(AT_MOST)).expect("in time");
@@ -109,15 +111,16 @@ mod tests {
         );
         let other = Flow::begin("/", now).unwrap();
         assert!(!other.is_state(&flow.state()));
-        // RFC 7636 §4.1: 43 to 128 characters; nothing that is sent there tells the cookie.
+        // RFC 7636 §4.1 requires 43 to 128 characters. The cookie cannot be derived from the
+        // request.
         assert!(flow.verifier().len() == 43 && flow.challenge() != flow.verifier());
-        // A younger date makes it another one.
+        // A forged date yields another state.
         let later = flow.cookie().replacen("1800000000", "1800000500", 1);
         assert!(!Flow::read(&later, now.plus(AT_MOST)).unwrap().is_state(&flow.state()));
     }
 
     #[test]
-    fn what_is_no_cookie_of_ours_or_too_old_is_nothing() {
+    fn rejects_malformed_and_expired_cookies() {
         let now = Timestamp::from_secs(1_800_000_000);
         let cookie = Flow::begin("", now).unwrap().cookie();
         assert!(Flow::read(&cookie, now.plus(AT_MOST + Duration::from_secs(1))).is_none());

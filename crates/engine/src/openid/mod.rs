@@ -1,9 +1,10 @@
-//! OpenID Connect, from the side of who trusts a provider: the way there, the code that comes back, and what the provider
-//! says of somebody (authorization code with PKCE, state and nonce).
+//! OpenID Connect relying party: the authorization request, the code exchange and the claims of a
+//! person (authorization code flow with PKCE, state and nonce).
 //!
-//! `flow` is one browser's way, `token` what is believed, `provider` asks the provider's addresses. It knows nothing of
-//! users, roles' rights or pages: `people` says who somebody is here, `console` talks to the browser. The provider is the
-//! operator's choice, so it is asked directly, local ones included, and not by `egress`'s rules for customers' URLs.
+//! `flow` is the state of one browser, `token` verifies identity tokens, `provider` makes the
+//! requests. This module knows no users, permissions or pages: `people` maps claims to users,
+//! `console` talks to the browser. The operator chooses the provider, so it is requested directly,
+//! even at local addresses, and without `egress`'s rules for customer URLs.
 
 mod flow;
 mod provider;
@@ -21,98 +22,101 @@ pub use token::{Claims, TokenFault};
 
 use egress::{DirectClient, direct_client};
 use model::Clock;
-use provider::{Known, Seen};
+use provider::{Metadata, MetadataCache};
 
-/// Where it sends people back to, below the public base URL.
+/// The path of the redirect URI below the public base URL.
 pub const BACK: &str = "/console/sign-in/openid/back";
 
-/// Sign-ins that are finished at the provider at the same time: anybody can ask for one.
+/// Maximum number of concurrent code exchanges. Any browser can start one.
 const AT_ONCE: usize = 8;
 
-/// Why the provider brings nobody. The texts read well after "could not …".
+/// Why a sign-in with the provider failed. The texts read well after "could not …".
 #[derive(Debug, thiserror::Error)]
 pub enum OpenIdError {
-    #[error("ask {what} of the sign-in provider: {why}")]
+    #[error("get {what} from the sign-in provider: {why}")]
     Unreachable { what: &'static str, why: String },
-    /// It answers, and not as a provider does.
+    /// The provider's response is not usable.
     #[error("use {what} of the sign-in provider: {why}")]
     Document { what: &'static str, why: String },
-    /// As somebody else found it a moment ago.
+    /// A recent attempt to reach the provider failed with this error.
     #[error("{0}")]
     Away(String),
-    #[error("finish a sign-in that this browser has not begun, or more than ten minutes ago")]
+    #[error("finish a sign-in that this browser did not begin within the last ten minutes")]
     State,
-    /// Its own word for it, of a bounded alphabet.
-    #[error("sign them in: the provider says {0}")]
+    /// The provider's error code, sanitized.
+    #[error("sign in: the provider reports {0}")]
     Declined(String),
-    /// It does not take the code: used before, too old, or another client's.
-    #[error("trade the code in: the provider says {0}")]
+    /// The provider rejected the code, because it was used before, has expired or belongs to
+    /// another client.
+    #[error("exchange the code: the provider reports {0}")]
     Code(String),
-    #[error("believe the provider: its token {0}")]
+    #[error("accept the identity token: it {0}")]
     Token(#[from] TokenFault),
-    #[error("finish so many sign-ins at once")]
+    #[error("finish the sign-in: too many are in progress")]
     Busy,
 }
 
-/// What the browser brings back from the provider.
+/// The parameters with which the browser returns from the provider.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Returned<'a> {
     pub state: &'a str,
     pub code: &'a str,
-    /// The provider's word for why there is no code.
+    /// The provider's error code, if it sent no code.
     pub error: &'a str,
-    /// Who says so, if it says (RFC 9207).
+    /// The issuer, if sent (RFC 9207).
     pub issuer: &'a str,
 }
 
-/// A provider of OpenID Connect; cheap to clone.
+/// An OpenID Connect provider; cheap to clone.
 #[derive(Clone)]
 pub struct Provider(Arc<Inner>);
 
 struct Inner {
     settings: ProviderSettings,
-    /// Where it sends people back to.
+    /// The redirect URI.
     redirect: String,
     http: DirectClient<http_body_util::Full<bytes::Bytes>>,
     clock: Clock,
     turns: Semaphore,
-    /// What it says of itself, as it was read last.
-    seen: Mutex<Seen>,
+    /// The last metadata of the provider.
+    cache: Mutex<MetadataCache>,
 }
 
 impl Provider {
-    /// One that is asked nothing yet. `base_url`: as the outside reaches this node.
+    /// Creates a provider without any request. `base_url` is the public URL of this node.
     ///
     /// # Errors
-    /// The TLS library refuses its own defaults.
+    ///
+    /// Returns an error if the TLS library rejects its own defaults.
     pub fn new(
         settings: ProviderSettings,
         base_url: &str,
         clock: Clock,
     ) -> Result<Self, rustls::Error> {
         let redirect = format!("{}{BACK}", base_url.trim_end_matches('/'));
-        let http = direct_client(provider::CONNECT)?;
-        let (turns, seen) = (Semaphore::new(AT_ONCE), Mutex::default());
-        Ok(Self(Arc::new(Inner { settings, redirect, http, clock, turns, seen })))
+        let http = direct_client(provider::CONNECT_TIMEOUT)?;
+        let (turns, cache) = (Semaphore::new(AT_ONCE), Mutex::default());
+        Ok(Self(Arc::new(Inner { settings, redirect, http, clock, turns, cache })))
     }
 
-    /// What is set of it.
+    /// The settings of this provider.
     pub fn settings(&self) -> &ProviderSettings {
         &self.0.settings
     }
 
-    /// Where it sends people back to: what must be registered there.
+    /// The redirect URI, which has to be registered at the provider.
     pub fn redirect(&self) -> &str {
         &self.0.redirect
     }
 
-    /// Where the browser goes to sign in.
+    /// The URL at which the browser signs in.
     ///
     /// # Errors
-    /// The provider does not say.
+    ///
+    /// Returns an error if the provider's metadata cannot be read.
     pub async fn way(&self, flow: &Flow) -> Result<Url, OpenIdError> {
         let inner = &self.0;
-        let mut way = inner.known().await?.authorization.clone();
+        let mut way = inner.metadata().await?.authorization.clone();
         way.query_pairs_mut()
             .append_pair("response_type", "code")
             .append_pair("client_id", &inner.settings.client_id)
@@ -125,10 +129,12 @@ impl Provider {
         Ok(way)
     }
 
-    /// Who has come back. The code is traded in, once: the provider refuses it the second time (RFC 6749 §4.1.2).
+    /// Verifies the browser's return and exchanges the code for claims. A code can be exchanged
+    /// once (RFC 6749 §4.1.2).
     ///
     /// # Errors
-    /// Nobody, and why.
+    ///
+    /// Returns the reason why the sign-in failed.
     pub async fn finish(&self, flow: &Flow, returned: Returned<'_>) -> Result<Claims, OpenIdError> {
         let inner = &self.0;
         if !flow.is_state(returned.state) {
@@ -143,39 +149,40 @@ impl Provider {
         let _turn = inner.turns.try_acquire().map_err(|_| OpenIdError::Busy)?;
         let tokens = inner.trade(flow, returned.code).await?;
         let now = inner.clock.wall();
-        let known = inner.known().await?;
-        let verify = |known: &Known| {
+        let known = inner.metadata().await?;
+        let verify = |known: &Metadata| {
             token::verify(&tokens.id_token, &known.keys, &inner.settings, &flow.nonce(), now)
         };
         let mut claims = match verify(&known) {
-            // Keys are changed now and then: perhaps it is one that was published since.
-            Err(TokenFault::UnknownKey) => verify(&inner.known_anew().await?)?,
+            // The provider may have published a new key since.
+            Err(TokenFault::UnknownKey) => verify(&inner.metadata_refreshed().await?)?,
             said => said?,
         };
         if !claims.contains_key("email") {
-            inner.more(&tokens, &mut claims).await?;
+            inner.add_user_info(&tokens, &mut claims).await?;
         }
         Ok(Claims::of(&claims, &inner.settings))
     }
 
-    /// How many keys the provider publishes, if all that a sign-in asks of it answers.
+    /// Reads the provider's metadata. Returns the number of keys that it publishes.
     ///
     /// # Errors
-    /// What does not.
+    ///
+    /// Returns an error if metadata or keys cannot be read.
     pub async fn examine(&self) -> Result<usize, OpenIdError> {
-        Ok(self.0.known().await?.keys.len())
+        Ok(self.0.metadata().await?.keys.len())
     }
 }
 
 #[cfg(test)]
 mod tests;
 
-/// What tests here begin with.
+/// Fixtures for the tests of this module.
 #[cfg(test)]
 mod testing {
     use super::{Allow, ProviderSettings};
 
-    /// A provider at this address, whose claims give nobody a role.
+    /// A provider at this address without a role claim.
     pub(super) fn settings(issuer: &str) -> ProviderSettings {
         ProviderSettings {
             issuer: issuer.to_owned(),

@@ -1,6 +1,8 @@
-//! Asks the provider: what it says of itself (OpenID Connect Discovery), its keys, a code's token, who somebody is.
+//! Requests to the provider: metadata (OpenID Connect Discovery), keys, the code exchange and the
+//! user info.
 //!
-//! Everything within bounds of time and size; nothing is redirected. What it says of itself is kept for an hour.
+//! All requests have limits on time and size and follow no redirects. Metadata is cached for an
+//! hour.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,37 +25,39 @@ use egress::error_chain;
 use model::Secret;
 use model::is_loopback;
 
-/// Somebody is waiting in front of their browser.
-pub(super) const CONNECT: Duration = Duration::from_secs(5);
-const WITHIN: Duration = Duration::from_secs(10);
-/// A document of the provider's, or a token with all it says.
+/// A person waits for these requests.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest response.
 const BYTES_MAX: usize = 256 << 10;
-/// What it says of itself and its keys is read again so often, and for a key that is not known no sooner than this.
-const FRESH: Duration = Duration::from_secs(3_600);
-const ANEW_AFTER: Duration = Duration::from_secs(30);
-/// How long a provider that could not be read is left in peace.
-const REST: Duration = Duration::from_secs(5);
-/// What the provider says of itself.
+/// How long metadata and keys are cached, and the shortest time between two requests for an unknown
+/// key.
+const MAX_AGE: Duration = Duration::from_secs(3_600);
+const REFRESH_AFTER: Duration = Duration::from_secs(30);
+/// Pause after metadata could not be read.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// The name of the metadata in error texts.
 const CONFIGURATION: &str = "the configuration";
-/// Keys of a provider; past it nobody reads on.
+/// Maximum number of keys read from a provider.
 const KEYS_MAX: usize = 100;
 
-/// What a provider says of itself; cheap to clone.
+/// The metadata of a provider; cheap to clone.
 #[derive(Clone)]
-pub(super) struct Known {
+pub(super) struct Metadata {
     pub(super) authorization: Url,
     token: Url,
     userinfo: Option<Url>,
-    /// The client's secret goes into the form, where the provider does not take it in the header.
+    /// Whether the client secret is sent in the form, since the provider does not accept it in the
+    /// header.
     posts_secret: bool,
     pub(super) keys: Arc<[Jwk]>,
     read: Instant,
 }
 
-/// What was read last, and when and why it could not be read since.
+/// The last metadata, and when and why reading it failed since.
 #[derive(Default)]
-pub(super) struct Seen {
-    known: Option<Known>,
+pub(super) struct MetadataCache {
+    known: Option<Metadata>,
     failed: Option<(Instant, String)>,
 }
 
@@ -72,7 +76,7 @@ struct Keys {
     keys: Vec<Value>,
 }
 
-/// What a code was traded in for.
+/// The result of a code exchange.
 #[derive(Deserialize)]
 pub(super) struct Tokens {
     pub(super) id_token: String,
@@ -80,52 +84,52 @@ pub(super) struct Tokens {
 }
 
 impl Inner {
-    /// What is asked for: `openid` is always among it.
+    /// The requested scopes, which always include `openid`.
     pub(super) fn scope(&self) -> String {
         let others =
             self.settings.scopes.iter().map(String::as_str).filter(|scope| *scope != "openid");
         std::iter::once("openid").chain(others).collect::<Vec<_>>().join(" ")
     }
 
-    /// What the provider says of itself: as read within the last hour.
-    pub(super) async fn known(&self) -> Result<Known, OpenIdError> {
-        self.read(FRESH).await
+    /// The metadata, at most an hour old.
+    pub(super) async fn metadata(&self) -> Result<Metadata, OpenIdError> {
+        self.read(MAX_AGE).await
     }
 
-    /// The same, read just now: within the last half minute.
-    pub(super) async fn known_anew(&self) -> Result<Known, OpenIdError> {
-        self.read(ANEW_AFTER).await
+    /// The metadata, at most half a minute old.
+    pub(super) async fn metadata_refreshed(&self) -> Result<Metadata, OpenIdError> {
+        self.read(REFRESH_AFTER).await
     }
 
-    /// One reads it, and the others wait for that one; what it could not read they don't try again at once. What was read
-    /// before stands meanwhile.
-    async fn read(&self, fresh: Duration) -> Result<Known, OpenIdError> {
-        let mut seen = self.seen.lock().await;
+    /// One task reads while others wait. After a failure there is a pause, and older metadata stays
+    /// in use.
+    async fn read(&self, fresh: Duration) -> Result<Metadata, OpenIdError> {
+        let mut cache = self.cache.lock().await;
         let now = self.clock.now();
         let within = |at: Instant, time: Duration| now.saturating_duration_since(at) < time;
-        if let Some(known) = seen.known.as_ref().filter(|known| within(known.read, fresh)) {
+        if let Some(known) = cache.known.as_ref().filter(|known| within(known.read, fresh)) {
             return Ok(known.clone());
         }
-        if seen.failed.as_ref().is_none_or(|(at, _)| !within(*at, REST)) {
+        if cache.failed.as_ref().is_none_or(|(at, _)| !within(*at, RETRY_PAUSE)) {
             match self.discover(now).await {
                 Ok(known) => {
-                    seen.failed = None;
-                    return Ok(seen.known.insert(known).clone());
+                    cache.failed = None;
+                    return Ok(cache.known.insert(known).clone());
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the sign-in provider could not be read");
-                    seen.failed = Some((self.clock.now(), error.to_string()));
-                    if seen.known.is_none() {
+                    tracing::warn!(%error, "sign-in provider metadata could not be read");
+                    cache.failed = Some((self.clock.now(), error.to_string()));
+                    if cache.known.is_none() {
                         return Err(error);
                     }
                 }
             }
         }
-        let failed = seen.failed.as_ref().map(|(_, why)| why.clone()).unwrap_or_default();
-        seen.known.clone().ok_or(OpenIdError::Away(failed))
+        let failed = cache.failed.as_ref().map(|(_, why)| why.clone()).unwrap_or_default();
+        cache.known.clone().ok_or(OpenIdError::Away(failed))
     }
 
-    async fn discover(&self, now: Instant) -> Result<Known, OpenIdError> {
+    async fn discover(&self, now: Instant) -> Result<Metadata, OpenIdError> {
         const KEYS: &str = "the keys";
         let issuer = &self.settings.issuer;
         let at = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
@@ -134,33 +138,37 @@ impl Inner {
             let names: String =
                 document.issuer.chars().filter(|c| !c.is_control()).take(200).collect();
             let why = format!(
-                "it is the issuer {names:?}, and [oidc] issuer is {issuer:?}: they must be the same"
+                "it names the issuer {names:?} and [oidc] issuer is {issuer:?}; they must be the same"
             );
             return Err(OpenIdError::Document { what: CONFIGURATION, why });
         }
         let keys: Keys = self.get(KEYS, self.safe(&document.jwks_uri)?.as_str(), None).await?;
         let keys = keys.keys.into_iter().take(KEYS_MAX);
-        // One of a kind that nobody here knows keeps no other from being used.
+        // A key of an unknown type must not prevent the use of others.
         let keys: Arc<[Jwk]> = keys.filter_map(|key| serde_json::from_value(key).ok()).collect();
         if keys.is_empty() {
-            return Err(OpenIdError::Document { what: KEYS, why: "there is none".to_owned() });
+            return Err(OpenIdError::Document {
+                what: KEYS,
+                why: "the provider publishes none".to_owned(),
+            });
         }
         let methods = document.token_endpoint_auth_methods_supported;
         let takes = |method: &str| {
             methods.as_ref().is_some_and(|all| all.iter().any(|known| known == method))
         };
-        Ok(Known {
+        Ok(Metadata {
             authorization: self.safe(&document.authorization_endpoint)?,
             token: self.safe(&document.token_endpoint)?,
             userinfo: document.userinfo_endpoint.map(|at| self.safe(&at)).transpose()?,
-            // Without a list it is the header (Discovery §3).
+            // The default without a list is the header (Discovery §3).
             posts_secret: takes("client_secret_post") && !takes("client_secret_basic"),
             keys,
             read: now,
         })
     }
 
-    /// One of the provider's addresses: as safe as the issuer's own, since codes and tokens go there.
+    /// Parses one of the provider's endpoints. It must be as safe as the issuer's URL, since codes
+    /// and tokens are sent there.
     fn safe(&self, at: &str) -> Result<Url, OpenIdError> {
         let shown: String = at.chars().filter(|c| !c.is_control()).take(200).collect();
         let unusable = |why: &str| unusable(CONFIGURATION, &format!("{shown:?} {why}"));
@@ -172,30 +180,31 @@ impl Inner {
         }
     }
 
-    /// Trades the code in for tokens.
+    /// Exchanges the code for tokens.
     pub(super) async fn trade(&self, flow: &Flow, code: &str) -> Result<Tokens, OpenIdError> {
         const WHAT: &str = "the token";
-        let request =
-            self.trading(&self.known().await?, flow, code).map_err(|why| unusable(WHAT, &why))?;
+        let request = self
+            .trading(&self.metadata().await?, flow, code)
+            .map_err(|why| unusable(WHAT, &why))?;
         let (status, body) = self.ask(WHAT, request).await?;
         if status.is_success() {
             return serde_json::from_slice(&body)
-                .map_err(|_| unusable(WHAT, "its answer has no identity token"));
+                .map_err(|_| unusable(WHAT, "the response has no identity token"));
         }
-        // RFC 6749 §5.2: a word; 5xx is no word about the code.
+        // RFC 6749 §5.2: 4xx responses have an error code. 5xx says nothing about the code.
         let said = serde_json::from_slice::<Value>(&body).ok();
         match said.as_ref().and_then(|said| said.get("error")?.as_str()) {
             Some(error) if status.is_client_error() => Err(OpenIdError::Code(word(error))),
             _ => Err(OpenIdError::Unreachable {
                 what: WHAT,
-                why: format!("the answer was {status}"),
+                why: format!("the response status was {status}"),
             }),
         }
     }
 
     fn trading(
         &self,
-        known: &Known,
+        known: &Metadata,
         flow: &Flow,
         code: &str,
     ) -> Result<Request<Full<Bytes>>, String> {
@@ -211,7 +220,8 @@ impl Inner {
                 form.append_pair("client_id", id).append_pair("client_secret", secret.reveal());
             }
             Some(secret) => {
-                let basic = basic(id, secret).ok_or("the client's secret is no header")?;
+                let basic =
+                    basic(id, secret).ok_or("the client secret cannot be sent in a header")?;
                 request = request.header(header::AUTHORIZATION, basic);
             }
             None => {
@@ -223,23 +233,24 @@ impl Inner {
         request.body(Full::from(form.finish())).map_err(|e| e.to_string())
     }
 
-    /// What the token leaves to be asked: some providers tell a mail address only there (Core §5.3).
-    pub(super) async fn more(
+    /// Adds claims from the user info endpoint, since some providers send the mail address only
+    /// there (Core §5.3).
+    pub(super) async fn add_user_info(
         &self,
         tokens: &Tokens,
         claims: &mut Map<String, Value>,
     ) -> Result<(), OpenIdError> {
-        const WHAT: &str = "who somebody is";
-        let known = self.known().await?;
+        const WHAT: &str = "the user info";
+        let known = self.metadata().await?;
         let (Some(at), Some(token)) = (&known.userinfo, &tokens.access_token) else {
             return Ok(());
         };
         let bearer = HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| unusable(WHAT, "its token"))?;
+            .map_err(|_| unusable(WHAT, "the access token cannot be sent in a header"))?;
         let said: Map<String, Value> = self.get(WHAT, at.as_str(), Some(bearer)).await?;
-        // §5.3.2: what is said of another person is not taken.
+        // §5.3.2: claims of another subject must not be used.
         if said.get("sub") != claims.get("sub") {
-            return Err(TokenFault::Lacks("the same person as its own answers").into());
+            return Err(TokenFault::Lacks("the subject of the user info").into());
         }
         for (claim, value) in said {
             claims.entry(claim).or_insert(value);
@@ -261,9 +272,13 @@ impl Inner {
         let request = request.body(Full::default()).map_err(|e| unusable(what, &e.to_string()))?;
         let (status, body) = self.ask(what, request).await?;
         if !status.is_success() {
-            return Err(OpenIdError::Unreachable { what, why: format!("the answer was {status}") });
+            return Err(OpenIdError::Unreachable {
+                what,
+                why: format!("the response status was {status}"),
+            });
         }
-        serde_json::from_slice(&body).map_err(|e| unusable(what, &format!("it can't be read: {e}")))
+        serde_json::from_slice(&body)
+            .map_err(|e| unusable(what, &format!("it can't be parsed: {e}")))
     }
 
     async fn ask(
@@ -281,9 +296,9 @@ impl Inner {
                 .map_err(|e| failed(error_chain(&*e)))?;
             Ok((head.status, body.to_bytes()))
         };
-        timeout(WITHIN, asked)
+        timeout(REQUEST_TIMEOUT, asked)
             .await
-            .unwrap_or_else(|_| Err(failed(format!("no answer within {WITHIN:?}"))))
+            .unwrap_or_else(|_| Err(failed(format!("no response within {REQUEST_TIMEOUT:?}"))))
     }
 }
 
@@ -291,7 +306,7 @@ fn unusable(what: &'static str, why: &str) -> OpenIdError {
     OpenIdError::Document { what, why: why.to_owned() }
 }
 
-/// RFC 6749 §2.3.1: each half is encoded like a form before it becomes Basic.
+/// RFC 6749 §2.3.1: both parts are form-encoded before they become Basic credentials.
 fn basic(id: &str, secret: &Secret) -> Option<HeaderValue> {
     let half = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
     let both = STANDARD.encode(format!("{}:{}", half(id), half(secret.reveal())));
@@ -300,7 +315,7 @@ fn basic(id: &str, secret: &Secret) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// A word of the provider's, or of whoever made the browser say it: shown and logged, so bounded in length and letters.
+/// Sanitizes an error code, which the provider or an attacker sent, for display and logs.
 pub(super) fn word(text: &str) -> String {
     let word: String =
         text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(60).collect();

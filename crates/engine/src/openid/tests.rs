@@ -1,4 +1,4 @@
-//! What is kept of a provider, and for how long: against a small one, under a stepped clock.
+//! The cache of provider metadata, with a test provider and a stepped clock.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,14 +13,14 @@ use super::{OpenIdError, Provider};
 use model::Clock;
 use model::Timestamp;
 
-/// A provider with so many keys, and what is otherwise wrong with its configuration.
-struct Small {
+/// A provider with a number of keys and changes to its metadata.
+struct TestProvider {
     issuer: String,
     keys: Arc<AtomicU32>,
     change: Arc<Mutex<Value>>,
 }
 
-impl Small {
+impl TestProvider {
     async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = format!("http://{}", listener.local_addr().unwrap());
@@ -54,20 +54,20 @@ impl Small {
 }
 
 #[tokio::test]
-async fn keys_are_read_again_after_an_hour_or_for_one_that_is_new() {
-    let small = Small::start().await;
+async fn keys_are_refreshed_hourly_and_for_unknown_ids() {
+    let server = TestProvider::start().await;
     let clock = Clock::stepped(Timestamp::from_secs(1_800_000_000));
-    let provider = small.provider(&clock);
+    let provider = server.provider(&clock);
     assert_eq!(provider.redirect(), "https://calls.example.com/console/sign-in/openid/back");
     assert_eq!(provider.examine().await.unwrap(), 1);
-    small.keys.store(2, Ordering::SeqCst);
-    let anew = async || provider.0.known_anew().await.unwrap().keys.len();
-    // A token that names an unknown key has them read again, but not as often as anybody likes.
+    server.keys.store(2, Ordering::SeqCst);
+    let refreshed = async || provider.0.metadata_refreshed().await.unwrap().keys.len();
+    // A token with an unknown key triggers a refresh, but not too often.
     clock.step(Duration::from_secs(29));
-    assert_eq!((anew().await, provider.examine().await.unwrap()), (1, 1));
+    assert_eq!((refreshed().await, provider.examine().await.unwrap()), (1, 1));
     clock.step(Duration::from_secs(2));
-    assert_eq!((provider.examine().await.unwrap(), anew().await), (1, 2));
-    small.keys.store(3, Ordering::SeqCst);
+    assert_eq!((provider.examine().await.unwrap(), refreshed().await), (1, 2));
+    server.keys.store(3, Ordering::SeqCst);
     clock.step(Duration::from_secs(3_599));
     assert_eq!(provider.examine().await.unwrap(), 2);
     clock.step(Duration::from_secs(2));
@@ -75,42 +75,42 @@ async fn keys_are_read_again_after_an_hour_or_for_one_that_is_new() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_none_is_told_in_words() {
-    let small = Small::start().await;
+async fn faulty_metadata_is_explained() {
+    let server = TestProvider::start().await;
     let clock = Clock::stepped(Timestamp::from_secs(1_800_000_000));
     for (change, words) in [
-        (json!({"issuer": format!("{}/", small.issuer)}), "they must be the same"),
+        (json!({"issuer": format!("{}/", server.issuer)}), "they must be the same"),
         (json!({"token_endpoint": "http://login.example.com/t"}), "is not https"),
         (json!({"authorization_endpoint": "javascript:alert(1)"}), "is not https"),
         (json!({"jwks_uri": "keys"}), "is no URL"),
-        (json!({"jwks_uri": null}), "it can't be read"),
+        (json!({"jwks_uri": null}), "it can't be parsed"),
         (json!({"padding": "x".repeat(300_000)}), "length limit exceeded"),
     ] {
-        *small.change.lock().unwrap() = change;
-        let error = small.provider(&clock).examine().await.unwrap_err().to_string();
+        *server.change.lock().unwrap() = change;
+        let error = server.provider(&clock).examine().await.unwrap_err().to_string();
         assert!(error.contains(words), "{words}: {error}");
     }
-    *small.change.lock().unwrap() = json!({});
-    small.keys.store(0, Ordering::SeqCst);
-    let error = small.provider(&clock).examine().await.unwrap_err();
+    *server.change.lock().unwrap() = json!({});
+    server.keys.store(0, Ordering::SeqCst);
+    let error = server.provider(&clock).examine().await.unwrap_err();
     assert!(matches!(error, OpenIdError::Document { what: "the keys", .. }), "{error}");
-    let gone = Small { issuer: "http://127.0.0.1:1".to_owned(), ..small };
+    let gone = TestProvider { issuer: "http://127.0.0.1:1".to_owned(), ..server };
     assert!(matches!(gone.provider(&clock).examine().await, Err(OpenIdError::Unreachable { .. })));
 }
 
 #[tokio::test]
-async fn a_provider_that_is_away_is_left_in_peace_for_a_moment_and_what_was_read_stands() {
-    let small = Small::start().await;
+async fn an_unreachable_provider_is_retried_after_a_pause_and_metadata_stays() {
+    let server = TestProvider::start().await;
     let clock = Clock::stepped(Timestamp::from_secs(1_800_000_000));
-    *small.change.lock().unwrap() = json!({"jwks_uri": null});
-    let provider = small.provider(&clock);
+    *server.change.lock().unwrap() = json!({"jwks_uri": null});
+    let provider = server.provider(&clock);
     assert!(matches!(provider.examine().await, Err(OpenIdError::Document { .. })));
-    // It is well again, and not asked yet.
-    *small.change.lock().unwrap() = json!({});
+    // The provider has recovered but is not asked yet.
+    *server.change.lock().unwrap() = json!({});
     assert!(matches!(provider.examine().await, Err(OpenIdError::Away(_))));
     clock.step(Duration::from_secs(6));
     assert_eq!(provider.examine().await.unwrap(), 1);
-    *small.change.lock().unwrap() = json!({"jwks_uri": null});
+    *server.change.lock().unwrap() = json!({"jwks_uri": null});
     clock.step(Duration::from_secs(3_601));
     assert_eq!(provider.examine().await.unwrap(), 1, "as it was read an hour ago");
 }

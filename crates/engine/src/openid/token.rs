@@ -1,4 +1,4 @@
-//! What a provider's identity token says, once it is believed (OpenID Connect Core §3.1.3.7). Pure.
+//! Verifies identity tokens and extracts their claims (OpenID Connect Core §3.1.3.7). Pure.
 
 use std::time::Duration;
 
@@ -10,37 +10,38 @@ use super::ProviderSettings;
 use model::Role;
 use model::Timestamp;
 
-/// Between the provider's clock and ours.
+/// Tolerated difference between the provider's clock and the node's.
 const SKEW: Duration = Duration::from_secs(60);
-/// Keys that are tried for a token that names none.
+/// Maximum number of keys tried for a token without a key id.
 const KEYS_TRIED_MAX: usize = 20;
 
-/// Why a token is not believed; reads on after "its token …".
+/// Why a token is rejected. The texts continue "its token …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenFault {
-    #[error("is none that can be read")]
+    #[error("is malformed")]
     Form,
-    #[error("is signed by {0}, which is not taken")]
+    #[error("is signed with {0}, which is not allowed")]
     Algorithm(String),
     #[error("names a key that the provider does not publish")]
     UnknownKey,
     #[error("is not signed by the provider")]
     Signature,
-    #[error("is another issuer's")]
+    #[error("is from another issuer")]
     Issuer,
     #[error("is meant for another application")]
     Audience,
-    #[error("was not made for this sign-in")]
+    #[error("was not issued for this sign-in")]
     Nonce,
     #[error("has expired")]
     Expired,
-    #[error("is of another time: look at the clocks")]
+    #[error("has implausible times; check the clocks")]
     Time,
     #[error("lacks {0}")]
     Lacks(&'static str),
 }
 
-/// A token's claims, if its signature is one of these keys', it is this issuer's, for this client and in time.
+/// The claims of a token, if it is signed with one of these keys, by this issuer, for this client
+/// and sign-in, and valid at `now`.
 pub(super) fn verify(
     token: &str,
     keys: &[Jwk],
@@ -49,7 +50,7 @@ pub(super) fn verify(
     now: Timestamp,
 ) -> Result<Map<String, Value>, TokenFault> {
     let header = decode_header(token).map_err(|_| TokenFault::Form)?;
-    // With a shared secret the client's own would sign, which more than the provider may know.
+    // An HMAC would be keyed with the client secret, which others than the provider may know.
     if header.alg.family() == AlgorithmFamily::Hmac {
         return Err(TokenFault::Algorithm(format!("{:?}", header.alg)));
     }
@@ -57,7 +58,7 @@ pub(super) fn verify(
     validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
     validation.set_issuer(&[&settings.issuer]);
     validation.set_audience(&[&settings.client_id]);
-    // By our own clock, below.
+    // Checked below with the node's own clock.
     validation.validate_exp = false;
     let fits = |key: &&Jwk| {
         let named = header.kid.is_none() || key.common.key_id == header.kid;
@@ -76,7 +77,7 @@ pub(super) fn verify(
         }
         match decode::<Map<String, Value>>(token, &key, &validation) {
             Ok(data) => return check(data.claims, settings, nonce, now),
-            Err(error) => fault = said(&error),
+            Err(error) => fault = fault_of(&error),
         }
         if fault != TokenFault::Signature {
             break;
@@ -85,7 +86,7 @@ pub(super) fn verify(
     Err(fault)
 }
 
-fn said(error: &jsonwebtoken::errors::Error) -> TokenFault {
+fn fault_of(error: &jsonwebtoken::errors::Error) -> TokenFault {
     use jsonwebtoken::errors::ErrorKind as Kind;
     match error.kind() {
         Kind::InvalidIssuer => TokenFault::Issuer,
@@ -101,7 +102,7 @@ fn said(error: &jsonwebtoken::errors::Error) -> TokenFault {
     }
 }
 
-/// What no library knows: the time, the sign-in it was made for, and whom else it is for.
+/// Checks which the library does not make: times, nonce, further audiences and the subject.
 fn check(
     claims: Map<String, Value>,
     settings: &ProviderSettings,
@@ -111,7 +112,7 @@ fn check(
     let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
     let time = |claim: &str| match claims.get(claim) {
         None | Some(Value::Null) => Ok(None),
-        // Some providers write fractions; what lies past any time is past any time.
+        // Some providers send fractions. Values beyond any real time are rejected.
         Some(Value::Number(n)) => n
             .as_f64()
             .filter(|n| (0.0..1e15).contains(n))
@@ -128,7 +129,7 @@ fn check(
     if from.is_some_and(|from| Timestamp::from_secs(from) > now.plus(SKEW)) {
         return Err(TokenFault::Time);
     }
-    // §3.1.3.7: who is named as the party it was issued to is this client.
+    // §3.1.3.7: the authorized party must be this client.
     let several = claims.get("aud").and_then(Value::as_array).is_some_and(|all| all.len() > 1);
     match text("azp") {
         Some(party) if party != settings.client_id => return Err(TokenFault::Audience),
@@ -145,21 +146,21 @@ fn check(
 }
 
 fn whole(seconds: f64) -> i64 {
-    // Within an i64 by far: `check` has looked.
+    // It fits an i64 by far, since `check` has bounded it.
     format!("{seconds:.0}").parse().unwrap_or(i64::MAX)
 }
 
-/// Somebody as the provider knows them.
+/// A person as the provider knows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
     pub issuer: String,
-    /// Theirs for ever, and nobody else's.
+    /// Unique and permanent at the issuer.
     pub subject: String,
-    /// As the provider says it; what `is_verified` tells is whether it has made sure that it is theirs.
+    /// As the provider sent it. `is_verified` says whether the provider has verified it.
     pub email: Option<String>,
     pub is_verified: bool,
     pub name: Option<String>,
-    /// By the role claim, where one is named; none: it says nothing that has a role.
+    /// The role from the role claim, or `None` if it has no value that stands for a role.
     pub role: Option<Role>,
 }
 
@@ -169,7 +170,7 @@ impl Claims {
             claims.get(claim).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
         };
         let email = text("email").filter(|email| is_email(email)).map(str::to_owned);
-        // Some providers write it as text.
+        // Some providers send a string.
         let is_verified = match claims.get("email_verified") {
             Some(Value::Bool(is)) => *is,
             Some(Value::String(is)) => is == "true",
@@ -189,7 +190,7 @@ impl Claims {
     }
 }
 
-/// One address, as sign-in names have it.
+/// Whether the text is a single mail address usable as a sign-in name.
 fn is_email(text: &str) -> bool {
     let parts = text
         .split_once('@')
@@ -197,20 +198,20 @@ fn is_email(text: &str) -> bool {
     parts && text.len() <= 254 && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
-/// The highest role that a claim says.
+/// The highest role in the role claim.
 fn role(claims: &Map<String, Value>, path: &str, roles: &[(String, Role)]) -> Option<Role> {
-    // A claim's name may have dots of its own.
+    // The claim's name itself may contain dots.
     let found = claims.get(path).or_else(|| {
         let mut levels = path.split('.');
         let first = claims.get(levels.next()?)?;
         levels.try_fold(first, |value, level| value.get(level))
     })?;
-    let said: Vec<&str> = match found {
+    let values: Vec<&str> = match found {
         Value::String(one) => vec![one],
         Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    roles.iter().filter(|(word, _)| said.contains(&word.as_str())).map(|(_, role)| *role).max()
+    roles.iter().filter(|(word, _)| values.contains(&word.as_str())).map(|(_, role)| *role).max()
 }
 
 #[cfg(test)]
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_for_this_sign_in_this_client_and_this_time() {
+    fn checks_sign_in_client_and_time() {
         let now = Timestamp::from_secs(1_000);
         let of = |change: Value| check(claims(change), &settings(), "n", now).err();
         assert_eq!(of(json!({})), None);
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_token_says_of_somebody() {
+    fn extracts_the_claims_of_a_person() {
         let of = |change: Value| Claims::of(&claims(change), &settings());
         let asha =
             of(json!({"email": " asha@example.com ", "email_verified": "true", "name": "Asha",

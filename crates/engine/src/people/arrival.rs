@@ -1,5 +1,5 @@
-//! Who a sign-in provider vouches for, as a user here (OpenID Connect): linked before, known by a verified mail address,
-//! or new where new people may come.
+//! Maps people who signed in with OpenID Connect to users: by an earlier link, by a verified mail
+//! address, or as new users if the configuration allows it.
 
 use uuid::Uuid;
 
@@ -9,63 +9,69 @@ use model::AuthId;
 use model::Role;
 use store::{Scope, Session, StoreError, User, UserChange, UserLink};
 
-/// Whose users new people become.
+/// Where new people become users.
 #[derive(Clone, Debug)]
 pub struct Newcomers {
     pub account: AuthId,
     pub main_account: AuthId,
-    /// Where the provider says no other.
+    /// Used unless the provider names another role.
     pub role: Role,
 }
 
-/// By which rules somebody comes in.
+/// The rules for signing in with the provider.
 #[derive(Clone, Debug)]
 pub struct Rules<'a> {
-    /// None: only who is a user already.
+    /// `None` if only existing users may sign in.
     pub newcomers: Option<Newcomers>,
-    /// Mail domains that new people may be of; none: any.
+    /// Mail domains that new people may have. Empty allows every domain.
     pub domains: &'a [String],
-    /// The provider says what people may.
+    /// Whether a claim of the provider gives the role.
     pub has_roles: bool,
 }
 
-/// Why somebody whom the provider knows does not come in. The texts read well after "could not …".
+/// Why a person known to the provider may not sign in. The texts read well after "could not …".
 #[derive(Debug, thiserror::Error)]
-pub enum NotWelcome {
-    #[error("know them: the provider tells no mail address")]
+pub enum SignInRefusal {
+    #[error("identify the person: the provider sends no mail address")]
     NoEmail,
-    /// Whoever says so may have made it up.
-    #[error("know them by a mail address that the provider has not verified")]
+    /// An unverified address may be invented.
+    #[error("identify the person: the provider has not verified the mail address")]
     Unverified(String),
-    #[error("find a user of that mail address")]
+    #[error("find a user with this mail address")]
     Unknown(String),
-    /// The user is somebody else at the provider: an address that got another owner.
-    #[error("take them for a user who is somebody else at the provider")]
+    /// The user is linked to another subject, as happens when a mail address gets a new owner.
+    #[error("sign in as this user, who is linked to another person at the provider")]
     Another(String),
-    #[error("find a role in what the provider says")]
+    #[error("find a role in the provider's claims")]
     NoRole,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl People {
-    /// Begins a session for whom the provider vouches for.
+    /// Starts a session for the person in these claims.
     ///
     /// # Errors
-    /// Why not.
-    pub async fn arrive(&self, claims: &Claims, rules: &Rules<'_>) -> Result<Token, NotWelcome> {
+    ///
+    /// Returns the reason why the person may not sign in, or an error of the store.
+    pub async fn sign_in_with(
+        &self,
+        claims: &Claims,
+        rules: &Rules<'_>,
+    ) -> Result<Token, SignInRefusal> {
         let inner = &self.0;
         let role = match (rules.has_roles, claims.role, &rules.newcomers) {
             (false, ..) => None,
             (true, Some(role), _) => Some(role),
             (true, None, Some(newcomers)) => Some(newcomers.role),
-            (true, None, None) => return Err(NotWelcome::NoRole),
+            (true, None, None) => return Err(SignInRefusal::NoRole),
         };
         let user = match inner.store.people().by_link(&claims.issuer, &claims.subject).await? {
             Some(user) => user,
-            None => self.meet(claims, rules, role).await?,
+            None => self.find_or_create(claims, rules, role).await?,
         };
-        // The provider's word counts each time; what stands in the configuration stands.
+        // The provider's role is applied at each sign-in, except to users of the configuration
+        // file.
         if let Some(role) = role.filter(|role| *role != user.role && !user.in_file) {
             let change = UserChange { role: Some(role), ..UserChange::default() };
             inner
@@ -84,34 +90,35 @@ impl People {
         Ok(token)
     }
 
-    /// The first time: who this is by their mail address, or somebody new.
-    async fn meet(
+    /// Finds the user with this mail address or creates one, and links it to the provider's
+    /// subject.
+    async fn find_or_create(
         &self,
         claims: &Claims,
         rules: &Rules<'_>,
         role: Option<Role>,
-    ) -> Result<User, NotWelcome> {
+    ) -> Result<User, SignInRefusal> {
         let inner = &self.0;
-        let email = claims.email.clone().ok_or(NotWelcome::NoEmail)?;
+        let email = claims.email.clone().ok_or(SignInRefusal::NoEmail)?;
         if !claims.is_verified {
-            return Err(NotWelcome::Unverified(email));
+            return Err(SignInRefusal::Unverified(email));
         }
         let mut known = inner.store.people().by_name_ignoring_case(&email).await?;
         let user = match (known.pop(), &rules.newcomers) {
-            // Two whom only the case of letters tells apart: nobody can say who is meant.
-            (Some(_), _) if !known.is_empty() => return Err(NotWelcome::Unknown(email)),
+            // Two names that differ only in case are ambiguous.
+            (Some(_), _) if !known.is_empty() => return Err(SignInRefusal::Unknown(email)),
             (Some(user), _) => user,
-            (None, Some(newcomers)) if may_come(&email, rules.domains) => self
-                .settle(claims, &email, newcomers, role)
+            (None, Some(newcomers)) if is_allowed_address(&email, rules.domains) => self
+                .create_newcomer(claims, &email, newcomers, role)
                 .await?
-                .ok_or(NotWelcome::Unknown(email.clone()))?,
-            (None, _) => return Err(NotWelcome::Unknown(email)),
+                .ok_or(SignInRefusal::Unknown(email.clone()))?,
+            (None, _) => return Err(SignInRefusal::Unknown(email)),
         };
         let at = inner.clock.wall();
         let (issuer, subject) = (claims.issuer.clone(), claims.subject.clone());
         let linked =
             inner.store.people().link(UserLink { issuer, subject, user: user.id, at }).await?;
-        // Another request of theirs may have been quicker.
+        // A concurrent sign-in of the same person may have created the link.
         let is = linked
             || inner
                 .store
@@ -120,15 +127,16 @@ impl People {
                 .await?
                 .is_some_and(|u| u.id == user.id);
         if !is {
-            return Err(NotWelcome::Another(email));
+            return Err(SignInRefusal::Another(email));
         }
-        tracing::info!(user = %user.id, "a user is known to the sign-in provider from now on");
+        tracing::info!(user = %user.id, "user linked to the sign-in provider");
         self.tell(&user);
         Ok(user)
     }
 
-    /// Makes a user of somebody new; none: there are as many as there may be.
-    async fn settle(
+    /// Creates a user for a new person. Returns `None` if the account has the maximum number of
+    /// users.
+    async fn create_newcomer(
         &self,
         claims: &Claims,
         email: &str,
@@ -142,9 +150,7 @@ impl People {
             .list(&Scope::of(newcomers.main_account.clone()), None, MOST)
             .await?;
         if others.len() >= usize::try_from(MOST).unwrap_or(usize::MAX) {
-            tracing::warn!(
-                "an account has as many users as it may have: somebody new could not come in"
-            );
+            tracing::warn!("new user refused: the account has the maximum number of users");
             return Ok(None);
         }
         let full: String = claims
@@ -178,25 +184,25 @@ impl People {
     }
 }
 
-/// Whether somebody new of that address may come.
-fn may_come(email: &str, domains: &[String]) -> bool {
+/// Whether a new person with this address may sign in.
+fn is_allowed_address(email: &str, domains: &[String]) -> bool {
     let of = email.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
     email.chars().count() <= NAME_MAX && (domains.is_empty() || domains.contains(&of))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::may_come;
+    use super::is_allowed_address;
 
     #[test]
-    fn new_people_come_from_the_named_domains_alone() {
+    fn new_people_must_have_an_allowed_domain() {
         let domains = ["example.com".to_owned()];
-        assert!(may_come("asha@Example.com", &domains) && may_come("a@b", &[]));
+        assert!(is_allowed_address("asha@Example.com", &domains) && is_allowed_address("a@b", &[]));
         for bad in ["asha@example.com.evil.test", "asha@sub.example.com", "asha@evil.test"] {
-            assert!(!may_come(bad, &domains), "{bad}");
+            assert!(!is_allowed_address(bad, &domains), "{bad}");
         }
         assert!(
-            !may_come(&format!("{}@example.com", "a".repeat(60)), &domains),
+            !is_allowed_address(&format!("{}@example.com", "a".repeat(60)), &domains),
             "longer than a name may be"
         );
     }

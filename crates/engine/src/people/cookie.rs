@@ -1,19 +1,19 @@
-//! The console's session as a request shows it: a cookie, and the browser's word that the request comes from our own pages (R20).
-//! The APIs, the console and the phone socket read it alike.
+//! The session cookie of the console, and the same-origin check of requests. The APIs, the console
+//! and the phone socket share this code.
 
 use http::{HeaderMap, header};
 
 use super::Token;
 
-/// The cookie's name: over https the browser itself holds it to this host and path.
+/// The cookie's name. Over https the `__Host-` prefix makes the browser bind it to this host.
 pub const COOKIE: &str = "offhook";
 pub const COOKIE_SECURE: &str = "__Host-offhook";
-/// The session that a request shows.
+/// The session token of a request, if it has one.
 pub fn token(headers: &HeaderMap, secure: bool) -> Option<Token> {
     cookie(headers, if secure { COOKIE_SECURE } else { COOKIE }).and_then(Token::read)
 }
 
-/// A cookie's value.
+/// The value of a cookie.
 pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let mut pairs =
@@ -21,9 +21,9 @@ pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
-/// Whether a request comes from our own pages, as far as the browser says: `Sec-Fetch-Site`, else `Origin`. One that says
-/// neither is no browser of today.
-pub fn is_from_here(headers: &HeaderMap) -> bool {
+/// Whether a request is from the node's own pages, by the `Sec-Fetch-Site` header or else `Origin`.
+/// Without either it is not from a current browser, and is allowed.
+pub fn is_same_origin(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     match (text("sec-fetch-site"), text("origin")) {
         (Some(site), _) => matches!(site, "same-origin" | "none"),
@@ -40,13 +40,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn r20_only_our_own_pages_are_from_here() {
+    fn r20_only_same_origin_requests_pass() {
         let from = |pairs: &[(&'static str, &str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in pairs {
                 headers.insert(*name, value.parse().unwrap());
             }
-            is_from_here(&headers)
+            is_same_origin(&headers)
         };
         assert!(
             from(&[])

@@ -1,4 +1,4 @@
-//! How often somebody may be wrong about a name and its password (R15): of the console's people and of phones.
+//! Limits failed sign-ins, of people in the console and of phones.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,20 +8,21 @@ use std::time::{Duration, Instant};
 
 use model::network_prefix;
 
-/// Wrong tries of one address at one name: past it none is taken for the rest of the time.
+/// Maximum number of failed attempts per address and name within [`WITHIN`].
 const TRIES_MAX: u32 = 10;
 const WITHIN: Duration = Duration::from_secs(600);
-/// Wrong tries of one address at any names (R15): a password costs too much to look at for more.
+/// Maximum number of failed attempts per address with any names. Checking a password is too
+/// expensive for more.
 const NETWORK_MAX: u32 = 60;
 const NETWORK_WITHIN: Duration = Duration::from_secs(60);
-/// Entries remembered of each kind; past it the oldest are forgotten.
+/// Maximum number of entries of each kind. Beyond it the oldest are dropped.
 const REMEMBERED: usize = 20_000;
 
-/// Since when, and how many.
+/// Start of the period and attempts in it.
 type Count = (Instant, u32);
 
-/// Tries of late that were wrong, or may be yet: one counts from its beginning, so that many at a time are no more than one
-/// after the other.
+/// Recent attempts that failed or are in progress. An attempt counts from its beginning, so that
+/// concurrent attempts are limited like sequential ones.
 #[derive(Default)]
 pub struct Failures(Mutex<Counts>);
 
@@ -31,20 +32,21 @@ struct Counts {
     of_networks: HashMap<IpAddr, Count>,
 }
 
-/// A try that has begun, and is a wrong one unless it is told otherwise.
-#[must_use = "it counts as a wrong one"]
-pub struct Try<'a> {
+/// An attempt in progress. It counts as failed unless its outcome is reported.
+#[must_use = "a dropped attempt counts as failed"]
+pub struct Attempt<'a> {
     failures: &'a Failures,
     name: String,
     network: IpAddr,
 }
 
 impl Failures {
-    /// Begins a try.
+    /// Begins an attempt.
     ///
     /// # Errors
-    /// How long the address is to wait before it tries that name, or any, again.
-    pub fn begin(&self, name: &str, from: IpAddr, now: Instant) -> Result<Try<'_>, Duration> {
+    ///
+    /// Returns how long the address has to wait before its next attempt.
+    pub fn begin(&self, name: &str, from: IpAddr, now: Instant) -> Result<Attempt<'_>, Duration> {
         let (name, network) = (name.to_owned(), network_prefix(from));
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_network = count(&mut counts.of_networks, network, (now, NETWORK_WITHIN));
@@ -53,18 +55,18 @@ impl Failures {
         left(of_name, TRIES_MAX, (now, WITHIN))?;
         of_name.1 += 1;
         count(&mut counts.of_networks, network, (now, NETWORK_WITHIN)).1 += 1;
-        Ok(Try { failures: self, name, network })
+        Ok(Attempt { failures: self, name, network })
     }
 }
 
-impl Try<'_> {
-    /// They were right: what was wrong of them before counts no more.
-    pub fn right(self) {
+impl Attempt<'_> {
+    /// Reports success, which resets the count of this name.
+    pub fn succeed(self) {
         self.take_back(|of_name| *of_name = 0);
     }
 
-    /// Nobody looked whether they were.
-    pub fn untried(self) {
+    /// Reports that the credentials were not checked.
+    pub fn cancel(self) {
         self.take_back(|of_name| *of_name = of_name.saturating_sub(1));
     }
 
@@ -83,7 +85,7 @@ impl Try<'_> {
     }
 }
 
-/// A key's count; anew where it is from too long ago.
+/// The count of a key, reset if its period is over.
 fn count<K: Hash + Eq + Clone>(
     counts: &mut HashMap<K, Count>,
     key: K,
@@ -123,12 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn r15_ten_wrong_tries_of_one_address_at_one_name_shut_it_for_ten_minutes() {
+    fn r15_ten_failures_of_one_address_lock_the_name_for_ten_minutes() {
         let clock = Clock::stepped(model::Timestamp::default());
         let failures = Failures::default();
         let wait = |name: &str, from: IpAddr| match failures.begin(name, from, clock.now()) {
             Ok(begun) => {
-                begun.untried();
+                begun.cancel();
                 None
             }
             Err(wait) => Some(wait),
@@ -143,15 +145,15 @@ mod tests {
         assert_eq!(wait(asha, there), None);
         assert_eq!(wait(ravi, here), None);
         clock.step(WITHIN);
-        assert_eq!(wait(asha, here), None, "counted anew");
+        assert_eq!(wait(asha, here), None, "the period is over");
         let wrong = failures.begin(asha, here, clock.now());
         drop(wrong);
-        failures.begin(asha, here, clock.now()).map(Try::right).unwrap();
+        failures.begin(asha, here, clock.now()).map(Attempt::succeed).unwrap();
         assert!(failures.0.lock().unwrap().of_names.is_empty());
     }
 
     #[test]
-    fn r15_tries_at_a_time_count_like_tries_one_after_the_other() {
+    fn r15_concurrent_attempts_count_like_sequential_ones() {
         let clock = Clock::stepped(model::Timestamp::default());
         let failures = Failures::default();
         let [here, there] = addresses(["192.0.2.1", "198.51.100.1"]);
@@ -160,23 +162,23 @@ mod tests {
         assert_eq!(begun.len(), 10);
         assert!(
             failures.begin("asha", there, clock.now()).is_ok(),
-            "nobody waits for a stranger's mistakes"
+            "other addresses are not affected"
         );
-        begun.into_iter().for_each(Try::right);
+        begun.into_iter().for_each(Attempt::succeed);
         assert!(failures.begin("asha", here, clock.now()).is_ok());
     }
 
     #[test]
-    fn r15_one_address_is_wrong_sixty_times_a_minute_at_whatever_names() {
+    fn r15_one_address_may_fail_sixty_times_a_minute() {
         let clock = Clock::stepped(model::Timestamp::default());
         let failures = Failures::default();
         let [here, there] = addresses(["192.0.2.1", "198.51.100.1"]);
         for n in 0..NETWORK_MAX {
             assert!(failures.begin(&format!("name {n}"), here, clock.now()).is_ok(), "{n}");
         }
-        assert!(matches!(failures.begin("one more", here, clock.now()), Err(NETWORK_WITHIN)));
-        assert!(failures.begin("one more", there, clock.now()).is_ok());
+        assert!(matches!(failures.begin("another", here, clock.now()), Err(NETWORK_WITHIN)));
+        assert!(failures.begin("another", there, clock.now()).is_ok());
         clock.step(NETWORK_WITHIN);
-        assert!(failures.begin("one more", here, clock.now()).is_ok());
+        assert!(failures.begin("another", here, clock.now()).is_ok());
     }
 }

@@ -1,9 +1,10 @@
-//! Who may sign in and with what: the console's people, their sessions and invitations, who a provider of OpenID Connect
-//! vouches for (`arrival`), and API keys made while the node runs (R15, R20).
+//! Authentication: the console's users, their sessions and invitations, users of an OpenID Connect
+//! provider (`arrival`), and API keys created at run time.
 //!
-//! `api` and `console` ask it who somebody is; what they may do is theirs to say. Secrets are random and told once: the
-//! store has digests, and passwords as Argon2id. Sessions are looked up each time, so that one that was ended is over at
-//! once; keys are in memory, since a program asks often.
+//! `api` and `console` ask this module who makes a request and check permissions themselves.
+//! Secrets are random and shown once; the store has digests of them, and Argon2id hashes of
+//! passwords. Sessions are looked up for each request, so that an ended session is over
+//! immediately. Keys are kept in memory, since programs make many requests.
 
 mod arrival;
 pub mod cookie;
@@ -19,12 +20,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use uuid::Uuid;
 
-pub use arrival::{Newcomers, NotWelcome, Rules};
+pub use arrival::{Newcomers, Rules, SignInRefusal};
 pub use failures::Failures;
 pub use settings::UserSettings;
 pub use token::Token;
 
-use crate::feed::{Feed, What};
+use crate::feed::{Feed, FeedChange};
 use model::Clock;
 use model::{AuthId, Timestamp};
 use model::{Role, Secret};
@@ -33,36 +34,36 @@ use store::{
     UserChange,
 };
 
-/// R20: a session that is not used, and any.
+/// Longest idle time of a session, and its longest life.
 const IDLE: Duration = Duration::from_secs(12 * 3600);
 const AT_MOST: Duration = Duration::from_secs(7 * 86_400);
-/// That a session is in use is written down so often.
+/// How often the use of a session is stored.
 const SEEN_EVERY: Duration = Duration::from_secs(300);
-/// An invitation is good for so long.
+/// Validity of an invitation.
 pub const INVITED_FOR: Duration = Duration::from_secs(7 * 86_400);
-/// Characters of a password, and of the names of people and keys.
+/// Lengths of passwords, and of the names of users and keys, in characters.
 pub const PASSWORD_MIN: usize = 10;
 pub const PASSWORD_MAX: usize = 256;
 pub const NAME_MAX: usize = 64;
-/// People and keys of one account.
+/// Maximum number of users, and of API keys, per account.
 const MOST: u32 = 1_000;
 
-/// Somebody who is signed in.
+/// A signed-in user.
 #[derive(Clone, Debug)]
 pub struct Person {
     pub user: User,
-    /// What a form that changes something has to bring along.
+    /// The token that forms must contain to make changes.
     pub csrf: String,
 }
 
 impl Person {
-    /// Whose data they see.
+    /// The scope of the data that the user may see.
     pub fn scope(&self) -> Scope {
         Scope::of(self.user.account.clone())
     }
 }
 
-/// Who a key of the number API is.
+/// The identity of an API key.
 #[derive(Clone, Debug)]
 pub struct KeyHolder {
     pub id: Uuid,
@@ -71,39 +72,39 @@ pub struct KeyHolder {
     pub wa_id: Option<String>,
 }
 
-/// Why somebody was not let in.
+/// Why a sign-in failed.
 #[derive(Debug, thiserror::Error)]
-pub enum NotIn {
-    #[error("know who this is")]
+pub enum SignInError {
+    #[error("recognise the name or password")]
     Unknown,
     #[error("let them try again before {0:?}")]
     Wait(Duration),
-    #[error("check so many passwords at once")]
+    #[error("check a password: too many checks are in progress")]
     Busy,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Why something about people did not change.
+/// Why a change of users or keys failed.
 #[derive(Debug, thiserror::Error)]
-pub enum NotDone {
+pub enum PeopleError {
     #[error("find them")]
     Missing,
-    #[error("find them as they were seen")]
+    #[error("make the change: the user was changed concurrently")]
     Changed,
-    /// A field, and what is wrong with it.
-    #[error("take {0}: {1}")]
+    /// The field and its fault.
+    #[error("accept {0}: {1}")]
     Bad(&'static str, String),
-    /// A word, and a sentence.
+    /// The error code and the message.
     #[error("{1}")]
     Conflict(&'static str, &'static str),
-    #[error("check so many passwords at once")]
+    #[error("check a password: too many checks are in progress")]
     Busy,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// A new user as somebody wants it.
+/// A user to create.
 #[derive(Clone, Debug)]
 pub struct NewUser {
     pub account: AuthId,
@@ -112,22 +113,22 @@ pub struct NewUser {
     pub full_name: String,
     pub role: Role,
     pub wa_id: Option<String>,
-    /// None: they are invited, and set one themselves.
+    /// `None` to invite the user, who then sets a password.
     pub password: Option<Secret>,
 }
 
-/// What is to change of a user; `None` stays as it is.
+/// A change of a user. `None` keeps a field.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
     pub full_name: Option<String>,
     pub role: Option<Role>,
     pub password: Option<Secret>,
     pub wa_id: Option<Option<String>>,
-    /// Only if they are still as this shows them.
+    /// Makes the change only if the user still equals this.
     pub seen: Option<Box<User>>,
 }
 
-/// All of it; cheap to clone.
+/// A handle to users, sessions and keys; cheap to clone.
 #[derive(Clone)]
 pub struct People(Arc<Inner>);
 
@@ -139,14 +140,15 @@ struct Inner {
     failures: Failures,
     /// By digest.
     keys: ArcSwap<HashMap<String, KeyHolder>>,
-    /// Told when somebody signs out: whoever is here by a session looks whether it still holds.
+    /// Notified on each sign-out, so that open connections check their sessions again.
     signed_out: tokio::sync::watch::Sender<()>,
-    /// Keys are written, read and put in force by one at a time: who read before a key was revoked puts nothing in force after.
+    /// Serializes changes of keys, so that a task which read the keys before a revocation cannot
+    /// put them into force after it.
     keys_turn: tokio::sync::Mutex<()>,
 }
 
 impl People {
-    /// Nobody's keys are in force until [`People::load`].
+    /// Creates the handle. No API keys are in force before [`People::load`].
     pub fn new(store: Store, passwords: Passwords, clock: Clock, feed: Feed) -> Self {
         let (failures, keys, keys_turn) = Default::default();
         let signed_out = tokio::sync::watch::Sender::new(());
@@ -162,10 +164,11 @@ impl People {
         }))
     }
 
-    /// Puts the keys that were made in force.
+    /// Loads the API keys from the store.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// Returns an error if the store fails.
     pub async fn load(&self) -> Result<(), StoreError> {
         let _turn = self.0.keys_turn.lock().await;
         self.read_keys().await
@@ -181,7 +184,8 @@ impl People {
         Ok(())
     }
 
-    /// Writes something about keys and puts it in force: both, also where nobody waits for it any more.
+    /// Writes a change of keys and puts it into force. Both are completed even if the returned
+    /// future is dropped.
     async fn with_keys<T, F>(
         &self,
         write: impl FnOnce(Store) -> F + Send + 'static,
@@ -200,20 +204,23 @@ impl People {
         done.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Puts the configuration's people into the store; the configuration wins. `main_of`: an account's main account.
+    /// Stores the users of the configuration, which take precedence over stored ones. `main_of`
+    /// returns an account's main account.
     ///
     /// # Errors
-    /// The store's, or there is no way to hash a password now.
-    pub async fn take_file(
+    ///
+    /// Returns an error if the store fails or no password can be hashed now.
+    pub async fn sync_configured(
         &self,
         users: &[UserSettings],
         main_of: impl Fn(&AuthId) -> AuthId,
-    ) -> Result<(), NotDone> {
+    ) -> Result<(), PeopleError> {
         let mut rows = Vec::new();
         for user in users {
             let known =
                 self.0.store.people().by_name(&user.name).await?.and_then(|known| known.password);
-            // A hash is made anew only for another password: it costs, and its sessions end with it.
+            // Hash only a changed password: hashing is expensive, and a new hash ends the user's
+            // sessions.
             let same = match &known {
                 Some(hash) => self
                     .0
@@ -244,51 +251,54 @@ impl People {
         Ok(())
     }
 
-    /// Begins a session. A name that nobody has takes as long as a wrong password, and is one answer with it.
+    /// Checks name and password and starts a session. An unknown name takes as long as a wrong
+    /// password and has the same error.
     ///
     /// # Errors
-    /// Why not.
+    ///
+    /// Returns the reason why the sign-in failed.
     pub async fn sign_in(
         &self,
         name: &str,
         password: Secret,
         from: IpAddr,
-    ) -> Result<Token, NotIn> {
+    ) -> Result<Token, SignInError> {
         let inner = &self.0;
         let name = name.trim();
         let known_as: String = name.chars().take(NAME_MAX).collect();
         let now = inner.clock.now();
-        let begun = inner.failures.begin(&known_as, from, now).map_err(NotIn::Wait)?;
+        let begun = inner.failures.begin(&known_as, from, now).map_err(SignInError::Wait)?;
         let found = match inner.store.people().by_name(name).await {
             Ok(found) => found,
             Err(error) => {
-                begun.untried();
+                begun.cancel();
                 return Err(error.into());
             }
         };
         let hash = found.as_ref().and_then(|user| user.password.as_deref());
         match inner.passwords.verify_from(from, password, hash).await {
-            Ok(true) => begun.right(),
+            Ok(true) => begun.succeed(),
             Ok(false) | Err(PasswordError::Hash) => {
-                tracing::info!("somebody came to the console with a wrong name or password");
-                return Err(NotIn::Unknown);
+                tracing::info!("console sign-in failed");
+                return Err(SignInError::Unknown);
             }
             Err(PasswordError::Busy) => {
-                begun.untried();
-                return Err(NotIn::Busy);
+                begun.cancel();
+                return Err(SignInError::Busy);
             }
         }
-        let user = found.ok_or(NotIn::Unknown)?;
+        let user = found.ok_or(SignInError::Unknown)?;
         let (token, at) = (Token::fresh(), inner.clock.wall());
         let session = Session { digest: token.digest(), user: user.id, begun: at, seen: at };
         inner.store.sessions().begin(session).await?;
         Ok(token)
     }
 
-    /// Who a session is of, if it is still one.
+    /// The signed-in user of a session, or `None` if it has ended or expired.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// Returns an error if the store fails.
     pub async fn who(&self, token: &Token) -> Result<Option<Person>, StoreError> {
         let inner = &self.0;
         let digest = token.digest();
@@ -301,7 +311,7 @@ impl People {
             return Ok(None);
         }
         if now.since(session.seen) >= SEEN_EVERY {
-            // Nobody waits for it: one that is lost is noted with the next request.
+            // In the background. If it is lost, the next request stores it.
             let store = inner.store.clone();
             tokio::spawn(async move { store.sessions().touch(digest, now).await });
         }
@@ -311,14 +321,15 @@ impl People {
     /// Ends a session.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// Returns an error if the store fails.
     pub async fn sign_out(&self, token: &Token) -> Result<(), StoreError> {
         self.0.store.sessions().end(token.digest()).await?;
         self.0.signed_out.send_replace(());
         Ok(())
     }
 
-    /// Changes whenever somebody has signed out.
+    /// A receiver that is notified on each sign-out.
     pub fn signed_out(&self) -> tokio::sync::watch::Receiver<()> {
         self.0.signed_out.subscribe()
     }
@@ -326,27 +337,29 @@ impl People {
     /// Ends all sessions of a user.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// Returns an error if the store fails.
     pub async fn sign_out_everywhere(&self, user: Uuid) -> Result<(), StoreError> {
         self.0.store.sessions().end_all(user).await?;
         self.0.signed_out.send_replace(());
         Ok(())
     }
 
-    /// Forgets sessions and invitations that are over. Now and then.
+    /// Deletes expired sessions and invitations. Called periodically.
     pub async fn tidy(&self) {
         let now = self.0.clock.wall();
         if let Err(error) =
             self.0.store.sessions().delete_expired(now.minus(AT_MOST), now.minus(IDLE), now).await
         {
-            tracing::warn!(%error, "sessions that are over could not be forgotten");
+            tracing::warn!(%error, "expired sessions could not be deleted");
         }
     }
 
-    /// A scope's users, newest first.
+    /// The users in a scope, newest first.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// Returns an error if the store fails.
     pub async fn users(
         &self,
         scope: &Scope,
@@ -356,19 +369,21 @@ impl People {
         self.0.store.people().list(scope, before, limit).await
     }
 
-    /// One of them.
+    /// A user in a scope.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// Returns an error if the store fails.
     pub async fn user(&self, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
         self.0.store.people().get(scope, id).await
     }
 
-    /// Makes a user; without a password with an invitation.
+    /// Creates a user, with an invitation if no password is given.
     ///
     /// # Errors
-    /// A field, a name that is taken, or the store.
-    pub async fn make_user(&self, new: NewUser) -> Result<(User, Option<Token>), NotDone> {
+    ///
+    /// Returns an error if a field is invalid, the name is taken or the store fails.
+    pub async fn make_user(&self, new: NewUser) -> Result<(User, Option<Token>), PeopleError> {
         let inner = &self.0;
         let name = name_of("name", &new.name)?;
         let full_name = if new.full_name.trim().is_empty() {
@@ -380,11 +395,11 @@ impl People {
         if inner.store.people().list(&scope, None, MOST).await?.len()
             >= usize::try_from(MOST).unwrap_or(usize::MAX)
         {
-            return Err(NotDone::Conflict("too_many", "an account has 1,000 users at most"));
+            return Err(PeopleError::Conflict("too_many", "an account has 1,000 users at most"));
         }
-        // Two that differ in case alone are taken for each other. Those that are there stay.
+        // Names that differ only in case would be confused. Existing ones are kept.
         if !inner.store.people().by_name_ignoring_case(&name).await?.is_empty() {
-            return Err(NotDone::Conflict("name_taken", "somebody signs in by this name already"));
+            return Err(PeopleError::Conflict("name_taken", "another user has this name"));
         }
         let password = match new.password {
             Some(password) => Some(self.hash(password).await?),
@@ -404,19 +419,22 @@ impl People {
             created: inner.clock.wall(),
         };
         if !inner.store.people().create(user.clone()).await? {
-            return Err(NotDone::Conflict("name_taken", "somebody signs in by this name already"));
+            return Err(PeopleError::Conflict("name_taken", "another user has this name"));
         }
         self.tell(&user);
         let token = if invited { Some(self.new_invitation(&user).await?) } else { None };
         Ok((user, token))
     }
 
-    /// Another invitation, instead of the one there was: also for who has forgotten their password.
+    /// Creates an invitation that replaces the user's previous one. Also for users who have
+    /// forgotten their password.
     ///
     /// # Errors
-    /// No such user, one of the configuration's, or the store.
-    pub async fn invite(&self, scope: &Scope, id: Uuid) -> Result<(User, Token), NotDone> {
-        let user = self.0.store.people().get(scope, id).await?.ok_or(NotDone::Missing)?;
+    ///
+    /// Returns an error if the user does not exist, the configuration defines the user or the store
+    /// fails.
+    pub async fn invite(&self, scope: &Scope, id: Uuid) -> Result<(User, Token), PeopleError> {
+        let user = self.0.store.people().get(scope, id).await?.ok_or(PeopleError::Missing)?;
         if user.in_file {
             return Err(IN_FILE);
         }
@@ -435,19 +453,22 @@ impl People {
         Ok(token)
     }
 
-    /// Who an invitation is for, if it still holds.
+    /// The invited user, if the invitation is still valid.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// Returns an error if the store fails.
     pub async fn invited(&self, token: &Token) -> Result<Option<User>, StoreError> {
         self.0.store.people().by_invitation(&token.digest(), self.0.clock.wall()).await
     }
 
-    /// Sets the password of who was invited; the invitation is used up.
+    /// Sets the password of an invited user and uses up the invitation.
     ///
     /// # Errors
-    /// It holds no more, the password is none, or the store.
-    pub async fn accept(&self, token: &Token, password: Secret) -> Result<(), NotDone> {
+    ///
+    /// Returns an error if the invitation is no longer valid, the password is invalid or the store
+    /// fails.
+    pub async fn accept(&self, token: &Token, password: Secret) -> Result<(), PeopleError> {
         let hash = self.hash(password).await?;
         match self
             .0
@@ -457,31 +478,34 @@ impl People {
             .await?
         {
             true => Ok(()),
-            false => Err(NotDone::Missing),
+            false => Err(PeopleError::Missing),
         }
     }
 
-    /// Changes a user. `by`: who does it; nobody takes a role from themselves, so that an owner remains.
+    /// Changes a user. `by` is the user who makes the change. Users cannot change their own role,
+    /// so that an owner remains.
     ///
     /// # Errors
-    /// No such user, a field, one of the configuration's, or the store.
+    ///
+    /// Returns an error if the user does not exist, a field is invalid, the configuration defines
+    /// the user or the store fails.
     pub async fn change(
         &self,
         scope: &Scope,
         id: Uuid,
         by: Option<Uuid>,
         change: Change,
-    ) -> Result<User, NotDone> {
+    ) -> Result<User, PeopleError> {
         let inner = &self.0;
-        let user = inner.store.people().get(scope, id).await?.ok_or(NotDone::Missing)?;
+        let user = inner.store.people().get(scope, id).await?.ok_or(PeopleError::Missing)?;
         let role = change.role.filter(|role| *role != user.role);
         if user.in_file && (role.is_some() || change.password.is_some()) {
             return Err(IN_FILE);
         }
         if role.is_some() && by == Some(id) {
-            return Err(NotDone::Conflict(
+            return Err(PeopleError::Conflict(
                 "own_role",
-                "nobody changes their own role: ask another owner",
+                "you can't change your own role; ask another owner",
             ));
         }
         let password = match change.password {
@@ -494,43 +518,51 @@ impl People {
         let change = UserChange { full_name, role, password, wa_id, seen: change.seen };
         if !inner.store.people().change(scope, id, change).await? {
             let there = seen && inner.store.people().get(scope, id).await?.is_some();
-            return Err(if there { NotDone::Changed } else { NotDone::Missing });
+            return Err(if there { PeopleError::Changed } else { PeopleError::Missing });
         }
         self.tell(&user);
-        inner.store.people().get(scope, id).await?.ok_or(NotDone::Missing)
+        inner.store.people().get(scope, id).await?.ok_or(PeopleError::Missing)
     }
 
-    /// Removes a user, and ends their sessions. Nobody removes themselves.
+    /// Deletes a user and ends the sessions. Users cannot delete themselves.
     ///
     /// # Errors
-    /// No such user, oneself, one of the configuration's, or the store.
-    pub async fn remove(&self, scope: &Scope, id: Uuid, by: Option<Uuid>) -> Result<(), NotDone> {
-        let user = self.0.store.people().get(scope, id).await?.ok_or(NotDone::Missing)?;
+    ///
+    /// Returns an error if the user does not exist, `by` is the user, the configuration defines the
+    /// user or the store fails.
+    pub async fn remove(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+        by: Option<Uuid>,
+    ) -> Result<(), PeopleError> {
+        let user = self.0.store.people().get(scope, id).await?.ok_or(PeopleError::Missing)?;
         if user.in_file {
             return Err(IN_FILE);
         }
         if by == Some(id) {
-            return Err(NotDone::Conflict(
+            return Err(PeopleError::Conflict(
                 "oneself",
-                "nobody removes themselves: ask another owner",
+                "you can't remove yourself; ask another owner",
             ));
         }
         if !self.0.store.people().delete(scope, id).await? {
-            return Err(NotDone::Missing);
+            return Err(PeopleError::Missing);
         }
         self.tell(&user);
         Ok(())
     }
 
-    /// Who an `X-API-Key` is of, if it was made here.
+    /// The identity of an `X-API-Key` that was created at run time.
     pub fn key(&self, key: &str) -> Option<KeyHolder> {
         Token::read(key).and_then(|key| self.0.keys.load().get(&key.digest()).cloned())
     }
 
-    /// A scope's keys, newest first.
+    /// The keys in a scope, newest first.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// Returns an error if the store fails.
     pub async fn keys(
         &self,
         scope: &Scope,
@@ -540,24 +572,25 @@ impl People {
         self.0.store.api_keys().list(scope, before, limit).await
     }
 
-    /// Makes a key; its secret is told this once.
+    /// Creates a key. Its secret is returned only here.
     ///
     /// # Errors
-    /// A field, or the store.
+    ///
+    /// Returns an error if a field is invalid or the store fails.
     pub async fn make_key(
         &self,
         (account, main_account): (AuthId, AuthId),
         name: &str,
         role: Role,
         wa: Option<String>,
-    ) -> Result<(ApiKeyRow, Token), NotDone> {
+    ) -> Result<(ApiKeyRow, Token), PeopleError> {
         let inner = &self.0;
         let name = name_of("name", name)?;
         let scope = Scope::of(main_account.clone());
         if inner.store.api_keys().list(&scope, None, MOST).await?.len()
             >= usize::try_from(MOST).unwrap_or(usize::MAX)
         {
-            return Err(NotDone::Conflict("too_many", "an account has 1,000 API keys at most"));
+            return Err(PeopleError::Conflict("too_many", "an account has 1,000 API keys at most"));
         }
         let token = Token::fresh();
         let key = ApiKeyRow {
@@ -573,14 +606,15 @@ impl People {
         };
         let row = key.clone();
         self.with_keys(async move |store| store.api_keys().create(row).await).await?;
-        self.0.feed.tell(&key.main_account, What::People);
+        self.0.feed.tell(&key.main_account, FeedChange::People);
         Ok((key, token))
     }
 
-    /// Renames a key, or gives it another role.
+    /// Changes the name or role of a key.
     ///
     /// # Errors
-    /// No such key, a field, or the store.
+    ///
+    /// Returns an error if the key does not exist, a field is invalid or the store fails.
     pub async fn change_key(
         &self,
         scope: &Scope,
@@ -588,29 +622,35 @@ impl People {
         id: Uuid,
         name: Option<&str>,
         role: Option<Role>,
-    ) -> Result<ApiKeyRow, NotDone> {
+    ) -> Result<ApiKeyRow, PeopleError> {
         let name = name.map(|name| name_of("name", name)).transpose()?;
         let of = scope.clone();
         if !self
             .with_keys(async move |store| store.api_keys().change(&of, id, name, role).await)
             .await?
         {
-            return Err(NotDone::Missing);
+            return Err(PeopleError::Missing);
         }
-        self.0.feed.tell(main, What::People);
-        self.0.store.api_keys().get(scope, id).await?.ok_or(NotDone::Missing)
+        self.0.feed.tell(main, FeedChange::People);
+        self.0.store.api_keys().get(scope, id).await?.ok_or(PeopleError::Missing)
     }
 
-    /// Removes a key: from now on it opens nothing.
+    /// Deletes a key, which is then no longer accepted.
     ///
     /// # Errors
-    /// No such key, or the store.
-    pub async fn remove_key(&self, scope: &Scope, main: &AuthId, id: Uuid) -> Result<(), NotDone> {
+    ///
+    /// Returns an error if the key does not exist or the store fails.
+    pub async fn remove_key(
+        &self,
+        scope: &Scope,
+        main: &AuthId,
+        id: Uuid,
+    ) -> Result<(), PeopleError> {
         let (of, this) = (scope.clone(), self.clone());
         let removed = self.with_keys(async move |store| {
             let removed = store.api_keys().delete(&of, id).await?;
             if removed {
-                // Also where the others can't be read now.
+                // This revokes the key even if the others cannot be read now.
                 let mut keys = HashMap::clone(&this.0.keys.load());
                 keys.retain(|_, holder| holder.id != id);
                 this.0.keys.store(Arc::new(keys));
@@ -618,49 +658,51 @@ impl People {
             Ok(removed)
         });
         if !removed.await? {
-            return Err(NotDone::Missing);
+            return Err(PeopleError::Missing);
         }
-        self.0.feed.tell(main, What::People);
+        self.0.feed.tell(main, FeedChange::People);
         Ok(())
     }
 
     fn tell(&self, user: &User) {
-        self.0.feed.tell(&user.main_account, What::People);
+        self.0.feed.tell(&user.main_account, FeedChange::People);
     }
 
-    async fn hash(&self, password: Secret) -> Result<String, NotDone> {
+    async fn hash(&self, password: Secret) -> Result<String, PeopleError> {
         let length = password.reveal().chars().count();
         if !(PASSWORD_MIN..=PASSWORD_MAX).contains(&length) {
             let why = format!("a password has {PASSWORD_MIN} to {PASSWORD_MAX} characters");
-            return Err(NotDone::Bad("password", why));
+            return Err(PeopleError::Bad("password", why));
         }
         self.0.passwords.hash(password).await.map_err(busy)
     }
 }
 
-const IN_FILE: NotDone =
-    NotDone::Conflict("in_configuration", "they stand in the configuration file: change it there");
+const IN_FILE: PeopleError = PeopleError::Conflict(
+    "in_configuration",
+    "this user is defined in the configuration file; change it there",
+);
 
-fn busy(_: PasswordError) -> NotDone {
-    NotDone::Busy
+fn busy(_: PasswordError) -> PeopleError {
+    PeopleError::Busy
 }
 
-/// A name of a person or key: text on one line.
-fn name_of(field: &'static str, text: &str) -> Result<String, NotDone> {
+/// Checks the name of a user or key, which is one line of text.
+fn name_of(field: &'static str, text: &str) -> Result<String, PeopleError> {
     let text = text.trim();
     let fits =
         (1..=NAME_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control);
     match fits {
         true => Ok(text.to_owned()),
-        false => Err(NotDone::Bad(
+        false => Err(PeopleError::Bad(
             field,
             format!("{field} must have 1 to {NAME_MAX} characters, on one line"),
         )),
     }
 }
 
-/// A WhatsApp number: digits; an empty one is none.
-fn wa_id(text: Option<String>) -> Result<Option<String>, NotDone> {
+/// Normalizes a WhatsApp number to its digits. An empty one is `None`.
+fn wa_id(text: Option<String>) -> Result<Option<String>, PeopleError> {
     let Some(text) = text
         .map(|text| text.trim().trim_start_matches('+').to_owned())
         .filter(|text| !text.is_empty())
@@ -669,9 +711,10 @@ fn wa_id(text: Option<String>) -> Result<Option<String>, NotDone> {
     };
     match (5..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit()) {
         true => Ok(Some(text)),
-        false => {
-            Err(NotDone::Bad("waId", "waId must be a WhatsApp number: 5 to 20 digits".to_owned()))
-        }
+        false => Err(PeopleError::Bad(
+            "waId",
+            "waId must be a WhatsApp number: 5 to 20 digits".to_owned(),
+        )),
     }
 }
 

@@ -1,4 +1,4 @@
-//! People with a real store and a stepped clock.
+//! Users and sessions with a real store and a stepped clock.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,7 +22,7 @@ async fn world() -> World {
     World { people, clock, _folder: folder }
 }
 
-fn of_file(name: &str, password: &str, role: Role) -> UserSettings {
+fn configured(name: &str, password: &str, role: Role) -> UserSettings {
     UserSettings {
         name: name.to_owned(),
         password: Secret::new(password),
@@ -48,7 +48,7 @@ fn here() -> IpAddr {
 }
 
 impl World {
-    async fn sign_in(&self, name: &str, password: &str) -> Result<Token, NotIn> {
+    async fn sign_in(&self, name: &str, password: &str) -> Result<Token, SignInError> {
         self.people.sign_in(name, Secret::new(password), here()).await
     }
 
@@ -58,14 +58,14 @@ impl World {
 }
 
 #[tokio::test]
-async fn r20_a_session_ends_idle_at_its_age_and_when_its_password_is_another() {
+async fn r20_a_session_ends_when_idle_too_old_or_its_password_changes() {
     let w = world().await;
     w.people
-        .take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone)
+        .sync_configured(&[configured("asha", "a long secret", Role::Owner)], Clone::clone)
         .await
         .unwrap();
-    assert!(matches!(w.sign_in("asha", "wrong").await, Err(NotIn::Unknown)));
-    assert!(matches!(w.sign_in("nobody", "wrong").await, Err(NotIn::Unknown)));
+    assert!(matches!(w.sign_in("asha", "wrong").await, Err(SignInError::Unknown)));
+    assert!(matches!(w.sign_in("nobody", "wrong").await, Err(SignInError::Unknown)));
     let first = w.sign_in("asha", "a long secret").await.unwrap();
     let person = w.people.who(&first).await.unwrap().unwrap();
     assert_eq!((person.user.role, person.scope().auth_id().as_str()), (Role::Owner, "MA1"));
@@ -81,20 +81,21 @@ async fn r20_a_session_ends_idle_at_its_age_and_when_its_password_is_another() {
     }
     w.clock.step(HOUR * 2);
     assert!(w.knows(&first).await && !w.knows(&second).await, "12 h idle");
-    // The same configuration again changes nothing; another password ends what began with the old one.
+    // The same configuration changes nothing. Another password ends the sessions that began with
+    // the old one.
     w.people
-        .take_file(&[of_file("asha", "a long secret", Role::Admin)], Clone::clone)
+        .sync_configured(&[configured("asha", "a long secret", Role::Admin)], Clone::clone)
         .await
         .unwrap();
     assert_eq!(w.people.who(&first).await.unwrap().unwrap().user.role, Role::Admin);
     w.people
-        .take_file(&[of_file("asha", "another secret", Role::Admin)], Clone::clone)
+        .sync_configured(&[configured("asha", "another secret", Role::Admin)], Clone::clone)
         .await
         .unwrap();
     assert!(!w.knows(&first).await);
     let third = w.sign_in("asha", "another secret").await.unwrap();
     w.people.sign_out(&third).await.unwrap();
-    assert!(!w.knows(&third).await, "dead at log-out");
+    assert!(!w.knows(&third).await, "ended by signing out");
     let [one, two] = [
         w.sign_in("asha", "another secret").await.unwrap(),
         w.sign_in("asha", "another secret").await.unwrap(),
@@ -102,27 +103,27 @@ async fn r20_a_session_ends_idle_at_its_age_and_when_its_password_is_another() {
     w.people.sign_out_everywhere(person.user.id).await.unwrap();
     assert!(!w.knows(&one).await && !w.knows(&two).await);
     let last = w.sign_in("asha", "another secret").await.unwrap();
-    w.people.take_file(&[], Clone::clone).await.unwrap();
+    w.people.sync_configured(&[], Clone::clone).await.unwrap();
     assert!(!w.knows(&last).await, "not in the file any more");
-    assert!(matches!(w.sign_in("asha", "another secret").await, Err(NotIn::Unknown)));
+    assert!(matches!(w.sign_in("asha", "another secret").await, Err(SignInError::Unknown)));
     w.people.tidy().await;
 }
 
 #[tokio::test]
-async fn r15_ten_wrong_passwords_shut_a_name_for_its_address() {
+async fn r15_ten_wrong_passwords_lock_a_name_for_the_address() {
     let w = world().await;
     w.people
-        .take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone)
+        .sync_configured(&[configured("asha", "a long secret", Role::Owner)], Clone::clone)
         .await
         .unwrap();
     for _ in 0..10 {
-        assert!(matches!(w.sign_in("asha", "wrong").await, Err(NotIn::Unknown)));
+        assert!(matches!(w.sign_in("asha", "wrong").await, Err(SignInError::Unknown)));
     }
-    assert!(matches!(w.sign_in("asha", "a long secret").await, Err(NotIn::Wait(_))));
+    assert!(matches!(w.sign_in("asha", "a long secret").await, Err(SignInError::Wait(_))));
     let there = "198.51.100.1".parse().unwrap();
     assert!(
         w.people.sign_in("asha", Secret::new("a long secret"), there).await.is_ok(),
-        "not another's mistakes"
+        "other addresses are not affected"
     );
 }
 
@@ -131,19 +132,22 @@ async fn an_invitation_sets_a_password_once() {
     let w = world().await;
     let (user, link) = w.people.make_user(new("ravi", "MA1")).await.unwrap();
     let link = link.unwrap();
-    assert!(matches!(w.sign_in("ravi", "").await, Err(NotIn::Unknown)), "no password yet");
+    assert!(matches!(w.sign_in("ravi", "").await, Err(SignInError::Unknown)), "no password yet");
     assert!(matches!(
         w.people.make_user(new("ravi", "MA2")).await,
-        Err(NotDone::Conflict("name_taken", _))
+        Err(PeopleError::Conflict("name_taken", _))
     ));
     assert_eq!(w.people.invited(&link).await.unwrap().unwrap().id, user.id);
     assert!(matches!(
         w.people.accept(&link, Secret::new("short")).await,
-        Err(NotDone::Bad("password", _))
+        Err(PeopleError::Bad("password", _))
     ));
     w.people.accept(&link, Secret::new("long enough")).await.unwrap();
     assert!(
-        matches!(w.people.accept(&link, Secret::new("long enough")).await, Err(NotDone::Missing)),
+        matches!(
+            w.people.accept(&link, Secret::new("long enough")).await,
+            Err(PeopleError::Missing)
+        ),
         "once"
     );
     let session = w.sign_in("ravi", "long enough").await.unwrap();
@@ -153,14 +157,14 @@ async fn an_invitation_sets_a_password_once() {
     assert!(w.people.invited(&link).await.unwrap().is_none(), "too old");
     assert!(!w.knows(&session).await, "seven days at most");
     let other = Scope::of("MA2".into());
-    assert!(matches!(w.people.invite(&other, user.id).await, Err(NotDone::Missing)));
+    assert!(matches!(w.people.invite(&other, user.id).await, Err(PeopleError::Missing)));
 }
 
 #[tokio::test]
-async fn r16_users_and_keys_are_their_accounts() {
+async fn r16_users_and_keys_belong_to_their_account() {
     let w = world().await;
     w.people
-        .take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone)
+        .sync_configured(&[configured("asha", "a long secret", Role::Owner)], Clone::clone)
         .await
         .unwrap();
     let (user, _) = w.people.make_user(new("ravi", "MA1")).await.unwrap();
@@ -174,24 +178,24 @@ async fn r16_users_and_keys_are_their_accounts() {
     };
     assert!(matches!(
         w.people.change(&other, user.id, None, change.clone()).await,
-        Err(NotDone::Missing)
+        Err(PeopleError::Missing)
     ));
     let changed = w.people.change(&own, user.id, None, change).await.unwrap();
     assert_eq!((changed.role, changed.wa_id.as_deref()), (Role::Admin, Some("919812345678")));
     let own_role = Change { role: Some(Role::Owner), ..Change::default() };
     let refused = w.people.change(&own, user.id, Some(user.id), own_role.clone()).await;
-    assert!(matches!(refused, Err(NotDone::Conflict("own_role", _))));
+    assert!(matches!(refused, Err(PeopleError::Conflict("own_role", _))));
     let asha = w.people.0.store.people().by_name("asha").await.unwrap().unwrap();
     let less = Change { role: Some(Role::Agent), ..Change::default() };
     assert!(matches!(
         w.people.change(&own, asha.id, None, less).await,
-        Err(NotDone::Conflict("in_configuration", _))
+        Err(PeopleError::Conflict("in_configuration", _))
     ));
     assert!(matches!(
         w.people.remove(&own, user.id, Some(user.id)).await,
-        Err(NotDone::Conflict("oneself", _))
+        Err(PeopleError::Conflict("oneself", _))
     ));
-    assert!(matches!(w.people.remove(&other, user.id, None).await, Err(NotDone::Missing)));
+    assert!(matches!(w.people.remove(&other, user.id, None).await, Err(PeopleError::Missing)));
     w.people.remove(&own, user.id, Some(asha.id)).await.unwrap();
 
     let account: AuthId = "MA1".into();
@@ -200,24 +204,27 @@ async fn r16_users_and_keys_are_their_accounts() {
     assert_eq!(w.people.key(secret.reveal()).map(|k| (k.role, k.id)), Some((Role::Agent, key.id)));
     assert!(secret.reveal().ends_with(&key.ending) && w.people.key("no key").is_none());
     assert!(w.people.keys(&other, None, 50).await.unwrap().is_empty());
-    assert!(matches!(w.people.remove_key(&other, &account, key.id).await, Err(NotDone::Missing)));
+    assert!(matches!(
+        w.people.remove_key(&other, &account, key.id).await,
+        Err(PeopleError::Missing)
+    ));
     w.people.remove_key(&own, &account, key.id).await.unwrap();
     assert!(w.people.key(secret.reveal()).is_none(), "revoked");
 }
 
 #[tokio::test]
-async fn r15_a_key_is_revoked_also_if_nobody_waits_for_it_and_does_not_come_back() {
+async fn r15_revoking_a_key_survives_cancellation_and_concurrent_reads() {
     let w = world().await;
     let (own, account): (Scope, AuthId) = (Scope::of("MA1".into()), "MA1".into());
     let make = || w.people.make_key((account.clone(), account.clone()), "ci", Role::Agent, None);
     let (key, secret) = make().await.unwrap();
     {
-        // Its client goes away once it is begun.
+        // The client disconnects after the removal has begun.
         let removing = w.people.remove_key(&own, &account, key.id);
         tokio::pin!(removing);
         assert!(futures_util::poll!(removing.as_mut()).is_pending());
     }
-    // Others read the keys meanwhile.
+    // The keys are read concurrently.
     let (others, ..) = tokio::join!(make(), make(), make(), w.people.load());
     others.unwrap();
     while w.people.key(secret.reveal()).is_some() {
@@ -228,7 +235,7 @@ async fn r15_a_key_is_revoked_also_if_nobody_waits_for_it_and_does_not_come_back
 }
 
 #[tokio::test]
-async fn a_user_is_changed_only_as_they_were_seen() {
+async fn rejects_a_change_of_an_outdated_user() {
     let w = world().await;
     let (user, _) = w.people.make_user(new("ravi", "MA1")).await.unwrap();
     let own = Scope::of("MA1".into());
@@ -239,7 +246,7 @@ async fn a_user_is_changed_only_as_they_were_seen() {
     };
     let first = w.people.change(&own, user.id, None, named("Ravi", &user)).await.unwrap();
     let late = w.people.change(&own, user.id, None, named("Ravindra", &user)).await;
-    assert!(matches!(late, Err(NotDone::Changed)), "{late:?}");
+    assert!(matches!(late, Err(PeopleError::Changed)), "{late:?}");
     assert_eq!(
         w.people.change(&own, user.id, None, named("Ravindra", &first)).await.unwrap().full_name,
         "Ravindra"
@@ -247,12 +254,12 @@ async fn a_user_is_changed_only_as_they_were_seen() {
 }
 
 #[tokio::test]
-async fn names_that_differ_in_case_alone_are_one() {
+async fn rejects_names_that_differ_only_in_case() {
     let w = world().await;
     w.people.make_user(new("asha", "MA1")).await.unwrap();
     for (name, account) in [("ASHA", "MA1"), ("Asha", "MA2"), ("asha", "MA1")] {
         let made = w.people.make_user(new(name, account)).await;
-        assert!(matches!(made, Err(NotDone::Conflict("name_taken", _))), "{name}");
+        assert!(matches!(made, Err(PeopleError::Conflict("name_taken", _))), "{name}");
     }
     w.people.make_user(new("ashar", "MA1")).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! What somebody shows to be known again: 256 random bits, of which the store has the digest.
+//! Random credentials of 256 bits. The store holds only their digests.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
@@ -8,49 +8,50 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use model::Secret;
 
 const BYTES: usize = 32;
-/// As text.
+/// Length of the text form.
 const LENGTH: usize = 43;
 
-/// A session's cookie, an invitation's link or an API key. Its `Debug` shows nothing of it.
+/// A session cookie, invitation link or API key. `Debug` does not show the secret.
 #[derive(Clone, Debug)]
 pub struct Token(Secret);
 
 impl Token {
-    /// A new one.
+    /// Creates a random token.
     #[allow(
         clippy::expect_used,
-        reason = "without random numbers nobody may be let in, and no TLS would work either"
+        reason = "without random numbers no credential is safe, and TLS would not work either"
     )]
     pub fn fresh() -> Self {
         let mut bytes = [0; BYTES];
-        SystemRandom::new().fill(&mut bytes).expect("the system gives random numbers");
+        SystemRandom::new().fill(&mut bytes).expect("the system provides random numbers");
         Self(Secret::new(URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// One that somebody shows; none: it is of no such form.
+    /// Parses the text form, or returns `None` if it has another shape.
     pub fn read(text: &str) -> Option<Self> {
         let fits = text.len() == LENGTH
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
         fits.then(|| Self(Secret::new(text)))
     }
 
-    /// The text, for whom it is made.
+    /// The secret text.
     pub fn reveal(&self) -> &str {
         self.0.reveal()
     }
 
-    /// What the store knows it by. It is random: nothing is gained by a slower one.
+    /// The SHA-256 digest by which the store knows the token. A slow hash would add nothing, since
+    /// the token is random.
     pub fn digest(&self) -> String {
         hex::encode(digest(&SHA256, self.reveal().as_bytes()).as_ref())
     }
 
-    /// What forms of a session bring along: it follows from the token, and the token does not follow from it.
+    /// The CSRF token of a session. It is derived from the token, which cannot be computed from it.
     pub fn csrf(&self) -> String {
         let text = format!("form {}", self.reveal());
         URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()).as_ref())
     }
 
-    /// By which people tell it from others.
+    /// The last characters, by which people recognise a key.
     pub(super) fn ending(&self) -> String {
         self.reveal().chars().skip(LENGTH - 4).collect()
     }

@@ -12,7 +12,7 @@ use super::items::{CallKey, Connect, Content, Item, Sdp};
 use super::kind::Kind;
 use super::read::{self, Value};
 use crate::meta::call_named;
-use crate::numbers::{self, NewsOfMeta};
+use crate::numbers::{self, MetaEvent};
 use machine::{PhoneStatus, Termination};
 use model::{CallUuid, Direction, PhoneNumberId, digits_of};
 
@@ -69,10 +69,10 @@ fn change(change: Value<'_>, waba: Option<Value<'_>>, take: &mut impl FnMut(Item
 }
 
 /// Extracts account news from a change. Large changes are not parsed.
-fn account_news(waba: Option<Value<'_>>, field: &str, value: Value<'_>) -> Option<NewsOfMeta> {
+fn account_news(waba: Option<Value<'_>>, field: &str, value: Value<'_>) -> Option<MetaEvent> {
     let raw = Some(value.raw()).filter(|raw| raw.len() <= SORTED_BYTES_MAX)?;
     let waba = usable_id(waba).unwrap_or_default();
-    numbers::heard_in(&waba, field, &serde_json::from_str(raw).ok()?)
+    numbers::parse_change(&waba, field, &serde_json::from_str(raw).ok()?)
 }
 
 /// Larger changes are not parsed: a `serde_json::Value` needs up to eighty times as much memory.

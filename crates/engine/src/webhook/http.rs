@@ -92,7 +92,7 @@ async fn event<C: Calls, B: Body>(
     };
     // Checked before the body is read and its signature verified: refusing is cheapest here, and
     // Meta retries.
-    if !handler.takes_webhook() {
+    if !handler.accepts_webhook() {
         crate::count_refused(metric::queue::WEBHOOKS);
         return refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE);
     }

@@ -3,7 +3,7 @@
 use super::kind::Kind;
 use crate::admission::permission::Reply;
 use crate::inbox::{StatusUpdate, UserMessage};
-use crate::numbers::NewsOfMeta;
+use crate::numbers::MetaEvent;
 use machine::{PhoneStatus, Termination};
 use model::{CallUuid, Direction, E164, PhoneNumberId, Wacid};
 
@@ -63,7 +63,7 @@ pub enum Content {
     Change {
         digest: [u8; 32],
         /// Account news in the change, if any.
-        heard: Option<Box<NewsOfMeta>>,
+        heard: Option<Box<MetaEvent>>,
     },
     /// Of an unknown kind, or without effect.
     Ignored,

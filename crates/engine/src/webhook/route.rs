@@ -17,7 +17,7 @@ use super::verify::Secrets;
 use crate::admission::permission::{Consents, PairKey, Stored};
 use crate::admission::{Gate, NumberEntry, Pressure, Reason, Refused};
 use crate::inbox::{self, Inbox, StatusUpdate, UserMessage};
-use crate::numbers::NewsOfMeta;
+use crate::numbers::MetaEvent;
 use machine::Termination;
 use model::Clock;
 use model::Secret;
@@ -61,7 +61,7 @@ pub struct WebhookHandler<C> {
 }
 
 /// Receives account news from Meta. It must not block or wait.
-pub type AccountNewsSink = Box<dyn Fn(NewsOfMeta) + Send + Sync>;
+pub type AccountNewsSink = Box<dyn Fn(MetaEvent) + Send + Sync>;
 
 /// A write that must be durable before the 200, and the key of its event
 /// (`docs/reference/meta.md#when-200`).
@@ -180,8 +180,8 @@ impl<C: Calls> WebhookHandler<C> {
     }
 
     /// Whether a webhook is processed. Otherwise Meta is asked to retry.
-    pub(super) fn takes_webhook(&self) -> bool {
-        self.pressure.as_ref().is_none_or(|pressure| pressure.takes_webhook())
+    pub(super) fn accepts_webhook(&self) -> bool {
+        self.pressure.as_ref().is_none_or(|pressure| pressure.accepts_webhook())
     }
 
     /// Inserts a key of an earlier process. Keys must be passed newest first. Returns `false` if
@@ -400,15 +400,15 @@ impl<C: Calls> WebhookHandler<C> {
     }
 
     /// Reports account news.
-    fn changed(&self, heard: Option<Box<NewsOfMeta>>) -> Effect {
+    fn changed(&self, heard: Option<Box<MetaEvent>>) -> Effect {
         let (Some(heard), Some(hear)) = (heard, &self.account_news) else {
             return Effect::Ignored;
         };
         let effect = match *heard {
-            NewsOfMeta::Settings { .. } => Effect::SettingsNoted,
-            NewsOfMeta::Number { .. }
-            | NewsOfMeta::Waba { .. }
-            | NewsOfMeta::TokenRefused { .. } => Effect::AccountNoted,
+            MetaEvent::Settings { .. } => Effect::SettingsNoted,
+            MetaEvent::Number { .. } | MetaEvent::Waba { .. } | MetaEvent::TokenRefused { .. } => {
+                Effect::AccountNoted
+            }
         };
         hear(*heard);
         effect

@@ -15,8 +15,8 @@ use super::request::{ApiRequest, NO_NUMBER, parse_number, parse_position, positi
 use super::response::{Page, accepted, created, no_content, ok, with_etag};
 use super::route::{CHANGED, CURSOR, DRY_RUN, Handler, LIMIT, META_FAILED, Route, error, handler};
 use body::{ConnectBody, PinBody, SettingsBody, SignUpBody};
-use engine::admission::book::{Configuration, Elsewhere, Number};
-use engine::numbers::{Change, Checked, SignUp, Synced, UrlCheck};
+use engine::admission::book::{Configuration, ConnectRefusal, Number};
+use engine::numbers::{Change, Checked, SignUp, SyncReport, UrlCheck};
 use model::Secret;
 use model::{E164, Role, Routing};
 use store::{Agent, AgentChannel, Scope, StoreError};
@@ -281,7 +281,7 @@ fn run_to_completion(
     let numbers = request.api().numbers.clone();
     Box::pin(async move {
         // `None` if the runtime is being shut down.
-        let response = numbers.to_its_end(handler(request)).await;
+        let response = numbers.run_to_completion(handler(request)).await;
         response.unwrap_or_else(|| Err(ApiError::store("change a number")(StoreError::Closed)))
     })
 }
@@ -379,7 +379,7 @@ fn matches(request: &ApiRequest, number: &Number) -> bool {
         let digits = model::digits_of(part);
         (!digits.is_empty() && number.number.as_str().contains(&digits))
             || contains(&number.set.alias, part)
-            || contains(&number.set.told.verified_name, part)
+            || contains(&number.set.at_meta.verified_name, part)
     };
     given("q").is_none_or(is_found)
         && given("waba")
@@ -604,8 +604,8 @@ async fn reconnect(request: ApiRequest) -> Result<Response, ApiError> {
     ok_view(&request, &number).await
 }
 
-impl From<&Synced> for SyncResult {
-    fn from(synced: &Synced) -> Self {
+impl From<&SyncReport> for SyncResult {
+    fn from(synced: &SyncReport) -> Self {
         let changed = synced.changed.iter().map(|(number, fields)| FieldsChanged {
             number: number.to_string(),
             fields: fields.clone(),
@@ -613,9 +613,9 @@ impl From<&Synced> for SyncResult {
         let left_out = synced.left_out.iter().map(|(number, why)| LeftOut {
             number: number.to_string(),
             reason: match why {
-                Elsewhere::Taken => "taken",
-                Elsewhere::TooMany(_) => "too_many",
-                Elsewhere::InFile(_) => "in_configuration",
+                ConnectRefusal::Taken => "taken",
+                ConnectRefusal::TooMany(_) => "too_many",
+                ConnectRefusal::InFile(_) => "in_configuration",
             },
         });
         Self {

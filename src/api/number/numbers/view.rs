@@ -139,7 +139,7 @@ impl NumberView {
             .by_number(&number.number)
             .map(|entry| entry.slots.in_use());
         let routed = api.numbers.routed(&number.number);
-        let told = &set.told;
+        let told = &set.at_meta;
         let at_meta = told.calling.callback_permission;
         Self {
             id: number.number.resource_id(),
@@ -161,7 +161,7 @@ impl NumberView {
             has_token: book.token_of(number).is_some(),
             token_invalid: told.token_invalid,
             subscription_error: told.unsubscribed.clone(),
-            token_shut: book.is_shut(number),
+            token_shut: book.has_unreadable_token(number),
             registration: RegistrationView::new(set),
             configuration_type: set.configuration.as_str(),
             webhook_url: set.webhook_url.as_ref().map(|url| url.0.to_string()),
@@ -173,7 +173,7 @@ impl NumberView {
             fallback_method: set.fallback.method.as_str(),
             hangup_url: url(&set.hangup),
             hangup_method: set.hangup.method.as_str(),
-            calls_per_number: set.calls_per_number.unwrap_or_else(|| book.usual_slots()),
+            calls_per_number: set.calls_per_number.unwrap_or_else(|| book.default_slots()),
             callback_permission: set.callback_permission.or(at_meta).unwrap_or_default(),
             active: routed.agent.is_some() && !set.inactive,
             active_agent: routed.agent,

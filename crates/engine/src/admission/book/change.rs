@@ -1,5 +1,5 @@
-//! What can be changed in the book, and what each change takes with it. Pure; who calls says which rows to write by
-//! the keys given back.
+//! Changes of the book. Each is a pure function that returns the keys of the entries it changed,
+//! for the caller to write their rows.
 
 use super::entries::{Account, Application, Details, write};
 use super::{Book, Number};
@@ -7,12 +7,12 @@ use model::Secret;
 use model::{AppId, AuthId, E164, Timestamp, WabaId};
 use store::{SettingKind, SettingWrite};
 
-/// Subaccounts of a main account at most.
+/// Maximum number of subaccounts per main account.
 const SUBACCOUNTS_MAX: usize = 1_000;
-/// Applications of a main account and its subaccounts at most.
+/// Maximum number of applications of a main account, including its subaccounts.
 const APPLICATIONS_MAX: usize = 5_000;
 
-/// An entry that a change touched: its row is written, or forgotten where it is gone.
+/// The key of a changed entry. Its row is written, or deleted if the entry no longer exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
     Account(AuthId),
@@ -21,22 +21,22 @@ pub enum Key {
     Number(E164),
 }
 
-/// There are as many as there may be.
+/// The limit on such entries is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany(pub usize);
 
-/// It stands in the configuration, and can be taken away only there.
+/// The configuration file defines the entry, and only there it can be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFile;
 
-/// A number takes calls by it alone.
+/// A number has no other answer URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Used {
+pub struct ApplicationInUse {
     pub by: E164,
 }
 
 impl Book {
-    /// The row of an entry, as it stands now.
+    /// The row of an entry in its current state.
     pub(super) fn row(&self, key: &Key) -> SettingWrite {
         match key {
             Key::Account(id) => self
@@ -58,11 +58,12 @@ impl Book {
         }
     }
 
-    /// Makes a subaccount of a main account.
+    /// Creates a subaccount of a main account.
     ///
     /// # Errors
-    /// It has as many as it may.
-    pub fn make_subaccount(
+    ///
+    /// Returns an error if the main account has the maximum number of subaccounts.
+    pub fn create_subaccount(
         &mut self,
         main: &AuthId,
         (auth_id, token): (AuthId, Secret),
@@ -85,7 +86,7 @@ impl Book {
         Ok(vec![Key::Account(auth_id)])
     }
 
-    /// Changes what an account says of itself.
+    /// Changes the details of an account.
     pub fn edit_account(
         &mut self,
         id: &AuthId,
@@ -98,11 +99,12 @@ impl Book {
         vec![Key::Account(id.clone())]
     }
 
-    /// Takes a subaccount away. Its numbers and applications are its main account's from then on; with `cascade` its
-    /// applications go with it. Its calls that are up go on.
+    /// Removes a subaccount. Its numbers and applications pass to the main account; with `cascade`
+    /// its applications are removed. Live calls are not affected.
     ///
     /// # Errors
-    /// It stands in the configuration.
+    ///
+    /// Returns an error if the configuration file defines the subaccount.
     pub fn remove_subaccount(&mut self, id: &AuthId, cascade: bool) -> Result<Vec<Key>, InFile> {
         let Some(Account { parent: Some(main), in_file, .. }) = self.accounts.get(id) else {
             return Ok(Vec::new());
@@ -117,13 +119,13 @@ impl Book {
             waba.given_to = None;
             keys.push(Key::Waba(waba.id.clone()));
         }
-        keys.extend(self.inherit(id, &main));
+        keys.extend(self.pass_to_main(id, &main));
         let owned: Vec<AppId> =
             self.applications.values().filter(|a| a.account == *id).map(|a| a.id.clone()).collect();
         for app in owned {
-            let needed = self.needing(&app).is_some();
+            let needed = self.depending_number(&app).is_some();
             match self.applications.get_mut(&app) {
-                // One that a number takes calls by stays: calls are not lost for it.
+                // An application that a number depends on is kept, so that no calls are lost.
                 Some(app) if !cascade || needed => {
                     app.account.clone_from(&main);
                     (app.default_for_numbers, app.default_for_endpoints) = (false, false);
@@ -135,10 +137,12 @@ impl Book {
         Ok(keys)
     }
 
-    /// Puts an application in, or in place of the one with its id. The default that it is, no other of its account is.
+    /// Adds an application or replaces the one with its id. If it is a default, no other
+    /// application of the account is any longer.
     ///
     /// # Errors
-    /// It is a new one, and there are as many as there may be.
+    ///
+    /// Returns an error if it is new and the limit is reached.
     pub fn put_application(&mut self, app: Application) -> Result<Vec<Key>, TooMany> {
         let is_new = !self.applications.contains_key(&app.id);
         let main = self.main_of(&app.account);
@@ -165,13 +169,15 @@ impl Book {
         Ok(keys)
     }
 
-    /// Takes an application away; numbers that name it, and have an answer URL of their own, name none from then on.
+    /// Removes an application. Numbers that refer to it and have their own answer URL no longer
+    /// refer to any.
     ///
     /// # Errors
-    /// A number takes calls by it alone.
-    pub fn remove_application(&mut self, id: &AppId) -> Result<Vec<Key>, Used> {
-        if let Some(number) = self.needing(id) {
-            return Err(Used { by: number.number.clone() });
+    ///
+    /// Returns an error if a number has no other answer URL.
+    pub fn remove_application(&mut self, id: &AppId) -> Result<Vec<Key>, ApplicationInUse> {
+        if let Some(number) = self.depending_number(id) {
+            return Err(ApplicationInUse { by: number.number.clone() });
         }
         self.applications.remove(id);
         let mut keys = vec![Key::Application(id.clone())];
@@ -183,13 +189,13 @@ impl Book {
         Ok(keys)
     }
 
-    /// The number that takes calls by this application alone.
-    pub fn needing(&self, id: &AppId) -> Option<&Number> {
+    /// A number that has no answer URL except this application's.
+    pub fn depending_number(&self, id: &AppId) -> Option<&Number> {
         let mut named = self.numbers.values().filter(|number| number.set.app.as_ref() == Some(id));
         named.find(|number| number.set.calling_enabled && number.set.answer.url.is_none())
     }
 
-    /// Changes what is set of a number.
+    /// Changes the settings of a number.
     pub fn edit_number(
         &mut self,
         number: &E164,
@@ -200,13 +206,13 @@ impl Book {
         vec![Key::Number(number.number.clone())]
     }
 
-    /// Gives a number's whole WABA to an account: a subaccount, or back to the main one. Gives the numbers that this
-    /// is about, in order.
+    /// Assigns the whole WABA of a number to a subaccount, or back to the main account. Returns the
+    /// changed entries and the numbers of the WABA in order.
     pub fn give(&mut self, number: &E164, to: &AuthId) -> (Vec<Key>, Vec<E164>) {
         let Some(waba) = self.numbers.get(number).and_then(|number| number.waba.clone()) else {
             return (Vec::new(), Vec::new());
         };
         let all = self.numbers_of(&waba).map(|number| number.number.clone()).collect();
-        (self.give_waba(&waba, to), all)
+        (self.assign_waba(&waba, to), all)
     }
 }

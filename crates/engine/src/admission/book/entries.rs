@@ -1,4 +1,4 @@
-//! What stands in the book, and how each entry is kept in the store.
+//! The entries of the book and their rows in the store.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,34 +14,34 @@ use xml::ast::DocUrl;
 #[derive(Clone, Debug)]
 pub struct Account {
     pub auth_id: AuthId,
-    /// The main account of a subaccount.
+    /// The main account, if this is a subaccount.
     pub parent: Option<AuthId>,
-    /// The auth token, then the previous one while it is being changed.
+    /// The auth token, followed by the previous one during a rotation.
     pub tokens: Vec<Secret>,
-    /// The newest token was made here.
+    /// Set if the newest token was created at run time.
     pub rotated: Option<Rotated>,
     pub cps: Option<u32>,
     pub api_keys: Vec<ApiKey>,
-    /// It stands in the configuration, and goes when it goes there.
+    /// Whether the configuration file defines the account. It is removed with its entry there.
     pub in_file: bool,
     pub details: Details,
 }
 
-/// What an account says of itself; none of it is in the configuration.
+/// Descriptive fields of an account. The configuration does not contain them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Details {
     pub name: String,
     pub city: String,
     pub address: String,
     pub timezone: String,
-    /// `false`: its token and keys are refused. Calls of its numbers go on.
+    /// If `false`, its token and keys are rejected. Calls of its numbers are still taken.
     pub enabled: bool,
     pub created: Timestamp,
     pub modified: Option<Timestamp>,
 }
 
 impl Details {
-    /// Of an account that is first seen at `now`.
+    /// The details of a new account, created at `now`.
     pub fn new(name: String, enabled: bool, now: Timestamp) -> Self {
         let (city, address, timezone) = (String::new(), String::new(), "UTC".to_owned());
         Self { name, city, address, timezone, enabled, created: now, modified: None }
@@ -58,16 +58,16 @@ pub struct Application {
     pub fallback: Link,
     pub hangup: Link,
     pub message: Link,
-    /// For numbers that come later.
+    /// The default for new numbers.
     pub default_for_numbers: bool,
-    /// For endpoints that name none.
+    /// The default for endpoints without an application.
     pub default_for_endpoints: bool,
     pub public_uri: bool,
     pub log_incoming_messages: bool,
     pub created: Timestamp,
 }
 
-/// A URL and how it is asked; the method is kept where there is no URL yet.
+/// A URL and its HTTP method. The method is kept even without a URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     pub url: Option<DocUrl>,
@@ -75,37 +75,38 @@ pub struct Link {
 }
 
 impl Link {
-    /// Where there is a URL.
+    /// URL and method, or `None` without a URL.
     pub fn get(&self) -> Option<(DocUrl, Method)> {
         self.url.clone().map(|url| (url, self.method))
     }
 }
 
-/// A WhatsApp Business Account, and whose calls its numbers' are.
+/// A WhatsApp Business Account and the account that it belongs to.
 #[derive(Clone, Debug)]
 pub struct Waba {
     pub id: WabaId,
-    /// As the configuration has it, or who connected it.
+    /// The account in the configuration, or the one that connected the WABA.
     pub of: AuthId,
-    /// The subaccount it was given to; the configuration, naming a subaccount itself, takes its place.
+    /// The subaccount that the WABA was assigned to at run time. A subaccount in the configuration
+    /// takes precedence.
     pub given_to: Option<AuthId>,
-    /// The configuration's own token of it.
+    /// The token in the configuration.
     pub file_token: Option<Secret>,
-    /// A token that came with a number or a sign-up.
+    /// A token from a sign-up or from connecting a number.
     pub set_token: Option<Secret>,
-    /// There is such a token, and another `store.secret_key` sealed it.
+    /// Whether `set_token` exists but is sealed with another `store.secret_key`.
     pub shut: bool,
-    /// It stands in the configuration.
+    /// Whether the configuration file defines the WABA.
     pub in_file: bool,
 }
 
 impl Waba {
-    /// The account or subaccount that has its numbers.
+    /// The account or subaccount that owns its numbers.
     pub fn account(&self) -> &AuthId {
         self.given_to.as_ref().unwrap_or(&self.of)
     }
 
-    /// The token of its own; none: the node's default.
+    /// The token of the WABA. `None` if the node's default token is used.
     pub fn access_token(&self) -> Option<&Secret> {
         self.file_token.as_ref().or(self.set_token.as_ref())
     }
@@ -116,43 +117,44 @@ impl Waba {
 pub struct Number {
     pub number: E164,
     pub phone_number_id: PhoneNumberId,
-    /// None: nobody has told.
+    /// `None` if unknown.
     pub waba: Option<WabaId>,
-    /// Whose it is while it has no WABA.
+    /// The owner while the number has no WABA.
     pub of: AuthId,
     pub permissions: Permissions,
     /// A token for this number alone.
     pub set_token: Option<Secret>,
-    /// There is such a token, and another `store.secret_key` sealed it: it stays until another one is set, or that key is back.
+    /// Whether `set_token` exists but is sealed with another `store.secret_key`. The sealed token
+    /// is kept until another is set or that key is restored.
     pub shut: bool,
-    /// It stands in the configuration.
+    /// Whether the configuration file defines the number.
     pub in_file: bool,
     pub set: NumberSet,
 }
 
-/// An account's row.
+/// The stored form of an account.
 #[derive(Serialize, Deserialize)]
 pub(super) struct AccountRow {
     pub(super) parent: Option<AuthId>,
     pub(super) details: Details,
-    /// Its secret holds tokens that took one another's place (`tokens`), not just the one.
+    /// The sealed secret is a list of rotated tokens (`tokens`), not a single token.
     #[serde(default)]
     pub(super) rotated: bool,
     #[serde(default)]
     pub(super) previous_until: Option<Timestamp>,
 }
 
-/// A WABA's row; its token is the row's secret.
+/// The stored form of a WABA. Its token is the row's secret.
 #[derive(Serialize, Deserialize)]
 pub(super) struct WabaRow {
     #[serde(default)]
     pub(super) given_to: Option<AuthId>,
-    /// Who connected it, where the configuration did not.
+    /// The account that connected it, if it is not in the configuration.
     #[serde(default)]
     pub(super) of: Option<AuthId>,
 }
 
-/// Words and numbers: there is nothing in an entry that JSON could not say.
+/// Serializing cannot fail: entries contain only strings and numbers.
 fn json<T: Serialize>(entry: &T) -> String {
     serde_json::to_string(entry).unwrap_or_default()
 }
@@ -189,7 +191,7 @@ impl Waba {
 }
 
 impl Number {
-    /// Under which its conversations and its routing are kept.
+    /// The id under which conversations and routing are stored.
     pub fn mail_id(&self) -> &PhoneNumberId {
         self.set.first_id.as_ref().unwrap_or(&self.phone_number_id)
     }

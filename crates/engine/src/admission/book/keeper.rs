@@ -1,5 +1,5 @@
-//! The book in force: changed one at a time, written down first, then in the routing tables and wherever else it is
-//! needed.
+//! Owns the current book. Changes are applied one at a time: stored first, then put into the
+//! routing tables and passed to the listener.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,10 +12,10 @@ use crate::admission::AdmissionSettings;
 use model::Timestamp;
 use store::{Store, StoreError};
 
-/// Told of each book that comes in force, with the one before it.
-type Told = Box<dyn Fn(&Book, &Book) + Send + Sync>;
+/// Called with the previous and the new book after each change.
+type ChangeListener = Box<dyn Fn(&Book, &Book) + Send + Sync>;
 
-/// Holds the book; cheap to clone.
+/// A handle to the current book; cheap to clone.
 #[derive(Clone)]
 pub struct Keeper(Arc<Inner>);
 
@@ -23,12 +23,12 @@ struct Inner {
     store: Store,
     directory: Arc<Directory>,
     book: ArcSwap<Book>,
-    told: OnceLock<Told>,
-    /// One change at a time.
+    listener: OnceLock<ChangeListener>,
+    /// Serializes changes.
     turn: Arc<Mutex<()>>,
 }
 
-/// Why there is no book.
+/// Why the book could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
@@ -37,43 +37,44 @@ pub enum OpenError {
     Tables(#[from] DirectoryError),
 }
 
-/// Why something did not change.
+/// Why a change was not made.
 #[derive(Debug)]
-pub enum NotChanged<E> {
-    /// Who wanted it to found it wrong.
+pub enum ChangeError<E> {
+    /// The caller's own function refused it.
     Refused(E),
     Store(StoreError),
 }
 
 impl Keeper {
-    /// Reads the book from configuration and store, and puts it into the routing tables.
+    /// Reads the book from the configuration and the store, and puts it into the routing tables.
     ///
     /// # Errors
-    /// The store's, or an entry that names what is not there.
+    ///
+    /// Returns an error if the store fails or an entry refers to one that does not exist.
     pub async fn open(
         store: Store,
         directory: Arc<Directory>,
         settings: AdmissionSettings<'_>,
         now: Timestamp,
     ) -> Result<Self, OpenError> {
-        let (mut book, mut writes, passed_over) =
+        let (mut book, mut writes, skipped) =
             Book::read(settings, store.settings().list().await?, now);
-        let interrupted = book.interrupted(now);
+        let interrupted = book.fail_interrupted(now);
         writes.extend(interrupted.iter().map(|key| book.row(key)));
-        for row in passed_over {
+        for row in skipped {
             let (kind, id) = (row.kind.as_str(), row.id);
-            tracing::warn!(kind, id, why = row.why, "something that was set is passed over");
+            tracing::warn!(kind, id, why = row.why, "stored setting skipped");
         }
         for id in book.shut() {
             tracing::error!(
                 id,
-                "another store.secret_key sealed this token: put that key back, or connect it anew"
+                "token sealed with another store.secret_key; restore that key or connect the number again"
             );
         }
         if !writes.is_empty()
             && let Err(error) = store.settings().write(writes, now).await
         {
-            tracing::warn!(%error, "what the configuration names is not in the store yet");
+            tracing::warn!(%error, "could not store the entries of the configuration");
         }
         directory.replace_all(book.specs())?;
         let book = ArcSwap::from_pointee(book);
@@ -81,57 +82,62 @@ impl Keeper {
             store,
             directory,
             book,
-            told: OnceLock::new(),
+            listener: OnceLock::new(),
             turn: Arc::default(),
         })))
     }
 
-    /// The book in force; hold it no longer than one question takes.
+    /// The current book. Do not hold the guard across an `.await`.
     pub fn book(&self) -> arc_swap::Guard<Arc<Book>> {
         self.0.book.load()
     }
 
-    /// From now on, whoever this is hears of each book that comes in force and of the one before it, beginning with the
-    /// one that is (as if it had been there before).
-    pub fn tell(&self, told: impl Fn(&Book, &Book) + Send + Sync + 'static) {
+    /// Sets the listener. It is called once with the current book as both arguments, and then with
+    /// the previous and the new book after each change. Only the first listener is kept.
+    pub fn tell(&self, listener: impl Fn(&Book, &Book) + Send + Sync + 'static) {
         let book = self.0.book.load_full();
-        told(&book, &book);
-        let _ = self.0.told.set(Box::new(told));
+        listener(&book, &book);
+        let _ = self.0.listener.set(Box::new(listener));
     }
 
-    /// Changes the book, writes the rows of the entries that the change names, and puts it in force for the next call.
-    /// Once something is being written it is put in force too, also where nobody waits for it any more.
+    /// Applies a change, stores the entries that it names, and puts the new book into force for the
+    /// next call. Once the write has begun the change is completed even if the returned future is
+    /// dropped.
     ///
     /// # Errors
-    /// The change refused, or the store takes nothing; then nothing has changed.
+    ///
+    /// Returns an error if the change refuses or the store fails. Then nothing has changed.
     pub async fn change<T, E>(
         &self,
         now: Timestamp,
         change: impl FnOnce(&mut Book) -> Result<(T, Vec<Key>), E>,
-    ) -> Result<T, NotChanged<E>> {
+    ) -> Result<T, ChangeError<E>> {
         let turn = self.0.turn.clone().lock_owned().await;
         let mut book = Book::clone(&self.book());
-        let (value, keys) = change(&mut book).map_err(NotChanged::Refused)?;
+        let (value, keys) = change(&mut book).map_err(ChangeError::Refused)?;
         let writes = keys.iter().map(|key| book.row(key)).collect();
         let (written, this) = (self.0.store.settings().write(writes, now), self.clone());
         let put = tokio::spawn(async move {
             let _turn = turn;
             written.await?;
             if let Err(error) = this.put(book) {
-                // A change names only what is there.
-                tracing::error!(%error, "what was set is stored, and in force after the next start");
+                // Unreachable in practice: a change refers only to existing entries.
+                tracing::error!(%error, "change stored but not in force before a restart");
             }
             Ok(())
         });
-        // It ends early only where the runtime does.
-        put.await.unwrap_or(Err(StoreError::Closed)).map_err(NotChanged::Store)?;
+        // The task ends early only if the runtime shuts down.
+        put.await.unwrap_or(Err(StoreError::Closed)).map_err(ChangeError::Store)?;
         Ok(value)
     }
 
-    /// Reads the configuration's side again; blocks, for the tasks that may. What the store has is read with it.
+    /// Applies a new configuration, together with the settings in the store. Blocks, so it must run
+    /// on a blocking thread.
     ///
     /// # Errors
-    /// An entry that names what is not there, or the store's; then nothing has changed.
+    ///
+    /// Returns an error if the store fails or an entry refers to one that does not exist. Then
+    /// nothing has changed.
     pub fn reload(&self, file: AdmissionSettings<'_>, now: Timestamp) -> Result<(), OpenError> {
         let _turn = self.0.turn.blocking_lock();
         let runtime = tokio::runtime::Handle::current();
@@ -141,7 +147,7 @@ impl Keeper {
         if !writes.is_empty()
             && let Err(error) = runtime.block_on(self.0.store.settings().write(writes, now))
         {
-            tracing::warn!(%error, "what the configuration names is not in the store yet");
+            tracing::warn!(%error, "could not store the entries of the configuration");
         }
         Ok(())
     }
@@ -150,8 +156,8 @@ impl Keeper {
         self.0.directory.replace_all(book.specs())?;
         let book = Arc::new(book);
         let before = self.0.book.swap(book.clone());
-        if let Some(told) = self.0.told.get() {
-            told(&before, &book);
+        if let Some(listener) = self.0.listener.get() {
+            listener(&before, &book);
         }
         Ok(())
     }

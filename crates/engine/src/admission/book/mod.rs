@@ -1,11 +1,13 @@
-//! Who there is and what they have set: accounts, applications, WABAs and numbers, as the configuration and the store
-//! tell it together (`interface.md` §2).
+//! The book: accounts, applications, WABAs and numbers, merged from the configuration and the
+//! store.
 //!
-//! [`Book`] is a value: read from both, changed by pure functions (`change`) that say which rows to write. [`Keeper`]
-//! holds the one in force, writes its rows, and puts what it says into the routing tables, for the next call on.
+//! [`Book`] is a value. It is read from both sources and changed by pure functions (`change`) that
+//! return the keys of the rows to write. [`Keeper`] owns the current book, writes its rows and puts
+//! it into the routing tables for the next call.
 //!
-//! The configuration wins for what it names, each time it is read: what was set over it is gone then. What it doesn't
-//! name (subaccounts made here, applications, numbers connected here, what the file leaves open of a number) stays as it was set.
+//! The configuration wins for every key that it sets, each time it is read, and overwrites values
+//! set at run time. Everything else is kept: subaccounts, applications and numbers created at run
+//! time, and settings of numbers that the file leaves out.
 
 mod change;
 mod entries;
@@ -16,12 +18,14 @@ mod tokens;
 
 use std::collections::BTreeMap;
 
-pub use change::{InFile, Key, TooMany, Used};
+pub use change::{ApplicationInUse, InFile, Key, TooMany};
 pub use entries::{Account, Application, Details, Link, Number, Waba};
-pub use keeper::{Keeper, NotChanged, OpenError};
-pub use numbers::{Elsewhere, MetaApp};
-pub use panel::{Calling, Configuration, Drift, Made, NumberSet, Registration, Told};
-pub use tokens::{NotRotated, Rotated};
+pub use keeper::{ChangeError, Keeper, OpenError};
+pub use numbers::{ConnectRefusal, MetaApp};
+pub use panel::{
+    Calling, Configuration, ConnectedNumber, Drift, MetaState, NumberSet, Registration,
+};
+pub use tokens::{RotateError, Rotated};
 
 use self::entries::AccountRow;
 use super::directory::{AccountSpec, ApplicationSpec, Specs};
@@ -30,7 +34,7 @@ use model::Secret;
 use model::{AppId, AuthId, E164, Timestamp, WabaId};
 use store::{Scope, Setting, SettingKind, SettingWrite};
 
-/// All of it, at one moment.
+/// The book at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
     accounts: BTreeMap<AuthId, Account>,
@@ -49,39 +53,41 @@ pub struct Book {
     insecure: bool,
 }
 
-/// Rows of the store that are of no use with this configuration; they stay, and count again when it changes.
+/// A row of the store that does not fit this configuration. It is kept, and used again if the
+/// configuration changes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PassedOver {
+pub struct SkippedRow {
     pub kind: SettingKind,
     pub id: String,
     pub why: &'static str,
 }
 
-/// A book, what of it the store does not have yet, and what was passed over.
-pub type Opened = (Book, Vec<SettingWrite>, Vec<PassedOver>);
+/// The book, the rows to write, and the rows that were skipped.
+pub type Opened = (Book, Vec<SettingWrite>, Vec<SkippedRow>);
 
 impl Book {
-    /// What the configuration alone says.
+    /// Builds a book from the configuration alone.
     pub fn of_file(file: AdmissionSettings<'_>) -> Self {
         Self::read(file, Vec::new(), Timestamp::default()).0
     }
 
-    /// What configuration and store say together. Entries that are seen for the first time begin at `now`.
+    /// Builds a book from the configuration and the store. New entries get `now` as their creation
+    /// time.
     pub fn read(file: AdmissionSettings<'_>, settings: Vec<Setting>, now: Timestamp) -> Opened {
         let mut reading = Reading::begin(file, settings, now);
         reading.accounts();
         reading.applications();
         reading.wabas();
         reading.numbers();
-        (reading.book, reading.writes, reading.passed_over)
+        (reading.book, reading.writes, reading.skipped)
     }
 
-    /// An account or subaccount.
+    /// Looks up an account or subaccount.
     pub fn account(&self, id: &AuthId) -> Option<&Account> {
         self.accounts.get(id)
     }
 
-    /// A main account's subaccounts, newest first.
+    /// The subaccounts of a main account, newest first.
     pub fn subaccounts(&self, main: &AuthId) -> Vec<&Account> {
         let mut found: Vec<_> =
             self.accounts.values().filter(|a| a.parent.as_ref() == Some(main)).collect();
@@ -89,27 +95,27 @@ impl Book {
         found
     }
 
-    /// A subaccount of a main account's.
+    /// Looks up a subaccount of a main account.
     pub fn subaccount(&self, main: &AuthId, id: &AuthId) -> Option<&Account> {
         self.accounts.get(id).filter(|a| a.parent.as_ref() == Some(main))
     }
 
-    /// The main account of an account: itself, or its parent.
+    /// The main account of an account, which is the account or its parent.
     pub fn main_of<'a>(&'a self, id: &'a AuthId) -> &'a AuthId {
         self.accounts.get(id).and_then(|a| a.parent.as_ref()).unwrap_or(id)
     }
 
-    /// Whether something of an account's may be seen from there.
+    /// Whether the scope may see what belongs to `owner`.
     pub fn is_within(&self, scope: &Scope, owner: &AuthId) -> bool {
         scope.holds(owner, self.main_of(owner))
     }
 
-    /// An application of the scope's.
+    /// Looks up an application in the scope.
     pub fn application(&self, scope: &Scope, id: &AppId) -> Option<&Application> {
         self.applications.get(id).filter(|app| self.is_within(scope, &app.account))
     }
 
-    /// The scope's applications, newest first.
+    /// The applications in the scope, newest first.
     pub fn applications(&self, scope: &Scope) -> Vec<&Application> {
         let mut found: Vec<_> =
             self.applications.values().filter(|a| self.is_within(scope, &a.account)).collect();
@@ -117,12 +123,12 @@ impl Book {
         found
     }
 
-    /// A number of the scope's.
+    /// Looks up a number in the scope.
     pub fn number(&self, scope: &Scope, number: &E164) -> Option<&Number> {
         self.numbers.get(number).filter(|number| self.is_within(scope, self.owner(number)))
     }
 
-    /// The scope's numbers, newest first.
+    /// The numbers in the scope, newest first.
     pub fn numbers(&self, scope: &Scope) -> Vec<&Number> {
         let mut found: Vec<_> =
             self.numbers.values().filter(|n| self.is_within(scope, self.owner(n))).collect();
@@ -130,12 +136,12 @@ impl Book {
         found
     }
 
-    /// The account or subaccount that a number's calls are of.
+    /// The account or subaccount that owns a number's calls.
     pub fn owner<'a>(&'a self, number: &'a Number) -> &'a AuthId {
         number.waba.as_ref().and_then(|waba| self.wabas.get(waba)).map_or(&number.of, Waba::account)
     }
 
-    /// What the routing tables are made of.
+    /// The input of the routing tables.
     pub fn specs(&self) -> Specs {
         let account = |a: &Account| AccountSpec {
             auth_id: a.auth_id.clone(),
@@ -159,7 +165,7 @@ impl Book {
         }
     }
 
-    /// Whose token and keys are taken: every account's that is not disabled.
+    /// The accounts that can authenticate, which are all that are not disabled.
     pub fn credentials(&self) -> Vec<AccountSettings> {
         let enabled = self.accounts.values().filter(|account| account.details.enabled);
         let credentials = |a: &Account| {
@@ -176,14 +182,14 @@ impl Book {
     }
 }
 
-/// A book being read.
+/// A book while it is being read.
 struct Reading<'c> {
     file: AdmissionSettings<'c>,
     settings: BTreeMap<(SettingKind, String), Setting>,
     now: Timestamp,
     book: Book,
     writes: Vec<SettingWrite>,
-    passed_over: Vec<PassedOver>,
+    skipped: Vec<SkippedRow>,
 }
 
 impl<'c> Reading<'c> {
@@ -195,10 +201,10 @@ impl<'c> Reading<'c> {
             ..Book::of_meta(file)
         };
         let settings = settings.into_iter().map(|s| ((s.kind, s.id.clone()), s)).collect();
-        Self { file, settings, now, book, writes: Vec::new(), passed_over: Vec::new() }
+        Self { file, settings, now, book, writes: Vec::new(), skipped: Vec::new() }
     }
 
-    /// Takes a row; one that can't be read is as good as none.
+    /// Removes and parses a row. Returns `None` if it is missing or malformed.
     fn take<T: serde::de::DeserializeOwned>(&mut self, kind: SettingKind, id: &str) -> Option<T> {
         let setting = self.settings.remove(&(kind, id.to_owned()))?;
         self.parsed(&setting)
@@ -207,16 +213,16 @@ impl<'c> Reading<'c> {
     fn parsed<T: serde::de::DeserializeOwned>(&mut self, setting: &Setting) -> Option<T> {
         let parsed = serde_json::from_str(&setting.body).ok();
         if parsed.is_none() {
-            self.pass_over(setting, "it can't be read");
+            self.skip(setting, "the row is malformed");
         }
         parsed
     }
 
-    fn pass_over(&mut self, setting: &Setting, why: &'static str) {
-        self.passed_over.push(PassedOver { kind: setting.kind, id: setting.id.clone(), why });
+    fn skip(&mut self, setting: &Setting, why: &'static str) {
+        self.skipped.push(SkippedRow { kind: setting.kind, id: setting.id.clone(), why });
     }
 
-    /// What is left of a kind: it is not in the configuration.
+    /// Removes the remaining rows of a kind. Their entries are not in the configuration.
     fn rest(&mut self, kind: SettingKind) -> Vec<Setting> {
         let rest = self.settings.extract_if(.., |(of, _), _| *of == kind);
         rest.map(|(_, setting)| setting).collect()
@@ -227,7 +233,8 @@ impl<'c> Reading<'c> {
             let setting = self.row_of(&account.auth_id);
             let (tokens, rotated) = self.tokens_of_file(account, setting.as_ref());
             let row = self.take::<AccountRow>(SettingKind::Account, account.auth_id.as_str());
-            // A token that counts no more is forgotten; one that can't be opened now may be again.
+            // A row with a rotated token that no longer counts is rewritten without it, unless the
+            // token is only unreadable at present.
             let is_new = row.as_ref().is_none_or(|row| {
                 let shut = setting.is_some_and(|setting| setting.shut);
                 row.rotated && rotated.is_none() && !shut
@@ -255,10 +262,10 @@ impl<'c> Reading<'c> {
                 (Some(parent), Some(token)) => {
                     let (tokens, rotated) = match row.rotated {
                         false => (vec![token], None),
-                        true => match self.made_here(&row, Some(&token)) {
+                        true => match self.unseal_rotated(&row, Some(&token)) {
                             Some((tokens, rotated)) => (tokens, Some(rotated)),
                             None => {
-                                self.pass_over(&setting, "its auth tokens can't be read");
+                                self.skip(&setting, "its auth tokens are unreadable");
                                 continue;
                             }
                         },
@@ -278,17 +285,13 @@ impl<'c> Reading<'c> {
                     self.book.accounts.insert(auth_id, made);
                 }
                 (Some(_), None) if setting.shut => {
-                    self.pass_over(
+                    self.skip(
                         &setting,
-                        "another store.secret_key sealed its token: put that one back",
+                        "its token is sealed with another store.secret_key; restore that key",
                     );
                 }
-                (Some(_), None) => {
-                    self.pass_over(&setting, "it stood in the configuration, and does so no more")
-                }
-                (None, _) => {
-                    self.pass_over(&setting, "its main account is not in the configuration")
-                }
+                (Some(_), None) => self.skip(&setting, "it was removed from the configuration"),
+                (None, _) => self.skip(&setting, "its main account is not in the configuration"),
             }
         }
     }
@@ -299,13 +302,13 @@ impl<'c> Reading<'c> {
             if self.book.accounts.contains_key(&app.account) {
                 self.book.applications.insert(app.id.clone(), app);
             } else {
-                self.pass_over(&setting, "its account is not there");
+                self.skip(&setting, "its account does not exist");
             }
         }
     }
 }
 
-/// A number for the tests of several modules.
+/// Fixtures for the tests of several modules.
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing {
     use super::{Number, NumberSet};

@@ -1,20 +1,20 @@
-//! WABAs and numbers in the book: read from configuration and store, put into the routing tables, connected while the
-//! node runs. What one number has set is `panel`'s.
+//! WABAs and numbers in the book: reading them, building their routing tables, and connecting them
+//! at run time. `panel` has the settings of one number.
 
 use std::collections::BTreeSet;
 
 use super::entries::{Application, Link, Number, Waba, WabaRow};
-use super::{Book, Key, Made, NumberSet, Reading, Registration};
+use super::{Book, ConnectedNumber, Key, NumberSet, Reading, Registration};
 use crate::admission::directory::NumberSpec;
 use crate::admission::settings::{AdmissionSettings, NumberSettings};
 use model::Secret;
 use model::{AppId, AuthId, E164, PhoneNumberId, Timestamp, WabaId};
 use store::{Scope, SettingKind};
 
-/// Numbers of a main account and its subaccounts at most.
+/// Maximum number of phone numbers of a main account, including its subaccounts.
 const NUMBERS_MAX: usize = 10_000;
 
-/// Our app at Meta: exchanges sign-up codes, asks about tokens.
+/// The node's app at Meta. It exchanges sign-up codes and inspects tokens.
 #[derive(Clone, Debug)]
 pub struct MetaApp {
     pub id: String,
@@ -23,17 +23,17 @@ pub struct MetaApp {
 
 /// Why a number could not be connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Elsewhere {
-    /// Another account has it, or its WABA.
+pub enum ConnectRefusal {
+    /// Another account has the number or its WABA.
     Taken,
-    /// There are as many as there may be.
+    /// The limit on numbers is reached.
     TooMany(usize),
-    /// The configuration file names it, with another id of Meta's.
+    /// The configuration file defines the number with this other id.
     InFile(PhoneNumberId),
 }
 
 impl Book {
-    /// What `[meta]`, `[permissions]` and `[answer]` say of numbers.
+    /// Takes over what `[meta]`, `[permissions]` and `[answer]` set for numbers.
     pub(super) fn of_meta(file: AdmissionSettings<'_>) -> Self {
         let app = |id: &str| MetaApp { id: id.to_owned(), secret: file.app_secret.clone() };
         Self {
@@ -45,37 +45,37 @@ impl Book {
         }
     }
 
-    /// Our app at Meta, where the configuration names it.
+    /// The node's app at Meta, if the configuration names it.
     pub fn app(&self) -> Option<&MetaApp> {
         self.app.as_ref()
     }
 
-    /// Whether customers' URLs may be http, and at private addresses.
-    pub fn takes_insecure(&self) -> bool {
+    /// Whether customers' URLs may use http and private addresses.
+    pub fn allows_insecure(&self) -> bool {
         self.insecure
     }
 
-    /// A WABA of the scope's.
+    /// Looks up a WABA in the scope.
     pub fn waba(&self, scope: &Scope, id: &WabaId) -> Option<&Waba> {
         self.wabas.get(id).filter(|waba| self.is_within(scope, waba.account()))
     }
 
-    /// All WABAs, in the order of their ids.
+    /// All WABAs, ordered by id.
     pub fn wabas(&self) -> impl Iterator<Item = &Waba> {
         self.wabas.values()
     }
 
-    /// A WABA's numbers, in order.
+    /// The numbers of a WABA, in order.
     pub fn numbers_of(&self, waba: &WabaId) -> impl Iterator<Item = &Number> {
         self.numbers.values().filter(move |number| number.waba.as_ref() == Some(waba))
     }
 
-    /// A number by Meta's id of it.
+    /// Looks up a number by Meta's id.
     pub fn number_by_id(&self, id: &PhoneNumberId) -> Option<&Number> {
         self.numbers.values().find(|number| number.phone_number_id == *id)
     }
 
-    /// A number, whoever has it.
+    /// Looks up a number in any account.
     pub fn any_number(&self, number: &E164) -> Option<&Number> {
         self.numbers.get(number)
     }
@@ -85,7 +85,7 @@ impl Book {
         self.numbers.values()
     }
 
-    /// The token that Graph is asked with about a number.
+    /// The access token for Graph requests about a number.
     pub fn token_of<'a>(&'a self, number: &'a Number) -> Option<&'a Secret> {
         let of_waba = || {
             number.waba.as_ref().and_then(|waba| self.wabas.get(waba)).and_then(Waba::access_token)
@@ -93,12 +93,12 @@ impl Book {
         number.set_token.as_ref().or_else(of_waba).or(self.default_token.as_ref())
     }
 
-    /// The token that Graph is asked with about a WABA.
+    /// The access token for Graph requests about a WABA.
     pub fn token_of_waba(&self, waba: &Waba) -> Option<Secret> {
         waba.access_token().or(self.default_token.as_ref()).cloned()
     }
 
-    /// Numbers and WABAs whose token can't be read here.
+    /// Numbers and WABAs with an unreadable token.
     pub(super) fn shut(&self) -> Vec<&str> {
         let numbers =
             self.numbers.values().filter(|number| number.shut).map(|number| number.number.as_str());
@@ -107,19 +107,19 @@ impl Book {
             .collect()
     }
 
-    /// Whether a token that was set for a number, or for its WABA, can't be read here: another `store.secret_key` sealed it.
-    pub fn is_shut(&self, number: &Number) -> bool {
+    /// Whether the token of a number or of its WABA is unreadable, because it was sealed with
+    /// another `store.secret_key`.
+    pub fn has_unreadable_token(&self, number: &Number) -> bool {
         let of_waba = || number.waba.as_ref().and_then(|waba| self.wabas.get(waba));
         number.shut || (number.set_token.is_none() && of_waba().is_some_and(|waba| waba.shut))
     }
 
-    /// Slots of a number where none are set.
-    pub fn usual_slots(&self) -> u32 {
+    /// Slots of a number without its own limit.
+    pub fn default_slots(&self) -> u32 {
         self.calls_per_number
     }
 
-    /// The answer URL in force: a number with an application uses its URLs, unless it has an answer URL of its own
-    /// (`plivo-call-api.md` §5).
+    /// The answer URL in force: the number's own, or else its application's.
     pub fn answer_of(&self, number: &Number) -> Link {
         let own = &number.set.answer;
         if own.url.is_some() {
@@ -140,7 +140,7 @@ impl Book {
         let set = &number.set;
         let app = self.app_in_force(number);
         let of_app = |link: fn(&Application) -> &Link| app.and_then(|app| link(app).get());
-        // An agent writes its documents itself.
+        // An AI agent creates the documents itself.
         let by_agent = set.configuration == super::Configuration::Agent;
         let answer = self.answer_of(number).get().filter(|_| !by_agent);
         Some(NumberSpec {
@@ -150,7 +150,7 @@ impl Book {
             waba: number.waba.clone().unwrap_or_else(|| WabaId::from("")),
             account: self.owner(number).clone(),
             alias: set.alias.clone(),
-            // Without a document no call can be taken.
+            // Without a document no call can be answered.
             calling_enabled: set.calling_enabled && (answer.is_some() || by_agent),
             silent: set.inactive,
             answer,
@@ -166,19 +166,20 @@ impl Book {
         })
     }
 
-    /// Takes a WABA in, or gives one that is there another token.
+    /// Adds a WABA, or sets the token of an existing one.
     ///
     /// # Errors
-    /// Another account has it: one that `of` does not see.
+    ///
+    /// Returns an error if the WABA belongs to an account outside the scope of `of`.
     pub fn connect_waba(
         &mut self,
         id: &WabaId,
         of: &AuthId,
         token: Option<Secret>,
-    ) -> Result<Vec<Key>, Elsewhere> {
+    ) -> Result<Vec<Key>, ConnectRefusal> {
         let scope = Scope::of(of.clone());
         match self.wabas.get(id).map(|waba| self.is_within(&scope, waba.account())) {
-            Some(false) => return Err(Elsewhere::Taken),
+            Some(false) => return Err(ConnectRefusal::Taken),
             Some(true) => {}
             None => {
                 let made = Waba {
@@ -199,9 +200,10 @@ impl Book {
         Ok(vec![Key::Waba(id.clone())])
     }
 
-    /// Whether a number is an account's that who makes it has nothing to do with.
-    pub fn is_theirs(&self, number: &Number, made: &Made) -> bool {
-        // What Meta lists under a WABA is that WABA's, whoever has been given it.
+    /// Whether a number belongs to an account that `made.of` may not see.
+    pub fn is_foreign(&self, number: &Number, made: &ConnectedNumber) -> bool {
+        // Numbers that Meta lists under a WABA belong to the account of the WABA, even if a
+        // subaccount holds them.
         let of_waba = made
             .waba
             .as_ref()
@@ -211,31 +213,34 @@ impl Book {
             || of_waba && number.waba == made.waba)
     }
 
-    /// Takes a number in, or finds it there already: then its ids and token are these from now on, and it is connected.
+    /// Adds a number, or updates ids and token of an existing one and connects it.
     ///
     /// # Errors
-    /// Another account has it: one that `made.of` does not see, and not by a WABA of `made.of`'s; or there are too many.
+    ///
+    /// Returns an error if the number belongs to an account outside the scope of `made.of` and not
+    /// to one of its WABAs, or if the limit on numbers is reached.
     pub fn connect_number(
         &mut self,
-        (number, made): (&E164, Made),
+        (number, made): (&E164, ConnectedNumber),
         token: Option<Secret>,
         now: Timestamp,
-    ) -> Result<Vec<Key>, Elsewhere> {
+    ) -> Result<Vec<Key>, ConnectRefusal> {
         let main = self.main_of(&made.of).clone();
-        // Also where it once was: its conversations are another number's.
+        // An id that another number once had is refused too, since that number's conversations are
+        // stored under it.
         let id = &made.phone_number_id;
         let mut others = self.numbers.values().filter(|other| other.number != *number);
         let same_id = others.any(|other| other.phone_number_id == *id || other.mail_id() == id);
-        if same_id || self.numbers.get(number).is_some_and(|there| self.is_theirs(there, &made)) {
-            return Err(Elsewhere::Taken);
+        if same_id || self.numbers.get(number).is_some_and(|there| self.is_foreign(there, &made)) {
+            return Err(ConnectRefusal::Taken);
         }
         let there = self.numbers.values().filter(|n| *self.main_of(self.owner(n)) == main).count();
         if there >= NUMBERS_MAX && !self.numbers.contains_key(number) {
-            return Err(Elsewhere::TooMany(NUMBERS_MAX));
+            return Err(ConnectRefusal::TooMany(NUMBERS_MAX));
         }
         if let Some(there) = self.numbers.get_mut(number) {
             if there.in_file && there.phone_number_id != made.phone_number_id {
-                return Err(Elsewhere::InFile(there.phone_number_id.clone()));
+                return Err(ConnectRefusal::InFile(there.phone_number_id.clone()));
             }
             there.set.disconnected = false;
             there.shut &= token.is_none();
@@ -245,7 +250,7 @@ impl Book {
                 there.set.first_id.get_or_insert(before);
                 there.phone_number_id = made.phone_number_id.clone();
                 there.waba = made.waba.clone().or(there.waba.take());
-                there.set.made = Some(Made { waba: there.waba.clone(), ..made });
+                there.set.made = Some(ConnectedNumber { waba: there.waba.clone(), ..made });
             }
             return Ok(vec![Key::Number(number.clone())]);
         }
@@ -258,7 +263,7 @@ impl Book {
             first_id,
             ..NumberSet::default()
         };
-        let Made { phone_number_id, waba, of } = made;
+        let ConnectedNumber { phone_number_id, waba, of } = made;
         let permissions = self.permissions.clone();
         let (in_file, number) = (false, number.clone());
         let key = Key::Number(number.clone());
@@ -277,7 +282,7 @@ impl Book {
         Ok(vec![key])
     }
 
-    /// A number that was connected without a WABA belongs to this one, as Meta says.
+    /// Sets the WABA of a number that was connected without one, as reported by Meta.
     pub fn adopt_number(&mut self, number: &E164, waba: &WabaId) -> Vec<Key> {
         let Some(there) = self.numbers.get_mut(number) else { return Vec::new() };
         if there.waba.is_some() || there.in_file {
@@ -290,19 +295,19 @@ impl Book {
         vec![Key::Number(number.clone())]
     }
 
-    /// Gives a WABA to an account: a subaccount, or back to the main one.
-    pub fn give_waba(&mut self, id: &WabaId, to: &AuthId) -> Vec<Key> {
+    /// Assigns a WABA to a subaccount, or back to the main account.
+    pub fn assign_waba(&mut self, id: &WabaId, to: &AuthId) -> Vec<Key> {
         let Some(waba) = self.wabas.get_mut(id) else { return Vec::new() };
         waba.given_to = Some(to.clone()).filter(|to| *to != waba.of);
         vec![Key::Waba(id.clone())]
     }
 
-    /// What a subaccount connected is its main account's from now on.
-    pub(super) fn inherit(&mut self, from: &AuthId, main: &AuthId) -> Vec<Key> {
+    /// Passes a subaccount's WABAs and numbers to the main account.
+    pub(super) fn pass_to_main(&mut self, from: &AuthId, main: &AuthId) -> Vec<Key> {
         let mut keys = Vec::new();
         for waba in self.wabas.values_mut().filter(|waba| waba.of == *from) {
             waba.of.clone_from(main);
-            // Given to the main account before: it is its own now.
+            // It was assigned to the main account, which now owns it.
             waba.given_to = waba.given_to.take().filter(|to| to != main);
             keys.push(Key::Waba(waba.id.clone()));
         }
@@ -316,7 +321,8 @@ impl Book {
         keys
     }
 
-    /// Takes a number out of service. Its WABA is the main account's again, unless other numbers of it go on.
+    /// Disconnects a number. Its WABA returns to the main account unless other numbers of it are
+    /// still connected.
     pub fn disconnect(&mut self, number: &E164) -> Vec<Key> {
         let Some(entry) = self.numbers.get_mut(number) else { return Vec::new() };
         entry.set.disconnect();
@@ -331,21 +337,22 @@ impl Book {
         keys
     }
 
-    /// Registrations that the process before this one began: what became of them nobody knows. At a start only.
-    pub(super) fn interrupted(&mut self, now: Timestamp) -> Vec<Key> {
+    /// Marks registrations that a previous process had begun as failed, since their outcome is
+    /// unknown. Called at start only.
+    pub(super) fn fail_interrupted(&mut self, now: Timestamp) -> Vec<Key> {
         let running = self
             .numbers
             .values_mut()
             .filter(|number| number.set.registration == Registration::Running);
         let failed = running.map(|number| {
-            let reason = "the node was restarted while it ran: try again".to_owned();
+            let reason = "the node restarted during the registration; try again".to_owned();
             number.set.registration = Registration::Failed { reason, again: now };
             Key::Number(number.number.clone())
         });
         failed.collect()
     }
 
-    /// The application for numbers that come: the owner's, else its main account's.
+    /// The default application for new numbers: the owner's, or else its main account's.
     fn default_application(&self, waba: Option<&WabaId>, of: &AuthId) -> Option<AppId> {
         let owner = waba.and_then(|waba| self.wabas.get(waba)).map_or(of, Waba::account);
         let of = |account: &AuthId| {
@@ -363,7 +370,7 @@ impl Reading<'_> {
             let (row, secret, shut) =
                 self.take_with_secret::<WabaRow>(SettingKind::Waba, file.id.as_str());
             let before = row.as_ref().and_then(|row| row.given_to.clone());
-            // Of a subaccount that the file itself names nothing is left to say.
+            // An assignment to a subaccount is dropped if the file itself names a subaccount.
             let fits = |to: &AuthId| self.book.subaccount(&file.account, to).is_some();
             let given_to = before.clone().filter(fits);
             let waba = Waba {
@@ -381,10 +388,7 @@ impl Reading<'_> {
         for setting in self.rest(SettingKind::Waba) {
             let Some(row) = self.parsed::<WabaRow>(&setting) else { continue };
             let Some(of) = row.of.filter(|of| self.book.accounts.contains_key(of)) else {
-                self.pass_over(
-                    &setting,
-                    "it stood in the configuration, or its account did, and does so no more",
-                );
+                self.skip(&setting, "it or its account was removed from the configuration");
                 continue;
             };
             let given_to = row.given_to.filter(|to| self.book.accounts.contains_key(to));
@@ -411,18 +415,20 @@ impl Reading<'_> {
             self.book.numbers.values().map(|n| n.phone_number_id.clone()).collect();
         for setting in self.rest(SettingKind::Number) {
             let Some(set) = self.parsed::<NumberSet>(&setting) else { continue };
-            // One that stood in the configuration only is nothing without it.
-            let Some(Made { phone_number_id, waba, of }) = set.made.clone() else { continue };
-            let Ok(number) = E164::parse(&setting.id) else {
-                self.pass_over(&setting, "it is no number");
+            // A number that was only in the configuration has no meaning without it.
+            let Some(ConnectedNumber { phone_number_id, waba, of }) = set.made.clone() else {
                 continue;
             };
-            let of_nobody = !self.book.accounts.contains_key(&of)
+            let Ok(number) = E164::parse(&setting.id) else {
+                self.skip(&setting, "its id is not a phone number");
+                continue;
+            };
+            let is_orphaned = !self.book.accounts.contains_key(&of)
                 || waba.as_ref().is_some_and(|waba| !self.book.wabas.contains_key(waba));
-            if of_nobody || !ids.insert(phone_number_id.clone()) {
-                self.pass_over(
+            if is_orphaned || !ids.insert(phone_number_id.clone()) {
+                self.skip(
                     &setting,
-                    "its account or WABA is not there, or another number has Meta's id of it",
+                    "its account or WABA does not exist, or another number has its phone_number_id",
                 );
                 continue;
             }
@@ -459,7 +465,8 @@ impl Reading<'_> {
         let mut set = row.clone().unwrap_or_else(first);
         set.overlay(file);
         set.made = None;
-        // In the file too a number that was added anew at Meta comes with another id; one that it gives to another number is that one's.
+        // The file can also give a number a new id, after it was added to Meta again. An id that
+        // the file gives to another number belongs to that one.
         let is_anothers = |id: &PhoneNumberId| {
             let mut others = self.file.numbers.iter().filter(|other| other.number != file.number);
             *id != file.phone_number_id && others.any(|other| other.phone_number_id == *id)
@@ -481,7 +488,7 @@ impl Reading<'_> {
         self.book.numbers.insert(file.number.clone(), number);
     }
 
-    /// [`Reading::take`], and the row's secret, or that another key sealed it.
+    /// Like [`Reading::take`], with the row's secret and whether it was sealed with another key.
     fn take_with_secret<T: serde::de::DeserializeOwned>(
         &mut self,
         kind: SettingKind,
@@ -502,7 +509,7 @@ mod tests {
     use crate::config::Config;
     use store::Setting;
 
-    /// With one main account.
+    /// A configuration with one main account.
     fn config() -> Config {
         let mut config = Config::with(Secret::new("a"), Secret::new("b"));
         config.accounts.push(AccountSettings {
@@ -540,7 +547,7 @@ mod tests {
     fn book() -> Book {
         let mut book = Book::of_file(config().admission());
         let made = ("SA1".into(), Secret::new("t"));
-        book.make_subaccount(
+        book.create_subaccount(
             &"MA1".into(),
             made,
             Details::new("s".to_owned(), true, Timestamp::default()),
@@ -550,11 +557,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_subaccount_connected_outlives_it_at_its_main_account() {
+    fn numbers_of_a_removed_subaccount_pass_to_its_main_account() {
         let mut book = book();
         let (waba, number): (WabaId, E164) = ("7".into(), E164::parse("918035737458").unwrap());
-        let made =
-            Made { phone_number_id: "77".into(), waba: Some(waba.clone()), of: "SA1".into() };
+        let made = ConnectedNumber {
+            phone_number_id: "77".into(),
+            waba: Some(waba.clone()),
+            of: "SA1".into(),
+        };
         book.connect_waba(&waba, &"SA1".into(), Some(Secret::new("w"))).unwrap();
         book.connect_number((&number, made.clone()), None, Timestamp::from_secs(1)).unwrap();
         let sub = Scope::of("SA1".into());
@@ -571,27 +581,27 @@ mod tests {
         assert!(book.number(&Scope::of("MA1".into()), &number).is_some());
         let specs = book.specs();
         assert_eq!(specs.numbers[0].account, "MA1".into(), "the tables know its account");
-        // Another main account's they never are.
-        let theirs = Made { of: "MA2".into(), ..made };
+        // Another main account never gets them.
+        let theirs = ConnectedNumber { of: "MA2".into(), ..made };
         assert_eq!(
             book.connect_number((&number, theirs), None, Timestamp::default()),
-            Err(Elsewhere::Taken)
+            Err(ConnectRefusal::Taken)
         );
-        assert_eq!(book.connect_waba(&waba, &"MA2".into(), None), Err(Elsewhere::Taken));
+        assert_eq!(book.connect_waba(&waba, &"MA2".into(), None), Err(ConnectRefusal::Taken));
     }
 
     #[test]
-    fn r16_a_subaccount_takes_over_nothing_of_its_parents_or_a_siblings() {
+    fn r16_a_subaccount_cannot_take_over_numbers_of_its_parent_or_siblings() {
         let mut book = book();
         let sibling = ("SA2".into(), Secret::new("t"));
-        book.make_subaccount(
+        book.create_subaccount(
             &"MA1".into(),
             sibling,
             Details::new("t".to_owned(), true, Timestamp::default()),
         )
         .unwrap();
         let number = |n: u8| E164::parse(&format!("91803573745{n}")).unwrap();
-        let made = |waba: Option<&str>, of: &str, id: u8| Made {
+        let made = |waba: Option<&str>, of: &str, id: u8| ConnectedNumber {
             phone_number_id: format!("{id}").as_str().into(),
             waba: waba.map(WabaId::from),
             of: of.into(),
@@ -606,26 +616,26 @@ mod tests {
                 Some(Secret::new("t")),
                 now,
             );
-            assert_eq!(taken, Err(Elsewhere::Taken), "{n} {waba:?}");
+            assert_eq!(taken, Err(ConnectRefusal::Taken), "{n} {waba:?}");
         }
         assert_eq!(
             book.connect_waba(&"7".into(), &"SA1".into(), Some(Secret::new("t"))),
-            Err(Elsewhere::Taken)
+            Err(ConnectRefusal::Taken)
         );
         assert!(book.any_number(&number(1)).unwrap().set_token.is_none());
-        // A main account does see its subaccounts'.
+        // A main account may take over its subaccounts' numbers.
         book.connect_number((&number(2), made(None, "MA1", 2)), Some(Secret::new("t")), now)
             .unwrap();
-        // What was given to a subaccount it may connect again.
-        book.give_waba(&"7".into(), &"SA1".into());
+        // A subaccount may connect a number again that was assigned to it.
+        book.assign_waba(&"7".into(), &"SA1".into());
         book.connect_waba(&"7".into(), &"SA1".into(), None).unwrap();
         book.connect_number((&number(1), made(Some("7"), "SA1", 1)), None, now).unwrap();
     }
 
     #[test]
-    fn a_token_that_another_key_sealed_is_left_alone_until_another_one_is_set() {
+    fn an_unreadable_token_is_kept_until_another_is_set() {
         let id = "918035737458";
-        let made = Made { phone_number_id: "77".into(), waba: None, of: "MA1".into() };
+        let made = ConnectedNumber { phone_number_id: "77".into(), waba: None, of: "MA1".into() };
         let set = NumberSet {
             made: Some(made.clone()),
             registration: Registration::Running,
@@ -641,13 +651,15 @@ mod tests {
         };
         let (mut book, ..) = Book::read(config().admission(), vec![setting], Timestamp::default());
         let number = E164::parse(id).unwrap();
-        assert!(book.is_shut(book.any_number(&number).unwrap()) && book.shut() == [id]);
+        assert!(
+            book.has_unreadable_token(book.any_number(&number).unwrap()) && book.shut() == [id]
+        );
         assert_eq!(
             book.any_number(&number).unwrap().set.registration,
             Registration::Running,
-            "a reload ends none"
+            "a reload does not end registrations"
         );
-        let keys = book.interrupted(Timestamp::default());
+        let keys = book.fail_interrupted(Timestamp::default());
         assert!(
             matches!(
                 book.any_number(&number).unwrap().set.registration,
@@ -661,12 +673,13 @@ mod tests {
             .connect_number((&number, made), Some(Secret::new("new")), Timestamp::default())
             .unwrap();
         assert!(
-            !book.row(&keys[0]).keeps_sealed && !book.is_shut(book.any_number(&number).unwrap())
+            !book.row(&keys[0]).keeps_sealed
+                && !book.has_unreadable_token(book.any_number(&number).unwrap())
         );
     }
 
     #[test]
-    fn a_number_that_meta_gives_another_id_keeps_its_mail_and_one_of_the_file_its_id() {
+    fn a_number_with_a_new_id_keeps_its_conversations_and_the_file_keeps_its_id() {
         let mut config = config();
         config.wabas.push(WabaSettings {
             id: "7".into(),
@@ -676,7 +689,8 @@ mod tests {
         config.numbers.push(config_number("918035737459", "1001"));
         let mut book = Book::read(config.admission(), Vec::new(), Timestamp::default()).0;
         let number = |n: &str| E164::parse(n).unwrap();
-        let made = |id: &str| Made { phone_number_id: id.into(), waba: None, of: "MA1".into() };
+        let made =
+            |id: &str| ConnectedNumber { phone_number_id: id.into(), waba: None, of: "MA1".into() };
         let (own, now) = (number("918035737458"), Timestamp::default());
         for id in ["77", "78", "79"] {
             book.connect_number((&own, made(id)), None, now).unwrap();
@@ -686,13 +700,16 @@ mod tests {
         };
         let ids = |spec: &NumberSpec| (spec.phone_number_id.to_string(), spec.mail_id.to_string());
         assert_eq!(ids(&spec(&book, &own)), ("79".to_owned(), "77".to_owned()));
-        // Nobody else's conversations are kept there.
+        // The old id stays reserved for this number's conversations.
         let other = number("918035737460");
-        assert_eq!(book.connect_number((&other, made("77")), None, now), Err(Elsewhere::Taken));
+        assert_eq!(
+            book.connect_number((&other, made("77")), None, now),
+            Err(ConnectRefusal::Taken)
+        );
         let of_file = number("918035737459");
         let refused = book.connect_number((&of_file, made("1002")), None, now);
-        assert_eq!(refused, Err(Elsewhere::InFile("1001".into())));
-        // The file itself may name another one.
+        assert_eq!(refused, Err(ConnectRefusal::InFile("1001".into())));
+        // The file itself may name another id.
         let row = book.row(&Key::Number(of_file.clone()));
         let setting = Setting {
             kind: SettingKind::Number,
@@ -710,11 +727,15 @@ mod tests {
     fn s0_27_s0_28_a_disconnected_number_is_in_no_table() {
         let mut book = book();
         let number = E164::parse("918035737458").unwrap();
-        let made = Made { phone_number_id: "77".into(), waba: Some("7".into()), of: "MA1".into() };
+        let made = ConnectedNumber {
+            phone_number_id: "77".into(),
+            waba: Some("7".into()),
+            of: "MA1".into(),
+        };
         book.connect_waba(&"7".into(), &"MA1".into(), None).unwrap();
         book.connect_number((&number, made), Some(Secret::new("n")), Timestamp::from_secs(1))
             .unwrap();
-        book.give_waba(&"7".into(), &"SA1".into());
+        book.assign_waba(&"7".into(), &"SA1".into());
         assert_eq!(
             (book.specs().numbers.len(), book.specs().numbers[0].account.as_str()),
             (1, "SA1")

@@ -1,4 +1,5 @@
-//! What can be set of a number while the node runs, and what Meta last told of it: the number's row in the store.
+//! The settings of a number that can be changed at run time, and its last known state at Meta. Both
+//! are stored in the number's row.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +8,7 @@ use crate::admission::settings::NumberSettings;
 use model::{AppId, AuthId, PhoneNumberId, Timestamp, WabaId};
 use xml::ast::DocUrl;
 
-/// A number's row. What an older version did not write has its default.
+/// The stored form of a number. Fields missing in rows of older versions get their defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NumberSet {
@@ -19,37 +20,40 @@ pub struct NumberSet {
     pub answer: Link,
     pub fallback: Link,
     pub hangup: Link,
-    /// Where messages and their statuses go, with [`Configuration::Webhook`].
+    /// Receives messages and statuses under [`Configuration::Webhook`].
     pub webhook_url: Option<DocUrl>,
-    /// None: `limits.calls_per_number`.
+    /// `None` for `limits.calls_per_number`.
     pub calls_per_number: Option<u32>,
-    /// A user's call lets the business call back, as it was set here; none: as Meta has it.
+    /// Whether a user's call permits the business to call back. `None` to leave Meta's setting
+    /// alone.
     pub callback_permission: Option<bool>,
-    /// Its agent answers nobody just now.
+    /// Whether its AI agent is switched off.
     pub inactive: bool,
-    /// Nothing comes in and nothing goes out; Meta knows nothing of it.
+    /// Whether the number takes and places no calls and messages. Meta is not informed.
     pub disconnected: bool,
     pub registration: Registration,
-    pub told: Told,
-    /// Where it was connected here and does not stand in the configuration.
-    pub made: Option<Made>,
-    /// Meta's first id of it, under which its conversations are kept; none: the one that it has.
+    #[serde(rename = "told")]
+    pub at_meta: MetaState,
+    /// Set if the number was connected at run time and is not in the configuration.
+    pub made: Option<ConnectedNumber>,
+    /// Meta's first id of the number, under which its conversations are stored. `None` if it is the
+    /// current one.
     pub first_id: Option<PhoneNumberId>,
 }
 
-/// Who handles what comes to a number.
+/// Who handles the calls and messages of a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Configuration {
-    /// The customer's backend.
+    /// The customer's server.
     #[default]
     Webhook,
-    /// An agent.
+    /// An AI agent.
     Agent,
 }
 
 impl Configuration {
-    /// The word of the API.
+    /// The word in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
@@ -58,63 +62,64 @@ impl Configuration {
     }
 }
 
-/// A number that was connected here.
+/// A number that was connected at run time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
+pub struct ConnectedNumber {
     pub phone_number_id: PhoneNumberId,
     pub waba: Option<WabaId>,
     pub of: AuthId,
 }
 
-/// How far registering with Meta's Cloud API is.
+/// The state of the registration with Meta's Cloud API.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum Registration {
-    /// Nobody has tried here.
+    /// Never requested on this node.
     #[default]
     None,
     Running,
     Registered,
     Failed {
         reason: String,
-        /// Sooner it is not tried again.
+        /// The earliest time of the next attempt.
         again: Timestamp,
     },
 }
 
-/// What Meta says of a number.
+/// The state of a number at Meta.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Told {
+pub struct MetaState {
     pub verified_name: String,
-    /// `CLOUD_API`, `ON_PREMISE`, `NOT_APPLICABLE`; empty: not asked yet.
+    /// `CLOUD_API`, `ON_PREMISE` or `NOT_APPLICABLE`. Empty if not yet fetched.
     pub platform_type: String,
-    /// `GREEN`, `YELLOW`, `RED`, `UNKNOWN`; empty: not asked yet.
+    /// `GREEN`, `YELLOW`, `RED` or `UNKNOWN`. Empty if not yet fetched.
     pub quality_rating: String,
     pub status: String,
-    /// When it was last asked.
+    /// When it was last fetched.
     pub synced: Option<Timestamp>,
-    /// Its token was refused when it was last asked.
+    /// Whether Meta rejected the token at the last fetch.
     pub token_invalid: bool,
-    /// Why our app could not be subscribed to its WABA: nothing of it may come here.
+    /// Why the app could not be subscribed to the WABA. Its webhooks may not arrive.
     pub unsubscribed: Option<String>,
     pub calling: Calling,
 }
 
-/// Calling settings at Meta (`meta-calling.md` §4.4), as far as they are known.
+/// Known [calling settings](docs/reference/meta.md#calling-settings) at Meta.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Calling {
     pub enabled: Option<bool>,
     pub callback_permission: Option<bool>,
-    /// With it on, calls go elsewhere.
+    /// If on, calls go to a SIP server instead.
     pub sip: Option<bool>,
-    /// With it calls have no sound here.
+    /// If on, calls have no audio on this node.
     pub sdes: Option<bool>,
     pub restricted: Option<bool>,
 }
 
-/// What Meta has otherwise than it was set here; fields are there where they differ.
+/// Differences between Meta's settings and those set here. Each field holds Meta's value if it
+/// differs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drift {
     pub calling_enabled: Option<bool>,
@@ -124,14 +129,14 @@ pub struct Drift {
 }
 
 impl Drift {
-    /// Whether Meta has something else at all.
+    /// Whether any setting differs.
     pub fn is_some(&self) -> bool {
         *self != Self::default()
     }
 }
 
 impl NumberSet {
-    /// Lays over it what the configuration names.
+    /// Applies the keys that the configuration sets.
     pub(super) fn overlay(&mut self, file: &NumberSettings) {
         if !file.alias.is_empty() {
             self.alias.clone_from(&file.alias);
@@ -160,9 +165,9 @@ impl NumberSet {
         }
     }
 
-    /// What Meta has otherwise, as far as it has told.
+    /// Compares Meta's known settings with those set here.
     pub fn drift(&self) -> Drift {
-        let calling = &self.told.calling;
+        let calling = &self.at_meta.calling;
         let wanted = self.callback_permission.or(calling.callback_permission);
         Drift {
             calling_enabled: calling.enabled.filter(|is| *is != self.calling_enabled),
@@ -172,20 +177,25 @@ impl NumberSet {
         }
     }
 
-    /// Whether it can have an agent, and answers through Meta's Cloud API.
+    /// Whether the number is on Meta's Cloud API, which an AI agent requires.
     pub fn is_cloud(&self) -> bool {
-        self.told.platform_type == "CLOUD_API"
+        self.at_meta.platform_type == "CLOUD_API"
     }
 
-    /// What people set, without what Meta says and what happens by itself: by it two states are told apart.
+    /// The settings that people change, without Meta's state and the registration. Used to detect
+    /// concurrent edits.
     pub fn panel(&self) -> Self {
-        Self { told: Told::default(), registration: Registration::default(), ..self.clone() }
+        Self {
+            at_meta: MetaState::default(),
+            registration: Registration::default(),
+            ..self.clone()
+        }
     }
 
-    /// How far registering is: `none`, `running`, `registered` or `failed`.
+    /// The word for the registration: `none`, `running`, `registered` or `failed`.
     pub fn registered(&self) -> &'static str {
         match &self.registration {
-            // By somebody else, or before.
+            // Registered elsewhere or earlier.
             Registration::None if self.is_cloud() => "registered",
             Registration::None => "none",
             Registration::Running => "running",
@@ -194,7 +204,7 @@ impl NumberSet {
         }
     }
 
-    /// Forgets what has to be set anew after a disconnect (S0.28).
+    /// Clears the settings that do not survive a disconnect.
     pub(super) fn disconnect(&mut self) {
         self.disconnected = true;
         self.calling_enabled = false;
@@ -207,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_of_an_older_version_is_read_and_drift_is_what_differs() {
+    fn reads_rows_of_older_versions_and_reports_drift() {
         let mut set: NumberSet =
             serde_json::from_str(r#"{"alias":"Desk","app":null,"added":7}"#).unwrap();
         assert_eq!(
@@ -216,7 +226,7 @@ mod tests {
         );
         assert!(!set.drift().is_some(), "Meta has said nothing yet");
         let on = Some(true);
-        set.told.calling =
+        set.at_meta.calling =
             Calling { enabled: on, callback_permission: on, sip: on, sdes: on, restricted: None };
         assert_eq!(set.drift(), Drift { calling_enabled: Some(true), ..Drift::default() });
         (set.calling_enabled, set.callback_permission) = (true, Some(false));

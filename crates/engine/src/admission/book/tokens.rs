@@ -1,8 +1,8 @@
-//! Auth tokens that take one another's place while the node runs: the new one signs and authenticates beside the one
-//! before it until an end that is told, or until somebody ends it.
+//! Rotation of auth tokens at run time. The new token and the one before it both sign and
+//! authenticate until the overlap ends, by time or by request.
 //!
-//! The configuration's token is where an account of its begins. One that was made here counts in its place as long as the
-//! configuration names the token that it took the place of; another one there wins, as it does for all that it names.
+//! A token created at run time replaces the configuration's for as long as the configuration names
+//! the token that it replaced. Another token in the configuration wins.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,25 +13,27 @@ use model::Secret;
 use model::{AuthId, Timestamp};
 use store::{Setting, SettingKind};
 
-/// An account's token that was made here.
+/// A token that was created at run time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotated {
-    /// A digest of the configuration's token then; none: the account is not in the configuration.
+    /// A digest of the configuration's token at that time. `None` if the account is not in the
+    /// configuration.
     pub(super) instead_of: Option<String>,
-    /// Until then the one before it authenticates and signs too; none: it does so no more.
+    /// The end of the overlap with the token before it. `None` if it has ended.
     pub until: Option<Timestamp>,
 }
 
-/// Why a token did not take another's place.
+/// Why a token was not rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotRotated {
-    /// There is no such account.
+pub enum RotateError {
+    /// No such account.
     Nobody,
-    /// The one before it still counts: until then, or as long as the configuration names it.
+    /// The previous token is still valid, until this time or for as long as the configuration names
+    /// it.
     Overlap(Option<Timestamp>),
 }
 
-/// What a row's secret holds of an account whose token was made here.
+/// The content of the sealed secret in the row of an account with a rotated token.
 #[derive(Serialize, Deserialize)]
 struct Sealed {
     /// Newest first.
@@ -40,7 +42,7 @@ struct Sealed {
 }
 
 impl Account {
-    /// What its row has to seal: nothing that the configuration has.
+    /// The secret to seal in the row. It contains no token that is only in the configuration.
     pub(super) fn sealed(&self) -> Option<Secret> {
         let Some(rotated) = &self.rotated else {
             return self.tokens.first().filter(|_| !self.in_file).cloned();
@@ -52,24 +54,25 @@ impl Account {
 }
 
 impl Book {
-    /// Gives an account this token; the one before it counts too until then.
+    /// Makes `token` the token of an account. The one before it stays valid until `until`.
     ///
     /// # Errors
-    /// There is none, or two tokens count already.
+    ///
+    /// Returns an error if the account does not exist or two tokens are valid already.
     pub fn rotate_token(
         &mut self,
         id: &AuthId,
         token: Secret,
         until: Timestamp,
-    ) -> Result<Vec<Key>, NotRotated> {
-        let account = self.accounts.get_mut(id).ok_or(NotRotated::Nobody)?;
+    ) -> Result<Vec<Key>, RotateError> {
+        let account = self.accounts.get_mut(id).ok_or(RotateError::Nobody)?;
         let (1, Some(before)) = (account.tokens.len(), account.tokens.first()) else {
-            return Err(NotRotated::Overlap(
+            return Err(RotateError::Overlap(
                 account.rotated.as_ref().and_then(|rotated| rotated.until),
             ));
         };
         let instead_of = match &account.rotated {
-            // What the configuration has is what it was.
+            // The configuration still has the token it had.
             Some(rotated) => rotated.instead_of.clone(),
             None => account.in_file.then(|| digest(before)),
         };
@@ -78,7 +81,8 @@ impl Book {
         Ok(vec![Key::Account(id.clone())])
     }
 
-    /// Only an account's newest token counts from now on. `None`: there is no other that was made here.
+    /// Ends the overlap, so that only the newest token is valid. Returns `None` without an overlap
+    /// of tokens created at run time.
     pub fn end_overlap(&mut self, id: &AuthId) -> Option<Vec<Key>> {
         let account = self.accounts.get_mut(id)?;
         let rotated = account.rotated.as_mut().filter(|rotated| rotated.until.is_some())?;
@@ -87,8 +91,8 @@ impl Book {
         Some(vec![Key::Account(id.clone())])
     }
 
-    /// Accounts whose token before counts no more from now on.
-    pub fn overlaps_over(&self, now: Timestamp) -> Vec<AuthId> {
+    /// Accounts with an overlap that has ended by `now`.
+    pub fn ended_overlaps(&self, now: Timestamp) -> Vec<AuthId> {
         let over = |account: &&Account| {
             account
                 .rotated
@@ -101,7 +105,8 @@ impl Book {
 }
 
 impl Reading<'_> {
-    /// An account's tokens: the configuration's, or, where they still count, those that were made here.
+    /// The tokens of an account: those created at run time if they are still valid, or else the
+    /// configuration's.
     pub(super) fn tokens_of_file(
         &mut self,
         file: &AccountSettings,
@@ -115,23 +120,23 @@ impl Reading<'_> {
         let (Some(setting), Some(row)) = (setting, row.filter(|row| row.rotated)) else {
             return (own(), None);
         };
-        let Some((tokens, rotated)) = self.made_here(&row, setting.secret.as_ref()) else {
-            self.pass_over(
+        let Some((tokens, rotated)) = self.unseal_rotated(&row, setting.secret.as_ref()) else {
+            self.skip(
                 setting,
-                "its auth token can't be opened with this store.secret_key: the configuration's counts",
+                "its auth token is sealed with another store.secret_key; using the configuration's",
             );
             return (own(), None);
         };
         if rotated.instead_of.as_ref() != Some(&digest(&file.auth_token)) {
-            let why = "the configuration names another auth_token than when one was made over the API: it counts";
-            self.pass_over(setting, why);
+            let why = "the configuration's auth_token has changed since one was created over the API; using the configuration's";
+            self.skip(setting, why);
             return (own(), None);
         }
         (tokens, Some(rotated))
     }
 
-    /// The tokens that a row has sealed.
-    pub(super) fn made_here(
+    /// The tokens sealed in a row.
+    pub(super) fn unseal_rotated(
         &self,
         row: &AccountRow,
         secret: Option<&Secret>,
@@ -144,7 +149,7 @@ impl Reading<'_> {
         (!tokens.is_empty()).then_some((tokens, rotated))
     }
 
-    /// The row of an account, before it is taken.
+    /// The row of an account, which stays in place.
     pub(super) fn row_of(&self, id: &AuthId) -> Option<Setting> {
         self.settings.get(&(SettingKind::Account, id.to_string())).cloned()
     }
@@ -191,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_takes_anothers_place_and_the_file_wins_once_it_names_another() {
+    fn a_rotated_token_is_used_until_the_file_names_another() {
         let (now, until, later) =
             (Timestamp::from_secs(10), Timestamp::from_secs(20), Timestamp::from_secs(30));
         let mut book = Book::read(file("first").admission(), Vec::new(), now).0;
@@ -201,26 +206,26 @@ mod tests {
         );
         assert_eq!(tokens(&book), ["second", "first"]);
         let again = book.rotate_token(&ID.into(), Secret::new("third"), until);
-        assert_eq!(again, Err(NotRotated::Overlap(Some(until))));
+        assert_eq!(again, Err(RotateError::Overlap(Some(until))));
         let row = stored(&book);
         assert!(!row.body.contains("second") && !row.body.contains("first"), "{}", row.body);
         let read = |file: &Config, now| {
-            let (book, _, passed_over) = Book::read(file.admission(), vec![row.clone()], now);
-            (tokens(&book), passed_over.len())
+            let (book, _, skipped) = Book::read(file.admission(), vec![row.clone()], now);
+            (tokens(&book), skipped.len())
         };
         assert_eq!(read(&file("first"), now), (vec!["second".to_owned(), "first".to_owned()], 0));
         assert_eq!(
             read(&file("first"), later),
             (vec!["second".to_owned()], 0),
-            "its end came while nobody was there"
+            "the overlap ended while the node was down"
         );
         assert_eq!(read(&file("other"), now), (vec!["other".to_owned()], 1));
         let (other, writes, _) = Book::read(file("other").admission(), vec![row.clone()], now);
         assert_eq!(writes.len(), 1, "and is forgotten with it");
         assert_eq!(tokens(&other), ["other"]);
 
-        assert_eq!(book.overlaps_over(now), []);
-        assert_eq!(book.overlaps_over(until), [ID.into()]);
+        assert_eq!(book.ended_overlaps(now), []);
+        assert_eq!(book.ended_overlaps(until), [ID.into()]);
         assert!(book.end_overlap(&ID.into()).is_some() && book.end_overlap(&ID.into()).is_none());
         assert_eq!(tokens(&book), ["second"]);
         book.rotate_token(&ID.into(), Secret::new("third"), until).unwrap();

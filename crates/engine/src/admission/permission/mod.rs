@@ -1,7 +1,9 @@
-//! A user's consent to be called by a business number (`meta-calling.md` §6, L13–L17, L20).
+//! Consent of users to be called by a business number, as described in
+//! `docs/reference/meta.md#permissions`.
 //!
-//! [`Pair`] is the state machine of one (business number, user): pure, its time and its [`Rules`] come in. `window`
-//! counts what happened in the last day or week. [`Consents`] holds the pairs of a node, and who is on the line with whom.
+//! [`Pair`] is the state machine of one business number and one user. It is pure: time and
+//! [`Rules`] are arguments. `window` counts the events of the last day or week. [`Consents`] holds
+//! the pairs of a node and tracks which have a live call.
 
 mod pair;
 mod table;
@@ -9,5 +11,10 @@ mod table;
 mod tests;
 mod window;
 
-pub use pair::{Counter, Event, Pair, Refusal, Reply, Rules, State, Told, View, Why};
-pub use table::{Asking, Consents, Engaged, Full, Hearer, PairKey, Stored, Taken, Unclaimed};
+pub use pair::{
+    Counter, Event, GraphPermission, Pair, Refusal, RefusalReason, Reply, Rules, State, View,
+};
+pub use table::{
+    AppliedEvent, ClaimError, Consents, Engaged, Full, PairKey, PermissionListener, RequestGuard,
+    Stored,
+};

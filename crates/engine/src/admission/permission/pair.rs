@@ -1,8 +1,10 @@
-//! The state machine of one (business number, user): what the user agreed to, what was used of it, what was missed.
+//! The state machine of one business number and one user: the user's permission, the requests and
+//! calls counted against the limits, and the missed calls.
 //!
-//! Every row of `meta-calling.md` §6.3 is an [`Event`]; [`Pair::may_call`] and [`Pair::may_request`] decide, naming the
-//! rule that refuses and when it will not any more. Meta has the last word: what it says overwrites what was counted
-//! here, which only ever refuses earlier.
+//! Each row of the table in `docs/reference/meta.md#permission-states` is an [`Event`].
+//! [`Pair::may_call`] and [`Pair::may_request`] check the limits; a refusal names the rule and when
+//! it ends. Meta is authoritative: its values overwrite the local counts, which can only refuse
+//! earlier.
 
 use std::time::Duration;
 
@@ -14,25 +16,27 @@ use model::{PermissionStatus, Timestamp};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
-/// An expiration further ahead counts as none given (§6.2): it is in milliseconds, or a mistake.
+/// An expiration further ahead than this is ignored. It is in milliseconds, or a mistake.
 const EXPIRATION_AHEAD_MAX: Duration = Duration::from_secs(400 * 86_400);
-/// By how much Meta's clock and ours may differ: a reply that much older than a change of our own is no older one.
+/// Tolerated difference between Meta's clock and the node's, in microseconds. A reply this much
+/// older than a local change is not outdated.
 const CLOCKS_APART_MAX: i64 = 120_000_000;
-/// A reply from further ahead of our clock than that is taken to be from then: it would bar all later ones.
+/// A reply further ahead of the node's clock is dated back to this, or it would outdate all later
+/// ones.
 const REPLY_AHEAD_MAX: Duration = Duration::from_secs(300);
 
-/// The numbers of the rules: `[permissions]`, with a number's own laid over.
+/// The limits: `[permissions]`, with the number's own values applied.
 pub type Rules = Permissions;
 
-/// What the user allows, as it stands at some moment.
+/// The user's permission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum State {
     #[default]
     None,
-    /// Asked, and not answered yet.
+    /// Requested and not yet answered.
     Requested,
-    /// Until just before then.
+    /// Valid until just before `until`.
     Temporary {
         until: Timestamp,
     },
@@ -40,7 +44,7 @@ pub enum State {
 }
 
 impl State {
-    /// The word of the number API.
+    /// The word in the number API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -55,36 +59,38 @@ impl State {
     }
 }
 
-/// What happened to a pair.
+/// An event of a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Graph took our request, or is about to be asked to take it.
+    /// A permission request was sent, or is about to be.
     Requested,
-    /// The latest of those did not reach the user, and counts no more.
+    /// The latest request failed and no longer counts.
     Withdrawn,
-    /// The user's answer, or Meta's in their name, sent at `at` by Meta's clock (none: now).
+    /// The user's reply, or Meta's on the user's behalf, sent at `at` by Meta's clock. `None` means
+    /// now.
     Replied { at: Option<Timestamp>, reply: Reply },
-    /// The user called the business, and was answered.
+    /// The user called the business and the call was answered.
     UserConnected,
-    /// The user took our call.
+    /// The user answered an outbound call.
     Connected,
-    /// The user rejected our call, did not answer it, or was not reached after it rang.
+    /// The user rejected an outbound call, did not answer it, or was not reached after it rang.
     Unanswered,
-    /// Graph refused a call: there is no permission (138006).
+    /// Graph refused a call for lack of a permission (138006).
     NoPermission,
-    /// Graph refused a call: as many were connected as may be (138012), until then.
+    /// Graph refused a call until the given time, because the limit of connected calls is reached
+    /// (138012).
     CallsUsedUp { until: Option<Timestamp> },
-    /// Graph knows more than this row: it refused a request (138009), or may have sent one.
+    /// The local counts may be wrong: Graph refused a request (138009), or may have sent one.
     Doubted,
-    /// Graph's `call_permissions`.
-    Told(Told),
+    /// Graph's answer to `call_permissions`.
+    GraphReport(GraphPermission),
 }
 
-/// A `call_permission_reply` (§6.2).
+/// A `call_permission_reply`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "response", rename_all = "lowercase")]
 pub enum Reply {
-    /// `expiration` as it came; none: not given, or unreadable.
+    /// `expiration` as received, or `None` if missing or unreadable.
     Accept {
         permanent: bool,
         expiration: Option<Timestamp>,
@@ -92,52 +98,54 @@ pub enum Reply {
     Reject,
 }
 
-/// What Graph says of a pair (§4.2).
+/// Graph's answer to `call_permissions` about a pair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    /// [`State::Requested`] never comes from there; a temporary one may come without its end.
+pub struct GraphPermission {
+    /// Graph never reports [`State::Requested`]. A temporary permission may lack its end.
     pub status: PermissionStatus,
-    /// When Graph was asked: a reply of the user's that came since is newer. None: just now.
+    /// When the request was sent to Graph, or `None` for now. A user's reply received since is
+    /// newer.
     pub asked: Option<Timestamp>,
     /// Connected calls in 24 hours.
     pub calls: Option<Counter>,
-    /// Requests in 24 hours.
+    /// Permission requests in 24 hours.
     pub requests_of_day: Option<Counter>,
-    /// Requests in seven days.
+    /// Permission requests in seven days.
     pub requests_of_week: Option<Counter>,
 }
 
-/// One of `limits[]`.
+/// An entry of `limits[]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
     pub used: u32,
-    /// When there is room again; only where it is used up.
+    /// When the next is allowed. Only set if the limit is reached.
     pub room_at: Option<Timestamp>,
 }
 
 /// Why a call or a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Why {
+pub enum RefusalReason {
     /// The user was never asked.
     NotAsked,
-    /// Asked, not answered yet.
+    /// The user has not answered yet.
     NotAnswered,
     Rejected,
-    /// The permission or the request has run out.
+    /// The permission or the request has expired.
     Expired,
-    /// So many calls in a row were missed that Meta took it back.
+    /// Meta revoked the permission after too many missed calls in a row.
     Revoked,
-    /// Meta says so.
-    ToldByMeta,
-    /// As many calls were connected in 24 hours as may be.
+    /// Meta reported no permission.
+    #[serde(rename = "told_by_meta")]
+    ReportedByMeta,
+    /// The limit of connected calls in 24 hours is reached.
     DailyLimit,
-    /// As many requests were sent as may be.
+    /// The limit of permission requests is reached.
     RequestLimit,
 }
 
-impl Why {
-    /// The word in answers and logs.
+impl RefusalReason {
+    /// The word in API responses and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotAsked => "not_asked",
@@ -145,87 +153,91 @@ impl Why {
             Self::Rejected => "rejected",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
-            Self::ToldByMeta => "told_by_meta",
+            Self::ReportedByMeta => "told_by_meta",
             Self::DailyLimit => "daily_limit",
             Self::RequestLimit => "request_limit",
         }
     }
 }
 
-/// A rule that says no, and when it will not any more; none: a time can't do it, or it is not known.
+/// A rule that refuses. `again` is when it will no longer, or `None` if that is unknown or does not
+/// depend on time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    pub why: Why,
+    pub why: RefusalReason,
     pub again: Option<Timestamp>,
 }
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.why {
-            Why::NotAsked => "the user has not been asked for permission to be called",
-            Why::NotAnswered => "the user has not answered the request for permission yet",
-            Why::Rejected => "the user does not want to be called",
-            Why::Expired => "the user's permission has expired",
-            Why::Revoked => {
+            RefusalReason::NotAsked => "the user has not been asked for permission to be called",
+            RefusalReason::NotAnswered => {
+                "the user has not answered the request for permission yet"
+            }
+            RefusalReason::Rejected => "the user does not want to be called",
+            RefusalReason::Expired => "the user's permission has expired",
+            RefusalReason::Revoked => {
                 "the user missed so many calls in a row that the permission was revoked"
             }
-            Why::ToldByMeta => "Meta knows of no permission of this user",
-            Why::DailyLimit => {
+            RefusalReason::ReportedByMeta => "Meta knows of no permission of this user",
+            RefusalReason::DailyLimit => {
                 "daily_limit: as many calls were connected in 24 hours as are allowed"
             }
-            Why::RequestLimit => "as many requests were sent as are allowed",
+            RefusalReason::RequestLimit => "as many requests were sent as are allowed",
         })?;
         self.again.map_or(Ok(()), |at| write!(f, "; the next is allowed at {at}"))
     }
 }
 
-/// What the number API shows of a pair.
+/// A pair in the number API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     pub state: State,
     pub missed: u32,
-    /// So many were missed that Meta asks the user whether they still want calls.
+    /// Whether enough calls were missed that Meta asks the user whether to go on receiving them.
     pub warned: bool,
-    /// Calls that may be connected yet; 0 without a permission.
+    /// Calls that may still be connected; 0 without a permission.
     pub calls_left: u32,
-    /// Where none is left and a time will help.
+    /// When the next call is allowed, if none is left and waiting helps.
     pub next_call: Option<Timestamp>,
     pub requests_left: u32,
     pub next_request: Option<Timestamp>,
-    /// Whether the state is as Meta told it.
+    /// Whether the state was reported by Meta.
     pub by_meta: bool,
-    /// When Graph was asked last.
+    /// When Graph was last asked.
     pub checked: Option<Timestamp>,
 }
 
-/// A (business number, user), as it is kept.
+/// The stored state of one business number and one user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pair {
     #[serde(flatten)]
     state: State,
-    /// Why the state is none.
-    lost: Option<Why>,
-    /// When the request that is open was sent.
+    /// Why the permission is missing.
+    lost: Option<RefusalReason>,
+    /// When the open request was sent.
     request: Option<Timestamp>,
     requests: Times,
     connected: Times,
     misses: u32,
-    /// The last change, by Meta's clock: older replies change nothing.
+    /// The last change by Meta's clock. Older replies are ignored.
     changed: Option<Timestamp>,
-    /// When the last reply that changed it came, by our clock.
-    heard: Option<Timestamp>,
+    /// When the last effective reply was received, by the node's clock.
+    #[serde(rename = "heard")]
+    replied_at: Option<Timestamp>,
     checked: Option<Timestamp>,
-    /// Graph contradicted this row: it may be asked once.
+    /// Graph contradicted this state, so Graph may be asked once.
     doubtful: bool,
     by_meta: bool,
-    /// Meta's own word for when calls, and requests, are allowed again.
+    /// Meta's own times at which calls and requests are allowed again.
     no_call_before: Option<Timestamp>,
     no_request_before: Option<Timestamp>,
 }
 
 impl Pair {
-    /// The state at `now`: what has run out is none.
+    /// The state at `now`. An expired state is [`State::None`].
     pub fn state(&self, rules: &Rules, now: Timestamp) -> State {
         match self.state {
             State::Temporary { until } if now >= until => State::None,
@@ -239,51 +251,54 @@ impl Pair {
             .is_some_and(|sent| now.since(sent) < Duration::from_secs(rules.request_seconds))
     }
 
-    /// May a call to the user go out, as far as their permission goes (L15–L17)?
+    /// Checks whether the user's permission allows a call: permission granted and not revoked,
+    /// daily limit of connected calls not reached.
     ///
     /// # Errors
-    /// The rule that forbids it.
+    ///
+    /// Returns the rule that refuses it.
     pub fn may_call(&self, rules: &Rules, now: Timestamp) -> Result<(), Refusal> {
         if !rules.enforce {
             return Ok(());
         }
         let state = self.state(rules, now);
         if !state.is_granted() {
-            return Err(Refusal { why: self.why_none(state), again: None });
+            return Err(Refusal { why: self.reason_for_none(state), again: None });
         }
         let room = self.connected.room_at(now, DAY, rules.calls_per_day);
-        refuse(Why::DailyLimit, [room], self.no_call_before, now)
+        refuse(RefusalReason::DailyLimit, [room], self.no_call_before, now)
     }
 
-    fn why_none(&self, state: State) -> Why {
+    fn reason_for_none(&self, state: State) -> RefusalReason {
         match (state, self.state) {
-            (State::Requested, _) => Why::NotAnswered,
-            (_, State::Temporary { .. } | State::Requested) => Why::Expired,
-            _ => self.lost.unwrap_or(Why::NotAsked),
+            (State::Requested, _) => RefusalReason::NotAnswered,
+            (_, State::Temporary { .. } | State::Requested) => RefusalReason::Expired,
+            _ => self.lost.unwrap_or(RefusalReason::NotAsked),
         }
     }
 
-    /// May the user be asked for permission (L13, L14)?
+    /// Checks whether the user may be asked for permission, by the limits per day and per week.
     ///
     /// # Errors
-    /// The rule that forbids it.
+    ///
+    /// Returns the rule that refuses it.
     pub fn may_request(&self, rules: &Rules, now: Timestamp) -> Result<(), Refusal> {
         if !rules.enforce {
             return Ok(());
         }
         let of_day = self.requests.room_at(now, DAY, rules.requests_per_day);
         let of_week = self.requests.room_at(now, WEEK, rules.requests_per_week);
-        refuse(Why::RequestLimit, [of_day, of_week], self.no_request_before, now)
+        refuse(RefusalReason::RequestLimit, [of_day, of_week], self.no_request_before, now)
     }
 
-    /// Takes in what happened. `false`: it is a reply older than what is known, and changes nothing.
+    /// Applies an event. Returns `false` if it is an outdated reply, which changes nothing.
     pub fn apply(&mut self, rules: &Rules, now: Timestamp, event: Event) -> bool {
         match event {
             Event::Requested => {
                 self.requests.add(now, now, WEEK);
                 self.request = Some(now);
                 if !self.state(rules, now).is_granted() {
-                    // Why there was none is true again where it is withdrawn.
+                    // The reason is kept, because a withdrawal restores it.
                     self.set(State::Requested, self.lost, false);
                 }
             }
@@ -294,7 +309,7 @@ impl Pair {
                     self.set(State::None, self.lost, false);
                 }
             }
-            Event::Replied { at, reply } => return self.replied(rules, now, at, reply),
+            Event::Replied { at, reply } => return self.apply_reply(rules, now, at, reply),
             Event::UserConnected => self.forget_requests(),
             Event::Connected => {
                 self.connected.add(now, now, DAY);
@@ -305,42 +320,42 @@ impl Pair {
                 self.misses = self.misses.saturating_add(1);
                 let revoked = rules.revoke_after > 0 && self.misses >= rules.revoke_after;
                 if revoked && self.state(rules, now).is_granted() {
-                    self.set(State::None, Some(Why::Revoked), false);
-                    self.changed_here(now);
+                    self.set(State::None, Some(RefusalReason::Revoked), false);
+                    self.record_local_change(now);
                 }
             }
             Event::NoPermission => {
-                self.set(State::None, Some(Why::ToldByMeta), true);
+                self.set(State::None, Some(RefusalReason::ReportedByMeta), true);
                 self.doubtful = true;
-                self.changed_here(now);
+                self.record_local_change(now);
             }
             Event::CallsUsedUp { until } => {
                 self.no_call_before =
                     until.filter(|until| *until > now).map(|until| until.min(now.plus(DAY)));
             }
             Event::Doubted => self.doubtful = true,
-            Event::Told(told) => self.told(rules, now, &told),
+            Event::GraphReport(report) => self.apply_report(rules, now, &report),
         }
         true
     }
 
-    fn set(&mut self, state: State, lost: Option<Why>, by_meta: bool) {
+    fn set(&mut self, state: State, lost: Option<RefusalReason>, by_meta: bool) {
         (self.state, self.lost, self.by_meta) = (state, lost, by_meta);
     }
 
-    /// A connected call of either direction clears the count of requests (L13).
+    /// A connected call in either direction resets the count of requests.
     fn forget_requests(&mut self) {
         self.requests.clear();
         self.no_request_before = None;
     }
 
-    /// It changed by our own clock.
-    fn changed_here(&mut self, now: Timestamp) {
+    /// Records a change by the node's own clock.
+    fn record_local_change(&mut self, now: Timestamp) {
         let at = Timestamp::from_micros(now.micros().saturating_sub(CLOCKS_APART_MAX));
         self.changed = self.changed.max(Some(at));
     }
 
-    fn replied(
+    fn apply_reply(
         &mut self,
         rules: &Rules,
         now: Timestamp,
@@ -352,99 +367,105 @@ impl Pair {
             return false;
         }
         self.changed = Some(at);
-        self.heard = Some(now);
+        self.replied_at = Some(now);
         match reply {
-            Reply::Reject => self.set(State::None, Some(Why::Rejected), true),
-            Reply::Accept { permanent: true, .. } => self.granted(State::Permanent),
+            Reply::Reject => self.set(State::None, Some(RefusalReason::Rejected), true),
+            Reply::Accept { permanent: true, .. } => self.grant(State::Permanent),
             Reply::Accept { expiration, .. } => {
                 let usual = at.plus(Duration::from_secs(rules.temporary_seconds));
-                let sound = |until: &Timestamp| {
+                let is_plausible = |until: &Timestamp| {
                     until.micros() >= 0 && *until <= now.plus(EXPIRATION_AHEAD_MAX)
                 };
-                self.granted(State::Temporary { until: expiration.filter(sound).unwrap_or(usual) });
+                self.grant(State::Temporary {
+                    until: expiration.filter(is_plausible).unwrap_or(usual),
+                });
             }
         }
         true
     }
 
-    /// A new permission takes the place of the old one, and what was missed under that.
-    fn granted(&mut self, state: State) {
+    /// A new permission replaces the old one and resets the missed calls.
+    fn grant(&mut self, state: State) {
         self.set(state, None, true);
         self.misses = 0;
         self.request = None;
         self.doubtful = false;
     }
 
-    fn told(&mut self, rules: &Rules, now: Timestamp, told: &Told) {
+    fn apply_report(&mut self, rules: &Rules, now: Timestamp, report: &GraphPermission) {
         let before = self.state(rules, now);
-        let overtaken =
-            told.asked.is_some_and(|asked| self.heard.is_some_and(|heard| heard > asked));
-        match told.status {
-            // What Graph said before the user did.
+        let overtaken = report
+            .asked
+            .is_some_and(|asked| self.replied_at.is_some_and(|replied_at| replied_at > asked));
+        match report.status {
+            // The user replied after Graph was asked.
             _ if overtaken => {}
-            // Graph has no word for a request that is open.
+            // Graph does not report open requests.
             PermissionStatus::NoPermission if before == State::Requested => self.by_meta = true,
             PermissionStatus::NoPermission => {
-                let why = self.lost.filter(|_| before == self.state).unwrap_or(Why::ToldByMeta);
+                let why = self
+                    .lost
+                    .filter(|_| before == self.state)
+                    .unwrap_or(RefusalReason::ReportedByMeta);
                 self.set(State::None, Some(why), true);
             }
-            PermissionStatus::Permanent => self.told_granted(before, State::Permanent),
+            PermissionStatus::Permanent => self.grant_from_graph(before, State::Permanent),
             PermissionStatus::Temporary { until } => {
                 let known =
                     if let State::Temporary { until } = before { Some(until) } else { None };
                 let usual = || now.plus(Duration::from_secs(rules.temporary_seconds));
                 let until = until.or(known).unwrap_or_else(usual);
-                self.told_granted(before, State::Temporary { until });
+                self.grant_from_graph(before, State::Temporary { until });
             }
         }
         self.checked = Some(now);
         self.doubtful = false;
-        self.changed_here(now);
-        self.take_over(now, told);
+        self.record_local_change(now);
+        self.replace_counters(now, report);
     }
 
-    /// What was missed under another permission does not count against this one.
-    fn told_granted(&mut self, before: State, state: State) {
+    /// Calls missed under another permission do not count against this one.
+    fn grant_from_graph(&mut self, before: State, state: State) {
         let misses = if before == state { self.misses } else { 0 };
-        self.granted(state);
+        self.grant(state);
         self.misses = misses;
     }
 
-    /// Graph's counters take the place of ours. Of what we did not see we know only that it was in the window: it
-    /// counts as long as it might.
-    fn take_over(&mut self, now: Timestamp, told: &Told) {
+    /// Replaces local counts by Graph's. Of events that this node did not see only the window is
+    /// known, so they count for as long as they might.
+    fn replace_counters(&mut self, now: Timestamp, report: &GraphPermission) {
         let seen = |counter: &Counter, window: Duration| {
             let begun = |room: Timestamp| before(room, window).clamp(before(now, window), now);
             counter.room_at.map_or(now, begun)
         };
-        if let Some(calls) = &told.calls {
-            self.connected.take_over(calls.used, seen(calls, DAY), now, DAY);
+        if let Some(calls) = &report.calls {
+            self.connected.replace_count(calls.used, seen(calls, DAY), now, DAY);
             self.no_call_before = calls.room_at;
         }
         let of_week = |requests: &mut Times| {
-            if let Some(week) = &told.requests_of_week {
-                // A day ago at the latest: those of the last day have a counter of their own.
-                let latest = if told.requests_of_day.is_some() { before(now, DAY) } else { now };
-                requests.take_over(week.used, seen(week, WEEK).min(latest), now, WEEK);
+            if let Some(week) = &report.requests_of_week {
+                // At least a day ago, since the last day has its own counter.
+                let latest = if report.requests_of_day.is_some() { before(now, DAY) } else { now };
+                requests.replace_count(week.used, seen(week, WEEK).min(latest), now, WEEK);
             }
         };
         of_week(&mut self.requests);
-        if let Some(day) = &told.requests_of_day {
-            self.requests.take_over(day.used, seen(day, DAY), now, DAY);
+        if let Some(day) = &report.requests_of_day {
+            self.requests.replace_count(day.used, seen(day, DAY), now, DAY);
             of_week(&mut self.requests);
         }
-        if told.requests_of_day.is_some() || told.requests_of_week.is_some() {
+        if report.requests_of_day.is_some() || report.requests_of_week.is_some() {
             let of = |counter: &Option<Counter>| counter.and_then(|counter| counter.room_at);
-            self.no_request_before = of(&told.requests_of_day).max(of(&told.requests_of_week));
+            self.no_request_before = of(&report.requests_of_day).max(of(&report.requests_of_week));
         }
     }
 
-    /// Whether Graph said something that this row can't be right beside.
+    /// Whether Graph has contradicted this state.
     pub fn is_doubtful(&self) -> bool {
         self.doubtful
     }
 
-    /// Whether nothing of it is in force any more: as good as no row.
+    /// Whether nothing in this state is in force any more, so that it can be deleted.
     pub fn is_blank(&self, rules: &Rules, now: Timestamp) -> bool {
         let recently = |at: Option<Timestamp>, window| at.is_some_and(|at| now.since(at) < window);
         self.state(rules, now) == State::None
@@ -455,7 +476,7 @@ impl Pair {
             && !recently(self.checked, DAY)
     }
 
-    /// What the number API shows.
+    /// The pair in the number API.
     pub fn view(&self, rules: &Rules, now: Timestamp) -> View {
         let state = self.state(rules, now);
         let used = self.connected.count(now, DAY);
@@ -480,9 +501,9 @@ impl Pair {
     }
 }
 
-/// Refuses until every window has room and Meta's own time has come.
+/// Refuses until all windows allow the event and Meta's own time has passed.
 fn refuse<const N: usize>(
-    why: Why,
+    why: RefusalReason,
     rooms: [Result<Option<Timestamp>, Never>; N],
     by_meta: Option<Timestamp>,
     now: Timestamp,

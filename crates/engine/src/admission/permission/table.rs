@@ -1,7 +1,9 @@
-//! The pairs of a node: what each user allows each business number, and who is on the line with whom.
+//! The pairs of a node: what each user permits each business number, and which pairs have a live
+//! call.
 //!
-//! Everything is in memory and answered at once, so that the gate can ask it; what changes goes to the store behind it.
-//! A user is named by their digits, or by their business-scoped id where they hide the number.
+//! Everything is in memory and answered without waiting, so that the gate can use it; changes are
+//! written to the store in the background. A user is identified by digits, or by the
+//! business-scoped id if the user hides the number.
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,12 +17,13 @@ use super::pair::{Event, Pair, Refusal, Reply, Rules, State, View};
 use model::{PhoneNumberId, Timestamp};
 use store::{PermissionReply, PermissionRow, PermissionWrite, Store, StoreError};
 
-/// Between two questions to Graph about one pair (`meta-calling.md` §4.2), in microseconds.
+/// Minimum time between two requests to Graph about one pair, in microseconds.
 const ASK_AGAIN: i64 = 60_000_000;
-/// Pairs that Graph was asked about are remembered up to here; past it the old ones are forgotten first.
+/// Maximum number of pairs for which the last request to Graph is remembered. Beyond it old ones
+/// are dropped.
 const ASKED_MAX: usize = 10_000;
 
-/// A (business number, user).
+/// A business number and a user.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PairKey {
     pub number: PhoneNumberId,
@@ -28,57 +31,57 @@ pub struct PairKey {
 }
 
 impl PairKey {
-    /// The pair of a number and a user: digits or a business-scoped id.
+    /// Creates a key. `user` is a user's digits or business-scoped id.
     pub fn new(number: &PhoneNumberId, user: &str) -> Self {
         Self { number: number.clone(), user: user.into() }
     }
 }
 
-/// Without the user's number (R22).
+/// Leaves out the user's number.
 impl fmt::Debug for PairKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PairKey({})", self.number)
     }
 }
 
-/// The pairs; one per node.
+/// The pairs of a node.
 #[derive(Default)]
 pub struct Consents {
     pairs: DashMap<PairKey, Pair>,
     /// Live calls by pair.
     live: Arc<DashMap<PairKey, u32>>,
-    /// When Graph was asked last.
+    /// When Graph was last asked.
     asked: DashMap<PairKey, Timestamp>,
-    /// Pairs whose user is being asked this moment.
+    /// Pairs with a permission request in progress.
     asking: DashSet<PairKey>,
-    /// Where pairs outlive the process.
+    /// Where pairs are stored, if anywhere.
     store: Option<Store>,
-    /// Who hears of it when a user allows something else than before.
-    told: OnceLock<Hearer>,
+    /// Called when a user's permission changes.
+    listener: OnceLock<PermissionListener>,
 }
 
-/// Hears what a pair's user allows from now on. Nothing here may block or wait.
-pub type Hearer = Box<dyn Fn(&PairKey, State) + Send + Sync>;
+/// Called with the new state when a user's permission changes. It must not block or wait.
+pub type PermissionListener = Box<dyn Fn(&PairKey, State) + Send + Sync>;
 
-/// Read from the store in one go.
+/// Rows per read from the store.
 const PAGE: u32 = 5_000;
 
-/// Something that was taken in.
-pub struct Taken {
-    /// `false`: it is older than what was known, and changed nothing.
+/// The effect of an event.
+pub struct AppliedEvent {
+    /// `false` if the event was outdated and changed nothing.
     pub changed: bool,
-    /// When it is in the store; none: nothing is kept.
+    /// Completes when the change is stored. `None` if nothing is stored.
     pub stored: Option<Stored>,
 }
 
-/// Ends when something is in the store: `false` if it can't come there.
+/// Completes when a change is stored, with `false` if it cannot be.
 pub type Stored = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// A reply that could not be kept: Meta is asked to come again.
+/// The store's queue is full, so the reply could not be stored. Meta is asked to send it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// A call that is up between a number and a user; ends with its drop.
+/// A live call between a number and a user. It ends when this is dropped.
 #[derive(Debug)]
 #[must_use = "a pair let go at once is free at once"]
 pub struct Engaged {
@@ -98,21 +101,21 @@ impl Drop for Engaged {
 
 /// Why a request was not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unclaimed {
-    /// One is on its way.
-    Asking,
+pub enum ClaimError {
+    /// Another request is in progress.
+    InProgress,
     Refused(Refusal),
 }
 
-/// A request to a user is on its way; ends with its drop.
+/// A permission request in progress. It ends when this is dropped.
 #[derive(Debug)]
 #[must_use = "a request let go at once is over at once"]
-pub struct Asking {
+pub struct RequestGuard {
     table: Arc<Consents>,
     key: PairKey,
 }
 
-impl Drop for Asking {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.table.asking.remove(&self.key);
     }
@@ -125,20 +128,22 @@ impl fmt::Debug for Consents {
 }
 
 impl Consents {
-    /// From now on, this hears of users who allow something else than before; the first who says so counts.
-    pub fn tell(&self, told: Hearer) {
-        let _ = self.told.set(told);
+    /// Sets the listener for changed permissions. Only the first is kept.
+    pub fn tell(&self, listener: PermissionListener) {
+        let _ = self.listener.set(listener);
     }
 
-    /// An empty table, kept nowhere.
+    /// Creates an empty table without a store.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The table that this store holds, kept there.
+    /// Loads the table from the store.
     ///
     /// # Errors
-    /// The store's. A row that can't be read is left out: Graph is asked about its pair.
+    ///
+    /// Returns an error if the store fails. An unreadable row is skipped; Graph is then asked about
+    /// its pair.
     pub async fn load(store: Store) -> Result<Self, StoreError> {
         let table = Self { store: None, ..Self::default() };
         let mut last: Option<(String, String)> = None;
@@ -153,7 +158,7 @@ impl Consents {
                         drop(table.pairs.insert(PairKey::new(&row.number, &row.user), pair))
                     }
                     Err(error) => {
-                        tracing::warn!(number = %row.number, %error, "a user's permission can't be read")
+                        tracing::warn!(number = %row.number, %error, "malformed permission row skipped")
                     }
                 }
             }
@@ -161,15 +166,16 @@ impl Consents {
         Ok(Self { store: Some(store), ..table })
     }
 
-    /// What is known of a pair.
+    /// The state of a pair, if there is any.
     pub fn pair(&self, key: &PairKey) -> Option<Pair> {
         self.pairs.get(key).map(|pair| pair.clone())
     }
 
-    /// May a call go out to the user, as far as their permission goes?
+    /// Checks whether the user's permission allows a call.
     ///
     /// # Errors
-    /// The rule that forbids it.
+    ///
+    /// Returns the rule that refuses it.
     pub fn may_call(&self, key: &PairKey, rules: &Rules, now: Timestamp) -> Result<(), Refusal> {
         match self.pairs.get(key) {
             Some(pair) => pair.may_call(rules, now),
@@ -177,10 +183,11 @@ impl Consents {
         }
     }
 
-    /// May the user be asked for permission?
+    /// Checks whether the user may be asked for permission.
     ///
     /// # Errors
-    /// The rule that forbids it.
+    ///
+    /// Returns the rule that refuses it.
     pub fn may_request(&self, key: &PairKey, rules: &Rules, now: Timestamp) -> Result<(), Refusal> {
         self.pairs.get(key).map_or_else(
             || Pair::default().may_request(rules, now),
@@ -188,48 +195,54 @@ impl Consents {
         )
     }
 
-    /// Counts a request that is about to go out, if it may; of two at the same moment, one is refused where there is room for one.
+    /// Counts a request that is about to be sent, if it is allowed. Concurrent requests never
+    /// exceed the limit.
     ///
     /// # Errors
-    /// The rule that forbids it, or that one is on its way.
+    ///
+    /// Returns the rule that refuses it, or that another request is in progress.
     pub fn claim_request(
         &self,
         key: &PairKey,
         rules: &Rules,
         now: Timestamp,
-    ) -> Result<Taken, Unclaimed> {
+    ) -> Result<AppliedEvent, ClaimError> {
         let pair = self.pairs.entry(key.clone()).or_default();
-        // Under the entry's lock: who begins one looks at the pair after that, and sees what is counted here.
+        // Checked under the entry's lock: a task that begins a request reads the pair afterwards
+        // and sees this count.
         if self.asking.contains(key) {
-            return Err(Unclaimed::Asking);
+            return Err(ClaimError::InProgress);
         }
-        pair.may_request(rules, now).map_err(Unclaimed::Refused)?;
+        pair.may_request(rules, now).map_err(ClaimError::Refused)?;
         Ok(self.change(key, pair, rules, now, Event::Requested))
     }
 
-    /// Begins a request whose end somebody waits for: nobody else may ask this user until the guard is dropped. `None`: one is on its
-    /// way. Whether it may be sent is to be asked after that.
-    pub fn begin_request(self: &Arc<Self>, key: &PairKey) -> Option<Asking> {
-        self.asking.insert(key.clone()).then(|| Asking { table: self.clone(), key: key.clone() })
+    /// Begins a request. The caller awaits its outcome. No other request to this user can begin
+    /// before the guard is dropped. Returns `None` if one is in progress. Check
+    /// [`Consents::may_request`] afterwards.
+    pub fn begin_request(self: &Arc<Self>, key: &PairKey) -> Option<RequestGuard> {
+        self.asking
+            .insert(key.clone())
+            .then(|| RequestGuard { table: self.clone(), key: key.clone() })
     }
 
-    /// What the number API shows.
+    /// The pair in the number API.
     pub fn view(&self, key: &PairKey, rules: &Rules, now: Timestamp) -> View {
         self.pairs
             .get(key)
             .map_or_else(|| Pair::default().view(rules, now), |pair| pair.view(rules, now))
     }
 
-    /// Takes in what happened to a pair. `false`: a reply older than what is known.
+    /// Applies an event. Returns `false` if it is an outdated reply.
     pub fn apply(&self, key: &PairKey, rules: &Rules, now: Timestamp, event: Event) -> bool {
         self.take(key, rules, now, event).changed
     }
 
-    /// [`Consents::apply`], and when it is in the store.
-    pub fn take(&self, key: &PairKey, rules: &Rules, now: Timestamp, event: Event) -> Taken {
-        // A user's call says nothing of a pair that nothing is known of.
+    /// Like [`Consents::apply`], and also returns when the change is stored.
+    pub fn take(&self, key: &PairKey, rules: &Rules, now: Timestamp, event: Event) -> AppliedEvent {
+        // A user's call does not create a pair.
         if event == Event::UserConnected && !self.pairs.contains_key(key) {
-            return Taken { changed: true, stored: None };
+            return AppliedEvent { changed: true, stored: None };
         }
         let pair = self.pairs.entry(key.clone()).or_default();
         self.change(key, pair, rules, now, event)
@@ -242,23 +255,24 @@ impl Consents {
         rules: &Rules,
         now: Timestamp,
         event: Event,
-    ) -> Taken {
+    ) -> AppliedEvent {
         let before = pair.state(rules, now);
         let changed = pair.apply(rules, now, event);
         let after = pair.state(rules, now);
-        // Under the entry's lock: rows come to the store in the order in which they changed. What finds no room there
-        // goes with the next change.
+        // Queued under the entry's lock, so that rows are stored in the order of their changes. A
+        // row that does not fit into the queue is written with the next change.
         let stored = self.keep(key, &pair, rules, now, None).unwrap_or_default();
         drop(pair);
-        self.tell_of(key, before, after);
-        Taken { changed, stored }
+        self.notify(key, before, after);
+        AppliedEvent { changed, stored }
     }
 
-    /// Takes in a user's reply, message `id` of Meta's, sent at `at` by Meta's clock. It is stored when it is on the
-    /// disk.
+    /// Applies a user's reply, which is Meta's message `id`, sent at `at` by Meta's clock. It is
+    /// synced to the disk when stored.
     ///
     /// # Errors
-    /// The store's queue is full. It may be taken in again.
+    ///
+    /// Returns an error if the store's queue is full. The reply may be applied again.
     pub fn reply(
         &self,
         key: &PairKey,
@@ -267,24 +281,24 @@ impl Consents {
         at: Option<Timestamp>,
         reply: Reply,
         id: &str,
-    ) -> Result<Taken, Full> {
+    ) -> Result<AppliedEvent, Full> {
         let mut pair = self.pairs.entry(key.clone()).or_default();
         let before = pair.state(rules, now);
         let changed = pair.apply(rules, now, Event::Replied { at, reply });
         let after = pair.state(rules, now);
-        // Words and numbers: there is nothing in it that JSON could not say.
+        // Serializing cannot fail: it contains only strings and numbers.
         let text = serde_json::to_string(&reply).unwrap_or_default();
         let reply = PermissionReply { message: id.to_owned(), reply: text, applied: changed };
         let stored = self.keep(key, &pair, rules, now, Some(reply));
         drop(pair);
-        // In memory it counts, also where it has to come again.
-        self.tell_of(key, before, after);
-        Ok(Taken { changed, stored: stored? })
+        // The reply is in force in memory even if Meta has to send it again.
+        self.notify(key, before, after);
+        Ok(AppliedEvent { changed, stored: stored? })
     }
 
-    fn tell_of(&self, key: &PairKey, before: State, after: State) {
-        if let Some(told) = self.told.get().filter(|_| before != after) {
-            told(key, after);
+    fn notify(&self, key: &PairKey, before: State, after: State) {
+        if let Some(listener) = self.listener.get().filter(|_| before != after) {
+            listener(key, after);
         }
     }
 
@@ -308,8 +322,8 @@ impl Consents {
         Ok(Some(Box::pin(async move { queued.await.is_ok() })))
     }
 
-    /// Whether Graph is to be asked about a pair now, and that it will be: nothing is known of it, or what is known
-    /// was contradicted (`always`: or somebody wants to know), and it was not asked within the last minute.
+    /// Whether to ask Graph about a pair now, and records that it was asked. True if the pair is
+    /// unknown or was contradicted, or with `always`, unless it was asked within the last minute.
     pub fn ask(&self, key: &PairKey, now: Timestamp, always: bool) -> bool {
         let known = self.pairs.get(key).is_some_and(|pair| !pair.is_doubtful());
         if known && !always {
@@ -332,13 +346,13 @@ impl Consents {
         }
     }
 
-    /// A call with the user is up, whoever began it.
+    /// Records a live call with the user, in either direction.
     pub fn engage(&self, key: PairKey) -> Engaged {
         *self.live.entry(key.clone()).or_default() += 1;
         Engaged { live: self.live.clone(), key }
     }
 
-    /// The same, unless one is up already (L9).
+    /// Like [`Consents::engage`], but returns `None` if a call is live already.
     pub fn engage_alone(&self, key: PairKey) -> Option<Engaged> {
         match self.live.entry(key.clone()) {
             Entry::Occupied(_) => return None,
@@ -347,17 +361,17 @@ impl Consents {
         Some(Engaged { live: self.live.clone(), key })
     }
 
-    /// Whether a call with the user is up.
+    /// Whether a call with the user is live.
     pub fn is_engaged(&self, key: &PairKey) -> bool {
         self.live.contains_key(key)
     }
 
-    /// Forgets a pair in memory; its row is its owner's to forget.
+    /// Removes a pair from memory. The caller deletes its row.
     pub fn forget(&self, key: &PairKey) {
         self.pairs.remove(key);
     }
 
-    /// Forgets pairs of which nothing is in force any more, by the rules of their numbers.
+    /// Removes pairs that are no longer in force under the rules of their numbers.
     pub fn forget_blank(&self, now: Timestamp, is_blank: impl Fn(&PhoneNumberId, &Pair) -> bool) {
         self.pairs.retain(|key, pair| {
             let blank = is_blank(&key.number, pair);

@@ -1,7 +1,7 @@
-//! How often something happened lately: times, and windows that slide over them (L13–L15).
+//! Counts events in sliding windows.
 //!
-//! A window includes the instant it begins and excludes the one it ends: what happened at `t` counts until just before
-//! `t` + its length.
+//! A window includes the instant at which it begins and excludes its end: an event at `t` counts
+//! until just before `t` plus the window's length.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use model::Timestamp;
 
-/// Times kept at most, the newest: a limit above it is left to Meta.
+/// Maximum number of times kept; the oldest are dropped. Limits above it are left to Meta.
 const KEPT_MAX: usize = 1_000;
 
 /// Times of one kind of event, oldest first.
@@ -18,7 +18,7 @@ const KEPT_MAX: usize = 1_000;
 pub(super) struct Times(Vec<Timestamp>);
 
 impl Times {
-    /// It happened. What is older than `kept` is forgotten.
+    /// Adds an event at `at` and drops events older than `kept`.
     pub(super) fn add(&mut self, at: Timestamp, now: Timestamp, kept: Duration) {
         self.0.retain(|t| now.since(*t) < kept);
         let place = self.0.partition_point(|t| *t <= at);
@@ -28,7 +28,7 @@ impl Times {
         }
     }
 
-    /// The newest did not happen.
+    /// Removes the newest event.
     pub(super) fn take_back(&mut self) {
         self.0.pop();
     }
@@ -37,16 +37,17 @@ impl Times {
         self.0.clear();
     }
 
-    /// How often in the window that ends at `now`.
+    /// Events in the window that ends at `now`.
     pub(super) fn count(&self, now: Timestamp, window: Duration) -> u32 {
         let inside = self.0.iter().filter(|t| now.since(**t) < window).count();
         u32::try_from(inside).unwrap_or(u32::MAX)
     }
 
-    /// When there is room again under `limit`: at once where there is (`Ok(None)`).
+    /// When the count is next below `limit`, or `Ok(None)` if it is now.
     ///
     /// # Errors
-    /// Never: the limit is 0.
+    ///
+    /// Returns [`Never`] if the limit is 0.
     pub(super) fn room_at(
         &self,
         now: Timestamp,
@@ -54,17 +55,24 @@ impl Times {
         limit: u32,
     ) -> Result<Option<Timestamp>, Never> {
         let used = self.count(now, window);
-        let Some(over) = used.checked_sub(limit) else { return Ok(None) };
+        let Some(excess) = used.checked_sub(limit) else { return Ok(None) };
         if limit == 0 {
             return Err(Never);
         }
-        // Room comes when the one that is `over` places behind the oldest in the window leaves it.
+        // That is when the event `excess` places after the window's oldest leaves the window.
         let mut inside = self.0.iter().filter(|t| now.since(**t) < window);
-        Ok(inside.nth(usize::try_from(over).unwrap_or(usize::MAX)).map(|t| t.plus(window)))
+        Ok(inside.nth(usize::try_from(excess).unwrap_or(usize::MAX)).map(|t| t.plus(window)))
     }
 
-    /// Makes it `used` in the window: the newest stay, missing ones are taken to have happened at `at`.
-    pub(super) fn take_over(&mut self, used: u32, at: Timestamp, now: Timestamp, window: Duration) {
+    /// Sets the count in the window to `used`. Surplus events are dropped from the oldest; missing
+    /// ones are added at `at`.
+    pub(super) fn replace_count(
+        &mut self,
+        used: u32,
+        at: Timestamp,
+        now: Timestamp,
+        window: Duration,
+    ) {
         let used = usize::try_from(used).unwrap_or(usize::MAX).min(KEPT_MAX);
         let inside = self.0.partition_point(|t| now.since(*t) >= window);
         let known = self.0.len() - inside;
@@ -76,12 +84,12 @@ impl Times {
         }
     }
 
-    /// The newest.
+    /// The newest event.
     pub(super) fn last(&self) -> Option<Timestamp> {
         self.0.last().copied()
     }
 }
 
-/// There is never room.
+/// The limit is 0, so no event is ever allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Never;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{LiveCall, Outgoing, Registry};
-use crate::admission::{AccountEntry, Because, Denied, NumberEntry, Reason};
+use crate::admission::{AccountEntry, Denied, NumberEntry, Reason, RefusalDetail};
 use machine::{
     BLegCommand, BLegEvent, CallSetup, CallUrls, Destination, DialError, DialOrder, Input, Outbound,
 };
@@ -82,7 +82,7 @@ impl Registry {
             gate.directory().tables().account(&owner.account).cloned().ok_or_else(nobody)?;
         let now = services.clock.now();
         let denied =
-            |reason| not_admitted(&Denied { reason, because: Because::Reason, number: None });
+            |reason| not_admitted(&Denied { reason, because: RefusalDetail::Reason, number: None });
         let admitted = gate.admit_web(now, &account, Direction::Outbound).map_err(denied)?;
         let to = name.sip_address(&a_leg.setup.limits.sip_host);
         let setup = self.b_leg(a_leg, &account, order, [caller, to]);

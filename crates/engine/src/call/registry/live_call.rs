@@ -63,7 +63,7 @@ impl LiveCall {
 
     /// Notifies the console's live feed that the call began, was answered or ended.
     pub(in crate::call) fn tell_news(&self, feed: &Feed) {
-        feed.tell(&self.setup.parent_account, crate::feed::What::Call(self.setup.call));
+        feed.tell(&self.setup.parent_account, crate::feed::FeedChange::Call(self.setup.call));
     }
 
     /// Returns Meta's id of the call, if it is known.

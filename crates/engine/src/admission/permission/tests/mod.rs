@@ -1,5 +1,5 @@
-//! Each rule at its edges under a clock that is moved by hand; `model` holds the machine against one that remembers
-//! everything and counts it again each time.
+//! Each rule at its edges, with a manual clock. `oracle` compares the state machine with a model
+//! that keeps every event.
 
 mod graph;
 mod oracle;
@@ -12,23 +12,23 @@ const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 const WEEK: i64 = 7 * DAY;
 
-/// A pair under the seed's rules, and a clock in seconds.
-struct Desk {
+/// A pair under the default rules, with a clock in seconds.
+struct Fixture {
     pair: Pair,
     rules: Rules,
     now: i64,
 }
 
-impl Desk {
+impl Fixture {
     fn new() -> Self {
         Self { pair: Pair::default(), rules: Rules::default(), now: NOW }
     }
 
-    /// With a temporary permission that has just been given.
+    /// With a temporary permission granted now.
     fn granted() -> Self {
-        let mut desk = Self::new();
-        desk.reply(accept(None));
-        desk
+        let mut fixture = Self::new();
+        fixture.reply(accept(None));
+        fixture
     }
 
     fn with(mut self, change: impl FnOnce(&mut Rules)) -> Self {
@@ -62,16 +62,16 @@ impl Desk {
         self.pair.state(&self.rules, self.time())
     }
 
-    /// The word of what refuses a call, and in how many seconds it will not any more.
-    fn call(&self) -> Option<(Why, Option<i64>)> {
+    /// The reason why a call is refused, and for how many more seconds.
+    fn call(&self) -> Option<(RefusalReason, Option<i64>)> {
         self.refusal(self.pair.may_call(&self.rules, self.time()))
     }
 
-    fn request(&self) -> Option<(Why, Option<i64>)> {
+    fn request(&self) -> Option<(RefusalReason, Option<i64>)> {
         self.refusal(self.pair.may_request(&self.rules, self.time()))
     }
 
-    fn refusal(&self, may: Result<(), Refusal>) -> Option<(Why, Option<i64>)> {
+    fn refusal(&self, may: Result<(), Refusal>) -> Option<(RefusalReason, Option<i64>)> {
         may.err().map(|refusal| (refusal.why, refusal.again.map(|at| at.secs() - self.now)))
     }
 
@@ -91,50 +91,51 @@ fn accept(expiration: Option<i64>) -> Reply {
 const FOREVER: Reply = Reply::Accept { permanent: true, expiration: None };
 
 #[test]
-fn a_stranger_is_not_called_and_may_be_asked() {
-    let desk = Desk::new();
-    assert_eq!(desk.state(), State::None);
-    assert_eq!(desk.call(), Some((Why::NotAsked, None)));
-    assert_eq!(desk.request(), None);
-    let view = desk.view();
+fn an_unknown_user_may_be_asked_but_not_called() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.state(), State::None);
+    assert_eq!(fixture.call(), Some((RefusalReason::NotAsked, None)));
+    assert_eq!(fixture.request(), None);
+    let view = fixture.view();
     assert_eq!((view.calls_left, view.requests_left, view.missed, view.warned), (0, 1, 0, false));
     assert!(!view.by_meta && view.checked.is_none());
 }
 
 #[test]
 fn l13_one_request_in_a_day() {
-    let mut desk = Desk::new();
-    desk.event(Event::Requested);
-    assert_eq!(desk.state(), State::Requested);
-    assert_eq!(desk.call(), Some((Why::NotAnswered, None)));
-    assert_eq!(desk.request(), Some((Why::RequestLimit, Some(DAY))));
-    desk.step(DAY - 1);
-    assert_eq!(desk.request(), Some((Why::RequestLimit, Some(1))), "23:59:59 later");
-    desk.step(1);
-    assert_eq!(desk.request(), None, "a day later");
+    let mut fixture = Fixture::new();
+    fixture.event(Event::Requested);
+    assert_eq!(fixture.state(), State::Requested);
+    assert_eq!(fixture.call(), Some((RefusalReason::NotAnswered, None)));
+    assert_eq!(fixture.request(), Some((RefusalReason::RequestLimit, Some(DAY))));
+    fixture.step(DAY - 1);
+    assert_eq!(fixture.request(), Some((RefusalReason::RequestLimit, Some(1))), "23:59:59 later");
+    fixture.step(1);
+    assert_eq!(fixture.request(), None, "a day later");
 }
 
 #[test]
 fn l14_two_requests_in_a_week() {
-    let mut desk = Desk::new();
-    desk.event(Event::Requested);
-    desk.step(DAY);
-    desk.event(Event::Requested);
-    assert_eq!(desk.view().requests_left, 0);
-    desk.step(DAY);
+    let mut fixture = Fixture::new();
+    fixture.event(Event::Requested);
+    fixture.step(DAY);
+    fixture.event(Event::Requested);
+    assert_eq!(fixture.view().requests_left, 0);
+    fixture.step(DAY);
     assert_eq!(
-        desk.request(),
-        Some((Why::RequestLimit, Some(WEEK - 2 * DAY))),
+        fixture.request(),
+        Some((RefusalReason::RequestLimit, Some(WEEK - 2 * DAY))),
         "the day has room, the week has none"
     );
-    assert_eq!(desk.view().next_request, Some(at(NOW + WEEK)));
-    desk.step(WEEK - 2 * DAY - 1);
-    assert_eq!(desk.request(), Some((Why::RequestLimit, Some(1))));
-    desk.step(1);
-    assert_eq!(desk.request(), None);
-    desk.event(Event::Requested);
-    // The second is six days old, this one new: the day forbids it for 24 hours, and so does the week.
-    assert_eq!(desk.request(), Some((Why::RequestLimit, Some(DAY))));
+    assert_eq!(fixture.view().next_request, Some(at(NOW + WEEK)));
+    fixture.step(WEEK - 2 * DAY - 1);
+    assert_eq!(fixture.request(), Some((RefusalReason::RequestLimit, Some(1))));
+    fixture.step(1);
+    assert_eq!(fixture.request(), None);
+    fixture.event(Event::Requested);
+    // The second request is six days old and this one new, so the limits of the day and of the week
+    // both end in 24 hours.
+    assert_eq!(fixture.request(), Some((RefusalReason::RequestLimit, Some(DAY))));
 }
 
 #[test]
@@ -142,125 +143,129 @@ fn l13_a_connected_call_of_either_direction_clears_the_requests() {
     for (event, clears) in
         [(Event::UserConnected, true), (Event::Connected, true), (Event::Unanswered, false)]
     {
-        let mut desk = Desk::new();
-        desk.event(Event::Requested);
-        desk.reply(accept(None));
-        desk.step(HOUR);
-        desk.event(event.clone());
-        assert_eq!(desk.request().is_none(), clears, "{event:?}");
+        let mut fixture = Fixture::new();
+        fixture.event(Event::Requested);
+        fixture.reply(accept(None));
+        fixture.step(HOUR);
+        fixture.event(event.clone());
+        assert_eq!(fixture.request().is_none(), clears, "{event:?}");
     }
 }
 
 #[test]
 fn l15_five_connected_calls_in_a_day_and_the_sixth_a_day_after_the_first() {
-    let mut desk = Desk::granted();
+    let mut fixture = Fixture::granted();
     for left in (0..5).rev() {
-        assert_eq!(desk.call(), None);
-        desk.event(Event::Connected);
-        assert_eq!(desk.view().calls_left, left);
-        desk.step(HOUR);
+        assert_eq!(fixture.call(), None);
+        fixture.event(Event::Connected);
+        assert_eq!(fixture.view().calls_left, left);
+        fixture.step(HOUR);
     }
-    assert_eq!(desk.call(), Some((Why::DailyLimit, Some(DAY - 5 * HOUR))));
-    assert_eq!(desk.view().next_call, Some(at(NOW + DAY)));
-    desk.step(DAY - 5 * HOUR - 1);
-    assert_eq!(desk.call(), Some((Why::DailyLimit, Some(1))));
-    desk.step(1);
-    assert_eq!(desk.call(), None);
-    desk.event(Event::Connected);
+    assert_eq!(fixture.call(), Some((RefusalReason::DailyLimit, Some(DAY - 5 * HOUR))));
+    assert_eq!(fixture.view().next_call, Some(at(NOW + DAY)));
+    fixture.step(DAY - 5 * HOUR - 1);
+    assert_eq!(fixture.call(), Some((RefusalReason::DailyLimit, Some(1))));
+    fixture.step(1);
+    assert_eq!(fixture.call(), None);
+    fixture.event(Event::Connected);
     assert_eq!(
-        desk.call(),
-        Some((Why::DailyLimit, Some(HOUR))),
-        "room again when the second is a day old"
+        fixture.call(),
+        Some((RefusalReason::DailyLimit, Some(HOUR))),
+        "allowed again when the second is a day old"
     );
 }
 
 #[test]
-fn l15_what_was_not_connected_does_not_count() {
-    let mut desk = Desk::granted();
-    desk.times(4, &Event::Connected);
-    desk.times(3, &Event::Unanswered);
-    desk.times(3, &Event::UserConnected);
-    assert_eq!(desk.call(), None);
-    assert_eq!(desk.view().calls_left, 1);
-    let text = Desk::granted().with(|rules| rules.calls_per_day = 0);
-    assert_eq!(text.call(), Some((Why::DailyLimit, None)), "never");
+fn l15_unanswered_calls_do_not_count() {
+    let mut fixture = Fixture::granted();
+    fixture.times(4, &Event::Connected);
+    fixture.times(3, &Event::Unanswered);
+    fixture.times(3, &Event::UserConnected);
+    assert_eq!(fixture.call(), None);
+    assert_eq!(fixture.view().calls_left, 1);
+    let text = Fixture::granted().with(|rules| rules.calls_per_day = 0);
+    assert_eq!(text.call(), Some((RefusalReason::DailyLimit, None)), "never");
 }
 
 #[test]
 fn l16_a_permission_lasts_seven_days_to_the_second() {
-    let mut desk = Desk::granted();
-    assert_eq!(desk.state(), State::Temporary { until: at(NOW + WEEK) });
-    desk.step(WEEK - 1);
-    assert_eq!(desk.call(), None, "6 d 23:59:59");
-    desk.step(1);
-    assert_eq!(desk.state(), State::None, "7 d 00:00:00");
-    assert_eq!(desk.call(), Some((Why::Expired, None)));
-    let mut desk = Desk::new();
-    desk.reply(FOREVER);
-    desk.step(1_000 * DAY);
-    assert_eq!((desk.state(), desk.call()), (State::Permanent, None));
+    let mut fixture = Fixture::granted();
+    assert_eq!(fixture.state(), State::Temporary { until: at(NOW + WEEK) });
+    fixture.step(WEEK - 1);
+    assert_eq!(fixture.call(), None, "6 d 23:59:59");
+    fixture.step(1);
+    assert_eq!(fixture.state(), State::None, "7 d 00:00:00");
+    assert_eq!(fixture.call(), Some((RefusalReason::Expired, None)));
+    let mut fixture = Fixture::new();
+    fixture.reply(FOREVER);
+    fixture.step(1_000 * DAY);
+    assert_eq!((fixture.state(), fixture.call()), (State::Permanent, None));
 }
 
 #[test]
 fn l16_a_request_lives_seven_days_to_the_second() {
-    let mut desk = Desk::new();
-    desk.event(Event::Requested);
-    desk.step(WEEK - 1);
-    assert_eq!(desk.state(), State::Requested);
-    desk.step(1);
-    assert_eq!(desk.state(), State::None);
-    assert_eq!(desk.call(), Some((Why::Expired, None)));
+    let mut fixture = Fixture::new();
+    fixture.event(Event::Requested);
+    fixture.step(WEEK - 1);
+    assert_eq!(fixture.state(), State::Requested);
+    fixture.step(1);
+    assert_eq!(fixture.state(), State::None);
+    assert_eq!(fixture.call(), Some((RefusalReason::Expired, None)));
 }
 
 #[test]
 fn l17_two_misses_warn_and_four_revoke() {
-    let mut desk = Desk::granted();
-    desk.times(1, &Event::Unanswered);
-    assert!(!desk.view().warned);
-    desk.times(1, &Event::Unanswered);
-    assert!(desk.view().warned);
-    assert_eq!(desk.call(), None, "nothing is blocked");
-    desk.times(1, &Event::Unanswered);
-    assert_eq!(desk.call(), None);
-    desk.times(1, &Event::Unanswered);
-    assert_eq!((desk.state(), desk.call()), (State::None, Some((Why::Revoked, None))));
-    assert_eq!(desk.view().missed, 4);
-    desk.step(200);
-    desk.reply(accept(None));
-    assert_eq!((desk.call(), desk.view().missed), (None, 0), "the user may grant again");
+    let mut fixture = Fixture::granted();
+    fixture.times(1, &Event::Unanswered);
+    assert!(!fixture.view().warned);
+    fixture.times(1, &Event::Unanswered);
+    assert!(fixture.view().warned);
+    assert_eq!(fixture.call(), None, "nothing is blocked");
+    fixture.times(1, &Event::Unanswered);
+    assert_eq!(fixture.call(), None);
+    fixture.times(1, &Event::Unanswered);
+    assert_eq!(
+        (fixture.state(), fixture.call()),
+        (State::None, Some((RefusalReason::Revoked, None)))
+    );
+    assert_eq!(fixture.view().missed, 4);
+    fixture.step(200);
+    fixture.reply(accept(None));
+    assert_eq!((fixture.call(), fixture.view().missed), (None, 0), "the user may grant again");
 }
 
 #[test]
-fn l17_only_misses_in_a_row_count_and_a_new_permission_begins_anew() {
-    let mut desk = Desk::granted();
-    desk.times(3, &Event::Unanswered);
-    desk.event(Event::Connected);
-    desk.times(3, &Event::Unanswered);
-    assert_eq!(desk.call(), None, "three, answered, three");
-    desk.step(DAY);
-    desk.reply(accept(None));
+fn l17_only_consecutive_misses_count_and_a_new_permission_resets_them() {
+    let mut fixture = Fixture::granted();
+    fixture.times(3, &Event::Unanswered);
+    fixture.event(Event::Connected);
+    fixture.times(3, &Event::Unanswered);
+    assert_eq!(fixture.call(), None, "three, answered, three");
+    fixture.step(DAY);
+    fixture.reply(accept(None));
     assert_eq!(
-        desk.state(),
+        fixture.state(),
         State::Temporary { until: at(NOW + DAY + WEEK) },
         "seven days from the new one"
     );
-    desk.times(3, &Event::Unanswered);
-    assert_eq!(desk.call(), None);
-    // A call of the user's is none of ours.
-    desk.event(Event::UserConnected);
-    desk.times(1, &Event::Unanswered);
-    assert_eq!(desk.call(), Some((Why::Revoked, None)));
-    let mut forever = Desk::new();
+    fixture.times(3, &Event::Unanswered);
+    assert_eq!(fixture.call(), None);
+    // A call from the user does not count as an outbound call.
+    fixture.event(Event::UserConnected);
+    fixture.times(1, &Event::Unanswered);
+    assert_eq!(fixture.call(), Some((RefusalReason::Revoked, None)));
+    let mut forever = Fixture::new();
     forever.reply(FOREVER);
     forever.times(4, &Event::Unanswered);
     assert_eq!(forever.state(), State::None, "both kinds");
-    let mut off = Desk::granted().with(|rules| (rules.prompt_after, rules.revoke_after) = (0, 0));
+    let mut off =
+        Fixture::granted().with(|rules| (rules.prompt_after, rules.revoke_after) = (0, 0));
     off.times(100, &Event::Unanswered);
     assert_eq!((off.call(), off.view().warned), (None, false), "0: never");
 }
 
 #[test]
-fn replies_as_the_table_has_them() {
+fn replies_set_the_documented_states() {
     const AHEAD: i64 = 400 * DAY;
     let until = |seconds| State::Temporary { until: at(seconds) };
     let usual = until(NOW + WEEK);
@@ -280,105 +285,105 @@ fn replies_as_the_table_has_them() {
     ];
     for (reply, state) in rows {
         for before in [None, Some(FOREVER), Some(accept(Some(NOW + 60))), Some(Reply::Reject)] {
-            let mut desk = Desk::new();
-            before.map(|before| desk.reply(before));
-            assert!(desk.reply(reply));
-            assert_eq!(desk.state(), state, "{reply:?} after {before:?}");
+            let mut fixture = Fixture::new();
+            before.map(|before| fixture.reply(before));
+            assert!(fixture.reply(reply));
+            assert_eq!(fixture.state(), state, "{reply:?} after {before:?}");
         }
     }
-    // From the message's own time, not from its arrival.
-    let mut desk = Desk::new();
-    desk.event(Event::Replied { at: Some(at(NOW - 100)), reply: accept(None) });
-    assert_eq!(desk.state(), until(NOW - 100 + WEEK));
-    let mut desk = Desk::new();
-    desk.event(Event::Replied { at: None, reply: accept(None) });
-    assert_eq!(desk.state(), usual);
+    // The validity counts from when the message was sent, not from its arrival.
+    let mut fixture = Fixture::new();
+    fixture.event(Event::Replied { at: Some(at(NOW - 100)), reply: accept(None) });
+    assert_eq!(fixture.state(), until(NOW - 100 + WEEK));
+    let mut fixture = Fixture::new();
+    fixture.event(Event::Replied { at: None, reply: accept(None) });
+    assert_eq!(fixture.state(), usual);
 }
 
 #[test]
-fn replies_go_by_their_time_then_by_arrival() {
-    let mut desk = Desk::granted();
+fn replies_are_ordered_by_their_time_then_by_arrival() {
+    let mut fixture = Fixture::granted();
     let late = |seconds| Event::Replied { at: Some(at(NOW + seconds)), reply: Reply::Reject };
-    desk.step(5);
-    assert!(!desk.event(late(-100)), "older than the row");
-    assert!(!desk.event(late(-1)));
-    assert_eq!(desk.call(), None);
-    assert!(desk.event(late(0)), "of the same second: the later arrival counts");
-    assert_eq!(desk.call(), Some((Why::Rejected, None)));
-    // Somebody's clock far ahead does not bar what comes after.
-    let mut desk = Desk::new();
-    desk.event(Event::Replied { at: Some(at(NOW + 100 * DAY)), reply: accept(None) });
-    desk.step(301);
-    assert!(desk.reply(Reply::Reject));
+    fixture.step(5);
+    assert!(!fixture.event(late(-100)), "older than the row");
+    assert!(!fixture.event(late(-1)));
+    assert_eq!(fixture.call(), None);
+    assert!(fixture.event(late(0)), "of the same second: the later arrival counts");
+    assert_eq!(fixture.call(), Some((RefusalReason::Rejected, None)));
+    // A reply dated far ahead does not outdate later ones.
+    let mut fixture = Fixture::new();
+    fixture.event(Event::Replied { at: Some(at(NOW + 100 * DAY)), reply: accept(None) });
+    fixture.step(301);
+    assert!(fixture.reply(Reply::Reject));
 }
 
 #[test]
-fn a_request_is_answered_by_a_clock_that_is_behind() {
-    let mut desk = Desk::new();
-    desk.event(Event::Requested);
-    desk.step(1);
-    assert!(desk.event(Event::Replied { at: Some(at(NOW - 120)), reply: accept(None) }));
-    assert_eq!(desk.call(), None);
+fn a_reply_is_accepted_from_a_clock_that_is_behind() {
+    let mut fixture = Fixture::new();
+    fixture.event(Event::Requested);
+    fixture.step(1);
+    assert!(fixture.event(Event::Replied { at: Some(at(NOW - 120)), reply: accept(None) }));
+    assert_eq!(fixture.call(), None);
 }
 
 #[test]
-fn a_request_beside_a_permission_and_after_a_rejection() {
-    let mut desk = Desk::granted();
-    desk.event(Event::Requested);
+fn a_request_during_a_permission_and_before_a_rejection() {
+    let mut fixture = Fixture::granted();
+    fixture.event(Event::Requested);
     assert_eq!(
-        (desk.state(), desk.call()),
+        (fixture.state(), fixture.call()),
         (State::Temporary { until: at(NOW + WEEK) }, None),
         "stays temporary"
     );
-    desk.step(1);
-    desk.reply(Reply::Reject);
-    assert_eq!(desk.state(), State::None);
+    fixture.step(1);
+    fixture.reply(Reply::Reject);
+    assert_eq!(fixture.state(), State::None);
     assert_eq!(
-        desk.request(),
-        Some((Why::RequestLimit, Some(DAY - 1))),
+        fixture.request(),
+        Some((RefusalReason::RequestLimit, Some(DAY - 1))),
         "a rejection gives no request back"
     );
-    desk.step(1);
-    desk.reply(accept(None));
-    assert_eq!(desk.call(), None, "the open request may be accepted later");
+    fixture.step(1);
+    fixture.reply(accept(None));
+    assert_eq!(fixture.call(), None, "the open request may be accepted later");
 }
 
 #[test]
-fn a_users_own_call_changes_nothing_but_the_count_of_requests() {
-    let mut desk = Desk::new();
-    desk.event(Event::UserConnected);
+fn a_call_from_the_user_only_resets_the_request_count() {
+    let mut fixture = Fixture::new();
+    fixture.event(Event::UserConnected);
     assert_eq!(
-        (desk.state(), desk.call()),
-        (State::None, Some((Why::NotAsked, None))),
+        (fixture.state(), fixture.call()),
+        (State::None, Some((RefusalReason::NotAsked, None))),
         "only Meta's reply grants"
     );
-    desk.reply(accept(Some(NOW + WEEK)));
-    assert_eq!(desk.state(), State::Temporary { until: at(NOW + WEEK) });
+    fixture.reply(accept(Some(NOW + WEEK)));
+    assert_eq!(fixture.state(), State::Temporary { until: at(NOW + WEEK) });
 }
 
 #[test]
-fn with_other_numbers_the_rules_are_others() {
-    // Meta's for test numbers.
-    let mut desk = Desk::granted().with(|rules| {
+fn limits_are_configurable() {
+    // Meta's limits for test numbers.
+    let mut fixture = Fixture::granted().with(|rules| {
         (rules.calls_per_day, rules.requests_per_day, rules.requests_per_week) = (100, 25, 100);
         (rules.prompt_after, rules.revoke_after) = (5, 10);
     });
-    desk.times(99, &Event::Connected);
-    assert_eq!(desk.call(), None);
-    desk.times(1, &Event::Connected);
-    assert_eq!(desk.call(), Some((Why::DailyLimit, Some(DAY))));
-    desk.times(24, &Event::Requested);
-    assert_eq!((desk.request(), desk.view().requests_left), (None, 1));
-    desk.times(1, &Event::Requested);
-    assert_eq!(desk.request(), Some((Why::RequestLimit, Some(DAY))));
-    desk.times(4, &Event::Unanswered);
-    assert!(!desk.view().warned);
-    desk.times(5, &Event::Unanswered);
-    assert!(desk.view().warned && desk.state() != State::None);
-    desk.times(1, &Event::Unanswered);
-    assert_eq!(desk.state(), State::None);
+    fixture.times(99, &Event::Connected);
+    assert_eq!(fixture.call(), None);
+    fixture.times(1, &Event::Connected);
+    assert_eq!(fixture.call(), Some((RefusalReason::DailyLimit, Some(DAY))));
+    fixture.times(24, &Event::Requested);
+    assert_eq!((fixture.request(), fixture.view().requests_left), (None, 1));
+    fixture.times(1, &Event::Requested);
+    assert_eq!(fixture.request(), Some((RefusalReason::RequestLimit, Some(DAY))));
+    fixture.times(4, &Event::Unanswered);
+    assert!(!fixture.view().warned);
+    fixture.times(5, &Event::Unanswered);
+    assert!(fixture.view().warned && fixture.state() != State::None);
+    fixture.times(1, &Event::Unanswered);
+    assert_eq!(fixture.state(), State::None);
     let mut short =
-        Desk::new().with(|rules| (rules.temporary_seconds, rules.request_seconds) = (10, 20));
+        Fixture::new().with(|rules| (rules.temporary_seconds, rules.request_seconds) = (10, 20));
     short.event(Event::Requested);
     short.step(19);
     assert_eq!(short.state(), State::Requested);
@@ -386,33 +391,33 @@ fn with_other_numbers_the_rules_are_others() {
     short.step(9);
     assert_eq!(short.call(), None);
     short.step(1);
-    assert_eq!(short.call(), Some((Why::Expired, None)));
-    let off = Desk::new().with(|rules| rules.enforce = false);
+    assert_eq!(short.call(), Some((RefusalReason::Expired, None)));
+    let off = Fixture::new().with(|rules| rules.enforce = false);
     assert_eq!((off.call(), off.request()), (None, None), "left to Meta");
 }
 
 #[test]
-fn a_row_is_kept_as_json_and_what_is_not_there_is_as_new() {
-    let mut desk = Desk::granted();
-    desk.times(2, &Event::Connected);
-    desk.times(2, &Event::Unanswered);
-    let text = serde_json::to_string(&desk.pair).unwrap();
-    assert_eq!(serde_json::from_str::<Pair>(&text).unwrap(), desk.pair);
+fn a_pair_round_trips_through_json_and_missing_fields_have_defaults() {
+    let mut fixture = Fixture::granted();
+    fixture.times(2, &Event::Connected);
+    fixture.times(2, &Event::Unanswered);
+    let text = serde_json::to_string(&fixture.pair).unwrap();
+    assert_eq!(serde_json::from_str::<Pair>(&text).unwrap(), fixture.pair);
     assert_eq!(serde_json::from_str::<Pair>("{\"state\":\"none\"}").unwrap(), Pair::default());
     assert!(text.contains("\"state\":\"temporary\""), "{text}");
 }
 
 #[test]
-fn a_row_is_blank_when_nothing_of_it_counts() {
-    let mut desk = Desk::granted();
-    let blank = |desk: &Desk| desk.pair.is_blank(&desk.rules, desk.time());
-    desk.event(Event::Connected);
-    assert!(!blank(&desk));
-    desk.step(WEEK - 1);
-    assert!(!blank(&desk));
-    desk.step(1);
-    assert!(blank(&desk));
-    let mut forever = Desk::new();
+fn a_pair_is_blank_when_nothing_in_it_is_in_force() {
+    let mut fixture = Fixture::granted();
+    let blank = |fixture: &Fixture| fixture.pair.is_blank(&fixture.rules, fixture.time());
+    fixture.event(Event::Connected);
+    assert!(!blank(&fixture));
+    fixture.step(WEEK - 1);
+    assert!(!blank(&fixture));
+    fixture.step(1);
+    assert!(blank(&fixture));
+    let mut forever = Fixture::new();
     forever.reply(FOREVER);
     forever.step(1_000 * DAY);
     assert!(!blank(&forever));

@@ -1,4 +1,5 @@
-//! The machine against a model that keeps every event with its time and counts all of them at each question.
+//! Compares the state machine with a model that keeps every event and recounts them for each
+//! question.
 
 use proptest::prelude::*;
 
@@ -16,7 +17,7 @@ enum Step {
     Unanswered,
 }
 
-/// Everything that happened, in seconds.
+/// The history of events, with their times in seconds.
 #[derive(Default)]
 struct Model {
     history: Vec<(i64, Step)>,
@@ -33,7 +34,7 @@ impl Model {
         &self.history[end..]
     }
 
-    /// Until when calls are allowed; none: they are not.
+    /// When the permission ends, or `None` without one.
     fn granted(&self, now: i64) -> Option<i64> {
         let said =
             |step: &Step| matches!(step, Step::Accept(_) | Step::AcceptForever | Step::Reject);
@@ -43,7 +44,7 @@ impl Model {
             Step::Accept(for_seconds) => at + for_seconds.unwrap_or(WEEK),
             _ => return None,
         };
-        // Revoked by four in a row while it was in force.
+        // Revoked if four calls in a row were missed while it was in force.
         let (mut row, mut revoked) = (0, false);
         for (when, step) in self.after_last(said) {
             match step {
@@ -100,41 +101,42 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happens: the same calls and requests pass, and a time that is named is the first at which they do.
+    /// For any sequence of events both allow the same calls and requests, and a reported time is
+    /// the first at which they are allowed.
     #[test]
-    fn l13_to_l17_as_the_model_has_it(steps in steps()) {
-        let (mut desk, mut model) = (Desk::new(), Model::default());
+    fn l13_to_l17_agree_with_the_model(steps in steps()) {
+        let (mut fixture, mut model) = (Fixture::new(), Model::default());
         for step in steps {
             let event = match step {
                 Step::Wait(seconds) => {
-                    desk.step(seconds);
+                    fixture.step(seconds);
                     None
                 }
-                // As the program does: only what is allowed is done.
-                Step::Request => model.may_request(desk.now).then_some(Event::Requested),
-                Step::Connected => model.may_call(desk.now).then_some(Event::Connected),
-                Step::Unanswered => model.may_call(desk.now).then_some(Event::Unanswered),
+                // Like the program, take only allowed actions.
+                Step::Request => model.may_request(fixture.now).then_some(Event::Requested),
+                Step::Connected => model.may_call(fixture.now).then_some(Event::Connected),
+                Step::Unanswered => model.may_call(fixture.now).then_some(Event::Unanswered),
                 Step::UserConnected => Some(Event::UserConnected),
                 Step::Accept(seconds) => {
-                    let reply = accept(seconds.map(|seconds| desk.now + seconds));
-                    Some(Event::Replied { at: Some(desk.time()), reply })
+                    let reply = accept(seconds.map(|seconds| fixture.now + seconds));
+                    Some(Event::Replied { at: Some(fixture.time()), reply })
                 }
-                Step::AcceptForever => Some(Event::Replied { at: Some(desk.time()), reply: FOREVER }),
-                Step::Reject => Some(Event::Replied { at: Some(desk.time()), reply: Reply::Reject }),
+                Step::AcceptForever => Some(Event::Replied { at: Some(fixture.time()), reply: FOREVER }),
+                Step::Reject => Some(Event::Replied { at: Some(fixture.time()), reply: Reply::Reject }),
             };
             if let Some(event) = event {
-                model.history.push((desk.now, step));
-                prop_assert!(desk.event(event));
+                model.history.push((fixture.now, step));
+                prop_assert!(fixture.event(event));
             }
-            prop_assert_eq!(desk.call().is_none(), model.may_call(desk.now), "{:?}", model.history);
-            prop_assert_eq!(desk.request().is_none(), model.may_request(desk.now), "{:?}", model.history);
-            if let Some((_, Some(wait))) = desk.request() {
-                prop_assert!(model.may_request(desk.now + wait) && !model.may_request(desk.now + wait - 1));
+            prop_assert_eq!(fixture.call().is_none(), model.may_call(fixture.now), "{:?}", model.history);
+            prop_assert_eq!(fixture.request().is_none(), model.may_request(fixture.now), "{:?}", model.history);
+            if let Some((_, Some(wait))) = fixture.request() {
+                prop_assert!(model.may_request(fixture.now + wait) && !model.may_request(fixture.now + wait - 1));
             }
-            if let Some((Why::DailyLimit, Some(wait))) = desk.call()
-                && model.granted(desk.now + wait).is_some()
+            if let Some((RefusalReason::DailyLimit, Some(wait))) = fixture.call()
+                && model.granted(fixture.now + wait).is_some()
             {
-                prop_assert!(model.may_call(desk.now + wait) && !model.may_call(desk.now + wait - 1));
+                prop_assert!(model.may_call(fixture.now + wait) && !model.may_call(fixture.now + wait - 1));
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Asks a customer's URL: one attempt with its redirects, and the attempts that the URL's own settings allow.
+//! Requests to a customer's URL: one attempt with its redirects, and the attempts that the URL's
+//! own settings allow.
 
 use std::time::Duration;
 
@@ -25,59 +26,59 @@ const EVENT_ID: HeaderName = HeaderName::from_static("x-offhook-event-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-offhook-attempt");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRUNCATED: HeaderName = HeaderName::from_static("x-offhook-truncated");
-/// Pause before the first retry; doubled for each further one (`plivo-callbacks.md` §4.2).
+/// Pause before the first retry. It doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// What is asked, the same in every attempt.
-pub(super) struct Question<'a> {
+/// A request, identical in every attempt.
+pub(super) struct UrlRequest<'a> {
     pub(super) url: &'a CustomerUrl,
     pub(super) method: Method,
     pub(super) pairs: &'a [(&'a str, &'a str)],
     pub(super) keys: &'a SigningKeys,
-    /// JSON to be posted, in place of parameters.
+    /// JSON to post instead of parameters.
     pub(super) event: Option<Event<'a>>,
     pub(super) event_id: Uuid,
     pub(super) accept: &'static str,
     pub(super) body_policy: BodyPolicy,
-    /// The call's.
+    /// The trace of the call.
     pub(super) trace: TraceId,
     pub(super) hops: &'a Hops,
     pub(super) clock: &'a Clock,
 }
 
-/// An event for a webhook (`number-api.md` §5).
+/// An event for a webhook.
 #[derive(Clone, Copy)]
 pub(super) struct Event<'a> {
     pub(super) json: &'a str,
-    /// The webhook's, newest first.
+    /// The webhook's secrets, newest first.
     pub(super) secrets: &'a [Secret],
 }
 
-/// How the attempts ended.
-pub(super) struct Tried {
-    /// An answer of any status.
+/// The result of all attempts.
+pub(super) struct Attempts {
+    /// A response of any status, or the last error.
     pub(super) outcome: Result<EgressResponse, EgressError>,
     /// The number of the last attempt.
     pub(super) attempts: u32,
 }
 
-impl Question<'_> {
-    /// Makes attempts, numbered on from `before`, until one succeeds or `settings` allow no other; all of it
-    /// within `settings.total`.
-    pub(super) async fn ask(
+impl UrlRequest<'_> {
+    /// Makes attempts, numbered from `before` + 1, until one succeeds or `settings` allow no more.
+    /// Everything happens within `settings.total`.
+    pub(super) async fn send(
         &self,
         egress: &Egress,
         dice: &Dice,
         settings: &Settings,
         before: u32,
-    ) -> Tried {
+    ) -> Attempts {
         let (mut attempts, mut last) = (before, None);
         let asking = async {
             let (mut left, mut pause) = (settings.retries, FIRST_PAUSE);
             loop {
                 attempts += 1;
                 let outcome = self.attempt(egress, dice, settings, attempts).await;
-                if left == 0 || !settings.retry_on.wants(&outcome) {
+                if left == 0 || !settings.retry_on.includes(&outcome) {
                     return outcome;
                 }
                 last = outcome.err();
@@ -87,15 +88,16 @@ impl Question<'_> {
         };
         let outcome = timeout(settings.total, asking).await;
         let late = || match last {
-            // It is the same server still.
+            // Report the handshake of the same server, which says more than the timeout.
             Some(error @ EgressError::HandshakeTimeout { .. }) => error,
             _ => EgressError::ReadTimeout { waited: settings.total },
         };
         let outcome = outcome.unwrap_or_else(|_| Err(late()));
-        Tried { outcome, attempts }
+        Attempts { outcome, attempts }
     }
 
-    /// One attempt, redirects included. Each hop is judged like a first target and signed for its own URL.
+    /// Makes one attempt with its redirects. Each target is checked like the first and signed with
+    /// its own URL.
     async fn attempt(
         &self,
         egress: &Egress,
@@ -124,7 +126,7 @@ impl Question<'_> {
                 headers.insert(TRACEPARENT, value);
             }
             self.hops.sent(&Sent { attempt: number, method, url: url.text(), headers: &headers });
-            let ask = EgressRequest {
+            let request = EgressRequest {
                 method: match method {
                     Method::Get => http::Method::GET,
                     Method::Post => http::Method::POST,
@@ -137,7 +139,7 @@ impl Question<'_> {
                 body_policy: self.body_policy,
             };
             self.hops.begin(number, span, self.clock.now());
-            let answer = egress.request_watched(ask, &|stage| self.hops.stage(stage)).await;
+            let answer = egress.request_watched(request, &|stage| self.hops.stage(stage)).await;
             let how = answer.as_ref().map(|a| a.status.as_u16()).map_err(EgressError::outcome);
             self.hops.end(self.clock.now(), how);
             let answer = answer?;
@@ -178,7 +180,7 @@ impl Question<'_> {
             let signed = sign_event(event.json.as_bytes(), event.secrets, self.clock.wall().secs());
             for (name, value) in [(EVENT_SIGNATURE, signed), (EVENT_ID, self.event_id.to_string())]
             {
-                // Digits, hex, commas, hyphens: always a header's value.
+                // Always valid: only digits, hex, commas and hyphens.
                 if let Ok(value) = HeaderValue::try_from(value) {
                     headers.insert(name, value);
                 }
@@ -191,7 +193,7 @@ impl Question<'_> {
         let signed =
             sign(method, url.text(), sent.map_or(pairs, |sent| &sent.pairs), self.keys, nonce);
         for (name, value) in signed.into_iter().chain([(EVENT_ID, self.event_id.to_string())]) {
-            // Base64, commas, digits, hyphens: always a header's value.
+            // Always valid: only base64, commas, digits and hyphens.
             if let Ok(value) = HeaderValue::try_from(value) {
                 headers.insert(name, value);
             }

@@ -1,21 +1,21 @@
-//! What of a number is another one than before, whoever changed it: people over an API, the configuration, Meta. Pure;
-//! webhooks are told of it (`number.changed`), in one shape, with the values of the number's resource.
+//! Differences of numbers between two books, as the payload of the `number.changed` webhook,
+//! whether people, the configuration or Meta made the change. Pure.
 
 use serde_json::{Map, Value, json};
 
-use super::Routed;
+use super::NumberRouting;
 use crate::admission::book::{Book, Link, Number, NumberSet, Registration};
 use model::E164;
 
-/// Numbers that serve and are not as they were, each with its event's `data`: `changed` names the fields of its resource,
-/// `number` has them all; `routed` tells who answers a number. One that went out of service tells nobody
-/// any more.
+/// The connected numbers that differ between two books, each with its event's `data`: `changed`
+/// lists the fields of the resource that differ, `number` has all fields. `routed` looks up the
+/// routing of a number.
 pub fn changes(
     before: &Book,
     after: &Book,
-    routed: impl Fn(&E164) -> Routed,
+    routed: impl Fn(&E164) -> NumberRouting,
 ) -> Vec<(E164, Value)> {
-    let mut told = Vec::new();
+    let mut changes = Vec::new();
     for number in after.all_numbers().filter(|number| !number.set.disconnected) {
         let Some(was) = before
             .any_number(&number.number)
@@ -24,16 +24,21 @@ pub fn changes(
             continue;
         };
         let routed = routed(&number.number);
-        let data = between(&shown(before, was, &routed), shown(after, number, &routed));
-        told.extend(data.map(|data| (number.number.clone(), data)));
+        let data = between(&fields_of(before, was, &routed), fields_of(after, number, &routed));
+        changes.extend(data.map(|data| (number.number.clone(), data)));
     }
-    told
+    changes
 }
 
-/// The `data` of a number that somebody else answers than before.
-pub fn rerouted(book: &Book, number: &E164, was: &Routed, is: &Routed) -> Option<Value> {
+/// The `data` of a number with changed routing, or `None` if nothing visible has.
+pub fn rerouted(
+    book: &Book,
+    number: &E164,
+    was: &NumberRouting,
+    is: &NumberRouting,
+) -> Option<Value> {
     let number = book.any_number(number).filter(|number| !number.set.disconnected)?;
-    between(&shown(book, number, was), shown(book, number, is))
+    between(&fields_of(book, number, was), fields_of(book, number, is))
 }
 
 fn between(was: &Map<String, Value>, is: Map<String, Value>) -> Option<Value> {
@@ -42,33 +47,33 @@ fn between(was: &Map<String, Value>, is: Map<String, Value>) -> Option<Value> {
     (!changed.is_empty()).then(|| json!({"changed": changed, "number": is}))
 }
 
-/// Whether there is nothing to look for: most changes are of one number among many. What Meta tells of a number for the
-/// first time is no change of it.
+/// Cheap test for numbers that cannot differ, since most changes concern one number of many. The
+/// first state fetched from Meta is no change.
 fn is_same((before, was): (&Book, &Number), (after, is): (&Book, &Number)) -> bool {
-    let first = was.set.told.synced.is_none() && is.set.told.synced.is_some();
+    let first = was.set.at_meta.synced.is_none() && is.set.at_meta.synced.is_some();
     (first || was.set == is.set)
         && before.owner(was) == after.owner(is)
         && before.answer_of(was) == after.answer_of(is)
 }
 
-/// Meta's word on where a number is registered.
+/// Where a number is registered, in Meta's words.
 pub fn platform_of(set: &NumberSet) -> &str {
-    match set.told.platform_type.as_str() {
+    match set.at_meta.platform_type.as_str() {
         known @ ("CLOUD_API" | "ON_PREMISE") => known,
         _ => "NOT_APPLICABLE",
     }
 }
 
-/// Meta's word on how users take what comes from a number.
+/// The quality rating of a number, in Meta's words.
 pub fn quality_of(set: &NumberSet) -> &str {
-    match set.told.quality_rating.as_str() {
+    match set.at_meta.quality_rating.as_str() {
         known @ ("GREEN" | "YELLOW" | "RED") => known,
         _ => "UNKNOWN",
     }
 }
 
-/// A number's fields that somebody changes, as its resource has them.
-fn shown(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value> {
+/// The mutable fields of a number's resource.
+fn fields_of(book: &Book, number: &Number, routed: &NumberRouting) -> Map<String, Value> {
     let set = &number.set;
     let url = |link: &Link| link.url.as_ref().map(|url| url.0.to_string());
     let (reason, again) = match &set.registration {
@@ -84,7 +89,7 @@ fn shown(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value> {
     ];
     let parts: Map<_, _> =
         parts.into_iter().filter_map(|(name, is)| Some((name.to_owned(), is?.into()))).collect();
-    let at_meta = set.told.calling.callback_permission;
+    let at_meta = set.at_meta.calling.callback_permission;
     let fields = json!({
         "id": number.number.resource_id(),
         "number": number.number.as_str(),
@@ -92,12 +97,12 @@ fn shown(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value> {
         "whatsappBusinessAccount": number.waba.as_ref().map(ToString::to_string),
         "account": book.owner(number).as_str(),
         "alias": set.alias,
-        "verifiedName": set.told.verified_name,
+        "verifiedName": set.at_meta.verified_name,
         "platformType": platform_of(set),
         "qualityRating": quality_of(set),
-        "status": set.told.status,
-        "tokenInvalid": set.told.token_invalid,
-        "subscriptionError": set.told.unsubscribed,
+        "status": set.at_meta.status,
+        "tokenInvalid": set.at_meta.token_invalid,
+        "subscriptionError": set.at_meta.unsubscribed,
         "registration": {"state": set.registered(), "reason": reason, "retryAfter": again},
         "configurationType": set.configuration.as_str(),
         "webhookUrl": set.webhook_url.as_ref().map(|url| url.0.to_string()),
@@ -109,7 +114,7 @@ fn shown(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value> {
         "fallbackMethod": set.fallback.method.as_str(),
         "hangupUrl": url(&set.hangup),
         "hangupMethod": set.hangup.method.as_str(),
-        "callsPerNumber": set.calls_per_number.unwrap_or_else(|| book.usual_slots()),
+        "callsPerNumber": set.calls_per_number.unwrap_or_else(|| book.default_slots()),
         "callbackPermission": set.callback_permission.or(at_meta).unwrap_or_default(),
         "activeAgent": routed.agent,
         "defaultRouting": routed.word(),
@@ -119,7 +124,7 @@ fn shown(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value> {
     });
     match fields {
         Value::Object(fields) => fields,
-        // It is one.
+        // Unreachable: `json!({…})` is an object.
         _ => Map::new(),
     }
 }
