@@ -36,7 +36,7 @@ use uuid::Uuid;
 use crate::admission::permission::Consents;
 use crate::admission::{Directory, NumberEntry};
 use crate::call::Outbox;
-use crate::feed::{Feed, What};
+use crate::feed::{Feed, FeedChange};
 use crate::meta::Graph;
 use crate::notices::Notices;
 use model::Clock;
@@ -226,6 +226,6 @@ impl Inbox {
     }
 
     fn publish_message(&self, main: &AuthId, conversation: Uuid, message: Uuid) {
-        self.parts().feed.tell(main, What::Message { conversation, message });
+        self.parts().feed.tell(main, FeedChange::Message { conversation, message });
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::sending::{Outgoing, SendError};
 use super::{Inbox, Pair};
 use crate::admission::NumberEntry;
-use crate::admission::permission::{Event, PairKey, Unclaimed};
+use crate::admission::permission::{ClaimError, Event, PairKey};
 use crate::meta::code;
 use machine::GraphOutcome;
 
@@ -77,8 +77,8 @@ impl Inbox {
             let taken =
                 parts.consents.claim_request(&key, &number.spec.permissions, parts.clock.steady());
             taken.map_err(|why| match why {
-                Unclaimed::Asking => SendError::RequestInProgress,
-                Unclaimed::Refused(refusal) => SendError::RequestTooSoon(refusal),
+                ClaimError::InProgress => SendError::RequestInProgress,
+                ClaimError::Refused(refusal) => SendError::RequestTooSoon(refusal),
             })?;
             counted.requests += 1;
         }
