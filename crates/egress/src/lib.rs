@@ -39,6 +39,13 @@ mod resolve;
 mod socket;
 #[cfg(any(test, feature = "test-util"))]
 #[doc(hidden)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::as_conversions,
+    reason = "tests"
+)]
 pub mod testing;
 #[cfg(test)]
 mod tests;

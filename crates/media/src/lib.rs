@@ -737,6 +737,15 @@ fn public_ips(config: &MediaConfig) -> io::Result<Vec<IpAddr>> {
 mod network_tests;
 #[cfg(any(test, feature = "test-util"))]
 #[doc(hidden)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::as_conversions,
+    reason = "tests"
+)]
 pub mod test_peer;
 #[cfg(test)]
 mod tests;

@@ -116,7 +116,7 @@ async fn waiting(store: &Store) -> Vec<u128> {
 async fn r11_rejected_writes_go_to_the_journal_and_are_replayed_once() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
-    let written = store.outbox().add(callback(9, 900)).await.unwrap();
+    let written = store.outbox().insert(callback(9, 900)).await.unwrap();
     fixture.switch.set(true, false);
 
     begin(&store, 1);
@@ -125,7 +125,7 @@ async fn r11_rejected_writes_go_to_the_journal_and_are_replayed_once() {
         concluded.changed && concluded.callbacks.is_empty(),
         "accepted; its callback is sent later"
     );
-    assert!(matches!(store.outbox().add(callback(2, 200)).await, Err(StoreError::Journalled)));
+    assert!(matches!(store.outbox().insert(callback(2, 200)).await, Err(StoreError::Journalled)));
     for seq in 0..700 {
         assert!(store.event_log().append(uuid(1), seq, format!("{{\"at\":{seq}}}")));
     }
@@ -572,7 +572,7 @@ async fn r4_an_unreadable_callback_blocks_no_other() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
     for call in 1..=3 {
-        store.outbox().add(callback(call, call)).await.unwrap();
+        store.outbox().insert(callback(call, call)).await.unwrap();
     }
     let other = pool(&fixture.file()).await;
     let bend = "UPDATE callbacks SET kind = 'of tomorrow' WHERE event_id = $1";

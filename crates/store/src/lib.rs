@@ -131,6 +131,15 @@ mod erasure_tests;
 mod fault_tests;
 #[cfg(any(test, feature = "test-util"))]
 #[doc(hidden)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::as_conversions,
+    reason = "tests"
+)]
 pub mod sample;
 #[cfg(test)]
 mod sealed_tests;

@@ -52,7 +52,7 @@ async fn r22_digits_are_encrypted_in_store_and_journal_and_deleted_after_deliver
     let folder = tempfile::tempdir().unwrap();
     let fails = Arc::default();
     let store = open(folder.path(), None, &fails).await;
-    store.outbox().add(sensitive(1)).await.unwrap();
+    store.outbox().insert(sensitive(1)).await.unwrap();
     fails.store(true, Ordering::SeqCst);
     let conclusion = Conclusion {
         start: start(2, MAIN, MAIN),
@@ -99,8 +99,8 @@ async fn r22_unencrypted_rows_are_sent_and_those_of_another_key_wait_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let fails = Arc::default();
     let store = open(folder.path(), Some("one key"), &fails).await;
-    store.outbox().add(sensitive(1)).await.unwrap();
-    store.outbox().add(sensitive(2)).await.unwrap();
+    store.outbox().insert(sensitive(1)).await.unwrap();
+    store.outbox().insert(sensitive(2)).await.unwrap();
     store.close().await;
     let file = pool(&folder.path().join("offhook.db")).await;
     let as_before = "UPDATE callbacks SET secret_params = $1, sealed_params = NULL WHERE id = 1";

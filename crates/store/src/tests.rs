@@ -480,9 +480,9 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
 async fn callbacks_are_due_in_order_and_lose_their_secrets_once_delivered() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
-    let first = store.outbox().add(callback(1, 1)).await.unwrap();
-    let second = store.outbox().add(callback(1, 2)).await.unwrap();
-    let third = store.outbox().add(callback(3, 3)).await.unwrap();
+    let first = store.outbox().insert(callback(1, 1)).await.unwrap();
+    let second = store.outbox().insert(callback(1, 2)).await.unwrap();
+    let third = store.outbox().insert(callback(3, 3)).await.unwrap();
     assert_eq!((first.first, second.first, third.first), (true, false, true));
     let origin = &callback(1, 1).origin;
     let due = |now| {
@@ -547,10 +547,10 @@ async fn a_hangup_callback_follows_the_other_callbacks_of_its_call() {
             (kind, DocUrl(format!("https://app.example.com/{event}").into()));
         new
     };
-    let conference = store.outbox().add(about(1, CallbackKind::Conference)).await.unwrap();
-    let action = store.outbox().add(about(2, CallbackKind::Ring)).await.unwrap();
-    let recording = store.outbox().add(about(3, CallbackKind::Recording)).await.unwrap();
-    let hangup = store.outbox().add(callback(1, 4)).await.unwrap();
+    let conference = store.outbox().insert(about(1, CallbackKind::Conference)).await.unwrap();
+    let action = store.outbox().insert(about(2, CallbackKind::Ring)).await.unwrap();
+    let recording = store.outbox().insert(about(3, CallbackKind::Recording)).await.unwrap();
+    let hangup = store.outbox().insert(callback(1, 4)).await.unwrap();
     let firsts = [&conference, &action, &recording, &hangup].map(|written| written.first);
     assert_eq!(firsts, [true, true, true, false]);
     let due = async || {
@@ -589,11 +589,11 @@ async fn the_end_of_a_multi_party_call_follows_other_calls_callbacks_to_the_same
         new.notice.params = [("EventName".into(), Param::Plain(name.into()))].into_iter().collect();
         new
     };
-    let exit = store.outbox().add(about(1, 1, "ParticipantExit", "a")).await.unwrap();
-    let another = store.outbox().add(about(2, 2, "ParticipantExit", "a")).await.unwrap();
-    let end = store.outbox().add(about(3, 3, MPC_END, "a")).await.unwrap();
-    let elsewhere = store.outbox().add(about(3, 4, MPC_END, "b")).await.unwrap();
-    let later = store.outbox().add(about(4, 5, "ParticipantJoin", "a")).await.unwrap();
+    let exit = store.outbox().insert(about(1, 1, "ParticipantExit", "a")).await.unwrap();
+    let another = store.outbox().insert(about(2, 2, "ParticipantExit", "a")).await.unwrap();
+    let end = store.outbox().insert(about(3, 3, MPC_END, "a")).await.unwrap();
+    let elsewhere = store.outbox().insert(about(3, 4, MPC_END, "b")).await.unwrap();
+    let later = store.outbox().insert(about(4, 5, "ParticipantJoin", "a")).await.unwrap();
     let firsts = [&exit, &another, &end, &elsewhere, &later].map(|written| written.first);
     assert_eq!(firsts, [true, true, false, true, true], "only an end waits for other calls");
     let due = async || {
@@ -617,12 +617,12 @@ async fn the_end_of_a_multi_party_call_follows_other_calls_callbacks_to_the_same
     for done in [&end, &elsewhere, &later] {
         store.outbox().settle(settled(done.callback.id, DeliveryOutcome::Delivered)).await.unwrap();
     }
-    let exit = store.outbox().add(about(2, 6, "ParticipantExit", "a")).await.unwrap();
-    let end = store.outbox().add(about(6, 7, MPC_END, "a")).await.unwrap();
+    let exit = store.outbox().insert(about(2, 6, "ParticipantExit", "a")).await.unwrap();
+    let end = store.outbox().insert(about(6, 7, MPC_END, "a")).await.unwrap();
     let mut hangup = callback(2, 8);
     (hangup.notice.kind, hangup.notice.url) =
         (CallbackKind::Hangup, DocUrl("https://app.example.com/c".into()));
-    let hangup = store.outbox().add(hangup).await.unwrap();
+    let hangup = store.outbox().insert(hangup).await.unwrap();
     assert_eq!([&exit, &end, &hangup].map(|written| written.first), [false, true, true]);
     assert_eq!(due().await, [7, 8]);
     store.close().await;

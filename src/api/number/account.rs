@@ -60,8 +60,7 @@ struct NumberSlots {
 async fn get(request: ApiRequest) -> Result<Response, ApiError> {
     let (api, scope) = (request.api(), request.scope());
     let book = api.keeper.book();
-    let account =
-        book.account(scope.auth_id()).ok_or_else(|| ApiError::NotFound("no such account"))?;
+    let account = book.account(scope.auth_id()).ok_or(ApiError::NotFound("no such account"))?;
     let tables = api.gate.directory().tables();
     let entry = tables.account(scope.auth_id());
     let (cps_limit, cps_used) = entry.map_or((0, 0), |entry| api.gate.cps(api.clock.now(), entry));

@@ -96,7 +96,7 @@ async fn passes_commands_to_a_live_call() {
     for (what, kind) in [("Play/", OverlayKind::Play), ("Speak/", OverlayKind::Speak)] {
         let stopped = node.plivo(MAIN, "DELETE", &at(101, what)).await;
         assert_eq!((stopped.status, stopped.body.as_str()), (204, ""));
-        assert_eq!(node.commands(), [Command::StopPlay { kind: kind }]);
+        assert_eq!(node.commands(), [Command::StopPlay { kind }]);
     }
 
     let transfer = json!({"legs": "aleg", "aleg_url": URL, "aleg_method": "get", "bleg_url": ""});

@@ -77,7 +77,7 @@ impl Node {
     /// Writes the row, then sends the callback, as a call does.
     async fn notify(&self, call: u128, event: u128, kind: CallbackKind, url: &str) {
         let written =
-            self.store.outbox().add(self.new_callback(call, event, kind, url)).await.unwrap();
+            self.store.outbox().insert(self.new_callback(call, event, kind, url)).await.unwrap();
         self.outbox.send(written, SigningKeys::of_main([Secret::new("token")]));
     }
 
@@ -154,7 +154,7 @@ async fn callbacks_of_a_deleted_subaccount_are_signed_by_its_main_account() {
     let node = room.node(OutboxLimits::default()).await;
     let mut callback = node.new_callback(1, 1, CallbackKind::Hangup, &server.url("/hangup"));
     callback.account = "SAGONEGONEGONEGONE00".into();
-    node.store.outbox().add(callback).await.unwrap();
+    node.store.outbox().insert(callback).await.unwrap();
     node.outbox.start();
     server.until_seen(1).await;
     let seen = server.seen();
@@ -182,7 +182,7 @@ async fn r04_outbox_survives_kill() {
     node.notify(2, 2, CallbackKind::Hangup, &server.url("/down#rc=0")).await;
     server.until_seen(2).await;
     let unsent = node.new_callback(3, 3, CallbackKind::Hangup, &server.url("/unsent"));
-    node.store.outbox().add(unsent).await.unwrap();
+    node.store.outbox().insert(unsent).await.unwrap();
     node.kill().await;
 
     let node = room.node(OutboxLimits::default()).await;
@@ -287,7 +287,7 @@ async fn r04_a_black_hole_delays_no_other_host() {
     let node = room.node(OutboxLimits::default()).await;
     let waiting: Vec<_> = (0..10_000)
         .map(|event| {
-            node.store.outbox().add(node.new_callback(
+            node.store.outbox().insert(node.new_callback(
                 event,
                 event,
                 CallbackKind::Hangup,
@@ -407,7 +407,7 @@ async fn r22_callbacks_sealed_with_another_key_are_not_sent() {
     let node = room.node(OutboxLimits::default()).await;
     node.store
         .outbox()
-        .add(node.new_callback(1, 1, CallbackKind::Hangup, &server.url("/hangup")))
+        .insert(node.new_callback(1, 1, CallbackKind::Hangup, &server.url("/hangup")))
         .await
         .unwrap();
     node.kill().await;

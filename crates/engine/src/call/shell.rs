@@ -478,7 +478,7 @@ impl Shell {
     }
 
     fn write_callback(&self, new: NewCallback) {
-        let written = self.services.store.outbox().add(new);
+        let written = self.services.store.outbox().insert(new);
         let (outbox, keys) = (self.services.outbox.clone(), self.keys.clone());
         let work = async move {
             match written.await {

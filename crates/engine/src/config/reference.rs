@@ -170,13 +170,14 @@ impl fmt::Display for Reference {
             let head = ["key", "type", "default", "reload", "meaning"].map(str::to_owned);
             let rows: Vec<_> =
                 std::iter::once(head).chain(section.keys.iter().map(table_row)).collect();
-            let width = |column: usize| {
-                let widths = rows.iter().map(|row| row[column].chars().count());
-                widths.max().unwrap_or_default().min(COLUMN_MAX)
-            };
-            let widths = [width(0), width(1), width(2), width(3)];
+            let mut widths = [0; 5];
+            for row in &rows {
+                for (width, cell) in widths.iter_mut().zip(row) {
+                    *width = cell.chars().count().min(COLUMN_MAX).max(*width);
+                }
+            }
+            let [w0, w1, w2, w3, _] = widths;
             for [key, kind, default, reload, meaning] in &rows {
-                let [w0, w1, w2, w3] = widths;
                 writeln!(f, "  {key:w0$}  {kind:w1$}  {default:w2$}  {reload:w3$}  {meaning}")?;
             }
         }

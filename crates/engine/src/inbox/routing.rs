@@ -679,7 +679,7 @@ impl Inbox {
 
     pub(super) fn send_event(&self, event: NewCallback) {
         let inbox = self.clone();
-        let written = self.parts().store.outbox().add(event);
+        let written = self.parts().store.outbox().insert(event);
         self.parts().tasks.spawn(async move {
             match written.await {
                 Ok(written) => inbox.send_callbacks(vec![written]),

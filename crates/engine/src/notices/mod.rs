@@ -80,7 +80,7 @@ impl Notices {
             created,
             read: None,
         };
-        if let Some(written) = self.store.notifications().add(row) {
+        if let Some(written) = self.store.notifications().insert(row) {
             let feed = self.feed.clone();
             // Bounded by the store's queue; each task ends with its batch.
             tokio::spawn(async move {

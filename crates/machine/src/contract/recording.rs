@@ -126,6 +126,7 @@ impl RecordingEndReason {
     }
 
     /// Returns a small number that is the same in every run of a process.
+    #[allow(clippy::as_conversions, reason = "the discriminant of a fieldless enum")]
     pub fn number(self) -> u8 {
         self as u8
     }

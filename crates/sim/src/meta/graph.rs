@@ -231,12 +231,12 @@ async fn inject_fault(
                 Some(outcome) => outcome,
                 None => done(faults).await,
             };
-            respond(&world, &Method::POST, &path, action, &request.call_id, outcome)
+            respond(world, &Method::POST, &path, action, &request.call_id, outcome)
         }
         GraphFaultKind::Reset { after_bytes } => {
             reset.after(after_bytes);
             respond(
-                &world,
+                world,
                 &Method::POST,
                 &path,
                 action,

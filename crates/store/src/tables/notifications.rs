@@ -19,7 +19,7 @@ pub struct Notifications<'a>(pub(crate) &'a Shared);
 impl Notifications<'_> {
     /// Stores a notification. The write is queued when this returns, and the future completes when
     /// it is readable. Returns `None` if the queue is full.
-    pub fn add(
+    pub fn insert(
         self,
         row: NoticeRow,
     ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
@@ -289,7 +289,7 @@ mod tests {
                 if n == 2 { NotificationTopic::Escalation } else { NotificationTopic::Message };
             let written = store
                 .notifications()
-                .add(row(n, if n == 3 { "SA1" } else { "MA1" }, "MA1", topic))
+                .insert(row(n, if n == 3 { "SA1" } else { "MA1" }, "MA1", topic))
                 .unwrap();
             assert_eq!(written.await.unwrap(), 1);
         }

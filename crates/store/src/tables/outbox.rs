@@ -39,7 +39,7 @@ impl Outbox<'_> {
     /// Fails with [`StoreError::Closed`] if the store was closed first, and with
     /// [`StoreError::Journalled`] if the write went to the journal. The callback is sent later
     /// then.
-    pub fn add(
+    pub fn insert(
         self,
         callback: NewCallback,
     ) -> impl Future<Output = Result<QueuedCallback, StoreError>> + Send + 'static + use<> {
@@ -121,7 +121,7 @@ impl Outbox<'_> {
     /// # Errors
     /// Fails with [`StoreError::Closed`] if the store was closed first.
     pub async fn add_event(self, event: NewCallback) -> Result<Option<QueuedCallback>, StoreError> {
-        match self.add(event).await {
+        match self.insert(event).await {
             Ok(written) => Ok(Some(written)),
             Err(StoreError::Journalled) => Ok(None),
             Err(error) => Err(error),

@@ -60,7 +60,7 @@ fn came(n: u128, user: u128) -> TimelineEntry {
 async fn each_has_its_own(apart: bool) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("offhook.db"), Health::new()).await.unwrap();
-    let before = store.outbox().add(callback(50, 500)).await.unwrap();
+    let before = store.outbox().insert(callback(50, 500)).await.unwrap();
     // More than one round trip to SQLite's thread holds, and one call with a lost start.
     (2..12).for_each(|n| begin(&store, n));
     let conclusion = |n: u128| Conclusion {
@@ -74,7 +74,7 @@ async fn each_has_its_own(apart: bool) {
     if apart {
         store.calls().set_wacid(uuid(4), "wacid.bound".into(), secs(99));
     }
-    let told = store.outbox().add(callback(50, 501));
+    let told = store.outbox().insert(callback(50, 501));
     let outcome = DeliveryOutcome::Delivered;
     let settlement = Settlement {
         id: before.callback.id,

@@ -89,7 +89,7 @@ pub(crate) enum Entry {
         seen: Timestamp,
     },
     #[serde(rename = "message_came")]
-    TimelineEntry {
+    Message {
         came: Box<TimelineEntry>,
     },
     MessageStatus {
@@ -206,7 +206,7 @@ impl Entry {
                 callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(),
             },
             Write::Inbox(write, _) => match &**write {
-                InboxWrite::Entry(came) => Self::TimelineEntry { came: Box::new(came.clone()) },
+                InboxWrite::Entry(came) => Self::Message { came: Box::new(came.clone()) },
                 InboxWrite::Status(status) => Self::MessageStatus { status: Box::new(status.clone()) },
 // The caller gets an error.
 InboxWrite::Enqueue(_)
@@ -270,7 +270,7 @@ InboxWrite::Enqueue(_)
                 )
             }
             Self::SettleFarewell { call, again } => Write::SettleFarewell(call, again),
-            Self::TimelineEntry { came } => {
+            Self::Message { came } => {
                 Write::Inbox(Box::new(InboxWrite::Entry(*came)), oneshot::channel().0)
             }
             Self::MessageStatus { status } => {

@@ -310,6 +310,15 @@ impl<'c> Reading<'c> {
 
 /// Fixtures for the tests of several modules.
 #[cfg(any(test, feature = "test-util"))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::as_conversions,
+    reason = "tests"
+)]
 pub mod testing {
     use super::{Number, NumberSet};
     use model::E164;

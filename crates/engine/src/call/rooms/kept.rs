@@ -302,7 +302,7 @@ mod tests {
         let orphan = store.rooms().orphans("node").await.unwrap().remove(0);
         let (_, exit) = end_callbacks(&orphan, ended(&orphan), &calls).remove(0);
         let earlier = NewCallback { event_id: exit_id(&exit), ..callback(1, exit) };
-        store.outbox().add(earlier).await.unwrap();
+        store.outbox().insert(earlier).await.unwrap();
         for _ in 0..2 {
             let rooms = Rooms::silent(Clock::real());
             rooms.recover_and_store(&store, "node", |_| "app".to_owned()).await.unwrap();
