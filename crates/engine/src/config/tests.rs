@@ -827,7 +827,7 @@ fn a_reload_names_the_keys_that_need_a_restart() {
 
 #[test]
 fn the_committed_reference_is_the_generated_one() {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/configuration.md");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/configuration.md");
     let generated = Reference::collect().markdown();
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(page, &generated).expect("docs/reference is writable");
