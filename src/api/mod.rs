@@ -1,7 +1,7 @@
 //! The HTTP APIs and the public listener.
 //!
-//! [`server`] is the listener; [`auth`] and [`session`] find out who makes a request. [`plivo`] and
-//! [`number`] are the two APIs, a module per resource. Their routes are rows of tables, from which
+//! [`server`] is the listener; [`auth`] and [`session`] find out who makes a request. `plivo` and
+//! `number` are the two APIs, a module per resource. Their routes are rows of tables, from which
 //! requests are dispatched and [`openapi`] makes the OpenAPI document.
 //!
 //! The APIs read ended calls from the store and live calls from [`LiveCalls`], and place calls with

@@ -2,7 +2,7 @@
 //! `#r14`.
 //!
 //! The listener limits connections, heads, and idle and slow clients; limits of bodies are up to
-//! the handlers ([`body`](super::body)). `/webhooks/meta` goes directly to its own handler, without
+//! the handlers (`body`). `/webhooks/meta` goes directly to its own handler, without
 //! any layer, and everything else to the axum router. WebSockets and streams are outside of hyper's
 //! graceful shutdown: their handlers hold a cancellation token.
 
