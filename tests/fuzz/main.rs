@@ -250,6 +250,7 @@ fn r25_r22_configuration() {
         bytes_max: 8_000,
         // The parser keeps a position for every character of an error.
         largest_max: 400,
+        total_max: 1_500,
         ..Format::new("configuration", targets::configuration)
     });
 }

@@ -76,7 +76,7 @@ async fn s0_06_the_configuration_type_routes_messages_to_the_webhook_url_or_the_
     // In the opposite order: first the agent, then the type.
     chat.connect(&agent).await;
     chat.ask("PATCH", &path, json!({"configurationType": "agent"})).await;
-    chat.send_text(USER, "Once more").await;
+    chat.send_text(USER, "Repeat password").await;
     chat.until(&first, |items| {
         items.iter().filter(|item| item["text"] == "I am the agent.").count() == 2
     })

@@ -194,7 +194,7 @@ async fn operations_show_the_limits_and_the_permission_rules_in_force() {
         .and_then(|rest| rest.split("</section>").next())
         .expect("the rules");
     for said in [
-        "1 a day, 2 in seven days",
+        "1 per day, 2 in seven days",
         "<dd>5</dd>",
         "7 days",
         "US, CA, TR, EG, NG, VN",
@@ -259,7 +259,7 @@ async fn an_owner_sees_the_node_and_failures_and_drains_it_unless_it_is_shared()
         fetches.contains("<td class=\"mono\">answer</td><td><span class=\"pill bad\">"),
         "{fetches}"
     );
-    assert!(page.contains("id=\"chart-graph\"") && page.contains("Takes calls"), "{page}");
+    assert!(page.contains("id=\"chart-graph\"") && page.contains("Ready"), "{page}");
     let ravi = Session::of(&world, "ravi").await;
     assert!(!ravi.get("/console/operations/").await.text().contains("id=\"nodes\""));
     let action = page
@@ -464,7 +464,10 @@ async fn r16_a_calls_page_is_visible_to_its_account_only() {
     assert!(!eve.get("/console/calls/").await.text().contains(&uuid));
     assert_eq!(asha.get("/console/calls/nonsense/").await.status, 404);
     assert!(
-        asha.get("/console/calls/?from=1&outcome=missed").await.text().contains("No call fits")
+        asha.get("/console/calls/?from=1&outcome=missed")
+            .await
+            .text()
+            .contains("No matching calls")
     );
     let users = http::send(
         "GET",

@@ -138,7 +138,7 @@ async fn bodies_are_on_the_page_and_in_the_api_without_secrets() {
         "a=ice-pwd:…",
         "HangupCause=",
         "Digits=1",
-        "is not kept",
+        "was not stored",
     ] {
         assert!(page.contains(text), "{text}");
     }
@@ -166,14 +166,14 @@ async fn stepping_through_a_call_shows_the_machines_state() {
     browser.visit(&format!("/console/calls/{uuid}/")).await;
     browser.eval("globalThis.marked = 1").await;
     // Without a step the replay shows the end.
-    browser.says("#holds-state td", "over").await;
-    browser.says("#holds-slot td", "given back").await;
+    browser.says("#holds-state td", "ended").await;
+    browser.says("#holds-slot td", "released").await;
 
     browser.click("#replay [data-to=first]").await;
     browser.until("document.querySelector('#step-1.chosen')").await;
     browser.says("#holds-state.changed td", "preparing").await;
-    browser.says("#holds-slot td", "held").await;
-    browser.says("#holds-graph td", "pre_accept under way").await;
+    browser.says("#holds-slot td", "in use").await;
+    browser.says("#holds-graph td", "pre_accept pending").await;
     let place = "(() => { const box = (s) => document.querySelector(s).getBoundingClientRect(); \
                  return [box('#replay').height, box('#replay').top, box('.holds').height, box('[data-to=forward]').left]; })()";
     browser.eval("document.querySelector('#replay').scrollIntoView()").await;
@@ -212,14 +212,14 @@ async fn stepping_through_a_call_shows_the_machines_state() {
         assert_eq!(browser.eval(row).await, true, "step {step} is in sight");
     }
     for text in [
-        "the media path",
+        "media path",
         "accepting",
         "live",
         "<GetInput>",
         "or input",
         "<Speak>",
-        "media path up",
-        "longest call",
+        "media connected",
+        "maximum call duration",
     ] {
         assert!(seen.contains(text), "{text}: {seen}");
     }

@@ -101,18 +101,18 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     // Insights work without a model, from a simple calculation.
     browser.press("#about", "Generate insights").await;
     browser.until("document.querySelector('#about .pairs dd .pill')").await;
-    browser.press("#about", "Turn AI off here").await;
+    browser.press("#about", "Turn AI off").await;
     browser.until("document.querySelector('#about button[value=ai-on]')").await;
-    browser.press("#about", "Turn AI on here").await;
+    browser.press("#about", "Turn AI on").await;
     browser.until("document.querySelector('#about button[value=ai-off]')").await;
 
     // Ask the user for permission to call; the user answers.
-    browser.press("#about", "Ask for permission").await;
-    browser.says("#about", "Asked, no answer yet").await;
+    browser.press("#about", "Request permission").await;
+    browser.says("#about", "Requested").await;
     orders(&world, "permissions/answer", json!({"user": USER, "answer": "accept"})).await;
-    browser.says("#about", "Given until").await;
-    browser.says("#timeline", "Asked whether we may call").await;
-    browser.says("#timeline", "You may call").await;
+    browser.says("#about", "Granted until").await;
+    browser.says("#timeline", "Call permission requested").await;
+    browser.says("#timeline", "Call permission granted").await;
     assert_eq!(
         browser.eval("globalThis.marked").await,
         1,
@@ -147,7 +147,7 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     browser.press("#ask", "Cancel").await;
     assert_eq!(asha.get(&chat).await.status, 200);
     browser.press("#chat-head", "Delete").await;
-    browser.press("#ask", "Go on").await;
+    browser.press("#ask", "Confirm").await;
     browser.until("location.pathname === '/console/inbox/'").await;
     assert_eq!(asha.get(&chat).await.status, 404);
     assert_eq!(browser.errors, [""; 0]);
@@ -280,7 +280,7 @@ async fn s2_05_s2_13_numbers_are_added_registered_and_assigned_to_agents() {
     browser.visit("/console/numbers/").await;
     // Refresh the number from Meta.
     browser.click(&format!("#number-{NUMBER} button[value=sync]")).await;
-    browser.until_toast("Read anew from Meta").await;
+    browser.until_toast("Synced with Meta").await;
     browser.says(&format!("#number-{NUMBER}"), "Shop & Co").await;
     browser.says(&format!("#number-{NUMBER}"), "CLOUD_API").await;
 
@@ -303,7 +303,7 @@ async fn s2_05_s2_13_numbers_are_added_registered_and_assigned_to_agents() {
     );
     browser.fill("dialog [name=token]", crate::support::node::ACCESS_TOKEN).await;
     browser.press("dialog", "Connect Number").await;
-    browser.until_toast("The number is connected").await;
+    browser.until_toast("Number connected").await;
     browser.says("#number-5511988887777", "Loja — São Paulo").await;
     browser.says("#number-5511988887777", "Register via Actions").await;
 
@@ -311,7 +311,7 @@ async fn s2_05_s2_13_numbers_are_added_registered_and_assigned_to_agents() {
     browser.press("#number-5511988887777", "Register").await;
     browser.fill("dialog [name=pin]", "000000").await;
     browser.press("dialog", "Register").await;
-    browser.until_toast("being registered").await;
+    browser.until_toast("Registration started").await;
     browser.until_toast("133005").await;
     browser.press("#number-5511988887777", "Register").await;
     browser
@@ -348,7 +348,7 @@ async fn s2_05_s2_13_numbers_are_added_registered_and_assigned_to_agents() {
     assert_eq!(browser.eval(shown).await, json!(["Night desk"]));
     browser.eval("document.querySelector('dialog .choice:not([hidden]) input').click()").await;
     browser.press("dialog", "Save").await;
-    browser.until_toast("Saved who answers").await;
+    browser.until_toast("Agent saved").await;
     browser.says(&cell, "Night desk").await;
     browser.click(&cell).await;
     browser.press("dialog", "Clear").await;
@@ -481,7 +481,7 @@ async fn s0_01_to_s0_30_a_number_is_configured_in_the_side_panel() {
     browser.press("dialog.side", "Yes, disconnect").await;
     browser.says(&format!("#number-{NUMBER}"), "Disconnected").await;
     browser.click(&format!("#number-{NUMBER} a.row-link")).await;
-    browser.press("dialog.side", "Connect again").await;
+    browser.press("dialog.side", "Reconnect").await;
     browser
         .until(&format!(
             "!document.querySelector('#number-{NUMBER}')?.textContent.includes('Disconnected')"
@@ -538,20 +538,20 @@ async fn s4_13_keys_and_webhooks_are_created_shown_once_tested_and_removed() {
     let mut browser = signed_in(&world, "asha").await;
     browser.visit("/console/people/").await;
     browser.fill("#keys [name=name]", "ci").await;
-    browser.press("#keys", "Make a key").await;
+    browser.press("#keys", "Create API key").await;
     browser.until("document.querySelector('[data-copy]')?.textContent.length > 20").await;
     let secret = browser.eval("document.querySelector('[data-copy]').textContent").await;
     browser.visit("/console/people/").await;
     let page = browser.eval("document.body.innerHTML").await;
     assert!(!page.as_str().unwrap().contains(secret.as_str().unwrap()), "once");
-    browser.press("#keys table", "Remove").await;
-    browser.press("#ask", "Go on").await;
-    browser.says("#keys", "No key has been made here yet").await;
+    browser.press("#keys table", "Delete").await;
+    browser.press("#ask", "Confirm").await;
+    browser.says("#keys", "No API keys yet").await;
 
     browser.visit("/console/webhooks/").await;
     browser.fill(".add [name=name]", "crm").await;
     browser.fill(".add [name=url]", &world.app.url("/hook")).await;
-    browser.press(".add", "Make webhook").await;
+    browser.press(".add", "Create webhook").await;
     browser.until("document.querySelector('[data-copy]')?.textContent.length > 20").await;
     let first = browser.eval("document.querySelector('[data-copy]').textContent").await;
     browser.visit("/console/webhooks/").await;
@@ -566,8 +566,8 @@ async fn s4_13_keys_and_webhooks_are_created_shown_once_tested_and_removed() {
     assert_ne!(first, second);
     browser.press_and_go("main form.stack", "End rotation").await;
     browser.until("!document.querySelector('[data-copy]') && !document.querySelector('[value=end-rotation]')").await;
-    browser.press("main form.stack", "Remove").await;
-    browser.press("#ask", "Go on").await;
+    browser.press("main form.stack", "Delete").await;
+    browser.press("#ask", "Confirm").await;
     browser.says("#webhooks", "No webhooks yet").await;
     assert_eq!(browser.errors, [""; 0]);
 }
@@ -584,7 +584,7 @@ async fn a_document_is_shared_by_link_and_an_answer_url_is_tried_out() {
     let document = "<Response>\n  <Speak>Grüße, नमस्ते &amp; hello.</Speak>\n</Response>";
     browser.fill("#source", document).await;
     browser.click("offhook-share:not([hidden]) button").await;
-    browser.until_toast("The link is copied").await;
+    browser.until_toast("Link copied").await;
     let hash = browser.eval("location.hash").await.as_str().unwrap().to_owned();
     assert!(hash.starts_with("#xml=") && hash.len() < 200, "{hash}");
     browser.visit("/console/").await;
@@ -596,13 +596,13 @@ async fn a_document_is_shared_by_link_and_an_answer_url_is_tried_out() {
     for broken in ["#xml=%%%", "#xml=AAAA"] {
         browser.visit("/console/").await;
         browser.eval(&format!("location.href = '/console/playground/{broken}'")).await;
-        browser.until_toast("holds no document").await;
+        browser.until_toast("does not contain a valid document").await;
     }
 
     browser.visit("/console/playground/debugger/").await;
     browser.fill("[name=url]", &world.app.url("/answer")).await;
     browser.fill("[name=from]", "4915112345678").await;
-    browser.press("main form", "Ask and walk through").await;
+    browser.press("main form", "Send and run").await;
     browser.says(".walk", "Good morning, caller").await;
     let asked = world.app.wait("/answer").await;
     assert_eq!(asked.param("From"), "4915112345678");

@@ -164,7 +164,7 @@ async fn a_live_list_keeps_the_filter_of_its_url_as_calls_come_and_go() {
     browser
         .until(&format!("{ROWS} === 0 && document.querySelector('#up-none').checkVisibility()"))
         .await;
-    browser.says("#up-none", "No call that is up fits").await;
+    browser.says("#up-none", "No live call matches").await;
     browser.visit("/console/calls/?up_state=ringing&up_direction=outbound").await;
     browser.until(&format!("{ROWS} === 13")).await;
     assert_eq!(browser.errors, [""; 0]);

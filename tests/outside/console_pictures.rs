@@ -77,10 +77,10 @@ async fn conversation(world: &World, browser: &mut Browser) {
     }
     browser.press("#about", "Generate insights").await;
     browser.until("document.querySelector('#about .pairs dd .pill')").await;
-    browser.press("#about", "Ask for permission").await;
-    browser.says("#about", "Asked, no answer yet").await;
+    browser.press("#about", "Request permission").await;
+    browser.says("#about", "Requested").await;
     orders(world, "permissions/answer", json!({"user": WRITER, "answer": "accept"})).await;
-    browser.says("#about", "Given until").await;
+    browser.says("#about", "Granted until").await;
 }
 
 async fn shot(browser: &mut Browser, name: &str, height: u32) {
@@ -120,7 +120,7 @@ async fn the_front_pages_pictures() {
     browser.visit("/console/playground/").await;
     browser.press("main", "Menu").await;
     browser.until("document.querySelector('textarea')?.value.includes('GetInput')").await;
-    browser.press("main", "Walk through").await;
+    browser.press("main", "Run").await;
     browser.until("document.querySelector('.walk li')").await;
     shot(&mut browser, "console-playground", 860).await;
 

@@ -190,10 +190,7 @@ async fn a_softphone_shows_captions_and_network_quality_and_transfers_the_call()
     // A language change applies immediately and is saved for this person's next call.
     assert_eq!(languages.lock().unwrap().iter().collect::<Vec<_>>(), ["en-US"], "as configured");
     let list = "document.querySelector('[data-at=language]')";
-    assert_eq!(
-        phone.eval(&format!("{list}.options[0].text")).await,
-        "As configured (American English)"
-    );
+    assert_eq!(phone.eval(&format!("{list}.options[0].text")).await, "Default (American English)");
     phone.fill("[data-at=language]", "hi-IN").await;
     assert_eq!(phone.eval(&format!("{list}.selectedOptions[0].text")).await, "Hindi (India)");
     let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
@@ -204,7 +201,7 @@ async fn a_softphone_shows_captions_and_network_quality_and_transfers_the_call()
     assert_eq!(phone.eval(kept).await, "offhook.captions.asha,hi-IN");
     // The phone reports a failed recogniser and keeps working otherwise.
     mode.send_replace(RecogniserMode::Refuses);
-    phone.says("[data-at=state]", "The captions broke off").await;
+    phone.says("[data-at=state]", "Captions stopped").await;
     phone.until("document.querySelector('[data-at=captions][aria-pressed=false]')").await;
     assert!(!world.node.log().contains("book a table"), "R22: what was said is in no log");
 
@@ -266,12 +263,12 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
         phone.eval("document.querySelector('[data-at=captions]').checkVisibility()").await,
         false
     );
-    phone.says("[data-at=no-captions]:not([hidden])", "nobody understands speech").await;
+    phone.says("[data-at=no-captions]:not([hidden])", "no speech recogniser is configured").await;
 
     let mut chat = signed_in(&world, "asha").await;
     chat.visit("/console/inbox/").await;
     chat.click("#conversations a.row-link").await;
-    chat.says("#about", "Ask for permission").await;
+    chat.says("#about", "Request permission").await;
     // Not allowed before the user has given permission.
     chat.press("#about", "Call").await;
     chat.press("dialog.panel", "Call").await;
@@ -279,10 +276,10 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
         .await;
     chat.click("dialog [data-close]").await;
     chat.until("!document.querySelector('dialog.panel')").await;
-    chat.press("#about", "Ask for permission").await;
-    chat.says("#about", "Asked, no answer yet").await;
+    chat.press("#about", "Request permission").await;
+    chat.says("#about", "Requested").await;
     orders(&world, "permissions/answer", json!({"user": USER, "answer": "accept"})).await;
-    chat.says("#about", "Given until").await;
+    chat.says("#about", "Granted until").await;
 
     let user = crate::outbound::user(CalleeAction::Accept, EventOrder::ConnectFirst);
     let user = world.sim.expect_call(CallScript { from: USER.to_owned(), ..user });
@@ -350,7 +347,7 @@ async fn a_file_is_chosen_in_the_composer_uploaded_with_progress_and_shown() {
     browser.press("offhook-upload:not([hidden])", "Send a file").await;
     let wrong = "document.querySelector('offhook-upload .wrong').textContent";
     for (name, kind, bytes, why) in [
-        ("setup.exe", "application/x-msdownload", 10, "does not take files of this kind"),
+        ("setup.exe", "application/x-msdownload", 10, "does not support this file type"),
         ("large.png", "image/png", (5 << 20) + 1, "5 MB of this kind at most"),
         ("sticker.webp", "image/webp", 600 << 10, "500 KB of this kind at most"),
     ] {
@@ -453,7 +450,7 @@ async fn s3_28_the_transcript_of_an_agents_call_is_in_the_chat() {
     let mut browser = signed_in(&world, "ravi").await;
     browser.visit("/console/inbox/").await;
     browser.click("#conversations a.row-link").await;
-    browser.press("#timeline .event", "What was said").await;
+    browser.press("#timeline .event", "Transcript").await;
     browser.until("document.querySelector('.transcript[open] dl')?.checkVisibility()").await;
     let said = "[...document.querySelectorAll('.transcript dl > *')].map((e) => e.textContent)";
     let said = browser.eval(said).await;
@@ -494,7 +491,7 @@ async fn s3_13_a_number_is_activated_and_deactivated_with_the_toggle() {
     // Enabling without an agent is refused with an explanation.
     browser.until(&is("false")).await;
     browser.click(&toggle).await;
-    browser.until_toast("choose an agent with “Assign…”").await;
+    browser.until_toast("Select one with “Assign…”").await;
     browser.until(&is("false")).await;
     api(
         &world,
@@ -505,7 +502,7 @@ async fn s3_13_a_number_is_activated_and_deactivated_with_the_toggle() {
     .await;
     browser.until(&is("true")).await;
     browser.click(&toggle).await;
-    browser.until_toast("the agent is silent").await;
+    browser.until_toast("The agent is inactive").await;
     browser.until(&is("false")).await;
     browser.says(&toggle, "Inactive").await;
     assert_eq!(
@@ -561,11 +558,11 @@ async fn the_playgrounds_document_runs_on_its_authors_phone() {
     let mut page = signed_in(&world, "asha").await;
     page.visit("/console/playground/").await;
     page.fill("#source", &document).await;
-    page.press(".run", "Call it from here").await;
+    page.press(".run", "Call from this browser").await;
     // No phone exists yet: one click creates it and places the call.
     page.says(".note.act", "Your account has none yet").await;
     picture(&mut page, "playground-no-endpoint").await;
-    page.press(".note.act", "Make one, and call").await;
+    page.press(".note.act", "Create endpoint and call").await;
     page.says("[data-at=state]", "In a call: Your document").await;
     page.until("document.querySelector('[data-at=them]').value > 0.01").await;
     picture(&mut page, "playground-call").await;
@@ -597,7 +594,7 @@ async fn the_playgrounds_document_runs_on_its_authors_phone() {
     assert_eq!(world.app.requests().len(), 1, "no answer URL and no hangup callback was asked");
 
     // With an endpoint one click suffices. Other people don't see the saved draft.
-    page.press(".run", "Call it from here").await;
+    page.press(".run", "Call from this browser").await;
     page.says("[data-at=state]", "In a call: Your document").await;
     page.press(".handset", "Hang up").await;
     page.says("[data-at=state]", "Ended").await;
@@ -682,7 +679,7 @@ async fn the_phone_rings_on_every_page_in_the_browser() {
     let caller = rings("Omar Haddad");
     page.says(".ringing-card", "Omar Haddad").await;
     page.press(".ringing-card", "Decline").await;
-    phone.says("[data-at=state]", "It rings no longer").await;
+    phone.says("[data-at=state]", "Stopped ringing").await;
     page.until(&format!("{shown} === ''")).await;
     drop(caller.all().await);
 

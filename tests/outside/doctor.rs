@@ -121,7 +121,7 @@ async fn each_fault_at_meta_is_reported_with_its_fix() {
     world.orders("app", json!({"fields_off": ["account_update"]})).await;
     world.complains("webhook", "warning", "account_update").await;
     world.orders("app", json!({"tokens_end": 1_000_000_000})).await;
-    world.complains("token", "failed", "not valid").await;
+    world.complains("token", "failed", "no longer valid").await;
     world.orders("app", json!({})).await;
     world.sim.set_node_url("http://127.0.0.1:9");
     world.complains("webhook", "failed", "http://127.0.0.1:9").await;
@@ -145,7 +145,7 @@ async fn each_fault_at_meta_is_reported_with_its_fix() {
 async fn a_stopped_node_and_a_wrong_configuration_are_reported() {
     let mut world = World::start().await;
     world.node.kill();
-    world.complains("public_url", "failed", "can't be asked").await;
+    world.complains("public_url", "failed", "can't be requested").await;
     let config = world.node.dir.path().join("offhook.toml");
     let text = std::fs::read_to_string(&config).expect("it is there");
     std::fs::write(&config, text.replace("cps = 100", "cps = \"many\"")).expect("it is written");
@@ -212,7 +212,7 @@ async fn the_public_urls_certificate_expiry_is_reported() {
     );
     let what = line["what"].as_str().expect("words");
     assert!(
-        what.contains("good for 4 more days") || what.contains("good for 5 more days"),
+        what.contains("valid for 4 more days") || what.contains("valid for 5 more days"),
         "{what}"
     );
 }

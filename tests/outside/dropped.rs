@@ -68,7 +68,7 @@ async fn a_reload_keeps_a_configured_webhook_that_is_in_use() {
     let before = edit(&chat, SECRET, None);
     chat.node.kill();
     chat.node.start_again().await;
-    chat.node.until_log("goes to a webhook that is not in the configuration any more").await;
+    chat.node.until_log("routed to a webhook that is no longer in the configuration").await;
     let line = routing(&chat.node.doctor().await.1).expect("a line");
     assert_eq!((&line["state"], &line["subject"]), (&json!("failed"), &json!(NUMBER)), "{line}");
     edit(&chat, SECRET, Some(before));

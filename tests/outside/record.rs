@@ -478,7 +478,7 @@ async fn a_recording_that_cannot_be_completed_is_reported_and_recorded() {
     world.node.record(hangup.param("CallUUID")).await;
     let (remarks, record) = remarks_of(&world, hangup.param("CallUUID")).await;
     assert!(
-        remarks.contains("a recording could not be completed after the call: its file"),
+        remarks.contains("a recording could not be completed after the call: the file"),
         "{record:#}"
     );
     assert!(remarks.contains("nothing of it was kept"), "{record:#}");

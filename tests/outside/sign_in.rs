@@ -119,7 +119,7 @@ async fn a_person_signs_in_with_the_provider_and_is_recognised_by_subject() {
     let mut other = Browser::of(&world);
     assert_eq!(other.sign_in(&provider, &moved).await.status, 200);
     let heir = Browser::of(&world).sign_in(&provider, &and(asha(), json!({"sub": "8"}))).await;
-    assert!(heir.status == 403 && heir.text().contains("another person"), "{}", heir.text());
+    assert!(heir.status == 403 && heir.text().contains("different"), "{}", heir.text());
     // The provider's keys are cached, and fetched again for a token with an unknown key.
     assert_eq!((provider.request_count("configuration"), provider.request_count("keys")), (1, 1));
 
@@ -147,19 +147,19 @@ async fn tokens_and_codes_of_other_sign_ins_are_refused() {
     let world = with(&provider, &format!("client_secret = \"{SECRET}\"")).await;
     let now = jiff::Timestamp::now().as_second();
     for (claims, status, words) in [
-        (json!({"nonce": "another"}), 401, "could not be believed"),
-        (json!({"aud": "another"}), 401, "could not be believed"),
-        (json!({"aud": [CLIENT_ID, "another"]}), 401, "could not be believed"),
-        (json!({"iss": "https://elsewhere.test"}), 401, "could not be believed"),
-        (json!({"exp": now - 120}), 401, "could not be believed"),
-        (json!({"iat": now + 600}), 401, "could not be believed"),
-        (json!({"alg": "none"}), 401, "could not be believed"),
-        (json!({"alg": "HS256"}), 401, "could not be believed"),
-        (json!({"alg": "forged"}), 401, "could not be believed"),
+        (json!({"nonce": "another"}), 401, "could not be verified"),
+        (json!({"aud": "another"}), 401, "could not be verified"),
+        (json!({"aud": [CLIENT_ID, "another"]}), 401, "could not be verified"),
+        (json!({"iss": "https://elsewhere.test"}), 401, "could not be verified"),
+        (json!({"exp": now - 120}), 401, "could not be verified"),
+        (json!({"iat": now + 600}), 401, "could not be verified"),
+        (json!({"alg": "none"}), 401, "could not be verified"),
+        (json!({"alg": "HS256"}), 401, "could not be verified"),
+        (json!({"alg": "forged"}), 401, "could not be verified"),
         (json!({"email": "mallory@example.com"}), 403, "Ask an owner to invite you"),
         (json!({"email": "asha@example.com<b>", "sub": "9"}), 403, "asha@example.com&#60;b&#62;"),
-        (json!({"email_verified": false}), 403, "has not made sure"),
-        (json!({"email": null}), 403, "tells no mail address"),
+        (json!({"email_verified": false}), 403, "has not verified"),
+        (json!({"email": null}), 403, "did not send your email address"),
     ] {
         let mut browser = Browser::of(&world);
         let answer = browser.sign_in(&provider, &and(asha(), claims.clone())).await;
@@ -180,7 +180,7 @@ async fn tokens_and_codes_of_other_sign_ins_are_refused() {
     let location = mallory.begin("/console/").await;
     let back = provider.grant(&location, &asha());
     let with_none = victim.get(&back).await;
-    assert!(with_none.status == 400 && with_none.text().contains("not begun in this browser"));
+    assert!(with_none.status == 400 && with_none.text().contains("was started in another browser"));
     victim.begin("/console/").await;
     assert_eq!(victim.get(&back).await.status, 400, "state of another browser");
     assert!(!victim.is_in().await);
@@ -207,7 +207,7 @@ async fn tokens_and_codes_of_other_sign_ins_are_refused() {
     let mut again = Browser { public: browser.public, cookies: kept };
     let replay = again.get(&back).await;
     assert!(
-        replay.status == 400 && replay.text().contains("does not take this sign-in"),
+        replay.status == 400 && replay.text().contains("was already used or has expired"),
         "{}",
         replay.text()
     );

@@ -171,7 +171,7 @@ async fn a_failing_application_gets_the_reason() {
         ("/nothing", &[], "answer_url_unreachable", "it answered 404"),
         ("/bad", &[], "invalid_answer_xml", "E202 at line 2"),
         ("/round", &["--max-documents", "2000"], "instruction_loop", "8014"),
-        ("/forever", &["--max-documents", "5"], "caller_cancelled", "past 5 documents"),
+        ("/forever", &["--max-documents", "5"], "caller_cancelled", "more than 5 documents"),
         ("/circle", &[], "answer_url_unreachable", "redirects"),
         ("/slow#rt=300&rc=0", &[], "answer_url_unreachable", "no answer in time"),
         ("/answer", &["--digits", "9"], "action_url_unreachable", "it answered 500"),

@@ -301,7 +301,8 @@ async fn an_endpoint_is_created_in_the_console_with_an_answer_url_and_removed() 
     let again = asha.post("/console/phone/endpoints", &desk).await;
     assert_eq!(again.status, 409);
     assert!(
-        again.text().contains("username desk is taken") && again.text().contains("value=\"desk\"")
+        again.text().contains("username desk is used by your endpoint")
+            && again.text().contains("value=\"desk\"")
     );
     let applications = world.rest("GET", "Application/", &[], String::new()).await.json();
     assert_eq!(

@@ -235,7 +235,8 @@ mod tests {
 
     #[test]
     fn the_table_aligns_short_cells_and_has_no_markdown() {
-        let mut section = SectionReference::new("[a]".to_owned(), "See [Limits](limits.md#whatsapp-rules).");
+        let mut section =
+            SectionReference::new("[a]".to_owned(), "See [Limits](limits.md#whatsapp-rules).");
         let fallback = || Fallback::Absent("`b.c`");
         section.keys = vec![
             KeyReference::new("one", "boolean", Fallback::Value("false".to_owned()), "`x` or y."),
