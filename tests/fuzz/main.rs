@@ -251,6 +251,7 @@ fn r25_r22_configuration() {
         // The parser keeps a position for every character of an error.
         largest_max: 400,
         total_max: 1_500,
+        count_max: 16,
         ..Format::new("configuration", targets::configuration)
     });
 }

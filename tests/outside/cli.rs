@@ -65,7 +65,7 @@ fn exit_codes_and_streams() {
         (&["call", "--answer-url", "ftp://app.example.com/"], 2, "ftp is neither http nor https"),
         (&["--log-level", "loud", "man"], 2, "loud"),
         (&["load", "--rate", "0", "--calls", "1"], 2, "rate 0 is out of range"),
-        (&["load", "--rate", "1", "--calls", "0"], 2, "0 calls"),
+        (&["load", "--rate", "1", "--calls", "0"], 2, "calls 0 is out of range"),
         (&["load", "--rate", "1", "--calls", "1", "--hold", "99999"], 2, "--hold 99999"),
         (
             &["config", "check", "--config", "/nowhere/offhook.toml"],
