@@ -348,8 +348,8 @@ async fn a_file_is_chosen_in_the_composer_uploaded_with_progress_and_shown() {
     let wrong = "document.querySelector('offhook-upload .wrong').textContent";
     for (name, kind, bytes, why) in [
         ("setup.exe", "application/x-msdownload", 10, "does not support this file type"),
-        ("large.png", "image/png", (5 << 20) + 1, "5 MB of this kind at most"),
-        ("sticker.webp", "image/webp", 600 << 10, "500 KB of this kind at most"),
+        ("large.png", "image/png", (5 << 20) + 1, "The limit for this type is 5 MB"),
+        ("sticker.webp", "image/webp", 600 << 10, "The limit for this type is 500 KB"),
     ] {
         browser.eval(&choose(name, kind, bytes)).await;
         browser.until(&format!("{wrong}.includes({why:?})")).await;
@@ -511,7 +511,7 @@ async fn s3_13_a_number_is_activated_and_deactivated_with_the_toggle() {
     );
     writes(&world, &json!({"message": "Is anybody there?", "from": USER})).await;
     browser.click(&toggle).await;
-    browser.until_toast("the agent answers").await;
+    browser.until_toast("The agent is active").await;
     browser.until(&is("true")).await;
     // The agent's first turn contains only messages after that.
     writes(&world, &json!({"message": "And now?", "from": USER})).await;
