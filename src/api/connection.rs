@@ -239,9 +239,11 @@ impl hyper::body::Body for ObservedBody {
         self.record(polled.is_ready());
         polled
     }
+
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
     }
+
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
@@ -296,6 +298,7 @@ impl AsyncWrite for ObservedStream {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.record_write(outcome)
     }
+
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -304,12 +307,15 @@ impl AsyncWrite for ObservedStream {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.record_write(outcome)
     }
+
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
+
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }

@@ -216,27 +216,35 @@ impl<'de> Visitor<'de> for Strict {
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
+
     fn visit_unit<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
+
     fn visit_bool<E>(self, is: bool) -> Result<Value, E> {
         Ok(is.into())
     }
+
     fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
         Ok(number.into())
     }
+
     fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
         Ok(number.into())
     }
+
     fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
         Ok(number.into())
     }
+
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
         Ok(text.into())
     }
+
     fn visit_string<E>(self, text: String) -> Result<Value, E> {
         Ok(text.into())
     }
+
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
         let inner = self.deeper()?;
         let mut items = Vec::new();
@@ -245,6 +253,7 @@ impl<'de> Visitor<'de> for Strict {
         }
         Ok(items.into())
     }
+
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let inner = self.deeper()?;
         let mut members = Map::new();

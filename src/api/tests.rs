@@ -78,6 +78,7 @@ impl Operator for Calls {
         let reload = self.reload.lock().unwrap().take().unwrap_or(ReloadOutcome::NoFile);
         Box::pin(async move { reload })
     }
+
     fn nodes(&self) -> Option<Vec<NodeStatus>> {
         let count = |kind: &str, outcome: &str| RequestCount {
             kind: kind.to_owned(),
@@ -103,6 +104,7 @@ impl Operator for Calls {
             }]
         })
     }
+
     fn drain(&self, node: &str) -> bool {
         self.is_draining.store(node == "n1", Ordering::Relaxed);
         node == "n1"
@@ -114,16 +116,19 @@ impl CallPlacer for Calls {
         let entry = self.directory.tables().by_number(number)?.clone();
         scope.holds(&entry.account.auth_id, &entry.account.main().auth_id).then_some(entry)
     }
+
     fn check_url(&self, text: &str) -> Result<DocUrl, String> {
         let guard = egress::Guard::new(false, Vec::new());
         egress::CustomerUrl::parse(text, &guard).map_err(|refusal| refusal.to_string())?;
         Ok(DocUrl(text.into()))
     }
+
     fn check_socket_url(&self, text: &str) -> Result<DocUrl, String> {
         let guard = egress::Guard::new(false, Vec::new());
         egress::CustomerUrl::socket(text, &guard).map_err(|refusal| refusal.to_string())?;
         Ok(DocUrl(text.into()))
     }
+
     fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
         if let Some(why) = self.not_placed.lock().unwrap().take() {
             return Err(why);
@@ -138,6 +143,7 @@ impl LiveCalls for Calls {
     fn list(&self, scope: &Scope) -> Vec<LiveCall> {
         self.live.iter().filter(|c| scope.holds(&c.account, &c.main_account)).cloned().collect()
     }
+
     fn page(&self, scope: &Scope, filter: &LiveFilter, skip: usize, take: usize) -> Vec<CallUuid> {
         let all = self.list(scope);
         let wanted =
@@ -153,9 +159,11 @@ impl LiveCalls for Calls {
             });
         newest_page(wanted.map(|c| (c.started, c.call)).collect(), skip, take)
     }
+
     fn get(&self, scope: &Scope, call: CallUuid) -> Option<LiveCall> {
         self.list(scope).into_iter().find(|c| c.call == call)
     }
+
     fn hang_up(&self, scope: &Scope, call: CallUuid) -> bool {
         let up = self.get(scope, call).is_some();
         if up {
@@ -163,11 +171,13 @@ impl LiveCalls for Calls {
         }
         up
     }
+
     fn command(&self, scope: &Scope, call: CallUuid, command: Command) -> Result<(), CommandError> {
         self.get(scope, call).ok_or(CommandError::NotLive)?;
         self.commands.lock().unwrap().push((call, command));
         Ok(())
     }
+
     fn streams(&self, scope: &Scope, call: CallUuid) -> Vec<StreamView> {
         if self.get(scope, call).is_some() {
             self.streams.lock().unwrap().clone()
@@ -175,6 +185,7 @@ impl LiveCalls for Calls {
             Vec::new()
         }
     }
+
     fn start_stream(
         &self,
         scope: &Scope,
@@ -200,6 +211,7 @@ impl LiveCalls for Calls {
         );
         Ok(true)
     }
+
     fn record(
         &self,
         scope: &Scope,
@@ -209,9 +221,11 @@ impl LiveCalls for Calls {
     ) -> Result<bool, CommandError> {
         self.get(scope, id).map(|_| true).ok_or(CommandError::NotLive)
     }
+
     fn is_recorded(&self, _: &Scope, _: CallUuid) -> bool {
         false
     }
+
     fn course(&self, scope: &Scope, call: CallUuid) -> Option<Course> {
         self.get(scope, call)?;
         serde_json::from_value(
@@ -219,6 +233,7 @@ impl LiveCalls for Calls {
         )
         .ok()
     }
+
     fn events(
         &self,
         scope: &Scope,
@@ -575,6 +590,7 @@ impl Running {
         let status = head.get(9..12).unwrap().parse().unwrap();
         Answer { status, head: head.to_lowercase(), body: body.to_owned() }
     }
+
     async fn plivo(&self, who: &str, method: &str, path: &str) -> Answer {
         let basic = STANDARD.encode(format!("{who}:token"));
         self.ask(
@@ -585,6 +601,7 @@ impl Running {
         )
         .await
     }
+
     async fn ours(&self, who: &str, method: &str, path: &str, body: &str) -> Answer {
         self.ask(method, &format!("/api/v1/{path}"), &format!("x-api-key: key-{who}\r\n"), body)
             .await

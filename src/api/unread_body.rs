@@ -89,9 +89,11 @@ impl Body for LentBody {
             None => Poll::Ready(None),
         }
     }
+
     fn is_end_stream(&self) -> bool {
         self.body.as_ref().is_none_or(Body::is_end_stream)
     }
+
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
     }

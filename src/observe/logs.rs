@@ -230,6 +230,7 @@ mod tests {
         fn write(&mut self, b: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().write(b)
         }
+
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }

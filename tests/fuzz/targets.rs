@@ -453,9 +453,11 @@ impl Operator for NoCalls {
     fn reload(&self) -> BoxFuture<'static, ReloadOutcome> {
         Box::pin(async { ReloadOutcome::NoFile })
     }
+
     fn nodes(&self) -> Option<Vec<NodeStatus>> {
         None
     }
+
     fn drain(&self, _: &str) -> bool {
         false
     }
@@ -465,12 +467,15 @@ impl CallPlacer for NoCalls {
     fn number(&self, _: &Scope, _: &E164) -> Option<Arc<NumberEntry>> {
         None
     }
+
     fn check_url(&self, text: &str) -> Result<DocUrl, String> {
         Ok(DocUrl(text.into()))
     }
+
     fn check_socket_url(&self, _: &str) -> Result<DocUrl, String> {
         Err("go there".to_owned())
     }
+
     fn place(&self, _: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
         Err(NotPlaced::Draining)
     }
@@ -480,21 +485,27 @@ impl LiveCalls for NoCalls {
     fn list(&self, _: &Scope) -> Vec<LiveCall> {
         Vec::new()
     }
+
     fn page(&self, _: &Scope, _: &LiveFilter, _: usize, _: usize) -> Vec<CallUuid> {
         Vec::new()
     }
+
     fn get(&self, _: &Scope, _: CallUuid) -> Option<LiveCall> {
         None
     }
+
     fn hang_up(&self, _: &Scope, _: CallUuid) -> bool {
         false
     }
+
     fn command(&self, _: &Scope, _: CallUuid, _: Command) -> Result<(), CommandError> {
         Err(CommandError::NotLive)
     }
+
     fn streams(&self, _: &Scope, _: CallUuid) -> Vec<StreamView> {
         Vec::new()
     }
+
     fn start_stream(
         &self,
         _: &Scope,
@@ -504,6 +515,7 @@ impl LiveCalls for NoCalls {
     ) -> Result<bool, CommandError> {
         Err(CommandError::NotLive)
     }
+
     fn record(
         &self,
         _: &Scope,
@@ -513,12 +525,15 @@ impl LiveCalls for NoCalls {
     ) -> Result<bool, CommandError> {
         Err(CommandError::NotLive)
     }
+
     fn is_recorded(&self, _: &Scope, _: CallUuid) -> bool {
         false
     }
+
     fn course(&self, _: &Scope, _: CallUuid) -> Option<engine::call::course::Course> {
         None
     }
+
     fn events(&self, _: &Scope, _: CallUuid, _: bool) -> Option<BoxStream<'static, Arc<str>>> {
         None
     }

@@ -44,6 +44,7 @@ impl Write for BoundedBuffer {
         self.bytes.extend_from_slice(chunk);
         Ok(chunk.len())
     }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

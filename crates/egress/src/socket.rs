@@ -172,12 +172,14 @@ impl AsyncWrite for SocketTransport {
             MaybeTls::Tls(stream) => Pin::new(stream).poll_write(cx, from),
         }
     }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             MaybeTls::Plain(stream) => Pin::new(stream).poll_flush(cx),
             MaybeTls::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
+
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             MaybeTls::Plain(stream) => Pin::new(stream).poll_shutdown(cx),

@@ -62,14 +62,17 @@ impl Reply {
     pub fn ok(body: impl Into<Bytes>) -> Self {
         Self::Whole(200, Vec::new(), body.into())
     }
+
     /// This status with an empty body.
     pub fn status(status: u16) -> Self {
         Self::Whole(status, Vec::new(), Bytes::new())
     }
+
     /// A redirect to `to`.
     pub fn redirect(status: u16, to: impl Into<String>) -> Self {
         Self::Whole(status, vec![("location", to.into())], Bytes::from_static(b"moved"))
     }
+
     /// Status 200 with this body and `Content-Encoding`.
     pub fn coded(coding: &str, body: impl Into<Bytes>) -> Self {
         Self::Whole(200, vec![("content-encoding", coding.to_owned())], body.into())
@@ -209,14 +212,17 @@ impl Server {
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
+
     /// Returns an `https` URL of this server.
     pub fn https_url(&self, path: &str) -> String {
         format!("https://localhost:{}{path}", self.address.port())
     }
+
     /// Returns how many connections the server has accepted.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
+
     /// Waits until the server has received `requests` requests.
     pub async fn until_seen(&self, requests: usize) {
         let mut count = self.count.clone();
@@ -224,6 +230,7 @@ impl Server {
             tokio::time::timeout(Duration::from_secs(60), count.wait_for(|n| *n >= requests)).await;
         assert!(result.is_ok(), "{} requests of {requests} after a minute", self.seen().len());
     }
+
     /// Returns all requests received so far.
     pub fn seen(&self) -> Vec<ReceivedRequest> {
         self.seen.lock().unwrap().clone()
@@ -244,6 +251,7 @@ impl FakeResolver {
             answers.iter().map(|a| a.iter().map(|ip| ip.parse().unwrap()).collect()).collect();
         Arc::new(Self { answers: Mutex::new(answers), lookups: AtomicUsize::new(0) })
     }
+
     /// Returns how many lookups were made.
     pub fn lookups(&self) -> usize {
         self.lookups.load(Ordering::SeqCst)

@@ -195,6 +195,7 @@ impl CalledParty {
         };
         self.resume(ctx, readiness);
     }
+
     /// Runs the document once the call is confirmed.
     fn progress(&mut self) -> Progress {
         let document = match self.phase {

@@ -154,6 +154,7 @@ impl CallContext {
     pub(super) fn set_timer(&mut self, timer: Timer, millis: u64) {
         self.timers.set(timer, self.now.plus(millis));
     }
+
     /// Ends the call after T_reap, whatever happens until then.
     pub(super) fn set_reap_timer(&mut self) {
         self.set_timer(Timer::Reap, self.setup.limits.reap_ms);

@@ -74,9 +74,11 @@ impl DigitSet {
     pub(crate) fn all() -> Self {
         Self(0x0fff)
     }
+
     pub(crate) fn of(digits: &[Digit]) -> Self {
         Self(digits.iter().fold(0, |set, d| set | 1 << d.event()))
     }
+
     pub(crate) fn has(self, digit: Digit) -> bool {
         self.0 & 1 << digit.event() != 0
     }

@@ -45,15 +45,19 @@ impl Log {
         let log = self.0.clone();
         Arc::new(move |event| log.lock().expect("log").push(event))
     }
+
     fn all(&self) -> Vec<LegEvent> {
         self.0.lock().expect("log").clone()
     }
+
     fn has(&self, event: &LegEvent) -> bool {
         self.all().contains(event)
     }
+
     fn has_media(&self, fact: MediaEvent) -> bool {
         self.has(&LegEvent::Media(fact))
     }
+
     fn digits(&self) -> String {
         let key = |e| if let LegEvent::Digit(d) = e { Some(d.as_char()) } else { None };
         self.all().into_iter().filter_map(key).collect()
@@ -84,15 +88,18 @@ impl Call {
         let log = self.log.clone();
         pump(&mut self.peer, what, |peers| done(&peers[0], &log));
     }
+
     fn connect(&mut self) {
         self.until("connected", |peer, log| peer.connected && log.has_media(MediaEvent::Connected));
     }
+
     fn live(media: &Media, peer: Peer) -> Self {
         let mut call = call(media, peer);
         call.leg.open();
         call.connect();
         call
     }
+
     fn type_keys(&mut self, pt: u8, clock: u32, keys: &str) {
         let mut sender = dtmf::Sender::new(keys, clock);
         let mut timestamp = 90_000;

@@ -55,36 +55,43 @@ macro_rules! text_id {
             pub fn new(text: impl Into<Arc<str>>) -> Self {
                 Self(text.into())
             }
+
             /// The id as a string.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
         }
+
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
                 &self.0
             }
         }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
             }
         }
+
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Display::fmt(self, f)
             }
         }
+
         impl From<&str> for $name {
             fn from(s: &str) -> Self {
                 Self(s.into())
             }
         }
+
         impl From<String> for $name {
             fn from(s: String) -> Self {
                 Self(s.into())
             }
         }
+
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0

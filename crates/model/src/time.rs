@@ -21,18 +21,22 @@ impl Timestamp {
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
+
     /// Creates a timestamp from seconds since the epoch, the unit of Meta's timestamps.
     pub fn from_secs(secs: i64) -> Self {
         Self(secs.saturating_mul(1_000_000))
     }
+
     /// Microseconds since the epoch.
     pub fn micros(self) -> i64 {
         self.0
     }
+
     /// Whole seconds since the epoch, rounded down.
     pub fn secs(self) -> i64 {
         self.0.div_euclid(1_000_000)
     }
+
     /// Adds a duration. Saturates at the numeric bounds.
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
@@ -53,22 +57,26 @@ impl Timestamp {
     pub fn plivo_micros(self) -> String {
         self.format(b' ', 6)
     }
+
     /// Formats as `2026-11-20 06:03:11`, the form of `StartTime`, `AnswerTime` and `EndTime` in
     /// callbacks.
     pub fn plivo_secs(self) -> String {
         self.format(b' ', 0)
     }
+
     /// Formats as `2026-11-20 06:03:11+00:00`, the form of call records in the Plivo-compatible API
     /// (docs/reference/rest.md#times).
     pub fn plivo_cdr(self) -> String {
         self.format(b' ', 0) + "+00:00"
     }
+
     /// Formats as `2026-11-20`, the form of dates in the Plivo-compatible API.
     pub fn plivo_day(self) -> String {
         let mut text = self.plivo_secs();
         text.truncate(10);
         text
     }
+
     /// Formats as RFC 3339 in UTC with milliseconds, the form of Offhook's own APIs.
     pub fn rfc3339(self) -> String {
         self.format(b'T', 3) + "Z"

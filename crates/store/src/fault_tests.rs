@@ -48,15 +48,19 @@ impl Fixture {
         health.set_ready();
         Self { folder: tempfile::tempdir().unwrap(), switch: Arc::default(), health }
     }
+
     fn file(&self) -> PathBuf {
         self.folder.path().join("db/offhook.db")
     }
+
     fn journal(&self) -> PathBuf {
         self.folder.path().join("data/store.journal")
     }
+
     async fn open(&self) -> Store {
         self.open_at(self.file(), self.folder.path().join("data")).await
     }
+
     async fn open_at(&self, file: PathBuf, journal: PathBuf) -> Store {
         let switch = self.switch.clone();
         let fail = move |part| {
@@ -74,6 +78,7 @@ impl Fixture {
         };
         Store::open_with(&file, options, self.health.clone()).await.unwrap()
     }
+
     /// Size of the journal's entries in bytes.
     fn journalled(&self) -> usize {
         std::fs::read_to_string(self.journal()).unwrap().lines().skip(1).map(str::len).sum()
@@ -502,6 +507,7 @@ impl SmallDisk {
         }
         None
     }
+
     fn fill(&self) -> PathBuf {
         use std::io::Write as _;
         let filler = self.0.path().join("filler");

@@ -82,9 +82,11 @@ impl Fixture {
     fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
+
     fn file(&self) -> std::path::PathBuf {
         self.folder.path().join("data/offhook.db")
     }
+
     async fn open(&self) -> Store {
         Store::open(&self.file(), Health::new()).await.unwrap()
     }

@@ -525,6 +525,7 @@ fn pairs(value: &str, max_bytes: usize) -> CheckResult<'_> {
             format!("write at most {max_bytes} bytes"),
         ));
     }
+
     fn pair(item: &str) -> Option<(&str, &str)> {
         let (key, value) = item.split_once('=')?;
         let well = !key.is_empty()

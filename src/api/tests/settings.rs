@@ -59,9 +59,11 @@ impl Running {
         let answer = self.ask(method, &format!("/v1/Account/{id}/{path}"), &head, &body).await;
         (answer.status, if answer.body.is_empty() { Value::Null } else { answer.json() })
     }
+
     async fn main(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         self.rest((MAIN, "token"), method, path, body).await
     }
+
     /// Creates a subaccount. Returns its id and token.
     async fn subaccount(&self, name: &str) -> (String, String) {
         let (status, made) =
@@ -70,6 +72,7 @@ impl Running {
         let text = |field: &str| made[field].as_str().unwrap().to_owned();
         (text("auth_id"), text("auth_token"))
     }
+
     async fn application(&self, fields: Value) -> String {
         let (status, made) = self.main("POST", "Application/", fields).await;
         assert_eq!((status, made["message"].as_str()), (201, Some("created")), "{made}");

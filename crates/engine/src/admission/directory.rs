@@ -187,6 +187,7 @@ impl Tables {
     pub fn application(&self, id: &AppId) -> Option<&Arc<ApplicationSpec>> {
         self.applications.get(id)
     }
+
     /// The application for endpoints of the account without one: the account's default, or else its
     /// main account's.
     pub fn endpoints_application(&self, account: &AuthId) -> Option<&Arc<ApplicationSpec>> {
@@ -195,27 +196,33 @@ impl Tables {
         };
         default_of(account).or_else(|| default_of(&self.account(account)?.main().auth_id))
     }
+
     /// Looks up a number by Meta's id.
     pub fn number(&self, id: &PhoneNumberId) -> Option<&Arc<NumberEntry>> {
         self.by_id.get(id)
     }
+
     /// Looks up the number with this `mail_id`.
     pub fn by_mail_id(&self, id: &PhoneNumberId) -> Option<&Arc<NumberEntry>> {
         let is_its = |number: &&Arc<NumberEntry>| number.spec.mail_id == *id;
         self.by_id.get(id).filter(is_its).or_else(|| self.numbers().find(is_its))
     }
+
     /// Looks up a business number.
     pub fn by_number(&self, number: &E164) -> Option<&Arc<NumberEntry>> {
         self.by_number.get(number)
     }
+
     /// Looks up an account or subaccount.
     pub fn account(&self, id: &AuthId) -> Option<&Arc<AccountEntry>> {
         self.accounts.get(id)
     }
+
     /// All numbers, in order.
     pub fn numbers(&self) -> impl Iterator<Item = &Arc<NumberEntry>> {
         self.by_number.values()
     }
+
     /// All accounts, in order.
     pub fn accounts(&self) -> impl Iterator<Item = &Arc<AccountEntry>> {
         self.accounts.values()

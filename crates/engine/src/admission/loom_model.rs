@@ -25,6 +25,7 @@ mod racy {
         pub(super) fn new(limit: u64) -> Self {
             Self { used: AtomicU64::new(0), limit }
         }
+
         pub(super) fn acquire(&self) -> bool {
             let free = self.used.load(Ordering::SeqCst) < self.limit;
             if free {
@@ -32,6 +33,7 @@ mod racy {
             }
             free
         }
+
         pub(super) fn in_use(&self) -> u64 {
             self.used.load(Ordering::SeqCst)
         }

@@ -93,13 +93,16 @@ impl Author for NoAuthor {
         }))
         .boxed()
     }
+
     fn sound(&self, _: CallUuid, _: &str) -> Option<Arc<Prompt>> {
         None
     }
+
     fn cut(&self, _: CallUuid, _: Duration) {}
     fn said(&self, _: CallUuid) -> Vec<DialogueLine> {
         Vec::new()
     }
+
     fn over(&self, _: CallUuid) {}
 }
 

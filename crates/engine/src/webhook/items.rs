@@ -27,6 +27,7 @@ impl Item {
     pub(super) fn malformed(kind: Kind) -> Self {
         Self { kind, id: None, what: Content::Malformed }
     }
+
     pub(super) fn ignored(kind: Kind) -> Self {
         Self { kind, id: None, what: Content::Ignored }
     }

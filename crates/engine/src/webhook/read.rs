@@ -189,12 +189,14 @@ impl<'a> Value<'a> {
         if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
             return Some(inner.to_owned());
         }
+
         struct Text;
         impl Visitor<'_> for Text {
             type Value = String;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
+
             fn visit_bytes<E>(self, bytes: &[u8]) -> Result<String, E> {
                 Ok(String::from_utf8_lossy(bytes).into_owned())
             }

@@ -26,9 +26,11 @@ impl<'a> Level<'a> {
             .filter_map(move |l| l.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':'))
             .map(str::trim)
     }
+
     fn attribute(self, name: &'a str) -> Option<&'a str> {
         self.attributes(name).next()
     }
+
     fn has(self, flag: &str) -> bool {
         self.0.iter().any(|l| l.strip_prefix("a=").is_some_and(|a| a.trim() == flag))
     }

@@ -44,9 +44,11 @@ impl Recogniser for FakeRecogniser {
     fn name(&self) -> &'static str {
         "meter"
     }
+
     fn can_recognise(&self, language: &str) -> bool {
         language.starts_with(self.language)
     }
+
     fn recognise<'a>(
         &'a self,
         _options: &'a RecognitionOptions,

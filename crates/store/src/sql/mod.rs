@@ -217,6 +217,7 @@ macro_rules! binds {
                 Arg::$kind(Some($how))
             }
         }
+
         impl Bind for Option<$type> {
             fn arg(self) -> Arg {
                 Arg::$kind(self.map(|$value| $how))

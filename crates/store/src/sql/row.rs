@@ -109,6 +109,7 @@ macro_rules! narrow {
                 number.map(|n| <$type>::try_from(n).map_err(|_| unexpected(at, "a number out of range"))).transpose()
             }
         }
+
         impl Value for $type {
             fn get(row: &Row, at: ColumnIndex<'_>) -> Result<Self, sqlx::Error> {
                 Option::<$type>::get(row, at)?.ok_or_else(|| unexpected(at, "NULL"))

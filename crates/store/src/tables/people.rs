@@ -828,21 +828,26 @@ impl Columns<'_> {
     fn text(&self, column: &str) -> Result<String, StoreError> {
         self.row.try_get(column).map_err(failed(self.what))
     }
+
     fn optional_text(&self, column: &str) -> Result<Option<String>, StoreError> {
         self.row.try_get(column).map_err(failed(self.what))
     }
+
     fn id(&self, column: &str) -> Result<Uuid, StoreError> {
         self.text(column)?.parse().map_err(|e: uuid::Error| self.unreadable(e.to_string()))
     }
+
     fn role(&self) -> Result<Role, StoreError> {
         let word = self.text("role")?;
         let found =
             [Role::Agent, Role::Admin, Role::Owner].into_iter().find(|known| role(*known) == word);
         found.ok_or_else(|| self.unreadable(format!("role {word}")))
     }
+
     fn at(&self, column: &str) -> Result<Timestamp, StoreError> {
         self.row.try_get(column).map(Timestamp::from_micros).map_err(failed(self.what))
     }
+
     fn unreadable(&self, detail: String) -> StoreError {
         StoreError::Unreadable { what: self.what, detail }
     }

@@ -589,6 +589,7 @@ mod tests {
         assert_eq!(left.iter().map(|r| r.id.as_u128()).collect::<Vec<_>>(), [3, 4]);
         store.close().await;
     }
+
     #[tokio::test]
     async fn copies_are_due_at_their_time_and_objects_are_removed_after_their_rows() {
         let folder = tempfile::tempdir().unwrap();
@@ -654,6 +655,7 @@ mod tests {
         assert_eq!(work(6_000).await.objects, [("a/2.wav".to_owned(), 1)]);
         store.close().await;
     }
+
     #[tokio::test]
     async fn a_recording_is_transcribed_before_it_is_copied_and_reported_once() {
         use machine::transcription_callback;

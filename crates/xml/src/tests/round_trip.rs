@@ -105,6 +105,7 @@ fn collapse(nodes: Vec<SpeechNode>) -> Speech {
         }
         out
     }
+
     fn last_text(nodes: &mut [SpeechNode]) -> Option<&mut String> {
         nodes.iter_mut().rev().find_map(|node| match node {
             SpeechNode::Text(text) => Some(text),
