@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use engine::admission::Ring;
 use engine::admission::settings::AccountSettings;
+use engine::limiter::{Offenders, Resource};
 use engine::people::{KeyHolder, Person};
 use model::{AuthId, network_prefix};
 use model::{Role, Secret};
@@ -164,6 +165,8 @@ const SWEEP_EVERY: u32 = 1_024;
 
 /// The rate limits of the APIs.
 pub(super) struct RateLimits {
+    /// Where refused failures are counted.
+    offenders: Option<Offenders>,
     failures: KeyedLimiter<IpAddr>,
     /// The origin of the times in `requests`.
     origin: Instant,
@@ -191,19 +194,24 @@ pub(super) enum AuthError {
 
 impl RateLimits {
     /// Limits without any requests so far; `origin` is a time before the first request.
-    pub(super) fn new(origin: Instant) -> Self {
+    pub(super) fn new(origin: Instant, offenders: Option<Offenders>) -> Self {
         #[allow(clippy::expect_used, reason = "the values are constants")]
         let failures = Quota::with_period(Duration::from_secs(60) / FAILURES_PER_MINUTE.get())
             .expect("a period above 0");
         let failures = failures.allow_burst(FAILURES_PER_MINUTE);
-        Self { failures: KeyedLimiter::new(failures), origin, requests: DashMap::new() }
+        Self { offenders, failures: KeyedLimiter::new(failures), origin, requests: DashMap::new() }
     }
 
     /// Counts a failed authentication, and returns the error for it.
     pub(super) fn record_failure(&self, from: IpAddr) -> AuthError {
         match self.failures.spend(network_prefix(from)) {
             None => AuthError::InvalidCredentials,
-            Some(wait) => AuthError::rate_limited("too many failed authentications", wait),
+            Some(wait) => {
+                if let Some(offenders) = &self.offenders {
+                    offenders.record(Resource::Credentials, from);
+                }
+                AuthError::rate_limited("too many failed authentications", wait)
+            }
         }
     }
 
@@ -328,7 +336,7 @@ mod tests {
     #[test]
     fn l21_an_account_makes_300_requests_in_5_seconds() {
         let clock = model::Clock::stepped(Default::default());
-        let limits = RateLimits::new(clock.now());
+        let limits = RateLimits::new(clock.now(), None);
         let request = || limits.record_request(clock.now(), &ID.into());
         for n in 0..300 {
             assert_eq!(request(), Ok(()), "{n}");
@@ -349,7 +357,7 @@ mod tests {
 
     #[test]
     fn r15_limits_failures_per_network() {
-        let limits = RateLimits::new(model::Clock::real().now());
+        let limits = RateLimits::new(model::Clock::real().now(), None);
         let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
         let refused = (0..70)
             .filter(|_| limits.record_failure(ip("203.0.113.1")) != AuthError::InvalidCredentials)

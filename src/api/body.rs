@@ -1,6 +1,5 @@
-//! Reading of request bodies within bounds of size and time.
-
-use std::time::Duration;
+//! Reading of request bodies within a bound of their size. The listener limits the time, and the
+//! size of all bodies (`limited_body`).
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -10,15 +9,12 @@ use hyper::body::Body as _;
 
 /// The largest body that the APIs accept, in bytes (`docs/reference/reliability.md#r14`).
 const BYTES_MAX: usize = 256 << 10;
-/// How long a body may take to arrive (`docs/reference/reliability.md#r10`).
-const TIME_MAX: Duration = Duration::from_secs(15);
 
 /// Why a request's body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
     Compressed,
     TooLarge,
-    TooSlow,
     Unreadable,
 }
 
@@ -28,7 +24,6 @@ impl BodyError {
         match self {
             Self::Compressed => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Unreadable => StatusCode::BAD_REQUEST,
         }
     }
@@ -38,7 +33,6 @@ impl BodyError {
         match self {
             Self::Compressed => "compressed request bodies are not supported",
             Self::TooLarge => "the request body is larger than 256 KiB",
-            Self::TooSlow => "the request body took longer than 15 s",
             Self::Unreadable => "the request body can't be read",
         }
     }
@@ -47,7 +41,7 @@ impl BodyError {
 /// Reads a whole body.
 ///
 /// # Errors
-/// Fails if the body is compressed, too large, too slow or can't be read.
+/// Fails if the body is compressed, too large or can't be read.
 pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, BodyError> {
     if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         return Err(BodyError::Compressed);
@@ -57,11 +51,10 @@ pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, BodyE
     if body.size_hint().lower() > BYTES_MAX as u64 {
         return Err(BodyError::TooLarge);
     }
-    match tokio::time::timeout(TIME_MAX, Limited::new(body, BYTES_MAX).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(BodyError::TooLarge),
-        Ok(Err(_)) => Err(BodyError::Unreadable),
-        Err(_) => Err(BodyError::TooSlow),
+    match Limited::new(body, BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(e) if e.is::<LengthLimitError>() => Err(BodyError::TooLarge),
+        Err(_) => Err(BodyError::Unreadable),
     }
 }
 

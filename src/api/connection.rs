@@ -6,6 +6,7 @@
 //! ([`server`](super::server)), and at each request.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,13 +22,17 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::heads::{BadHead, Heads};
+use engine::limiter::Claim;
 use model::Clock;
 
 /// Limits of a listener (`docs/reference/reliability.md#r10`).
 #[derive(Clone, Debug)]
 pub struct HttpLimits {
-    /// The most open connections. Beyond them the one that has been idle longest is closed.
+    /// The most open connections. Beyond them the oldest of the network with most is closed.
     pub connections: usize,
+    /// The most bytes of all request bodies that are being read. Beyond them, the oldest body of the
+    /// network that sends most is dropped.
+    pub body_bytes: usize,
     /// The time for the head of a request from its first byte; for the first head of a connection
     /// from the accept.
     pub head: Duration,
@@ -44,6 +49,7 @@ impl Default for HttpLimits {
         let secs = Duration::from_secs;
         Self {
             connections: 8_192,
+            body_bytes: 96 << 20,
             head: secs(10),
             idle: secs(75),
             stalled: secs(60),
@@ -73,12 +79,15 @@ pub(super) struct Connection {
     used: AtomicBool,
     http2: AtomicBool,
     heads: Mutex<Heads>,
-    /// Closes the connection immediately.
-    pub(super) kill: CancellationToken,
+    /// Whether the sweep closes the connection.
+    pub(super) swept: AtomicBool,
+    /// The connection's share of the listener's. It is as old as the last change between idle and
+    /// busy, and authenticated while an authenticated request is in flight.
+    pub(super) claim: Arc<Claim>,
 }
 
 impl Connection {
-    pub(super) fn new(clock: &Clock, epoch: Instant) -> Arc<Self> {
+    pub(super) fn new(clock: &Clock, epoch: Instant, claim: Claim) -> Arc<Self> {
         let connection = Self {
             clock: clock.clone(),
             epoch,
@@ -91,10 +100,16 @@ impl Connection {
             used: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             heads: Mutex::default(),
-            kill: CancellationToken::new(),
+            swept: AtomicBool::new(false),
+            claim: Arc::new(claim),
         };
         connection.idle_since.store(connection.now(), Ordering::Relaxed);
         Arc::new(connection)
+    }
+
+    /// Closes the connection immediately when cancelled.
+    pub(super) fn kill(&self) -> &CancellationToken {
+        self.claim.evicted()
     }
 
     /// Milliseconds since the server started, never 0.
@@ -104,7 +119,7 @@ impl Connection {
     }
 
     /// Since when the connection has been idle; `None` if it is not idle.
-    pub(super) fn idle_since(&self) -> Option<u64> {
+    fn idle_since(&self) -> Option<u64> {
         (self.in_flight.load(Ordering::Relaxed) == 0)
             .then(|| self.idle_since.load(Ordering::Relaxed))
     }
@@ -171,26 +186,33 @@ impl Connection {
         *self.heads() = Heads::stopped();
     }
 
-    /// Counts a request until the returned value is dropped.
-    pub(super) fn begin(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    /// Counts a request of a client until the returned value is dropped.
+    pub(super) fn begin(self: &Arc<Self>, client: IpAddr) -> InFlight {
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.claim.renew(client);
+        }
         self.used.store(true, Ordering::Relaxed);
-        InFlight(self.clone())
+        InFlight { connection: self.clone(), client }
     }
 }
 
 /// A request whose response has not been sent completely.
-pub(super) struct InFlight(Arc<Connection>);
+pub(super) struct InFlight {
+    connection: Arc<Connection>,
+    client: IpAddr,
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let connection = &self.0;
+        let connection = &self.connection;
         let now = connection.now();
         // A pipelined request may have arrived in the meantime, or a part of one.
         let next = if connection.heads().is_in_progress() { now } else { 0 };
         connection.first_byte.store(next, Ordering::Relaxed);
         connection.idle_since.store(now, Ordering::Relaxed);
-        connection.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if connection.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            connection.claim.renew(self.client);
+        }
     }
 }
 
@@ -211,7 +233,7 @@ impl ObservedBody {
     }
 
     fn record(&mut self, unsent: bool) {
-        let connection = &self.request.0;
+        let connection = &self.request.connection;
         connection.sent_at.store(connection.now(), Ordering::Relaxed);
         match (std::mem::replace(&mut self.unsent, unsent), unsent) {
             (false, true) => drop(connection.unsent.fetch_add(1, Ordering::Relaxed)),
@@ -323,17 +345,24 @@ impl AsyncWrite for ObservedStream {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use http::HeaderMap;
 
     use super::{BadHead, Clock, Connection, HttpLimits};
+    use engine::limiter::Pool;
     use model::Timestamp;
+
+    fn open(clock: &Clock) -> Arc<Connection> {
+        let claim = Pool::new(1, None).claim([192, 0, 2, 1].into(), 1);
+        Connection::new(clock, clock.now(), claim)
+    }
 
     #[test]
     fn r14_refuses_a_head_that_differs_from_what_hyper_parsed() {
         let clock = Clock::stepped(Timestamp::default());
-        let connection = Connection::new(&clock, clock.now());
+        let connection = open(&clock);
         let headers =
             HeaderMap::from_iter([(http::header::HOST, http::HeaderValue::from_static("a"))]);
         assert_eq!(connection.bad_head(&headers), Some(BadHead::Unseen));
@@ -350,7 +379,7 @@ mod tests {
     fn finds_idle_and_slow_connections() {
         let clock = Clock::stepped(Timestamp::default());
         let limits = HttpLimits::default();
-        let connection = Connection::new(&clock, clock.now());
+        let connection = open(&clock);
         let step = |secs| clock.step(Duration::from_secs(secs));
         step(9);
         connection.read(b"GET / HT");
@@ -363,7 +392,7 @@ mod tests {
         );
 
         connection.read(b"TP/1.1\r\n\r\n");
-        let request = connection.begin();
+        let request = connection.begin([192, 0, 2, 1].into());
         assert_eq!(connection.bad_head(&HeaderMap::new()), None);
         step(1000);
         assert_eq!(
@@ -382,9 +411,9 @@ mod tests {
         assert_eq!(connection.overdue(&limits), Some("slow"));
 
         // The time of a pipelined request starts when the previous one has been answered.
-        let connection = Connection::new(&clock, clock.now());
+        let connection = open(&clock);
         connection.read(b"GET / HTTP/1.1\r\n\r\n");
-        let request = connection.begin();
+        let request = connection.begin([192, 0, 2, 1].into());
         assert_eq!(connection.bad_head(&HeaderMap::new()), None);
         connection.read(b"GET / HT");
         step(1000);

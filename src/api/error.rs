@@ -260,7 +260,6 @@ impl From<BodyError> for ApiError {
                 Self::UnsupportedMediaType { code: "compressed", message, field: None }
             }
             BodyError::TooLarge => Self::PayloadTooLarge(message.into()),
-            BodyError::TooSlow => Self::RequestTimeout(message),
             BodyError::Unreadable => {
                 Self::BadRequest { code: "bad_body", message: message.into(), field: None }
             }

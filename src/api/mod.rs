@@ -16,6 +16,7 @@ mod error;
 mod fields;
 mod heads;
 mod idempotency;
+mod limited_body;
 mod live;
 mod media;
 mod number;
@@ -58,6 +59,7 @@ use engine::call::{PermissionService, Recordings};
 use engine::erasure::Eraser;
 use engine::feed::Feed;
 use engine::inbox::Inbox;
+use engine::limiter::Offenders;
 use engine::numbers::Numbers;
 use engine::people::People;
 use error::ApiError;
@@ -101,6 +103,8 @@ pub struct Api {
     pub recordings: Recordings,
     pub agents: Agents,
     pub eraser: Eraser,
+    /// Where requests with wrong credentials are counted.
+    pub offenders: Option<Offenders>,
 }
 
 /// What every handler shares.
@@ -114,7 +118,7 @@ struct ApiState {
 /// Reads a request's body, within the limits of the APIs.
 ///
 /// # Errors
-/// Fails if the body is compressed, too large, too slow or can't be read.
+/// Fails if the body is compressed, too large or can't be read.
 pub async fn read_body(
     headers: &http::HeaderMap,
     body: axum::body::Body,
@@ -138,7 +142,7 @@ impl ApiState {
     fn new(api: Api) -> Self {
         let [number_idempotency, plivo_idempotency] = [number::IDEMPOTENCY, plivo::IDEMPOTENCY]
             .map(|rules| Idempotency::new(rules, api.store.clone(), api.clock.clone()));
-        let rate_limits = RateLimits::new(api.clock.now());
+        let rate_limits = RateLimits::new(api.clock.now(), api.offenders.clone());
         Self { api, rate_limits, number_idempotency, plivo_idempotency }
     }
 

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -30,13 +31,16 @@ use tower::ServiceExt as _;
 pub use super::connection::HttpLimits;
 use super::connection::{Connection, ObservedBody, ObservedStream};
 use super::heads::HEAD_BYTES_MAX;
+use super::limited_body::BodyFault;
+pub use super::limited_body::LimitedBody;
 use super::{error, unread_body};
+use engine::limiter::{Offenders, Pool, RequestClaims, Resource};
 use model::Clock;
 use model::metric;
 
 /// The handler of `/webhooks/meta` for all methods. It reads the raw body.
 pub type WebhookHandler =
-    Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+    Arc<dyn Fn(Request<LimitedBody>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
 /// The address of the client, in the extensions of every request: that of the connection, or the
 /// one that a trusted proxy reports.
@@ -55,6 +59,10 @@ pub struct ServerConfig {
     pub router: Router,
     /// `listen.trusted_proxies`.
     pub trusted_proxies: Vec<IpNet>,
+    /// `listen.proxies_only`: closes connections that don't come from a trusted proxy.
+    pub proxies_only: bool,
+    /// Where evicted connections and bodies are counted; `None` for the admin listener.
+    pub offenders: Option<Offenders>,
     pub limits: HttpLimits,
     pub clock: Clock,
     /// Whether clients use HTTPS. Responses then carry `Strict-Transport-Security`.
@@ -72,6 +80,8 @@ impl ServerConfig {
             webhook: None,
             router,
             trusted_proxies: Vec::new(),
+            proxies_only: false,
+            offenders: None,
             limits,
             clock,
             is_https: false,
@@ -93,7 +103,12 @@ pub async fn bind(at: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
 /// Serves until cancelled. Then no new connections are accepted, and requests are completed within
 /// the grace period.
 pub async fn serve(listener: TcpListener, config: ServerConfig, cancel: CancellationToken) {
+    let pool = |max, resource| {
+        Pool::new(max, config.offenders.clone().map(|offenders| (resource, offenders)))
+    };
     let server = Arc::new(Server {
+        connections: pool(config.limits.connections, Resource::Connections),
+        bodies: pool(config.limits.body_bytes, Resource::Bodies),
         epoch: config.clock.now(),
         builder: builder(),
         open: Mutex::default(),
@@ -116,15 +131,15 @@ pub async fn serve(listener: TcpListener, config: ServerConfig, cancel: Cancella
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => {
                     id += 1;
-                    if let Some(entry) = server.admit(id) {
+                    if let Some(entry) = server.admit(id, from.ip()) {
                         tasks.spawn(server.clone().connection(entry, stream, from));
                     }
                 }
-                // Most likely there are no file descriptors left: an idle connection is closed to
-                // make room.
+                // Most likely there are no file descriptors left: a connection is closed to make
+                // room.
                 Err(e) => {
                     tracing::warn!(error = %e, "accept failed; retrying in 100 ms");
-                    server.close_idle(&mut server.open());
+                    server.connections.evict();
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
@@ -133,7 +148,7 @@ pub async fn serve(listener: TcpListener, config: ServerConfig, cancel: Cancella
     drop(listener);
     tasks.close();
     if tokio::time::timeout(server.config.limits.grace, tasks.wait()).await.is_err() {
-        server.open().values().for_each(|connection| connection.kill.cancel());
+        server.open().values().for_each(|connection| connection.kill().cancel());
         tasks.wait().await;
     }
 }
@@ -162,6 +177,8 @@ struct Server {
     epoch: Instant,
     builder: auto::Builder<TokioExecutor>,
     open: Mutex<BTreeMap<u64, Arc<Connection>>>,
+    connections: Pool,
+    bodies: Pool,
     cancel: CancellationToken,
     /// The gauge of open connections, if the listener has metrics.
     gauge: Option<metrics::Gauge>,
@@ -178,6 +195,7 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         // After an upgrade the stream has another protocol.
         self.connection.stop_observing();
+        self.connection.claim.release();
         let mut open = self.server.open();
         open.remove(&self.id);
         self.server.gauge(open.len());
@@ -203,34 +221,35 @@ impl Server {
         }
     }
 
-    /// Registers a new connection. If there are too many, the one that has been idle longest is
-    /// closed; returns `None` if all are busy.
-    fn admit(self: &Arc<Self>, id: u64) -> Option<OpenConnection> {
-        let mut open = self.open();
-        if open.len() >= self.config.limits.connections {
-            self.closed("full");
-            self.close_idle(&mut open)?;
+    /// Registers a new connection; another one may have to make room for it. Returns `None` if the
+    /// connection is not served.
+    fn admit(self: &Arc<Self>, id: u64, from: IpAddr) -> Option<OpenConnection> {
+        if self.config.proxies_only
+            && !is_trusted(from.to_canonical(), &self.config.trusted_proxies)
+        {
+            self.closed("not_proxy");
+            return None;
         }
-        let connection = Connection::new(&self.config.clock, self.epoch);
+        let claim = self.connections.claim(from, 1);
+        if claim.evicted().is_cancelled() {
+            self.closed("full");
+            return None;
+        }
+        let connection = Connection::new(&self.config.clock, self.epoch, claim);
+        let mut open = self.open();
         open.insert(id, connection.clone());
         self.gauge(open.len());
         Some(OpenConnection { id, connection, server: self.clone() })
     }
 
-    /// Closes the connection that has been idle longest; returns `None` if all are busy.
-    fn close_idle(&self, open: &mut BTreeMap<u64, Arc<Connection>>) -> Option<()> {
-        let idle = open.iter().filter_map(|(id, one)| Some((one.idle_since()?, *id))).min();
-        open.remove(&idle?.1)?.kill.cancel();
-        Some(())
-    }
-
     fn sweep(&self) {
         for connection in self.open().values() {
             if let Some(reason) = connection.overdue(&self.config.limits)
-                && !connection.kill.is_cancelled()
+                && !connection.kill().is_cancelled()
             {
+                connection.swept.store(true, Ordering::Relaxed);
                 self.closed(reason);
-                connection.kill.cancel();
+                connection.kill().cancel();
             }
         }
     }
@@ -251,12 +270,17 @@ impl Server {
         let mut serving = pin!(self.builder.serve_connection_with_upgrades(io, service));
         let outcome = tokio::select! {
             outcome = serving.as_mut() => outcome,
-            () = connection.kill.cancelled() => return,
+            () = connection.kill().cancelled() => {
+                if !connection.swept.load(Ordering::Relaxed) {
+                    self.closed("full");
+                }
+                return;
+            }
             () = self.cancel.cancelled() => {
                 serving.as_mut().graceful_shutdown();
                 tokio::select! {
                     outcome = serving.as_mut() => outcome,
-                    () = connection.kill.cancelled() => return,
+                    () = connection.kill().cancelled() => return,
                 }
             }
         };
@@ -267,38 +291,67 @@ impl Server {
 
     async fn request(
         &self,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         connection: &Arc<Connection>,
         from: IpAddr,
     ) -> Response<Body> {
-        let in_flight = connection.begin();
+        let client = client(from, request.headers(), &self.config.trusted_proxies);
+        let in_flight = connection.begin(client);
         let response = match refusal(&request, connection) {
             Some(refused) => refused,
-            None => {
-                let peer = Peer(client(from, request.headers(), &self.config.trusted_proxies));
-                request.extensions_mut().insert(peer);
-                if let Some(webhook) = self
-                    .config
-                    .webhook
-                    .as_ref()
-                    .filter(|_| request.uri().path() == "/webhooks/meta")
-                {
-                    webhook(request).await
-                } else {
-                    let is_http1 = request.version() < Version::HTTP_2;
-                    let (request, unread) = unread_body::lend(request);
-                    let Ok(mut response) =
-                        self.config.router.clone().oneshot(request.map(Body::new)).await;
-                    if is_http1 {
-                        unread.discard(&mut response).await;
-                    }
-                    response
-                }
-            }
+            None => self.dispatch(request, connection, client).await,
         };
         let response = with_security_headers(response, self.config.is_https);
         response.map(|body| Body::new(ObservedBody::new(body, in_flight)))
     }
+
+    /// Passes a request to its handler.
+    async fn dispatch(
+        &self,
+        mut request: Request<Incoming>,
+        connection: &Arc<Connection>,
+        client: IpAddr,
+    ) -> Response<Body> {
+        let body = Arc::new(self.bodies.claim(client, 0));
+        let claims = RequestClaims { connection: connection.claim.clone(), body: body.clone() };
+        request.extensions_mut().insert(Peer(client));
+        request.extensions_mut().insert(claims);
+        let fault = Arc::new(OnceLock::new());
+        let request = request.map(|incoming| {
+            LimitedBody::new(incoming, self.config.clock.clone(), body.clone(), fault.clone())
+        });
+        let webhook = self.config.webhook.as_ref();
+        if let Some(webhook) = webhook.filter(|_| request.uri().path() == "/webhooks/meta") {
+            let response = webhook(request).await;
+            return fault.get().map_or(response, |fault| body_refusal(*fault));
+        }
+        let is_http1 = request.version() < Version::HTTP_2;
+        let (request, unread) = unread_body::lend(request);
+        let Ok(mut response) = self.config.router.clone().oneshot(request.map(Body::new)).await;
+        if let Some(fault) = fault.get() {
+            response = body_refusal(*fault);
+        }
+        if is_http1 {
+            unread.discard(&mut response).await;
+        }
+        response
+    }
+}
+
+/// The response to a request whose body was not read to its end.
+fn body_refusal(fault: BodyFault) -> Response<Body> {
+    let (status, code) = match fault {
+        BodyFault::TooSlow => (StatusCode::REQUEST_TIMEOUT, "slow"),
+        BodyFault::Evicted => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+    };
+    let mut response = error::listener_error(status, code, &fault.to_string());
+    let headers = response.headers_mut();
+    if fault == BodyFault::Evicted {
+        metrics::counter!(metric::QUEUE_REFUSED_TOTAL, "queue" => metric::queue::BODIES)
+            .increment(1);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
 }
 
 /// Adds headers that forbid browsers to run, frame or reinterpret a response
@@ -359,12 +412,14 @@ fn uri_bytes(uri: &http::Uri) -> usize {
     authority + uri.path_and_query().map_or(0, |p| p.as_str().len())
 }
 
+fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&ip))
+}
+
 /// The address of the client: that of the peer, or if that is a trusted proxy, the last address in
 /// `X-Forwarded-For` that is not one.
 fn client(from: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let from = from.to_canonical();
-    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
-    let mut client = from;
+    let mut client = from.to_canonical();
     let forwarded: Vec<&str> = headers
         .get_all("x-forwarded-for")
         .iter()
@@ -372,7 +427,7 @@ fn client(from: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
         .flat_map(|v| v.split(','))
         .collect();
     for hop in forwarded.iter().rev() {
-        if !is_trusted(client) {
+        if !is_trusted(client, trusted) {
             break;
         }
         let Ok(ip) = hop.trim().parse::<IpAddr>() else { break };

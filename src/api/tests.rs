@@ -437,8 +437,13 @@ async fn run() -> Running {
         tasks: tokio_util::task::TaskTracker::new(),
     });
     inbox.open(&file.webhooks).await.unwrap();
-    let people =
-        People::new(store.clone(), Passwords::default(), clock.clone(), engine::feed::Feed::new());
+    let people = People::new(
+        store.clone(),
+        Passwords::default(),
+        clock.clone(),
+        engine::feed::Feed::new(),
+        engine::limiter::Failures::new(None),
+    );
     let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let config = ServerConfig {
         webhook: None,
@@ -463,6 +468,7 @@ async fn run() -> Running {
             rooms: engine::call::rooms::Rooms::silent(Clock::real()),
             voices: Arc::new(Catalogue::new(&SpeechConfig::default())),
             recordings: recordings.clone(),
+            offenders: None,
             eraser: engine::erasure::Eraser::new(engine::erasure::ErasureParts {
                 store: store.clone(),
                 recordings: recordings.clone(),
@@ -487,6 +493,8 @@ async fn run() -> Running {
         })
         .router(),
         trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
+        proxies_only: false,
+        offenders: None,
         limits: HttpLimits::default(),
         clock: Clock::real(),
         is_https: true,

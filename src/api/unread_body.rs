@@ -14,6 +14,8 @@ use http::{HeaderValue, Request, Response, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use super::limited_body::LimitedBody;
+
 /// The longest rest that is read, twice the limit of [`body`](super::body): a client that is still
 /// sending a body that was refused gets the response, not a broken connection.
 const BYTES_MAX: u64 = 512 << 10;
@@ -22,7 +24,7 @@ const TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A request's body for a handler. When it is dropped, the unread rest goes to [`UnreadBody`].
 pub(super) struct LentBody {
-    body: Option<Incoming>,
+    body: Option<LimitedBody>,
     rest: Arc<Mutex<Option<Incoming>>>,
 }
 
@@ -34,7 +36,7 @@ pub(super) struct UnreadBody {
 }
 
 /// Lends the body of a request to its handler.
-pub(super) fn lend(request: Request<Incoming>) -> (Request<LentBody>, UnreadBody) {
+pub(super) fn lend(request: Request<LimitedBody>) -> (Request<LentBody>, UnreadBody) {
     let expects_continue = request.headers().contains_key(header::EXPECT);
     let unread = UnreadBody { rest: Arc::default(), expects_continue };
     (request.map(|body| LentBody { body: Some(body), rest: unread.rest.clone() }), unread)
@@ -72,18 +74,19 @@ async fn read_to_end(mut body: Incoming) -> bool {
 
 impl Drop for LentBody {
     fn drop(&mut self) {
-        *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
+        *self.rest.lock().unwrap_or_else(PoisonError::into_inner) =
+            self.body.take().map(LimitedBody::into_inner);
     }
 }
 
 impl Body for LentBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         match &mut self.body {
             Some(body) => Pin::new(body).poll_frame(cx),
             None => Poll::Ready(None),

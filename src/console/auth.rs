@@ -15,6 +15,7 @@ use super::i18n::Lang;
 use super::page::{self, Page};
 use crate::api::session;
 use crate::api::{ApiResponse, read_body, server};
+use engine::limiter::RequestClaims;
 use engine::people::Person;
 use model::EndpointName;
 use model::Role;
@@ -144,6 +145,9 @@ impl FromRequestParts<Arc<Console>> for Visitor {
             parts.uri.path_and_query().map_or_else(|| "/console/".to_owned(), ToString::to_string);
         match person(console, &parts.headers).await.map_err(|no| *no)? {
             Some(person) => {
+                if let Some(claims) = parts.extensions.get::<RequestClaims>() {
+                    claims.authenticate_caller();
+                }
                 let query = Form::read(parts.uri.query().unwrap_or_default().as_bytes());
                 let unread = console
                     .apis

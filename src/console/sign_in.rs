@@ -11,7 +11,9 @@ use super::i18n::Lang;
 use super::page::{Page, respond};
 use super::{App, Console};
 use crate::api::session::{COOKIE, COOKIE_SECURE, token};
+use engine::people::cookie as cookies;
 use engine::people::{PASSWORD_MIN, PeopleError, SignInError, Token};
+
 use model::Secret;
 
 #[derive(Template)]
@@ -79,15 +81,25 @@ pub(super) async fn page(
     form(&console, Preferences::of(&headers), StatusCode::OK, query.get("to"), "", String::new())
 }
 
-pub(super) async fn sign_in(State(console): App, submitted: AnonymousForm) -> Response {
+pub(super) async fn sign_in(
+    State(console): App,
+    headers: HeaderMap,
+    submitted: AnonymousForm,
+) -> Response {
     let AnonymousForm { preferences, from, form: fields } = submitted;
+    let browser = cookies::browser(&headers, console.is_secure());
+    let people = &console.apis.api().people;
     let (to, name) = (fields.get("to"), fields.get("name"));
     let password = Secret::new(fields.raw("password"));
-    match console.apis.api().people.sign_in(name, password, from).await {
-        Ok(token) => with_cookie(
-            Redirect::to(safe_path(to)).into_response(),
-            &session_cookie(&console, &token),
-        ),
+    match people.sign_in(name, password, from, browser).await {
+        Ok(token) => {
+            let answer = Redirect::to(safe_path(to)).into_response();
+            let answer = with_cookie(answer, &session_cookie(&console, &token));
+            match people.browser(name, browser) {
+                Some(value) => with_cookie(answer, &browser_cookie(&console, &value)),
+                None => answer,
+            }
+        }
         Err(SignInError::Unknown) => form(
             &console,
             preferences,
@@ -213,9 +225,8 @@ pub(super) async fn accept(
         (true, Some(user)) => {
             match people.accept(&token, Secret::new(fields.raw("password"))).await {
                 Ok(()) => {
-                    let Ok(session) =
-                        people.sign_in(&user.name, Secret::new(fields.raw("password")), from).await
-                    else {
+                    let password = Secret::new(fields.raw("password"));
+                    let Ok(session) = people.sign_in(&user.name, password, from, None).await else {
                         return Redirect::to("/console/sign-in").into_response();
                     };
                     let answer = Redirect::to("/console/").into_response();
@@ -245,6 +256,15 @@ fn session_name(console: &Console) -> &'static str {
 
 pub(super) fn session_cookie(console: &Console, token: &Token) -> String {
     cookie(console, session_name(console), token.reveal(), None)
+}
+
+/// How long a browser keeps the cookie, in seconds: a year.
+const BROWSER_SECS: u32 = 365 * 86_400;
+
+/// The cookie by which the next sign-in recognises the browser.
+fn browser_cookie(console: &Console, value: &str) -> String {
+    let name = if console.is_secure() { cookies::BROWSER_SECURE } else { cookies::BROWSER };
+    cookie(console, name, value, Some(BROWSER_SECS))
 }
 
 /// A cookie. Without an age, the browser drops it when it closes; the server limits the session

@@ -42,6 +42,7 @@ use engine::config::Config;
 use engine::erasure::{Eraser, ErasureParts};
 use engine::feed::Feed;
 use engine::inbox::{Inbox, InboxParts};
+use engine::limiter::{Failures, Offenders};
 use engine::meta::{Graph, GraphConfig};
 use engine::notices::Notices;
 use engine::numbers::{self, Numbers};
@@ -216,7 +217,14 @@ impl Node {
         });
         inbox.open(&config.webhooks).await?;
         let passwords = Passwords::default();
-        let people = People::new(store.clone(), passwords.clone(), clock.clone(), feed.clone());
+        let offenders = Offenders::new(clock.clone());
+        let people = People::new(
+            store.clone(),
+            passwords.clone(),
+            clock.clone(),
+            feed.clone(),
+            Failures::new(Some(offenders.clone())),
+        );
         people.load().await?;
         // An unwritable store must not prevent calls. People who could sign in before still can.
         let stored = people
@@ -404,6 +412,7 @@ impl Node {
             recordings: recordings.clone(),
             agents,
             eraser,
+            offenders: Some(offenders.clone()),
         };
         let phone_door = PhoneService {
             clock: clock.clone(),
@@ -418,6 +427,7 @@ impl Node {
             drafts: own_drafts.clone(),
             recognisers: recognisers.clone(),
             sip_host: host(&config, public),
+            offenders: offenders.clone(),
             stop: stop_public.clone(),
         };
         let apis = api::Apis::new(api_services);
@@ -456,6 +466,8 @@ impl Node {
             webhook: Some(webhook),
             router,
             trusted_proxies: config.listen.trusted_proxies.clone(),
+            proxies_only: config.listen.proxies_only,
+            offenders: Some(offenders),
             limits: connections.http,
             clock: clock.clone(),
             is_https: config.public.base_url.as_ref().is_some_and(|url| url.scheme() == "https"),

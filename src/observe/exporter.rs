@@ -124,6 +124,9 @@ fn describe() {
     for queue in metric::queue::ALL.iter().copied() {
         metrics::counter!(metric::QUEUE_REFUSED_TOTAL, "queue" => queue).absolute(0);
     }
+    for resource in metric::limited::ALL.iter().copied() {
+        metrics::counter!(metric::LIMITED_TOTAL, "resource" => resource).absolute(0);
+    }
     for why in metric::STRAINS.iter().copied() {
         metrics::counter!(metric::OVERLOADED_TOTAL, "why" => why).absolute(0);
     }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::Inner;
 use super::message::RequestError;
+use engine::limiter::Origin;
 use engine::people::{Person, Token};
 use model::EndpointName;
 use model::Secret;
@@ -65,10 +66,12 @@ pub(super) async fn endpoint(
         RequestError::new("unauthorized", "no such endpoint, or wrong password");
     let Some(name) = named(name) else { return Err(UNAUTHORIZED) };
     let now = inner.clock.now();
-    let begun = inner.failures.begin(name.as_str(), from, now).map_err(|wait| {
-        let text = format!("too many wrong passwords; try again in {} seconds", wait.as_secs() + 1);
-        RequestError::with_text("too_many_failures", text)
-    })?;
+    let begun =
+        inner.failures.begin(name.as_str(), Origin::Network(from), now).map_err(|wait| {
+            let text =
+                format!("too many wrong passwords; try again in {} seconds", wait.as_secs() + 1);
+            RequestError::with_text("too_many_failures", text)
+        })?;
     let found = match inner.store.endpoints().by_name(&name).await {
         Ok(found) => found,
         Err(error) => {

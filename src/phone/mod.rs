@@ -13,7 +13,6 @@ mod transfer;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
@@ -29,7 +28,8 @@ use engine::answer::Dice;
 use engine::call::Registry;
 use engine::call::drafts::Drafts;
 use engine::call::phones::Phones;
-use engine::people::{Failures, People, cookie};
+use engine::limiter::{Failures, Offenders, Pool, Resource};
+use engine::people::{People, cookie};
 use model::Clock;
 use sessions::Sessions;
 use speech::recognise::Recognisers;
@@ -37,7 +37,8 @@ use store::{Passwords, Store};
 
 /// Maximum message size in bytes: an SDP offer of 16 KiB, escaped as JSON.
 const MESSAGE_BYTES_MAX: usize = 48 << 10;
-/// Maximum number of sockets.
+/// Maximum number of sockets. Beyond it, the oldest unregistered one of the network with most is
+/// closed.
 const SOCKETS_MAX: usize = 5_000;
 
 /// The services behind the phone listener.
@@ -59,6 +60,8 @@ pub struct PhoneService {
     pub recognisers: Recognisers,
     /// The host of the node's SIP addresses.
     pub sip_host: String,
+    /// Where refused sockets and logins are counted.
+    pub offenders: Offenders,
     /// Ends all sockets.
     pub stop: CancellationToken,
 }
@@ -68,7 +71,7 @@ struct Inner {
     service: PhoneService,
     failures: Failures,
     sessions: Sessions,
-    sockets: AtomicUsize,
+    sockets: Pool,
 }
 
 impl std::ops::Deref for Inner {
@@ -86,29 +89,12 @@ pub struct ClientAddress(pub IpAddr);
 /// node's own pages (`docs/reference/reliability.md#r20`).
 pub fn router(service: PhoneService) -> Router {
     let inner = Inner {
-        service,
-        failures: Failures::default(),
+        failures: Failures::new(Some(service.offenders.clone())),
+        sockets: Pool::new(SOCKETS_MAX, Some((Resource::Sockets, service.offenders.clone()))),
         sessions: Sessions::default(),
-        sockets: AtomicUsize::new(0),
+        service,
     };
     Router::new().route("/phone", get(upgrade)).with_state(Arc::new(inner))
-}
-
-/// A socket's slot. Released on drop.
-struct SocketSlot(Arc<Inner>);
-
-impl SocketSlot {
-    fn take(inner: &Arc<Inner>) -> Option<Self> {
-        let room = |taken| (taken < SOCKETS_MAX).then_some(taken + 1);
-        inner.sockets.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).ok()?;
-        Some(Self(inner.clone()))
-    }
-}
-
-impl Drop for SocketSlot {
-    fn drop(&mut self) {
-        self.0.sockets.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 async fn upgrade(
@@ -124,15 +110,16 @@ async fn upgrade(
                 .into_response();
         }
     };
-    let Some(seat) = SocketSlot::take(&inner) else {
+    let from = from.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(ClientAddress(ip))| ip);
+    let claim = inner.sockets.claim(from, 1);
+    if claim.evicted().is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "5")], "too many phones\n")
             .into_response();
-    };
+    }
     let signed_in =
         cookie::is_same_origin(&headers).then(|| cookie::token(&headers, inner.secure)).flatten();
-    let from = from.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(ClientAddress(ip))| ip);
     upgrade
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX)
-        .on_upgrade(move |socket| session::run(socket, inner, from, signed_in, seat))
+        .on_upgrade(move |socket| session::run(socket, inner, from, signed_in, claim))
 }

@@ -12,10 +12,11 @@ use tracing::{debug, info};
 use super::message::{FromPhone, NodeMessage, Password, RequestError};
 use super::sessions::Resumed;
 use super::transfer::transfer;
-use super::{Inner, SocketSlot, login};
+use super::{Inner, login};
 use engine::admission::{ApplicationSpec, Reason};
 use engine::call::phones::{Owner, Registration, RegistrationId, ToPhone};
 use engine::call::web::{BACK_WITHIN, MuteReason, PhoneCommandError, WebCall};
+use engine::limiter::Claim;
 use engine::people::Token;
 use machine::CallUrls;
 use media::sdp::Offer;
@@ -47,6 +48,7 @@ const REFERENCE_MAX: usize = 64;
 const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;
 const POLICY: u16 = 1008;
+const TRY_AGAIN_LATER: u16 = 1013;
 const UNAUTHORIZED: u16 = 4401;
 const REPLACED: u16 = 4409;
 
@@ -68,7 +70,7 @@ pub(super) async fn run(
     inner: Arc<Inner>,
     from: IpAddr,
     signed_in: Option<Token>,
-    seat: SocketSlot,
+    claim: Claim,
 ) {
     let now = inner.clock.now();
     let mut session = Session {
@@ -82,6 +84,7 @@ pub(super) async fn run(
         counted: now,
         heard: now,
         over: CancellationToken::new(),
+        claim,
         inner,
     };
     let exit = match session.go().await {
@@ -89,7 +92,6 @@ pub(super) async fn run(
         Err(exit) => exit,
     };
     session.end(exit).await;
-    drop(seat);
 }
 
 /// State of a socket.
@@ -111,6 +113,8 @@ struct Session {
     heard: Instant,
     /// Cancelled when the session is resumed on another socket.
     over: CancellationToken,
+    /// The socket's place, which it may lose to another while no phone is registered.
+    claim: Claim,
 }
 
 /// A registered phone.
@@ -130,6 +134,8 @@ enum Wakeup {
     /// A console session has ended, possibly this one.
     SignedOut,
     Late,
+    /// Another socket needs the place.
+    Evicted,
     Replaced,
     Stopped,
 }
@@ -145,6 +151,7 @@ impl Session {
         loop {
             let by_session = self.by_session;
             let (over, stop) = (self.over.clone(), self.inner.stop.clone());
+            let evicted = self.claim.evicted().clone();
             let is_known = self.phone.is_some();
             let told = async {
                 match &mut self.phone {
@@ -156,6 +163,7 @@ impl Session {
                 biased;
                 () = stop.cancelled() => Wakeup::Stopped,
                 () = over.cancelled() => Wakeup::Replaced,
+                () = evicted.cancelled() => Wakeup::Evicted,
                 told = told => Wakeup::Outgoing(told),
                 said = self.socket.recv() => Wakeup::Received(said),
                 _ = ping.tick() => Wakeup::Tick,
@@ -182,6 +190,13 @@ impl Session {
                     return Err(Exit::Close {
                         code: UNAUTHORIZED,
                         why: "nobody registered",
+                        left: true,
+                    });
+                }
+                Wakeup::Evicted => {
+                    return Err(Exit::Close {
+                        code: TRY_AGAIN_LATER,
+                        why: "too many phones",
                         left: true,
                     });
                 }
@@ -436,6 +451,7 @@ impl Session {
             caption_language: recognisers.transcript_language(),
         }
         .text();
+        self.claim.authenticate();
         self.phone = Some(Phone { endpoint, owner, secret, registration, told });
         self.put(Message::Text(said.into())).await.map(Ok)
     }

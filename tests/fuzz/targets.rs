@@ -661,6 +661,7 @@ fn rest_api() -> &'static Rest {
             Default::default(),
             clock.clone(),
             feed.clone(),
+            engine::limiter::Failures::new(None),
         );
         let apis = Apis::new(Api {
             clock,
@@ -684,6 +685,7 @@ fn rest_api() -> &'static Rest {
             voices: Arc::new(speech::catalogue::Catalogue::new(&Default::default())),
             recordings,
             agents,
+            offenders: None,
             eraser,
         });
         Rest { runtime, router: apis.router(), _dir: dir }

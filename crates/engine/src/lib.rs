@@ -3,7 +3,7 @@
 //! [`webhook`] takes Meta's events in, [`admission`] decides which calls may start, [`call`] drives
 //! the machine of each call, [`answer`] asks the customer's server, [`meta`] calls the Graph API,
 //! [`inbox`] and [`agents`] handle conversations, [`numbers`] and [`people`] the settings behind
-//! the REST APIs. [`config`] reads the configuration file.
+//! the REST APIs. [`limiter`] limits what strangers use, [`config`] reads the configuration file.
 
 // Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
 #![cfg_attr(
@@ -35,6 +35,8 @@ pub mod erasure;
 pub mod feed;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod inbox;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod limiter;
 pub mod meta;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod notices;

@@ -39,6 +39,9 @@ pub const HTTP_CONNECTIONS: &str = "offhook_http_connections";
 /// Counter `{reason}`: connections closed by the listener, with a reason of
 /// [`CONNECTION_CLOSE_REASONS`].
 pub const HTTP_CONNECTIONS_CLOSED_TOTAL: &str = "offhook_http_connections_closed_total";
+/// Counter `{resource}`: claims and attempts of unauthenticated clients that were refused, for a
+/// resource of [`limited`].
+pub const LIMITED_TOTAL: &str = "offhook_limited_total";
 /// Counter: event log lines dropped because the queue was full.
 pub const EVENT_LOG_REFUSED_TOTAL: &str = "offhook_event_log_refused_total";
 /// Gauge: 1 while the node drains. [`CALLS_ACTIVE`] counts the remaining calls.
@@ -124,6 +127,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         HTTP_CONNECTIONS_CLOSED_TOTAL,
         Kind::Counter,
         "Connections closed by the public listener, by reason.",
+    ),
+    (
+        LIMITED_TOTAL,
+        Kind::Counter,
+        "Claims and attempts of unauthenticated clients that were refused, by resource.",
     ),
     (EVENT_LOG_REFUSED_TOTAL, Kind::Counter, "Event log lines dropped because the queue was full."),
     (DRAINING, Kind::Gauge, "1 while the node drains."),
@@ -228,7 +236,22 @@ pub mod recording_copy {
 }
 
 /// Values of `reason` of [`HTTP_CONNECTIONS_CLOSED_TOTAL`].
-pub const CONNECTION_CLOSE_REASONS: &[&str] = &["full", "slow", "idle"];
+pub const CONNECTION_CLOSE_REASONS: &[&str] = &["full", "slow", "idle", "not_proxy"];
+
+/// Values of `resource` of [`LIMITED_TOTAL`].
+pub mod limited {
+    /// Connections closed to make room.
+    pub const CONNECTIONS: &str = "connections";
+    /// Requests whose bodies were dropped to make room.
+    pub const BODIES: &str = "bodies";
+    /// WebSockets of unregistered phones closed to make room.
+    pub const SOCKETS: &str = "sockets";
+    /// Sign-ins with a password refused after wrong ones.
+    pub const SIGN_INS: &str = "sign_ins";
+    /// Wrong API credentials answered with 429.
+    pub const CREDENTIALS: &str = "credentials";
+    pub const ALL: &[&str] = &[CONNECTIONS, BODIES, SOCKETS, SIGN_INS, CREDENTIALS];
+}
 
 /// Values of `queue` of [`QUEUE_REFUSED_TOTAL`].
 pub mod queue {

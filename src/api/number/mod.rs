@@ -35,6 +35,7 @@ pub(super) mod waterfall;
 mod webhooks;
 mod xml_check;
 
+use engine::limiter::RequestClaims;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,7 +92,12 @@ pub(super) const TABLES: &[&[Route]] = &[
 pub(super) async fn handle(State(state): App, request: Request) -> Response {
     let from = peer(&request);
     match authenticate(&state, request.headers(), request.method(), from).await {
-        Ok(principal) => dispatch(state, principal, request).await,
+        Ok(principal) => {
+            if let Some(claims) = request.extensions().get::<RequestClaims>() {
+                claims.authenticate_caller();
+            }
+            dispatch(state, principal, request).await
+        }
         Err(error) => error.into_response(),
     }
 }

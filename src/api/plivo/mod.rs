@@ -40,6 +40,7 @@ use serde_json::Value;
 use super::idempotency::Rules;
 use super::routes::{self, Match, PathParameters};
 use super::{ApiState, App, body, peer, query_pairs, segments};
+use engine::limiter::RequestClaims;
 use error::{NOT_AVAILABLE, PlivoError};
 use request::PlivoRequest;
 use route::Route;
@@ -132,6 +133,9 @@ fn authenticate(
     let account = state.api.credentials.basic(request.headers());
     let account = account.filter(|account| account.as_str() == auth_id);
     let account = account.ok_or_else(|| state.rate_limits.record_failure(peer(request)))?;
+    if let Some(claims) = request.extensions().get::<RequestClaims>() {
+        claims.authenticate_caller();
+    }
     if is_counted {
         state.rate_limits.record_request(state.api.clock.now(), &account)?;
     }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{HttpLimits, Peer, ServerConfig, bind, client, serve};
+use super::{HttpLimits, LimitedBody, Peer, ServerConfig, bind, client, serve};
 use model::Clock;
 
 struct Running {
@@ -29,7 +29,7 @@ async fn start(limits: HttpLimits) -> Running {
         "slept"
     };
     let config = ServerConfig {
-        webhook: Some(Arc::new(|request: Request<hyper::body::Incoming>| {
+        webhook: Some(Arc::new(|request: Request<LimitedBody>| {
             Box::pin(async move {
                 let body = request.into_body().collect().await.unwrap().to_bytes();
                 Response::new(Body::from(format!("webhook {}", body.len())))
@@ -51,6 +51,8 @@ async fn start(limits: HttpLimits) -> Running {
             .route("/early", axum::routing::post(async || "not read"))
             .route("/echo", axum::routing::post(async |body: String| format!("<{body}>"))),
         trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        proxies_only: false,
+        offenders: None,
         limits,
         clock: Clock::real(),
         is_https: true,

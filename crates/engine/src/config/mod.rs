@@ -142,6 +142,17 @@ impl Config {
         if let Some(oidc) = &self.oidc {
             warnings.extend(oidc::warnings(oidc, self.public.base_url.is_some()));
         }
+        let is_https = self.public.base_url.as_ref().is_some_and(|url| url.scheme() == "https");
+        if is_https
+            && self.listen.public.ip().is_loopback()
+            && self.listen.trusted_proxies.is_empty()
+        {
+            warnings.push(
+                "all clients appear to have the proxy's address and share its limits: set [listen] \
+                 trusted_proxies to the address of the proxy, like [\"127.0.0.1\"]"
+                    .to_owned(),
+            );
+        }
         let mut check = |key: &str, owner: &str, url: &str| {
             let Err(refusal) = CustomerUrl::parse(url, &guard) else { return };
             let hint = match refusal {

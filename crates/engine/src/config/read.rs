@@ -125,6 +125,20 @@ fn listen(mut s: Section<'_>, cx: &Context<'_>) -> Listen {
             "Proxies whose `X-Forwarded-For` is believed.",
         )
         .or(d.trusted_proxies);
+    let proxies_only = s
+        .key(
+            "proxies_only",
+            flag(),
+            "Closes connections to `public` that don't come from `trusted_proxies`.",
+        )
+        .default(&d.proxies_only)
+        .placed();
+    if let Some((true, at)) = &proxies_only
+        && trusted_proxies.is_empty()
+    {
+        let message = "nobody could connect: `trusted_proxies` is empty";
+        cx.fault(at.clone(), message, "list the proxies in `trusted_proxies`");
+    }
     let admin = s
         .key(
             "admin",
@@ -157,6 +171,7 @@ fn listen(mut s: Section<'_>, cx: &Context<'_>) -> Listen {
     Listen {
         public,
         trusted_proxies,
+        proxies_only: proxies_only.is_some_and(|(only, _)| only),
         admin: admin.map_or(d.admin, |(admin, _)| admin),
         media: media.map_or(d.media, |(media, _)| media),
         media_ports,

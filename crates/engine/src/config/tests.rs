@@ -358,6 +358,7 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
         "`trusted_proxies` is not valid",
         "prefix",
     ),
+    ("[listen]\nproxies_only = true", (2, 16), "nobody could connect", "`trusted_proxies`"),
     ("[listen]\nmedia_ports = 0", (2, 15), "`media_ports` is 0", "from 1 to 65535"),
     ("[listen]\nmedia = \"0.0.0.0:65000\"", (2, 9), "1000 ports do not fit", "use a lower port"),
     (
@@ -531,6 +532,21 @@ fn numbers_are_checked_against_other_entries() {
         &[("OFFHOOK_ANSWER__ALLOW_INSECURE", "true")],
     );
     assert!(!ok.numbers[0].calling_enabled, "calling is off by default");
+}
+
+#[test]
+fn warns_of_a_proxy_that_is_not_trusted() {
+    let warns = |listen: &str, base_url: &str| {
+        let public = format!("[public]\nbase_url = \"{base_url}\"\n");
+        let config = good(&format!("{SECRETS}{ACCOUNT}[listen]\n{listen}\n{public}"), &[]);
+        config.warnings().join("").contains("trusted_proxies")
+    };
+    let local = "public = \"127.0.0.1:8080\"";
+    assert!(warns(local, "https://calls.example.com"));
+    assert!(!warns(local, "http://calls.example.com"));
+    assert!(!warns("public = \"0.0.0.0:8080\"", "https://calls.example.com"));
+    let trusted = format!("{local}\ntrusted_proxies = [\"127.0.0.1\"]\nproxies_only = true");
+    assert!(!warns(&trusted, "https://calls.example.com"));
 }
 
 #[test]

@@ -120,6 +120,8 @@ impl fmt::Debug for FixedValues {
 pub struct Listen {
     pub public: SocketAddr,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Whether only `trusted_proxies` may connect to `public`.
+    pub proxies_only: bool,
     pub admin: SocketAddr,
     pub media: SocketAddr,
     pub media_ports: u16,
@@ -131,6 +133,7 @@ impl Default for Listen {
         Self {
             public: (everywhere, 8080).into(),
             trusted_proxies: Vec::new(),
+            proxies_only: false,
             admin: (Ipv4Addr::LOCALHOST, 9090).into(),
             media: (everywhere, 40000).into(),
             media_ports: 1000,

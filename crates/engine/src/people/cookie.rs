@@ -8,9 +8,18 @@ use super::Token;
 /// The cookie's name. Over https the `__Host-` prefix makes the browser bind it to this host.
 pub const COOKIE: &str = "offhook";
 pub const COOKIE_SECURE: &str = "__Host-offhook";
+/// The cookie by which a browser is recognised at the next sign-in.
+pub const BROWSER: &str = "offhook-browser";
+pub const BROWSER_SECURE: &str = "__Host-offhook-browser";
+
 /// The session token of a request, if it has one.
 pub fn token(headers: &HeaderMap, secure: bool) -> Option<Token> {
     cookie(headers, if secure { COOKIE_SECURE } else { COOKIE }).and_then(Token::read)
+}
+
+/// The value of the cookie [`BROWSER`], if the request has one.
+pub fn browser(headers: &HeaderMap, secure: bool) -> Option<&str> {
+    cookie(headers, if secure { BROWSER_SECURE } else { BROWSER })
 }
 
 /// The value of a cookie.

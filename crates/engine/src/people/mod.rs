@@ -7,8 +7,8 @@
 //! immediately. Keys are kept in memory, since programs make many requests.
 
 mod arrival;
+mod browser;
 pub mod cookie;
-mod failures;
 mod settings;
 mod token;
 
@@ -21,11 +21,12 @@ use arc_swap::ArcSwap;
 use uuid::Uuid;
 
 pub use arrival::{Newcomers, Rules, SignInRefusal};
-pub use failures::Failures;
 pub use settings::UserSettings;
 pub use token::Token;
 
 use crate::feed::{Feed, FeedChange};
+use crate::limiter::{Failures, Origin};
+use browser::Browsers;
 use model::Clock;
 use model::{AuthId, Timestamp};
 use model::{Role, Secret};
@@ -138,6 +139,7 @@ struct Inner {
     clock: Clock,
     feed: Feed,
     failures: Failures,
+    browsers: Browsers,
     /// By digest.
     keys: ArcSwap<HashMap<String, KeyHolder>>,
     /// Notified on each sign-out, so that open connections check their sessions again.
@@ -147,10 +149,21 @@ struct Inner {
     keys_turn: tokio::sync::Mutex<()>,
 }
 
+/// A name as failures are counted for it.
+fn name_to_count(name: &str) -> String {
+    name.chars().take(NAME_MAX).collect()
+}
+
 impl People {
     /// Creates the handle. No API keys are in force before [`People::load`].
-    pub fn new(store: Store, passwords: Passwords, clock: Clock, feed: Feed) -> Self {
-        let (failures, keys, keys_turn) = Default::default();
+    pub fn new(
+        store: Store,
+        passwords: Passwords,
+        clock: Clock,
+        feed: Feed,
+        failures: Failures,
+    ) -> Self {
+        let (keys, keys_turn) = Default::default();
         let signed_out = tokio::sync::watch::Sender::new(());
         Self(Arc::new(Inner {
             store,
@@ -158,6 +171,7 @@ impl People {
             clock,
             feed,
             failures,
+            browsers: Browsers::new(),
             keys,
             signed_out,
             keys_turn,
@@ -251,8 +265,18 @@ impl People {
         Ok(())
     }
 
+    /// The value of [`cookie::BROWSER`] after a sign-in with a password. `None` if the browser has
+    /// a valid one.
+    pub fn browser(&self, name: &str, current: Option<&str>) -> Option<String> {
+        let (name, browsers) = (name_to_count(name.trim()), &self.0.browsers);
+        if current.is_some_and(|value| browsers.verify(&name, value).is_some()) {
+            return None;
+        }
+        browsers.issue(&name)
+    }
+
     /// Checks name and password and starts a session. An unknown name takes as long as a wrong
-    /// password and has the same error.
+    /// password and has the same error. `browser` is the value of [`cookie::BROWSER`].
     ///
     /// # Errors
     ///
@@ -262,12 +286,15 @@ impl People {
         name: &str,
         password: Secret,
         from: IpAddr,
+        browser: Option<&str>,
     ) -> Result<Token, SignInError> {
         let inner = &self.0;
         let name = name.trim();
-        let known_as: String = name.chars().take(NAME_MAX).collect();
+        let known_as = name_to_count(name);
+        let browser = browser.and_then(|value| inner.browsers.verify(&known_as, value));
+        let origin = browser.map_or(Origin::Network(from), |id| Origin::Browser(id, from));
         let now = inner.clock.now();
-        let begun = inner.failures.begin(&known_as, from, now).map_err(SignInError::Wait)?;
+        let begun = inner.failures.begin(&known_as, origin, now).map_err(SignInError::Wait)?;
         let found = match inner.store.people().by_name(name).await {
             Ok(found) => found,
             Err(error) => {

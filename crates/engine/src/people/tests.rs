@@ -18,7 +18,8 @@ async fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
     let clock = Clock::stepped(Timestamp::from_secs(1_795_000_000));
-    let people = People::new(store, Passwords::default(), clock.clone(), Feed::new());
+    let failures = Failures::new(None);
+    let people = People::new(store, Passwords::default(), clock.clone(), Feed::new(), failures);
     World { people, clock, _folder: folder }
 }
 
@@ -49,7 +50,7 @@ fn here() -> IpAddr {
 
 impl World {
     async fn sign_in(&self, name: &str, password: &str) -> Result<Token, SignInError> {
-        self.people.sign_in(name, Secret::new(password), here()).await
+        self.people.sign_in(name, Secret::new(password), here(), None).await
     }
 
     async fn knows(&self, token: &Token) -> bool {
@@ -122,7 +123,7 @@ async fn r15_ten_wrong_passwords_lock_a_name_for_the_address() {
     assert!(matches!(w.sign_in("asha", "a long secret").await, Err(SignInError::Wait(_))));
     let there = "198.51.100.1".parse().unwrap();
     assert!(
-        w.people.sign_in("asha", Secret::new("a long secret"), there).await.is_ok(),
+        w.people.sign_in("asha", Secret::new("a long secret"), there, None).await.is_ok(),
         "other addresses are not affected"
     );
 }

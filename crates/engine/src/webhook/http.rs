@@ -1,7 +1,6 @@
 //! `/webhooks/meta` on the public listener (`docs/reference/meta.md#webhook-endpoint`).
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -14,18 +13,11 @@ use super::calls::Calls;
 use super::effect::Effect;
 use super::kind::Kind;
 use super::route::WebhookHandler;
+use crate::limiter::RequestClaims;
 use model::metric;
 
 /// Maximum body size: 3 MiB, as documented by Meta.
 const BODY_MAX: usize = 3 * 1024 * 1024;
-/// Maximum size of all bodies that are being read, signed or not. Without it, 8,192 connections of
-/// 3 MiB would need 24 GiB (`docs/reference/reliability.md#r10`).
-const BODIES_MAX: usize = 96 * 1024 * 1024;
-/// A body of up to this size, typical of calls, may use the whole budget. Larger ones may use half
-/// of it.
-const SMALL_MAX: usize = 64 * 1024;
-/// Timeout for reading a body.
-const BODY_TIME: Duration = Duration::from_secs(15);
 /// Timeout for writes to the store. After that Meta is asked to redeliver; it waits only some
 /// seconds for a response.
 const STORE_TIME: Duration = Duration::from_secs(3);
@@ -39,22 +31,9 @@ where
     C: Calls,
     B: Body,
 {
-    handle_within(handler, request, BODY_TIME).await
-}
-
-/// Like [`handle`], with another timeout for the body.
-pub(super) async fn handle_within<C, B>(
-    handler: &WebhookHandler<C>,
-    request: Request<B>,
-    body_time: Duration,
-) -> Response<Full<Bytes>>
-where
-    C: Calls,
-    B: Body,
-{
     match *request.method() {
         Method::GET => verification(handler, request.uri().query().unwrap_or_default()),
-        Method::POST => event(handler, request, body_time).await,
+        Method::POST => event(handler, request).await,
         _ => {
             let mut answer = empty(StatusCode::METHOD_NOT_ALLOWED);
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
@@ -81,7 +60,6 @@ fn verification<C: Calls>(handler: &WebhookHandler<C>, query: &str) -> Response<
 async fn event<C: Calls, B: Body>(
     handler: &WebhookHandler<C>,
     request: Request<B>,
-    body_time: Duration,
 ) -> Response<Full<Bytes>> {
     let received = handler.clock.now();
     let (head, body) = request.into_parts();
@@ -96,28 +74,23 @@ async fn event<C: Calls, B: Body>(
         crate::count_refused(metric::queue::WEBHOOKS);
         return refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE);
     }
-    let mut budget = BodyBudget { held: 0, shared: &handler.reading };
-    let body = match tokio::time::timeout(body_time, read(body.as_mut(), &mut budget)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(ReadError::OverBudget)) => {
-            crate::count_refused(metric::queue::BODIES);
-            return refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE);
-        }
-        Ok(Err(ReadError::TooLarge)) => {
-            // Releases the budget before the rest is read, which is discarded.
-            drop(budget);
+    let body = match read(body.as_mut()).await {
+        Ok(body) => body,
+        Err(ReadError::TooLarge) => {
             if !head.headers.contains_key(EXPECT) {
                 let _ = tokio::time::timeout(REST_TIME, drop_rest(body)).await;
             }
             return refused(Effect::TooLarge, StatusCode::PAYLOAD_TOO_LARGE);
         }
-        // The sender closed the connection or was too slow. Nothing was read, so nothing is
-        // counted.
-        Ok(Err(ReadError::Broken)) => return empty(StatusCode::BAD_REQUEST),
-        Err(_) => return empty(StatusCode::REQUEST_TIMEOUT),
+        // The sender closed the connection, or the listener gave up on the body. Nothing was read,
+        // so nothing is counted.
+        Err(ReadError::Broken) => return empty(StatusCode::BAD_REQUEST),
     };
     if !handler.secrets().signed(&head.headers, &body) {
         return refused(Effect::BadSignature, StatusCode::UNAUTHORIZED);
+    }
+    if let Some(claims) = head.extensions.get::<RequestClaims>() {
+        claims.authenticate();
     }
     let mut busy = false;
     match handler
@@ -138,36 +111,11 @@ async fn event<C: Calls, B: Body>(
 enum ReadError {
     TooLarge,
     Broken,
-    /// The budget for bodies is exhausted. Meta is asked to retry.
-    OverBudget,
 }
 
-/// A body's share of [`BODIES_MAX`]. Released on drop.
-struct BodyBudget<'a> {
-    held: usize,
-    shared: &'a AtomicUsize,
-}
-
-impl BodyBudget<'_> {
-    fn take(&mut self, bytes: usize) -> Result<(), ReadError> {
-        self.held += bytes;
-        let all = self.shared.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let bound = if self.held <= SMALL_MAX { BODIES_MAX } else { BODIES_MAX / 2 };
-        if all <= bound { Ok(()) } else { Err(ReadError::OverBudget) }
-    }
-}
-
-impl Drop for BodyBudget<'_> {
-    fn drop(&mut self) {
-        self.shared.fetch_sub(self.held, Ordering::Relaxed);
-    }
-}
-
-/// Reads a body and enforces the limits on the actual size, whatever its declared length.
-async fn read<B: Body>(
-    mut body: Pin<&mut B>,
-    budget: &mut BodyBudget<'_>,
-) -> Result<Vec<u8>, ReadError> {
+/// Reads a body and enforces its limit on the actual size, whatever its declared length. The
+/// listener limits the time and the size of all bodies.
+async fn read<B: Body>(mut body: Pin<&mut B>) -> Result<Vec<u8>, ReadError> {
     let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if claimed > BODY_MAX {
         return Err(ReadError::TooLarge);
@@ -178,7 +126,6 @@ async fn read<B: Body>(
         if read.len() + data.remaining() > BODY_MAX {
             return Err(ReadError::TooLarge);
         }
-        budget.take(data.remaining())?;
         while data.has_remaining() {
             let chunk = data.chunk();
             read.extend_from_slice(chunk);

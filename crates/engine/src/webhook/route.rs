@@ -2,7 +2,7 @@
 //! (`docs/reference/meta.md#results`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -48,8 +48,6 @@ pub struct WebhookHandler<C> {
     gate: Arc<Gate>,
     pub(super) clock: Clock,
     secrets: ArcSwap<Secrets>,
-    /// Total size of the bodies that are being read.
-    pub(super) reading: AtomicUsize,
     events: KeyTable,
     changes: KeyTable,
     tombstones: KeyTable,
@@ -116,7 +114,6 @@ impl<C: Calls> WebhookHandler<C> {
             gate,
             clock,
             secrets: ArcSwap::from_pointee(secrets(config)),
-            reading: AtomicUsize::new(0),
             events: seen(EVENTS_KEPT),
             changes: seen(CHANGES_KEPT),
             tombstones: seen(TOMBSTONES_KEPT),

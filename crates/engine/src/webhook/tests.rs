@@ -610,51 +610,6 @@ async fn r14_the_order_of_checks_is_size_signature_json() {
     assert_eq!(world.post(vec![0x1f, 0x8b, 8, 0, 0]).await, StatusCode::BAD_REQUEST);
 }
 
-#[tokio::test]
-async fn r10_a_slow_body_times_out() {
-    let world = World::at(NOW);
-    let first =
-        Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::from_static(b"{")));
-    let stream = futures_util::StreamExt::chain(
-        futures_util::stream::iter([first]),
-        futures_util::stream::pending(),
-    );
-    let request =
-        Request::post("/webhooks/meta").body(http_body_util::StreamBody::new(stream)).unwrap();
-    let answer = super::http::handle_within(&world.door, request, Duration::from_millis(5)).await;
-    assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
-}
-
-#[tokio::test]
-async fn r10_many_concurrent_large_bodies_use_bounded_memory() {
-    let world = World::at(NOW);
-    let slow = |megabytes: usize| {
-        let piece = Bytes::from(vec![b' '; 1 << 20]);
-        let pieces = (0..megabytes).map(move |_| {
-            Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(piece.clone()))
-        });
-        let stream = futures_util::StreamExt::chain(
-            futures_util::stream::iter(pieces),
-            futures_util::stream::pending(),
-        );
-        Request::post("/webhooks/meta").body(http_body_util::StreamBody::new(stream)).unwrap()
-    };
-    let time = Duration::from_millis(500);
-    let flood = futures_util::future::join_all(
-        (0..60).map(|_| super::http::handle_within(&world.door, slow(2), time)),
-    );
-    // Polled in this order, so that the large bodies take their budget first.
-    let (flooded, meanwhile) = tokio::join!(flood, world.post(connect("wacid.A", |_| {})));
-    assert_eq!(meanwhile, StatusCode::OK, "a call's own small body has room");
-    let refused =
-        flooded.iter().filter(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE).count();
-    let given_up =
-        flooded.iter().filter(|answer| answer.status() == StatusCode::REQUEST_TIMEOUT).count();
-    assert_eq!((refused, given_up), (60 - 24, 24), "48 MiB are for large ones");
-    let large = handle(&world.door, signed(vec![b' '; 3 << 20])).await;
-    assert_eq!(large.status(), StatusCode::BAD_REQUEST, "the room is given back");
-}
-
 /// The body is not read, and a redelivery counts as the first delivery.
 #[tokio::test]
 async fn r10_an_overloaded_handler_refuses_webhooks_unread() {

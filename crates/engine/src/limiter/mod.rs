@@ -1,0 +1,15 @@
+//! Limits what clients take from the node before they are authenticated: connections, bytes of
+//! bodies, WebSockets and failed sign-ins.
+//!
+//! Clients are counted by network: an IPv4 address or an IPv6 /64. A [`Pool`] has no fixed shares.
+//! When it is full, the oldest unauthenticated claim of the network that holds most gives way, so
+//! one network can't displace others, and a short request always finds room. [`Failures`] limits
+//! guesses of passwords. [`Offenders`] counts what was refused and logs the networks.
+
+mod failures;
+mod offenders;
+mod pool;
+
+pub use failures::{Attempt, Failures, Origin};
+pub use offenders::{Offenders, Resource};
+pub use pool::{Claim, Pool, RequestClaims};
