@@ -6,6 +6,7 @@ mod agents;
 mod agents_again;
 mod agents_write;
 mod answer;
+mod attacks;
 mod cli;
 mod conference;
 mod configured;

@@ -1,0 +1,278 @@
+//! Four attacks from one address, while signed webhooks arrive from another
+//! (`docs/reference/reliability.md#r10`). None of the webhooks may be lost. Each attack lasts
+//! `OFFHOOK_ATTACK_SECONDS`, 5 by default. The 99th percentile of the response time is asserted
+//! only with `OFFHOOK_TEST_FIGURES`.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http_body_util::{Full, StreamBody};
+use hyper::body::Frame;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::app::App;
+use crate::support::meta::Graph;
+use crate::support::node::{APP_SECRET, AUTH_ID, Node, NodeConfig};
+use crate::support::{figures, has_peer, http, sign};
+
+const META: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+const ATTACKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 3));
+
+/// Webhooks per second.
+const RATE: u32 = 50;
+
+fn now() -> Instant {
+    model::Clock::real().now()
+}
+
+fn duration() -> Duration {
+    let seconds = std::env::var("OFFHOOK_ATTACK_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(5))
+}
+
+/// Raises the limit of descriptors. Returns whether there are enough for the attacks.
+fn has_descriptors() -> bool {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = limit.maximum.map_or(32_768, |hard| hard.min(32_768));
+    let enough = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), ..limit }) {
+        Ok(()) => raised,
+        Err(_) => limit.current.unwrap_or(u64::MAX),
+    };
+    has_peer("descriptors", enough >= 20_000, "20,000 of them: ulimit -n")
+}
+
+async fn node(extra: &str) -> (Node, Graph, App) {
+    let app = App::start().await;
+    let graph = Graph::start().await;
+    let mut config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    config.extra = extra.to_owned();
+    (Node::start(&config).await, graph, app)
+}
+
+async fn connect(node: &Node, from: IpAddr) -> std::io::Result<TcpStream> {
+    let to: SocketAddr = node.public.trim_start_matches("http://").parse().unwrap();
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind((from, 0).into())?;
+    socket.connect(to).await
+}
+
+/// Sends webhooks from one address for the duration of the attack, and asserts that each is
+/// accepted and that the attacker was counted and logged.
+async fn webhooks_arrive(node: &Node, resource: &str) {
+    let mut connector = HttpConnector::new();
+    connector.set_local_address(Some(META));
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
+    let mut every = tokio::time::interval(Duration::from_secs(1) / RATE);
+    let mut posts = tokio::task::JoinSet::new();
+    let end = now() + duration();
+    while now() < end {
+        every.tick().await;
+        let body = r#"{"object":"whatsapp_business_account","entry":[]}"#;
+        let request = ::http::Request::post(format!("{}/webhooks/meta", node.public))
+            .header("x-hub-signature-256", sign(APP_SECRET, body.as_bytes()))
+            .body(Full::from(body))
+            .unwrap();
+        let client = client.clone();
+        posts.spawn(async move {
+            let begun = now();
+            let answer = tokio::time::timeout(Duration::from_secs(20), client.request(request));
+            let answer = answer.await.map_err(|e| e.to_string())?.map_err(|e| format!("{e:?}"))?;
+            Ok::<_, String>((answer.status().as_u16(), begun.elapsed()))
+        });
+    }
+    let (mut took, mut lost) = (Vec::new(), Vec::new());
+    while let Some(done) = posts.join_next().await {
+        match done.unwrap() {
+            Ok((200, after)) => took.push(after),
+            other => lost.push(other),
+        }
+    }
+    took.sort_unstable();
+    let p99 = took.get(took.len() * 99 / 100).copied().unwrap_or_default();
+    #[allow(clippy::print_stderr, reason = "figures are told")]
+    {
+        eprintln!("{resource}: {} webhooks, p99 {p99:?}", took.len());
+    }
+    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), lost.len() + took.len());
+    assert!(!figures() || p99 <= Duration::from_millis(50), "p99 {p99:?}");
+    let refused = node.metric("offhook_limited_total", &[("resource", resource)]).await;
+    assert!(refused > 0.0, "the attack did not reach the limit");
+    node.until_log("limit reached").await;
+    let log = node.log();
+    let line = log.lines().find(|line| line.contains("limit reached")).unwrap();
+    assert!(line.contains("127.0.0.3"), "{line}");
+}
+
+/// Waits until the attack has reached the limit.
+async fn until_limited(node: &Node, resource: &str) {
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    for _ in 0..1_200 {
+        every.tick().await;
+        if node.metric("offhook_limited_total", &[("resource", resource)]).await > 0.0 {
+            return;
+        }
+    }
+    panic!("{resource}: the attack did not reach the limit within 60 s");
+}
+
+/// Opens connections that send `bytes` and wait, and keeps the latest `most` of them open.
+async fn hold(node: &Node, bytes: &[u8], most: usize, stop: &CancellationToken) {
+    const AT_ONCE: usize = 8;
+    let one = async || {
+        let mut held = VecDeque::new();
+        while !stop.is_cancelled() {
+            if let Ok(mut stream) = connect(node, ATTACKER).await
+                && stream.write_all(bytes).await.is_ok()
+            {
+                held.push_back(stream);
+            }
+            if held.len() > most / AT_ONCE {
+                held.pop_front();
+            }
+        }
+    };
+    futures_util::future::join_all((0..AT_ONCE).map(|_| one())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_unfinished_webhooks_of_one_address_keep_none_of_meta_out() {
+    if !has_descriptors() {
+        return;
+    }
+    let (node, _graph, _app) = node("").await;
+    let begun = b"POST /webhooks/meta HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\n\r\n{";
+    let stop = CancellationToken::new();
+    let meta = async {
+        until_limited(&node, "connections").await;
+        webhooks_arrive(&node, "connections").await;
+        stop.cancel();
+    };
+    tokio::join!(meta, hold(&node, begun, 8_300, &stop));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_large_bodies_of_one_address_leave_room_for_those_of_meta() {
+    let (node, _graph, _app) = node("").await;
+    let mut attack = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let stream = TokioIo::new(connect(&node, ATTACKER).await.unwrap());
+        let (send, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        attack.spawn(async move { drop(connection.await) });
+        for _ in 0..120 {
+            let mut send = send.clone();
+            let url = format!("{}/webhooks/meta", node.public);
+            attack.spawn(async move {
+                let piece = Bytes::from(vec![b' '; 60 << 10]);
+                loop {
+                    let first = Ok::<_, Infallible>(Frame::data(piece.clone()));
+                    let frames =
+                        futures_util::stream::iter([first]).chain(futures_util::stream::pending());
+                    let request =
+                        ::http::Request::post(&url).body(StreamBody::new(frames)).unwrap();
+                    if send.ready().await.is_err() || send.send_request(request).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+    until_limited(&node, "bodies").await;
+    webhooks_arrive(&node, "bodies").await;
+    attack.abort_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_unregistered_sockets_of_one_address_keep_no_phone_out() {
+    if !has_descriptors() {
+        return;
+    }
+    let (node, _graph, _app) = node("").await;
+    let upgrade =
+        b"GET /phone HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let stop = CancellationToken::new();
+    let meta = async {
+        until_limited(&node, "sockets").await;
+        webhooks_arrive(&node, "sockets").await;
+        for _ in 0..20 {
+            let mut phone = connect(&node, META).await.unwrap();
+            phone.write_all(upgrade).await.unwrap();
+            let mut answer = [0; 12];
+            phone.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 101", "a phone gets in");
+        }
+        stop.cancel();
+    };
+    tokio::join!(meta, hold(&node, upgrade, 5_300, &stop));
+}
+
+/// Everybody has the same address here, as behind a proxy that is not in `listen.trusted_proxies`.
+#[tokio::test(flavor = "multi_thread")]
+async fn r15_wrong_passwords_of_others_refuse_no_right_one() {
+    let user = |name: &str| {
+        format!(
+            "[[user]]\nname = \"{name}\"\npassword = \"correct horse\"\naccount = \"{AUTH_ID}\"\n\
+             role = \"admin\"\n"
+        )
+    };
+    let (node, _graph, _app) = node(&(user("asha") + &user("ravi"))).await;
+    let sign_in = async |name: &str, password: &str, cookie: &str| {
+        let url = format!("{}/console/sign-in", node.public);
+        let form = "application/x-www-form-urlencoded";
+        let headers = [("content-type", form), ("cookie", cookie)];
+        let body = format!("name={name}&password={password}");
+        http::send("POST", &url, &headers, body).await
+    };
+    let answer = sign_in("asha", "correct+horse", "").await;
+    assert_eq!(answer.status, 303);
+    let cookies = answer.headers.get_all("set-cookie").iter();
+    let browser = cookies
+        .filter_map(|line| line.to_str().ok()?.split(';').next())
+        .find(|pair| pair.starts_with("offhook-browser="))
+        .unwrap()
+        .to_owned();
+    let mut refused = 0;
+    for n in 0..40 {
+        refused += u32::from(sign_in("asha", "wrong", "").await.status == 429);
+        assert_eq!(sign_in(&format!("name-{n}"), "wrong", "").await.status, 401);
+    }
+    assert!((20..=30).contains(&refused), "{refused}: guessing is limited");
+    assert_eq!(sign_in("asha", "correct+horse", &browser).await.status, 303, "asha's browser");
+    assert_eq!(sign_in("ravi", "correct+horse", "").await.status, 303, "another name");
+    assert!(node.metric("offhook_limited_total", &[("resource", "sign_ins")]).await > 0.0);
+    // The cookie of a browser opens nothing, and is no way around the limit.
+    let mut refused = 0;
+    for _ in 0..20 {
+        refused += u32::from(sign_in("asha", "wrong", &browser).await.status == 429);
+    }
+    assert!(refused >= 9, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_proxies_connect_if_configured() {
+    let app = App::start().await;
+    let graph = Graph::start().await;
+    let mut config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    config.listen = "trusted_proxies = [\"127.0.0.1\"]\nproxies_only = true".to_owned();
+    let node = Node::start(&config).await;
+    assert_eq!(node.post_webhook("{}").await.status, 200, "from 127.0.0.1");
+    let mut stream = connect(&node, ATTACKER).await.unwrap();
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+    node.until_metric("offhook_http_connections_closed_total", &[("reason", "not_proxy")], 1.0)
+        .await;
+}
