@@ -37,8 +37,10 @@ pub struct LimitedBody {
     claim: Arc<Claim>,
     fault: Arc<OnceLock<BodyFault>>,
     /// Wakes the reader when the body is too late or evicted; set while it waits for data.
-    wait: Option<(Pin<Box<Sleep>>, Pin<Box<WaitForCancellationFutureOwned>>)>,
+    wait: Option<Wait>,
 }
+
+type Wait = (Pin<Box<Sleep>>, Pin<Box<WaitForCancellationFutureOwned>>);
 
 impl LimitedBody {
     /// `fault` receives the reason if the body fails.

@@ -59,6 +59,7 @@ async fn node(extra: &str) -> (Node, Graph, App) {
     (Node::start(&config).await, graph, app)
 }
 
+#[allow(clippy::disallowed_methods, reason = "a test's own peer")]
 async fn connect(node: &Node, from: IpAddr) -> std::io::Result<TcpStream> {
     let to: SocketAddr = node.public.trim_start_matches("http://").parse().unwrap();
     let socket = TcpSocket::new_v4()?;
