@@ -14,7 +14,6 @@ use super::ledger::{self, StoredKeys};
 use super::live::Live;
 use super::operator::{Drain, ThisNode};
 use super::reload::{Loader, Parts, Reloader, Tunables};
-use super::webhook::WebhookCalls;
 use super::{Node, StartError, changes, routes};
 use crate::api;
 use crate::api::server::ServerConfig;
@@ -49,7 +48,7 @@ use engine::objects::Bucket;
 use engine::openid::Provider;
 use engine::people::{People, UserSettings};
 use engine::stream::Streams;
-use engine::webhook::{self, CallKey, WebhookConfig, WebhookHandler};
+use engine::webhook::{self, WebhookConfig, WebhookHandler};
 use machine::MachineLimits;
 use media::{Media, MediaConfig, Mixer};
 use model::Clock;
@@ -130,7 +129,7 @@ impl Node {
             Keeper::open(store.clone(), directory.clone(), config.admission(), clock.wall())
                 .await?;
         let gate = Arc::new(Gate::new(directory.clone(), clock.now()));
-        let media = media(&config, &clock)?;
+        let media = media(&config, &clock, is_loopback(&config.meta.graph_url))?;
         let guard = Guard::new(config.answer.allow_insecure, vec![public, admin]);
         let egress =
             Egress::new(EgressConfig { clock: clock.clone(), ..EgressConfig::new(guard.clone()) })?;
@@ -291,13 +290,8 @@ impl Node {
             .graph
             .on_refused_token(Box::new(move |id, token| refused.token_refused(id, token)));
         let hearing = numbers.clone();
-        let webhook_calls = WebhookCalls {
-            registry: registry.clone(),
-            media: media.clone(),
-            loopback_offers: simulated,
-        };
         let door = WebhookHandler::new(
-            webhook_calls,
+            registry.clone(),
             gate.clone(),
             clock.clone(),
             &webhook_config(&config),
@@ -311,8 +305,8 @@ impl Node {
             let number = directory.number(&placed.phone_number_id);
             registry.remember(placed, number.and_then(|number| number.spec.access_token.clone()));
         }
-        for (phone_number_id, wacid) in orphans.named {
-            door.remember(CallKey { phone_number_id, wacid });
+        for key in orphans.named {
+            door.remember(key);
         }
         let older = ledger::load_recent(&store, &door, &clock).await?;
         let door = Arc::new(door);
@@ -507,7 +501,7 @@ impl Node {
     }
 }
 
-fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
+fn media(config: &Config, clock: &Clock, loopback_offers: bool) -> Result<Arc<Media>, StartError> {
     let at = config.listen.media;
     let media = MediaConfig {
         listen: at,
@@ -517,6 +511,7 @@ fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
             .map_or(1, usize::from)
             .min(usize::from(config.listen.media_ports)),
         media_dead: MEDIA_DEAD,
+        loopback_offers,
     };
     Media::start(media, clock.clone()).map_err(|source| StartError::Media { at, source })
 }

@@ -25,7 +25,6 @@ mod otel;
 mod reload;
 mod routes;
 mod watch;
-mod webhook;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

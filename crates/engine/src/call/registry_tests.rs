@@ -83,6 +83,7 @@ impl World {
             public_ips: vec![Ipv4Addr::LOCALHOST.into()],
             shards: 1,
             media_dead: Duration::from_secs(30),
+            loopback_offers: false,
         };
         let out = egress(open_guard(), Vec::new());
         let (dice, node_id) = (Dice::system(), "node".to_owned());
@@ -185,7 +186,7 @@ impl World {
         let (admitted, offer) =
             self.gate.admit(clock.now(), &id, Direction::Inbound, offer).unwrap();
         let incoming = Incoming {
-            key: (id, wacid.into()),
+            key: CallKey { phone_number_id: id, wacid: wacid.into() },
             from: "919412341234".to_owned(),
             caller_name: caller_name.to_owned(),
             cta_payload: None,
@@ -195,7 +196,7 @@ impl World {
             arrived: clock.now(),
             arrived_wall: clock.wall(),
         };
-        let room = self.registry.room(&incoming.key.0).unwrap();
+        let room = self.registry.room(&incoming.key.phone_number_id).unwrap();
         self.registry.start(room, admitted, incoming).unwrap();
         self.registry.list().into_iter().find(|c| c.setup.wacid == Some(wacid.into())).unwrap()
     }

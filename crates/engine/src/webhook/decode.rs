@@ -8,9 +8,10 @@ use std::collections::HashMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::items::{CallKey, Connect, Content, Item, Sdp};
+use super::items::{Connect, Content, Item, Sdp};
 use super::kind::Kind;
 use super::read::{self, Value};
+use crate::call::binding::CallKey;
 use crate::meta::call_named;
 use crate::numbers::{self, MetaEvent};
 use machine::{PhoneStatus, Termination};

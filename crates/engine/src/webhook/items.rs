@@ -2,17 +2,11 @@
 
 use super::kind::Kind;
 use crate::admission::permission::Reply;
-use crate::inbox::{StatusUpdate, UserMessage};
+use crate::call::binding::CallKey;
+use crate::inbox::{ReceivedStatus, UserMessage};
 use crate::numbers::MetaEvent;
 use machine::{PhoneStatus, Termination};
-use model::{CallUuid, Direction, E164, PhoneNumberId, Wacid};
-
-/// Identifies a call at Meta: the phone number id and Meta's call id.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CallKey {
-    pub phone_number_id: PhoneNumberId,
-    pub wacid: Wacid,
-}
+use model::{CallUuid, Direction, E164, PhoneNumberId};
 
 /// One item of a body.
 #[derive(Clone, Debug)]
@@ -57,7 +51,7 @@ pub enum Content {
     Permission(Box<PermissionReply>),
     MessageStatus {
         phone_number_id: PhoneNumberId,
-        told: Box<StatusUpdate>,
+        told: Box<ReceivedStatus>,
     },
     /// A change of another field. The digest is computed over its members in sorted order
     /// (`docs/reference/meta.md#duplicates`).

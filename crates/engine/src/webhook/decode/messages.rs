@@ -9,7 +9,7 @@ use super::{
     value_context,
 };
 use crate::admission::permission::Reply;
-use crate::inbox::{Sender, StatusUpdate, UserMessage, words};
+use crate::inbox::{ReceivedStatus, Sender, UserMessage, words};
 use model::{MessageStatus, Timestamp};
 
 pub(super) fn messages(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
@@ -169,7 +169,7 @@ fn message_status(item: Value<'_>, context: &ValueContext) -> Item {
             None | Some(MessageStatus::Received | MessageStatus::Queued) => Content::Ignored,
             Some(status) => Content::MessageStatus {
                 phone_number_id: context.phone_number_id.clone(),
-                told: Box::new(StatusUpdate {
+                told: Box::new(ReceivedStatus {
                     wamid: id.clone(),
                     status,
                     error: first_code(errors).map(|code| (code, first_words(errors))),
