@@ -489,19 +489,34 @@ impl Graph {
         *request.uri_mut() = sending.uri.clone();
         *request.headers_mut() = sending.headers.clone();
         let http = if sending.is_reject { &self.reject_http } else { &self.http };
-        let answer = http.request(request).await.map_err(|error| {
+        let GraphResponse { status, retry_after, body } =
+            self.send(http, request, &sending.headers).await?;
+        Ok((status, classify(sending.action, status, retry_after, &body)))
+    }
+
+    /// Sends `request` and reads the response. `headers` are those of the request.
+    pub(super) async fn send(
+        &self,
+        http: &Http<Full<Bytes>>,
+        request: Request<Full<Bytes>>,
+        headers: &HeaderMap,
+    ) -> Result<GraphResponse, Fault> {
+        let response = http.request(request).await.map_err(|error| {
             tracing::debug!(%error, "no answer from graph");
             if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
         })?;
-        let status = answer.status().as_u16();
-        let after = retry_after(answer.headers());
-        let body = Limited::new(answer.into_body(), ANSWER_MAX)
+        let status = response.status().as_u16();
+        let retry_after = retry_after(response.headers());
+        let body = Limited::new(response.into_body(), ANSWER_MAX)
             .collect()
             .await
-            .map_err(|_| Fault::Broken)?;
-        let body = body.to_bytes();
-        let told = self.redact_tokens(&body, &sending.headers);
-        Ok((status, classify(sending.action, status, after, &told)))
+            .map_err(|_| Fault::Broken)?
+            .to_bytes();
+        let body = match self.redact_tokens(&body, headers) {
+            Cow::Owned(redacted) => redacted.into(),
+            Cow::Borrowed(_) => body,
+        };
+        Ok(GraphResponse { status, retry_after, body })
     }
 
     /// Removes our tokens from Graph's answer. Graph quotes a malformed token, and its answers are
@@ -521,6 +536,13 @@ impl Graph {
         }
         told
     }
+}
+
+/// A response of Graph without our tokens.
+pub(super) struct GraphResponse {
+    pub(super) status: u16,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) body: Bytes,
 }
 
 fn client<B>(config: &GraphConfig, tls: rustls::ClientConfig) -> Http<B>
