@@ -17,6 +17,14 @@ const DEPTH_MAX: usize = 64;
 pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
+    /// The fields of a JSON body.
+    #[cfg(test)]
+    pub(super) fn of_json(body: &serde_json::Value) -> Self {
+        let json = http::HeaderValue::from_static("application/json");
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, json)]);
+        Self::read(&headers, body.to_string().as_bytes()).expect("a JSON object")
+    }
+
     /// Reads a body. An empty body has no fields.
     ///
     /// # Errors
@@ -270,13 +278,13 @@ impl<'de> Visitor<'de> for Strict {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue, header};
+    use http::{HeaderMap, header};
 
     use super::Fields;
 
     fn read(kind: &'static str, body: &str) -> Result<Fields, String> {
         let headers =
-            HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            HeaderMap::from_iter([(header::CONTENT_TYPE, http::HeaderValue::from_static(kind))]);
         Fields::read(&headers, body.as_bytes())
     }
 

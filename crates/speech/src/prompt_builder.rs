@@ -2,11 +2,10 @@
 
 use super::loop_join::LoopJoinBuilder;
 use super::resample::{RATE, Resampler};
+use media::FRAME_MS;
 use media::opus::{Encoder, Rate, silence_frame};
 use media::prompt::{Frame, LoopJoin, Writer};
 
-/// Duration of a frame in milliseconds.
-const FRAME_MS: u32 = 20;
 /// Longest speech or file: one hour.
 const FRAMES_MAX: usize = frames(3_600);
 /// Longest `Wait`: 14,400 s.

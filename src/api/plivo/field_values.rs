@@ -21,7 +21,7 @@ const SIP_HEADERS_MAX: usize = 32;
 pub(super) const RING_TIMEOUT_MAX: u64 = 600;
 
 /// The error text for identical caller and callee.
-pub(super) const SELF_CALL: &str = "to parameter is invalid: it is the calling number";
+const SELF_CALL: &str = "to parameter is invalid: it is the calling number";
 
 pub(super) const LEGS: FieldKind = FieldKind::OneOf(&["aleg", "bleg", "both"]);
 pub(super) const SIP_HEADERS: Field = Field::optional(
@@ -72,8 +72,19 @@ pub(super) fn target(api: &Api, fields: &Fields, name: &str) -> Result<Option<Ta
     Ok(url(api, fields, name)?.map(|(url, method)| Target { url, method }))
 }
 
+/// Parses `from` and `to`, which must differ.
+pub(super) fn caller_and_targets(fields: &Fields) -> Result<(E164, Vec<E164>), String> {
+    let from = E164::parse(&fields.required("from")?)
+        .map_err(|why| format!("from parameter is invalid: {why}"))?;
+    let to = targets(&fields.required("to")?)?;
+    if to.contains(&from) {
+        return Err(SELF_CALL.to_owned());
+    }
+    Ok((from, to))
+}
+
 /// Parses numbers separated by `<`.
-pub(super) fn targets(to: &str) -> Result<Vec<E164>, String> {
+fn targets(to: &str) -> Result<Vec<E164>, String> {
     let mut targets = Vec::new();
     for one in to.split('<') {
         if targets.len() == TARGETS_MAX {

@@ -133,6 +133,7 @@ fn leg() -> (Arc<Media>, LegHandle, Peer) {
         public_ips: Vec::new(),
         shards: 1,
         media_dead: Duration::from_secs(30),
+        loopback_offers: false,
     };
     let media = Media::start(config, Clock::real()).expect("media");
     let mut peer = Peer::new(&PeerOptions::default());
