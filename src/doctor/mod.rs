@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use egress::{Egress, EgressConfig, Guard};
 use engine::admission::book::Book;
-use engine::answer::{Dice, Fetcher};
+use engine::answer::{Fetcher, RandomSource};
 use engine::config::Config;
 use engine::inbox::WebhookSettings;
 use engine::meta::{Graph, GraphConfig};
@@ -133,7 +133,7 @@ impl Doctor {
         let egress = Egress::new(EgressConfig::new(Guard::new(true, Vec::new()))).map_err(tls)?;
         let guard = Guard::new(config.answer.allow_insecure, Vec::new());
         let strict = Egress::new(EgressConfig::new(guard)).map_err(tls)?;
-        let fetcher = Fetcher::new(strict, clock.clone(), Dice::system());
+        let fetcher = Fetcher::new(strict, clock.clone(), RandomSource::system());
         let (settings, dangling, store) = settings(&config).await;
         let (book, ..) = Book::read(config.admission(), settings, clock.wall());
         let simulated = is_loopback(&config.meta.graph_url);

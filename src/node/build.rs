@@ -26,7 +26,7 @@ use engine::admission::permission::Consents;
 use engine::admission::settings::NumberSettings;
 use engine::admission::{Directory, Gate, Pressure};
 use engine::agents::{Agents, AgentsParts, VoiceAgents, answer_messages};
-use engine::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
+use engine::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource};
 use engine::call::drafts::{self, WithDrafts};
 use engine::call::news::CallNews;
 use engine::call::phones::Phones;
@@ -115,7 +115,7 @@ impl Node {
 
         let node_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
         let own_id = node_id.clone();
-        let dice = Dice::system();
+        let random = RandomSource::system();
         let options = StoreOptions::with_journal_in(&config.store.data_dir);
         let options = StoreOptions { secret_key: config.store.secret_key.clone(), ..options };
         let feed = Feed::since(clock.wall());
@@ -133,7 +133,8 @@ impl Node {
         let guard = Guard::new(config.answer.allow_insecure, vec![public, admin]);
         let egress =
             Egress::new(EgressConfig { clock: clock.clone(), ..EgressConfig::new(guard.clone()) })?;
-        let notifier = Notifier::new(egress.clone(), clock.clone(), dice.clone(), AT_ONCE_PER_HOST);
+        let notifier =
+            Notifier::new(egress.clone(), clock.clone(), random.clone(), AT_ONCE_PER_HOST);
         let outbox = Outbox::new(
             store.clone(),
             notifier.clone(),
@@ -179,7 +180,7 @@ impl Node {
             store.clone(),
             outbox.clone(),
             clock.clone(),
-            dice.clone(),
+            random.clone(),
             tasks.clone(),
         )
         .map_err(StartError::Recordings)?;
@@ -224,12 +225,12 @@ impl Node {
         if let Err(error) = stored {
             warn!(%error, "configured users not stored; the stored ones stay in force until a reload");
         }
-        let fetcher = Fetcher::new(egress.clone(), clock.clone(), dice.clone());
+        let fetcher = Fetcher::new(egress.clone(), clock.clone(), random.clone());
         let walker = Walker {
             fetcher,
             notifier: notifier.clone(),
             clock: clock.clone(),
-            dice: dice.clone(),
+            random: random.clone(),
         };
         let own_drafts = drafts::Drafts::default();
         let services = Arc::new(Services {
@@ -240,7 +241,7 @@ impl Node {
             feed: feed.clone(),
             pressure: pressure.clone(),
             clock: clock.clone(),
-            dice: dice.clone(),
+            random: random.clone(),
             node_id,
             media: media.clone(),
             sounds,
@@ -249,8 +250,8 @@ impl Node {
             graph,
             rejects: RejectThread::start().map_err(StartError::Rejects)?,
             permissions: permissions.clone(),
-            streams: Streams::new(egress.clone(), clock.clone(), dice.clone(), tasks.clone()),
-            fetcher: Fetcher::new(egress, clock.clone(), dice),
+            streams: Streams::new(egress.clone(), clock.clone(), random.clone(), tasks.clone()),
+            fetcher: Fetcher::new(egress, clock.clone(), random),
             outbox: outbox.clone(),
             store: store.clone(),
             phones: phones.clone(),
@@ -262,7 +263,7 @@ impl Node {
             settings: ArcSwap::from_pointee(call_settings(&config, recordings.can_transcribe())),
             tasks: tasks.clone(),
         });
-        let phone_dice = services.dice.clone();
+        let phone_dice = services.random.clone();
         let simulated = is_loopback(&config.meta.graph_url);
         // Work left by an earlier process is recovered first. Until then no call is accepted and
         // `/readyz` answers 503.
@@ -401,7 +402,7 @@ impl Node {
         };
         let phone_door = PhoneService {
             clock: clock.clone(),
-            dice: phone_dice,
+            random: phone_dice,
             store: store.clone(),
             passwords,
             people: people.clone(),

@@ -61,7 +61,7 @@ pub struct Node {
     pub budget: Budget,
     pub policy: Policy,
     pub writer: Writer,
-    pub pauses: engine::answer::Dice,
+    pub pauses: engine::answer::RandomSource,
 }
 
 /// A call that has started while its task has not run yet.
@@ -360,7 +360,7 @@ impl World {
             budget: Budget::new(self.instant()),
             policy: Policy::default(),
             writer: Writer::default(),
-            pauses: engine::answer::Dice::from_fn(move || {
+            pauses: engine::answer::RandomSource::from_fn(move || {
                 pauses.lock().expect("one thread").number()
             }),
         });

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::admission::permission::Consents;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
-use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
+use crate::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource};
 use crate::call::{
     CallSettings, Outbox, OutboxLimits, PermissionService, Recordings, RecordingsConfig,
     RejectThread, farewell,
@@ -86,9 +86,9 @@ impl World {
             loopback_offers: false,
         };
         let out = egress(open_guard(), Vec::new());
-        let (dice, node_id) = (Dice::system(), "node".to_owned());
+        let (random, node_id) = (RandomSource::system(), "node".to_owned());
         let runtime = tokio::runtime::Handle::current();
-        let notifier = Notifier::new(out.clone(), clock.clone(), dice.clone(), AT_ONCE_PER_HOST);
+        let notifier = Notifier::new(out.clone(), clock.clone(), random.clone(), AT_ONCE_PER_HOST);
         let outbox = OutboxLimits::default();
         let outbox = Outbox::new(
             store.clone(),
@@ -115,12 +115,13 @@ impl World {
                 recognisers,
             };
             let (store, outbox, clock) = (store.clone(), outbox.clone(), clock.clone());
-            Recordings::start(made, store, outbox, clock, dice.clone(), TaskTracker::new()).unwrap()
+            Recordings::start(made, store, outbox, clock, random.clone(), TaskTracker::new())
+                .unwrap()
         };
         let services = Arc::new(Services {
             clock: clock.clone(),
             feed: crate::feed::Feed::new(),
-            dice: dice.clone(),
+            random: random.clone(),
             node_id,
             pressure: Pressure::new(Health::new(), clock.now()),
             rooms: crate::call::rooms::Rooms::silent(clock.clone()),
@@ -140,8 +141,8 @@ impl World {
             ),
             graph: graph_client,
             rejects: RejectThread::start().unwrap(),
-            streams: Streams::new(out.clone(), clock.clone(), dice.clone(), TaskTracker::new()),
-            fetcher: Fetcher::new(out, clock.clone(), dice),
+            streams: Streams::new(out.clone(), clock.clone(), random.clone(), TaskTracker::new()),
+            fetcher: Fetcher::new(out, clock.clone(), random),
             notifier,
             outbox,
             author: Arc::new(crate::call::author::NoAuthor),

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::admission::{AccountSpec, NumberSpec};
-use crate::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
+use crate::answer::{AT_ONCE_PER_HOST, Notifier, RandomSource};
 use crate::call::OutboxLimits;
 use crate::meta::GraphConfig;
 use egress::testing::{ReceivedRequest, Reply, Server, egress, open_guard};
@@ -188,7 +188,7 @@ fn inbox(
     let notifier = Notifier::new(
         egress(open_guard(), Vec::new()),
         clock.clone(),
-        Dice::system(),
+        RandomSource::system(),
         AT_ONCE_PER_HOST,
     );
     let (node, limits) = ("node".to_owned(), OutboxLimits::default());

@@ -56,7 +56,7 @@ pub struct GraphConfig {
     pub ending_again: Duration,
     pub ending_max: Duration,
     /// Returns a random number between 0 and 1, which varies the pauses.
-    pub roll: fn() -> f64,
+    pub jitter: fn() -> f64,
 }
 
 impl GraphConfig {
@@ -73,7 +73,7 @@ impl GraphConfig {
             policy: Policy::default(),
             ending_again: Duration::from_secs(15),
             ending_max: Duration::from_secs(60),
-            roll: rand::random::<f64>,
+            jitter: rand::random::<f64>,
         }
     }
 }
@@ -321,11 +321,18 @@ impl Graph {
             if let Ok(Ok(Verdict::Connected { wacid })) = &came {
                 *made = Some(wacid.clone());
             }
-            let (policy, roll) = (&self.config.policy, (self.config.roll)());
+            let (policy, jitter) = (&self.config.policy, (self.config.jitter)());
             let action = action.as_str();
             let next = match came {
                 Ok(came) => self.with_budget(|budget, now| {
-                    state.finish_attempt(came, policy, roll, overtaken.is_cancelled(), now, budget)
+                    state.finish_attempt(
+                        came,
+                        policy,
+                        jitter,
+                        overtaken.is_cancelled(),
+                        now,
+                        budget,
+                    )
                 }),
                 Err(held_back) => held_back,
             };

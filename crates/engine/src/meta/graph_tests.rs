@@ -124,7 +124,7 @@ fn config(url: &str) -> GraphConfig {
             rate_floor: spec.rate_floor / 100,
             retry_after_max: spec.retry_after_max / 100,
         },
-        roll: || 0.5,
+        jitter: || 0.5,
         ..GraphConfig::new(url, Secret::new("canary-token"))
     }
 }

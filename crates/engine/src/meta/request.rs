@@ -90,7 +90,7 @@ impl Graph {
                 graph_request.body.is_some(),
                 tries,
                 fault,
-                (self.config.roll)(),
+                (self.config.jitter)(),
             );
             let Some(pause) =
                 pause.filter(|pause| self.with_budget(|budget, now| budget.has_room(now + *pause)))

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::task::TaskTracker;
 
 use super::{StreamHandle, StreamJob, Streams};
-use crate::answer::{Dice, SigningKeys};
+use crate::answer::{RandomSource, SigningKeys};
 use egress::testing::{egress, open_guard};
 use machine::{StreamEvent, StreamFormat, StreamOrder, StreamTrack};
 use media::opus::{Decoder, Encoder, Rate};
@@ -52,7 +52,7 @@ fn open(
     let streams = Streams::new(
         egress(open_guard(), roots),
         Clock::real(),
-        Dice::system(),
+        RandomSource::system(),
         TaskTracker::new(),
     );
     let job = StreamJob {

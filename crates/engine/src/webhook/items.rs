@@ -14,16 +14,16 @@ pub struct Item {
     pub kind: Kind,
     /// The id of the call or message, if it is usable.
     pub id: Option<String>,
-    pub what: Content,
+    pub content: Content,
 }
 
 impl Item {
     pub(super) fn malformed(kind: Kind) -> Self {
-        Self { kind, id: None, what: Content::Malformed }
+        Self { kind, id: None, content: Content::Malformed }
     }
 
     pub(super) fn ignored(kind: Kind) -> Self {
-        Self { kind, id: None, what: Content::Ignored }
+        Self { kind, id: None, content: Content::Ignored }
     }
 }
 

@@ -227,8 +227,8 @@ impl<C: Calls> WebhookHandler<C> {
         let mut waiting = Vec::<PendingWrite>::new();
         decode::decode(body, |item| {
             let before = waiting.len();
-            let Item { kind, id, what } = item;
-            let effect = match what {
+            let Item { kind, id, content } = item;
+            let effect = match content {
                 Content::Permission(reply) => self.permission(*reply, &mut waiting),
                 Content::Message { phone_number_id, said } => {
                     self.message(&phone_number_id, *said, &mut waiting)
@@ -236,7 +236,7 @@ impl<C: Calls> WebhookHandler<C> {
                 Content::MessageStatus { phone_number_id, told } => {
                     self.message_status(&phone_number_id, *told, &mut waiting)
                 }
-                what => self.item(&kind, what, received),
+                content => self.item(&kind, content, received),
             };
             let tally =
                 Arc::new(Tally { kind: kind.label(), effect, busy: AtomicBool::new(false) });
@@ -363,9 +363,9 @@ impl<C: Calls> WebhookHandler<C> {
         count(kind.label(), effect);
     }
 
-    fn item(&self, kind: &Kind, what: Content, received: Instant) -> Effect {
+    fn item(&self, kind: &Kind, content: Content, received: Instant) -> Effect {
         let now = self.clock.now();
-        match what {
+        match content {
             Content::Connect(connect) => self.connect(*connect, now, received),
             Content::Terminate { key, named, termination } => {
                 self.terminate(&key, named, termination, now)

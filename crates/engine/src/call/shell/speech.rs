@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 use tracing::Instrument as _;
 
 use super::{Media, Shell};
-use crate::answer::{Hops, NoticeJob, Notifier};
+use crate::answer::{CallbackJob, Hops, Notifier};
 use crate::call::hearing::{Hearing, Listener};
 use machine::{CallbackRequest, Input, RecognitionId, SpeechCommand, SpeechEvent};
 
@@ -26,7 +26,7 @@ pub(super) struct Recognition {
 /// Sends interim results in order, with one attempt each. Dropping the value discards those that
 /// are still queued.
 pub(super) struct Interims {
-    queue: mpsc::Sender<NoticeJob>,
+    queue: mpsc::Sender<CallbackJob>,
     task: AbortHandle,
 }
 
@@ -72,7 +72,7 @@ impl Shell {
 
     /// Sends an interim result. It is useless later, so it bypasses the outbox.
     pub(super) fn interim(&mut self, notice: CallbackRequest) {
-        let job = NoticeJob {
+        let job = CallbackJob {
             call: self.call,
             notice,
             keys: self.keys.clone(),
@@ -95,7 +95,7 @@ impl Shell {
     }
 }
 
-async fn tell_in_order(notifier: Notifier, mut jobs: mpsc::Receiver<NoticeJob>) {
+async fn tell_in_order(notifier: Notifier, mut jobs: mpsc::Receiver<CallbackJob>) {
     while let Some(job) = jobs.recv().await {
         notifier.deliver(&job).await;
     }
