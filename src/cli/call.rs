@@ -152,13 +152,13 @@ async fn call_dev_node(client: &Client, args: &Args, order: CallRequest) -> Exit
     let to = number.as_ref().map(ToString::to_string);
     let faults = match args.faults.as_deref().map(Faults::read).transpose() {
         Ok(faults) => faults.unwrap_or_default(),
-        Err(e) => return Exit::usage(format_args!("could not {e}")),
+        Err(e) => return Exit::usage(format_args!("{e}")),
     };
     let answer_url = args.answer_url.clone().map(String::from);
     let dev =
         match Dev::boot(DevOptions { answer_url, number, faults, ..DevOptions::default() }).await {
             Ok(dev) => dev,
-            Err(e) => return Exit::failed(format_args!("could not {e}")),
+            Err(e) => return Exit::failed(format_args!("{e}")),
         };
     let order = CallRequest { to, ..order };
     let exit = place(client, dev.sim.url(), &order, args).await;

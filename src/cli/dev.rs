@@ -34,7 +34,7 @@ pub struct Args {
 pub fn run(args: Args) -> Exit {
     let faults = match args.faults.as_deref().map(Faults::read).transpose() {
         Ok(faults) => faults.unwrap_or_default(),
-        Err(e) => return Exit::usage(format_args!("could not {e}")),
+        Err(e) => return Exit::usage(format_args!("{e}")),
     };
     super::run_async(async {
         let port = args.port;
@@ -49,11 +49,11 @@ pub fn run(args: Args) -> Exit {
         let dev = match Dev::boot(options).await {
             Ok(dev) => dev,
             Err(DevError::Node(e)) if matches!(e, StartError::Store(_)) => {
-                return Exit::not_started(&e, format_args!("could not {e}"));
+                return Exit::not_started(&e, format_args!("{e}"));
             }
             Err(e) => {
                 return Exit::failed(format_args!(
-                    "could not {e}\nif port {port} is in use, choose another one with --port"
+                    "{e}\nif port {port} is in use, choose another one with --port"
                 ));
             }
         };

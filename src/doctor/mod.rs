@@ -126,7 +126,7 @@ impl Doctor {
         let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
         let graph =
             Graph::new(GraphConfig::new(config.meta.graph_url.as_str(), token), clock.clone());
-        let graph = graph.map_err(|e| format!("could not {e}"))?;
+        let graph = graph.map_err(|e| e.to_string())?;
         // The node's own public URL may be anywhere; customers' URLs are requested under the node's
         // rules.
         let tls = |e: rustls::Error| format!("could not set up TLS: {e}");

@@ -119,16 +119,16 @@ impl Drop for Folder {
     }
 }
 
-/// Reason why a development world did not start. The texts read well after "could not".
+/// Reason why a development world did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum DevError {
-    #[error("create the data directory: {0}")]
+    #[error("could not create the data directory: {0}")]
     Folder(std::io::Error),
-    #[error("start the simulated Meta: {0}")]
+    #[error("could not start the simulated Meta: {0}")]
     Sim(#[from] sim::SimError),
-    #[error("start the demo application: {0}")]
+    #[error("could not start the demo application: {0}")]
     Demo(std::io::Error),
-    #[error("start the node: could not {0}")]
+    #[error("could not start the node: {0}")]
     Node(#[from] StartError),
 }
 

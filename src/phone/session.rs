@@ -104,7 +104,7 @@ struct Session {
     phone: Option<Phone>,
     /// Failed logins.
     logins: u32,
-    /// Remaining messages of the rate limit, and when that was computed.
+    /// Messages that the rate limit still allows, as of `counted`.
     room: u32,
     counted: Instant,
     /// When the phone sent its latest message.

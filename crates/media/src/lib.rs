@@ -211,15 +211,17 @@ pub struct MediaConfig {
 /// Why a leg could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
-    #[error("create the DTLS certificate")]
+    #[error("could not create the DTLS certificate")]
     Certificate,
-    #[error("answer the offer: it has no candidate of an address family that this node serves")]
+    #[error(
+        "could not answer the offer: it has no candidate of an address family that this node serves"
+    )]
     NoFamily,
-    #[error("use a public address as an ICE candidate: peers cannot reach it")]
+    #[error("no address of this node can be an ICE candidate: peers cannot reach it")]
     NoAddress,
-    #[error("read random numbers from the operating system")]
+    #[error("could not read random numbers from the operating system")]
     Random,
-    #[error("create a leg: the media threads have stopped")]
+    #[error("could not create a leg: the media threads have stopped")]
     Stopped,
 }
 

@@ -326,9 +326,7 @@ fn parse_channels(mut channels: Vec<AgentChannel>) -> Result<Vec<AgentChannel>, 
 /// Checks the URL as every customer URL is checked (`docs/reference/reliability.md#r17`).
 fn parse_endpoint(request: &ApiRequest, url: String) -> Result<String, ApiError> {
     match request.api().placer.check_url(&url).err() {
-        Some(why) => {
-            Err(ApiError::bad_value("endpoint", format!("endpoint is invalid: could not {why}")))
-        }
+        Some(why) => Err(ApiError::bad_value("endpoint", format!("endpoint is invalid: {why}"))),
         None if url.contains('#') => {
             Err(ApiError::bad_value("endpoint", "endpoint must not have a fragment"))
         }

@@ -288,9 +288,8 @@ fn parse_urls(api: &Api, fields: &Fields) -> Result<Vec<DocUrl>, String> {
     if urls.iter().any(|url| url.len() > URL_BYTES_MAX) {
         return Err(format!("urls must be URLs of at most {URL_BYTES_MAX} bytes"));
     }
-    let url = |text: &String| {
-        api.placer.check_url(text).map_err(|why| format!("urls is invalid: could not {why}"))
-    };
+    let url =
+        |text: &String| api.placer.check_url(text).map_err(|why| format!("urls is invalid: {why}"));
     urls.iter().map(url).collect()
 }
 

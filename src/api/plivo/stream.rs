@@ -242,7 +242,7 @@ fn parse_order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
         return Err(format!("service_url must be a URL of at most {URL_BYTES_MAX} bytes"));
     }
     let socket = api.placer.check_socket_url(&service);
-    let socket = socket.map_err(|why| format!("service_url is invalid: could not {why}"))?;
+    let socket = socket.map_err(|why| format!("service_url is invalid: {why}"))?;
     let bidirectional = fields.flag("bidirectional")?.unwrap_or(false);
     let track = match fields.text("audio_track")?.map(|word| word.to_ascii_lowercase()) {
         None => StreamTrack::Inbound,

@@ -114,9 +114,7 @@ async fn show(args: ShowArgs) -> Exit {
     let fall = match Waterfall::of(log.as_slice()) {
         Ok(fall) => fall,
         Err(e) => {
-            return Exit::failed(format_args!(
-                "could not read the call's event log: could not {e}"
-            ));
+            return Exit::failed(format_args!("{e}"));
         }
     };
     if args.json {

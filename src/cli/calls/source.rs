@@ -85,7 +85,7 @@ impl Source {
         };
         let archive = Archive::open(&store).await.map_err(|e| match e {
             StoreError::Open { .. } => Exit::failed(format_args!(
-                "could not {e}\nname the directory with --data-dir, the configuration with --config, or a node with --node"
+                "{e}\nname the directory with --data-dir, the configuration with --config, or a node with --node"
             )),
             other => store_error(other),
         })?;
@@ -146,7 +146,7 @@ impl Source {
 }
 
 fn store_error(error: StoreError) -> Exit {
-    Exit::failed(format_args!("could not {error}"))
+    Exit::failed(format_args!("{error}"))
 }
 
 impl CallRow {

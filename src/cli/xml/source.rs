@@ -67,7 +67,7 @@ pub(super) fn egress(allow_insecure: bool) -> Result<Egress, String> {
 
 async fn fetch(url: &str, allow_insecure: bool) -> Result<ParseOutcome, String> {
     let egress = egress(allow_insecure)?;
-    let mut url = egress.url(url).map_err(|refusal| format!("could not {refusal}"))?;
+    let mut url = egress.url(url).map_err(|refusal| refusal.to_string())?;
     for _ in 0..=egress::REDIRECTS_MAX {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/xml, text/xml, */*"));
@@ -85,10 +85,10 @@ async fn fetch(url: &str, allow_insecure: bool) -> Result<ParseOutcome, String> 
         let answer = match egress.request(request).await {
             Ok(answer) => answer,
             Err(EgressError::TooLarge { .. }) => return Ok(ParseOutcome::too_large(MAX_BODY)),
-            Err(e) => return Err(format!("could not {e}")),
+            Err(e) => return Err(e.to_string()),
         };
         if let Some(next) = answer.redirect(&url, egress.guard()) {
-            url = next.map_err(|refusal| format!("could not {refusal}"))?;
+            url = next.map_err(|refusal| refusal.to_string())?;
             continue;
         }
         if !answer.status.is_success() {
@@ -97,7 +97,7 @@ async fn fetch(url: &str, allow_insecure: bool) -> Result<ParseOutcome, String> 
         let content_type = answer.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
         return Ok(xml::parse(&answer.body, content_type.and_then(charset)));
     }
-    Err(format!("could not {}", EgressError::Redirects))
+    Err(format!("{}", EgressError::Redirects))
 }
 
 #[cfg(test)]

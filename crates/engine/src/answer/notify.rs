@@ -209,7 +209,7 @@ impl Inner {
                     asked,
                 )
             }
-            Err(error) => (format!("could not {error}"), schedule::is_network(&error), None),
+            Err(error) => (error.to_string(), schedule::is_network(&error), None),
         };
         let again = passing && is_lasting(job.notice.kind);
         let pause = again.then(|| {

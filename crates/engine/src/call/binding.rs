@@ -357,7 +357,7 @@ fn key_of(call: &impl Party, wacid: &Wacid) -> CallKey {
 /// second call when a `connect` is retried after a lost response, or can answer after the call has
 /// ended.
 fn end_stray<C: Parties>(calls: &C, call: &C::Party, wacid: &Wacid) {
-    error!(call_uuid = %call.setup().call, "unexpected call at Meta is ended");
+    error!(call_uuid = %call.setup().call, "ending a call at Meta that belongs to no call of this node");
     calls.end_at_meta(key_of(call, wacid), call.token(), None);
 }
 

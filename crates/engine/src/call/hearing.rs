@@ -135,7 +135,7 @@ async fn understand(
         }
         Err(error) => {
             warn!(%error, "speech recognition failed");
-            told.tell(SpeechEvent::Failed { reason: format!("could not {error}") });
+            told.tell(SpeechEvent::Failed { reason: error.to_string() });
         }
     }
 }

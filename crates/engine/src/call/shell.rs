@@ -475,7 +475,7 @@ impl Shell {
     fn instruction(&self, element: &str, line: u32, outcome: InstructionOutcome, note: &str) {
         let word = match outcome {
             InstructionOutcome::Started => {
-                debug!(element, line, "instruction");
+                debug!(element, line, "instruction started");
                 return;
             }
             InstructionOutcome::Done => metric::instruction::DONE,
@@ -483,7 +483,7 @@ impl Shell {
             InstructionOutcome::Failed => metric::instruction::FAILED,
             InstructionOutcome::Cut => metric::instruction::CUT,
         };
-        debug!(element, line, outcome = word, note, "instruction");
+        debug!(element, line, outcome = word, note, "instruction ended");
         metrics::counter!(metric::INSTRUCTIONS_TOTAL, "element" => element.to_owned(), "outcome" => word).increment(1);
     }
 

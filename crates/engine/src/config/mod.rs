@@ -150,9 +150,7 @@ impl Config {
                 }
                 _ => "use another host or port",
             };
-            warnings.push(format!(
-                "`{key}` of {owner} will not be requested: could not {refusal}; {hint}"
-            ));
+            warnings.push(format!("`{key}` of {owner} will not be requested: {refusal}; {hint}"));
         };
         for number in &self.numbers {
             let urls = [

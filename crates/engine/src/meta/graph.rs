@@ -81,9 +81,9 @@ impl GraphConfig {
 /// The reason why a client could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    #[error("use {0:?} as graph_url: it must be an absolute http or https URL")]
+    #[error("could not use {0:?} as graph_url: it must be an absolute http or https URL")]
     BaseUrl(String),
-    #[error("set up TLS: {0}")]
+    #[error("could not set up TLS: {0}")]
     Tls(#[from] rustls::Error),
 }
 

@@ -537,7 +537,7 @@ fn measures_each_attempt_by_action_and_status() {
 fn rejects_an_invalid_base_url() {
     for url in ["", "graph.facebook.com", "ftp://x/", "https://", "/v23.0"] {
         let error = Graph::new(config(url), Clock::real()).unwrap_err();
-        assert!(error.to_string().starts_with("use "), "{url}: {error}");
+        assert!(error.to_string().starts_with("could not use "), "{url}: {error}");
     }
     assert!(Graph::new(config("https://graph.facebook.com/v23.0/"), Clock::real()).is_ok());
 }

@@ -65,7 +65,7 @@ impl Attempt<'_> {
         self.take_back(|of_name| *of_name = 0);
     }
 
-    /// Reports that the credentials were not checked.
+    /// Cancels the attempt: the credentials were not checked, so it is not a failure.
     pub fn cancel(self) {
         self.take_back(|of_name| *of_name = of_name.saturating_sub(1));
     }

@@ -73,7 +73,7 @@ pub(super) async fn run(shared: Arc<Shared>, way: Connector) {
         Ok(socket) => socket,
         Err(error) => {
             count("failed");
-            return shared.tell(StreamEvent::Failed { reason: format!("could not {error}") });
+            return shared.tell(StreamEvent::Failed { reason: error.to_string() });
         }
     };
     let active = Active::new();

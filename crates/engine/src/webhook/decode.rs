@@ -19,7 +19,7 @@ use model::{CallUuid, Direction, PhoneNumberId, digits_of};
 
 /// The body is not JSON (`docs/reference/meta.md#not-json`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("read the webhook body: it is not JSON of at most 128 levels")]
+#[error("the webhook body is not valid JSON, or is nested more than 128 levels deep")]
 pub struct BadJson;
 
 /// Decodes a body and passes each item to `take`. Items are not collected, so a large body is held

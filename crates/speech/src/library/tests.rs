@@ -225,7 +225,7 @@ async fn a_failure_midway_is_not_retried_with_another_voice() {
     let fixture = fixture(&[&hoarse, &sound]);
     let prompt = fixture.library.prompt(&speak("abc", "en-US"));
     assert_eq!(frames(&prompt).await.len(), 1);
-    assert_eq!(prompt.failure(), Some("speak: hoarse"));
+    assert_eq!(prompt.failure(), Some("could not speak: hoarse"));
     assert_eq!(sound.spoken.load(Ordering::SeqCst), 0);
 }
 
@@ -281,7 +281,7 @@ async fn silence_has_the_requested_length(#[case] ms: u32, #[case] count: usize)
 async fn too_long_a_silence_is_refused() {
     let prompt = fixture(&[]).library.prompt(&Sound::Silence { ms: u32::MAX });
     frames(&prompt).await;
-    assert_eq!(prompt.failure(), Some("play more than 14400 s"));
+    assert_eq!(prompt.failure(), Some("the audio is longer than 14400 s"));
 }
 
 #[tokio::test]
@@ -326,7 +326,10 @@ async fn a_file_is_fetched_once_a_minute_and_revalidated_by_its_etag() {
     fixture.clock.step(Duration::from_secs(5));
     let gone = fixture.library.prompt(&file());
     frames(&gone).await;
-    assert_eq!(gone.failure(), Some("https://example.com/a.wav: fetch the file: not found"));
+    assert_eq!(
+        gone.failure(),
+        Some("https://example.com/a.wav: could not fetch the file: not found")
+    );
     let etags = fixture.server.etags.lock().unwrap().clone();
     assert_eq!(etags, [None, Some("\"v1\"".to_owned()), Some("\"v1\"".to_owned()), None]);
 }
@@ -419,7 +422,7 @@ async fn s5_3_a_file_is_played_as_soon_as_200_ms_are_received(
         false => assert_eq!((all, prompt.failure()), (whole, None)),
         true => assert_eq!(
             prompt.failure(),
-            Some("https://example.com/a.wav: fetch the file: connection lost")
+            Some("https://example.com/a.wav: could not fetch the file: connection lost")
         ),
     }
 }
@@ -435,7 +438,7 @@ async fn a_file_without_audio_fails_with_a_reason() {
     assert_eq!(
         prompt.failure(),
         Some(
-            "https://example.com/a.wav: play the file: it is an HTML or XML document, not WAV, MP3 or Ogg"
+            "https://example.com/a.wav: could not play the file: it is an HTML or XML document, not WAV, MP3 or Ogg"
         )
     );
 }

@@ -119,7 +119,7 @@ impl Inner {
                     }
                 }
                 Err(error) => {
-                    failure.get_or_insert(format!("could not {error}"));
+                    failure.get_or_insert(error.to_string());
                     // A retry does not help if the language is not supported.
                     if !last && !matches!(error, RecognitionError::Language(_)) {
                         break;
