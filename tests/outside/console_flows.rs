@@ -392,6 +392,21 @@ async fn s2_05_s2_13_numbers_are_added_registered_and_assigned_to_agents() {
     assert_eq!(browser.errors, [""; 0]);
 }
 
+/// The simulated phone has a port of its own, so a link to it is same-site and not same-origin.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_browser_phone_opens_from_the_console() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_numbers().await;
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/").await;
+    let link = "document.querySelector(\"#steps a[href*='/_sim/phone']\")";
+    browser.eval(&format!("{link}.removeAttribute('target')")).await;
+    browser.eval(&format!("{link}.click()")).await;
+    browser.until("location.pathname === '/_sim/phone' && document.title !== ''").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn s0_01_to_s0_30_a_number_is_configured_in_the_side_panel() {
     if !has_chromium() {
