@@ -47,6 +47,9 @@ pub struct Args {
     /// Answer URL of the started node (not with --node)
     #[arg(long, value_name = "URL", conflicts_with = "node", value_parser = super::http_url)]
     pub answer_url: Option<url::Url>,
+    /// File with the document of the call (not with --node)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["node", "answer_url"], value_parser = super::existing_file)]
+    pub document: Option<PathBuf>,
     /// File with faults of the simulated Meta, see docs/faults.md (not with --node)
     #[arg(long, value_name = "FILE.toml", conflicts_with = "node")]
     pub faults: Option<PathBuf>,
@@ -155,11 +158,12 @@ async fn call_dev_node(client: &Client, args: &Args, order: CallRequest) -> Exit
         Err(e) => return Exit::usage(format_args!("could not {e}")),
     };
     let answer_url = args.answer_url.clone().map(String::from);
-    let dev =
-        match Dev::boot(DevOptions { answer_url, number, faults, ..DevOptions::default() }).await {
-            Ok(dev) => dev,
-            Err(e) => return Exit::failed(format_args!("could not {e}")),
-        };
+    let document = args.document.clone();
+    let options = DevOptions { answer_url, document, number, faults, ..DevOptions::default() };
+    let dev = match Dev::boot(options).await {
+        Ok(dev) => dev,
+        Err(e) => return Exit::failed(format_args!("could not {e}")),
+    };
     let order = CallRequest { to, ..order };
     let exit = place(client, dev.sim.url(), &order, args).await;
     dev.stop().await;
