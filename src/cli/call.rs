@@ -308,7 +308,16 @@ fn outcome_text(ended: &CallOutcome) -> String {
         0 => String::new(),
         n => format!(", {n} packets came before accept and were clipped"),
     };
-    format!("{how}: {}, heard {heard:.1} s{clipped}", ended.cause)
+    let call = match &ended.call_uuid {
+        Some(call) => format!(", call {call}"),
+        // Admission refuses a call before it has a UUID.
+        None if ended.cause == "rejected" => {
+            "; the node did not admit the call, and its log and offhook_admission_total say why"
+                .to_owned()
+        }
+        None => String::new(),
+    };
+    format!("{how}: {}, heard {heard:.1} s{clipped}{call}", ended.cause)
 }
 
 #[cfg(test)]
@@ -326,6 +335,14 @@ mod tests {
         };
         let line = columns(&CallEventKind::Ended(ended.clone())).expect("a line");
         assert_eq!(line, ("ended", "ok: caller_hangup, heard 3.2 s".to_owned()));
+        let call_uuid = Some("3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11".to_owned());
+        let named = columns(&CallEventKind::Ended(CallOutcome { call_uuid, ..ended.clone() }));
+        assert!(named.is_some_and(|(_, text)| {
+            text.ends_with(", call 3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11")
+        }));
+        let rejected = CallOutcome { cause: "rejected".into(), ..CallOutcome::default() };
+        let refused = columns(&CallEventKind::Ended(rejected));
+        assert!(refused.is_some_and(|(_, text)| text.contains("did not admit the call")));
         assert!(
             is_documented(&CallEventKind::Ended(ended))
                 && is_documented(&CallEventKind::Hangup { by: HangupSource::Meta })
