@@ -43,7 +43,7 @@ pub struct SourceArgs {
 pub(super) struct CallRow {
     pub(super) call_uuid: CallUuid,
     pub(super) direction: String,
-    /// Only the last four digits.
+    /// Like `to`, of a person's phone number only the last four digits.
     pub(super) from: String,
     pub(super) to: String,
     /// In RFC 3339 format.
@@ -115,11 +115,7 @@ impl Source {
                 let page: Page = serde_json::from_slice(&body).map_err(|e| {
                     Exit::failed(format_args!("unreadable list of calls from {base}: {e}"))
                 })?;
-                Ok(page
-                    .items
-                    .into_iter()
-                    .map(|call| CallRow { from: last_four(&call.from).to_owned(), ..call })
-                    .collect())
+                Ok(page.items.into_iter().map(CallRow::masked).collect())
             }
         }
     }
@@ -155,12 +151,28 @@ impl CallRow {
         Self {
             call_uuid: start.call,
             direction: start.direction.as_str().to_owned(),
-            from: last_four(&start.from).to_owned(),
+            from: start.from.clone(),
             to: start.to.clone(),
             started_at: start.started.rfc3339(),
             ended_at: end.map(|e| e.ended.rfc3339()),
             duration_seconds: end.map(|e| e.duration_secs),
             cause: end.map(|e| e.cause.clone()),
+        }
+        .masked()
+    }
+
+    /// Reduces the person's phone number to its last digits. The business's own number and the
+    /// names of endpoints remain.
+    fn masked(self) -> Self {
+        let is_phone = |text: &str| text.len() > 4 && text.bytes().all(|b| b.is_ascii_digit());
+        let (is_from, is_to) = (is_phone(&self.from), is_phone(&self.to));
+        let is_outbound = self.direction == "outbound";
+        let cut = |text: String| last_four(&text).to_owned();
+        match (is_from, is_to) {
+            (true, true) if is_outbound => Self { to: cut(self.to), ..self },
+            (true, _) => Self { from: cut(self.from), ..self },
+            (false, true) => Self { to: cut(self.to), ..self },
+            (false, false) => self,
         }
     }
 }
@@ -194,4 +206,37 @@ fn running_dev() -> Option<PathBuf> {
         (runs && store.exists()).then(|| (made.unwrap_or(SystemTime::UNIX_EPOCH), store))
     });
     stores.max().map(|(_, store)| store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CallRow;
+
+    fn masked(direction: &str, from: &str, to: &str) -> (String, String) {
+        let row = CallRow {
+            call_uuid: "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11".parse().expect("a UUID"),
+            direction: direction.to_owned(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+            started_at: String::new(),
+            ended_at: None,
+            duration_seconds: None,
+            cause: None,
+        };
+        let row = row.masked();
+        (row.from, row.to)
+    }
+
+    #[test]
+    fn masks_people_and_not_the_business() {
+        for (direction, from, to, expected) in [
+            ("inbound", "919812345678", "918035737458", ("5678", "918035737458")),
+            ("outbound", "918035737458", "919812345678", ("918035737458", "5678")),
+            ("outbound", "919812345678", "sip:asha@127.0.0.1", ("5678", "sip:asha@127.0.0.1")),
+            ("inbound", "sip:asha@127.0.0.1", "919812345678", ("sip:asha@127.0.0.1", "5678")),
+        ] {
+            let (from, to) = masked(direction, from, to);
+            assert_eq!((from.as_str(), to.as_str()), expected);
+        }
+    }
 }
