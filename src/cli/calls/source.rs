@@ -54,6 +54,34 @@ pub(super) struct CallRow {
     pub(super) cause: Option<String>,
 }
 
+/// A UUID, or its first characters.
+#[derive(Clone, Debug)]
+pub struct CallPrefix(String);
+
+impl CallPrefix {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let bare = text.trim_end_matches(['…', '.']).to_ascii_lowercase();
+        let is_prefix = (4..=36).contains(&bare.len())
+            && bare.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+        match is_prefix {
+            true => Ok(Self(bare)),
+            false => Err("a call is a UUID, or at least its first 4 characters".to_owned()),
+        }
+    }
+
+    /// The only call whose UUID begins so, or the error text.
+    fn only_of<'c>(&self, calls: impl Iterator<Item = &'c CallUuid>) -> Result<CallUuid, String> {
+        let mut found = calls.filter(|call| call.to_string().starts_with(&self.0));
+        match (found.next(), found.next()) {
+            (Some(call), None) => Ok(*call),
+            (Some(one), Some(other)) => {
+                Err(format!("{} may be {one} or {other}; give more characters", self.0))
+            }
+            (None, _) => Err(format!("none of the latest calls begins with {}", self.0)),
+        }
+    }
+}
+
 /// An open source.
 pub(super) enum Source {
     Store { at: Database, archive: Archive },
@@ -70,6 +98,8 @@ impl fmt::Display for Source {
 }
 
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many of the latest calls a prefix may mean.
+const PREFIX_CALLS: u32 = 1_000;
 /// Maximum size of an event log, with room for callbacks after the call.
 const LOG_BYTES_MAX: usize = 16 << 20;
 
@@ -118,6 +148,18 @@ impl Source {
                 Ok(page.items.into_iter().map(CallRow::masked).collect())
             }
         }
+    }
+
+    /// The UUID of the call that a prefix means.
+    pub(super) async fn find(&self, call: &CallPrefix) -> Result<CallUuid, Exit> {
+        if let Ok(call) = call.0.parse() {
+            return Ok(call);
+        }
+        let latest = self.latest(PREFIX_CALLS).await?;
+        let found = call.only_of(latest.iter().map(|row| &row.call_uuid));
+        found.map_err(|why| {
+            Exit::failed(format_args!("{why}; list the calls with `offhook calls list`"))
+        })
     }
 
     /// The event log of a call.
@@ -210,7 +252,7 @@ fn running_dev() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::CallRow;
+    use super::{CallPrefix, CallRow};
 
     fn masked(direction: &str, from: &str, to: &str) -> (String, String) {
         let row = CallRow {
@@ -238,5 +280,18 @@ mod tests {
             let (from, to) = masked(direction, from, to);
             assert_eq!((from.as_str(), to.as_str()), expected);
         }
+    }
+
+    #[test]
+    fn a_unique_prefix_names_a_call() {
+        let calls =
+            ["3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", "3f0c9999-6a1e-4f0e-9a2b-5d7f3f0a9b11"]
+                .map(|text| text.parse().expect("a UUID"));
+        let find = |text: &str| CallPrefix::parse(text).and_then(|p| p.only_of(calls.iter()));
+        assert_eq!(find("3F0C2F1A-…"), Ok(calls[0]));
+        assert_eq!(find("3f0c9"), Ok(calls[1]));
+        assert!(find("3f0c").is_err_and(|why| why.contains("give more characters")));
+        assert!(find("ffff").is_err_and(|why| why.contains("none of the latest calls")));
+        assert!(find("x").is_err() && find("3f0").is_err());
     }
 }
