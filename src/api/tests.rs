@@ -981,7 +981,7 @@ async fn places_a_call_with_every_field() {
         "fallback_method": "GET", "call_type": "whatsapp", "caller_name": "Asha", "send_digits": "1w2#@200",
         "send_on_preanswer": false, "time_limit": "30", "hangup_on_ring": 0, "ring_timeout": 600,
         "sip_headers": "A=1,x-ph-b=2,PH-c=3,Plivo-d=4", "parent_call_uuid": uuid(9).to_string(),
-        "machine_detection": false, "machine_detection_time": 5000, "nobody knows": {"this": []},
+        "machine_detection": false, "machine_detection_time": 5000,
     });
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let answer = node.post(MAIN, "application/json", "", &body.to_string()).await;

@@ -17,6 +17,10 @@ pub struct Args {
     /// are allowed
     #[arg(long, value_name = "URL", value_parser = super::http_url)]
     pub answer_url: Option<url::Url>,
+    /// File with the document of each call to the number, instead of an application; read again for
+    /// each call
+    #[arg(long, value_name = "FILE", conflicts_with = "answer_url", value_parser = super::existing_file)]
+    pub document: Option<PathBuf>,
     /// Data directory [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -41,6 +45,7 @@ pub fn run(args: Args) -> Exit {
         let options = DevOptions {
             port: Some(port),
             answer_url: args.answer_url.map(String::from),
+            document: args.document,
             data_dir: args.data_dir,
             faults,
             ask_first: args.ask_first,

@@ -124,7 +124,7 @@ struct AgentView {
 /// The fields of a new agent, or those of an agent that change. The outer `None` is an absent
 /// field, the inner one `null`.
 #[derive(Default, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[schema(as = AgentFields, examples(json!({"name": "Asha", "kind": "http", "channels": ["whatsapp"], "endpoint": "https://agent.example.com/turn"})))]
 struct AgentFields {
     /// 1 to 100 characters.

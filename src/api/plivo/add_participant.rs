@@ -18,7 +18,7 @@ use super::super::{Api, LiveStatus};
 use super::error::{CALL_NOT_FOUND, PlivoError};
 use super::field_values::{
     CALLER_NAME_CHARS_MAX, RING_TIMEOUT_MAX, SIP_HEADERS, caller_and_targets, send_digits,
-    sip_headers, url,
+    sip_headers, unused, url,
 };
 use super::make_call::not_own_number;
 use super::multi_party::{NO_ROOM, live_room, room_id};
@@ -75,7 +75,38 @@ const FIELDS: &[Field] = &[
         "What the participants hear until the user answers: real (a ring-back tone, the default), \
          none, or the URL of a document of Speak, Play and Wait",
     ),
+    Field::optional(
+        "delay_dial",
+        FieldKind::Text(u32::MAX),
+        "Seconds before the call is placed (default 0): one number, or several separated by <",
+    ),
+    Field::optional(
+        "send_digits",
+        FieldKind::Text(70),
+        "0-9, *, #, and w and W for pauses: sent after the answer",
+    ),
+    unused("send_on_preanswer"),
+    Field::optional(
+        "create_mpc_with_single_participant",
+        FieldKind::Flag,
+        "false: 404 unless somebody else is in the multi-party call (default true)",
+    ),
 ];
+
+/// The fields that set attributes of the element.
+#[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
+const ELEMENT_FIELDS: &[Field] = &{
+    const DESCRIPTION: &str =
+        "As the attribute of MultiPartyCall, which has this name in camel case";
+    let mut fields =
+        [const { Field::optional("", FieldKind::Text(u32::MAX), DESCRIPTION) }; ATTRIBUTES.len()];
+    let mut at = 0;
+    while at < ATTRIBUTES.len() {
+        fields[at].name = ATTRIBUTES[at].0;
+        at += 1;
+    }
+    fields
+};
 
 pub(super) const ROUTES: &[Route] = &[Route {
     handler: handler!(add),
@@ -89,7 +120,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
          users also send_digits, ring_timeout and delay_dial (one number, or several separated by \
          <), caller_name, sip_headers, confirm_key, confirm_key_sound_url, dial_music, \
          create_mpc_with_single_participant. A form is accepted too",
-        &[FIELDS],
+        &[ELEMENT_FIELDS, FIELDS],
     ))
     .responses(&[
         object::<AddedParticipants>(201, "The participants are being added"),

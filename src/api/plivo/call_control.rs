@@ -126,6 +126,7 @@ pub(super) const ROUTES: &[Route] = &[
                     FieldKind::OneOf(&["aleg", "bleg"]),
                     "Default aleg; the name legs is accepted too",
                 ),
+                Field::optional("legs", FieldKind::OneOf(&["aleg", "bleg"]), "The same as leg"),
             ]],
         ))
         .responses(COMMAND_ACCEPTED),

@@ -13,7 +13,7 @@ use super::super::routes::{Field, FieldKind, Operation, RequestBody};
 use super::error::PlivoError;
 use super::field_values::{
     CALLER_NAME_CHARS_MAX, RING_TIMEOUT_MAX, SIP_HEADERS, caller_and_targets, send_digits,
-    sip_headers, url,
+    sip_headers, unused, url,
 };
 use super::request::PlivoRequest;
 use super::response::created;
@@ -85,6 +85,15 @@ const FIELDS: &[Field] = &[
         "true: 404 if the parent call is not known (default false)",
     ),
     Field::optional("machine_detection", FieldKind::OneOf(&["false"]), "Not available on WhatsApp"),
+    unused("machine_detection_time"),
+    unused("machine_detection_url"),
+    unused("machine_detection_method"),
+    unused("machine_detection_maximum_speech_length"),
+    unused("machine_detection_initial_silence"),
+    unused("machine_detection_maximum_words"),
+    unused("machine_detection_initial_greeting"),
+    unused("machine_detection_silence"),
+    unused("machine_detection_answer_time"),
 ];
 
 pub(super) const ROUTES: &[Route] = &[Route {

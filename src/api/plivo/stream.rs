@@ -11,7 +11,7 @@ use super::super::routes::{Field, FieldKind, Operation, RequestBody, ResponseSpe
 use super::super::{Api, LiveCall};
 use super::call_control::{answered_call, command};
 use super::error::PlivoError;
-use super::field_values::url;
+use super::field_values::{unused, url};
 use super::paging::{PageMeta, page_of};
 use super::random;
 use super::request::PlivoRequest;
@@ -69,6 +69,7 @@ const FIELDS: &[Field] = &[
         FieldKind::Integer(60, 100),
         "How much noise is suppressed, in percent (default 85)",
     ),
+    unused("cx_bot"),
 ];
 
 pub(super) const ROUTES: &[Route] = &[

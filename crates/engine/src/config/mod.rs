@@ -29,6 +29,7 @@ use egress::{CustomerUrl, Guard, Refusal};
 use fault::Fault;
 pub use fault::Problem;
 pub use reference::{KeyDescription, Reference};
+pub use section::suggestion;
 pub use types::{Cluster, Config, Listen, Media, Public, Recordings, Retention, Store};
 
 /// Size of a configuration file.

@@ -512,7 +512,7 @@ fn why_absent(node: &Node) -> String {
 }
 
 /// A hint for an unknown key or name.
-pub(super) fn suggestion<'k>(key: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
+pub fn suggestion<'k>(key: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
     let near = known
         .clone()
         .map(|k| (strsim::osa_distance(&key.to_lowercase().replace('-', "_"), k), k))
